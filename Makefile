@@ -1,0 +1,59 @@
+# The table of contents of the project: `make` lists what can be done.
+# Everything below sets up what it needs by itself (libtorch, build); doing it twice does nothing.
+
+EXPERIMENT ?=
+RESULTS ?= results
+OPTIONS ?=
+
+CARGO := cargo
+RESSA := target/release/ressa --results $(RESULTS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build sweep study plan report data pretrain test check bench chaos clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  (EXPERIMENT=path/to/file.yaml selects experiments, RESULTS=folder another results folder, OPTIONS=... extra arguments)'
+
+setup: ## find or fetch libtorch 2.11
+	@scripts/setup.sh
+
+build: setup ## build both programs in release
+	@$(CARGO) build --release --quiet --bin ressa --bin ressa-worker
+
+sweep: build ## run the default study (or EXPERIMENT=...) and render its report
+	@$(RESSA) sweep $(EXPERIMENT) $(OPTIONS)
+
+study: build ## the default study, then ablations and the Vicuna experiments
+	@$(RESSA) sweep experiments/shapes/allocation.yaml experiments/shapes/towers.yaml experiments/shapes/methods.yaml \
+	  experiments/shapes/restoration.yaml experiments/shapes/ablations.yaml \
+	  experiments/shapes/allocation-vicuna.yaml experiments/shapes/restoration-vicuna.yaml $(OPTIONS)
+
+plan: build ## show what a sweep would do
+	@$(RESSA) plan $(EXPERIMENT) $(OPTIONS)
+
+report: build ## render tables and figures from what is in the store
+	@$(RESSA) report $(EXPERIMENT) $(OPTIONS)
+
+data: build ## draw a contact sheet of the embedded world
+	@$(RESSA) data $(OPTIONS)
+
+pretrain: build ## train the two shipped dense models again
+	@$(RESSA) pretrain $(OPTIONS)
+
+test: setup ## run every test
+	@$(CARGO) test --release --workspace --quiet
+
+check: setup ## format, lints, tidy
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --release --workspace --all-targets --quiet -- -D warnings
+	@$(CARGO) test --release --quiet -p ressa-testkit --test tidy
+
+bench: build ## print speed figures, as ratios where a reference can be run
+	@scripts/bench.py
+
+chaos: build ## kill a sweep twenty times and compare its tables with an undisturbed one
+	@scripts/chaos.py
+
+clean: ## remove what was built; never results
+	@$(CARGO) clean

@@ -1,0 +1,1 @@
+//! Score a model on a benchmark exactly as the benchmark's authors do.

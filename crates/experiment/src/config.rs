@@ -1,0 +1,360 @@
+//! The resolved configuration of one run: every setting explicit, nothing about the machine.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Pattern, Task, Tower,
+    model::{DenseConfig, ModelConfig},
+};
+
+/// Everything that can change a run's numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RunConfig {
+    /// The dense model.
+    pub model: ModelConfig,
+    /// How a preset is trained, and the gate it must pass.
+    #[serde(default)]
+    pub dense: DenseConfig,
+    /// Images, questions and captions.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// What is removed.
+    #[serde(default)]
+    pub prune: PruneConfig,
+    /// How quality is given back.
+    #[serde(default)]
+    pub restore: RestoreConfig,
+    /// What is measured.
+    #[serde(default)]
+    pub evaluate: EvaluateConfig,
+    /// Replicate seed: calibration sample, random masks, adapter initialisation and training batches.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// Where samples come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct DataConfig {
+    /// The embedded world, or folders of published benchmarks.
+    pub source: DataSource,
+    /// Seed of the embedded world; every split follows from it.
+    pub seed: u64,
+    /// Root folder of published benchmarks (`source: folder`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<std::path::PathBuf>,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self { source: DataSource::Shapes, seed: 1234, root: None }
+    }
+}
+
+/// Kind of data source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataSource {
+    /// The procedurally generated world that comes with the program.
+    Shapes,
+    /// The paper's benchmarks on disk.
+    Folder,
+}
+
+/// Pruning: metric, pattern, budget per tower, calibration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PruneConfig {
+    /// What ranks the weights; `none` leaves the model dense.
+    pub metric: Metric,
+    /// Which positions may be removed together.
+    pub pattern: Pattern,
+    /// Budget of the image encoder.
+    pub vision: TowerPrune,
+    /// Budget of the interface; the paper never prunes it.
+    pub qformer: TowerPrune,
+    /// Budget of the language model.
+    pub language: TowerPrune,
+    /// Samples behind the statistics.
+    pub calibration: CalibrationConfig,
+}
+
+impl PruneConfig {
+    /// The settings of one tower.
+    pub fn tower(&self, tower: Tower) -> &TowerPrune {
+        match tower {
+            Tower::Vision => &self.vision,
+            Tower::Qformer => &self.qformer,
+            Tower::Language => &self.language,
+        }
+    }
+}
+
+impl Default for PruneConfig {
+    fn default() -> Self {
+        Self {
+            metric: Metric::None,
+            pattern: Pattern::Unstructured,
+            vision: TowerPrune::default(),
+            qformer: TowerPrune::default(),
+            language: TowerPrune::default(),
+            calibration: CalibrationConfig::default(),
+        }
+    }
+}
+
+/// A pruning metric: what gives a weight its importance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// No pruning.
+    None,
+    /// Uniform random importance.
+    Random,
+    /// Absolute value of the weight.
+    Magnitude,
+    /// Absolute value times the norm of the input feature (Sun et al., arXiv 2306.11695).
+    Wanda,
+}
+
+impl Metric {
+    /// The name used in YAML and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::None => "none",
+            Metric::Random => "random",
+            Metric::Magnitude => "magnitude",
+            Metric::Wanda => "wanda",
+        }
+    }
+
+    /// Whether the metric looks at calibration activations.
+    pub fn needs_calibration(self) -> bool {
+        self == Metric::Wanda
+    }
+
+    /// The comparison group its authors use for unstructured pruning.
+    pub fn published_group(self) -> Group {
+        match self {
+            Metric::Magnitude => Group::Matrix,
+            Metric::None | Metric::Random | Metric::Wanda => Group::Row,
+        }
+    }
+}
+
+/// Pruning settings of one tower.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct TowerPrune {
+    /// Fraction removed, 0 (tower untouched) to below 1. With an N:M pattern: 0, or what the pattern implies.
+    pub sparsity: f64,
+    /// Weights among which importance is compared; `null` means the metric's published group.
+    pub group: Option<Group>,
+}
+
+/// The weights among which importance is compared in unstructured pruning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Group {
+    /// Each output row for itself.
+    Row,
+    /// The whole weight matrix.
+    Matrix,
+    /// All matrices of the tower together.
+    Tower,
+}
+
+/// Calibration samples and how activations flow while they are collected.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct CalibrationConfig {
+    /// Distinct training images.
+    pub images: u32,
+    /// Questions drawn for each image.
+    pub questions: u32,
+    /// Captions drawn for each image.
+    pub captions: u32,
+    /// What a block sees as its input.
+    pub propagate: Propagate,
+}
+
+impl Default for CalibrationConfig {
+    fn default() -> Self {
+        Self { images: 48, questions: 3, captions: 1, propagate: Propagate::Pruned }
+    }
+}
+
+/// What a block sees while its statistics are collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Propagate {
+    /// Outputs of pruned predecessors, as in the Wanda paper (and the reference's baselines).
+    Pruned,
+    /// Outputs of dense predecessors (what the reference's restoration runs do).
+    Dense,
+}
+
+/// Restoration: training that gives quality back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RestoreConfig {
+    /// The method; `none` leaves the pruned model as it is.
+    pub method: RestoreMethod,
+    /// Adapters of the image encoder.
+    pub vision: TowerAdapter,
+    /// Adapters of the interface, never masked unless the interface itself is pruned.
+    pub qformer: TowerAdapter,
+    /// Adapters of the language model.
+    pub language: TowerAdapter,
+    /// Optimiser steps.
+    pub steps: u32,
+    /// Images per step; each brings `questions` questions and one caption.
+    pub batch: u32,
+    /// Questions per image and step.
+    pub questions: u32,
+    /// Distinct training images to draw from.
+    pub samples: u32,
+    /// Peak learning rate of AdamW.
+    pub learning_rate: f64,
+    /// Linear warm-up steps.
+    pub warmup: u32,
+    /// Learning rate at the end of the cosine, as a share of the peak.
+    pub final_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Gradient norm above which gradients are scaled down.
+    pub clip: f64,
+    /// Weight of the contrastive image-text loss, for models with a retrieval head.
+    pub contrastive: f64,
+    /// Distillation from the dense model that shares the weights.
+    pub distill: DistillConfig,
+}
+
+impl RestoreConfig {
+    /// The settings of one tower.
+    pub fn tower(&self, tower: Tower) -> &TowerAdapter {
+        match tower {
+            Tower::Vision => &self.vision,
+            Tower::Qformer => &self.qformer,
+            Tower::Language => &self.language,
+        }
+    }
+}
+
+impl Default for RestoreConfig {
+    fn default() -> Self {
+        let tower = |rank| TowerAdapter { tune: true, rank, scale: 2.0, targets: Vec::new() };
+        Self {
+            method: RestoreMethod::None,
+            vision: tower(8),
+            qformer: tower(4),
+            language: tower(8),
+            steps: 60,
+            batch: 16,
+            questions: 3,
+            samples: 2000,
+            learning_rate: 3e-3,
+            warmup: 8,
+            final_rate: 0.05,
+            weight_decay: 0.0,
+            clip: 1.0,
+            contrastive: 1.0,
+            distill: DistillConfig::default(),
+        }
+    }
+}
+
+/// A restoration method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestoreMethod {
+    /// No restoration.
+    None,
+    /// Dense adapter, merged: fills pruned positions, and the certificate says so.
+    Lora,
+    /// Dense adapter, merged, mask re-applied afterwards.
+    LoraRemasked,
+    /// Adapter masked by the keep mask during training and merging (paper section 3.3).
+    SparseLora,
+}
+
+impl RestoreMethod {
+    /// The name used in YAML and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            RestoreMethod::None => "none",
+            RestoreMethod::Lora => "lora",
+            RestoreMethod::LoraRemasked => "lora-remasked",
+            RestoreMethod::SparseLora => "sparse-lora",
+        }
+    }
+}
+
+/// Adapters of one tower.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct TowerAdapter {
+    /// Whether the tower is trained at all.
+    pub tune: bool,
+    /// Rank of the update.
+    pub rank: u32,
+    /// Factor on the update (`alpha / rank` of the reference).
+    pub scale: f64,
+    /// Roles of the linears that get an adapter, such as `qkv` or `wi_0`; empty means every prunable linear.
+    pub targets: Vec<String>,
+}
+
+impl Default for TowerAdapter {
+    fn default() -> Self {
+        Self { tune: true, rank: 8, scale: 2.0, targets: Vec::new() }
+    }
+}
+
+/// Knowledge distillation from the dense model: `(1 - weight) task + weight KL(teacher || student)`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct DistillConfig {
+    /// Share of the distillation loss, 0 to 1.
+    pub weight: f64,
+    /// Softmax temperature.
+    pub temperature: f64,
+    /// How the divergence is reduced over positions.
+    pub reduction: Reduction,
+}
+
+impl Default for DistillConfig {
+    fn default() -> Self {
+        Self { weight: 0.0, temperature: 1.0, reduction: Reduction::Mean }
+    }
+}
+
+/// Reduction of the divergence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reduction {
+    /// Mean over answer tokens; padding excluded.
+    Mean,
+    /// Sum over positions, mean over rows (the reference; grows with the answer's length).
+    Sum,
+}
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct EvaluateConfig {
+    /// Tasks, in table order.
+    pub tasks: Vec<Task>,
+    /// Questions per question-answering task.
+    pub questions: u32,
+    /// Images for captions (per caption set) and for retrieval.
+    pub images: u32,
+    /// Beams of the search; 1 is greedy.
+    pub beams: u32,
+}
+
+impl Default for EvaluateConfig {
+    fn default() -> Self {
+        Self { tasks: Task::ALL.to_vec(), questions: 1000, images: 300, beams: 1 }
+    }
+}

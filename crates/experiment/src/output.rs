@@ -1,0 +1,208 @@
+//! What an experiment asks to be shown: tables, figures, claims. Written in YAML under `report:` and `claims:`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Tables and figures of an experiment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Report {
+    /// Tables in order.
+    pub tables: Vec<Table>,
+    /// Figures in order.
+    pub figures: Vec<Figure>,
+}
+
+/// Restricts cells by axis labels: `{ pattern: "2:4" }` or `{ pattern: ["2:4", "4:8"] }`.
+pub type Where = BTreeMap<String, OneOrMany>;
+
+/// A label or a list of labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One label.
+    One(Label),
+    /// Any of several labels.
+    Many(Vec<Label>),
+}
+
+impl OneOrMany {
+    /// Whether a label is named.
+    pub fn contains(&self, label: &str) -> bool {
+        match self {
+            OneOrMany::One(one) => one.0 == label,
+            OneOrMany::Many(many) => many.iter().any(|l| l.0 == label),
+        }
+    }
+}
+
+/// A label written in YAML as text, number or boolean; compared as text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Label(pub String);
+
+impl<'de> Deserialize<'de> for Label {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        match serde_json::Value::deserialize(d)? {
+            serde_json::Value::String(text) => Ok(Label(text)),
+            value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => Ok(Label(value.to_string())),
+            other => Err(serde::de::Error::custom(format!("`{other}` is not a label: use text or a number"))),
+        }
+    }
+}
+
+/// A table: rows and columns are axes, cells are `mean ± interval` over replicates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Table {
+    /// File name stem.
+    pub id: String,
+    /// Caption.
+    #[serde(default)]
+    pub caption: Option<String>,
+    /// Axes whose labels name the rows.
+    pub rows: Vec<String>,
+    /// Axis whose labels name the columns; `metric` puts every value of `values` in a column.
+    pub columns: String,
+    /// Values shown, such as `average`, `vqa-mean`, `gqa`, `sparsity-language`. One value unless `columns: metric`.
+    pub values: Vec<String>,
+    /// Cells shown.
+    #[serde(default, rename = "where")]
+    pub only: Where,
+}
+
+/// Kinds of figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FigureKind {
+    /// Grouped bars with intervals and printed values.
+    Bars,
+    /// Lines with markers and intervals.
+    Lines,
+}
+
+/// A figure: `y` over `x`, one colour per `series`, one panel per `panels` label.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Figure {
+    /// File name stem.
+    pub id: String,
+    /// Title above the figure.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Bars or lines.
+    pub kind: FigureKind,
+    /// Axis along x.
+    pub x: String,
+    /// Value along y.
+    pub y: String,
+    /// Axis behind the colours.
+    #[serde(default)]
+    pub series: Option<String>,
+    /// Axis behind the panels, side by side.
+    #[serde(default)]
+    pub panels: Option<String>,
+    /// Cells shown.
+    #[serde(default, rename = "where")]
+    pub only: Where,
+    /// Text of the x axis.
+    #[serde(default)]
+    pub x_label: Option<String>,
+    /// Text of the y axis.
+    #[serde(default)]
+    pub y_label: Option<String>,
+    /// Column width in the paper: `single` (3.3 in) or `double` (6.9 in).
+    #[serde(default)]
+    pub width: Width,
+    /// Which published numbers stand beside: an id of `experiments/paper/expected.csv`.
+    #[serde(default)]
+    pub published: Option<String>,
+}
+
+/// Figure widths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Width {
+    /// One text column, 3.3 inches.
+    #[default]
+    Single,
+    /// Both text columns, 6.9 inches.
+    Double,
+}
+
+/// A sentence of the paper as a test over results. Verdict: holds, does not hold, undecided.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Claim {
+    /// Short name.
+    pub id: String,
+    /// The sentence.
+    pub text: String,
+    /// The test.
+    #[serde(flatten)]
+    pub test: ClaimTest,
+}
+
+/// Tests over results.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum ClaimTest {
+    /// `a` scores above `b`, paired by seed, at every label of `over` (or overall).
+    Greater(Comparison),
+    /// Among the labels of `x`, the best is within `tolerance` points of, or not distinguishable from, the label `at`.
+    Peak(Peak),
+    /// A certificate value equals a constant at every selected cell.
+    Equals(Equals),
+}
+
+/// Two groups of cells compared seed by seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Comparison {
+    /// Cells expected above.
+    pub a: Where,
+    /// Cells expected below.
+    pub b: Where,
+    /// Axis at whose every label the comparison must hold; none compares the means over everything selected.
+    #[serde(default)]
+    pub over: Option<String>,
+    /// Value compared.
+    pub metric: String,
+    /// Cells looked at.
+    #[serde(default, rename = "where")]
+    pub only: Where,
+}
+
+/// The best label of an axis.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Peak {
+    /// Axis.
+    pub x: String,
+    /// Label expected at the top.
+    pub at: Label,
+    /// Points below the best that still count as near.
+    pub tolerance: f64,
+    /// Value looked at.
+    pub metric: String,
+    /// Cells looked at.
+    #[serde(default, rename = "where")]
+    pub only: Where,
+}
+
+/// A value that must be what it is said to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Equals {
+    /// Value looked at, such as `revived` or `sparsity-language`.
+    pub metric: String,
+    /// What it must be: a number, or the name of another value such as `target-sparsity-language`.
+    pub to: Label,
+    /// Allowed distance.
+    #[serde(default)]
+    pub tolerance: f64,
+    /// Cells looked at.
+    #[serde(default, rename = "where")]
+    pub only: Where,
+}

@@ -1,0 +1,103 @@
+//! The lines that `ressa` and `ressa-worker` exchange: one JSON object each, requests on the worker's standard input, replies on
+//! its standard output. Standard error is the worker's log.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{StageKey, StageNode};
+
+/// What a worker is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// Execute one stage whose inputs are all in the store, and publish it.
+    Execute {
+        /// The stage.
+        node: Box<StageNode>,
+    },
+    /// Recount the weights behind published certificates.
+    Verify {
+        /// A `prune` or `merge` stage.
+        node: Box<StageNode>,
+    },
+    /// Finish.
+    Shutdown,
+}
+
+/// What a worker answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// First line: the worker is ready.
+    Ready {
+        /// `cpu`, `cuda:0`, ...
+        device: String,
+        /// Intra-operation threads.
+        threads: u32,
+    },
+    /// How far a stage is. Sent at most a few times per second.
+    Progress {
+        /// The stage.
+        key: StageKey,
+        /// Share done, 0 to 1.
+        fraction: f64,
+        /// What is going on, such as `step 120/900 loss 1.24`.
+        message: String,
+    },
+    /// The stage is published (or was found already published).
+    Done {
+        /// The stage.
+        key: StageKey,
+        /// Wall seconds spent.
+        seconds: f64,
+        /// Whether another process had published it meanwhile.
+        already_there: bool,
+    },
+    /// The stage failed; the worker goes on.
+    Failed {
+        /// The stage.
+        key: StageKey,
+        /// Sort of failure.
+        failure: Failure,
+    },
+    /// Outcome of a `Verify` request.
+    Verified {
+        /// The stage.
+        key: StageKey,
+        /// What does not hold; empty when all holds.
+        violations: Vec<String>,
+    },
+}
+
+/// A recorded failure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Sort.
+    pub kind: FailureKind,
+    /// One line for people: what, where, what to do.
+    pub message: String,
+    /// Log of the worker, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
+}
+
+/// Sorts of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// Out of memory.
+    Oom,
+    /// Not-a-number or divergence in training.
+    Nan,
+    /// Longer than allowed.
+    Timeout,
+    /// The worker process died.
+    Killed,
+    /// Something is wrong with a model folder, data or a store entry.
+    Data,
+    /// The disk is full or a folder cannot be written.
+    Storage,
+    /// A defect of the program.
+    Bug,
+}

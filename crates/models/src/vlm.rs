@@ -1,0 +1,141 @@
+//! What the rest of the program needs of a vision-language model, whatever its family.
+
+use ressa_runtime::Device;
+use tch::Tensor;
+
+use crate::{Linear, linear::LayerId};
+
+/// The two images of text that an instructed model reads, and token ids padded on the right.
+#[derive(Debug)]
+pub struct TextBatch {
+    /// Token ids, i64 `[rows, tokens]`.
+    pub ids: Tensor,
+    /// True where a token is real, bool `[rows, tokens]`.
+    pub mask: Tensor,
+}
+
+impl TextBatch {
+    /// Pads rows on the right with `pad`. At least one token wide.
+    pub fn pad(rows: &[Vec<u32>], pad: u32, device: Device) -> Self {
+        let width = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let mut ids = vec![i64::from(pad); rows.len() * width];
+        let mut mask = vec![false; rows.len() * width];
+        for (r, row) in rows.iter().enumerate() {
+            for (t, &id) in row.iter().enumerate() {
+                ids[r * width + t] = i64::from(id);
+                mask[r * width + t] = true;
+            }
+        }
+        let shape = [rows.len() as i64, width as i64];
+        Self {
+            ids: Tensor::from_slice(&ids).view(shape).to_device(device),
+            mask: Tensor::from_slice(&mask).view(shape).to_device(device),
+        }
+    }
+}
+
+/// A batch of instructions over images: several rows may ask about the same image, whose features are computed once.
+#[derive(Debug)]
+pub struct Prompts {
+    /// Row of the image features each prompt is about, i64 `[rows]`.
+    pub image: Tensor,
+    /// The instruction as the Q-Former reads it.
+    pub qformer: TextBatch,
+    /// The instruction as the language model reads it, without image positions.
+    pub language: TextBatch,
+}
+
+/// Teacher-forced outputs.
+#[derive(Debug)]
+pub struct Forced {
+    /// Logits that predict each target token, `[rows, tokens, vocabulary]`.
+    pub logits: Tensor,
+    /// Target ids, i64 `[rows, tokens]`: the answer and its end token, padded.
+    pub targets: Tensor,
+    /// True where a target counts, bool `[rows, tokens]`.
+    pub mask: Tensor,
+}
+
+impl Forced {
+    /// Mean cross entropy over the targets that count, a scalar.
+    pub fn loss(&self) -> Tensor {
+        let vocabulary = self.logits.size()[2];
+        let picked = self.targets.masked_fill(&self.mask.logical_not(), -100);
+        self.logits
+            .reshape([-1, vocabulary])
+            .cross_entropy_loss::<Tensor>(&picked.reshape([-1]), None, tch::Reduction::Mean, -100, 0.0)
+    }
+}
+
+/// How to search for an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Search {
+    /// Most new tokens.
+    pub max_new_tokens: usize,
+    /// Beams; 1 is greedy.
+    pub beams: usize,
+    /// Exponent on the length in a finished beam's score: `sum of log-probabilities / length^penalty`.
+    pub length_penalty: f64,
+}
+
+/// One calibration sample, always run alone: statistics then hold no padding and masks cannot depend on a batch size.
+#[derive(Debug)]
+pub struct Sample {
+    /// Pixels `[1, 3, height, width]`.
+    pub pixels: Tensor,
+    /// The instruction.
+    pub prompt: Prompts,
+    /// The answer's tokens without start and end, one row.
+    pub answer: Vec<u32>,
+}
+
+/// A vision-language model whose language side answers from an image prefix and an instruction.
+///
+/// Implementors are cheap to clone (`shallow_clone`): weights are shared, masks and adapters are not.
+pub trait VisionLanguage: Send {
+    /// Image features `[images, tokens, width]` after the vision tower's last norm, from pixels `[images, 3, height, width]`.
+    fn encode_images(&self, pixels: &Tensor) -> Tensor;
+
+    /// What the interface hands to the language model, `[rows, queries, language width]`.
+    fn visual_prefix(&self, features: &Tensor, prompts: &Prompts) -> Tensor;
+
+    /// Teacher-forced logits. `prefix` is `None` for text without an image; `answers` have neither start nor end token.
+    fn force(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> Forced;
+
+    /// New tokens of each row, without the end token.
+    fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: Search) -> Vec<Vec<u32>>;
+
+    /// Unit-norm embeddings of images for retrieval `[images, queries, d]`; `None` without a retrieval head.
+    fn retrieval_images(&self, features: &Tensor) -> Option<Tensor>;
+
+    /// Unit-norm embeddings of texts for retrieval `[texts, d]`; `None` without a retrieval head.
+    fn retrieval_texts(&self, texts: &TextBatch) -> Option<Tensor>;
+
+    /// Every prunable linear with its place, in the order of execution: vision blocks, Q-Former layers, language blocks.
+    fn linears(&self) -> Vec<(&LayerId, &Linear)>;
+
+    /// The same, to change masks, adapters or weights.
+    fn linears_mut(&mut self) -> Vec<(&LayerId, &mut Linear)>;
+
+    /// Blocks of a tower, in the order they run (T5: encoder, then decoder).
+    fn blocks(&self, tower: crate::Tower) -> usize;
+
+    /// What enters the first block of a tower for a sample. Runs the towers below with their current weights.
+    fn enter(&self, tower: crate::Tower, sample: &Sample) -> Flow;
+
+    /// Runs one block of a tower. Calling it with a live tap shows the tap this block's inputs.
+    fn run_block(&self, tower: crate::Tower, block: usize, flow: &Flow) -> Flow;
+
+    /// A second model over the same weights, with its own masks, adapters and taps.
+    fn shallow_clone(&self) -> Box<dyn VisionLanguage>;
+}
+
+/// Activations between two blocks of a tower, for one sample, with what the tower's later blocks also need
+/// (position bias, encoder output, rotary tables).
+#[derive(Debug)]
+pub struct Flow {
+    /// Hidden states `[1, tokens, width]`.
+    pub hidden: Tensor,
+    /// Tower-specific companions, in an order only the model knows.
+    pub(crate) context: Vec<Tensor>,
+}

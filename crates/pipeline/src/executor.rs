@@ -1,0 +1,95 @@
+//! The executor: claims a stage, runs it into a draft, publishes it.
+
+use std::time::Instant;
+
+use ressa_experiment::{Stage, StageNode};
+use ressa_runtime::Device;
+use ressa_store::{Draft, Environment, Manifest, Store};
+use serde_json::Value;
+
+use crate::{PipelineError, adapt, dense, evaluate, merge, prune, resident::Resident};
+
+/// Executes stages on one device. Keeps the dense model, masks and benchmarks it has used in memory.
+pub struct Executor {
+    pub(crate) store: Store,
+    pub(crate) device: Device,
+    pub(crate) resident: Resident,
+    environment: Environment,
+}
+
+/// How a stage ended well.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// Wall seconds.
+    pub seconds: f64,
+    /// Whether another process had published it meanwhile.
+    pub already_there: bool,
+}
+
+/// Called with the share done and what is going on.
+pub type Progress<'a> = &'a mut dyn FnMut(f64, &str);
+
+impl Executor {
+    /// An executor on `device` that publishes into `store`.
+    pub fn new(store: Store, device: Device, environment: Environment) -> Self {
+        Self { store, device, resident: Resident::default(), environment }
+    }
+
+    /// Executes and publishes one stage whose inputs are in the store. Does nothing when it is already published.
+    pub fn execute(&mut self, node: &StageNode, progress: Progress<'_>) -> Result<Outcome, PipelineError> {
+        let start = Instant::now();
+        let cpu = ressa_runtime::cpu_seconds();
+        let key = node.key.0.as_str();
+        let store = self.store.clone();
+        let claim = store.claim(key)?;
+        if store.contains(key) {
+            return Ok(Outcome { seconds: 0.0, already_there: true });
+        }
+        let draft = claim.draft()?;
+        let result = self.run(node, &draft, progress)?;
+        let seconds = start.elapsed().as_secs_f64();
+        draft.publish(Manifest {
+            key: key.to_owned(),
+            kind: node.stage.kind().to_owned(),
+            version: node.stage.version(),
+            configuration: plain(&node.stage)?,
+            inputs: plain(&node.inputs)?,
+            result,
+            files: Default::default(),
+            seconds,
+            cpu_seconds: ressa_runtime::cpu_seconds() - cpu,
+            environment: self.environment.clone(),
+        })?;
+        Ok(Outcome { seconds, already_there: false })
+    }
+
+    fn run(&mut self, node: &StageNode, draft: &Draft<'_>, progress: Progress<'_>) -> Result<Value, PipelineError> {
+        let _no_grad = tch::no_grad_guard();
+        match &node.stage {
+            Stage::Dense { .. } => dense::run(self, node, draft, progress),
+            Stage::Prune { .. } => prune::run(self, node, draft, progress),
+            Stage::Adapt { .. } => adapt::run(self, node, draft, progress),
+            Stage::Merge { .. } => merge::run(self, node, draft, progress),
+            Stage::Evaluate { .. } => evaluate::run(self, node, draft, progress),
+        }
+    }
+
+    /// Recounts the weights behind a published certificate. Returns what does not hold; nothing when all holds.
+    pub fn verify(&mut self, node: &StageNode) -> Result<Vec<String>, PipelineError> {
+        let entry = self.store.require(&node.key.0)?;
+        if let Err(damage) = entry.check() {
+            return Ok(vec![damage.to_string()]);
+        }
+        let _no_grad = tch::no_grad_guard();
+        match &node.stage {
+            Stage::Prune { .. } => prune::verify(self, node, &entry),
+            Stage::Merge { .. } => merge::verify(self, node, &entry),
+            Stage::Dense { .. } | Stage::Adapt { .. } | Stage::Evaluate { .. } => Ok(Vec::new()),
+        }
+    }
+}
+
+/// A typed record as plain JSON.
+pub(crate) fn plain<T: serde::Serialize>(value: &T) -> Result<Value, PipelineError> {
+    serde_json::to_value(value).map_err(|e| PipelineError::Internal(e.to_string()))
+}

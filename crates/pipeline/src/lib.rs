@@ -1,0 +1,16 @@
+//! Execute one stage, from its typed configuration to its published output.
+//!
+//! This is the one place where metrics, restorations and benchmarks meet: `prune`, `restore` and `eval` cannot see each other.
+
+mod adapt;
+mod dense;
+mod error;
+mod evaluate;
+mod executor;
+mod merge;
+mod prune;
+mod resident;
+mod samples;
+
+pub use error::PipelineError;
+pub use executor::{Executor, Outcome};

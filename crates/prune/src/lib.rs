@@ -1,0 +1,1 @@
+//! From weights and calibration statistics to masks.

@@ -1,0 +1,1 @@
+//! Recover what pruning cost without reviving a single pruned weight.

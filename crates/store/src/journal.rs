@@ -1,0 +1,53 @@
+//! The journal: one line per publication, so that `ressa plan` can estimate and anyone can see that nothing was made twice.
+
+use std::{fs::OpenOptions, io::Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Manifest, Store, StoreError};
+
+/// One publication.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JournalLine {
+    /// The stage's key.
+    pub key: String,
+    /// Kind of stage.
+    pub kind: String,
+    /// What estimates are grouped by, such as `evaluate gqa` or `adapt distilled`.
+    #[serde(default)]
+    pub detail: String,
+    /// Wall seconds.
+    pub seconds: f64,
+    /// CPU seconds.
+    pub cpu_seconds: f64,
+    /// Process.
+    pub pid: u32,
+}
+
+pub(crate) fn append(store: &Store, manifest: &Manifest) -> Result<(), StoreError> {
+    let path = store.root().join("journal.jsonl");
+    let detail = ["task", "tower", "preset", "method"]
+        .iter()
+        .find_map(|field| manifest.configuration.get(*field).and_then(|v| v.as_str()))
+        .unwrap_or_default()
+        .to_owned();
+    let line = JournalLine {
+        key: manifest.key.clone(),
+        kind: manifest.kind.clone(),
+        detail,
+        seconds: manifest.seconds,
+        cpu_seconds: manifest.cpu_seconds,
+        pid: std::process::id(),
+    };
+    let mut text = serde_json::to_string(&line).expect("a line is plain data");
+    text.push('\n');
+    let mut file =
+        OpenOptions::new().create(true).append(true).open(&path).map_err(|e| StoreError::write(&path, e))?;
+    file.write_all(text.as_bytes()).map_err(|e| StoreError::write(&path, e))
+}
+
+/// Every whole line of the journal, oldest first; a torn last line is skipped.
+pub fn read_journal(store: &Store) -> Vec<JournalLine> {
+    let text = std::fs::read_to_string(store.root().join("journal.jsonl")).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}

@@ -1,0 +1,136 @@
+//! A content-keyed store of stage outputs: published atomically, checked when read back.
+//!
+//! One folder per key, `<root>/<first two digits>/<key>/`, complete when and only when it holds `manifest.json`. A folder is filled as a
+//! draft elsewhere in the root and renamed when everything in it is written, so a process killed at any moment leaves nothing half-made
+//! behind a key. Read-only roots (the models shipped with the repository) are looked at after the writable one.
+
+mod draft;
+mod entry;
+mod error;
+mod journal;
+mod manifest;
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+pub use draft::Draft;
+pub use entry::Entry;
+pub use error::StoreError;
+pub use journal::{JournalLine, read_journal};
+pub use manifest::{Environment, FileDigest, MANIFEST, Manifest};
+
+/// A store: one writable root and any number of read-only ones.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+    shipped: Vec<PathBuf>,
+}
+
+/// The right to make the output of a key; given up when dropped or when the process dies.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    store: &'a Store,
+    key: String,
+    _lock: File,
+}
+
+impl Claim<'_> {
+    /// Starts the output. The draft must not outlive the claim: an unclaimed draft counts as abandoned.
+    pub fn draft(&self) -> Result<Draft<'_>, StoreError> {
+        Draft::begin(self.store, &self.key)
+    }
+}
+
+impl Store {
+    /// A store over `root` (made when missing) and the read-only roots in `shipped`.
+    pub fn open(root: impl Into<PathBuf>, shipped: Vec<PathBuf>) -> Result<Self, StoreError> {
+        let root = root.into();
+        for folder in ["", "drafts", "claims", "damaged", "failures"] {
+            let path = root.join(folder);
+            fs::create_dir_all(&path).map_err(|e| StoreError::write(&path, e))?;
+        }
+        Ok(Self { root, shipped })
+    }
+
+    /// The writable root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The read-only roots.
+    pub fn shipped(&self) -> &[PathBuf] {
+        &self.shipped
+    }
+
+    /// Where the output of a key is, or will be, in the writable root.
+    pub fn folder(&self, key: &str) -> PathBuf {
+        folder_in(&self.root, key)
+    }
+
+    /// Whether a key is published. Looks for the manifest only; `entry` reads it, `Entry::check` proves it.
+    pub fn contains(&self, key: &str) -> bool {
+        self.locate(key).is_some()
+    }
+
+    fn locate(&self, key: &str) -> Option<(PathBuf, bool)> {
+        let own = self.folder(key);
+        if own.join(MANIFEST).is_file() {
+            return Some((own, true));
+        }
+        self.shipped.iter().map(|root| folder_in(root, key)).find(|f| f.join(MANIFEST).is_file()).map(|f| (f, false))
+    }
+
+    /// The published output of a key; `None` when there is none. A manifest that cannot be understood is an error.
+    pub fn entry(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        match self.locate(key) {
+            Some((folder, writable)) => Entry::read(folder, key, writable).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The published output of a key that a stage needs.
+    pub fn require(&self, key: &str) -> Result<Entry, StoreError> {
+        self.entry(key)?.ok_or_else(|| StoreError::Absent { key: key.to_owned() })
+    }
+
+    /// Where a stage may keep what it needs to go on after a kill (checkpoints of a training). Survives until the key is published.
+    pub fn scratch(&self, key: &str) -> Result<PathBuf, StoreError> {
+        let path = self.root.join("drafts").join(format!("{key}.resume"));
+        fs::create_dir_all(&path).map_err(|e| StoreError::write(&path, e))?;
+        Ok(path)
+    }
+
+    /// Waits until no other process makes this key. The claim ends with the process that holds it, however it ends.
+    pub fn claim(&self, key: &str) -> Result<Claim<'_>, StoreError> {
+        let path = self.claim_path(key);
+        let lock = File::create(&path).map_err(|e| StoreError::write(&path, e))?;
+        lock.lock().map_err(|e| StoreError::write(&path, e))?;
+        Ok(Claim { store: self, key: key.to_owned(), _lock: lock })
+    }
+
+    pub(crate) fn claim_path(&self, key: &str) -> PathBuf {
+        self.root.join("claims").join(format!("{key}.lock"))
+    }
+
+    /// Puts a damaged output aside (never deletes it), so that the key can be made again. Returns where it went.
+    pub fn set_aside(&self, key: &str) -> Result<PathBuf, StoreError> {
+        let from = self.folder(key);
+        let to = (0..)
+            .map(|n| self.root.join("damaged").join(format!("{key}.{n}")))
+            .find(|path| !path.exists())
+            .expect("some number is free");
+        fs::rename(&from, &to).map_err(|e| StoreError::write(&from, e))?;
+        Ok(to)
+    }
+
+    /// Removes drafts whose key no living process claims. Returns how many there were.
+    pub fn remove_abandoned_drafts(&self) -> Result<u32, StoreError> {
+        draft::remove_abandoned(self)
+    }
+}
+
+fn folder_in(root: &Path, key: &str) -> PathBuf {
+    root.join(&key[..2.min(key.len())]).join(key)
+}

@@ -1,0 +1,60 @@
+//! The manifest: what a published folder is, written last.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// File name of the manifest.
+pub const MANIFEST: &str = "manifest.json";
+
+/// Record of a published stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The stage's key.
+    pub key: String,
+    /// Kind of stage.
+    pub kind: String,
+    /// Version of the stage's code.
+    pub version: u32,
+    /// The stage's own configuration.
+    pub configuration: serde_json::Value,
+    /// Keys it read.
+    pub inputs: serde_json::Value,
+    /// What it found: scores, certificate.
+    pub result: serde_json::Value,
+    /// Every other file of the folder.
+    pub files: BTreeMap<String, FileDigest>,
+    /// Wall seconds.
+    pub seconds: f64,
+    /// CPU seconds of the process while the stage ran.
+    pub cpu_seconds: f64,
+    /// What it ran on.
+    pub environment: Environment,
+}
+
+/// Size and digest of a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileDigest {
+    /// Size.
+    pub bytes: u64,
+    /// Digest.
+    pub blake3: String,
+}
+
+/// What a stage ran on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Environment {
+    /// Version of the program.
+    pub ressa: String,
+    /// Source revision it was built from, with `+dirty` where files differed.
+    pub revision: String,
+    /// Version of libtorch.
+    pub libtorch: String,
+    /// Device.
+    pub device: String,
+    /// Intra-operation threads.
+    pub threads: u32,
+}

@@ -1,0 +1,1 @@
+//! Tolerant tensor assertions, golden files, tidy checks.

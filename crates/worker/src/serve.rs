@@ -1,0 +1,121 @@
+//! The request loop.
+
+use std::{
+    io::{BufRead, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use ressa_experiment::{
+    StageKey,
+    protocol::{Event, Failure, FailureKind, Request},
+};
+use ressa_pipeline::Executor;
+use ressa_runtime::RuntimeOptions;
+use ressa_store::{Environment, Store};
+
+/// Shortest time between two progress events of a stage.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Serves requests until standard input ends or a shutdown is asked for.
+pub fn serve(store: PathBuf, shipped: Vec<PathBuf>, options: RuntimeOptions) -> Result<(), String> {
+    let threads = options.threads;
+    let device = ressa_runtime::init(&options).map_err(|e| e.to_string())?;
+    let store = Store::open(store, shipped).map_err(|e| e.to_string())?;
+    let environment = environment(&ressa_runtime::device_name(device), threads);
+    let mut executor = Executor::new(store, device, environment);
+    send(&Event::Ready { device: ressa_runtime::device_name(device), threads });
+
+    for line in std::io::stdin().lock().lines() {
+        let line = line.map_err(|e| format!("cannot read requests: {e}"))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let request: Request =
+            serde_json::from_str(&line).map_err(|e| format!("`{line}` is not a request ({e}); ressa and ressa-worker must be of one build"))?;
+        match request {
+            Request::Execute { node } => {
+                let mut last = Instant::now();
+                let key = node.key.clone();
+                let mut progress = |fraction: f64, message: &str| {
+                    if last.elapsed() >= PROGRESS_INTERVAL {
+                        last = Instant::now();
+                        send(&Event::Progress { key: key.clone(), fraction, message: message.to_owned() });
+                    }
+                };
+                let outcome = guarded(|| executor.execute(&node, &mut progress));
+                send(&match outcome {
+                    Ok(done) => {
+                        Event::Done { key: node.key, seconds: done.seconds, already_there: done.already_there }
+                    }
+                    Err(failure) => failed(node.key, failure),
+                });
+            }
+            Request::Verify { node } => {
+                let outcome = guarded(|| executor.verify(&node));
+                send(&match outcome {
+                    Ok(violations) => Event::Verified { key: node.key, violations },
+                    Err(failure) => failed(node.key, failure),
+                });
+            }
+            Request::Shutdown => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// Prints what a worker would run on.
+pub fn probe(options: RuntimeOptions) -> Result<(), String> {
+    let device = ressa_runtime::init(&options).map_err(|e| e.to_string())?;
+    let environment = environment(&ressa_runtime::device_name(device), options.threads);
+    let mut line = serde_json::to_string(&environment).map_err(|e| e.to_string())?;
+    line.push('\n');
+    std::io::stdout().write_all(line.as_bytes()).map_err(|e| e.to_string())
+}
+
+/// Writes a line to the log.
+pub fn log(message: &str) {
+    let _ = writeln!(std::io::stderr(), "ressa-worker: {message}");
+}
+
+fn environment(device: &str, threads: u32) -> Environment {
+    Environment {
+        ressa: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: env!("RESSA_REVISION").to_owned(),
+        libtorch: ressa_runtime::libtorch_version(),
+        device: device.to_owned(),
+        threads,
+    }
+}
+
+fn failed(key: StageKey, failure: Failure) -> Event {
+    log(&format!("stage {} failed: {}", key.short(), failure.message));
+    Event::Failed { key, failure }
+}
+
+/// Runs a stage; a panic (libtorch's plain operations panic on errors such as memory exhaustion) becomes a failure.
+fn guarded<T>(work: impl FnOnce() -> Result<T, ressa_pipeline::PipelineError>) -> Result<T, Failure> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Failure { kind: error.kind(), message: error.to_string(), log: None }),
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                .unwrap_or_else(|| "unknown panic".to_owned());
+            let oom = ressa_runtime::is_out_of_memory(&text);
+            let kind = if oom { FailureKind::Oom } else { FailureKind::Bug };
+            Err(Failure { kind, message: ressa_runtime::without_trace(&text), log: None })
+        }
+    }
+}
+
+fn send(event: &Event) {
+    let mut line = serde_json::to_string(event).expect("events are plain data");
+    line.push('\n');
+    let mut out = std::io::stdout().lock();
+    // A closed pipe means that the coordinator is gone; the input ends next.
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+}
