@@ -1,1 +1,17 @@
 //! Score a model on a benchmark exactly as the benchmark's authors do.
+//!
+//! Predicting and scoring are apart. [`Prepared`] holds a benchmark's tensors, made once per process; [`predict`] runs a model over
+//! them and returns one or more [`Prediction`]s per item, which are stored; [`score`] is a pure function over stored predictions.
+
+pub mod error;
+pub mod metrics;
+pub mod predict;
+pub mod prediction;
+pub mod prepared;
+pub mod score;
+
+pub use error::EvalError;
+pub use predict::{PredictOptions, predict};
+pub use prediction::{Direction, Prediction, from_json_lines, to_json_lines};
+pub use prepared::Prepared;
+pub use score::score;

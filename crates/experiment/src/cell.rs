@@ -1,23 +1,31 @@
 //! Cells: the points of an experiment's grid, one per combination of axis values and replicate seed.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{RunConfig, StageNode};
+use crate::{RunConfig, StageNode, output::Label, settings};
 
 /// One point of the grid with one seed. Several cells can share a run: a magnitude mask does not know the seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
     /// Axis name and value label in file order, replicate axis excluded: `("pattern", "2:4")`, `("restoration", "ressa")`.
-    /// Axes over a setting are named by its path, such as `prune.metric`.
+    /// Axes over a setting are named by its path, such as `prune.metric`. An `include` point has its own name as the label of every
+    /// axis that it does not mention.
     pub coordinates: Vec<(String, String)>,
+    /// Name of the `include` point that this cell is; `None` for points of the product.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<String>,
     /// Replicate seed.
     pub seed: u64,
     /// Identity of the run: hash of its canonical configuration. Equal for cells that are the same work.
     pub run_id: String,
     /// Canonical configuration: settings the run cannot see are neutral.
-    pub run: RunConfig,
+    #[serde(with = "shared")]
+    pub run: Arc<RunConfig>,
     /// The run's stages, upstream first.
-    pub stages: Vec<StageNode>,
+    #[serde(with = "shared_list")]
+    pub stages: Vec<Arc<StageNode>>,
 }
 
 impl Cell {
@@ -26,15 +34,37 @@ impl Cell {
         if let Some((_, value)) = self.coordinates.iter().find(|(name, _)| name == axis) {
             return Some(value.clone());
         }
-        let config = serde_json::to_value(&self.run).ok()?;
-        let mut value = &config;
-        for part in axis.split('.') {
-            value = value.get(part)?;
-        }
-        match value {
-            serde_json::Value::String(text) => Some(text.clone()),
-            serde_json::Value::Null | serde_json::Value::Object(_) => None,
-            other => Some(other.to_string()),
-        }
+        let setting = settings::find(axis)?;
+        Label::of(&setting.get(&self.run)).map(|label| label.0)
+    }
+}
+
+/// A shared value, written as the value.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<T: Serialize, S: Serializer>(value: &Arc<T>, s: S) -> Result<S::Ok, S::Error> {
+        (**value).serialize(s)
+    }
+
+    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Arc<T>, D::Error> {
+        T::deserialize(d).map(Arc::new)
+    }
+}
+
+/// A list of shared values, written as the values.
+mod shared_list {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<T: Serialize, S: Serializer>(values: &[Arc<T>], s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(values.iter().map(|value| &**value))
+    }
+
+    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Vec<Arc<T>>, D::Error> {
+        Ok(Vec::<T>::deserialize(d)?.into_iter().map(Arc::new).collect())
     }
 }

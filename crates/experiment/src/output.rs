@@ -37,18 +37,42 @@ impl OneOrMany {
     }
 }
 
-/// A label written in YAML as text, number or boolean; compared as text.
+/// A label written in YAML as text, number or boolean; compared as text. `0.50`, `0.5` and `"0.5"` are one label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Label(pub String);
 
 impl<'de> Deserialize<'de> for Label {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        match serde_json::Value::deserialize(d)? {
-            serde_json::Value::String(text) => Ok(Label(text)),
-            value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => Ok(Label(value.to_string())),
-            other => Err(serde::de::Error::custom(format!("`{other}` is not a label: use text or a number"))),
-        }
+        let value = serde_yaml::Value::deserialize(d)?;
+        Label::of(&value).ok_or_else(|| serde::de::Error::custom("a label is text, a number or a boolean"))
+    }
+}
+
+impl Label {
+    /// The label of a plain value; `None` for null and mappings. Items of a list are joined by `+`.
+    pub fn of(value: &serde_yaml::Value) -> Option<Label> {
+        use serde_yaml::Value;
+        Some(Label(match value {
+            Value::String(text) => text.clone(),
+            Value::Bool(flag) => flag.to_string(),
+            Value::Number(number) => match (number.as_u64(), number.as_f64()) {
+                (Some(whole), _) => whole.to_string(),
+                (None, Some(real)) => real.to_string(),
+                (None, None) => number.to_string(),
+            },
+            Value::Sequence(items) => {
+                let labels: Option<Vec<String>> = items.iter().map(|item| Some(Label::of(item)?.0)).collect();
+                labels?.join("+")
+            }
+            Value::Null | Value::Mapping(_) | Value::Tagged(_) => return None,
+        }))
+    }
+}
+
+impl std::fmt::Display for Label {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -65,11 +89,18 @@ pub struct Table {
     pub rows: Vec<String>,
     /// Axis whose labels name the columns; `metric` puts every value of `values` in a column.
     pub columns: String,
-    /// Values shown, such as `average`, `vqa-mean`, `gqa`, `sparsity-language`. One value unless `columns: metric`.
+    /// Values shown, names of [`crate::value`]. One value unless `columns: metric`.
     pub values: Vec<String>,
     /// Cells shown.
     #[serde(default, rename = "where")]
     pub only: Where,
+    /// Name of an `include` point that is shown as a first row of its own, such as `dense`.
+    #[serde(default)]
+    pub baseline: Option<String>,
+    /// Which published numbers stand beside: ids of `experiments/paper/expected.csv`. A published number belongs to the cell whose
+    /// column label is its `x` and one of whose row labels is its `series` (an empty `series` fits any).
+    #[serde(default)]
+    pub published: Vec<String>,
 }
 
 /// Kinds of figure.
@@ -115,9 +146,13 @@ pub struct Figure {
     /// Column width in the paper: `single` (3.3 in) or `double` (6.9 in).
     #[serde(default)]
     pub width: Width,
-    /// Which published numbers stand beside: an id of `experiments/paper/expected.csv`.
+    /// Which published numbers stand beside: ids of `experiments/paper/expected.csv`. A published number belongs to the mark whose x
+    /// label is its `x` and whose series label is its `series` (an empty `series` fits any); other published numbers are not shown.
     #[serde(default)]
-    pub published: Option<String>,
+    pub published: Vec<String>,
+    /// Name of an `include` point drawn as a dashed line across all panels, such as `dense`.
+    #[serde(default)]
+    pub baseline: Option<String>,
 }
 
 /// Figure widths.
@@ -133,12 +168,15 @@ pub enum Width {
 
 /// A sentence of the paper as a test over results. Verdict: holds, does not hold, undecided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub struct Claim {
     /// Short name.
     pub id: String,
     /// The sentence.
     pub text: String,
+    /// Where the paper says it, such as `section 5, finding 1`; `None` for our own.
+    #[serde(default)]
+    pub source: Option<String>,
     /// The test.
     #[serde(flatten)]
     pub test: ClaimTest,

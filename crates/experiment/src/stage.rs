@@ -8,10 +8,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Pattern, RunConfig, Task, Tower,
-    config::{CalibrationConfig, DataConfig, DistillConfig, Group, Metric, Propagate, RestoreMethod, TowerAdapter},
+    Pattern, Task, Tower,
+    config::{CalibrationConfig, DataConfig, DistillConfig, Group, Metric, RestoreMethod, TowerAdapter},
     model::Preset,
 };
+
+pub use crate::chain::stages;
 
 /// Identity of a stage: 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -202,116 +204,21 @@ impl Stage {
 
     /// The stage with its key.
     pub fn node(self, inputs: Inputs) -> StageNode {
-        let identity = serde_json::json!({
-            "kind": self.kind(),
-            "version": self.version(),
-            "configuration": self,
-            "inputs": inputs,
-        });
-        let key = StageKey(blake3::hash(identity.to_string().as_bytes()).to_hex().to_string());
+        let configuration = serde_json::to_vec(&self).expect("a stage is plain data with text keys");
+        let key = identify(self.kind(), self.version(), &configuration, &inputs);
         StageNode { key, stage: self, inputs }
     }
 }
 
-/// The chain of one run: `dense -> prune per tower -> adapt -> merge -> evaluate per task`, upstream first.
+/// The key of a stage: the digest of `{"kind", "version", "configuration", "inputs"}`, in this order, as JSON without spaces.
 ///
-/// `run` must be canonical: settings that the run cannot see are already neutral.
-pub fn stages(run: &RunConfig) -> Vec<StageNode> {
-    let mut nodes = Vec::new();
-    let dense = Stage::Dense {
-        preset: run.model.preset,
-        checkpoint: run.model.checkpoint.as_ref().map(|p| p.display().to_string()),
-        data: run.data.clone(),
-        seed: run.dense.seed,
-        steps: run.dense.steps,
-    }
-    .node(Inputs::default());
-    let dense_key = dense.key.clone();
-    nodes.push(dense);
-
-    let mut masks: Vec<(Tower, StageKey)> = Vec::new();
-    for tower in Tower::ALL {
-        let prune = &run.prune;
-        let budget = prune.tower(tower);
-        if prune.metric == Metric::None || budget.sparsity <= 0.0 {
-            continue;
-        }
-        let calibrated = prune.metric.needs_calibration();
-        let unstructured = prune.pattern == Pattern::Unstructured;
-        let sees_masks = calibrated && prune.calibration.propagate == Propagate::Pruned;
-        let node = Stage::Prune {
-            tower,
-            metric: prune.metric,
-            pattern: prune.pattern,
-            sparsity: unstructured.then_some(budget.sparsity),
-            group: unstructured.then(|| budget.group.unwrap_or(prune.metric.published_group())),
-            calibration: calibrated.then(|| prune.calibration.clone()),
-            data: calibrated.then(|| run.data.clone()),
-            seed: (calibrated || prune.metric == Metric::Random).then_some(run.seed),
-        }
-        .node(Inputs {
-            dense: Some(dense_key.clone()),
-            masks: if sees_masks { masks.iter().map(|(_, key)| key.clone()).collect() } else { Vec::new() },
-            ..Inputs::default()
-        });
-        masks.push((tower, node.key.clone()));
-        nodes.push(node);
-    }
-    let mask_keys: Vec<StageKey> = masks.iter().map(|(_, key)| key.clone()).collect();
-
-    let restore = &run.restore;
-    let mut merge_key = None;
-    if restore.method != RestoreMethod::None {
-        let tower = |t: Tower| Some(restore.tower(t)).filter(|a| a.tune && a.rank > 0).cloned();
-        let adapt = Stage::Adapt {
-            masked: restore.method == RestoreMethod::SparseLora,
-            training: AdaptTraining {
-                vision: tower(Tower::Vision),
-                qformer: tower(Tower::Qformer),
-                language: tower(Tower::Language),
-                steps: restore.steps,
-                batch: restore.batch,
-                questions: restore.questions,
-                samples: restore.samples,
-                learning_rate: restore.learning_rate,
-                warmup: restore.warmup,
-                final_rate: restore.final_rate,
-                weight_decay: restore.weight_decay,
-                clip: restore.clip,
-                contrastive: restore.contrastive,
-                distill: (restore.distill.weight > 0.0).then(|| restore.distill.clone()),
-            },
-            data: run.data.clone(),
-            seed: run.seed,
-        }
-        .node(Inputs { dense: Some(dense_key.clone()), masks: mask_keys.clone(), ..Inputs::default() });
-        let merge = Stage::Merge { method: restore.method }.node(Inputs {
-            dense: Some(dense_key.clone()),
-            masks: mask_keys.clone(),
-            adapter: Some(adapt.key.clone()),
-            ..Inputs::default()
-        });
-        merge_key = Some(merge.key.clone());
-        nodes.push(adapt);
-        nodes.push(merge);
-    }
-
-    for &task in &run.evaluate.tasks {
-        // Retrieval never runs the language model, so an unrestored run's language mask is not one of its inputs.
-        let seen = |tower: Tower| task.uses_language() || tower != Tower::Language;
-        let masks = match merge_key {
-            Some(_) => Vec::new(),
-            None => masks.iter().filter(|(tower, _)| seen(*tower)).map(|(_, key)| key.clone()).collect(),
-        };
-        nodes.push(
-            Stage::Evaluate {
-                task,
-                items: if Task::QUESTIONS.contains(&task) { run.evaluate.questions } else { run.evaluate.images },
-                beams: task.uses_language().then_some(run.evaluate.beams),
-                data: run.data.clone(),
-            }
-            .node(Inputs { dense: Some(dense_key.clone()), masks, merge: merge_key.clone(), adapter: None }),
-        );
-    }
-    nodes
+/// `configuration` is the stage as JSON, handed in as bytes because a grid asks for the same few configurations over and over.
+pub(crate) fn identify(kind: &str, version: u32, configuration: &[u8], inputs: &Inputs) -> StageKey {
+    let mut identity = Vec::with_capacity(configuration.len() + 320);
+    identity.extend_from_slice(format!("{{\"kind\":\"{kind}\",\"version\":{version},\"configuration\":").as_bytes());
+    identity.extend_from_slice(configuration);
+    identity.extend_from_slice(b",\"inputs\":");
+    serde_json::to_writer(&mut identity, inputs).expect("inputs are plain data with text keys");
+    identity.push(b'}');
+    StageKey(blake3::hash(&identity).to_hex().to_string())
 }

@@ -96,11 +96,23 @@ pub trait VisionLanguage: Send {
     /// Image features `[images, tokens, width]` after the vision tower's last norm, from pixels `[images, 3, height, width]`.
     fn encode_images(&self, pixels: &Tensor) -> Tensor;
 
+    /// Outputs of the interface's queries, `[rows, queries, interface width]`.
+    fn query_output(&self, features: &Tensor, prompts: &Prompts) -> Tensor;
+
+    /// Projects query outputs into the language model's embedding space, `[rows, queries, language width]`.
+    fn project(&self, queries: &Tensor) -> Tensor;
+
     /// What the interface hands to the language model, `[rows, queries, language width]`.
-    fn visual_prefix(&self, features: &Tensor, prompts: &Prompts) -> Tensor;
+    fn visual_prefix(&self, features: &Tensor, prompts: &Prompts) -> Tensor {
+        self.project(&self.query_output(features, prompts))
+    }
 
     /// Teacher-forced logits. `prefix` is `None` for text without an image; `answers` have neither start nor end token.
     fn force(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> Forced;
+
+    /// `force`, and the hidden states after each block that reads the instruction, `[rows, prefix + prompt tokens, width]` each
+    /// (T5: the encoder's blocks; decoder-only: all blocks, answer positions cut off).
+    fn force_traced(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> (Forced, Vec<Tensor>);
 
     /// New tokens of each row, without the end token.
     fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: Search) -> Vec<Vec<u32>>;

@@ -42,7 +42,7 @@ impl Executor {
         let key = node.key.0.as_str();
         let store = self.store.clone();
         let claim = store.claim(key)?;
-        if store.contains(key) {
+        if store.usable(key)? {
             return Ok(Outcome { seconds: 0.0, already_there: true });
         }
         let draft = claim.draft()?;

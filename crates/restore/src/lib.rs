@@ -1,1 +1,19 @@
 //! Recover what pruning cost without reviving a single pruned weight.
+//!
+//! [`train_adapters`] trains low-rank adapters on a masked model, with task losses and distillation from the dense model; [`merge`] makes them
+//! part of the weights and certifies what came out. The paper's SparseLoRA is both with the update masked by the keep mask; plain LoRA
+//! is the same code without the mask and shows, in its certificate, the density it ends with.
+
+pub mod adapters;
+mod batch;
+mod checkpoint;
+mod error;
+pub mod loss;
+mod merge;
+mod train;
+
+pub use batch::{BatchSource, TrainingBatch};
+pub use checkpoint::Checkpoints;
+pub use error::RestoreError;
+pub use merge::{MergeRequest, Merged, Probe, certify_merged, merge};
+pub use train::{Restoration, StepLoss, TrainingOptions, train_adapters};

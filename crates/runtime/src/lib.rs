@@ -1,9 +1,16 @@
 //! libtorch as ressa needs it: search path, CUDA loading, seeds, threads, memory figures.
-// LEAD -> B: the worker already calls these names, please provide exactly them:
-//   enum DeviceChoice { Auto, Cpu, Cuda(usize) }: Clone, FromStr("auto"|"cpu"|"cuda:0")
-//   struct RuntimeOptions { pub device: DeviceChoice, pub threads: u32 }
-//   fn init(&RuntimeOptions) -> Result<Device, RuntimeError>
-//   fn device_name(Device) -> String;  fn libtorch_version() -> String;  fn cpu_seconds() -> f64
-//   fn is_out_of_memory(&str) -> bool;  fn without_trace(&str) -> String
+//!
+//! [`init`] is the one place that touches libtorch's process-wide state. Everything else here only asks.
 
+mod cuda;
+mod errors;
+mod figures;
+pub mod optim;
+mod settings;
+mod stream;
+
+pub use errors::{RuntimeError, is_out_of_memory, tch_error, without_trace};
+pub use figures::{cpu_seconds, libtorch_version, peak_memory_bytes};
+pub use settings::{DeviceChoice, RuntimeOptions, device_name, flush_denormals, init, seed};
+pub use stream::stream;
 pub use tch::Device;

@@ -90,6 +90,26 @@ impl Store {
         }
     }
 
+    /// Whether a key is published and proven to be what was published. A damaged output of the writable root is put aside, so that
+    /// the key can be made again; a damaged shipped one is only passed over.
+    pub fn usable(&self, key: &str) -> Result<bool, StoreError> {
+        let damage = match self.entry(key) {
+            Ok(None) => return Ok(false),
+            Ok(Some(entry)) => entry.check(),
+            Err(e) => Err(e),
+        };
+        match damage {
+            Ok(()) => Ok(true),
+            Err(e) if e.is_damage() => {
+                if self.folder(key).exists() {
+                    self.set_aside(key)?;
+                }
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     /// The published output of a key that a stage needs.
     pub fn require(&self, key: &str) -> Result<Entry, StoreError> {
         self.entry(key)?.ok_or_else(|| StoreError::Absent { key: key.to_owned() })

@@ -1,1 +1,37 @@
 //! Execute a plan with worker processes, resumably.
+//!
+//! The coordinator holds no tensors. It turns runs into a graph of distinct stages ([`Graph`]), proves what the store already has
+//! ([`take_inventory`]), and hands the rest to `ressa-worker` processes one stage at a time ([`execute`]). Everything that must survive a
+//! kill is in the store: published stages, and one record per failed stage. Nothing here prints; callers listen to [`SweepEvent`]s.
+
+mod coordinator;
+mod devices;
+mod error;
+mod estimate;
+mod event;
+mod failures;
+mod gate;
+mod graph;
+mod inventory;
+mod lock;
+mod nearest;
+mod schedule;
+mod slot;
+mod stop;
+mod verify;
+mod worker;
+
+pub use coordinator::{Options, execute};
+pub use devices::{DeviceChoice, DeviceError, visible_gpus};
+pub use error::SweepError;
+pub use estimate::{Estimates, detail};
+pub use event::{FailedStage, Interruption, SkippedStage, Summary, SweepEvent, Totals};
+pub use failures::{FailureRecord, clear_failure, read_failure, read_failures};
+pub use gate::GateCheck;
+pub use graph::{Graph, GraphRun, GraphStage, describe, run_label};
+pub use inventory::{Damage, Inventory, glance, take_inventory};
+pub use lock::{CoordinatorLock, running_coordinator};
+pub use nearest::{Difference, Nearest, nearest};
+pub use stop::Stop;
+pub use verify::{Verdict, verify};
+pub use worker::WorkerCommand;

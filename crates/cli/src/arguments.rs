@@ -1,0 +1,221 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ressa_sweep::DeviceChoice;
+
+/// Experiments on sparse vision-language models: one YAML file in, tables and figures out.
+#[derive(Debug, Parser)]
+#[command(name = "ressa", version, about, disable_help_subcommand = true, after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What is to be done.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0 done               2 bad command line     4 nothing selected     66 checkpoint or benchmark missing
+  75 other sweep runs  78 bad experiment      100 some stages failed 102 dense gate not reached
+  104 not verified     106 report incomplete  110 cannot write       130, 143 interrupted, run again to go on";
+
+/// Options of every command.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// Results folder [default: `results` beside `experiments`]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub results: Option<PathBuf>,
+    /// Experiments folder [default: looked for upwards from here]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub experiments: Option<PathBuf>,
+    /// The worker program [default: `ressa-worker` beside this one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub worker: Option<PathBuf>,
+    /// Answer in JSON on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say less
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what a sweep would do: runs, distinct stages, what is cached, how long the rest takes
+    Plan(Selection),
+    /// Make what is missing, then render the report; run again to resume
+    Sweep(SweepOptions),
+    /// Show how far experiments are, and what failed
+    Status(Selection),
+    /// Say why a run or stage is cached or not
+    Explain(ExplainOptions),
+    /// Render tables and figures from what is in the store
+    Report(ReportOptions),
+    /// Draw a contact sheet of the embedded world
+    Data(DataOptions),
+    /// Train the shipped dense models again and put them where every store finds them
+    Pretrain(PretrainOptions),
+    /// Prove stored results: file digests, and certificates recounted on the weights
+    Verify(VerifyOptions),
+    /// Forget recorded failures, so that the next sweep tries those stages again
+    Retry(RetryOptions),
+    /// List failed stages, or show the log of one
+    Logs(LogsOptions),
+    /// List stored stages that no experiment file asks for; with --delete, remove them
+    Gc(GcOptions),
+    /// Print the JSON Schema of experiment files
+    Schema,
+    /// Look for what keeps a sweep from running on this machine
+    Doctor(MachineOptions),
+}
+
+/// Experiments and overrides.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Selection {
+    /// Experiment files (or names in experiments/shapes), and overrides such as `prune.metric=wanda,magnitude`;
+    /// without a file: the default study
+    #[arg(value_name = "FILE|KEY=VALUE")]
+    pub what: Vec<String>,
+}
+
+/// What the machine gives.
+#[derive(Args, Clone, Debug)]
+pub struct MachineOptions {
+    /// `auto`, `cpu` or `cuda:N`
+    #[arg(long, default_value = "auto", value_parser = |text: &str| text.parse::<DeviceChoice>())]
+    pub device: DeviceChoice,
+    /// Workers at most [default: one per GPU, else cores divided by --threads]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub slots: Option<u16>,
+    /// Threads of one tensor operation
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+}
+
+/// Options of `sweep`.
+#[derive(Args, Debug)]
+pub struct SweepOptions {
+    #[command(flatten)]
+    pub selection: Selection,
+    #[command(flatten)]
+    pub machine: MachineOptions,
+    /// Do not check dense models against their declared scores
+    #[arg(long)]
+    pub no_gate: bool,
+    /// Stop starting stages after this many failed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_failures: Option<u32>,
+    /// Longest time a stage may take
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: Option<u64>,
+    /// Do not render the report afterwards
+    #[arg(long)]
+    pub no_report: bool,
+}
+
+/// Options of `explain`.
+#[derive(Args, Debug)]
+pub struct ExplainOptions {
+    /// Run or stage: first digits of its key, or part of a run's label
+    #[arg(value_name = "RUN|KEY")]
+    pub which: String,
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+/// Options of `report`.
+#[derive(Args, Debug)]
+pub struct ReportOptions {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Exit with 106 when results are missing
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Options of `data`.
+#[derive(Args, Debug)]
+pub struct DataOptions {
+    /// Seed of the world
+    #[arg(long, default_value_t = 1234)]
+    pub seed: u64,
+    /// Images on the sheet
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=400))]
+    pub images: u32,
+    /// PNG file [default: `contact-sheet.png` in the results folder]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Options of `pretrain`.
+#[derive(Args, Debug)]
+pub struct PretrainOptions {
+    /// Preset [default: both]
+    pub preset: Option<PresetName>,
+    #[command(flatten)]
+    pub machine: MachineOptions,
+    /// Ship a model that does not reach its gate all the same
+    #[arg(long)]
+    pub no_gate: bool,
+}
+
+/// Presets on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PresetName {
+    /// InstructBLIP with a T5 encoder-decoder.
+    #[value(name = "shapes-flant5")]
+    ShapesFlanT5,
+    /// InstructBLIP with a LLaMA decoder.
+    #[value(name = "shapes-vicuna")]
+    ShapesVicuna,
+}
+
+/// Options of `verify`.
+#[derive(Args, Debug)]
+pub struct VerifyOptions {
+    /// Runs or stages: first digits of their keys, or part of a run's label
+    #[arg(value_name = "RUN|KEY", required_unless_present = "all")]
+    pub which: Vec<String>,
+    /// Every stored stage of the experiments
+    #[arg(long, conflicts_with = "which")]
+    pub all: bool,
+    /// Experiments looked at [default: the default study]
+    #[arg(long = "file", value_name = "FILE|KEY=VALUE")]
+    pub files: Vec<String>,
+    #[command(flatten)]
+    pub machine: MachineOptions,
+}
+
+/// Options of `retry`.
+#[derive(Args, Debug)]
+pub struct RetryOptions {
+    /// Stages: first digits of their keys [default: all that failed]
+    #[arg(value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// Only what ran out of memory
+    #[arg(long)]
+    pub oom: bool,
+}
+
+/// Options of `logs`.
+#[derive(Args, Debug)]
+pub struct LogsOptions {
+    /// Stage: first digits of its key
+    #[arg(value_name = "KEY")]
+    pub key: Option<String>,
+}
+
+/// Options of `gc`.
+#[derive(Args, Debug)]
+pub struct GcOptions {
+    /// Remove them; without this nothing is changed
+    #[arg(long)]
+    pub delete: bool,
+}

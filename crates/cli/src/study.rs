@@ -1,0 +1,122 @@
+//! The experiments a command is about, and the graph of their stages.
+
+use std::path::PathBuf;
+
+use ressa_experiment::{Experiment, StageKey};
+use ressa_sweep::Graph;
+
+use crate::{
+    arguments::Selection,
+    exit::{Exit, Failure},
+    workspace::Workspace,
+};
+
+/// Experiments of the default study, in `experiments/shapes`.
+pub const DEFAULT_STUDY: [&str; 4] = ["allocation", "towers", "methods", "restoration"];
+
+/// Loaded experiments.
+#[derive(Debug)]
+pub struct Study {
+    /// In the order given.
+    pub experiments: Vec<Experiment>,
+}
+
+impl Study {
+    /// Loads what is selected. Words with `=` are overrides, unless a file of that name exists; they apply to every file.
+    pub fn load(workspace: &Workspace, selection: &Selection) -> Result<Self, Failure> {
+        let (mut files, mut overrides) = (Vec::new(), Vec::new());
+        for word in &selection.what {
+            if word.contains('=') && !PathBuf::from(word).exists() {
+                overrides.push(word.clone());
+            } else {
+                files.push(workspace.experiment_file(word));
+            }
+        }
+        if files.is_empty() {
+            files = DEFAULT_STUDY.iter().map(|name| workspace.experiment_file(name)).collect();
+        }
+        let experiments: Vec<Experiment> =
+            files.iter().map(|file| Experiment::load(file, &overrides)).collect::<Result<_, _>>()?;
+        for (index, experiment) in experiments.iter().enumerate() {
+            if let Some(first) = experiments[..index].iter().position(|other| other.name == experiment.name) {
+                let message = format!(
+                    "`{}` and `{}` are both named `{}`, so their reports would overwrite each other",
+                    files[first].display(),
+                    files[index].display(),
+                    experiment.name
+                );
+                return Err(Failure::new(Exit::BadExperiment, message));
+            }
+        }
+        Ok(Self { experiments })
+    }
+
+    /// The distinct stages of all experiments; with `gated`, also the evaluations that dense gates ask for.
+    pub fn graph(&self, gated: bool) -> Graph {
+        let cells = self.experiments.iter().flat_map(|experiment| {
+            experiment.cells.iter().map(move |cell| (experiment.name.as_str(), cell))
+        });
+        Graph::new(cells, gated)
+    }
+}
+
+/// What a word of the command line stands for.
+#[derive(Debug, PartialEq)]
+pub enum Match {
+    /// A run, by its position in the graph.
+    Run(usize),
+    /// A stage, by its position.
+    Stage(usize),
+}
+
+/// Finds a run or stage by the first digits of its key, or a run by part of its label.
+pub fn find(graph: &Graph, word: &str) -> Result<Match, Failure> {
+    let is_key = word.len() >= 4 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let mut found: Vec<(Match, String)> = Vec::new();
+    for (position, run) in graph.runs.iter().enumerate() {
+        if (is_key && run.id.starts_with(word)) || run.label == word {
+            found.push((Match::Run(position), format!("{}  {}", short(&run.id), run.label)));
+        }
+    }
+    if is_key {
+        for (position, stage) in graph.stages.iter().enumerate() {
+            if stage.node.key.0.starts_with(word) {
+                let what = ressa_sweep::describe(&stage.node.stage);
+                found.push((Match::Stage(position), format!("{}  {what}", stage.node.key.short())));
+            }
+        }
+    }
+    if found.is_empty() {
+        let hits = graph.runs.iter().enumerate().filter(|(_, run)| run.label.contains(word));
+        found.extend(hits.map(|(at, run)| (Match::Run(at), format!("{}  {}", short(&run.id), run.label))));
+    }
+    match found.len() {
+        1 => Ok(found.remove(0).0),
+        0 => Err(Failure::new(
+            Exit::NothingSelected,
+            format!("no run or stage is called `{word}`; `ressa plan -v` lists the runs"),
+        )),
+        many => {
+            let shown: Vec<String> = found.iter().take(8).map(|(_, line)| format!("\n  {line}")).collect();
+            let more = if many > 8 { format!("\n  and {} more", many - 8) } else { String::new() };
+            let message = format!("`{word}` can mean {many} things:{}{more}", shown.concat());
+            Err(Failure::new(Exit::NothingSelected, message))
+        }
+    }
+}
+
+/// The first digits of a run's identity.
+pub fn short(id: &str) -> String {
+    StageKey(id.to_owned()).short().to_owned()
+}
+
+impl Workspace {
+    /// The file that a word names: a path, or the name of a file in `experiments/shapes`.
+    fn experiment_file(&self, word: &str) -> PathBuf {
+        let path = PathBuf::from(word);
+        if path.exists() || word.contains(['/', '.']) {
+            return path;
+        }
+        self.experiments.join("shapes").join(format!("{word}.yaml"))
+    }
+}

@@ -1,0 +1,100 @@
+//! Text for people: lines, durations, sizes, aligned columns.
+
+use std::{
+    fmt::Display,
+    io::{IsTerminal, Write},
+};
+
+/// Writes a line to standard output. A reader that has gone away is no error.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Writes a line to standard error.
+pub fn note(line: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Writes a value as JSON to standard output.
+pub fn say_json(value: &serde_json::Value) {
+    say(format_args!("{value:#}"));
+}
+
+/// Whether colours may be used on a stream.
+pub fn colours(stream: &impl IsTerminal) -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    stream.is_terminal() && !no_color && !dumb
+}
+
+/// A duration in the unit that suits it: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        _ if seconds < 9.95 => format!("{:.1} s", seconds.max(0.0)),
+        0..=59 => format!("{whole} s"),
+        60..=3599 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// A size in the unit that suits it.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..=999 => format!("{bytes} B"),
+        1_000..=999_999 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..=999_999_999 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// `1 run`, `2 runs`.
+pub fn count(number: usize, singular: &str) -> String {
+    format!("{number} {singular}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Rows as columns two spaces apart, indented by two; numbers to the right.
+pub fn columns(rows: &[Vec<String>]) -> String {
+    let wide = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..wide).map(|column| width(column).unwrap_or(0)).collect();
+    let is_number = |cell: &str| cell.starts_with(|c: char| c.is_ascii_digit());
+    let numeric: Vec<bool> =
+        (0..wide).map(|column| rows.iter().skip(1).all(|row| row.get(column).is_none_or(|c| is_number(c)))).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            line.push_str("  ");
+            let padding = " ".repeat(widths[column] - cell.chars().count());
+            if numeric[column] {
+                line.push_str(&padding);
+                line.push_str(cell);
+            } else {
+                line.push_str(cell);
+                line.push_str(&padding);
+            }
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_take_the_unit_that_suits_them() {
+        let shown: Vec<String> = [0.04, 9.94, 9.96, 59.4, 59.6, 3599.4, 3600.0, 7500.0].map(duration).into();
+        assert_eq!(shown, ["0.0 s", "9.9 s", "10 s", "59 s", "1 min 00 s", "59 min 59 s", "1 h 00 min", "2 h 05 min"]);
+    }
+
+    #[test]
+    fn columns_align_numbers_to_the_right() {
+        let rows = [vec!["kind", "stages"], vec!["dense", "1"], vec!["evaluate", "120"]]
+            .map(|row| row.into_iter().map(str::to_owned).collect());
+        assert_eq!(columns(&rows), "  kind      stages\n  dense          1\n  evaluate     120\n");
+    }
+}

@@ -1,0 +1,111 @@
+//! Where things are: experiments, results, shipped models, the worker program.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ressa_store::Store;
+use ressa_sweep::{DeviceChoice, Options, WorkerCommand, visible_gpus};
+
+use crate::{
+    arguments::{Global, MachineOptions},
+    exit::{Exit, Failure},
+};
+
+/// The folders a command works with; all paths are absolute.
+#[derive(Debug)]
+pub struct Workspace {
+    /// Parent of the experiments; relative paths in experiments (checkpoints, benchmarks) start here.
+    pub root: PathBuf,
+    /// Experiment files.
+    pub experiments: PathBuf,
+    /// What sweeps write.
+    pub results: PathBuf,
+    worker: PathBuf,
+}
+
+impl Workspace {
+    /// Finds the folders: options first, then upwards from the current folder, then upwards from the program.
+    pub fn find(global: &Global) -> Result<Self, Failure> {
+        let here = env::current_dir().map_err(|e| Failure::new(Exit::Other, format!("no current folder: {e}")))?;
+        let program = env::current_exe().unwrap_or_default();
+        let experiments = match &global.experiments {
+            Some(folder) => {
+                let folder = here.join(folder);
+                if !folder.is_dir() {
+                    let message = format!("`{}` is not a folder; --experiments wants one", folder.display());
+                    return Err(Failure::new(Exit::Usage, message));
+                }
+                folder
+            }
+            None => upwards(&here).or_else(|| upwards(&program)).ok_or_else(|| {
+                let message = format!(
+                    "no folder `experiments` in `{}` or above; go into the repository or use --experiments",
+                    here.display()
+                );
+                Failure::new(Exit::Usage, message)
+            })?,
+        };
+        let experiments = fs::canonicalize(&experiments).unwrap_or(experiments);
+        let root = experiments.parent().unwrap_or(&here).to_owned();
+        let results = global.results.as_ref().map_or_else(|| root.join("results"), |folder| here.join(folder));
+        let worker = match &global.worker {
+            Some(file) => here.join(file),
+            None => program.with_file_name("ressa-worker"),
+        };
+        Ok(Self { root, experiments, results, worker })
+    }
+
+    /// Read-only store entries that come with the repository.
+    pub fn shipped(&self) -> PathBuf {
+        self.experiments.join("store")
+    }
+
+    /// The store of this results folder, with the shipped entries behind it.
+    pub fn store(&self) -> Result<Store, Failure> {
+        Ok(Store::open(self.results.join("store"), vec![self.shipped()])?)
+    }
+
+    /// The worker program.
+    pub fn worker(&self) -> &Path {
+        &self.worker
+    }
+
+    /// Options of a sweep on this machine.
+    pub fn sweep_options(&self, machine: &MachineOptions) -> Options {
+        let visible = env::var("CUDA_VISIBLE_DEVICES").ok();
+        Options {
+            results: self.results.clone(),
+            worker: WorkerCommand {
+                program: self.worker.clone(),
+                folder: self.root.clone(),
+                threads: machine.threads,
+            },
+            device: machine.device,
+            gpus: if machine.device == DeviceChoice::Auto { visible_gpus(visible.as_deref()) } else { 0 },
+            slots: machine.slots.map(usize::from),
+            max_failures: None,
+            timeout: None,
+        }
+    }
+
+    /// The same with limits.
+    pub fn limited(&self, machine: &MachineOptions, most: Option<u32>, seconds: Option<u64>) -> Options {
+        Options {
+            max_failures: most.map(|most| most as usize),
+            timeout: seconds.map(Duration::from_secs),
+            ..self.sweep_options(machine)
+        }
+    }
+
+    /// A path as people know it: relative to the root where it is below.
+    pub fn show(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+}
+
+fn upwards(from: &Path) -> Option<PathBuf> {
+    from.ancestors().map(|folder| folder.join("experiments")).find(|folder| folder.is_dir())
+}

@@ -1,0 +1,6 @@
+//! Integration tests of the crate.
+
+mod benchmarks;
+mod processor;
+mod questions;
+mod world;

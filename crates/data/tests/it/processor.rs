@@ -1,0 +1,91 @@
+//! Processor files say what the processor does.
+
+use ressa_data::{Family, Image, Processor, World, write_processor_files};
+use ressa_experiment::{Task, config::DataConfig};
+
+fn processor(family: Family) -> (tempfile::TempDir, Processor) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write_processor_files(folder.path(), family, 10).expect("files are written");
+    let processor = Processor::load(folder.path()).expect("files are read");
+    (folder, processor)
+}
+
+#[test]
+fn both_families_share_word_ids() {
+    let question = "what color is the square";
+    let (_a, t5) = processor(Family::T5);
+    let (_b, llama) = processor(Family::Llama);
+    let answer = t5.encode_answer(question).expect("known words");
+    assert_eq!(answer, llama.encode_answer(question).expect("known words"));
+
+    let [mut ended, mut begun, mut wrapped] = [answer.clone(), vec![Family::Llama.bos()], vec![2]];
+    ended.push(Family::T5.eos());
+    begun.extend(&answer);
+    wrapped.extend(&answer);
+    wrapped.push(3);
+    assert_eq!(t5.encode_prompt(question).expect("known words"), ended);
+    assert_eq!(llama.encode_prompt(question).expect("known words"), begun);
+    assert_eq!(t5.encode_qformer(question).expect("known words"), wrapped);
+    assert_eq!((t5.leading_specials().ok(), llama.leading_specials().ok()), (Some(0), Some(1)));
+    assert_eq!((t5.pad(), llama.pad(), t5.qformer_pad()), (0, 0, 0));
+    assert_eq!(t5.decode(&ended).expect("known ids"), question);
+    assert_eq!(llama.decode(&begun).expect("known ids"), question);
+}
+
+#[test]
+fn special_tokens_sit_where_the_families_say() {
+    for family in [Family::T5, Family::Llama] {
+        let (folder, _) = processor(family);
+        let text = std::fs::read_to_string(folder.path().join("tokenizer.json")).expect("a file");
+        let tokenizer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let id = |token: &str| tokenizer["model"]["vocab"][token].as_u64();
+        assert_eq!(id("<pad>"), Some(0));
+        assert_eq!(id("</s>"), Some(u64::from(family.eos())));
+        assert_eq!(id("<image>"), Some(u64::from(family.image())));
+        let size = tokenizer["model"]["vocab"].as_object().map(serde_json::Map::len);
+        assert!(size.is_some_and(|size| size <= ressa_data::tokenizer::VOCABULARY_SIZE), "{size:?}");
+    }
+}
+
+#[test]
+fn pixels_are_normalised_per_channel() {
+    let (_folder, processor) = processor(Family::T5);
+    let mut planes = vec![0; 3 * 48 * 48];
+    planes[48 * 48..2 * 48 * 48].fill(255);
+    let image = Image::from_planes(48, 48, planes).expect("three planes");
+    let pixels = processor.pixels([&image, &image]).expect("the right size");
+    assert_eq!(pixels.len(), 2 * 3 * 48 * 48);
+    for (index, expected) in [(0, -0.35 / 0.3), (48 * 48, 0.65 / 0.3), (2 * 48 * 48, -0.35 / 0.3)] {
+        assert!((pixels[index] - expected as f32).abs() < 1e-6);
+    }
+    let small = Image::from_planes(2, 1, vec![0; 6]).expect("three planes");
+    insta::assert_snapshot!(processor.pixels([&small]).expect_err("too small"), @"");
+}
+
+#[test]
+fn every_prompt_of_every_benchmark_is_known() {
+    let (_folder, processor) = processor(Family::T5);
+    let unknown = 2;
+    let world = World::new(&DataConfig::default()).expect("shapes");
+    for task in Task::ALL {
+        for item in world.benchmark(task, 40).items() {
+            let text = format!("{:?}", item.content);
+            let quoted: Vec<&str> = text.split('"').skip(1).step_by(2).collect();
+            for words in quoted.iter().filter(|words| !words.contains('-')) {
+                assert!(!processor.encode_prompt(words).expect("words").contains(&unknown), "{words}");
+            }
+        }
+    }
+}
+
+#[test]
+fn broken_folders_are_named() {
+    let (folder, _) = processor(Family::T5);
+    let broken = folder.path().join("special_tokens_map.json");
+    std::fs::write(&broken, r#"{"pad_token": "<nothing>"}"#).expect("written");
+    let message = Processor::load(folder.path()).err().expect("an error").to_string();
+    insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @"");
+    std::fs::remove_file(folder.path().join("tokenizer.json")).expect("removed");
+    let message = Processor::load(folder.path()).err().expect("an error").to_string();
+    insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @"");
+}

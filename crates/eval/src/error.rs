@@ -1,0 +1,43 @@
+//! What can go wrong while predicting and scoring.
+
+use ressa_data::DataError;
+use ressa_experiment::Task;
+
+/// A benchmark that cannot be predicted or scored.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// Data that cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A tensor operation that failed, out of memory among others; the message is libtorch's, without its trace.
+    #[error("{0}")]
+    Tensor(String),
+    /// Retrieval was asked of a model that cannot embed texts.
+    #[error("task `{0}` needs a model with a retrieval head; drop it from `evaluate.tasks`")]
+    NoRetrievalHead(Task),
+    /// Nothing to score.
+    #[error("task `{0}` has no predictions to score")]
+    Empty(Task),
+    /// Predictions of another task.
+    #[error("prediction `{id}` does not belong to task `{task}`")]
+    WrongKind {
+        /// The task that was to be scored.
+        task: Task,
+        /// The prediction.
+        id: String,
+    },
+    /// A line of stored predictions that is not one.
+    #[error("line {line} of the stored predictions: {reason}")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl From<tch::TchError> for EvalError {
+    fn from(error: tch::TchError) -> Self {
+        EvalError::Tensor(ressa_runtime::without_trace(&error.to_string()).to_string())
+    }
+}

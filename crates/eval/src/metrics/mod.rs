@@ -1,0 +1,10 @@
+//! The benchmarks' own metrics, checked against their authors' programs.
+
+pub mod bleu;
+pub mod cider;
+mod contractions;
+pub mod ngrams;
+pub mod retrieval;
+pub mod rouge;
+pub mod statistics;
+pub mod vqa;

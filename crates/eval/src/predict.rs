@@ -1,0 +1,178 @@
+//! Running a model over a benchmark.
+
+use ressa_data::{Content, Item};
+use ressa_experiment::Task;
+use ressa_models::{Prompts, Search, TextBatch, VisionLanguage};
+use tch::Tensor;
+
+use crate::{
+    Direction, EvalError, Prediction, Prepared,
+    metrics::retrieval::rank,
+    prepared::{Batch, Block},
+};
+
+/// How answers and captions are searched for, and how much is computed at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PredictOptions {
+    /// Beams; 1 is greedy.
+    pub beams: usize,
+    /// Most tokens of an answer.
+    pub answer_tokens: usize,
+    /// Most tokens of a caption.
+    pub caption_tokens: usize,
+    /// Most images or prompts in one forward pass. Changes memory and time, not results.
+    pub rows: usize,
+}
+
+impl Default for PredictOptions {
+    /// For the embedded world: answers are one word, captions at most 29.
+    fn default() -> Self {
+        Self { beams: 1, answer_tokens: 3, caption_tokens: 32, rows: 128 }
+    }
+}
+
+impl PredictOptions {
+    /// The search of a task. Beam scores are length-penalised as in the reference: short answers favoured, captions averaged per token.
+    fn search(&self, task: Task) -> Search {
+        let (max_new_tokens, length_penalty) =
+            if task == Task::Nocaps { (self.caption_tokens, 1.0) } else { (self.answer_tokens, -1.0) };
+        Search { max_new_tokens, beams: self.beams, length_penalty }
+    }
+}
+
+/// Predicts every item of a prepared benchmark, in the benchmark's order. Image features are computed once per image.
+///
+/// `progress` is told the share done, 0 to 1.
+///
+/// # Errors
+/// A model without the head that a task needs, or a failed tensor operation that libtorch reports as an error.
+pub fn predict(
+    model: &dyn VisionLanguage,
+    prepared: &Prepared,
+    options: &PredictOptions,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Vec<Prediction>, EvalError> {
+    tch::no_grad(|| match prepared.task {
+        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::Nocaps => generate(model, prepared, options, progress),
+        Task::Flickr30k => search_both_ways(model, prepared, options, progress),
+    })
+}
+
+fn generate(
+    model: &dyn VisionLanguage,
+    prepared: &Prepared,
+    options: &PredictOptions,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Vec<Prediction>, EvalError> {
+    let search = options.search(prepared.task);
+    let mut texts: Vec<String> = vec![String::new(); prepared.items.len()];
+    let mut done = 0;
+    for block in &prepared.blocks {
+        let features = encode(model, block, options.rows);
+        for batch in &block.batches {
+            for (items, prompts) in split(batch, options.rows) {
+                let prefix = model.visual_prefix(&features, &prompts);
+                for (item, tokens) in items.iter().zip(model.generate(&prefix, &prompts.language, search)) {
+                    texts[*item] = prepared.processor.decode(&tokens)?;
+                }
+                done += items.len();
+                progress(done as f64 / prepared.items.len() as f64);
+            }
+        }
+    }
+    Ok(prepared.items.iter().zip(texts).filter_map(|(item, text)| written(item, text)).collect())
+}
+
+/// The prediction of an item that asks for text.
+fn written(item: &Item, prediction: String) -> Option<Prediction> {
+    let id = item.id.clone();
+    match item.content.clone() {
+        Content::Question { text, answers, template } => {
+            Some(Prediction::Answer { id, prompt: text, prediction, answers, template })
+        }
+        Content::Caption { instruction, references, set } => {
+            Some(Prediction::Caption { id, prompt: instruction, prediction, references, set })
+        }
+        Content::Retrieval { .. } => None,
+    }
+}
+
+/// Similarity of an image and a text: the largest dot product of the text with any of the image's queries.
+fn search_both_ways(
+    model: &dyn VisionLanguage,
+    prepared: &Prepared,
+    options: &PredictOptions,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Vec<Prediction>, EvalError> {
+    let head = || EvalError::NoRetrievalHead(prepared.task);
+    let mut order = Vec::new();
+    let mut images = Vec::new();
+    let mut texts = Vec::new();
+    for (number, block) in prepared.blocks.iter().enumerate() {
+        images.push(model.retrieval_images(&encode(model, block, options.rows)).ok_or_else(head)?);
+        for batch in &block.batches {
+            for (items, prompts) in split(batch, options.rows) {
+                texts.push(model.retrieval_texts(&prompts.qformer).ok_or_else(head)?);
+                order.extend_from_slice(items);
+            }
+        }
+        progress((number + 1) as f64 / prepared.blocks.len() as f64);
+    }
+    if texts.is_empty() {
+        return Err(EvalError::Empty(prepared.task));
+    }
+    let images = Tensor::cat(&images, 0);
+    let texts = Tensor::cat(&texts, 0);
+    let (image_count, queries, width) = images.size3()?;
+    let products = images.view([image_count * queries, width]).matmul(&texts.transpose(0, 1));
+    let similarity = products.view([image_count, queries, order.len() as i64]).amax(1, false);
+    let similarity = similarity.to_device(tch::Device::Cpu).to_kind(tch::Kind::Float).contiguous();
+    let values: Vec<f32> = Vec::try_from(similarity.view(-1))?;
+    Ok(ranks(prepared, &order, &values))
+}
+
+/// Ranks from similarities `[images, texts]`, whose columns belong to the items in `order`.
+fn ranks(prepared: &Prepared, order: &[usize], similarity: &[f32]) -> Vec<Prediction> {
+    let mut column = vec![0; order.len()];
+    for (position, item) in order.iter().enumerate() {
+        column[*item] = position;
+    }
+    let at = |image: usize, item: usize| similarity[image * order.len() + column[item]];
+    let mut predictions = Vec::new();
+    for image in 0..prepared.images {
+        let scores: Vec<f32> = (0..prepared.items.len()).map(|item| at(image, item)).collect();
+        let own = prepared.items.iter().enumerate().filter(|(_, item)| item.image == image).map(|(index, _)| index);
+        if let Some(rank) = own.map(|item| rank(&scores, item)).min() {
+            let id = format!("image-{image:05}");
+            predictions.push(Prediction::Rank { id, direction: Direction::ImageToText, image, rank });
+        }
+    }
+    for (index, item) in prepared.items.iter().enumerate() {
+        let scores: Vec<f32> = (0..prepared.images).map(|image| at(image, index)).collect();
+        predictions.push(Prediction::Rank {
+            id: item.id.clone(),
+            direction: Direction::TextToImage,
+            image: item.image,
+            rank: rank(&scores, item.image),
+        });
+    }
+    predictions
+}
+
+/// Features of a block's images, computed `rows` at a time.
+fn encode(model: &dyn VisionLanguage, block: &Block, rows: usize) -> Tensor {
+    let parts: Vec<Tensor> =
+        block.pixels.split(rows.max(1) as i64, 0).iter().map(|pixels| model.encode_images(pixels)).collect();
+    if parts.len() == 1 { parts[0].shallow_clone() } else { Tensor::cat(&parts, 0) }
+}
+
+/// Cuts a batch into pieces of at most `rows` rows.
+fn split(batch: &Batch, rows: usize) -> impl Iterator<Item = (&[usize], Prompts)> {
+    let rows = rows.max(1);
+    batch.items.chunks(rows).enumerate().map(move |(number, items)| {
+        let cut = |tensor: &Tensor| tensor.narrow(0, (number * rows) as i64, items.len() as i64);
+        let text = |text: &TextBatch| TextBatch { ids: cut(&text.ids), mask: cut(&text.mask) };
+        let Prompts { image, qformer, language } = &batch.prompts;
+        (items, Prompts { image: cut(image), qformer: text(qformer), language: text(language) })
+    })
+}

@@ -1,0 +1,105 @@
+//! Predictions: what a model said about each item, stored as JSON lines.
+
+use ressa_experiment::Task;
+use serde::{Deserialize, Serialize};
+
+use crate::{EvalError, score::item_points};
+
+/// What a model said about one item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Prediction {
+    /// An answer to a question.
+    Answer {
+        /// The item.
+        id: String,
+        /// The question.
+        prompt: String,
+        /// What the model said.
+        prediction: String,
+        /// Answers of all annotators.
+        answers: Vec<String>,
+        /// Kind of question.
+        template: Option<String>,
+    },
+    /// A caption.
+    Caption {
+        /// The item.
+        id: String,
+        /// The instruction.
+        prompt: String,
+        /// What the model said.
+        prediction: String,
+        /// Captions written by people.
+        references: Vec<String>,
+        /// Part of the benchmark, such as `in-domain`.
+        set: Option<String>,
+    },
+    /// One search of retrieval.
+    Rank {
+        /// The item searched with: a caption's id, or `image-` and the image's index.
+        id: String,
+        /// What was searched with what.
+        direction: Direction,
+        /// Index of the image that is searched with or for.
+        image: usize,
+        /// Place of the (best) right match, counted from 1.
+        rank: usize,
+    },
+}
+
+/// What is searched with what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// Texts are ranked for an image (text recall).
+    ImageToText,
+    /// Images are ranked for a text (image recall).
+    TextToImage,
+}
+
+impl Prediction {
+    /// The item it is about.
+    pub fn id(&self) -> &str {
+        match self {
+            Prediction::Answer { id, .. } | Prediction::Caption { id, .. } | Prediction::Rank { id, .. } => id,
+        }
+    }
+}
+
+/// One line of the stored file: the prediction and what it contributes, so that people can read the file alone.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    prediction: &'a Prediction,
+    points: f64,
+}
+
+/// One JSON object per line, each with the points (0 to 100) that the item contributes to its task's score.
+///
+/// # Errors
+/// [`EvalError::WrongKind`] for predictions of another task.
+pub fn to_json_lines(task: Task, predictions: &[Prediction]) -> Result<String, EvalError> {
+    let points = item_points(task, predictions)?;
+    let mut text = String::new();
+    for (index, (prediction, points)) in predictions.iter().zip(points).enumerate() {
+        let line = serde_json::to_string(&Line { prediction, points })
+            .map_err(|e| EvalError::Line { line: index + 1, reason: e.to_string() })?;
+        text.push_str(&line);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Reads what [`to_json_lines`] wrote; the points are left out, as scoring computes them again.
+///
+/// # Errors
+/// [`EvalError::Line`] with the number of the first line that is not a prediction.
+pub fn from_json_lines(text: &str) -> Result<Vec<Prediction>, EvalError> {
+    text.lines()
+        .enumerate()
+        .map(|(index, line)| {
+            serde_json::from_str(line).map_err(|e| EvalError::Line { line: index + 1, reason: e.to_string() })
+        })
+        .collect()
+}

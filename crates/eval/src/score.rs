@@ -1,0 +1,144 @@
+//! From stored predictions to the score of a task: pure functions, no model in sight.
+
+use std::collections::BTreeMap;
+
+use ressa_experiment::{
+    Task,
+    record::{Score, TaskScore},
+};
+
+use crate::{
+    Direction, EvalError, Prediction,
+    metrics::{bleu, cider::CiderD, rouge, statistics, vqa},
+};
+
+/// Recall is reported among this many first places.
+const RECALL_AT: [usize; 3] = [1, 5, 10];
+
+/// The score of a task with its parts.
+///
+/// - question answering: VQA accuracy or, for GQA, exact match; parts per template;
+/// - captions: CIDEr-D times 10 over all sets together; parts per set, with document frequencies from all references, and `bleu-4`, `rouge-l`;
+/// - retrieval: mean of text and image recall at 1; parts `text-recall@k` and `image-recall@k`.
+///
+/// # Errors
+/// No predictions, or predictions of another task.
+pub fn score(task: Task, predictions: &[Prediction]) -> Result<TaskScore, EvalError> {
+    if predictions.is_empty() {
+        return Err(EvalError::Empty(task));
+    }
+    let points = item_points(task, predictions)?;
+    let (score, parts) = match task {
+        Task::Vqav2 | Task::Gqa | Task::Okvqa => ("accuracy", BTreeMap::new()),
+        Task::Nocaps => ("cider-d", caption_parts(predictions)),
+        Task::Flickr30k => return retrieval(task, predictions, &points),
+    };
+    let mut scored = TaskScore { task, score: average(score, &points), parts };
+    let mut groups: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (prediction, points) in predictions.iter().zip(&points) {
+        if let Prediction::Answer { template: Some(name), .. } | Prediction::Caption { set: Some(name), .. } = prediction {
+            groups.entry(name).or_default().push(*points);
+        }
+    }
+    scored.parts.extend(groups.into_iter().map(|(name, points)| (name.to_owned(), average(score, &points))));
+    Ok(scored)
+}
+
+/// What each prediction contributes, in points: the mean over items is the score (for retrieval, over each direction).
+///
+/// # Errors
+/// [`EvalError::WrongKind`] for predictions of another task.
+pub fn item_points(task: Task, predictions: &[Prediction]) -> Result<Vec<f64>, EvalError> {
+    let wrong = |prediction: &Prediction| EvalError::WrongKind { task, id: prediction.id().to_owned() };
+    match task {
+        Task::Nocaps => {
+            let mut candidates = Vec::new();
+            let mut all_references = Vec::new();
+            for item in predictions {
+                let Prediction::Caption { prediction, references, .. } = item else { return Err(wrong(item)) };
+                candidates.push(prediction.as_str());
+                all_references.push(references.as_slice());
+            }
+            let cider = CiderD::new(&all_references);
+            Ok(candidates.iter().enumerate().map(|(i, candidate)| 10.0 * cider.score(i, candidate)).collect())
+        }
+        Task::Flickr30k => predictions
+            .iter()
+            .map(|item| match item {
+                Prediction::Rank { rank, .. } => Ok(if *rank == 1 { 100.0 } else { 0.0 }),
+                other => Err(wrong(other)),
+            })
+            .collect(),
+        Task::Vqav2 | Task::Gqa | Task::Okvqa => predictions
+            .iter()
+            .map(|item| match item {
+                Prediction::Answer { prediction, answers, .. } if task == Task::Gqa => {
+                    let said = vqa::normalize_words(prediction);
+                    Ok(if answers.contains(&said) { 100.0 } else { 0.0 })
+                }
+                Prediction::Answer { prediction, answers, .. } => Ok(100.0 * vqa::accuracy(prediction, answers)),
+                other => Err(wrong(other)),
+            })
+            .collect(),
+    }
+}
+
+fn average(metric: &str, points: &[f64]) -> Score {
+    let (value, standard_error) = statistics::mean_and_error(points);
+    Score { metric: metric.to_owned(), value, standard_error, items: points.len() as u64 }
+}
+
+fn caption_parts(predictions: &[Prediction]) -> BTreeMap<String, Score> {
+    let captions: Vec<(&str, &[String])> = predictions
+        .iter()
+        .filter_map(|item| match item {
+            Prediction::Caption { prediction, references, .. } => Some((prediction.as_str(), references.as_slice())),
+            _ => None,
+        })
+        .collect();
+    let (bleu, standard_error) = bleu::corpus(&captions);
+    let bleu = Score {
+        metric: "bleu-4".to_owned(),
+        value: 100.0 * bleu,
+        standard_error: 100.0 * standard_error,
+        items: captions.len() as u64,
+    };
+    let rouge: Vec<f64> = captions.iter().map(|(caption, references)| 100.0 * rouge::rouge_l(caption, references)).collect();
+    BTreeMap::from([("bleu-4".to_owned(), bleu), ("rouge-l".to_owned(), average("rouge-l", &rouge))])
+}
+
+fn retrieval(task: Task, predictions: &[Prediction], points: &[f64]) -> Result<TaskScore, EvalError> {
+    let mut parts = BTreeMap::new();
+    let mut ranks: BTreeMap<bool, Vec<usize>> = BTreeMap::new();
+    // Points per image and direction: the two directions of one image are not independent, so the error is taken over images.
+    let mut by_image: BTreeMap<usize, [Vec<f64>; 2]> = BTreeMap::new();
+    for (prediction, points) in predictions.iter().zip(points) {
+        if let Prediction::Rank { direction, image, rank, .. } = prediction {
+            let text_to_image = *direction == Direction::TextToImage;
+            ranks.entry(text_to_image).or_default().push(*rank);
+            by_image.entry(*image).or_default()[usize::from(text_to_image)].push(*points);
+        }
+    }
+    let mut value = 0.0;
+    for (text_to_image, ranks) in &ranks {
+        let name = if *text_to_image { "image" } else { "text" };
+        for k in RECALL_AT {
+            let hits: Vec<f64> = ranks.iter().map(|rank| if *rank <= k { 100.0 } else { 0.0 }).collect();
+            let recall = average(&format!("recall@{k}"), &hits);
+            if k == 1 {
+                value += recall.value / 2.0;
+            }
+            parts.insert(format!("{name}-recall@{k}"), recall);
+        }
+    }
+    let per_image: Vec<f64> = by_image
+        .values()
+        .map(|directions| {
+            directions.iter().map(|points| points.iter().sum::<f64>() / points.len().max(1) as f64).sum::<f64>() / 2.0
+        })
+        .collect();
+    let (_, standard_error) = statistics::mean_and_error(&per_image);
+    let score =
+        Score { metric: "recall@1".to_owned(), value, standard_error, items: per_image.len() as u64 };
+    Ok(TaskScore { task, score, parts })
+}

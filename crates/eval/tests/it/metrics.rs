@@ -1,0 +1,122 @@
+//! Metrics against closed forms and small goldens.
+
+use proptest::prelude::*;
+use ressa_eval::metrics::{bleu, cider::CiderD, retrieval::rank, rouge::rouge_l, statistics::mean_and_error, vqa};
+
+fn close(ours: f64, expected: f64) {
+    assert!((ours - expected).abs() < 1e-12, "{ours} instead of {expected}");
+}
+
+fn answers(list: &[(&str, usize)]) -> Vec<String> {
+    list.iter().flat_map(|(answer, times)| vec![(*answer).to_owned(); *times]).collect()
+}
+
+#[test]
+fn vqa_answers_are_normalised_as_by_the_benchmark() {
+    for (said, normal) in [
+        ("Two", "2"),
+        ("none", "0"),
+        ("1,000", "1000"),
+        ("3. 5", "3 5"),
+        ("10:30 am", "10:30 am"),
+        ("a/c", "c"),
+        ("t-shirt", "t shirt"),
+        ("an  apple", "apple"),
+        ("u.s.a", "usa"),
+        ("1,5 and a-b", "15 and ab"),
+        ("trenan ?", "trenan"),
+        ("No. 1", "no 1"),
+        (".5", ".5"),
+        ("dont", "don't"),
+        ("hed've", "he'd've"),
+        ("Im", "im"),
+        ("couldntve", "couldntve"),
+        ("yall", "y'all"),
+        ("twas\n", "'twas"),
+        ("somebody'd", "somebodyd"),
+        ("the a an", ""),
+    ] {
+        assert_eq!(vqa::normalize(said), normal, "{said}");
+    }
+}
+
+#[test]
+fn vqa_credit_grows_with_agreement() {
+    let ten = |yes| answers(&[("yes", yes), ("no", 10 - yes)]);
+    for (yes, expected) in [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)] {
+        // `yes` annotators who gave this answer see one agreement fewer than the others.
+        close(vqa::accuracy("Yes.", &ten(yes)), expected);
+    }
+    close(vqa::accuracy("2", &answers(&[("2", 1)])), 1.0);
+    close(vqa::accuracy("2 dogs", &answers(&[("2", 1)])), 0.0);
+    close(vqa::accuracy("x", &answers(&[("x", 2), ("y", 1)])), (0.5 + 0.5 + 1.0) / 3.0);
+    close(vqa::accuracy("x", &[]), 0.0);
+    // Annotators' punctuation is dropped only where they differ.
+    close(vqa::accuracy("t shirt", &answers(&[("t-shirt", 10)])), 0.0);
+    close(vqa::accuracy("t shirt", &answers(&[("t-shirt", 9), ("coat", 1)])), 1.0);
+}
+
+#[test]
+fn cider_follows_its_formula() {
+    let golden: serde_json::Value = serde_json::from_str(include_str!("../fixtures/cider.json")).expect("JSON");
+    let texts = |value: &serde_json::Value| -> Vec<String> { serde_json::from_value(value.clone()).expect("texts") };
+    let references: Vec<Vec<String>> = golden["references"].as_array().expect("a list").iter().map(texts).collect();
+    let scorer = CiderD::new(&references.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    for (image, candidate) in texts(&golden["candidates"]).iter().enumerate() {
+        close(scorer.score(image, candidate), golden["scores"][image].as_f64().expect("a number"));
+    }
+    // A caption equal to its only reference, none of whose n-grams occurs elsewhere.
+    let own = [vec!["x y z w".to_owned()], vec!["p q r s".to_owned()]];
+    close(CiderD::new(&own.iter().map(Vec::as_slice).collect::<Vec<_>>()).score(0, "x y z w"), 10.0);
+}
+
+#[test]
+fn bleu_and_rouge_have_closed_forms() {
+    let reference = ["a b c d e".to_owned()];
+    close(bleu::corpus(&[("a b c d e", &reference)]).0, 1.0);
+    // One word short: all precisions 1, brevity penalty exp(1 - 5/4).
+    close(bleu::corpus(&[("a b c d", &reference)]).0, (-0.25_f64).exp());
+    // One word wrong at the end: precisions 4/5, 3/4, 2/3, 1/2.
+    close(bleu::corpus(&[("a b c d x", &reference)]).0, (0.8_f64 * 0.75 * (2.0 / 3.0) * 0.5).powf(0.25));
+    close(bleu::corpus(&[("", &reference)]).0, 0.0);
+
+    close(rouge_l("a b c d e", &reference), 1.0);
+    let (precision, recall) = (2.0 / 3.0, 2.0 / 5.0);
+    close(rouge_l("a x e", &reference), 2.44 * precision * recall / (recall + 1.44 * precision));
+    close(rouge_l("", &reference), 0.0);
+}
+
+#[test]
+fn ranks_break_ties_as_the_reference_and_distrust_nan() {
+    assert_eq!(rank(&[0.3, 0.9, 0.5], 1), 1);
+    assert_eq!(rank(&[0.3, 0.9, 0.5], 0), 3);
+    assert_eq!((rank(&[0.5, 0.5, 0.5], 0), rank(&[0.5, 0.5, 0.5], 2)), (3, 1));
+    assert_eq!(rank(&[f32::NAN, 0.1], 0), 2);
+    assert_eq!(rank(&[f32::NAN, 0.1], 1), 1);
+}
+
+#[test]
+fn standard_error_of_a_share_is_the_binomial_one() {
+    let points: Vec<f64> = (0..400).map(|i| if i % 4 == 0 { 100.0 } else { 0.0 }).collect();
+    let (mean, error) = mean_and_error(&points);
+    close(mean, 25.0);
+    close(error, (25.0 * 75.0 / 399.0_f64).sqrt());
+    assert_eq!(mean_and_error(&[7.0]), (7.0, 0.0));
+}
+
+proptest! {
+    #[test]
+    fn the_best_candidate_is_first_and_ranks_are_a_permutation(scores in proptest::collection::vec(-5i8..5, 1..20)) {
+        let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
+        let mut ranks: Vec<usize> = (0..scores.len()).map(|i| rank(&scores, i)).collect();
+        let best = scores[ranks.iter().position(|rank| *rank == 1).expect("a first")];
+        prop_assert!(scores.iter().all(|score| *score <= best));
+        ranks.sort_unstable();
+        prop_assert_eq!(ranks, (1..=scores.len()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn normalising_never_panics(text in "\\PC{0,24}") {
+        vqa::normalize(&text);
+    }
+}

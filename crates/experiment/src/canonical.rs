@@ -1,0 +1,94 @@
+//! The canonical form of a run: what it cannot see is neutral, so runs that are the same work are equal.
+
+use crate::{
+    Pattern, RunConfig, Task, Tower,
+    config::{
+        CalibrationConfig, DataConfig, DataSource, DistillConfig, EvaluateConfig, Metric, PruneConfig, RestoreConfig,
+        RestoreMethod, TowerAdapter, TowerPrune,
+    },
+    model::DenseConfig,
+};
+
+/// Makes settings neutral that cannot change any of the run's numbers.
+///
+/// - The gate is checked, never computed with: it goes.
+/// - A published checkpoint is not trained: `dense` becomes the default. The embedded world has no root, folders have no world seed.
+/// - Without a metric, or with every budget 0, there is no pruning: `prune` becomes the default. A tower with budget 0 loses its group.
+/// - An N:M pattern implies the budget and needs no group. Else an absent group becomes the metric's published one.
+/// - A metric that looks at no activations needs no calibration.
+/// - Without a method there is no restoration: `restore` becomes the default. Towers that are not tuned lose their adapter settings,
+///   distillation of weight 0 its temperature and reduction.
+/// - Numbers of items that no task asks for, and beams without generation, become the default; tasks get the order of the tables.
+/// - A seed from which nothing is drawn becomes 0.
+pub fn canonical(run: &RunConfig) -> RunConfig {
+    let mut run = run.clone();
+    run.dense.gate.clear();
+    if run.model.preset.is_none() {
+        run.dense = DenseConfig::default();
+    }
+    match run.data.source {
+        DataSource::Shapes => run.data.root = None,
+        DataSource::Folder => run.data.seed = DataConfig::default().seed,
+    }
+    canonical_prune(&mut run.prune);
+    canonical_restore(&mut run.restore);
+    canonical_evaluate(&mut run.evaluate);
+    let metric = run.prune.metric;
+    let draws = metric == Metric::Random || metric.needs_calibration() || run.restore.method != RestoreMethod::None;
+    if !draws {
+        run.seed = 0;
+    }
+    run
+}
+
+fn canonical_prune(prune: &mut PruneConfig) {
+    let dense = Tower::ALL.iter().all(|&tower| prune.tower(tower).sparsity <= 0.0);
+    if prune.metric == Metric::None || dense {
+        *prune = PruneConfig::default();
+        return;
+    }
+    let (metric, pattern) = (prune.metric, prune.pattern);
+    for tower in [&mut prune.vision, &mut prune.qformer, &mut prune.language] {
+        if tower.sparsity <= 0.0 {
+            *tower = TowerPrune::default();
+        } else {
+            tower.sparsity = pattern.sparsity().unwrap_or(tower.sparsity);
+            tower.group =
+                (pattern == Pattern::Unstructured).then(|| tower.group.unwrap_or(metric.published_group()));
+        }
+    }
+    if !metric.needs_calibration() {
+        prune.calibration = CalibrationConfig::default();
+    }
+}
+
+fn canonical_restore(restore: &mut RestoreConfig) {
+    if restore.method == RestoreMethod::None {
+        *restore = RestoreConfig::default();
+        return;
+    }
+    for tower in [&mut restore.vision, &mut restore.qformer, &mut restore.language] {
+        if !tower.tune {
+            *tower = TowerAdapter { tune: false, ..TowerAdapter::default() };
+        }
+        tower.targets.sort();
+    }
+    if restore.distill.weight <= 0.0 {
+        restore.distill = DistillConfig::default();
+    }
+}
+
+fn canonical_evaluate(evaluate: &mut EvaluateConfig) {
+    let neutral = EvaluateConfig::default();
+    let EvaluateConfig { tasks, questions, images, beams } = evaluate;
+    tasks.sort_unstable();
+    if !tasks.iter().any(|task| Task::QUESTIONS.contains(task)) {
+        *questions = neutral.questions;
+    }
+    if tasks.iter().all(|task| Task::QUESTIONS.contains(task)) {
+        *images = neutral.images;
+    }
+    if !tasks.iter().any(|task| task.uses_language()) {
+        *beams = neutral.beams;
+    }
+}

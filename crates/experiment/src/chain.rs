@@ -1,0 +1,278 @@
+//! From a run to its stages: `dense -> prune per tower -> adapt -> merge -> evaluate per task`.
+//!
+//! A grid asks for the same parts again and again, so the [`Planner`] remembers them: sections of the configuration are interned,
+//! pruned towers and restorations are looked up by the numbers of their sections, and only a new combination is hashed.
+
+use std::{collections::HashMap, sync::Arc};
+
+use serde::Serialize;
+
+use crate::{
+    Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
+    config::{DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod},
+    model::{DenseConfig, ModelConfig},
+    stage::{AdaptTraining, Inputs, identify},
+};
+
+/// The chain of one run, upstream first. `run` must be canonical, see [`crate::canonical::canonical`].
+pub fn stages(run: &RunConfig) -> Vec<StageNode> {
+    Planner::default().run(run).stages.iter().map(|node| (**node).clone()).collect()
+}
+
+/// A canonical configuration with its identity and its stages.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub id: String,
+    pub config: Arc<RunConfig>,
+    pub stages: Vec<Arc<StageNode>>,
+}
+
+/// Remembers what earlier runs shared.
+#[derive(Default)]
+pub(crate) struct Planner {
+    bases: Interner<(ModelConfig, DenseConfig, DataConfig)>,
+    prunes: Interner<PruneConfig>,
+    restores: Interner<RestoreConfig>,
+    evaluations: Interner<EvaluateConfig>,
+    dense: HashMap<u32, Arc<StageNode>>,
+    pruned: HashMap<(u32, u32, u64), Arc<Pruned>>,
+    towers: HashMap<StageKey, Arc<StageNode>>,
+    restored: HashMap<(u32, u32, u32, u64), Restored>,
+    scored: HashMap<(u32, u32), Arc<Vec<Scored>>>,
+    runs: HashMap<(u32, u32, u32, u32, u64), Arc<Run>>,
+}
+
+struct Pruned {
+    nodes: Vec<Arc<StageNode>>,
+    masks: Vec<(Tower, StageKey)>,
+}
+
+type Restored = Option<(Arc<StageNode>, Arc<StageNode>)>;
+
+/// An evaluation without its inputs, and its JSON.
+struct Scored {
+    task: Task,
+    stage: Stage,
+    configuration: Vec<u8>,
+}
+
+impl Planner {
+    /// The run of a canonical configuration.
+    pub fn run(&mut self, run: &RunConfig) -> Arc<Run> {
+        let base = self.bases.intern(
+            |(model, dense, data)| *model == run.model && *dense == run.dense && *data == run.data,
+            || (run.model.clone(), run.dense.clone(), run.data.clone()),
+        );
+        let prune = self.prunes.intern(|known| *known == run.prune, || run.prune.clone());
+        let restore = self.restores.intern(|known| *known == run.restore, || run.restore.clone());
+        let evaluate = self.evaluations.intern(|known| *known == run.evaluate, || run.evaluate.clone());
+        let parts = (base, prune, restore, evaluate, run.seed);
+        if let Some(known) = self.runs.get(&parts) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(Run {
+            id: self.identity(parts),
+            config: Arc::new(run.clone()),
+            stages: self.stages(run, parts),
+        });
+        self.runs.insert(parts, Arc::clone(&made));
+        made
+    }
+
+    /// Number of distinct runs so far.
+    pub fn distinct(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// A run's identity: the digest of the digests of its sections, and its seed.
+    fn identity(&self, (base, prune, restore, evaluate, seed): (u32, u32, u32, u32, u64)) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"ressa run 1");
+        hasher.update(self.bases.digest(base));
+        hasher.update(self.prunes.digest(prune));
+        hasher.update(self.restores.digest(restore));
+        hasher.update(self.evaluations.digest(evaluate));
+        hasher.update(&seed.to_le_bytes());
+        hasher.finalize().to_hex().to_string()
+    }
+
+    fn stages(
+        &mut self,
+        run: &RunConfig,
+        (base, prune, restore, evaluate, seed): (u32, u32, u32, u32, u64),
+    ) -> Vec<Arc<StageNode>> {
+        let dense = Arc::clone(self.dense.entry(base).or_insert_with(|| Arc::new(dense(run))));
+        let pruned = match self.pruned.get(&(base, prune, seed)) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let made = Arc::new(self.prune(run, &dense.key));
+                self.pruned.insert((base, prune, seed), Arc::clone(&made));
+                made
+            }
+        };
+        let restored = self
+            .restored
+            .entry((base, prune, restore, seed))
+            .or_insert_with(|| restoration(run, &dense.key, &pruned.masks))
+            .clone();
+        let scored = Arc::clone(
+            self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(&run.evaluate, &run.data))),
+        );
+
+        let mut nodes = Vec::with_capacity(3 + pruned.nodes.len() + scored.len());
+        nodes.push(Arc::clone(&dense));
+        nodes.extend(pruned.nodes.iter().cloned());
+        let merge = restored.map(|(adapt, merge)| {
+            let key = merge.key.clone();
+            nodes.extend([adapt, merge]);
+            key
+        });
+        for Scored { task, stage, configuration } in scored.iter() {
+            // Retrieval never runs the language model, so an unrestored run's language mask is not one of its inputs.
+            let seen = |tower: Tower| task.uses_language() || tower != Tower::Language;
+            let masks = match merge {
+                Some(_) => Vec::new(),
+                None => pruned.masks.iter().filter(|(tower, _)| seen(*tower)).map(|(_, key)| key.clone()).collect(),
+            };
+            let inputs = Inputs { dense: Some(dense.key.clone()), masks, merge: merge.clone(), adapter: None };
+            let key = identify(stage.kind(), stage.version(), configuration, &inputs);
+            nodes.push(Arc::new(StageNode { key, stage: stage.clone(), inputs }));
+        }
+        nodes
+    }
+
+    fn prune(&mut self, run: &RunConfig, dense: &StageKey) -> Pruned {
+        let prune = &run.prune;
+        let mut pruned = Pruned { nodes: Vec::new(), masks: Vec::new() };
+        for tower in Tower::ALL {
+            let budget = prune.tower(tower);
+            if prune.metric == Metric::None || budget.sparsity <= 0.0 {
+                continue;
+            }
+            let calibrated = prune.metric.needs_calibration();
+            let unstructured = prune.pattern == Pattern::Unstructured;
+            let sees_masks = calibrated && prune.calibration.propagate == Propagate::Pruned;
+            let earlier = pruned.masks.iter().filter(|_| sees_masks).map(|(_, key)| key.clone());
+            let node = Stage::Prune {
+                tower,
+                metric: prune.metric,
+                pattern: prune.pattern,
+                sparsity: unstructured.then_some(budget.sparsity),
+                group: unstructured.then(|| budget.group.unwrap_or(prune.metric.published_group())),
+                calibration: calibrated.then(|| prune.calibration.clone()),
+                data: calibrated.then(|| run.data.clone()),
+                seed: (calibrated || prune.metric == Metric::Random).then_some(run.seed),
+            }
+            .node(Inputs { dense: Some(dense.clone()), masks: earlier.collect(), ..Inputs::default() });
+            let node = self.towers.entry(node.key.clone()).or_insert_with(|| Arc::new(node));
+            pruned.masks.push((tower, node.key.clone()));
+            pruned.nodes.push(Arc::clone(node));
+        }
+        pruned
+    }
+}
+
+fn dense(run: &RunConfig) -> StageNode {
+    let trained = run.model.preset.is_some();
+    Stage::Dense {
+        preset: run.model.preset,
+        checkpoint: run.model.checkpoint.as_ref().map(|path| path.display().to_string()),
+        // A published checkpoint has seen its data elsewhere: ours is none of its settings.
+        data: if trained { run.data.clone() } else { DataConfig::default() },
+        seed: run.dense.seed,
+        steps: run.dense.steps,
+    }
+    .node(Inputs::default())
+}
+
+fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)]) -> Restored {
+    let restore = &run.restore;
+    if restore.method == RestoreMethod::None {
+        return None;
+    }
+    let inputs = Inputs {
+        dense: Some(dense.clone()),
+        masks: masks.iter().map(|(_, key)| key.clone()).collect(),
+        ..Inputs::default()
+    };
+    let tower = |tower: Tower| Some(restore.tower(tower)).filter(|adapter| adapter.tune).cloned();
+    let adapt = Stage::Adapt {
+        masked: restore.method == RestoreMethod::SparseLora,
+        training: AdaptTraining {
+            vision: tower(Tower::Vision),
+            qformer: tower(Tower::Qformer),
+            language: tower(Tower::Language),
+            steps: restore.steps,
+            batch: restore.batch,
+            questions: restore.questions,
+            samples: restore.samples,
+            learning_rate: restore.learning_rate,
+            warmup: restore.warmup,
+            final_rate: restore.final_rate,
+            weight_decay: restore.weight_decay,
+            clip: restore.clip,
+            contrastive: restore.contrastive,
+            distill: (restore.distill.weight > 0.0).then(|| restore.distill.clone()),
+        },
+        data: run.data.clone(),
+        seed: run.seed,
+    }
+    .node(inputs.clone());
+    let merge =
+        Stage::Merge { method: restore.method }.node(Inputs { adapter: Some(adapt.key.clone()), ..inputs });
+    Some((Arc::new(adapt), Arc::new(merge)))
+}
+
+fn scored(evaluate: &EvaluateConfig, data: &DataConfig) -> Vec<Scored> {
+    let stage = |&task: &Task| {
+        let stage = Stage::Evaluate {
+            task,
+            items: if Task::QUESTIONS.contains(&task) { evaluate.questions } else { evaluate.images },
+            beams: task.uses_language().then_some(evaluate.beams),
+            data: data.clone(),
+        };
+        let configuration = serde_json::to_vec(&stage).expect("a stage is plain data with text keys");
+        Scored { task, stage, configuration }
+    };
+    evaluate.tasks.iter().map(stage).collect()
+}
+
+/// Numbers for equal values. Looking at the last value first makes the common case a comparison.
+struct Interner<T> {
+    last: Option<(T, u32)>,
+    known: HashMap<Vec<u8>, u32>,
+    digests: Vec<[u8; 32]>,
+}
+
+impl<T> Default for Interner<T> {
+    fn default() -> Self {
+        Self { last: None, known: HashMap::new(), digests: Vec::new() }
+    }
+}
+
+impl<T: Serialize> Interner<T> {
+    fn intern(&mut self, is: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> u32 {
+        if let Some((last, id)) = &self.last
+            && is(last)
+        {
+            return *id;
+        }
+        let value = make();
+        let bytes = serde_json::to_vec(&value).expect("a configuration is plain data with text keys");
+        let id = match self.known.get(&bytes) {
+            Some(&id) => id,
+            None => {
+                let id = self.digests.len() as u32;
+                self.digests.push(*blake3::hash(&bytes).as_bytes());
+                self.known.insert(bytes, id);
+                id
+            }
+        };
+        self.last = Some((value, id));
+        id
+    }
+
+    fn digest(&self, id: u32) -> &[u8; 32] {
+        &self.digests[id as usize]
+    }
+}

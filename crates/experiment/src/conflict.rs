@@ -1,0 +1,109 @@
+//! Settings that are each valid and together make no sense.
+
+use crate::{
+    RunConfig, Tower,
+    config::{DataSource, Metric, RestoreMethod},
+};
+
+/// A contradiction, with the setting that is most likely the wrong one.
+#[derive(Debug)]
+pub(crate) struct Conflict {
+    pub path: &'static str,
+    pub message: String,
+    pub help: String,
+}
+
+/// The first contradiction of a run, as it was written (not canonical).
+pub(crate) fn conflict(run: &RunConfig) -> Option<Conflict> {
+    model(run).or_else(|| data(run)).or_else(|| prune(run)).or_else(|| restore(run))
+}
+
+fn found(path: &'static str, message: impl Into<String>, help: impl Into<String>) -> Option<Conflict> {
+    Some(Conflict { path, message: message.into(), help: help.into() })
+}
+
+fn model(run: &RunConfig) -> Option<Conflict> {
+    match (&run.model.preset, &run.model.checkpoint) {
+        (Some(preset), Some(_)) => found(
+            "model.checkpoint",
+            format!("both a checkpoint and the preset `{}` are given", preset.name()),
+            "keep one; a base file's preset goes away with `model.preset: null`",
+        ),
+        (None, None) => found(
+            "model.preset",
+            "no model is given",
+            "extend a base such as `../base/shapes-flant5.yaml`, or set `model.preset` or `model.checkpoint`",
+        ),
+        _ => None,
+    }
+}
+
+fn data(run: &RunConfig) -> Option<Conflict> {
+    match (run.data.source, &run.data.root) {
+        (DataSource::Folder, None) => found(
+            "data.source",
+            "`data.source: folder` needs `data.root`",
+            "set `data.root` to the folder that holds the benchmarks",
+        ),
+        (DataSource::Shapes, Some(_)) => found(
+            "data.root",
+            "`data.root` has no effect: the data are the embedded world",
+            "remove it, or set `data.source: folder`",
+        ),
+        _ => None,
+    }
+}
+
+fn prune(run: &RunConfig) -> Option<Conflict> {
+    if run.prune.metric == Metric::None {
+        return None;
+    }
+    if let Some(implied) = run.prune.pattern.sparsity() {
+        for tower in Tower::ALL {
+            let sparsity = run.prune.tower(tower).sparsity;
+            if sparsity > 0.0 && (sparsity - implied).abs() > 1e-6 {
+                let path = match tower {
+                    Tower::Vision => "prune.vision.sparsity",
+                    Tower::Qformer => "prune.qformer.sparsity",
+                    Tower::Language => "prune.language.sparsity",
+                };
+                return found(
+                    path,
+                    format!("`{path}` is {sparsity}, but `{}` removes {implied}", run.prune.pattern),
+                    format!("write {implied} to prune the tower or 0 to leave it; `zip:` moves pattern and sparsity together"),
+                );
+            }
+        }
+    }
+    let calibration = &run.prune.calibration;
+    if run.prune.metric.needs_calibration() && calibration.questions == 0 && calibration.captions == 0 {
+        return found(
+            "prune.calibration.questions",
+            format!("`{}` needs calibration text, but both questions and captions are 0", run.prune.metric.name()),
+            "set `prune.calibration.questions` or `prune.calibration.captions` to at least 1",
+        );
+    }
+    None
+}
+
+fn restore(run: &RunConfig) -> Option<Conflict> {
+    let restore = &run.restore;
+    if restore.method == RestoreMethod::None {
+        return None;
+    }
+    if Tower::ALL.iter().all(|&tower| !restore.tower(tower).tune) {
+        return found(
+            "restore.method",
+            format!("`{}` trains no tower: every `tune` is false", restore.method.name()),
+            "set `restore.vision.tune`, `restore.qformer.tune` or `restore.language.tune` to true",
+        );
+    }
+    if restore.batch > restore.samples {
+        return found(
+            "restore.batch",
+            format!("a batch of {} images cannot come from {} samples", restore.batch, restore.samples),
+            "lower `restore.batch` or raise `restore.samples`",
+        );
+    }
+    None
+}

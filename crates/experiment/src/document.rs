@@ -1,0 +1,365 @@
+//! One experiment file as written: settings, axes, and the parts that are checked once the axes are known.
+
+use serde_yaml::Value;
+
+use crate::{
+    error::{ErrorKind, ExperimentError},
+    grammar,
+    output::Label,
+    range,
+    settings::{self, SETTINGS, Setting},
+    shape::{self, Names},
+    source::Location,
+    suggest,
+    yaml::{Key, Node, Tree},
+};
+
+/// A setting with the value it gets and the place that says so.
+#[derive(Clone, Debug)]
+pub(crate) struct Override {
+    pub setting: &'static Setting,
+    pub value: Value,
+    pub at: Location,
+}
+
+/// What an axis was written as; later kinds win where two set the same setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AxisKind {
+    /// `axes:`: the values of one setting.
+    Product,
+    /// `zip:`: columns of settings that move together.
+    Zip,
+    /// `variants:`: named overrides.
+    Variants,
+}
+
+/// An axis of the product.
+#[derive(Clone, Debug)]
+pub(crate) struct Axis {
+    pub name: String,
+    pub kind: AxisKind,
+    /// Further coordinates that the axis brings besides its own.
+    pub tags: Vec<String>,
+    pub points: Vec<Point>,
+    pub at: Location,
+}
+
+/// One value of an axis.
+#[derive(Clone, Debug)]
+pub(crate) struct Point {
+    pub label: String,
+    /// Labels of the tags.
+    pub tags: Vec<String>,
+    pub set: Vec<Override>,
+}
+
+/// A named point outside the product.
+#[derive(Clone, Debug)]
+pub(crate) struct Include {
+    pub name: String,
+    pub at: Location,
+    pub set: Vec<Override>,
+    /// Keys that are no settings: axis names, checked when the axes are known.
+    pub coordinates: Vec<(Key, Node)>,
+}
+
+/// The contents of one file, or of a file merged with its bases.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Document {
+    pub extends: Vec<(String, Location)>,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub settings: Vec<Override>,
+    pub seeds: Option<Vec<u64>>,
+    pub axes: Vec<Axis>,
+    pub include: Vec<Include>,
+    pub exclude: Vec<Node>,
+    pub report: Option<Node>,
+    pub claims: Option<Node>,
+}
+
+impl Document {
+    /// Reads a parsed file.
+    pub fn read(root: &Node) -> Result<Self, ExperimentError> {
+        let mut document = Document::default();
+        let entries = root.map("an experiment file")?;
+        for (key, node) in entries {
+            match key.text.as_str() {
+                "extends" => document.extends = extends(node)?,
+                "name" => {
+                    shape::Shape::Id.check("name", node, &Names::default())?;
+                    document.name = Some(node.text("name")?.to_owned());
+                }
+                "description" => document.description = Some(node.text("description")?.to_owned()),
+                "replicate" => document.seeds = Some(replicate(node)?),
+                "replicate.seed" => document.seeds = Some(seeds(node)?),
+                "axes" => {
+                    for (key, node) in node.map("axes")? {
+                        document.axes.push(product_axis(key, node)?);
+                    }
+                }
+                "zip" => {
+                    for (key, node) in node.map("zip")? {
+                        document.axes.push(crate::zip::axis(key, node)?);
+                    }
+                }
+                "variants" => {
+                    for (key, node) in node.map("variants")? {
+                        document.axes.push(variants_axis(key, node)?);
+                    }
+                }
+                "include" => {
+                    document.include = node.list("include")?.iter().map(include).collect::<Result<_, _>>()?;
+                }
+                "exclude" => document.exclude = node.list("exclude")?.to_vec(),
+                "report" => document.report = Some(node.clone()),
+                "claims" => document.claims = Some(node.clone()),
+                _ => setting(key, node, "", &mut document.settings)?,
+            }
+        }
+        for (position, axis) in document.axes.iter().enumerate() {
+            if let Some(first) = document.axes[..position].iter().find(|other| other.name == axis.name) {
+                return Err(axis
+                    .at
+                    .error(ErrorKind::DuplicateKey, format!("two axes are named `{}`", axis.name))
+                    .label("again here")
+                    .also(&first.at, "first here"));
+            }
+        }
+        document.axes.sort_by_key(|axis| axis.kind);
+        Ok(document)
+    }
+
+    /// Lays a later document over this one: settings by path, axes by name, everything else as a whole.
+    pub fn overlay(mut self, later: Document) -> Document {
+        for new in later.settings {
+            match self.settings.iter_mut().find(|old| old.setting.path == new.setting.path) {
+                Some(old) => *old = new,
+                None => self.settings.push(new),
+            }
+        }
+        for new in later.axes {
+            match self.axes.iter_mut().find(|old| old.name == new.name) {
+                Some(old) => *old = new,
+                None => self.axes.push(new),
+            }
+        }
+        self.axes.sort_by_key(|axis| axis.kind);
+        Document {
+            extends: Vec::new(),
+            name: later.name,
+            description: later.description.or(self.description),
+            settings: self.settings,
+            seeds: later.seeds.or(self.seeds),
+            axes: self.axes,
+            include: if later.include.is_empty() { self.include } else { later.include },
+            exclude: if later.exclude.is_empty() { self.exclude } else { later.exclude },
+            report: later.report.or(self.report),
+            claims: later.claims.or(self.claims),
+        }
+    }
+}
+
+fn extends(node: &Node) -> Result<Vec<(String, Location)>, ExperimentError> {
+    let one = |node: &Node| Ok((node.text("extends")?.to_owned(), node.at.clone()));
+    match &node.tree {
+        Tree::List(items) => items.iter().map(one).collect(),
+        _ => Ok(vec![one(node)?]),
+    }
+}
+
+/// Reads `prune.metric: wanda` or `prune: { metric: wanda }` below `prefix` into overrides.
+pub(crate) fn setting(
+    key: &Key,
+    node: &Node,
+    prefix: &str,
+    into: &mut Vec<Override>,
+) -> Result<(), ExperimentError> {
+    let path = if prefix.is_empty() { key.text.clone() } else { format!("{prefix}.{}", key.text) };
+    if let Some(setting) = settings::find(&path) {
+        setting.shape.check(&path, node, &Names::default())?;
+        let new = Override { setting, value: node.value(), at: node.at.clone() };
+        if let Some(first) = into.iter().find(|other| other.setting.path == path) {
+            return Err(key
+                .at
+                .error(ErrorKind::DuplicateKey, format!("`{path}` is set twice"))
+                .label("again here")
+                .also(&first.at, "first here")
+                .help("keep one of the two; `a.b: c` and `a: { b: c }` are the same setting"));
+        }
+        into.push(new);
+        return Ok(());
+    }
+    if settings::is_section(&path) {
+        return node.map(&path)?.iter().try_for_each(|(key, node)| setting(key, node, &path, into));
+    }
+    Err(unknown_setting(key, &path, prefix))
+}
+
+fn unknown_setting(key: &Key, path: &str, prefix: &str) -> ExperimentError {
+    let paths = SETTINGS.iter().map(|setting| setting.path);
+    let sections = grammar::SECTIONS.iter().map(|section| section.key).filter(|_| prefix.is_empty());
+    let error = key.at.error(ErrorKind::UnknownKey, format!("there is no setting `{path}`")).label("unknown key");
+    match suggest::nearest(path, sections.chain(paths.clone())) {
+        Some(near) => error.help(format!("did you mean `{near}`?")),
+        None => {
+            let head = path.split('.').next().unwrap_or_default();
+            let below: Vec<&str> =
+                paths.filter(|path| path.strip_prefix(head).is_some_and(|rest| rest.starts_with('.'))).collect();
+            if below.is_empty() {
+                let sections = ["model", "dense", "data", "prune", "restore", "evaluate", "seed"];
+                let all = grammar::SECTIONS.iter().map(|section| section.key).chain(sections);
+                error.help(format!("keys: {}", suggest::list(all)))
+            } else {
+                error.help(format!("settings of `{head}`: {}", suggest::list(below)))
+            }
+        }
+    }
+}
+
+fn replicate(node: &Node) -> Result<Vec<u64>, ExperimentError> {
+    let mut found = None;
+    for (key, node) in node.map("replicate")? {
+        match key.text.as_str() {
+            "seed" => found = Some(seeds(node)?),
+            _ => return Err(shape::unknown_key(key, "`replicate`", ["seed"])),
+        }
+    }
+    found.ok_or_else(|| {
+        node.at.error(ErrorKind::MissingKey, "`replicate` needs `seed`").help("write `replicate: { seed: 0..2 }`")
+    })
+}
+
+/// Replicate seeds: `0..2` (both ends included), a list, or one number.
+pub(crate) fn seeds(node: &Node) -> Result<Vec<u64>, ExperimentError> {
+    let setting = settings::find("seed").filter(|setting| setting.is_integer());
+    let values = match &node.tree {
+        Tree::Scalar(Value::Number(_)) => vec![node.clone()],
+        _ => range::values("replicate.seed", node, true)?,
+    };
+    let mut seeds = Vec::new();
+    for node in &values {
+        if let Some(setting) = setting {
+            setting.shape.check("replicate.seed", node, &Names::default())?;
+        }
+        let Tree::Scalar(Value::Number(number)) = &node.tree else {
+            return Err(node.wrong_type("replicate.seed", "whole numbers or a range such as `0..2`"));
+        };
+        let seed = number.as_u64().unwrap_or_default();
+        if seeds.contains(&seed) {
+            return Err(node.at.error(ErrorKind::BadAxis, format!("seed `{seed}` is given twice")).label("again here"));
+        }
+        seeds.push(seed);
+    }
+    Ok(seeds)
+}
+
+fn product_axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
+    let Some(setting) = settings::find(&key.text) else {
+        let error = unknown_setting(key, &key.text, "axes");
+        return Err(if settings::is_section(&key.text) {
+            key.at
+                .error(ErrorKind::UnknownKey, format!("`{}` is a group of settings, not one", key.text))
+                .label("not a setting")
+                .help("name the setting in full, such as `prune.metric`; settings that move together go into `zip:`")
+        } else {
+            error
+        });
+    };
+    if setting.path == "seed" {
+        return Err(key
+            .at
+            .error(ErrorKind::BadAxis, "`seed` is not an ordinary axis")
+            .label("results are aggregated over seeds")
+            .help("write `replicate: { seed: 0..2 }` at the top level"));
+    }
+    let values = range::values(&key.text, node, setting.is_integer())?;
+    Ok(Axis {
+        name: key.text.clone(),
+        kind: AxisKind::Product,
+        tags: Vec::new(),
+        points: points(setting, &values)?,
+        at: key.at.clone(),
+    })
+}
+
+/// The points of a product axis over `setting`.
+pub(crate) fn points(setting: &'static Setting, values: &[Node]) -> Result<Vec<Point>, ExperimentError> {
+    let mut points: Vec<Point> = Vec::with_capacity(values.len());
+    let mut seen = std::collections::HashSet::new();
+    for node in values {
+        setting.shape.check(setting.path, node, &Names::default())?;
+        let value = node.value();
+        let label = Label::of(&value).map_or_else(|| "null".to_owned(), |label| label.0);
+        if !seen.insert(label.clone()) {
+            return Err(node
+                .at
+                .error(ErrorKind::BadAxis, format!("axis `{}` has the value `{label}` twice", setting.path))
+                .label("again here"));
+        }
+        let set = vec![Override { setting, value, at: node.at.clone() }];
+        points.push(Point { label, tags: Vec::new(), set });
+    }
+    Ok(points)
+}
+
+/// Refuses names that would be ambiguous in tables, figures and claims.
+pub(crate) fn check_axis_name(key: &Key) -> Result<(), ExperimentError> {
+    let taken = settings::find(&key.text).is_some() || settings::is_section(&key.text);
+    let reserved = ["metric", "seed", "name", "labels", "tags"].contains(&key.text.as_str());
+    if taken || reserved || key.text.is_empty() || key.text.contains(['=', ',']) {
+        return Err(key
+            .at
+            .error(ErrorKind::BadAxis, format!("an axis cannot be named `{}`", key.text))
+            .label(if taken { "the name of a setting" } else { "a reserved name" })
+            .help("choose a name of your own, such as `pattern` or `restoration`"));
+    }
+    Ok(())
+}
+
+fn variants_axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
+    check_axis_name(key)?;
+    let mut points = Vec::new();
+    for (label, overrides) in node.map(&format!("variants.{}", key.text))? {
+        let mut set = Vec::new();
+        match &overrides.tree {
+            Tree::Scalar(Value::Null) => {}
+            _ => {
+                for (key, node) in overrides.map(&label.text)? {
+                    setting(key, node, "", &mut set)?;
+                }
+            }
+        }
+        points.push(Point { label: label.text.clone(), tags: Vec::new(), set });
+    }
+    if points.is_empty() {
+        return Err(node
+            .at
+            .error(ErrorKind::BadAxis, format!("axis `{}` has no variants", key.text))
+            .label("empty")
+            .help("add a variant, such as `pruned: { restore.method: none }`, or remove the axis"));
+    }
+    Ok(Axis { name: key.text.clone(), kind: AxisKind::Variants, tags: Vec::new(), points, at: key.at.clone() })
+}
+
+fn include(node: &Node) -> Result<Include, ExperimentError> {
+    let mut name = None;
+    let (mut set, mut coordinates) = (Vec::new(), Vec::new());
+    for (key, value) in node.map("an `include` point")? {
+        let head = key.text.split('.').next().unwrap_or_default();
+        if key.text == "name" {
+            name = Some(value.text("name")?.to_owned());
+        } else if settings::find(&key.text).is_some() || settings::is_section(head) {
+            setting(key, value, "", &mut set)?;
+        } else {
+            coordinates.push((key.clone(), value.clone()));
+        }
+    }
+    let Some(name) = name else {
+        return Err(node
+            .at
+            .error(ErrorKind::MissingKey, "an `include` point needs a `name`")
+            .help("`- { name: dense, prune.metric: none, restore.method: none }`"));
+    };
+    Ok(Include { name, at: node.at.clone(), set, coordinates })
+}

@@ -1,0 +1,193 @@
+//! The settings of a run: path, shape, meaning. The one table behind reading, overriding, labelling and the JSON Schema.
+
+use serde_yaml::Value;
+
+use crate::{
+    RunConfig,
+    shape::{Bounds, Shape},
+};
+
+/// One setting, addressed by its dotted path.
+pub struct Setting {
+    /// Path in an experiment file, such as `prune.vision.sparsity`.
+    pub path: &'static str,
+    /// One sentence for people.
+    pub doc: &'static str,
+    pub(crate) shape: Shape,
+    set: fn(&mut RunConfig, &Value) -> Result<(), serde_yaml::Error>,
+    get: fn(&RunConfig) -> Result<Value, serde_yaml::Error>,
+}
+
+impl Setting {
+    /// Puts a value that [`Shape::check`] has passed into a run.
+    pub(crate) fn set(&self, run: &mut RunConfig, value: &Value) -> Result<(), serde_yaml::Error> {
+        (self.set)(run, value)
+    }
+
+    /// The value in a run.
+    pub fn get(&self, run: &RunConfig) -> Value {
+        // Every setting is plain data, which always serialises; null would show as an absent label.
+        (self.get)(run).unwrap_or(Value::Null)
+    }
+
+    /// Whether a list is one value of this setting.
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self.shape, Shape::Set { .. } | Shape::List(_))
+    }
+
+    /// Whether `0..2` means whole numbers here.
+    pub(crate) fn is_integer(&self) -> bool {
+        matches!(self.shape, Shape::Integer { .. } | Shape::OrNull(Shape::Integer { .. }))
+    }
+}
+
+impl std::fmt::Debug for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.path)
+    }
+}
+
+/// The setting at a path.
+pub fn find(path: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.path == path)
+}
+
+/// Whether a path is a section, such as `prune` or `restore.vision`.
+pub(crate) fn is_section(path: &str) -> bool {
+    SETTINGS.iter().any(|setting| setting.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+const fn whole(min: u64) -> Shape {
+    Shape::Integer { min, max: u32::MAX as u64 }
+}
+
+const SEED: Shape = whole(0);
+const SPARSITY: Shape = Shape::Number(Bounds { at_least: Some(0.0), below: Some(1.0), ..Bounds::ANY });
+const SHARE: Shape = Shape::Number(Bounds { at_least: Some(0.0), at_most: Some(1.0), ..Bounds::ANY });
+const NOT_NEGATIVE: Shape = Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY });
+const POSITIVE: Shape = Shape::Number(Bounds { above: Some(0.0), ..Bounds::ANY });
+const GROUP: Shape = Shape::OrNull(&Shape::Choice(&["row", "matrix", "tower"]));
+const RANK: Shape = Shape::Integer { min: 1, max: 4096 };
+const TARGETS: Shape = Shape::Set { of: &Shape::Text, min: 0 };
+const TASK: Shape = Shape::Choice(&["vqav2", "gqa", "okvqa", "nocaps", "flickr30k"]);
+
+macro_rules! settings {
+    ($($path:literal $shape:expr, $($place:ident).+, $doc:literal;)*) => {
+        &[$(Setting {
+            path: $path,
+            doc: $doc,
+            shape: $shape,
+            set: |run, value| {
+                run.$($place).+ = serde_yaml::from_value(value.clone())?;
+                Ok(())
+            },
+            get: |run| serde_yaml::to_value(&run.$($place).+),
+        }),*]
+    };
+}
+
+/// Every setting, in the order of the documentation.
+pub static SETTINGS: &[Setting] = settings! {
+    "model.preset" Shape::OrNull(&Shape::Choice(&["shapes-flant5", "shapes-vicuna"])), model.preset,
+        "A small model that the program trains itself; exclusive with `model.checkpoint`.";
+    "model.checkpoint" Shape::OrNull(&Shape::Text), model.checkpoint,
+        "A Hugging Face checkpoint folder; exclusive with `model.preset`.";
+    "dense.seed" SEED, dense.seed,
+        "Seed of the dense model's training. Not the replicate seed: all replicates share one dense model.";
+    "dense.steps" Shape::OrNull(&whole(1)), dense.steps,
+        "Training steps of the joint stage; null means the preset's own number.";
+    "dense.gate" Shape::Floors, dense.gate,
+        "Lowest acceptable dense score by task or task/part, in points; checked before a sweep spends anything.";
+    "data.source" Shape::Choice(&["shapes", "folder"]), data.source,
+        "The embedded world, or folders of published benchmarks.";
+    "data.seed" SEED, data.seed,
+        "Seed of the embedded world; every split follows from it.";
+    "data.root" Shape::OrNull(&Shape::Text), data.root,
+        "Root folder of published benchmarks, with `data.source: folder`.";
+    "prune.metric" Shape::Choice(&["none", "random", "magnitude", "wanda"]), prune.metric,
+        "What gives a weight its importance; `none` leaves the model dense.";
+    "prune.pattern" Shape::Pattern, prune.pattern,
+        "`unstructured`, or N:M as in the field: `2:4` keeps 2 of every 4.";
+    "prune.vision.sparsity" SPARSITY, prune.vision.sparsity,
+        "Fraction removed from the image encoder. With an N:M pattern: 0, or what the pattern implies.";
+    "prune.vision.group" GROUP, prune.vision.group,
+        "Weights among which importance is compared; null means the metric's published group.";
+    "prune.qformer.sparsity" SPARSITY, prune.qformer.sparsity,
+        "Fraction removed from the interface; the paper never prunes it.";
+    "prune.qformer.group" GROUP, prune.qformer.group,
+        "Weights among which importance is compared; null means the metric's published group.";
+    "prune.language.sparsity" SPARSITY, prune.language.sparsity,
+        "Fraction removed from the language model. With an N:M pattern: 0, or what the pattern implies.";
+    "prune.language.group" GROUP, prune.language.group,
+        "Weights among which importance is compared; null means the metric's published group.";
+    "prune.calibration.images" whole(1), prune.calibration.images,
+        "Distinct training images behind the statistics.";
+    "prune.calibration.questions" whole(0), prune.calibration.questions,
+        "Questions drawn for each calibration image.";
+    "prune.calibration.captions" whole(0), prune.calibration.captions,
+        "Captions drawn for each calibration image.";
+    "prune.calibration.propagate" Shape::Choice(&["pruned", "dense"]), prune.calibration.propagate,
+        "Whether a block sees pruned or dense predecessors while its statistics are collected.";
+    "restore.method" Shape::Choice(&["none", "lora", "lora-remasked", "sparse-lora"]), restore.method,
+        "How quality is given back; `none` leaves the pruned model as it is.";
+    "restore.vision.tune" Shape::Flag, restore.vision.tune,
+        "Whether the image encoder is trained.";
+    "restore.vision.rank" RANK, restore.vision.rank,
+        "Rank of the update.";
+    "restore.vision.scale" POSITIVE, restore.vision.scale,
+        "Factor on the update (alpha / rank of the reference).";
+    "restore.vision.targets" TARGETS, restore.vision.targets,
+        "Roles of the linears that get an adapter, such as `qkv`; empty means every prunable one.";
+    "restore.qformer.tune" Shape::Flag, restore.qformer.tune,
+        "Whether the interface is trained.";
+    "restore.qformer.rank" RANK, restore.qformer.rank,
+        "Rank of the update.";
+    "restore.qformer.scale" POSITIVE, restore.qformer.scale,
+        "Factor on the update (alpha / rank of the reference).";
+    "restore.qformer.targets" TARGETS, restore.qformer.targets,
+        "Roles of the linears that get an adapter, such as `query`; empty means every prunable one.";
+    "restore.language.tune" Shape::Flag, restore.language.tune,
+        "Whether the language model is trained.";
+    "restore.language.rank" RANK, restore.language.rank,
+        "Rank of the update.";
+    "restore.language.scale" POSITIVE, restore.language.scale,
+        "Factor on the update (alpha / rank of the reference).";
+    "restore.language.targets" TARGETS, restore.language.targets,
+        "Roles of the linears that get an adapter, such as `wi_0`; empty means every prunable one.";
+    "restore.steps" whole(1), restore.steps,
+        "Optimiser steps.";
+    "restore.batch" whole(1), restore.batch,
+        "Images per step; each brings its questions and one caption.";
+    "restore.questions" whole(0), restore.questions,
+        "Questions per image and step.";
+    "restore.samples" whole(1), restore.samples,
+        "Distinct training images to draw from.";
+    "restore.learning-rate" POSITIVE, restore.learning_rate,
+        "Peak learning rate of AdamW.";
+    "restore.warmup" whole(0), restore.warmup,
+        "Linear warm-up steps.";
+    "restore.final-rate" SHARE, restore.final_rate,
+        "Learning rate at the end of the cosine, as a share of the peak.";
+    "restore.weight-decay" NOT_NEGATIVE, restore.weight_decay,
+        "Decoupled weight decay.";
+    "restore.clip" POSITIVE, restore.clip,
+        "Gradient norm above which gradients are scaled down.";
+    "restore.contrastive" NOT_NEGATIVE, restore.contrastive,
+        "Weight of the contrastive image-text loss, for models with a retrieval head.";
+    "restore.distill.weight" SHARE, restore.distill.weight,
+        "Share of the distillation loss; 0 trains on the task alone.";
+    "restore.distill.temperature" POSITIVE, restore.distill.temperature,
+        "Softmax temperature of teacher and student.";
+    "restore.distill.reduction" Shape::Choice(&["mean", "sum"]), restore.distill.reduction,
+        "Divergence as the mean over answer tokens, or the sum over positions (the reference).";
+    "evaluate.tasks" Shape::Set { of: &TASK, min: 1 }, evaluate.tasks,
+        "Tasks that are measured.";
+    "evaluate.questions" whole(1), evaluate.questions,
+        "Questions per question-answering task.";
+    "evaluate.images" whole(1), evaluate.images,
+        "Images per caption set and for retrieval.";
+    "evaluate.beams" Shape::Integer { min: 1, max: 64 }, evaluate.beams,
+        "Beams of the search; 1 is greedy.";
+    "seed" SEED, seed,
+        "Replicate seed: calibration sample, random masks, adapters, training batches. Usually set by `replicate`.";
+};

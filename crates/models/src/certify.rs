@@ -1,0 +1,129 @@
+//! Counting what is zero: the one function behind every certificate, after pruning and after merging.
+
+use ressa_experiment::{
+    Pattern,
+    record::{Certificate, TensorCertificate},
+};
+use tch::{Kind, Tensor};
+
+use crate::LayerId;
+
+/// What one weight matrix is claimed to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The layer.
+    pub layer: &'a LayerId,
+    /// The weights as they are used or written, `[out, in]`.
+    pub weight: &'a Tensor,
+    /// Keep mask, bool `[out, in]`; `None` where nothing was pruned.
+    pub keep: Option<&'a Tensor>,
+    /// Pattern that the zeros follow.
+    pub pattern: Option<Pattern>,
+    /// Positions that must be pruned, where the number is known.
+    pub pruned: Option<i64>,
+    /// Whether a value at a pruned position is a violation. A merged dense adapter revives weights openly: they are counted, not accused.
+    pub sealed: bool,
+}
+
+/// Recounts every claim on the weights themselves. Runs no gradient.
+pub fn certify<'a>(claims: impl IntoIterator<Item = Claim<'a>>) -> Certificate {
+    tch::no_grad(|| {
+        let mut certificate = Certificate::default();
+        for claim in claims {
+            let (found, violations) = recount(&claim);
+            certificate.violations.extend(violations.into_iter().map(|v| format!("`{}`: {v}", claim.layer.name)));
+            certificate.tensors.insert(claim.layer.name.clone(), found);
+        }
+        certificate
+    })
+}
+
+fn recount(claim: &Claim<'_>) -> (TensorCertificate, Vec<String>) {
+    let weight = claim.weight;
+    let total = weight.numel() as u64;
+    let alive = weight.ne(0);
+    let found = TensorCertificate {
+        tower: claim.layer.tower,
+        zeros: total - count(&alive),
+        total,
+        revived: claim.keep.map_or(0, |keep| count(&alive.logical_and(&keep.logical_not()))),
+        pattern: claim.pattern,
+        group_violations: match claim.pattern {
+            Some(Pattern::NOfM { keep, of }) => crowded_groups(&alive, i64::from(keep), i64::from(of)),
+            Some(Pattern::Unstructured) | None => 0,
+        },
+    };
+    let mut violations = Vec::new();
+    if let Some(expected) = claim.pruned {
+        let pruned = claim.keep.map_or(0, |keep| total - count(keep));
+        if i64::try_from(pruned) != Ok(expected) {
+            violations.push(format!("the mask prunes {pruned} weights, {expected} were asked for"));
+        }
+    }
+    if claim.sealed && found.revived > 0 {
+        violations.push(format!("{} pruned weights hold a value again", found.revived));
+    }
+    if claim.sealed && found.group_violations > 0 {
+        let pattern = claim.pattern.map(|p| p.to_string()).unwrap_or_default();
+        violations.push(format!("{} groups keep more than `{pattern}` allows", found.group_violations));
+    }
+    if !bool::try_from(weight.isfinite().all()).unwrap_or(false) {
+        violations.push("holds values that are not finite".to_owned());
+    }
+    (found, violations)
+}
+
+fn count(flags: &Tensor) -> u64 {
+    u64::try_from(flags.sum(Kind::Int64).int64_value(&[])).unwrap_or_default()
+}
+
+/// Groups of `of` consecutive inputs with more than `keep` values; every group of a row whose width `of` does not divide.
+fn crowded_groups(alive: &Tensor, keep: i64, of: i64) -> u64 {
+    let width = alive.size()[1];
+    if width % of != 0 {
+        return u64::try_from(alive.size()[0] * (width / of + 1)).unwrap_or_default();
+    }
+    let kept = alive.reshape([-1, of]).sum_dim_intlist([1i64].as_slice(), false, Kind::Int64);
+    count(&kept.gt(keep))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tower;
+
+    fn layer() -> LayerId {
+        LayerId { tower: Tower::Language, block: 0, role: "wi_0".into(), name: "block.0.wi_0".into() }
+    }
+
+    #[test]
+    fn a_revived_weight_is_caught() {
+        let layer = layer();
+        let keep = Tensor::from_slice(&[true, false, true, false, false, true, false, true]).view([2, 4]);
+        let weight = Tensor::from_slice(&[1.0f32, 0.0, 2.0, 0.0, 0.0, 3.0, 0.0, 4.0]).view([2, 4]);
+        let pattern = Some(Pattern::NOfM { keep: 2, of: 4 });
+        let claim = Claim { layer: &layer, weight: &weight, keep: Some(&keep), pattern, pruned: Some(4), sealed: true };
+        let sound = certify([claim]);
+        assert!(sound.holds(), "{:?}", sound.violations);
+        assert_eq!(sound.tower(Tower::Language), (4, 8));
+
+        let revived = Tensor::from_slice(&[1.0f32, 0.5, 2.0, 0.0, 0.0, 3.0, 0.0, 4.0]).view([2, 4]);
+        let caught = certify([Claim { weight: &revived, ..claim }]);
+        assert_eq!(caught.violations, [
+            "`block.0.wi_0`: 1 pruned weights hold a value again",
+            "`block.0.wi_0`: 1 groups keep more than `2:4` allows"
+        ]);
+        let open = certify([Claim { weight: &revived, sealed: false, ..claim }]);
+        assert!(open.holds());
+        assert_eq!((open.tensors["block.0.wi_0"].revived, open.tensors["block.0.wi_0"].zeros), (1, 3));
+    }
+
+    #[test]
+    fn a_mask_of_the_wrong_size_is_caught() {
+        let layer = layer();
+        let keep = Tensor::from_slice(&[true, false]).view([1, 2]);
+        let weight = Tensor::from_slice(&[0.0f32, 0.0]).view([1, 2]);
+        let claim = Claim { layer: &layer, weight: &weight, keep: Some(&keep), pattern: None, pruned: Some(2), sealed: true };
+        assert_eq!(certify([claim]).violations, ["`block.0.wi_0`: the mask prunes 1 weights, 2 were asked for"]);
+    }
+}

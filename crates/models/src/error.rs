@@ -1,0 +1,78 @@
+//! What can be wrong with a model folder, its tensors, or what is applied to them.
+
+use std::path::PathBuf;
+
+/// Why a model cannot be loaded, saved or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file cannot be read or written.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// `read`, `write`, `map`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file does not hold what its name promises.
+    #[error("`{}` cannot be used: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and, where it helps, what to do.
+        reason: String,
+    },
+    /// A configuration that no network can have.
+    #[error("model configuration: {0}")]
+    Config(String),
+    /// A tensor that the network needs is not there.
+    #[error("the checkpoint has no tensor `{0}`; it is incomplete or of another architecture")]
+    Missing(String),
+    /// A tensor has another shape than the configuration implies.
+    #[error("tensor `{name}` has shape {found:?}, the configuration asks for {wanted:?}")]
+    Shape {
+        /// Tensor.
+        name: String,
+        /// In the file.
+        found: Vec<i64>,
+        /// By the configuration.
+        wanted: Vec<i64>,
+    },
+    /// Tensors that no part of the network asked for.
+    #[error("the network has no place for {} tensors of the checkpoint: {}", .0.len(), quoted(.0))]
+    Leftover(Vec<String>),
+    /// Masks or adapters name layers that the model does not have.
+    #[error("the model has no prunable layer {}", quoted(.0))]
+    UnknownLayers(Vec<String>),
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Torch(String),
+}
+
+impl ModelError {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> ModelError {
+        let path = path.into();
+        move |source| ModelError::Io { action, path, source }
+    }
+
+    pub(crate) fn file(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> ModelError {
+        ModelError::File { path: path.into(), reason: reason.to_string() }
+    }
+}
+
+impl From<tch::TchError> for ModelError {
+    fn from(error: tch::TchError) -> Self {
+        ModelError::Torch(ressa_runtime::tch_error(&error))
+    }
+}
+
+/// Names in backticks; a long list is cut and says so.
+fn quoted(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text += &format!(" and {} more", names.len() - SHOWN);
+    }
+    text
+}

@@ -1,0 +1,1 @@
+//! Model folders as the hub has them.

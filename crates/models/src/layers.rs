@@ -1,0 +1,186 @@
+//! The few layers the architectures share: norms, embedding, attention, activations, and the list of a block's linears.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::{Linear, ModelError, Scope};
+
+/// A part of a network with prunable linears, listed in the order of execution.
+pub(crate) trait Linears {
+    /// To read.
+    fn linears(&self) -> Vec<&Linear>;
+    /// To change.
+    fn linears_mut(&mut self) -> Vec<&mut Linear>;
+}
+
+impl Linears for Linear {
+    fn linears(&self) -> Vec<&Linear> {
+        vec![self]
+    }
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        vec![self]
+    }
+}
+
+impl<T: Linears> Linears for Option<T> {
+    fn linears(&self) -> Vec<&Linear> {
+        self.iter().flat_map(Linears::linears).collect()
+    }
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        self.iter_mut().flat_map(Linears::linears_mut).collect()
+    }
+}
+
+/// Implements [`Linears`] by a struct's fields.
+macro_rules! linears {
+    ($part:ty: $($field:ident),+) => {
+        impl $crate::layers::Linears for $part {
+            fn linears(&self) -> Vec<&$crate::Linear> {
+                let mut all = Vec::new();
+                $(all.extend($crate::layers::Linears::linears(&self.$field));)+
+                all
+            }
+            fn linears_mut(&mut self) -> Vec<&mut $crate::Linear> {
+                let mut all = Vec::new();
+                $(all.extend($crate::layers::Linears::linears_mut(&mut self.$field));)+
+                all
+            }
+        }
+    };
+}
+pub(crate) use linears;
+
+/// An activation function by the name it has in `config.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// Exact, with the error function.
+    Gelu,
+    /// The tanh approximation.
+    GeluNew,
+    /// The same under its other name.
+    GeluPytorchTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// The same under its other name.
+    Swish,
+}
+
+impl Activation {
+    /// Applies the function to every element.
+    pub fn forward(self, x: &Tensor) -> Tensor {
+        match self {
+            Activation::Gelu => x.gelu("none"),
+            Activation::GeluNew | Activation::GeluPytorchTanh => x.gelu("tanh"),
+            Activation::Relu => x.relu(),
+            Activation::Silu | Activation::Swish => x.silu(),
+        }
+    }
+}
+
+/// Normalises the last dimension to mean 0 and variance 1, then scales and shifts.
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub fn load(scope: &Scope<'_>, width: i64, eps: f64) -> Result<Self, ModelError> {
+        Ok(Self { weight: scope.tensor("weight", &[width])?, bias: scope.tensor("bias", &[width])?, eps })
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
+
+/// Divides the last dimension by its root mean square, then scales. No mean, no bias.
+pub(crate) struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub fn load(scope: &Scope<'_>, width: i64, eps: f64) -> Result<Self, ModelError> {
+        Ok(Self { weight: scope.tensor("weight", &[width])?, eps })
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.internal_fused_rms_norm(self.weight.size(), Some(&self.weight), self.eps).0
+    }
+}
+
+/// A table of vectors, read by row number.
+pub(crate) struct Embedding {
+    pub weight: Tensor,
+}
+
+impl Embedding {
+    pub fn load(scope: &Scope<'_>, rows: i64, width: i64) -> Result<Self, ModelError> {
+        Ok(Self { weight: scope.tensor("weight", &[rows, width])? })
+    }
+
+    /// `[..., width]` for ids `[...]`.
+    pub fn forward(&self, ids: &Tensor) -> Tensor {
+        Tensor::embedding(&self.weight, ids, -1, false, false)
+    }
+}
+
+/// `[rows, tokens, heads * width]` to `[rows, heads, tokens, width]`, a view.
+pub(crate) fn split_heads(x: &Tensor, heads: i64) -> Tensor {
+    let size = x.size();
+    x.view([size[0], size[1], heads, size[2] / heads]).transpose(1, 2)
+}
+
+/// The inverse of [`split_heads`].
+pub(crate) fn join_heads(x: &Tensor) -> Tensor {
+    let size = x.size();
+    x.transpose(1, 2).reshape([size[0], size[2], size[1] * size[3]])
+}
+
+/// How much attention's logits are scaled and what is added to them.
+#[derive(Clone, Copy)]
+pub(crate) struct Attend<'a> {
+    /// Factor on the products of queries and keys.
+    pub scale: f64,
+    /// Added to the logits, broadcast to `[rows, heads, queries, keys]`.
+    pub bias: Option<&'a Tensor>,
+    /// Whether a query sees only keys up to its own position.
+    pub causal: bool,
+}
+
+/// Softmax attention of `q` `[rows, heads, queries, width]` over `k`, `v` `[rows, heads, keys, width]`; `[rows, queries, heads * width]`.
+pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, attend: Attend<'_>) -> Tensor {
+    let Attend { scale, bias, causal } = attend;
+    // The fused kernel has no gradient for the bias; libtorch's own fallback makes more passes over the logits than these lines.
+    let out = match bias.filter(|bias| bias.requires_grad()) {
+        Some(bias) => (scaled(q, scale).matmul(&k.transpose(-2, -1)) + bias).softmax(-1, None::<tch::Kind>).matmul(v),
+        None => Tensor::scaled_dot_product_attention(q, k, v, bias, 0.0, causal, scale, false),
+    };
+    join_heads(&out)
+}
+
+fn scaled(q: &Tensor, scale: f64) -> Tensor {
+    if scale == 1.0 { q.shallow_clone() } else { q * scale }
+}
+
+/// What is added to the logits of keys that must not be seen. Finite, so that a row without any key stays a number.
+pub(crate) const HIDDEN: f64 = -1e9;
+
+/// `[rows, keys]`, true where a key is real, as a bias `[rows, 1, 1, keys]`.
+pub(crate) fn key_bias(mask: &Tensor) -> Tensor {
+    let zeros = Tensor::zeros(mask.size(), (tch::Kind::Float, mask.device()));
+    zeros.masked_fill(&mask.logical_not(), HIDDEN).unsqueeze(1).unsqueeze(1)
+}
+
+/// A mask with `count` true columns before it: a prefix that is always real.
+pub(crate) fn prefixed(mask: &Tensor, count: i64) -> Tensor {
+    if count == 0 {
+        return mask.shallow_clone();
+    }
+    let real = Tensor::ones([mask.size()[0], count], (tch::Kind::Bool, mask.device()));
+    Tensor::cat(&[&real, mask], 1)
+}

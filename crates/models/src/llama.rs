@@ -1,0 +1,378 @@
+//! LLaMA: one decoder that reads image positions, instruction and answer as one sequence.
+//!
+//! Reference: `LlamaForCausalLM` in transformers, `modeling_llama.py`. Differs: rows are packed without padding between instruction and
+//! answer, so that positions count real tokens and a causal mask is all that is needed; the reference pads on the left and masks.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    Linear, ModelError, Scope,
+    config::{Ids, at_least_one, divides},
+    generate::cache::{BlockCache, Cache, attend_both},
+    layers::{Activation, Attend, Embedding, RmsNorm, attention, join_heads, key_bias, linears, split_heads},
+};
+
+/// `text_config` of a LLaMA checkpoint; absent fields have the published class's defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LlamaConfig {
+    /// Tokens.
+    pub vocab_size: i64,
+    /// Width.
+    pub hidden_size: i64,
+    /// Width of the feed-forward layers.
+    pub intermediate_size: i64,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Heads.
+    pub num_attention_heads: i64,
+    /// Heads of keys and values, each shared by several query heads; as many as query heads if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_key_value_heads: Option<i64>,
+    /// Width of a head; `hidden_size / num_attention_heads` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<i64>,
+    /// Activation of the feed-forward layers.
+    pub hidden_act: Activation,
+    /// Longest sequence the model was trained for.
+    pub max_position_embeddings: i64,
+    /// Added to the mean square in norms.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies. Newer folders keep it in `rope_parameters`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_theta: Option<f64>,
+    /// Where newer folders keep the rotary settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_parameters: Option<Map<String, Value>>,
+    /// Rotary frequencies other than the plain ones; not supported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<Value>,
+    /// Whether attention's projections have biases.
+    pub attention_bias: bool,
+    /// Whether the feed-forward layers have biases.
+    pub mlp_bias: bool,
+    /// Fills rows up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pad_token_id: Option<i64>,
+    /// Ends an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eos_token_id: Option<Ids>,
+    /// Fields that the network does not read, kept for writing the folder again.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+impl Default for LlamaConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 32000,
+            hidden_size: 4096,
+            intermediate_size: 11008,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            num_key_value_heads: None,
+            head_dim: None,
+            hidden_act: Activation::Silu,
+            max_position_embeddings: 2048,
+            rms_norm_eps: 1e-6,
+            rope_theta: None,
+            rope_parameters: None,
+            rope_scaling: None,
+            attention_bias: false,
+            mlp_bias: false,
+            pad_token_id: None,
+            eos_token_id: None,
+            rest: Map::new(),
+        }
+    }
+}
+
+impl LlamaConfig {
+    fn key_value_heads(&self) -> i64 {
+        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
+    }
+
+    fn head_width(&self) -> i64 {
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+
+    fn theta(&self) -> f64 {
+        let moved = || self.rope_parameters.as_ref()?.get("rope_theta")?.as_f64();
+        self.rope_theta.or_else(moved).unwrap_or(10_000.0)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ModelError> {
+        at_least_one("text_config.vocab_size", self.vocab_size)?;
+        at_least_one("text_config.hidden_size", self.hidden_size)?;
+        at_least_one("text_config.intermediate_size", self.intermediate_size)?;
+        at_least_one("text_config.head_dim", self.head_width())?;
+        divides("text_config.num_attention_heads", self.num_attention_heads, "num_key_value_heads", self.key_value_heads())?;
+        if self.head_width() % 2 != 0 {
+            return Err(ModelError::Config(format!("`text_config.head_dim` is {}; rotary positions need an even width", self.head_width())));
+        }
+        let plain = |settings: &Map<String, Value>| {
+            let kind = settings.get("rope_type").or_else(|| settings.get("type"));
+            kind.is_none_or(|kind| kind == "default")
+        };
+        let scaled = match &self.rope_scaling {
+            None | Some(Value::Null) => false,
+            Some(Value::Object(settings)) => !plain(settings),
+            Some(_) => true,
+        };
+        if scaled || self.rope_parameters.as_ref().is_some_and(|settings| !plain(settings)) {
+            return Err(ModelError::Config("scaled rotary positions (`rope_scaling`) are not supported".to_owned()));
+        }
+        if !(self.theta().is_finite() && self.theta() > 0.0) {
+            return Err(ModelError::Config(format!("`text_config.rope_theta` is {}; it must be positive", self.theta())));
+        }
+        Ok(())
+    }
+}
+
+/// Cosines and sines of the angles at some positions, `[..., tokens, head width]`; the sines of the first half are negated.
+pub(crate) struct Rotary {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Rotary {
+    /// For positions i64 `[tokens]`, or `[rows, 1, 1]` for one token per row.
+    fn at(positions: &Tensor, frequencies: &Tensor) -> Self {
+        let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * frequencies;
+        let (cos, sin) = (angles.cos(), angles.sin());
+        Self { cos: Tensor::cat(&[&cos, &cos], -1), sin: Tensor::cat(&[&-&sin, &sin], -1) }
+    }
+
+    /// From the two tables, as [`Rotary::tables`] gave them.
+    pub fn from_tables(cos: &Tensor, sin: &Tensor) -> Self {
+        Self { cos: cos.shallow_clone(), sin: sin.shallow_clone() }
+    }
+
+    /// Both tables.
+    pub fn tables(&self) -> [Tensor; 2] {
+        [self.cos.shallow_clone(), self.sin.shallow_clone()]
+    }
+
+    /// Turns element `i` of the first half and element `i` of the second as one complex number.
+    fn turn(&self, x: &Tensor) -> Tensor {
+        let half = x.size().last().copied().unwrap_or(0) / 2;
+        (x * &self.cos).addcmul(&x.roll([half], [-1]), &self.sin)
+    }
+}
+
+/// `self_attn`.
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    heads: i64,
+    key_value_heads: i64,
+    scale: f64,
+}
+
+impl Attention {
+    fn load(scope: &Scope<'_>, c: &LlamaConfig) -> Result<Self, ModelError> {
+        let (d, width, bias) = (c.hidden_size, c.head_width(), c.attention_bias);
+        let (inner, shared) = (c.num_attention_heads * width, c.key_value_heads() * width);
+        Ok(Self {
+            q_proj: Linear::load(&scope.at("q_proj"), inner, d, bias)?,
+            k_proj: Linear::load(&scope.at("k_proj"), shared, d, bias)?,
+            v_proj: Linear::load(&scope.at("v_proj"), shared, d, bias)?,
+            o_proj: Linear::load(&scope.at("o_proj"), d, inner, bias)?,
+            heads: c.num_attention_heads,
+            key_value_heads: c.key_value_heads(),
+            scale: (width as f64).powf(-0.5),
+        })
+    }
+
+    /// Queries, keys and values `[rows, heads, tokens, width]`, turned.
+    fn project(&self, x: &Tensor, rotary: &Rotary) -> (Tensor, Tensor, Tensor) {
+        let q = rotary.turn(&split_heads(&self.q_proj.forward(x), self.heads));
+        let k = rotary.turn(&split_heads(&self.k_proj.forward(x), self.key_value_heads));
+        let v = split_heads(&self.v_proj.forward(x), self.key_value_heads);
+        let repeat = |x: Tensor| match self.heads / self.key_value_heads {
+            1 => x,
+            times => x.repeat_interleave_self_int(times, 1, None),
+        };
+        (q, repeat(k), repeat(v))
+    }
+}
+
+/// `mlp`, gated.
+struct Mlp {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+    activation: Activation,
+}
+
+impl Mlp {
+    fn load(scope: &Scope<'_>, c: &LlamaConfig) -> Result<Self, ModelError> {
+        let (d, f, bias) = (c.hidden_size, c.intermediate_size, c.mlp_bias);
+        Ok(Self {
+            gate_proj: Linear::load(&scope.at("gate_proj"), f, d, bias)?,
+            up_proj: Linear::load(&scope.at("up_proj"), f, d, bias)?,
+            down_proj: Linear::load(&scope.at("down_proj"), d, f, bias)?,
+            activation: c.hidden_act,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.down_proj.forward(&(self.activation.forward(&self.gate_proj.forward(x)) * self.up_proj.forward(x)))
+    }
+}
+
+/// `model.layers.i`.
+pub(crate) struct Block {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: Mlp,
+}
+
+linears!(Attention: q_proj, k_proj, v_proj, o_proj);
+linears!(Mlp: gate_proj, up_proj, down_proj);
+linears!(Block: self_attn, mlp);
+
+impl Block {
+    fn load(scope: &Scope<'_>, c: &LlamaConfig) -> Result<Self, ModelError> {
+        let norm = |name: &str| RmsNorm::load(&scope.at(name), c.hidden_size, c.rms_norm_eps);
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            self_attn: Attention::load(&scope.at("self_attn"), c)?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            mlp: Mlp::load(&scope.at("mlp"), c)?,
+        })
+    }
+
+    /// `[rows, tokens, width]` to the same, each token seeing those before it.
+    pub fn forward(&self, x: &Tensor, rotary: &Rotary) -> Tensor {
+        self.forward_keeping(x, rotary).0
+    }
+
+    /// The same, with the keys and values it computed.
+    fn forward_keeping(&self, x: &Tensor, rotary: &Rotary) -> (Tensor, Tensor, Tensor) {
+        let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), rotary);
+        let mixed = attention(&q, &k, &v, Attend { scale: self.self_attn.scale, bias: None, causal: true });
+        let x = x + self.self_attn.o_proj.forward(&mixed);
+        let x = &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x));
+        (x, k, v)
+    }
+
+    /// One token per beam, `[rows * beams, 1, width]`.
+    fn step(&self, x: &Tensor, rotary: &Rotary, cache: &mut BlockCache, shared_bias: &Tensor) -> Tensor {
+        let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), rotary);
+        cache.push(k, v);
+        let mixed = match &cache.own {
+            Some(own) => attend_both(&q, &cache.shared, own, shared_bias, self.self_attn.scale),
+            None => q,
+        };
+        let x = x + self.self_attn.o_proj.forward(&join_heads(&mixed));
+        &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
+    }
+}
+
+/// `language_model`.
+pub(crate) struct Llama {
+    embed_tokens: Embedding,
+    pub blocks: Vec<Block>,
+    norm: RmsNorm,
+    head: Linear,
+    frequencies: Tensor,
+}
+
+impl Llama {
+    pub fn load(scope: &Scope<'_>, c: &LlamaConfig) -> Result<Self, ModelError> {
+        let model = scope.at("model");
+        let embed_tokens = Embedding::load(&model.at("embed_tokens"), c.vocab_size, c.hidden_size)?;
+        let head = if scope.contains("lm_head.weight") {
+            Linear::load(&scope.at("lm_head"), c.vocab_size, c.hidden_size, false)?
+        } else {
+            Linear::new(scope.at("lm_head").path(), embed_tokens.weight.shallow_clone(), None)
+        };
+        let width = c.head_width();
+        let frequencies: Vec<f32> =
+            (0..width / 2).map(|i| 1.0 / (c.theta() as f32).powf((2 * i) as f32 / width as f32)).collect();
+        let frequencies = Tensor::from_slice(&frequencies).to_device(embed_tokens.weight.device());
+        let layers = model.at("layers");
+        Ok(Self {
+            embed_tokens,
+            blocks: (0..c.num_hidden_layers).map(|i| Block::load(&layers.at(i), c)).collect::<Result<_, _>>()?,
+            norm: RmsNorm::load(&model.at("norm"), c.hidden_size, c.rms_norm_eps)?,
+            head,
+            frequencies,
+        })
+    }
+
+    pub fn device(&self) -> Device {
+        self.embed_tokens.weight.device()
+    }
+
+    /// Rotary tables for positions `0..tokens`.
+    pub fn rotary(&self, tokens: i64) -> Rotary {
+        Rotary::at(&Tensor::arange(tokens, (Kind::Int64, self.device())), &self.frequencies)
+    }
+
+    /// What enters the first block: image positions, then ids `[rows, tokens]` packed without padding between.
+    pub fn embed(&self, prefix: Option<&Tensor>, ids: &Tensor) -> Tensor {
+        let words = self.embed_tokens.forward(ids);
+        match prefix {
+            Some(prefix) => Tensor::cat(&[prefix, &words], 1),
+            None => words,
+        }
+    }
+
+    /// What left the last block. `states[i]` is what left block `i`.
+    pub fn run(&self, mut x: Tensor, mut states: Option<&mut Vec<Tensor>>) -> Tensor {
+        let rotary = self.rotary(x.size()[1]);
+        for block in &self.blocks {
+            x = block.forward(&x, &rotary);
+            if let Some(states) = states.as_deref_mut() {
+                states.push(x.shallow_clone());
+            }
+        }
+        x
+    }
+
+    /// Logits at the positions `at`, i64 `[rows, targets]`, of what left the last block `[rows, tokens, width]`.
+    pub fn finish(&self, x: &Tensor, at: &Tensor) -> Tensor {
+        let size = x.size();
+        let starts = Tensor::arange(size[0], (Kind::Int64, x.device())).unsqueeze(1) * size[1];
+        let picked = x.reshape([-1, size[2]]).index_select(0, &(starts + at).view([-1]));
+        let targets = at.size()[1];
+        self.head.forward(&self.norm.forward(&picked)).view([size[0], targets, -1])
+    }
+
+    /// Reads the prompts, packed as in [`Llama::embed`], of `lengths` real positions each, image positions included. Logits after the last
+    /// one `[rows, vocabulary]`.
+    pub fn begin(&self, mut x: Tensor, lengths: &Tensor) -> (Cache, Tensor) {
+        let tokens = x.size()[1];
+        let rotary = self.rotary(tokens);
+        let mut blocks = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            let (out, key, value) = block.forward_keeping(&x, &rotary);
+            blocks.push(BlockCache::new(key.contiguous(), value.contiguous()));
+            x = out;
+        }
+        let real = Tensor::arange(tokens, (Kind::Int64, self.device())).unsqueeze(0).less_tensor(&lengths.unsqueeze(1));
+        let logits = self.finish(&x, &(lengths - 1).unsqueeze(1)).squeeze_dim(1);
+        let cache = Cache { blocks, shared_bias: key_bias(&real), lengths: lengths.shallow_clone(), steps: 0 };
+        (cache, logits)
+    }
+
+    /// Logits `[rows * beams, vocabulary]` after each beam's newest token, i64 `[rows * beams]`.
+    pub fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
+        let beams = tokens.size()[0] / cache.lengths.size()[0];
+        let positions = (&cache.lengths + cache.steps).repeat_interleave_self_int(beams, 0, None);
+        cache.steps += 1;
+        let rotary = Rotary::at(&positions.view([-1, 1, 1]), &self.frequencies);
+        let mut x = self.embed_tokens.forward(&tokens.unsqueeze(1));
+        for (block, memory) in self.blocks.iter().zip(&mut cache.blocks) {
+            x = block.step(&x, &rotary, memory, &cache.shared_bias);
+        }
+        self.head.forward(&self.norm.forward(&x)).squeeze_dim(1)
+    }
+}

@@ -1,0 +1,123 @@
+//! Where a network's tensors come from: a checkpoint, a map in memory, or nowhere yet.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fmt::Display,
+    rc::Rc,
+};
+
+use tch::{Device, Kind, Tensor};
+
+use crate::ModelError;
+
+/// Tensors by the names they have in a checkpoint.
+pub type TensorMap = BTreeMap<String, Tensor>;
+
+/// Answers a network's requests for its tensors.
+pub trait TensorSource {
+    /// The tensor of this name, which must have this shape. f32.
+    fn tensor(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError>;
+
+    /// Whether the tensor is there. Decides about optional parts.
+    fn contains(&self, name: &str) -> bool;
+}
+
+/// A source seen from one module: names are completed with the module's path.
+#[derive(Clone)]
+pub struct Scope<'a> {
+    source: Rc<RefCell<&'a mut dyn TensorSource>>,
+    path: String,
+}
+
+impl<'a> Scope<'a> {
+    /// The outermost scope.
+    pub fn root(source: &'a mut dyn TensorSource) -> Self {
+        Self { source: Rc::new(RefCell::new(source)), path: String::new() }
+    }
+
+    /// The module below this one called `part`; `part` may itself be a path.
+    pub fn at(&self, part: impl Display) -> Scope<'a> {
+        Self { source: Rc::clone(&self.source), path: self.name(part) }
+    }
+
+    /// The tensor `leaf` of this module.
+    pub fn tensor(&self, leaf: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+        self.source.borrow_mut().tensor(&self.name(leaf), shape)
+    }
+
+    /// Whether this module has a tensor `leaf`.
+    pub fn contains(&self, leaf: &str) -> bool {
+        self.source.borrow().contains(&self.name(leaf))
+    }
+
+    /// This module's path.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn name(&self, part: impl Display) -> String {
+        if self.path.is_empty() { part.to_string() } else { format!("{}.{part}", self.path) }
+    }
+}
+
+/// Checks a shape on behalf of a source.
+pub(crate) fn shaped(name: &str, tensor: Tensor, shape: &[i64]) -> Result<Tensor, ModelError> {
+    let found = tensor.size();
+    if found == shape {
+        return Ok(tensor);
+    }
+    Err(ModelError::Shape { name: name.to_owned(), found, wanted: shape.to_vec() })
+}
+
+impl TensorSource for &TensorMap {
+    fn tensor(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+        let tensor = self.get(name).ok_or_else(|| ModelError::Missing(name.to_owned()))?;
+        shaped(name, tensor.shallow_clone(), shape)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.contains_key(name)
+    }
+}
+
+/// Records what a network asks for and answers with zeros that take no memory. Optional parts are there.
+#[derive(Debug, Default)]
+pub struct Shapes(Vec<(String, Vec<i64>)>);
+
+impl Shapes {
+    /// Names and shapes in the order in which they were asked for.
+    pub fn into_inner(self) -> Vec<(String, Vec<i64>)> {
+        self.0
+    }
+}
+
+impl TensorSource for Shapes {
+    fn tensor(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+        self.0.push((name.to_owned(), shape.to_vec()));
+        Ok(Tensor::f_zeros([1], (Kind::Float, Device::Cpu))?.f_expand(shape, false)?)
+    }
+
+    fn contains(&self, _name: &str) -> bool {
+        true
+    }
+}
+
+/// Hands a source's tensors on and keeps each of them, on a device.
+pub(crate) struct Keep<'a> {
+    pub source: &'a mut dyn TensorSource,
+    pub device: Device,
+    pub kept: TensorMap,
+}
+
+impl TensorSource for Keep<'_> {
+    fn tensor(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+        let tensor = self.source.tensor(name, shape)?.f_to_device(self.device)?;
+        self.kept.insert(name.to_owned(), tensor.shallow_clone());
+        Ok(tensor)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.source.contains(name)
+    }
+}

@@ -1,0 +1,429 @@
+//! T5: an encoder that reads image positions and instruction, a decoder that writes the answer.
+//!
+//! Reference: `T5ForConditionalGeneration` in transformers, `modeling_t5.py` (version 1.1: gated feed-forward layers, attention without
+//! scaling, separate output head).
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    Linear, ModelError, Scope, TextBatch,
+    config::{Ids, at_least_one},
+    generate::cache::{BlockCache, Cache, attend_shared},
+    layers::{Activation, Attend, Embedding, RmsNorm, attention, join_heads, key_bias, linears, prefixed, split_heads},
+};
+
+/// `text_config` of a T5 checkpoint; absent fields have the published class's defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct T5Config {
+    /// Tokens.
+    pub vocab_size: i64,
+    /// Width.
+    pub d_model: i64,
+    /// Width of a head. Heads times this need not be `d_model`.
+    pub d_kv: i64,
+    /// Width of the feed-forward layers.
+    pub d_ff: i64,
+    /// Encoder blocks.
+    pub num_layers: usize,
+    /// Decoder blocks; as many as the encoder's if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_decoder_layers: Option<usize>,
+    /// Heads.
+    pub num_heads: i64,
+    /// Distances that have a bias of their own, both directions together.
+    pub relative_attention_num_buckets: i64,
+    /// From this distance on all share the last bias.
+    pub relative_attention_max_distance: i64,
+    /// Added to the mean square in norms.
+    pub layer_norm_epsilon: f64,
+    /// Form of the feed-forward layers: `gated-` and the activation.
+    pub feed_forward_proj: String,
+    /// Overrides the activation in `feed_forward_proj`; published folders say `gelu` there and mean the exact one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense_act_fn: Option<Activation>,
+    /// Fills rows up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pad_token_id: Option<i64>,
+    /// Ends an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eos_token_id: Option<Ids>,
+    /// Given to the decoder before the first token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoder_start_token_id: Option<i64>,
+    /// Fields that the network does not read, kept for writing the folder again.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+impl Default for T5Config {
+    fn default() -> Self {
+        Self {
+            vocab_size: 32128,
+            d_model: 512,
+            d_kv: 64,
+            d_ff: 2048,
+            num_layers: 6,
+            num_decoder_layers: None,
+            num_heads: 8,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            layer_norm_epsilon: 1e-6,
+            feed_forward_proj: "relu".to_owned(),
+            dense_act_fn: None,
+            pad_token_id: None,
+            eos_token_id: None,
+            decoder_start_token_id: None,
+            rest: Map::new(),
+        }
+    }
+}
+
+impl T5Config {
+    /// Decoder blocks.
+    pub fn decoder_layers(&self) -> usize {
+        self.num_decoder_layers.unwrap_or(self.num_layers)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ModelError> {
+        for (field, value) in [
+            ("vocab_size", self.vocab_size),
+            ("d_model", self.d_model),
+            ("d_kv", self.d_kv),
+            ("d_ff", self.d_ff),
+            ("num_heads", self.num_heads),
+            ("relative_attention_max_distance", self.relative_attention_max_distance),
+        ] {
+            at_least_one(&format!("text_config.{field}"), value)?;
+        }
+        let buckets = self.relative_attention_num_buckets;
+        if buckets < 4 || buckets % 4 != 0 || self.relative_attention_max_distance <= buckets / 2 {
+            return Err(ModelError::Config(format!(
+                "`text_config.relative_attention_num_buckets` is {buckets}; it must be a multiple of 4 and less than twice `relative_attention_max_distance`"
+            )));
+        }
+        self.activation().map(|_| ())
+    }
+
+    fn activation(&self) -> Result<Activation, ModelError> {
+        let unknown = || {
+            let form = &self.feed_forward_proj;
+            ModelError::Config(format!("`text_config.feed_forward_proj` is `{form}`; only gated forms such as `gated-gelu` are supported"))
+        };
+        let written = self.feed_forward_proj.strip_prefix("gated-").ok_or_else(unknown)?;
+        match (self.dense_act_fn, written) {
+            (Some(activation), _) => Ok(activation),
+            (None, "gelu") => Ok(Activation::GeluNew),
+            (None, "silu") => Ok(Activation::Silu),
+            (None, "relu") => Ok(Activation::Relu),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// The bucket of the distance from a query to a key, `key - query`: exact up close, logarithmic up to `max_distance`, one bucket beyond.
+/// In an encoder half of the buckets are for keys after the query; a decoder sees none.
+pub fn bucket(distance: i64, bidirectional: bool, buckets: i64, max_distance: i64) -> i64 {
+    let (buckets, offset, distance) = if bidirectional {
+        (buckets / 2, if distance > 0 { buckets / 2 } else { 0 }, distance.abs())
+    } else {
+        (buckets, 0, (-distance).max(0))
+    };
+    let exact = buckets / 2;
+    if distance < exact {
+        return offset + distance;
+    }
+    // In f32, as the reference computes it: the truncation below depends on it.
+    let ratio = (distance as f32 / exact as f32).ln() / (max_distance as f64 / exact as f64).ln() as f32;
+    offset + (exact + (ratio * (buckets - exact) as f32) as i64).min(buckets - 1)
+}
+
+/// `relative_attention_bias`, kept by the first block of a stack and used by all.
+struct RelativeBias {
+    table: Embedding,
+    bidirectional: bool,
+    max_distance: i64,
+}
+
+impl RelativeBias {
+    fn load(scope: &Scope<'_>, c: &T5Config, bidirectional: bool) -> Result<Self, ModelError> {
+        let scope = scope.at("block.0.layer.0.SelfAttention.relative_attention_bias");
+        let table = Embedding::load(&scope, c.relative_attention_num_buckets, c.num_heads)?;
+        Ok(Self { table, bidirectional, max_distance: c.relative_attention_max_distance })
+    }
+
+    /// `[1, heads, queries, keys]` for the queries at `positions` and the keys from the first on.
+    fn forward(&self, positions: std::ops::Range<i64>, keys: i64) -> Tensor {
+        let buckets = self.table.weight.size()[0];
+        let queries = positions.end - positions.start;
+        let index: Vec<i64> = positions
+            .flat_map(|q| (0..keys).map(move |k| bucket(k - q, self.bidirectional, buckets, self.max_distance)))
+            .collect();
+        let index = Tensor::from_slice(&index).view([queries, keys]).to_device(self.table.weight.device());
+        self.table.forward(&index).permute([2, 0, 1]).unsqueeze(0)
+    }
+}
+
+/// `SelfAttention` or `EncDecAttention`: no biases, no scaling.
+struct Attention {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    heads: i64,
+}
+
+impl Attention {
+    fn load(scope: &Scope<'_>, c: &T5Config) -> Result<Self, ModelError> {
+        let (d, inner) = (c.d_model, c.num_heads * c.d_kv);
+        Ok(Self {
+            q: Linear::load(&scope.at("q"), inner, d, false)?,
+            k: Linear::load(&scope.at("k"), inner, d, false)?,
+            v: Linear::load(&scope.at("v"), inner, d, false)?,
+            o: Linear::load(&scope.at("o"), d, inner, false)?,
+            heads: c.num_heads,
+        })
+    }
+
+    fn query(&self, x: &Tensor) -> Tensor {
+        split_heads(&self.q.forward(x), self.heads)
+    }
+
+    fn key_value(&self, x: &Tensor) -> (Tensor, Tensor) {
+        (split_heads(&self.k.forward(x), self.heads), split_heads(&self.v.forward(x), self.heads))
+    }
+
+    /// `x` `[rows, queries, width]` over `memory` `[rows, keys, width]`.
+    fn forward(&self, x: &Tensor, memory: &Tensor, bias: &Tensor) -> Tensor {
+        let q = self.query(x);
+        let (k, v) = self.key_value(memory);
+        self.o.forward(&attention(&q, &k, &v, Attend { scale: 1.0, bias: Some(bias), causal: false }))
+    }
+}
+
+/// `DenseReluDense`, gated.
+struct FeedForward {
+    wi_0: Linear,
+    wi_1: Linear,
+    wo: Linear,
+    activation: Activation,
+}
+
+impl FeedForward {
+    fn load(scope: &Scope<'_>, c: &T5Config) -> Result<Self, ModelError> {
+        Ok(Self {
+            wi_0: Linear::load(&scope.at("wi_0"), c.d_ff, c.d_model, false)?,
+            wi_1: Linear::load(&scope.at("wi_1"), c.d_ff, c.d_model, false)?,
+            wo: Linear::load(&scope.at("wo"), c.d_model, c.d_ff, false)?,
+            activation: c.activation()?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.wo.forward(&(self.activation.forward(&self.wi_0.forward(x)) * self.wi_1.forward(x)))
+    }
+}
+
+/// `encoder.block.i`: `layer.0` attends, `layer.1` feeds forward; each has its norm before.
+pub(crate) struct EncoderBlock {
+    attention_norm: RmsNorm,
+    attention: Attention,
+    feed_forward_norm: RmsNorm,
+    feed_forward: FeedForward,
+}
+
+impl EncoderBlock {
+    fn load(scope: &Scope<'_>, c: &T5Config) -> Result<Self, ModelError> {
+        let (first, second) = (scope.at("layer.0"), scope.at("layer.1"));
+        Ok(Self {
+            attention_norm: RmsNorm::load(&first.at("layer_norm"), c.d_model, c.layer_norm_epsilon)?,
+            attention: Attention::load(&first.at("SelfAttention"), c)?,
+            feed_forward_norm: RmsNorm::load(&second.at("layer_norm"), c.d_model, c.layer_norm_epsilon)?,
+            feed_forward: FeedForward::load(&second.at("DenseReluDense"), c)?,
+        })
+    }
+
+    /// `[rows, tokens, width]` to the same.
+    pub fn forward(&self, x: &Tensor, bias: &Tensor) -> Tensor {
+        let normed = self.attention_norm.forward(x);
+        let x = x + self.attention.forward(&normed, &normed, bias);
+        &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
+    }
+}
+
+/// `decoder.block.i`: `layer.0` attends to the answer so far, `layer.1` to the encoder's output, `layer.2` feeds forward.
+pub(crate) struct DecoderBlock {
+    attention_norm: RmsNorm,
+    attention: Attention,
+    cross_norm: RmsNorm,
+    cross: Attention,
+    feed_forward_norm: RmsNorm,
+    feed_forward: FeedForward,
+}
+
+linears!(Attention: q, k, v, o);
+linears!(FeedForward: wi_0, wi_1, wo);
+linears!(EncoderBlock: attention, feed_forward);
+linears!(DecoderBlock: attention, cross, feed_forward);
+
+impl DecoderBlock {
+    fn load(scope: &Scope<'_>, c: &T5Config) -> Result<Self, ModelError> {
+        let (first, second, third) = (scope.at("layer.0"), scope.at("layer.1"), scope.at("layer.2"));
+        Ok(Self {
+            attention_norm: RmsNorm::load(&first.at("layer_norm"), c.d_model, c.layer_norm_epsilon)?,
+            attention: Attention::load(&first.at("SelfAttention"), c)?,
+            cross_norm: RmsNorm::load(&second.at("layer_norm"), c.d_model, c.layer_norm_epsilon)?,
+            cross: Attention::load(&second.at("EncDecAttention"), c)?,
+            feed_forward_norm: RmsNorm::load(&third.at("layer_norm"), c.d_model, c.layer_norm_epsilon)?,
+            feed_forward: FeedForward::load(&third.at("DenseReluDense"), c)?,
+        })
+    }
+
+    /// `[rows, answer tokens, width]` to the same.
+    pub fn forward(&self, x: &Tensor, bias: &Tensor, memory: &Tensor, memory_bias: &Tensor) -> Tensor {
+        let normed = self.attention_norm.forward(x);
+        let x = x + self.attention.forward(&normed, &normed, bias);
+        let x = &x + self.cross.forward(&self.cross_norm.forward(&x), memory, memory_bias);
+        &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
+    }
+
+    /// One token per beam, `[rows * beams, 1, width]`. `bias` is this step's, `[1, heads, 1, steps so far]`.
+    fn step(&self, x: &Tensor, bias: &Tensor, cache: &mut BlockCache, memory_bias: &Tensor) -> Tensor {
+        let normed = self.attention_norm.forward(x);
+        let (key, value) = self.attention.key_value(&normed);
+        let own = cache.push(key, value);
+        let attend = Attend { scale: 1.0, bias: Some(bias), causal: false };
+        let mixed = attention(&self.attention.query(&normed), &own.key, &own.value, attend);
+        let x = x + self.attention.o.forward(&mixed);
+        let query = self.cross.query(&self.cross_norm.forward(&x));
+        let mixed = join_heads(&attend_shared(&query, &cache.shared, memory_bias, 1.0));
+        let x = &x + self.cross.o.forward(&mixed);
+        &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
+    }
+}
+
+/// The encoder's output and the bias that hides its padding.
+pub(crate) struct Memory {
+    pub states: Tensor,
+    pub bias: Tensor,
+}
+
+/// `language_model`.
+pub(crate) struct T5 {
+    shared: Embedding,
+    encoder_bias: RelativeBias,
+    pub encoder: Vec<EncoderBlock>,
+    encoder_norm: RmsNorm,
+    decoder_bias: RelativeBias,
+    pub decoder: Vec<DecoderBlock>,
+    decoder_norm: RmsNorm,
+    head: Linear,
+    /// Factor before the head: 1 where it is separate, `d_model^-1/2` where it is the embedding.
+    head_scale: f64,
+}
+
+impl T5 {
+    pub fn load(scope: &Scope<'_>, c: &T5Config) -> Result<Self, ModelError> {
+        let shared = Embedding::load(&scope.at("shared"), c.vocab_size, c.d_model)?;
+        // Whether the head is separate is told by the tensors: `tie_word_embeddings` is rewritten by newer exporters although it is.
+        let (head, head_scale) = if scope.contains("lm_head.weight") {
+            (Linear::load(&scope.at("lm_head"), c.vocab_size, c.d_model, false)?, 1.0)
+        } else {
+            (Linear::new(scope.at("lm_head").path(), shared.weight.shallow_clone(), None), (c.d_model as f64).powf(-0.5))
+        };
+        let (encoder, decoder) = (scope.at("encoder"), scope.at("decoder"));
+        let of = |stack: &Scope<'_>, i: usize| stack.at(format_args!("block.{i}"));
+        Ok(Self {
+            shared,
+            encoder_bias: RelativeBias::load(&encoder, c, true)?,
+            encoder: (0..c.num_layers).map(|i| EncoderBlock::load(&of(&encoder, i), c)).collect::<Result<_, _>>()?,
+            encoder_norm: RmsNorm::load(&encoder.at("final_layer_norm"), c.d_model, c.layer_norm_epsilon)?,
+            decoder_bias: RelativeBias::load(&decoder, c, false)?,
+            decoder: (0..c.decoder_layers()).map(|i| DecoderBlock::load(&of(&decoder, i), c)).collect::<Result<_, _>>()?,
+            decoder_norm: RmsNorm::load(&decoder.at("final_layer_norm"), c.d_model, c.layer_norm_epsilon)?,
+            head,
+            head_scale,
+        })
+    }
+
+    pub fn device(&self) -> Device {
+        self.shared.weight.device()
+    }
+
+    /// What enters the encoder, `[rows, prefix + tokens, width]`, its position bias with padding hidden, and the memory's bias.
+    pub fn embed(&self, prefix: Option<&Tensor>, prompt: &TextBatch) -> (Tensor, Tensor, Tensor) {
+        let words = self.shared.forward(&prompt.ids);
+        let (x, before) = match prefix {
+            Some(prefix) => (Tensor::cat(&[prefix, &words], 1), prefix.size()[1]),
+            None => (words, 0),
+        };
+        let tokens = x.size()[1];
+        let memory_bias = key_bias(&prefixed(&prompt.mask, before));
+        let bias = self.encoder_bias.forward(0..tokens, tokens) + &memory_bias;
+        (x, bias, memory_bias)
+    }
+
+    /// The norm after the last encoder block.
+    pub fn finish_encoder(&self, x: &Tensor) -> Tensor {
+        self.encoder_norm.forward(x)
+    }
+
+    /// Reads image positions and instruction. `states[i]` is what left encoder block `i`.
+    pub fn encode(&self, prefix: Option<&Tensor>, prompt: &TextBatch, mut states: Option<&mut Vec<Tensor>>) -> Memory {
+        let (mut x, bias, memory_bias) = self.embed(prefix, prompt);
+        for block in &self.encoder {
+            x = block.forward(&x, &bias);
+            if let Some(states) = states.as_deref_mut() {
+                states.push(x.shallow_clone());
+            }
+        }
+        Memory { states: self.finish_encoder(&x), bias: memory_bias }
+    }
+
+    /// What enters the decoder for its input ids `[rows, tokens]`, and its position bias with later tokens hidden.
+    pub fn embed_answer(&self, ids: &Tensor) -> (Tensor, Tensor) {
+        let tokens = ids.size()[1];
+        let device = self.device();
+        let later = Tensor::ones([tokens, tokens], (Kind::Bool, device)).triu(1);
+        let bias = self.decoder_bias.forward(0..tokens, tokens).masked_fill(&later, crate::layers::HIDDEN);
+        (self.shared.forward(ids), bias)
+    }
+
+    /// Logits from what left the last decoder block.
+    pub fn finish_decoder(&self, x: &Tensor) -> Tensor {
+        let x = self.decoder_norm.forward(x);
+        self.head.forward(&if self.head_scale == 1.0 { x } else { x * self.head_scale })
+    }
+
+    /// Logits `[rows, tokens, vocabulary]` for decoder input ids `[rows, tokens]`.
+    pub fn decode(&self, ids: &Tensor, memory: &Memory) -> Tensor {
+        let (x, bias) = self.embed_answer(ids);
+        let run = |x: Tensor, block: &DecoderBlock| block.forward(&x, &bias, &memory.states, &memory.bias);
+        self.finish_decoder(&self.decoder.iter().fold(x, run))
+    }
+
+    /// Everything that generation computes once per row.
+    pub fn begin(&self, prefix: &Tensor, prompt: &TextBatch) -> Cache {
+        let memory = self.encode(Some(prefix), prompt, None);
+        let of = |block: &DecoderBlock| {
+            let (key, value) = block.cross.key_value(&memory.states);
+            BlockCache::new(key.contiguous(), value.contiguous())
+        };
+        let lengths = Tensor::zeros([memory.states.size()[0]], (Kind::Int64, self.device()));
+        Cache { blocks: self.decoder.iter().map(of).collect(), shared_bias: memory.bias, lengths, steps: 0 }
+    }
+
+    /// Logits `[rows * beams, vocabulary]` after each beam's newest token, i64 `[rows * beams]`.
+    pub fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
+        let at = cache.steps;
+        cache.steps += 1;
+        let bias = self.decoder_bias.forward(at..at + 1, at + 1);
+        let mut x = self.shared.forward(&tokens.unsqueeze(1));
+        for (block, memory) in self.decoder.iter().zip(&mut cache.blocks) {
+            x = block.step(&x, &bias, memory, &cache.shared_bias);
+        }
+        self.finish_decoder(&x).squeeze_dim(1)
+    }
+}

@@ -1,0 +1,217 @@
+//! The image encoder: a pre-norm Vision Transformer with fused query, key and value.
+//!
+//! Reference: `InstructBlipVisionModel` in transformers, `modeling_instructblip.py` (EVA-CLIP's ViT without its relative bias).
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tch::Tensor;
+
+use crate::{
+    Linear, ModelError, Scope,
+    config::{at_least_one, divides},
+    layers::{Activation, Attend, LayerNorm, attention, linears},
+};
+
+/// `vision_config` of a checkpoint; absent fields have the published class's defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VisionConfig {
+    /// Width.
+    pub hidden_size: i64,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: i64,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Heads.
+    pub num_attention_heads: i64,
+    /// Height and width of the image in pixels.
+    pub image_size: i64,
+    /// Height and width of a patch in pixels.
+    pub patch_size: i64,
+    /// Activation of the feed-forward layer.
+    pub hidden_act: Activation,
+    /// Added to the variance in norms.
+    pub layer_norm_eps: f64,
+    /// Whether `qkv` has a bias.
+    pub qkv_bias: bool,
+    /// Fields that the network does not read, kept for writing the folder again.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+impl Default for VisionConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 1408,
+            intermediate_size: 6144,
+            num_hidden_layers: 39,
+            num_attention_heads: 16,
+            image_size: 224,
+            patch_size: 14,
+            hidden_act: Activation::Gelu,
+            layer_norm_eps: 1e-6,
+            qkv_bias: true,
+            rest: Map::new(),
+        }
+    }
+}
+
+impl VisionConfig {
+    /// Tokens the encoder gives for an image: the class token and one per patch.
+    pub fn tokens(&self) -> i64 {
+        let side = self.image_size / self.patch_size;
+        1 + side * side
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ModelError> {
+        at_least_one("vision_config.intermediate_size", self.intermediate_size)?;
+        divides("vision_config.hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads)?;
+        divides("vision_config.image_size", self.image_size, "patch_size", self.patch_size)
+    }
+}
+
+/// `embeddings`: patches, class token, learned positions.
+struct Embeddings {
+    class_embedding: Tensor,
+    position_embedding: Tensor,
+    patch_weight: Tensor,
+    patch_bias: Tensor,
+    patch: i64,
+}
+
+impl Embeddings {
+    fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<Self, ModelError> {
+        let patch = scope.at("patch_embedding");
+        Ok(Self {
+            class_embedding: scope.tensor("class_embedding", &[1, 1, c.hidden_size])?,
+            position_embedding: scope.tensor("position_embedding", &[1, c.tokens(), c.hidden_size])?,
+            patch_weight: patch.tensor("weight", &[c.hidden_size, 3, c.patch_size, c.patch_size])?,
+            patch_bias: patch.tensor("bias", &[c.hidden_size])?,
+            patch: c.patch_size,
+        })
+    }
+
+    /// The reference's convolution, whose stride is its kernel, written as the matrix product that it is.
+    fn forward(&self, pixels: &Tensor) -> Tensor {
+        let size = pixels.size();
+        let (images, rows, columns) = (size[0], size[2] / self.patch, size[3] / self.patch);
+        let patches = pixels
+            .view([images, 3, rows, self.patch, columns, self.patch])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([images, rows * columns, -1]);
+        let patches = patches.linear(&self.patch_weight.flatten(1, -1), Some(&self.patch_bias));
+        let class = self.class_embedding.expand([images, -1, -1], false);
+        Tensor::cat(&[class, patches], 1) + &self.position_embedding
+    }
+}
+
+/// `self_attn`: one projection for queries, keys and values.
+struct Attention {
+    qkv: Linear,
+    projection: Linear,
+    heads: i64,
+}
+
+impl Attention {
+    fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<Self, ModelError> {
+        let d = c.hidden_size;
+        Ok(Self {
+            qkv: Linear::load(&scope.at("qkv"), 3 * d, d, c.qkv_bias)?,
+            projection: Linear::load(&scope.at("projection"), d, d, true)?,
+            heads: c.num_attention_heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let size = x.size();
+        let width = size[2] / self.heads;
+        let qkv = self.qkv.forward(x).view([size[0], size[1], 3, self.heads, width]).permute([2, 0, 3, 1, 4]);
+        let attend = Attend { scale: (width as f64).powf(-0.5), bias: None, causal: false };
+        let mixed = attention(&qkv.get(0), &qkv.get(1), &qkv.get(2), attend);
+        self.projection.forward(&mixed)
+    }
+}
+
+/// `mlp`.
+struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+    activation: Activation,
+}
+
+impl Mlp {
+    fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<Self, ModelError> {
+        Ok(Self {
+            fc1: Linear::load(&scope.at("fc1"), c.intermediate_size, c.hidden_size, true)?,
+            fc2: Linear::load(&scope.at("fc2"), c.hidden_size, c.intermediate_size, true)?,
+            activation: c.hidden_act,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)))
+    }
+}
+
+/// `encoder.layers.i`: norms before attention and feed-forward layer.
+pub(crate) struct Layer {
+    layer_norm1: LayerNorm,
+    self_attn: Attention,
+    layer_norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+linears!(Attention: qkv, projection);
+linears!(Mlp: fc1, fc2);
+linears!(Layer: self_attn, mlp);
+
+impl Layer {
+    fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<Self, ModelError> {
+        Ok(Self {
+            layer_norm1: LayerNorm::load(&scope.at("layer_norm1"), c.hidden_size, c.layer_norm_eps)?,
+            self_attn: Attention::load(&scope.at("self_attn"), c)?,
+            layer_norm2: LayerNorm::load(&scope.at("layer_norm2"), c.hidden_size, c.layer_norm_eps)?,
+            mlp: Mlp::load(&scope.at("mlp"), c)?,
+        })
+    }
+
+    /// `[images, tokens, width]` to the same.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let x = x + self.self_attn.forward(&self.layer_norm1.forward(x));
+        &x + self.mlp.forward(&self.layer_norm2.forward(&x))
+    }
+}
+
+/// `vision_model`.
+pub(crate) struct Vit {
+    embeddings: Embeddings,
+    pub layers: Vec<Layer>,
+    post_layernorm: LayerNorm,
+}
+
+impl Vit {
+    pub fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<Self, ModelError> {
+        let layers = scope.at("encoder.layers");
+        Ok(Self {
+            embeddings: Embeddings::load(&scope.at("embeddings"), c)?,
+            layers: (0..c.num_hidden_layers).map(|i| Layer::load(&layers.at(i), c)).collect::<Result<_, _>>()?,
+            post_layernorm: LayerNorm::load(&scope.at("post_layernorm"), c.hidden_size, c.layer_norm_eps)?,
+        })
+    }
+
+    /// What enters the first block, `[images, tokens, width]`, from pixels `[images, 3, height, width]`.
+    pub fn embed(&self, pixels: &Tensor) -> Tensor {
+        self.embeddings.forward(pixels)
+    }
+
+    /// The norm after the last block.
+    pub fn finish(&self, x: &Tensor) -> Tensor {
+        self.post_layernorm.forward(x)
+    }
+
+    /// Image features `[images, tokens, width]`.
+    pub fn forward(&self, pixels: &Tensor) -> Tensor {
+        let embedded = self.embed(pixels);
+        self.finish(&self.layers.iter().fold(embedded, |x, layer| layer.forward(&x)))
+    }
+}

@@ -1,0 +1,40 @@
+//! Stage `evaluate`: predictions of one task, stored per item, and the scores they give.
+
+use ressa_eval::{EvaluateOptions, predict, score};
+use ressa_experiment::{Stage, StageNode};
+use ressa_store::Draft;
+use serde_json::Value;
+
+use crate::{
+    Executor, PipelineError,
+    executor::{Progress, plain},
+};
+
+/// File of the predictions, one JSON object per line.
+const PREDICTIONS: &str = "predictions.jsonl";
+
+/// Predicts, publishes the predictions and scores them.
+pub(crate) fn run(
+    executor: &mut Executor,
+    node: &StageNode,
+    draft: &Draft<'_>,
+    progress: Progress<'_>,
+) -> Result<Value, PipelineError> {
+    let Stage::Evaluate { task, items, beams, data } = &node.stage else {
+        return Err(PipelineError::Internal("not an evaluate stage".to_owned()));
+    };
+    let dense = executor.dense(&node.inputs)?;
+    let prepared = executor.prepared(&dense, data, *task, *items)?;
+    let model = executor.evaluated(&node.inputs)?;
+    let options = EvaluateOptions { beams: beams.unwrap_or(1) as usize, ..Default::default() };
+    let name = task.name();
+    let predictions =
+        predict(model.as_ref(), &dense.processor, &prepared, &options, &mut |share| progress(share, name))?;
+    let mut lines = Vec::new();
+    for prediction in &predictions {
+        serde_json::to_writer(&mut lines, prediction).map_err(|e| PipelineError::Internal(e.to_string()))?;
+        lines.push(b'\n');
+    }
+    draft.write(PREDICTIONS, &lines)?;
+    plain(&score(*task, &predictions)?)
+}

@@ -1,0 +1,80 @@
+//! Stage `prune`: masks of one tower with their certificate.
+
+use ressa_experiment::{Stage, StageNode, config::Propagate, record::Certificate};
+use ressa_models::{MaskSet, Sample};
+use ressa_prune::{PruneRequest, certify_tower, prune_tower};
+use ressa_store::{Draft, Entry};
+use serde_json::Value;
+
+use crate::{
+    Executor, PipelineError,
+    executor::{Progress, plain},
+    samples::Source,
+};
+
+/// File of the keep masks.
+pub(crate) const MASKS: &str = "masks.safetensors";
+
+/// Prunes the tower, publishes the masks, and certifies what was written by reading it back.
+pub(crate) fn run(
+    executor: &mut Executor,
+    node: &StageNode,
+    draft: &Draft<'_>,
+    progress: Progress<'_>,
+) -> Result<Value, PipelineError> {
+    let request = request(node)?;
+    let samples = calibration(executor, node)?;
+    let mut model = executor.masked(&node.inputs)?;
+    let message = format!("{} {}", request.metric.name(), request.tower);
+    let pruned = prune_tower(model.as_mut(), &request, &samples, &mut |share| progress(share, &message))?;
+    let path = draft.folder().join(MASKS);
+    pruned.masks.save(&path)?;
+
+    let written = MaskSet::load(&path)?;
+    written.apply(model.as_mut())?;
+    let certificate = certify_tower(model.as_ref(), &request, &written)?;
+    if !certificate.holds() {
+        return Err(PipelineError::Certificate(certificate.violations));
+    }
+    plain(&certificate)
+}
+
+/// Recounts published masks on the dense weights.
+pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Vec<String>, PipelineError> {
+    let request = request(node)?;
+    let mut model = executor.dense(&node.inputs)?.model.shallow_clone();
+    let masks = MaskSet::load(&entry.file(MASKS)?)?;
+    masks.apply(model.as_mut())?;
+    let found = certify_tower(model.as_ref(), &request, &masks)?;
+    let published: Certificate = entry.result()?;
+    let mut violations = found.violations.clone();
+    if found.tensors != published.tensors {
+        violations.push("a recount differs from the published certificate".to_owned());
+    }
+    Ok(violations)
+}
+
+fn request(node: &StageNode) -> Result<PruneRequest, PipelineError> {
+    let Stage::Prune { tower, metric, pattern, sparsity, group, calibration, seed, .. } = &node.stage else {
+        return Err(PipelineError::Internal("not a prune stage".to_owned()));
+    };
+    Ok(PruneRequest {
+        tower: *tower,
+        metric: *metric,
+        pattern: *pattern,
+        sparsity: *sparsity,
+        group: *group,
+        propagate: calibration.as_ref().map_or(Propagate::Dense, |c| c.propagate),
+        seed: seed.unwrap_or(0),
+    })
+}
+
+fn calibration(executor: &mut Executor, node: &StageNode) -> Result<Vec<Sample>, PipelineError> {
+    let Stage::Prune { calibration: Some(calibration), data: Some(data), seed, .. } = &node.stage else {
+        return Ok(Vec::new());
+    };
+    let world = executor.world(data)?;
+    let dense = executor.dense(&node.inputs)?;
+    let source = Source { world: &world, processor: &dense.processor, device: executor.device };
+    source.calibration(calibration, seed.unwrap_or(0))
+}

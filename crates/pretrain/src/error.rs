@@ -1,0 +1,38 @@
+//! Why a dense model could not be trained.
+
+use std::path::PathBuf;
+
+/// A training error.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The loss is no longer a number.
+    #[error("diverged in the {stage} stage at step {step}: the loss is {loss}")]
+    Diverged {
+        /// Stage of the training.
+        stage: &'static str,
+        /// Step within it.
+        step: u32,
+        /// The loss.
+        loss: f64,
+    },
+    /// A word of the world that the tokenizer does not have as one token.
+    #[error("the tokenizer has no single token for `{0}`")]
+    Vocabulary(String),
+    /// The preset lacks the projections that retrieval needs.
+    #[error("the model has no retrieval head to train")]
+    NoRetrievalHead,
+    /// What an interrupted training left behind cannot be used.
+    #[error("cannot use the training checkpoint `{}`: {what}; delete it to start again", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// Data or tokenizer files.
+    #[error(transparent)]
+    Data(#[from] ressa_data::DataError),
+    /// The model's tensors.
+    #[error(transparent)]
+    Model(#[from] ressa_models::ModelError),
+}

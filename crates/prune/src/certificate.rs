@@ -1,0 +1,61 @@
+//! The certificate of a pruned tower: what the request promised, recounted on the masked weights.
+
+use ressa_experiment::record::Certificate;
+use ressa_models::{
+    MaskSet, VisionLanguage,
+    certify::{Claim, certify},
+};
+use tch::{Kind, no_grad};
+
+use crate::{
+    error::PruneError,
+    select::{Selection, pruned_count},
+    tower::PruneRequest,
+};
+
+/// Recounts a tower: zeros and N:M groups on the weights with `masks` applied, and the exact numbers that `request` asked for.
+///
+/// Works on what was just computed and on what was read back from disk. The model's own masks are not looked at.
+pub fn certify_tower(
+    model: &dyn VisionLanguage,
+    request: &PruneRequest,
+    masks: &MaskSet,
+) -> Result<Certificate, PruneError> {
+    let selection = request.selection()?;
+    let mut certificate = Certificate::default();
+    let (mut pruned, mut total) = (0, 0);
+    for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == request.tower) {
+        let Some(keep) = masks.get(&id.name) else {
+            certificate.violations.push(format!("`{}`: has no mask", id.name));
+            continue;
+        };
+        let (rows, columns) = linear.shape();
+        if keep.size() != [rows, columns] {
+            certificate.violations.push(format!("`{}`: the mask has another shape than the weight", id.name));
+            continue;
+        }
+        let keep = keep.to_device(linear.weight().device());
+        total += rows * columns;
+        pruned += no_grad(|| keep.logical_not().sum(Kind::Int64).int64_value(&[]));
+        let weight = no_grad(|| linear.weight().masked_fill(&keep.logical_not(), 0.0));
+        let found = certify([Claim {
+            layer: id,
+            weight: &weight,
+            keep: Some(&keep),
+            pattern: Some(selection.pattern()),
+            pruned: selection.pruned_in(rows, columns),
+            sealed: true,
+        }]);
+        certificate.tensors.extend(found.tensors);
+        certificate.violations.extend(found.violations);
+    }
+    if let Selection::Unstructured { sparsity, .. } = selection
+        && selection.pruned_in(1, 1).is_none()
+        && pruned != pruned_count(total, sparsity)
+    {
+        let expected = pruned_count(total, sparsity);
+        let tower = request.tower;
+        certificate.violations.push(format!("tower `{tower}`: {pruned} weights are pruned, {expected} were asked for"));
+    }
+    Ok(certificate)
+}

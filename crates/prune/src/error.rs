@@ -1,0 +1,57 @@
+//! Why a tower cannot be pruned.
+
+use ressa_experiment::{Tower, config::Metric};
+use ressa_models::ModelError;
+
+/// A pruning that cannot be done as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// A metric that needs activations got no calibration samples.
+    #[error("metric `{}` needs calibration samples and there are none: raise `prune.calibration.images`", metric.name())]
+    NoSamples {
+        /// The metric.
+        metric: Metric,
+    },
+    /// Nothing to rank weights with.
+    #[error("metric `none` prunes nothing: choose `random`, `magnitude` or `wanda`")]
+    NoMetric,
+    /// The model has no such tower.
+    #[error("the model has no prunable layers in tower `{tower}`: set its sparsity to 0")]
+    NoLayers {
+        /// The tower.
+        tower: Tower,
+    },
+    /// The budget is missing or cannot be met.
+    #[error("sparsity `{}` of tower `{tower}` is not usable: give a fraction from 0 to below 1", .sparsity.map_or("null".to_owned(), |s| s.to_string()))]
+    Sparsity {
+        /// The tower.
+        tower: Tower,
+        /// What was asked.
+        sparsity: Option<f64>,
+    },
+    /// N:M needs a width that the group size divides.
+    #[error("`{layer}` reads {width} inputs, which groups of {of} do not divide: use another pattern for this tower")]
+    Width {
+        /// Module path.
+        layer: String,
+        /// Inputs of the layer.
+        width: i64,
+        /// Group size of the pattern.
+        of: i64,
+    },
+    /// The activations of a layer are not finite, so its weights cannot be ranked.
+    #[error("`{layer}` sees inputs that are not finite: check the checkpoint and the calibration images")]
+    NotFiniteInput {
+        /// Module path.
+        layer: String,
+    },
+    /// A weight itself is not finite.
+    #[error("`{layer}` holds weights that are not finite: check the checkpoint")]
+    NotFiniteWeight {
+        /// Module path.
+        layer: String,
+    },
+    /// A mask does not fit its layer.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}

@@ -1,0 +1,147 @@
+//! Which weights go: the same exact selection for every pattern.
+//!
+//! All patterns are one problem. Importance is laid out as `[groups, members]` and the `count` least important members of each group are
+//! pruned: a group is a row, a matrix, a whole tower, or `of` consecutive inputs of a row. The `count`-th smallest value of a group is its
+//! threshold; what lies below it goes, and of what equals it as many as are still missing, lowest index first. So counts are
+//! exact, ties are settled by position (earlier layer, then lower row, then lower column go first), and keep sets nest as sparsity grows.
+
+use ressa_experiment::{Pattern, config::Group};
+use tch::{Kind, Tensor};
+
+/// Weights pruned among `members` at `sparsity`: the integer part of the product as decimal arithmetic would give it.
+///
+/// `90 * 0.7` is 62.999... in binary floating point. Truncating it, as the reference does, prunes 62 of a row's 90 weights where
+/// 70 % is 63. The product is therefore raised by a millionth first; a sparsity written with up to five decimals is never rounded up by that.
+pub fn pruned_count(members: i64, sparsity: f64) -> i64 {
+    ((members as f64 * sparsity + 1e-6).floor() as i64).clamp(0, members)
+}
+
+/// What is asked of one tower.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Selection {
+    /// `pruned_count` of every group goes.
+    Unstructured {
+        /// Fraction removed, at least 0 and below 1.
+        sparsity: f64,
+        /// The weights that compete.
+        group: Group,
+    },
+    /// `keep` of every `of` consecutive inputs stay.
+    NOfM {
+        /// Weights kept in each group.
+        keep: i64,
+        /// Group size.
+        of: i64,
+    },
+}
+
+impl Selection {
+    /// The pattern as it is written in experiments.
+    pub fn pattern(self) -> Pattern {
+        match self {
+            Selection::Unstructured { .. } => Pattern::Unstructured,
+            Selection::NOfM { keep, of } => Pattern::NOfM { keep: keep as u32, of: of as u32 },
+        }
+    }
+
+    /// Weights that must be pruned in a matrix of `[rows, columns]`; `None` where only the tower's total is fixed.
+    pub fn pruned_in(self, rows: i64, columns: i64) -> Option<i64> {
+        match self {
+            Selection::Unstructured { sparsity, group: Group::Row } => Some(rows * pruned_count(columns, sparsity)),
+            Selection::Unstructured { sparsity, group: Group::Matrix } => Some(pruned_count(rows * columns, sparsity)),
+            Selection::Unstructured { group: Group::Tower, .. } => None,
+            Selection::NOfM { keep, of } => Some(rows * (columns / of) * (of - keep)),
+        }
+    }
+
+    /// Keep mask of one matrix, bool `[out, in]`, from its importance `[out, in]`.
+    ///
+    /// `Group::Tower` competes over one matrix here; use [`keep_across`] for a tower. With N:M the width must be a multiple of `of`.
+    pub fn keep(self, importance: &Tensor) -> Tensor {
+        let size = importance.size();
+        let (rows, columns) = (size[0], size[1]);
+        let (groups, count) = match self {
+            Selection::Unstructured { sparsity, group: Group::Row } => {
+                (importance.shallow_clone(), pruned_count(columns, sparsity))
+            }
+            Selection::Unstructured { sparsity, .. } => {
+                (importance.reshape([1, -1]), pruned_count(rows * columns, sparsity))
+            }
+            Selection::NOfM { keep, of } => (importance.reshape([-1, of]), of - keep),
+        };
+        keep_all_but(&groups, count).reshape([rows, columns])
+    }
+}
+
+/// Keep masks of matrices that compete with each other, in their order: `pruned_count` over all of them goes.
+pub fn keep_across(importances: &[Tensor], sparsity: f64) -> Vec<Tensor> {
+    let flat: Vec<Tensor> = importances.iter().map(|i| i.reshape([-1])).collect();
+    let all = Tensor::cat(&flat, 0).unsqueeze(0);
+    let keep = keep_all_but(&all, pruned_count(all.size()[1], sparsity)).squeeze_dim(0);
+    let mut offset = 0;
+    importances
+        .iter()
+        .map(|importance| {
+            let count = importance.numel() as i64;
+            let mask = keep.narrow(0, offset, count).reshape(importance.size());
+            offset += count;
+            mask.copy()
+        })
+        .collect()
+}
+
+/// True but for the `count` smallest values of each row of `[groups, members]`; the lower index goes first among equals.
+fn keep_all_but(groups: &Tensor, count: i64) -> Tensor {
+    if count == 0 {
+        return groups.ones_like().to_kind(Kind::Bool);
+    }
+    let (threshold, _) = groups.kthvalue(count, 1, true);
+    let below = groups.lt_tensor(&threshold);
+    let missing = count - below.sum_dim_intlist([1i64].as_slice(), true, Kind::Int64);
+    let equal = groups.eq_tensor(&threshold);
+    let settled = equal.cumsum(1, Kind::Int64).le_tensor(&missing).logical_and(&equal);
+    below.logical_or(&settled).logical_not()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keep(selection: Selection, importance: &[f32], rows: i64) -> Vec<bool> {
+        let mask = selection.keep(&Tensor::from_slice(importance).view([rows, -1]));
+        Vec::<bool>::try_from(mask.reshape([-1])).expect("bool")
+    }
+
+    #[test]
+    fn seventy_percent_of_ninety_is_sixty_three() {
+        assert_eq!(pruned_count(90, 0.7), 63);
+        assert_eq!(pruned_count(90, 0.69), 62);
+        assert_eq!(pruned_count(1000, 0.29), 290);
+        assert_eq!(pruned_count(3, 0.5), 1);
+        assert_eq!(pruned_count(2_717_908_992, 0.7), 1_902_536_294);
+    }
+
+    #[test]
+    fn among_equals_the_lower_column_then_row_goes() {
+        let row = Selection::Unstructured { sparsity: 0.5, group: Group::Row };
+        assert_eq!(keep(row, &[1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 0.0], 2), [
+            false, false, true, true, true, false, true, false
+        ]);
+        let matrix = Selection::Unstructured { sparsity: 0.5, group: Group::Matrix };
+        assert_eq!(keep(matrix, &[1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 0.0], 2), [
+            false, false, false, true, true, true, true, false
+        ]);
+        let two_of_four = Selection::NOfM { keep: 2, of: 4 };
+        assert_eq!(keep(two_of_four, &[5.0, 5.0, 5.0, 5.0, 1.0, 3.0, 2.0, 3.0], 1), [
+            false, false, true, true, false, true, false, true
+        ]);
+    }
+
+    #[test]
+    fn matrices_of_a_tower_compete_and_the_earlier_loses_ties() {
+        let importances = [Tensor::from_slice(&[1.0f32, 9.0]).view([1, 2]), Tensor::from_slice(&[1.0f32, 1.0, 9.0, 9.0]).view([2, 2])];
+        let masks = keep_across(&importances, 0.4);
+        assert_eq!(Vec::<bool>::try_from(masks[0].reshape([-1])).expect("bool"), [false, true]);
+        assert_eq!(Vec::<bool>::try_from(masks[1].reshape([-1])).expect("bool"), [false, true, true, true]);
+    }
+}

@@ -1,0 +1,4 @@
+//! Integration tests of pruning, one binary.
+
+mod golden;
+mod properties;

@@ -1,0 +1,251 @@
+//! From published stages to the values of a cell.
+//!
+//! A value remembers the keys of the stages it was computed from, whether or not they are published yet. Two cells whose value has the
+//! same sources hold the same measurement, not two: a magnitude mask does not know the seed, and retrieval does not see language sparsity.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ressa_experiment::{
+    Cell, Stage, StageKey, StageNode, Task, Tower,
+    config::Metric,
+    record::{Certificate, Score, TaskScore},
+    value::Value,
+};
+use ressa_store::{Entry, Store, StoreError};
+
+/// A number with its standard error over test items (0 where it is counted, not estimated).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Number {
+    /// The number; points for scores, fractions for sparsities, counts otherwise.
+    pub value: f64,
+    /// Standard error over the items of the test set.
+    pub standard_error: f64,
+}
+
+/// A value of one cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measurement {
+    /// The number; `None` while a source is missing.
+    pub number: Option<Number>,
+    /// Short keys of the stages behind it, joined by `+`.
+    pub source: String,
+}
+
+/// What ran where; every set has one member when the whole experiment ran in one setting.
+#[derive(Clone, Debug, Default)]
+pub struct Provenance {
+    /// Program version and source revision.
+    pub programs: BTreeSet<String>,
+    /// Versions of libtorch.
+    pub libtorch: BTreeSet<String>,
+    /// Devices, with threads.
+    pub devices: BTreeSet<String>,
+    /// Items behind the score of each task.
+    pub items: BTreeMap<String, BTreeSet<u64>>,
+    /// Certificates read, and what those that do not hold say.
+    pub certificates: usize,
+    /// Violations, with the stage.
+    pub violations: Vec<String>,
+}
+
+/// Zeros, weights, revived positions and group violations per tower.
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    towers: BTreeMap<Tower, (u64, u64)>,
+    revived: u64,
+    group_violations: u64,
+}
+
+/// Reads each stage's manifest once.
+pub struct Reader<'a> {
+    store: &'a Store,
+    scores: HashMap<StageKey, Option<TaskScore>>,
+    counts: HashMap<StageKey, Option<Counts>>,
+    /// What was found on the way.
+    pub provenance: Provenance,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader over a store.
+    pub fn new(store: &'a Store) -> Self {
+        Self { store, scores: HashMap::new(), counts: HashMap::new(), provenance: Provenance::default() }
+    }
+
+    /// Whether every result of a cell is there.
+    pub fn is_complete(&mut self, cell: &Cell) -> Result<bool, StoreError> {
+        for node in &cell.stages {
+            let there = match node.stage {
+                Stage::Evaluate { .. } => self.score(&node.key)?.is_some(),
+                Stage::Merge { .. } | Stage::Prune { .. } => self.counts(&node.key)?.is_some(),
+                Stage::Dense { .. } | Stage::Adapt { .. } => true,
+            };
+            if !there {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The parts that the evaluated tasks of a cell turned out to have.
+    pub fn parts(&mut self, cell: &Cell) -> Result<Vec<Value>, StoreError> {
+        let mut parts = Vec::new();
+        for (task, node) in evaluations(cell) {
+            if let Some(score) = self.score(&node.key)? {
+                parts.extend(score.parts.keys().map(|part| Value::Part(task, part.clone())));
+            }
+        }
+        Ok(parts)
+    }
+
+    /// A value of a cell; `None` when the cell cannot have it, as a task that is not evaluated.
+    pub fn measure(&mut self, cell: &Cell, value: &Value) -> Result<Option<Measurement>, StoreError> {
+        if value.is_certified() {
+            return self.certified(cell, value).map(Some);
+        }
+        let mut keys = Vec::new();
+        let mut numbers = Vec::new();
+        for &task in value.tasks() {
+            let Some((_, node)) = evaluations(cell).find(|(other, _)| *other == task) else { return Ok(None) };
+            keys.push(node.key.short());
+            if let Some(score) = self.score(&node.key)? {
+                let found = match value {
+                    Value::Part(_, part) => match score.parts.get(part) {
+                        Some(score) => score,
+                        None => return Ok(None),
+                    },
+                    _ => &score.score,
+                };
+                numbers.push(number(found));
+            }
+        }
+        let whole = numbers.len() == keys.len();
+        Ok(Some(Measurement { number: whole.then(|| mean(&numbers)), source: keys.join("+") }))
+    }
+
+    fn certified(&mut self, cell: &Cell, value: &Value) -> Result<Measurement, StoreError> {
+        // The last word on the weights is the merge's; without one, the pruned towers' own.
+        let last: Vec<&StageNode> = match cell.stages.iter().find(|n| matches!(n.stage, Stage::Merge { .. })) {
+            Some(merge) => vec![merge],
+            None => cell.stages.iter().filter(|n| matches!(n.stage, Stage::Prune { .. })).collect(),
+        };
+        let source = last.iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+");
+        let mut all = Counts::default();
+        for node in &last {
+            let Some(counts) = self.counts(&node.key)? else { return Ok(Measurement { number: None, source }) };
+            for (&tower, &(zeros, total)) in &counts.towers {
+                let sum = all.towers.entry(tower).or_default();
+                *sum = (sum.0 + zeros, sum.1 + total);
+            }
+            all.revived += counts.revived;
+            all.group_violations += counts.group_violations;
+        }
+        let budget = |tower: Tower| match cell.run.prune.metric {
+            Metric::None => 0.0,
+            _ => cell.run.prune.tower(tower).sparsity,
+        };
+        let with_budget = || Tower::ALL.into_iter().filter(|&tower| budget(tower) > 0.0);
+        let total = |tower: Tower| all.towers.get(&tower).copied().unwrap_or_default();
+        let share = |(zeros, total): (f64, f64)| if total > 0.0 { zeros / total } else { 0.0 };
+        let sparsity = |tower: &Option<Tower>| match tower {
+            Some(tower) => share((total(*tower).0 as f64, total(*tower).1 as f64)),
+            None => share(with_budget().map(total).fold((0.0, 0.0), |s, t| (s.0 + t.0 as f64, s.1 + t.1 as f64))),
+        };
+        let target = |tower: &Option<Tower>| match tower {
+            Some(tower) => budget(*tower),
+            None => share(with_budget().fold((0.0, 0.0), |s, tower| {
+                let weights = total(tower).1 as f64;
+                (s.0 + budget(tower) * weights, s.1 + weights)
+            })),
+        };
+        let number = match value {
+            Value::Sparsity(tower) => sparsity(tower),
+            Value::Density(tower) => 1.0 - sparsity(tower),
+            Value::TargetSparsity(tower) => target(tower),
+            Value::Revived => all.revived as f64,
+            Value::GroupViolations => all.group_violations as f64,
+            Value::Average | Value::VqaMean | Value::Task(_) | Value::Part(..) => unreachable!("not certified"),
+        };
+        Ok(Measurement { number: Some(Number { value: number, standard_error: 0.0 }), source })
+    }
+
+    fn score(&mut self, key: &StageKey) -> Result<Option<&TaskScore>, StoreError> {
+        if !self.scores.contains_key(key) {
+            let score = match self.entry(key)? {
+                Some(entry) => {
+                    let score: TaskScore = entry.result()?;
+                    self.note(&entry);
+                    let items = self.provenance.items.entry(score.task.name().to_owned()).or_default();
+                    items.insert(score.score.items);
+                    Some(score)
+                }
+                None => None,
+            };
+            self.scores.insert(key.clone(), score);
+        }
+        Ok(self.scores[key].as_ref())
+    }
+
+    fn counts(&mut self, key: &StageKey) -> Result<Option<&Counts>, StoreError> {
+        if !self.counts.contains_key(key) {
+            let counts = match self.entry(key)? {
+                Some(entry) => {
+                    let certificate: Certificate = entry.result()?;
+                    self.note(&entry);
+                    self.provenance.certificates += 1;
+                    let violations = certificate.violations.iter().map(|v| format!("{}: {v}", key.short()));
+                    self.provenance.violations.extend(violations);
+                    Some(count(&certificate))
+                }
+                None => None,
+            };
+            self.counts.insert(key.clone(), counts);
+        }
+        Ok(self.counts[key].as_ref())
+    }
+
+    /// A stage whose manifest is damaged counts as not there: the next sweep makes it again.
+    fn entry(&self, key: &StageKey) -> Result<Option<Entry>, StoreError> {
+        match self.store.entry(&key.0) {
+            Err(e) if e.is_damage() => Ok(None),
+            other => other,
+        }
+    }
+
+    fn note(&mut self, entry: &Entry) {
+        let environment = &entry.manifest.environment;
+        let program = format!("ressa {} ({})", environment.ressa, environment.revision);
+        self.provenance.programs.insert(program);
+        self.provenance.libtorch.insert(environment.libtorch.clone());
+        let threads = if environment.threads == 1 { "thread" } else { "threads" };
+        self.provenance.devices.insert(format!("{}, {} {threads}", environment.device, environment.threads));
+    }
+}
+
+fn evaluations(cell: &Cell) -> impl Iterator<Item = (Task, &StageNode)> {
+    cell.stages.iter().filter_map(|node| match node.stage {
+        Stage::Evaluate { task, .. } => Some((task, node)),
+        _ => None,
+    })
+}
+
+fn number(score: &Score) -> Number {
+    Number { value: score.value, standard_error: score.standard_error }
+}
+
+/// The mean of columns over different items, so their errors are independent.
+fn mean(numbers: &[Number]) -> Number {
+    let n = numbers.len() as f64;
+    let variance: f64 = numbers.iter().map(|x| x.standard_error * x.standard_error).sum();
+    Number { value: numbers.iter().map(|x| x.value).sum::<f64>() / n, standard_error: variance.sqrt() / n }
+}
+
+fn count(certificate: &Certificate) -> Counts {
+    let mut counts = Counts::default();
+    for tensor in certificate.tensors.values() {
+        let tower = counts.towers.entry(tensor.tower).or_default();
+        *tower = (tower.0 + tensor.zeros, tower.1 + tensor.total);
+        counts.revived += tensor.revived;
+        counts.group_violations += tensor.group_violations;
+    }
+    counts
+}

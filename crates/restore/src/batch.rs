@@ -1,0 +1,29 @@
+//! What a training step looks at.
+
+use std::error::Error;
+
+use ressa_models::{Prompts, TextBatch};
+use tch::Tensor;
+
+/// One step's images with what is asked and said about them.
+#[derive(Debug)]
+pub struct TrainingBatch {
+    /// Pixels `[images, 3, height, width]`.
+    pub pixels: Tensor,
+    /// Questions, usually several per image; may have no rows.
+    pub questions: Prompts,
+    /// Answers to the questions, without start and end token.
+    pub answers: Vec<Vec<u32>>,
+    /// Caption instructions; may have no rows.
+    pub captions: Prompts,
+    /// Captions in reply to the instructions, without start and end token.
+    pub caption_answers: Vec<Vec<u32>>,
+    /// One text per image, in image order, for the contrastive loss; `None` to leave that loss out.
+    pub retrieval: Option<TextBatch>,
+}
+
+/// Where batches come from.
+pub trait BatchSource {
+    /// The batch of a step, counted from 0. Must depend on the step alone: a resumed training asks for the later steps only.
+    fn batch(&mut self, step: u32) -> Result<TrainingBatch, Box<dyn Error + Send + Sync>>;
+}

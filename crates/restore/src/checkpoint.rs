@@ -1,0 +1,95 @@
+//! The state of an unfinished training on disk: one file, replaced atomically.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use ressa_runtime::optim::AdamWState;
+use tch::Tensor;
+
+use crate::{RestoreError, train::StepLoss};
+
+/// Where an unfinished training is kept, and how often it is written.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    /// An existing folder of this training alone.
+    pub folder: PathBuf,
+    /// Steps between two checkpoints; at least 1.
+    pub every: u32,
+}
+
+/// What is on disk.
+pub(crate) struct Saved {
+    /// Trained tensors in parameter order.
+    pub parameters: Vec<Tensor>,
+    /// Optimiser.
+    pub optimiser: AdamWState,
+    /// Losses of the steps done, one per step.
+    pub losses: Vec<StepLoss>,
+}
+
+impl Checkpoints {
+    fn path(&self) -> PathBuf {
+        self.folder.join("training.safetensors")
+    }
+
+    /// Replaces the checkpoint. `identity` tells this training from others.
+    pub(crate) fn write(&self, identity: &str, saved: &Saved) -> Result<(), RestoreError> {
+        let path = self.path();
+        let failed = |reason: String| RestoreError::Checkpoint { path: path.clone(), reason };
+        let rows: Vec<f64> = saved.losses.iter().flat_map(StepLoss::to_row).collect();
+        let mut tensors = vec![
+            ("identity".to_owned(), Tensor::from_slice(identity.as_bytes())),
+            ("losses".to_owned(), Tensor::from_slice(&rows)),
+            ("optimiser.steps".to_owned(), Tensor::from_slice(&[saved.optimiser.steps as i64])),
+            ("optimiser.first".to_owned(), saved.optimiser.first.shallow_clone()),
+            ("optimiser.second".to_owned(), saved.optimiser.second.shallow_clone()),
+        ];
+        for (index, parameter) in saved.parameters.iter().enumerate() {
+            tensors.push((format!("parameter.{index}"), parameter.detach().contiguous()));
+        }
+        let partial = path.with_extension("partial");
+        Tensor::write_safetensors(&tensors, &partial).map_err(|e| failed(ressa_runtime::without_trace(&e.to_string())))?;
+        replace(&partial, &path).map_err(|e| failed(e.to_string()))
+    }
+
+    /// The checkpoint, if there is one, with as many parameters as expected. One of another training is an error.
+    pub(crate) fn read(&self, identity: &str, parameters: usize) -> Result<Option<Saved>, RestoreError> {
+        let path = self.path();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let failed = |reason: String| RestoreError::Checkpoint { path: path.clone(), reason };
+        let tensors = Tensor::read_safetensors(&path)
+            .map_err(|e| failed(format!("{}; delete it to start again", ressa_runtime::without_trace(&e.to_string()))))?;
+        let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+        let incomplete = || failed("it is incomplete; delete it to start again".to_owned());
+        let take = |name: &str| tensors.get(name).map(Tensor::shallow_clone).ok_or_else(incomplete);
+        if Vec::<u8>::try_from(take("identity")?).ok().as_deref() != Some(identity.as_bytes()) {
+            return Err(failed("it belongs to another training; delete it to start again".to_owned()));
+        }
+        let rows = Vec::<f64>::try_from(take("losses")?).map_err(|_| incomplete())?;
+        let parameters = (0..parameters).map(|index| take(&format!("parameter.{index}"))).collect::<Result<_, _>>()?;
+        Ok(Some(Saved {
+            parameters,
+            optimiser: AdamWState {
+                first: take("optimiser.first")?,
+                second: take("optimiser.second")?,
+                steps: u64::try_from(take("optimiser.steps")?.int64_value(&[0])).map_err(|_| incomplete())?,
+            },
+            losses: StepLoss::from_rows(&rows),
+        }))
+    }
+}
+
+/// Makes `partial` take the place of `path`, durably.
+fn replace(partial: &Path, path: &Path) -> io::Result<()> {
+    fs::File::open(partial)?.sync_all()?;
+    fs::rename(partial, path)?;
+    match path.parent() {
+        Some(folder) => fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}

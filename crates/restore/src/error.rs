@@ -1,0 +1,79 @@
+//! Why a model cannot be restored.
+
+use std::path::PathBuf;
+
+use ressa_models::ModelError;
+use ressa_runtime::optim::StateMismatch;
+
+/// A restoration that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The loss or its gradient left the finite numbers, or the loss exploded.
+    #[error("training diverged at step {step}: {what} is `{value}`; lower `restore.learning-rate` or raise `restore.warmup`")]
+    Diverged {
+        /// Step, counted from 0.
+        step: u32,
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// The value.
+        value: f64,
+    },
+    /// No layer matches the tuned towers and targets.
+    #[error("no layer takes an adapter: tune a tower of the model, with a rank of at least 1 and targets out of {roles}")]
+    NothingToTrain {
+        /// Roles that the model has, for the message.
+        roles: String,
+    },
+    /// A target names no layer.
+    #[error("target `{target}` of tower `{tower}` names no layer; its layers are {roles}")]
+    UnknownTarget {
+        /// The target.
+        target: String,
+        /// The tower.
+        tower: ressa_models::Tower,
+        /// Roles of the tower.
+        roles: String,
+    },
+    /// Distillation without a dense model.
+    #[error("distillation of weight `{0}` needs the dense model as teacher")]
+    NoTeacher(f64),
+    /// Batches could not be made.
+    #[error("training batch of step {step}: {source}")]
+    Batch {
+        /// Step, counted from 0.
+        step: u32,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A checkpoint cannot be read or written.
+    #[error("checkpoint `{}`: {reason}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A checkpoint's optimiser belongs to other parameters.
+    #[error(transparent)]
+    Optimiser(#[from] StateMismatch),
+    /// An adapter of another kind than the merge expects.
+    #[error("cannot merge `{layer}` as `{method}`: its adapter was trained {}", if *masked { "masked" } else { "unmasked" })]
+    WrongAdapter {
+        /// Module path.
+        layer: String,
+        /// The method asked for.
+        method: &'static str,
+        /// How the adapter was trained.
+        masked: bool,
+    },
+    /// A mask, adapter or weight does not fit the model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl RestoreError {
+    /// Whether training left the finite numbers, as opposed to wrong input.
+    pub fn is_divergence(&self) -> bool {
+        matches!(self, RestoreError::Diverged { .. })
+    }
+}

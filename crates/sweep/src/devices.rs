@@ -1,0 +1,90 @@
+//! Which devices the workers of a sweep hold.
+
+use std::{fs, path::Path, str::FromStr};
+
+/// Where workers run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// Every visible GPU, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// One GPU.
+    Cuda(u32),
+}
+
+/// Why a text is no device.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not a device: use `auto`, `cpu` or `cuda:N`")]
+pub struct DeviceError(pub String);
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+                .map(DeviceChoice::Cuda)
+                .ok_or_else(|| DeviceError(text.to_owned())),
+        }
+    }
+}
+
+/// GPUs that a process may use: those of `visible` (the value of `CUDA_VISIBLE_DEVICES`) when given, else the device files.
+pub fn visible_gpus(visible: Option<&str>) -> u32 {
+    let devices = gpu_files(Path::new("/dev"));
+    match visible {
+        // An unparsable or negative index hides itself and everything after it, as the CUDA runtime defines.
+        Some(list) => list.split(',').take_while(|item| !item.trim().is_empty() && !item.trim().starts_with('-')).count() as u32,
+        None => devices,
+    }
+    .min(devices)
+}
+
+/// One device argument per worker. `gpus` is what `visible_gpus` found.
+pub(crate) fn slots(choice: DeviceChoice, gpus: u32, wanted: Option<usize>, threads: u32) -> Vec<String> {
+    let devices: Vec<String> = match choice {
+        DeviceChoice::Cuda(index) => vec![format!("cuda:{index}")],
+        // The worker decides: its libtorch may have been built without CUDA.
+        DeviceChoice::Auto if gpus == 1 => vec!["auto".to_owned()],
+        DeviceChoice::Auto if gpus > 1 => (0..gpus).map(|index| format!("cuda:{index}")).collect(),
+        DeviceChoice::Auto | DeviceChoice::Cpu => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            vec!["cpu".to_owned(); wanted.unwrap_or(cores / threads.max(1) as usize).max(1)]
+        }
+    };
+    let count = wanted.unwrap_or(devices.len()).max(1);
+    devices.iter().cycle().take(count).cloned().collect()
+}
+
+fn gpu_files(folder: &Path) -> u32 {
+    let is_gpu = |name: &str| {
+        name.strip_prefix("nvidia").is_some_and(|index| !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit()))
+    };
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter(|item| item.as_ref().is_ok_and(|item| item.file_name().to_str().is_some_and(is_gpu)))
+        .count() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_follow_gpus_then_cores() {
+        assert_eq!(slots(DeviceChoice::Auto, 2, None, 1), ["cuda:0", "cuda:1"]);
+        assert_eq!(slots(DeviceChoice::Auto, 2, Some(3), 1), ["cuda:0", "cuda:1", "cuda:0"]);
+        assert_eq!(slots(DeviceChoice::Auto, 1, Some(2), 1), ["auto", "auto"]);
+        assert_eq!(slots(DeviceChoice::Cuda(1), 2, None, 1), ["cuda:1"]);
+        assert_eq!(slots(DeviceChoice::Auto, 0, Some(2), 1), ["cpu", "cpu"]);
+        assert_eq!("gpu".parse::<DeviceChoice>(), Err(DeviceError("gpu".to_owned())));
+        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
+    }
+}

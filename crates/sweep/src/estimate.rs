@@ -1,0 +1,85 @@
+//! How long stages take: from the journal of what was published before, else rough defaults.
+
+use std::collections::HashMap;
+
+use ressa_experiment::Stage;
+use ressa_store::{Store, read_journal};
+
+/// Publications of one sort that an estimate looks at; older ones ran on older code.
+const RECENT: usize = 30;
+
+/// Seconds per sort of stage.
+#[derive(Clone, Debug, Default)]
+pub struct Estimates {
+    by_detail: HashMap<(String, String), Vec<f64>>,
+    by_kind: HashMap<String, Vec<f64>>,
+}
+
+impl Estimates {
+    /// Estimates from the journal of a store.
+    pub fn from_journal(store: &Store) -> Self {
+        let mut estimates = Self::default();
+        for line in read_journal(store) {
+            estimates.learn(&line.kind, &line.detail, line.seconds);
+        }
+        estimates
+    }
+
+    /// Takes one more execution into account.
+    pub fn learn(&mut self, kind: &str, detail: &str, seconds: f64) {
+        if !seconds.is_finite() || seconds < 0.0 {
+            return;
+        }
+        push(self.by_detail.entry((kind.to_owned(), detail.to_owned())).or_default(), seconds);
+        push(self.by_kind.entry(kind.to_owned()).or_default(), seconds);
+    }
+
+    /// Expected wall seconds of a stage: the median of recent executions of its sort.
+    pub fn seconds(&self, stage: &Stage) -> f64 {
+        let kind = stage.kind();
+        self.by_detail
+            .get(&(kind.to_owned(), detail(stage).to_owned()))
+            .or_else(|| self.by_kind.get(kind))
+            .map_or_else(|| default_seconds(stage), |history| median(history))
+    }
+
+    /// Whether any execution is known; without one, estimates are guesses.
+    pub fn has_history(&self) -> bool {
+        !self.by_kind.is_empty()
+    }
+}
+
+/// What executions of one kind are told apart by in the journal.
+pub fn detail(stage: &Stage) -> &'static str {
+    match stage {
+        Stage::Dense { preset, .. } => preset.map_or("", |preset| preset.name()),
+        Stage::Prune { tower, .. } => tower.name(),
+        Stage::Adapt { .. } => "",
+        Stage::Merge { method } => method.name(),
+        Stage::Evaluate { task, .. } => task.name(),
+    }
+}
+
+/// Seconds at shapes scale on one core, before anything was measured here.
+fn default_seconds(stage: &Stage) -> f64 {
+    match stage {
+        Stage::Dense { .. } => 330.0,
+        Stage::Prune { .. } => 2.0,
+        Stage::Adapt { .. } => 20.0,
+        Stage::Merge { .. } => 0.3,
+        Stage::Evaluate { .. } => 3.0,
+    }
+}
+
+fn push(history: &mut Vec<f64>, seconds: f64) {
+    if history.len() == RECENT {
+        history.remove(0);
+    }
+    history.push(seconds);
+}
+
+fn median(history: &[f64]) -> f64 {
+    let mut sorted = history.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}

@@ -1,0 +1,56 @@
+//! The dense gate: declared scores that the dense model must reach before a sweep spends anything on pruning it.
+
+use ressa_experiment::{StageKey, record::TaskScore};
+use ressa_store::{Store, StoreError};
+use serde::Serialize;
+
+use crate::Graph;
+
+/// One declared floor and what was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct GateCheck {
+    /// The dense model, in words.
+    pub model: String,
+    /// The evaluation that was looked at.
+    pub key: StageKey,
+    /// `task` or `task/part`.
+    pub name: String,
+    /// Lowest acceptable score.
+    pub floor: f64,
+    /// What was measured; none when the evaluation failed or has no such part.
+    pub found: Option<f64>,
+}
+
+impl GateCheck {
+    /// Whether the floor is reached.
+    pub fn passes(&self) -> bool {
+        self.found.is_some_and(|found| found >= self.floor)
+    }
+}
+
+/// Compares published dense evaluations with their floors.
+pub(crate) fn check(graph: &Graph, store: &Store) -> Result<Vec<GateCheck>, StoreError> {
+    let mut checks = Vec::new();
+    for (position, name, floor) in &graph.floors {
+        let stage = &graph.stages[*position];
+        let model = stage.inputs.first().map(|&dense| crate::describe(&graph.stages[dense].node.stage));
+        let found = match store.entry(&stage.node.key.0)? {
+            None => None,
+            Some(entry) => {
+                let scores: TaskScore = entry.result()?;
+                match name.split_once('/') {
+                    None => Some(scores.score.value),
+                    Some((_, part)) => scores.parts.get(part).map(|score| score.value),
+                }
+            }
+        };
+        checks.push(GateCheck {
+            model: model.unwrap_or_default(),
+            key: stage.node.key.clone(),
+            name: name.clone(),
+            floor: *floor,
+            found,
+        });
+    }
+    Ok(checks)
+}

@@ -1,0 +1,100 @@
+//! What of a graph is already in the store, proved by digests; what is damaged is put aside by name.
+
+use std::{path::PathBuf, sync::Mutex};
+
+use ressa_experiment::StageKey;
+use ressa_store::{Store, StoreError};
+use serde::Serialize;
+
+use crate::{Graph, describe};
+
+/// Which stages of a graph are published.
+#[derive(Clone, Debug)]
+pub struct Inventory {
+    /// Per stage of the graph.
+    pub present: Vec<bool>,
+    /// What was found damaged (and is therefore not present).
+    pub damaged: Vec<Damage>,
+}
+
+/// A store entry that is not what was published.
+#[derive(Clone, Debug, Serialize)]
+pub struct Damage {
+    /// The stage.
+    pub key: StageKey,
+    /// The stage in words.
+    pub stage: String,
+    /// File and finding.
+    pub what: String,
+    /// Where it was moved; none for a read-only (shipped) entry, which stays where it is and is not used.
+    pub aside: Option<PathBuf>,
+}
+
+/// Looks for manifests only: enough to plan.
+pub fn glance(graph: &Graph, store: &Store) -> Inventory {
+    let present = graph.stages.iter().map(|stage| store.contains(&stage.node.key.0)).collect();
+    Inventory { present, damaged: Vec::new() }
+}
+
+/// Proves every published stage of the graph, `threads` at a time. Damaged ones are put aside, or only named when they lie in a read-only
+/// root, and count as absent.
+pub fn take_inventory(graph: &Graph, store: &Store, threads: usize) -> Result<Inventory, StoreError> {
+    let threads = threads.clamp(1, graph.stages.len().max(1));
+    let findings: Mutex<Vec<(usize, Finding)>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for first in 0..threads {
+            let findings = &findings;
+            scope.spawn(move || {
+                for position in (first..graph.stages.len()).step_by(threads) {
+                    let finding = prove(store, &graph.stages[position].node.key);
+                    findings.lock().expect("no thread panics while it holds the list").push((position, finding));
+                }
+            });
+        }
+    });
+    let mut findings = findings.into_inner().expect("no thread panicked");
+    findings.sort_by_key(|(position, _)| *position);
+
+    let mut inventory = Inventory { present: Vec::with_capacity(findings.len()), damaged: Vec::new() };
+    for (position, finding) in findings {
+        let node = &graph.stages[position].node;
+        let damage = |what, aside| Damage { key: node.key.clone(), stage: describe(&node.stage), what, aside };
+        inventory.present.push(matches!(finding, Finding::Good));
+        match finding {
+            Finding::Good | Finding::Absent => {}
+            Finding::Unreadable(error) => return Err(error),
+            Finding::Damaged(what) => {
+                let aside = store.set_aside(&node.key.0)?;
+                inventory.damaged.push(damage(what, Some(aside)));
+            }
+            // Stays where it is: the worker proves a read-only entry again, passes it over and publishes in the writable root.
+            Finding::ShippedDamaged(what) => inventory.damaged.push(damage(what, None)),
+        }
+    }
+    Ok(inventory)
+}
+
+enum Finding {
+    Good,
+    Absent,
+    Damaged(String),
+    ShippedDamaged(String),
+    Unreadable(StoreError),
+}
+
+fn prove(store: &Store, key: &StageKey) -> Finding {
+    let own = store.folder(&key.0);
+    let in_own_root = own.join(ressa_store::MANIFEST).is_file();
+    match store.entry(&key.0).and_then(|entry| entry.map(|entry| entry.check()).transpose()) {
+        Ok(Some(())) => Finding::Good,
+        // A folder without a manifest would stand in the way of publishing.
+        Ok(None) if own.exists() => Finding::Damaged(format!("`{}` has no manifest", own.display())),
+        Ok(None) => Finding::Absent,
+        // Making a stage again does not help against missing permissions, and would hide them.
+        Err(StoreError::Read { path, source }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            Finding::Unreadable(StoreError::Read { path, source })
+        }
+        Err(error) if in_own_root => Finding::Damaged(error.to_string()),
+        Err(error) => Finding::ShippedDamaged(error.to_string()),
+    }
+}

@@ -1,0 +1,100 @@
+//! Why a stage is not cached: the published stage that comes closest, and where the two differ.
+
+use ressa_experiment::{StageKey, StageNode};
+use ressa_store::{MANIFEST, Manifest, Store};
+use serde::Serialize;
+use serde_json::Value;
+use walkdir::WalkDir;
+
+/// The closest published stage of the same kind.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Nearest {
+    /// Its key.
+    pub key: StageKey,
+    /// Where it differs from the stage that was asked about; the first is the best hint.
+    pub differences: Vec<Difference>,
+}
+
+/// One differing field.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// Path of the field, such as `calibration.images` or `inputs.masks.0`.
+    pub field: String,
+    /// Its value in the store.
+    pub stored: String,
+    /// Its value now.
+    pub wanted: String,
+}
+
+/// The published stage of the same kind with the fewest differing fields. Own settings count before inputs: an input that differs is
+/// itself explained by its own stage.
+pub fn nearest(store: &Store, node: &StageNode) -> Option<Nearest> {
+    let wanted = identity(
+        node.stage.version(),
+        serde_json::to_value(&node.stage).ok()?,
+        serde_json::to_value(&node.inputs).ok()?,
+    );
+    manifests(store)
+        .filter(|manifest| manifest.kind == node.stage.kind() && manifest.key != node.key.0)
+        .map(|manifest| {
+            let stored = identity(manifest.version, manifest.configuration, manifest.inputs);
+            let mut differences = Vec::new();
+            compare("", &stored, &wanted, &mut differences);
+            Nearest { key: StageKey(manifest.key), differences }
+        })
+        .min_by(|a, b| (a.differences.len(), &a.key).cmp(&(b.differences.len(), &b.key)))
+}
+
+/// Every manifest that can be read, in the writable root and in the shipped ones.
+fn manifests(store: &Store) -> impl Iterator<Item = Manifest> {
+    let roots: Vec<_> = std::iter::once(store.root()).chain(store.shipped().iter().map(AsRef::as_ref)).collect();
+    roots
+        .into_iter()
+        .flat_map(|root| WalkDir::new(root).min_depth(3).max_depth(3).sort_by_file_name())
+        .filter_map(Result::ok)
+        .filter(|item| item.file_name() == MANIFEST)
+        .filter(|item| {
+            let above = item.path().parent().and_then(|folder| folder.parent()).and_then(|folder| folder.file_name());
+            above.is_some_and(|name| name.len() == 2)
+        })
+        .filter_map(|item| serde_json::from_slice(&std::fs::read(item.path()).ok()?).ok())
+}
+
+fn identity(version: u32, configuration: Value, inputs: Value) -> Value {
+    let mut identity = configuration;
+    if let Value::Object(fields) = &mut identity {
+        fields.insert("version".to_owned(), version.into());
+        fields.insert("inputs".to_owned(), inputs);
+    }
+    identity
+}
+
+fn compare(path: &str, stored: &Value, wanted: &Value, differences: &mut Vec<Difference>) {
+    let child = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    match (stored, wanted) {
+        (Value::Object(a), Value::Object(b)) => {
+            for (name, value) in a {
+                compare(&child(name), value, b.get(name).unwrap_or(&Value::Null), differences);
+            }
+            for (name, value) in b.iter().filter(|(name, _)| !a.contains_key(*name)) {
+                compare(&child(name), &Value::Null, value, differences);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (index, (stored, wanted)) in a.iter().zip(b).enumerate() {
+                compare(&child(&index.to_string()), stored, wanted, differences);
+            }
+        }
+        (a, b) if a != b => differences.push(Difference { field: path.to_owned(), stored: text(a), wanted: text(b) }),
+        _ => {}
+    }
+}
+
+fn text(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    // Keys are shown as everywhere else, by their first digits.
+    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) { text[..12].to_owned() } else { text }
+}

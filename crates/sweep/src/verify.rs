@@ -1,0 +1,93 @@
+//! Proves stored results: digests here, certificates by a worker that recounts the weights.
+
+use std::sync::mpsc;
+
+use ressa_experiment::{
+    Stage, StageKey,
+    protocol::{Event, Request},
+};
+use ressa_store::Store;
+use serde::Serialize;
+
+use crate::{
+    Graph, Options, SweepError, describe,
+    worker::{Line, Worker},
+};
+
+/// What was found about one stage.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// The stage.
+    pub key: StageKey,
+    /// The stage in words.
+    pub what: String,
+    /// Whether it is in the store at all.
+    pub present: bool,
+    /// Whether a certificate was recounted (`prune` and `merge` have one).
+    pub recounted: bool,
+    /// What does not hold; empty when all holds.
+    pub violations: Vec<String>,
+}
+
+/// Verifies the stages at `positions`, in order, telling each verdict as it comes.
+///
+/// # Errors
+/// When the worker cannot be started or dies.
+pub fn verify(
+    graph: &Graph,
+    positions: &[usize],
+    store: &Store,
+    options: &Options,
+    verdicts: &mut dyn FnMut(Verdict),
+) -> Result<(), SweepError> {
+    let logs = options.results.join("logs");
+    std::fs::create_dir_all(&logs).map_err(|source| SweepError::Write { path: logs.clone(), source })?;
+    let log = logs.join("verify.log");
+    let device = options.devices().into_iter().next().unwrap_or_else(|| "auto".to_owned());
+    let mut worker: Option<(Worker, mpsc::Receiver<_>)> = None;
+    for &position in positions {
+        let node = &graph.stages[position].node;
+        let mut verdict = Verdict {
+            key: node.key.clone(),
+            what: describe(&node.stage),
+            present: false,
+            recounted: false,
+            violations: Vec::new(),
+        };
+        match store.entry(&node.key.0) {
+            Ok(None) => {
+                verdicts(verdict);
+                continue;
+            }
+            Ok(Some(entry)) => verdict.violations.extend(entry.check().err().map(|error| error.to_string())),
+            Err(error) => verdict.violations.push(error.to_string()),
+        }
+        verdict.present = true;
+        if verdict.violations.is_empty() && matches!(node.stage, Stage::Prune { .. } | Stage::Merge { .. }) {
+            let (worker, answers) = match &mut worker {
+                Some(started) => started,
+                None => {
+                    let (sender, receiver) = mpsc::channel();
+                    let started = Worker::start(&options.worker, store, &device, &log, (0, 0), sender)?;
+                    worker.insert((started, receiver))
+                }
+            };
+            worker.send(&Request::Verify { node: Box::new(node.clone()) });
+            verdict.recounted = true;
+            verdict.violations = loop {
+                match answers.recv().map(|message| message.line) {
+                    Ok(Line::Event(Event::Verified { violations, .. })) => break violations,
+                    Ok(Line::Event(Event::Failed { failure, .. })) => break vec![failure.message],
+                    Ok(Line::Event(_)) => {}
+                    Ok(Line::Closed) | Err(_) => {
+                        let how = worker.wait().map_or_else(|_| "unknown end".to_owned(), crate::worker::ending);
+                        let message = format!("see `{}`", log.display());
+                        return Err(SweepError::NotReady { program: options.worker.program.clone(), how, message });
+                    }
+                }
+            };
+        }
+        verdicts(verdict);
+    }
+    Ok(())
+}
