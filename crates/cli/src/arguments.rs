@@ -7,7 +7,7 @@ use ressa_sweep::DeviceChoice;
 
 /// Experiments on sparse vision-language models: one YAML file in, tables and figures out.
 #[derive(Debug, Parser)]
-#[command(name = "ressa", version, about, disable_help_subcommand = true, after_help = EXIT_CODES)]
+#[command(name = "ressa", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub struct Arguments {
     /// What holds for every command.
     #[command(flatten)]

@@ -93,7 +93,7 @@ impl Failure {
     }
 
     /// Shows it on standard error; as one JSON object where a machine reads.
-    pub fn print(self: &Failure, json: bool) {
+    pub fn print(&self, json: bool) {
         let mut stderr = std::io::stderr().lock();
         let code = self.exit() as u8;
         let _ = match self {
@@ -116,7 +116,8 @@ impl Failure {
         };
     }
 
-    fn message(&self) -> String {
+    /// What is wrong, in one line.
+    pub fn message(&self) -> String {
         match self {
             Failure::Experiment(error) => error.to_string(),
             Failure::Message(_, message) => message.clone(),

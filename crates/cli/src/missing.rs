@@ -1,23 +1,26 @@
 //! What a sweep needs and the disk does not have: files of checkpoints and benchmarks, one by one.
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use ressa_experiment::{Stage, config::DataSource};
 use ressa_sweep::{Graph, Inventory};
 use serde::Serialize;
 
 /// A file or folder that is not there.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Missing {
-    /// Its path.
+    /// Its path, relative to the root where it lies below.
     pub path: String,
-    /// What it holds, and where it comes from.
-    pub what: String,
+    /// Who needs it and what it holds.
+    pub what: Vec<String>,
 }
 
 /// What the stages still to be made lack. Relative paths start at `root`.
 pub fn missing(graph: &Graph, inventory: &Inventory, root: &Path) -> Vec<Missing> {
-    let mut list = Vec::new();
+    let mut list = List { root, files: BTreeMap::new() };
     for (stage, present) in graph.stages.iter().zip(&inventory.present) {
         if *present {
             continue;
@@ -25,28 +28,36 @@ pub fn missing(graph: &Graph, inventory: &Inventory, root: &Path) -> Vec<Missing
         match &stage.node.stage {
             Stage::Dense { checkpoint: Some(folder), .. } => checkpoint(&root.join(folder), &mut list),
             Stage::Evaluate { task, data, .. } if data.source == DataSource::Folder => match &data.root {
-                None => list.push(Missing { path: "data.root".to_owned(), what: "root folder of the benchmarks".to_owned() }),
+                None => list.lacks(Path::new("data.root"), "the experiment names no root folder of the benchmarks"),
                 Some(folder) => {
                     let folder = root.join(folder);
-                    list.extend(ressa_data::published::missing(&folder, *task).into_iter().map(|file| Missing {
-                        path: folder.join(file.path).display().to_string(),
-                        what: format!("{task}: {}", file.holds),
-                    }));
+                    for file in ressa_data::published::missing(&folder, *task) {
+                        list.lacks(&folder.join(file.path), &format!("{task}: {}", file.holds));
+                    }
                 }
             },
             _ => {}
         }
     }
-    list.sort();
-    list.dedup();
-    list
+    list.files.into_iter().map(|(path, what)| Missing { path, what: what.into_iter().collect() }).collect()
+}
+
+/// Missing files, each once however many stages need it.
+struct List<'a> {
+    root: &'a Path,
+    files: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl List<'_> {
+    fn lacks(&mut self, path: &Path, what: &str) {
+        let path = path.strip_prefix(self.root).unwrap_or(path).display().to_string();
+        self.files.entry(path).or_default().insert(what.to_owned());
+    }
 }
 
 /// What a Hugging Face checkpoint folder lacks.
-fn checkpoint(folder: &Path, list: &mut Vec<Missing>) {
-    let mut lacks = |name: &str, what: &str| {
-        list.push(Missing { path: folder.join(name).display().to_string(), what: format!("checkpoint: {what}") });
-    };
+fn checkpoint(folder: &Path, list: &mut List<'_>) {
+    let mut lacks = |name: &str, what: &str| list.lacks(&folder.join(name), &format!("checkpoint: {what}"));
     for (name, what) in [
         ("config.json", "architecture"),
         ("preprocessor_config.json", "image preprocessing"),
@@ -67,9 +78,8 @@ fn checkpoint(folder: &Path, list: &mut Vec<Missing>) {
         return;
     };
     let index: serde_json::Value = serde_json::from_slice(&index).unwrap_or_default();
-    let mut shards: Vec<&str> = index["weight_map"].as_object().into_iter().flatten().filter_map(|(_, v)| v.as_str()).collect();
-    shards.sort_unstable();
-    shards.dedup();
+    let map = index["weight_map"].as_object();
+    let shards: BTreeSet<&str> = map.into_iter().flatten().filter_map(|(_, shard)| shard.as_str()).collect();
     if shards.is_empty() {
         lacks("model.safetensors.index.json", "the index names no shard");
     }

@@ -36,7 +36,7 @@ impl Study {
             files = DEFAULT_STUDY.iter().map(|name| workspace.experiment_file(name)).collect();
         }
         let experiments: Vec<Experiment> =
-            files.iter().map(|file| Experiment::load(file, &overrides)).collect::<Result<_, _>>()?;
+            files.iter().map(|file| Experiment::load(file, &workspace.experiments, &overrides)).collect::<Result<_, _>>()?;
         for (index, experiment) in experiments.iter().enumerate() {
             if let Some(first) = experiments[..index].iter().position(|other| other.name == experiment.name) {
                 let message = format!(
@@ -53,10 +53,7 @@ impl Study {
 
     /// The distinct stages of all experiments; with `gated`, also the evaluations that dense gates ask for.
     pub fn graph(&self, gated: bool) -> Graph {
-        let cells = self.experiments.iter().flat_map(|experiment| {
-            experiment.cells.iter().map(move |cell| (experiment.name.as_str(), cell))
-        });
-        Graph::new(cells, gated)
+        Graph::of(&self.experiments, gated)
     }
 }
 

@@ -12,7 +12,7 @@ pub enum DataError {
     #[error("`data.source: folder` needs `data.root`, the folder that holds the benchmarks")]
     NoRoot,
     /// Files of a published benchmark that are not there.
-    #[error("benchmark `{task}` is incomplete under `{root}`; missing: {}; see `scripts/` for downloads", missing.join(", "))]
+    #[error("benchmark `{task}` is incomplete under `{root}`; missing: {}", missing.join(", "))]
     Missing {
         /// The benchmark.
         task: String,
@@ -59,6 +59,12 @@ pub enum DataError {
         /// The text.
         text: String,
         /// What the tokenizer library said.
+        reason: String,
+    },
+    /// A picture that could not be encoded.
+    #[error("cannot encode the picture as PNG: {reason}")]
+    Png {
+        /// What the image library said.
         reason: String,
     },
     /// An image of another size than the model reads.

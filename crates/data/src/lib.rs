@@ -19,5 +19,5 @@ pub use error::DataError;
 pub use image::Image;
 pub use processor::Processor;
 pub use question::Question;
-pub use shapes::World;
+pub use shapes::{World, contact_sheet};
 pub use tokenizer::{Family, write_processor_files};

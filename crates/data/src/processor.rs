@@ -50,7 +50,7 @@ impl Processor {
         let path = folder.join("preprocessor_config.json");
         let pixels: PixelConfig = serde_json::from_str(&read(&path)?)
             .map_err(|e| DataError::Processor { path: path.clone(), reason: e.to_string() })?;
-        if pixels.image_std.iter().any(|std| !(*std > 0.0)) {
+        if pixels.image_std.iter().any(|std| !std.is_normal() || *std < 0.0) {
             return Err(DataError::Processor { path, reason: "`image_std` must be positive".into() });
         }
         let qformer = folder.join("qformer_tokenizer");
@@ -162,9 +162,9 @@ impl Text {
             .or_else(|| token["content"].as_str())
             .and_then(|token| tokenizer.token_to_id(token))
             .ok_or_else(|| DataError::Tokenizer {
-                path: map_path,
-                reason: format!("`pad_token` is {token}, which the tokenizer does not know"),
-            })?;
+            path: map_path,
+            reason: format!("`pad_token` is {token}, which the tokenizer does not know"),
+        })?;
         let mut tokenizer = tokenizer;
         tokenizer.with_padding(None);
         Ok(Self { tokenizer, pad })

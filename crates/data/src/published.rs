@@ -64,8 +64,7 @@ pub fn missing(root: &Path, task: Task) -> Vec<Expected> {
 /// # Errors
 /// [`DataError::Missing`] with every missing file and what it should hold.
 pub fn check(root: &Path, task: Task) -> Result<(), DataError> {
-    let missing: Vec<String> =
-        missing(root, task).iter().map(|m| format!("`{}` ({})", m.path, m.holds)).collect();
+    let missing: Vec<String> = missing(root, task).iter().map(|m| format!("`{}` ({})", m.path, m.holds)).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -121,11 +121,7 @@ pub fn write_processor_files(folder: &Path, family: Family, query_tokens: usize)
     config.insert("do_lower_case".into(), json!(true));
     config.insert("model_max_length".into(), json!(512));
     config.insert("tokenizer_class".into(), json!("BertTokenizer"));
-    write(
-        folder,
-        "qformer_tokenizer/tokenizer.json",
-        &tokenizer(&BERT_TOKENS, "[UNK]", Some("[CLS]"), Some("[SEP]")),
-    )?;
+    write(folder, "qformer_tokenizer/tokenizer.json", &tokenizer(&BERT_TOKENS, "[UNK]", Some("[CLS]"), Some("[SEP]")))?;
     write(folder, "qformer_tokenizer/tokenizer_config.json", &Value::Object(config))?;
     write(folder, "qformer_tokenizer/special_tokens_map.json", &bert)?;
 

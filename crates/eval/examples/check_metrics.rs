@@ -3,7 +3,7 @@
 
 use std::{error::Error, path::Path};
 
-use ressa_eval::metrics::{cider::CiderD, retrieval::rank, vqa};
+use ressa_eval::metrics::{cider::CiderD, ptb::tokenize, retrieval::rank, vqa};
 use serde_json::Value;
 
 #[allow(clippy::print_stdout)]
@@ -14,7 +14,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     println!("vqa        {}", vqa_accuracy(&read("vqa.json")?)?);
     println!("gqa        {}", gqa_accuracy(&read("gqa.json")?)?);
-    println!("cider      {}", cider(&read("cider.json")?["pretokenised"])?);
+    println!("cider      {}", cider(&read("cider.json")?["pretokenised"], str::to_owned)?);
+    println!("  raw      {}", cider(&read("cider.json")?["raw"], tokenize)?);
     println!("retrieval  {}", retrieval(&read("retrieval.json")?)?);
     Ok(())
 }
@@ -62,7 +63,8 @@ fn gqa_accuracy(golden: &Value) -> Result<String, Box<dyn Error>> {
     Ok(verdict(rows.len(), &wrong))
 }
 
-fn cider(golden: &Value) -> Result<String, Box<dyn Error>> {
+fn cider(golden: &Value, words: impl Fn(&str) -> String) -> Result<String, Box<dyn Error>> {
+    let text = |value: &Value| value.as_str().map(&words);
     let candidates = list(&golden["candidates"], text)?;
     let references = list(&golden["references"], |captions| list(captions, text).ok())?;
     let expected = list(&golden["per_image"], Value::as_f64)?;

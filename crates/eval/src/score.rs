@@ -9,7 +9,7 @@ use ressa_experiment::{
 
 use crate::{
     Direction, EvalError, Prediction,
-    metrics::{bleu, cider::CiderD, rouge, statistics, vqa},
+    metrics::{bleu, cider::CiderD, ptb::tokenize, rouge, statistics, vqa},
 };
 
 /// Recall is reported among this many first places.
@@ -36,7 +36,9 @@ pub fn score(task: Task, predictions: &[Prediction]) -> Result<TaskScore, EvalEr
     let mut scored = TaskScore { task, score: average(score, &points), parts };
     let mut groups: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (prediction, points) in predictions.iter().zip(&points) {
-        if let Prediction::Answer { template: Some(name), .. } | Prediction::Caption { set: Some(name), .. } = prediction {
+        if let Prediction::Answer { template: Some(name), .. } | Prediction::Caption { set: Some(name), .. } =
+            prediction
+        {
             groups.entry(name).or_default().push(*points);
         }
     }
@@ -52,15 +54,10 @@ pub fn item_points(task: Task, predictions: &[Prediction]) -> Result<Vec<f64>, E
     let wrong = |prediction: &Prediction| EvalError::WrongKind { task, id: prediction.id().to_owned() };
     match task {
         Task::Nocaps => {
-            let mut candidates = Vec::new();
-            let mut all_references = Vec::new();
-            for item in predictions {
-                let Prediction::Caption { prediction, references, .. } = item else { return Err(wrong(item)) };
-                candidates.push(prediction.as_str());
-                all_references.push(references.as_slice());
-            }
-            let cider = CiderD::new(&all_references);
-            Ok(candidates.iter().enumerate().map(|(i, candidate)| 10.0 * cider.score(i, candidate)).collect())
+            let captions = predictions.iter().map(|item| tokenized(item).ok_or_else(|| wrong(item)));
+            let captions = captions.collect::<Result<Vec<_>, _>>()?;
+            let cider = CiderD::new(&captions.iter().map(|(_, references)| references.as_slice()).collect::<Vec<_>>());
+            Ok(captions.iter().enumerate().map(|(i, (caption, _))| 10.0 * cider.score(i, caption)).collect())
         }
         Task::Flickr30k => predictions
             .iter()
@@ -89,13 +86,7 @@ fn average(metric: &str, points: &[f64]) -> Score {
 }
 
 fn caption_parts(predictions: &[Prediction]) -> BTreeMap<String, Score> {
-    let captions: Vec<(&str, &[String])> = predictions
-        .iter()
-        .filter_map(|item| match item {
-            Prediction::Caption { prediction, references, .. } => Some((prediction.as_str(), references.as_slice())),
-            _ => None,
-        })
-        .collect();
+    let captions: Vec<(String, Vec<String>)> = predictions.iter().filter_map(tokenized).collect();
     let (bleu, standard_error) = bleu::corpus(&captions);
     let bleu = Score {
         metric: "bleu-4".to_owned(),
@@ -103,8 +94,19 @@ fn caption_parts(predictions: &[Prediction]) -> BTreeMap<String, Score> {
         standard_error: 100.0 * standard_error,
         items: captions.len() as u64,
     };
-    let rouge: Vec<f64> = captions.iter().map(|(caption, references)| 100.0 * rouge::rouge_l(caption, references)).collect();
+    let rouge: Vec<f64> =
+        captions.iter().map(|(caption, references)| 100.0 * rouge::rouge_l(caption, references)).collect();
     BTreeMap::from([("bleu-4".to_owned(), bleu), ("rouge-l".to_owned(), average("rouge-l", &rouge))])
+}
+
+/// A caption and its references as the scorers' words; `None` for other predictions.
+fn tokenized(item: &Prediction) -> Option<(String, Vec<String>)> {
+    match item {
+        Prediction::Caption { prediction, references, .. } => {
+            Some((tokenize(prediction), references.iter().map(|reference| tokenize(reference)).collect()))
+        }
+        _ => None,
+    }
 }
 
 fn retrieval(task: Task, predictions: &[Prediction], points: &[f64]) -> Result<TaskScore, EvalError> {
@@ -138,7 +140,6 @@ fn retrieval(task: Task, predictions: &[Prediction], points: &[f64]) -> Result<T
         })
         .collect();
     let (_, standard_error) = statistics::mean_and_error(&per_image);
-    let score =
-        Score { metric: "recall@1".to_owned(), value, standard_error, items: per_image.len() as u64 };
+    let score = Score { metric: "recall@1".to_owned(), value, standard_error, items: per_image.len() as u64 };
     Ok(TaskScore { task, score, parts })
 }

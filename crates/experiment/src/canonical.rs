@@ -33,12 +33,16 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
     canonical_prune(&mut run.prune);
     canonical_restore(&mut run.restore);
     canonical_evaluate(&mut run.evaluate);
-    let metric = run.prune.metric;
-    let draws = metric == Metric::Random || metric.needs_calibration() || run.restore.method != RestoreMethod::None;
-    if !draws {
+    if !draws(&run) {
         run.seed = 0;
     }
     run
+}
+
+/// Whether anything in a canonical run is drawn from its seed.
+pub fn draws(run: &RunConfig) -> bool {
+    let metric = run.prune.metric;
+    metric == Metric::Random || metric.needs_calibration() || run.restore.method != RestoreMethod::None
 }
 
 fn canonical_prune(prune: &mut PruneConfig) {

@@ -3,7 +3,10 @@
 //! A grid asks for the same parts again and again, so the [`Planner`] remembers them: sections of the configuration are interned,
 //! pruned towers and restorations are looked up by the numbers of their sections, and only a new combination is hashed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -16,7 +19,7 @@ use crate::{
 
 /// The chain of one run, upstream first. `run` must be canonical, see [`crate::canonical::canonical`].
 pub fn stages(run: &RunConfig) -> Vec<StageNode> {
-    Planner::default().run(run).stages.iter().map(|node| (**node).clone()).collect()
+    Planner::default().make(run).stages.iter().map(|node| (**node).clone()).collect()
 }
 
 /// A canonical configuration with its identity and its stages.
@@ -39,7 +42,20 @@ pub(crate) struct Planner {
     towers: HashMap<StageKey, Arc<StageNode>>,
     restored: HashMap<(u32, u32, u32, u64), Restored>,
     scored: HashMap<(u32, u32), Arc<Vec<Scored>>>,
-    runs: HashMap<(u32, u32, u32, u32, u64), Arc<Run>>,
+    /// Runs by their parts, with the number that [`Planner::run`] was given.
+    runs: HashMap<Parts, usize>,
+    buffer: Vec<u8>,
+}
+
+/// Numbers of base, prune, restore and evaluate sections, and the seed.
+type Parts = (u32, u32, u32, u32, u64);
+
+/// What a planner knows about a run.
+pub(crate) enum Found {
+    /// It was asked for before, under this number.
+    Known(usize),
+    /// It is new.
+    New(Run),
 }
 
 struct Pruned {
@@ -57,8 +73,29 @@ struct Scored {
 }
 
 impl Planner {
-    /// The run of a canonical configuration.
-    pub fn run(&mut self, run: &RunConfig) -> Arc<Run> {
+    /// The run of a canonical configuration; a new one is remembered under `number`.
+    pub fn run(&mut self, run: &RunConfig, number: usize) -> Found {
+        let parts = self.parts(run);
+        match self.runs.entry(parts) {
+            Entry::Occupied(known) => Found::Known(*known.get()),
+            Entry::Vacant(new) => {
+                new.insert(number);
+                Found::New(self.of_parts(run, parts))
+            }
+        }
+    }
+
+    /// The run of a canonical configuration, whether it was asked for before or not.
+    pub fn make(&mut self, run: &RunConfig) -> Run {
+        let parts = self.parts(run);
+        self.of_parts(run, parts)
+    }
+
+    fn of_parts(&mut self, run: &RunConfig, parts: Parts) -> Run {
+        Run { id: self.identity(parts), config: Arc::new(run.clone()), stages: self.stages(run, parts) }
+    }
+
+    fn parts(&mut self, run: &RunConfig) -> Parts {
         let base = self.bases.intern(
             |(model, dense, data)| *model == run.model && *dense == run.dense && *data == run.data,
             || (run.model.clone(), run.dense.clone(), run.data.clone()),
@@ -66,17 +103,7 @@ impl Planner {
         let prune = self.prunes.intern(|known| *known == run.prune, || run.prune.clone());
         let restore = self.restores.intern(|known| *known == run.restore, || run.restore.clone());
         let evaluate = self.evaluations.intern(|known| *known == run.evaluate, || run.evaluate.clone());
-        let parts = (base, prune, restore, evaluate, run.seed);
-        if let Some(known) = self.runs.get(&parts) {
-            return Arc::clone(known);
-        }
-        let made = Arc::new(Run {
-            id: self.identity(parts),
-            config: Arc::new(run.clone()),
-            stages: self.stages(run, parts),
-        });
-        self.runs.insert(parts, Arc::clone(&made));
-        made
+        (base, prune, restore, evaluate, run.seed)
     }
 
     /// Number of distinct runs so far.
@@ -85,7 +112,7 @@ impl Planner {
     }
 
     /// A run's identity: the digest of the digests of its sections, and its seed.
-    fn identity(&self, (base, prune, restore, evaluate, seed): (u32, u32, u32, u32, u64)) -> String {
+    fn identity(&self, (base, prune, restore, evaluate, seed): Parts) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"ressa run 1");
         hasher.update(self.bases.digest(base));
@@ -93,14 +120,10 @@ impl Planner {
         hasher.update(self.restores.digest(restore));
         hasher.update(self.evaluations.digest(evaluate));
         hasher.update(&seed.to_le_bytes());
-        hasher.finalize().to_hex().to_string()
+        hasher.finalize().to_hex().as_str().to_owned()
     }
 
-    fn stages(
-        &mut self,
-        run: &RunConfig,
-        (base, prune, restore, evaluate, seed): (u32, u32, u32, u32, u64),
-    ) -> Vec<Arc<StageNode>> {
+    fn stages(&mut self, run: &RunConfig, (base, prune, restore, evaluate, seed): Parts) -> Vec<Arc<StageNode>> {
         let dense = Arc::clone(self.dense.entry(base).or_insert_with(|| Arc::new(dense(run))));
         let pruned = match self.pruned.get(&(base, prune, seed)) {
             Some(known) => Arc::clone(known),
@@ -113,7 +136,7 @@ impl Planner {
         let restored = self
             .restored
             .entry((base, prune, restore, seed))
-            .or_insert_with(|| restoration(run, &dense.key, &pruned.masks))
+            .or_insert_with(|| restoration(run, &dense.key, &pruned.masks, &mut self.buffer))
             .clone();
         let scored = Arc::clone(
             self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(&run.evaluate, &run.data))),
@@ -135,7 +158,8 @@ impl Planner {
                 None => pruned.masks.iter().filter(|(tower, _)| seen(*tower)).map(|(_, key)| key.clone()).collect(),
             };
             let inputs = Inputs { dense: Some(dense.key.clone()), masks, merge: merge.clone(), adapter: None };
-            let key = identify(stage.kind(), stage.version(), configuration, &inputs);
+            let ready = |buffer: &mut Vec<u8>| buffer.extend_from_slice(configuration);
+            let key = identify(&mut self.buffer, stage, ready, &inputs);
             nodes.push(Arc::new(StageNode { key, stage: stage.clone(), inputs }));
         }
         nodes
@@ -163,7 +187,10 @@ impl Planner {
                 data: calibrated.then(|| run.data.clone()),
                 seed: (calibrated || prune.metric == Metric::Random).then_some(run.seed),
             }
-            .node(Inputs { dense: Some(dense.clone()), masks: earlier.collect(), ..Inputs::default() });
+            .node_with(
+                Inputs { dense: Some(dense.clone()), masks: earlier.collect(), ..Inputs::default() },
+                &mut self.buffer,
+            );
             let node = self.towers.entry(node.key.clone()).or_insert_with(|| Arc::new(node));
             pruned.masks.push((tower, node.key.clone()));
             pruned.nodes.push(Arc::clone(node));
@@ -185,7 +212,7 @@ fn dense(run: &RunConfig) -> StageNode {
     .node(Inputs::default())
 }
 
-fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)]) -> Restored {
+fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], buffer: &mut Vec<u8>) -> Restored {
     let restore = &run.restore;
     if restore.method == RestoreMethod::None {
         return None;
@@ -198,7 +225,7 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)]) -
     let tower = |tower: Tower| Some(restore.tower(tower)).filter(|adapter| adapter.tune).cloned();
     let adapt = Stage::Adapt {
         masked: restore.method == RestoreMethod::SparseLora,
-        training: AdaptTraining {
+        training: Box::new(AdaptTraining {
             vision: tower(Tower::Vision),
             qformer: tower(Tower::Qformer),
             language: tower(Tower::Language),
@@ -213,13 +240,13 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)]) -
             clip: restore.clip,
             contrastive: restore.contrastive,
             distill: (restore.distill.weight > 0.0).then(|| restore.distill.clone()),
-        },
+        }),
         data: run.data.clone(),
         seed: run.seed,
     }
-    .node(inputs.clone());
-    let merge =
-        Stage::Merge { method: restore.method }.node(Inputs { adapter: Some(adapt.key.clone()), ..inputs });
+    .node_with(inputs.clone(), buffer);
+    let merge = Stage::Merge { method: restore.method }
+        .node_with(Inputs { adapter: Some(adapt.key.clone()), ..inputs }, buffer);
     Some((Arc::new(adapt), Arc::new(merge)))
 }
 
@@ -231,7 +258,8 @@ fn scored(evaluate: &EvaluateConfig, data: &DataConfig) -> Vec<Scored> {
             beams: task.uses_language().then_some(evaluate.beams),
             data: data.clone(),
         };
-        let configuration = serde_json::to_vec(&stage).expect("a stage is plain data with text keys");
+        let mut configuration = Vec::new();
+        stage.write(&mut configuration);
         Scored { task, stage, configuration }
     };
     evaluate.tasks.iter().map(stage).collect()

@@ -1,21 +1,53 @@
 //! The language of an experiment: what is asked, what it expands to, what comes back.
 //!
 //! No tensors, no data frames, no command line: both the torch-free front program and the workers speak these types.
+//!
+//! A file becomes a plan in this order, one module each: [`source`] reads, `yaml` gives every key and value a place, `document` types
+//! them by the tables in [`settings`] and `grammar`, `load` merges the files it extends, [`overrides`] applies the command line,
+//! [`expand`] multiplies axes out and takes exclusions away, [`canonical`] makes runs comparable, [`chain`] turns runs into stages and
+//! [`plan`] counts the distinct ones. Every mistake on the way is an [`ExperimentError`] that points at the text.
 
+pub mod canonical;
 pub mod cell;
+pub mod chain;
 pub mod config;
+mod conflict;
+mod document;
+pub mod error;
+mod exclude;
+pub mod expand;
+pub mod experiment;
+pub mod gate;
+mod grammar;
+mod load;
 pub mod model;
 pub mod output;
+pub mod overrides;
 pub mod pattern;
+pub mod plan;
 pub mod protocol;
+mod range;
 pub mod record;
+pub mod schema;
+pub mod settings;
+mod shape;
+pub mod source;
 pub mod stage;
+mod suggest;
 pub mod task;
 pub mod tower;
+pub mod value;
+pub mod yaml;
+mod zip;
 
 pub use cell::Cell;
 pub use config::RunConfig;
+pub use document::AxisKind;
+pub use error::ExperimentError;
+pub use experiment::{AxisInfo, Experiment};
+pub use gate::Gate;
 pub use pattern::Pattern;
+pub use plan::Plan;
 pub use stage::{Stage, StageKey, StageNode};
 pub use task::Task;
 pub use tower::Tower;

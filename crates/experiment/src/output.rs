@@ -21,10 +21,10 @@ pub type Where = BTreeMap<String, OneOrMany>;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrMany {
+    /// Any of several labels. Stands first: a list would also read as one joined label.
+    Many(Vec<Label>),
     /// One label.
     One(Label),
-    /// Any of several labels.
-    Many(Vec<Label>),
 }
 
 impl OneOrMany {

@@ -1,12 +1,6 @@
 //! Texts that errors point into: experiment files and command-line arguments, and places in them.
 
-use std::{
-    fmt,
-    io::Read,
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, io::Read, ops::Range, path::Path, sync::Arc};
 
 use miette::NamedSource;
 
@@ -19,14 +13,12 @@ pub const MAX_FILE_BYTES: u64 = 1 << 20;
 pub struct Source {
     pub(crate) code: NamedSource<Arc<str>>,
     text: Arc<str>,
-    path: Option<PathBuf>,
 }
 
 impl Source {
     /// A text that is not a file, such as a command-line argument.
     pub(crate) fn inline(name: &str, text: &str) -> Arc<Self> {
-        let text: Arc<str> = text.into();
-        Arc::new(Self { code: NamedSource::new(name, Arc::clone(&text)), text, path: None })
+        Self::named(text.into(), name)
     }
 
     /// Reads an experiment file; `shown` is the path as people wrote it.
@@ -67,18 +59,18 @@ impl Source {
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 let text: Arc<str> = String::from_utf8_lossy(error.as_bytes()).into();
-                let source = Self::named(text, path, shown);
+                let source = Self::named(text, shown);
                 return Err(Location::new(&source, at..at + '\u{fffd}'.len_utf8())
                     .error(ErrorKind::Syntax, format!("`{shown}` is not UTF-8 text"))
                     .label("the first wrong byte")
                     .help("save the file as UTF-8"));
             }
         };
-        Ok(Self::named(text, path, shown))
+        Ok(Self::named(text, shown))
     }
 
-    fn named(text: Arc<str>, path: &Path, shown: &str) -> Arc<Self> {
-        Arc::new(Self { code: NamedSource::new(shown, Arc::clone(&text)), text, path: Some(path.to_owned()) })
+    fn named(text: Arc<str>, shown: &str) -> Arc<Self> {
+        Arc::new(Self { code: NamedSource::new(shown, Arc::clone(&text)), text })
     }
 
     /// Name shown to people.
@@ -89,11 +81,6 @@ impl Source {
     /// The whole text.
     pub fn text(&self) -> &str {
         &self.text
-    }
-
-    /// Path of the file, where the text is one.
-    pub(crate) fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
     }
 }
 

@@ -110,7 +110,7 @@ pub enum Stage {
         /// Whether the update is masked while training.
         masked: bool,
         /// Training settings.
-        training: AdaptTraining,
+        training: Box<AdaptTraining>,
         /// Data to train on.
         data: DataConfig,
         /// Replicate seed.
@@ -191,34 +191,51 @@ impl Stage {
         }
     }
 
-    /// Version of the stage's code. Raise it with every change that can move a number; all outputs of older versions are then ignored.
+    /// Version of each stage's code. Raise it with every change that can move a number: outputs of older versions are then made anew.
+    /// A test compares the sources behind each stage with what was recorded for its version (`stage-sources.json`).
+    pub const VERSIONS: [(&'static str, u32); 5] = [("dense", 1), ("prune", 1), ("adapt", 1), ("merge", 1), ("evaluate", 1)];
+
+    /// Version of the stage's code.
     pub fn version(&self) -> u32 {
-        match self {
-            Stage::Dense { .. } => 1,
-            Stage::Prune { .. } => 1,
-            Stage::Adapt { .. } => 1,
-            Stage::Merge { .. } => 1,
-            Stage::Evaluate { .. } => 1,
-        }
+        let kind = self.kind();
+        Self::VERSIONS.iter().find(|(name, _)| *name == kind).map_or(0, |(_, version)| *version)
     }
 
     /// The stage with its key.
     pub fn node(self, inputs: Inputs) -> StageNode {
-        let configuration = serde_json::to_vec(&self).expect("a stage is plain data with text keys");
-        let key = identify(self.kind(), self.version(), &configuration, &inputs);
+        self.node_with(inputs, &mut Vec::new())
+    }
+
+    pub(crate) fn node_with(self, inputs: Inputs, buffer: &mut Vec<u8>) -> StageNode {
+        let key = identify(buffer, &self, |buffer| self.write(buffer), &inputs);
         StageNode { key, stage: self, inputs }
+    }
+
+    /// Appends the configuration as JSON.
+    pub(crate) fn write(&self, buffer: &mut Vec<u8>) {
+        serde_json::to_writer(buffer, self).expect("a stage is plain data with text keys");
     }
 }
 
 /// The key of a stage: the digest of `{"kind", "version", "configuration", "inputs"}`, in this order, as JSON without spaces.
 ///
-/// `configuration` is the stage as JSON, handed in as bytes because a grid asks for the same few configurations over and over.
-pub(crate) fn identify(kind: &str, version: u32, configuration: &[u8], inputs: &Inputs) -> StageKey {
-    let mut identity = Vec::with_capacity(configuration.len() + 320);
-    identity.extend_from_slice(format!("{{\"kind\":\"{kind}\",\"version\":{version},\"configuration\":").as_bytes());
-    identity.extend_from_slice(configuration);
-    identity.extend_from_slice(b",\"inputs\":");
-    serde_json::to_writer(&mut identity, inputs).expect("inputs are plain data with text keys");
-    identity.push(b'}');
-    StageKey(blake3::hash(&identity).to_hex().to_string())
+/// `configuration` appends the stage as JSON; a grid asks for the same few configurations over and over, so the caller may have it
+/// ready. `buffer` is reused for the same reason.
+pub(crate) fn identify(
+    buffer: &mut Vec<u8>,
+    stage: &Stage,
+    configuration: impl FnOnce(&mut Vec<u8>),
+    inputs: &Inputs,
+) -> StageKey {
+    buffer.clear();
+    for part in [b"{\"kind\":\"", stage.kind().as_bytes(), b"\",\"version\":"] {
+        buffer.extend_from_slice(part);
+    }
+    serde_json::to_writer(&mut *buffer, &stage.version()).expect("a number is JSON");
+    buffer.extend_from_slice(b",\"configuration\":");
+    configuration(buffer);
+    buffer.extend_from_slice(b",\"inputs\":");
+    serde_json::to_writer(&mut *buffer, inputs).expect("inputs are plain data with text keys");
+    buffer.push(b'}');
+    StageKey(blake3::hash(buffer).to_hex().as_str().to_owned())
 }

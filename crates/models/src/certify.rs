@@ -109,10 +109,13 @@ mod tests {
 
         let revived = Tensor::from_slice(&[1.0f32, 0.5, 2.0, 0.0, 0.0, 3.0, 0.0, 4.0]).view([2, 4]);
         let caught = certify([Claim { weight: &revived, ..claim }]);
-        assert_eq!(caught.violations, [
-            "`block.0.wi_0`: 1 pruned weights hold a value again",
-            "`block.0.wi_0`: 1 groups keep more than `2:4` allows"
-        ]);
+        assert_eq!(
+            caught.violations,
+            [
+                "`block.0.wi_0`: 1 pruned weights hold a value again",
+                "`block.0.wi_0`: 1 groups keep more than `2:4` allows"
+            ]
+        );
         let open = certify([Claim { weight: &revived, sealed: false, ..claim }]);
         assert!(open.holds());
         assert_eq!((open.tensors["block.0.wi_0"].revived, open.tensors["block.0.wi_0"].zeros), (1, 3));
@@ -123,7 +126,8 @@ mod tests {
         let layer = layer();
         let keep = Tensor::from_slice(&[true, false]).view([1, 2]);
         let weight = Tensor::from_slice(&[0.0f32, 0.0]).view([1, 2]);
-        let claim = Claim { layer: &layer, weight: &weight, keep: Some(&keep), pattern: None, pruned: Some(2), sealed: true };
+        let claim =
+            Claim { layer: &layer, weight: &weight, keep: Some(&keep), pattern: None, pruned: Some(2), sealed: true };
         assert_eq!(certify([claim]).violations, ["`block.0.wi_0`: the mask prunes 1 weights, 2 were asked for"]);
     }
 }

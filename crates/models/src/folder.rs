@@ -1,1 +1,83 @@
-//! Model folders as the hub has them.
+//! Model folders as the hub has them: `config.json`, `generation_config.json`, weights. Tokenizers and processors are the data crate's.
+
+use std::path::Path;
+
+use ressa_runtime::Device;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    InstructBlip, ModelError, TensorMap, VisionLanguage, Weights,
+    config::{GenerationConfig, InstructBlipConfig},
+    weights::{self, SINGLE, Storage},
+};
+
+/// File name of the configuration.
+pub const CONFIG: &str = "config.json";
+/// File name of the generation settings.
+pub const GENERATION: &str = "generation_config.json";
+/// Largest configuration that is read; published ones are a few kilobytes.
+const CONFIG_LIMIT: u64 = 4 << 20;
+
+/// Loads the model in a folder, whatever its family.
+pub fn load_folder(folder: &Path, device: Device) -> Result<Box<dyn VisionLanguage>, ModelError> {
+    Ok(Box::new(load_instructblip(folder, device)?))
+}
+
+/// Loads an InstructBLIP folder. Every tensor must be there, of the configured shape, and every tensor must have a place.
+pub fn load_instructblip(folder: &Path, device: Device) -> Result<InstructBlip, ModelError> {
+    let config = read_config(folder)?;
+    let special = config.special_tokens(&read_generation(folder)?);
+    let mut weights = Weights::open(folder)?;
+    let model = InstructBlip::load(&config, special, &mut weights, device)?;
+    weights.finish()?;
+    Ok(model)
+}
+
+/// Reads `config.json`.
+pub fn read_config(folder: &Path) -> Result<InstructBlipConfig, ModelError> {
+    let path = folder.join(CONFIG);
+    let config: InstructBlipConfig = read_json(&path)?;
+    config.check()?;
+    Ok(config)
+}
+
+/// Reads `generation_config.json`; a folder without one has no settings.
+pub fn read_generation(folder: &Path) -> Result<GenerationConfig, ModelError> {
+    let path = folder.join(GENERATION);
+    if path.exists() { read_json(&path) } else { Ok(GenerationConfig::default()) }
+}
+
+/// Writes a model folder: same configuration and tensors, same bytes. `transformers` opens it.
+pub fn save_folder(folder: &Path, config: &InstructBlipConfig, tensors: &TensorMap, storage: Storage) -> Result<(), ModelError> {
+    std::fs::create_dir_all(folder).map_err(ModelError::io("write", folder))?;
+    write_json(&folder.join(CONFIG), config)?;
+    let special = config.special_tokens(&GenerationConfig::default());
+    let decoder_start = matches!(config.text_config, crate::config::TextConfig::T5(_)).then_some(special.decoder_start);
+    let eos_token_id = Some(match special.eos.as_slice() {
+        [one] => crate::config::Ids::One(*one),
+        many => crate::config::Ids::Many(many.to_vec()),
+    });
+    let generation = GenerationConfig {
+        eos_token_id,
+        pad_token_id: Some(special.pad),
+        decoder_start_token_id: decoder_start,
+        ..GenerationConfig::default()
+    };
+    write_json(&folder.join(GENERATION), &generation)?;
+    weights::write(&folder.join(SINGLE), &weights::stored(tensors, storage)?, ("format", "pt".to_owned()))
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
+    let length = std::fs::metadata(path).map_err(ModelError::io("read", path))?.len();
+    if length > CONFIG_LIMIT {
+        return Err(ModelError::file(path, format!("{length} bytes are too many for a configuration")));
+    }
+    let text = std::fs::read(path).map_err(ModelError::io("read", path))?;
+    serde_json::from_slice(&text).map_err(|e| ModelError::file(path, e))
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ModelError> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|e| ModelError::file(path, e))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(ModelError::io("write", path))
+}

@@ -265,11 +265,8 @@ impl Block {
     /// One token per beam, `[rows * beams, 1, width]`.
     fn step(&self, x: &Tensor, rotary: &Rotary, cache: &mut BlockCache, shared_bias: &Tensor) -> Tensor {
         let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), rotary);
-        cache.push(k, v);
-        let mixed = match &cache.own {
-            Some(own) => attend_both(&q, &cache.shared, own, shared_bias, self.self_attn.scale),
-            None => q,
-        };
+        let own = cache.own.push(k, v);
+        let mixed = attend_both(&q, &cache.shared, own, shared_bias, self.self_attn.scale);
         let x = x + self.self_attn.o_proj.forward(&join_heads(&mixed));
         &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
     }

@@ -293,7 +293,7 @@ impl DecoderBlock {
     fn step(&self, x: &Tensor, bias: &Tensor, cache: &mut BlockCache, memory_bias: &Tensor) -> Tensor {
         let normed = self.attention_norm.forward(x);
         let (key, value) = self.attention.key_value(&normed);
-        let own = cache.push(key, value);
+        let own = cache.own.push(key, value);
         let attend = Attend { scale: 1.0, bias: Some(bias), causal: false };
         let mixed = attention(&self.attention.query(&normed), &own.key, &own.value, attend);
         let x = x + self.attention.o.forward(&mixed);
@@ -334,14 +334,14 @@ impl T5 {
             (Linear::new(scope.at("lm_head").path(), shared.weight.shallow_clone(), None), (c.d_model as f64).powf(-0.5))
         };
         let (encoder, decoder) = (scope.at("encoder"), scope.at("decoder"));
-        let of = |stack: &Scope<'_>, i: usize| stack.at(format_args!("block.{i}"));
+        let (encoders, decoders) = (encoder.at("block"), decoder.at("block"));
         Ok(Self {
             shared,
             encoder_bias: RelativeBias::load(&encoder, c, true)?,
-            encoder: (0..c.num_layers).map(|i| EncoderBlock::load(&of(&encoder, i), c)).collect::<Result<_, _>>()?,
+            encoder: (0..c.num_layers).map(|i| EncoderBlock::load(&encoders.at(i), c)).collect::<Result<_, _>>()?,
             encoder_norm: RmsNorm::load(&encoder.at("final_layer_norm"), c.d_model, c.layer_norm_epsilon)?,
             decoder_bias: RelativeBias::load(&decoder, c, false)?,
-            decoder: (0..c.decoder_layers()).map(|i| DecoderBlock::load(&of(&decoder, i), c)).collect::<Result<_, _>>()?,
+            decoder: (0..c.decoder_layers()).map(|i| DecoderBlock::load(&decoders.at(i), c)).collect::<Result<_, _>>()?,
             decoder_norm: RmsNorm::load(&decoder.at("final_layer_norm"), c.d_model, c.layer_norm_epsilon)?,
             head,
             head_scale,

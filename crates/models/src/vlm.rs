@@ -140,6 +140,9 @@ pub trait VisionLanguage: Send {
 
     /// A second model over the same weights, with its own masks, adapters and taps.
     fn shallow_clone(&self) -> Box<dyn VisionLanguage>;
+
+    /// Every tensor by its name in the checkpoint, sharing storage. Linears give their own weight, without mask and adapter.
+    fn tensors(&self) -> crate::TensorMap;
 }
 
 /// Activations between two blocks of a tower, for one sample, with what the tower's later blocks also need

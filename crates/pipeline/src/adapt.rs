@@ -1,7 +1,7 @@
 //! Stage `adapt`: trains adapters on a pruned model. Resumable from its last checkpoint.
 
 use ressa_experiment::{Stage, StageNode};
-use ressa_restore::{AdaptRequest, train_adapters};
+use ressa_restore::{Checkpoints, StepLoss, TrainingOptions, train_adapters};
 use ressa_store::Draft;
 use serde_json::{Value, json};
 
@@ -15,6 +15,8 @@ use crate::{
 pub(crate) const ADAPTER: &str = "adapter.safetensors";
 /// File of the loss curve.
 const LOSSES: &str = "losses.csv";
+/// Steps between two checkpoints.
+const CHECKPOINT_STEPS: u32 = 10;
 
 /// Trains and publishes the adapters.
 pub(crate) fn run(
@@ -33,18 +35,26 @@ pub(crate) fn run(
     let source = Source { world: &world, processor: &dense.processor, device: executor.device };
     let retrieval = training.contrastive > 0.0;
     let mut batches = ShapesBatches::new(source, training, retrieval, *seed);
-    let resume = executor.store.scratch(&node.key.0)?;
-    let request = AdaptRequest { training, masked: *masked, seed: *seed, resume: Some(&resume) };
-    let trained = train_adapters(student.as_mut(), teacher, &request, &mut batches, progress)?;
+    let checkpoints = Checkpoints { folder: executor.store.scratch(&node.key.0)?, every: CHECKPOINT_STEPS };
+    let options = TrainingOptions { masked: *masked, seed: *seed, checkpoints: Some(&checkpoints) };
+    let mut show = |loss: &StepLoss| {
+        let share = f64::from(loss.step + 1) / f64::from(training.steps);
+        progress(share, &format!("step {}/{} loss {:.3}", loss.step + 1, training.steps, loss.total));
+    };
+    let trained = tch::with_grad(|| {
+        train_adapters(student.as_mut(), teacher, training, options, &mut batches, &mut show)
+    })?;
     trained.adapters.save(&draft.folder().join(ADAPTER))?;
-    let mut curve = String::from("step,loss\n");
-    for (step, loss) in trained.losses.iter().enumerate() {
-        curve.push_str(&format!("{},{loss:.6}\n", step + 1));
+    let mut curve = String::from("step,total,questions,captions,contrastive,distillation,gradient_norm\n");
+    for l in &trained.losses {
+        let StepLoss { step, total, questions, captions, contrastive, distillation, gradient_norm } = l;
+        let row = format!("{step},{total:.6},{questions:.6},{captions:.6},{contrastive:.6},{distillation:.6},{gradient_norm:.6}\n");
+        curve.push_str(&row);
     }
     draft.write(LOSSES, curve.as_bytes())?;
     Ok(json!({
         "steps": training.steps,
-        "first-loss": trained.losses.first(),
-        "last-loss": trained.losses.last(),
+        "first-loss": trained.losses.first().map(|l| l.total),
+        "last-loss": trained.losses.last().map(|l| l.total),
     }))
 }

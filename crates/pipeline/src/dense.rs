@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ressa_data::{Family, Processor, World, write_processor_files};
+use ressa_data::{Family, Processor, World, tokenizer::VOCABULARY_SIZE, write_processor_files};
 use ressa_experiment::{Stage, StageNode, model::Preset};
 use ressa_models::{InstructBlipConfig, Storage, presets};
 use ressa_pretrain::{Recipe, Request, train};
@@ -43,16 +43,16 @@ pub(crate) fn run(
     let request = Request { config: &config, recipe, seed: *seed, world: &world, processor: &processor, resume: &resume };
     let tensors = tch::with_grad(|| train(&request, progress))?;
     let parameters: i64 = tensors.values().map(|t| t.numel() as i64).sum();
-    ressa_models::save_folder(&folder, &config, &tensors, Storage::BFloat16)?;
+    ressa_models::save_folder(&folder, &config, &tensors, Storage::Bf16)?;
     Ok(json!({ "preset": preset.name(), "parameters": parameters }))
 }
 
-/// Architecture of a preset, with the vocabulary and special tokens of its family.
+/// Architecture of a preset, with the vocabulary of the embedded world.
 fn config(preset: Preset) -> InstructBlipConfig {
-    let tokens = Family::of(preset).special_tokens();
+    let vocabulary = VOCABULARY_SIZE as i64;
     match preset {
-        Preset::ShapesFlanT5 => presets::shapes_flant5(&tokens),
-        Preset::ShapesVicuna => presets::shapes_vicuna(&tokens),
+        Preset::ShapesFlanT5 => presets::shapes_flant5(vocabulary),
+        Preset::ShapesVicuna => presets::shapes_vicuna(vocabulary),
     }
 }
 

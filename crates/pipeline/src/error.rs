@@ -25,8 +25,8 @@ pub enum PipelineError {
     #[error(transparent)]
     Eval(#[from] ressa_eval::EvalError),
     /// Training of a dense model failed.
-    #[error("dense training {0}")]
-    Training(String),
+    #[error(transparent)]
+    Training(#[from] ressa_pretrain::TrainError),
     /// A certificate does not hold.
     #[error("the certificate does not hold: {}", .0.join("; "))]
     Certificate(Vec<String>),
@@ -44,7 +44,7 @@ impl PipelineError {
         match self {
             PipelineError::Store(e) if e.is_storage() => FailureKind::Storage,
             PipelineError::Restore(e) if e.is_divergence() => FailureKind::Nan,
-            PipelineError::Training(_) => FailureKind::Nan,
+            PipelineError::Training(ressa_pretrain::TrainError::Diverged { .. }) => FailureKind::Nan,
             PipelineError::Certificate(_) | PipelineError::Internal(_) => FailureKind::Bug,
             other if ressa_runtime::is_out_of_memory(&other.to_string()) => FailureKind::Oom,
             _ => FailureKind::Data,

@@ -1,6 +1,6 @@
 //! Stage `evaluate`: predictions of one task, stored per item, and the scores they give.
 
-use ressa_eval::{EvaluateOptions, predict, score};
+use ressa_eval::{PredictOptions, predict, score, to_json_lines};
 use ressa_experiment::{Stage, StageNode};
 use ressa_store::Draft;
 use serde_json::Value;
@@ -26,15 +26,9 @@ pub(crate) fn run(
     let dense = executor.dense(&node.inputs)?;
     let prepared = executor.prepared(&dense, data, *task, *items)?;
     let model = executor.evaluated(&node.inputs)?;
-    let options = EvaluateOptions { beams: beams.unwrap_or(1) as usize, ..Default::default() };
+    let options = PredictOptions { beams: beams.unwrap_or(1) as usize, ..PredictOptions::default() };
     let name = task.name();
-    let predictions =
-        predict(model.as_ref(), &dense.processor, &prepared, &options, &mut |share| progress(share, name))?;
-    let mut lines = Vec::new();
-    for prediction in &predictions {
-        serde_json::to_writer(&mut lines, prediction).map_err(|e| PipelineError::Internal(e.to_string()))?;
-        lines.push(b'\n');
-    }
-    draft.write(PREDICTIONS, &lines)?;
+    let predictions = predict(model.as_ref(), &prepared, &options, &mut |share| progress(share, name))?;
+    draft.write(PREDICTIONS, to_json_lines(*task, &predictions)?.as_bytes())?;
     plain(&score(*task, &predictions)?)
 }

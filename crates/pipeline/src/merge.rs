@@ -1,15 +1,19 @@
 //! Stage `merge`: adapters folded into the weights, proven and certified. The weights themselves are not stored: they follow from the
 //! dense model, the masks and the adapters in milliseconds.
 
+use std::collections::BTreeMap;
+
 use ressa_experiment::{Stage, StageNode, record::Certificate};
 use ressa_models::VisionLanguage;
-use ressa_restore::{Merged, merge};
+use ressa_restore::{MergeRequest, Merged, merge};
 use ressa_store::{Draft, Entry};
 use serde_json::Value;
 
 use crate::{
     Executor, PipelineError,
     executor::{Progress, plain},
+    resident::node_of,
+    samples::Source,
 };
 
 /// Merges and certifies.
@@ -20,7 +24,7 @@ pub(crate) fn run(
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
     progress(0.0, "merging");
-    let (_, merged) = executor.merged(node)?;
+    let merged = executor.merged(node)?;
     if !merged.certificate.holds() {
         return Err(PipelineError::Certificate(merged.certificate.violations));
     }
@@ -29,7 +33,7 @@ pub(crate) fn run(
 
 /// Merges again and compares with what was published.
 pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Vec<String>, PipelineError> {
-    let (_, merged) = executor.merged(node)?;
+    let merged = executor.merged(node)?;
     let published: Certificate = entry.result()?;
     let mut violations = merged.certificate.violations.clone();
     if merged.certificate.tensors != published.tensors {
@@ -39,16 +43,40 @@ pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -
 }
 
 impl Executor {
-    /// The model with its adapters merged, and what the merge found.
-    pub(crate) fn merged(&mut self, node: &StageNode) -> Result<(Box<dyn VisionLanguage>, Merged), PipelineError> {
+    /// What a merge makes of the dense model. The outputs before and after are compared on a few calibration samples.
+    pub(crate) fn merged(&mut self, node: &StageNode) -> Result<Merged, PipelineError> {
         let Stage::Merge { method } = &node.stage else {
             return Err(PipelineError::Internal("not a merge stage".to_owned()));
         };
-        let adapter =
-            node.inputs.adapter.as_ref().ok_or_else(|| PipelineError::Internal("the merge reads no adapter".to_owned()))?;
+        let missing = || PipelineError::Internal("the merge reads no adapter".to_owned());
+        let adapter = node.inputs.adapter.as_ref().ok_or_else(missing)?;
         let adapters = self.adapters(adapter)?;
-        let mut model = self.masked(&node.inputs)?;
-        let merged = merge(model.as_mut(), &adapters, *method)?;
-        Ok((model, merged))
+        let masks = self.masks(&node.inputs.masks)?;
+        let mut patterns = BTreeMap::new();
+        for key in &node.inputs.masks {
+            if let Stage::Prune { tower, pattern, .. } = node_of(&self.store.require(&key.0)?)?.stage {
+                patterns.insert(tower, pattern);
+            }
+        }
+        let Stage::Adapt { data, .. } = node_of(&self.store.require(&adapter.0)?)?.stage else {
+            return Err(missing());
+        };
+        let world = self.world(&data)?;
+        let dense = self.dense(&node.inputs)?;
+        let probe = Source { world: &world, processor: &dense.processor, device: self.device }.probe()?;
+        let request = MergeRequest { method: *method, masks: &masks, adapters: &adapters, patterns: &patterns };
+        Ok(merge(dense.model.as_ref(), request, &probe)?)
+    }
+
+    /// The model with the merged weights.
+    pub(crate) fn merged_model(&mut self, node: &StageNode) -> Result<Box<dyn VisionLanguage>, PipelineError> {
+        let merged = self.merged(node)?;
+        let mut model = self.dense(&node.inputs)?.model.shallow_clone();
+        for (id, linear) in model.linears_mut() {
+            if let Some(weight) = merged.tensors.get(&id.name) {
+                linear.set_weight(weight.shallow_clone())?;
+            }
+        }
+        Ok(model)
     }
 }

@@ -87,7 +87,7 @@ impl Executor {
             return Ok(prepared.clone());
         }
         let benchmark = Benchmark::load(data, task, items as usize)?;
-        let prepared = Rc::new(Prepared::new(benchmark, &dense.processor, self.device)?);
+        let prepared = Rc::new(Prepared::new(&dense.processor, &benchmark, self.device)?);
         self.resident.prepared.insert(name, prepared.clone());
         Ok(prepared)
     }
@@ -125,7 +125,7 @@ impl Executor {
             None => self.masked(inputs)?,
             Some(key) => {
                 let node = node_of(&self.store.require(&key.0)?)?;
-                self.merged(&node)?.0
+                self.merged_model(&node)?
             }
         };
         for (_, linear) in model.linears_mut() {

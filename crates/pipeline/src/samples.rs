@@ -10,7 +10,7 @@ use ressa_data::{
 };
 use ressa_experiment::{Task, config::CalibrationConfig, stage::AdaptTraining};
 use ressa_models::{Prompts, Sample, TextBatch};
-use ressa_restore::{BatchSource, TrainingBatch};
+use ressa_restore::{BatchSource, Probe, TrainingBatch};
 use ressa_runtime::Device;
 use tch::Tensor;
 
@@ -25,6 +25,7 @@ enum Purpose {
     Calibration = 1,
     RestorationImages = 2,
     RestorationBatch = 3,
+    Probe = 4,
 }
 
 fn stream(seed: u64, purpose: Purpose, position: u64) -> ChaCha8Rng {
@@ -112,6 +113,31 @@ impl Source<'_> {
     }
 }
 
+/// Images of the probe that merging is compared on.
+const PROBE_IMAGES: usize = 2;
+
+impl Source<'_> {
+    /// A small batch on which outputs before and after a merge are compared.
+    pub fn probe(&self) -> Result<Probe, PipelineError> {
+        let mut rng = stream(0, Purpose::Probe, 0);
+        let images: Vec<LabelledImage> = (0..PROBE_IMAGES).map(|index| self.world.training_image(index)).collect();
+        let (mut texts, mut answers, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, labelled) in images.iter().enumerate() {
+            for turn in 0..Task::QUESTIONS.len() {
+                let question = self.question(&labelled.scene, turn, &mut rng);
+                texts.push(question.text);
+                answers.push(question.answer);
+                rows.push(row as i64);
+            }
+        }
+        Ok(Probe {
+            pixels: self.pixels(&images.iter().collect::<Vec<_>>())?,
+            prompts: self.prompts(&texts, &rows)?,
+            answers: self.answers(&answers)?,
+        })
+    }
+}
+
 /// Batches of the embedded world for restoration.
 pub(crate) struct ShapesBatches<'a> {
     source: Source<'a>,
@@ -176,7 +202,7 @@ impl<'a> ShapesBatches<'a> {
 }
 
 impl BatchSource for ShapesBatches<'_> {
-    fn batch(&mut self, step: u32) -> Result<TrainingBatch, String> {
-        self.compose(step).map_err(|e| e.to_string())
+    fn batch(&mut self, step: u32) -> Result<TrainingBatch, Box<dyn std::error::Error + Send + Sync>> {
+        self.compose(step).map_err(|e| e.to_string().into())
     }
 }

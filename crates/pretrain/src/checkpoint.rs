@@ -73,7 +73,7 @@ impl Checkpoint {
         let get = |name: &str| {
             tensors.get(name).map(Tensor::shallow_clone).ok_or_else(|| self.error(format!("it has no tensor `{name}`")))
         };
-        let place: Vec<i64> = Vec::try_from(&get("training.position")?).map_err(|e| self.error(e.to_string()))?;
+        let place: Vec<i64> = Vec::try_from(&get("training.position")?).map_err(|e: tch::TchError| self.error(e.to_string()))?;
         let [stage, step, steps] = place[..] else { return Err(self.error("its position is not three numbers".to_owned())) };
         let target = match tensors.contains_key("training.target.words") {
             true => Some(SlotParts {

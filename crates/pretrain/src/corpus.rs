@@ -31,13 +31,8 @@ impl<'a> Corpus<'a> {
     }
 
     /// Number of images.
-    pub fn len(&self) -> usize {
+    pub fn images(&self) -> usize {
         self.scenes.len()
-    }
-
-    /// Whether there are no images.
-    pub fn is_empty(&self) -> bool {
-        self.scenes.is_empty()
     }
 
     /// Pixels of some images `[picks, 3, side, side]`.

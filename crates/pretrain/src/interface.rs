@@ -13,7 +13,6 @@ use crate::{
     parameters::stream,
     recipe::Recipe,
     shards::{Measured, SHARDS, Shard},
-    slots::SlotParts,
 };
 
 /// Weight of the contrastive loss.
@@ -22,19 +21,18 @@ pub const CONTRASTIVE: f64 = 0.5;
 const CAPTION_SHARE: f64 = 0.10;
 const POSITIONAL_SHARE: f64 = 0.05;
 
-/// One shard's part of a step. `target` are the frozen parts of the slots that the language model reads.
+/// One shard's part of a step.
 pub fn objective(
     shard: &Shard,
     number: usize,
     step: u32,
     corpus: &Corpus<'_>,
     recipe: &Recipe,
-    target: &SlotParts,
     seed: u64,
 ) -> Result<(Tensor, Measured), TrainError> {
     let mut rng = stream(seed, "interface", u64::from(step) * SHARDS as u64 + number as u64);
     let picks: Vec<usize> =
-        (0..recipe.interface_images / SHARDS).map(|_| rng.random_range(0..corpus.len())).collect();
+        (0..recipe.interface_images / SHARDS).map(|_| rng.random_range(0..corpus.images())).collect();
     let features = {
         let _no_grad = tch::no_grad_guard();
         shard.model.encode_images(&corpus.pixels(&picks))
@@ -56,7 +54,7 @@ pub fn objective(
     let images: Vec<i64> = (0..picks.len() as i64).collect();
     let prompts = corpus.composer.prompts(&texts, &images)?;
     let scenes = corpus.scenes(&picks);
-    let (slots, _) = slot_losses(shard, corpus, &features, &prompts, &scenes, target);
+    let (slots, _) = slot_losses(shard, corpus, &features, &prompts, &scenes);
     let contrastive = contrastive_loss(shard, corpus, &features, &scenes, &mut rng)?;
     Ok((slots + contrastive * CONTRASTIVE, Measured::default()))
 }
@@ -68,11 +66,11 @@ pub fn slot_losses(
     features: &Tensor,
     prompts: &Prompts,
     scenes: &[&Scene],
-    target: &SlotParts,
 ) -> (Tensor, Tensor) {
     let queries = shard.model.query_output(features, prompts);
     let prefix = shard.model.project(&queries);
     let content = content_loss(&shard.auxiliary.slot.forward(&queries.narrow(1, 0, 9)), &cell_labels(scenes));
+    let Some(target) = &shard.target else { return (content, prefix) };
     let oracle = target.cells(&corpus.composer, scenes);
     let distance = prefix.narrow(1, 0, 9).mse_loss(&oracle, tch::Reduction::Mean);
     (content + distance, prefix)

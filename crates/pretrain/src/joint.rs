@@ -14,7 +14,6 @@ use crate::{
     parameters::stream,
     recipe::Recipe,
     shards::{Measured, SHARDS, Shard},
-    slots::SlotParts,
     vision::patch_loss,
 };
 
@@ -29,11 +28,10 @@ pub fn objective(
     step: u32,
     corpus: &Corpus<'_>,
     recipe: &Recipe,
-    target: &SlotParts,
     seed: u64,
 ) -> Result<(Tensor, Measured), TrainError> {
     let mut rng = stream(seed, "joint", u64::from(step) * SHARDS as u64 + number as u64);
-    let picks: Vec<usize> = (0..recipe.joint_images / SHARDS).map(|_| rng.random_range(0..corpus.len())).collect();
+    let picks: Vec<usize> = (0..recipe.joint_images / SHARDS).map(|_| rng.random_range(0..corpus.images())).collect();
     let features = shard.model.encode_images(&corpus.pixels(&picks));
     let mut loss = patch_loss(&shard.auxiliary, &features, corpus, &picks) * PATCHES;
 
@@ -45,11 +43,11 @@ pub fn objective(
     let texts: Vec<&str> = asked.iter().map(|a| a.question.text.as_str()).collect();
     let prompts = corpus.composer.prompts(&texts, &rows)?;
     let scenes: Vec<&Scene> = asked.iter().map(|a| a.scene.as_ref()).collect();
-    let (slots, prefix) = slot_losses(shard, corpus, &features, &prompts, &scenes, target);
+    let (slots, prefix) = slot_losses(shard, corpus, &features, &prompts, &scenes);
     let (forced, states) = ask(shard, corpus, &prefix, &asked)?;
-    loss = loss + slots + forced.loss() * ANSWERS;
+    loss += slots + forced.loss() * ANSWERS;
     if let Some(pointing) = pointing(shard, corpus, recipe, &prefix, &states, &asked, &forced.targets.select(1, 0)) {
-        loss = loss + pointing * POINTERS;
+        loss += pointing * POINTERS;
     }
 
     let half = recipe.captions / 2 / SHARDS;
@@ -59,9 +57,9 @@ pub fn objective(
         let instruction = if positional { caption::DESCRIBE_WHERE } else { caption::DESCRIBE };
         let prompts = corpus.composer.prompts(&vec![instruction; half], &images)?;
         let prefix = shard.model.visual_prefix(&features, &prompts);
-        loss = loss + describe(shard, corpus, &prefix, &scenes, positional, &mut rng)?.loss() * CAPTIONS;
+        loss += describe(shard, corpus, &prefix, &scenes, positional, &mut rng)?.loss() * CAPTIONS;
     }
-    loss = loss + contrastive_loss(shard, corpus, &features, &corpus.scenes(&picks), &mut rng)? * CONTRASTIVE;
-    loss = loss + facts(shard, corpus, recipe, &mut rng)?.loss() * FACTS;
+    loss += contrastive_loss(shard, corpus, &features, &corpus.scenes(&picks), &mut rng)? * CONTRASTIVE;
+    loss += facts(shard, corpus, recipe, &mut rng)?.loss() * FACTS;
     Ok((loss, measure(&forced, &asked)))
 }

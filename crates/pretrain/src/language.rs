@@ -49,7 +49,7 @@ pub fn objective(
     let (forced, states) = ask(shard, corpus, &prefix, &asked)?;
     let mut loss = forced.loss() * ANSWERS;
     if let Some(pointing) = pointing(shard, corpus, recipe, &prefix, &states, &asked, &forced.targets.select(1, 0)) {
-        loss = loss + pointing * recipe.pointer;
+        loss += pointing * recipe.pointer;
     }
 
     for positional in [false, true] {
@@ -57,16 +57,16 @@ pub fn objective(
             (0..recipe.captions / 2 / SHARDS).map(|_| composer.world.training_scene(&mut rng, 1)).collect();
         let scenes: Vec<&Scene> = scenes.iter().collect();
         let prefix = noisy(&scenes, &mut rng);
-        loss = loss + describe(shard, corpus, &prefix, &scenes, positional, &mut rng)?.loss() * CAPTIONS;
+        loss += describe(shard, corpus, &prefix, &scenes, positional, &mut rng)?.loss() * CAPTIONS;
     }
-    loss = loss + facts(shard, corpus, recipe, &mut rng)?.loss() * FACTS;
+    loss += facts(shard, corpus, recipe, &mut rng)?.loss() * FACTS;
     Ok((loss, measure(&forced, &asked)))
 }
 
 /// The parts of the oracle slots over a shard's leaves.
 pub fn slot_parts(shard: &Shard) -> SlotParts {
     SlotParts {
-        words: shard.model.word_embeddings().shallow_clone(),
+        words: shard.word_embeddings().shallow_clone(),
         place: shard.auxiliary.place.shallow_clone(),
         empty: shard.auxiliary.empty.shallow_clone(),
     }

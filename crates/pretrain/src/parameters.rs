@@ -95,7 +95,9 @@ pub fn stream(seed: u64, purpose: &str, position: u64) -> ChaCha8Rng {
 
 /// Initial values of a model's tensor, told by its name in the checkpoint. `language` has embeddings at 0.5 because both language
 /// families here read them without scaling; position tables of the image are sine waves, which a table of small noise never becomes.
-pub fn initial(name: &str, shape: &[i64]) -> Initial {
+///
+/// `head_width` is that of T5's attention, which has no scale of its own and carries it in the query's initial values.
+pub fn initial(name: &str, shape: &[i64], head_width: Option<i64>) -> Initial {
     let last = *shape.last().unwrap_or(&1) as f64;
     if name == "vision_model.embeddings.position_embedding" {
         return Initial::Values(sine_table(shape[1] as usize - 1, shape[2] as usize, 0.5));
@@ -111,6 +113,11 @@ pub fn initial(name: &str, shape: &[i64]) -> Initial {
     }
     if name.ends_with("word_embeddings.weight") || name.ends_with("shared.weight") || name.ends_with("embed_tokens.weight") {
         return Initial::Normal(0.5);
+    }
+    if let Some(head_width) = head_width
+        && name.ends_with("Attention.q.weight")
+    {
+        return Initial::Normal((last * head_width as f64).powf(-0.5));
     }
     if shape.len() == 1 {
         return Initial::Constant(if name.ends_with("bias") { 0.0 } else { 1.0 });

@@ -59,7 +59,7 @@ impl Recipe {
     pub fn of(preset: Preset) -> Self {
         let common = Self {
             vision: Schedule { peak: 3e-3, warmup: 20, steps: 600, final_share: 0.2 },
-            language: Schedule { peak: 3e-3, warmup: 50, steps: 700, final_share: 0.1 },
+            language: Schedule { peak: 3e-3, warmup: 50, steps: 850, final_share: 0.1 },
             interface: Schedule { peak: 3e-3, warmup: 30, steps: 300, final_share: 0.2 },
             joint: Schedule { peak: 1e-3, warmup: 50, steps: 250, final_share: 0.02 },
             vision_images: 64,
@@ -78,7 +78,7 @@ impl Recipe {
             pointer_block: 2,
             comparison_block: 3,
             truth_block: 4,
-            images: 6000,
+            images: 8000,
             weight_decay: 0.05,
         };
         match preset {

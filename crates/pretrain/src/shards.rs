@@ -10,6 +10,7 @@ use crate::{
     TrainError,
     auxiliary::Auxiliary,
     parameters::{Parameters, TensorMap},
+    slots::SlotParts,
 };
 
 /// Shards of a step.
@@ -21,6 +22,8 @@ pub struct Shard {
     pub model: InstructBlip,
     /// The heads.
     pub auxiliary: Auxiliary,
+    /// The oracle slots as they were when the language model had learnt to read them; from the third stage on.
+    pub target: Option<SlotParts>,
     leaves: TensorMap,
 }
 
@@ -54,10 +57,17 @@ impl Shards {
                 let leaves = parameters.leaves();
                 // A leaf has no gradient before its first use; a shard that happens not to use one must still have zeros to add.
                 leaves.values().map(|leaf| (leaf * 0.0).sum(Kind::Float)).reduce(|a, b| a + b).expect("parameters").backward();
-                Ok(Shard { model: build(&leaves)?, auxiliary: Auxiliary::of(&leaves), leaves })
+                Ok(Shard { model: build(&leaves)?, auxiliary: Auxiliary::of(&leaves), target: None, leaves })
             })
             .collect::<Result<_, TrainError>>()?;
         Ok(Self { shards })
+    }
+
+    /// Fixes the slots that the interface is to produce.
+    pub fn set_target(&mut self, target: &SlotParts) {
+        for shard in &mut self.shards {
+            shard.target = Some(target.shallow_clone());
+        }
     }
 
     /// The leaves whose gradients `accumulate` fills: those the optimiser holds.
@@ -102,6 +112,12 @@ impl Shards {
 }
 
 impl Shard {
+    /// The language model's word embeddings `[vocabulary, width]`, whatever its family calls them.
+    pub fn word_embeddings(&self) -> &Tensor {
+        const NAMES: [&str; 2] = ["language_model.shared.weight", "language_model.model.embed_tokens.weight"];
+        NAMES.iter().find_map(|name| self.leaves.get(*name)).expect("both families have word embeddings")
+    }
+
     fn differentiate(&mut self, number: usize, objective: Objective<'_>) -> Result<Measured, TrainError> {
         ressa_runtime::flush_denormals();
         for leaf in self.leaves.values_mut() {

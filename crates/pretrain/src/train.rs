@@ -6,7 +6,7 @@ use std::{
 };
 
 use ressa_data::{Processor, World};
-use ressa_models::{InstructBlip, InstructBlipConfig};
+use ressa_models::{InstructBlip, InstructBlipConfig, config::TextConfig};
 use ressa_runtime::optim::{AdamW, AdamWOptions, Parameter, Schedule};
 
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
     parameters::{Parameters, TensorMap, initial},
     recipe::Recipe,
     shards::{Measured, Shard, Shards},
-    slots::SlotParts,
     vision,
 };
 
@@ -102,7 +101,7 @@ impl Stage {
                 "auxiliary.slot",
                 "auxiliary.temperature",
             ]),
-            Stage::Joint => true,
+            Stage::Joint => !any(&["auxiliary.place", "auxiliary.empty"]),
         }
     }
 }
@@ -116,12 +115,17 @@ pub fn train(request: &Request<'_>, progress: &mut dyn FnMut(f64, &str)) -> Resu
     shapes.extend(Auxiliary::shapes(
         config.vision_config.hidden_size,
         config.qformer_config.hidden_size,
-        config.language_width(),
+        config.text_width(),
         config.num_query_tokens,
-        config.vocabulary(),
+        config.vocab_size(),
     ));
-    let start = |name: &str, shape: &[i64]| {
-        if Auxiliary::owns(name) { Auxiliary::initial(name, shape) } else { initial(name, shape) }
+    let head_width = match &config.text_config {
+        TextConfig::T5(t5) => Some(t5.d_kv),
+        TextConfig::Llama(_) => None,
+    };
+    let start = |name: &str, shape: &[i64]| match Auxiliary::owns(name) {
+        true => Auxiliary::initial(name, shape),
+        false => initial(name, shape, head_width),
     };
     let mut parameters = Parameters::draw(&shapes, start, seed);
     let checkpoint = Checkpoint::in_folder(request.resume);
@@ -140,7 +144,10 @@ pub fn train(request: &Request<'_>, progress: &mut dyn FnMut(f64, &str)) -> Resu
             continue;
         }
         if number >= 2 && target.is_none() {
-            target = Some(frozen_slots(&shards));
+            target = Some(language::slot_parts(shards.first()).frozen());
+        }
+        if let Some(target) = &target {
+            shards.set_target(target);
         }
         let mut optimiser = AdamW::new(trained(&shards, stage, &recipe), AdamWOptions { beta2: 0.98, ..Default::default() });
         let mut first = 0;
@@ -156,14 +163,11 @@ pub fn train(request: &Request<'_>, progress: &mut dyn FnMut(f64, &str)) -> Resu
         let mut shown = Shown::default();
         let mut kept = Instant::now();
         for step in first..schedule.steps {
-            let objective = |shard: &Shard, half: usize| match (stage, &target) {
-                (Stage::Vision, _) => Ok(vision::objective(shard, half, step, &corpus, &recipe, seed)),
-                (Stage::Language, _) => language::objective(shard, half, step, &corpus, &recipe, seed),
-                (Stage::Interface, Some(target)) => {
-                    interface::objective(shard, half, step, &corpus, &recipe, target, seed)
-                }
-                (_, Some(target)) => joint::objective(shard, half, step, &corpus, &recipe, target, seed),
-                (_, None) => unreachable!("the slots are frozen before the third stage"),
+            let objective = |shard: &Shard, half: usize| match stage {
+                Stage::Vision => Ok(vision::objective(shard, half, step, &corpus, &recipe, seed)),
+                Stage::Language => language::objective(shard, half, step, &corpus, &recipe, seed),
+                Stage::Interface => interface::objective(shard, half, step, &corpus, &recipe, seed),
+                Stage::Joint => joint::objective(shard, half, step, &corpus, &recipe, seed),
             };
             let measured = shards.accumulate(&objective)?;
             let norm = optimiser.step(schedule.at(step), Some(CLIP));
@@ -194,10 +198,6 @@ fn trained(shards: &Shards, stage: Stage, recipe: &Recipe) -> Vec<Parameter> {
             Parameter { tensor: leaf.shallow_clone(), weight_decay: if vector { 0.0 } else { recipe.weight_decay } }
         })
         .collect()
-}
-
-fn frozen_slots(shards: &Shards) -> SlotParts {
-    language::slot_parts(shards.first()).frozen()
 }
 
 /// Running means for the progress line.

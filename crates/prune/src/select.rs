@@ -124,22 +124,28 @@ mod tests {
     #[test]
     fn among_equals_the_lower_column_then_row_goes() {
         let row = Selection::Unstructured { sparsity: 0.5, group: Group::Row };
-        assert_eq!(keep(row, &[1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 0.0], 2), [
-            false, false, true, true, true, false, true, false
-        ]);
+        assert_eq!(
+            keep(row, &[1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 0.0], 2),
+            [false, false, true, true, true, false, true, false]
+        );
         let matrix = Selection::Unstructured { sparsity: 0.5, group: Group::Matrix };
-        assert_eq!(keep(matrix, &[1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 0.0], 2), [
-            false, false, false, true, true, true, true, false
-        ]);
+        assert_eq!(
+            keep(matrix, &[1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 0.0], 2),
+            [false, false, false, true, true, true, true, false]
+        );
         let two_of_four = Selection::NOfM { keep: 2, of: 4 };
-        assert_eq!(keep(two_of_four, &[5.0, 5.0, 5.0, 5.0, 1.0, 3.0, 2.0, 3.0], 1), [
-            false, false, true, true, false, true, false, true
-        ]);
+        assert_eq!(
+            keep(two_of_four, &[5.0, 5.0, 5.0, 5.0, 1.0, 3.0, 2.0, 3.0], 1),
+            [false, false, true, true, false, true, false, true]
+        );
     }
 
     #[test]
     fn matrices_of_a_tower_compete_and_the_earlier_loses_ties() {
-        let importances = [Tensor::from_slice(&[1.0f32, 9.0]).view([1, 2]), Tensor::from_slice(&[1.0f32, 1.0, 9.0, 9.0]).view([2, 2])];
+        let importances = [
+            Tensor::from_slice(&[1.0f32, 9.0]).view([1, 2]),
+            Tensor::from_slice(&[1.0f32, 1.0, 9.0, 9.0]).view([2, 2]),
+        ];
         let masks = keep_across(&importances, 0.4);
         assert_eq!(Vec::<bool>::try_from(masks[0].reshape([-1])).expect("bool"), [false, true]);
         assert_eq!(Vec::<bool>::try_from(masks[1].reshape([-1])).expect("bool"), [false, true, true, true]);

@@ -20,6 +20,8 @@ use crate::{
 /// A combination of axis labels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Point {
+    /// Name of the `include` point that it is, such as `dense`.
+    pub name: Option<String>,
     /// One label per axis of [`Records::axes`]; `None` where the point has none.
     pub labels: Vec<Option<String>>,
 }
@@ -102,7 +104,7 @@ impl Records {
         let columns: Vec<Quantity> = names.iter().filter_map(|name| name.parse().ok()).chain(parts).collect();
 
         for cell in study.cells {
-            let point = Point { labels: axes.iter().map(|axis| cell.label(axis)).collect() };
+            let point = Point { name: cell.point.clone(), labels: axes.iter().map(|axis| cell.label(axis)).collect() };
             let at = *index.entry(point.clone()).or_insert_with(|| {
                 points.push(point.clone());
                 points.len() - 1
@@ -133,6 +135,11 @@ impl Records {
         })
     }
 
+    /// Whether any evaluated or certified number is there.
+    pub fn has_any(&self) -> bool {
+        self.provenance.certificates > 0 || !self.provenance.items.is_empty()
+    }
+
     /// Position of an axis.
     pub fn axis(&self, name: &str) -> Option<usize> {
         self.axes.iter().position(|axis| axis == name)
@@ -143,7 +150,7 @@ impl Records {
         self.points[point].labels[self.axis(axis)?].as_deref()
     }
 
-    /// Points that a filter lets through, in file order. An included point such as `dense` is let through only when it is named.
+    /// Points that a filter lets through, in file order.
     pub fn select(&self, filter: &Where) -> Vec<usize> {
         let fits = |point: &usize| {
             filter.iter().all(|(axis, labels)| self.label(*point, axis).is_some_and(|label| labels.contains(label)))
@@ -151,10 +158,9 @@ impl Records {
         (0..self.points.len()).filter(fits).collect()
     }
 
-    /// Points that carry a name on some axis, as an `include` point does.
+    /// Points that are the `include` point of a name.
     pub fn named(&self, name: &str) -> Vec<usize> {
-        let fits = |point: &Point| point.labels.iter().flatten().any(|label| label == name);
-        (0..self.points.len()).filter(|&p| fits(&self.points[p])).collect()
+        (0..self.points.len()).filter(|&p| self.points[p].name.as_deref() == Some(name)).collect()
     }
 
     /// Labels of an axis among some points, in file order.
@@ -282,7 +288,7 @@ fn aggregate(records: &DataFrame) -> PolarsResult<(DataFrame, Summaries)> {
         summary = summary.hstack(&column.columns()[2..])?;
     }
     let names = ["point", "value", "mean", "standard_error", "std", "n", "expected"];
-    summary.set_column_names(names)?;
+    summary.set_column_names(&names)?;
 
     let mut summaries = HashMap::with_capacity(summary.height());
     let mut half_widths = Vec::with_capacity(summary.height());
@@ -317,7 +323,7 @@ fn aggregate(records: &DataFrame) -> PolarsResult<(DataFrame, Summaries)> {
 
 /// Replaces the `point` column by one column per axis, and drops what only the aggregation needs.
 fn labelled(frame: &DataFrame, axes: &[String], points: &[Point]) -> PolarsResult<DataFrame> {
-    let at: Vec<usize> = frame.column("point")?.u32()?.into_iter().map(|p| p.unwrap_or(0) as usize).collect();
+    let at: Vec<usize> = frame.column("point")?.u32()?.iter().map(|p| p.unwrap_or(0) as usize).collect();
     let mut columns: Vec<Column> = Vec::with_capacity(axes.len() + 8);
     for (position, axis) in axes.iter().enumerate() {
         let labels: Vec<Option<&str>> = at.iter().map(|&p| points[p].labels[position].as_deref()).collect();

@@ -59,7 +59,11 @@ fn fresh(linear: &Linear, name: &str, rank: i64, scale: f64, masked: bool, seed:
 fn check_targets(model: &dyn VisionLanguage, tower: Tower, targets: &[String]) -> Result<(), RestoreError> {
     for target in targets {
         if !model.linears().iter().any(|(id, _)| id.tower == tower && id.role == *target) {
-            return Err(RestoreError::UnknownTarget { target: target.clone(), tower, roles: roles(model, Some(tower)) });
+            return Err(RestoreError::UnknownTarget {
+                target: target.clone(),
+                tower,
+                roles: roles(model, Some(tower)),
+            });
         }
     }
     Ok(())

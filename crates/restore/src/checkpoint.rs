@@ -51,7 +51,8 @@ impl Checkpoints {
             tensors.push((format!("parameter.{index}"), parameter.detach().contiguous()));
         }
         let partial = path.with_extension("partial");
-        Tensor::write_safetensors(&tensors, &partial).map_err(|e| failed(ressa_runtime::without_trace(&e.to_string())))?;
+        Tensor::write_safetensors(&tensors, &partial)
+            .map_err(|e| failed(ressa_runtime::without_trace(&e.to_string())))?;
         replace(&partial, &path).map_err(|e| failed(e.to_string()))
     }
 
@@ -62,8 +63,9 @@ impl Checkpoints {
             return Ok(None);
         }
         let failed = |reason: String| RestoreError::Checkpoint { path: path.clone(), reason };
-        let tensors = Tensor::read_safetensors(&path)
-            .map_err(|e| failed(format!("{}; delete it to start again", ressa_runtime::without_trace(&e.to_string()))))?;
+        let tensors = Tensor::read_safetensors(&path).map_err(|e| {
+            failed(format!("{}; delete it to start again", ressa_runtime::without_trace(&e.to_string())))
+        })?;
         let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
         let incomplete = || failed("it is incomplete; delete it to start again".to_owned());
         let take = |name: &str| tensors.get(name).map(Tensor::shallow_clone).ok_or_else(incomplete);

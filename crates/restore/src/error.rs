@@ -9,7 +9,9 @@ use ressa_runtime::optim::StateMismatch;
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The loss or its gradient left the finite numbers, or the loss exploded.
-    #[error("training diverged at step {step}: {what} is `{value}`; lower `restore.learning-rate` or raise `restore.warmup`")]
+    #[error(
+        "training diverged at step {step}: {what} is `{value}`; lower `restore.learning-rate` or raise `restore.warmup`"
+    )]
     Diverged {
         /// Step, counted from 0.
         step: u32,
@@ -19,7 +21,9 @@ pub enum RestoreError {
         value: f64,
     },
     /// No layer matches the tuned towers and targets.
-    #[error("no layer takes an adapter: tune a tower of the model, with a rank of at least 1 and targets out of {roles}")]
+    #[error(
+        "no layer takes an adapter: tune a tower of the model, with a rank of at least 1 and targets out of {roles}"
+    )]
     NothingToTrain {
         /// Roles that the model has, for the message.
         roles: String,

@@ -209,7 +209,8 @@ struct Taught {
 impl Taught {
     fn new(teacher: &dyn VisionLanguage, batch: &TrainingBatch) -> Self {
         let features = teacher.encode_images(&batch.pixels);
-        let logits = |prompts: &Prompts, answers: &[Vec<u32>]| forced(teacher, &features, prompts, answers).map(|f| f.logits);
+        let logits =
+            |prompts: &Prompts, answers: &[Vec<u32>]| forced(teacher, &features, prompts, answers).map(|f| f.logits);
         Self {
             questions: logits(&batch.questions, &batch.answers),
             captions: logits(&batch.captions, &batch.caption_answers),

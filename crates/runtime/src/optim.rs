@@ -212,8 +212,10 @@ mod tests {
     #[test]
     fn clipping_reports_the_norm_before_it() {
         let parameter = Tensor::from_slice(&[3.0f32, 4.0]).set_requires_grad(true);
-        let mut optimiser =
-            AdamW::new(vec![Parameter { tensor: parameter.shallow_clone(), weight_decay: 0.0 }], AdamWOptions::default());
+        let mut optimiser = AdamW::new(
+            vec![Parameter { tensor: parameter.shallow_clone(), weight_decay: 0.0 }],
+            AdamWOptions::default(),
+        );
         (&parameter * &parameter * 0.5f64).sum(Kind::Float).backward();
         assert!((optimiser.step(0.0, Some(1.0)) - 5.0).abs() < 1e-6);
         let first = Vec::<f32>::try_from(&optimiser.state().first).expect("f32");

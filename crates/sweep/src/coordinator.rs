@@ -166,7 +166,7 @@ impl Coordinator<'_> {
             }
             let Some(stage) = self.schedule.take(&self.slots[index].resident, gate_only) else { continue };
             self.start_worker(index)?;
-            let node = self.graph.stages[stage].node.clone();
+            let node = self.graph.stages[stage].node.as_ref().clone();
             let slot = &mut self.slots[index];
             let Some(worker) = &mut slot.worker else { unreachable!("a worker was just started") };
             let log_offset = worker.log_size();
@@ -307,7 +307,7 @@ impl Coordinator<'_> {
             slot.false_starts += 1;
             if slot.false_starts >= FALSE_STARTS {
                 let program = self.options.worker.program.clone();
-                let message = last_lines(&log);
+                let message = last_lines(&worker.log_since(0));
                 self.kill_all();
                 return Err(SweepError::NotReady { program, how, message });
             }

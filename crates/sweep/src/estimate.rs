@@ -11,8 +11,15 @@ const RECENT: usize = 30;
 /// Seconds per sort of stage.
 #[derive(Clone, Debug, Default)]
 pub struct Estimates {
-    by_detail: HashMap<(String, String), Vec<f64>>,
-    by_kind: HashMap<String, Vec<f64>>,
+    by_kind: HashMap<String, History>,
+    by_detail: HashMap<String, HashMap<String, History>>,
+}
+
+/// Recent executions of one sort, and their median.
+#[derive(Clone, Debug, Default)]
+struct History {
+    recent: Vec<f64>,
+    median: f64,
 }
 
 impl Estimates {
@@ -27,20 +34,17 @@ impl Estimates {
 
     /// Takes one more execution into account.
     pub fn learn(&mut self, kind: &str, detail: &str, seconds: f64) {
-        if !seconds.is_finite() || seconds < 0.0 {
-            return;
+        if seconds.is_finite() && seconds >= 0.0 {
+            self.by_kind.entry(kind.to_owned()).or_default().push(seconds);
+            self.by_detail.entry(kind.to_owned()).or_default().entry(detail.to_owned()).or_default().push(seconds);
         }
-        push(self.by_detail.entry((kind.to_owned(), detail.to_owned())).or_default(), seconds);
-        push(self.by_kind.entry(kind.to_owned()).or_default(), seconds);
     }
 
     /// Expected wall seconds of a stage: the median of recent executions of its sort.
     pub fn seconds(&self, stage: &Stage) -> f64 {
         let kind = stage.kind();
-        self.by_detail
-            .get(&(kind.to_owned(), detail(stage).to_owned()))
-            .or_else(|| self.by_kind.get(kind))
-            .map_or_else(|| default_seconds(stage), |history| median(history))
+        let exact = self.by_detail.get(kind).and_then(|details| details.get(detail(stage)));
+        exact.or_else(|| self.by_kind.get(kind)).map_or_else(|| default_seconds(stage), |history| history.median)
     }
 
     /// Whether any execution is known; without one, estimates are guesses.
@@ -71,15 +75,14 @@ fn default_seconds(stage: &Stage) -> f64 {
     }
 }
 
-fn push(history: &mut Vec<f64>, seconds: f64) {
-    if history.len() == RECENT {
-        history.remove(0);
+impl History {
+    fn push(&mut self, seconds: f64) {
+        if self.recent.len() == RECENT {
+            self.recent.remove(0);
+        }
+        self.recent.push(seconds);
+        let mut sorted = self.recent.clone();
+        sorted.sort_by(f64::total_cmp);
+        self.median = sorted[sorted.len() / 2];
     }
-    history.push(seconds);
-}
-
-fn median(history: &[f64]) -> f64 {
-    let mut sorted = history.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }

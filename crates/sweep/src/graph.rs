@@ -1,11 +1,13 @@
 //! The distinct stages of many runs, and who reads what.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use ressa_experiment::{
-    Cell, Stage, StageKey, StageNode, Task,
+    Cell, Experiment, Gate, Stage, StageKey, StageNode,
     config::{Metric, RestoreMethod},
-    stage::Inputs,
 };
 
 /// Runs, their distinct stages (upstream first) and the gates of their dense models.
@@ -24,7 +26,7 @@ pub struct Graph {
 #[derive(Debug)]
 pub struct GraphStage {
     /// The stage.
-    pub node: StageNode,
+    pub node: Arc<StageNode>,
     /// Stages it reads.
     pub inputs: Vec<usize>,
     /// Stages that read it.
@@ -51,25 +53,57 @@ pub struct GraphRun {
 }
 
 impl Graph {
-    /// The graph of `cells`, each with the name of its experiment. With `gated`, the evaluations that dense gates ask for are part of it.
-    pub fn new<'a>(cells: impl IntoIterator<Item = (&'a str, &'a Cell)>, gated: bool) -> Self {
+    /// The graph of several experiments; with `gated`, the evaluations that their gates ask for are part of it.
+    pub fn of<'a>(experiments: impl IntoIterator<Item = &'a Experiment>, gated: bool) -> Self {
         let mut graph = Graph::default();
-        let mut seen = HashMap::new();
-        for (experiment, cell) in cells {
-            if seen.insert(cell.run_id.as_str(), ()).is_some() {
-                continue;
-            }
-            let label = run_label(experiment, cell);
-            let stages = cell.stages.iter().map(|node| graph.stage(node, &label)).collect::<Vec<_>>();
-            for &stage in &stages {
-                graph.stages[stage].runs += 1;
-            }
+        let mut seen = HashSet::new();
+        for experiment in experiments {
+            graph.add_cells(&experiment.name, &experiment.cells, &mut seen);
             if gated {
-                graph.gate(cell);
+                graph.add_gates(&experiment.gates);
             }
-            graph.runs.push(GraphRun { id: cell.run_id.clone(), label, stages, path: code_path(cell) });
         }
         graph
+    }
+
+    /// The graph of cells that belong to one experiment.
+    pub fn new(experiment: &str, cells: &[Cell], gates: &[Gate]) -> Self {
+        let mut graph = Graph::default();
+        graph.add_cells(experiment, cells, &mut HashSet::new());
+        graph.add_gates(gates);
+        graph
+    }
+
+    fn add_cells<'a>(&mut self, experiment: &str, cells: &'a [Cell], seen: &mut HashSet<&'a str>) {
+        for cell in cells.iter().filter(|cell| seen.insert(cell.run_id.as_str())) {
+            let label = run_label(experiment, cell);
+            let stages = cell.stages.iter().map(|node| self.add_stage(node, &label)).collect::<Vec<_>>();
+            for &stage in &stages {
+                self.stages[stage].runs += 1;
+            }
+            self.runs.push(GraphRun { id: cell.run_id.clone(), label, stages, path: code_path(cell) });
+        }
+    }
+
+    /// A gate belongs to a run, so its dense model is in the graph already.
+    fn add_gates(&mut self, gates: &[Gate]) {
+        for gate in gates {
+            for node in &gate.evaluate {
+                let Stage::Evaluate { task, .. } = &node.stage else { continue };
+                let position = self.add_stage(node, "dense gate");
+                self.stages[position].gate = true;
+                if let Some(&dense) = self.stages[position].inputs.first() {
+                    self.stages[dense].gate = true;
+                }
+                let of_task = |name: &&String| name.split('/').next() == Some(task.name());
+                for (name, &floor) in gate.floors.iter().filter(|(name, _)| of_task(name)) {
+                    match self.floors.iter_mut().find(|(stage, known, _)| *stage == position && known == name) {
+                        Some(known) => known.2 = known.2.max(floor),
+                        None => self.floors.push((position, name.clone(), floor)),
+                    }
+                }
+            }
+        }
     }
 
     /// Position of a stage.
@@ -95,7 +129,7 @@ impl Graph {
         kinds
     }
 
-    fn stage(&mut self, node: &StageNode, label: &str) -> usize {
+    fn add_stage(&mut self, node: &Arc<StageNode>, label: &str) -> usize {
         if let Some(&position) = self.index.get(&node.key) {
             return position;
         }
@@ -104,36 +138,10 @@ impl Graph {
         for &input in &inputs {
             self.stages[input].dependents.push(position);
         }
-        let (node, label) = (node.clone(), label.to_owned());
+        let (node, label) = (Arc::clone(node), label.to_owned());
         self.index.insert(node.key.clone(), position);
         self.stages.push(GraphStage { node, inputs, dependents: Vec::new(), label, runs: 0, gate: false });
         position
-    }
-
-    fn gate(&mut self, cell: &Cell) {
-        let run = &cell.run;
-        let Some(dense) = cell.stages.iter().find(|node| matches!(node.stage, Stage::Dense { .. })) else { return };
-        let dense = dense.key.clone();
-        for (name, &floor) in &run.dense.gate {
-            let task_name = name.split('/').next().unwrap_or(name);
-            let Some(task) = Task::ALL.into_iter().find(|task| task.name() == task_name) else { continue };
-            let node = Stage::Evaluate {
-                task,
-                items: if Task::QUESTIONS.contains(&task) { run.evaluate.questions } else { run.evaluate.images },
-                beams: task.uses_language().then_some(run.evaluate.beams),
-                data: run.data.clone(),
-            }
-            .node(Inputs { dense: Some(dense.clone()), ..Inputs::default() });
-            let position = self.stage(&node, "dense gate");
-            self.stages[position].gate = true;
-            if let Some(&dense) = self.stages[position].inputs.first() {
-                self.stages[dense].gate = true;
-            }
-            match self.floors.iter_mut().find(|(stage, known, _)| *stage == position && known == name) {
-                Some(known) => known.2 = known.2.max(floor),
-                None => self.floors.push((position, name.clone(), floor)),
-            }
-        }
     }
 }
 
@@ -164,23 +172,19 @@ pub fn describe(stage: &Stage) -> String {
 /// What code a run goes through. Two runs with one path can differ in numbers (sparsity, rank, seed), not in what is executed.
 fn code_path(cell: &Cell) -> String {
     let run = &cell.run;
-    let mut parts: BTreeMap<&str, String> = BTreeMap::new();
     let model = match (run.model.preset, &run.model.checkpoint) {
         (Some(preset), _) => preset.name().to_owned(),
         (None, Some(folder)) => folder.display().to_string(),
         (None, None) => String::new(),
     };
-    parts.insert("model", model);
-    parts.insert("metric", run.prune.metric.name().to_owned());
-    if run.prune.metric != Metric::None {
-        let unstructured = run.prune.pattern.sparsity().is_none();
-        parts.insert("pattern", if unstructured { "unstructured" } else { "n:m" }.to_owned());
-        parts.insert("propagate", format!("{:?}", run.prune.calibration.propagate));
-    }
-    parts.insert("restore", run.restore.method.name().to_owned());
-    if run.restore.method != RestoreMethod::None {
-        parts.insert("distill", (run.restore.distill.weight > 0.0).to_string());
-    }
-    parts.insert("tasks", run.evaluate.tasks.iter().map(|task| task.name()).collect::<Vec<_>>().join("+"));
-    parts.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    let pruned = match run.prune.metric {
+        Metric::None => "dense",
+        metric => metric.name(),
+    };
+    let pattern = if run.prune.pattern.sparsity().is_some() { "n:m" } else { "unstructured" };
+    let propagate = run.prune.calibration.propagate;
+    let distilled = run.restore.method != RestoreMethod::None && run.restore.distill.weight > 0.0;
+    let tasks: Vec<&str> = run.evaluate.tasks.iter().map(|task| task.name()).collect();
+    let restored = run.restore.method.name();
+    format!("{model} {pruned} {pattern} {propagate:?} {restored} {distilled} {}", tasks.join("+"))
 }

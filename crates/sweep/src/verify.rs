@@ -72,7 +72,7 @@ pub fn verify(
                     worker.insert((started, receiver))
                 }
             };
-            worker.send(&Request::Verify { node: Box::new(node.clone()) });
+            worker.send(&Request::Verify { node: Box::new(node.as_ref().clone()) });
             verdict.recounted = true;
             verdict.violations = loop {
                 match answers.recv().map(|message| message.line) {

@@ -1,1 +1,10 @@
 //! Tolerant tensor assertions, golden files, tidy checks.
+
+mod assert;
+mod golden;
+pub mod tidy;
+
+pub use assert::{Difference, assert_close, difference};
+pub use golden::Golden;
+
+pub mod stage_sources;

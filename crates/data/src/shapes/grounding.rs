@@ -29,7 +29,8 @@ impl Grounding {
         let phrases: Vec<(usize, usize)> =
             (0..words.len()).filter_map(|i| Some((i, cell_of(named(&words, i)?, scene)?))).collect();
         let mut grounding = Self { phrases, target: None, comparison: None };
-        let cells: Vec<usize> = grounding.phrases.iter().map(|(_, cell)| *cell).filter(|cell| *cell != ABSENT).collect();
+        let cells: Vec<usize> =
+            grounding.phrases.iter().map(|(_, cell)| *cell).filter(|cell| *cell != ABSENT).collect();
         match question.template {
             "object-color" | "object-shape" => {
                 grounding.target = cells.first().and_then(|cell| related(&words, *cell, scene));

@@ -46,12 +46,7 @@ impl Object {
 
     /// Labels shape, colour, size, texture.
     pub fn labels(&self) -> [i64; 4] {
-        [
-            self.shape.index() as i64,
-            self.color.index() as i64,
-            self.size.index() as i64,
-            self.texture.index() as i64,
-        ]
+        [self.shape.index() as i64, self.color.index() as i64, self.size.index() as i64, self.texture.index() as i64]
     }
 }
 
@@ -156,9 +151,7 @@ impl Scene {
     pub fn patch_labels(&self) -> [[i64; 4]; PATCH_GRID * PATCH_GRID] {
         let cells = self.cell_labels();
         let per_cell = PATCH_GRID / GRID;
-        std::array::from_fn(|patch| {
-            cells[(patch / PATCH_GRID / per_cell) * GRID + (patch % PATCH_GRID) / per_cell]
-        })
+        std::array::from_fn(|patch| cells[(patch / PATCH_GRID / per_cell) * GRID + (patch % PATCH_GRID) / per_cell])
     }
 }
 

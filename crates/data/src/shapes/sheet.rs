@@ -1,16 +1,18 @@
 //! The contact sheet: test images with their questions, answers and captions, to see what the world looks like.
 
+use std::io::Cursor;
+
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
-use image::{Rgb, RgbImage};
+use image::{ImageFormat, Rgb, RgbImage};
 use rand_chacha::ChaCha8Rng;
-use ressa_experiment::Task;
+use ressa_experiment::{Task, config::DataConfig};
 
 use super::{
     caption,
     draw::{Purpose, stream},
     world::{HELD_OUT, LabelledImage, World},
 };
-use crate::Image;
+use crate::{DataError, Image};
 
 const FONT: &[u8] = include_bytes!("../../assets/DejaVuSans.ttf");
 
@@ -30,8 +32,21 @@ const FAINT: Rgb<u8> = Rgb([120, 124, 130]);
 const ANSWER: Rgb<u8> = Rgb([0, 90, 156]);
 const RULE: Rgb<u8> = Rgb([218, 220, 224]);
 
-/// Paints the sheet: `rows` rows of three question images, then one row of three held-out caption images.
-pub fn contact_sheet(world: &World, rows: u32) -> RgbImage {
+/// Paints the sheet of a world and encodes it as PNG: at least `images` question images (at most 400), then held-out caption images.
+///
+/// # Errors
+/// [`DataError::NotShapes`] when the configuration points at published benchmarks.
+pub fn contact_sheet(config: &DataConfig, images: usize) -> Result<Vec<u8>, DataError> {
+    let rows = images.clamp(1, 400).div_ceil(COLUMNS as usize) as u32;
+    let mut png = Cursor::new(Vec::new());
+    paint(&World::new(config)?, rows)
+        .write_to(&mut png, ImageFormat::Png)
+        .map_err(|e| DataError::Png { reason: e.to_string() })?;
+    Ok(png.into_inner())
+}
+
+/// Paints `rows` rows of three question images, then one row of three held-out caption images.
+fn paint(world: &World, rows: u32) -> RgbImage {
     let side = super::IMAGE_SIZE as u32 * ZOOM;
     let card = (side + 16 + TEXT_WIDTH, side + 8);
     let width = 2 * MARGIN + COLUMNS * card.0 + (COLUMNS - 1) * GAP;
@@ -45,9 +60,14 @@ pub fn contact_sheet(world: &World, rows: u32) -> RgbImage {
         for column in 0..COLUMNS {
             // GQA asks about images of its own; every other card shows one of those, so that both kinds are seen.
             let number = (row * COLUMNS + column) as usize;
-            let source = if number % 2 == 0 { Task::Gqa } else { Task::Vqav2 };
+            let source = if number.is_multiple_of(2) { Task::Gqa } else { Task::Vqav2 };
             let labelled = world.question_image(source, number / 2);
-            sheet.card(&labelled.image, MARGIN + column * (card.0 + GAP), top, &question_lines(world, &labelled, number));
+            sheet.card(
+                &labelled.image,
+                MARGIN + column * (card.0 + GAP),
+                top,
+                &question_lines(world, &labelled, number),
+            );
         }
         top += card.1 + GAP;
     }

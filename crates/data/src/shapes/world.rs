@@ -145,7 +145,7 @@ impl World {
     /// The test image behind an index of a caption set.
     pub fn caption_image(&self, held_out: bool, index: usize) -> LabelledImage {
         if held_out {
-            self.paint(Purpose::HeldOutImages, index, |rng| Scene::draw_held_out(rng))
+            self.paint(Purpose::HeldOutImages, index, Scene::draw_held_out)
         } else {
             self.paint(Purpose::CaptionImages, index, |rng| Scene::draw(rng, Side::Test, 1))
         }

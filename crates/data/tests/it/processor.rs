@@ -1,6 +1,6 @@
 //! Processor files say what the processor does.
 
-use ressa_data::{Family, Image, Processor, World, write_processor_files};
+use ressa_data::{Content, Family, Image, Processor, World, write_processor_files};
 use ressa_experiment::{Task, config::DataConfig};
 
 fn processor(family: Family) -> (tempfile::TempDir, Processor) {
@@ -59,7 +59,7 @@ fn pixels_are_normalised_per_channel() {
         assert!((pixels[index] - expected as f32).abs() < 1e-6);
     }
     let small = Image::from_planes(2, 1, vec![0; 6]).expect("three planes");
-    insta::assert_snapshot!(processor.pixels([&small]).expect_err("too small"), @"");
+    insta::assert_snapshot!(processor.pixels([&small]).expect_err("too small"), @"image of 2x1 pixels; the processor of this model reads 48x48");
 }
 
 #[test]
@@ -69,10 +69,13 @@ fn every_prompt_of_every_benchmark_is_known() {
     let world = World::new(&DataConfig::default()).expect("shapes");
     for task in Task::ALL {
         for item in world.benchmark(task, 40).items() {
-            let text = format!("{:?}", item.content);
-            let quoted: Vec<&str> = text.split('"').skip(1).step_by(2).collect();
-            for words in quoted.iter().filter(|words| !words.contains('-')) {
-                assert!(!processor.encode_prompt(words).expect("words").contains(&unknown), "{words}");
+            let texts = match item.content.clone() {
+                Content::Question { text, answers, .. } => [vec![text], answers].concat(),
+                Content::Caption { instruction, references, .. } => [vec![instruction], references].concat(),
+                Content::Retrieval { caption } => vec![caption],
+            };
+            for text in texts {
+                assert!(!processor.encode_prompt(&text).expect("words").contains(&unknown), "{text}");
             }
         }
     }
@@ -84,8 +87,8 @@ fn broken_folders_are_named() {
     let broken = folder.path().join("special_tokens_map.json");
     std::fs::write(&broken, r#"{"pad_token": "<nothing>"}"#).expect("written");
     let message = Processor::load(folder.path()).err().expect("an error").to_string();
-    insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @"");
+    insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @r#"`MODEL/special_tokens_map.json` is not a usable tokenizer: `pad_token` is "<nothing>", which the tokenizer does not know"#);
     std::fs::remove_file(folder.path().join("tokenizer.json")).expect("removed");
     let message = Processor::load(folder.path()).err().expect("an error").to_string();
-    insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @"");
+    insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @"cannot access `MODEL/tokenizer.json`: No such file or directory (os error 2)");
 }

@@ -14,7 +14,7 @@ struct Counts {
 }
 
 /// BLEU-4, 0 to 1, and its jackknife standard error over captions.
-pub fn corpus(captions: &[(&str, &[String])]) -> (f64, f64) {
+pub fn corpus(captions: &[(String, Vec<String>)]) -> (f64, f64) {
     let items: Vec<Counts> = captions.iter().map(|(caption, references)| count(caption, references)).collect();
     let total = items.iter().fold(Counts::default(), |total, item| combine(&total, item, 1.0));
     let n = items.len() as f64;

@@ -4,6 +4,7 @@ pub mod bleu;
 pub mod cider;
 mod contractions;
 pub mod ngrams;
+pub mod ptb;
 pub mod retrieval;
 pub mod rouge;
 pub mod statistics;

@@ -4,9 +4,8 @@ use super::contractions::expand;
 
 /// Annotators besides the one compared with that must agree for full credit.
 const AGREEING: usize = 3;
-const PUNCTUATION: [char; 21] = [
-    ';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!',
-];
+const PUNCTUATION: [char; 21] =
+    [';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!'];
 const ARTICLES: [&str; 3] = ["a", "an", "the"];
 const NUMBERS: [&str; 11] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
 /// The reference passes a flag where a count is expected, so at most this many periods are deleted.
@@ -55,8 +54,7 @@ pub fn normalize_words(answer: &str) -> String {
 /// by a blank otherwise; then deletes periods that no digit follows.
 fn strip_punctuation(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
-    let grouped_number =
-        chars.windows(3).any(|w| w[0].is_ascii_digit() && w[1] == ',' && w[2].is_ascii_digit());
+    let grouped_number = chars.windows(3).any(|w| w[0].is_ascii_digit() && w[1] == ',' && w[2].is_ascii_digit());
     let touches_blank = |mark: char| chars.windows(2).any(|w| w == [mark, ' '] || w == [' ', mark]);
     let mut stripped = String::new();
     for c in &chars {

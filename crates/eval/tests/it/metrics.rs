@@ -1,7 +1,9 @@
 //! Metrics against closed forms and small goldens.
 
 use proptest::prelude::*;
-use ressa_eval::metrics::{bleu, cider::CiderD, retrieval::rank, rouge::rouge_l, statistics::mean_and_error, vqa};
+use ressa_eval::metrics::{
+    bleu, cider::CiderD, ptb::tokenize, retrieval::rank, rouge::rouge_l, statistics::mean_and_error, vqa,
+};
 
 fn close(ours: f64, expected: f64) {
     assert!((ours - expected).abs() < 1e-12, "{ours} instead of {expected}");
@@ -71,14 +73,30 @@ fn cider_follows_its_formula() {
 }
 
 #[test]
+fn captions_are_cut_into_penn_treebank_words() {
+    for (caption, words) in [
+        ("A large ring.", "a large ring"),
+        ("near it at 3:30, isn't it?", "near it at 3:30 is n't it"),
+        (" - it's nice!", "it 's nice"),
+        ("the (man's) t-shirt", "the -lrb- man 's -rrb- t-shirt"),
+        ("\"a ring\" for $1,000 in the u.s.", "a ring for $ 1,000 in the u.s."),
+        ("he cannot -- 'see' it...", "he can not see it"),
+        ("a small striped red bar", "a small striped red bar"),
+    ] {
+        assert_eq!(tokenize(caption), words, "{caption}");
+    }
+}
+
+#[test]
 fn bleu_and_rouge_have_closed_forms() {
     let reference = ["a b c d e".to_owned()];
-    close(bleu::corpus(&[("a b c d e", &reference)]).0, 1.0);
+    let bleu = |caption: &str| bleu::corpus(&[(caption.to_owned(), reference.to_vec())]).0;
+    close(bleu("a b c d e"), 1.0);
     // One word short: all precisions 1, brevity penalty exp(1 - 5/4).
-    close(bleu::corpus(&[("a b c d", &reference)]).0, (-0.25_f64).exp());
+    close(bleu("a b c d"), (-0.25_f64).exp());
     // One word wrong at the end: precisions 4/5, 3/4, 2/3, 1/2.
-    close(bleu::corpus(&[("a b c d x", &reference)]).0, (0.8_f64 * 0.75 * (2.0 / 3.0) * 0.5).powf(0.25));
-    close(bleu::corpus(&[("", &reference)]).0, 0.0);
+    close(bleu("a b c d x"), (0.8_f64 * 0.75 * (2.0 / 3.0) * 0.5).powf(0.25));
+    close(bleu(""), 0.0);
 
     close(rouge_l("a b c d e", &reference), 1.0);
     let (precision, recall) = (2.0 / 3.0, 2.0 / 5.0);

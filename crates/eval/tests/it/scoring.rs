@@ -43,8 +43,7 @@ fn answers_are_scored_per_template() {
 
 #[test]
 fn captions_share_document_frequencies_over_sets() {
-    let predictions =
-        [caption(0, "x y z w", "x y z w", "in-domain"), caption(1, "x y z w", "p q r s", "held-out")];
+    let predictions = [caption(0, "x y z w", "x y z w", "in-domain"), caption(1, "x y z w", "p q r s", "held-out")];
     let scored = score(Task::Nocaps, &predictions).expect("captions");
     assert_eq!((scored.score.metric.as_str(), scored.score.value), ("cider-d", 50.0));
     assert_eq!((scored.parts["in-domain"].value, scored.parts["held-out"].value), (100.0, 0.0));
@@ -55,12 +54,8 @@ fn captions_share_document_frequencies_over_sets() {
 #[test]
 fn retrieval_averages_both_directions() {
     use Direction::{ImageToText, TextToImage};
-    let predictions = [
-        found(0, ImageToText, 1),
-        found(1, ImageToText, 4),
-        found(0, TextToImage, 1),
-        found(1, TextToImage, 1),
-    ];
+    let predictions =
+        [found(0, ImageToText, 1), found(1, ImageToText, 4), found(0, TextToImage, 1), found(1, TextToImage, 1)];
     let scored = score(Task::Flickr30k, &predictions).expect("ranks");
     assert_eq!((scored.score.value, scored.score.items), (75.0, 2));
     assert_eq!((scored.parts["text-recall@1"].value, scored.parts["image-recall@1"].value), (50.0, 100.0));
@@ -74,7 +69,9 @@ fn stored_predictions_read_back_and_show_their_points() {
     let predictions = vec![said(0, "red", "red", "color"), said(1, "a \"quoted\"\nline", "red", "color")];
     let text = to_json_lines(Task::Gqa, &predictions).expect("answers");
     assert_eq!(text.lines().count(), 2);
-    assert!(text.starts_with(r#"{"kind":"answer","id":"0","#) && text.lines().all(|line| line.contains(r#""points":"#)));
+    assert!(
+        text.starts_with(r#"{"kind":"answer","id":"0","#) && text.lines().all(|line| line.contains(r#""points":"#))
+    );
     assert_eq!(from_json_lines(&text).expect("what was written"), predictions);
 
     let broken = text.replace("\"answers\"", "\"anwsers\"");

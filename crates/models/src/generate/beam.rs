@@ -101,6 +101,11 @@ fn advance(
             from.push(beam);
         }
     }
+    // Only a vocabulary of a few tokens leaves too few to continue.
+    while running.len() < search.beams {
+        running.push((ABSENT, Vec::new()));
+        from.push(0);
+    }
     row.running = running;
     row.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
     row.finished.truncate(search.beams);

@@ -22,22 +22,28 @@ impl KeyValue {
 pub(crate) struct BlockCache {
     /// Per row.
     pub shared: KeyValue,
-    /// Per row and beam; empty before the first step.
-    pub own: Option<KeyValue>,
+    /// Per row and beam.
+    pub own: Written,
 }
 
 impl BlockCache {
     pub fn new(key: Tensor, value: Tensor) -> Self {
-        Self { shared: KeyValue { key, value }, own: None }
+        Self { shared: KeyValue { key, value }, own: Written::default() }
     }
+}
 
-    /// Appends a step's key and value `[rows * beams, heads, 1, width]` to what the beams have written.
+/// What the beams have written themselves; nothing before the first step.
+#[derive(Default)]
+pub(crate) struct Written(Option<KeyValue>);
+
+impl Written {
+    /// Appends a step's key and value `[rows * beams, heads, 1, width]`.
     pub fn push(&mut self, key: Tensor, value: Tensor) -> &KeyValue {
-        let grown = match self.own.take() {
+        let grown = match self.0.take() {
             None => KeyValue { key, value },
             Some(own) => KeyValue { key: Tensor::cat(&[own.key, key], 2), value: Tensor::cat(&[own.value, value], 2) },
         };
-        self.own.insert(grown)
+        self.0.insert(grown)
     }
 }
 
@@ -70,7 +76,7 @@ impl Cache {
     /// Lets beam `i` go on from what beam `from[i]` has written. Also widens one beam per row to several.
     pub fn reorder(&mut self, from: &[i64]) {
         let index = Tensor::from_slice(from).to_device(self.lengths.device());
-        for own in self.blocks.iter_mut().filter_map(|block| block.own.as_mut()) {
+        for own in self.blocks.iter_mut().filter_map(|block| block.own.0.as_mut()) {
             own.index(&index);
         }
     }

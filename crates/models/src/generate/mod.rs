@@ -41,7 +41,7 @@ pub(crate) fn search(decoder: &dyn Decoder, start: Start, search: Search) -> Vec
 }
 
 /// A host copy of an i64 tensor's elements.
-fn ids(tensor: &Tensor) -> Vec<i64> {
+pub(crate) fn ids(tensor: &Tensor) -> Vec<i64> {
     let flat = tensor.to_device(tch::Device::Cpu).contiguous().view([-1]);
     let mut out = vec![0; flat.numel()];
     flat.copy_data(&mut out, flat.numel());

@@ -64,7 +64,8 @@ fn compare_case(path: &Path) -> usize {
             continue;
         };
         let selection = selection(method, &about["methods"][method], weight);
-        let different = selection.keep(&importance).to_kind(Kind::Uint8).ne_tensor(mask).sum(Kind::Int64).int64_value(&[]);
+        let different =
+            selection.keep(&importance).to_kind(Kind::Uint8).ne_tensor(mask).sum(Kind::Int64).int64_value(&[]);
         assert_eq!(different, 0, "{} {method}", path.display());
         compared += 1;
     }

@@ -13,9 +13,8 @@ use tch::{Device, Kind, Tensor};
 fn importance() -> impl Strategy<Value = Tensor> {
     (1i64..9, 1i64..7).prop_flat_map(|(rows, groups)| {
         let columns = groups * 8;
-        proptest::collection::vec(0u8..12, (rows * columns) as usize).prop_map(move |values| {
-            Tensor::from_slice(&values).to_kind(Kind::Float).view([rows, columns])
-        })
+        proptest::collection::vec(0u8..12, (rows * columns) as usize)
+            .prop_map(move |values| Tensor::from_slice(&values).to_kind(Kind::Float).view([rows, columns]))
     })
 }
 

@@ -1,0 +1,123 @@
+//! `ressa doctor`: what keeps a sweep from running on this machine, with what to do about it.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use ressa_store::Store;
+use serde_json::json;
+
+use crate::{
+    arguments::{Global, MachineOptions},
+    exit::{Exit, Outcome},
+    study::Study,
+    text::{say, say_json},
+    workspace::Workspace,
+};
+
+/// One finding: what was looked at, whether it is well, what was found.
+struct Finding {
+    what: &'static str,
+    good: bool,
+    found: String,
+}
+
+/// Looks at everything and prints a line each.
+pub fn run(global: &Global, machine: &MachineOptions) -> Outcome {
+    let workspace = Workspace::find(global)?;
+    let findings = [
+        Finding { what: "experiments", good: true, found: workspace.show(&workspace.experiments) },
+        study(&workspace),
+        results(&workspace),
+        worker(&workspace),
+        libtorch(&workspace, machine),
+        shipped(&workspace),
+    ];
+    let well = findings.iter().all(|finding| finding.good);
+    if global.json {
+        let list = findings.iter().map(|f| json!({ "what": f.what, "good": f.good, "found": f.found })).collect::<Vec<_>>();
+        say_json(&json!(list));
+    } else {
+        for finding in &findings {
+            let mark = if finding.good { "ok   " } else { "WRONG" };
+            say(format_args!("{mark}  {:<12} {}", finding.what, finding.found));
+        }
+    }
+    Ok(if well { Exit::Done } else { Exit::Other })
+}
+
+fn study(workspace: &Workspace) -> Finding {
+    let (good, found) = match Study::load(workspace, &Default::default()) {
+        Ok(study) => (true, format!("{} experiments load", study.experiments.len())),
+        Err(failure) => (false, failure.message()),
+    };
+    Finding { what: "study", good, found }
+}
+
+fn results(workspace: &Workspace) -> Finding {
+    let probe = workspace.results.join(".doctor");
+    let attempt = fs::create_dir_all(&workspace.results).and_then(|()| fs::write(&probe, b"x"));
+    let _ = fs::remove_file(&probe);
+    let shown = workspace.show(&workspace.results);
+    let (good, found) = match attempt {
+        Ok(()) => (true, format!("{shown} can be written")),
+        Err(e) => (false, format!("cannot write {shown}: {e}; choose another folder with --results")),
+    };
+    Finding { what: "results", good, found }
+}
+
+fn worker(workspace: &Workspace) -> Finding {
+    let good = workspace.worker().is_file();
+    let hint = if good { "" } else { " is not there; build it with `make build`" };
+    Finding { what: "worker", good, found: format!("{}{hint}", workspace.show(workspace.worker())) }
+}
+
+fn libtorch(workspace: &Workspace, machine: &MachineOptions) -> Finding {
+    let device = match machine.device {
+        ressa_sweep::DeviceChoice::Auto => "auto".to_owned(),
+        ressa_sweep::DeviceChoice::Cpu => "cpu".to_owned(),
+        ressa_sweep::DeviceChoice::Cuda(index) => format!("cuda:{index}"),
+    };
+    let answer = Command::new(workspace.worker()).args(["probe", "--device", &device]).stdin(Stdio::null()).output();
+    let (good, found) = match answer {
+        Err(e) => (false, format!("the worker cannot be asked: {e}")),
+        Ok(output) if !output.status.success() => {
+            let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            (false, format!("{message}; `make setup` finds or fetches libtorch"))
+        }
+        Ok(output) => {
+            let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let field = |name: &str| found[name].as_str().unwrap_or("?").to_owned();
+            (true, format!("{} on {}, built from {}", field("libtorch"), field("device"), field("revision")))
+        }
+    };
+    Finding { what: "libtorch", good, found }
+}
+
+/// Shipped dense models: each must be what was published, or it is trained again.
+fn shipped(workspace: &Workspace) -> Finding {
+    let folder = workspace.shipped();
+    let keys: Vec<String> = fs::read_dir(&folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|item| fs::read_dir(item.ok()?.path()).ok())
+        .flatten()
+        .filter_map(|item| Some(item.ok()?.file_name().to_string_lossy().into_owned()))
+        .collect();
+    let probe = Store::open(workspace.results.join("store"), vec![folder]);
+    let damage: Vec<String> = match &probe {
+        Err(error) => vec![error.to_string()],
+        Ok(store) => keys
+            .iter()
+            .filter_map(|key| store.entry(key).and_then(|entry| entry.map_or(Ok(()), |e| e.check())).err())
+            .map(|error| error.to_string())
+            .collect(),
+    };
+    let found = match (damage.is_empty(), keys.len()) {
+        (false, _) => format!("{}; restore it from the repository, or `ressa pretrain`", damage.join("; ")),
+        (true, 0) => "none: the first sweep trains a dense model (`make pretrain` ships one)".to_owned(),
+        (true, many) => format!("{many} dense model entries, intact"),
+    };
+    Finding { what: "shipped", good: damage.is_empty(), found }
+}

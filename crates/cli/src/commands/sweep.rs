@@ -1,0 +1,118 @@
+//! `ressa sweep`: make what is missing, then render.
+
+use ressa_sweep::{Graph, Stop, Summary, execute, glance};
+use serde_json::json;
+
+use crate::{
+    arguments::{Global, SweepOptions},
+    commands::report,
+    exit::{Exit, Failure, Outcome},
+    missing::missing,
+    progress::Display,
+    study::Study,
+    text::{columns, count, duration, say, say_json},
+    workspace::Workspace,
+};
+
+/// Runs the selected experiments.
+pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
+    let workspace = Workspace::find(global)?;
+    let study = Study::load(&workspace, &options.selection)?;
+    let store = workspace.store()?;
+    let graph = study.graph(!options.no_gate);
+    if graph.runs.is_empty() {
+        return Err(Failure::new(Exit::NothingSelected, "the selected experiments have no runs"));
+    }
+    let lacking = missing(&graph, &glance(&graph, &store), &workspace.root);
+    if let Some(first) = lacking.first() {
+        let message = format!(
+            "`{}` is missing ({}){}; `ressa plan` lists what a sweep needs",
+            first.path,
+            first.what.join("; "),
+            if lacking.len() > 1 { format!(", and {} more", count(lacking.len() - 1, "file")) } else { String::new() }
+        );
+        return Err(Failure::new(Exit::MissingInput, message));
+    }
+
+    let stop = Stop::on_signals().map_err(|e| Failure::new(Exit::Other, format!("cannot listen to signals: {e}")))?;
+    let limits = workspace.limited(&options.machine, options.max_failures, options.timeout);
+    let mut display = Display::new(global);
+    let summary = execute(&graph, &store, &limits, &stop, &mut |event| display.show(&event))?;
+    display.finish();
+
+    let exit = Exit::of(&summary);
+    let rendered = match exit {
+        _ if options.no_report => None,
+        Exit::Done => Some(report::render(&workspace, &study, &store, false)?),
+        // Failures are shown whether or not there is something to render.
+        Exit::SomeFailed => report::render(&workspace, &study, &store, false).ok(),
+        _ => None,
+    };
+    if global.json {
+        let index = rendered.as_ref().map(|rendered| rendered.index.display().to_string());
+        say_json(&json!({ "exit": exit as u8, "summary": summary, "report": index }));
+    } else {
+        print(&summary, &graph, global.quiet);
+        if let Some(rendered) = rendered.filter(|_| !global.quiet) {
+            say(format_args!("report: {}", workspace.show(&rendered.index)));
+        }
+    }
+    Ok(exit)
+}
+
+/// Prints how a sweep ended, failures last.
+pub fn print(summary: &Summary, graph: &Graph, quiet: bool) {
+    let totals = &summary.totals;
+    if !quiet {
+        say(format_args!(
+            "{} of {} complete: {} cached, {} made in {}",
+            summary.complete,
+            count(summary.runs, "run"),
+            count(totals.cached, "stage"),
+            totals.made,
+            duration(summary.seconds)
+        ));
+    }
+    if summary.gate_failed {
+        print_gate(summary);
+    }
+    for damage in &summary.damaged {
+        say(format_args!("damaged: {} ({}): {}", damage.stage, damage.key.short(), damage.what));
+    }
+    if let Some(message) = &summary.storage {
+        say(format_args!("cannot write: {message}"));
+    }
+    if summary.interrupted.is_some() {
+        let open = totals.stages - totals.cached - totals.made - totals.failed - totals.skipped;
+        say(format_args!("interrupted with {} to do; the same command goes on from here", count(open, "stage")));
+    }
+    if summary.failed.is_empty() {
+        return;
+    }
+    say(format_args!("\n{} failed, {} skipped because of them:", count(summary.failed.len(), "stage"), totals.skipped));
+    for failed in &summary.failed {
+        let kind = serde_json::to_value(failed.failure.kind).ok();
+        let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or("failed");
+        let runs = graph.position(&failed.key).map_or(0, |position| graph.stages[position].runs);
+        say(format_args!("  {}  {}  [{}]", failed.what, failed.label, failed.key.short()));
+        say(format_args!("    {kind}: {} ({} affected)", failed.failure.message, count(runs as usize, "run")));
+        if let Some(log) = &failed.failure.log {
+            say(format_args!("    log: {}", log.display()));
+        }
+    }
+    say("`ressa retry` clears recorded failures, so that the next sweep tries those stages again");
+}
+
+fn print_gate(summary: &Summary) {
+    say("\na dense model does not reach its gate, so nothing was spent on pruning it:");
+    let mut rows = vec![["model", "score", "at least", "found", ""].map(str::to_owned).to_vec()];
+    for check in &summary.gate {
+        let found = check.found.map_or_else(|| "not measured".to_owned(), |found| format!("{found:.1}"));
+        let verdict = if check.passes() { "" } else { "too low" }.to_owned();
+        rows.push(vec![check.model.clone(), check.name.clone(), format!("{:.1}", check.floor), found, verdict]);
+    }
+    say(columns(&rows).trim_end());
+    say(
+        "train it again (`ressa pretrain`), correct `dense.gate` in the experiment, or go on regardless with --no-gate",
+    );
+}

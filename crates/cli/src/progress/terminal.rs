@@ -1,0 +1,97 @@
+//! Bars: one line per worker, one for the whole.
+
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ressa_sweep::{SweepEvent, Totals};
+
+use super::{opening, trouble};
+use crate::text::duration;
+
+/// The bars of a sweep.
+pub struct Terminal {
+    screen: MultiProgress,
+    total: ProgressBar,
+    workers: Vec<Line>,
+}
+
+/// A worker's line.
+struct Line {
+    bar: ProgressBar,
+    what: String,
+}
+
+impl Terminal {
+    /// Nothing is drawn before the first stage starts: a sweep with everything cached shows no bar.
+    pub fn new() -> Self {
+        let screen = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        Self { screen, total: ProgressBar::hidden(), workers: Vec::new() }
+    }
+
+    /// Shows an event.
+    pub fn show(&mut self, event: &SweepEvent) {
+        if let Some(line) = opening(event).or_else(|| trouble(event)) {
+            let _ = self.screen.println(line);
+        }
+        match event {
+            SweepEvent::Started { totals, .. } if totals.progress().0 < totals.progress().1 => {
+                self.total = self.screen.add(ProgressBar::new(totals.progress().1 as u64));
+                self.total.set_style(style("{bar:30} {pos}/{len} stages  {elapsed} elapsed, {msg}"));
+                self.total.enable_steady_tick(Duration::from_millis(500));
+                self.count(totals);
+            }
+            SweepEvent::StageStarted { slot, what, label, seconds, .. } => {
+                while self.workers.len() <= *slot {
+                    let bar = self.screen.insert_before(&self.total, ProgressBar::new(1000));
+                    bar.set_style(style("{prefix:>2} {bar:20} {elapsed:>4}  {wide_msg}"));
+                    bar.set_prefix(self.workers.len().to_string());
+                    bar.enable_steady_tick(Duration::from_millis(500));
+                    self.workers.push(Line { bar, what: String::new() });
+                }
+                let line = &mut self.workers[*slot];
+                line.what = format!("{what}  {label}");
+                line.bar.reset();
+                line.bar.set_message(format!("{}  (about {})", line.what, duration(*seconds)));
+            }
+            SweepEvent::Progress { slot, fraction, message } => {
+                if let Some(line) = self.workers.get(*slot) {
+                    let elapsed = line.bar.elapsed().as_secs_f64();
+                    let left = if *fraction > 0.02 { elapsed * (1.0 - fraction) / fraction } else { 0.0 };
+                    let eta = if left > 0.0 { format!("  {} left", duration(left)) } else { String::new() };
+                    line.bar.set_position((fraction * 1000.0) as u64);
+                    line.bar.set_message(format!("{}  {message}{eta}", line.what));
+                }
+            }
+            SweepEvent::StageFinished { slot, totals, .. } | SweepEvent::StageFailed { slot, totals, .. } => {
+                self.count(totals);
+                if let Some(line) = self.workers.get(*slot) {
+                    line.bar.set_position(0);
+                    line.bar.set_message("idle");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes the bars off the screen; what was printed above them stays.
+    pub fn finish(&mut self) {
+        for line in &self.workers {
+            line.bar.finish_and_clear();
+        }
+        self.total.finish_and_clear();
+    }
+
+    fn count(&self, totals: &Totals) {
+        let (settled, to_do) = totals.progress();
+        self.total.set_length(to_do as u64);
+        self.total.set_position(settled as u64);
+        let failed = if totals.failed > 0 { format!(", {} failed", totals.failed) } else { String::new() };
+        self.total.set_message(format!("{} left{failed}", duration(totals.eta_seconds)));
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}

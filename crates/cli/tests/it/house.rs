@@ -1,0 +1,113 @@
+//! A repository in miniature: experiments, results, and the two programs.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+/// A folder with `experiments/`; `results/` comes with the first command.
+pub struct House {
+    pub folder: TempDir,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Two metrics, with and without restoration, two seeds, two tasks.
+const SMALL: &str = r#"
+extends: ../base/model.yaml
+name: small
+description: A small grid.
+replicate: { seed: 0..1 }
+axes:
+  prune.metric: [magnitude, wanda]
+variants:
+  restoration:
+    pruned: { restore.method: none }
+    ressa: { restore.method: sparse-lora }
+"#;
+
+const MODEL: &str = r#"
+model: { preset: shapes-flant5 }
+prune:
+  vision: { sparsity: 0.5 }
+  language: { sparsity: 0.5 }
+evaluate: { tasks: [vqav2, flickr30k] }
+"#;
+
+impl House {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let house = Self { folder };
+        house.write("experiments/base/model.yaml", MODEL);
+        house.write("experiments/shapes/small.yaml", SMALL);
+        house
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text.trim_start()).unwrap();
+    }
+
+    /// Tells the fake worker what to do from now on.
+    pub fn instruct(&self, instructions: serde_json::Value) {
+        self.write("results/fake.json", &instructions.to_string());
+    }
+
+    /// The program with arguments, in the house.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ressa"));
+        command.args(arguments).current_dir(self.folder.path()).env_remove("CUDA_VISIBLE_DEVICES");
+        let subcommand = arguments.first().copied().unwrap_or_default();
+        if ["sweep", "verify", "doctor", "pretrain"].contains(&subcommand) {
+            command.args(["--device", "cpu", "--slots", "2", "--worker"]).arg(fake_worker());
+        }
+        command
+    }
+
+    /// Runs the program to its end. The house's own path is written as `HOUSE`.
+    pub fn ressa(&self, arguments: &[&str]) -> Ended {
+        let output = self.command(arguments).stdin(Stdio::null()).output().unwrap();
+        let house = self.folder.path().canonicalize().unwrap().display().to_string();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&house, "HOUSE");
+        Ended { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+
+    /// Starts the program and leaves it running.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Keys in the order of publication.
+    pub fn published(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("results/store/journal.jsonl")).unwrap_or_default();
+        let key = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["key"].as_str().unwrap().to_owned();
+        text.lines().map(key).collect()
+    }
+
+    /// Waits until at least `many` stages are published.
+    pub fn wait_for(&self, many: usize) {
+        while self.published().len() < many {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+fn fake_worker() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_ressa")).with_file_name("examples").join("fake-worker-of-cli");
+    assert!(program.is_file(), "`{}` is not built", program.display());
+    program
+}

@@ -1,0 +1,96 @@
+//! Sweeps through the command line.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::house::House;
+
+#[test]
+fn a_sweep_a_second_sweep_and_a_verification() {
+    let house = House::new();
+    let first = house.ressa(&["sweep", "small", "--no-report"]);
+    assert_eq!(first.code, 0, "{}{}", first.stdout, first.stderr);
+    assert!(first.stderr.lines().count() < 10, "lines are bounded:\n{}", first.stderr);
+    let again = house.ressa(&["sweep", "small", "--no-report"]);
+    assert_eq!(again.code, 0);
+    insta::assert_snapshot!(again.stderr, @"");
+
+    let status = house.ressa(&["status", "small"]);
+    insta::assert_snapshot!(status.stdout, @"");
+    let verified = house.ressa(&["verify", "--all", "--file", "small"]);
+    assert_eq!(verified.code, 0);
+    insta::assert_snapshot!(verified.stdout, @"");
+
+    house.instruct(json!({ "merge": { "violation": "`qkv`: 1 pruned weight is back" } }));
+    let revived = house.ressa(&["verify", "--all", "--file", "small"]);
+    assert_eq!(revived.code, 104);
+    assert_eq!(revived.stdout.matches("1 pruned weight is back").count(), 4);
+}
+
+#[test]
+fn failures_are_shown_last_kept_and_retried_on_request() {
+    let house = House::new();
+    house.instruct(json!({ "adapt sparse": { "fail": "oom" } }));
+    let failed = house.ressa(&["sweep", "small", "--no-report"]);
+    assert_eq!(failed.code, 100);
+    let last = failed.stdout.split("\n\n").last().unwrap();
+    insta::assert_snapshot!(without_keys(last), @"");
+
+    house.instruct(json!({}));
+    assert_eq!(house.ressa(&["sweep", "small", "--no-report"]).code, 100, "a failure is not tried again unasked");
+    assert_eq!(house.ressa(&["logs"]).stdout.matches("told to fail").count(), 4);
+    let retry = house.ressa(&["retry", "--oom"]);
+    assert!(retry.stdout.ends_with("4 failures cleared; the next sweep tries again\n"), "{}", retry.stdout);
+    assert_eq!(house.ressa(&["sweep", "small", "--no-report"]).code, 0);
+}
+
+#[test]
+fn a_gate_that_is_not_reached_says_what_was_asked_and_found() {
+    let house = House::new();
+    let text = fs::read_to_string(house.path("experiments/base/model.yaml")).unwrap();
+    house.write("experiments/base/model.yaml", &format!("{text}dense: {{ gate: {{ vqav2: 90, flickr30k: 80 }} }}\n"));
+    house.instruct(json!({ "evaluate vqav2": { "score": 61.25 }, "evaluate flickr30k": { "score": 85.0 } }));
+    let gated = house.ressa(&["sweep", "small", "--no-report"]);
+    assert_eq!(gated.code, 102, "{}", gated.stderr);
+    insta::assert_snapshot!(gated.stdout.split("\n\n").last().unwrap(), @"");
+    assert_eq!(house.published().len(), 3);
+    assert_eq!(house.ressa(&["sweep", "small", "--no-report", "--no-gate"]).code, 0);
+}
+
+#[test]
+fn explain_names_the_nearest_stage_and_where_it_differs() {
+    let house = House::new();
+    house.ressa(&["sweep", "small", "--no-report"]);
+    let arguments = ["explain", "wanda pruned, seed 0", "small", "prune.calibration.images=64", "evaluate.tasks=vqav2"];
+    let explained = house.ressa(&arguments);
+    assert_eq!(explained.code, 0, "{}", explained.stderr);
+    insta::assert_snapshot!(without_keys(&explained.stdout), @"");
+}
+
+#[test]
+fn what_no_experiment_asks_for_is_listed_and_removed_on_request() {
+    let house = House::new();
+    house.ressa(&["sweep", "small", "--no-report"]);
+    house.ressa(&["sweep", "small", "replicate.seed=0..2", "--no-report"]);
+    let all = house.published().len();
+    let listed = house.ressa(&["gc"]);
+    assert!(listed.stdout.contains("12 folders,"), "{}", listed.stdout);
+    assert!(house.ressa(&["gc", "--delete"]).stdout.contains("12 folders removed"));
+    assert!(house.ressa(&["gc"]).stdout.starts_with("nothing to remove"));
+    let again = house.ressa(&["sweep", "small", "--no-report"]);
+    assert!(again.stderr.contains("nothing to do"), "what is asked for is kept: {}", again.stderr);
+    assert_eq!(house.published().len(), all);
+}
+
+/// Twelve hexadecimal digits in brackets or at a line's start, and folders, are of no interest.
+fn without_keys(text: &str) -> String {
+    let is_key = |word: &str| word.len() == 12 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let mask = |word: &str| {
+        let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let bare = bare.strip_suffix(".log").and_then(|path| path.rsplit('/').next()).unwrap_or(bare);
+        if is_key(bare) { word.replace(bare, "KEY") } else { word.to_owned() }
+    };
+    let line = |line: &str| line.split(' ').map(mask).collect::<Vec<_>>().join(" ");
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,88 @@
+//! A model that says which image and which prompt it was shown.
+
+use std::collections::BTreeMap;
+
+use ressa_models::{Flow, Forced, LayerId, Linear, Prompts, Sample, Search, TextBatch, Tower, VisionLanguage};
+use tch::{Kind, Tensor};
+
+/// Answers with the token that the image's first grey value stands for, then the last word of the prompt. Embeds an image as the unit
+/// vector of its grey value, and a text as the unit vector of its first word's token.
+pub struct Echo {
+    /// Width of the embeddings, and the number of known grey values.
+    pub width: i64,
+    /// Mean and standard deviation that pixels were normalised with.
+    pub normalised: (f64, f64),
+    /// Whether the model can embed.
+    pub retrieves: bool,
+}
+
+impl VisionLanguage for Echo {
+    fn encode_images(&self, pixels: &Tensor) -> Tensor {
+        let (mean, std) = self.normalised;
+        let grey: Tensor = (pixels.narrow(2, 0, 1).narrow(3, 0, 1).narrow(1, 0, 1) * std + mean) * 255.0;
+        grey.view([-1, 1, 1]).round()
+    }
+
+    fn query_output(&self, features: &Tensor, prompts: &Prompts) -> Tensor {
+        features.index_select(0, &prompts.image)
+    }
+
+    fn project(&self, queries: &Tensor) -> Tensor {
+        queries.shallow_clone()
+    }
+
+    fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: Search) -> Vec<Vec<u32>> {
+        (0..prefix.size()[0])
+            .map(|row| {
+                let image = prefix.double_value(&[row, 0, 0]) as u32;
+                let last = prompt.ids.size()[1] - 2;
+                let said = [image, prompt.ids.int64_value(&[row, last]) as u32];
+                said[..search.max_new_tokens.min(2)].to_vec()
+            })
+            .collect()
+    }
+
+    fn retrieval_images(&self, features: &Tensor) -> Option<Tensor> {
+        self.retrieves.then(|| features.view([-1, 1]).to_kind(Kind::Int64).one_hot(self.width).to_kind(Kind::Float))
+    }
+
+    fn retrieval_texts(&self, texts: &TextBatch) -> Option<Tensor> {
+        self.retrieves.then(|| texts.ids.select(1, 1).one_hot(self.width).to_kind(Kind::Float))
+    }
+
+    fn force(&self, _: Option<&Tensor>, _: &TextBatch, _: &[Vec<u32>]) -> Forced {
+        unreachable!("evaluation never forces an answer")
+    }
+
+    fn force_traced(&self, _: Option<&Tensor>, _: &TextBatch, _: &[Vec<u32>]) -> (Forced, Vec<Tensor>) {
+        unreachable!("evaluation never forces an answer")
+    }
+
+    fn tensors(&self) -> BTreeMap<String, Tensor> {
+        BTreeMap::new()
+    }
+
+    fn linears(&self) -> Vec<(&LayerId, &Linear)> {
+        Vec::new()
+    }
+
+    fn linears_mut(&mut self) -> Vec<(&LayerId, &mut Linear)> {
+        Vec::new()
+    }
+
+    fn blocks(&self, _: Tower) -> usize {
+        0
+    }
+
+    fn enter(&self, _: Tower, _: &Sample) -> Flow {
+        unreachable!("evaluation never walks through blocks")
+    }
+
+    fn run_block(&self, _: Tower, _: usize, _: &Flow) -> Flow {
+        unreachable!("evaluation never walks through blocks")
+    }
+
+    fn shallow_clone(&self) -> Box<dyn VisionLanguage> {
+        Box::new(Echo { ..*self })
+    }
+}

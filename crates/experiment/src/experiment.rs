@@ -1,0 +1,244 @@
+//! An experiment: a file, its bases and overrides, expanded to cells and checked to the last name.
+//!
+//! A cell's settings come from, later ones winning: the defaults, the bases in the order they are listed, the file itself, overrides on the
+//! command line, then the point of each axis: `axes`, `zip`, `variants`; or, for an `include` point, the axis labels it names and then its
+//! own settings.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::{
+    Cell, Task,
+    document::AxisKind,
+    error::{ErrorKind, ExperimentError},
+    expand,
+    gate::Gate,
+    grammar,
+    load::{self, Loaded},
+    output::{Claim, Report},
+    overrides,
+    shape::{Names, Shape},
+    source::Location,
+    yaml::{Node, Tree},
+};
+
+/// A loaded experiment.
+#[derive(Clone, Debug)]
+pub struct Experiment {
+    /// Name of the results folder.
+    pub name: String,
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// The question it answers.
+    pub description: Option<String>,
+    /// Tables and figures.
+    pub report: Report,
+    /// Sentences as tests.
+    pub claims: Vec<Claim>,
+    /// Axes in the order of a cell's coordinates: product, zip (each followed by its tags), variants.
+    pub axes: Vec<AxisInfo>,
+    /// Replicate seeds.
+    pub seeds: Vec<u64>,
+    /// All points at all seeds: the product in file order with the last axis fastest, then `include` points; seeds innermost.
+    pub cells: Vec<Cell>,
+    /// Gates of the dense models that have one.
+    pub gates: Vec<Gate>,
+    /// How many of everything.
+    pub counts: Counts,
+}
+
+/// An axis as tables and figures see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AxisInfo {
+    /// Name; for `axes:` the settings path.
+    pub name: String,
+    /// Where it comes from; `None` for a tag of a zip block, which varies together with the block.
+    #[serde(skip)]
+    pub kind: Option<AxisKind>,
+    /// Labels in order; those that only `include` points name come last.
+    pub labels: Vec<String>,
+}
+
+/// Sizes along the expansion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Points of the product, before exclusion.
+    pub points: usize,
+    /// Points, included ones among them, that `exclude` took out at every seed.
+    pub excluded: usize,
+    /// `include` points.
+    pub included: usize,
+    /// Replicate seeds.
+    pub seeds: usize,
+    /// Cells: points that are left, times seeds.
+    pub cells: usize,
+    /// Distinct runs behind the cells.
+    pub runs: usize,
+}
+
+impl Experiment {
+    /// Loads an experiment file.
+    ///
+    /// `root` is the experiments folder that bases must lie in. `overrides` are arguments such as `prune.metric=wanda,magnitude`,
+    /// see [`crate::overrides`].
+    ///
+    /// # Errors
+    /// Every mistake in the files or the overrides, with the place where it was made.
+    pub fn load(path: &Path, root: &Path, overrides: &[String]) -> Result<Self, ExperimentError> {
+        let Loaded { mut document, source } = load::load(path, root)?;
+        let written = document.clone();
+        overrides::apply(&mut document, overrides)?;
+        let start = Location::new(&source, 0..usize::MAX);
+        let expansion = expand::expand(&document, &start, !overrides.is_empty())?;
+        let tasks = common_tasks(&expansion.cells);
+        let mut names = Names {
+            axes: expansion.axes.iter().map(|axis| (axis.name.clone(), axis.labels.clone())).collect(),
+            points: document.include.iter().map(|include| include.name.clone()).collect(),
+            tasks,
+            published: published(root),
+        };
+        // Overrides may have narrowed an axis; what the file says about the labels it had is still right.
+        for axis in &written.axes {
+            if let Some((_, labels)) = names.axes.iter_mut().find(|(name, _)| *name == axis.name) {
+                let lost = axis.points.iter().map(|point| &point.label).filter(|label| !labels.contains(label));
+                let lost: Vec<String> = lost.cloned().collect();
+                labels.extend(lost);
+            }
+            for (i, tag) in axis.tags.iter().enumerate() {
+                if let Some((_, labels)) = names.axes.iter_mut().find(|(name, _)| name == tag) {
+                    labels.extend(axis.points.iter().map(|point| point.tags[i].clone()));
+                }
+            }
+        }
+        let lenient = !overrides.is_empty();
+        if lenient {
+            names.tasks = Task::ALL.to_vec();
+        }
+        let report = match &document.report {
+            Some(node) => report(node, &names)?,
+            None => Report::default(),
+        };
+        let claims = match &document.claims {
+            Some(node) => claims(node, &names)?,
+            None => Vec::new(),
+        };
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let alone = document.settings.iter().find(|o| o.setting.path == "seed").and_then(|o| o.value.as_u64());
+        Ok(Experiment {
+            name: document.name.unwrap_or(stem),
+            path: path.to_owned(),
+            description: document.description,
+            report,
+            claims,
+            axes: expansion.axes,
+            seeds: document.seeds.unwrap_or_else(|| vec![alone.unwrap_or_default()]),
+            cells: expansion.cells,
+            gates: expansion.gates,
+            counts: expansion.counts,
+        })
+    }
+
+    /// The axis of a name.
+    pub fn axis(&self, name: &str) -> Option<&AxisInfo> {
+        self.axes.iter().find(|axis| axis.name == name)
+    }
+
+    /// The cells of an `include` point, one per seed.
+    pub fn point<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Cell> {
+        self.cells.iter().filter(move |cell| cell.point.as_deref() == Some(name))
+    }
+
+    /// The distinct runs, each with its first cell, in the order of the cells.
+    pub fn runs(&self) -> Vec<&Cell> {
+        let mut seen = std::collections::HashSet::new();
+        self.cells.iter().filter(|cell| seen.insert(cell.run_id.as_str())).collect()
+    }
+}
+
+fn common_tasks(cells: &[Cell]) -> Vec<Task> {
+    let everywhere = |task: &Task| cells.iter().all(|cell| cell.run.evaluate.tasks.contains(task));
+    Task::ALL.into_iter().filter(everywhere).collect()
+}
+
+/// Ids of the table of published numbers, where there is one.
+fn published(root: &Path) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(root.join("paper/expected.csv")).ok()?;
+    let mut ids: Vec<String> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .skip(1)
+        .filter_map(|line| Some(line.split(',').next()?.to_owned()))
+        .collect();
+    ids.dedup();
+    Some(ids)
+}
+
+fn report(node: &Node, names: &Names) -> Result<Report, ExperimentError> {
+    Shape::Object(grammar::REPORT).check("report", node, names)?;
+    let mut ids = BTreeMap::new();
+    for (section, list) in node.map("report")? {
+        for item in list.list(&section.text)? {
+            unique_id(item, &mut ids)?;
+            if section.text == "tables" {
+                single_value(item)?;
+            }
+        }
+    }
+    typed(node, "report")
+}
+
+fn claims(node: &Node, names: &Names) -> Result<Vec<Claim>, ExperimentError> {
+    let mut ids = BTreeMap::new();
+    for item in node.list("claims")? {
+        Shape::Object(grammar::CLAIM).check("a claim", item, names)?;
+        unique_id(item, &mut ids)?;
+    }
+    typed(node, "claims")
+}
+
+fn field<'a>(item: &'a Node, name: &str) -> Option<&'a Node> {
+    match &item.tree {
+        Tree::Map(entries) => entries.iter().find(|(key, _)| key.text == name).map(|(_, node)| node),
+        _ => None,
+    }
+}
+
+fn unique_id(item: &Node, ids: &mut BTreeMap<String, Location>) -> Result<(), ExperimentError> {
+    let Some(id) = field(item, "id") else { return Ok(()) };
+    let text = id.text("id")?.to_owned();
+    match ids.get(&text) {
+        Some(first) => Err(id
+            .at
+            .error(ErrorKind::DuplicateKey, format!("the id `{text}` is given twice"))
+            .label("again here")
+            .also(first, "first here")
+            .help("ids name files and anchors: make every one its own")),
+        None => {
+            ids.insert(text, id.at.clone());
+            Ok(())
+        }
+    }
+}
+
+/// A table whose columns are an axis has room for one value.
+fn single_value(table: &Node) -> Result<(), ExperimentError> {
+    let (Some(columns), Some(values)) = (field(table, "columns"), field(table, "values")) else { return Ok(()) };
+    match values.list("values")? {
+        [_, second, ..] if columns.text("columns")? != "metric" => Err(second
+            .at
+            .error(ErrorKind::BadValue, "a table with an axis as columns shows one value")
+            .label("a second value")
+            .help("write `columns: metric` to put every value in a column, or make a second table")),
+        _ => Ok(()),
+    }
+}
+
+/// The typed form of a part that its shape has passed.
+fn typed<T: serde::de::DeserializeOwned>(node: &Node, name: &str) -> Result<T, ExperimentError> {
+    serde_yaml::from_value(node.value())
+        .map_err(|error| node.at.error(ErrorKind::BadValue, format!("`{name}` is not valid: {error}")))
+}

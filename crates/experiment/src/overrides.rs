@@ -1,0 +1,170 @@
+//! Overrides on the command line: `prune.metric=wanda,magnitude`, `replicate.seed=0..4`, `restoration=pruned`.
+//!
+//! - A settings path replaces the product axis over that setting where there is one, also with one value; else one value is a setting and
+//!   several are a new axis. A setting that `zip:` or `variants:` sets cannot be overridden: the block would win.
+//! - The name of a `zip` or `variants` axis keeps the labels named.
+//! - `replicate.seed` takes a number, several, or a range such as `0..4`, both ends included.
+
+use std::sync::Arc;
+
+use crate::{
+    document::{self, Axis, AxisKind, Document, Override},
+    error::{ErrorKind, ExperimentError},
+    grammar,
+    settings::{self, SETTINGS, Setting},
+    shape::Names,
+    source::{Location, Source},
+    suggest,
+    yaml::{Node, Tree, plain_scalar},
+};
+
+/// Applies arguments in order.
+pub(crate) fn apply(document: &mut Document, arguments: &[String]) -> Result<(), ExperimentError> {
+    let mut done: Vec<String> = Vec::new();
+    for argument in arguments {
+        let source = Source::inline("command line", argument);
+        let place = |span: std::ops::Range<usize>| Location::new(&source, span);
+        let Some(equals) = argument.find('=') else {
+            return Err(place(0..argument.len())
+                .error(ErrorKind::Override, format!("`{argument}` is not an override"))
+                .label("expected `path=value`")
+                .help("write for example `prune.metric=wanda,magnitude` or `replicate.seed=0..4`"));
+        };
+        let path = argument[..equals].trim();
+        let key = place(0..equals);
+        if argument[equals + 1..].trim().is_empty() {
+            return Err(place(0..argument.len())
+                .error(ErrorKind::Override, format!("`{path}` has no value"))
+                .label("expected a value after `=`"));
+        }
+        if done.iter().any(|other| other == path) {
+            return Err(key
+                .error(ErrorKind::Override, format!("`{path}` is overridden twice"))
+                .help(format!("give all values at once: `{path}=a,b`")));
+        }
+        done.push(path.to_owned());
+        one(document, &source, path, key, equals + 1)?;
+    }
+    Ok(())
+}
+
+fn one(
+    document: &mut Document,
+    source: &Arc<Source>,
+    path: &str,
+    key: Location,
+    start: usize,
+) -> Result<(), ExperimentError> {
+    if path == "replicate.seed" {
+        let nodes = nodes(source, start);
+        let whole = Node { tree: Tree::List(nodes.clone()), at: Location::new(source, start..source.text().len()) };
+        document.seeds = Some(match nodes.as_slice() {
+            [single] => document::seeds(single)?,
+            _ => document::seeds(&whole)?,
+        });
+        return Ok(());
+    }
+    if let Some(setting) = settings::find(path) {
+        return set(document, source, setting, key, start);
+    }
+    if let Some(axis) = document.axes.iter_mut().find(|axis| axis.name == path) {
+        return select(axis, source, start);
+    }
+    let names = SETTINGS.iter().map(|setting| setting.path).chain(["replicate.seed"]);
+    let names = names.chain(document.axes.iter().map(|axis| axis.name.as_str()));
+    let error = key.error(ErrorKind::Override, format!("there is no setting or axis `{path}`")).label("unknown name");
+    let error = match suggest::nearest(path, names) {
+        Some(near) => error.help(format!("did you mean `{near}`?")),
+        None if grammar::SECTIONS.iter().any(|section| section.key == path) => {
+            error.help("only settings, axes and `replicate.seed` can be overridden; edit the file for the rest")
+        }
+        None => error.help("name a setting such as `prune.metric`, an axis of the file, or `replicate.seed`"),
+    };
+    Err(error)
+}
+
+fn set(
+    document: &mut Document,
+    source: &Arc<Source>,
+    setting: &'static Setting,
+    key: Location,
+    start: usize,
+) -> Result<(), ExperimentError> {
+    let path = setting.path;
+    let sets = |axis: &&Axis| axis.points.iter().any(|point| point.set.iter().any(|o| o.setting.path == path));
+    if let Some(axis) = document.axes.iter().filter(|axis| axis.kind != AxisKind::Product).find(sets) {
+        let labels = suggest::list(axis.points.iter().map(|point| point.label.as_str()));
+        return Err(key
+            .error(ErrorKind::Override, format!("`{path}` is set by the axis `{}`, which would win", axis.name))
+            .label("cannot be overridden")
+            .also(&axis.at, "the axis")
+            .help(format!("choose among its labels with `{}=...`: {labels}", axis.name)));
+    }
+    if path == "seed" && document.seeds.is_some() {
+        return Err(key
+            .error(ErrorKind::Override, "`seed` is set by `replicate`, which would win")
+            .help(format!("write `replicate.seed={}`", &source.text()[start..])));
+    }
+    let mut values = nodes(source, start);
+    if setting.is_list() {
+        let at = Location::new(source, start..source.text().len());
+        values = vec![Node { tree: Tree::List(values), at }];
+    } else if setting.is_integer()
+        && let [single] = values.as_slice()
+        && single.at.text().contains("..")
+    {
+        values = crate::range::values(path, single, true)?;
+    }
+    if let Some(axis) = document.axes.iter_mut().find(|axis| axis.name == path) {
+        axis.points = document::points(setting, &values)?;
+        return Ok(());
+    }
+    if let [value] = values.as_slice() {
+        setting.shape.check(path, value, &Names::default())?;
+        let new = Override { setting, value: value.value(), at: value.at.clone() };
+        document.settings.retain(|old| old.setting.path != path);
+        document.settings.push(new);
+        return Ok(());
+    }
+    let points = document::points(setting, &values)?;
+    document.axes.push(Axis {
+        name: path.to_owned(),
+        kind: AxisKind::Product,
+        tags: Vec::new(),
+        points,
+        at: key,
+    });
+    document.axes.sort_by_key(|axis| axis.kind);
+    Ok(())
+}
+
+fn select(axis: &mut Axis, source: &Arc<Source>, start: usize) -> Result<(), ExperimentError> {
+    let wanted = nodes(source, start);
+    for node in &wanted {
+        let text = node.at.text();
+        if !axis.points.iter().any(|point| point.label == text) {
+            let labels = || axis.points.iter().map(|point| point.label.as_str());
+            return Err(node
+                .at
+                .error(ErrorKind::Override, format!("axis `{}` has no label `{text}`", axis.name))
+                .label("unknown label")
+                .help(suggest::hint(text, "labels", labels())));
+        }
+    }
+    axis.points.retain(|point| wanted.iter().any(|node| node.at.text() == point.label));
+    Ok(())
+}
+
+/// The values behind `=`, split at commas, each with its place.
+fn nodes(source: &Arc<Source>, start: usize) -> Vec<Node> {
+    let mut at = start;
+    source.text()[start..]
+        .split(',')
+        .map(|piece| {
+            let begin = at + (piece.len() - piece.trim_start().len());
+            at += piece.len() + 1;
+            let text = piece.trim();
+            Node { tree: Tree::Scalar(plain_scalar(text)), at: Location::new(source, begin..begin + text.len()) }
+        })
+        .collect()
+}

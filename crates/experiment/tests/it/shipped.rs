@@ -1,0 +1,86 @@
+//! The experiment files of the repository.
+
+use std::path::{Path, PathBuf};
+
+use ressa_experiment::{Experiment, Plan, experiment::Counts, schema::schema};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments")
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let listed = std::fs::read_dir(root().join(folder)).expect("the folder is there");
+    let mut files: Vec<PathBuf> = listed.map(|entry| entry.expect("a readable folder").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    files
+}
+
+fn show(error: impl std::error::Error + miette::Diagnostic + Send + Sync + 'static) -> String {
+    format!("{:?}", miette::Report::new(error))
+}
+
+#[test]
+fn every_experiment_loads_and_plans() {
+    let mut lines = Vec::new();
+    for path in files("shapes").into_iter().chain(files("paper")) {
+        let experiment = Experiment::load(&path, &root(), &[]).unwrap_or_else(|error| panic!("{}", show(error)));
+        let plan = Plan::new(&experiment);
+        let Counts { points, excluded, included, seeds, cells, runs } = experiment.counts;
+        let stages: Vec<String> =
+            plan.counts(|_| false).iter().map(|count| format!("{} {}", count.total, count.kind)).collect();
+        lines.push(format!(
+            "{}: {points} points - {excluded} + {included}, {seeds} seeds, {cells} cells, {runs} runs: {}; {} gates",
+            experiment.name,
+            stages.join(", "),
+            plan.gates.len()
+        ));
+    }
+    insta::assert_snapshot!(lines.join("\n"), @"");
+}
+
+#[test]
+fn bases_become_experiments_by_an_override() {
+    for path in files("base") {
+        let loaded = Experiment::load(&path, &root(), &["prune.metric=random,wanda".to_owned()]);
+        match path.file_stem().and_then(|stem| stem.to_str()) {
+            Some("shapes") => assert_eq!(loaded.unwrap_err().to_string(), "no model is given"),
+            _ => assert_eq!(loaded.unwrap_or_else(|error| panic!("{}", show(error))).cells.len(), 2),
+        }
+        assert_eq!(Experiment::load(&path, &root(), &[]).unwrap_err().kind().code(), "no-grid");
+    }
+}
+
+/// Every published number must find its place: its labels are labels of the axes of the figures that show it.
+#[test]
+fn published_numbers_join_our_labels() {
+    let text = std::fs::read_to_string(root().join("paper/expected.csv")).expect("the published numbers");
+    let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.splitn(8, ',').collect()).collect();
+    let mut shown = 0;
+    for name in ["allocation", "towers", "restoration", "restoration-vicuna"] {
+        let path = root().join("shapes").join(format!("{name}.yaml"));
+        let experiment = Experiment::load(&path, &root(), &[]).unwrap_or_else(|error| panic!("{}", show(error)));
+        for figure in &experiment.report.figures {
+            let labels = |axis: &str| &experiment.axis(axis).expect("checked when loaded").labels;
+            for row in rows.iter().filter(|row| figure.published.iter().any(|id| id == row[0])) {
+                let (series, x, metric) = (row[3], row[4], row[5]);
+                assert_eq!(metric, figure.y, "{row:?}");
+                let baseline = figure.baseline.as_deref() == Some(x);
+                assert!(baseline || labels(&figure.x).iter().any(|label| label == x), "{row:?}");
+                let axis = figure.series.as_deref();
+                assert!(series.is_empty() || axis.is_some_and(|axis| labels(axis).iter().any(|l| l == series)), "{row:?}");
+                shown += 1;
+            }
+        }
+    }
+    assert_eq!(shown, rows.iter().filter(|row| row[0] != "abstract-gain").count());
+}
+
+/// `ressa schema > experiments/schema.json` brings the file up to date.
+#[test]
+fn the_schema_file_is_the_generated_schema() {
+    let generated = serde_json::to_string_pretty(&schema()).expect("a schema is JSON") + "\n";
+    let path = root().join("schema.json");
+    let stored = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(stored == generated, "experiments/schema.json is out of date: run `ressa schema > experiments/schema.json`");
+}

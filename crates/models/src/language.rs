@@ -1,0 +1,218 @@
+//! The two families of language models behind one front: answers forced, answers searched for, blocks run one by one.
+
+use tch::{Device, Tensor};
+
+use crate::{
+    Flow, Forced, Linear, ModelError, Scope, Search, TextBatch,
+    config::{SpecialTokens, TextConfig},
+    generate::{self, Decoder, Start, cache::Cache},
+    layers::Linears,
+    llama::{Llama, Rotary},
+    t5::T5,
+};
+
+/// A language model.
+pub(crate) enum Language {
+    /// Encoder-decoder.
+    T5(T5),
+    /// Decoder-only.
+    Llama(Llama),
+}
+
+impl Linears for Language {
+    fn linears(&self) -> Vec<&Linear> {
+        self.by_block().into_iter().flatten().collect()
+    }
+
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Language::T5(t5) => {
+                let encoder = t5.encoder.iter_mut().flat_map(Linears::linears_mut);
+                encoder.chain(t5.decoder.iter_mut().flat_map(Linears::linears_mut)).collect()
+            }
+            Language::Llama(llama) => llama.blocks.iter_mut().flat_map(Linears::linears_mut).collect(),
+        }
+    }
+}
+
+impl Language {
+    pub fn load(scope: &Scope<'_>, config: &TextConfig) -> Result<Self, ModelError> {
+        Ok(match config {
+            TextConfig::T5(c) => Language::T5(T5::load(scope, c)?),
+            TextConfig::Llama(c) => Language::Llama(Llama::load(scope, c)?),
+        })
+    }
+
+    /// Linears of each block, in the order of execution.
+    pub fn by_block(&self) -> Vec<Vec<&Linear>> {
+        match self {
+            Language::T5(t5) => {
+                let encoder = t5.encoder.iter().map(Linears::linears);
+                encoder.chain(t5.decoder.iter().map(Linears::linears)).collect()
+            }
+            Language::Llama(llama) => llama.blocks.iter().map(Linears::linears).collect(),
+        }
+    }
+
+    /// Teacher-forced logits. `states`, if given, receives what left each block that reads the prompt (T5: the encoder's).
+    pub fn force(
+        &self,
+        prefix: Option<&Tensor>,
+        prompt: &TextBatch,
+        answers: &[Vec<u32>],
+        special: &SpecialTokens,
+        states: Option<&mut Vec<Tensor>>,
+    ) -> Forced {
+        match self {
+            Language::T5(t5) => {
+                let answers = Answers::new(answers, special, t5.device());
+                let memory = t5.encode(prefix, prompt, states);
+                let logits = t5.decode(&answers.inputs(special.decoder_start), &memory);
+                Forced { logits, targets: answers.targets, mask: answers.mask }
+            }
+            Language::Llama(llama) => {
+                let packed = Packed::new(prefix, prompt, answers, special, llama.device());
+                let targets = Answers::new(answers, special, llama.device());
+                let x = llama.run(llama.embed(prefix, &packed.ids), states);
+                let logits = llama.finish(&x, &packed.predictors);
+                Forced { logits, targets: targets.targets, mask: targets.mask }
+            }
+        }
+    }
+
+    /// New tokens of each row, without the end token.
+    pub fn generate(&self, prefix: &Tensor, prompt: &TextBatch, special: &SpecialTokens, search: Search) -> Vec<Vec<u32>> {
+        let eos = special.eos.clone();
+        match self {
+            Language::T5(t5) => {
+                let mut cache = t5.begin(prefix, prompt);
+                let start = Tensor::full([prefix.size()[0]], special.decoder_start, (tch::Kind::Int64, t5.device()));
+                let logits = t5.step(&start, &mut cache);
+                generate::search(t5, Start { cache, logits, eos }, search)
+            }
+            Language::Llama(llama) => {
+                let packed = Packed::new(Some(prefix), prompt, &vec![Vec::new(); prompt.ids.size()[0] as usize], special, llama.device());
+                let lengths = packed.predictors.select(1, 0) + 1;
+                let (cache, logits) = llama.begin(llama.embed(Some(prefix), &packed.ids), &lengths);
+                generate::search(llama, Start { cache, logits, eos }, search)
+            }
+        }
+    }
+
+    /// What enters the first block for one sample.
+    pub fn enter(&self, prefix: &Tensor, prompt: &TextBatch, answer: &[u32], special: &SpecialTokens) -> Flow {
+        let answers = [answer.to_vec()];
+        match self {
+            Language::T5(t5) => {
+                let ids = Answers::new(&answers, special, t5.device()).inputs(special.decoder_start);
+                let (hidden, bias, memory_bias) = t5.embed(Some(prefix), prompt);
+                Flow { hidden, context: vec![ids, memory_bias, bias] }
+            }
+            Language::Llama(llama) => {
+                let packed = Packed::new(Some(prefix), prompt, &answers, special, llama.device());
+                let hidden = llama.embed(Some(prefix), &packed.ids);
+                let [cos, sin] = llama.rotary(hidden.size()[1]).tables();
+                Flow { hidden, context: vec![packed.predictors, cos, sin] }
+            }
+        }
+    }
+
+    /// Runs one block. T5's flow turns from encoder to decoder when the last encoder block has run.
+    pub fn run_block(&self, block: usize, flow: &Flow) -> Flow {
+        let shared = |tensors: &[Tensor]| tensors.iter().map(Tensor::shallow_clone).collect();
+        match (self, flow.context.as_slice()) {
+            (Language::T5(t5), [ids, memory_bias, bias]) if block < t5.encoder.len() => {
+                let hidden = t5.encoder[block].forward(&flow.hidden, bias);
+                if block + 1 < t5.encoder.len() {
+                    return Flow { hidden, context: shared(&flow.context) };
+                }
+                let memory = t5.finish_encoder(&hidden);
+                let (hidden, bias) = t5.embed_answer(ids);
+                let context = vec![ids.shallow_clone(), memory_bias.shallow_clone(), bias, memory];
+                Flow { hidden, context }
+            }
+            (Language::T5(t5), [_, memory_bias, bias, memory]) => {
+                let block = &t5.decoder[block - t5.encoder.len()];
+                Flow { hidden: block.forward(&flow.hidden, bias, memory, memory_bias), context: shared(&flow.context) }
+            }
+            (Language::Llama(llama), [_, cos, sin]) => {
+                let hidden = llama.blocks[block].forward(&flow.hidden, &Rotary::from_tables(cos, sin));
+                Flow { hidden, context: shared(&flow.context) }
+            }
+            _ => unreachable!("a flow belongs to the model and the block that it was made for"),
+        }
+    }
+
+    /// Logits from what left the last block.
+    pub fn finish(&self, flow: &Flow) -> Tensor {
+        match self {
+            Language::T5(t5) => t5.finish_decoder(&flow.hidden),
+            Language::Llama(llama) => llama.finish(&flow.hidden, &flow.context[0]),
+        }
+    }
+}
+
+impl Decoder for T5 {
+    fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
+        T5::step(self, tokens, cache)
+    }
+}
+
+impl Decoder for Llama {
+    fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
+        Llama::step(self, tokens, cache)
+    }
+}
+
+/// Answers with their end token, padded on the right.
+struct Answers {
+    targets: Tensor,
+    mask: Tensor,
+}
+
+impl Answers {
+    fn new(answers: &[Vec<u32>], special: &SpecialTokens, device: Device) -> Self {
+        let end = special.eos.first().map(|&id| id as u32);
+        let rows: Vec<Vec<u32>> = answers.iter().map(|answer| answer.iter().copied().chain(end).collect()).collect();
+        let TextBatch { ids, mask } = TextBatch::pad(&rows, special.pad as u32, device);
+        Self { targets: ids, mask }
+    }
+
+    /// The targets moved right by one, behind the start token: what a decoder reads.
+    fn inputs(&self, start: i64) -> Tensor {
+        let tokens = self.targets.size()[1];
+        let start = Tensor::full([self.targets.size()[0], 1], start, (tch::Kind::Int64, self.targets.device()));
+        Tensor::cat(&[start, self.targets.narrow(1, 0, tokens - 1)], 1)
+    }
+}
+
+/// Instructions and answers as one sequence per row without padding between.
+struct Packed {
+    /// i64 `[rows, tokens]`, padded on the right.
+    ids: Tensor,
+    /// Positions, counted with the image's, whose outputs predict each answer token and the end: i64 `[rows, longest answer + 1]`.
+    predictors: Tensor,
+}
+
+impl Packed {
+    fn new(prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>], special: &SpecialTokens, device: Device) -> Self {
+        let before = prefix.map_or(0, |prefix| prefix.size()[1]) as usize;
+        let width = prompt.ids.size()[1] as usize;
+        let ids = generate::ids(&prompt.ids);
+        let real = generate::ids(&prompt.mask.sum_dim_intlist(1, false, tch::Kind::Int64));
+        let longest = answers.iter().map(Vec::len).max().unwrap_or(0);
+        let mut rows = Vec::with_capacity(answers.len());
+        let mut predictors = Vec::with_capacity(answers.len() * (longest + 1));
+        for (row, answer) in answers.iter().enumerate() {
+            // Something must stand before the first answer token: without image and instruction, one pad token.
+            let length = (real[row] as usize).max(usize::from(before == 0));
+            let prompt = ids[row * width..row * width + length].iter().map(|&id| id as u32);
+            rows.push(prompt.chain(answer.iter().copied()).collect::<Vec<u32>>());
+            let last = before + length + answer.len() - 1;
+            predictors.extend((0..=longest).map(|t| (before + length - 1 + t).min(last) as i64));
+        }
+        let TextBatch { ids, .. } = TextBatch::pad(&rows, special.pad as u32, device);
+        let predictors = Tensor::from_slice(&predictors).view([answers.len() as i64, longest as i64 + 1]).to_device(device);
+        Self { ids, predictors }
+    }
+}

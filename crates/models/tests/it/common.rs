@@ -1,0 +1,48 @@
+//! Small models and prompts that several tests use.
+
+use ressa_models::{
+    InstructBlip, Prompts, TextBatch, VisionLanguage,
+    presets::{random, tiny_flant5, tiny_vicuna},
+};
+use tch::{Device, Kind, Tensor};
+
+pub const VOCABULARY: i64 = 40;
+
+/// Both families, by name.
+pub fn models() -> Vec<(&'static str, InstructBlip)> {
+    [("flant5", tiny_flant5(VOCABULARY)), ("vicuna", tiny_vicuna(VOCABULARY))]
+        .into_iter()
+        .map(|(name, config)| (name, random(&config, 7).expect("presets are sound")))
+        .collect()
+}
+
+/// Pixels that differ by image, `[images, 3, 16, 16]`.
+pub fn pixels(images: i64) -> Tensor {
+    let count = images * 3 * 16 * 16;
+    let wave = Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.37;
+    (wave.sin() * 1.5).view([images, 3, 16, 16])
+}
+
+/// Instructions of different lengths over two images.
+pub fn instructions() -> (Vec<i64>, Vec<Vec<u32>>) {
+    (vec![0, 0, 1, 1, 0], vec![vec![5, 6, 7, 8, 9, 10, 11], vec![12], vec![5, 30, 31, 8], vec![9, 9], vec![33, 34, 35, 36, 37]])
+}
+
+/// Answers of different lengths, one empty.
+pub fn answers() -> Vec<Vec<u32>> {
+    vec![vec![20, 21, 22], vec![], vec![23], vec![24, 25, 26, 27, 28], vec![29, 30]]
+}
+
+/// Prompts for these rows, the same text for both readers.
+pub fn prompts(images: &[i64], texts: &[Vec<u32>]) -> Prompts {
+    Prompts {
+        image: Tensor::from_slice(images),
+        qformer: TextBatch::pad(texts, 0, Device::Cpu),
+        language: TextBatch::pad(texts, 0, Device::Cpu),
+    }
+}
+
+/// The language model's prefix for prompts over the images of [`pixels`].
+pub fn prefix(model: &InstructBlip, prompts: &Prompts) -> Tensor {
+    model.visual_prefix(&model.encode_images(&pixels(2)), prompts)
+}

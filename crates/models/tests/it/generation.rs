@@ -1,0 +1,86 @@
+//! Cached search against the same search by forced decoding, and beam search against trying everything.
+
+use ressa_models::{InstructBlip, Search, TextBatch, VisionLanguage};
+use tch::{Device, Kind, Tensor};
+
+use crate::common::{VOCABULARY, instructions, models, prefix, prompts};
+
+/// The token that ends an answer.
+fn end(model: &InstructBlip) -> u32 {
+    model.special_tokens().eos[0] as u32
+}
+
+/// Log-probabilities of each next token after an answer so far.
+fn next(model: &InstructBlip, prefix: &Tensor, text: &[u32], so_far: &[u32]) -> Vec<f64> {
+    let batch = TextBatch::pad(&[text.to_vec()], 0, Device::Cpu);
+    let logits = model.force(Some(prefix), &batch, &[so_far.to_vec()]).logits;
+    let last = logits.get(0).get(so_far.len() as i64).log_softmax(-1, Kind::Double);
+    Vec::try_from(last).expect("a vector of doubles")
+}
+
+fn best(values: &[f64]) -> u32 {
+    (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b])).map_or(0, |at| at as u32)
+}
+
+#[test]
+fn greedy_with_memory_equals_greedy_without() {
+    let _no_grad = tch::no_grad_guard();
+    let (images, texts) = instructions();
+    for (name, model) in models() {
+        let batch = prompts(&images, &texts);
+        let prefix = prefix(&model, &batch);
+        let search = Search { max_new_tokens: 8, beams: 1, length_penalty: 1.0 };
+        let found = model.generate(&prefix, &batch.language, search);
+        for (row, text) in texts.iter().enumerate() {
+            let own = prefix.narrow(0, row as i64, 1);
+            let mut expected = Vec::new();
+            while expected.len() < 8 {
+                let token = best(&next(&model, &own, text, &expected));
+                if token == end(&model) {
+                    break;
+                }
+                expected.push(token);
+            }
+            assert_eq!(found[row], expected, "{name} row {row}");
+        }
+    }
+}
+
+/// With as many beams as tokens, two steps see every answer of at most two tokens (the end token counts as one).
+#[test]
+fn wide_beams_find_the_best_of_all_short_answers() {
+    let _no_grad = tch::no_grad_guard();
+    let (images, texts) = instructions();
+    for (name, model) in models() {
+        let end = end(&model);
+        for length_penalty in [-1.0, 0.0, 1.0, 3.0] {
+            let row = 2;
+            let one = prompts(&images[row..=row], &texts[row..=row]);
+            let prefix = prefix(&model, &one);
+            let first = next(&model, &prefix, &texts[row], &[]);
+            let mut expected = (first[end as usize], Vec::new());
+            for a in (0..VOCABULARY as u32).filter(|&a| a != end) {
+                let second = next(&model, &prefix, &texts[row], &[a]);
+                for b in 0..VOCABULARY as u32 {
+                    let score = (first[a as usize] + second[b as usize]) / 2f64.powf(length_penalty);
+                    if score > expected.0 {
+                        expected = (score, if b == end { vec![a] } else { vec![a, b] });
+                    }
+                }
+            }
+            let search = Search { max_new_tokens: 2, beams: VOCABULARY as usize, length_penalty };
+            let found = model.generate(&prefix, &one.language, search);
+            assert_eq!(found[0], expected.1, "{name}, penalty {length_penalty}");
+        }
+    }
+}
+
+#[test]
+fn nothing_asked_for_is_nothing_written() {
+    let (images, texts) = instructions();
+    for (_, model) in models() {
+        let batch = prompts(&images, &texts);
+        let search = Search { max_new_tokens: 0, beams: 4, length_penalty: 1.0 };
+        assert_eq!(model.generate(&prefix(&model, &batch), &batch.language, search), vec![Vec::<u32>::new(); 5]);
+    }
+}

@@ -1,0 +1,87 @@
+//! Masks and adapters of one linear.
+
+use ressa_models::{Adapter, Linear, ModelError};
+use ressa_testkit::assert_close;
+use tch::{Device, Kind, Tensor};
+
+const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+fn parts() -> (Tensor, Tensor, Tensor, Tensor) {
+    let wave = |shape: [i64; 2], step: f64| (Tensor::arange(shape[0] * shape[1], F32) * step).sin().view(shape);
+    (wave([6, 8], 0.7), wave([6, 8], 1.9).gt(0.0), wave([2, 8], 0.3), wave([6, 2], 1.1))
+}
+
+fn adapter(masked: bool, a: &Tensor, b: &Tensor) -> Adapter {
+    Adapter { a: a.shallow_clone(), b: b.shallow_clone(), scale: 2.0, masked }
+}
+
+#[test]
+fn the_effective_weight_is_the_formula() {
+    let (w, m, a, b) = parts();
+    let keep = m.to_kind(Kind::Float);
+    let update = b.matmul(&a) * 2.0;
+    let mut linear = Linear::new("l", w.shallow_clone(), None);
+    let x = Tensor::ones([3, 8], F32);
+    assert!(linear.effective_weight().equal(&w));
+
+    linear.set_adapter(Some(adapter(true, &a, &b))).unwrap();
+    assert_close("W + sBA", &linear.effective_weight(), &(&w + &update), 1e-6);
+
+    linear.set_mask(Some(m.shallow_clone())).unwrap();
+    assert_close("(W + sBA) M", &linear.effective_weight(), &((&w + &update) * &keep), 1e-6);
+    let at_removed = linear.effective_weight().masked_select(&m.logical_not());
+    assert_eq!(at_removed.count_nonzero(None).int64_value(&[]), 0, "exactly zero where removed");
+    assert_close("x W^T", &linear.forward(&x), &x.matmul(&linear.effective_weight().tr()), 1e-6);
+
+    linear.set_adapter(Some(adapter(false, &a, &b))).unwrap();
+    assert_close("W M + sBA", &linear.effective_weight(), &(&w * &keep + &update), 1e-6);
+
+    linear.set_adapter(None).unwrap();
+    assert!(linear.effective_weight().equal(&(&w * &keep)));
+    assert!(linear.weight().equal(&w), "the weight itself is never touched");
+}
+
+#[test]
+fn baking_leaves_outputs_and_keeps_a_mask_that_covers_all() {
+    let (w, m, a, b) = parts();
+    let x = (Tensor::arange(24, F32) * 0.2).cos().view([3, 8]);
+    for masked in [true, false] {
+        let mut linear = Linear::new("l", w.shallow_clone(), None);
+        linear.set_mask(Some(m.shallow_clone())).unwrap();
+        linear.set_adapter(Some(adapter(masked, &a, &b))).unwrap();
+        let before = linear.forward(&x);
+        linear.bake().unwrap();
+        assert!(linear.forward(&x).equal(&before));
+        assert!(linear.adapter().is_none());
+        assert_eq!(linear.mask().is_some(), masked, "a dense update leaves no mask that would undo it");
+        let removed = linear.weight().masked_select(&m.logical_not()).count_nonzero(None).int64_value(&[]);
+        assert_eq!(removed == 0, masked);
+    }
+}
+
+#[test]
+fn gradients_reach_adapters_only_and_only_through_kept_positions() {
+    let (w, m, a, b) = parts();
+    let (a, b) = (a.set_requires_grad(true), b.set_requires_grad(true));
+    let mut linear = Linear::new("l", w.shallow_clone(), None);
+    linear.set_mask(Some(m.shallow_clone())).unwrap();
+    linear.set_adapter(Some(adapter(true, &a, &b))).unwrap();
+    let x = Tensor::eye(8, F32);
+    linear.forward(&x).sum(Kind::Float).backward();
+    // With x = 1 the gradient on the effective weight is 1 wherever it is kept.
+    let keep = m.to_kind(Kind::Float);
+    assert_close("dB", &b.grad(), &(keep.matmul(&a.detach().tr()) * 2.0), 1e-6);
+    assert_close("dA", &a.grad(), &(b.detach().tr().matmul(&keep) * 2.0), 1e-6);
+    assert!(!w.grad().defined());
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let (w, m, a, b) = parts();
+    let mut linear = Linear::new("tower.fc1", w, None);
+    let error = linear.set_mask(Some(m.tr())).unwrap_err().to_string();
+    assert_eq!(error, "tensor `tower.fc1` has shape [8, 6], the configuration asks for [6, 8]");
+    let error = linear.set_adapter(Some(adapter(true, &b, &a))).unwrap_err();
+    assert!(matches!(error, ModelError::Shape { name, .. } if name == "tower.fc1.a"));
+    assert!(linear.mask().is_none() && linear.adapter().is_none());
+}

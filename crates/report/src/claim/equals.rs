@@ -1,0 +1,49 @@
+//! `equals`: a counted value is exactly what it must be.
+
+use ressa_experiment::output::Equals;
+
+use super::{Tested, Verdict};
+use crate::{names, records::Records};
+
+/// What one addition in double precision may cost.
+const ROUNDING: f64 = 1e-9;
+
+pub(super) fn test(claim: &Equals, records: &Records) -> Tested {
+    let decimals = names::value(&claim.metric).1;
+    let constant = claim.to.0.parse::<f64>().ok();
+    let (mut checked, mut missing, mut wrong) = (0usize, 0usize, Vec::new());
+    let mut farthest: f64 = 0.0;
+    for point in records.select(&claim.only) {
+        let samples = records.samples(point, &claim.metric);
+        for (position, sample) in samples.iter().enumerate() {
+            if samples[..position].iter().any(|earlier| earlier.source == sample.source) {
+                continue;
+            }
+            let target = constant.or_else(|| {
+                let targets = records.samples(point, &claim.to.0);
+                targets.iter().find(|t| t.seed == sample.seed)?.number.map(|n| n.value)
+            });
+            let (Some(number), Some(target)) = (sample.number, target) else {
+                missing += 1;
+                continue;
+            };
+            checked += 1;
+            let distance = (number.value - target).abs();
+            farthest = farthest.max(distance);
+            if distance > claim.tolerance + ROUNDING {
+                let labels: Vec<&str> = records.points[point].labels.iter().flatten().map(String::as_str).collect();
+                let (found, must) = (names::fixed(number.value, decimals), names::fixed(target, decimals));
+                wrong.push(format!("{found} instead of {must} at {}, seed {}", labels.join(", "), sample.seed));
+            }
+        }
+    }
+    let (verdict, reason) = match (wrong.first(), checked, missing) {
+        (Some(first), ..) => (Verdict::DoesNotHold, format!("{} of {checked} contradict: {first}", wrong.len())),
+        (None, 0, _) => (Verdict::Undecided, "no result yet".to_owned()),
+        (None, _, 0) => {
+            (Verdict::Holds, format!("all {checked} agree, farthest {}", names::fixed(farthest, decimals.max(1))))
+        }
+        (None, ..) => (Verdict::Undecided, format!("{checked} agree, {missing} have no result yet")),
+    };
+    (verdict, reason, Vec::new())
+}

@@ -1,0 +1,235 @@
+//! An experiment rendered: everything its pages show.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    ReportError,
+    claim::Claim,
+    figure::{self, Figure},
+    measure::Provenance,
+    names, page,
+    published::Published,
+    records::{self, Records},
+    study::Study,
+    table::{self, Table},
+};
+
+/// What was rendered of one experiment.
+#[derive(Clone, Debug)]
+pub struct Rendered {
+    /// Name; also the folder under `results/`.
+    pub name: String,
+    /// The question it answers.
+    pub question: String,
+    /// Where its files are.
+    pub folder: PathBuf,
+    /// Distinct runs with every result.
+    pub done: usize,
+    /// Distinct runs.
+    pub expected: usize,
+    /// Figures in order.
+    pub figures: Vec<Drawn>,
+    /// Tables in order.
+    pub tables: Vec<Table>,
+    /// Claims in order, with their verdicts.
+    pub claims: Vec<Claim>,
+    /// What ran where: name and text.
+    pub provenance: Vec<(String, String)>,
+}
+
+/// A figure with its drawing.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    /// What is drawn.
+    pub model: Figure,
+    /// The drawing, without its font.
+    pub svg: String,
+}
+
+impl Rendered {
+    /// Builds everything in memory.
+    pub(crate) fn build(
+        study: &Study<'_>,
+        records: &Records,
+        published: &Published,
+        folder: PathBuf,
+    ) -> Result<Self, ReportError> {
+        let tables = study.report.tables.iter().map(|spec| Table::build(spec, records, published, study.name));
+        let figures = study.report.figures.iter().map(|spec| {
+            let model = Figure::build(spec, records, published)?;
+            Ok(Drawn { svg: figure::output::svg(&model)?, model })
+        });
+        Ok(Self {
+            name: study.name.to_owned(),
+            question: study.description.trim().to_owned(),
+            folder,
+            done: records.done,
+            expected: records.expected,
+            tables: tables.collect::<Result<_, ReportError>>()?,
+            figures: figures.collect::<Result<_, ReportError>>()?,
+            claims: study.claims.iter().map(|claim| crate::claim::test(claim, records)).collect(),
+            provenance: provenance(&records.provenance, records),
+        })
+    }
+
+    /// Whether every run has every result.
+    pub fn is_complete(&self) -> bool {
+        self.done == self.expected
+    }
+
+    /// Writes every file; those that are already there with the same content are left alone.
+    pub(crate) fn write(&self, records: &Records) -> Result<(), ReportError> {
+        fs::create_dir_all(&self.folder).map_err(|source| ReportError::Write { path: self.folder.clone(), source })?;
+        let file = |name: &str, bytes: &[u8]| write(&self.folder.join(name), bytes);
+        file("records.csv", &records::to_csv(&records.frame)?)?;
+        file("summary.csv", &records::to_csv(&records.summary)?)?;
+        for table in &self.tables {
+            file(&format!("{}.tex", table.id), table::latex::render(table).as_bytes())?;
+            file(&format!("{}.md", table.id), table::markdown::render(table).as_bytes())?;
+            file(&format!("{}.csv", table.id), table::csv::render(table).as_bytes())?;
+        }
+        for Drawn { model, svg } in &self.figures {
+            let (svg_name, png_name) = (format!("{}.svg", model.id), format!("{}.png", model.id));
+            let svg = figure::output::with_font(svg);
+            let png_path = self.folder.join(&png_name);
+            // The drawing decides the raster: one that was made from the same drawing is still right.
+            let is_current = fs::read(&png_path).is_ok_and(|png| figure::output::is_raster_of(&png, &svg));
+            if !is_current {
+                write(&png_path, &figure::output::png(model, &svg)?)?;
+            }
+            file(&svg_name, svg.as_bytes())?;
+            file(&format!("{}.csv", model.id), model.csv().as_bytes())?;
+        }
+        if !self.claims.is_empty() {
+            file("claims.md", self.claims_markdown().as_bytes())?;
+            file("claims.csv", self.claims_csv().as_bytes())?;
+        }
+        file("report.md", self.markdown().as_bytes())?;
+        file("report.html", page::report(self).as_bytes())
+    }
+
+    fn markdown(&self) -> String {
+        use table::markdown::escape;
+        let mut out = format!("# {}\n\n", escape(&self.name));
+        if !self.question.is_empty() {
+            let _ = writeln!(out, "{}\n", escape(&self.question));
+        }
+        let state = if self.is_complete() { "complete" } else { "provisional" };
+        let _ = writeln!(out, "Status: {state}, {}/{} runs.", self.done, self.expected);
+        for figure in &self.figures {
+            let id = &figure.model.id;
+            let _ = writeln!(out, "\n![{}]({id}.png)\n", escape(&figure.model.description));
+            let _ = writeln!(out, "{} ([SVG]({id}.svg), [data]({id}.csv))", escape(&figure.model.caption));
+        }
+        for table in &self.tables {
+            let _ = write!(out, "\n{}", table::markdown::render(table));
+        }
+        if !self.claims.is_empty() {
+            let _ = write!(out, "\n## Claims\n\n{}", self.claims_table());
+        }
+        out.push_str("\n## Where the numbers come from\n\n");
+        for (name, text) in &self.provenance {
+            let _ = writeln!(out, "- {}: {}", escape(name), escape(text));
+        }
+        out.push_str("- every value of every cell, with the stages it was computed from: [records.csv](records.csv)\n");
+        out.push_str("- means over seeds: [summary.csv](summary.csv)\n");
+        out
+    }
+
+    fn claims_table(&self) -> String {
+        use table::markdown::escape;
+        let mut out = String::from("| claim | verdict | numbers that decided |\n| --- | --- | --- |\n");
+        for claim in &self.claims {
+            let _ = writeln!(out, "| {} | {} | {} |", escape(&claim.text), claim.verdict, escape(&claim.reason));
+        }
+        out
+    }
+
+    fn claims_markdown(&self) -> String {
+        use table::markdown::escape;
+        let mut out = format!("# Claims of {}\n\n{}", escape(&self.name), self.claims_table());
+        for claim in self.claims.iter().filter(|claim| claim.evidence.len() > 1) {
+            let _ = write!(out, "\n## {}\n\n{} **{}**\n\n", escape(&claim.id), escape(&claim.text), claim.verdict);
+            out.push_str("| at | a | b | a - b, 95 % interval |\n| --- | ---: | ---: | --- |\n");
+            for evidence in &claim.evidence {
+                let number = |value: f64| if value.is_finite() { names::fixed(value, evidence.decimals) } else { "–".to_owned() };
+                let (a, b) = (number(evidence.a), number(evidence.b));
+                let _ = writeln!(out, "| {} | {a} | {b} | {} |", escape(&evidence.place), evidence.text());
+            }
+        }
+        out
+    }
+
+    fn claims_csv(&self) -> String {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let head = ["claim", "verdict", "at", "a", "b", "difference", "half_width_95", "n", "expected", "reason"];
+        // Writing to memory cannot fail, and every record has the head's length.
+        let _ = writer.write_record(head);
+        for claim in &self.claims {
+            let verdict = claim.verdict.to_string();
+            let blank = String::new;
+            let summary = [claim.id.clone(), verdict.clone(), blank(), blank(), blank(), blank(), blank(), blank(), blank()];
+            let _ = writer.write_record(summary.iter().chain([&claim.reason]));
+            for evidence in &claim.evidence {
+                let d = evidence.difference;
+                let number = |value: Option<f64>| value.filter(|v| v.is_finite()).map(|v| names::fixed(v, 6)).unwrap_or_default();
+                let _ = writer.write_record([
+                    claim.id.clone(),
+                    verdict.clone(),
+                    evidence.place.clone(),
+                    number(Some(evidence.a)),
+                    number(Some(evidence.b)),
+                    number(d.map(|d| d.mean)),
+                    number(d.map(|d| d.half_width)),
+                    d.map_or(0, |d| d.n).to_string(),
+                    evidence.expected.to_string(),
+                    String::new(),
+                ]);
+            }
+        }
+        String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
+    }
+}
+
+fn provenance(found: &Provenance, records: &Records) -> Vec<(String, String)> {
+    let join = |set: &std::collections::BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join("; ");
+    let mut lines = vec![
+        ("Runs".to_owned(), format!("{} of {} distinct runs have every result", records.done, records.expected)),
+        ("Program".to_owned(), join(&found.programs)),
+        ("libtorch".to_owned(), join(&found.libtorch)),
+        ("Device".to_owned(), join(&found.devices)),
+    ];
+    let items: Vec<String> = found
+        .items
+        .iter()
+        .map(|(task, counts)| format!("{task} {}", counts.iter().map(u64::to_string).collect::<Vec<_>>().join("/")))
+        .collect();
+    lines.push(("Items per task".to_owned(), items.join(", ")));
+    let certificates = match found.violations.first() {
+        None => format!("{} read, all hold", found.certificates),
+        Some(first) => format!("{} read, {} violations: {first}", found.certificates, found.violations.len()),
+    };
+    lines.push(("Certificates".to_owned(), certificates));
+    lines.retain(|(_, text)| !text.is_empty());
+    lines
+}
+
+/// Replaces a file whole, unless it has this content already.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    if fs::read(path).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    let failed = |source| ReportError::Write { path: path.to_owned(), source };
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    let part = path.with_file_name(name);
+    let written = fs::write(&part, bytes).and_then(|()| fs::rename(&part, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    written.map_err(failed)
+}

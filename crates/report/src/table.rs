@@ -1,0 +1,246 @@
+//! The table model: what every renderer writes.
+//!
+//! Rows and columns are axis labels in file order. Bold means *not distinguishable from the best of its column*: the paired difference to
+//! the best has a 95 % interval that contains zero. The baseline row (dense) and certified values are never ranked.
+
+pub mod csv;
+pub mod html;
+pub mod latex;
+pub mod markdown;
+
+use std::collections::BTreeSet;
+
+use ressa_experiment::{output, value::Value};
+
+use crate::{
+    ReportError, names,
+    published::Published,
+    records::{Records, Summary},
+    statistics::Difference,
+};
+
+/// A table ready to be written.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// File name stem.
+    pub id: String,
+    /// Caption.
+    pub caption: String,
+    /// Heads of the label columns.
+    pub stub: Vec<String>,
+    /// Heads of the value columns.
+    pub columns: Vec<String>,
+    /// Rows, the baseline first.
+    pub rows: Vec<Row>,
+    /// What a reader must know: intervals, n, bold, daggers, published numbers.
+    pub notes: Vec<String>,
+    /// How it was made, for a comment.
+    pub made: String,
+}
+
+/// A row.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// One label per label column.
+    pub labels: Vec<String>,
+    /// One entry per value column; `None` where the grid has no such cell.
+    pub entries: Vec<Option<Entry>>,
+    /// Whether this is the baseline, set off by a rule and not ranked.
+    pub baseline: bool,
+}
+
+/// A cell of a table.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Aggregate over seeds.
+    pub summary: Summary,
+    /// Digits after the point.
+    pub decimals: usize,
+    /// Not distinguishable from the best of its column.
+    pub bold: bool,
+    /// The paper's number.
+    pub published: Option<f64>,
+}
+
+impl Entry {
+    /// The mean, once there is one.
+    pub fn mean(&self) -> Option<String> {
+        (self.summary.n > 0).then(|| names::fixed(self.summary.mean, self.decimals))
+    }
+
+    /// Half-width of the interval, where there are seeds to form one from and they differ.
+    pub fn half_width(&self) -> Option<String> {
+        let half_width = self.summary.half_width.filter(|_| self.decimals == 1 || self.summary.std > 0.0)?;
+        Some(names::fixed(half_width, self.decimals))
+    }
+
+    /// `2/3` where a planned measurement is missing.
+    pub fn missing(&self) -> Option<String> {
+        self.summary.is_incomplete().then(|| format!("{}/{}", self.summary.n, self.summary.expected))
+    }
+}
+
+impl Table {
+    /// Builds a table from the records.
+    pub fn build(
+        spec: &output::Table,
+        records: &Records,
+        published: &Published,
+        experiment: &str,
+    ) -> Result<Self, ReportError> {
+        let baseline: Vec<usize> = spec.baseline.iter().flat_map(|name| records.named(name)).collect();
+        let shown: Vec<usize> = records.select(&spec.only).into_iter().filter(|p| !baseline.contains(p)).collect();
+        let by_value = spec.columns == "metric";
+        let first_value = spec.values.first().cloned().unwrap_or_default();
+        let heads: Vec<(String, String)> = if by_value {
+            spec.values.iter().map(|value| (value.clone(), value.clone())).collect()
+        } else {
+            records.labels(&shown, &spec.columns).into_iter().map(|label| (label, first_value.clone())).collect()
+        };
+        let column_points = |row: &[usize], head: &str| -> Vec<usize> {
+            let fits = |&&p: &&usize| by_value || records.label(p, &spec.columns) == Some(head);
+            row.iter().filter(fits).copied().collect()
+        };
+
+        // Points of every cell: rows in order of first appearance, the baseline before them.
+        let mut row_labels: Vec<Vec<String>> = Vec::new();
+        for &point in &shown {
+            let labels: Option<Vec<String>> =
+                spec.rows.iter().map(|axis| records.label(point, axis).map(str::to_owned)).collect();
+            if let Some(labels) = labels
+                && !row_labels.contains(&labels)
+            {
+                row_labels.push(labels);
+            }
+        }
+        let mut rows: Vec<Row> = Vec::new();
+        let mut cells: Vec<Vec<Option<usize>>> = Vec::new();
+        let mut add = |labels: Vec<String>, points: Vec<Option<usize>>, baseline: bool, keys: &[String]| {
+            let entry = |(column, point): (usize, &Option<usize>)| {
+                let (head, value) = &heads[column];
+                let summary = records.summary((*point)?, value)?;
+                let series: Vec<&str> = keys.iter().map(String::as_str).collect();
+                let published = if baseline { None } else { published.find(&spec.published, head, &series) };
+                Some(Entry { summary, decimals: names::value(value).1, bold: false, published })
+            };
+            rows.push(Row { labels, entries: points.iter().enumerate().map(entry).collect(), baseline });
+            cells.push(points);
+        };
+        if !baseline.is_empty() {
+            let points = heads.iter().map(|(_, value)| records.only(&baseline, value).ok().flatten()).collect();
+            let mut labels = vec![String::new(); spec.rows.len()];
+            if let (Some(first), Some(name)) = (labels.first_mut(), &spec.baseline) {
+                *first = names::label("", name);
+            }
+            add(labels, points, true, &[]);
+        }
+        for keys in &row_labels {
+            let fits = |p: &&usize| spec.rows.iter().zip(keys).all(|(axis, key)| records.label(**p, axis) == Some(key));
+            let row: Vec<usize> = shown.iter().filter(fits).copied().collect();
+            let mut points = Vec::with_capacity(heads.len());
+            for (head, value) in &heads {
+                let candidates = column_points(&row, head);
+                let point = records.only(&candidates, value).map_err(|(axis, labels)| ReportError::Mixed {
+                    item: spec.id.clone(),
+                    axis,
+                    labels,
+                    place: format!("`{}`, `{head}`", keys.join("`, `")),
+                })?;
+                points.push(point);
+            }
+            let labels = spec.rows.iter().zip(keys).map(|(axis, key)| names::label(axis, key)).collect();
+            add(labels, points, false, keys);
+        }
+        rank(&mut rows, &cells, &heads, records);
+
+        let columns = heads
+            .iter()
+            .map(|(head, _)| if by_value { names::value(head).0 } else { names::label(&spec.columns, head) })
+            .collect();
+        let caption = spec.caption.clone().unwrap_or_else(|| {
+            let what = if by_value { "Scores".to_owned() } else { names::value(&first_value).0 };
+            let stub: Vec<String> = spec.rows.iter().map(|axis| names::axis(axis).to_lowercase()).collect();
+            format!("{what} by {}.", stub.join(" and "))
+        });
+        let notes = notes(&rows);
+        Ok(Self {
+            id: spec.id.clone(),
+            caption,
+            stub: spec.rows.iter().map(|axis| names::axis(axis)).collect(),
+            columns,
+            rows,
+            notes,
+            made: format!("made by `ressa report` for `{experiment}` from records.csv; table `{}`", spec.id),
+        })
+    }
+
+    /// Whether any cell carries a published number.
+    pub fn has_published(&self) -> bool {
+        self.entries().any(|entry| entry.published.is_some())
+    }
+
+    /// Every cell.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.rows.iter().flat_map(|row| row.entries.iter().flatten())
+    }
+}
+
+/// Marks, column by column, what cannot be told from the best.
+fn rank(rows: &mut [Row], cells: &[Vec<Option<usize>>], heads: &[(String, String)], records: &Records) {
+    for (column, (_, value)) in heads.iter().enumerate() {
+        if value.parse::<Value>().is_ok_and(|v| v.is_certified()) {
+            continue;
+        }
+        let ranked: Vec<(usize, usize, f64)> = (0..rows.len())
+            .filter(|&row| !rows[row].baseline)
+            .filter_map(|row| {
+                let summary = rows[row].entries[column].as_ref()?.summary;
+                (summary.n > 0).then_some((row, cells[row][column]?, summary.mean))
+            })
+            .collect();
+        let Some(&(_, best, _)) = ranked.iter().max_by(|a, b| a.2.total_cmp(&b.2)) else { continue };
+        if ranked.len() < 2 {
+            continue;
+        }
+        for &(row, point, _) in &ranked {
+            let tied = point == best
+                || Difference::of(&records.pairs(best, point, value)).is_some_and(|d| !d.is_positive());
+            if let Some(entry) = &mut rows[row].entries[column] {
+                entry.bold = tied;
+            }
+        }
+    }
+}
+
+fn notes(rows: &[Row]) -> Vec<String> {
+    let entries = || rows.iter().filter(|row| !row.baseline).flat_map(|row| row.entries.iter().flatten());
+    let n = |of: fn(&Summary) -> usize| -> BTreeSet<usize> { entries().map(|e| of(&e.summary)).filter(|&n| n > 0).collect() };
+    let (planned, there) = (n(|s| s.expected), n(|s| s.n));
+    let mut notes = Vec::new();
+    if let (Some(&low), Some(&high)) = (planned.first(), there.last())
+        && high > 1
+    {
+        let mean = match entries().any(|e| e.half_width().is_some()) {
+            true => "Mean ± half-width of the 95 % t-interval over replicate seeds",
+            false => "Mean over replicate seeds, which agree",
+        };
+        let single = match low {
+            1 => "; n = 1 where a setting does not depend on the seed",
+            _ => "",
+        };
+        notes.push(format!("{mean} (n = {high}{single})."));
+    } else if !there.is_empty() {
+        notes.push("One measurement per cell (n = 1), so no interval over seeds.".to_owned());
+    }
+    if entries().any(|e| e.bold) {
+        let rule = "Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 %).";
+        notes.push(rule.to_owned());
+    }
+    if entries().any(|e| e.summary.is_incomplete()) {
+        notes.push("† n/N: only n of N planned measurements are there.".to_owned());
+    }
+    if entries().any(|e| e.published.is_some()) {
+        notes.push(format!("[ ]: {}.", crate::published::MARK));
+    }
+    notes
+}

@@ -1,0 +1,7 @@
+//! Tests of rendering, from published stages to files.
+
+mod claims;
+mod preview;
+mod probe;
+mod rendering;
+mod world;

@@ -1,0 +1,85 @@
+//! Merging: outputs stay, pruned weights stay zero, and what does not is recorded.
+
+use std::collections::BTreeMap;
+
+use ressa_experiment::{Pattern, config::RestoreMethod};
+use ressa_models::{AdapterSet, MaskSet, Tower, VisionLanguage};
+use ressa_restore::{MergeRequest, Merged, RestoreError, TrainingOptions, certify_merged, merge, train_adapters};
+
+use crate::world::{Batches, dense, masks, probe, settings, student};
+
+const PATTERN: Pattern = Pattern::NOfM { keep: 2, of: 4 };
+
+fn trained(masked: bool) -> AdapterSet {
+    let options = TrainingOptions { masked, seed: 1, checkpoints: None };
+    let settings = settings(4, None);
+    let mut student = student();
+    train_adapters(student.as_mut(), None, &settings, options, &mut Batches::default(), &mut |_| {})
+        .expect("trains")
+        .adapters
+}
+
+fn merged(method: RestoreMethod, masks: &MaskSet, adapters: &AdapterSet) -> Result<Merged, RestoreError> {
+    let patterns = BTreeMap::from([(Tower::Vision, PATTERN), (Tower::Language, PATTERN)]);
+    merge(&dense(), MergeRequest { method, masks, adapters, patterns: &patterns }, &probe())
+}
+
+#[test]
+fn sparse_lora_keeps_outputs_and_zeros() {
+    let masks = masks(&dense());
+    let merged = merged(RestoreMethod::SparseLora, &masks, &trained(true)).expect("merges");
+    assert!(merged.certificate.holds(), "{:?}", merged.certificate.violations);
+    assert!(merged.largest_output_difference < 1e-4, "{}", merged.largest_output_difference);
+    assert_eq!(merged.certificate.sparsity(Tower::Vision), Some(0.5));
+    assert_eq!(merged.certificate.sparsity(Tower::Language), Some(0.5));
+    assert_eq!(merged.certificate.sparsity(Tower::Qformer), Some(0.0));
+    assert_eq!(merged.tensors.len(), dense().linears().len());
+}
+
+#[test]
+fn lora_revives_openly_and_remasking_costs() {
+    let (masks, adapters) = (masks(&dense()), trained(false));
+    let open = merged(RestoreMethod::Lora, &masks, &adapters).expect("merges");
+    assert!(open.certificate.holds(), "{:?}", open.certificate.violations);
+    assert!(open.certificate.sparsity(Tower::Language).expect("a tower") < 0.01);
+    assert!(open.certificate.tensors.values().any(|t| t.revived > 0 && t.group_violations > 0));
+    assert!(open.largest_output_difference < 1e-4, "{}", open.largest_output_difference);
+
+    let remasked = merged(RestoreMethod::LoraRemasked, &masks, &adapters).expect("merges");
+    assert!(remasked.certificate.holds(), "{:?}", remasked.certificate.violations);
+    assert_eq!(remasked.certificate.sparsity(Tower::Language), Some(0.5));
+    assert!(remasked.largest_output_difference > 1e-3, "{}", remasked.largest_output_difference);
+}
+
+#[test]
+fn a_revived_weight_breaks_the_certificate() {
+    let (masks, adapters) = (masks(&dense()), trained(true));
+    let merged = merged(RestoreMethod::SparseLora, &masks, &adapters).expect("merges");
+    let mut model = dense();
+    for (id, linear) in model.linears_mut() {
+        linear.set_weight(merged.tensors[&id.name].copy()).expect("fits");
+    }
+    let name = masks.iter().next().map(|(name, _)| name.to_owned()).expect("a mask");
+    let patterns = BTreeMap::from([(Tower::Vision, PATTERN), (Tower::Language, PATTERN)]);
+    let request =
+        MergeRequest { method: RestoreMethod::SparseLora, masks: &masks, adapters: &adapters, patterns: &patterns };
+    assert!(certify_merged(&model, request).holds());
+    for (id, linear) in model.linears_mut() {
+        if id.name == name {
+            let _ = linear.weight().get(0).get(1).fill_(0.25);
+        }
+    }
+    assert_eq!(
+        certify_merged(&model, request).violations,
+        [
+            format!("`{name}`: 1 pruned weights hold a value again"),
+            format!("`{name}`: 1 groups keep more than `2:4` allows"),
+        ]
+    );
+}
+
+#[test]
+fn an_adapter_trained_for_another_method_is_refused() {
+    let error = merged(RestoreMethod::SparseLora, &masks(&dense()), &trained(false)).expect_err("refused").to_string();
+    assert!(error.contains("as `sparse-lora`: its adapter was trained unmasked"), "{error}");
+}

@@ -1,0 +1,134 @@
+//! A worker without tensors, for tests: it speaks the protocol, publishes small entries, and misbehaves by instruction.
+//!
+//! Instructions are read before each stage from `fake.json` beside the store: an object from a stage in words (`evaluate gqa`) or its
+//! kind to an [`Instruction`].
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ressa_experiment::{
+    Stage, StageNode,
+    protocol::{Event, Failure, FailureKind, Request},
+    record::{Certificate, Score, TaskScore},
+};
+use ressa_store::{Environment, Manifest, Store, StoreError};
+use serde::Deserialize;
+
+/// What to do at a stage instead of simply publishing it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Instruction {
+    /// Sleep this long first.
+    sleep: f64,
+    /// Die by SIGKILL.
+    kill: bool,
+    /// Report a failure of this sort.
+    fail: Option<FailureKind>,
+    /// Score of an evaluation.
+    score: Option<f64>,
+    /// What a recount finds.
+    violation: Option<String>,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let values = |name: &str| {
+        let mut found = Vec::new();
+        for pair in arguments.windows(2).filter(|pair| pair[0] == name) {
+            found.push(PathBuf::from(&pair[1]));
+        }
+        found
+    };
+    if arguments.get(1).is_some_and(|command| command == "probe") {
+        let _ = writeln!(std::io::stdout(), r#"{{"libtorch":"none","device":"cpu","revision":"fake"}}"#);
+        return;
+    }
+    let root = values("--store").remove(0);
+    let store = Store::open(&root, values("--shipped")).expect("the store opens");
+    send(&Event::Ready { device: "cpu".to_owned(), threads: 1 });
+    for line in std::io::stdin().lock().lines() {
+        match serde_json::from_str(&line.expect("requests can be read")).expect("requests are well-formed") {
+            Request::Execute { node } => {
+                let instruction = instruction(&root, &node.stage);
+                let key = node.key.clone();
+                send(&match execute(&store, &node, &instruction) {
+                    Ok(already_there) => Event::Done { key, seconds: instruction.sleep, already_there },
+                    Err(failure) => Event::Failed { key, failure },
+                });
+            }
+            Request::Verify { node } => {
+                let violations = instruction(&root, &node.stage).violation.into_iter().collect();
+                send(&Event::Verified { key: node.key, violations });
+            }
+            Request::Shutdown => return,
+        }
+    }
+}
+
+fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result<bool, Failure> {
+    let storage = |error: StoreError| {
+        let kind = if error.is_storage() { FailureKind::Storage } else { FailureKind::Data };
+        Failure { kind, message: error.to_string(), log: None }
+    };
+    let key = node.key.0.as_str();
+    let claim = store.claim(key).map_err(storage)?;
+    if store.usable(key).map_err(storage)? {
+        return Ok(true);
+    }
+    let draft = claim.draft().map_err(storage)?;
+    draft.write("data.bin", key.repeat(20).as_bytes()).map_err(storage)?;
+    let half = Duration::from_secs_f64(instruction.sleep / 2.0);
+    std::thread::sleep(half);
+    let message = "half way".to_owned();
+    send(&Event::Progress { key: node.key.clone(), fraction: 0.5, message });
+    std::thread::sleep(half);
+    if instruction.kill {
+        let _ = writeln!(std::io::stderr(), "about to die");
+        let pid = std::process::id().to_string();
+        let _ = std::process::Command::new("kill").args(["-9", &pid]).status();
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    if let Some(kind) = instruction.fail {
+        let _ = writeln!(std::io::stderr(), "this stage was told to fail");
+        return Err(Failure { kind, message: "told to fail".to_owned(), log: None });
+    }
+    let result = match &node.stage {
+        Stage::Evaluate { task, items, .. } => {
+            let value = instruction.score.unwrap_or(75.0);
+            let score = Score { metric: "accuracy".to_owned(), value, standard_error: 1.0, items: u64::from(*items) };
+            serde_json::to_value(TaskScore { task: *task, score, parts: BTreeMap::new() })
+        }
+        _ => serde_json::to_value(Certificate::default()),
+    };
+    draft
+        .publish(Manifest {
+            key: key.to_owned(),
+            kind: node.stage.kind().to_owned(),
+            version: node.stage.version(),
+            configuration: serde_json::to_value(&node.stage).expect("plain data"),
+            inputs: serde_json::to_value(&node.inputs).expect("plain data"),
+            result: result.expect("plain data"),
+            files: BTreeMap::new(),
+            seconds: instruction.sleep,
+            cpu_seconds: 0.0,
+            environment: Environment::default(),
+        })
+        .map_err(storage)?;
+    Ok(false)
+}
+
+fn instruction(root: &Path, stage: &Stage) -> Instruction {
+    let Ok(text) = fs::read(root.with_file_name("fake.json")) else { return Instruction::default() };
+    let mut all: BTreeMap<String, Instruction> = serde_json::from_slice(&text).expect("instructions are well-formed");
+    all.remove(&ressa_sweep::describe(stage)).or_else(|| all.remove(stage.kind())).unwrap_or_default()
+}
+
+fn send(event: &Event) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{}", serde_json::to_string(event).expect("plain data")).and_then(|()| out.flush());
+}

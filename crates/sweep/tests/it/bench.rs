@@ -1,0 +1,116 @@
+//! A results folder, a few runs and the fake worker.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use ressa_experiment::{
+    Cell, Pattern, RunConfig, Task,
+    config::{Metric, RestoreMethod},
+    model::{ModelConfig, Preset},
+};
+use ressa_store::{Store, read_journal};
+use ressa_sweep::{DeviceChoice, Graph, Options, Stop, Summary, SweepError, SweepEvent, WorkerCommand, execute};
+use tempfile::TempDir;
+
+/// A results folder that goes with the test.
+pub struct Bench {
+    pub folder: TempDir,
+    pub store: Store,
+    pub options: Options,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("store"), vec![folder.path().join("shipped")]).unwrap();
+        let options = Options {
+            results: folder.path().to_owned(),
+            worker: WorkerCommand { program: fake_worker(), folder: folder.path().to_owned(), threads: 1 },
+            device: DeviceChoice::Cpu,
+            gpus: 0,
+            slots: Some(2),
+            max_failures: None,
+            timeout: Some(Duration::from_secs(60)),
+        };
+        Self { folder, store, options }
+    }
+
+    /// Tells the fake worker what to do from now on.
+    pub fn instruct(&self, instructions: serde_json::Value) {
+        fs::write(self.folder.path().join("fake.json"), instructions.to_string()).unwrap();
+    }
+
+    /// A sweep over a graph.
+    pub fn sweep(&self, graph: &Graph) -> Summary {
+        self.listen(graph, &Stop::new(), &mut |_| {}).unwrap()
+    }
+
+    /// A sweep with a listener.
+    pub fn listen(
+        &self,
+        graph: &Graph,
+        stop: &Stop,
+        events: &mut dyn FnMut(SweepEvent),
+    ) -> Result<Summary, SweepError> {
+        execute(graph, &self.store, &self.options, stop, events)
+    }
+
+    /// Keys in the order of publication.
+    pub fn published(&self) -> Vec<String> {
+        read_journal(&self.store).into_iter().map(|line| line.key).collect()
+    }
+}
+
+/// The example `fake-worker`, which cargo builds beside the tests.
+fn fake_worker() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().and_then(|deps| deps.parent()).unwrap().join("examples/fake-worker");
+    assert!(program.is_file(), "`{}` is not built", program.display());
+    program
+}
+
+/// A run with two tasks at 50 %.
+pub fn run(metric: Metric, method: RestoreMethod, seed: u64) -> RunConfig {
+    let mut run = RunConfig {
+        model: ModelConfig { preset: Some(Preset::ShapesFlanT5), checkpoint: None },
+        dense: Default::default(),
+        data: Default::default(),
+        prune: Default::default(),
+        restore: Default::default(),
+        evaluate: Default::default(),
+        seed,
+    };
+    run.prune.metric = metric;
+    run.prune.pattern = Pattern::Unstructured;
+    run.prune.vision.sparsity = 0.5;
+    run.prune.language.sparsity = 0.5;
+    run.restore.method = method;
+    run.evaluate.tasks = vec![Task::Vqav2, Task::Flickr30k];
+    run
+}
+
+/// The cell of a run.
+pub fn cell(run: RunConfig) -> Cell {
+    let coordinates = vec![
+        ("metric".to_owned(), run.prune.metric.name().to_owned()),
+        ("restoration".to_owned(), run.restore.method.name().to_owned()),
+    ];
+    let stages = ressa_experiment::chain::stages(&run).into_iter().map(Into::into).collect();
+    let run_id = serde_json::to_string(&run).unwrap();
+    Cell { coordinates, seed: run.seed, run_id, point: None, stages, run: run.into() }
+}
+
+/// Wanda at two seeds, alone and restored: 1 dense, 4 prune, 2 adapt, 2 merge, 8 evaluate.
+pub fn cells() -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for method in [RestoreMethod::None, RestoreMethod::SparseLora] {
+        for seed in 0..2 {
+            cells.push(cell(run(Metric::Wanda, method, seed)));
+        }
+    }
+    cells
+}
+
+/// The graph of `cells`.
+pub fn graph(cells: &[Cell]) -> Graph {
+    Graph::new("test", cells, &[])
+}

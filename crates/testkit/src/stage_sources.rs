@@ -1,0 +1,67 @@
+//! Digests of the sources behind each stage, recorded beside the stages' versions.
+
+use std::{collections::BTreeMap, fs, io, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use walkdir::WalkDir;
+
+/// What was recorded for a stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Version of the stage.
+    pub version: u32,
+    /// Digest of its sources.
+    pub digest: String,
+}
+
+/// Crates whose sources decide a stage's numbers, and the stage's own file in `pipeline`.
+fn crates(stage: &str) -> &'static [&'static str] {
+    match stage {
+        "dense" => &["pretrain", "models", "data"],
+        "prune" => &["prune", "models", "data"],
+        "adapt" => &["restore", "models", "data"],
+        "merge" => &["restore", "models"],
+        _ => &["eval", "models", "data"],
+    }
+}
+
+/// Digest of the sources behind a stage as they are now. Comments count too: the record is a question, not an answer.
+pub fn current(stage: &str) -> String {
+    let crates_folder = root().join("crates");
+    let mut files: Vec<PathBuf> = crates(stage)
+        .iter()
+        .flat_map(|name| WalkDir::new(crates_folder.join(name).join("src")).into_iter().flatten())
+        .map(walkdir::DirEntry::into_path)
+        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
+        .collect();
+    files.push(crates_folder.join("pipeline/src/samples.rs"));
+    files.push(crates_folder.join(format!("pipeline/src/{stage}.rs")));
+    files.sort();
+    let mut hasher = blake3::Hasher::new();
+    for file in files {
+        hasher.update(file.strip_prefix(&crates_folder).unwrap_or(&file).to_string_lossy().as_bytes());
+        hasher.update(&fs::read(&file).unwrap_or_default());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// What is recorded, by stage.
+pub fn recorded() -> io::Result<BTreeMap<String, Recorded>> {
+    let text = fs::read_to_string(path())?;
+    serde_json::from_str(&text).map_err(io::Error::other)
+}
+
+/// Records digests.
+pub fn write(recorded: &BTreeMap<String, Recorded>) -> io::Result<()> {
+    let mut text = serde_json::to_string_pretty(recorded).map_err(io::Error::other)?;
+    text.push('\n');
+    fs::write(path(), text)
+}
+
+fn path() -> PathBuf {
+    root().join("crates/experiment/stage-sources.json")
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}

@@ -1,0 +1,4 @@
+//! The source tree keeps its own rules.
+
+mod assertions;
+mod tidy;
