@@ -50,10 +50,10 @@ check: setup ## format, lints, tidy
 	@$(CARGO) test --release --quiet -p ressa-testkit --test tidy
 
 bench: build ## print speed figures, as ratios where a reference can be run
-	@scripts/bench.py
+	@scripts/bench.py $(OPTIONS)
 
 chaos: build ## kill a sweep twenty times and compare its tables with an undisturbed one
-	@scripts/chaos.py
+	@scripts/chaos.py $(OPTIONS)
 
 clean: ## remove what was built; never results
 	@$(CARGO) clean

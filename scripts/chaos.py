@@ -5,7 +5,7 @@ An undisturbed sweep gives the reference. Then the same sweep is started and kil
 same moment) until KILLS kills have hit; after each kill of a coordinator the same command is simply given again. At the end every file
 of the report must have the same bytes as the reference, and no stage may have been published twice.
 
-Usage: scripts/chaos.py [--kills N] [--seed N] [--keep]
+Usage: scripts/chaos.py [--kills N] [--seed N] [--worker FILE] [--keep]
 """
 
 import argparse
@@ -24,10 +24,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESSA = ROOT / "target/release/ressa"
 # The smoke experiment, long enough to be killed twenty times: every kind of stage, twelve runs.
 EXPERIMENT = ["smoke", "prune.metric=wanda,magnitude", "replicate.seed=0..2", "restore.steps=24", "evaluate.questions=120"]
+MACHINE = ["--device", "cpu", "--slots", "2"]
 
 
 def command(results):
-    return [str(RESSA), "sweep", *EXPERIMENT, "--no-gate", "--device", "cpu", "--slots", "2", "--results", str(results)]
+    return [str(RESSA), "sweep", *EXPERIMENT, "--no-gate", *MACHINE, "--results", str(results)]
 
 
 def start(results):
@@ -94,7 +95,10 @@ def main():
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="keep the results folders")
+    parser.add_argument("--worker", help="the worker program, where it does not lie beside ressa")
     options = parser.parse_args()
+    if options.worker:
+        MACHINE.extend(["--worker", options.worker])
     dice = random.Random(options.seed)
     base = pathlib.Path(tempfile.mkdtemp(prefix="ressa-chaos-"))
 

@@ -35,8 +35,10 @@ impl Study {
         if files.is_empty() {
             files = DEFAULT_STUDY.iter().map(|name| workspace.experiment_file(name)).collect();
         }
-        let experiments: Vec<Experiment> =
-            files.iter().map(|file| Experiment::load(file, &workspace.experiments, &overrides)).collect::<Result<_, _>>()?;
+        let experiments: Vec<Experiment> = files
+            .iter()
+            .map(|file| Experiment::load(file, &workspace.experiments, &overrides))
+            .collect::<Result<_, _>>()?;
         for (index, experiment) in experiments.iter().enumerate() {
             if let Some(first) = experiments[..index].iter().position(|other| other.name == experiment.name) {
                 let message = format!(

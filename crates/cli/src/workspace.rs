@@ -78,11 +78,7 @@ impl Workspace {
         let visible = env::var("CUDA_VISIBLE_DEVICES").ok();
         Options {
             results: self.results.clone(),
-            worker: WorkerCommand {
-                program: self.worker.clone(),
-                folder: self.root.clone(),
-                threads: machine.threads,
-            },
+            worker: WorkerCommand { program: self.worker.clone(), folder: self.root.clone(), threads: machine.threads },
             device: machine.device,
             gpus: if machine.device == DeviceChoice::Auto { visible_gpus(visible.as_deref()) } else { 0 },
             slots: machine.slots.map(usize::from),

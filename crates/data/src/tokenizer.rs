@@ -105,6 +105,11 @@ pub fn write_processor_files(folder: &Path, family: Family, query_tokens: usize)
     let mut config = named(true);
     config.insert("added_tokens_decoder".into(), added_tokens_decoder(&special));
     config.insert("clean_up_tokenization_spaces".into(), json!(false));
+    if family == Family::T5 {
+        // Published T5 tokenizers have a hundred of these; readers add as many unless told otherwise.
+        let extra = special.iter().filter(|token| token.starts_with("<extra_id_")).count();
+        config.insert("extra_ids".into(), json!(extra));
+    }
     config.insert("model_max_length".into(), json!(512));
     config.insert("padding_side".into(), json!(if family == Family::Llama { "left" } else { "right" }));
     config.insert("processor_class".into(), json!("InstructBlipProcessor"));

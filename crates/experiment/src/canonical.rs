@@ -57,8 +57,7 @@ fn canonical_prune(prune: &mut PruneConfig) {
             *tower = TowerPrune::default();
         } else {
             tower.sparsity = pattern.sparsity().unwrap_or(tower.sparsity);
-            tower.group =
-                (pattern == Pattern::Unstructured).then(|| tower.group.unwrap_or(metric.published_group()));
+            tower.group = (pattern == Pattern::Unstructured).then(|| tower.group.unwrap_or(metric.published_group()));
         }
     }
     if !metric.needs_calibration() {

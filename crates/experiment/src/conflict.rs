@@ -70,7 +70,9 @@ fn prune(run: &RunConfig) -> Option<Conflict> {
                 return found(
                     path,
                     format!("`{path}` is {sparsity}, but `{}` removes {implied}", run.prune.pattern),
-                    format!("write {implied} to prune the tower or 0 to leave it; `zip:` moves pattern and sparsity together"),
+                    format!(
+                        "write {implied} to prune the tower or 0 to leave it; `zip:` moves pattern and sparsity together"
+                    ),
                 );
             }
         }

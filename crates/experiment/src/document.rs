@@ -82,7 +82,7 @@ impl Document {
     /// Reads a parsed file.
     pub fn read(root: &Node) -> Result<Self, ExperimentError> {
         let mut document = Document::default();
-        let entries = root.map("an experiment file")?;
+        let entries = root.map("experiment file")?;
         for (key, node) in entries {
             match key.text.as_str() {
                 "extends" => document.extends = extends(node)?,
@@ -169,12 +169,7 @@ fn extends(node: &Node) -> Result<Vec<(String, Location)>, ExperimentError> {
 }
 
 /// Reads `prune.metric: wanda` or `prune: { metric: wanda }` below `prefix` into overrides.
-pub(crate) fn setting(
-    key: &Key,
-    node: &Node,
-    prefix: &str,
-    into: &mut Vec<Override>,
-) -> Result<(), ExperimentError> {
+pub(crate) fn setting(key: &Key, node: &Node, prefix: &str, into: &mut Vec<Override>) -> Result<(), ExperimentError> {
     let path = if prefix.is_empty() { key.text.clone() } else { format!("{prefix}.{}", key.text) };
     if let Some(setting) = settings::find(&path) {
         setting.shape.check(&path, node, &Names::default())?;
@@ -273,6 +268,13 @@ fn product_axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
             .label("results are aggregated over seeds")
             .help("write `replicate: { seed: 0..2 }` at the top level"));
     }
+    if matches!(setting.shape, shape::Shape::Floors) {
+        return Err(key
+            .at
+            .error(ErrorKind::BadAxis, format!("`{}` cannot vary", setting.path))
+            .label("checked, never computed with")
+            .help(format!("write `{}` at the top level", setting.path)));
+    }
     let values = range::values(&key.text, node, setting.is_integer())?;
     Ok(Axis {
         name: key.text.clone(),
@@ -345,7 +347,7 @@ fn variants_axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
 fn include(node: &Node) -> Result<Include, ExperimentError> {
     let mut name = None;
     let (mut set, mut coordinates) = (Vec::new(), Vec::new());
-    for (key, value) in node.map("an `include` point")? {
+    for (key, value) in node.map("include point")? {
         let head = key.text.split('.').next().unwrap_or_default();
         if key.text == "name" {
             name = Some(value.text("name")?.to_owned());

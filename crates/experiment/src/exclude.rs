@@ -33,9 +33,7 @@ impl Exclusion {
         self.conditions.iter().all(|(subject, wanted)| match subject {
             Subject::Axis(position) => wanted.iter().any(|label| label == labels[*position]),
             Subject::Seed => wanted.contains(&seed.to_string()),
-            Subject::Setting(setting) => {
-                Label::of(&setting.get(run)).is_some_and(|label| wanted.contains(&label.0))
-            }
+            Subject::Setting(setting) => Label::of(&setting.get(run)).is_some_and(|label| wanted.contains(&label.0)),
         })
     }
 }
@@ -46,7 +44,7 @@ pub(crate) fn read(nodes: &[Node], axes: &[AxisInfo]) -> Result<Vec<Exclusion>, 
 }
 
 fn entry(node: &Node, axes: &[AxisInfo]) -> Result<Exclusion, ExperimentError> {
-    let entries = node.map("an `exclude` entry")?;
+    let entries = node.map("exclude entry")?;
     if entries.is_empty() {
         return Err(node
             .at

@@ -193,8 +193,10 @@ impl<'a> Walk<'a> {
         let document = self.document;
         let Some(axis) = document.axes.get(chosen.len()) else {
             self.counts.points += 1;
-            let labels: Vec<&str> =
-                chosen.iter().flat_map(|p| std::iter::once(p.label.as_str()).chain(p.tags.iter().map(String::as_str))).collect();
+            let labels: Vec<&str> = chosen
+                .iter()
+                .flat_map(|p| std::iter::once(p.label.as_str()).chain(p.tags.iter().map(String::as_str)))
+                .collect();
             let sets: Vec<&[Override]> = chosen.iter().map(|point| point.set.as_slice()).collect();
             return self.leaf(run, &labels, None, &sets);
         };
@@ -219,11 +221,11 @@ impl<'a> Walk<'a> {
                 let names = self.coordinates.iter().map(String::as_str);
                 let names = names.chain(settings::SETTINGS.iter().map(|setting| setting.path)).chain(["name"]);
                 let message = format!("there is no setting or axis `{}`", key.text);
-                return Err(key
-                    .at
-                    .error(ErrorKind::UnknownKey, message)
-                    .label("unknown key")
-                    .help(suggest::hint(&key.text, "an `include` point takes settings and axes", names)));
+                return Err(key.at.error(ErrorKind::UnknownKey, message).label("unknown key").help(suggest::hint(
+                    &key.text,
+                    "an `include` point takes settings and axes",
+                    names,
+                )));
             }
             if !matches!(&node.tree, Tree::Scalar(value) if Label::of(value).is_some()) {
                 return Err(node.wrong_type(&key.text, "a label"));
@@ -279,12 +281,14 @@ impl<'a> Walk<'a> {
             if !checked {
                 checked = true;
                 if let Some(found) = conflict(run) {
-                    let set = sets.iter().rev().flat_map(|set| set.iter()).chain(&self.document.settings);
-                    let at = set.filter(|o| o.setting.path == found.path).map(|o| &o.at).next().unwrap_or(self.start);
+                    let here = |o: &&Override| o.setting.path == found.path;
+                    let varied = sets.iter().rev().flat_map(|set| set.iter()).find(here);
+                    let fixed = self.document.settings.iter().find(here);
+                    let at = varied.or(fixed).map_or(self.start, |o| &o.at);
                     let error = at.error(ErrorKind::Conflict, found.message).help(found.help);
-                    let place: Vec<String> =
-                        self.coordinates.iter().zip(labels).map(|(name, label)| format!("{name}={label}")).collect();
-                    return Err(if place.is_empty() { error } else { error.label(format!("at {}", place.join(", "))) });
+                    let names = self.coordinates.iter().zip(labels);
+                    let place: Vec<String> = names.map(|(name, label)| format!("{name}={label}")).collect();
+                    return Err(if varied.is_some() { error.label(format!("at {}", place.join(", "))) } else { error });
                 }
                 self.note_gate(run);
             }
@@ -312,9 +316,7 @@ impl<'a> Walk<'a> {
     }
 
     fn note_gate(&mut self, run: &RunConfig) {
-        let same = |other: &RunConfig| {
-            other.model == run.model && other.dense == run.dense && other.data == run.data
-        };
+        let same = |other: &RunConfig| other.model == run.model && other.dense == run.dense && other.data == run.data;
         if !run.dense.gate.is_empty() && !self.gates.iter().any(same) {
             self.gates.push(run.clone());
         }

@@ -89,10 +89,9 @@ impl Experiment {
     /// # Errors
     /// Every mistake in the files or the overrides, with the place where it was made.
     pub fn load(path: &Path, root: &Path, overrides: &[String]) -> Result<Self, ExperimentError> {
-        let Loaded { mut document, source } = load::load(path, root)?;
+        let Loaded { mut document, start } = load::load(path, root)?;
         let written = document.clone();
         overrides::apply(&mut document, overrides)?;
-        let start = Location::new(&source, 0..usize::MAX);
         let expansion = expand::expand(&document, &start, !overrides.is_empty())?;
         let tasks = common_tasks(&expansion.cells);
         let mut names = Names {
@@ -194,7 +193,7 @@ fn report(node: &Node, names: &Names) -> Result<Report, ExperimentError> {
 fn claims(node: &Node, names: &Names) -> Result<Vec<Claim>, ExperimentError> {
     let mut ids = BTreeMap::new();
     for item in node.list("claims")? {
-        Shape::Object(grammar::CLAIM).check("a claim", item, names)?;
+        Shape::Object(grammar::CLAIM).check("claim", item, names)?;
         unique_id(item, &mut ids)?;
     }
     typed(node, "claims")

@@ -18,10 +18,16 @@ pub(crate) struct Section {
 
 /// Keys of the top level that are not settings, in the order a file usually has them.
 pub(crate) const SECTIONS: [Section; 11] = [
-    Section { key: "extends", doc: "A file, or a list of files, whose contents come first; later ones win. Paths are relative to this file." },
+    Section {
+        key: "extends",
+        doc: "A file, or a list of files, whose contents come first; later ones win. Paths are relative to this file.",
+    },
     Section { key: "name", doc: "Name of the results folder; the file's own name where absent. Not inherited." },
     Section { key: "description", doc: "The question this experiment answers, in a sentence." },
-    Section { key: "replicate", doc: "Seeds over which results are aggregated: `{ seed: 0..2 }` (both ends included) or a list." },
+    Section {
+        key: "replicate",
+        doc: "Seeds over which results are aggregated: `{ seed: 0..2 }` (both ends included) or a list.",
+    },
     Section { key: "axes", doc: "Cartesian product: a settings path and its values each." },
     Section { key: "zip", doc: "Named blocks of columns of equal length; each block is one axis of the product." },
     Section { key: "variants", doc: "Named axes of named overrides; the names become labels." },
@@ -110,11 +116,7 @@ pub(crate) const CLAIM: &[Field] = &[
         shape: Shape::Object(&[
             METRIC,
             must("to", Shape::NumberOrValue, "A number, or another value such as `target-sparsity-vision`."),
-            may(
-                "tolerance",
-                Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY }),
-                "Allowed distance.",
-            ),
+            may("tolerance", Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY }), "Allowed distance."),
             WHERE,
         ]),
         doc: "A value is what it is said to be at every selected cell.",

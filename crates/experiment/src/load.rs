@@ -12,10 +12,10 @@ use crate::{
 /// Longest chain of files that extend each other.
 const MAX_CHAIN: usize = 16;
 
-/// A merged document with the source of its own file.
+/// A merged document with the beginning of its own file.
 pub(crate) struct Loaded {
     pub document: Document,
-    pub source: std::sync::Arc<Source>,
+    pub start: Location,
 }
 
 /// Reads `path` and everything it extends; bases must lie below `root`.
@@ -28,7 +28,8 @@ fn read(path: &Path, shown: &str, root: &Path, chain: &mut Vec<(PathBuf, String)
     let source = Source::read(path, shown)?;
     let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     chain.push((real.clone(), shown.to_owned()));
-    let mut own = Document::read(&yaml::parse(&source)?)?;
+    let tree = yaml::parse(&source)?;
+    let mut own = Document::read(&tree)?;
     let mut merged = Document::default();
     for (relative, at) in std::mem::take(&mut own.extends) {
         let (base, base_shown) = resolve(&real, &relative, root, &at)?;
@@ -48,7 +49,7 @@ fn read(path: &Path, shown: &str, root: &Path, chain: &mut Vec<(PathBuf, String)
         merged = merged.overlay(read(&base, &base_shown, root, chain)?.document);
     }
     chain.pop();
-    Ok(Loaded { document: merged.overlay(own), source })
+    Ok(Loaded { document: merged.overlay(own), start: tree.at })
 }
 
 /// The file that `extends: relative` means, seen from `from`, and how to show it.

@@ -188,7 +188,7 @@ pub struct Claim {
 pub enum ClaimTest {
     /// `a` scores above `b`, paired by seed, at every label of `over` (or overall).
     Greater(Comparison),
-    /// Among the labels of `x`, the best is within `tolerance` points of, or not distinguishable from, the label `at`.
+    /// Among the labels of `x`, the best is within `tolerance` points of the label `at`.
     Peak(Peak),
     /// A certificate value equals a constant at every selected cell.
     Equals(Equals),

@@ -127,13 +127,7 @@ fn set(
         return Ok(());
     }
     let points = document::points(setting, &values)?;
-    document.axes.push(Axis {
-        name: path.to_owned(),
-        kind: AxisKind::Product,
-        tags: Vec::new(),
-        points,
-        at: key,
-    });
+    document.axes.push(Axis { name: path.to_owned(), kind: AxisKind::Product, tags: Vec::new(), points, at: key });
     document.axes.sort_by_key(|axis| axis.kind);
     Ok(())
 }

@@ -52,7 +52,8 @@ pub fn schema() -> Value {
 fn section_shape(key: &str) -> Value {
     let columns = || -> Map<String, Value> {
         let path = |setting: &'static Setting| (setting.path.to_owned(), values(setting));
-        SETTINGS.iter().filter(|setting| setting.path != "seed").map(path).collect()
+        let varies = |setting: &&Setting| setting.path != "seed" && !matches!(setting.shape, Shape::Floors);
+        SETTINGS.iter().filter(varies).map(path).collect()
     };
     let labels = || json!({ "type": "array", "items": reference("label") });
     match key {

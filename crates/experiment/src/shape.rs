@@ -241,11 +241,12 @@ fn check_number(name: &str, node: &Node, bounds: &Bounds) -> Result<(), Experime
         return Ok(());
     }
     let words = bounds.words();
-    let error = node
-        .at
-        .error(ErrorKind::BadValue, format!("`{name}` is `{number}`"))
-        .label(if words.is_empty() { "must be finite".to_owned() } else { format!("must be {words}") });
-    Err(if name.ends_with("sparsity") && (1.0..=100.0).contains(&value) {
+    let error = node.at.error(ErrorKind::BadValue, format!("`{name}` is `{number}`")).label(if words.is_empty() {
+        "must be finite".to_owned()
+    } else {
+        format!("must be {words}")
+    });
+    Err(if name.ends_with("sparsity") && value > 1.0 && value <= 100.0 {
         error.help(format!("sparsity is the fraction removed: write {} for {value} %", value / 100.0))
     } else {
         error
@@ -296,9 +297,10 @@ fn check_floors(name: &str, node: &Node) -> Result<(), ExperimentError> {
             Ok(Value::Task(_) | Value::Part(..)) => {}
             _ => {
                 let names = Value::names_with_parts();
-                let scores = names.iter().map(String::as_str).filter(|name| {
-                    matches!(name.parse::<Value>(), Ok(Value::Task(_) | Value::Part(..)))
-                });
+                let scores = names
+                    .iter()
+                    .map(String::as_str)
+                    .filter(|name| matches!(name.parse::<Value>(), Ok(Value::Task(_) | Value::Part(..))));
                 return Err(key
                     .at
                     .error(ErrorKind::UnknownName, format!("`{}` is not a task or a part of one", key.text))

@@ -98,9 +98,15 @@ pub struct Location {
 }
 
 impl Location {
-    /// A place; the span is cut to the text and to its first line, so an excerpt stays an excerpt.
+    /// A place; the span is cut to the text and to its first line, so an excerpt stays an excerpt. Behind the end, it is the last
+    /// thing written.
     pub(crate) fn new(source: &Arc<Source>, span: Range<usize>) -> Self {
         let text = source.text();
+        let written = text.trim_end().len();
+        if span.start >= text.len() && written > 0 {
+            let start = floor_boundary(text, written - 1);
+            return Self { source: Arc::clone(source), span: start..written };
+        }
         let start = floor_boundary(text, span.start.min(text.len()));
         let line_end = text[start..].find('\n').map_or(text.len(), |offset| start + offset);
         let end = floor_boundary(text, span.end.clamp(start, line_end));
@@ -146,9 +152,9 @@ fn yaml_files(folder: &Path) -> Vec<String> {
 }
 
 fn similar_file(path: &Path) -> Option<String> {
-    let name = path.file_name()?.to_str()?;
+    let name = path.file_stem()?.to_str()?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let names = yaml_files(folder);
-    let near = crate::suggest::nearest(name, names.iter().map(String::as_str))?;
-    Some(format!("did you mean `{}`?", folder.join(near).display()))
+    let near = crate::suggest::nearest(name, names.iter().filter_map(|name| name.strip_suffix(".yaml")))?;
+    Some(format!("did you mean `{}.yaml`?", folder.join(near).display()))
 }

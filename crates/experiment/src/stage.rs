@@ -193,7 +193,8 @@ impl Stage {
 
     /// Version of each stage's code. Raise it with every change that can move a number: outputs of older versions are then made anew.
     /// A test compares the sources behind each stage with what was recorded for its version (`stage-sources.json`).
-    pub const VERSIONS: [(&'static str, u32); 5] = [("dense", 1), ("prune", 1), ("adapt", 1), ("merge", 1), ("evaluate", 1)];
+    pub const VERSIONS: [(&'static str, u32); 5] =
+        [("dense", 1), ("prune", 1), ("adapt", 1), ("merge", 1), ("evaluate", 1)];
 
     /// Version of the stage's code.
     pub fn version(&self) -> u32 {

@@ -186,10 +186,7 @@ impl FromStr for Value {
         }
         let families: [(&str, fn(Option<Tower>) -> Value); 3] =
             [("target-sparsity", Value::TargetSparsity), ("sparsity", Value::Sparsity), ("density", Value::Density)];
-        families
-            .iter()
-            .find_map(|(head, family)| name.strip_prefix(head).and_then(tower).map(family))
-            .ok_or_else(wrong)
+        families.iter().find_map(|(head, family)| name.strip_prefix(head).and_then(tower).map(family)).ok_or_else(wrong)
     }
 }
 

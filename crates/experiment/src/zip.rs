@@ -97,11 +97,8 @@ pub(crate) fn axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
         let tags = tags.iter().map(|(_, nodes)| label(&nodes[row])).collect::<Result<_, _>>()?;
         let point = Point { label: own, tags, set: set.collect() };
         if points.iter().any(|other| other.label == point.label && other.tags == point.tags) {
-            let help = if labels.is_some() {
-                "make every label its own"
-            } else {
-                "give the rows names with `labels: [...]`"
-            };
+            let help =
+                if labels.is_some() { "make every label its own" } else { "give the rows names with `labels: [...]`" };
             return Err(label_place(row)
                 .error(ErrorKind::BadAxis, format!("two rows of zip block `{name}` are labelled `{}`", point.label))
                 .help(help));

@@ -1,5 +1,7 @@
 //! Times a training step of the embedded world's models: forward and backward of each part, CPU milliseconds, one thread.
 
+#![allow(clippy::print_stdout)]
+
 use ressa_models::{
     InstructBlip, Prompts, Search, TensorMap, TextBatch, VisionLanguage,
     presets::{random_tensors, shapes_flant5, shapes_vicuna},
@@ -18,7 +20,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let trained: TensorMap = tensors.iter().map(|(n, t)| (n.clone(), t.copy().set_requires_grad(true))).collect();
         let pixels = Tensor::randn([IMAGES, 3, 48, 48], (Kind::Float, Device::Cpu));
         let text = |length: usize| -> Vec<Vec<u32>> {
-            (0..ROWS as usize).map(|row| (0..length - row % 3).map(|t| (3 + (row * 7 + t * 13) % 130) as u32).collect()).collect()
+            (0..ROWS as usize)
+                .map(|row| (0..length - row % 3).map(|t| (3 + (row * 7 + t * 13) % 130) as u32).collect())
+                .collect()
         };
         let prompts = Prompts {
             image: Tensor::arange(ROWS, (Kind::Int64, Device::Cpu)).divide_scalar_mode(ROWS / IMAGES, "floor"),

@@ -56,9 +56,10 @@ impl AdapterSet {
 
     /// The adapters a model carries, sharing their tensors.
     pub fn of(model: &dyn VisionLanguage) -> Self {
-        let adapters = model.linears().into_iter().filter_map(|(id, linear)| {
-            linear.adapter().map(|adapter| (id.name.clone(), adapter.shallow_clone()))
-        });
+        let adapters = model
+            .linears()
+            .into_iter()
+            .filter_map(|(id, linear)| linear.adapter().map(|adapter| (id.name.clone(), adapter.shallow_clone())));
         Self { adapters: adapters.collect() }
     }
 

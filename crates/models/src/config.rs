@@ -3,13 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{
-    ModelError,
-    llama::LlamaConfig,
-    qformer::QFormerConfig,
-    t5::T5Config,
-    vit::VisionConfig,
-};
+use crate::{ModelError, llama::LlamaConfig, qformer::QFormerConfig, t5::T5Config, vit::VisionConfig};
 
 /// `config.json` of an InstructBLIP checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -48,7 +48,12 @@ pub fn read_generation(folder: &Path) -> Result<GenerationConfig, ModelError> {
 }
 
 /// Writes a model folder: same configuration and tensors, same bytes. `transformers` opens it.
-pub fn save_folder(folder: &Path, config: &InstructBlipConfig, tensors: &TensorMap, storage: Storage) -> Result<(), ModelError> {
+pub fn save_folder(
+    folder: &Path,
+    config: &InstructBlipConfig,
+    tensors: &TensorMap,
+    storage: Storage,
+) -> Result<(), ModelError> {
     std::fs::create_dir_all(folder).map_err(ModelError::io("write", folder))?;
     write_json(&folder.join(CONFIG), config)?;
     let special = config.special_tokens(&GenerationConfig::default());

@@ -63,8 +63,7 @@ impl InstructBlip {
         let c = &config.qformer_config;
         let vision = Vit::load(&scope.at("vision_model"), &config.vision_config)?;
         let qformer = QFormer::load(&scope, c, config.num_query_tokens)?;
-        let projection =
-            Linear::load(&scope.at("language_projection"), config.text_width(), c.hidden_size, true)?;
+        let projection = Linear::load(&scope.at("language_projection"), config.text_width(), c.hidden_size, true)?;
         let language = Language::load(&scope.at("language_model"), &config.text_config)?;
         let retrieval = Retrieval::load(&scope, config)?;
         drop(scope);

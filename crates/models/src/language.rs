@@ -81,7 +81,13 @@ impl Language {
     }
 
     /// New tokens of each row, without the end token.
-    pub fn generate(&self, prefix: &Tensor, prompt: &TextBatch, special: &SpecialTokens, search: Search) -> Vec<Vec<u32>> {
+    pub fn generate(
+        &self,
+        prefix: &Tensor,
+        prompt: &TextBatch,
+        special: &SpecialTokens,
+        search: Search,
+    ) -> Vec<Vec<u32>> {
         let eos = special.eos.clone();
         match self {
             Language::T5(t5) => {
@@ -91,7 +97,13 @@ impl Language {
                 generate::search(t5, Start { cache, logits, eos }, search)
             }
             Language::Llama(llama) => {
-                let packed = Packed::new(Some(prefix), prompt, &vec![Vec::new(); prompt.ids.size()[0] as usize], special, llama.device());
+                let packed = Packed::new(
+                    Some(prefix),
+                    prompt,
+                    &vec![Vec::new(); prompt.ids.size()[0] as usize],
+                    special,
+                    llama.device(),
+                );
                 let lengths = packed.predictors.select(1, 0) + 1;
                 let (cache, logits) = llama.begin(llama.embed(Some(prefix), &packed.ids), &lengths);
                 generate::search(llama, Start { cache, logits, eos }, search)
@@ -195,7 +207,13 @@ struct Packed {
 }
 
 impl Packed {
-    fn new(prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>], special: &SpecialTokens, device: Device) -> Self {
+    fn new(
+        prefix: Option<&Tensor>,
+        prompt: &TextBatch,
+        answers: &[Vec<u32>],
+        special: &SpecialTokens,
+        device: Device,
+    ) -> Self {
         let before = prefix.map_or(0, |prefix| prefix.size()[1]) as usize;
         let width = prompt.ids.size()[1] as usize;
         let ids = generate::ids(&prompt.ids);
@@ -212,7 +230,8 @@ impl Packed {
             predictors.extend((0..=longest).map(|t| (before + length - 1 + t).min(last) as i64));
         }
         let TextBatch { ids, .. } = TextBatch::pad(&rows, special.pad as u32, device);
-        let predictors = Tensor::from_slice(&predictors).view([answers.len() as i64, longest as i64 + 1]).to_device(device);
+        let predictors =
+            Tensor::from_slice(&predictors).view([answers.len() as i64, longest as i64 + 1]).to_device(device);
         Self { ids, predictors }
     }
 }

@@ -184,3 +184,36 @@ pub(crate) fn prefixed(mask: &Tensor, count: i64) -> Tensor {
     let real = Tensor::ones([mask.size()[0], count], (tch::Kind::Bool, mask.device()));
     Tensor::cat(&[&real, mask], 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    #[test]
+    fn rms_norm_divides_by_the_root_mean_square_and_keeps_the_mean() {
+        let norm = RmsNorm { weight: Tensor::from_slice(&[1.0f32, 1.0, 10.0]), eps: 1.0 };
+        // Mean square (1 + 4 + 22) / 3 = 9, plus 1: root sqrt(10).
+        let x = Tensor::from_slice(&[1.0f32, 2.0, 22f32.sqrt()]).unsqueeze(0);
+        let found: Vec<f64> = Vec::try_from(norm.forward(&x).get(0).to_kind(Kind::Double)).expect("three numbers");
+        let expected = [1.0 / 10f64.sqrt(), 2.0 / 10f64.sqrt(), 10.0 * 2.2f64.sqrt()];
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
+    }
+
+    /// The path with a trainable bias and the fused path are two writings of one formula.
+    #[test]
+    fn both_ways_of_attention_agree() {
+        let wave = |shape: [i64; 4], step: f64| {
+            (Tensor::arange(shape.iter().product::<i64>(), (Kind::Float, Device::Cpu)) * step).sin().view(shape)
+        };
+        let (q, k, v) = (wave([2, 3, 4, 8], 0.9), wave([2, 3, 5, 8], 1.7), wave([2, 3, 5, 8], 0.4));
+        let bias = wave([2, 3, 4, 5], 2.1);
+        let trained = bias.copy().set_requires_grad(true);
+        for scale in [1.0, 0.3] {
+            let fused = attention(&q, &k, &v, Attend { scale, bias: Some(&bias), causal: false });
+            let written = attention(&q, &k, &v, Attend { scale, bias: Some(&trained), causal: false });
+            let largest = (fused - written).abs().max().double_value(&[]);
+            assert!(largest < 1e-6, "{largest}");
+        }
+    }
+}

@@ -174,8 +174,7 @@ impl Linear {
             .f_to_kind(Kind::Bool)?
             .f_to_device(self.weight.device())?;
         let remove = keep.f_logical_not()?;
-        let sparse =
-            if self.weight.requires_grad() { None } else { Some(self.weight.f_masked_fill(&remove, 0.0)?) };
+        let sparse = if self.weight.requires_grad() { None } else { Some(self.weight.f_masked_fill(&remove, 0.0)?) };
         self.mask = Some(Mask { keep, remove, sparse });
         Ok(())
     }

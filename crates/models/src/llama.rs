@@ -108,9 +108,17 @@ impl LlamaConfig {
         at_least_one("text_config.hidden_size", self.hidden_size)?;
         at_least_one("text_config.intermediate_size", self.intermediate_size)?;
         at_least_one("text_config.head_dim", self.head_width())?;
-        divides("text_config.num_attention_heads", self.num_attention_heads, "num_key_value_heads", self.key_value_heads())?;
+        divides(
+            "text_config.num_attention_heads",
+            self.num_attention_heads,
+            "num_key_value_heads",
+            self.key_value_heads(),
+        )?;
         if self.head_width() % 2 != 0 {
-            return Err(ModelError::Config(format!("`text_config.head_dim` is {}; rotary positions need an even width", self.head_width())));
+            return Err(ModelError::Config(format!(
+                "`text_config.head_dim` is {}; rotary positions need an even width",
+                self.head_width()
+            )));
         }
         let plain = |settings: &Map<String, Value>| {
             let kind = settings.get("rope_type").or_else(|| settings.get("type"));
@@ -125,7 +133,10 @@ impl LlamaConfig {
             return Err(ModelError::Config("scaled rotary positions (`rope_scaling`) are not supported".to_owned()));
         }
         if !(self.theta().is_finite() && self.theta() > 0.0) {
-            return Err(ModelError::Config(format!("`text_config.rope_theta` is {}; it must be positive", self.theta())));
+            return Err(ModelError::Config(format!(
+                "`text_config.rope_theta` is {}; it must be positive",
+                self.theta()
+            )));
         }
         Ok(())
     }
@@ -371,5 +382,35 @@ impl Llama {
             x = block.step(&x, &rotary, memory, &cache.shared_bias);
         }
         self.head.forward(&self.norm.forward(&x)).squeeze_dim(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotary_positions_turn_halves_as_complex_numbers_and_only_distances_matter() {
+        let frequencies = Tensor::from_slice(&[1.0f32, 0.1]);
+        let rotary = Rotary::at(&Tensor::arange(12, (Kind::Int64, Device::Cpu)), &frequencies);
+        let row = |x: [f32; 4]| Tensor::from_slice(&x).expand([12, 4], false).view([1, 1, 12, 4]);
+        let (q, k) = (rotary.turn(&row([1.0, 2.0, 3.0, 4.0])), rotary.turn(&row([0.5, -1.0, 2.0, 1.0])));
+        for position in 0..12 {
+            // (1 + 3i) e^(i p) and (2 + 4i) e^(i p / 10)
+            let p = position as f64;
+            let expected = [
+                p.cos() - 3.0 * p.sin(),
+                2.0 * (0.1 * p).cos() - 4.0 * (0.1 * p).sin(),
+                3.0 * p.cos() + p.sin(),
+                4.0 * (0.1 * p).cos() + 2.0 * (0.1 * p).sin(),
+            ];
+            for (at, value) in expected.into_iter().enumerate() {
+                assert!((q.double_value(&[0, 0, position, at as i64]) - value).abs() < 1e-5, "{position} {at}");
+            }
+        }
+        let products = q.matmul(&k.transpose(-2, -1));
+        for (a, b) in [(7, 3), (11, 7), (4, 0)] {
+            assert!((products.double_value(&[0, 0, a, b]) - products.double_value(&[0, 0, 4, 0])).abs() < 1e-4);
+        }
     }
 }

@@ -74,9 +74,10 @@ impl MaskSet {
 
     /// The masks a model carries.
     pub fn of(model: &dyn VisionLanguage) -> Self {
-        let masks = model.linears().into_iter().filter_map(|(id, linear)| {
-            linear.mask().map(|mask| (id.name.clone(), mask.shallow_clone()))
-        });
+        let masks = model
+            .linears()
+            .into_iter()
+            .filter_map(|(id, linear)| linear.mask().map(|mask| (id.name.clone(), mask.shallow_clone())));
         Self { masks: masks.collect() }
     }
 
@@ -121,7 +122,8 @@ impl MaskSet {
     pub fn load(path: &Path) -> Result<Self, ModelError> {
         let (packed, shapes) = weights::read(path, SHAPES)?;
         let shapes = shapes.ok_or_else(|| ModelError::file(path, "it holds no masks"))?;
-        let shapes: BTreeMap<String, [i64; 2]> = serde_json::from_str(&shapes).map_err(|e| ModelError::file(path, e))?;
+        let shapes: BTreeMap<String, [i64; 2]> =
+            serde_json::from_str(&shapes).map_err(|e| ModelError::file(path, e))?;
         if shapes.len() != packed.len() {
             return Err(ModelError::file(path, "header and masks do not name the same layers"));
         }
@@ -129,7 +131,8 @@ impl MaskSet {
         for (name, bytes) in packed {
             let wrong = || ModelError::file(path, format!("mask `{name}` and its shape do not fit together"));
             let &[rows, columns] = shapes.get(&name).ok_or_else(wrong)?;
-            let fits = rows > 0 && columns > 0 && bytes.kind() == Kind::Uint8 && bytes.size() == [rows, (columns + 7) / 8];
+            let fits =
+                rows > 0 && columns > 0 && bytes.kind() == Kind::Uint8 && bytes.size() == [rows, (columns + 7) / 8];
             if !fits {
                 return Err(wrong());
             }

@@ -24,7 +24,15 @@ const LLAMA_IMAGE: i64 = 4;
 /// The embedded world's model with a T5 encoder-decoder. 1.3 M parameters; the language tower has 2.6 times the weights of the vision
 /// tower.
 pub fn shapes_flant5(vocab_size: i64) -> InstructBlipConfig {
-    let text = T5Config { d_model: 96, d_kv: 16, d_ff: 128, num_layers: 5, num_decoder_layers: Some(4), num_heads: 6, ..t5(vocab_size) };
+    let text = T5Config {
+        d_model: 96,
+        d_kv: 16,
+        d_ff: 128,
+        num_layers: 5,
+        num_decoder_layers: Some(4),
+        num_heads: 6,
+        ..t5(vocab_size)
+    };
     small(SHAPES, vocab_size, 96, TextConfig::T5(text))
 }
 
@@ -42,7 +50,15 @@ pub fn shapes_vicuna(vocab_size: i64) -> InstructBlipConfig {
 
 /// Two blocks of everything, for tests; widths divide by 8.
 pub fn tiny_flant5(vocab_size: i64) -> InstructBlipConfig {
-    let text = T5Config { d_model: 32, d_kv: 8, d_ff: 48, num_layers: 2, num_decoder_layers: Some(2), num_heads: 4, ..t5(vocab_size) };
+    let text = T5Config {
+        d_model: 32,
+        d_kv: 8,
+        d_ff: 48,
+        num_layers: 2,
+        num_decoder_layers: Some(2),
+        num_heads: 4,
+        ..t5(vocab_size)
+    };
     small(TINY, vocab_size, 32, TextConfig::T5(text))
 }
 
@@ -187,7 +203,9 @@ fn t5(vocab_size: i64) -> T5Config {
         pad_token_id: Some(PAD),
         eos_token_id: Some(Ids::One(T5_EOS)),
         decoder_start_token_id: Some(PAD),
-        rest: fields(json!({ "architectures": ["T5ForConditionalGeneration"], "is_gated_act": true, "tie_word_embeddings": false })),
+        rest: fields(
+            json!({ "architectures": ["T5ForConditionalGeneration"], "is_gated_act": true, "tie_word_embeddings": false }),
+        ),
         ..T5Config::default()
     }
 }
@@ -199,7 +217,9 @@ fn llama(vocab_size: i64) -> LlamaConfig {
         rope_theta: Some(10000.0),
         pad_token_id: Some(PAD),
         eos_token_id: Some(Ids::One(LLAMA_EOS)),
-        rest: fields(json!({ "architectures": ["LlamaForCausalLM"], "bos_token_id": LLAMA_BOS, "tie_word_embeddings": false })),
+        rest: fields(
+            json!({ "architectures": ["LlamaForCausalLM"], "bos_token_id": LLAMA_BOS, "tie_word_embeddings": false }),
+        ),
         ..LlamaConfig::default()
     }
 }

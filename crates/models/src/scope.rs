@@ -1,11 +1,6 @@
 //! Where a network's tensors come from: a checkpoint, a map in memory, or nowhere yet.
 
-use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    fmt::Display,
-    rc::Rc,
-};
+use std::{cell::RefCell, collections::BTreeMap, fmt::Display, rc::Rc};
 
 use tch::{Device, Kind, Tensor};
 

@@ -110,7 +110,9 @@ impl T5Config {
     fn activation(&self) -> Result<Activation, ModelError> {
         let unknown = || {
             let form = &self.feed_forward_proj;
-            ModelError::Config(format!("`text_config.feed_forward_proj` is `{form}`; only gated forms such as `gated-gelu` are supported"))
+            ModelError::Config(format!(
+                "`text_config.feed_forward_proj` is `{form}`; only gated forms such as `gated-gelu` are supported"
+            ))
         };
         let written = self.feed_forward_proj.strip_prefix("gated-").ok_or_else(unknown)?;
         match (self.dense_act_fn, written) {
@@ -331,7 +333,10 @@ impl T5 {
         let (head, head_scale) = if scope.contains("lm_head.weight") {
             (Linear::load(&scope.at("lm_head"), c.vocab_size, c.d_model, false)?, 1.0)
         } else {
-            (Linear::new(scope.at("lm_head").path(), shared.weight.shallow_clone(), None), (c.d_model as f64).powf(-0.5))
+            (
+                Linear::new(scope.at("lm_head").path(), shared.weight.shallow_clone(), None),
+                (c.d_model as f64).powf(-0.5),
+            )
         };
         let (encoder, decoder) = (scope.at("encoder"), scope.at("decoder"));
         let (encoders, decoders) = (encoder.at("block"), decoder.at("block"));
@@ -341,7 +346,9 @@ impl T5 {
             encoder: (0..c.num_layers).map(|i| EncoderBlock::load(&encoders.at(i), c)).collect::<Result<_, _>>()?,
             encoder_norm: RmsNorm::load(&encoder.at("final_layer_norm"), c.d_model, c.layer_norm_epsilon)?,
             decoder_bias: RelativeBias::load(&decoder, c, false)?,
-            decoder: (0..c.decoder_layers()).map(|i| DecoderBlock::load(&decoders.at(i), c)).collect::<Result<_, _>>()?,
+            decoder: (0..c.decoder_layers())
+                .map(|i| DecoderBlock::load(&decoders.at(i), c))
+                .collect::<Result<_, _>>()?,
             decoder_norm: RmsNorm::load(&decoder.at("final_layer_norm"), c.d_model, c.layer_norm_epsilon)?,
             head,
             head_scale,

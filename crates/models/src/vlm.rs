@@ -61,9 +61,13 @@ impl Forced {
     pub fn loss(&self) -> Tensor {
         let vocabulary = self.logits.size()[2];
         let picked = self.targets.masked_fill(&self.mask.logical_not(), -100);
-        self.logits
-            .reshape([-1, vocabulary])
-            .cross_entropy_loss::<Tensor>(&picked.reshape([-1]), None, tch::Reduction::Mean, -100, 0.0)
+        self.logits.reshape([-1, vocabulary]).cross_entropy_loss::<Tensor>(
+            &picked.reshape([-1]),
+            None,
+            tch::Reduction::Mean,
+            -100,
+            0.0,
+        )
     }
 }
 

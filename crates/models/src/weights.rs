@@ -10,10 +10,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors, View, tensor::TensorInfo};
 use tch::{Device, Kind, Tensor};
 
-use crate::{
-    ModelError, TensorMap, TensorSource,
-    scope::shaped,
-};
+use crate::{ModelError, TensorMap, TensorSource, scope::shaped};
 
 /// File name of a checkpoint in one piece.
 pub const SINGLE: &str = "model.safetensors";
@@ -59,7 +56,11 @@ impl Piece {
         let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io("map", path))?;
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
             let pickled = map.starts_with(b"PK\x03\x04") || map.starts_with(b"\x80");
-            let reason = if pickled { "it is a pickled checkpoint; convert it to safetensors".to_owned() } else { e.to_string() };
+            let reason = if pickled {
+                "it is a pickled checkpoint; convert it to safetensors".to_owned()
+            } else {
+                e.to_string()
+            };
             ModelError::file(path, reason)
         })?;
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
@@ -83,7 +84,9 @@ impl Piece {
             Dtype::I32 => Kind::Int,
             Dtype::U8 => Kind::Uint8,
             Dtype::BOOL => Kind::Bool,
-            other => return Err(ModelError::Torch(format!("tensor `{name}` has type `{other:?}`, which is not supported"))),
+            other => {
+                return Err(ModelError::Torch(format!("tensor `{name}` has type `{other:?}`, which is not supported")));
+            }
         };
         let (from, to) = info.data_offsets;
         let shape: Vec<i64> = info.shape.iter().map(|&n| n as i64).collect();
@@ -100,7 +103,8 @@ impl Weights {
         }
         let path = folder.join(SINGLE);
         if !path.exists() {
-            let pickled = folder.join("pytorch_model.bin").exists() || folder.join("pytorch_model.bin.index.json").exists();
+            let pickled =
+                folder.join("pytorch_model.bin").exists() || folder.join("pytorch_model.bin.index.json").exists();
             let reason = if pickled {
                 "it holds a pickled checkpoint, which is refused; convert it to safetensors".to_owned()
             } else {
@@ -129,7 +133,10 @@ impl Weights {
         let mut place = BTreeMap::new();
         for (at, file) in names.into_iter().enumerate() {
             if Path::new(file).components().count() != 1 || file.starts_with('.') || !file.ends_with(".safetensors") {
-                return Err(ModelError::file(index, format!("`{file}` is not the name of a safetensors file in this folder")));
+                return Err(ModelError::file(
+                    index,
+                    format!("`{file}` is not the name of a safetensors file in this folder"),
+                ));
             }
             let path = folder.join(file);
             let piece = Piece::open(&path)?;
@@ -219,18 +226,21 @@ pub(crate) fn write(path: &Path, tensors: &TensorMap, note: (&str, String)) -> R
             Kind::Int64 => Dtype::I64,
             Kind::Uint8 => Dtype::U8,
             Kind::Bool => Dtype::BOOL,
-            other => return Err(ModelError::file(path, format!("tensor `{name}` of type `{other:?}` cannot be written"))),
+            other => {
+                return Err(ModelError::file(path, format!("tensor `{name}` of type `{other:?}` cannot be written")));
+            }
         };
         let mut data = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
         tensor.f_copy_data_u8(&mut data, tensor.numel())?;
         views.push((name, Bytes { dtype, shape: tensor.size().iter().map(|&n| n as usize).collect(), data }));
     }
     let metadata = HashMap::from([(note.0.to_owned(), note.1)]);
-    safetensors::serialize_to_file(views, Some(metadata), path)
-        .map_err(|e| match e {
-            safetensors::SafeTensorError::IoError(source) => ModelError::Io { action: "write", path: path.to_owned(), source },
-            other => ModelError::file(path, other),
-        })
+    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|e| match e {
+        safetensors::SafeTensorError::IoError(source) => {
+            ModelError::Io { action: "write", path: path.to_owned(), source }
+        }
+        other => ModelError::file(path, other),
+    })
 }
 
 /// Converts to the type in which weights are stored.

@@ -41,7 +41,9 @@ pub enum ReportError {
     #[error("nothing to show yet for `{0}`: no run has a result; start with `ressa sweep`")]
     Nothing(String),
     /// Strict rendering of a sweep that is not complete.
-    #[error("`{name}` is incomplete: {done} of {expected} runs have all their results; finish with `ressa sweep`, or render without --strict")]
+    #[error(
+        "`{name}` is incomplete: {done} of {expected} runs have all their results; finish with `ressa sweep`, or render without --strict"
+    )]
     Incomplete {
         /// The experiment.
         name: String,

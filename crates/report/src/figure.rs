@@ -172,7 +172,15 @@ impl Figure {
     pub fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let head = [
-            "panel", "series", "x", "mean", "half_width_95", "n", "expected", "standard_error", "published_other_scale",
+            "panel",
+            "series",
+            "x",
+            "mean",
+            "half_width_95",
+            "n",
+            "expected",
+            "standard_error",
+            "published_other_scale",
         ];
         // Writing to memory cannot fail, and every record has the head's length.
         let _ = writer.write_record(head);
@@ -180,9 +188,8 @@ impl Figure {
             for (at, series) in self.series.iter().enumerate() {
                 for (x, label) in panel.labels.iter().enumerate() {
                     let summary = panel.marks[at][x].filter(|s| s.n > 0);
-                    let number = |of: fn(&Summary) -> f64| {
-                        summary.as_ref().map(|s| names::fixed(of(s), 6)).unwrap_or_default()
-                    };
+                    let number =
+                        |of: fn(&Summary) -> f64| summary.as_ref().map(|s| names::fixed(of(s), 6)).unwrap_or_default();
                     let half_width = summary.and_then(|s| s.half_width).map(|h| names::fixed(h, 6));
                     let planned = panel.marks[at][x];
                     let _ = writer.write_record([

@@ -7,8 +7,6 @@
 //! Nothing here runs or changes a stage, nothing depends on the clock, and the same store gives the same bytes. What is missing is shown as
 //! missing (`n/N` and a dagger), never averaged away.
 
-#![warn(missing_docs)]
-
 pub mod claim;
 pub mod error;
 pub mod figure;

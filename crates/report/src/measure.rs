@@ -126,7 +126,12 @@ impl<'a> Reader<'a> {
         // The last word on the weights is the merge's; without one, the pruned towers' own.
         let last: Vec<&StageNode> = match cell.stages.iter().find(|n| matches!(n.stage, Stage::Merge { .. })) {
             Some(merge) => vec![merge],
-            None => cell.stages.iter().map(AsRef::as_ref).filter(|n: &&StageNode| matches!(n.stage, Stage::Prune { .. })).collect(),
+            None => cell
+                .stages
+                .iter()
+                .map(AsRef::as_ref)
+                .filter(|n: &&StageNode| matches!(n.stage, Stage::Prune { .. }))
+                .collect(),
         };
         let source = last.iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+");
         let mut all = Counts::default();

@@ -43,8 +43,10 @@ pub fn index(all: &[Rendered], others: &[String]) -> String {
         "<header><h1>Pruning vision-language models</h1><p class=\"lead\">Tables, figures and claims, made by ressa from \
          the runs in <code>store/</code>.</p></header>\n<main>",
     );
-    body.push_str("<nav><table class=\"overview\"><thead><tr><th class=\"stub\">Experiment</th><th class=\"stub\">Question</th>\
-                   <th class=\"stub\">Runs</th><th class=\"stub\">Claims</th></tr></thead><tbody>\n");
+    body.push_str(
+        "<nav><table class=\"overview\"><thead><tr><th class=\"stub\">Experiment</th><th class=\"stub\">Question</th>\
+                   <th class=\"stub\">Runs</th><th class=\"stub\">Claims</th></tr></thead><tbody>\n",
+    );
     for one in all {
         let (id, name) = (escape(&one.name), escape(&one.name));
         let question = escape(&one.question);
@@ -178,7 +180,9 @@ fn claim_html(claim: &Claim) -> String {
     if claim.evidence.len() > 1 {
         out.push_str("<details><summary>numbers</summary><table class=\"evidence\"><tbody>");
         for evidence in &claim.evidence {
-            let number = |value: f64| if value.is_finite() { crate::names::fixed(value, evidence.decimals) } else { "–".to_owned() };
+            let number = |value: f64| {
+                if value.is_finite() { crate::names::fixed(value, evidence.decimals) } else { "–".to_owned() }
+            };
             let _ = write!(
                 out,
                 "<tr><th class=\"stub\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",

@@ -280,11 +280,7 @@ fn aggregate(records: &DataFrame) -> PolarsResult<(DataFrame, Summaries)> {
     let distinct = records.filter(records.column("distinct")?.bool()?)?;
     let by = || distinct.group_by_stable(["point", "value"]);
     let mut summary = by()?.select(["number", "standard_error"]).mean()?;
-    for column in [
-        by()?.select(["number"]).std(1)?,
-        by()?.select(["there"]).sum()?,
-        by()?.select(["there"]).count()?,
-    ] {
+    for column in [by()?.select(["number"]).std(1)?, by()?.select(["there"]).sum()?, by()?.select(["there"]).count()?] {
         summary = summary.hstack(&column.columns()[2..])?;
     }
     let names = ["point", "value", "mean", "standard_error", "std", "n", "expected"];

@@ -156,7 +156,9 @@ impl Rendered {
             let _ = write!(out, "\n## {}\n\n{} **{}**\n\n", escape(&claim.id), escape(&claim.text), claim.verdict);
             out.push_str("| at | a | b | a - b, 95 % interval |\n| --- | ---: | ---: | --- |\n");
             for evidence in &claim.evidence {
-                let number = |value: f64| if value.is_finite() { names::fixed(value, evidence.decimals) } else { "–".to_owned() };
+                let number = |value: f64| {
+                    if value.is_finite() { names::fixed(value, evidence.decimals) } else { "–".to_owned() }
+                };
                 let (a, b) = (number(evidence.a), number(evidence.b));
                 let _ = writeln!(out, "| {} | {a} | {b} | {} |", escape(&evidence.place), evidence.text());
             }
@@ -172,11 +174,14 @@ impl Rendered {
         for claim in &self.claims {
             let verdict = claim.verdict.to_string();
             let blank = String::new;
-            let summary = [claim.id.clone(), verdict.clone(), blank(), blank(), blank(), blank(), blank(), blank(), blank()];
+            let summary =
+                [claim.id.clone(), verdict.clone(), blank(), blank(), blank(), blank(), blank(), blank(), blank()];
             let _ = writer.write_record(summary.iter().chain([&claim.reason]));
             for evidence in &claim.evidence {
                 let d = evidence.difference;
-                let number = |value: Option<f64>| value.filter(|v| v.is_finite()).map(|v| names::fixed(v, 6)).unwrap_or_default();
+                let number = |value: Option<f64>| {
+                    value.filter(|v| v.is_finite()).map(|v| names::fixed(v, 6)).unwrap_or_default()
+                };
                 let _ = writer.write_record([
                     claim.id.clone(),
                     verdict.clone(),

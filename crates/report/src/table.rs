@@ -203,8 +203,8 @@ fn rank(rows: &mut [Row], cells: &[Vec<Option<usize>>], heads: &[(String, String
             continue;
         }
         for &(row, point, _) in &ranked {
-            let tied = point == best
-                || Difference::of(&records.pairs(best, point, value)).is_some_and(|d| !d.is_positive());
+            let tied =
+                point == best || Difference::of(&records.pairs(best, point, value)).is_some_and(|d| !d.is_positive());
             if let Some(entry) = &mut rows[row].entries[column] {
                 entry.bold = tied;
             }
@@ -214,7 +214,9 @@ fn rank(rows: &mut [Row], cells: &[Vec<Option<usize>>], heads: &[(String, String
 
 fn notes(rows: &[Row]) -> Vec<String> {
     let entries = || rows.iter().filter(|row| !row.baseline).flat_map(|row| row.entries.iter().flatten());
-    let n = |of: fn(&Summary) -> usize| -> BTreeSet<usize> { entries().map(|e| of(&e.summary)).filter(|&n| n > 0).collect() };
+    let n = |of: fn(&Summary) -> usize| -> BTreeSet<usize> {
+        entries().map(|e| of(&e.summary)).filter(|&n| n > 0).collect()
+    };
     let (planned, there) = (n(|s| s.expected), n(|s| s.n));
     let mut notes = Vec::new();
     if let (Some(&low), Some(&high)) = (planned.first(), there.last())

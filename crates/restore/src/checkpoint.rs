@@ -9,7 +9,7 @@ use std::{
 use ressa_runtime::optim::AdamWState;
 use tch::Tensor;
 
-use crate::{RestoreError, train::StepLoss};
+use crate::{RestoreError, step::StepLoss};
 
 /// Where an unfinished training is kept, and how often it is written.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ impl Checkpoints {
     pub(crate) fn write(&self, identity: &str, saved: &Saved) -> Result<(), RestoreError> {
         let path = self.path();
         let failed = |reason: String| RestoreError::Checkpoint { path: path.clone(), reason };
-        let rows: Vec<f64> = saved.losses.iter().flat_map(StepLoss::to_row).collect();
+        let rows: Vec<f64> = saved.losses.iter().flat_map(|loss| loss.to_row()).collect();
         let mut tensors = vec![
             ("identity".to_owned(), Tensor::from_slice(identity.as_bytes())),
             ("losses".to_owned(), Tensor::from_slice(&rows)),

@@ -10,10 +10,12 @@ mod checkpoint;
 mod error;
 pub mod loss;
 mod merge;
+mod step;
 mod train;
 
 pub use batch::{BatchSource, TrainingBatch};
 pub use checkpoint::Checkpoints;
 pub use error::RestoreError;
 pub use merge::{MergeRequest, Merged, Probe, certify_merged, merge};
-pub use train::{Restoration, StepLoss, TrainingOptions, train_adapters};
+pub use step::StepLoss;
+pub use train::{Restoration, TrainingOptions, train_adapters};

@@ -70,8 +70,7 @@ pub fn merge(dense: &dyn VisionLanguage, request: MergeRequest<'_>, probe: &Prob
         let mut certificate = certify_merged(plain.as_ref(), request);
         let (difference, largest) = compare(adapted.as_ref(), plain.as_ref(), probe);
         let exact = request.method != RestoreMethod::LoraRemasked;
-        // Negated, so that a difference that is not a number counts as one.
-        if exact && !(difference <= TOLERANCE * largest.max(1.0)) {
+        if exact && (difference.is_nan() || difference > TOLERANCE * largest.max(1.0)) {
             certificate.violations.push(format!("merging moved an output by {difference:.3e} of {largest:.3e}"));
         }
         Ok(Merged { tensors, certificate, largest_output_difference: difference })

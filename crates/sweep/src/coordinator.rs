@@ -12,7 +12,7 @@ use ressa_store::Store;
 
 use crate::{
     CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, SkippedStage, Stop, Summary, SweepError,
-    SweepEvent, Totals, WorkerCommand, clear_failure, describe, detail, devices, failures, gate, read_failure,
+    SweepEvent, Totals, WorkerCommand, clear_failure, describe, detail, devices, failures, gate, read_failures,
     schedule::{Schedule, State, dense_of},
     slot::{Running, Slot, death},
     take_inventory,
@@ -182,7 +182,7 @@ impl Coordinator<'_> {
             (self.events)(SweepEvent::StageStarted {
                 slot: index,
                 what: describe(&node.stage),
-                label: self.graph.stages[stage].label.clone(),
+                label: self.graph.label(stage).to_owned(),
                 seconds: self.estimates.seconds(&node.stage),
                 key: node.key,
             });
@@ -255,7 +255,7 @@ impl Coordinator<'_> {
             slot: index,
             key: stage.node.key.clone(),
             what: describe(&stage.node.stage),
-            label: stage.label.clone(),
+            label: graph.label(running.stage).to_owned(),
             seconds,
             totals,
         });
@@ -274,7 +274,7 @@ impl Coordinator<'_> {
         let failed = FailedStage {
             key: stage.node.key.clone(),
             what: describe(&stage.node.stage),
-            label: stage.label.clone(),
+            label: self.graph.label(running.stage).to_owned(),
             failure,
         };
         if failed.failure.kind == FailureKind::Storage {
@@ -377,12 +377,12 @@ impl Coordinator<'_> {
 
     /// Takes over failures of earlier sweeps; those whose cause lay outside the stage are forgotten instead.
     fn remember_failures(&mut self) -> Result<(), SweepError> {
-        for position in 0..self.graph.stages.len() {
+        for record in read_failures(self.store) {
+            let Some(position) = self.graph.position(&record.key) else { continue };
             if self.schedule.state(position) == State::Cached {
                 continue;
             }
             let stage = &self.graph.stages[position];
-            let Some(record) = read_failure(self.store, &stage.node.key) else { continue };
             if record.is_retried() {
                 clear_failure(self.store, &stage.node.key)?;
                 continue;
@@ -391,7 +391,7 @@ impl Coordinator<'_> {
             let failed = FailedStage {
                 key: stage.node.key.clone(),
                 what: describe(&stage.node.stage),
-                label: stage.label.clone(),
+                label: self.graph.label(position).to_owned(),
                 failure: record.failure,
             };
             (self.events)(SweepEvent::Remembered(failed.clone()));
@@ -422,11 +422,14 @@ impl Coordinator<'_> {
             Some(SkippedStage { key: stage.node.key.clone(), what: describe(&stage.node.stage), cause })
         });
         let gate = self.gate.clone().unwrap_or_default();
+        // In the order of the graph: which worker was faster is of no interest.
+        let mut failed = self.failed.clone();
+        failed.sort_by_key(|failed| self.graph.position(&failed.key));
         Summary {
             totals: self.totals(),
             runs: self.graph.runs.len(),
             complete: self.schedule.complete_runs(),
-            failed: self.failed.clone(),
+            failed,
             skipped: skipped.collect(),
             gate_failed: !gate.iter().all(GateCheck::passes),
             gate,

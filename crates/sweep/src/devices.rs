@@ -40,7 +40,9 @@ pub fn visible_gpus(visible: Option<&str>) -> u32 {
     let devices = gpu_files(Path::new("/dev"));
     match visible {
         // An unparsable or negative index hides itself and everything after it, as the CUDA runtime defines.
-        Some(list) => list.split(',').take_while(|item| !item.trim().is_empty() && !item.trim().starts_with('-')).count() as u32,
+        Some(list) => {
+            list.split(',').take_while(|item| !item.trim().is_empty() && !item.trim().starts_with('-')).count() as u32
+        }
         None => devices,
     }
     .min(devices)

@@ -46,11 +46,8 @@ pub fn read_failure(store: &Store, key: &StageKey) -> Option<FailureRecord> {
 /// Every record, oldest first.
 pub fn read_failures(store: &Store) -> Vec<FailureRecord> {
     let folder = store.root().join("failures");
-    let mut records: Vec<FailureRecord> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|item| read(&item.ok()?.path()))
-        .collect();
+    let mut records: Vec<FailureRecord> =
+        fs::read_dir(folder).into_iter().flatten().filter_map(|item| read(&item.ok()?.path())).collect();
     records.sort_by(|a, b| (a.at, &a.key).cmp(&(b.at, &b.key)));
     records
 }

@@ -53,12 +53,16 @@ pub fn unreachable(store: &Store, wanted: &HashSet<String>) -> Vec<Garbage> {
 
 /// Removes one.
 pub fn remove_unreachable(garbage: &Garbage) -> Result<(), StoreError> {
-    fs::remove_dir_all(&garbage.folder)
-        .map_err(|source| StoreError::Write { path: garbage.folder.clone(), source })
+    fs::remove_dir_all(&garbage.folder).map_err(|source| StoreError::Write { path: garbage.folder.clone(), source })
 }
 
 fn folders(parent: &Path) -> Vec<PathBuf> {
-    fs::read_dir(parent).into_iter().flatten().filter_map(|item| Some(item.ok()?.path())).filter(|p| p.is_dir()).collect()
+    fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .filter_map(|item| Some(item.ok()?.path()))
+        .filter(|p| p.is_dir())
+        .collect()
 }
 
 fn file_name(path: &Path) -> String {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::{BuildHasherDefault, Hasher},
     sync::Arc,
 };
 
@@ -19,7 +20,7 @@ pub struct Graph {
     pub runs: Vec<GraphRun>,
     /// Lowest acceptable dense scores: the evaluation that measures one, its name (`task` or `task/part`) and the floor.
     pub floors: Vec<(usize, String, f64)>,
-    index: HashMap<StageKey, usize>,
+    index: HashMap<u128, usize, BuildHasherDefault<Digits>>,
 }
 
 /// A distinct stage.
@@ -31,8 +32,8 @@ pub struct GraphStage {
     pub inputs: Vec<usize>,
     /// Stages that read it.
     pub dependents: Vec<usize>,
-    /// Label of the first run that needs it.
-    pub label: String,
+    /// The first run that needs it; none for evaluations that only a gate needs.
+    pub first_run: Option<usize>,
     /// How many distinct runs need it; 0 for evaluations that only a gate needs.
     pub runs: u32,
     /// Whether the gate waits for it.
@@ -77,9 +78,10 @@ impl Graph {
     fn add_cells<'a>(&mut self, experiment: &str, cells: &'a [Cell], seen: &mut HashSet<&'a str>) {
         for cell in cells.iter().filter(|cell| seen.insert(cell.run_id.as_str())) {
             let label = run_label(experiment, cell);
-            let stages = cell.stages.iter().map(|node| self.add_stage(node, &label)).collect::<Vec<_>>();
+            let stages = cell.stages.iter().map(|node| self.add_stage(node)).collect::<Vec<_>>();
             for &stage in &stages {
                 self.stages[stage].runs += 1;
+                self.stages[stage].first_run.get_or_insert(self.runs.len());
             }
             self.runs.push(GraphRun { id: cell.run_id.clone(), label, stages, path: code_path(cell) });
         }
@@ -90,7 +92,7 @@ impl Graph {
         for gate in gates {
             for node in &gate.evaluate {
                 let Stage::Evaluate { task, .. } = &node.stage else { continue };
-                let position = self.add_stage(node, "dense gate");
+                let position = self.add_stage(node);
                 self.stages[position].gate = true;
                 if let Some(&dense) = self.stages[position].inputs.first() {
                     self.stages[dense].gate = true;
@@ -108,7 +110,12 @@ impl Graph {
 
     /// Position of a stage.
     pub fn position(&self, key: &StageKey) -> Option<usize> {
-        self.index.get(key).copied()
+        self.index.get(&digits(key)).copied()
+    }
+
+    /// Label of the first run that needs a stage.
+    pub fn label(&self, position: usize) -> &str {
+        self.stages[position].first_run.map_or("dense gate", |run| &self.runs[run].label)
     }
 
     /// How many stage executions the runs would need without sharing.
@@ -129,8 +136,9 @@ impl Graph {
         kinds
     }
 
-    fn add_stage(&mut self, node: &Arc<StageNode>, label: &str) -> usize {
-        if let Some(&position) = self.index.get(&node.key) {
+    fn add_stage(&mut self, node: &Arc<StageNode>) -> usize {
+        let digits = digits(&node.key);
+        if let Some(&position) = self.index.get(&digits) {
             return position;
         }
         let position = self.stages.len();
@@ -138,9 +146,9 @@ impl Graph {
         for &input in &inputs {
             self.stages[input].dependents.push(position);
         }
-        let (node, label) = (Arc::clone(node), label.to_owned());
-        self.index.insert(node.key.clone(), position);
-        self.stages.push(GraphStage { node, inputs, dependents: Vec::new(), label, runs: 0, gate: false });
+        self.index.insert(digits, position);
+        let node = Arc::clone(node);
+        self.stages.push(GraphStage { node, inputs, dependents: Vec::new(), first_run: None, runs: 0, gate: false });
         position
     }
 }
@@ -166,6 +174,31 @@ pub fn describe(stage: &Stage) -> String {
         }
         Stage::Merge { method } => format!("merge {}", method.name()),
         Stage::Evaluate { task, .. } => format!("evaluate {task}"),
+    }
+}
+
+/// The first half of a key as a number: 128 bits of a hash are identity enough, and cheaper to look up than text.
+fn digits(key: &StageKey) -> u128 {
+    key.0.bytes().take(32).fold(0, |digits, byte| (digits << 4) | u128::from((byte & 0xf) + 9 * (byte >> 6)))
+}
+
+/// Keys are hashes already; any of their bits will do.
+#[derive(Default)]
+struct Digits(u64);
+
+impl Hasher for Digits {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u128(&mut self, digits: u128) {
+        self.0 = digits as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -85,9 +85,11 @@ impl<'g> Schedule<'g> {
 
     /// Whether no stage that the gate waits for can still change.
     pub fn gate_is_settled(&self) -> bool {
-        self.graph.stages.iter().zip(&self.state).all(|(stage, state)| {
-            !stage.gate || !matches!(state, State::Waiting | State::Ready | State::Running)
-        })
+        self.graph
+            .stages
+            .iter()
+            .zip(&self.state)
+            .all(|(stage, state)| !stage.gate || !matches!(state, State::Waiting | State::Ready | State::Running))
     }
 
     /// Takes the next stage for a worker; with `gate_only`, nothing but what the gate waits for.
@@ -151,15 +153,19 @@ impl<'g> Schedule<'g> {
     pub fn eta(&self, estimates: &Estimates, slots: usize, fraction: impl Fn(usize) -> f64) -> f64 {
         let mut work = 0.0;
         let mut longest = 0.0_f64;
-        for (position, stage) in self.graph.stages.iter().enumerate() {
+        // Longest chain from each stage on, by what is known now.
+        let mut chain = vec![0.0_f64; self.state.len()];
+        for (position, stage) in self.graph.stages.iter().enumerate().rev() {
             let done = match self.state[position] {
                 State::Waiting | State::Ready => 0.0,
                 State::Running => fraction(position).clamp(0.0, 1.0),
                 _ => continue,
             };
-            let seconds = estimates.seconds(&stage.node.stage);
-            work += seconds * (1.0 - done);
-            longest = longest.max(self.chain[position] - seconds * done);
+            let seconds = estimates.seconds(&stage.node.stage) * (1.0 - done);
+            let below = stage.dependents.iter().map(|&dependent| chain[dependent]).fold(0.0, f64::max);
+            chain[position] = seconds + below;
+            work += seconds;
+            longest = longest.max(chain[position]);
         }
         (work / slots.max(1) as f64).max(longest)
     }

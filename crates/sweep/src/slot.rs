@@ -1,10 +1,6 @@
 //! A place for a worker: the process that is there now, and the stage it has.
 
-use std::{
-    path::PathBuf,
-    process::ExitStatus,
-    time::Instant,
-};
+use std::{path::PathBuf, process::ExitStatus, time::Instant};
 
 use ressa_experiment::protocol::{Failure, FailureKind};
 

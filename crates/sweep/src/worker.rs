@@ -80,9 +80,8 @@ impl Worker {
         }
         process.arg("--device").arg(device).arg("--threads").arg(command.threads.to_string());
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).process_group(0);
-        let mut child = process
-            .spawn()
-            .map_err(|source| SweepError::Spawn { program: command.program.clone(), source })?;
+        let mut child =
+            process.spawn().map_err(|source| SweepError::Spawn { program: command.program.clone(), source })?;
         let output = child.stdout.take().expect("standard output is piped");
         let input = child.stdin.take();
         std::thread::spawn(move || {
@@ -172,10 +171,13 @@ pub(crate) fn kernel_oom_kills() -> u64 {
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
     };
     // The first is this container's, the second the whole machine's; either growing during a SIGKILL is the answer.
-    counter("/sys/fs/cgroup/memory.events", "oom_kill ").unwrap_or(0) + counter("/proc/vmstat", "oom_kill ").unwrap_or(0)
+    counter("/sys/fs/cgroup/memory.events", "oom_kill ").unwrap_or(0)
+        + counter("/proc/vmstat", "oom_kill ").unwrap_or(0)
 }
 
 /// Whether a log or message speaks of memory exhaustion.
 pub(crate) fn speaks_of_memory(text: &str) -> bool {
-    ["out of memory", "can't allocate memory", "bad_alloc", "Cannot allocate memory"].iter().any(|hint| text.contains(hint))
+    ["out of memory", "can't allocate memory", "bad_alloc", "Cannot allocate memory"]
+        .iter()
+        .any(|hint| text.contains(hint))
 }

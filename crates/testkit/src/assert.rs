@@ -18,7 +18,8 @@ pub struct Difference {
 impl Difference {
     /// Whether the largest difference is at most `tolerance` times the scale. Never for NaN.
     pub fn within(&self, tolerance: f64) -> bool {
-        self.largest <= tolerance * self.scale
+        // The first comparison is for a scale that is infinite.
+        self.largest == 0.0 || self.largest <= tolerance * self.scale
     }
 }
 

@@ -13,7 +13,7 @@ pub const FILE_CAP: usize = 800;
 const LAYERS: [(&[&str], &[&str]); 5] = [
     (&["experiment", "store"], &["runtime"]),
     (&["data"], &["models"]),
-    (&[], &["prune", "restore", "eval"]),
+    (&[], &["prune", "restore", "eval", "pretrain"]),
     (&["sweep", "report"], &["pipeline"]),
     (&["cli"], &["worker"]),
 ];
@@ -57,7 +57,8 @@ impl Workspace {
     }
 
     fn sources(&self) -> Vec<PathBuf> {
-        let files = walkdir::WalkDir::new(self.root.join("crates")).sort_by_file_name().into_iter().filter_map(Result::ok);
+        let files =
+            walkdir::WalkDir::new(self.root.join("crates")).sort_by_file_name().into_iter().filter_map(Result::ok);
         files.map(walkdir::DirEntry::into_path).filter(|path| path.extension().is_some_and(|e| e == "rs")).collect()
     }
 
@@ -107,7 +108,13 @@ fn source_violations(shown: &str, text: &str) -> Vec<String> {
     }
     // Spelt in two halves, so that this file keeps its own rules.
     let unfinished = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!(")];
-    let places = [concat!("/", "home/"), concat!("/", "root/"), concat!("/", "work/"), concat!("/", "farm/"), concat!("/", "Users/")];
+    let places = [
+        concat!("/", "home/"),
+        concat!("/", "root/"),
+        concat!("/", "work/"),
+        concat!("/", "farm/"),
+        concat!("/", "Users/"),
+    ];
     let prints = [concat!("println", "!("), concat!("print", "!("), concat!("eprintln", "!("), concat!("eprint", "!(")];
     // Build scripts talk to cargo, binaries and examples to people, tests to whoever runs them.
     let may_print = ["build.rs", "/tests/", "/examples/", "/benches/", "crates/cli/", "crates/worker/"];
@@ -138,10 +145,17 @@ fn arrow_violations(all: &BTreeMap<String, Dependencies>) -> Vec<String> {
     let free = |name: &str| LAYERS.iter().any(|(free, _)| free.contains(&name));
     let mut found = Vec::new();
     for (name, dependencies) in all {
-        let inside = |set: &BTreeSet<String>| -> Vec<String> { set.iter().filter_map(|d| d.strip_prefix("ressa-")).map(str::to_owned).collect() };
+        let inside = |set: &BTreeSet<String>| -> Vec<String> {
+            set.iter().filter_map(|d| d.strip_prefix("ressa-")).map(str::to_owned).collect()
+        };
         if name == TESTS_ONLY {
             let allowed = |d: &String| d == "runtime" || d == "experiment";
-            found.extend(inside(&dependencies.normal).iter().filter(|d| !allowed(d)).map(|d| format!("testkit depends on {d}; tests of {d} could not use it")));
+            found.extend(
+                inside(&dependencies.normal)
+                    .iter()
+                    .filter(|d| !allowed(d))
+                    .map(|d| format!("testkit depends on {d}; tests of {d} could not use it")),
+            );
             continue;
         }
         let Some(mine) = layer(name) else {
@@ -151,14 +165,20 @@ fn arrow_violations(all: &BTreeMap<String, Dependencies>) -> Vec<String> {
         for other in inside(&dependencies.normal) {
             match layer(&other) {
                 _ if other == TESTS_ONLY => found.push(format!("{name} depends on {TESTS_ONLY} outside its tests")),
-                Some(theirs) if theirs >= mine => found.push(format!("{name} depends on {other}, which is not below it")),
-                Some(_) if free(name) && !free(&other) => found.push(format!("{name} depends on {other}, which brings libtorch")),
+                Some(theirs) if theirs >= mine => {
+                    found.push(format!("{name} depends on {other}, which is not below it"))
+                }
+                Some(_) if free(name) && !free(&other) => {
+                    found.push(format!("{name} depends on {other}, which brings libtorch"))
+                }
                 Some(_) => {}
                 None => found.push(format!("{name} depends on {other}, which has no layer")),
             }
         }
         if free(name) {
-            for torch in LIBTORCH.iter().filter(|t| dependencies.normal.contains(**t) || dependencies.tests.contains(**t)) {
+            for torch in
+                LIBTORCH.iter().filter(|t| dependencies.normal.contains(**t) || dependencies.tests.contains(**t))
+            {
                 found.push(format!("{name} depends on {torch}; its side is free of libtorch"));
             }
         }
@@ -178,7 +198,11 @@ mod tests {
     fn every_rule_about_sources_can_be_broken() {
         let long = "//! Doc.\n".repeat(FILE_CAP + 1);
         assert_eq!(source_violations("crates/data/src/a.rs", &long).len(), 1);
-        let cases = ["fn f() {}", &format!("//! D\nfn f() {{ {}) }}", concat!("todo", "!(")), &format!("//! D\nconst P: &str = \"{}x\";", concat!("/", "home/"))];
+        let cases = [
+            "fn f() {}",
+            &format!("//! D\nfn f() {{ {}) }}", concat!("todo", "!(")),
+            &format!("//! D\nconst P: &str = \"{}x\";", concat!("/", "home/")),
+        ];
         for case in cases {
             assert_eq!(source_violations("crates/data/src/a.rs", case).len(), 1, "{case}");
         }

@@ -13,7 +13,8 @@ use crate::{
 pub fn run(global: &Global, options: &DataOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let output = options.output.clone().unwrap_or_else(|| workspace.results.join("contact-sheet.png"));
-    let cannot = |e: std::io::Error| Failure::new(Exit::CannotWrite, format!("cannot write `{}`: {e}", output.display()));
+    let cannot =
+        |e: std::io::Error| Failure::new(Exit::CannotWrite, format!("cannot write `{}`: {e}", output.display()));
     if let Some(folder) = output.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(cannot)?;
     }

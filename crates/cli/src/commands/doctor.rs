@@ -36,7 +36,8 @@ pub fn run(global: &Global, machine: &MachineOptions) -> Outcome {
     ];
     let well = findings.iter().all(|finding| finding.good);
     if global.json {
-        let list = findings.iter().map(|f| json!({ "what": f.what, "good": f.good, "found": f.found })).collect::<Vec<_>>();
+        let list =
+            findings.iter().map(|f| json!({ "what": f.what, "good": f.good, "found": f.found })).collect::<Vec<_>>();
         say_json(&json!(list));
     } else {
         for finding in &findings {
@@ -86,11 +87,15 @@ fn libtorch(workspace: &Workspace, machine: &MachineOptions) -> Finding {
             let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             (false, format!("{message}; `make setup` finds or fetches libtorch"))
         }
-        Ok(output) => {
-            let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-            let field = |name: &str| found[name].as_str().unwrap_or("?").to_owned();
-            (true, format!("{} on {}, built from {}", field("libtorch"), field("device"), field("revision")))
-        }
+        Ok(output) => match serde_json::from_slice::<serde_json::Value>(&output.stdout) {
+            Err(_) => {
+                (false, "the worker does not answer as expected; build both programs with `make build`".to_owned())
+            }
+            Ok(found) => {
+                let field = |name: &str| found[name].as_str().unwrap_or("?").to_owned();
+                (true, format!("{} on {}, built from {}", field("libtorch"), field("device"), field("revision")))
+            }
+        },
     };
     Finding { what: "libtorch", good, found }
 }

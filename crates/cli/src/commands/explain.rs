@@ -1,7 +1,7 @@
 //! `ressa explain`: why a stage is cached, or which published stage comes closest and where it differs.
 
-use ressa_sweep::{Graph, describe, nearest, read_failure};
 use ressa_store::Store;
+use ressa_sweep::{Graph, describe, nearest, read_failure};
 use serde_json::{Value, json};
 
 use crate::{
@@ -22,8 +22,10 @@ pub fn run(global: &Global, options: &ExplainOptions) -> Outcome {
     let study = Study::load(&workspace, &options.selection)?;
     let graph = study.graph(true);
     let (title, stages) = match find(&graph, &options.which)? {
-        Match::Run(run) => (format!("{}  {}", short(&graph.runs[run].id), graph.runs[run].label), &graph.runs[run].stages[..]),
-        Match::Stage(stage) => (graph.stages[stage].label.clone(), &[stage][..]),
+        Match::Run(run) => {
+            (format!("{}  {}", short(&graph.runs[run].id), graph.runs[run].label), &graph.runs[run].stages[..])
+        }
+        Match::Stage(stage) => (graph.label(stage).to_owned(), &[stage][..]),
     };
     let explained: Vec<Value> = stages.iter().map(|&stage| explain(&graph, stage, &store)).collect();
     if global.json {

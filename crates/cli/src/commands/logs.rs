@@ -18,7 +18,10 @@ pub fn run(global: &Global, options: &LogsOptions) -> Outcome {
         if global.json {
             say_json(&json!(records));
         } else if records.is_empty() {
-            say(format_args!("no stage has failed; workers log to {}", workspace.show(&workspace.results.join("logs"))));
+            say(format_args!(
+                "no stage has failed; workers log to {}",
+                workspace.show(&workspace.results.join("logs"))
+            ));
         }
         for record in records.iter().filter(|_| !global.json) {
             say(format_args!("{}  {}  {}", record.key.short(), record.what, record.label));

@@ -1,7 +1,7 @@
 //! `ressa plan`: what a sweep would do, without doing it.
 
 use ressa_store::Store;
-use ressa_sweep::{Estimates, Graph, Inventory, glance, read_failure};
+use ressa_sweep::{Estimates, FailureRecord, Graph, Inventory, glance, read_failures};
 use serde_json::json;
 
 use crate::{
@@ -51,7 +51,6 @@ impl Plan {
     pub fn new(graph: &Graph, inventory: &Inventory, estimates: &Estimates, store: &Store, slots: usize) -> Self {
         let mut kinds: Vec<(&'static str, usize, usize, f64)> =
             graph.kinds().into_iter().map(|(kind, distinct)| (kind, distinct, 0, 0.0)).collect();
-        let mut failed = 0;
         for (stage, present) in graph.stages.iter().zip(&inventory.present) {
             let Some(row) = kinds.iter_mut().find(|row| row.0 == stage.node.stage.kind()) else { continue };
             if *present {
@@ -59,8 +58,11 @@ impl Plan {
                 continue;
             }
             row.3 += estimates.seconds(&stage.node.stage);
-            failed += usize::from(read_failure(store, &stage.node.key).is_some_and(|record| !record.is_retried()));
         }
+        let is_open = |record: &FailureRecord| {
+            !record.is_retried() && graph.position(&record.key).is_some_and(|stage| !inventory.present[stage])
+        };
+        let failed = read_failures(store).iter().filter(|record| is_open(record)).count();
         let complete = graph.runs.iter().filter(|run| run.stages.iter().all(|&s| inventory.present[s])).count();
         let work: f64 = kinds.iter().map(|row| row.3).sum();
         // A dense model is one stage that everything waits for, so it is not divided by the number of workers.
@@ -122,7 +124,8 @@ fn print(plan: &Plan, study: &Study, graph: &Graph, inventory: &Inventory, lacki
     if plan.to_do() == 0 {
         say("everything is cached");
     } else {
-        let source = if plan.has_history { "from the times of earlier stages" } else { "a guess: nothing was timed here yet" };
+        let source =
+            if plan.has_history { "from the times of earlier stages" } else { "a guess: nothing was timed here yet" };
         say(format_args!("about {} with {} ({source})", duration(plan.seconds), count(plan.slots, "worker")));
     }
     if plan.failed > 0 {

@@ -93,7 +93,8 @@ fn ship(from: &Path, target: &Path) -> io::Result<()> {
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
-    let mut items: Vec<PathBuf> = fs::read_dir(from)?.map(|item| item.map(|item| item.path())).collect::<Result<_, _>>()?;
+    let mut items: Vec<PathBuf> =
+        fs::read_dir(from)?.map(|item| item.map(|item| item.path())).collect::<Result<_, _>>()?;
     items.sort();
     for item in items {
         let target = to.join(item.file_name().unwrap_or_default());

@@ -55,7 +55,10 @@ pub fn render(workspace: &Workspace, study: &Study, store: &Store, strict: bool)
             .iter()
             .map(|experiment| scope.spawn(|| ressa_report::render(experiment, store, &options)))
             .collect();
-        started.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        started
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
     let (mut rendered, mut nothing) = (Vec::new(), None);
     for outcome in outcomes {

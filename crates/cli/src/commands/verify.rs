@@ -30,7 +30,10 @@ pub fn run(global: &Global, options: &VerifyOptions) -> Outcome {
     positions.sort_unstable();
     positions.dedup();
     if positions.is_empty() {
-        return Err(Failure::new(Exit::NothingSelected, "nothing of these experiments is in the store; `ressa sweep` makes it"));
+        return Err(Failure::new(
+            Exit::NothingSelected,
+            "nothing of these experiments is in the store; `ressa sweep` makes it",
+        ));
     }
 
     let mut verdicts: Vec<Verdict> = Vec::new();

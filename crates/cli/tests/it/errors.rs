@@ -7,10 +7,22 @@ use crate::house::House;
 #[test]
 fn a_mistyped_key_is_pointed_at() {
     let house = House::new();
-    house.write("experiments/shapes/typo.yaml", "extends: ../base/model.yaml\naxes:\n  prune.metrik: [wanda, random]\n");
+    house
+        .write("experiments/shapes/typo.yaml", "extends: ../base/model.yaml\naxes:\n  prune.metrik: [wanda, random]\n");
     let ended = house.ressa(&["plan", "typo"]);
     assert_eq!(ended.code, 78);
-    insta::assert_snapshot!(ended.stderr, @"");
+    insta::assert_snapshot!(ended.stderr, @"
+    experiment::unknown-key
+
+      × there is no setting `prune.metrik`
+       ╭─[HOUSE/experiments/shapes/typo.yaml:3:3]
+     2 │ axes:
+     3 │   prune.metrik: [wanda, random]
+       ·   ──────┬─────
+       ·         ╰── unknown key
+       ╰────
+      help: did you mean `prune.metric`?
+    ");
 }
 
 #[test]
@@ -18,7 +30,17 @@ fn a_bad_override_is_pointed_at() {
     let house = House::new();
     let ended = house.ressa(&["plan", "small", "prune.metric=wander"]);
     assert_eq!(ended.code, 78);
-    insta::assert_snapshot!(ended.stderr, @"");
+    insta::assert_snapshot!(ended.stderr, @"
+    experiment::bad-value
+
+      × `prune.metric` cannot be `wander`
+       ╭─[command line:1:14]
+     1 │ prune.metric=wander
+       ·              ───┬──
+       ·                 ╰── not one of the choices
+       ╰────
+      help: did you mean `wanda`? choices: `none`, `random`, `magnitude`, `wanda`
+    ");
 }
 
 #[test]
@@ -58,8 +80,17 @@ fn what_a_checkpoint_lacks_is_named_file_by_file() {
     let plan = house.ressa(&["plan", "experiments/paper/paper.yaml"]);
     assert_eq!(plan.code, 0, "{}", plan.stderr);
     let missing = plan.stdout.split("\nmissing\n").nth(1).unwrap();
-    insta::assert_snapshot!(missing, @"");
+    insta::assert_snapshot!(missing, @"
+    checkpoints/blip/../escape.safetensors  (checkpoint: shard of the weights)
+    checkpoints/blip/preprocessor_config.json  (checkpoint: image preprocessing)
+    checkpoints/blip/qformer_tokenizer/tokenizer.json  (checkpoint: tokenizer of the Q-Former)
+    checkpoints/blip/tokenizer.json  (checkpoint: tokenizer of the language model)
+    data/gqa/annotations/testdev_balanced_questions.json  (gqa: image, question and answer)
+    data/gqa/images  (gqa: GQA images)
+    ");
     let sweep = house.ressa(&["sweep", "experiments/paper/paper.yaml"]);
     assert_eq!(sweep.code, 66);
-    insta::assert_snapshot!(sweep.stderr, @"");
+    insta::assert_snapshot!(sweep.stderr, @"
+    error: `checkpoints/blip/../escape.safetensors` is missing (checkpoint: shard of the weights), and 5 files more; `ressa plan` lists what a sweep needs
+    ");
 }

@@ -94,7 +94,8 @@ impl House {
     /// Keys in the order of publication.
     pub fn published(&self) -> Vec<String> {
         let text = fs::read_to_string(self.path("results/store/journal.jsonl")).unwrap_or_default();
-        let key = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["key"].as_str().unwrap().to_owned();
+        let key =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["key"].as_str().unwrap().to_owned();
         text.lines().map(key).collect()
     }
 

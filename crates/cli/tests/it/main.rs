@@ -12,7 +12,41 @@ fn help_is_complete_and_cheap() {
     let house = House::new();
     let help = house.ressa(&["--help"]);
     assert_eq!(help.code, 0);
-    insta::assert_snapshot!(help.stdout, @"");
+    insta::assert_snapshot!(help.stdout, @"
+    Experiments on sparse vision-language models: one YAML file in, tables and figures out
+
+    Usage: ressa [OPTIONS] <COMMAND>
+
+    Commands:
+      plan      Show what a sweep would do: runs, distinct stages, what is cached, how long the rest takes
+      sweep     Make what is missing, then render the report; run again to resume
+      status    Show how far experiments are, and what failed
+      explain   Say why a run or stage is cached or not
+      report    Render tables and figures from what is in the store
+      data      Draw a contact sheet of the embedded world
+      pretrain  Train the shipped dense models again and put them where every store finds them
+      verify    Prove stored results: file digests, and certificates recounted on the weights
+      retry     Forget recorded failures, so that the next sweep tries those stages again
+      logs      List failed stages, or show the log of one
+      gc        List stored stages that no experiment file asks for; with --delete, remove them
+      schema    Print the JSON Schema of experiment files
+      doctor    Look for what keeps a sweep from running on this machine
+
+    Options:
+          --results <DIR>      Results folder [default: `results` beside `experiments`]
+          --experiments <DIR>  Experiments folder [default: looked for upwards from here]
+          --worker <FILE>      The worker program [default: `ressa-worker` beside this one]
+          --json               Answer in JSON on standard output
+      -q, --quiet              Say less
+      -v, --verbose            Say more
+      -h, --help               Print help
+      -V, --version            Print version
+
+    Exit codes:
+      0 done               2 bad command line     4 nothing selected     66 checkpoint or benchmark missing
+      75 other sweep runs  78 bad experiment      100 some stages failed 102 dense gate not reached
+      104 not verified     106 report incomplete  110 cannot write       130, 143 interrupted, run again to go on
+    ");
 }
 
 #[test]
@@ -21,7 +55,19 @@ fn a_plan_counts_runs_and_shared_stages() {
     let plan = house.ressa(&["plan", "small"]);
     assert_eq!(plan.code, 0, "{}", plan.stderr);
     let text: Vec<&str> = plan.stdout.lines().filter(|line| !line.starts_with("about ")).collect();
-    insta::assert_snapshot!(text.join("\n"), @"");
+    insta::assert_snapshot!(text.join("\n"), @"
+    small          8 cells
+
+    7 distinct runs, 0 complete
+    29 distinct stages where 43 would run without sharing (1.5 to 1)
+
+      stage     distinct  cached  to do   estimated
+      dense            1       0      1  5 min 30 s
+      prune            6       0      6        12 s
+      adapt            4       0      4  1 min 20 s
+      merge            4       0      4       1.2 s
+      evaluate        14       0     14        42 s
+    ");
 }
 
 #[test]

@@ -14,13 +14,22 @@ fn a_sweep_a_second_sweep_and_a_verification() {
     assert!(first.stderr.lines().count() < 10, "lines are bounded:\n{}", first.stderr);
     let again = house.ressa(&["sweep", "small", "--no-report"]);
     assert_eq!(again.code, 0);
-    insta::assert_snapshot!(again.stderr, @"");
+    insta::assert_snapshot!(again.stderr, @"
+    7 runs: 29 of 29 stages cached, nothing to do
+    ");
 
     let status = house.ressa(&["status", "small"]);
-    insta::assert_snapshot!(status.stdout, @"");
+    insta::assert_snapshot!(status.stdout, @"
+    no sweep is running
+
+      experiment  runs  complete  stages  made
+      small          7         7      29    29
+    ");
     let verified = house.ressa(&["verify", "--all", "--file", "small"]);
     assert_eq!(verified.code, 0);
-    insta::assert_snapshot!(verified.stdout, @"");
+    insta::assert_snapshot!(verified.stdout, @"
+    29 stages checked, 10 certificates recounted, 0 wrong, 0 not made yet
+    ");
 
     house.instruct(json!({ "merge": { "violation": "`qkv`: 1 pruned weight is back" } }));
     let revived = house.ressa(&["verify", "--all", "--file", "small"]);
@@ -35,7 +44,22 @@ fn failures_are_shown_last_kept_and_retried_on_request() {
     let failed = house.ressa(&["sweep", "small", "--no-report"]);
     assert_eq!(failed.code, 100);
     let last = failed.stdout.split("\n\n").last().unwrap();
-    insta::assert_snapshot!(without_keys(last), @"");
+    insta::assert_snapshot!(without_keys(last), @"
+    4 stages failed, 12 skipped because of them:
+      adapt sparse  small: magnitude ressa, seed 0  [KEY]
+        oom: told to fail (1 run affected)
+        log: HOUSE/results/logs/KEY.log
+      adapt sparse  small: magnitude ressa, seed 1  [KEY]
+        oom: told to fail (1 run affected)
+        log: HOUSE/results/logs/KEY.log
+      adapt sparse  small: wanda ressa, seed 0  [KEY]
+        oom: told to fail (1 run affected)
+        log: HOUSE/results/logs/KEY.log
+      adapt sparse  small: wanda ressa, seed 1  [KEY]
+        oom: told to fail (1 run affected)
+        log: HOUSE/results/logs/KEY.log
+    `ressa retry` clears recorded failures, so that the next sweep tries those stages again
+    ");
 
     house.instruct(json!({}));
     assert_eq!(house.ressa(&["sweep", "small", "--no-report"]).code, 100, "a failure is not tried again unasked");
@@ -53,7 +77,13 @@ fn a_gate_that_is_not_reached_says_what_was_asked_and_found() {
     house.instruct(json!({ "evaluate vqav2": { "score": 61.25 }, "evaluate flickr30k": { "score": 85.0 } }));
     let gated = house.ressa(&["sweep", "small", "--no-report"]);
     assert_eq!(gated.code, 102, "{}", gated.stderr);
-    insta::assert_snapshot!(gated.stdout.split("\n\n").last().unwrap(), @"");
+    insta::assert_snapshot!(gated.stdout.split("\n\n").last().unwrap(), @"
+    a dense model does not reach its gate, so nothing was spent on pruning it:
+      model                score      at least  found
+      dense shapes-flant5  vqav2          90.0   61.2  too low
+      dense shapes-flant5  flickr30k      80.0   85.0
+    train it again (`ressa pretrain`), correct `dense.gate` in the experiment, or go on regardless with --no-gate
+    ");
     assert_eq!(house.published().len(), 3);
     assert_eq!(house.ressa(&["sweep", "small", "--no-report", "--no-gate"]).code, 0);
 }
@@ -65,7 +95,18 @@ fn explain_names_the_nearest_stage_and_where_it_differs() {
     let arguments = ["explain", "wanda pruned, seed 0", "small", "prune.calibration.images=64", "evaluate.tasks=vqav2"];
     let explained = house.ressa(&arguments);
     assert_eq!(explained.code, 0, "{}", explained.stderr);
-    insta::assert_snapshot!(without_keys(&explained.stdout), @"");
+    insta::assert_snapshot!(without_keys(&explained.stdout), @"
+    KEY  small: wanda pruned, seed 0
+      KEY  dense shapes-flant5              cached, took 0.0 s
+      KEY  prune vision wanda 50%           not cached; nearest is KEY, which differs in
+          calibration.images: 48 -> 64
+      KEY  prune language wanda 50%         not cached; nearest is KEY, which differs in
+          calibration.images: 48 -> 64
+          inputs.masks.0: KEY -> KEY
+      KEY  evaluate vqav2                   not cached; nearest is KEY, which differs in
+          inputs.masks.0: KEY -> KEY
+          inputs.masks.1: KEY -> KEY
+    ");
 }
 
 #[test]

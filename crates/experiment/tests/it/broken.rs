@@ -23,12 +23,15 @@ variants:
 ";
 
 fn render(error: &ExperimentError, folder: &Folder) -> String {
-    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(110).with_links(false);
+    let handler =
+        GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(400).with_links(false);
     let mut text = String::new();
     handler.render_report(&mut text, error).expect("rendering into text");
     let real = std::fs::canonicalize(folder.0.path()).expect("the folder is there");
-    let text = text.replace(&format!("{}/", real.display()), "").replace(&format!("{}/", folder.0.path().display()), "");
-    let text = text.replace(&real.display().to_string(), "ROOT").replace(&folder.0.path().display().to_string(), "ROOT");
+    let text =
+        text.replace(&format!("{}/", real.display()), "").replace(&format!("{}/", folder.0.path().display()), "");
+    let text =
+        text.replace(&real.display().to_string(), "ROOT").replace(&folder.0.path().display().to_string(), "ROOT");
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     lines.join("\n").trim_matches('\n').to_owned()
 }
@@ -58,7 +61,10 @@ fn files() -> Vec<(&'static str, String)> {
         ("a temperature of 0", with("restore.distill.temperature: 0\n")),
         ("an unknown word", instead("[magnitude, wanda]", "[magnitude, wnda]")),
         ("a pattern that keeps all", instead("\"2:4\"", "\"4:4\"")),
-        ("a sparsity that the pattern contradicts", instead("language.sparsity: [0.5, 0.5]", "language.sparsity: [0.5, 0.7]")),
+        (
+            "a sparsity that the pattern contradicts",
+            instead("language.sparsity: [0.5, 0.5]", "language.sparsity: [0.5, 0.7]"),
+        ),
         ("no tower to train", with("restore: { vision.tune: false, qformer.tune: false, language.tune: false }\n")),
         ("no task", with("evaluate.tasks: []\n")),
         ("a task twice", with("evaluate.tasks: [gqa, vqav2, gqa]\n")),
@@ -71,10 +77,14 @@ fn files() -> Vec<(&'static str, String)> {
         ("a value twice on an axis", instead("[magnitude, wanda]", "[wanda, wanda]")),
         ("an axis over a group of settings", instead("  prune.metric:", "  prune.vision:")),
         ("the seed as an axis", instead("  prune.metric: [magnitude, wanda]", "  seed: [0, 1]")),
+        ("the gate as an axis", instead("  prune.metric: [magnitude, wanda]", "  dense.gate: [{ gqa: 50 }]")),
         ("columns of unequal length", instead("prune.vision.sparsity: [0.5, 0.5]", "prune.vision.sparsity: [0.5]")),
         ("rows that cannot be told apart", instead("[unstructured, \"2:4\"]", "[\"2:4\", \"2:4\"]")),
         ("two axes that set the same", instead("zip:\n", "zip:\n  other: { prune.pattern: [\"4:8\", \"2:4\"] }\n")),
-        ("variants without variants", instead("    pruned: { restore.method: none }\n    ressa: { restore.method: sparse-lora }\n", "    {}\n")),
+        (
+            "variants without variants",
+            instead("    pruned: { restore.method: none }\n    ressa: { restore.method: sparse-lora }\n", "    {}\n"),
+        ),
         ("an axis with the name of a setting", with("").replace("  restoration:\n", "  restore:\n")),
         ("a range that runs backwards", instead("0..1", "2..0")),
         ("a seed twice", instead("{ seed: 0..1 }", "{ seed: [1, 1] }")),
@@ -85,18 +95,50 @@ fn files() -> Vec<(&'static str, String)> {
         ("an include on an unknown axis", with("include: [{ name: dense, patern: dense }]\n")),
         ("nothing varies", "model.preset: shapes-flant5\nprune.metric: wanda\n".to_owned()),
         ("too many cells", instead("0..1", "0..99999")),
-        ("a table over an unknown axis", with("report: { tables: [{ id: t, rows: [restoraton], columns: pattern, values: [average] }] }\n")),
-        ("a table of an unknown value", with("report: { tables: [{ id: t, rows: [restoration], columns: pattern, values: [avarage] }] }\n")),
-        ("a table without rows", with("report:\n  tables:\n    - id: t\n      columns: pattern\n      values: [average]\n")),
-        ("a table with two values and an axis", with("report: { tables: [{ id: t, rows: [restoration], columns: pattern, values: [gqa, vqav2] }] }\n")),
-        ("a value that is not measured", with("evaluate.tasks: [gqa]\nreport: { figures: [{ id: f, kind: bars, x: pattern, y: vqa-mean }] }\n")),
+        (
+            "a table over an unknown axis",
+            with("report: { tables: [{ id: t, rows: [restoraton], columns: pattern, values: [average] }] }\n"),
+        ),
+        (
+            "a table of an unknown value",
+            with("report: { tables: [{ id: t, rows: [restoration], columns: pattern, values: [avarage] }] }\n"),
+        ),
+        (
+            "a table without rows",
+            with("report:\n  tables:\n    - id: t\n      columns: pattern\n      values: [average]\n"),
+        ),
+        (
+            "a table with two values and an axis",
+            with("report: { tables: [{ id: t, rows: [restoration], columns: pattern, values: [gqa, vqav2] }] }\n"),
+        ),
+        (
+            "a value that is not measured",
+            with("evaluate.tasks: [gqa]\nreport: { figures: [{ id: f, kind: bars, x: pattern, y: vqa-mean }] }\n"),
+        ),
         ("a figure of an unknown kind", with("report: { figures: [{ id: f, kind: pie, x: pattern, y: average }] }\n")),
-        ("a label that does not exist", with("report: { figures: [{ id: f, kind: bars, x: pattern, y: average, where: { pattern: \"2:5\" } }] }\n")),
-        ("a baseline that does not exist", with("report: { figures: [{ id: f, kind: bars, x: pattern, y: average, baseline: dense }] }\n")),
-        ("the same id twice", with("report:\n  tables:\n    - { id: t, rows: [restoration], columns: pattern, values: [gqa] }\n    - { id: t, rows: [restoration], columns: pattern, values: [gqa] }\n")),
-        ("an id that is no file name", with("report: { figures: [{ id: ../f, kind: bars, x: pattern, y: average }] }\n")),
+        (
+            "a label that does not exist",
+            with("report: { figures: [{ id: f, kind: bars, x: pattern, y: average, where: { pattern: \"2:5\" } }] }\n"),
+        ),
+        (
+            "a baseline that does not exist",
+            with("report: { figures: [{ id: f, kind: bars, x: pattern, y: average, baseline: dense }] }\n"),
+        ),
+        (
+            "the same id twice",
+            with(
+                "report:\n  tables:\n    - { id: t, rows: [restoration], columns: pattern, values: [gqa] }\n    - { id: t, rows: [restoration], columns: pattern, values: [gqa] }\n",
+            ),
+        ),
+        (
+            "an id that is no file name",
+            with("report: { figures: [{ id: ../f, kind: bars, x: pattern, y: average }] }\n"),
+        ),
         ("a claim without a test", with("claims: [{ id: c, text: something }]\n")),
-        ("a peak at an unknown label", with("claims: [{ id: c, text: t, peak: { x: pattern, at: \"9:9\", tolerance: 1, metric: gqa } }]\n")),
+        (
+            "a peak at an unknown label",
+            with("claims: [{ id: c, text: t, peak: { x: pattern, at: \"9:9\", tolerance: 1, metric: gqa } }]\n"),
+        ),
         ("a name that is no folder", with("name: My Experiment\n")),
         ("not YAML", with("report: { tables: [\n")),
         ("tabs", with("report:\n\ttables: []\n")),

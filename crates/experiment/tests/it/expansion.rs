@@ -1,0 +1,312 @@
+//! What expansion promises: counts, keys, sharing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use ressa_experiment::{Cell, Experiment, Pattern, Plan, RunConfig, Stage, canonical::canonical, stage::stages};
+
+use crate::load;
+
+fn good(yaml: &str, overrides: &[&str]) -> Experiment {
+    load(yaml, overrides).unwrap_or_else(|error| panic!("{error}: {:?}", error.advice()))
+}
+
+const STUDY: &str = "
+model.preset: shapes-flant5
+replicate: { seed: 0..1 }
+axes:
+  prune.metric: [magnitude, wanda]
+zip:
+  pattern:
+    prune.pattern: [unstructured, \"2:4\", unstructured]
+    prune.vision.sparsity: [0.5, 0.5, 0.7]
+    prune.language.sparsity: [0.5, 0.5, 0.7]
+variants:
+  restoration:
+    pruned: {}
+    lora: { restore.method: lora }
+    remasked: { restore.method: lora-remasked }
+include: [{ name: dense, prune.metric: none }]
+evaluate.tasks: [vqav2, nocaps, flickr30k]
+";
+
+fn keys(experiment: &Experiment) -> BTreeSet<String> {
+    Plan::new(experiment).nodes.iter().map(|node| node.node.key.0.clone()).collect()
+}
+
+fn new_kinds(before: &Experiment, after: &Experiment) -> BTreeMap<&'static str, usize> {
+    let known = keys(before);
+    let mut kinds = BTreeMap::new();
+    for node in Plan::new(after).nodes.iter().filter(|node| !known.contains(&node.node.key.0)) {
+        *kinds.entry(node.node.stage.kind()).or_default() += 1;
+    }
+    kinds
+}
+
+#[test]
+fn a_study_shares_what_it_can() {
+    let study = good(STUDY, &[]);
+    let counts: Vec<String> =
+        Plan::new(&study).counts(|_| false).iter().map(|count| format!("{} {}", count.kind, count.total)).collect();
+    // Magnitude: 3 patterns x 2 towers; Wanda the same at 2 seeds. One training per pruned model and seed serves both LoRA variants.
+    // Retrieval sees no language mask, so 3 + 6 vision towers and the dense model have one evaluation each beside the restored ones.
+    insta::assert_snapshot!(counts.join(", "), @"dense 1, prune 18, adapt 12, merge 24, evaluate 102");
+    assert_eq!(study.counts.cells, (2 * 3 * 3 + 1) * 2);
+    assert_eq!(study.counts.runs, 3 + 6 + 24 + 1);
+}
+
+#[test]
+fn order_is_product_order_with_seeds_innermost() {
+    let study = good(STUDY, &[]);
+    let show = |cell: &Cell| {
+        let labels: Vec<&str> = cell.coordinates.iter().map(|(_, label)| label.as_str()).collect();
+        format!("{} @{}", labels.join(" "), cell.seed)
+    };
+    let lines: Vec<String> = study.cells.iter().take(8).chain(study.cells.iter().rev().take(1)).map(show).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    magnitude 50 % pruned @0
+    magnitude 50 % pruned @1
+    magnitude 50 % lora @0
+    magnitude 50 % lora @1
+    magnitude 50 % remasked @0
+    magnitude 50 % remasked @1
+    magnitude 2:4 pruned @0
+    magnitude 2:4 pruned @1
+    none dense dense @1
+    ");
+}
+
+/// Adding to a study adds exactly what is new: nothing that was there gets another key.
+#[test]
+fn a_value_a_task_and_a_seed_add_only_new_stages() {
+    let study = good(STUDY, &[]);
+    let value = good(&STUDY.replace("0.7]", "0.7, 0.8]").replace("unstructured]", "unstructured, unstructured]"), &[]);
+    let task = good(&STUDY.replace("[vqav2,", "[vqav2, gqa,"), &[]);
+    let seed = good(&STUDY.replace("0..1", "0..2"), &[]);
+    for bigger in [&value, &task, &seed] {
+        assert!(keys(bigger).is_superset(&keys(&study)));
+    }
+    let shown = format!(
+        "value {:?}\ntask {:?}\nseed {:?}",
+        new_kinds(&study, &value),
+        new_kinds(&study, &task),
+        new_kinds(&study, &seed)
+    );
+    insta::assert_snapshot!(shown, @r#"
+    value {"adapt": 4, "evaluate": 33, "merge": 8, "prune": 6}
+    task {"evaluate": 34}
+    seed {"adapt": 6, "evaluate": 45, "merge": 12, "prune": 6}
+    "#);
+}
+
+/// Keys are the store's addresses: a change here throws every stored result away, so it must be meant.
+#[test]
+fn keys_do_not_change_by_accident() {
+    let yaml = "
+model.preset: shapes-flant5
+data.seed: 1234
+replicate: { seed: [7] }
+prune: { metric: wanda, pattern: \"2:4\", vision.sparsity: 0.5, language.sparsity: 0.5 }
+restore: { method: sparse-lora, distill.weight: 0.5 }
+evaluate.tasks: [gqa, flickr30k]
+";
+    let run = &good(yaml, &[]).cells[0];
+    let mut lines: Vec<String> =
+        run.stages.iter().map(|node| format!("{} {}", node.stage.kind(), node.key.short())).collect();
+    lines.push(format!("run {}", &run.run_id[..12]));
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    dense 98f996d01ede
+    prune b713087a3f5e
+    prune d573f93beb81
+    adapt ae3343031caa
+    merge 9f0579c24d50
+    evaluate 0aa8f24dd383
+    evaluate 4dcacbf8b5ca
+    run 3fda19d3a180
+    ");
+    let again = stages(&run.run);
+    assert!(
+        again.iter().zip(&run.stages).all(|(one, other)| one == &**other),
+        "a run alone has the keys it has in a grid"
+    );
+}
+
+#[test]
+fn settings_that_a_run_cannot_see_do_not_split_it() {
+    let runs = |axis: &str, rest: &str| {
+        good(&format!("model.preset: shapes-flant5\nreplicate.seed: 0..1\naxes: {{ {axis} }}\n{rest}"), &[]).counts.runs
+    };
+    let wanda = "prune: { metric: wanda, vision.sparsity: 0.5 }";
+    let magnitude = "prune: { metric: magnitude, vision.sparsity: 0.5 }";
+    let nm = "prune: { metric: wanda, pattern: \"2:4\", vision.sparsity: 0.5 }";
+    let lora = "restore: { method: lora, qformer.tune: false }";
+    // what varies, in which run, distinct runs over two seeds
+    for (axis, rest, expected) in [
+        ("restore.steps: [1, 2]", wanda, 2),
+        ("restore.steps: [1, 2]", lora, 4),
+        ("restore.qformer.rank: [1, 2]", lora, 2),
+        ("restore.distill.temperature: [1, 2]", lora, 2),
+        ("prune.metric: [none, magnitude, wanda]", "", 1),
+        ("prune.metric: [none, magnitude, wanda]", "prune.vision.sparsity: 0.5", 4),
+        ("prune.pattern: [unstructured, \"2:4\"]", "", 1),
+        ("prune.calibration.images: [1, 2]", magnitude, 1),
+        ("prune.calibration.images: [1, 2]", wanda, 4),
+        ("prune.vision.group: [null, row]", wanda, 2),
+        ("prune.vision.group: [null, matrix]", magnitude, 1),
+        ("prune.vision.group: [row, matrix]", wanda, 4),
+        ("prune.vision.group: [row, matrix]", nm, 2),
+        ("prune.language.group: [row, matrix]", wanda, 2),
+        ("dense.seed: [0, 1]", "", 2),
+        ("evaluate.images: [8, 9]", "evaluate.tasks: [gqa]", 1),
+        ("evaluate.questions: [8, 9]", "evaluate.tasks: [nocaps]", 1),
+        ("evaluate.beams: [1, 5]", "evaluate.tasks: [flickr30k]", 1),
+        ("evaluate.beams: [1, 5]", "evaluate.tasks: [gqa]", 2),
+        ("evaluate.tasks: [[gqa, vqav2], [vqav2, gqa]]", "", 1),
+    ] {
+        assert_eq!(runs(axis, rest), expected, "{axis} with {rest}");
+    }
+}
+
+#[test]
+fn includes_name_labels_and_overrides_narrow() {
+    let study = good(&STUDY.replace("name: dense,", "name: dense, pattern: \"2:4\", restoration: none,"), &[]);
+    let dense: Vec<&Cell> = study.point("dense").collect();
+    assert_eq!(dense.len(), 2);
+    assert_eq!(dense[0].coordinates[0].1, "none", "a product axis takes the label of the setting");
+    assert_eq!(
+        (dense[0].label("pattern").unwrap(), dense[0].label("restoration").unwrap()),
+        ("2:4".into(), "none".into())
+    );
+    assert_eq!(dense[0].run.prune.pattern, Pattern::Unstructured, "a dense run has no pattern");
+    assert_eq!(study.axis("restoration").unwrap().labels, ["pruned", "lora", "remasked", "none"]);
+
+    let narrow = good(STUDY, &["restoration=lora", "prune.metric=random,wanda", "replicate.seed=3", "restore.steps=5"]);
+    assert_eq!(narrow.axis("prune.metric").unwrap().labels, ["random", "wanda", "none"]);
+    assert_eq!(narrow.counts.points, 2 * 3);
+    assert!(narrow.cells.iter().filter(|cell| cell.point.is_none()).all(|cell| cell.run.restore.steps == 5));
+    assert!(narrow.cells.iter().all(|cell| cell.seed == 3));
+    let new_axis = good(STUDY, &["restore.language.rank=4,8", "evaluate.tasks=gqa,vqav2"]);
+    assert_eq!(new_axis.counts.points, 2 * 2 * 9);
+    assert_eq!(new_axis.cells[0].run.evaluate.tasks.len(), 2);
+}
+
+#[test]
+fn gates_ask_for_the_dense_evaluations_of_their_tasks() {
+    let gated = STUDY.to_owned() + "dense.gate: { vqav2: 90, gqa: 75, gqa/where-row: 60 }\n";
+    let study = good(&gated, &[]);
+    assert_eq!(study.gates.len(), 1);
+    let gate = &study.gates[0];
+    assert_eq!((gate.model_name.as_str(), gate.evaluate.len(), gate.floors.len()), ("shapes-flant5", 2, 3));
+    let dense = study.point("dense").next().expect("the dense point");
+    let shared = |node: &ressa_experiment::StageNode| dense.stages.iter().any(|other| other.key == node.key);
+    assert!(shared(&gate.evaluate[0]), "the gate's VQAv2 evaluation is the one of the dense run");
+    assert!(matches!(gate.evaluate[1].stage, Stage::Evaluate { items: 1000, .. }), "{:?}", gate.evaluate[1].stage);
+    assert_eq!(
+        keys(&study).len(),
+        keys(&good(STUDY, &[])).len() + 1,
+        "only GQA is new, and no key depends on the gate"
+    );
+    assert_eq!(good(STUDY, &[]).gates.len(), 0);
+}
+
+#[test]
+fn later_files_win_and_names_are_not_inherited() {
+    let folder = crate::Folder::new();
+    folder.write(
+        "base.yaml",
+        "model.preset: shapes-flant5\nname: base\nprune: { metric: wanda, vision.sparsity: 0.5 }\n",
+    );
+    folder.write("more.yaml", "prune.metric: magnitude\naxes: { restore.steps: [1], restore.batch: [4, 8] }\n");
+    folder.write(
+        "child.yaml",
+        "extends: [base.yaml, more.yaml]\naxes: { restore.steps: [1, 2, 3] }\nrestore.method: lora\n",
+    );
+    let child = folder.load("child.yaml", &[]).unwrap();
+    assert_eq!(child.name, "child");
+    assert_eq!(child.cells[0].label("prune.metric").unwrap(), "magnitude");
+    assert_eq!(child.cells[0].run.prune.vision.sparsity, 0.5);
+    assert_eq!(child.counts.points, 3 * 2, "axes merge by name");
+}
+
+/// Every leaf of a run's configuration is a setting, and every setting a leaf: the table cannot drift from the types.
+#[test]
+fn the_settings_table_covers_the_configuration() {
+    fn leaves(prefix: &str, value: &serde_json::Value, into: &mut BTreeSet<String>) {
+        match value {
+            serde_json::Value::Object(map) if prefix != "dense.gate" && !map.is_empty() => {
+                for (key, value) in map {
+                    let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                    leaves(&path, value, into);
+                }
+            }
+            _ => {
+                into.insert(prefix.to_owned());
+            }
+        }
+    }
+    let yaml = "
+model: { preset: shapes-flant5, checkpoint: x }
+dense: { steps: 1, gate: { gqa: 1 } }
+data.root: x
+";
+    let run: RunConfig = serde_yaml::from_str(&yaml.replace("data.root: x", "data: { root: x }")).unwrap();
+    let mut found = BTreeSet::new();
+    leaves("", &serde_json::to_value(&run).unwrap(), &mut found);
+    let table: BTreeSet<String> =
+        ressa_experiment::settings::SETTINGS.iter().map(|setting| setting.path.to_owned()).collect();
+    assert_eq!(found, table);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Points are the product of the axes; every cell is there once; canonical runs are fixed points.
+    #[test]
+    fn counts_are_products(
+        steps in prop::collection::btree_set(1u32..50, 1..4),
+        ranks in prop::collection::btree_set(1u32..16, 1..4),
+        rows in 1usize..5,
+        variants in 1usize..4,
+        seeds in 1u64..4,
+        out in 0usize..3,
+    ) {
+        let list = |values: &BTreeSet<u32>| values.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        let sparsity: Vec<String> = (0..rows).map(|row| format!("0.{}", row + 1)).collect();
+        let names: Vec<String> = (0..variants).map(|i| format!("v{i}: {{ restore.samples: {} }}", 100 + i)).collect();
+        let excluded: BTreeSet<u32> = steps.iter().copied().take(out.min(steps.len() - 1)).collect();
+        let exclude = if excluded.is_empty() { String::new() } else { format!("exclude: [{{ restore.steps: [{}] }}]", list(&excluded)) };
+        let yaml = format!(
+            "model.preset: shapes-vicuna\nprune.metric: wanda\nrestore.method: sparse-lora\nreplicate.seed: 0..{}\n\
+             axes: {{ restore.steps: [{}], restore.language.rank: [{}] }}\n\
+             zip: {{ s: {{ prune.vision.sparsity: [{}] }} }}\nvariants: {{ v: {{ {} }} }}\n{exclude}\n",
+            seeds - 1, list(&steps), list(&ranks), sparsity.join(", "), names.join(", "),
+        );
+        let experiment = good(&yaml, &[]);
+        let points = steps.len() * ranks.len() * rows * variants;
+        let left = (steps.len() - excluded.len()) * ranks.len() * rows * variants * seeds as usize;
+        prop_assert_eq!(experiment.counts.points, points);
+        prop_assert_eq!(experiment.counts.cells, left);
+        prop_assert_eq!(experiment.counts.runs, left, "every setting on these axes is seen");
+        let distinct: BTreeSet<String> =
+            experiment.cells.iter().map(|cell| format!("{:?} {}", cell.coordinates, cell.seed)).collect();
+        prop_assert_eq!(distinct.len(), left);
+        for cell in &experiment.cells {
+            prop_assert_eq!(&canonical(&cell.run), &*cell.run);
+            let upstream: BTreeSet<&str> = cell.stages.iter().map(|node| node.key.0.as_str()).collect();
+            prop_assert!(cell.stages.iter().all(|node| node.inputs.iter().all(|key| upstream.contains(key.0.as_str()))));
+        }
+        // A plan lists every stage after what it reads.
+        let mut seen = BTreeSet::new();
+        for node in Plan::new(&experiment).nodes {
+            prop_assert!(node.node.inputs.iter().all(|key| seen.contains(&key.0)));
+            seen.insert(node.node.key.0.clone());
+        }
+    }
+
+    /// No text makes the loader panic.
+    #[test]
+    fn any_text_is_an_answer(text in "[a-z0-9:{}\\[\\],.&*!|>\"' \\n-]{0,200}") {
+        let _ = load(&text, &[]);
+        let _ = load("model.preset: shapes-flant5\naxes: { restore.steps: [1, 2] }\n", &[&text]);
+    }
+}

@@ -36,7 +36,23 @@ fn every_experiment_loads_and_plans() {
             plan.gates.len()
         ));
     }
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    ablations: 20 points - 0 + 2, 3 seeds, 66 cells, 55 runs: 1 dense, 6 prune, 51 adapt, 51 merge, 275 evaluate; 1 gates
+    allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
+    allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
+    methods: 18 points - 0 + 1, 3 seeds, 57 cells, 43 runs: 1 dense, 84 prune, 215 evaluate; 1 gates
+    restoration-vicuna: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 1 gates
+    restoration: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 1 gates
+    smoke: 2 points - 0 + 0, 1 seeds, 2 cells, 2 runs: 1 dense, 2 prune, 1 adapt, 1 merge, 10 evaluate; 0 gates
+    towers: 30 points - 0 + 1, 3 seeds, 93 cells, 82 runs: 1 dense, 81 prune, 247 evaluate; 1 gates
+    paper-ablations: 18 points - 0 + 2, 3 seeds, 60 cells, 49 runs: 1 dense, 6 prune, 45 adapt, 45 merge, 245 evaluate; 0 gates
+    paper-allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 147 evaluate; 0 gates
+    paper-allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 147 evaluate; 0 gates
+    paper-methods: 18 points - 0 + 1, 3 seeds, 57 cells, 43 runs: 1 dense, 84 prune, 215 evaluate; 0 gates
+    paper-restoration-vicuna: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 0 gates
+    paper-restoration: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 0 gates
+    paper-towers: 30 points - 0 + 1, 3 seeds, 93 cells, 82 runs: 1 dense, 81 prune, 246 evaluate; 0 gates
+    ");
 }
 
 #[test]
@@ -68,7 +84,10 @@ fn published_numbers_join_our_labels() {
                 let baseline = figure.baseline.as_deref() == Some(x);
                 assert!(baseline || labels(&figure.x).iter().any(|label| label == x), "{row:?}");
                 let axis = figure.series.as_deref();
-                assert!(series.is_empty() || axis.is_some_and(|axis| labels(axis).iter().any(|l| l == series)), "{row:?}");
+                assert!(
+                    series.is_empty() || axis.is_some_and(|axis| labels(axis).iter().any(|l| l == series)),
+                    "{row:?}"
+                );
                 shown += 1;
             }
         }
@@ -82,5 +101,8 @@ fn the_schema_file_is_the_generated_schema() {
     let generated = serde_json::to_string_pretty(&schema()).expect("a schema is JSON") + "\n";
     let path = root().join("schema.json");
     let stored = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(stored == generated, "experiments/schema.json is out of date: run `ressa schema > experiments/schema.json`");
+    assert!(
+        stored == generated,
+        "experiments/schema.json is out of date: run `ressa schema > experiments/schema.json`"
+    );
 }

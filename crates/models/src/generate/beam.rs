@@ -56,7 +56,10 @@ pub(super) fn search(decoder: &dyn Decoder, start: Start, search: Search) -> Vec
         for (at, row) in rows.iter_mut().enumerate() {
             let span = at * candidates as usize..(at + 1) * candidates as usize;
             let first = (at * beams) as i64;
-            let picked = top[span.clone()].iter().zip(&index[span]).map(|(&sum, &i)| (f64::from(sum), i / vocabulary, i % vocabulary));
+            let picked = top[span.clone()]
+                .iter()
+                .zip(&index[span])
+                .map(|(&sum, &i)| (f64::from(sum), i / vocabulary, i % vocabulary));
             let next = advance(row, picked, &eos, last, length, search);
             from.extend(next.into_iter().map(|beam| first + beam));
         }
@@ -64,8 +67,10 @@ pub(super) fn search(decoder: &dyn Decoder, start: Start, search: Search) -> Vec
             break;
         }
         cache.reorder(&from);
-        let tokens: Vec<i64> =
-            rows.iter().flat_map(|row| row.running.iter().map(|(_, tokens)| tokens.last().copied().unwrap_or(0))).collect();
+        let tokens: Vec<i64> = rows
+            .iter()
+            .flat_map(|row| row.running.iter().map(|(_, tokens)| tokens.last().copied().unwrap_or(0)))
+            .collect();
         logits = decoder.step(&Tensor::from_slice(&tokens).to_device(logits.device()), &mut cache);
     }
     rows.into_iter().map(|row| row.finished.into_iter().next().map_or_else(Vec::new, |best| best.tokens)).collect()

@@ -97,7 +97,8 @@ pub(crate) fn attend_both(q: &Tensor, block: &KeyValue, own: &KeyValue, shared_b
     let over_own = q.matmul(&own.key.transpose(-2, -1));
     let weights = Tensor::cat(&[over_shared, over_own], -1).softmax(-1, None::<Kind>);
     let own_tokens = own.key.size()[2];
-    let shared_weights = weights.narrow(-1, 0, shared_tokens).reshape([rows, beams, heads, shared_tokens]).transpose(1, 2);
+    let shared_weights =
+        weights.narrow(-1, 0, shared_tokens).reshape([rows, beams, heads, shared_tokens]).transpose(1, 2);
     let from_shared = shared_weights.matmul(&block.value).transpose(1, 2).reshape([all, heads, 1, width]);
     from_shared + weights.narrow(-1, shared_tokens, own_tokens).matmul(&own.value)
 }

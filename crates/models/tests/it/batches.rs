@@ -70,7 +70,12 @@ fn retrieval_embeddings_have_length_one_and_rows_of_their_own() {
     for (name, model) in models() {
         let batch = TextBatch::pad(&texts, 0, Device::Cpu);
         let found = model.retrieval_texts(&batch).expect("presets have the head");
-        assert_close(name, &found.norm_scalaropt_dim(2.0, [-1], false), &Tensor::ones([5], (tch::Kind::Float, Device::Cpu)), 1e-6);
+        assert_close(
+            name,
+            &found.norm_scalaropt_dim(2.0, [-1], false),
+            &Tensor::ones([5], (tch::Kind::Float, Device::Cpu)),
+            1e-6,
+        );
         for row in 0..texts.len() {
             let alone = model.retrieval_texts(&TextBatch::pad(&texts[row..=row], 0, Device::Cpu)).expect("as before");
             assert_close(name, &found.narrow(0, row as i64, 1), &alone, TOLERANCE);

@@ -25,7 +25,10 @@ pub fn pixels(images: i64) -> Tensor {
 
 /// Instructions of different lengths over two images.
 pub fn instructions() -> (Vec<i64>, Vec<Vec<u32>>) {
-    (vec![0, 0, 1, 1, 0], vec![vec![5, 6, 7, 8, 9, 10, 11], vec![12], vec![5, 30, 31, 8], vec![9, 9], vec![33, 34, 35, 36, 37]])
+    (
+        vec![0, 0, 1, 1, 0],
+        vec![vec![5, 6, 7, 8, 9, 10, 11], vec![12], vec![5, 30, 31, 8], vec![9, 9], vec![33, 34, 35, 36, 37]],
+    )
 }
 
 /// Answers of different lengths, one empty.

@@ -21,7 +21,10 @@ fn save_load_save_gives_the_same_bytes() {
     for (name, config) in [("t5", tiny_flant5(40)), ("llama", tiny_vicuna(40))] {
         for storage in [Storage::F32, Storage::Bf16] {
             let tensors = random_tensors(&config, 3).unwrap();
-            let (first, second) = (scratch.path().join(format!("{name}-{storage:?}-1")), scratch.path().join(format!("{name}-{storage:?}-2")));
+            let (first, second) = (
+                scratch.path().join(format!("{name}-{storage:?}-1")),
+                scratch.path().join(format!("{name}-{storage:?}-2")),
+            );
             save_folder(&first, &config, &tensors, storage).unwrap();
             let loaded = load_instructblip(&first, Device::Cpu).unwrap();
             assert_eq!(loaded.config(), &config);
@@ -61,15 +64,22 @@ fn tensors_missing_misshapen_or_unasked_for_are_named() {
 
     tensors.insert("language_model.shared.weight".into(), taken.tr());
     save_folder(scratch.path(), &config, &tensors, Storage::F32).unwrap();
-    assert!(matches!(load_error(scratch.path()), ModelError::Shape { found, wanted, .. } if found == [32, 40] && wanted == [40, 32]));
+    assert!(
+        matches!(load_error(scratch.path()), ModelError::Shape { found, wanted, .. } if found == [32, 40] && wanted == [40, 32])
+    );
 
     tensors.insert("language_model.shared.weight".into(), taken);
     tensors.insert("language_model.stray.weight".into(), Tensor::zeros([2], (Kind::Float, Device::Cpu)));
     save_folder(scratch.path(), &config, &tensors, Storage::F32).unwrap();
-    assert!(matches!(load_error(scratch.path()), ModelError::Leftover(names) if names == ["language_model.stray.weight"]));
+    assert!(
+        matches!(load_error(scratch.path()), ModelError::Leftover(names) if names == ["language_model.stray.weight"])
+    );
 
     tensors.remove("language_model.stray.weight");
-    tensors.insert("qformer.embeddings.position_ids".into(), Tensor::arange(24, (Kind::Int64, Device::Cpu)).to_kind(Kind::Float));
+    tensors.insert(
+        "qformer.embeddings.position_ids".into(),
+        Tensor::arange(24, (Kind::Int64, Device::Cpu)).to_kind(Kind::Float),
+    );
     save_folder(scratch.path(), &config, &tensors, Storage::F32).unwrap();
     assert!(load_folder(scratch.path(), Device::Cpu).is_ok(), "a known leftover is no error");
 }
@@ -96,7 +106,8 @@ fn hostile_files_are_refused() {
     assert!(spoil(b"PK\x03\x04 a zip archive").contains("pickled"));
 
     fs::remove_file(&path).unwrap();
-    fs::write(scratch.path().join("model.safetensors.index.json"), r#"{"weight_map":{"a":"../model.safetensors"}}"#).unwrap();
+    fs::write(scratch.path().join("model.safetensors.index.json"), r#"{"weight_map":{"a":"../model.safetensors"}}"#)
+        .unwrap();
     assert!(load_error(scratch.path()).to_string().contains("`../model.safetensors` is not the name"));
 }
 

@@ -19,7 +19,7 @@ fn all_blocks_one_by_one_equal_the_plain_forward_bit_for_bit() {
         let sample = sample();
         let features = model.encode_images(&sample.pixels);
         let prefix = model.visual_prefix(&features, &sample.prompt);
-        let forced = model.force(Some(&prefix), &sample.prompt.language, &[sample.answer.clone()]);
+        let forced = model.force(Some(&prefix), &sample.prompt.language, std::slice::from_ref(&sample.answer));
         for (tower, plain) in [(Tower::Vision, features), (Tower::Qformer, prefix), (Tower::Language, forced.logits)] {
             let start = model.enter(tower, &sample);
             let end = (0..model.blocks(tower)).fold(start, |flow, block| model.run_block(tower, block, &flow));
@@ -80,6 +80,9 @@ fn a_clone_shares_weights_and_has_masks_of_its_own() {
         let (mine, theirs) = (model.tensors(), clone.tensors());
         assert!(mine.iter().all(|(name, tensor)| tensor.data_ptr() == theirs[name].data_ptr()), "{name}");
         let masked = model.shallow_clone().encode_images(&sample.pixels);
-        assert!(masked.equal(&model.encode_images(&sample.pixels)), "{name}: a clone begins with the masks of its origin");
+        assert!(
+            masked.equal(&model.encode_images(&sample.pixels)),
+            "{name}: a clone begins with the masks of its origin"
+        );
     }
 }

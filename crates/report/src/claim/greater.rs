@@ -57,7 +57,9 @@ pub(super) fn test(claim: &Comparison, records: &Records) -> Tested {
     }
     let balance = on_balance(&balance, labels.len());
 
-    let count = |test: fn(&Difference) -> bool| evidence.iter().filter_map(|e| e.difference.as_ref()).filter(|d| test(d)).count();
+    let count = |test: fn(&Difference) -> bool| {
+        evidence.iter().filter_map(|e| e.difference.as_ref()).filter(|d| test(d)).count()
+    };
     let (above, below) = (count(Difference::is_positive), count(Difference::is_negative));
     let of = evidence.len();
     let verdict = if above == of {

@@ -183,9 +183,7 @@ impl<B: DrawingBackend> Canvas<B> {
         }
         let font = FontDesc::new(FontFamily::Name(FAMILY), font_size, FontStyle::Normal).transform(transform);
         let ink = RGBColor(colour.0, colour.1, colour.2);
-        let style = TextStyle::from(font)
-            .color(&ink)
-            .pos(Pos::new(horizontal, VPos::Top));
+        let style = TextStyle::from(font).color(&ink).pos(Pos::new(horizontal, VPos::Top));
         let outcome = self.backend.draw_text(text, &style, at);
         self.keep(outcome);
     }

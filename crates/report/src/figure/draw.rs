@@ -168,7 +168,13 @@ fn tick_width(figure: &Figure) -> f64 {
 }
 
 fn tick_text(step: f64, value: f64) -> String {
-    let decimals = if step >= 1.0 { 0 } else if step >= 0.1 { 1 } else { 2 };
+    let decimals = if step >= 1.0 {
+        0
+    } else if step >= 0.1 {
+        1
+    } else {
+        2
+    };
     names::fixed(value, decimals)
 }
 

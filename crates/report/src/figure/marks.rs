@@ -131,7 +131,13 @@ pub(super) fn place(panel: &Panel, position: usize, (x0, x1): (f64, f64)) -> f64
 }
 
 /// Grouped bars.
-pub(super) fn bars<B: DrawingBackend>(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), canvas: &mut Canvas<B>) {
+pub(super) fn bars<B: DrawingBackend>(
+    figure: &Figure,
+    panel: &Panel,
+    row: &Row,
+    x: (f64, f64),
+    canvas: &mut Canvas<B>,
+) {
     let slot = (x.1 - x.0) / panel.labels.len().max(1) as f64;
     let count = figure.series.len().max(1) as f64;
     let pitch = (slot * FULL / count).min(34.0);
@@ -197,7 +203,13 @@ fn clear<B: DrawingBackend>(
 }
 
 /// Lines with markers; series step aside a little so that intervals at one place stay apart.
-pub(super) fn lines<B: DrawingBackend>(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), canvas: &mut Canvas<B>) {
+pub(super) fn lines<B: DrawingBackend>(
+    figure: &Figure,
+    panel: &Panel,
+    row: &Row,
+    x: (f64, f64),
+    canvas: &mut Canvas<B>,
+) {
     let count = figure.series.len() as f64;
     let at = |series: usize, position: usize| {
         let aside = if row.source == Source::Ours { 1.5 * (series as f64 - 0.5 * (count - 1.0)) } else { 0.0 };

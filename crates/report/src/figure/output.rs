@@ -25,7 +25,8 @@ pub fn svg(figure: &Figure) -> Result<String, ReportError> {
     let layout = draw::Layout::of(figure);
     let size = (pixels(layout.width) as u32, pixels(layout.height) as u32);
     let mut text = String::new();
-    let mut canvas = Canvas::new(SVGBackend::with_string(&mut text, size), Medium::Vector, (layout.width, layout.height));
+    let mut canvas =
+        Canvas::new(SVGBackend::with_string(&mut text, size), Medium::Vector, (layout.width, layout.height));
     draw::draw(figure, &layout, &mut canvas);
     canvas.finish().map_err(failed(figure))?;
     let (width, height) = (layout.width / 72.0, layout.height / 72.0);
@@ -63,7 +64,10 @@ fn trim_text(svg: &str) -> String {
 
 /// The rule that brings the font along.
 pub fn font_face() -> String {
-    format!("@font-face{{font-family:\"{FAMILY}\";src:url(data:font/ttf;base64,{}) format(\"truetype\")}}", base64(FONT))
+    format!(
+        "@font-face{{font-family:\"{FAMILY}\";src:url(data:font/ttf;base64,{}) format(\"truetype\")}}",
+        base64(FONT)
+    )
 }
 
 /// A stand-alone SVG file: the drawing with its font.

@@ -6,8 +6,16 @@ use crate::names;
 /// The table in long form.
 pub fn render(table: &Table) -> String {
     let mut writer = ::csv::Writer::from_writer(Vec::new());
-    let values =
-        ["column", "mean", "half_width_95", "n", "expected", "standard_error", "not_below_best", "published_other_scale"];
+    let values = [
+        "column",
+        "mean",
+        "half_width_95",
+        "n",
+        "expected",
+        "standard_error",
+        "not_below_best",
+        "published_other_scale",
+    ];
     let head: Vec<&str> = table.stub.iter().map(String::as_str).chain(values).collect();
     // Writing to memory cannot fail, and every record has the head's length.
     let _ = writer.write_record(&head);

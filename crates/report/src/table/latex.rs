@@ -86,3 +86,17 @@ pub fn escape(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_label_is_a_command() {
+        assert_eq!(
+            escape(r"50 % & #1_a {x} $y^2$ ~ \input"),
+            r"50 \% \& \#1\_a \{x\} \$y\textasciicircum{}2\$ \textasciitilde{} \textbackslash{}input"
+        );
+        assert_eq!(escape("a\nb < ±†"), "a b \\textless{} $\\pm$$^\\dagger$");
+    }
+}

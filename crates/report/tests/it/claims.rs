@@ -11,7 +11,15 @@ fn verdicts(score: impl Fn(&Cell, Task) -> Option<f64>) -> Vec<String> {
 
 #[test]
 fn clear_results_decide() {
-    insta::assert_snapshot!(verdicts(probe::score).join("\n"), @"");
+    insta::assert_snapshot!(verdicts(probe::score).join("\n"), @r#"
+    wanda-better: holds: above at 2 of 2, below at 0; on balance +10.0 ± 2.5 (n = 3)
+    magnitude-better: does not hold: above at 0 of 2, below at 2; on balance -10.0 ± 2.5 (n = 3)
+    loose-best: holds: 50 % is the best of 2 (70.0)
+    tight-best: does not hold: 50 % has 70.0, 2:4 60.0: +10.0 ± 0.0 (n = 3), tolerance 1
+    nothing-revived: holds: all 9 agree, farthest 0.0
+    sparse: holds: all 8 agree, farthest 0.000
+    half: does not hold: 6 of 6 contradict: 0.500 instead of 0.250 at wanda, 50 %, seed 0
+    "#);
 }
 
 #[test]
@@ -46,7 +54,11 @@ fn a_claim_waits_for_missing_results() {
     };
     let verdicts = verdicts(score);
     assert!(verdicts[0].starts_with("wanda-better: undecided: above at 1 of 2"), "{}", verdicts[0]);
-    assert!(verdicts[3].contains("undecided") && verdicts[3].contains("1 of 2 labels have no result"), "{}", verdicts[3]);
+    assert!(
+        verdicts[3].contains("undecided") && verdicts[3].contains("1 of 2 labels have no result"),
+        "{}",
+        verdicts[3]
+    );
 }
 
 #[test]

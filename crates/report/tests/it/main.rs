@@ -4,4 +4,5 @@ mod claims;
 mod preview;
 mod probe;
 mod rendering;
+mod study;
 mod world;

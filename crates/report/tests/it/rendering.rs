@@ -10,10 +10,55 @@ use crate::probe::{self, Probe};
 fn a_table_reads_the_same_in_four_formats() {
     let probe = Probe::filled(probe::score);
     let rendered = probe.render(true).unwrap();
-    assert_snapshot!(probe.read("metrics.tex"), @"");
-    assert_snapshot!(probe.read("metrics.md"), @"");
-    assert_snapshot!(probe.read("metrics.csv"), @"");
-    assert_snapshot!(ressa_report::table::html::render(&rendered.tables[0]), @"");
+    assert_snapshot!(probe.read("metrics.tex"), @r#"
+    % made by `ressa report` for `probe` from records.csv; table `metrics`
+    % Mean ± half-width of the 95 % t-interval over replicate seeds (n = 3; n = 1 where a setting does not depend on the seed).
+    % Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 %).
+    % [ ]: published (InstructBLIP, other scale).
+    % caption: Scores \& more, 100 \% of them
+    \begin{tabular}{lrr}
+    \toprule
+    Metric & 50 \% & 2:4 \\
+    \midrule
+    Dense & 90.0 & 90.0 \\
+    \midrule
+    Magnitude & 60.0 & 50.0 \\
+    Wanda & \textbf{70.0}\,{\scriptsize$\pm$\,2.5} & \textbf{60.0}\,{\scriptsize$\pm$\,2.5}\,{\scriptsize[55.7]} \\
+    \bottomrule
+    \end{tabular}
+    "#);
+    assert_snapshot!(probe.read("metrics.md"), @r#"
+    **Scores & more, 100 % of them**
+
+    | Metric | 50 % | 2:4 |
+    | --- | ---: | ---: |
+    | Dense | 90.0 | 90.0 |
+    | Magnitude | 60.0 | 50.0 |
+    | Wanda | **70.0** ± 2.5 | **60.0** ± 2.5 \[55.7\] |
+
+    Mean ± half-width of the 95 % t-interval over replicate seeds (n = 3; n = 1 where a setting does not depend on the seed). Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 %). \[ \]: published (InstructBLIP, other scale).
+    "#);
+    assert_snapshot!(probe.read("metrics.csv"), @r#"
+    Metric,column,mean,half_width_95,n,expected,standard_error,not_below_best,published_other_scale
+    Dense,50 %,90.000000,,1,1,0.447214,false,
+    Dense,2:4,90.000000,,1,1,0.447214,false,
+    Magnitude,50 %,60.000000,,1,1,0.447214,false,
+    Magnitude,2:4,50.000000,,1,1,0.447214,false,
+    Wanda,50 %,70.000000,2.484138,3,3,0.447214,true,
+    Wanda,2:4,60.000000,2.484138,3,3,0.447214,true,55.7
+    "#);
+    assert_snapshot!(ressa_report::table::html::render(&rendered.tables[0]), @r#"
+    <figure class="table"><figcaption>Scores &amp; more, 100 % of them</figcaption>
+    <div class="scroll"><table>
+    <thead><tr><th scope="col" class="stub">Metric</th><th scope="col">50 %</th><th scope="col">2:4</th></tr></thead>
+    <tbody>
+    <tr class="baseline"><th scope="row" class="stub">Dense</th><td>90.0</td><td>90.0</td></tr>
+    <tr><th scope="row" class="stub">Magnitude</th><td>60.0</td><td>50.0</td></tr>
+    <tr><th scope="row" class="stub">Wanda</th><td><b>70.0</b> <small>± 2.5</small></td><td><b>60.0</b> <small>± 2.5</small> <small class="published" title="published (InstructBLIP, other scale)">[55.7]</small></td></tr>
+    </tbody></table></div>
+    <p class="note">Mean ± half-width of the 95 % t-interval over replicate seeds (n = 3; n = 1 where a setting does not depend on the seed). Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 %). [ ]: published (InstructBLIP, other scale).</p>
+    </figure>
+    "#);
 }
 
 #[test]
@@ -47,7 +92,9 @@ fn figures_carry_their_text_size_and_resolution() {
     let probe = Probe::filled(probe::score);
     probe.render(false).unwrap();
     let svg = probe.read("metrics-bars.svg");
-    for text in ["Magnitude", "Wanda", "Dense (90.0)", "50 %", "2:4", "70.0", "55.7", "Published (InstructBLIP, other scale)"] {
+    for text in
+        ["Magnitude", "Wanda", "Dense (90.0)", "50 %", "2:4", "70.0", "55.7", "Published (InstructBLIP, other scale)"]
+    {
         assert!(svg.contains(&format!(">{text}</text>")), "`{text}` is not in the figure");
     }
     assert!(svg.contains("width=\"3.3000in\"") && svg.contains("@font-face"));
@@ -55,7 +102,14 @@ fn figures_carry_their_text_size_and_resolution() {
     let reader = png::Decoder::new(std::io::BufReader::new(png)).read_info().unwrap();
     assert_eq!(reader.info().width, 990, "3.3 inches at 300 dots");
     assert_eq!(reader.info().pixel_dims.map(|dims| dims.xppu), Some(11811), "dots per metre");
-    assert_snapshot!(probe.read("metrics-bars.csv"), @"");
+    assert_snapshot!(probe.read("metrics-bars.csv"), @r#"
+    panel,series,x,mean,half_width_95,n,expected,standard_error,published_other_scale
+    ,magnitude,50 %,60.000000,,1,1,0.447214,
+    ,magnitude,2:4,50.000000,,1,1,0.447214,
+    ,wanda,50 %,70.000000,2.484138,3,3,0.447214,
+    ,wanda,2:4,60.000000,2.484138,3,3,0.447214,55.7
+    ,Dense,,90.000000,,,,,
+    "#);
 }
 
 #[test]
@@ -94,10 +148,11 @@ fn an_empty_store_has_nothing_to_show() {
 
 #[test]
 fn a_table_that_would_hide_an_axis_is_refused() {
-    let yaml = probe::YAML.replace("rows: [prune.metric]\n      columns: pattern", "rows: [pattern]\n      columns: metric");
+    let yaml =
+        probe::YAML.replace("rows: [prune.metric]\n      columns: pattern", "rows: [pattern]\n      columns: metric");
     let probe = Probe::new(&yaml);
     crate::world::fill(&probe.store, &probe.experiment.cells, probe::score);
-    assert_snapshot!(probe.render(false).unwrap_err(), @"");
+    assert_snapshot!(probe.render(false).unwrap_err(), @r#"`metrics` would average over `prune.metric` (magnitude, wanda) at `50 %`, `average`; add it to the table or figure, or choose with `where`"#);
 }
 
 #[test]

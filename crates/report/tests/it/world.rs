@@ -34,7 +34,8 @@ pub fn fill(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option
                 Stage::Prune { .. } | Stage::Merge { .. } => serde_json::to_value(certificate(cell, node)).unwrap(),
                 Stage::Evaluate { task, items, .. } => match score(cell, *task) {
                     Some(value) => {
-                        let score = Score { metric: "accuracy".into(), value, standard_error: 1.0, items: u64::from(*items) };
+                        let score =
+                            Score { metric: "accuracy".into(), value, standard_error: 1.0, items: u64::from(*items) };
                         let parts = match task {
                             Task::Nocaps => BTreeMap::from([("in-domain".to_owned(), score.clone())]),
                             _ => BTreeMap::new(),

@@ -57,8 +57,5 @@ fn the_nearest_published_stage_names_the_first_differing_field() {
     let cell = cell(other);
     let vision = &cell.stages[1];
     let found = nearest(&bench.store, vision).unwrap();
-    assert_eq!(
-        json!(found.differences),
-        json!([{ "field": "calibration.images", "stored": "48", "wanted": "256" }])
-    );
+    assert_eq!(json!(found.differences), json!([{ "field": "calibration.images", "stored": "48", "wanted": "256" }]));
 }

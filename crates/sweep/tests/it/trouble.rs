@@ -26,7 +26,9 @@ fn a_failed_stage_skips_its_dependents_and_nothing_else() {
     bench.instruct(json!({}));
     let mut remembered = 0;
     let again = bench
-        .listen(&graph, &Stop::new(), &mut |event| remembered += usize::from(matches!(event, SweepEvent::Remembered(_))))
+        .listen(&graph, &Stop::new(), &mut |event| {
+            remembered += usize::from(matches!(event, SweepEvent::Remembered(_)))
+        })
         .unwrap();
     assert_eq!((again.totals.made, again.failed.len(), remembered), (0, 2, 2), "a failure is not tried again unasked");
 
@@ -44,7 +46,9 @@ fn a_killed_worker_costs_one_stage_until_the_next_sweep() {
     bench.instruct(json!({ "evaluate flickr30k": { "kill": true } }));
     let mut deaths = 0;
     let summary = bench
-        .listen(&graph, &Stop::new(), &mut |event| deaths += usize::from(matches!(event, SweepEvent::WorkerDied { .. })))
+        .listen(&graph, &Stop::new(), &mut |event| {
+            deaths += usize::from(matches!(event, SweepEvent::WorkerDied { .. }))
+        })
         .unwrap();
     assert_eq!((summary.failed.len(), deaths, summary.totals.made), (4, 4, 13));
     let failed = &summary.failed[0];
@@ -75,7 +79,8 @@ fn a_store_that_refuses_is_named_and_ends_the_sweep() {
     let merge = graph.stages.iter().find(|stage| stage.node.stage.kind() == "merge").unwrap();
     let folder = bench.store.folder(&merge.node.key.0);
     let shard = folder.parent().unwrap();
-    let others = graph.stages.iter().any(|s| s.node.key != merge.node.key && s.node.key.0[..2] == merge.node.key.0[..2]);
+    let others =
+        graph.stages.iter().any(|s| s.node.key != merge.node.key && s.node.key.0[..2] == merge.node.key.0[..2]);
     assert!(!others, "another stage shares the folder; change the seeds");
     fs::write(shard, "").unwrap();
     let summary = bench.sweep(&graph);

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Prints speed figures of ressa at the embedded scale: `make bench`.
+
+Stages are measured by running them in a fresh results folder, alone on the machine if you leave it alone. What sharing saves is told for the
+default study, from the recorded seconds of its stages. Figures are compared with the goals the project set itself; nothing is asserted.
+
+    scripts/bench.py            everything but dense training (a few minutes)
+    scripts/bench.py --dense    dense training too (about 5 minutes a model)
+    scripts/bench.py --quick    start-up and planning only
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+RESSA = TARGET / "release" / "ressa"
+STUDY = [ROOT / "experiments" / "shapes" / f"{name}.yaml" for name in ("allocation", "towers", "methods", "restoration")]
+
+
+def ressa(*arguments, check=True, **options):
+    return subprocess.run([str(RESSA), *map(str, arguments)], check=check, capture_output=True, text=True, **options)
+
+
+def median_seconds(command, runs=15):
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def row(what, value, goal=None, note=""):
+    ratio = f"{value[0] / goal:6.2f} of {goal:g} {value[1]}" if goal else ""
+    print(f"  {what:<52} {value[0]:9.3f} {value[1]:<6} {ratio:<22} {note}".rstrip())
+
+
+def journal(results):
+    path = Path(results) / "store" / "journal.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def start_up():
+    print("start-up and planning (wall seconds; medians)")
+    reference = median_seconds(["/bin/true"])
+    row("/bin/true, the reference", (1000 * reference, "ms"))
+    help_time = median_seconds([RESSA, "--help"])
+    row("ressa --help", (1000 * help_time, "ms"), 50, f"{help_time / reference:.1f} x /bin/true")
+    with tempfile.TemporaryDirectory() as folder:
+        experiments = Path(folder) / "experiments"
+        shutil.copytree(ROOT / "experiments", experiments)
+        grid = experiments / "shapes" / "grid.yaml"
+        values = [round(0.001 * i, 3) for i in range(1, 101)]
+        grid.write_text(
+            "extends: ../base/shapes-flant5.yaml\n"
+            "axes:\n"
+            f"  prune.vision.sparsity: {values}\n"
+            f"  prune.language.sparsity: {values}\n"
+            "replicate: { seed: 0..9 }\n"
+        )
+        seconds = median_seconds([RESSA, "--results", Path(folder) / "results", "--experiments", experiments, "plan", grid], 3)
+        row("plan of a 100,000-cell grid", (seconds, "s"), 1)
+
+
+def stages():
+    print("\nstages, shapes-flant5 (CPU seconds of one worker; mean, and how many)")
+    goals = {"prune": 3, "adapt": 30}
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        ressa("--results", folder, "--quiet", "sweep", STUDY[3], "replicate.seed=0")
+        wall = time.perf_counter() - start
+        by_kind = defaultdict(list)
+        for line in journal(folder):
+            by_kind[f"{line['kind']} {line['detail']}".strip()].append(line["cpu_seconds"])
+        for name, values in sorted(by_kind.items()):
+            row(name, (statistics.mean(values), "s"), goals.get(name.split()[0]), f"{len(values)} stages, max {max(values):.2f}")
+        row("one seed of the restoration study, wall", (wall, "s"))
+
+
+def sharing():
+    print("\nsharing in the default study")
+    with tempfile.TemporaryDirectory() as folder:
+        plan = json.loads(ressa("--json", "--results", folder, "plan", *STUDY).stdout)
+    known = {line["key"]: line["seconds"] for line in journal(ROOT / "results")}
+    runs = [run["to-do"] for run in plan["list"]]
+    distinct = {key for run in runs for key in run}
+    unshared = sum(len(run) for run in runs)
+    row("stage executions with sharing", (float(len(distinct)), ""))
+    row("stage executions, every run by itself", (float(unshared), ""), None, f"{unshared / len(distinct):.2f} x")
+    if not distinct <= set(known) | {key for key in distinct if (ROOT / "experiments/store" / key[:2] / key).exists()}:
+        print("  (seconds: run `make sweep` first, they are read from what it recorded)")
+        return
+    shared_seconds = sum(known.get(key, 0.0) for key in distinct)
+    alone_seconds = sum(known.get(key, 0.0) for run in runs for key in run)
+    row("stage seconds with sharing", (shared_seconds, "s"))
+    row("stage seconds, every run by itself", (alone_seconds, "s"), None, f"{alone_seconds / shared_seconds:.2f} x")
+
+
+def dense():
+    print("\ndense training (wall seconds, two threads)")
+    for preset, goal in (("shapes-flant5", 360), ("shapes-vicuna", 480)):
+        with tempfile.TemporaryDirectory() as folder:
+            experiments = Path(folder) / "experiments"
+            shutil.copytree(ROOT / "experiments", experiments, ignore=shutil.ignore_patterns("store"))
+            results = Path(folder) / "results"
+            ressa("--results", results, "--experiments", experiments, "--quiet", "pretrain", preset)
+            line = next(line for line in journal(results) if line["kind"] == "dense")
+            row(preset, (line["seconds"], "s"), goal, f"{line['cpu_seconds']:.0f} CPU seconds")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dense", action="store_true", help="train the dense models too")
+    parser.add_argument("--quick", action="store_true", help="start-up and planning only")
+    arguments = parser.parse_args()
+    if not RESSA.exists():
+        sys.exit(f"{RESSA} is not there; run `make build` first")
+    start_up()
+    if not arguments.quick:
+        stages()
+        sharing()
+    if arguments.dense:
+        dense()
+
+
+if __name__ == "__main__":
+    main()
