@@ -123,7 +123,7 @@ pub struct SweepOptions {
 /// Options of `explain`.
 #[derive(Args, Debug)]
 pub struct ExplainOptions {
-    /// Run or stage: first digits of its key, or part of a run's label
+    /// Run or stage: first digits of its key, or words of a run's label
     #[arg(value_name = "RUN|KEY")]
     pub which: String,
     #[command(flatten)]
@@ -180,7 +180,7 @@ pub enum PresetName {
 /// Options of `verify`.
 #[derive(Args, Debug)]
 pub struct VerifyOptions {
-    /// Runs or stages: first digits of their keys, or part of a run's label
+    /// Runs or stages: first digits of their keys, or words of a run's label
     #[arg(value_name = "RUN|KEY", required_unless_present = "all")]
     pub which: Vec<String>,
     /// Every stored stage of the experiments

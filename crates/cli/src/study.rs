@@ -68,7 +68,7 @@ pub enum Match {
     Stage(usize),
 }
 
-/// Finds a run or stage by the first digits of its key, or a run by part of its label.
+/// Finds a run or stage by the first digits of its key, or a run by words of its label.
 pub fn find(graph: &Graph, word: &str) -> Result<Match, Failure> {
     let is_key = word.len() >= 4 && word.bytes().all(|b| b.is_ascii_hexdigit());
     let mut found: Vec<(Match, String)> = Vec::new();
@@ -86,7 +86,7 @@ pub fn find(graph: &Graph, word: &str) -> Result<Match, Failure> {
         }
     }
     if found.is_empty() {
-        let hits = graph.runs.iter().enumerate().filter(|(_, run)| run.label.contains(word));
+        let hits = graph.runs.iter().enumerate().filter(|(_, run)| mentions(&run.label, word));
         found.extend(hits.map(|(at, run)| (Match::Run(at), format!("{}  {}", short(&run.id), run.label))));
     }
     match found.len() {
@@ -102,6 +102,16 @@ pub fn find(graph: &Graph, word: &str) -> Result<Match, Failure> {
             Err(Failure::new(Exit::NothingSelected, message))
         }
     }
+}
+
+/// Whether a label has every word of a question, in any order: `seed 1 wanda` finds `restoration: ressa wanda, seed 1`.
+fn mentions(label: &str, question: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        let separated = text.split([' ', ',']).map(|word| word.trim_end_matches(':').to_owned());
+        separated.filter(|word| !word.is_empty()).collect()
+    };
+    let known = words(label);
+    words(question).iter().all(|word| known.contains(word))
 }
 
 /// The first digits of a run's identity.

@@ -21,10 +21,10 @@ pub struct Cell {
     /// Identity of the run: hash of its canonical configuration. Equal for cells that are the same work.
     pub run_id: String,
     /// Canonical configuration: settings the run cannot see are neutral.
-    #[serde(with = "shared")]
+    #[serde(with = "crate::shared::one")]
     pub run: Arc<RunConfig>,
     /// The run's stages, upstream first.
-    #[serde(with = "shared_list")]
+    #[serde(with = "crate::shared::list")]
     pub stages: Vec<Arc<StageNode>>,
 }
 
@@ -36,35 +36,5 @@ impl Cell {
         }
         let setting = settings::find(axis)?;
         Label::of(&setting.get(&self.run)).map(|label| label.0)
-    }
-}
-
-/// A shared value, written as the value.
-mod shared {
-    use std::sync::Arc;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub fn serialize<T: Serialize, S: Serializer>(value: &Arc<T>, s: S) -> Result<S::Ok, S::Error> {
-        (**value).serialize(s)
-    }
-
-    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Arc<T>, D::Error> {
-        T::deserialize(d).map(Arc::new)
-    }
-}
-
-/// A list of shared values, written as the values.
-mod shared_list {
-    use std::sync::Arc;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub fn serialize<T: Serialize, S: Serializer>(values: &[Arc<T>], s: S) -> Result<S::Ok, S::Error> {
-        s.collect_seq(values.iter().map(|value| &**value))
-    }
-
-    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Vec<Arc<T>>, D::Error> {
-        Ok(Vec::<T>::deserialize(d)?.into_iter().map(Arc::new).collect())
     }
 }

@@ -72,6 +72,20 @@ struct Scored {
     configuration: Vec<u8>,
 }
 
+/// What evaluations read, and its JSON.
+struct Read {
+    inputs: Arc<Inputs>,
+    json: Vec<u8>,
+}
+
+impl Read {
+    fn new(inputs: Inputs) -> Self {
+        let mut json = Vec::with_capacity(256);
+        inputs.write(&mut json);
+        Read { inputs: Arc::new(inputs), json }
+    }
+}
+
 impl Planner {
     /// The run of a canonical configuration; a new one is remembered under `number`.
     pub fn run(&mut self, run: &RunConfig, number: usize) -> Found {
@@ -150,17 +164,20 @@ impl Planner {
             nodes.extend([adapt, merge]);
             key
         });
+        let read = |seen: fn(Tower) -> bool| {
+            let masks = pruned.masks.iter().filter(|(tower, _)| merge.is_none() && seen(*tower));
+            let masks = masks.map(|(_, key)| key.clone()).collect();
+            Read::new(Inputs { dense: Some(dense.key.clone()), masks, merge: merge.clone(), adapter: None })
+        };
+        let whole = read(|_| true);
+        // Retrieval never runs the language model, so an unrestored run's language mask is not one of its inputs.
+        let blind = (merge.is_none() && pruned.masks.iter().any(|(tower, _)| *tower == Tower::Language))
+            .then(|| read(|tower| tower != Tower::Language));
         for Scored { task, stage, configuration } in scored.iter() {
-            // Retrieval never runs the language model, so an unrestored run's language mask is not one of its inputs.
-            let seen = |tower: Tower| task.uses_language() || tower != Tower::Language;
-            let masks = match merge {
-                Some(_) => Vec::new(),
-                None => pruned.masks.iter().filter(|(tower, _)| seen(*tower)).map(|(_, key)| key.clone()).collect(),
-            };
-            let inputs = Inputs { dense: Some(dense.key.clone()), masks, merge: merge.clone(), adapter: None };
+            let read = blind.as_ref().filter(|_| !task.uses_language()).unwrap_or(&whole);
             let ready = |buffer: &mut Vec<u8>| buffer.extend_from_slice(configuration);
-            let key = identify(&mut self.buffer, stage, ready, &inputs);
-            nodes.push(Arc::new(StageNode { key, stage: stage.clone(), inputs }));
+            let key = identify(&mut self.buffer, stage, ready, |buffer| buffer.extend_from_slice(&read.json));
+            nodes.push(Arc::new(StageNode { key, stage: stage.clone(), inputs: Arc::clone(&read.inputs) }));
         }
         nodes
     }

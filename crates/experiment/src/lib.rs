@@ -31,6 +31,7 @@ pub mod record;
 pub mod schema;
 pub mod settings;
 mod shape;
+mod shared;
 pub mod source;
 pub mod stage;
 mod suggest;

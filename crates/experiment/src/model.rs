@@ -39,7 +39,7 @@ impl Preset {
 }
 
 /// How a preset is trained. The recipe itself belongs to the stage's version; these are its free settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct DenseConfig {
     /// Seed of initialisation and batches. Not the replicate seed: all replicates share one dense model.
@@ -49,10 +49,4 @@ pub struct DenseConfig {
     pub steps: Option<u32>,
     /// Lowest acceptable dense score per `task` or `task/part`, in points. Checked before a sweep spends anything.
     pub gate: std::collections::BTreeMap<String, f64>,
-}
-
-impl Default for DenseConfig {
-    fn default() -> Self {
-        Self { seed: 0, steps: None, gate: Default::default() }
-    }
 }

@@ -21,7 +21,7 @@ pub fn schema() -> Value {
     let value_names = value::Value::names_with_parts();
     definitions.insert(
         "value".to_owned(),
-        json!({ "type": "string", "anyOf": [{ "enum": value_names }, { "pattern": "^[a-z0-9]+/[a-z0-9-]+$" }] }),
+        json!({ "type": "string", "anyOf": [{ "enum": value_names }, { "pattern": "^[a-z0-9]+/[a-z0-9@-]+$" }] }),
     );
     let label = json!({ "type": ["string", "number", "boolean"] });
     definitions.insert("label".to_owned(), label);

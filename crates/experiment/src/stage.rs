@@ -3,7 +3,7 @@
 //! The key is the hash of the stage's name and version, its own configuration and the keys of the stages it reads. A setting a stage
 //! cannot see is not in its configuration, so it cannot invalidate it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +40,9 @@ pub struct StageNode {
     pub key: StageKey,
     /// What is done.
     pub stage: Stage,
-    /// What is read.
-    pub inputs: Inputs,
+    /// What is read; shared by the evaluations of a run.
+    #[serde(with = "crate::shared::one")]
+    pub inputs: Arc<Inputs>,
 }
 
 /// The published stages that a stage reads.
@@ -63,6 +64,11 @@ pub struct Inputs {
 }
 
 impl Inputs {
+    /// Appends the inputs as JSON.
+    pub(crate) fn write(&self, buffer: &mut Vec<u8>) {
+        serde_json::to_writer(buffer, self).expect("inputs are plain data with text keys");
+    }
+
     /// Every key read, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = &StageKey> {
         self.dense.iter().chain(&self.masks).chain(&self.adapter).chain(&self.merge)
@@ -208,8 +214,8 @@ impl Stage {
     }
 
     pub(crate) fn node_with(self, inputs: Inputs, buffer: &mut Vec<u8>) -> StageNode {
-        let key = identify(buffer, &self, |buffer| self.write(buffer), &inputs);
-        StageNode { key, stage: self, inputs }
+        let key = identify(buffer, &self, |buffer| self.write(buffer), |buffer| inputs.write(buffer));
+        StageNode { key, stage: self, inputs: Arc::new(inputs) }
     }
 
     /// Appends the configuration as JSON.
@@ -220,13 +226,13 @@ impl Stage {
 
 /// The key of a stage: the digest of `{"kind", "version", "configuration", "inputs"}`, in this order, as JSON without spaces.
 ///
-/// `configuration` appends the stage as JSON; a grid asks for the same few configurations over and over, so the caller may have it
+/// `configuration` and `inputs` append themselves as JSON; a grid asks for the same few over and over, so the caller may have them
 /// ready. `buffer` is reused for the same reason.
 pub(crate) fn identify(
     buffer: &mut Vec<u8>,
     stage: &Stage,
     configuration: impl FnOnce(&mut Vec<u8>),
-    inputs: &Inputs,
+    inputs: impl FnOnce(&mut Vec<u8>),
 ) -> StageKey {
     buffer.clear();
     for part in [b"{\"kind\":\"", stage.kind().as_bytes(), b"\",\"version\":"] {
@@ -236,7 +242,7 @@ pub(crate) fn identify(
     buffer.extend_from_slice(b",\"configuration\":");
     configuration(buffer);
     buffer.extend_from_slice(b",\"inputs\":");
-    serde_json::to_writer(&mut *buffer, inputs).expect("inputs are plain data with text keys");
+    inputs(buffer);
     buffer.push(b'}');
     StageKey(blake3::hash(buffer).to_hex().as_str().to_owned())
 }

@@ -47,7 +47,10 @@ pub const PARTS: [(Task, &[&str]); 5] = [
     (Task::Gqa, &["where-row", "where-column", "relation", "object-color", "object-shape"]),
     (Task::Okvqa, &["maker", "food", "home", "mood", "name"]),
     (Task::Nocaps, &["in-domain", "held-out"]),
-    (Task::Flickr30k, &["text-recall", "image-recall"]),
+    (
+        Task::Flickr30k,
+        &["text-recall@1", "text-recall@5", "text-recall@10", "image-recall@1", "image-recall@5", "image-recall@10"],
+    ),
 ];
 
 impl Value {
@@ -160,7 +163,7 @@ impl FromStr for Value {
         }
         if let Some((head, part)) = name.split_once('/') {
             let task = task(head).ok_or_else(wrong)?;
-            let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '@';
             let near = PARTS.iter().find(|(other, _)| *other == task).and_then(|(_, parts)| {
                 let known = parts.contains(&part);
                 (!known).then(|| crate::suggest::nearest(part, parts.iter().copied())).flatten()
@@ -184,7 +187,8 @@ impl FromStr for Value {
             "group-violations" => return Ok(Value::GroupViolations),
             _ => {}
         }
-        let families: [(&str, fn(Option<Tower>) -> Value); 3] =
+        type Family = fn(Option<Tower>) -> Value;
+        let families: [(&str, Family); 3] =
             [("target-sparsity", Value::TargetSparsity), ("sparsity", Value::Sparsity), ("density", Value::Density)];
         families.iter().find_map(|(head, family)| name.strip_prefix(head).and_then(tower).map(family)).ok_or_else(wrong)
     }

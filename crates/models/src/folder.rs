@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     InstructBlip, ModelError, TensorMap, VisionLanguage, Weights,
-    config::{GenerationConfig, InstructBlipConfig},
+    config::{GenerationConfig, Ids, InstructBlipConfig, TextConfig},
     weights::{self, SINGLE, Storage},
 };
 
@@ -54,21 +54,37 @@ pub fn save_folder(
     tensors: &TensorMap,
     storage: Storage,
 ) -> Result<(), ModelError> {
-    std::fs::create_dir_all(folder).map_err(ModelError::io("write", folder))?;
-    write_json(&folder.join(CONFIG), config)?;
     let special = config.special_tokens(&GenerationConfig::default());
-    let decoder_start = matches!(config.text_config, crate::config::TextConfig::T5(_)).then_some(special.decoder_start);
-    let eos_token_id = Some(match special.eos.as_slice() {
-        [one] => crate::config::Ids::One(*one),
-        many => crate::config::Ids::Many(many.to_vec()),
-    });
+    let start = matches!(config.text_config, TextConfig::T5(_)).then_some(special.decoder_start);
     let generation = GenerationConfig {
-        eos_token_id,
+        eos_token_id: Some(match special.eos.as_slice() {
+            [one] => Ids::One(*one),
+            many => Ids::Many(many.to_vec()),
+        }),
         pad_token_id: Some(special.pad),
-        decoder_start_token_id: decoder_start,
+        decoder_start_token_id: start,
         ..GenerationConfig::default()
     };
-    write_json(&folder.join(GENERATION), &generation)?;
+    save_folder_with(folder, config, &generation, tensors, storage)
+}
+
+/// [`save_folder`] with the generation settings of the folder that the model came from ([`read_generation`]).
+pub fn save_folder_with(
+    folder: &Path,
+    config: &InstructBlipConfig,
+    generation: &GenerationConfig,
+    tensors: &TensorMap,
+    storage: Storage,
+) -> Result<(), ModelError> {
+    std::fs::create_dir_all(folder).map_err(ModelError::io("write", folder))?;
+    let mut config = config.clone();
+    for field in ["dtype", "torch_dtype"] {
+        if let Some(written) = config.rest.get_mut(field) {
+            *written = storage.name().into();
+        }
+    }
+    write_json(&folder.join(CONFIG), &config)?;
+    write_json(&folder.join(GENERATION), generation)?;
     weights::write(&folder.join(SINGLE), &weights::stored(tensors, storage)?, ("format", "pt".to_owned()))
 }
 

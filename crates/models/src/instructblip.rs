@@ -183,7 +183,7 @@ impl VisionLanguage for InstructBlip {
     }
 
     fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: Search) -> Vec<Vec<u32>> {
-        self.language.generate(prefix, prompt, &self.special, search)
+        tch::no_grad(|| self.language.generate(prefix, prompt, &self.special, search))
     }
 
     fn retrieval_images(&self, features: &Tensor) -> Option<Tensor> {

@@ -23,7 +23,7 @@ pub mod weights;
 pub use adapters::AdapterSet;
 pub use config::{InstructBlipConfig, SpecialTokens};
 pub use error::ModelError;
-pub use folder::{load_folder, load_instructblip, save_folder};
+pub use folder::{load_folder, load_instructblip, save_folder, save_folder_with};
 pub use instructblip::InstructBlip;
 pub use linear::{Adapter, LayerId, Linear, Observer, TapGuard};
 pub use masks::MaskSet;

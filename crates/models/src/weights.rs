@@ -192,6 +192,16 @@ pub enum Storage {
     F32,
 }
 
+impl Storage {
+    /// The name in `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Storage::Bf16 => "bfloat16",
+            Storage::F32 => "float32",
+        }
+    }
+}
+
 /// A tensor's bytes, ready for a file.
 struct Bytes {
     dtype: Dtype,

@@ -53,7 +53,7 @@ impl Executor {
             kind: node.stage.kind().to_owned(),
             version: node.stage.version(),
             configuration: plain(&node.stage)?,
-            inputs: plain(&node.inputs)?,
+            inputs: plain(&*node.inputs)?,
             result,
             files: Default::default(),
             seconds,

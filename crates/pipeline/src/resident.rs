@@ -144,7 +144,7 @@ pub(crate) fn node_of(entry: &Entry) -> Result<StageNode, PipelineError> {
     Ok(StageNode {
         key: StageKey(key.clone()),
         stage: serde_json::from_value::<Stage>(configuration.clone()).map_err(broken)?,
-        inputs: serde_json::from_value(inputs.clone()).map_err(broken)?,
+        inputs: serde_json::from_value::<Inputs>(inputs.clone()).map_err(broken)?.into(),
     })
 }
 

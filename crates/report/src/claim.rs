@@ -3,7 +3,8 @@
 //! Everything rests on paired differences. For each replicate seed the values of both sides are averaged over their cells and subtracted;
 //! a seed counts only if every cell of both sides has a result for it, and seeds that share all their stages count once. From three
 //! pairs on, the interval is Student's at 95 % over seeds. With fewer, it is the normal 95 % interval from both test-set standard errors,
-//! combined as if the two were independent; since both sides answer the same items, that is wider than need be, so it errs towards *undecided*.
+//! combined as if the two were independent, plus the spread over two seeds where there are two; since both sides answer the same items,
+//! that is wider than need be, so it errs towards *undecided*.
 //!
 //! - `greater`: at every label of `over`, `a` is *above* if the interval of `a - b` lies above zero, *below* if it lies below zero, else
 //!   *open*. **Holds** if `a` is above at every label. **Does not hold** if it is below at any label, or below on balance (the per-seed mean

@@ -145,7 +145,7 @@ impl Figure {
                 Width::Single => 3.3,
                 Width::Double => 6.9,
             },
-            x_title: spec.x_label.clone().unwrap_or_else(|| names::axis(&spec.x)),
+            x_title: spec.x_label.clone().unwrap_or_else(|| names::axis(&spec.x).to_lowercase()),
             y_title: spec.y_label.clone().unwrap_or(y_title),
             decimals,
             series,

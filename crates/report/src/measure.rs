@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ressa_experiment::{
     Cell, Stage, StageKey, StageNode, Task, Tower,
     config::Metric,
+    protocol::Failure,
     record::{Certificate, Score, TaskScore},
     value::Value,
 };
@@ -46,6 +47,8 @@ pub struct Provenance {
     pub certificates: usize,
     /// Violations, with the stage.
     pub violations: Vec<String>,
+    /// Failed stages behind what is missing, with their reasons.
+    pub failures: BTreeSet<String>,
 }
 
 /// Zeros, weights, revived positions and group violations per tower.
@@ -54,6 +57,13 @@ struct Counts {
     towers: BTreeMap<Tower, (u64, u64)>,
     revived: u64,
     group_violations: u64,
+}
+
+/// What the report reads of a failure record.
+#[derive(serde::Deserialize)]
+struct FailureNote {
+    what: String,
+    failure: Failure,
 }
 
 /// Reads each stage's manifest once.
@@ -80,6 +90,7 @@ impl<'a> Reader<'a> {
                 Stage::Dense { .. } | Stage::Adapt { .. } => true,
             };
             if !there {
+                self.note_failures(cell);
                 return Ok(false);
             }
         }
@@ -213,6 +224,19 @@ impl<'a> Reader<'a> {
         match self.store.entry(&key.0) {
             Err(e) if e.is_damage() => Ok(None),
             other => other,
+        }
+    }
+
+    /// What is recorded about failed stages of a cell. The records belong to the sweep; one that cannot be read says nothing.
+    fn note_failures(&mut self, cell: &Cell) {
+        for node in &cell.stages {
+            let path = self.store.root().join("failures").join(format!("{}.json", node.key));
+            let record = std::fs::read(path).ok().and_then(|text| serde_json::from_slice::<FailureNote>(&text).ok());
+            if let Some(FailureNote { what, failure }) = record {
+                let first_line = failure.message.lines().next().unwrap_or_default();
+                let kind = format!("{:?}", failure.kind).to_lowercase();
+                self.provenance.failures.insert(format!("{what}: {kind}: {first_line}"));
+            }
         }
     }
 

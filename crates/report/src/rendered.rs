@@ -219,6 +219,9 @@ fn provenance(found: &Provenance, records: &Records) -> Vec<(String, String)> {
         Some(first) => format!("{} read, {} violations: {first}", found.certificates, found.violations.len()),
     };
     lines.push(("Certificates".to_owned(), certificates));
+    for failure in &found.failures {
+        lines.push(("Failed".to_owned(), failure.clone()));
+    }
     lines.retain(|(_, text)| !text.is_empty());
     lines
 }

@@ -110,7 +110,8 @@ pub fn mean_std(values: &[f64]) -> (f64, f64) {
 pub enum Basis {
     /// Paired differences over at least three seeds: Student's t.
     Seeds,
-    /// Fewer than three pairs: both test-set standard errors combined, as if independent (conservative, as the items are the same).
+    /// Fewer than three pairs, too few for Student's t to say anything: a normal interval from both test-set standard errors combined as if
+    /// independent (wider than need be, as the items are the same), plus the spread over the two seeds where there are two.
     TestSet,
 }
 
@@ -151,7 +152,8 @@ impl Difference {
             return Some(Self { mean, half_width: half_width(std, n)?, n, basis: Basis::Seeds });
         }
         // The test items are the same for every seed, so their error does not shrink with n.
-        let variance = pairs.iter().map(|p| p.error_a * p.error_a + p.error_b * p.error_b).sum::<f64>() / n as f64;
+        let items = pairs.iter().map(|p| p.error_a * p.error_a + p.error_b * p.error_b).sum::<f64>() / n as f64;
+        let variance = items + std * std / n as f64;
         Some(Self { mean, half_width: NORMAL * variance.sqrt(), n, basis: Basis::TestSet })
     }
 
@@ -204,5 +206,8 @@ mod tests {
         assert_eq!(d.basis, Basis::TestSet);
         assert!(d.is_negative());
         assert_eq!(Difference::of(&[]), None);
+        // A second seed adds its spread: the variance of the mean of -5 and -1 is 8 / 2.
+        let d = Difference::of(&[pair, Pair { difference: -1.0, ..pair }]).unwrap();
+        close(d.half_width, NORMAL * (6.25f64 + 4.0).sqrt(), 1e-12);
     }
 }

@@ -111,7 +111,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
             kind: node.stage.kind().to_owned(),
             version: node.stage.version(),
             configuration: serde_json::to_value(&node.stage).expect("plain data"),
-            inputs: serde_json::to_value(&node.inputs).expect("plain data"),
+            inputs: serde_json::to_value(&*node.inputs).expect("plain data"),
             result: result.expect("plain data"),
             files: BTreeMap::new(),
             seconds: instruction.sleep,

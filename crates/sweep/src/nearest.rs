@@ -32,7 +32,7 @@ pub fn nearest(store: &Store, node: &StageNode) -> Option<Nearest> {
     let wanted = identity(
         node.stage.version(),
         serde_json::to_value(&node.stage).ok()?,
-        serde_json::to_value(&node.inputs).ok()?,
+        serde_json::to_value(&*node.inputs).ok()?,
     );
     manifests(store)
         .filter(|manifest| manifest.kind == node.stage.kind() && manifest.key != node.key.0)

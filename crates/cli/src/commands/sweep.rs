@@ -41,6 +41,10 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     display.finish();
 
     let exit = Exit::of(&summary);
+    if !global.json {
+        // Before rendering: what the sweep did must be seen even when the report cannot be written.
+        print(&summary, &graph, global.quiet);
+    }
     let rendered = match exit {
         _ if options.no_report => None,
         Exit::Done => Some(report::render(&workspace, &study, &store, false)?),
@@ -51,11 +55,8 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     if global.json {
         let index = rendered.as_ref().map(|rendered| rendered.index.display().to_string());
         say_json(&json!({ "exit": exit as u8, "summary": summary, "report": index }));
-    } else {
-        print(&summary, &graph, global.quiet);
-        if let Some(rendered) = rendered.filter(|_| !global.quiet) {
-            say(format_args!("report: {}", workspace.show(&rendered.index)));
-        }
+    } else if let Some(rendered) = rendered.filter(|_| !global.quiet) {
+        say(format_args!("report: {}", workspace.show(&rendered.index)));
     }
     Ok(exit)
 }

@@ -33,10 +33,10 @@ pub(crate) fn search(decoder: &dyn Decoder, start: Start, search: Search) -> Vec
     if search.max_new_tokens == 0 || rows == 0 {
         return vec![Vec::new(); rows];
     }
-    let found = tch::no_grad(|| match search.beams {
+    let found = match search.beams {
         0 | 1 => greedy::search(decoder, start, search.max_new_tokens),
         _ => beam::search(decoder, start, search),
-    });
+    };
     found.into_iter().map(|row| row.into_iter().map(|id| id as u32).collect()).collect()
 }
 

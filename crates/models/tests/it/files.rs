@@ -27,7 +27,8 @@ fn save_load_save_gives_the_same_bytes() {
             );
             save_folder(&first, &config, &tensors, storage).unwrap();
             let loaded = load_instructblip(&first, Device::Cpu).unwrap();
-            assert_eq!(loaded.config(), &config);
+            assert_eq!(loaded.config().text_config, config.text_config);
+            assert_eq!(loaded.config().rest["dtype"], storage.name());
             save_folder(&second, loaded.config(), &loaded.tensors(), storage).unwrap();
             for file in ["config.json", "generation_config.json", "model.safetensors"] {
                 assert_eq!(read(&first, file), read(&second, file), "{name} {storage:?} {file}");

@@ -7,3 +7,4 @@ mod flows;
 mod generation;
 mod goldens;
 mod linears;
+mod transformers;

@@ -69,11 +69,15 @@ pub(super) fn test(claim: &Comparison, records: &Records) -> Tested {
     } else {
         Verdict::Undecided
     };
-    let reason = match (of, &balance) {
+    let missing = evidence.iter().filter(|e| e.difference.is_none()).count();
+    let mut reason = match (of, &balance) {
         (1, _) => evidence[0].text(),
         (_, Some(d)) => format!("above at {above} of {of}, below at {below}; on balance {}", interval(d, decimals)),
         (_, None) => format!("above at {above} of {of}, below at {below}"),
     };
+    if missing > 0 && of > 1 {
+        reason.push_str(&format!("; {missing} of {of} have no result yet"));
+    }
     (verdict, reason, evidence)
 }
 

@@ -63,7 +63,16 @@ pub struct Layout {
     /// Left and right edge of each panel.
     panels: Vec<(f64, f64)>,
     legend: Vec<(f64, f64, Entry)>,
-    upright_ticks: bool,
+    ticks: Ticks,
+}
+
+/// How the labels along x are set.
+#[derive(Clone, Copy, Debug)]
+enum Ticks {
+    /// On lines of at most this width.
+    Wrapped(f64),
+    /// Turned, because a single word is too wide.
+    Upright,
 }
 
 #[derive(Clone, Debug)]
@@ -141,22 +150,28 @@ impl Layout {
             Some(_) => f64::INFINITY,
             None => (x1 - x0) / panel.labels.len().max(1) as f64,
         };
-        let widest = figure.panels.iter().flat_map(|panel| &panel.names).map(|name| text_width(name, TICK));
-        let widest = widest.fold(0.0, f64::max);
+        let names = || figure.panels.iter().flat_map(|panel| &panel.names);
+        let widest = names().map(|name| text_width(name, TICK)).fold(0.0, f64::max);
+        let word = names().flat_map(|name| name.split(' ')).map(|word| text_width(word, TICK)).fold(0.0, f64::max);
         let narrowest = figure.panels.iter().zip(&panels).map(slot).fold(f64::INFINITY, f64::min);
-        let upright_ticks = widest + 3.0 > narrowest;
-        let ticks = if upright_ticks { widest + 5.0 } else { TICK + 5.0 };
+        let ticks = if word + 3.0 > narrowest { Ticks::Upright } else { Ticks::Wrapped(narrowest - 3.0) };
+        let below = match ticks {
+            Ticks::Upright => widest + 5.0,
+            Ticks::Wrapped(width) => {
+                names().map(|name| wrap(name, width).len()).max().unwrap_or(1) as f64 * TICK * 1.15 + 4.0
+            }
+        };
 
         let height = if figure.width > 5.0 { 118.0 } else { 112.0 };
         let mut rows = vec![marks::row(figure, &panels, Source::Ours, top, height)];
-        let mut bottom = top + height + ticks;
+        let mut bottom = top + height + below;
         if figure.has_published() {
             let top = bottom + TEXT + 8.0;
             let height = 0.55 * height;
             rows.push(marks::row(figure, &panels, Source::Published, top, height));
-            bottom = top + height + ticks;
+            bottom = top + height + below;
         }
-        Self { width, height: bottom + TEXT + 5.0, rows, panels, legend, upright_ticks }
+        Self { width, height: bottom + TEXT + 5.0, rows, panels, legend, ticks }
     }
 }
 
@@ -248,16 +263,35 @@ fn ticks<B: DrawingBackend>(panel: &Panel, layout: &Layout, row: &Row, x: (f64, 
     let mut free_from = f64::NEG_INFINITY;
     for (position, name) in panel.names.iter().enumerate() {
         let at = marks::place(panel, position, x);
-        if layout.upright_ticks {
+        let Ticks::Wrapped(width) = layout.ticks else {
             let end = (at + 0.36 * TICK, row.bottom + 3.0);
             canvas.text(name, end, TICK, Anchor::End, INK, true);
             continue;
-        }
-        let half = 0.5 * text_width(name, TICK);
+        };
         canvas.line(&[(at, row.bottom), (at, row.bottom + 2.0)], INK, 0.5);
-        if at - half >= free_from {
-            canvas.text(name, (at, row.bottom + TICK + 2.5), TICK, Anchor::Middle, INK, false);
-            free_from = at + half + 2.0;
+        let half = 0.5 * text_width(name, TICK).min(width);
+        if at - half < free_from {
+            continue;
+        }
+        free_from = at + half + 2.0;
+        for (line, text) in wrap(name, width).iter().enumerate() {
+            let baseline = row.bottom + TICK * (1.0 + 1.15 * line as f64) + 2.5;
+            canvas.text(text, (at, baseline), TICK, Anchor::Middle, INK, false);
         }
     }
+}
+
+/// Lines of whole words, each within a width where its words are.
+fn wrap(text: &str, width: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if text_width(&format!("{line} {word}"), TICK) <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }

@@ -236,7 +236,7 @@ pub(super) fn lines<B: DrawingBackend>(
             }
             canvas.marker(series.style.marker, (x, y), 2.4, colour, row.source == Source::Published);
             if mark.incomplete {
-                canvas.text("†", (x + 4.0, y - 2.0), VALUE, Anchor::Middle, INK, false);
+                canvas.text("†", (x, row.y(upper(mark)) - 3.0), VALUE, Anchor::Middle, colour, false);
             }
         }
     }

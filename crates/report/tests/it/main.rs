@@ -1,7 +1,6 @@
 //! Tests of rendering, from published stages to files.
 
 mod claims;
-mod preview;
 mod probe;
 mod rendering;
 mod study;
