@@ -41,14 +41,15 @@ pub(crate) fn run(
         let share = f64::from(loss.step + 1) / f64::from(training.steps);
         progress(share, &format!("step {}/{} loss {:.3}", loss.step + 1, training.steps, loss.total));
     };
-    let trained = tch::with_grad(|| {
-        train_adapters(student.as_mut(), teacher, training, options, &mut batches, &mut show)
-    })?;
+    let trained =
+        tch::with_grad(|| train_adapters(student.as_mut(), teacher, training, options, &mut batches, &mut show))?;
     trained.adapters.save(&draft.folder().join(ADAPTER))?;
     let mut curve = String::from("step,total,questions,captions,contrastive,distillation,gradient_norm\n");
     for l in &trained.losses {
         let StepLoss { step, total, questions, captions, contrastive, distillation, gradient_norm } = l;
-        let row = format!("{step},{total:.6},{questions:.6},{captions:.6},{contrastive:.6},{distillation:.6},{gradient_norm:.6}\n");
+        let row = format!(
+            "{step},{total:.6},{questions:.6},{captions:.6},{contrastive:.6},{distillation:.6},{gradient_norm:.6}\n"
+        );
         curve.push_str(&row);
     }
     draft.write(LOSSES, curve.as_bytes())?;

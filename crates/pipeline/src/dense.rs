@@ -27,7 +27,8 @@ pub(crate) fn run(
     if let Some(checkpoint) = checkpoint {
         return adopt(checkpoint);
     }
-    let preset = preset.ok_or_else(|| PipelineError::Internal("a dense stage names a preset or a checkpoint".to_owned()))?;
+    let preset =
+        preset.ok_or_else(|| PipelineError::Internal("a dense stage names a preset or a checkpoint".to_owned()))?;
     let config = config(preset);
     let folder = draft.folder().join(MODEL);
     std::fs::create_dir_all(&folder)
@@ -40,7 +41,8 @@ pub(crate) fn run(
         recipe = recipe.shortened(*steps);
     }
     let resume = executor.store.scratch(&node.key.0)?;
-    let request = Request { config: &config, recipe, seed: *seed, world: &world, processor: &processor, resume: &resume };
+    let request =
+        Request { config: &config, recipe, seed: *seed, world: &world, processor: &processor, resume: &resume };
     let tensors = tch::with_grad(|| train(&request, progress))?;
     let parameters: i64 = tensors.values().map(|t| t.numel() as i64).sum();
     ressa_models::save_folder(&folder, &config, &tensors, Storage::Bf16)?;

@@ -33,7 +33,10 @@ pub(crate) struct Resident {
 impl Executor {
     /// The dense model a stage reads.
     pub(crate) fn dense(&mut self, inputs: &Inputs) -> Result<Rc<Dense>, PipelineError> {
-        let key = inputs.dense.as_ref().ok_or_else(|| PipelineError::Internal("the stage reads no dense model".to_owned()))?;
+        let key = inputs
+            .dense
+            .as_ref()
+            .ok_or_else(|| PipelineError::Internal("the stage reads no dense model".to_owned()))?;
         if let Some(dense) = self.resident.dense.as_ref().filter(|d| d.key == key.0) {
             return Ok(dense.clone());
         }
@@ -60,7 +63,8 @@ impl Executor {
     /// The world or folder that data comes from.
     pub(crate) fn world(&mut self, data: &DataConfig) -> Result<Rc<World>, PipelineError> {
         if data.source != DataSource::Shapes {
-            let root = data.root.as_ref().map_or_else(|| "(data.root is not set)".to_owned(), |r| r.display().to_string());
+            let root =
+                data.root.as_ref().map_or_else(|| "(data.root is not set)".to_owned(), |r| r.display().to_string());
             return Err(PipelineError::Unsupported(format!(
                 "training samples from published corpora cannot be read yet (`data.source: folder`, root `{root}`); use `source: shapes`"
             )));
@@ -140,7 +144,9 @@ impl Executor {
 /// The stage behind a published entry.
 pub(crate) fn node_of(entry: &Entry) -> Result<StageNode, PipelineError> {
     let Manifest { key, configuration, inputs, .. } = &entry.manifest;
-    let broken = |e: serde_json::Error| PipelineError::Internal(format!("manifest of stage `{key}` is of another version ({e})"));
+    let broken = |e: serde_json::Error| {
+        PipelineError::Internal(format!("manifest of stage `{key}` is of another version ({e})"))
+    };
     Ok(StageNode {
         key: StageKey(key.clone()),
         stage: serde_json::from_value::<Stage>(configuration.clone()).map_err(broken)?,

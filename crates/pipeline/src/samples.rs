@@ -157,14 +157,7 @@ impl<'a> ShapesBatches<'a> {
             .into_iter()
             .map(|index| source.world.training_image(index))
             .collect();
-        Self {
-            source,
-            images,
-            batch: training.batch as usize,
-            questions: training.questions as usize,
-            retrieval,
-            seed,
-        }
+        Self { source, images, batch: training.batch as usize, questions: training.questions as usize, retrieval, seed }
     }
 
     fn compose(&self, step: u32) -> Result<TrainingBatch, PipelineError> {

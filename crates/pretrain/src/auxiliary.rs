@@ -69,7 +69,13 @@ pub struct Auxiliary {
 
 impl Auxiliary {
     /// Names and shapes for a model with these widths.
-    pub fn shapes(vision: i64, interface: i64, language: i64, queries: i64, vocabulary: i64) -> Vec<(String, Vec<i64>)> {
+    pub fn shapes(
+        vision: i64,
+        interface: i64,
+        language: i64,
+        queries: i64,
+        vocabulary: i64,
+    ) -> Vec<(String, Vec<i64>)> {
         let heads = [
             ("patch", vision, CONTENT_LOGITS + 2 * PATCH_SIDE),
             ("slot", interface, CONTENT_LOGITS),

@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 use ressa_runtime::optim::{AdamW, AdamWState};
 use tch::Tensor;
 
-use crate::{TrainError, parameters::{Parameters, TensorMap}, slots::SlotParts};
+use crate::{
+    TrainError,
+    parameters::{Parameters, TensorMap},
+    slots::SlotParts,
+};
 
 /// Where a training stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +77,11 @@ impl Checkpoint {
         let get = |name: &str| {
             tensors.get(name).map(Tensor::shallow_clone).ok_or_else(|| self.error(format!("it has no tensor `{name}`")))
         };
-        let place: Vec<i64> = Vec::try_from(&get("training.position")?).map_err(|e: tch::TchError| self.error(e.to_string()))?;
-        let [stage, step, steps] = place[..] else { return Err(self.error("its position is not three numbers".to_owned())) };
+        let place: Vec<i64> =
+            Vec::try_from(&get("training.position")?).map_err(|e: tch::TchError| self.error(e.to_string()))?;
+        let [stage, step, steps] = place[..] else {
+            return Err(self.error("its position is not three numbers".to_owned()));
+        };
         let target = match tensors.contains_key("training.target.words") {
             true => Some(SlotParts {
                 words: get("training.target.words")?,

@@ -151,4 +151,3 @@ pub fn measure(forced: &Forced, asked: &[Asked<'_>]) -> Measured {
     }
     measured
 }
-

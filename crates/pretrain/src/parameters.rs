@@ -19,10 +19,8 @@ pub type TensorMap = BTreeMap<String, Tensor>;
 impl Parameters {
     /// Draws every parameter from a stream of its own, keyed by its name: adding a tensor changes no other.
     pub fn draw(shapes: &[(String, Vec<i64>)], initial: impl Fn(&str, &[i64]) -> Initial, seed: u64) -> Self {
-        let tensors = shapes
-            .iter()
-            .map(|(name, shape)| (name.clone(), initial(name, shape).tensor(name, shape, seed)))
-            .collect();
+        let tensors =
+            shapes.iter().map(|(name, shape)| (name.clone(), initial(name, shape).tensor(name, shape, seed))).collect();
         Self { tensors }
     }
 
@@ -85,7 +83,8 @@ impl Initial {
 /// An independent stream of random numbers for a purpose and a position in it (a step, a shard). Nothing to save on resume.
 pub fn stream(seed: u64, purpose: &str, position: u64) -> ChaCha8Rng {
     // FNV-1a over the purpose: stable across platforms and releases, which the standard hasher does not promise.
-    let hash = purpose.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let hash =
+        purpose.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let mut key = [0_u8; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&hash.to_le_bytes());
@@ -111,7 +110,10 @@ pub fn initial(name: &str, shape: &[i64], head_width: Option<i64>) -> Initial {
     if name.ends_with("relative_attention_bias.weight") || name.ends_with("position_embeddings.weight") {
         return Initial::Normal(0.1);
     }
-    if name.ends_with("word_embeddings.weight") || name.ends_with("shared.weight") || name.ends_with("embed_tokens.weight") {
+    if name.ends_with("word_embeddings.weight")
+        || name.ends_with("shared.weight")
+        || name.ends_with("embed_tokens.weight")
+    {
         return Initial::Normal(0.5);
     }
     if let Some(head_width) = head_width

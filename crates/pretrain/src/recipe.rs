@@ -3,7 +3,6 @@
 use ressa_experiment::model::Preset;
 use ressa_runtime::optim::Schedule;
 
-
 /// The whole training of a preset.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {

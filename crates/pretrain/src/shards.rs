@@ -56,7 +56,12 @@ impl Shards {
             .map(|_| {
                 let leaves = parameters.leaves();
                 // A leaf has no gradient before its first use; a shard that happens not to use one must still have zeros to add.
-                leaves.values().map(|leaf| (leaf * 0.0).sum(Kind::Float)).reduce(|a, b| a + b).expect("parameters").backward();
+                leaves
+                    .values()
+                    .map(|leaf| (leaf * 0.0).sum(Kind::Float))
+                    .reduce(|a, b| a + b)
+                    .expect("parameters")
+                    .backward();
                 Ok(Shard { model: build(&leaves)?, auxiliary: Auxiliary::of(&leaves), target: None, leaves })
             })
             .collect::<Result<_, TrainError>>()?;

@@ -25,20 +25,15 @@ impl SlotParts {
 
     /// A second handle on the same tensors.
     pub fn shallow_clone(&self) -> Self {
-        Self {
-            words: self.words.shallow_clone(),
-            place: self.place.shallow_clone(),
-            empty: self.empty.shallow_clone(),
-        }
+        Self { words: self.words.shallow_clone(), place: self.place.shallow_clone(), empty: self.empty.shallow_clone() }
     }
 
     /// Slots of the nine cells `[scenes, 9, width]`: the words for shape, colour, size, texture, row and column of what is there.
     pub fn cells(&self, composer: &Composer<'_>, scenes: &[&Scene]) -> Tensor {
         let (ids, empty) = composer.cell_words(scenes);
         let words = Tensor::embedding(&self.words, &ids, -1, false, false);
-        let sum = |from: i64, count: i64| {
-            words.narrow(2, from, count).sum_dim_intlist([2i64].as_slice(), false, Kind::Float)
-        };
+        let sum =
+            |from: i64, count: i64| words.narrow(2, from, count).sum_dim_intlist([2i64].as_slice(), false, Kind::Float);
         let content = sum(0, 4).where_self(&empty.logical_not(), &self.empty);
         content + sum(4, 2) + self.place.narrow(0, 0, 9)
     }

@@ -149,15 +149,15 @@ pub fn train(request: &Request<'_>, progress: &mut dyn FnMut(f64, &str)) -> Resu
         if let Some(target) = &target {
             shards.set_target(target);
         }
-        let mut optimiser = AdamW::new(trained(&shards, stage, &recipe), AdamWOptions { beta2: 0.98, ..Default::default() });
+        let mut optimiser =
+            AdamW::new(trained(&shards, stage, &recipe), AdamWOptions { beta2: 0.98, ..Default::default() });
         let mut first = 0;
         if number == begin.stage
             && let Some(saved) = saved.take()
         {
-            optimiser.resume(&saved.optimiser).map_err(|e| TrainError::Checkpoint {
-                path: request.resume.to_owned(),
-                what: e.to_string(),
-            })?;
+            optimiser
+                .resume(&saved.optimiser)
+                .map_err(|e| TrainError::Checkpoint { path: request.resume.to_owned(), what: e.to_string() })?;
             first = begin.step;
         }
         let mut shown = Shown::default();

@@ -17,10 +17,16 @@ use crate::{
 const PLACE_WEIGHT: f64 = 0.5;
 
 /// One shard's part of a step.
-pub fn objective(shard: &Shard, number: usize, step: u32, corpus: &Corpus<'_>, recipe: &Recipe, seed: u64) -> (Tensor, Measured) {
+pub fn objective(
+    shard: &Shard,
+    number: usize,
+    step: u32,
+    corpus: &Corpus<'_>,
+    recipe: &Recipe,
+    seed: u64,
+) -> (Tensor, Measured) {
     let mut rng = stream(seed, "vision", u64::from(step) * SHARDS as u64 + number as u64);
-    let picks: Vec<usize> =
-        (0..recipe.vision_images / SHARDS).map(|_| rng.random_range(0..corpus.images())).collect();
+    let picks: Vec<usize> = (0..recipe.vision_images / SHARDS).map(|_| rng.random_range(0..corpus.images())).collect();
     let features = shard.model.encode_images(&corpus.pixels(&picks));
     (patch_loss(&shard.auxiliary, &features, corpus, &picks), Measured::default())
 }

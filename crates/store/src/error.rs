@@ -1,6 +1,9 @@
 //! What can go wrong with a store, with the path and what to do.
 
-use std::{io, path::{Path, PathBuf}};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// A store error.
 #[derive(Debug, thiserror::Error)]

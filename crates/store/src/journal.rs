@@ -41,8 +41,7 @@ pub(crate) fn append(store: &Store, manifest: &Manifest) -> Result<(), StoreErro
     };
     let mut text = serde_json::to_string(&line).expect("a line is plain data");
     text.push('\n');
-    let mut file =
-        OpenOptions::new().create(true).append(true).open(&path).map_err(|e| StoreError::write(&path, e))?;
+    let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| StoreError::write(&path, e))?;
     file.write_all(text.as_bytes()).map_err(|e| StoreError::write(&path, e))
 }
 

@@ -67,10 +67,7 @@ fn a_second_publication_leaves_the_first_untouched() {
 #[test]
 fn damage_is_named_and_put_aside() {
     let (_folder, store) = open();
-    for (what, damage) in [
-        ("content differs", &b"0111"[..]),
-        ("2 bytes where 4 were published", &b"01"[..]),
-    ] {
+    for (what, damage) in [("content differs", &b"0111"[..]), ("2 bytes where 4 were published", &b"01"[..])] {
         publish(&store, KEY);
         let entry = store.require(KEY).unwrap();
         entry.check().unwrap();

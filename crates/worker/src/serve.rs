@@ -32,8 +32,8 @@ pub fn serve(store: PathBuf, shipped: Vec<PathBuf>, options: RuntimeOptions) -> 
         if line.trim().is_empty() {
             continue;
         }
-        let request: Request =
-            serde_json::from_str(&line).map_err(|e| format!("`{line}` is not a request ({e}); ressa and ressa-worker must be of one build"))?;
+        let request: Request = serde_json::from_str(&line)
+            .map_err(|e| format!("`{line}` is not a request ({e}); ressa and ressa-worker must be of one build"))?;
         match request {
             Request::Execute { node } => {
                 let mut last = Instant::now();
@@ -46,9 +46,7 @@ pub fn serve(store: PathBuf, shipped: Vec<PathBuf>, options: RuntimeOptions) -> 
                 };
                 let outcome = guarded(|| executor.execute(&node, &mut progress));
                 send(&match outcome {
-                    Ok(done) => {
-                        Event::Done { key: node.key, seconds: done.seconds, already_there: done.already_there }
-                    }
+                    Ok(done) => Event::Done { key: node.key, seconds: done.seconds, already_there: done.already_there },
                     Err(failure) => failed(node.key, failure),
                 });
             }
