@@ -57,8 +57,13 @@ def kill(pids):
 
 
 def publications(results):
-    lines = (results / "store/journal.jsonl").read_text().splitlines()
-    return [json.loads(line)["key"] for line in lines]
+    keys = []
+    for line in (results / "store/journal.jsonl").read_text().splitlines():
+        try:
+            keys.append(json.loads(line)["key"])
+        except json.JSONDecodeError:
+            pass  # torn by a kill
+    return keys
 
 
 def report(results):

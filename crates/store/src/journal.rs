@@ -1,6 +1,9 @@
 //! The journal: one line per publication, so that `ressa plan` can estimate and anyone can see that nothing was made twice.
 
-use std::{fs::OpenOptions, io::Write};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,8 +44,25 @@ pub(crate) fn append(store: &Store, manifest: &Manifest) -> Result<(), StoreErro
     };
     let mut text = serde_json::to_string(&line).expect("a line is plain data");
     text.push('\n');
-    let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| StoreError::write(&path, e))?;
-    file.write_all(text.as_bytes()).map_err(|e| StoreError::write(&path, e))
+    let mut write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
+        if ends_torn(&mut file)? {
+            text.insert(0, '\n');
+        }
+        file.write_all(text.as_bytes())
+    };
+    write().map_err(|e| StoreError::write(&path, e))
+}
+
+/// Whether a process was killed in the middle of its line, which must not swallow the next one.
+fn ends_torn(file: &mut File) -> io::Result<bool> {
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 /// Every whole line of the journal, oldest first; a torn last line is skipped.

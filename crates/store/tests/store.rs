@@ -139,4 +139,6 @@ fn a_torn_journal_line_is_skipped() {
     text.push_str("{\"key\":\"tor");
     fs::write(&path, text).unwrap();
     assert_eq!(read_journal(&store).len(), 1);
+    publish(&store, "cd34");
+    assert_eq!(read_journal(&store).iter().map(|line| line.key.as_str()).collect::<Vec<_>>(), [KEY, "cd34"]);
 }
