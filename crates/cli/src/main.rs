@@ -16,6 +16,10 @@ use crate::{
     exit::{Exit, Outcome},
 };
 
+/// Planning a large grid is mostly small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

@@ -29,9 +29,17 @@ pub enum DataError {
         /// The folder that holds it.
         root: PathBuf,
     },
-    /// A file that could not be read or written.
-    #[error("cannot access `{path}`: {source}")]
-    Io {
+    /// A file that could not be read.
+    #[error("cannot read `{path}`: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file or folder that could not be written.
+    #[error("cannot write `{path}`: {source}")]
+    Write {
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -79,4 +87,11 @@ pub enum DataError {
         /// Height that the model reads.
         height: u32,
     },
+}
+
+impl DataError {
+    /// Whether the disk or its permissions kept something from being written.
+    pub fn is_storage(&self) -> bool {
+        matches!(self, DataError::Write { .. })
+    }
 }

@@ -179,5 +179,5 @@ impl Text {
 }
 
 fn read(path: &Path) -> Result<String, DataError> {
-    std::fs::read_to_string(path).map_err(|source| DataError::Io { path: PathBuf::from(path), source })
+    std::fs::read_to_string(path).map_err(|source| DataError::Read { path: PathBuf::from(path), source })
 }

@@ -85,7 +85,7 @@ const BERT_TOKENS: [&str; FIRST_WORD as usize] = ["[PAD]", "[UNK]", "[CLS]", "[S
 /// Writes everything that a checkpoint folder says about text and pixels, for a model with `query_tokens` queries.
 ///
 /// # Errors
-/// [`DataError::Io`] for a file that cannot be written.
+/// [`DataError::Write`] for a file that cannot be written.
 pub fn write_processor_files(folder: &Path, family: Family, query_tokens: usize) -> Result<(), DataError> {
     let special = family.special_tokens();
     let (prefix, suffix) = match family {
@@ -205,7 +205,7 @@ fn added_tokens_decoder(special: &[&str]) -> Value {
 
 fn write(folder: &Path, name: &str, value: &Value) -> Result<(), DataError> {
     let path = folder.join(name);
-    let io = |source| DataError::Io { path: path.clone(), source };
+    let io = |source| DataError::Write { path: path.clone(), source };
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(io)?;
     }

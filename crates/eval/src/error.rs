@@ -38,6 +38,6 @@ pub enum EvalError {
 
 impl From<tch::TchError> for EvalError {
     fn from(error: tch::TchError) -> Self {
-        EvalError::Tensor(ressa_runtime::without_trace(&error.to_string()).to_string())
+        EvalError::Tensor(ressa_runtime::tch_error(&error))
     }
 }

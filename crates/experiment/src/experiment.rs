@@ -182,6 +182,7 @@ fn report(node: &Node, names: &Names) -> Result<Report, ExperimentError> {
     for (section, list) in node.map("report")? {
         for item in list.list(&section.text)? {
             unique_id(item, &mut ids)?;
+            free_id(item)?;
             if section.text == "tables" {
                 single_value(item)?;
             }
@@ -220,6 +221,20 @@ fn unique_id(item: &Node, ids: &mut BTreeMap<String, Location>) -> Result<(), Ex
             ids.insert(text, id.at.clone());
             Ok(())
         }
+    }
+}
+
+/// The report writes files of these names itself.
+fn free_id(item: &Node) -> Result<(), ExperimentError> {
+    let Some(id) = field(item, "id") else { return Ok(()) };
+    let text = id.text("id")?;
+    match ["records", "summary", "claims", "report"].contains(&text) {
+        true => Err(id
+            .at
+            .error(ErrorKind::BadValue, format!("the id `{text}` is taken: every report has files of that name"))
+            .label("an id of the report itself")
+            .help("ids name files: choose another, such as `main`")),
+        false => Ok(()),
     }
 }
 

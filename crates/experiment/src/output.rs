@@ -97,8 +97,8 @@ pub struct Table {
     /// Name of an `include` point that is shown as a first row of its own, such as `dense`.
     #[serde(default)]
     pub baseline: Option<String>,
-    /// Which published numbers stand beside: ids of `experiments/paper/expected.csv`. A published number belongs to the cell whose
-    /// column label is its `x` and one of whose row labels is its `series` (an empty `series` fits any).
+    /// Which published numbers stand beside: ids of `experiments/paper/expected.csv`. A published number belongs to the cell that shows its
+    /// `metric` and among whose row and column labels are its `x` and its `series` (what is empty fits any).
     #[serde(default)]
     pub published: Vec<String>,
 }
@@ -146,8 +146,8 @@ pub struct Figure {
     /// Column width in the paper: `single` (3.3 in) or `double` (6.9 in).
     #[serde(default)]
     pub width: Width,
-    /// Which published numbers stand beside: ids of `experiments/paper/expected.csv`. A published number belongs to the mark whose x
-    /// label is its `x` and whose series label is its `series` (an empty `series` fits any); other published numbers are not shown.
+    /// Which published numbers stand beside: ids of `experiments/paper/expected.csv`. A published number belongs to the mark that shows
+    /// its `metric` and whose x and series labels are its `x` and its `series` (what is empty fits any); others are not shown.
     #[serde(default)]
     pub published: Vec<String>,
     /// Name of an `include` point drawn as a dashed line across all panels, such as `dense`.

@@ -51,6 +51,11 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// Whether the disk or its permissions kept something from being written.
+    pub fn is_storage(&self) -> bool {
+        matches!(self, ModelError::Io { action: "write", .. })
+    }
+
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> ModelError {
         let path = path.into();
         move |source| ModelError::Io { action, path, source }

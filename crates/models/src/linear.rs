@@ -121,11 +121,6 @@ impl Linear {
         self.adapter.as_ref()
     }
 
-    /// The adapter, to train or change it.
-    pub fn adapter_mut(&mut self) -> Option<&mut Adapter> {
-        self.adapter.as_mut()
-    }
-
     /// `x W^T + b` for `x` `[..., in]`, with the effective weight. Shows `x` to a live tap.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.show(x);

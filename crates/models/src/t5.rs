@@ -94,6 +94,8 @@ impl T5Config {
             ("d_kv", self.d_kv),
             ("d_ff", self.d_ff),
             ("num_heads", self.num_heads),
+            ("num_layers", i64::try_from(self.num_layers).unwrap_or(i64::MAX)),
+            ("num_decoder_layers", i64::try_from(self.decoder_layers()).unwrap_or(i64::MAX)),
             ("relative_attention_max_distance", self.relative_attention_max_distance),
         ] {
             at_least_one(&format!("text_config.{field}"), value)?;

@@ -6,7 +6,7 @@ use ressa_data::{Family, Processor, World, tokenizer::VOCABULARY_SIZE, write_pro
 use ressa_experiment::{Stage, StageNode, model::Preset};
 use ressa_models::{InstructBlipConfig, Storage, presets};
 use ressa_pretrain::{Recipe, Request, train};
-use ressa_store::{Draft, Entry};
+use ressa_store::{Draft, Entry, StoreError};
 use serde_json::{Value, json};
 
 use crate::{Executor, PipelineError, executor::Progress};
@@ -31,8 +31,7 @@ pub(crate) fn run(
         preset.ok_or_else(|| PipelineError::Internal("a dense stage names a preset or a checkpoint".to_owned()))?;
     let config = config(preset);
     let folder = draft.folder().join(MODEL);
-    std::fs::create_dir_all(&folder)
-        .map_err(|e| PipelineError::Internal(format!("cannot make `{}`: {e}", folder.display())))?;
+    std::fs::create_dir_all(&folder).map_err(|source| StoreError::Write { path: folder.clone(), source })?;
     write_processor_files(&folder, Family::of(preset), config.num_query_tokens as usize)?;
     let processor = Processor::load(&folder)?;
     let world = World::new(data)?;
@@ -69,6 +68,6 @@ fn adopt(checkpoint: &str) -> Result<Value, PipelineError> {
 }
 
 /// The checkpoint folder that an entry stands for; `None` when the entry holds its own model.
-pub(crate) fn checkpoint_of(entry: &Entry) -> Result<Option<PathBuf>, PipelineError> {
-    Ok(entry.manifest.result.get("checkpoint").and_then(Value::as_str).map(PathBuf::from))
+pub(crate) fn checkpoint_of(entry: &Entry) -> Option<PathBuf> {
+    entry.manifest.result.get("checkpoint").and_then(Value::as_str).map(PathBuf::from)
 }

@@ -42,12 +42,55 @@ impl PipelineError {
     /// The sort of failure, for the record.
     pub fn kind(&self) -> FailureKind {
         match self {
-            PipelineError::Store(e) if e.is_storage() => FailureKind::Storage,
+            _ if self.is_storage() => FailureKind::Storage,
             PipelineError::Restore(e) if e.is_divergence() => FailureKind::Nan,
-            PipelineError::Training(ressa_pretrain::TrainError::Diverged { .. }) => FailureKind::Nan,
+            PipelineError::Training(e) if e.is_divergence() => FailureKind::Nan,
             PipelineError::Certificate(_) | PipelineError::Internal(_) => FailureKind::Bug,
-            other if ressa_runtime::is_out_of_memory(&other.to_string()) => FailureKind::Oom,
+            other if other.is_out_of_memory() => FailureKind::Oom,
             _ => FailureKind::Data,
         }
+    }
+    /// Whether the disk or its permissions kept something from being written, whichever crate wrote it.
+    fn is_storage(&self) -> bool {
+        match self {
+            PipelineError::Store(e) => e.is_storage(),
+            PipelineError::Model(e) => e.is_storage(),
+            PipelineError::Data(e) => e.is_storage(),
+            PipelineError::Restore(e) => e.is_storage(),
+            PipelineError::Training(e) => e.is_storage(),
+            _ => false,
+        }
+    }
+
+    /// Whether device or host memory was exhausted.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        ressa_runtime::is_out_of_memory(&self.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_a_storage_failure_whoever_meets_it() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let model = || ressa_models::ModelError::Io { action: "write", path: "masks.safetensors".into(), source: full() };
+        let unsaved = || ressa_runtime::RuntimeError::Unsaved { path: "training".into(), reason: full().to_string() };
+        let failures: [PipelineError; 6] = [
+            StoreError::Write { path: "store".into(), source: full() }.into(),
+            model().into(),
+            ressa_data::DataError::Write { path: "tokenizer.json".into(), source: full() }.into(),
+            ressa_restore::RestoreError::Unsaved(unsaved()).into(),
+            ressa_pretrain::TrainError::Unsaved(unsaved()).into(),
+            ressa_pretrain::TrainError::Model(model()).into(),
+        ];
+        for failure in failures {
+            assert_eq!(failure.kind(), FailureKind::Storage, "{failure}");
+        }
+        let unread = ressa_models::ModelError::Io { action: "read", path: "config.json".into(), source: full() };
+        assert_eq!(PipelineError::from(unread).kind(), FailureKind::Data);
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     Executor, PipelineError,
     executor::{Progress, plain},
+    memory::retry_smaller,
 };
 
 /// File of the predictions, one JSON object per line.
@@ -28,7 +29,10 @@ pub(crate) fn run(
     let model = executor.evaluated(&node.inputs)?;
     let options = PredictOptions { beams: beams.unwrap_or(1) as usize, ..PredictOptions::default() };
     let name = task.name();
-    let predictions = predict(model.as_ref(), &prepared, &options, &mut |share| progress(share, name))?;
+    let predictions = retry_smaller(options.rows, |rows| {
+        let options = PredictOptions { rows, ..options };
+        Ok(predict(model.as_ref(), &prepared, &options, &mut |share| progress(share, name))?)
+    })?;
     draft.write(PREDICTIONS, to_json_lines(*task, &predictions)?.as_bytes())?;
     plain(&score(*task, &predictions)?)
 }

@@ -7,6 +7,7 @@ mod dense;
 mod error;
 mod evaluate;
 mod executor;
+mod memory;
 mod merge;
 mod prune;
 mod resident;

@@ -54,10 +54,7 @@ impl Executor {
     /// The checkpoint folder behind a dense stage.
     fn model_folder(&self, key: &StageKey) -> Result<std::path::PathBuf, PipelineError> {
         let entry = self.store.require(&key.0)?;
-        match crate::dense::checkpoint_of(&entry)? {
-            Some(folder) => Ok(folder),
-            None => Ok(entry.folder().join(crate::dense::MODEL)),
-        }
+        Ok(crate::dense::checkpoint_of(&entry).unwrap_or_else(|| entry.folder().join(crate::dense::MODEL)))
     }
 
     /// The world or folder that data comes from.

@@ -4,13 +4,12 @@
 //! encoder to the language model. Published models bring that from pre-training on hundreds of millions of images; these heads stand
 //! for it. None of them is part of the saved model.
 
+use ressa_data::shapes::scene::LABEL_CLASSES;
 use tch::Tensor;
 
 use crate::parameters::{Initial, TensorMap};
 
-/// Classes of a cell or patch: eight shapes or none, eight colours or none, two sizes or none, two textures or none.
-pub const CONTENT: [i64; 4] = [9, 9, 3, 3];
-/// Logits of a content head.
+/// Logits of a content head: the classes of all labels of a cell or patch.
 pub const CONTENT_LOGITS: i64 = 24;
 /// Cells of the grid; the pointer heads have one class more, for an object that is not there.
 pub const CELLS: i64 = 9;
@@ -144,7 +143,7 @@ impl Auxiliary {
 pub fn content_loss(logits: &Tensor, labels: &Tensor) -> Tensor {
     let logits = logits.reshape([-1, CONTENT_LOGITS]);
     let labels = labels.reshape([-1, 4]);
-    let parts = logits.split_with_sizes(CONTENT, 1);
+    let parts = logits.split_with_sizes(LABEL_CLASSES, 1);
     (0..4)
         .map(|i| parts[i as usize].cross_entropy_for_logits(&labels.select(1, i)))
         .reduce(|a, b| a + b)

@@ -42,7 +42,7 @@ impl Checkpoint {
         Self { path: folder.join("training.safetensors") }
     }
 
-    /// Saves atomically: written beside, then renamed.
+    /// Replaces the checkpoint of before.
     pub fn save(
         &self,
         position: Position,
@@ -62,9 +62,7 @@ impl Checkpoint {
             tensors.push(("training.target.place".to_owned(), target.place.shallow_clone()));
             tensors.push(("training.target.empty".to_owned(), target.empty.shallow_clone()));
         }
-        let partial = self.path.with_extension("partial");
-        Tensor::write_safetensors(&tensors, &partial).map_err(|e| self.error(ressa_runtime::tch_error(&e)))?;
-        std::fs::rename(&partial, &self.path).map_err(|e| self.error(e.to_string()))
+        Ok(ressa_runtime::replace_tensors(&self.path, &tensors)?)
     }
 
     /// Reads the checkpoint back into `parameters`; `None` when there is none.

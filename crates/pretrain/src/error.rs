@@ -29,10 +29,30 @@ pub enum TrainError {
         /// What is wrong.
         what: String,
     },
+    /// A checkpoint cannot be written.
+    #[error("training checkpoint: {0}")]
+    Unsaved(#[from] ressa_runtime::RuntimeError),
     /// Data or tokenizer files.
     #[error(transparent)]
     Data(#[from] ressa_data::DataError),
     /// The model's tensors.
     #[error(transparent)]
     Model(#[from] ressa_models::ModelError),
+}
+
+impl TrainError {
+    /// Whether training left the finite numbers, as opposed to wrong input.
+    pub fn is_divergence(&self) -> bool {
+        matches!(self, TrainError::Diverged { .. })
+    }
+
+    /// Whether the disk or its permissions kept something from being written.
+    pub fn is_storage(&self) -> bool {
+        match self {
+            TrainError::Unsaved(_) => true,
+            TrainError::Data(error) => error.is_storage(),
+            TrainError::Model(error) => error.is_storage(),
+            _ => false,
+        }
+    }
 }

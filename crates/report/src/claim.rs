@@ -22,7 +22,7 @@ mod peak;
 
 use std::{collections::BTreeSet, fmt};
 
-use ressa_experiment::output::{self, ClaimTest};
+use ressa_experiment::output::{self, ClaimTest, OneOrMany};
 
 use crate::{
     names,
@@ -62,6 +62,8 @@ pub struct Claim {
     pub verdict: Verdict,
     /// Why, in one sentence with numbers.
     pub reason: String,
+    /// What stands left and right in the evidence.
+    pub sides: (String, String),
     /// The numbers that decided.
     pub evidence: Vec<Evidence>,
 }
@@ -110,7 +112,24 @@ pub fn test(claim: &output::Claim, records: &Records) -> Claim {
         ClaimTest::Peak(peak) => peak::test(peak, records),
         ClaimTest::Equals(equals) => equals::test(equals, records),
     };
-    Claim { id: claim.id.clone(), text: claim.text.trim().to_owned(), verdict, reason, evidence }
+    let sides = match &claim.test {
+        ClaimTest::Greater(comparison) => (side(&comparison.a), side(&comparison.b)),
+        ClaimTest::Peak(peak) => (names::axis(&peak.x), names::label(&peak.x, &peak.at.0)),
+        ClaimTest::Equals(_) => (String::new(), String::new()),
+    };
+    Claim { id: claim.id.clone(), text: claim.text.trim().to_owned(), verdict, reason, sides, evidence }
+}
+
+/// The reader's name of one side: its labels.
+fn side(filter: &output::Where) -> String {
+    let mut names = Vec::new();
+    for (axis, labels) in filter {
+        match labels {
+            OneOrMany::One(label) => names.push(names::label(axis, &label.0)),
+            OneOrMany::Many(labels) => names.extend(labels.iter().map(|label| names::label(axis, &label.0))),
+        }
+    }
+    names.join(", ")
 }
 
 type Tested = (Verdict, String, Vec<Evidence>);

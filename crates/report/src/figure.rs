@@ -117,7 +117,7 @@ impl Figure {
                         place: format!("`{label}`, `{}`", one.label),
                     })?;
                     row.push(point.and_then(|point| records.summary(point, &spec.y)));
-                    paper.push(published.find(&spec.published, label, &[&one.label]));
+                    paper.push(published.find(&spec.published, &spec.y, &[label, &one.label]));
                 }
                 marks.push(row);
                 beside.push(paper);
@@ -231,8 +231,12 @@ fn caption(figure: &Figure, title: &str) -> String {
     if let (Some(&low), Some(&high)) = (counts.first(), counts.last())
         && high > 1
     {
-        let n = if low == high { format!("{high}") } else { format!("{low} to {high}") };
-        parts.push(format!("Means over n = {n} replicate seeds; error bars: 95 % t-interval."));
+        let single = match low {
+            1 => " (n = 1, without a bar, where a setting does not depend on the seed)",
+            _ => "",
+        };
+        let n = if low == high || low == 1 { format!("{high}") } else { format!("{low} to {high}") };
+        parts.push(format!("Means over n = {n} replicate seeds{single}; error bars: 95 % t-interval."));
     }
     if let Some((name, _)) = &figure.baseline {
         parts.push(format!("Dashed: {}.", name.to_lowercase()));

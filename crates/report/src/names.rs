@@ -18,7 +18,7 @@ pub fn label(axis: &str, label: &str) -> String {
         "wanda" => "Wanda",
         "pruned" => "Pruned",
         "dense" => "Dense",
-        "lora" => "LoRA (merged)",
+        "lora" => "LoRA (merged, dense)",
         "lora-remasked" => "LoRA (re-masked)",
         "sparse-lora" => "SparseLoRA",
         "sparse-lora+distill" => "SparseLoRA + distillation",
@@ -38,7 +38,7 @@ pub fn label(axis: &str, label: &str) -> String {
 /// The reader's name of an axis: the last part of its path, as words.
 pub fn axis(name: &str) -> String {
     let words = match name {
-        "prune.metric" => "Metric".to_owned(),
+        "prune.metric" => "Pruning".to_owned(),
         "restore.method" => "Restoration".to_owned(),
         "prune.pattern" => "Pattern".to_owned(),
         "model.preset" => "Model".to_owned(),

@@ -178,7 +178,13 @@ fn claim_html(claim: &Claim) -> String {
         escape(&claim.reason)
     );
     if claim.evidence.len() > 1 {
-        out.push_str("<details><summary>numbers</summary><table class=\"evidence\"><tbody>");
+        let _ = write!(
+            out,
+            "<details><summary>numbers</summary><table class=\"evidence\"><thead><tr><th class=\"stub\">at</th><th>{}</th><th>{}</th>\
+             <th>difference, 95 % interval</th></tr></thead><tbody>",
+            escape(&claim.sides.0),
+            escape(&claim.sides.1)
+        );
         for evidence in &claim.evidence {
             let number = |value: f64| {
                 if value.is_finite() { crate::names::fixed(value, evidence.decimals) } else { "–".to_owned() }

@@ -17,11 +17,14 @@ pub const MARK: &str = "published (InstructBLIP, other scale)";
 struct Number {
     /// What tables and figures refer to.
     id: String,
-    /// Label on the x axis, or of the column.
+    /// Label on the x axis: of a column, a row or a bar.
     x: String,
-    /// Label of the series, or of a row; empty fits any.
+    /// Label of the series, which may be rows or columns too; empty fits any.
     #[serde(default)]
     series: String,
+    /// The value that was measured; empty fits any.
+    #[serde(default)]
+    metric: String,
     /// The number, in the paper's points.
     value: f64,
 }
@@ -51,10 +54,13 @@ impl Published {
         Ok(Self { numbers })
     }
 
-    /// The number of some ids at an x label and one of several series labels.
-    pub fn find(&self, ids: &[String], x: &str, series: &[&str]) -> Option<f64> {
+    /// The number of some ids for a value at the place that has these labels.
+    pub fn find(&self, ids: &[String], value: &str, labels: &[&str]) -> Option<f64> {
         let fits = |n: &&Number| {
-            ids.contains(&n.id) && n.x == x && (n.series.is_empty() || series.contains(&n.series.as_str()))
+            ids.contains(&n.id)
+                && (n.metric.is_empty() || n.metric == value)
+                && labels.contains(&n.x.as_str())
+                && (n.series.is_empty() || labels.contains(&n.series.as_str()))
         };
         self.numbers.iter().find(fits).map(|n| n.value)
     }

@@ -154,7 +154,8 @@ impl Rendered {
         let mut out = format!("# Claims of {}\n\n{}", escape(&self.name), self.claims_table());
         for claim in self.claims.iter().filter(|claim| claim.evidence.len() > 1) {
             let _ = write!(out, "\n## {}\n\n{} **{}**\n\n", escape(&claim.id), escape(&claim.text), claim.verdict);
-            out.push_str("| at | a | b | a - b, 95 % interval |\n| --- | ---: | ---: | --- |\n");
+            let (a, b) = (escape(&claim.sides.0), escape(&claim.sides.1));
+            let _ = writeln!(out, "| at | {a} | {b} | difference, 95 % interval |\n| --- | ---: | ---: | --- |");
             for evidence in &claim.evidence {
                 let number = |value: f64| {
                     if value.is_finite() { names::fixed(value, evidence.decimals) } else { "–".to_owned() }

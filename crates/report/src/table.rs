@@ -119,8 +119,8 @@ impl Table {
             let entry = |(column, point): (usize, &Option<usize>)| {
                 let (head, value) = &heads[column];
                 let summary = records.summary((*point)?, value)?;
-                let series: Vec<&str> = keys.iter().map(String::as_str).collect();
-                let published = if baseline { None } else { published.find(&spec.published, head, &series) };
+                let labels: Vec<&str> = keys.iter().chain([head]).map(String::as_str).collect();
+                let published = if baseline { None } else { published.find(&spec.published, value, &labels) };
                 Some(Entry { summary, decimals: names::value(value).1, bold: false, published })
             };
             rows.push(Row { labels, entries: points.iter().enumerate().map(entry).collect(), baseline });
@@ -172,6 +172,11 @@ impl Table {
             notes,
             made: format!("made by `ressa report` for `{experiment}` from records.csv; table `{}`", spec.id),
         })
+    }
+
+    /// Whether the published numbers stand under ours instead of beside, so that many columns fit a page.
+    pub fn is_stacked(&self) -> bool {
+        self.columns.len() > 5 && self.has_published()
     }
 
     /// Whether any cell carries a published number.

@@ -1,10 +1,6 @@
 //! The state of an unfinished training on disk: one file, replaced atomically.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use ressa_runtime::optim::AdamWState;
 use tch::Tensor;
@@ -37,8 +33,6 @@ impl Checkpoints {
 
     /// Replaces the checkpoint. `identity` tells this training from others.
     pub(crate) fn write(&self, identity: &str, saved: &Saved) -> Result<(), RestoreError> {
-        let path = self.path();
-        let failed = |reason: String| RestoreError::Checkpoint { path: path.clone(), reason };
         let rows: Vec<f64> = saved.losses.iter().flat_map(|loss| loss.to_row()).collect();
         let mut tensors = vec![
             ("identity".to_owned(), Tensor::from_slice(identity.as_bytes())),
@@ -50,10 +44,7 @@ impl Checkpoints {
         for (index, parameter) in saved.parameters.iter().enumerate() {
             tensors.push((format!("parameter.{index}"), parameter.detach().contiguous()));
         }
-        let partial = path.with_extension("partial");
-        Tensor::write_safetensors(&tensors, &partial)
-            .map_err(|e| failed(ressa_runtime::without_trace(&e.to_string())))?;
-        replace(&partial, &path).map_err(|e| failed(e.to_string()))
+        Ok(ressa_runtime::replace_tensors(&self.path(), &tensors)?)
     }
 
     /// The checkpoint, if there is one, with as many parameters as expected. One of another training is an error.
@@ -63,9 +54,8 @@ impl Checkpoints {
             return Ok(None);
         }
         let failed = |reason: String| RestoreError::Checkpoint { path: path.clone(), reason };
-        let tensors = Tensor::read_safetensors(&path).map_err(|e| {
-            failed(format!("{}; delete it to start again", ressa_runtime::without_trace(&e.to_string())))
-        })?;
+        let tensors = Tensor::read_safetensors(&path)
+            .map_err(|e| failed(format!("{}; delete it to start again", ressa_runtime::tch_error(&e))))?;
         let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
         let incomplete = || failed("it is incomplete; delete it to start again".to_owned());
         let take = |name: &str| tensors.get(name).map(Tensor::shallow_clone).ok_or_else(incomplete);
@@ -83,15 +73,5 @@ impl Checkpoints {
             },
             losses: StepLoss::from_rows(&rows),
         }))
-    }
-}
-
-/// Makes `partial` take the place of `path`, durably.
-fn replace(partial: &Path, path: &Path) -> io::Result<()> {
-    fs::File::open(partial)?.sync_all()?;
-    fs::rename(partial, path)?;
-    match path.parent() {
-        Some(folder) => fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ressa_models::ModelError;
-use ressa_runtime::optim::StateMismatch;
+use ressa_runtime::{RuntimeError, optim::StateMismatch};
 
 /// A restoration that failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ pub enum RestoreError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A checkpoint cannot be read or written.
+    /// A checkpoint cannot be used.
     #[error("checkpoint `{}`: {reason}", path.display())]
     Checkpoint {
         /// The file.
@@ -57,6 +57,9 @@ pub enum RestoreError {
         /// What is wrong.
         reason: String,
     },
+    /// A checkpoint cannot be written.
+    #[error("checkpoint: {0}")]
+    Unsaved(#[from] RuntimeError),
     /// A checkpoint's optimiser belongs to other parameters.
     #[error(transparent)]
     Optimiser(#[from] StateMismatch),
@@ -79,5 +82,14 @@ impl RestoreError {
     /// Whether training left the finite numbers, as opposed to wrong input.
     pub fn is_divergence(&self) -> bool {
         matches!(self, RestoreError::Diverged { .. })
+    }
+
+    /// Whether the disk or its permissions kept something from being written.
+    pub fn is_storage(&self) -> bool {
+        match self {
+            RestoreError::Unsaved(_) => true,
+            RestoreError::Model(error) => error.is_storage(),
+            _ => false,
+        }
     }
 }

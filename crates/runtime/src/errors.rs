@@ -1,5 +1,7 @@
 //! What can go wrong below the models, and how a libtorch message is made readable.
 
+use std::{any::Any, path::PathBuf};
+
 /// Why the runtime cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
@@ -17,6 +19,14 @@ pub enum RuntimeError {
     /// libtorch refused an operation.
     #[error("{0}")]
     Torch(String),
+    /// Tensors could not be saved.
+    #[error("cannot write `{}`: {reason}", path.display())]
+    Unsaved {
+        /// The file.
+        path: PathBuf,
+        /// What libtorch or the system said.
+        reason: String,
+    },
 }
 
 /// Marks where libtorch's message ends and its C++ stack trace begins.
@@ -40,6 +50,12 @@ pub fn without_trace(message: &str) -> String {
 /// A libtorch error as one readable message.
 pub fn tch_error(error: &tch::TchError) -> String {
     without_trace(&error.to_string())
+}
+
+/// What a panic said. libtorch's plain operations report errors that way, memory exhaustion among them.
+pub fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    without_trace(text.unwrap_or("unknown panic"))
 }
 
 /// Whether a message says that device or host memory was exhausted.

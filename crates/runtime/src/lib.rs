@@ -8,9 +8,11 @@ mod figures;
 pub mod optim;
 mod settings;
 mod stream;
+mod tensors;
 
-pub use errors::{RuntimeError, is_out_of_memory, tch_error, without_trace};
+pub use errors::{RuntimeError, is_out_of_memory, panic_message, tch_error, without_trace};
 pub use figures::{cpu_seconds, libtorch_version, peak_memory_bytes};
 pub use settings::{DeviceChoice, RuntimeOptions, device_name, flush_denormals, init, seed};
 pub use stream::stream;
+pub use tensors::replace_tensors;
 pub use tch::Device;

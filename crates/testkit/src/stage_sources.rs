@@ -14,14 +14,17 @@ pub struct Recorded {
     pub digest: String,
 }
 
-/// Crates whose sources decide a stage's numbers, and the stage's own file in `pipeline`.
+/// Files of `pipeline` behind every stage, beside the stage's own.
+const SHARED: [&str; 2] = ["pipeline/src/resident.rs", "pipeline/src/samples.rs"];
+
+/// Crates whose sources decide a stage's numbers. `runtime` has the optimiser and the random streams; an evaluation merges again.
 fn crates(stage: &str) -> &'static [&'static str] {
     match stage {
-        "dense" => &["pretrain", "models", "data"],
-        "prune" => &["prune", "models", "data"],
-        "adapt" => &["restore", "models", "data"],
-        "merge" => &["restore", "models"],
-        _ => &["eval", "models", "data"],
+        "dense" => &["pretrain", "models", "data", "runtime"],
+        "prune" => &["prune", "models", "data", "runtime"],
+        "adapt" => &["restore", "models", "data", "runtime"],
+        "merge" => &["restore", "models", "data"],
+        _ => &["eval", "restore", "models", "data"],
     }
 }
 
@@ -34,7 +37,7 @@ pub fn current(stage: &str) -> String {
         .map(walkdir::DirEntry::into_path)
         .filter(|path| path.extension().is_some_and(|e| e == "rs"))
         .collect();
-    files.push(crates_folder.join("pipeline/src/samples.rs"));
+    files.extend(SHARED.map(|file| crates_folder.join(file)));
     files.push(crates_folder.join(format!("pipeline/src/{stage}.rs")));
     files.sort();
     let mut hasher = blake3::Hasher::new();

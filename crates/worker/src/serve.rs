@@ -98,14 +98,10 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, ressa_pipeline::PipelineError>) -
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Failure { kind: error.kind(), message: error.to_string(), log: None }),
         Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-                .unwrap_or_else(|| "unknown panic".to_owned());
-            let oom = ressa_runtime::is_out_of_memory(&text);
+            let message = ressa_runtime::panic_message(&*panic);
+            let oom = ressa_runtime::is_out_of_memory(&message);
             let kind = if oom { FailureKind::Oom } else { FailureKind::Bug };
-            Err(Failure { kind, message: ressa_runtime::without_trace(&text), log: None })
+            Err(Failure { kind, message, log: None })
         }
     }
 }

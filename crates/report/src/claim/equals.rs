@@ -40,10 +40,23 @@ pub(super) fn test(claim: &Equals, records: &Records) -> Tested {
     let (verdict, reason) = match (wrong.first(), checked, missing) {
         (Some(first), ..) => (Verdict::DoesNotHold, format!("{} of {checked} contradict: {first}", wrong.len())),
         (None, 0, _) => (Verdict::Undecided, "no result yet".to_owned()),
-        (None, _, 0) => {
-            (Verdict::Holds, format!("all {checked} agree, farthest {}", names::fixed(farthest, decimals.max(1))))
+        (None, _, 0) => (Verdict::Holds, format!("all {checked} {}", agree(claim, constant, farthest, decimals))),
+        (None, ..) => {
+            let agree = agree(claim, constant, farthest, decimals);
+            (Verdict::Undecided, format!("{checked} {agree}; {missing} have no result yet"))
         }
-        (None, ..) => (Verdict::Undecided, format!("{checked} agree, {missing} have no result yet")),
     };
     (verdict, reason, Vec::new())
+}
+
+/// `are exactly 0`, `are the target sparsity (vision); largest deviation 0.002, tolerance 0.005`.
+fn agree(claim: &Equals, constant: Option<f64>, farthest: f64, decimals: usize) -> String {
+    let target = match constant {
+        Some(number) => names::fixed(number, decimals),
+        None => format!("the {}", names::value(&claim.to.0).0.to_lowercase()),
+    };
+    if claim.tolerance == 0.0 {
+        return format!("are exactly {target}");
+    }
+    format!("are {target}; largest deviation {}, tolerance {}", names::fixed(farthest, decimals), claim.tolerance)
 }

@@ -71,6 +71,10 @@ pub(super) fn test(claim: &Comparison, records: &Records) -> Tested {
     };
     let missing = evidence.iter().filter(|e| e.difference.is_none()).count();
     let mut reason = match (of, &balance) {
+        (1, _) if evidence[0].difference.is_some() => {
+            let number = |value: f64| names::fixed(value, decimals);
+            format!("{} against {}: {}", number(evidence[0].a), number(evidence[0].b), evidence[0].text())
+        }
         (1, _) => evidence[0].text(),
         (_, Some(d)) => format!("above at {above} of {of}, below at {below}; on balance {}", interval(d, decimals)),
         (_, None) => format!("above at {above} of {of}, below at {below}"),

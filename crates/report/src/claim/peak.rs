@@ -40,11 +40,20 @@ pub(super) fn test(claim: &Peak, records: &Records) -> Tested {
         Verdict::Undecided
     };
     let mut reason = if best.place == name || shortfall.mean <= 0.0 {
-        format!("{name} is the best of {} ({})", labels.len(), names::fixed(best.b, decimals))
+        let own = format!("{name} is the best of {} with {}", labels.len(), names::fixed(best.b, decimals));
+        let others = evidence.iter().filter(|e| e.place != name).filter_map(|e| Some((e, e.difference?)));
+        match others.max_by(|a, b| a.1.mean.total_cmp(&b.1.mean)) {
+            Some((next, behind)) => {
+                let a = names::fixed(next.a, decimals);
+                format!("{own}; next is {} with {a}: {}", next.place, interval(&behind, decimals))
+            }
+            None => own,
+        }
     } else {
         let (a, b) = (names::fixed(best.a, decimals), names::fixed(best.b, decimals));
-        let tolerance = claim.tolerance;
-        format!("{} has {a}, {name} {b}: {}, tolerance {tolerance}", best.place, interval(&shortfall, decimals))
+        let (of, tolerance) = (labels.len(), claim.tolerance);
+        let gap = interval(&shortfall, decimals);
+        format!("{} is the best of {of} with {a}, {name} has {b}: {gap}, tolerance {tolerance}", best.place)
     };
     if missing > 0 {
         reason.push_str(&format!("; {missing} of {} labels have no result yet", labels.len()));

@@ -86,7 +86,9 @@ pub(super) fn row(figure: &Figure, panels: &[(f64, f64)], source: Source, top: f
         Source::Published => step(data * 1.2),
     };
     let (marks, baseline) = tops(figure, source);
-    let scaled = (marks * height / (height - room)).max(baseline * height / (height - 3.0));
+    // A flat value may have to stand on the dashed line.
+    let over = if labels == Labels::Flat { room } else { 3.0 };
+    let scaled = (marks * height / (height - room)).max(baseline * height / (height - over));
     Row { source, top, bottom: top + height, highest: if scaled > 0.0 { scaled } else { 1.0 }, step, labels }
 }
 
@@ -168,7 +170,7 @@ pub(super) fn bars<B: DrawingBackend>(
             if row.source == Source::Ours
                 && let Some((_, height)) = figure.baseline
             {
-                clear(row, height, &value, (centre, above), half, canvas);
+                above = beside(row, height, &value, (centre, above), half, canvas);
             }
             match row.labels {
                 Labels::Flat => canvas.text(&value, (centre, above - 2.0), VALUE, Anchor::Middle, INK, false),
@@ -181,24 +183,25 @@ pub(super) fn bars<B: DrawingBackend>(
     }
 }
 
-/// Takes the dashed line away from behind a printed value.
-fn clear<B: DrawingBackend>(
+/// Where a printed value starts so that the dashed line does not cross it: a flat one stands on the line instead, an upright one, which
+/// would be far from its bar there, has the line taken away behind it.
+fn beside<B: DrawingBackend>(
     row: &Row,
     baseline: f64,
     value: &str,
     (centre, above): (f64, f64),
     half: f64,
     canvas: &mut Canvas<B>,
-) {
-    let length = text_width(value, VALUE);
-    let (wide, high) = match row.labels {
-        Labels::Flat => ((0.5 * length + 0.6).min(half + 0.4), VALUE),
-        Labels::Upright => (half, length + 1.0),
-        Labels::None => return,
-    };
+) -> f64 {
     let line = row.y(baseline);
-    if line > above - 2.0 - high && line < above - 0.8 {
-        canvas.rect((centre - wide, line - 0.7), (centre + wide, line + 0.7), PAPER);
+    let crosses = |high: f64| line > above - 2.8 - high && line < above - 0.8;
+    match row.labels {
+        Labels::Flat if crosses(0.75 * VALUE) => line,
+        Labels::Upright if crosses(text_width(value, VALUE) + 1.0) => {
+            canvas.rect((centre - half, line - 0.7), (centre + half, line + 0.7), PAPER);
+            above
+        }
+        _ => above,
     }
 }
 

@@ -8,7 +8,9 @@ use crate::page::escape;
 /// The table as an HTML fragment.
 pub fn render(table: &Table) -> String {
     let mut out = format!("<figure class=\"table\"><figcaption>{}</figcaption>\n", escape(&table.caption));
-    out.push_str("<div class=\"scroll\"><table>\n<thead><tr>");
+    out.push_str("<div class=\"scroll\">");
+    out.push_str(if table.is_stacked() { "<table class=\"stacked\">" } else { "<table>" });
+    out.push_str("\n<thead><tr>");
     for head in &table.stub {
         let _ = write!(out, "<th scope=\"col\" class=\"stub\">{}</th>", escape(head));
     }

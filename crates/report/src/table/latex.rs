@@ -1,4 +1,6 @@
-//! LaTeX with booktabs: a `tabular` for `\input`, nothing but `\usepackage{booktabs}` needed.
+//! LaTeX with booktabs: a `tabular` with its notes below for `\input` into a `table`, nothing but `\usepackage{booktabs}` needed.
+//!
+//! From six columns on, columns stand closer and published numbers get a line of their own, so that ten fit the width of a page.
 
 use std::fmt::Write;
 
@@ -8,10 +10,11 @@ use super::{Entry, Table};
 pub fn render(table: &Table) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "% {}", table.made.replace('\n', " "));
-    for note in &table.notes {
-        let _ = writeln!(out, "% {note}");
+    let _ = writeln!(out, "% \\caption{{{}}}", escape(&table.caption));
+    let close = table.columns.len() > 5;
+    if close {
+        out.push_str("\\begingroup\\setlength{\\tabcolsep}{3pt}%\n");
     }
-    let _ = writeln!(out, "% caption: {}", escape(&table.caption));
     let _ = writeln!(out, "\\begin{{tabular}}{{{}{}}}", "l".repeat(table.stub.len()), "r".repeat(table.columns.len()));
     out.push_str("\\toprule\n");
     let heads: Vec<String> = table.stub.iter().chain(&table.columns).map(|head| escape(head)).collect();
@@ -30,15 +33,29 @@ pub fn render(table: &Table) -> String {
                 && previous.is_some_and(|p| !p.baseline && p.labels[..=position] == row.labels[..=position]);
             cells.push(if repeats { String::new() } else { escape(label) });
         }
-        cells.extend(row.entries.iter().map(|entry| entry.as_ref().map_or_else(String::new, text)));
+        let stacked = table.is_stacked();
+        cells.extend(row.entries.iter().map(|entry| entry.as_ref().map_or_else(String::new, |e| text(e, !stacked))));
         let _ = writeln!(out, "{} \\\\", cells.join(" & "));
+        if stacked && row.entries.iter().flatten().any(|entry| entry.published.is_some()) {
+            let mut cells = vec![String::new(); row.labels.len()];
+            cells.extend(row.entries.iter().map(|entry| {
+                let number = entry.as_ref().and_then(|entry| entry.published);
+                number.map_or_else(String::new, published)
+            }));
+            let _ = writeln!(out, "{} \\\\", cells.join(" & "));
+        }
         previous = Some(row);
     }
-    out.push_str("\\bottomrule\n\\end{tabular}\n");
+    out.push_str("\\bottomrule\n\\end{tabular}");
+    out.push_str(if close { "\\endgroup\n" } else { "\n" });
+    if !table.notes.is_empty() {
+        let notes: Vec<String> = table.notes.iter().map(|note| escape(note)).collect();
+        let _ = writeln!(out, "\\par\\smallskip{{\\footnotesize {}\\par}}", notes.join(" "));
+    }
     out
 }
 
-fn text(entry: &Entry) -> String {
+fn text(entry: &Entry, beside: bool) -> String {
     let mut text = match entry.mean() {
         Some(mean) if entry.bold => format!("\\textbf{{{}}}", minus(&mean)),
         Some(mean) => minus(&mean),
@@ -50,10 +67,14 @@ fn text(entry: &Entry) -> String {
     if let Some(missing) = entry.missing() {
         let _ = write!(text, "\\,{{\\scriptsize{missing}$^\\dagger$}}");
     }
-    if let Some(published) = entry.published {
-        let _ = write!(text, "\\,{{\\scriptsize[{}]}}", minus(&crate::names::fixed(published, 1)));
+    if let Some(number) = entry.published.filter(|_| beside) {
+        let _ = write!(text, "\\,{}", published(number));
     }
     text
+}
+
+fn published(number: f64) -> String {
+    format!("{{\\scriptsize[{}]}}", minus(&crate::names::fixed(number, 1)))
 }
 
 fn minus(number: &str) -> String {

@@ -14,9 +14,9 @@ fn clear_results_decide() {
     insta::assert_snapshot!(verdicts(probe::score).join("\n"), @r#"
     wanda-better: holds: above at 2 of 2, below at 0; on balance +10.0 ± 2.5 (n = 3)
     magnitude-better: does not hold: above at 0 of 2, below at 2; on balance -10.0 ± 2.5 (n = 3)
-    loose-best: holds: 50 % is the best of 2 (70.0)
-    tight-best: does not hold: 50 % has 70.0, 2:4 60.0: +10.0 ± 0.0 (n = 3), tolerance 1
-    nothing-revived: holds: all 9 agree, farthest 0.0
+    loose-best: holds: 50 % is the best of 2 with 70.0; next is 2:4 with 60.0: -10.0 ± 0.0 (n = 3)
+    tight-best: does not hold: 50 % is the best of 2 with 70.0, 2:4 has 60.0: +10.0 ± 0.0 (n = 3), tolerance 1
+    nothing-revived: holds: all 9 are exactly 0
     sparse: holds: all 8 agree, farthest 0.000
     half: does not hold: 6 of 6 contradict: 0.500 instead of 0.250 at wanda, 50 %, seed 0
     "#);
