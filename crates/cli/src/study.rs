@@ -29,7 +29,10 @@ impl Study {
             if word.contains('=') && !PathBuf::from(word).exists() {
                 overrides.push(word.clone());
             } else {
-                files.push(workspace.experiment_file(word));
+                let file = workspace.experiment_file(word);
+                if !files.contains(&file) {
+                    files.push(file);
+                }
             }
         }
         if files.is_empty() {

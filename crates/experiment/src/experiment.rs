@@ -126,6 +126,7 @@ impl Experiment {
             None => Vec::new(),
         };
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        free_name(document.name.as_deref().unwrap_or(&stem), path)?;
         let alone = document.settings.iter().find(|o| o.setting.path == "seed").and_then(|o| o.value.as_u64());
         Ok(Experiment {
             name: document.name.unwrap_or(stem),
@@ -221,6 +222,18 @@ fn unique_id(item: &Node, ids: &mut BTreeMap<String, Location>) -> Result<(), Ex
             ids.insert(text, id.at.clone());
             Ok(())
         }
+    }
+}
+
+/// A report lies in a folder of the experiment's name, beside these of the results folder itself.
+fn free_name(name: &str, path: &Path) -> Result<(), ExperimentError> {
+    match ["store", "logs", "pretrain"].contains(&name) {
+        true => Err(ExperimentError::file(
+            ErrorKind::BadValue,
+            format!("the name `{name}` of `{}` is taken: every results folder has a folder of that name", path.display()),
+        )
+        .help("names name folders: choose another with `name:`")),
+        false => Ok(()),
     }
 }
 

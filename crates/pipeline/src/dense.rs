@@ -1,6 +1,6 @@
 //! Stage `dense`: trains a preset of the embedded world, or takes a published checkpoint as it is.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use ressa_data::{Family, Processor, World, tokenizer::VOCABULARY_SIZE, write_processor_files};
 use ressa_experiment::{Stage, StageNode, model::Preset};
@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use crate::{Executor, PipelineError, executor::Progress};
 
+/// Time between two checkpoints of a training.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Folder of the model within the entry.
 pub(crate) const MODEL: &str = "model";
 
@@ -40,8 +42,15 @@ pub(crate) fn run(
         recipe = recipe.shortened(*steps);
     }
     let resume = executor.store.scratch(&node.key.0)?;
-    let request =
-        Request { config: &config, recipe, seed: *seed, world: &world, processor: &processor, resume: &resume };
+    let request = Request {
+        config: &config,
+        recipe,
+        seed: *seed,
+        world: &world,
+        processor: &processor,
+        resume: &resume,
+        checkpoint_interval: CHECKPOINT_INTERVAL,
+    };
     let tensors = tch::with_grad(|| train(&request, progress))?;
     let parameters: i64 = tensors.values().map(|t| t.numel() as i64).sum();
     ressa_models::save_folder(&folder, &config, &tensors, Storage::Bf16)?;

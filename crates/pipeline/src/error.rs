@@ -77,7 +77,8 @@ mod tests {
     #[test]
     fn a_full_disk_is_a_storage_failure_whoever_meets_it() {
         let full = || io::Error::from(io::ErrorKind::StorageFull);
-        let model = || ressa_models::ModelError::Io { action: "write", path: "masks.safetensors".into(), source: full() };
+        let model =
+            || ressa_models::ModelError::Io { action: "write", path: "masks.safetensors".into(), source: full() };
         let unsaved = || ressa_runtime::RuntimeError::Unsaved { path: "training".into(), reason: full().to_string() };
         let failures: [PipelineError; 6] = [
             StoreError::Write { path: "store".into(), source: full() }.into(),

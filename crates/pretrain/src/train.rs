@@ -21,8 +21,6 @@ use crate::{
     vision,
 };
 
-/// Time between two checkpoints.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Share of the past in the running means of the progress line.
 const MEMORY: f64 = 0.95;
 /// Gradients above this norm are scaled down.
@@ -42,6 +40,8 @@ pub struct Request<'a> {
     pub processor: &'a Processor,
     /// Folder that survives a kill; the training goes on from what it finds there.
     pub resume: &'a Path,
+    /// Time between two checkpoints.
+    pub checkpoint_interval: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -177,7 +177,7 @@ pub fn train(request: &Request<'_>, progress: &mut dyn FnMut(f64, &str)) -> Resu
             shown.add(&measured);
             let share = done + weight * f64::from(step + 1);
             progress(share, &shown.line(stage, step + 1, schedule.steps));
-            if kept.elapsed() >= CHECKPOINT_INTERVAL {
+            if kept.elapsed() >= request.checkpoint_interval {
                 let position = Position { stage: number, step: step + 1 };
                 checkpoint.save(position, &parameters, &optimiser, target.as_ref())?;
                 kept = Instant::now();

@@ -19,7 +19,7 @@ pub enum SweepError {
         pid: String,
     },
     /// A file of the results folder cannot be written.
-    #[error("cannot write `{}`: {source}; free some space, or choose another folder with --results", path.display())]
+    #[error("cannot write `{}`: {source}; make the folder writable, free some space, or choose another with --results", path.display())]
     Write {
         /// The file.
         path: PathBuf,

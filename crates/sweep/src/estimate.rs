@@ -67,7 +67,9 @@ pub fn detail(stage: &Stage) -> &'static str {
 /// Seconds at shapes scale on one core, before anything was measured here.
 fn default_seconds(stage: &Stage) -> f64 {
     match stage {
-        Stage::Dense { .. } => 330.0,
+        // A published checkpoint is only looked up; a training has about 2000 steps.
+        Stage::Dense { checkpoint: Some(_), .. } => 0.1,
+        Stage::Dense { steps, .. } => 330.0 * f64::from(steps.unwrap_or(2000)) / 2000.0,
         Stage::Prune { .. } => 2.0,
         Stage::Adapt { .. } => 20.0,
         Stage::Merge { .. } => 0.3,

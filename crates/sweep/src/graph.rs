@@ -118,9 +118,10 @@ impl Graph {
         self.stages[position].first_run.map_or("dense gate", |run| &self.runs[run].label)
     }
 
-    /// How many stage executions the runs would need without sharing.
+    /// How many stage executions the runs would need without sharing; evaluations that only a gate needs count once.
     pub fn unshared(&self) -> usize {
-        self.runs.iter().map(|run| run.stages.len()).sum()
+        let of_gates = self.stages.iter().filter(|stage| stage.runs == 0).count();
+        self.runs.iter().map(|run| run.stages.len()).sum::<usize>() + of_gates
     }
 
     /// Distinct stages per kind, in the order of a run.

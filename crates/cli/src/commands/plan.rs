@@ -1,7 +1,8 @@
 //! `ressa plan`: what a sweep would do, without doing it.
 
+use ressa_experiment::Stage;
 use ressa_store::Store;
-use ressa_sweep::{Estimates, FailureRecord, Graph, Inventory, glance, read_failures};
+use ressa_sweep::{Estimates, FailureRecord, Graph, GraphStage, Inventory, glance, read_failures};
 use serde_json::json;
 
 use crate::{
@@ -44,6 +45,8 @@ pub struct Plan {
     seconds: f64,
     slots: usize,
     has_history: bool,
+    /// Whether a published checkpoint was never used here: times of other models say nothing about it.
+    is_unknown: bool,
 }
 
 impl Plan {
@@ -68,7 +71,11 @@ impl Plan {
         // A dense model is one stage that everything waits for, so it is not divided by the number of workers.
         let dense = kinds.iter().find(|row| row.0 == "dense").map_or(0.0, |row| row.3);
         let seconds = dense + (work - dense) / slots.max(1) as f64;
-        Self { kinds, complete, failed, seconds, slots, has_history: estimates.has_history() }
+        let is_new_checkpoint = |(stage, present): (&GraphStage, &bool)| {
+            !present && matches!(stage.node.stage, Stage::Dense { checkpoint: Some(_), .. })
+        };
+        let is_unknown = graph.stages.iter().zip(&inventory.present).any(is_new_checkpoint);
+        Self { kinds, complete, failed, seconds, slots, has_history: estimates.has_history(), is_unknown }
     }
 
     /// Stages to be made.
@@ -91,7 +98,7 @@ impl Plan {
                 })).collect::<Vec<_>>(),
             },
             "failed-earlier": self.failed,
-            "estimate": { "seconds": self.seconds, "slots": self.slots, "from-history": self.has_history },
+            "estimate": { "seconds": self.seconds, "slots": self.slots, "from-history": self.has_history, "unknown": self.is_unknown },
             "missing": lacking,
             "list": graph.runs.iter().map(|run| json!({
                 "run": run.id,
@@ -117,12 +124,18 @@ fn print(plan: &Plan, study: &Study, graph: &Graph, inventory: &Inventory, lacki
     let mut rows = vec![["stage", "distinct", "cached", "to do", "estimated"].map(str::to_owned).to_vec()];
     for (kind, distinct, cached, seconds) in &plan.kinds {
         let to_do = distinct - cached;
-        let time = if to_do == 0 { String::new() } else { duration(*seconds) };
+        let time = match (to_do, plan.is_unknown) {
+            (0, _) => String::new(),
+            (_, true) => "?".to_owned(),
+            (_, false) => duration(*seconds),
+        };
         rows.push(vec![(*kind).to_owned(), distinct.to_string(), cached.to_string(), to_do.to_string(), time]);
     }
     say(format_args!("\n{}", columns(&rows)));
     if plan.to_do() == 0 {
         say("everything is cached");
+    } else if plan.is_unknown {
+        say("how long it takes is not known: nothing was timed with this checkpoint yet");
     } else {
         let source =
             if plan.has_history { "from the times of earlier stages" } else { "a guess: nothing was timed here yet" };

@@ -48,8 +48,10 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     let rendered = match exit {
         _ if options.no_report => None,
         Exit::Done => Some(report::render(&workspace, &study, &store, false)?),
-        // Failures are shown whether or not there is something to render.
-        Exit::SomeFailed => report::render(&workspace, &study, &store, false).ok(),
+        // That stages failed matters more than that their report cannot be written; both are said.
+        Exit::SomeFailed => report::render(&workspace, &study, &store, false)
+            .map_err(|failure| eprintln!("error: no report: {}", failure.message()))
+            .ok(),
         _ => None,
     };
     if global.json {

@@ -1,6 +1,6 @@
 //! LaTeX with booktabs: a `tabular` with its notes below for `\input` into a `table`, nothing but `\usepackage{booktabs}` needed.
 //!
-//! From six columns on, columns stand closer and published numbers get a line of their own, so that ten fit the width of a page.
+//! Many columns stand closer, and published numbers get a line of their own there, so that ten fit the width of a page.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ pub fn render(table: &Table) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "% {}", table.made.replace('\n', " "));
     let _ = writeln!(out, "% \\caption{{{}}}", escape(&table.caption));
-    let close = table.columns.len() > 5;
+    let close = table.stub.len() + table.columns.len() > 5;
     if close {
         out.push_str("\\begingroup\\setlength{\\tabcolsep}{3pt}%\n");
     }

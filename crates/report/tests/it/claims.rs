@@ -17,7 +17,7 @@ fn clear_results_decide() {
     loose-best: holds: 50 % is the best of 2 with 70.0; next is 2:4 with 60.0: -10.0 ± 0.0 (n = 3)
     tight-best: does not hold: 50 % is the best of 2 with 70.0, 2:4 has 60.0: +10.0 ± 0.0 (n = 3), tolerance 1
     nothing-revived: holds: all 9 are exactly 0
-    sparse: holds: all 8 agree, farthest 0.000
+    sparse: holds: all 8 are the target sparsity (vision); largest deviation 0.000, tolerance 0.001
     half: does not hold: 6 of 6 contradict: 0.500 instead of 0.250 at wanda, 50 %, seed 0
     "#);
 }

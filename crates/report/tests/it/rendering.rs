@@ -12,13 +12,10 @@ fn a_table_reads_the_same_in_four_formats() {
     let rendered = probe.render(true).unwrap();
     assert_snapshot!(probe.read("metrics.tex"), @r#"
     % made by `ressa report` for `probe` from records.csv; table `metrics`
-    % Mean ± half-width of the 95 % t-interval over replicate seeds (n = 3; n = 1 where a setting does not depend on the seed).
-    % Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 %).
-    % [ ]: published (InstructBLIP, other scale).
-    % caption: Scores \& more, 100 \% of them
+    % \caption{Scores \& more, 100 \% of them}
     \begin{tabular}{lrr}
     \toprule
-    Metric & 50 \% & 2:4 \\
+    Pruning & 50 \% & 2:4 \\
     \midrule
     Dense & 90.0 & 90.0 \\
     \midrule
@@ -26,11 +23,12 @@ fn a_table_reads_the_same_in_four_formats() {
     Wanda & \textbf{70.0}\,{\scriptsize$\pm$\,2.5} & \textbf{60.0}\,{\scriptsize$\pm$\,2.5}\,{\scriptsize[55.7]} \\
     \bottomrule
     \end{tabular}
+    \par\smallskip{\footnotesize Mean $\pm$ half-width of the 95 \% t-interval over replicate seeds (n = 3; n = 1 where a setting does not depend on the seed). Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 \%). [ ]: published (InstructBLIP, other scale).\par}
     "#);
     assert_snapshot!(probe.read("metrics.md"), @r#"
     **Scores & more, 100 % of them**
 
-    | Metric | 50 % | 2:4 |
+    | Pruning | 50 % | 2:4 |
     | --- | ---: | ---: |
     | Dense | 90.0 | 90.0 |
     | Magnitude | 60.0 | 50.0 |
@@ -39,7 +37,7 @@ fn a_table_reads_the_same_in_four_formats() {
     Mean ± half-width of the 95 % t-interval over replicate seeds (n = 3; n = 1 where a setting does not depend on the seed). Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 %). \[ \]: published (InstructBLIP, other scale).
     "#);
     assert_snapshot!(probe.read("metrics.csv"), @r#"
-    Metric,column,mean,half_width_95,n,expected,standard_error,not_below_best,published_other_scale
+    Pruning,column,mean,half_width_95,n,expected,standard_error,not_below_best,published_other_scale
     Dense,50 %,90.000000,,1,1,0.447214,false,
     Dense,2:4,90.000000,,1,1,0.447214,false,
     Magnitude,50 %,60.000000,,1,1,0.447214,false,
@@ -50,7 +48,7 @@ fn a_table_reads_the_same_in_four_formats() {
     assert_snapshot!(ressa_report::table::html::render(&rendered.tables[0]), @r#"
     <figure class="table"><figcaption>Scores &amp; more, 100 % of them</figcaption>
     <div class="scroll"><table>
-    <thead><tr><th scope="col" class="stub">Metric</th><th scope="col">50 %</th><th scope="col">2:4</th></tr></thead>
+    <thead><tr><th scope="col" class="stub">Pruning</th><th scope="col">50 %</th><th scope="col">2:4</th></tr></thead>
     <tbody>
     <tr class="baseline"><th scope="row" class="stub">Dense</th><td>90.0</td><td>90.0</td></tr>
     <tr><th scope="row" class="stub">Magnitude</th><td>60.0</td><td>50.0</td></tr>
