@@ -47,7 +47,7 @@ test: setup ## run every test
 check: setup ## format, lints, tidy
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --release --workspace --all-targets --quiet -- -D warnings
-	@$(CARGO) test --release --quiet -p ressa-testkit --test tidy
+	@$(CARGO) test --release --quiet -p ressa-testkit --test it tidy
 
 bench: build ## print speed figures, as ratios where a reference can be run
 	@scripts/bench.py $(OPTIONS)

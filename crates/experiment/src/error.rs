@@ -76,6 +76,12 @@ impl ErrorKind {
     }
 }
 
+/// Characters of a message.
+const LONGEST_MESSAGE: usize = 400;
+
+/// Bytes of a line that is shown as an excerpt; of a longer one the place is said in words.
+const LONGEST_LINE: usize = 2000;
+
 /// A mistake in an experiment file or in an override, with the place it was made.
 ///
 /// It is a [`miette::Diagnostic`]: the binaries render the excerpt. `Display` is the message alone; [`ExperimentError::position`]
@@ -113,7 +119,13 @@ impl fmt::Display for Position {
 
 impl ExperimentError {
     pub(crate) fn file(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Details { kind, message: message.into(), help: None, at: None, label: None, also: None }))
+        let mut message: String = message.into();
+        // A value of any length may be quoted in it.
+        if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
+            message.truncate(end);
+            message.push_str(" ...");
+        }
+        Self(Box::new(Details { kind, message, help: None, at: None, label: None, also: None }))
     }
 
     pub(crate) fn at(kind: ErrorKind, message: impl Into<String>, at: Location) -> Self {
@@ -169,10 +181,13 @@ impl Diagnostic for ExperimentError {
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        let elsewhere = self.0.also.as_ref().filter(|(at, _)| !self.same_source(at)).map(|(at, label)| {
+        let place = |at: &Location, label: &str| {
             let (line, column) = at.line_column();
             format!("{label}: {}:{line}:{column}", at.source.name())
-        });
+        };
+        let here = self.0.at.as_ref().filter(|_| self.source_code().is_none()).map(|at| place(at, "place"));
+        let elsewhere = self.0.also.as_ref().filter(|(at, _)| !self.same_source(at));
+        let elsewhere = elsewhere.map(|(at, label)| place(at, label)).or(here);
         match (&self.0.help, elsewhere) {
             (Some(help), Some(place)) => Some(Box::new(format!("{help}\n{place}"))),
             (Some(help), None) => Some(Box::new(help)),
@@ -182,7 +197,8 @@ impl Diagnostic for ExperimentError {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.0.at.as_ref().map(|at| &at.source.code as &dyn SourceCode)
+        let at = self.0.at.as_ref().filter(|at| at.line_length() <= LONGEST_LINE)?;
+        Some(&at.source.code as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {

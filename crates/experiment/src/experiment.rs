@@ -230,7 +230,10 @@ fn free_name(name: &str, path: &Path) -> Result<(), ExperimentError> {
     match ["store", "logs", "pretrain"].contains(&name) {
         true => Err(ExperimentError::file(
             ErrorKind::BadValue,
-            format!("the name `{name}` of `{}` is taken: every results folder has a folder of that name", path.display()),
+            format!(
+                "the name `{name}` of `{}` is taken: every results folder has a folder of that name",
+                path.display()
+            ),
         )
         .help("names name folders: choose another with `name:`")),
         false => Ok(()),

@@ -125,6 +125,12 @@ impl Location {
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
 
+    /// Bytes of the longest line that an excerpt around this place shows: its own or a neighbour.
+    pub(crate) fn line_length(&self) -> usize {
+        let (line, _) = self.line_column();
+        self.source.text().lines().skip(line.saturating_sub(2)).take(3).map(str::len).max().unwrap_or(0)
+    }
+
     /// An error that points here.
     pub(crate) fn error(&self, kind: ErrorKind, message: impl Into<String>) -> ExperimentError {
         ExperimentError::at(kind, message, self.clone())

@@ -114,7 +114,9 @@ pub fn test(claim: &output::Claim, records: &Records) -> Claim {
     };
     let sides = match &claim.test {
         ClaimTest::Greater(comparison) => (side(&comparison.a), side(&comparison.b)),
-        ClaimTest::Peak(peak) => (format!("this {}", names::axis(&peak.x).to_lowercase()), names::label(&peak.x, &peak.at.0)),
+        ClaimTest::Peak(peak) => {
+            (format!("this {}", names::axis(&peak.x).to_lowercase()), names::label(&peak.x, &peak.at.0))
+        }
         ClaimTest::Equals(_) => (String::new(), String::new()),
     };
     Claim { id: claim.id.clone(), text: claim.text.trim().to_owned(), verdict, reason, sides, evidence }

@@ -50,7 +50,7 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
         Exit::Done => Some(report::render(&workspace, &study, &store, false)?),
         // That stages failed matters more than that their report cannot be written; both are said.
         Exit::SomeFailed => report::render(&workspace, &study, &store, false)
-            .map_err(|failure| eprintln!("error: no report: {}", failure.message()))
+            .map_err(|failure| say(format_args!("no report: {}", failure.message())))
             .ok(),
         _ => None,
     };
