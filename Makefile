@@ -42,7 +42,7 @@ pretrain: build ## train the two shipped dense models again
 	@$(RESSA) pretrain $(OPTIONS)
 
 test: setup ## run every test
-	@$(CARGO) test --release --workspace --quiet
+	@$(CARGO) test --release --workspace --quiet --no-fail-fast
 
 check: setup ## format, lints, tidy
 	@$(CARGO) fmt --all --check

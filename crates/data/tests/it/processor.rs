@@ -90,5 +90,5 @@ fn broken_folders_are_named() {
     insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @r#"`MODEL/special_tokens_map.json` is not a usable tokenizer: `pad_token` is "<nothing>", which the tokenizer does not know"#);
     std::fs::remove_file(folder.path().join("tokenizer.json")).expect("removed");
     let message = Processor::load(folder.path()).err().expect("an error").to_string();
-    insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @"cannot access `MODEL/tokenizer.json`: No such file or directory (os error 2)");
+    insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @"cannot read `MODEL/tokenizer.json`: No such file or directory (os error 2)");
 }
