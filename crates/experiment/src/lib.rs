@@ -19,6 +19,7 @@ pub mod expand;
 pub mod experiment;
 pub mod gate;
 mod grammar;
+pub mod job;
 mod load;
 pub mod model;
 pub mod output;

@@ -10,11 +10,13 @@ use std::{
 pub const FILE_CAP: usize = 800;
 
 /// Layers of the workspace, lowest first. A crate may depend on crates of lower layers of its own side and of the vocabulary's.
-const LAYERS: [(&[&str], &[&str]); 5] = [
+const LAYERS: [(&[&str], &[&str]); 7] = [
     (&["experiment", "store"], &["runtime"]),
-    (&["data"], &["models"]),
+    (&["checkpoint"], &[]),
+    (&["data", "hub"], &["models"]),
     (&[], &["prune", "restore", "eval", "pretrain"]),
     (&["sweep", "report"], &["pipeline"]),
+    (&[], &["lab"]),
     (&["cli"], &["worker"]),
 ];
 

@@ -1,0 +1,209 @@
+//! Jobs: single steps outside any sweep. `ressa` hands one to a worker process as JSON on standard input and reads replies, one JSON
+//! object per line, from its standard output; standard error is the worker's log.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{StageNode, protocol::Failure};
+
+/// One step on a model folder. Paths are relative to the folder that `ressa` was started in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "kebab-case")]
+pub enum Job {
+    /// Answer prompts about images.
+    Generate(Generate),
+    /// One teacher-forced pass, its parts written as tensors.
+    Forward(Forward),
+    /// Input statistics of every prunable linear.
+    Stats(Stats),
+    /// A folder of published shape with random weights.
+    RandomCheckpoint(RandomCheckpoint),
+    /// A finished run as a model folder.
+    Export(Box<Export>),
+}
+
+/// A model on disk, and how to compute with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelAt {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Type of the computation; `null` means f32 on a CPU, and on a GPU the type of the weights.
+    pub compute: Option<Compute>,
+}
+
+/// Type in which a network computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compute {
+    /// 32-bit floats.
+    Float32,
+    /// bfloat16, with float32 where the architecture needs it.
+    Bfloat16,
+    /// float16, with float32 where the architecture needs it.
+    Float16,
+}
+
+impl Compute {
+    /// The name in configurations and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compute::Float32 => "float32",
+            Compute::Bfloat16 => "bfloat16",
+            Compute::Float16 => "float16",
+        }
+    }
+}
+
+impl std::str::FromStr for Compute {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Compute::Float32, Compute::Bfloat16, Compute::Float16]
+            .into_iter()
+            .find(|compute| compute.name() == text)
+            .ok_or_else(|| format!("`{text}` is not one of float32, bfloat16, float16"))
+    }
+}
+
+/// Settings of [`Job::Generate`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Generate {
+    /// The model.
+    pub model: ModelAt,
+    /// What to answer; prompts about one image share its features.
+    pub requests: Vec<PromptRequest>,
+    /// How to search.
+    pub search: SearchOptions,
+}
+
+/// A prompt about an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptRequest {
+    /// Image file.
+    pub image: PathBuf,
+    /// The instruction.
+    pub prompt: String,
+}
+
+/// Search settings with the names and meanings of transformers' `GenerationConfig`; `null` leaves the folder's
+/// `generation_config.json`, then the library's default, in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SearchOptions {
+    /// Beams; 1 is greedy.
+    pub num_beams: Option<usize>,
+    /// Exponent on the length in a finished beam's score.
+    pub length_penalty: Option<f64>,
+    /// No end before the sequence (with what stands before the new tokens) is this long.
+    pub min_length: Option<usize>,
+    /// Longest sequence, with what stands before the new tokens.
+    pub max_length: Option<usize>,
+    /// No end before so many new tokens.
+    pub min_new_tokens: Option<usize>,
+    /// Most new tokens; overrides `max_length`.
+    pub max_new_tokens: Option<usize>,
+    /// Factor against tokens that are already there; 1 is none.
+    pub repetition_penalty: Option<f64>,
+    /// Whether a row ends with its first `num_beams` finished beams.
+    pub early_stopping: Option<bool>,
+}
+
+/// Answer to a [`PromptRequest`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Generated {
+    /// New tokens, up to and including the first end token.
+    pub tokens: Vec<u32>,
+    /// Their text, without special tokens.
+    pub text: String,
+}
+
+/// Settings of [`Job::Forward`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forward {
+    /// The model.
+    pub model: ModelAt,
+    /// Safetensors file with `pixel_values`, `input_ids`, `attention_mask`, `labels` and, where the Q-Former reads text,
+    /// `qformer_input_ids`, `qformer_attention_mask`.
+    pub inputs: PathBuf,
+    /// Safetensors file to write.
+    pub output: PathBuf,
+}
+
+/// Settings of [`Job::Stats`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// The model.
+    pub model: ModelAt,
+    /// Samples, run one at a time.
+    pub requests: Vec<AnsweredRequest>,
+    /// Safetensors file to write.
+    pub output: PathBuf,
+}
+
+/// A prompt about an image with its answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnsweredRequest {
+    /// Image file.
+    pub image: PathBuf,
+    /// The instruction.
+    pub prompt: String,
+    /// What the model is to say.
+    pub answer: String,
+}
+
+/// Settings of [`Job::RandomCheckpoint`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RandomCheckpoint {
+    /// Name of a published shape, or a `config.json`.
+    pub like: String,
+    /// Folder to write; must be absent or empty.
+    pub output: PathBuf,
+    /// Seed of the weights.
+    pub seed: u64,
+    /// Type of the weights.
+    pub dtype: Compute,
+}
+
+/// Settings of [`Job::Export`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Export {
+    /// Writable store of the run's stages.
+    pub store: PathBuf,
+    /// Read-only stores looked at after it.
+    pub shipped: Vec<PathBuf>,
+    /// The run's last stage before evaluation: a merge, the last prune stage, or the dense stage.
+    pub node: StageNode,
+    /// Folder to write; must be absent or empty.
+    pub output: PathBuf,
+    /// Largest file of weights in bytes; `null` keeps the files of the source folder.
+    pub max_shard_size: Option<u64>,
+    /// What the model card says beyond the certificate: label, settings and scores of the run.
+    pub card: Value,
+}
+
+/// A line that a job's worker answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// How far it is.
+    Progress {
+        /// Share done, 0 to 1.
+        fraction: f64,
+        /// What is going on.
+        message: String,
+    },
+    /// Last line: what the job found.
+    Done {
+        /// Depends on the job: `generate` answers with a list of [`Generated`], the others with a summary object.
+        output: Value,
+    },
+    /// Last line: why not.
+    Failed {
+        /// Sort and message.
+        failure: Failure,
+    },
+}

@@ -1,0 +1,1 @@
+//! Checkpoints from the Hugging Face hub, into the cache that its other clients use.

@@ -1,0 +1,1 @@
+//! Single steps on a model folder: run it, look inside, compare, write it back.
