@@ -45,7 +45,7 @@ pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -
 impl Executor {
     /// What a merge makes of the dense model. The outputs before and after are compared on a few calibration samples.
     pub(crate) fn merged(&mut self, node: &StageNode) -> Result<Merged, PipelineError> {
-        let Stage::Merge { method } = &node.stage else {
+        let Stage::Merge { method, .. } = &node.stage else {
             return Err(PipelineError::Internal("not a merge stage".to_owned()));
         };
         let missing = || PipelineError::Internal("the merge reads no adapter".to_owned());
