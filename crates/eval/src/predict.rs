@@ -43,8 +43,11 @@ impl PredictOptions {
         let asking = &self.asking;
         Search {
             max_new_tokens: asking.max_new_tokens.unwrap_or(tokens) as usize,
+            min_new_tokens: asking.min_new_tokens.unwrap_or(0) as usize,
             beams: self.beams,
             length_penalty: asking.length_penalty.unwrap_or(length_penalty),
+            repetition_penalty: asking.repetition_penalty.unwrap_or(1.0),
+            ..Search::default()
         }
     }
 }
@@ -81,8 +84,8 @@ fn generate(
         for batch in &block.batches {
             for (items, prompts) in split(batch, options.rows) {
                 let prefix = model.visual_prefix(&features, &prompts);
-                for (item, tokens) in items.iter().zip(model.generate(&prefix, &prompts.language, search)) {
-                    texts[*item] = prepared.processor.decode(&tokens)?;
+                for (item, answer) in items.iter().zip(model.generate(&prefix, &prompts.language, &search)?) {
+                    texts[*item] = prepared.processor.decode(answer.content())?;
                 }
                 done += items.len();
                 progress(done as f64 / prepared.items.len() as f64);
