@@ -43,6 +43,26 @@ impl Captions {
         samples: usize,
         pick: &mut dyn FnMut(usize, usize) -> Vec<usize>,
     ) -> Result<Self, DataError> {
+        Self::read(config, root, samples, &mut |path, share| {
+            let total = count(path)?;
+            Ok(pick(total, share.min(total)))
+        })
+    }
+
+    /// The first `samples` entries, split over the corpora as in a draw. Reads no further than they reach.
+    ///
+    /// # Errors
+    /// As for a draw.
+    pub fn first(config: &CorporaConfig, root: &Path, samples: usize) -> Result<Self, DataError> {
+        Self::read(config, root, samples, &mut |_, share| Ok((0..share).collect()))
+    }
+
+    fn read(
+        config: &CorporaConfig,
+        root: &Path,
+        samples: usize,
+        choose: &mut dyn FnMut(&Path, usize) -> Result<Vec<usize>, DataError>,
+    ) -> Result<Self, DataError> {
         let corpora = &config.corpora;
         // Every corpus is checked before the first, possibly large, file is read.
         for corpus in corpora {
@@ -55,11 +75,10 @@ impl Captions {
             let share = samples / corpora.len() + usize::from(number < samples % corpora.len());
             let [annotations, images] = published::expected_of_corpus(*corpus);
             let (path, folder) = (root.join(annotations.path), root.join(images.path));
-            let total = count(&path)?;
-            if total == 0 {
-                return Err(DataError::Unfit { path, reason: "it has no entries".to_owned() });
+            if share == 0 {
+                continue;
             }
-            let order = pick(total, share.min(total));
+            let order = choose(&path, share)?;
             let wanted: BTreeSet<usize> = order.iter().copied().collect();
             let mut positions = wanted.iter();
             let mut found: HashMap<usize, Captioned> = HashMap::with_capacity(wanted.len());
@@ -73,6 +92,9 @@ impl Captions {
                 }
                 Ok(if found.len() == wanted.len() { Next::Enough } else { Next::More })
             })?;
+            if found.is_empty() {
+                return Err(DataError::Unfit { path, reason: "it has no entries".to_owned() });
+            }
             entries.extend(order.iter().filter_map(|position| found.get(position).cloned()));
         }
         Ok(Self { entries })

@@ -13,7 +13,6 @@ use crate::{
     Executor, PipelineError,
     executor::{Progress, plain},
     resident::node_of,
-    samples::Source,
 };
 
 /// Merges and certifies.
@@ -61,9 +60,8 @@ impl Executor {
         let Stage::Adapt { data, .. } = node_of(&self.store.require(&adapter.0)?)?.stage else {
             return Err(missing());
         };
-        let world = self.world(&data)?;
         let dense = self.dense(&node.inputs)?;
-        let probe = Source { world: &world, processor: &dense.processor, device: self.device }.probe()?;
+        let probe = self.samples(&data, &dense)?.probe()?;
         let request = MergeRequest { method: *method, masks: &masks, adapters: &adapters, patterns: &patterns };
         Ok(merge(dense.model.as_ref(), request, &probe)?)
     }
