@@ -131,10 +131,11 @@ impl Attention {
         })
     }
 
-    /// Queries, keys and values `[rows, heads, tokens, width]`.
+    /// Queries, keys and values `[rows, heads, tokens, width]`; the queries scaled, as in the reference, before the products.
     fn project(&self, x: &Tensor) -> (Tensor, Tensor, Tensor) {
-        let heads = |linear: &Linear| split_heads(&linear.forward(x), self.heads);
-        (heads(&self.q_proj), heads(&self.k_proj), heads(&self.v_proj))
+        let heads = |x: Tensor| split_heads(&x, self.heads);
+        let q = self.q_proj.forward(x) * self.scale;
+        (heads(q), heads(self.k_proj.forward(x)), heads(self.v_proj.forward(x)))
     }
 }
 
@@ -173,7 +174,7 @@ impl Block {
     /// The same, with the keys and values it computed. A `bias`, if given, says instead of the order which token sees which.
     fn forward_keeping(&self, x: &Tensor, bias: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
         let (q, k, v) = self.self_attn.project(&self.before_attention(x));
-        let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none() };
+        let attend = Attend { scale: 1.0, bias, causal: bias.is_none(), rounded: false };
         let mixed = attention(&q, &k, &v, attend);
         (self.after_attention(x, &mixed), k, v)
     }
@@ -182,7 +183,7 @@ impl Block {
     fn step(&self, x: &Tensor, cache: &mut BlockCache, shared_bias: &Tensor) -> Tensor {
         let (q, k, v) = self.self_attn.project(&self.before_attention(x));
         let own = cache.own.push(k, v);
-        let mixed = join_heads(&attend_both(&q, &cache.shared, own, shared_bias, self.self_attn.scale));
+        let mixed = join_heads(&attend_both(&q, &cache.shared, own, shared_bias, 1.0));
         self.after_attention(x, &mixed)
     }
 

@@ -206,7 +206,7 @@ impl Attention {
     fn forward(&self, x: &Tensor, memory: &Tensor, bias: &Tensor) -> Tensor {
         let q = self.query(x);
         let (k, v) = self.key_value(memory);
-        self.o.forward(&attention(&q, &k, &v, Attend { scale: 1.0, bias: Some(bias), causal: false }))
+        self.o.forward(&attention(&q, &k, &v, Attend { scale: 1.0, bias: Some(bias), causal: false, rounded: true }))
     }
 }
 
@@ -311,7 +311,7 @@ impl DecoderBlock {
         let normed = self.attention_norm.forward(x);
         let (key, value) = self.attention.key_value(&normed);
         let own = cache.own.push(key, value);
-        let attend = Attend { scale: 1.0, bias: Some(bias), causal: false };
+        let attend = Attend { scale: 1.0, bias: Some(bias), causal: false, rounded: true };
         let mixed = attention(&self.attention.query(&normed), &own.key, &own.value, attend);
         let x = x + self.attention.o.forward(&mixed);
         let query = self.cross.query(&self.cross_norm.forward(&x));
