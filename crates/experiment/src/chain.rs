@@ -152,9 +152,7 @@ impl Planner {
             .entry((base, prune, restore, seed))
             .or_insert_with(|| restoration(run, &dense.key, &pruned.masks, &mut self.buffer))
             .clone();
-        let scored = Arc::clone(
-            self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(run))),
-        );
+        let scored = Arc::clone(self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(run))));
 
         let mut nodes = Vec::with_capacity(3 + pruned.nodes.len() + scored.len());
         nodes.push(Arc::clone(&dense));

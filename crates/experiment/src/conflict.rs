@@ -16,7 +16,12 @@ pub(crate) struct Conflict {
 
 /// The first contradiction of a run, as it was written (not canonical).
 pub(crate) fn conflict(run: &RunConfig) -> Option<Conflict> {
-    model(run).or_else(|| data(run)).or_else(|| prune(run)).or_else(|| restore(run)).or_else(|| asking(run)).or_else(|| published(run))
+    model(run)
+        .or_else(|| data(run))
+        .or_else(|| prune(run))
+        .or_else(|| restore(run))
+        .or_else(|| asking(run))
+        .or_else(|| published(run))
 }
 
 fn found(path: &'static str, message: impl Into<String>, help: impl Into<String>) -> Option<Conflict> {
@@ -176,11 +181,7 @@ fn published(run: &RunConfig) -> Option<Conflict> {
             );
         }
         if run.restore.questions > 0 {
-            return found(
-                "restore.questions",
-                "caption corpora have no questions",
-                "set `restore.questions` to 0",
-            );
+            return found("restore.questions", "caption corpora have no questions", "set `restore.questions` to 0");
         }
     }
     None
