@@ -164,8 +164,13 @@ def checkpoints(root, output, seed):
     def save(model, processor, folder):
         torch.manual_seed(seed)
         with torch.no_grad():
-            for value in model.parameters():
-                value.add_(torch.randn_like(value) * 0.05)
+            # Scales that keep activations near 1, so that every part of the model has a say in what comes out.
+            for name, value in model.named_parameters():
+                if value.dim() > 1:
+                    spread = 0.5 if "embed" in name or "shared" in name or "query_tokens" in name else value[0].numel() ** -0.5
+                    value.copy_(torch.randn_like(value) * spread)
+                else:
+                    value.add_(torch.randn_like(value) * 0.1)
         model.save_pretrained(output / folder)
         processor.save_pretrained(output / folder)
 
