@@ -1,9 +1,13 @@
 //! The program as users meet it: real processes, the fake worker, exit codes and texts.
 
 mod errors;
+mod fetching;
 mod house;
 mod killing;
 mod sweeping;
+
+#[path = "../../../hub/tests/it/server.rs"]
+mod server;
 
 use house::House;
 

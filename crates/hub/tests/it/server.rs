@@ -32,6 +32,8 @@ pub struct Behaviour {
     pub commits: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// Body transfers of a file that break after so many bytes, one after another.
     pub breaks: BTreeMap<String, Vec<usize>>,
+    /// Whether a broken transfer keeps its connection open until the client goes away.
+    pub stalls: bool,
     /// Body transfers of a file that have one bit turned, one after another.
     pub turns: BTreeMap<String, usize>,
     /// Answers with this status come first, however the request reads.
@@ -203,6 +205,7 @@ fn answer(mut stream: TcpStream, behaviour: &Mutex<Behaviour>, host: &str) -> st
     }
     let mut body = content[start..end].to_vec();
     let mut sent = body.len();
+    let stalls = behaviour.stalls;
     // The first byte alone asks for the size.
     if end - start > 1 {
         if let Some(turns) = behaviour.turns.get_mut(&name).filter(|turns| **turns > 0) {
@@ -220,7 +223,11 @@ fn answer(mut stream: TcpStream, behaviour: &Mutex<Behaviour>, host: &str) -> st
         end - 1,
         body.len()
     )?;
-    stream.write_all(&body[..sent])
+    stream.write_all(&body[..sent])?;
+    if stalls && sent < body.len() {
+        reader.read_line(&mut line)?;
+    }
+    Ok(())
 }
 
 fn resolve(behaviour: &Behaviour, revision: &str) -> Option<String> {
