@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use ressa_models::{Search, VisionLanguage, load_instructblip};
+use ressa_models::{LoadOptions, Search, VisionLanguage, load_blip2};
 use ressa_testkit::Golden;
 use serde_json::Value;
 use tch::Device;
@@ -24,7 +24,7 @@ fn rows(golden: &Value) -> Vec<Vec<u32>> {
 fn every_part_gives_what_transformers_gives() {
     let _no_grad = tch::no_grad_guard();
     for name in ["flant5", "vicuna"] {
-        let model = load_instructblip(&folder(name), Device::Cpu).unwrap();
+        let model = load_blip2(&folder(name), &LoadOptions::on(Device::Cpu)).unwrap();
         let tensors = Golden::open(folder(name).join("golden.safetensors"));
         let text: Value = serde_json::from_slice(&fs::read(folder(name).join("golden.json")).unwrap()).unwrap();
         let (texts, answers) = (rows(&text["prompts"]), rows(&text["answers"]));
