@@ -5,8 +5,16 @@
 pub mod error;
 mod file;
 mod folder;
+mod header;
+pub mod inspect;
+mod json;
+pub mod names;
+mod pickle;
+pub mod scan;
 
 pub use error::CheckpointError;
 pub use file::{Entry, File};
 pub use folder::{Checkpoint, INDEX, Index, SINGLE};
+pub use inspect::{Inspection, inspect};
+pub use names::Part;
 pub use safetensors::Dtype;

@@ -18,9 +18,10 @@ pub struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes:
-  0 done               2 bad command line     4 nothing selected     66 checkpoint or benchmark missing
-  75 other sweep runs  78 bad experiment      100 some stages failed 102 dense gate not reached
-  104 not verified     106 report incomplete  110 cannot write       130, 143 interrupted, run again to go on";
+  0 done                65 unusable folder or file           100 some stages failed     110 cannot write
+  2 bad command line    66 checkpoint or benchmark missing   102 dense gate not reached 130, 143 interrupted,
+  4 nothing selected    75 other sweep runs                  104 not verified               run again to go on
+                        78 bad experiment                    106 report incomplete";
 
 /// Options of every command.
 #[derive(Args, Debug)]
@@ -64,6 +65,8 @@ pub enum Command {
     Pretrain(PretrainOptions),
     /// Prove stored results: file digests, and certificates recounted on the weights
     Verify(VerifyOptions),
+    /// Show what a model folder holds: towers, parameters, types, sparsity
+    Inspect(InspectOptions),
     /// Forget recorded failures, so that the next sweep tries those stages again
     Retry(RetryOptions),
     /// List failed stages, or show the log of one
@@ -191,6 +194,20 @@ pub struct VerifyOptions {
     pub files: Vec<String>,
     #[command(flatten)]
     pub machine: MachineOptions,
+}
+
+/// Options of `inspect`.
+#[derive(Args, Debug)]
+pub struct InspectOptions {
+    /// Model folder, or one safetensors file
+    #[arg(value_name = "DIR|FILE")]
+    pub folder: PathBuf,
+    /// Read headers only: no zeros, no patterns, no reading of weights
+    #[arg(long)]
+    pub headers: bool,
+    /// Every block on a line of its own (also with --verbose)
+    #[arg(long)]
+    pub layers: bool,
 }
 
 /// Options of `retry`.

@@ -4,6 +4,7 @@ pub mod data;
 pub mod doctor;
 pub mod explain;
 pub mod gc;
+pub mod inspect;
 pub mod logs;
 pub mod plan;
 pub mod pretrain;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use ressa_checkpoint::CheckpointError;
 use ressa_experiment::ExperimentError;
 use ressa_store::StoreError;
 use ressa_sweep::{Interruption, Summary, SweepError};
@@ -18,6 +19,8 @@ pub enum Exit {
     Usage = 2,
     /// Nothing selected: no run or stage matches.
     NothingSelected = 4,
+    /// A folder or file that cannot be used: damaged, incomplete, not what it should be.
+    Unusable = 65,
     /// A checkpoint or benchmark that the sweep needs is not on disk.
     MissingInput = 66,
     /// Another sweep works on the same results folder.
@@ -155,5 +158,11 @@ impl From<SweepError> for Failure {
             _ => Exit::Other,
         };
         Failure::new(exit, error.to_string())
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        Failure::new(if error.is_storage() { Exit::CannotWrite } else { Exit::Unusable }, error.to_string())
     }
 }
