@@ -11,6 +11,7 @@ mod json;
 pub mod names;
 mod pickle;
 pub mod scan;
+mod write;
 
 pub use error::CheckpointError;
 pub use file::{Entry, File};
@@ -18,3 +19,4 @@ pub use folder::{Checkpoint, INDEX, Index, SINGLE};
 pub use inspect::{Inspection, inspect};
 pub use names::Part;
 pub use safetensors::Dtype;
+pub use write::{Written, write};

@@ -1,5 +1,8 @@
 //! The command line.
 
+pub mod folder;
+pub mod model;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -18,10 +21,10 @@ pub struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes:
-  0 done                65 unusable folder or file           100 some stages failed     110 cannot write
-  2 bad command line    66 checkpoint or benchmark missing   102 dense gate not reached 130, 143 interrupted,
-  4 nothing selected    75 other sweep runs                  104 not verified               run again to go on
-                        78 bad experiment                    106 report incomplete";
+  0 done               2 bad command line       4 nothing selected       65 unusable folder, image or file
+  66 model or benchmark missing                 75 other sweep runs      78 bad experiment
+  100 some failed      102 dense gate not reached                        104 not verified
+  106 report incomplete                         110 cannot write         130, 143 interrupted, run again to go on";
 
 /// Options of every command.
 #[derive(Args, Debug)]
@@ -66,7 +69,7 @@ pub enum Command {
     /// Prove stored results: file digests, and certificates recounted on the weights
     Verify(VerifyOptions),
     /// Show what a model folder holds: towers, parameters, types, sparsity
-    Inspect(InspectOptions),
+    Inspect(folder::InspectOptions),
     /// Forget recorded failures, so that the next sweep tries those stages again
     Retry(RetryOptions),
     /// List failed stages, or show the log of one
@@ -75,6 +78,11 @@ pub enum Command {
     Gc(GcOptions),
     /// Print the JSON Schema of experiment files
     Schema,
+    /// Answer prompts about images with a model folder
+    Generate(model::GenerateOptions),
+    /// Single steps for comparison with other implementations
+    #[command(subcommand)]
+    Lab(model::Lab),
     /// Look for what keeps a sweep from running on this machine
     Doctor(MachineOptions),
 }
@@ -194,20 +202,6 @@ pub struct VerifyOptions {
     pub files: Vec<String>,
     #[command(flatten)]
     pub machine: MachineOptions,
-}
-
-/// Options of `inspect`.
-#[derive(Args, Debug)]
-pub struct InspectOptions {
-    /// Model folder, or one safetensors file
-    #[arg(value_name = "DIR|FILE")]
-    pub folder: PathBuf,
-    /// Read headers only: no zeros, no patterns, no reading of weights
-    #[arg(long)]
-    pub headers: bool,
-    /// Every block on a line of its own (also with --verbose)
-    #[arg(long)]
-    pub layers: bool,
 }
 
 /// Options of `retry`.

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use ressa_checkpoint::CheckpointError;
+use ressa_data::DataError;
 use ressa_experiment::ExperimentError;
 use ressa_store::StoreError;
 use ressa_sweep::{Interruption, Summary, SweepError};
@@ -19,7 +20,7 @@ pub enum Exit {
     Usage = 2,
     /// Nothing selected: no run or stage matches.
     NothingSelected = 4,
-    /// A folder or file that cannot be used: damaged, incomplete, not what it should be.
+    /// A model folder, image or input file that cannot be used.
     Unusable = 65,
     /// A checkpoint or benchmark that the sweep needs is not on disk.
     MissingInput = 66,
@@ -150,6 +151,18 @@ impl From<StoreError> for Failure {
     }
 }
 
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        Failure::new(if error.is_storage() { Exit::CannotWrite } else { Exit::Unusable }, error.to_string())
+    }
+}
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        Failure::new(if error.is_storage() { Exit::CannotWrite } else { Exit::Unusable }, error.to_string())
+    }
+}
+
 impl From<SweepError> for Failure {
     fn from(error: SweepError) -> Self {
         let exit = match &error {
@@ -158,11 +171,5 @@ impl From<SweepError> for Failure {
             _ => Exit::Other,
         };
         Failure::new(exit, error.to_string())
-    }
-}
-
-impl From<CheckpointError> for Failure {
-    fn from(error: CheckpointError) -> Self {
-        Failure::new(if error.is_storage() { Exit::CannotWrite } else { Exit::Unusable }, error.to_string())
     }
 }

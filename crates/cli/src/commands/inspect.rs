@@ -7,7 +7,7 @@ use ressa_checkpoint::{
 use serde_json::json;
 
 use crate::{
-    arguments::{Global, InspectOptions},
+    arguments::{Global, folder::InspectOptions},
     exit::{Exit, Failure, Outcome},
     text::{columns, count, percent, say, say_json, size, thousands},
 };
