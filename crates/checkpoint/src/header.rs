@@ -3,7 +3,7 @@
 //! Format: a little-endian u64 length, that many bytes of JSON, then the tensors back to back without gaps. Format and limits:
 //! <https://github.com/huggingface/safetensors>. Read here rather than by that crate so that an error names the tensor.
 
-use std::{collections::BTreeMap, fmt, ops::Range};
+use std::{collections::BTreeMap, fmt};
 
 use safetensors::Dtype;
 use serde::{
@@ -168,27 +168,21 @@ impl<'de> Visitor<'de> for WrittenVisitor {
 
 /// The beginning of a new file: length and header for tensors that lie back to back in the order given. Padded with blanks so that the
 /// tensors begin at a multiple of eight bytes.
-pub(crate) fn write<'a>(
-    tensors: impl Iterator<Item = &'a Entry>,
-    metadata: &BTreeMap<String, String>,
-) -> (Vec<u8>, Vec<Range<usize>>) {
+pub(crate) fn write<'a>(tensors: impl Iterator<Item = &'a Entry>, metadata: &BTreeMap<String, String>) -> Vec<u8> {
     let mut header = Map::new();
     if !metadata.is_empty() {
         header.insert(METADATA.to_owned(), json!(metadata));
     }
-    let mut ranges = Vec::new();
     let mut at = 0;
     for entry in tensors {
-        let end = at + entry.range.len();
+        let end = at + entry.bytes();
         let info = json!({ "dtype": entry.dtype, "shape": entry.shape, "data_offsets": [at, end] });
         header.insert(entry.name.clone(), info);
-        ranges.push(at..end);
         at = end;
     }
     let mut text = Value::Object(header).to_string().into_bytes();
     text.resize(text.len().next_multiple_of(PREFIX), b' ');
     let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
     bytes.append(&mut text);
-    let data = bytes.len();
-    (bytes, ranges.into_iter().map(|range| data + range.start..data + range.end).collect())
+    bytes
 }

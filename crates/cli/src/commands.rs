@@ -3,6 +3,7 @@
 pub mod data;
 pub mod doctor;
 pub mod explain;
+pub mod export;
 pub mod gc;
 pub mod generate;
 pub mod inspect;
@@ -16,6 +17,7 @@ pub mod schema;
 pub mod status;
 pub mod sweep;
 pub mod verify;
+pub mod verify_folder;
 
 use std::path::{Path, PathBuf};
 
