@@ -4,6 +4,7 @@ pub mod error;
 mod forward;
 mod generate;
 mod loaded;
+mod random;
 mod stats;
 mod tensors;
 
@@ -26,6 +27,7 @@ pub fn run(job: &Job, device: Device, progress: Progress<'_>) -> Result<Value, L
         Job::Generate(job) => generate::run(job, device, progress),
         Job::Forward(job) => forward::run(job, device, progress),
         Job::Stats(job) => stats::run(job, device, progress),
-        Job::RandomCheckpoint(_) | Job::Export(_) => Err(LabError::Unsupported("this job is not wired yet".to_owned())),
+        Job::RandomCheckpoint(job) => random::random_checkpoint(job, progress),
+        Job::Export(_) => Err(LabError::Unsupported("export of a run is not wired yet".to_owned())),
     }
 }
