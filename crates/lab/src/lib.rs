@@ -1,6 +1,7 @@
 //! Single steps on a model folder: run it, look inside, compare, write it back.
 
 pub mod error;
+mod export;
 
 use ressa_experiment::job::Job;
 use ressa_runtime::Device;
@@ -18,8 +19,8 @@ pub type Progress<'a> = &'a mut dyn FnMut(f64, &str);
 pub fn run(job: &Job, device: Device, progress: Progress<'_>) -> Result<Value, LabError> {
     let _no_grad = tch::no_grad_guard();
     match job {
-        Job::Generate(_) | Job::Forward(_) | Job::Stats(_) | Job::RandomCheckpoint(_) | Job::Export(_) => {
-            let _ = (device, progress);
+        Job::Export(job) => export::run(job, device, progress),
+        Job::Generate(_) | Job::Forward(_) | Job::Stats(_) | Job::RandomCheckpoint(_) => {
             Err(LabError::Unsupported("this job is not wired yet".to_owned()))
         }
     }

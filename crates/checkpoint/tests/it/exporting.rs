@@ -49,7 +49,8 @@ fn run(
 
 /// The files that must come out as they went in.
 fn belongs(name: &str) -> bool {
-    !["pytorch_model.bin", "disguised.json", "other.safetensors", ".git/config", "ressa_certificate.json"].contains(&name)
+    !["pytorch_model.bin", "disguised.json", "other.safetensors", ".git/config", "ressa_certificate.json"]
+        .contains(&name)
 }
 
 #[test]
@@ -58,17 +59,26 @@ fn an_unchanged_folder_comes_out_byte_for_byte() {
         &|folder| put(folder, "model.safetensors", file(r#""__metadata__":{"format":"pt"}"#, 3, &pieces())),
         &|folder| put(folder, "model.safetensors", file("", 0, &pieces())),
         // Metadata with several entries, their order not the alphabet's, at an address that is a multiple of nothing.
-        &|folder| put(folder, "model.safetensors", file(r#""__metadata__":{"z":"1","format":"pt","a":"ä"}"#, 5, &pieces())),
+        &|folder| {
+            put(folder, "model.safetensors", file(r#""__metadata__":{"z":"1","format":"pt","a":"ä"}"#, 5, &pieces()))
+        },
         &|folder| {
             let mut second = pieces();
             let first = second.split_off(3);
             put(folder, "model-00001-of-00002.safetensors", file("", 0, &first));
             put(folder, "model-00002-of-00002.safetensors", file(r#""__metadata__":{"format":"pt"}"#, 0, &second));
             let place = |pieces: &[Piece], at: usize| {
-                pieces.iter().map(|p| format!("\"{}\":  \"model-0000{at}-of-00002.safetensors\"", p.name)).collect::<Vec<_>>()
+                pieces
+                    .iter()
+                    .map(|p| format!("\"{}\":  \"model-0000{at}-of-00002.safetensors\"", p.name))
+                    .collect::<Vec<_>>()
             };
             let map = [place(&first, 1), place(&second, 2)].concat().join(",\n");
-            put(folder, "model.safetensors.index.json", format!("{{\"metadata\": {{\"total_size\": 1e3}}, \"weight_map\": {{{map}}}}}"));
+            put(
+                folder,
+                "model.safetensors.index.json",
+                format!("{{\"metadata\": {{\"total_size\": 1e3}}, \"weight_map\": {{{map}}}}}"),
+            );
         },
     ];
     for make in sources {

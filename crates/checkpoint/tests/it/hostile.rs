@@ -77,24 +77,34 @@ fn damaged_files_are_refused_in_one_sentence() {
 
 #[test]
 fn damaged_folders_are_refused_in_one_sentence() {
-    let index = |folder: &Path, map: &str| put(folder, "model.safetensors.index.json", format!("{{\"weight_map\":{map}}}"));
+    let index =
+        |folder: &Path, map: &str| put(folder, "model.safetensors.index.json", format!("{{\"weight_map\":{map}}}"));
     let piece = |folder: &Path, name: &str| put(folder, name, file("", 0, &two()));
     let said = [
         ("nothing", refusal(|_| ())),
         ("pickle only", refusal(|folder| put(folder, "pytorch_model.bin", "PK\x03\x04"))),
-        ("missing piece", refusal(|folder| {
-            piece(folder, "m-1.safetensors");
-            index(folder, r#"{"a": "m-1.safetensors", "b": "m-2.safetensors", "c": "m-3.safetensors"}"#);
-        })),
-        ("tensor in two pieces", refusal(|folder| {
-            piece(folder, "m-1.safetensors");
-            piece(folder, "m-2.safetensors");
-            index(folder, r#"{"a": "m-1.safetensors", "b": "m-2.safetensors"}"#);
-        })),
-        ("tensor in no piece", refusal(|folder| {
-            piece(folder, "m-1.safetensors");
-            index(folder, r#"{"a": "m-1.safetensors", "c": "m-1.safetensors"}"#);
-        })),
+        (
+            "missing piece",
+            refusal(|folder| {
+                piece(folder, "m-1.safetensors");
+                index(folder, r#"{"a": "m-1.safetensors", "b": "m-2.safetensors", "c": "m-3.safetensors"}"#);
+            }),
+        ),
+        (
+            "tensor in two pieces",
+            refusal(|folder| {
+                piece(folder, "m-1.safetensors");
+                piece(folder, "m-2.safetensors");
+                index(folder, r#"{"a": "m-1.safetensors", "b": "m-2.safetensors"}"#);
+            }),
+        ),
+        (
+            "tensor in no piece",
+            refusal(|folder| {
+                piece(folder, "m-1.safetensors");
+                index(folder, r#"{"a": "m-1.safetensors", "c": "m-1.safetensors"}"#);
+            }),
+        ),
         ("out of the folder", refusal(|folder| index(folder, r#"{"a": "../x.safetensors"}"#))),
         ("absolute", refusal(|folder| index(folder, r#"{"a": "/etc/x.safetensors"}"#))),
         ("hidden", refusal(|folder| index(folder, r#"{"a": ".x.safetensors"}"#))),
@@ -112,9 +122,13 @@ fn damaged_folders_are_refused_in_one_sentence() {
 fn values_that_are_not_finite_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let name = "vision_model.encoder.layers.0.mlp.fc1.weight";
-    let odd = [f32s(name, &[2, 2], [1.0, f32::NAN, f32::INFINITY, 0.0]), f32s("query_tokens", &[1], [f32::NEG_INFINITY])];
+    let odd =
+        [f32s(name, &[2, 2], [1.0, f32::NAN, f32::INFINITY, 0.0]), f32s("query_tokens", &[1], [f32::NEG_INFINITY])];
     put(folder.path(), "model.safetensors", file("", 0, &odd));
     let found = ressa_checkpoint::verify(&Checkpoint::open(folder.path()).unwrap(), None, &Default::default());
     let said: Vec<_> = found.tensors.iter().map(|t| (t.name.as_str(), t.violations.join(";"))).collect();
-    assert_eq!(said, [(name, "2 values are not finite".to_owned()), ("query_tokens", "1 values are not finite".to_owned())]);
+    assert_eq!(
+        said,
+        [(name, "2 values are not finite".to_owned()), ("query_tokens", "1 values are not finite".to_owned())]
+    );
 }

@@ -1,6 +1,7 @@
 //! The program as users meet it: real processes, the fake worker, exit codes and texts.
 
 mod errors;
+mod folders;
 mod house;
 mod killing;
 mod sweeping;
