@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use ressa_checkpoint::{
-    Checkpoint, CheckpointError, Claims, Draft, Entry, ExportRequest, Exported, File, FolderCertificate, card, export,
-    verify,
+    CardScore, Checkpoint, CheckpointError, Claims, Draft, Entry, ExportRequest, Exported, File, FolderCertificate,
+    Making, card, export, verify,
 };
+use ressa_experiment::Tower;
 
 use crate::making::{Piece, bf16s, f32s, file, files, put, values};
 
@@ -117,7 +118,70 @@ fn a_changed_tensor_changes_its_own_bytes_only() {
     }
     let own = FolderCertificate::read(&output).unwrap().unwrap();
     assert!(verify(&after, Some(&own), &Claims::default()).holds());
-    insta::assert_snapshot!(card("half", None, &own, &source), @"");
+    let score = |task: &str| CardScore {
+        task: task.to_owned(),
+        metric: "accuracy".to_owned(),
+        value: 61.5,
+        standard_error: 0.75,
+        items: 400,
+    };
+    let making = Making {
+        base: "org/base".to_owned(),
+        label: "restoration: ressa wanda, seed 0".to_owned(),
+        run: "0123456789ab".to_owned(),
+        stages: vec![("prune vision".to_owned(), "ab12".to_owned())],
+        pruned: [(Tower::Vision, "wanda, 2:4".to_owned())].into(),
+        restored: Some("sparse-lora, 100 steps".to_owned()),
+        seed: Some(0),
+        scores: vec![score("gqa")],
+        program: "a test".to_owned(),
+    };
+    insta::assert_snapshot!(card("half", Some(&making), &own, &source), @r#"
+    ---
+    library_name: transformers
+    pipeline_tag: image-text-to-text
+    base_model: "org/base"
+    license: mit
+    language:
+    - en
+    tags:
+    - pruned
+    - sparse
+    - ressa
+    ---
+
+    # half
+
+    Made from `org/base` by the run `restoration: ressa wanda, seed 0`.
+
+    - vision: wanda, 2:4
+    - restoration: sparse-lora, 100 steps
+    - seed: 0
+
+    ## Scores
+
+    | task | score | value | standard error | items |
+    | --- | --- | ---: | ---: | ---: |
+    | gqa | accuracy | 61.50 | 0.75 | 400 |
+
+    ## Stages
+
+    Run `0123456789ab`.
+
+    - prune vision: `ab12`
+
+    ## Sparsity
+
+    Counted on the files of this folder after they were written.
+
+    | tower | zero weights | of | sparsity | pattern |
+    | --- | ---: | ---: | ---: | --- |
+    | vision | 16 | 32 | 50.00 % | 2:4 |
+
+    `ressa_certificate.json` holds the counts and digests of all 6 tensors; `ressa verify` on this folder recounts them.
+
+    Written by a test.
+    "#);
 }
 
 #[test]
