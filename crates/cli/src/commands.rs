@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod explain;
 pub mod export;
 pub mod export_run;
+pub mod fetch;
 pub mod gc;
 pub mod generate;
 pub mod inspect;
