@@ -178,10 +178,12 @@ impl Peaks {
     }
 
     fn raise(&mut self, group: usize, words: &[u64; 8]) {
-        for (peaks, word) in self.0[group].as_chunks_mut::<8>().0.iter_mut().zip(words) {
-            for (peak, field) in peaks.iter_mut().zip(word.to_le_bytes()) {
-                *peak = (*peak).max(field);
-            }
+        let mut fields = [0u8; 64];
+        for (fields, word) in fields.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *fields = word.to_le_bytes();
+        }
+        for (peak, field) in self.0[group].iter_mut().zip(fields) {
+            *peak = (*peak).max(field);
         }
     }
 

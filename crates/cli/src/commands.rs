@@ -4,6 +4,7 @@ pub mod data;
 pub mod doctor;
 pub mod explain;
 pub mod export;
+pub mod export_run;
 pub mod fetch;
 pub mod gc;
 pub mod generate;

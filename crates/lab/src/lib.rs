@@ -1,6 +1,7 @@
 //! Single steps on a model folder: run it, look inside, compare, write it back.
 
 pub mod error;
+mod export;
 mod forward;
 mod generate;
 mod loaded;
@@ -28,6 +29,6 @@ pub fn run(job: &Job, device: Device, progress: Progress<'_>) -> Result<Value, L
         Job::Forward(job) => forward::run(job, device, progress),
         Job::Stats(job) => stats::run(job, device, progress),
         Job::RandomCheckpoint(job) => random::random_checkpoint(job, progress),
-        Job::Export(_) => Err(LabError::Unsupported("export of a run is not wired yet".to_owned())),
+        Job::Export(job) => export::run(job, device, progress),
     }
 }

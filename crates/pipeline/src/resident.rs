@@ -52,7 +52,7 @@ impl Executor {
     }
 
     /// The checkpoint folder behind a dense stage.
-    fn model_folder(&self, key: &StageKey) -> Result<std::path::PathBuf, PipelineError> {
+    pub(crate) fn model_folder(&self, key: &StageKey) -> Result<std::path::PathBuf, PipelineError> {
         let entry = self.store.require(&key.0)?;
         Ok(crate::dense::checkpoint_of(&entry).unwrap_or_else(|| entry.folder().join(crate::dense::MODEL)))
     }

@@ -12,7 +12,8 @@ const WI: &str = "language_model.encoder.block.0.layer.1.DenseReluDense.wi_0.wei
 /// A folder with one vision matrix that is half zero and one 2:4 language matrix.
 fn pruned(folder: &std::path::Path) {
     let half = values(6 * 8).enumerate().map(|(n, v)| if n % 5 < 2 { 0.0 } else { v });
-    let two_of_four = values(16 * 32).enumerate().map(|(n, v)| if n % 4 == n / 4 % 4 || n % 4 == (n / 4 + 1) % 4 { v } else { 0.0 });
+    let two_of_four =
+        values(16 * 32).enumerate().map(|(n, v)| if n % 4 == n / 4 % 4 || n % 4 == (n / 4 + 1) % 4 { v } else { 0.0 });
     let pieces = [
         f32s(QKV, &[6, 8], half),
         bf16s(WI, &[16, 32], two_of_four),
@@ -37,10 +38,7 @@ fn an_inspection_counts_towers_and_names_leftovers() {
         .map(|p| (p.part.name(), p.sums.parameters, p.sums.prunable, p.sums.zeros, p.sums.pattern, p.blocks.len()))
         .collect();
     let pattern = Some(Pattern::NOfM { keep: 2, of: 4 });
-    assert_eq!(
-        parts,
-        [("vision", 48, 48, Some(20), None, 1), ("language", 16 * 32 + 36, 512, Some(256), pattern, 1)]
-    );
+    assert_eq!(parts, [("vision", 48, 48, Some(20), None, 1), ("language", 16 * 32 + 36, 512, Some(256), pattern, 1)]);
     let leftovers: Vec<_> = found.leftovers.iter().map(|l| (l.name.as_str(), l.reason.as_str())).collect();
     assert_eq!(
         leftovers,

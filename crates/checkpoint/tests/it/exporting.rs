@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use ressa_checkpoint::{
-    Checkpoint, CheckpointError, Claims, Draft, Entry, ExportRequest, Exported, File, FolderCertificate, card, export,
-    verify,
+    CardScore, Checkpoint, CheckpointError, Claims, Draft, Entry, ExportRequest, Exported, File, FolderCertificate,
+    Making, card, export, verify,
 };
+use ressa_experiment::Tower;
 
 use crate::making::{Piece, bf16s, f32s, file, files, put, values};
 
@@ -49,7 +50,8 @@ fn run(
 
 /// The files that must come out as they went in.
 fn belongs(name: &str) -> bool {
-    !["pytorch_model.bin", "disguised.json", "other.safetensors", ".git/config", "ressa_certificate.json"].contains(&name)
+    !["pytorch_model.bin", "disguised.json", "other.safetensors", ".git/config", "ressa_certificate.json"]
+        .contains(&name)
 }
 
 #[test]
@@ -58,17 +60,26 @@ fn an_unchanged_folder_comes_out_byte_for_byte() {
         &|folder| put(folder, "model.safetensors", file(r#""__metadata__":{"format":"pt"}"#, 3, &pieces())),
         &|folder| put(folder, "model.safetensors", file("", 0, &pieces())),
         // Metadata with several entries, their order not the alphabet's, at an address that is a multiple of nothing.
-        &|folder| put(folder, "model.safetensors", file(r#""__metadata__":{"z":"1","format":"pt","a":"ä"}"#, 5, &pieces())),
+        &|folder| {
+            put(folder, "model.safetensors", file(r#""__metadata__":{"z":"1","format":"pt","a":"ä"}"#, 5, &pieces()))
+        },
         &|folder| {
             let mut second = pieces();
             let first = second.split_off(3);
             put(folder, "model-00001-of-00002.safetensors", file("", 0, &first));
             put(folder, "model-00002-of-00002.safetensors", file(r#""__metadata__":{"format":"pt"}"#, 0, &second));
             let place = |pieces: &[Piece], at: usize| {
-                pieces.iter().map(|p| format!("\"{}\":  \"model-0000{at}-of-00002.safetensors\"", p.name)).collect::<Vec<_>>()
+                pieces
+                    .iter()
+                    .map(|p| format!("\"{}\":  \"model-0000{at}-of-00002.safetensors\"", p.name))
+                    .collect::<Vec<_>>()
             };
             let map = [place(&first, 1), place(&second, 2)].concat().join(",\n");
-            put(folder, "model.safetensors.index.json", format!("{{\"metadata\": {{\"total_size\": 1e3}}, \"weight_map\": {{{map}}}}}"));
+            put(
+                folder,
+                "model.safetensors.index.json",
+                format!("{{\"metadata\": {{\"total_size\": 1e3}}, \"weight_map\": {{{map}}}}}"),
+            );
         },
     ];
     for make in sources {
@@ -107,7 +118,70 @@ fn a_changed_tensor_changes_its_own_bytes_only() {
     }
     let own = FolderCertificate::read(&output).unwrap().unwrap();
     assert!(verify(&after, Some(&own), &Claims::default()).holds());
-    insta::assert_snapshot!(card("half", None, &own, &source), @"");
+    let score = |task: &str| CardScore {
+        task: task.to_owned(),
+        metric: "accuracy".to_owned(),
+        value: 61.5,
+        standard_error: 0.75,
+        items: 400,
+    };
+    let making = Making {
+        base: "org/base".to_owned(),
+        label: "restoration: ressa wanda, seed 0".to_owned(),
+        run: "0123456789ab".to_owned(),
+        stages: vec![("prune vision".to_owned(), "ab12".to_owned())],
+        pruned: [(Tower::Vision, "wanda, 2:4".to_owned())].into(),
+        restored: Some("sparse-lora, 100 steps".to_owned()),
+        seed: Some(0),
+        scores: vec![score("gqa")],
+        program: "a test".to_owned(),
+    };
+    insta::assert_snapshot!(card("half", Some(&making), &own, &source), @r#"
+    ---
+    library_name: transformers
+    pipeline_tag: image-text-to-text
+    base_model: "org/base"
+    license: mit
+    language:
+    - en
+    tags:
+    - pruned
+    - sparse
+    - ressa
+    ---
+
+    # half
+
+    Made from `org/base` by the run `restoration: ressa wanda, seed 0`.
+
+    - vision: wanda, 2:4
+    - restoration: sparse-lora, 100 steps
+    - seed: 0
+
+    ## Scores
+
+    | task | score | value | standard error | items |
+    | --- | --- | ---: | ---: | ---: |
+    | gqa | accuracy | 61.50 | 0.75 | 400 |
+
+    ## Stages
+
+    Run `0123456789ab`.
+
+    - prune vision: `ab12`
+
+    ## Sparsity
+
+    Counted on the files of this folder after they were written.
+
+    | tower | zero weights | of | sparsity | pattern |
+    | --- | ---: | ---: | ---: | --- |
+    | vision | 16 | 32 | 50.00 % | 2:4 |
+
+    `ressa_certificate.json` holds the counts and digests of all 6 tensors; `ressa verify` on this folder recounts them.
+
+    Written by a test.
+    "#);
 }
 
 #[test]

@@ -3,20 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use ressa_checkpoint::{CARD, CheckpointError, ExportRequest, Exported, card, export};
+use ressa_experiment::job::{Export, Job};
 use serde_json::{Value, json};
 
 use crate::{
     arguments::{Global, folder::ExportOptions},
-    commands::model_folder,
+    commands::{export_run, model_folder},
     exit::{Exit, Failure, Outcome},
+    job,
+    study::{Study, find},
     text::{count, percent, say, say_json, size},
+    workspace::Workspace,
 };
 
 /// Writes what is asked for.
 pub fn run(global: &Global, options: &ExportOptions) -> Outcome {
     let summary = match &options.model {
         Some(model) => folder(&model_folder(model)?, options)?,
-        None => return Err(Failure::new(Exit::Usage, "a run is to be named, or a folder with --model")),
+        None => of_run(global, options)?,
     };
     if global.json {
         say_json(&summary);
@@ -24,6 +28,28 @@ pub fn run(global: &Global, options: &ExportOptions) -> Outcome {
         print(&summary, &options.output);
     }
     Ok(Exit::Done)
+}
+
+/// A run of the experiments; a worker makes its weights.
+fn of_run(global: &Global, options: &ExportOptions) -> Result<Value, Failure> {
+    let Some(word) = &options.which else {
+        return Err(Failure::new(Exit::Usage, "a run is to be named, or a folder with --model"));
+    };
+    let workspace = Workspace::find(global)?;
+    let store = workspace.store()?;
+    let graph = Study::load(&workspace, &options.selection)?.graph(true);
+    let (inputs, making) = export_run::plan(&graph, &find(&graph, word)?, &store)?;
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let job = Export {
+        store: store.root().to_owned(),
+        shipped: store.shipped().to_vec(),
+        root: workspace.root.clone(),
+        inputs,
+        output: absolute(&options.output),
+        max_shard_size: options.max_shard_size,
+        card: json!(making),
+    };
+    job::run(global, &options.machine, &Job::Export(Box::new(job)))
 }
 
 /// The program as it signs certificates.

@@ -2,6 +2,7 @@
 
 mod errors;
 mod fetching;
+mod folders;
 mod house;
 mod killing;
 mod sweeping;
