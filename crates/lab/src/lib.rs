@@ -1,6 +1,7 @@
 //! Single steps on a model folder: run it, look inside, compare, write it back.
 
 pub mod error;
+pub mod random;
 
 use ressa_experiment::job::Job;
 use ressa_runtime::Device;
