@@ -13,10 +13,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use ressa_experiment::job::Compute;
+use ressa_experiment::job::{Compute, SearchOptions};
 use ressa_models::{
-    Blip2, ForwardInputs, LoadOptions, Observer, Prompts, Search, TextBatch, VisionLanguage,
-    folder::{load_as, read_config, read_config_file},
+    Answer, Blip2, ForwardInputs, LoadOptions, Observer, Prompts, Search, TextBatch, VisionLanguage,
+    config::GenerationConfig,
+    folder::{load_as, read_config, read_config_file, read_generation},
 };
 use ressa_runtime::{Device, DeviceChoice, RuntimeOptions};
 use ressa_testkit::{Golden, difference};
@@ -104,7 +105,7 @@ fn compare(folder: &Path, golden: &Path, config: Option<&Path>) -> Result<bool, 
         checks.close("prompt_logits_last4", &last, &tensors.get("prompt_logits_last4"), TOLERANCE);
     }
     statistics(&model, &tensors, &Golden::open(golden.join("stats.safetensors")), &mut checks)?;
-    generated(&model, &tensors, golden, &mut checks)?;
+    generated(&model, &tensors, &read_generation(folder)?, golden, &mut checks)?;
     Ok(checks.0)
 }
 
@@ -197,12 +198,12 @@ fn statistics(
 fn generated(
     model: &Blip2,
     tensors: &Golden,
+    generation: &GenerationConfig,
     golden: &Path,
     checks: &mut Checks,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let text: Value = serde_json::from_slice(&std::fs::read(golden.join("golden.json"))?)?;
     let image_token = text["image_token_index"].as_i64().unwrap_or(-1);
-    let eos = text["eos_token_id"].as_i64().unwrap_or(-1);
     let pad = text["pad_token_id"].as_i64().unwrap_or(0);
     let language = rows(tensors, "in.input_ids", "in.attention_mask", image_token);
     let qformer = match tensors.contains("in.qformer_input_ids") {
@@ -217,21 +218,23 @@ fn generated(
     let prefix = model.visual_prefix(&model.encode_images(&tensors.get("pixel_values")), &prompts);
     for (name, case) in text["generate"].as_object().into_iter().flatten() {
         let options = &case["options"];
-        if options.get("repetition_penalty").is_some() {
-            continue;
+        let options: SearchOptions = serde_json::from_value(options.clone())?;
+        let search = Search::resolve(&options, generation, &model.config().text_config)?;
+        let expected: Vec<Vec<u32>> = serde_json::from_value(case["tokens"].clone())?;
+        let tokens = |found: Vec<Answer>| found.into_iter().map(|answer| answer.tokens).collect::<Vec<_>>();
+        let found = tokens(model.generate(&prefix, &prompts.language, &search)?);
+        let mut same = found == expected;
+        for (row, expected) in expected.iter().enumerate() {
+            let one = |text: &TextBatch| {
+                let real = text.mask.get(row as i64).sum(Kind::Int64).int64_value(&[]);
+                let cut = |t: &Tensor| t.narrow(0, row as i64, 1).narrow(1, 0, real);
+                TextBatch { ids: cut(&text.ids), mask: cut(&text.mask) }
+            };
+            let alone = prefix.narrow(0, row as i64, 1);
+            same &= tokens(model.generate(&alone, &one(&prompts.language), &search)?) == [expected.clone()];
         }
-        let search = Search {
-            max_new_tokens: options["max_new_tokens"].as_u64().unwrap_or(0) as usize,
-            beams: options["num_beams"].as_u64().unwrap_or(1) as usize,
-            length_penalty: options["length_penalty"].as_f64().unwrap_or(1.0),
-        };
-        let expected: Vec<Vec<u32>> = serde_json::from_value::<Vec<Vec<u32>>>(case["tokens"].clone())?
-            .into_iter()
-            .map(|row| row.into_iter().filter(|&id| i64::from(id) != eos).collect())
-            .collect();
-        let found = model.generate(&prefix, &prompts.language, search);
-        let measured = if found == expected { "equal".to_owned() } else { format!("{found:?}, not {expected:?}") };
-        checks.verdict(&format!("generate {name}"), found == expected, &measured);
+        let measured = if same { "equal".to_owned() } else { format!("{found:?}, not {expected:?}") };
+        checks.verdict(&format!("generate {name}"), same, &measured);
     }
     Ok(())
 }

@@ -7,8 +7,8 @@ use ressa_experiment::job::Compute;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Blip2Config, Flow, Forced, LayerId, Linear, LoadOptions, ModelError, Prompts, Sample, Scope, Search, Shapes,
-    TensorMap, TensorSource, TextBatch, Tower, VisionLanguage,
+    Answer, Blip2Config, Flow, Forced, LayerId, Linear, LoadOptions, ModelError, Prompts, Sample, Scope, Search,
+    Shapes, TensorMap, TensorSource, TextBatch, Tower, VisionLanguage,
     config::{Family, GenerationConfig, SpecialTokens},
     language::Language,
     layers::Linears,
@@ -269,8 +269,9 @@ impl VisionLanguage for Blip2 {
         (forced, states)
     }
 
-    fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: Search) -> Vec<Vec<u32>> {
-        tch::no_grad(|| self.writing().language.generate(prefix, prompt, &self.special, search))
+    fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: &Search) -> Result<Vec<Answer>, ModelError> {
+        let image_token = self.config.image_token();
+        tch::no_grad(|| self.writing().language.generate(prefix, prompt, &self.special, image_token, search))
     }
 
     fn retrieval_images(&self, features: &Tensor) -> Option<Tensor> {

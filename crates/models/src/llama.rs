@@ -10,10 +10,8 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Linear, ModelError, Scope,
     config::{Ids, at_least_one, divides, flag, layers, positive},
-    generate::cache::{BlockCache, Cache, attend_both},
-    layers::{
-        Activation, Attend, Embedding, RmsNorm, attention, causal_bias, join_heads, key_bias, linears, split_heads,
-    },
+    generate::cache::{BlockCache, Cache, Turn},
+    layers::{Activation, Attend, Embedding, RmsNorm, attention, causal_bias, key_bias, linears, split_heads},
 };
 
 /// `text_config` of a LLaMA checkpoint; absent fields have the published class's defaults.
@@ -173,7 +171,12 @@ impl Rotary {
     /// Turns element `i` of the first half and element `i` of the second as one complex number.
     fn turn(&self, x: &Tensor) -> Tensor {
         let half = x.size().last().copied().unwrap_or(0) / 2;
-        (x * &self.cos).addcmul(&x.roll([half], [-1]), &self.sin)
+        let turned = x.roll([half], [-1]);
+        match x.kind() {
+            Kind::Float => (x * &self.cos).addcmul(&turned, &self.sin),
+            // Rounded after each operation, as in the reference.
+            _ => x * &self.cos + turned * &self.sin,
+        }
     }
 }
 
@@ -271,19 +274,17 @@ impl Block {
     /// The same, with the keys and values it computed. A `bias`, if given, says instead of the order which token sees which.
     fn forward_keeping(&self, x: &Tensor, rotary: &Rotary, bias: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
         let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), rotary);
-        let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none() };
+        let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none(), rounded: false };
         let mixed = attention(&q, &k, &v, attend);
         let x = x + self.self_attn.o_proj.forward(&mixed);
         let x = &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x));
         (x, k, v)
     }
 
-    /// One token per beam, `[rows * beams, 1, width]`.
-    fn step(&self, x: &Tensor, rotary: &Rotary, cache: &mut BlockCache, shared_bias: &Tensor) -> Tensor {
+    /// One token per beam, `[rows * beams, 1, width]` to the same.
+    fn step(&self, x: &Tensor, rotary: &Rotary, cache: &BlockCache, turn: &Turn) -> Tensor {
         let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), rotary);
-        let own = cache.own.push(k, v);
-        let mixed = attend_both(&q, &cache.shared, own, shared_bias, self.self_attn.scale);
-        let x = x + self.self_attn.o_proj.forward(&join_heads(&mixed));
+        let x = x + self.self_attn.o_proj.forward(&cache.attend(&q, &k, &v, turn, self.self_attn.scale));
         &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
     }
 }
@@ -382,25 +383,23 @@ impl Llama {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let (out, key, value) = block.forward_keeping(&x, &rotary, None);
-            blocks.push(BlockCache::new(key.contiguous(), value.contiguous()));
+            blocks.push(BlockCache::after_prompt(&key, &value));
             x = out;
         }
         let real = Tensor::arange(tokens, (Kind::Int64, self.device())).unsqueeze(0).less_tensor(&lengths.unsqueeze(1));
         let logits = self.finish(&x, &(lengths - 1).unsqueeze(1)).squeeze_dim(1);
-        let cache =
-            Cache { blocks, shared_bias: key_bias(&real, self.kind), lengths: lengths.shallow_clone(), steps: 0 };
+        let cache = Cache::after_prompt(blocks, &key_bias(&real, self.kind), lengths.shallow_clone());
         (cache, logits)
     }
 
     /// Logits `[rows * beams, vocabulary]` after each beam's newest token, i64 `[rows * beams]`.
     pub fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
-        let beams = tokens.size()[0] / cache.lengths.size()[0];
-        let positions = (&cache.lengths + cache.steps).repeat_interleave_self_int(beams, 0, None);
-        cache.steps += 1;
+        let turn = cache.advance();
+        let positions = (&cache.lengths + turn.step).repeat_interleave_self_int(turn.beams, 0, None);
         let rotary = Rotary::at(&positions.view([-1, 1, 1]), &self.frequencies, self.kind);
         let mut x = self.embed_tokens.forward(&tokens.unsqueeze(1));
-        for (block, memory) in self.blocks.iter().zip(&mut cache.blocks) {
-            x = block.step(&x, &rotary, memory, &cache.shared_bias);
+        for (block, memory) in self.blocks.iter().zip(&cache.blocks) {
+            x = block.step(&x, &rotary, memory, &turn);
         }
         self.head.forward(&self.norm.forward(&x)).squeeze_dim(1)
     }

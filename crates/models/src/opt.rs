@@ -10,10 +10,8 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Linear, ModelError, Scope,
     config::{Ids, at_least_one, divides, flag, layers},
-    generate::cache::{BlockCache, Cache, attend_both},
-    layers::{
-        Activation, Attend, Embedding, LayerNorm, attention, causal_bias, join_heads, key_bias, linears, split_heads,
-    },
+    generate::cache::{BlockCache, Cache, Turn},
+    layers::{Activation, Attend, Embedding, LayerNorm, attention, causal_bias, key_bias, linears, split_heads},
 };
 
 /// Rows of the position table before the first position; a rule of the architecture, not a setting.
@@ -131,10 +129,11 @@ impl Attention {
         })
     }
 
-    /// Queries, keys and values `[rows, heads, tokens, width]`.
+    /// Queries, keys and values `[rows, heads, tokens, width]`; the queries scaled, as in the reference, before the products.
     fn project(&self, x: &Tensor) -> (Tensor, Tensor, Tensor) {
-        let heads = |linear: &Linear| split_heads(&linear.forward(x), self.heads);
-        (heads(&self.q_proj), heads(&self.k_proj), heads(&self.v_proj))
+        let heads = |x: Tensor| split_heads(&x, self.heads);
+        let q = self.q_proj.forward(x) * self.scale;
+        (heads(q), heads(self.k_proj.forward(x)), heads(self.v_proj.forward(x)))
     }
 }
 
@@ -173,17 +172,15 @@ impl Block {
     /// The same, with the keys and values it computed. A `bias`, if given, says instead of the order which token sees which.
     fn forward_keeping(&self, x: &Tensor, bias: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
         let (q, k, v) = self.self_attn.project(&self.before_attention(x));
-        let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none() };
+        let attend = Attend { scale: 1.0, bias, causal: bias.is_none(), rounded: false };
         let mixed = attention(&q, &k, &v, attend);
         (self.after_attention(x, &mixed), k, v)
     }
 
     /// One token per beam, `[rows * beams, 1, width]`.
-    fn step(&self, x: &Tensor, cache: &mut BlockCache, shared_bias: &Tensor) -> Tensor {
+    fn step(&self, x: &Tensor, cache: &BlockCache, turn: &Turn) -> Tensor {
         let (q, k, v) = self.self_attn.project(&self.before_attention(x));
-        let own = cache.own.push(k, v);
-        let mixed = join_heads(&attend_both(&q, &cache.shared, own, shared_bias, self.self_attn.scale));
-        self.after_attention(x, &mixed)
+        self.after_attention(x, &cache.attend(&q, &k, &v, turn, 1.0))
     }
 
     fn before_attention(&self, x: &Tensor) -> Tensor {
@@ -317,23 +314,21 @@ impl Opt {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let (out, key, value) = block.forward_keeping(&x, None);
-            blocks.push(BlockCache::new(key.contiguous(), value.contiguous()));
+            blocks.push(BlockCache::after_prompt(&key, &value));
             x = out;
         }
         let real = Tensor::arange(tokens, (Kind::Int64, self.device())).unsqueeze(0).less_tensor(&lengths.unsqueeze(1));
         let logits = self.finish(&x, &(lengths - 1).unsqueeze(1)).squeeze_dim(1);
-        let shared_bias = key_bias(&real, self.kind);
-        (Cache { blocks, shared_bias, lengths: lengths.shallow_clone(), steps: 0 }, logits)
+        (Cache::after_prompt(blocks, &key_bias(&real, self.kind), lengths.shallow_clone()), logits)
     }
 
     /// Logits `[rows * beams, vocabulary]` after each beam's newest token, i64 `[rows * beams]`.
     pub fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
-        let beams = tokens.size()[0] / cache.lengths.size()[0];
-        let positions = (&cache.lengths + cache.steps).repeat_interleave_self_int(beams, 0, None);
-        cache.steps += 1;
+        let turn = cache.advance();
+        let positions = (&cache.lengths + turn.step).repeat_interleave_self_int(turn.beams, 0, None);
         let mut x = self.place(&self.words(&tokens.unsqueeze(1)), &positions.unsqueeze(1));
-        for (block, memory) in self.blocks.iter().zip(&mut cache.blocks) {
-            x = block.step(&x, memory, &cache.shared_bias);
+        for (block, memory) in self.blocks.iter().zip(&cache.blocks) {
+            x = block.step(&x, memory, &turn);
         }
         self.logits(&x).squeeze_dim(1)
     }
