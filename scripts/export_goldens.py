@@ -249,10 +249,10 @@ def outputs(model, family, pixels, batch):
 
 
 def statistics(model, run):
-    """Sum, sum of squares and number of the inputs of every linear inside of the two towers' blocks."""
+    """Sum, sum of squares and number of the inputs of every linear inside of the towers' blocks."""
     seen, hooks = {}, []
     for name, module in model.named_modules():
-        tower = name.startswith(("vision_model.encoder.", "language_model."))
+        tower = name.startswith(("vision_model.encoder.", "qformer.encoder.", "language_model."))
         if isinstance(module, torch.nn.Linear) and tower and "lm_head" not in name:
             def note(_, inputs, name=name):
                 x = inputs[0].reshape(-1, inputs[0].shape[-1]).double()

@@ -1,6 +1,5 @@
 //! A model folder of published shape with random weights: for trials of capacity and speed where no published weights are at hand.
 
-mod published;
 mod texts;
 mod weights;
 
@@ -15,6 +14,7 @@ use ressa_models::{
     Blip2, Blip2Config, ModelError,
     config::{Family, GenerationConfig, TextConfig},
     folder::{CONFIG, GENERATION, read_config_file},
+    published::{PUBLISHED, published_config},
 };
 use serde_json::{Map, Value, json};
 
@@ -63,16 +63,15 @@ pub fn random_checkpoint(job: &RandomCheckpoint, progress: crate::Progress<'_>) 
 
 /// The configuration as it will be written, and as the network reads it.
 fn configuration(like: &str) -> Result<(Value, Blip2Config), LabError> {
-    if let Some(written) = published::config(like) {
-        let config: Blip2Config = serde_json::from_value(written.clone()).map_err(|e| LabError::input(like, e))?;
-        config.check()?;
+    if let Some(config) = published_config(like) {
+        let written = serde_json::to_value(&config).map_err(|e| LabError::Unsupported(e.to_string()))?;
         return Ok((written, config));
     }
     let path = match Path::new(like) {
         folder if folder.is_dir() => folder.join(CONFIG),
         file if file.exists() => file.to_owned(),
         _ => {
-            let names = published::NAMES.join(", ");
+            let names = PUBLISHED.join(", ");
             let message = format!("`{like}` is neither a file nor a published shape; there are {names}");
             return Err(LabError::Unsupported(message));
         }
