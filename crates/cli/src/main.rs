@@ -52,6 +52,8 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Data(options) => commands::data::run(global, options),
         Command::Pretrain(options) => commands::pretrain::run(global, options),
         Command::Verify(options) => commands::verify::run(global, options),
+        Command::Export(options) => commands::export::run(global, options),
+        Command::Inspect(options) => commands::inspect::run(global, options),
         Command::Retry(options) => commands::retry::run(global, options),
         Command::Logs(options) => commands::logs::run(global, options),
         Command::Gc(options) => commands::gc::run(global, options),
