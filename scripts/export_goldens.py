@@ -130,12 +130,11 @@ def export(name, folder):
 PICTURES, ROWS = 3, [[5, 6, 7, 8, 9, 10], [12, 13], [14, 5, 30, 31]]
 QFORMER_ROWS = [[5, 16, 7, 8, 9], [12, 13, 21, 22, 23, 24, 25], [14]]
 TARGETS = [[20, 21, 22], [23], [24, 25, 26, 27, 28]]
-LENGTHS = {"greedy": dict(num_beams=1), "beam": dict(num_beams=4, length_penalty=0.7)}
 
 # For each family its class, its seed, the type of its weights, its parts. No two sizes of a folder are the same by chance.
 FAMILIES = {
     "instructblip-flant5": dict(
-        model=(InstructBlipConfig, InstructBlipForConditionalGeneration), seed=21, stored=torch.bfloat16, queries=5, image_token=50,
+        model=(InstructBlipConfig, InstructBlipForConditionalGeneration), seed=30, stored=torch.bfloat16, queries=5, image_token=50,
         vision=dict(hidden_size=20, intermediate_size=44, num_hidden_layers=3, num_attention_heads=4, image_size=21, patch_size=7, layer_norm_eps=3e-5),
         qformer=dict(vocab_size=43, hidden_size=18, num_hidden_layers=3, num_attention_heads=3, intermediate_size=26,
                      max_position_embeddings=17, cross_attention_frequency=2, layer_norm_eps=2e-5),
@@ -144,7 +143,7 @@ FAMILIES = {
                   layer_norm_epsilon=2e-4, decoder_start_token_id=0, tie_word_embeddings=False),
     ),
     "instructblip-vicuna": dict(
-        model=(InstructBlipConfig, InstructBlipForConditionalGeneration), seed=22, stored=torch.bfloat16, queries=4, image_token=52,
+        model=(InstructBlipConfig, InstructBlipForConditionalGeneration), seed=23, stored=torch.bfloat16, queries=4, image_token=52,
         vision=dict(hidden_size=24, intermediate_size=38, num_hidden_layers=2, num_attention_heads=3, image_size=20, patch_size=5, layer_norm_eps=4e-5),
         qformer=dict(vocab_size=41, hidden_size=22, num_hidden_layers=4, num_attention_heads=2, intermediate_size=30,
                      max_position_embeddings=19, cross_attention_frequency=3, layer_norm_eps=5e-5),
@@ -153,7 +152,7 @@ FAMILIES = {
         shards=60_000,
     ),
     "blip2-flant5": dict(
-        model=(Blip2Config, Blip2ForConditionalGeneration), seed=23, stored=torch.float32, queries=3, image_token=48,
+        model=(Blip2Config, Blip2ForConditionalGeneration), seed=33, stored=torch.float32, queries=3, image_token=48,
         vision=dict(hidden_size=18, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=24, patch_size=8, layer_norm_eps=6e-5),
         qformer=dict(vocab_size=39, hidden_size=20, num_hidden_layers=3, num_attention_heads=4, intermediate_size=28,
                      max_position_embeddings=15, cross_attention_frequency=2, layer_norm_eps=1e-4),
@@ -162,7 +161,7 @@ FAMILIES = {
                   layer_norm_epsilon=7e-4, decoder_start_token_id=0, tie_word_embeddings=False),
     ),
     "blip2-opt": dict(
-        model=(Blip2Config, Blip2ForConditionalGeneration), seed=24, stored=torch.float16, queries=6, image_token=46,
+        model=(Blip2Config, Blip2ForConditionalGeneration), seed=33, stored=torch.float16, queries=6, image_token=46,
         vision=dict(hidden_size=28, intermediate_size=36, num_hidden_layers=2, num_attention_heads=4, image_size=18, patch_size=6, layer_norm_eps=8e-5),
         qformer=dict(vocab_size=37, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=34,
                      max_position_embeddings=13, cross_attention_frequency=1, layer_norm_eps=9e-5),
@@ -250,10 +249,10 @@ def outputs(model, family, pixels, batch):
 
 
 def statistics(model, run):
-    """Sum, sum of squares and number of the inputs of every linear inside of the two towers' blocks."""
+    """Sum, sum of squares and number of the inputs of every linear inside of the towers' blocks."""
     seen, hooks = {}, []
     for name, module in model.named_modules():
-        tower = name.startswith(("vision_model.encoder.", "language_model."))
+        tower = name.startswith(("vision_model.encoder.", "qformer.encoder.", "language_model."))
         if isinstance(module, torch.nn.Linear) and tower and "lm_head" not in name:
             def note(_, inputs, name=name):
                 x = inputs[0].reshape(-1, inputs[0].shape[-1]).double()
@@ -378,17 +377,18 @@ def writing(model, family, pixels):
         prompt_batch = {key: value for key, value in made["right"].items() if key != "labels"}
     eos = model.config.text_config.eos_token_id
     start = 1 if model.config.text_config.model_type == "t5" else prompt_batch["input_ids"].shape[1]
-    for search, options in LENGTHS.items():
-        options = dict(options, max_new_tokens=7)
+    for search, options in SEARCHES.items():
         def answers_of(pictures, batch, begin):
             found = model.generate(pixel_values=pictures, **batch, do_sample=False, **options)[:, begin:].tolist()
             return [row[: row.index(eos) + 1] if eos in row else row for row in found]
-        together = answers_of(pixels, prompt_batch, start)
-        for row, answer in enumerate(together):
+        found = []
+        for row in range(PICTURES):
             alone = single(prompt_batch, row)
-            begin = start if start == 1 else alone["input_ids"].shape[1]
-            assert answers_of(pixels[row : row + 1], alone, begin) == [answer], f"{search}: padding changes row {row}"
-        generated[search] = dict(options=options, tokens=together)
+            found += answers_of(pixels[row : row + 1], alone, start if start == 1 else alone["input_ids"].shape[1])
+        # Whole lengths count padding too, and the penalty falls on it.
+        if start == 1 or not options.keys() & {"max_length", "repetition_penalty"} and options:
+            assert answers_of(pixels, prompt_batch, start) == found, f"{search}: padding changes a row"
+        generated[search] = dict(options=options, tokens=found)
 
     # A copy in half precision, for how far rounding alone takes the results.
     half = family["model"][1](model.config).eval().to(torch.bfloat16)

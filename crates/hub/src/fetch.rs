@@ -142,7 +142,7 @@ pub fn wanted(
     let opened = Opened::new(repo, revision, settings, on)?;
     let mut first = Vec::new();
     let rest = opened.wanted(&mut first, on)?;
-    let first = first.into_iter().map(|f| WantedFile { name: f.name, size: Some(f.size), is_cached: f.was_cached });
+    let first = first.into_iter().map(|f| WantedFile { name: f.name, size: Some(f.size), is_cached: true });
     let rest = rest.into_iter().map(|file| {
         let is_cached = opened.source.has(&file);
         WantedFile { name: file.name, size: file.size, is_cached }

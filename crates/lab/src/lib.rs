@@ -5,7 +5,7 @@ mod export;
 mod forward;
 mod generate;
 mod loaded;
-mod random;
+pub mod random;
 mod stats;
 mod tensors;
 

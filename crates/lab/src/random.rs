@@ -14,7 +14,7 @@ use ressa_models::{
     Blip2, Blip2Config, ModelError,
     config::{Family, GenerationConfig, TextConfig},
     folder::{CONFIG, GENERATION, read_config_file},
-    presets,
+    published::{PUBLISHED, published_config},
 };
 use serde_json::{Map, Value, json};
 
@@ -63,8 +63,7 @@ pub fn random_checkpoint(job: &RandomCheckpoint, progress: crate::Progress<'_>) 
 
 /// The configuration as it will be written, and as the network reads it.
 fn configuration(like: &str) -> Result<(Value, Blip2Config), LabError> {
-    if let Some(config) = presets::published_config(like) {
-        config.check()?;
+    if let Some(config) = published_config(like) {
         let written = serde_json::to_value(&config).map_err(|e| LabError::Unsupported(e.to_string()))?;
         return Ok((written, config));
     }
@@ -72,7 +71,7 @@ fn configuration(like: &str) -> Result<(Value, Blip2Config), LabError> {
         folder if folder.is_dir() => folder.join(CONFIG),
         file if file.exists() => file.to_owned(),
         _ => {
-            let names = presets::PUBLISHED.join(", ");
+            let names = PUBLISHED.join(", ");
             let message = format!("`{like}` is neither a file nor a published shape; there are {names}");
             return Err(LabError::Unsupported(message));
         }

@@ -150,7 +150,11 @@ impl Texts {
                 ("mask_token", "[MASK]", None),
             ],
             Style::T5 => {
-                vec![("pad_token", "<pad>", at(self.pad)), ("eos_token", "</s>", at(self.eos)), ("unk_token", "<unk>", None)]
+                vec![
+                    ("pad_token", "<pad>", at(self.pad)),
+                    ("eos_token", "</s>", at(self.eos)),
+                    ("unk_token", "<unk>", None),
+                ]
             }
             Style::Llama => vec![
                 ("bos_token", "<s>", at(self.bos)),

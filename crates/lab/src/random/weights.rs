@@ -87,8 +87,10 @@ pub fn write(
         fs::rename(&part, &path).map_err(CheckpointError::io("write", &path))?;
     }
     if files.len() > 1 {
-        let metadata: Map<String, Value> =
-            Map::from_iter([("total_parameters".to_owned(), parameters.into()), ("total_size".to_owned(), bytes.into())]);
+        let metadata: Map<String, Value> = Map::from_iter([
+            ("total_parameters".to_owned(), parameters.into()),
+            ("total_size".to_owned(), bytes.into()),
+        ]);
         let index = Index { metadata, weight_map: map.into_iter().collect() };
         let path = folder.join(INDEX);
         made.push(path.clone());

@@ -5,6 +5,7 @@ mod common;
 mod families;
 mod files;
 mod flows;
+mod folders;
 mod generation;
 mod goldens;
 mod linears;
