@@ -1,5 +1,7 @@
 //! The command line.
 
+pub mod model;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -18,9 +20,10 @@ pub struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes:
-  0 done               2 bad command line     4 nothing selected     66 checkpoint or benchmark missing
-  75 other sweep runs  78 bad experiment      100 some stages failed 102 dense gate not reached
-  104 not verified     106 report incomplete  110 cannot write       130, 143 interrupted, run again to go on";
+  0 done               2 bad command line       4 nothing selected       65 unusable folder, image or file
+  66 model or benchmark missing                 75 other sweep runs      78 bad experiment
+  100 some failed      102 dense gate not reached                        104 not verified
+  106 report incomplete                         110 cannot write         130, 143 interrupted, run again to go on";
 
 /// Options of every command.
 #[derive(Args, Debug)]
@@ -58,6 +61,8 @@ pub enum Command {
     Explain(ExplainOptions),
     /// Render tables and figures from what is in the store
     Report(ReportOptions),
+    /// Bring a checkpoint from the hub into its cache, and print its folder
+    Fetch(FetchOptions),
     /// Draw a contact sheet of the embedded world
     Data(DataOptions),
     /// Train the shipped dense models again and put them where every store finds them
@@ -72,6 +77,11 @@ pub enum Command {
     Gc(GcOptions),
     /// Print the JSON Schema of experiment files
     Schema,
+    /// Answer prompts about images with a model folder
+    Generate(model::GenerateOptions),
+    /// Single steps for comparison with other implementations
+    #[command(subcommand)]
+    Lab(model::Lab),
     /// Look for what keeps a sweep from running on this machine
     Doctor(MachineOptions),
 }
@@ -138,6 +148,21 @@ pub struct ReportOptions {
     /// Exit with 106 when results are missing
     #[arg(long)]
     pub strict: bool,
+}
+
+/// Options of `fetch`.
+#[derive(Args, Clone, Debug)]
+pub struct FetchOptions {
+    /// Repository on the hub, such as `Salesforce/instructblip-flan-t5-xl`; HF_ENDPOINT, HF_HOME, HF_HUB_CACHE,
+    /// HF_TOKEN and HF_HUB_OFFLINE are heeded
+    #[arg(value_name = "OWNER/NAME")]
+    pub repo: String,
+    /// Branch, tag, `refs/pr/N` or commit [default: main]
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// Only list the files and their sizes
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Options of `data`.

@@ -3,6 +3,8 @@
 mod arguments;
 mod commands;
 mod exit;
+mod hub;
+mod job;
 mod missing;
 mod progress;
 mod study;
@@ -46,12 +48,15 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Status(options) => commands::status::run(global, options),
         Command::Explain(options) => commands::explain::run(global, options),
         Command::Report(options) => commands::report::run(global, options),
+        Command::Fetch(options) => commands::fetch::run(global, options),
         Command::Data(options) => commands::data::run(global, options),
         Command::Pretrain(options) => commands::pretrain::run(global, options),
         Command::Verify(options) => commands::verify::run(global, options),
         Command::Retry(options) => commands::retry::run(global, options),
         Command::Logs(options) => commands::logs::run(global, options),
         Command::Gc(options) => commands::gc::run(global, options),
+        Command::Generate(options) => commands::generate::run(global, options),
+        Command::Lab(lab) => commands::lab::run(global, lab),
         Command::Schema => commands::schema::run(),
         Command::Doctor(options) => commands::doctor::run(global, options),
     }
