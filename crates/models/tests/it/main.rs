@@ -1,6 +1,7 @@
 //! The networks as the rest of the program uses them.
 
 mod batches;
+mod checkpoints;
 mod common;
 mod families;
 mod files;
