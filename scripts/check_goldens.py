@@ -152,8 +152,9 @@ class Case:
                 names |= set(opened.keys())
             raw = path.open("rb")
             size += path.stat().st_size - 8 - int.from_bytes(raw.read(8), "little")
-        text = json.dumps(found)
-        self.report.line(self.name, "inspect: bytes of the weights", f"{size}" in text, f"{size} bytes in {len(names)} tensors")
+        counted = found["total"]["bytes"] + sum(leftover["bytes"] for leftover in found["leftovers"])
+        self.report.line(self.name, "inspect: bytes of the weights", counted == size, f"{counted} of {size} bytes in {len(names)} tensors")
+        self.report.equal(self.name, "inspect: problems", found["problems"], [])
 
     def preprocess(self):
         found = self.ressa.tensors("lab", "preprocess", "--model", self.model, "--images", *self.files())["pixel_values"]
@@ -291,7 +292,7 @@ class Case:
     def export(self):
         target = self.ressa.folder / "exported"
         shutil.rmtree(target, ignore_errors=True)
-        self.ressa.run("export", self.model, "--output", target)
+        self.ressa.run("export", "--model", self.model, "--output", target)
         differing = []
         for path in sorted(self.model.rglob("*")):
             if path.is_file():
