@@ -1,7 +1,7 @@
 //! Running a model over a benchmark.
 
 use ressa_data::{Content, Item};
-use ressa_experiment::Task;
+use ressa_experiment::{Task, config::AskingConfig};
 use ressa_models::{Prompts, Search, TextBatch, VisionLanguage};
 use tch::Tensor;
 
@@ -12,14 +12,14 @@ use crate::{
 };
 
 /// How answers and captions are searched for, and how much is computed at once.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PredictOptions {
     /// Beams; 1 is greedy.
     pub beams: usize,
-    /// Most tokens of an answer.
-    pub answer_tokens: usize,
-    /// Most tokens of a caption.
-    pub caption_tokens: usize,
+    /// The protocol; what it leaves open follows from the task and from `published`.
+    pub asking: AskingConfig,
+    /// Whether the benchmark is a published one, whose texts have more tokens than those of the embedded world.
+    pub published: bool,
     /// Most images or prompts in one forward pass. Changes memory and time, not results.
     pub rows: usize,
 }
@@ -27,16 +27,28 @@ pub struct PredictOptions {
 impl Default for PredictOptions {
     /// For the embedded world: answers are one word, captions at most 29.
     fn default() -> Self {
-        Self { beams: 1, answer_tokens: 3, caption_tokens: 32, rows: 128 }
+        Self { beams: 1, asking: AskingConfig::default(), published: false, rows: 128 }
     }
 }
 
 impl PredictOptions {
     /// The search of a task. Beam scores are length-penalised as in the reference: short answers favoured, captions averaged per token.
     fn search(&self, task: Task) -> Search {
-        let (max_new_tokens, length_penalty) =
-            if task == Task::Nocaps { (self.caption_tokens, 1.0) } else { (self.answer_tokens, -1.0) };
-        Search { max_new_tokens, beams: self.beams, length_penalty, ..Search::default() }
+        let (tokens, length_penalty) = match (task, self.published) {
+            (Task::Nocaps, false) => (32, 1.0),
+            (Task::Nocaps, true) => (30, 1.0),
+            (_, false) => (3, -1.0),
+            (_, true) => (10, -1.0),
+        };
+        let asking = &self.asking;
+        Search {
+            max_new_tokens: asking.max_new_tokens.unwrap_or(tokens) as usize,
+            min_new_tokens: asking.min_new_tokens.unwrap_or(0) as usize,
+            beams: self.beams,
+            length_penalty: asking.length_penalty.unwrap_or(length_penalty),
+            repetition_penalty: asking.repetition_penalty.unwrap_or(1.0),
+            ..Search::default()
+        }
     }
 }
 
@@ -68,7 +80,7 @@ fn generate(
     let mut texts: Vec<String> = vec![String::new(); prepared.items.len()];
     let mut done = 0;
     for block in &prepared.blocks {
-        let features = encode(model, block, options.rows);
+        let features = encode(model, block, prepared, options.rows)?;
         for batch in &block.batches {
             for (items, prompts) in split(batch, options.rows) {
                 let prefix = model.visual_prefix(&features, &prompts);
@@ -97,21 +109,40 @@ fn written(item: &Item, prediction: String) -> Option<Prediction> {
     }
 }
 
-/// Similarity of an image and a text: the largest dot product of the text with any of the image's queries.
 fn search_both_ways(
     model: &dyn VisionLanguage,
     prepared: &Prepared,
     options: &PredictOptions,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Prediction>, EvalError> {
+    let Similarities { values, order } = similarities(model, prepared, options.rows, progress)?;
+    Ok(ranks(prepared, &order, &values, &values))
+}
+
+/// Contrastive similarities of all images and texts.
+pub(crate) struct Similarities {
+    /// Row by row, `[images, texts]`.
+    pub values: Vec<f32>,
+    /// The item of each column.
+    pub order: Vec<usize>,
+}
+
+/// Similarity of an image and a text: the largest dot product of the text with any of the image's queries.
+pub(crate) fn similarities(
+    model: &dyn VisionLanguage,
+    prepared: &Prepared,
+    rows: usize,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Similarities, EvalError> {
     let head = || EvalError::NoRetrievalHead(prepared.task);
     let mut order = Vec::new();
     let mut images = Vec::new();
     let mut texts = Vec::new();
     for (number, block) in prepared.blocks.iter().enumerate() {
-        images.push(model.retrieval_images(&encode(model, block, options.rows)).ok_or_else(head)?);
+        let features = encode(model, block, prepared, rows)?;
+        images.push(model.retrieval_images(&features).ok_or_else(head)?);
         for batch in &block.batches {
-            for (items, prompts) in split(batch, options.rows) {
+            for (items, prompts) in split(batch, rows) {
                 texts.push(model.retrieval_texts(&prompts.qformer).ok_or_else(head)?);
                 order.extend_from_slice(items);
             }
@@ -127,20 +158,20 @@ fn search_both_ways(
     let products = images.view([image_count * queries, width]).matmul(&texts.transpose(0, 1));
     let similarity = products.view([image_count, queries, order.len() as i64]).amax(1, false);
     let similarity = similarity.to_device(tch::Device::Cpu).to_kind(tch::Kind::Float).contiguous();
-    let values: Vec<f32> = Vec::try_from(similarity.view(-1))?;
-    Ok(ranks(prepared, &order, &values))
+    Ok(Similarities { values: Vec::try_from(similarity.view(-1))?, order })
 }
 
-/// Ranks from similarities `[images, texts]`, whose columns belong to the items in `order`.
-fn ranks(prepared: &Prepared, order: &[usize], similarity: &[f32]) -> Vec<Prediction> {
+/// Ranks from similarities `[images, texts]`, whose columns belong to the items in `order`: those that texts of an image are ranked by,
+/// and those that images of a text are.
+pub(crate) fn ranks(prepared: &Prepared, order: &[usize], of_texts: &[f32], of_images: &[f32]) -> Vec<Prediction> {
     let mut column = vec![0; order.len()];
     for (position, item) in order.iter().enumerate() {
         column[*item] = position;
     }
-    let at = |image: usize, item: usize| similarity[image * order.len() + column[item]];
+    let at = |similarity: &[f32], image: usize, item: usize| similarity[image * order.len() + column[item]];
     let mut predictions = Vec::new();
     for image in 0..prepared.images {
-        let scores: Vec<f32> = (0..prepared.items.len()).map(|item| at(image, item)).collect();
+        let scores: Vec<f32> = (0..prepared.items.len()).map(|item| at(of_texts, image, item)).collect();
         let own = prepared.items.iter().enumerate().filter(|(_, item)| item.image == image).map(|(index, _)| index);
         if let Some(rank) = own.map(|item| rank(&scores, item)).min() {
             let id = format!("image-{image:05}");
@@ -148,7 +179,7 @@ fn ranks(prepared: &Prepared, order: &[usize], similarity: &[f32]) -> Vec<Predic
         }
     }
     for (index, item) in prepared.items.iter().enumerate() {
-        let scores: Vec<f32> = (0..prepared.images).map(|image| at(image, index)).collect();
+        let scores: Vec<f32> = (0..prepared.images).map(|image| at(of_images, image, index)).collect();
         predictions.push(Prediction::Rank {
             id: item.id.clone(),
             direction: Direction::TextToImage,
@@ -160,14 +191,20 @@ fn ranks(prepared: &Prepared, order: &[usize], similarity: &[f32]) -> Vec<Predic
 }
 
 /// Features of a block's images, computed `rows` at a time.
-fn encode(model: &dyn VisionLanguage, block: &Block, rows: usize) -> Tensor {
+pub(crate) fn encode(
+    model: &dyn VisionLanguage,
+    block: &Block,
+    prepared: &Prepared,
+    rows: usize,
+) -> Result<Tensor, EvalError> {
+    let pixels = block.pixels(&prepared.processor, prepared.device)?;
     let parts: Vec<Tensor> =
-        block.pixels.split(rows.max(1) as i64, 0).iter().map(|pixels| model.encode_images(pixels)).collect();
-    if parts.len() == 1 { parts[0].shallow_clone() } else { Tensor::cat(&parts, 0) }
+        pixels.split(rows.max(1) as i64, 0).iter().map(|pixels| model.encode_images(pixels)).collect();
+    Ok(if parts.len() == 1 { parts[0].shallow_clone() } else { Tensor::cat(&parts, 0) })
 }
 
 /// Cuts a batch into pieces of at most `rows` rows.
-fn split(batch: &Batch, rows: usize) -> impl Iterator<Item = (&[usize], Prompts)> {
+pub(crate) fn split(batch: &Batch, rows: usize) -> impl Iterator<Item = (&[usize], Prompts)> {
     let rows = rows.max(1);
     batch.items.chunks(rows).enumerate().map(move |(number, items)| {
         let cut = |tensor: &Tensor| tensor.narrow(0, (number * rows) as i64, items.len() as i64);

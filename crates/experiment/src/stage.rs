@@ -9,7 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Pattern, Task, Tower,
-    config::{CalibrationConfig, DataConfig, DistillConfig, Group, Metric, RestoreMethod, TowerAdapter},
+    config::{
+        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, Metric, RestoreMethod, RetrievalConfig,
+        TowerAdapter,
+    },
+    job::Compute,
     model::Preset,
 };
 
@@ -110,6 +114,9 @@ pub enum Stage {
         data: Option<DataConfig>,
         /// Replicate seed; null where nothing is drawn.
         seed: Option<u64>,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
     },
     /// Train adapters on a pruned model. Output: `adapter.safetensors`, `losses.csv`.
     Adapt {
@@ -121,11 +128,17 @@ pub enum Stage {
         data: DataConfig,
         /// Replicate seed.
         seed: u64,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
     },
     /// Merge adapters into the weights and certify the result. Output: a certificate.
     Merge {
         /// How.
         method: RestoreMethod,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
     },
     /// Predict and score one task. Output: `predictions.jsonl` and scores.
     Evaluate {
@@ -137,6 +150,15 @@ pub enum Stage {
         beams: Option<u32>,
         /// Benchmark data.
         data: DataConfig,
+        /// How the task is asked; absent for retrieval and at its default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asking: Option<Box<AskingConfig>>,
+        /// What retrieval compares with; absent for other tasks and at its default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retrieval: Option<Box<RetrievalConfig>>,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
     },
 }
 
@@ -194,6 +216,17 @@ impl Stage {
             Stage::Adapt { .. } => "adapt",
             Stage::Merge { .. } => "merge",
             Stage::Evaluate { .. } => "evaluate",
+        }
+    }
+
+    /// Type of the computation, where the experiment says it.
+    pub fn compute(&self) -> Option<Compute> {
+        match self {
+            Stage::Dense { .. } => None,
+            Stage::Prune { compute, .. }
+            | Stage::Adapt { compute, .. }
+            | Stage::Merge { compute, .. }
+            | Stage::Evaluate { compute, .. } => *compute,
         }
     }
 

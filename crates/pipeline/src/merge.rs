@@ -13,7 +13,6 @@ use crate::{
     Executor, PipelineError,
     executor::{Progress, plain},
     resident::node_of,
-    samples::Source,
 };
 
 /// Merges and certifies.
@@ -45,7 +44,7 @@ pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -
 impl Executor {
     /// What a merge makes of the dense model. The outputs before and after are compared on a few calibration samples.
     pub(crate) fn merged(&mut self, node: &StageNode) -> Result<Merged, PipelineError> {
-        let Stage::Merge { method } = &node.stage else {
+        let Stage::Merge { method, .. } = &node.stage else {
             return Err(PipelineError::Internal("not a merge stage".to_owned()));
         };
         let missing = || PipelineError::Internal("the merge reads no adapter".to_owned());
@@ -61,9 +60,8 @@ impl Executor {
         let Stage::Adapt { data, .. } = node_of(&self.store.require(&adapter.0)?)?.stage else {
             return Err(missing());
         };
-        let world = self.world(&data)?;
-        let dense = self.dense(&node.inputs)?;
-        let probe = Source { world: &world, processor: &dense.processor, device: self.device }.probe()?;
+        let dense = self.dense(node)?;
+        let probe = self.samples(&data, &dense)?.probe()?;
         let request = MergeRequest { method: *method, masks: &masks, adapters: &adapters, patterns: &patterns };
         Ok(merge(dense.model.as_ref(), request, &probe)?)
     }
@@ -71,7 +69,7 @@ impl Executor {
     /// The model with the merged weights.
     pub(crate) fn merged_model(&mut self, node: &StageNode) -> Result<Box<dyn VisionLanguage>, PipelineError> {
         let merged = self.merged(node)?;
-        let mut model = self.dense(&node.inputs)?.model.shallow_clone();
+        let mut model = self.dense(node)?.model.shallow_clone();
         for (id, linear) in model.linears_mut() {
             if let Some(weight) = merged.tensors.get(&id.name) {
                 linear.set_weight(weight.shallow_clone())?;

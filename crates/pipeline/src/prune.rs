@@ -9,7 +9,6 @@ use serde_json::Value;
 use crate::{
     Executor, PipelineError,
     executor::{Progress, plain},
-    samples::Source,
 };
 
 /// File of the keep masks.
@@ -24,7 +23,7 @@ pub(crate) fn run(
 ) -> Result<Value, PipelineError> {
     let request = request(node)?;
     let samples = calibration(executor, node)?;
-    let mut model = executor.masked(&node.inputs)?;
+    let mut model = executor.masked(node)?;
     let message = format!("{} {}", request.metric.name(), request.tower);
     let pruned = prune_tower(model.as_mut(), &request, &samples, &mut |share| progress(share, &message))?;
     let path = draft.folder().join(MASKS);
@@ -42,7 +41,7 @@ pub(crate) fn run(
 /// Recounts published masks on the dense weights.
 pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Vec<String>, PipelineError> {
     let request = request(node)?;
-    let mut model = executor.dense(&node.inputs)?.model.shallow_clone();
+    let mut model = executor.dense(node)?.model.shallow_clone();
     let masks = MaskSet::load(&entry.file(MASKS)?)?;
     masks.apply(model.as_mut())?;
     let found = certify_tower(model.as_ref(), &request, &masks)?;
@@ -73,8 +72,6 @@ fn calibration(executor: &mut Executor, node: &StageNode) -> Result<Vec<Sample>,
     let Stage::Prune { calibration: Some(calibration), data: Some(data), seed, .. } = &node.stage else {
         return Ok(Vec::new());
     };
-    let world = executor.world(data)?;
-    let dense = executor.dense(&node.inputs)?;
-    let source = Source { world: &world, processor: &dense.processor, device: executor.device };
-    source.calibration(calibration, seed.unwrap_or(0))
+    let dense = executor.dense(node)?;
+    executor.samples(data, &dense)?.calibration(calibration, seed.unwrap_or(0))
 }

@@ -101,7 +101,7 @@ fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Mak
             making.restored = Some(trained(training));
             seen = Some(*seed);
         }
-        Stage::Merge { method } => {
+        Stage::Merge { method, .. } => {
             let training = making.restored.take().unwrap_or_default();
             making.restored = Some(format!("{}, {training}", method.name()));
             inputs.merge = Some(key);

@@ -3,6 +3,7 @@
 mod benchmarks;
 mod images;
 mod processor;
+mod published;
 mod questions;
 mod tokenizers;
 mod world;
