@@ -77,23 +77,24 @@ def draw(rows, file):
     return tensors
 
 
-def placed(tensors, left, extra=None):
-    """Input ids and mask as the processor makes them: image positions, padding on a decoder-only model's left, prompt, `extra`."""
+def rows_of(tensors):
+    """Real ids of each prompt, behind its image positions."""
+    image = [IMAGE_TOKEN] * QUERIES
+    return [image + row[: mask.sum()].tolist() for row, mask in zip(tensors["language_ids"], tensors["language_mask"])]
+
+
+def padded(rows, fill, left=False):
+    """Rows of one length and their mask. On the left, image positions stay in front of the padding, as the processor has it."""
     import torch
 
-    width = tensors["language_ids"].shape[1]
-    rows, masks = [], []
-    for at, (row, mask) in enumerate(zip(tensors["language_ids"], tensors["language_mask"])):
-        prompt, padding = row[: mask.sum()], torch.zeros(width - mask.sum(), dtype=torch.long)
-        behind = extra[at] if extra is not None else torch.zeros(0, dtype=torch.long)
-        real = torch.ones_like(prompt)
-        parts = [(padding, padding), (prompt, real), (behind, torch.ones_like(behind))]
-        if not left:
-            parts = parts[1:] + parts[:1]
-        image = torch.full([QUERIES], IMAGE_TOKEN)
-        rows.append(torch.cat([image] + [part for part, _ in parts]))
-        masks.append(torch.cat([torch.ones_like(image)] + [part for _, part in parts]))
-    return torch.stack(rows), torch.stack(masks)
+    width = max(len(row) for row in rows)
+    at = QUERIES if left else width
+    lines, masks = [], []
+    for row in rows:
+        padding = [fill] * (width - len(row))
+        lines.append(row[:at] + padding + row[at:])
+        masks.append([1] * len(row[:at]) + [0] * len(padding) + [1] * len(row[at:]))
+    return torch.tensor(lines), torch.tensor(masks)
 
 
 class Theirs:
@@ -112,21 +113,20 @@ class Theirs:
     def forward(self):
         import torch
 
-        answers = self.tensors["answers"]
-        end = torch.full([len(answers), 1], self.model.config.text_config.eos_token_id)
-        labels = torch.cat([answers, end], 1)
+        end = self.model.config.text_config.eos_token_id
+        prompts, answers = rows_of(self.tensors), [row + [end] for row in self.tensors["answers"].tolist()]
         if self.encoder_decoder:
-            ids, mask = placed(self.tensors, left=False)
+            ids, mask = padded(prompts, 0)
+            labels = torch.tensor(answers)
         else:
-            ids, mask = placed(self.tensors, left=True, extra=labels)
-            hidden = torch.full([len(ids), ids.shape[1] - labels.shape[1]], -100)
-            labels = torch.cat([hidden, labels], 1)
+            ids, mask = padded([prompt + answer for prompt, answer in zip(prompts, answers)], 0)
+            labels, _ = padded([[-100] * len(prompt) + answer for prompt, answer in zip(prompts, answers)], -100)
         pixels = self.tensors["pixel_values"]
         out = self.model(pixel_values=pixels, input_ids=ids, attention_mask=mask, labels=labels, **self.shared())
         return out.loss.item()
 
     def generate(self):
-        ids, mask = placed(self.tensors, left=not self.encoder_decoder)
+        ids, mask = padded(rows_of(self.tensors), 0, left=not self.encoder_decoder)
         pixels = self.tensors["pixel_values"][:1].expand(len(ids), -1, -1, -1)
         found = self.model.generate(
             pixel_values=pixels, input_ids=ids, attention_mask=mask, do_sample=False, **self.shared(), **self.options

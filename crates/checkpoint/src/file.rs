@@ -8,9 +8,12 @@ use std::{
 };
 
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 
-use crate::CheckpointError;
+use crate::{
+    CheckpointError,
+    header::{self, Header},
+};
 
 /// A tensor of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,11 @@ impl Entry {
     /// Elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Bytes.
+    pub fn bytes(&self) -> usize {
+        self.range.len()
     }
 }
 
@@ -53,23 +61,9 @@ impl File {
         // SAFETY: the map is private and read-only. Someone truncating the file meanwhile would end the process; checkpoint files are
         // replaced by renaming, never rewritten in place.
         let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io("map", path))?;
-        let (header, metadata) =
-            SafeTensors::read_metadata(&map).map_err(|e| CheckpointError::file(path, reason(&map, &e)))?;
-        let start = size_of::<u64>() + header;
-        let mut entries: Vec<Entry> = metadata
-            .tensors()
-            .into_iter()
-            .map(|(name, info)| Entry {
-                name,
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                range: start + info.data_offsets.0..start + info.data_offsets.1,
-            })
-            .collect();
-        // Empty tensors share their place with the next one; names make the order fixed.
-        entries.sort_by(|a, b| (a.range.start, a.range.end, &a.name).cmp(&(b.range.start, b.range.end, &b.name)));
-        let metadata = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
-        Ok(Self { path: path.to_owned(), map: Arc::new(map), header: start, entries, metadata })
+        let Header { data, entries, metadata } =
+            header::read(&map).map_err(|reason| CheckpointError::file(path, reason))?;
+        Ok(Self { path: path.to_owned(), map: Arc::new(map), header: data, entries, metadata })
     }
 
     /// Where it is.
@@ -101,16 +95,4 @@ impl File {
     pub fn map(&self) -> &Arc<Mmap> {
         &self.map
     }
-}
-
-/// What is wrong with a file that is no safetensors file, in words.
-fn reason(bytes: &[u8], error: &safetensors::SafeTensorError) -> String {
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80") {
-        return "it is a pickled checkpoint, which is refused; convert it to safetensors".to_owned();
-    }
-    if bytes.starts_with(b"version https://git-lfs") {
-        return "it is a Git LFS pointer, not the file itself; fetch it with `git lfs pull` or `ressa fetch`"
-            .to_owned();
-    }
-    format!("{error}; it is damaged or was not copied whole")
 }

@@ -2,14 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{CheckpointError, Entry, File};
+use crate::{CheckpointError, Entry, File, json};
 
 /// File name of a checkpoint in one piece.
 pub const SINGLE: &str = "model.safetensors";
@@ -48,20 +47,19 @@ impl Checkpoint {
         } else {
             (vec![File::open(&single(folder)?)?], None)
         };
-        let mut places = BTreeMap::new();
-        for (at, file) in files.iter().enumerate() {
-            for (entry, tensor) in file.entries().iter().enumerate() {
-                if places.insert(tensor.name.clone(), (at, entry)).is_some() {
-                    let reason = format!("tensor `{}` is in two pieces", tensor.name);
-                    return Err(CheckpointError::file(file.path(), reason));
-                }
-            }
-        }
+        let places = placed(&files)?;
         if let Some(absent) = index.iter().flat_map(|index| index.weight_map.keys()).find(|n| !places.contains_key(*n))
         {
             return Err(CheckpointError::file(listed, format!("tensor `{absent}` is in none of the pieces")));
         }
         Ok(Self { folder: folder.to_owned(), files, places, index })
+    }
+
+    /// Opens one safetensors file as if it were the whole checkpoint.
+    pub fn of_file(path: &Path) -> Result<Self, CheckpointError> {
+        let files = vec![File::open(path)?];
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(Self { folder, places: placed(&files)?, files, index: None })
     }
 
     /// The folder.
@@ -96,6 +94,20 @@ impl Checkpoint {
     }
 }
 
+/// Where each tensor is, and that none is twice.
+fn placed(files: &[File]) -> Result<BTreeMap<String, (usize, usize)>, CheckpointError> {
+    let mut places = BTreeMap::new();
+    for (at, file) in files.iter().enumerate() {
+        for (entry, tensor) in file.entries().iter().enumerate() {
+            if places.insert(tensor.name.clone(), (at, entry)).is_some() {
+                let reason = format!("tensor `{}` is in two pieces", tensor.name);
+                return Err(CheckpointError::file(file.path(), reason));
+            }
+        }
+    }
+    Ok(places)
+}
+
 fn single(folder: &Path) -> Result<PathBuf, CheckpointError> {
     let path = folder.join(SINGLE);
     if path.exists() {
@@ -114,12 +126,7 @@ fn single(folder: &Path) -> Result<PathBuf, CheckpointError> {
 }
 
 fn pieces(folder: &Path, listed: &Path) -> Result<(Vec<File>, Index), CheckpointError> {
-    let length = fs::metadata(listed).map_err(CheckpointError::io("read", listed))?.len();
-    if length > INDEX_LIMIT {
-        return Err(CheckpointError::file(listed, format!("{length} bytes are too many for a list of pieces")));
-    }
-    let text = fs::read(listed).map_err(CheckpointError::io("read", listed))?;
-    let index: Index = serde_json::from_slice(&text).map_err(|e| CheckpointError::file(listed, e))?;
+    let index: Index = json::read(listed, INDEX_LIMIT)?;
     let mut names = BTreeSet::new();
     for file in index.weight_map.values() {
         let name = file.as_str().unwrap_or_default();

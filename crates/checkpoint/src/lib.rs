@@ -2,13 +2,33 @@
 //!
 //! No tensor library: weights are looked at where the file has them, mapped and read-only. `models` makes tensors of what is opened here.
 
+mod card;
+mod carry;
+mod certificate;
+mod draft;
 pub mod error;
+mod export;
 mod file;
 mod folder;
+mod header;
+pub mod inspect;
+mod json;
+pub mod names;
+mod pickle;
+pub mod scan;
+mod verify;
 mod write;
 
+pub use card::{CardScore, Making, card};
+pub use carry::{Carried, LeftOut};
+pub use certificate::{CERTIFICATE, FolderCertificate, TensorClaim, TowerClaim};
+pub use draft::Draft;
 pub use error::CheckpointError;
+pub use export::{CARD, Change, ExportRequest, Exported, export};
 pub use file::{Entry, File};
 pub use folder::{Checkpoint, INDEX, Index, SINGLE};
+pub use inspect::{Inspection, inspect};
+pub use names::Part;
 pub use safetensors::Dtype;
+pub use verify::{Claims, TensorFound, TowerFound, Verification, verify};
 pub use write::{Written, write};

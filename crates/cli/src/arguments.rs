@@ -1,10 +1,12 @@
 //! The command line.
 
+pub mod folder;
 pub mod model;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ressa_experiment::{Pattern, Tower};
 use ressa_sweep::DeviceChoice;
 
 /// Experiments on sparse vision-language models: one YAML file in, tables and figures out.
@@ -61,12 +63,18 @@ pub enum Command {
     Explain(ExplainOptions),
     /// Render tables and figures from what is in the store
     Report(ReportOptions),
+    /// Bring a checkpoint from the hub into its cache, and print its folder
+    Fetch(FetchOptions),
     /// Draw a contact sheet of the embedded world
     Data(DataOptions),
     /// Train the shipped dense models again and put them where every store finds them
     Pretrain(PretrainOptions),
-    /// Prove stored results: file digests, and certificates recounted on the weights
+    /// Prove stored results or a model folder: digests, and certificates recounted on the weights
     Verify(VerifyOptions),
+    /// Write a run, or a folder, as a model folder that other programs open
+    Export(folder::ExportOptions),
+    /// Show what a model folder holds: towers, parameters, types, sparsity
+    Inspect(folder::InspectOptions),
     /// Forget recorded failures, so that the next sweep tries those stages again
     Retry(RetryOptions),
     /// List failed stages, or show the log of one
@@ -148,6 +156,21 @@ pub struct ReportOptions {
     pub strict: bool,
 }
 
+/// Options of `fetch`.
+#[derive(Args, Clone, Debug)]
+pub struct FetchOptions {
+    /// Repository on the hub, such as `Salesforce/instructblip-flan-t5-xl`; HF_ENDPOINT, HF_HOME, HF_HUB_CACHE,
+    /// HF_TOKEN and HF_HUB_OFFLINE are heeded
+    #[arg(value_name = "OWNER/NAME")]
+    pub repo: String,
+    /// Branch, tag, `refs/pr/N` or commit [default: main]
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// Only list the files and their sizes
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// Options of `data`.
 #[derive(Args, Debug)]
 pub struct DataOptions {
@@ -188,9 +211,18 @@ pub enum PresetName {
 /// Options of `verify`.
 #[derive(Args, Debug)]
 pub struct VerifyOptions {
-    /// Runs or stages: first digits of their keys, or words of a run's label
-    #[arg(value_name = "RUN|KEY", required_unless_present = "all")]
+    /// Runs or stages: first digits of their keys, or words of a run's label; or model folders, whoever wrote them
+    #[arg(value_name = "RUN|KEY|DIR", required_unless_present = "all")]
     pub which: Vec<String>,
+    /// Of a folder: the N:M pattern that its prunable linears follow, such as 2:4
+    #[arg(long, value_name = "N:M", value_parser = n_of_m)]
+    pub pattern: Option<Pattern>,
+    /// Of a folder: the share of zeros that its towers have at least
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub sparsity: Option<f64>,
+    /// Of a folder: towers that --pattern and --sparsity speak of [default: all]
+    #[arg(long = "tower", value_name = "TOWER", value_parser = tower)]
+    pub towers: Vec<Tower>,
     /// Every stored stage of the experiments
     #[arg(long, conflicts_with = "which")]
     pub all: bool,
@@ -199,6 +231,24 @@ pub struct VerifyOptions {
     pub files: Vec<String>,
     #[command(flatten)]
     pub machine: MachineOptions,
+}
+
+fn n_of_m(text: &str) -> Result<Pattern, String> {
+    match text.parse() {
+        Ok(pattern @ Pattern::NOfM { .. }) => Ok(pattern),
+        Ok(Pattern::Unstructured) => Err("a claim is N:M; what is unstructured has a --sparsity".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("`{text}` is not between 0 and 1"))
+}
+
+fn tower(text: &str) -> Result<Tower, String> {
+    let tower = Tower::ALL.into_iter().find(|tower| tower.name() == text);
+    tower.ok_or_else(|| format!("`{text}` is not one of vision, qformer, language"))
 }
 
 /// Options of `retry`.

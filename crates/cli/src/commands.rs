@@ -3,8 +3,12 @@
 pub mod data;
 pub mod doctor;
 pub mod explain;
+pub mod export;
+pub mod export_run;
+pub mod fetch;
 pub mod gc;
 pub mod generate;
+pub mod inspect;
 pub mod lab;
 pub mod logs;
 pub mod plan;
@@ -15,6 +19,7 @@ pub mod schema;
 pub mod status;
 pub mod sweep;
 pub mod verify;
+pub mod verify_folder;
 
 use std::path::{Path, PathBuf};
 

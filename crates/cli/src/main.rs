@@ -3,6 +3,7 @@
 mod arguments;
 mod commands;
 mod exit;
+mod hub;
 mod job;
 mod missing;
 mod progress;
@@ -47,9 +48,12 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Status(options) => commands::status::run(global, options),
         Command::Explain(options) => commands::explain::run(global, options),
         Command::Report(options) => commands::report::run(global, options),
+        Command::Fetch(options) => commands::fetch::run(global, options),
         Command::Data(options) => commands::data::run(global, options),
         Command::Pretrain(options) => commands::pretrain::run(global, options),
         Command::Verify(options) => commands::verify::run(global, options),
+        Command::Export(options) => commands::export::run(global, options),
+        Command::Inspect(options) => commands::inspect::run(global, options),
         Command::Retry(options) => commands::retry::run(global, options),
         Command::Logs(options) => commands::logs::run(global, options),
         Command::Gc(options) => commands::gc::run(global, options),

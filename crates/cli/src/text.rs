@@ -48,6 +48,29 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// A share in per cent; what is not all or nothing is never rounded to it.
+pub fn percent(share: f64) -> String {
+    let text = format!("{:.2} %", share * 100.0);
+    match text.as_str() {
+        "0.00 %" if share > 0.0 => "<0.01 %".to_owned(),
+        "100.00 %" if share < 1.0 => ">99.99 %".to_owned(),
+        _ => text,
+    }
+}
+
+/// A whole number with its digits in threes: `4 154 565`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// `1 run`, `2 runs`.
 pub fn count(number: usize, singular: &str) -> String {
     format!("{number} {singular}{}", if number == 1 { "" } else { "s" })
@@ -58,7 +81,8 @@ pub fn columns(rows: &[Vec<String>]) -> String {
     let wide = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..wide).map(|column| width(column).unwrap_or(0)).collect();
-    let is_number = |cell: &str| cell.starts_with(|c: char| c.is_ascii_digit());
+    let is_number =
+        |cell: &str| cell.is_empty() || cell.trim_start_matches(['<', '>']).starts_with(|c: char| c.is_ascii_digit());
     let numeric: Vec<bool> =
         (0..wide).map(|column| rows.iter().skip(1).all(|row| row.get(column).is_none_or(|c| is_number(c)))).collect();
     let mut text = String::new();
@@ -89,6 +113,14 @@ mod tests {
     fn durations_take_the_unit_that_suits_them() {
         let shown: Vec<String> = [0.04, 9.94, 9.96, 59.4, 59.6, 3599.4, 3600.0, 7500.0].map(duration).into();
         assert_eq!(shown, ["0.0 s", "9.9 s", "10 s", "59 s", "1 min 00 s", "59 min 59 s", "1 h 00 min", "2 h 05 min"]);
+    }
+
+    #[test]
+    fn shares_and_counts_are_exact_where_it_matters() {
+        let shown: Vec<String> = [0.0, 1e-9, 0.5, 0.99999, 1.0].map(percent).into();
+        assert_eq!(shown, ["0.00 %", "<0.01 %", "50.00 %", ">99.99 %", "100.00 %"]);
+        let shown: Vec<String> = [0, 999, 1000, 4154565376].map(thousands).into();
+        assert_eq!(shown, ["0", "999", "1 000", "4 154 565 376"]);
     }
 
     #[test]

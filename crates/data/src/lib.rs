@@ -19,7 +19,9 @@ pub mod processor;
 pub mod published;
 pub mod question;
 pub mod resize;
+mod settings;
 pub mod shapes;
+mod text;
 pub mod tokenizer;
 pub mod wording;
 
@@ -32,4 +34,5 @@ pub use preprocess::ImageProcessor;
 pub use processor::Processor;
 pub use question::Question;
 pub use shapes::{World, contact_sheet};
+pub use text::Side;
 pub use tokenizer::{Family, write_processor_files};

@@ -2,44 +2,130 @@
 
 use std::path::{Path, PathBuf};
 
-use tokenizers::Tokenizer;
+use serde_json::Value;
 
-use crate::{DataError, Image, ImageProcessor};
+use crate::{
+    DataError, Image, ImageProcessor,
+    text::{Side, Text},
+};
 
 /// Tokenizers and image processor of one model, read from its folder.
 #[derive(Clone)]
 pub struct Processor {
+    folder: PathBuf,
     language: Text,
     qformer: Option<Text>,
     images: ImageProcessor,
-}
-
-#[derive(Clone)]
-struct Text {
-    tokenizer: Tokenizer,
-    pad: u32,
+    query_tokens: Option<usize>,
 }
 
 impl Processor {
-    /// Reads `tokenizer.json`, `special_tokens_map.json`, `preprocessor_config.json` and, where there is one, `qformer_tokenizer/`.
+    /// Reads `tokenizer.json` and the files beside it, the same of `qformer_tokenizer/` where there is one,
+    /// `preprocessor_config.json` and `processor_config.json`.
+    ///
+    /// An image-text matching model has one tokenizer, its Q-Former's; it serves for both kinds of text.
     ///
     /// # Errors
     /// Names the file that is missing or malformed.
     pub fn load(folder: &Path) -> Result<Self, DataError> {
-        let qformer = folder.join("qformer_tokenizer");
+        let config = optional(&folder.join("config.json"))?;
+        let pad_of = |part: &str| {
+            let id =
+                config.get(part).and_then(|part| part.get("pad_token_id")).or_else(|| config.get("pad_token_id"))?;
+            id.as_u64().and_then(|id| u32::try_from(id).ok())
+        };
+        let mut language = Text::load(folder, pad_of("text_config"))?;
+        let path = folder.join("processor_config.json");
+        let query_tokens = match optional(&path)?.get("num_query_tokens") {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(value.as_u64().and_then(|count| usize::try_from(count).ok()).ok_or_else(|| {
+                DataError::Processor {
+                    path,
+                    reason: format!("`num_query_tokens` is {value}; it must be a number of tokens"),
+                }
+            })?),
+        };
+        if query_tokens.is_some() {
+            language.with_image_token();
+        }
+        let own = folder.join("qformer_tokenizer");
+        let qformer = if own.is_dir() {
+            Some(Text::load(&own, pad_of("qformer_config"))?)
+        } else {
+            language.is_bert().then(|| language.clone())
+        };
         Ok(Self {
-            language: Text::load(folder)?,
-            qformer: if qformer.is_dir() { Some(Text::load(&qformer)?) } else { None },
+            folder: folder.to_path_buf(),
+            language,
+            qformer,
             images: ImageProcessor::load(folder)?,
+            query_tokens,
         })
     }
 
-    /// The prompt as the language model reads it, with the special tokens its family puts around it.
+    /// A text as the language model's tokenizer reads it, with or without the special tokens that its family puts around it.
+    ///
+    /// # Errors
+    /// [`DataError::Encode`].
+    pub fn tokenize(&self, text: &str, special: bool) -> Result<Vec<u32>, DataError> {
+        self.language.encode(text, special)
+    }
+
+    /// As [`Processor::tokenize`], but of at most `max` ids, special ones included; cut on the side that the folder says.
+    ///
+    /// # Errors
+    /// [`DataError::Encode`], also where the special tokens alone are more.
+    pub fn tokenize_within(&self, text: &str, special: bool, max: usize) -> Result<Vec<u32>, DataError> {
+        self.language.encode_within(text, special, max)
+    }
+
+    /// A text as the Q-Former's tokenizer reads it.
+    ///
+    /// # Errors
+    /// [`DataError::Encode`]; [`DataError::Processor`] for a model whose Q-Former reads no text.
+    pub fn tokenize_qformer(&self, text: &str, special: bool) -> Result<Vec<u32>, DataError> {
+        self.reader()?.encode(text, special)
+    }
+
+    /// As [`Processor::tokenize_qformer`], but of at most `max` ids, special ones included.
+    ///
+    /// # Errors
+    /// Those of [`Processor::tokenize_qformer`].
+    pub fn tokenize_qformer_within(&self, text: &str, special: bool, max: usize) -> Result<Vec<u32>, DataError> {
+        self.reader()?.encode_within(text, special, max)
+    }
+
+    fn reader(&self) -> Result<&Text, DataError> {
+        self.qformer.as_ref().ok_or_else(|| DataError::Processor {
+            path: self.folder.join("qformer_tokenizer"),
+            reason: "it is not there: the Q-Former of this model reads no text".into(),
+        })
+    }
+
+    /// The prompt as the language model reads it, with the special tokens its family puts around it, without image placeholders.
     ///
     /// # Errors
     /// [`DataError::Encode`].
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, DataError> {
         self.language.encode(text, true)
+    }
+
+    /// The prompt with its image placeholders before it, even before the beginning token, as `transformers`' processors put them.
+    /// The same as [`Processor::encode_prompt`] for a folder that has none ([`Processor::placeholders`]).
+    ///
+    /// Padding goes between the placeholders and the rest where [`Processor::padding_side`] is left.
+    ///
+    /// # Errors
+    /// [`DataError::Encode`].
+    pub fn encode_prompt_with_image(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let mut ids = self.placeholders().map_or_else(Vec::new, |(token, count)| vec![token; count]);
+        ids.extend(self.encode_prompt(text)?);
+        Ok(ids)
+    }
+
+    /// The token that stands for an image position and how many an image takes; `None` for folders from before such tokens.
+    pub fn placeholders(&self) -> Option<(u32, usize)> {
+        Some((self.language.image_token()?, self.query_tokens?))
     }
 
     /// An answer as a training target: no start, no end.
@@ -63,20 +149,48 @@ impl Processor {
     /// # Errors
     /// [`DataError::Encode`].
     pub fn decode(&self, tokens: &[u32]) -> Result<String, DataError> {
-        self.language
-            .tokenizer
-            .decode(tokens, true)
-            .map_err(|e| DataError::Encode { text: format!("{tokens:?}"), reason: e.to_string() })
+        self.language.decode(tokens, true)
+    }
+
+    /// Text of token ids, with or without special tokens.
+    ///
+    /// # Errors
+    /// [`DataError::Encode`].
+    pub fn detokenize(&self, tokens: &[u32], skip_special: bool) -> Result<String, DataError> {
+        self.language.decode(tokens, skip_special)
+    }
+
+    /// Text of the Q-Former's token ids, with or without special tokens.
+    ///
+    /// # Errors
+    /// Those of [`Processor::tokenize_qformer`].
+    pub fn detokenize_qformer(&self, tokens: &[u32], skip_special: bool) -> Result<String, DataError> {
+        self.reader()?.decode(tokens, skip_special)
     }
 
     /// Id that fills up prompts.
     pub fn pad(&self) -> u32 {
-        self.language.pad
+        self.language.pad()
+    }
+
+    /// Where prompts are filled up.
+    pub fn padding_side(&self) -> Side {
+        self.language.padding()
+    }
+
+    /// Most tokens of a text, where the folder names a limit.
+    pub fn max_length(&self) -> Option<usize> {
+        self.language.max_length()
     }
 
     /// Id that fills up the Q-Former's texts.
     pub fn qformer_pad(&self) -> u32 {
-        self.qformer.as_ref().map_or(0, |qformer| qformer.pad)
+        self.qformer.as_ref().map_or(0, Text::pad)
+    }
+
+    /// Most tokens of a text of the Q-Former, where the folder names a limit.
+    pub fn qformer_max_length(&self) -> Option<usize> {
+        self.qformer.as_ref()?.max_length()
     }
 
     /// Special tokens that stand before the first word of an encoded prompt.
@@ -108,36 +222,14 @@ impl Processor {
     }
 }
 
-impl Text {
-    fn load(folder: &Path) -> Result<Self, DataError> {
-        let path = folder.join("tokenizer.json");
-        let tokenizer = Tokenizer::from_bytes(read(&path)?)
-            .map_err(|e| DataError::Tokenizer { path: path.clone(), reason: e.to_string() })?;
-        let map_path = folder.join("special_tokens_map.json");
-        let map: serde_json::Value = serde_json::from_str(&read(&map_path)?)
-            .map_err(|e| DataError::Tokenizer { path: map_path.clone(), reason: e.to_string() })?;
-        let token = &map["pad_token"];
-        let pad = token
-            .as_str()
-            .or_else(|| token["content"].as_str())
-            .and_then(|token| tokenizer.token_to_id(token))
-            .ok_or_else(|| DataError::Tokenizer {
-            path: map_path,
-            reason: format!("`pad_token` is {token}, which the tokenizer does not know"),
-        })?;
-        let mut tokenizer = tokenizer;
-        tokenizer.with_padding(None);
-        Ok(Self { tokenizer, pad })
+/// A JSON object; empty where there is no such file.
+fn optional(path: &Path) -> Result<serde_json::Map<String, Value>, DataError> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| DataError::Processor {
+            path: path.to_path_buf(),
+            reason: format!("it is not a JSON object: {e}"),
+        }),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(serde_json::Map::new()),
+        Err(source) => Err(DataError::Read { path: path.to_path_buf(), source }),
     }
-
-    fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, DataError> {
-        self.tokenizer
-            .encode_fast(text, special)
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|e| DataError::Encode { text: text.to_owned(), reason: e.to_string() })
-    }
-}
-
-fn read(path: &Path) -> Result<String, DataError> {
-    std::fs::read_to_string(path).map_err(|source| DataError::Read { path: PathBuf::from(path), source })
 }

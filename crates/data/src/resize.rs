@@ -10,6 +10,8 @@ use std::{f64::consts::PI, ops::Range};
 const PRECISION: u32 = 32 - 8 - 2;
 /// Coefficients of the horizontal pass are kept as two 16-bit parts, for which processors have a multiply-and-add.
 const LOW_BITS: u32 = 12;
+/// Values that are multiplied at once in the horizontal pass.
+const LANES: usize = 8;
 
 /// A resampling filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,21 +181,31 @@ impl Taps {
 
 /// The first value of a row belongs to column `first` of the source.
 fn horizontal(rows: &[&[u8]], first: usize, taps: &Taps) -> Vec<u8> {
-    let high: Vec<i16> = taps.coefficients.iter().map(|c| (c >> LOW_BITS) as i16).collect();
-    let low: Vec<i16> = taps.coefficients.iter().map(|c| (c & ((1 << LOW_BITS) - 1)) as i16).collect();
-    let mut narrow = Vec::with_capacity(3 * taps.spans.len() * rows.len());
-    let mut planes: [Vec<i16>; 3] = std::array::from_fn(|_| vec![0; rows.first().map_or(0, |row| row.len() / 3)]);
+    // Coefficients are filled up with zeros to whole lanes, rows likewise, so that no dot product has a rest.
+    let mut lanes: Vec<(usize, usize, usize)> = Vec::with_capacity(taps.spans.len());
+    let (mut high, mut low) = (Vec::new(), Vec::new());
+    for span in &taps.spans {
+        let start = high.len();
+        for c in &taps.coefficients[span.at..span.at + span.count] {
+            high.push((c >> LOW_BITS) as i16);
+            low.push((c & ((1 << LOW_BITS) - 1)) as i16);
+        }
+        high.resize(high.len().next_multiple_of(LANES), 0);
+        low.resize(high.len(), 0);
+        lanes.push((span.source - first, start, high.len() - start));
+    }
+    let width = rows.first().map_or(0, |row| row.len() / 3);
+    let mut planes: [Vec<i16>; 3] = std::array::from_fn(|_| vec![0; width + LANES]);
+    let mut narrow = Vec::with_capacity(3 * lanes.len() * rows.len());
     for row in rows {
         let [red, green, blue] = &mut planes;
         for (((pixel, red), green), blue) in row.chunks_exact(3).zip(red).zip(green).zip(blue) {
             (*red, *green, *blue) = (i16::from(pixel[0]), i16::from(pixel[1]), i16::from(pixel[2]));
         }
-        for span in &taps.spans {
-            let coefficients = span.at..span.at + span.count;
-            let (high, low) = (&high[coefficients.clone()], &low[coefficients]);
-            let sources = span.source - first..span.source - first + span.count;
+        for &(source, at, count) in &lanes {
+            let (high, low) = (&high[at..at + count], &low[at..at + count]);
             narrow.extend(planes.each_ref().map(|plane| {
-                let values = &plane[sources.clone()];
+                let values = &plane[source..source + count];
                 let sum = dot(values, high).wrapping_shl(LOW_BITS).wrapping_add(dot(values, low));
                 rounded(sum.wrapping_add(1 << (PRECISION - 1)))
             }));
@@ -202,12 +214,14 @@ fn horizontal(rows: &[&[u8]], first: usize, taps: &Taps) -> Vec<u8> {
     narrow
 }
 
-/// Exact modulo 2^32, and the sum of both parts fits.
+/// Sum of products, exact modulo 2^32; the sum of a coefficient's both parts fits.
 fn dot(values: &[i16], coefficients: &[i16]) -> i32 {
-    values
-        .iter()
-        .zip(coefficients)
-        .fold(0_i32, |sum, (value, c)| sum.wrapping_add(i32::from(*value).wrapping_mul(i32::from(*c))))
+    let (values, coefficients) = (values.as_chunks::<LANES>().0, coefficients.as_chunks::<LANES>().0);
+    values.iter().zip(coefficients).fold(0, |sum: i32, (values, coefficients)| {
+        let products =
+            std::array::from_fn::<i32, LANES, _>(|i| i32::from(values[i]).wrapping_mul(i32::from(coefficients[i])));
+        products.iter().fold(sum, |sum, product| sum.wrapping_add(*product))
+    })
 }
 
 /// The first row is row `first` of the source.

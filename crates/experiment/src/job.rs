@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{StageNode, protocol::Failure};
+use crate::{protocol::Failure, stage::Inputs};
 
 /// One step on a model folder. Paths are relative to the folder that `ressa` was started in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -175,13 +175,15 @@ pub struct Export {
     pub store: PathBuf,
     /// Read-only stores looked at after it.
     pub shipped: Vec<PathBuf>,
-    /// The run's last stage before evaluation: a merge, the last prune stage, or the dense stage.
-    pub node: StageNode,
+    /// Folder at which relative paths of published checkpoints start.
+    pub root: PathBuf,
+    /// The stages that make the model: dense, masks, and the merge where there is one.
+    pub inputs: Inputs,
     /// Folder to write; must be absent or empty.
     pub output: PathBuf,
     /// Largest file of weights in bytes; `null` keeps the files of the source folder.
     pub max_shard_size: Option<u64>,
-    /// What the model card says beyond the certificate: label, settings and scores of the run.
+    /// What the model card says beyond the certificate: label, settings and scores of the run. Its form is the checkpoint crate's.
     pub card: Value,
 }
 

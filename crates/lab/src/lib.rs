@@ -1,6 +1,13 @@
 //! Single steps on a model folder: run it, look inside, compare, write it back.
 
 pub mod error;
+mod export;
+mod forward;
+mod generate;
+mod loaded;
+pub mod random;
+mod stats;
+mod tensors;
 
 use ressa_experiment::job::Job;
 use ressa_runtime::Device;
@@ -18,9 +25,10 @@ pub type Progress<'a> = &'a mut dyn FnMut(f64, &str);
 pub fn run(job: &Job, device: Device, progress: Progress<'_>) -> Result<Value, LabError> {
     let _no_grad = tch::no_grad_guard();
     match job {
-        Job::Generate(_) | Job::Forward(_) | Job::Stats(_) | Job::RandomCheckpoint(_) | Job::Export(_) => {
-            let _ = (device, progress);
-            Err(LabError::Unsupported("this job is not wired yet".to_owned()))
-        }
+        Job::Generate(job) => generate::run(job, device, progress),
+        Job::Forward(job) => forward::run(job, device, progress),
+        Job::Stats(job) => stats::run(job, device, progress),
+        Job::RandomCheckpoint(job) => random::random_checkpoint(job, progress),
+        Job::Export(job) => export::run(job, device, progress),
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ressa_data::{Image, Processor};
 use ressa_experiment::job::ModelAt;
-use ressa_models::{Blip2, LoadOptions, TextBatch, load_blip2};
+use ressa_models::{Blip2, TextBatch, folder::load_options, load_blip2};
 use ressa_runtime::Device;
 use tch::Tensor;
 
@@ -19,7 +19,7 @@ pub(crate) struct Loaded {
 
 /// The network of a folder.
 pub(crate) fn network(at: &ModelAt, device: Device) -> Result<Blip2, LabError> {
-    Ok(load_blip2(&at.folder, &LoadOptions::computing(device, at.compute))?)
+    Ok(load_blip2(&at.folder, &load_options(&at.folder, device, at.compute)?)?)
 }
 
 impl Loaded {

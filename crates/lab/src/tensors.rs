@@ -31,7 +31,10 @@ impl Inputs {
     pub fn find(&self, name: &str) -> Result<Option<Tensor>, LabError> {
         let Some(entry) = self.file.entries().iter().find(|entry| entry.name == name) else { return Ok(None) };
         let kind = kind(entry.dtype).ok_or_else(|| {
-            LabError::input(self.file.path(), format!("tensor `{name}` has type `{:?}`, which is not supported", entry.dtype))
+            LabError::input(
+                self.file.path(),
+                format!("tensor `{name}` has type `{:?}`, which is not supported", entry.dtype),
+            )
         })?;
         let shape: Vec<i64> = entry.shape.iter().map(|&n| n as i64).collect();
         let tensor = Tensor::f_from_data_size(self.file.bytes(entry), &shape, kind);

@@ -19,6 +19,9 @@ use crate::{
     vit::Vit,
 };
 
+/// What is wrong with asking a retrieval model for words.
+pub(crate) const MUTE: &str = "a retrieval model has no language model; it gives embeddings and matching scores";
+
 /// The image encoder's path in a checkpoint.
 const VISION: &str = "vision_model";
 
@@ -159,7 +162,7 @@ impl Blip2 {
 
     /// What writes, for those who have made sure that this model does.
     fn writing(&self) -> &Writer {
-        self.writer.as_ref().expect("a retrieval model has no language model and is not asked to write")
+        self.writer.as_ref().expect(MUTE)
     }
 
     /// What leaves the vision tower's last norm for a flow that has run all its blocks; what the queries give for the Q-Former's, projected
@@ -250,6 +253,10 @@ fn unit(x: &Tensor) -> Tensor {
 }
 
 impl VisionLanguage for Blip2 {
+    fn writes(&self) -> bool {
+        self.writer.is_some()
+    }
+
     fn encode_images(&self, pixels: &Tensor) -> Tensor {
         self.vision.forward(pixels)
     }
@@ -277,7 +284,8 @@ impl VisionLanguage for Blip2 {
 
     fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: &Search) -> Result<Vec<Answer>, ModelError> {
         let image_token = self.config.image_token();
-        tch::no_grad(|| self.writing().language.generate(prefix, prompt, &self.special, image_token, search))
+        let writer = self.writer.as_ref().ok_or_else(|| ModelError::Config(MUTE.to_owned()))?;
+        tch::no_grad(|| writer.language.generate(prefix, prompt, &self.special, image_token, search))
     }
 
     fn retrieval_images(&self, features: &Tensor) -> Option<Tensor> {

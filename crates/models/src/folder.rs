@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ressa_experiment::job::Compute;
 use ressa_runtime::Device;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -59,6 +60,21 @@ pub fn read_config_file(path: &Path) -> Result<Blip2Config, ModelError> {
 pub fn read_generation(folder: &Path) -> Result<GenerationConfig, ModelError> {
     let path = folder.join(GENERATION);
     if path.exists() { read_json(&path) } else { Ok(GenerationConfig::default()) }
+}
+
+/// How a folder is loaded where the caller may leave the type of the computation open: f32 on a CPU, on a GPU the type of the weights.
+pub fn load_options(folder: &Path, device: Device, compute: Option<Compute>) -> Result<LoadOptions, ModelError> {
+    let stored = || -> Result<Option<Compute>, ModelError> {
+        let config = read_config(folder)?;
+        let named = config.rest.get("dtype").or(config.rest.get("torch_dtype")).and_then(serde_json::Value::as_str);
+        Ok(named.and_then(|name| name.parse().ok()))
+    };
+    let compute = match compute {
+        Some(compute) => compute,
+        None if device.is_cuda() => stored()?.unwrap_or(Compute::Float32),
+        None => Compute::Float32,
+    };
+    Ok(LoadOptions { compute, ..LoadOptions::on(device) })
 }
 
 /// Writes a model folder: same configuration and tensors, same bytes. `transformers` opens it.

@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 
 use crate::{
     Blip2, ModelError, TextBatch, VisionLanguage,
+    blip2::MUTE,
     config::{Family, TextConfig},
     language::Language,
     layers::prefixed,
@@ -58,8 +59,7 @@ impl Blip2 {
 
     fn forward_raw(&self, inputs: &ForwardInputs) -> Result<ForwardOutputs, ModelError> {
         let Some(writer) = self.writer() else {
-            let message = "a retrieval model has no language model; use its embeddings and its matching score";
-            return Err(ModelError::Config(message.to_owned()));
+            return Err(ModelError::Config(MUTE.to_owned()));
         };
         let checked = Checked::new(self, inputs)?;
         let features = self.encode_images(&checked.pixels);

@@ -102,9 +102,9 @@ impl T5Config {
         layers("text_config.num_decoder_layers", self.decoder_layers())?;
         positive("text_config.layer_norm_epsilon", self.layer_norm_epsilon)?;
         let buckets = self.relative_attention_num_buckets;
-        if buckets < 4 || buckets % 4 != 0 || self.relative_attention_max_distance <= buckets / 2 {
+        if buckets < 4 || self.relative_attention_max_distance <= buckets / 2 {
             return Err(ModelError::Config(format!(
-                "`text_config.relative_attention_num_buckets` is {buckets}; it must be a multiple of 4 and less than twice `relative_attention_max_distance`"
+                "`text_config.relative_attention_num_buckets` is {buckets}; it must be at least 4 and less than twice `relative_attention_max_distance`"
             )));
         }
         self.activation().map(|_| ())

@@ -106,6 +106,11 @@ pub struct Sample {
 ///
 /// Implementors are cheap to clone (`shallow_clone`): weights are shared, masks and adapters are not.
 pub trait VisionLanguage: Send {
+    /// Whether there is a language model. Without one, `project`, `visual_prefix` and everything about answers must not be asked for.
+    fn writes(&self) -> bool {
+        true
+    }
+
     /// Image features `[images, tokens, width]` after the vision tower's last norm, from pixels `[images, 3, height, width]`.
     fn encode_images(&self, pixels: &Tensor) -> Tensor;
 
@@ -130,7 +135,7 @@ pub trait VisionLanguage: Send {
     /// The answer to each row.
     ///
     /// # Errors
-    /// A row whose prompt leaves no room under `search.max_length`.
+    /// A row whose prompt leaves no room under `search.max_length`; a model that does not write.
     fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: &Search) -> Result<Vec<Answer>, ModelError>;
 
     /// Unit-norm embeddings of images for retrieval `[images, queries, d]`; `None` without a retrieval head.

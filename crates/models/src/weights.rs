@@ -179,7 +179,7 @@ fn map(file: &File) -> Result<Tensor, ModelError> {
 fn view(bytes: &Tensor, entry: &Entry, kind: Kind) -> Result<Tensor, tch::TchError> {
     let shape: Vec<i64> = entry.shape.iter().map(|&n| n as i64).collect();
     let range = bytes.f_narrow(0, entry.range.start as i64, entry.range.len() as i64)?;
-    let aligned = entry.range.start % kind.elt_size_in_bytes() == 0;
+    let aligned = entry.range.start.is_multiple_of(kind.elt_size_in_bytes());
     if aligned {
         return range.f_view_dtype(kind)?.f_view(shape.as_slice());
     }

@@ -7,6 +7,7 @@ mod dense;
 mod error;
 mod evaluate;
 mod executor;
+mod export;
 mod memory;
 mod merge;
 mod prune;
@@ -15,3 +16,4 @@ mod samples;
 
 pub use error::PipelineError;
 pub use executor::{Executor, Outcome};
+pub use export::RunWeights;

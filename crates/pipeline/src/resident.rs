@@ -14,8 +14,7 @@ use ressa_experiment::{
     job::Compute,
     stage::Inputs,
 };
-use ressa_models::{AdapterSet, Blip2Config, LoadOptions, MaskSet, VisionLanguage};
-use ressa_runtime::Device;
+use ressa_models::{AdapterSet, MaskSet, VisionLanguage, folder::load_options};
 use ressa_store::{Entry, Manifest};
 
 use crate::{Executor, PipelineError};
@@ -65,11 +64,7 @@ impl Executor {
         if let Some(dense) = self.resident.dense.as_ref().filter(|d| d.key == key.0 && d.compute == compute) {
             return Ok(dense.clone());
         }
-        let entry = self.store.require(&key.0)?;
-        let (folder, published) = match crate::dense::checkpoint_of(&entry) {
-            Some(folder) => (folder, true),
-            None => (entry.folder().join(crate::dense::MODEL), false),
-        };
+        let (folder, published) = self.folder(key)?;
         // Two dense models at once may be more than the device holds.
         (self.resident.state, self.resident.dense) = (None, None);
         let dense = Rc::new(Dense {
@@ -82,6 +77,20 @@ impl Executor {
         Ok(dense)
     }
 
+    /// The checkpoint folder behind a dense stage, and whether it is a published one.
+    fn folder(&self, key: &StageKey) -> Result<(PathBuf, bool), PipelineError> {
+        let entry = self.store.require(&key.0)?;
+        Ok(match crate::dense::checkpoint_of(&entry) {
+            Some(folder) => (folder, true),
+            None => (entry.folder().join(crate::dense::MODEL), false),
+        })
+    }
+
+    /// The checkpoint folder behind a dense stage.
+    pub(crate) fn model_folder(&self, key: &StageKey) -> Result<PathBuf, PipelineError> {
+        Ok(self.folder(key)?.0)
+    }
+
     /// Loads a model folder. Where nobody says how to compute: f32; but published weights on a GPU in the type they are stored in.
     pub(crate) fn load(
         &self,
@@ -89,12 +98,8 @@ impl Executor {
         compute: Option<Compute>,
         published: bool,
     ) -> Result<Box<dyn VisionLanguage>, PipelineError> {
-        let compute = match compute {
-            Some(compute) => compute,
-            None if published && self.device != Device::Cpu => stored(&ressa_models::folder::read_config(folder)?),
-            None => Compute::Float32,
-        };
-        Ok(ressa_models::load_folder_with(folder, &LoadOptions { compute, ..LoadOptions::on(self.device) })?)
+        let compute = compute.or((!published).then_some(Compute::Float32));
+        Ok(ressa_models::load_folder_with(folder, &load_options(folder, self.device, compute)?)?)
     }
 
     /// The embedded world of a data configuration.
@@ -210,12 +215,6 @@ impl Executor {
         self.resident.state = Some(State { inputs: (*node.inputs).clone(), compute, model: model.clone() });
         Ok(model)
     }
-}
-
-/// The type that a configuration says its weights have; f32 where it says nothing.
-fn stored(config: &Blip2Config) -> Compute {
-    let named = ["dtype", "torch_dtype"].iter().find_map(|field| config.rest.get(*field)?.as_str());
-    named.and_then(|name| name.parse().ok()).unwrap_or(Compute::Float32)
 }
 
 /// The stage behind a published entry.

@@ -16,6 +16,6 @@ mod train;
 pub use batch::{BatchSource, TrainingBatch};
 pub use checkpoint::Checkpoints;
 pub use error::RestoreError;
-pub use merge::{MergeRequest, Merged, Probe, certify_merged, merge};
+pub use merge::{MergeRequest, Merged, Probe, certify_merged, merge, merged_weight};
 pub use step::StepLoss;
 pub use train::{Restoration, TrainingOptions, train_adapters};

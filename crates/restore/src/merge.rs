@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{Pattern, Tower, config::RestoreMethod, record::Certificate};
 use ressa_models::{
-    AdapterSet, MaskSet, Prompts, VisionLanguage,
+    AdapterSet, Linear, MaskSet, Prompts, VisionLanguage,
     certify::{Claim, certify},
 };
 use tch::{Kind, Tensor, no_grad};
@@ -86,20 +86,29 @@ fn merged_weights(
         if linear.mask().is_none() && linear.adapter().is_none() {
             continue;
         }
-        if let (Some(adapter), Some(_)) = (linear.adapter(), linear.mask())
-            && adapter.masked != (request.method == RestoreMethod::SparseLora)
-        {
-            let (layer, method) = (id.name.clone(), request.method.name());
-            return Err(RestoreError::WrongAdapter { layer, method, masked: adapter.masked });
-        }
-        let weight = linear.effective_weight().to_kind(linear.weight().kind());
-        let weight = match linear.mask() {
-            Some(keep) if request.method != RestoreMethod::Lora => weight.masked_fill(&keep.logical_not(), 0.0),
-            _ => weight,
-        };
+        let weight = merged_weight(linear, request.method)?;
         tensors.insert(id.name.clone(), weight);
     }
     Ok(tensors)
+}
+
+/// The weight of one linear with its adapter merged, `[out, in]`, in the type of its weight; pruned positions exactly zero, except for
+/// `lora`.
+///
+/// # Errors
+/// When the adapter was trained for another method.
+pub fn merged_weight(linear: &Linear, method: RestoreMethod) -> Result<Tensor, RestoreError> {
+    if let (Some(adapter), Some(_)) = (linear.adapter(), linear.mask())
+        && adapter.masked != (method == RestoreMethod::SparseLora)
+    {
+        let (layer, method) = (linear.name().to_owned(), method.name());
+        return Err(RestoreError::WrongAdapter { layer, method, masked: adapter.masked });
+    }
+    let weight = linear.effective_weight().to_kind(linear.weight().kind());
+    Ok(match linear.mask() {
+        Some(keep) if method != RestoreMethod::Lora => weight.masked_fill(&keep.logical_not(), 0.0),
+        _ => weight,
+    })
 }
 
 /// Recounts the weights of a merged model against the masks it must still have. Also for weights read back from disk.

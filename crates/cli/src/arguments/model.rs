@@ -108,6 +108,10 @@ fn positive(text: &str) -> Result<f64, String> {
 /// Steps for those who compare ressa with another implementation. Tensors are safetensors files, the rest is JSON.
 #[derive(Debug, Subcommand)]
 pub enum Lab {
+    /// Make `pixel_values` of images
+    Preprocess(PreprocessOptions),
+    /// Make token ids of a JSON list of texts on standard input: a list of id lists
+    Tokenize(TokenizeOptions),
     /// Run the network once, teacher-forced, and write its parts: `vision_last_hidden_state, qformer_query_output, language_model_inputs,
     /// logits, loss`
     Forward(ForwardOptions),
@@ -115,6 +119,34 @@ pub enum Lab {
     Stats(StatsOptions),
     /// Write a folder of a published shape with random weights, for capacity and speed trials
     RandomCheckpoint(RandomOptions),
+}
+
+/// Options of `lab preprocess`.
+#[derive(Args, Debug)]
+pub struct PreprocessOptions {
+    /// Model folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Image files
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub images: Vec<PathBuf>,
+    /// Safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Options of `lab tokenize`.
+#[derive(Args, Debug)]
+pub struct TokenizeOptions {
+    /// Model folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// With the Q-Former's tokenizer
+    #[arg(long)]
+    pub qformer: bool,
+    /// Without special tokens
+    #[arg(long)]
+    pub no_special: bool,
 }
 
 /// Options of `lab forward`.

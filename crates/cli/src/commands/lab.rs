@@ -1,16 +1,22 @@
 //! `ressa lab`: single steps for those who compare ressa with another implementation.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
+use ressa_checkpoint::{Written, write};
+use ressa_data::{Image, Processor};
 use ressa_experiment::job::{self, AnsweredRequest, Job};
+use serde_json::json;
 
 use crate::{
     arguments::{
         Global,
-        model::{ForwardOptions, Lab, RandomOptions, StatsOptions},
+        model::{ForwardOptions, Lab, PreprocessOptions, RandomOptions, StatsOptions, TokenizeOptions},
     },
-    commands::{model_at, read_requests},
-    exit::{Exit, Outcome},
+    commands::{model_at, model_folder, read_requests},
+    exit::{Exit, Failure, Outcome},
     job::run as work,
     text::{say, say_json, size},
 };
@@ -18,10 +24,51 @@ use crate::{
 /// Does the step.
 pub fn run(global: &Global, lab: &Lab) -> Outcome {
     match lab {
+        Lab::Preprocess(options) => preprocess(global, options),
+        Lab::Tokenize(options) => tokenize(options),
         Lab::Forward(options) => forward(global, options),
         Lab::Stats(options) => stats(global, options),
         Lab::RandomCheckpoint(options) => random(global, options),
     }
+}
+
+fn preprocess(global: &Global, options: &PreprocessOptions) -> Outcome {
+    let processor = Processor::load(&model_folder(&options.model)?)?;
+    let images = options.images.iter().map(|path| Image::open(path)).collect::<Result<Vec<_>, _>>()?;
+    let pixels = processor.pixels(&images)?;
+    let (height, width) = processor.image_size();
+    let shape = vec![images.len(), 3, height as usize, width as usize];
+    let summary = json!({ "output": options.output, "pixel_values": shape });
+    let tensor = Written::floats(shape, &pixels);
+    write(&options.output, [("pixel_values", &tensor)], ("format", "pt"))?;
+    if global.json {
+        say_json(&summary);
+    } else {
+        wrote(&options.output);
+    }
+    Ok(Exit::Done)
+}
+
+/// Longest standard input that is read.
+const TEXTS_LIMIT: u64 = 1 << 30;
+
+fn tokenize(options: &TokenizeOptions) -> Outcome {
+    let processor = Processor::load(&model_folder(&options.model)?)?;
+    let mut input = String::new();
+    let read = std::io::stdin().take(TEXTS_LIMIT).read_to_string(&mut input);
+    read.map_err(|e| Failure::new(Exit::Unusable, format!("standard input cannot be read: {e}")))?;
+    let texts: Vec<String> = serde_json::from_str(&input)
+        .map_err(|e| Failure::new(Exit::Unusable, format!("standard input is not a JSON list of texts: {e}")))?;
+    let ids = texts
+        .iter()
+        .map(|text| match options.qformer {
+            true => processor.tokenize_qformer(text, !options.no_special),
+            false => processor.tokenize(text, !options.no_special),
+        })
+        .collect::<Result<Vec<Vec<u32>>, _>>()?;
+    // Compact: lists of ids are for machines.
+    say(json!(ids));
+    Ok(Exit::Done)
 }
 
 fn forward(global: &Global, options: &ForwardOptions) -> Outcome {

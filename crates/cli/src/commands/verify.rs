@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::{
     arguments::{Global, Selection, VerifyOptions},
+    commands::verify_folder,
     exit::{Exit, Failure, Outcome},
     study::{Match, Study, find},
     text::{count, say, say_json},
@@ -13,6 +14,17 @@ use crate::{
 
 /// Verifies what is selected; names what does not hold.
 pub fn run(global: &Global, options: &VerifyOptions) -> Outcome {
+    let folders = options.which.iter().filter(|word| verify_folder::is_folder(word)).count();
+    if folders > 0 && folders == options.which.len() {
+        return verify_folder::run(global, options);
+    }
+    if folders > 0 {
+        return Err(Failure::new(Exit::Usage, "folders and runs are verified with a command each"));
+    }
+    let claims = options.pattern.is_some() || options.sparsity.is_some() || !options.towers.is_empty();
+    if let Some(word) = options.which.iter().find(|word| claims || word.contains(std::path::MAIN_SEPARATOR)) {
+        return Err(Failure::new(Exit::MissingInput, format!("there is no folder `{word}`")));
+    }
     let workspace = Workspace::find(global)?;
     let store = workspace.store()?;
     let study = Study::load(&workspace, &Selection { what: options.files.clone() })?;

@@ -35,7 +35,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Raster, String> {
     let colors = if has_palette { decoder.get_tag_u16_vec(Tag::ColorMap).map_err(failed)? } else { Vec::new() };
     let turn = decoder.find_tag_unsigned::<u8>(Tag::Orientation).ok().flatten().and_then(Orientation::from_exif);
     let compression = decoder.find_tag_unsigned::<u16>(Tag::Compression).ok().flatten();
-    if compression == Some(JPEG) && !matches!(kind, ColorType::Gray(8) | ColorType::RGB(8) | ColorType::CMYK(8)) {
+    if compression == Some(JPEG)
+        && !matches!(kind, ColorType::Gray(8) | ColorType::RGB(8) | ColorType::RGBA(8) | ColorType::CMYK(8))
+    {
         return Err(format!("TIFF images of kind `{kind:?}` with JPEG compression are not supported; save it as PNG"));
     }
     let mut values = DecodingResult::U8(Vec::new());

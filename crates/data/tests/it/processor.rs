@@ -55,9 +55,16 @@ fn pixels_are_normalised_per_channel() {
     let image = Image::from_planes(48, 48, planes).expect("three planes");
     let pixels = processor.pixels([&image, &image]).expect("the right size");
     assert_eq!(pixels.len(), 2 * 3 * 48 * 48);
-    for (index, expected) in [(0, -0.35 / 0.3), (48 * 48, 0.65 / 0.3), (2 * 48 * 48, -0.35 / 0.3)] {
-        assert!((pixels[index] - expected as f32).abs() < 1e-6);
+    // What the shipped models were trained on, to the bit: one rounding, from double precision.
+    for (index, level) in [(0, 0.0), (48 * 48, 255.0), (2 * 48 * 48, 0.0)] {
+        let expected = ((level * (1.0 / 255.0) - 0.35) / 0.3) as f32;
+        assert_eq!(pixels[index].to_bits(), expected.to_bits());
     }
+    // An image of another size is resized, as a photograph would be.
+    let small = Image::from_planes(2, 1, vec![255; 6]).expect("three planes");
+    let pixels = processor.pixels([&small]).expect("any size");
+    assert_eq!(pixels.len(), 3 * 48 * 48);
+    assert!(pixels.iter().all(|value| (value - 0.65 / 0.3).abs() < 1e-6));
 }
 
 #[test]
@@ -82,10 +89,11 @@ fn every_prompt_of_every_benchmark_is_known() {
 #[test]
 fn broken_folders_are_named() {
     let (folder, _) = processor(Family::T5);
-    let broken = folder.path().join("special_tokens_map.json");
+    let broken = folder.path().join("tokenizer_config.json");
     std::fs::write(&broken, r#"{"pad_token": "<nothing>"}"#).expect("written");
+    std::fs::remove_file(folder.path().join("special_tokens_map.json")).expect("removed");
     let message = Processor::load(folder.path()).err().expect("an error").to_string();
-    insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @r#"`MODEL/special_tokens_map.json` is not a usable tokenizer: `pad_token` is "<nothing>", which the tokenizer does not know"#);
+    insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @r#"`MODEL/tokenizer_config.json` is not a usable tokenizer: `pad_token` is "<nothing>", which the tokenizer does not know"#);
     std::fs::remove_file(folder.path().join("tokenizer.json")).expect("removed");
     let message = Processor::load(folder.path()).err().expect("an error").to_string();
     insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @"cannot read `MODEL/tokenizer.json`: No such file or directory (os error 2)");

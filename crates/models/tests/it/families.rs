@@ -1,7 +1,7 @@
 //! What only some families have: matching, image encoders exchanged between models, images of other sizes.
 
 use ressa_models::{
-    Blip2, Blip2Config, TextBatch, Tower, VisionLanguage,
+    Blip2, Blip2Config, Search, TextBatch, Tower, VisionLanguage,
     presets::{random, tiny_flant5, tiny_retrieval},
     vit::interpolate_positions,
 };
@@ -36,7 +36,9 @@ fn matching_looks_at_the_image_and_reads_the_caption_row_by_row() {
     let spread = together.std(true).double_value(&[]);
     assert!(spread > 1e-3, "the score does not see the caption");
     assert!(model.linears().iter().all(|(id, _)| id.tower != Tower::Language));
-    assert_eq!(model.blocks(Tower::Language), 0);
+    assert!(!model.writes() && model.blocks(Tower::Language) == 0);
+    let refused = model.generate(&features, &captions, &Search::default()).err().expect("it has no words").to_string();
+    assert!(refused.contains("no language model"), "{refused}");
     for (name, writer) in models() {
         assert!(writer.matching_scores(&features, &Tensor::from_slice(&images), &captions).is_none(), "{name}");
     }

@@ -1,10 +1,12 @@
 //! The networks as the rest of the program uses them.
 
 mod batches;
+mod checkpoints;
 mod common;
 mod families;
 mod files;
 mod flows;
+mod folders;
 mod generation;
 mod goldens;
 mod linears;

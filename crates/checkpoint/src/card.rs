@@ -1,0 +1,138 @@
+//! The model card of an exported folder: how the weights were made, and what was counted on them.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use ressa_experiment::Tower;
+use serde::{Deserialize, Serialize};
+
+use crate::{CARD, CERTIFICATE, FolderCertificate};
+
+/// How weights were made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Making {
+    /// The dense model: name or folder of a published checkpoint, or a preset.
+    pub base: String,
+    /// The run: experiment and coordinates.
+    pub label: String,
+    /// Identity of the run.
+    pub run: String,
+    /// Stages by what they do, with their keys, in the order they ran.
+    pub stages: Vec<(String, String)>,
+    /// How each tower was pruned, in words.
+    pub pruned: BTreeMap<Tower, String>,
+    /// How the pruned model was restored, in words; none where it was not.
+    pub restored: Option<String>,
+    /// Replicate seed; none where nothing was drawn.
+    pub seed: Option<u64>,
+    /// Scores of this model.
+    pub scores: Vec<CardScore>,
+    /// Program, version and source revision.
+    pub program: String,
+}
+
+/// A score on the card.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CardScore {
+    /// The task.
+    pub task: String,
+    /// What was computed.
+    pub metric: String,
+    /// In points.
+    pub value: f64,
+    /// Standard error over the items.
+    pub standard_error: f64,
+    /// Items.
+    pub items: u64,
+}
+
+/// The card's text. `source` is the dense model's folder: its licence and languages, where its own card names them, hold for what was made
+/// of it.
+pub fn card(name: &str, making: Option<&Making>, certificate: &FolderCertificate, source: &Path) -> String {
+    let sparse = certificate.towers.values().any(|tower| tower.zeros * 100 > tower.elements);
+    let mut text = String::from("---\nlibrary_name: transformers\npipeline_tag: image-text-to-text\n");
+    if let Some(making) = making {
+        text += &format!("base_model: {}\n", quoted(&making.base));
+    }
+    for line in inherited(source) {
+        text += &line;
+        text.push('\n');
+    }
+    text += if sparse { "tags:\n- pruned\n- sparse\n- ressa\n" } else { "tags:\n- ressa\n" };
+    text += &format!("---\n\n# {name}\n\n");
+    match making {
+        Some(making) => text += &made(making),
+        None => text += "The same weights as the folder this was written from.\n",
+    }
+    text += "\n## Sparsity\n\nCounted on the files of this folder after they were written.\n\n";
+    text += "| tower | zero weights | of | sparsity | pattern |\n| --- | ---: | ---: | ---: | --- |\n";
+    for (&tower, sums) in &certificate.towers {
+        let pattern = certificate.pattern(tower).map_or_else(|| "unstructured".to_owned(), |p| p.to_string());
+        let pattern = if sums.zeros * 100 > sums.elements { pattern } else { "dense".to_owned() };
+        text +=
+            &format!("| {tower} | {} | {} | {:.2} % | {pattern} |\n", sums.zeros, sums.elements, sums.sparsity * 100.0);
+    }
+    text += &format!(
+        "\n`{CERTIFICATE}` holds the counts and digests of all {} tensors; `ressa verify` on this folder recounts them.\n",
+        certificate.tensors.len()
+    );
+    text += &format!("\nWritten by {}.\n", certificate.counted_by);
+    text
+}
+
+fn made(making: &Making) -> String {
+    let mut text = format!("Made from `{}` by the run `{}`.\n\n", making.base, making.label);
+    for (tower, how) in &making.pruned {
+        text += &format!("- {tower}: {how}\n");
+    }
+    text += &format!("- restoration: {}\n", making.restored.as_deref().unwrap_or("none"));
+    if let Some(seed) = making.seed {
+        text += &format!("- seed: {seed}\n");
+    }
+    if !making.scores.is_empty() {
+        text +=
+            "\n## Scores\n\n| task | score | value | standard error | items |\n| --- | --- | ---: | ---: | ---: |\n";
+        for CardScore { task, metric, value, standard_error, items } in &making.scores {
+            text += &format!("| {task} | {metric} | {value:.2} | {standard_error:.2} | {items} |\n");
+        }
+    }
+    text += &format!("\n## Stages\n\nRun `{}`.\n\n", making.run);
+    for (what, key) in &making.stages {
+        text += &format!("- {what}: `{key}`\n");
+    }
+    text
+}
+
+/// A text as a YAML scalar.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Lines of the source card's front matter that hold for every model made of it: single lines, and lists below them.
+fn inherited(source: &Path) -> Vec<String> {
+    const KEPT: [&str; 4] = ["license", "license_name", "license_link", "language"];
+    const LIMIT: u64 = 1 << 20;
+    let path = source.join(CARD);
+    if !fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= LIMIT) {
+        return Vec::new();
+    }
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let mut lines = text.lines();
+    if lines.next().map(str::trim_end) != Some("---") {
+        return Vec::new();
+    }
+    let matter: Vec<&str> = lines.take_while(|line| line.trim_end() != "---").collect();
+    let mut kept = Vec::new();
+    let mut keeps = false;
+    for line in matter {
+        let continues = line.starts_with([' ', '\t', '-']);
+        if !continues {
+            keeps = line.split_once(':').is_some_and(|(key, _)| KEPT.contains(&key));
+        }
+        if keeps {
+            kept.push(line.trim_end().to_owned());
+        }
+    }
+    kept
+}

@@ -1,0 +1,175 @@
+//! The certificate of a folder: what each tensor was found to be when the folder was written, read back from disk.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use ressa_experiment::{Pattern, Tower};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    Checkpoint, CheckpointError, Entry, File, Part, json,
+    names::is_prunable,
+    scan::{crowded_groups, is_counted, scan, threads},
+};
+
+/// File name of the certificate.
+pub const CERTIFICATE: &str = "ressa_certificate.json";
+/// Version of its form.
+const FORMAT: u32 = 1;
+/// Largest certificate that is read; the largest published models need below a megabyte.
+const LIMIT: u64 = 64 << 20;
+
+/// What is claimed about a folder's weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FolderCertificate {
+    /// Version of this form.
+    pub format: u32,
+    /// Program that counted.
+    pub counted_by: String,
+    /// How the weights were made, where a run made them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Value>,
+    /// Prunable weights of each tower.
+    pub towers: BTreeMap<Tower, TowerClaim>,
+    /// Every tensor.
+    pub tensors: BTreeMap<String, TensorClaim>,
+}
+
+/// Prunable weights of a tower.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TowerClaim {
+    /// Zeros.
+    pub zeros: u64,
+    /// Weights.
+    pub elements: u64,
+    /// Zeros as a fraction.
+    pub sparsity: f64,
+}
+
+/// One tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorClaim {
+    /// Type, as the file writes it.
+    pub dtype: String,
+    /// Sizes.
+    pub shape: Vec<usize>,
+    /// Zeros of either sign; none for types that are not floats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zeros: Option<u64>,
+    /// N:M pattern that no group violates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<Pattern>,
+    /// Digest of its bytes.
+    pub blake3: String,
+}
+
+impl FolderCertificate {
+    /// Counts a folder. `patterns` are the claims of whoever pruned it; where there is none, the pattern that is found is recorded.
+    ///
+    /// # Errors
+    /// When a claimed pattern does not hold.
+    pub fn count(
+        checkpoint: &Checkpoint,
+        patterns: &BTreeMap<String, Pattern>,
+        counted_by: String,
+    ) -> Result<Self, CheckpointError> {
+        let tensors: Vec<(&File, &Entry)> = checkpoint.tensors().collect();
+        let counts = scan(&tensors, threads(), &|_| ());
+        let digests = digests(&tensors, threads());
+        let mut certificate =
+            Self { format: FORMAT, counted_by, run: None, towers: BTreeMap::new(), tensors: BTreeMap::new() };
+        for (((file, entry), counts), blake3) in tensors.into_iter().zip(counts).zip(digests) {
+            let prunable = is_prunable(&entry.name, &entry.shape);
+            let claimed = patterns.get(&entry.name).copied();
+            if let Some(pattern @ Pattern::NOfM { keep, of }) = claimed.filter(|_| is_counted(entry.dtype)) {
+                let crowded = crowded_groups(file, entry, keep, of);
+                if crowded > 0 {
+                    let reason = format!("`{}`: {crowded} groups keep more than `{pattern}` allows", entry.name);
+                    return Err(CheckpointError::file(file.path(), reason));
+                }
+            }
+            if let (true, Some(counts), Some(tower)) = (prunable, counts, Part::of(&entry.name).tower()) {
+                let sums = certificate.towers.entry(tower).or_default();
+                sums.zeros += counts.zeros;
+                sums.elements += counts.elements;
+            }
+            let found = counts.filter(|_| prunable).and_then(|counts| counts.pattern(entry.shape[1]));
+            let claim = TensorClaim {
+                dtype: entry.dtype.to_string(),
+                shape: entry.shape.clone(),
+                zeros: counts.map(|counts| counts.zeros),
+                pattern: claimed.filter(|pattern| *pattern != Pattern::Unstructured).or(found),
+                blake3,
+            };
+            certificate.tensors.insert(entry.name.clone(), claim);
+        }
+        for sums in certificate.towers.values_mut() {
+            sums.sparsity = sums.zeros as f64 / sums.elements.max(1) as f64;
+        }
+        Ok(certificate)
+    }
+
+    /// The pattern that every prunable matrix of a tower follows.
+    pub fn pattern(&self, tower: Tower) -> Option<Pattern> {
+        let mut patterns = self
+            .tensors
+            .iter()
+            .filter(|(name, claim)| is_prunable(name, &claim.shape) && Part::of(name).tower() == Some(tower))
+            .map(|(_, claim)| claim.pattern);
+        let first = patterns.next().flatten();
+        first.filter(|_| patterns.all(|pattern| pattern == first))
+    }
+
+    /// Reads the certificate of a folder; `None` when it has none.
+    pub fn read(folder: &Path) -> Result<Option<Self>, CheckpointError> {
+        let path = folder.join(CERTIFICATE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let certificate: Self = json::read(&path, LIMIT)?;
+        if certificate.format != FORMAT {
+            let reason = format!("it is of form {}, this program knows form {FORMAT}", certificate.format);
+            return Err(CheckpointError::file(path, reason));
+        }
+        Ok(Some(certificate))
+    }
+
+    /// The text of its file.
+    pub fn text(&self) -> String {
+        json::text(self)
+    }
+}
+
+/// Digests of tensors' bytes, in their order.
+pub(crate) fn digests(tensors: &[(&File, &Entry)], threads: usize) -> Vec<String> {
+    let digests = Mutex::new(vec![String::new(); tensors.len()]);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            let position = next.fetch_add(1, Ordering::Relaxed);
+            let Some((file, entry)) = tensors.get(position) else { return };
+            let digest = digest(file.bytes(entry));
+            digests.lock().unwrap_or_else(PoisonError::into_inner)[position] = digest;
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads.min(tensors.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    digests.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Digest of bytes.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}

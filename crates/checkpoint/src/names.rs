@@ -1,0 +1,157 @@
+//! Where a tensor belongs, by its name in a checkpoint: the one rule behind what may be pruned, shared by everything that counts.
+
+use ressa_experiment::Tower;
+use serde::Serialize;
+
+/// A part of a vision-language checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// The image encoder.
+    Vision,
+    /// The Q-Former with its queries and text embeddings.
+    Qformer,
+    /// From the Q-Former's width to the language model's.
+    Projection,
+    /// The language model.
+    Language,
+    /// Projections and head for image-text matching.
+    Retrieval,
+    /// Nothing that a published checkpoint has.
+    Other,
+}
+
+impl Part {
+    /// Every part, in the order in which tables show them.
+    pub const ALL: [Part; 6] =
+        [Part::Vision, Part::Qformer, Part::Projection, Part::Language, Part::Retrieval, Part::Other];
+
+    /// The name used in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Vision => "vision",
+            Part::Qformer => "qformer",
+            Part::Projection => "projection",
+            Part::Language => "language",
+            Part::Retrieval => "retrieval",
+            Part::Other => "other",
+        }
+    }
+
+    /// The part that a tensor belongs to.
+    pub fn of(name: &str) -> Part {
+        let first = name.split('.').next().unwrap_or_default();
+        match first {
+            "vision_model" => Part::Vision,
+            // `embeddings` at the top is the text input of the Q-Former in image-text matching checkpoints.
+            "qformer" | "query_tokens" | "embeddings" => Part::Qformer,
+            "language_projection" => Part::Projection,
+            "language_model" => Part::Language,
+            "vision_projection" | "text_projection" | "itm_head" => Part::Retrieval,
+            _ => Part::Other,
+        }
+    }
+
+    /// The tower that the part is, where it is one.
+    pub fn tower(self) -> Option<Tower> {
+        match self {
+            Part::Vision => Some(Tower::Vision),
+            Part::Qformer => Some(Tower::Qformer),
+            Part::Language => Some(Tower::Language),
+            Part::Projection | Part::Retrieval | Part::Other => None,
+        }
+    }
+}
+
+/// A block of a stack of equal blocks, such as `vision_model.encoder.layers.3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Block<'a> {
+    /// The stack, such as `vision_model.encoder.layers`.
+    pub stack: &'a str,
+    /// Number within the stack.
+    pub index: usize,
+}
+
+/// The block that a tensor is in; none for embeddings, final norms and heads.
+pub fn block(name: &str) -> Option<Block<'_>> {
+    let mut start = 0;
+    for (at, _) in name.match_indices('.') {
+        let word = &name[start..at];
+        if ["layers", "layer", "block"].contains(&word) {
+            let index = name[at + 1..].split('.').next()?.parse().ok()?;
+            return Some(Block { stack: &name[..at], index });
+        }
+        start = at + 1;
+    }
+    None
+}
+
+/// Whether a tensor is the weight of a prunable linear: a matrix inside a block of a tower, T5's table of position biases excepted.
+/// [`Part::tower`] says whose.
+pub fn is_prunable(name: &str, shape: &[usize]) -> bool {
+    shape.len() == 2
+        && name.ends_with(".weight")
+        && !name.ends_with(".relative_attention_bias.weight")
+        && Part::of(name).tower().is_some()
+        && block(name).is_some()
+}
+
+/// Why a tensor can be in a checkpoint although the network computes it; copies of other tensors are told by their bytes.
+pub fn leftover(name: &str) -> Option<&'static str> {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    match last {
+        "position_ids" => Some("a range that the network computes"),
+        "inv_freq" => Some("a constant that the network computes"),
+        _ => None,
+    }
+}
+
+/// Tensors that may be copies of the tensor `name`: tied embeddings are written several times by some programs.
+pub(crate) fn originals(name: &str) -> &'static [&'static str] {
+    match name {
+        "language_model.encoder.embed_tokens.weight" | "language_model.decoder.embed_tokens.weight" => {
+            &["language_model.shared.weight"]
+        }
+        "language_model.lm_head.weight" => &[
+            "language_model.shared.weight",
+            "language_model.model.embed_tokens.weight",
+            "language_model.model.decoder.embed_tokens.weight",
+        ],
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_where_a_tensor_belongs() {
+        let seen = |name: &str, shape: &[usize]| {
+            let block = block(name).map(|b| (b.stack.to_owned(), b.index));
+            (Part::of(name), block, is_prunable(name, shape))
+        };
+        let at = |stack: &str, index| Some((stack.to_owned(), index));
+        assert_eq!(
+            seen("vision_model.encoder.layers.11.self_attn.qkv.weight", &[9, 3]),
+            (Part::Vision, at("vision_model.encoder.layers", 11), true)
+        );
+        assert_eq!(
+            seen("qformer.encoder.layer.0.crossattention.output.dense.weight", &[4, 4]),
+            (Part::Qformer, at("qformer.encoder.layer", 0), true)
+        );
+        // The outer stack counts, and the bias table is no linear although it is a matrix in a block.
+        let t5 = "language_model.encoder.block.0.layer.0.SelfAttention";
+        assert_eq!(
+            seen(&format!("{t5}.relative_attention_bias.weight"), &[32, 4]),
+            (Part::Language, at("language_model.encoder.block", 0), false)
+        );
+        assert!(is_prunable(&format!("{t5}.q.weight"), &[4, 4]));
+        assert!(!is_prunable(&format!("{t5}.q.weight"), &[4]));
+        assert_eq!(seen("language_model.model.decoder.embed_tokens.weight", &[9, 4]), (Part::Language, None, false));
+        assert!(is_prunable("language_model.model.decoder.layers.2.fc1.weight", &[8, 4]));
+        assert_eq!(seen("language_projection.weight", &[4, 4]), (Part::Projection, None, false));
+        assert_eq!(seen("itm_head.weight", &[2, 4]), (Part::Retrieval, None, false));
+        assert_eq!(seen("stray.layers.1.weight", &[2, 4]), (Part::Other, at("stray.layers", 1), false));
+    }
+}

@@ -1,0 +1,6 @@
+//! Folders as they are met: counted, written again, damaged.
+
+mod counting;
+mod exporting;
+mod hostile;
+mod making;

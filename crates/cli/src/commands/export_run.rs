@@ -1,0 +1,141 @@
+//! What `ressa export` says about a run: the stages that make its weights, and its model card.
+
+use std::collections::BTreeMap;
+
+use ressa_checkpoint::{CardScore, Making};
+use ressa_experiment::{
+    Stage, Tower,
+    record::TaskScore,
+    stage::{AdaptTraining, Inputs},
+};
+use ressa_store::Store;
+use ressa_sweep::{Graph, GraphStage, describe};
+
+use crate::{
+    exit::{Exit, Failure},
+    study::{Match, short},
+};
+
+/// The stages that make the weights of a run or stage, and the card. Every stage must be in the store.
+pub fn plan(graph: &Graph, found: &Match, store: &Store) -> Result<(Inputs, Making), Failure> {
+    let (label, run, mut positions) = match found {
+        Match::Run(run) => {
+            let run = &graph.runs[*run];
+            (run.label.clone(), run.id.clone(), run.stages.clone())
+        }
+        Match::Stage(stage) => {
+            let mut needed = vec![*stage];
+            let mut next = 0;
+            while next < needed.len() {
+                let more: Vec<usize> =
+                    graph.stages[needed[next]].inputs.iter().filter(|stage| !needed.contains(stage)).copied().collect();
+                needed.extend(more);
+                next += 1;
+            }
+            (graph.label(*stage).to_owned(), graph.stages[*stage].node.key.to_string(), needed)
+        }
+    };
+    positions.sort_unstable();
+    let stages: Vec<&GraphStage> = positions.iter().map(|&position| &graph.stages[position]).collect();
+    let is_scored = |stage: &GraphStage| matches!(stage.node.stage, Stage::Evaluate { .. });
+    for stage in stages.iter().filter(|stage| !is_scored(stage)) {
+        if !store.contains(&stage.node.key.0) {
+            let (what, key) = (describe(&stage.node.stage), stage.node.key.short());
+            let message = format!("`{what}` ({key}) of `{label}` is not in the store; `ressa sweep` makes it");
+            return Err(Failure::new(Exit::NothingSelected, message));
+        }
+    }
+    let mut inputs = Inputs::default();
+    let mut making = Making {
+        base: String::new(),
+        label,
+        run: short(&run),
+        stages: Vec::new(),
+        pruned: BTreeMap::new(),
+        restored: None,
+        seed: None,
+        scores: Vec::new(),
+        program: String::new(),
+    };
+    for stage in stages {
+        tell(stage, store, &mut inputs, &mut making)?;
+    }
+    if inputs.dense.is_none() {
+        return Err(Failure::new(Exit::NothingSelected, format!("`{}` has no dense model", making.label)));
+    }
+    Ok((inputs, making))
+}
+
+/// Adds what one stage has to say.
+fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Making) -> Result<(), Failure> {
+    let key = stage.node.key.clone();
+    let mut seen = None;
+    match &stage.node.stage {
+        Stage::Dense { preset, checkpoint, .. } => {
+            let preset = preset.map(|preset| preset.name().to_owned());
+            making.base = checkpoint.clone().or(preset).unwrap_or_default();
+            inputs.dense = Some(key);
+        }
+        Stage::Prune { tower, metric, pattern, sparsity, group, calibration, seed, .. } => {
+            let mut how = format!("{}, {pattern}", metric.name());
+            if let Some(sparsity) = sparsity {
+                how += &format!(", sparsity {sparsity}");
+            }
+            if let Some(group) = group {
+                how += &format!(", compared per {}", written(group));
+            }
+            if let Some(c) = calibration {
+                how += &format!(
+                    ", calibrated on {} images with {} questions and {} captions each, inputs from {} blocks",
+                    c.images,
+                    c.questions,
+                    c.captions,
+                    written(&c.propagate)
+                );
+            }
+            making.pruned.insert(*tower, how);
+            inputs.masks.push(key);
+            seen = *seed;
+        }
+        Stage::Adapt { training, seed, .. } => {
+            making.restored = Some(trained(training));
+            seen = Some(*seed);
+        }
+        Stage::Merge { method, .. } => {
+            let training = making.restored.take().unwrap_or_default();
+            making.restored = Some(format!("{}, {training}", method.name()));
+            inputs.merge = Some(key);
+        }
+        Stage::Evaluate { .. } => {
+            if let Some(entry) = store.entry(&key.0)? {
+                let TaskScore { task, score, .. } = entry.result()?;
+                making.scores.push(CardScore {
+                    task: task.name().to_owned(),
+                    metric: score.metric,
+                    value: score.value,
+                    standard_error: score.standard_error,
+                    items: score.items,
+                });
+            }
+            return Ok(());
+        }
+    }
+    if let Some(entry) = store.entry(&stage.node.key.0)? {
+        let made_by = &entry.manifest.environment;
+        making.program = format!("ressa {} (revision {})", made_by.ressa, made_by.revision);
+    }
+    making.seed = making.seed.or(seen);
+    making.stages.push((describe(&stage.node.stage), stage.node.key.to_string()));
+    Ok(())
+}
+
+fn trained(training: &AdaptTraining) -> String {
+    let adapters = Tower::ALL.iter().filter_map(|&tower| Some((tower, training.tower(tower)?))).filter(|(_, a)| a.tune);
+    let ranks: Vec<String> = adapters.map(|(tower, adapter)| format!("{tower} rank {}", adapter.rank)).collect();
+    format!("{} steps of {} images, adapters: {}", training.steps, training.batch, ranks.join(", "))
+}
+
+/// A choice as experiment files write it.
+fn written(choice: &impl serde::Serialize) -> String {
+    serde_json::to_value(choice).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

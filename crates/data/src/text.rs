@@ -1,0 +1,285 @@
+//! One tokenizer of a checkpoint folder, behaving as the fast tokenizer that `transformers` makes of the same files.
+//!
+//! `tokenizer.json` holds most of it; `transformers` then changes some parts by what `tokenizer_config.json` says, and so does this.
+//! Reference: `tokenization_utils_base.py`, `tokenization_utils_fast.py` and the fast tokenizers of LLaMA, GPT-2 (OPT), BERT and T5.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::{
+    AddedToken, Encoding, NormalizerWrapper, PaddingDirection, PostProcessor, PreTokenizerWrapper, Tokenizer,
+    TruncationDirection, processors::template::TemplateProcessing,
+};
+
+use crate::{DataError, settings::Settings};
+
+/// Where padding goes, or from where a text that is too long is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Before the text.
+    Left,
+    /// After the text.
+    Right,
+}
+
+/// A tokenizer and what surrounds it.
+#[derive(Clone)]
+pub(crate) struct Text {
+    tokenizer: Tokenizer,
+    class: Class,
+    pad: u32,
+    padding: Side,
+    truncation: Side,
+    max_length: Option<usize>,
+    /// Blanks before punctuation are taken out of decoded text.
+    clean_up: bool,
+    image_token: Option<u32>,
+}
+
+/// Classes whose fast tokenizer changes what `tokenizer.json` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Llama,
+    Gpt2,
+    Bert,
+    T5,
+    Other,
+}
+
+impl Class {
+    fn of(name: Option<&str>) -> Self {
+        match name.map(|name| name.trim_end_matches("Fast")) {
+            Some("LlamaTokenizer") => Self::Llama,
+            Some("GPT2Tokenizer") => Self::Gpt2,
+            Some("BertTokenizer") => Self::Bert,
+            Some("T5Tokenizer") => Self::T5,
+            _ => Self::Other,
+        }
+    }
+
+    /// The special token of a role where the files name none.
+    fn default_token(self, role: &str) -> Option<&'static str> {
+        match (self, role) {
+            (Self::Llama, "bos_token") => Some("<s>"),
+            (Self::Llama | Self::T5, "eos_token") => Some("</s>"),
+            (Self::T5, "pad_token") => Some("<pad>"),
+            (Self::Bert, "pad_token") => Some("[PAD]"),
+            (Self::Gpt2, "bos_token" | "eos_token") => Some("<|endoftext|>"),
+            _ => None,
+        }
+    }
+}
+
+impl Text {
+    /// Reads the tokenizer of `folder`; `fallback_pad` is the padding id of the model's configuration, for tokenizers that name none.
+    pub(crate) fn load(folder: &Path, fallback_pad: Option<u32>) -> Result<Self, DataError> {
+        let path = folder.join("tokenizer.json");
+        let broken = |reason: String| DataError::Tokenizer { path: path.clone(), reason };
+        let bytes = std::fs::read(&path).map_err(|source| without_tokenizer(folder, &path, source))?;
+        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| broken(e.to_string()))?;
+        let settings = Settings::load(folder)?;
+        let class = Class::of(settings.text("tokenizer_class"));
+
+        settings.add_missing_tokens(&mut tokenizer).map_err(broken)?;
+        let own_padding = tokenizer.get_padding().cloned();
+        // Both are asked for with each text, never taken from the file.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|e| broken(e.to_string()))?;
+
+        let named = |role: &str| settings.token(role).or_else(|| class.default_token(role).map(str::to_owned));
+        let id = |role: &str| named(role).map(|token| (tokenizer.token_to_id(&token), token));
+        match class {
+            Class::Llama => {
+                let around = |flag: &str, default: bool, role: &str| {
+                    if !settings.flag(flag).unwrap_or(default) {
+                        return Ok(None);
+                    }
+                    match id(role) {
+                        Some((Some(id), token)) => Ok(Some((token, id))),
+                        Some((None, token)) => {
+                            Err(settings.wrong(role, &format!("{token:?}, which the tokenizer does not know")))
+                        }
+                        None => Err(settings.wrong(role, "missing, but the tokenizer adds it to each text")),
+                    }
+                };
+                let begin = around("add_bos_token", true, "bos_token")?;
+                let end = around("add_eos_token", false, "eos_token")?;
+                tokenizer
+                    .with_post_processor(Some(surrounding(begin, end).map_err(|e| settings.wrong("bos_token", &e))?));
+            }
+            Class::Bert => {
+                let lower = settings.flag("do_lower_case").unwrap_or(true);
+                let chinese = settings.flag("tokenize_chinese_chars").unwrap_or(true);
+                if let Some(NormalizerWrapper::BertNormalizer(normalizer)) = tokenizer.get_normalizer() {
+                    let mut normalizer = *normalizer;
+                    normalizer.lowercase = lower;
+                    normalizer.strip_accents = settings.flag("strip_accents");
+                    normalizer.handle_chinese_chars = chinese;
+                    tokenizer
+                        .with_normalizer(Some(normalizer))
+                        .map_err(|e| settings.wrong("do_lower_case", &e.to_string()))?;
+                }
+            }
+            Class::Gpt2 => {
+                if let Some(PreTokenizerWrapper::ByteLevel(level)) = tokenizer.get_pre_tokenizer() {
+                    let level = level.add_prefix_space(settings.flag("add_prefix_space").unwrap_or(false));
+                    tokenizer.with_pre_tokenizer(Some(level));
+                }
+            }
+            Class::T5 | Class::Other => {}
+        }
+
+        let pad_name = named("pad_token").or_else(|| own_padding.as_ref().map(|padding| padding.pad_token.clone()));
+        let pad = match (pad_name, fallback_pad) {
+            (Some(token), _) => tokenizer
+                .token_to_id(&token)
+                .ok_or_else(|| settings.wrong("pad_token", &format!("{token:?}, which the tokenizer does not know")))?,
+            (None, Some(id)) => id,
+            (None, None) => {
+                return Err(
+                    settings.wrong("pad_token", "missing, and the model's configuration names no `pad_token_id`")
+                );
+            }
+        };
+        let left_padded = own_padding.is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left));
+        let padding_default = if left_padded || class == Class::Llama { Side::Left } else { Side::Right };
+        let image_token = tokenizer.token_to_id(settings.image_token());
+        Ok(Self {
+            class,
+            pad,
+            padding: settings.side("padding_side")?.unwrap_or(padding_default),
+            truncation: settings.side("truncation_side")?.unwrap_or(Side::Right),
+            max_length: settings.max_length(),
+            clean_up: settings.flag("clean_up_tokenization_spaces").unwrap_or(false),
+            image_token,
+            tokenizer,
+        })
+    }
+
+    pub(crate) fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, DataError> {
+        self.tokenizer
+            .encode_fast(text, special)
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|e| DataError::Encode { text: text.to_owned(), reason: e.to_string() })
+    }
+
+    /// As [`Text::encode`], but of at most `max` ids: special tokens stay, the text is cut on the folder's side.
+    pub(crate) fn encode_within(&self, text: &str, special: bool, max: usize) -> Result<Vec<u32>, DataError> {
+        let failed = |reason: String| DataError::Encode { text: text.to_owned(), reason };
+        let added = match self.tokenizer.get_post_processor() {
+            Some(processor) if special => processor.added_tokens(false),
+            _ => 0,
+        };
+        let room = max
+            .checked_sub(added)
+            .ok_or_else(|| failed(format!("at most {max} tokens leave no room for the {added} special ones")))?;
+        let mut encoding: Encoding = self.tokenizer.encode_fast(text, false).map_err(|e| failed(e.to_string()))?;
+        let direction = match self.truncation {
+            Side::Left => TruncationDirection::Left,
+            Side::Right => TruncationDirection::Right,
+        };
+        encoding.truncate(room, 0, direction);
+        let whole = self.tokenizer.post_process(encoding, None, special).map_err(|e| failed(e.to_string()))?;
+        Ok(whole.get_ids().to_vec())
+    }
+
+    pub(crate) fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String, DataError> {
+        let text = self
+            .tokenizer
+            .decode(tokens, skip_special)
+            .map_err(|e| DataError::Encode { text: format!("{tokens:?}"), reason: e.to_string() })?;
+        Ok(if self.clean_up { cleaned(text) } else { text })
+    }
+
+    pub(crate) fn pad(&self) -> u32 {
+        self.pad
+    }
+
+    pub(crate) fn padding(&self) -> Side {
+        self.padding
+    }
+
+    pub(crate) fn max_length(&self) -> Option<usize> {
+        self.max_length
+    }
+
+    /// Whether this is the tokenizer of a Q-Former that reads text.
+    pub(crate) fn is_bert(&self) -> bool {
+        self.class == Class::Bert
+    }
+
+    /// The token that stands for an image position.
+    pub(crate) fn image_token(&self) -> Option<u32> {
+        self.image_token
+    }
+
+    /// Adds the token that stands for an image position where the folder's tokenizer has none, as `transformers`' processors do.
+    pub(crate) fn with_image_token(&mut self) {
+        if self.image_token.is_none() {
+            let token = AddedToken::from("<image>", true).normalized(false);
+            // A token that cannot be added stays unknown.
+            let _ = self.tokenizer.add_special_tokens([token]);
+            self.image_token = self.tokenizer.token_to_id("<image>");
+        }
+    }
+}
+
+/// What LLaMA's fast tokenizer puts around a text, whatever `tokenizer.json` says.
+fn surrounding(begin: Option<(String, u32)>, end: Option<(String, u32)>) -> Result<TemplateProcessing, String> {
+    let piece = |token: &Option<(String, u32)>, kind: u8| token.as_ref().map(|(name, _)| format!("{name}:{kind}"));
+    let template = |sequence: &str, kind: u8| {
+        [piece(&begin, kind), Some(format!("{sequence}:{kind}")), piece(&end, kind)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+    };
+    let single = template("$A", 0);
+    let pair = [single.clone(), template("$B", 1)].concat();
+    let tokens: Vec<(String, u32)> = begin.iter().chain(&end).cloned().collect();
+    TemplateProcessing::builder()
+        .try_single(single)
+        .map_err(|e| e.to_string())?
+        .try_pair(pair)
+        .map_err(|e| e.to_string())?
+        .special_tokens(tokens)
+        .build()
+        .map_err(|e| e.to_string())
+}
+
+/// The blanks that some tokenizers leave in English, taken out.
+fn cleaned(text: String) -> String {
+    const PAIRS: [(&str, &str); 10] = [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ];
+    PAIRS.iter().fold(text, |text, (from, to)| text.replace(from, to))
+}
+
+/// Says what to do with a folder that has only a slow tokenizer's files.
+fn without_tokenizer(folder: &Path, path: &Path, source: std::io::Error) -> DataError {
+    let slow = ["spiece.model", "tokenizer.model", "vocab.json", "vocab.txt"]
+        .into_iter()
+        .find(|name| folder.join(name).is_file());
+    match slow {
+        Some(name) if source.kind() == std::io::ErrorKind::NotFound => DataError::Tokenizer {
+            path: path.to_path_buf(),
+            reason: format!(
+                "it is not there, only `{name}`; write it with transformers: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`"
+            ),
+        },
+        _ => DataError::Read { path: path.to_path_buf(), source },
+    }
+}
+
+/// The token of an entry: a string, or an object that holds it.
+pub(crate) fn content(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}

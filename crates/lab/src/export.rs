@@ -1,0 +1,103 @@
+//! Job `export`: the weights of a run as a model folder. The dense folder's files are the template; only pruned and merged linears get new
+//! bytes, rounded once into the type that the file has.
+
+use std::collections::BTreeSet;
+
+use ressa_checkpoint::{
+    Checkpoint, Dtype, Entry, ExportRequest, File, Making, card, export as write, names::is_prunable,
+};
+use ressa_experiment::job::Export;
+use ressa_pipeline::{Executor, RunWeights};
+use ressa_runtime::Device;
+use ressa_store::{Environment, Store};
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+use crate::{LabError, Progress};
+
+/// Writes the folder and answers with what it holds.
+///
+/// # Errors
+/// When a stage of the run is missing or damaged, when the folder cannot be written, or when what was written is not what the run's
+/// certificate says.
+pub(crate) fn run(job: &Export, device: Device, progress: Progress<'_>) -> Result<Value, LabError> {
+    let store = Store::open(&job.store, job.shipped.clone()).map_err(ressa_pipeline::PipelineError::from)?;
+    let mut executor = Executor::new(store, device, Environment::default());
+    let mut weights = executor.run_weights(&job.inputs)?;
+    weights.source = job.root.join(&weights.source);
+    let making: Making = serde_json::from_value(job.card.clone())
+        .map_err(|e| LabError::Unsupported(format!("the card of the job is of another version: {e}")))?;
+    check_layers(&weights)?;
+    let name = job.output.file_name().unwrap_or_default().to_string_lossy();
+    let patterns = weights.patterns();
+    let request = ExportRequest {
+        source: &weights.source,
+        output: &job.output,
+        max_shard_size: job.max_shard_size,
+        patterns: &patterns,
+        program: &making.program,
+        run: Some(json!(making)),
+    };
+    let make = |found: &_| card(&name, Some(&making), found, &weights.source);
+    let mut change = |file: &File, entry: &Entry| changed(&weights, file, entry, device);
+    let done = write::<LabError>(&request, &mut change, Some(&make), progress)?;
+    Ok(json!({
+        "weights": done.weights,
+        "bytes": done.weights.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum::<u64>(),
+        "changed": done.changed,
+        "towers": done.certificate.towers,
+        "copied": done.carried.copied,
+        "left_out": done.carried.left_out,
+    }))
+}
+
+/// Every layer of the run must be a prunable matrix of the folder: those have no copies under other names.
+fn check_layers(weights: &RunWeights) -> Result<(), LabError> {
+    let source = Checkpoint::open(&weights.source)?;
+    let unknown: BTreeSet<&str> = weights
+        .layers()
+        .filter(|layer| {
+            let name = format!("{layer}.weight");
+            source.get(&name).is_none_or(|(_, entry)| !is_prunable(&name, &entry.shape))
+        })
+        .collect();
+    match unknown.first() {
+        None => Ok(()),
+        Some(first) => {
+            let reason = format!("it has no prunable linear `{first}` ({} such layers of the run)", unknown.len());
+            Err(LabError::input(&weights.source, reason))
+        }
+    }
+}
+
+/// The bytes of a tensor that the run changes.
+fn changed(weights: &RunWeights, file: &File, entry: &Entry, device: Device) -> Result<Option<Vec<u8>>, LabError> {
+    let Some(layer) = entry.name.strip_suffix(".weight") else { return Ok(None) };
+    let kind = match entry.dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::F64 => Kind::Double,
+        // The run was made from weights; whole numbers are none.
+        _ => return Ok(None),
+    };
+    let &[rows, columns] = entry.shape.as_slice() else { return Ok(None) };
+    let torch = |e: tch::TchError| LabError::from(ressa_models::ModelError::from(e));
+    let dense = Tensor::f_from_data_size(file.bytes(entry), &[rows as i64, columns as i64], kind).map_err(torch)?;
+    let dense = dense.f_to_device(device).map_err(torch)?;
+    let Some(weight) = weights.weight(layer, &dense)? else { return Ok(None) };
+    let weight = weight.f_to_kind(kind).and_then(|w| w.f_to_device(Device::Cpu)?.f_contiguous()).map_err(torch)?;
+    if let Some(keep) = weights.mask(layer).filter(|_| weights.is_sealed()) {
+        let alive = weight.ne(0).logical_and(&keep.to_device(Device::Cpu).logical_not()).any();
+        if bool::try_from(alive).unwrap_or(true) {
+            return Err(LabError::input(file.path(), format!("`{}`: a pruned weight holds a value", entry.name)));
+        }
+    }
+    if !bool::try_from(weight.isfinite().all()).unwrap_or(false) {
+        let reason = format!("`{}`: the run's weights do not fit into {}", entry.name, entry.dtype);
+        return Err(LabError::input(file.path(), reason));
+    }
+    let mut bytes = vec![0; entry.bytes()];
+    weight.f_copy_data_u8(&mut bytes, entry.elements()).map_err(torch)?;
+    Ok(Some(bytes))
+}

@@ -1,0 +1,3 @@
+//! Single steps on model folders.
+
+mod random;
