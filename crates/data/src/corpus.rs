@@ -30,6 +30,9 @@ pub struct Captions {
     entries: Vec<Captioned>,
 }
 
+/// Told a corpus' annotations and its share, the positions of the entries to read.
+type Choose<'a> = &'a mut dyn FnMut(&Path, usize) -> Result<Vec<usize>, DataError>;
+
 impl Captions {
     /// Draws `samples` entries, split evenly over the corpora (the first ones take what is left over); all of a corpus that has fewer.
     ///
@@ -57,12 +60,7 @@ impl Captions {
         Self::read(config, root, samples, &mut |_, share| Ok((0..share).collect()))
     }
 
-    fn read(
-        config: &CorporaConfig,
-        root: &Path,
-        samples: usize,
-        choose: &mut dyn FnMut(&Path, usize) -> Result<Vec<usize>, DataError>,
-    ) -> Result<Self, DataError> {
+    fn read(config: &CorporaConfig, root: &Path, samples: usize, choose: Choose<'_>) -> Result<Self, DataError> {
         let corpora = &config.corpora;
         // Every corpus is checked before the first, possibly large, file is read.
         for corpus in corpora {
