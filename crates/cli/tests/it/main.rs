@@ -31,11 +31,15 @@ fn help_is_complete_and_cheap() {
       fetch     Bring a checkpoint from the hub into its cache, and print its folder
       data      Draw a contact sheet of the embedded world
       pretrain  Train the shipped dense models again and put them where every store finds them
-      verify    Prove stored results: file digests, and certificates recounted on the weights
+      verify    Prove stored results or a model folder: digests, and certificates recounted on the weights
+      export    Write a run, or a folder, as a model folder that other programs open
+      inspect   Show what a model folder holds: towers, parameters, types, sparsity
       retry     Forget recorded failures, so that the next sweep tries those stages again
       logs      List failed stages, or show the log of one
       gc        List stored stages that no experiment file asks for; with --delete, remove them
       schema    Print the JSON Schema of experiment files
+      generate  Answer prompts about images with a model folder
+      lab       Single steps for comparison with other implementations
       doctor    Look for what keeps a sweep from running on this machine
 
     Options:
@@ -49,9 +53,10 @@ fn help_is_complete_and_cheap() {
       -V, --version            Print version
 
     Exit codes:
-      0 done               2 bad command line     4 nothing selected     66 checkpoint or benchmark missing
-      75 other sweep runs  78 bad experiment      100 some stages failed 102 dense gate not reached
-      104 not verified     106 report incomplete  110 cannot write       130, 143 interrupted, run again to go on
+      0 done               2 bad command line       4 nothing selected       65 unusable folder, image or file
+      66 model or benchmark missing                 75 other sweep runs      78 bad experiment
+      100 some failed      102 dense gate not reached                        104 not verified
+      106 report incomplete                         110 cannot write         130, 143 interrupted, run again to go on
     ");
 }
 
