@@ -3,6 +3,7 @@
 //! [`prune_tower`] walks one tower block by block: [`calibrate`] shows a block's inputs to [`statistics`], a [`metric`] turns
 //! weights and statistics into importance, [`select`] turns importance into keep masks, and [`certificate`] recounts the result.
 
+pub mod allocation;
 pub mod calibrate;
 pub mod certificate;
 mod error;

@@ -1,5 +1,6 @@
 //! Integration tests of pruning, one binary.
 
+mod budget;
 mod golden;
 mod properties;
 mod tower;
