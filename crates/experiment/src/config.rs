@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Pattern, Task, Tower,
+    allocation::AllocationConfig,
     model::{DenseConfig, ModelConfig},
 };
 
@@ -78,6 +79,9 @@ pub struct PruneConfig {
     pub language: TowerPrune,
     /// Samples behind the statistics.
     pub calibration: CalibrationConfig,
+    /// How budgets are divided among layers.
+    #[serde(skip_serializing_if = "AllocationConfig::is_default")]
+    pub allocation: AllocationConfig,
 }
 
 impl PruneConfig {
@@ -100,6 +104,7 @@ impl Default for PruneConfig {
             qformer: TowerPrune::default(),
             language: TowerPrune::default(),
             calibration: CalibrationConfig::default(),
+            allocation: AllocationConfig::default(),
         }
     }
 }

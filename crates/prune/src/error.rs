@@ -51,6 +51,9 @@ pub enum PruneError {
         /// Module path.
         layer: String,
     },
+    /// The budget cannot be divided, or not measured for.
+    #[error(transparent)]
+    Allocation(#[from] crate::allocation::AllocationError),
     /// A mask does not fit its layer.
     #[error(transparent)]
     Model(#[from] ModelError),

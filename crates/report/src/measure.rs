@@ -87,7 +87,7 @@ impl<'a> Reader<'a> {
             let there = match node.stage {
                 Stage::Evaluate { .. } => self.score(&node.key)?.is_some(),
                 Stage::Merge { .. } | Stage::Prune { .. } => self.counts(&node.key)?.is_some(),
-                Stage::Dense { .. } | Stage::Adapt { .. } => true,
+                Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Adapt { .. } => true,
             };
             if !there {
                 self.note_failures(cell);

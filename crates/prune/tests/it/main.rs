@@ -1,5 +1,6 @@
 //! Integration tests of pruning, one binary.
 
+mod allocation;
 mod budget;
 mod golden;
 mod properties;

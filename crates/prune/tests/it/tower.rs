@@ -19,11 +19,11 @@ use tch::{Kind, Tensor};
 
 const VOCABULARY: i64 = 40;
 
-fn t5() -> InstructBlip {
+pub fn t5() -> InstructBlip {
     presets::random(&presets::tiny_flant5(VOCABULARY), 7).expect("a model")
 }
 
-fn vicuna() -> InstructBlip {
+pub fn vicuna() -> InstructBlip {
     presets::random(&presets::tiny_vicuna(VOCABULARY), 7).expect("a model")
 }
 
@@ -41,7 +41,7 @@ fn sample(image: i64, text: u32) -> Sample {
     Sample { pixels, prompt, answer: vec![10 + text % 5, 11] }
 }
 
-fn samples() -> Vec<Sample> {
+pub fn samples() -> Vec<Sample> {
     (0..6).map(|i| sample(i / 2, i as u32)).collect()
 }
 
