@@ -1,11 +1,13 @@
 //! Benchmarks: the images and items that one task is scored on.
 
+use std::{borrow::Cow, path::PathBuf};
+
 use ressa_experiment::{
     Task,
-    config::{DataConfig, DataSource},
+    config::{AskingConfig, DataConfig, DataSource},
 };
 
-use crate::{DataError, Image, World, published};
+use crate::{DataError, Image, World, published, wording};
 
 /// One test entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,11 +48,33 @@ pub enum Content {
     },
 }
 
+/// An image of a benchmark: painted ones are held, files are opened when they are needed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Picture {
+    /// In memory.
+    Held(Image),
+    /// On disk.
+    File(PathBuf),
+}
+
+impl Picture {
+    /// The image itself.
+    ///
+    /// # Errors
+    /// A file that is missing or no image, by its path.
+    pub fn image(&self) -> Result<Cow<'_, Image>, DataError> {
+        match self {
+            Picture::Held(image) => Ok(Cow::Borrowed(image)),
+            Picture::File(path) => Image::open(path).map(Cow::Owned),
+        }
+    }
+}
+
 /// The test set of one task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Benchmark {
     task: Task,
-    images: Vec<Image>,
+    images: Vec<Picture>,
     items: Vec<Item>,
 }
 
@@ -60,23 +84,50 @@ impl Benchmark {
     /// # Panics
     /// If an item points at an image that is not there.
     pub fn new(task: Task, images: Vec<Image>, items: Vec<Item>) -> Self {
+        Self::of(task, images.into_iter().map(Picture::Held).collect(), items)
+    }
+
+    /// A benchmark whose images are files.
+    ///
+    /// # Panics
+    /// If an item points at an image that is not there.
+    pub fn on_disk(task: Task, images: Vec<PathBuf>, items: Vec<Item>) -> Self {
+        Self::of(task, images.into_iter().map(Picture::File).collect(), items)
+    }
+
+    fn of(task: Task, images: Vec<Picture>, items: Vec<Item>) -> Self {
         assert!(items.iter().all(|item| item.image < images.len()), "every item has its image");
         Self { task, images, items }
     }
 
-    /// Loads the test set of a task: `items` questions, or images (per caption set).
+    /// Loads the test set of a task: `items` questions, or images (in the embedded world: per caption set), the first so many.
     ///
     /// # Errors
-    /// For published benchmarks: what is missing under `data.root`, by name.
+    /// For published benchmarks: what is missing under `data.root`, by name, or the entry that cannot be used.
     pub fn load(config: &DataConfig, task: Task, items: usize) -> Result<Self, DataError> {
         match config.source {
             DataSource::Shapes => Ok(World::new(config)?.benchmark(task, items)),
             DataSource::Folder => {
                 let root = config.root.as_deref().ok_or(DataError::NoRoot)?;
-                published::check(root, task)?;
-                Err(DataError::UnsupportedBenchmark { task: task.to_string(), root: root.to_owned() })
+                published::read(root, task, items)
             }
         }
+    }
+
+    /// The same benchmark with its questions and instructions worded as an experiment says.
+    pub fn asked(mut self, asking: &AskingConfig) -> Self {
+        for item in &mut self.items {
+            match &mut item.content {
+                Content::Question { text, .. } => *text = wording::question(asking, text),
+                Content::Caption { instruction, .. } => {
+                    if let Some(prompt) = &asking.prompt {
+                        instruction.clone_from(prompt);
+                    }
+                }
+                Content::Retrieval { .. } => {}
+            }
+        }
+        self
     }
 
     /// The task.
@@ -85,7 +136,7 @@ impl Benchmark {
     }
 
     /// The images, each once.
-    pub fn images(&self) -> &[Image] {
+    pub fn images(&self) -> &[Picture] {
         &self.images
     }
 

@@ -11,23 +11,43 @@ pub enum DataError {
     /// Published benchmarks without a root folder.
     #[error("`data.source: folder` needs `data.root`, the folder that holds the benchmarks")]
     NoRoot,
-    /// Files of a published benchmark that are not there.
-    #[error("benchmark `{task}` is incomplete under `{root}`; missing: {}", missing.join(", "))]
+    /// Files of a published benchmark or corpus that are not there.
+    #[error("{what} is incomplete under `{root}`; missing: {}", missing.join(", "))]
     Missing {
-        /// The benchmark.
-        task: String,
+        /// The benchmark or corpus.
+        what: String,
         /// The folder that was searched.
         root: PathBuf,
         /// Every missing file or folder, relative to the root, with what it holds.
         missing: Vec<String>,
     },
-    /// A published benchmark is complete, but this version cannot read it.
-    #[error("benchmark `{task}` was found under `{root}`, but this version reads only `data.source: shapes`")]
-    UnsupportedBenchmark {
-        /// The benchmark.
-        task: String,
-        /// The folder that holds it.
-        root: PathBuf,
+    /// An annotation file that is not the JSON it should be.
+    #[error("`{path}` is not as expected after {after} entries: {reason}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Entries read before.
+        after: usize,
+        /// What the JSON reader said.
+        reason: String,
+    },
+    /// An entry of an annotation file that cannot be used.
+    #[error("`{path}`, entry {number}: {reason}")]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// Place in its list, counted from 1.
+        number: usize,
+        /// The field and what is wrong with it.
+        reason: String,
+    },
+    /// An annotation file that does not fit the others.
+    #[error("`{path}`: {reason}")]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        reason: String,
     },
     /// A file that could not be read.
     #[error("cannot read `{path}`: {source}")]

@@ -36,3 +36,21 @@ impl Image {
         [self.planes[at], self.planes[plane + at], self.planes[2 * plane + at]]
     }
 }
+
+impl Image {
+    /// Reads an image file.
+    ///
+    /// # Errors
+    /// [`crate::DataError`] with the path.
+    pub fn open(path: &std::path::Path) -> Result<Self, crate::DataError> {
+        let unfit = |reason: String| crate::DataError::Unfit { path: path.to_owned(), reason };
+        let bytes =
+            std::fs::read(path).map_err(|source| crate::DataError::Read { path: path.to_owned(), source })?;
+        let image = image::load_from_memory(&bytes).map_err(|e| unfit(e.to_string()))?.to_rgb8();
+        let mut planes = Vec::new();
+        for c in 0..3 {
+            planes.extend(image.pixels().map(|p| p.0[c]));
+        }
+        Self::from_planes(image.width(), image.height(), planes).ok_or_else(|| unfit("size".into()))
+    }
+}

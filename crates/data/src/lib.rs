@@ -1,22 +1,30 @@
 //! Benchmarks and corpora as typed samples with fixed splits, and the preprocessing that makes batches of them.
 //!
-//! Two halves, neither of which knows tensors:
-//! - what samples are, whatever their source: [`Image`], [`Question`], [`Benchmark`] and the [`Processor`] that turns them into
-//!   pixels and token ids, driven by the files of a checkpoint folder;
+//! Three parts, none of which knows tensors:
+//! - what samples are, whatever their source: [`Image`], [`Question`], [`Benchmark`], [`Captions`] and the [`Processor`] that turns
+//!   them into pixels and token ids, driven by the files of a checkpoint folder;
+//! - [`published`]: the paper's benchmarks and corpora, read from disk;
 //! - [`shapes`]: the embedded world, which draws images, questions, facts and captions from one seed.
 
+mod annotations;
+pub mod augment;
 pub mod benchmark;
+pub mod corpus;
 pub mod error;
 pub mod image;
+pub mod parallel;
 pub mod processor;
 pub mod published;
 pub mod question;
 pub mod shapes;
 pub mod tokenizer;
+pub mod wording;
 
-pub use benchmark::{Benchmark, Content, Item};
+pub use benchmark::{Benchmark, Content, Item, Picture};
+pub use corpus::{Captioned, Captions};
 pub use error::DataError;
 pub use image::Image;
+pub use parallel::parallel;
 pub use processor::Processor;
 pub use question::Question;
 pub use shapes::{World, contact_sheet};

@@ -1,10 +1,28 @@
-//! Where the published benchmarks are expected on disk: the annotation files of the LAVIS distribution, under one root.
+//! The published benchmarks and corpora on disk: the annotation files of the LAVIS distribution and the images, under one root.
 
-use std::path::Path;
+mod captions;
+mod questions;
 
-use ressa_experiment::Task;
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
-use crate::DataError;
+use ressa_experiment::{Task, config::Corpus};
+
+use crate::{Benchmark, DataError, Item};
+
+const VQAV2_QUESTIONS: &str = "vqav2/annotations/vqa_val_eval.json";
+const VQAV2_ANNOTATIONS: &str = "vqav2/annotations/v2_mscoco_val2014_annotations.json";
+const OKVQA_QUESTIONS: &str = "okvqa/annotations/vqa_val_eval.json";
+const OKVQA_ANNOTATIONS: &str = "okvqa/annotations/mscoco_val2014_annotations.json";
+const GQA_QUESTIONS: &str = "gqa/annotations/testdev_balanced_questions.json";
+const GQA_IMAGES: &str = "gqa/images";
+const NOCAPS_LIST: &str = "nocaps/annotations/nocaps_val.json";
+const NOCAPS_REFERENCES: &str = "nocaps/annotations/nocaps_val_4500_captions.json";
+const NOCAPS_IMAGES: &str = "nocaps/images";
+const FLICKR30K_CAPTIONS: &str = "flickr30k/annotations/test.json";
+const FLICKR30K_IMAGES: &str = "flickr30k/images";
 
 /// A file or folder that a benchmark needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,26 +41,26 @@ const fn expect(path: &'static str, holds: &'static str) -> Expected {
 pub fn expected(task: Task) -> &'static [Expected] {
     const COCO: Expected = expect("coco/images/val2014", "COCO val2014 images");
     const VQAV2: &[Expected] = &[
-        expect("vqav2/annotations/vqa_val_eval.json", "image, question and id of each question"),
-        expect("vqav2/annotations/v2_mscoco_val2014_annotations.json", "ten answers per question"),
+        expect(VQAV2_QUESTIONS, "image, question and id of each question"),
+        expect(VQAV2_ANNOTATIONS, "ten answers per question"),
         COCO,
     ];
     const OKVQA: &[Expected] = &[
-        expect("okvqa/annotations/vqa_val_eval.json", "image, question and id of each question"),
-        expect("okvqa/annotations/mscoco_val2014_annotations.json", "ten answers per question"),
+        expect(OKVQA_QUESTIONS, "image, question and id of each question"),
+        expect(OKVQA_ANNOTATIONS, "ten answers per question"),
         COCO,
     ];
     const GQA: &[Expected] = &[
-        expect("gqa/annotations/testdev_balanced_questions.json", "image, question and answer"),
-        expect("gqa/images", "GQA images"),
+        expect(GQA_QUESTIONS, "image, question and answer"),
+        expect(GQA_IMAGES, "GQA images"),
     ];
     const NOCAPS: &[Expected] = &[
-        expect("nocaps/annotations/nocaps_val.json", "image and id"),
-        expect("nocaps/annotations/nocaps_val_4500_captions.json", "reference captions in COCO format"),
+        expect(NOCAPS_LIST, "image and id"),
+        expect(NOCAPS_REFERENCES, "reference captions in COCO format"),
         expect("nocaps/images/val", "NoCaps validation images"),
     ];
     const FLICKR30K: &[Expected] = &[
-        expect("flickr30k/annotations/test.json", "image and five captions"),
+        expect(FLICKR30K_CAPTIONS, "image and five captions"),
         expect("flickr30k/images/flickr30k-images", "Flickr30k images"),
     ];
     match task {
@@ -54,9 +72,39 @@ pub fn expected(task: Task) -> &'static [Expected] {
     }
 }
 
+/// What a corpus needs: its annotations, then its images.
+pub fn expected_of_corpus(corpus: Corpus) -> &'static [Expected; 2] {
+    const COCO: &[Expected; 2] = &[
+        expect("coco/annotations/coco_karpathy_train.json", "image and caption"),
+        expect("coco/images", "COCO images"),
+    ];
+    const VG: &[Expected; 2] = &[
+        expect("vg/annotations/vg_caption.json", "image and caption"),
+        expect("vg/images/VG_100K", "Visual Genome images"),
+    ];
+    const CC3M: &[Expected; 2] = &[
+        expect("conceptual_caption/annotations/cc3m.json", "image and caption"),
+        expect("conceptual_caption/images", "Conceptual Captions images"),
+    ];
+    match corpus {
+        Corpus::Coco => COCO,
+        Corpus::Vg => VG,
+        Corpus::Cc3m => CC3M,
+    }
+}
+
 /// What a benchmark lacks under a root.
 pub fn missing(root: &Path, task: Task) -> Vec<Expected> {
-    expected(task).iter().filter(|expected| !root.join(expected.path).exists()).copied().collect()
+    absent(root, expected(task))
+}
+
+/// What a corpus lacks under a root.
+pub fn missing_of_corpus(root: &Path, corpus: Corpus) -> Vec<Expected> {
+    absent(root, expected_of_corpus(corpus))
+}
+
+fn absent(root: &Path, expected: &[Expected]) -> Vec<Expected> {
+    expected.iter().filter(|expected| !root.join(expected.path).exists()).copied().collect()
 }
 
 /// Checks that everything a benchmark needs is there.
@@ -64,9 +112,58 @@ pub fn missing(root: &Path, task: Task) -> Vec<Expected> {
 /// # Errors
 /// [`DataError::Missing`] with every missing file and what it should hold.
 pub fn check(root: &Path, task: Task) -> Result<(), DataError> {
-    let missing: Vec<String> = missing(root, task).iter().map(|m| format!("`{}` ({})", m.path, m.holds)).collect();
+    complete(root, &format!("benchmark `{task}`"), &missing(root, task))
+}
+
+/// Checks that everything a corpus needs is there.
+///
+/// # Errors
+/// [`DataError::Missing`] with every missing file and what it should hold.
+pub fn check_corpus(root: &Path, corpus: Corpus) -> Result<(), DataError> {
+    complete(root, &format!("corpus `{}`", corpus.name()), &missing_of_corpus(root, corpus))
+}
+
+fn complete(root: &Path, what: &str, missing: &[Expected]) -> Result<(), DataError> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(DataError::Missing { task: task.to_string(), root: root.to_owned(), missing })
+    let missing = missing.iter().map(|m| format!("`{}` ({})", m.path, m.holds)).collect();
+    Err(DataError::Missing { what: what.to_owned(), root: root.to_owned(), missing })
+}
+
+/// Reads the first `items` questions of a benchmark, or the first `items` images for captions and retrieval, in file order.
+///
+/// # Errors
+/// What is missing under the root, or the file, entry and field that is wrong.
+pub fn read(root: &Path, task: Task, items: usize) -> Result<Benchmark, DataError> {
+    check(root, task)?;
+    match task {
+        Task::Vqav2 | Task::Okvqa => questions::vqa(root, task, items),
+        Task::Gqa => questions::gqa(root, items),
+        Task::Nocaps => captions::nocaps(root, items),
+        Task::Flickr30k => captions::flickr30k(root, items),
+    }
+}
+
+/// Image files, each once, in the order of their first mention.
+#[derive(Default)]
+struct Images {
+    paths: Vec<PathBuf>,
+    known: HashMap<PathBuf, usize>,
+}
+
+impl Images {
+    fn index(&mut self, path: PathBuf) -> usize {
+        *self.known.entry(path).or_insert_with_key(|path| {
+            self.paths.push(path.clone());
+            self.paths.len() - 1
+        })
+    }
+}
+
+fn not_empty(path: &Path, items: &[Item]) -> Result<(), DataError> {
+    match items {
+        [] => Err(DataError::Unfit { path: path.to_owned(), reason: "it has no entries".to_owned() }),
+        _ => Ok(()),
+    }
 }

@@ -1,7 +1,7 @@
 //! Running a model over a benchmark.
 
 use ressa_data::{Content, Item};
-use ressa_experiment::Task;
+use ressa_experiment::{Task, config::AskingConfig};
 use ressa_models::{Prompts, Search, TextBatch, VisionLanguage};
 use tch::Tensor;
 
@@ -12,14 +12,14 @@ use crate::{
 };
 
 /// How answers and captions are searched for, and how much is computed at once.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PredictOptions {
     /// Beams; 1 is greedy.
     pub beams: usize,
-    /// Most tokens of an answer.
-    pub answer_tokens: usize,
-    /// Most tokens of a caption.
-    pub caption_tokens: usize,
+    /// The protocol; what it leaves open follows from the task and from `published`.
+    pub asking: AskingConfig,
+    /// Whether the benchmark is a published one, whose texts have more tokens than those of the embedded world.
+    pub published: bool,
     /// Most images or prompts in one forward pass. Changes memory and time, not results.
     pub rows: usize,
 }
@@ -27,16 +27,28 @@ pub struct PredictOptions {
 impl Default for PredictOptions {
     /// For the embedded world: answers are one word, captions at most 29.
     fn default() -> Self {
-        Self { beams: 1, answer_tokens: 3, caption_tokens: 32, rows: 128 }
+        Self { beams: 1, asking: AskingConfig::default(), published: false, rows: 128 }
     }
 }
 
 impl PredictOptions {
     /// The search of a task. Beam scores are length-penalised as in the reference: short answers favoured, captions averaged per token.
     fn search(&self, task: Task) -> Search {
-        let (max_new_tokens, length_penalty) =
-            if task == Task::Nocaps { (self.caption_tokens, 1.0) } else { (self.answer_tokens, -1.0) };
-        Search { max_new_tokens, beams: self.beams, length_penalty }
+        let (tokens, length_penalty) = match (task, self.published) {
+            (Task::Nocaps, false) => (32, 1.0),
+            (Task::Nocaps, true) => (30, 1.0),
+            (_, false) => (3, -1.0),
+            (_, true) => (10, -1.0),
+        };
+        let asking = &self.asking;
+        Search {
+            max_new_tokens: asking.max_new_tokens.unwrap_or(tokens) as usize,
+            min_new_tokens: asking.min_new_tokens.unwrap_or(0) as usize,
+            beams: self.beams,
+            length_penalty: asking.length_penalty.unwrap_or(length_penalty),
+            repetition_penalty: asking.repetition_penalty.unwrap_or(1.0),
+            ..Search::default()
+        }
     }
 }
 
@@ -68,12 +80,12 @@ fn generate(
     let mut texts: Vec<String> = vec![String::new(); prepared.items.len()];
     let mut done = 0;
     for block in &prepared.blocks {
-        let features = encode(model, block, options.rows);
+        let features = encode(model, block, prepared, options.rows)?;
         for batch in &block.batches {
             for (items, prompts) in split(batch, options.rows) {
                 let prefix = model.visual_prefix(&features, &prompts);
-                for (item, tokens) in items.iter().zip(model.generate(&prefix, &prompts.language, search)) {
-                    texts[*item] = prepared.processor.decode(&tokens)?;
+                for (item, answer) in items.iter().zip(model.generate(&prefix, &prompts.language, &search)?) {
+                    texts[*item] = prepared.processor.decode(answer.content())?;
                 }
                 done += items.len();
                 progress(done as f64 / prepared.items.len() as f64);
@@ -109,7 +121,8 @@ fn search_both_ways(
     let mut images = Vec::new();
     let mut texts = Vec::new();
     for (number, block) in prepared.blocks.iter().enumerate() {
-        images.push(model.retrieval_images(&encode(model, block, options.rows)).ok_or_else(head)?);
+        let features = encode(model, block, prepared, options.rows)?;
+        images.push(model.retrieval_images(&features).ok_or_else(head)?);
         for batch in &block.batches {
             for (items, prompts) in split(batch, options.rows) {
                 texts.push(model.retrieval_texts(&prompts.qformer).ok_or_else(head)?);
@@ -160,10 +173,16 @@ fn ranks(prepared: &Prepared, order: &[usize], similarity: &[f32]) -> Vec<Predic
 }
 
 /// Features of a block's images, computed `rows` at a time.
-fn encode(model: &dyn VisionLanguage, block: &Block, rows: usize) -> Tensor {
+fn encode(
+    model: &dyn VisionLanguage,
+    block: &Block,
+    prepared: &Prepared,
+    rows: usize,
+) -> Result<Tensor, EvalError> {
+    let pixels = block.pixels(&prepared.processor, prepared.device)?;
     let parts: Vec<Tensor> =
-        block.pixels.split(rows.max(1) as i64, 0).iter().map(|pixels| model.encode_images(pixels)).collect();
-    if parts.len() == 1 { parts[0].shallow_clone() } else { Tensor::cat(&parts, 0) }
+        pixels.split(rows.max(1) as i64, 0).iter().map(|pixels| model.encode_images(pixels)).collect();
+    Ok(if parts.len() == 1 { parts[0].shallow_clone() } else { Tensor::cat(&parts, 0) })
 }
 
 /// Cuts a batch into pieces of at most `rows` rows.

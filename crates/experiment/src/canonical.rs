@@ -4,8 +4,8 @@ use crate::{
     Pattern, RunConfig, Task, Tower,
     allocation::AllocationConfig,
     config::{
-        CalibrationConfig, DataConfig, DataSource, DistillConfig, EvaluateConfig, Metric, PruneConfig, RestoreConfig,
-        RestoreMethod, TowerAdapter, TowerPrune,
+        CalibrationConfig, CorporaConfig, DataConfig, DataSource, DistillConfig, EvaluateConfig, Metric, PruneConfig,
+        RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerPrune,
     },
     model::DenseConfig,
 };
@@ -21,7 +21,9 @@ use crate::{
 ///   say every layer's budget, and a tower on its own in one group has it already.
 /// - Without a method there is no restoration: `restore` becomes the default. Towers that are not tuned lose their adapter settings,
 ///   distillation of weight 0 its temperature and reduction.
-/// - Numbers of items that no task asks for, and beams without generation, become the default; tasks get the order of the tables.
+/// - Numbers of items that no task asks for, beams without generation and protocols of tasks that are not measured become the default;
+///   tasks get the order of the tables.
+/// - Corpora that nothing reads become the default, as do instructions of samples that have none.
 /// - A seed from which nothing is drawn becomes 0.
 pub fn canonical(run: &RunConfig) -> RunConfig {
     let mut run = run.clone();
@@ -36,6 +38,9 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
     canonical_prune(&mut run.prune);
     canonical_restore(&mut run.restore);
     canonical_evaluate(&mut run.evaluate);
+    let folder = run.data.source == DataSource::Folder;
+    canonical_corpora(&mut run.data.calibration, folder && run.prune.calibrates());
+    canonical_corpora(&mut run.data.restoration, folder && run.restore.method != RestoreMethod::None);
     if !draws(&run) {
         run.seed = 0;
     }
@@ -45,8 +50,7 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
 /// Whether anything in a canonical run is drawn from its seed.
 pub fn draws(run: &RunConfig) -> bool {
     let metric = run.prune.metric;
-    let calibrated = metric.needs_calibration() || run.prune.allocation.is_measured();
-    metric == Metric::Random || calibrated || run.restore.method != RestoreMethod::None
+    metric == Metric::Random || run.prune.calibrates() || run.restore.method != RestoreMethod::None
 }
 
 fn canonical_prune(prune: &mut PruneConfig) {
@@ -92,17 +96,38 @@ fn canonical_restore(restore: &mut RestoreConfig) {
     }
 }
 
+fn canonical_corpora(corpora: &mut CorporaConfig, read: bool) {
+    if !read {
+        *corpora = CorporaConfig::default();
+        return;
+    }
+    corpora.corpora.sort_unstable();
+    if corpora.form == SampleForm::Prefix {
+        corpora.instructions = CorporaConfig::default().instructions;
+    }
+}
+
 fn canonical_evaluate(evaluate: &mut EvaluateConfig) {
     let neutral = EvaluateConfig::default();
-    let EvaluateConfig { tasks, questions, images, beams } = evaluate;
+    let EvaluateConfig { tasks, questions, images, beams, answer, caption, retrieval } = evaluate;
     tasks.sort_unstable();
     if !tasks.iter().any(|task| Task::QUESTIONS.contains(task)) {
         *questions = neutral.questions;
+        *answer = neutral.answer;
     }
     if tasks.iter().all(|task| Task::QUESTIONS.contains(task)) {
         *images = neutral.images;
     }
     if !tasks.iter().any(|task| task.uses_language()) {
         *beams = neutral.beams;
+    }
+    if !tasks.contains(&Task::Nocaps) {
+        *caption = neutral.caption;
+    } else {
+        // No question goes into a caption's prompt.
+        caption.text = neutral.caption.text;
+    }
+    if !tasks.contains(&Task::Flickr30k) || retrieval.checkpoint.is_none() {
+        *retrieval = neutral.retrieval;
     }
 }

@@ -154,7 +154,7 @@ impl Planner {
             .or_insert_with(|| restoration(run, &dense.key, &pruned.masks, &mut self.buffer))
             .clone();
         let scored = Arc::clone(
-            self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(&run.evaluate, &run.data))),
+            self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(run))),
         );
 
         let mut nodes = Vec::with_capacity(3 + pruned.nodes.len() + scored.len());
@@ -203,8 +203,9 @@ impl Planner {
                 sparsity: unstructured.then_some(budget.sparsity),
                 group: unstructured.then(|| budget.group.unwrap_or(prune.metric.published_group())),
                 calibration: calibrated.then(|| prune.calibration.clone()),
-                data: calibrated.then(|| run.data.clone()),
+                data: calibrated.then(|| run.data.for_calibration()),
                 seed: (calibrated || prune.metric == Metric::Random).then_some(run.seed),
+                compute: run.model.compute,
                 budget: budget_config,
             }
             .node_with(
@@ -254,8 +255,9 @@ impl Planner {
                         propagate: CalibrationConfig::default().propagate,
                         ..run.prune.calibration.clone()
                     },
-                    data: run.data.clone(),
+                    data: run.data.for_calibration(),
                     seed: run.seed,
+                    compute: run.model.compute,
                 }
                 .node_with(Inputs { dense: Some(dense.clone()), ..Inputs::default() }, &mut self.buffer);
                 keys.push(node.key.clone());
@@ -275,7 +277,7 @@ fn dense(run: &RunConfig) -> StageNode {
         preset: run.model.preset,
         checkpoint: run.model.checkpoint.as_ref().map(|path| path.display().to_string()),
         // A published checkpoint has seen its data elsewhere: ours is none of its settings.
-        data: if trained { run.data.clone() } else { DataConfig::default() },
+        data: if trained { run.data.benchmarks() } else { DataConfig::default() },
         seed: run.dense.seed,
         steps: run.dense.steps,
     }
@@ -311,22 +313,28 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], b
             contrastive: restore.contrastive,
             distill: (restore.distill.weight > 0.0).then(|| restore.distill.clone()),
         }),
-        data: run.data.clone(),
+        data: run.data.for_restoration(),
         seed: run.seed,
+        compute: run.model.compute,
     }
     .node_with(inputs.clone(), buffer);
-    let merge = Stage::Merge { method: restore.method }
+    let merge = Stage::Merge { method: restore.method, compute: run.model.compute }
         .node_with(Inputs { adapter: Some(adapt.key.clone()), ..inputs }, buffer);
     Some((Arc::new(adapt), Arc::new(merge)))
 }
 
-fn scored(evaluate: &EvaluateConfig, data: &DataConfig) -> Vec<Scored> {
+fn scored(run: &RunConfig) -> Vec<Scored> {
+    let evaluate = &run.evaluate;
     let stage = |&task: &Task| {
         let stage = Stage::Evaluate {
             task,
             items: if Task::QUESTIONS.contains(&task) { evaluate.questions } else { evaluate.images },
             beams: task.uses_language().then_some(evaluate.beams),
-            data: data.clone(),
+            data: run.data.benchmarks(),
+            asking: evaluate.asking(task).filter(|asking| !asking.is_default()).cloned().map(Box::new),
+            retrieval: (!task.uses_language() && !evaluate.retrieval.is_default())
+                .then(|| Box::new(evaluate.retrieval.clone())),
+            compute: run.model.compute,
         };
         let mut configuration = Vec::new();
         stage.write(&mut configuration);

@@ -8,6 +8,11 @@ use crate::{
     model::{DenseConfig, ModelConfig},
 };
 
+pub use crate::{
+    asking::{AskingConfig, RetrievalConfig, TextRule},
+    corpora::{Augment, CorporaConfig, Corpus, SampleForm},
+};
+
 /// Everything that can change a run's numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -42,14 +47,39 @@ pub struct DataConfig {
     pub source: DataSource,
     /// Seed of the embedded world; every split follows from it.
     pub seed: u64,
-    /// Root folder of published benchmarks (`source: folder`).
+    /// Root folder of published benchmarks and corpora (`source: folder`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<std::path::PathBuf>,
+    /// What calibration reads (`source: folder`).
+    #[serde(skip_serializing_if = "CorporaConfig::is_default")]
+    pub calibration: CorporaConfig,
+    /// What restoration trains on (`source: folder`).
+    #[serde(skip_serializing_if = "CorporaConfig::is_default")]
+    pub restoration: CorporaConfig,
+}
+
+impl DataConfig {
+    /// What an evaluation sees: no training data.
+    pub fn benchmarks(&self) -> Self {
+        let (calibration, restoration) = Default::default();
+        Self { source: self.source, seed: self.seed, root: self.root.clone(), calibration, restoration }
+    }
+
+    /// What calibration sees.
+    pub fn for_calibration(&self) -> Self {
+        Self { calibration: self.calibration.clone(), ..self.benchmarks() }
+    }
+
+    /// What restoration sees.
+    pub fn for_restoration(&self) -> Self {
+        Self { restoration: self.restoration.clone(), ..self.benchmarks() }
+    }
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { source: DataSource::Shapes, seed: 1234, root: None }
+        let (calibration, restoration) = Default::default();
+        Self { source: DataSource::Shapes, seed: 1234, root: None, calibration, restoration }
     }
 }
 
@@ -85,6 +115,11 @@ pub struct PruneConfig {
 }
 
 impl PruneConfig {
+    /// Whether the metric or the division of the budget looks at calibration samples.
+    pub fn calibrates(&self) -> bool {
+        self.metric.needs_calibration() || self.allocation.is_measured()
+    }
+
     /// The settings of one tower.
     pub fn tower(&self, tower: Tower) -> &TowerPrune {
         match tower {
@@ -356,10 +391,38 @@ pub struct EvaluateConfig {
     pub images: u32,
     /// Beams of the search; 1 is greedy.
     pub beams: u32,
+    /// How questions are asked and answered.
+    #[serde(skip_serializing_if = "AskingConfig::is_default")]
+    pub answer: AskingConfig,
+    /// How captions are asked for and written.
+    #[serde(skip_serializing_if = "AskingConfig::is_default")]
+    pub caption: AskingConfig,
+    /// How images and texts are compared.
+    #[serde(skip_serializing_if = "RetrievalConfig::is_default")]
+    pub retrieval: RetrievalConfig,
+}
+
+impl EvaluateConfig {
+    /// How a task is asked; `None` for retrieval, which asks nothing.
+    pub fn asking(&self, task: Task) -> Option<&AskingConfig> {
+        match task {
+            Task::Vqav2 | Task::Gqa | Task::Okvqa => Some(&self.answer),
+            Task::Nocaps => Some(&self.caption),
+            Task::Flickr30k => None,
+        }
+    }
 }
 
 impl Default for EvaluateConfig {
     fn default() -> Self {
-        Self { tasks: Task::ALL.to_vec(), questions: 1000, images: 300, beams: 1 }
+        Self {
+            tasks: Task::ALL.to_vec(),
+            questions: 1000,
+            images: 300,
+            beams: 1,
+            answer: AskingConfig::default(),
+            caption: AskingConfig::default(),
+            retrieval: RetrievalConfig::default(),
+        }
     }
 }

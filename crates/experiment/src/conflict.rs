@@ -4,6 +4,7 @@ use crate::{
     Pattern, RunConfig, Tower,
     allocation::{AllocationMethod, AllocationScope},
     config::{DataSource, Group, Metric, RestoreMethod, TowerPrune},
+    task::Task,
 };
 
 /// A contradiction, with the setting that is most likely the wrong one.
@@ -16,7 +17,7 @@ pub(crate) struct Conflict {
 
 /// The first contradiction of a run, as it was written (not canonical).
 pub(crate) fn conflict(run: &RunConfig) -> Option<Conflict> {
-    model(run).or_else(|| data(run)).or_else(|| prune(run)).or_else(|| restore(run))
+    model(run).or_else(|| data(run)).or_else(|| prune(run)).or_else(|| restore(run)).or_else(|| asking(run)).or_else(|| published(run))
 }
 
 fn found(path: &'static str, message: impl Into<String>, help: impl Into<String>) -> Option<Conflict> {
@@ -165,6 +166,81 @@ fn restore(run: &RunConfig) -> Option<Conflict> {
             format!("a batch of {} images cannot come from {} samples", restore.batch, restore.samples),
             "lower `restore.batch` or raise `restore.samples`",
         );
+    }
+    None
+}
+
+fn asking(run: &RunConfig) -> Option<Conflict> {
+    let evaluate = &run.evaluate;
+    if let Some(prompt) = &evaluate.answer.prompt
+        && prompt.matches("{}").count() != 1
+    {
+        return found(
+            "evaluate.answer.prompt",
+            format!("`{prompt}` does not say where the question goes"),
+            "write `{}` there, once, as in `Question: {} Short answer:`",
+        );
+    }
+    for (path, asking) in
+        [("evaluate.answer.min-new-tokens", &evaluate.answer), ("evaluate.caption.min-new-tokens", &evaluate.caption)]
+    {
+        if let (Some(least), Some(most)) = (asking.min_new_tokens, asking.max_new_tokens)
+            && least > most
+        {
+            return found(
+                path,
+                format!("at least {least} new tokens, but at most {most}"),
+                "lower it, or raise `max-new-tokens` beside it",
+            );
+        }
+    }
+    None
+}
+
+/// What published data cannot give.
+fn published(run: &RunConfig) -> Option<Conflict> {
+    if run.data.source != DataSource::Folder {
+        return None;
+    }
+    if run.evaluate.tasks.contains(&Task::Flickr30k) && run.evaluate.retrieval.checkpoint.is_none() {
+        return found(
+            "evaluate.tasks",
+            "`flickr30k` needs a model that compares images and texts, which published checkpoints that answer are not",
+            "set `evaluate.retrieval.checkpoint` to the folder of a BLIP-2 image-text matching model, or drop the task",
+        );
+    }
+    let calibration = &run.prune.calibration;
+    if run.prune.calibrates() && Tower::ALL.iter().any(|&tower| run.prune.tower(tower).sparsity > 0.0) {
+        if run.data.calibration.corpora.is_empty() {
+            return found(
+                "data.calibration.corpora",
+                format!("`{}` needs calibration samples, but no corpus is named", run.prune.metric.name()),
+                "set `data.calibration.corpora`, for instance to [cc3m]",
+            );
+        }
+        if calibration.questions > 0 || calibration.captions != 1 {
+            return found(
+                "prune.calibration.questions",
+                "an entry of a caption corpus is one image with one caption",
+                "set `prune.calibration.questions` to 0 and `prune.calibration.captions` to 1",
+            );
+        }
+    }
+    if run.restore.method != RestoreMethod::None {
+        if run.data.restoration.corpora.is_empty() {
+            return found(
+                "data.restoration.corpora",
+                format!("`{}` needs training samples, but no corpus is named", run.restore.method.name()),
+                "set `data.restoration.corpora`, for instance to [cc3m]",
+            );
+        }
+        if run.restore.questions > 0 {
+            return found(
+                "restore.questions",
+                "caption corpora have no questions",
+                "set `restore.questions` to 0",
+            );
+        }
     }
     None
 }

@@ -8,11 +8,13 @@
 //! [`plan`] counts the distinct ones. Every mistake on the way is an [`ExperimentError`] that points at the text.
 
 pub mod allocation;
+pub mod asking;
 pub mod canonical;
 pub mod cell;
 pub mod chain;
 pub mod config;
 mod conflict;
+pub mod corpora;
 mod document;
 pub mod error;
 mod exclude;

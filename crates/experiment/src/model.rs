@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::job::Compute;
+
 /// Where the dense model comes from. Exactly one of the two fields is set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -14,6 +16,9 @@ pub struct ModelConfig {
     /// A Hugging Face checkpoint folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
+    /// Type of the computation; absent: f32 on a CPU, and on a GPU the type of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute: Option<Compute>,
 }
 
 /// The small models of the embedded world.

@@ -72,6 +72,12 @@ const METHOD: Shape = Shape::Choice(&["uniform", "table", "owl", "ecoflap"]);
 const RULE: Shape = Shape::Choice(&["aobd", "obd", "obd-absolute", "gradient"]);
 const TARGETS: Shape = Shape::Set { of: &Shape::Text, min: 0 };
 const TASK: Shape = Shape::Choice(&["vqav2", "gqa", "okvqa", "nocaps", "flickr30k"]);
+const CORPORA: Shape = Shape::Set { of: &Shape::Choice(&["coco", "vg", "cc3m"]), min: 0 };
+const FORM: Shape = Shape::Choice(&["prefix", "instruct"]);
+const INSTRUCTIONS: Shape = Shape::Set { of: &Shape::Text, min: 1 };
+const AUGMENT: Shape = Shape::Choice(&["none", "crop"]);
+const TOKENS: Shape = Shape::OrNull(&Shape::Integer { min: 1, max: 4096 });
+const PENALTY: Shape = Shape::OrNull(&POSITIVE);
 
 macro_rules! settings {
     ($($path:literal $shape:expr, $($place:ident).+, $doc:literal;)*) => {
@@ -94,6 +100,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "A small model that the program trains itself; exclusive with `model.checkpoint`.";
     "model.checkpoint" Shape::OrNull(&Shape::Text), model.checkpoint,
         "A Hugging Face checkpoint folder; exclusive with `model.preset`.";
+    "model.compute" Shape::OrNull(&Shape::Choice(&["float32", "bfloat16", "float16"])), model.compute,
+        "Type of the computation; null means float32 on a CPU, and on a GPU the type of the checkpoint's weights.";
     "dense.seed" SEED, dense.seed,
         "Seed of the dense model's training. Not the replicate seed: all replicates share one dense model.";
     "dense.steps" Shape::OrNull(&whole(1)), dense.steps,
@@ -105,7 +113,23 @@ pub static SETTINGS: &[Setting] = settings! {
     "data.seed" SEED, data.seed,
         "Seed of the embedded world; every split follows from it.";
     "data.root" Shape::OrNull(&Shape::Text), data.root,
-        "Root folder of published benchmarks, with `data.source: folder`.";
+        "Root folder of published benchmarks and corpora, with `data.source: folder`.";
+    "data.calibration.corpora" CORPORA, data.calibration.corpora,
+        "Caption corpora under `data.root` that calibration draws from, samples split evenly.";
+    "data.calibration.form" FORM, data.calibration.form,
+        "`instruct`: an instruction is read and the caption written; `prefix`: the caption's beginning is read and its rest written.";
+    "data.calibration.instructions" INSTRUCTIONS, data.calibration.instructions,
+        "Instructions of `form: instruct`, one drawn per sample.";
+    "data.calibration.augment" AUGMENT, data.calibration.augment,
+        "`crop`: a random part of the image, mirrored every other time, as in training; `none`: the image as evaluation sees it.";
+    "data.restoration.corpora" CORPORA, data.restoration.corpora,
+        "Caption corpora under `data.root` that restoration trains on, samples split evenly.";
+    "data.restoration.form" FORM, data.restoration.form,
+        "`instruct`: an instruction is read and the caption written; `prefix`: the caption's beginning is read and its rest written.";
+    "data.restoration.instructions" INSTRUCTIONS, data.restoration.instructions,
+        "Instructions of `form: instruct`, one drawn per sample.";
+    "data.restoration.augment" AUGMENT, data.restoration.augment,
+        "`crop`: a random part of the image, mirrored every other time; `none`: the image as evaluation sees it.";
     "prune.metric" Shape::Choice(&["none", "random", "magnitude", "wanda"]), prune.metric,
         "What gives a weight its importance; `none` leaves the model dense.";
     "prune.pattern" Shape::Pattern, prune.pattern,
@@ -213,11 +237,39 @@ pub static SETTINGS: &[Setting] = settings! {
     "evaluate.tasks" Shape::Set { of: &TASK, min: 1 }, evaluate.tasks,
         "Tasks that are measured.";
     "evaluate.questions" whole(1), evaluate.questions,
-        "Questions per question-answering task.";
+        "Questions per question-answering task: the first so many.";
     "evaluate.images" whole(1), evaluate.images,
-        "Images per caption set and for retrieval.";
+        "Images for captions (in the embedded world: per caption set) and for retrieval: the first so many.";
     "evaluate.beams" Shape::Integer { min: 1, max: 64 }, evaluate.beams,
         "Beams of the search; 1 is greedy.";
+    "evaluate.answer.prompt" Shape::OrNull(&Shape::Text), evaluate.answer.prompt,
+        "Prompt of a question, `{}` where the question goes, such as `Question: {} Short answer:`; null means the question alone.";
+    "evaluate.answer.text" Shape::Choice(&["verbatim", "blip-question", "blip-caption"]), evaluate.answer.text,
+        "What happens to a question before it goes into the prompt; the last two are LAVIS' text processors.";
+    "evaluate.answer.max-new-tokens" TOKENS, evaluate.answer.max_new_tokens,
+        "Most tokens of an answer; null means 10, and 3 in the embedded world.";
+    "evaluate.answer.min-new-tokens" TOKENS, evaluate.answer.min_new_tokens,
+        "Tokens before which no answer ends; null means none.";
+    "evaluate.answer.length-penalty" Shape::OrNull(&Shape::Number(Bounds::ANY)), evaluate.answer.length_penalty,
+        "Exponent on the length in a beam's score; null means -1, which favours short answers.";
+    "evaluate.answer.repetition-penalty" PENALTY, evaluate.answer.repetition_penalty,
+        "Factor against tokens that are already there; null means none.";
+    "evaluate.caption.prompt" Shape::OrNull(&Shape::Text), evaluate.caption.prompt,
+        "Prompt of a caption; null means the embedded world's instruction, and none for published benchmarks.";
+    "evaluate.caption.max-new-tokens" TOKENS, evaluate.caption.max_new_tokens,
+        "Most tokens of a caption; null means 30, and 32 in the embedded world.";
+    "evaluate.caption.min-new-tokens" TOKENS, evaluate.caption.min_new_tokens,
+        "Tokens before which no caption ends; null means none.";
+    "evaluate.caption.length-penalty" Shape::OrNull(&Shape::Number(Bounds::ANY)), evaluate.caption.length_penalty,
+        "Exponent on the length in a beam's score; null means 1, the mean per token.";
+    "evaluate.caption.repetition-penalty" PENALTY, evaluate.caption.repetition_penalty,
+        "Factor against tokens that are already there; null means none.";
+    "evaluate.retrieval.checkpoint" Shape::OrNull(&Shape::Text), evaluate.retrieval.checkpoint,
+        "Folder of a BLIP-2 image-text matching model for retrieval, its vision tower replaced by the run's; null means the model's own contrastive head.";
+    "evaluate.retrieval.rerank" whole(0), evaluate.retrieval.rerank,
+        "Best contrastive matches that the matching head looks at again.";
+    "evaluate.retrieval.text-tokens" Shape::Integer { min: 3, max: 4096 }, evaluate.retrieval.text_tokens,
+        "Tokens that texts are cut and padded to for the matching model.";
     "seed" SEED, seed,
         "Replicate seed: calibration sample, random masks, adapters, training batches. Usually set by `replicate`.";
 };

@@ -10,7 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Pattern, Task, Tower,
     allocation::{BudgetConfig, Measurement},
-    config::{CalibrationConfig, DataConfig, DistillConfig, Group, Metric, RestoreMethod, TowerAdapter},
+    config::{
+        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, Metric, RestoreMethod, RetrievalConfig,
+        TowerAdapter,
+    },
+    job::Compute,
     model::Preset,
 };
 
@@ -110,6 +114,9 @@ pub enum Stage {
         data: DataConfig,
         /// Replicate seed.
         seed: u64,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
     },
     /// Mask one tower. Output: `masks.safetensors` and a certificate.
     Prune {
@@ -129,6 +136,9 @@ pub enum Stage {
         data: Option<DataConfig>,
         /// Replicate seed; null where nothing is drawn.
         seed: Option<u64>,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
         /// How the budget is divided; absent where every layer gets the tower's sparsity.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         budget: Option<Box<BudgetConfig>>,
@@ -143,11 +153,17 @@ pub enum Stage {
         data: DataConfig,
         /// Replicate seed.
         seed: u64,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
     },
     /// Merge adapters into the weights and certify the result. Output: a certificate.
     Merge {
         /// How.
         method: RestoreMethod,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
     },
     /// Predict and score one task. Output: `predictions.jsonl` and scores.
     Evaluate {
@@ -159,6 +175,15 @@ pub enum Stage {
         beams: Option<u32>,
         /// Benchmark data.
         data: DataConfig,
+        /// How the task is asked; absent for retrieval and at its default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asking: Option<Box<AskingConfig>>,
+        /// What retrieval compares with; absent for other tasks and at its default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retrieval: Option<Box<RetrievalConfig>>,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
     },
 }
 

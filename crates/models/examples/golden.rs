@@ -7,7 +7,12 @@
 
 use std::{path::Path, process::ExitCode};
 
-use ressa_models::{Prompts, Search, TextBatch, VisionLanguage, load_instructblip};
+use ressa_experiment::job::SearchOptions;
+use ressa_models::{
+    Answer, Prompts, Search, TextBatch, VisionLanguage,
+    folder::{read_config, read_generation},
+    load_instructblip,
+};
 use ressa_runtime::{Device, DeviceChoice, RuntimeOptions};
 use ressa_testkit::{Golden, difference};
 use serde_json::Value;
@@ -34,6 +39,7 @@ fn main() -> ExitCode {
 fn compare(folder: &Path, golden: &Path) -> Result<bool, Box<dyn std::error::Error>> {
     let device = ressa_runtime::init(&RuntimeOptions { device: DeviceChoice::Cpu, threads: 1 })?;
     let _no_grad = tch::no_grad_guard();
+    let (config, generation) = (read_config(folder)?, read_generation(folder)?);
     let model = load_instructblip(folder, device)?;
     let tensors = Golden::open(golden.join("golden.safetensors"));
     let text: Value = serde_json::from_slice(&std::fs::read(golden.join("golden.json"))?)?;
@@ -117,20 +123,24 @@ fn compare(folder: &Path, golden: &Path) -> Result<bool, Box<dyn std::error::Err
 
     for (name, case) in text["generate"].as_object().into_iter().flatten() {
         let options = &case["options"];
-        if options.get("repetition_penalty").is_some() || rounded {
+        if rounded {
             continue;
         }
-        let search = Search {
-            max_new_tokens: options["max_new_tokens"].as_u64().unwrap_or(0) as usize,
-            beams: options["num_beams"].as_u64().unwrap_or(1) as usize,
-            length_penalty: options["length_penalty"].as_f64().unwrap_or(1.0),
-        };
-        let expected: Vec<Vec<u32>> = serde_json::from_value::<Vec<Vec<u32>>>(case["tokens"].clone())?
-            .into_iter()
-            .map(|row| row.into_iter().filter(|&id| i64::from(id) != eos).collect())
-            .collect();
-        let found = model.generate(&prefix, &prompts.language, search);
-        let same = found == expected;
+        let options: SearchOptions = serde_json::from_value(options.clone())?;
+        let search = Search::resolve(&options, &generation, &config.text_config)?;
+        let expected: Vec<Vec<u32>> = serde_json::from_value(case["tokens"].clone())?;
+        let tokens = |found: Vec<Answer>| found.into_iter().map(|answer| answer.tokens).collect::<Vec<_>>();
+        let found = tokens(model.generate(&prefix, &prompts.language, &search)?);
+        let mut same = found == expected;
+        for (row, expected) in expected.iter().enumerate() {
+            let one = |text: &TextBatch| {
+                let real = text.mask.get(row as i64).sum(Kind::Int64).int64_value(&[]);
+                let cut = |t: &Tensor| t.narrow(0, row as i64, 1).narrow(1, 0, real);
+                TextBatch { ids: cut(&text.ids), mask: cut(&text.mask) }
+            };
+            let alone = prefix.narrow(0, row as i64, 1);
+            same &= tokens(model.generate(&alone, &one(&prompts.language), &search)?) == [expected.clone()];
+        }
         println!("{} generate {name}", if same { "ok  " } else { "FAIL" });
         if !same {
             println!("     {found:?}\n     {expected:?}");

@@ -50,12 +50,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let frozen = InstructBlip::from_tensors(&config, &tensors)?;
         let _no_grad = tch::no_grad_guard();
         for (what, search) in [
-            ("  greedy, 2 tokens, from pixels", Search { max_new_tokens: 2, beams: 1, length_penalty: 1.0 }),
-            ("  greedy, 24 tokens, from pixels", Search { max_new_tokens: 24, beams: 1, length_penalty: 1.0 }),
+            ("  greedy, 2 tokens, from pixels", Search { max_new_tokens: 2, ..Search::default() }),
+            ("  greedy, 24 tokens, from pixels", Search { max_new_tokens: 24, ..Search::default() }),
         ] {
             time(what, || {
                 let prefix = frozen.visual_prefix(&frozen.encode_images(&pixels), &prompts);
-                frozen.generate(&prefix, &prompts.language, search);
+                frozen.generate(&prefix, &prompts.language, &search).expect("nothing limits the prompt");
             });
         }
     }

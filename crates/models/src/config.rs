@@ -135,6 +135,11 @@ impl InstructBlipConfig {
         }
     }
 
+    /// Placeholder of an image position in a prompt; old folders have none.
+    pub fn image_token(&self) -> Option<i64> {
+        ["image_token_index", "image_token_id"].iter().find_map(|name| self.rest.get(*name)?.as_i64())
+    }
+
     /// Tokens the language model can read and write.
     pub fn vocab_size(&self) -> i64 {
         match &self.text_config {

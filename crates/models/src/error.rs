@@ -39,6 +39,9 @@ pub enum ModelError {
         /// By the configuration.
         wanted: Vec<i64>,
     },
+    /// Search settings that no search can have, or that leave no room for an answer.
+    #[error("{0}")]
+    Search(String),
     /// Tensors that no part of the network asked for.
     #[error("the network has no place for {} tensors of the checkpoint: {}", .0.len(), quoted(.0))]
     Leftover(Vec<String>),

@@ -6,7 +6,7 @@
 use tch::{Device, Tensor};
 
 use crate::{
-    Flow, Forced, LayerId, Linear, ModelError, Prompts, Sample, Scope, Search, Shapes, TensorMap, TensorSource,
+    Answer, Flow, Forced, LayerId, Linear, ModelError, Prompts, Sample, Scope, Search, Shapes, TensorMap, TensorSource,
     TextBatch, Tower, VisionLanguage,
     config::{GenerationConfig, InstructBlipConfig, SpecialTokens},
     language::Language,
@@ -182,8 +182,8 @@ impl VisionLanguage for InstructBlip {
         (forced, states)
     }
 
-    fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: Search) -> Vec<Vec<u32>> {
-        tch::no_grad(|| self.language.generate(prefix, prompt, &self.special, search))
+    fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: &Search) -> Result<Vec<Answer>, ModelError> {
+        tch::no_grad(|| self.language.generate(prefix, prompt, &self.special, self.config.image_token(), search))
     }
 
     fn retrieval_images(&self, features: &Tensor) -> Option<Tensor> {

@@ -3,9 +3,9 @@
 use tch::{Device, Tensor};
 
 use crate::{
-    Flow, Forced, Linear, ModelError, Scope, Search, TextBatch,
+    Answer, Flow, Forced, Linear, ModelError, Scope, Search, TextBatch,
     config::{SpecialTokens, TextConfig},
-    generate::{self, Decoder, Start, cache::Cache},
+    generate::{self, Before, Decoder, Start, cache::Cache},
     layers::Linears,
     llama::{Llama, Rotary},
     t5::T5,
@@ -80,33 +80,31 @@ impl Language {
         }
     }
 
-    /// New tokens of each row, without the end token.
+    /// The answer to each row. `image_token` stands for an image position where a decoder-only model's repetitions are counted.
     pub fn generate(
         &self,
         prefix: &Tensor,
         prompt: &TextBatch,
         special: &SpecialTokens,
-        search: Search,
-    ) -> Vec<Vec<u32>> {
+        image_token: Option<i64>,
+        search: &Search,
+    ) -> Result<Vec<Answer>, ModelError> {
         let eos = special.eos.clone();
+        let rows = prompt.ids.size()[0] as usize;
         match self {
             Language::T5(t5) => {
                 let mut cache = t5.begin(prefix, prompt);
-                let start = Tensor::full([prefix.size()[0]], special.decoder_start, (tch::Kind::Int64, t5.device()));
+                let start = Tensor::full([rows as i64], special.decoder_start, (tch::Kind::Int64, t5.device()));
                 let logits = t5.step(&start, &mut cache);
-                generate::search(t5, Start { cache, logits, eos }, search)
+                let prompts = (0..rows).map(|_| Before { length: 1, ids: vec![special.decoder_start] }).collect();
+                generate::search(t5, Start { cache, logits, eos, prompts }, search)
             }
             Language::Llama(llama) => {
-                let packed = Packed::new(
-                    Some(prefix),
-                    prompt,
-                    &vec![Vec::new(); prompt.ids.size()[0] as usize],
-                    special,
-                    llama.device(),
-                );
+                let packed = Packed::new(Some(prefix), prompt, &vec![Vec::new(); rows], special, llama.device());
                 let lengths = packed.predictors.select(1, 0) + 1;
+                let prompts = packed.before(prefix.size()[1] as usize, &lengths, image_token);
                 let (cache, logits) = llama.begin(llama.embed(Some(prefix), &packed.ids), &lengths);
-                generate::search(llama, Start { cache, logits, eos }, search)
+                generate::search(llama, Start { cache, logits, eos, prompts }, search)
             }
         }
     }
@@ -233,5 +231,19 @@ impl Packed {
         let predictors =
             Tensor::from_slice(&predictors).view([answers.len() as i64, longest as i64 + 1]).to_device(device);
         Self { ids, predictors }
+    }
+
+    /// What stands before each row's answer, of `lengths` real positions of which `images` are the image's.
+    fn before(&self, images: usize, lengths: &Tensor, image_token: Option<i64>) -> Vec<Before> {
+        let width = self.ids.size()[1] as usize;
+        let ids = generate::ids(&self.ids);
+        let lengths = generate::ids(lengths);
+        let row = |(row, length): (usize, &i64)| {
+            let length = *length as usize;
+            let words = &ids[row * width..row * width + (length - images)];
+            let image = image_token.filter(|_| images > 0);
+            Before { length, ids: image.into_iter().chain(words.iter().copied()).collect() }
+        };
+        lengths.iter().enumerate().map(row).collect()
     }
 }

@@ -10,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Linear, ModelError, Scope,
     config::{Ids, at_least_one, divides},
-    generate::cache::{BlockCache, Cache, attend_both},
-    layers::{Activation, Attend, Embedding, RmsNorm, attention, join_heads, key_bias, linears, split_heads},
+    generate::cache::{BlockCache, Cache, Turn},
+    layers::{Activation, Attend, Embedding, RmsNorm, attention, key_bias, linears, split_heads},
 };
 
 /// `text_config` of a LLaMA checkpoint; absent fields have the published class's defaults.
@@ -273,12 +273,10 @@ impl Block {
         (x, k, v)
     }
 
-    /// One token per beam, `[rows * beams, 1, width]`.
-    fn step(&self, x: &Tensor, rotary: &Rotary, cache: &mut BlockCache, shared_bias: &Tensor) -> Tensor {
+    /// One token per beam, `[rows * beams, 1, width]` to the same.
+    fn step(&self, x: &Tensor, rotary: &Rotary, cache: &BlockCache, turn: &Turn) -> Tensor {
         let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), rotary);
-        let own = cache.own.push(k, v);
-        let mixed = attend_both(&q, &cache.shared, own, shared_bias, self.self_attn.scale);
-        let x = x + self.self_attn.o_proj.forward(&join_heads(&mixed));
+        let x = x + self.self_attn.o_proj.forward(&cache.attend(&q, &k, &v, turn, self.self_attn.scale));
         &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
     }
 }
@@ -362,24 +360,23 @@ impl Llama {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let (out, key, value) = block.forward_keeping(&x, &rotary);
-            blocks.push(BlockCache::new(key.contiguous(), value.contiguous()));
+            blocks.push(BlockCache::after_prompt(&key, &value));
             x = out;
         }
         let real = Tensor::arange(tokens, (Kind::Int64, self.device())).unsqueeze(0).less_tensor(&lengths.unsqueeze(1));
         let logits = self.finish(&x, &(lengths - 1).unsqueeze(1)).squeeze_dim(1);
-        let cache = Cache { blocks, shared_bias: key_bias(&real), lengths: lengths.shallow_clone(), steps: 0 };
+        let cache = Cache::after_prompt(blocks, &key_bias(&real), lengths.shallow_clone());
         (cache, logits)
     }
 
     /// Logits `[rows * beams, vocabulary]` after each beam's newest token, i64 `[rows * beams]`.
     pub fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
-        let beams = tokens.size()[0] / cache.lengths.size()[0];
-        let positions = (&cache.lengths + cache.steps).repeat_interleave_self_int(beams, 0, None);
-        cache.steps += 1;
+        let turn = cache.advance();
+        let positions = (&cache.lengths + turn.step).repeat_interleave_self_int(turn.beams, 0, None);
         let rotary = Rotary::at(&positions.view([-1, 1, 1]), &self.frequencies);
         let mut x = self.embed_tokens.forward(&tokens.unsqueeze(1));
-        for (block, memory) in self.blocks.iter().zip(&mut cache.blocks) {
-            x = block.step(&x, &rotary, memory, &cache.shared_bias);
+        for (block, memory) in self.blocks.iter().zip(&cache.blocks) {
+            x = block.step(&x, &rotary, memory, &turn);
         }
         self.head.forward(&self.norm.forward(&x)).squeeze_dim(1)
     }

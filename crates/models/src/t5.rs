@@ -10,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Linear, ModelError, Scope, TextBatch,
     config::{Ids, at_least_one},
-    generate::cache::{BlockCache, Cache, attend_shared},
-    layers::{Activation, Attend, Embedding, RmsNorm, attention, join_heads, key_bias, linears, prefixed, split_heads},
+    generate::cache::{BlockCache, Cache, Turn},
+    layers::{Activation, Attend, Embedding, RmsNorm, attention, key_bias, linears, prefixed, split_heads},
 };
 
 /// `text_config` of a T5 checkpoint; absent fields have the published class's defaults.
@@ -293,16 +293,13 @@ impl DecoderBlock {
         &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
     }
 
-    /// One token per beam, `[rows * beams, 1, width]`. `bias` is this step's, `[1, heads, 1, steps so far]`.
-    fn step(&self, x: &Tensor, bias: &Tensor, cache: &mut BlockCache, memory_bias: &Tensor) -> Tensor {
+    /// One token per beam, `[rows * beams, 1, width]` to the same.
+    fn step(&self, x: &Tensor, cache: &BlockCache, turn: &Turn) -> Tensor {
         let normed = self.attention_norm.forward(x);
         let (key, value) = self.attention.key_value(&normed);
-        let own = cache.own.push(key, value);
-        let attend = Attend { scale: 1.0, bias: Some(bias), causal: false };
-        let mixed = attention(&self.attention.query(&normed), &own.key, &own.value, attend);
+        let mixed = cache.attend(&self.attention.query(&normed), &key, &value, turn, 1.0);
         let x = x + self.attention.o.forward(&mixed);
-        let query = self.cross.query(&self.cross_norm.forward(&x));
-        let mixed = join_heads(&attend_shared(&query, &cache.shared, memory_bias, 1.0));
+        let mixed = cache.attend_memory(&self.cross.query(&self.cross_norm.forward(&x)), turn, 1.0);
         let x = &x + self.cross.o.forward(&mixed);
         &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
     }
@@ -418,20 +415,27 @@ impl T5 {
         let memory = self.encode(Some(prefix), prompt, None);
         let of = |block: &DecoderBlock| {
             let (key, value) = block.cross.key_value(&memory.states);
-            BlockCache::new(key.contiguous(), value.contiguous())
+            BlockCache::over_memory(&key, &value)
         };
-        let lengths = Tensor::zeros([memory.states.size()[0]], (Kind::Int64, self.device()));
-        Cache { blocks: self.decoder.iter().map(of).collect(), shared_bias: memory.bias, lengths, steps: 0 }
+        Cache::over_memory(self.decoder.iter().map(of).collect(), memory.bias)
     }
 
     /// Logits `[rows * beams, vocabulary]` after each beam's newest token, i64 `[rows * beams]`.
     pub fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
-        let at = cache.steps;
-        cache.steps += 1;
-        let bias = self.decoder_bias.forward(at..at + 1, at + 1);
+        let mut turn = cache.advance();
+        // Distances grow by one with every step, so only the farthest is new. The first slot is of the start token, one for all beams.
+        let farthest = self.decoder_bias.forward(turn.step..turn.step + 1, 1);
+        let relative = match cache.relative.take() {
+            Some(nearer) => Tensor::cat(&[farthest, nearer], -1),
+            None => farthest,
+        };
+        let wide = relative.repeat_interleave_self_int(turn.beams, 3, None);
+        let slots = turn.bias.size()[3];
+        turn.bias = turn.bias + wide.narrow(3, wide.size()[3] - slots, slots);
+        cache.relative = Some(relative);
         let mut x = self.shared.forward(&tokens.unsqueeze(1));
-        for (block, memory) in self.decoder.iter().zip(&mut cache.blocks) {
-            x = block.step(&x, &bias, memory, &cache.shared_bias);
+        for (block, memory) in self.decoder.iter().zip(&cache.blocks) {
+            x = block.step(&x, memory, &turn);
         }
         self.finish_decoder(&x).squeeze_dim(1)
     }

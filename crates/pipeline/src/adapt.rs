@@ -5,11 +5,7 @@ use ressa_restore::{Checkpoints, StepLoss, TrainingOptions, train_adapters};
 use ressa_store::Draft;
 use serde_json::{Value, json};
 
-use crate::{
-    Executor, PipelineError,
-    executor::Progress,
-    samples::{ShapesBatches, Source},
-};
+use crate::{Executor, PipelineError, executor::Progress};
 
 /// File of the trained adapters.
 pub(crate) const ADAPTER: &str = "adapter.safetensors";
@@ -25,16 +21,14 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Adapt { masked, training, data, seed } = &node.stage else {
+    let Stage::Adapt { masked, training, data, seed, .. } = &node.stage else {
         return Err(PipelineError::Internal("not an adapt stage".to_owned()));
     };
-    let world = executor.world(data)?;
     let dense = executor.dense(&node.inputs)?;
     let mut student = executor.masked(&node.inputs)?;
     let teacher = training.distill.as_ref().map(|_| dense.model.as_ref());
-    let source = Source { world: &world, processor: &dense.processor, device: executor.device };
-    let retrieval = training.contrastive > 0.0;
-    let mut batches = ShapesBatches::new(source, training, retrieval, *seed);
+    let samples = executor.samples(data, &dense)?;
+    let mut batches = samples.batches(training, training.contrastive > 0.0, *seed)?;
     let checkpoints = Checkpoints { folder: executor.store.scratch(&node.key.0)?, every: CHECKPOINT_STEPS };
     let options = TrainingOptions { masked: *masked, seed: *seed, checkpoints: Some(&checkpoints) };
     let mut show = |loss: &StepLoss| {
@@ -42,7 +36,7 @@ pub(crate) fn run(
         progress(share, &format!("step {}/{} loss {:.3}", loss.step + 1, training.steps, loss.total));
     };
     let trained =
-        tch::with_grad(|| train_adapters(student.as_mut(), teacher, training, options, &mut batches, &mut show))?;
+        tch::with_grad(|| train_adapters(student.as_mut(), teacher, training, options, batches.as_mut(), &mut show))?;
     trained.adapters.save(&draft.folder().join(ADAPTER))?;
     let mut curve = String::from("step,total,questions,captions,contrastive,distillation,gradient_norm\n");
     for l in &trained.losses {

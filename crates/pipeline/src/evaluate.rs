@@ -1,7 +1,7 @@
 //! Stage `evaluate`: predictions of one task, stored per item, and the scores they give.
 
 use ressa_eval::{PredictOptions, predict, score, to_json_lines};
-use ressa_experiment::{Stage, StageNode};
+use ressa_experiment::{Stage, StageNode, config::DataSource};
 use ressa_store::Draft;
 use serde_json::Value;
 
@@ -21,16 +21,21 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Evaluate { task, items, beams, data } = &node.stage else {
+    let Stage::Evaluate { task, items, beams, data, asking, .. } = &node.stage else {
         return Err(PipelineError::Internal("not an evaluate stage".to_owned()));
     };
     let dense = executor.dense(&node.inputs)?;
-    let prepared = executor.prepared(&dense, data, *task, *items)?;
+    let prepared = executor.prepared(&dense, data, *task, *items, asking.as_deref())?;
     let model = executor.evaluated(&node.inputs)?;
-    let options = PredictOptions { beams: beams.unwrap_or(1) as usize, ..PredictOptions::default() };
+    let options = PredictOptions {
+        beams: beams.unwrap_or(1) as usize,
+        asking: asking.as_deref().cloned().unwrap_or_default(),
+        published: data.source == DataSource::Folder,
+        ..PredictOptions::default()
+    };
     let name = task.name();
     let predictions = retry_smaller(options.rows, |rows| {
-        let options = PredictOptions { rows, ..options };
+        let options = PredictOptions { rows, ..options.clone() };
         Ok(predict(model.as_ref(), &prepared, &options, &mut |share| progress(share, name))?)
     })?;
     draft.write(PREDICTIONS, to_json_lines(*task, &predictions)?.as_bytes())?;

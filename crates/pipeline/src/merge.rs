@@ -13,7 +13,6 @@ use crate::{
     Executor, PipelineError,
     executor::{Progress, plain},
     resident::node_of,
-    samples::Source,
 };
 
 /// Merges and certifies.
@@ -45,7 +44,7 @@ pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -
 impl Executor {
     /// What a merge makes of the dense model. The outputs before and after are compared on a few calibration samples.
     pub(crate) fn merged(&mut self, node: &StageNode) -> Result<Merged, PipelineError> {
-        let Stage::Merge { method } = &node.stage else {
+        let Stage::Merge { method, .. } = &node.stage else {
             return Err(PipelineError::Internal("not a merge stage".to_owned()));
         };
         let missing = || PipelineError::Internal("the merge reads no adapter".to_owned());
@@ -61,9 +60,8 @@ impl Executor {
         let Stage::Adapt { data, .. } = node_of(&self.store.require(&adapter.0)?)?.stage else {
             return Err(missing());
         };
-        let world = self.world(&data)?;
         let dense = self.dense(&node.inputs)?;
-        let probe = Source { world: &world, processor: &dense.processor, device: self.device }.probe()?;
+        let probe = self.samples(&data, &dense)?.probe()?;
         let request = MergeRequest { method: *method, masks: &masks, adapters: &adapters, patterns: &patterns };
         Ok(merge(dense.model.as_ref(), request, &probe)?)
     }

@@ -9,7 +9,6 @@ use serde_json::Value;
 use crate::{
     Executor, PipelineError,
     executor::{Progress, plain},
-    samples::Source,
 };
 
 /// File of the keep masks.
@@ -73,8 +72,6 @@ fn calibration(executor: &mut Executor, node: &StageNode) -> Result<Vec<Sample>,
     let Stage::Prune { calibration: Some(calibration), data: Some(data), seed, .. } = &node.stage else {
         return Ok(Vec::new());
     };
-    let world = executor.world(data)?;
     let dense = executor.dense(&node.inputs)?;
-    let source = Source { world: &world, processor: &dense.processor, device: executor.device };
-    source.calibration(calibration, seed.unwrap_or(0))
+    executor.samples(data, &dense)?.calibration(calibration, seed.unwrap_or(0))
 }

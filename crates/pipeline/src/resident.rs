@@ -6,7 +6,7 @@ use ressa_data::{Benchmark, Processor, World};
 use ressa_eval::Prepared;
 use ressa_experiment::{
     Stage, StageKey, StageNode, Task,
-    config::{DataConfig, DataSource},
+    config::{AskingConfig, DataConfig},
     stage::Inputs,
 };
 use ressa_models::{AdapterSet, MaskSet, VisionLanguage};
@@ -26,7 +26,7 @@ pub(crate) struct Dense {
 pub(crate) struct Resident {
     dense: Option<Rc<Dense>>,
     worlds: HashMap<String, Rc<World>>,
-    prepared: HashMap<(String, String, Task, u32), Rc<Prepared>>,
+    prepared: HashMap<String, Rc<Prepared>>,
     state: Option<(Inputs, Rc<dyn VisionLanguage>)>,
 }
 
@@ -57,15 +57,8 @@ impl Executor {
         Ok(crate::dense::checkpoint_of(&entry).unwrap_or_else(|| entry.folder().join(crate::dense::MODEL)))
     }
 
-    /// The world or folder that data comes from.
+    /// The embedded world of a data configuration.
     pub(crate) fn world(&mut self, data: &DataConfig) -> Result<Rc<World>, PipelineError> {
-        if data.source != DataSource::Shapes {
-            let root =
-                data.root.as_ref().map_or_else(|| "(data.root is not set)".to_owned(), |r| r.display().to_string());
-            return Err(PipelineError::Unsupported(format!(
-                "training samples from published corpora cannot be read yet (`data.source: folder`, root `{root}`); use `source: shapes`"
-            )));
-        }
         let name = identity(data);
         if let Some(world) = self.resident.worlds.get(&name) {
             return Ok(world.clone());
@@ -82,12 +75,16 @@ impl Executor {
         data: &DataConfig,
         task: Task,
         items: u32,
+        asking: Option<&AskingConfig>,
     ) -> Result<Rc<Prepared>, PipelineError> {
-        let name = (dense.key.clone(), identity(data), task, items);
+        let name = identity(&(&dense.key, data, task, items, asking));
         if let Some(prepared) = self.resident.prepared.get(&name) {
             return Ok(prepared.clone());
         }
-        let benchmark = Benchmark::load(data, task, items as usize)?;
+        let mut benchmark = Benchmark::load(data, task, items as usize)?;
+        if let Some(asking) = asking {
+            benchmark = benchmark.asked(asking);
+        }
         let prepared = Rc::new(Prepared::new(&dense.processor, &benchmark, self.device)?);
         self.resident.prepared.insert(name, prepared.clone());
         Ok(prepared)
@@ -151,6 +148,6 @@ pub(crate) fn node_of(entry: &Entry) -> Result<StageNode, PipelineError> {
     })
 }
 
-fn identity(data: &DataConfig) -> String {
-    serde_json::to_string(data).expect("data settings are plain data")
+fn identity(settings: &impl serde::Serialize) -> String {
+    serde_json::to_string(settings).expect("settings are plain data")
 }

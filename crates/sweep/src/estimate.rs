@@ -59,7 +59,7 @@ pub fn detail(stage: &Stage) -> &'static str {
         Stage::Dense { preset, .. } => preset.map_or("", |preset| preset.name()),
         Stage::Sensitivity { tower, .. } | Stage::Prune { tower, .. } => tower.name(),
         Stage::Adapt { .. } => "",
-        Stage::Merge { method } => method.name(),
+        Stage::Merge { method, .. } => method.name(),
         Stage::Evaluate { task, .. } => task.name(),
     }
 }

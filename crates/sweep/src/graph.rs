@@ -177,7 +177,7 @@ pub fn describe(stage: &Stage) -> String {
             let masked = if *masked { "sparse" } else { "dense" };
             format!("adapt {masked}{}", if training.distill.is_some() { " distilled" } else { "" })
         }
-        Stage::Merge { method } => format!("merge {}", method.name()),
+        Stage::Merge { method, .. } => format!("merge {}", method.name()),
         Stage::Evaluate { task, .. } => format!("evaluate {task}"),
     }
 }

@@ -15,7 +15,12 @@ pub struct Recorded {
 }
 
 /// Files of `pipeline` behind every stage, beside the stage's own.
-const SHARED: [&str; 2] = ["pipeline/src/resident.rs", "pipeline/src/samples.rs"];
+const SHARED: [&str; 4] = [
+    "pipeline/src/resident.rs",
+    "pipeline/src/samples.rs",
+    "pipeline/src/samples/corpora.rs",
+    "pipeline/src/samples/world.rs",
+];
 
 /// Crates whose sources decide a stage's numbers. `runtime` has the optimiser and the random streams; an evaluation merges again.
 fn crates(stage: &str) -> &'static [&'static str] {

@@ -18,7 +18,7 @@ pub fn run(global: &Global, options: &DataOptions) -> Outcome {
     if let Some(folder) = output.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(cannot)?;
     }
-    let config = DataConfig { source: DataSource::Shapes, seed: options.seed, root: None };
+    let config = DataConfig { source: DataSource::Shapes, seed: options.seed, ..DataConfig::default() };
     let png = ressa_data::contact_sheet(&config, options.images as usize)
         .map_err(|e| Failure::new(Exit::Other, e.to_string()))?;
     std::fs::write(&output, png).map_err(cannot)?;

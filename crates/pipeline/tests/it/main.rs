@@ -22,7 +22,7 @@ fn executor(folder: &Path) -> Executor {
 /// A run whose every stage takes a moment.
 fn short_run(preset: Preset, method: RestoreMethod) -> RunConfig {
     let mut run = RunConfig {
-        model: ModelConfig { preset: Some(preset), checkpoint: None },
+        model: ModelConfig { preset: Some(preset), checkpoint: None, compute: None },
         dense: Default::default(),
         data: Default::default(),
         prune: Default::default(),
@@ -128,7 +128,7 @@ fn a_weight_revived_in_a_stored_mask_is_caught() {
 fn a_checkpoint_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let mut run = short_run(Preset::ShapesFlanT5, RestoreMethod::None);
-    run.model = ModelConfig { preset: None, checkpoint: Some("models/instructblip-flan-t5-xl".into()) };
+    run.model = ModelConfig { preset: None, checkpoint: Some("models/instructblip-flan-t5-xl".into()), compute: None };
     let nodes = stages(&run);
     let error = executor(folder.path()).execute(&nodes[0], &mut |_, _| {}).unwrap_err().to_string();
     assert!(error.contains("models/instructblip-flan-t5-xl") && error.contains("config.json"), "{error}");

@@ -1,0 +1,83 @@
+//! Settings of the evaluation protocol: how a model is asked, how it searches for its answer, what retrieval compares with.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// How one kind of text is asked for and generated. Everything null: the embedded world's protocol.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct AskingConfig {
+    /// Prompt; `{}` stands for the question. `null`: the question alone, or the benchmark's own instruction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// What happens to a question before it is put into the prompt.
+    #[serde(skip_serializing_if = "TextRule::is_verbatim")]
+    pub text: TextRule,
+    /// Most new tokens; `null`: 3 for answers and 32 for captions in the embedded world, 10 and 30 for published benchmarks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_new_tokens: Option<u32>,
+    /// New tokens before which no answer ends; `null`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_new_tokens: Option<u32>,
+    /// Exponent on the length in a beam's score; `null`: -1 for answers, 1 for captions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length_penalty: Option<f64>,
+    /// Factor against tokens that are already there; `null`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f64>,
+}
+
+impl AskingConfig {
+    /// Whether nothing is set, as in the embedded world.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A text processor of LAVIS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextRule {
+    /// The text as the benchmark has it.
+    #[default]
+    Verbatim,
+    /// Lower case, marks deleted, at most 50 words.
+    BlipQuestion,
+    /// Lower case, marks replaced by blanks, at most 50 words.
+    BlipCaption,
+}
+
+impl TextRule {
+    /// Whether texts stay as they are.
+    pub fn is_verbatim(&self) -> bool {
+        *self == TextRule::Verbatim
+    }
+}
+
+/// How retrieval compares. Without a checkpoint, the model's own contrastive head does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RetrievalConfig {
+    /// Folder of a BLIP-2 image-text matching model; the run's vision tower replaces its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<PathBuf>,
+    /// Best contrastive matches that the matching head looks at again.
+    pub rerank: u32,
+    /// Tokens that texts are cut and padded to.
+    pub text_tokens: u32,
+}
+
+impl RetrievalConfig {
+    /// Whether nothing is set, as in the embedded world.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for RetrievalConfig {
+    /// The paper's numbers.
+    fn default() -> Self {
+        Self { checkpoint: None, rerank: 128, text_tokens: 35 }
+    }
+}

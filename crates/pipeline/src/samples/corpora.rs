@@ -1,0 +1,191 @@
+//! Samples of caption corpora on disk. Images are opened when they are needed, on as many threads as libtorch computes with.
+
+use std::path::PathBuf;
+
+use rand_chacha::ChaCha8Rng;
+use ressa_data::{Captioned, Captions, DataError, Image, augment::augment, parallel};
+use ressa_experiment::{
+    config::{Augment, CalibrationConfig, CorporaConfig, DataConfig},
+    stage::AdaptTraining,
+};
+use ressa_models::Sample;
+use ressa_restore::{BatchSource, Probe, TrainingBatch};
+
+use super::{Feed, Purpose, Samples, distinct, stream};
+use crate::PipelineError;
+
+/// Samples of the probe that merging is compared on.
+const PROBE_SAMPLES: usize = 4;
+
+/// Caption corpora as a source of samples.
+pub(super) struct CorpusSamples<'a> {
+    root: PathBuf,
+    calibration: CorporaConfig,
+    restoration: CorporaConfig,
+    feed: Feed<'a>,
+}
+
+impl<'a> CorpusSamples<'a> {
+    /// The corpora of a data configuration.
+    pub fn new(data: &DataConfig, feed: Feed<'a>) -> Result<Self, PipelineError> {
+        let root = data.root.clone().ok_or(DataError::NoRoot)?;
+        Ok(Self { root, calibration: data.calibration.clone(), restoration: data.restoration.clone(), feed })
+    }
+
+    /// Entries drawn with a seed, a different draw for each purpose and corpus.
+    fn draw(&self, config: &CorporaConfig, samples: usize, seed: u64, purpose: Purpose) -> Result<Captions, DataError> {
+        let mut corpus = 0;
+        Captions::draw(config, &self.root, samples, &mut |total, wanted| {
+            let mut rng = stream(seed, Purpose::CorpusEntries, ((purpose as u64) << 8) | corpus);
+            corpus += 1;
+            distinct(&mut rng, wanted, total)
+        })
+    }
+}
+
+/// An image and a caption, ready to be tokenized.
+struct Composed {
+    pixels: Vec<f32>,
+    read: String,
+    written: String,
+}
+
+/// Opens an entry's image and makes a sample of it; everything random comes from `rng`.
+fn compose(
+    feed: &Feed<'_>,
+    config: &CorporaConfig,
+    entry: &Captioned,
+    mut rng: ChaCha8Rng,
+) -> Result<Composed, DataError> {
+    let (read, written) = entry.sample(config, &mut rng);
+    let image = augment(Image::open(&entry.image)?, config.augment, &mut rng);
+    Ok(Composed { pixels: feed.processor.pixels([&image])?, read, written })
+}
+
+fn threads() -> usize {
+    tch::get_num_threads().max(1) as usize
+}
+
+impl Samples for CorpusSamples<'_> {
+    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Vec<Sample>, PipelineError> {
+        let captions = self.draw(&self.calibration, config.images as usize, seed, Purpose::CalibrationEntry)?;
+        let entries = captions.entries();
+        let composed = parallel(entries.len(), threads(), |position| {
+            let rng = stream(seed, Purpose::CalibrationEntry, position as u64);
+            compose(&self.feed, &self.calibration, &entries[position], rng)
+        })?;
+        let sample = |Composed { pixels, read, written }| {
+            Ok(Sample {
+                pixels: self.feed.tensor(&pixels),
+                prompt: self.feed.prompts(&[read], &[0])?,
+                answer: self.feed.processor.encode_answer(&written)?,
+            })
+        };
+        composed.into_iter().map(sample).collect()
+    }
+
+    fn probe(&self) -> Result<Probe, PipelineError> {
+        let config = CorporaConfig { augment: Augment::None, ..self.restoration.clone() };
+        let first = Captions::first(&config, &self.root, PROBE_SAMPLES)?;
+        let (mut pixels, mut texts, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        for (position, entry) in first.entries().iter().enumerate() {
+            let composed = compose(&self.feed, &config, entry, stream(0, Purpose::Probe, position as u64))?;
+            pixels.extend(composed.pixels);
+            texts.push(composed.read);
+            answers.push(composed.written);
+        }
+        let rows: Vec<i64> = (0..texts.len() as i64).collect();
+        Ok(Probe {
+            pixels: self.feed.tensor(&pixels),
+            prompts: self.feed.prompts(&texts, &rows)?,
+            answers: self.feed.answers(&answers)?,
+        })
+    }
+
+    fn batches<'a>(
+        &'a self,
+        training: &AdaptTraining,
+        retrieval: bool,
+        seed: u64,
+    ) -> Result<Box<dyn BatchSource + 'a>, PipelineError> {
+        // No more is drawn than the steps can see.
+        let seen = u64::from(training.steps) * u64::from(training.batch);
+        let samples = u64::from(training.samples).min(seen) as usize;
+        let captions = self.draw(&self.restoration, samples, seed, Purpose::RestorationEntry)?;
+        Ok(Box::new(CorpusBatches {
+            source: self,
+            captions,
+            batch: training.batch as usize,
+            retrieval,
+            seed,
+            order: None,
+        }))
+    }
+}
+
+/// Batches of caption corpora: every sample once, then every sample again in another order.
+struct CorpusBatches<'a> {
+    source: &'a CorpusSamples<'a>,
+    captions: Captions,
+    batch: usize,
+    retrieval: bool,
+    seed: u64,
+    /// The order of the round that was asked for last.
+    order: Option<(u64, Vec<usize>)>,
+}
+
+impl CorpusBatches<'_> {
+    /// The entry at a position of the endless sequence.
+    fn entry(&mut self, position: u64) -> usize {
+        let samples = self.captions.entries().len() as u64;
+        let (round, place) = (position / samples, (position % samples) as usize);
+        match &self.order {
+            Some((known, order)) if *known == round => order[place],
+            _ => {
+                let mut rng = stream(self.seed, Purpose::RestorationOrder, round);
+                let order = distinct(&mut rng, samples as usize, samples as usize);
+                let entry = order[place];
+                self.order = Some((round, order));
+                entry
+            }
+        }
+    }
+
+    fn compose(&mut self, step: u32) -> Result<TrainingBatch, PipelineError> {
+        let first = u64::from(step) * self.batch as u64;
+        let chosen: Vec<usize> = (first..first + self.batch as u64).map(|position| self.entry(position)).collect();
+        let (source, entries) = (self.source, self.captions.entries());
+        let composed = parallel(chosen.len(), threads(), |row| {
+            let rng = stream(self.seed, Purpose::RestorationEntry, first + row as u64);
+            compose(&source.feed, &source.restoration, &entries[chosen[row]], rng)
+        })?;
+        let (mut pixels, mut texts, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        for Composed { pixels: image, read, written } in composed {
+            pixels.extend(image);
+            texts.push(read);
+            answers.push(written);
+        }
+        let rows: Vec<i64> = (0..texts.len() as i64).collect();
+        let retrieval = match self.retrieval {
+            true => {
+                let captions: Vec<String> = chosen.iter().map(|&entry| entries[entry].caption.clone()).collect();
+                Some(source.feed.qformer(&captions)?)
+            }
+            false => None,
+        };
+        Ok(TrainingBatch {
+            pixels: source.feed.tensor(&pixels),
+            questions: source.feed.prompts(&[], &[])?,
+            answers: Vec::new(),
+            captions: source.feed.prompts(&texts, &rows)?,
+            caption_answers: source.feed.answers(&answers)?,
+            retrieval,
+        })
+    }
+}
+
+impl BatchSource for CorpusBatches<'_> {
+    fn batch(&mut self, step: u32) -> Result<TrainingBatch, Box<dyn std::error::Error + Send + Sync>> {
+        self.compose(step).map_err(|e| e.to_string().into())
+    }
+}

@@ -1,0 +1,153 @@
+//! Samples of the embedded world: questions of its three kinds and captions about its training images.
+
+use std::rc::Rc;
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use ressa_data::{
+    Question, World,
+    shapes::{LabelledImage, Scene, caption},
+};
+use ressa_experiment::{Task, config::CalibrationConfig, stage::AdaptTraining};
+use ressa_models::Sample;
+use ressa_restore::{BatchSource, Probe, TrainingBatch};
+
+use super::{Feed, Purpose, Samples, distinct, stream};
+use crate::PipelineError;
+
+/// Size of the training split that calibration and restoration draw from.
+const TRAINING_IMAGES: usize = 6000;
+/// Images of the probe that merging is compared on.
+const PROBE_IMAGES: usize = 2;
+
+/// The embedded world as a source of samples.
+pub(super) struct WorldSamples<'a> {
+    pub world: Rc<World>,
+    pub feed: Feed<'a>,
+}
+
+impl WorldSamples<'_> {
+    /// A question of one of the three kinds in turn, or of the next kind where a scene does not admit it.
+    fn question(&self, scene: &Scene, turn: usize, rng: &mut ChaCha8Rng) -> Question {
+        (turn..)
+            .find_map(|kind| self.world.question(Task::QUESTIONS[kind % 3], scene, rng))
+            .expect("every scene admits a question about what it shows")
+    }
+}
+
+impl Samples for WorldSamples<'_> {
+    /// Per image `questions` questions with their answers and `captions` captions, each a sample of its own.
+    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Vec<Sample>, PipelineError> {
+        let mut rng = stream(seed, Purpose::Calibration, 0);
+        let mut samples = Vec::new();
+        for index in distinct(&mut rng, config.images as usize, TRAINING_IMAGES) {
+            let labelled = self.world.training_image(index);
+            let pixels = self.feed.pixels([&labelled.image])?;
+            let mut add = |text: String, answer: String| -> Result<(), PipelineError> {
+                samples.push(Sample {
+                    pixels: pixels.shallow_clone(),
+                    prompt: self.feed.prompts(&[text], &[0])?,
+                    answer: self.feed.processor.encode_answer(&answer)?,
+                });
+                Ok(())
+            };
+            for turn in 0..config.questions as usize {
+                let question = self.question(&labelled.scene, turn, &mut rng);
+                add(question.text, question.answer)?;
+            }
+            for _ in 0..config.captions {
+                add(caption::DESCRIBE.to_owned(), caption::draw(&labelled.scene, &mut rng))?;
+            }
+        }
+        Ok(samples)
+    }
+
+    fn probe(&self) -> Result<Probe, PipelineError> {
+        let mut rng = stream(0, Purpose::Probe, 0);
+        let images: Vec<LabelledImage> = (0..PROBE_IMAGES).map(|index| self.world.training_image(index)).collect();
+        let (mut texts, mut answers, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, labelled) in images.iter().enumerate() {
+            for turn in 0..Task::QUESTIONS.len() {
+                let question = self.question(&labelled.scene, turn, &mut rng);
+                texts.push(question.text);
+                answers.push(question.answer);
+                rows.push(row as i64);
+            }
+        }
+        Ok(Probe {
+            pixels: self.feed.pixels(images.iter().map(|l| &l.image))?,
+            prompts: self.feed.prompts(&texts, &rows)?,
+            answers: self.feed.answers(&answers)?,
+        })
+    }
+
+    fn batches<'a>(
+        &'a self,
+        training: &AdaptTraining,
+        retrieval: bool,
+        seed: u64,
+    ) -> Result<Box<dyn BatchSource + 'a>, PipelineError> {
+        Ok(Box::new(WorldBatches::new(self, training, retrieval, seed)))
+    }
+}
+
+/// Batches of the embedded world for restoration.
+struct WorldBatches<'a> {
+    source: &'a WorldSamples<'a>,
+    images: Vec<LabelledImage>,
+    batch: usize,
+    questions: usize,
+    retrieval: bool,
+    seed: u64,
+}
+
+impl<'a> WorldBatches<'a> {
+    fn new(source: &'a WorldSamples<'a>, training: &AdaptTraining, retrieval: bool, seed: u64) -> Self {
+        let mut rng = stream(seed, Purpose::RestorationImages, 0);
+        let drawn = (training.samples as usize).min(training.steps as usize * training.batch as usize);
+        let images = distinct(&mut rng, drawn, TRAINING_IMAGES.max(drawn))
+            .into_iter()
+            .map(|index| source.world.training_image(index))
+            .collect();
+        Self { source, images, batch: training.batch as usize, questions: training.questions as usize, retrieval, seed }
+    }
+
+    fn compose(&self, step: u32) -> Result<TrainingBatch, PipelineError> {
+        let mut rng = stream(self.seed, Purpose::RestorationBatch, u64::from(step));
+        let picks: Vec<&LabelledImage> =
+            (0..self.batch).map(|_| &self.images[rng.random_range(0..self.images.len())]).collect();
+        let (mut texts, mut answers, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, labelled) in picks.iter().enumerate() {
+            for turn in 0..self.questions {
+                let question = self.source.question(&labelled.scene, turn, &mut rng);
+                texts.push(question.text);
+                answers.push(question.answer);
+                rows.push(row as i64);
+            }
+        }
+        let captions: Vec<String> = picks.iter().map(|l| caption::draw(&l.scene, &mut rng)).collect();
+        let describe = vec![caption::DESCRIBE.to_owned(); picks.len()];
+        let all: Vec<i64> = (0..picks.len() as i64).collect();
+        let retrieval = match self.retrieval {
+            true => {
+                let captions: Vec<String> = picks.iter().map(|l| caption::draw(&l.scene, &mut rng)).collect();
+                Some(self.source.feed.qformer(&captions)?)
+            }
+            false => None,
+        };
+        Ok(TrainingBatch {
+            pixels: self.source.feed.pixels(picks.iter().map(|l| &l.image))?,
+            questions: self.source.feed.prompts(&texts, &rows)?,
+            answers: self.source.feed.answers(&answers)?,
+            captions: self.source.feed.prompts(&describe, &all)?,
+            caption_answers: self.source.feed.answers(&captions)?,
+            retrieval,
+        })
+    }
+}
+
+impl BatchSource for WorldBatches<'_> {
+    fn batch(&mut self, step: u32) -> Result<TrainingBatch, Box<dyn std::error::Error + Send + Sync>> {
+        self.compose(step).map_err(|e| e.to_string().into())
+    }
+}
