@@ -5,8 +5,10 @@
 pub mod error;
 mod file;
 mod folder;
+mod write;
 
 pub use error::CheckpointError;
 pub use file::{Entry, File};
 pub use folder::{Checkpoint, INDEX, Index, SINGLE};
 pub use safetensors::Dtype;
+pub use write::{Written, write};

@@ -1,5 +1,7 @@
 //! The command line.
 
+pub mod model;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -18,9 +20,10 @@ pub struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes:
-  0 done               2 bad command line     4 nothing selected     66 checkpoint or benchmark missing
-  75 other sweep runs  78 bad experiment      100 some stages failed 102 dense gate not reached
-  104 not verified     106 report incomplete  110 cannot write       130, 143 interrupted, run again to go on";
+  0 done               2 bad command line       4 nothing selected       65 unusable folder, image or file
+  66 model or benchmark missing                 75 other sweep runs      78 bad experiment
+  100 some failed      102 dense gate not reached                        104 not verified
+  106 report incomplete                         110 cannot write         130, 143 interrupted, run again to go on";
 
 /// Options of every command.
 #[derive(Args, Debug)]
@@ -72,6 +75,11 @@ pub enum Command {
     Gc(GcOptions),
     /// Print the JSON Schema of experiment files
     Schema,
+    /// Answer prompts about images with a model folder
+    Generate(model::GenerateOptions),
+    /// Single steps for comparison with other implementations
+    #[command(subcommand)]
+    Lab(model::Lab),
     /// Look for what keeps a sweep from running on this machine
     Doctor(MachineOptions),
 }

@@ -4,6 +4,8 @@ pub mod data;
 pub mod doctor;
 pub mod explain;
 pub mod gc;
+pub mod generate;
+pub mod lab;
 pub mod logs;
 pub mod plan;
 pub mod pretrain;
@@ -13,3 +15,66 @@ pub mod schema;
 pub mod status;
 pub mod sweep;
 pub mod verify;
+
+use std::path::{Path, PathBuf};
+
+use ressa_experiment::job::ModelAt;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    arguments::model::ModelOptions,
+    exit::{Exit, Failure},
+};
+
+/// The model of a job.
+fn model_at(options: &ModelOptions) -> Result<ModelAt, Failure> {
+    Ok(ModelAt { folder: model_folder(&options.model)?, compute: options.dtype })
+}
+
+/// The folder that `--model` names.
+fn model_folder(model: &Path) -> Result<PathBuf, Failure> {
+    if model.join("config.json").is_file() {
+        return Ok(model.to_owned());
+    }
+    let shown = model.display();
+    let message = match model.is_dir() {
+        true => format!("`{shown}` is no model folder: it has no config.json"),
+        false => format!("there is no folder `{shown}`; --model wants one with config.json"),
+    };
+    Err(Failure::new(Exit::MissingInput, message))
+}
+
+/// Reads a JSON list of requests. Image paths are taken relative to the file's own folder where they are not there as written.
+fn read_requests<T: DeserializeOwned + Request>(file: &Path) -> Result<Vec<T>, Failure> {
+    let unusable = |reason: String| Failure::new(Exit::Unusable, format!("`{}`: {reason}", file.display()));
+    let text = std::fs::read(file).map_err(|e| unusable(e.to_string()))?;
+    let mut requests: Vec<T> =
+        serde_json::from_slice(&text).map_err(|e| unusable(format!("it is not a JSON list of requests: {e}")))?;
+    let beside = file.parent().unwrap_or(Path::new(""));
+    for request in &mut requests {
+        let image = request.image_mut();
+        let moved = beside.join(&*image);
+        if !image.exists() && moved.exists() {
+            *image = moved;
+        }
+    }
+    Ok(requests)
+}
+
+/// What a file of requests lists.
+trait Request {
+    /// The image it is about.
+    fn image_mut(&mut self) -> &mut PathBuf;
+}
+
+impl Request for ressa_experiment::job::PromptRequest {
+    fn image_mut(&mut self) -> &mut PathBuf {
+        &mut self.image
+    }
+}
+
+impl Request for ressa_experiment::job::AnsweredRequest {
+    fn image_mut(&mut self) -> &mut PathBuf {
+        &mut self.image
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use ressa_checkpoint::CheckpointError;
+use ressa_data::DataError;
 use ressa_experiment::ExperimentError;
 use ressa_store::StoreError;
 use ressa_sweep::{Interruption, Summary, SweepError};
@@ -18,6 +20,8 @@ pub enum Exit {
     Usage = 2,
     /// Nothing selected: no run or stage matches.
     NothingSelected = 4,
+    /// A model folder, image or input file that cannot be used.
+    Unusable = 65,
     /// A checkpoint or benchmark that the sweep needs is not on disk.
     MissingInput = 66,
     /// Another sweep works on the same results folder.
@@ -144,6 +148,18 @@ impl From<ExperimentError> for Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Failure::new(if error.is_storage() { Exit::CannotWrite } else { Exit::Other }, error.to_string())
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        Failure::new(if error.is_storage() { Exit::CannotWrite } else { Exit::Unusable }, error.to_string())
+    }
+}
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        Failure::new(if error.is_storage() { Exit::CannotWrite } else { Exit::Unusable }, error.to_string())
     }
 }
 

@@ -3,6 +3,7 @@
 mod arguments;
 mod commands;
 mod exit;
+mod job;
 mod missing;
 mod progress;
 mod study;
@@ -52,6 +53,8 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Retry(options) => commands::retry::run(global, options),
         Command::Logs(options) => commands::logs::run(global, options),
         Command::Gc(options) => commands::gc::run(global, options),
+        Command::Generate(options) => commands::generate::run(global, options),
+        Command::Lab(lab) => commands::lab::run(global, lab),
         Command::Schema => commands::schema::run(),
         Command::Doctor(options) => commands::doctor::run(global, options),
     }

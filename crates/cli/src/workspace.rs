@@ -51,11 +51,7 @@ impl Workspace {
         let experiments = fs::canonicalize(&experiments).unwrap_or(experiments);
         let root = experiments.parent().unwrap_or(&here).to_owned();
         let results = global.results.as_ref().map_or_else(|| root.join("results"), |folder| here.join(folder));
-        let worker = match &global.worker {
-            Some(file) => here.join(file),
-            None => program.with_file_name("ressa-worker"),
-        };
-        Ok(Self { root, experiments, results, worker })
+        Ok(Self { root, experiments, results, worker: worker(global) })
     }
 
     /// Read-only store entries that come with the repository.
@@ -99,6 +95,14 @@ impl Workspace {
     /// A path as people know it: relative to the root where it is below.
     pub fn show(&self, path: &Path) -> String {
         path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+}
+
+/// The worker program: the option's, or the one beside this program.
+pub fn worker(global: &Global) -> PathBuf {
+    match &global.worker {
+        Some(file) => env::current_dir().unwrap_or_default().join(file),
+        None => env::current_exe().unwrap_or_default().with_file_name("ressa-worker"),
     }
 }
 

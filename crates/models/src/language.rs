@@ -1,4 +1,4 @@
-//! The two families of language models behind one front: answers forced, answers searched for, blocks run one by one.
+//! The families of language models behind one front: answers forced, answers searched for, blocks run one by one.
 
 use tch::{Device, Tensor};
 
@@ -8,6 +8,7 @@ use crate::{
     generate::{self, Before, Decoder, Start, cache::Cache},
     layers::Linears,
     llama::{Llama, Rotary},
+    opt::Opt,
     t5::T5,
 };
 
@@ -17,6 +18,8 @@ pub(crate) enum Language {
     T5(T5),
     /// Decoder-only.
     Llama(Llama),
+    /// Decoder-only.
+    Opt(Opt),
 }
 
 impl Linears for Language {
@@ -31,6 +34,7 @@ impl Linears for Language {
                 encoder.chain(t5.decoder.iter_mut().flat_map(Linears::linears_mut)).collect()
             }
             Language::Llama(llama) => llama.blocks.iter_mut().flat_map(Linears::linears_mut).collect(),
+            Language::Opt(opt) => opt.blocks.iter_mut().flat_map(Linears::linears_mut).collect(),
         }
     }
 }
@@ -40,6 +44,7 @@ impl Language {
         Ok(match config {
             TextConfig::T5(c) => Language::T5(T5::load(scope, c)?),
             TextConfig::Llama(c) => Language::Llama(Llama::load(scope, c)?),
+            TextConfig::Opt(c) => Language::Opt(Opt::load(scope, c)?),
         })
     }
 
@@ -51,6 +56,25 @@ impl Language {
                 encoder.chain(t5.decoder.iter().map(Linears::linears)).collect()
             }
             Language::Llama(llama) => llama.blocks.iter().map(Linears::linears).collect(),
+            Language::Opt(opt) => opt.blocks.iter().map(Linears::linears).collect(),
+        }
+    }
+
+    /// What makes logits of the last hidden states.
+    pub fn head(&self) -> &Linear {
+        match self {
+            Language::T5(t5) => &t5.head,
+            Language::Llama(llama) => &llama.head,
+            Language::Opt(opt) => &opt.head,
+        }
+    }
+
+    /// Word embeddings `[rows, tokens, width]` of ids.
+    pub fn words(&self, ids: &Tensor) -> Tensor {
+        match self {
+            Language::T5(t5) => t5.words(ids),
+            Language::Llama(llama) => llama.words(ids),
+            Language::Opt(opt) => opt.words(ids),
         }
     }
 
@@ -75,6 +99,13 @@ impl Language {
                 let targets = Answers::new(answers, special, llama.device());
                 let x = llama.run(llama.embed(prefix, &packed.ids), states);
                 let logits = llama.finish(&x, &packed.predictors);
+                Forced { logits, targets: targets.targets, mask: targets.mask }
+            }
+            Language::Opt(opt) => {
+                let packed = Packed::new(prefix, prompt, answers, special, opt.device());
+                let targets = Answers::new(answers, special, opt.device());
+                let x = opt.run(opt.embed(prefix, &packed.ids), states);
+                let logits = opt.finish(&x, &packed.predictors);
                 Forced { logits, targets: targets.targets, mask: targets.mask }
             }
         }
@@ -106,6 +137,13 @@ impl Language {
                 let (cache, logits) = llama.begin(llama.embed(Some(prefix), &packed.ids), &lengths);
                 generate::search(llama, Start { cache, logits, eos, prompts }, search)
             }
+            Language::Opt(opt) => {
+                let packed = Packed::new(Some(prefix), prompt, &vec![Vec::new(); rows], special, opt.device());
+                let lengths = packed.predictors.select(1, 0) + 1;
+                let prompts = packed.before(prefix.size()[1] as usize, &lengths, image_token);
+                let (cache, logits) = opt.begin(opt.embed(Some(prefix), &packed.ids), &lengths);
+                generate::search(opt, Start { cache, logits, eos, prompts }, search)
+            }
         }
     }
 
@@ -123,6 +161,10 @@ impl Language {
                 let hidden = llama.embed(Some(prefix), &packed.ids);
                 let [cos, sin] = llama.rotary(hidden.size()[1]).tables();
                 Flow { hidden, context: vec![packed.predictors, cos, sin] }
+            }
+            Language::Opt(opt) => {
+                let packed = Packed::new(Some(prefix), prompt, &answers, special, opt.device());
+                Flow { hidden: opt.embed(Some(prefix), &packed.ids), context: vec![packed.predictors] }
             }
         }
     }
@@ -149,6 +191,9 @@ impl Language {
                 let hidden = llama.blocks[block].forward(&flow.hidden, &Rotary::from_tables(cos, sin));
                 Flow { hidden, context: shared(&flow.context) }
             }
+            (Language::Opt(opt), [_]) => {
+                Flow { hidden: opt.blocks[block].forward(&flow.hidden), context: shared(&flow.context) }
+            }
             _ => unreachable!("a flow belongs to the model and the block that it was made for"),
         }
     }
@@ -158,6 +203,7 @@ impl Language {
         match self {
             Language::T5(t5) => t5.finish_decoder(&flow.hidden),
             Language::Llama(llama) => llama.finish(&flow.hidden, &flow.context[0]),
+            Language::Opt(opt) => opt.finish(&flow.hidden, &flow.context[0]),
         }
     }
 }
@@ -171,6 +217,12 @@ impl Decoder for T5 {
 impl Decoder for Llama {
     fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
         Llama::step(self, tokens, cache)
+    }
+}
+
+impl Decoder for Opt {
+    fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
+        Opt::step(self, tokens, cache)
     }
 }
 

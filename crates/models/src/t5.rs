@@ -9,9 +9,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Linear, ModelError, Scope, TextBatch,
-    config::{Ids, at_least_one},
+    config::{Ids, at_least_one, flag, layers, positive},
     generate::cache::{BlockCache, Cache, Turn},
-    layers::{Activation, Attend, Embedding, RmsNorm, attention, key_bias, linears, prefixed, split_heads},
+    layers::{Activation, Attend, Embedding, RmsNorm, attention, hidden, key_bias, linears, prefixed, split_heads},
 };
 
 /// `text_config` of a T5 checkpoint; absent fields have the published class's defaults.
@@ -94,12 +94,13 @@ impl T5Config {
             ("d_kv", self.d_kv),
             ("d_ff", self.d_ff),
             ("num_heads", self.num_heads),
-            ("num_layers", i64::try_from(self.num_layers).unwrap_or(i64::MAX)),
-            ("num_decoder_layers", i64::try_from(self.decoder_layers()).unwrap_or(i64::MAX)),
             ("relative_attention_max_distance", self.relative_attention_max_distance),
         ] {
             at_least_one(&format!("text_config.{field}"), value)?;
         }
+        layers("text_config.num_layers", self.num_layers)?;
+        layers("text_config.num_decoder_layers", self.decoder_layers())?;
+        positive("text_config.layer_norm_epsilon", self.layer_norm_epsilon)?;
         let buckets = self.relative_attention_num_buckets;
         if buckets < 4 || buckets % 4 != 0 || self.relative_attention_max_distance <= buckets / 2 {
             return Err(ModelError::Config(format!(
@@ -203,7 +204,7 @@ impl Attention {
     fn forward(&self, x: &Tensor, memory: &Tensor, bias: &Tensor) -> Tensor {
         let q = self.query(x);
         let (k, v) = self.key_value(memory);
-        self.o.forward(&attention(&q, &k, &v, Attend { scale: 1.0, bias: Some(bias), causal: false }))
+        self.o.forward(&attention(&q, &k, &v, Attend { scale: 1.0, bias: Some(bias), causal: false, rounded: true }))
     }
 }
 
@@ -213,6 +214,8 @@ struct FeedForward {
     wi_1: Linear,
     wo: Linear,
     activation: Activation,
+    /// Type in which `wo` computes: f32 where the rest computes in f16.
+    wide: Kind,
 }
 
 impl FeedForward {
@@ -220,14 +223,22 @@ impl FeedForward {
         Ok(Self {
             wi_0: Linear::load(&scope.at("wi_0"), c.d_ff, c.d_model, false)?,
             wi_1: Linear::load(&scope.at("wi_1"), c.d_ff, c.d_model, false)?,
-            wo: Linear::load(&scope.at("wo"), c.d_model, c.d_ff, false)?,
+            wo: Linear::load(&scope.at("wo").wide(), c.d_model, c.d_ff, false)?,
             activation: c.activation()?,
+            wide: scope.wide().kind(),
         })
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        self.wo.forward(&(self.activation.forward(&self.wi_0.forward(x)) * self.wi_1.forward(x)))
+        let hidden = self.activation.forward(&self.wi_0.forward(x)) * self.wi_1.forward(x);
+        self.wo.forward(&hidden.to_kind(self.wide))
     }
+}
+
+/// Keeps what f16 cannot hold from becoming infinite, as the reference does after each attention.
+fn bounded(x: Tensor) -> Tensor {
+    const LARGEST: f64 = 65504.0 - 1000.0;
+    if x.kind() == Kind::Half { x.clamp(-LARGEST, LARGEST) } else { x }
 }
 
 /// `encoder.block.i`: `layer.0` attends, `layer.1` feeds forward; each has its norm before.
@@ -252,7 +263,7 @@ impl EncoderBlock {
     /// `[rows, tokens, width]` to the same.
     pub fn forward(&self, x: &Tensor, bias: &Tensor) -> Tensor {
         let normed = self.attention_norm.forward(x);
-        let x = x + self.attention.forward(&normed, &normed, bias);
+        let x = bounded(x + self.attention.forward(&normed, &normed, bias));
         &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
     }
 }
@@ -288,8 +299,8 @@ impl DecoderBlock {
     /// `[rows, answer tokens, width]` to the same.
     pub fn forward(&self, x: &Tensor, bias: &Tensor, memory: &Tensor, memory_bias: &Tensor) -> Tensor {
         let normed = self.attention_norm.forward(x);
-        let x = x + self.attention.forward(&normed, &normed, bias);
-        let x = &x + self.cross.forward(&self.cross_norm.forward(&x), memory, memory_bias);
+        let x = bounded(x + self.attention.forward(&normed, &normed, bias));
+        let x = bounded(&x + self.cross.forward(&self.cross_norm.forward(&x), memory, memory_bias));
         &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
     }
 
@@ -320,22 +331,28 @@ pub(crate) struct T5 {
     decoder_bias: RelativeBias,
     pub decoder: Vec<DecoderBlock>,
     decoder_norm: RmsNorm,
-    head: Linear,
+    pub head: Linear,
     /// Factor before the head: 1 where it is separate, `d_model^-1/2` where it is the embedding.
     head_scale: f64,
+    kind: Kind,
 }
 
 impl T5 {
     pub fn load(scope: &Scope<'_>, c: &T5Config) -> Result<Self, ModelError> {
         let shared = Embedding::load(&scope.at("shared"), c.vocab_size, c.d_model)?;
-        // Whether the head is separate is told by the tensors: `tie_word_embeddings` is rewritten by newer exporters although it is.
-        let (head, head_scale) = if scope.contains("lm_head.weight") {
-            (Linear::load(&scope.at("lm_head"), c.vocab_size, c.d_model, false)?, 1.0)
+        // Newer exporters write `tie_word_embeddings: true` although the head is separate, so the tensors decide: a head that differs from
+        // the embedding is separate. One that equals it may be a copy of a tied one, which the configuration tells.
+        let tied = flag(&c.rest, "tie_word_embeddings", true);
+        let there = scope.contains("lm_head.weight");
+        let separate = there && !(tied && scope.same("lm_head.weight", "shared.weight"));
+        let scaled = flag(&c.rest, "scale_decoder_outputs", tied && !separate);
+        let head_scale = if scaled { (c.d_model as f64).powf(-0.5) } else { 1.0 };
+        let head = if separate {
+            Linear::load(&scope.at("lm_head"), c.vocab_size, c.d_model, false)?
+        } else if tied {
+            Linear::new(scope.at("lm_head").path(), shared.weight.shallow_clone(), None)
         } else {
-            (
-                Linear::new(scope.at("lm_head").path(), shared.weight.shallow_clone(), None),
-                (c.d_model as f64).powf(-0.5),
-            )
+            return Err(ModelError::Missing(format!("{}.weight", scope.at("lm_head").path())));
         };
         let (encoder, decoder) = (scope.at("encoder"), scope.at("decoder"));
         let (encoders, decoders) = (encoder.at("block"), decoder.at("block"));
@@ -351,6 +368,7 @@ impl T5 {
             decoder_norm: RmsNorm::load(&decoder.at("final_layer_norm"), c.d_model, c.layer_norm_epsilon)?,
             head,
             head_scale,
+            kind: scope.kind(),
         })
     }
 
@@ -366,9 +384,26 @@ impl T5 {
             None => (words, 0),
         };
         let tokens = x.size()[1];
-        let memory_bias = key_bias(&prefixed(&prompt.mask, before));
-        let bias = self.encoder_bias.forward(0..tokens, tokens) + &memory_bias;
+        let (bias, memory_bias) = self.biases(&prefixed(&prompt.mask, before), tokens);
         (x, bias, memory_bias)
+    }
+
+    /// The encoder's position bias with padding hidden, and the bias that hides it from the decoder, for a mask `[rows, tokens]`.
+    pub fn biases(&self, mask: &Tensor, tokens: i64) -> (Tensor, Tensor) {
+        let memory_bias = key_bias(mask, self.kind);
+        (self.encoder_bias.forward(0..tokens, tokens) + &memory_bias, memory_bias)
+    }
+
+    /// Word embeddings `[rows, tokens, width]` of ids.
+    pub fn words(&self, ids: &Tensor) -> Tensor {
+        self.shared.forward(ids)
+    }
+
+    /// The encoder's output for what enters it `[rows, tokens, width]`, with its mask `[rows, tokens]`.
+    pub fn read(&self, x: Tensor, mask: &Tensor) -> Memory {
+        let (bias, memory_bias) = self.biases(mask, x.size()[1]);
+        let x = self.encoder.iter().fold(x, |x, block| block.forward(&x, &bias));
+        Memory { states: self.finish_encoder(&x), bias: memory_bias }
     }
 
     /// The norm after the last encoder block.
@@ -393,7 +428,7 @@ impl T5 {
         let tokens = ids.size()[1];
         let device = self.device();
         let later = Tensor::ones([tokens, tokens], (Kind::Bool, device)).triu(1);
-        let bias = self.decoder_bias.forward(0..tokens, tokens).masked_fill(&later, crate::layers::HIDDEN);
+        let bias = self.decoder_bias.forward(0..tokens, tokens).masked_fill(&later, hidden(self.kind));
         (self.shared.forward(ids), bias)
     }
 

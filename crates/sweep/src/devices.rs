@@ -1,6 +1,6 @@
 //! Which devices the workers of a sweep hold.
 
-use std::{fs, path::Path, str::FromStr};
+use std::{fmt, fs, path::Path, str::FromStr};
 
 /// Where workers run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,16 @@ pub enum DeviceChoice {
     Cpu,
     /// One GPU.
     Cuda(u32),
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
 }
 
 /// Why a text is no device.

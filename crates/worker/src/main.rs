@@ -1,8 +1,9 @@
-//! `ressa-worker`: the process that holds a device and executes stages, one at a time.
+//! `ressa-worker`: the process that holds a device and executes stages, one at a time, or does a single job.
 //!
 //! It reads one JSON request per line from standard input and answers with events on standard output (`ressa_experiment::protocol`);
 //! standard error is its log. A crash here ends one stage, never the sweep. It dies with its coordinator, and ends when its input ends.
 
+mod job;
 mod serve;
 mod signals;
 
@@ -36,6 +37,15 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         threads: u32,
     },
+    /// Do the one job that standard input holds.
+    Job {
+        /// `auto`, `cpu` or `cuda:N`.
+        #[arg(long, default_value = "auto")]
+        device: DeviceChoice,
+        /// Threads of one tensor operation.
+        #[arg(long, default_value_t = 1)]
+        threads: u32,
+    },
     /// Print what libtorch and device this worker would run on, as JSON.
     Probe {
         /// `auto`, `cpu` or `cuda:N`.
@@ -51,6 +61,7 @@ fn main() -> ExitCode {
         Command::Serve { store, shipped, device, threads } => {
             serve::serve(store, shipped, RuntimeOptions { device, threads })
         }
+        Command::Job { device, threads } => job::run(RuntimeOptions { device, threads }),
         Command::Probe { device } => serve::probe(RuntimeOptions { device, threads: 1 }),
     };
     match outcome {

@@ -11,7 +11,7 @@ use ressa_experiment::{
     StageKey,
     protocol::{Event, Failure, FailureKind, Request},
 };
-use ressa_pipeline::Executor;
+use ressa_pipeline::{Executor, PipelineError};
 use ressa_runtime::RuntimeOptions;
 use ressa_store::{Environment, Store};
 
@@ -44,14 +44,14 @@ pub fn serve(store: PathBuf, shipped: Vec<PathBuf>, options: RuntimeOptions) -> 
                         send(&Event::Progress { key: key.clone(), fraction, message: message.to_owned() });
                     }
                 };
-                let outcome = guarded(|| executor.execute(&node, &mut progress));
+                let outcome = guarded(|| executor.execute(&node, &mut progress), explain);
                 send(&match outcome {
                     Ok(done) => Event::Done { key: node.key, seconds: done.seconds, already_there: done.already_there },
                     Err(failure) => failed(node.key, failure),
                 });
             }
             Request::Verify { node } => {
-                let outcome = guarded(|| executor.verify(&node));
+                let outcome = guarded(|| executor.verify(&node), explain);
                 send(&match outcome {
                     Ok(violations) => Event::Verified { key: node.key, violations },
                     Err(failure) => failed(node.key, failure),
@@ -61,6 +61,10 @@ pub fn serve(store: PathBuf, shipped: Vec<PathBuf>, options: RuntimeOptions) -> 
         }
     }
     Ok(())
+}
+
+fn explain(error: PipelineError) -> (FailureKind, String) {
+    (error.kind(), error.to_string())
 }
 
 /// Prints what a worker would run on.
@@ -92,22 +96,26 @@ fn failed(key: StageKey, failure: Failure) -> Event {
     Event::Failed { key, failure }
 }
 
-/// Runs a stage; a panic (libtorch's plain operations panic on errors such as memory exhaustion) becomes a failure.
-fn guarded<T>(work: impl FnOnce() -> Result<T, ressa_pipeline::PipelineError>) -> Result<T, Failure> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Failure { kind: error.kind(), message: error.to_string(), log: None }),
+/// Runs a stage or a job; a panic (libtorch's plain operations panic on errors such as memory exhaustion) becomes a failure.
+pub fn guarded<T, E>(
+    work: impl FnOnce() -> Result<T, E>,
+    explain: impl FnOnce(E) -> (FailureKind, String),
+) -> Result<T, Failure> {
+    let (kind, message) = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => explain(error),
         Err(panic) => {
             let message = ressa_runtime::panic_message(&*panic);
             let oom = ressa_runtime::is_out_of_memory(&message);
-            let kind = if oom { FailureKind::Oom } else { FailureKind::Bug };
-            Err(Failure { kind, message, log: None })
+            (if oom { FailureKind::Oom } else { FailureKind::Bug }, message)
         }
-    }
+    };
+    Err(Failure { kind, message, log: None })
 }
 
-fn send(event: &Event) {
-    let mut line = serde_json::to_string(event).expect("events are plain data");
+/// Writes one line of the protocol.
+pub fn send(line: &impl serde::Serialize) {
+    let mut line = serde_json::to_string(line).expect("replies are plain data");
     line.push('\n');
     let mut out = std::io::stdout().lock();
     // A closed pipe means that the coordinator is gone; the input ends next.

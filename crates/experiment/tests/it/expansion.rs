@@ -290,11 +290,19 @@ fn the_settings_table_covers_the_configuration() {
         }
     }
     let yaml = "
-model: { preset: shapes-flant5, checkpoint: x }
+model: { preset: shapes-flant5, checkpoint: x, compute: float32 }
 dense: { steps: 1, gate: { gqa: 1 } }
-data.root: x
+data:
+  root: x
+  calibration: { augment: crop }
+  restoration: { augment: crop }
+evaluate:
+  answer:
+    { prompt: x, text: blip-question, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1 }
+  caption: { prompt: x, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1 }
+  retrieval: { checkpoint: x }
 ";
-    let run: RunConfig = serde_yaml::from_str(&yaml.replace("data.root: x", "data: { root: x }")).unwrap();
+    let run: RunConfig = serde_yaml::from_str(yaml).unwrap();
     let mut found = BTreeSet::new();
     leaves("", &serde_json::to_value(&run).unwrap(), &mut found);
     let table: BTreeSet<String> =

@@ -231,6 +231,7 @@ fn rest(text: &TextConfig) -> &Map<String, Value> {
     match text {
         TextConfig::T5(c) => &c.rest,
         TextConfig::Llama(c) => &c.rest,
+        TextConfig::Opt(c) => &c.rest,
     }
 }
 
@@ -239,5 +240,6 @@ fn positions(text: &TextConfig) -> Option<usize> {
     match text {
         TextConfig::T5(_) => None,
         TextConfig::Llama(c) => usize::try_from(c.max_position_embeddings).ok(),
+        TextConfig::Opt(c) => usize::try_from(c.max_position_embeddings).ok(),
     }
 }

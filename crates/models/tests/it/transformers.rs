@@ -4,9 +4,9 @@ use std::{fs, path::PathBuf};
 
 use ressa_experiment::job::SearchOptions;
 use ressa_models::{
-    Search, VisionLanguage,
+    LoadOptions, Search, VisionLanguage,
     folder::{read_config, read_generation},
-    load_instructblip,
+    load_blip2,
 };
 use ressa_testkit::Golden;
 use serde_json::Value;
@@ -29,7 +29,7 @@ fn rows(golden: &Value) -> Vec<Vec<u32>> {
 fn every_part_gives_what_transformers_gives() {
     let _no_grad = tch::no_grad_guard();
     for name in ["flant5", "vicuna"] {
-        let model = load_instructblip(&folder(name), Device::Cpu).unwrap();
+        let model = load_blip2(&folder(name), &LoadOptions::on(Device::Cpu)).unwrap();
         let config = read_config(&folder(name)).unwrap();
         let generation = read_generation(&folder(name)).unwrap();
         let tensors = Golden::open(folder(name).join("golden.safetensors"));

@@ -10,7 +10,7 @@ use ressa_experiment::{
     },
     config::Propagate,
 };
-use ressa_models::{InstructBlip, Sample, VisionLanguage};
+use ressa_models::{Blip2, Sample, VisionLanguage};
 use ressa_prune::{
     allocation::{Counts, MeasureRequest, WINDOW, allocate, measure, places},
     calibrate::Calibration,
@@ -27,7 +27,7 @@ fn measured(model: &dyn VisionLanguage, tower: Tower, measurement: Measurement, 
 }
 
 /// Weights and gradients of a tower's layers for the summed loss of one sample, all at once.
-fn gradients(model: &InstructBlip, tower: Tower, sample: &Sample) -> BTreeMap<String, (Tensor, Tensor)> {
+fn gradients(model: &Blip2, tower: Tower, sample: &Sample) -> BTreeMap<String, (Tensor, Tensor)> {
     let mut model = model.shallow_clone();
     let mut leaves = BTreeMap::new();
     for (id, linear) in model.linears_mut().into_iter().filter(|(id, _)| id.tower == tower) {
@@ -69,8 +69,10 @@ fn first_order_scores_are_means_over_samples_of_weights_times_gradients() {
                 let found = measured(&model, tower, Measurement::Gradient { score }, samples);
                 assert_eq!(found.len(), expected.len());
                 for (name, value) in &found {
-                    assert!(*value > 0.0 && near(*value, expected[name][at], 1e-4), "{name}: {value}");
+                    assert!(near(*value, expected[name][at], 1e-4), "{name}: {value} {:?}", expected[name]);
                 }
+                let silent = found.values().filter(|value| **value == 0.0).count();
+                assert!(silent == 0 || tower == Tower::Qformer, "{found:?}");
             }
         }
     }
@@ -102,7 +104,7 @@ fn zeroth_order_slopes_estimate_the_gradient_norm() {
     let model = t5();
     let samples = &samples()[..1];
     let before: Vec<Tensor> = model.linears().iter().map(|(_, l)| l.weight().copy()).collect();
-    let measurement = Measurement::Perturbation { score: ScoreRule::Gradient, epsilon: 1e-2, noise: 24 };
+    let measurement = Measurement::Perturbation { score: ScoreRule::Gradient, epsilon: 1e-2, noise: 12 };
     let found = measured(&model, Tower::Language, measurement, samples);
     assert!(model.linears().iter().zip(&before).all(|((_, l), before)| l.weight().equal(before)));
     let gradients = gradients(&model, Tower::Language, &samples[0]);
@@ -111,10 +113,10 @@ fn zeroth_order_slopes_estimate_the_gradient_norm() {
         .map(|(name, slope)| slope / (total(&gradients[name].1.square()) * std::f64::consts::FRAC_2_PI).sqrt())
         .collect();
     ratios.sort_by(f64::total_cmp);
-    // A mean of 24 sizes of a normal number deviates by 15 %.
+    // A mean of 12 sizes of a normal number deviates by 22 %, the median of all layers by much less.
     let median = ratios[ratios.len() / 2];
     assert!((0.85..1.15).contains(&median), "{ratios:?}");
-    assert!(ratios.iter().all(|ratio| (0.4..1.8).contains(ratio)), "{ratios:?}");
+    assert!(ratios.iter().all(|ratio| (0.2..2.2).contains(ratio)), "{ratios:?}");
 }
 
 /// Weights far above the others' mean are counted, in the group whose mean they are compared with.

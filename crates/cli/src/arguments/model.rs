@@ -1,0 +1,165 @@
+//! Options of the commands that work on one model folder.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use ressa_experiment::job::{Compute, SearchOptions};
+use ressa_sweep::DeviceChoice;
+
+/// The machine of a single job.
+#[derive(Args, Clone, Debug)]
+pub struct JobMachine {
+    /// `auto`, `cpu` or `cuda:N`
+    #[arg(long, default_value = "auto", value_parser = |text: &str| text.parse::<DeviceChoice>())]
+    pub device: DeviceChoice,
+    /// Threads of one tensor operation [default: all cores]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+}
+
+/// The model of a single job.
+#[derive(Args, Clone, Debug)]
+pub struct ModelOptions {
+    /// Model folder, or a repository that `ressa fetch` has brought
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Type of the computation: float32, bfloat16 or float16 [default: float32 on a CPU, on a GPU that of the weights]
+    #[arg(long, value_name = "TYPE", value_parser = |text: &str| text.parse::<Compute>())]
+    pub dtype: Option<Compute>,
+}
+
+/// Options of `generate`.
+#[derive(Args, Debug)]
+pub struct GenerateOptions {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// Image file
+    #[arg(long, value_name = "FILE", required_unless_present = "requests", requires = "prompt")]
+    pub image: Option<PathBuf>,
+    /// Instruction about the image
+    #[arg(long, value_name = "TEXT", requires = "image")]
+    pub prompt: Option<String>,
+    /// Many at once: JSON list of `{"image": FILE, "prompt": TEXT}`
+    #[arg(long, value_name = "FILE", conflicts_with = "image")]
+    pub requests: Option<PathBuf>,
+    #[command(flatten)]
+    pub search: Search,
+    #[command(flatten)]
+    pub machine: JobMachine,
+}
+
+/// Search settings, with the names they have in transformers. What is not given is read from `generation_config.json`.
+#[derive(Args, Debug)]
+pub struct Search {
+    /// Beams; 1 is greedy
+    #[arg(long, value_name = "N", value_parser = at_least::<1>)]
+    pub num_beams: Option<usize>,
+    /// Exponent on the length in the score of a finished beam; above 0 favours long answers
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = finite)]
+    pub length_penalty: Option<f64>,
+    /// Least length, with what stands before the new tokens
+    #[arg(long, value_name = "N")]
+    pub min_length: Option<usize>,
+    /// Most length, with what stands before the new tokens
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+    /// Least new tokens
+    #[arg(long, value_name = "N")]
+    pub min_new_tokens: Option<usize>,
+    /// Most new tokens
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// Factor against tokens that are already there; 1 is none
+    #[arg(long, value_name = "F", value_parser = positive)]
+    pub repetition_penalty: Option<f64>,
+    /// End a row with its first NUM_BEAMS finished beams
+    #[arg(long)]
+    pub early_stopping: bool,
+}
+
+impl Search {
+    /// As a job says it.
+    pub fn options(&self) -> SearchOptions {
+        SearchOptions {
+            num_beams: self.num_beams,
+            length_penalty: self.length_penalty,
+            min_length: self.min_length,
+            max_length: self.max_length,
+            min_new_tokens: self.min_new_tokens,
+            max_new_tokens: self.max_new_tokens,
+            repetition_penalty: self.repetition_penalty,
+            early_stopping: self.early_stopping.then_some(true),
+        }
+    }
+}
+
+fn at_least<const LEAST: usize>(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n >= LEAST).ok_or_else(|| format!("a whole number from {LEAST} up is wanted"))
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|n: &f64| n.is_finite()).ok_or_else(|| "a number is wanted".to_owned())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    finite(text).ok().filter(|&n| n > 0.0).ok_or_else(|| "a number above 0 is wanted".to_owned())
+}
+
+/// Steps for those who compare ressa with another implementation. Tensors are safetensors files, the rest is JSON.
+#[derive(Debug, Subcommand)]
+pub enum Lab {
+    /// Run the network once, teacher-forced, and write its parts: `vision_last_hidden_state, qformer_query_output, language_model_inputs,
+    /// logits, loss`
+    Forward(ForwardOptions),
+    /// Collect `<name>.sqsum, .sum, .rows` of the inputs of every prunable linear
+    Stats(StatsOptions),
+    /// Write a folder of a published shape with random weights, for capacity and speed trials
+    RandomCheckpoint(RandomOptions),
+}
+
+/// Options of `lab forward`.
+#[derive(Args, Debug)]
+pub struct ForwardOptions {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// Safetensors file: `pixel_values, input_ids, attention_mask, labels[, qformer_input_ids, qformer_attention_mask]`
+    #[arg(long, value_name = "FILE")]
+    pub inputs: PathBuf,
+    /// Safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub machine: JobMachine,
+}
+
+/// Options of `lab stats`.
+#[derive(Args, Debug)]
+pub struct StatsOptions {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// JSON list of `{"image": FILE, "prompt": TEXT, "answer": TEXT}`, run one at a time
+    #[arg(long, value_name = "FILE")]
+    pub requests: PathBuf,
+    /// Safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub machine: JobMachine,
+}
+
+/// Options of `lab random-checkpoint`.
+#[derive(Args, Debug)]
+pub struct RandomOptions {
+    /// Published shape such as `instructblip-flan-t5-xl`, or a `config.json`
+    #[arg(long, value_name = "NAME|FILE")]
+    pub like: String,
+    /// Folder to write, absent or empty
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Seed of the weights
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Type of the weights: float32, bfloat16 or float16
+    #[arg(long, value_name = "TYPE", default_value = "bfloat16", value_parser = |text: &str| text.parse::<Compute>())]
+    pub dtype: Compute,
+}

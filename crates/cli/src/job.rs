@@ -1,0 +1,91 @@
+//! Single jobs: a worker process that is started for one step and ends with it.
+
+use std::{
+    io::{BufRead, BufReader, IsTerminal, Write},
+    os::unix::process::ExitStatusExt,
+    process::{Command, Stdio},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use ressa_experiment::{
+    job::{Job, Reply},
+    protocol::{Failure as Reason, FailureKind},
+};
+use serde_json::Value;
+
+use crate::{
+    arguments::{Global, model::JobMachine},
+    exit::{Exit, Failure},
+    workspace,
+};
+
+/// Has a job done and gives its answer. Progress is shown on a terminal; the worker's own words go to standard error.
+pub fn run(global: &Global, machine: &JobMachine, job: &Job) -> Result<Value, Failure> {
+    let program = workspace::worker(global);
+    let mut command = Command::new(&program);
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = machine.threads.map_or_else(cores, |threads| threads as usize);
+    command.arg("job").args(["--device", &machine.device.to_string(), "--threads", &threads.to_string()]);
+    // With more threads than one, idle ones must not spin on a shared machine; libgomp reads this before anything runs.
+    if std::env::var_os("OMP_WAIT_POLICY").is_none() {
+        command.env("OMP_WAIT_POLICY", "passive");
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| {
+        let program = program.display();
+        Failure::new(Exit::Other, format!("cannot start the worker `{program}`: {e}; build it or use --worker"))
+    })?;
+    let text = serde_json::to_vec(job).expect("a job is plain data");
+    // Dropping the pipe ends the worker's input. A worker that has died does not take it; its end is reported below.
+    if let Some(mut input) = child.stdin.take() {
+        let _ = input.write_all(&text);
+    }
+    let bar = bar(global);
+    let mut answer = None;
+    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
+        // Libraries may write to standard output too; what is no reply is theirs.
+        match serde_json::from_str::<Reply>(&line) {
+            Ok(Reply::Progress { fraction, message }) => {
+                bar.set_position((fraction * 1000.0) as u64);
+                bar.set_message(message);
+            }
+            Ok(Reply::Done { output }) => answer = Some(Ok(output)),
+            Ok(Reply::Failed { failure }) => answer = Some(Err(failure)),
+            Err(_) => {}
+        }
+    }
+    bar.finish_and_clear();
+    let status =
+        child.wait().map_err(|e| Failure::new(Exit::Other, format!("the worker cannot be waited for: {e}")))?;
+    match answer {
+        Some(Ok(output)) => Ok(output),
+        Some(Err(reason)) => Err(failure(&reason)),
+        None => {
+            let how = match (status.signal(), status.code()) {
+                (Some(9), _) => "was killed, probably for memory".to_owned(),
+                (Some(signal), _) => format!("was ended by signal {signal}"),
+                (None, code) => format!("ended with exit code {} and no answer", code.unwrap_or_default()),
+            };
+            Err(Failure::new(Exit::Other, format!("the worker {how}")))
+        }
+    }
+}
+
+fn failure(reason: &Reason) -> Failure {
+    match reason.kind {
+        FailureKind::Data | FailureKind::Nan => Failure::new(Exit::Unusable, reason.message.clone()),
+        FailureKind::Storage => Failure::new(Exit::CannotWrite, reason.message.clone()),
+        FailureKind::Oom => Failure::new(Exit::Other, format!("out of memory: {}", reason.message)),
+        FailureKind::Bug => {
+            Failure::new(Exit::Other, format!("a defect of this program, please report it: {}", reason.message))
+        }
+        FailureKind::Timeout | FailureKind::Killed => Failure::new(Exit::Other, reason.message.clone()),
+    }
+}
+
+fn bar(global: &Global) -> ProgressBar {
+    if global.quiet || global.json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {msg}").expect("the template is well-formed");
+    ProgressBar::new(1000).with_style(style)
+}
