@@ -14,7 +14,7 @@ use crate::{
     calibrate::{BlockStatistics, Calibration},
     certificate::certify_tower,
     error::PruneError,
-    metric::{Needs, PruningMetric, metric},
+    metric::{PruningMetric, metric},
     select::{Selection, keep_across},
 };
 
@@ -76,7 +76,7 @@ pub fn prune_tower(
     let selection = request.selection()?;
     let metric = metric(request.metric, request.seed).ok_or(PruneError::NoMetric)?;
     check_layers(model, request.tower, selection)?;
-    if metric.needs() != Needs::Weight && samples.is_empty() {
+    if !metric.needs().is_empty() && samples.is_empty() {
         return Err(PruneError::NoSamples { metric: request.metric });
     }
     no_grad(|| {
@@ -102,8 +102,8 @@ fn prune_block_by_block(
     samples: &[Sample],
     progress: &mut dyn FnMut(f64),
 ) -> Result<MaskSet, PruneError> {
-    let mut calibration = (metric.needs() == Needs::ColumnNorms)
-        .then(|| Calibration::enter(model, request.tower, request.propagate, samples));
+    let mut calibration = (!metric.needs().is_empty())
+        .then(|| Calibration::enter(model, request.tower, request.propagate, metric.needs(), samples));
     let mut masks = MaskSet::new();
     let blocks = model.blocks(request.tower);
     for block in 0..blocks {
@@ -136,8 +136,8 @@ fn prune_at_once(
     samples: &[Sample],
     progress: &mut dyn FnMut(f64),
 ) -> Result<MaskSet, PruneError> {
-    let mut calibration = (metric.needs() == Needs::ColumnNorms)
-        .then(|| Calibration::enter(model, request.tower, Propagate::Dense, samples));
+    let mut calibration = (!metric.needs().is_empty())
+        .then(|| Calibration::enter(model, request.tower, Propagate::Dense, metric.needs(), samples));
     let (mut names, mut importances) = (Vec::new(), Vec::new());
     let blocks = model.blocks(request.tower);
     for block in 0..blocks {
