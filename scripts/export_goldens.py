@@ -5,7 +5,7 @@ Usage: python3 scripts/export_goldens.py [OUTPUT]   (needs torch 2.11 and transf
 
 Each folder is an ordinary checkpoint (weights rounded to bf16 and stored so) with `golden.safetensors` beside it: token ids, pixels,
 image features, Q-Former output, language prefix, forced logits, computed in f32, one row at a time and without padding; and
-`golden.json` with generated tokens. Sizes are chosen so that every dimension differs from every other that it could be confused with.
+`golden.json` with generated tokens, up to and including the end token. Sizes are chosen so that every dimension differs from every other that it could be confused with.
 """
 
 import json
@@ -20,11 +20,15 @@ QUERIES, IMAGE_TOKEN, VOCABULARY = 3, 39, 40
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14, 5, 30, 31, 8]]
 ANSWERS = [[20, 21, 22], [23], [24, 25, 26, 27, 28]]
 SEARCHES = {
-    "greedy": dict(num_beams=1),
-    "beam": dict(num_beams=3, length_penalty=1.0),
-    "short": dict(num_beams=3, length_penalty=-1.0),
+    "greedy": dict(num_beams=1, max_new_tokens=8),
+    "beam": dict(num_beams=3, length_penalty=1.0, max_new_tokens=8),
+    "short": dict(num_beams=3, length_penalty=-1.0, max_new_tokens=8),
+    "whole": dict(num_beams=2, min_length=11, max_length=14),
+    "late": dict(num_beams=3, min_new_tokens=5, max_new_tokens=8, early_stopping=True),
+    "varied": dict(num_beams=1, repetition_penalty=1.7, max_new_tokens=8),
+    "varied-beam": dict(num_beams=3, repetition_penalty=1.7, length_penalty=-0.5, max_new_tokens=8),
+    "default": dict(),
 }
-NEW_TOKENS = 8
 # Drawn so that the searches differ from each other and some answers end by themselves.
 SEEDS = {"flant5": 14, "vicuna": 4}
 
@@ -97,14 +101,14 @@ def export(name, folder):
             tensors[f"logits.{row}"] = logits.contiguous()
             for search, options in SEARCHES.items():
                 found = model.generate(
-                    input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, do_sample=False, **options, **shared
+                    input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, **options, **shared
                 )[0].tolist()
                 found = found[1:] if encoder_decoder else found[ids.shape[1] :]
-                generated[search].append(found[: found.index(eos)] if eos in found else found)
+                generated[search].append(found[: found.index(eos) + 1] if eos in found else found)
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     save_file(tensors, folder / "golden.safetensors")
-    golden = dict(prompts=PROMPTS, answers=ANSWERS, new_tokens=NEW_TOKENS, searches=SEARCHES, generated=generated)
+    golden = dict(prompts=PROMPTS, answers=ANSWERS, searches=SEARCHES, generated=generated)
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 use ressa_data::DataError;
 use ressa_experiment::Task;
+use ressa_models::ModelError;
 
 /// A benchmark that cannot be predicted or scored.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,9 @@ pub enum EvalError {
     /// A tensor operation that failed, out of memory among others; the message is libtorch's, without its trace.
     #[error("{0}")]
     Tensor(String),
+    /// A model that refuses its task.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// Retrieval was asked of a model that cannot embed texts.
     #[error("task `{0}` needs a model with a retrieval head; drop it from `evaluate.tasks`")]
     NoRetrievalHead(Task),

@@ -36,7 +36,7 @@ impl PredictOptions {
     fn search(&self, task: Task) -> Search {
         let (max_new_tokens, length_penalty) =
             if task == Task::Nocaps { (self.caption_tokens, 1.0) } else { (self.answer_tokens, -1.0) };
-        Search { max_new_tokens, beams: self.beams, length_penalty }
+        Search { max_new_tokens, beams: self.beams, length_penalty, ..Search::default() }
     }
 }
 
@@ -72,8 +72,8 @@ fn generate(
         for batch in &block.batches {
             for (items, prompts) in split(batch, options.rows) {
                 let prefix = model.visual_prefix(&features, &prompts);
-                for (item, tokens) in items.iter().zip(model.generate(&prefix, &prompts.language, search)) {
-                    texts[*item] = prepared.processor.decode(&tokens)?;
+                for (item, answer) in items.iter().zip(model.generate(&prefix, &prompts.language, &search)?) {
+                    texts[*item] = prepared.processor.decode(answer.content())?;
                 }
                 done += items.len();
                 progress(done as f64 / prepared.items.len() as f64);

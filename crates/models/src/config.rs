@@ -1,14 +1,14 @@
 //! `config.json` of a model folder, and what is read beside it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
 
-use crate::{ModelError, llama::LlamaConfig, qformer::QFormerConfig, t5::T5Config, vit::VisionConfig};
+use crate::{ModelError, llama::LlamaConfig, opt::OptConfig, qformer::QFormerConfig, t5::T5Config, vit::VisionConfig};
 
-/// `config.json` of an InstructBLIP checkpoint.
+/// `config.json` of a checkpoint of the BLIP-2 family.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct InstructBlipConfig {
-    /// `instructblip`.
+pub struct Blip2Config {
+    /// `instructblip` or `blip-2`.
     pub model_type: String,
     /// Learned queries of the Q-Former: image positions in the language model.
     #[serde(default = "published_queries")]
@@ -17,24 +17,71 @@ pub struct InstructBlipConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_text_hidden_size: Option<i64>,
     /// Image encoder.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub vision_config: VisionConfig,
     /// Interface.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub qformer_config: QFormerConfig,
-    /// Language model.
+    /// Language model. A retrieval checkpoint has the entry and no such model.
+    #[serde(default, deserialize_with = "or_default")]
     pub text_config: TextConfig,
     /// Fields that the network does not read, kept for writing the folder again.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
 
+/// What a checkpoint of the family is for, and which parts it has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Image and instruction to text; the Q-Former reads the instruction.
+    InstructBlip,
+    /// Image and instruction to text; the Q-Former reads nothing.
+    Blip2,
+    /// Image and caption to a score; no language model.
+    ImageTextRetrieval,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Family; 3] = [Family::InstructBlip, Family::Blip2, Family::ImageTextRetrieval];
+
+    /// The class that `architectures` names.
+    pub fn architecture(self) -> &'static str {
+        match self {
+            Family::InstructBlip => "InstructBlipForConditionalGeneration",
+            Family::Blip2 => "Blip2ForConditionalGeneration",
+            Family::ImageTextRetrieval => "Blip2ForImageTextRetrieval",
+        }
+    }
+
+    /// `model_type`.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Family::InstructBlip => "instructblip",
+            Family::Blip2 | Family::ImageTextRetrieval => "blip-2",
+        }
+    }
+
+    /// Whether it has a language model.
+    pub fn writes(self) -> bool {
+        self != Family::ImageTextRetrieval
+    }
+}
+
 fn published_queries() -> i64 {
     32
 }
 
+/// Width of the retrieval head where `Blip2Config` does not say it.
+const PUBLISHED_RETRIEVAL_WIDTH: i64 = 256;
+
+/// `null` counts as absent, as in the reference.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
+}
+
 /// `text_config`, by its `model_type`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "model_type")]
 pub enum TextConfig {
     /// Encoder-decoder.
@@ -43,6 +90,37 @@ pub enum TextConfig {
     /// Decoder-only.
     #[serde(rename = "llama")]
     Llama(LlamaConfig),
+    /// Decoder-only; what the reference takes an entry without `model_type` for.
+    #[serde(rename = "opt")]
+    Opt(OptConfig),
+}
+
+impl Default for TextConfig {
+    fn default() -> Self {
+        TextConfig::Opt(OptConfig::default())
+    }
+}
+
+impl<'de> Deserialize<'de> for TextConfig {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut fields = Map::<String, Value>::deserialize(from)?;
+        let kind = fields.remove("model_type");
+        let parse = |fields| match kind.as_ref().map(|kind| kind.as_str().unwrap_or_default()) {
+            Some("t5") => Some(serde_json::from_value(fields).map(TextConfig::T5)),
+            Some("llama") => Some(serde_json::from_value(fields).map(TextConfig::Llama)),
+            Some("opt") | None => Some(serde_json::from_value(fields).map(TextConfig::Opt)),
+            Some(_) => None,
+        };
+        let unknown = || {
+            let kind = kind.clone().unwrap_or_default();
+            D::Error::custom(format!(
+                "`text_config.model_type` is `{}`; supported are `t5`, `llama` and `opt`",
+                kind.as_str().map_or_else(|| kind.to_string(), str::to_owned)
+            ))
+        };
+        let parsed = parse(Value::Object(fields)).ok_or_else(unknown)?;
+        parsed.map_err(|e| D::Error::custom(format!("`text_config`: {e}")))
+    }
 }
 
 /// Tokens with a meaning of their own in generation and training.
@@ -95,41 +173,78 @@ pub struct GenerationConfig {
     pub rest: Map<String, Value>,
 }
 
-impl InstructBlipConfig {
-    /// Refuses what no network can have: sizes below one, heads that do not divide widths, unknown forms.
+impl Blip2Config {
+    /// What the checkpoint is for: told by `architectures`, or by `model_type` where that is absent.
+    pub fn family(&self) -> Result<Family, ModelError> {
+        let named = self.rest.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
+        let found = Family::ALL.into_iter().find(|family| {
+            family.model_type() == self.model_type && named.is_none_or(|name| name == family.architecture())
+        });
+        found.ok_or_else(|| {
+            let supported: Vec<String> = Family::ALL
+                .iter()
+                .map(|family| format!("`{}` ({})", family.architecture(), family.model_type()))
+                .collect();
+            ModelError::Config(format!(
+                "`model_type` is `{}` and `architectures` names `{}`; supported are {}",
+                self.model_type,
+                named.unwrap_or("nothing"),
+                supported.join(", ")
+            ))
+        })
+    }
+
+    /// Refuses what no network can have: sizes below one or beyond reason, heads that do not divide widths, unknown forms.
     pub fn check(&self) -> Result<(), ModelError> {
-        if self.model_type != "instructblip" {
-            let message = format!("`model_type` is `{}`; only `instructblip` is supported", self.model_type);
-            return Err(ModelError::Config(message));
-        }
+        let family = self.family()?;
         at_least_one("num_query_tokens", self.num_query_tokens)?;
         if let Some(width) = self.image_text_hidden_size {
             at_least_one("image_text_hidden_size", width)?;
         }
         self.vision_config.check()?;
         self.qformer_config.check()?;
-        if self.qformer_config.encoder_hidden_size != self.vision_config.hidden_size {
-            return Err(ModelError::Config(format!(
-                "`qformer_config.encoder_hidden_size` is {} and `vision_config.hidden_size` {}; they must be equal",
-                self.qformer_config.encoder_hidden_size, self.vision_config.hidden_size
-            )));
+        if family == Family::ImageTextRetrieval && !self.qformer_config.use_qformer_text_input {
+            return Err(ModelError::Config(
+                "`qformer_config.use_qformer_text_input` is `false`; an image-text matching model reads captions"
+                    .to_owned(),
+            ));
         }
         match &self.text_config {
+            _ if !family.writes() => Ok(()),
             TextConfig::T5(c) => c.check(),
             TextConfig::Llama(c) => c.check(),
+            TextConfig::Opt(c) => c.check(),
         }
+    }
+
+    /// Width of the retrieval head, if the family or the configuration has one.
+    pub fn retrieval_width(&self) -> Result<Option<i64>, ModelError> {
+        Ok(match self.family()? {
+            Family::InstructBlip => self.image_text_hidden_size,
+            // BLIP-2's class writes the width whether or not the checkpoint has the head.
+            Family::Blip2 => None,
+            Family::ImageTextRetrieval => Some(self.image_text_hidden_size.unwrap_or(PUBLISHED_RETRIEVAL_WIDTH)),
+        })
+    }
+
+    /// Id that stands for an image position among the language model's tokens. Folders of 2023 have none.
+    pub fn image_token(&self) -> Option<i64> {
+        ["image_token_index", "image_token_id"].iter().find_map(|field| self.rest.get(*field)?.as_i64())
     }
 
     /// Special tokens: `generation_config.json` first, then the language model's configuration, then its class's defaults.
     pub fn special_tokens(&self, generation: &GenerationConfig) -> SpecialTokens {
-        let (eos, pad, start, default_eos) = match &self.text_config {
-            TextConfig::T5(c) => (&c.eos_token_id, c.pad_token_id, c.decoder_start_token_id, 1),
-            TextConfig::Llama(c) => (&c.eos_token_id, c.pad_token_id, None, 2),
+        let (eos, pad, start, defaults) = match &self.text_config {
+            TextConfig::T5(c) => (&c.eos_token_id, c.pad_token_id, c.decoder_start_token_id, (1, 0)),
+            TextConfig::Llama(c) => (&c.eos_token_id, c.pad_token_id, None, (2, 0)),
+            TextConfig::Opt(c) => (&c.eos_token_id, c.pad_token_id, None, (2, 1)),
         };
-        let eos = generation.eos_token_id.as_ref().or(eos.as_ref()).map_or(vec![default_eos], Ids::to_vec);
-        let pad = generation.pad_token_id.or(pad).unwrap_or(0);
+        let eos = generation.eos_token_id.as_ref().or(eos.as_ref()).map_or(vec![defaults.0], Ids::to_vec);
+        // A pad token outside the vocabulary stands for none: rows are padded behind what is real, so any token does.
+        let usable = |pad: &i64| (0..self.vocab_size()).contains(pad);
+        let pad = generation.pad_token_id.or(pad).filter(usable).unwrap_or(defaults.1);
         SpecialTokens {
-            eos: if eos.is_empty() { vec![default_eos] } else { eos },
+            eos: if eos.is_empty() { vec![defaults.0] } else { eos },
             pad,
             decoder_start: generation.decoder_start_token_id.or(start).unwrap_or(pad),
         }
@@ -140,14 +255,16 @@ impl InstructBlipConfig {
         match &self.text_config {
             TextConfig::T5(c) => c.vocab_size,
             TextConfig::Llama(c) => c.vocab_size,
+            TextConfig::Opt(c) => c.vocab_size,
         }
     }
 
-    /// Width of the language model.
+    /// Width of the language model's word embeddings, which image positions are projected to.
     pub fn text_width(&self) -> i64 {
         match &self.text_config {
             TextConfig::T5(c) => c.d_model,
             TextConfig::Llama(c) => c.hidden_size,
+            TextConfig::Opt(c) => c.word_width(),
         }
     }
 }
@@ -169,4 +286,26 @@ pub(crate) fn divides(field: &str, value: i64, by: &str, divisor: i64) -> Result
         return Ok(());
     }
     Err(ModelError::Config(format!("`{field}` is {value}, which `{by}` = {divisor} does not divide")))
+}
+
+/// A number of layers. Published models have at most a hundred.
+pub(crate) fn layers(field: &str, value: usize) -> Result<(), ModelError> {
+    const MOST: usize = 1 << 12;
+    if (1..=MOST).contains(&value) {
+        return Ok(());
+    }
+    Err(ModelError::Config(format!("`{field}` is {value}; it must be between 1 and {MOST}")))
+}
+
+/// What a norm adds.
+pub(crate) fn positive(field: &str, value: f64) -> Result<(), ModelError> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    Err(ModelError::Config(format!("`{field}` is {value}; it must be a number not below 0")))
+}
+
+/// A switch among fields that are otherwise not read.
+pub(crate) fn flag(fields: &Map<String, Value>, name: &str, default: bool) -> bool {
+    fields.get(name).and_then(Value::as_bool).unwrap_or(default)
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ressa_checkpoint::CheckpointError;
+
 /// Why a model cannot be loaded, saved or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -23,6 +25,9 @@ pub enum ModelError {
         /// What is wrong and, where it helps, what to do.
         reason: String,
     },
+    /// The weights cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// A configuration that no network can have.
     #[error("model configuration: {0}")]
     Config(String),
@@ -39,6 +44,43 @@ pub enum ModelError {
         /// By the configuration.
         wanted: Vec<i64>,
     },
+    /// A tensor that is not made of floating-point numbers that can be computed with.
+    #[error("tensor `{name}` has type `{found}`; weights must be F32, F16, BF16 or F64")]
+    Dtype {
+        /// Tensor.
+        name: String,
+        /// Type in the file.
+        found: String,
+    },
+    /// Weights that are infinite or no numbers.
+    #[error(
+        "tensor `{name}` holds {count} values that are not finite; the checkpoint is damaged or its training diverged"
+    )]
+    NotFinite {
+        /// Tensor.
+        name: String,
+        /// How many.
+        count: u64,
+    },
+    /// A tensor that stands for another one holds other values.
+    #[error("tensor `{name}` should be a copy of `{original}` and differs from it; the network has one place for both")]
+    Copy {
+        /// The copy.
+        name: String,
+        /// The tensor that the network uses.
+        original: String,
+    },
+    /// Inputs of a forward pass that do not fit together or not to the model.
+    #[error("input `{name}`: {reason}")]
+    Input {
+        /// Which input.
+        name: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Search settings that no search can have, or that leave no room for an answer.
+    #[error("{0}")]
+    Search(String),
     /// Tensors that no part of the network asked for.
     #[error("the network has no place for {} tensors of the checkpoint: {}", .0.len(), quoted(.0))]
     Leftover(Vec<String>),
@@ -53,7 +95,11 @@ pub enum ModelError {
 impl ModelError {
     /// Whether the disk or its permissions kept something from being written.
     pub fn is_storage(&self) -> bool {
-        matches!(self, ModelError::Io { action: "write", .. })
+        match self {
+            ModelError::Io { action, .. } => *action == "write",
+            ModelError::Checkpoint(error) => error.is_storage(),
+            _ => false,
+        }
     }
 
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> ModelError {

@@ -6,8 +6,8 @@ use ressa_runtime::Device;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    InstructBlip, ModelError, TensorMap, VisionLanguage, Weights,
-    config::{GenerationConfig, Ids, InstructBlipConfig, TextConfig},
+    Blip2, Blip2Config, LoadOptions, ModelError, TensorMap, VisionLanguage, Weights,
+    config::{GenerationConfig, Ids, TextConfig},
     weights::{self, SINGLE, Storage},
 };
 
@@ -18,25 +18,39 @@ pub const GENERATION: &str = "generation_config.json";
 /// Largest configuration that is read; published ones are a few kilobytes.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
-/// Loads the model in a folder, whatever its family.
+/// Loads the model in a folder, whatever its family, computing in f32.
 pub fn load_folder(folder: &Path, device: Device) -> Result<Box<dyn VisionLanguage>, ModelError> {
-    Ok(Box::new(load_instructblip(folder, device)?))
+    load_folder_with(folder, &LoadOptions::on(device))
 }
 
-/// Loads an InstructBLIP folder. Every tensor must be there, of the configured shape, and every tensor must have a place.
-pub fn load_instructblip(folder: &Path, device: Device) -> Result<InstructBlip, ModelError> {
+/// Loads the model in a folder, whatever its family.
+pub fn load_folder_with(folder: &Path, options: &LoadOptions) -> Result<Box<dyn VisionLanguage>, ModelError> {
+    Ok(Box::new(load_blip2(folder, options)?))
+}
+
+/// Loads a folder of the BLIP-2 family. Every tensor must be there, finite, of the configured shape, and every tensor must have a place.
+pub fn load_blip2(folder: &Path, options: &LoadOptions) -> Result<Blip2, ModelError> {
     let config = read_config(folder)?;
+    load_as(folder, &config, options)
+}
+
+/// Loads the weights of a folder with a configuration that may be written differently from the folder's own.
+pub fn load_as(folder: &Path, config: &Blip2Config, options: &LoadOptions) -> Result<Blip2, ModelError> {
     let special = config.special_tokens(&read_generation(folder)?);
-    let mut weights = Weights::open(folder)?;
-    let model = InstructBlip::load(&config, special, &mut weights, device)?;
+    let mut weights = Weights::open(folder, options)?;
+    let model = Blip2::load(config, special, &mut weights, options)?;
     weights.finish()?;
     Ok(model)
 }
 
 /// Reads `config.json`.
-pub fn read_config(folder: &Path) -> Result<InstructBlipConfig, ModelError> {
-    let path = folder.join(CONFIG);
-    let config: InstructBlipConfig = read_json(&path)?;
+pub fn read_config(folder: &Path) -> Result<Blip2Config, ModelError> {
+    read_config_file(&folder.join(CONFIG))
+}
+
+/// Reads a configuration from a file of any name.
+pub fn read_config_file(path: &Path) -> Result<Blip2Config, ModelError> {
+    let config: Blip2Config = read_json(path)?;
     config.check()?;
     Ok(config)
 }
@@ -50,7 +64,7 @@ pub fn read_generation(folder: &Path) -> Result<GenerationConfig, ModelError> {
 /// Writes a model folder: same configuration and tensors, same bytes. `transformers` opens it.
 pub fn save_folder(
     folder: &Path,
-    config: &InstructBlipConfig,
+    config: &Blip2Config,
     tensors: &TensorMap,
     storage: Storage,
 ) -> Result<(), ModelError> {
@@ -71,7 +85,7 @@ pub fn save_folder(
 /// [`save_folder`] with the generation settings of the folder that the model came from ([`read_generation`]).
 pub fn save_folder_with(
     folder: &Path,
-    config: &InstructBlipConfig,
+    config: &Blip2Config,
     generation: &GenerationConfig,
     tensors: &TensorMap,
     storage: Storage,

@@ -1,13 +1,14 @@
-//! The two families of language models behind one front: answers forced, answers searched for, blocks run one by one.
+//! The families of language models behind one front: answers forced, answers searched for, blocks run one by one.
 
 use tch::{Device, Tensor};
 
 use crate::{
-    Flow, Forced, Linear, ModelError, Scope, Search, TextBatch,
+    Answer, Flow, Forced, Linear, ModelError, Scope, Search, TextBatch,
     config::{SpecialTokens, TextConfig},
-    generate::{self, Decoder, Start, cache::Cache},
+    generate::{self, Before, Decoder, Start, cache::Cache},
     layers::Linears,
     llama::{Llama, Rotary},
+    opt::Opt,
     t5::T5,
 };
 
@@ -17,6 +18,8 @@ pub(crate) enum Language {
     T5(T5),
     /// Decoder-only.
     Llama(Llama),
+    /// Decoder-only.
+    Opt(Opt),
 }
 
 impl Linears for Language {
@@ -31,6 +34,7 @@ impl Linears for Language {
                 encoder.chain(t5.decoder.iter_mut().flat_map(Linears::linears_mut)).collect()
             }
             Language::Llama(llama) => llama.blocks.iter_mut().flat_map(Linears::linears_mut).collect(),
+            Language::Opt(opt) => opt.blocks.iter_mut().flat_map(Linears::linears_mut).collect(),
         }
     }
 }
@@ -40,6 +44,7 @@ impl Language {
         Ok(match config {
             TextConfig::T5(c) => Language::T5(T5::load(scope, c)?),
             TextConfig::Llama(c) => Language::Llama(Llama::load(scope, c)?),
+            TextConfig::Opt(c) => Language::Opt(Opt::load(scope, c)?),
         })
     }
 
@@ -51,6 +56,25 @@ impl Language {
                 encoder.chain(t5.decoder.iter().map(Linears::linears)).collect()
             }
             Language::Llama(llama) => llama.blocks.iter().map(Linears::linears).collect(),
+            Language::Opt(opt) => opt.blocks.iter().map(Linears::linears).collect(),
+        }
+    }
+
+    /// What makes logits of the last hidden states.
+    pub fn head(&self) -> &Linear {
+        match self {
+            Language::T5(t5) => &t5.head,
+            Language::Llama(llama) => &llama.head,
+            Language::Opt(opt) => &opt.head,
+        }
+    }
+
+    /// Word embeddings `[rows, tokens, width]` of ids.
+    pub fn words(&self, ids: &Tensor) -> Tensor {
+        match self {
+            Language::T5(t5) => t5.words(ids),
+            Language::Llama(llama) => llama.words(ids),
+            Language::Opt(opt) => opt.words(ids),
         }
     }
 
@@ -77,36 +101,48 @@ impl Language {
                 let logits = llama.finish(&x, &packed.predictors);
                 Forced { logits, targets: targets.targets, mask: targets.mask }
             }
+            Language::Opt(opt) => {
+                let packed = Packed::new(prefix, prompt, answers, special, opt.device());
+                let targets = Answers::new(answers, special, opt.device());
+                let x = opt.run(opt.embed(prefix, &packed.ids), states);
+                let logits = opt.finish(&x, &packed.predictors);
+                Forced { logits, targets: targets.targets, mask: targets.mask }
+            }
         }
     }
 
-    /// New tokens of each row, without the end token.
+    /// The answer to each row. `image_token` stands for an image position where a decoder-only model's repetitions are counted.
     pub fn generate(
         &self,
         prefix: &Tensor,
         prompt: &TextBatch,
         special: &SpecialTokens,
-        search: Search,
-    ) -> Vec<Vec<u32>> {
+        image_token: Option<i64>,
+        search: &Search,
+    ) -> Result<Vec<Answer>, ModelError> {
         let eos = special.eos.clone();
+        let rows = prompt.ids.size()[0] as usize;
         match self {
             Language::T5(t5) => {
                 let mut cache = t5.begin(prefix, prompt);
-                let start = Tensor::full([prefix.size()[0]], special.decoder_start, (tch::Kind::Int64, t5.device()));
+                let start = Tensor::full([rows as i64], special.decoder_start, (tch::Kind::Int64, t5.device()));
                 let logits = t5.step(&start, &mut cache);
-                generate::search(t5, Start { cache, logits, eos }, search)
+                let prompts = (0..rows).map(|_| Before { length: 1, ids: vec![special.decoder_start] }).collect();
+                generate::search(t5, Start { cache, logits, eos, prompts }, search)
             }
             Language::Llama(llama) => {
-                let packed = Packed::new(
-                    Some(prefix),
-                    prompt,
-                    &vec![Vec::new(); prompt.ids.size()[0] as usize],
-                    special,
-                    llama.device(),
-                );
+                let packed = Packed::new(Some(prefix), prompt, &vec![Vec::new(); rows], special, llama.device());
                 let lengths = packed.predictors.select(1, 0) + 1;
+                let prompts = packed.before(prefix.size()[1] as usize, &lengths, image_token);
                 let (cache, logits) = llama.begin(llama.embed(Some(prefix), &packed.ids), &lengths);
-                generate::search(llama, Start { cache, logits, eos }, search)
+                generate::search(llama, Start { cache, logits, eos, prompts }, search)
+            }
+            Language::Opt(opt) => {
+                let packed = Packed::new(Some(prefix), prompt, &vec![Vec::new(); rows], special, opt.device());
+                let lengths = packed.predictors.select(1, 0) + 1;
+                let prompts = packed.before(prefix.size()[1] as usize, &lengths, image_token);
+                let (cache, logits) = opt.begin(opt.embed(Some(prefix), &packed.ids), &lengths);
+                generate::search(opt, Start { cache, logits, eos, prompts }, search)
             }
         }
     }
@@ -125,6 +161,10 @@ impl Language {
                 let hidden = llama.embed(Some(prefix), &packed.ids);
                 let [cos, sin] = llama.rotary(hidden.size()[1]).tables();
                 Flow { hidden, context: vec![packed.predictors, cos, sin] }
+            }
+            Language::Opt(opt) => {
+                let packed = Packed::new(Some(prefix), prompt, &answers, special, opt.device());
+                Flow { hidden: opt.embed(Some(prefix), &packed.ids), context: vec![packed.predictors] }
             }
         }
     }
@@ -151,6 +191,9 @@ impl Language {
                 let hidden = llama.blocks[block].forward(&flow.hidden, &Rotary::from_tables(cos, sin));
                 Flow { hidden, context: shared(&flow.context) }
             }
+            (Language::Opt(opt), [_]) => {
+                Flow { hidden: opt.blocks[block].forward(&flow.hidden), context: shared(&flow.context) }
+            }
             _ => unreachable!("a flow belongs to the model and the block that it was made for"),
         }
     }
@@ -160,6 +203,7 @@ impl Language {
         match self {
             Language::T5(t5) => t5.finish_decoder(&flow.hidden),
             Language::Llama(llama) => llama.finish(&flow.hidden, &flow.context[0]),
+            Language::Opt(opt) => opt.finish(&flow.hidden, &flow.context[0]),
         }
     }
 }
@@ -173,6 +217,12 @@ impl Decoder for T5 {
 impl Decoder for Llama {
     fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
         Llama::step(self, tokens, cache)
+    }
+}
+
+impl Decoder for Opt {
+    fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
+        Opt::step(self, tokens, cache)
     }
 }
 
@@ -233,5 +283,19 @@ impl Packed {
         let predictors =
             Tensor::from_slice(&predictors).view([answers.len() as i64, longest as i64 + 1]).to_device(device);
         Self { ids, predictors }
+    }
+
+    /// What stands before each row's answer, of `lengths` real positions of which `images` are the image's.
+    fn before(&self, images: usize, lengths: &Tensor, image_token: Option<i64>) -> Vec<Before> {
+        let width = self.ids.size()[1] as usize;
+        let ids = generate::ids(&self.ids);
+        let lengths = generate::ids(lengths);
+        let row = |(row, length): (usize, &i64)| {
+            let length = *length as usize;
+            let words = &ids[row * width..row * width + (length - images)];
+            let image = image_token.filter(|_| images > 0);
+            Before { length, ids: image.into_iter().chain(words.iter().copied()).collect() }
+        };
+        lengths.iter().enumerate().map(row).collect()
     }
 }

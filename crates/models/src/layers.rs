@@ -1,7 +1,7 @@
 //! The few layers the architectures share: norms, embedding, attention, activations, and the list of a block's linears.
 
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::{Linear, ModelError, Scope};
 
@@ -56,44 +56,66 @@ pub(crate) use linears;
 pub enum Activation {
     /// Exact, with the error function.
     Gelu,
+    /// The same under its other name.
+    GeluPython,
     /// The tanh approximation.
     GeluNew,
     /// The same under its other name.
     GeluPytorchTanh,
+    /// The same under a third name.
+    GeluFast,
+    /// `x * sigmoid(1.702 x)`.
+    QuickGelu,
     /// `max(x, 0)`.
     Relu,
     /// `x * sigmoid(x)`.
     Silu,
     /// The same under its other name.
     Swish,
+    /// Hyperbolic tangent.
+    Tanh,
 }
 
 impl Activation {
     /// Applies the function to every element.
     pub fn forward(self, x: &Tensor) -> Tensor {
         match self {
-            Activation::Gelu => x.gelu("none"),
-            Activation::GeluNew | Activation::GeluPytorchTanh => x.gelu("tanh"),
+            Activation::Gelu | Activation::GeluPython => x.gelu("none"),
+            Activation::GeluNew | Activation::GeluPytorchTanh | Activation::GeluFast => x.gelu("tanh"),
+            Activation::QuickGelu => x * (x * 1.702).sigmoid(),
             Activation::Relu => x.relu(),
             Activation::Silu | Activation::Swish => x.silu(),
+            Activation::Tanh => x.tanh(),
         }
     }
 }
 
 /// Normalises the last dimension to mean 0 and variance 1, then scales and shifts.
 pub(crate) struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
+    affine: Option<(Tensor, Tensor)>,
+    width: i64,
     eps: f64,
 }
 
 impl LayerNorm {
     pub fn load(scope: &Scope<'_>, width: i64, eps: f64) -> Result<Self, ModelError> {
-        Ok(Self { weight: scope.tensor("weight", &[width])?, bias: scope.tensor("bias", &[width])?, eps })
+        let affine = Some((scope.tensor("weight", &[width])?, scope.tensor("bias", &[width])?));
+        Ok(Self { affine, width, eps })
     }
 
+    /// Without scale and shift.
+    pub fn plain(width: i64, eps: f64) -> Self {
+        Self { affine: None, width, eps }
+    }
+
+    /// In the type of its weights.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
+        match &self.affine {
+            Some((weight, bias)) => {
+                x.to_kind(weight.kind()).layer_norm([self.width], Some(weight), Some(bias), self.eps, true)
+            }
+            None => x.layer_norm::<Tensor>([self.width], None, None, self.eps, true),
+        }
     }
 }
 
@@ -108,24 +130,43 @@ impl RmsNorm {
         Ok(Self { weight: scope.tensor("weight", &[width])?, eps })
     }
 
+    /// In the type of its weight.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.internal_fused_rms_norm(self.weight.size(), Some(&self.weight), self.eps).0
+        let kind = self.weight.kind();
+        if kind == Kind::Float && x.kind() == Kind::Float {
+            return x.internal_fused_rms_norm(self.weight.size(), Some(&self.weight), self.eps).0;
+        }
+        // As the reference: normalised in f32, rounded, then scaled.
+        let wide = x.to_kind(Kind::Float);
+        let mean = wide.square().mean_dim([-1i64].as_slice(), true, Kind::Float);
+        (wide * (mean + self.eps).rsqrt()).to_kind(kind) * &self.weight
     }
 }
 
 /// A table of vectors, read by row number.
 pub(crate) struct Embedding {
     pub weight: Tensor,
+    kind: Kind,
 }
 
 impl Embedding {
     pub fn load(scope: &Scope<'_>, rows: i64, width: i64) -> Result<Self, ModelError> {
-        Ok(Self { weight: scope.tensor("weight", &[rows, width])? })
+        Ok(Self { weight: scope.matrix("weight", &[rows, width])?, kind: scope.kind() })
     }
 
-    /// `[..., width]` for ids `[...]`.
+    /// Number of vectors.
+    pub fn rows(&self) -> i64 {
+        self.weight.size()[0]
+    }
+
+    /// `[..., width]` for ids `[...]`, in the type of the computation.
     pub fn forward(&self, ids: &Tensor) -> Tensor {
-        Tensor::embedding(&self.weight, ids, -1, false, false)
+        Tensor::embedding(&self.weight, ids, -1, false, false).to_kind(self.kind)
+    }
+
+    /// The first `count` vectors, `[count, width]`, in the type of the computation.
+    pub fn first(&self, count: i64) -> Tensor {
+        self.weight.narrow(0, 0, count).to_kind(self.kind)
     }
 }
 
@@ -157,7 +198,7 @@ pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, attend: Attend<'_>) 
     let Attend { scale, bias, causal } = attend;
     // The fused kernel has no gradient for the bias; libtorch's own fallback makes more passes over the logits than these lines.
     let out = match bias.filter(|bias| bias.requires_grad()) {
-        Some(bias) => (scaled(q, scale).matmul(&k.transpose(-2, -1)) + bias).softmax(-1, None::<tch::Kind>).matmul(v),
+        Some(bias) => (scaled(q, scale).matmul(&k.transpose(-2, -1)) + bias).softmax(-1, None::<Kind>).matmul(v),
         None => Tensor::scaled_dot_product_attention(q, k, v, bias, 0.0, causal, scale, false),
     };
     join_heads(&out)
@@ -168,12 +209,23 @@ fn scaled(q: &Tensor, scale: f64) -> Tensor {
 }
 
 /// What is added to the logits of keys that must not be seen. Finite, so that a row without any key stays a number.
-pub(crate) const HIDDEN: f64 = -1e9;
+pub(crate) fn hidden(kind: Kind) -> f64 {
+    if kind == Kind::Half { -65504.0 } else { -1e9 }
+}
 
 /// `[rows, keys]`, true where a key is real, as a bias `[rows, 1, 1, keys]`.
-pub(crate) fn key_bias(mask: &Tensor) -> Tensor {
-    let zeros = Tensor::zeros(mask.size(), (tch::Kind::Float, mask.device()));
-    zeros.masked_fill(&mask.logical_not(), HIDDEN).unsqueeze(1).unsqueeze(1)
+pub(crate) fn key_bias(mask: &Tensor, kind: Kind) -> Tensor {
+    let zeros = Tensor::zeros(mask.size(), (kind, mask.device()));
+    zeros.masked_fill(&mask.logical_not(), hidden(kind)).unsqueeze(1).unsqueeze(1)
+}
+
+/// `[rows, keys]`, true where a key is real, as a bias `[rows, 1, keys, keys]` that also hides keys after the query. Row by row
+/// equal positions, whatever is hidden.
+pub(crate) fn causal_bias(mask: &Tensor, kind: Kind) -> Tensor {
+    let tokens = mask.size()[1];
+    let earlier = Tensor::ones([tokens, tokens], (Kind::Bool, mask.device())).tril(0);
+    let seen = earlier.logical_and(&mask.unsqueeze(1));
+    Tensor::zeros(seen.size(), (kind, mask.device())).masked_fill(&seen.logical_not(), hidden(kind)).unsqueeze(1)
 }
 
 /// A mask with `count` true columns before it: a prefix that is always real.
@@ -181,14 +233,14 @@ pub(crate) fn prefixed(mask: &Tensor, count: i64) -> Tensor {
     if count == 0 {
         return mask.shallow_clone();
     }
-    let real = Tensor::ones([mask.size()[0], count], (tch::Kind::Bool, mask.device()));
+    let real = Tensor::ones([mask.size()[0], count], (Kind::Bool, mask.device()));
     Tensor::cat(&[&real, mask], 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
+    use tch::Device;
 
     #[test]
     fn rms_norm_divides_by_the_root_mean_square_and_keeps_the_mean() {

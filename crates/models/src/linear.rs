@@ -77,7 +77,7 @@ impl Linear {
     pub fn load(scope: &Scope<'_>, outputs: i64, inputs: i64, bias: bool) -> Result<Self, ModelError> {
         Ok(Self {
             name: scope.path().to_owned(),
-            weight: scope.tensor("weight", &[outputs, inputs])?,
+            weight: scope.matrix("weight", &[outputs, inputs])?,
             bias: if bias { Some(scope.tensor("bias", &[outputs])?) } else { None },
             mask: None,
             adapter: None,
@@ -121,24 +121,39 @@ impl Linear {
         self.adapter.as_ref()
     }
 
-    /// `x W^T + b` for `x` `[..., in]`, with the effective weight. Shows `x` to a live tap.
+    /// `x W^T + b` for `x` `[..., in]`, with the effective weight, in the type of `x`. Shows `x` to a live tap.
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        /// A weight of more elements than this is converted in pieces.
+        const PIECE: i64 = 1 << 25;
         self.show(x);
-        x.linear(&self.effective_weight(), self.bias.as_ref())
+        let (weight, kind) = (self.effective_weight(), x.kind());
+        let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
+        let (outputs, inputs) = self.shape();
+        if weight.kind() == kind || weight.requires_grad() || outputs * inputs <= PIECE {
+            return x.linear(&weight.to_kind(kind), bias);
+        }
+        // The copy lives only as long as its product.
+        let rows = (PIECE / inputs).max(1);
+        let piece = |from: i64| {
+            let count = rows.min(outputs - from);
+            let bias = bias.as_ref().map(|bias| bias.narrow(0, from, count));
+            x.linear(&weight.narrow(0, from, count).to_kind(kind), bias)
+        };
+        Tensor::cat(&(0..outputs).step_by(rows as usize).map(piece).collect::<Vec<_>>(), -1)
     }
 
     /// What [`Linear::forward`] multiplies with: `W`, `W∘M`, and with an adapter `(W + sBA)∘M` or `W∘M + sBA`. Exactly zero wherever a
-    /// mask covers all of it. Differentiable in the adapter, and in the weight if that is being trained.
+    /// mask covers all of it. Differentiable in the adapter, and in the weight if that is being trained. In the weight's type; with an
+    /// adapter in f32, so that what is written is rounded once.
     pub fn effective_weight(&self) -> Tensor {
         let Some(adapter) = &self.adapter else {
             return self.masked_weight();
         };
+        let weight = self.masked_weight().to_kind(adapter.a.kind());
         let update = &adapter.b * adapter.scale;
         match &self.mask {
-            Some(mask) if adapter.masked => {
-                self.masked_weight().addmm(&update, &adapter.a).masked_fill(&mask.remove, 0.0)
-            }
-            _ => self.masked_weight().addmm(&update, &adapter.a),
+            Some(mask) if adapter.masked => weight.addmm(&update, &adapter.a).masked_fill(&mask.remove, 0.0),
+            _ => weight.addmm(&update, &adapter.a),
         }
     }
 

@@ -9,9 +9,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Linear, ModelError, Scope,
-    config::{Ids, at_least_one, divides},
-    generate::cache::{BlockCache, Cache, attend_both},
-    layers::{Activation, Attend, Embedding, RmsNorm, attention, join_heads, key_bias, linears, split_heads},
+    config::{Ids, at_least_one, divides, flag, layers, positive},
+    generate::cache::{BlockCache, Cache, Turn},
+    layers::{Activation, Attend, Embedding, RmsNorm, attention, causal_bias, key_bias, linears, split_heads},
 };
 
 /// `text_config` of a LLaMA checkpoint; absent fields have the published class's defaults.
@@ -104,6 +104,8 @@ impl LlamaConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), ModelError> {
+        layers("text_config.num_hidden_layers", self.num_hidden_layers)?;
+        positive("text_config.rms_norm_eps", self.rms_norm_eps)?;
         at_least_one("text_config.vocab_size", self.vocab_size)?;
         at_least_one("text_config.hidden_size", self.hidden_size)?;
         at_least_one("text_config.intermediate_size", self.intermediate_size)?;
@@ -150,9 +152,9 @@ pub(crate) struct Rotary {
 
 impl Rotary {
     /// For positions i64 `[tokens]`, or `[rows, 1, 1]` for one token per row.
-    fn at(positions: &Tensor, frequencies: &Tensor) -> Self {
+    fn at(positions: &Tensor, frequencies: &Tensor, kind: Kind) -> Self {
         let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * frequencies;
-        let (cos, sin) = (angles.cos(), angles.sin());
+        let (cos, sin) = (angles.cos().to_kind(kind), angles.sin().to_kind(kind));
         Self { cos: Tensor::cat(&[&cos, &cos], -1), sin: Tensor::cat(&[&-&sin, &sin], -1) }
     }
 
@@ -261,24 +263,23 @@ impl Block {
 
     /// `[rows, tokens, width]` to the same, each token seeing those before it.
     pub fn forward(&self, x: &Tensor, rotary: &Rotary) -> Tensor {
-        self.forward_keeping(x, rotary).0
+        self.forward_keeping(x, rotary, None).0
     }
 
-    /// The same, with the keys and values it computed.
-    fn forward_keeping(&self, x: &Tensor, rotary: &Rotary) -> (Tensor, Tensor, Tensor) {
+    /// The same, with the keys and values it computed. A `bias`, if given, says instead of the order which token sees which.
+    fn forward_keeping(&self, x: &Tensor, rotary: &Rotary, bias: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
         let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), rotary);
-        let mixed = attention(&q, &k, &v, Attend { scale: self.self_attn.scale, bias: None, causal: true });
+        let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none() };
+        let mixed = attention(&q, &k, &v, attend);
         let x = x + self.self_attn.o_proj.forward(&mixed);
         let x = &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x));
         (x, k, v)
     }
 
-    /// One token per beam, `[rows * beams, 1, width]`.
-    fn step(&self, x: &Tensor, rotary: &Rotary, cache: &mut BlockCache, shared_bias: &Tensor) -> Tensor {
+    /// One token per beam, `[rows * beams, 1, width]` to the same.
+    fn step(&self, x: &Tensor, rotary: &Rotary, cache: &BlockCache, turn: &Turn) -> Tensor {
         let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), rotary);
-        let own = cache.own.push(k, v);
-        let mixed = attend_both(&q, &cache.shared, own, shared_bias, self.self_attn.scale);
-        let x = x + self.self_attn.o_proj.forward(&join_heads(&mixed));
+        let x = x + self.self_attn.o_proj.forward(&cache.attend(&q, &k, &v, turn, self.self_attn.scale));
         &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
     }
 }
@@ -288,18 +289,19 @@ pub(crate) struct Llama {
     embed_tokens: Embedding,
     pub blocks: Vec<Block>,
     norm: RmsNorm,
-    head: Linear,
+    pub head: Linear,
     frequencies: Tensor,
+    kind: Kind,
 }
 
 impl Llama {
     pub fn load(scope: &Scope<'_>, c: &LlamaConfig) -> Result<Self, ModelError> {
         let model = scope.at("model");
         let embed_tokens = Embedding::load(&model.at("embed_tokens"), c.vocab_size, c.hidden_size)?;
-        let head = if scope.contains("lm_head.weight") {
-            Linear::load(&scope.at("lm_head"), c.vocab_size, c.hidden_size, false)?
-        } else {
+        let head = if flag(&c.rest, "tie_word_embeddings", false) {
             Linear::new(scope.at("lm_head").path(), embed_tokens.weight.shallow_clone(), None)
+        } else {
+            Linear::load(&scope.at("lm_head"), c.vocab_size, c.hidden_size, false)?
         };
         let width = c.head_width();
         let frequencies: Vec<f32> =
@@ -312,6 +314,7 @@ impl Llama {
             norm: RmsNorm::load(&model.at("norm"), c.hidden_size, c.rms_norm_eps)?,
             head,
             frequencies,
+            kind: scope.kind(),
         })
     }
 
@@ -321,7 +324,7 @@ impl Llama {
 
     /// Rotary tables for positions `0..tokens`.
     pub fn rotary(&self, tokens: i64) -> Rotary {
-        Rotary::at(&Tensor::arange(tokens, (Kind::Int64, self.device())), &self.frequencies)
+        Rotary::at(&Tensor::arange(tokens, (Kind::Int64, self.device())), &self.frequencies, self.kind)
     }
 
     /// What enters the first block: image positions, then ids `[rows, tokens]` packed without padding between.
@@ -345,6 +348,19 @@ impl Llama {
         x
     }
 
+    /// Word embeddings `[rows, tokens, width]` of ids.
+    pub fn words(&self, ids: &Tensor) -> Tensor {
+        self.embed_tokens.forward(ids)
+    }
+
+    /// Logits `[rows, tokens, vocabulary]` at every position of what enters the first block `[rows, tokens, width]`, with its mask
+    /// `[rows, tokens]`. Positions count padding, as in a plain forward of the reference.
+    pub fn read(&self, x: Tensor, mask: &Tensor) -> Tensor {
+        let (rotary, bias) = (self.rotary(x.size()[1]), causal_bias(mask, self.kind));
+        let x = self.blocks.iter().fold(x, |x, block| block.forward_keeping(&x, &rotary, Some(&bias)).0);
+        self.head.forward(&self.norm.forward(&x))
+    }
+
     /// Logits at the positions `at`, i64 `[rows, targets]`, of what left the last block `[rows, tokens, width]`.
     pub fn finish(&self, x: &Tensor, at: &Tensor) -> Tensor {
         let size = x.size();
@@ -361,25 +377,24 @@ impl Llama {
         let rotary = self.rotary(tokens);
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let (out, key, value) = block.forward_keeping(&x, &rotary);
-            blocks.push(BlockCache::new(key.contiguous(), value.contiguous()));
+            let (out, key, value) = block.forward_keeping(&x, &rotary, None);
+            blocks.push(BlockCache::after_prompt(&key, &value));
             x = out;
         }
         let real = Tensor::arange(tokens, (Kind::Int64, self.device())).unsqueeze(0).less_tensor(&lengths.unsqueeze(1));
         let logits = self.finish(&x, &(lengths - 1).unsqueeze(1)).squeeze_dim(1);
-        let cache = Cache { blocks, shared_bias: key_bias(&real), lengths: lengths.shallow_clone(), steps: 0 };
+        let cache = Cache::after_prompt(blocks, &key_bias(&real, self.kind), lengths.shallow_clone());
         (cache, logits)
     }
 
     /// Logits `[rows * beams, vocabulary]` after each beam's newest token, i64 `[rows * beams]`.
     pub fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
-        let beams = tokens.size()[0] / cache.lengths.size()[0];
-        let positions = (&cache.lengths + cache.steps).repeat_interleave_self_int(beams, 0, None);
-        cache.steps += 1;
-        let rotary = Rotary::at(&positions.view([-1, 1, 1]), &self.frequencies);
+        let turn = cache.advance();
+        let positions = (&cache.lengths + turn.step).repeat_interleave_self_int(turn.beams, 0, None);
+        let rotary = Rotary::at(&positions.view([-1, 1, 1]), &self.frequencies, self.kind);
         let mut x = self.embed_tokens.forward(&tokens.unsqueeze(1));
-        for (block, memory) in self.blocks.iter().zip(&mut cache.blocks) {
-            x = block.step(&x, &rotary, memory, &cache.shared_bias);
+        for (block, memory) in self.blocks.iter().zip(&cache.blocks) {
+            x = block.step(&x, &rotary, memory, &turn);
         }
         self.head.forward(&self.norm.forward(&x)).squeeze_dim(1)
     }
@@ -392,7 +407,7 @@ mod tests {
     #[test]
     fn rotary_positions_turn_halves_as_complex_numbers_and_only_distances_matter() {
         let frequencies = Tensor::from_slice(&[1.0f32, 0.1]);
-        let rotary = Rotary::at(&Tensor::arange(12, (Kind::Int64, Device::Cpu)), &frequencies);
+        let rotary = Rotary::at(&Tensor::arange(12, (Kind::Int64, Device::Cpu)), &frequencies, Kind::Float);
         let row = |x: [f32; 4]| Tensor::from_slice(&x).expand([12, 4], false).view([1, 1, 12, 4]);
         let (q, k) = (rotary.turn(&row([1.0, 2.0, 3.0, 4.0])), rotary.turn(&row([0.5, -1.0, 2.0, 1.0])));
         for position in 0..12 {

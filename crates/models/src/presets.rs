@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use crate::{
-    InstructBlip, ModelError, TensorMap,
-    config::{Ids, InstructBlipConfig, TextConfig},
+    Blip2, Blip2Config, ModelError, TensorMap,
+    config::{Ids, TextConfig},
     llama::LlamaConfig,
     qformer::QFormerConfig,
     t5::T5Config,
@@ -23,7 +23,7 @@ const LLAMA_IMAGE: i64 = 4;
 
 /// The embedded world's model with a T5 encoder-decoder. 1.3 M parameters; the language tower has 2.6 times the weights of the vision
 /// tower.
-pub fn shapes_flant5(vocab_size: i64) -> InstructBlipConfig {
+pub fn shapes_flant5(vocab_size: i64) -> Blip2Config {
     let text = T5Config {
         d_model: 96,
         d_kv: 16,
@@ -37,7 +37,7 @@ pub fn shapes_flant5(vocab_size: i64) -> InstructBlipConfig {
 }
 
 /// The embedded world's model with a LLaMA decoder. 1.2 M parameters; the language tower has 2.2 times the weights of the vision tower.
-pub fn shapes_vicuna(vocab_size: i64) -> InstructBlipConfig {
+pub fn shapes_vicuna(vocab_size: i64) -> Blip2Config {
     let text = LlamaConfig {
         hidden_size: 96,
         intermediate_size: 256,
@@ -49,7 +49,7 @@ pub fn shapes_vicuna(vocab_size: i64) -> InstructBlipConfig {
 }
 
 /// Two blocks of everything, for tests; widths divide by 8.
-pub fn tiny_flant5(vocab_size: i64) -> InstructBlipConfig {
+pub fn tiny_flant5(vocab_size: i64) -> Blip2Config {
     let text = T5Config {
         d_model: 32,
         d_kv: 8,
@@ -63,7 +63,7 @@ pub fn tiny_flant5(vocab_size: i64) -> InstructBlipConfig {
 }
 
 /// Two blocks of everything, for tests; widths divide by 8.
-pub fn tiny_vicuna(vocab_size: i64) -> InstructBlipConfig {
+pub fn tiny_vicuna(vocab_size: i64) -> Blip2Config {
     let text = LlamaConfig {
         hidden_size: 32,
         intermediate_size: 48,
@@ -76,15 +76,15 @@ pub fn tiny_vicuna(vocab_size: i64) -> InstructBlipConfig {
 
 /// A model with weights drawn from `seed`, at scales that keep activations near 1. Nothing is left at 0 or 1, so that tests see every
 /// tensor.
-pub fn random(config: &InstructBlipConfig, seed: u64) -> Result<InstructBlip, ModelError> {
-    InstructBlip::from_tensors(config, &random_tensors(config, seed)?)
+pub fn random(config: &Blip2Config, seed: u64) -> Result<Blip2, ModelError> {
+    Blip2::from_tensors(config, &random_tensors(config, seed)?)
 }
 
 /// The tensors of [`random`].
-pub fn random_tensors(config: &InstructBlipConfig, seed: u64) -> Result<TensorMap, ModelError> {
+pub fn random_tensors(config: &Blip2Config, seed: u64) -> Result<TensorMap, ModelError> {
     let mut bits = seed;
     let mut tensors = TensorMap::new();
-    for (name, shape) in InstructBlip::tensor_shapes(config)? {
+    for (name, shape) in Blip2::tensor_shapes(config)? {
         let fan_in: i64 = shape.iter().skip(1).product();
         let (mean, spread) = match shape.len() {
             1 if name.ends_with("bias") => (0.0, 0.1),
@@ -156,10 +156,10 @@ const TINY: Sizes = Sizes {
     retrieval: 8,
 };
 
-fn small(sizes: Sizes, vocab_size: i64, width: i64, text: TextConfig) -> InstructBlipConfig {
+fn small(sizes: Sizes, vocab_size: i64, width: i64, text: TextConfig) -> Blip2Config {
     debug_assert!(width % 8 == 0, "widths divide by 8, so that every N:M pattern up to 4:8 applies");
-    let decoder_only = matches!(text, TextConfig::Llama(_));
-    InstructBlipConfig {
+    let decoder_only = !matches!(text, TextConfig::T5(_));
+    Blip2Config {
         model_type: "instructblip".to_owned(),
         num_query_tokens: sizes.queries,
         image_text_hidden_size: Some(sizes.retrieval),

@@ -1,7 +1,8 @@
 //! The interface between the two models: learned queries that read an instruction and look at image features.
 //!
 //! Reference: `InstructBlipQFormerModel` in transformers, `modeling_instructblip.py` (a post-norm BERT with cross-attention and a feed-forward
-//! layer of their own for the queries).
+//! layer of their own for the queries), and `Blip2QFormerModel`, `modeling_blip_2.py`: the same without text, or with text whose words and
+//! positions lie outside the module.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -9,7 +10,7 @@ use tch::{Kind, Tensor};
 
 use crate::{
     Linear, ModelError, Scope, TextBatch,
-    config::{at_least_one, divides},
+    config::{at_least_one, divides, layers, positive},
     layers::{Activation, Attend, Embedding, LayerNorm, attention, key_bias, linears, prefixed, split_heads},
 };
 
@@ -35,8 +36,11 @@ pub struct QFormerConfig {
     pub layer_norm_eps: f64,
     /// Every so many layers, beginning with the first, look at the image.
     pub cross_attention_frequency: usize,
-    /// Width of the image features.
+    /// Width of the image features. The reference puts the vision tower's width in its place, and so do we.
     pub encoder_hidden_size: i64,
+    /// BLIP-2 only: whether text can be read. InstructBLIP's Q-Former always reads text.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub use_qformer_text_input: bool,
     /// Fields that the network does not read, kept for writing the folder again.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -55,6 +59,7 @@ impl Default for QFormerConfig {
             layer_norm_eps: 1e-12,
             cross_attention_frequency: 2,
             encoder_hidden_size: 1408,
+            use_qformer_text_input: false,
             rest: Map::new(),
         }
     }
@@ -62,6 +67,12 @@ impl Default for QFormerConfig {
 
 impl QFormerConfig {
     pub(crate) fn check(&self) -> Result<(), ModelError> {
+        if let Some(kind) = self.rest.get("position_embedding_type").filter(|kind| *kind != "absolute") {
+            let message = format!("`qformer_config.position_embedding_type` is `{kind}`; only `absolute` is supported");
+            return Err(ModelError::Config(message));
+        }
+        layers("qformer_config.num_hidden_layers", self.num_hidden_layers)?;
+        positive("qformer_config.layer_norm_eps", self.layer_norm_eps)?;
         at_least_one("qformer_config.vocab_size", self.vocab_size)?;
         at_least_one("qformer_config.intermediate_size", self.intermediate_size)?;
         at_least_one("qformer_config.max_position_embeddings", self.max_position_embeddings)?;
@@ -70,31 +81,35 @@ impl QFormerConfig {
     }
 }
 
-/// `embeddings`: words and positions of the instruction behind the queries, normalised together.
-struct Embeddings {
-    word_embeddings: Embedding,
-    position_embeddings: Embedding,
-    layernorm: LayerNorm,
+/// Where a checkpoint keeps what the Q-Former reads text with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// InstructBLIP: `qformer.embeddings`, its norm included.
+    Instructions,
+    /// BLIP-2 for retrieval: `embeddings` beside the module, `qformer.layernorm` in it.
+    Captions,
+    /// BLIP-2: nowhere; `qformer.layernorm` normalises the queries.
+    Nothing,
 }
 
-impl Embeddings {
+/// Words and positions of a text.
+struct Words {
+    word_embeddings: Embedding,
+    position_embeddings: Embedding,
+}
+
+impl Words {
     fn load(scope: &Scope<'_>, c: &QFormerConfig) -> Result<Self, ModelError> {
         let d = c.hidden_size;
         Ok(Self {
             word_embeddings: Embedding::load(&scope.at("word_embeddings"), c.vocab_size, d)?,
             position_embeddings: Embedding::load(&scope.at("position_embeddings"), c.max_position_embeddings, d)?,
-            layernorm: LayerNorm::load(&scope.at("layernorm"), d, c.layer_norm_eps)?,
         })
     }
 
-    /// `[rows, queries + tokens, width]`.
-    fn forward(&self, queries: Option<&Tensor>, text: Option<&TextBatch>) -> Tensor {
-        let words = text.map(|text| {
-            let positions = self.position_embeddings.weight.narrow(0, 0, text.ids.size()[1]);
-            self.word_embeddings.forward(&text.ids) + positions
-        });
-        let parts: Vec<&Tensor> = queries.into_iter().chain(words.as_ref()).collect();
-        self.layernorm.forward(&Tensor::cat(&parts, 1))
+    /// `[rows, tokens, width]` for ids `[rows, tokens]`.
+    fn forward(&self, ids: &Tensor) -> Tensor {
+        self.word_embeddings.forward(ids) + self.position_embeddings.first(ids.size()[1])
     }
 }
 
@@ -177,31 +192,51 @@ pub(crate) struct Images<'a> {
     pub rows: &'a Tensor,
 }
 
-/// `encoder.layer.i`: self-attention of queries and instruction together, then each part by itself.
+/// `encoder.layer.i`: self-attention of queries and text together, then each part by itself.
 pub(crate) struct Layer {
     attention: Attention,
     crossattention: Option<Attention>,
     query_feed_forward: FeedForward,
-    text_feed_forward: FeedForward,
+    text_feed_forward: Option<FeedForward>,
 }
 
 linears!(Attention: query, key, value, dense);
 linears!(FeedForward: intermediate, output);
 linears!(Layer: attention, crossattention, query_feed_forward, text_feed_forward);
 
+/// What a Q-Former's shape follows from.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape<'a> {
+    pub config: &'a QFormerConfig,
+    /// Learned queries.
+    pub queries: i64,
+    /// Width of the image features.
+    pub image_width: i64,
+    pub reads: Reads,
+}
+
 impl Layer {
-    fn load(scope: &Scope<'_>, c: &QFormerConfig, index: usize) -> Result<Self, ModelError> {
+    fn load(scope: &Scope<'_>, shape: Shape<'_>, index: usize) -> Result<Self, ModelError> {
+        let c = shape.config;
         let crossattention = if index.is_multiple_of(c.cross_attention_frequency) {
-            Some(Attention::load(&scope.at("crossattention"), c, c.encoder_hidden_size)?)
+            Some(Attention::load(&scope.at("crossattention"), c, shape.image_width)?)
         } else {
             None
         };
+        let reads = shape.reads == Reads::Instructions || c.use_qformer_text_input;
         Ok(Self {
             attention: Attention::load(&scope.at("attention"), c, c.hidden_size)?,
             crossattention,
             query_feed_forward: FeedForward::load(scope, c, "_query")?,
-            text_feed_forward: FeedForward::load(scope, c, "")?,
+            text_feed_forward: if reads { Some(FeedForward::load(scope, c, "")?) } else { None },
         })
+    }
+
+    fn text(&self, x: &Tensor) -> Tensor {
+        match &self.text_feed_forward {
+            Some(feed_forward) => feed_forward.forward(x),
+            None => unreachable!("a Q-Former without embeddings is given no text"),
+        }
     }
 
     /// `[rows, queries + tokens, width]` to the same. `images` is needed where there are queries.
@@ -209,7 +244,7 @@ impl Layer {
         let x = self.attention.over_self(x, bias);
         let tokens = x.size()[1] - queries;
         if queries == 0 {
-            return self.text_feed_forward.forward(&x);
+            return self.text(&x);
         }
         let mut q = x.narrow(1, 0, queries);
         if let (Some(crossattention), Some(images)) = (&self.crossattention, images) {
@@ -219,28 +254,39 @@ impl Layer {
         if tokens == 0 {
             return q;
         }
-        let t = self.text_feed_forward.forward(&x.narrow(1, queries, tokens));
+        let t = self.text(&x.narrow(1, queries, tokens));
         Tensor::cat(&[q, t], 1)
     }
 }
 
-/// `qformer`, with the `query_tokens` that the checkpoint keeps beside it.
+/// `qformer`, with the `query_tokens` and, for captions, the `embeddings` that the checkpoint keeps beside it.
 pub(crate) struct QFormer {
     query_tokens: Tensor,
-    embeddings: Embeddings,
+    words: Option<Words>,
+    layernorm: LayerNorm,
     pub layers: Vec<Layer>,
+    kind: Kind,
 }
 
 impl QFormer {
-    /// `queries` is the number of learned queries; `scope` is the checkpoint's root.
-    pub fn load(scope: &Scope<'_>, c: &QFormerConfig, queries: i64) -> Result<Self, ModelError> {
-        let query_tokens = scope.tensor("query_tokens", &[1, queries, c.hidden_size])?;
-        let scope = scope.at("qformer");
+    /// `root` is the checkpoint's. In f16, BLIP-2's Q-Former computes in f32.
+    pub fn load(root: &Scope<'_>, shape: Shape<'_>) -> Result<Self, ModelError> {
+        let c = shape.config;
+        let query_tokens = root.wide().tensor("query_tokens", &[1, shape.queries, c.hidden_size])?;
+        let instructed = shape.reads == Reads::Instructions;
+        let scope = if instructed { root.at("qformer") } else { root.at("qformer").wide() };
+        let (words, norm) = match shape.reads {
+            Reads::Instructions => (Some(scope.at("embeddings")), scope.at("embeddings.layernorm")),
+            Reads::Captions => (Some(root.at("embeddings")), scope.at("layernorm")),
+            Reads::Nothing => (None, scope.at("layernorm")),
+        };
         let layers = scope.at("encoder.layer");
         Ok(Self {
             query_tokens,
-            embeddings: Embeddings::load(&scope.at("embeddings"), c)?,
-            layers: (0..c.num_hidden_layers).map(|i| Layer::load(&layers.at(i), c, i)).collect::<Result<_, _>>()?,
+            words: words.map(|scope| Words::load(&scope, c)).transpose()?,
+            layernorm: LayerNorm::load(&norm, c.hidden_size, c.layer_norm_eps)?,
+            layers: (0..c.num_hidden_layers).map(|i| Layer::load(&layers.at(i), shape, i)).collect::<Result<_, _>>()?,
+            kind: scope.kind(),
         })
     }
 
@@ -249,27 +295,48 @@ impl QFormer {
         self.query_tokens.size()[1]
     }
 
-    /// What enters the first layer, and the bias that hides padding.
+    /// Features in the type of this part's computation.
+    pub fn features(&self, features: &Tensor) -> Tensor {
+        features.to_kind(self.kind)
+    }
+
+    /// Queries and text, normalised together, `[rows, queries + tokens, width]`.
+    fn enter(&self, queries: Option<&Tensor>, text: Option<&TextBatch>) -> Tensor {
+        let words = text.zip(self.words.as_ref()).map(|(text, words)| words.forward(&text.ids).to_kind(self.kind));
+        let queries = queries.map(|queries| queries.to_kind(self.kind));
+        let parts: Vec<&Tensor> = queries.iter().chain(&words).collect();
+        self.layernorm.forward(&Tensor::cat(&parts, 1))
+    }
+
+    /// What enters the first layer, and the bias that hides padding. A Q-Former that reads nothing ignores the text.
     pub fn embed(&self, rows: i64, text: Option<&TextBatch>) -> (Tensor, Option<Tensor>) {
+        let text = text.filter(|_| self.words.is_some());
         let queries = self.query_tokens.expand([rows, -1, -1], false);
-        let bias = text.map(|text| key_bias(&prefixed(&text.mask, self.queries())));
-        (self.embeddings.forward(Some(&queries), text), bias)
+        let bias = text.map(|text| key_bias(&prefixed(&text.mask, self.queries()), self.kind));
+        (self.enter(Some(&queries), text), bias)
     }
 
-    /// The queries' last states `[rows, queries, width]`, with an instruction or without.
-    pub fn forward(&self, images: Images<'_>, text: Option<&TextBatch>) -> Tensor {
+    /// The last states `[rows, queries + tokens, width]`, with a text or without.
+    pub fn run(&self, images: Images<'_>, text: Option<&TextBatch>) -> Tensor {
         let (x, bias) = self.embed(images.rows.size()[0], text);
-        let n = self.queries();
-        let run = |x: Tensor, layer: &Layer| layer.forward(&x, n, bias.as_ref(), Some(images));
-        self.layers.iter().fold(x, run).narrow(1, 0, n)
+        let features = self.features(images.features);
+        let images = Images { features: &features, rows: images.rows };
+        let run = |x: Tensor, layer: &Layer| layer.forward(&x, self.queries(), bias.as_ref(), Some(images));
+        self.layers.iter().fold(x, run)
     }
 
-    /// The first token's last state `[texts, width]` of a text read without queries and without an image.
-    pub fn forward_text(&self, text: &TextBatch) -> Tensor {
-        let bias = key_bias(&text.mask);
-        let x = self.embeddings.forward(None, Some(text));
+    /// The queries' last states `[rows, queries, width]`, with a text or without.
+    pub fn forward(&self, images: Images<'_>, text: Option<&TextBatch>) -> Tensor {
+        self.run(images, text).narrow(1, 0, self.queries())
+    }
+
+    /// The first token's last state `[texts, width]` of a text read without queries and without an image; nothing where no text can be read.
+    pub fn forward_text(&self, text: &TextBatch) -> Option<Tensor> {
+        self.words.as_ref()?;
+        let bias = key_bias(&text.mask, self.kind);
+        let x = self.enter(None, Some(text));
         let x = self.layers.iter().fold(x, |x, layer| layer.forward(&x, 0, Some(&bias), None));
-        x.select(1, 0)
+        Some(x.select(1, 0))
     }
 
     /// Row numbers for features that are looked at once each.

@@ -11,11 +11,19 @@ pub type TensorMap = BTreeMap<String, Tensor>;
 
 /// Answers a network's requests for its tensors.
 pub trait TensorSource {
-    /// The tensor of this name, which must have this shape. f32.
-    fn tensor(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError>;
+    /// The tensor of this name, which must have this shape, as `kind`.
+    fn tensor(&mut self, name: &str, shape: &[i64], kind: Kind) -> Result<Tensor, ModelError>;
+
+    /// A matrix whose user converts it when it is used: may come in the type in which it is stored.
+    fn matrix(&mut self, name: &str, shape: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
+        self.tensor(name, shape, kind)
+    }
 
     /// Whether the tensor is there. Decides about optional parts.
     fn contains(&self, name: &str) -> bool;
+
+    /// Whether both tensors are there and hold the same values.
+    fn same(&self, name: &str, other: &str) -> bool;
 }
 
 /// A source seen from one module: names are completed with the module's path.
@@ -23,22 +31,34 @@ pub trait TensorSource {
 pub struct Scope<'a> {
     source: Rc<RefCell<&'a mut dyn TensorSource>>,
     path: String,
+    kind: Kind,
 }
 
 impl<'a> Scope<'a> {
-    /// The outermost scope.
-    pub fn root(source: &'a mut dyn TensorSource) -> Self {
-        Self { source: Rc::new(RefCell::new(source)), path: String::new() }
+    /// The outermost scope of a network that computes in `kind`.
+    pub fn root(source: &'a mut dyn TensorSource, kind: Kind) -> Self {
+        Self { source: Rc::new(RefCell::new(source)), path: String::new(), kind }
     }
 
     /// The module below this one called `part`; `part` may itself be a path.
     pub fn at(&self, part: impl Display) -> Scope<'a> {
-        Self { source: Rc::clone(&self.source), path: self.name(part) }
+        Self { source: Rc::clone(&self.source), path: self.name(part), kind: self.kind }
     }
 
-    /// The tensor `leaf` of this module.
+    /// The same module, computed in f32 where the network computes in f16: what the reference keeps from overflowing.
+    pub fn wide(&self) -> Scope<'a> {
+        let kind = if self.kind == Kind::Half { Kind::Float } else { self.kind };
+        Self { kind, ..self.clone() }
+    }
+
+    /// The tensor `leaf` of this module, in the type of the computation.
     pub fn tensor(&self, leaf: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
-        self.source.borrow_mut().tensor(&self.name(leaf), shape)
+        self.source.borrow_mut().tensor(&self.name(leaf), shape, self.kind)
+    }
+
+    /// The matrix `leaf` of this module; the user converts it, see [`TensorSource::matrix`].
+    pub fn matrix(&self, leaf: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+        self.source.borrow_mut().matrix(&self.name(leaf), shape, self.kind)
     }
 
     /// Whether this module has a tensor `leaf`.
@@ -46,9 +66,19 @@ impl<'a> Scope<'a> {
         self.source.borrow().contains(&self.name(leaf))
     }
 
+    /// Whether this module has tensors `leaf` and `other` and they hold the same values.
+    pub fn same(&self, leaf: &str, other: &str) -> bool {
+        self.source.borrow().same(&self.name(leaf), &self.name(other))
+    }
+
     /// This module's path.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The type of the computation.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     fn name(&self, part: impl Display) -> String {
@@ -66,13 +96,21 @@ pub(crate) fn shaped(name: &str, tensor: Tensor, shape: &[i64]) -> Result<Tensor
 }
 
 impl TensorSource for &TensorMap {
-    fn tensor(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+    fn tensor(&mut self, name: &str, shape: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
+        Ok(self.matrix(name, shape, kind)?.f_to_kind(kind)?)
+    }
+
+    fn matrix(&mut self, name: &str, shape: &[i64], _kind: Kind) -> Result<Tensor, ModelError> {
         let tensor = self.get(name).ok_or_else(|| ModelError::Missing(name.to_owned()))?;
         shaped(name, tensor.shallow_clone(), shape)
     }
 
     fn contains(&self, name: &str) -> bool {
         self.contains_key(name)
+    }
+
+    fn same(&self, name: &str, other: &str) -> bool {
+        self.get(name).zip(self.get(other)).is_some_and(|(a, b)| a.size() == b.size() && a.equal(b))
     }
 }
 
@@ -88,13 +126,17 @@ impl Shapes {
 }
 
 impl TensorSource for Shapes {
-    fn tensor(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+    fn tensor(&mut self, name: &str, shape: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
         self.0.push((name.to_owned(), shape.to_vec()));
-        Ok(Tensor::f_zeros([1], (Kind::Float, Device::Cpu))?.f_expand(shape, false)?)
+        Ok(Tensor::f_zeros([1], (kind, Device::Cpu))?.f_expand(shape, false)?)
     }
 
     fn contains(&self, _name: &str) -> bool {
         true
+    }
+
+    fn same(&self, _name: &str, _other: &str) -> bool {
+        false
     }
 }
 
@@ -105,14 +147,30 @@ pub(crate) struct Keep<'a> {
     pub kept: TensorMap,
 }
 
-impl TensorSource for Keep<'_> {
-    fn tensor(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
-        let tensor = self.source.tensor(name, shape)?.f_to_device(self.device)?;
+impl Keep<'_> {
+    fn keep(&mut self, name: &str, tensor: &Tensor) -> Result<Tensor, ModelError> {
+        let tensor = tensor.f_to_device(self.device)?;
         self.kept.insert(name.to_owned(), tensor.shallow_clone());
         Ok(tensor)
+    }
+}
+
+impl TensorSource for Keep<'_> {
+    fn tensor(&mut self, name: &str, shape: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
+        let tensor = self.source.tensor(name, shape, kind)?;
+        self.keep(name, &tensor)
+    }
+
+    fn matrix(&mut self, name: &str, shape: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
+        let tensor = self.source.matrix(name, shape, kind)?;
+        self.keep(name, &tensor)
     }
 
     fn contains(&self, name: &str) -> bool {
         self.source.contains(name)
+    }
+
+    fn same(&self, name: &str, other: &str) -> bool {
+        self.source.same(name, other)
     }
 }

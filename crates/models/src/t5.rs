@@ -9,9 +9,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Linear, ModelError, Scope, TextBatch,
-    config::{Ids, at_least_one},
-    generate::cache::{BlockCache, Cache, attend_shared},
-    layers::{Activation, Attend, Embedding, RmsNorm, attention, join_heads, key_bias, linears, prefixed, split_heads},
+    config::{Ids, at_least_one, flag, layers, positive},
+    generate::cache::{BlockCache, Cache, Turn},
+    layers::{Activation, Attend, Embedding, RmsNorm, attention, hidden, key_bias, linears, prefixed, split_heads},
 };
 
 /// `text_config` of a T5 checkpoint; absent fields have the published class's defaults.
@@ -94,12 +94,13 @@ impl T5Config {
             ("d_kv", self.d_kv),
             ("d_ff", self.d_ff),
             ("num_heads", self.num_heads),
-            ("num_layers", i64::try_from(self.num_layers).unwrap_or(i64::MAX)),
-            ("num_decoder_layers", i64::try_from(self.decoder_layers()).unwrap_or(i64::MAX)),
             ("relative_attention_max_distance", self.relative_attention_max_distance),
         ] {
             at_least_one(&format!("text_config.{field}"), value)?;
         }
+        layers("text_config.num_layers", self.num_layers)?;
+        layers("text_config.num_decoder_layers", self.decoder_layers())?;
+        positive("text_config.layer_norm_epsilon", self.layer_norm_epsilon)?;
         let buckets = self.relative_attention_num_buckets;
         if buckets < 4 || buckets % 4 != 0 || self.relative_attention_max_distance <= buckets / 2 {
             return Err(ModelError::Config(format!(
@@ -213,6 +214,8 @@ struct FeedForward {
     wi_1: Linear,
     wo: Linear,
     activation: Activation,
+    /// Type in which `wo` computes: f32 where the rest computes in f16.
+    wide: Kind,
 }
 
 impl FeedForward {
@@ -220,14 +223,22 @@ impl FeedForward {
         Ok(Self {
             wi_0: Linear::load(&scope.at("wi_0"), c.d_ff, c.d_model, false)?,
             wi_1: Linear::load(&scope.at("wi_1"), c.d_ff, c.d_model, false)?,
-            wo: Linear::load(&scope.at("wo"), c.d_model, c.d_ff, false)?,
+            wo: Linear::load(&scope.at("wo").wide(), c.d_model, c.d_ff, false)?,
             activation: c.activation()?,
+            wide: scope.wide().kind(),
         })
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        self.wo.forward(&(self.activation.forward(&self.wi_0.forward(x)) * self.wi_1.forward(x)))
+        let hidden = self.activation.forward(&self.wi_0.forward(x)) * self.wi_1.forward(x);
+        self.wo.forward(&hidden.to_kind(self.wide))
     }
+}
+
+/// Keeps what f16 cannot hold from becoming infinite, as the reference does after each attention.
+fn bounded(x: Tensor) -> Tensor {
+    const LARGEST: f64 = 65504.0 - 1000.0;
+    if x.kind() == Kind::Half { x.clamp(-LARGEST, LARGEST) } else { x }
 }
 
 /// `encoder.block.i`: `layer.0` attends, `layer.1` feeds forward; each has its norm before.
@@ -252,7 +263,7 @@ impl EncoderBlock {
     /// `[rows, tokens, width]` to the same.
     pub fn forward(&self, x: &Tensor, bias: &Tensor) -> Tensor {
         let normed = self.attention_norm.forward(x);
-        let x = x + self.attention.forward(&normed, &normed, bias);
+        let x = bounded(x + self.attention.forward(&normed, &normed, bias));
         &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
     }
 }
@@ -288,21 +299,18 @@ impl DecoderBlock {
     /// `[rows, answer tokens, width]` to the same.
     pub fn forward(&self, x: &Tensor, bias: &Tensor, memory: &Tensor, memory_bias: &Tensor) -> Tensor {
         let normed = self.attention_norm.forward(x);
-        let x = x + self.attention.forward(&normed, &normed, bias);
-        let x = &x + self.cross.forward(&self.cross_norm.forward(&x), memory, memory_bias);
+        let x = bounded(x + self.attention.forward(&normed, &normed, bias));
+        let x = bounded(&x + self.cross.forward(&self.cross_norm.forward(&x), memory, memory_bias));
         &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
     }
 
-    /// One token per beam, `[rows * beams, 1, width]`. `bias` is this step's, `[1, heads, 1, steps so far]`.
-    fn step(&self, x: &Tensor, bias: &Tensor, cache: &mut BlockCache, memory_bias: &Tensor) -> Tensor {
+    /// One token per beam, `[rows * beams, 1, width]` to the same.
+    fn step(&self, x: &Tensor, cache: &BlockCache, turn: &Turn) -> Tensor {
         let normed = self.attention_norm.forward(x);
         let (key, value) = self.attention.key_value(&normed);
-        let own = cache.own.push(key, value);
-        let attend = Attend { scale: 1.0, bias: Some(bias), causal: false };
-        let mixed = attention(&self.attention.query(&normed), &own.key, &own.value, attend);
+        let mixed = cache.attend(&self.attention.query(&normed), &key, &value, turn, 1.0);
         let x = x + self.attention.o.forward(&mixed);
-        let query = self.cross.query(&self.cross_norm.forward(&x));
-        let mixed = join_heads(&attend_shared(&query, &cache.shared, memory_bias, 1.0));
+        let mixed = cache.attend_memory(&self.cross.query(&self.cross_norm.forward(&x)), turn, 1.0);
         let x = &x + self.cross.o.forward(&mixed);
         &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
     }
@@ -323,22 +331,28 @@ pub(crate) struct T5 {
     decoder_bias: RelativeBias,
     pub decoder: Vec<DecoderBlock>,
     decoder_norm: RmsNorm,
-    head: Linear,
+    pub head: Linear,
     /// Factor before the head: 1 where it is separate, `d_model^-1/2` where it is the embedding.
     head_scale: f64,
+    kind: Kind,
 }
 
 impl T5 {
     pub fn load(scope: &Scope<'_>, c: &T5Config) -> Result<Self, ModelError> {
         let shared = Embedding::load(&scope.at("shared"), c.vocab_size, c.d_model)?;
-        // Whether the head is separate is told by the tensors: `tie_word_embeddings` is rewritten by newer exporters although it is.
-        let (head, head_scale) = if scope.contains("lm_head.weight") {
-            (Linear::load(&scope.at("lm_head"), c.vocab_size, c.d_model, false)?, 1.0)
+        // Newer exporters write `tie_word_embeddings: true` although the head is separate, so the tensors decide: a head that differs from
+        // the embedding is separate. One that equals it may be a copy of a tied one, which the configuration tells.
+        let tied = flag(&c.rest, "tie_word_embeddings", true);
+        let there = scope.contains("lm_head.weight");
+        let separate = there && !(tied && scope.same("lm_head.weight", "shared.weight"));
+        let scaled = flag(&c.rest, "scale_decoder_outputs", tied && !separate);
+        let head_scale = if scaled { (c.d_model as f64).powf(-0.5) } else { 1.0 };
+        let head = if separate {
+            Linear::load(&scope.at("lm_head"), c.vocab_size, c.d_model, false)?
+        } else if tied {
+            Linear::new(scope.at("lm_head").path(), shared.weight.shallow_clone(), None)
         } else {
-            (
-                Linear::new(scope.at("lm_head").path(), shared.weight.shallow_clone(), None),
-                (c.d_model as f64).powf(-0.5),
-            )
+            return Err(ModelError::Missing(format!("{}.weight", scope.at("lm_head").path())));
         };
         let (encoder, decoder) = (scope.at("encoder"), scope.at("decoder"));
         let (encoders, decoders) = (encoder.at("block"), decoder.at("block"));
@@ -354,6 +368,7 @@ impl T5 {
             decoder_norm: RmsNorm::load(&decoder.at("final_layer_norm"), c.d_model, c.layer_norm_epsilon)?,
             head,
             head_scale,
+            kind: scope.kind(),
         })
     }
 
@@ -369,9 +384,26 @@ impl T5 {
             None => (words, 0),
         };
         let tokens = x.size()[1];
-        let memory_bias = key_bias(&prefixed(&prompt.mask, before));
-        let bias = self.encoder_bias.forward(0..tokens, tokens) + &memory_bias;
+        let (bias, memory_bias) = self.biases(&prefixed(&prompt.mask, before), tokens);
         (x, bias, memory_bias)
+    }
+
+    /// The encoder's position bias with padding hidden, and the bias that hides it from the decoder, for a mask `[rows, tokens]`.
+    pub fn biases(&self, mask: &Tensor, tokens: i64) -> (Tensor, Tensor) {
+        let memory_bias = key_bias(mask, self.kind);
+        (self.encoder_bias.forward(0..tokens, tokens) + &memory_bias, memory_bias)
+    }
+
+    /// Word embeddings `[rows, tokens, width]` of ids.
+    pub fn words(&self, ids: &Tensor) -> Tensor {
+        self.shared.forward(ids)
+    }
+
+    /// The encoder's output for what enters it `[rows, tokens, width]`, with its mask `[rows, tokens]`.
+    pub fn read(&self, x: Tensor, mask: &Tensor) -> Memory {
+        let (bias, memory_bias) = self.biases(mask, x.size()[1]);
+        let x = self.encoder.iter().fold(x, |x, block| block.forward(&x, &bias));
+        Memory { states: self.finish_encoder(&x), bias: memory_bias }
     }
 
     /// The norm after the last encoder block.
@@ -396,7 +428,7 @@ impl T5 {
         let tokens = ids.size()[1];
         let device = self.device();
         let later = Tensor::ones([tokens, tokens], (Kind::Bool, device)).triu(1);
-        let bias = self.decoder_bias.forward(0..tokens, tokens).masked_fill(&later, crate::layers::HIDDEN);
+        let bias = self.decoder_bias.forward(0..tokens, tokens).masked_fill(&later, hidden(self.kind));
         (self.shared.forward(ids), bias)
     }
 
@@ -418,20 +450,27 @@ impl T5 {
         let memory = self.encode(Some(prefix), prompt, None);
         let of = |block: &DecoderBlock| {
             let (key, value) = block.cross.key_value(&memory.states);
-            BlockCache::new(key.contiguous(), value.contiguous())
+            BlockCache::over_memory(&key, &value)
         };
-        let lengths = Tensor::zeros([memory.states.size()[0]], (Kind::Int64, self.device()));
-        Cache { blocks: self.decoder.iter().map(of).collect(), shared_bias: memory.bias, lengths, steps: 0 }
+        Cache::over_memory(self.decoder.iter().map(of).collect(), memory.bias)
     }
 
     /// Logits `[rows * beams, vocabulary]` after each beam's newest token, i64 `[rows * beams]`.
     pub fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
-        let at = cache.steps;
-        cache.steps += 1;
-        let bias = self.decoder_bias.forward(at..at + 1, at + 1);
+        let mut turn = cache.advance();
+        // Distances grow by one with every step, so only the farthest is new. The first slot is of the start token, one for all beams.
+        let farthest = self.decoder_bias.forward(turn.step..turn.step + 1, 1);
+        let relative = match cache.relative.take() {
+            Some(nearer) => Tensor::cat(&[farthest, nearer], -1),
+            None => farthest,
+        };
+        let wide = relative.repeat_interleave_self_int(turn.beams, 3, None);
+        let slots = turn.bias.size()[3];
+        turn.bias = turn.bias + wide.narrow(3, wide.size()[3] - slots, slots);
+        cache.relative = Some(relative);
         let mut x = self.shared.forward(&tokens.unsqueeze(1));
-        for (block, memory) in self.decoder.iter().zip(&mut cache.blocks) {
-            x = block.step(&x, &bias, memory, &cache.shared_bias);
+        for (block, memory) in self.decoder.iter().zip(&cache.blocks) {
+            x = block.step(&x, memory, &turn);
         }
         self.finish_decoder(&x).squeeze_dim(1)
     }

@@ -1,6 +1,6 @@
 //! The image encoder: a pre-norm Vision Transformer with fused query, key and value.
 //!
-//! Reference: `InstructBlipVisionModel` in transformers, `modeling_instructblip.py` (EVA-CLIP's ViT without its relative bias).
+//! Reference: `InstructBlipVisionModel` in transformers, `modeling_instructblip.py` (EVA-CLIP's ViT without its relative bias); `Blip2VisionModel` is the same network.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use crate::{
     Linear, ModelError, Scope,
-    config::{at_least_one, divides},
+    config::{at_least_one, divides, layers, positive},
     layers::{Activation, Attend, LayerNorm, attention, linears},
 };
 
@@ -64,10 +64,35 @@ impl VisionConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), ModelError> {
+        layers("vision_config.num_hidden_layers", self.num_hidden_layers)?;
+        positive("vision_config.layer_norm_eps", self.layer_norm_eps)?;
         at_least_one("vision_config.intermediate_size", self.intermediate_size)?;
         divides("vision_config.hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads)?;
-        divides("vision_config.image_size", self.image_size, "patch_size", self.patch_size)
+        at_least_one("vision_config.image_size", self.image_size)?;
+        at_least_one("vision_config.patch_size", self.patch_size)?;
+        if self.patch_size > self.image_size {
+            return Err(ModelError::Config(format!(
+                "`vision_config.patch_size` is {}, larger than the image of {}",
+                self.patch_size, self.image_size
+            )));
+        }
+        Ok(())
     }
+}
+
+/// Learned positions `[1, 1 + side^2, width]` for a grid of `rows` by `columns` patches: the class token's stays, the others are
+/// interpolated as an image, bicubic, as the reference's `interpolate_pos_encoding`. A grid of the same size gets them as they are.
+pub fn interpolate_positions(positions: &Tensor, rows: i64, columns: i64) -> Tensor {
+    let size = positions.size();
+    let (count, width) = (size[1] - 1, size[2]);
+    let side = (count as f64).sqrt() as i64;
+    if rows == side && columns == side {
+        return positions.shallow_clone();
+    }
+    let grid = positions.narrow(1, 1, count).view([1, side, side, width]).permute([0, 3, 1, 2]);
+    let grid = grid.upsample_bicubic2d([rows, columns], false, None, None);
+    let grid = grid.permute([0, 2, 3, 1]).reshape([1, -1, width]);
+    Tensor::cat(&[positions.narrow(1, 0, 1), grid], 1)
 }
 
 /// `embeddings`: patches, class token, learned positions.
@@ -91,17 +116,21 @@ impl Embeddings {
         })
     }
 
-    /// The reference's convolution, whose stride is its kernel, written as the matrix product that it is.
+    /// The reference's convolution, whose stride is its kernel, written as the matrix product that it is. Pixels beyond the last whole
+    /// patch are not seen. Images of another size than the configured one get interpolated positions.
     fn forward(&self, pixels: &Tensor) -> Tensor {
         let size = pixels.size();
         let (images, rows, columns) = (size[0], size[2] / self.patch, size[3] / self.patch);
         let patches = pixels
-            .view([images, 3, rows, self.patch, columns, self.patch])
+            .to_kind(self.patch_weight.kind())
+            .narrow(2, 0, rows * self.patch)
+            .narrow(3, 0, columns * self.patch)
+            .reshape([images, 3, rows, self.patch, columns, self.patch])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([images, rows * columns, -1]);
         let patches = patches.linear(&self.patch_weight.flatten(1, -1), Some(&self.patch_bias));
         let class = self.class_embedding.expand([images, -1, -1], false);
-        Tensor::cat(&[class, patches], 1) + &self.position_embedding
+        Tensor::cat(&[class, patches], 1) + interpolate_positions(&self.position_embedding, rows, columns)
     }
 }
 

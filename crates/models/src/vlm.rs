@@ -3,7 +3,7 @@
 use ressa_runtime::Device;
 use tch::Tensor;
 
-use crate::{Linear, linear::LayerId};
+use crate::{Linear, ModelError, Search, linear::LayerId};
 
 /// The two images of text that an instructed model reads, and token ids padded on the right.
 #[derive(Debug)]
@@ -71,15 +71,24 @@ impl Forced {
     }
 }
 
-/// How to search for an answer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Search {
-    /// Most new tokens.
-    pub max_new_tokens: usize,
-    /// Beams; 1 is greedy.
-    pub beams: usize,
-    /// Exponent on the length in a finished beam's score: `sum of log-probabilities / length^penalty`.
-    pub length_penalty: f64,
+/// What a search found for one row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// New tokens, up to and including the first end token.
+    pub tokens: Vec<u32>,
+    /// Whether the last token is an end token; otherwise the answer is as long as it may be.
+    pub ended: bool,
+}
+
+impl Answer {
+    pub(crate) fn new(tokens: &[i64], ended: bool) -> Self {
+        Self { tokens: tokens.iter().map(|&id| id as u32).collect(), ended }
+    }
+
+    /// The tokens without the end token.
+    pub fn content(&self) -> &[u32] {
+        &self.tokens[..self.tokens.len() - usize::from(self.ended && !self.tokens.is_empty())]
+    }
 }
 
 /// One calibration sample, always run alone: statistics then hold no padding and masks cannot depend on a batch size.
@@ -118,8 +127,11 @@ pub trait VisionLanguage: Send {
     /// (T5: the encoder's blocks; decoder-only: all blocks, answer positions cut off).
     fn force_traced(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> (Forced, Vec<Tensor>);
 
-    /// New tokens of each row, without the end token.
-    fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: Search) -> Vec<Vec<u32>>;
+    /// The answer to each row.
+    ///
+    /// # Errors
+    /// A row whose prompt leaves no room under `search.max_length`.
+    fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: &Search) -> Result<Vec<Answer>, ModelError>;
 
     /// Unit-norm embeddings of images for retrieval `[images, queries, d]`; `None` without a retrieval head.
     fn retrieval_images(&self, features: &Tensor) -> Option<Tensor>;

@@ -1,186 +1,215 @@
-//! Checkpoint files: safetensors, single or sharded, mapped read-only, every request checked.
+//! Checkpoint files as tensors: mapped by libtorch, every request checked, nothing copied that need not be.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs::File,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors, View, tensor::TensorInfo};
+use ressa_checkpoint::{Checkpoint, Dtype, Entry, File};
+use ressa_experiment::job::Compute;
+use safetensors::View;
 use tch::{Device, Kind, Tensor};
 
 use crate::{ModelError, TensorMap, TensorSource, scope::shaped};
 
-/// File name of a checkpoint in one piece.
-pub const SINGLE: &str = "model.safetensors";
-/// File name of the list of pieces.
-pub const INDEX: &str = "model.safetensors.index.json";
-/// Largest list of pieces that is read. The published ones are a few hundred kilobytes.
-const INDEX_LIMIT: u64 = 64 << 20;
+pub use ressa_checkpoint::{INDEX, SINGLE};
 
-/// Tensors that published checkpoints carry although the network computes or shares them, with the reason.
-const KNOWN_LEFTOVERS: [(&str, &str); 5] = [
-    ("position_ids", "a range that the network computes"),
-    ("rotary_emb.inv_freq", "a constant that the network computes"),
-    ("encoder.embed_tokens.weight", "a copy of the shared embedding"),
-    ("decoder.embed_tokens.weight", "a copy of the shared embedding"),
-    ("lm_head.weight", "a copy of the tied embedding"),
+/// Tensors that published checkpoints carry although the network computes or shares them, with the reason. Where the tensor is a copy, the
+/// tensors below the same module of which it may be one.
+const KNOWN_LEFTOVERS: [(&str, &str, &[&str]); 5] = [
+    ("position_ids", "a range that the network computes", &[]),
+    ("rotary_emb.inv_freq", "a constant that the network computes", &[]),
+    ("encoder.embed_tokens.weight", "a copy of T5's shared embedding", &["shared.weight"]),
+    ("decoder.embed_tokens.weight", "a copy of T5's shared embedding", &["shared.weight"]),
+    (
+        "lm_head.weight",
+        "a copy of the tied embedding",
+        &["shared.weight", "model.embed_tokens.weight", "model.decoder.embed_tokens.weight"],
+    ),
 ];
 
-/// A checkpoint opened for reading. f32, f16 and bf16 tensors are handed out as f32 copies; nothing is ever written to the files.
+/// Where a model goes and how it computes there.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Where it computes.
+    pub device: Device,
+    /// Type of the computation. In f16 the parts that the reference keeps from overflowing compute in f32: T5's `wo`, BLIP-2's Q-Former,
+    /// the query tokens.
+    pub compute: Compute,
+    /// On the host, bf16 and f16 weights are converted to f32 when loaded if their f32 copy takes no more bytes than this; otherwise they
+    /// stay mapped in their own type and each layer converts its own when it runs. The numbers are the same.
+    pub convert_up_to: u64,
+}
+
+impl LoadOptions {
+    /// Computing in f32 on a device. Up to 2 GiB are converted.
+    pub fn on(device: Device) -> Self {
+        Self { device, compute: Compute::Float32, convert_up_to: 2 << 30 }
+    }
+
+    /// The type of the computation as libtorch has it.
+    pub fn kind(&self) -> Kind {
+        match self.compute {
+            Compute::Float32 => Kind::Float,
+            Compute::Bfloat16 => Kind::BFloat16,
+            Compute::Float16 => Kind::Half,
+        }
+    }
+}
+
+/// A checkpoint opened for reading. Its files are mapped by libtorch, privately: tensors keep their map alive, whatever becomes of this
+/// value, and nothing can ever be written to the files. Someone truncating a file meanwhile would end the process; checkpoint files are
+/// replaced by renaming, never rewritten in place.
 #[derive(Debug)]
 pub struct Weights {
-    files: Vec<(PathBuf, Piece)>,
-    place: BTreeMap<String, usize>,
+    checkpoint: Checkpoint,
+    /// Each file's bytes, in the order of the checkpoint's files.
+    maps: Vec<Tensor>,
+    device: Device,
+    /// Whether matrices of fewer than 32 bits stay as they are stored.
+    as_stored: bool,
     taken: BTreeSet<String>,
-}
-
-/// One mapped file and its checked header.
-#[derive(Debug)]
-pub(crate) struct Piece {
-    map: Mmap,
-    /// Where the data begins.
-    start: usize,
-    tensors: HashMap<String, TensorInfo>,
-    /// The header's free-form text.
-    pub metadata: HashMap<String, String>,
-}
-
-impl Piece {
-    /// Maps a file and checks its header: bounded length, known types, tensors back to back, nothing missing at the end.
-    pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let file = File::open(path).map_err(ModelError::io("read", path))?;
-        // SAFETY: the map is private and read-only. Someone truncating the file meanwhile would end the process; checkpoint files are
-        // replaced by renaming, never rewritten in place.
-        let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io("map", path))?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
-            let pickled = map.starts_with(b"PK\x03\x04") || map.starts_with(b"\x80");
-            let reason = if pickled {
-                "it is a pickled checkpoint; convert it to safetensors".to_owned()
-            } else {
-                e.to_string()
-            };
-            ModelError::file(path, reason)
-        })?;
-        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-        let metadata = metadata.metadata().clone().unwrap_or_default();
-        Ok(Self { map, start: size_of::<u64>() + header, tensors, metadata })
-    }
-
-    pub fn names(&self) -> impl Iterator<Item = &String> {
-        self.tensors.keys()
-    }
-
-    /// A copy of a tensor in its own type. The header's check has bounded shape and offsets.
-    pub fn read(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
-        let Some(info) = self.tensors.get(name) else { return Ok(None) };
-        let kind = match info.dtype {
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            Dtype::F64 => Kind::Double,
-            Dtype::I64 => Kind::Int64,
-            Dtype::I32 => Kind::Int,
-            Dtype::U8 => Kind::Uint8,
-            Dtype::BOOL => Kind::Bool,
-            other => {
-                return Err(ModelError::Torch(format!("tensor `{name}` has type `{other:?}`, which is not supported")));
-            }
-        };
-        let (from, to) = info.data_offsets;
-        let shape: Vec<i64> = info.shape.iter().map(|&n| n as i64).collect();
-        Ok(Some(Tensor::f_from_data_size(&self.map[self.start + from..self.start + to], &shape, kind)?))
-    }
 }
 
 impl Weights {
     /// Opens the checkpoint in a model folder: `model.safetensors`, or the pieces that `model.safetensors.index.json` names.
-    pub fn open(folder: &Path) -> Result<Self, ModelError> {
-        let index = folder.join(INDEX);
-        if index.exists() {
-            return Self::open_sharded(folder, &index);
-        }
-        let path = folder.join(SINGLE);
-        if !path.exists() {
-            let pickled =
-                folder.join("pytorch_model.bin").exists() || folder.join("pytorch_model.bin.index.json").exists();
-            let reason = if pickled {
-                "it holds a pickled checkpoint, which is refused; convert it to safetensors".to_owned()
-            } else {
-                format!("it holds neither `{SINGLE}` nor `{INDEX}`")
-            };
-            return Err(ModelError::file(folder, reason));
-        }
-        let piece = Piece::open(&path)?;
-        let place = piece.names().map(|name| (name.clone(), 0)).collect();
-        Ok(Self { files: vec![(path, piece)], place, taken: BTreeSet::new() })
+    pub fn open(folder: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
+        let checkpoint = Checkpoint::open(folder)?;
+        let maps = checkpoint.files().iter().map(map).collect::<Result<_, _>>()?;
+        let elements: u64 = checkpoint.tensors().map(|(_, entry)| entry.elements() as u64).sum();
+        let as_stored = options.device == Device::Cpu
+            && options.compute == Compute::Float32
+            && elements.saturating_mul(4) > options.convert_up_to;
+        Ok(Self { checkpoint, maps, device: options.device, as_stored, taken: BTreeSet::new() })
     }
 
-    fn open_sharded(folder: &Path, index: &Path) -> Result<Self, ModelError> {
-        #[derive(serde::Deserialize)]
-        struct Index {
-            weight_map: BTreeMap<String, String>,
-        }
-        let length = std::fs::metadata(index).map_err(ModelError::io("read", index))?.len();
-        if length > INDEX_LIMIT {
-            return Err(ModelError::file(index, format!("{length} bytes are too many for a list of pieces")));
-        }
-        let text = std::fs::read(index).map_err(ModelError::io("read", index))?;
-        let listed: Index = serde_json::from_slice(&text).map_err(|e| ModelError::file(index, e))?;
-        let names: BTreeSet<&String> = listed.weight_map.values().collect();
-        let mut files = Vec::new();
-        let mut place = BTreeMap::new();
-        for (at, file) in names.into_iter().enumerate() {
-            if Path::new(file).components().count() != 1 || file.starts_with('.') || !file.ends_with(".safetensors") {
-                return Err(ModelError::file(
-                    index,
-                    format!("`{file}` is not the name of a safetensors file in this folder"),
-                ));
-            }
-            let path = folder.join(file);
-            let piece = Piece::open(&path)?;
-            for name in piece.names() {
-                if place.insert(name.clone(), at).is_some() {
-                    return Err(ModelError::file(&path, format!("tensor `{name}` is in two pieces")));
-                }
-            }
-            files.push((path, piece));
-        }
-        if let Some(absent) = listed.weight_map.keys().find(|name| !place.contains_key(*name)) {
-            return Err(ModelError::file(index, format!("tensor `{absent}` is in none of the pieces")));
-        }
-        Ok(Self { files, place, taken: BTreeSet::new() })
-    }
-
-    /// Ends the reading: an error names every tensor that nobody asked for, except known leftovers.
+    /// Ends the reading: an error names every tensor that nobody asked for, except known leftovers, and every copy that is none.
     pub fn finish(self) -> Result<(), ModelError> {
-        let known = |name: &str| {
-            KNOWN_LEFTOVERS.iter().any(|(leftover, _reason)| {
-                name.strip_suffix(leftover).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-            })
-        };
-        let left: Vec<String> =
-            self.place.into_keys().filter(|name| !self.taken.contains(name) && !known(name)).collect();
+        let mut left = Vec::new();
+        for name in self.checkpoint.names().filter(|name| !self.taken.contains(*name)) {
+            let known = KNOWN_LEFTOVERS.iter().find_map(|(leftover, _reason, originals)| {
+                let module = name.strip_suffix(leftover)?;
+                (module.is_empty() || module.ends_with('.')).then_some((module, originals))
+            });
+            let Some((module, originals)) = known else {
+                left.push(name.clone());
+                continue;
+            };
+            let original = originals.iter().map(|o| format!("{module}{o}")).find(|o| self.taken.contains(o));
+            match original {
+                Some(original) if !self.same(name, &original) => {
+                    return Err(ModelError::Copy { name: name.clone(), original });
+                }
+                None if !originals.is_empty() => left.push(name.clone()),
+                _ => {}
+            }
+        }
         if left.is_empty() { Ok(()) } else { Err(ModelError::Leftover(left)) }
+    }
+
+    /// A tensor over the map, in its own type.
+    fn stored(&self, name: &str) -> Result<Tensor, ModelError> {
+        let (file, entry) = self.checkpoint.get(name).ok_or_else(|| ModelError::Missing(name.to_owned()))?;
+        let kind = kind(entry)
+            .ok_or_else(|| ModelError::Dtype { name: name.to_owned(), found: format!("{:?}", entry.dtype) })?;
+        let at = self.checkpoint.files().iter().position(|other| other.path() == file.path()).unwrap_or_default();
+        Ok(view(&self.maps[at], entry, kind)?)
+    }
+
+    fn checked(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+        let tensor = shaped(name, self.stored(name)?, shape)?;
+        if !tensor.is_floating_point() {
+            let found = self.checkpoint.get(name).map(|(_, entry)| format!("{:?}", entry.dtype)).unwrap_or_default();
+            return Err(ModelError::Dtype { name: name.to_owned(), found });
+        }
+        let count = not_finite(&tensor);
+        if count > 0 {
+            return Err(ModelError::NotFinite { name: name.to_owned(), count });
+        }
+        self.taken.insert(name.to_owned());
+        Ok(tensor)
     }
 }
 
 impl TensorSource for Weights {
-    fn tensor(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
-        let missing = || ModelError::Missing(name.to_owned());
-        let (path, piece) = &self.files[*self.place.get(name).ok_or_else(missing)?];
-        let tensor = piece.read(name)?.ok_or_else(missing)?;
-        if !tensor.is_floating_point() {
-            return Err(ModelError::file(path, format!("tensor `{name}` holds whole numbers, not weights")));
+    fn tensor(&mut self, name: &str, shape: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
+        Ok(self.checked(name, shape)?.f_to_device(self.device)?.f_to_kind(kind)?)
+    }
+
+    fn matrix(&mut self, name: &str, shape: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
+        let tensor = self.checked(name, shape)?;
+        if self.as_stored && matches!(tensor.kind(), Kind::BFloat16 | Kind::Half) {
+            return Ok(tensor);
         }
-        self.taken.insert(name.to_owned());
-        Ok(shaped(name, tensor, shape)?.f_to_kind(Kind::Float)?)
+        Ok(tensor.f_to_device(self.device)?.f_to_kind(kind)?)
     }
 
     fn contains(&self, name: &str) -> bool {
-        self.place.contains_key(name)
+        self.checkpoint.get(name).is_some()
     }
+
+    fn same(&self, name: &str, other: &str) -> bool {
+        let both = self.stored(name).ok().zip(self.stored(other).ok());
+        both.is_some_and(|(a, b)| a.kind() == b.kind() && a.size() == b.size() && a.equal(&b))
+    }
+}
+
+fn kind(entry: &Entry) -> Option<Kind> {
+    Some(match entry.dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::F64 => Kind::Double,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::BOOL => Kind::Bool,
+        _ => return None,
+    })
+}
+
+/// A file's bytes as a tensor that owns the map.
+fn map(file: &File) -> Result<Tensor, ModelError> {
+    let path = file.path();
+    let name = path.to_str().ok_or_else(|| ModelError::file(path, "its path is not UTF-8, which libtorch needs"))?;
+    Ok(Tensor::f_from_file(name, false, file.map().len() as i64, (Kind::Uint8, Device::Cpu))?)
+}
+
+/// A tensor over a file's bytes; a copy where they are not aligned to its elements. The header's check has bounded shape and place.
+fn view(bytes: &Tensor, entry: &Entry, kind: Kind) -> Result<Tensor, tch::TchError> {
+    let shape: Vec<i64> = entry.shape.iter().map(|&n| n as i64).collect();
+    let range = bytes.f_narrow(0, entry.range.start as i64, entry.range.len() as i64)?;
+    let aligned = entry.range.start % kind.elt_size_in_bytes() == 0;
+    if aligned {
+        return range.f_view_dtype(kind)?.f_view(shape.as_slice());
+    }
+    let mut copy = range.f_empty_like()?;
+    copy.f_copy_(&range)?;
+    copy.f_view_dtype(kind)?.f_view(shape.as_slice())
+}
+
+/// Values of a tensor in the host's memory, contiguous, whose exponent has all bits set: infinities and what is no number.
+fn not_finite(tensor: &Tensor) -> u64 {
+    let kind = tensor.kind();
+    let length = tensor.numel() * kind.elt_size_in_bytes();
+    if length == 0 {
+        return 0;
+    }
+    // SAFETY: the tensor is contiguous and on the host, so its elements are `length` bytes from its pointer on; it outlives the slice.
+    let bytes = unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) };
+    match kind {
+        Kind::BFloat16 => count(bytes, |b: [u8; 2]| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
+        Kind::Half => count(bytes, |b: [u8; 2]| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
+        Kind::Double => count(bytes, |b: [u8; 8]| !f64::from_le_bytes(b).is_finite()),
+        _ => count(bytes, |b: [u8; 4]| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
+    }
+}
+
+/// Elements of `N` bytes for which something holds, counted in blocks small enough for a narrow counter, which is what makes it fast.
+fn count<const N: usize>(bytes: &[u8], holds: impl Fn([u8; N]) -> bool) -> u64 {
+    const BLOCK: usize = 1 << 14;
+    let (elements, _) = bytes.as_chunks::<N>();
+    elements.chunks(BLOCK).map(|block| u64::from(block.iter().map(|&e| u16::from(holds(e))).sum::<u16>())).sum()
 }
 
 /// Type of the weights in a file.
@@ -262,15 +291,15 @@ pub(crate) fn stored(tensors: &TensorMap, storage: Storage) -> Result<TensorMap,
     tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.f_detach()?.f_to_kind(kind)?))).collect()
 }
 
-/// Reads every tensor of a file in its own type, with the header's entry `note`.
+/// Reads every tensor of a file in its own type, copied, with the header's entry `note`.
 pub(crate) fn read(path: &Path, note: &str) -> Result<(TensorMap, Option<String>), ModelError> {
-    let piece = Piece::open(path)?;
-    let mut tensors = TensorMap::new();
-    for name in piece.names() {
-        if let Some(tensor) = piece.read(name)? {
-            tensors.insert(name.clone(), tensor);
-        }
+    let file = File::open(path)?;
+    let mut tensors = BTreeMap::new();
+    for entry in file.entries() {
+        let found = || ModelError::Dtype { name: entry.name.clone(), found: format!("{:?}", entry.dtype) };
+        let shape: Vec<i64> = entry.shape.iter().map(|&n| n as i64).collect();
+        let tensor = Tensor::f_from_data_size(file.bytes(entry), &shape, kind(entry).ok_or_else(found)?)?;
+        tensors.insert(entry.name.clone(), tensor);
     }
-    let note = piece.metadata.get(note).cloned();
-    Ok((tensors, note))
+    Ok((tensors, file.metadata().get(note).cloned()))
 }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use ressa_data::{Family, Processor, World, tokenizer::VOCABULARY_SIZE, write_processor_files};
 use ressa_experiment::{Stage, StageNode, model::Preset};
-use ressa_models::{InstructBlipConfig, Storage, presets};
+use ressa_models::{Blip2Config, Storage, presets};
 use ressa_pretrain::{Recipe, Request, train};
 use ressa_store::{Draft, Entry, StoreError};
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ pub(crate) fn run(
 }
 
 /// Architecture of a preset, with the vocabulary of the embedded world.
-fn config(preset: Preset) -> InstructBlipConfig {
+fn config(preset: Preset) -> Blip2Config {
     let vocabulary = VOCABULARY_SIZE as i64;
     match preset {
         Preset::ShapesFlanT5 => presets::shapes_flant5(vocabulary),

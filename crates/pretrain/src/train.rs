@@ -6,7 +6,7 @@ use std::{
 };
 
 use ressa_data::{Processor, World};
-use ressa_models::{InstructBlip, InstructBlipConfig, config::TextConfig};
+use ressa_models::{Blip2, Blip2Config, config::TextConfig};
 use ressa_runtime::optim::{AdamW, AdamWOptions, Parameter, Schedule};
 
 use crate::{
@@ -29,7 +29,7 @@ const CLIP: f64 = 1.0;
 /// What to train.
 pub struct Request<'a> {
     /// Architecture and sizes.
-    pub config: &'a InstructBlipConfig,
+    pub config: &'a Blip2Config,
     /// Numbers of the training.
     pub recipe: Recipe,
     /// Seed of initial values and batches.
@@ -111,7 +111,7 @@ pub fn train(request: &Request<'_>, progress: &mut dyn FnMut(f64, &str)) -> Resu
     let Request { config, recipe, seed, .. } = *request;
     progress(0.0, "drawing training images");
     let corpus = Corpus::new(request.world, request.processor, recipe.images, crate::shards::SHARDS)?;
-    let mut shapes = InstructBlip::tensor_shapes(config)?;
+    let mut shapes = Blip2::tensor_shapes(config)?;
     shapes.extend(Auxiliary::shapes(
         config.vision_config.hidden_size,
         config.qformer_config.hidden_size,
@@ -121,7 +121,7 @@ pub fn train(request: &Request<'_>, progress: &mut dyn FnMut(f64, &str)) -> Resu
     ));
     let head_width = match &config.text_config {
         TextConfig::T5(t5) => Some(t5.d_kv),
-        TextConfig::Llama(_) => None,
+        TextConfig::Llama(_) | TextConfig::Opt(_) => None,
     };
     let start = |name: &str, shape: &[i64]| match Auxiliary::owns(name) {
         true => Auxiliary::initial(name, shape),
@@ -130,7 +130,7 @@ pub fn train(request: &Request<'_>, progress: &mut dyn FnMut(f64, &str)) -> Resu
     let mut parameters = Parameters::draw(&shapes, start, seed);
     let checkpoint = Checkpoint::in_folder(request.resume);
     let mut saved = checkpoint.load(&mut parameters)?;
-    let mut shards = Shards::new(&parameters, |leaves| Ok(InstructBlip::from_tensors(config, leaves)?))?;
+    let mut shards = Shards::new(&parameters, |leaves| Ok(Blip2::from_tensors(config, leaves)?))?;
     let begin = saved.as_ref().map_or(Position { stage: 0, step: 0 }, |s| s.position);
     let mut target = saved.as_mut().and_then(|s| s.target.take());
 

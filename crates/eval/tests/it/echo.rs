@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ressa_models::{Flow, Forced, LayerId, Linear, Prompts, Sample, Search, TextBatch, Tower, VisionLanguage};
+use ressa_models::{Answer, Flow, Forced, LayerId, Linear, ModelError, Prompts, Sample, Search, TextBatch, Tower, VisionLanguage};
 use tch::{Kind, Tensor};
 
 /// Answers with the token that the image's first grey value stands for, then the last word of the prompt. Embeds an image as the unit
@@ -31,15 +31,16 @@ impl VisionLanguage for Echo {
         queries.shallow_clone()
     }
 
-    fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: Search) -> Vec<Vec<u32>> {
-        (0..prefix.size()[0])
+    fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: &Search) -> Result<Vec<Answer>, ModelError> {
+        let answers = (0..prefix.size()[0])
             .map(|row| {
                 let image = prefix.double_value(&[row, 0, 0]) as u32;
                 let last = prompt.ids.size()[1] - 2;
                 let said = [image, prompt.ids.int64_value(&[row, last]) as u32];
-                said[..search.max_new_tokens.min(2)].to_vec()
+                Answer { tokens: said[..search.max_new_tokens.min(2)].to_vec(), ended: false }
             })
-            .collect()
+            .collect();
+        Ok(answers)
     }
 
     fn retrieval_images(&self, features: &Tensor) -> Option<Tensor> {

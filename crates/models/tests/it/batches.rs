@@ -35,12 +35,12 @@ fn generated_rows_equal_their_samples_alone() {
     let (images, texts) = instructions();
     for (name, model) in models() {
         for beams in [1, 3] {
-            let search = Search { max_new_tokens: 9, beams, length_penalty: 1.0 };
+            let search = Search { max_new_tokens: 9, beams, ..Search::default() };
             let batch = prompts(&images, &texts);
-            let together = model.generate(&prefix(&model, &batch), &batch.language, search);
+            let together = model.generate(&prefix(&model, &batch), &batch.language, &search).unwrap();
             for row in 0..texts.len() {
                 let alone = prompts(&images[row..=row], &texts[row..=row]);
-                let single = model.generate(&prefix(&model, &alone), &alone.language, search);
+                let single = model.generate(&prefix(&model, &alone), &alone.language, &search).unwrap();
                 assert_eq!(together[row], single[0], "{name}, {beams} beams, row {row}");
             }
         }

@@ -1,7 +1,7 @@
 //! Small models and prompts that several tests use.
 
 use ressa_models::{
-    InstructBlip, Prompts, TextBatch, VisionLanguage,
+    Blip2, Prompts, TextBatch, VisionLanguage,
     presets::{random, tiny_flant5, tiny_vicuna},
 };
 use tch::{Device, Kind, Tensor};
@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 pub const VOCABULARY: i64 = 40;
 
 /// Both families, by name.
-pub fn models() -> Vec<(&'static str, InstructBlip)> {
+pub fn models() -> Vec<(&'static str, Blip2)> {
     [("flant5", tiny_flant5(VOCABULARY)), ("vicuna", tiny_vicuna(VOCABULARY))]
         .into_iter()
         .map(|(name, config)| (name, random(&config, 7).expect("presets are sound")))
@@ -46,6 +46,6 @@ pub fn prompts(images: &[i64], texts: &[Vec<u32>]) -> Prompts {
 }
 
 /// The language model's prefix for prompts over the images of [`pixels`].
-pub fn prefix(model: &InstructBlip, prompts: &Prompts) -> Tensor {
+pub fn prefix(model: &Blip2, prompts: &Prompts) -> Tensor {
     model.visual_prefix(&model.encode_images(&pixels(2)), prompts)
 }

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use ressa_models::{
-    Adapter, AdapterSet, InstructBlip, MaskSet, ModelError, Storage, VisionLanguage, load_folder, load_instructblip,
+    Adapter, AdapterSet, Blip2, LoadOptions, MaskSet, ModelError, Storage, VisionLanguage, load_blip2, load_folder,
     presets::{random_tensors, tiny_flant5, tiny_vicuna},
     save_folder,
 };
@@ -26,7 +26,7 @@ fn save_load_save_gives_the_same_bytes() {
                 scratch.path().join(format!("{name}-{storage:?}-2")),
             );
             save_folder(&first, &config, &tensors, storage).unwrap();
-            let loaded = load_instructblip(&first, Device::Cpu).unwrap();
+            let loaded = load_blip2(&first, &LoadOptions::on(Device::Cpu)).unwrap();
             assert_eq!(loaded.config().text_config, config.text_config);
             assert_eq!(loaded.config().rest["dtype"], storage.name());
             save_folder(&second, loaded.config(), &loaded.tensors(), storage).unwrap();
@@ -34,7 +34,7 @@ fn save_load_save_gives_the_same_bytes() {
                 assert_eq!(read(&first, file), read(&second, file), "{name} {storage:?} {file}");
             }
             if storage == Storage::F32 {
-                let original = InstructBlip::from_tensors(&config, &tensors).unwrap();
+                let original = Blip2::from_tensors(&config, &tensors).unwrap();
                 assert_eq!(loaded.special_tokens(), original.special_tokens());
                 let _no_grad = tch::no_grad_guard();
                 assert!(loaded.encode_images(&pixels(1)).equal(&original.encode_images(&pixels(1))));
@@ -44,7 +44,7 @@ fn save_load_save_gives_the_same_bytes() {
 }
 
 /// A folder that may be spoilt.
-fn folder() -> (tempfile::TempDir, ressa_models::InstructBlipConfig, ressa_models::TensorMap) {
+fn folder() -> (tempfile::TempDir, ressa_models::Blip2Config, ressa_models::TensorMap) {
     let scratch = tempfile::tempdir().unwrap();
     let config = tiny_flant5(40);
     let tensors = random_tensors(&config, 3).unwrap();

@@ -1,17 +1,17 @@
 //! Cached search against the same search by forced decoding, and beam search against trying everything.
 
-use ressa_models::{InstructBlip, Search, TextBatch, VisionLanguage};
+use ressa_models::{Answer, Blip2, Search, TextBatch, VisionLanguage};
 use tch::{Device, Kind, Tensor};
 
 use crate::common::{VOCABULARY, instructions, models, prefix, prompts};
 
 /// The token that ends an answer.
-fn end(model: &InstructBlip) -> u32 {
+fn end(model: &Blip2) -> u32 {
     model.special_tokens().eos[0] as u32
 }
 
 /// Log-probabilities of each next token after an answer so far.
-fn next(model: &InstructBlip, prefix: &Tensor, text: &[u32], so_far: &[u32]) -> Vec<f64> {
+fn next(model: &Blip2, prefix: &Tensor, text: &[u32], so_far: &[u32]) -> Vec<f64> {
     let batch = TextBatch::pad(&[text.to_vec()], 0, Device::Cpu);
     let logits = model.force(Some(prefix), &batch, &[so_far.to_vec()]).logits;
     let last = logits.get(0).get(so_far.len() as i64).log_softmax(-1, Kind::Double);
@@ -29,8 +29,8 @@ fn greedy_with_memory_equals_greedy_without() {
     for (name, model) in models() {
         let batch = prompts(&images, &texts);
         let prefix = prefix(&model, &batch);
-        let search = Search { max_new_tokens: 8, beams: 1, length_penalty: 1.0 };
-        let found = model.generate(&prefix, &batch.language, search);
+        let search = Search { max_new_tokens: 8, beams: 1, ..Search::default() };
+        let found = model.generate(&prefix, &batch.language, &search).unwrap();
         for (row, text) in texts.iter().enumerate() {
             let own = prefix.narrow(0, row as i64, 1);
             let mut expected = Vec::new();
@@ -41,7 +41,7 @@ fn greedy_with_memory_equals_greedy_without() {
                 }
                 expected.push(token);
             }
-            assert_eq!(found[row], expected, "{name} row {row}");
+            assert_eq!(found[row].content(), expected, "{name} row {row}");
         }
     }
 }
@@ -68,9 +68,9 @@ fn wide_beams_find_the_best_of_all_short_answers() {
                     }
                 }
             }
-            let search = Search { max_new_tokens: 2, beams: VOCABULARY as usize, length_penalty };
-            let found = model.generate(&prefix, &one.language, search);
-            assert_eq!(found[0], expected.1, "{name}, penalty {length_penalty}");
+            let search = Search { max_new_tokens: 2, beams: VOCABULARY as usize, length_penalty, ..Search::default() };
+            let found = model.generate(&prefix, &one.language, &search).unwrap();
+            assert_eq!(found[0].content(), expected.1, "{name}, penalty {length_penalty}");
         }
     }
 }
@@ -80,7 +80,8 @@ fn nothing_asked_for_is_nothing_written() {
     let (images, texts) = instructions();
     for (_, model) in models() {
         let batch = prompts(&images, &texts);
-        let search = Search { max_new_tokens: 0, beams: 4, length_penalty: 1.0 };
-        assert_eq!(model.generate(&prefix(&model, &batch), &batch.language, search), vec![Vec::<u32>::new(); 5]);
+        let search = Search { max_new_tokens: 0, beams: 4, ..Search::default() };
+        let found = model.generate(&prefix(&model, &batch), &batch.language, &search).unwrap();
+        assert_eq!(found, vec![Answer::default(); 5]);
     }
 }

@@ -2,7 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
-use ressa_models::{Search, VisionLanguage, load_instructblip};
+use ressa_experiment::job::SearchOptions;
+use ressa_models::{
+    LoadOptions, Search, VisionLanguage,
+    folder::{read_config, read_generation},
+    load_blip2,
+};
 use ressa_testkit::Golden;
 use serde_json::Value;
 use tch::Device;
@@ -24,7 +29,9 @@ fn rows(golden: &Value) -> Vec<Vec<u32>> {
 fn every_part_gives_what_transformers_gives() {
     let _no_grad = tch::no_grad_guard();
     for name in ["flant5", "vicuna"] {
-        let model = load_instructblip(&folder(name), Device::Cpu).unwrap();
+        let model = load_blip2(&folder(name), &LoadOptions::on(Device::Cpu)).unwrap();
+        let config = read_config(&folder(name)).unwrap();
+        let generation = read_generation(&folder(name)).unwrap();
         let tensors = Golden::open(folder(name).join("golden.safetensors"));
         let text: Value = serde_json::from_slice(&fs::read(folder(name).join("golden.json")).unwrap()).unwrap();
         let (texts, answers) = (rows(&text["prompts"]), rows(&text["answers"]));
@@ -44,15 +51,10 @@ fn every_part_gives_what_transformers_gives() {
             tensors.check(&format!("logits.{row}"), &logits, TOLERANCE);
         }
         for (search, options) in text["searches"].as_object().unwrap() {
-            let found = model.generate(
-                &prefix,
-                &batch.language,
-                Search {
-                    max_new_tokens: text["new_tokens"].as_u64().unwrap() as usize,
-                    beams: options["num_beams"].as_u64().unwrap() as usize,
-                    length_penalty: options["length_penalty"].as_f64().unwrap_or(1.0),
-                },
-            );
+            let options: SearchOptions = serde_json::from_value(options.clone()).unwrap();
+            let resolved = Search::resolve(&options, &generation, &config.text_config).unwrap();
+            let found = model.generate(&prefix, &batch.language, &resolved).unwrap();
+            let found: Vec<Vec<u32>> = found.into_iter().map(|answer| answer.tokens).collect();
             assert_eq!(found, rows(&text["generated"][search]), "{name} {search}");
         }
     }

@@ -8,12 +8,12 @@ use std::{
 
 use ressa_data::{Family, Processor, World, tokenizer::VOCABULARY_SIZE, write_processor_files};
 use ressa_experiment::{config::DataConfig, model::Preset};
-use ressa_models::{InstructBlip, InstructBlipConfig, presets};
+use ressa_models::{Blip2, Blip2Config, presets};
 use ressa_pretrain::{Recipe, Request, TensorMap, train};
 
 const STEPS: u32 = 2;
 
-fn config(preset: Preset) -> InstructBlipConfig {
+fn config(preset: Preset) -> Blip2Config {
     match preset {
         Preset::ShapesFlanT5 => presets::shapes_flant5(VOCABULARY_SIZE as i64),
         Preset::ShapesVicuna => presets::shapes_vicuna(VOCABULARY_SIZE as i64),
@@ -59,7 +59,7 @@ fn a_killed_training_ends_with_the_same_bits() {
             assert!(tensor.equal(&resumed[name]), "`{name}` differs after resuming");
         }
         // Nothing of the throw-away heads is left, nothing of the model is missing.
-        InstructBlip::from_tensors(&config(preset), &expected).unwrap();
+        Blip2::from_tensors(&config(preset), &expected).unwrap();
         assert!(expected.keys().all(|name| !name.starts_with("auxiliary.")));
     }
 }

@@ -6,7 +6,7 @@ use ressa_experiment::{
     Pattern, Tower,
     config::{Group, Metric, Propagate},
 };
-use ressa_models::{InstructBlip, MaskSet, Observer, Prompts, Sample, TextBatch, VisionLanguage, presets};
+use ressa_models::{Blip2, MaskSet, Observer, Prompts, Sample, TextBatch, VisionLanguage, presets};
 use ressa_prune::{
     PruneError, PruneRequest, certify_tower,
     metric::{PruningMetric, Wanda},
@@ -19,11 +19,11 @@ use tch::{Kind, Tensor};
 
 const VOCABULARY: i64 = 40;
 
-fn t5() -> InstructBlip {
+fn t5() -> Blip2 {
     presets::random(&presets::tiny_flant5(VOCABULARY), 7).expect("a model")
 }
 
-fn vicuna() -> InstructBlip {
+fn vicuna() -> Blip2 {
     presets::random(&presets::tiny_vicuna(VOCABULARY), 7).expect("a model")
 }
 

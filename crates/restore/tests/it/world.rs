@@ -6,12 +6,12 @@ use ressa_experiment::{
     config::{DistillConfig, TowerAdapter},
     stage::AdaptTraining,
 };
-use ressa_models::{InstructBlip, MaskSet, Prompts, TextBatch, Tower, VisionLanguage, presets};
+use ressa_models::{Blip2, MaskSet, Prompts, TextBatch, Tower, VisionLanguage, presets};
 use ressa_restore::{BatchSource, Probe, TrainingBatch};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
 
-pub fn dense() -> InstructBlip {
+pub fn dense() -> Blip2 {
     presets::random(&presets::tiny_flant5(40), 11).expect("a model")
 }
 

@@ -1,0 +1,56 @@
+//! Answers about images. Prompts about one image share its features, and are searched for together.
+
+use std::path::PathBuf;
+
+use ressa_experiment::job::{Generate, Generated};
+use ressa_models::{Prompts, Search, VisionLanguage, folder::read_generation};
+use ressa_runtime::Device;
+use serde_json::Value;
+use tch::Tensor;
+
+use crate::{LabError, Progress, loaded::Loaded};
+
+/// Prompts searched for at once. Changes memory and time, not answers.
+const ROWS: usize = 32;
+
+/// Answers every request, in the order of the requests.
+pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Result<Value, LabError> {
+    progress(0.0, "loading");
+    let loaded = Loaded::open(&job.model, device)?;
+    let config = loaded.model.config();
+    let search = Search::resolve(&job.search, &read_generation(&job.model.folder)?, &config.text_config)?;
+    let mut answers: Vec<Option<Generated>> = vec![None; job.requests.len()];
+    let mut done = 0;
+    for (image, members) in by_image(job) {
+        let features = loaded.model.encode_images(&loaded.pixels(image)?);
+        for rows in members.chunks(ROWS) {
+            progress(done as f64 / answers.len() as f64, "answering");
+            let texts: Vec<&str> = rows.iter().map(|&row| job.requests[row].prompt.as_str()).collect();
+            let prompts = Prompts {
+                image: Tensor::zeros([rows.len() as i64], (tch::Kind::Int64, device)),
+                qformer: loaded.qformer(&texts)?,
+                language: loaded.language(&texts)?,
+            };
+            let prefix = loaded.model.visual_prefix(&features, &prompts);
+            for (&row, answer) in rows.iter().zip(loaded.model.generate(&prefix, &prompts.language, &search)?) {
+                let text = loaded.processor.decode(&answer.tokens)?;
+                answers[row] = Some(Generated { tokens: answer.tokens, text });
+            }
+            done += rows.len();
+        }
+    }
+    let answers: Vec<Generated> = answers.into_iter().flatten().collect();
+    serde_json::to_value(answers).map_err(|e| LabError::Unsupported(e.to_string()))
+}
+
+/// Images in the order in which they are first asked about, with the requests about each.
+fn by_image(job: &Generate) -> Vec<(&PathBuf, Vec<usize>)> {
+    let mut groups: Vec<(&PathBuf, Vec<usize>)> = Vec::new();
+    for (row, request) in job.requests.iter().enumerate() {
+        match groups.iter_mut().find(|(image, _)| **image == request.image) {
+            Some((_, members)) => members.push(row),
+            None => groups.push((&request.image, vec![row])),
+        }
+    }
+    groups
+}

@@ -1,0 +1,360 @@
+//! The BLIP-2 family: image encoder, Q-Former, and behind it a language model or the heads of retrieval.
+//!
+//! Reference: `InstructBlipForConditionalGeneration` in transformers, `modeling_instructblip.py`; `Blip2ForConditionalGeneration` and
+//! `Blip2ForImageTextRetrieval`, `modeling_blip_2.py`.
+
+use ressa_experiment::job::Compute;
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    Answer, Blip2Config, Flow, Forced, LayerId, Linear, LoadOptions, ModelError, Prompts, Sample, Scope, Search, Shapes,
+    TensorMap, TensorSource, TextBatch, Tower, VisionLanguage,
+    config::{Family, GenerationConfig, SpecialTokens},
+    language::Language,
+    layers::Linears,
+    qformer::{Images, QFormer, Reads, Shape},
+    scope::Keep,
+    vit::Vit,
+};
+
+/// `vision_projection` and `text_projection`: both sides into one space. `itm_head`: whether a caption fits an image.
+struct Retrieval {
+    vision: Linear,
+    text: Linear,
+    matching: Option<Linear>,
+}
+
+impl Retrieval {
+    /// An InstructBLIP checkpoint has the two projections if its configuration gives them a width and their tensors are there; a retrieval
+    /// checkpoint always has all three.
+    fn load(scope: &Scope<'_>, c: &Blip2Config) -> Result<Option<Self>, ModelError> {
+        let family = c.family()?;
+        let there = family == Family::ImageTextRetrieval || scope.contains("vision_projection.weight");
+        let Some(width) = c.retrieval_width()?.filter(|_| there) else {
+            return Ok(None);
+        };
+        let from = c.qformer_config.hidden_size;
+        let matching = match family {
+            Family::ImageTextRetrieval => Some(Linear::load(&scope.at("itm_head"), 2, from, true)?),
+            Family::InstructBlip | Family::Blip2 => None,
+        };
+        Ok(Some(Self {
+            vision: Linear::load(&scope.at("vision_projection"), width, from, true)?,
+            text: Linear::load(&scope.at("text_projection"), width, from, true)?,
+            matching,
+        }))
+    }
+}
+
+/// What writes: `language_projection` and `language_model`.
+pub(crate) struct Writer {
+    pub projection: Linear,
+    pub language: Language,
+}
+
+/// A model of the family.
+pub struct Blip2 {
+    config: Blip2Config,
+    special: SpecialTokens,
+    pub(crate) vision: Vit,
+    pub(crate) qformer: QFormer,
+    writer: Option<Writer>,
+    retrieval: Option<Retrieval>,
+    ids: Vec<LayerId>,
+    tensors: TensorMap,
+    kind: Kind,
+    device: Device,
+}
+
+impl Blip2 {
+    /// Reads the network's tensors from a source onto a device, computing as the options say. The source is to be asked afterwards whether
+    /// it has more.
+    pub fn load(
+        config: &Blip2Config,
+        special: SpecialTokens,
+        source: &mut dyn TensorSource,
+        options: &LoadOptions,
+    ) -> Result<Self, ModelError> {
+        config.check()?;
+        let family = config.family()?;
+        let (kind, device) = (options.kind(), options.device);
+        let mut keep = Keep { source, device, kept: TensorMap::new() };
+        let scope = Scope::root(&mut keep, kind);
+        let shape = Shape {
+            config: &config.qformer_config,
+            queries: config.num_query_tokens,
+            image_width: config.vision_config.hidden_size,
+            reads: match family {
+                Family::InstructBlip => Reads::Instructions,
+                Family::Blip2 => Reads::Nothing,
+                Family::ImageTextRetrieval => Reads::Captions,
+            },
+        };
+        let vision = Vit::load(&scope.at("vision_model"), &config.vision_config)?;
+        let qformer = QFormer::load(&scope, shape)?;
+        let writer = match family.writes() {
+            true => Some(Writer {
+                projection: Linear::load(
+                    &scope.at("language_projection"),
+                    config.text_width(),
+                    config.qformer_config.hidden_size,
+                    true,
+                )?,
+                language: Language::load(&scope.at("language_model"), &config.text_config)?,
+            }),
+            false => None,
+        };
+        let retrieval = Retrieval::load(&scope, config)?;
+        drop(scope);
+        let ids = layer_ids(&vision, &qformer, writer.as_ref());
+        let (config, tensors) = (config.clone(), keep.kept);
+        Ok(Self { config, special, vision, qformer, writer, retrieval, ids, tensors, kind, device })
+    }
+
+    /// A network over tensors in memory, sharing them, computing in f32. Cheap: call it again for a second network with masks and adapters
+    /// of its own.
+    pub fn from_tensors(config: &Blip2Config, tensors: &TensorMap) -> Result<Self, ModelError> {
+        let device = tensors.values().next().map_or(Device::Cpu, Tensor::device);
+        let special = config.special_tokens(&GenerationConfig::default());
+        Self::load(config, special, &mut &*tensors, &LoadOptions::on(device))
+    }
+
+    /// Names and shapes of all tensors of a configuration, retrieval head included if the configuration gives it a width.
+    pub fn tensor_shapes(config: &Blip2Config) -> Result<Vec<(String, Vec<i64>)>, ModelError> {
+        let mut shapes = Shapes::default();
+        let special = config.special_tokens(&GenerationConfig::default());
+        Self::load(config, special, &mut shapes, &LoadOptions::on(Device::Cpu))?;
+        Ok(shapes.into_inner())
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Blip2Config {
+        &self.config
+    }
+
+    /// Tokens with a meaning of their own.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// Type of the computation.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// What writes; nothing in a retrieval model.
+    pub(crate) fn writer(&self) -> Option<&Writer> {
+        self.writer.as_ref()
+    }
+
+    /// What writes, for those who have made sure that this model does.
+    fn writing(&self) -> &Writer {
+        self.writer.as_ref().expect("a retrieval model has no language model and is not asked to write")
+    }
+
+    /// What leaves the vision tower's last norm for a flow that has run all its blocks; what the queries give for the Q-Former's, projected
+    /// where there is a language model; logits of the answer for the language model's.
+    pub fn finish(&self, tower: Tower, flow: &Flow) -> Tensor {
+        match tower {
+            Tower::Vision => self.vision.finish(&flow.hidden),
+            Tower::Qformer => {
+                let queries = flow.hidden.narrow(1, 0, self.qformer.queries());
+                if self.writer.is_some() { self.project(&queries) } else { queries }
+            }
+            Tower::Language => self.writing().language.finish(flow),
+        }
+    }
+
+    /// What left the T5 encoder's last norm; nothing for a decoder-only model.
+    pub fn encode_prompt(&self, prefix: &Tensor, prompt: &TextBatch) -> Option<Tensor> {
+        match &self.writer.as_ref()?.language {
+            Language::T5(t5) => Some(t5.encode(Some(prefix), prompt, None).states),
+            Language::Llama(_) | Language::Opt(_) => None,
+        }
+    }
+
+    /// How well captions fit images: the matching head's logit for "fits", averaged over the queries, f32 `[rows]`. Row `r` reads
+    /// `captions`' row `r` and looks at image `images[r]` (i64 `[rows]`) of the features. Nothing without a matching head.
+    pub fn matching_scores(&self, features: &Tensor, images: &Tensor, captions: &TextBatch) -> Option<Tensor> {
+        const FITS: i64 = 1;
+        let head = self.retrieval.as_ref()?.matching.as_ref()?;
+        let queries = self.qformer.forward(Images { features, rows: images }, Some(captions));
+        let logits = head.forward(&queries.to_kind(self.kind)).mean_dim([1i64].as_slice(), false, Kind::Float);
+        Some(logits.select(1, FITS))
+    }
+
+    /// Linears that are never pruned and can be tapped like the others: the projection into the language model and its head.
+    pub fn unpruned_linears(&self) -> Vec<&Linear> {
+        self.writer.iter().flat_map(|writer| [&writer.projection, writer.language.head()]).collect()
+    }
+
+    fn options(&self) -> LoadOptions {
+        let compute = match self.kind {
+            Kind::BFloat16 => Compute::Bfloat16,
+            Kind::Half => Compute::Float16,
+            _ => Compute::Float32,
+        };
+        LoadOptions { compute, ..LoadOptions::on(self.device) }
+    }
+
+    fn all(&self) -> Vec<&Linear> {
+        let vision = self.vision.layers.iter().flat_map(Linears::linears);
+        let qformer = self.qformer.layers.iter().flat_map(Linears::linears);
+        vision.chain(qformer).chain(self.writer.iter().flat_map(|writer| writer.language.linears())).collect()
+    }
+
+    fn all_mut(&mut self) -> Vec<&mut Linear> {
+        let vision = self.vision.layers.iter_mut().flat_map(Linears::linears_mut);
+        let qformer = self.qformer.layers.iter_mut().flat_map(Linears::linears_mut);
+        vision.chain(qformer).chain(self.writer.iter_mut().flat_map(|writer| writer.language.linears_mut())).collect()
+    }
+}
+
+/// Places of all prunable linears, in the order of execution.
+fn layer_ids(vision: &Vit, qformer: &QFormer, writer: Option<&Writer>) -> Vec<LayerId> {
+    let towers = [
+        (Tower::Vision, vision.layers.iter().map(Linears::linears).collect()),
+        (Tower::Qformer, qformer.layers.iter().map(Linears::linears).collect()),
+        (Tower::Language, writer.map(|writer| writer.language.by_block()).unwrap_or_default()),
+    ];
+    let mut ids = Vec::new();
+    for (tower, blocks) in towers {
+        let blocks: Vec<Vec<&Linear>> = blocks;
+        for (block, linears) in blocks.into_iter().enumerate() {
+            for linear in linears {
+                let name = linear.name().to_owned();
+                let role = name.rsplit('.').next().unwrap_or_default().to_owned();
+                ids.push(LayerId { tower, block, role, name });
+            }
+        }
+    }
+    ids
+}
+
+/// Vectors of length 1 along the last dimension.
+fn unit(x: &Tensor) -> Tensor {
+    /// As the reference's `normalize`.
+    const SMALLEST: f64 = 1e-12;
+    x / x.norm_scalaropt_dim(2.0, [-1], true).clamp_min(SMALLEST)
+}
+
+impl VisionLanguage for Blip2 {
+    fn encode_images(&self, pixels: &Tensor) -> Tensor {
+        self.vision.forward(pixels)
+    }
+
+    fn query_output(&self, features: &Tensor, prompts: &Prompts) -> Tensor {
+        self.qformer.forward(Images { features, rows: &prompts.image }, Some(&prompts.qformer))
+    }
+
+    fn project(&self, queries: &Tensor) -> Tensor {
+        self.writing().projection.forward(&queries.to_kind(self.kind))
+    }
+
+    fn force(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> Forced {
+        self.writing().language.force(prefix, prompt, answers, &self.special, None)
+    }
+
+    fn force_traced(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> (Forced, Vec<Tensor>) {
+        let mut states = Vec::new();
+        let forced = self.writing().language.force(prefix, prompt, answers, &self.special, Some(&mut states));
+        // A decoder-only model's rows go on with the answer where the prompt ends; T5's encoder ends there by itself.
+        let width = prefix.map_or(0, |prefix| prefix.size()[1]) + prompt.ids.size()[1];
+        let states = states.into_iter().map(|x| x.narrow(1, 0, width.min(x.size()[1]))).collect();
+        (forced, states)
+    }
+
+    fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: &Search) -> Result<Vec<Answer>, ModelError> {
+        let image_token = self.config.image_token();
+        tch::no_grad(|| self.writing().language.generate(prefix, prompt, &self.special, image_token, search))
+    }
+
+    fn retrieval_images(&self, features: &Tensor) -> Option<Tensor> {
+        let head = self.retrieval.as_ref()?;
+        let rows = QFormer::each(features.size()[0], features.device());
+        let queries = self.qformer.forward(Images { features, rows: &rows }, None);
+        Some(unit(&head.vision.forward(&queries.to_kind(self.kind))))
+    }
+
+    fn retrieval_texts(&self, texts: &TextBatch) -> Option<Tensor> {
+        let head = self.retrieval.as_ref()?;
+        Some(unit(&head.text.forward(&self.qformer.forward_text(texts)?.to_kind(self.kind))))
+    }
+
+    fn linears(&self) -> Vec<(&LayerId, &Linear)> {
+        self.ids.iter().zip(self.all()).collect()
+    }
+
+    fn linears_mut(&mut self) -> Vec<(&LayerId, &mut Linear)> {
+        let Self { vision, qformer, writer, ids, .. } = self;
+        let vision = vision.layers.iter_mut().flat_map(Linears::linears_mut);
+        let qformer = qformer.layers.iter_mut().flat_map(Linears::linears_mut);
+        let language = writer.iter_mut().flat_map(|writer| writer.language.linears_mut());
+        ids.iter().zip(vision.chain(qformer).chain(language)).collect()
+    }
+
+    fn blocks(&self, tower: Tower) -> usize {
+        match tower {
+            Tower::Vision => self.vision.layers.len(),
+            Tower::Qformer => self.qformer.layers.len(),
+            Tower::Language => self.writer.as_ref().map_or(0, |writer| writer.language.by_block().len()),
+        }
+    }
+
+    fn enter(&self, tower: Tower, sample: &Sample) -> Flow {
+        if tower == Tower::Vision {
+            return Flow { hidden: self.vision.embed(&sample.pixels), context: Vec::new() };
+        }
+        let features = self.encode_images(&sample.pixels);
+        let prompts = &sample.prompt;
+        if tower == Tower::Qformer {
+            let (hidden, bias) = self.qformer.embed(prompts.image.size()[0], Some(&prompts.qformer));
+            let features = self.qformer.features(&features);
+            let context = [Some(features), Some(prompts.image.shallow_clone()), bias].into_iter().flatten().collect();
+            return Flow { hidden, context };
+        }
+        let prefix = self.visual_prefix(&features, prompts);
+        self.writing().language.enter(&prefix, &prompts.language, &sample.answer, &self.special)
+    }
+
+    fn run_block(&self, tower: Tower, block: usize, flow: &Flow) -> Flow {
+        match tower {
+            Tower::Vision => Flow { hidden: self.vision.layers[block].forward(&flow.hidden), context: Vec::new() },
+            Tower::Qformer => {
+                let [features, rows, rest @ ..] = flow.context.as_slice() else {
+                    unreachable!("a Q-Former's flow holds features and rows from its beginning")
+                };
+                let layer = &self.qformer.layers[block];
+                let images = Some(Images { features, rows });
+                let hidden = layer.forward(&flow.hidden, self.qformer.queries(), rest.first(), images);
+                Flow { hidden, context: flow.context.iter().map(Tensor::shallow_clone).collect() }
+            }
+            Tower::Language => self.writing().language.run_block(block, flow),
+        }
+    }
+
+    fn shallow_clone(&self) -> Box<dyn VisionLanguage> {
+        let tensors = self.tensors();
+        let mut clone = Self::load(&self.config, self.special.clone(), &mut &tensors, &self.options())
+            .expect("a model holds the tensors that its own configuration asks for");
+        for (mine, theirs) in self.all().into_iter().zip(clone.all_mut()) {
+            let mask = theirs.set_mask(mine.mask().map(Tensor::shallow_clone));
+            let adapter = theirs.set_adapter(mine.adapter().map(crate::Adapter::shallow_clone));
+            mask.and(adapter).expect("masks and adapters of equal layers fit");
+        }
+        Box::new(clone)
+    }
+
+    fn tensors(&self) -> TensorMap {
+        let mut tensors: TensorMap = self.tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
+        for linear in self.all() {
+            tensors.insert(format!("{}.weight", linear.name()), linear.weight().shallow_clone());
+        }
+        tensors
+    }
+}

@@ -1,0 +1,336 @@
+//! OPT: one decoder that reads image positions, instruction and answer as one sequence, at learned positions.
+//!
+//! Reference: `OPTForCausalLM` in transformers, `modeling_opt.py`. Differs: in training and generation rows are packed without padding
+//! between instruction and answer, so that positions count real tokens and a causal mask is all that is needed.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    Linear, ModelError, Scope,
+    config::{Ids, at_least_one, divides, flag, layers},
+    generate::cache::{BlockCache, Cache, Turn},
+    layers::{
+        Activation, Attend, Embedding, LayerNorm, attention, causal_bias, key_bias, linears, split_heads,
+    },
+};
+
+/// Rows of the position table before the first position; a rule of the architecture, not a setting.
+const OFFSET: i64 = 2;
+/// Added to the variance in norms. The class leaves it at the library's default.
+const NORM_EPS: f64 = 1e-5;
+
+/// `text_config` of an OPT checkpoint; absent fields have the published class's defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OptConfig {
+    /// Tokens.
+    pub vocab_size: i64,
+    /// Width.
+    pub hidden_size: i64,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Width of the feed-forward layers.
+    pub ffn_dim: i64,
+    /// Longest sequence that has positions.
+    pub max_position_embeddings: i64,
+    /// Whether norms come before attention and feed-forward layer or after them.
+    pub do_layer_norm_before: bool,
+    /// Whether the norm after the last block is left out although norms come before.
+    #[serde(rename = "_remove_final_layer_norm")]
+    pub remove_final_layer_norm: bool,
+    /// Width of the word embeddings; `hidden_size` if absent. Where they differ, a projection leads in and another out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub word_embed_proj_dim: Option<i64>,
+    /// Heads.
+    pub num_attention_heads: i64,
+    /// Activation of the feed-forward layer.
+    pub activation_function: Activation,
+    /// Whether linears have biases.
+    pub enable_bias: bool,
+    /// Whether norms scale and shift.
+    pub layer_norm_elementwise_affine: bool,
+    /// Fills rows up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pad_token_id: Option<i64>,
+    /// Ends an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eos_token_id: Option<Ids>,
+    /// Fields that the network does not read, kept for writing the folder again.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+impl Default for OptConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 50272,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            ffn_dim: 3072,
+            max_position_embeddings: 2048,
+            do_layer_norm_before: true,
+            remove_final_layer_norm: false,
+            word_embed_proj_dim: None,
+            num_attention_heads: 12,
+            activation_function: Activation::Relu,
+            enable_bias: true,
+            layer_norm_elementwise_affine: true,
+            pad_token_id: None,
+            eos_token_id: None,
+            rest: Map::new(),
+        }
+    }
+}
+
+impl OptConfig {
+    /// Width of the word embeddings: what image positions are projected to.
+    pub fn word_width(&self) -> i64 {
+        self.word_embed_proj_dim.unwrap_or(self.hidden_size)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ModelError> {
+        layers("text_config.num_hidden_layers", self.num_hidden_layers)?;
+        at_least_one("text_config.vocab_size", self.vocab_size)?;
+        at_least_one("text_config.ffn_dim", self.ffn_dim)?;
+        at_least_one("text_config.max_position_embeddings", self.max_position_embeddings)?;
+        at_least_one("text_config.word_embed_proj_dim", self.word_width())?;
+        divides("text_config.hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads)
+    }
+
+    fn norm(&self, scope: &Scope<'_>) -> Result<LayerNorm, ModelError> {
+        if self.layer_norm_elementwise_affine {
+            LayerNorm::load(scope, self.hidden_size, NORM_EPS)
+        } else {
+            Ok(LayerNorm::plain(self.hidden_size, NORM_EPS))
+        }
+    }
+}
+
+/// `self_attn`.
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    heads: i64,
+    scale: f64,
+}
+
+impl Attention {
+    fn load(scope: &Scope<'_>, c: &OptConfig) -> Result<Self, ModelError> {
+        let linear = |name: &str| Linear::load(&scope.at(name), c.hidden_size, c.hidden_size, c.enable_bias);
+        Ok(Self {
+            q_proj: linear("q_proj")?,
+            k_proj: linear("k_proj")?,
+            v_proj: linear("v_proj")?,
+            out_proj: linear("out_proj")?,
+            heads: c.num_attention_heads,
+            scale: ((c.hidden_size / c.num_attention_heads) as f64).powf(-0.5),
+        })
+    }
+
+    /// Queries, keys and values `[rows, heads, tokens, width]`.
+    fn project(&self, x: &Tensor) -> (Tensor, Tensor, Tensor) {
+        let heads = |linear: &Linear| split_heads(&linear.forward(x), self.heads);
+        (heads(&self.q_proj), heads(&self.k_proj), heads(&self.v_proj))
+    }
+}
+
+/// `model.decoder.layers.i`.
+pub(crate) struct Block {
+    self_attn: Attention,
+    self_attn_layer_norm: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    final_layer_norm: LayerNorm,
+    activation: Activation,
+    before: bool,
+}
+
+linears!(Attention: q_proj, k_proj, v_proj, out_proj);
+linears!(Block: self_attn, fc1, fc2);
+
+impl Block {
+    fn load(scope: &Scope<'_>, c: &OptConfig) -> Result<Self, ModelError> {
+        Ok(Self {
+            self_attn: Attention::load(&scope.at("self_attn"), c)?,
+            self_attn_layer_norm: c.norm(&scope.at("self_attn_layer_norm"))?,
+            fc1: Linear::load(&scope.at("fc1"), c.ffn_dim, c.hidden_size, c.enable_bias)?,
+            fc2: Linear::load(&scope.at("fc2"), c.hidden_size, c.ffn_dim, c.enable_bias)?,
+            final_layer_norm: c.norm(&scope.at("final_layer_norm"))?,
+            activation: c.activation_function,
+            before: c.do_layer_norm_before,
+        })
+    }
+
+    /// `[rows, tokens, width]` to the same, each token seeing those before it.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.forward_keeping(x, None).0
+    }
+
+    /// The same, with the keys and values it computed. A `bias`, if given, says instead of the order which token sees which.
+    fn forward_keeping(&self, x: &Tensor, bias: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
+        let (q, k, v) = self.self_attn.project(&self.before_attention(x));
+        let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none() };
+        let mixed = attention(&q, &k, &v, attend);
+        (self.after_attention(x, &mixed), k, v)
+    }
+
+    /// One token per beam, `[rows * beams, 1, width]`.
+    fn step(&self, x: &Tensor, cache: &BlockCache, turn: &Turn) -> Tensor {
+        let (q, k, v) = self.self_attn.project(&self.before_attention(x));
+        self.after_attention(x, &cache.attend(&q, &k, &v, turn, self.self_attn.scale))
+    }
+
+    fn before_attention(&self, x: &Tensor) -> Tensor {
+        if self.before { self.self_attn_layer_norm.forward(x) } else { x.shallow_clone() }
+    }
+
+    /// Everything behind the attention over `x`, whose heads are joined in `mixed`.
+    fn after_attention(&self, x: &Tensor, mixed: &Tensor) -> Tensor {
+        let feed = |x: &Tensor| self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)));
+        let x = x + self.self_attn.out_proj.forward(mixed);
+        if self.before {
+            return &x + feed(&self.final_layer_norm.forward(&x));
+        }
+        let x = self.self_attn_layer_norm.forward(&x);
+        self.final_layer_norm.forward(&(&x + feed(&x)))
+    }
+}
+
+/// `language_model`.
+pub(crate) struct Opt {
+    embed_tokens: Embedding,
+    embed_positions: Embedding,
+    project_in: Option<Linear>,
+    pub blocks: Vec<Block>,
+    final_layer_norm: Option<LayerNorm>,
+    project_out: Option<Linear>,
+    pub head: Linear,
+    kind: Kind,
+}
+
+impl Opt {
+    pub fn load(scope: &Scope<'_>, c: &OptConfig) -> Result<Self, ModelError> {
+        let (decoder, words, width) = (scope.at("model.decoder"), c.word_width(), c.hidden_size);
+        let embed_tokens = Embedding::load(&decoder.at("embed_tokens"), c.vocab_size, words)?;
+        let positions = c.max_position_embeddings + OFFSET;
+        let project = |name: &str, outputs: i64, inputs: i64| match words == width {
+            true => Ok(None),
+            false => Linear::load(&decoder.at(name), outputs, inputs, false).map(Some),
+        };
+        let last = c.do_layer_norm_before && !c.remove_final_layer_norm;
+        let head = if flag(&c.rest, "tie_word_embeddings", true) {
+            Linear::new(scope.at("lm_head").path(), embed_tokens.weight.shallow_clone(), None)
+        } else {
+            Linear::load(&scope.at("lm_head"), c.vocab_size, words, false)?
+        };
+        let layers = decoder.at("layers");
+        Ok(Self {
+            embed_tokens,
+            embed_positions: Embedding::load(&decoder.at("embed_positions"), positions, width)?,
+            project_in: project("project_in", width, words)?,
+            blocks: (0..c.num_hidden_layers).map(|i| Block::load(&layers.at(i), c)).collect::<Result<_, _>>()?,
+            final_layer_norm: if last { Some(c.norm(&decoder.at("final_layer_norm"))?) } else { None },
+            project_out: project("project_out", words, width)?,
+            head,
+            kind: scope.kind(),
+        })
+    }
+
+    pub fn device(&self) -> Device {
+        self.embed_tokens.weight.device()
+    }
+
+    /// Longest sequence that has positions.
+    pub fn longest(&self) -> i64 {
+        self.embed_positions.rows() - OFFSET
+    }
+
+    /// Word embeddings `[rows, tokens, width]` of ids.
+    pub fn words(&self, ids: &Tensor) -> Tensor {
+        self.embed_tokens.forward(ids)
+    }
+
+    /// Word embeddings at positions, counted from 0; -1 is padding's. Both `[rows, tokens, ...]`. Beyond the table the last position counts.
+    fn place(&self, words: &Tensor, positions: &Tensor) -> Tensor {
+        let positions = self.embed_positions.forward(&(positions.clamp_max(self.longest() - 1) + OFFSET));
+        match &self.project_in {
+            Some(project) => project.forward(words) + positions,
+            None => words + positions,
+        }
+    }
+
+    /// What enters the first block: image positions, then ids `[rows, tokens]` packed without padding between.
+    pub fn embed(&self, prefix: Option<&Tensor>, ids: &Tensor) -> Tensor {
+        let words = self.words(ids);
+        let words = match prefix {
+            Some(prefix) => Tensor::cat(&[prefix, &words], 1),
+            None => words,
+        };
+        let positions = Tensor::arange(words.size()[1], (Kind::Int64, self.device())).unsqueeze(0);
+        self.place(&words, &positions)
+    }
+
+    /// What left the last block. `states[i]` is what left block `i`.
+    pub fn run(&self, mut x: Tensor, mut states: Option<&mut Vec<Tensor>>) -> Tensor {
+        for block in &self.blocks {
+            x = block.forward(&x);
+            if let Some(states) = states.as_deref_mut() {
+                states.push(x.shallow_clone());
+            }
+        }
+        x
+    }
+
+    /// Logits of what left the last block `[..., width]`.
+    fn logits(&self, x: &Tensor) -> Tensor {
+        let x = self.final_layer_norm.as_ref().map_or_else(|| x.shallow_clone(), |norm| norm.forward(x));
+        self.head.forward(&self.project_out.as_ref().map_or_else(|| x.shallow_clone(), |project| project.forward(&x)))
+    }
+
+    /// Logits `[rows, tokens, vocabulary]` at every position of word embeddings with image positions `[rows, tokens, width]`, with their
+    /// mask `[rows, tokens]`. Positions count what is real, as in a plain forward of the reference.
+    pub fn read(&self, words: &Tensor, mask: &Tensor) -> Tensor {
+        let real = mask.to_kind(Kind::Int64);
+        let x = self.place(words, &(real.cumsum(1, Kind::Int64) * &real - 1));
+        let bias = causal_bias(mask, self.kind);
+        self.logits(&self.blocks.iter().fold(x, |x, block| block.forward_keeping(&x, Some(&bias)).0))
+    }
+
+    /// Logits at the positions `at`, i64 `[rows, targets]`, of what left the last block `[rows, tokens, width]`.
+    pub fn finish(&self, x: &Tensor, at: &Tensor) -> Tensor {
+        let size = x.size();
+        let starts = Tensor::arange(size[0], (Kind::Int64, x.device())).unsqueeze(1) * size[1];
+        let picked = x.reshape([-1, size[2]]).index_select(0, &(starts + at).view([-1]));
+        self.logits(&picked).view([size[0], at.size()[1], -1])
+    }
+
+    /// Reads the prompts, packed as in [`Opt::embed`], of `lengths` real positions each, image positions included. Logits after the last
+    /// one `[rows, vocabulary]`.
+    pub fn begin(&self, mut x: Tensor, lengths: &Tensor) -> (Cache, Tensor) {
+        let tokens = x.size()[1];
+        let mut blocks = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            let (out, key, value) = block.forward_keeping(&x, None);
+            blocks.push(BlockCache::after_prompt(&key, &value));
+            x = out;
+        }
+        let real = Tensor::arange(tokens, (Kind::Int64, self.device())).unsqueeze(0).less_tensor(&lengths.unsqueeze(1));
+        let logits = self.finish(&x, &(lengths - 1).unsqueeze(1)).squeeze_dim(1);
+        (Cache::after_prompt(blocks, &key_bias(&real, self.kind), lengths.shallow_clone()), logits)
+    }
+
+    /// Logits `[rows * beams, vocabulary]` after each beam's newest token, i64 `[rows * beams]`.
+    pub fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
+        let turn = cache.advance();
+        let positions = (&cache.lengths + turn.step).repeat_interleave_self_int(turn.beams, 0, None);
+        let mut x = self.place(&self.words(&tokens.unsqueeze(1)), &positions.unsqueeze(1));
+        for (block, memory) in self.blocks.iter().zip(&cache.blocks) {
+            x = block.step(&x, memory, &turn);
+        }
+        self.logits(&x).squeeze_dim(1)
+    }
+}

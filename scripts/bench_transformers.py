@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Times a teacher-forced pass and beam search against transformers: same folder, same inputs, same threads, in turns.
+
+Usage: python3 scripts/bench_transformers.py [--threads N] [--repeats N] [--beams N] [--new-tokens N] [--rows N] [--keep FOLDER]
+       (needs torch 2.11 and transformers 4.57; builds and runs the example `folder_speed` of crates/models)
+
+Makes two InstructBLIP folders of middle size with random weights (FlanT5 and Vicuna). The pass is over one image per row; the search
+answers all rows about one shared image, in transformers by one batched `generate` call, as its users write it. Both sides
+run in f32 without gradients, one process each, alternating; loading is printed apart and process start is not counted. The best of
+the repeats counts, by wall and by CPU time: on a machine with other work the latter is the fairer. A ratio above 1 means that ressa is faster.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+QUERIES, IMAGE = 32, 224
+VISION = dict(hidden_size=384, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=6, image_size=IMAGE, patch_size=14)
+QFORMER = dict(
+    vocab_size=2000, hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024,
+    max_position_embeddings=64, cross_attention_frequency=2, encoder_hidden_size=384,
+)
+TEXT = {
+    "flant5": dict(
+        model_type="t5", vocab_size=32128, d_model=512, d_kv=64, d_ff=1024, num_layers=6, num_decoder_layers=6, num_heads=8,
+        feed_forward_proj="gated-gelu", dense_act_fn="gelu", decoder_start_token_id=0, eos_token_id=1, pad_token_id=0,
+        tie_word_embeddings=False,
+    ),
+    "vicuna": dict(
+        model_type="llama", vocab_size=32000, hidden_size=512, intermediate_size=1376, num_hidden_layers=8, num_attention_heads=8,
+        max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    ),
+}
+# An id that no drawn prompt has.
+IMAGE_TOKEN = 31999
+
+
+def make(name, folder):
+    import torch
+    from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
+
+    config = InstructBlipConfig(
+        vision_config=VISION, qformer_config=QFORMER, text_config=TEXT[name], num_query_tokens=QUERIES, image_token_index=IMAGE_TOKEN
+    )
+    torch.manual_seed(1)
+    model = InstructBlipForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for key, tensor in model.state_dict().items():
+            # Weights that keep activations near 1: with the library's tiny ones all answers look alike.
+            if tensor.dim() > 1:
+                embedding = "embed" in key or "shared" in key or key == "query_tokens"
+                tensor.normal_(0.0, 0.5 if embedding else tensor[0].numel() ** -0.5)
+    model.save_pretrained(folder)
+
+
+def draw(rows, file):
+    """Prompts and answers of different lengths, padded right, without image positions."""
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(2)
+    lengths = [8 + 3 * row % 17 for row in range(rows)]
+    real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    ids = lambda vocabulary: torch.randint(5, vocabulary, real.shape) * real
+    answers = torch.randint(5, 30000, (rows, 10))
+    tensors = dict(
+        pixel_values=torch.randn(rows, 3, IMAGE, IMAGE), answers=answers,
+        qformer_ids=ids(2000), qformer_mask=real.long(), language_ids=ids(30000), language_mask=real.long(),
+    )
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+    return tensors
+
+
+def placed(tensors, left, extra=None):
+    """Input ids and mask as the processor makes them: image positions, padding on a decoder-only model's left, prompt, `extra`."""
+    import torch
+
+    width = tensors["language_ids"].shape[1]
+    rows, masks = [], []
+    for at, (row, mask) in enumerate(zip(tensors["language_ids"], tensors["language_mask"])):
+        prompt, padding = row[: mask.sum()], torch.zeros(width - mask.sum(), dtype=torch.long)
+        behind = extra[at] if extra is not None else torch.zeros(0, dtype=torch.long)
+        real = torch.ones_like(prompt)
+        parts = [(padding, padding), (prompt, real), (behind, torch.ones_like(behind))]
+        if not left:
+            parts = parts[1:] + parts[:1]
+        image = torch.full([QUERIES], IMAGE_TOKEN)
+        rows.append(torch.cat([image] + [part for part, _ in parts]))
+        masks.append(torch.cat([torch.ones_like(image)] + [part for _, part in parts]))
+    return torch.stack(rows), torch.stack(masks)
+
+
+class Theirs:
+    def __init__(self, folder, tensors, options):
+        from transformers import InstructBlipForConditionalGeneration
+
+        start = time.perf_counter()
+        self.model = InstructBlipForConditionalGeneration.from_pretrained(folder).eval()
+        self.load = time.perf_counter() - start
+        self.tensors, self.options = tensors, options
+        self.encoder_decoder = self.model.config.text_config.is_encoder_decoder
+
+    def shared(self):
+        return dict(qformer_input_ids=self.tensors["qformer_ids"], qformer_attention_mask=self.tensors["qformer_mask"])
+
+    def forward(self):
+        import torch
+
+        answers = self.tensors["answers"]
+        end = torch.full([len(answers), 1], self.model.config.text_config.eos_token_id)
+        labels = torch.cat([answers, end], 1)
+        if self.encoder_decoder:
+            ids, mask = placed(self.tensors, left=False)
+        else:
+            ids, mask = placed(self.tensors, left=True, extra=labels)
+            hidden = torch.full([len(ids), ids.shape[1] - labels.shape[1]], -100)
+            labels = torch.cat([hidden, labels], 1)
+        pixels = self.tensors["pixel_values"]
+        out = self.model(pixel_values=pixels, input_ids=ids, attention_mask=mask, labels=labels, **self.shared())
+        return out.loss.item()
+
+    def generate(self):
+        ids, mask = placed(self.tensors, left=not self.encoder_decoder)
+        pixels = self.tensors["pixel_values"][:1].expand(len(ids), -1, -1, -1)
+        found = self.model.generate(
+            pixel_values=pixels, input_ids=ids, attention_mask=mask, do_sample=False, **self.shared(), **self.options
+        )
+        end = self.model.config.text_config.eos_token_id
+        rows = [row[1 if self.encoder_decoder else ids.shape[1] :].tolist() for row in found]
+        return [row[: row.index(end) + 1] if end in row else row for row in rows]
+
+
+def timed(work):
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return (time.perf_counter() - wall, time.process_time() - cpu), result
+
+
+def ours(folder, inputs, options, arguments, repeats):
+    binary = ROOT / "target/release/examples/folder_speed"
+    command = [binary, folder, inputs, json.dumps(options), str(arguments.threads), str(repeats)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def compare(name, folder, arguments):
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    if not (folder / "config.json").exists():
+        make(name, folder)
+    inputs = folder / "inputs.safetensors"
+    tensors = draw(arguments.rows, inputs)
+    options = dict(num_beams=arguments.beams, max_new_tokens=arguments.new_tokens)
+    theirs = Theirs(folder, tensors, options)
+    times = {side: {"forward": [], "generate": []} for side in ("theirs", "ours")}
+    with torch.no_grad():
+        for turn in range(arguments.repeats):
+            # The first pass of each process warms it up.
+            for _ in range(2 if turn == 0 else 1):
+                forward, loss = timed(theirs.forward)
+                generate, tokens = timed(theirs.generate)
+            times["theirs"]["forward"].append(forward)
+            times["theirs"]["generate"].append(generate)
+            mine = ours(folder, inputs, options, arguments, 2)
+            for what in ("forward", "generate"):
+                times["ours"][what] += mine[what]
+    rows = len(tokens)
+    equal = sum(a == b for a, b in zip(tokens, mine["tokens"]))
+    print(f"{name}: {rows} rows, {arguments.beams} beams, {arguments.new_tokens} new tokens, {arguments.threads} threads")
+    print(f"  load                  transformers {theirs.load:7.2f} s   ressa {mine['load']:7.2f} s")
+    ratios = {}
+    for what in ("forward", "generate"):
+        for clock, kind in enumerate(("wall", "cpu")):
+            their_best, our_best = (min(pair[clock] for pair in times[side][what]) for side in ("theirs", "ours"))
+            ratios[what, kind] = their_best / our_best
+            print(f"  {what:8} {kind:4}         transformers {their_best:7.2f} s   ressa {our_best:7.2f} s   ratio {their_best / our_best:5.2f}")
+    print(f"  same tokens           {equal} of {rows} rows;  loss {loss:.6f} and {mine['loss']:.6f}")
+    return equal == rows and abs(loss - mine["loss"]) < 1e-4 * abs(loss)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--beams", type=int, default=5)
+    parser.add_argument("--new-tokens", type=int, default=24)
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--keep", type=Path, help="folder for the models, used again if they are there")
+    parser.add_argument("--only", choices=list(TEXT), help="one family")
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    build = ["cargo", "build", "--release", "-q", "-p", "ressa-models", "--example", "folder_speed"]
+    subprocess.run(build, cwd=ROOT, check=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.keep or Path(scratch)
+        names = [arguments.only] if arguments.only else list(TEXT)
+        same = [compare(name, folder / name, arguments) for name in names]
+    sys.exit(0 if all(same) else 1)
+
+
+if __name__ == "__main__":
+    main()
