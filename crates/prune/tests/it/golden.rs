@@ -43,7 +43,7 @@ fn compare_case(path: &Path, failures: &mut Vec<String>) -> usize {
     let tensors: BTreeMap<String, Tensor> = Tensor::read_safetensors(path).expect("tensors").into_iter().collect();
     let about = std::fs::read_to_string(path.with_extension("json")).expect("description");
     let about: Value = serde_json::from_str(&about).expect("JSON");
-    let (weight, inputs) = (&tensors["W"], &tensors["X"]);
+    let (weight, inputs) = (&tensors["W"], tensors["X"].to_kind(Kind::Float));
     let needs = Needs::NORMS | Needs::MOMENTS | Needs::GRAM;
     let mut statistics = ColumnStatistics::new(weight.size()[1], needs, Device::Cpu);
     for sample in 0..inputs.size()[0] {
