@@ -13,7 +13,9 @@ use serde::Serialize;
 use crate::{
     Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
     allocation::{AllocationScope, BudgetConfig},
-    config::{CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod},
+    config::{
+        CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod,
+    },
     model::{DenseConfig, ModelConfig},
     stage::{AdaptTraining, Inputs, identify},
 };
@@ -153,9 +155,7 @@ impl Planner {
             .entry((base, prune, restore, seed))
             .or_insert_with(|| restoration(run, &dense.key, &pruned.masks, &mut self.buffer))
             .clone();
-        let scored = Arc::clone(
-            self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(run))),
-        );
+        let scored = Arc::clone(self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(run))));
 
         let mut nodes = Vec::with_capacity(3 + pruned.nodes.len() + scored.len());
         nodes.push(Arc::clone(&dense));
@@ -209,12 +209,7 @@ impl Planner {
                 budget: budget_config,
             }
             .node_with(
-                Inputs {
-                    dense: Some(dense.clone()),
-                    sensitivities,
-                    masks: earlier.collect(),
-                    ..Inputs::default()
-                },
+                Inputs { dense: Some(dense.clone()), sensitivities, masks: earlier.collect(), ..Inputs::default() },
                 &mut self.buffer,
             );
             let node = self.towers.entry(node.key.clone()).or_insert_with(|| Arc::new(node));

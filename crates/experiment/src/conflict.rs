@@ -17,7 +17,12 @@ pub(crate) struct Conflict {
 
 /// The first contradiction of a run, as it was written (not canonical).
 pub(crate) fn conflict(run: &RunConfig) -> Option<Conflict> {
-    model(run).or_else(|| data(run)).or_else(|| prune(run)).or_else(|| restore(run)).or_else(|| asking(run)).or_else(|| published(run))
+    model(run)
+        .or_else(|| data(run))
+        .or_else(|| prune(run))
+        .or_else(|| restore(run))
+        .or_else(|| asking(run))
+        .or_else(|| published(run))
 }
 
 fn found(path: &'static str, message: impl Into<String>, help: impl Into<String>) -> Option<Conflict> {
@@ -129,11 +134,16 @@ fn allocation(run: &RunConfig) -> Option<Conflict> {
         // Towers that trade, and tables, may still find a way; whether they do is known when sizes are.
         let alone = rule.is_measured() && rule.towers == AllocationScope::Each && sparsity > 0.0;
         if alone && !(rule.floor..=rule.cap).contains(&sparsity) {
-            let (path, bound) =
-                if sparsity > rule.cap { ("prune.allocation.cap", rule.cap) } else { ("prune.allocation.floor", rule.floor) };
+            let (path, bound) = if sparsity > rule.cap {
+                ("prune.allocation.cap", rule.cap)
+            } else {
+                ("prune.allocation.floor", rule.floor)
+            };
             return found(
                 path,
-                format!("a bound of {bound} for every group cannot give the {sparsity} that tower `{tower}` is to lose"),
+                format!(
+                    "a bound of {bound} for every group cannot give the {sparsity} that tower `{tower}` is to lose"
+                ),
                 "move the bound, or the tower's sparsity",
             );
         }
@@ -235,11 +245,7 @@ fn published(run: &RunConfig) -> Option<Conflict> {
             );
         }
         if run.restore.questions > 0 {
-            return found(
-                "restore.questions",
-                "caption corpora have no questions",
-                "set `restore.questions` to 0",
-            );
+            return found("restore.questions", "caption corpora have no questions", "set `restore.questions` to 0");
         }
     }
     None

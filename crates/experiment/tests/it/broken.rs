@@ -71,10 +71,7 @@ fn files() -> Vec<(&'static str, String)> {
                 .replace("restore.method: none", "prune.allocation.method: table"),
         ),
         ("a share in percent in a table", with("prune.allocation.table: { \"vision.0\": 30 }\n")),
-        (
-            "a cap below what is asked",
-            with("prune.allocation: { method: owl, cap: 0.4 }\n"),
-        ),
+        ("a cap below what is asked", with("prune.allocation: { method: owl, cap: 0.4 }\n")),
         (
             "a division where a whole tower is compared",
             with("prune.allocation.method: ecoflap\nprune.vision.group: tower\n"),

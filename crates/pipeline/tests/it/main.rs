@@ -81,7 +81,7 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
                 assert_eq!(executor_one.verify(node).unwrap(), Vec::<String>::new());
             }
             Stage::Evaluate { task, .. } => assert_eq!(entry.result::<TaskScore>().unwrap().task, *task),
-            Stage::Dense { .. } | Stage::Adapt { .. } => {}
+            Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Adapt { .. } => {}
         }
     }
 

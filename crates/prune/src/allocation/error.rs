@@ -1,6 +1,6 @@
 //! Why a budget cannot be allocated.
 
-use ressa_experiment::Tower;
+use ressa_experiment::{Pattern, Tower};
 use ressa_models::ModelError;
 
 /// A budget that cannot be allocated as asked.
@@ -41,6 +41,18 @@ pub enum AllocationError {
     NotMeasured {
         /// Module path.
         layer: String,
+    },
+    /// A layer has no share.
+    #[error("the budget was divided without `{layer}`: divide it over all layers of the tower")]
+    NotDivided {
+        /// Module path.
+        layer: String,
+    },
+    /// The pattern says what every layer loses.
+    #[error("pattern `{pattern}` says every layer's budget, so there is none to divide: use `unstructured`")]
+    Pattern {
+        /// The pattern.
+        pattern: Pattern,
     },
     /// A measurement is not a number.
     #[error("the sensitivity of `{layer}` is not finite: check the checkpoint and the calibration samples")]

@@ -38,7 +38,9 @@ pub(super) fn gradients(
         .iter()
         .enumerate()
         .filter(|(_, (id, _))| id.tower == tower)
-        .map(|(at, (_, linear))| (at, linear.weight().numel() as u64 * linear.weight().kind().elt_size_in_bytes() as u64))
+        .map(|(at, (_, linear))| {
+            (at, linear.weight().numel() as u64 * linear.weight().kind().elt_size_in_bytes() as u64)
+        })
         .collect();
     let windows = windows(&layers, window);
     let mut sensitivities = Sensitivities::new();
@@ -128,4 +130,3 @@ mod tests {
         assert!(windows(&[], 8).is_empty());
     }
 }
-

@@ -66,7 +66,8 @@ pub fn allocate(
     if rule.is_measured() {
         for (place, &group) in places.iter().zip(&of_places) {
             let layer = || place.id.name.clone();
-            let value = *sensitivities.get(&place.id.name).ok_or_else(|| AllocationError::NotMeasured { layer: layer() })?;
+            let value =
+                *sensitivities.get(&place.id.name).ok_or_else(|| AllocationError::NotMeasured { layer: layer() })?;
             if !value.is_finite() || value < 0.0 {
                 return Err(AllocationError::NotFinite { layer: layer() });
             }

@@ -9,12 +9,14 @@ mod groups;
 mod outliers;
 mod perturbation;
 mod probe;
+mod share;
 pub mod solver;
 mod table;
 
 pub use error::AllocationError;
 pub use gradient::WINDOW;
 pub use groups::{Counts, Place, allocate, places};
+pub(crate) use share::keep_all_but;
 
 use ressa_experiment::{
     Tower,
@@ -60,9 +62,7 @@ pub fn measure(
         return Err(AllocationError::NoLayers { tower }.into());
     }
     let found = match measurement {
-        Measurement::Outliers { group, m } => {
-            outliers::outliers(dense.as_ref(), tower, group, m, samples, progress)?
-        }
+        Measurement::Outliers { group, m } => outliers::outliers(dense.as_ref(), tower, group, m, samples, progress)?,
         Measurement::Gradient { score } => {
             gradient::gradients(dense.as_mut(), tower, score, window, samples, progress)?
         }

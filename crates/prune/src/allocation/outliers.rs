@@ -9,7 +9,11 @@
 
 use std::collections::BTreeMap;
 
-use ressa_experiment::{Tower, allocation::{AllocationGroup, Sensitivities}, config::Propagate};
+use ressa_experiment::{
+    Tower,
+    allocation::{AllocationGroup, Sensitivities},
+    config::Propagate,
+};
 use ressa_models::{LayerId, Sample, VisionLanguage};
 use tch::{Kind, Tensor, no_grad};
 
@@ -17,6 +21,7 @@ use crate::{
     calibrate::{BlockStatistics, Calibration},
     error::PruneError,
     metric::{PruningMetric, Wanda},
+    statistics::Needs,
 };
 
 /// Outliers of every layer of a tower. `model` carries no masks.
@@ -28,7 +33,7 @@ pub(super) fn outliers(
     samples: &[Sample],
     progress: &mut dyn FnMut(f64),
 ) -> Result<Sensitivities, PruneError> {
-    let mut calibration = Calibration::enter(model, tower, Propagate::Dense, samples);
+    let mut calibration = Calibration::enter(model, tower, Propagate::Dense, Needs::NORMS, samples);
     let mut statistics = BlockStatistics::new();
     let blocks = model.blocks(tower);
     for block in 0..blocks {

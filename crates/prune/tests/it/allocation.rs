@@ -3,19 +3,23 @@
 use std::collections::BTreeMap;
 
 use ressa_experiment::{
-    Tower,
+    Pattern, Tower,
     allocation::{
         Aggregate, AllocationConfig, AllocationGroup, AllocationMethod, BudgetConfig, Measurement, ScoreOrder,
         ScoreRule, Sensitivities,
     },
-    config::Propagate,
+    config::{Group, Metric, Propagate},
 };
 use ressa_models::{Blip2, Sample, VisionLanguage};
 use ressa_prune::{
+    PruneRequest,
     allocation::{Counts, MeasureRequest, WINDOW, allocate, measure, places},
     calibrate::Calibration,
+    certify_tower_divided,
     metric::{PruningMetric, Wanda},
+    prune_tower_divided,
     select::pruned_count,
+    statistics::Needs,
 };
 use tch::{Kind, Tensor, with_grad};
 
@@ -136,7 +140,7 @@ fn planted_outliers_are_found_and_their_block_keeps_more() {
     let m = 5.0;
     let outliers = |group| measured(&model, Tower::Language, Measurement::Outliers { group, m }, &samples);
     // By hand for the matrix that holds them.
-    let mut calibration = Calibration::enter(&model, Tower::Language, Propagate::Dense, &samples);
+    let mut calibration = Calibration::enter(&model, Tower::Language, Propagate::Dense, Needs::NORMS, &samples);
     calibration.observe(&model, 0).expect("runs");
     let statistics = calibration.observe(&model, 1).expect("runs");
     let (id, linear) =
@@ -199,6 +203,47 @@ fn every_division_meets_its_budget() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The shares of layers are what masks remove and certificates say, also where rows do not divide them.
+#[test]
+fn towers_are_pruned_to_their_shares() {
+    for mut model in [t5(), vicuna()] {
+        for group in [Group::Row, Group::Matrix] {
+            let rule = AllocationConfig { method: AllocationMethod::Ecoflap, ..AllocationConfig::default() };
+            let measurement = rule.measurement().expect("measures");
+            let found = measured(&model, Tower::Vision, measurement, &samples()[..2]);
+            let budget = BudgetConfig { rule, towers: BTreeMap::from([(Tower::Vision, 0.537)]) };
+            let counts = allocate(&places(&model, [Tower::Vision]), &budget, &found).expect("divides");
+            let request = PruneRequest {
+                tower: Tower::Vision,
+                metric: Metric::Wanda,
+                pattern: Pattern::Unstructured,
+                sparsity: Some(0.537),
+                group: Some(group),
+                propagate: Propagate::Pruned,
+                seed: 0,
+            };
+            let pruned = prune_tower_divided(&mut model, &request, &counts, &samples(), &mut |_| {}).expect("prunes");
+            assert!(pruned.certificate.holds(), "{:?}", pruned.certificate.violations);
+            for (name, count) in &counts {
+                assert_eq!(pruned.certificate.tensors[name].zeros, *count);
+            }
+            let wanted = pruned_count(weights(&model, Tower::Vision), 0.537) as u64;
+            assert_eq!(pruned.certificate.tower(Tower::Vision).0, wanted);
+
+            let mut other = counts.clone();
+            *other.values_mut().next().expect("a layer") += 1;
+            let found = certify_tower_divided(&model, &request, &other, &pruned.masks).expect("counts");
+            assert_eq!(found.violations.len(), 1);
+            other.pop_first();
+            let failed = certify_tower_divided(&model, &request, &other, &pruned.masks).unwrap_err().to_string();
+            assert!(failed.contains("divided without"), "{failed}");
+            let two_of_four = PruneRequest { pattern: Pattern::NOfM { keep: 2, of: 4 }, sparsity: None, ..request };
+            let failed = prune_tower_divided(&mut model, &two_of_four, &counts, &samples(), &mut |_| {}).unwrap_err();
+            assert!(failed.to_string().contains("`2:4`"), "{failed}");
         }
     }
 }

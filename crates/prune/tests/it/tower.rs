@@ -12,7 +12,7 @@ use ressa_prune::{
     metric::{PruningMetric, Wanda},
     prune_tower,
     select::Selection,
-    statistics::ColumnStatistics,
+    statistics::{ColumnStatistics, Needs},
 };
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
@@ -108,7 +108,7 @@ fn dense_calibration_sees_what_a_forward_pass_shows() {
     let samples = samples();
     let mut expected = MaskSet::new();
     for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == Tower::Language) {
-        let seen = Arc::new(Mutex::new(Seen(ColumnStatistics::new(linear.shape().1, Device::Cpu))));
+        let seen = Arc::new(Mutex::new(Seen(ColumnStatistics::new(linear.shape().1, Needs::NORMS, Device::Cpu))));
         let guard = linear.tap(Arc::clone(&seen) as _);
         for sample in &samples {
             let features = model.encode_images(&sample.pixels);
