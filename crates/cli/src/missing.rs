@@ -2,10 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use ressa_experiment::{Stage, config::DataSource};
+use ressa_data::published;
+use ressa_experiment::{
+    Stage, Task,
+    config::{CorporaConfig, DataConfig, DataSource},
+};
 use ressa_sweep::{Graph, Inventory};
 use serde::Serialize;
 
@@ -26,16 +30,15 @@ pub fn missing(graph: &Graph, inventory: &Inventory, root: &Path) -> Vec<Missing
             continue;
         }
         match &stage.node.stage {
-            Stage::Dense { checkpoint: Some(folder), .. } => checkpoint(&root.join(folder), &mut list),
-            Stage::Evaluate { task, data, .. } if data.source == DataSource::Folder => match &data.root {
-                None => list.lacks(Path::new("data.root"), "the experiment names no root folder of the benchmarks"),
-                Some(folder) => {
-                    let folder = root.join(folder);
-                    for file in ressa_data::published::missing(&folder, *task) {
-                        list.lacks(&folder.join(file.path), &format!("{task}: {}", file.holds));
-                    }
+            Stage::Dense { checkpoint: Some(folder), .. } => checkpoint(&root.join(folder), "checkpoint", &mut list),
+            Stage::Prune { data: Some(data), .. } => list.corpora(data, &data.calibration),
+            Stage::Adapt { data, .. } => list.corpora(data, &data.restoration),
+            Stage::Evaluate { task, data, retrieval, .. } => {
+                if let Some(folder) = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_ref()) {
+                    checkpoint(&root.join(folder), "evaluate.retrieval.checkpoint", &mut list);
                 }
-            },
+                list.benchmark(data, *task);
+            }
             _ => {}
         }
     }
@@ -49,24 +52,57 @@ struct List<'a> {
 }
 
 impl List<'_> {
+    /// The root of published data; nothing for the embedded world.
+    fn folder(&mut self, data: &DataConfig) -> Option<PathBuf> {
+        if data.source != DataSource::Folder {
+            return None;
+        }
+        if data.root.is_none() {
+            self.lacks(Path::new("data.root"), "the experiment names no root folder of the benchmarks");
+        }
+        data.root.as_ref().map(|folder| self.root.join(folder))
+    }
+
+    fn benchmark(&mut self, data: &DataConfig, task: Task) {
+        let Some(folder) = self.folder(data) else { return };
+        for file in published::missing(&folder, task) {
+            self.lacks(&folder.join(file.path), &format!("{task}: {}", file.holds));
+        }
+    }
+
+    fn corpora(&mut self, data: &DataConfig, config: &CorporaConfig) {
+        let Some(folder) = self.folder(data) else { return };
+        for corpus in &config.corpora {
+            for file in published::missing_of_corpus(&folder, *corpus) {
+                self.lacks(&folder.join(file.path), &format!("corpus {}: {}", corpus.name(), file.holds));
+            }
+        }
+    }
+
     fn lacks(&mut self, path: &Path, what: &str) {
         let path = path.strip_prefix(self.root).unwrap_or(path).display().to_string();
         self.files.entry(path).or_default().insert(what.to_owned());
     }
 }
 
-/// What a Hugging Face checkpoint folder lacks.
-fn checkpoint(folder: &Path, list: &mut List<'_>) {
-    let mut lacks = |name: &str, what: &str| list.lacks(&folder.join(name), &format!("checkpoint: {what}"));
+/// What a Hugging Face checkpoint folder lacks; `who` needs it.
+fn checkpoint(folder: &Path, who: &str, list: &mut List<'_>) {
+    let mut lacks = |name: &str, what: &str| list.lacks(&folder.join(name), &format!("{who}: {what}"));
     for (name, what) in [
         ("config.json", "architecture"),
         ("preprocessor_config.json", "image preprocessing"),
         ("tokenizer.json", "tokenizer of the language model"),
-        ("qformer_tokenizer/tokenizer.json", "tokenizer of the Q-Former"),
     ] {
         if !folder.join(name).is_file() {
             lacks(name, what);
         }
+    }
+    // Only InstructBLIP's Q-Former reads text with a tokenizer of its own.
+    const QFORMER: &str = "qformer_tokenizer/tokenizer.json";
+    let config = std::fs::read(folder.join("config.json")).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
+    if config["model_type"] == "instructblip" && !folder.join(QFORMER).is_file() {
+        lacks(QFORMER, "tokenizer of the Q-Former");
     }
     if folder.join("model.safetensors").is_file() {
         return;

@@ -68,12 +68,7 @@ impl Entry<'_> {
         self.list(field, |value| value.get(key)?.as_str(), &format!("objects with a text `{key}`"))
     }
 
-    fn list(
-        &self,
-        field: &str,
-        text: impl Fn(&Value) -> Option<&str>,
-        holds: &str,
-    ) -> Result<Vec<String>, DataError> {
+    fn list(&self, field: &str, text: impl Fn(&Value) -> Option<&str>, holds: &str) -> Result<Vec<String>, DataError> {
         let value = self.need(field)?;
         let wrong = || self.error(format!("`{field}` is {}, not a list of {holds}", brief(value)));
         let list = value.as_array().filter(|list| !list.is_empty()).ok_or_else(wrong)?;

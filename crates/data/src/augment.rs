@@ -58,19 +58,59 @@ fn part(width: u32, height: u32, rng: &mut (impl Rng + ?Sized)) -> Part {
 }
 
 fn cut(image: &Image, part: Part, mirrored: bool) -> Image {
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let columns = part.left as usize..(part.left + part.width) as usize;
-    let rows = part.top as usize..(part.top + part.height) as usize;
-    let mut planes = Vec::with_capacity(3 * columns.len() * rows.len());
-    for plane in image.planes().chunks_exact((width * height).max(1)) {
-        for row in rows.clone() {
-            let line = &plane[row * width..][columns.clone()];
-            if mirrored {
-                planes.extend(line.iter().rev());
-            } else {
-                planes.extend_from_slice(line);
-            }
+    let line = 3 * image.width() as usize;
+    let columns = 3 * part.left as usize..3 * (part.left + part.width) as usize;
+    let rgb = image.rgb();
+    let mut kept = Vec::with_capacity(columns.len() * part.height as usize);
+    for row in part.top as usize..(part.top + part.height) as usize {
+        let line = &rgb[row * line..][columns.clone()];
+        if mirrored {
+            kept.extend(line.chunks_exact(3).rev().flatten());
+        } else {
+            kept.extend_from_slice(line);
         }
     }
-    Image::from_planes(part.width, part.height, planes).unwrap_or_else(|| image.clone())
+    Image::from_rgb(part.width, part.height, kept).unwrap_or_else(|| image.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    /// An image whose pixels tell their places.
+    fn places(width: u32, height: u32) -> Image {
+        let pixels = (0..height).flat_map(|y| (0..width).flat_map(move |x| [x as u8, y as u8, 7]));
+        Image::from_rgb(width, height, pixels.collect()).expect("three values per pixel")
+    }
+
+    #[test]
+    fn a_crop_is_a_part_of_allowed_size_and_shape_and_half_of_them_are_mirrored() {
+        let image = places(120, 90);
+        let mut mirrored = 0;
+        for seed in 0..200 {
+            let cropped = augment(image.clone(), Augment::Crop, &mut ChaCha8Rng::seed_from_u64(seed));
+            let (w, h) = (cropped.width(), cropped.height());
+            let share = f64::from(w * h) / (120.0 * 90.0);
+            let shape = f64::from(w) / f64::from(h);
+            assert!((0.48..=1.0).contains(&share) && (0.73..1.36).contains(&shape), "{w}x{h}");
+            let [left, right] = [0, w - 1].map(|x| cropped.pixel(x, 0)[0]);
+            assert_eq!(u32::from(left.abs_diff(right)), w - 1);
+            assert_eq!(u32::from(cropped.pixel(0, h - 1)[1] - cropped.pixel(0, 0)[1]), h - 1);
+            mirrored += usize::from(left > right);
+        }
+        assert!((70..130).contains(&mirrored), "{mirrored} of 200");
+        let again = |seed| augment(image.clone(), Augment::Crop, &mut ChaCha8Rng::seed_from_u64(seed));
+        assert_eq!(again(3), again(3));
+        assert_eq!(augment(image.clone(), Augment::None, &mut ChaCha8Rng::seed_from_u64(1)), image);
+    }
+
+    #[test]
+    fn an_image_that_admits_no_part_gives_its_middle() {
+        let ribbon = augment(places(250, 1), Augment::Crop, &mut ChaCha8Rng::seed_from_u64(1));
+        assert_eq!((ribbon.width(), ribbon.height()), (1, 1));
+        assert_eq!(ribbon.pixel(0, 0)[0], 124);
+    }
 }

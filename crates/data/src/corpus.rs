@@ -85,7 +85,9 @@ impl Captions {
             each(&path, None, &|position| wanted.contains(&position), &mut |entry| {
                 let caption = blip_caption(entry.text("caption")?);
                 if caption.chars().count() < shortest {
-                    return Err(entry.error(format!("`caption` is too short: `{caption}` has not {shortest} characters")));
+                    return Err(
+                        entry.error(format!("`caption` is too short: `{caption}` has not {shortest} characters"))
+                    );
                 }
                 if let Some(position) = positions.next() {
                     found.insert(*position, Captioned { image: entry.image(&folder)?, caption });

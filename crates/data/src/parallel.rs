@@ -20,7 +20,10 @@ pub fn parallel<T: Send, E: Send>(
             .step_by(share)
             .map(|first| scope.spawn(move || (first..(first + share).min(count)).map(work).collect()))
             .collect();
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
     let mut all = Vec::with_capacity(count);
     for part in parts {

@@ -50,10 +50,7 @@ pub fn expected(task: Task) -> &'static [Expected] {
         expect(OKVQA_ANNOTATIONS, "ten answers per question"),
         COCO,
     ];
-    const GQA: &[Expected] = &[
-        expect(GQA_QUESTIONS, "image, question and answer"),
-        expect(GQA_IMAGES, "GQA images"),
-    ];
+    const GQA: &[Expected] = &[expect(GQA_QUESTIONS, "image, question and answer"), expect(GQA_IMAGES, "GQA images")];
     const NOCAPS: &[Expected] = &[
         expect(NOCAPS_LIST, "image and id"),
         expect(NOCAPS_REFERENCES, "reference captions in COCO format"),

@@ -17,8 +17,16 @@ pub enum EvalError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// Retrieval was asked of a model that cannot embed texts.
-    #[error("task `{0}` needs a model with a retrieval head; drop it from `evaluate.tasks`")]
+    #[error(
+        "task `{0}` needs a model with a retrieval head; set `evaluate.retrieval.checkpoint` to an image-text matching model, or drop the \
+         task from `evaluate.tasks`"
+    )]
     NoRetrievalHead(Task),
+    /// Matching was asked of a model that has no matching head.
+    #[error(
+        "the model in `evaluate.retrieval.checkpoint` has no matching head; set `evaluate.retrieval.rerank` to 0 or name another"
+    )]
+    NoMatchingHead,
     /// Nothing to score.
     #[error("task `{0}` has no predictions to score")]
     Empty(Task),

@@ -4,6 +4,7 @@
 //! them and returns one or more [`Prediction`]s per item, which are stored; [`score`] is a pure function over stored predictions.
 
 pub mod error;
+pub mod matching;
 pub mod metrics;
 pub mod predict;
 pub mod prediction;
@@ -11,6 +12,7 @@ pub mod prepared;
 pub mod score;
 
 pub use error::EvalError;
+pub use matching::{MatchOptions, match_both_ways};
 pub use predict::{PredictOptions, predict};
 pub use prediction::{Direction, Prediction, from_json_lines, to_json_lines};
 pub use prepared::Prepared;

@@ -109,22 +109,40 @@ fn written(item: &Item, prediction: String) -> Option<Prediction> {
     }
 }
 
-/// Similarity of an image and a text: the largest dot product of the text with any of the image's queries.
 fn search_both_ways(
     model: &dyn VisionLanguage,
     prepared: &Prepared,
     options: &PredictOptions,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Prediction>, EvalError> {
+    let Similarities { values, order } = similarities(model, prepared, options.rows, progress)?;
+    Ok(ranks(prepared, &order, &values, &values))
+}
+
+/// Contrastive similarities of all images and texts.
+pub(crate) struct Similarities {
+    /// Row by row, `[images, texts]`.
+    pub values: Vec<f32>,
+    /// The item of each column.
+    pub order: Vec<usize>,
+}
+
+/// Similarity of an image and a text: the largest dot product of the text with any of the image's queries.
+pub(crate) fn similarities(
+    model: &dyn VisionLanguage,
+    prepared: &Prepared,
+    rows: usize,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Similarities, EvalError> {
     let head = || EvalError::NoRetrievalHead(prepared.task);
     let mut order = Vec::new();
     let mut images = Vec::new();
     let mut texts = Vec::new();
     for (number, block) in prepared.blocks.iter().enumerate() {
-        let features = encode(model, block, prepared, options.rows)?;
+        let features = encode(model, block, prepared, rows)?;
         images.push(model.retrieval_images(&features).ok_or_else(head)?);
         for batch in &block.batches {
-            for (items, prompts) in split(batch, options.rows) {
+            for (items, prompts) in split(batch, rows) {
                 texts.push(model.retrieval_texts(&prompts.qformer).ok_or_else(head)?);
                 order.extend_from_slice(items);
             }
@@ -140,20 +158,20 @@ fn search_both_ways(
     let products = images.view([image_count * queries, width]).matmul(&texts.transpose(0, 1));
     let similarity = products.view([image_count, queries, order.len() as i64]).amax(1, false);
     let similarity = similarity.to_device(tch::Device::Cpu).to_kind(tch::Kind::Float).contiguous();
-    let values: Vec<f32> = Vec::try_from(similarity.view(-1))?;
-    Ok(ranks(prepared, &order, &values))
+    Ok(Similarities { values: Vec::try_from(similarity.view(-1))?, order })
 }
 
-/// Ranks from similarities `[images, texts]`, whose columns belong to the items in `order`.
-fn ranks(prepared: &Prepared, order: &[usize], similarity: &[f32]) -> Vec<Prediction> {
+/// Ranks from similarities `[images, texts]`, whose columns belong to the items in `order`: those that texts of an image are ranked by,
+/// and those that images of a text are.
+pub(crate) fn ranks(prepared: &Prepared, order: &[usize], of_texts: &[f32], of_images: &[f32]) -> Vec<Prediction> {
     let mut column = vec![0; order.len()];
     for (position, item) in order.iter().enumerate() {
         column[*item] = position;
     }
-    let at = |image: usize, item: usize| similarity[image * order.len() + column[item]];
+    let at = |similarity: &[f32], image: usize, item: usize| similarity[image * order.len() + column[item]];
     let mut predictions = Vec::new();
     for image in 0..prepared.images {
-        let scores: Vec<f32> = (0..prepared.items.len()).map(|item| at(image, item)).collect();
+        let scores: Vec<f32> = (0..prepared.items.len()).map(|item| at(of_texts, image, item)).collect();
         let own = prepared.items.iter().enumerate().filter(|(_, item)| item.image == image).map(|(index, _)| index);
         if let Some(rank) = own.map(|item| rank(&scores, item)).min() {
             let id = format!("image-{image:05}");
@@ -161,7 +179,7 @@ fn ranks(prepared: &Prepared, order: &[usize], similarity: &[f32]) -> Vec<Predic
         }
     }
     for (index, item) in prepared.items.iter().enumerate() {
-        let scores: Vec<f32> = (0..prepared.images).map(|image| at(image, index)).collect();
+        let scores: Vec<f32> = (0..prepared.images).map(|image| at(of_images, image, index)).collect();
         predictions.push(Prediction::Rank {
             id: item.id.clone(),
             direction: Direction::TextToImage,
@@ -173,7 +191,7 @@ fn ranks(prepared: &Prepared, order: &[usize], similarity: &[f32]) -> Vec<Predic
 }
 
 /// Features of a block's images, computed `rows` at a time.
-fn encode(
+pub(crate) fn encode(
     model: &dyn VisionLanguage,
     block: &Block,
     prepared: &Prepared,
@@ -186,7 +204,7 @@ fn encode(
 }
 
 /// Cuts a batch into pieces of at most `rows` rows.
-fn split(batch: &Batch, rows: usize) -> impl Iterator<Item = (&[usize], Prompts)> {
+pub(crate) fn split(batch: &Batch, rows: usize) -> impl Iterator<Item = (&[usize], Prompts)> {
     let rows = rows.max(1);
     batch.items.chunks(rows).enumerate().map(move |(number, items)| {
         let cut = |tensor: &Tensor| tensor.narrow(0, (number * rows) as i64, items.len() as i64);

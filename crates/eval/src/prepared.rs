@@ -74,6 +74,46 @@ impl Prepared {
     /// # Errors
     /// Texts or images that the model's processor cannot read.
     pub fn new(processor: &Processor, benchmark: &Benchmark, device: Device) -> Result<Self, EvalError> {
+        Self::tokenized(processor, benchmark, device, &|item| {
+            let (text, read_by_language) = match &item.content {
+                Content::Question { text, .. } => (text, true),
+                Content::Caption { instruction, .. } => (instruction, true),
+                Content::Retrieval { caption } => (caption, false),
+            };
+            let language = if read_by_language { processor.encode_prompt(text)? } else { Vec::new() };
+            Ok((processor.encode_qformer(text)?, language))
+        })
+    }
+
+    /// A retrieval benchmark for an image-text matching model, whose only tokenizer is that of its Q-Former. Longer captions are cut to
+    /// `tokens` tokens, the last of which stays the end.
+    ///
+    /// # Errors
+    /// Texts or images that the model's processor cannot read.
+    pub fn for_matching(
+        processor: &Processor,
+        benchmark: &Benchmark,
+        tokens: usize,
+        device: Device,
+    ) -> Result<Self, EvalError> {
+        Self::tokenized(processor, benchmark, device, &|item| {
+            let Content::Retrieval { caption } = &item.content else {
+                return Err(EvalError::WrongKind { task: benchmark.task(), id: item.id.clone() });
+            };
+            let mut ids = processor.encode_prompt(caption)?;
+            if ids.len() > tokens {
+                ids.drain(tokens.saturating_sub(1)..ids.len() - 1);
+            }
+            Ok((ids, Vec::new()))
+        })
+    }
+
+    fn tokenized(
+        processor: &Processor,
+        benchmark: &Benchmark,
+        device: Device,
+        tokens: Tokens<'_>,
+    ) -> Result<Self, EvalError> {
         let on_disk = benchmark.images().iter().any(|picture| matches!(picture, Picture::File(_)));
         let most = if on_disk { FILE_BLOCK } else { BLOCK };
         let mut members: Vec<Vec<usize>> = vec![Vec::new(); benchmark.images().len().div_ceil(most)];
@@ -104,7 +144,7 @@ impl Prepared {
                         .collect(),
                 ),
             };
-            let batches = batches(processor, benchmark.items(), &members[number], number * most, device)?;
+            let batches = batches(processor, benchmark.items(), &members[number], number * most, device, tokens)?;
             blocks.push(Block { pixels, batches });
         }
         Ok(Self {
@@ -123,6 +163,9 @@ impl Prepared {
     }
 }
 
+/// What the Q-Former and the language model read of an item.
+type Tokens<'a> = &'a dyn Fn(&Item) -> Result<(Vec<u32>, Vec<u32>), EvalError>;
+
 /// Groups the items of the block that starts at image `first` by the lengths of their prompts.
 fn batches(
     processor: &Processor,
@@ -130,18 +173,13 @@ fn batches(
     members: &[usize],
     first: usize,
     device: Device,
+    tokens: Tokens<'_>,
 ) -> Result<Vec<Batch>, EvalError> {
     type Group = (Vec<usize>, Vec<i64>, Vec<Vec<u32>>, Vec<Vec<u32>>);
     let mut groups: BTreeMap<(usize, usize), Group> = BTreeMap::new();
     for &index in members {
         let item = &items[index];
-        let (text, read_by_language) = match &item.content {
-            Content::Question { text, .. } => (text, true),
-            Content::Caption { instruction, .. } => (instruction, true),
-            Content::Retrieval { caption } => (caption, false),
-        };
-        let qformer = processor.encode_qformer(text)?;
-        let language = if read_by_language { processor.encode_prompt(text)? } else { Vec::new() };
+        let (qformer, language) = tokens(item)?;
         let (grouped, images, qformers, languages) = groups.entry((qformer.len(), language.len())).or_default();
         grouped.push(index);
         images.push((item.image - first) as i64);

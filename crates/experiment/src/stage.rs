@@ -245,6 +245,18 @@ impl Stage {
         }
     }
 
+    /// Type of the computation, where the experiment says it.
+    pub fn compute(&self) -> Option<Compute> {
+        match self {
+            Stage::Dense { .. } => None,
+            Stage::Sensitivity { compute, .. }
+            | Stage::Prune { compute, .. }
+            | Stage::Adapt { compute, .. }
+            | Stage::Merge { compute, .. }
+            | Stage::Evaluate { compute, .. } => *compute,
+        }
+    }
+
     /// Version of each stage's code. Raise it with every change that can move a number: outputs of older versions are then made anew.
     /// A test compares the sources behind each stage with what was recorded for its version (`stage-sources.json`).
     pub const VERSIONS: [(&'static str, u32); 6] =

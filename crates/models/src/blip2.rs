@@ -3,6 +3,8 @@
 //! Reference: `InstructBlipForConditionalGeneration` in transformers, `modeling_instructblip.py`; `Blip2ForConditionalGeneration` and
 //! `Blip2ForImageTextRetrieval`, `modeling_blip_2.py`.
 
+use std::collections::HashMap;
+
 use ressa_experiment::job::Compute;
 use tch::{Device, Kind, Tensor};
 
@@ -16,6 +18,9 @@ use crate::{
     scope::Keep,
     vit::Vit,
 };
+
+/// The image encoder's path in a checkpoint.
+const VISION: &str = "vision_model";
 
 /// `vision_projection` and `text_projection`: both sides into one space. `itm_head`: whether a caption fits an image.
 struct Retrieval {
@@ -90,7 +95,7 @@ impl Blip2 {
                 Family::ImageTextRetrieval => Reads::Captions,
             },
         };
-        let vision = Vit::load(&scope.at("vision_model"), &config.vision_config)?;
+        let vision = Vit::load(&scope.at(VISION), &config.vision_config)?;
         let qformer = QFormer::load(&scope, shape)?;
         let writer = match family.writes() {
             true => Some(Writer {
@@ -178,19 +183,20 @@ impl Blip2 {
         }
     }
 
-    /// How well captions fit images: the matching head's logit for "fits", averaged over the queries, f32 `[rows]`. Row `r` reads
-    /// `captions`' row `r` and looks at image `images[r]` (i64 `[rows]`) of the features. Nothing without a matching head.
-    pub fn matching_scores(&self, features: &Tensor, images: &Tensor, captions: &TextBatch) -> Option<Tensor> {
-        const FITS: i64 = 1;
-        let head = self.retrieval.as_ref()?.matching.as_ref()?;
-        let queries = self.qformer.forward(Images { features, rows: images }, Some(captions));
-        let logits = head.forward(&queries.to_kind(self.kind)).mean_dim([1i64].as_slice(), false, Kind::Float);
-        Some(logits.select(1, FITS))
-    }
-
     /// Linears that are never pruned and can be tapped like the others: the projection into the language model and its head.
     pub fn unpruned_linears(&self) -> Vec<&Linear> {
         self.writer.iter().flat_map(|writer| [&writer.projection, writer.language.head()]).collect()
+    }
+
+    /// This model with the masks and adapters of another's linears of the same names.
+    fn wearing<'a>(mut self, others: impl IntoIterator<Item = &'a Linear>) -> Result<Self, ModelError> {
+        let others: HashMap<&str, &Linear> = others.into_iter().map(|other| (other.name(), other)).collect();
+        for mine in self.all_mut() {
+            let Some(other) = others.get(mine.name()) else { continue };
+            mine.set_mask(other.mask().map(Tensor::shallow_clone))?;
+            mine.set_adapter(other.adapter().map(crate::Adapter::shallow_clone))?;
+        }
+        Ok(self)
     }
 
     fn options(&self) -> LoadOptions {
@@ -286,6 +292,36 @@ impl VisionLanguage for Blip2 {
         Some(unit(&head.text.forward(&self.qformer.forward_text(texts)?.to_kind(self.kind))))
     }
 
+    fn matching_scores(&self, features: &Tensor, images: &Tensor, captions: &TextBatch) -> Option<Tensor> {
+        const FITS: i64 = 1;
+        let head = self.retrieval.as_ref()?.matching.as_ref()?;
+        let queries = self.qformer.forward(Images { features, rows: images }, Some(captions));
+        let logits = head.forward(&queries.to_kind(self.kind)).mean_dim([1i64].as_slice(), false, Kind::Float);
+        Some(logits.select(1, FITS))
+    }
+
+    fn with_vision_of(&self, other: &dyn VisionLanguage) -> Result<Box<dyn VisionLanguage>, ModelError> {
+        let (mine, theirs) = (self.blocks(Tower::Vision), other.blocks(Tower::Vision));
+        if mine != theirs {
+            let message = format!("an image encoder of {theirs} blocks cannot take the place of one of {mine}");
+            return Err(ModelError::Config(message));
+        }
+        let mut tensors = self.tensors();
+        let of_vision = |name: &String| name.starts_with(&format!("{VISION}."));
+        tensors.extend(other.tensors().into_iter().filter(|(name, _)| of_vision(name)));
+        for (id, linear) in other.linears().into_iter().filter(|(id, _)| id.tower == Tower::Vision) {
+            tensors.insert(format!("{}.weight", id.name), tch::no_grad(|| linear.effective_weight().detach()));
+        }
+        let positions = format!("{VISION}.embeddings.position_embedding");
+        if let Some(found) = tensors.get_mut(&positions) {
+            let side = self.config.vision_config.side();
+            *found = tch::no_grad(|| crate::vit::interpolate_positions(found, side, side));
+        }
+        let options = self.options();
+        let model = Self::load(&self.config, self.special.clone(), &mut &tensors, &options)?;
+        Ok(Box::new(model.wearing(self.all().into_iter().filter(|linear| !of_vision(&linear.name().to_owned())))?))
+    }
+
     fn linears(&self) -> Vec<(&LayerId, &Linear)> {
         self.ids.iter().zip(self.all()).collect()
     }
@@ -340,14 +376,9 @@ impl VisionLanguage for Blip2 {
 
     fn shallow_clone(&self) -> Box<dyn VisionLanguage> {
         let tensors = self.tensors();
-        let mut clone = Self::load(&self.config, self.special.clone(), &mut &tensors, &self.options())
+        let clone = Self::load(&self.config, self.special.clone(), &mut &tensors, &self.options())
             .expect("a model holds the tensors that its own configuration asks for");
-        for (mine, theirs) in self.all().into_iter().zip(clone.all_mut()) {
-            let mask = theirs.set_mask(mine.mask().map(Tensor::shallow_clone));
-            let adapter = theirs.set_adapter(mine.adapter().map(crate::Adapter::shallow_clone));
-            mask.and(adapter).expect("masks and adapters of equal layers fit");
-        }
-        Box::new(clone)
+        Box::new(clone.wearing(self.all()).expect("masks and adapters of equal layers fit"))
     }
 
     fn tensors(&self) -> TensorMap {

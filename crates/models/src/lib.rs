@@ -14,6 +14,7 @@ pub mod llama;
 pub mod masks;
 pub mod opt;
 pub mod presets;
+pub mod published;
 pub mod qformer;
 pub mod raw;
 pub mod scope;

@@ -5,12 +5,15 @@ use tch::Tensor;
 
 use crate::{
     Blip2, Blip2Config, ModelError, TensorMap,
-    config::{Ids, TextConfig},
+    config::{Family, Ids, TextConfig},
     llama::LlamaConfig,
+    opt::OptConfig,
     qformer::QFormerConfig,
     t5::T5Config,
     vit::VisionConfig,
 };
+
+pub use crate::published::{PUBLISHED, published_config};
 
 /// Special tokens of the embedded world's tokenizers, which follow the published ones: T5 has no begin token, so its end token comes first.
 const PAD: i64 = 0;
@@ -72,6 +75,45 @@ pub fn tiny_vicuna(vocab_size: i64) -> Blip2Config {
         ..llama(vocab_size)
     };
     small(TINY, vocab_size, 32, TextConfig::Llama(text))
+}
+
+/// Two blocks of everything, for tests: BLIP-2, whose Q-Former reads nothing, with T5.
+pub fn tiny_blip2_flant5(vocab_size: i64) -> Blip2Config {
+    described(tiny_flant5(vocab_size), Family::Blip2)
+}
+
+/// Two blocks of everything, for tests: BLIP-2 with OPT. `before`: norms before their layers and words as wide as the blocks; otherwise
+/// norms after and narrower words, with projections between.
+pub fn tiny_blip2_opt(vocab_size: i64, before: bool) -> Blip2Config {
+    let text = OptConfig {
+        vocab_size,
+        hidden_size: 32,
+        ffn_dim: 48,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        max_position_embeddings: 64,
+        do_layer_norm_before: before,
+        word_embed_proj_dim: Some(if before { 32 } else { 24 }),
+        rest: fields(json!({ "architectures": ["OPTForCausalLM"] })),
+        ..OptConfig::default()
+    };
+    described(small(TINY, vocab_size, 32, TextConfig::Opt(text)), Family::Blip2)
+}
+
+/// Two blocks of everything, for tests: the retrieval model, which has no language model.
+pub fn tiny_retrieval(vocab_size: i64) -> Blip2Config {
+    let mut config = described(small(TINY, vocab_size, 32, TextConfig::default()), Family::ImageTextRetrieval);
+    config.qformer_config.use_qformer_text_input = true;
+    config
+}
+
+/// The same sizes in a BLIP-2 family.
+fn described(mut config: Blip2Config, family: Family) -> Blip2Config {
+    config.model_type = family.model_type().to_owned();
+    config.rest.insert("architectures".to_owned(), json!([family.architecture()]));
+    config.vision_config.rest.insert("model_type".to_owned(), json!("blip_2_vision_model"));
+    config.qformer_config.rest.insert("model_type".to_owned(), json!("blip_2_qformer"));
+    config
 }
 
 /// A model with weights drawn from `seed`, at scales that keep activations near 1. Nothing is left at 0 or 1, so that tests see every

@@ -57,10 +57,14 @@ impl Default for VisionConfig {
 }
 
 impl VisionConfig {
+    /// Patches along an edge of an image.
+    pub fn side(&self) -> i64 {
+        self.image_size / self.patch_size
+    }
+
     /// Tokens the encoder gives for an image: the class token and one per patch.
     pub fn tokens(&self) -> i64 {
-        let side = self.image_size / self.patch_size;
-        1 + side * side
+        1 + self.side() * self.side()
     }
 
     pub(crate) fn check(&self) -> Result<(), ModelError> {

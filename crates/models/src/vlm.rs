@@ -139,6 +139,24 @@ pub trait VisionLanguage: Send {
     /// Unit-norm embeddings of texts for retrieval `[texts, d]`; `None` without a retrieval head.
     fn retrieval_texts(&self, texts: &TextBatch) -> Option<Tensor>;
 
+    /// How well captions fit images: the matching head's logit for "fits", averaged over the queries, f32 `[rows]`. Row `r` reads
+    /// `captions`' row `r` and looks at image `images[r]` (i64 `[rows]`) of the features `[images, tokens, width]`. `None` without a
+    /// matching head.
+    fn matching_scores(&self, features: &Tensor, images: &Tensor, captions: &TextBatch) -> Option<Tensor> {
+        let _ = (features, images, captions);
+        None
+    }
+
+    /// This model with the image encoder of another one, as that one computes with masks and adapters applied; its positions are
+    /// interpolated to this model's image size. Shares all other weights with this model.
+    ///
+    /// # Errors
+    /// An image encoder of another shape, or a model that takes none.
+    fn with_vision_of(&self, other: &dyn VisionLanguage) -> Result<Box<dyn VisionLanguage>, ModelError> {
+        let _ = other;
+        Err(ModelError::Config("this model cannot take another image encoder".to_owned()))
+    }
+
     /// Every prunable linear with its place, in the order of execution: vision blocks, Q-Former layers, language blocks.
     fn linears(&self) -> Vec<(&LayerId, &Linear)>;
 

@@ -24,8 +24,8 @@ pub(crate) fn run(
     let Stage::Adapt { masked, training, data, seed, .. } = &node.stage else {
         return Err(PipelineError::Internal("not an adapt stage".to_owned()));
     };
-    let dense = executor.dense(&node.inputs)?;
-    let mut student = executor.masked(&node.inputs)?;
+    let dense = executor.dense(node)?;
+    let mut student = executor.masked(node)?;
     let teacher = training.distill.as_ref().map(|_| dense.model.as_ref());
     let samples = executor.samples(data, &dense)?;
     let mut batches = samples.batches(training, training.contrastive > 0.0, *seed)?;

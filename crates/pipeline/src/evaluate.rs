@@ -1,7 +1,10 @@
 //! Stage `evaluate`: predictions of one task, stored per item, and the scores they give.
 
-use ressa_eval::{PredictOptions, predict, score, to_json_lines};
-use ressa_experiment::{Stage, StageNode, config::DataSource};
+use ressa_eval::{MatchOptions, PredictOptions, match_both_ways, predict, score, to_json_lines};
+use ressa_experiment::{
+    Stage, StageNode,
+    config::{DataSource, RetrievalConfig},
+};
 use ressa_store::Draft;
 use serde_json::Value;
 
@@ -21,23 +24,38 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Evaluate { task, items, beams, data, asking, .. } = &node.stage else {
+    let Stage::Evaluate { task, items, beams, data, asking, retrieval, .. } = &node.stage else {
         return Err(PipelineError::Internal("not an evaluate stage".to_owned()));
     };
-    let dense = executor.dense(&node.inputs)?;
-    let prepared = executor.prepared(&dense, data, *task, *items, asking.as_deref())?;
-    let model = executor.evaluated(&node.inputs)?;
+    let name = task.name();
+    let mut show = |share| progress(share, name);
     let options = PredictOptions {
         beams: beams.unwrap_or(1) as usize,
         asking: asking.as_deref().cloned().unwrap_or_default(),
         published: data.source == DataSource::Folder,
         ..PredictOptions::default()
     };
-    let name = task.name();
-    let predictions = retry_smaller(options.rows, |rows| {
-        let options = PredictOptions { rows, ..options.clone() };
-        Ok(predict(model.as_ref(), &prepared, &options, &mut |share| progress(share, name))?)
-    })?;
+    let predictions = match retrieval.as_deref() {
+        Some(RetrievalConfig { checkpoint: Some(folder), rerank, text_tokens }) => {
+            let model = executor.evaluated(node)?;
+            let matcher = executor.matcher(folder, node.stage.compute())?;
+            let prepared = executor.matched(&matcher, data, *task, *items, *text_tokens as usize)?;
+            let matcher = matcher.model.with_vision_of(model.as_ref())?;
+            retry_smaller(options.rows, |rows| {
+                let options = MatchOptions { rerank: *rerank as usize, rows };
+                Ok(match_both_ways(matcher.as_ref(), &prepared, options, &mut show)?)
+            })?
+        }
+        _ => {
+            let dense = executor.dense(node)?;
+            let prepared = executor.prepared(&dense, data, *task, *items, asking.as_deref())?;
+            let model = executor.evaluated(node)?;
+            retry_smaller(options.rows, |rows| {
+                let options = PredictOptions { rows, ..options.clone() };
+                Ok(predict(model.as_ref(), &prepared, &options, &mut show)?)
+            })?
+        }
+    };
     draft.write(PREDICTIONS, to_json_lines(*task, &predictions)?.as_bytes())?;
     plain(&score(*task, &predictions)?)
 }

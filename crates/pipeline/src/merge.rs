@@ -60,7 +60,7 @@ impl Executor {
         let Stage::Adapt { data, .. } = node_of(&self.store.require(&adapter.0)?)?.stage else {
             return Err(missing());
         };
-        let dense = self.dense(&node.inputs)?;
+        let dense = self.dense(node)?;
         let probe = self.samples(&data, &dense)?.probe()?;
         let request = MergeRequest { method: *method, masks: &masks, adapters: &adapters, patterns: &patterns };
         Ok(merge(dense.model.as_ref(), request, &probe)?)
@@ -69,7 +69,7 @@ impl Executor {
     /// The model with the merged weights.
     pub(crate) fn merged_model(&mut self, node: &StageNode) -> Result<Box<dyn VisionLanguage>, PipelineError> {
         let merged = self.merged(node)?;
-        let mut model = self.dense(&node.inputs)?.model.shallow_clone();
+        let mut model = self.dense(node)?.model.shallow_clone();
         for (id, linear) in model.linears_mut() {
             if let Some(weight) = merged.tensors.get(&id.name) {
                 linear.set_weight(weight.shallow_clone())?;

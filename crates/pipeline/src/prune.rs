@@ -27,7 +27,7 @@ pub(crate) fn run(
     let request = request(node)?;
     let counts = sensitivity::counts(executor, node)?;
     let samples = calibration(executor, node)?;
-    let mut model = executor.masked(&node.inputs)?;
+    let mut model = executor.masked(node)?;
     let message = format!("{} {}", request.metric.name(), request.tower);
     let mut show = |share| progress(share, &message);
     let pruned = match &counts {
@@ -50,7 +50,7 @@ pub(crate) fn run(
 pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Vec<String>, PipelineError> {
     let request = request(node)?;
     let counts = sensitivity::counts(executor, node)?;
-    let mut model = executor.dense(&node.inputs)?.model.shallow_clone();
+    let mut model = executor.dense(node)?.model.shallow_clone();
     let masks = MaskSet::load(&entry.file(MASKS)?)?;
     masks.apply(model.as_mut())?;
     let found = recount(model.as_ref(), &request, counts.as_ref(), &masks)?;
@@ -93,6 +93,6 @@ fn calibration(executor: &mut Executor, node: &StageNode) -> Result<Vec<Sample>,
     let Stage::Prune { calibration: Some(calibration), data: Some(data), seed, .. } = &node.stage else {
         return Ok(Vec::new());
     };
-    let dense = executor.dense(&node.inputs)?;
+    let dense = executor.dense(node)?;
     executor.samples(data, &dense)?.calibration(calibration, seed.unwrap_or(0))
 }

@@ -1,15 +1,21 @@
 //! What an executor keeps in memory between stages: the dense model, the masked model it worked on last, worlds and benchmarks.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 use ressa_data::{Benchmark, Processor, World};
 use ressa_eval::Prepared;
 use ressa_experiment::{
     Stage, StageKey, StageNode, Task,
     config::{AskingConfig, DataConfig},
+    job::Compute,
     stage::Inputs,
 };
-use ressa_models::{AdapterSet, MaskSet, VisionLanguage};
+use ressa_models::{AdapterSet, Blip2Config, LoadOptions, MaskSet, VisionLanguage};
+use ressa_runtime::Device;
 use ressa_store::{Entry, Manifest};
 
 use crate::{Executor, PipelineError};
@@ -17,8 +23,24 @@ use crate::{Executor, PipelineError};
 /// A dense model with the files that feed it.
 pub(crate) struct Dense {
     pub key: String,
+    compute: Option<Compute>,
     pub model: Box<dyn VisionLanguage>,
     pub processor: Processor,
+}
+
+/// An image-text matching model with the files that feed it.
+pub(crate) struct Matcher {
+    folder: PathBuf,
+    compute: Option<Compute>,
+    pub model: Box<dyn VisionLanguage>,
+    pub processor: Processor,
+}
+
+/// The model that an evaluation looked at last.
+struct State {
+    inputs: Inputs,
+    compute: Option<Compute>,
+    model: Rc<dyn VisionLanguage>,
 }
 
 /// The caches. Each holds what the scheduler is likely to ask for next, and nothing more.
@@ -27,34 +49,52 @@ pub(crate) struct Resident {
     dense: Option<Rc<Dense>>,
     worlds: HashMap<String, Rc<World>>,
     prepared: HashMap<String, Rc<Prepared>>,
-    state: Option<(Inputs, Rc<dyn VisionLanguage>)>,
+    state: Option<State>,
+    matcher: Option<Rc<Matcher>>,
 }
 
 impl Executor {
-    /// The dense model a stage reads.
-    pub(crate) fn dense(&mut self, inputs: &Inputs) -> Result<Rc<Dense>, PipelineError> {
-        let key = inputs
+    /// The dense model a stage reads, computing as the stage says.
+    pub(crate) fn dense(&mut self, node: &StageNode) -> Result<Rc<Dense>, PipelineError> {
+        let compute = node.stage.compute();
+        let key = node
+            .inputs
             .dense
             .as_ref()
             .ok_or_else(|| PipelineError::Internal("the stage reads no dense model".to_owned()))?;
-        if let Some(dense) = self.resident.dense.as_ref().filter(|d| d.key == key.0) {
+        if let Some(dense) = self.resident.dense.as_ref().filter(|d| d.key == key.0 && d.compute == compute) {
             return Ok(dense.clone());
         }
-        let folder = self.model_folder(key)?;
+        let entry = self.store.require(&key.0)?;
+        let (folder, published) = match crate::dense::checkpoint_of(&entry) {
+            Some(folder) => (folder, true),
+            None => (entry.folder().join(crate::dense::MODEL), false),
+        };
+        // Two dense models at once may be more than the device holds.
+        (self.resident.state, self.resident.dense) = (None, None);
         let dense = Rc::new(Dense {
             key: key.0.clone(),
-            model: ressa_models::load_folder(&folder, self.device)?,
+            compute,
+            model: self.load(&folder, compute, published)?,
             processor: Processor::load(&folder)?,
         });
-        self.resident.state = None;
         self.resident.dense = Some(dense.clone());
         Ok(dense)
     }
 
-    /// The checkpoint folder behind a dense stage.
-    fn model_folder(&self, key: &StageKey) -> Result<std::path::PathBuf, PipelineError> {
-        let entry = self.store.require(&key.0)?;
-        Ok(crate::dense::checkpoint_of(&entry).unwrap_or_else(|| entry.folder().join(crate::dense::MODEL)))
+    /// Loads a model folder. Where nobody says how to compute: f32; but published weights on a GPU in the type they are stored in.
+    pub(crate) fn load(
+        &self,
+        folder: &Path,
+        compute: Option<Compute>,
+        published: bool,
+    ) -> Result<Box<dyn VisionLanguage>, PipelineError> {
+        let compute = match compute {
+            Some(compute) => compute,
+            None if published && self.device != Device::Cpu => stored(&ressa_models::folder::read_config(folder)?),
+            None => Compute::Float32,
+        };
+        Ok(ressa_models::load_folder_with(folder, &LoadOptions { compute, ..LoadOptions::on(self.device) })?)
     }
 
     /// The embedded world of a data configuration.
@@ -90,11 +130,46 @@ impl Executor {
         Ok(prepared)
     }
 
+    /// The matching model in a folder.
+    pub(crate) fn matcher(&mut self, folder: &Path, compute: Option<Compute>) -> Result<Rc<Matcher>, PipelineError> {
+        if let Some(known) = self.resident.matcher.as_ref().filter(|m| m.folder == folder && m.compute == compute) {
+            return Ok(known.clone());
+        }
+        self.resident.matcher = None;
+        let matcher = Rc::new(Matcher {
+            folder: folder.to_owned(),
+            compute,
+            model: self.load(folder, compute, true)?,
+            processor: Processor::load(folder)?,
+        });
+        self.resident.matcher = Some(matcher.clone());
+        Ok(matcher)
+    }
+
+    /// A retrieval benchmark as tensors, for a matching model.
+    pub(crate) fn matched(
+        &mut self,
+        matcher: &Matcher,
+        data: &DataConfig,
+        task: Task,
+        items: u32,
+        tokens: usize,
+    ) -> Result<Rc<Prepared>, PipelineError> {
+        let name = identity(&(&matcher.folder, data, task, items, tokens));
+        if let Some(prepared) = self.resident.prepared.get(&name) {
+            return Ok(prepared.clone());
+        }
+        let benchmark = Benchmark::load(data, task, items as usize)?;
+        let prepared = Rc::new(Prepared::for_matching(&matcher.processor, &benchmark, tokens, self.device)?);
+        self.resident.prepared.insert(name, prepared.clone());
+        Ok(prepared)
+    }
+
     /// A fresh view of the dense model with the masks of some stages.
-    pub(crate) fn masked(&mut self, inputs: &Inputs) -> Result<Box<dyn VisionLanguage>, PipelineError> {
-        let dense = self.dense(inputs)?;
+    pub(crate) fn masked(&mut self, node: &StageNode) -> Result<Box<dyn VisionLanguage>, PipelineError> {
+        let dense = self.dense(node)?;
         let mut model = dense.model.shallow_clone();
-        self.masks(&inputs.masks)?.apply(model.as_mut())?;
+        self.masks(&node.inputs.masks)?.apply(model.as_mut())?;
         Ok(model)
     }
 
@@ -113,14 +188,16 @@ impl Executor {
     }
 
     /// The model that an evaluation looks at: masked, or merged; weights final. Kept for the next task of the same run.
-    pub(crate) fn evaluated(&mut self, inputs: &Inputs) -> Result<Rc<dyn VisionLanguage>, PipelineError> {
-        if let Some((known, model)) = &self.resident.state
-            && known == inputs
+    pub(crate) fn evaluated(&mut self, node: &StageNode) -> Result<Rc<dyn VisionLanguage>, PipelineError> {
+        let compute = node.stage.compute();
+        if let Some(known) = &self.resident.state
+            && known.inputs == *node.inputs
+            && known.compute == compute
         {
-            return Ok(model.clone());
+            return Ok(known.model.clone());
         }
-        let mut model = match &inputs.merge {
-            None => self.masked(inputs)?,
+        let mut model = match &node.inputs.merge {
+            None => self.masked(node)?,
             Some(key) => {
                 let node = node_of(&self.store.require(&key.0)?)?;
                 self.merged_model(&node)?
@@ -130,9 +207,15 @@ impl Executor {
             linear.bake()?;
         }
         let model: Rc<dyn VisionLanguage> = Rc::from(model);
-        self.resident.state = Some((inputs.clone(), model.clone()));
+        self.resident.state = Some(State { inputs: (*node.inputs).clone(), compute, model: model.clone() });
         Ok(model)
     }
+}
+
+/// The type that a configuration says its weights have; f32 where it says nothing.
+fn stored(config: &Blip2Config) -> Compute {
+    let named = ["dtype", "torch_dtype"].iter().find_map(|field| config.rest.get(*field)?.as_str());
+    named.and_then(|name| name.parse().ok()).unwrap_or(Compute::Float32)
 }
 
 /// The stage behind a published entry.

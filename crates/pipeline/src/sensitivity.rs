@@ -21,7 +21,7 @@ pub(crate) fn run(
     let Stage::Sensitivity { tower, measurement, samples: first, calibration, data, seed, .. } = &node.stage else {
         return Err(PipelineError::Internal("not a sensitivity stage".to_owned()));
     };
-    let dense = executor.dense(&node.inputs)?;
+    let dense = executor.dense(node)?;
     let mut samples = executor.samples(data, &dense)?.calibration(calibration, *seed)?;
     samples.truncate(first.map_or(usize::MAX, |first| first as usize));
     let request = MeasureRequest { tower: *tower, measurement: *measurement, window: WINDOW, seed: *seed };
@@ -37,7 +37,7 @@ pub(crate) fn counts(executor: &mut Executor, node: &StageNode) -> Result<Option
     for key in &node.inputs.sensitivities {
         found.extend(executor.store.require(&key.0)?.result::<Sensitivities>()?);
     }
-    let dense = executor.dense(&node.inputs)?;
+    let dense = executor.dense(node)?;
     let places = places(dense.model.as_ref(), budget.towers.keys().copied());
     Ok(Some(allocate(&places, budget, &found).map_err(PruneError::from)?))
 }

@@ -4,9 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use ressa_experiment::Task;
 
-use super::{
-    FLICKR30K_CAPTIONS, FLICKR30K_IMAGES, Images, NOCAPS_IMAGES, NOCAPS_LIST, NOCAPS_REFERENCES, not_empty,
-};
+use super::{FLICKR30K_CAPTIONS, FLICKR30K_IMAGES, Images, NOCAPS_IMAGES, NOCAPS_LIST, NOCAPS_REFERENCES, not_empty};
 use crate::{
     Benchmark, Content, DataError, Item,
     annotations::{Next, each},

@@ -2,5 +2,6 @@
 
 mod benchmarks;
 mod processor;
+mod published;
 mod questions;
 mod world;

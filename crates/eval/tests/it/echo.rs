@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ressa_models::{Answer, Flow, Forced, LayerId, Linear, ModelError, Prompts, Sample, Search, TextBatch, Tower, VisionLanguage};
+use ressa_models::{
+    Answer, Flow, Forced, LayerId, Linear, ModelError, Prompts, Sample, Search, TextBatch, Tower, VisionLanguage,
+};
 use tch::{Kind, Tensor};
 
 /// Answers with the token that the image's first grey value stands for, then the last word of the prompt. Embeds an image as the unit

@@ -137,9 +137,9 @@ prune.allocation.table: { \"vision.0\": 0.3, \"*.wo\": 0.7 }
     let study = good(&format!("{DIVIDED}{ratios}"), &[]);
     let counts: Vec<String> =
         Plan::new(&study).counts(|_| false).iter().map(|count| format!("{} {}", count.kind, count.total)).collect();
-    // Two methods measure two towers at two seeds. Magnitude's masks: uniform 2 + 1; a table as many, joint ones 2 + 2; the measured
+    // Two methods measure two towers at two seeds. Masks by magnitude: uniform 2 + 1; a table as many, a joint one 2 + 2; the measured
     // two likewise at both seeds.
-    insta::assert_snapshot!(counts.join(", "), @"");
+    insta::assert_snapshot!(counts.join(", "), @"dense 1, sensitivity 8, prune 38, evaluate 22");
     let plain = good(&format!("{DIVIDED}axes: {{ prune.vision.sparsity: [0.5, 0.6] }}\n"), &[]);
     assert!(keys(&study).is_superset(&keys(&plain)));
 }
@@ -296,6 +296,7 @@ data:
   root: x
   calibration: { augment: crop }
   restoration: { augment: crop }
+prune: { allocation: { cap: 0.5 } }
 evaluate:
   answer:
     { prompt: x, text: blip-question, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1 }

@@ -4,7 +4,7 @@ use ressa_models::{Prompts, Search, TextBatch, VisionLanguage};
 use ressa_testkit::assert_close;
 use tch::{Device, Tensor};
 
-use crate::common::{answers, instructions, models, pixels, prefix, prompts};
+use crate::common::{answers, instructed, instructions, models, pixels, prefix, prompts};
 
 const TOLERANCE: f64 = 1e-5;
 
@@ -67,7 +67,7 @@ fn text_without_an_image_is_read_and_its_rows_are_independent() {
 fn retrieval_embeddings_have_length_one_and_rows_of_their_own() {
     let _no_grad = tch::no_grad_guard();
     let (_, texts) = instructions();
-    for (name, model) in models() {
+    for (name, model) in instructed() {
         let batch = TextBatch::pad(&texts, 0, Device::Cpu);
         let found = model.retrieval_texts(&batch).expect("presets have the head");
         assert_close(

@@ -1,19 +1,31 @@
 //! Small models and prompts that several tests use.
 
 use ressa_models::{
-    Blip2, Prompts, TextBatch, VisionLanguage,
-    presets::{random, tiny_flant5, tiny_vicuna},
+    Blip2, Blip2Config, Prompts, TextBatch, VisionLanguage,
+    presets::{random, tiny_blip2_flant5, tiny_blip2_opt, tiny_flant5, tiny_vicuna},
 };
 use tch::{Device, Kind, Tensor};
 
 pub const VOCABULARY: i64 = 40;
 
-/// Both families, by name.
+fn made(configs: impl IntoIterator<Item = (&'static str, Blip2Config)>) -> Vec<(&'static str, Blip2)> {
+    configs.into_iter().map(|(name, config)| (name, random(&config, 7).expect("presets are sound"))).collect()
+}
+
+/// InstructBLIP with both of its language models, by name.
+pub fn instructed() -> Vec<(&'static str, Blip2)> {
+    made([("flant5", tiny_flant5(VOCABULARY)), ("vicuna", tiny_vicuna(VOCABULARY))])
+}
+
+/// Every family that writes, by name.
 pub fn models() -> Vec<(&'static str, Blip2)> {
-    [("flant5", tiny_flant5(VOCABULARY)), ("vicuna", tiny_vicuna(VOCABULARY))]
-        .into_iter()
-        .map(|(name, config)| (name, random(&config, 7).expect("presets are sound")))
-        .collect()
+    let mut models = instructed();
+    models.extend(made([
+        ("blip2-flant5", tiny_blip2_flant5(VOCABULARY)),
+        ("blip2-opt", tiny_blip2_opt(VOCABULARY, true)),
+        ("blip2-opt, norms after", tiny_blip2_opt(VOCABULARY, false)),
+    ]));
+    models
 }
 
 /// Pixels that differ by image, `[images, 3, 16, 16]`.

@@ -2,9 +2,12 @@
 
 mod batches;
 mod common;
+mod families;
 mod files;
 mod flows;
 mod generation;
 mod goldens;
 mod linears;
+mod loading;
+mod raw;
 mod transformers;

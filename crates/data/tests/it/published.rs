@@ -1,0 +1,181 @@
+//! The published benchmarks and corpora, read from a miniature in their own formats (`scripts/make_paper_fixture.py --data-only`).
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use ressa_data::{
+    Benchmark, Captions, Content, Picture, published,
+    wording::{blip_caption, blip_question},
+};
+use ressa_experiment::{
+    Task,
+    config::{AskingConfig, CorporaConfig, Corpus, DataConfig, DataSource, SampleForm, TextRule},
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/published")
+}
+
+fn config(root: &Path) -> DataConfig {
+    DataConfig { source: DataSource::Folder, root: Some(root.to_owned()), ..DataConfig::default() }
+}
+
+fn lines(benchmark: &Benchmark) -> String {
+    let line = |content: &Content| match content {
+        Content::Question { text, answers, template } => {
+            format!("{text} -> {} [{}]", answers.join(" | "), template.as_deref().unwrap_or("-"))
+        }
+        Content::Caption { instruction, references, set } => {
+            format!("`{instruction}` -> {} {} [{}]", references.len(), references[0], set.as_deref().unwrap_or("-"))
+        }
+        Content::Retrieval { caption } => caption.clone(),
+    };
+    benchmark.items().iter().map(|i| format!("{} #{} {}\n", i.id, i.image, line(&i.content))).collect()
+}
+
+#[test]
+fn every_benchmark_is_read_in_file_order_and_its_images_open() {
+    let load = |task, items| {
+        let benchmark = Benchmark::load(&config(&root()), task, items).expect("a complete benchmark");
+        for picture in benchmark.images() {
+            let image = picture.image().expect("an image");
+            assert!(image.width() > 0 && matches!(picture, Picture::File(_)));
+        }
+        lines(&benchmark)
+    };
+    insta::assert_snapshot!(load(Task::Vqav2, 3));
+    insta::assert_snapshot!(load(Task::Okvqa, 2));
+    insta::assert_snapshot!(load(Task::Gqa, 100));
+    insta::assert_snapshot!(load(Task::Nocaps, 100));
+    insta::assert_snapshot!(load(Task::Flickr30k, 1));
+}
+
+#[test]
+fn questions_are_worded_as_the_protocol_says() {
+    let asking =
+        |text| AskingConfig { prompt: Some("Question: {} Short answer:".to_owned()), text, ..AskingConfig::default() };
+    let first = |rule| {
+        let benchmark = Benchmark::load(&config(&root()), Task::Gqa, 1).expect("complete").asked(&asking(rule));
+        let Content::Question { text, .. } = benchmark.items()[0].content.clone() else { panic!("not a question") };
+        text
+    };
+    let plain = first(TextRule::Verbatim);
+    assert!(plain.starts_with("Question: what color is the ") && plain.ends_with("? Short answer:"), "{plain}");
+    assert_eq!(first(TextRule::BlipQuestion), plain);
+    let caption = AskingConfig { prompt: Some("A short image caption.".to_owned()), ..AskingConfig::default() };
+    let captions = Benchmark::load(&config(&root()), Task::Nocaps, 1).expect("complete").asked(&caption);
+    assert!(lines(&captions).contains("`A short image caption.`"));
+
+    // Checked with LAVIS' processors.
+    let text = "  What's \"this\" (Mr. Smith's)?\n Is it: 3.5;  a cat!  ";
+    assert_eq!(blip_question(text), "  what's this mr smith's?\n is it 35  a cat");
+    assert_eq!(blip_caption(text), "what's this mr smith's ? is it 3 5 a cat");
+    let long = vec!["Word"; 60].join(" ");
+    assert_eq!(blip_caption(&long).split(' ').count(), 50);
+    assert_eq!(blip_question(&long).split(' ').count(), 50);
+}
+
+#[test]
+fn corpora_are_drawn_evenly_and_split_as_the_form_says() {
+    let corpora = CorporaConfig {
+        corpora: vec![Corpus::Coco, Corpus::Vg, Corpus::Cc3m],
+        form: SampleForm::Prefix,
+        ..CorporaConfig::default()
+    };
+    let mut asked = Vec::new();
+    let drawn = Captions::draw(&corpora, &root(), 5, &mut |total, wanted| {
+        asked.push((total, wanted));
+        (0..wanted).rev().collect()
+    })
+    .expect("complete corpora");
+    assert_eq!(asked, [(4, 2), (4, 2), (4, 1)]);
+    let names: Vec<String> = drawn
+        .entries()
+        .iter()
+        .map(|entry| entry.image.strip_prefix(root()).expect("below the root").display().to_string())
+        .collect();
+    insta::assert_snapshot!(names.join("\n"), @r"
+    coco/images/train2014/COCO_train2014_000000000001.jpg
+    coco/images/train2014/COCO_train2014_000000000001.jpg
+    vg/images/VG_100K/1.jpg
+    vg/images/VG_100K/1.jpg
+    conceptual_caption/images/1_7.png
+    ");
+    let first = Captions::first(&corpora, &root(), 3).expect("complete corpora");
+    assert_eq!(first.entries()[0], drawn.entries()[1]);
+
+    let entry = &first.entries()[0];
+    let mut cuts = std::collections::BTreeSet::new();
+    for seed in 0..300 {
+        let (read, written) = entry.sample(&corpora, &mut ChaCha8Rng::seed_from_u64(seed));
+        assert_eq!(format!("{read}{written}"), entry.caption);
+        cuts.insert(read.chars().count());
+    }
+    assert_eq!((cuts.first(), cuts.last()), (Some(&1), Some(&(entry.caption.chars().count() / 2))));
+    let instruct = CorporaConfig {
+        form: SampleForm::Instruct,
+        instructions: vec!["One.".to_owned(), "Two.".to_owned()],
+        ..corpora
+    };
+    let said = |seed| entry.sample(&instruct, &mut ChaCha8Rng::seed_from_u64(seed));
+    let both: std::collections::BTreeSet<String> = (0..40).map(|seed| said(seed).0).collect();
+    assert_eq!(both.into_iter().collect::<Vec<_>>(), ["One.", "Two."]);
+    assert_eq!(said(1).1, entry.caption);
+}
+
+/// A copy of one benchmark's annotations with a text replaced; images are only looked for when they are opened.
+fn damaged(file: &str, change: impl Fn(String) -> String) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for task in Task::ALL {
+        for expected in published::expected(task) {
+            let (from, to) = (root().join(expected.path), folder.path().join(expected.path));
+            if from.is_dir() {
+                fs::create_dir_all(&to).expect("created");
+            } else {
+                fs::create_dir_all(to.parent().expect("a folder")).expect("created");
+                let text = fs::read_to_string(from).expect("read");
+                fs::write(to, if expected.path == file { change(text) } else { text }).expect("written");
+            }
+        }
+    }
+    let path = folder.path().to_owned();
+    (folder, path)
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_file_entry_and_field() {
+    let error = |task, file: &str, from: &str, to: &str| {
+        let (_keep, folder) = damaged(file, |text| {
+            assert!(text.contains(from), "{text}");
+            text.replacen(from, to, 1)
+        });
+        let error = Benchmark::load(&config(&folder), task, 100).expect_err("damaged").to_string();
+        error.replace(&folder.display().to_string(), "ROOT")
+    };
+    let gqa = "gqa/annotations/testdev_balanced_questions.json";
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "\"answer\"", "\"reply\""), @"");
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "\"n000001.jpg\"", "[1]"), @"");
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "n000001.jpg", "../../n000001.jpg"), @"");
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "00000001", "00000000"), @"");
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "[{", "{"), @"");
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "},\n {", ",\n {"), @"");
+    let truth = "vqav2/annotations/v2_mscoco_val2014_annotations.json";
+    insta::assert_snapshot!(error(Task::Vqav2, truth, "\"question_id\": 1001", "\"question_id\": 77"), @"");
+    insta::assert_snapshot!(error(Task::Vqav2, truth, "\"annotations\"", "\"notes\""), @"");
+    let captions = "nocaps/annotations/nocaps_val_4500_captions.json";
+    insta::assert_snapshot!(error(Task::Nocaps, captions, "\"caption\"", "\"text\""), @"");
+    let pairs = "flickr30k/annotations/test.json";
+    insta::assert_snapshot!(error(Task::Flickr30k, pairs, "\"caption\": [", "\"caption\": [4, "), @"");
+
+    let (_keep, folder) = damaged(gqa, |text| text);
+    let benchmark = Benchmark::load(&config(&folder), Task::Gqa, 1).expect("annotations are fine");
+    let unopened = benchmark.images()[0].image().expect_err("there are no images").to_string();
+    assert!(unopened.contains("gqa/images/n000000.jpg"), "{unopened}");
+    let corpora = CorporaConfig { corpora: vec![Corpus::Vg], ..CorporaConfig::default() };
+    let missing = Captions::first(&corpora, &folder, 1).expect_err("no corpora there").to_string();
+    insta::assert_snapshot!(missing.replace(&folder.display().to_string(), "ROOT"), @"");
+}
