@@ -73,7 +73,7 @@ fn what_a_checkpoint_lacks_is_named_file_by_file() {
                  evaluate: { tasks: [gqa] }\ndata: { source: folder, root: data }\nreplicate: { seed: 0..1 }\n\
                  axes:\n  prune.metric: [magnitude, random]\n";
     house.write("experiments/paper/paper.yaml", paper);
-    house.write("checkpoints/blip/config.json", "{}");
+    house.write("checkpoints/blip/config.json", &json!({ "model_type": "instructblip" }).to_string());
     let index = json!({ "weight_map": { "a": "model-1.safetensors", "b": "../escape.safetensors" } }).to_string();
     house.write("checkpoints/blip/model.safetensors.index.json", &index);
     house.write("checkpoints/blip/model-1.safetensors", "");

@@ -157,19 +157,19 @@ fn what_is_wrong_is_named_with_its_file_entry_and_field() {
         error.replace(&folder.display().to_string(), "ROOT")
     };
     let gqa = "gqa/annotations/testdev_balanced_questions.json";
-    insta::assert_snapshot!(error(Task::Gqa, gqa, "\"answer\"", "\"reply\""), @"");
-    insta::assert_snapshot!(error(Task::Gqa, gqa, "\"n000001.jpg\"", "[1]"), @"");
-    insta::assert_snapshot!(error(Task::Gqa, gqa, "n000001.jpg", "../../n000001.jpg"), @"");
-    insta::assert_snapshot!(error(Task::Gqa, gqa, "00000001", "00000000"), @"");
-    insta::assert_snapshot!(error(Task::Gqa, gqa, "[{", "{"), @"");
-    insta::assert_snapshot!(error(Task::Gqa, gqa, "},\n {", ",\n {"), @"");
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "\"answer\"", "\"reply\""), @"`ROOT/gqa/annotations/testdev_balanced_questions.json`, entry 1: field `answer` is missing");
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "\"n000001.jpg\"", "[1]"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json`, entry 2: `image` is `[1]`, not a text");
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "n000001.jpg", "../../n000001.jpg"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json`, entry 2: `image` is `../../n000001.jpg`, not a path below `ROOT/gqa/images`");
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "00000001", "00000000"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json`, entry 2: question `00000000` was there before");
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "[{", "{"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json` is not as expected after 0 entries: invalid type: map, expected a list of entries at line 1 column 1");
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "},\n {", ",\n {"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json` is not as expected after 0 entries: key must be a string at line 2 column 2");
     let truth = "vqav2/annotations/v2_mscoco_val2014_annotations.json";
-    insta::assert_snapshot!(error(Task::Vqav2, truth, "\"question_id\": 1001", "\"question_id\": 77"), @"");
-    insta::assert_snapshot!(error(Task::Vqav2, truth, "\"annotations\"", "\"notes\""), @"");
+    insta::assert_snapshot!(error(Task::Vqav2, truth, "\"question_id\": 1001", "\"question_id\": 77"), @"`ROOT/vqav2/annotations/v2_mscoco_val2014_annotations.json`: it has no answers to question `1001` of `ROOT/vqav2/annotations/vqa_val_eval.json`");
+    insta::assert_snapshot!(error(Task::Vqav2, truth, "\"annotations\"", "\"notes\""), @"`ROOT/vqav2/annotations/v2_mscoco_val2014_annotations.json` is not as expected after 0 entries: there is no list `annotations` at line 40 column 68");
     let captions = "nocaps/annotations/nocaps_val_4500_captions.json";
-    insta::assert_snapshot!(error(Task::Nocaps, captions, "\"caption\"", "\"text\""), @"");
+    insta::assert_snapshot!(error(Task::Nocaps, captions, "\"caption\"", "\"text\""), @"`ROOT/nocaps/annotations/nocaps_val_4500_captions.json`, entry 1: field `caption` is missing");
     let pairs = "flickr30k/annotations/test.json";
-    insta::assert_snapshot!(error(Task::Flickr30k, pairs, "\"caption\": [", "\"caption\": [4, "), @"");
+    insta::assert_snapshot!(error(Task::Flickr30k, pairs, "\"caption\": [", "\"caption\": [4, "), @r#"`ROOT/flickr30k/annotations/test.json`, entry 1: `caption` is `[4,"A white ball, in the grass.","A whit...`, not a list of texts"#);
 
     let (_keep, folder) = damaged(gqa, |text| text);
     let benchmark = Benchmark::load(&config(&folder), Task::Gqa, 1).expect("annotations are fine");
@@ -177,5 +177,5 @@ fn what_is_wrong_is_named_with_its_file_entry_and_field() {
     assert!(unopened.contains("gqa/images/n000000.jpg"), "{unopened}");
     let corpora = CorporaConfig { corpora: vec![Corpus::Vg], ..CorporaConfig::default() };
     let missing = Captions::first(&corpora, &folder, 1).expect_err("no corpora there").to_string();
-    insta::assert_snapshot!(missing.replace(&folder.display().to_string(), "ROOT"), @"");
+    insta::assert_snapshot!(missing.replace(&folder.display().to_string(), "ROOT"), @"corpus `vg` is incomplete under `ROOT`; missing: `vg/annotations/vg_caption.json` (image and caption), `vg/images/VG_100K` (Visual Genome images)");
 }

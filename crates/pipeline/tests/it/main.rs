@@ -1,5 +1,7 @@
 //! A whole run on the embedded world, cut short: every stage executed, published, certified, and made again to the bit.
 
+mod published;
+
 use std::{fs, path::Path};
 
 use ressa_experiment::{

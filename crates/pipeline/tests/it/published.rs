@@ -1,0 +1,174 @@
+//! A whole run on benchmarks and corpora from disk, with checkpoints given by path: the protocol of the paper in miniature.
+
+use std::{fs, path::Path};
+
+use ressa_data::{Family, tokenizer::VOCABULARY_SIZE, write_processor_files};
+use ressa_experiment::{
+    RunConfig, Stage, StageNode, Task,
+    config::{
+        AskingConfig, Augment, CorporaConfig, Corpus, DataConfig, DataSource, Metric, RestoreMethod, RetrievalConfig,
+        SampleForm, TextRule,
+    },
+    model::ModelConfig,
+    record::{Certificate, TaskScore},
+    stage::stages,
+};
+use ressa_models::{Blip2Config, Storage, presets};
+use ressa_store::Store;
+
+use crate::{digests, executor};
+
+/// A random checkpoint whose tokenizer reads a few words of the fixture.
+fn checkpoint(folder: &Path, config: &mut Blip2Config, family: Family, image: i64, seed: u64) {
+    config.vision_config.image_size = image;
+    config.qformer_config.max_position_embeddings = 64;
+    let tensors = presets::random_tensors(config, seed).unwrap();
+    ressa_models::save_folder(folder, config, &tensors, Storage::F32).unwrap();
+    write_processor_files(folder, family, config.num_query_tokens as usize).unwrap();
+    let path = folder.join("preprocessor_config.json");
+    let mut processor: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    processor["size"] = serde_json::json!({ "height": image, "width": image });
+    fs::write(path, processor.to_string()).unwrap();
+}
+
+fn paper_run(folder: &Path, family: Family) -> RunConfig {
+    let vocabulary = VOCABULARY_SIZE as i64;
+    let model = folder.join("model");
+    let mut config = match family {
+        Family::T5 => presets::tiny_flant5(vocabulary),
+        Family::Llama => presets::tiny_vicuna(vocabulary),
+    };
+    config.image_text_hidden_size = None;
+    checkpoint(&model, &mut config, family, 16, 5);
+    let matcher = folder.join("matcher");
+    checkpoint(&matcher, &mut presets::tiny_retrieval(vocabulary), Family::T5, 24, 6);
+    // A matching model has one tokenizer, and it is the Q-Former's.
+    for file in fs::read_dir(matcher.join("qformer_tokenizer")).unwrap() {
+        let file = file.unwrap().path();
+        fs::copy(&file, matcher.join(file.file_name().unwrap())).unwrap();
+    }
+    fs::remove_dir_all(matcher.join("qformer_tokenizer")).unwrap();
+
+    let corpora = CorporaConfig { corpora: vec![Corpus::Coco, Corpus::Cc3m], ..CorporaConfig::default() };
+    let mut run = RunConfig {
+        model: ModelConfig { preset: None, checkpoint: Some(model), compute: None },
+        dense: Default::default(),
+        data: DataConfig {
+            source: DataSource::Folder,
+            root: Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tests/published")),
+            calibration: CorporaConfig { form: SampleForm::Prefix, corpora: vec![Corpus::Vg], ..corpora.clone() },
+            restoration: CorporaConfig { augment: Augment::Crop, ..corpora },
+            ..DataConfig::default()
+        },
+        prune: Default::default(),
+        restore: Default::default(),
+        evaluate: Default::default(),
+        seed: 1,
+    };
+    run.prune.metric = Metric::Wanda;
+    (run.prune.vision.sparsity, run.prune.language.sparsity) = (0.5, 0.5);
+    let calibration = &mut run.prune.calibration;
+    (calibration.images, calibration.questions, calibration.captions) = (3, 0, 1);
+    run.restore.method = RestoreMethod::SparseLora;
+    // Steps pass the end of the samples: the second round has another order.
+    (run.restore.steps, run.restore.batch, run.restore.samples, run.restore.questions) = (3, 3, 5, 0);
+    run.restore.contrastive = 0.0;
+    run.restore.distill.weight = 0.1;
+    run.evaluate.beams = 3;
+    run.evaluate.answer = AskingConfig {
+        prompt: Some("Question: {} Short answer:".to_owned()),
+        text: TextRule::BlipQuestion,
+        max_new_tokens: Some(4),
+        repetition_penalty: Some(1.5),
+        ..AskingConfig::default()
+    };
+    run.evaluate.caption = AskingConfig {
+        prompt: Some(String::new()),
+        max_new_tokens: Some(6),
+        min_new_tokens: Some(6),
+        ..AskingConfig::default()
+    };
+    run.evaluate.retrieval = RetrievalConfig { checkpoint: Some(matcher), rerank: 3, ..RetrievalConfig::default() };
+    run
+}
+
+fn predictions(store: &Store, node: &StageNode) -> Vec<serde_json::Value> {
+    let path = store.require(&node.key.0).unwrap().file("predictions.jsonl").unwrap();
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_paper_run_on_folders_is_certified_scored_and_repeated_to_the_bit() {
+    for family in [Family::T5, Family::Llama] {
+        let (models, first, second) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let nodes = stages(&paper_run(models.path(), family));
+        let mut one = executor(first.path());
+        for (executor, nodes) in [(&mut one, &nodes), (&mut executor(second.path()), &nodes)] {
+            for node in nodes {
+                executor.execute(node, &mut |_, _| {}).unwrap_or_else(|e| panic!("{}: {e}", node.stage.kind()));
+            }
+        }
+        assert_eq!(digests(first.path(), &nodes), digests(second.path(), &nodes));
+
+        let store = Store::open(first.path(), Vec::new()).unwrap();
+        for node in &nodes {
+            let entry = store.require(&node.key.0).unwrap();
+            match &node.stage {
+                Stage::Prune { .. } | Stage::Merge { .. } => {
+                    assert!(entry.result::<Certificate>().unwrap().holds());
+                    assert_eq!(one.verify(node).unwrap(), Vec::<String>::new());
+                }
+                Stage::Evaluate { task, .. } => {
+                    let score: TaskScore = entry.result().unwrap();
+                    assert_eq!(score.task, *task);
+                    assert!(score.score.value.is_finite());
+                    let predictions = predictions(&store, node);
+                    let expected = match task {
+                        Task::Vqav2 | Task::Gqa | Task::Okvqa => 4,
+                        Task::Nocaps => 2,
+                        // Two images searched with, and ten captions.
+                        Task::Flickr30k => 2 + 10,
+                    };
+                    assert_eq!(predictions.len(), expected, "{task}");
+                    match task {
+                        Task::Gqa => {
+                            let prompt = predictions[0]["prompt"].as_str().unwrap();
+                            assert!(prompt.starts_with("Question: what color is the "), "{prompt}");
+                        }
+                        Task::Nocaps => {
+                            assert_eq!(score.parts["in-domain"].items, 1);
+                            assert_eq!(predictions[0]["prompt"], "");
+                        }
+                        Task::Flickr30k => assert!(score.parts.contains_key("text-recall@1")),
+                        _ => {}
+                    }
+                }
+                Stage::Dense { .. } | Stage::Adapt { .. } => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn an_image_that_is_no_image_is_named() {
+    let models = tempfile::tempdir().unwrap();
+    let mut run = paper_run(models.path(), Family::T5);
+    let root = models.path().join("data");
+    let annotations = root.join("gqa/annotations");
+    fs::create_dir_all(&annotations).unwrap();
+    fs::create_dir_all(root.join("gqa/images")).unwrap();
+    let entry = r#"[{"image": "n1.jpg", "question": "is it?", "answer": "no", "question_id": "1"}]"#;
+    fs::write(annotations.join("testdev_balanced_questions.json"), entry).unwrap();
+    fs::write(root.join("gqa/images/n1.jpg"), "").unwrap();
+    run.data.root = Some(root);
+    run.prune = Default::default();
+    run.restore = Default::default();
+    run.evaluate.tasks = vec![Task::Gqa];
+    let store = tempfile::tempdir().unwrap();
+    let mut executor = executor(store.path());
+    let nodes = stages(&run);
+    executor.execute(&nodes[0], &mut |_, _| {}).unwrap();
+    let error = executor.execute(&nodes[1], &mut |_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("gqa/images/n1.jpg"), "{error}");
+}
