@@ -69,18 +69,28 @@ pub enum DataError {
         /// What the tokenizer library said.
         reason: String,
     },
+    /// An image file that holds no usable image.
+    #[error("cannot use the image `{path}`: {reason}")]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A picture that could not be encoded.
     #[error("cannot encode the picture as PNG: {reason}")]
     Png {
         /// What the image library said.
         reason: String,
     },
-    /// An image of another size than the model reads.
-    #[error("image of {found_width}x{found_height} pixels; the processor of this model reads {width}x{height}")]
+    /// An image that the processor's settings do not bring to the size that the model reads.
+    #[error(
+        "image of {found_width}x{found_height} pixels; the processor of this model reads {width}x{height} and does not resize to it"
+    )]
     ImageSize {
-        /// Width of the image.
+        /// Width of the image as it would reach the model.
         found_width: u32,
-        /// Height of the image.
+        /// Height of the image as it would reach the model.
         found_height: u32,
         /// Width that the model reads.
         width: u32,

@@ -2,17 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use tokenizers::Tokenizer;
 
-use crate::{DataError, Image};
+use crate::{DataError, Image, ImageProcessor};
 
-/// Tokenizers and pixel statistics of one model, read from its folder.
+/// Tokenizers and image processor of one model, read from its folder.
 #[derive(Clone)]
 pub struct Processor {
     language: Text,
     qformer: Option<Text>,
-    pixels: PixelConfig,
+    images: ImageProcessor,
 }
 
 #[derive(Clone)]
@@ -21,43 +20,17 @@ struct Text {
     pad: u32,
 }
 
-/// The fields of `preprocessor_config.json` that matter here.
-#[derive(Clone, Debug, Deserialize)]
-struct PixelConfig {
-    image_mean: [f64; 3],
-    image_std: [f64; 3],
-    #[serde(default = "rescale")]
-    rescale_factor: f64,
-    size: PixelSize,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-struct PixelSize {
-    height: u32,
-    width: u32,
-}
-
-fn rescale() -> f64 {
-    1.0 / 255.0
-}
-
 impl Processor {
     /// Reads `tokenizer.json`, `special_tokens_map.json`, `preprocessor_config.json` and, where there is one, `qformer_tokenizer/`.
     ///
     /// # Errors
     /// Names the file that is missing or malformed.
     pub fn load(folder: &Path) -> Result<Self, DataError> {
-        let path = folder.join("preprocessor_config.json");
-        let pixels: PixelConfig = serde_json::from_str(&read(&path)?)
-            .map_err(|e| DataError::Processor { path: path.clone(), reason: e.to_string() })?;
-        if pixels.image_std.iter().any(|std| !std.is_normal() || *std < 0.0) {
-            return Err(DataError::Processor { path, reason: "`image_std` must be positive".into() });
-        }
         let qformer = folder.join("qformer_tokenizer");
         Ok(Self {
             language: Text::load(folder)?,
             qformer: if qformer.is_dir() { Some(Text::load(&qformer)?) } else { None },
-            pixels,
+            images: ImageProcessor::load(folder)?,
         })
     }
 
@@ -119,30 +92,17 @@ impl Processor {
 
     /// Height and width that the model reads.
     pub fn image_size(&self) -> (u32, u32) {
-        (self.pixels.size.height, self.pixels.size.width)
+        self.images.image_size()
     }
 
-    /// Model-ready pixels `[images, 3, height, width]`: `(value / 255 - mean) / std` per channel.
+    /// Model-ready pixels `[images, 3, height, width]` of images of any size, as the folder's image processor makes them.
     ///
     /// # Errors
-    /// [`DataError::ImageSize`] for an image of another size.
+    /// [`DataError::ImageSize`] where the folder's settings do not bring an image to the size that the model reads.
     pub fn pixels<'a>(&self, images: impl IntoIterator<Item = &'a Image>) -> Result<Vec<f32>, DataError> {
-        let config = &self.pixels;
-        let PixelSize { height, width } = config.size;
-        let tables: [[f32; 256]; 3] = std::array::from_fn(|channel| {
-            let (mean, std) = (config.image_mean[channel], config.image_std[channel]);
-            std::array::from_fn(|value| ((value as f64 * config.rescale_factor - mean) / std) as f32)
-        });
-        let plane = height as usize * width as usize;
         let mut pixels = Vec::new();
         for image in images {
-            if (image.height(), image.width()) != (height, width) {
-                let (found_width, found_height) = (image.width(), image.height());
-                return Err(DataError::ImageSize { found_width, found_height, width, height });
-            }
-            for (table, values) in tables.iter().zip(image.planes().chunks_exact(plane)) {
-                pixels.extend(values.iter().map(|value| table[usize::from(*value)]));
-            }
+            self.images.pixels(image, &mut pixels)?;
         }
         Ok(pixels)
     }

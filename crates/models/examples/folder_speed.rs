@@ -30,11 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
     let model = load_folder(folder, device)?;
     let load = start.elapsed().as_secs_f64();
-    let search = Search::resolve(
-        &serde_json::from_str(search)?,
-        &read_generation(folder)?,
-        &read_config(folder)?.text_config,
-    )?;
+    let search =
+        Search::resolve(&serde_json::from_str(search)?, &read_generation(folder)?, &read_config(folder)?.text_config)?;
     let inputs = Golden::open(inputs);
     let text = |name: &str| TextBatch {
         ids: inputs.get(&format!("{name}_ids")),
@@ -47,7 +44,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shared = prompts(Tensor::zeros([rows], (Kind::Int64, device)));
     let labels = inputs.get("answers");
     let answers: Vec<Vec<u32>> = (0..rows)
-        .map(|row| Vec::<i64>::try_from(labels.get(row)).map(|ids| ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect()))
+        .map(|row| {
+            Vec::<i64>::try_from(labels.get(row))
+                .map(|ids| ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect())
+        })
         .collect::<Result<_, _>>()?;
 
     let (mut loss, mut tokens) = (0.0, Vec::new());

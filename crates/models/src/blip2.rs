@@ -7,8 +7,8 @@ use ressa_experiment::job::Compute;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Answer, Blip2Config, Flow, Forced, LayerId, Linear, LoadOptions, ModelError, Prompts, Sample, Scope, Search, Shapes,
-    TensorMap, TensorSource, TextBatch, Tower, VisionLanguage,
+    Answer, Blip2Config, Flow, Forced, LayerId, Linear, LoadOptions, ModelError, Prompts, Sample, Scope, Search,
+    Shapes, TensorMap, TensorSource, TextBatch, Tower, VisionLanguage,
     config::{Family, GenerationConfig, SpecialTokens},
     language::Language,
     layers::Linears,

@@ -104,7 +104,7 @@ impl Default for TextConfig {
 impl<'de> Deserialize<'de> for TextConfig {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut fields = Map::<String, Value>::deserialize(from)?;
-        let kind = fields.remove("model_type");
+        let kind = fields.shift_remove("model_type");
         let parse = |fields| match kind.as_ref().map(|kind| kind.as_str().unwrap_or_default()) {
             Some("t5") => Some(serde_json::from_value(fields).map(TextConfig::T5)),
             Some("llama") => Some(serde_json::from_value(fields).map(TextConfig::Llama)),

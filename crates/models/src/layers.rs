@@ -81,6 +81,11 @@ impl Activation {
     pub fn forward(self, x: &Tensor) -> Tensor {
         match self {
             Activation::Gelu | Activation::GeluPython => x.gelu("none"),
+            // The reference writes it out, so that half types are rounded at each step.
+            Activation::GeluNew if x.kind() != Kind::Float => {
+                let inner = (x + x.pow_tensor_scalar(3.0) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
+                x * 0.5 * (inner.tanh() + 1.0)
+            }
             Activation::GeluNew | Activation::GeluPytorchTanh | Activation::GeluFast => x.gelu("tanh"),
             Activation::QuickGelu => x * (x * 1.702).sigmoid(),
             Activation::Relu => x.relu(),
@@ -191,11 +196,19 @@ pub(crate) struct Attend<'a> {
     pub bias: Option<&'a Tensor>,
     /// Whether a query sees only keys up to its own position.
     pub causal: bool,
+    /// Whether the reference rounds logits and weights where it computes in fewer than 32 bits, instead of using the fused kernel.
+    pub rounded: bool,
 }
 
 /// Softmax attention of `q` `[rows, heads, queries, width]` over `k`, `v` `[rows, heads, keys, width]`; `[rows, queries, heads * width]`.
 pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, attend: Attend<'_>) -> Tensor {
-    let Attend { scale, bias, causal } = attend;
+    let Attend { scale, bias, causal, rounded } = attend;
+    if rounded && q.kind() != Kind::Float {
+        let logits = q.matmul(&k.transpose(-2, -1));
+        let logits = if scale == 1.0 { logits } else { logits * scale };
+        let logits = bias.map_or_else(|| logits.shallow_clone(), |bias| &logits + bias);
+        return join_heads(&logits.softmax(-1, Kind::Float).to_kind(q.kind()).matmul(v));
+    }
     // The fused kernel has no gradient for the bias; libtorch's own fallback makes more passes over the logits than these lines.
     let out = match bias.filter(|bias| bias.requires_grad()) {
         Some(bias) => (scaled(q, scale).matmul(&k.transpose(-2, -1)) + bias).softmax(-1, None::<Kind>).matmul(v),
@@ -262,8 +275,8 @@ mod tests {
         let bias = wave([2, 3, 4, 5], 2.1);
         let trained = bias.copy().set_requires_grad(true);
         for scale in [1.0, 0.3] {
-            let fused = attention(&q, &k, &v, Attend { scale, bias: Some(&bias), causal: false });
-            let written = attention(&q, &k, &v, Attend { scale, bias: Some(&trained), causal: false });
+            let fused = attention(&q, &k, &v, Attend { scale, bias: Some(&bias), causal: false, rounded: false });
+            let written = attention(&q, &k, &v, Attend { scale, bias: Some(&trained), causal: false, rounded: false });
             let largest = (fused - written).abs().max().double_value(&[]);
             assert!(largest < 1e-6, "{largest}");
         }

@@ -171,7 +171,12 @@ impl Rotary {
     /// Turns element `i` of the first half and element `i` of the second as one complex number.
     fn turn(&self, x: &Tensor) -> Tensor {
         let half = x.size().last().copied().unwrap_or(0) / 2;
-        (x * &self.cos).addcmul(&x.roll([half], [-1]), &self.sin)
+        let turned = x.roll([half], [-1]);
+        match x.kind() {
+            Kind::Float => (x * &self.cos).addcmul(&turned, &self.sin),
+            // Rounded after each operation, as in the reference.
+            _ => x * &self.cos + turned * &self.sin,
+        }
     }
 }
 
@@ -269,7 +274,7 @@ impl Block {
     /// The same, with the keys and values it computed. A `bias`, if given, says instead of the order which token sees which.
     fn forward_keeping(&self, x: &Tensor, rotary: &Rotary, bias: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
         let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), rotary);
-        let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none() };
+        let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none(), rounded: false };
         let mixed = attention(&q, &k, &v, attend);
         let x = x + self.self_attn.o_proj.forward(&mixed);
         let x = &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x));

@@ -11,9 +11,7 @@ use crate::{
     Linear, ModelError, Scope,
     config::{Ids, at_least_one, divides, flag, layers},
     generate::cache::{BlockCache, Cache, Turn},
-    layers::{
-        Activation, Attend, Embedding, LayerNorm, attention, causal_bias, key_bias, linears, split_heads,
-    },
+    layers::{Activation, Attend, Embedding, LayerNorm, attention, causal_bias, key_bias, linears, split_heads},
 };
 
 /// Rows of the position table before the first position; a rule of the architecture, not a setting.
@@ -131,10 +129,11 @@ impl Attention {
         })
     }
 
-    /// Queries, keys and values `[rows, heads, tokens, width]`.
+    /// Queries, keys and values `[rows, heads, tokens, width]`; the queries scaled, as in the reference, before the products.
     fn project(&self, x: &Tensor) -> (Tensor, Tensor, Tensor) {
-        let heads = |linear: &Linear| split_heads(&linear.forward(x), self.heads);
-        (heads(&self.q_proj), heads(&self.k_proj), heads(&self.v_proj))
+        let heads = |x: Tensor| split_heads(&x, self.heads);
+        let q = self.q_proj.forward(x) * self.scale;
+        (heads(q), heads(self.k_proj.forward(x)), heads(self.v_proj.forward(x)))
     }
 }
 
@@ -173,7 +172,7 @@ impl Block {
     /// The same, with the keys and values it computed. A `bias`, if given, says instead of the order which token sees which.
     fn forward_keeping(&self, x: &Tensor, bias: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
         let (q, k, v) = self.self_attn.project(&self.before_attention(x));
-        let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none() };
+        let attend = Attend { scale: 1.0, bias, causal: bias.is_none(), rounded: false };
         let mixed = attention(&q, &k, &v, attend);
         (self.after_attention(x, &mixed), k, v)
     }
@@ -181,7 +180,7 @@ impl Block {
     /// One token per beam, `[rows * beams, 1, width]`.
     fn step(&self, x: &Tensor, cache: &BlockCache, turn: &Turn) -> Tensor {
         let (q, k, v) = self.self_attn.project(&self.before_attention(x));
-        self.after_attention(x, &cache.attend(&q, &k, &v, turn, self.self_attn.scale))
+        self.after_attention(x, &cache.attend(&q, &k, &v, turn, 1.0))
     }
 
     fn before_attention(&self, x: &Tensor) -> Tensor {

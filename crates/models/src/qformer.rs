@@ -152,7 +152,7 @@ impl Attention {
         let query = split_heads(&self.query.forward(x), self.heads);
         let scale = (query.size()[3] as f64).powf(-0.5);
         let (key, value) = (split_heads(key, self.heads), split_heads(value, self.heads));
-        let mixed = attention(&query, &key, &value, Attend { scale, bias, causal: false });
+        let mixed = attention(&query, &key, &value, Attend { scale, bias, causal: false, rounded: true });
         self.layer_norm.forward(&(self.dense.forward(&mixed) + x))
     }
 }

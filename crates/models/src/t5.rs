@@ -204,7 +204,7 @@ impl Attention {
     fn forward(&self, x: &Tensor, memory: &Tensor, bias: &Tensor) -> Tensor {
         let q = self.query(x);
         let (k, v) = self.key_value(memory);
-        self.o.forward(&attention(&q, &k, &v, Attend { scale: 1.0, bias: Some(bias), causal: false }))
+        self.o.forward(&attention(&q, &k, &v, Attend { scale: 1.0, bias: Some(bias), causal: false, rounded: true }))
     }
 }
 

@@ -58,8 +58,6 @@ fn pixels_are_normalised_per_channel() {
     for (index, expected) in [(0, -0.35 / 0.3), (48 * 48, 0.65 / 0.3), (2 * 48 * 48, -0.35 / 0.3)] {
         assert!((pixels[index] - expected as f32).abs() < 1e-6);
     }
-    let small = Image::from_planes(2, 1, vec![0; 6]).expect("three planes");
-    insta::assert_snapshot!(processor.pixels([&small]).expect_err("too small"), @"image of 2x1 pixels; the processor of this model reads 48x48");
 }
 
 #[test]

@@ -49,10 +49,7 @@ impl BlockCache {
 
     /// A block of an encoder-decoder that has written nothing: keys and values `[rows, heads, tokens, width]` of the encoder's output.
     pub fn over_memory(key: &Tensor, value: &Tensor) -> Self {
-        Self {
-            own: Slots::new(&key.narrow(2, 0, 0), &value.narrow(2, 0, 0)),
-            memory: Slots::new(key, value),
-        }
+        Self { own: Slots::new(&key.narrow(2, 0, 0), &value.narrow(2, 0, 0)), memory: Slots::new(key, value) }
     }
 
     /// Attention of one new token per beam over what its beam has read and written, itself included. `query`, `key`, `value`

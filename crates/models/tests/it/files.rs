@@ -109,7 +109,7 @@ fn hostile_files_are_refused() {
     fs::remove_file(&path).unwrap();
     fs::write(scratch.path().join("model.safetensors.index.json"), r#"{"weight_map":{"a":"../model.safetensors"}}"#)
         .unwrap();
-    assert!(load_error(scratch.path()).to_string().contains("`../model.safetensors` is not the name"));
+    assert!(load_error(scratch.path()).to_string().contains("../model.safetensors\"` is not the name"));
 }
 
 #[test]
@@ -121,7 +121,9 @@ fn configurations_that_no_network_can_have_are_refused() {
         (r#""num_attention_heads": 3"#, r#""num_attention_heads": 5"#, "does not divide"),
         (r#""num_attention_heads": 3"#, r#""num_attention_heads": 0"#, "`num_attention_heads` is 0"),
         (r#""d_model": 32"#, r#""d_model": -32"#, "`text_config.d_model` is -32"),
-        (r#""encoder_hidden_size": 24"#, r#""encoder_hidden_size": 25"#, "must be equal"),
+        (r#""cross_attention_frequency": 1"#, r#""cross_attention_frequency": 0"#, "cross_attention_frequency` is 0"),
+        (r#""num_layers": 2"#, r#""num_layers": 1000000000000"#, "num_layers` is 1000000000000"),
+        (r#""vocab_size": 40"#, r#""vocab_size": 4000000000000"#, "vocab_size` is 4000000000000"),
         (r#""model_type": "instructblip","#, r#""model_type": "blip","#, "`model_type` is `blip`"),
         (r#""model_type": "t5""#, r#""model_type": "mamba""#, "mamba"),
         ("gated-gelu", "relu", "only gated forms"),

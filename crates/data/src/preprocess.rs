@@ -1,0 +1,330 @@
+//! The image processor of a checkpoint folder: images of any size to the pixels that its vision tower reads.
+//!
+//! Reference: `BlipImageProcessor` and `CLIPImageProcessor` of `transformers` (the ones without `Fast`, whose results these are to the
+//! bit): resize, centre crop, rescale, normalise, in that order.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::{
+    DataError, Image,
+    image::Values,
+    resize::{Filter, Window, resize},
+};
+
+/// Most pixels that a model may be said to read: larger ones are mistakes in a file.
+const TARGET_LIMIT: u64 = 1 << 24;
+/// Mean and standard deviation where a folder gives none: those of OpenAI's CLIP.
+const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+
+/// What is done to an image before a model sees it.
+#[derive(Clone, Debug)]
+pub struct ImageProcessor {
+    resize: Option<(Target, Filter)>,
+    /// Height and width.
+    crop: Option<(usize, usize)>,
+    /// Height and width of what comes out.
+    output: (usize, usize),
+    /// Model-ready value of each grey level, per channel, rounded as `transformers` does.
+    table: [[f32; 256]; 3],
+    /// The same, rounded once; what the shipped models of the embedded world have seen.
+    table_of_drawn: [[f32; 256]; 3],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// Height and width.
+    Exact(usize, usize),
+    /// The shorter side; the other follows.
+    ShortestEdge(usize),
+}
+
+/// Which class of `transformers` a folder asks for; they differ in defaults and in what an integer size means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Blip,
+    Clip,
+}
+
+impl ImageProcessor {
+    /// Reads `preprocessor_config.json`, or where there is none the `image_processor` part of `processor_config.json`.
+    ///
+    /// # Errors
+    /// Names the file and the field that is missing, of another kind or out of range.
+    pub fn load(folder: &Path) -> Result<Self, DataError> {
+        let own = folder.join("preprocessor_config.json");
+        let shared = folder.join("processor_config.json");
+        if !own.is_file() && shared.is_file() {
+            let fields = object(&shared)?;
+            if let Some(Value::Object(inner)) = fields.get("image_processor") {
+                return Self::new(&Fields { path: &shared, map: inner });
+            }
+        }
+        Self::new(&Fields { path: &own, map: &object(&own)? })
+    }
+
+    fn new(fields: &Fields<'_>) -> Result<Self, DataError> {
+        let class = fields.class()?;
+        let default = match class {
+            Class::Blip => Target::Exact(384, 384),
+            Class::Clip => Target::ShortestEdge(224),
+        };
+        let target = match fields.get("size") {
+            None => default,
+            Some(value) => fields.target(value, class)?,
+        };
+        let resize =
+            fields.flag("do_resize", true)?.then(|| fields.filter()).transpose()?.map(|filter| (target, filter));
+        let crop = (class == Class::Clip && fields.flag("do_center_crop", true)?).then(|| fields.crop()).transpose()?;
+        let output = crop.unwrap_or(match target {
+            Target::Exact(height, width) => (height, width),
+            Target::ShortestEdge(edge) => (edge, edge),
+        });
+
+        let scale = match fields.flag("do_rescale", true)? {
+            true => fields.number("rescale_factor")?.unwrap_or(1.0 / 255.0),
+            false => 1.0,
+        };
+        let statistics = match fields.flag("do_normalize", true)? {
+            true => Some((fields.channels("image_mean", CLIP_MEAN)?, fields.channels("image_std", CLIP_STD)?)),
+            false => None,
+        };
+        if statistics.is_some_and(|(_, stds)| stds.iter().any(|std| !std.is_normal() || *std < 0.0)) {
+            return Err(fields.wrong("`image_std` must be positive".into()));
+        }
+        let (means, stds) = statistics.unwrap_or(([0.0; 3], [1.0; 3]));
+        let grey = |level: usize| level as f64 * scale;
+        Ok(Self {
+            resize,
+            crop,
+            output,
+            table: std::array::from_fn(|channel| {
+                let (mean, std) = (means[channel] as f32, stds[channel] as f32);
+                std::array::from_fn(|level| (grey(level) as f32 - mean) / std)
+            }),
+            table_of_drawn: std::array::from_fn(|channel| {
+                let (mean, std) = (means[channel], stds[channel]);
+                std::array::from_fn(|level| ((grey(level) - mean) / std) as f32)
+            }),
+        })
+    }
+
+    /// Height and width of what [`ImageProcessor::pixels`] gives.
+    pub fn image_size(&self) -> (u32, u32) {
+        (self.output.0 as u32, self.output.1 as u32)
+    }
+
+    /// Appends the pixels `[3, height, width]` of one image.
+    ///
+    /// # Errors
+    /// [`DataError::ImageSize`] where the settings do not bring the image to the size of the others.
+    pub fn pixels(&self, image: &Image, pixels: &mut Vec<f32>) -> Result<(), DataError> {
+        let (height, width) = self.output;
+        let from = (image.width() as usize, image.height() as usize);
+        if let Values::Drawn(planes) = image.values()
+            && from == (width, height)
+        {
+            for (table, plane) in self.table_of_drawn.iter().zip(planes.chunks_exact(width * height)) {
+                pixels.extend(plane.iter().map(|value| table[usize::from(*value)]));
+            }
+            return Ok(());
+        }
+        let rgb = self.sized(image)?;
+        for (channel, table) in self.table.iter().enumerate() {
+            pixels.extend(rgb.chunks_exact(3).map(|pixel| table[usize::from(pixel[channel])]));
+        }
+        Ok(())
+    }
+
+    /// The image resized and cropped, interleaved.
+    fn sized(&self, image: &Image) -> Result<Vec<u8>, DataError> {
+        let from = (image.width() as usize, image.height() as usize);
+        let (height, width) = self.output;
+        let to = match self.resize {
+            None => from,
+            Some((Target::Exact(height, width), _)) => (width, height),
+            Some((Target::ShortestEdge(edge), _)) => scaled(from, edge),
+        };
+        let fits = if self.crop.is_some() { to.0.max(to.1) <= TARGET_LIMIT as usize } else { to == (width, height) };
+        if !fits || from.0 == 0 || from.1 == 0 {
+            return Err(DataError::ImageSize {
+                found_width: u32::try_from(to.0).unwrap_or(u32::MAX),
+                found_height: u32::try_from(to.1).unwrap_or(u32::MAX),
+                width: width as u32,
+                height: height as u32,
+            });
+        }
+        let filter = self.resize.map_or(Filter::Nearest, |(_, filter)| filter);
+        let (columns, rows) = (Cut::new(to.0, width), Cut::new(to.1, height));
+        let window = Window { x: columns.kept(), y: rows.kept() };
+        let rgb = resize(&image.rgb(), from, to, filter, &window);
+        if window.x.len() == width && window.y.len() == height {
+            return Ok(rgb);
+        }
+        // A crop larger than the image is filled up with zeros, as grey levels.
+        let mut padded = vec![0; 3 * width * height];
+        for (row, values) in rgb.chunks_exact(3 * window.x.len()).enumerate() {
+            let at = 3 * ((rows.before + row) * width + columns.before);
+            padded[at..at + values.len()].copy_from_slice(values);
+        }
+        Ok(padded)
+    }
+}
+
+/// One axis of a centre crop.
+struct Cut {
+    first: usize,
+    count: usize,
+    /// Zeros before the first pixel.
+    before: usize,
+}
+
+impl Cut {
+    /// Odd differences: a cut leaves the smaller half before, padding puts the larger half before.
+    fn new(size: usize, wanted: usize) -> Self {
+        if size >= wanted {
+            Self { first: (size - wanted) / 2, count: wanted, before: 0 }
+        } else {
+            Self { first: 0, count: size, before: (wanted - size).div_ceil(2) }
+        }
+    }
+
+    fn kept(&self) -> std::ops::Range<usize> {
+        self.first..self.first + self.count
+    }
+}
+
+/// Width and height with the shorter side `edge`; the longer one is cut to a whole number.
+fn scaled((width, height): (usize, usize), edge: usize) -> (usize, usize) {
+    let long = |long: usize, short: usize| ((edge * long) as f64 / short as f64) as usize;
+    if width <= height { (edge, long(height, width)) } else { (long(width, height), edge) }
+}
+
+fn object(path: &Path) -> Result<Map<String, Value>, DataError> {
+    let text = std::fs::read_to_string(path).map_err(|source| DataError::Read { path: path.to_path_buf(), source })?;
+    serde_json::from_str(&text)
+        .map_err(|e| DataError::Processor { path: path.to_path_buf(), reason: format!("it is not a JSON object: {e}") })
+}
+
+/// The settings, and the file they stand in for errors.
+struct Fields<'a> {
+    path: &'a Path,
+    map: &'a Map<String, Value>,
+}
+
+impl Fields<'_> {
+    fn wrong(&self, reason: String) -> DataError {
+        DataError::Processor { path: PathBuf::from(self.path), reason }
+    }
+
+    /// `null` counts as absent, as in `transformers`.
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    fn class(&self) -> Result<Class, DataError> {
+        let Some(name) = self.get("image_processor_type").or_else(|| self.get("feature_extractor_type")) else {
+            return Ok(Class::Blip);
+        };
+        let text = name.as_str().unwrap_or_default();
+        let stem =
+            ["ImageProcessorFast", "ImageProcessor", "FeatureExtractor"].iter().find_map(|end| text.strip_suffix(end));
+        match stem {
+            Some("Blip" | "Blip2" | "InstructBlip") => Ok(Class::Blip),
+            Some("CLIP") => Ok(Class::Clip),
+            _ => Err(self.wrong(format!(
+                "image processor {name} is not known; `BlipImageProcessor` and `CLIPImageProcessor` are"
+            ))),
+        }
+    }
+
+    fn flag(&self, name: &str, default: bool) -> Result<bool, DataError> {
+        match self.get(name) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.wrong(format!("`{name}` is {other}; it must be true or false"))),
+        }
+    }
+
+    fn number(&self, name: &str) -> Result<Option<f64>, DataError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(value) => match value.as_f64() {
+                Some(number) => Ok(Some(number)),
+                None => Err(self.wrong(format!("`{name}` is {value}; it must be a number"))),
+            },
+        }
+    }
+
+    /// One number per channel, or one for all.
+    fn channels(&self, name: &str, default: [f64; 3]) -> Result<[f64; 3], DataError> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        let numbers = match value {
+            Value::Array(list) => list.iter().map(Value::as_f64).collect::<Option<Vec<_>>>(),
+            other => other.as_f64().map(|number| vec![number; 3]),
+        };
+        numbers
+            .and_then(|numbers| numbers.try_into().ok())
+            .ok_or_else(|| self.wrong(format!("`{name}` is {value}; it must be three numbers")))
+    }
+
+    fn filter(&self) -> Result<Filter, DataError> {
+        let Some(value) = self.get("resample") else { return Ok(Filter::Bicubic) };
+        value.as_u64().and_then(Filter::from_number).ok_or_else(|| {
+            self.wrong(format!(
+                "`resample` is {value}; it must be a filter's number in Pillow, from 0 to 5 (3 is bicubic)"
+            ))
+        })
+    }
+
+    fn target(&self, value: &Value, class: Class) -> Result<Target, DataError> {
+        let target = match value {
+            Value::Object(map) => match (map.get("height"), map.get("width"), map.get("shortest_edge")) {
+                (_, _, Some(edge)) if class == Class::Clip => side(edge).map(Target::ShortestEdge),
+                (Some(height), Some(width), _) => both(height, width),
+                _ => None,
+            },
+            Value::Array(list) => match list.as_slice() {
+                [height, width] => both(height, width),
+                _ => None,
+            },
+            edge if class == Class::Clip => side(edge).map(Target::ShortestEdge),
+            edge => both(edge, edge),
+        };
+        let sensible = target.filter(|target| match *target {
+            Target::Exact(height, width) => within_limit(height, width),
+            Target::ShortestEdge(edge) => within_limit(edge, edge),
+        });
+        let forms = match class {
+            Class::Blip => "`height` and `width`, or one number for both",
+            Class::Clip => "`shortest_edge`, or `height` and `width`",
+        };
+        sensible.ok_or_else(|| {
+            self.wrong(format!("`size` is {value}; it must be {forms}, of at most {TARGET_LIMIT} pixels in all"))
+        })
+    }
+
+    fn crop(&self) -> Result<(usize, usize), DataError> {
+        let Some(value) = self.get("crop_size") else { return Ok((224, 224)) };
+        match self.target(value, Class::Blip) {
+            Ok(Target::Exact(height, width)) => Ok((height, width)),
+            _ => Err(self.wrong(format!(
+                "`crop_size` is {value}; it must be `height` and `width`, or one number for both, of at most {TARGET_LIMIT} pixels in all"
+            ))),
+        }
+    }
+}
+
+fn side(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|side| usize::try_from(side).ok()).filter(|side| *side > 0)
+}
+
+fn both(height: &Value, width: &Value) -> Option<Target> {
+    Some(Target::Exact(side(height)?, side(width)?))
+}
+
+fn within_limit(height: usize, width: usize) -> bool {
+    (height as u64).saturating_mul(width as u64) <= TARGET_LIMIT
+}
