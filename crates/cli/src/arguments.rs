@@ -61,6 +61,8 @@ pub enum Command {
     Explain(ExplainOptions),
     /// Render tables and figures from what is in the store
     Report(ReportOptions),
+    /// Bring a checkpoint from the hub into its cache, and print its folder
+    Fetch(FetchOptions),
     /// Draw a contact sheet of the embedded world
     Data(DataOptions),
     /// Train the shipped dense models again and put them where every store finds them
@@ -146,6 +148,21 @@ pub struct ReportOptions {
     /// Exit with 106 when results are missing
     #[arg(long)]
     pub strict: bool,
+}
+
+/// Options of `fetch`.
+#[derive(Args, Clone, Debug)]
+pub struct FetchOptions {
+    /// Repository on the hub, such as `Salesforce/instructblip-flan-t5-xl`; HF_ENDPOINT, HF_HOME, HF_HUB_CACHE,
+    /// HF_TOKEN and HF_HUB_OFFLINE are heeded
+    #[arg(value_name = "OWNER/NAME")]
+    pub repo: String,
+    /// Branch, tag, `refs/pr/N` or commit [default: main]
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// Only list the files and their sizes
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Options of `data`.

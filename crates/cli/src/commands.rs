@@ -3,6 +3,7 @@
 pub mod data;
 pub mod doctor;
 pub mod explain;
+pub mod fetch;
 pub mod gc;
 pub mod generate;
 pub mod lab;

@@ -3,6 +3,7 @@
 mod arguments;
 mod commands;
 mod exit;
+mod hub;
 mod job;
 mod missing;
 mod progress;
@@ -47,6 +48,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Status(options) => commands::status::run(global, options),
         Command::Explain(options) => commands::explain::run(global, options),
         Command::Report(options) => commands::report::run(global, options),
+        Command::Fetch(options) => commands::fetch::run(global, options),
         Command::Data(options) => commands::data::run(global, options),
         Command::Pretrain(options) => commands::pretrain::run(global, options),
         Command::Verify(options) => commands::verify::run(global, options),

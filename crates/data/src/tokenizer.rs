@@ -153,10 +153,22 @@ pub fn write_processor_files(folder: &Path, family: Family, query_tokens: usize)
 }
 
 fn tokenizer(special: &[&str], unknown: &str, prefix: Option<&str>, suffix: Option<&str>) -> Value {
-    let id = |token: &str| special.iter().position(|s| *s == token).unwrap_or_default();
-    let words = vocabulary::words();
+    let tokens: Vec<&str> = special.iter().copied().chain(vocabulary::words()).collect();
+    word_level(&tokens, special, unknown, prefix, suffix)
+}
+
+/// `tokenizer.json` of a tokenizer that knows whole words: one token for each, in the order of their ids. Texts are wrapped in `prefix` and
+/// `suffix`; `special` tokens are found inside of texts as well.
+pub fn word_level(
+    tokens: &[&str],
+    special: &[&str],
+    unknown: &str,
+    prefix: Option<&str>,
+    suffix: Option<&str>,
+) -> Value {
+    let id = |token: &str| tokens.iter().position(|t| *t == token).unwrap_or_default();
     let vocabulary: Map<String, Value> =
-        special.iter().chain(&words).enumerate().map(|(id, word)| ((*word).to_owned(), json!(id))).collect();
+        tokens.iter().enumerate().map(|(id, word)| ((*word).to_owned(), json!(id))).collect();
     let piece = |token: &str| json!({ "SpecialToken": { "id": token, "type_id": 0 } });
     let sequence = |name: &str| json!({ "Sequence": { "id": name, "type_id": 0 } });
     let around = |inner: Vec<Value>| -> Vec<Value> {
@@ -171,7 +183,7 @@ fn tokenizer(special: &[&str], unknown: &str, prefix: Option<&str>, suffix: Opti
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": special.iter().enumerate().map(|(id, token)| added_token(token, Some(id))).collect::<Vec<_>>(),
+        "added_tokens": special.iter().map(|token| added_token(token, Some(id(token)))).collect::<Vec<_>>(),
         "normalizer": { "type": "Lowercase" },
         "pre_tokenizer": { "type": "Whitespace" },
         "post_processor": {

@@ -2,7 +2,7 @@
 //!
 //! Rows do not see each other, so what comes out does not depend on how many threads there are.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Below so many elements, starting a thread costs more than it saves.
 const WORTH_A_THREAD: usize = 1 << 16;
@@ -33,8 +33,36 @@ pub(crate) fn each_part<P: Send>(parts: impl IntoIterator<Item = P>, work: impl 
 
 /// The elements of a tensor in row order, as f32 on the host.
 pub(crate) fn floats(tensor: &Tensor) -> Vec<f32> {
-    let flat = tensor.detach().to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous().view([-1]);
-    let mut values = vec![0.0; flat.numel()];
-    flat.copy_data(&mut values, flat.numel());
-    values
+    with_floats(tensor, <[f32]>::to_vec)
+}
+
+/// Shows the elements of a tensor in row order, as f32 on the host, without a copy where they lie like that already.
+pub(crate) fn with_floats<R>(tensor: &Tensor, look: impl FnOnce(&[f32]) -> R) -> R {
+    let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+    if flat.numel() == 0 {
+        return look(&[]);
+    }
+    // SAFETY: a contiguous f32 tensor on the host is `numel` floats at `data_ptr`. `flat` keeps them alive, and `look` can reach no tensor
+    // through which they could be written meanwhile: this crate never writes into a tensor that it has shown.
+    look(unsafe { std::slice::from_raw_parts(flat.data_ptr().cast::<f32>(), flat.numel()) })
+}
+
+/// A new bool tensor on the host, all true, after `write` has been at its elements.
+pub(crate) fn new_mask(size: &[i64], write: impl FnOnce(&mut [bool])) -> Tensor {
+    let mask = Tensor::ones(size, (Kind::Bool, Device::Cpu));
+    if mask.numel() > 0 {
+        // SAFETY: a new bool tensor on the host is `numel` bytes at `data_ptr`, all 1, and nobody else knows of it.
+        write(unsafe { std::slice::from_raw_parts_mut(mask.data_ptr().cast::<bool>(), mask.numel()) });
+    }
+    mask
+}
+
+/// Whether all elements are finite. One pass, no copy.
+pub(crate) fn is_finite(tensor: &Tensor) -> bool {
+    if tensor.numel() == 0 {
+        return true;
+    }
+    // The extremes are NaN as soon as one element is.
+    let (least, most) = tensor.aminmax(None, false);
+    least.double_value(&[]).is_finite() && most.double_value(&[]).is_finite()
 }

@@ -12,7 +12,7 @@ pub(crate) mod host;
 use ressa_experiment::{Pattern, config::Group};
 use tch::{Device, Kind, Tensor};
 
-use crate::rows::floats;
+use crate::rows::{floats, new_mask, with_floats};
 
 /// Weights pruned among `members` at `sparsity`: the integer part of the product as decimal arithmetic would give it.
 ///
@@ -119,8 +119,9 @@ impl Selection {
             return importance.ones_like().to_kind(Kind::Bool);
         }
         if importance.device() == Device::Cpu {
-            let keep = host::keep(&floats(importance), members as usize, count as usize);
-            return Tensor::from_slice(&keep).view_(size);
+            return with_floats(importance, |values| {
+                new_mask(&size, |keep| host::prune(values, members as usize, count as usize, keep))
+            });
         }
         keep_on_device(&importance.reshape([-1, members]), count).reshape(size)
     }
@@ -132,8 +133,9 @@ pub fn keep_across(importances: &[Tensor], sparsity: f64) -> Vec<Tensor> {
     let count = pruned_count(total, sparsity);
     if importances.iter().all(|i| i.device() == Device::Cpu) {
         let values: Vec<Vec<f32>> = importances.iter().map(floats).collect();
-        let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
-        let keeps = host::keep_across(&values, count as usize);
+        let mut keeps: Vec<Vec<bool>> = values.iter().map(|values| vec![true; values.len()]).collect();
+        let runs: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
+        host::prune_across(&runs, count as usize, keeps.iter_mut().map(Vec::as_mut_slice).collect());
         return importances.iter().zip(keeps).map(|(i, keep)| Tensor::from_slice(&keep).view_(i.size())).collect();
     }
     let flat: Vec<Tensor> = importances.iter().map(|i| i.reshape([-1])).collect();
@@ -234,7 +236,7 @@ mod tests {
             [(2, 1), (4, 2), (6, 1), (8, 4), (16, 5), (32, 31), (1024, 0), (1024, 700), (98304, 49_000)]
         {
             let groups = importance.view([-1, members]);
-            let found = Tensor::from_slice(&host::keep(&values, members as usize, count as usize)).view_as(&groups);
+            let found = new_mask(&groups.size(), |keep| host::prune(&values, members as usize, count as usize, keep));
             assert!(found.equal(&keep_on_device(&groups, count)), "{count} of {members}");
         }
     }

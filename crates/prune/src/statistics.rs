@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, ops::BitOr};
 use ressa_models::Observer;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::error::PruneError;
+use crate::{error::PruneError, rows::is_finite};
 use gram::Gram;
 
 /// What a method must be shown beside the weight. Sets unite with `|`.
@@ -177,10 +177,9 @@ impl ColumnStatistics {
 
     /// Whether every input seen so far was finite.
     pub fn is_finite(&self) -> bool {
-        let finite = |tensor: &Tensor| bool::try_from(tensor.isfinite().all()).unwrap_or(false);
-        self.squares.as_ref().is_none_or(finite)
-            && self.moments.as_ref().is_none_or(|moments| finite(&moments.scatter) && finite(&moments.sum))
-            && self.gram.as_ref().is_none_or(|gram| finite(&gram.diagonal()))
+        self.squares.as_ref().is_none_or(is_finite)
+            && self.moments.as_ref().is_none_or(|moments| is_finite(&moments.scatter) && is_finite(&moments.sum))
+            && self.gram.as_ref().is_none_or(|gram| is_finite(&gram.diagonal()))
     }
 
     /// Everything collected, as named tensors: `samples` and `tokens` (i64), and where collected `squares`, `sum`, `scatter` (f64 `[in]`,

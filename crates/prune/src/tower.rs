@@ -16,6 +16,7 @@ use crate::{
     certificate::certify,
     error::PruneError,
     metric::{PruningMetric, metric},
+    rows::is_finite,
     select::{Selection, keep_across},
 };
 
@@ -213,7 +214,7 @@ fn block_importances(
     let mut importances = BTreeMap::new();
     for (id, linear) in model.linears().into_iter().filter(|(id, _)| in_block(id)) {
         let importance = metric.importance(&id.name, linear.weight(), statistics.get(&id.name));
-        if !bool::try_from(importance.isfinite().all()).unwrap_or(false) {
+        if !is_finite(&importance) {
             return Err(PruneError::NotFiniteWeight { layer: id.name.clone() });
         }
         importances.insert(id.name.clone(), importance.to_kind(Kind::Float));

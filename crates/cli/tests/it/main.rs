@@ -1,9 +1,13 @@
 //! The program as users meet it: real processes, the fake worker, exit codes and texts.
 
 mod errors;
+mod fetching;
 mod house;
 mod killing;
 mod sweeping;
+
+#[path = "../../../hub/tests/it/server.rs"]
+mod server;
 
 use house::House;
 
@@ -23,6 +27,7 @@ fn help_is_complete_and_cheap() {
       status    Show how far experiments are, and what failed
       explain   Say why a run or stage is cached or not
       report    Render tables and figures from what is in the store
+      fetch     Bring a checkpoint from the hub into its cache, and print its folder
       data      Draw a contact sheet of the embedded world
       pretrain  Train the shipped dense models again and put them where every store finds them
       verify    Prove stored results: file digests, and certificates recounted on the weights

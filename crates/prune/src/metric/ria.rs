@@ -36,10 +36,11 @@ impl PruningMetric for Ria {
             let total = magnitude.sum_dim_intlist([along].as_slice(), true, Kind::Float);
             &magnitude / total.clamp_min(f64::from(f32::MIN_POSITIVE))
         };
-        let relative = share(0) + share(1);
+        let mut importance = share(0);
+        let _ = importance.g_add_(&share(1));
         match statistics.and_then(ColumnStatistics::norm) {
-            Some(norm) => relative * norm.pow_tensor_scalar(self.power).unsqueeze(0),
-            None => relative,
+            Some(norm) => importance.g_mul_(&norm.pow_tensor_scalar(self.power).unsqueeze(0)),
+            None => importance,
         }
     }
 }

@@ -22,10 +22,10 @@ impl PruningMetric for Wanda {
     }
 
     fn importance(&self, _layer: &str, weight: &Tensor, statistics: Option<&ColumnStatistics>) -> Tensor {
-        let magnitude = weight.to_kind(Kind::Float).abs();
+        let mut importance = weight.to_kind(Kind::Float).abs();
         match statistics.and_then(ColumnStatistics::norm) {
-            Some(norm) => magnitude * norm.unsqueeze(0),
-            None => magnitude,
+            Some(norm) => importance.g_mul_(&norm.unsqueeze(0)),
+            None => importance,
         }
     }
 }

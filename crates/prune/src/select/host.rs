@@ -9,23 +9,31 @@ use crate::rows::{each_part, rows_per_part, threads};
 const COUNTED: usize = 1 << 16;
 const BUCKETS: usize = 1 << 16;
 
+/// Groups that are ranked side by side.
+const LANES: usize = 8;
+
 /// A number that sorts as the value does. Negative zero equals zero.
-fn order(value: f32) -> u32 {
-    let bits = (value + 0.0).to_bits();
-    if bits >> 31 == 0 { bits | 0x8000_0000 } else { !bits }
+fn order(value: f32) -> i32 {
+    let bits = (value + 0.0).to_bits().cast_signed();
+    bits ^ ((bits >> 31).cast_unsigned() >> 1).cast_signed()
 }
 
-/// True but for the `count` smallest of every `members` consecutive values; the lower index goes first among equals.
-pub(crate) fn keep(values: &[f32], members: usize, count: usize) -> Vec<bool> {
-    let mut keep = vec![true; values.len()];
+/// The upper half of an order, counted from zero.
+fn upper_half(key: i32) -> usize {
+    (key.cast_unsigned() ^ 0x8000_0000) as usize >> 16
+}
+
+/// Sets false where a value is among the `count` smallest of its `members` consecutive values; the lower index goes first among equals.
+/// `keep` comes with all true.
+pub(crate) fn prune(values: &[f32], members: usize, count: usize, keep: &mut [bool]) {
     if members == 0 || count == 0 {
-        return keep;
+        return;
     }
     if members > COUNTED {
         for (values, keep) in values.chunks(members).zip(keep.chunks_mut(members)) {
             prune_counted(&[values], vec![keep], count);
         }
-        return keep;
+        return;
     }
     let part = rows_per_part(values.len() / members, members) * members;
     each_part(values.chunks(part).zip(keep.chunks_mut(part)), |(values, keep)| match members {
@@ -35,35 +43,58 @@ pub(crate) fn keep(values: &[f32], members: usize, count: usize) -> Vec<bool> {
         16 => prune_ranked::<16>(values, keep, count),
         _ => prune_partitioned(values, keep, members, count),
     });
-    keep
 }
 
-/// Masks of several runs of values that compete with each other; the earlier run goes first among equals.
-pub(crate) fn keep_across(runs: &[&[f32]], count: usize) -> Vec<Vec<bool>> {
-    let mut keeps: Vec<Vec<bool>> = runs.iter().map(|run| vec![true; run.len()]).collect();
+/// As [`prune`] over several runs of values that compete with each other; the earlier run goes first among equals.
+pub(crate) fn prune_across(runs: &[&[f32]], count: usize, keeps: Vec<&mut [bool]>) {
     if count > 0 {
-        prune_counted(runs, keeps.iter_mut().map(Vec::as_mut_slice).collect(), count);
+        prune_counted(runs, keeps, count);
     }
-    keeps
 }
 
 /// The value with `below` others before it in sorted order, `below` at most the last index. Empty slices answer with infinity.
 pub(crate) fn nth(values: &[f32], below: usize) -> f32 {
-    let mut sorted: Vec<(u32, f32)> = values.iter().map(|&value| (order(value), value)).collect();
-    let Some(last) = sorted.len().checked_sub(1) else { return f32::INFINITY };
-    sorted.select_nth_unstable_by_key(below.min(last), |&(key, _)| key).1.1
+    let mut keys: Vec<i32> = values.iter().map(|&value| order(value)).collect();
+    let Some(last) = keys.len().checked_sub(1) else { return f32::INFINITY };
+    let &mut key = keys.select_nth_unstable(below.min(last)).1;
+    f32::from_bits((key ^ ((key >> 31).cast_unsigned() >> 1).cast_signed()).cast_unsigned())
 }
 
 fn prune_ranked<const M: usize>(values: &[f32], keep: &mut [bool], count: usize) {
-    for (values, keep) in values.chunks_exact(M).zip(keep.chunks_exact_mut(M)) {
-        let mut keys = [0u32; M];
-        for (key, &value) in keys.iter_mut().zip(values) {
-            *key = order(value);
+    let whole = values.len() / (M * LANES) * (M * LANES);
+    let (many, few) = values.split_at(whole);
+    let (keep_many, keep_few) = keep.split_at_mut(whole);
+    for (values, keep) in many.chunks_exact(M * LANES).zip(keep_many.chunks_exact_mut(M * LANES)) {
+        rank::<M, LANES>(values, keep, count);
+    }
+    for (values, keep) in few.chunks_exact(M).zip(keep_few.chunks_exact_mut(M)) {
+        rank::<M, 1>(values, keep, count);
+    }
+}
+
+/// Counts for each member of `L` groups how many members of its group go before it. Additions are declared wrapping because a checked one
+/// would keep the compiler from doing all groups at once.
+fn rank<const M: usize, const L: usize>(values: &[f32], keep: &mut [bool], count: usize) {
+    let mut keys = [[0i32; L]; M];
+    for (lane, values) in values.chunks_exact(M).enumerate() {
+        for (member, &value) in values.iter().enumerate() {
+            keys[member][lane] = order(value);
         }
-        for (at, keep) in keep.iter_mut().enumerate() {
-            let before = keys[..at].iter().filter(|&&other| other <= keys[at]).count();
-            let after = keys[at + 1..].iter().filter(|&&other| other < keys[at]).count();
-            *keep = before + after >= count;
+    }
+    let mut ranks = [[0i32; L]; M];
+    for later in 1..M {
+        for earlier in 0..later {
+            for lane in 0..L {
+                let first = i32::from(keys[earlier][lane] <= keys[later][lane]);
+                ranks[later][lane] = ranks[later][lane].wrapping_add(first);
+                ranks[earlier][lane] = ranks[earlier][lane].wrapping_add(1 - first);
+            }
+        }
+    }
+    let count = i32::try_from(count).unwrap_or(i32::MAX);
+    for (lane, keep) in keep.chunks_exact_mut(M).enumerate() {
+        for (member, keep) in keep.iter_mut().enumerate() {
+            *keep = ranks[member][lane] >= count;
         }
     }
 }
@@ -88,10 +119,10 @@ fn prune_partitioned(values: &[f32], keep: &mut [bool], members: usize, count: u
 }
 
 fn prune_counted(runs: &[&[f32]], keeps: Vec<&mut [bool]>, count: usize) {
-    let (high, below) = bucket(&count_keys(runs, |key| Some((key >> 16) as usize)), count);
-    let low = |key: u32| (key >> 16 == high as u32).then_some((key & 0xffff) as usize);
-    let (low, below_in_bucket) = bucket(&count_keys(runs, low), count - below);
-    let threshold = ((high as u32) << 16) | low as u32;
+    let (high, below) = bucket(&count_keys(runs, |key| Some(upper_half(key))), count);
+    let lower_half = |key: i32| (upper_half(key) == high).then_some((key & 0xffff) as usize);
+    let (low, below_in_bucket) = bucket(&count_keys(runs, lower_half), count - below);
+    let threshold = (((high << 16 | low) as u32) ^ 0x8000_0000).cast_signed();
     let mut missing = count - below - below_in_bucket;
     for (run, keep) in runs.iter().zip(keeps) {
         let part = run.len().div_ceil(threads(run.len())).max(1);
@@ -110,7 +141,7 @@ fn prune_counted(runs: &[&[f32]], keeps: Vec<&mut [bool]>, count: usize) {
 }
 
 /// How many values fall into each bucket.
-fn count_keys(runs: &[&[f32]], bucket_of: impl Fn(u32) -> Option<usize> + Sync) -> Vec<u64> {
+fn count_keys(runs: &[&[f32]], bucket_of: impl Fn(i32) -> Option<usize> + Sync) -> Vec<u64> {
     let mut total = vec![0u64; BUCKETS];
     for run in runs {
         let part = run.len().div_ceil(threads(run.len())).max(1);

@@ -15,6 +15,7 @@ use tch::{Kind, Tensor};
 use crate::{
     error::PruneError,
     metric::PruningMetric,
+    rows::is_finite,
     select::Selection,
     statistics::{ColumnStatistics, Needs},
 };
@@ -124,8 +125,4 @@ fn check(
         }
     }
     Ok(())
-}
-
-fn is_finite(tensor: &Tensor) -> bool {
-    bool::try_from(tensor.isfinite().all()).unwrap_or(false)
 }

@@ -12,10 +12,10 @@
 use ressa_experiment::config::Group;
 use tch::{Kind, Tensor, no_grad};
 
-use super::{LayerProblem, LayerSolution, LayerSolver, check, factor, is_finite};
+use super::{LayerProblem, LayerSolution, LayerSolver, check, factor};
 use crate::{
     error::PruneError,
-    rows::{each_part, floats, rows_per_part},
+    rows::{each_part, floats, is_finite, rows_per_part},
     select::{Selection, host, pruned_count},
     statistics::{ColumnStatistics, Needs},
 };
@@ -194,8 +194,8 @@ impl Walk {
             }
             let at = first * width..(first + rows) * width;
             saliency(&weight[at.clone()], &diagonal, &mut importance[at.clone()]);
-            let chosen = choose(layer.selection, &importance[at.clone()], rows as i64, (from, to), self.columns, threshold);
-            keep[at].copy_from_slice(&chosen);
+            let (importance, keep) = (&importance[at.clone()], &mut keep[at]);
+            choose(layer.selection, importance, rows as i64, (from, to), self.columns, threshold, keep);
         }
 
         let mut error = vec![0.0; rows * width];
@@ -243,7 +243,7 @@ fn saliency(weight: &[f32], diagonal: &[f32], importance: &mut [f32]) {
     }
 }
 
-/// Keep mask of a layer's block, `rows` by the columns from `block.0` to `block.1`.
+/// Marks what goes in a layer's block, `rows` by the columns from `block.0` to `block.1`.
 fn choose(
     selection: Selection,
     importance: &[f32],
@@ -251,7 +251,8 @@ fn choose(
     block: (i64, i64),
     columns: i64,
     threshold: Threshold,
-) -> Vec<bool> {
+    keep: &mut [bool],
+) {
     if threshold == Threshold::Inclusive {
         let (members, count) = selection.groups(rows, columns);
         let index = match selection {
@@ -259,7 +260,8 @@ fn choose(
             _ => (importance.len() as i64 * count / members.max(1)) as usize,
         };
         let threshold = host::nth(importance, index);
-        return importance.iter().map(|&value| value > threshold).collect();
+        keep.iter_mut().zip(importance).for_each(|(keep, &value)| *keep = value > threshold);
+        return;
     }
     let width = block.1 - block.0;
     let per_row = matches!(
@@ -273,7 +275,7 @@ fn choose(
         Selection::Exact { count, .. } => count.clamp(0, lines * columns) * end / columns,
         Selection::NOfM { .. } => 0,
     };
-    host::keep(importance, (lines * width) as usize, (up_to(block.1) - up_to(block.0)) as usize)
+    host::prune(importance, (lines * width) as usize, (up_to(block.1) - up_to(block.0)) as usize, keep);
 }
 
 /// Walks the columns of a block, row by row: chooses N:M groups as they come, zeroes what goes and corrects what stays to its right.

@@ -1,0 +1,163 @@
+//! A model folder of published shape with random weights: for trials of capacity and speed where no published weights are at hand.
+
+mod texts;
+mod weights;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use ressa_checkpoint::CheckpointError;
+use ressa_experiment::job::RandomCheckpoint;
+use ressa_models::{
+    Blip2, Blip2Config, ModelError,
+    config::{Family, GenerationConfig, TextConfig},
+    folder::{CONFIG, GENERATION, read_config_file},
+    presets,
+};
+use serde_json::{Map, Value, json};
+
+use crate::LabError;
+use texts::{Style, Texts};
+
+/// Writes the folder: configuration, generation settings, tokenizers that know whole words, processor settings, weights in files of at most
+/// 5 GB. The same settings give the same bytes. What was begun is removed when it cannot be finished.
+///
+/// # Errors
+/// An unknown name, a configuration that no network can have, an output folder with something in it, a full disk.
+pub fn random_checkpoint(job: &RandomCheckpoint, progress: crate::Progress<'_>) -> Result<Value, LabError> {
+    let (mut written, config) = configuration(&job.like)?;
+    set_dtype(&mut written, job.dtype.name());
+    let shapes = Blip2::tensor_shapes(&config)?;
+    let folder = &job.output;
+    let existed = empty(folder)?;
+    fs::create_dir_all(folder).map_err(CheckpointError::io("write", folder))?;
+
+    let mut made = Vec::new();
+    let outcome = (|| -> Result<weights::Written, LabError> {
+        save(folder, CONFIG, &written, &mut made)?;
+        if let Some(generation) = generation(&config)? {
+            save(folder, GENERATION, &generation, &mut made)?;
+        }
+        texts(&config)?.write(folder, &mut made)?;
+        Ok(weights::write(folder, &shapes, job.seed, job.dtype, weights::LARGEST, &mut made, progress)?)
+    })();
+    let summary = outcome.inspect_err(|_| {
+        for path in made.iter().rev() {
+            let _ = fs::remove_file(path);
+        }
+        let _ = fs::remove_dir(folder.join("qformer_tokenizer"));
+        if !existed {
+            let _ = fs::remove_dir(folder);
+        }
+    })?;
+    Ok(json!({
+        "folder": folder,
+        "tensors": shapes.len(),
+        "parameters": summary.parameters,
+        "bytes": summary.bytes,
+        "files": summary.files,
+    }))
+}
+
+/// The configuration as it will be written, and as the network reads it.
+fn configuration(like: &str) -> Result<(Value, Blip2Config), LabError> {
+    if let Some(config) = presets::published_config(like) {
+        config.check()?;
+        let written = serde_json::to_value(&config).map_err(|e| LabError::Unsupported(e.to_string()))?;
+        return Ok((written, config));
+    }
+    let path = match Path::new(like) {
+        folder if folder.is_dir() => folder.join(CONFIG),
+        file if file.exists() => file.to_owned(),
+        _ => {
+            let names = presets::PUBLISHED.join(", ");
+            let message = format!("`{like}` is neither a file nor a published shape; there are {names}");
+            return Err(LabError::Unsupported(message));
+        }
+    };
+    let config = read_config_file(&path)?;
+    let text = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
+    let written: Value = serde_json::from_slice(&text).map_err(|e| LabError::input(&path, e))?;
+    Ok((written, config))
+}
+
+/// Whether the folder is there and holds nothing.
+fn empty(folder: &Path) -> Result<bool, LabError> {
+    if !folder.exists() {
+        return Ok(false);
+    }
+    let mut items = fs::read_dir(folder).map_err(CheckpointError::io("write", folder))?;
+    match items.next() {
+        None => Ok(true),
+        Some(_) => Err(LabError::input(folder, "it is not empty, and nothing is overwritten; name another folder")),
+    }
+}
+
+/// Notes the type of the weights under the name that the configuration uses for it.
+fn set_dtype(config: &mut Value, dtype: &str) {
+    if let Value::Object(fields) = config {
+        let name = if fields.contains_key("torch_dtype") { "torch_dtype" } else { "dtype" };
+        fields.insert(name.to_owned(), dtype.into());
+    }
+}
+
+fn save(folder: &Path, name: &str, value: &Value, made: &mut Vec<PathBuf>) -> Result<(), LabError> {
+    let path = folder.join(name);
+    made.push(path.clone());
+    fs::write(&path, format!("{value:#}\n")).map_err(CheckpointError::io("write", &path))?;
+    Ok(())
+}
+
+/// Begin token of the language model: its configuration, then its class's default.
+fn begin(config: &Blip2Config) -> Result<i64, LabError> {
+    let text = serde_json::to_value(&config.text_config).map_err(|e| LabError::Unsupported(e.to_string()))?;
+    Ok(text["bos_token_id"].as_i64().unwrap_or(match &config.text_config {
+        TextConfig::Opt(_) => 2,
+        _ => 1,
+    }))
+}
+
+/// `generation_config.json`, where there is something to generate with.
+fn generation(config: &Blip2Config) -> Result<Option<Value>, LabError> {
+    if !config.family()?.writes() {
+        return Ok(None);
+    }
+    let special = config.special_tokens(&GenerationConfig::default());
+    let mut fields = Map::new();
+    fields.insert("_from_model_config".to_owned(), json!(true));
+    fields.insert("bos_token_id".to_owned(), json!(begin(config)?));
+    if matches!(config.text_config, TextConfig::T5(_)) {
+        fields.insert("decoder_start_token_id".to_owned(), json!(special.decoder_start));
+    }
+    let eos = if let [one] = special.eos.as_slice() { json!(one) } else { json!(special.eos) };
+    fields.insert("eos_token_id".to_owned(), eos);
+    fields.insert("pad_token_id".to_owned(), json!(special.pad));
+    Ok(Some(Value::Object(fields)))
+}
+
+fn texts(config: &Blip2Config) -> Result<Texts, LabError> {
+    let family = config.family()?;
+    let special = config.special_tokens(&GenerationConfig::default());
+    let id = |id: i64| usize::try_from(id).map_err(|_| ModelError::Config(format!("token id {id} is negative")));
+    let qformer = id(config.qformer_config.vocab_size)?;
+    let (style, vocabulary) = match (&config.text_config, family) {
+        (_, Family::ImageTextRetrieval) => (Style::Bert, qformer),
+        (TextConfig::T5(_), _) => (Style::T5, id(config.vocab_size())?),
+        (TextConfig::Llama(_), _) => (Style::Llama, id(config.vocab_size())?),
+        (TextConfig::Opt(_), _) => (Style::Opt, id(config.vocab_size())?),
+    };
+    Ok(Texts {
+        style,
+        vocabulary,
+        eos: id(special.eos[0])?,
+        bos: id(begin(config)?)?,
+        pad: id(special.pad)?,
+        image: config.image_token().map(id).transpose()?,
+        qformer: (family == Family::InstructBlip).then_some(qformer),
+        image_size: id(config.vision_config.image_size)?,
+        queries: id(config.num_query_tokens)?,
+        processor: if family == Family::InstructBlip { "InstructBlipProcessor" } else { "Blip2Processor" },
+    })
+}

@@ -1,0 +1,208 @@
+//! Tokenizers and processor settings for a configuration whose own are not at hand: whole words, as many as the model has rows for, with the
+//! special tokens where the configuration has them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use ressa_checkpoint::CheckpointError;
+use ressa_data::{shapes::vocabulary, tokenizer::word_level};
+use serde_json::{Map, Value, json};
+
+/// Mean and standard deviation of the published image encoders, which a configuration does not tell.
+const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+
+/// Kinds of tokenizers, by whose special tokens they follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Texts end with `</s>`.
+    T5,
+    /// Texts begin with `<s>`.
+    Llama,
+    /// Texts begin with `</s>`.
+    Opt,
+    /// Texts are between `[CLS]` and `[SEP]`.
+    Bert,
+}
+
+/// What a configuration says about texts and images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Texts {
+    /// The language model's, or the only reader's, style.
+    pub style: Style,
+    /// Rows of its embeddings.
+    pub vocabulary: usize,
+    /// Its end, begin and padding tokens.
+    pub eos: usize,
+    pub bos: usize,
+    pub pad: usize,
+    /// Token of an image position.
+    pub image: Option<usize>,
+    /// Rows of the Q-Former's embeddings, where it reads instructions with a tokenizer of its own.
+    pub qformer: Option<usize>,
+    /// Height and width.
+    pub image_size: usize,
+    /// Image positions.
+    pub queries: usize,
+    /// Class that reads the folder in transformers.
+    pub processor: &'static str,
+}
+
+impl Texts {
+    /// Writes the files and notes them in `made`.
+    pub fn write(&self, folder: &Path, made: &mut Vec<PathBuf>) -> Result<(), CheckpointError> {
+        let mut files = self.tokenizer(self.style, self.vocabulary, "");
+        if let Some(rows) = self.qformer {
+            files.extend(self.tokenizer(Style::Bert, rows, "qformer_tokenizer/"));
+        }
+        files.push((
+            "preprocessor_config.json".to_owned(),
+            json!({
+                "do_convert_rgb": true,
+                "do_normalize": true,
+                "do_rescale": true,
+                "do_resize": true,
+                "image_mean": CLIP_MEAN,
+                "image_processor_type": "BlipImageProcessor",
+                "image_std": CLIP_STD,
+                "processor_class": self.processor,
+                "resample": 3,
+                "rescale_factor": 1.0 / 255.0,
+                "size": { "height": self.image_size, "width": self.image_size },
+            }),
+        ));
+        let mut processor = Map::new();
+        if self.image.is_some() {
+            processor.insert("num_query_tokens".to_owned(), json!(self.queries));
+        }
+        processor.insert("processor_class".to_owned(), json!(self.processor));
+        files.push(("processor_config.json".to_owned(), Value::Object(processor)));
+        for (name, value) in files {
+            let path = folder.join(name);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(CheckpointError::io("write", parent))?;
+            }
+            made.push(path.clone());
+            fs::write(&path, format!("{value:#}\n")).map_err(CheckpointError::io("write", &path))?;
+        }
+        Ok(())
+    }
+
+    fn tokenizer(&self, style: Style, rows: usize, folder: &str) -> Vec<(String, Value)> {
+        let names = self.special(style, rows);
+        let tokens = Tokens::new(rows, &names);
+        let named = |role: &str| names.iter().find(|(known, _, _)| *known == role).map(|(_, token, _)| token.as_str());
+        let (prefix, suffix) = match style {
+            Style::T5 => (None, named("eos_token")),
+            Style::Llama | Style::Opt => (named("bos_token"), None),
+            Style::Bert => (named("cls_token"), named("sep_token")),
+        };
+        let special: Vec<&str> = tokens.special.values().map(String::as_str).collect();
+        let all: Vec<&str> = tokens.all.iter().map(String::as_str).collect();
+        let unknown = named("unk_token").unwrap_or_default();
+        let roles: Map<String, Value> = names
+            .iter()
+            .filter(|(role, _, _)| !role.is_empty())
+            .map(|(role, token, _)| ((*role).to_owned(), json!(token)))
+            .collect();
+        let mut config = roles.clone();
+        let decoder = tokens.special.iter().map(|(id, token)| {
+            let flags = json!({
+                "content": token, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false, "special": true,
+            });
+            (id.to_string(), flags)
+        });
+        config.insert("added_tokens_decoder".to_owned(), Value::Object(decoder.collect()));
+        config.insert("clean_up_tokenization_spaces".to_owned(), json!(false));
+        if style == Style::T5 {
+            config.insert("extra_ids".to_owned(), json!(0));
+        }
+        config.insert("model_max_length".to_owned(), json!(512));
+        let left = matches!(style, Style::Llama | Style::Opt);
+        config.insert("padding_side".to_owned(), json!(if left { "left" } else { "right" }));
+        let class = match style {
+            Style::T5 => "T5TokenizerFast",
+            Style::Llama => "LlamaTokenizerFast",
+            Style::Opt => "PreTrainedTokenizerFast",
+            Style::Bert => "BertTokenizerFast",
+        };
+        config.insert("tokenizer_class".to_owned(), json!(class));
+        vec![
+            (format!("{folder}tokenizer.json"), word_level(&all, &special, unknown, prefix, suffix)),
+            (format!("{folder}tokenizer_config.json"), Value::Object(config)),
+            (format!("{folder}special_tokens_map.json"), Value::Object(roles)),
+        ]
+    }
+
+    /// Roles, texts and wanted ids of special tokens; those without an id get the first that is free. A role of the same id as an earlier
+    /// one has its text.
+    fn special(&self, style: Style, rows: usize) -> Vec<(&'static str, String, Option<usize>)> {
+        let at = |id: usize| (id < rows).then_some(id);
+        let mut list: Vec<(&str, &str, Option<usize>)> = match style {
+            Style::Bert => vec![
+                ("pad_token", "[PAD]", at(0)),
+                ("unk_token", "[UNK]", None),
+                ("cls_token", "[CLS]", None),
+                ("sep_token", "[SEP]", None),
+                ("mask_token", "[MASK]", None),
+            ],
+            Style::T5 => {
+                vec![("pad_token", "<pad>", at(self.pad)), ("eos_token", "</s>", at(self.eos)), ("unk_token", "<unk>", None)]
+            }
+            Style::Llama => vec![
+                ("bos_token", "<s>", at(self.bos)),
+                ("eos_token", "</s>", at(self.eos)),
+                ("pad_token", "<pad>", at(self.pad)),
+                ("unk_token", "<unk>", None),
+            ],
+            Style::Opt => vec![
+                ("eos_token", "</s>", at(self.eos)),
+                ("bos_token", "<s>", at(self.bos)),
+                ("pad_token", "<pad>", at(self.pad)),
+                ("unk_token", "<unk>", None),
+            ],
+        };
+        if let (true, Some(image)) = (style == self.style, self.image) {
+            list.push(("", "<image>", at(image)));
+        }
+        let mut special: Vec<(&'static str, String, Option<usize>)> = Vec::new();
+        for (role, text, id) in list {
+            let same = id.and_then(|_| special.iter().find(|(_, _, known)| *known == id));
+            let text = same.map_or_else(|| text.to_owned(), |(_, text, _)| text.clone());
+            special.push((role, text, id));
+        }
+        special
+    }
+}
+
+/// Every token of a tokenizer.
+struct Tokens {
+    all: Vec<String>,
+    special: BTreeMap<usize, String>,
+}
+
+impl Tokens {
+    /// `rows` tokens: special ones at their ids or at the first that are free, then words of the embedded world, then made-up ones.
+    fn new(rows: usize, names: &[(&'static str, String, Option<usize>)]) -> Self {
+        let mut special = BTreeMap::new();
+        for (_, text, id) in names {
+            if let Some(id) = id {
+                special.insert(*id, text.clone());
+            }
+        }
+        for (_, text, _) in names.iter().filter(|(_, _, id)| id.is_none()) {
+            if let Some(free) = (0..rows).find(|id| !special.contains_key(id)) {
+                special.insert(free, text.clone());
+            }
+        }
+        let mut words = vocabulary::words().into_iter().map(str::to_owned);
+        let token = |id: usize| {
+            let known = special.get(&id).cloned();
+            known.unwrap_or_else(|| words.next().unwrap_or_else(|| format!("word{id}")))
+        };
+        Self { all: (0..rows).map(token).collect(), special }
+    }
+}
