@@ -224,7 +224,7 @@ fn published(run: &RunConfig) -> Option<Conflict> {
         if run.data.calibration.corpora.is_empty() {
             return found(
                 "data.calibration.corpora",
-                format!("`{}` needs calibration samples, but no corpus is named", run.prune.metric.name()),
+                "pruning needs calibration samples here, but no corpus is named",
                 "set `data.calibration.corpora`, for instance to [cc3m]",
             );
         }

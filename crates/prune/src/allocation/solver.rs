@@ -15,12 +15,15 @@ use super::AllocationError;
 /// Slack of decimal fractions: `1000 * 0.29` is meant to be 290, although its binary product lies just below.
 const DECIMAL: f64 = 1e-6;
 
+/// A score this far below the largest is none: the levels at which such groups fill could not be told apart in f64.
+const NEGLIGIBLE: f64 = 1e-15;
+
 /// Weights that share one budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Group {
     /// Weights in the group.
     pub elements: u64,
-    /// What the rule goes by; finite.
+    /// What the rule goes by: finite, and as a shift no more than a million.
     pub score: f64,
     /// Smallest fraction removed, 0 to 1.
     pub floor: f64,
@@ -64,7 +67,10 @@ impl Line {
 pub fn solve(groups: &[Group], rule: Rule, removed: u64) -> Result<Vec<u64>, AllocationError> {
     for (position, group) in groups.iter().enumerate() {
         let fractions = (0.0..=1.0).contains(&group.floor) && (group.floor..=1.0).contains(&group.cap);
-        let score = group.score.is_finite() && (rule == Rule::Shifted || group.score >= 0.0);
+        let score = match rule {
+            Rule::Proportional => group.score.is_finite() && group.score >= 0.0,
+            Rule::Shifted => group.score.abs() <= 1e6,
+        };
         if !fractions || !score {
             return Err(AllocationError::Group { position, score: group.score, floor: group.floor, cap: group.cap });
         }
@@ -76,7 +82,8 @@ pub fn solve(groups: &[Group], rule: Rule, removed: u64) -> Result<Vec<u64>, All
         return Err(AllocationError::Infeasible { removed, total, least, most });
     }
 
-    let lines: Vec<Line> = groups.iter().zip(&bounds).map(|(group, bounds)| line(group, *bounds, rule)).collect();
+    let unit = groups.iter().map(|group| group.score).fold(0.0, f64::max);
+    let lines: Vec<Line> = groups.iter().zip(&bounds).map(|(group, bounds)| line(group, *bounds, rule, unit)).collect();
     let mut order: Vec<usize> = (0..groups.len()).collect();
     order.sort_by(|&a, &b| canonical(&lines[a], &lines[b]).then(a.cmp(&b)));
     let mut kept = fill(&lines, &order, (total - removed) as f64);
@@ -105,10 +112,13 @@ fn removable(group: &Group) -> (u64, u64) {
     (least, most.max(least))
 }
 
-fn line(group: &Group, (fewest, most): (u64, u64), rule: Rule) -> Line {
+fn line(group: &Group, (fewest, most): (u64, u64), rule: Rule, unit: f64) -> Line {
     let (kept_least, kept_most) = ((group.elements - most) as f64, (group.elements - fewest) as f64);
     let (start, rate) = match rule {
-        Rule::Proportional => (kept_least, group.score),
+        Rule::Proportional => {
+            let rate = if unit > 0.0 { group.score / unit } else { 0.0 };
+            (kept_least, if rate < NEGLIGIBLE { 0.0 } else { rate })
+        }
         Rule::Shifted => (group.elements as f64 * group.score, group.elements as f64),
     };
     Line { start, rate, least: kept_least, most: kept_most }
@@ -156,25 +166,20 @@ fn whole(groups: &[Group], bounds: &[(u64, u64)], kept: &[f64], removed: u64) ->
         let larger = remainder(b).total_cmp(&remainder(a)).then(groups[b].score.total_cmp(&groups[a].score));
         larger.then(groups[b].elements.cmp(&groups[a].elements)).then(a.cmp(&b))
     });
-    // Real shares miss the total by rounding of binary fractions only, so one round is the rule; the bounds always leave a place.
+    // One round of single weights is the rule: real shares miss the total by rounding of binary fractions only. Whatever they miss it by, the
+    // second round meets it, because the bounds leave room.
     let goal = total - removed;
     let mut have: u64 = counts.iter().sum();
-    while have != goal {
-        let before = have;
+    for most in [1, u64::MAX] {
         for &g in &order {
-            if have < goal && counts[g] < bound(g).1 {
-                counts[g] += 1;
-                have += 1;
-            }
+            let more = most.min(bound(g).1 - counts[g]).min(goal.saturating_sub(have));
+            counts[g] += more;
+            have += more;
         }
         for &g in order.iter().rev() {
-            if have > goal && counts[g] > bound(g).0 {
-                counts[g] -= 1;
-                have -= 1;
-            }
-        }
-        if have == before {
-            break;
+            let less = most.min(counts[g] - bound(g).0).min(have.saturating_sub(goal));
+            counts[g] -= less;
+            have -= less;
         }
     }
     groups.iter().zip(counts).map(|(group, kept)| group.elements - kept).collect()
@@ -214,6 +219,20 @@ mod tests {
         assert_eq!(solve(&groups, Rule::Proportional, 60).unwrap(), [0, 20, 40]);
         groups[0].score = 0.0;
         assert_eq!(solve(&groups, Rule::Proportional, 50).unwrap(), [5, 15, 30]);
+    }
+
+    /// Scores as far apart as f64 allows, in groups as large as any model's.
+    #[test]
+    fn extreme_scores_and_sizes_are_met_exactly() {
+        let large = 11_000_000_000;
+        for scores in [[1e-320, 1e300, 1e-10], [f64::MIN_POSITIVE, f64::MAX, 0.0], [1e-14, 1.0, 1e-13]] {
+            let groups = scores.map(|score| Group { cap: 0.99, ..group(large, score) });
+            for removed in [0, 1, 10_890_000_001, 17_777_777_777, 32_669_999_999, 32_670_000_000] {
+                let counts = solve(&groups, Rule::Proportional, removed).unwrap();
+                assert_eq!(counts.iter().sum::<u64>(), removed, "{scores:?}");
+                assert!(counts.iter().all(|count| *count <= 10_890_000_000) && counts[1] <= counts[0], "{counts:?}");
+            }
+        }
     }
 
     #[test]
