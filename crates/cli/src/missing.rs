@@ -31,7 +31,9 @@ pub fn missing(graph: &Graph, inventory: &Inventory, root: &Path) -> Vec<Missing
         }
         match &stage.node.stage {
             Stage::Dense { checkpoint: Some(folder), .. } => checkpoint(&root.join(folder), "checkpoint", &mut list),
-            Stage::Prune { data: Some(data), .. } => list.corpora(data, &data.calibration),
+            Stage::Prune { data: Some(data), .. }
+            | Stage::Sensitivity { data, .. }
+            | Stage::Statistics { data, .. } => list.corpora(data, &data.calibration),
             Stage::Adapt { data, .. } => list.corpora(data, &data.restoration),
             Stage::Evaluate { task, data, retrieval, .. } => {
                 if let Some(folder) = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_ref()) {

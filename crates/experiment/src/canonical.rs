@@ -5,7 +5,7 @@ use crate::{
     allocation::AllocationConfig,
     config::{
         CalibrationConfig, CorporaConfig, DataConfig, DataSource, DistillConfig, EvaluateConfig, Metric, PruneConfig,
-        RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerPrune,
+        RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerCalibration, TowerPrune,
     },
     model::DenseConfig,
 };
@@ -17,6 +17,8 @@ use crate::{
 /// - Without a metric, or with every budget 0, there is no pruning: `prune` becomes the default. A tower with budget 0 loses its group.
 /// - An N:M pattern implies the budget and needs no group. Else an absent group becomes the metric's published one.
 /// - A metric that looks at no activations needs no calibration, unless the budget is divided by what is measured.
+/// - Settings of methods that the metric does not read become the default: damping without SparseGPT, cycles without DSnoT, rounding and
+///   threshold with N:M, and so on. Token weights without calibration too, and a tower's own calibration where it says what all say.
 /// - Settings of allocation that its method does not look at become the default, as does all of it where it divides nothing: N:M patterns
 ///   say every layer's budget, and a tower on its own in one group has it already.
 /// - Without a method there is no restoration: `restore` becomes the default. Towers that are not tuned lose their adapter settings,
@@ -60,6 +62,7 @@ fn canonical_prune(prune: &mut PruneConfig) {
         return;
     }
     let (metric, pattern) = (prune.metric, prune.pattern);
+    let shared = prune.calibration.clone();
     for tower in [&mut prune.vision, &mut prune.qformer, &mut prune.language] {
         if tower.sparsity <= 0.0 {
             *tower = TowerPrune::default();
@@ -73,6 +76,23 @@ fn canonical_prune(prune: &mut PruneConfig) {
         Pattern::Unstructured => prune.allocation.canonical(pruned),
         Pattern::NOfM { .. } => AllocationConfig::default(),
     };
+    let groups: Vec<_> =
+        Tower::ALL.iter().map(|&t| prune.tower(t)).filter(|t| t.sparsity > 0.0).map(|t| t.group).collect();
+    let method = prune.method().canonical(metric, pattern, &groups);
+    (prune.rounding, prune.threshold) = (method.rounding, method.threshold);
+    (prune.magnitude, prune.sparsegpt, prune.dsnot) = (method.magnitude, method.sparsegpt, method.dsnot);
+    prune.calibration.tokens = prune.calibration.tokens.canonical();
+    let calibrates = prune.calibrates();
+    for tower in [&mut prune.vision, &mut prune.qformer, &mut prune.language] {
+        let own = &mut tower.calibration;
+        if !calibrates {
+            *own = TowerCalibration::default();
+        }
+        own.images = own.images.filter(|&images| images != shared.images);
+        own.questions = own.questions.filter(|&questions| questions != shared.questions);
+        own.captions = own.captions.filter(|&captions| captions != shared.captions);
+        own.corpora.sort_unstable();
+    }
     if !metric.needs_calibration() && !prune.allocation.is_measured() {
         prune.calibration = CalibrationConfig::default();
     } else if !metric.needs_calibration() {

@@ -1,4 +1,4 @@
-//! From a run to its stages: `dense -> (sensitivity per tower) -> prune per tower -> adapt -> merge -> evaluate per task`.
+//! From a run to its stages: `dense -> (sensitivity, statistics per tower) -> prune per tower -> adapt -> merge -> evaluate per task`.
 //!
 //! A grid asks for the same parts again and again, so the [`Planner`] remembers them: sections of the configuration are interned,
 //! pruned towers and restorations are looked up by the numbers of their sections, and only a new combination is hashed.
@@ -15,6 +15,7 @@ use crate::{
     allocation::{AllocationScope, BudgetConfig},
     config::{
         CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod,
+        StatisticsNeeds,
     },
     model::{DenseConfig, ModelConfig},
     stage::{AdaptTraining, Inputs, identify},
@@ -195,21 +196,30 @@ impl Planner {
             let calibrated = prune.metric.needs_calibration();
             let unstructured = prune.pattern == Pattern::Unstructured;
             let sees_masks = calibrated && prune.calibration.propagate == Propagate::Pruned;
+            let statistics = (calibrated && !sees_masks).then(|| self.statistics(run, dense, tower, &mut pruned.nodes));
             let earlier = pruned.masks.iter().filter(|_| sees_masks).map(|(_, key)| key.clone());
+            let method = prune.method();
             let node = Stage::Prune {
                 tower,
                 metric: prune.metric,
                 pattern: prune.pattern,
                 sparsity: unstructured.then_some(budget.sparsity),
                 group: unstructured.then(|| budget.group.unwrap_or(prune.metric.published_group())),
-                calibration: calibrated.then(|| prune.calibration.clone()),
-                data: calibrated.then(|| run.data.for_calibration()),
+                calibration: calibrated.then(|| prune.calibration_of(tower)),
+                data: calibrated.then(|| run.data.for_calibration_of(budget)),
                 seed: (calibrated || prune.metric == Metric::Random).then_some(run.seed),
                 compute: run.model.compute,
                 budget: budget_config,
+                method: (!method.is_default()).then(|| Box::new(method)),
             }
             .node_with(
-                Inputs { dense: Some(dense.clone()), sensitivities, masks: earlier.collect(), ..Inputs::default() },
+                Inputs {
+                    dense: Some(dense.clone()),
+                    sensitivities,
+                    statistics,
+                    masks: earlier.collect(),
+                    ..Inputs::default()
+                },
                 &mut self.buffer,
             );
             let node = self.towers.entry(node.key.clone()).or_insert_with(|| Arc::new(node));
@@ -217,6 +227,28 @@ impl Planner {
             pruned.nodes.push(Arc::clone(node));
         }
         pruned
+    }
+
+    /// The key of what is collected of a tower's inputs on the dense model, whose stage joins `nodes`.
+    fn statistics(
+        &mut self,
+        run: &RunConfig,
+        dense: &StageKey,
+        tower: Tower,
+        nodes: &mut Vec<Arc<StageNode>>,
+    ) -> StageKey {
+        let node = Stage::Statistics {
+            tower,
+            needs: StatisticsNeeds::of(run.prune.metric),
+            calibration: run.prune.calibration_of(tower),
+            data: run.data.for_calibration_of(run.prune.tower(tower)),
+            seed: run.seed,
+            compute: run.model.compute,
+        }
+        .node_with(Inputs { dense: Some(dense.clone()), ..Inputs::default() }, &mut self.buffer);
+        let key = node.key.clone();
+        nodes.push(Arc::clone(self.towers.entry(key.clone()).or_insert_with(|| Arc::new(node))));
+        key
     }
 
     /// How a tower's budget is divided, and the keys of the measurements behind it, whose stages join `nodes`.
@@ -245,12 +277,13 @@ impl Planner {
                     tower,
                     measurement,
                     samples: rule.samples,
-                    // Measured on the dense model, whatever later stages propagate.
+                    // Measured on the dense model, whatever later stages propagate, and on every token.
                     calibration: CalibrationConfig {
                         propagate: CalibrationConfig::default().propagate,
-                        ..run.prune.calibration.clone()
+                        tokens: CalibrationConfig::default().tokens,
+                        ..run.prune.calibration_of(tower)
                     },
-                    data: run.data.for_calibration(),
+                    data: run.data.for_calibration_of(run.prune.tower(tower)),
                     seed: run.seed,
                     compute: run.model.compute,
                 }
@@ -264,6 +297,49 @@ impl Planner {
         }
         (Some(Box::new(BudgetConfig { rule: rule.clone(), towers })), keys)
     }
+}
+
+/// Lets runs that read statistics of the same inputs read them from one stage, which collects what any of them needs.
+pub(crate) fn share_statistics<'a>(chains: impl Iterator<Item = &'a mut Vec<Arc<StageNode>>>) {
+    let mut chains: Vec<_> = chains.filter(|chain| chain.iter().any(|node| is_statistics(node))).collect();
+    // By the stage as it would be if it collected nothing.
+    let mut needs: HashMap<StageKey, StatisticsNeeds> = HashMap::new();
+    let bare = |node: &StageNode| with_needs(node, StatisticsNeeds::default());
+    let mut bares: HashMap<StageKey, StageKey> = HashMap::new();
+    for node in chains.iter().flat_map(|chain| chain.iter()).filter(|node| is_statistics(node)) {
+        let Stage::Statistics { needs: own, .. } = &node.stage else { continue };
+        let bare = bares.entry(node.key.clone()).or_insert_with(|| bare(node).key);
+        let all = needs.entry(bare.clone()).or_default();
+        *all = all.and(*own);
+    }
+    let mut shared: HashMap<StageKey, Arc<StageNode>> = HashMap::new();
+    for chain in &mut chains {
+        let mut moved: HashMap<StageKey, StageKey> = HashMap::new();
+        for node in chain.iter_mut() {
+            if is_statistics(node) {
+                let old = node.key.clone();
+                let all = needs[&bares[&old]];
+                let new = shared.entry(old.clone()).or_insert_with(|| Arc::new(with_needs(node, all)));
+                *node = Arc::clone(new);
+                moved.insert(old, new.key.clone());
+            } else if let Some(new) = node.inputs.statistics.as_ref().and_then(|old| moved.get(old)) {
+                let inputs = Inputs { statistics: Some(new.clone()), ..(*node.inputs).clone() };
+                *node = Arc::new(StageNode { inputs: Arc::new(inputs), ..(**node).clone() });
+            }
+        }
+    }
+}
+
+fn is_statistics(node: &StageNode) -> bool {
+    matches!(node.stage, Stage::Statistics { .. })
+}
+
+fn with_needs(node: &StageNode, all: StatisticsNeeds) -> StageNode {
+    let mut stage = node.stage.clone();
+    if let Stage::Statistics { needs, .. } = &mut stage {
+        *needs = all;
+    }
+    stage.node((*node.inputs).clone())
 }
 
 fn dense(run: &RunConfig) -> StageNode {

@@ -5,12 +5,18 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Pattern, Task, Tower,
     allocation::AllocationConfig,
+    method::is_default,
     model::{DenseConfig, ModelConfig},
 };
 
 pub use crate::{
     asking::{AskingConfig, RetrievalConfig, TextRule},
     corpora::{Augment, CorporaConfig, Corpus, SampleForm},
+    method::{
+        Damping, DsnotConfig, InitialMetric, MagnitudeConfig, MethodConfig, Rounding, SignRule, SparseGptConfig,
+        StatisticsNeeds, Threshold,
+    },
+    tokens::{TokenConfig, TokenSelection},
 };
 
 /// Everything that can change a run's numbers.
@@ -70,6 +76,15 @@ impl DataConfig {
         Self { calibration: self.calibration.clone(), ..self.benchmarks() }
     }
 
+    /// What the calibration of a tower with settings of its own sees.
+    pub fn for_calibration_of(&self, tower: &TowerPrune) -> Self {
+        let mut data = self.for_calibration();
+        if !tower.calibration.corpora.is_empty() {
+            data.calibration.corpora = tower.calibration.corpora.clone();
+        }
+        data
+    }
+
     /// What restoration sees.
     pub fn for_restoration(&self) -> Self {
         Self { restoration: self.restoration.clone(), ..self.benchmarks() }
@@ -112,12 +127,44 @@ pub struct PruneConfig {
     /// How budgets are divided among layers.
     #[serde(skip_serializing_if = "AllocationConfig::is_default")]
     pub allocation: AllocationConfig,
+    /// How many weights a sparsity is.
+    #[serde(skip_serializing_if = "is_default")]
+    pub rounding: Rounding,
+    /// What goes at the threshold.
+    #[serde(skip_serializing_if = "is_default")]
+    pub threshold: Threshold,
+    /// Settings of magnitude.
+    #[serde(skip_serializing_if = "is_default")]
+    pub magnitude: MagnitudeConfig,
+    /// Settings of SparseGPT.
+    #[serde(skip_serializing_if = "is_default")]
+    pub sparsegpt: SparseGptConfig,
+    /// Settings of DSnoT.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dsnot: DsnotConfig,
 }
 
 impl PruneConfig {
     /// Whether the metric or the division of the budget looks at calibration samples.
     pub fn calibrates(&self) -> bool {
         self.metric.needs_calibration() || self.allocation.is_measured()
+    }
+
+    /// The calibration of one tower.
+    pub fn calibration_of(&self, tower: Tower) -> CalibrationConfig {
+        let own = &self.tower(tower).calibration;
+        CalibrationConfig {
+            images: own.images.unwrap_or(self.calibration.images),
+            questions: own.questions.unwrap_or(self.calibration.questions),
+            captions: own.captions.unwrap_or(self.calibration.captions),
+            ..self.calibration.clone()
+        }
+    }
+
+    /// How the method prunes.
+    pub fn method(&self) -> MethodConfig {
+        let Self { rounding, threshold, magnitude, sparsegpt, dsnot, .. } = *self;
+        MethodConfig { rounding, threshold, magnitude, sparsegpt, dsnot }
     }
 
     /// The settings of one tower.
@@ -140,6 +187,11 @@ impl Default for PruneConfig {
             language: TowerPrune::default(),
             calibration: CalibrationConfig::default(),
             allocation: AllocationConfig::default(),
+            rounding: Rounding::default(),
+            threshold: Threshold::default(),
+            magnitude: MagnitudeConfig::default(),
+            sparsegpt: SparseGptConfig::default(),
+            dsnot: DsnotConfig::default(),
         }
     }
 }
@@ -156,6 +208,13 @@ pub enum Metric {
     Magnitude,
     /// Absolute value times the norm of the input feature (Sun et al., arXiv 2306.11695).
     Wanda,
+    /// Share of row and column times a power of the norm (Zhang et al., ICLR 2024).
+    Ria,
+    /// Optimal brain surgeon, column by column; changes the weights that stay (Frantar and Alistarh, arXiv 2301.00774).
+    #[serde(rename = "sparsegpt")]
+    SparseGpt,
+    /// Swaps that bring the expected output back (Zhang et al., arXiv 2310.08915).
+    Dsnot,
 }
 
 impl Metric {
@@ -166,19 +225,27 @@ impl Metric {
             Metric::Random => "random",
             Metric::Magnitude => "magnitude",
             Metric::Wanda => "wanda",
+            Metric::Ria => "ria",
+            Metric::SparseGpt => "sparsegpt",
+            Metric::Dsnot => "dsnot",
         }
     }
 
     /// Whether the metric looks at calibration activations.
     pub fn needs_calibration(self) -> bool {
-        self == Metric::Wanda
+        matches!(self, Metric::Wanda | Metric::Ria | Metric::SparseGpt | Metric::Dsnot)
+    }
+
+    /// Whether the method ranks every weight once, so that weights of several layers can be compared.
+    pub fn ranks(self) -> bool {
+        !matches!(self, Metric::SparseGpt | Metric::Dsnot)
     }
 
     /// The comparison group its authors use for unstructured pruning.
     pub fn published_group(self) -> Group {
         match self {
-            Metric::Magnitude => Group::Matrix,
-            Metric::None | Metric::Random | Metric::Wanda => Group::Row,
+            Metric::Magnitude | Metric::Ria | Metric::SparseGpt => Group::Matrix,
+            Metric::None | Metric::Random | Metric::Wanda | Metric::Dsnot => Group::Row,
         }
     }
 }
@@ -191,6 +258,23 @@ pub struct TowerPrune {
     pub sparsity: f64,
     /// Weights among which importance is compared; `null` means the metric's published group.
     pub group: Option<Group>,
+    /// What is different about this tower's calibration.
+    #[serde(skip_serializing_if = "is_default")]
+    pub calibration: TowerCalibration,
+}
+
+/// Calibration of one tower where it differs from that of the others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct TowerCalibration {
+    /// Distinct images; `null` means as for the other towers, here and below.
+    pub images: Option<u32>,
+    /// Questions drawn for each image.
+    pub questions: Option<u32>,
+    /// Captions drawn for each image.
+    pub captions: Option<u32>,
+    /// Corpora (`source: folder`); none means as for the other towers.
+    pub corpora: Vec<Corpus>,
 }
 
 /// The weights among which importance is compared in unstructured pruning.
@@ -217,11 +301,14 @@ pub struct CalibrationConfig {
     pub captions: u32,
     /// What a block sees as its input.
     pub propagate: Propagate,
+    /// What each kind of token counts.
+    #[serde(skip_serializing_if = "TokenConfig::is_default")]
+    pub tokens: TokenConfig,
 }
 
 impl Default for CalibrationConfig {
     fn default() -> Self {
-        Self { images: 48, questions: 3, captions: 1, propagate: Propagate::Pruned }
+        Self { images: 48, questions: 3, captions: 1, propagate: Propagate::Pruned, tokens: TokenConfig::default() }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     Pattern, RunConfig, Tower,
     allocation::{AllocationMethod, AllocationScope},
-    config::{DataSource, Group, Metric, RestoreMethod, TowerPrune},
+    config::{DataSource, Group, Metric, RestoreMethod, Threshold, TowerPrune},
     task::Task,
 };
 
@@ -84,7 +84,7 @@ fn prune(run: &RunConfig) -> Option<Conflict> {
             }
         }
     }
-    if let Some(conflict) = allocation(run) {
+    if let Some(conflict) = method(run).or_else(|| allocation(run)) {
         return Some(conflict);
     }
     let calibration = &run.prune.calibration;
@@ -96,6 +96,47 @@ fn prune(run: &RunConfig) -> Option<Conflict> {
         );
     }
     None
+}
+
+fn method(run: &RunConfig) -> Option<Conflict> {
+    let prune = &run.prune;
+    let (metric, name) = (prune.metric, prune.metric.name());
+    if prune.pattern != Pattern::Unstructured {
+        return None;
+    }
+    for tower in Tower::ALL {
+        let TowerPrune { sparsity, group, .. } = *prune.tower(tower);
+        if sparsity > 0.0 && group == Some(Group::Tower) && !metric.ranks() {
+            return found(
+                group_of(tower),
+                format!("`{name}` solves every layer for itself, it cannot compare the weights of a whole tower"),
+                "compare in rows or matrices, or let `prune.allocation` divide the budget",
+            );
+        }
+    }
+    if metric == Metric::SparseGpt && prune.threshold == Threshold::Strict {
+        return found(
+            "prune.threshold",
+            "`sparsegpt` has no strict threshold",
+            "write `exact` for the number that is asked for, or `inclusive` for the published comparison",
+        );
+    }
+    if prune.allocation.method != AllocationMethod::Uniform && prune.threshold != Threshold::Exact {
+        return found(
+            "prune.threshold",
+            "a divided budget is met exactly, and such a threshold is not",
+            "set `prune.threshold: exact`, or `prune.allocation.method: uniform`",
+        );
+    }
+    None
+}
+
+fn group_of(tower: Tower) -> &'static str {
+    match tower {
+        Tower::Vision => "prune.vision.group",
+        Tower::Qformer => "prune.qformer.group",
+        Tower::Language => "prune.language.group",
+    }
 }
 
 fn allocation(run: &RunConfig) -> Option<Conflict> {
@@ -118,15 +159,10 @@ fn allocation(run: &RunConfig) -> Option<Conflict> {
         );
     }
     for tower in Tower::ALL {
-        let TowerPrune { sparsity, group } = *prune.tower(tower);
+        let TowerPrune { sparsity, group, .. } = *prune.tower(tower);
         if sparsity > 0.0 && group == Some(Group::Tower) {
-            let path = match tower {
-                Tower::Vision => "prune.vision.group",
-                Tower::Qformer => "prune.qformer.group",
-                Tower::Language => "prune.language.group",
-            };
             return found(
-                path,
+                group_of(tower),
                 "weights of a whole tower are compared, which divides the budget by itself",
                 "compare in rows or matrices, or set `prune.allocation.method: uniform`",
             );

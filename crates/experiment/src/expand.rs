@@ -94,6 +94,7 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
     if walk.cells.is_empty() {
         return Err(start.error(ErrorKind::Exclude, "`exclude` leaves no points").help("remove an `exclude`"));
     }
+    crate::chain::share_statistics(walk.cells.iter_mut().map(|cell| &mut cell.stages));
     walk.counts.cells = walk.cells.len();
     walk.counts.runs = walk.planner.distinct();
     let mut gates = Vec::new();

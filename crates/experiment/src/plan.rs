@@ -93,7 +93,7 @@ impl Plan {
 
     /// Stages by kind, in the order of a run's chain; kinds that do not occur are left out.
     pub fn counts(&self, mut is_done: impl FnMut(&StageKey) -> bool) -> Vec<KindCount> {
-        let mut counts: Vec<KindCount> = ["dense", "sensitivity", "prune", "adapt", "merge", "evaluate"]
+        let mut counts: Vec<KindCount> = ["dense", "sensitivity", "statistics", "prune", "adapt", "merge", "evaluate"]
             .map(|kind| KindCount { kind, total: 0, done: 0 })
             .into();
         for PlanNode { node, .. } in &self.nodes {

@@ -130,22 +130,46 @@ pub static SETTINGS: &[Setting] = settings! {
         "Instructions of `form: instruct`, one drawn per sample.";
     "data.restoration.augment" AUGMENT, data.restoration.augment,
         "`crop`: a random part of the image, mirrored every other time; `none`: the image as evaluation sees it.";
-    "prune.metric" Shape::Choice(&["none", "random", "magnitude", "wanda"]), prune.metric,
-        "What gives a weight its importance; `none` leaves the model dense.";
+    "prune.metric" Shape::Choice(&["none", "random", "magnitude", "wanda", "ria", "sparsegpt", "dsnot"]), prune.metric,
+        "What decides which weights go; `sparsegpt` also changes those that stay, `dsnot` swaps from the mask of another metric, `none` leaves the model dense.";
     "prune.pattern" Shape::Pattern, prune.pattern,
         "`unstructured`, or N:M as in the field: `2:4` keeps 2 of every 4.";
     "prune.vision.sparsity" SPARSITY, prune.vision.sparsity,
         "Fraction removed from the image encoder. With an N:M pattern: 0, or what the pattern implies.";
     "prune.vision.group" GROUP, prune.vision.group,
         "Weights among which importance is compared; null means the metric's published group.";
+    "prune.vision.calibration.images" Shape::OrNull(&whole(1)), prune.vision.calibration.images,
+        "Distinct calibration images of this tower; null means as `prune.calibration`.";
+    "prune.vision.calibration.questions" Shape::OrNull(&whole(0)), prune.vision.calibration.questions,
+        "Questions for each calibration image of this tower; null means as `prune.calibration`.";
+    "prune.vision.calibration.captions" Shape::OrNull(&whole(0)), prune.vision.calibration.captions,
+        "Captions for each calibration image of this tower; null means as `prune.calibration`.";
+    "prune.vision.calibration.corpora" CORPORA, prune.vision.calibration.corpora,
+        "Corpora that this tower's calibration draws from; none means those of `data.calibration`.";
     "prune.qformer.sparsity" SPARSITY, prune.qformer.sparsity,
         "Fraction removed from the interface; the paper never prunes it.";
     "prune.qformer.group" GROUP, prune.qformer.group,
         "Weights among which importance is compared; null means the metric's published group.";
+    "prune.qformer.calibration.images" Shape::OrNull(&whole(1)), prune.qformer.calibration.images,
+        "Distinct calibration images of this tower; null means as `prune.calibration`.";
+    "prune.qformer.calibration.questions" Shape::OrNull(&whole(0)), prune.qformer.calibration.questions,
+        "Questions for each calibration image of this tower; null means as `prune.calibration`.";
+    "prune.qformer.calibration.captions" Shape::OrNull(&whole(0)), prune.qformer.calibration.captions,
+        "Captions for each calibration image of this tower; null means as `prune.calibration`.";
+    "prune.qformer.calibration.corpora" CORPORA, prune.qformer.calibration.corpora,
+        "Corpora that this tower's calibration draws from; none means those of `data.calibration`.";
     "prune.language.sparsity" SPARSITY, prune.language.sparsity,
         "Fraction removed from the language model. With an N:M pattern: 0, or what the pattern implies.";
     "prune.language.group" GROUP, prune.language.group,
         "Weights among which importance is compared; null means the metric's published group.";
+    "prune.language.calibration.images" Shape::OrNull(&whole(1)), prune.language.calibration.images,
+        "Distinct calibration images of this tower; null means as `prune.calibration`.";
+    "prune.language.calibration.questions" Shape::OrNull(&whole(0)), prune.language.calibration.questions,
+        "Questions for each calibration image of this tower; null means as `prune.calibration`.";
+    "prune.language.calibration.captions" Shape::OrNull(&whole(0)), prune.language.calibration.captions,
+        "Captions for each calibration image of this tower; null means as `prune.calibration`.";
+    "prune.language.calibration.corpora" CORPORA, prune.language.calibration.corpora,
+        "Corpora that this tower's calibration draws from; none means those of `data.calibration`.";
     "prune.calibration.images" whole(1), prune.calibration.images,
         "Distinct training images behind the statistics.";
     "prune.calibration.questions" whole(0), prune.calibration.questions,
@@ -153,7 +177,39 @@ pub static SETTINGS: &[Setting] = settings! {
     "prune.calibration.captions" whole(0), prune.calibration.captions,
         "Captions drawn for each calibration image.";
     "prune.calibration.propagate" Shape::Choice(&["pruned", "dense"]), prune.calibration.propagate,
-        "Whether a block sees pruned or dense predecessors while its statistics are collected.";
+        "Whether a block sees pruned or dense predecessors while its statistics are collected. Dense statistics are collected once for all methods, ratios and patterns.";
+    "prune.calibration.tokens.select" Shape::Choice(&["all", "atv"]), prune.calibration.tokens.select,
+        "`all` tokens count; `atv`: all text, and of the visual tokens of a block with text those it changes most, as many as their mean change (1 - cosine) times the number of text tokens.";
+    "prune.calibration.tokens.text" NOT_NEGATIVE, prune.calibration.tokens.text,
+        "Weight of a text token in the statistics.";
+    "prune.calibration.tokens.visual" NOT_NEGATIVE, prune.calibration.tokens.visual,
+        "Weight of a visual token: image patches, and the image's tokens in the language model.";
+    "prune.calibration.tokens.query" NOT_NEGATIVE, prune.calibration.tokens.query,
+        "Weight of a query token of the interface.";
+    "prune.calibration.tokens.alpha" POSITIVE, prune.calibration.tokens.alpha,
+        "`atv`: factor on the mean change.";
+    "prune.rounding" Shape::Choice(&["decimal", "truncated", "nearest"]), prune.rounding,
+        "How size times sparsity becomes a number of weights: down as in decimal arithmetic, down from the binary product (published code), or to the nearest (the reference's DSnoT).";
+    "prune.threshold" Shape::Choice(&["exact", "strict", "inclusive"]), prune.threshold,
+        "`exact`: the number is met, ties go by position; `strict`: only what lies below the first weight that should stay (the reference's image encoder); `inclusive`: that weight too (published SparseGPT, per block of columns).";
+    "prune.magnitude.signed" Shape::Flag, prune.magnitude.signed,
+        "Without the absolute value, as in the reference: the most negative weights go first.";
+    "prune.sparsegpt.damping" Shape::Choice(&["always", "on-failure"]), prune.sparsegpt.damping,
+        "Whether the Gram matrix is damped once in any case (published), or only while it cannot be factorised (the reference).";
+    "prune.sparsegpt.damping-share" POSITIVE, prune.sparsegpt.damping_share,
+        "What damping adds to the diagonal, as a share of its mean.";
+    "prune.sparsegpt.block" whole(1), prune.sparsegpt.block,
+        "Columns whose masks are chosen at once; the comparison group is the block, or with `group: row` each of its rows.";
+    "prune.dsnot.initial" Shape::Choice(&["magnitude", "wanda", "ria"]), prune.dsnot.initial,
+        "What makes the first mask.";
+    "prune.dsnot.cycles" whole(0), prune.dsnot.cycles,
+        "Most swaps in a row. 0 leaves the first mask, which is what the reference's unstructured DSnoT does.";
+    "prune.dsnot.threshold" NOT_NEGATIVE, prune.dsnot.threshold,
+        "Errors of a row's expected output up to this are left alone.";
+    "prune.dsnot.sign" Shape::Choice(&["published", "always"]), prune.dsnot.sign,
+        "Whether a swap that turns the sign of the error ends the row with N:M only, or always.";
+    "prune.dsnot.variance-power" NOT_NEGATIVE, prune.dsnot.variance_power,
+        "Exponent of the variance that contributions are divided by.";
     "prune.allocation.method" METHOD, prune.allocation.method,
         "How a budget is divided among layers: evenly, by a table, by shares of outliers (OWL) or by how much the loss depends on them (ECoFLaP).";
     "prune.allocation.group" Shape::Choice(&["layer", "block", "tower"]), prune.allocation.group,

@@ -11,8 +11,8 @@ use crate::{
     Pattern, Task, Tower,
     allocation::{BudgetConfig, Measurement},
     config::{
-        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, Metric, RestoreMethod, RetrievalConfig,
-        TowerAdapter,
+        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MethodConfig, Metric, RestoreMethod,
+        RetrievalConfig, StatisticsNeeds, TowerAdapter,
     },
     job::Compute,
     model::Preset,
@@ -60,6 +60,10 @@ pub struct Inputs {
     /// Measured towers that the budget is divided by, in tower order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensitivities: Vec<StageKey>,
+    /// Stored statistics of the tower's inputs. Not part of a stage's key: without them the same numbers are collected on the way, and what
+    /// else was collected in the same pass changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<StageKey>,
     /// Pruned towers, in tower order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<StageKey>,
@@ -72,14 +76,18 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Appends the inputs as JSON.
+    /// Appends what goes into the key, as JSON.
     pub(crate) fn write(&self, buffer: &mut Vec<u8>) {
+        if self.statistics.is_some() {
+            return Self { statistics: None, ..self.clone() }.write(buffer);
+        }
         serde_json::to_writer(buffer, self).expect("inputs are plain data with text keys");
     }
 
     /// Every key read, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = &StageKey> {
-        self.dense.iter().chain(&self.sensitivities).chain(&self.masks).chain(&self.adapter).chain(&self.merge)
+        let measured = self.sensitivities.iter().chain(&self.statistics);
+        self.dense.iter().chain(measured).chain(&self.masks).chain(&self.adapter).chain(&self.merge)
     }
 }
 
@@ -118,7 +126,23 @@ pub enum Stage {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         compute: Option<Compute>,
     },
-    /// Mask one tower. Output: `masks.safetensors` and a certificate.
+    /// Collect what the layers of a tower of the dense model see. Output: one file per block.
+    Statistics {
+        /// The tower.
+        tower: Tower,
+        /// What is collected.
+        needs: StatisticsNeeds,
+        /// Calibration.
+        calibration: CalibrationConfig,
+        /// Data of the calibration samples.
+        data: DataConfig,
+        /// Replicate seed.
+        seed: u64,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
+    },
+    /// Mask one tower. Output: `masks.safetensors`, `weights.safetensors` where the method changes weights, and a certificate.
     Prune {
         /// The tower.
         tower: Tower,
@@ -142,6 +166,9 @@ pub enum Stage {
         /// How the budget is divided; absent where every layer gets the tower's sparsity.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         budget: Option<Box<BudgetConfig>>,
+        /// Settings of the method; absent where all that it reads are the default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        method: Option<Box<MethodConfig>>,
     },
     /// Train adapters on a pruned model. Output: `adapter.safetensors`, `losses.csv`.
     Adapt {
@@ -238,6 +265,7 @@ impl Stage {
         match self {
             Stage::Dense { .. } => "dense",
             Stage::Sensitivity { .. } => "sensitivity",
+            Stage::Statistics { .. } => "statistics",
             Stage::Prune { .. } => "prune",
             Stage::Adapt { .. } => "adapt",
             Stage::Merge { .. } => "merge",
@@ -250,6 +278,7 @@ impl Stage {
         match self {
             Stage::Dense { .. } => None,
             Stage::Sensitivity { compute, .. }
+            | Stage::Statistics { compute, .. }
             | Stage::Prune { compute, .. }
             | Stage::Adapt { compute, .. }
             | Stage::Merge { compute, .. }
@@ -259,8 +288,15 @@ impl Stage {
 
     /// Version of each stage's code. Raise it with every change that can move a number: outputs of older versions are then made anew.
     /// A test compares the sources behind each stage with what was recorded for its version (`stage-sources.json`).
-    pub const VERSIONS: [(&'static str, u32); 6] =
-        [("dense", 1), ("sensitivity", 1), ("prune", 1), ("adapt", 1), ("merge", 1), ("evaluate", 1)];
+    pub const VERSIONS: [(&'static str, u32); 7] = [
+        ("dense", 1),
+        ("sensitivity", 1),
+        ("statistics", 1),
+        ("prune", 1),
+        ("adapt", 1),
+        ("merge", 1),
+        ("evaluate", 1),
+    ];
 
     /// Version of the stage's code.
     pub fn version(&self) -> u32 {

@@ -5,7 +5,9 @@ mod export;
 mod forward;
 mod generate;
 mod loaded;
+pub mod prune_layer;
 pub mod random;
+pub mod sparse_lora;
 mod stats;
 mod tensors;
 

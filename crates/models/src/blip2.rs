@@ -10,12 +10,13 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Answer, Blip2Config, Flow, Forced, LayerId, Linear, LoadOptions, ModelError, Prompts, Sample, Scope, Search,
-    Shapes, TensorMap, TensorSource, TextBatch, Tower, VisionLanguage,
+    Shapes, TensorMap, TensorSource, TextBatch, TokenKind, Tower, VisionLanguage,
     config::{Family, GenerationConfig, SpecialTokens},
     language::Language,
     layers::Linears,
     qformer::{Images, QFormer, Reads, Shape},
     scope::Keep,
+    tokens::Share,
     vit::Vit,
 };
 
@@ -379,6 +380,45 @@ impl VisionLanguage for Blip2 {
                 Flow { hidden, context: flow.context.iter().map(Tensor::shallow_clone).collect() }
             }
             Tower::Language => self.writing().language.run_block(block, flow),
+        }
+    }
+
+    fn token_kinds(&self, tower: Tower, block: usize, flow: &Flow) -> Vec<TokenKind> {
+        let (tokens, queries) = (flow.hidden.size()[1], self.qformer.queries());
+        match tower {
+            Tower::Vision => TokenKind::parts(&[(TokenKind::Visual, tokens)]),
+            Tower::Qformer => TokenKind::parts(&[(TokenKind::Query, queries), (TokenKind::Text, tokens - queries)]),
+            Tower::Language if self.writing().language.sees_image(block) => {
+                TokenKind::parts(&[(TokenKind::Visual, queries), (TokenKind::Text, tokens - queries)])
+            }
+            Tower::Language => TokenKind::parts(&[(TokenKind::Text, tokens)]),
+        }
+    }
+
+    fn layer_tokens(&self, layer: &LayerId, flow: &Flow) -> Vec<TokenKind> {
+        let own = self.token_kinds(layer.tower, layer.block, flow);
+        match layer.tower {
+            Tower::Vision => own,
+            Tower::Qformer => {
+                let below = format!(".layer.{}.", layer.block);
+                let only = |kind| own.iter().copied().filter(|own| *own == kind).collect();
+                match Share::of(layer.name.split_once(&below).map_or("", |(_, path)| path)) {
+                    Share::All => own,
+                    Share::Queries => only(TokenKind::Query),
+                    Share::Texts => only(TokenKind::Text),
+                    Share::Images => {
+                        let patches = flow.context.first().map_or(0, |features| features.size()[..2].iter().product());
+                        TokenKind::parts(&[(TokenKind::Visual, patches)])
+                    }
+                }
+            }
+            Tower::Language => match self.writing().language.memory_read_by(layer, flow) {
+                None => own,
+                Some(tokens) => {
+                    let queries = self.qformer.queries();
+                    TokenKind::parts(&[(TokenKind::Visual, queries), (TokenKind::Text, tokens - queries)])
+                }
+            },
         }
     }
 

@@ -3,7 +3,7 @@
 use tch::{Device, Tensor};
 
 use crate::{
-    Answer, Flow, Forced, Linear, ModelError, Scope, Search, TextBatch,
+    Answer, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, TextBatch,
     config::{SpecialTokens, TextConfig},
     generate::{self, Before, Decoder, Start, cache::Cache},
     layers::Linears,
@@ -195,6 +195,23 @@ impl Language {
                 Flow { hidden: opt.blocks[block].forward(&flow.hidden), context: shared(&flow.context) }
             }
             _ => unreachable!("a flow belongs to the model and the block that it was made for"),
+        }
+    }
+
+    /// Whether a block's own tokens begin with the image's: all blocks but those of T5's decoder.
+    pub fn sees_image(&self, block: usize) -> bool {
+        match self {
+            Language::T5(t5) => block < t5.encoder.len(),
+            Language::Llama(_) | Language::Opt(_) => true,
+        }
+    }
+
+    /// Tokens of the encoder's output, for a layer that reads it: keys and values of T5's cross-attention.
+    pub fn memory_read_by(&self, layer: &LayerId, flow: &Flow) -> Option<i64> {
+        let crosses = layer.name.ends_with(".EncDecAttention.k") || layer.name.ends_with(".EncDecAttention.v");
+        match (self, flow.context.as_slice()) {
+            (Language::T5(_), [_, _, _, memory]) if crosses => Some(memory.size()[1]),
+            _ => None,
         }
     }
 

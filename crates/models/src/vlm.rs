@@ -3,7 +3,7 @@
 use ressa_runtime::Device;
 use tch::Tensor;
 
-use crate::{Linear, ModelError, Search, linear::LayerId};
+use crate::{Linear, ModelError, Search, TokenKind, linear::LayerId};
 
 /// The two images of text that an instructed model reads, and token ids padded on the right.
 #[derive(Debug)]
@@ -176,6 +176,18 @@ pub trait VisionLanguage: Send {
 
     /// Runs one block of a tower. Calling it with a live tap shows the tap this block's inputs.
     fn run_block(&self, tower: crate::Tower, block: usize, flow: &Flow) -> Flow;
+
+    /// What the tokens are that enter a block with `flow`.
+    fn token_kinds(&self, tower: crate::Tower, block: usize, flow: &Flow) -> Vec<TokenKind> {
+        let _ = (tower, block);
+        TokenKind::parts(&[(TokenKind::Text, flow.hidden.size()[1])])
+    }
+
+    /// What the tokens are that a layer reads when its block runs on `flow`: all that enter the block, some of them, or, where it looks at
+    /// something else, that (image features, encoder memory).
+    fn layer_tokens(&self, layer: &LayerId, flow: &Flow) -> Vec<TokenKind> {
+        self.token_kinds(layer.tower, layer.block, flow)
+    }
 
     /// A second model over the same weights, with its own masks, adapters and taps.
     fn shallow_clone(&self) -> Box<dyn VisionLanguage>;

@@ -253,14 +253,19 @@ impl View for Bytes {
     }
 }
 
-/// Writes tensors into a safetensors file: same tensors, same bytes. Kinds are kept; f32, bf16, i64, u8 and bool can be written.
+/// Writes tensors into a safetensors file: same tensors, same bytes. Kinds are kept; f64, f32, f16, bf16, i64, u8 and bool can be written.
 /// `note` becomes the header's only free-form entry (with more, their order would not be fixed).
-pub(crate) fn write(path: &Path, tensors: &TensorMap, note: (&str, String)) -> Result<(), ModelError> {
+///
+/// # Errors
+/// A tensor of another kind; the file cannot be written.
+pub fn write(path: &Path, tensors: &TensorMap, note: (&str, String)) -> Result<(), ModelError> {
     let mut views = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
         let dtype = match tensor.kind() {
+            Kind::Double => Dtype::F64,
             Kind::Float => Dtype::F32,
+            Kind::Half => Dtype::F16,
             Kind::BFloat16 => Dtype::BF16,
             Kind::Int64 => Dtype::I64,
             Kind::Uint8 => Dtype::U8,
@@ -292,7 +297,10 @@ pub(crate) fn stored(tensors: &TensorMap, storage: Storage) -> Result<TensorMap,
 }
 
 /// Reads every tensor of a file in its own type, copied, with the header's entry `note`.
-pub(crate) fn read(path: &Path, note: &str) -> Result<(TensorMap, Option<String>), ModelError> {
+///
+/// # Errors
+/// A file that is not safetensors, or holds a type that libtorch does not have.
+pub fn read(path: &Path, note: &str) -> Result<(TensorMap, Option<String>), ModelError> {
     let file = File::open(path)?;
     let mut tensors = BTreeMap::new();
     for entry in file.entries() {

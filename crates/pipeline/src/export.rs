@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use ressa_experiment::{Pattern, Stage, config::RestoreMethod, record::Certificate, stage::Inputs};
-use ressa_models::{AdapterSet, Linear, MaskSet};
+use ressa_models::{AdapterSet, Linear, MaskSet, WeightSet};
 use ressa_restore::merged_weight;
 use tch::Tensor;
 
@@ -16,6 +16,8 @@ pub struct RunWeights {
     /// What was counted when the run was merged, or when its towers were pruned.
     pub certificate: Certificate,
     masks: MaskSet,
+    /// Weights that pruning changed.
+    changed: WeightSet,
     adapters: AdapterSet,
     method: RestoreMethod,
 }
@@ -31,7 +33,7 @@ impl Executor {
         for key in inputs.iter() {
             self.store.require(&key.0)?.check()?;
         }
-        let masks = self.masks(&inputs.masks)?;
+        let (masks, changed) = self.pruned(&inputs.masks)?;
         let Some(merge) = &inputs.merge else {
             let mut certificate = Certificate::default();
             for key in &inputs.masks {
@@ -39,7 +41,7 @@ impl Executor {
                 certificate.tensors.extend(pruned.tensors);
             }
             let (adapters, method) = (AdapterSet::new(), RestoreMethod::None);
-            return Ok(RunWeights { source, certificate, masks, adapters, method });
+            return Ok(RunWeights { source, certificate, masks, changed, adapters, method });
         };
         let entry = self.store.require(&merge.0)?;
         let node = node_of(&entry)?;
@@ -48,7 +50,7 @@ impl Executor {
         };
         self.store.require(&adapter.0)?.check()?;
         let adapters = self.adapters(adapter)?;
-        Ok(RunWeights { source, certificate: entry.result()?, masks, adapters, method: *method })
+        Ok(RunWeights { source, certificate: entry.result()?, masks, changed, adapters, method: *method })
     }
 }
 
@@ -71,7 +73,7 @@ impl RunWeights {
     }
 
     /// The run's weight of a layer `[out, in]` given the dense one; `None` for a layer that it does not change. Masks alone keep the type:
-    /// what survives is bit for bit the dense weight. A merge computes in f32 and answers in f32, to be rounded once.
+    /// what survives is bit for bit the dense weight, or what the pruning method made of it, in the type it was computed in. A merge computes in f32 and answers in f32, to be rounded once.
     ///
     /// # Errors
     /// When shapes do not fit, or the adapter was trained for another method.
@@ -80,6 +82,7 @@ impl RunWeights {
         if mask.is_none() && adapter.is_none() {
             return Ok(None);
         }
+        let dense = self.changed.get(layer).unwrap_or(dense);
         let dense = if adapter.is_some() { dense.to_kind(tch::Kind::Float) } else { dense.shallow_clone() };
         let mut linear = Linear::new(layer, dense, None);
         linear.set_mask(mask.map(Tensor::shallow_clone))?;

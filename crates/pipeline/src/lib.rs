@@ -14,6 +14,7 @@ mod prune;
 mod resident;
 mod samples;
 mod sensitivity;
+mod statistics;
 
 pub use error::PipelineError;
 pub use executor::{Executor, Outcome};

@@ -42,7 +42,7 @@ pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -
 }
 
 impl Executor {
-    /// What a merge makes of the dense model. The outputs before and after are compared on a few calibration samples.
+    /// What a merge makes of the dense model and what pruning changed of it. The outputs before and after are compared on a few calibration samples.
     pub(crate) fn merged(&mut self, node: &StageNode) -> Result<Merged, PipelineError> {
         let Stage::Merge { method, .. } = &node.stage else {
             return Err(PipelineError::Internal("not a merge stage".to_owned()));
@@ -50,7 +50,7 @@ impl Executor {
         let missing = || PipelineError::Internal("the merge reads no adapter".to_owned());
         let adapter = node.inputs.adapter.as_ref().ok_or_else(missing)?;
         let adapters = self.adapters(adapter)?;
-        let masks = self.masks(&node.inputs.masks)?;
+        let (pruned, masks) = self.changed(node)?;
         let mut patterns = BTreeMap::new();
         for key in &node.inputs.masks {
             if let Stage::Prune { tower, pattern, .. } = node_of(&self.store.require(&key.0)?)?.stage {
@@ -63,7 +63,7 @@ impl Executor {
         let dense = self.dense(node)?;
         let probe = self.samples(&data, &dense)?.probe()?;
         let request = MergeRequest { method: *method, masks: &masks, adapters: &adapters, patterns: &patterns };
-        Ok(merge(dense.model.as_ref(), request, &probe)?)
+        Ok(merge(pruned.as_ref(), request, &probe)?)
     }
 
     /// The model with the merged weights.

@@ -1,9 +1,9 @@
-//! Stage `prune`: masks of one tower with their certificate.
+//! Stage `prune`: masks of one tower, weights that the method changed, and their certificate.
 
 use ressa_experiment::{Stage, StageNode, config::Propagate, record::Certificate};
-use ressa_models::{MaskSet, Sample, VisionLanguage};
+use ressa_models::{MaskSet, Sample, VisionLanguage, WeightSet};
 use ressa_prune::{
-    PruneRequest, allocation::Counts, certify_tower, certify_tower_divided, prune_tower, prune_tower_divided,
+    PruneRequest, TowerInputs, allocation::Counts, certify_tower, certify_tower_divided, prune_tower_with,
 };
 use ressa_store::{Draft, Entry};
 use serde_json::Value;
@@ -11,11 +11,13 @@ use serde_json::Value;
 use crate::{
     Executor, PipelineError,
     executor::{Progress, plain},
-    sensitivity,
+    sensitivity, statistics,
 };
 
 /// File of the keep masks.
 pub(crate) const MASKS: &str = "masks.safetensors";
+/// File of the kept values of weights that the method changed; not there for methods that only choose.
+pub(crate) const WEIGHTS: &str = "weights.safetensors";
 
 /// Prunes the tower, publishes the masks, and certifies what was written by reading it back.
 pub(crate) fn run(
@@ -26,18 +28,29 @@ pub(crate) fn run(
 ) -> Result<Value, PipelineError> {
     let request = request(node)?;
     let counts = sensitivity::counts(executor, node)?;
-    let samples = calibration(executor, node)?;
+    let stored = statistics::stored(executor, node.inputs.statistics.as_ref())?;
+    let samples = if stored.is_some() { Vec::new() } else { calibration(executor, node)? };
     let mut model = executor.masked(node)?;
     let message = format!("{} {}", request.metric.name(), request.tower);
     let mut show = |share| progress(share, &message);
-    let pruned = match &counts {
-        Some(counts) => prune_tower_divided(model.as_mut(), &request, counts, &samples, &mut show)?,
-        None => prune_tower(model.as_mut(), &request, &samples, &mut show)?,
+    let of_block = stored.as_ref().map(|entry| |block| statistics::block(executor, entry, block));
+    let inputs = TowerInputs {
+        samples: &samples,
+        counts: counts.as_ref(),
+        statistics: of_block.as_ref().map(|of_block| of_block as _),
     };
+    let pruned = prune_tower_with(model.as_mut(), &request, inputs, &mut show)?;
     let path = draft.folder().join(MASKS);
     pruned.masks.save(&path)?;
+    let changed = draft.folder().join(WEIGHTS);
+    if !pruned.weights.is_empty() {
+        pruned.weights.save(&changed, &pruned.masks)?;
+    }
 
     let written = MaskSet::load(&path)?;
+    if !pruned.weights.is_empty() {
+        WeightSet::load(&changed, &written)?.apply(model.as_mut())?;
+    }
     written.apply(model.as_mut())?;
     let certificate = recount(model.as_ref(), &request, counts.as_ref(), &written)?;
     if !certificate.holds() {
@@ -46,12 +59,13 @@ pub(crate) fn run(
     plain(&certificate)
 }
 
-/// Recounts published masks on the dense weights.
+/// Recounts published masks on the weights they belong to.
 pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Vec<String>, PipelineError> {
     let request = request(node)?;
     let counts = sensitivity::counts(executor, node)?;
     let mut model = executor.dense(node)?.model.shallow_clone();
     let masks = MaskSet::load(&entry.file(MASKS)?)?;
+    changes(entry, &masks)?.apply(model.as_mut())?;
     masks.apply(model.as_mut())?;
     let found = recount(model.as_ref(), &request, counts.as_ref(), &masks)?;
     let published: Certificate = entry.result()?;
@@ -60,6 +74,14 @@ pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -
         violations.push("a recount differs from the published certificate".to_owned());
     }
     Ok(violations)
+}
+
+/// Weights that a published stage changed, beside its masks.
+pub(crate) fn changes(entry: &Entry, masks: &MaskSet) -> Result<WeightSet, PipelineError> {
+    if !entry.manifest.files.contains_key(WEIGHTS) {
+        return Ok(WeightSet::new());
+    }
+    Ok(WeightSet::load(&entry.file(WEIGHTS)?, masks)?)
 }
 
 fn recount(
@@ -75,16 +97,18 @@ fn recount(
 }
 
 fn request(node: &StageNode) -> Result<PruneRequest, PipelineError> {
-    let Stage::Prune { tower, metric, pattern, sparsity, group, calibration, seed, .. } = &node.stage else {
+    let Stage::Prune { tower, metric, pattern, sparsity, group, calibration, seed, method, .. } = &node.stage else {
         return Err(PipelineError::Internal("not a prune stage".to_owned()));
     };
     Ok(PruneRequest {
         tower: *tower,
         metric: *metric,
+        method: method.as_deref().copied().unwrap_or_default(),
         pattern: *pattern,
         sparsity: *sparsity,
         group: *group,
         propagate: calibration.as_ref().map_or(Propagate::Dense, |c| c.propagate),
+        tokens: calibration.as_ref().map(|c| c.tokens).unwrap_or_default(),
         seed: seed.unwrap_or(0),
     })
 }

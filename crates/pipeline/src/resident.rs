@@ -14,7 +14,7 @@ use ressa_experiment::{
     job::Compute,
     stage::Inputs,
 };
-use ressa_models::{AdapterSet, MaskSet, VisionLanguage, folder::load_options};
+use ressa_models::{AdapterSet, MaskSet, VisionLanguage, WeightSet, folder::load_options};
 use ressa_store::{Entry, Manifest};
 
 use crate::{Executor, PipelineError};
@@ -170,21 +170,31 @@ impl Executor {
         Ok(prepared)
     }
 
-    /// A fresh view of the dense model with the masks of some stages.
+    /// A fresh view of the dense model with what some stages made of its weights: masks, and values that a method changed.
     pub(crate) fn masked(&mut self, node: &StageNode) -> Result<Box<dyn VisionLanguage>, PipelineError> {
-        let dense = self.dense(node)?;
-        let mut model = dense.model.shallow_clone();
-        self.masks(&node.inputs.masks)?.apply(model.as_mut())?;
+        let (mut model, masks) = self.changed(node)?;
+        masks.apply(model.as_mut())?;
         Ok(model)
     }
 
-    /// The union of the masks of some stages.
-    pub(crate) fn masks(&self, keys: &[StageKey]) -> Result<MaskSet, PipelineError> {
-        let mut all = MaskSet::new();
+    /// As [`Executor::masked`], with the masks still beside the model.
+    pub(crate) fn changed(&mut self, node: &StageNode) -> Result<(Box<dyn VisionLanguage>, MaskSet), PipelineError> {
+        let mut model = self.dense(node)?.model.shallow_clone();
+        let (masks, weights) = self.pruned(&node.inputs.masks)?;
+        weights.apply(model.as_mut())?;
+        Ok((model, masks))
+    }
+
+    /// The masks of some stages together, and the weights that they changed.
+    pub(crate) fn pruned(&self, keys: &[StageKey]) -> Result<(MaskSet, WeightSet), PipelineError> {
+        let (mut all, mut weights) = (MaskSet::new(), WeightSet::new());
         for key in keys {
-            all.extend(MaskSet::load(&self.store.require(&key.0)?.file(crate::prune::MASKS)?)?);
+            let entry = self.store.require(&key.0)?;
+            let masks = MaskSet::load(&entry.file(crate::prune::MASKS)?)?;
+            weights.extend(crate::prune::changes(&entry, &masks)?);
+            all.extend(masks);
         }
-        Ok(all)
+        Ok((all, weights))
     }
 
     /// The adapters of a stage.

@@ -13,11 +13,7 @@ use crate::{
 };
 
 /// Measures the tower; the numbers are the stage's result.
-pub(crate) fn run(
-    executor: &mut Executor,
-    node: &StageNode,
-    progress: Progress<'_>,
-) -> Result<Value, PipelineError> {
+pub(crate) fn run(executor: &mut Executor, node: &StageNode, progress: Progress<'_>) -> Result<Value, PipelineError> {
     let Stage::Sensitivity { tower, measurement, samples: first, calibration, data, seed, .. } = &node.stage else {
         return Err(PipelineError::Internal("not a sensitivity stage".to_owned()));
     };

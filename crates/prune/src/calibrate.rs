@@ -7,20 +7,91 @@
 use std::{
     collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ressa_experiment::{Tower, config::Propagate};
-use ressa_models::{Flow, LayerId, Observer, Sample, TapGuard, VisionLanguage};
-use tch::{Kind, Tensor, no_grad};
+use ressa_experiment::{
+    Tower,
+    config::{Propagate, TokenConfig},
+};
+use ressa_models::{Flow, LayerId, Observer, Sample, TapGuard, TensorMap, VisionLanguage, weights};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
     error::PruneError,
     statistics::{ColumnStatistics, Needs},
+    tokens::{TokenWeights, Visible},
 };
 
-/// Statistics of one block's layers, by module path.
-pub type BlockStatistics = BTreeMap<String, ColumnStatistics>;
+/// The header entry of stored statistics: the layers of each group.
+const LAYERS: &str = "ressa.statistics";
+
+/// Statistics of one block's layers. Layers that read the same input, such as q, k and v, share theirs.
+#[derive(Debug, Default)]
+pub struct BlockStatistics {
+    groups: Vec<(Vec<String>, ColumnStatistics)>,
+}
+
+impl BlockStatistics {
+    /// The statistics of a layer, by module path.
+    pub fn get(&self, layer: &str) -> Option<&ColumnStatistics> {
+        self.groups.iter().find(|(layers, _)| layers.iter().any(|name| name == layer)).map(|(_, statistics)| statistics)
+    }
+
+    /// Takes the statistics of other layers in.
+    pub fn extend(&mut self, other: BlockStatistics) {
+        self.groups.extend(other.groups);
+    }
+
+    /// What is collected of every layer.
+    pub fn collects(&self) -> Needs {
+        self.groups.first().map_or(Needs::WEIGHT, |(_, statistics)| statistics.collects())
+    }
+
+    /// Writes the statistics: tensors of [`ColumnStatistics::to_tensors`] behind the group's number, the groups' layers in the header.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), PruneError> {
+        let mut tensors = TensorMap::new();
+        let mut layers = Vec::new();
+        for (group, (names, statistics)) in self.groups.iter().enumerate() {
+            layers.push(names);
+            tensors.extend(statistics.to_tensors().into_iter().map(|(name, t)| (format!("{group}.{name}"), t)));
+        }
+        let layers = serde_json::to_string(&layers).map_err(|e| PruneError::Statistics { reason: e.to_string() })?;
+        Ok(weights::write(path, &tensors, (LAYERS, layers))?)
+    }
+
+    /// Reads what [`BlockStatistics::save`] wrote.
+    ///
+    /// # Errors
+    /// A file of something else; statistics that do not fit together.
+    pub fn load(path: &Path, device: Device) -> Result<Self, PruneError> {
+        let broken = |reason: String| PruneError::Statistics { reason: format!("`{}`: {reason}", path.display()) };
+        let (tensors, layers) = weights::read(path, LAYERS)?;
+        let layers = layers.ok_or_else(|| broken("it holds none".to_owned()))?;
+        let layers: Vec<Vec<String>> = serde_json::from_str(&layers).map_err(|e| broken(e.to_string()))?;
+        let mut of_groups: Vec<BTreeMap<String, Tensor>> = layers.iter().map(|_| BTreeMap::new()).collect();
+        for (name, tensor) in tensors {
+            let (group, part) = name.split_once('.').unwrap_or((&name, ""));
+            let group = group.parse::<usize>().ok().and_then(|group| of_groups.get_mut(group));
+            let group = group.ok_or_else(|| broken(format!("`{name}` belongs to no group")))?;
+            group.insert(part.to_owned(), tensor);
+        }
+        let groups = layers.into_iter().zip(of_groups).map(|(layers, tensors)| {
+            let statistics = ColumnStatistics::from_tensors(tensors, device)?;
+            if layers.is_empty() { Err(broken("a group has no layers".to_owned())) } else { Ok((layers, statistics)) }
+        });
+        Ok(Self { groups: groups.collect::<Result<_, PruneError>>()? })
+    }
+
+    /// Layers that read the same input, in the order in which they run, with what they see.
+    pub fn groups(&self) -> impl Iterator<Item = (&[String], &ColumnStatistics)> {
+        self.groups.iter().map(|(layers, statistics)| (layers.as_slice(), statistics))
+    }
+}
 
 /// Activations of all samples on their way through a tower.
 pub struct Calibration {
@@ -29,6 +100,9 @@ pub struct Calibration {
     needs: Needs,
     flows: Vec<Flow>,
     blocks: usize,
+    weights: TokenWeights,
+    /// Of each sample, the visual tokens that count.
+    visible: Vec<Visible>,
 }
 
 impl Calibration {
@@ -44,34 +118,42 @@ impl Calibration {
             Tower::Vision => distinct_images(samples).into_iter().map(|s| model.enter(tower, s)).collect(),
             Tower::Qformer | Tower::Language => samples.iter().map(|s| model.enter(tower, s)).collect(),
         });
-        Self { tower, propagate, needs, flows, blocks: model.blocks(tower) }
+        let (blocks, weights) = (model.blocks(tower), TokenWeights::default());
+        Self { tower, propagate, needs, flows, blocks, weights, visible: Vec::new() }
+    }
+
+    /// The same calibration, in which kinds of tokens count differently.
+    #[must_use]
+    pub fn weighing(mut self, tokens: TokenConfig) -> Self {
+        self.weights = TokenWeights::new(tokens);
+        self
     }
 
     /// Runs `block` over all samples and returns what its layers saw. With [`Propagate::Dense`] the outputs go on to the next block.
     pub fn observe(&mut self, model: &dyn VisionLanguage, block: usize) -> Result<BlockStatistics, PruneError> {
-        let taps = tap(model, self.tower, block, self.needs);
+        no_grad(|| self.weights.look(model, self.tower, block, &self.flows, &mut self.visible));
+        let (shared, guards) = tap(model, self.tower, block, self.needs);
         no_grad(|| {
-            for flow in &mut self.flows {
-                let next = model.run_block(self.tower, block, flow);
-                for tap in taps.values() {
-                    tap.statistics.lock().unwrap_or_else(PoisonError::into_inner).end_sample();
+            for (position, flow) in self.flows.iter_mut().enumerate() {
+                if !self.weights.are_one() {
+                    let weights = self.weights.of_block(model, self.tower, block, flow, self.visible.get(position));
+                    shared.lock().unwrap_or_else(PoisonError::into_inner).weights = weights;
                 }
+                let next = model.run_block(self.tower, block, flow);
+                shared.lock().unwrap_or_else(PoisonError::into_inner).end_sample();
                 if self.propagate == Propagate::Dense {
                     *flow = next;
                 }
             }
         });
-        let mut statistics = BlockStatistics::new();
-        for (name, Tap { statistics: shared, guard }) in taps {
-            drop(guard);
-            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let seen = std::mem::replace(&mut *shared, ColumnStatistics::new(0, Needs::WEIGHT, tch::Device::Cpu));
-            if !seen.is_finite() {
-                return Err(PruneError::NotFiniteInput { layer: name });
+        drop(guards);
+        let groups = std::mem::take(&mut shared.lock().unwrap_or_else(PoisonError::into_inner).groups);
+        for (layers, statistics) in &groups {
+            if !statistics.is_finite() {
+                return Err(PruneError::NotFiniteInput { layer: layers[0].clone() });
             }
-            statistics.insert(name, seen);
         }
-        Ok(statistics)
+        Ok(BlockStatistics { groups })
     }
 
     /// After `block` has got its masks: runs it again with them, so that the next block sees pruned predecessors. Does nothing with
@@ -87,22 +169,78 @@ impl Calibration {
     }
 }
 
-/// A layer under observation.
-struct Tap {
-    statistics: Arc<Mutex<ColumnStatistics>>,
-    guard: TapGuard,
+/// What the layers of a block see. Which of them read the same tensor is a matter of the architecture: the first sample shows it.
+#[derive(Debug, Default)]
+struct Shared {
+    needs: Needs,
+    groups: Vec<(Vec<String>, ColumnStatistics)>,
+    /// The input that each group has seen of the current sample. Held until the sample ends, so that its memory is not used for another one.
+    inputs: Vec<Option<Tensor>>,
+    /// What the tokens count that a layer sees of the current sample, f32 `[tokens]`; layers that are not here count each as one.
+    weights: HashMap<String, Tensor>,
 }
 
-fn tap(model: &dyn VisionLanguage, tower: Tower, block: usize, needs: Needs) -> BTreeMap<String, Tap> {
+/// One layer's view of [`Shared`].
+struct Tap {
+    layer: String,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl Observer for Tap {
+    fn observe(&mut self, input: &Tensor) {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).see(&self.layer, input);
+    }
+}
+
+impl Shared {
+    fn see(&mut self, layer: &str, input: &Tensor) {
+        let known = self.groups.iter().position(|(layers, _)| layers.iter().any(|name| name == layer));
+        let group = known.unwrap_or_else(|| {
+            let shared = self.inputs.iter().position(|seen| seen.as_ref().is_some_and(|seen| is_same(seen, input)));
+            let group = shared.unwrap_or_else(|| {
+                let columns = input.size().last().copied().unwrap_or(0);
+                self.groups.push((Vec::new(), ColumnStatistics::new(columns, self.needs, input.device())));
+                self.inputs.push(None);
+                self.groups.len() - 1
+            });
+            self.groups[group].0.push(layer.to_owned());
+            group
+        });
+        let (layers, statistics) = &mut self.groups[group];
+        if layers[0] == layer {
+            match self.weights.get(layer) {
+                None => statistics.observe(input),
+                Some(weights) => statistics.observe_weighted(input, weights),
+            }
+            self.inputs[group] = Some(input.shallow_clone());
+        }
+    }
+
+    fn end_sample(&mut self) {
+        self.groups.iter_mut().for_each(|(_, statistics)| statistics.end_sample());
+        self.inputs.fill_with(|| None);
+    }
+}
+
+/// Whether two tensors that are both alive are one and the same.
+fn is_same(left: &Tensor, right: &Tensor) -> bool {
+    left.data_ptr() == right.data_ptr()
+        && left.kind() == right.kind()
+        && left.size() == right.size()
+        && left.stride() == right.stride()
+}
+
+fn tap(model: &dyn VisionLanguage, tower: Tower, block: usize, needs: Needs) -> (Arc<Mutex<Shared>>, Vec<TapGuard>) {
+    let shared = Arc::new(Mutex::new(Shared { needs, ..Shared::default() }));
     let in_block = |id: &LayerId| id.tower == tower && id.block == block;
     let layers = model.linears().into_iter().filter(|(id, _)| in_block(id));
-    layers
+    let guards = layers
         .map(|(id, linear)| {
-            let statistics = Arc::new(Mutex::new(ColumnStatistics::new(linear.shape().1, needs, linear.weight().device())));
-            let observer: Arc<Mutex<dyn Observer>> = Arc::clone(&statistics) as _;
-            (id.name.clone(), Tap { statistics, guard: linear.tap(observer) })
+            let tap = Tap { layer: id.name.clone(), shared: Arc::clone(&shared) };
+            linear.tap(Arc::new(Mutex::new(tap)))
         })
-        .collect()
+        .collect();
+    (shared, guards)
 }
 
 /// The first sample of each distinct image, in order. Images are the same when all their pixels are.

@@ -11,12 +11,13 @@ use crate::{
     allocation::Counts,
     error::PruneError,
     select::{Selection, pruned_count},
-    tower::{PruneRequest, removed},
+    tower::PruneRequest,
 };
 
 /// Recounts a tower: zeros and N:M groups on the weights with `masks` applied, and the exact numbers that `request` asked for.
 ///
-/// Works on what was just computed and on what was read back from disk. The model's own masks are not looked at.
+/// Works on what was just computed and on what was read back from disk. The model's own masks are not looked at, its weights are: those that a
+/// method changed must be in it. Of a method that prunes by threshold no number is expected.
 pub fn certify_tower(
     model: &dyn VisionLanguage,
     request: &PruneRequest,
@@ -63,9 +64,10 @@ pub(crate) fn certify(
             weight: &weight,
             keep: Some(&keep),
             pattern: Some(selection.pattern()),
-            pruned: match counts {
-                Some(counts) => Some(removed(counts, selection, &id.name)?),
-                None => selection.pruned_in(rows, columns),
+            pruned: if request.is_exact() {
+                request.of_layer(&id.name, (rows, columns), counts)?.pruned_in(rows, columns)
+            } else {
+                None
             },
             sealed: true,
         }]);

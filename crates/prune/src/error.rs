@@ -13,8 +13,14 @@ pub enum PruneError {
         metric: Metric,
     },
     /// Nothing to rank weights with.
-    #[error("metric `none` prunes nothing: choose `random`, `magnitude` or `wanda`")]
+    #[error("metric `none` prunes nothing: choose one, such as `magnitude` or `wanda`")]
     NoMetric,
+    /// A method that solves layers one by one is to compare all of them.
+    #[error("`{}` solves every layer for itself, it cannot compare the weights of a whole tower: choose `row` or `matrix`", metric.name())]
+    TowerGroup {
+        /// The method.
+        metric: Metric,
+    },
     /// The model has no such tower.
     #[error("the model has no prunable layers in tower `{tower}`: set its sparsity to 0")]
     NoLayers {

@@ -9,13 +9,17 @@ pub mod allocation;
 pub mod calibrate;
 pub mod certificate;
 mod error;
+mod method;
 pub mod metric;
 mod rows;
 pub mod select;
 pub mod solver;
 pub mod statistics;
+mod tokens;
 mod tower;
 
 pub use certificate::{certify_tower, certify_tower_divided};
 pub use error::PruneError;
-pub use tower::{PruneRequest, TowerPruning, prune_tower, prune_tower_divided};
+pub use tower::{
+    PruneRequest, TowerInputs, TowerPruning, prune_tower, prune_tower_divided, prune_tower_with, solve_block,
+};

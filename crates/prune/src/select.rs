@@ -12,7 +12,10 @@ pub(crate) mod host;
 use ressa_experiment::{Pattern, config::Group};
 use tch::{Device, Kind, Tensor};
 
-use crate::rows::{floats, new_mask, with_floats};
+use crate::{
+    allocation::keep_all_but,
+    rows::{floats, new_mask, with_floats},
+};
 
 /// Weights pruned among `members` at `sparsity`: the integer part of the product as decimal arithmetic would give it.
 ///
@@ -64,6 +67,14 @@ pub enum Selection {
         /// The weights that compete; a tower is one matrix here.
         group: Group,
     },
+    /// `count` of the matrix go, for those who divide a budget among layers.
+    Total {
+        /// Weights removed from the matrix.
+        count: i64,
+        /// The weights that compete. Rows give the same number each; what does not divide by the rows comes from those whose next weight is
+        /// the least important. A tower is one matrix here.
+        group: Group,
+    },
     /// `keep` of every `of` consecutive inputs stay.
     NOfM {
         /// Weights kept in each group.
@@ -77,8 +88,8 @@ impl Selection {
     /// The pattern as it is written in experiments.
     pub fn pattern(self) -> Pattern {
         match self {
-            Selection::Unstructured { .. } | Selection::Exact { .. } => Pattern::Unstructured,
             Selection::NOfM { keep, of } => Pattern::NOfM { keep: keep as u32, of: of as u32 },
+            _ => Pattern::Unstructured,
         }
     }
 
@@ -99,11 +110,11 @@ impl Selection {
         let members = match self {
             Selection::NOfM { keep, of } => return (of, of - keep),
             Selection::Unstructured { group: Group::Row, .. } | Selection::Exact { group: Group::Row, .. } => columns,
-            Selection::Unstructured { .. } | Selection::Exact { .. } => rows * columns,
+            _ => rows * columns,
         };
         match self {
             Selection::Unstructured { sparsity, .. } => (members, pruned_count(members, sparsity)),
-            Selection::Exact { count, .. } => (members, count.clamp(0, members)),
+            Selection::Exact { count, .. } | Selection::Total { count, .. } => (members, count.clamp(0, members)),
             Selection::NOfM { keep, of } => (of, of - keep),
         }
     }
@@ -113,6 +124,9 @@ impl Selection {
     /// `Group::Tower` competes over one matrix here; use [`keep_across`] for a tower. With N:M the width must be a multiple of `of`.
     /// Importance must be finite.
     pub fn keep(self, importance: &Tensor) -> Tensor {
+        if let Selection::Total { count, group: Group::Row } = self {
+            return keep_all_but(importance, count);
+        }
         let size = importance.size();
         let (members, count) = self.groups(size[0], size[1]);
         if importance.numel() == 0 {
@@ -125,6 +139,20 @@ impl Selection {
         }
         keep_on_device(&importance.reshape([-1, members]), count).reshape(size)
     }
+}
+
+/// Keep mask, bool `[out, in]`, by threshold instead of by number: in each group of `selection` whatever lies below the first weight that should
+/// stay goes, and with `inclusive` what equals it too. N:M groups are counted whatever is asked.
+pub fn keep_by_threshold(importance: &Tensor, selection: Selection, inclusive: bool) -> Tensor {
+    let size = importance.size();
+    let (members, count) = selection.groups(size[0], size[1]);
+    if matches!(selection, Selection::NOfM { .. }) || importance.numel() == 0 || count >= members {
+        return selection.keep(importance);
+    }
+    let groups = importance.reshape([-1, members]);
+    let (threshold, _) = groups.kthvalue(count + 1, 1, true);
+    let keep = if inclusive { groups.gt_tensor(&threshold) } else { groups.ge_tensor(&threshold) };
+    keep.reshape(size)
 }
 
 /// Keep masks of matrices that compete with each other, in their order: `pruned_count` over all of them goes.

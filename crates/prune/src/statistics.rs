@@ -76,16 +76,16 @@ struct Moments {
     sum: Tensor,
     /// Squared distances from the sample's own mean, summed over all finished samples.
     scatter: Tensor,
-    /// Tokens in finished samples.
-    tokens: u64,
+    /// Tokens in finished samples, each as much as it counts.
+    mass: f64,
     /// The sample that is being observed.
     open: Option<Open>,
 }
 
-/// Tokens, sum and scatter of what has been seen of a sample.
+/// Weight of the tokens, sum and scatter of what has been seen of a sample.
 #[derive(Debug)]
 struct Open {
-    tokens: u64,
+    mass: f64,
     sum: Tensor,
     scatter: Tensor,
 }
@@ -94,7 +94,7 @@ impl ColumnStatistics {
     /// Empty statistics of a layer with `columns` inputs.
     pub fn new(columns: i64, needs: Needs, device: Device) -> Self {
         let zeros = || Tensor::zeros([columns], (Kind::Double, device));
-        let moments = || Moments { sum: zeros(), scatter: zeros(), tokens: 0, open: None };
+        let moments = || Moments { sum: zeros(), scatter: zeros(), mass: 0.0, open: None };
         Self {
             columns,
             samples: 0,
@@ -137,7 +137,7 @@ impl ColumnStatistics {
         if let Some(moments) = &mut self.moments
             && let Some(open) = moments.open.take()
         {
-            moments.tokens += open.tokens;
+            moments.mass += open.mass;
             let _ = moments.sum.g_add_(&open.sum);
             let _ = moments.scatter.g_add_(&open.scatter);
         }
@@ -159,7 +159,7 @@ impl ColumnStatistics {
     /// count. `None` if not collected.
     pub fn variance(&self) -> Option<Tensor> {
         let moments = self.moments.as_ref()?;
-        Some((&moments.scatter / (moments.tokens.max(1) as f64)).to_kind(Kind::Float))
+        Some((&moments.scatter / (if moments.mass > 0.0 { moments.mass } else { 1.0 })).to_kind(Kind::Float))
     }
 
     /// `2 / samples * X^T X`, f32 `[in, in]`, symmetric: SparseGPT's Hessian. `None` if not collected.
@@ -183,7 +183,7 @@ impl ColumnStatistics {
     }
 
     /// Everything collected, as named tensors: `samples` and `tokens` (i64), and where collected `squares`, `sum`, `scatter` (f64 `[in]`,
-    /// totals) and `gram` (f32 `[in, in]`, upper triangle).
+    /// totals), `mass` (f64, the weight of all tokens, where it is not their number) and `gram` (f32 `[in, in]`, upper triangle).
     pub fn to_tensors(&self) -> BTreeMap<String, Tensor> {
         let mut tensors = BTreeMap::new();
         let mut put = |name: &str, tensor: Tensor| tensors.insert(name.to_owned(), tensor.to_device(Device::Cpu));
@@ -195,6 +195,9 @@ impl ColumnStatistics {
         if let Some(moments) = &self.moments {
             put("sum", moments.sum.copy());
             put("scatter", moments.scatter.copy());
+            if moments.mass != self.tokens as f64 {
+                put("mass", Tensor::from(moments.mass));
+            }
         }
         if let Some(gram) = &self.gram {
             put("gram", gram.upper().triu(0));
@@ -215,6 +218,8 @@ impl ColumnStatistics {
             u64::try_from(tensor.int64_value(&[])).map_err(|_| broken(format!("`{name}` is negative")))
         };
         let (samples, tokens) = (whole("samples")?, whole("tokens")?);
+        let mass = tensors.remove("mass").filter(|t| t.numel() == 1).map(|t| t.double_value(&[]));
+        let mass = mass.filter(|mass| mass.is_finite() && *mass >= 0.0).unwrap_or(tokens as f64);
         let columns = tensors.values().next().and_then(|t| t.size().last().copied()).unwrap_or(0);
         let mut take = |name: &str, kind: Kind, shape: &[i64]| match tensors.remove(name) {
             None => Ok(None),
@@ -226,7 +231,7 @@ impl ColumnStatistics {
         let scatter = take("scatter", Kind::Double, &[columns])?;
         let gram = take("gram", Kind::Float, &[columns, columns])?;
         let moments = match (sum, scatter) {
-            (Some(sum), Some(scatter)) => Some(Moments { sum, scatter, tokens, open: None }),
+            (Some(sum), Some(scatter)) => Some(Moments { sum, scatter, mass, open: None }),
             (None, None) => None,
             _ => return Err(broken("one of `sum` and `scatter` is missing".to_owned())),
         };
@@ -237,42 +242,80 @@ impl ColumnStatistics {
     }
 }
 
-impl Observer for ColumnStatistics {
-    fn observe(&mut self, input: &Tensor) {
+impl ColumnStatistics {
+    /// Adds inputs `[..., in]` of which each row counts as much as `weights` (f32 `[rows]`, not negative) says: as if it were seen so many times.
+    /// Rows of weight zero are not seen at all.
+    pub fn observe_weighted(&mut self, input: &Tensor, weights: &Tensor) {
         no_grad(|| {
             let rows = input.detach().reshape([-1, self.columns]).to_kind(Kind::Float);
-            let count = rows.size()[0] as u64;
-            self.tokens += count;
-            if let Some(squares) = &mut self.squares {
-                let of_sample = rows.square().sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
-                let _ = squares.g_add_(&of_sample.to_kind(Kind::Double));
-            }
-            if let Some(moments) = &mut self.moments
-                && count > 0
-            {
-                moments.observe(&rows, count);
-            }
-            if let Some(gram) = &mut self.gram {
-                gram.add(&rows);
+            let weights = weights.to_device(rows.device());
+            let seen = weights.gt(0.0).nonzero().squeeze_dim(1);
+            let (rows, weights) = (rows.index_select(0, &seen), weights.index_select(0, &seen));
+            if weights.eq(1.0).all().int64_value(&[]) == 1 {
+                self.add(&rows, None);
+            } else {
+                self.add(&rows, Some(&weights.unsqueeze(1)));
             }
         });
+    }
+
+    /// Adds rows `[tokens, in]`, f32, with weights `[tokens, 1]`.
+    fn add(&mut self, rows: &Tensor, weights: Option<&Tensor>) {
+        let count = rows.size()[0] as u64;
+        self.tokens += count;
+        if let Some(squares) = &mut self.squares {
+            let square = weighted(rows.square(), weights);
+            let of_sample = square.sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
+            let _ = squares.g_add_(&of_sample.to_kind(Kind::Double));
+        }
+        if let Some(moments) = &mut self.moments
+            && count > 0
+        {
+            moments.observe(rows, weights);
+        }
+        if let Some(gram) = &mut self.gram {
+            match weights {
+                None => gram.add(rows),
+                Some(weights) => gram.add(&(rows * weights.sqrt())),
+            }
+        }
+    }
+}
+
+fn weighted(rows: Tensor, weights: Option<&Tensor>) -> Tensor {
+    match weights {
+        None => rows,
+        Some(weights) => rows * weights,
+    }
+}
+
+impl Observer for ColumnStatistics {
+    fn observe(&mut self, input: &Tensor) {
+        no_grad(|| self.add(&input.detach().reshape([-1, self.columns]).to_kind(Kind::Float), None));
     }
 }
 
 impl Moments {
-    fn observe(&mut self, rows: &Tensor, tokens: u64) {
+    fn observe(&mut self, rows: &Tensor, weights: Option<&Tensor>) {
         let over = [0i64];
-        let mean = rows.mean_dim(over.as_slice(), true, Kind::Float);
-        let scatter = (rows - &mean).square().sum_dim_intlist(over.as_slice(), false, Kind::Float).to_kind(Kind::Double);
-        let sum = rows.sum_dim_intlist(over.as_slice(), false, Kind::Float).to_kind(Kind::Double);
+        let total = |rows: Tensor| rows.sum_dim_intlist(over.as_slice(), false, Kind::Float);
+        let (mass, mean) = match weights {
+            None => (rows.size()[0] as f64, rows.mean_dim(over.as_slice(), true, Kind::Float)),
+            Some(weights) => {
+                let mass = weights.sum(Kind::Double).double_value(&[]);
+                (mass, (total(rows * weights) / mass).unsqueeze(0))
+            }
+        };
+        let scatter = total(weighted((rows - &mean).square(), weights)).to_kind(Kind::Double);
+        let sum = total(weighted(rows.shallow_clone(), weights)).to_kind(Kind::Double);
         self.open = Some(match self.open.take() {
-            None => Open { tokens, sum, scatter },
+            None => Open { mass, sum, scatter },
             Some(before) => {
                 // Chan's rule for joining two scatters about their own means.
-                let (here, there) = (tokens as f64, before.tokens as f64);
+                let (here, there) = (mass, before.mass);
                 let apart = &sum / here - &before.sum / there;
                 Open {
-                    tokens: before.tokens + tokens,
+                    mass: before.mass + mass,
                     scatter: before.scatter + scatter + apart.square() * (here * there / (here + there)),
                     sum: before.sum + sum,
                 }

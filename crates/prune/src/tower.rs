@@ -4,20 +4,23 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{
     Pattern, Tower,
-    config::{Group, Metric, Propagate},
+    config::{Group, MethodConfig, Metric, Propagate, Threshold, TokenConfig},
     record::Certificate,
 };
-use ressa_models::{LayerId, MaskSet, Sample, VisionLanguage};
+use ressa_models::{LayerId, MaskSet, Sample, VisionLanguage, WeightSet};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
-    allocation::{AllocationError, Counts, keep_all_but},
+    allocation::{AllocationError, Counts},
     calibrate::{BlockStatistics, Calibration},
     certificate::certify,
     error::PruneError,
-    metric::{PruningMetric, metric},
+    method,
+    metric::PruningMetric,
     rows::is_finite,
-    select::{Selection, keep_across},
+    select::{Rounding, Selection, keep_across},
+    solver::{LayerProblem, LayerSolution, LayerSolver},
+    statistics::Needs,
 };
 
 /// What is asked of one tower.
@@ -25,8 +28,10 @@ use crate::{
 pub struct PruneRequest {
     /// The tower.
     pub tower: Tower,
-    /// What ranks the weights.
+    /// What decides which weights go.
     pub metric: Metric,
+    /// Settings of the method.
+    pub method: MethodConfig,
     /// Which positions go together.
     pub pattern: Pattern,
     /// Fraction removed; `None` when the pattern says it.
@@ -36,6 +41,8 @@ pub struct PruneRequest {
     /// What a block sees while its statistics are collected. A tower-wide group ranks all blocks at once, so blocks of
     /// that tower then see dense predecessors whatever is asked.
     pub propagate: Propagate,
+    /// What each kind of token counts in the statistics.
+    pub tokens: TokenConfig,
     /// Replicate seed, for metrics that draw.
     pub seed: u64,
 }
@@ -48,11 +55,46 @@ impl PruneRequest {
             Pattern::Unstructured => match self.sparsity {
                 Some(sparsity) if (0.0..1.0).contains(&sparsity) => {
                     let group = self.group.unwrap_or(self.metric.published_group());
+                    if group == Group::Tower && !self.metric.ranks() {
+                        return Err(PruneError::TowerGroup { metric: self.metric });
+                    }
                     Ok(Selection::Unstructured { sparsity, group })
                 }
                 sparsity => Err(PruneError::Sparsity { tower: self.tower, sparsity }),
             },
         }
+    }
+
+    /// What is asked of one layer `[rows, columns]`.
+    pub(crate) fn of_layer(
+        &self,
+        layer: &str,
+        (rows, columns): (i64, i64),
+        counts: Option<&Counts>,
+    ) -> Result<Selection, PruneError> {
+        let selection = self.selection()?;
+        if let Some(counts) = counts {
+            let Selection::Unstructured { group, .. } = selection else {
+                return Err(AllocationError::Pattern { pattern: selection.pattern() }.into());
+            };
+            let count = counts.get(layer).ok_or_else(|| AllocationError::NotDivided { layer: layer.to_owned() })?;
+            return Ok(Selection::Total { count: *count as i64, group });
+        }
+        let rounding = method::rounding(&self.method);
+        Ok(match selection {
+            Selection::Unstructured { sparsity, group } if rounding != Rounding::Decimal && group != Group::Tower => {
+                let members = if group == Group::Row { columns } else { rows * columns };
+                Selection::Exact { count: rounding.count(members, sparsity), group }
+            }
+            selection => selection,
+        })
+    }
+
+    /// Whether numbers of weights are met, not only approached by a threshold.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.method.threshold == Threshold::Exact
+            || self.pattern != Pattern::Unstructured
+            || self.metric == Metric::Dsnot
     }
 }
 
@@ -61,11 +103,25 @@ impl PruneRequest {
 pub struct TowerPruning {
     /// Keep masks of the tower's layers.
     pub masks: MaskSet,
+    /// Weights that the method changed, whole, zero where they are pruned; empty for methods that only choose.
+    pub weights: WeightSet,
     /// What a recount of the masked weights found.
     pub certificate: Certificate,
 }
 
-/// Prunes one tower of `model`, which carries the new masks afterwards. `progress` gets the share done.
+/// What a tower is pruned with.
+#[derive(Clone, Copy, Default)]
+pub struct TowerInputs<'a> {
+    /// Calibration samples; may be empty for methods that need none, and where statistics are stored.
+    pub samples: &'a [Sample],
+    /// A number of weights for every layer in place of one sparsity for all, by module path, from [`crate::allocation::allocate`]. Unstructured only; a
+    /// tower-wide comparison group compares within matrices then.
+    pub counts: Option<&'a Counts>,
+    /// Statistics of each block, collected on the dense model; in place of samples.
+    pub statistics: Option<&'a dyn Fn(usize) -> Result<BlockStatistics, PruneError>>,
+}
+
+/// Prunes one tower of `model`, which carries the new masks, and changed weights, afterwards. `progress` gets the share done.
 ///
 /// Masks of other towers are left as they are and shape the activations (towers run with the masks they have); masks that the tower itself
 /// carried are dropped first. `samples` may be empty for metrics that need no calibration.
@@ -75,11 +131,10 @@ pub fn prune_tower(
     samples: &[Sample],
     progress: &mut dyn FnMut(f64),
 ) -> Result<TowerPruning, PruneError> {
-    prune(model, request, None, samples, progress)
+    prune_tower_with(model, request, TowerInputs { samples, ..TowerInputs::default() }, progress)
 }
 
-/// As [`prune_tower`], with a number of weights for every layer in place of one sparsity for all: `counts` by module path, from
-/// [`crate::allocation::allocate`]. Unstructured only; a tower-wide comparison group compares within matrices here.
+/// As [`prune_tower`], with a number of weights for every layer in place of one sparsity for all: [`TowerInputs::counts`].
 pub fn prune_tower_divided(
     model: &mut dyn VisionLanguage,
     request: &PruneRequest,
@@ -87,81 +142,152 @@ pub fn prune_tower_divided(
     samples: &[Sample],
     progress: &mut dyn FnMut(f64),
 ) -> Result<TowerPruning, PruneError> {
-    prune(model, request, Some(counts), samples, progress)
+    let counts = Some(counts);
+    prune_tower_with(model, request, TowerInputs { samples, counts, ..TowerInputs::default() }, progress)
 }
 
-fn prune(
+/// As [`prune_tower`], with everything that a tower can be pruned with.
+pub fn prune_tower_with(
     model: &mut dyn VisionLanguage,
     request: &PruneRequest,
-    counts: Option<&Counts>,
-    samples: &[Sample],
+    inputs: TowerInputs<'_>,
     progress: &mut dyn FnMut(f64),
 ) -> Result<TowerPruning, PruneError> {
     let selection = request.selection()?;
-    let metric = metric(request.metric, request.seed).ok_or(PruneError::NoMetric)?;
+    let solver = method::solver(request.metric, &request.method, request.seed).ok_or(PruneError::NoMetric)?;
     check_layers(model, request.tower, selection)?;
-    if !metric.needs().is_empty() && samples.is_empty() {
+    if !solver.needs().is_empty() && inputs.samples.is_empty() && inputs.statistics.is_none() {
         return Err(PruneError::NoSamples { metric: request.metric });
     }
     no_grad(|| {
         for (_, linear) in model.linears_mut().into_iter().filter(|(id, _)| id.tower == request.tower) {
             linear.set_mask(None)?;
         }
-        let masks = match selection {
-            Selection::Unstructured { sparsity, group: Group::Tower } if counts.is_none() => {
-                prune_at_once(model, request, metric.as_ref(), sparsity, samples, progress)?
+        let (masks, weights) = match selection {
+            Selection::Unstructured { sparsity, group: Group::Tower } if inputs.counts.is_none() => {
+                let metric = method::ranking(request.metric, &request.method, request.seed);
+                let metric = metric.ok_or(PruneError::NoMetric)?;
+                (prune_at_once(model, request, metric.as_ref(), sparsity, inputs, progress)?, WeightSet::new())
             }
-            _ => prune_block_by_block(model, request, metric.as_ref(), selection, counts, samples, progress)?,
+            _ => prune_block_by_block(model, request, solver.as_ref(), inputs, progress)?,
         };
-        let certificate = certify(model, request, counts, &masks)?;
-        Ok(TowerPruning { masks, certificate })
+        let certificate = certify(model, request, inputs.counts, &masks)?;
+        Ok(TowerPruning { masks, weights, certificate })
     })
+}
+
+/// Where the statistics of a block come from.
+enum Source<'a> {
+    Nowhere,
+    Samples(Calibration),
+    Stored(&'a dyn Fn(usize) -> Result<BlockStatistics, PruneError>),
+}
+
+impl<'a> Source<'a> {
+    fn new(
+        model: &dyn VisionLanguage,
+        request: &PruneRequest,
+        propagate: Propagate,
+        needs: Needs,
+        inputs: TowerInputs<'a>,
+    ) -> Self {
+        match inputs.statistics {
+            _ if needs.is_empty() => Source::Nowhere,
+            Some(stored) => Source::Stored(stored),
+            None => {
+                let calibration = Calibration::enter(model, request.tower, propagate, needs, inputs.samples);
+                Source::Samples(calibration.weighing(request.tokens))
+            }
+        }
+    }
+
+    fn observe(&mut self, model: &dyn VisionLanguage, block: usize) -> Result<BlockStatistics, PruneError> {
+        match self {
+            Source::Nowhere => Ok(BlockStatistics::default()),
+            Source::Samples(calibration) => calibration.observe(model, block),
+            Source::Stored(stored) => stored(block),
+        }
+    }
+
+    fn advance(&mut self, model: &dyn VisionLanguage, block: usize) {
+        if let Source::Samples(calibration) = self {
+            calibration.advance(model, block);
+        }
+    }
 }
 
 fn prune_block_by_block(
     model: &mut dyn VisionLanguage,
     request: &PruneRequest,
-    metric: &dyn PruningMetric,
-    selection: Selection,
-    counts: Option<&Counts>,
-    samples: &[Sample],
+    solver: &dyn LayerSolver,
+    inputs: TowerInputs<'_>,
     progress: &mut dyn FnMut(f64),
-) -> Result<MaskSet, PruneError> {
-    let mut calibration = (!metric.needs().is_empty())
-        .then(|| Calibration::enter(model, request.tower, request.propagate, metric.needs(), samples));
-    let mut masks = MaskSet::new();
+) -> Result<(MaskSet, WeightSet), PruneError> {
+    let mut source = Source::new(model, request, request.propagate, solver.needs(), inputs);
+    let mut asked = BTreeMap::new();
+    for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == request.tower) {
+        asked.insert(id.name.clone(), request.of_layer(&id.name, linear.shape(), inputs.counts)?);
+    }
+    let (mut masks, mut weights) = (MaskSet::new(), WeightSet::new());
     let blocks = model.blocks(request.tower);
     for block in 0..blocks {
-        let statistics = match &mut calibration {
-            Some(calibration) => calibration.observe(model, block)?,
-            None => BlockStatistics::new(),
-        };
-        let importances = block_importances(model, request.tower, block, metric, &statistics)?;
+        let statistics = source.observe(model, block)?;
+        let mut solutions = solve_block(model, request.tower, block, &statistics, solver, &|id| asked[&id.name])?;
+        drop(statistics);
         for (id, linear) in model.linears_mut() {
-            if let Some(importance) = importances.get(&id.name) {
-                let keep = match counts {
-                    Some(counts) => keep_all_but(importance, removed(counts, selection, &id.name)?, selection),
-                    None => selection.keep(importance),
-                };
-                masks.insert(id.name.clone(), keep.shallow_clone());
-                linear.set_mask(Some(keep))?;
+            let Some(solution) = solutions.remove(&id.name) else { continue };
+            masks.insert(id.name.clone(), solution.keep.shallow_clone());
+            if let Some(weight) = solution.weight {
+                weights.insert(id.name.clone(), weight.shallow_clone());
+                linear.set_weight(weight)?;
             }
+            linear.set_mask(Some(solution.keep))?;
         }
-        if let Some(calibration) = &mut calibration {
-            calibration.advance(model, block);
-        }
+        source.advance(model, block);
         progress((block + 1) as f64 / blocks as f64);
     }
-    Ok(masks)
+    Ok((masks, weights))
 }
 
-/// Weights that a layer loses where the budget is divided.
-pub(crate) fn removed(counts: &Counts, selection: Selection, layer: &str) -> Result<i64, PruneError> {
-    if matches!(selection, Selection::NOfM { .. }) {
-        return Err(AllocationError::Pattern { pattern: selection.pattern() }.into());
+/// Solves the layers of one block, those with the same input together. `selection` says what is asked of a layer.
+///
+/// # Errors
+/// As [`LayerSolver::solve`].
+pub fn solve_block(
+    model: &dyn VisionLanguage,
+    tower: Tower,
+    block: usize,
+    statistics: &BlockStatistics,
+    solver: &dyn LayerSolver,
+    selection: &dyn Fn(&LayerId) -> Selection,
+) -> Result<BTreeMap<String, LayerSolution>, PruneError> {
+    let linears = model.linears();
+    let layers: BTreeMap<&str, LayerProblem<'_>> = linears
+        .iter()
+        .filter(|(id, _)| id.tower == tower && id.block == block)
+        .map(|(id, linear)| {
+            let name = id.name.as_str();
+            (name, LayerProblem { name, weight: linear.weight(), selection: selection(id) })
+        })
+        .collect();
+    let mut solutions = BTreeMap::new();
+    let mut keep = |problems: &[LayerProblem<'_>], found: Vec<LayerSolution>| {
+        solutions.extend(problems.iter().map(|problem| problem.name.to_owned()).zip(found));
+    };
+    if solver.needs().is_empty() {
+        for problem in layers.into_values() {
+            keep(&[problem], solver.solve(&[problem], None)?);
+        }
+        return Ok(solutions);
     }
-    let count = counts.get(layer).ok_or_else(|| AllocationError::NotDivided { layer: layer.to_owned() })?;
-    Ok(*count as i64)
+    for (names, statistics) in statistics.groups() {
+        let problems: Vec<_> = names.iter().filter_map(|name| layers.get(name.as_str()).copied()).collect();
+        keep(&problems, solver.solve(&problems, Some(statistics))?);
+    }
+    match layers.keys().find(|name| !solutions.contains_key(**name)) {
+        None => Ok(solutions),
+        Some(name) => Err(PruneError::NoStatistics { layer: (*name).to_owned() }),
+    }
 }
 
 /// All blocks are ranked before any is masked.
@@ -170,18 +296,14 @@ fn prune_at_once(
     request: &PruneRequest,
     metric: &dyn PruningMetric,
     sparsity: f64,
-    samples: &[Sample],
+    inputs: TowerInputs<'_>,
     progress: &mut dyn FnMut(f64),
 ) -> Result<MaskSet, PruneError> {
-    let mut calibration = (!metric.needs().is_empty())
-        .then(|| Calibration::enter(model, request.tower, Propagate::Dense, metric.needs(), samples));
+    let mut source = Source::new(model, request, Propagate::Dense, metric.needs(), inputs);
     let (mut names, mut importances) = (Vec::new(), Vec::new());
     let blocks = model.blocks(request.tower);
     for block in 0..blocks {
-        let statistics = match &mut calibration {
-            Some(calibration) => calibration.observe(model, block)?,
-            None => BlockStatistics::new(),
-        };
+        let statistics = source.observe(model, block)?;
         let mut of_block = block_importances(model, request.tower, block, metric, &statistics)?;
         for (id, _) in model.linears() {
             if let Some(importance) = of_block.remove(&id.name) {

@@ -57,7 +57,7 @@ impl Estimates {
 pub fn detail(stage: &Stage) -> &'static str {
     match stage {
         Stage::Dense { preset, .. } => preset.map_or("", |preset| preset.name()),
-        Stage::Sensitivity { tower, .. } | Stage::Prune { tower, .. } => tower.name(),
+        Stage::Sensitivity { tower, .. } | Stage::Statistics { tower, .. } | Stage::Prune { tower, .. } => tower.name(),
         Stage::Adapt { .. } => "",
         Stage::Merge { method, .. } => method.name(),
         Stage::Evaluate { task, .. } => task.name(),
@@ -72,7 +72,7 @@ fn default_seconds(stage: &Stage) -> f64 {
         Stage::Dense { steps, .. } => 330.0 * f64::from(steps.unwrap_or(2000)) / 2000.0,
         Stage::Sensitivity { measurement: Measurement::Perturbation { .. }, .. } => 60.0,
         Stage::Sensitivity { .. } => 3.0,
-        Stage::Prune { .. } => 2.0,
+        Stage::Statistics { .. } | Stage::Prune { .. } => 2.0,
         Stage::Adapt { .. } => 20.0,
         Stage::Merge { .. } => 0.3,
         Stage::Evaluate { .. } => 3.0,

@@ -127,7 +127,10 @@ impl Graph {
     /// Distinct stages per kind, in the order of a run.
     pub fn kinds(&self) -> Vec<(&'static str, usize)> {
         let mut kinds: Vec<(&'static str, usize)> =
-            ["dense", "sensitivity", "prune", "adapt", "merge", "evaluate"].into_iter().map(|kind| (kind, 0)).collect();
+            ["dense", "sensitivity", "statistics", "prune", "adapt", "merge", "evaluate"]
+                .into_iter()
+                .map(|kind| (kind, 0))
+                .collect();
         for stage in &self.stages {
             if let Some(entry) = kinds.iter_mut().find(|(kind, _)| *kind == stage.node.stage.kind()) {
                 entry.1 += 1;
@@ -166,9 +169,11 @@ pub fn describe(stage: &Stage) -> String {
         Stage::Dense { preset: Some(preset), .. } => format!("dense {}", preset.name()),
         Stage::Dense { checkpoint, .. } => format!("dense {}", checkpoint.as_deref().unwrap_or("checkpoint")),
         Stage::Sensitivity { tower, measurement, .. } => format!("measure {tower} {}", measurement.name()),
+        Stage::Statistics { tower, .. } => format!("measure {tower} inputs"),
         Stage::Prune { tower, metric, pattern, sparsity, budget, .. } => match sparsity {
             Some(sparsity) => {
-                let divided = budget.as_ref().map(|budget| format!(" {}", budget.rule.method.name())).unwrap_or_default();
+                let divided =
+                    budget.as_ref().map(|budget| format!(" {}", budget.rule.method.name())).unwrap_or_default();
                 format!("prune {tower} {} {:.0}%{divided}", metric.name(), sparsity * 100.0)
             }
             None => format!("prune {tower} {} {pattern}", metric.name()),

@@ -26,7 +26,7 @@ const SHARED: [&str; 4] = [
 fn crates(stage: &str) -> &'static [&'static str] {
     match stage {
         "dense" => &["pretrain", "models", "data", "runtime"],
-        "prune" | "sensitivity" => &["prune", "models", "data", "runtime"],
+        "prune" | "sensitivity" | "statistics" => &["prune", "models", "data", "runtime"],
         "adapt" => &["restore", "models", "data", "runtime"],
         "merge" => &["restore", "models", "data"],
         _ => &["eval", "restore", "models", "data"],
@@ -45,8 +45,9 @@ pub fn current(stage: &str) -> String {
     files.extend(SHARED.map(|file| crates_folder.join(file)));
     files.push(crates_folder.join(format!("pipeline/src/{stage}.rs")));
     if stage == "prune" {
-        // Where the budget is divided.
+        // Where the budget is divided, and where stored statistics are read.
         files.push(crates_folder.join("pipeline/src/sensitivity.rs"));
+        files.push(crates_folder.join("pipeline/src/statistics.rs"));
     }
     files.sort();
     let mut hasher = blake3::Hasher::new();

@@ -37,8 +37,10 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store) -> Result<(Inputs, Maki
     };
     positions.sort_unstable();
     let stages: Vec<&GraphStage> = positions.iter().map(|&position| &graph.stages[position]).collect();
-    let is_scored = |stage: &GraphStage| matches!(stage.node.stage, Stage::Evaluate { .. });
-    for stage in stages.iter().filter(|stage| !is_scored(stage)) {
+    let makes_weights = |stage: &GraphStage| {
+        !matches!(stage.node.stage, Stage::Evaluate { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. })
+    };
+    for stage in stages.iter().filter(|stage| makes_weights(stage)) {
         if !store.contains(&stage.node.key.0) {
             let (what, key) = (describe(&stage.node.stage), stage.node.key.short());
             let message = format!("`{what}` ({key}) of `{label}` is not in the store; `ressa sweep` makes it");
@@ -76,13 +78,18 @@ fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Mak
             making.base = checkpoint.clone().or(preset).unwrap_or_default();
             inputs.dense = Some(key);
         }
-        Stage::Prune { tower, metric, pattern, sparsity, group, calibration, seed, .. } => {
+        // Their numbers are in what was pruned by them.
+        Stage::Sensitivity { .. } | Stage::Statistics { .. } => return Ok(()),
+        Stage::Prune { tower, metric, pattern, sparsity, group, calibration, seed, budget, .. } => {
             let mut how = format!("{}, {pattern}", metric.name());
             if let Some(sparsity) = sparsity {
                 how += &format!(", sparsity {sparsity}");
             }
             if let Some(group) = group {
                 how += &format!(", compared per {}", written(group));
+            }
+            if let Some(budget) = budget {
+                how += &format!(", divided by {}", budget.rule.method.name());
             }
             if let Some(c) = calibration {
                 how += &format!(

@@ -1,5 +1,6 @@
 //! A whole run on the embedded world, cut short: every stage executed, published, certified, and made again to the bit.
 
+mod methods;
 mod published;
 
 use std::{fs, path::Path};
@@ -84,7 +85,7 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
                 assert_eq!(executor_one.verify(node).unwrap(), Vec::<String>::new());
             }
             Stage::Evaluate { task, .. } => assert_eq!(entry.result::<TaskScore>().unwrap().task, *task),
-            Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Adapt { .. } => {}
+            Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Adapt { .. } => {}
         }
     }
 

@@ -34,7 +34,7 @@ pub(super) fn outliers(
     progress: &mut dyn FnMut(f64),
 ) -> Result<Sensitivities, PruneError> {
     let mut calibration = Calibration::enter(model, tower, Propagate::Dense, Needs::NORMS, samples);
-    let mut statistics = BlockStatistics::new();
+    let mut statistics = BlockStatistics::default();
     let blocks = model.blocks(tower);
     for block in 0..blocks {
         // Norms are vectors: those of a whole tower are small, and a mean over the tower needs them all.

@@ -5,14 +5,13 @@ use tch::{Kind, Tensor};
 
 use crate::select::Selection;
 
-/// Keep mask, bool `[out, in]`, without exactly `removed` weights of `importance` `[out, in]`, compared in the group of `selection`.
+/// Keep mask, bool `[out, in]`, without exactly `removed` weights of `importance` `[out, in]`, compared in rows.
 ///
 /// Rows give the same number each. What does not divide by the rows goes on with one weight more from those rows whose next weight is the
 /// least important, the lower row first among equals.
-pub(crate) fn keep_all_but(importance: &Tensor, removed: i64, selection: Selection) -> Tensor {
+pub(crate) fn keep_all_but(importance: &Tensor, removed: i64) -> Tensor {
     let (rows, columns) = (importance.size()[0], importance.size()[1]);
-    let by_row = matches!(selection, Selection::Unstructured { group: Group::Row, .. });
-    if !by_row || rows * columns == 0 {
+    if rows * columns == 0 {
         return Selection::Exact { count: removed, group: Group::Matrix }.keep(importance);
     }
     let all_rows = |count| Selection::Exact { count, group: Group::Row }.keep(importance);
@@ -34,8 +33,8 @@ mod tests {
 
     fn keep(group: Group, removed: i64) -> Vec<bool> {
         let importance = Tensor::from_slice(&[1.0f32, 5.0, 9.0, 2.0, 3.0, 9.0, 4.0, 6.0, 7.0]).view([3, 3]);
-        let selection = Selection::Unstructured { sparsity: 0.5, group };
-        Vec::<bool>::try_from(keep_all_but(&importance, removed, selection).reshape([-1])).expect("bool")
+        let selection = Selection::Total { count: removed, group };
+        Vec::<bool>::try_from(selection.keep(&importance).reshape([-1])).expect("bool")
     }
 
     #[test]

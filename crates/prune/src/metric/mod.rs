@@ -5,7 +5,7 @@ mod random;
 mod ria;
 mod wanda;
 
-pub use magnitude::Magnitude;
+pub use magnitude::{Magnitude, SignedMagnitude};
 pub use random::Random;
 pub use ria::Ria;
 pub use wanda::Wanda;
@@ -13,8 +13,8 @@ pub use wanda::Wanda;
 use ressa_experiment::config::Metric;
 use tch::Tensor;
 
-pub use crate::statistics::Needs;
 use crate::statistics::ColumnStatistics;
+pub use crate::statistics::Needs;
 
 /// A rule that ranks the weights of a linear layer.
 pub trait PruningMetric: Send + Sync {
@@ -27,12 +27,14 @@ pub trait PruningMetric: Send + Sync {
     fn importance(&self, layer: &str, weight: &Tensor, statistics: Option<&ColumnStatistics>) -> Tensor;
 }
 
-/// The metric an experiment names; `None` for [`Metric::None`].
+/// The metric an experiment names; `None` for [`Metric::None`] and for methods that do not rank all weights at once, see
+/// [`crate::solver`].
 pub fn metric(name: Metric, seed: u64) -> Option<Box<dyn PruningMetric>> {
     match name {
-        Metric::None => None,
+        Metric::None | Metric::SparseGpt | Metric::Dsnot => None,
         Metric::Random => Some(Box::new(Random { seed })),
         Metric::Magnitude => Some(Box::new(Magnitude)),
         Metric::Wanda => Some(Box::new(Wanda)),
+        Metric::Ria => Some(Box::new(Ria::default())),
     }
 }

@@ -6,9 +6,11 @@
 mod dsnot;
 mod factor;
 mod sparsegpt;
+mod threshold;
 
 pub use dsnot::{Dsnot, SignRule};
 pub use sparsegpt::{Damping, SparseGpt, Threshold};
+pub use threshold::ByThreshold;
 
 use tch::{Kind, Tensor};
 
@@ -95,11 +97,7 @@ pub(crate) fn importance(
 }
 
 /// Refuses what no method could prune.
-fn check(
-    layers: &[LayerProblem<'_>],
-    needs: Needs,
-    statistics: Option<&ColumnStatistics>,
-) -> Result<(), PruneError> {
+fn check(layers: &[LayerProblem<'_>], needs: Needs, statistics: Option<&ColumnStatistics>) -> Result<(), PruneError> {
     for layer in layers {
         let name = || layer.name.to_owned();
         let size = layer.weight.size();

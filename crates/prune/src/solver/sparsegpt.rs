@@ -272,7 +272,10 @@ fn choose(
     // What goes from all columns up to one of the block's ends, so that the blocks add up to the whole.
     let up_to = |end: i64| match selection {
         Selection::Unstructured { sparsity, .. } => pruned_count(lines * end, sparsity),
-        Selection::Exact { count, .. } => count.clamp(0, lines * columns) * end / columns,
+        // A layer's share of a divided budget is taken from its blocks, whatever the group.
+        Selection::Exact { count, .. } | Selection::Total { count, .. } => {
+            count.clamp(0, lines * columns) * end / columns
+        }
         Selection::NOfM { .. } => 0,
     };
     host::prune(importance, (lines * width) as usize, (up_to(block.1) - up_to(block.0)) as usize, keep);

@@ -8,7 +8,7 @@ use ressa_experiment::{
         Aggregate, AllocationConfig, AllocationGroup, AllocationMethod, BudgetConfig, Measurement, ScoreOrder,
         ScoreRule, Sensitivities,
     },
-    config::{Group, Metric, Propagate},
+    config::{Group, MethodConfig, Metric, Propagate, TokenConfig},
 };
 use ressa_models::{Blip2, Sample, VisionLanguage};
 use ressa_prune::{
@@ -218,6 +218,8 @@ fn towers_are_pruned_to_their_shares() {
             let budget = BudgetConfig { rule, towers: BTreeMap::from([(Tower::Vision, 0.537)]) };
             let counts = allocate(&places(&model, [Tower::Vision]), &budget, &found).expect("divides");
             let request = PruneRequest {
+                method: MethodConfig::default(),
+                tokens: TokenConfig::default(),
                 tower: Tower::Vision,
                 metric: Metric::Wanda,
                 pattern: Pattern::Unstructured,

@@ -4,4 +4,5 @@ mod allocation;
 mod budget;
 mod golden;
 mod properties;
+mod solvers;
 mod tower;

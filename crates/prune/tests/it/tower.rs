@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use ressa_experiment::{
     Pattern, Tower,
-    config::{Group, Metric, Propagate},
+    config::{Group, MethodConfig, Metric, Propagate, TokenConfig},
 };
 use ressa_models::{Blip2, MaskSet, Observer, Prompts, Sample, TextBatch, VisionLanguage, presets};
 use ressa_prune::{
@@ -52,6 +52,8 @@ fn request(tower: Tower, pattern: Pattern, sparsity: f64) -> PruneRequest {
         pattern,
         sparsity: (pattern == Pattern::Unstructured).then_some(sparsity),
         group: None,
+        method: MethodConfig::default(),
+        tokens: TokenConfig::default(),
         propagate: Propagate::Pruned,
         seed: 3,
     }

@@ -122,10 +122,13 @@ fn a_heat_map_shows_the_sparsity_of_every_block() {
     let probe = Probe::new(&yaml);
     crate::world::fill(&probe.store, &probe.experiment.cells, probe::score);
     probe.render(false).unwrap_or_else(|e| panic!("{e}"));
-    let csv: Vec<String> = probe.read("blocks.csv").lines().map(|line| line.split(',').take(6).collect::<Vec<_>>().join(",")).collect();
+    let csv: Vec<String> =
+        probe.read("blocks.csv").lines().map(|line| line.split(',').take(6).collect::<Vec<_>>().join(",")).collect();
     assert_snapshot!(csv.join("\n"), @"");
     let svg = probe.read("blocks.svg");
-    for text in ["Vision", "Language encoder", "Language decoder", "Uniform", "OWL", "26", "74", "50", "20 %", "80 %", "block"] {
+    for text in
+        ["Vision", "Language encoder", "Language decoder", "Uniform", "OWL", "26", "74", "50", "20 %", "80 %", "block"]
+    {
         assert!(svg.contains(&format!(">{text}</text>")), "`{text}` is not in the figure");
     }
     let png = |probe: &Probe| std::fs::read(probe.results().join("probe/blocks.png")).unwrap();

@@ -30,7 +30,9 @@ pub fn fill(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option
                 continue;
             }
             let result = match &node.stage {
-                Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Adapt { .. } => continue,
+                Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Adapt { .. } => {
+                    continue;
+                }
                 Stage::Prune { .. } | Stage::Merge { .. } => serde_json::to_value(certificate(cell, node)).unwrap(),
                 Stage::Evaluate { task, items, .. } => match score(cell, *task) {
                     Some(value) => {
