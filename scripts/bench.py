@@ -7,6 +7,7 @@ default study, from the recorded seconds of its stages. Figures are compared wit
     scripts/bench.py            everything but dense training (a few minutes)
     scripts/bench.py --dense    dense training too (about 5 minutes a model)
     scripts/bench.py --quick    start-up and planning only
+    scripts/bench.py --points   many pruning points from one statistics pass only
 """
 
 import argparse
@@ -88,6 +89,43 @@ def stages():
         row("one seed of the restoration study, wall", (wall, "s"))
 
 
+def points():
+    """What pruning costs when one pass of statistics serves many experiments: stages `statistics` and `prune` alone."""
+    print("\none statistics pass, many points, shapes-flant5, both towers, dense calibration (CPU seconds of one worker)")
+    methods = ["wanda", "ria", "sparsegpt", "dsnot"]
+    ratios = [0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7]
+
+    def sweep(folder, name, metrics, patterns):
+        names = [pattern for pattern, _ in patterns]
+        sparsities = [sparsity for _, sparsity in patterns]
+        path = folder / "experiments" / "shapes" / f"{name}.yaml"
+        path.write_text(
+            "extends: ../base/shapes-flant5.yaml\n"
+            "dense.gate: {}\n"
+            "prune.calibration.propagate: dense\n"
+            "evaluate: { tasks: [flickr30k], images: 2 }\n"
+            f"axes: {{ prune.metric: {json.dumps(metrics)} }}\n"
+            f"zip: {{ pattern: {{ prune.pattern: {json.dumps(names)}, prune.vision.sparsity: {sparsities}, prune.language.sparsity: {sparsities} }} }}\n"
+            "replicate: { seed: 0..0 }\n"
+        )
+        results = folder / name
+        ressa("--results", results, "--experiments", folder / "experiments", "--quiet", "sweep", path)
+        lines = [line for line in journal(results) if line["kind"] in ("statistics", "prune")]
+        return sum(line["cpu_seconds"] for line in lines), len(lines)
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        shutil.copytree(ROOT / "experiments", folder / "experiments")
+        single = {method: sweep(folder, f"one-{method}", [method], [("unstructured", 0.5)])[0] for method in methods}
+        for method, seconds in single.items():
+            row(f"one point, {method} 50 %", (seconds, "s"))
+        patterns = [("unstructured", ratio) for ratio in ratios] + [("4:8", 0.5), ("2:4", 0.5)]
+        seconds, count = sweep(folder, "many", methods, patterns)
+        one = statistics.mean(single.values())
+        row(f"{len(methods) * len(patterns)} points ({count} stages)", (seconds, "s"))
+        row("many points over the mean of one", (seconds / one, "x"), 3)
+
+
 def sharing():
     print("\nsharing in the default study")
     with tempfile.TemporaryDirectory() as folder:
@@ -123,12 +161,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dense", action="store_true", help="train the dense models too")
     parser.add_argument("--quick", action="store_true", help="start-up and planning only")
+    parser.add_argument("--points", action="store_true", help="many pruning points from one statistics pass only")
     arguments = parser.parse_args()
     if not RESSA.exists():
         sys.exit(f"{RESSA} is not there; run `make build` first")
+    if arguments.points:
+        return points()
     start_up()
     if not arguments.quick:
         stages()
+        points()
         sharing()
     if arguments.dense:
         dense()

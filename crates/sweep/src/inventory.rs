@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Mutex};
 
-use ressa_experiment::StageKey;
+use ressa_experiment::{Stage, StageKey};
 use ressa_store::{Store, StoreError};
 use serde::Serialize;
 use walkdir::WalkDir;
@@ -44,7 +44,21 @@ pub fn glance(graph: &Graph, store: &Store) -> Inventory {
             }
         }
     }
-    Inventory { present, damaged: Vec::new() }
+    let mut inventory = Inventory { present, damaged: Vec::new() };
+    inventory.settle(graph);
+    inventory
+}
+
+impl Inventory {
+    /// Statistics that nobody is going to read count as present: they are means, and what was made of them is there.
+    fn settle(&mut self, graph: &Graph) {
+        for (position, stage) in graph.stages.iter().enumerate() {
+            let is_statistics = matches!(stage.node.stage, Stage::Statistics { .. });
+            if is_statistics && stage.dependents.iter().all(|&dependent| self.present[dependent]) {
+                self.present[position] = true;
+            }
+        }
+    }
 }
 
 /// Proves every published stage of the graph, `threads` at a time. Damaged ones are put aside, or only named when they lie in a read-only
@@ -82,6 +96,7 @@ pub fn take_inventory(graph: &Graph, store: &Store, threads: usize) -> Result<In
             Finding::ShippedDamaged(what) => inventory.damaged.push(damage(what, None)),
         }
     }
+    inventory.settle(graph);
     Ok(inventory)
 }
 

@@ -60,8 +60,12 @@ fn manifests(store: &Store) -> impl Iterator<Item = Manifest> {
         .filter_map(|item| serde_json::from_slice(&std::fs::read(item.path()).ok()?).ok())
 }
 
-fn identity(version: u32, configuration: Value, inputs: Value) -> Value {
+fn identity(version: u32, configuration: Value, mut inputs: Value) -> Value {
     let mut identity = configuration;
+    if let Value::Object(inputs) = &mut inputs {
+        // Not part of a key.
+        inputs.remove("statistics");
+    }
     if let Value::Object(fields) = &mut identity {
         fields.insert("version".to_owned(), version.into());
         fields.insert("inputs".to_owned(), inputs);

@@ -144,6 +144,55 @@ prune.allocation.table: { \"vision.0\": 0.3, \"*.wo\": 0.7 }
     assert!(keys(&study).is_superset(&keys(&plain)));
 }
 
+/// With dense calibration a tower's inputs are measured once for all methods, ratios and patterns. Who else reads the measurement, and so what is in
+/// it, changes no other key.
+#[test]
+fn statistics_are_shared_by_methods() {
+    let of = |metrics: &str, propagate: &str| {
+        good(
+            &format!(
+                "
+model.preset: shapes-flant5
+replicate: {{ seed: 0..1 }}
+prune: {{ vision.sparsity: 0.5, language.sparsity: 0.5, calibration.propagate: {propagate} }}
+axes: {{ prune.metric: [{metrics}], prune.pattern: [unstructured, \"2:4\"] }}
+evaluate.tasks: [gqa]
+"
+            ),
+            &[],
+        )
+    };
+    let counts = |study: &Experiment| {
+        let counts = Plan::new(study).counts(|_| false);
+        counts.iter().map(|count| format!("{} {}", count.kind, count.total)).collect::<Vec<_>>().join(", ")
+    };
+    let all = of("magnitude, wanda, sparsegpt, dsnot", "dense");
+    // Two towers at two seeds; magnitude reads none.
+    insta::assert_snapshot!(counts(&all), @"dense 1, statistics 4, prune 28, evaluate 14");
+    let needs = |study: &Experiment| {
+        let node = study.cells.iter().flat_map(|cell| &cell.stages).find_map(|node| match &node.stage {
+            Stage::Statistics { needs, .. } => Some((needs.norms, needs.moments, needs.gram)),
+            _ => None,
+        });
+        node.expect("statistics")
+    };
+    assert_eq!(needs(&all), (true, true, true));
+    let some = of("wanda, ria", "dense");
+    assert_eq!(needs(&some), (true, false, false));
+    let others = |study: &Experiment| -> BTreeSet<String> {
+        let nodes = study.cells.iter().flat_map(|cell| &cell.stages);
+        nodes.filter(|node| !matches!(node.stage, Stage::Statistics { .. })).map(|node| node.key.0.clone()).collect()
+    };
+    assert!(others(&all).is_superset(&others(&of("wanda", "dense"))));
+    for cell in &all.cells {
+        for node in cell.stages.iter().filter(|node| matches!(node.stage, Stage::Prune { .. })) {
+            let read = node.inputs.statistics.as_ref();
+            assert!(read.is_none_or(|key| cell.stages.iter().any(|node| node.key == *key)), "what is read is in the run");
+        }
+    }
+    assert_eq!(counts(&of("magnitude, wanda", "pruned")), "dense 1, prune 12, evaluate 6");
+}
+
 /// Keys are the store's addresses: a change here throws every stored result away, so it must be meant.
 #[test]
 fn keys_do_not_change_by_accident() {
@@ -183,6 +232,8 @@ fn settings_that_a_run_cannot_see_do_not_split_it() {
     };
     let wanda = "prune: { metric: wanda, vision.sparsity: 0.5 }";
     let magnitude = "prune: { metric: magnitude, vision.sparsity: 0.5 }";
+    let sparsegpt = "prune: { metric: sparsegpt, vision.sparsity: 0.5 }";
+    let dsnot = "prune: { metric: dsnot, vision.sparsity: 0.5 }";
     let nm = "prune: { metric: wanda, pattern: \"2:4\", vision.sparsity: 0.5 }";
     let lora = "restore: { method: lora, qformer.tune: false }";
     // what varies, in which run, distinct runs over two seeds
@@ -201,6 +252,27 @@ fn settings_that_a_run_cannot_see_do_not_split_it() {
         ("prune.vision.group: [row, matrix]", wanda, 4),
         ("prune.vision.group: [row, matrix]", nm, 2),
         ("prune.language.group: [row, matrix]", wanda, 2),
+        ("prune.rounding: [decimal, nearest]", wanda, 4),
+        ("prune.rounding: [decimal, nearest]", nm, 2),
+        ("prune.threshold: [exact, strict, inclusive]", wanda, 6),
+        ("prune.threshold: [exact, inclusive]", dsnot, 2),
+        ("prune.magnitude.signed: [false, true]", magnitude, 2),
+        ("prune.magnitude.signed: [false, true]", wanda, 2),
+        ("prune.sparsegpt.damping-share: [0.01, 0.1]", wanda, 2),
+        ("prune.sparsegpt.damping-share: [0.01, 0.1]", sparsegpt, 4),
+        ("prune.rounding: [decimal, nearest]", "prune: { metric: sparsegpt, threshold: inclusive, vision.sparsity: 0.5 }", 2),
+        ("prune.dsnot.cycles: [1, 2]", sparsegpt, 2),
+        ("prune.dsnot.threshold: [0.1, 0.2]", dsnot, 4),
+        ("prune.dsnot.threshold: [0.1, 0.2]", "prune: { metric: dsnot, dsnot.cycles: 0, vision.sparsity: 0.5 }", 2),
+        ("prune.dsnot.sign: [published, always]", "prune: { metric: dsnot, pattern: \"2:4\", vision.sparsity: 0.5 }", 2),
+        ("prune.calibration.tokens.text: [1, 2]", wanda, 4),
+        ("prune.calibration.tokens.text: [1, 2]", magnitude, 1),
+        ("prune.calibration.tokens.alpha: [1, 2]", wanda, 2),
+        ("prune.calibration.tokens.alpha: [1, 2]", "prune: { metric: wanda, calibration.tokens.select: atv, vision.sparsity: 0.5 }", 4),
+        ("prune.vision.calibration.images: [null, 48]", wanda, 2),
+        ("prune.vision.calibration.images: [null, 4]", wanda, 4),
+        ("prune.vision.calibration.images: [null, 4]", magnitude, 1),
+        ("prune.language.calibration.images: [null, 4]", wanda, 2),
         ("dense.seed: [0, 1]", "", 2),
         ("evaluate.images: [8, 9]", "evaluate.tasks: [gqa]", 1),
         ("evaluate.questions: [8, 9]", "evaluate.tasks: [nocaps]", 1),
@@ -296,7 +368,17 @@ data:
   root: x
   calibration: { augment: crop }
   restoration: { augment: crop }
-prune: { allocation: { cap: 0.5 } }
+prune:
+  allocation: { cap: 0.5 }
+  calibration: { tokens: { select: atv } }
+  vision: { calibration: { images: 1 } }
+  qformer: { calibration: { images: 1 } }
+  language: { calibration: { images: 1 } }
+  rounding: nearest
+  threshold: strict
+  magnitude: { signed: true }
+  sparsegpt: { block: 1 }
+  dsnot: { cycles: 1 }
 evaluate:
   answer:
     { prompt: x, text: blip-question, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1 }

@@ -313,3 +313,29 @@ fn statistics_survive_storage() {
         "stored calibration statistics: one of `sum` and `scatter` is missing; delete them and calibrate again"
     );
 }
+
+/// A token that counts twice is one that is seen twice; one that counts nothing is not there.
+#[test]
+fn weighted_tokens_are_repeated_tokens() {
+    let rows = inputs(1, 6, 12).view([6, 12]);
+    let weights = [1.0f32, 2.0, 0.0, 3.0, 1.0, 0.0];
+    let mut weighted = ColumnStatistics::new(12, ALL, Device::Cpu);
+    weighted.observe_weighted(&rows, &Tensor::from_slice(&weights));
+    weighted.end_sample();
+    let seen: Vec<i64> = weights.iter().enumerate().flat_map(|(at, &w)| vec![at as i64; w as usize]).collect();
+    let mut repeated = ColumnStatistics::new(12, ALL, Device::Cpu);
+    repeated.add_sample(&rows.index_select(0, &Tensor::from_slice(&seen)));
+    let all = |s: &ColumnStatistics| [s.norm(), s.sum(), s.variance(), s.hessian()].map(|t| t.expect("collected"));
+    for (found, expected) in all(&weighted).iter().zip(&all(&repeated)) {
+        assert!(found.allclose(expected, 1e-5, 1e-6, false), "{found:?}");
+    }
+    let stored = ColumnStatistics::from_tensors(weighted.to_tensors(), Device::Cpu).expect("reads");
+    assert!(all(&weighted).iter().zip(&all(&stored)).all(|(a, b)| a.equal(b)));
+
+    let mut chosen = ColumnStatistics::new(12, ALL, Device::Cpu);
+    chosen.observe_weighted(&rows, &Tensor::from_slice(&weights.map(|w| w.min(1.0))));
+    chosen.end_sample();
+    let mut alone = ColumnStatistics::new(12, ALL, Device::Cpu);
+    alone.add_sample(&rows.index_select(0, &Tensor::from_slice(&[0i64, 1, 3, 4])));
+    assert!(all(&chosen).iter().zip(&all(&alone)).all(|(a, b)| a.equal(b)), "what is left out leaves no trace");
+}

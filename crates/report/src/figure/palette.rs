@@ -59,9 +59,9 @@ fn bound(label: &str) -> Option<usize> {
     Some(match label.to_lowercase().as_str() {
         "" | "wanda" | "v+l" | "both" | "ecoflap" => 0,
         "ressa" | "sparse-lora+distill" | "language" | "l only" | "magnitude" | "owl" => 1,
-        "sparse-lora" | "vision" | "v only" => 2,
-        "lora-remasked" => 3,
-        "lora" => 4,
+        "sparse-lora" | "vision" | "v only" | "sparsegpt" => 2,
+        "lora-remasked" | "dsnot" => 3,
+        "lora" | "ria" => 4,
         "random" | "pruned" | "none" | "uniform" => 6,
         _ => return None,
     })

@@ -10,6 +10,7 @@ mod trouble;
 use std::collections::HashSet;
 
 use bench::{Bench, cells, graph};
+use ressa_experiment::config::{Metric, Propagate, RestoreMethod};
 
 #[test]
 fn everything_is_made_once_and_then_cached() {
@@ -34,11 +35,31 @@ fn a_new_seed_runs_only_what_is_new() {
     let mut cells = cells();
     bench.sweep(&graph(&cells));
     cells.push(bench::cell(bench::run(
-        ressa_experiment::config::Metric::Wanda,
-        ressa_experiment::config::RestoreMethod::None,
+        Metric::Wanda,
+        RestoreMethod::None,
         2,
     )));
     let grown = bench.sweep(&graph(&cells));
     // Two towers and two tasks; the dense model is shared.
     assert_eq!((grown.totals.cached, grown.totals.made), (17, 4));
+}
+
+/// Stored statistics are means: once what was pruned with them is there, nobody collects them again.
+#[test]
+fn statistics_that_nobody_will_read_are_not_missed() {
+    let bench = Bench::new();
+    let mut run = bench::run(Metric::Wanda, RestoreMethod::None, 0);
+    run.prune.calibration.propagate = Propagate::Dense;
+    let mut cells = vec![bench::cell(run.clone())];
+    assert_eq!(bench.sweep(&graph(&cells)).totals.made, 1 + 2 * 2 + 2);
+    for node in cells[0].stages.iter().filter(|node| node.stage.kind() == "statistics") {
+        std::fs::remove_dir_all(bench.store.folder(&node.key.0)).unwrap();
+    }
+    let again = bench.sweep(&graph(&cells));
+    assert_eq!((again.totals.made, again.totals.cached), (0, 7));
+
+    // Another pattern of the language tower needs its statistics, and only those.
+    run.prune.language.sparsity = 0.6;
+    cells.push(bench::cell(run));
+    assert_eq!(bench.sweep(&graph(&cells)).totals.made, 1 + 1 + 1);
 }
