@@ -18,7 +18,8 @@ use tch::{Kind, Tensor};
 
 const TOKENS: i64 = 96;
 /// Width of an input and the heights of the layers that read it: q, k, v; o; the two gates; the way down.
-const BLOCK: [(i64, &[i64]); 4] = [(2048, &[2048, 2048, 2048]), (2048, &[2048]), (2048, &[5120, 5120]), (5120, &[2048])];
+const BLOCK: [(i64, &[i64]); 4] =
+    [(2048, &[2048, 2048, 2048]), (2048, &[2048]), (2048, &[5120, 5120]), (5120, &[2048])];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -67,8 +68,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         }
         statistics_seconds += clock.elapsed().as_secs_f64();
         let clock = Instant::now();
-        let problems: Vec<_> =
-            weights.iter().map(|weight| LayerProblem { name: "layer", weight, selection }).collect();
+        let problems: Vec<_> = weights.iter().map(|weight| LayerProblem { name: "layer", weight, selection }).collect();
         let solutions = solver.solve(&problems, Some(&statistics))?;
         pruning_seconds += clock.elapsed().as_secs_f64();
         cpu += cpu_seconds() - cpu_clock;

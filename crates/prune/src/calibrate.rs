@@ -5,7 +5,7 @@
 //! is added in sample order, masks cannot depend on a batch size.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
+    collections::{HashMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -19,8 +19,23 @@ use crate::{
     statistics::{ColumnStatistics, Needs},
 };
 
-/// Statistics of one block's layers, by module path.
-pub type BlockStatistics = BTreeMap<String, ColumnStatistics>;
+/// Statistics of one block's layers. Layers that read the same input, such as q, k and v, share theirs.
+#[derive(Debug, Default)]
+pub struct BlockStatistics {
+    groups: Vec<(Vec<String>, ColumnStatistics)>,
+}
+
+impl BlockStatistics {
+    /// The statistics of a layer, by module path.
+    pub fn get(&self, layer: &str) -> Option<&ColumnStatistics> {
+        self.groups.iter().find(|(layers, _)| layers.iter().any(|name| name == layer)).map(|(_, statistics)| statistics)
+    }
+
+    /// Layers that read the same input, in the order in which they run, with what they see.
+    pub fn groups(&self) -> impl Iterator<Item = (&[String], &ColumnStatistics)> {
+        self.groups.iter().map(|(layers, statistics)| (layers.as_slice(), statistics))
+    }
+}
 
 /// Activations of all samples on their way through a tower.
 pub struct Calibration {
@@ -49,29 +64,24 @@ impl Calibration {
 
     /// Runs `block` over all samples and returns what its layers saw. With [`Propagate::Dense`] the outputs go on to the next block.
     pub fn observe(&mut self, model: &dyn VisionLanguage, block: usize) -> Result<BlockStatistics, PruneError> {
-        let taps = tap(model, self.tower, block, self.needs);
+        let (shared, guards) = tap(model, self.tower, block, self.needs);
         no_grad(|| {
             for flow in &mut self.flows {
                 let next = model.run_block(self.tower, block, flow);
-                for tap in taps.values() {
-                    tap.statistics.lock().unwrap_or_else(PoisonError::into_inner).end_sample();
-                }
+                shared.lock().unwrap_or_else(PoisonError::into_inner).end_sample();
                 if self.propagate == Propagate::Dense {
                     *flow = next;
                 }
             }
         });
-        let mut statistics = BlockStatistics::new();
-        for (name, Tap { statistics: shared, guard }) in taps {
-            drop(guard);
-            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let seen = std::mem::replace(&mut *shared, ColumnStatistics::new(0, Needs::WEIGHT, tch::Device::Cpu));
-            if !seen.is_finite() {
-                return Err(PruneError::NotFiniteInput { layer: name });
+        drop(guards);
+        let groups = std::mem::take(&mut shared.lock().unwrap_or_else(PoisonError::into_inner).groups);
+        for (layers, statistics) in &groups {
+            if !statistics.is_finite() {
+                return Err(PruneError::NotFiniteInput { layer: layers[0].clone() });
             }
-            statistics.insert(name, seen);
         }
-        Ok(statistics)
+        Ok(BlockStatistics { groups })
     }
 
     /// After `block` has got its masks: runs it again with them, so that the next block sees pruned predecessors. Does nothing with
@@ -87,22 +97,73 @@ impl Calibration {
     }
 }
 
-/// A layer under observation.
-struct Tap {
-    statistics: Arc<Mutex<ColumnStatistics>>,
-    guard: TapGuard,
+/// What the layers of a block see. Which of them read the same tensor is a matter of the architecture: the first sample shows it.
+#[derive(Debug, Default)]
+struct Shared {
+    needs: Needs,
+    groups: Vec<(Vec<String>, ColumnStatistics)>,
+    /// The input that each group has seen of the current sample. Held until the sample ends, so that its memory is not used for another one.
+    inputs: Vec<Option<Tensor>>,
 }
 
-fn tap(model: &dyn VisionLanguage, tower: Tower, block: usize, needs: Needs) -> BTreeMap<String, Tap> {
+/// One layer's view of [`Shared`].
+struct Tap {
+    layer: String,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl Observer for Tap {
+    fn observe(&mut self, input: &Tensor) {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).see(&self.layer, input);
+    }
+}
+
+impl Shared {
+    fn see(&mut self, layer: &str, input: &Tensor) {
+        let known = self.groups.iter().position(|(layers, _)| layers.iter().any(|name| name == layer));
+        let group = known.unwrap_or_else(|| {
+            let shared = self.inputs.iter().position(|seen| seen.as_ref().is_some_and(|seen| is_same(seen, input)));
+            let group = shared.unwrap_or_else(|| {
+                let columns = input.size().last().copied().unwrap_or(0);
+                self.groups.push((Vec::new(), ColumnStatistics::new(columns, self.needs, input.device())));
+                self.inputs.push(None);
+                self.groups.len() - 1
+            });
+            self.groups[group].0.push(layer.to_owned());
+            group
+        });
+        let (layers, statistics) = &mut self.groups[group];
+        if layers[0] == layer {
+            statistics.observe(input);
+            self.inputs[group] = Some(input.shallow_clone());
+        }
+    }
+
+    fn end_sample(&mut self) {
+        self.groups.iter_mut().for_each(|(_, statistics)| statistics.end_sample());
+        self.inputs.fill_with(|| None);
+    }
+}
+
+/// Whether two tensors that are both alive are one and the same.
+fn is_same(left: &Tensor, right: &Tensor) -> bool {
+    left.data_ptr() == right.data_ptr()
+        && left.kind() == right.kind()
+        && left.size() == right.size()
+        && left.stride() == right.stride()
+}
+
+fn tap(model: &dyn VisionLanguage, tower: Tower, block: usize, needs: Needs) -> (Arc<Mutex<Shared>>, Vec<TapGuard>) {
+    let shared = Arc::new(Mutex::new(Shared { needs, ..Shared::default() }));
     let in_block = |id: &LayerId| id.tower == tower && id.block == block;
     let layers = model.linears().into_iter().filter(|(id, _)| in_block(id));
-    layers
+    let guards = layers
         .map(|(id, linear)| {
-            let statistics = Arc::new(Mutex::new(ColumnStatistics::new(linear.shape().1, needs, linear.weight().device())));
-            let observer: Arc<Mutex<dyn Observer>> = Arc::clone(&statistics) as _;
-            (id.name.clone(), Tap { statistics, guard: linear.tap(observer) })
+            let tap = Tap { layer: id.name.clone(), shared: Arc::clone(&shared) };
+            linear.tap(Arc::new(Mutex::new(tap)))
         })
-        .collect()
+        .collect();
+    (shared, guards)
 }
 
 /// The first sample of each distinct image, in order. Images are the same when all their pixels are.

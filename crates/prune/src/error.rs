@@ -82,7 +82,9 @@ pub enum PruneError {
         shape: Vec<i64>,
     },
     /// A Gram matrix that damping does not make positive definite.
-    #[error("`{layer}` has inputs whose Gram matrix cannot be factorised: raise the damping or use more calibration samples")]
+    #[error(
+        "`{layer}` has inputs whose Gram matrix cannot be factorised: raise the damping or use more calibration samples"
+    )]
     Singular {
         /// Module path.
         layer: String,

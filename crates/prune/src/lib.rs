@@ -16,4 +16,4 @@ mod tower;
 
 pub use certificate::certify_tower;
 pub use error::PruneError;
-pub use tower::{PruneRequest, TowerPruning, prune_tower};
+pub use tower::{PruneRequest, TowerPruning, prune_tower, solve_block};

@@ -263,7 +263,8 @@ impl Moments {
     fn observe(&mut self, rows: &Tensor, tokens: u64) {
         let over = [0i64];
         let mean = rows.mean_dim(over.as_slice(), true, Kind::Float);
-        let scatter = (rows - &mean).square().sum_dim_intlist(over.as_slice(), false, Kind::Float).to_kind(Kind::Double);
+        let scatter =
+            (rows - &mean).square().sum_dim_intlist(over.as_slice(), false, Kind::Float).to_kind(Kind::Double);
         let sum = rows.sum_dim_intlist(over.as_slice(), false, Kind::Float).to_kind(Kind::Double);
         self.open = Some(match self.open.take() {
             None => Open { tokens, sum, scatter },

@@ -17,6 +17,7 @@ use crate::{
     metric::{PruningMetric, metric},
     rows::is_finite,
     select::{Selection, keep_across},
+    solver::{LayerProblem, LayerSolution, LayerSolver, Ranked},
 };
 
 /// What is asked of one tower.
@@ -88,7 +89,7 @@ pub fn prune_tower(
             Selection::Unstructured { sparsity, group: Group::Tower } => {
                 prune_at_once(model, request, metric.as_ref(), sparsity, samples, progress)?
             }
-            _ => prune_block_by_block(model, request, metric.as_ref(), selection, samples, progress)?,
+            _ => prune_block_by_block(model, request, &Ranked(metric), selection, samples, progress)?,
         };
         let certificate = certify_tower(model, request, &masks)?;
         Ok(TowerPruning { masks, certificate })
@@ -98,26 +99,25 @@ pub fn prune_tower(
 fn prune_block_by_block(
     model: &mut dyn VisionLanguage,
     request: &PruneRequest,
-    metric: &dyn PruningMetric,
+    solver: &dyn LayerSolver,
     selection: Selection,
     samples: &[Sample],
     progress: &mut dyn FnMut(f64),
 ) -> Result<MaskSet, PruneError> {
-    let mut calibration = (!metric.needs().is_empty())
-        .then(|| Calibration::enter(model, request.tower, request.propagate, metric.needs(), samples));
+    let mut calibration = (!solver.needs().is_empty())
+        .then(|| Calibration::enter(model, request.tower, request.propagate, solver.needs(), samples));
     let mut masks = MaskSet::new();
     let blocks = model.blocks(request.tower);
     for block in 0..blocks {
         let statistics = match &mut calibration {
             Some(calibration) => calibration.observe(model, block)?,
-            None => BlockStatistics::new(),
+            None => BlockStatistics::default(),
         };
-        let importances = block_importances(model, request.tower, block, metric, &statistics)?;
+        let mut solutions = solve_block(model, request.tower, block, &statistics, solver, &|_| selection)?;
         for (id, linear) in model.linears_mut() {
-            if let Some(importance) = importances.get(&id.name) {
-                let keep = selection.keep(importance);
-                masks.insert(id.name.clone(), keep.shallow_clone());
-                linear.set_mask(Some(keep))?;
+            if let Some(solution) = solutions.remove(&id.name) {
+                masks.insert(id.name.clone(), solution.keep.shallow_clone());
+                linear.set_mask(Some(solution.keep))?;
             }
         }
         if let Some(calibration) = &mut calibration {
@@ -126,6 +126,47 @@ fn prune_block_by_block(
         progress((block + 1) as f64 / blocks as f64);
     }
     Ok(masks)
+}
+
+/// Solves the layers of one block, those with the same input together. `selection` says what is asked of a layer.
+///
+/// # Errors
+/// As [`LayerSolver::solve`].
+pub fn solve_block(
+    model: &dyn VisionLanguage,
+    tower: Tower,
+    block: usize,
+    statistics: &BlockStatistics,
+    solver: &dyn LayerSolver,
+    selection: &dyn Fn(&LayerId) -> Selection,
+) -> Result<BTreeMap<String, LayerSolution>, PruneError> {
+    let linears = model.linears();
+    let layers: BTreeMap<&str, LayerProblem<'_>> = linears
+        .iter()
+        .filter(|(id, _)| id.tower == tower && id.block == block)
+        .map(|(id, linear)| {
+            let name = id.name.as_str();
+            (name, LayerProblem { name, weight: linear.weight(), selection: selection(id) })
+        })
+        .collect();
+    let mut solutions = BTreeMap::new();
+    let mut keep = |problems: &[LayerProblem<'_>], found: Vec<LayerSolution>| {
+        solutions.extend(problems.iter().map(|problem| problem.name.to_owned()).zip(found));
+    };
+    if solver.needs().is_empty() {
+        for problem in layers.into_values() {
+            keep(&[problem], solver.solve(&[problem], None)?);
+        }
+        return Ok(solutions);
+    }
+    for (names, statistics) in statistics.groups() {
+        let problems: Vec<_> = names.iter().filter_map(|name| layers.get(name.as_str()).copied()).collect();
+        keep(&problems, solver.solve(&problems, Some(statistics))?);
+    }
+    match layers.keys().find(|name| !solutions.contains_key(**name)) {
+        None => Ok(solutions),
+        Some(name) => Err(PruneError::NoStatistics { layer: (*name).to_owned() }),
+    }
 }
 
 /// All blocks are ranked before any is masked.
@@ -144,7 +185,7 @@ fn prune_at_once(
     for block in 0..blocks {
         let statistics = match &mut calibration {
             Some(calibration) => calibration.observe(model, block)?,
-            None => BlockStatistics::new(),
+            None => BlockStatistics::default(),
         };
         let mut of_block = block_importances(model, request.tower, block, metric, &statistics)?;
         for (id, _) in model.linears() {

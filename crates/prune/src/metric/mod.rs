@@ -13,8 +13,8 @@ pub use wanda::Wanda;
 use ressa_experiment::config::Metric;
 use tch::Tensor;
 
-pub use crate::statistics::Needs;
 use crate::statistics::ColumnStatistics;
+pub use crate::statistics::Needs;
 
 /// A rule that ranks the weights of a linear layer.
 pub trait PruningMetric: Send + Sync {

@@ -124,21 +124,24 @@ impl Dsnot {
             _ => None,
         };
         let run = rows_per_part(keep.len() / width, width) * width;
-        each_part(keep.chunks_mut(run).zip(weight.chunks(run)).zip(importance.chunks(run)), |((keep, weight), importance)| {
-            let rows = keep.chunks_mut(width).zip(weight.chunks(width)).zip(importance.chunks(width));
-            for ((keep, weight), importance) in rows {
-                let row = Row {
-                    weight,
-                    importance,
-                    inputs,
-                    group,
-                    grow: [None, None],
-                    drop: [None, None],
-                    tried: Vec::new(),
-                };
-                self.refine_row(row, keep);
-            }
-        });
+        each_part(
+            keep.chunks_mut(run).zip(weight.chunks(run)).zip(importance.chunks(run)),
+            |((keep, weight), importance)| {
+                let rows = keep.chunks_mut(width).zip(weight.chunks(width)).zip(importance.chunks(width));
+                for ((keep, weight), importance) in rows {
+                    let row = Row {
+                        weight,
+                        importance,
+                        inputs,
+                        group,
+                        grow: [None, None],
+                        drop: [None, None],
+                        tried: Vec::new(),
+                    };
+                    self.refine_row(row, keep);
+                }
+            },
+        );
         keep
     }
 

@@ -42,10 +42,7 @@ pub(super) fn inverse_factor(mut h: Tensor) -> Result<Tensor, NotDefinite> {
             while start < from {
                 let end = (start + STRIPE).min(from);
                 let columns = panel.narrow(0, start, end - start).transpose(0, 1);
-                let _ = h
-                    .narrow(0, 0, end)
-                    .narrow(1, start, end - start)
-                    .addmm_(&minus.narrow(0, 0, end), &columns);
+                let _ = h.narrow(0, 0, end).narrow(1, start, end - start).addmm_(&minus.narrow(0, 0, end), &columns);
                 start = end;
             }
             h.narrow(0, 0, from).narrow(1, from, size).copy_(&minus.matmul(&inverse));
@@ -146,6 +143,9 @@ mod tests {
     fn what_is_singular_is_said() {
         let x = (Tensor::arange(3 * 40, (Kind::Float, Device::Cpu)) * 0.37).sin().view([3, 40]);
         assert_eq!(inverse_factor(x.transpose(0, 1).matmul(&x)).expect_err("rank 3"), NotDefinite);
-        assert_eq!(inverse_factor(Tensor::full([2, 2], f64::NAN, (Kind::Float, Device::Cpu))).expect_err("NaN"), NotDefinite);
+        assert_eq!(
+            inverse_factor(Tensor::full([2, 2], f64::NAN, (Kind::Float, Device::Cpu))).expect_err("NaN"),
+            NotDefinite
+        );
     }
 }

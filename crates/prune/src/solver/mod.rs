@@ -95,11 +95,7 @@ pub(crate) fn importance(
 }
 
 /// Refuses what no method could prune.
-fn check(
-    layers: &[LayerProblem<'_>],
-    needs: Needs,
-    statistics: Option<&ColumnStatistics>,
-) -> Result<(), PruneError> {
+fn check(layers: &[LayerProblem<'_>], needs: Needs, statistics: Option<&ColumnStatistics>) -> Result<(), PruneError> {
     for layer in layers {
         let name = || layer.name.to_owned();
         let size = layer.weight.size();

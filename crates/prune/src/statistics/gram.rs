@@ -39,9 +39,8 @@ impl Gram {
             if taken == TOKENS {
                 add_products(&mut self.upper, &rows.narrow(0, at, taken));
             } else {
-                let waiting = self
-                    .waiting
-                    .get_or_insert_with(|| Tensor::zeros([TOKENS, columns], (Kind::Float, rows.device())));
+                let waiting =
+                    self.waiting.get_or_insert_with(|| Tensor::zeros([TOKENS, columns], (Kind::Float, rows.device())));
                 waiting.narrow(0, self.filled, taken).copy_(&rows.narrow(0, at, taken));
                 self.filled += taken;
                 if self.filled == TOKENS {

@@ -30,7 +30,8 @@ fn masks_equal_another_folders() {
 }
 
 fn compare_folder(folder: &Path) -> usize {
-    let mut paths: Vec<_> = std::fs::read_dir(folder).expect("golden folder").map(|e| e.expect("entry").path()).collect();
+    let mut paths: Vec<_> =
+        std::fs::read_dir(folder).expect("golden folder").map(|e| e.expect("entry").path()).collect();
     paths.retain(|path| path.extension().is_some_and(|e| e == "safetensors"));
     paths.sort();
     let mut failures = Vec::new();
