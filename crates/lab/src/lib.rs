@@ -1,6 +1,9 @@
 //! Single steps on a model folder: run it, look inside, compare, write it back.
 
 pub mod error;
+pub mod prune_layer;
+pub mod sparse_lora;
+mod tensors;
 
 use ressa_experiment::job::Job;
 use ressa_runtime::Device;

@@ -1,0 +1,261 @@
+//! Prunes one layer given as tensors, with any method and the settings its authors published.
+
+use std::{collections::BTreeMap, path::Path};
+
+use ressa_experiment::{Pattern, config::Group};
+use ressa_prune::{
+    metric::{Magnitude, Ria, Wanda},
+    select::{Rounding, Selection},
+    solver::{Damping, Dsnot, LayerProblem, LayerSolution, LayerSolver, Ranked, SignRule, SparseGpt, Threshold},
+    statistics::ColumnStatistics,
+};
+use ressa_runtime::Device;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::{
+    LabError,
+    tensors::{Inputs, save},
+};
+
+/// The name under which errors speak of the layer.
+const LAYER: &str = "weight";
+
+/// A pruning method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LayerMethod {
+    /// Absolute values; the matrix competes.
+    Magnitude,
+    /// Absolute values times input norms; rows compete.
+    Wanda,
+    /// Relative importance and activations; the matrix competes.
+    Ria,
+    /// Optimal brain surgeon in blocks of 128 columns, with one inclusive threshold for a block over all rows.
+    Sparsegpt,
+    /// Swaps that start from Wanda's mask by rows.
+    Dsnot,
+}
+
+/// What to do with a layer. `null` means what the method's authors do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerOptions {
+    /// The method.
+    pub method: LayerMethod,
+    /// Fraction removed; this or a pattern.
+    pub sparsity: Option<f64>,
+    /// An N:M pattern; this or a sparsity.
+    pub pattern: Option<Pattern>,
+    /// Weights that compete. SparseGPT then takes the exact number, from the block or from each of its rows.
+    pub group: Option<Group>,
+    /// When SparseGPT dampens the Gram matrix: `true` only when it cannot be factorised, otherwise always.
+    pub damp_on_failure: bool,
+    /// DSnoT's most swaps in a row; 50.
+    pub max_cycle: Option<usize>,
+    /// DSnoT's error that is left alone; 0.1.
+    pub threshold: Option<f64>,
+    /// Whether a swap that turns the sign of the error ends a row also without an N:M pattern.
+    pub same_sign: bool,
+    /// Whether `members * sparsity` is rounded down as decimal arithmetic has it, not as binary does.
+    pub decimal: bool,
+}
+
+/// A pruned layer.
+#[derive(Debug)]
+pub struct PrunedLayer {
+    /// 1 where a weight stays, u8 `[out, in]`.
+    pub keep_mask: Tensor,
+    /// The weight to go on with, in its own type.
+    pub weight: Tensor,
+    /// What ranked the weights when they were chosen, f32 `[out, in]`.
+    pub importance: Tensor,
+}
+
+impl LayerOptions {
+    /// A method as published.
+    pub fn published(method: LayerMethod) -> Self {
+        Self {
+            method,
+            sparsity: None,
+            pattern: None,
+            group: None,
+            damp_on_failure: false,
+            max_cycle: None,
+            threshold: None,
+            same_sign: false,
+            decimal: false,
+        }
+    }
+
+    fn selection(&self, rows: i64, columns: i64) -> Result<Selection, String> {
+        let sparsity = match (self.sparsity, self.pattern) {
+            (None, Some(Pattern::NOfM { keep, of })) => {
+                return Ok(Selection::NOfM { keep: keep.into(), of: of.into() });
+            }
+            (Some(sparsity), None | Some(Pattern::Unstructured)) if (0.0..1.0).contains(&sparsity) => sparsity,
+            (Some(sparsity), None | Some(Pattern::Unstructured)) => {
+                return Err(format!("sparsity `{sparsity}` is not usable: give a fraction from 0 to below 1"));
+            }
+            (Some(_), Some(_)) => return Err("an N:M pattern has its own sparsity: give only one of them".to_owned()),
+            (None, _) => return Err("neither a sparsity nor an N:M pattern is given: give one of them".to_owned()),
+        };
+        let group = self.group.unwrap_or(match self.method {
+            LayerMethod::Wanda | LayerMethod::Dsnot => Group::Row,
+            LayerMethod::Magnitude | LayerMethod::Ria | LayerMethod::Sparsegpt => Group::Matrix,
+        });
+        if self.method == LayerMethod::Sparsegpt && self.group.is_none() {
+            return Ok(Selection::Unstructured { sparsity, group });
+        }
+        let members = if group == Group::Row { columns } else { rows * columns };
+        let rounding = if self.decimal { Rounding::Decimal } else { Rounding::Binary };
+        Ok(Selection::Exact { count: rounding.count(members, sparsity), group })
+    }
+
+    fn solver(&self) -> Box<dyn LayerSolver> {
+        match self.method {
+            LayerMethod::Magnitude => Box::new(Ranked(Box::new(Magnitude))),
+            LayerMethod::Wanda => Box::new(Ranked(Box::new(Wanda))),
+            LayerMethod::Ria => Box::new(Ranked(Box::new(Ria::default()))),
+            LayerMethod::Sparsegpt => Box::new(SparseGpt {
+                damping: if self.damp_on_failure { Damping::OnFailure } else { Damping::Always },
+                threshold: if self.group.is_none() { Threshold::Inclusive } else { Threshold::Exact },
+                ..SparseGpt::default()
+            }),
+            LayerMethod::Dsnot => {
+                let published = Dsnot::default();
+                Box::new(Dsnot {
+                    max_cycles: self.max_cycle.unwrap_or(published.max_cycles),
+                    threshold: self.threshold.unwrap_or(published.threshold),
+                    sign: if self.same_sign { SignRule::Always } else { SignRule::Published },
+                    ..published
+                })
+            }
+        }
+    }
+}
+
+/// Prunes `weight` `[out, in]`; `inputs` `[samples, tokens, in]` may be missing for magnitude.
+///
+/// # Errors
+/// Shapes that do not fit, values that are not finite, options that contradict each other, as a sentence.
+pub fn prune_layer(weight: &Tensor, inputs: Option<&Tensor>, options: &LayerOptions) -> Result<PrunedLayer, String> {
+    let &[rows, columns] = weight.size().as_slice() else {
+        return Err(format!("`weight` has shape {:?}, expected `[out, in]`", weight.size()));
+    };
+    if !weight.is_floating_point() {
+        return Err(format!("`weight` has type `{:?}`, expected floating point", weight.kind()));
+    }
+    let selection = options.selection(rows, columns)?;
+    let solver = options.solver();
+    let statistics = if solver.needs().is_empty() {
+        None
+    } else {
+        let inputs = inputs.ok_or("the method needs `inputs` `[samples, tokens, in]` and there are none")?;
+        match *inputs.size().as_slice() {
+            [samples, _, width] if width == columns && inputs.is_floating_point() => {
+                let mut statistics = ColumnStatistics::new(columns, solver.needs(), weight.device());
+                for sample in 0..samples {
+                    statistics.add_sample(&inputs.get(sample).to_device(weight.device()));
+                }
+                Some(statistics)
+            }
+            _ => {
+                return Err(format!(
+                    "`inputs` has shape {:?} and type `{:?}`, expected `[samples, tokens, {columns}]`, floating point",
+                    inputs.size(),
+                    inputs.kind()
+                ));
+            }
+        }
+    };
+    let problem = LayerProblem { name: LAYER, weight, selection };
+    let mut solutions = solver.solve(&[problem], statistics.as_ref()).map_err(|error| error.to_string())?;
+    let LayerSolution { keep, importance, weight: changed } = solutions.pop().ok_or("the method gave no mask")?;
+    let weight = changed.unwrap_or_else(|| weight.masked_fill(&keep.logical_not(), 0.0));
+    Ok(PrunedLayer { keep_mask: keep.to_kind(Kind::Uint8), weight, importance })
+}
+
+/// [`prune_layer`] from and to safetensors files: `weight` and `inputs` in, `keep_mask`, `weight` and `importance` out.
+///
+/// # Errors
+/// What is wrong with the files or the options.
+pub fn prune_layer_file(input: &Path, options: &LayerOptions, output: &Path, device: Device) -> Result<(), LabError> {
+    let tensors = Inputs::open(input, device)?;
+    let (weight, inputs) = (tensors.get("weight")?, tensors.find("inputs")?);
+    let pruned = tch::no_grad(|| prune_layer(&weight, inputs.as_ref(), options));
+    let pruned = pruned.map_err(|reason| LabError::input(input, reason))?;
+    let named = [("keep_mask", pruned.keep_mask), ("weight", pruned.weight), ("importance", pruned.importance)];
+    save(output, &named.map(|(name, tensor)| (name.to_owned(), tensor)).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bits(pruned: &PrunedLayer) -> Vec<u8> {
+        Vec::<u8>::try_from(pruned.keep_mask.reshape([-1])).expect("u8")
+    }
+
+    /// Columns of norm 1, 3, 0 and 2.
+    fn layer() -> (Tensor, Tensor) {
+        let weight = Tensor::from_slice(&[4.0f32, 1.0, 9.0, 1.0, -1.0, -1.0, 5.0, 2.0]).view([2, 4]);
+        let inputs = Tensor::from_slice(&[1.0f32, 0.0, 0.0, 2.0, 0.0, 3.0, 0.0, 0.0]).view([1, 2, 4]);
+        (weight, inputs)
+    }
+
+    #[test]
+    fn published_settings_by_hand() {
+        let (weight, inputs) = layer();
+        let half = |method| LayerOptions { sparsity: Some(0.5), ..LayerOptions::published(method) };
+        let run = |options: &LayerOptions| bits(&prune_layer(&weight, Some(&inputs), options).expect("prunes"));
+        assert_eq!(run(&half(LayerMethod::Magnitude)), [1, 0, 1, 0, 0, 0, 1, 1]);
+        assert_eq!(run(&half(LayerMethod::Wanda)), [1, 1, 0, 0, 0, 1, 0, 1]);
+        let row = LayerOptions { group: Some(Group::Row), ..half(LayerMethod::Magnitude) };
+        assert_eq!(run(&row), [1, 0, 1, 0, 0, 0, 1, 1]);
+        let pattern = Some(Pattern::NOfM { keep: 1, of: 2 });
+        let paired = LayerOptions { pattern, ..LayerOptions::published(LayerMethod::Wanda) };
+        assert_eq!(run(&paired), [1, 0, 0, 1, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_said() {
+        let (weight, inputs) = layer();
+        let refuse = |inputs: Option<&Tensor>, options: LayerOptions| {
+            prune_layer(&weight, inputs, &options).expect_err("refused")
+        };
+        let wanda = LayerOptions { sparsity: Some(0.5), ..LayerOptions::published(LayerMethod::Wanda) };
+        assert_eq!(refuse(None, wanda.clone()), "the method needs `inputs` `[samples, tokens, in]` and there are none");
+        let sick = inputs.copy();
+        let _ = sick.get(0).get(0).get(1).fill_(f64::NAN);
+        assert_eq!(
+            refuse(Some(&sick), wanda.clone()),
+            "`weight` sees inputs that are not finite: check the checkpoint and the calibration images"
+        );
+        assert_eq!(
+            refuse(Some(&inputs), LayerOptions { sparsity: Some(1.0), ..wanda.clone() }),
+            "sparsity `1` is not usable: give a fraction from 0 to below 1"
+        );
+        let pattern = Some(Pattern::NOfM { keep: 1, of: 3 });
+        assert_eq!(
+            refuse(Some(&inputs), LayerOptions { sparsity: None, pattern, ..wanda }),
+            "`weight` reads 4 inputs, which groups of 3 do not divide: use another pattern for this tower"
+        );
+    }
+
+    #[test]
+    fn files_in_and_out() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (input, output) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
+        let (weight, inputs) = layer();
+        let tensors = [("weight", weight.to_kind(Kind::BFloat16)), ("inputs", inputs)];
+        save(&input, &tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into()).expect("written");
+        let options = LayerOptions { sparsity: Some(0.5), ..LayerOptions::published(LayerMethod::Sparsegpt) };
+        prune_layer_file(&input, &options, &output, Device::Cpu).expect("prunes");
+        let found: BTreeMap<_, _> = Tensor::read_safetensors(&output).expect("tensors").into_iter().collect();
+        assert_eq!(found["weight"].kind(), Kind::BFloat16);
+        let zeros = found["weight"].eq(0.0).logical_not();
+        assert!(zeros.logical_and(&found["keep_mask"].eq(0)).any().int64_value(&[]) == 0);
+        // The published threshold takes one more than half, and the dead column costs nothing.
+        assert_eq!(found["keep_mask"].sum(Kind::Int64).int64_value(&[]), 3);
+    }
+}
