@@ -134,6 +134,43 @@ mod tests {
         assert_eq!(floats(&found.grad_b), [0.5, -0.5]);
     }
 
+    /// `RESSA_GOLDEN=folder`: safetensors with `W, mask, A, B, bias, x, upstream, y, grad_A, grad_B, merged`, and JSON with `scaling` beside.
+    #[test]
+    #[ignore = "needs a folder in RESSA_GOLDEN"]
+    fn layers_equal_another_implementations() {
+        let folder = std::env::var("RESSA_GOLDEN").expect("RESSA_GOLDEN names a folder");
+        let mut compared = 0;
+        for entry in std::fs::read_dir(folder).expect("golden folder") {
+            let path = entry.expect("entry").path();
+            if path.extension().is_none_or(|e| e != "safetensors") {
+                continue;
+            }
+            let given = Inputs::open(&path, Device::Cpu).expect("tensors");
+            let get = |name: &str| given.get(name).expect("tensor");
+            let about = std::fs::read_to_string(path.with_extension("json")).expect("description");
+            let about: serde_json::Value = serde_json::from_str(&about).expect("JSON");
+            let input = SparseLoraInput {
+                weight: get("W"),
+                keep_mask: get("mask"),
+                bias: Some(get("bias")),
+                a: get("A"),
+                b: get("B"),
+                x: get("x"),
+                upstream: get("upstream"),
+                scaling: about["scaling"].as_f64().expect("scaling"),
+            };
+            let found = sparse_lora(&input).expect("runs");
+            let pairs = [("y", found.y), ("grad_A", found.grad_a), ("grad_B", found.grad_b), ("merged", found.merged)];
+            for (name, found) in pairs {
+                let expected = get(name);
+                let apart = (&found - &expected).abs().max().double_value(&[]);
+                assert!(apart <= 3e-5 * expected.abs().max().double_value(&[]), "{} {name}: {apart}", path.display());
+                compared += 1;
+            }
+        }
+        assert!(compared > 0, "nothing compared");
+    }
+
     #[test]
     fn shapes_that_do_not_fit_are_named() {
         let message = |change: fn(&mut SparseLoraInput)| {
