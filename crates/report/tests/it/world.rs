@@ -84,7 +84,7 @@ fn certificate(cell: &Cell, node: &StageNode) -> Certificate {
         if !here {
             continue;
         }
-        let dense = matches!(node.stage, Stage::Merge { method: RestoreMethod::Lora });
+        let dense = matches!(node.stage, Stage::Merge { method: RestoreMethod::Lora, .. });
         let total = 10_000;
         let asked = (sparsity * total as f64).round() as u64;
         let zeros = if dense { 0 } else { asked };
