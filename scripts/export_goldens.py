@@ -38,6 +38,7 @@ SEARCHES = {
     "late": dict(num_beams=3, min_new_tokens=5, max_new_tokens=8, early_stopping=True),
     "varied": dict(num_beams=1, repetition_penalty=1.7, max_new_tokens=8),
     "varied-beam": dict(num_beams=3, repetition_penalty=1.7, length_penalty=-0.5, max_new_tokens=8),
+    "long": dict(num_beams=3, min_new_tokens=30, max_new_tokens=40),
     "default": dict(),
 }
 # Drawn so that the searches differ from each other and some answers end by themselves.
