@@ -67,12 +67,14 @@ def model_for(name):
     config = InstructBlipConfig(
         vision_config=VISION, qformer_config=QFORMER, text_config=TEXT[name], num_query_tokens=QUERIES, image_token_index=IMAGE_TOKEN
     )
-    return randomised(InstructBlipForConditionalGeneration(config).eval(), SEEDS[name])
+    torch.manual_seed(SEEDS[name])
+    return randomised(InstructBlipForConditionalGeneration(config).eval(), None)
 
 
 def randomised(model, seed, stored=torch.bfloat16):
-    """Draws every tensor anew, as values that the type `stored` can hold."""
-    torch.manual_seed(seed)
+    """Draws every tensor anew, as values that the type `stored` can hold; without a seed the generator goes on where it is."""
+    if seed is not None:
+        torch.manual_seed(seed)
     with torch.no_grad():
         for key, tensor in model.state_dict().items():
             if not tensor.is_floating_point():
