@@ -466,7 +466,8 @@ impl T5 {
         };
         let wide = relative.repeat_interleave_self_int(turn.beams, 3, None);
         let slots = turn.bias.size()[3];
-        turn.bias = turn.bias + wide.narrow(3, wide.size()[3] - slots, slots);
+        let bias = &turn.bias + wide.narrow(3, wide.size()[3] - slots, slots);
+        turn.bias = bias;
         cache.relative = Some(relative);
         let mut x = self.shared.forward(&tokens.unsqueeze(1));
         for (block, memory) in self.decoder.iter().zip(&cache.blocks) {
