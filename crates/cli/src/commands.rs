@@ -42,9 +42,18 @@ fn model_folder(model: &Path) -> Result<PathBuf, Failure> {
         return Ok(model.to_owned());
     }
     let shown = model.display();
-    let message = match model.is_dir() {
-        true => format!("`{shown}` is no model folder: it has no config.json"),
-        false => format!("there is no folder `{shown}`; --model wants one with config.json"),
+    if model.is_dir() {
+        let message = format!("`{shown}` is no model folder: it has no config.json");
+        return Err(Failure::new(Exit::MissingInput, message));
+    }
+    let message = match model.to_str().filter(|name| ressa_hub::is_repository_name(name)) {
+        Some(name) => match ressa_hub::cached(name, None, &crate::hub::settings()?) {
+            Some(snapshot) => return Ok(snapshot),
+            None => format!(
+                "there is no folder `{shown}`; if it is a repository of the hub, `ressa fetch {name}` brings it"
+            ),
+        },
+        None => format!("there is no folder `{shown}`; --model wants one with config.json"),
     };
     Err(Failure::new(Exit::MissingInput, message))
 }

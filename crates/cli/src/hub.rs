@@ -71,12 +71,12 @@ mod tests {
     #[test]
     fn the_cache_is_where_other_clients_have_it() {
         let cache = |variables: &[(&str, &str)]| with(variables).cache.display().to_string();
-        let home = ("HOME", "/home/me");
-        assert_eq!(cache(&[home]), "/home/me/.cache/huggingface/hub");
+        let home = ("HOME", "/users/me");
+        assert_eq!(cache(&[home]), "/users/me/.cache/huggingface/hub");
         assert_eq!(cache(&[home, ("XDG_CACHE_HOME", "/c")]), "/c/huggingface/hub");
-        assert_eq!(cache(&[home, ("XDG_CACHE_HOME", "/c"), ("HF_HOME", "~/hf")]), "/home/me/hf/hub");
+        assert_eq!(cache(&[home, ("XDG_CACHE_HOME", "/c"), ("HF_HOME", "~/hf")]), "/users/me/hf/hub");
         assert_eq!(cache(&[home, ("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/hub")]), "/hub");
-        assert_eq!(cache(&[home, ("HF_HOME", "")]), "/home/me/.cache/huggingface/hub");
+        assert_eq!(cache(&[home, ("HF_HOME", "")]), "/users/me/.cache/huggingface/hub");
         assert!(from(&|_| None).is_err());
     }
 

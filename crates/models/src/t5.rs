@@ -309,9 +309,9 @@ impl DecoderBlock {
         let normed = self.attention_norm.forward(x);
         let (key, value) = self.attention.key_value(&normed);
         let mixed = cache.attend(&self.attention.query(&normed), &key, &value, turn, 1.0);
-        let x = x + self.attention.o.forward(&mixed);
+        let x = bounded(x + self.attention.o.forward(&mixed));
         let mixed = cache.attend_memory(&self.cross.query(&self.cross_norm.forward(&x)), turn, 1.0);
-        let x = &x + self.cross.o.forward(&mixed);
+        let x = bounded(&x + self.cross.o.forward(&mixed));
         &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
     }
 }
@@ -466,7 +466,8 @@ impl T5 {
         };
         let wide = relative.repeat_interleave_self_int(turn.beams, 3, None);
         let slots = turn.bias.size()[3];
-        turn.bias = turn.bias + wide.narrow(3, wide.size()[3] - slots, slots);
+        let bias = &turn.bias + wide.narrow(3, wide.size()[3] - slots, slots);
+        turn.bias = bias;
         cache.relative = Some(relative);
         let mut x = self.shared.forward(&tokens.unsqueeze(1));
         for (block, memory) in self.decoder.iter().zip(&cache.blocks) {

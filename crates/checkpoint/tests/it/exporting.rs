@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use ressa_checkpoint::{
-    CardScore, Checkpoint, CheckpointError, Claims, Draft, Entry, ExportRequest, Exported, File, FolderCertificate,
-    Making, card, export, verify,
+    CardScore, Change, Checkpoint, CheckpointError, Claims, Draft, ExportRequest, Exported, FolderCertificate, Making,
+    card, export, verify,
 };
 use ressa_experiment::Tower;
 
@@ -41,7 +41,7 @@ fn run(
     source: &Path,
     output: &Path,
     max_shard_size: Option<u64>,
-    change: &mut dyn FnMut(&File, &Entry) -> Result<Option<Vec<u8>>, CheckpointError>,
+    change: Change<'_, CheckpointError>,
 ) -> Result<Exported, CheckpointError> {
     let patterns = BTreeMap::new();
     let request = ExportRequest { source, output, max_shard_size, patterns: &patterns, program: "a test", run: None };

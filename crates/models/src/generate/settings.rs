@@ -85,7 +85,8 @@ const UNSUPPORTED: [(&str, Option<f64>); 17] = [
 
 impl Search {
     /// What is in force: the options, then `generation_config.json`, then generation settings that old folders keep in `text_config`,
-    /// then the library's defaults. Sampling settings are not read.
+    /// then the library's defaults. Sampling settings are not read. (The reference's BLIP classes search with the settings of `text_config`
+    /// alone and leave `generation_config.json` unread; published folders say the same in both.)
     ///
     /// # Errors
     /// A value that no search can have, or a setting of the folder that is not supported.

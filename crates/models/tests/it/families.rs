@@ -37,7 +37,7 @@ fn matching_looks_at_the_image_and_reads_the_caption_row_by_row() {
     assert!(spread > 1e-3, "the score does not see the caption");
     assert!(model.linears().iter().all(|(id, _)| id.tower != Tower::Language));
     assert!(!model.writes() && model.blocks(Tower::Language) == 0);
-    let refused = model.generate(&features, &captions, &Search::default()).err().expect("it has no words").to_string();
+    let refused = model.generate(&features, &captions, &Search::default()).expect_err("it has no words").to_string();
     assert!(refused.contains("no language model"), "{refused}");
     for (name, writer) in models() {
         assert!(writer.matching_scores(&features, &Tensor::from_slice(&images), &captions).is_none(), "{name}");
