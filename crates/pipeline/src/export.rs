@@ -82,7 +82,8 @@ impl RunWeights {
         if mask.is_none() && adapter.is_none() {
             return Ok(None);
         }
-        let dense = self.changed.get(layer).unwrap_or(dense);
+        let changed = self.changed.get(layer).map(|weight| weight.to_device(dense.device()));
+        let dense = changed.as_ref().unwrap_or(dense);
         let dense = if adapter.is_some() { dense.to_kind(tch::Kind::Float) } else { dense.shallow_clone() };
         let mut linear = Linear::new(layer, dense, None);
         linear.set_mask(mask.map(Tensor::shallow_clone))?;
