@@ -144,7 +144,7 @@ fn a_paper_run_on_folders_is_certified_scored_and_repeated_to_the_bit() {
                         _ => {}
                     }
                 }
-                Stage::Dense { .. } | Stage::Adapt { .. } => {}
+                Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Adapt { .. } => {}
             }
         }
     }
