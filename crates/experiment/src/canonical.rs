@@ -2,6 +2,7 @@
 
 use crate::{
     Pattern, RunConfig, Task, Tower,
+    allocation::AllocationConfig,
     config::{
         CalibrationConfig, CorporaConfig, DataConfig, DataSource, DistillConfig, EvaluateConfig, Metric, PruneConfig,
         RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerPrune,
@@ -15,7 +16,9 @@ use crate::{
 /// - A published checkpoint is not trained: `dense` becomes the default. The embedded world has no root, folders have no world seed.
 /// - Without a metric, or with every budget 0, there is no pruning: `prune` becomes the default. A tower with budget 0 loses its group.
 /// - An N:M pattern implies the budget and needs no group. Else an absent group becomes the metric's published one.
-/// - A metric that looks at no activations needs no calibration.
+/// - A metric that looks at no activations needs no calibration, unless the budget is divided by what is measured.
+/// - Settings of allocation that its method does not look at become the default, as does all of it where it divides nothing: N:M patterns
+///   say every layer's budget, and a tower on its own in one group has it already.
 /// - Without a method there is no restoration: `restore` becomes the default. Towers that are not tuned lose their adapter settings,
 ///   distillation of weight 0 its temperature and reduction.
 /// - Numbers of items that no task asks for, beams without generation and protocols of tasks that are not measured become the default;
@@ -36,7 +39,7 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
     canonical_restore(&mut run.restore);
     canonical_evaluate(&mut run.evaluate);
     let folder = run.data.source == DataSource::Folder;
-    canonical_corpora(&mut run.data.calibration, folder && run.prune.metric.needs_calibration());
+    canonical_corpora(&mut run.data.calibration, folder && run.prune.calibrates());
     canonical_corpora(&mut run.data.restoration, folder && run.restore.method != RestoreMethod::None);
     if !draws(&run) {
         run.seed = 0;
@@ -47,7 +50,7 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
 /// Whether anything in a canonical run is drawn from its seed.
 pub fn draws(run: &RunConfig) -> bool {
     let metric = run.prune.metric;
-    metric == Metric::Random || metric.needs_calibration() || run.restore.method != RestoreMethod::None
+    metric == Metric::Random || run.prune.calibrates() || run.restore.method != RestoreMethod::None
 }
 
 fn canonical_prune(prune: &mut PruneConfig) {
@@ -65,8 +68,15 @@ fn canonical_prune(prune: &mut PruneConfig) {
             tower.group = (pattern == Pattern::Unstructured).then(|| tower.group.unwrap_or(metric.published_group()));
         }
     }
-    if !metric.needs_calibration() {
+    let pruned = Tower::ALL.iter().filter(|&&tower| prune.tower(tower).sparsity > 0.0).count();
+    prune.allocation = match pattern {
+        Pattern::Unstructured => prune.allocation.canonical(pruned),
+        Pattern::NOfM { .. } => AllocationConfig::default(),
+    };
+    if !metric.needs_calibration() && !prune.allocation.is_measured() {
         prune.calibration = CalibrationConfig::default();
+    } else if !metric.needs_calibration() {
+        prune.calibration.propagate = CalibrationConfig::default().propagate;
     }
 }
 

@@ -1,10 +1,10 @@
-//! From a run to its stages: `dense -> prune per tower -> adapt -> merge -> evaluate per task`.
+//! From a run to its stages: `dense -> (sensitivity per tower) -> prune per tower -> adapt -> merge -> evaluate per task`.
 //!
 //! A grid asks for the same parts again and again, so the [`Planner`] remembers them: sections of the configuration are interned,
 //! pruned towers and restorations are looked up by the numbers of their sections, and only a new combination is hashed.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::Arc,
 };
 
@@ -12,7 +12,10 @@ use serde::Serialize;
 
 use crate::{
     Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
-    config::{DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod},
+    allocation::{AllocationScope, BudgetConfig},
+    config::{
+        CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod,
+    },
     model::{DenseConfig, ModelConfig},
     stage::{AdaptTraining, Inputs, identify},
 };
@@ -165,7 +168,7 @@ impl Planner {
         let read = |seen: fn(Tower) -> bool| {
             let masks = pruned.masks.iter().filter(|(tower, _)| merge.is_none() && seen(*tower));
             let masks = masks.map(|(_, key)| key.clone()).collect();
-            Read::new(Inputs { dense: Some(dense.key.clone()), masks, merge: merge.clone(), adapter: None })
+            Read::new(Inputs { dense: Some(dense.key.clone()), masks, merge: merge.clone(), ..Inputs::default() })
         };
         let whole = read(|_| true);
         // Retrieval never runs the language model, so an unrestored run's language mask is not one of its inputs.
@@ -188,6 +191,7 @@ impl Planner {
             if prune.metric == Metric::None || budget.sparsity <= 0.0 {
                 continue;
             }
+            let (budget_config, sensitivities) = self.division(run, dense, tower, &mut pruned.nodes);
             let calibrated = prune.metric.needs_calibration();
             let unstructured = prune.pattern == Pattern::Unstructured;
             let sees_masks = calibrated && prune.calibration.propagate == Propagate::Pruned;
@@ -202,9 +206,10 @@ impl Planner {
                 data: calibrated.then(|| run.data.for_calibration()),
                 seed: (calibrated || prune.metric == Metric::Random).then_some(run.seed),
                 compute: run.model.compute,
+                budget: budget_config,
             }
             .node_with(
-                Inputs { dense: Some(dense.clone()), masks: earlier.collect(), ..Inputs::default() },
+                Inputs { dense: Some(dense.clone()), sensitivities, masks: earlier.collect(), ..Inputs::default() },
                 &mut self.buffer,
             );
             let node = self.towers.entry(node.key.clone()).or_insert_with(|| Arc::new(node));
@@ -212,6 +217,52 @@ impl Planner {
             pruned.nodes.push(Arc::clone(node));
         }
         pruned
+    }
+
+    /// How a tower's budget is divided, and the keys of the measurements behind it, whose stages join `nodes`.
+    fn division(
+        &mut self,
+        run: &RunConfig,
+        dense: &StageKey,
+        tower: Tower,
+        nodes: &mut Vec<Arc<StageNode>>,
+    ) -> (Option<Box<BudgetConfig>>, Vec<StageKey>) {
+        let rule = &run.prune.allocation;
+        if rule.is_default() {
+            return (None, Vec::new());
+        }
+        let together = |other: &Tower| rule.towers == AllocationScope::Joint || *other == tower;
+        let towers: BTreeMap<Tower, f64> = Tower::ALL
+            .into_iter()
+            .filter(together)
+            .map(|tower| (tower, run.prune.tower(tower).sparsity))
+            .filter(|(_, sparsity)| *sparsity > 0.0)
+            .collect();
+        let mut keys = Vec::new();
+        if let Some(measurement) = rule.measurement() {
+            for &tower in towers.keys() {
+                let node = Stage::Sensitivity {
+                    tower,
+                    measurement,
+                    samples: rule.samples,
+                    // Measured on the dense model, whatever later stages propagate.
+                    calibration: CalibrationConfig {
+                        propagate: CalibrationConfig::default().propagate,
+                        ..run.prune.calibration.clone()
+                    },
+                    data: run.data.for_calibration(),
+                    seed: run.seed,
+                    compute: run.model.compute,
+                }
+                .node_with(Inputs { dense: Some(dense.clone()), ..Inputs::default() }, &mut self.buffer);
+                keys.push(node.key.clone());
+                let node = self.towers.entry(node.key.clone()).or_insert_with(|| Arc::new(node));
+                if !nodes.iter().any(|known| known.key == node.key) {
+                    nodes.push(Arc::clone(node));
+                }
+            }
+        }
+        (Some(Box::new(BudgetConfig { rule: rule.clone(), towers })), keys)
     }
 }
 

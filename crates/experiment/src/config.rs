@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Pattern, Task, Tower,
+    allocation::AllocationConfig,
     model::{DenseConfig, ModelConfig},
 };
 
@@ -108,9 +109,17 @@ pub struct PruneConfig {
     pub language: TowerPrune,
     /// Samples behind the statistics.
     pub calibration: CalibrationConfig,
+    /// How budgets are divided among layers.
+    #[serde(skip_serializing_if = "AllocationConfig::is_default")]
+    pub allocation: AllocationConfig,
 }
 
 impl PruneConfig {
+    /// Whether the metric or the division of the budget looks at calibration samples.
+    pub fn calibrates(&self) -> bool {
+        self.metric.needs_calibration() || self.allocation.is_measured()
+    }
+
     /// The settings of one tower.
     pub fn tower(&self, tower: Tower) -> &TowerPrune {
         match tower {
@@ -130,6 +139,7 @@ impl Default for PruneConfig {
             qformer: TowerPrune::default(),
             language: TowerPrune::default(),
             calibration: CalibrationConfig::default(),
+            allocation: AllocationConfig::default(),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Settings that are each valid and together make no sense.
 
 use crate::{
-    RunConfig, Tower,
-    config::{DataSource, Metric, RestoreMethod},
+    Pattern, RunConfig, Tower,
+    allocation::{AllocationMethod, AllocationScope},
+    config::{DataSource, Group, Metric, RestoreMethod, TowerPrune},
     task::Task,
 };
 
@@ -83,11 +84,74 @@ fn prune(run: &RunConfig) -> Option<Conflict> {
             }
         }
     }
+    if let Some(conflict) = allocation(run) {
+        return Some(conflict);
+    }
     let calibration = &run.prune.calibration;
     if run.prune.metric.needs_calibration() && calibration.questions == 0 && calibration.captions == 0 {
         return found(
             "prune.calibration.questions",
             format!("`{}` needs calibration text, but both questions and captions are 0", run.prune.metric.name()),
+            "set `prune.calibration.questions` or `prune.calibration.captions` to at least 1",
+        );
+    }
+    None
+}
+
+fn allocation(run: &RunConfig) -> Option<Conflict> {
+    let (prune, rule) = (&run.prune, &run.prune.allocation);
+    if rule.method == AllocationMethod::Uniform || prune.pattern != Pattern::Unstructured {
+        return None;
+    }
+    if rule.method == AllocationMethod::Table && rule.table.is_empty() {
+        return found(
+            "prune.allocation.method",
+            "`prune.allocation.method: table` needs `prune.allocation.table`",
+            "write a sparsity for some layers, as in `{ \"language.0\": 0.3 }`",
+        );
+    }
+    if rule.floor > rule.cap {
+        return found(
+            "prune.allocation.floor",
+            format!("at least {} and at most {} of a group cannot be removed together", rule.floor, rule.cap),
+            "lower `prune.allocation.floor` or raise `prune.allocation.cap`",
+        );
+    }
+    for tower in Tower::ALL {
+        let TowerPrune { sparsity, group } = *prune.tower(tower);
+        if sparsity > 0.0 && group == Some(Group::Tower) {
+            let path = match tower {
+                Tower::Vision => "prune.vision.group",
+                Tower::Qformer => "prune.qformer.group",
+                Tower::Language => "prune.language.group",
+            };
+            return found(
+                path,
+                "weights of a whole tower are compared, which divides the budget by itself",
+                "compare in rows or matrices, or set `prune.allocation.method: uniform`",
+            );
+        }
+        // Towers that trade, and tables, may still find a way; whether they do is known when sizes are.
+        let alone = rule.is_measured() && rule.towers == AllocationScope::Each && sparsity > 0.0;
+        if alone && !(rule.floor..=rule.cap).contains(&sparsity) {
+            let (path, bound) = if sparsity > rule.cap {
+                ("prune.allocation.cap", rule.cap)
+            } else {
+                ("prune.allocation.floor", rule.floor)
+            };
+            return found(
+                path,
+                format!(
+                    "a bound of {bound} for every group cannot give the {sparsity} that tower `{tower}` is to lose"
+                ),
+                "move the bound, or the tower's sparsity",
+            );
+        }
+    }
+    if rule.is_measured() && prune.calibration.questions == 0 && prune.calibration.captions == 0 {
+        return found(
+            "prune.calibration.questions",
+            "the division of the budget needs calibration text, but both questions and captions are 0",
             "set `prune.calibration.questions` or `prune.calibration.captions` to at least 1",
         );
     }
@@ -156,7 +220,7 @@ fn published(run: &RunConfig) -> Option<Conflict> {
         );
     }
     let calibration = &run.prune.calibration;
-    if run.prune.metric.needs_calibration() && Tower::ALL.iter().any(|&tower| run.prune.tower(tower).sparsity > 0.0) {
+    if run.prune.calibrates() && Tower::ALL.iter().any(|&tower| run.prune.tower(tower).sparsity > 0.0) {
         if run.data.calibration.corpora.is_empty() {
             return found(
                 "data.calibration.corpora",

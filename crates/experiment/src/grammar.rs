@@ -64,9 +64,13 @@ pub(crate) const TABLE: &[Field] = &[
 pub(crate) const FIGURE: &[Field] = &[
     must("id", Shape::Id, "File name stem."),
     may("title", Shape::Text, "Title above the figure."),
-    must("kind", Shape::Choice(&["bars", "lines"]), "Grouped bars, or lines with markers."),
-    must("x", Shape::Axis, "Axis along x."),
-    must("y", Shape::Value, "Value along y."),
+    must(
+        "kind",
+        Shape::Choice(&["bars", "lines", "heat-map"]),
+        "Grouped bars, lines with markers, or colours by block.",
+    ),
+    must("x", Shape::Axis, "Axis along x; the rows of a heat map, whose columns are the pruned blocks."),
+    must("y", Shape::Value, "Value along y; of a heat map's blocks, `sparsity` or `density`."),
     may("series", Shape::Axis, "Axis behind the colours."),
     may("panels", Shape::Axis, "Axis behind the panels, side by side."),
     WHERE,

@@ -7,6 +7,7 @@
 //! [`expand`] multiplies axes out and takes exclusions away, [`canonical`] makes runs comparable, [`chain`] turns runs into stages and
 //! [`plan`] counts the distinct ones. Every mistake on the way is an [`ExperimentError`] that points at the text.
 
+pub mod allocation;
 pub mod asking;
 pub mod canonical;
 pub mod cell;

@@ -111,6 +111,8 @@ pub enum FigureKind {
     Bars,
     /// Lines with markers and intervals.
     Lines,
+    /// Colours by block: a row for each label of `x`, a column for each block that was pruned, `y` being `sparsity` or `density`.
+    HeatMap,
 }
 
 /// A figure: `y` over `x`, one colour per `series`, one panel per `panels` label.

@@ -154,6 +154,10 @@ fn shape(of: &Shape) -> Value {
             "propertyNames": reference("value"),
             "additionalProperties": { "type": "number", "minimum": 0, "maximum": 100 }
         }),
+        Shape::Shares => json!({
+            "type": "object",
+            "additionalProperties": { "type": "number", "minimum": 0, "maximum": 1 }
+        }),
         Shape::Object(fields) => fields_schema(fields),
         Shape::Value => reference("value"),
         Shape::NumberOrValue => json!({ "anyOf": [{ "type": "number" }, reference("value")] }),

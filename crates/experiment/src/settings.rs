@@ -68,6 +68,8 @@ const NOT_NEGATIVE: Shape = Shape::Number(Bounds { at_least: Some(0.0), ..Bounds
 const POSITIVE: Shape = Shape::Number(Bounds { above: Some(0.0), ..Bounds::ANY });
 const GROUP: Shape = Shape::OrNull(&Shape::Choice(&["row", "matrix", "tower"]));
 const RANK: Shape = Shape::Integer { min: 1, max: 4096 };
+const METHOD: Shape = Shape::Choice(&["uniform", "table", "owl", "ecoflap"]);
+const RULE: Shape = Shape::Choice(&["aobd", "obd", "obd-absolute", "gradient"]);
 const TARGETS: Shape = Shape::Set { of: &Shape::Text, min: 0 };
 const TASK: Shape = Shape::Choice(&["vqav2", "gqa", "okvqa", "nocaps", "flickr30k"]);
 const CORPORA: Shape = Shape::Set { of: &Shape::Choice(&["coco", "vg", "cc3m"]), min: 0 };
@@ -152,6 +154,34 @@ pub static SETTINGS: &[Setting] = settings! {
         "Captions drawn for each calibration image.";
     "prune.calibration.propagate" Shape::Choice(&["pruned", "dense"]), prune.calibration.propagate,
         "Whether a block sees pruned or dense predecessors while its statistics are collected.";
+    "prune.allocation.method" METHOD, prune.allocation.method,
+        "How a budget is divided among layers: evenly, by a table, by shares of outliers (OWL) or by how much the loss depends on them (ECoFLaP).";
+    "prune.allocation.group" Shape::Choice(&["layer", "block", "tower"]), prune.allocation.group,
+        "Layers that get one sparsity: each matrix for itself, the matrices of a block, or those of a tower.";
+    "prune.allocation.towers" Shape::Choice(&["each", "joint"]), prune.allocation.towers,
+        "`each`: every tower meets its own sparsity; `joint`: together they meet the sum of their budgets, and may trade.";
+    "prune.allocation.cap" SHARE, prune.allocation.cap,
+        "Largest fraction removed from a group.";
+    "prune.allocation.floor" SHARE, prune.allocation.floor,
+        "Smallest fraction removed from a group.";
+    "prune.allocation.samples" Shape::OrNull(&whole(1)), prune.allocation.samples,
+        "Calibration samples that OWL and ECoFLaP look at, the first so many; null means all.";
+    "prune.allocation.order" Shape::Choice(&["first", "zeroth"]), prune.allocation.order,
+        "ECoFLaP: gradients of the loss, or its differences under noise on one matrix at a time.";
+    "prune.allocation.score" RULE, prune.allocation.score,
+        "ECoFLaP, from weights w and gradients g: `aobd` |w||g|, `obd` w^2 g^2, `obd-absolute` w^2|g| (the reference's `aobd`), `gradient` |g|.";
+    "prune.allocation.aggregate" Shape::Choice(&["sum", "average"]), prune.allocation.aggregate,
+        "ECoFLaP: kept weights of a group go by the sum of its scores, or by the sum divided by its weights.";
+    "prune.allocation.epsilon" POSITIVE, prune.allocation.epsilon,
+        "ECoFLaP, zeroth order: factor on the noise.";
+    "prune.allocation.noise" whole(1), prune.allocation.noise,
+        "ECoFLaP, zeroth order: noises per matrix and sample.";
+    "prune.allocation.lambda" SHARE, prune.allocation.lambda,
+        "OWL: half the range of sparsities.";
+    "prune.allocation.m" POSITIVE, prune.allocation.m,
+        "OWL: how many times the mean of its group an outlier is.";
+    "prune.allocation.table" Shape::Shares, prune.allocation.table,
+        "Sparsity by layer pattern, such as `{ \"language.0\": 0.3, \"*.wo\": 0.6 }`; the other layers fill the budget. Layers are called `tower.block.role` or by module path, `*` stands for anything, the longest pattern counts.";
     "restore.method" Shape::Choice(&["none", "lora", "lora-remasked", "sparse-lora"]), restore.method,
         "How quality is given back; `none` leaves the pruned model as it is.";
     "restore.vision.tune" Shape::Flag, restore.vision.tune,

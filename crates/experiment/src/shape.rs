@@ -36,6 +36,8 @@ pub(crate) enum Shape {
     OrNull(&'static Shape),
     /// Lowest scores by task or `task/part`.
     Floors,
+    /// Fractions by pattern.
+    Shares,
     /// A mapping with known keys.
     Object(&'static [Field]),
     /// An axis of this experiment, or a settings path.
@@ -152,6 +154,10 @@ impl Shape {
                 _ => of.check(name, node, names),
             },
             Shape::Floors => check_floors(name, node),
+            Shape::Shares => node.map(name)?.iter().try_for_each(|(key, share)| {
+                let bounds = Bounds { at_least: Some(0.0), at_most: Some(1.0), ..Bounds::ANY };
+                check_number(&format!("{name}: {}", key.text), share, &bounds)
+            }),
             Shape::Object(fields) => check_object(name, node, fields, names),
             Shape::Axis => check_axis(name, node, names),
             Shape::Columns => match node.text(name)? {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Pattern, Task, Tower,
+    allocation::{BudgetConfig, Measurement},
     config::{
         AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, Metric, RestoreMethod, RetrievalConfig,
         TowerAdapter,
@@ -56,6 +57,9 @@ pub struct Inputs {
     /// The dense model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dense: Option<StageKey>,
+    /// Measured towers that the budget is divided by, in tower order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sensitivities: Vec<StageKey>,
     /// Pruned towers, in tower order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<StageKey>,
@@ -75,7 +79,7 @@ impl Inputs {
 
     /// Every key read, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = &StageKey> {
-        self.dense.iter().chain(&self.masks).chain(&self.adapter).chain(&self.merge)
+        self.dense.iter().chain(&self.sensitivities).chain(&self.masks).chain(&self.adapter).chain(&self.merge)
     }
 }
 
@@ -95,6 +99,24 @@ pub enum Stage {
         seed: u64,
         /// Steps, where not the preset's own.
         steps: Option<u32>,
+    },
+    /// Measure how much each layer of a tower matters, to divide budgets by. Output: one number per layer.
+    Sensitivity {
+        /// The tower.
+        tower: Tower,
+        /// What is measured.
+        measurement: Measurement,
+        /// Samples that are looked at, the first so many; null means all.
+        samples: Option<u32>,
+        /// Calibration.
+        calibration: CalibrationConfig,
+        /// Data of the calibration samples.
+        data: DataConfig,
+        /// Replicate seed.
+        seed: u64,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
     },
     /// Mask one tower. Output: `masks.safetensors` and a certificate.
     Prune {
@@ -117,6 +139,9 @@ pub enum Stage {
         /// Type of the computation, where the experiment says it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         compute: Option<Compute>,
+        /// How the budget is divided; absent where every layer gets the tower's sparsity.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<Box<BudgetConfig>>,
     },
     /// Train adapters on a pruned model. Output: `adapter.safetensors`, `losses.csv`.
     Adapt {
@@ -212,6 +237,7 @@ impl Stage {
     pub fn kind(&self) -> &'static str {
         match self {
             Stage::Dense { .. } => "dense",
+            Stage::Sensitivity { .. } => "sensitivity",
             Stage::Prune { .. } => "prune",
             Stage::Adapt { .. } => "adapt",
             Stage::Merge { .. } => "merge",
@@ -223,7 +249,8 @@ impl Stage {
     pub fn compute(&self) -> Option<Compute> {
         match self {
             Stage::Dense { .. } => None,
-            Stage::Prune { compute, .. }
+            Stage::Sensitivity { compute, .. }
+            | Stage::Prune { compute, .. }
             | Stage::Adapt { compute, .. }
             | Stage::Merge { compute, .. }
             | Stage::Evaluate { compute, .. } => *compute,
@@ -232,8 +259,8 @@ impl Stage {
 
     /// Version of each stage's code. Raise it with every change that can move a number: outputs of older versions are then made anew.
     /// A test compares the sources behind each stage with what was recorded for its version (`stage-sources.json`).
-    pub const VERSIONS: [(&'static str, u32); 5] =
-        [("dense", 1), ("prune", 1), ("adapt", 1), ("merge", 1), ("evaluate", 1)];
+    pub const VERSIONS: [(&'static str, u32); 6] =
+        [("dense", 1), ("sensitivity", 1), ("prune", 1), ("adapt", 1), ("merge", 1), ("evaluate", 1)];
 
     /// Version of the stage's code.
     pub fn version(&self) -> u32 {

@@ -7,7 +7,7 @@ use ressa_runtime::Device;
 use ressa_store::{Draft, Environment, Manifest, Store};
 use serde_json::Value;
 
-use crate::{PipelineError, adapt, dense, evaluate, merge, prune, resident::Resident};
+use crate::{PipelineError, adapt, dense, evaluate, merge, prune, resident::Resident, sensitivity};
 
 /// Executes stages on one device. Keeps the dense model, masks and benchmarks it has used in memory.
 pub struct Executor {
@@ -67,6 +67,7 @@ impl Executor {
         let _no_grad = tch::no_grad_guard();
         match &node.stage {
             Stage::Dense { .. } => dense::run(self, node, draft, progress),
+            Stage::Sensitivity { .. } => sensitivity::run(self, node, progress),
             Stage::Prune { .. } => prune::run(self, node, draft, progress),
             Stage::Adapt { .. } => adapt::run(self, node, draft, progress),
             Stage::Merge { .. } => merge::run(self, node, draft, progress),
@@ -84,7 +85,7 @@ impl Executor {
         match &node.stage {
             Stage::Prune { .. } => prune::verify(self, node, &entry),
             Stage::Merge { .. } => merge::verify(self, node, &entry),
-            Stage::Dense { .. } | Stage::Adapt { .. } | Stage::Evaluate { .. } => Ok(Vec::new()),
+            Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Adapt { .. } | Stage::Evaluate { .. } => Ok(Vec::new()),
         }
     }
 }

@@ -13,6 +13,7 @@ mod merge;
 mod prune;
 mod resident;
 mod samples;
+mod sensitivity;
 
 pub use error::PipelineError;
 pub use executor::{Executor, Outcome};

@@ -1,14 +1,17 @@
 //! Stage `prune`: masks of one tower with their certificate.
 
 use ressa_experiment::{Stage, StageNode, config::Propagate, record::Certificate};
-use ressa_models::{MaskSet, Sample};
-use ressa_prune::{PruneRequest, certify_tower, prune_tower};
+use ressa_models::{MaskSet, Sample, VisionLanguage};
+use ressa_prune::{
+    PruneRequest, allocation::Counts, certify_tower, certify_tower_divided, prune_tower, prune_tower_divided,
+};
 use ressa_store::{Draft, Entry};
 use serde_json::Value;
 
 use crate::{
     Executor, PipelineError,
     executor::{Progress, plain},
+    sensitivity,
 };
 
 /// File of the keep masks.
@@ -22,16 +25,21 @@ pub(crate) fn run(
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
     let request = request(node)?;
+    let counts = sensitivity::counts(executor, node)?;
     let samples = calibration(executor, node)?;
     let mut model = executor.masked(node)?;
     let message = format!("{} {}", request.metric.name(), request.tower);
-    let pruned = prune_tower(model.as_mut(), &request, &samples, &mut |share| progress(share, &message))?;
+    let mut show = |share| progress(share, &message);
+    let pruned = match &counts {
+        Some(counts) => prune_tower_divided(model.as_mut(), &request, counts, &samples, &mut show)?,
+        None => prune_tower(model.as_mut(), &request, &samples, &mut show)?,
+    };
     let path = draft.folder().join(MASKS);
     pruned.masks.save(&path)?;
 
     let written = MaskSet::load(&path)?;
     written.apply(model.as_mut())?;
-    let certificate = certify_tower(model.as_ref(), &request, &written)?;
+    let certificate = recount(model.as_ref(), &request, counts.as_ref(), &written)?;
     if !certificate.holds() {
         return Err(PipelineError::Certificate(certificate.violations));
     }
@@ -41,16 +49,29 @@ pub(crate) fn run(
 /// Recounts published masks on the dense weights.
 pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Vec<String>, PipelineError> {
     let request = request(node)?;
+    let counts = sensitivity::counts(executor, node)?;
     let mut model = executor.dense(node)?.model.shallow_clone();
     let masks = MaskSet::load(&entry.file(MASKS)?)?;
     masks.apply(model.as_mut())?;
-    let found = certify_tower(model.as_ref(), &request, &masks)?;
+    let found = recount(model.as_ref(), &request, counts.as_ref(), &masks)?;
     let published: Certificate = entry.result()?;
     let mut violations = found.violations.clone();
     if found.tensors != published.tensors {
         violations.push("a recount differs from the published certificate".to_owned());
     }
     Ok(violations)
+}
+
+fn recount(
+    model: &dyn VisionLanguage,
+    request: &PruneRequest,
+    counts: Option<&Counts>,
+    masks: &MaskSet,
+) -> Result<Certificate, PipelineError> {
+    Ok(match counts {
+        Some(counts) => certify_tower_divided(model, request, counts, masks)?,
+        None => certify_tower(model, request, masks)?,
+    })
 }
 
 fn request(node: &StageNode) -> Result<PruneRequest, PipelineError> {

@@ -14,7 +14,10 @@ use ressa_experiment::{Tower, config::Propagate};
 use ressa_models::{Flow, LayerId, Observer, Sample, TapGuard, VisionLanguage};
 use tch::{Kind, Tensor, no_grad};
 
-use crate::{error::PruneError, statistics::ColumnStatistics};
+use crate::{
+    error::PruneError,
+    statistics::{ColumnStatistics, Needs},
+};
 
 /// Statistics of one block's layers, by module path.
 pub type BlockStatistics = BTreeMap<String, ColumnStatistics>;
@@ -23,23 +26,30 @@ pub type BlockStatistics = BTreeMap<String, ColumnStatistics>;
 pub struct Calibration {
     tower: Tower,
     propagate: Propagate,
+    needs: Needs,
     flows: Vec<Flow>,
     blocks: usize,
 }
 
 impl Calibration {
     /// Takes every sample to the entry of `tower`. The image encoder sees each distinct image once, however many samples ask about it.
-    pub fn enter(model: &dyn VisionLanguage, tower: Tower, propagate: Propagate, samples: &[Sample]) -> Self {
+    pub fn enter(
+        model: &dyn VisionLanguage,
+        tower: Tower,
+        propagate: Propagate,
+        needs: Needs,
+        samples: &[Sample],
+    ) -> Self {
         let flows = no_grad(|| match tower {
             Tower::Vision => distinct_images(samples).into_iter().map(|s| model.enter(tower, s)).collect(),
             Tower::Qformer | Tower::Language => samples.iter().map(|s| model.enter(tower, s)).collect(),
         });
-        Self { tower, propagate, flows, blocks: model.blocks(tower) }
+        Self { tower, propagate, needs, flows, blocks: model.blocks(tower) }
     }
 
     /// Runs `block` over all samples and returns what its layers saw. With [`Propagate::Dense`] the outputs go on to the next block.
     pub fn observe(&mut self, model: &dyn VisionLanguage, block: usize) -> Result<BlockStatistics, PruneError> {
-        let taps = tap(model, self.tower, block);
+        let taps = tap(model, self.tower, block, self.needs);
         no_grad(|| {
             for flow in &mut self.flows {
                 let next = model.run_block(self.tower, block, flow);
@@ -55,7 +65,7 @@ impl Calibration {
         for (name, Tap { statistics: shared, guard }) in taps {
             drop(guard);
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let seen = std::mem::replace(&mut *shared, ColumnStatistics::new(0, tch::Device::Cpu));
+            let seen = std::mem::replace(&mut *shared, ColumnStatistics::new(0, Needs::WEIGHT, tch::Device::Cpu));
             if !seen.is_finite() {
                 return Err(PruneError::NotFiniteInput { layer: name });
             }
@@ -83,12 +93,12 @@ struct Tap {
     guard: TapGuard,
 }
 
-fn tap(model: &dyn VisionLanguage, tower: Tower, block: usize) -> BTreeMap<String, Tap> {
+fn tap(model: &dyn VisionLanguage, tower: Tower, block: usize, needs: Needs) -> BTreeMap<String, Tap> {
     let in_block = |id: &LayerId| id.tower == tower && id.block == block;
     let layers = model.linears().into_iter().filter(|(id, _)| in_block(id));
     layers
         .map(|(id, linear)| {
-            let statistics = Arc::new(Mutex::new(ColumnStatistics::new(linear.shape().1, linear.weight().device())));
+            let statistics = Arc::new(Mutex::new(ColumnStatistics::new(linear.shape().1, needs, linear.weight().device())));
             let observer: Arc<Mutex<dyn Observer>> = Arc::clone(&statistics) as _;
             (id.name.clone(), Tap { statistics, guard: linear.tap(observer) })
         })

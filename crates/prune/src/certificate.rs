@@ -3,14 +3,15 @@
 use ressa_experiment::record::Certificate;
 use ressa_models::{
     MaskSet, VisionLanguage,
-    certify::{Claim, certify},
+    certify::{self, Claim},
 };
 use tch::{Kind, no_grad};
 
 use crate::{
+    allocation::Counts,
     error::PruneError,
     select::{Selection, pruned_count},
-    tower::PruneRequest,
+    tower::{PruneRequest, removed},
 };
 
 /// Recounts a tower: zeros and N:M groups on the weights with `masks` applied, and the exact numbers that `request` asked for.
@@ -19,6 +20,25 @@ use crate::{
 pub fn certify_tower(
     model: &dyn VisionLanguage,
     request: &PruneRequest,
+    masks: &MaskSet,
+) -> Result<Certificate, PruneError> {
+    certify(model, request, None, masks)
+}
+
+/// As [`certify_tower`], for what [`crate::prune_tower_divided`] promised: every layer its own number.
+pub fn certify_tower_divided(
+    model: &dyn VisionLanguage,
+    request: &PruneRequest,
+    counts: &Counts,
+    masks: &MaskSet,
+) -> Result<Certificate, PruneError> {
+    certify(model, request, Some(counts), masks)
+}
+
+pub(crate) fn certify(
+    model: &dyn VisionLanguage,
+    request: &PruneRequest,
+    counts: Option<&Counts>,
     masks: &MaskSet,
 ) -> Result<Certificate, PruneError> {
     let selection = request.selection()?;
@@ -38,18 +58,22 @@ pub fn certify_tower(
         total += rows * columns;
         pruned += no_grad(|| keep.logical_not().sum(Kind::Int64).int64_value(&[]));
         let weight = no_grad(|| linear.weight().masked_fill(&keep.logical_not(), 0.0));
-        let found = certify([Claim {
+        let found = certify::certify([Claim {
             layer: id,
             weight: &weight,
             keep: Some(&keep),
             pattern: Some(selection.pattern()),
-            pruned: selection.pruned_in(rows, columns),
+            pruned: match counts {
+                Some(counts) => Some(removed(counts, selection, &id.name)?),
+                None => selection.pruned_in(rows, columns),
+            },
             sealed: true,
         }]);
         certificate.tensors.extend(found.tensors);
         certificate.violations.extend(found.violations);
     }
     if let Selection::Unstructured { sparsity, .. } = selection
+        && counts.is_none()
         && selection.pruned_in(1, 1).is_none()
         && pruned != pruned_count(total, sparsity)
     {

@@ -51,6 +51,47 @@ pub enum PruneError {
         /// Module path.
         layer: String,
     },
+    /// The budget cannot be divided, or not measured for.
+    #[error(transparent)]
+    Allocation(#[from] crate::allocation::AllocationError),
+    /// A method got no statistics, or not those that it needs.
+    #[error("`{layer}` has no calibration statistics that the method needs: run calibration samples through it first")]
+    NoStatistics {
+        /// Module path.
+        layer: String,
+    },
+    /// Statistics of another layer.
+    #[error("`{layer}` reads {width} inputs, its statistics are of {found}: collect them on this layer")]
+    StatisticsWidth {
+        /// Module path.
+        layer: String,
+        /// Inputs of the layer.
+        width: i64,
+        /// Inputs in the statistics.
+        found: i64,
+    },
+    /// Stored statistics do not fit together.
+    #[error("stored calibration statistics: {reason}; delete them and calibrate again")]
+    Statistics {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A weight that is no matrix.
+    #[error("`{layer}` has a weight of shape {shape:?}, only matrices `[out, in]` can be pruned")]
+    NotAMatrix {
+        /// Module path.
+        layer: String,
+        /// Its shape.
+        shape: Vec<i64>,
+    },
+    /// A Gram matrix that damping does not make positive definite.
+    #[error(
+        "`{layer}` has inputs whose Gram matrix cannot be factorised: raise the damping or use more calibration samples"
+    )]
+    Singular {
+        /// Module path.
+        layer: String,
+    },
     /// A mask does not fit its layer.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -4,16 +4,47 @@
 //! pruned: a group is a row, a matrix, a whole tower, or `of` consecutive inputs of a row. The `count`-th smallest value of a group is its
 //! threshold; what lies below it goes, and of what equals it as many as are still missing, lowest index first. So counts are
 //! exact, ties are settled by position (earlier layer, then lower row, then lower column go first), and keep sets nest as sparsity grows.
+//!
+//! On the host, [`host`] finds thresholds without sorting; on another device libtorch's `kthvalue` does, with the same result.
+
+pub(crate) mod host;
 
 use ressa_experiment::{Pattern, config::Group};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+use crate::rows::{floats, new_mask, with_floats};
 
 /// Weights pruned among `members` at `sparsity`: the integer part of the product as decimal arithmetic would give it.
 ///
 /// `90 * 0.7` is 62.999... in binary floating point. Truncating it, as the reference does, prunes 62 of a row's 90 weights where
 /// 70 % is 63. The product is therefore raised by a millionth first; a sparsity written with up to five decimals is never rounded up by that.
 pub fn pruned_count(members: i64, sparsity: f64) -> i64 {
-    ((members as f64 * sparsity + 1e-6).floor() as i64).clamp(0, members)
+    Rounding::Decimal.count(members, sparsity)
+}
+
+/// How a product of a size and a sparsity becomes a number of weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// The integer part that decimal arithmetic gives; see [`pruned_count`].
+    #[default]
+    Decimal,
+    /// The integer part of the binary product: one weight less where the product falls just short. What published code does.
+    Binary,
+    /// The nearest integer, halves to the even one. What the VLM study's DSnoT does.
+    Nearest,
+}
+
+impl Rounding {
+    /// Weights pruned among `members` at `sparsity`.
+    pub fn count(self, members: i64, sparsity: f64) -> i64 {
+        let product = members as f64 * sparsity;
+        let rounded = match self {
+            Rounding::Decimal => (product + 1e-6).floor(),
+            Rounding::Binary => product.floor(),
+            Rounding::Nearest => product.round_ties_even(),
+        };
+        (rounded as i64).clamp(0, members)
+    }
 }
 
 /// What is asked of one tower.
@@ -24,6 +55,13 @@ pub enum Selection {
         /// Fraction removed, at least 0 and below 1.
         sparsity: f64,
         /// The weights that compete.
+        group: Group,
+    },
+    /// `count` of every group go, for those who count for themselves.
+    Exact {
+        /// Weights removed from each row, or from the matrix.
+        count: i64,
+        /// The weights that compete; a tower is one matrix here.
         group: Group,
     },
     /// `keep` of every `of` consecutive inputs stay.
@@ -39,7 +77,7 @@ impl Selection {
     /// The pattern as it is written in experiments.
     pub fn pattern(self) -> Pattern {
         match self {
-            Selection::Unstructured { .. } => Pattern::Unstructured,
+            Selection::Unstructured { .. } | Selection::Exact { .. } => Pattern::Unstructured,
             Selection::NOfM { keep, of } => Pattern::NOfM { keep: keep as u32, of: of as u32 },
         }
     }
@@ -47,37 +85,62 @@ impl Selection {
     /// Weights that must be pruned in a matrix of `[rows, columns]`; `None` where only the tower's total is fixed.
     pub fn pruned_in(self, rows: i64, columns: i64) -> Option<i64> {
         match self {
-            Selection::Unstructured { sparsity, group: Group::Row } => Some(rows * pruned_count(columns, sparsity)),
-            Selection::Unstructured { sparsity, group: Group::Matrix } => Some(pruned_count(rows * columns, sparsity)),
             Selection::Unstructured { group: Group::Tower, .. } => None,
             Selection::NOfM { keep, of } => Some(rows * (columns / of) * (of - keep)),
+            _ => {
+                let (members, count) = self.groups(rows, columns);
+                Some(rows * columns / members.max(1) * count)
+            }
+        }
+    }
+
+    /// Members of a group in a matrix of `[rows, columns]`, and how many of them go.
+    pub(crate) fn groups(self, rows: i64, columns: i64) -> (i64, i64) {
+        let members = match self {
+            Selection::NOfM { keep, of } => return (of, of - keep),
+            Selection::Unstructured { group: Group::Row, .. } | Selection::Exact { group: Group::Row, .. } => columns,
+            Selection::Unstructured { .. } | Selection::Exact { .. } => rows * columns,
+        };
+        match self {
+            Selection::Unstructured { sparsity, .. } => (members, pruned_count(members, sparsity)),
+            Selection::Exact { count, .. } => (members, count.clamp(0, members)),
+            Selection::NOfM { keep, of } => (of, of - keep),
         }
     }
 
     /// Keep mask of one matrix, bool `[out, in]`, from its importance `[out, in]`.
     ///
     /// `Group::Tower` competes over one matrix here; use [`keep_across`] for a tower. With N:M the width must be a multiple of `of`.
+    /// Importance must be finite.
     pub fn keep(self, importance: &Tensor) -> Tensor {
         let size = importance.size();
-        let (rows, columns) = (size[0], size[1]);
-        let (groups, count) = match self {
-            Selection::Unstructured { sparsity, group: Group::Row } => {
-                (importance.shallow_clone(), pruned_count(columns, sparsity))
-            }
-            Selection::Unstructured { sparsity, .. } => {
-                (importance.reshape([1, -1]), pruned_count(rows * columns, sparsity))
-            }
-            Selection::NOfM { keep, of } => (importance.reshape([-1, of]), of - keep),
-        };
-        keep_all_but(&groups, count).reshape([rows, columns])
+        let (members, count) = self.groups(size[0], size[1]);
+        if importance.numel() == 0 {
+            return importance.ones_like().to_kind(Kind::Bool);
+        }
+        if importance.device() == Device::Cpu {
+            return with_floats(importance, |values| {
+                new_mask(&size, |keep| host::prune(values, members as usize, count as usize, keep))
+            });
+        }
+        keep_on_device(&importance.reshape([-1, members]), count).reshape(size)
     }
 }
 
 /// Keep masks of matrices that compete with each other, in their order: `pruned_count` over all of them goes.
 pub fn keep_across(importances: &[Tensor], sparsity: f64) -> Vec<Tensor> {
+    let total: i64 = importances.iter().map(|i| i.numel() as i64).sum();
+    let count = pruned_count(total, sparsity);
+    if importances.iter().all(|i| i.device() == Device::Cpu) {
+        let values: Vec<Vec<f32>> = importances.iter().map(floats).collect();
+        let mut keeps: Vec<Vec<bool>> = values.iter().map(|values| vec![true; values.len()]).collect();
+        let runs: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
+        host::prune_across(&runs, count as usize, keeps.iter_mut().map(Vec::as_mut_slice).collect());
+        return importances.iter().zip(keeps).map(|(i, keep)| Tensor::from_slice(&keep).view_(i.size())).collect();
+    }
     let flat: Vec<Tensor> = importances.iter().map(|i| i.reshape([-1])).collect();
     let all = Tensor::cat(&flat, 0).unsqueeze(0);
-    let keep = keep_all_but(&all, pruned_count(all.size()[1], sparsity)).squeeze_dim(0);
+    let keep = keep_on_device(&all, count).squeeze_dim(0);
     let mut offset = 0;
     importances
         .iter()
@@ -91,7 +154,7 @@ pub fn keep_across(importances: &[Tensor], sparsity: f64) -> Vec<Tensor> {
 }
 
 /// True but for the `count` smallest values of each row of `[groups, members]`; the lower index goes first among equals.
-fn keep_all_but(groups: &Tensor, count: i64) -> Tensor {
+fn keep_on_device(groups: &Tensor, count: i64) -> Tensor {
     if count == 0 {
         return groups.ones_like().to_kind(Kind::Bool);
     }
@@ -122,6 +185,14 @@ mod tests {
     }
 
     #[test]
+    fn published_code_truncates_the_binary_product() {
+        assert_eq!(Rounding::Binary.count(90, 0.7), 62);
+        assert_eq!(Rounding::Binary.count(64, 0.7), 44);
+        assert_eq!(Rounding::Nearest.count(64, 0.7), 45);
+        assert_eq!(Rounding::Nearest.count(5, 0.5), 2);
+    }
+
+    #[test]
     fn among_equals_the_lower_column_then_row_goes() {
         let row = Selection::Unstructured { sparsity: 0.5, group: Group::Row };
         assert_eq!(
@@ -149,5 +220,24 @@ mod tests {
         let masks = keep_across(&importances, 0.4);
         assert_eq!(Vec::<bool>::try_from(masks[0].reshape([-1])).expect("bool"), [false, true]);
         assert_eq!(Vec::<bool>::try_from(masks[1].reshape([-1])).expect("bool"), [false, true, true, true]);
+    }
+
+    /// Rows, N:M groups of every size, a group large enough for the histogram; many ties and signed zeros.
+    #[test]
+    fn host_and_device_select_the_same() {
+        let values: Vec<f32> = (0..96 * 1024u32)
+            .map(|i| match i.wrapping_mul(2_654_435_761) >> 8 {
+                h if h % 11 == 0 => -0.0,
+                h => (h % 40) as f32 * 0.25 - 1.0,
+            })
+            .collect();
+        let importance = Tensor::from_slice(&values);
+        for (members, count) in
+            [(2, 1), (4, 2), (6, 1), (8, 4), (16, 5), (32, 31), (1024, 0), (1024, 700), (98304, 49_000)]
+        {
+            let groups = importance.view([-1, members]);
+            let found = new_mask(&groups.size(), |keep| host::prune(&values, members as usize, count as usize, keep));
+            assert!(found.equal(&keep_on_device(&groups, count)), "{count} of {members}");
+        }
     }
 }

@@ -1,22 +1,131 @@
 //! What calibration remembers of a layer's inputs.
+//!
+//! A method says what it [`Needs`]; one pass collects what several methods need together. Everything is a function of the sequence of
+//! tokens and of where samples end, not of how they were batched: squares and sums are taken in f32 within a sample and added in f64 across samples,
+//! in sample order, and the Gram matrix is built from blocks of a fixed number of tokens, whatever sample they belong to.
+
+mod gram;
+
+use std::{collections::BTreeMap, ops::BitOr};
 
 use ressa_models::Observer;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
-/// Second moments of the inputs of one linear layer.
+use crate::{error::PruneError, rows::is_finite};
+use gram::Gram;
+
+/// What a method must be shown beside the weight. Sets unite with `|`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Norms of the input's columns.
+    pub norms: bool,
+    /// Sums of the columns per sample and their variances within samples.
+    pub moments: bool,
+    /// Inner products of the columns with each other.
+    pub gram: bool,
+}
+
+impl Needs {
+    /// Nothing: no calibration is run.
+    pub const WEIGHT: Needs = Needs { norms: false, moments: false, gram: false };
+    /// Column norms.
+    pub const NORMS: Needs = Needs { norms: true, moments: false, gram: false };
+    /// Sums and variances.
+    pub const MOMENTS: Needs = Needs { norms: false, moments: true, gram: false };
+    /// The Gram matrix.
+    pub const GRAM: Needs = Needs { norms: false, moments: false, gram: true };
+
+    /// Whether the weight is enough.
+    pub fn is_empty(self) -> bool {
+        self == Needs::WEIGHT
+    }
+
+    /// Whether `other` asks for nothing that this does not.
+    pub fn covers(self, other: Needs) -> bool {
+        self | other == self
+    }
+}
+
+impl BitOr for Needs {
+    type Output = Needs;
+
+    fn bitor(self, other: Needs) -> Needs {
+        Needs {
+            norms: self.norms || other.norms,
+            moments: self.moments || other.moments,
+            gram: self.gram || other.gram,
+        }
+    }
+}
+
+/// Statistics of the columns of the inputs of one linear layer, or of layers that read the same input.
 #[derive(Debug)]
 pub struct ColumnStatistics {
-    sum_of_squares: Tensor,
+    columns: i64,
     samples: u64,
+    tokens: u64,
+    squares: Option<Tensor>,
+    moments: Option<Moments>,
+    gram: Option<Gram>,
+}
+
+/// f64 `[in]` each.
+#[derive(Debug)]
+struct Moments {
+    /// Sum over all finished samples.
+    sum: Tensor,
+    /// Squared distances from the sample's own mean, summed over all finished samples.
+    scatter: Tensor,
+    /// Tokens in finished samples.
+    tokens: u64,
+    /// The sample that is being observed.
+    open: Option<Open>,
+}
+
+/// Tokens, sum and scatter of what has been seen of a sample.
+#[derive(Debug)]
+struct Open {
+    tokens: u64,
+    sum: Tensor,
+    scatter: Tensor,
 }
 
 impl ColumnStatistics {
     /// Empty statistics of a layer with `columns` inputs.
-    pub fn new(columns: i64, device: tch::Device) -> Self {
-        Self { sum_of_squares: Tensor::zeros([columns], (Kind::Double, device)), samples: 0 }
+    pub fn new(columns: i64, needs: Needs, device: Device) -> Self {
+        let zeros = || Tensor::zeros([columns], (Kind::Double, device));
+        let moments = || Moments { sum: zeros(), scatter: zeros(), tokens: 0, open: None };
+        Self {
+            columns,
+            samples: 0,
+            tokens: 0,
+            squares: needs.norms.then(zeros),
+            moments: needs.moments.then(moments),
+            gram: needs.gram.then(|| Gram::new(columns, device)),
+        }
     }
 
-    /// Adds one sample's inputs `[..., in]`: squares are summed over tokens in f32, over samples in f64.
+    /// What is being collected.
+    pub fn collects(&self) -> Needs {
+        Needs { norms: self.squares.is_some(), moments: self.moments.is_some(), gram: self.gram.is_some() }
+    }
+
+    /// Inputs of the layer.
+    pub fn columns(&self) -> i64 {
+        self.columns
+    }
+
+    /// Finished samples.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    /// Rows seen.
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Adds one sample's inputs `[..., in]`.
     pub fn add_sample(&mut self, input: &Tensor) {
         self.observe(input);
         self.end_sample();
@@ -25,26 +134,149 @@ impl ColumnStatistics {
     /// Counts a sample whose inputs have been observed.
     pub fn end_sample(&mut self) {
         self.samples += 1;
+        if let Some(moments) = &mut self.moments
+            && let Some(open) = moments.open.take()
+        {
+            moments.tokens += open.tokens;
+            let _ = moments.sum.g_add_(&open.sum);
+            let _ = moments.scatter.g_add_(&open.scatter);
+        }
     }
 
-    /// `sqrt(sum of squares / samples)` of each column, f32 `[in]`; zero for an input that is never alive.
-    pub fn norm(&self) -> Tensor {
-        (&self.sum_of_squares / (self.samples.max(1) as f64)).sqrt().to_kind(Kind::Float)
+    /// `sqrt(sum of squares / samples)` of each column, f32 `[in]`; zero for an input that is never alive. `None` if not collected.
+    pub fn norm(&self) -> Option<Tensor> {
+        let squares = self.squares.as_ref()?;
+        Some((squares / (self.samples.max(1) as f64)).sqrt().to_kind(Kind::Float))
+    }
+
+    /// Sum of each column over tokens, averaged over samples, f32 `[in]`. `None` if not collected.
+    pub fn sum(&self) -> Option<Tensor> {
+        let moments = self.moments.as_ref()?;
+        Some((&moments.sum / (self.samples.max(1) as f64)).to_kind(Kind::Float))
+    }
+
+    /// Population variance of each column within a sample, averaged over tokens, f32 `[in]`: differences between the means of samples do not
+    /// count. `None` if not collected.
+    pub fn variance(&self) -> Option<Tensor> {
+        let moments = self.moments.as_ref()?;
+        Some((&moments.scatter / (moments.tokens.max(1) as f64)).to_kind(Kind::Float))
+    }
+
+    /// `2 / samples * X^T X`, f32 `[in, in]`, symmetric: SparseGPT's Hessian. `None` if not collected.
+    pub fn hessian(&self) -> Option<Tensor> {
+        let upper = self.hessian_upper()?;
+        Some(upper.triu(0) + upper.triu(1).transpose(0, 1))
+    }
+
+    /// As [`ColumnStatistics::hessian`], a new tensor of which only the upper triangle is right.
+    pub(crate) fn hessian_upper(&self) -> Option<Tensor> {
+        let mut upper = self.gram.as_ref()?.upper();
+        let _ = upper.g_mul_scalar_(2.0 / self.samples.max(1) as f64);
+        Some(upper)
     }
 
     /// Whether every input seen so far was finite.
     pub fn is_finite(&self) -> bool {
-        bool::try_from(self.sum_of_squares.isfinite().all()).unwrap_or(false)
+        self.squares.as_ref().is_none_or(is_finite)
+            && self.moments.as_ref().is_none_or(|moments| is_finite(&moments.scatter) && is_finite(&moments.sum))
+            && self.gram.as_ref().is_none_or(|gram| is_finite(&gram.diagonal()))
+    }
+
+    /// Everything collected, as named tensors: `samples` and `tokens` (i64), and where collected `squares`, `sum`, `scatter` (f64 `[in]`,
+    /// totals) and `gram` (f32 `[in, in]`, upper triangle).
+    pub fn to_tensors(&self) -> BTreeMap<String, Tensor> {
+        let mut tensors = BTreeMap::new();
+        let mut put = |name: &str, tensor: Tensor| tensors.insert(name.to_owned(), tensor.to_device(Device::Cpu));
+        put("samples", Tensor::from(self.samples as i64));
+        put("tokens", Tensor::from(self.tokens as i64));
+        if let Some(squares) = &self.squares {
+            put("squares", squares.copy());
+        }
+        if let Some(moments) = &self.moments {
+            put("sum", moments.sum.copy());
+            put("scatter", moments.scatter.copy());
+        }
+        if let Some(gram) = &self.gram {
+            put("gram", gram.upper().triu(0));
+        }
+        tensors
+    }
+
+    /// Reads what [`ColumnStatistics::to_tensors`] gave. More samples can be added; the Gram matrix is then built from other blocks of tokens
+    /// than without the interruption, so it may differ in its last bits.
+    ///
+    /// # Errors
+    /// A part is missing or has another shape than the rest.
+    pub fn from_tensors(mut tensors: BTreeMap<String, Tensor>, device: Device) -> Result<Self, PruneError> {
+        let broken = |reason: String| PruneError::Statistics { reason };
+        let mut whole = |name: &str| {
+            let tensor = tensors.remove(name).filter(|t| t.numel() == 1 && t.kind() == Kind::Int64);
+            let tensor = tensor.ok_or_else(|| broken(format!("`{name}` is missing or not a whole number")))?;
+            u64::try_from(tensor.int64_value(&[])).map_err(|_| broken(format!("`{name}` is negative")))
+        };
+        let (samples, tokens) = (whole("samples")?, whole("tokens")?);
+        let columns = tensors.values().next().and_then(|t| t.size().last().copied()).unwrap_or(0);
+        let mut take = |name: &str, kind: Kind, shape: &[i64]| match tensors.remove(name) {
+            None => Ok(None),
+            Some(t) if t.kind() == kind && t.size() == shape => Ok(Some(t.to_device(device).copy())),
+            Some(t) => Err(broken(format!("`{name}` is {:?} {:?}, expected {kind:?} {shape:?}", t.kind(), t.size()))),
+        };
+        let squares = take("squares", Kind::Double, &[columns])?;
+        let sum = take("sum", Kind::Double, &[columns])?;
+        let scatter = take("scatter", Kind::Double, &[columns])?;
+        let gram = take("gram", Kind::Float, &[columns, columns])?;
+        let moments = match (sum, scatter) {
+            (Some(sum), Some(scatter)) => Some(Moments { sum, scatter, tokens, open: None }),
+            (None, None) => None,
+            _ => return Err(broken("one of `sum` and `scatter` is missing".to_owned())),
+        };
+        if let Some(name) = tensors.into_keys().next() {
+            return Err(broken(format!("`{name}` is not a statistic")));
+        }
+        Ok(Self { columns, samples, tokens, squares, moments, gram: gram.map(Gram::from_upper) })
     }
 }
 
 impl Observer for ColumnStatistics {
     fn observe(&mut self, input: &Tensor) {
         no_grad(|| {
-            let columns = self.sum_of_squares.size()[0];
-            let rows = input.detach().reshape([-1, columns]).to_kind(Kind::Float);
-            let squares = rows.square().sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
-            let _ = self.sum_of_squares.g_add_(&squares.to_kind(Kind::Double));
+            let rows = input.detach().reshape([-1, self.columns]).to_kind(Kind::Float);
+            let count = rows.size()[0] as u64;
+            self.tokens += count;
+            if let Some(squares) = &mut self.squares {
+                let of_sample = rows.square().sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
+                let _ = squares.g_add_(&of_sample.to_kind(Kind::Double));
+            }
+            if let Some(moments) = &mut self.moments
+                && count > 0
+            {
+                moments.observe(&rows, count);
+            }
+            if let Some(gram) = &mut self.gram {
+                gram.add(&rows);
+            }
+        });
+    }
+}
+
+impl Moments {
+    fn observe(&mut self, rows: &Tensor, tokens: u64) {
+        let over = [0i64];
+        let mean = rows.mean_dim(over.as_slice(), true, Kind::Float);
+        let scatter = (rows - &mean).square().sum_dim_intlist(over.as_slice(), false, Kind::Float).to_kind(Kind::Double);
+        let sum = rows.sum_dim_intlist(over.as_slice(), false, Kind::Float).to_kind(Kind::Double);
+        self.open = Some(match self.open.take() {
+            None => Open { tokens, sum, scatter },
+            Some(before) => {
+                // Chan's rule for joining two scatters about their own means.
+                let (here, there) = (tokens as f64, before.tokens as f64);
+                let apart = &sum / here - &before.sum / there;
+                Open {
+                    tokens: before.tokens + tokens,
+                    scatter: before.scatter + scatter + apart.square() * (here * there / (here + there)),
+                    sum: before.sum + sum,
+                }
+            }
         });
     }
 }

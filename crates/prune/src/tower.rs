@@ -11,10 +11,12 @@ use ressa_models::{LayerId, MaskSet, Sample, VisionLanguage};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
+    allocation::{AllocationError, Counts, keep_all_but},
     calibrate::{BlockStatistics, Calibration},
-    certificate::certify_tower,
+    certificate::certify,
     error::PruneError,
-    metric::{Needs, PruningMetric, metric},
+    metric::{PruningMetric, metric},
+    rows::is_finite,
     select::{Selection, keep_across},
 };
 
@@ -73,10 +75,32 @@ pub fn prune_tower(
     samples: &[Sample],
     progress: &mut dyn FnMut(f64),
 ) -> Result<TowerPruning, PruneError> {
+    prune(model, request, None, samples, progress)
+}
+
+/// As [`prune_tower`], with a number of weights for every layer in place of one sparsity for all: `counts` by module path, from
+/// [`crate::allocation::allocate`]. Unstructured only; a tower-wide comparison group compares within matrices here.
+pub fn prune_tower_divided(
+    model: &mut dyn VisionLanguage,
+    request: &PruneRequest,
+    counts: &Counts,
+    samples: &[Sample],
+    progress: &mut dyn FnMut(f64),
+) -> Result<TowerPruning, PruneError> {
+    prune(model, request, Some(counts), samples, progress)
+}
+
+fn prune(
+    model: &mut dyn VisionLanguage,
+    request: &PruneRequest,
+    counts: Option<&Counts>,
+    samples: &[Sample],
+    progress: &mut dyn FnMut(f64),
+) -> Result<TowerPruning, PruneError> {
     let selection = request.selection()?;
     let metric = metric(request.metric, request.seed).ok_or(PruneError::NoMetric)?;
     check_layers(model, request.tower, selection)?;
-    if metric.needs() != Needs::Weight && samples.is_empty() {
+    if !metric.needs().is_empty() && samples.is_empty() {
         return Err(PruneError::NoSamples { metric: request.metric });
     }
     no_grad(|| {
@@ -84,12 +108,12 @@ pub fn prune_tower(
             linear.set_mask(None)?;
         }
         let masks = match selection {
-            Selection::Unstructured { sparsity, group: Group::Tower } => {
+            Selection::Unstructured { sparsity, group: Group::Tower } if counts.is_none() => {
                 prune_at_once(model, request, metric.as_ref(), sparsity, samples, progress)?
             }
-            _ => prune_block_by_block(model, request, metric.as_ref(), selection, samples, progress)?,
+            _ => prune_block_by_block(model, request, metric.as_ref(), selection, counts, samples, progress)?,
         };
-        let certificate = certify_tower(model, request, &masks)?;
+        let certificate = certify(model, request, counts, &masks)?;
         Ok(TowerPruning { masks, certificate })
     })
 }
@@ -99,11 +123,12 @@ fn prune_block_by_block(
     request: &PruneRequest,
     metric: &dyn PruningMetric,
     selection: Selection,
+    counts: Option<&Counts>,
     samples: &[Sample],
     progress: &mut dyn FnMut(f64),
 ) -> Result<MaskSet, PruneError> {
-    let mut calibration = (metric.needs() == Needs::ColumnNorms)
-        .then(|| Calibration::enter(model, request.tower, request.propagate, samples));
+    let mut calibration = (!metric.needs().is_empty())
+        .then(|| Calibration::enter(model, request.tower, request.propagate, metric.needs(), samples));
     let mut masks = MaskSet::new();
     let blocks = model.blocks(request.tower);
     for block in 0..blocks {
@@ -114,7 +139,10 @@ fn prune_block_by_block(
         let importances = block_importances(model, request.tower, block, metric, &statistics)?;
         for (id, linear) in model.linears_mut() {
             if let Some(importance) = importances.get(&id.name) {
-                let keep = selection.keep(importance);
+                let keep = match counts {
+                    Some(counts) => keep_all_but(importance, removed(counts, selection, &id.name)?, selection),
+                    None => selection.keep(importance),
+                };
                 masks.insert(id.name.clone(), keep.shallow_clone());
                 linear.set_mask(Some(keep))?;
             }
@@ -127,6 +155,15 @@ fn prune_block_by_block(
     Ok(masks)
 }
 
+/// Weights that a layer loses where the budget is divided.
+pub(crate) fn removed(counts: &Counts, selection: Selection, layer: &str) -> Result<i64, PruneError> {
+    if matches!(selection, Selection::NOfM { .. }) {
+        return Err(AllocationError::Pattern { pattern: selection.pattern() }.into());
+    }
+    let count = counts.get(layer).ok_or_else(|| AllocationError::NotDivided { layer: layer.to_owned() })?;
+    Ok(*count as i64)
+}
+
 /// All blocks are ranked before any is masked.
 fn prune_at_once(
     model: &mut dyn VisionLanguage,
@@ -136,8 +173,8 @@ fn prune_at_once(
     samples: &[Sample],
     progress: &mut dyn FnMut(f64),
 ) -> Result<MaskSet, PruneError> {
-    let mut calibration = (metric.needs() == Needs::ColumnNorms)
-        .then(|| Calibration::enter(model, request.tower, Propagate::Dense, samples));
+    let mut calibration = (!metric.needs().is_empty())
+        .then(|| Calibration::enter(model, request.tower, Propagate::Dense, metric.needs(), samples));
     let (mut names, mut importances) = (Vec::new(), Vec::new());
     let blocks = model.blocks(request.tower);
     for block in 0..blocks {
@@ -177,7 +214,7 @@ fn block_importances(
     let mut importances = BTreeMap::new();
     for (id, linear) in model.linears().into_iter().filter(|(id, _)| in_block(id)) {
         let importance = metric.importance(&id.name, linear.weight(), statistics.get(&id.name));
-        if !bool::try_from(importance.isfinite().all()).unwrap_or(false) {
+        if !is_finite(&importance) {
             return Err(PruneError::NotFiniteWeight { layer: id.name.clone() });
         }
         importances.insert(id.name.clone(), importance.to_kind(Kind::Float));

@@ -37,6 +37,14 @@ pub enum ReportError {
         /// The row and column, or the x label and series.
         place: String,
     },
+    /// A heat map that cannot be drawn as asked.
+    #[error("heat map `{item}` {what}")]
+    HeatMap {
+        /// The figure.
+        item: String,
+        /// Why, and what to do.
+        what: String,
+    },
     /// No cell of the experiment has a result yet.
     #[error("nothing to show yet for `{0}`: no run has a result; start with `ressa sweep`")]
     Nothing(String),

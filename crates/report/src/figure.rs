@@ -5,6 +5,7 @@
 
 pub mod canvas;
 pub mod draw;
+mod heat;
 mod marks;
 pub mod output;
 pub mod palette;
@@ -26,7 +27,7 @@ pub struct Figure {
     pub caption: String,
     /// Text for those who cannot see it.
     pub description: String,
-    /// Bars or lines.
+    /// Bars, lines or colours.
     pub kind: FigureKind,
     /// Width in inches.
     pub width: f64,
@@ -80,6 +81,11 @@ impl Figure {
             records.select(&spec.only).into_iter().filter(|point| !baseline_points.contains(point)).collect();
         let shown: Vec<usize> = shown.into_iter().filter(|&p| records.label(p, &spec.x).is_some()).collect();
 
+        if spec.kind == FigureKind::HeatMap {
+            let (series, panels) = heat::panels(spec, records, &shown)?;
+            return Ok(Self::new(spec, series, panels, None));
+        }
+
         let series_labels = spec.series.as_ref().map_or_else(|| vec![String::new()], |a| records.labels(&shown, a));
         let styles = palette::styles(&series_labels);
         let series: Vec<Series> = series_labels
@@ -131,11 +137,15 @@ impl Figure {
                 published: beside,
             });
         }
-        let (y_title, decimals) = names::value(&spec.y);
         let baseline = baseline_points.iter().find_map(|&point| {
             let summary = records.summary(point, &spec.y).filter(|s| s.n > 0)?;
             Some((names::label("", spec.baseline.as_ref()?), summary.mean))
         });
+        Ok(Self::new(spec, series, panels, baseline))
+    }
+
+    fn new(spec: &spec::Figure, series: Vec<Series>, panels: Vec<Panel>, baseline: Option<(String, f64)>) -> Self {
+        let (y_title, decimals) = names::value(&spec.y);
         let mut figure = Self {
             id: spec.id.clone(),
             caption: String::new(),
@@ -155,7 +165,7 @@ impl Figure {
         let title = spec.title.clone().unwrap_or_else(|| format!("{} by {}.", figure.y_title, figure.x_title));
         figure.caption = caption(&figure, title.trim());
         figure.description = title.trim().to_owned();
-        Ok(figure)
+        figure
     }
 
     /// Whether the paper's numbers stand beside.
@@ -236,7 +246,9 @@ fn caption(figure: &Figure, title: &str) -> String {
             _ => "",
         };
         let n = if low == high || low == 1 { format!("{high}") } else { format!("{low} to {high}") };
-        parts.push(format!("Means over n = {n} replicate seeds{single}; error bars: 95 % t-interval."));
+        let bars = if figure.kind == FigureKind::HeatMap { "" } else { "; error bars: 95 % t-interval" };
+        let single = if bars.is_empty() { single.replace(", without a bar,", "") } else { single.to_owned() };
+        parts.push(format!("Means over n = {n} replicate seeds{single}{bars}."));
     }
     if let Some((name, _)) = &figure.baseline {
         parts.push(format!("Dashed: {}.", name.to_lowercase()));
@@ -256,7 +268,7 @@ fn as_number(label: &str) -> Option<f64> {
 }
 
 fn positions(labels: &[String], kind: FigureKind) -> Option<Vec<f64>> {
-    if kind == FigureKind::Bars || labels.len() < 2 {
+    if kind != FigureKind::Lines || labels.len() < 2 {
         return None;
     }
     labels.iter().map(|label| as_number(label)).collect()

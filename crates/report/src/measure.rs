@@ -57,6 +57,28 @@ struct Counts {
     towers: BTreeMap<Tower, (u64, u64)>,
     revived: u64,
     group_violations: u64,
+    blocks: BTreeMap<Block, (u64, u64)>,
+}
+
+/// A block of a tower, as its layers' module paths tell.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Block {
+    /// The tower.
+    pub tower: Tower,
+    /// What the blocks are numbered in, such as `language_model.encoder.block`.
+    pub stack: String,
+    /// Number within the stack.
+    pub number: u64,
+}
+
+impl Block {
+    /// The block of a tensor: its path up to the first number.
+    fn of(tower: Tower, name: &str) -> Self {
+        let parts: Vec<&str> = name.split('.').collect();
+        let number = parts.iter().enumerate().find_map(|(at, part)| Some((at, part.parse::<u64>().ok()?)));
+        let (at, number) = number.unwrap_or((0, 0));
+        Self { tower, stack: parts[..at].join("."), number }
+    }
 }
 
 /// What the report reads of a failure record.
@@ -87,7 +109,7 @@ impl<'a> Reader<'a> {
             let there = match node.stage {
                 Stage::Evaluate { .. } => self.score(&node.key)?.is_some(),
                 Stage::Merge { .. } | Stage::Prune { .. } => self.counts(&node.key)?.is_some(),
-                Stage::Dense { .. } | Stage::Adapt { .. } => true,
+                Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Adapt { .. } => true,
             };
             if !there {
                 self.note_failures(cell);
@@ -133,17 +155,21 @@ impl<'a> Reader<'a> {
         Ok(Some(Measurement { number: whole.then(|| mean(&numbers)), source: keys.join("+") }))
     }
 
+    /// Certified sparsity of every pruned block of a cell; `None` while a certificate is missing.
+    pub fn blocks(&mut self, cell: &Cell) -> Result<Option<BTreeMap<Block, f64>>, StoreError> {
+        let mut blocks = BTreeMap::new();
+        for node in certifiers(cell) {
+            let Some(counts) = self.counts(&node.key)? else { return Ok(None) };
+            let pruned = |(_, &(zeros, total)): &(&Block, &(u64, u64))| zeros > 0 && total > 0;
+            let share = |(block, &(zeros, total)): (&Block, &(u64, u64))| (block.clone(), zeros as f64 / total as f64);
+            let towers: BTreeSet<Tower> = counts.blocks.iter().filter(pruned).map(|(block, _)| block.tower).collect();
+            blocks.extend(counts.blocks.iter().filter(|(block, _)| towers.contains(&block.tower)).map(share));
+        }
+        Ok(Some(blocks))
+    }
+
     fn certified(&mut self, cell: &Cell, value: &Value) -> Result<Measurement, StoreError> {
-        // The last word on the weights is the merge's; without one, the pruned towers' own.
-        let last: Vec<&StageNode> = match cell.stages.iter().find(|n| matches!(n.stage, Stage::Merge { .. })) {
-            Some(merge) => vec![merge],
-            None => cell
-                .stages
-                .iter()
-                .map(AsRef::as_ref)
-                .filter(|n: &&StageNode| matches!(n.stage, Stage::Prune { .. }))
-                .collect(),
-        };
+        let last = certifiers(cell);
         let source = last.iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+");
         let mut all = Counts::default();
         for node in &last {
@@ -250,6 +276,15 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The stages with the last word on a cell's weights: the merge's; without one, the pruned towers' own.
+fn certifiers(cell: &Cell) -> Vec<&StageNode> {
+    let nodes = || cell.stages.iter().map(AsRef::as_ref);
+    match nodes().find(|n: &&StageNode| matches!(n.stage, Stage::Merge { .. })) {
+        Some(merge) => vec![merge],
+        None => nodes().filter(|n: &&StageNode| matches!(n.stage, Stage::Prune { .. })).collect(),
+    }
+}
+
 fn evaluations(cell: &Cell) -> impl Iterator<Item = (Task, &StageNode)> {
     cell.stages.iter().map(AsRef::as_ref).filter_map(|node: &StageNode| match node.stage {
         Stage::Evaluate { task, .. } => Some((task, node)),
@@ -270,9 +305,11 @@ fn mean(numbers: &[Number]) -> Number {
 
 fn count(certificate: &Certificate) -> Counts {
     let mut counts = Counts::default();
-    for tensor in certificate.tensors.values() {
+    for (name, tensor) in &certificate.tensors {
         let tower = counts.towers.entry(tensor.tower).or_default();
         *tower = (tower.0 + tensor.zeros, tower.1 + tensor.total);
+        let block = counts.blocks.entry(Block::of(tensor.tower, name)).or_default();
+        *block = (block.0 + tensor.zeros, block.1 + tensor.total);
         counts.revived += tensor.revived;
         counts.group_violations += tensor.group_violations;
     }

@@ -16,6 +16,11 @@ pub fn label(axis: &str, label: &str) -> String {
         "random" => "Random",
         "magnitude" => "Magnitude",
         "wanda" => "Wanda",
+        "uniform" => "Uniform",
+        "owl" => "OWL",
+        "ecoflap" => "ECoFLaP",
+        "each" if axis.contains("tower") => "Each tower for itself",
+        "joint" if axis.contains("tower") => "Towers together",
         "pruned" => "Pruned",
         "dense" => "Dense",
         "lora" => "LoRA (merged, dense)",
@@ -39,6 +44,7 @@ pub fn label(axis: &str, label: &str) -> String {
 pub fn axis(name: &str) -> String {
     let words = match name {
         "prune.metric" => "Pruning".to_owned(),
+        "prune.allocation.method" => "Allocation".to_owned(),
         "restore.method" => "Restoration".to_owned(),
         "prune.pattern" => "Pattern".to_owned(),
         "model.preset" => "Model".to_owned(),

@@ -4,15 +4,18 @@
 //! same stages count once, so `n` is the number of distinct measurements and never the number of times one was looked up. `n / N` says how
 //! many of the planned ones are there.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use polars::prelude::*;
-use ressa_experiment::{output::Where, value::Value as Quantity};
+use ressa_experiment::{
+    output::{FigureKind, Where},
+    value::Value as Quantity,
+};
 use ressa_store::Store;
 
 use crate::{
     ReportError,
-    measure::{Number, Provenance, Reader},
+    measure::{Block, Number, Provenance, Reader},
     statistics::{self, Pair},
     study::Study,
 };
@@ -79,6 +82,7 @@ pub struct Records {
     pub expected: usize,
     summaries: HashMap<(usize, String), Summary>,
     samples: HashMap<(usize, String), Vec<Sample>>,
+    blocks: HashMap<usize, BTreeMap<Block, Summary>>,
 }
 
 impl Records {
@@ -103,6 +107,8 @@ impl Records {
         let names = Quantity::names();
         let columns: Vec<Quantity> = names.iter().filter_map(|name| name.parse().ok()).chain(parts).collect();
 
+        let heat = study.report.figures.iter().any(|figure| figure.kind == FigureKind::HeatMap);
+        let mut certified: HashMap<usize, Vec<(String, Option<BTreeMap<Block, f64>>)>> = HashMap::new();
         for cell in study.cells {
             let point = Point { name: cell.point.clone(), labels: axes.iter().map(|axis| cell.label(axis)).collect() };
             let at = *index.entry(point.clone()).or_insert_with(|| {
@@ -110,6 +116,13 @@ impl Records {
                 points.len() - 1
             });
             let complete = reader.is_complete(cell)?;
+            if heat {
+                let source = reader.measure(cell, &Quantity::Sparsity(None))?.map(|m| m.source).unwrap_or_default();
+                let seeds = certified.entry(at).or_default();
+                if !seeds.iter().any(|(known, _)| *known == source) {
+                    seeds.push((source, reader.blocks(cell)?));
+                }
+            }
             runs.insert(&cell.run_id, complete);
             for value in &columns {
                 let Some(measurement) = reader.measure(cell, value)? else { continue };
@@ -132,7 +145,13 @@ impl Records {
             points,
             summaries,
             samples,
+            blocks: certified.into_iter().map(|(point, seeds)| (point, of_blocks(seeds))).collect(),
         })
+    }
+
+    /// Certified sparsity of every pruned block at a point, where a heat map is asked for.
+    pub fn blocks(&self, point: usize) -> BTreeMap<Block, Summary> {
+        self.blocks.get(&point).cloned().unwrap_or_default()
     }
 
     /// Whether any evaluated or certified number is there.
@@ -270,6 +289,21 @@ impl Rows {
             Column::new("stages".into(), self.stages),
         ])
     }
+}
+
+/// Aggregates blocks over distinct measurements.
+fn of_blocks(seeds: Vec<(String, Option<BTreeMap<Block, f64>>)>) -> BTreeMap<Block, Summary> {
+    let expected = seeds.len();
+    let mut values: BTreeMap<Block, Vec<f64>> = BTreeMap::new();
+    for (block, share) in seeds.into_iter().filter_map(|(_, blocks)| blocks).flatten() {
+        values.entry(block).or_default().push(share);
+    }
+    let summary = |values: Vec<f64>| {
+        let (mean, std) = statistics::mean_std(&values);
+        let n = values.len();
+        Summary { mean, std, half_width: statistics::half_width(std, n), standard_error: 0.0, n, expected }
+    };
+    values.into_iter().map(|(block, values)| (block, summary(values))).collect()
 }
 
 type Summaries = HashMap<(usize, String), Summary>;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ressa_experiment::Stage;
+use ressa_experiment::{Stage, allocation::Measurement};
 use ressa_store::{Store, read_journal};
 
 /// Publications of one sort that an estimate looks at; older ones ran on older code.
@@ -57,7 +57,7 @@ impl Estimates {
 pub fn detail(stage: &Stage) -> &'static str {
     match stage {
         Stage::Dense { preset, .. } => preset.map_or("", |preset| preset.name()),
-        Stage::Prune { tower, .. } => tower.name(),
+        Stage::Sensitivity { tower, .. } | Stage::Prune { tower, .. } => tower.name(),
         Stage::Adapt { .. } => "",
         Stage::Merge { method, .. } => method.name(),
         Stage::Evaluate { task, .. } => task.name(),
@@ -70,6 +70,8 @@ fn default_seconds(stage: &Stage) -> f64 {
         // A published checkpoint is only looked up; a training has about 2000 steps.
         Stage::Dense { checkpoint: Some(_), .. } => 0.1,
         Stage::Dense { steps, .. } => 330.0 * f64::from(steps.unwrap_or(2000)) / 2000.0,
+        Stage::Sensitivity { measurement: Measurement::Perturbation { .. }, .. } => 60.0,
+        Stage::Sensitivity { .. } => 3.0,
         Stage::Prune { .. } => 2.0,
         Stage::Adapt { .. } => 20.0,
         Stage::Merge { .. } => 0.3,

@@ -127,7 +127,7 @@ impl Graph {
     /// Distinct stages per kind, in the order of a run.
     pub fn kinds(&self) -> Vec<(&'static str, usize)> {
         let mut kinds: Vec<(&'static str, usize)> =
-            ["dense", "prune", "adapt", "merge", "evaluate"].into_iter().map(|kind| (kind, 0)).collect();
+            ["dense", "sensitivity", "prune", "adapt", "merge", "evaluate"].into_iter().map(|kind| (kind, 0)).collect();
         for stage in &self.stages {
             if let Some(entry) = kinds.iter_mut().find(|(kind, _)| *kind == stage.node.stage.kind()) {
                 entry.1 += 1;
@@ -165,8 +165,12 @@ pub fn describe(stage: &Stage) -> String {
     match stage {
         Stage::Dense { preset: Some(preset), .. } => format!("dense {}", preset.name()),
         Stage::Dense { checkpoint, .. } => format!("dense {}", checkpoint.as_deref().unwrap_or("checkpoint")),
-        Stage::Prune { tower, metric, pattern, sparsity, .. } => match sparsity {
-            Some(sparsity) => format!("prune {tower} {} {:.0}%", metric.name(), sparsity * 100.0),
+        Stage::Sensitivity { tower, measurement, .. } => format!("measure {tower} {}", measurement.name()),
+        Stage::Prune { tower, metric, pattern, sparsity, budget, .. } => match sparsity {
+            Some(sparsity) => {
+                let divided = budget.as_ref().map(|budget| format!(" {}", budget.rule.method.name())).unwrap_or_default();
+                format!("prune {tower} {} {:.0}%{divided}", metric.name(), sparsity * 100.0)
+            }
             None => format!("prune {tower} {} {pattern}", metric.name()),
         },
         Stage::Adapt { masked, training, .. } => {

@@ -26,7 +26,7 @@ const SHARED: [&str; 4] = [
 fn crates(stage: &str) -> &'static [&'static str] {
     match stage {
         "dense" => &["pretrain", "models", "data", "runtime"],
-        "prune" => &["prune", "models", "data", "runtime"],
+        "prune" | "sensitivity" => &["prune", "models", "data", "runtime"],
         "adapt" => &["restore", "models", "data", "runtime"],
         "merge" => &["restore", "models", "data"],
         _ => &["eval", "restore", "models", "data"],
@@ -44,6 +44,10 @@ pub fn current(stage: &str) -> String {
         .collect();
     files.extend(SHARED.map(|file| crates_folder.join(file)));
     files.push(crates_folder.join(format!("pipeline/src/{stage}.rs")));
+    if stage == "prune" {
+        // Where the budget is divided.
+        files.push(crates_folder.join("pipeline/src/sensitivity.rs"));
+    }
     files.sort();
     let mut hasher = blake3::Hasher::new();
     for file in files {

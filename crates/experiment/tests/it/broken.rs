@@ -65,6 +65,17 @@ fn files() -> Vec<(&'static str, String)> {
             "a sparsity that the pattern contradicts",
             instead("language.sparsity: [0.5, 0.5]", "language.sparsity: [0.5, 0.7]"),
         ),
+        (
+            "a table of sparsities without a table",
+            instead("[unstructured, \"2:4\"]", "[unstructured, \"4:8\"]")
+                .replace("restore.method: none", "prune.allocation.method: table"),
+        ),
+        ("a share in percent in a table", with("prune.allocation.table: { \"vision.0\": 30 }\n")),
+        ("a cap below what is asked", with("prune.allocation: { method: owl, cap: 0.4 }\n")),
+        (
+            "a division where a whole tower is compared",
+            with("prune.allocation.method: ecoflap\nprune.vision.group: tower\n"),
+        ),
         ("no tower to train", with("restore: { vision.tune: false, qformer.tune: false, language.tune: false }\n")),
         ("no task", with("evaluate.tasks: []\n")),
         ("a task twice", with("evaluate.tasks: [gqa, vqav2, gqa]\n")),

@@ -99,6 +99,51 @@ fn a_value_a_task_and_a_seed_add_only_new_stages() {
     "#);
 }
 
+const DIVIDED: &str = "
+model.preset: shapes-flant5
+replicate: { seed: 0..1 }
+prune: { metric: magnitude, vision.sparsity: 0.5, language.sparsity: 0.6 }
+evaluate.tasks: [gqa]
+";
+
+/// What a division cannot see does not tell runs apart, and what divides nothing is no division.
+#[test]
+fn settings_of_other_divisions_are_neutral() {
+    let runs = |yaml: &str| good(&format!("{DIVIDED}{yaml}"), &[]).counts.runs;
+    let axis = |path: &str, values: &str, method: &str| {
+        runs(&format!("prune.allocation: {{ method: {method} }}\naxes: {{ prune.allocation.{path}: {values} }}\n"))
+    };
+    // Magnitude without a measurement draws nothing, so both seeds are one run.
+    assert_eq!(axis("lambda", "[0.1, 0.2]", "uniform"), 1);
+    assert_eq!(axis("lambda", "[0.1, 0.2]", "owl"), 2 * 2);
+    assert_eq!(axis("lambda", "[0.1, 0.2]", "ecoflap"), 2);
+    assert_eq!(axis("epsilon", "[0.1, 0.2]", "ecoflap"), 2);
+    assert_eq!(axis("epsilon", "[0.1, 0.2]", "ecoflap, order: zeroth"), 2 * 2);
+    assert_eq!(axis("score", "[obd, aobd]", "owl"), 2);
+    assert_eq!(axis("method", "[uniform, owl, ecoflap]", "table, group: tower"), 1);
+    assert_eq!(axis("method", "[uniform, owl, ecoflap]", "table, group: tower, towers: joint"), 1 + 2 * 2);
+    let two_of_four = "prune.allocation.method: ecoflap\naxes: { prune.allocation.group: [block, layer] }\n";
+    let implied = DIVIDED.replace("0.6", "0.5").replace("magnitude,", "magnitude, pattern: \"2:4\",");
+    assert_eq!(good(&format!("{implied}{two_of_four}"), &[]).counts.runs, 1);
+}
+
+/// A tower is measured once for all ratios, and asking for it changes no other stage.
+#[test]
+fn measurements_are_shared_by_ratios() {
+    let ratios = "
+axes: { prune.vision.sparsity: [0.5, 0.6], prune.allocation.method: [uniform, ecoflap, owl, table], prune.allocation.towers: [each, joint] }
+prune.allocation.table: { \"vision.0\": 0.3, \"*.wo\": 0.7 }
+";
+    let study = good(&format!("{DIVIDED}{ratios}"), &[]);
+    let counts: Vec<String> =
+        Plan::new(&study).counts(|_| false).iter().map(|count| format!("{} {}", count.kind, count.total)).collect();
+    // Two methods measure two towers at two seeds. Masks by magnitude: uniform 2 + 1; a table as many, a joint one 2 + 2; the measured
+    // two likewise at both seeds.
+    insta::assert_snapshot!(counts.join(", "), @"dense 1, sensitivity 8, prune 38, evaluate 22");
+    let plain = good(&format!("{DIVIDED}axes: {{ prune.vision.sparsity: [0.5, 0.6] }}\n"), &[]);
+    assert!(keys(&study).is_superset(&keys(&plain)));
+}
+
 /// Keys are the store's addresses: a change here throws every stored result away, so it must be meant.
 #[test]
 fn keys_do_not_change_by_accident() {
@@ -251,6 +296,7 @@ data:
   root: x
   calibration: { augment: crop }
   restoration: { augment: crop }
+prune: { allocation: { cap: 0.5 } }
 evaluate:
   answer:
     { prompt: x, text: blip-question, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1 }

@@ -5,7 +5,8 @@ mod published;
 use std::{fs, path::Path};
 
 use ressa_experiment::{
-    Pattern, RunConfig, Stage, StageNode,
+    Pattern, RunConfig, Stage, StageNode, Task,
+    allocation::{AllocationConfig, AllocationMethod, AllocationScope},
     config::{Metric, RestoreMethod},
     model::{ModelConfig, Preset},
     record::{Certificate, TaskScore},
@@ -83,13 +84,49 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
                 assert_eq!(executor_one.verify(node).unwrap(), Vec::<String>::new());
             }
             Stage::Evaluate { task, .. } => assert_eq!(entry.result::<TaskScore>().unwrap().task, *task),
-            Stage::Dense { .. } | Stage::Adapt { .. } => {}
+            Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Adapt { .. } => {}
         }
     }
 
     // Asked again, nothing is done again.
     execute(&mut executor_one, &nodes);
     assert_eq!(read_journal(&store).len(), nodes.len());
+}
+
+/// The budget of two towers together, divided by what was measured of them, is met, recounted, and comes out the same again.
+#[test]
+fn a_divided_budget_is_certified_and_repeated_to_the_bit() {
+    let mut run = short_run(Preset::ShapesVicuna, RestoreMethod::None);
+    run.prune.pattern = Pattern::Unstructured;
+    run.prune.language.sparsity = 0.7;
+    run.prune.allocation = AllocationConfig {
+        method: AllocationMethod::Ecoflap,
+        towers: AllocationScope::Joint,
+        samples: Some(3),
+        ..AllocationConfig::default()
+    };
+    run.evaluate.tasks = vec![Task::Gqa];
+    let nodes = stages(&run);
+    let kinds: Vec<&str> = nodes.iter().map(|node| node.stage.kind()).collect();
+    assert_eq!(kinds, ["dense", "sensitivity", "sensitivity", "prune", "prune", "evaluate"]);
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut executor_one = executor(first.path());
+    execute(&mut executor_one, &nodes);
+    execute(&mut executor(second.path()), &nodes);
+    assert_eq!(digests(first.path(), &nodes), digests(second.path(), &nodes));
+
+    let store = Store::open(first.path(), Vec::new()).unwrap();
+    let (mut zeros, mut asked) = (0, 0);
+    for node in &nodes {
+        let Stage::Prune { tower, .. } = node.stage else { continue };
+        assert_eq!(executor_one.verify(node).unwrap(), Vec::<String>::new());
+        let certificate: Certificate = store.require(&node.key.0).unwrap().result().unwrap();
+        let (gone, total) = certificate.tower(tower);
+        zeros += gone;
+        asked += (total as f64 * run.prune.tower(tower).sparsity + 1e-6) as u64;
+        assert!((certificate.sparsity(tower).unwrap() - run.prune.tower(tower).sparsity).abs() > 1e-3, "towers trade");
+    }
+    assert_eq!(zeros, asked);
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub struct Magnitude;
 
 impl PruningMetric for Magnitude {
     fn needs(&self) -> Needs {
-        Needs::Weight
+        Needs::WEIGHT
     }
 
     fn importance(&self, _layer: &str, weight: &Tensor, _statistics: Option<&ColumnStatistics>) -> Tensor {

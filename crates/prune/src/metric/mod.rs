@@ -2,28 +2,22 @@
 
 mod magnitude;
 mod random;
+mod ria;
 mod wanda;
 
 pub use magnitude::Magnitude;
 pub use random::Random;
+pub use ria::Ria;
 pub use wanda::Wanda;
 
 use ressa_experiment::config::Metric;
 use tch::Tensor;
 
+pub use crate::statistics::Needs;
 use crate::statistics::ColumnStatistics;
 
-/// What a metric must be shown beside the weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
-    /// Nothing: no calibration is run.
-    Weight,
-    /// The norms of the columns of the inputs.
-    ColumnNorms,
-}
-
 /// A rule that ranks the weights of a linear layer.
-pub trait PruningMetric {
+pub trait PruningMetric: Send + Sync {
     /// What [`PruningMetric::importance`] has to be given.
     fn needs(&self) -> Needs;
 

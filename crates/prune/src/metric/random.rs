@@ -23,7 +23,7 @@ pub struct Random {
 
 impl PruningMetric for Random {
     fn needs(&self) -> Needs {
-        Needs::Weight
+        Needs::WEIGHT
     }
 
     fn importance(&self, layer: &str, weight: &Tensor, _statistics: Option<&ColumnStatistics>) -> Tensor {

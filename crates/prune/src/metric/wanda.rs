@@ -18,14 +18,14 @@ pub struct Wanda;
 
 impl PruningMetric for Wanda {
     fn needs(&self) -> Needs {
-        Needs::ColumnNorms
+        Needs::NORMS
     }
 
     fn importance(&self, _layer: &str, weight: &Tensor, statistics: Option<&ColumnStatistics>) -> Tensor {
-        let magnitude = weight.to_kind(Kind::Float).abs();
-        match statistics {
-            Some(statistics) => magnitude * statistics.norm().unsqueeze(0),
-            None => magnitude,
+        let mut importance = weight.to_kind(Kind::Float).abs();
+        match statistics.and_then(ColumnStatistics::norm) {
+            Some(norm) => importance.g_mul_(&norm.unsqueeze(0)),
+            None => importance,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Integration tests of pruning, one binary.
 
+mod allocation;
+mod budget;
 mod golden;
 mod properties;
 mod tower;

@@ -5,7 +5,7 @@ use ressa_experiment::config::Group;
 use ressa_prune::{
     metric::{PruningMetric, Random, Wanda},
     select::{Selection, keep_across, pruned_count},
-    statistics::ColumnStatistics,
+    statistics::{ColumnStatistics, Needs},
 };
 use tch::{Device, Kind, Tensor};
 
@@ -87,7 +87,7 @@ proptest! {
         let weight = Tensor::ones([3, 4], (Kind::Float, Device::Cpu));
         let input = Tensor::from_slice(&values).to_kind(Kind::Float);
         let importance = |shape: &[i64]| {
-            let mut statistics = ColumnStatistics::new(4, Device::Cpu);
+            let mut statistics = ColumnStatistics::new(4, Needs::NORMS, Device::Cpu);
             statistics.add_sample(&input.view(shape));
             Wanda.importance("layer", &weight, Some(&statistics))
         };

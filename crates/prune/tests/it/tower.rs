@@ -12,18 +12,18 @@ use ressa_prune::{
     metric::{PruningMetric, Wanda},
     prune_tower,
     select::Selection,
-    statistics::ColumnStatistics,
+    statistics::{ColumnStatistics, Needs},
 };
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
 
 const VOCABULARY: i64 = 40;
 
-fn t5() -> Blip2 {
+pub fn t5() -> Blip2 {
     presets::random(&presets::tiny_flant5(VOCABULARY), 7).expect("a model")
 }
 
-fn vicuna() -> Blip2 {
+pub fn vicuna() -> Blip2 {
     presets::random(&presets::tiny_vicuna(VOCABULARY), 7).expect("a model")
 }
 
@@ -41,7 +41,7 @@ fn sample(image: i64, text: u32) -> Sample {
     Sample { pixels, prompt, answer: vec![10 + text % 5, 11] }
 }
 
-fn samples() -> Vec<Sample> {
+pub fn samples() -> Vec<Sample> {
     (0..6).map(|i| sample(i / 2, i as u32)).collect()
 }
 
@@ -108,7 +108,7 @@ fn dense_calibration_sees_what_a_forward_pass_shows() {
     let samples = samples();
     let mut expected = MaskSet::new();
     for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == Tower::Language) {
-        let seen = Arc::new(Mutex::new(Seen(ColumnStatistics::new(linear.shape().1, Device::Cpu))));
+        let seen = Arc::new(Mutex::new(Seen(ColumnStatistics::new(linear.shape().1, Needs::NORMS, Device::Cpu))));
         let guard = linear.tap(Arc::clone(&seen) as _);
         for sample in &samples {
             let features = model.encode_images(&sample.pixels);

@@ -1,19 +1,20 @@
 //! Where everything stands, and the parts around the data: axes, grid, legend, titles.
 
 use plotters::backend::DrawingBackend;
+use ressa_experiment::output::FigureKind;
 
 use super::{
     Figure, Panel,
     canvas::{Anchor, Canvas, text_width},
-    marks,
+    heat, marks,
     palette::{FAINT, GRID, INK, Style},
 };
 use crate::names;
 
 /// Titles of axes and panels, legend.
-const TEXT: f64 = 8.0;
+pub(super) const TEXT: f64 = 8.0;
 /// Labels along the axes.
-const TICK: f64 = 7.5;
+pub(super) const TICK: f64 = 7.5;
 /// Values printed at the data.
 pub(super) const VALUE: f64 = 7.0;
 const GAP: f64 = 14.0;
@@ -64,6 +65,7 @@ pub struct Layout {
     panels: Vec<(f64, f64)>,
     legend: Vec<(f64, f64, Entry)>,
     ticks: Ticks,
+    heat: Option<heat::Grid>,
 }
 
 /// How the labels along x are set.
@@ -102,6 +104,11 @@ impl Layout {
     /// Places everything; the height follows from the content.
     pub fn of(figure: &Figure) -> Self {
         let width = figure.width * 72.0;
+        if figure.kind == FigureKind::HeatMap {
+            let grid = heat::Grid::of(figure);
+            let (rows, panels, legend) = Default::default();
+            return Self { width, height: grid.height, rows, panels, legend, ticks: Ticks::Upright, heat: Some(grid) };
+        }
         let left = 2.0 + TEXT + 5.0 + tick_width(figure) + 3.0;
         let right = width - 5.0;
 
@@ -171,7 +178,7 @@ impl Layout {
             rows.push(marks::row(figure, &panels, Source::Published, top, height));
             bottom = top + height + below;
         }
-        Self { width, height: bottom + TEXT + 5.0, rows, panels, legend, ticks }
+        Self { width, height: bottom + TEXT + 5.0, rows, panels, legend, ticks, heat: None }
     }
 }
 
@@ -195,9 +202,12 @@ fn tick_text(step: f64, value: f64) -> String {
 
 /// Draws a figure.
 pub fn draw<B: DrawingBackend>(figure: &Figure, layout: &Layout, canvas: &mut Canvas<B>) {
+    if let Some(grid) = &layout.heat {
+        return heat::draw(figure, grid, canvas);
+    }
     for (x, y, entry) in &layout.legend {
         match entry {
-            Entry::Series(style, _) if figure.kind == ressa_experiment::output::FigureKind::Bars => {
+            Entry::Series(style, _) if figure.kind == FigureKind::Bars => {
                 canvas.rect((*x, y - 6.0), (x + 10.0, *y), style.colour);
             }
             Entry::Series(style, _) => {
@@ -229,7 +239,7 @@ pub fn draw<B: DrawingBackend>(figure: &Figure, layout: &Layout, canvas: &mut Ca
             }
             match panel.positions {
                 Some(_) => marks::lines(figure, panel, row, (x0, x1), canvas),
-                None if figure.kind == ressa_experiment::output::FigureKind::Lines => {
+                None if figure.kind == FigureKind::Lines => {
                     marks::lines(figure, panel, row, (x0, x1), canvas);
                 }
                 None => marks::bars(figure, panel, row, (x0, x1), canvas),

@@ -57,12 +57,12 @@ const STYLES: [Style; 7] = [
 /// The index of names that the study is about; the rest are placed by their letters.
 fn bound(label: &str) -> Option<usize> {
     Some(match label.to_lowercase().as_str() {
-        "" | "wanda" | "v+l" | "both" => 0,
-        "ressa" | "sparse-lora+distill" | "language" | "l only" | "magnitude" => 1,
+        "" | "wanda" | "v+l" | "both" | "ecoflap" => 0,
+        "ressa" | "sparse-lora+distill" | "language" | "l only" | "magnitude" | "owl" => 1,
         "sparse-lora" | "vision" | "v only" => 2,
         "lora-remasked" => 3,
         "lora" => 4,
-        "random" | "pruned" | "none" => 6,
+        "random" | "pruned" | "none" | "uniform" => 6,
         _ => return None,
     })
 }

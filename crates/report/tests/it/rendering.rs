@@ -110,6 +110,42 @@ fn figures_carry_their_text_size_and_resolution() {
     "#);
 }
 
+/// Rows are labels, columns the blocks of each stack, encoders before decoders; the numbers are the certificates'.
+#[test]
+fn a_heat_map_shows_the_sparsity_of_every_block() {
+    let yaml = probe::YAML
+        .replace("metrics-bars\n      kind: bars\n      x: pattern\n      y: average\n      series: prune.metric\n      baseline: dense\n      published: [paper]",
+            "blocks\n      kind: heat-map\n      x: prune.allocation.method\n      y: sparsity\n      where: { pattern: 50 %, prune.metric: wanda }\n      width: double")
+        .replace("  prune.metric: [magnitude, wanda]\n", "  prune.metric: [magnitude, wanda]\n  prune.allocation.method: [uniform, owl]\n")
+        .replace("where: { prune.metric: wanda } }", "where: { prune.metric: wanda, prune.allocation.method: uniform } }")
+        .replace("      baseline: dense\n", "      baseline: dense\n      where: { prune.allocation.method: uniform }\n");
+    let probe = Probe::new(&yaml);
+    crate::world::fill(&probe.store, &probe.experiment.cells, probe::score);
+    probe.render(false).unwrap_or_else(|e| panic!("{e}"));
+    let csv: Vec<String> = probe.read("blocks.csv").lines().map(|line| line.split(',').take(6).collect::<Vec<_>>().join(",")).collect();
+    assert_snapshot!(csv.join("\n"), @"");
+    let svg = probe.read("blocks.svg");
+    for text in ["Vision", "Language encoder", "Language decoder", "Uniform", "OWL", "26", "74", "50", "20 %", "80 %", "block"] {
+        assert!(svg.contains(&format!(">{text}</text>")), "`{text}` is not in the figure");
+    }
+    let png = |probe: &Probe| std::fs::read(probe.results().join("probe/blocks.png")).unwrap();
+    let first = png(&probe);
+    std::fs::remove_file(probe.results().join("probe/blocks.png")).unwrap();
+    probe.render(false).unwrap();
+    assert_eq!(first, png(&probe));
+
+    for (from, to, what) in [
+        ("y: sparsity", "y: gqa", "cannot show `gqa`"),
+        ("y: sparsity", "y: sparsity\n      series: pattern", "remove `series`"),
+        ("where: { pattern: 50 %, prune.metric: wanda }", "where: { prune.metric: wanda }", "average over `pattern`"),
+    ] {
+        let probe = Probe::new(&yaml.replacen(from, to, 1));
+        crate::world::fill(&probe.store, &probe.experiment.cells, probe::score);
+        let refused = probe.render(false).unwrap_err().to_string();
+        assert!(refused.contains(what), "{refused}");
+    }
+}
+
 #[test]
 fn what_is_missing_is_shown_and_never_averaged_away() {
     let probe = Probe::filled(|cell, task| {

@@ -30,7 +30,7 @@ pub fn fill(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option
                 continue;
             }
             let result = match &node.stage {
-                Stage::Dense { .. } | Stage::Adapt { .. } => continue,
+                Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Adapt { .. } => continue,
                 Stage::Prune { .. } | Stage::Merge { .. } => serde_json::to_value(certificate(cell, node)).unwrap(),
                 Stage::Evaluate { task, items, .. } => match score(cell, *task) {
                     Some(value) => {
@@ -84,15 +84,33 @@ fn certificate(cell: &Cell, node: &StageNode) -> Certificate {
         if !here {
             continue;
         }
-        let dense = matches!(node.stage, Stage::Merge { method: RestoreMethod::Lora });
+        let dense = matches!(node.stage, Stage::Merge { method: RestoreMethod::Lora, .. });
         let total = 10_000;
         let asked = (sparsity * total as f64).round() as u64;
         let zeros = if dense { 0 } else { asked };
-        let tensor =
-            TensorCertificate { tower, zeros, total, revived: asked - zeros, pattern: None, group_violations: 0 };
-        certificate.tensors.insert(format!("{tower}.weight"), tensor);
+        // Four blocks; a divided budget takes less from the first and more from the last.
+        let divided = node_is_divided(cell);
+        for (block, name) in BLOCKS.into_iter().enumerate() {
+            let shift = if divided { [-600i64, -200, 200, 600][block] } else { 0 };
+            let share = |count: u64| count / 4 + if block == 3 { count % 4 } else { 0 };
+            let moved = |count: u64| if count == 0 { 0 } else { (share(count) as i64 + shift) as u64 };
+            let (zeros, total) = (moved(zeros), share(total));
+            let revived = moved(asked) - zeros;
+            let tensor = TensorCertificate { tower, zeros, total, revived, pattern: None, group_violations: 0 };
+            let stack = match tower {
+                ressa_experiment::Tower::Language => name.to_owned(),
+                _ => format!("layers.{block}"),
+            };
+            certificate.tensors.insert(format!("{tower}_model.{stack}.fc1"), tensor);
+        }
     }
     certificate
+}
+
+const BLOCKS: [&str; 4] = ["encoder.block.0", "encoder.block.1", "decoder.block.0", "decoder.block.1"];
+
+fn node_is_divided(cell: &Cell) -> bool {
+    !cell.run.prune.allocation.is_default()
 }
 
 /// A number in [-1, 1] that depends on every byte of a text and nothing else.

@@ -1,0 +1,43 @@
+//! Stage `sensitivity`: how much each layer of a tower matters, measured on the dense model; and what `prune` makes of it.
+
+use ressa_experiment::{Stage, StageNode, allocation::Sensitivities};
+use ressa_prune::{
+    PruneError,
+    allocation::{Counts, MeasureRequest, WINDOW, allocate, measure, places},
+};
+use serde_json::Value;
+
+use crate::{
+    Executor, PipelineError,
+    executor::{Progress, plain},
+};
+
+/// Measures the tower; the numbers are the stage's result.
+pub(crate) fn run(
+    executor: &mut Executor,
+    node: &StageNode,
+    progress: Progress<'_>,
+) -> Result<Value, PipelineError> {
+    let Stage::Sensitivity { tower, measurement, samples: first, calibration, data, seed, .. } = &node.stage else {
+        return Err(PipelineError::Internal("not a sensitivity stage".to_owned()));
+    };
+    let dense = executor.dense(node)?;
+    let mut samples = executor.samples(data, &dense)?.calibration(calibration, *seed)?;
+    samples.truncate(first.map_or(usize::MAX, |first| first as usize));
+    let request = MeasureRequest { tower: *tower, measurement: *measurement, window: WINDOW, seed: *seed };
+    let message = format!("{} {tower}", measurement.name());
+    let found = measure(dense.model.as_ref(), &request, &samples, &mut |share| progress(share, &message))?;
+    plain(&found)
+}
+
+/// Weights that each layer loses where a `prune` stage's budget is divided.
+pub(crate) fn counts(executor: &mut Executor, node: &StageNode) -> Result<Option<Counts>, PipelineError> {
+    let Stage::Prune { budget: Some(budget), .. } = &node.stage else { return Ok(None) };
+    let mut found = Sensitivities::new();
+    for key in &node.inputs.sensitivities {
+        found.extend(executor.store.require(&key.0)?.result::<Sensitivities>()?);
+    }
+    let dense = executor.dense(node)?;
+    let places = places(dense.model.as_ref(), budget.towers.keys().copied());
+    Ok(Some(allocate(&places, budget, &found).map_err(PruneError::from)?))
+}

@@ -1,0 +1,87 @@
+//! Prunes the linears of one FlanT5-XL encoder block and prints seconds as JSON: `speed METHOD PATTERN THREADS [SAMPLES]`.
+//!
+//! Weights and inputs are random, the same that `scripts/bench_pruning.py` draws; statistics and pruning are timed, drawing is not.
+
+#![allow(clippy::print_stdout)]
+
+use std::{process::ExitCode, time::Instant};
+
+use ressa_experiment::config::Group;
+use ressa_prune::{
+    metric::{Magnitude, Ria, Wanda},
+    select::Selection,
+    solver::{Dsnot, LayerProblem, LayerSolver, Ranked, SparseGpt, Threshold},
+    statistics::ColumnStatistics,
+};
+use ressa_runtime::{Device, DeviceChoice, RuntimeOptions, cpu_seconds};
+use tch::{Kind, Tensor};
+
+const TOKENS: i64 = 96;
+/// Width of an input and the heights of the layers that read it: q, k, v; o; the two gates; the way down.
+const BLOCK: [(i64, &[i64]); 4] = [(2048, &[2048, 2048, 2048]), (2048, &[2048]), (2048, &[5120, 5120]), (5120, &[2048])];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let [method, pattern, threads, rest @ ..] = arguments else {
+        return Err("usage: speed METHOD PATTERN THREADS [SAMPLES]".into());
+    };
+    let samples: i64 = rest.first().map_or(Ok(128), |text| text.parse())?;
+    let device = ressa_runtime::init(&RuntimeOptions { device: DeviceChoice::Cpu, threads: threads.parse()? })?;
+    let _no_grad = tch::no_grad_guard();
+    let solver: Box<dyn LayerSolver> = match method.as_str() {
+        "magnitude" => Box::new(Ranked(Box::new(Magnitude))),
+        "wanda" => Box::new(Ranked(Box::new(Wanda))),
+        "ria" => Box::new(Ranked(Box::new(Ria::default()))),
+        "sparsegpt" => Box::new(SparseGpt { threshold: Threshold::Inclusive, ..SparseGpt::default() }),
+        "dsnot" => Box::new(Dsnot::default()),
+        other => return Err(format!("no method `{other}`").into()),
+    };
+    let selection = match pattern.split_once(':') {
+        Some((prune, of)) => {
+            let of: i64 = of.parse()?;
+            Selection::NOfM { keep: of - prune.parse::<i64>()?, of }
+        }
+        None => Selection::Unstructured { sparsity: pattern.parse::<f64>()? / 100.0, group: Group::Row },
+    };
+    tch::manual_seed(0);
+    let (mut statistics_seconds, mut pruning_seconds, mut cpu) = (0.0, 0.0, 0.0);
+    let mut digests = Vec::new();
+    for (width, heights) in BLOCK {
+        let options = (Kind::Float, device);
+        let inputs = Tensor::randn([samples, TOKENS, width], options) + Tensor::randn([width], options) * 0.5;
+        let weights: Vec<Tensor> = heights.iter().map(|&h| Tensor::randn([h, width], options) * 0.02).collect();
+        let (clock, cpu_clock) = (Instant::now(), cpu_seconds());
+        let mut statistics = ColumnStatistics::new(width, solver.needs(), device);
+        for sample in 0..samples {
+            statistics.add_sample(&inputs.get(sample));
+        }
+        statistics_seconds += clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        let problems: Vec<_> =
+            weights.iter().map(|weight| LayerProblem { name: "layer", weight, selection }).collect();
+        let solutions = solver.solve(&problems, Some(&statistics))?;
+        pruning_seconds += clock.elapsed().as_secs_f64();
+        cpu += cpu_seconds() - cpu_clock;
+        digests.extend(solutions.iter().map(|solution| digest(&solution.keep)));
+    }
+    println!(
+        "{{\"statistics\": {statistics_seconds:.4}, \"pruning\": {pruning_seconds:.4}, \"cpu\": {cpu:.4}, \"digests\": {digests:?}}}"
+    );
+    Ok(())
+}
+
+/// Tells masks apart.
+fn digest(keep: &Tensor) -> i64 {
+    let place = Tensor::arange(keep.numel() as i64, (Kind::Int64, Device::Cpu)).remainder(1009).view_as(keep);
+    (place * keep).sum(Kind::Int64).int64_value(&[])
+}

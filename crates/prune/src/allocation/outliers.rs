@@ -1,0 +1,67 @@
+//! Outlier shares, what OWL divides a budget by.
+//!
+//! - Formula: number of weights with `|w_ij| norm_j > m mean`, the mean over all `|w| norm` of the group
+//! - Needs: column norms with dense predecessors
+//! - Paper: Yin et al., "Outlier weighed layerwise sparsity (OWL)", arXiv 2310.05175, section 3
+//! - Reference: `luuyin/OWL`, `lib/prune_all.py`; the paper says "per layer" of transformer layers, which the code takes as one group of
+//!   matrices: our `block`. With `layer` every matrix has a mean of its own.
+//! - Differs: means and counts in f64; towers of any kind.
+
+use std::collections::BTreeMap;
+
+use ressa_experiment::{
+    Tower,
+    allocation::{AllocationGroup, Sensitivities},
+    config::Propagate,
+};
+use ressa_models::{LayerId, Sample, VisionLanguage};
+use tch::{Kind, Tensor, no_grad};
+
+use crate::{
+    calibrate::{BlockStatistics, Calibration},
+    error::PruneError,
+    metric::{PruningMetric, Wanda},
+    statistics::Needs,
+};
+
+/// Outliers of every layer of a tower. `model` carries no masks.
+pub(super) fn outliers(
+    model: &dyn VisionLanguage,
+    tower: Tower,
+    group: AllocationGroup,
+    m: f64,
+    samples: &[Sample],
+    progress: &mut dyn FnMut(f64),
+) -> Result<Sensitivities, PruneError> {
+    let mut calibration = Calibration::enter(model, tower, Propagate::Dense, Needs::NORMS, samples);
+    let mut statistics = BlockStatistics::new();
+    let blocks = model.blocks(tower);
+    for block in 0..blocks {
+        // Norms are vectors: those of a whole tower are small, and a mean over the tower needs them all.
+        statistics.extend(calibration.observe(model, block)?);
+        progress((block + 1) as f64 / blocks as f64);
+    }
+    no_grad(|| {
+        let layers = || model.linears().into_iter().filter(|(id, _)| id.tower == tower);
+        let key = |id: &LayerId| match group {
+            AllocationGroup::Layer => id.name.clone(),
+            AllocationGroup::Block => id.block.to_string(),
+            AllocationGroup::Tower => String::new(),
+        };
+        let metric = |id: &LayerId, weight: &Tensor| Wanda.importance(&id.name, weight, statistics.get(&id.name));
+        let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+        for (id, linear) in layers() {
+            let sum = sums.entry(key(id)).or_default();
+            sum.0 += metric(id, linear.weight()).sum(Kind::Double).double_value(&[]);
+            sum.1 += linear.weight().numel() as f64;
+        }
+        Ok(layers()
+            .map(|(id, linear)| {
+                let (sum, elements) = sums[&key(id)];
+                let outliers = metric(id, linear.weight()).gt(m * sum / elements).sum(Kind::Int64).int64_value(&[]);
+                // A sum that is not finite has no outliers above it; it must not pass for a measurement.
+                (id.name.clone(), if sum.is_finite() { outliers as f64 } else { f64::NAN })
+            })
+            .collect())
+    })
+}

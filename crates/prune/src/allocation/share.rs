@@ -1,0 +1,53 @@
+//! A layer's share, taken from its weights to one.
+
+use ressa_experiment::config::Group;
+use tch::{Kind, Tensor};
+
+use crate::select::Selection;
+
+/// Keep mask, bool `[out, in]`, without exactly `removed` weights of `importance` `[out, in]`, compared in the group of `selection`.
+///
+/// Rows give the same number each. What does not divide by the rows goes on with one weight more from those rows whose next weight is the
+/// least important, the lower row first among equals.
+pub(crate) fn keep_all_but(importance: &Tensor, removed: i64, selection: Selection) -> Tensor {
+    let (rows, columns) = (importance.size()[0], importance.size()[1]);
+    let by_row = matches!(selection, Selection::Unstructured { group: Group::Row, .. });
+    if !by_row || rows * columns == 0 {
+        return Selection::Exact { count: removed, group: Group::Matrix }.keep(importance);
+    }
+    let all_rows = |count| Selection::Exact { count, group: Group::Row }.keep(importance);
+    let (each, over) = (removed / rows, removed % rows);
+    let fewer = all_rows(each);
+    if over == 0 {
+        return fewer;
+    }
+    let more = all_rows(each + 1);
+    // One weight of every row, in the order of rows.
+    let next = importance.masked_select(&fewer.logical_and(&more.logical_not())).view([1, rows]);
+    let spared = Selection::Exact { count: over, group: Group::Matrix }.keep(&next).view([rows, 1]);
+    more.logical_or(&fewer.logical_and(&spared)).to_kind(Kind::Bool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keep(group: Group, removed: i64) -> Vec<bool> {
+        let importance = Tensor::from_slice(&[1.0f32, 5.0, 9.0, 2.0, 3.0, 9.0, 4.0, 6.0, 7.0]).view([3, 3]);
+        let selection = Selection::Unstructured { sparsity: 0.5, group };
+        Vec::<bool>::try_from(keep_all_but(&importance, removed, selection).reshape([-1])).expect("bool")
+    }
+
+    #[test]
+    fn rows_give_alike_and_the_rest_comes_from_the_least_important() {
+        // One of each row, then the smallest of what is next: 5, 3, 6.
+        assert_eq!(keep(Group::Row, 4), [false, true, true, false, false, true, false, true, true]);
+        assert_eq!(keep(Group::Row, 5), [false, false, true, false, false, true, false, true, true]);
+        assert_eq!(keep(Group::Matrix, 4), [false, true, true, false, false, true, false, true, true]);
+        for removed in 0..=9 {
+            for group in [Group::Row, Group::Matrix] {
+                assert_eq!(keep(group, removed).iter().filter(|keep| !**keep).count() as i64, removed);
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! SparseGPT: the weights that can best be done without go, and those to the right of them make up for it.
+//!
+//! - Formula: with `U^T U = H^-1` (upper triangular) and `H = 2/n X^T X`, columns are walked left to right; in each block the weights with the smallest
+//!   `w^2 / U_jj^2` go, and `w_k -= w_j / U_jj * U_jk` for all `k > j`
+//! - Needs: the Gram matrix of the layer's inputs
+//! - Paper: Frantar and Alistarh, "SparseGPT: massive language models can be accurately pruned in one-shot", arXiv 2301.00774, algorithm 1
+//! - Reference: `fasterprune` in IST-DASLab/sparsegpt; `lavis/compression/pruners/sparsegpt_pruner.py`
+//! - Differs: `U` comes from one factorisation (see [`super::factor`]); layers with the same input share it and are walked together. Counts are exact
+//!   unless [`Threshold::Inclusive`] asks for the reference's comparison, which takes at least one weight more in each block. With an N:M pattern whose group
+//!   size does not divide the block, blocks are shortened to whole groups. A Gram matrix that is still singular after damping is damped further.
+
+use ressa_experiment::config::Group;
+use tch::{Kind, Tensor, no_grad};
+
+use super::{LayerProblem, LayerSolution, LayerSolver, check, factor};
+use crate::{
+    error::PruneError,
+    rows::{each_part, floats, is_finite, rows_per_part},
+    select::{Selection, host, pruned_count},
+    statistics::{ColumnStatistics, Needs},
+};
+
+/// Most times that damping is raised before the matrix is given up.
+const ATTEMPTS: usize = 12;
+
+/// When the diagonal of the Gram matrix is raised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Damping {
+    /// Once before it is factorised. The published rule.
+    #[default]
+    Always,
+    /// Only when it cannot be factorised as it is, and again until it can. The VLM study's rule.
+    OnFailure,
+}
+
+/// How many weights of a block go where the pattern does not say it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Threshold {
+    /// So many that all blocks together meet the selection to one weight; the comparison group is the block, or a row of it.
+    #[default]
+    Exact,
+    /// All that do not exceed the block's weight at index `floor(n * sparsity)` in sorted order, over all rows whatever the group.
+    /// The published rule: one weight per block more than asked, and one even at sparsity 0.
+    Inclusive,
+}
+
+/// The method with its settings.
+#[derive(Clone, Copy, Debug)]
+pub struct SparseGpt {
+    /// When to dampen.
+    pub damping: Damping,
+    /// What is added to the diagonal, as a fraction of its mean.
+    pub damping_ratio: f64,
+    /// Columns that are chosen at once.
+    pub block: i64,
+    /// How many weights of a block go.
+    pub threshold: Threshold,
+}
+
+impl Default for SparseGpt {
+    fn default() -> Self {
+        Self { damping: Damping::Always, damping_ratio: 0.01, block: 128, threshold: Threshold::Exact }
+    }
+}
+
+impl LayerSolver for SparseGpt {
+    fn needs(&self) -> Needs {
+        Needs::GRAM
+    }
+
+    fn solve(
+        &self,
+        layers: &[LayerProblem<'_>],
+        statistics: Option<&ColumnStatistics>,
+    ) -> Result<Vec<LayerSolution>, PruneError> {
+        check(layers, self.needs(), statistics)?;
+        let (Some(first), Some(statistics)) = (layers.first(), statistics) else { return Ok(Vec::new()) };
+        no_grad(|| {
+            let (upper, dead) = self.factorise(first.name, statistics)?;
+            let mut weights = Vec::new();
+            for layer in layers {
+                let weight = layer.weight.detach().to_kind(Kind::Float).to_device(upper.device());
+                if !is_finite(&weight) {
+                    return Err(PruneError::NotFiniteWeight { layer: layer.name.to_owned() });
+                }
+                weights.push(weight);
+            }
+            let mut stacked = Tensor::cat(&weights, 0);
+            drop(weights);
+            let _ = stacked.masked_fill_(&dead, 0.0);
+            let mut walk = Walk::new(layers, stacked, upper);
+            let mut from = 0;
+            while from < walk.columns {
+                let to = (from + self.block_for(layers)).min(walk.columns);
+                walk.block(layers, from, to, self.threshold);
+                from = to;
+            }
+            Ok(walk.finish(layers))
+        })
+    }
+}
+
+impl SparseGpt {
+    /// `U` and the dead columns.
+    fn factorise(&self, layer: &str, statistics: &ColumnStatistics) -> Result<(Tensor, Tensor), PruneError> {
+        let singular = || PruneError::Singular { layer: layer.to_owned() };
+        let mut added = if self.damping == Damping::Always { 1.0 } else { 0.0 };
+        for _ in 0..ATTEMPTS {
+            let mut h = statistics.hessian_upper().ok_or_else(singular)?;
+            let dead = factor::dead_columns(&h);
+            let step = self.damping_ratio * factor::mean_diagonal(&h, &dead);
+            factor::dampen(&mut h, &dead, added * step);
+            if let Ok(upper) = factor::inverse_factor(h) {
+                return Ok((upper, dead));
+            }
+            added += 1.0;
+        }
+        Err(singular())
+    }
+
+    /// Columns of a block: whole groups of every N:M pattern among the layers.
+    fn block_for(&self, layers: &[LayerProblem<'_>]) -> i64 {
+        let mut whole = 1;
+        for layer in layers {
+            if let Selection::NOfM { of, .. } = layer.selection {
+                whole *= of / gcd(whole, of);
+            }
+        }
+        (self.block / whole * whole).max(whole)
+    }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// The walk over the columns of stacked layers.
+struct Walk {
+    columns: i64,
+    /// First row and number of rows of each layer.
+    places: Vec<(usize, usize)>,
+    /// N:M of each row.
+    groups: Vec<Option<(usize, usize)>>,
+    /// `[rows, in]`, updated as the walk goes on.
+    weight: Tensor,
+    upper: Tensor,
+    keep: Tensor,
+    importance: Tensor,
+}
+
+/// One thread's rows of a block.
+struct Part<'a> {
+    weight: &'a mut [f32],
+    error: &'a mut [f32],
+    keep: &'a mut [bool],
+    importance: &'a mut [f32],
+    groups: &'a [Option<(usize, usize)>],
+}
+
+impl Walk {
+    fn new(layers: &[LayerProblem<'_>], weight: Tensor, upper: Tensor) -> Self {
+        let (mut places, mut groups) = (Vec::new(), Vec::new());
+        for layer in layers {
+            let rows = layer.weight.size()[0] as usize;
+            places.push((groups.len(), rows));
+            let group = match layer.selection {
+                Selection::NOfM { keep, of } => Some((of as usize, (of - keep) as usize)),
+                _ => None,
+            };
+            groups.resize(groups.len() + rows, group);
+        }
+        Self {
+            columns: weight.size()[1],
+            places,
+            groups,
+            keep: weight.ones_like().to_kind(Kind::Bool),
+            importance: weight.zeros_like(),
+            weight,
+            upper,
+        }
+    }
+
+    fn block(&mut self, layers: &[LayerProblem<'_>], from: i64, to: i64, threshold: Threshold) {
+        let (rows, width) = (self.groups.len(), (to - from) as usize);
+        let mut weight = floats(&self.weight.narrow(1, from, to - from));
+        let upper = floats(&self.upper.narrow(0, from, to - from).narrow(1, from, to - from));
+        let diagonal: Vec<f32> = (0..width).map(|at| upper[at * width + at]).collect();
+
+        let mut importance = vec![0.0; rows * width];
+        let mut keep = vec![true; rows * width];
+        for (layer, &(first, rows)) in layers.iter().zip(&self.places) {
+            if matches!(layer.selection, Selection::NOfM { .. }) {
+                continue;
+            }
+            let at = first * width..(first + rows) * width;
+            saliency(&weight[at.clone()], &diagonal, &mut importance[at.clone()]);
+            let (importance, keep) = (&importance[at.clone()], &mut keep[at]);
+            choose(layer.selection, importance, rows as i64, (from, to), self.columns, threshold, keep);
+        }
+
+        let mut error = vec![0.0; rows * width];
+        let run = rows_per_part(rows, width * width) * width;
+        let parts = weight
+            .chunks_mut(run)
+            .zip(error.chunks_mut(run))
+            .zip(keep.chunks_mut(run).zip(importance.chunks_mut(run)))
+            .zip(self.groups.chunks(run / width))
+            .map(|(((weight, error), (keep, importance)), groups)| Part { weight, error, keep, importance, groups });
+        each_part(parts, |part| walk_rows(part, &upper, &diagonal));
+
+        let shape = [rows as i64, to - from];
+        let put = |target: &Tensor, values: Tensor| target.narrow(1, from, to - from).copy_(&values.view(shape));
+        put(&self.weight, Tensor::from_slice(&weight));
+        put(&self.keep, Tensor::from_slice(&keep));
+        put(&self.importance, Tensor::from_slice(&importance));
+        if to < self.columns {
+            let error = Tensor::from_slice(&error).view(shape).to_device(self.weight.device()).neg();
+            let right = self.upper.narrow(0, from, to - from).narrow(1, to, self.columns - to);
+            let _ = self.weight.narrow(1, to, self.columns - to).addmm_(&error, &right);
+        }
+    }
+
+    fn finish(self, layers: &[LayerProblem<'_>]) -> Vec<LayerSolution> {
+        let part = |tensor: &Tensor, (first, rows): (usize, usize)| tensor.narrow(0, first as i64, rows as i64).copy();
+        let solution = |(layer, &place): (&LayerProblem<'_>, &(usize, usize))| {
+            let (kind, device) = (layer.weight.kind(), layer.weight.device());
+            LayerSolution {
+                keep: part(&self.keep, place).to_device(device),
+                importance: part(&self.importance, place).to_device(device),
+                weight: Some(part(&self.weight, place).to_kind(kind).to_device(device)),
+            }
+        };
+        layers.iter().zip(&self.places).map(solution).collect()
+    }
+}
+
+/// `w^2 / U_jj^2`.
+fn saliency(weight: &[f32], diagonal: &[f32], importance: &mut [f32]) {
+    for (weight, importance) in weight.chunks(diagonal.len()).zip(importance.chunks_mut(diagonal.len())) {
+        for ((importance, w), d) in importance.iter_mut().zip(weight).zip(diagonal) {
+            *importance = (w * w) / (d * d);
+        }
+    }
+}
+
+/// Marks what goes in a layer's block, `rows` by the columns from `block.0` to `block.1`.
+fn choose(
+    selection: Selection,
+    importance: &[f32],
+    rows: i64,
+    block: (i64, i64),
+    columns: i64,
+    threshold: Threshold,
+    keep: &mut [bool],
+) {
+    if threshold == Threshold::Inclusive {
+        let (members, count) = selection.groups(rows, columns);
+        let index = match selection {
+            Selection::Unstructured { sparsity, .. } => (importance.len() as f64 * sparsity) as usize,
+            _ => (importance.len() as i64 * count / members.max(1)) as usize,
+        };
+        let threshold = host::nth(importance, index);
+        keep.iter_mut().zip(importance).for_each(|(keep, &value)| *keep = value > threshold);
+        return;
+    }
+    let width = block.1 - block.0;
+    let per_row = matches!(
+        selection,
+        Selection::Unstructured { group: Group::Row, .. } | Selection::Exact { group: Group::Row, .. }
+    );
+    let lines = if per_row { 1 } else { rows };
+    // What goes from all columns up to one of the block's ends, so that the blocks add up to the whole.
+    let up_to = |end: i64| match selection {
+        Selection::Unstructured { sparsity, .. } => pruned_count(lines * end, sparsity),
+        Selection::Exact { count, .. } => count.clamp(0, lines * columns) * end / columns,
+        Selection::NOfM { .. } => 0,
+    };
+    host::prune(importance, (lines * width) as usize, (up_to(block.1) - up_to(block.0)) as usize, keep);
+}
+
+/// Walks the columns of a block, row by row: chooses N:M groups as they come, zeroes what goes and corrects what stays to its right.
+fn walk_rows(part: Part<'_>, upper: &[f32], diagonal: &[f32]) {
+    let width = diagonal.len();
+    let rows = part.weight.chunks_mut(width).zip(part.error.chunks_mut(width));
+    let rows = rows.zip(part.keep.chunks_mut(width).zip(part.importance.chunks_mut(width))).zip(part.groups);
+    for (((weight, error), (keep, importance)), group) in rows {
+        for at in 0..width {
+            if let &Some((of, count)) = group
+                && at % of == 0
+            {
+                let members = at..at + of;
+                saliency(&weight[members.clone()], &diagonal[members.clone()], &mut importance[members.clone()]);
+                prune_smallest(&importance[members.clone()], &mut keep[members], count);
+            }
+            if keep[at] {
+                continue;
+            }
+            let (before, after) = weight.split_at_mut(at + 1);
+            let e = before[at] / diagonal[at];
+            before[at] = 0.0;
+            error[at] = e;
+            for (w, u) in after.iter_mut().zip(&upper[at * width + at + 1..(at + 1) * width]) {
+                *w -= e * u;
+            }
+        }
+    }
+}
+
+/// Marks the `count` smallest of a few; the lower index goes first among equals.
+fn prune_smallest(importance: &[f32], keep: &mut [bool], count: usize) {
+    for (at, keep) in keep.iter_mut().enumerate() {
+        let before = importance[..at].iter().filter(|&&other| other <= importance[at]).count();
+        let after = importance[at + 1..].iter().filter(|&&other| other < importance[at]).count();
+        *keep = before + after >= count;
+    }
+}

@@ -1,0 +1,227 @@
+//! Heat maps: how sparse every pruned block is, a row for each label, a panel for each stack of blocks, one scale of colours for all.
+
+use std::collections::BTreeMap;
+
+use plotters::backend::DrawingBackend;
+use ressa_experiment::{Tower, output as spec};
+
+use super::{
+    Figure, Panel, Series,
+    canvas::{Anchor, Canvas, text_width},
+    draw::{TEXT, TICK, VALUE},
+    palette::{self, Colour, FAINT, INK, PAPER},
+};
+use crate::{
+    ReportError,
+    measure::Block,
+    names,
+    records::{Records, Summary},
+};
+
+const ROW: f64 = 15.0;
+const GAP: f64 = 9.0;
+/// Space at the right for the scale: gap, bar, text.
+const BAR: (f64, f64, f64) = (9.0, 7.0, 24.0);
+/// From few to many: one hue that darkens, so it also reads in grey and with any colour vision.
+const RAMP: [Colour; 4] = [(0xF1, 0xF5, 0xF9), (0x9E, 0xCA, 0xE6), (0x2B, 0x7B, 0xB9), (0x08, 0x2F, 0x5B)];
+
+/// Rows and panels of a heat map: labels of `x` and stacks of blocks.
+pub(super) fn panels(
+    spec: &spec::Figure,
+    records: &Records,
+    shown: &[usize],
+) -> Result<(Vec<Series>, Vec<Panel>), ReportError> {
+    let wrong = |what: &str| ReportError::HeatMap { item: spec.id.clone(), what: what.to_owned() };
+    let density = match spec.y.as_str() {
+        "sparsity" => false,
+        "density" => true,
+        other => return Err(wrong(&format!("cannot show `{other}`: set `y` to `sparsity` or `density`"))),
+    };
+    if spec.series.is_some() || spec.panels.is_some() {
+        return Err(wrong("has a row for each label of `x` and a panel for each tower: remove `series` and `panels`"));
+    }
+    let labels = records.labels(shown, &spec.x);
+    let mut series = Vec::new();
+    let mut rows: Vec<BTreeMap<Block, Summary>> = Vec::new();
+    for (label, style) in labels.iter().zip(palette::styles(&labels)) {
+        let here: Vec<usize> = shown.iter().copied().filter(|&p| records.label(p, &spec.x) == Some(label)).collect();
+        let point = records.only(&here, &spec.y).map_err(|(axis, labels)| ReportError::Mixed {
+            item: spec.id.clone(),
+            axis,
+            labels,
+            place: format!("`{label}`"),
+        })?;
+        rows.push(point.map(|point| records.blocks(point)).unwrap_or_default());
+        series.push(Series { label: label.clone(), name: names::label(&spec.x, label), style });
+    }
+    let mut stacks: BTreeMap<(Tower, bool, &str), Vec<&Block>> = BTreeMap::new();
+    let mut blocks: Vec<&Block> = rows.iter().flat_map(BTreeMap::keys).collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    for block in blocks {
+        // An encoder runs before its decoder, whatever the alphabet says.
+        stacks.entry((block.tower, block.stack.contains("decoder"), &block.stack)).or_default().push(block);
+    }
+    let of_tower = |tower| stacks.keys().filter(|(other, ..)| *other == tower).count();
+    let panels = stacks
+        .iter()
+        .map(|((tower, decoder, _), blocks)| {
+            let name = names::label("", tower.name());
+            let title = match (of_tower(*tower), decoder) {
+                (1, _) => name,
+                (_, false) => format!("{name} encoder"),
+                (_, true) => format!("{name} decoder"),
+            };
+            let labels: Vec<String> = blocks.iter().map(|block| block.number.to_string()).collect();
+            let mark = |row: &BTreeMap<Block, Summary>, block: &Block| {
+                row.get(block).map(|found| match density {
+                    true => Summary { mean: 1.0 - found.mean, ..*found },
+                    false => *found,
+                })
+            };
+            let marks = rows.iter().map(|row| blocks.iter().map(|block| mark(row, block)).collect()).collect();
+            let published = rows.iter().map(|_| vec![None; blocks.len()]).collect();
+            Panel { title: Some(title), names: labels.clone(), labels, positions: None, marks, published }
+        })
+        .collect();
+    Ok((series, panels))
+}
+
+/// Where everything stands, in points.
+#[derive(Clone, Debug)]
+pub(super) struct Grid {
+    pub width: f64,
+    pub height: f64,
+    /// Left edge and width of a column, for each panel.
+    panels: Vec<(f64, f64)>,
+    top: f64,
+    /// Ends of the scale of colours.
+    scale: (f64, f64),
+}
+
+impl Grid {
+    pub fn of(figure: &Figure) -> Self {
+        let width = figure.width * 72.0;
+        let left = 3.0 + figure.series.iter().map(|row| text_width(&row.name, TICK)).fold(0.0, f64::max) + 5.0;
+        let right = width - BAR.0 - BAR.1 - BAR.2;
+        let columns: usize = figure.panels.iter().map(|panel| panel.labels.len()).sum();
+        let free = right - left - GAP * figure.panels.len().saturating_sub(1) as f64;
+        let column = free / columns.max(1) as f64;
+        let mut panels = Vec::new();
+        let mut x = left;
+        for panel in &figure.panels {
+            panels.push((x, column));
+            x += column * panel.labels.len() as f64 + GAP;
+        }
+        let top = TEXT + 7.0;
+        let height = top + ROW * figure.series.len() as f64 + TICK + 5.0 + TEXT + 5.0;
+        Self { width, height, panels, top, scale: scale(figure) }
+    }
+
+    fn bottom(&self, figure: &Figure) -> f64 {
+        self.top + ROW * figure.series.len() as f64
+    }
+
+    fn share(&self, value: f64) -> f64 {
+        ((value - self.scale.0) / (self.scale.1 - self.scale.0)).clamp(0.0, 1.0)
+    }
+}
+
+/// Whole tenths around all values, at least one apart.
+fn scale(figure: &Figure) -> (f64, f64) {
+    let values = || figure.summaries().filter(|s| s.n > 0).map(|s| s.mean);
+    let (least, most) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+    if most < least {
+        return (0.0, 1.0);
+    }
+    let low = (least * 10.0 + 1e-9).floor().clamp(0.0, 9.0);
+    (low / 10.0, (most * 10.0 - 1e-9).ceil().max(low + 1.0) / 10.0)
+}
+
+fn colour(share: f64) -> Colour {
+    let at = share.clamp(0.0, 1.0) * (RAMP.len() - 1) as f64;
+    let from = (at as usize).min(RAMP.len() - 2);
+    let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * (at - from as f64)).round() as u8;
+    let (a, b) = (RAMP[from], RAMP[from + 1]);
+    (mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
+}
+
+pub(super) fn draw<B: DrawingBackend>(figure: &Figure, grid: &Grid, canvas: &mut Canvas<B>) {
+    let bottom = grid.bottom(figure);
+    let y = |row: usize| grid.top + ROW * row as f64;
+    for (row, series) in figure.series.iter().enumerate() {
+        let at = (grid.panels.first().map_or(0.0, |panel| panel.0) - 4.0, y(row) + 0.5 * ROW + 0.36 * TICK);
+        canvas.text(&series.name, at, TICK, Anchor::End, INK, false);
+    }
+    for (panel, &(x0, column)) in figure.panels.iter().zip(&grid.panels) {
+        let right = x0 + column * panel.labels.len() as f64;
+        if let Some(title) = &panel.title {
+            canvas.text(title, (0.5 * (x0 + right), grid.top - 4.0), TEXT, Anchor::Middle, INK, false);
+        }
+        for (row, marks) in panel.marks.iter().enumerate() {
+            for (place, mark) in marks.iter().enumerate() {
+                cell(mark.as_ref(), grid, (x0 + column * place as f64, y(row)), column, canvas);
+            }
+        }
+        let mut free_from = f64::NEG_INFINITY;
+        for (place, name) in panel.names.iter().enumerate() {
+            let at = x0 + column * (place as f64 + 0.5);
+            let half = 0.5 * text_width(name, TICK);
+            if at - half >= free_from {
+                canvas.text(name, (at, bottom + TICK + 2.5), TICK, Anchor::Middle, INK, false);
+                free_from = at + half + 3.0;
+            }
+        }
+    }
+    let ends = (grid.panels.first().map_or(0.0, |p| p.0), grid.width - BAR.0 - BAR.1 - BAR.2);
+    canvas.text("block", (0.5 * (ends.0 + ends.1), grid.height - 3.0), TEXT, Anchor::Middle, INK, false);
+    bar(figure, grid, ends.1 + BAR.0, canvas);
+}
+
+fn cell<B: DrawingBackend>(mark: Option<&Summary>, grid: &Grid, at: (f64, f64), width: f64, canvas: &mut Canvas<B>) {
+    let edge = if width > 6.0 { 0.4 } else { 0.0 };
+    let (from, to) = ((at.0 + edge, at.1 + edge), (at.0 + width - edge, at.1 + ROW - edge));
+    let baseline = (at.0 + 0.5 * width, at.1 + 0.5 * ROW + 0.36 * VALUE);
+    let Some(mark) = mark.filter(|mark| mark.n > 0) else {
+        canvas.line(&[(from.0, to.1), (to.0, from.1)], FAINT, 0.5);
+        return;
+    };
+    let share = grid.share(mark.mean);
+    canvas.rect(from, to, colour(share));
+    let text = names::fixed(100.0 * mark.mean, 0) + if mark.is_incomplete() { "†" } else { "" };
+    if text_width(&text, VALUE) + 2.0 <= width {
+        // Ink is drawn in the page's own colour, which may be light; the cells' colours do not follow it.
+        let ink = if share > 0.5 { (0xFE, 0xFE, 0xFE) } else { (0x11, 0x11, 0x11) };
+        canvas.text(&text, baseline, VALUE, Anchor::Middle, ink, false);
+    }
+}
+
+/// The scale of colours.
+fn bar<B: DrawingBackend>(figure: &Figure, grid: &Grid, x: f64, canvas: &mut Canvas<B>) {
+    let (top, bottom) = (grid.top, grid.bottom(figure));
+    const STEPS: usize = 40;
+    let at = |step: usize| bottom - (bottom - top) * step as f64 / STEPS as f64;
+    canvas.rect((x, top), (x + BAR.1, bottom), PAPER);
+    for step in 0..STEPS {
+        canvas.rect((x, at(step)), (x + BAR.1, at(step + 1)), colour((step as f64 + 0.5) / STEPS as f64));
+    }
+    for (value, y) in [(grid.scale.0, bottom), (grid.scale.1, top + 0.72 * TICK)] {
+        let text = format!("{} %", names::fixed(100.0 * value, 0));
+        canvas.text(&text, (x + BAR.1 + 2.5, y), TICK, Anchor::Start, INK, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ramp_darkens_from_end_to_end() {
+        let light = |share| {
+            let (r, g, b) = colour(share);
+            0.2126 * f64::from(r) + 0.7152 * f64::from(g) + 0.0722 * f64::from(b)
+        };
+        assert!((0..20).all(|step| light(f64::from(step) / 20.0) > light(f64::from(step + 1) / 20.0)));
+        assert_eq!((colour(-1.0), colour(2.0)), (RAMP[0], RAMP[3]));
+    }
+}
