@@ -5,6 +5,7 @@ mod export;
 mod forward;
 mod generate;
 mod loaded;
+pub mod prune;
 pub mod random;
 mod stats;
 mod tensors;
@@ -30,5 +31,6 @@ pub fn run(job: &Job, device: Device, progress: Progress<'_>) -> Result<Value, L
         Job::Stats(job) => stats::run(job, device, progress),
         Job::RandomCheckpoint(job) => random::random_checkpoint(job, progress),
         Job::Export(job) => export::run(job, device, progress),
+        Job::Prune(job) => prune::run(job, progress),
     }
 }
