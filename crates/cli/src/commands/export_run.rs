@@ -106,6 +106,8 @@ fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Mak
             making.restored = Some(format!("{}, {training}", method.name()));
             inputs.merge = Some(key);
         }
+        // What the division of a budget was measured with; the masks that follow from it are stages of their own.
+        Stage::Sensitivity { .. } => {}
         Stage::Evaluate { .. } => {
             if let Some(entry) = store.entry(&key.0)? {
                 let TaskScore { task, score, .. } = entry.result()?;
