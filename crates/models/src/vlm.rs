@@ -205,3 +205,21 @@ pub struct Flow {
     /// Tower-specific companions, in an order only the model knows.
     pub(crate) context: Vec<Tensor>,
 }
+
+impl Flow {
+    /// A flow of what [`Flow::companions`] and `hidden` gave.
+    pub fn from_parts(hidden: Tensor, companions: Vec<Tensor>) -> Self {
+        Self { hidden, context: companions }
+    }
+
+    /// What goes along with the hidden states: most blocks hand it on as it is.
+    pub fn companions(&self) -> &[Tensor] {
+        &self.context
+    }
+
+    /// A second handle on the same activations.
+    pub fn shallow_clone(&self) -> Self {
+        let companions = self.context.iter().map(Tensor::shallow_clone).collect();
+        Self { hidden: self.hidden.shallow_clone(), context: companions }
+    }
+}
