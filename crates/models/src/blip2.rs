@@ -15,6 +15,7 @@ use crate::{
     language::Language,
     layers::Linears,
     qformer::{Images, QFormer, Reads, Shape},
+    raw::longest,
     scope::Keep,
     tokens::Share,
     vit::Vit,
@@ -274,6 +275,20 @@ fn unit(x: &Tensor) -> Tensor {
 impl VisionLanguage for Blip2 {
     fn writes(&self) -> bool {
         self.writer.is_some()
+    }
+
+    fn check_prompts(&self, prompts: &Prompts) -> Result<(), ModelError> {
+        if self.config.family()? != Family::Blip2 {
+            let positions = self.config.qformer_config.max_position_embeddings;
+            longest("Q-Former's text", prompts.qformer.ids.size()[1], positions)?;
+        }
+        match self.writer.as_ref().map(|writer| &writer.language) {
+            Some(Language::Opt(opt)) => {
+                let tokens = self.qformer.queries() + prompts.language.ids.size()[1];
+                longest("prompt", tokens, opt.longest() - 1)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn encode_images(&self, pixels: &Tensor) -> Tensor {

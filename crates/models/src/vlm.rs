@@ -111,6 +111,14 @@ pub trait VisionLanguage: Send {
         true
     }
 
+    /// Whether prompts fit into the positions that the model has. What is asked about prompts that do not fit may panic.
+    ///
+    /// # Errors
+    /// How many tokens there are, and how many there may be.
+    fn check_prompts(&self, _prompts: &Prompts) -> Result<(), ModelError> {
+        Ok(())
+    }
+
     /// Image features `[images, tokens, width]` after the vision tower's last norm, from pixels `[images, 3, height, width]`.
     fn encode_images(&self, pixels: &Tensor) -> Tensor;
 
