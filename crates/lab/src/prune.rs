@@ -29,8 +29,8 @@ use serde_json::{Map, Value, json};
 use crate::{LabError, Progress, loaded::Reader};
 pub use masks::{MaskHash, layer_digest};
 use notes::Notes;
-pub use samples::ordered;
 use samples::Samples;
+pub use samples::ordered;
 use walk::{Walk, steps};
 
 /// Version of what decides about masks beside the settings. Raised when the same settings would choose other weights.
@@ -82,6 +82,7 @@ pub fn run(job: &Prune, progress: Progress<'_>) -> Result<Value, LabError> {
         propagate: job.propagate,
         samples,
         keep,
+        limit: job.memory_limit,
         notes,
     };
     walk.run(&steps, &mut |share, message| progress(0.8 * share, message))?;
@@ -143,7 +144,8 @@ fn check(model: &Blip2, selections: &HashMap<Tower, Selection>) -> Result<(), La
                     return Err(ressa_prune::PruneError::Width { layer: id.name.clone(), width: columns, of }.into());
                 }
                 Selection::Unstructured { group: Group::Tower, .. } => {
-                    let message = "matrices of a whole tower are not compared block by block: choose group `row` or `matrix`";
+                    let message =
+                        "matrices of a whole tower are not compared block by block: choose group `row` or `matrix`";
                     return Err(LabError::Unsupported(message.to_owned()));
                 }
                 _ => {}

@@ -111,11 +111,7 @@ impl<'a> BlockObserver<'a> {
 }
 
 /// Layers of a block, in the order of execution.
-pub fn layers_of(
-    model: &dyn VisionLanguage,
-    tower: Tower,
-    block: usize,
-) -> impl Iterator<Item = (&LayerId, &Linear)> {
+pub fn layers_of(model: &dyn VisionLanguage, tower: Tower, block: usize) -> impl Iterator<Item = (&LayerId, &Linear)> {
     model.linears().into_iter().filter(move |(id, _)| id.tower == tower && id.block == block)
 }
 

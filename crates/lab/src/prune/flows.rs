@@ -114,7 +114,9 @@ impl NextFlows {
         if let Some(companions) = &mut self.companions {
             companions.push(next.companions())?;
         } else if !same {
-            return Err(LabError::Unsupported("a block changes for some samples what it hands on for others".to_owned()));
+            return Err(LabError::Unsupported(
+                "a block changes for some samples what it hands on for others".to_owned(),
+            ));
         }
         self.hidden.push(std::slice::from_ref(&next.hidden))
     }
@@ -240,5 +242,6 @@ const KINDS: [Kind; 5] = [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Int64, 
 
 fn code(kind: Kind) -> Result<u8, LabError> {
     let at = KINDS.iter().position(|known| *known == kind);
-    at.map(|at| at as u8).ok_or_else(|| LabError::Unsupported(format!("activations of type `{kind:?}` cannot be stored")))
+    at.map(|at| at as u8)
+        .ok_or_else(|| LabError::Unsupported(format!("activations of type `{kind:?}` cannot be stored")))
 }

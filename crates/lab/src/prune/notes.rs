@@ -67,8 +67,9 @@ impl Notes {
             return Err(LabError::input(&path, "it is too large for notes of an unfinished work"));
         }
         let text = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
-        let found: Self = serde_json::from_slice(&text)
-            .map_err(|e| LabError::input(&path, format!("it is not as expected ({e}); remove the folder to start again")))?;
+        let found: Self = serde_json::from_slice(&text).map_err(|e| {
+            LabError::input(&path, format!("it is not as expected ({e}); remove the folder to start again"))
+        })?;
         let shown = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), |value| format!("`{value}`"));
         let mut names: Vec<&String> = settings.keys().chain(found.settings.keys()).collect();
         names.sort_unstable();

@@ -107,7 +107,9 @@ fn in_memory(job: &Prune) -> String {
     let samples: Vec<Sample> =
         ordered(&job.calibration, job.samples, job.seed).unwrap().into_iter().map(|(r, _)| sample(r)).collect();
     let mut hash = MaskHash::default();
-    for (tower, sparsity) in [(Tower::Vision, job.vision), (Tower::Qformer, job.qformer), (Tower::Language, job.language)] {
+    for (tower, sparsity) in
+        [(Tower::Vision, job.vision), (Tower::Qformer, job.qformer), (Tower::Language, job.language)]
+    {
         let request = PruneRequest {
             tower,
             metric: if job.method == PruneMethod::Wanda { Metric::Wanda } else { Metric::Magnitude },
@@ -148,11 +150,7 @@ fn check_written(job: &Prune, hash: &str) {
 }
 
 fn configs() -> [Blip2Config; 3] {
-    [
-        presets::tiny_flant5(VOCABULARY),
-        presets::tiny_vicuna(VOCABULARY),
-        presets::tiny_blip2_opt(VOCABULARY, true),
-    ]
+    [presets::tiny_flant5(VOCABULARY), presets::tiny_vicuna(VOCABULARY), presets::tiny_blip2_opt(VOCABULARY, true)]
 }
 
 #[test]
