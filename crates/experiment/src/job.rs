@@ -254,7 +254,7 @@ pub enum PruneMethod {
 }
 
 impl PruneMethod {
-    /// All methods, in the order of their names' fame.
+    /// All methods, as they are listed for people.
     pub const ALL: [PruneMethod; 6] = [
         PruneMethod::Magnitude,
         PruneMethod::Wanda,

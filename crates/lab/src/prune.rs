@@ -82,6 +82,7 @@ pub fn run(job: &Prune, progress: Progress<'_>) -> Result<Value, LabError> {
         propagate: job.propagate,
         samples,
         keep,
+        limit: job.memory_limit,
         notes,
     };
     walk.run(&steps, &mut |share, message| progress(0.8 * share, message))?;

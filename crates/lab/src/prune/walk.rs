@@ -64,6 +64,8 @@ pub(super) struct Walk<'a> {
     pub samples: Option<Samples>,
     /// Whether activations are held in memory.
     pub keep: bool,
+    /// Most bytes that may be resident.
+    pub limit: Option<u64>,
     pub notes: Notes,
 }
 
@@ -96,8 +98,22 @@ impl Walk<'_> {
             self.notes.peak = self.notes.peak.max(ressa_runtime::peak_memory_bytes());
             self.notes.save(&home)?;
             sweep(&home, self.notes.flows)?;
+            self.check_limit()?;
         }
         Ok(())
+    }
+
+    /// Ends the work when it holds more than it may, whatever was estimated.
+    fn check_limit(&self) -> Result<(), LabError> {
+        let (peak, mebibytes) = (ressa_runtime::peak_memory_bytes(), |bytes: u64| bytes.div_ceil(1 << 20));
+        match self.limit.filter(|&limit| peak > limit) {
+            None => Ok(()),
+            Some(limit) => Err(LabError::Unsupported(format!(
+                "the memory limit of `{}` MiB is too low: {} MiB were resident; raise it and go on, what is done is kept",
+                mebibytes(limit),
+                mebibytes(peak)
+            ))),
+        }
     }
 
     fn enter(

@@ -213,7 +213,7 @@ fn what_was_killed_at_any_step_ends_as_if_nothing_had_happened() {
                 break;
             }
             if kill % 2 == 1 {
-                fs::write(home.join(format!("hidden-{}", kill + 1)), "half").unwrap();
+                fs::write(home.join(format!("hidden-{}", kill + 2)), "half").unwrap();
                 fs::write(home.join("progress.json.new"), "{").unwrap();
             }
         }
