@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     Executor, PipelineError,
     executor::{Progress, plain},
-    sensitivity, statistics,
+    sensitivity,
 };
 
 /// File of the keep masks.
@@ -28,12 +28,12 @@ pub(crate) fn run(
 ) -> Result<Value, PipelineError> {
     let request = request(node)?;
     let counts = sensitivity::counts(executor, node)?;
-    let stored = statistics::stored(executor, node.inputs.statistics.as_ref())?;
+    let stored = executor.statistics(node)?;
     let samples = if stored.is_some() { Vec::new() } else { calibration(executor, node)? };
     let mut model = executor.masked(node)?;
     let message = format!("{} {}", request.metric.name(), request.tower);
     let mut show = |share| progress(share, &message);
-    let of_block = stored.as_ref().map(|entry| |block| statistics::block(executor, entry, block));
+    let of_block = stored.map(|stored| move |block| stored.block(block));
     let inputs = TowerInputs {
         samples: &samples,
         counts: counts.as_ref(),

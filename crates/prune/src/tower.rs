@@ -1,6 +1,6 @@
 //! Pruning one tower: statistics, importance, selection, certificate.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use ressa_experiment::{
     Pattern, Tower,
@@ -109,6 +109,9 @@ pub struct TowerPruning {
     pub certificate: Certificate,
 }
 
+/// Gives the statistics of a block, by its number.
+pub type Stored = dyn Fn(usize) -> Result<Rc<BlockStatistics>, PruneError>;
+
 /// What a tower is pruned with.
 #[derive(Clone, Copy, Default)]
 pub struct TowerInputs<'a> {
@@ -118,7 +121,7 @@ pub struct TowerInputs<'a> {
     /// tower-wide comparison group compares within matrices then.
     pub counts: Option<&'a Counts>,
     /// Statistics of each block, collected on the dense model; in place of samples.
-    pub statistics: Option<&'a dyn Fn(usize) -> Result<BlockStatistics, PruneError>>,
+    pub statistics: Option<&'a Stored>,
 }
 
 /// Prunes one tower of `model`, which carries the new masks, and changed weights, afterwards. `progress` gets the share done.
@@ -180,7 +183,7 @@ pub fn prune_tower_with(
 enum Source<'a> {
     Nowhere,
     Samples(Calibration),
-    Stored(&'a dyn Fn(usize) -> Result<BlockStatistics, PruneError>),
+    Stored(&'a Stored),
 }
 
 impl<'a> Source<'a> {
@@ -201,10 +204,10 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn observe(&mut self, model: &dyn VisionLanguage, block: usize) -> Result<BlockStatistics, PruneError> {
+    fn observe(&mut self, model: &dyn VisionLanguage, block: usize) -> Result<Rc<BlockStatistics>, PruneError> {
         match self {
-            Source::Nowhere => Ok(BlockStatistics::default()),
-            Source::Samples(calibration) => calibration.observe(model, block),
+            Source::Nowhere => Ok(Rc::default()),
+            Source::Samples(calibration) => calibration.observe(model, block).map(Rc::new),
             Source::Stored(stored) => stored(block),
         }
     }
