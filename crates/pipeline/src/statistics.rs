@@ -87,7 +87,11 @@ impl Executor {
             self.resident.statistics.clear();
         }
         let blocks = published.entry.manifest.files.len();
-        let load = |block| load(&published.entry, block, self.device).map(Rc::new);
+        let load = |block| {
+            let mut statistics = load(&published.entry, block, self.device)?;
+            statistics.remember();
+            Ok::<_, PruneError>(Rc::new(statistics))
+        };
         published.blocks = Some((0..blocks).map(load).collect::<Result<_, _>>()?);
         let published = Rc::new(published);
         self.resident.statistics.insert(key.0.clone(), Rc::clone(&published));

@@ -22,4 +22,5 @@ pub use certificate::{certify_tower, certify_tower_divided};
 pub use error::PruneError;
 pub use tower::{
     PruneRequest, Stored, TowerInputs, TowerPruning, prune_tower, prune_tower_divided, prune_tower_with, solve_block,
+    solve_tower,
 };

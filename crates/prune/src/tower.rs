@@ -156,6 +156,30 @@ pub fn prune_tower_with(
     inputs: TowerInputs<'_>,
     progress: &mut dyn FnMut(f64),
 ) -> Result<TowerPruning, PruneError> {
+    let (masks, weights) = solve_tower(model, request, inputs, progress)?;
+    no_grad(|| {
+        weights.apply(model)?;
+        for (id, linear) in model.linears_mut() {
+            if let Some(keep) = masks.get(&id.name) {
+                linear.set_mask(Some(keep.shallow_clone()))?;
+            }
+        }
+        let certificate = certify(model, request, inputs.counts, &masks)?;
+        Ok(TowerPruning { masks, weights, certificate })
+    })
+}
+
+/// The masks and changed weights of [`prune_tower_with`], for those who recount what they have written. `model` carries them only as far as they
+/// shape the activations of later blocks.
+///
+/// # Errors
+/// As [`prune_tower`].
+pub fn solve_tower(
+    model: &mut dyn VisionLanguage,
+    request: &PruneRequest,
+    inputs: TowerInputs<'_>,
+    progress: &mut dyn FnMut(f64),
+) -> Result<(MaskSet, WeightSet), PruneError> {
     let selection = request.selection()?;
     let solver = method::solver(request.metric, &request.method, request.seed).ok_or(PruneError::NoMetric)?;
     check_layers(model, request.tower, selection)?;
@@ -166,16 +190,14 @@ pub fn prune_tower_with(
         for (_, linear) in model.linears_mut().into_iter().filter(|(id, _)| id.tower == request.tower) {
             linear.set_mask(None)?;
         }
-        let (masks, weights) = match selection {
+        match selection {
             Selection::Unstructured { sparsity, group: Group::Tower } if inputs.counts.is_none() => {
                 let metric = method::ranking(request.metric, &request.method, request.seed);
                 let metric = metric.ok_or(PruneError::NoMetric)?;
-                (prune_at_once(model, request, metric.as_ref(), sparsity, inputs, progress)?, WeightSet::new())
+                Ok((prune_at_once(model, request, metric.as_ref(), sparsity, inputs, progress)?, WeightSet::new()))
             }
-            _ => prune_block_by_block(model, request, solver.as_ref(), inputs, progress)?,
-        };
-        let certificate = certify(model, request, inputs.counts, &masks)?;
-        Ok(TowerPruning { masks, weights, certificate })
+            _ => prune_block_by_block(model, request, solver.as_ref(), inputs, progress),
+        }
     })
 }
 
@@ -212,6 +234,11 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Whether what is done to a block shapes what later ones see.
+    fn propagates(&self) -> bool {
+        matches!(self, Source::Samples(calibration) if calibration.propagates())
+    }
+
     fn advance(&mut self, model: &dyn VisionLanguage, block: usize) {
         if let Source::Samples(calibration) = self {
             calibration.advance(model, block);
@@ -238,13 +265,17 @@ fn prune_block_by_block(
         let mut solutions = solve_block(model, request.tower, block, &statistics, solver, &|id| asked[&id.name])?;
         drop(statistics);
         for (id, linear) in model.linears_mut() {
-            let Some(solution) = solutions.remove(&id.name) else { continue };
-            masks.insert(id.name.clone(), solution.keep.shallow_clone());
-            if let Some(weight) = solution.weight {
-                weights.insert(id.name.clone(), weight.shallow_clone());
-                linear.set_weight(weight)?;
+            let Some(LayerSolution { keep, weight, .. }) = solutions.remove(&id.name) else { continue };
+            if source.propagates() {
+                if let Some(weight) = &weight {
+                    linear.set_weight(weight.shallow_clone())?;
+                }
+                linear.set_mask(Some(keep.shallow_clone()))?;
             }
-            linear.set_mask(Some(solution.keep))?;
+            masks.insert(id.name.clone(), keep);
+            if let Some(weight) = weight {
+                weights.insert(id.name.clone(), weight);
+            }
         }
         source.advance(model, block);
         progress((block + 1) as f64 / blocks as f64);
@@ -319,11 +350,6 @@ fn prune_at_once(
     let mut masks = MaskSet::new();
     for (name, keep) in names.into_iter().zip(keep_across(&importances, sparsity)) {
         masks.insert(name, keep);
-    }
-    for (id, linear) in model.linears_mut() {
-        if let Some(keep) = masks.get(&id.name) {
-            linear.set_mask(Some(keep.shallow_clone()))?;
-        }
     }
     Ok(masks)
 }

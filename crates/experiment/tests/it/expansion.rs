@@ -187,7 +187,10 @@ evaluate.tasks: [gqa]
     for cell in &all.cells {
         for node in cell.stages.iter().filter(|node| matches!(node.stage, Stage::Prune { .. })) {
             let read = node.inputs.statistics.as_ref();
-            assert!(read.is_none_or(|key| cell.stages.iter().any(|node| node.key == *key)), "what is read is in the run");
+            assert!(
+                read.is_none_or(|key| cell.stages.iter().any(|node| node.key == *key)),
+                "what is read is in the run"
+            );
         }
     }
     assert_eq!(counts(&of("magnitude, wanda", "pruned")), "dense 1, prune 12, evaluate 6");
@@ -260,15 +263,27 @@ fn settings_that_a_run_cannot_see_do_not_split_it() {
         ("prune.magnitude.signed: [false, true]", wanda, 2),
         ("prune.sparsegpt.damping-share: [0.01, 0.1]", wanda, 2),
         ("prune.sparsegpt.damping-share: [0.01, 0.1]", sparsegpt, 4),
-        ("prune.rounding: [decimal, nearest]", "prune: { metric: sparsegpt, threshold: inclusive, vision.sparsity: 0.5 }", 2),
+        (
+            "prune.rounding: [decimal, nearest]",
+            "prune: { metric: sparsegpt, threshold: inclusive, vision.sparsity: 0.5 }",
+            2,
+        ),
         ("prune.dsnot.cycles: [1, 2]", sparsegpt, 2),
         ("prune.dsnot.threshold: [0.1, 0.2]", dsnot, 4),
         ("prune.dsnot.threshold: [0.1, 0.2]", "prune: { metric: dsnot, dsnot.cycles: 0, vision.sparsity: 0.5 }", 2),
-        ("prune.dsnot.sign: [published, always]", "prune: { metric: dsnot, pattern: \"2:4\", vision.sparsity: 0.5 }", 2),
+        (
+            "prune.dsnot.sign: [published, always]",
+            "prune: { metric: dsnot, pattern: \"2:4\", vision.sparsity: 0.5 }",
+            2,
+        ),
         ("prune.calibration.tokens.text: [1, 2]", wanda, 4),
         ("prune.calibration.tokens.text: [1, 2]", magnitude, 1),
         ("prune.calibration.tokens.alpha: [1, 2]", wanda, 2),
-        ("prune.calibration.tokens.alpha: [1, 2]", "prune: { metric: wanda, calibration.tokens.select: atv, vision.sparsity: 0.5 }", 4),
+        (
+            "prune.calibration.tokens.alpha: [1, 2]",
+            "prune: { metric: wanda, calibration.tokens.select: atv, vision.sparsity: 0.5 }",
+            4,
+        ),
         ("prune.vision.calibration.images: [null, 48]", wanda, 2),
         ("prune.vision.calibration.images: [null, 4]", wanda, 4),
         ("prune.vision.calibration.images: [null, 4]", magnitude, 1),

@@ -34,11 +34,7 @@ fn a_new_seed_runs_only_what_is_new() {
     let bench = Bench::new();
     let mut cells = cells();
     bench.sweep(&graph(&cells));
-    cells.push(bench::cell(bench::run(
-        Metric::Wanda,
-        RestoreMethod::None,
-        2,
-    )));
+    cells.push(bench::cell(bench::run(Metric::Wanda, RestoreMethod::None, 2)));
     let grown = bench.sweep(&graph(&cells));
     // Two towers and two tasks; the dense model is shared.
     assert_eq!((grown.totals.cached, grown.totals.made), (17, 4));
