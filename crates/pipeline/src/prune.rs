@@ -2,16 +2,14 @@
 
 use ressa_experiment::{Stage, StageNode, config::Propagate, record::Certificate};
 use ressa_models::{MaskSet, Sample, VisionLanguage, WeightSet};
-use ressa_prune::{
-    PruneRequest, TowerInputs, allocation::Counts, certify_tower, certify_tower_divided, prune_tower_with,
-};
+use ressa_prune::{PruneRequest, TowerInputs, allocation::Counts, certify_tower, certify_tower_divided, solve_tower};
 use ressa_store::{Draft, Entry};
 use serde_json::Value;
 
 use crate::{
     Executor, PipelineError,
     executor::{Progress, plain},
-    sensitivity, statistics,
+    sensitivity,
 };
 
 /// File of the keep masks.
@@ -28,27 +26,27 @@ pub(crate) fn run(
 ) -> Result<Value, PipelineError> {
     let request = request(node)?;
     let counts = sensitivity::counts(executor, node)?;
-    let stored = statistics::stored(executor, node.inputs.statistics.as_ref())?;
+    let stored = executor.statistics(node)?;
     let samples = if stored.is_some() { Vec::new() } else { calibration(executor, node)? };
     let mut model = executor.masked(node)?;
     let message = format!("{} {}", request.metric.name(), request.tower);
     let mut show = |share| progress(share, &message);
-    let of_block = stored.as_ref().map(|entry| |block| statistics::block(executor, entry, block));
+    let of_block = stored.map(|stored| move |block| stored.block(block));
     let inputs = TowerInputs {
         samples: &samples,
         counts: counts.as_ref(),
         statistics: of_block.as_ref().map(|of_block| of_block as _),
     };
-    let pruned = prune_tower_with(model.as_mut(), &request, inputs, &mut show)?;
+    let (masks, weights) = solve_tower(model.as_mut(), &request, inputs, &mut show)?;
     let path = draft.folder().join(MASKS);
-    pruned.masks.save(&path)?;
+    masks.save(&path)?;
     let changed = draft.folder().join(WEIGHTS);
-    if !pruned.weights.is_empty() {
-        pruned.weights.save(&changed, &pruned.masks)?;
+    if !weights.is_empty() {
+        weights.save(&changed, &masks)?;
     }
 
     let written = MaskSet::load(&path)?;
-    if !pruned.weights.is_empty() {
+    if !weights.is_empty() {
         WeightSet::load(&changed, &written)?.apply(model.as_mut())?;
     }
     written.apply(model.as_mut())?;

@@ -17,7 +17,7 @@ use ressa_experiment::{
 use ressa_models::{AdapterSet, MaskSet, VisionLanguage, WeightSet, folder::load_options};
 use ressa_store::{Entry, Manifest};
 
-use crate::{Executor, PipelineError};
+use crate::{Executor, PipelineError, statistics::Published};
 
 /// A dense model with the files that feed it.
 pub(crate) struct Dense {
@@ -50,6 +50,7 @@ pub(crate) struct Resident {
     prepared: HashMap<String, Rc<Prepared>>,
     state: Option<State>,
     matcher: Option<Rc<Matcher>>,
+    pub statistics: HashMap<String, Rc<Published>>,
 }
 
 impl Executor {
@@ -67,6 +68,7 @@ impl Executor {
         let (folder, published) = self.folder(key)?;
         // Two dense models at once may be more than the device holds.
         (self.resident.state, self.resident.dense) = (None, None);
+        self.resident.statistics.clear();
         let dense = Rc::new(Dense {
             key: key.0.clone(),
             compute,

@@ -1,11 +1,14 @@
 //! Stage `statistics`: what the layers of a tower of the dense model see, once for every method, ratio and pattern that is pruned from it.
 
-use ressa_experiment::{Stage, StageKey, StageNode, config::StatisticsNeeds};
+use std::rc::Rc;
+
+use ressa_experiment::{Stage, StageNode, config::StatisticsNeeds};
 use ressa_prune::{
     PruneError,
     calibrate::{BlockStatistics, Calibration},
     statistics::Needs,
 };
+use ressa_runtime::Device;
 use ressa_store::{Draft, Entry};
 use serde_json::{Value, json};
 
@@ -39,18 +42,66 @@ pub(crate) fn run(
     Ok(json!({ "blocks": blocks }))
 }
 
-/// The published statistics of a `prune` stage; `None` where they are not there, and have to be collected on the way.
-pub(crate) fn stored(executor: &Executor, key: Option<&StageKey>) -> Result<Option<Entry>, PipelineError> {
-    match key {
-        Some(key) if executor.store.usable(&key.0)? => Ok(executor.store.entry(&key.0)?),
-        _ => Ok(None),
+/// Statistics up to this many bytes stay in memory for the next stage that reads them.
+const KEPT: u64 = 512 << 20;
+
+/// Published statistics of a tower.
+pub(crate) struct Published {
+    entry: Entry,
+    device: Device,
+    /// Every block's, where they are few enough to stay.
+    blocks: Option<Vec<Rc<BlockStatistics>>>,
+}
+
+impl Published {
+    /// The statistics of a block.
+    pub fn block(&self, block: usize) -> Result<Rc<BlockStatistics>, PruneError> {
+        match &self.blocks {
+            Some(blocks) => blocks
+                .get(block)
+                .cloned()
+                .ok_or_else(|| PruneError::Statistics { reason: format!("there is no block {block}") }),
+            None => load(&self.entry, block, self.device).map(Rc::new),
+        }
     }
 }
 
-/// The statistics of a block, on the executor's device.
-pub(crate) fn block(executor: &Executor, entry: &Entry, block: usize) -> Result<BlockStatistics, PruneError> {
+impl Executor {
+    /// The published statistics that a `prune` stage reads; `None` where they are not there, and have to be collected on the way.
+    pub(crate) fn statistics(&mut self, node: &StageNode) -> Result<Option<Rc<Published>>, PipelineError> {
+        let Some(key) = &node.inputs.statistics else { return Ok(None) };
+        if let Some(known) = self.resident.statistics.get(&key.0) {
+            return Ok(Some(Rc::clone(known)));
+        }
+        if !self.store.usable(&key.0)? {
+            return Ok(None);
+        }
+        let entry = self.store.require(&key.0)?;
+        let bytes = |published: &Published| published.entry.manifest.files.values().map(|file| file.bytes).sum::<u64>();
+        let mut published = Published { entry, device: self.device, blocks: None };
+        let held: u64 = self.resident.statistics.values().map(|known| bytes(known)).sum();
+        if bytes(&published) > KEPT {
+            return Ok(Some(Rc::new(published)));
+        }
+        if held + bytes(&published) > KEPT {
+            self.resident.statistics.clear();
+        }
+        let blocks = published.entry.manifest.files.len();
+        let load = |block| {
+            let mut statistics = load(&published.entry, block, self.device)?;
+            statistics.remember();
+            Ok::<_, PruneError>(Rc::new(statistics))
+        };
+        published.blocks = Some((0..blocks).map(load).collect::<Result<_, _>>()?);
+        let published = Rc::new(published);
+        self.resident.statistics.insert(key.0.clone(), Rc::clone(&published));
+        Ok(Some(published))
+    }
+}
+
+fn load(entry: &Entry, block: usize, device: Device) -> Result<BlockStatistics, PruneError> {
     let path = entry.file(&file(block)).map_err(|e| PruneError::Statistics { reason: e.to_string() })?;
-    BlockStatistics::load(&path, executor.device)
+    BlockStatistics::load(&path, device)
 }
 
 fn wanted(needs: StatisticsNeeds) -> Needs {

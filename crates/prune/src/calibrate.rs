@@ -44,6 +44,11 @@ impl BlockStatistics {
         self.groups.extend(other.groups);
     }
 
+    /// For statistics that are read again and again: what methods make of them alone is kept with them, at the cost of its memory.
+    pub fn remember(&mut self) {
+        self.groups.iter_mut().for_each(|(_, statistics)| statistics.remember());
+    }
+
     /// What is collected of every layer.
     pub fn collects(&self) -> Needs {
         self.groups.first().map_or(Needs::WEIGHT, |(_, statistics)| statistics.collects())
@@ -154,6 +159,11 @@ impl Calibration {
             }
         }
         Ok(BlockStatistics { groups })
+    }
+
+    /// Whether blocks see what was done to their predecessors.
+    pub fn propagates(&self) -> bool {
+        self.propagate == Propagate::Pruned
     }
 
     /// After `block` has got its masks: runs it again with them, so that the next block sees pruned predecessors. Does nothing with

@@ -22,5 +22,6 @@ mod tower;
 pub use certificate::{certify_tower, certify_tower_divided};
 pub use error::PruneError;
 pub use tower::{
-    PruneRequest, TowerInputs, TowerPruning, prune_tower, prune_tower_divided, prune_tower_with, solve_block,
+    PruneRequest, Stored, TowerInputs, TowerPruning, prune_tower, prune_tower_divided, prune_tower_with, solve_block,
+    solve_tower,
 };

@@ -6,7 +6,7 @@
 
 mod gram;
 
-use std::{collections::BTreeMap, ops::BitOr};
+use std::{cell::RefCell, collections::BTreeMap, ops::BitOr};
 
 use ressa_models::Observer;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -67,6 +67,17 @@ pub struct ColumnStatistics {
     squares: Option<Tensor>,
     moments: Option<Moments>,
     gram: Option<Gram>,
+    /// Whether factors are kept, and the last one.
+    remembers: bool,
+    factor: RefCell<Option<Factor>>,
+}
+
+/// A factor of the Gram matrix with the settings it was made with.
+#[derive(Debug)]
+struct Factor {
+    settings: (bool, u64),
+    upper: Tensor,
+    dead: Tensor,
 }
 
 /// f64 `[in]` each.
@@ -102,6 +113,8 @@ impl ColumnStatistics {
             squares: needs.norms.then(zeros),
             moments: needs.moments.then(moments),
             gram: needs.gram.then(|| Gram::new(columns, device)),
+            remembers: false,
+            factor: RefCell::new(None),
         }
     }
 
@@ -175,6 +188,29 @@ impl ColumnStatistics {
         Some(upper)
     }
 
+    /// Keeps the last factor from now on.
+    pub fn remember(&mut self) {
+        self.remembers = true;
+    }
+
+    /// A factor of the Gram matrix and the dead columns, made by `make` unless it is the one that was kept. `settings` is what it depends on beside
+    /// the matrix. What is added later makes it forget.
+    pub(crate) fn factor<E>(
+        &self,
+        settings: (bool, u64),
+        make: impl FnOnce() -> Result<(Tensor, Tensor), E>,
+    ) -> Result<(Tensor, Tensor), E> {
+        if let Some(known) = self.factor.borrow().as_ref().filter(|known| known.settings == settings) {
+            return Ok((known.upper.shallow_clone(), known.dead.shallow_clone()));
+        }
+        let (upper, dead) = make()?;
+        if self.remembers {
+            let known = Factor { settings, upper: upper.shallow_clone(), dead: dead.shallow_clone() };
+            self.factor.replace(Some(known));
+        }
+        Ok((upper, dead))
+    }
+
     /// Whether every input seen so far was finite.
     pub fn is_finite(&self) -> bool {
         self.squares.as_ref().is_none_or(is_finite)
@@ -238,7 +274,8 @@ impl ColumnStatistics {
         if let Some(name) = tensors.into_keys().next() {
             return Err(broken(format!("`{name}` is not a statistic")));
         }
-        Ok(Self { columns, samples, tokens, squares, moments, gram: gram.map(Gram::from_upper) })
+        let (gram, factor) = (gram.map(Gram::from_upper), RefCell::new(None));
+        Ok(Self { columns, samples, tokens, squares, moments, gram, remembers: false, factor })
     }
 }
 
@@ -261,6 +298,7 @@ impl ColumnStatistics {
 
     /// Adds rows `[tokens, in]`, f32, with weights `[tokens, 1]`.
     fn add(&mut self, rows: &Tensor, weights: Option<&Tensor>) {
+        self.factor.replace(None);
         let count = rows.size()[0] as u64;
         self.tokens += count;
         if let Some(squares) = &mut self.squares {

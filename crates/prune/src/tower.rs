@@ -1,6 +1,6 @@
 //! Pruning one tower: statistics, importance, selection, certificate.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use ressa_experiment::{
     Pattern, Tower,
@@ -109,6 +109,9 @@ pub struct TowerPruning {
     pub certificate: Certificate,
 }
 
+/// Gives the statistics of a block, by its number.
+pub type Stored = dyn Fn(usize) -> Result<Rc<BlockStatistics>, PruneError>;
+
 /// What a tower is pruned with.
 #[derive(Clone, Copy, Default)]
 pub struct TowerInputs<'a> {
@@ -118,7 +121,7 @@ pub struct TowerInputs<'a> {
     /// tower-wide comparison group compares within matrices then.
     pub counts: Option<&'a Counts>,
     /// Statistics of each block, collected on the dense model; in place of samples.
-    pub statistics: Option<&'a dyn Fn(usize) -> Result<BlockStatistics, PruneError>>,
+    pub statistics: Option<&'a Stored>,
 }
 
 /// Prunes one tower of `model`, which carries the new masks, and changed weights, afterwards. `progress` gets the share done.
@@ -153,6 +156,30 @@ pub fn prune_tower_with(
     inputs: TowerInputs<'_>,
     progress: &mut dyn FnMut(f64),
 ) -> Result<TowerPruning, PruneError> {
+    let (masks, weights) = solve_tower(model, request, inputs, progress)?;
+    no_grad(|| {
+        weights.apply(model)?;
+        for (id, linear) in model.linears_mut() {
+            if let Some(keep) = masks.get(&id.name) {
+                linear.set_mask(Some(keep.shallow_clone()))?;
+            }
+        }
+        let certificate = certify(model, request, inputs.counts, &masks)?;
+        Ok(TowerPruning { masks, weights, certificate })
+    })
+}
+
+/// The masks and changed weights of [`prune_tower_with`], for those who recount what they have written. `model` carries them only as far as they
+/// shape the activations of later blocks.
+///
+/// # Errors
+/// As [`prune_tower`].
+pub fn solve_tower(
+    model: &mut dyn VisionLanguage,
+    request: &PruneRequest,
+    inputs: TowerInputs<'_>,
+    progress: &mut dyn FnMut(f64),
+) -> Result<(MaskSet, WeightSet), PruneError> {
     let selection = request.selection()?;
     let solver = method::solver(request.metric, &request.method, request.seed).ok_or(PruneError::NoMetric)?;
     check_layers(model, request.tower, selection)?;
@@ -163,16 +190,14 @@ pub fn prune_tower_with(
         for (_, linear) in model.linears_mut().into_iter().filter(|(id, _)| id.tower == request.tower) {
             linear.set_mask(None)?;
         }
-        let (masks, weights) = match selection {
+        match selection {
             Selection::Unstructured { sparsity, group: Group::Tower } if inputs.counts.is_none() => {
                 let metric = method::ranking(request.metric, &request.method, request.seed);
                 let metric = metric.ok_or(PruneError::NoMetric)?;
-                (prune_at_once(model, request, metric.as_ref(), sparsity, inputs, progress)?, WeightSet::new())
+                Ok((prune_at_once(model, request, metric.as_ref(), sparsity, inputs, progress)?, WeightSet::new()))
             }
-            _ => prune_block_by_block(model, request, solver.as_ref(), inputs, progress)?,
-        };
-        let certificate = certify(model, request, inputs.counts, &masks)?;
-        Ok(TowerPruning { masks, weights, certificate })
+            _ => prune_block_by_block(model, request, solver.as_ref(), inputs, progress),
+        }
     })
 }
 
@@ -180,7 +205,7 @@ pub fn prune_tower_with(
 enum Source<'a> {
     Nowhere,
     Samples(Calibration),
-    Stored(&'a dyn Fn(usize) -> Result<BlockStatistics, PruneError>),
+    Stored(&'a Stored),
 }
 
 impl<'a> Source<'a> {
@@ -201,12 +226,17 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn observe(&mut self, model: &dyn VisionLanguage, block: usize) -> Result<BlockStatistics, PruneError> {
+    fn observe(&mut self, model: &dyn VisionLanguage, block: usize) -> Result<Rc<BlockStatistics>, PruneError> {
         match self {
-            Source::Nowhere => Ok(BlockStatistics::default()),
-            Source::Samples(calibration) => calibration.observe(model, block),
+            Source::Nowhere => Ok(Rc::default()),
+            Source::Samples(calibration) => calibration.observe(model, block).map(Rc::new),
             Source::Stored(stored) => stored(block),
         }
+    }
+
+    /// Whether what is done to a block shapes what later ones see.
+    fn propagates(&self) -> bool {
+        matches!(self, Source::Samples(calibration) if calibration.propagates())
     }
 
     fn advance(&mut self, model: &dyn VisionLanguage, block: usize) {
@@ -235,13 +265,17 @@ fn prune_block_by_block(
         let mut solutions = solve_block(model, request.tower, block, &statistics, solver, &|id| asked[&id.name])?;
         drop(statistics);
         for (id, linear) in model.linears_mut() {
-            let Some(solution) = solutions.remove(&id.name) else { continue };
-            masks.insert(id.name.clone(), solution.keep.shallow_clone());
-            if let Some(weight) = solution.weight {
-                weights.insert(id.name.clone(), weight.shallow_clone());
-                linear.set_weight(weight)?;
+            let Some(LayerSolution { keep, weight, .. }) = solutions.remove(&id.name) else { continue };
+            if source.propagates() {
+                if let Some(weight) = &weight {
+                    linear.set_weight(weight.shallow_clone())?;
+                }
+                linear.set_mask(Some(keep.shallow_clone()))?;
             }
-            linear.set_mask(Some(solution.keep))?;
+            masks.insert(id.name.clone(), keep);
+            if let Some(weight) = weight {
+                weights.insert(id.name.clone(), weight);
+            }
         }
         source.advance(model, block);
         progress((block + 1) as f64 / blocks as f64);
@@ -316,11 +350,6 @@ fn prune_at_once(
     let mut masks = MaskSet::new();
     for (name, keep) in names.into_iter().zip(keep_across(&importances, sparsity)) {
         masks.insert(name, keep);
-    }
-    for (id, linear) in model.linears_mut() {
-        if let Some(keep) = masks.get(&id.name) {
-            linear.set_mask(Some(keep.shallow_clone()))?;
-        }
     }
     Ok(masks)
 }

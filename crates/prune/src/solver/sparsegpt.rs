@@ -76,7 +76,8 @@ impl LayerSolver for SparseGpt {
         check(layers, self.needs(), statistics)?;
         let (Some(first), Some(statistics)) = (layers.first(), statistics) else { return Ok(Vec::new()) };
         no_grad(|| {
-            let (upper, dead) = self.factorise(first.name, statistics)?;
+            let settings = (self.damping == Damping::Always, self.damping_ratio.to_bits());
+            let (upper, dead) = statistics.factor(settings, || self.factorise(first.name, statistics))?;
             let mut weights = Vec::new();
             for layer in layers {
                 let weight = layer.weight.detach().to_kind(Kind::Float).to_device(upper.device());
