@@ -8,9 +8,14 @@ default study, from the recorded seconds of its stages. Figures are compared wit
     scripts/bench.py --dense    dense training too (about 5 minutes a model)
     scripts/bench.py --quick    start-up and planning only
     scripts/bench.py --points   many pruning points from one statistics pass only
+    scripts/bench.py --large    a folder of full size too (8 GB on disk for a while): opening, looking, one forward pass
+
+Against other programs, in the same run: transformers (scripts/bench_transformers.py) and the published pruning algorithms in plain PyTorch
+(scripts/bench_pruning.py), where this Python has torch and transformers.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -157,11 +162,41 @@ def dense():
             row(preset, (line["seconds"], "s"), goal, f"{line['cpu_seconds']:.0f} CPU seconds")
 
 
+def comparisons():
+    for script, needed in (("bench_transformers.py", "transformers"), ("bench_pruning.py", "torch")):
+        print(f"\n{script}")
+        if importlib.util.find_spec("torch") is None or importlib.util.find_spec(needed) is None:
+            print(f"  left out: this Python ({sys.executable}) has no torch 2.11 with {needed}; use one that has, or run the script by itself")
+            continue
+        sys.stdout.flush()
+        subprocess.run([sys.executable, str(ROOT / "scripts" / script)], check=False)
+
+
+def large():
+    like = "instructblip-flan-t5-xl"
+    print(f"\na random {like} folder (wall seconds of whole processes)")
+    with tempfile.TemporaryDirectory(dir=ROOT / "target") as folder:
+        model = Path(folder) / "model"
+        start = time.perf_counter()
+        written = json.loads(ressa("--json", "lab", "random-checkpoint", "--like", like, "--output", model).stdout)
+        row(f"writing {written['bytes'] / 1e9:.2f} GB", (time.perf_counter() - start, "s"))
+        row("inspect, zeros counted", (median_seconds([RESSA, "inspect", model], 3), "s"), 1)
+        row("inspect --headers", (median_seconds([RESSA, "inspect", "--headers", model], 3), "s"))
+        image = next(path for path in sorted((ROOT / "crates" / "data" / "tests").rglob("*.jpg")))
+        requests = Path(folder) / "requests.json"
+        requests.write_text(json.dumps([{"image": str(image), "prompt": "a photo of", "answer": "a dog"}]))
+        start = time.perf_counter()
+        peak = json.loads(ressa("--json", "lab", "stats", "--model", model, "--requests", requests, "--output", Path(folder) / "stats").stdout)
+        row("one forward pass in float32, loading included", (time.perf_counter() - start, "s"))
+        row("its peak memory over the weights", (peak["peak_memory_bytes"] / written["bytes"], "x"), 1.15)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dense", action="store_true", help="train the dense models too")
     parser.add_argument("--quick", action="store_true", help="start-up and planning only")
     parser.add_argument("--points", action="store_true", help="many pruning points from one statistics pass only")
+    parser.add_argument("--large", action="store_true", help="a folder of full size too")
     arguments = parser.parse_args()
     if not RESSA.exists():
         sys.exit(f"{RESSA} is not there; run `make build` first")
@@ -172,6 +207,9 @@ def main():
         stages()
         points()
         sharing()
+        comparisons()
+    if arguments.large:
+        large()
     if arguments.dense:
         dense()
 

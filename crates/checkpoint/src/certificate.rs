@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     Checkpoint, CheckpointError, Entry, File, Part, json,
     names::is_prunable,
-    scan::{crowded_groups, is_counted, scan, threads},
+    scan::{Counts, crowded_groups, is_counted, scan, threads},
 };
 
 /// File name of the certificate.
@@ -82,15 +82,15 @@ impl FolderCertificate {
         counted_by: String,
     ) -> Result<Self, CheckpointError> {
         let tensors: Vec<(&File, &Entry)> = checkpoint.tensors().collect();
-        let counts = scan(&tensors, threads(), &|_| ());
-        let digests = digests(&tensors, threads());
+        let found = examine(&tensors, true);
         let mut certificate =
             Self { format: FORMAT, counted_by, run: None, towers: BTreeMap::new(), tensors: BTreeMap::new() };
-        for (((file, entry), counts), blake3) in tensors.into_iter().zip(counts).zip(digests) {
+        for ((file, entry), (counts, blake3)) in tensors.into_iter().zip(found) {
             let prunable = is_prunable(&entry.name, &entry.shape);
             let claimed = patterns.get(&entry.name).copied();
             if let Some(pattern @ Pattern::NOfM { keep, of }) = claimed.filter(|_| is_counted(entry.dtype)) {
                 let crowded = crowded_groups(file, entry, keep, of);
+                file.release(entry);
                 if crowded > 0 {
                     let reason = format!("`{}`: {crowded} groups keep more than `{pattern}` allows", entry.name);
                     return Err(CheckpointError::file(file.path(), reason));
@@ -148,8 +148,31 @@ impl FolderCertificate {
     }
 }
 
+/// Counts and digests of tensors, in their order; digests are empty unless asked for. A part of the tensors after the other, so that each is
+/// read from the disk once and little of the files is in memory at a time.
+pub(crate) fn examine(tensors: &[(&File, &Entry)], digest: bool) -> Vec<(Option<Counts>, String)> {
+    /// Bytes of tensors that are looked at together.
+    const PART: usize = 256 << 20;
+    let mut found = Vec::with_capacity(tensors.len());
+    let mut rest = tensors;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |(_, entry): &&(&File, &Entry)| {
+            bytes += entry.bytes();
+            bytes <= PART
+        };
+        let (part, after) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        let counts = scan(part, threads(), &|_| ());
+        let digests = if digest { digests(part, threads()) } else { vec![String::new(); part.len()] };
+        found.extend(counts.into_iter().zip(digests));
+        part.iter().for_each(|(file, entry)| file.release(entry));
+        rest = after;
+    }
+    found
+}
+
 /// Digests of tensors' bytes, in their order.
-pub(crate) fn digests(tensors: &[(&File, &Entry)], threads: usize) -> Vec<String> {
+fn digests(tensors: &[(&File, &Entry)], threads: usize) -> Vec<String> {
     let digests = Mutex::new(vec![String::new(); tensors.len()]);
     let next = AtomicUsize::new(0);
     let work = || {

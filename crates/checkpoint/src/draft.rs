@@ -8,11 +8,13 @@ use std::{
 
 use crate::CheckpointError;
 
-/// A folder being filled. Dropped without [`Draft::publish`], it is removed.
+/// A folder being filled. Dropped without [`Draft::publish`], it is removed, unless it is one that is gone on with ([`Draft::resume`]).
 #[derive(Debug)]
 pub struct Draft {
     target: PathBuf,
     folder: PathBuf,
+    /// What the folder lies in together with the notes of an unfinished work.
+    home: Option<PathBuf>,
     /// Held while the draft is filled: a draft that nobody holds was left behind by a process that died.
     _claim: File,
 }
@@ -20,31 +22,33 @@ pub struct Draft {
 impl Draft {
     /// Starts a folder that will be `target`, which must be absent or empty. A draft that a killed process left behind is removed.
     pub fn begin(target: &Path) -> Result<Self, CheckpointError> {
-        let target = std::path::absolute(target).map_err(CheckpointError::io("write", target))?;
-        let occupied = match fs::read_dir(&target) {
-            Ok(mut items) => items.next().is_some(),
-            Err(e) if e.kind() == ErrorKind::NotFound => false,
-            Err(e) if e.kind() == ErrorKind::NotADirectory => true,
-            Err(e) => return Err(CheckpointError::io("read", target)(e)),
-        };
-        if occupied {
-            return Err(CheckpointError::file(target, "there is something already; choose another folder"));
-        }
-        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-            return Err(CheckpointError::file(target, "it cannot be made"));
-        };
-        fs::create_dir_all(parent).map_err(CheckpointError::io("write", parent))?;
-        let folder = parent.join(format!(".{}.draft", name.to_string_lossy()));
+        let (target, parent, name) = vacant(target)?;
+        let folder = parent.join(format!(".{name}.draft"));
         if let Ok(left) = File::open(&folder) {
             if left.try_lock().is_err() {
-                return Err(CheckpointError::file(target, "another process is writing it"));
+                return Err(CheckpointError::file(target, BUSY));
             }
             fs::remove_dir_all(&folder).map_err(CheckpointError::io("write", &folder))?;
         }
         fs::create_dir(&folder).map_err(CheckpointError::io("write", &folder))?;
-        let claim = File::open(&folder).map_err(CheckpointError::io("write", &folder))?;
-        claim.try_lock().map_err(|e| CheckpointError::io("write", &folder)(e.into()))?;
-        Ok(Self { target, folder, _claim: claim })
+        let claim = claim(&folder)?;
+        Ok(Self { target, folder, home: None, _claim: claim })
+    }
+
+    /// Starts a folder that will be `target`, which must be absent or empty, or goes on with what was left of it: `target` with the ending
+    /// `.partial` holds the folder and, beside it, the notes of whoever fills it ([`Draft::home`]). It stays until it is published.
+    pub fn resume(target: &Path) -> Result<Self, CheckpointError> {
+        let (target, parent, name) = vacant(target)?;
+        let home = parent.join(format!("{name}.partial"));
+        let folder = home.join("folder");
+        fs::create_dir_all(&folder).map_err(CheckpointError::io("write", &folder))?;
+        let claim = claim(&home)?;
+        Ok(Self { target, folder, home: Some(home), _claim: claim })
+    }
+
+    /// Where notes about an unfinished folder go. They are removed when it is published.
+    pub fn home(&self) -> &Path {
+        self.home.as_deref().unwrap_or(&self.folder)
     }
 
     /// Where to write.
@@ -77,15 +81,51 @@ impl Draft {
         if let Some(parent) = self.target.parent() {
             sync(parent).map_err(CheckpointError::io("write", parent))?;
         }
+        if let Some(home) = &self.home {
+            fs::remove_dir_all(home).map_err(CheckpointError::io("write", home))?;
+        }
         Ok(())
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if self.folder.exists() {
+        if self.home.is_none() && self.folder.exists() {
             let _ = fs::remove_dir_all(&self.folder);
         }
+    }
+}
+
+/// What is wrong with a folder that two processes write.
+const BUSY: &str = "another process is writing it";
+
+/// A target that may be made: its absolute path, the folder that it will lie in, which is there, and its name.
+fn vacant(target: &Path) -> Result<(PathBuf, PathBuf, String), CheckpointError> {
+    let target = std::path::absolute(target).map_err(CheckpointError::io("write", target))?;
+    let occupied = match fs::read_dir(&target) {
+        Ok(mut items) => items.next().is_some(),
+        Err(e) if e.kind() == ErrorKind::NotFound => false,
+        Err(e) if e.kind() == ErrorKind::NotADirectory => true,
+        Err(e) => return Err(CheckpointError::io("read", target)(e)),
+    };
+    if occupied {
+        return Err(CheckpointError::file(target, "there is something already; choose another folder"));
+    }
+    let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+        return Err(CheckpointError::file(target, "it cannot be made"));
+    };
+    fs::create_dir_all(parent).map_err(CheckpointError::io("write", parent))?;
+    let (parent, name) = (parent.to_owned(), name.to_string_lossy().into_owned());
+    Ok((target, parent, name))
+}
+
+/// Holds a folder for this process.
+fn claim(folder: &Path) -> Result<File, CheckpointError> {
+    let claim = File::open(folder).map_err(CheckpointError::io("write", folder))?;
+    match claim.try_lock() {
+        Ok(()) => Ok(claim),
+        Err(fs::TryLockError::WouldBlock) => Err(CheckpointError::file(folder, BUSY)),
+        Err(fs::TryLockError::Error(e)) => Err(CheckpointError::io("write", folder)(e)),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::Dtype;
 
 use crate::{
@@ -89,6 +89,18 @@ impl File {
     /// The bytes of one of its tensors, little-endian.
     pub fn bytes(&self, entry: &Entry) -> &[u8] {
         &self.map[entry.range.clone()]
+    }
+
+    /// Bytes of one of its tensors need not stay in memory; looked at again, they are read again.
+    pub fn release(&self, entry: &Entry) {
+        if !entry.range.is_empty() {
+            // SAFETY: the map is private and read-only, so its pages hold what the file holds and nothing else.
+            let advised = unsafe {
+                self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, entry.range.start, entry.range.len())
+            };
+            // A system that does not take the advice keeps the pages as long as it likes.
+            drop(advised);
+        }
     }
 
     /// The map itself, for those who make tensors over it without a copy.

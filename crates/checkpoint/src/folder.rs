@@ -62,6 +62,25 @@ impl Checkpoint {
         Ok(Self { folder, places: placed(&files)?, files, index: None })
     }
 
+    /// What tells this checkpoint from another: a digest of the names, sizes and headers of its files, and of `config.json`. Values are not
+    /// looked at.
+    ///
+    /// # Errors
+    /// A configuration that cannot be read.
+    pub fn fingerprint(&self) -> Result<String, CheckpointError> {
+        let mut hasher = blake3::Hasher::new();
+        for file in &self.files {
+            let name = file.path().file_name().unwrap_or_default().to_string_lossy();
+            hasher.update(name.as_bytes()).update(&[0]).update(&(file.map().len() as u64).to_le_bytes());
+            hasher.update(file.header());
+        }
+        let config = self.folder.join("config.json");
+        if config.exists() {
+            hasher.update(&std::fs::read(&config).map_err(CheckpointError::io("read", &config))?);
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder

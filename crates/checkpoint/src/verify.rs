@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::{
     Checkpoint, Entry, File, FolderCertificate, Part,
-    certificate::digests,
+    certificate::examine,
     names::is_prunable,
-    scan::{Counts, crowded_groups, is_counted, scan, threads},
+    scan::{Counts, crowded_groups, is_counted},
 };
 
 /// What is claimed beside the folder's own certificate.
@@ -87,8 +87,7 @@ impl Verification {
 /// Recounts the weights of a folder and compares them with every claim.
 pub fn verify(checkpoint: &Checkpoint, own: Option<&FolderCertificate>, claims: &Claims) -> Verification {
     let tensors: Vec<(&File, &Entry)> = checkpoint.tensors().collect();
-    let counts = scan(&tensors, threads(), &|_| ());
-    let digests = if own.is_some() { digests(&tensors, threads()) } else { vec![String::new(); tensors.len()] };
+    let examined = examine(&tensors, own.is_some());
     let mut found = Verification {
         certificate: own.is_some(),
         towers: BTreeMap::new(),
@@ -96,7 +95,7 @@ pub fn verify(checkpoint: &Checkpoint, own: Option<&FolderCertificate>, claims: 
         violations: Vec::new(),
     };
     let is_spoken_of = |tower: Tower| claims.towers.is_empty() || claims.towers.contains(&tower);
-    for (((file, entry), counts), digest) in tensors.iter().zip(counts).zip(digests) {
+    for ((file, entry), (counts, digest)) in tensors.iter().zip(examined) {
         let tower = Part::of(&entry.name).tower().filter(|_| is_prunable(&entry.name, &entry.shape));
         let counts = counts.unwrap_or_default();
         let mut tensor = describe(entry, tower, &counts);

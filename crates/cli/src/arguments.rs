@@ -2,6 +2,7 @@
 
 pub mod folder;
 pub mod model;
+pub mod prune;
 
 use std::path::PathBuf;
 
@@ -85,6 +86,8 @@ pub enum Command {
     Schema,
     /// Answer prompts about images with a model folder
     Generate(model::GenerateOptions),
+    /// Prune a model folder block by block, in bounded memory; run again to resume
+    Prune(prune::PruneOptions),
     /// Single steps for comparison with other implementations
     #[command(subcommand)]
     Lab(model::Lab),

@@ -13,6 +13,7 @@ pub mod lab;
 pub mod logs;
 pub mod plan;
 pub mod pretrain;
+pub mod prune;
 pub mod report;
 pub mod retry;
 pub mod schema;
@@ -88,6 +89,12 @@ impl Request for ressa_experiment::job::PromptRequest {
 }
 
 impl Request for ressa_experiment::job::AnsweredRequest {
+    fn image_mut(&mut self) -> &mut PathBuf {
+        &mut self.image
+    }
+}
+
+impl Request for ressa_experiment::job::CalibrationRequest {
     fn image_mut(&mut self) -> &mut PathBuf {
         &mut self.image
     }

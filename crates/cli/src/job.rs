@@ -30,6 +30,11 @@ pub fn run(global: &Global, machine: &JobMachine, job: &Job) -> Result<Value, Fa
     if std::env::var_os("OMP_WAIT_POLICY").is_none() {
         command.env("OMP_WAIT_POLICY", "passive");
     }
+    // MKL divides a product by the number of threads, and its last bits with it, unless it is told not to; it reads this before anything runs.
+    // Masks are to be the same on any number.
+    if matches!(job, Job::Prune(_)) && std::env::var_os("MKL_CBWR").is_none() {
+        command.env("MKL_CBWR", "AUTO,STRICT");
+    }
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| {
         let program = program.display();
         Failure::new(Exit::Other, format!("cannot start the worker `{program}`: {e}; build it or use --worker"))

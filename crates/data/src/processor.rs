@@ -51,6 +51,9 @@ impl Processor {
         let own = folder.join("qformer_tokenizer");
         let qformer = if own.is_dir() {
             Some(Text::load(&own, pad_of("qformer_config"))?)
+        } else if config.get("model_type").is_some_and(|family| family == "instructblip") {
+            let reason = "an InstructBLIP folder needs it: its Q-Former reads the instruction too".to_owned();
+            return Err(DataError::Tokenizer { path: own, reason });
         } else {
             language.is_bert().then(|| language.clone())
         };

@@ -83,6 +83,7 @@ fn generate(
         let features = encode(model, block, prepared, options.rows)?;
         for batch in &block.batches {
             for (items, prompts) in split(batch, options.rows) {
+                model.check_prompts(&prompts)?;
                 let prefix = model.visual_prefix(&features, &prompts);
                 for (item, answer) in items.iter().zip(model.generate(&prefix, &prompts.language, &search)?) {
                     texts[*item] = prepared.processor.decode(answer.content())?;

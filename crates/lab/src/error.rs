@@ -13,6 +13,9 @@ pub enum LabError {
     /// A model folder or its tensors are wrong.
     #[error(transparent)]
     Model(#[from] ressa_models::ModelError),
+    /// Weights or inputs that cannot be pruned.
+    #[error(transparent)]
+    Prune(#[from] ressa_prune::PruneError),
     /// Processor files or images are wrong or missing.
     #[error(transparent)]
     Data(#[from] ressa_data::DataError),

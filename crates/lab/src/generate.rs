@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ressa_experiment::job::{Generate, Generated};
-use ressa_models::{Prompts, Search, VisionLanguage, folder::read_generation};
+use ressa_models::{ModelError, Prompts, Search, VisionLanguage, folder::read_generation};
 use ressa_runtime::Device;
 use serde_json::Value;
 use tch::Tensor;
@@ -31,6 +31,7 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
                 qformer: loaded.qformer(&texts)?,
                 language: loaded.language(&texts)?,
             };
+            loaded.model.check_prompts(&prompts).map_err(|error| of_requests(job, rows, &error))?;
             let prefix = loaded.model.visual_prefix(&features, &prompts);
             for (&row, answer) in rows.iter().zip(loaded.model.generate(&prefix, &prompts.language, &search)?) {
                 let text = loaded.processor.decode(&answer.tokens)?;
@@ -41,6 +42,15 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
     }
     let answers: Vec<Generated> = answers.into_iter().flatten().collect();
     serde_json::to_value(answers).map_err(|e| LabError::Unsupported(e.to_string()))
+}
+
+/// What is wrong with the longest prompt of some rows, with the place of that prompt in the job.
+fn of_requests(job: &Generate, rows: &[usize], error: &ModelError) -> LabError {
+    let worst = rows.iter().copied().max_by_key(|&row| job.requests[row].prompt.len()).unwrap_or_default();
+    LabError::Unsupported(match job.requests.len() {
+        1 => error.to_string(),
+        _ => format!("request {}: {error}", worst + 1),
+    })
 }
 
 /// Images in the order in which they are first asked about, with the requests about each.

@@ -5,9 +5,10 @@ mod export;
 mod forward;
 mod generate;
 mod loaded;
-pub mod prune_layer;
+pub mod prune;
+mod prune_layer;
 pub mod random;
-pub mod sparse_lora;
+mod sparse_lora;
 mod stats;
 mod tensors;
 
@@ -31,6 +32,9 @@ pub fn run(job: &Job, device: Device, progress: Progress<'_>) -> Result<Value, L
         Job::Forward(job) => forward::run(job, device, progress),
         Job::Stats(job) => stats::run(job, device, progress),
         Job::RandomCheckpoint(job) => random::random_checkpoint(job, progress),
+        Job::PruneLayer(job) => prune_layer::run(job, device),
+        Job::SparseLora(job) => sparse_lora::run(job, device),
         Job::Export(job) => export::run(job, device, progress),
+        Job::Prune(job) => prune::run(job, progress),
     }
 }

@@ -31,6 +31,34 @@ impl Loaded {
 
     /// Pixels `[1, 3, height, width]` of an image file.
     pub fn pixels(&self, image: &Path) -> Result<Tensor, LabError> {
+        self.reader().pixels(image)
+    }
+
+    /// Instructions as the Q-Former reads them.
+    pub fn qformer(&self, texts: &[&str]) -> Result<TextBatch, LabError> {
+        self.reader().qformer(texts)
+    }
+
+    /// Instructions as the language model reads them, without image positions.
+    pub fn language(&self, texts: &[&str]) -> Result<TextBatch, LabError> {
+        self.reader().language(texts)
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { processor: &self.processor, device: self.device }
+    }
+}
+
+/// What feeds a network on a device.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    pub processor: &'a Processor,
+    pub device: Device,
+}
+
+impl Reader<'_> {
+    /// Pixels `[1, 3, height, width]` of an image file.
+    pub fn pixels(&self, image: &Path) -> Result<Tensor, LabError> {
         let pixels = self.processor.pixels([&Image::open(image)?])?;
         let (height, width) = self.processor.image_size();
         Ok(Tensor::from_slice(&pixels).view([1, 3, i64::from(height), i64::from(width)]).to_device(self.device))

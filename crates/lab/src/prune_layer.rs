@@ -1,8 +1,10 @@
 //! Prunes one layer given as tensors, with any method and the settings its authors published.
 
-use std::path::Path;
-
-use ressa_experiment::{Pattern, config::Group};
+use ressa_experiment::{
+    Pattern,
+    config::Group,
+    job::{LayerMethod, LayerOptions, PruneLayer},
+};
 use ressa_prune::{
     metric::{Magnitude, Ria, Wanda},
     select::{Rounding, Selection},
@@ -10,7 +12,7 @@ use ressa_prune::{
     statistics::ColumnStatistics,
 };
 use ressa_runtime::Device;
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -21,115 +23,61 @@ use crate::{
 /// The name under which errors speak of the layer.
 const LAYER: &str = "weight";
 
-/// A pruning method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LayerMethod {
-    /// Absolute values; the matrix competes.
-    Magnitude,
-    /// Absolute values times input norms; rows compete.
-    Wanda,
-    /// Relative importance and activations; the matrix competes.
-    Ria,
-    /// Optimal brain surgeon in blocks of 128 columns, with one inclusive threshold for a block over all rows.
-    Sparsegpt,
-    /// Swaps that start from Wanda's mask by rows.
-    Dsnot,
-}
-
-/// What to do with a layer. `null` means what the method's authors do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LayerOptions {
-    /// The method.
-    pub method: LayerMethod,
-    /// Fraction removed; this or a pattern.
-    pub sparsity: Option<f64>,
-    /// An N:M pattern; this or a sparsity.
-    pub pattern: Option<Pattern>,
-    /// Weights that compete. SparseGPT then takes the exact number, from the block or from each of its rows.
-    pub group: Option<Group>,
-    /// When SparseGPT dampens the Gram matrix: `true` only when it cannot be factorised, otherwise always.
-    pub damp_on_failure: bool,
-    /// DSnoT's most swaps in a row; 50.
-    pub max_cycle: Option<usize>,
-    /// DSnoT's error that is left alone; 0.1.
-    pub threshold: Option<f64>,
-    /// Whether a swap that turns the sign of the error ends a row also without an N:M pattern.
-    pub same_sign: bool,
-    /// Whether `members * sparsity` is rounded down as decimal arithmetic has it, not as binary does.
-    pub decimal: bool,
-}
-
 /// A pruned layer.
 #[derive(Debug)]
-pub struct PrunedLayer {
+struct PrunedLayer {
     /// 1 where a weight stays, u8 `[out, in]`.
-    pub keep_mask: Tensor,
+    keep_mask: Tensor,
     /// The weight to go on with, in its own type.
-    pub weight: Tensor,
+    weight: Tensor,
     /// What ranked the weights when they were chosen, f32 `[out, in]`.
-    pub importance: Tensor,
+    importance: Tensor,
 }
 
-impl LayerOptions {
-    /// A method as published.
-    pub fn published(method: LayerMethod) -> Self {
-        Self {
-            method,
-            sparsity: None,
-            pattern: None,
-            group: None,
-            damp_on_failure: false,
-            max_cycle: None,
-            threshold: None,
-            same_sign: false,
-            decimal: false,
+/// What is compared with what, and how much of it goes.
+fn selection(options: &LayerOptions, rows: i64, columns: i64) -> Result<Selection, String> {
+    let sparsity = match (options.sparsity, options.pattern) {
+        (None, Some(Pattern::NOfM { keep, of })) => {
+            return Ok(Selection::NOfM { keep: keep.into(), of: of.into() });
         }
-    }
-
-    fn selection(&self, rows: i64, columns: i64) -> Result<Selection, String> {
-        let sparsity = match (self.sparsity, self.pattern) {
-            (None, Some(Pattern::NOfM { keep, of })) => {
-                return Ok(Selection::NOfM { keep: keep.into(), of: of.into() });
-            }
-            (Some(sparsity), None | Some(Pattern::Unstructured)) if (0.0..1.0).contains(&sparsity) => sparsity,
-            (Some(sparsity), None | Some(Pattern::Unstructured)) => {
-                return Err(format!("sparsity `{sparsity}` is not usable: give a fraction from 0 to below 1"));
-            }
-            (Some(_), Some(_)) => return Err("an N:M pattern has its own sparsity: give only one of them".to_owned()),
-            (None, _) => return Err("neither a sparsity nor an N:M pattern is given: give one of them".to_owned()),
-        };
-        let group = self.group.unwrap_or(match self.method {
-            LayerMethod::Wanda | LayerMethod::Dsnot => Group::Row,
-            LayerMethod::Magnitude | LayerMethod::Ria | LayerMethod::Sparsegpt => Group::Matrix,
-        });
-        if self.method == LayerMethod::Sparsegpt && self.group.is_none() {
-            return Ok(Selection::Unstructured { sparsity, group });
+        (Some(sparsity), None | Some(Pattern::Unstructured)) if (0.0..1.0).contains(&sparsity) => sparsity,
+        (Some(sparsity), None | Some(Pattern::Unstructured)) => {
+            return Err(format!("sparsity `{sparsity}` is not usable: give a fraction from 0 to below 1"));
         }
-        let members = if group == Group::Row { columns } else { rows * columns };
-        let rounding = if self.decimal { Rounding::Decimal } else { Rounding::Binary };
-        Ok(Selection::Exact { count: rounding.count(members, sparsity), group })
+        (Some(_), Some(_)) => return Err("an N:M pattern has its own sparsity: give only one of them".to_owned()),
+        (None, _) => return Err("neither a sparsity nor an N:M pattern is given: give one of them".to_owned()),
+    };
+    let group = options.group.unwrap_or(match options.method {
+        LayerMethod::Wanda | LayerMethod::Dsnot => Group::Row,
+        LayerMethod::Magnitude | LayerMethod::Ria | LayerMethod::Sparsegpt => Group::Matrix,
+    });
+    if options.method == LayerMethod::Sparsegpt && options.group.is_none() {
+        return Ok(Selection::Unstructured { sparsity, group });
     }
+    let members = if group == Group::Row { columns } else { rows * columns };
+    let rounding = if options.decimal { Rounding::Decimal } else { Rounding::Binary };
+    Ok(Selection::Exact { count: rounding.count(members, sparsity), group })
+}
 
-    fn solver(&self) -> Box<dyn LayerSolver> {
-        match self.method {
-            LayerMethod::Magnitude => Box::new(Ranked(Box::new(Magnitude))),
-            LayerMethod::Wanda => Box::new(Ranked(Box::new(Wanda))),
-            LayerMethod::Ria => Box::new(Ranked(Box::new(Ria::default()))),
-            LayerMethod::Sparsegpt => Box::new(SparseGpt {
-                damping: if self.damp_on_failure { Damping::OnFailure } else { Damping::Always },
-                threshold: if self.group.is_none() { Threshold::Inclusive } else { Threshold::Exact },
-                ..SparseGpt::default()
-            }),
-            LayerMethod::Dsnot => {
-                let published = Dsnot::default();
-                Box::new(Dsnot {
-                    max_cycles: self.max_cycle.unwrap_or(published.max_cycles),
-                    threshold: self.threshold.unwrap_or(published.threshold),
-                    sign: if self.same_sign { SignRule::Always } else { SignRule::Published },
-                    ..published
-                })
-            }
+/// The method with its settings.
+fn solver(options: &LayerOptions) -> Box<dyn LayerSolver> {
+    match options.method {
+        LayerMethod::Magnitude => Box::new(Ranked(Box::new(Magnitude))),
+        LayerMethod::Wanda => Box::new(Ranked(Box::new(Wanda))),
+        LayerMethod::Ria => Box::new(Ranked(Box::new(Ria::default()))),
+        LayerMethod::Sparsegpt => Box::new(SparseGpt {
+            damping: if options.damp_on_failure { Damping::OnFailure } else { Damping::Always },
+            threshold: if options.group.is_none() { Threshold::Inclusive } else { Threshold::Exact },
+            ..SparseGpt::default()
+        }),
+        LayerMethod::Dsnot => {
+            let published = Dsnot::default();
+            Box::new(Dsnot {
+                max_cycles: options.max_cycle.unwrap_or(published.max_cycles),
+                threshold: options.threshold.unwrap_or(published.threshold),
+                sign: if options.same_sign { SignRule::Always } else { SignRule::Published },
+                ..published
+            })
         }
     }
 }
@@ -138,15 +86,15 @@ impl LayerOptions {
 ///
 /// # Errors
 /// Shapes that do not fit, values that are not finite, options that contradict each other, as a sentence.
-pub fn prune_layer(weight: &Tensor, inputs: Option<&Tensor>, options: &LayerOptions) -> Result<PrunedLayer, String> {
+fn prune_layer(weight: &Tensor, inputs: Option<&Tensor>, options: &LayerOptions) -> Result<PrunedLayer, String> {
     let &[rows, columns] = weight.size().as_slice() else {
         return Err(format!("`weight` has shape {:?}, expected `[out, in]`", weight.size()));
     };
     if !weight.is_floating_point() {
         return Err(format!("`weight` has type `{:?}`, expected floating point", weight.kind()));
     }
-    let selection = options.selection(rows, columns)?;
-    let solver = options.solver();
+    let selection = selection(options, rows, columns)?;
+    let solver = solver(options);
     let statistics = if solver.needs().is_empty() {
         None
     } else {
@@ -176,16 +124,15 @@ pub fn prune_layer(weight: &Tensor, inputs: Option<&Tensor>, options: &LayerOpti
 }
 
 /// [`prune_layer`] from and to safetensors files: `weight` and `inputs` in, `keep_mask`, `weight` and `importance` out.
-///
-/// # Errors
-/// What is wrong with the files or the options.
-pub fn prune_layer_file(input: &Path, options: &LayerOptions, output: &Path, device: Device) -> Result<(), LabError> {
-    let tensors = Inputs::open(input, device)?;
+pub(crate) fn run(job: &PruneLayer, device: Device) -> Result<Value, LabError> {
+    let tensors = Inputs::open(&job.input, device)?;
     let (weight, inputs) = (tensors.get("weight")?, tensors.find("inputs")?);
-    let pruned = tch::no_grad(|| prune_layer(&weight, inputs.as_ref(), options));
-    let pruned = pruned.map_err(|reason| LabError::input(input, reason))?;
+    let pruned =
+        prune_layer(&weight, inputs.as_ref(), &job.options).map_err(|reason| LabError::input(&job.input, reason))?;
+    let pruned_count = weight.numel() as i64 - pruned.keep_mask.sum(Kind::Int64).int64_value(&[]);
     let named = [("keep_mask", pruned.keep_mask), ("weight", pruned.weight), ("importance", pruned.importance)];
-    save(output, &named.map(|(name, tensor)| (name.to_owned(), tensor)).into())
+    save(&job.output, &named.map(|(name, tensor)| (name.to_owned(), tensor)).into())?;
+    Ok(json!({ "output": job.output, "pruned": pruned_count, "weights": weight.numel() }))
 }
 
 #[cfg(test)]
@@ -252,7 +199,7 @@ mod tests {
         let tensors = [("weight", weight.to_kind(Kind::BFloat16)), ("inputs", inputs)];
         save(&input, &tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into()).expect("written");
         let options = LayerOptions { sparsity: Some(0.5), ..LayerOptions::published(LayerMethod::Sparsegpt) };
-        prune_layer_file(&input, &options, &output, Device::Cpu).expect("prunes");
+        run(&PruneLayer { input, options, output: output.clone() }, Device::Cpu).expect("prunes");
         let found: BTreeMap<_, _> = Tensor::read_safetensors(&output).expect("tensors").into_iter().collect();
         assert_eq!(found["weight"].kind(), Kind::BFloat16);
         let zeros = found["weight"].eq(0.0).logical_not();

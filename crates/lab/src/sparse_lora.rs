@@ -1,9 +1,9 @@
 //! One SparseLoRA layer given as tensors: its output, its gradients and its merge.
 
-use std::path::Path;
-
+use ressa_experiment::job::SparseLora;
 use ressa_models::{Adapter, Linear, ModelError};
 use ressa_runtime::Device;
+use serde_json::{Value, json};
 use tch::{Kind, Tensor, no_grad, with_grad};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 
 /// A linear layer with a keep mask and a low-rank update that the mask also covers.
 #[derive(Debug)]
-pub struct SparseLoraInput {
+struct SparseLoraInput {
     /// `[out, in]`.
     pub weight: Tensor,
     /// True or 1 where a weight stays, `[out, in]`.
@@ -34,7 +34,7 @@ pub struct SparseLoraInput {
 
 /// What [`sparse_lora`] computes, f32.
 #[derive(Debug)]
-pub struct SparseLoraOutput {
+struct SparseLoraOutput {
     /// `x ((W + s B A) ∘ M)^T + bias`, `[..., out]`.
     pub y: Tensor,
     /// Gradient of `sum(y * upstream)` in `a`.
@@ -49,7 +49,7 @@ pub struct SparseLoraOutput {
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn sparse_lora(input: &SparseLoraInput) -> Result<SparseLoraOutput, ModelError> {
+fn sparse_lora(input: &SparseLoraInput) -> Result<SparseLoraOutput, ModelError> {
     let float = |tensor: &Tensor| tensor.detach().f_to_kind(Kind::Float);
     let leaf = |tensor: &Tensor| Ok::<_, ModelError>(float(tensor)?.copy().set_requires_grad(true));
     let bias = input.bias.as_ref().map(float).transpose()?;
@@ -82,12 +82,10 @@ fn shaped(name: &str, x: Tensor, width: i64) -> Result<Tensor, ModelError> {
     }
 }
 
-/// [`sparse_lora`] from and to safetensors files: `weight, keep_mask, a, b, x, upstream` and optionally `bias` in, `y, grad_a, grad_b, merged` out.
-///
-/// # Errors
-/// What is wrong with the files.
-pub fn sparse_lora_file(input: &Path, scaling: f64, output: &Path, device: Device) -> Result<(), LabError> {
-    let tensors = Inputs::open(input, device)?;
+/// [`sparse_lora`] from and to safetensors files: `weight, keep_mask, a, b, x, upstream` and optionally `bias` in,
+/// `y, grad_a, grad_b, merged` out.
+pub(crate) fn run(job: &SparseLora, device: Device) -> Result<Value, LabError> {
+    let tensors = Inputs::open(&job.input, device)?;
     let layer = SparseLoraInput {
         weight: tensors.get("weight")?,
         keep_mask: tensors.get("keep_mask")?,
@@ -96,11 +94,12 @@ pub fn sparse_lora_file(input: &Path, scaling: f64, output: &Path, device: Devic
         b: tensors.get("b")?,
         x: tensors.get("x")?,
         upstream: tensors.get("upstream")?,
-        scaling,
+        scaling: job.scaling,
     };
-    let found = sparse_lora(&layer).map_err(|error| LabError::input(input, error))?;
+    let found = sparse_lora(&layer).map_err(|error| LabError::input(&job.input, error))?;
     let named = [("y", found.y), ("grad_a", found.grad_a), ("grad_b", found.grad_b), ("merged", found.merged)];
-    no_grad(|| save(output, &named.map(|(name, tensor)| (name.to_owned(), tensor)).into()))
+    no_grad(|| save(&job.output, &named.map(|(name, tensor)| (name.to_owned(), tensor)).into()))?;
+    Ok(json!({ "output": job.output }))
 }
 
 #[cfg(test)]
@@ -148,7 +147,7 @@ mod tests {
             let given = Inputs::open(&path, Device::Cpu).expect("tensors");
             let get = |name: &str| given.get(name).expect("tensor");
             let about = std::fs::read_to_string(path.with_extension("json")).expect("description");
-            let about: serde_json::Value = serde_json::from_str(&about).expect("JSON");
+            let about: Value = serde_json::from_str(&about).expect("JSON");
             let input = SparseLoraInput {
                 weight: get("W"),
                 keep_mask: get("mask"),

@@ -40,7 +40,12 @@ pub(crate) fn run(job: &Stats, device: Device, progress: Progress<'_>) -> Result
         tensors.insert(format!("{name}.rows"), Tensor::from(seen.rows));
     }
     save(&job.output, &tensors)?;
-    Ok(json!({ "output": job.output, "linears": linears, "samples": job.requests.len() }))
+    Ok(json!({
+        "output": job.output,
+        "linears": linears,
+        "samples": job.requests.len(),
+        "peak_memory_bytes": ressa_runtime::peak_memory_bytes(),
+    }))
 }
 
 /// A prompt and its answer, teacher-forced: what the processor and the reference's training make of one sample.

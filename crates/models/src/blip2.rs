@@ -15,6 +15,7 @@ use crate::{
     language::Language,
     layers::Linears,
     qformer::{Images, QFormer, Reads, Shape},
+    raw::longest,
     scope::Keep,
     tokens::Share,
     vit::Vit,
@@ -166,6 +167,24 @@ impl Blip2 {
         self.writer.as_ref().expect(MUTE)
     }
 
+    /// What enters the vision tower's first block, from pixels `[1, 3, height, width]`.
+    pub fn enter_vision(&self, pixels: &Tensor) -> Flow {
+        Flow { hidden: self.vision.embed(pixels), context: Vec::new() }
+    }
+
+    /// What enters the Q-Former's first layer, from what [`Blip2::finish`] gave for the vision tower.
+    pub fn enter_qformer(&self, features: &Tensor, prompts: &Prompts) -> Flow {
+        let (hidden, bias) = self.qformer.embed(prompts.image.size()[0], Some(&prompts.qformer));
+        let features = self.qformer.features(features);
+        let context = [Some(features), Some(prompts.image.shallow_clone()), bias].into_iter().flatten().collect();
+        Flow { hidden, context }
+    }
+
+    /// What enters the language model's first block, from what [`Blip2::finish`] gave for the Q-Former. For models that write.
+    pub fn enter_language(&self, prefix: &Tensor, prompts: &Prompts, answer: &[u32]) -> Flow {
+        self.writing().language.enter(prefix, &prompts.language, answer, &self.special)
+    }
+
     /// What leaves the vision tower's last norm for a flow that has run all its blocks; what the queries give for the Q-Former's, projected
     /// where there is a language model; logits of the answer for the language model's.
     pub fn finish(&self, tower: Tower, flow: &Flow) -> Tensor {
@@ -256,6 +275,20 @@ fn unit(x: &Tensor) -> Tensor {
 impl VisionLanguage for Blip2 {
     fn writes(&self) -> bool {
         self.writer.is_some()
+    }
+
+    fn check_prompts(&self, prompts: &Prompts) -> Result<(), ModelError> {
+        if self.config.family()? != Family::Blip2 {
+            let positions = self.config.qformer_config.max_position_embeddings;
+            longest("Q-Former's text", prompts.qformer.ids.size()[1], positions)?;
+        }
+        match self.writer.as_ref().map(|writer| &writer.language) {
+            Some(Language::Opt(opt)) => {
+                let tokens = self.qformer.queries() + prompts.language.ids.size()[1];
+                longest("prompt", tokens, opt.longest() - 1)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn encode_images(&self, pixels: &Tensor) -> Tensor {
@@ -353,18 +386,14 @@ impl VisionLanguage for Blip2 {
 
     fn enter(&self, tower: Tower, sample: &Sample) -> Flow {
         if tower == Tower::Vision {
-            return Flow { hidden: self.vision.embed(&sample.pixels), context: Vec::new() };
+            return self.enter_vision(&sample.pixels);
         }
         let features = self.encode_images(&sample.pixels);
-        let prompts = &sample.prompt;
         if tower == Tower::Qformer {
-            let (hidden, bias) = self.qformer.embed(prompts.image.size()[0], Some(&prompts.qformer));
-            let features = self.qformer.features(&features);
-            let context = [Some(features), Some(prompts.image.shallow_clone()), bias].into_iter().flatten().collect();
-            return Flow { hidden, context };
+            return self.enter_qformer(&features, &sample.prompt);
         }
-        let prefix = self.visual_prefix(&features, prompts);
-        self.writing().language.enter(&prefix, &prompts.language, &sample.answer, &self.special)
+        let prefix = self.visual_prefix(&features, &sample.prompt);
+        self.enter_language(&prefix, &sample.prompt, &sample.answer)
     }
 
     fn run_block(&self, tower: Tower, block: usize, flow: &Flow) -> Flow {

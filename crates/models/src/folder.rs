@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     Blip2, Blip2Config, LoadOptions, ModelError, TensorMap, VisionLanguage, Weights,
     config::{GenerationConfig, Ids, TextConfig},
-    weights::{self, SINGLE, Storage},
+    weights::{self, Pages, SINGLE, Storage},
 };
 
 /// File name of the configuration.
@@ -42,6 +42,20 @@ pub fn load_as(folder: &Path, config: &Blip2Config, options: &LoadOptions) -> Re
     let model = Blip2::load(config, special, &mut weights, options)?;
     weights.finish()?;
     Ok(model)
+}
+
+/// Loads a folder of the BLIP-2 family for running one block after the other on the host: every matrix stays mapped until it is used, and
+/// what was used can be given back. Values are not checked. Nothing of the files is in memory afterwards.
+pub fn load_streamed(folder: &Path, compute: Compute) -> Result<(Blip2, Pages), ModelError> {
+    let config = read_config(folder)?;
+    let options = LoadOptions { compute, ..LoadOptions::on(Device::Cpu) };
+    let special = config.special_tokens(&read_generation(folder)?);
+    let mut weights = Weights::open_streamed(folder, &options)?;
+    let model = Blip2::load(&config, special, &mut weights, &options)?;
+    let pages = weights.pages();
+    weights.finish()?;
+    pages.release_all();
+    Ok((model, pages))
 }
 
 /// Reads `config.json`.

@@ -142,7 +142,11 @@ impl Language {
                 let lengths = packed.predictors.select(1, 0) + 1;
                 let prompts = packed.before(prefix.size()[1] as usize, &lengths, image_token);
                 let (cache, logits) = opt.begin(opt.embed(Some(prefix), &packed.ids), &lengths);
-                generate::search(opt, Start { cache, logits, eos, prompts }, search)
+                // Positions are learned: behind the last one nothing can be read.
+                let positions = opt.longest() as usize;
+                let max_length = Some(search.max_length.map_or(positions, |length| length.min(positions)));
+                let search = Search { max_length, ..search.clone() };
+                generate::search(opt, Start { cache, logits, eos, prompts }, &search)
             }
         }
     }

@@ -253,7 +253,8 @@ impl Opt {
         self.embed_tokens.forward(ids)
     }
 
-    /// Word embeddings at positions, counted from 0; -1 is padding's. Both `[rows, tokens, ...]`. Beyond the table the last position counts.
+    /// Word embeddings at positions, counted from 0; -1 is padding's. Both `[rows, tokens, ...]`. Rows that have
+    /// ended may count on beyond the table; what they compute is not looked at.
     fn place(&self, words: &Tensor, positions: &Tensor) -> Tensor {
         let positions = self.embed_positions.forward(&(positions.clamp_max(self.longest() - 1) + OFFSET));
         match &self.project_in {

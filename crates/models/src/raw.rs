@@ -244,7 +244,7 @@ fn within(name: &'static str, ids: &Tensor, vocabulary: i64) -> Result<(), Model
     Ok(())
 }
 
-fn longest(name: &'static str, tokens: i64, longest: i64) -> Result<(), ModelError> {
+pub(crate) fn longest(name: &'static str, tokens: i64, longest: i64) -> Result<(), ModelError> {
     if tokens <= longest {
         return Ok(());
     }

@@ -111,6 +111,14 @@ pub trait VisionLanguage: Send {
         true
     }
 
+    /// Whether prompts fit into the positions that the model has. What is asked about prompts that do not fit may panic.
+    ///
+    /// # Errors
+    /// How many tokens there are, and how many there may be.
+    fn check_prompts(&self, _prompts: &Prompts) -> Result<(), ModelError> {
+        Ok(())
+    }
+
     /// Image features `[images, tokens, width]` after the vision tower's last norm, from pixels `[images, 3, height, width]`.
     fn encode_images(&self, pixels: &Tensor) -> Tensor;
 
@@ -204,4 +212,22 @@ pub struct Flow {
     pub hidden: Tensor,
     /// Tower-specific companions, in an order only the model knows.
     pub(crate) context: Vec<Tensor>,
+}
+
+impl Flow {
+    /// A flow of what [`Flow::companions`] and `hidden` gave.
+    pub fn from_parts(hidden: Tensor, companions: Vec<Tensor>) -> Self {
+        Self { hidden, context: companions }
+    }
+
+    /// What goes along with the hidden states: most blocks hand it on as it is.
+    pub fn companions(&self) -> &[Tensor] {
+        &self.context
+    }
+
+    /// A second handle on the same activations.
+    pub fn shallow_clone(&self) -> Self {
+        let companions = self.context.iter().map(Tensor::shallow_clone).collect();
+        Self { hidden: self.hidden.shallow_clone(), context: companions }
+    }
 }

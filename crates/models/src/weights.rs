@@ -7,6 +7,7 @@ use std::{
 
 use ressa_checkpoint::{Checkpoint, Dtype, Entry, File};
 use ressa_experiment::job::Compute;
+use ressa_runtime::memory::{self, Advice};
 use safetensors::View;
 use tch::{Device, Kind, Tensor};
 
@@ -68,6 +69,8 @@ pub struct Weights {
     device: Device,
     /// Whether matrices of fewer than 32 bits stay as they are stored.
     as_stored: bool,
+    /// Whether all matrices stay as they are stored and nobody looks at their values before they are used.
+    streamed: bool,
     taken: BTreeSet<String>,
 }
 
@@ -80,7 +83,18 @@ impl Weights {
         let as_stored = options.device == Device::Cpu
             && options.compute == Compute::Float32
             && elements.saturating_mul(4) > options.convert_up_to;
-        Ok(Self { checkpoint, maps, device: options.device, as_stored, taken: BTreeSet::new() })
+        Ok(Self { checkpoint, maps, device: options.device, as_stored, streamed: false, taken: BTreeSet::new() })
+    }
+
+    /// As [`Weights::open`], on the host, for a network of which one block is used after the other: every matrix stays mapped in its own
+    /// type, and its values are not read, and so not checked to be finite, before they are used.
+    pub fn open_streamed(folder: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
+        Ok(Self { streamed: true, ..Self::open(folder, options)? })
+    }
+
+    /// A handle on the maps.
+    pub fn pages(&self) -> Pages {
+        Pages { maps: self.maps.iter().map(Tensor::shallow_clone).collect() }
     }
 
     /// Ends the reading: an error names every tensor that nobody asked for, except known leftovers, and every copy that is none.
@@ -137,6 +151,13 @@ impl TensorSource for Weights {
     }
 
     fn matrix(&mut self, name: &str, shape: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
+        if self.streamed {
+            let tensor = shaped(name, self.stored(name)?, shape)?;
+            if tensor.is_floating_point() {
+                self.taken.insert(name.to_owned());
+                return Ok(tensor);
+            }
+        }
         let tensor = self.checked(name, shape)?;
         if self.as_stored && matches!(tensor.kind(), Kind::BFloat16 | Kind::Half) {
             return Ok(tensor);
@@ -151,6 +172,54 @@ impl TensorSource for Weights {
     fn same(&self, name: &str, other: &str) -> bool {
         let both = self.stored(name).ok().zip(self.stored(other).ok());
         both.is_some_and(|(a, b)| a.kind() == b.kind() && a.size() == b.size() && a.equal(&b))
+    }
+}
+
+/// The maps that a network's tensors lie over, to say which pages are needed.
+#[derive(Debug)]
+pub struct Pages {
+    maps: Vec<Tensor>,
+}
+
+impl Pages {
+    /// Whether a tensor lies over a map: it takes no memory but for pages that are given back.
+    pub fn hold(&self, tensor: &Tensor) -> bool {
+        self.range(tensor).is_some()
+    }
+
+    /// The pages of a tensor will be needed soon. Nothing happens for a tensor with memory of its own.
+    pub fn prefetch(&self, tensor: &Tensor) {
+        if let Some((start, length)) = self.range(tensor) {
+            // SAFETY: reading ahead changes nothing.
+            unsafe { memory::advise(start, length, Advice::Soon) };
+        }
+    }
+
+    /// The pages of a tensor need not stay in memory. Nothing happens for a tensor with memory of its own.
+    pub fn release(&self, tensor: &Tensor) {
+        if let Some((start, length)) = self.range(tensor) {
+            // SAFETY: the range lies in a map of a checkpoint's file, into which nothing is ever written: no operation of this program
+            // changes a weight in place.
+            unsafe { memory::advise(start, length, Advice::Done) };
+        }
+    }
+
+    /// No page need stay in memory.
+    pub fn release_all(&self) {
+        self.maps.iter().for_each(|map| self.release(map));
+    }
+
+    /// Beginning and length of a tensor that lies over a map.
+    fn range(&self, tensor: &Tensor) -> Option<(*const u8, usize)> {
+        if tensor.device() != Device::Cpu || !tensor.is_contiguous() {
+            return None;
+        }
+        let (start, length) = (tensor.data_ptr() as usize, tensor.numel() * tensor.kind().elt_size_in_bytes());
+        let inside = |map: &Tensor| {
+            let from = map.data_ptr() as usize;
+            from <= start && start + length <= from + map.numel()
+        };
+        (length > 0 && self.maps.iter().any(inside)).then_some((start as *const u8, length))
     }
 }
 

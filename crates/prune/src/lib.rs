@@ -6,6 +6,7 @@
 //! Methods that do more than rank, such as changing the weights that stay, are [`solver`]s of one layer's problem.
 
 pub mod allocation;
+pub mod block;
 pub mod calibrate;
 pub mod certificate;
 mod error;

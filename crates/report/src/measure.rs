@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
         let mut blocks = BTreeMap::new();
         for node in certifiers(cell) {
             let Some(counts) = self.counts(&node.key)? else { return Ok(None) };
-            let pruned = |(_, counts): &(&Block, &(u64, u64))| counts.0 > 0 && counts.1 > 0;
+            let pruned = |&(_, &(zeros, total)): &(&Block, &(u64, u64))| zeros > 0 && total > 0;
             let share = |(block, &(zeros, total)): (&Block, &(u64, u64))| (block.clone(), zeros as f64 / total as f64);
             let towers: BTreeSet<Tower> = counts.blocks.iter().filter(pruned).map(|(block, _)| block.tower).collect();
             blocks.extend(counts.blocks.iter().filter(|(block, _)| towers.contains(&block.tower)).map(share));

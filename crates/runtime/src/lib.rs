@@ -5,6 +5,7 @@
 mod cuda;
 mod errors;
 mod figures;
+pub mod memory;
 pub mod optim;
 mod settings;
 mod stream;

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use ressa_experiment::Pattern;
 use ressa_experiment::job::{Compute, SearchOptions};
 use ressa_sweep::DeviceChoice;
 
@@ -119,6 +120,99 @@ pub enum Lab {
     Stats(StatsOptions),
     /// Write a folder of a published shape with random weights, for capacity and speed trials
     RandomCheckpoint(RandomOptions),
+    /// Prune one layer: `weight [out,in]` and `inputs [samples,tokens,in]` in, `keep_mask, weight, importance` out
+    PruneLayer(PruneLayerOptions),
+    /// Run one layer with a masked adapter: `weight, keep_mask, bias, a, b, x, upstream` in, `y, grad_a, grad_b, merged` out
+    SparseLora(SparseLoraOptions),
+}
+
+/// Options of `lab prune-layer`. Defaults are the published ones of each method.
+#[derive(Args, Debug)]
+pub struct PruneLayerOptions {
+    /// Safetensors file: `weight` and, where the method looks at activations, `inputs`
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// The method
+    #[arg(long, value_enum)]
+    pub method: LayerMethodName,
+    /// Fraction removed
+    #[arg(long, value_name = "S", required_unless_present = "pattern", conflicts_with = "pattern", value_parser = finite)]
+    pub sparsity: Option<f64>,
+    /// Kept of every so many inputs, such as 2:4
+    #[arg(long, value_name = "K:M", value_parser = |text: &str| text.parse::<Pattern>().map_err(|e| e.to_string()))]
+    pub pattern: Option<Pattern>,
+    /// Weights that compete [default: that of the method's authors]
+    #[arg(long, value_enum, conflicts_with = "pattern")]
+    pub group: Option<GroupName>,
+    /// When SparseGPT dampens the Gram matrix
+    #[arg(long, value_enum, default_value_t = DampingName::Always)]
+    pub damping: DampingName,
+    /// DSnoT: most swaps in a row [default: 50]
+    #[arg(long, value_name = "N")]
+    pub max_cycle: Option<usize>,
+    /// DSnoT: error that is left alone [default: 0.1]
+    #[arg(long, value_name = "T", value_parser = finite)]
+    pub threshold: Option<f64>,
+    /// DSnoT: a swap that turns the sign of the error ends a row
+    #[arg(long)]
+    pub same_sign: bool,
+    /// Round counts as decimal arithmetic does, not by truncating the binary product
+    #[arg(long)]
+    pub decimal: bool,
+    /// Safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub machine: JobMachine,
+}
+
+/// Methods of `lab prune-layer`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LayerMethodName {
+    /// Absolute values, by matrix
+    Magnitude,
+    /// Absolute values times input norms, by row
+    Wanda,
+    /// Relative importance and activations, by matrix
+    Ria,
+    /// Blocks of 128 columns, 1 % damping, weight update
+    Sparsegpt,
+    /// Swaps that start from Wanda's mask
+    Dsnot,
+}
+
+/// Comparison groups on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum GroupName {
+    /// Each output row for itself
+    Row,
+    /// The whole matrix
+    Matrix,
+}
+
+/// Damping on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DampingName {
+    /// As published
+    Always,
+    /// Only where the factorisation fails
+    OnFailure,
+}
+
+/// Options of `lab sparse-lora`.
+#[derive(Args, Debug)]
+pub struct SparseLoraOptions {
+    /// Safetensors file: `weight, keep_mask, a, b, x, upstream` and perhaps `bias`
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Factor on the product of the adapter's matrices
+    #[arg(long, value_name = "S", value_parser = finite)]
+    pub scaling: f64,
+    /// Safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub machine: JobMachine,
 }
 
 /// Options of `lab preprocess`.

@@ -7,13 +7,19 @@ use std::{
 
 use ressa_checkpoint::{Written, write};
 use ressa_data::{Image, Processor};
-use ressa_experiment::job::{self, AnsweredRequest, Job};
+use ressa_experiment::{
+    config::Group,
+    job::{self, AnsweredRequest, Job, LayerMethod, LayerOptions},
+};
 use serde_json::json;
 
 use crate::{
     arguments::{
         Global,
-        model::{ForwardOptions, Lab, PreprocessOptions, RandomOptions, StatsOptions, TokenizeOptions},
+        model::{
+            DampingName, ForwardOptions, GroupName, Lab, LayerMethodName, PreprocessOptions, PruneLayerOptions,
+            RandomOptions, SparseLoraOptions, StatsOptions, TokenizeOptions,
+        },
     },
     commands::{model_at, model_folder, read_requests},
     exit::{Exit, Failure, Outcome},
@@ -29,6 +35,8 @@ pub fn run(global: &Global, lab: &Lab) -> Outcome {
         Lab::Forward(options) => forward(global, options),
         Lab::Stats(options) => stats(global, options),
         Lab::RandomCheckpoint(options) => random(global, options),
+        Lab::PruneLayer(options) => prune_layer(global, options),
+        Lab::SparseLora(options) => sparse_lora(global, options),
     }
 }
 
@@ -114,6 +122,51 @@ fn random(global: &Global, options: &RandomOptions) -> Outcome {
     } else {
         let bytes = summary["bytes"].as_u64().unwrap_or_default();
         say(format_args!("{} parameters, {}", summary["parameters"], size(bytes)));
+        wrote(output);
+    }
+    Ok(Exit::Done)
+}
+
+fn prune_layer(global: &Global, options: &PruneLayerOptions) -> Outcome {
+    let method = match options.method {
+        LayerMethodName::Magnitude => LayerMethod::Magnitude,
+        LayerMethodName::Wanda => LayerMethod::Wanda,
+        LayerMethodName::Ria => LayerMethod::Ria,
+        LayerMethodName::Sparsegpt => LayerMethod::Sparsegpt,
+        LayerMethodName::Dsnot => LayerMethod::Dsnot,
+    };
+    let asked = LayerOptions {
+        sparsity: options.sparsity,
+        pattern: options.pattern,
+        group: options.group.map(|group| match group {
+            GroupName::Row => Group::Row,
+            GroupName::Matrix => Group::Matrix,
+        }),
+        damp_on_failure: options.damping == DampingName::OnFailure,
+        max_cycle: options.max_cycle,
+        threshold: options.threshold,
+        same_sign: options.same_sign,
+        decimal: options.decimal,
+        ..LayerOptions::published(method)
+    };
+    let job = job::PruneLayer { input: options.input.clone(), options: asked, output: options.output.clone() };
+    let summary = work(global, &options.machine, &Job::PruneLayer(job))?;
+    if global.json {
+        say_json(&summary);
+    } else {
+        say(format_args!("{} of {} weights pruned", summary["pruned"], summary["weights"]));
+        wrote(&options.output);
+    }
+    Ok(Exit::Done)
+}
+
+fn sparse_lora(global: &Global, options: &SparseLoraOptions) -> Outcome {
+    let SparseLoraOptions { input, scaling, output, machine } = options;
+    let job = job::SparseLora { input: input.clone(), scaling: *scaling, output: output.clone() };
+    let summary = work(global, machine, &Job::SparseLora(job))?;
+    if global.json {
+        say_json(&summary);
+    } else {
         wrote(output);
     }
     Ok(Exit::Done)

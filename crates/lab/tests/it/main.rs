@@ -1,3 +1,4 @@
 //! Single steps on model folders.
 
+mod pruning;
 mod random;

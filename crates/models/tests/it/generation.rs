@@ -1,6 +1,6 @@
 //! Cached search against the same search by forced decoding, and beam search against trying everything.
 
-use ressa_models::{Answer, Blip2, Search, TextBatch, VisionLanguage};
+use ressa_models::{Answer, Blip2, Search, TextBatch, VisionLanguage, config::TextConfig, presets};
 use tch::{Device, Kind, Tensor};
 
 use crate::common::{VOCABULARY, instructions, models, prefix, prompts};
@@ -84,4 +84,28 @@ fn nothing_asked_for_is_nothing_written() {
         let found = model.generate(&prefix(&model, &batch), &batch.language, &search).unwrap();
         assert_eq!(found, vec![Answer::default(); 5]);
     }
+}
+
+/// The Q-Former's and OPT's positions are learned; behind the last one nothing can be read.
+#[test]
+fn prompts_beyond_the_positions_are_refused_and_answers_end_at_them() {
+    let _no_grad = tch::no_grad_guard();
+    let long = |tokens: usize| prompts(&[0], &[vec![7; tokens]]);
+    for config in [presets::tiny_flant5(VOCABULARY), presets::tiny_vicuna(VOCABULARY)] {
+        let positions = config.qformer_config.max_position_embeddings as usize;
+        let model = presets::random(&config, 1).unwrap();
+        assert!(model.check_prompts(&long(positions)).is_ok());
+        let refused = model.check_prompts(&long(positions + 1)).unwrap_err().to_string();
+        assert!(refused.contains(&format!("{} tokens are more than the {positions} positions", positions + 1)), "{refused}");
+    }
+    let config = presets::tiny_blip2_opt(VOCABULARY, true);
+    let model = presets::random(&config, 1).unwrap();
+    let TextConfig::Opt(text) = &config.text_config else { panic!("an OPT preset") };
+    let room = (text.max_position_embeddings - config.num_query_tokens) as usize;
+    assert!(model.check_prompts(&long(room)).is_err());
+    let prompt = long(room - 2);
+    model.check_prompts(&prompt).unwrap();
+    let prefix = Tensor::zeros([1, config.num_query_tokens, text.hidden_size], (Kind::Float, Device::Cpu));
+    let answers = model.generate(&prefix, &prompt.language, &Search { max_new_tokens: 9, ..Search::default() }).unwrap();
+    assert!(answers[0].tokens.len() <= 2, "{:?}", answers[0].tokens);
 }

@@ -110,41 +110,76 @@ fn figures_carry_their_text_size_and_resolution() {
     "#);
 }
 
+const DIVISIONS: &str = "
+name: probe
+description: What do divisions of a budget look like?
+model.preset: shapes-flant5
+replicate: { seed: 0..2 }
+prune.metric: wanda
+axes:
+  prune.allocation.method: [uniform, owl]
+zip:
+  sparsity:
+    prune.vision.sparsity: [0.5, 0.7]
+    prune.language.sparsity: [0.5, 0.7]
+report:
+  figures:
+    - id: blocks
+      kind: heat-map
+      x: prune.allocation.method
+      y: sparsity
+      width: double
+      where: { sparsity: 50 % }
+";
+
 /// Rows are labels, columns the blocks of each stack, encoders before decoders; the numbers are the certificates'.
 #[test]
 fn a_heat_map_shows_the_sparsity_of_every_block() {
-    let yaml = probe::YAML
-        .replace("metrics-bars\n      kind: bars\n      x: pattern\n      y: average\n      series: prune.metric\n      baseline: dense\n      published: [paper]",
-            "blocks\n      kind: heat-map\n      x: prune.allocation.method\n      y: sparsity\n      where: { pattern: 50 %, prune.metric: wanda }\n      width: double")
-        .replace("  prune.metric: [magnitude, wanda]\n", "  prune.metric: [magnitude, wanda]\n  prune.allocation.method: [uniform, owl]\n")
-        .replace("where: { prune.metric: wanda } }", "where: { prune.metric: wanda, prune.allocation.method: uniform } }")
-        .replace("      baseline: dense\n", "      baseline: dense\n      where: { prune.allocation.method: uniform }\n");
-    let probe = Probe::new(&yaml);
-    crate::world::fill(&probe.store, &probe.experiment.cells, probe::score);
+    let filled = |yaml: &str| {
+        let probe = Probe::new(yaml);
+        crate::world::fill(&probe.store, &probe.experiment.cells, probe::score);
+        probe
+    };
+    let probe = filled(DIVISIONS);
     probe.render(false).unwrap_or_else(|e| panic!("{e}"));
-    let csv: Vec<String> =
-        probe.read("blocks.csv").lines().map(|line| line.split(',').take(6).collect::<Vec<_>>().join(",")).collect();
-    assert_snapshot!(csv.join("\n"), @"");
+    let csv = probe.read("blocks.csv");
+    let csv: Vec<String> = csv.lines().map(|line| line.split(',').take(6).collect::<Vec<_>>().join(",")).collect();
+    assert_snapshot!(csv.join("\n"), @r"
+    panel,series,x,mean,half_width_95,n
+    Vision,uniform,0,0.500000,0.000000,3
+    Vision,uniform,1,0.500000,0.000000,3
+    Vision,uniform,2,0.500000,0.000000,3
+    Vision,uniform,3,0.500000,0.000000,3
+    Vision,owl,0,0.260000,0.000000,3
+    Vision,owl,1,0.420000,0.000000,3
+    Vision,owl,2,0.580000,0.000000,3
+    Vision,owl,3,0.740000,0.000000,3
+    Language encoder,uniform,0,0.500000,0.000000,3
+    Language encoder,uniform,1,0.500000,0.000000,3
+    Language encoder,owl,0,0.260000,0.000000,3
+    Language encoder,owl,1,0.420000,0.000000,3
+    Language decoder,uniform,0,0.500000,0.000000,3
+    Language decoder,uniform,1,0.500000,0.000000,3
+    Language decoder,owl,0,0.580000,0.000000,3
+    Language decoder,owl,1,0.740000,0.000000,3
+    ");
     let svg = probe.read("blocks.svg");
-    for text in
-        ["Vision", "Language encoder", "Language decoder", "Uniform", "OWL", "26", "74", "50", "20 %", "80 %", "block"]
-    {
+    let texts = ["Vision", "Language encoder", "Language decoder", "Uniform", "OWL", "26", "74", "50", "20 %", "80 %"];
+    for text in texts {
         assert!(svg.contains(&format!(">{text}</text>")), "`{text}` is not in the figure");
     }
-    let png = |probe: &Probe| std::fs::read(probe.results().join("probe/blocks.png")).unwrap();
-    let first = png(&probe);
-    std::fs::remove_file(probe.results().join("probe/blocks.png")).unwrap();
+    let path = probe.results().join("probe/blocks.png");
+    let first = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
     probe.render(false).unwrap();
-    assert_eq!(first, png(&probe));
+    assert_eq!(first, std::fs::read(&path).unwrap());
 
     for (from, to, what) in [
         ("y: sparsity", "y: gqa", "cannot show `gqa`"),
-        ("y: sparsity", "y: sparsity\n      series: pattern", "remove `series`"),
-        ("where: { pattern: 50 %, prune.metric: wanda }", "where: { prune.metric: wanda }", "average over `pattern`"),
+        ("y: sparsity", "y: sparsity\n      series: prune.metric", "remove `series`"),
+        ("      where: { sparsity: 50 % }\n", "", "average over `sparsity`"),
     ] {
-        let probe = Probe::new(&yaml.replacen(from, to, 1));
-        crate::world::fill(&probe.store, &probe.experiment.cells, probe::score);
-        let refused = probe.render(false).unwrap_err().to_string();
+        let refused = filled(&DIVISIONS.replacen(from, to, 1)).render(false).unwrap_err().to_string();
         assert!(refused.contains(what), "{refused}");
     }
 }

@@ -1,0 +1,140 @@
+//! Options of `ressa prune`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use ressa_experiment::{
+    Pattern,
+    config::{Group, Propagate},
+    job::PruneMethod,
+};
+
+use super::model::ModelOptions;
+
+/// Prunes a folder in one pass, a block at a time. Killed and started again with the same options, it goes on where it was.
+#[derive(Args, Debug)]
+pub struct PruneOptions {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    /// Method: magnitude, wanda, ria, sparsegpt, dsnot or random
+    #[arg(long = "metric", value_name = "METHOD", value_parser = |text: &str| text.parse::<PruneMethod>())]
+    pub method: PruneMethod,
+    /// `unstructured`, or N:M such as 2:4
+    #[arg(long, value_name = "PATTERN", default_value = "unstructured", value_parser = |text: &str| text.parse::<Pattern>())]
+    pub pattern: Pattern,
+    /// Fraction of the image encoder that goes; with N:M 0 or what the pattern says
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    pub vision: f64,
+    /// Fraction of the Q-Former
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    pub qformer: f64,
+    /// Fraction of the language model
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    pub language: f64,
+    /// Weights compared with each other where the pattern is unstructured [default: as published: matrix for magnitude, ria and
+    /// sparsegpt, row for the others]
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<GroupName>,
+    /// JSON list of `{"image": FILE, "prompt": TEXT, "answer": TEXT}` or `{"image": FILE, "caption": TEXT}`, in any order
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Use so many of them, drawn with the seed [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub samples: Option<usize>,
+    /// Inputs from pruned or from dense predecessors
+    #[arg(long, value_name = "FLOW", default_value = "pruned")]
+    pub propagate: FlowName,
+    /// Seed of the draw and of random importance
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Most resident memory, such as 4GiB or 900MB; a limit that cannot be kept is refused with what is needed
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory_limit: Option<u64>,
+    /// Keep activations on the disk even where they fit into memory
+    #[arg(long)]
+    pub spill: bool,
+    /// Folder to write, absent or empty; unfinished work is kept beside it, in DIR.partial
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Threads of one tensor operation [default: all cores]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+}
+
+/// Comparison groups that do not need a whole tower at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GroupName {
+    /// Each output row for itself
+    Row,
+    /// The whole matrix
+    Matrix,
+}
+
+impl From<GroupName> for Group {
+    fn from(name: GroupName) -> Self {
+        match name {
+            GroupName::Row => Group::Row,
+            GroupName::Matrix => Group::Matrix,
+        }
+    }
+}
+
+/// What a block sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlowName {
+    /// Outputs of pruned predecessors
+    Pruned,
+    /// Outputs of dense predecessors
+    Dense,
+}
+
+impl From<FlowName> for Propagate {
+    fn from(name: FlowName) -> Self {
+        match name {
+            FlowName::Pruned => Propagate::Pruned,
+            FlowName::Dense => Propagate::Dense,
+        }
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a whole number from 1 up is wanted".to_owned())
+}
+
+/// A number of bytes: digits, and a unit of powers of 1000 or 1024.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("", 1),
+        ("B", 1),
+        ("kB", 1000),
+        ("KB", 1000),
+        ("MB", 1000 * 1000),
+        ("GB", 1000 * 1000 * 1000),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+    ];
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor = UNITS.iter().find(|(name, _)| *name == unit.trim()).map(|&(_, factor)| factor);
+    let number = number.parse::<f64>().ok().filter(|number| *number > 0.0);
+    match (number, factor) {
+        (Some(number), Some(factor)) => Ok((number * factor as f64) as u64),
+        _ => Err(format!("`{text}` is no size; give one such as 4GiB, 900MB or 2000000000")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_have_units_of_both_kinds() {
+        assert_eq!(size("4GiB"), Ok(4 << 30));
+        assert_eq!(size("2.5 GB"), Ok(2_500_000_000));
+        assert_eq!(size("1024"), Ok(1024));
+        for bad in ["", "GiB", "-1GB", "4 elephants", "0", "1e400"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+}

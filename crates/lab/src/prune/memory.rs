@@ -1,0 +1,147 @@
+//! How much memory a work needs, known before it starts.
+
+use std::collections::BTreeMap;
+
+use ressa_experiment::{Tower, job::PruneMethod};
+use ressa_models::{Blip2, Linear, VisionLanguage};
+use ressa_prune::block::layers_of;
+
+use super::samples::Samples;
+use crate::LabError;
+
+/// A weight of more elements than this is converted in pieces when it is used.
+const PIECE: u64 = 1 << 25;
+/// What the estimate may be wrong by, in percent: the allocator's own needs, buffers of the matrix products.
+const MARGIN: u64 = 15;
+
+/// What a work needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Needed {
+    /// Bytes with activations on the disk.
+    pub least: u64,
+    /// Bytes that activations take in memory.
+    pub activations: u64,
+}
+
+impl Needed {
+    /// What the blocks of `towers` need, of which those that `pruned` says are pruned. `held` is what the process holds already.
+    pub fn estimate(
+        model: &Blip2,
+        towers: &[Tower],
+        pruned: &dyn Fn(Tower) -> bool,
+        method: PruneMethod,
+        samples: Option<&Samples>,
+        held: u64,
+    ) -> Self {
+        let kind = model.kind().elt_size_in_bytes() as u64;
+        let (mut largest, mut activations) = (0, 0);
+        for &tower in towers {
+            let tokens = samples.map_or(0, |samples| tokens(model, tower, samples));
+            let mut widest = 0;
+            for block in 0..model.blocks(tower) {
+                let linears: Vec<&Linear> = layers_of(model, tower, block).map(|(_, linear)| linear).collect();
+                let stored: u64 = linears.iter().map(|linear| bytes(linear)).sum();
+                let run = if samples.is_some() { running(&linears, tokens, kind) } else { 0 };
+                let solve = if pruned(tower) { solving(&linears, method) } else { 0 };
+                let statistics = if pruned(tower) { statistics(&linears, method) } else { 0 };
+                largest = largest.max(stored + statistics + run.max(solve));
+                widest = linears.iter().map(|linear| linear.shape().1 as u64).fold(widest, u64::max);
+            }
+            if let Some(samples) = samples {
+                // Old and new states, and what goes along: image features or the encoder's output, biases of the positions.
+                let features = model.config().vision_config.hidden_size as u64;
+                let along = match tower {
+                    Tower::Vision => 0,
+                    Tower::Qformer => tokens_of_image(model) * features,
+                    Tower::Language => tokens * widest + 64 * tokens * tokens,
+                };
+                let rows = if tower == Tower::Vision { samples.images.len() } else { samples.texts.len() };
+                activations = activations.max(rows as u64 * kind * (2 * tokens * widest + 2 * along));
+            }
+        }
+        let least = held + largest * (100 + MARGIN) / 100;
+        Self { least, activations }
+    }
+
+    /// Whether activations are to be in memory.
+    ///
+    /// # Errors
+    /// A limit that cannot be kept even with activations on the disk.
+    pub fn decide(self, limit: Option<u64>) -> Result<bool, LabError> {
+        let Some(limit) = limit else { return Ok(true) };
+        if self.least > limit {
+            let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+            let message = format!(
+                "a memory limit of `{}` MiB cannot be kept: one block with its statistics needs {} MiB; raise the limit to that",
+                limit >> 20,
+                mebibytes(self.least)
+            );
+            return Err(LabError::Unsupported(message));
+        }
+        Ok(self.least + self.activations <= limit)
+    }
+}
+
+/// Bytes of a weight as it is stored.
+fn bytes(linear: &Linear) -> u64 {
+    elements(linear) * linear.weight().kind().elt_size_in_bytes() as u64
+}
+
+fn elements(linear: &Linear) -> u64 {
+    linear.weight().numel() as u64
+}
+
+/// Patches and class token of an image.
+fn tokens_of_image(model: &Blip2) -> u64 {
+    let vision = &model.config().vision_config;
+    let side = (vision.image_size / vision.patch_size.max(1)) as u64;
+    side * side + 1
+}
+
+/// Most tokens of a sample in a tower.
+fn tokens(model: &Blip2, tower: Tower, samples: &Samples) -> u64 {
+    let (qformer, language) = samples.longest();
+    let queries = model.config().num_query_tokens;
+    match tower {
+        Tower::Vision => tokens_of_image(model),
+        Tower::Qformer => (queries + qformer) as u64,
+        Tower::Language => (queries + language) as u64,
+    }
+}
+
+/// What one sample takes on its way through a block: a converted weight, inputs and outputs of all layers, attention's logits.
+fn running(linears: &[&Linear], tokens: u64, kind: u64) -> u64 {
+    /// More heads than any published model has.
+    const HEADS: u64 = 64;
+    let converted = linears.iter().map(|linear| elements(linear).min(PIECE) * kind).max().unwrap_or(0);
+    let widths: u64 = linears.iter().map(|linear| (linear.shape().0 + linear.shape().1) as u64).sum();
+    converted + 2 * tokens * widths * kind + 2 * HEADS * tokens * tokens * kind
+}
+
+/// What statistics of all inputs of a block take.
+fn statistics(linears: &[&Linear], method: PruneMethod) -> u64 {
+    match method {
+        PruneMethod::Sparsegpt => linears.iter().map(|linear| 4 * (linear.shape().1 as u64).pow(2)).sum(),
+        _ => 0,
+    }
+}
+
+/// What choosing among the weights of layers that share an input takes; layers of one width may share one.
+fn solving(linears: &[&Linear], method: PruneMethod) -> u64 {
+    let mut by_width: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for linear in linears {
+        let (sum, largest) = by_width.entry(linear.shape().1 as u64).or_default();
+        *sum += elements(linear);
+        *largest = elements(linear).max(*largest);
+    }
+    // Bytes for each weight of all layers and of the one at work: importance and mask stay until all are done.
+    let (each, working, square) = match method {
+        PruneMethod::Magnitude | PruneMethod::Random => (0, 4 + 4 + 4 + 8, 0),
+        PruneMethod::Wanda => (5, 4 + 4 + 8, 0),
+        PruneMethod::Ria => (5, 12 + 8, 0),
+        PruneMethod::Dsnot => (5, 24 + 8, 0),
+        PruneMethod::Sparsegpt => (8 + 1 + 4 + 9, 8, 16),
+    };
+    let need = |(width, (sum, largest)): (&u64, &(u64, u64))| each * sum + working * largest + square * width * width;
+    by_width.iter().map(need).max().unwrap_or(0)
+}

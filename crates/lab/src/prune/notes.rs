@@ -1,0 +1,104 @@
+//! Notes about an unfinished work: what was asked, how far it is, what came out so far.
+
+use std::{collections::BTreeMap, fs, io::Write, path::Path};
+
+use ressa_checkpoint::CheckpointError;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::flows::Place;
+use crate::LabError;
+
+/// File of the notes.
+const NOTES: &str = "progress.json";
+/// Largest file that is read; the largest published models need a few hundred kilobytes.
+const LIMIT: u64 = 64 << 20;
+
+/// The notes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Notes {
+    /// Everything that decides which weights go.
+    pub settings: Map<String, Value>,
+    /// Steps that are finished.
+    pub done: usize,
+    /// Hash of the masks so far.
+    pub masks: String,
+    /// Digests of the tensors that were written.
+    pub tensors: BTreeMap<String, String>,
+    /// Activations at the entry of the next step.
+    pub flows: Option<Place>,
+    /// Bytes of weights and activations that were read.
+    pub read: u64,
+    /// Bytes of weights and activations that were written.
+    pub written: u64,
+    /// Seconds of work.
+    pub seconds: f64,
+    /// Most memory that a process of this work held.
+    pub peak: u64,
+}
+
+impl Notes {
+    /// Notes about nothing done.
+    pub fn new(settings: Map<String, Value>) -> Self {
+        Self {
+            settings,
+            done: 0,
+            masks: super::MaskHash::default().hex(),
+            tensors: BTreeMap::new(),
+            flows: None,
+            read: 0,
+            written: 0,
+            seconds: 0.0,
+            peak: 0,
+        }
+    }
+
+    /// The notes in a folder, if they are about a work with these settings; new ones where there are none.
+    ///
+    /// # Errors
+    /// Notes about other settings, or that cannot be read.
+    pub fn resume(folder: &Path, settings: Map<String, Value>) -> Result<Self, LabError> {
+        let path = folder.join(NOTES);
+        if !path.exists() {
+            return Ok(Self::new(settings));
+        }
+        let length = fs::metadata(&path).map_err(CheckpointError::io("read", &path))?.len();
+        if length > LIMIT {
+            return Err(LabError::input(&path, "it is too large for notes of an unfinished work"));
+        }
+        let text = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
+        let found: Self = serde_json::from_slice(&text).map_err(|e| {
+            LabError::input(&path, format!("it is not as expected ({e}); remove the folder to start again"))
+        })?;
+        let shown = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), |value| format!("`{value}`"));
+        let mut names: Vec<&String> = settings.keys().chain(found.settings.keys()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let differ = names.into_iter().filter(|name| settings.get(*name) != found.settings.get(*name));
+        let differ: Vec<String> = differ
+            .map(|name| format!("`{name}` was {}, is {}", shown(found.settings.get(name)), shown(settings.get(name))))
+            .collect();
+        if differ.is_empty() {
+            return Ok(found);
+        }
+        let reason = format!(
+            "an unfinished work with other settings is there: {}; ask for the same as before, or remove the folder",
+            differ.join(", ")
+        );
+        Err(LabError::input(folder, reason))
+    }
+
+    /// Replaces the notes: whatever interrupts it, all of the old ones or all of the new ones are there.
+    pub fn save(&self, folder: &Path) -> Result<(), LabError> {
+        let (path, fresh) = (folder.join(NOTES), folder.join(format!("{NOTES}.new")));
+        let text = serde_json::to_vec(self).map_err(|e| LabError::Unsupported(e.to_string()))?;
+        let write = || {
+            let mut file = fs::File::create(&fresh)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&fresh, &path)?;
+            fs::File::open(folder)?.sync_all()
+        };
+        Ok(write().map_err(CheckpointError::io("write", &path))?)
+    }
+}

@@ -1,0 +1,121 @@
+//! Calibration samples in an order of their own: by a digest of what is in them, so that the order in which they are asked for has no effect.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use ressa_experiment::job::{CalibrationRequest, Prune};
+use ressa_models::Prompts;
+use tch::{Kind, Tensor};
+
+use crate::{LabError, loaded::Reader};
+
+/// The samples of a job, ready but for the pixels.
+#[derive(Debug)]
+pub(super) struct Samples {
+    /// Texts, in the order in which they run.
+    pub texts: Vec<SampleText>,
+    /// One file for each distinct image, in the order in which they are first needed.
+    pub images: Vec<PathBuf>,
+    /// What tells these samples from others.
+    pub digest: String,
+}
+
+/// What one sample says about which image.
+#[derive(Debug)]
+pub(super) struct SampleText {
+    /// Position among the images.
+    pub image: usize,
+    /// The instruction.
+    pub prompts: Prompts,
+    /// The answer's tokens without start and end.
+    pub answer: Vec<u32>,
+}
+
+/// The samples that are used, in the order in which they run, each with the digest of its image.
+///
+/// A sample's digest is BLAKE3 over its image file's digest, its prompt and its answer. With `samples`, so many are used whose digests, hashed
+/// together with the seed, are the smallest. They run in the order of their digests.
+///
+/// # Errors
+/// An image that cannot be read, fewer samples than asked for.
+pub fn ordered<'a>(
+    requests: &'a [CalibrationRequest],
+    samples: Option<usize>,
+    seed: u64,
+) -> Result<Vec<(&'a CalibrationRequest, blake3::Hash)>, LabError> {
+    let mut images: HashMap<&Path, blake3::Hash> = HashMap::new();
+    let mut found = Vec::with_capacity(requests.len());
+    for request in requests {
+        let image = match images.get(request.image.as_path()) {
+            Some(&known) => known,
+            None => {
+                let bytes = fs::read(&request.image).map_err(|e| LabError::input(&request.image, e))?;
+                *images.entry(&request.image).or_insert(blake3::hash(&bytes))
+            }
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(image.as_bytes());
+        for text in [&request.prompt, &request.answer] {
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        }
+        found.push((hasher.finalize(), request, image));
+    }
+    if let Some(wanted) = samples {
+        if wanted > found.len() {
+            let message = format!("{wanted} calibration samples are asked for, there are {}", found.len());
+            return Err(LabError::Unsupported(message));
+        }
+        let draw = |digest: &blake3::Hash| {
+            *blake3::Hasher::new().update(&seed.to_le_bytes()).update(digest.as_bytes()).finalize().as_bytes()
+        };
+        found.sort_by_cached_key(|(digest, ..)| draw(digest));
+        found.truncate(wanted);
+    }
+    found.sort_by_key(|(digest, ..)| *digest.as_bytes());
+    Ok(found.into_iter().map(|(_, request, image)| (request, image)).collect())
+}
+
+impl Samples {
+    /// Reads texts and digests; opens no image.
+    pub fn read(job: &Prune, reader: Reader<'_>) -> Result<Self, LabError> {
+        let mut hasher = blake3::Hasher::new();
+        let (mut texts, mut images, mut places) = (Vec::new(), Vec::new(), HashMap::new());
+        for (request, digest) in ordered(&job.calibration, job.samples, job.seed)? {
+            let image = *places.entry(digest).or_insert_with(|| {
+                images.push(request.image.clone());
+                images.len() - 1
+            });
+            let prompts = Prompts {
+                image: Tensor::zeros([1], (Kind::Int64, reader.device)),
+                qformer: reader.qformer(&[&request.prompt])?,
+                language: reader.language(&[&request.prompt])?,
+            };
+            let answer = reader.processor.encode_answer(&request.answer)?;
+            // What the network reads, so that other tokenizer files make other samples.
+            hasher.update(digest.as_bytes());
+            let mut add = |ids: &[i64]| {
+                hasher.update(&(ids.len() as u64).to_le_bytes());
+                for id in ids {
+                    hasher.update(&id.to_le_bytes());
+                }
+            };
+            for ids in [&prompts.qformer.ids, &prompts.language.ids] {
+                add(&Vec::<i64>::try_from(ids.flatten(0, -1)).map_err(ressa_models::ModelError::from)?);
+            }
+            add(&answer.iter().copied().map(i64::from).collect::<Vec<_>>());
+            texts.push(SampleText { image, prompts, answer });
+        }
+        Ok(Self { texts, images, digest: hasher.finalize().to_hex().to_string() })
+    }
+
+    /// Most tokens that the Q-Former and the language model read of one sample, queries not counted.
+    pub fn longest(&self) -> (i64, i64) {
+        let width = |ids: &Tensor| ids.size()[1];
+        let qformer = self.texts.iter().map(|text| width(&text.prompts.qformer.ids)).max().unwrap_or(0);
+        let language = self.texts.iter().map(|text| width(&text.prompts.language.ids) + text.answer.len() as i64 + 1);
+        (qformer, language.max().unwrap_or(0))
+    }
+}

@@ -1,0 +1,339 @@
+//! The way through the model: towers from the image to the answer, blocks outside, samples inside. A block's weights are looked at, pruned,
+//! written and given back before the next one's turn.
+
+use std::{collections::HashMap, time::Instant};
+
+use ressa_checkpoint::Rewrite;
+use ressa_data::Processor;
+use ressa_experiment::{
+    Tower,
+    config::{Group, Propagate},
+};
+use ressa_models::{Blip2, Flow, LayerId, ModelError, Pages, VisionLanguage};
+use ressa_prune::{
+    PruneError,
+    block::{BlockObserver, layers_of},
+    select::Selection,
+    solver::{LayerProblem, LayerSolver},
+    statistics::ColumnStatistics,
+};
+use ressa_runtime::{Device, memory};
+use tch::Tensor;
+
+use super::{
+    flows::{Flows, NextFlows, sweep},
+    masks::{MaskHash, layer_digest},
+    notes::Notes,
+    samples::Samples,
+};
+use crate::{LabError, loaded::Reader};
+
+/// One step. Whatever interrupts the work, at most one is done again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// From what left the tower before, or from pixels, to what enters this one.
+    Enter(Tower),
+    /// All samples through a block, which is pruned on the way if its tower is.
+    Block(Tower, usize),
+}
+
+/// The steps of a work. Towers beyond the last pruned one are not run; without calibration only pruned blocks are visited.
+pub(super) fn steps(model: &dyn VisionLanguage, pruned: &dyn Fn(Tower) -> bool, calibrates: bool) -> Vec<Step> {
+    let last = Tower::ALL.iter().rposition(|&tower| pruned(tower)).map_or(0, |last| last + 1);
+    let mut steps = Vec::new();
+    for &tower in Tower::ALL[..last].iter().filter(|&&tower| calibrates || pruned(tower)) {
+        if calibrates {
+            steps.push(Step::Enter(tower));
+        }
+        steps.extend((0..model.blocks(tower)).map(|block| Step::Block(tower, block)));
+    }
+    steps
+}
+
+/// A work under way.
+pub(super) struct Walk<'a> {
+    pub model: Blip2,
+    /// Opens images, where there are samples.
+    pub processor: Option<Processor>,
+    pub pages: Pages,
+    pub rewrite: &'a Rewrite,
+    pub solver: Box<dyn LayerSolver>,
+    pub selections: HashMap<Tower, Selection>,
+    pub propagate: Propagate,
+    /// `None` for methods that look at weights only.
+    pub samples: Option<Samples>,
+    /// Whether activations are held in memory.
+    pub keep: bool,
+    /// Most bytes that may be resident.
+    pub limit: Option<u64>,
+    pub notes: Notes,
+}
+
+impl Walk<'_> {
+    /// Does what is left of the steps; `progress` gets the share done and what is going on.
+    pub fn run(&mut self, steps: &[Step], progress: &mut dyn FnMut(f64, &str)) -> Result<(), LabError> {
+        let home = self.rewrite.notes().to_owned();
+        sweep(&home, self.notes.flows)?;
+        let mut flows = self.notes.flows.map(|place| Flows::open(&home, place, self.keep)).transpose()?;
+        for at in self.notes.done..steps.len() {
+            let start = Instant::now();
+            let (step, last) = (steps[at], at + 1 == steps.len());
+            progress(at as f64 / steps.len() as f64, &describe(step));
+            if let Some(Step::Block(tower, block)) = steps.get(at + 1) {
+                layers_of(&self.model, *tower, *block).for_each(|(_, linear)| self.pages.prefetch(linear.weight()));
+            }
+            let next = match (self.samples.is_some(), last) {
+                (true, false) => Some(NextFlows::begin(&home, at + 1, self.keep)?),
+                _ => None,
+            };
+            flows = match step {
+                Step::Enter(tower) => self.enter(tower, flows, next)?,
+                Step::Block(tower, block) => self.block(tower, block, flows, next)?,
+            };
+            memory::trim();
+            self.rewrite.flush()?;
+            self.notes.flows = flows.as_ref().map(Flows::place);
+            self.notes.done = at + 1;
+            self.notes.seconds += start.elapsed().as_secs_f64();
+            self.notes.peak = self.notes.peak.max(ressa_runtime::peak_memory_bytes());
+            self.notes.save(&home)?;
+            sweep(&home, self.notes.flows)?;
+            self.check_limit()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the work when it holds more than it may, whatever was estimated.
+    fn check_limit(&self) -> Result<(), LabError> {
+        let (peak, mebibytes) = (ressa_runtime::peak_memory_bytes(), |bytes: u64| bytes.div_ceil(1 << 20));
+        match self.limit.filter(|&limit| peak > limit) {
+            None => Ok(()),
+            Some(limit) => Err(LabError::Unsupported(format!(
+                "the memory limit of `{}` MiB is too low: {} MiB were resident; raise it and go on, what is done is kept",
+                mebibytes(limit),
+                mebibytes(peak)
+            ))),
+        }
+    }
+
+    fn enter(
+        &mut self,
+        tower: Tower,
+        before: Option<Flows>,
+        next: Option<NextFlows>,
+    ) -> Result<Option<Flows>, LabError> {
+        let (Some(samples), Some(processor), Some(mut next)) = (&self.samples, &self.processor, next) else {
+            return Ok(None);
+        };
+        let reader = Reader { processor, device: Device::Cpu };
+        let model = &self.model;
+        let lost = || LabError::Unsupported(format!("tower `{tower}` cannot be entered without the one before it"));
+        if tower == Tower::Vision {
+            for image in &samples.images {
+                next.push(None, &model.enter_vision(&reader.pixels(image)?))?;
+            }
+        } else {
+            let before = before.as_ref().ok_or_else(lost)?;
+            for (at, text) in samples.texts.iter().enumerate() {
+                let flow = if tower == Tower::Qformer {
+                    let features = model.finish(Tower::Vision, &before.get(text.image)?);
+                    model.enter_qformer(&features, &text.prompts)
+                } else {
+                    let prefix = model.finish(Tower::Qformer, &before.get(at)?);
+                    model.enter_language(&prefix, &text.prompts, &text.answer)
+                };
+                next.push(None, &flow)?;
+            }
+            self.notes.read += before.bytes();
+        }
+        // What was touched on the way: the projection, rows of the tables of words.
+        self.pages.release_all();
+        let (flows, written) = next.finish(None)?;
+        self.notes.written += written;
+        Ok(Some(flows))
+    }
+
+    fn block(
+        &mut self,
+        tower: Tower,
+        block: usize,
+        flows: Option<Flows>,
+        mut next: Option<NextFlows>,
+    ) -> Result<Option<Flows>, LabError> {
+        let selection = self.selections.get(&tower).copied();
+        let originals: Vec<(String, Tensor)> = layers_of(&self.model, tower, block)
+            .map(|(id, linear)| (id.name.clone(), linear.weight().shallow_clone()))
+            .collect();
+        let propagates = selection.is_some() && self.propagate == Propagate::Pruned && next.is_some();
+        let mut groups = Vec::new();
+        if let Some(flows) = &flows {
+            let needs = self.solver.needs();
+            let mut observer = selection.map(|_| BlockObserver::new(&self.model, tower, block, needs));
+            for at in 0..flows.len() {
+                let flow = flows.get(at)?;
+                let out = match &mut observer {
+                    Some(observer) => observer.run(&flow),
+                    None => self.model.run_block(tower, block, &flow),
+                };
+                if let Some(next) = next.as_mut().filter(|_| !propagates) {
+                    next.push(Some(&flow), &out)?;
+                }
+            }
+            self.notes.read += flows.bytes();
+            if let Some(observer) = observer {
+                let found = observer.finish()?;
+                groups.extend(found.into_iter().map(|group| (group.layers, Some(group.statistics))));
+            }
+        } else if selection.is_some() {
+            groups.extend(originals.iter().map(|(name, _)| (vec![name.clone()], None)));
+        }
+        if let Some(selection) = selection {
+            self.prune(tower, block, selection, groups, propagates)?;
+        }
+        if let (true, Some(flows), Some(next)) = (propagates, &flows, &mut next) {
+            for at in 0..flows.len() {
+                let flow: Flow = flows.get(at)?;
+                next.push(Some(&flow), &self.model.run_block(tower, block, &flow))?;
+            }
+            self.notes.read += flows.bytes();
+        }
+        self.restore(originals)?;
+        match next {
+            Some(next) => {
+                let (flows, written) = next.finish(flows)?;
+                self.notes.written += written;
+                Ok(Some(flows))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Prunes the groups of a block and writes what comes out. With `propagates` the block goes on with it.
+    fn prune(
+        &mut self,
+        tower: Tower,
+        block: usize,
+        selection: Selection,
+        groups: Vec<(Vec<String>, Option<ColumnStatistics>)>,
+        propagates: bool,
+    ) -> Result<(), LabError> {
+        let mut digests = HashMap::new();
+        for (names, statistics) in groups {
+            let weights: Vec<(String, Tensor)> = layers_of(&self.model, tower, block)
+                .filter(|(id, _)| names.contains(&id.name))
+                .map(|(id, linear)| (id.name.clone(), linear.weight().shallow_clone()))
+                .collect();
+            for (name, weight) in &weights {
+                check(name, weight, selection)?;
+            }
+            let problems: Vec<LayerProblem<'_>> =
+                weights.iter().map(|(name, weight)| LayerProblem { name, weight, selection }).collect();
+            let solutions = self.solver.solve(&problems, statistics.as_ref())?;
+            drop(statistics);
+            for ((name, weight), solution) in weights.iter().zip(solutions) {
+                let keep = solution.keep;
+                let sparse = match solution.weight {
+                    Some(sparse) => sparse,
+                    None => weight.f_masked_fill(&keep.f_logical_not().map_err(torch)?, 0.0).map_err(torch)?,
+                };
+                drop(solution.importance);
+                self.pages.release(weight);
+                promise(name, &keep, selection)?;
+                digests.insert(name.clone(), layer_digest(name, &keep)?);
+                drop(keep);
+                self.write(name, &sparse)?;
+                if propagates {
+                    self.replace(name, sparse)?;
+                }
+            }
+        }
+        let mut masks = MaskHash::from_hex(&self.notes.masks).unwrap_or_default();
+        for (id, _) in layers_of(&self.model, tower, block) {
+            let unsolved = || LabError::Unsupported(format!("`{}` was left out", id.name));
+            masks.add_digest(digests.get(&id.name).ok_or_else(unsolved)?);
+        }
+        self.notes.masks = masks.hex();
+        Ok(())
+    }
+
+    fn write(&mut self, layer: &str, weight: &Tensor) -> Result<(), LabError> {
+        let name = format!("{layer}.weight");
+        if !is_finite(weight) {
+            return Err(PruneError::NotFiniteWeight { layer: layer.to_owned() }.into());
+        }
+        let plain = weight.f_contiguous().map_err(torch)?;
+        let mut bytes = vec![0; plain.numel() * plain.kind().elt_size_in_bytes()];
+        plain.f_copy_data_u8(&mut bytes, plain.numel()).map_err(torch)?;
+        let digest = self.rewrite.put(&name, &bytes)?;
+        self.notes.written += bytes.len() as u64;
+        self.notes.tensors.insert(name, digest);
+        Ok(())
+    }
+
+    fn replace(&mut self, layer: &str, weight: Tensor) -> Result<(), LabError> {
+        let is_it = |id: &LayerId| id.name == layer;
+        if let Some((_, linear)) = self.model.linears_mut().into_iter().find(|(id, _)| is_it(id)) {
+            linear.set_weight(weight)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the mapped weights of a block back in their places and gives their pages back.
+    fn restore(&mut self, originals: Vec<(String, Tensor)>) -> Result<(), LabError> {
+        let originals: HashMap<String, Tensor> = originals.into_iter().collect();
+        for (id, linear) in self.model.linears_mut() {
+            if let Some(weight) = originals.get(&id.name) {
+                self.notes.read += (weight.numel() * weight.kind().elt_size_in_bytes()) as u64;
+                self.pages.release(weight);
+                linear.set_weight(weight.shallow_clone())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is going on, for people.
+fn describe(step: Step) -> String {
+    match step {
+        Step::Enter(tower) => format!("entering {tower}"),
+        Step::Block(tower, block) => format!("{tower} block {block}"),
+    }
+}
+
+/// Refuses a group that no single matrix has, and a width that N:M groups do not divide.
+fn check(layer: &str, weight: &Tensor, selection: Selection) -> Result<(), LabError> {
+    let width = weight.size().last().copied().unwrap_or(0);
+    match selection {
+        Selection::NOfM { of, .. } if width % of != 0 => {
+            Err(PruneError::Width { layer: layer.to_owned(), width, of }.into())
+        }
+        Selection::Unstructured { group: Group::Tower, .. } => Err(LabError::Unsupported(
+            "matrices of a whole tower are not compared block by block: choose group `row` or `matrix`".to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a mask prunes what was asked for, to one weight.
+fn promise(layer: &str, keep: &Tensor, selection: Selection) -> Result<(), LabError> {
+    let (rows, columns) = keep.size2().map_err(torch)?;
+    let pruned = rows * columns - keep.f_sum(tch::Kind::Int64).map_err(torch)?.int64_value(&[]);
+    match selection.pruned_in(rows, columns) {
+        Some(expected) if expected != pruned => Err(LabError::Unsupported(format!(
+            "`{layer}`: the mask prunes {pruned} weights, {expected} were asked for; please report this"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn is_finite(weight: &Tensor) -> bool {
+    weight.numel() == 0 || {
+        // The extremes are NaN as soon as one element is.
+        let (least, most) = weight.aminmax(None, false);
+        least.double_value(&[]).is_finite() && most.double_value(&[]).is_finite()
+    }
+}
+
+fn torch(error: tch::TchError) -> LabError {
+    ModelError::from(error).into()
+}

@@ -1,0 +1,281 @@
+//! Pruning a folder block by block: the same masks as with the whole model in memory, whatever interrupts it.
+
+use std::{
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use ressa_checkpoint::{Checkpoint, Claims, FolderCertificate, verify};
+use ressa_data::{Image, Processor};
+use ressa_experiment::{
+    Pattern, Tower,
+    config::{Group, Metric, Propagate},
+    job::{CalibrationRequest, Compute, ModelAt, Prune, PruneMethod, RandomCheckpoint},
+};
+use ressa_lab::{
+    prune::{MaskHash, ordered, run},
+    random::random_checkpoint,
+};
+use ressa_models::{Blip2Config, LoadOptions, Prompts, Sample, TextBatch, VisionLanguage, load_blip2, presets};
+use ressa_prune::{PruneRequest, prune_tower};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+const VOCABULARY: i64 = 300;
+const TWO_OF_FOUR: Pattern = Pattern::NOfM { keep: 2, of: 4 };
+
+/// A random folder of a tiny configuration.
+fn folder(root: &Path, config: &Blip2Config, dtype: Compute) -> PathBuf {
+    let (like, output) = (root.join("config.json"), root.join("dense"));
+    fs::write(&like, serde_json::to_string(config).unwrap()).unwrap();
+    let job = RandomCheckpoint { like: like.display().to_string(), output: output.clone(), seed: 1, dtype };
+    random_checkpoint(&job, &mut |_, _| ()).unwrap();
+    output
+}
+
+/// A bitmap file of 24 by 24 pixels that follow from `number`.
+fn image(root: &Path, number: u32) -> PathBuf {
+    let mut bytes = b"BM".to_vec();
+    for value in [54 + 24 * 24 * 3, 0, 54, 40, 24, 24, 1 | 24 << 16, 0, 0, 0, 0, 0, 0u32] {
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend((0..24 * 24 * 3u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_mul(number + 1) >> 24) as u8));
+    let path = root.join(format!("{number}.bmp"));
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn requests(root: &Path) -> Vec<CalibrationRequest> {
+    let ask = |image: &PathBuf, prompt: &str, answer: &str| CalibrationRequest {
+        image: image.clone(),
+        prompt: prompt.to_owned(),
+        answer: answer.to_owned(),
+    };
+    let images: Vec<PathBuf> = (0..3).map(|number| image(root, number)).collect();
+    vec![
+        ask(&images[0], "what is this", "a dog"),
+        ask(&images[0], "what colour is the thing on the left", "red"),
+        ask(&images[1], "", "a photo of two birds"),
+        ask(&images[2], "how many", "seven"),
+    ]
+}
+
+fn job(root: &Path, output: &str) -> Prune {
+    Prune {
+        model: ModelAt { folder: root.join("dense"), compute: None },
+        method: PruneMethod::Wanda,
+        pattern: TWO_OF_FOUR,
+        vision: 0.5,
+        qformer: 0.5,
+        language: 0.5,
+        group: None,
+        propagate: Propagate::Pruned,
+        calibration: requests(root),
+        samples: None,
+        seed: 0,
+        memory_limit: None,
+        spill: false,
+        output: root.join(output),
+    }
+}
+
+fn prune(job: &Prune) -> Result<Value, ressa_lab::LabError> {
+    let _no_grad = tch::no_grad_guard();
+    run(job, &mut |_, _| ())
+}
+
+/// Hash of the masks that pruning tower after tower with the whole model in memory gives.
+fn in_memory(job: &Prune) -> String {
+    let _no_grad = tch::no_grad_guard();
+    let mut model = load_blip2(&job.model.folder, &LoadOptions::on(Device::Cpu)).unwrap();
+    let processor = Processor::load(&job.model.folder).unwrap();
+    let batch = |ids: Vec<u32>, pad: u32| TextBatch::pad(&[ids], pad, Device::Cpu);
+    let sample = |request: &CalibrationRequest| {
+        let pixels = processor.pixels([&Image::open(&request.image).unwrap()]).unwrap();
+        let (height, width) = processor.image_size();
+        Sample {
+            pixels: Tensor::from_slice(&pixels).view([1, 3, i64::from(height), i64::from(width)]),
+            prompt: Prompts {
+                image: Tensor::zeros([1], (Kind::Int64, Device::Cpu)),
+                qformer: batch(processor.encode_qformer(&request.prompt).unwrap(), processor.qformer_pad()),
+                language: batch(processor.encode_prompt(&request.prompt).unwrap(), processor.pad()),
+            },
+            answer: processor.encode_answer(&request.answer).unwrap(),
+        }
+    };
+    let samples: Vec<Sample> =
+        ordered(&job.calibration, job.samples, job.seed).unwrap().into_iter().map(|(r, _)| sample(r)).collect();
+    let mut hash = MaskHash::default();
+    for (tower, sparsity) in
+        [(Tower::Vision, job.vision), (Tower::Qformer, job.qformer), (Tower::Language, job.language)]
+    {
+        let request = PruneRequest {
+            tower,
+            metric: if job.method == PruneMethod::Wanda { Metric::Wanda } else { Metric::Magnitude },
+            pattern: job.pattern,
+            sparsity: (job.pattern == Pattern::Unstructured).then_some(sparsity),
+            group: job.group,
+            propagate: job.propagate,
+            seed: job.seed,
+            method: Default::default(),
+            tokens: Default::default(),
+        };
+        let masks = prune_tower(&mut model, &request, &samples, &mut |_| ()).unwrap().masks;
+        for (id, _) in model.linears().into_iter().filter(|(id, _)| id.tower == tower) {
+            hash.add(&id.name, masks.get(&id.name).unwrap()).unwrap();
+        }
+        if job.propagate == Propagate::Dense {
+            ressa_models::MaskSet::new().apply(&mut model as &mut dyn VisionLanguage).unwrap();
+        }
+    }
+    hash.hex()
+}
+
+/// Values at kept places are those of the dense folder, all others are zero; the certificate holds.
+fn check_written(job: &Prune, hash: &str) {
+    let checkpoint = Checkpoint::open(&job.output).unwrap();
+    let own = FolderCertificate::read(&job.output).unwrap().unwrap();
+    assert_eq!(own.run.as_ref().unwrap()["mask_hash"], hash);
+    let found = verify(&checkpoint, Some(&own), &Claims::default());
+    assert!(found.holds(), "{:?}", found.violations);
+    let open = |folder: &Path| load_blip2(folder, &LoadOptions::on(Device::Cpu)).unwrap().tensors();
+    let (dense, sparse) = (open(&job.model.folder), open(&job.output));
+    let mut zeros = 0;
+    for (name, sparse) in &sparse {
+        let differs = sparse.ne_tensor(&dense[name]);
+        assert!(!bool::try_from(differs.logical_and(&sparse.ne(0)).any()).unwrap(), "{name}: a kept weight has moved");
+        zeros += differs.sum(Kind::Int64).int64_value(&[]);
+    }
+    assert!(zeros > 0);
+    assert!(!job.output.with_extension("partial").exists());
+}
+
+fn configs() -> [Blip2Config; 3] {
+    [presets::tiny_flant5(VOCABULARY), presets::tiny_vicuna(VOCABULARY), presets::tiny_blip2_opt(VOCABULARY, true)]
+}
+
+#[test]
+fn masks_are_those_of_the_model_in_memory() {
+    for config in configs() {
+        let root = tempfile::tempdir().unwrap();
+        folder(root.path(), &config, Compute::Bfloat16);
+        for (method, pattern, group, propagate, spill) in [
+            (PruneMethod::Wanda, TWO_OF_FOUR, None, Propagate::Pruned, false),
+            (PruneMethod::Wanda, TWO_OF_FOUR, None, Propagate::Dense, true),
+            (PruneMethod::Wanda, Pattern::Unstructured, Some(Group::Row), Propagate::Pruned, true),
+            (PruneMethod::Wanda, Pattern::Unstructured, Some(Group::Matrix), Propagate::Dense, false),
+            (PruneMethod::Magnitude, Pattern::Unstructured, None, Propagate::Pruned, false),
+        ] {
+            let job = Prune { method, pattern, group, propagate, spill, ..job(root.path(), "sparse") };
+            let summary = prune(&job).unwrap();
+            let hash = summary["mask_hash"].as_str().unwrap().to_owned();
+            assert_eq!(hash, in_memory(&job), "{} {pattern} {propagate:?}", method.name());
+            check_written(&job, &hash);
+            fs::remove_dir_all(&job.output).unwrap();
+        }
+    }
+}
+
+/// Weights of a folder, file by file.
+fn weights(folder: &Path) -> Vec<u8> {
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    checkpoint.files().iter().flat_map(|file| fs::read(file.path()).unwrap()).collect()
+}
+
+#[test]
+fn what_was_killed_at_any_step_ends_as_if_nothing_had_happened() {
+    for (config, method) in [
+        (presets::tiny_flant5(VOCABULARY), PruneMethod::Sparsegpt),
+        (presets::tiny_vicuna(VOCABULARY), PruneMethod::Dsnot),
+        (presets::tiny_flant5(VOCABULARY), PruneMethod::Magnitude),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        folder(root.path(), &config, Compute::Bfloat16);
+        let undisturbed = Prune { method, qformer: 0.0, ..job(root.path(), "undisturbed") };
+        let summary = prune(&undisturbed).unwrap();
+        let steps = summary["steps"].as_u64().unwrap() as usize;
+        assert!(steps > 4);
+
+        // A kill before every step; every other one leaves half-written files behind as a kill within the step would.
+        let killed = Prune { output: root.path().join("killed"), ..undisturbed.clone() };
+        let home = root.path().join("killed.partial");
+        for kill in 0..steps {
+            let mut calls = 0;
+            let killed_at = |share: f64, _: &str| {
+                calls += usize::from(share < 0.8);
+                assert!(calls < 3, "killed");
+            };
+            let mut killed_at = killed_at;
+            let _no_grad = tch::no_grad_guard();
+            let outcome = catch_unwind(AssertUnwindSafe(|| run(&killed, &mut killed_at)));
+            if outcome.is_ok() {
+                break;
+            }
+            if kill % 2 == 1 {
+                fs::write(home.join(format!("hidden-{}", kill + 2)), "half").unwrap();
+                fs::write(home.join("progress.json.new"), "{").unwrap();
+            }
+        }
+        let resumed = match killed.output.exists() {
+            true => FolderCertificate::read(&killed.output).unwrap().unwrap().run.unwrap()["mask_hash"].clone(),
+            false => prune(&killed).unwrap()["mask_hash"].clone(),
+        };
+        assert_eq!(resumed, summary["mask_hash"], "{}", method.name());
+        assert!(weights(&killed.output) == weights(&undisturbed.output), "{}: other weights", method.name());
+        assert!(!home.exists());
+    }
+}
+
+#[test]
+fn other_settings_do_not_go_on_with_an_unfinished_work() {
+    let root = tempfile::tempdir().unwrap();
+    folder(root.path(), &presets::tiny_vicuna(VOCABULARY), Compute::Float16);
+    let begun = job(root.path(), "sparse");
+    let mut calls = 0;
+    let stop = |_: f64, _: &str| {
+        calls += 1;
+        assert!(calls < 5, "killed");
+    };
+    let mut stop = stop;
+    assert!(catch_unwind(AssertUnwindSafe(|| run(&begun, &mut stop))).is_err());
+    let other = Prune { method: PruneMethod::Ria, language: 0.0, ..begun.clone() };
+    let error = prune(&other).unwrap_err().to_string();
+    for part in ["`method` was `\"wanda\"`, is `\"ria\"`", "`language` was `0.5`, is `0.0`", "sparse.partial"] {
+        assert!(error.contains(part), "{error}");
+    }
+    // Where activations are, how much memory there is and in what order samples are listed are no settings.
+    let mut same = Prune { memory_limit: Some(64 << 30), spill: true, ..begun.clone() };
+    same.calibration.reverse();
+    let summary = prune(&same).unwrap();
+    assert!(summary["resumed_at"].as_u64() > Some(0));
+    assert_eq!(summary["mask_hash"].as_str().unwrap(), in_memory(&begun));
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_before_anything_is_written() {
+    let root = tempfile::tempdir().unwrap();
+    folder(root.path(), &presets::tiny_flant5(VOCABULARY), Compute::Float32);
+    let job = job(root.path(), "sparse");
+    let refused = |job: Prune, parts: &[&str]| {
+        let error = prune(&job).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        assert!(!root.path().join("sparse").exists() && !root.path().join("sparse.partial").exists(), "{error}");
+    };
+    refused(Prune { memory_limit: Some(1 << 20), ..job.clone() }, &["`1` MiB cannot be kept", "raise the limit"]);
+    refused(Prune { language: 0.6, ..job.clone() }, &["`2:4` removes 0.5", "not `0.6`"]);
+    refused(Prune { vision: 0.0, qformer: 0.0, language: 0.0, ..job.clone() }, &["no tower"]);
+    refused(Prune { calibration: Vec::new(), ..job.clone() }, &["`wanda`", "none"]);
+    refused(Prune { samples: Some(5), ..job.clone() }, &["5 calibration samples", "there are 4"]);
+    refused(Prune { pattern: Pattern::NOfM { keep: 4, of: 32 }, vision: 0.875, ..job.clone() }, &["0.875"]);
+    let tower = Prune { pattern: Pattern::Unstructured, group: Some(Group::Tower), ..job.clone() };
+    refused(tower, &["block by block", "`row`"]);
+    let wide = Pattern::NOfM { keep: 8, of: 16 };
+    refused(Prune { pattern: wide, ..job.clone() }, &["which groups of 16 do not divide"]);
+
+    // A model without an order of its own for samples would give other masks here.
+    let half = Prune { samples: Some(2), seed: 3, ..job.clone() };
+    let mut turned = Prune { output: root.path().join("turned"), ..half.clone() };
+    turned.calibration.rotate_left(3);
+    assert_eq!(prune(&half).unwrap()["mask_hash"], prune(&turned).unwrap()["mask_hash"]);
+}
