@@ -114,7 +114,7 @@ def points():
             "replicate: { seed: 0..0 }\n"
         )
         results = folder / name
-        ressa("--results", results, "--experiments", folder / "experiments", "--quiet", "sweep", path)
+        ressa("--results", results, "--experiments", folder / "experiments", "--quiet", "sweep", "--slots", "1", path)
         lines = [line for line in journal(results) if line["kind"] in ("statistics", "prune")]
         return sum(line["cpu_seconds"] for line in lines), len(lines)
 

@@ -41,11 +41,11 @@ pub(super) struct SampleText {
 ///
 /// # Errors
 /// An image that cannot be read, fewer samples than asked for.
-pub fn ordered<'a>(
-    requests: &'a [CalibrationRequest],
+pub fn ordered(
+    requests: &[CalibrationRequest],
     samples: Option<usize>,
     seed: u64,
-) -> Result<Vec<(&'a CalibrationRequest, blake3::Hash)>, LabError> {
+) -> Result<Vec<(&CalibrationRequest, blake3::Hash)>, LabError> {
     let mut images: HashMap<&Path, blake3::Hash> = HashMap::new();
     let mut found = Vec::with_capacity(requests.len());
     for request in requests {
