@@ -145,7 +145,7 @@ impl Language {
                 // Positions are learned: behind the last one nothing can be read.
                 let positions = opt.longest() as usize;
                 let max_length = Some(search.max_length.map_or(positions, |length| length.min(positions)));
-                let search = Search { max_length, ..search.clone() };
+                let search = Search { max_length, ..*search };
                 generate::search(opt, Start { cache, logits, eos, prompts }, &search)
             }
         }

@@ -20,6 +20,9 @@ use crate::{
     study::Study,
 };
 
+/// Share of zeros in each block.
+type Shares = BTreeMap<Block, f64>;
+
 /// A combination of axis labels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Point {
@@ -108,7 +111,7 @@ impl Records {
         let columns: Vec<Quantity> = names.iter().filter_map(|name| name.parse().ok()).chain(parts).collect();
 
         let heat = study.report.figures.iter().any(|figure| figure.kind == FigureKind::HeatMap);
-        let mut certified: HashMap<usize, Vec<(String, Option<BTreeMap<Block, f64>>)>> = HashMap::new();
+        let mut certified: HashMap<usize, Vec<(String, Option<Shares>)>> = HashMap::new();
         for cell in study.cells {
             let point = Point { name: cell.point.clone(), labels: axes.iter().map(|axis| cell.label(axis)).collect() };
             let at = *index.entry(point.clone()).or_insert_with(|| {
