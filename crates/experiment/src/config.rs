@@ -13,8 +13,8 @@ pub use crate::{
     asking::{AskingConfig, RetrievalConfig, TextRule},
     corpora::{Augment, CorporaConfig, Corpus, SampleForm},
     method::{
-        Damping, DsnotConfig, InitialMetric, MagnitudeConfig, MethodConfig, Rounding, SignRule, SparseGptConfig,
-        StatisticsNeeds, Threshold,
+        BlockThreshold, Damping, DsnotConfig, InitialMetric, MagnitudeConfig, MethodConfig, Rounding, SignRule,
+        SparseGptConfig, StatisticsNeeds, Threshold,
     },
     tokens::{TokenConfig, TokenSelection},
 };

@@ -3,7 +3,7 @@
 use crate::{
     Pattern, RunConfig, Tower,
     allocation::{AllocationMethod, AllocationScope},
-    config::{DataSource, Group, Metric, RestoreMethod, Threshold, TowerPrune},
+    config::{BlockThreshold, DataSource, Group, Metric, RestoreMethod, Threshold, TowerPrune},
     task::Task,
 };
 
@@ -114,18 +114,18 @@ fn method(run: &RunConfig) -> Option<Conflict> {
             );
         }
     }
-    if metric == Metric::SparseGpt && prune.threshold == Threshold::Strict {
+    let inexact = match metric {
+        Metric::SparseGpt if prune.sparsegpt.threshold == BlockThreshold::Inclusive => {
+            Some("prune.sparsegpt.threshold")
+        }
+        _ if metric.ranks() && prune.threshold != Threshold::Exact => Some("prune.threshold"),
+        _ => None,
+    };
+    if let Some(path) = inexact.filter(|_| prune.allocation.method != AllocationMethod::Uniform) {
         return found(
-            "prune.threshold",
-            "`sparsegpt` has no strict threshold",
-            "write `exact` for the number that is asked for, or `inclusive` for the published comparison",
-        );
-    }
-    if prune.allocation.method != AllocationMethod::Uniform && prune.threshold != Threshold::Exact {
-        return found(
-            "prune.threshold",
+            path,
             "a divided budget is met exactly, and such a threshold is not",
-            "set `prune.threshold: exact`, or `prune.allocation.method: uniform`",
+            format!("set `{path}: exact`, or `prune.allocation.method: uniform`"),
         );
     }
     None

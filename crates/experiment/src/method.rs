@@ -43,7 +43,7 @@ impl MethodConfig {
         let mut own = Self::default();
         match metric {
             Metric::Magnitude => own.magnitude = self.magnitude,
-            Metric::SparseGpt => own.sparsegpt = self.sparsegpt,
+            Metric::SparseGpt => own.sparsegpt = self.sparsegpt.canonical(pattern),
             Metric::Dsnot => own.dsnot = self.dsnot.canonical(pattern),
             Metric::None | Metric::Random | Metric::Wanda | Metric::Ria => {}
         }
@@ -52,11 +52,11 @@ impl MethodConfig {
         }
         // A tower that competes as a whole is counted as a whole, exactly.
         let counts = groups.iter().any(|group| *group != Some(Group::Tower));
-        if counts && metric != Metric::Dsnot {
+        if counts && metric.ranks() {
             own.threshold = self.threshold;
         }
         // SparseGPT's published threshold is an index that is always truncated.
-        if counts && (metric, own.threshold) != (Metric::SparseGpt, Threshold::Inclusive) {
+        if counts && own.sparsegpt.threshold != BlockThreshold::Inclusive {
             own.rounding = self.rounding;
         }
         own
@@ -114,7 +114,7 @@ pub enum Threshold {
     Exact,
     /// Only what lies below the threshold goes: fewer than asked where there are ties (the reference's image encoder).
     Strict,
-    /// The threshold goes too: at least one weight more than asked (published SparseGPT, ECoFLaP).
+    /// The threshold goes too: at least one weight more than asked (ECoFLaP).
     Inclusive,
 }
 
@@ -136,12 +136,34 @@ pub struct SparseGptConfig {
     pub damping_share: f64,
     /// Columns whose masks are chosen at once.
     pub block: u32,
+    /// How many weights of a block go.
+    pub threshold: BlockThreshold,
 }
 
 impl Default for SparseGptConfig {
     fn default() -> Self {
-        Self { damping: Damping::Always, damping_share: 0.01, block: 128 }
+        Self { damping: Damping::Always, damping_share: 0.01, block: 128, threshold: BlockThreshold::Exact }
     }
+}
+
+impl SparseGptConfig {
+    /// An N:M pattern says itself how many weights go.
+    fn canonical(&self, pattern: Pattern) -> Self {
+        match pattern {
+            Pattern::Unstructured => *self,
+            Pattern::NOfM { .. } => Self { threshold: BlockThreshold::Exact, ..*self },
+        }
+    }
+}
+
+/// How many weights of a block of columns SparseGPT removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlockThreshold {
+    /// So many that all blocks together meet the number.
+    Exact,
+    /// All up to and with the first one that should stay, over all rows: at least one weight more in each block (published).
+    Inclusive,
 }
 
 /// When the Gram matrix is damped.

@@ -191,7 +191,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "prune.rounding" Shape::Choice(&["decimal", "truncated", "nearest"]), prune.rounding,
         "How size times sparsity becomes a number of weights: down as in decimal arithmetic, down from the binary product (published code), or to the nearest (the reference's DSnoT).";
     "prune.threshold" Shape::Choice(&["exact", "strict", "inclusive"]), prune.threshold,
-        "`exact`: the number is met, ties go by position; `strict`: only what lies below the first weight that should stay (the reference's image encoder); `inclusive`: that weight too (published SparseGPT, per block of columns).";
+        "`exact`: the number is met, ties go by position; `strict`: only what lies below the first weight that should stay (the reference's image encoder); `inclusive`: that weight too (ECoFLaP). For metrics that rank.";
     "prune.magnitude.signed" Shape::Flag, prune.magnitude.signed,
         "Without the absolute value, as in the reference: the most negative weights go first.";
     "prune.sparsegpt.damping" Shape::Choice(&["always", "on-failure"]), prune.sparsegpt.damping,
@@ -200,6 +200,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "What damping adds to the diagonal, as a share of its mean.";
     "prune.sparsegpt.block" whole(1), prune.sparsegpt.block,
         "Columns whose masks are chosen at once; the comparison group is the block, or with `group: row` each of its rows.";
+    "prune.sparsegpt.threshold" Shape::Choice(&["exact", "inclusive"]), prune.sparsegpt.threshold,
+        "Whether blocks add up to the number that is asked for, or each takes all up to and with the first weight that should stay (published; one more per block).";
     "prune.dsnot.initial" Shape::Choice(&["magnitude", "wanda", "ria"]), prune.dsnot.initial,
         "What makes the first mask.";
     "prune.dsnot.cycles" whole(0), prune.dsnot.cycles,

@@ -49,9 +49,9 @@ fn sparsegpt(method: &MethodConfig) -> SparseGpt {
         },
         damping_ratio: method.sparsegpt.damping_share,
         block: i64::from(method.sparsegpt.block),
-        threshold: match method.threshold {
-            config::Threshold::Inclusive => Threshold::Inclusive,
-            config::Threshold::Exact | config::Threshold::Strict => Threshold::Exact,
+        threshold: match method.sparsegpt.threshold {
+            config::BlockThreshold::Exact => Threshold::Exact,
+            config::BlockThreshold::Inclusive => Threshold::Inclusive,
         },
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use ressa_experiment::{
     Pattern, Tower,
-    config::{Group, MethodConfig, Metric, Propagate, Threshold, TokenConfig},
+    config::{BlockThreshold, Group, MethodConfig, Metric, Propagate, Threshold, TokenConfig},
     record::Certificate,
 };
 use ressa_models::{LayerId, MaskSet, Sample, VisionLanguage, WeightSet};
@@ -92,9 +92,11 @@ impl PruneRequest {
 
     /// Whether numbers of weights are met, not only approached by a threshold.
     pub(crate) fn is_exact(&self) -> bool {
-        self.method.threshold == Threshold::Exact
-            || self.pattern != Pattern::Unstructured
-            || self.metric == Metric::Dsnot
+        self.pattern != Pattern::Unstructured
+            || match self.metric {
+                Metric::SparseGpt => self.method.sparsegpt.threshold == BlockThreshold::Exact,
+                metric => !metric.ranks() || self.method.threshold == Threshold::Exact,
+            }
     }
 }
 

@@ -52,6 +52,7 @@ fn every_experiment_loads_and_plans() {
     paper-ablations: 18 points - 0 + 2, 3 seeds, 60 cells, 49 runs: 1 dense, 6 prune, 45 adapt, 45 merge, 245 evaluate; 0 gates
     paper-allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 147 evaluate; 0 gates
     paper-allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 147 evaluate; 0 gates
+    paper-methods-official: 42 points - 0 + 1, 3 seeds, 129 cells, 113 runs: 1 dense, 6 statistics, 224 prune, 565 evaluate; 0 gates
     paper-methods: 42 points - 0 + 1, 3 seeds, 129 cells, 113 runs: 1 dense, 224 prune, 565 evaluate; 0 gates
     paper-restoration-vicuna: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 0 gates
     paper-restoration: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 0 gates

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 use ressa_experiment::{
     Pattern, RunConfig, Stage, StageNode, Task, Tower,
     config::{
-        Damping, InitialMetric, Metric, Propagate, RestoreMethod, Rounding, Threshold, TokenConfig, TokenSelection,
+        BlockThreshold, Damping, InitialMetric, Metric, Propagate, RestoreMethod, Rounding, Threshold, TokenConfig,
+        TokenSelection,
     },
     model::Preset,
     record::Certificate,
@@ -192,7 +193,7 @@ fn thresholds_and_rounding_of_published_code() {
     };
     let published = zeros(&|run| {
         gpt(run);
-        run.prune.threshold = Threshold::Inclusive;
+        run.prune.sparsegpt.threshold = BlockThreshold::Inclusive;
     });
     assert!(published > zeros(&gpt));
 }
