@@ -118,22 +118,40 @@ fn running(linears: &[&Linear], tokens: u64, kind: u64) -> u64 {
     converted + 2 * tokens * widths * kind + 2 * HEADS * tokens * tokens * kind
 }
 
-/// What statistics of all inputs of a block take.
+/// Layers, elements of all and of the largest.
+#[derive(Clone, Copy, Default)]
+struct Siblings {
+    layers: u64,
+    elements: u64,
+    largest: u64,
+}
+
+/// Layers of one module that are of one width: others never share an input.
+fn siblings<'a>(linears: &[&'a Linear]) -> BTreeMap<(&'a str, u64), Siblings> {
+    let mut found: BTreeMap<(&str, u64), Siblings> = BTreeMap::new();
+    for linear in linears {
+        let module = linear.name().rsplit_once('.').map_or("", |(module, _)| module);
+        let group = found.entry((module, linear.shape().1 as u64)).or_default();
+        group.layers += 1;
+        group.elements += elements(linear);
+        group.largest = group.largest.max(elements(linear));
+    }
+    found
+}
+
+/// What statistics of all inputs of a block take. The layers of an attention have three inputs at most: of the queries, of keys and values,
+/// of the projection behind.
 fn statistics(linears: &[&Linear], method: PruneMethod) -> u64 {
     match method {
-        PruneMethod::Sparsegpt => linears.iter().map(|linear| 4 * (linear.shape().1 as u64).pow(2)).sum(),
+        PruneMethod::Sparsegpt => {
+            siblings(linears).iter().map(|((_, width), group)| group.layers.min(3) * 4 * width * width).sum()
+        }
         _ => 0,
     }
 }
 
-/// What choosing among the weights of layers that share an input takes; layers of one width may share one.
+/// What choosing among the weights of layers that share an input takes.
 fn solving(linears: &[&Linear], method: PruneMethod) -> u64 {
-    let mut by_width: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-    for linear in linears {
-        let (sum, largest) = by_width.entry(linear.shape().1 as u64).or_default();
-        *sum += elements(linear);
-        *largest = elements(linear).max(*largest);
-    }
     // Bytes for each weight of all layers and of the one at work: importance and mask stay until all are done.
     let (each, working, square) = match method {
         PruneMethod::Magnitude | PruneMethod::Random => (0, 4 + 4 + 4 + 8, 0),
@@ -142,6 +160,8 @@ fn solving(linears: &[&Linear], method: PruneMethod) -> u64 {
         PruneMethod::Dsnot => (5, 24 + 8, 0),
         PruneMethod::Sparsegpt => (8 + 1 + 4 + 9, 8, 16),
     };
-    let need = |(width, (sum, largest)): (&u64, &(u64, u64))| each * sum + working * largest + square * width * width;
-    by_width.iter().map(need).max().unwrap_or(0)
+    let need = |(&(_, width), group): (&(&str, u64), &Siblings)| {
+        each * group.elements + working * group.largest + square * width * width
+    };
+    siblings(linears).iter().map(need).max().unwrap_or(0)
 }
