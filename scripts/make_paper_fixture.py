@@ -5,13 +5,14 @@ three tiny random checkpoints (InstructBLIP-FlanT5, InstructBLIP-Vicuna, BLIP-2 
 Usage: python3 scripts/make_paper_fixture.py OUTPUT [--data-only] [--images N] [--seed S]
 Needs pillow; for the checkpoints also torch, transformers 4.57 and tokenizers. Everything is made up.
 
-    ressa sweep experiments/paper/restoration.yaml data.root=OUTPUT/data model.checkpoint=OUTPUT/instructblip-flan-t5 \\
-        evaluate.retrieval.checkpoint=OUTPUT/blip2-itm restore.steps=2 restore.batch=4 replicate.seed=0
+When done it prints a command that sweeps over what it made. Paths in it are absolute: those of experiments start at the workspace, not
+at the current folder.
 """
 
 import argparse
 import json
 import random
+import shlex
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -205,6 +206,12 @@ def main():
     data(root, options.images, options.seed, options.size)
     if not options.data_only:
         checkpoints(root, options.output, options.seed)
+        output = options.output.resolve()
+        settings = [
+            f"data.root={output / 'data'}", f"model.checkpoint={output / 'instructblip-flan-t5'}",
+            f"evaluate.retrieval.checkpoint={output / 'blip2-itm'}", "restore.steps=2", "restore.batch=4", "replicate.seed=0",
+        ]
+        print("ressa sweep experiments/paper/restoration.yaml", shlex.join(settings))
 
 
 if __name__ == "__main__":

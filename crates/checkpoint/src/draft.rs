@@ -105,7 +105,15 @@ fn vacant(target: &Path) -> Result<(PathBuf, PathBuf, String), CheckpointError> 
     let occupied = match fs::read_dir(&target) {
         Ok(mut items) => items.next().is_some(),
         Err(e) if e.kind() == ErrorKind::NotFound => false,
-        Err(e) if e.kind() == ErrorKind::NotADirectory => true,
+        Err(e) if e.kind() == ErrorKind::NotADirectory => {
+            match target.ancestors().skip(1).find(|above| above.is_file()) {
+                Some(above) => {
+                    let reason = format!("`{}` is a file, not a folder", above.display());
+                    return Err(CheckpointError::io("write", &target)(std::io::Error::new(e.kind(), reason)));
+                }
+                None => true,
+            }
+        }
         Err(e) => return Err(CheckpointError::io("read", target)(e)),
     };
     if occupied {

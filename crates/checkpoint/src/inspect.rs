@@ -10,13 +10,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    Checkpoint, CheckpointError, Entry, File, Part, json,
+    Checkpoint, CheckpointError, Entry, File, Part,
     names::{block, is_prunable, leftover, originals},
+    outline::{Outline, misfits_of, quoted, read_config},
     scan::{Counts, scan, threads},
 };
 
-/// Largest configuration that is read.
-const CONFIG_LIMIT: u64 = 4 << 20;
 /// Sizes of a network that are quoted from its configuration.
 const QUOTED: [&str; 12] = [
     "hidden_size",
@@ -179,23 +178,17 @@ impl Sums {
 pub fn inspect(path: &Path, count: bool) -> Result<Inspection, CheckpointError> {
     let metadata = std::fs::metadata(path).map_err(CheckpointError::io("read", path))?;
     let mut problems = Vec::new();
-    let (mut architecture, mut files) = (None, Vec::new());
+    let (mut config, mut files) = (None, Vec::new());
     let opened = if metadata.is_dir() {
-        architecture = match read_architecture(path) {
-            Ok(architecture) => Some(architecture),
-            Err(error) => {
-                problems.push(error.to_string());
-                None
-            }
-        };
-        files = companions(path, architecture.as_ref());
+        config = read_config(path).map_err(|error| problems.push(error.to_string())).ok();
+        files = companions(path, config.as_ref());
         Checkpoint::open(path)
     } else {
         Checkpoint::of_file(path)
     };
     let mut found = Inspection {
         path: path.to_owned(),
-        architecture,
+        architecture: config.as_ref().map(architecture),
         files,
         weights: Vec::new(),
         total: Sums::default(),
@@ -205,8 +198,14 @@ pub fn inspect(path: &Path, count: bool) -> Result<Inspection, CheckpointError> 
         problems,
     };
     match opened {
-        Ok(checkpoint) => found.add(&checkpoint),
-        Err(error) => found.problems.push(error.to_string()),
+        Ok(checkpoint) => {
+            found.add(&checkpoint);
+            found.problems.extend(config.iter().flat_map(|config| misfits_of(config, &checkpoint)));
+        }
+        Err(error) => {
+            found.problems.push(error.to_string());
+            found.problems.extend(config.iter().filter_map(|config| Outline::of(config).err()).flat_map(quoted));
+        }
     }
     Ok(found)
 }
@@ -279,12 +278,7 @@ fn reason(checkpoint: &Checkpoint, file: &File, entry: &Entry) -> Option<String>
     Some(format!("a copy of `{original}`"))
 }
 
-fn read_architecture(folder: &Path) -> Result<Architecture, CheckpointError> {
-    let path = folder.join("config.json");
-    if !path.exists() {
-        return Err(CheckpointError::file(folder, "it has no `config.json`"));
-    }
-    let config: Map<String, Value> = json::read(&path, CONFIG_LIMIT)?;
+fn architecture(config: &Map<String, Value>) -> Architecture {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
     let classes = config.get("architectures").and_then(Value::as_array);
     let mut sizes = BTreeMap::new();
@@ -293,17 +287,17 @@ fn read_architecture(folder: &Path) -> Result<Architecture, CheckpointError> {
         let quoted = QUOTED.iter().filter_map(|&name| Some((name.to_owned(), fields.get(name)?.clone())));
         sizes.insert(part, quoted.collect());
     }
-    Ok(Architecture {
+    Architecture {
         model_type: text(config.get("model_type")),
         language: text(config.get("text_config").and_then(|text| text.get("model_type"))),
         classes: classes.into_iter().flatten().filter_map(|class| text(Some(class))).collect(),
         dtype: text(config.get("dtype").or_else(|| config.get("torch_dtype"))),
         sizes,
-    })
+    }
 }
 
 /// Files that a model's programs look for.
-fn companions(folder: &Path, architecture: Option<&Architecture>) -> Vec<Companion> {
+fn companions(folder: &Path, config: Option<&Map<String, Value>>) -> Vec<Companion> {
     let mut files = vec![
         ("config.json", "architecture"),
         ("generation_config.json", "generation settings"),
@@ -311,7 +305,7 @@ fn companions(folder: &Path, architecture: Option<&Architecture>) -> Vec<Compani
         ("processor_config.json", "image tokens"),
         ("tokenizer.json", "tokenizer of the language model"),
     ];
-    if architecture.is_some_and(|architecture| architecture.model_type.as_deref() == Some("instructblip")) {
+    if config.is_some_and(|config| config.get("model_type").is_some_and(|kind| kind == "instructblip")) {
         files.push(("qformer_tokenizer/tokenizer.json", "tokenizer of the Q-Former"));
     }
     let look = |(name, holds)| Companion { name, holds, present: folder.join(name).is_file() };

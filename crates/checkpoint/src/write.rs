@@ -1,6 +1,6 @@
 //! Writing a safetensors file of a few tensors at once.
 
-use std::{borrow::Cow, collections::HashMap, path::Path};
+use std::{borrow::Cow, collections::HashMap, io, path::Path};
 
 use safetensors::{Dtype, SafeTensorError, View};
 
@@ -48,7 +48,31 @@ pub fn write<'a>(
 ) -> Result<(), CheckpointError> {
     let metadata = HashMap::from([(note.0.to_owned(), note.1.to_owned())]);
     safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|e| match e {
-        SafeTensorError::IoError(source) => CheckpointError::io("write", path)(source),
+        SafeTensorError::IoError(source) => CheckpointError::io("write", path)(plain(&source)),
         other => CheckpointError::file(path, other),
     })
+}
+
+/// What the system said, without the passing name under which the file is written before it gets its own.
+fn plain(error: &io::Error) -> io::Error {
+    let text = error.to_string();
+    io::Error::new(error.kind(), text.split(" at path ").next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_file_and_no_passing_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nowhere/x.safetensors");
+        let tensor = Written::floats(vec![1], &[1.0]);
+        let error = write(&path, [("a", &tensor)], ("format", "pt")).unwrap_err();
+        assert!(error.is_storage());
+        let told = error.to_string();
+        let shown = path.display().to_string();
+        assert_eq!(told.matches("nowhere").count(), 1, "{told}");
+        assert!(told.contains(&shown), "{told}");
+    }
 }

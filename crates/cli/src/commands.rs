@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use ressa_experiment::job::ModelAt;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{
     arguments::model::ModelOptions,
@@ -63,38 +64,67 @@ fn model_folder(model: &Path) -> Result<PathBuf, Failure> {
 fn read_requests<T: DeserializeOwned + Request>(file: &Path) -> Result<Vec<T>, Failure> {
     let unusable = |reason: String| Failure::new(Exit::Unusable, format!("`{}`: {reason}", file.display()));
     let text = std::fs::read(file).map_err(|e| unusable(e.to_string()))?;
-    let mut requests: Vec<T> =
-        serde_json::from_slice(&text).map_err(|e| unusable(format!("it is not a JSON list of requests: {e}")))?;
+    let value = serde_json::from_slice(&text).map_err(|e| unusable(format!("it is not JSON: {e}")))?;
+    let Value::Array(entries) = value else {
+        return Err(unusable(format!("it is {}; a list of `{}` is wanted", sort(&value), T::FORM)));
+    };
     let beside = file.parent().unwrap_or(Path::new(""));
-    for request in &mut requests {
+    let read = |(number, entry): (usize, Value)| -> Result<T, Failure> {
+        let wrong = |what: String| unusable(format!("entry {} must be `{}`: {what}", number + 1, T::FORM));
+        if !entry.is_object() {
+            return Err(wrong(format!("it is {}", sort(&entry))));
+        }
+        let mut request: T = serde_json::from_value(entry).map_err(|e| wrong(e.to_string()))?;
         let image = request.image_mut();
         let moved = beside.join(&*image);
         if !image.exists() && moved.exists() {
             *image = moved;
         }
+        Ok(request)
+    };
+    entries.into_iter().enumerate().map(read).collect()
+}
+
+/// What a JSON value is, in words.
+fn sort(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
     }
-    Ok(requests)
 }
 
 /// What a file of requests lists.
 trait Request {
+    /// How one is written.
+    const FORM: &str;
+
     /// The image it is about.
     fn image_mut(&mut self) -> &mut PathBuf;
 }
 
 impl Request for ressa_experiment::job::PromptRequest {
+    const FORM: &str = r#"{"image": FILE, "prompt": TEXT}"#;
+
     fn image_mut(&mut self) -> &mut PathBuf {
         &mut self.image
     }
 }
 
 impl Request for ressa_experiment::job::AnsweredRequest {
+    const FORM: &str = r#"{"image": FILE, "prompt": TEXT, "answer": TEXT}"#;
+
     fn image_mut(&mut self) -> &mut PathBuf {
         &mut self.image
     }
 }
 
 impl Request for ressa_experiment::job::CalibrationRequest {
+    const FORM: &str = r#"{"image": FILE, "prompt": TEXT, "answer": TEXT}` or `{"image": FILE, "caption": TEXT}"#;
+
     fn image_mut(&mut self) -> &mut PathBuf {
         &mut self.image
     }

@@ -16,7 +16,7 @@ use serde::Serialize;
 /// A file or folder that is not there.
 #[derive(Clone, Debug, Serialize)]
 pub struct Missing {
-    /// Its path, relative to the root where it lies below.
+    /// Its absolute path, as it was looked for.
     pub path: String,
     /// Who needs it and what it holds.
     pub what: Vec<String>,
@@ -24,6 +24,7 @@ pub struct Missing {
 
 /// What the stages still to be made lack. Relative paths start at `root`.
 pub fn missing(graph: &Graph, inventory: &Inventory, root: &Path) -> Vec<Missing> {
+    let root = &std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
     let mut list = List { root, files: BTreeMap::new() };
     for (stage, present) in graph.stages.iter().zip(&inventory.present) {
         if *present {
@@ -82,8 +83,7 @@ impl List<'_> {
     }
 
     fn lacks(&mut self, path: &Path, what: &str) {
-        let path = path.strip_prefix(self.root).unwrap_or(path).display().to_string();
-        self.files.entry(path).or_default().insert(what.to_owned());
+        self.files.entry(path.display().to_string()).or_default().insert(what.to_owned());
     }
 }
 

@@ -90,14 +90,6 @@ impl Processor {
         self.reader()?.encode(text, special)
     }
 
-    /// As [`Processor::tokenize_qformer`], but of at most `max` ids, special ones included.
-    ///
-    /// # Errors
-    /// Those of [`Processor::tokenize_qformer`].
-    pub fn tokenize_qformer_within(&self, text: &str, special: bool, max: usize) -> Result<Vec<u32>, DataError> {
-        self.reader()?.encode_within(text, special, max)
-    }
-
     fn reader(&self) -> Result<&Text, DataError> {
         self.qformer.as_ref().ok_or_else(|| DataError::Processor {
             path: self.folder.join("qformer_tokenizer"),
@@ -161,14 +153,6 @@ impl Processor {
     /// [`DataError::Encode`].
     pub fn detokenize(&self, tokens: &[u32], skip_special: bool) -> Result<String, DataError> {
         self.language.decode(tokens, skip_special)
-    }
-
-    /// Text of the Q-Former's token ids, with or without special tokens.
-    ///
-    /// # Errors
-    /// Those of [`Processor::tokenize_qformer`].
-    pub fn detokenize_qformer(&self, tokens: &[u32], skip_special: bool) -> Result<String, DataError> {
-        self.reader()?.decode(tokens, skip_special)
     }
 
     /// Id that fills up prompts.

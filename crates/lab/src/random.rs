@@ -1,14 +1,12 @@
 //! A model folder of published shape with random weights: for trials of capacity and speed where no published weights are at hand.
 
+mod space;
 mod texts;
 mod weights;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
-use ressa_checkpoint::CheckpointError;
+use ressa_checkpoint::{CheckpointError, Draft};
 use ressa_experiment::job::RandomCheckpoint;
 use ressa_models::{
     Blip2, Blip2Config, ModelError,
@@ -22,38 +20,28 @@ use crate::LabError;
 use texts::{Style, Texts};
 
 /// Writes the folder: configuration, generation settings, tokenizers that know whole words, processor settings, weights in files of at most
-/// 5 GB. The same settings give the same bytes. What was begun is removed when it cannot be finished.
+/// 5 GB. The same settings give the same bytes. It is filled beside its place and appears when it is whole; what an interrupted run left
+/// is removed by the next one.
 ///
 /// # Errors
-/// An unknown name, a configuration that no network can have, an output folder with something in it, a full disk.
+/// An unknown name, a configuration that no network can have, an output folder with something in it, a disk without room for it.
 pub fn random_checkpoint(job: &RandomCheckpoint, progress: crate::Progress<'_>) -> Result<Value, LabError> {
     let (mut written, config) = configuration(&job.like)?;
     set_dtype(&mut written, job.dtype.name());
     let shapes = Blip2::tensor_shapes(&config)?;
-    let folder = &job.output;
-    let existed = empty(folder)?;
-    fs::create_dir_all(folder).map_err(CheckpointError::io("write", folder))?;
-
-    let mut made = Vec::new();
-    let outcome = (|| -> Result<weights::Written, LabError> {
-        save(folder, CONFIG, &written, &mut made)?;
-        if let Some(generation) = generation(&config)? {
-            save(folder, GENERATION, &generation, &mut made)?;
-        }
-        texts(&config)?.write(folder, &mut made)?;
-        Ok(weights::write(folder, &shapes, job.seed, job.dtype, weights::LARGEST, &mut made, progress)?)
-    })();
-    let summary = outcome.inspect_err(|_| {
-        for path in made.iter().rev() {
-            let _ = fs::remove_file(path);
-        }
-        let _ = fs::remove_dir(folder.join("qformer_tokenizer"));
-        if !existed {
-            let _ = fs::remove_dir(folder);
-        }
-    })?;
+    let draft = Draft::begin(&job.output)?;
+    let folder = draft.folder();
+    let needed = weights::bytes(&shapes, job.dtype);
+    space::check(folder, needed).map_err(CheckpointError::io("write", &job.output))?;
+    save(folder, CONFIG, &written)?;
+    if let Some(generation) = generation(&config)? {
+        save(folder, GENERATION, &generation)?;
+    }
+    texts(&config)?.write(folder)?;
+    let summary = weights::write(folder, &shapes, job.seed, job.dtype, weights::LARGEST, progress)?;
+    draft.publish()?;
     Ok(json!({
-        "folder": folder,
+        "folder": job.output,
         "tensors": shapes.len(),
         "parameters": summary.parameters,
         "bytes": summary.bytes,
@@ -82,18 +70,6 @@ fn configuration(like: &str) -> Result<(Value, Blip2Config), LabError> {
     Ok((written, config))
 }
 
-/// Whether the folder is there and holds nothing.
-fn empty(folder: &Path) -> Result<bool, LabError> {
-    if !folder.exists() {
-        return Ok(false);
-    }
-    let mut items = fs::read_dir(folder).map_err(CheckpointError::io("write", folder))?;
-    match items.next() {
-        None => Ok(true),
-        Some(_) => Err(LabError::input(folder, "it is not empty, and nothing is overwritten; name another folder")),
-    }
-}
-
 /// Notes the type of the weights under the name that the configuration uses for it.
 fn set_dtype(config: &mut Value, dtype: &str) {
     if let Value::Object(fields) = config {
@@ -102,9 +78,8 @@ fn set_dtype(config: &mut Value, dtype: &str) {
     }
 }
 
-fn save(folder: &Path, name: &str, value: &Value, made: &mut Vec<PathBuf>) -> Result<(), LabError> {
+fn save(folder: &Path, name: &str, value: &Value) -> Result<(), LabError> {
     let path = folder.join(name);
-    made.push(path.clone());
     fs::write(&path, format!("{value:#}\n")).map_err(CheckpointError::io("write", &path))?;
     Ok(())
 }

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ressa_experiment::job::{Job, Reply};
+use ressa_experiment::{
+    job::{Job, Reply},
+    protocol::{Failure, FailureKind},
+};
 use ressa_runtime::RuntimeOptions;
 
 use crate::serve::{guarded, send};
@@ -21,7 +24,14 @@ pub fn run(options: RuntimeOptions) -> Result<(), String> {
     std::io::stdin().take(LIMIT).read_to_string(&mut text).map_err(|e| format!("cannot read the job: {e}"))?;
     let job: Job = serde_json::from_str(&text)
         .map_err(|e| format!("standard input is not a job ({e}); ressa and ressa-worker must be of one build"))?;
-    let device = ressa_runtime::init(&options).map_err(|e| e.to_string())?;
+    let device = match ressa_runtime::init(&options) {
+        Ok(device) => device,
+        Err(error) => {
+            let failure = Failure { kind: FailureKind::Data, message: error.to_string(), log: None };
+            send(&Reply::Failed { failure });
+            return Ok(());
+        }
+    };
     let mut last = Instant::now();
     let mut progress = |fraction: f64, message: &str| {
         if last.elapsed() >= PROGRESS_INTERVAL {

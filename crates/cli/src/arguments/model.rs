@@ -79,6 +79,25 @@ pub struct Search {
 }
 
 impl Search {
+    /// Refuses a least that is above its most.
+    ///
+    /// # Errors
+    /// Says which two options contradict each other.
+    pub fn check(&self) -> Result<(), String> {
+        for (what, least, most) in
+            [("length", self.min_length, self.max_length), ("new-tokens", self.min_new_tokens, self.max_new_tokens)]
+        {
+            if let (Some(least), Some(most)) = (least, most)
+                && least > most
+            {
+                return Err(format!(
+                    "--min-{what} is {least} and --max-{what} is {most}; the least must not be above the most"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// As a job says it.
     pub fn options(&self) -> SearchOptions {
         SearchOptions {

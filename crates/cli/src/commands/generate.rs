@@ -13,6 +13,7 @@ use crate::{
 
 /// Has the worker answer and prints the texts, or tokens and texts as JSON: an object for one request, a list for a file of them.
 pub fn run(global: &Global, options: &GenerateOptions) -> Outcome {
+    options.search.check().map_err(|message| Failure::new(Exit::Usage, message))?;
     let (requests, many) = match (&options.requests, &options.image, &options.prompt) {
         (Some(file), ..) => (super::read_requests::<PromptRequest>(file)?, true),
         (None, Some(image), Some(prompt)) => {

@@ -100,6 +100,10 @@ fn forward(global: &Global, options: &ForwardOptions) -> Outcome {
 
 fn stats(global: &Global, options: &StatsOptions) -> Outcome {
     let requests = read_requests::<AnsweredRequest>(&options.requests)?;
+    if requests.is_empty() {
+        let message = format!("`{}`: the list is empty; statistics need a sample", options.requests.display());
+        return Err(Failure::new(Exit::Unusable, message));
+    }
     let job = Job::Stats(job::Stats { model: model_at(&options.model)?, requests, output: options.output.clone() });
     let summary = work(global, &options.machine, &job)?;
     if global.json {

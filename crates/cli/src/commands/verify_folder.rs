@@ -1,8 +1,8 @@
-//! `ressa verify DIR`: the weights of a folder against its certificate, or against claims on the command line.
+//! `ressa verify DIR`: the weights of a folder against its configuration, its certificate, and claims on the command line.
 
 use std::path::Path;
 
-use ressa_checkpoint::{Checkpoint, Claims, FolderCertificate, Verification, verify};
+use ressa_checkpoint::{Checkpoint, Claims, FolderCertificate, Verification, misfits, verify};
 use serde_json::json;
 
 use crate::{
@@ -29,7 +29,10 @@ pub fn run(global: &Global, options: &VerifyOptions) -> Outcome {
             true => (Checkpoint::open(path)?, FolderCertificate::read(path)?),
             false => (Checkpoint::of_file(path)?, None),
         };
-        let found = verify(&checkpoint, own.as_ref(), &claims);
+        let mut found = verify(&checkpoint, own.as_ref(), &claims);
+        if path.is_dir() {
+            found.violations.extend(misfits(&checkpoint));
+        }
         all_hold &= found.holds();
         if global.json {
             let mut answer = json!(found);

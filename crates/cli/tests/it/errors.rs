@@ -81,16 +81,16 @@ fn what_a_checkpoint_lacks_is_named_file_by_file() {
     assert_eq!(plan.code, 0, "{}", plan.stderr);
     let missing = plan.stdout.split("\nmissing\n").nth(1).unwrap();
     insta::assert_snapshot!(missing, @"
-    checkpoints/blip/../escape.safetensors  (checkpoint: shard of the weights)
-    checkpoints/blip/preprocessor_config.json  (checkpoint: image preprocessing)
-    checkpoints/blip/qformer_tokenizer/tokenizer.json  (checkpoint: tokenizer of the Q-Former)
-    checkpoints/blip/tokenizer.json  (checkpoint: tokenizer of the language model)
-    data/gqa/annotations/testdev_balanced_questions.json  (gqa: image, question and answer)
-    data/gqa/images  (gqa: GQA images)
+    HOUSE/checkpoints/blip/../escape.safetensors  (checkpoint: shard of the weights)
+    HOUSE/checkpoints/blip/preprocessor_config.json  (checkpoint: image preprocessing)
+    HOUSE/checkpoints/blip/qformer_tokenizer/tokenizer.json  (checkpoint: tokenizer of the Q-Former)
+    HOUSE/checkpoints/blip/tokenizer.json  (checkpoint: tokenizer of the language model)
+    HOUSE/data/gqa/annotations/testdev_balanced_questions.json  (gqa: image, question and answer)
+    HOUSE/data/gqa/images  (gqa: GQA images)
     ");
     let sweep = house.ressa(&["sweep", "experiments/paper/paper.yaml"]);
     assert_eq!(sweep.code, 66);
     insta::assert_snapshot!(sweep.stderr, @"
-    error: `checkpoints/blip/../escape.safetensors` is missing (checkpoint: shard of the weights), and 5 files more; `ressa plan` lists what a sweep needs
+    error: `HOUSE/checkpoints/blip/../escape.safetensors` is missing (checkpoint: shard of the weights), and 5 files more; `ressa plan` lists what a sweep needs
     ");
 }

@@ -6,29 +6,75 @@ use serde_json::{Value, json};
 
 use crate::house::House;
 
-/// Writes a small InstructBLIP-like folder: a half-empty vision matrix, a 2:4 language matrix, an embedding with a copy.
+/// Linears, embeddings and projections of an InstructBLIP with one block in every stack, none wider than 16, with their shapes.
+fn shapes() -> Vec<(String, Vec<usize>)> {
+    let mut shapes: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut add = |name: String, shape: &[usize]| shapes.push((name, shape.to_vec()));
+    let at = "vision_model.encoder.layers.0";
+    for (name, shape) in
+        [("self_attn.qkv", [24, 8]), ("self_attn.projection", [8, 8]), ("mlp.fc1", [12, 8]), ("mlp.fc2", [8, 12])]
+    {
+        add(format!("{at}.{name}.weight"), &shape);
+    }
+    let at = "vision_model.embeddings";
+    add(format!("{at}.class_embedding"), &[1, 1, 8]);
+    add(format!("{at}.position_embedding"), &[1, 5, 8]);
+    add(format!("{at}.patch_embedding.weight"), &[8, 3, 2, 2]);
+    let at = "qformer.encoder.layer.0";
+    for (name, keys) in [("attention", 6), ("crossattention", 8)] {
+        for (role, inputs) in
+            [("attention.query", 6), ("attention.key", keys), ("attention.value", keys), ("output.dense", 6)]
+        {
+            add(format!("{at}.{name}.{role}.weight"), &[6, inputs]);
+        }
+    }
+    for suffix in ["", "_query"] {
+        add(format!("{at}.intermediate{suffix}.dense.weight"), &[10, 6]);
+        add(format!("{at}.output{suffix}.dense.weight"), &[6, 10]);
+    }
+    add("qformer.embeddings.word_embeddings.weight".to_owned(), &[9, 6]);
+    add("qformer.embeddings.position_embeddings.weight".to_owned(), &[7, 6]);
+    add("query_tokens".to_owned(), &[1, 4, 6]);
+    for (stack, attentions) in [("encoder", &["SelfAttention"][..]), ("decoder", &["SelfAttention", "EncDecAttention"])]
+    {
+        let at = format!("language_model.{stack}.block.0.layer");
+        for (layer, attention) in attentions.iter().enumerate() {
+            for role in ["q", "k", "v", "o"] {
+                add(format!("{at}.{layer}.{attention}.{role}.weight"), &[8, 8]);
+            }
+        }
+        for (role, shape) in [("wi_0", [16, 8]), ("wi_1", [16, 8]), ("wo", [8, 16])] {
+            add(format!("{at}.{}.DenseReluDense.{role}.weight", attentions.len()), &shape);
+        }
+    }
+    for name in ["shared", "encoder.embed_tokens"] {
+        add(format!("language_model.{name}.weight"), &[10, 8]);
+    }
+    add("language_projection.weight".to_owned(), &[8, 6]);
+    shapes
+}
+
+/// Writes a small InstructBLIP: vision linears of which two in five weights are zero, 2:4 language linears, an embedding with a copy.
 fn model(house: &House, folder: &str) {
-    let values = |many: usize, zero: &dyn Fn(usize) -> bool| -> Vec<u8> {
-        (0..many).flat_map(|n| if zero(n) { [0; 2] } else { [n as u8, 0x3f] }).collect()
+    let is_zero = |name: &str, n: usize| match name {
+        name if name.contains(".layers.") => n % 5 < 2,
+        name if name.contains(".block.") => n % 4 % 3 == 0,
+        _ => false,
     };
-    let tensors: [(&str, &str, [usize; 2], Vec<u8>); 5] = [
-        ("vision_model.encoder.layers.0.self_attn.qkv.weight", "BF16", [12, 8], values(96, &|n| n % 5 < 2)),
-        (
-            "language_model.encoder.block.0.layer.0.SelfAttention.q.weight",
-            "BF16",
-            [8, 8],
-            values(64, &|n| n % 4 % 3 == 0),
-        ),
-        ("language_model.shared.weight", "BF16", [10, 4], values(40, &|_| false)),
-        ("language_model.encoder.embed_tokens.weight", "BF16", [10, 4], values(40, &|_| false)),
-        ("language_projection.weight", "F32", [2, 2], vec![1; 16]),
-    ];
     let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
     let mut data = Vec::new();
-    for (name, dtype, shape, bytes) in tensors {
-        let place = [data.len(), data.len() + bytes.len()];
-        header.insert(name.to_owned(), json!({ "dtype": dtype, "shape": shape, "data_offsets": place }));
-        data.extend(bytes);
+    for (name, shape) in shapes() {
+        let start = data.len();
+        let projection = name == "language_projection.weight";
+        for n in 0..shape.iter().product() {
+            match () {
+                () if projection => data.extend([1; 4]),
+                () if is_zero(&name, n) => data.extend([0; 2]),
+                () => data.extend([n as u8, 0x3f]),
+            }
+        }
+        let dtype = if projection { "F32" } else { "BF16" };
+        header.insert(name, json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, data.len()] }));
     }
     let header = Value::Object(header).to_string();
     let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
@@ -36,7 +82,12 @@ fn model(house: &House, folder: &str) {
         &format!("{folder}/config.json"),
         r#"{"model_type": "instructblip", "dtype": "bfloat16",
         "architectures": ["InstructBlipForConditionalGeneration"], "num_query_tokens": 4,
-        "vision_config": {"hidden_size": 8, "image_size": 28}, "text_config": {"model_type": "t5", "d_model": 4}}"#,
+        "vision_config": {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "image_size": 4, "patch_size": 2},
+        "qformer_config": {"hidden_size": 6, "intermediate_size": 10, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "vocab_size": 9, "max_position_embeddings": 7},
+        "text_config": {"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 16, "num_heads": 2, "num_layers": 1,
+            "vocab_size": 10, "feed_forward_proj": "gated-gelu"}}"#,
     );
     for name in ["generation_config.json", "preprocessor_config.json", "tokenizer.json"] {
         house.write(&format!("{folder}/{name}"), "{}");
@@ -97,6 +148,10 @@ fn what_cannot_be_used_has_its_exit_code() {
     assert!(shown.stdout.contains("problems"), "{}", shown.stdout);
     assert_eq!(house.ressa(&["verify", "empty"]).code, 65);
     assert_eq!(house.ressa(&["export", "--model", "empty", "--output", "out"]).code, 65);
+    model(&house, "m");
+    let below = house.ressa(&["export", "--model", "m", "--output", "m/tokenizer.json/out"]);
+    assert_eq!(below.code, 110);
+    assert!(below.stderr.contains("tokenizer.json` is a file, not a folder"), "{}", below.stderr);
     assert_eq!(house.ressa(&["export", "--output", "out"]).code, 2);
     assert_eq!(house.ressa(&["export", "magnitude, seed 0", "small", "--output", "out"]).code, 4);
     assert!(!house.path("out").exists());
@@ -149,4 +204,62 @@ fn a_folder_is_written_again_and_verified() {
     let damaged = house.ressa(&["verify", "out"]);
     assert_eq!(damaged.code, 104);
     assert!(damaged.stdout.contains("WRONG  language_projection.weight: its bytes are not"), "{}", damaged.stdout);
+}
+
+#[test]
+fn a_folder_that_cannot_be_loaded_is_neither_sound_nor_verified() {
+    let house = House::new();
+    model(&house, "m");
+    let sound = fs::read_to_string(house.path("m/config.json")).unwrap();
+    let codes = || (house.ressa(&["inspect", "m"]), house.ressa(&["verify", "m"]));
+    for (from, to, said) in [
+        ("instructblip\", \"dtype", "kosmos\", \"dtype", "`model_type` is `kosmos`"),
+        ("\"t5\"", "\"mistral\"", "`text_config.model_type` is `mistral`"),
+        ("\"patch_size\": 2", "\"patch_size\": 0", "`vision_config.patch_size` is 0"),
+        ("\"d_ff\": 16", "\"d_ff\": 15", "DenseReluDense.wi_0.weight [16, 8], not [15, 8]"),
+        ("\"num_layers\": 1", "\"num_layers\": 2", "missing, although the configuration speaks of them"),
+        ("}}", "}", "it is not as expected"),
+    ] {
+        assert!(sound.contains(from), "{from}");
+        house.write("m/config.json", &sound.replace(from, to));
+        let (inspected, verified) = codes();
+        assert_eq!((inspected.code, verified.code), (65, 104), "{from}: {}", verified.stdout);
+        assert!(inspected.stdout.contains(said) && verified.stdout.contains(said), "{from}: {}", verified.stdout);
+    }
+    fs::remove_file(house.path("m/config.json")).unwrap();
+    let (inspected, verified) = codes();
+    assert_eq!((inspected.code, verified.code), (65, 104), "{}", verified.stdout);
+    assert_eq!(house.ressa(&["verify", "m/model.safetensors"]).code, 0, "a file on its own has no configuration");
+}
+
+#[test]
+fn requests_and_searches_that_cannot_be_meant_are_refused_with_what_is_wanted() {
+    let house = House::new();
+    model(&house, "m");
+    let ask = |arguments: &[&str]| house.ressa(&[&["generate", "--model", "m"], arguments].concat());
+    for (text, said) in [
+        ("{}", r#"it is an object; a list of `{"image": FILE, "prompt": TEXT}` is wanted"#),
+        ("[]]", "it is not JSON"),
+        (
+            r#"[{"image": "a.png", "prompt": "x"}, "b.png"]"#,
+            r#"entry 2 must be `{"image": FILE, "prompt": TEXT}`: it is a text"#,
+        ),
+        (r#"[{"image": "a.png"}]"#, "entry 1 must be"),
+    ] {
+        house.write("requests.json", text);
+        let refused = ask(&["--requests", "requests.json"]);
+        assert_eq!(refused.code, 65, "{text}");
+        assert!(refused.stderr.contains(said) && !refused.stderr.contains("struct"), "{}", refused.stderr);
+    }
+    house.write("requests.json", "[]");
+    let none =
+        house.ressa(&["lab", "stats", "--model", "m", "--requests", "requests.json", "--output", "o.safetensors"]);
+    assert_eq!(none.code, 65);
+    assert!(none.stderr.contains("the list is empty"), "{}", none.stderr);
+    for what in ["length", "new-tokens"] {
+        let (least, most) = (format!("--min-{what}"), format!("--max-{what}"));
+        let refused = ask(&["--image", "a.png", "--prompt", "x", &least, "5", &most, "4"]);
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains(&format!("{least} is 5 and {most} is 4")), "{}", refused.stderr);
+    }
 }

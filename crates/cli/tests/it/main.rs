@@ -54,10 +54,10 @@ fn help_is_complete_and_cheap() {
       -V, --version            Print version
 
     Exit codes:
-      0 done               2 bad command line       4 nothing selected       65 unusable folder, image or file
-      66 model or benchmark missing                 75 other sweep runs      78 bad experiment
-      100 some failed      102 dense gate not reached                        104 not verified
-      106 report incomplete                         110 cannot write         130, 143 interrupted, run again to go on
+      0 done               1 no worker, no network, or a defect              2 bad command line
+      4 nothing selected   65 unusable folder, image or file                 66 model or benchmark missing
+      75 other sweep runs  78 bad experiment        100 some failed          102 dense gate not reached
+      104 not verified     106 report incomplete    110 cannot write         130, 143 interrupted, run again to go on
     ");
 }
 

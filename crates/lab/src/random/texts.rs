@@ -1,11 +1,7 @@
 //! Tokenizers and processor settings for a configuration whose own are not at hand: whole words, as many as the model has rows for, with the
 //! special tokens where the configuration has them.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use ressa_checkpoint::CheckpointError;
 use ressa_data::{shapes::vocabulary, tokenizer::word_level};
@@ -52,8 +48,8 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// Writes the files and notes them in `made`.
-    pub fn write(&self, folder: &Path, made: &mut Vec<PathBuf>) -> Result<(), CheckpointError> {
+    /// Writes the files.
+    pub fn write(&self, folder: &Path) -> Result<(), CheckpointError> {
         let mut files = self.tokenizer(self.style, self.vocabulary, "");
         if let Some(rows) = self.qformer {
             files.extend(self.tokenizer(Style::Bert, rows, "qformer_tokenizer/"));
@@ -85,7 +81,6 @@ impl Texts {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).map_err(CheckpointError::io("write", parent))?;
             }
-            made.push(path.clone());
             fs::write(&path, format!("{value:#}\n")).map_err(CheckpointError::io("write", &path))?;
         }
         Ok(())

@@ -3,12 +3,7 @@
 //! A value is a function of the seed, the tensor's name and the position in it, so files are the same bytes on every machine and whatever
 //! the sizes of pieces.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, io::Write, path::Path};
 
 use ressa_checkpoint::{CheckpointError, INDEX, Index, SINGLE};
 use ressa_experiment::job::Compute;
@@ -41,19 +36,31 @@ pub struct Written {
     pub files: usize,
 }
 
-/// Writes all tensors: one file, or several of at most `largest` bytes and their list. Names of the files are noted in `made` before they
-/// are begun. A file gets its name when it is whole, the list comes last: what is broken off does not look like a checkpoint.
+/// Bytes of a value.
+fn width(dtype: Compute) -> u64 {
+    if dtype == Compute::Float32 { 4 } else { 2 }
+}
+
+fn elements(shape: &[i64]) -> u64 {
+    shape.iter().map(|&size| size.max(0) as u64).fold(1, u64::saturating_mul)
+}
+
+/// Bytes that all tensors take.
+pub fn bytes(shapes: &Shapes, dtype: Compute) -> u64 {
+    let each = shapes.iter().map(|(_, shape)| elements(shape).saturating_mul(width(dtype)));
+    each.fold(0, u64::saturating_add)
+}
+
+/// Writes all tensors: one file, or several of at most `largest` bytes and their list.
 pub fn write(
     folder: &Path,
     shapes: &Shapes,
     seed: u64,
     dtype: Compute,
     largest: u64,
-    made: &mut Vec<PathBuf>,
     progress: crate::Progress<'_>,
 ) -> Result<Written, CheckpointError> {
-    let width = if dtype == Compute::Float32 { 4 } else { 2 };
-    let elements = |shape: &[i64]| shape.iter().map(|&size| size.max(0) as u64).product::<u64>();
+    let width = width(dtype);
     let parameters = shapes.iter().map(|(_, shape)| elements(shape)).sum::<u64>();
     let bytes = parameters * width;
 
@@ -77,14 +84,12 @@ pub fn write(
             many => format!("model-{:05}-of-{many:05}.safetensors", number + 1),
         };
         map.extend(tensors.iter().map(|(tensor, _)| (tensor.clone(), Value::from(name.as_str()))));
-        let (path, part) = (folder.join(&name), folder.join(format!("{name}.part")));
-        made.extend([path.clone(), part.clone()]);
+        let path = folder.join(&name);
         let mut told = |written: u64| {
             done += written;
             progress(done as f64 / bytes.max(1) as f64, &name);
         };
-        file(&part, tensors, seed, dtype, &mut told).map_err(CheckpointError::io("write", &part))?;
-        fs::rename(&part, &path).map_err(CheckpointError::io("write", &path))?;
+        file(&path, tensors, seed, dtype, &mut told).map_err(CheckpointError::io("write", &path))?;
     }
     if files.len() > 1 {
         let metadata: Map<String, Value> = Map::from_iter([
@@ -93,7 +98,6 @@ pub fn write(
         ]);
         let index = Index { metadata, weight_map: map.into_iter().collect() };
         let path = folder.join(INDEX);
-        made.push(path.clone());
         let text = serde_json::to_string_pretty(&index).map_err(|e| CheckpointError::file(&path, e))? + "\n";
         fs::write(&path, text).map_err(CheckpointError::io("write", &path))?;
     }

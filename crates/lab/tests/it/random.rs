@@ -81,11 +81,28 @@ fn what_is_in_the_way_stays_and_what_is_begun_is_removed() {
     fs::create_dir(&full).unwrap();
     fs::write(full.join("thesis.txt"), "years of work").unwrap();
     let error = write(&like("blip2-opt"), &full, 0, Compute::Float32).unwrap_err().to_string();
-    assert!(error.contains("not empty"), "{error}");
+    assert!(error.contains("something already"), "{error}");
     assert_eq!(files(&full).len(), 1);
 
     let error = write("instructblip-flan-t5-xs", &full, 0, Compute::Float32).unwrap_err().to_string();
     assert!(error.contains("`instructblip-flan-t5-xs`") && error.contains("instructblip-flan-t5-xl"), "{error}");
+
+    // Sixteen million words of a million numbers each: refused before anything is written.
+    let mut vast: serde_json::Value = serde_json::from_slice(&fs::read(like("blip2-opt")).unwrap()).unwrap();
+    (vast["text_config"]["vocab_size"], vast["text_config"]["word_embed_proj_dim"]) =
+        ((1 << 24).into(), (1 << 20).into());
+    fs::write(root.path().join("vast.json"), vast.to_string()).unwrap();
+    let target = root.path().join("vast");
+    let error = write(&root.path().join("vast.json").display().to_string(), &target, 0, Compute::Float32).unwrap_err();
+    assert_eq!(error.kind(), ressa_experiment::protocol::FailureKind::Storage, "{error}");
+    assert!(error.to_string().contains("bytes are needed and"), "{error}");
+    assert!(!target.exists() && !root.path().join(".vast.draft").exists());
+
+    // What a killed run left behind does not stay in the way.
+    fs::create_dir(root.path().join(".small.draft")).unwrap();
+    fs::write(root.path().join(".small.draft/model.safetensors"), "half").unwrap();
+    write(&like("blip2-opt"), &root.path().join("small"), 0, Compute::Float32).unwrap();
+    assert!(!root.path().join(".small.draft").exists());
 
     // A file where a folder is to be.
     let error = write(&like("blip2-opt"), &full.join("thesis.txt/model"), 0, Compute::Float32).unwrap_err();
