@@ -58,7 +58,7 @@ fn shapes() -> Vec<(String, Vec<usize>)> {
 fn model(house: &House, folder: &str) {
     let is_zero = |name: &str, n: usize| match name {
         name if name.contains(".layers.") => n % 5 < 2,
-        name if name.contains(".block.") => n % 4 % 3 == 0,
+        name if name.contains(".block.") => (n % 4).is_multiple_of(3),
         _ => false,
     };
     let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);

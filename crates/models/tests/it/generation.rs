@@ -96,7 +96,10 @@ fn prompts_beyond_the_positions_are_refused_and_answers_end_at_them() {
         let model = presets::random(&config, 1).unwrap();
         assert!(model.check_prompts(&long(positions)).is_ok());
         let refused = model.check_prompts(&long(positions + 1)).unwrap_err().to_string();
-        assert!(refused.contains(&format!("{} tokens are more than the {positions} positions", positions + 1)), "{refused}");
+        assert!(
+            refused.contains(&format!("{} tokens are more than the {positions} positions", positions + 1)),
+            "{refused}"
+        );
     }
     let config = presets::tiny_blip2_opt(VOCABULARY, true);
     let model = presets::random(&config, 1).unwrap();
@@ -106,6 +109,7 @@ fn prompts_beyond_the_positions_are_refused_and_answers_end_at_them() {
     let prompt = long(room - 2);
     model.check_prompts(&prompt).unwrap();
     let prefix = Tensor::zeros([1, config.num_query_tokens, text.hidden_size], (Kind::Float, Device::Cpu));
-    let answers = model.generate(&prefix, &prompt.language, &Search { max_new_tokens: 9, ..Search::default() }).unwrap();
+    let answers =
+        model.generate(&prefix, &prompt.language, &Search { max_new_tokens: 9, ..Search::default() }).unwrap();
     assert!(answers[0].tokens.len() <= 2, "{:?}", answers[0].tokens);
 }

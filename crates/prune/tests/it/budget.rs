@@ -170,7 +170,7 @@ proptest! {
         let theirs = reference(&groups, sparsity, cap);
         prop_assume!(theirs.iter().zip(&groups).all(|(k, g)| *k < g.elements as f32));
         let overshoot = theirs.iter().sum::<f32>() as u64 - goal;
-        prop_assert!(overshoot % 2 == 0 && overshoot <= 2 * groups.len() as u64, "{}", overshoot);
+        prop_assert!(overshoot.is_multiple_of(2) && overshoot <= 2 * groups.len() as u64, "{}", overshoot);
         let mut apart: Vec<f32> = theirs.iter().zip(&groups).zip(&ours).map(|((k, g), o)| k - (g.elements - o) as f32).collect();
         apart.sort_by(f32::total_cmp);
         let last = apart.pop().expect("a group");
