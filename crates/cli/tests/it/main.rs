@@ -39,6 +39,7 @@ fn help_is_complete_and_cheap() {
       gc        List stored stages that no experiment file asks for; with --delete, remove them
       schema    Print the JSON Schema of experiment files
       generate  Answer prompts about images with a model folder
+      prune     Prune a model folder block by block, in bounded memory; run again to resume
       lab       Single steps for comparison with other implementations
       doctor    Look for what keeps a sweep from running on this machine
 
