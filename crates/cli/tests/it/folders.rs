@@ -134,7 +134,7 @@ fn a_folder_is_shown_as_a_table_and_as_json() {
     let vision = &found["parts"][0];
     assert_eq!(
         (&vision["part"], &vision["zeros"], &vision["dtypes"]),
-        (&json!("vision"), &json!(182), &json!({"BF16": 1}))
+        (&json!("vision"), &json!(182), &json!({"BF16": 7}))
     );
     let file = house.ressa(&["inspect", "m/model.safetensors", "--headers"]);
     assert_eq!(file.code, 0, "{}", file.stderr);
