@@ -153,6 +153,10 @@ fn fields(value: Value) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use ressa_checkpoint::{Outline, names::is_prunable};
+
     use super::*;
     use crate::Blip2;
 
@@ -175,6 +179,38 @@ mod tests {
             let again: Blip2Config = serde_json::from_value(serde_json::to_value(&config).expect("JSON")).expect(name);
             assert_eq!(again, config, "{name} reads as written");
             assert!(Blip2::tensor_shapes(&config).is_ok(), "{name}");
+        }
+    }
+
+    /// Folders are looked at without the networks; what is known there must be what the networks have.
+    #[test]
+    fn outlines_of_configurations_are_the_networks_own() {
+        let golden = |name: &str| {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
+            crate::folder::read_config(&path).expect(name)
+        };
+        let published = PUBLISHED.map(|name| published_config(name).expect("it is in the list"));
+        let goldens =
+            ["instructblip-flant5", "instructblip-vicuna", "blip2-flant5", "blip2-opt", "blip2-itm"].map(golden);
+        for config in published.into_iter().chain(goldens) {
+            let written = serde_json::to_value(&config).expect("JSON");
+            let outline = Outline::of(written.as_object().expect("an object")).expect("a supported network");
+            let shapes = Blip2::tensor_shapes(&config).expect("sound shapes").into_iter();
+            let shapes: BTreeMap<String, Vec<usize>> =
+                shapes.map(|(name, shape)| (name, shape.into_iter().map(|size| size as usize).collect())).collect();
+            let linears: BTreeMap<_, _> =
+                shapes.clone().into_iter().filter(|(name, shape)| is_prunable(name, shape)).collect();
+            assert_eq!(outline.linears, linears);
+            for (name, shape) in &outline.others {
+                assert_eq!(shapes.get(name), Some(shape), "{name}");
+            }
+            // Every matrix that is no prunable linear, T5's tables of position biases aside.
+            let matrices =
+                shapes.iter().filter(|(name, shape)| shape.len() > 1 && !name.contains("relative_attention_bias"));
+            for (name, shape) in matrices.filter(|(name, _)| !outline.linears.contains_key(*name)) {
+                let known = outline.others.get(name).or(outline.heads.get(name));
+                assert!(known == Some(shape) || name.ends_with("_projection.weight"), "{name}");
+            }
         }
     }
 }

@@ -104,21 +104,25 @@ fn a_folder_is_shown_as_a_table_and_as_json() {
     assert_eq!(shown.code, 0, "{}", shown.stderr);
     insta::assert_snapshot!(shown.stdout, @"
     `instructblip` with `t5` (InstructBlipForConditionalGeneration), written as bfloat16
-      text_config: d_model 4
-      vision_config: hidden_size 8, image_size 28
+      qformer_config: hidden_size 6, num_hidden_layers 1, num_attention_heads 2, intermediate_size 10, vocab_size 9
+      text_config: d_model 8, num_layers 1, num_heads 2, d_ff 16, vocab_size 10
+      vision_config: hidden_size 8, num_hidden_layers 1, num_attention_heads 2, intermediate_size 12, image_size 4, patch_size 2
 
-      part                blocks  tensors  parameters  prunable  type       size    zeros  pattern
-      vision                   1        1          96        96  BF16      192 B  40.62 %
-        encoder.layers.0                1          96        96  BF16      192 B  40.62 %
-      projection                        1           4            F32        16 B
-      language                 1        2         104        64  BF16      208 B  50.00 %      1:2
-        encoder.block.0                 1          64        64  BF16      128 B  50.00 %      1:2
-      total                    2        4         204       160  BF16+F32  416 B  44.38 %
+      part                blocks  tensors  parameters  prunable  type        size    zeros  pattern
+      vision                   1        7         592       448  BF16      1.2 kB  40.62 %
+        encoder.layers.0                4         448       448  BF16       896 B  40.62 %
+      qformer                  1       15         672       552  BF16      1.3 kB   0.00 %
+        encoder.layer.0                12         552       552  BF16      1.1 kB   0.00 %
+      projection                        1          48            F32        192 B
+      language                 2       19       1 616     1 536  BF16      3.2 kB  50.00 %      1:2
+        encoder.block.0                 7         640       640  BF16      1.3 kB  50.00 %      1:2
+        decoder.block.0                11         896       896  BF16      1.8 kB  50.00 %      1:2
+      total                    4       42       2 928     2 536  BF16+F32  6.0 kB  37.46 %
 
-    1 file of weights, 416 B
+    1 file of weights, 6.0 kB
 
     leftovers
-      language_model.encoder.embed_tokens.weight  (80 B, a copy of `language_model.shared.weight`)
+      language_model.encoder.embed_tokens.weight  (160 B, a copy of `language_model.shared.weight`)
 
     not there
       processor_config.json  (image tokens)
@@ -126,11 +130,11 @@ fn a_folder_is_shown_as_a_table_and_as_json() {
     ");
     let found: Value = serde_json::from_str(&house.ressa(&["inspect", "m", "--json"]).stdout).unwrap();
     assert_eq!(found["architecture"]["model_type"], "instructblip");
-    assert_eq!(found["total"]["parameters"], 96 + 64 + 40 + 4);
+    assert_eq!(found["total"]["parameters"], 2928);
     let vision = &found["parts"][0];
     assert_eq!(
         (&vision["part"], &vision["zeros"], &vision["dtypes"]),
-        (&json!("vision"), &json!(39), &json!({"BF16": 1}))
+        (&json!("vision"), &json!(182), &json!({"BF16": 7}))
     );
     let file = house.ressa(&["inspect", "m/model.safetensors", "--headers"]);
     assert_eq!(file.code, 0, "{}", file.stderr);
@@ -164,8 +168,9 @@ fn a_folder_is_written_again_and_verified() {
     let wrote = house.ressa(&["export", "--model", "m", "--output", "out"]);
     assert_eq!(wrote.code, 0, "{}", wrote.stderr);
     insta::assert_snapshot!(wrote.stdout, @"
-    1 file of weights, 1.0 kB; 0 tensors changed
+    1 file of weights, 11.1 kB; 0 tensors changed
       vision    40.62 % zero
+      qformer   0.00 % zero
       language  50.00 % zero
     left out pytorch_model.bin  (weights in another form, possibly a pickle)
     wrote out
@@ -182,10 +187,11 @@ fn a_folder_is_written_again_and_verified() {
     out
 
       tower     linears  weights     zero  pattern
-      vision          1       96  40.62 %
-      language        1       64  50.00 %      1:2
+      vision          4      448  40.62 %
+      qformer        12      552   0.00 %
+      language       18    1 536  50.00 %      1:2
 
-    5 tensors compared with its certificate, 0 wrong
+    43 tensors compared with its certificate, 0 wrong
     ");
     // A folder without a certificate is held to what the command line says.
     assert_eq!(house.ressa(&["verify", "m"]).code, 0);
@@ -193,7 +199,7 @@ fn a_folder_is_written_again_and_verified() {
     let wrong = house.ressa(&["verify", "m", "--pattern", "2:4", "--json"]);
     assert_eq!(wrong.code, 104);
     let found: Value = serde_json::from_str(&wrong.stdout).unwrap();
-    assert_eq!((&found["holds"], &found["tensors"][0]["crowded_groups"]), (&json!(false), &json!(9)));
+    assert_eq!((&found["holds"], &found["tensors"][0]["crowded_groups"]), (&json!(false), &json!(18)));
 
     // One byte of a weight changes on disk.
     let weights = house.path("out/model.safetensors");
