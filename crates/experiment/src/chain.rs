@@ -1,4 +1,4 @@
-//! From a run to its stages: `dense -> (sensitivity, statistics per tower) -> prune per tower -> adapt -> merge -> evaluate per task`.
+//! From a run to its stages: `dense (-> rescale) -> (sensitivity, statistics per tower) -> prune per tower -> adapt -> merge -> evaluate per task`.
 //!
 //! A grid asks for the same parts again and again, so the [`Planner`] remembers them: sections of the configuration are interned,
 //! pruned towers and restorations are looked up by the numbers of their sections, and only a new combination is hashed.
@@ -41,7 +41,7 @@ pub(crate) struct Planner {
     prunes: Interner<PruneConfig>,
     restores: Interner<RestoreConfig>,
     evaluations: Interner<EvaluateConfig>,
-    dense: HashMap<u32, Arc<StageNode>>,
+    dense: HashMap<u32, Dense>,
     pruned: HashMap<(u32, u32, u64), Arc<Pruned>>,
     towers: HashMap<StageKey, Arc<StageNode>>,
     restored: HashMap<(u32, u32, u32, u64), Restored>,
@@ -60,6 +60,13 @@ pub(crate) enum Found {
     Known(usize),
     /// It is new.
     New(Run),
+}
+
+/// The stages behind the model that is pruned: trained or taken, and perhaps rescaled.
+#[derive(Clone)]
+struct Dense {
+    nodes: Vec<Arc<StageNode>>,
+    key: StageKey,
 }
 
 struct Pruned {
@@ -142,7 +149,7 @@ impl Planner {
     }
 
     fn stages(&mut self, run: &RunConfig, (base, prune, restore, evaluate, seed): Parts) -> Vec<Arc<StageNode>> {
-        let dense = Arc::clone(self.dense.entry(base).or_insert_with(|| Arc::new(dense(run))));
+        let dense = self.dense.entry(base).or_insert_with(|| dense(run)).clone();
         let pruned = match self.pruned.get(&(base, prune, seed)) {
             Some(known) => Arc::clone(known),
             None => {
@@ -158,8 +165,8 @@ impl Planner {
             .clone();
         let scored = Arc::clone(self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(run))));
 
-        let mut nodes = Vec::with_capacity(3 + pruned.nodes.len() + scored.len());
-        nodes.push(Arc::clone(&dense));
+        let mut nodes = Vec::with_capacity(4 + pruned.nodes.len() + scored.len());
+        nodes.extend(dense.nodes.iter().cloned());
         nodes.extend(pruned.nodes.iter().cloned());
         let merge = restored.map(|(adapt, merge)| {
             let key = merge.key.clone();
@@ -342,9 +349,9 @@ fn with_needs(node: &StageNode, all: StatisticsNeeds) -> StageNode {
     stage.node((*node.inputs).clone())
 }
 
-fn dense(run: &RunConfig) -> StageNode {
+fn dense(run: &RunConfig) -> Dense {
     let trained = run.model.preset.is_some();
-    Stage::Dense {
+    let made = Stage::Dense {
         preset: run.model.preset,
         checkpoint: run.model.checkpoint.as_ref().map(|path| path.display().to_string()),
         // A published checkpoint has seen its data elsewhere: ours is none of its settings.
@@ -352,7 +359,13 @@ fn dense(run: &RunConfig) -> StageNode {
         seed: run.dense.seed,
         steps: run.dense.steps,
     }
-    .node(Inputs::default())
+    .node(Inputs::default());
+    let ModelConfig { channel_spread: spread, channel_seed: seed, .. } = run.model;
+    let rescaled = (spread > 0.0).then(|| {
+        Stage::Rescale { spread, seed }.node(Inputs { dense: Some(made.key.clone()), ..Inputs::default() })
+    });
+    let key = rescaled.as_ref().unwrap_or(&made).key.clone();
+    Dense { nodes: [Some(made), rescaled].into_iter().flatten().map(Arc::new).collect(), key }
 }
 
 fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], buffer: &mut Vec<u8>) -> Restored {

@@ -44,7 +44,7 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
     }
     two_writers(&document.axes)?;
     let mut base = RunConfig {
-        model: ModelConfig { preset: None, checkpoint: None, compute: None },
+        model: ModelConfig::default(),
         dense: Default::default(),
         data: Default::default(),
         prune: Default::default(),

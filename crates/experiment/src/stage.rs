@@ -108,6 +108,14 @@ pub enum Stage {
         /// Steps, where not the preset's own.
         steps: Option<u32>,
     },
+    /// Plant channel scales in the dense model: the same function to the bit, with unequal channels. Output: `model/`, a Hugging Face
+    /// folder, which later stages read as their dense model.
+    Rescale {
+        /// Standard deviation of the natural logarithm of the scales.
+        spread: f64,
+        /// What the scales are drawn from.
+        seed: u64,
+    },
     /// Measure how much each layer of a tower matters, to divide budgets by. Output: one number per layer.
     Sensitivity {
         /// The tower.
@@ -264,6 +272,7 @@ impl Stage {
     pub fn kind(&self) -> &'static str {
         match self {
             Stage::Dense { .. } => "dense",
+            Stage::Rescale { .. } => "rescale",
             Stage::Sensitivity { .. } => "sensitivity",
             Stage::Statistics { .. } => "statistics",
             Stage::Prune { .. } => "prune",
@@ -276,7 +285,7 @@ impl Stage {
     /// Type of the computation, where the experiment says it.
     pub fn compute(&self) -> Option<Compute> {
         match self {
-            Stage::Dense { .. } => None,
+            Stage::Dense { .. } | Stage::Rescale { .. } => None,
             Stage::Sensitivity { compute, .. }
             | Stage::Statistics { compute, .. }
             | Stage::Prune { compute, .. }
@@ -288,8 +297,9 @@ impl Stage {
 
     /// Version of each stage's code. Raise it with every change that can move a number: outputs of older versions are then made anew.
     /// A test compares the sources behind each stage with what was recorded for its version (`stage-sources.json`).
-    pub const VERSIONS: [(&'static str, u32); 7] = [
+    pub const VERSIONS: [(&'static str, u32); 8] = [
         ("dense", 1),
+        ("rescale", 1),
         ("sensitivity", 1),
         ("statistics", 1),
         ("prune", 1),

@@ -14,6 +14,6 @@ mod tensors;
 pub use errors::{RuntimeError, is_out_of_memory, panic_message, tch_error, without_trace};
 pub use figures::{cpu_seconds, libtorch_version, peak_memory_bytes};
 pub use settings::{DeviceChoice, RuntimeOptions, device_name, flush_denormals, init, seed};
-pub use stream::stream;
+pub use stream::{normals, stream};
 pub use tch::Device;
 pub use tensors::replace_tensors;

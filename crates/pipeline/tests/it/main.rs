@@ -26,7 +26,7 @@ fn executor(folder: &Path) -> Executor {
 /// A run whose every stage takes a moment.
 fn short_run(preset: Preset, method: RestoreMethod) -> RunConfig {
     let mut run = RunConfig {
-        model: ModelConfig { preset: Some(preset), checkpoint: None, compute: None },
+        model: ModelConfig { preset: Some(preset), ..ModelConfig::default() },
         dense: Default::default(),
         data: Default::default(),
         prune: Default::default(),
@@ -85,7 +85,7 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
                 assert_eq!(executor_one.verify(node).unwrap(), Vec::<String>::new());
             }
             Stage::Evaluate { task, .. } => assert_eq!(entry.result::<TaskScore>().unwrap().task, *task),
-            Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Adapt { .. } => {}
+            Stage::Dense { .. } | Stage::Rescale { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Adapt { .. } => {}
         }
     }
 
@@ -168,7 +168,7 @@ fn a_weight_revived_in_a_stored_mask_is_caught() {
 fn a_checkpoint_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let mut run = short_run(Preset::ShapesFlanT5, RestoreMethod::None);
-    run.model = ModelConfig { preset: None, checkpoint: Some("models/instructblip-flan-t5-xl".into()), compute: None };
+    run.model = ModelConfig { checkpoint: Some("models/instructblip-flan-t5-xl".into()), ..ModelConfig::default() };
     let nodes = stages(&run);
     let error = executor(folder.path()).execute(&nodes[0], &mut |_, _| {}).unwrap_err().to_string();
     assert!(error.contains("models/instructblip-flan-t5-xl") && error.contains("config.json"), "{error}");

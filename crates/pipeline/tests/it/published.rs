@@ -51,7 +51,7 @@ fn paper_run(folder: &Path, family: Family) -> RunConfig {
 
     let corpora = CorporaConfig { corpora: vec![Corpus::Coco, Corpus::Cc3m], ..CorporaConfig::default() };
     let mut run = RunConfig {
-        model: ModelConfig { preset: None, checkpoint: Some(model), compute: None },
+        model: ModelConfig { checkpoint: Some(model), ..ModelConfig::default() },
         dense: Default::default(),
         data: DataConfig {
             source: DataSource::Folder,
@@ -144,7 +144,7 @@ fn a_paper_run_on_folders_is_certified_scored_and_repeated_to_the_bit() {
                         _ => {}
                     }
                 }
-                Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Adapt { .. } => {}
+                Stage::Dense { .. } | Stage::Rescale { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Adapt { .. } => {}
             }
         }
     }

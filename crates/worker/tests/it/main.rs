@@ -63,7 +63,7 @@ impl Worker {
 
 fn nodes() -> Vec<StageNode> {
     let mut run = RunConfig {
-        model: ModelConfig { preset: Some(Preset::ShapesFlanT5), checkpoint: None, compute: None },
+        model: ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() },
         dense: Default::default(),
         data: Default::default(),
         prune: Default::default(),
