@@ -361,9 +361,8 @@ fn dense(run: &RunConfig) -> Dense {
     }
     .node(Inputs::default());
     let ModelConfig { channel_spread: spread, channel_seed: seed, .. } = run.model;
-    let rescaled = (spread > 0.0).then(|| {
-        Stage::Rescale { spread, seed }.node(Inputs { dense: Some(made.key.clone()), ..Inputs::default() })
-    });
+    let rescaled = (spread > 0.0)
+        .then(|| Stage::Rescale { spread, seed }.node(Inputs { dense: Some(made.key.clone()), ..Inputs::default() }));
     let key = rescaled.as_ref().unwrap_or(&made).key.clone();
     Dense { nodes: [Some(made), rescaled].into_iter().flatten().map(Arc::new).collect(), key }
 }

@@ -93,9 +93,7 @@ impl Plan {
 
     /// Stages by kind, in the order of a run's chain; kinds that do not occur are left out.
     pub fn counts(&self, mut is_done: impl FnMut(&StageKey) -> bool) -> Vec<KindCount> {
-        let mut counts: Vec<KindCount> = Stage::VERSIONS
-            .map(|(kind, _)| KindCount { kind, total: 0, done: 0 })
-            .into();
+        let mut counts: Vec<KindCount> = Stage::VERSIONS.map(|(kind, _)| KindCount { kind, total: 0, done: 0 }).into();
         for PlanNode { node, .. } in &self.nodes {
             if let Some(count) = counts.iter_mut().find(|count| count.kind == node.stage.kind()) {
                 count.total += 1;

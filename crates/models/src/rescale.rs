@@ -99,7 +99,8 @@ pub fn rescale_folder(
         Some(factors) => scaled(file, entry, factors).map(Some),
         None => Ok(None),
     };
-    let request = ExportRequest { source, output, max_shard_size: None, patterns: &BTreeMap::new(), program, run: None };
+    let request =
+        ExportRequest { source, output, max_shard_size: None, patterns: &BTreeMap::new(), program, run: None };
     export::<ModelError>(&request, &mut change, None, progress)?;
     Ok(rescaled)
 }

@@ -7,7 +7,9 @@ use ressa_runtime::Device;
 use ressa_store::{Draft, Environment, Manifest, Store};
 use serde_json::Value;
 
-use crate::{PipelineError, adapt, dense, evaluate, merge, prune, rescale, resident::Resident, sensitivity, statistics};
+use crate::{
+    PipelineError, adapt, dense, evaluate, merge, prune, rescale, resident::Resident, sensitivity, statistics,
+};
 
 /// Executes stages on one device. Keeps the dense model, masks and benchmarks it has used in memory.
 pub struct Executor {

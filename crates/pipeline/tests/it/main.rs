@@ -2,6 +2,7 @@
 
 mod methods;
 mod published;
+mod rescaled;
 
 use std::{fs, path::Path};
 
@@ -85,7 +86,11 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
                 assert_eq!(executor_one.verify(node).unwrap(), Vec::<String>::new());
             }
             Stage::Evaluate { task, .. } => assert_eq!(entry.result::<TaskScore>().unwrap().task, *task),
-            Stage::Dense { .. } | Stage::Rescale { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Adapt { .. } => {}
+            Stage::Dense { .. }
+            | Stage::Rescale { .. }
+            | Stage::Sensitivity { .. }
+            | Stage::Statistics { .. }
+            | Stage::Adapt { .. } => {}
         }
     }
 
