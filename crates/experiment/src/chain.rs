@@ -337,6 +337,27 @@ pub(crate) fn share_statistics<'a>(chains: impl Iterator<Item = &'a mut Vec<Arc<
     }
 }
 
+/// Gives stages that take a checkpoint folder what `fingerprint` says of it, and them and all that is made from them other keys.
+pub(crate) fn mark_checkpoints<'a>(
+    chains: impl Iterator<Item = &'a mut Vec<Arc<StageNode>>>,
+    of: &mut dyn FnMut(&str) -> Option<String>,
+) {
+    let mut moved: HashMap<StageKey, Arc<StageNode>> = HashMap::new();
+    for node in chains.flatten() {
+        if let Some(new) = moved.get(&node.key) {
+            *node = Arc::clone(new);
+            continue;
+        }
+        let mut stage = node.stage.clone();
+        if let Stage::Dense { checkpoint: Some(folder), fingerprint, .. } = &mut stage {
+            *fingerprint = of(folder);
+        }
+        let inputs = node.inputs.renamed(|key| moved.get(key).map_or(key, |new| &new.key).clone());
+        let new = Arc::new(stage.node(inputs));
+        moved.insert(std::mem::replace(node, Arc::clone(&new)).key.clone(), new);
+    }
+}
+
 fn is_statistics(node: &StageNode) -> bool {
     matches!(node.stage, Stage::Statistics { .. })
 }
@@ -354,6 +375,7 @@ fn dense(run: &RunConfig) -> Dense {
     let made = Stage::Dense {
         preset: run.model.preset,
         checkpoint: run.model.checkpoint.as_ref().map(|path| path.display().to_string()),
+        fingerprint: None,
         // A published checkpoint has seen its data elsewhere: ours is none of its settings.
         data: if trained { run.data.benchmarks() } else { DataConfig::default() },
         seed: run.dense.seed,

@@ -84,6 +84,19 @@ impl Inputs {
         serde_json::to_writer(buffer, self).expect("inputs are plain data with text keys");
     }
 
+    /// The same with other keys.
+    pub(crate) fn renamed(&self, name: impl Fn(&StageKey) -> StageKey) -> Self {
+        let all = |keys: &[StageKey]| keys.iter().map(&name).collect();
+        Self {
+            dense: self.dense.as_ref().map(&name),
+            sensitivities: all(&self.sensitivities),
+            statistics: self.statistics.as_ref().map(&name),
+            masks: all(&self.masks),
+            adapter: self.adapter.as_ref().map(&name),
+            merge: self.merge.as_ref().map(&name),
+        }
+    }
+
     /// Every key read, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = &StageKey> {
         let measured = self.sensitivities.iter().chain(&self.statistics);
@@ -101,6 +114,9 @@ pub enum Stage {
         preset: Option<Preset>,
         /// Folder of a published checkpoint.
         checkpoint: Option<String>,
+        /// What tells that folder from another at the same place, where it was there when this was planned.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<String>,
         /// Data to train on.
         data: DataConfig,
         /// Training seed.

@@ -24,7 +24,6 @@ fn gated_at(spread: f64) -> Graph {
     let stages = cell(dense).stages;
     let first = stages.len() - 2;
     let gate = Gate {
-        dense_key: stages[0].key.clone(),
         model_name: "shapes-flant5".to_owned(),
         evaluate: stages[first..].to_vec(),
         floors: [("vqav2".to_owned(), 90.0), ("gqa".to_owned(), 60.0)].into(),
