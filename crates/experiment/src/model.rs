@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::Compute;
 
-/// Where the dense model comes from. Exactly one of the two fields is set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Where the dense model comes from. Exactly one of the two fields is set in a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ModelConfig {
     /// A small model that the program trains itself.

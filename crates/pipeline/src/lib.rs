@@ -19,3 +19,4 @@ mod statistics;
 pub use error::PipelineError;
 pub use executor::{Executor, Outcome};
 pub use export::RunWeights;
+pub use samples::calibration_texts;

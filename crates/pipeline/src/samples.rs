@@ -17,6 +17,7 @@ use ressa_restore::{BatchSource, Probe};
 use ressa_runtime::Device;
 use tch::Tensor;
 
+pub use self::corpora::calibration_texts;
 use self::{corpora::CorpusSamples, world::WorldSamples};
 use crate::{Executor, PipelineError, resident::Dense};
 

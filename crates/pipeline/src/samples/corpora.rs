@@ -1,11 +1,12 @@
 //! Samples of caption corpora on disk. Images are opened when they are needed, on as many threads as libtorch computes with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rand_chacha::ChaCha8Rng;
 use ressa_data::{Captioned, Captions, DataError, Image, augment::augment, parallel};
 use ressa_experiment::{
     config::{Augment, CalibrationConfig, CorporaConfig, DataConfig},
+    job::CalibrationRequest,
     stage::AdaptTraining,
 };
 use ressa_models::Sample;
@@ -31,16 +32,44 @@ impl<'a> CorpusSamples<'a> {
         let root = data.root.clone().ok_or(DataError::NoRoot)?;
         Ok(Self { root, calibration: data.calibration.clone(), restoration: data.restoration.clone(), feed })
     }
+}
 
-    /// Entries drawn with a seed, a different draw for each purpose and corpus.
-    fn draw(&self, config: &CorporaConfig, samples: usize, seed: u64, purpose: Purpose) -> Result<Captions, DataError> {
-        let mut corpus = 0;
-        Captions::draw(config, &self.root, samples, &mut |total, wanted| {
-            let mut rng = stream(seed, Purpose::CorpusEntries, ((purpose as u64) << 8) | corpus);
-            corpus += 1;
-            distinct(&mut rng, wanted, total)
-        })
+/// Entries drawn with a seed, a different draw for each purpose and corpus.
+fn draw(
+    config: &CorporaConfig,
+    root: &Path,
+    samples: usize,
+    seed: u64,
+    purpose: Purpose,
+) -> Result<Captions, DataError> {
+    let mut corpus = 0;
+    Captions::draw(config, root, samples, &mut |total, wanted| {
+        let mut rng = stream(seed, Purpose::CorpusEntries, ((purpose as u64) << 8) | corpus);
+        corpus += 1;
+        distinct(&mut rng, wanted, total)
+    })
+}
+
+/// The calibration samples that a stage would draw, before their images are opened. Fewer where the corpora have not so many.
+///
+/// # Errors
+/// What is missing under `root`; images that are changed at random, which a path does not say.
+pub fn calibration_texts(
+    config: &CorporaConfig,
+    root: &Path,
+    samples: usize,
+    seed: u64,
+) -> Result<Vec<CalibrationRequest>, PipelineError> {
+    if config.augment != Augment::None {
+        return Err(PipelineError::Internal("images are not changed outside of stages".to_owned()));
     }
+    let captions = draw(config, root, samples, seed, Purpose::CalibrationEntry)?;
+    let request = |(position, entry): (usize, &Captioned)| {
+        let mut rng = stream(seed, Purpose::CalibrationEntry, position as u64);
+        let (prompt, answer) = entry.sample(config, &mut rng);
+        CalibrationRequest { image: entry.image.clone(), prompt, answer }
+    };
+    Ok(captions.entries().iter().enumerate().map(request).collect())
 }
 
 /// An image and a caption, ready to be tokenized.
@@ -68,7 +97,7 @@ fn threads() -> usize {
 
 impl Samples for CorpusSamples<'_> {
     fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Vec<Sample>, PipelineError> {
-        let captions = self.draw(&self.calibration, config.images as usize, seed, Purpose::CalibrationEntry)?;
+        let captions = draw(&self.calibration, &self.root, config.images as usize, seed, Purpose::CalibrationEntry)?;
         let entries = captions.entries();
         let composed = parallel(entries.len(), threads(), |position| {
             let rng = stream(seed, Purpose::CalibrationEntry, position as u64);
@@ -111,7 +140,7 @@ impl Samples for CorpusSamples<'_> {
         // No more is drawn than the steps can see.
         let seen = u64::from(training.steps) * u64::from(training.batch);
         let samples = u64::from(training.samples).min(seen) as usize;
-        let captions = self.draw(&self.restoration, samples, seed, Purpose::RestorationEntry)?;
+        let captions = draw(&self.restoration, &self.root, samples, seed, Purpose::RestorationEntry)?;
         Ok(Box::new(CorpusBatches {
             source: self,
             captions,

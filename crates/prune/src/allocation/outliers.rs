@@ -14,9 +14,10 @@ use ressa_experiment::{
     allocation::{AllocationGroup, Sensitivities},
     config::Propagate,
 };
-use ressa_models::{LayerId, Sample, VisionLanguage};
+use ressa_models::{LayerId, Linear, Sample, VisionLanguage};
 use tch::{Kind, Tensor, no_grad};
 
+use super::AllocationError;
 use crate::{
     calibrate::{BlockStatistics, Calibration},
     error::PruneError,
@@ -41,27 +42,42 @@ pub(super) fn outliers(
         statistics.extend(calibration.observe(model, block)?);
         progress((block + 1) as f64 / blocks as f64);
     }
+    let layers: Vec<(&LayerId, &Linear)> = model.linears().into_iter().filter(|(id, _)| id.tower == tower).collect();
+    outliers_of(&layers, &statistics, group, m)
+}
+
+/// Outliers of layers whose inputs have been seen. Groups are those within `layers`, so all of a group must be there.
+///
+/// # Errors
+/// Weights or norms that are not finite.
+pub fn outliers_of(
+    layers: &[(&LayerId, &Linear)],
+    statistics: &BlockStatistics,
+    group: AllocationGroup,
+    m: f64,
+) -> Result<Sensitivities, PruneError> {
+    let key = |id: &LayerId| match group {
+        AllocationGroup::Layer => id.name.clone(),
+        AllocationGroup::Block => id.block.to_string(),
+        AllocationGroup::Tower => String::new(),
+    };
+    let metric = |id: &LayerId, weight: &Tensor| Wanda.importance(&id.name, weight, statistics.get(&id.name));
     no_grad(|| {
-        let layers = || model.linears().into_iter().filter(|(id, _)| id.tower == tower);
-        let key = |id: &LayerId| match group {
-            AllocationGroup::Layer => id.name.clone(),
-            AllocationGroup::Block => id.block.to_string(),
-            AllocationGroup::Tower => String::new(),
-        };
-        let metric = |id: &LayerId, weight: &Tensor| Wanda.importance(&id.name, weight, statistics.get(&id.name));
         let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
-        for (id, linear) in layers() {
+        for (id, linear) in layers {
             let sum = sums.entry(key(id)).or_default();
             sum.0 += metric(id, linear.weight()).sum(Kind::Double).double_value(&[]);
             sum.1 += linear.weight().numel() as f64;
         }
-        Ok(layers()
-            .map(|(id, linear)| {
-                let (sum, elements) = sums[&key(id)];
-                let outliers = metric(id, linear.weight()).gt(m * sum / elements).sum(Kind::Int64).int64_value(&[]);
-                // A sum that is not finite has no outliers above it; it must not pass for a measurement.
-                (id.name.clone(), if sum.is_finite() { outliers as f64 } else { f64::NAN })
-            })
-            .collect())
+        let count = |(id, linear): &(&LayerId, &Linear)| {
+            let (sum, elements) = sums[&key(id)];
+            // A sum that is not finite has no outliers above it; it must not pass for a measurement.
+            if !sum.is_finite() {
+                return Err(AllocationError::NotFinite { layer: id.name.clone() }.into());
+            }
+            let outliers = metric(id, linear.weight()).gt(m * sum / elements).sum(Kind::Int64).int64_value(&[]);
+            Ok((id.name.clone(), outliers as f64))
+        };
+        layers.iter().map(count).collect()
     })
 }
