@@ -121,3 +121,56 @@ fn calibration(options: &PruneOptions, run: &RunConfig) -> Result<CalibrationSou
         (None, _) => Ok(CalibrationSource::Listed(read_requests::<CalibrationRequest>(Path::new(named))?)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use ressa_experiment::{
+        Tower,
+        allocation::AllocationGroup,
+        config::{BlockThreshold, Damping, Group, Propagate, TokenSelection},
+    };
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: PruneOptions,
+    }
+
+    fn line(arguments: &str) -> PruneOptions {
+        let fixed = "prune --model m --output o --metric sparsegpt --vision 0.5 --language 0.6 ";
+        Line::try_parse_from(format!("{fixed}{arguments}").split_whitespace()).unwrap().options
+    }
+
+    #[test]
+    fn options_are_the_settings_of_an_experiment() {
+        let arguments = "--group row --propagate dense --allocation owl --set prune.sparsegpt.damping=on-failure \
+                         --set prune.sparsegpt.threshold=inclusive --set prune.sparsegpt.block=64 \
+                         --set prune.vision.group=matrix --set prune.allocation.group=layer \
+                         --set prune.calibration.tokens.select=atv";
+        let prune = settings(&line(arguments)).unwrap().prune;
+        assert_eq!((prune.vision.sparsity, prune.qformer.sparsity, prune.language.sparsity), (0.5, 0.0, 0.6));
+        assert_eq!(Tower::ALL.map(|tower| prune.tower(tower).group), [Group::Matrix, Group::Row, Group::Row].map(Some));
+        assert_eq!((prune.sparsegpt.damping, prune.sparsegpt.block), (Damping::OnFailure, 64));
+        assert_eq!(prune.sparsegpt.threshold, BlockThreshold::Inclusive);
+        assert_eq!(
+            (prune.calibration.propagate, prune.calibration.tokens.select),
+            (Propagate::Dense, TokenSelection::Atv)
+        );
+        let rule = prune.allocation;
+        assert_eq!((rule.method, rule.group), (AllocationMethod::Owl, AllocationGroup::Layer));
+        // Nothing asked for is nothing but the default.
+        let plain = settings(&line("")).unwrap().prune;
+        assert_eq!(plain.chosen().len(), 3, "{:?}", plain.chosen());
+    }
+
+    #[test]
+    fn every_setting_that_can_be_given_is_one_of_experiments() {
+        for open in ressa_experiment::job::SETTABLE {
+            let is_it = |path: &str| path == open || (open.ends_with('.') && path.starts_with(open));
+            assert!(ressa_experiment::settings::SETTINGS.iter().any(|setting| is_it(setting.path)), "{open}");
+        }
+    }
+}

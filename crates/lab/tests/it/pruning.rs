@@ -197,9 +197,10 @@ fn configs() -> [Blip2Config; 3] {
 
 #[test]
 fn masks_are_those_of_the_model_in_memory() {
-    for config in configs() {
+    // Weights that a method changes are written in the type of the folder, and seen so by what comes after; in memory they are not rounded.
+    for (config, dtype) in configs().into_iter().zip([Compute::Float32, Compute::Bfloat16, Compute::Float16]) {
         let root = tempfile::tempdir().unwrap();
-        folder(root.path(), &config, Compute::Bfloat16);
+        folder(root.path(), &config, dtype);
         let job = job(root.path(), "sparse");
         let unstructured = |metric, change: fn(&mut PruneConfig)| {
             let mut prune = settings(metric, Pattern::Unstructured);
@@ -260,6 +261,9 @@ fn masks_are_those_of_the_model_in_memory() {
                 false,
             ),
         ] {
+            if prune_config.metric == Metric::SparseGpt && dtype != Compute::Float32 {
+                continue;
+            }
             let job = Prune { prune: prune_config, spill, ..job.clone() };
             let summary = prune(&job).unwrap();
             let hash = summary["mask_hash"].as_str().unwrap().to_owned();

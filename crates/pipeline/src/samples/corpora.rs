@@ -12,7 +12,7 @@ use ressa_experiment::{
 use ressa_models::Sample;
 use ressa_restore::{BatchSource, Probe, TrainingBatch};
 
-use super::{Feed, Purpose, Samples, distinct, stream};
+use super::{Asked, Feed, Purpose, Samples, distinct, stream};
 use crate::PipelineError;
 
 /// Samples of the probe that merging is compared on.
@@ -91,6 +91,16 @@ fn compose(
     Ok(Composed { pixels: feed.processor.pixels([&image])?, read, written })
 }
 
+/// The images one after the other, and what is asked about them.
+fn stack(composed: Vec<Composed>) -> (Vec<f32>, Asked) {
+    let (mut pixels, mut asked) = (Vec::new(), Asked::default());
+    for (row, Composed { pixels: image, read, written }) in composed.into_iter().enumerate() {
+        pixels.extend(image);
+        asked.push(row, read, written);
+    }
+    (pixels, asked)
+}
+
 fn threads() -> usize {
     tch::get_num_threads().max(1) as usize
 }
@@ -116,19 +126,11 @@ impl Samples for CorpusSamples<'_> {
     fn probe(&self) -> Result<Probe, PipelineError> {
         let config = CorporaConfig { augment: Augment::None, ..self.restoration.clone() };
         let first = Captions::first(&config, &self.root, PROBE_SAMPLES)?;
-        let (mut pixels, mut texts, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-        for (position, entry) in first.entries().iter().enumerate() {
-            let composed = compose(&self.feed, &config, entry, stream(0, Purpose::Probe, position as u64))?;
-            pixels.extend(composed.pixels);
-            texts.push(composed.read);
-            answers.push(composed.written);
-        }
-        let rows: Vec<i64> = (0..texts.len() as i64).collect();
-        Ok(Probe {
-            pixels: self.feed.tensor(&pixels),
-            prompts: self.feed.prompts(&texts, &rows)?,
-            answers: self.feed.answers(&answers)?,
-        })
+        let compose =
+            |(position, entry)| compose(&self.feed, &config, entry, stream(0, Purpose::Probe, position as u64));
+        let composed = first.entries().iter().enumerate().map(compose).collect::<Result<_, _>>()?;
+        let (pixels, asked) = stack(composed);
+        self.feed.probe(self.feed.tensor(&pixels), &asked)
     }
 
     fn batches<'a>(
@@ -188,28 +190,10 @@ impl CorpusBatches<'_> {
             let rng = stream(self.seed, Purpose::RestorationEntry, first + row as u64);
             compose(&source.feed, &source.restoration, &entries[chosen[row]], rng)
         })?;
-        let (mut pixels, mut texts, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-        for Composed { pixels: image, read, written } in composed {
-            pixels.extend(image);
-            texts.push(read);
-            answers.push(written);
-        }
-        let rows: Vec<i64> = (0..texts.len() as i64).collect();
-        let retrieval = match self.retrieval {
-            true => {
-                let captions: Vec<String> = chosen.iter().map(|&entry| entries[entry].caption.clone()).collect();
-                Some(source.feed.qformer(&captions)?)
-            }
-            false => None,
-        };
-        Ok(TrainingBatch {
-            pixels: source.feed.tensor(&pixels),
-            questions: source.feed.prompts(&[], &[])?,
-            answers: Vec::new(),
-            captions: source.feed.prompts(&texts, &rows)?,
-            caption_answers: source.feed.answers(&answers)?,
-            retrieval,
-        })
+        let (pixels, captions) = stack(composed);
+        let retrieval: Option<Vec<String>> =
+            self.retrieval.then(|| chosen.iter().map(|&entry| entries[entry].caption.clone()).collect());
+        source.feed.batch(source.feed.tensor(&pixels), &Asked::default(), &captions, retrieval.as_deref())
     }
 }
 
