@@ -214,10 +214,10 @@ def main():
     parser.add_argument("--methods", nargs="+", default=list(GOALS), metavar="METHOD-PATTERN")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    build = ["cargo", "build", "--release", "--quiet", "-p", "ressa-prune", "--example", "speed"]
+    build = ["cargo", "build", "--release", "--quiet", "--workspace", "--example", "pruning_speed"]
     if subprocess.run(build, cwd=ROOT).returncode != 0:
         sys.exit("the Rust side does not build")
-    program = TARGET / "release" / "examples" / "speed"
+    program = TARGET / "release" / "examples" / "pruning_speed"
     print(f"one FlanT5-XL encoder block, {arguments.samples} samples of {TOKENS} tokens, {arguments.threads} thread(s); seconds (statistics + pruning)")
     for name in arguments.methods:
         method, pattern = name.split("-")

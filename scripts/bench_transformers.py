@@ -196,7 +196,7 @@ def main():
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    build = ["cargo", "build", "--release", "-q", "-p", "ressa-models", "--example", "folder_speed"]
+    build = ["cargo", "build", "--release", "-q", "--workspace", "--example", "folder_speed"]
     subprocess.run(build, cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.keep or Path(scratch)

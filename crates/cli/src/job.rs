@@ -26,15 +26,7 @@ pub fn run(global: &Global, machine: &JobMachine, job: &Job) -> Result<Value, Fa
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = machine.threads.map_or_else(cores, |threads| threads as usize);
     command.arg("job").args(["--device", &machine.device.to_string(), "--threads", &threads.to_string()]);
-    // With more threads than one, idle ones must not spin on a shared machine; libgomp reads this before anything runs.
-    if std::env::var_os("OMP_WAIT_POLICY").is_none() {
-        command.env("OMP_WAIT_POLICY", "passive");
-    }
-    // MKL divides a product by the number of threads, and its last bits with it, unless it is told not to; it reads this before anything runs.
-    // Masks are to be the same on any number.
-    if matches!(job, Job::Prune(_)) && std::env::var_os("MKL_CBWR").is_none() {
-        command.env("MKL_CBWR", "AUTO,STRICT");
-    }
+    command.envs(workspace::worker_environment());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| {
         let program = program.display();
         Failure::new(Exit::Other, format!("cannot start the worker `{program}`: {e}; build it or use --worker"))

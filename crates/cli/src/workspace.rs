@@ -14,6 +14,19 @@ use crate::{
     exit::{Exit, Failure},
 };
 
+/// What the numeric libraries of a worker read before anything runs, as far as the caller's environment does not say it.
+pub fn worker_environment() -> Vec<(String, String)> {
+    let settings = [
+        // Idle threads of libgomp must not spin on a shared machine.
+        ("OMP_WAIT_POLICY", "passive"),
+        // MKL divides a product by the number of threads, and its last bits with it, unless it is told not to. Results are to be the
+        // same on any number.
+        ("MKL_CBWR", "AUTO,STRICT"),
+    ];
+    let missing = settings.into_iter().filter(|(name, _)| env::var_os(name).is_none());
+    missing.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 /// The folders a command works with; all paths are absolute.
 #[derive(Debug)]
 pub struct Workspace {
@@ -74,7 +87,12 @@ impl Workspace {
         let visible = env::var("CUDA_VISIBLE_DEVICES").ok();
         Options {
             results: self.results.clone(),
-            worker: WorkerCommand { program: self.worker.clone(), folder: self.root.clone(), threads: machine.threads },
+            worker: WorkerCommand {
+                program: self.worker.clone(),
+                folder: self.root.clone(),
+                threads: machine.threads,
+                environment: worker_environment(),
+            },
             device: machine.device,
             gpus: if machine.device == DeviceChoice::Auto { visible_gpus(visible.as_deref()) } else { 0 },
             slots: machine.slots.map(usize::from),

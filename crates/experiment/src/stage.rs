@@ -293,7 +293,7 @@ impl Stage {
         ("sensitivity", 1),
         ("statistics", 1),
         ("prune", 1),
-        ("adapt", 1),
+        ("adapt", 2),
         ("merge", 1),
         ("evaluate", 1),
     ];

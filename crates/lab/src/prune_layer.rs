@@ -100,6 +100,8 @@ fn prune_layer(weight: &Tensor, inputs: Option<&Tensor>, options: &LayerOptions)
     let problem = LayerProblem { name: LAYER, weight, selection };
     let mut solutions = solver.solve(&[problem], statistics.as_ref()).map_err(said)?;
     let LayerSolution { keep, importance, weight: changed } = solutions.pop().ok_or("the method gave no mask")?;
+    let ranked = || solver.importance(&problem, statistics.as_ref()).map_err(|error| error.to_string());
+    let importance = importance.map_or_else(ranked, |known| Ok(Some(known)))?.ok_or("the method ranks nothing")?;
     let weight = changed.unwrap_or_else(|| weight.masked_fill(&keep.logical_not(), 0.0));
     Ok(PrunedLayer { keep_mask: keep.to_kind(Kind::Uint8), weight, importance })
 }

@@ -26,8 +26,8 @@ pub struct Difference {
     pub wanted: String,
 }
 
-/// The published stage of the same kind with the fewest differing fields. Own settings count before inputs: an input that differs is
-/// itself explained by its own stage.
+/// The published stage of the same kind with the fewest differing fields, among those the one that has most of the same fields. Own settings
+/// count before inputs: an input that differs is itself explained by its own stage.
 pub fn nearest(store: &Store, node: &StageNode) -> Option<Nearest> {
     let wanted = identity(
         node.stage.version(),
@@ -42,8 +42,19 @@ pub fn nearest(store: &Store, node: &StageNode) -> Option<Nearest> {
             compare("", &stored, &wanted, &mut differences);
             Nearest { key: StageKey(manifest.key), differences }
         })
-        .min_by(|a, b| (a.differences.len(), &a.key).cmp(&(b.differences.len(), &b.key)))
+        .min_by(|a, b| a.rank().cmp(&b.rank()))
 }
+
+impl Nearest {
+    fn rank(&self) -> (usize, usize, &StageKey) {
+        let absent =
+            |difference: &&Difference| [&difference.stored, &difference.wanted].iter().any(|&side| side == ABSENT);
+        (self.differences.len(), self.differences.iter().filter(absent).count(), &self.key)
+    }
+}
+
+/// How a value is shown that is not there.
+const ABSENT: &str = "null";
 
 /// Every manifest that can be read, in the writable root and in the shipped ones.
 fn manifests(store: &Store) -> impl Iterator<Item = Manifest> {

@@ -33,6 +33,8 @@ pub struct WorkerCommand {
     pub folder: PathBuf,
     /// Threads of one tensor operation.
     pub threads: u32,
+    /// Variables that are set for it beside those it inherits.
+    pub environment: Vec<(String, String)>,
 }
 
 /// What arrives from a worker.
@@ -73,6 +75,7 @@ impl Worker {
         let write = |source| SweepError::Write { path: log.to_owned(), source };
         let file = OpenOptions::new().create(true).append(true).open(log).map_err(write)?;
         let mut process = Command::new(&command.program);
+        process.envs(command.environment.iter().map(|(name, value)| (name, value)));
         process.current_dir(&command.folder);
         process.arg("serve").arg("--store").arg(store.root());
         for shipped in store.shipped() {

@@ -215,10 +215,10 @@ evaluate.tasks: [gqa, flickr30k]
     dense 98f996d01ede
     prune b713087a3f5e
     prune d573f93beb81
-    adapt ae3343031caa
-    merge 9f0579c24d50
-    evaluate 0aa8f24dd383
-    evaluate 4dcacbf8b5ca
+    adapt 4461b62ab047
+    merge 261f33041a7c
+    evaluate f4e07b6a5f53
+    evaluate 3e6e1f6d2273
     run 3fda19d3a180
     ");
     let again = stages(&run.run);

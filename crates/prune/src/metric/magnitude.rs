@@ -21,6 +21,10 @@ impl PruningMetric for Magnitude {
         Needs::WEIGHT
     }
 
+    fn by_row(&self) -> bool {
+        true
+    }
+
     fn importance(&self, _layer: &str, weight: &Tensor, _statistics: Option<&ColumnStatistics>) -> Tensor {
         weight.to_kind(Kind::Float).abs()
     }
@@ -33,6 +37,10 @@ pub struct SignedMagnitude;
 impl PruningMetric for SignedMagnitude {
     fn needs(&self) -> Needs {
         Needs::WEIGHT
+    }
+
+    fn by_row(&self) -> bool {
+        true
     }
 
     fn importance(&self, _layer: &str, weight: &Tensor, _statistics: Option<&ColumnStatistics>) -> Tensor {

@@ -21,6 +21,11 @@ pub trait PruningMetric: Send + Sync {
     /// What [`PruningMetric::importance`] has to be given.
     fn needs(&self) -> Needs;
 
+    /// Whether some rows of a weight have the importances that they have in the whole, so that a large one can be ranked in parts.
+    fn by_row(&self) -> bool {
+        false
+    }
+
     /// Importance `[out, in]`, f32, of `weight` `[out, in]`. `layer` is the module path; only metrics that draw look at it.
     ///
     /// `statistics` is present where [`PruningMetric::needs`] asks for it. Whoever compares importances takes the smallest to go first.

@@ -21,6 +21,10 @@ impl PruningMetric for Wanda {
         Needs::NORMS
     }
 
+    fn by_row(&self) -> bool {
+        true
+    }
+
     fn importance(&self, _layer: &str, weight: &Tensor, statistics: Option<&ColumnStatistics>) -> Tensor {
         let mut importance = weight.to_kind(Kind::Float).abs();
         match statistics.and_then(ColumnStatistics::norm) {

@@ -83,7 +83,7 @@ impl LayerSolver for Dsnot {
             let importance = importance(self.initial.as_ref(), layer, Some(statistics))?;
             let keep = self.refine(layer, &importance, &inputs);
             let keep = Tensor::from_slice(&keep).view_(layer.weight.size()).to_device(layer.weight.device());
-            Ok(LayerSolution { keep, importance, weight: None })
+            Ok(LayerSolution { keep, importance: Some(importance), weight: None })
         };
         no_grad(|| layers.iter().map(refine).collect())
     }

@@ -174,7 +174,7 @@ impl Walk {
             columns: weight.size()[1],
             places,
             groups,
-            keep: weight.ones_like().to_kind(Kind::Bool),
+            keep: Tensor::ones(weight.size(), (Kind::Bool, weight.device())),
             importance: weight.zeros_like(),
             weight,
             upper,
@@ -222,12 +222,15 @@ impl Walk {
     }
 
     fn finish(self, layers: &[LayerProblem<'_>]) -> Vec<LayerSolution> {
-        let part = |tensor: &Tensor, (first, rows): (usize, usize)| tensor.narrow(0, first as i64, rows as i64).copy();
+        let part = |tensor: &Tensor, (first, rows): (usize, usize)| match self.places.len() {
+            1 => tensor.shallow_clone(),
+            _ => tensor.narrow(0, first as i64, rows as i64).copy(),
+        };
         let solution = |(layer, &place): (&LayerProblem<'_>, &(usize, usize))| {
             let (kind, device) = (layer.weight.kind(), layer.weight.device());
             LayerSolution {
                 keep: part(&self.keep, place).to_device(device),
-                importance: part(&self.importance, place).to_device(device),
+                importance: Some(part(&self.importance, place).to_device(device)),
                 weight: Some(part(&self.weight, place).to_kind(kind).to_device(device)),
             }
         };

@@ -30,7 +30,7 @@ impl LayerSolver for ByThreshold {
         let rank = |layer: &LayerProblem<'_>| {
             let importance = importance(self.metric.as_ref(), layer, statistics)?;
             let keep = keep_by_threshold(&importance, layer.selection, self.inclusive);
-            Ok(LayerSolution { keep, importance, weight: None })
+            Ok(LayerSolution { keep, importance: Some(importance), weight: None })
         };
         layers.iter().map(rank).collect()
     }

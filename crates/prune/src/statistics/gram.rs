@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 /// Tokens in a product.
 const TOKENS: i64 = 1024;
 /// Columns of a stripe. Half a stripe's square is computed for nothing.
-const STRIPE: i64 = 512;
+const STRIPE: i64 = 256;
 
 /// The running sum of `x^T x`.
 #[derive(Debug)]

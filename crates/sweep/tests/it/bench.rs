@@ -24,7 +24,12 @@ impl Bench {
         let store = Store::open(folder.path().join("store"), vec![folder.path().join("shipped")]).unwrap();
         let options = Options {
             results: folder.path().to_owned(),
-            worker: WorkerCommand { program: fake_worker(), folder: folder.path().to_owned(), threads: 1 },
+            worker: WorkerCommand {
+                program: fake_worker(),
+                folder: folder.path().to_owned(),
+                threads: 1,
+                environment: Vec::new(),
+            },
             device: DeviceChoice::Cpu,
             gpus: 0,
             slots: Some(2),

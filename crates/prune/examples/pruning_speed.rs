@@ -1,4 +1,4 @@
-//! Prunes the linears of one FlanT5-XL encoder block and prints seconds as JSON: `speed METHOD PATTERN THREADS [SAMPLES]`.
+//! Prunes the linears of one FlanT5-XL encoder block and prints seconds as JSON: `pruning_speed METHOD PATTERN THREADS [SAMPLES]`.
 //!
 //! Weights and inputs are random, the same that `scripts/bench_pruning.py` draws; statistics and pruning are timed, drawing is not.
 
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let [method, pattern, threads, rest @ ..] = arguments else {
-        return Err("usage: speed METHOD PATTERN THREADS [SAMPLES]".into());
+        return Err("usage: pruning_speed METHOD PATTERN THREADS [SAMPLES]".into());
     };
     let samples: i64 = rest.first().map_or(Ok(128), |text| text.parse())?;
     let device = ressa_runtime::init(&RuntimeOptions { device: DeviceChoice::Cpu, threads: threads.parse()? })?;
