@@ -108,6 +108,11 @@ fn calibration(options: &PruneOptions, run: &RunConfig) -> Result<CalibrationSou
             _ => Ok(CalibrationSource::Listed(Vec::new())),
         };
     };
+    if options.data_root.is_none() && run.data.calibration != CorporaConfig::default() {
+        return Err(usage(
+            "--set data.calibration... is about corpora: name them with --calibration and --data-root".to_owned(),
+        ));
+    }
     let corpora: Result<Vec<Corpus>, String> = named.split(',').map(|name| name.trim().parse()).collect();
     match (&options.data_root, corpora) {
         (Some(root), Ok(corpora)) => {

@@ -121,6 +121,7 @@ fn settings_of_a_single_pruning_are_checked_like_those_of_an_experiment() {
         ("prune.rounding=upwards", "choices: `decimal`, `truncated`, `nearest`"),
         ("prune.rounding=decimal,nearest", "takes one value"),
         ("prune.vision.sparsity=0.4", "it has an option of its own: --vision"),
+        ("prune.allocation.epsilon=0.1", "a single pruning has no such setting"),
         ("restore.method=lora", "a single pruning has no such setting"),
     ] {
         let refused = prune(&["--set", setting]);
@@ -137,6 +138,7 @@ fn settings_of_a_single_pruning_are_checked_like_those_of_an_experiment() {
         (&["--calibration", "cc3m"], "say with --data-root where it is"),
         (&["--calibration", "cc4m", "--data-root", ".", "--samples", "2"], "`cc4m` is not one of coco, vg, cc3m"),
         (&["--calibration", "cc3m", "--data-root", "."], "--samples"),
+        (&["--calibration", "c.json", "--set", "data.calibration.form=prefix"], "is about corpora"),
     ] {
         let refused = prune(arguments);
         assert_eq!(refused.code, 2, "{arguments:?}: {}", refused.stderr);

@@ -58,13 +58,19 @@ pub struct CalibrationRequest {
 }
 
 /// Settings of experiments that a pruning job takes by their paths; a path that ends with a dot is a section. The others have an option of their own.
-pub const SETTABLE: [&str; 12] = [
+pub const SETTABLE: [&str; 18] = [
     "prune.rounding",
     "prune.threshold",
     "prune.magnitude.",
     "prune.sparsegpt.",
     "prune.dsnot.",
-    "prune.allocation.",
+    "prune.allocation.group",
+    "prune.allocation.towers",
+    "prune.allocation.cap",
+    "prune.allocation.floor",
+    "prune.allocation.samples",
+    "prune.allocation.lambda",
+    "prune.allocation.m",
     "prune.calibration.tokens.",
     "prune.vision.group",
     "prune.qformer.group",

@@ -28,7 +28,8 @@ impl Needed {
     pub fn estimate(model: &Blip2, asked: &Asked, samples: Option<&Samples>, held: u64) -> Self {
         let last = asked.towers.keys().next_back();
         let visited = |tower: &Tower| asked.prunes(*tower) || (samples.is_some() && Some(tower) < last);
-        let (metric, measures) = (asked.prune.metric, asked.prune.allocation.is_measured());
+        // What is measured before takes less than what is chosen then.
+        let metric = asked.prune.metric;
         let kind = model.kind().elt_size_in_bytes() as u64;
         let (mut largest, mut activations) = (0, 0);
         for tower in Tower::ALL.into_iter().filter(visited) {
@@ -40,9 +41,7 @@ impl Needed {
                 let run = if samples.is_some() { running(&linears, tokens, kind) } else { 0 };
                 let (mut solve, mut held) = (0, 0);
                 if asked.prunes(tower) {
-                    // Counting outliers takes what ranking by Wanda takes.
-                    let measure = if measures { solving(&linears, Metric::Wanda) } else { 0 };
-                    (solve, held) = (solving(&linears, metric).max(measure), statistics(&linears, metric));
+                    (solve, held) = (solving(&linears, metric), statistics(&linears, metric));
                 }
                 largest = largest.max(stored + held + run.max(solve));
                 widest = linears.iter().map(|linear| linear.shape().1 as u64).fold(widest, u64::max);

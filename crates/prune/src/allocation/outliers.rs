@@ -25,6 +25,9 @@ use crate::{
     statistics::Needs,
 };
 
+/// Weights whose importances are held at once.
+const PART: i64 = 1 << 22;
+
 /// Outliers of every layer of a tower. `model` carries no masks.
 pub(super) fn outliers(
     model: &dyn VisionLanguage,
@@ -61,12 +64,17 @@ pub fn outliers_of(
         AllocationGroup::Block => id.block.to_string(),
         AllocationGroup::Tower => String::new(),
     };
-    let metric = |id: &LayerId, weight: &Tensor| Wanda.importance(&id.name, weight, statistics.get(&id.name));
+    // Some rows after the other: what a large matrix takes beside its weights is then small.
+    let parts = |id: &LayerId, weight: &Tensor, of_part: &dyn Fn(Tensor) -> f64| -> f64 {
+        let rows = (PART / weight.size().last().copied().unwrap_or(1).max(1)).max(1);
+        let seen = statistics.get(&id.name);
+        weight.split(rows, 0).iter().map(|rows| of_part(Wanda.importance(&id.name, rows, seen))).sum()
+    };
     no_grad(|| {
         let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
         for (id, linear) in layers {
             let sum = sums.entry(key(id)).or_default();
-            sum.0 += metric(id, linear.weight()).sum(Kind::Double).double_value(&[]);
+            sum.0 += parts(id, linear.weight(), &|scores| scores.sum(Kind::Double).double_value(&[]));
             sum.1 += linear.weight().numel() as f64;
         }
         let count = |(id, linear): &(&LayerId, &Linear)| {
@@ -75,8 +83,9 @@ pub fn outliers_of(
             if !sum.is_finite() {
                 return Err(AllocationError::NotFinite { layer: id.name.clone() }.into());
             }
-            let outliers = metric(id, linear.weight()).gt(m * sum / elements).sum(Kind::Int64).int64_value(&[]);
-            Ok((id.name.clone(), outliers as f64))
+            let threshold = m * sum / elements;
+            let count = |scores: Tensor| scores.gt(threshold).sum(Kind::Int64).int64_value(&[]) as f64;
+            Ok((id.name.clone(), parts(id, linear.weight(), &count)))
         };
         layers.iter().map(count).collect()
     })
