@@ -22,6 +22,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 TOKENS = 96
+LOOKED_AT = 8  # samples on which errors are measured
 BLOCK = [(2048, [2048] * 3), (2048, [2048]), (2048, [5120] * 2), (5120, [2048])]
 GOALS = {"wanda-50": 1.5, "wanda-2:4": 10, "sparsegpt-50": 3, "sparsegpt-2:4": 3, "dsnot-50": 5, "dsnot-2:4": 5}
 
@@ -177,15 +178,16 @@ def dsnot(weight, seen, pattern, cycles=50, threshold=0.1):
 
 
 def plain(method, pattern, samples):
-    """Seconds of the plain implementation, by part, and a digest of each mask."""
+    """Seconds of the plain implementation, by part; a digest of each mask, and what pruning did to the layer's outputs."""
     prune = {"wanda": wanda, "sparsegpt": sparsegpt, "dsnot": dsnot}[method]
     torch.manual_seed(0)
-    seconds = dict(statistics=0.0, pruning=0.0, cpu=0.0, digests=[])
+    seconds = dict(statistics=0.0, pruning=0.0, cpu=0.0, digests=[], errors=[])
     with torch.no_grad():
         for width, heights in BLOCK:
             x = torch.randn(samples, TOKENS, width) + torch.randn(width) * 0.5
             weights = [torch.randn(height, width) * 0.02 for height in heights]
             for weight in weights:
+                dense = weight.clone()
                 clock, cpu = time.perf_counter(), time.process_time()
                 seen = Statistics(width, method)
                 for sample in x:
@@ -196,6 +198,8 @@ def plain(method, pattern, samples):
                 seconds["pruning"] += time.perf_counter() - clock
                 seconds["cpu"] += time.process_time() - cpu
                 seconds["digests"].append(int((torch.arange(keep.numel()) % 1009 * keep.flatten()).sum()))
+                outputs = [(x[:LOOKED_AT].reshape(-1, width) @ w.t()).square().sum(dtype=torch.float64) for w in (dense - weight, dense)]
+                seconds["errors"].append(float(outputs[0] / outputs[1]))
                 del seen
     return seconds
 
@@ -229,9 +233,10 @@ def main():
         cpu = stats.median(p["cpu"] / o["cpu"] for p, o in pairs)
         p, o = pairs[-1]
         same = sum(a == b for a, b in zip(p["digests"], o["digests"]))
+        worse = max(b / a for a, b in zip(p["errors"], o["errors"]))
         print(
             f"  {name:<14} plain {p['statistics']:7.2f} + {p['pruning']:7.2f}   ressa {o['statistics']:6.2f} + {o['pruning']:6.2f}"
-            f"   {wall:6.2f} x wall, {cpu:6.2f} x CPU   goal {GOALS.get(name, 1)} x   {same} of {len(p['digests'])} masks equal",
+            f"   {wall:6.2f} x wall, {cpu:6.2f} x CPU   goal {GOALS.get(name, 1)} x   {same} of {len(p['digests'])} masks equal, output error at most {worse:.4f} x",
             flush=True,
         )
 

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use ressa_checkpoint::Checkpoint;
 use ressa_experiment::{Experiment, StageKey};
+use ressa_store::{Store, read_journal};
 use ressa_sweep::Graph;
+use serde_json::Value;
 
 use crate::{
     arguments::Selection,
@@ -38,7 +41,7 @@ impl Study {
         if files.is_empty() {
             files = DEFAULT_STUDY.iter().map(|name| workspace.experiment_file(name)).collect();
         }
-        let experiments: Vec<Experiment> = files
+        let mut experiments: Vec<Experiment> = files
             .iter()
             .map(|file| Experiment::load(file, &workspace.experiments, &overrides))
             .collect::<Result<_, _>>()?;
@@ -53,6 +56,9 @@ impl Study {
                 return Err(Failure::new(Exit::BadExperiment, message));
             }
         }
+        for experiment in &mut experiments {
+            experiment.mark_checkpoints(&mut |folder| fingerprint(workspace, folder));
+        }
         Ok(Self { experiments })
     }
 
@@ -60,6 +66,23 @@ impl Study {
     pub fn graph(&self, gated: bool) -> Graph {
         Graph::of(&self.experiments, gated)
     }
+}
+
+/// What tells a checkpoint folder from another at the same place: as it is, or, where it is not there, as it was when it was last used, so
+/// that results outlive their checkpoint.
+fn fingerprint(workspace: &Workspace, folder: &str) -> Option<String> {
+    let found = Checkpoint::open(&workspace.root.join(folder)).and_then(|checkpoint| checkpoint.fingerprint());
+    found.ok().or_else(|| last_used(&workspace.store().ok()?, folder))
+}
+
+/// The fingerprint of a checkpoint folder when a stage last took it.
+pub fn last_used(store: &Store, folder: &str) -> Option<String> {
+    let dense: Vec<_> = read_journal(store).into_iter().filter(|line| line.kind == "dense").collect();
+    dense.iter().rev().find_map(|line| {
+        let configuration = store.entry(&line.key).ok()??.manifest.configuration;
+        let is_it = configuration.get("checkpoint").and_then(Value::as_str) == Some(folder);
+        configuration.get("fingerprint").filter(|_| is_it)?.as_str().map(str::to_owned)
+    })
 }
 
 /// What a word of the command line stands for.

@@ -14,6 +14,7 @@ use crate::{
 ///
 /// - The gate is checked, never computed with: it goes.
 /// - A published checkpoint is not trained: `dense` becomes the default. The embedded world has no root, folders have no world seed.
+/// - Without planted channel scales, there is no seed for them.
 /// - Without a metric, or with every budget 0, there is no pruning: `prune` becomes the default. A tower with budget 0 loses its group.
 /// - An N:M pattern implies the budget and needs no group. Else an absent group becomes the metric's published one.
 /// - A metric that looks at no activations needs no calibration, unless the budget is divided by what is measured.
@@ -32,6 +33,9 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
     run.dense.gate.clear();
     if run.model.preset.is_none() {
         run.dense = DenseConfig::default();
+    }
+    if run.model.channel_spread <= 0.0 {
+        (run.model.channel_spread, run.model.channel_seed) = (0.0, 0);
     }
     match run.data.source {
         DataSource::Shapes => run.data.root = None,

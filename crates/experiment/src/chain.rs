@@ -1,4 +1,4 @@
-//! From a run to its stages: `dense -> (sensitivity, statistics per tower) -> prune per tower -> adapt -> merge -> evaluate per task`.
+//! From a run to its stages: `dense (-> rescale) -> (sensitivity, statistics per tower) -> prune per tower -> adapt -> merge -> evaluate per task`.
 //!
 //! A grid asks for the same parts again and again, so the [`Planner`] remembers them: sections of the configuration are interned,
 //! pruned towers and restorations are looked up by the numbers of their sections, and only a new combination is hashed.
@@ -41,7 +41,7 @@ pub(crate) struct Planner {
     prunes: Interner<PruneConfig>,
     restores: Interner<RestoreConfig>,
     evaluations: Interner<EvaluateConfig>,
-    dense: HashMap<u32, Arc<StageNode>>,
+    dense: HashMap<u32, Dense>,
     pruned: HashMap<(u32, u32, u64), Arc<Pruned>>,
     towers: HashMap<StageKey, Arc<StageNode>>,
     restored: HashMap<(u32, u32, u32, u64), Restored>,
@@ -60,6 +60,13 @@ pub(crate) enum Found {
     Known(usize),
     /// It is new.
     New(Run),
+}
+
+/// The stages behind the model that is pruned: trained or taken, and perhaps rescaled.
+#[derive(Clone)]
+struct Dense {
+    nodes: Vec<Arc<StageNode>>,
+    key: StageKey,
 }
 
 struct Pruned {
@@ -142,7 +149,7 @@ impl Planner {
     }
 
     fn stages(&mut self, run: &RunConfig, (base, prune, restore, evaluate, seed): Parts) -> Vec<Arc<StageNode>> {
-        let dense = Arc::clone(self.dense.entry(base).or_insert_with(|| Arc::new(dense(run))));
+        let dense = self.dense.entry(base).or_insert_with(|| dense(run)).clone();
         let pruned = match self.pruned.get(&(base, prune, seed)) {
             Some(known) => Arc::clone(known),
             None => {
@@ -158,8 +165,8 @@ impl Planner {
             .clone();
         let scored = Arc::clone(self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(run))));
 
-        let mut nodes = Vec::with_capacity(3 + pruned.nodes.len() + scored.len());
-        nodes.push(Arc::clone(&dense));
+        let mut nodes = Vec::with_capacity(4 + pruned.nodes.len() + scored.len());
+        nodes.extend(dense.nodes.iter().cloned());
         nodes.extend(pruned.nodes.iter().cloned());
         let merge = restored.map(|(adapt, merge)| {
             let key = merge.key.clone();
@@ -330,6 +337,27 @@ pub(crate) fn share_statistics<'a>(chains: impl Iterator<Item = &'a mut Vec<Arc<
     }
 }
 
+/// Gives stages that take a checkpoint folder what `fingerprint` says of it, and them and all that is made from them other keys.
+pub(crate) fn mark_checkpoints<'a>(
+    chains: impl Iterator<Item = &'a mut Vec<Arc<StageNode>>>,
+    of: &mut dyn FnMut(&str) -> Option<String>,
+) {
+    let mut moved: HashMap<StageKey, Arc<StageNode>> = HashMap::new();
+    for node in chains.flatten() {
+        if let Some(new) = moved.get(&node.key) {
+            *node = Arc::clone(new);
+            continue;
+        }
+        let mut stage = node.stage.clone();
+        if let Stage::Dense { checkpoint: Some(folder), fingerprint, .. } = &mut stage {
+            *fingerprint = of(folder);
+        }
+        let inputs = node.inputs.renamed(|key| moved.get(key).map_or(key, |new| &new.key).clone());
+        let new = Arc::new(stage.node(inputs));
+        moved.insert(std::mem::replace(node, Arc::clone(&new)).key.clone(), new);
+    }
+}
+
 fn is_statistics(node: &StageNode) -> bool {
     matches!(node.stage, Stage::Statistics { .. })
 }
@@ -342,17 +370,23 @@ fn with_needs(node: &StageNode, all: StatisticsNeeds) -> StageNode {
     stage.node((*node.inputs).clone())
 }
 
-fn dense(run: &RunConfig) -> StageNode {
+fn dense(run: &RunConfig) -> Dense {
     let trained = run.model.preset.is_some();
-    Stage::Dense {
+    let made = Stage::Dense {
         preset: run.model.preset,
         checkpoint: run.model.checkpoint.as_ref().map(|path| path.display().to_string()),
+        fingerprint: None,
         // A published checkpoint has seen its data elsewhere: ours is none of its settings.
         data: if trained { run.data.benchmarks() } else { DataConfig::default() },
         seed: run.dense.seed,
         steps: run.dense.steps,
     }
-    .node(Inputs::default())
+    .node(Inputs::default());
+    let ModelConfig { channel_spread: spread, channel_seed: seed, .. } = run.model;
+    let rescaled = (spread > 0.0)
+        .then(|| Stage::Rescale { spread, seed }.node(Inputs { dense: Some(made.key.clone()), ..Inputs::default() }));
+    let key = rescaled.as_ref().unwrap_or(&made).key.clone();
+    Dense { nodes: [Some(made), rescaled].into_iter().flatten().map(Arc::new).collect(), key }
 }
 
 fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], buffer: &mut Vec<u8>) -> Restored {

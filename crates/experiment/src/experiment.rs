@@ -142,6 +142,18 @@ impl Experiment {
         })
     }
 
+    /// Puts into the keys of stages what tells checkpoint folders from others at the same place: `fingerprint` says it of a folder as it is
+    /// written in the experiment. Without an answer, a key knows the folder by its path alone.
+    pub fn mark_checkpoints(&mut self, fingerprint: &mut dyn FnMut(&str) -> Option<String>) {
+        if self.cells.iter().any(|cell| cell.run.model.checkpoint.is_some()) {
+            let cells = self.cells.iter_mut().map(|cell| &mut cell.stages);
+            crate::chain::mark_checkpoints(
+                cells.chain(self.gates.iter_mut().map(|gate| &mut gate.evaluate)),
+                fingerprint,
+            );
+        }
+    }
+
     /// The axis of a name.
     pub fn axis(&self, name: &str) -> Option<&AxisInfo> {
         self.axes.iter().find(|axis| axis.name == name)

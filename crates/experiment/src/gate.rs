@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    RunConfig, Stage, StageKey, StageNode, Task,
+    RunConfig, Stage, StageNode, Task,
     canonical::canonical,
     chain::Planner,
     config::{PruneConfig, RestoreConfig},
@@ -12,8 +12,6 @@ use crate::{
 /// The gate of one dense model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gate {
-    /// The dense model's stage.
-    pub dense_key: StageKey,
     /// Preset or checkpoint folder.
     pub model_name: String,
     /// Evaluations of the unpruned model, one per task that a floor mentions.
@@ -34,7 +32,6 @@ pub(crate) fn add(run: &RunConfig, planner: &mut Planner, gates: &mut Vec<Gate>)
     let planned = planner.make(&RunConfig { evaluate: dense.evaluate.clone(), ..canonical(&dense) });
     let is_score = |node: &&Arc<StageNode>| matches!(node.stage, Stage::Evaluate { .. });
     let gate = Gate {
-        dense_key: planned.stages[0].key.clone(),
         model_name: match (&run.model.preset, &run.model.checkpoint) {
             (Some(preset), _) => preset.name().to_owned(),
             (None, Some(folder)) => folder.display().to_string(),

@@ -99,6 +99,18 @@ pub(crate) const CLAIM: &[Field] = &[
         doc: "One group of cells is above another, paired by seed.",
     },
     Field {
+        key: "same",
+        need: Need::OneOf,
+        shape: Shape::Object(&[
+            must("a", Shape::Where, "Cells on one side."),
+            must("b", Shape::Where, "Cells on the other side."),
+            may("over", Shape::Axis, "Axis at whose every label the two must be equal."),
+            METRIC,
+            WHERE,
+        ]),
+        doc: "Two groups of cells have the same value, seed by seed.",
+    },
+    Field {
         key: "peak",
         need: Need::OneOf,
         shape: Shape::Object(&[

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::Compute;
+use crate::{job::Compute, method::is_default};
 
-/// Where the dense model comes from. Exactly one of the two fields is set in a run.
+/// Where the dense model comes from. Exactly one of `preset` and `checkpoint` is set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ModelConfig {
@@ -19,6 +19,12 @@ pub struct ModelConfig {
     /// Type of the computation; absent: f32 on a CPU, and on a GPU the type of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<Compute>,
+    /// Standard deviation of the natural logarithm of planted channel scales; 0 plants none. The function stays the same to the bit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub channel_spread: f64,
+    /// Seed of the planted scales.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub channel_seed: u64,
 }
 
 /// The small models of the embedded world.

@@ -190,6 +190,8 @@ pub struct Claim {
 pub enum ClaimTest {
     /// `a` scores above `b`, paired by seed, at every label of `over` (or overall).
     Greater(Comparison),
+    /// `a` and `b` have the same value, seed by seed, at every label of `over` (or overall).
+    Same(Comparison),
     /// Among the labels of `x`, the best is within `tolerance` points of the label `at`.
     Peak(Peak),
     /// A certificate value equals a constant at every selected cell.
@@ -200,9 +202,9 @@ pub enum ClaimTest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Comparison {
-    /// Cells expected above.
+    /// Cells on the left: those expected above.
     pub a: Where,
-    /// Cells expected below.
+    /// Cells on the right: those expected below.
     pub b: Where,
     /// Axis at whose every label the comparison must hold; none compares the means over everything selected.
     #[serde(default)]

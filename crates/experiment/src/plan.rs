@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Experiment, StageKey, StageNode, Task, gate::Gate};
+use crate::{Experiment, Stage, StageKey, StageNode, Task, gate::Gate};
 
 /// The distinct stages of an experiment.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +32,7 @@ pub struct PlanNode {
 /// How many stages of one kind there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KindCount {
-    /// `dense`, `prune`, `adapt`, `merge` or `evaluate`.
+    /// Such as `dense`, `prune` or `evaluate`.
     pub kind: &'static str,
     /// Distinct stages.
     pub total: usize,
@@ -93,9 +93,7 @@ impl Plan {
 
     /// Stages by kind, in the order of a run's chain; kinds that do not occur are left out.
     pub fn counts(&self, mut is_done: impl FnMut(&StageKey) -> bool) -> Vec<KindCount> {
-        let mut counts: Vec<KindCount> = ["dense", "sensitivity", "statistics", "prune", "adapt", "merge", "evaluate"]
-            .map(|kind| KindCount { kind, total: 0, done: 0 })
-            .into();
+        let mut counts: Vec<KindCount> = Stage::VERSIONS.map(|(kind, _)| KindCount { kind, total: 0, done: 0 }).into();
         for PlanNode { node, .. } in &self.nodes {
             if let Some(count) = counts.iter_mut().find(|count| count.kind == node.stage.kind()) {
                 count.total += 1;

@@ -102,6 +102,10 @@ pub static SETTINGS: &[Setting] = settings! {
         "A Hugging Face checkpoint folder; exclusive with `model.preset`.";
     "model.compute" Shape::OrNull(&Shape::Choice(&["float32", "bfloat16", "float16"])), model.compute,
         "Type of the computation; null means float32 on a CPU, and on a GPU the type of the checkpoint's weights.";
+    "model.channel-spread" NOT_NEGATIVE, model.channel_spread,
+        "Standard deviation of the natural logarithm of planted channel scales, 0 for none: an emulation of the outlier channels of large models. Norm gains are multiplied by powers of two and the columns that read them divided; same function to the bit.";
+    "model.channel-seed" SEED, model.channel_seed,
+        "Seed of the planted channel scales. Not the replicate seed: all replicates share one dense model.";
     "dense.seed" SEED, dense.seed,
         "Seed of the dense model's training. Not the replicate seed: all replicates share one dense model.";
     "dense.steps" Shape::OrNull(&whole(1)), dense.steps,

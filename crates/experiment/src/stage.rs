@@ -84,6 +84,19 @@ impl Inputs {
         serde_json::to_writer(buffer, self).expect("inputs are plain data with text keys");
     }
 
+    /// The same with other keys.
+    pub(crate) fn renamed(&self, name: impl Fn(&StageKey) -> StageKey) -> Self {
+        let all = |keys: &[StageKey]| keys.iter().map(&name).collect();
+        Self {
+            dense: self.dense.as_ref().map(&name),
+            sensitivities: all(&self.sensitivities),
+            statistics: self.statistics.as_ref().map(&name),
+            masks: all(&self.masks),
+            adapter: self.adapter.as_ref().map(&name),
+            merge: self.merge.as_ref().map(&name),
+        }
+    }
+
     /// Every key read, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = &StageKey> {
         let measured = self.sensitivities.iter().chain(&self.statistics);
@@ -101,12 +114,23 @@ pub enum Stage {
         preset: Option<Preset>,
         /// Folder of a published checkpoint.
         checkpoint: Option<String>,
+        /// What tells that folder from another at the same place, where it was there when this was planned.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<String>,
         /// Data to train on.
         data: DataConfig,
         /// Training seed.
         seed: u64,
         /// Steps, where not the preset's own.
         steps: Option<u32>,
+    },
+    /// Plant channel scales in the dense model: the same function to the bit, with unequal channels. Output: `model/`, a Hugging Face
+    /// folder, which later stages read as their dense model.
+    Rescale {
+        /// Standard deviation of the natural logarithm of the scales.
+        spread: f64,
+        /// What the scales are drawn from.
+        seed: u64,
     },
     /// Measure how much each layer of a tower matters, to divide budgets by. Output: one number per layer.
     Sensitivity {
@@ -264,6 +288,7 @@ impl Stage {
     pub fn kind(&self) -> &'static str {
         match self {
             Stage::Dense { .. } => "dense",
+            Stage::Rescale { .. } => "rescale",
             Stage::Sensitivity { .. } => "sensitivity",
             Stage::Statistics { .. } => "statistics",
             Stage::Prune { .. } => "prune",
@@ -276,7 +301,7 @@ impl Stage {
     /// Type of the computation, where the experiment says it.
     pub fn compute(&self) -> Option<Compute> {
         match self {
-            Stage::Dense { .. } => None,
+            Stage::Dense { .. } | Stage::Rescale { .. } => None,
             Stage::Sensitivity { compute, .. }
             | Stage::Statistics { compute, .. }
             | Stage::Prune { compute, .. }
@@ -288,8 +313,9 @@ impl Stage {
 
     /// Version of each stage's code. Raise it with every change that can move a number: outputs of older versions are then made anew.
     /// A test compares the sources behind each stage with what was recorded for its version (`stage-sources.json`).
-    pub const VERSIONS: [(&'static str, u32); 7] = [
+    pub const VERSIONS: [(&'static str, u32); 8] = [
         ("dense", 1),
+        ("rescale", 1),
         ("sensitivity", 1),
         ("statistics", 1),
         ("prune", 1),

@@ -8,7 +8,7 @@ use ressa_checkpoint::{
 };
 use ressa_experiment::job::Export;
 use ressa_pipeline::{Executor, RunWeights};
-use ressa_runtime::Device;
+use ressa_runtime::{Device, count_nonzero, is_finite};
 use ressa_store::{Environment, Store};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
@@ -88,12 +88,12 @@ fn changed(weights: &RunWeights, file: &File, entry: &Entry, device: Device) -> 
     let Some(weight) = weights.weight(layer, &dense)? else { return Ok(None) };
     let weight = weight.f_to_kind(kind).and_then(|w| w.f_to_device(Device::Cpu)?.f_contiguous()).map_err(torch)?;
     if let Some(keep) = weights.mask(layer).filter(|_| weights.is_sealed()) {
-        let alive = weight.ne(0).logical_and(&keep.to_device(Device::Cpu).logical_not()).any();
-        if bool::try_from(alive).unwrap_or(true) {
+        let revived = weight.to_kind(Kind::Bool).gt_tensor(&keep.to_device(Device::Cpu));
+        if count_nonzero(&revived) > 0 {
             return Err(LabError::input(file.path(), format!("`{}`: a pruned weight holds a value", entry.name)));
         }
     }
-    if !bool::try_from(weight.isfinite().all()).unwrap_or(false) {
+    if !is_finite(&weight) {
         let reason = format!("`{}`: the run's weights do not fit into {}", entry.name, entry.dtype);
         return Err(LabError::input(file.path(), reason));
     }

@@ -9,7 +9,7 @@ use ressa_experiment::job::Compute;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Answer, Blip2Config, Flow, Forced, LayerId, Linear, LoadOptions, ModelError, Prompts, Sample, Scope, Search,
+    Answer, Blip2Config, Feed, Flow, Forced, LayerId, Linear, LoadOptions, ModelError, Prompts, Sample, Scope, Search,
     Shapes, TensorMap, TensorSource, TextBatch, TokenKind, Tower, VisionLanguage,
     config::{Family, GenerationConfig, SpecialTokens},
     language::Language,
@@ -209,6 +209,12 @@ impl Blip2 {
     /// Linears that are never pruned and can be tapped like the others: the projection into the language model and its head.
     pub fn unpruned_linears(&self) -> Vec<&Linear> {
         self.writer.iter().flat_map(|writer| [&writer.projection, writer.language.head()]).collect()
+    }
+
+    /// Norms whose outputs are read by prunable linears and by nothing else. The Q-Former has none: its norms are read by residuals.
+    pub fn feeds(&self) -> Vec<Feed> {
+        let language = self.writer.iter().flat_map(|writer| writer.language.feeds());
+        self.vision.feeds().into_iter().chain(language).collect()
     }
 
     /// This model with the masks and adapters of another's linears of the same names.

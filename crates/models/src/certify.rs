@@ -4,7 +4,8 @@ use ressa_experiment::{
     Pattern,
     record::{Certificate, TensorCertificate},
 };
-use tch::{Kind, Tensor};
+use ressa_runtime::{count_nonzero, is_finite};
+use tch::{Device, Kind, Tensor};
 
 use crate::LayerId;
 
@@ -13,8 +14,10 @@ use crate::LayerId;
 pub struct Claim<'a> {
     /// The layer.
     pub layer: &'a LayerId,
-    /// The weights as they are used or written, `[out, in]`.
+    /// The weights as they are written, `[out, in]`.
     pub weight: &'a Tensor,
+    /// Whether they are used through the mask, so that what it covers is zero whatever is written.
+    pub masked: bool,
     /// Keep mask, bool `[out, in]`; `None` where nothing was pruned.
     pub keep: Option<&'a Tensor>,
     /// Pattern that the zeros follow.
@@ -41,12 +44,15 @@ pub fn certify<'a>(claims: impl IntoIterator<Item = Claim<'a>>) -> Certificate {
 fn recount(claim: &Claim<'_>) -> (TensorCertificate, Vec<String>) {
     let weight = claim.weight;
     let total = weight.numel() as u64;
-    let alive = weight.ne(0);
+    let alive = match claim.keep {
+        Some(keep) if claim.masked => weight.to_kind(Kind::Bool).logical_and(keep),
+        _ => weight.to_kind(Kind::Bool),
+    };
     let found = TensorCertificate {
         tower: claim.layer.tower,
-        zeros: total - count(&alive),
+        zeros: total - count_nonzero(&alive),
         total,
-        revived: claim.keep.map_or(0, |keep| count(&alive.logical_and(&keep.logical_not()))),
+        revived: claim.keep.map_or(0, |keep| count_nonzero(&alive.gt_tensor(keep))),
         pattern: claim.pattern,
         group_violations: match claim.pattern {
             Some(Pattern::NOfM { keep, of }) => crowded_groups(&alive, i64::from(keep), i64::from(of)),
@@ -55,7 +61,7 @@ fn recount(claim: &Claim<'_>) -> (TensorCertificate, Vec<String>) {
     };
     let mut violations = Vec::new();
     if let Some(expected) = claim.pruned {
-        let pruned = claim.keep.map_or(0, |keep| total - count(keep));
+        let pruned = claim.keep.map_or(0, |keep| total - count_nonzero(keep));
         if i64::try_from(pruned) != Ok(expected) {
             violations.push(format!("the mask prunes {pruned} weights, {expected} were asked for"));
         }
@@ -67,14 +73,10 @@ fn recount(claim: &Claim<'_>) -> (TensorCertificate, Vec<String>) {
         let pattern = claim.pattern.map(|p| p.to_string()).unwrap_or_default();
         violations.push(format!("{} groups keep more than `{pattern}` allows", found.group_violations));
     }
-    if !bool::try_from(weight.isfinite().all()).unwrap_or(false) {
+    if !is_finite(weight) {
         violations.push("holds values that are not finite".to_owned());
     }
     (found, violations)
-}
-
-fn count(flags: &Tensor) -> u64 {
-    u64::try_from(flags.sum(Kind::Int64).int64_value(&[])).unwrap_or_default()
 }
 
 /// Groups of `of` consecutive inputs with more than `keep` values; every group of a row whose width `of` does not divide.
@@ -83,8 +85,14 @@ fn crowded_groups(alive: &Tensor, keep: i64, of: i64) -> u64 {
     if width % of != 0 {
         return u64::try_from(alive.size()[0] * (width / of + 1)).unwrap_or_default();
     }
-    let kept = alive.reshape([-1, of]).sum_dim_intlist([1i64].as_slice(), false, Kind::Int64);
-    count(&kept.gt(keep))
+    // libtorch's sums over a few members are slow.
+    let flat = alive.to_device(Device::Cpu).contiguous();
+    let mut flags = vec![false; flat.numel()];
+    flat.view([-1]).copy_data(&mut flags, flat.numel());
+    flags
+        .chunks_exact(of as usize)
+        .filter(|group| group.iter().map(|&alive| i64::from(alive)).sum::<i64>() > keep)
+        .count() as u64
 }
 
 #[cfg(test)]
@@ -102,7 +110,15 @@ mod tests {
         let keep = Tensor::from_slice(&[true, false, true, false, false, true, false, true]).view([2, 4]);
         let weight = Tensor::from_slice(&[1.0f32, 0.0, 2.0, 0.0, 0.0, 3.0, 0.0, 4.0]).view([2, 4]);
         let pattern = Some(Pattern::NOfM { keep: 2, of: 4 });
-        let claim = Claim { layer: &layer, weight: &weight, keep: Some(&keep), pattern, pruned: Some(4), sealed: true };
+        let claim = Claim {
+            layer: &layer,
+            weight: &weight,
+            masked: false,
+            keep: Some(&keep),
+            pattern,
+            pruned: Some(4),
+            sealed: true,
+        };
         let sound = certify([claim]);
         assert!(sound.holds(), "{:?}", sound.violations);
         assert_eq!(sound.tower(Tower::Language), (4, 8));
@@ -126,8 +142,15 @@ mod tests {
         let layer = layer();
         let keep = Tensor::from_slice(&[true, false]).view([1, 2]);
         let weight = Tensor::from_slice(&[0.0f32, 0.0]).view([1, 2]);
-        let claim =
-            Claim { layer: &layer, weight: &weight, keep: Some(&keep), pattern: None, pruned: Some(2), sealed: true };
+        let claim = Claim {
+            layer: &layer,
+            weight: &weight,
+            masked: false,
+            keep: Some(&keep),
+            pattern: None,
+            pruned: Some(2),
+            sealed: true,
+        };
         assert_eq!(certify([claim]).violations, ["`block.0.wi_0`: the mask prunes 1 weights, 2 were asked for"]);
     }
 }

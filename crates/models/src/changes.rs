@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use ressa_runtime::count_nonzero;
 use tch::Tensor;
 
 use crate::{MaskSet, ModelError, TensorMap, VisionLanguage, weights};
@@ -95,7 +96,7 @@ impl WeightSet {
         let mut weights = BTreeMap::new();
         for (name, values) in kept {
             let keep = mask_of(path, &name, masks)?;
-            let count = keep.f_sum(tch::Kind::Int64)?.int64_value(&[]);
+            let count = count_nonzero(keep) as i64;
             if values.size() != [count] || !values.is_floating_point() {
                 return Err(ModelError::file(path, format!("the values of `{name}` do not fit its mask")));
             }

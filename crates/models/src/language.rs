@@ -3,7 +3,7 @@
 use tch::{Device, Tensor};
 
 use crate::{
-    Answer, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, TextBatch,
+    Answer, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, TextBatch,
     config::{SpecialTokens, TextConfig},
     generate::{self, Before, Decoder, Start, cache::Cache},
     layers::Linears,
@@ -46,6 +46,15 @@ impl Language {
             TextConfig::Llama(c) => Language::Llama(Llama::load(scope, c)?),
             TextConfig::Opt(c) => Language::Opt(Opt::load(scope, c)?),
         })
+    }
+
+    /// Norms whose outputs are read by prunable linears and by nothing else.
+    pub fn feeds(&self) -> Vec<Feed> {
+        match self {
+            Language::T5(t5) => t5.feeds(),
+            Language::Llama(llama) => llama.feeds(),
+            Language::Opt(opt) => opt.feeds(),
+        }
     }
 
     /// Linears of each block, in the order of execution.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::{Linear, ModelError, Scope};
+use crate::{Feed, Linear, ModelError, Scope};
 
 /// A part of a network with prunable linears, listed in the order of execution.
 pub(crate) trait Linears {
@@ -97,6 +97,7 @@ impl Activation {
 
 /// Normalises the last dimension to mean 0 and variance 1, then scales and shifts.
 pub(crate) struct LayerNorm {
+    name: String,
     affine: Option<(Tensor, Tensor)>,
     width: i64,
     eps: f64,
@@ -105,12 +106,17 @@ pub(crate) struct LayerNorm {
 impl LayerNorm {
     pub fn load(scope: &Scope<'_>, width: i64, eps: f64) -> Result<Self, ModelError> {
         let affine = Some((scope.tensor("weight", &[width])?, scope.tensor("bias", &[width])?));
-        Ok(Self { affine, width, eps })
+        Ok(Self { name: scope.path().to_owned(), affine, width, eps })
     }
 
     /// Without scale and shift.
     pub fn plain(width: i64, eps: f64) -> Self {
-        Self { affine: None, width, eps }
+        Self { name: String::new(), affine: None, width, eps }
+    }
+
+    /// What it feeds, where it has a gain: the only readers of its outputs.
+    pub fn feeds(&self, readers: &[&Linear]) -> Option<Feed> {
+        self.affine.as_ref().and_then(|_| feed(&self.name, true, readers))
     }
 
     /// In the type of its weights.
@@ -126,13 +132,19 @@ impl LayerNorm {
 
 /// Divides the last dimension by its root mean square, then scales. No mean, no bias.
 pub(crate) struct RmsNorm {
+    name: String,
     weight: Tensor,
     eps: f64,
 }
 
 impl RmsNorm {
     pub fn load(scope: &Scope<'_>, width: i64, eps: f64) -> Result<Self, ModelError> {
-        Ok(Self { weight: scope.tensor("weight", &[width])?, eps })
+        Ok(Self { name: scope.path().to_owned(), weight: scope.tensor("weight", &[width])?, eps })
+    }
+
+    /// What it feeds: the only readers of its outputs.
+    pub fn feeds(&self, readers: &[&Linear]) -> Option<Feed> {
+        feed(&self.name, false, readers)
     }
 
     /// In the type of its weight.
@@ -146,6 +158,11 @@ impl RmsNorm {
         let mean = wide.square().mean_dim([-1i64].as_slice(), true, Kind::Float);
         (wide * (mean + self.eps).rsqrt()).to_kind(kind) * &self.weight
     }
+}
+
+fn feed(norm: &str, bias: bool, readers: &[&Linear]) -> Option<Feed> {
+    let readers: Vec<String> = readers.iter().map(|reader| reader.name().to_owned()).collect();
+    (!readers.is_empty()).then(|| Feed { norm: norm.to_owned(), bias, readers })
 }
 
 /// A table of vectors, read by row number.
@@ -257,7 +274,7 @@ mod tests {
 
     #[test]
     fn rms_norm_divides_by_the_root_mean_square_and_keeps_the_mean() {
-        let norm = RmsNorm { weight: Tensor::from_slice(&[1.0f32, 1.0, 10.0]), eps: 1.0 };
+        let norm = RmsNorm { name: String::new(), weight: Tensor::from_slice(&[1.0f32, 1.0, 10.0]), eps: 1.0 };
         // Mean square (1 + 4 + 22) / 3 = 9, plus 1: root sqrt(10).
         let x = Tensor::from_slice(&[1.0f32, 2.0, 22f32.sqrt()]).unsqueeze(0);
         let found: Vec<f64> = Vec::try_from(norm.forward(&x).get(0).to_kind(Kind::Double)).expect("three numbers");

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Linear, ModelError, Scope,
+    Feed, Linear, ModelError, Scope,
     config::{Ids, at_least_one, divides, flag, layers, positive},
     generate::cache::{BlockCache, Cache, Turn},
     layers::{Activation, Attend, Embedding, RmsNorm, attention, causal_bias, key_bias, linears, split_heads},
@@ -266,6 +266,14 @@ impl Block {
         })
     }
 
+    /// What its norms feed.
+    fn feeds(&self) -> impl Iterator<Item = Feed> {
+        let Attention { q_proj, k_proj, v_proj, .. } = &self.self_attn;
+        let Mlp { gate_proj, up_proj, .. } = &self.mlp;
+        let attention = self.input_layernorm.feeds(&[q_proj, k_proj, v_proj]);
+        [attention, self.post_attention_layernorm.feeds(&[gate_proj, up_proj])].into_iter().flatten()
+    }
+
     /// `[rows, tokens, width]` to the same, each token seeing those before it.
     pub fn forward(&self, x: &Tensor, rotary: &Rotary) -> Tensor {
         self.forward_keeping(x, rotary, None).0
@@ -325,6 +333,11 @@ impl Llama {
 
     pub fn device(&self) -> Device {
         self.embed_tokens.weight.device()
+    }
+
+    /// Norms that only prunable linears read. The last one feeds the head.
+    pub fn feeds(&self) -> Vec<Feed> {
+        self.blocks.iter().flat_map(Block::feeds).collect()
     }
 
     /// Rotary tables for positions `0..tokens`.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Linear, ModelError, Scope,
+    Feed, Linear, ModelError, Scope,
     config::{Ids, at_least_one, divides, flag, layers},
     generate::cache::{BlockCache, Cache, Turn},
     layers::{Activation, Attend, Embedding, LayerNorm, attention, causal_bias, key_bias, linears, split_heads},
@@ -164,6 +164,14 @@ impl Block {
         })
     }
 
+    /// What its norms feed. Norms behind their layers are read by the residual too: nothing.
+    fn feeds(&self) -> impl Iterator<Item = Feed> {
+        let Attention { q_proj, k_proj, v_proj, .. } = &self.self_attn;
+        let attention = self.self_attn_layer_norm.feeds(&[q_proj, k_proj, v_proj]);
+        let all = [attention, self.final_layer_norm.feeds(&[&self.fc1])];
+        all.into_iter().flatten().filter(|_| self.before)
+    }
+
     /// `[rows, tokens, width]` to the same, each token seeing those before it.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.forward_keeping(x, None).0
@@ -241,6 +249,11 @@ impl Opt {
 
     pub fn device(&self) -> Device {
         self.embed_tokens.weight.device()
+    }
+
+    /// Norms that only prunable linears read. The last one feeds the head.
+    pub fn feeds(&self) -> Vec<Feed> {
+        self.blocks.iter().flat_map(Block::feeds).collect()
     }
 
     /// Longest sequence that has positions.

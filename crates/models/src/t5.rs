@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Linear, ModelError, Scope, TextBatch,
+    Feed, Linear, ModelError, Scope, TextBatch,
     config::{Ids, at_least_one, flag, layers, positive},
     generate::cache::{BlockCache, Cache, Turn},
     layers::{Activation, Attend, Embedding, RmsNorm, attention, hidden, key_bias, linears, prefixed, split_heads},
@@ -192,6 +192,10 @@ impl Attention {
         })
     }
 
+    fn inputs(&self) -> [&Linear; 3] {
+        [&self.q, &self.k, &self.v]
+    }
+
     fn query(&self, x: &Tensor) -> Tensor {
         split_heads(&self.q.forward(x), self.heads)
     }
@@ -229,6 +233,10 @@ impl FeedForward {
         })
     }
 
+    fn inputs(&self) -> [&Linear; 2] {
+        [&self.wi_0, &self.wi_1]
+    }
+
     fn forward(&self, x: &Tensor) -> Tensor {
         let hidden = self.activation.forward(&self.wi_0.forward(x)) * self.wi_1.forward(x);
         self.wo.forward(&hidden.to_kind(self.wide))
@@ -258,6 +266,12 @@ impl EncoderBlock {
             feed_forward_norm: RmsNorm::load(&second.at("layer_norm"), c.d_model, c.layer_norm_epsilon)?,
             feed_forward: FeedForward::load(&second.at("DenseReluDense"), c)?,
         })
+    }
+
+    /// What its norms feed.
+    fn feeds(&self) -> impl Iterator<Item = Feed> {
+        let attention = self.attention_norm.feeds(&self.attention.inputs());
+        [attention, self.feed_forward_norm.feeds(&self.feed_forward.inputs())].into_iter().flatten()
     }
 
     /// `[rows, tokens, width]` to the same.
@@ -294,6 +308,13 @@ impl DecoderBlock {
             feed_forward_norm: RmsNorm::load(&third.at("layer_norm"), c.d_model, c.layer_norm_epsilon)?,
             feed_forward: FeedForward::load(&third.at("DenseReluDense"), c)?,
         })
+    }
+
+    /// What its norms feed. Keys and values of the cross-attention read the encoder's last norm.
+    fn feeds(&self) -> impl Iterator<Item = Feed> {
+        let attention = self.attention_norm.feeds(&self.attention.inputs());
+        let cross = self.cross_norm.feeds(&[&self.cross.q]);
+        [attention, cross, self.feed_forward_norm.feeds(&self.feed_forward.inputs())].into_iter().flatten()
     }
 
     /// `[rows, answer tokens, width]` to the same.
@@ -374,6 +395,13 @@ impl T5 {
 
     pub fn device(&self) -> Device {
         self.shared.weight.device()
+    }
+
+    /// Norms that only prunable linears read. The decoder's last one feeds the head.
+    pub fn feeds(&self) -> Vec<Feed> {
+        let memory: Vec<&Linear> = self.decoder.iter().flat_map(|block| [&block.cross.k, &block.cross.v]).collect();
+        let encoder = self.encoder.iter().flat_map(EncoderBlock::feeds).chain(self.encoder_norm.feeds(&memory));
+        encoder.chain(self.decoder.iter().flat_map(DecoderBlock::feeds)).collect()
     }
 
     /// What enters the encoder, `[rows, prefix + tokens, width]`, its position bias with padding hidden, and the memory's bias.

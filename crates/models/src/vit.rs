@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tch::Tensor;
 
 use crate::{
-    Linear, ModelError, Scope,
+    Feed, Linear, ModelError, Scope,
     config::{at_least_one, divides, layers, positive},
     layers::{Activation, Attend, LayerNorm, attention, linears},
 };
@@ -208,6 +208,11 @@ impl Layer {
         })
     }
 
+    /// What its norms feed.
+    fn feeds(&self) -> impl Iterator<Item = Feed> {
+        [self.layer_norm1.feeds(&[&self.self_attn.qkv]), self.layer_norm2.feeds(&[&self.mlp.fc1])].into_iter().flatten()
+    }
+
     /// `[images, tokens, width]` to the same.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let x = x + self.self_attn.forward(&self.layer_norm1.forward(x));
@@ -230,6 +235,11 @@ impl Vit {
             layers: (0..c.num_hidden_layers).map(|i| Layer::load(&layers.at(i), c)).collect::<Result<_, _>>()?,
             post_layernorm: LayerNorm::load(&scope.at("post_layernorm"), c.hidden_size, c.layer_norm_eps)?,
         })
+    }
+
+    /// Norms that only prunable linears read. The last one's outputs go to the Q-Former.
+    pub fn feeds(&self) -> Vec<Feed> {
+        self.layers.iter().flat_map(Layer::feeds).collect()
     }
 
     /// What enters the first block, `[images, tokens, width]`, from pixels `[images, 3, height, width]`.

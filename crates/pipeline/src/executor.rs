@@ -7,7 +7,9 @@ use ressa_runtime::Device;
 use ressa_store::{Draft, Environment, Manifest, Store};
 use serde_json::Value;
 
-use crate::{PipelineError, adapt, dense, evaluate, merge, prune, resident::Resident, sensitivity, statistics};
+use crate::{
+    PipelineError, adapt, dense, evaluate, merge, prune, rescale, resident::Resident, sensitivity, statistics,
+};
 
 /// Executes stages on one device. Keeps the dense model, masks and benchmarks it has used in memory.
 pub struct Executor {
@@ -67,6 +69,7 @@ impl Executor {
         let _no_grad = tch::no_grad_guard();
         match &node.stage {
             Stage::Dense { .. } => dense::run(self, node, draft, progress),
+            Stage::Rescale { .. } => rescale::run(self, node, draft, progress),
             Stage::Sensitivity { .. } => sensitivity::run(self, node, progress),
             Stage::Statistics { .. } => statistics::run(self, node, draft, progress),
             Stage::Prune { .. } => prune::run(self, node, draft, progress),
@@ -87,6 +90,7 @@ impl Executor {
             Stage::Prune { .. } => prune::verify(self, node, &entry),
             Stage::Merge { .. } => merge::verify(self, node, &entry),
             Stage::Dense { .. }
+            | Stage::Rescale { .. }
             | Stage::Sensitivity { .. }
             | Stage::Statistics { .. }
             | Stage::Adapt { .. }

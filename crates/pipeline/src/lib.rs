@@ -11,6 +11,7 @@ mod export;
 mod memory;
 mod merge;
 mod prune;
+mod rescale;
 mod resident;
 mod samples;
 mod sensitivity;

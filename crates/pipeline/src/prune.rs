@@ -49,7 +49,6 @@ pub(crate) fn run(
     if !weights.is_empty() {
         WeightSet::load(&changed, &written)?.apply(model.as_mut())?;
     }
-    written.apply(model.as_mut())?;
     let certificate = recount(model.as_ref(), &request, counts.as_ref(), &written)?;
     if !certificate.holds() {
         return Err(PipelineError::Certificate(certificate.violations));
@@ -64,7 +63,6 @@ pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -
     let mut model = executor.dense(node)?.model.shallow_clone();
     let masks = MaskSet::load(&entry.file(MASKS)?)?;
     changes(entry, &masks)?.apply(model.as_mut())?;
-    masks.apply(model.as_mut())?;
     let found = recount(model.as_ref(), &request, counts.as_ref(), &masks)?;
     let published: Certificate = entry.result()?;
     let mut violations = found.violations.clone();

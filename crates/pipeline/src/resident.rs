@@ -80,11 +80,11 @@ impl Executor {
     }
 
     /// The checkpoint folder behind a dense stage, and whether it is a published one.
-    fn folder(&self, key: &StageKey) -> Result<(PathBuf, bool), PipelineError> {
+    pub(crate) fn folder(&self, key: &StageKey) -> Result<(PathBuf, bool), PipelineError> {
         let entry = self.store.require(&key.0)?;
         Ok(match crate::dense::checkpoint_of(&entry) {
             Some(folder) => (folder, true),
-            None => (entry.folder().join(crate::dense::MODEL), false),
+            None => (entry.folder().join(crate::dense::MODEL), crate::rescale::is_published(&entry)),
         })
     }
 

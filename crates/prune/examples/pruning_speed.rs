@@ -17,6 +17,8 @@ use ressa_runtime::{Device, DeviceChoice, RuntimeOptions, cpu_seconds};
 use tch::{Kind, Tensor};
 
 const TOKENS: i64 = 96;
+/// Samples on which errors are measured.
+const LOOKED_AT: i64 = 8;
 /// Width of an input and the heights of the layers that read it: q, k, v; o; the two gates; the way down.
 const BLOCK: [(i64, &[i64]); 4] =
     [(2048, &[2048, 2048, 2048]), (2048, &[2048]), (2048, &[5120, 5120]), (5120, &[2048])];
@@ -56,7 +58,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     };
     tch::manual_seed(0);
     let (mut statistics_seconds, mut pruning_seconds, mut cpu) = (0.0, 0.0, 0.0);
-    let mut digests = Vec::new();
+    let (mut digests, mut errors) = (Vec::new(), Vec::new());
     for (width, heights) in BLOCK {
         let options = (Kind::Float, device);
         let inputs = Tensor::randn([samples, TOKENS, width], options) + Tensor::randn([width], options) * 0.5;
@@ -72,12 +74,26 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         let solutions = solver.solve(&problems, Some(&statistics))?;
         pruning_seconds += clock.elapsed().as_secs_f64();
         cpu += cpu_seconds() - cpu_clock;
-        digests.extend(solutions.iter().map(|solution| digest(&solution.keep)));
+        let seen = inputs.narrow(0, 0, samples.min(LOOKED_AT)).reshape([-1, width]);
+        for (weight, solution) in weights.iter().zip(&solutions) {
+            digests.push(digest(&solution.keep));
+            let sparse = match &solution.weight {
+                Some(changed) => changed.shallow_clone(),
+                None => weight * &solution.keep,
+            };
+            errors.push(output_error(&seen, weight, &sparse));
+        }
     }
     println!(
-        "{{\"statistics\": {statistics_seconds:.4}, \"pruning\": {pruning_seconds:.4}, \"cpu\": {cpu:.4}, \"digests\": {digests:?}}}"
+        "{{\"statistics\": {statistics_seconds:.4}, \"pruning\": {pruning_seconds:.4}, \"cpu\": {cpu:.4}, \"digests\": {digests:?}, \"errors\": {errors:?}}}"
     );
     Ok(())
+}
+
+/// What pruning did to the layer's outputs, as a share of their energy.
+fn output_error(inputs: &Tensor, dense: &Tensor, sparse: &Tensor) -> f64 {
+    let energy = |weight: &Tensor| inputs.matmul(&weight.tr()).square().sum(Kind::Double).double_value(&[]);
+    energy(&(dense - sparse)) / energy(dense)
 }
 
 /// Tells masks apart.

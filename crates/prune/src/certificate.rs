@@ -5,7 +5,7 @@ use ressa_models::{
     MaskSet, VisionLanguage,
     certify::{self, Claim},
 };
-use tch::{Kind, no_grad};
+use ressa_runtime::count_nonzero;
 
 use crate::{
     allocation::Counts,
@@ -57,11 +57,11 @@ pub(crate) fn certify(
         }
         let keep = keep.to_device(linear.weight().device());
         total += rows * columns;
-        pruned += no_grad(|| keep.logical_not().sum(Kind::Int64).int64_value(&[]));
-        let weight = no_grad(|| linear.weight().masked_fill(&keep.logical_not(), 0.0));
+        pruned += rows * columns - count_nonzero(&keep) as i64;
         let found = certify::certify([Claim {
             layer: id,
-            weight: &weight,
+            weight: linear.weight(),
+            masked: true,
             keep: Some(&keep),
             pattern: Some(selection.pattern()),
             pruned: if request.is_exact() {

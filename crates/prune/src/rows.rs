@@ -56,13 +56,3 @@ pub(crate) fn new_mask(size: &[i64], write: impl FnOnce(&mut [bool])) -> Tensor 
     }
     mask
 }
-
-/// Whether all elements are finite. One pass, no copy.
-pub(crate) fn is_finite(tensor: &Tensor) -> bool {
-    if tensor.numel() == 0 {
-        return true;
-    }
-    // The extremes are NaN as soon as one element is.
-    let (least, most) = tensor.aminmax(None, false);
-    least.double_value(&[]).is_finite() && most.double_value(&[]).is_finite()
-}

@@ -9,9 +9,10 @@ mod gram;
 use std::{cell::RefCell, collections::BTreeMap, ops::BitOr};
 
 use ressa_models::Observer;
+use ressa_runtime::is_finite;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::{error::PruneError, rows::is_finite};
+use crate::error::PruneError;
 use gram::Gram;
 
 /// What a method must be shown beside the weight. Sets unite with `|`.

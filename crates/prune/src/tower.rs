@@ -8,6 +8,7 @@ use ressa_experiment::{
     record::Certificate,
 };
 use ressa_models::{LayerId, MaskSet, Sample, VisionLanguage, WeightSet};
+use ressa_runtime::is_finite;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
@@ -17,7 +18,6 @@ use crate::{
     error::PruneError,
     method,
     metric::PruningMetric,
-    rows::is_finite,
     select::{Rounding, Selection, keep_across},
     solver::{LayerProblem, LayerSolution, LayerSolver},
     statistics::Needs,

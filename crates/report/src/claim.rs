@@ -9,6 +9,8 @@
 //! - `greater`: at every label of `over`, `a` is *above* if the interval of `a - b` lies above zero, *below* if it lies below zero, else
 //!   *open*. **Holds** if `a` is above at every label. **Does not hold** if it is below at any label, or below on balance (the per-seed mean
 //!   over all labels). **Undecided** otherwise. Cells without a label on `over`, such as a dense point, stand at every label.
+//! - `same`: **holds** if at every label of `over` and for every seed both sides have the same value, **does not hold** if anywhere they
+//!   have not, **undecided** while a result is missing and none contradicts. No statistics: for what must not differ at all.
 //! - `peak`: the shortfall is the best label's value minus that of `at`. **Holds** if its mean is within `tolerance`. **Does not hold** if its
 //!   whole interval lies beyond `tolerance`. **Undecided** otherwise, or where a label has no result yet.
 //! - `equals`: **holds** if every selected cell's value is within `tolerance` of what it must be, **does not hold** if any is not,
@@ -19,10 +21,11 @@
 mod equals;
 mod greater;
 mod peak;
+mod same;
 
 use std::{collections::BTreeSet, fmt};
 
-use ressa_experiment::output::{self, ClaimTest, OneOrMany};
+use ressa_experiment::output::{self, ClaimTest, Comparison, OneOrMany};
 
 use crate::{
     names,
@@ -109,11 +112,12 @@ pub fn interval(d: &Difference, decimals: usize) -> String {
 pub fn test(claim: &output::Claim, records: &Records) -> Claim {
     let (verdict, reason, evidence) = match &claim.test {
         ClaimTest::Greater(comparison) => greater::test(comparison, records),
+        ClaimTest::Same(comparison) => same::test(comparison, records),
         ClaimTest::Peak(peak) => peak::test(peak, records),
         ClaimTest::Equals(equals) => equals::test(equals, records),
     };
     let sides = match &claim.test {
-        ClaimTest::Greater(comparison) => (side(&comparison.a), side(&comparison.b)),
+        ClaimTest::Greater(comparison) | ClaimTest::Same(comparison) => (side(&comparison.a), side(&comparison.b)),
         ClaimTest::Peak(peak) => {
             (format!("this {}", names::axis(&peak.x).to_lowercase()), names::label(&peak.x, &peak.at.0))
         }
@@ -212,4 +216,32 @@ impl Sides {
             decimals,
         }
     }
+}
+
+/// Both sides of a comparison at each place where it is made: the labels of `over`, or everything. Nothing where a side has no cells.
+fn places(claim: &Comparison, records: &Records) -> Vec<(String, Sides)> {
+    let both = |side: &output::Where| -> Vec<usize> {
+        let within = records.select(&claim.only);
+        records.select(side).into_iter().filter(|point| within.contains(point)).collect()
+    };
+    let (a, b) = (both(&claim.a), both(&claim.b));
+    if a.is_empty() || b.is_empty() {
+        return Vec::new();
+    }
+    let Some(axis) = &claim.over else {
+        return vec![("overall".to_owned(), Sides::of(&a, &b, &claim.metric, records))];
+    };
+    let (mut labels, right) = (records.labels(&a, axis), records.labels(&b, axis));
+    // A side without labels on the axis stands at every label of the other.
+    match (labels.is_empty(), right.is_empty()) {
+        (true, _) => labels = right,
+        (false, true) => {}
+        (false, false) => labels.retain(|label| right.contains(label)),
+    }
+    let at = |points: &[usize], label: &String| -> Vec<usize> {
+        let stands = |point: &&usize| records.label(**point, axis).is_none_or(|own| own == label);
+        points.iter().filter(stands).copied().collect()
+    };
+    let sides = |label: &String| Sides::of(&at(&a, label), &at(&b, label), &claim.metric, records);
+    labels.into_iter().map(|label| (names::label(axis, &label), sides(&label))).collect()
 }

@@ -109,9 +109,11 @@ impl<'a> Reader<'a> {
             let there = match node.stage {
                 Stage::Evaluate { .. } => self.score(&node.key)?.is_some(),
                 Stage::Merge { .. } | Stage::Prune { .. } => self.counts(&node.key)?.is_some(),
-                Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Adapt { .. } => {
-                    true
-                }
+                Stage::Dense { .. }
+                | Stage::Rescale { .. }
+                | Stage::Sensitivity { .. }
+                | Stage::Statistics { .. }
+                | Stage::Adapt { .. } => true,
             };
             if !there {
                 self.note_failures(cell);

@@ -50,6 +50,7 @@ pub fn axis(name: &str) -> String {
         "prune.allocation.method" => "Allocation".to_owned(),
         "restore.method" => "Restoration".to_owned(),
         "prune.pattern" => "Pattern".to_owned(),
+        "model.channel-spread" => "Planted channel spread".to_owned(),
         "model.preset" => "Model".to_owned(),
         "prune.vision.sparsity" => "Vision sparsity".to_owned(),
         "prune.language.sparsity" => "Language sparsity".to_owned(),

@@ -65,7 +65,7 @@ impl Study<'_> {
         for claim in self.claims {
             let mut all = |filter: &Where| filter.keys().for_each(|axis| add(&claim.id, axis));
             match &claim.test {
-                ClaimTest::Greater(c) => {
+                ClaimTest::Greater(c) | ClaimTest::Same(c) => {
                     [&c.a, &c.b, &c.only].into_iter().for_each(&mut all);
                     c.over.iter().for_each(|axis| add(&claim.id, axis));
                 }
@@ -88,7 +88,7 @@ impl Study<'_> {
         names.extend(self.report.figures.iter().map(|figure| (figure.id.as_str(), figure.y.as_str())));
         for claim in self.claims {
             match &claim.test {
-                ClaimTest::Greater(c) => names.push((&claim.id, &c.metric)),
+                ClaimTest::Greater(c) | ClaimTest::Same(c) => names.push((&claim.id, &c.metric)),
                 ClaimTest::Peak(p) => names.push((&claim.id, &p.metric)),
                 ClaimTest::Equals(e) => {
                     names.push((&claim.id, &e.metric));

@@ -119,6 +119,7 @@ pub fn certify_merged(merged: &dyn VisionLanguage, request: MergeRequest<'_>) ->
         Claim {
             layer: id,
             weight: linear.weight(),
+            masked: false,
             keep,
             pattern: keep.and_then(|_| request.patterns.get(&id.tower).copied()),
             pruned: None,

@@ -2,6 +2,7 @@
 //!
 //! [`init`] is the one place that touches libtorch's process-wide state. Everything else here only asks.
 
+mod counts;
 mod cuda;
 mod errors;
 mod figures;
@@ -11,9 +12,10 @@ mod settings;
 mod stream;
 mod tensors;
 
+pub use counts::{count_nonzero, is_finite};
 pub use errors::{RuntimeError, is_out_of_memory, panic_message, tch_error, without_trace};
 pub use figures::{cpu_seconds, libtorch_version, peak_memory_bytes};
 pub use settings::{DeviceChoice, RuntimeOptions, device_name, flush_denormals, init, seed};
-pub use stream::stream;
+pub use stream::{normals, stream};
 pub use tch::Device;
 pub use tensors::replace_tensors;

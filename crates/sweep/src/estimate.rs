@@ -58,7 +58,7 @@ pub fn detail(stage: &Stage) -> &'static str {
     match stage {
         Stage::Dense { preset, .. } => preset.map_or("", |preset| preset.name()),
         Stage::Sensitivity { tower, .. } | Stage::Statistics { tower, .. } | Stage::Prune { tower, .. } => tower.name(),
-        Stage::Adapt { .. } => "",
+        Stage::Rescale { .. } | Stage::Adapt { .. } => "",
         Stage::Merge { method, .. } => method.name(),
         Stage::Evaluate { task, .. } => task.name(),
     }
@@ -70,6 +70,7 @@ fn default_seconds(stage: &Stage) -> f64 {
         // A published checkpoint is only looked up; a training has about 2000 steps.
         Stage::Dense { checkpoint: Some(_), .. } => 0.1,
         Stage::Dense { steps, .. } => 330.0 * f64::from(steps.unwrap_or(2000)) / 2000.0,
+        Stage::Rescale { .. } => 0.3,
         Stage::Sensitivity { measurement: Measurement::Perturbation { .. }, .. } => 60.0,
         Stage::Sensitivity { .. } => 3.0,
         Stage::Statistics { .. } | Stage::Prune { .. } => 2.0,

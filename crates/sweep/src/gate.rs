@@ -33,7 +33,13 @@ pub(crate) fn check(graph: &Graph, store: &Store) -> Result<Vec<GateCheck>, Stor
     let mut checks = Vec::new();
     for (position, name, floor) in &graph.floors {
         let stage = &graph.stages[*position];
-        let model = stage.inputs.first().map(|&dense| crate::describe(&graph.stages[dense].node.stage));
+        // The dense model, behind what it was made of.
+        let mut model = Vec::new();
+        let mut above = stage.inputs.first();
+        while let Some(&position) = above {
+            model.insert(0, crate::describe(&graph.stages[position].node.stage));
+            above = graph.stages[position].inputs.first();
+        }
         let found = match store.entry(&stage.node.key.0)? {
             None => None,
             Some(entry) => {
@@ -45,7 +51,7 @@ pub(crate) fn check(graph: &Graph, store: &Store) -> Result<Vec<GateCheck>, Stor
             }
         };
         checks.push(GateCheck {
-            model: model.unwrap_or_default(),
+            model: model.join(", "),
             key: stage.node.key.clone(),
             name: name.clone(),
             floor: *floor,

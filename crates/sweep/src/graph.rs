@@ -94,8 +94,11 @@ impl Graph {
                 let Stage::Evaluate { task, .. } = &node.stage else { continue };
                 let position = self.add_stage(node);
                 self.stages[position].gate = true;
-                if let Some(&dense) = self.stages[position].inputs.first() {
-                    self.stages[dense].gate = true;
+                // The dense model, and what it was made of.
+                let mut above = self.stages[position].inputs.clone();
+                while let Some(stage) = above.pop() {
+                    self.stages[stage].gate = true;
+                    above.extend(&self.stages[stage].inputs);
                 }
                 let of_task = |name: &&String| name.split('/').next() == Some(task.name());
                 for (name, &floor) in gate.floors.iter().filter(|(name, _)| of_task(name)) {
@@ -126,11 +129,7 @@ impl Graph {
 
     /// Distinct stages per kind, in the order of a run.
     pub fn kinds(&self) -> Vec<(&'static str, usize)> {
-        let mut kinds: Vec<(&'static str, usize)> =
-            ["dense", "sensitivity", "statistics", "prune", "adapt", "merge", "evaluate"]
-                .into_iter()
-                .map(|kind| (kind, 0))
-                .collect();
+        let mut kinds: Vec<(&'static str, usize)> = Stage::VERSIONS.map(|(kind, _)| (kind, 0)).into();
         for stage in &self.stages {
             if let Some(entry) = kinds.iter_mut().find(|(kind, _)| *kind == stage.node.stage.kind()) {
                 entry.1 += 1;
@@ -168,6 +167,7 @@ pub fn describe(stage: &Stage) -> String {
     match stage {
         Stage::Dense { preset: Some(preset), .. } => format!("dense {}", preset.name()),
         Stage::Dense { checkpoint, .. } => format!("dense {}", checkpoint.as_deref().unwrap_or("checkpoint")),
+        Stage::Rescale { spread, .. } => format!("rescale channels {spread}"),
         Stage::Sensitivity { tower, measurement, .. } => format!("measure {tower} {}", measurement.name()),
         Stage::Statistics { tower, .. } => format!("measure {tower} inputs"),
         Stage::Prune { tower, metric, pattern, sparsity, budget, .. } => match sparsity {
@@ -220,6 +220,7 @@ fn code_path(cell: &Cell) -> String {
         (None, Some(folder)) => folder.display().to_string(),
         (None, None) => String::new(),
     };
+    let scaled = if run.model.channel_spread > 0.0 { "rescaled" } else { "" };
     let pruned = match run.prune.metric {
         Metric::None => "dense",
         metric => metric.name(),
@@ -229,5 +230,5 @@ fn code_path(cell: &Cell) -> String {
     let distilled = run.restore.method != RestoreMethod::None && run.restore.distill.weight > 0.0;
     let tasks: Vec<&str> = run.evaluate.tasks.iter().map(|task| task.name()).collect();
     let restored = run.restore.method.name();
-    format!("{model} {pruned} {pattern} {propagate:?} {restored} {distilled} {}", tasks.join("+"))
+    format!("{model} {scaled} {pruned} {pattern} {propagate:?} {restored} {distilled} {}", tasks.join("+"))
 }

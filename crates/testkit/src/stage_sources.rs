@@ -26,6 +26,7 @@ const SHARED: [&str; 4] = [
 fn crates(stage: &str) -> &'static [&'static str] {
     match stage {
         "dense" => &["pretrain", "models", "data", "runtime"],
+        "rescale" => &["checkpoint", "models", "runtime"],
         "prune" | "sensitivity" | "statistics" => &["prune", "models", "data", "runtime"],
         "adapt" => &["restore", "models", "data", "runtime"],
         "merge" => &["restore", "models", "data"],

@@ -78,6 +78,7 @@ fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Mak
             making.base = checkpoint.clone().or(preset).unwrap_or_default();
             inputs.dense = Some(key);
         }
+        Stage::Rescale { .. } => inputs.dense = Some(key),
         // Their numbers are in what was pruned by them.
         Stage::Sensitivity { .. } | Stage::Statistics { .. } => return Ok(()),
         Stage::Prune { tower, metric, pattern, sparsity, group, calibration, seed, budget, .. } => {

@@ -9,7 +9,7 @@ use crate::{
     arguments::{Global, Selection},
     exit::{Exit, Outcome},
     missing::{Missing, missing},
-    study::{Study, short},
+    study::{Study, last_used, short},
     text::{columns, count, duration, say, say_json},
     workspace::Workspace,
 };
@@ -47,6 +47,8 @@ pub struct Plan {
     has_history: bool,
     /// Whether a published checkpoint was never used here: times of other models say nothing about it.
     is_unknown: bool,
+    /// Checkpoint folders that are not what earlier results were made from.
+    changed: Vec<String>,
 }
 
 impl Plan {
@@ -75,7 +77,14 @@ impl Plan {
             !present && matches!(stage.node.stage, Stage::Dense { checkpoint: Some(_), .. })
         };
         let is_unknown = graph.stages.iter().zip(&inventory.present).any(is_new_checkpoint);
-        Self { kinds, complete, failed, seconds, slots, has_history: estimates.has_history(), is_unknown }
+        let is_changed = |stage: &GraphStage| match &stage.node.stage {
+            Stage::Dense { checkpoint: Some(folder), fingerprint: Some(now), .. } => {
+                last_used(store, folder).filter(|before| before != now).map(|_| folder.clone())
+            }
+            _ => None,
+        };
+        let changed = graph.stages.iter().filter_map(is_changed).collect();
+        Self { changed, kinds, complete, failed, seconds, slots, has_history: estimates.has_history(), is_unknown }
     }
 
     /// Stages to be made.
@@ -99,6 +108,7 @@ impl Plan {
             },
             "failed-earlier": self.failed,
             "estimate": { "seconds": self.seconds, "slots": self.slots, "from-history": self.has_history, "unknown": self.is_unknown },
+            "changed-checkpoints": self.changed,
             "missing": lacking,
             "list": graph.runs.iter().map(|run| json!({
                 "run": run.id,
@@ -140,6 +150,9 @@ fn print(plan: &Plan, study: &Study, graph: &Graph, inventory: &Inventory, lacki
         let source =
             if plan.has_history { "from the times of earlier stages" } else { "a guess: nothing was timed here yet" };
         say(format_args!("about {} with {} ({source})", duration(plan.seconds), count(plan.slots, "worker")));
+    }
+    for folder in &plan.changed {
+        say(format_args!("`{folder}` is not what earlier results were made from: what reads it is made again"));
     }
     if plan.failed > 0 {
         say(format_args!(

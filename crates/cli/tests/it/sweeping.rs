@@ -135,3 +135,39 @@ fn without_keys(text: &str) -> String {
     let line = |line: &str| line.split(' ').map(mask).collect::<Vec<_>>().join(" ");
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
+
+/// A checkpoint that another one took the place of is another model; one that is gone leaves its results where they are.
+#[test]
+fn a_checkpoint_folder_is_known_by_what_is_in_it() {
+    let house = House::new();
+    let study = "extends: ../base/model.yaml\nmodel: { preset: null, checkpoint: checkpoints/blip }\n\
+                 axes: { prune.metric: [magnitude, random] }\n";
+    house.write("experiments/shapes/taken.yaml", study);
+    for file in ["config.json", "preprocessor_config.json", "tokenizer.json"] {
+        house.write(&format!("checkpoints/blip/{file}"), "{}");
+    }
+    let weights = |value: f32| {
+        let tensor = ressa_checkpoint::Written::floats(vec![3], &[value; 3]);
+        let path = house.path("checkpoints/blip/model.safetensors");
+        ressa_checkpoint::write(&path, [("a", &tensor)], ("format", "pt")).unwrap();
+    };
+    let to_do = || {
+        let plan = house.ressa(&["plan", "taken", "--json"]);
+        let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+        (plan["stages"]["to-do"].as_u64().unwrap(), plan["changed-checkpoints"].as_array().unwrap().len())
+    };
+    weights(1.0);
+    assert_eq!(house.ressa(&["sweep", "taken", "--no-report"]).code, 0);
+    assert_eq!(to_do(), (0, 0));
+    weights(2.0);
+    let all = house.published().len() as u64;
+    assert_eq!(to_do(), (all, 1));
+    let plan = house.ressa(&["plan", "taken"]).stdout;
+    assert!(plan.contains("`checkpoints/blip` is not what earlier results were made from"), "{plan}");
+    let explained = house.ressa(&["explain", "random", "taken"]).stdout;
+    assert!(explained.contains("fingerprint: "), "{explained}");
+    weights(1.0);
+    assert_eq!(to_do(), (0, 0));
+    fs::remove_dir_all(house.path("checkpoints")).unwrap();
+    assert_eq!(to_do(), (0, 0));
+}

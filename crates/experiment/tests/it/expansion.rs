@@ -99,6 +99,32 @@ fn a_value_a_task_and_a_seed_add_only_new_stages() {
     "#);
 }
 
+/// Planted channel scales are one stage more, which everything behind it reads; without them nothing changes its key.
+#[test]
+fn planted_scales_stand_between_the_dense_model_and_all_else() {
+    let study = good(STUDY, &[]);
+    let gated = STUDY.to_owned() + "dense.gate: { vqav2: 90 }\n";
+    let planted = good(&gated, &["model.channel-spread=0,0.7"]);
+    assert!(keys(&planted).is_superset(&keys(&study)));
+    let kinds = new_kinds(&study, &planted);
+    assert_eq!((kinds.get("rescale"), kinds.get("dense")), (Some(&1), None), "{kinds:?}");
+    for cell in &planted.cells {
+        let spread = cell.run.model.channel_spread;
+        let model = &cell.stages[usize::from(spread > 0.0)];
+        assert_eq!(model.stage.kind(), if spread > 0.0 { "rescale" } else { "dense" });
+        let reads = |node: &ressa_experiment::StageNode| node.inputs.dense.as_ref() == Some(&model.key);
+        assert!(cell.stages.iter().skip_while(|node| node.key != model.key).skip(1).all(|node| reads(node)));
+    }
+    // Both models must reach the gate.
+    let gates: BTreeSet<_> =
+        planted.gates.iter().flat_map(|gate| &gate.evaluate).map(|node| &node.inputs.dense).collect();
+    assert_eq!((planted.gates.len(), gates.len()), (2, 2));
+    // Scales that are not there have no seed; the included dense point stands at one of the two.
+    let runs = |overrides: &[&str]| good(STUDY, overrides).counts.runs;
+    assert_eq!(runs(&["model.channel-seed=0,1"]), study.counts.runs);
+    assert_eq!(runs(&["model.channel-spread=0.7", "model.channel-seed=0,1"]), 2 * study.counts.runs - 1);
+}
+
 const DIVIDED: &str = "
 model.preset: shapes-flant5
 replicate: { seed: 0..1 }
@@ -378,7 +404,7 @@ fn the_settings_table_covers_the_configuration() {
         }
     }
     let yaml = "
-model: { preset: shapes-flant5, checkpoint: x, compute: float32 }
+model: { preset: shapes-flant5, checkpoint: x, compute: float32, channel-spread: 0.7, channel-seed: 1 }
 dense: { steps: 1, gate: { gqa: 1 } }
 data:
   root: x

@@ -12,4 +12,5 @@ mod goldens;
 mod linears;
 mod loading;
 mod raw;
+mod rescaling;
 mod transformers;

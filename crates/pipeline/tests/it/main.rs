@@ -2,6 +2,7 @@
 
 mod methods;
 mod published;
+mod rescaled;
 
 use std::{fs, path::Path};
 
@@ -78,7 +79,11 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
                 assert_eq!(executor_one.verify(node).unwrap(), Vec::<String>::new());
             }
             Stage::Evaluate { task, .. } => assert_eq!(entry.result::<TaskScore>().unwrap().task, *task),
-            Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Adapt { .. } => {}
+            Stage::Dense { .. }
+            | Stage::Rescale { .. }
+            | Stage::Sensitivity { .. }
+            | Stage::Statistics { .. }
+            | Stage::Adapt { .. } => {}
         }
     }
 
@@ -161,7 +166,7 @@ fn a_weight_revived_in_a_stored_mask_is_caught() {
 fn a_checkpoint_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let mut run = short_run(Preset::ShapesFlanT5, RestoreMethod::None);
-    run.model = ModelConfig { preset: None, checkpoint: Some("models/instructblip-flan-t5-xl".into()), compute: None };
+    run.model = ModelConfig { checkpoint: Some("models/instructblip-flan-t5-xl".into()), ..ModelConfig::default() };
     let nodes = stages(&run);
     let error = executor(folder.path()).execute(&nodes[0], &mut |_, _| {}).unwrap_err().to_string();
     assert!(error.contains("models/instructblip-flan-t5-xl") && error.contains("config.json"), "{error}");

@@ -8,13 +8,12 @@
 //! - Differs: noise comes from a stream of its own per layer, sample and draw, so it knows neither an order nor a device. The perturbed weight
 //!   is a copy in f32 and the model's own tensor is put back, where the reference adds and subtracts in place in half precision and drifts.
 
-use rand::Rng;
 use ressa_experiment::{
     Tower,
     allocation::{ScoreRule, Sensitivities},
 };
 use ressa_models::{Sample, VisionLanguage};
-use ressa_runtime::stream;
+use ressa_runtime::normals;
 use tch::{Kind, Tensor, no_grad};
 
 use super::{AllocationError, probe::Probe};
@@ -83,17 +82,9 @@ fn slopes(
     Ok(slopes)
 }
 
-/// Standard normal numbers shaped like `like`, by Box and Muller.
+/// Standard normal numbers shaped like `like`.
 fn normal(like: &Tensor, seed: u64, label: &str) -> Tensor {
-    let mut stream = stream(seed, label);
-    let mut values = Vec::with_capacity(like.numel() + 1);
-    while values.len() < like.numel() {
-        // 32 bits each, the first never zero.
-        let radius = (-2.0 * ((f64::from(stream.next_u32()) + 1.0) / 4_294_967_296.0).ln()).sqrt();
-        let (sine, cosine) = (std::f64::consts::TAU * f64::from(stream.next_u32()) / 4_294_967_296.0).sin_cos();
-        values.extend([(radius * cosine) as f32, (radius * sine) as f32]);
-    }
-    values.truncate(like.numel());
+    let values: Vec<f32> = normals(seed, label).take(like.numel()).map(|value| value as f32).collect();
     Tensor::from_slice(&values).view_as(like).to_device(like.device())
 }
 

@@ -12,12 +12,13 @@ pub use dsnot::{Dsnot, SignRule};
 pub use sparsegpt::{Damping, SparseGpt, Threshold};
 pub use threshold::ByThreshold;
 
+use ressa_runtime::is_finite;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
     error::PruneError,
     metric::PruningMetric,
-    rows::{is_finite, new_mask, threads, with_floats},
+    rows::{new_mask, threads, with_floats},
     select::{Selection, host},
     statistics::{ColumnStatistics, Needs},
 };

@@ -10,12 +10,13 @@
 //!   size does not divide the block, blocks are shortened to whole groups. A Gram matrix that is still singular after damping is damped further.
 
 use ressa_experiment::config::Group;
+use ressa_runtime::is_finite;
 use tch::{Kind, Tensor, no_grad};
 
 use super::{LayerProblem, LayerSolution, LayerSolver, check, factor};
 use crate::{
     error::PruneError,
-    rows::{each_part, floats, is_finite, rows_per_part},
+    rows::{each_part, floats, rows_per_part},
     select::{Selection, host, pruned_count},
     statistics::{ColumnStatistics, Needs},
 };

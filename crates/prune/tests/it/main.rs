@@ -4,5 +4,6 @@ mod allocation;
 mod budget;
 mod golden;
 mod properties;
+mod rescaled;
 mod solvers;
 mod tower;

@@ -121,6 +121,27 @@ fn dsnot_by_hand() {
     assert_eq!(run(dsnot(), &weight, pairs), [1, 0, 1, 0, 1, 0]);
 }
 
+/// Large layers are ranked some rows at a time; 1030 columns make parts that end within a layer and leave a short last one.
+#[test]
+fn ranking_in_parts_is_ranking_at_once() {
+    let weight = noise(&[601, 1030], 2.5);
+    let seen = collect(&inputs(2, 40, 1030), Needs::NORMS);
+    for (name, solver) in &solvers()[..3] {
+        for selection in [half(Group::Row), Selection::NOfM { keep: 2, of: 5 }, half(Group::Matrix)] {
+            let problem = LayerProblem { name: "layer", weight: &weight, selection };
+            let importance = solver.importance(&problem, Some(&seen)).expect("finite").expect("ranks at once");
+            let found = solve(solver.as_ref(), &weight, &seen, selection);
+            assert!(found.keep.equal(&selection.keep(&importance)), "{name} {selection:?}");
+        }
+    }
+    let _ = weight.get(600).get(1029).fill_(f64::INFINITY);
+    for (name, solver) in &solvers()[..3] {
+        let problem = LayerProblem { name: "layer", weight: &weight, selection: half(Group::Row) };
+        let refused = solver.solve(&[problem], Some(&seen)).expect_err(name);
+        assert!(matches!(refused, PruneError::NotFiniteWeight { .. }), "{name}: {refused}");
+    }
+}
+
 #[test]
 fn counts_and_groups_are_exact_and_pruned_weights_are_zero() {
     let weight = noise(&[23, 264], 1.713);

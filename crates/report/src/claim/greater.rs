@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ressa_experiment::output::{Comparison, Where};
+use ressa_experiment::output::Comparison;
 
-use super::{Sides, Tested, Verdict, interval};
+use super::{Tested, Verdict, interval, places};
 use crate::{
     names,
     records::Records,
@@ -13,49 +13,20 @@ use crate::{
 
 pub(super) fn test(claim: &Comparison, records: &Records) -> Tested {
     let decimals = names::value(&claim.metric).1;
-    let both = |side: &Where| -> Vec<usize> {
-        let within = records.select(&claim.only);
-        records.select(side).into_iter().filter(|point| within.contains(point)).collect()
-    };
-    let (a, b) = (both(&claim.a), both(&claim.b));
-    let labels: Vec<Option<String>> = match &claim.over {
-        None => vec![None],
-        Some(axis) => {
-            let (mut left, right) = (records.labels(&a, axis), records.labels(&b, axis));
-            // A side without labels on the axis stands at every label of the other.
-            match (left.is_empty(), right.is_empty()) {
-                (true, _) => left = right,
-                (false, true) => {}
-                (false, false) => left.retain(|label| right.contains(label)),
-            }
-            left.into_iter().map(Some).collect()
-        }
-    };
-    if a.is_empty() || b.is_empty() || labels.is_empty() {
+    let places = places(claim, records);
+    if places.is_empty() {
         return (Verdict::Undecided, "no cells to compare".to_owned(), Vec::new());
     }
 
     let mut evidence = Vec::new();
     let mut balance: BTreeMap<u64, Vec<(Pair, String)>> = BTreeMap::new();
-    for label in &labels {
-        let at = |points: &[usize]| -> Vec<usize> {
-            let stands = |point: &&usize| match (&claim.over, label) {
-                (Some(axis), Some(label)) => records.label(**point, axis).is_none_or(|own| own == label),
-                _ => true,
-            };
-            points.iter().filter(stands).copied().collect()
-        };
-        let sides = Sides::of(&at(&a), &at(&b), &claim.metric, records);
+    for (place, sides) in &places {
         for row in &sides.rows {
             balance.entry(row.seed).or_default().push((row.pair, row.source.clone()));
         }
-        let place = match (&claim.over, label) {
-            (Some(axis), Some(label)) => names::label(axis, label),
-            _ => "overall".to_owned(),
-        };
-        evidence.push(sides.evidence(place, decimals));
+        evidence.push(sides.evidence(place.clone(), decimals));
     }
-    let balance = on_balance(&balance, labels.len());
+    let balance = on_balance(&balance, places.len());
 
     let count = |test: fn(&Difference) -> bool| {
         evidence.iter().filter_map(|e| e.difference.as_ref()).filter(|d| test(d)).count()

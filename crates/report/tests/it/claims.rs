@@ -14,6 +14,8 @@ fn clear_results_decide() {
     insta::assert_snapshot!(verdicts(probe::score).join("\n"), @r#"
     wanda-better: holds: above at 2 of 2, below at 0; on balance +10.0 ± 2.5 (n = 3)
     magnitude-better: does not hold: above at 0 of 2, below at 2; on balance -10.0 ± 2.5 (n = 3)
+    magnitude-steady: holds: all 2 are equal
+    all-one: does not hold: 6 of 6 differ: 69.0 against 60.0 at 50 %, seed 0
     loose-best: holds: 50 % is the best of 2 with 70.0; next is 2:4 with 60.0: -10.0 ± 0.0 (n = 3)
     tight-best: does not hold: 50 % is the best of 2 with 70.0, 2:4 has 60.0: +10.0 ± 0.0 (n = 3), tolerance 1
     nothing-revived: holds: all 9 are exactly 0
@@ -54,10 +56,11 @@ fn a_claim_waits_for_missing_results() {
     };
     let verdicts = verdicts(score);
     assert!(verdicts[0].starts_with("wanda-better: undecided: above at 1 of 2"), "{}", verdicts[0]);
+    assert!(verdicts[3].starts_with("all-one: does not hold: 3 of 3 differ"), "{}", verdicts[3]);
     assert!(
-        verdicts[3].contains("undecided") && verdicts[3].contains("1 of 2 labels have no result"),
+        verdicts[5].contains("undecided") && verdicts[5].contains("1 of 2 labels have no result"),
         "{}",
-        verdicts[3]
+        verdicts[5]
     );
 }
 

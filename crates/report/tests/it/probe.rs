@@ -46,6 +46,12 @@ claims:
   - id: magnitude-better
     text: Magnitude is better.
     greater: { a: { prune.metric: magnitude }, b: { prune.metric: wanda }, over: pattern, metric: average }
+  - id: magnitude-steady
+    text: Magnitude is what it is.
+    same: { a: { prune.metric: magnitude }, b: { prune.metric: magnitude }, over: pattern, metric: average }
+  - id: all-one
+    text: Wanda is magnitude.
+    same: { a: { prune.metric: wanda }, b: { prune.metric: magnitude }, over: pattern, metric: average }
   - id: loose-best
     text: Unstructured is best.
     peak: { x: pattern, at: "50 %", tolerance: 1, metric: average, where: { prune.metric: wanda } }

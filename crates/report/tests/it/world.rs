@@ -30,7 +30,11 @@ pub fn fill(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option
                 continue;
             }
             let result = match &node.stage {
-                Stage::Dense { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Adapt { .. } => {
+                Stage::Dense { .. }
+                | Stage::Rescale { .. }
+                | Stage::Sensitivity { .. }
+                | Stage::Statistics { .. }
+                | Stage::Adapt { .. } => {
                     continue;
                 }
                 Stage::Prune { .. } | Stage::Merge { .. } => serde_json::to_value(certificate(cell, node)).unwrap(),

@@ -76,7 +76,7 @@ fn fake_worker() -> PathBuf {
 /// A run with two tasks at 50 %.
 pub fn run(metric: Metric, method: RestoreMethod, seed: u64) -> RunConfig {
     let mut run = RunConfig {
-        model: ModelConfig { preset: Some(Preset::ShapesFlanT5), checkpoint: None, compute: None },
+        model: ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() },
         dense: Default::default(),
         data: Default::default(),
         prune: Default::default(),
