@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Tower;
+use crate::{
+    ExperimentError, Tower,
+    shape::{Names, Shape},
+    source::Source,
+    yaml,
+};
 
 /// How the budget of the towers is divided among their layers. Budgets are met to one weight whatever the method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +67,18 @@ impl Default for AllocationConfig {
 }
 
 impl AllocationConfig {
+    /// A table from a file of its own: a mapping of layer patterns to sparsities, as under `prune.allocation.table`.
+    ///
+    /// # Errors
+    /// What is wrong with the file, and where.
+    pub fn read_table(path: &std::path::Path) -> Result<BTreeMap<String, f64>, ExperimentError> {
+        const NAME: &str = "prune.allocation.table";
+        let node = yaml::parse(&Source::read(path, &path.display().to_string())?)?;
+        Shape::Shares.check(NAME, &node, &Names::default())?;
+        let entries = node.map(NAME)?.iter();
+        Ok(entries.filter_map(|(key, share)| Some((key.text.clone(), share.value().as_f64()?))).collect())
+    }
+
     /// Whether every layer gets its tower's sparsity and nothing is set.
     pub fn is_default(&self) -> bool {
         *self == Self::default()

@@ -59,7 +59,7 @@ pub fn draws(run: &RunConfig) -> bool {
     metric == Metric::Random || run.prune.calibrates() || run.restore.method != RestoreMethod::None
 }
 
-fn canonical_prune(prune: &mut PruneConfig) {
+pub(crate) fn canonical_prune(prune: &mut PruneConfig) {
     let dense = Tower::ALL.iter().all(|&tower| prune.tower(tower).sparsity <= 0.0);
     if prune.metric == Metric::None || dense {
         *prune = PruneConfig::default();

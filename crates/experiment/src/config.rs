@@ -1,5 +1,7 @@
 //! The resolved configuration of one run: every setting explicit, nothing about the machine.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -7,6 +9,7 @@ use crate::{
     allocation::AllocationConfig,
     method::is_default,
     model::{DenseConfig, ModelConfig},
+    settings::SETTINGS,
 };
 
 pub use crate::{
@@ -43,6 +46,21 @@ pub struct RunConfig {
     /// Replicate seed: calibration sample, random masks, adapter initialisation and training batches.
     #[serde(default)]
     pub seed: u64,
+}
+
+impl RunConfig {
+    /// A model and nothing done to it.
+    pub fn of(model: ModelConfig) -> Self {
+        Self {
+            model,
+            dense: DenseConfig::default(),
+            data: DataConfig::default(),
+            prune: PruneConfig::default(),
+            restore: RestoreConfig::default(),
+            evaluate: EvaluateConfig::default(),
+            seed: 0,
+        }
+    }
 }
 
 /// Where samples come from.
@@ -167,6 +185,29 @@ impl PruneConfig {
         MethodConfig { rounding, threshold, magnitude, sparsegpt, dsnot }
     }
 
+    /// The same pruning with what it cannot see made neutral.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        let mut own = self.clone();
+        crate::canonical::canonical_prune(&mut own);
+        own
+    }
+
+    /// Why these settings cannot be used together, and what to do; `None` where they can.
+    pub fn contradiction(&self) -> Option<String> {
+        crate::conflict::prune(self).map(|found| format!("{}: {}", found.message, found.help))
+    }
+
+    /// Settings that are not the default, by their paths in experiment files.
+    pub fn chosen(&self) -> BTreeMap<&'static str, serde_json::Value> {
+        let run = |prune: Self| RunConfig { prune, ..RunConfig::of(ModelConfig::default()) };
+        let (own, neutral) = (run(self.clone()), run(Self::default()));
+        let of_prune = SETTINGS.iter().filter(|setting| setting.path.starts_with("prune."));
+        let differs = of_prune.map(|setting| (setting, setting.get(&own))).filter(|(s, v)| *v != s.get(&neutral));
+        // Settings are plain data without odd keys, which is JSON too.
+        differs.map(|(s, value)| (s.path, serde_json::to_value(value).unwrap_or_default())).collect()
+    }
+
     /// The settings of one tower.
     pub fn tower(&self, tower: Tower) -> &TowerPrune {
         match tower {
@@ -218,6 +259,10 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// All that prune, as they are listed for people.
+    pub const METHODS: [Metric; 6] =
+        [Metric::Magnitude, Metric::Wanda, Metric::Ria, Metric::SparseGpt, Metric::Dsnot, Metric::Random];
+
     /// The name used in YAML and tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -247,6 +292,17 @@ impl Metric {
             Metric::Magnitude | Metric::Ria | Metric::SparseGpt => Group::Matrix,
             Metric::None | Metric::Random | Metric::Wanda | Metric::Dsnot => Group::Row,
         }
+    }
+}
+
+impl std::str::FromStr for Metric {
+    type Err = String;
+
+    /// A method by its name; `none` is not one.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = || Metric::METHODS.map(Metric::name).join(", ");
+        let found = Metric::METHODS.into_iter().find(|method| method.name() == text);
+        found.ok_or_else(|| format!("`{text}` is not one of {}", names()))
     }
 }
 
@@ -287,6 +343,17 @@ pub enum Group {
     Matrix,
     /// All matrices of the tower together.
     Tower,
+}
+
+impl Group {
+    /// The name used in YAML and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Row => "row",
+            Group::Matrix => "matrix",
+            Group::Tower => "tower",
+        }
+    }
 }
 
 /// Calibration samples and how activations flow while they are collected.

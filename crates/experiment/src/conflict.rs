@@ -3,7 +3,7 @@
 use crate::{
     Pattern, RunConfig, Tower,
     allocation::{AllocationMethod, AllocationScope},
-    config::{BlockThreshold, DataSource, Group, Metric, RestoreMethod, Threshold, TowerPrune},
+    config::{BlockThreshold, DataSource, Group, Metric, PruneConfig, RestoreMethod, Threshold, TowerPrune},
     task::Task,
 };
 
@@ -19,7 +19,7 @@ pub(crate) struct Conflict {
 pub(crate) fn conflict(run: &RunConfig) -> Option<Conflict> {
     model(run)
         .or_else(|| data(run))
-        .or_else(|| prune(run))
+        .or_else(|| prune(&run.prune))
         .or_else(|| restore(run))
         .or_else(|| asking(run))
         .or_else(|| published(run))
@@ -61,13 +61,14 @@ fn data(run: &RunConfig) -> Option<Conflict> {
     }
 }
 
-fn prune(run: &RunConfig) -> Option<Conflict> {
-    if run.prune.metric == Metric::None {
+/// What pruning settings cannot be together.
+pub(crate) fn prune(prune: &PruneConfig) -> Option<Conflict> {
+    if prune.metric == Metric::None {
         return None;
     }
-    if let Some(implied) = run.prune.pattern.sparsity() {
+    if let Some(implied) = prune.pattern.sparsity() {
         for tower in Tower::ALL {
-            let sparsity = run.prune.tower(tower).sparsity;
+            let sparsity = prune.tower(tower).sparsity;
             if sparsity > 0.0 && (sparsity - implied).abs() > 1e-6 {
                 let path = match tower {
                     Tower::Vision => "prune.vision.sparsity",
@@ -76,7 +77,7 @@ fn prune(run: &RunConfig) -> Option<Conflict> {
                 };
                 return found(
                     path,
-                    format!("`{path}` is {sparsity}, but `{}` removes {implied}", run.prune.pattern),
+                    format!("`{path}` is {sparsity}, but `{}` removes {implied}", prune.pattern),
                     format!(
                         "write {implied} to prune the tower or 0 to leave it; `zip:` moves pattern and sparsity together"
                     ),
@@ -84,22 +85,21 @@ fn prune(run: &RunConfig) -> Option<Conflict> {
             }
         }
     }
-    if let Some(conflict) = method(run).or_else(|| allocation(run)) {
+    if let Some(conflict) = method(prune).or_else(|| allocation(prune)) {
         return Some(conflict);
     }
-    let calibration = &run.prune.calibration;
-    if run.prune.metric.needs_calibration() && calibration.questions == 0 && calibration.captions == 0 {
+    let calibration = &prune.calibration;
+    if prune.metric.needs_calibration() && calibration.questions == 0 && calibration.captions == 0 {
         return found(
             "prune.calibration.questions",
-            format!("`{}` needs calibration text, but both questions and captions are 0", run.prune.metric.name()),
+            format!("`{}` needs calibration text, but both questions and captions are 0", prune.metric.name()),
             "set `prune.calibration.questions` or `prune.calibration.captions` to at least 1",
         );
     }
     None
 }
 
-fn method(run: &RunConfig) -> Option<Conflict> {
-    let prune = &run.prune;
+fn method(prune: &PruneConfig) -> Option<Conflict> {
     let (metric, name) = (prune.metric, prune.metric.name());
     if prune.pattern != Pattern::Unstructured {
         return None;
@@ -139,8 +139,8 @@ fn group_of(tower: Tower) -> &'static str {
     }
 }
 
-fn allocation(run: &RunConfig) -> Option<Conflict> {
-    let (prune, rule) = (&run.prune, &run.prune.allocation);
+fn allocation(prune: &PruneConfig) -> Option<Conflict> {
+    let rule = &prune.allocation;
     if rule.method == AllocationMethod::Uniform || prune.pattern != Pattern::Unstructured {
         return None;
     }

@@ -57,6 +57,18 @@ impl Corpus {
     }
 }
 
+impl std::str::FromStr for Corpus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Corpus::Coco, Corpus::Vg, Corpus::Cc3m];
+        let names = || all.map(Corpus::name).join(", ");
+        all.into_iter()
+            .find(|corpus| corpus.name() == text)
+            .ok_or_else(|| format!("`{text}` is not one of {}", names()))
+    }
+}
+
 /// What a captioned image becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -43,15 +43,7 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
             .help("this is a base: extend it from an experiment, or add an axis such as `axes: { prune.metric: [wanda, magnitude] }`"));
     }
     two_writers(&document.axes)?;
-    let mut base = RunConfig {
-        model: ModelConfig::default(),
-        dense: Default::default(),
-        data: Default::default(),
-        prune: Default::default(),
-        restore: Default::default(),
-        evaluate: Default::default(),
-        seed: 0,
-    };
+    let mut base = RunConfig::of(ModelConfig::default());
     apply(&mut base, &document.settings)?;
     let seeds = document.seeds.clone().unwrap_or_else(|| vec![base.seed]);
     let points = document.axes.iter().try_fold(1usize, |n, axis| n.checked_mul(axis.points.len()));

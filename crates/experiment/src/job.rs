@@ -2,20 +2,17 @@
 //! object per line, from its standard output; standard error is the worker's log.
 
 mod layer;
+mod prune;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{
-    Pattern,
-    config::{Group, Propagate},
-    protocol::Failure,
-    stage::Inputs,
-};
+use crate::{protocol::Failure, stage::Inputs};
 
-pub use layer::{LayerMethod, LayerOptions, PruneLayer, SparseLora};
+pub use layer::{LayerOptions, PruneLayer, SparseLora};
+pub use prune::{CalibrationRequest, CalibrationSource, Prune, SETTABLE, settable};
 
 /// One step on a model folder. Paths are relative to the folder that `ressa` was started in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -200,118 +197,6 @@ pub struct Export {
     pub max_shard_size: Option<u64>,
     /// What the model card says beyond the certificate: label, settings and scores of the run. Its form is the checkpoint crate's.
     pub card: Value,
-}
-
-/// Settings of [`Job::Prune`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Prune {
-    /// The model.
-    pub model: ModelAt,
-    /// What chooses the weights that go.
-    pub method: PruneMethod,
-    /// Which positions go together.
-    pub pattern: Pattern,
-    /// Fraction of the image encoder that goes; 0 leaves it dense. With N:M: 0, or what the pattern says.
-    pub vision: f64,
-    /// Fraction of the Q-Former.
-    pub qformer: f64,
-    /// Fraction of the language model.
-    pub language: f64,
-    /// Weights among which importance is compared where the pattern is unstructured; `null` is the method's published group.
-    pub group: Option<Group>,
-    /// What a block sees while its statistics are collected.
-    pub propagate: Propagate,
-    /// Calibration samples; their order does not matter.
-    pub calibration: Vec<CalibrationRequest>,
-    /// How many of them are used, drawn with the seed; `null` is all.
-    pub samples: Option<usize>,
-    /// Seed of the draw, and of random importance.
-    pub seed: u64,
-    /// Most host memory in bytes that may be resident; `null` is no limit.
-    pub memory_limit: Option<u64>,
-    /// Whether activations go to the disk even where they fit into memory. No number depends on it.
-    pub spill: bool,
-    /// Folder to write; must be absent or empty.
-    pub output: PathBuf,
-}
-
-/// A method of [`Job::Prune`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PruneMethod {
-    /// Uniform random importance.
-    Random,
-    /// Absolute value of the weight.
-    Magnitude,
-    /// Absolute value times the norm of the input.
-    Wanda,
-    /// Share of row and column times the root of the input's norm.
-    Ria,
-    /// Second-order choice that updates the weights that stay.
-    Sparsegpt,
-    /// Wanda's mask, then swaps that keep the expected output.
-    Dsnot,
-}
-
-impl PruneMethod {
-    /// All methods, as they are listed for people.
-    pub const ALL: [PruneMethod; 6] = [
-        PruneMethod::Magnitude,
-        PruneMethod::Wanda,
-        PruneMethod::Ria,
-        PruneMethod::Sparsegpt,
-        PruneMethod::Dsnot,
-        PruneMethod::Random,
-    ];
-
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            PruneMethod::Random => "random",
-            PruneMethod::Magnitude => "magnitude",
-            PruneMethod::Wanda => "wanda",
-            PruneMethod::Ria => "ria",
-            PruneMethod::Sparsegpt => "sparsegpt",
-            PruneMethod::Dsnot => "dsnot",
-        }
-    }
-
-    /// Whether it looks at calibration activations.
-    pub fn needs_calibration(self) -> bool {
-        !matches!(self, PruneMethod::Random | PruneMethod::Magnitude)
-    }
-
-    /// The comparison group that its authors use for unstructured pruning. SparseGPT compares within blocks of columns, over all rows.
-    pub fn published_group(self) -> Group {
-        match self {
-            PruneMethod::Random | PruneMethod::Wanda | PruneMethod::Dsnot => Group::Row,
-            PruneMethod::Magnitude | PruneMethod::Ria | PruneMethod::Sparsegpt => Group::Matrix,
-        }
-    }
-}
-
-impl std::str::FromStr for PruneMethod {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let names = || PruneMethod::ALL.map(PruneMethod::name).join(", ");
-        let found = PruneMethod::ALL.into_iter().find(|method| method.name() == text);
-        found.ok_or_else(|| format!("`{text}` is not one of {}", names()))
-    }
-}
-
-/// A calibration sample as files list it: an image with an instruction and its answer, or an image with a caption.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CalibrationRequest {
-    /// Image file.
-    pub image: PathBuf,
-    /// The instruction; none beside a caption.
-    #[serde(default)]
-    pub prompt: String,
-    /// What the model is to say.
-    #[serde(alias = "caption")]
-    pub answer: String,
 }
 
 /// A line that a job's worker answers.

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::{
+    RunConfig,
     document::{self, Axis, AxisKind, Document, Override},
     error::{ErrorKind, ExperimentError},
     grammar,
@@ -20,7 +21,48 @@ use crate::{
 
 /// Applies arguments in order.
 pub(crate) fn apply(document: &mut Document, arguments: &[String]) -> Result<(), ExperimentError> {
-    let mut done: Vec<String> = Vec::new();
+    each(arguments, &mut |source, path, key, start| one(document, source, path, key, start))
+}
+
+/// Puts settings of single steps, such as `prune.sparsegpt.damping=on-failure`, into a run. `open` says which paths can be set, and of others what
+/// sets them.
+///
+/// # Errors
+/// What is no setting, cannot be set here or has a value that an experiment file could not give it.
+pub fn assign(
+    run: &mut RunConfig,
+    arguments: &[String],
+    open: &dyn Fn(&str) -> Result<(), String>,
+) -> Result<(), ExperimentError> {
+    each(arguments, &mut |source, path, key, start| {
+        let Some(setting) = settings::find(path) else {
+            let names = SETTINGS.iter().map(|setting| setting.path).filter(|path| open(path).is_ok());
+            let error = key.error(ErrorKind::Override, format!("there is no setting `{path}`")).label("unknown name");
+            return Err(match suggest::nearest(path, names) {
+                Some(near) => error.help(format!("did you mean `{near}`?")),
+                None => error.help("name a setting such as `prune.sparsegpt.damping`"),
+            });
+        };
+        open(path).map_err(|why| key.error(ErrorKind::Override, format!("`{path}` cannot be set here")).help(why))?;
+        let at = Location::new(source, start..source.text().len());
+        let mut values = nodes(source, start);
+        let value = match (setting.is_list(), values.len()) {
+            (true, _) => Node { tree: Tree::List(values), at },
+            (false, 1) => values.remove(0),
+            (false, _) => return Err(at.error(ErrorKind::Override, format!("`{path}` takes one value"))),
+        };
+        setting.shape.check(path, &value, &Names::default())?;
+        let wrong = |e| value.at.error(ErrorKind::BadValue, format!("`{path}`: {e}"));
+        setting.set(run, &value.value()).map_err(wrong)
+    })
+}
+
+/// Told the argument, its path, where that is, and where the value begins.
+type Each<'a> = &'a mut dyn FnMut(&Arc<Source>, &str, Location, usize) -> Result<(), ExperimentError>;
+
+/// Takes arguments apart.
+fn each(arguments: &[String], one: Each<'_>) -> Result<(), ExperimentError> {
+    let mut done: Vec<&str> = Vec::new();
     for argument in arguments {
         let source = Source::inline("command line", argument);
         let place = |span: std::ops::Range<usize>| Location::new(&source, span);
@@ -37,13 +79,13 @@ pub(crate) fn apply(document: &mut Document, arguments: &[String]) -> Result<(),
                 .error(ErrorKind::Override, format!("`{path}` has no value"))
                 .label("expected a value after `=`"));
         }
-        if done.iter().any(|other| other == path) {
+        if done.contains(&path) {
             return Err(key
                 .error(ErrorKind::Override, format!("`{path}` is overridden twice"))
                 .help(format!("give all values at once: `{path}=a,b`")));
         }
-        done.push(path.to_owned());
-        one(document, &source, path, key, equals + 1)?;
+        done.push(path);
+        one(&source, path, key, equals + 1)?;
     }
     Ok(())
 }

@@ -1,14 +1,14 @@
 //! Prunes one layer given as tensors, with any method and the settings its authors published.
 
 use ressa_experiment::{
-    Pattern,
-    config::Group,
-    job::{LayerMethod, LayerOptions, PruneLayer},
+    Pattern, Tower,
+    config::{Propagate, TokenConfig},
+    job::{LayerOptions, PruneLayer},
 };
 use ressa_prune::{
-    metric::{Magnitude, Ria, Wanda},
-    select::{Rounding, Selection},
-    solver::{Damping, Dsnot, LayerProblem, LayerSolution, LayerSolver, Ranked, SignRule, SparseGpt, Threshold},
+    PruneError, PruneRequest,
+    method::solver,
+    solver::{LayerProblem, LayerSolution},
     statistics::ColumnStatistics,
 };
 use ressa_runtime::Device;
@@ -34,52 +34,31 @@ struct PrunedLayer {
     importance: Tensor,
 }
 
-/// What is compared with what, and how much of it goes.
-fn selection(options: &LayerOptions, rows: i64, columns: i64) -> Result<Selection, String> {
-    let sparsity = match (options.sparsity, options.pattern) {
-        (None, Some(Pattern::NOfM { keep, of })) => {
-            return Ok(Selection::NOfM { keep: keep.into(), of: of.into() });
-        }
-        (Some(sparsity), None | Some(Pattern::Unstructured)) if (0.0..1.0).contains(&sparsity) => sparsity,
-        (Some(sparsity), None | Some(Pattern::Unstructured)) => {
+/// What is asked of the layer, as an experiment would ask it of a tower.
+fn request(options: &LayerOptions) -> Result<PruneRequest, String> {
+    let pattern = match (options.sparsity, options.pattern.unwrap_or(Pattern::Unstructured)) {
+        (Some(sparsity), Pattern::Unstructured) if !(0.0..1.0).contains(&sparsity) => {
             return Err(format!("sparsity `{sparsity}` is not usable: give a fraction from 0 to below 1"));
         }
-        (Some(_), Some(_)) => return Err("an N:M pattern has its own sparsity: give only one of them".to_owned()),
-        (None, _) => return Err("neither a sparsity nor an N:M pattern is given: give one of them".to_owned()),
-    };
-    let group = options.group.unwrap_or(match options.method {
-        LayerMethod::Wanda | LayerMethod::Dsnot => Group::Row,
-        LayerMethod::Magnitude | LayerMethod::Ria | LayerMethod::Sparsegpt => Group::Matrix,
-    });
-    if options.method == LayerMethod::Sparsegpt && options.group.is_none() {
-        return Ok(Selection::Unstructured { sparsity, group });
-    }
-    let members = if group == Group::Row { columns } else { rows * columns };
-    let rounding = if options.decimal { Rounding::Decimal } else { Rounding::Binary };
-    Ok(Selection::Exact { count: rounding.count(members, sparsity), group })
-}
-
-/// The method with its settings.
-fn solver(options: &LayerOptions) -> Box<dyn LayerSolver> {
-    match options.method {
-        LayerMethod::Magnitude => Box::new(Ranked(Box::new(Magnitude))),
-        LayerMethod::Wanda => Box::new(Ranked(Box::new(Wanda))),
-        LayerMethod::Ria => Box::new(Ranked(Box::new(Ria::default()))),
-        LayerMethod::Sparsegpt => Box::new(SparseGpt {
-            damping: if options.damp_on_failure { Damping::OnFailure } else { Damping::Always },
-            threshold: if options.group.is_none() { Threshold::Inclusive } else { Threshold::Exact },
-            ..SparseGpt::default()
-        }),
-        LayerMethod::Dsnot => {
-            let published = Dsnot::default();
-            Box::new(Dsnot {
-                max_cycles: options.max_cycle.unwrap_or(published.max_cycles),
-                threshold: options.threshold.unwrap_or(published.threshold),
-                sign: if options.same_sign { SignRule::Always } else { SignRule::Published },
-                ..published
-            })
+        (Some(_), Pattern::NOfM { .. }) => {
+            return Err("an N:M pattern has its own sparsity: give only one of them".to_owned());
         }
-    }
+        (None, Pattern::Unstructured) => {
+            return Err("neither a sparsity nor an N:M pattern is given: give one of them".to_owned());
+        }
+        (_, pattern) => pattern,
+    };
+    Ok(PruneRequest {
+        tower: Tower::Language,
+        metric: options.metric,
+        method: options.method.canonical(options.metric, pattern, &[options.group]),
+        pattern,
+        sparsity: options.sparsity,
+        group: options.group,
+        propagate: Propagate::Dense,
+        tokens: TokenConfig::default(),
+        seed: 0,
+    })
 }
 
 /// Prunes `weight` `[out, in]`; `inputs` `[samples, tokens, in]` may be missing for magnitude.
@@ -93,8 +72,10 @@ fn prune_layer(weight: &Tensor, inputs: Option<&Tensor>, options: &LayerOptions)
     if !weight.is_floating_point() {
         return Err(format!("`weight` has type `{:?}`, expected floating point", weight.kind()));
     }
-    let selection = selection(options, rows, columns)?;
-    let solver = solver(options);
+    let request = request(options)?;
+    let said = |error: PruneError| error.to_string();
+    let solver = solver(request.metric, &request.method, request.seed).ok_or(PruneError::NoMetric).map_err(said)?;
+    let selection = request.of_layer(LAYER, (rows, columns), None).map_err(said)?;
     let statistics = if solver.needs().is_empty() {
         None
     } else {
@@ -117,7 +98,7 @@ fn prune_layer(weight: &Tensor, inputs: Option<&Tensor>, options: &LayerOptions)
         }
     };
     let problem = LayerProblem { name: LAYER, weight, selection };
-    let mut solutions = solver.solve(&[problem], statistics.as_ref()).map_err(|error| error.to_string())?;
+    let mut solutions = solver.solve(&[problem], statistics.as_ref()).map_err(said)?;
     let LayerSolution { keep, importance, weight: changed } = solutions.pop().ok_or("the method gave no mask")?;
     let ranked = || solver.importance(&problem, statistics.as_ref()).map_err(|error| error.to_string());
     let importance = importance.map_or_else(ranked, |known| Ok(Some(known)))?.ok_or("the method ranks nothing")?;
@@ -141,6 +122,8 @@ pub(crate) fn run(job: &PruneLayer, device: Device) -> Result<Value, LabError> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use ressa_experiment::config::{Group, Metric};
+
     use super::*;
 
     fn bits(pruned: &PrunedLayer) -> Vec<u8> {
@@ -159,12 +142,12 @@ mod tests {
         let (weight, inputs) = layer();
         let half = |method| LayerOptions { sparsity: Some(0.5), ..LayerOptions::published(method) };
         let run = |options: &LayerOptions| bits(&prune_layer(&weight, Some(&inputs), options).expect("prunes"));
-        assert_eq!(run(&half(LayerMethod::Magnitude)), [1, 0, 1, 0, 0, 0, 1, 1]);
-        assert_eq!(run(&half(LayerMethod::Wanda)), [1, 1, 0, 0, 0, 1, 0, 1]);
-        let row = LayerOptions { group: Some(Group::Row), ..half(LayerMethod::Magnitude) };
+        assert_eq!(run(&half(Metric::Magnitude)), [1, 0, 1, 0, 0, 0, 1, 1]);
+        assert_eq!(run(&half(Metric::Wanda)), [1, 1, 0, 0, 0, 1, 0, 1]);
+        let row = LayerOptions { group: Some(Group::Row), ..half(Metric::Magnitude) };
         assert_eq!(run(&row), [1, 0, 1, 0, 0, 0, 1, 1]);
         let pattern = Some(Pattern::NOfM { keep: 1, of: 2 });
-        let paired = LayerOptions { pattern, ..LayerOptions::published(LayerMethod::Wanda) };
+        let paired = LayerOptions { pattern, ..LayerOptions::published(Metric::Wanda) };
         assert_eq!(run(&paired), [1, 0, 0, 1, 0, 1, 0, 1]);
     }
 
@@ -174,7 +157,7 @@ mod tests {
         let refuse = |inputs: Option<&Tensor>, options: LayerOptions| {
             prune_layer(&weight, inputs, &options).expect_err("refused")
         };
-        let wanda = LayerOptions { sparsity: Some(0.5), ..LayerOptions::published(LayerMethod::Wanda) };
+        let wanda = LayerOptions { sparsity: Some(0.5), ..LayerOptions::published(Metric::Wanda) };
         assert_eq!(refuse(None, wanda.clone()), "the method needs `inputs` `[samples, tokens, in]` and there are none");
         let sick = inputs.copy();
         let _ = sick.get(0).get(0).get(1).fill_(f64::NAN);
@@ -200,7 +183,7 @@ mod tests {
         let (weight, inputs) = layer();
         let tensors = [("weight", weight.to_kind(Kind::BFloat16)), ("inputs", inputs)];
         save(&input, &tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into()).expect("written");
-        let options = LayerOptions { sparsity: Some(0.5), ..LayerOptions::published(LayerMethod::Sparsegpt) };
+        let options = LayerOptions { sparsity: Some(0.5), ..LayerOptions::published(Metric::SparseGpt) };
         run(&PruneLayer { input, options, output: output.clone() }, Device::Cpu).expect("prunes");
         let found: BTreeMap<_, _> = Tensor::read_safetensors(&output).expect("tensors").into_iter().collect();
         assert_eq!(found["weight"].kind(), Kind::BFloat16);

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use ressa_checkpoint::{Dtype, File, Written, write};
+use ressa_checkpoint::File;
+use ressa_models::weights;
 use ressa_runtime::Device;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::LabError;
 
@@ -30,7 +31,7 @@ impl Inputs {
     /// A tensor that may be missing, on the device.
     pub fn find(&self, name: &str) -> Result<Option<Tensor>, LabError> {
         let Some(entry) = self.file.entries().iter().find(|entry| entry.name == name) else { return Ok(None) };
-        let kind = kind(entry.dtype).ok_or_else(|| {
+        let kind = weights::kind(entry.dtype).ok_or_else(|| {
             LabError::input(
                 self.file.path(),
                 format!("tensor `{name}` has type `{:?}`, which is not supported", entry.dtype),
@@ -43,38 +44,7 @@ impl Inputs {
     }
 }
 
-fn kind(dtype: Dtype) -> Option<Kind> {
-    Some(match dtype {
-        Dtype::F64 => Kind::Double,
-        Dtype::F32 => Kind::Float,
-        Dtype::F16 => Kind::Half,
-        Dtype::BF16 => Kind::BFloat16,
-        Dtype::I64 => Kind::Int64,
-        Dtype::I32 => Kind::Int,
-        Dtype::U8 => Kind::Uint8,
-        Dtype::BOOL => Kind::Bool,
-        _ => return None,
-    })
-}
-
 /// Writes tensors in their own types.
 pub(crate) fn save(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<(), LabError> {
-    let mut written = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-        let dtype = match tensor.kind() {
-            Kind::Double => Dtype::F64,
-            Kind::Float => Dtype::F32,
-            Kind::Half => Dtype::F16,
-            Kind::BFloat16 => Dtype::BF16,
-            Kind::Int64 => Dtype::I64,
-            Kind::Uint8 => Dtype::U8,
-            Kind::Bool => Dtype::BOOL,
-            other => return Err(LabError::Unsupported(format!("a tensor of type `{other:?}` cannot be written"))),
-        };
-        let mut data = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut data, tensor.numel()).map_err(ressa_models::ModelError::from)?;
-        written.push((name, Written { dtype, shape: tensor.size().iter().map(|&n| n as usize).collect(), data }));
-    }
-    Ok(write(path, written.iter().map(|(name, tensor)| (name.as_str(), tensor)), ("format", "pt"))?)
+    Ok(weights::write(path, tensors, ("format", "pt".to_owned()))?)
 }

@@ -7,25 +7,7 @@ use ressa_checkpoint::CheckpointError;
 /// Why a model cannot be loaded, saved or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// A file cannot be read or written.
-    #[error("cannot {action} `{}`: {source}", path.display())]
-    Io {
-        /// `read`, `write`, `map`.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file does not hold what its name promises.
-    #[error("`{}` cannot be used: {reason}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and, where it helps, what to do.
-        reason: String,
-    },
-    /// The weights cannot be read.
+    /// A file cannot be read or written, or does not hold what its name promises.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A configuration that no network can have.
@@ -95,20 +77,17 @@ pub enum ModelError {
 impl ModelError {
     /// Whether the disk or its permissions kept something from being written.
     pub fn is_storage(&self) -> bool {
-        match self {
-            ModelError::Io { action, .. } => *action == "write",
-            ModelError::Checkpoint(error) => error.is_storage(),
-            _ => false,
-        }
+        matches!(self, ModelError::Checkpoint(error) if error.is_storage())
     }
 
-    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> ModelError {
-        let path = path.into();
-        move |source| ModelError::Io { action, path, source }
+    /// For `map_err`: the system refused an action on a file.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> ModelError {
+        let failed = CheckpointError::io(action, path);
+        move |source| failed(source).into()
     }
 
     pub(crate) fn file(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> ModelError {
-        ModelError::File { path: path.into(), reason: reason.to_string() }
+        CheckpointError::file(path, reason).into()
     }
 }
 

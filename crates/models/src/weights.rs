@@ -1,14 +1,13 @@
 //! Checkpoint files as tensors: mapped by libtorch, every request checked, nothing copied that need not be.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     path::Path,
 };
 
-use ressa_checkpoint::{Checkpoint, Dtype, Entry, File};
+use ressa_checkpoint::{Checkpoint, Dtype, Entry, File, Written};
 use ressa_experiment::job::Compute;
 use ressa_runtime::memory::{self, Advice};
-use safetensors::View;
 use tch::{Device, Kind, Tensor};
 
 use crate::{ModelError, TensorMap, TensorSource, scope::shaped};
@@ -124,7 +123,7 @@ impl Weights {
     /// A tensor over the map, in its own type.
     fn stored(&self, name: &str) -> Result<Tensor, ModelError> {
         let (file, entry) = self.checkpoint.get(name).ok_or_else(|| ModelError::Missing(name.to_owned()))?;
-        let kind = kind(entry)
+        let kind = kind(entry.dtype)
             .ok_or_else(|| ModelError::Dtype { name: name.to_owned(), found: format!("{:?}", entry.dtype) })?;
         let at = self.checkpoint.files().iter().position(|other| other.path() == file.path()).unwrap_or_default();
         Ok(view(&self.maps[at], entry, kind)?)
@@ -223,8 +222,9 @@ impl Pages {
     }
 }
 
-fn kind(entry: &Entry) -> Option<Kind> {
-    Some(match entry.dtype {
+/// The type that libtorch has for a file's.
+pub fn kind(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
         Dtype::F32 => Kind::Float,
         Dtype::F16 => Kind::Half,
         Dtype::BF16 => Kind::BFloat16,
@@ -300,35 +300,13 @@ impl Storage {
     }
 }
 
-/// A tensor's bytes, ready for a file.
-struct Bytes {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    data: Vec<u8>,
-}
-
-impl View for Bytes {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
-        (&self.data).into()
-    }
-    fn data_len(&self) -> usize {
-        self.data.len()
-    }
-}
-
 /// Writes tensors into a safetensors file: same tensors, same bytes. Kinds are kept; f64, f32, f16, bf16, i64, u8 and bool can be written.
 /// `note` becomes the header's only free-form entry (with more, their order would not be fixed).
 ///
 /// # Errors
 /// A tensor of another kind; the file cannot be written.
 pub fn write(path: &Path, tensors: &TensorMap, note: (&str, String)) -> Result<(), ModelError> {
-    let mut views = Vec::with_capacity(tensors.len());
+    let mut written = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
         let dtype = match tensor.kind() {
@@ -345,15 +323,10 @@ pub fn write(path: &Path, tensors: &TensorMap, note: (&str, String)) -> Result<(
         };
         let mut data = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
         tensor.f_copy_data_u8(&mut data, tensor.numel())?;
-        views.push((name, Bytes { dtype, shape: tensor.size().iter().map(|&n| n as usize).collect(), data }));
+        written.push((name, Written { dtype, shape: tensor.size().iter().map(|&n| n as usize).collect(), data }));
     }
-    let metadata = HashMap::from([(note.0.to_owned(), note.1)]);
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|e| match e {
-        safetensors::SafeTensorError::IoError(source) => {
-            ModelError::Io { action: "write", path: path.to_owned(), source }
-        }
-        other => ModelError::file(path, other),
-    })
+    let named = written.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    Ok(ressa_checkpoint::write(path, named, (note.0, &note.1))?)
 }
 
 /// Converts to the type in which weights are stored.
@@ -375,7 +348,7 @@ pub fn read(path: &Path, note: &str) -> Result<(TensorMap, Option<String>), Mode
     for entry in file.entries() {
         let found = || ModelError::Dtype { name: entry.name.clone(), found: format!("{:?}", entry.dtype) };
         let shape: Vec<i64> = entry.shape.iter().map(|&n| n as i64).collect();
-        let tensor = Tensor::f_from_data_size(file.bytes(entry), &shape, kind(entry).ok_or_else(found)?)?;
+        let tensor = Tensor::f_from_data_size(file.bytes(entry), &shape, kind(entry.dtype).ok_or_else(found)?)?;
         tensors.insert(entry.name.clone(), tensor);
     }
     Ok((tensors, file.metadata().get(note).cloned()))

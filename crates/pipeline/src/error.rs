@@ -77,8 +77,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_a_storage_failure_whoever_meets_it() {
         let full = || io::Error::from(io::ErrorKind::StorageFull);
-        let model =
-            || ressa_models::ModelError::Io { action: "write", path: "masks.safetensors".into(), source: full() };
+        let model = || ressa_models::ModelError::io("write", "masks.safetensors")(full());
         let unsaved = || ressa_runtime::RuntimeError::Unsaved { path: "training".into(), reason: full().to_string() };
         let failures: [PipelineError; 6] = [
             StoreError::Write { path: "store".into(), source: full() }.into(),
@@ -91,7 +90,7 @@ mod tests {
         for failure in failures {
             assert_eq!(failure.kind(), FailureKind::Storage, "{failure}");
         }
-        let unread = ressa_models::ModelError::Io { action: "read", path: "config.json".into(), source: full() };
+        let unread = ressa_models::ModelError::io("read", "config.json")(full());
         assert_eq!(PipelineError::from(unread).kind(), FailureKind::Data);
     }
 }

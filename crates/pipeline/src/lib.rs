@@ -20,3 +20,4 @@ mod statistics;
 pub use error::PipelineError;
 pub use executor::{Executor, Outcome};
 pub use export::RunWeights;
+pub use samples::calibration_texts;

@@ -13,10 +13,11 @@ use ressa_experiment::{
     stage::AdaptTraining,
 };
 use ressa_models::{Prompts, Sample, TextBatch};
-use ressa_restore::{BatchSource, Probe};
+use ressa_restore::{BatchSource, Probe, TrainingBatch};
 use ressa_runtime::Device;
 use tch::Tensor;
 
+pub use self::corpora::calibration_texts;
 use self::{corpora::CorpusSamples, world::WorldSamples};
 use crate::{Executor, PipelineError, resident::Dense};
 
@@ -83,6 +84,23 @@ fn distinct(rng: &mut ChaCha8Rng, count: usize, total: usize) -> Vec<usize> {
     all
 }
 
+/// What is asked about the images of a batch, and what is to be answered.
+#[derive(Debug, Default)]
+struct Asked {
+    texts: Vec<String>,
+    answers: Vec<String>,
+    /// The image that each text is about.
+    rows: Vec<i64>,
+}
+
+impl Asked {
+    fn push(&mut self, row: usize, text: String, answer: String) {
+        self.rows.push(row as i64);
+        self.texts.push(text);
+        self.answers.push(answer);
+    }
+}
+
 /// What turns samples into tensors.
 #[derive(Clone, Copy)]
 struct Feed<'a> {
@@ -110,12 +128,33 @@ impl Feed<'_> {
         })
     }
 
+    /// Texts with the tokens of their answers.
+    fn asked(&self, asked: &Asked) -> Result<(Prompts, Vec<Vec<u32>>), PipelineError> {
+        let answers = asked.answers.iter().map(|t| self.processor.encode_answer(t)).collect::<Result<_, _>>()?;
+        Ok((self.prompts(&asked.texts, &asked.rows)?, answers))
+    }
+
+    fn probe(&self, pixels: Tensor, asked: &Asked) -> Result<Probe, PipelineError> {
+        let (prompts, answers) = self.asked(asked)?;
+        Ok(Probe { pixels, prompts, answers })
+    }
+
+    /// A batch; `retrieval` are texts of its images for the contrastive loss.
+    fn batch(
+        &self,
+        pixels: Tensor,
+        questions: &Asked,
+        captions: &Asked,
+        retrieval: Option<&[String]>,
+    ) -> Result<TrainingBatch, PipelineError> {
+        let (questions, answers) = self.asked(questions)?;
+        let (captions, caption_answers) = self.asked(captions)?;
+        let retrieval = retrieval.map(|texts| self.qformer(texts)).transpose()?;
+        Ok(TrainingBatch { pixels, questions, answers, captions, caption_answers, retrieval })
+    }
+
     fn qformer(&self, texts: &[String]) -> Result<TextBatch, PipelineError> {
         let rows = texts.iter().map(|t| self.processor.encode_qformer(t)).collect::<Result<Vec<_>, _>>()?;
         Ok(TextBatch::pad(&rows, self.processor.qformer_pad(), self.device))
-    }
-
-    fn answers(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, PipelineError> {
-        Ok(texts.iter().map(|t| self.processor.encode_answer(t)).collect::<Result<_, _>>()?)
     }
 }

@@ -1,6 +1,6 @@
 //! Stage `sensitivity`: how much each layer of a tower matters, measured on the dense model; and what `prune` makes of it.
 
-use ressa_experiment::{Stage, StageNode, allocation::Sensitivities};
+use ressa_experiment::{Stage, StageNode, Tower, allocation::Sensitivities};
 use ressa_prune::{
     PruneError,
     allocation::{Counts, MeasureRequest, WINDOW, allocate, measure, places},
@@ -34,6 +34,6 @@ pub(crate) fn counts(executor: &mut Executor, node: &StageNode) -> Result<Option
         found.extend(executor.store.require(&key.0)?.result::<Sensitivities>()?);
     }
     let dense = executor.dense(node)?;
-    let places = places(dense.model.as_ref(), budget.towers.keys().copied());
+    let places = places(dense.model.as_ref(), Tower::ALL);
     Ok(Some(allocate(&places, budget, &found).map_err(PruneError::from)?))
 }

@@ -8,17 +8,17 @@ use std::{
     collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
 };
 
 use ressa_experiment::{
     Tower,
     config::{Propagate, TokenConfig},
 };
-use ressa_models::{Flow, LayerId, Observer, Sample, TapGuard, TensorMap, VisionLanguage, weights};
+use ressa_models::{Flow, Sample, TensorMap, VisionLanguage, weights};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
+    block::BlockObserver,
     error::PruneError,
     statistics::{ColumnStatistics, Needs},
     tokens::{TokenWeights, Visible},
@@ -34,6 +34,11 @@ pub struct BlockStatistics {
 }
 
 impl BlockStatistics {
+    /// Statistics with the layers that each is of.
+    pub(crate) fn new(groups: Vec<(Vec<String>, ColumnStatistics)>) -> Self {
+        Self { groups }
+    }
+
     /// The statistics of a layer, by module path.
     pub fn get(&self, layer: &str) -> Option<&ColumnStatistics> {
         self.groups.iter().find(|(layers, _)| layers.iter().any(|name| name == layer)).map(|(_, statistics)| statistics)
@@ -92,6 +97,11 @@ impl BlockStatistics {
         Ok(Self { groups: groups.collect::<Result<_, PruneError>>()? })
     }
 
+    /// As [`BlockStatistics::groups`], for those who let go of each as they go along.
+    pub fn into_groups(self) -> Vec<(Vec<String>, ColumnStatistics)> {
+        self.groups
+    }
+
     /// Layers that read the same input, in the order in which they run, with what they see.
     pub fn groups(&self) -> impl Iterator<Item = (&[String], &ColumnStatistics)> {
         self.groups.iter().map(|(layers, statistics)| (layers.as_slice(), statistics))
@@ -105,7 +115,7 @@ pub struct Calibration {
     needs: Needs,
     flows: Vec<Flow>,
     blocks: usize,
-    weights: TokenWeights,
+    tokens: TokenConfig,
     /// Of each sample, the visual tokens that count.
     visible: Vec<Visible>,
 }
@@ -123,42 +133,30 @@ impl Calibration {
             Tower::Vision => distinct_images(samples).into_iter().map(|s| model.enter(tower, s)).collect(),
             Tower::Qformer | Tower::Language => samples.iter().map(|s| model.enter(tower, s)).collect(),
         });
-        let (blocks, weights) = (model.blocks(tower), TokenWeights::default());
-        Self { tower, propagate, needs, flows, blocks, weights, visible: Vec::new() }
+        let (blocks, tokens) = (model.blocks(tower), TokenConfig::default());
+        Self { tower, propagate, needs, flows, blocks, tokens, visible: Vec::new() }
     }
 
     /// The same calibration, in which kinds of tokens count differently.
     #[must_use]
     pub fn weighing(mut self, tokens: TokenConfig) -> Self {
-        self.weights = TokenWeights::new(tokens);
+        self.tokens = tokens;
         self
     }
 
     /// Runs `block` over all samples and returns what its layers saw. With [`Propagate::Dense`] the outputs go on to the next block.
     pub fn observe(&mut self, model: &dyn VisionLanguage, block: usize) -> Result<BlockStatistics, PruneError> {
-        no_grad(|| self.weights.look(model, self.tower, block, &self.flows, &mut self.visible));
-        let (shared, guards) = tap(model, self.tower, block, self.needs);
-        no_grad(|| {
-            for (position, flow) in self.flows.iter_mut().enumerate() {
-                if !self.weights.are_one() {
-                    let weights = self.weights.of_block(model, self.tower, block, flow, self.visible.get(position));
-                    shared.lock().unwrap_or_else(PoisonError::into_inner).weights = weights;
-                }
-                let next = model.run_block(self.tower, block, flow);
-                shared.lock().unwrap_or_else(PoisonError::into_inner).end_sample();
-                if self.propagate == Propagate::Dense {
-                    *flow = next;
-                }
-            }
-        });
-        drop(guards);
-        let groups = std::mem::take(&mut shared.lock().unwrap_or_else(PoisonError::into_inner).groups);
-        for (layers, statistics) in &groups {
-            if !statistics.is_finite() {
-                return Err(PruneError::NotFiniteInput { layer: layers[0].clone() });
+        let flows = &self.flows;
+        let mut flow = |at: usize| Ok::<_, PruneError>(flows[at].shallow_clone());
+        TokenWeights::new(self.tokens).look(model, self.tower, block, flows.len(), &mut flow, &mut self.visible)?;
+        let mut observer = BlockObserver::new(model, self.tower, block, self.needs).weighing(self.tokens);
+        for (position, flow) in self.flows.iter_mut().enumerate() {
+            let next = observer.run(flow, self.visible.get(position));
+            if self.propagate == Propagate::Dense {
+                *flow = next;
             }
         }
-        Ok(BlockStatistics { groups })
+        observer.finish()
     }
 
     /// Whether blocks see what was done to their predecessors.
@@ -177,80 +175,6 @@ impl Calibration {
             });
         }
     }
-}
-
-/// What the layers of a block see. Which of them read the same tensor is a matter of the architecture: the first sample shows it.
-#[derive(Debug, Default)]
-struct Shared {
-    needs: Needs,
-    groups: Vec<(Vec<String>, ColumnStatistics)>,
-    /// The input that each group has seen of the current sample. Held until the sample ends, so that its memory is not used for another one.
-    inputs: Vec<Option<Tensor>>,
-    /// What the tokens count that a layer sees of the current sample, f32 `[tokens]`; layers that are not here count each as one.
-    weights: HashMap<String, Tensor>,
-}
-
-/// One layer's view of [`Shared`].
-struct Tap {
-    layer: String,
-    shared: Arc<Mutex<Shared>>,
-}
-
-impl Observer for Tap {
-    fn observe(&mut self, input: &Tensor) {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).see(&self.layer, input);
-    }
-}
-
-impl Shared {
-    fn see(&mut self, layer: &str, input: &Tensor) {
-        let known = self.groups.iter().position(|(layers, _)| layers.iter().any(|name| name == layer));
-        let group = known.unwrap_or_else(|| {
-            let shared = self.inputs.iter().position(|seen| seen.as_ref().is_some_and(|seen| is_same(seen, input)));
-            let group = shared.unwrap_or_else(|| {
-                let columns = input.size().last().copied().unwrap_or(0);
-                self.groups.push((Vec::new(), ColumnStatistics::new(columns, self.needs, input.device())));
-                self.inputs.push(None);
-                self.groups.len() - 1
-            });
-            self.groups[group].0.push(layer.to_owned());
-            group
-        });
-        let (layers, statistics) = &mut self.groups[group];
-        if layers[0] == layer {
-            match self.weights.get(layer) {
-                None => statistics.observe(input),
-                Some(weights) => statistics.observe_weighted(input, weights),
-            }
-            self.inputs[group] = Some(input.shallow_clone());
-        }
-    }
-
-    fn end_sample(&mut self) {
-        self.groups.iter_mut().for_each(|(_, statistics)| statistics.end_sample());
-        self.inputs.fill_with(|| None);
-    }
-}
-
-/// Whether two tensors that are both alive are one and the same.
-fn is_same(left: &Tensor, right: &Tensor) -> bool {
-    left.data_ptr() == right.data_ptr()
-        && left.kind() == right.kind()
-        && left.size() == right.size()
-        && left.stride() == right.stride()
-}
-
-fn tap(model: &dyn VisionLanguage, tower: Tower, block: usize, needs: Needs) -> (Arc<Mutex<Shared>>, Vec<TapGuard>) {
-    let shared = Arc::new(Mutex::new(Shared { needs, ..Shared::default() }));
-    let in_block = |id: &LayerId| id.tower == tower && id.block == block;
-    let layers = model.linears().into_iter().filter(|(id, _)| in_block(id));
-    let guards = layers
-        .map(|(id, linear)| {
-            let tap = Tap { layer: id.name.clone(), shared: Arc::clone(&shared) };
-            linear.tap(Arc::new(Mutex::new(tap)))
-        })
-        .collect();
-    (shared, guards)
 }
 
 /// The first sample of each distinct image, in order. Images are the same when all their pixels are.

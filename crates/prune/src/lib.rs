@@ -10,7 +10,7 @@ pub mod block;
 pub mod calibrate;
 pub mod certificate;
 mod error;
-mod method;
+pub mod method;
 pub mod metric;
 mod rows;
 pub mod select;
@@ -21,6 +21,7 @@ mod tower;
 
 pub use certificate::{certify_tower, certify_tower_divided};
 pub use error::PruneError;
+pub use tokens::{TokenWeights, Visible};
 pub use tower::{
     PruneRequest, Stored, TowerInputs, TowerPruning, prune_tower, prune_tower_divided, prune_tower_with, solve_block,
     solve_tower,

@@ -17,7 +17,7 @@ pub(crate) fn ranking(name: Metric, method: &MethodConfig, seed: u64) -> Option<
 }
 
 /// The solver of a method; `None` for [`Metric::None`].
-pub(crate) fn solver(name: Metric, method: &MethodConfig, seed: u64) -> Option<Box<dyn LayerSolver>> {
+pub fn solver(name: Metric, method: &MethodConfig, seed: u64) -> Option<Box<dyn LayerSolver>> {
     match name {
         Metric::SparseGpt => Some(Box::new(sparsegpt(method))),
         Metric::Dsnot => Some(Box::new(dsnot(method))),

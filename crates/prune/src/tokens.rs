@@ -12,18 +12,19 @@ use ressa_experiment::{
     config::{TokenConfig, TokenSelection},
 };
 use ressa_models::{Flow, TokenKind, VisionLanguage};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor, no_grad};
 
 /// The visual tokens of a sample that count, in their order; `None` while all do.
-pub(crate) type Visible = Option<Vec<bool>>;
+pub type Visible = Option<Vec<bool>>;
 
 /// The rule of a calibration.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct TokenWeights {
+pub struct TokenWeights {
     tokens: TokenConfig,
 }
 
 impl TokenWeights {
+    /// The rule that experiments name.
     pub fn new(tokens: TokenConfig) -> Self {
         Self { tokens }
     }
@@ -33,28 +34,35 @@ impl TokenWeights {
         self.tokens.canonical().is_default()
     }
 
-    /// Chooses the visual tokens that count in a block, of every sample.
-    pub fn look(
+    /// Chooses the visual tokens that count in a block, of every sample. `flow` gives the activations of one at the block's entry.
+    ///
+    /// # Errors
+    /// Those of `flow`.
+    pub fn look<E>(
         &self,
         model: &dyn VisionLanguage,
         tower: Tower,
         block: usize,
-        flows: &[Flow],
+        samples: usize,
+        flow: &mut dyn FnMut(usize) -> Result<Flow, E>,
         visible: &mut Vec<Visible>,
-    ) {
+    ) -> Result<(), E> {
         if self.tokens.select != TokenSelection::Atv {
-            return;
+            return Ok(());
         }
-        visible.resize_with(flows.len(), || None);
-        let changes: Vec<Option<(Vec<f32>, usize)>> =
-            flows.iter().map(|flow| changes(model, tower, block, flow)).collect();
-        let seen = || changes.iter().flatten().flat_map(|(changes, _)| changes).map(|&change| f64::from(change));
+        visible.resize_with(samples, || None);
+        let mut found: Vec<Option<(Vec<f32>, usize)>> = Vec::with_capacity(samples);
+        for at in 0..samples {
+            let flow = flow(at)?;
+            found.push(no_grad(|| changes(model, tower, block, &flow)));
+        }
+        let seen = || found.iter().flatten().flat_map(|(changes, _)| changes).map(|&change| f64::from(change));
         let count = seen().count();
         if count == 0 {
-            return;
+            return Ok(());
         }
         let share = (self.tokens.alpha * seen().sum::<f64>() / count as f64).min(1.0);
-        for (visible, found) in visible.iter_mut().zip(&changes) {
+        for (visible, found) in visible.iter_mut().zip(&found) {
             let Some((changes, texts)) = found else { continue };
             let most = ((share * *texts as f64).round_ties_even() as usize).min(changes.len());
             let mut order: Vec<usize> = (0..changes.len()).collect();
@@ -63,6 +71,7 @@ impl TokenWeights {
             order[..most].iter().for_each(|&token| chosen[token] = true);
             *visible = Some(chosen);
         }
+        Ok(())
     }
 
     /// What the tokens count that each layer of a block reads, f32 `[tokens]`, by module path.

@@ -49,6 +49,9 @@ pub struct PruneRequest {
 
 impl PruneRequest {
     /// The selection rule, checked.
+    ///
+    /// # Errors
+    /// A sparsity that is no fraction below 1; a method that cannot compare a tower.
     pub fn selection(&self) -> Result<Selection, PruneError> {
         match self.pattern {
             Pattern::NOfM { keep, of } => Ok(Selection::NOfM { keep: i64::from(keep), of: i64::from(of) }),
@@ -65,8 +68,11 @@ impl PruneRequest {
         }
     }
 
-    /// What is asked of one layer `[rows, columns]`.
-    pub(crate) fn of_layer(
+    /// What is asked of one layer `[rows, columns]`; `counts` are those of a divided budget.
+    ///
+    /// # Errors
+    /// As [`PruneRequest::selection`]; a division of an N:M pattern, or one that leaves the layer out.
+    pub fn of_layer(
         &self,
         layer: &str,
         (rows, columns): (i64, i64),
@@ -91,7 +97,7 @@ impl PruneRequest {
     }
 
     /// Whether numbers of weights are met, not only approached by a threshold.
-    pub(crate) fn is_exact(&self) -> bool {
+    pub fn is_exact(&self) -> bool {
         self.pattern != Pattern::Unstructured
             || match self.metric {
                 Metric::SparseGpt => self.method.sparsegpt.threshold == BlockThreshold::Exact,

@@ -3,9 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use ressa_experiment::Pattern;
-use ressa_experiment::job::{Compute, SearchOptions};
+use ressa_experiment::{
+    Pattern,
+    config::Metric,
+    job::{Compute, SearchOptions},
+};
 use ressa_sweep::DeviceChoice;
+
+use super::prune::GroupName;
 
 /// The machine of a single job.
 #[derive(Args, Clone, Debug)]
@@ -151,9 +156,9 @@ pub struct PruneLayerOptions {
     /// Safetensors file: `weight` and, where the method looks at activations, `inputs`
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
-    /// The method
-    #[arg(long, value_enum)]
-    pub method: LayerMethodName,
+    /// Method: magnitude, wanda, ria, sparsegpt, dsnot or random
+    #[arg(long, value_name = "METHOD", value_parser = |text: &str| text.parse::<Metric>())]
+    pub method: Metric,
     /// Fraction removed
     #[arg(long, value_name = "S", required_unless_present = "pattern", conflicts_with = "pattern", value_parser = finite)]
     pub sparsity: Option<f64>,
@@ -168,7 +173,7 @@ pub struct PruneLayerOptions {
     pub damping: DampingName,
     /// DSnoT: most swaps in a row [default: 50]
     #[arg(long, value_name = "N")]
-    pub max_cycle: Option<usize>,
+    pub max_cycle: Option<u32>,
     /// DSnoT: error that is left alone [default: 0.1]
     #[arg(long, value_name = "T", value_parser = finite)]
     pub threshold: Option<f64>,
@@ -183,30 +188,6 @@ pub struct PruneLayerOptions {
     pub output: PathBuf,
     #[command(flatten)]
     pub machine: JobMachine,
-}
-
-/// Methods of `lab prune-layer`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum LayerMethodName {
-    /// Absolute values, by matrix
-    Magnitude,
-    /// Absolute values times input norms, by row
-    Wanda,
-    /// Relative importance and activations, by matrix
-    Ria,
-    /// Blocks of 128 columns, 1 % damping, weight update
-    Sparsegpt,
-    /// Swaps that start from Wanda's mask
-    Dsnot,
-}
-
-/// Comparison groups on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum GroupName {
-    /// Each output row for itself
-    Row,
-    /// The whole matrix
-    Matrix,
 }
 
 /// Damping on the command line.

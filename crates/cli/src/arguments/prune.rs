@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use ressa_experiment::{
     Pattern,
-    config::{Group, Propagate},
-    job::PruneMethod,
+    config::{Group, Metric, Propagate},
+    job::settable,
+    settings::SETTINGS,
 };
 
 use super::model::ModelOptions;
@@ -17,8 +18,8 @@ pub struct PruneOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Method: magnitude, wanda, ria, sparsegpt, dsnot or random
-    #[arg(long = "metric", value_name = "METHOD", value_parser = |text: &str| text.parse::<PruneMethod>())]
-    pub method: PruneMethod,
+    #[arg(long = "metric", value_name = "METHOD", value_parser = |text: &str| text.parse::<Metric>())]
+    pub metric: Metric,
     /// `unstructured`, or N:M such as 2:4
     #[arg(long, value_name = "PATTERN", default_value = "unstructured", value_parser = |text: &str| text.parse::<Pattern>())]
     pub pattern: Pattern,
@@ -35,10 +36,21 @@ pub struct PruneOptions {
     /// sparsegpt, row for the others]
     #[arg(long, value_name = "GROUP")]
     pub group: Option<GroupName>,
-    /// JSON list of `{"image": FILE, "prompt": TEXT, "answer": TEXT}` or `{"image": FILE, "caption": TEXT}`, in any order
-    #[arg(long, value_name = "FILE")]
-    pub calibration: Option<PathBuf>,
-    /// Use so many of them, drawn with the seed [default: all]
+    /// How budgets are divided among layers: `uniform`, `owl` (by shares of outliers, counted in a pass of its own), or a YAML file of sparsities
+    /// by layer pattern such as `language.0: 0.3`; the other layers fill the budget
+    #[arg(long, value_name = "FILE|RULE", default_value = "uniform")]
+    pub allocation: String,
+    /// A setting by its name in experiment files, such as prune.sparsegpt.damping=on-failure, and again for more
+    #[arg(long, value_name = "KEY=VALUE", long_help = settable_help())]
+    pub set: Vec<String>,
+    /// JSON list of `{"image": FILE, "prompt": TEXT, "answer": TEXT}` or `{"image": FILE, "caption": TEXT}`, in any order; with --data-root
+    /// caption corpora: coco, vg, cc3m, or several with commas
+    #[arg(long, value_name = "FILE|CORPORA")]
+    pub calibration: Option<String>,
+    /// Root folder of corpora, as `data.root` of experiments
+    #[arg(long, value_name = "DIR", requires = "calibration", requires = "samples")]
+    pub data_root: Option<PathBuf>,
+    /// Use so many samples, drawn with the seed; corpora need a number [default: all that are listed]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub samples: Option<usize>,
     /// Inputs from pruned or from dense predecessors
@@ -95,6 +107,14 @@ impl From<FlowName> for Propagate {
             FlowName::Dense => Propagate::Dense,
         }
     }
+}
+
+/// What `--set` takes, with what it means: the settings of experiments that a single pruning reads.
+fn settable_help() -> String {
+    let open = SETTINGS.iter().filter(|setting| settable(setting.path).is_ok());
+    let mut text = "A setting by its name in experiment files, and again for more:\n".to_owned();
+    open.for_each(|setting| text += &format!("\n{}\n    {}", setting.path, setting.doc));
+    text
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -8,8 +8,8 @@ use std::{
 use ressa_checkpoint::{Written, write};
 use ressa_data::{Image, Processor};
 use ressa_experiment::{
-    config::Group,
-    job::{self, AnsweredRequest, Job, LayerMethod, LayerOptions},
+    config::{BlockThreshold, Damping, Rounding, SignRule},
+    job::{self, AnsweredRequest, Job, LayerOptions},
 };
 use serde_json::json;
 
@@ -17,8 +17,8 @@ use crate::{
     arguments::{
         Global,
         model::{
-            DampingName, ForwardOptions, GroupName, Lab, LayerMethodName, PreprocessOptions, PruneLayerOptions,
-            RandomOptions, SparseLoraOptions, StatsOptions, TokenizeOptions,
+            DampingName, ForwardOptions, Lab, PreprocessOptions, PruneLayerOptions, RandomOptions, SparseLoraOptions,
+            StatsOptions, TokenizeOptions,
         },
     },
     commands::{model_at, model_folder, read_requests},
@@ -132,27 +132,28 @@ fn random(global: &Global, options: &RandomOptions) -> Outcome {
 }
 
 fn prune_layer(global: &Global, options: &PruneLayerOptions) -> Outcome {
-    let method = match options.method {
-        LayerMethodName::Magnitude => LayerMethod::Magnitude,
-        LayerMethodName::Wanda => LayerMethod::Wanda,
-        LayerMethodName::Ria => LayerMethod::Ria,
-        LayerMethodName::Sparsegpt => LayerMethod::Sparsegpt,
-        LayerMethodName::Dsnot => LayerMethod::Dsnot,
-    };
-    let asked = LayerOptions {
+    let mut asked = LayerOptions {
         sparsity: options.sparsity,
         pattern: options.pattern,
-        group: options.group.map(|group| match group {
-            GroupName::Row => Group::Row,
-            GroupName::Matrix => Group::Matrix,
-        }),
-        damp_on_failure: options.damping == DampingName::OnFailure,
-        max_cycle: options.max_cycle,
-        threshold: options.threshold,
-        same_sign: options.same_sign,
-        decimal: options.decimal,
-        ..LayerOptions::published(method)
+        group: options.group.map(Into::into),
+        ..LayerOptions::published(options.method)
     };
+    let method = &mut asked.method;
+    if options.damping == DampingName::OnFailure {
+        method.sparsegpt.damping = Damping::OnFailure;
+    }
+    // A group of its own is counted exactly, as those do who compare groups.
+    if options.group.is_some() {
+        method.sparsegpt.threshold = BlockThreshold::Exact;
+    }
+    method.dsnot.cycles = options.max_cycle.unwrap_or(method.dsnot.cycles);
+    method.dsnot.threshold = options.threshold.unwrap_or(method.dsnot.threshold);
+    if options.same_sign {
+        method.dsnot.sign = SignRule::Always;
+    }
+    if options.decimal {
+        method.rounding = Rounding::Decimal;
+    }
     let job = job::PruneLayer { input: options.input.clone(), options: asked, output: options.output.clone() };
     let summary = work(global, &options.machine, &Job::PruneLayer(job))?;
     if global.json {

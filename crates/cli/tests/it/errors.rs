@@ -94,3 +94,56 @@ fn what_a_checkpoint_lacks_is_named_file_by_file() {
     error: `HOUSE/checkpoints/blip/../escape.safetensors` is missing (checkpoint: shard of the weights), and 5 files more; `ressa plan` lists what a sweep needs
     ");
 }
+
+#[test]
+fn settings_of_a_single_pruning_are_checked_like_those_of_an_experiment() {
+    let house = House::new();
+    house.write("m/config.json", "{}");
+    let prune = |arguments: &[&str]| {
+        let fixed = ["prune", "--model", "m", "--output", "o", "--metric", "magnitude", "--vision", "0.5"];
+        house.ressa(&[&fixed, arguments].concat())
+    };
+    let mistyped = prune(&["--set", "prune.sparsegpt.dampping=always"]);
+    assert_eq!(mistyped.code, 78);
+    insta::assert_snapshot!(mistyped.stderr, @"
+    experiment::override
+
+      × there is no setting `prune.sparsegpt.dampping`
+       ╭─[command line:1:1]
+     1 │ prune.sparsegpt.dampping=always
+       · ────────────┬───────────
+       ·             ╰── unknown name
+       ╰────
+      help: did you mean `prune.sparsegpt.damping`?
+    ");
+    for (setting, said) in [
+        ("prune.sparsegpt.block=0", "must be a whole number of at least 1"),
+        ("prune.rounding=upwards", "choices: `decimal`, `truncated`, `nearest`"),
+        ("prune.rounding=decimal,nearest", "takes one value"),
+        ("prune.vision.sparsity=0.4", "it has an option of its own: --vision"),
+        ("prune.allocation.epsilon=0.1", "a single pruning has no such setting"),
+        ("restore.method=lora", "a single pruning has no such setting"),
+    ] {
+        let refused = prune(&["--set", setting]);
+        assert_eq!(refused.code, 78, "{setting}");
+        assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    }
+    house.write("table.yaml", "language.0: 0.3\nvision: 30\n");
+    let table = prune(&["--allocation", "table.yaml"]);
+    assert!(table.code == 78 && table.stderr.contains("table.yaml:2"), "{}", table.stderr);
+    for (arguments, said) in [
+        (&["--allocation", "ecoflap"][..], "run an experiment"),
+        (&["--allocation", "owl"], "--allocation owl needs --calibration"),
+        (&["--allocation", "nowhere.yaml"], "neither `uniform`, `owl` nor a file"),
+        (&["--calibration", "cc3m"], "say with --data-root where it is"),
+        (&["--calibration", "cc4m", "--data-root", ".", "--samples", "2"], "`cc4m` is not one of coco, vg, cc3m"),
+        (&["--calibration", "cc3m", "--data-root", "."], "--samples"),
+        (&["--calibration", "c.json", "--set", "data.calibration.form=prefix"], "is about corpora"),
+    ] {
+        let refused = prune(arguments);
+        assert_eq!(refused.code, 2, "{arguments:?}: {}", refused.stderr);
+        assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    }
+    let help = house.ressa(&["prune", "--help"]);
+    assert!(help.stdout.contains("prune.dsnot.cycles") && !help.stdout.contains("restore."), "{}", help.stdout);
+}

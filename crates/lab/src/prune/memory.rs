@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ressa_experiment::{Tower, job::PruneMethod};
+use ressa_experiment::{Tower, config::Metric};
 use ressa_models::{Blip2, Linear, VisionLanguage};
 use ressa_prune::block::layers_of;
 
-use super::samples::Samples;
+use super::{asked::Asked, samples::Samples};
 use crate::LabError;
 
 /// A weight of more elements than this is converted in pieces when it is used.
@@ -24,27 +24,26 @@ pub(super) struct Needed {
 }
 
 impl Needed {
-    /// What the blocks of `towers` need, of which those that `pruned` says are pruned. `held` is what the process holds already.
-    pub fn estimate(
-        model: &Blip2,
-        towers: &[Tower],
-        pruned: &dyn Fn(Tower) -> bool,
-        method: PruneMethod,
-        samples: Option<&Samples>,
-        held: u64,
-    ) -> Self {
+    /// What the blocks of the towers need that are visited. `held` is what the process holds already.
+    pub fn estimate(model: &Blip2, asked: &Asked, samples: Option<&Samples>, held: u64) -> Self {
+        let last = asked.towers.keys().next_back();
+        let visited = |tower: &Tower| asked.prunes(*tower) || (samples.is_some() && Some(tower) < last);
+        // What is measured before takes less than what is chosen then.
+        let metric = asked.prune.metric;
         let kind = model.kind().elt_size_in_bytes() as u64;
         let (mut largest, mut activations) = (0, 0);
-        for &tower in towers {
+        for tower in Tower::ALL.into_iter().filter(visited) {
             let tokens = samples.map_or(0, |samples| tokens(model, tower, samples));
             let mut widest = 0;
             for block in 0..model.blocks(tower) {
                 let linears: Vec<&Linear> = layers_of(model, tower, block).map(|(_, linear)| linear).collect();
                 let stored: u64 = linears.iter().map(|linear| bytes(linear)).sum();
                 let run = if samples.is_some() { running(&linears, tokens, kind) } else { 0 };
-                let solve = if pruned(tower) { solving(&linears, method) } else { 0 };
-                let statistics = if pruned(tower) { statistics(&linears, method) } else { 0 };
-                largest = largest.max(stored + statistics + run.max(solve));
+                let (mut solve, mut held) = (0, 0);
+                if asked.prunes(tower) {
+                    (solve, held) = (solving(&linears, metric), statistics(&linears, metric));
+                }
+                largest = largest.max(stored + held + run.max(solve));
                 widest = linears.iter().map(|linear| linear.shape().1 as u64).fold(widest, u64::max);
             }
             if let Some(samples) = samples {
@@ -141,9 +140,9 @@ fn siblings<'a>(linears: &[&'a Linear]) -> BTreeMap<(&'a str, u64), Siblings> {
 
 /// What statistics of all inputs of a block take. The layers of an attention have three inputs at most: of the queries, of keys and values,
 /// of the projection behind.
-fn statistics(linears: &[&Linear], method: PruneMethod) -> u64 {
-    match method {
-        PruneMethod::Sparsegpt => {
+fn statistics(linears: &[&Linear], metric: Metric) -> u64 {
+    match metric {
+        Metric::SparseGpt => {
             siblings(linears).iter().map(|((_, width), group)| group.layers.min(3) * 4 * width * width).sum()
         }
         _ => 0,
@@ -151,14 +150,14 @@ fn statistics(linears: &[&Linear], method: PruneMethod) -> u64 {
 }
 
 /// What choosing among the weights of layers that share an input takes.
-fn solving(linears: &[&Linear], method: PruneMethod) -> u64 {
+fn solving(linears: &[&Linear], metric: Metric) -> u64 {
     // Bytes for each weight of all layers and of the one at work: importance and mask stay until all are done.
-    let (each, working, square) = match method {
-        PruneMethod::Magnitude | PruneMethod::Random => (0, 4 + 4 + 4 + 8, 0),
-        PruneMethod::Wanda => (5, 4 + 4 + 8, 0),
-        PruneMethod::Ria => (5, 12 + 8, 0),
-        PruneMethod::Dsnot => (5, 24 + 8, 0),
-        PruneMethod::Sparsegpt => (8 + 1 + 4 + 9, 8, 16),
+    let (each, working, square) = match metric {
+        Metric::None | Metric::Magnitude | Metric::Random => (0, 4 + 4 + 4 + 8, 0),
+        Metric::Wanda => (5, 4 + 4 + 8, 0),
+        Metric::Ria => (5, 12 + 8, 0),
+        Metric::Dsnot => (5, 24 + 8, 0),
+        Metric::SparseGpt => (8 + 1 + 4 + 9, 8, 16),
     };
     let need = |(&(_, width), group): (&(&str, u64), &Siblings)| {
         each * group.elements + working * group.largest + square * width * width

@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, fs, io::Write, path::Path};
 
 use ressa_checkpoint::CheckpointError;
+use ressa_experiment::allocation::Sensitivities;
+use ressa_prune::Visible;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -25,6 +27,10 @@ pub(super) struct Notes {
     pub masks: String,
     /// Digests of the tensors that were written.
     pub tensors: BTreeMap<String, String>,
+    /// What was measured of layers so far.
+    pub sensitivities: Sensitivities,
+    /// Visual tokens of each sample that count in the statistics, where not all do.
+    pub visible: Vec<Visible>,
     /// Activations at the entry of the next step.
     pub flows: Option<Place>,
     /// Bytes of weights and activations that were read.
@@ -45,6 +51,8 @@ impl Notes {
             done: 0,
             masks: super::MaskHash::default().hex(),
             tensors: BTreeMap::new(),
+            sensitivities: Sensitivities::new(),
+            visible: Vec::new(),
             flows: None,
             read: 0,
             written: 0,
@@ -70,7 +78,7 @@ impl Notes {
         let found: Self = serde_json::from_slice(&text).map_err(|e| {
             LabError::input(&path, format!("it is not as expected ({e}); remove the folder to start again"))
         })?;
-        let shown = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), |value| format!("`{value}`"));
+        let shown = |value: Option<&Value>| value.map_or_else(|| "the default".to_owned(), |v| format!("`{v}`"));
         let mut names: Vec<&String> = settings.keys().chain(found.settings.keys()).collect();
         names.sort_unstable();
         names.dedup();

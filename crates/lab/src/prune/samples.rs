@@ -1,4 +1,5 @@
-//! Calibration samples in an order of their own: by a digest of what is in them, so that the order in which they are asked for has no effect.
+//! Calibration samples. Listed ones have an order of their own, by a digest of what is in them, so that the order of the list has no effect; those of
+//! corpora come as an experiment draws them.
 
 use std::{
     collections::HashMap,
@@ -6,8 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ressa_experiment::job::{CalibrationRequest, Prune};
+use ressa_experiment::job::{CalibrationRequest, CalibrationSource, Prune};
 use ressa_models::Prompts;
+use ressa_pipeline::calibration_texts;
 use tch::{Kind, Tensor};
 
 use crate::{LabError, loaded::Reader};
@@ -46,16 +48,8 @@ pub fn ordered(
     samples: Option<usize>,
     seed: u64,
 ) -> Result<Vec<(&CalibrationRequest, blake3::Hash)>, LabError> {
-    let mut images: HashMap<&Path, blake3::Hash> = HashMap::new();
     let mut found = Vec::with_capacity(requests.len());
-    for request in requests {
-        let image = match images.get(request.image.as_path()) {
-            Some(&known) => known,
-            None => {
-                let bytes = fs::read(&request.image).map_err(|e| LabError::input(&request.image, e))?;
-                *images.entry(&request.image).or_insert(blake3::hash(&bytes))
-            }
-        };
+    for (request, image) in with_images(requests)? {
         let mut hasher = blake3::Hasher::new();
         hasher.update(image.as_bytes());
         for text in [&request.prompt, &request.answer] {
@@ -64,10 +58,7 @@ pub fn ordered(
         found.push((hasher.finalize(), request, image));
     }
     if let Some(wanted) = samples {
-        if wanted > found.len() {
-            let message = format!("{wanted} calibration samples are asked for, there are {}", found.len());
-            return Err(LabError::Unsupported(message));
-        }
+        enough(wanted, found.len())?;
         let draw = |digest: &blake3::Hash| {
             *blake3::Hasher::new().update(&seed.to_le_bytes()).update(digest.as_bytes()).finalize().as_bytes()
         };
@@ -78,12 +69,57 @@ pub fn ordered(
     Ok(found.into_iter().map(|(_, request, image)| (request, image)).collect())
 }
 
+/// Samples with the digests of their images.
+fn with_images(requests: &[CalibrationRequest]) -> Result<Vec<(&CalibrationRequest, blake3::Hash)>, LabError> {
+    let mut known: HashMap<&Path, blake3::Hash> = HashMap::new();
+    let digest = |request: &'_ CalibrationRequest| -> Result<blake3::Hash, LabError> {
+        let bytes = fs::read(&request.image).map_err(|e| LabError::input(&request.image, e))?;
+        Ok(blake3::hash(&bytes))
+    };
+    let mut found = Vec::with_capacity(requests.len());
+    for request in requests {
+        let image = match known.get(request.image.as_path()) {
+            Some(&image) => image,
+            None => *known.entry(&request.image).or_insert(digest(request)?),
+        };
+        found.push((request, image));
+    }
+    Ok(found)
+}
+
+fn enough(wanted: usize, there: usize) -> Result<(), LabError> {
+    if wanted <= there {
+        return Ok(());
+    }
+    Err(LabError::Unsupported(format!("{wanted} calibration samples are asked for, there are {there}")))
+}
+
 impl Samples {
+    /// The first samples, with the images that they are about; `None` is all.
+    pub fn first(&self, samples: Option<usize>) -> (&[PathBuf], &[SampleText]) {
+        let texts = &self.texts[..samples.unwrap_or(usize::MAX).min(self.texts.len())];
+        let images = texts.iter().map(|text| text.image + 1).max().unwrap_or(0);
+        (&self.images[..images], texts)
+    }
+
     /// Reads texts and digests; opens no image.
     pub fn read(job: &Prune, reader: Reader<'_>) -> Result<Self, LabError> {
         let mut hasher = blake3::Hasher::new();
         let (mut texts, mut images, mut places) = (Vec::new(), Vec::new(), HashMap::new());
-        for (request, digest) in ordered(&job.calibration, job.samples, job.seed)? {
+        let drawn;
+        let used = match &job.calibration {
+            CalibrationSource::Listed(requests) => ordered(requests, job.samples, job.seed)?,
+            CalibrationSource::Corpora { corpora, root } => {
+                let wanted = job.samples.unwrap_or_default();
+                // A run's order, which is not that of its file.
+                let mut corpora = corpora.clone();
+                corpora.corpora.sort_unstable();
+                drawn = calibration_texts(&corpora, root, wanted, job.seed)?;
+                enough(wanted, drawn.len())?;
+                with_images(&drawn)?
+            }
+        };
+        for (request, digest) in used {
             let image = *places.entry(digest).or_insert_with(|| {
                 images.push(request.image.clone());
                 images.len() - 1

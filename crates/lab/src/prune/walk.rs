@@ -5,22 +5,21 @@ use std::{collections::HashMap, time::Instant};
 
 use ressa_checkpoint::Rewrite;
 use ressa_data::Processor;
-use ressa_experiment::{
-    Tower,
-    config::{Group, Propagate},
-};
+use ressa_experiment::{Tower, config::TokenConfig};
 use ressa_models::{Blip2, Flow, LayerId, ModelError, Pages, VisionLanguage};
 use ressa_prune::{
-    PruneError,
+    PruneError, PruneRequest, TokenWeights,
+    allocation::{Counts, outliers_of},
     block::{BlockObserver, layers_of},
     select::Selection,
-    solver::{LayerProblem, LayerSolver},
-    statistics::ColumnStatistics,
+    solver::LayerProblem,
+    statistics::{ColumnStatistics, Needs},
 };
 use ressa_runtime::{Device, memory};
 use tch::Tensor;
 
 use super::{
+    asked::Asked,
     flows::{Flows, NextFlows, sweep},
     masks::{MaskHash, layer_digest},
     notes::Notes,
@@ -28,26 +27,41 @@ use super::{
 };
 use crate::{LabError, loaded::Reader};
 
+/// What the model is walked through for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// To measure the dense layers, before budgets are divided.
+    Measure,
+    /// To prune.
+    Prune,
+}
+
 /// One step. Whatever interrupts the work, at most one is done again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// From what left the tower before, or from pixels, to what enters this one.
-    Enter(Tower),
-    /// All samples through a block, which is pruned on the way if its tower is.
-    Block(Tower, usize),
+    Enter(Pass, Tower),
+    /// All samples through a block, which is measured or pruned on the way if its tower is.
+    Block(Pass, Tower, usize),
 }
 
 /// The steps of a work. Towers beyond the last pruned one are not run; without calibration only pruned blocks are visited.
-pub(super) fn steps(model: &dyn VisionLanguage, pruned: &dyn Fn(Tower) -> bool, calibrates: bool) -> Vec<Step> {
-    let last = Tower::ALL.iter().rposition(|&tower| pruned(tower)).map_or(0, |last| last + 1);
+///
+/// # Errors
+/// A measurement that is not made a block at a time.
+pub(super) fn steps(model: &dyn VisionLanguage, asked: &Asked) -> Result<Vec<Step>, LabError> {
+    let last = Tower::ALL.iter().rposition(|&tower| asked.prunes(tower)).map_or(0, |last| last + 1);
+    let measure = asked.measures()?.map(|_| (Pass::Measure, true));
     let mut steps = Vec::new();
-    for &tower in Tower::ALL[..last].iter().filter(|&&tower| calibrates || pruned(tower)) {
-        if calibrates {
-            steps.push(Step::Enter(tower));
+    for (pass, runs) in measure.into_iter().chain([(Pass::Prune, asked.calibrates())]) {
+        for &tower in Tower::ALL[..last].iter().filter(|&&tower| runs || asked.prunes(tower)) {
+            if runs {
+                steps.push(Step::Enter(pass, tower));
+            }
+            steps.extend((0..model.blocks(tower)).map(|block| Step::Block(pass, tower, block)));
         }
-        steps.extend((0..model.blocks(tower)).map(|block| Step::Block(tower, block)));
     }
-    steps
+    Ok(steps)
 }
 
 /// A work under way.
@@ -57,10 +71,10 @@ pub(super) struct Walk<'a> {
     pub processor: Option<Processor>,
     pub pages: Pages,
     pub rewrite: &'a Rewrite,
-    pub solver: Box<dyn LayerSolver>,
-    pub selections: HashMap<Tower, Selection>,
-    pub propagate: Propagate,
-    /// `None` for methods that look at weights only.
+    pub asked: &'a Asked,
+    /// Weights that each layer loses where budgets are divided, as soon as that is known.
+    pub counts: Option<Counts>,
+    /// `None` where only weights are looked at.
     pub samples: Option<Samples>,
     /// Whether activations are held in memory.
     pub keep: bool,
@@ -77,18 +91,20 @@ impl Walk<'_> {
         let mut flows = self.notes.flows.map(|place| Flows::open(&home, place, self.keep)).transpose()?;
         for at in self.notes.done..steps.len() {
             let start = Instant::now();
-            let (step, last) = (steps[at], at + 1 == steps.len());
+            let step = steps[at];
             progress(at as f64 / steps.len() as f64, &describe(step));
-            if let Some(Step::Block(tower, block)) = steps.get(at + 1) {
+            if let Some(Step::Block(_, tower, block)) = steps.get(at + 1) {
                 layers_of(&self.model, *tower, *block).for_each(|(_, linear)| self.pages.prefetch(linear.weight()));
             }
-            let next = match (self.samples.is_some(), last) {
-                (true, false) => Some(NextFlows::begin(&home, at + 1, self.keep)?),
-                _ => None,
+            let reads = |step: &&Step| match step {
+                Step::Enter(_, tower) => *tower != Tower::Vision,
+                Step::Block(pass, ..) => *pass == Pass::Measure || self.asked.calibrates(),
             };
+            let next =
+                steps.get(at + 1).filter(reads).map(|_| NextFlows::begin(&home, at + 1, self.keep)).transpose()?;
             flows = match step {
-                Step::Enter(tower) => self.enter(tower, flows, next)?,
-                Step::Block(tower, block) => self.block(tower, block, flows, next)?,
+                Step::Enter(pass, tower) => self.enter(pass, tower, flows, next)?,
+                Step::Block(pass, tower, block) => self.block(pass, tower, block, flows, next)?,
             };
             memory::trim();
             self.rewrite.flush()?;
@@ -118,6 +134,7 @@ impl Walk<'_> {
 
     fn enter(
         &mut self,
+        pass: Pass,
         tower: Tower,
         before: Option<Flows>,
         next: Option<NextFlows>,
@@ -126,15 +143,20 @@ impl Walk<'_> {
             return Ok(None);
         };
         let reader = Reader { processor, device: Device::Cpu };
+        let (images, texts) = match pass {
+            Pass::Measure => samples.first(self.asked.measured()),
+            Pass::Prune => samples.first(None),
+        };
+        self.notes.visible.clear();
         let model = &self.model;
         let lost = || LabError::Unsupported(format!("tower `{tower}` cannot be entered without the one before it"));
         if tower == Tower::Vision {
-            for image in &samples.images {
+            for image in images {
                 next.push(None, &model.enter_vision(&reader.pixels(image)?))?;
             }
         } else {
             let before = before.as_ref().ok_or_else(lost)?;
-            for (at, text) in samples.texts.iter().enumerate() {
+            for (at, text) in texts.iter().enumerate() {
                 let flow = if tower == Tower::Qformer {
                     let features = model.finish(Tower::Vision, &before.get(text.image)?);
                     model.enter_qformer(&features, &text.prompts)
@@ -155,24 +177,35 @@ impl Walk<'_> {
 
     fn block(
         &mut self,
+        pass: Pass,
         tower: Tower,
         block: usize,
         flows: Option<Flows>,
         mut next: Option<NextFlows>,
     ) -> Result<Option<Flows>, LabError> {
-        let selection = self.selections.get(&tower).copied();
-        let originals: Vec<(String, Tensor)> = layers_of(&self.model, tower, block)
-            .map(|(id, linear)| (id.name.clone(), linear.weight().shallow_clone()))
-            .collect();
-        let propagates = selection.is_some() && self.propagate == Propagate::Pruned && next.is_some();
-        let mut groups = Vec::new();
+        let request = self.asked.towers.get(&tower).copied();
+        let layers = || layers_of(&self.model, tower, block);
+        let originals: Vec<(String, Tensor)> =
+            layers().map(|(id, linear)| (id.name.clone(), linear.weight().shallow_clone())).collect();
+        let propagates = pass == Pass::Prune && request.is_some() && self.asked.propagates() && next.is_some();
+        // Measurements are of every token, as in an experiment.
+        let (needs, tokens) = match pass {
+            Pass::Measure => (Needs::NORMS, TokenConfig::default()),
+            Pass::Prune => (self.asked.solver.needs(), self.asked.tokens()),
+        };
+        let mut statistics = None;
         if let Some(flows) = &flows {
-            let needs = self.solver.needs();
-            let mut observer = selection.map(|_| BlockObserver::new(&self.model, tower, block, needs));
+            if request.is_some() {
+                let (model, visible) = (&self.model, &mut self.notes.visible);
+                let mut flow = |at: usize| flows.get(at);
+                TokenWeights::new(tokens).look(model, tower, block, flows.len(), &mut flow, visible)?;
+            }
+            let observer = |_| BlockObserver::new(&self.model, tower, block, needs).weighing(tokens);
+            let mut observer = request.map(observer);
             for at in 0..flows.len() {
                 let flow = flows.get(at)?;
                 let out = match &mut observer {
-                    Some(observer) => observer.run(&flow),
+                    Some(observer) => observer.run(&flow, self.notes.visible.get(at)),
                     None => self.model.run_block(tower, block, &flow),
                 };
                 if let Some(next) = next.as_mut().filter(|_| !propagates) {
@@ -180,15 +213,23 @@ impl Walk<'_> {
                 }
             }
             self.notes.read += flows.bytes();
-            if let Some(observer) = observer {
-                let found = observer.finish()?;
-                groups.extend(found.into_iter().map(|group| (group.layers, Some(group.statistics))));
-            }
-        } else if selection.is_some() {
-            groups.extend(originals.iter().map(|(name, _)| (vec![name.clone()], None)));
+            statistics = observer.map(BlockObserver::finish).transpose()?;
         }
-        if let Some(selection) = selection {
-            self.prune(tower, block, selection, groups, propagates)?;
+        match (pass, request) {
+            (_, None) => {}
+            (Pass::Measure, Some(_)) => {
+                let layers: Vec<_> = layers().collect();
+                if let (Some((group, m)), Some(statistics)) = (self.asked.measures()?, &statistics) {
+                    self.notes.sensitivities.extend(outliers_of(&layers, statistics, group, m)?);
+                }
+            }
+            (Pass::Prune, Some(request)) => {
+                let groups = match statistics {
+                    Some(found) => found.into_groups().into_iter().map(|(layers, s)| (layers, Some(s))).collect(),
+                    None => originals.iter().map(|(name, _)| (vec![name.clone()], None)).collect(),
+                };
+                self.prune(&request, block, groups, propagates)?;
+            }
         }
         if let (true, Some(flows), Some(next)) = (propagates, &flows, &mut next) {
             for at in 0..flows.len() {
@@ -211,26 +252,33 @@ impl Walk<'_> {
     /// Prunes the groups of a block and writes what comes out. With `propagates` the block goes on with it.
     fn prune(
         &mut self,
-        tower: Tower,
+        request: &PruneRequest,
         block: usize,
-        selection: Selection,
         groups: Vec<(Vec<String>, Option<ColumnStatistics>)>,
         propagates: bool,
     ) -> Result<(), LabError> {
+        let tower = request.tower;
+        if self.counts.is_none() {
+            self.counts = self.asked.counts(&self.model, &self.notes.sensitivities)?;
+        }
         let mut digests = HashMap::new();
         for (names, statistics) in groups {
             let weights: Vec<(String, Tensor)> = layers_of(&self.model, tower, block)
                 .filter(|(id, _)| names.contains(&id.name))
                 .map(|(id, linear)| (id.name.clone(), linear.weight().shallow_clone()))
                 .collect();
-            for (name, weight) in &weights {
-                check(name, weight, selection)?;
-            }
-            let problems: Vec<LayerProblem<'_>> =
-                weights.iter().map(|(name, weight)| LayerProblem { name, weight, selection }).collect();
-            let solutions = self.solver.solve(&problems, statistics.as_ref())?;
+            let selection = |(name, weight): &(String, Tensor)| {
+                Ok(request.of_layer(name, weight.size2().map_err(torch)?, self.counts.as_ref())?)
+            };
+            let selections = weights.iter().map(selection).collect::<Result<Vec<Selection>, LabError>>()?;
+            let problems: Vec<LayerProblem<'_>> = weights
+                .iter()
+                .zip(&selections)
+                .map(|((name, weight), &selection)| LayerProblem { name, weight, selection })
+                .collect();
+            let solutions = self.asked.solver.solve(&problems, statistics.as_ref())?;
             drop(statistics);
-            for ((name, weight), solution) in weights.iter().zip(solutions) {
+            for (((name, weight), &selection), solution) in weights.iter().zip(&selections).zip(solutions) {
                 let keep = solution.keep;
                 let sparse = match solution.weight {
                     Some(sparse) => sparse,
@@ -238,7 +286,9 @@ impl Walk<'_> {
                 };
                 drop(solution.importance);
                 self.pages.release(weight);
-                promise(name, &keep, selection)?;
+                if request.is_exact() {
+                    promise(name, &keep, selection)?;
+                }
                 digests.insert(name.clone(), layer_digest(name, &keep)?);
                 drop(keep);
                 self.write(name, &sparse)?;
@@ -295,22 +345,9 @@ impl Walk<'_> {
 /// What is going on, for people.
 fn describe(step: Step) -> String {
     match step {
-        Step::Enter(tower) => format!("entering {tower}"),
-        Step::Block(tower, block) => format!("{tower} block {block}"),
-    }
-}
-
-/// Refuses a group that no single matrix has, and a width that N:M groups do not divide.
-fn check(layer: &str, weight: &Tensor, selection: Selection) -> Result<(), LabError> {
-    let width = weight.size().last().copied().unwrap_or(0);
-    match selection {
-        Selection::NOfM { of, .. } if width % of != 0 => {
-            Err(PruneError::Width { layer: layer.to_owned(), width, of }.into())
-        }
-        Selection::Unstructured { group: Group::Tower, .. } => Err(LabError::Unsupported(
-            "matrices of a whole tower are not compared block by block: choose group `row` or `matrix`".to_owned(),
-        )),
-        _ => Ok(()),
+        Step::Enter(_, tower) => format!("entering {tower}"),
+        Step::Block(Pass::Measure, tower, block) => format!("measuring {tower} block {block}"),
+        Step::Block(Pass::Prune, tower, block) => format!("{tower} block {block}"),
     }
 }
 

@@ -1,4 +1,5 @@
 //! Single steps on model folders.
 
+mod experiments;
 mod pruning;
 mod random;

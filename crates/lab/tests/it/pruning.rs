@@ -1,6 +1,7 @@
 //! Pruning a folder block by block: the same masks as with the whole model in memory, whatever interrupts it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -10,15 +11,23 @@ use ressa_checkpoint::{Checkpoint, Claims, FolderCertificate, verify};
 use ressa_data::{Image, Processor};
 use ressa_experiment::{
     Pattern, Tower,
-    config::{Group, Metric, Propagate},
-    job::{CalibrationRequest, Compute, ModelAt, Prune, PruneMethod, RandomCheckpoint},
+    allocation::{AllocationConfig, AllocationGroup, AllocationMethod, AllocationScope},
+    config::{
+        BlockThreshold, Damping, Group, Metric, Propagate, PruneConfig, Rounding, Threshold, TokenConfig,
+        TokenSelection, TowerPrune,
+    },
+    job::{CalibrationRequest, CalibrationSource, Compute, ModelAt, Prune, RandomCheckpoint},
 };
 use ressa_lab::{
     prune::{MaskHash, ordered, run},
     random::random_checkpoint,
 };
 use ressa_models::{Blip2Config, LoadOptions, Prompts, Sample, TextBatch, VisionLanguage, load_blip2, presets};
-use ressa_prune::{PruneRequest, prune_tower};
+use ressa_prune::{
+    PruneRequest, TowerInputs,
+    allocation::{MeasureRequest, WINDOW, divide, measure, places},
+    prune_tower_with,
+};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -61,17 +70,25 @@ fn requests(root: &Path) -> Vec<CalibrationRequest> {
     ]
 }
 
+/// Half of every tower.
+fn settings(metric: Metric, pattern: Pattern) -> PruneConfig {
+    let half = TowerPrune { sparsity: 0.5, ..TowerPrune::default() };
+    let (vision, qformer, language) = (half.clone(), half.clone(), half);
+    PruneConfig { metric, pattern, vision, qformer, language, ..PruneConfig::default() }
+}
+
+/// The same job with other settings.
+fn with(job: &Prune, change: impl FnOnce(&mut PruneConfig)) -> Prune {
+    let mut job = job.clone();
+    change(&mut job.prune);
+    job
+}
+
 fn job(root: &Path, output: &str) -> Prune {
     Prune {
         model: ModelAt { folder: root.join("dense"), compute: None },
-        method: PruneMethod::Wanda,
-        pattern: TWO_OF_FOUR,
-        vision: 0.5,
-        qformer: 0.5,
-        language: 0.5,
-        group: None,
-        propagate: Propagate::Pruned,
-        calibration: requests(root),
+        prune: settings(Metric::Wanda, TWO_OF_FOUR),
+        calibration: CalibrationSource::Listed(requests(root)),
         samples: None,
         seed: 0,
         memory_limit: None,
@@ -83,6 +100,13 @@ fn job(root: &Path, output: &str) -> Prune {
 fn prune(job: &Prune) -> Result<Value, ressa_lab::LabError> {
     let _no_grad = tch::no_grad_guard();
     run(job, &mut |_, _| ())
+}
+
+fn listed(job: &Prune) -> &[CalibrationRequest] {
+    match &job.calibration {
+        CalibrationSource::Listed(requests) => requests,
+        CalibrationSource::Corpora { .. } => panic!("these tests list their samples"),
+    }
 }
 
 /// Hash of the masks that pruning tower after tower with the whole model in memory gives.
@@ -105,27 +129,40 @@ fn in_memory(job: &Prune) -> String {
         }
     };
     let samples: Vec<Sample> =
-        ordered(&job.calibration, job.samples, job.seed).unwrap().into_iter().map(|(r, _)| sample(r)).collect();
+        ordered(listed(job), job.samples, job.seed).unwrap().into_iter().map(|(r, _)| sample(r)).collect();
     let mut hash = MaskHash::default();
-    for (tower, sparsity) in
-        [(Tower::Vision, job.vision), (Tower::Qformer, job.qformer), (Tower::Language, job.language)]
-    {
+    let asked = &job.prune;
+    let sparsities = Tower::ALL.map(|tower| (tower, asked.tower(tower).sparsity)).into_iter().filter(|(_, s)| *s > 0.0);
+    let mut sensitivities = BTreeMap::new();
+    if let Some(measurement) = asked.allocation.measurement() {
+        let seen = &samples[..asked.allocation.samples.map_or(samples.len(), |n| samples.len().min(n as usize))];
+        for (tower, _) in sparsities.clone() {
+            let request = MeasureRequest { tower, measurement, window: WINDOW, seed: job.seed };
+            sensitivities.extend(measure(&model, &request, seen, &mut |_| ()).unwrap());
+        }
+    }
+    let counts = (!asked.allocation.is_default()).then(|| {
+        let places = places(&model, sparsities.clone().map(|(tower, _)| tower));
+        divide(&places, &asked.allocation, &sparsities.clone().collect(), &sensitivities).unwrap()
+    });
+    for (tower, sparsity) in sparsities {
         let request = PruneRequest {
             tower,
-            metric: if job.method == PruneMethod::Wanda { Metric::Wanda } else { Metric::Magnitude },
-            pattern: job.pattern,
-            sparsity: (job.pattern == Pattern::Unstructured).then_some(sparsity),
-            group: job.group,
-            propagate: job.propagate,
+            metric: asked.metric,
+            pattern: asked.pattern,
+            sparsity: (asked.pattern == Pattern::Unstructured).then_some(sparsity),
+            group: asked.tower(tower).group,
+            propagate: asked.calibration.propagate,
             seed: job.seed,
-            method: Default::default(),
-            tokens: Default::default(),
+            method: asked.method(),
+            tokens: asked.calibration.tokens,
         };
-        let masks = prune_tower(&mut model, &request, &samples, &mut |_| ()).unwrap().masks;
+        let inputs = TowerInputs { samples: &samples, counts: counts.as_ref(), statistics: None };
+        let masks = prune_tower_with(&mut model, &request, inputs, &mut |_| ()).unwrap().masks;
         for (id, _) in model.linears().into_iter().filter(|(id, _)| id.tower == tower) {
             hash.add(&id.name, masks.get(&id.name).unwrap()).unwrap();
         }
-        if job.propagate == Propagate::Dense {
+        if asked.calibration.propagate == Propagate::Dense {
             ressa_models::MaskSet::new().apply(&mut model as &mut dyn VisionLanguage).unwrap();
         }
     }
@@ -140,6 +177,9 @@ fn check_written(job: &Prune, hash: &str) {
     let found = verify(&checkpoint, Some(&own), &Claims::default());
     assert!(found.holds(), "{:?}", found.violations);
     let open = |folder: &Path| load_blip2(folder, &LoadOptions::on(Device::Cpu)).unwrap().tensors();
+    if job.prune.metric == Metric::SparseGpt {
+        return;
+    }
     let (dense, sparse) = (open(&job.model.folder), open(&job.output));
     let mut zeros = 0;
     for (name, sparse) in &sparse {
@@ -157,20 +197,77 @@ fn configs() -> [Blip2Config; 3] {
 
 #[test]
 fn masks_are_those_of_the_model_in_memory() {
-    for config in configs() {
+    // Weights that a method changes are written in the type of the folder, and seen so by what comes after; in memory they are not rounded.
+    for (config, dtype) in configs().into_iter().zip([Compute::Float32, Compute::Bfloat16, Compute::Float16]) {
         let root = tempfile::tempdir().unwrap();
-        folder(root.path(), &config, Compute::Bfloat16);
-        for (method, pattern, group, propagate, spill) in [
-            (PruneMethod::Wanda, TWO_OF_FOUR, None, Propagate::Pruned, false),
-            (PruneMethod::Wanda, TWO_OF_FOUR, None, Propagate::Dense, true),
-            (PruneMethod::Wanda, Pattern::Unstructured, Some(Group::Row), Propagate::Pruned, true),
-            (PruneMethod::Wanda, Pattern::Unstructured, Some(Group::Matrix), Propagate::Dense, false),
-            (PruneMethod::Magnitude, Pattern::Unstructured, None, Propagate::Pruned, false),
+        folder(root.path(), &config, dtype);
+        let job = job(root.path(), "sparse");
+        let unstructured = |metric, change: fn(&mut PruneConfig)| {
+            let mut prune = settings(metric, Pattern::Unstructured);
+            change(&mut prune);
+            prune
+        };
+        for (prune_config, spill) in [
+            (settings(Metric::Wanda, TWO_OF_FOUR), false),
+            (with(&job, |prune| prune.calibration.propagate = Propagate::Dense).prune, true),
+            (unstructured(Metric::Wanda, |prune| prune.vision.group = Some(Group::Matrix)), true),
+            (unstructured(Metric::Magnitude, |prune| prune.rounding = Rounding::Nearest), false),
+            (
+                unstructured(Metric::SparseGpt, |prune| {
+                    (prune.sparsegpt.block, prune.sparsegpt.damping) = (16, Damping::OnFailure);
+                    prune.sparsegpt.threshold = BlockThreshold::Inclusive;
+                }),
+                true,
+            ),
+            (
+                unstructured(Metric::Wanda, |prune| {
+                    prune.threshold = Threshold::Strict;
+                    prune.calibration.tokens =
+                        TokenConfig { select: TokenSelection::Atv, text: 2.0, ..prune.calibration.tokens };
+                }),
+                true,
+            ),
+            (
+                unstructured(Metric::Wanda, |prune| {
+                    prune.allocation = AllocationConfig {
+                        method: AllocationMethod::Owl,
+                        samples: Some(3),
+                        m: 1.5,
+                        ..AllocationConfig::default()
+                    };
+                }),
+                true,
+            ),
+            (
+                unstructured(Metric::Magnitude, |prune| {
+                    let (group, towers) = (AllocationGroup::Layer, AllocationScope::Joint);
+                    prune.qformer.sparsity = 0.0;
+                    prune.allocation = AllocationConfig {
+                        method: AllocationMethod::Owl,
+                        group,
+                        towers,
+                        m: 1.5,
+                        ..AllocationConfig::default()
+                    };
+                }),
+                false,
+            ),
+            (
+                unstructured(Metric::Ria, |prune| {
+                    prune.allocation.method = AllocationMethod::Table;
+                    prune.allocation.table =
+                        [("vision.0".to_owned(), 0.25), ("language.1".to_owned(), 0.625)].into_iter().collect();
+                }),
+                false,
+            ),
         ] {
-            let job = Prune { method, pattern, group, propagate, spill, ..job(root.path(), "sparse") };
+            if prune_config.metric == Metric::SparseGpt && dtype != Compute::Float32 {
+                continue;
+            }
+            let job = Prune { prune: prune_config, spill, ..job.clone() };
             let summary = prune(&job).unwrap();
             let hash = summary["mask_hash"].as_str().unwrap().to_owned();
-            assert_eq!(hash, in_memory(&job), "{} {pattern} {propagate:?}", method.name());
+            assert_eq!(hash, in_memory(&job), "{:?}", job.prune.chosen());
             check_written(&job, &hash);
             fs::remove_dir_all(&job.output).unwrap();
         }
@@ -185,14 +282,24 @@ fn weights(folder: &Path) -> Vec<u8> {
 
 #[test]
 fn what_was_killed_at_any_step_ends_as_if_nothing_had_happened() {
-    for (config, method) in [
-        (presets::tiny_flant5(VOCABULARY), PruneMethod::Sparsegpt),
-        (presets::tiny_vicuna(VOCABULARY), PruneMethod::Dsnot),
-        (presets::tiny_flant5(VOCABULARY), PruneMethod::Magnitude),
+    let owl = |prune: &mut PruneConfig| {
+        (prune.pattern, prune.allocation.method, prune.allocation.m) =
+            (Pattern::Unstructured, AllocationMethod::Owl, 1.5);
+    };
+    let atv = |prune: &mut PruneConfig| prune.calibration.tokens.select = TokenSelection::Atv;
+    let plain = |_: &mut PruneConfig| ();
+    for (config, metric, change) in [
+        (presets::tiny_flant5(VOCABULARY), Metric::SparseGpt, owl as fn(&mut PruneConfig)),
+        (presets::tiny_flant5(VOCABULARY), Metric::Wanda, atv),
+        (presets::tiny_vicuna(VOCABULARY), Metric::Dsnot, plain),
+        (presets::tiny_flant5(VOCABULARY), Metric::Magnitude, plain),
     ] {
         let root = tempfile::tempdir().unwrap();
         folder(root.path(), &config, Compute::Bfloat16);
-        let undisturbed = Prune { method, qformer: 0.0, ..job(root.path(), "undisturbed") };
+        let undisturbed = with(&job(root.path(), "undisturbed"), |prune| {
+            (prune.metric, prune.qformer.sparsity) = (metric, 0.0);
+            change(prune);
+        });
         let summary = prune(&undisturbed).unwrap();
         let steps = summary["steps"].as_u64().unwrap() as usize;
         assert!(steps > 4);
@@ -221,8 +328,8 @@ fn what_was_killed_at_any_step_ends_as_if_nothing_had_happened() {
             true => FolderCertificate::read(&killed.output).unwrap().unwrap().run.unwrap()["mask_hash"].clone(),
             false => prune(&killed).unwrap()["mask_hash"].clone(),
         };
-        assert_eq!(resumed, summary["mask_hash"], "{}", method.name());
-        assert!(weights(&killed.output) == weights(&undisturbed.output), "{}: other weights", method.name());
+        assert_eq!(resumed, summary["mask_hash"], "{}", metric.name());
+        assert!(weights(&killed.output) == weights(&undisturbed.output), "{}: other weights", metric.name());
         assert!(!home.exists());
     }
 }
@@ -239,14 +346,18 @@ fn other_settings_do_not_go_on_with_an_unfinished_work() {
     };
     let mut stop = stop;
     assert!(catch_unwind(AssertUnwindSafe(|| run(&begun, &mut stop))).is_err());
-    let other = Prune { method: PruneMethod::Ria, language: 0.0, ..begun.clone() };
+    let other = with(&begun, |prune| (prune.metric, prune.language.sparsity) = (Metric::Ria, 0.0));
     let error = prune(&other).unwrap_err().to_string();
-    for part in ["`method` was `\"wanda\"`, is `\"ria\"`", "`language` was `0.5`, is `0.0`", "sparse.partial"] {
+    for part in [
+        "`prune.metric` was `\"wanda\"`, is `\"ria\"`",
+        "`prune.language.sparsity` was `0.5`, is the default",
+        "sparse.partial",
+    ] {
         assert!(error.contains(part), "{error}");
     }
     // Where activations are, how much memory there is and in what order samples are listed are no settings.
     let mut same = Prune { memory_limit: Some(64 << 30), spill: true, ..begun.clone() };
-    same.calibration.reverse();
+    same.calibration = CalibrationSource::Listed(listed(&begun).iter().rev().cloned().collect());
     let summary = prune(&same).unwrap();
     assert!(summary["resumed_at"].as_u64() > Some(0));
     assert_eq!(summary["mask_hash"].as_str().unwrap(), in_memory(&begun));
@@ -263,19 +374,32 @@ fn what_cannot_be_done_is_refused_before_anything_is_written() {
         assert!(!root.path().join("sparse").exists() && !root.path().join("sparse.partial").exists(), "{error}");
     };
     refused(Prune { memory_limit: Some(1 << 20), ..job.clone() }, &["`1` MiB cannot be kept", "raise the limit"]);
-    refused(Prune { language: 0.6, ..job.clone() }, &["`2:4` removes 0.5", "not `0.6`"]);
-    refused(Prune { vision: 0.0, qformer: 0.0, language: 0.0, ..job.clone() }, &["no tower"]);
-    refused(Prune { calibration: Vec::new(), ..job.clone() }, &["`wanda`", "none"]);
+    let change = |change: fn(&mut PruneConfig)| with(&job, change);
+    refused(change(|p| p.language.sparsity = 0.6), &["`2:4` removes 0.5", "is 0.6"]);
+    refused(change(|p| p.vision.sparsity = 1.5), &["sparsity `1.5` of tower `vision`"]);
+    refused(
+        change(|p| (p.vision.sparsity, p.qformer.sparsity, p.language.sparsity) = (0.0, 0.0, 0.0)),
+        &["no tower is to be pruned"],
+    );
+    refused(Prune { calibration: CalibrationSource::Listed(Vec::new()), ..job.clone() }, &["`wanda`", "none"]);
     refused(Prune { samples: Some(5), ..job.clone() }, &["5 calibration samples", "there are 4"]);
-    refused(Prune { pattern: Pattern::NOfM { keep: 4, of: 32 }, vision: 0.875, ..job.clone() }, &["0.875"]);
-    let tower = Prune { pattern: Pattern::Unstructured, group: Some(Group::Tower), ..job.clone() };
-    refused(tower, &["block by block", "`row`"]);
-    let wide = Pattern::NOfM { keep: 8, of: 16 };
-    refused(Prune { pattern: wide, ..job.clone() }, &["which groups of 16 do not divide"]);
+    refused(change(|p| (p.pattern, p.vision.sparsity) = (Pattern::NOfM { keep: 4, of: 32 }, 0.875)), &["0.875"]);
+    refused(change(|p| (p.pattern, p.vision.group) = (Pattern::Unstructured, Some(Group::Tower))), &["`row`"]);
+    refused(change(|p| p.pattern = Pattern::NOfM { keep: 8, of: 16 }), &["which groups of 16 do not divide"]);
+    refused(change(|p| p.allocation.method = AllocationMethod::Owl), &["`2:4` says every layer's budget"]);
+    refused(
+        change(|p| (p.pattern, p.allocation.method) = (Pattern::Unstructured, AllocationMethod::Ecoflap)),
+        &["ecoflap", "run an experiment"],
+    );
+    let table = change(|p| {
+        (p.pattern, p.allocation.method) = (Pattern::Unstructured, AllocationMethod::Table);
+        p.allocation.table = [("language.99".to_owned(), 0.5)].into_iter().collect();
+    });
+    refused(table, &["`language.99`, which no pruned layer is called"]);
 
     // A model without an order of its own for samples would give other masks here.
     let half = Prune { samples: Some(2), seed: 3, ..job.clone() };
     let mut turned = Prune { output: root.path().join("turned"), ..half.clone() };
-    turned.calibration.rotate_left(3);
+    turned.calibration = CalibrationSource::Listed([&listed(&half)[3..], &listed(&half)[..3]].concat());
     assert_eq!(prune(&half).unwrap()["mask_hash"], prune(&turned).unwrap()["mask_hash"]);
 }

@@ -1,17 +1,18 @@
 //! Samples of caption corpora on disk. Images are opened when they are needed, on as many threads as libtorch computes with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rand_chacha::ChaCha8Rng;
 use ressa_data::{Captioned, Captions, DataError, Image, augment::augment, parallel};
 use ressa_experiment::{
     config::{Augment, CalibrationConfig, CorporaConfig, DataConfig},
+    job::CalibrationRequest,
     stage::AdaptTraining,
 };
 use ressa_models::Sample;
 use ressa_restore::{BatchSource, Probe, TrainingBatch};
 
-use super::{Feed, Purpose, Samples, distinct, stream};
+use super::{Asked, Feed, Purpose, Samples, distinct, stream};
 use crate::PipelineError;
 
 /// Samples of the probe that merging is compared on.
@@ -31,16 +32,44 @@ impl<'a> CorpusSamples<'a> {
         let root = data.root.clone().ok_or(DataError::NoRoot)?;
         Ok(Self { root, calibration: data.calibration.clone(), restoration: data.restoration.clone(), feed })
     }
+}
 
-    /// Entries drawn with a seed, a different draw for each purpose and corpus.
-    fn draw(&self, config: &CorporaConfig, samples: usize, seed: u64, purpose: Purpose) -> Result<Captions, DataError> {
-        let mut corpus = 0;
-        Captions::draw(config, &self.root, samples, &mut |total, wanted| {
-            let mut rng = stream(seed, Purpose::CorpusEntries, ((purpose as u64) << 8) | corpus);
-            corpus += 1;
-            distinct(&mut rng, wanted, total)
-        })
+/// Entries drawn with a seed, a different draw for each purpose and corpus.
+fn draw(
+    config: &CorporaConfig,
+    root: &Path,
+    samples: usize,
+    seed: u64,
+    purpose: Purpose,
+) -> Result<Captions, DataError> {
+    let mut corpus = 0;
+    Captions::draw(config, root, samples, &mut |total, wanted| {
+        let mut rng = stream(seed, Purpose::CorpusEntries, ((purpose as u64) << 8) | corpus);
+        corpus += 1;
+        distinct(&mut rng, wanted, total)
+    })
+}
+
+/// The calibration samples that a stage would draw, before their images are opened. Fewer where the corpora have not so many.
+///
+/// # Errors
+/// What is missing under `root`; images that are changed at random, which a path does not say.
+pub fn calibration_texts(
+    config: &CorporaConfig,
+    root: &Path,
+    samples: usize,
+    seed: u64,
+) -> Result<Vec<CalibrationRequest>, PipelineError> {
+    if config.augment != Augment::None {
+        return Err(PipelineError::Internal("images are not changed outside of stages".to_owned()));
     }
+    let captions = draw(config, root, samples, seed, Purpose::CalibrationEntry)?;
+    let request = |(position, entry): (usize, &Captioned)| {
+        let mut rng = stream(seed, Purpose::CalibrationEntry, position as u64);
+        let (prompt, answer) = entry.sample(config, &mut rng);
+        CalibrationRequest { image: entry.image.clone(), prompt, answer }
+    };
+    Ok(captions.entries().iter().enumerate().map(request).collect())
 }
 
 /// An image and a caption, ready to be tokenized.
@@ -62,13 +91,23 @@ fn compose(
     Ok(Composed { pixels: feed.processor.pixels([&image])?, read, written })
 }
 
+/// The images one after the other, and what is asked about them.
+fn stack(composed: Vec<Composed>) -> (Vec<f32>, Asked) {
+    let (mut pixels, mut asked) = (Vec::new(), Asked::default());
+    for (row, Composed { pixels: image, read, written }) in composed.into_iter().enumerate() {
+        pixels.extend(image);
+        asked.push(row, read, written);
+    }
+    (pixels, asked)
+}
+
 fn threads() -> usize {
     tch::get_num_threads().max(1) as usize
 }
 
 impl Samples for CorpusSamples<'_> {
     fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Vec<Sample>, PipelineError> {
-        let captions = self.draw(&self.calibration, config.images as usize, seed, Purpose::CalibrationEntry)?;
+        let captions = draw(&self.calibration, &self.root, config.images as usize, seed, Purpose::CalibrationEntry)?;
         let entries = captions.entries();
         let composed = parallel(entries.len(), threads(), |position| {
             let rng = stream(seed, Purpose::CalibrationEntry, position as u64);
@@ -87,19 +126,11 @@ impl Samples for CorpusSamples<'_> {
     fn probe(&self) -> Result<Probe, PipelineError> {
         let config = CorporaConfig { augment: Augment::None, ..self.restoration.clone() };
         let first = Captions::first(&config, &self.root, PROBE_SAMPLES)?;
-        let (mut pixels, mut texts, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-        for (position, entry) in first.entries().iter().enumerate() {
-            let composed = compose(&self.feed, &config, entry, stream(0, Purpose::Probe, position as u64))?;
-            pixels.extend(composed.pixels);
-            texts.push(composed.read);
-            answers.push(composed.written);
-        }
-        let rows: Vec<i64> = (0..texts.len() as i64).collect();
-        Ok(Probe {
-            pixels: self.feed.tensor(&pixels),
-            prompts: self.feed.prompts(&texts, &rows)?,
-            answers: self.feed.answers(&answers)?,
-        })
+        let compose =
+            |(position, entry)| compose(&self.feed, &config, entry, stream(0, Purpose::Probe, position as u64));
+        let composed = first.entries().iter().enumerate().map(compose).collect::<Result<_, _>>()?;
+        let (pixels, asked) = stack(composed);
+        self.feed.probe(self.feed.tensor(&pixels), &asked)
     }
 
     fn batches<'a>(
@@ -111,7 +142,7 @@ impl Samples for CorpusSamples<'_> {
         // No more is drawn than the steps can see.
         let seen = u64::from(training.steps) * u64::from(training.batch);
         let samples = u64::from(training.samples).min(seen) as usize;
-        let captions = self.draw(&self.restoration, samples, seed, Purpose::RestorationEntry)?;
+        let captions = draw(&self.restoration, &self.root, samples, seed, Purpose::RestorationEntry)?;
         Ok(Box::new(CorpusBatches {
             source: self,
             captions,
@@ -159,28 +190,10 @@ impl CorpusBatches<'_> {
             let rng = stream(self.seed, Purpose::RestorationEntry, first + row as u64);
             compose(&source.feed, &source.restoration, &entries[chosen[row]], rng)
         })?;
-        let (mut pixels, mut texts, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-        for Composed { pixels: image, read, written } in composed {
-            pixels.extend(image);
-            texts.push(read);
-            answers.push(written);
-        }
-        let rows: Vec<i64> = (0..texts.len() as i64).collect();
-        let retrieval = match self.retrieval {
-            true => {
-                let captions: Vec<String> = chosen.iter().map(|&entry| entries[entry].caption.clone()).collect();
-                Some(source.feed.qformer(&captions)?)
-            }
-            false => None,
-        };
-        Ok(TrainingBatch {
-            pixels: source.feed.tensor(&pixels),
-            questions: source.feed.prompts(&[], &[])?,
-            answers: Vec::new(),
-            captions: source.feed.prompts(&texts, &rows)?,
-            caption_answers: source.feed.answers(&answers)?,
-            retrieval,
-        })
+        let (pixels, captions) = stack(composed);
+        let retrieval: Option<Vec<String>> =
+            self.retrieval.then(|| chosen.iter().map(|&entry| entries[entry].caption.clone()).collect());
+        source.feed.batch(source.feed.tensor(&pixels), &Asked::default(), &captions, retrieval.as_deref())
     }
 }
 

@@ -12,7 +12,7 @@ use ressa_experiment::{Task, config::CalibrationConfig, stage::AdaptTraining};
 use ressa_models::Sample;
 use ressa_restore::{BatchSource, Probe, TrainingBatch};
 
-use super::{Feed, Purpose, Samples, distinct, stream};
+use super::{Asked, Feed, Purpose, Samples, distinct, stream};
 use crate::PipelineError;
 
 /// Size of the training split that calibration and restoration draw from.
@@ -32,6 +32,23 @@ impl WorldSamples<'_> {
         (turn..)
             .find_map(|kind| self.world.question(Task::QUESTIONS[kind % 3], scene, rng))
             .expect("every scene admits a question about what it shows")
+    }
+
+    /// So many questions about each image.
+    fn questions<'i>(
+        &self,
+        images: impl Iterator<Item = &'i LabelledImage>,
+        each: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Asked {
+        let mut asked = Asked::default();
+        for (row, labelled) in images.enumerate() {
+            for turn in 0..each {
+                let question = self.question(&labelled.scene, turn, rng);
+                asked.push(row, question.text, question.answer);
+            }
+        }
+        asked
     }
 }
 
@@ -65,20 +82,8 @@ impl Samples for WorldSamples<'_> {
     fn probe(&self) -> Result<Probe, PipelineError> {
         let mut rng = stream(0, Purpose::Probe, 0);
         let images: Vec<LabelledImage> = (0..PROBE_IMAGES).map(|index| self.world.training_image(index)).collect();
-        let (mut texts, mut answers, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, labelled) in images.iter().enumerate() {
-            for turn in 0..Task::QUESTIONS.len() {
-                let question = self.question(&labelled.scene, turn, &mut rng);
-                texts.push(question.text);
-                answers.push(question.answer);
-                rows.push(row as i64);
-            }
-        }
-        Ok(Probe {
-            pixels: self.feed.pixels(images.iter().map(|l| &l.image))?,
-            prompts: self.feed.prompts(&texts, &rows)?,
-            answers: self.feed.answers(&answers)?,
-        })
+        let asked = self.questions(images.iter(), Task::QUESTIONS.len(), &mut rng);
+        self.feed.probe(self.feed.pixels(images.iter().map(|l| &l.image))?, &asked)
     }
 
     fn batches<'a>(
@@ -116,33 +121,16 @@ impl<'a> WorldBatches<'a> {
         let mut rng = stream(self.seed, Purpose::RestorationBatch, u64::from(step));
         let picks: Vec<&LabelledImage> =
             (0..self.batch).map(|_| &self.images[rng.random_range(0..self.images.len())]).collect();
-        let (mut texts, mut answers, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        let source = self.source;
+        let questions = source.questions(picks.iter().copied(), self.questions, &mut rng);
+        let mut captions = Asked::default();
         for (row, labelled) in picks.iter().enumerate() {
-            for turn in 0..self.questions {
-                let question = self.source.question(&labelled.scene, turn, &mut rng);
-                texts.push(question.text);
-                answers.push(question.answer);
-                rows.push(row as i64);
-            }
+            captions.push(row, caption::DESCRIBE.to_owned(), caption::draw(&labelled.scene, &mut rng));
         }
-        let captions: Vec<String> = picks.iter().map(|l| caption::draw(&l.scene, &mut rng)).collect();
-        let describe = vec![caption::DESCRIBE.to_owned(); picks.len()];
-        let all: Vec<i64> = (0..picks.len() as i64).collect();
-        let retrieval = match self.retrieval {
-            true => {
-                let captions: Vec<String> = picks.iter().map(|l| caption::draw(&l.scene, &mut rng)).collect();
-                Some(self.source.feed.qformer(&captions)?)
-            }
-            false => None,
-        };
-        Ok(TrainingBatch {
-            pixels: self.source.feed.pixels(picks.iter().map(|l| &l.image))?,
-            questions: self.source.feed.prompts(&texts, &rows)?,
-            answers: self.source.feed.answers(&answers)?,
-            captions: self.source.feed.prompts(&describe, &all)?,
-            caption_answers: self.source.feed.answers(&captions)?,
-            retrieval,
-        })
+        let retrieval: Option<Vec<String>> =
+            self.retrieval.then(|| picks.iter().map(|l| caption::draw(&l.scene, &mut rng)).collect());
+        let pixels = source.feed.pixels(picks.iter().map(|l| &l.image))?;
+        source.feed.batch(pixels, &questions, &captions, retrieval.as_deref())
     }
 }
 

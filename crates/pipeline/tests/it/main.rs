@@ -26,15 +26,8 @@ fn executor(folder: &Path) -> Executor {
 
 /// A run whose every stage takes a moment.
 fn short_run(preset: Preset, method: RestoreMethod) -> RunConfig {
-    let mut run = RunConfig {
-        model: ModelConfig { preset: Some(preset), ..ModelConfig::default() },
-        dense: Default::default(),
-        data: Default::default(),
-        prune: Default::default(),
-        restore: Default::default(),
-        evaluate: Default::default(),
-        seed: 1,
-    };
+    let mut run = RunConfig::of(ModelConfig { preset: Some(preset), ..ModelConfig::default() });
+    run.seed = 1;
     run.dense.steps = Some(2);
     run.prune.metric = Metric::Wanda;
     run.prune.pattern = Pattern::NOfM { keep: 2, of: 4 };

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ressa_experiment::{
     Tower,
-    allocation::{Aggregate, AllocationConfig, AllocationGroup, AllocationMethod, BudgetConfig, Sensitivities},
+    allocation::{
+        Aggregate, AllocationConfig, AllocationGroup, AllocationMethod, AllocationScope, BudgetConfig, Sensitivities,
+    },
 };
 use ressa_models::{LayerId, VisionLanguage};
 
@@ -41,13 +43,24 @@ pub fn places(model: &dyn VisionLanguage, towers: impl IntoIterator<Item = Tower
 
 /// Divides a budget: the towers of `budget` lose the sum of their own budgets, to one weight.
 ///
-/// `places` are the layers of these towers; `sensitivities` has what [`super::measure`] found for every one of them, and may be empty for
-/// methods that measure nothing.
+/// `places` has the layers of these towers, and of others only so that a table may name them too; `sensitivities` has what [`super::measure`] found
+/// for every layer with a budget, and may be empty for methods that measure nothing.
+///
+/// # Errors
+/// A budget that cannot be met as asked; layers that were not measured.
 pub fn allocate(
     places: &[Place],
     budget: &BudgetConfig,
     sensitivities: &Sensitivities,
 ) -> Result<Counts, AllocationError> {
+    let rule = &budget.rule;
+    if rule.method == AllocationMethod::Table
+        && let Some((pattern, example)) = table::unknown(&rule.table, places)
+    {
+        return Err(AllocationError::NoSuchLayer { pattern, example });
+    }
+    let places: Vec<Place> = places.iter().filter(|p| budget.towers.contains_key(&p.id.tower)).cloned().collect();
+    let places = places.as_slice();
     let mut removed = 0;
     for (&tower, &sparsity) in &budget.towers {
         let elements: u64 = places.iter().filter(|place| place.id.tower == tower).map(|place| place.elements).sum();
@@ -56,7 +69,6 @@ pub fn allocate(
         }
         removed += pruned_count(elements as i64, sparsity) as u64;
     }
-    let rule = &budget.rule;
     let (groups, of_places) = match rule.method {
         AllocationMethod::Table => return table::allocate(places, budget, removed),
         AllocationMethod::Uniform => grouped(places, AllocationGroup::Tower),
@@ -93,6 +105,27 @@ pub fn allocate(
     let solved: Vec<Group> = groups.iter().zip(scores).map(|(&(_, n), score)| group(n, score, rule)).collect();
     let counts = solve(&solved, solver, removed)?;
     Ok(split(places, &of_places, &counts)?.into_iter().collect())
+}
+
+/// Divides the budgets of `towers`, each for itself or all together, as `rule` says. `places` and `sensitivities` are as for [`allocate`].
+///
+/// # Errors
+/// As for [`allocate`].
+pub fn divide(
+    places: &[Place],
+    rule: &AllocationConfig,
+    towers: &BTreeMap<Tower, f64>,
+    sensitivities: &Sensitivities,
+) -> Result<Counts, AllocationError> {
+    let budgets: Vec<BTreeMap<Tower, f64>> = match rule.towers {
+        AllocationScope::Joint => vec![towers.clone()],
+        AllocationScope::Each => towers.iter().map(|(&tower, &sparsity)| BTreeMap::from([(tower, sparsity)])).collect(),
+    };
+    let mut counts = Counts::new();
+    for towers in budgets {
+        counts.extend(allocate(places, &BudgetConfig { rule: rule.clone(), towers }, sensitivities)?);
+    }
+    Ok(counts)
 }
 
 fn group(elements: u64, score: f64, rule: &AllocationConfig) -> Group {

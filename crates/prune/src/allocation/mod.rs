@@ -15,7 +15,8 @@ mod table;
 
 pub use error::AllocationError;
 pub use gradient::WINDOW;
-pub use groups::{Counts, Place, allocate, places};
+pub use groups::{Counts, Place, allocate, divide, places};
+pub use outliers::outliers_of;
 pub(crate) use share::keep_all_but;
 
 use ressa_experiment::{

@@ -14,15 +14,19 @@ use ressa_experiment::{
     allocation::{AllocationGroup, Sensitivities},
     config::Propagate,
 };
-use ressa_models::{LayerId, Sample, VisionLanguage};
+use ressa_models::{LayerId, Linear, Sample, VisionLanguage};
 use tch::{Kind, Tensor, no_grad};
 
+use super::AllocationError;
 use crate::{
     calibrate::{BlockStatistics, Calibration},
     error::PruneError,
     metric::{PruningMetric, Wanda},
     statistics::Needs,
 };
+
+/// Weights whose importances are held at once.
+const PART: i64 = 1 << 22;
 
 /// Outliers of every layer of a tower. `model` carries no masks.
 pub(super) fn outliers(
@@ -41,27 +45,48 @@ pub(super) fn outliers(
         statistics.extend(calibration.observe(model, block)?);
         progress((block + 1) as f64 / blocks as f64);
     }
+    let layers: Vec<(&LayerId, &Linear)> = model.linears().into_iter().filter(|(id, _)| id.tower == tower).collect();
+    outliers_of(&layers, &statistics, group, m)
+}
+
+/// Outliers of layers whose inputs have been seen. Groups are those within `layers`, so all of a group must be there.
+///
+/// # Errors
+/// Weights or norms that are not finite.
+pub fn outliers_of(
+    layers: &[(&LayerId, &Linear)],
+    statistics: &BlockStatistics,
+    group: AllocationGroup,
+    m: f64,
+) -> Result<Sensitivities, PruneError> {
+    let key = |id: &LayerId| match group {
+        AllocationGroup::Layer => id.name.clone(),
+        AllocationGroup::Block => id.block.to_string(),
+        AllocationGroup::Tower => String::new(),
+    };
+    // Some rows after the other: what a large matrix takes beside its weights is then small.
+    let parts = |id: &LayerId, weight: &Tensor, of_part: &dyn Fn(Tensor) -> f64| -> f64 {
+        let rows = (PART / weight.size().last().copied().unwrap_or(1).max(1)).max(1);
+        let seen = statistics.get(&id.name);
+        weight.split(rows, 0).iter().map(|rows| of_part(Wanda.importance(&id.name, rows, seen))).sum()
+    };
     no_grad(|| {
-        let layers = || model.linears().into_iter().filter(|(id, _)| id.tower == tower);
-        let key = |id: &LayerId| match group {
-            AllocationGroup::Layer => id.name.clone(),
-            AllocationGroup::Block => id.block.to_string(),
-            AllocationGroup::Tower => String::new(),
-        };
-        let metric = |id: &LayerId, weight: &Tensor| Wanda.importance(&id.name, weight, statistics.get(&id.name));
         let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
-        for (id, linear) in layers() {
+        for (id, linear) in layers {
             let sum = sums.entry(key(id)).or_default();
-            sum.0 += metric(id, linear.weight()).sum(Kind::Double).double_value(&[]);
+            sum.0 += parts(id, linear.weight(), &|scores| scores.sum(Kind::Double).double_value(&[]));
             sum.1 += linear.weight().numel() as f64;
         }
-        Ok(layers()
-            .map(|(id, linear)| {
-                let (sum, elements) = sums[&key(id)];
-                let outliers = metric(id, linear.weight()).gt(m * sum / elements).sum(Kind::Int64).int64_value(&[]);
-                // A sum that is not finite has no outliers above it; it must not pass for a measurement.
-                (id.name.clone(), if sum.is_finite() { outliers as f64 } else { f64::NAN })
-            })
-            .collect())
+        let count = |(id, linear): &(&LayerId, &Linear)| {
+            let (sum, elements) = sums[&key(id)];
+            // A sum that is not finite has no outliers above it; it must not pass for a measurement.
+            if !sum.is_finite() {
+                return Err(AllocationError::NotFinite { layer: id.name.clone() }.into());
+            }
+            let threshold = m * sum / elements;
+            let count = |scores: Tensor| scores.gt(threshold).sum(Kind::Int64).int64_value(&[]) as f64;
+            Ok((id.name.clone(), parts(id, linear.weight(), &count)))
+        };
+        layers.iter().map(count).collect()
     })
 }

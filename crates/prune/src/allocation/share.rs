@@ -21,8 +21,9 @@ pub(crate) fn keep_all_but(importance: &Tensor, removed: i64) -> Tensor {
         return fewer;
     }
     let more = all_rows(each + 1);
-    // One weight of every row, in the order of rows.
-    let next = importance.masked_select(&fewer.logical_and(&more.logical_not())).view([1, rows]);
+    // One weight of every row. Where it is takes a byte for each weight to find; to select by mask would take sixteen.
+    let at = fewer.logical_and(&more.logical_not()).to_kind(Kind::Uint8).argmax(1, true);
+    let next = importance.gather(1, &at, false).view([1, rows]);
     let spared = Selection::Exact { count: over, group: Group::Matrix }.keep(&next).view([rows, 1]);
     more.logical_or(&fewer.logical_and(&spared)).to_kind(Kind::Bool)
 }

@@ -15,10 +15,6 @@ use crate::select::pruned_count;
 /// their own sparsities).
 pub(super) fn allocate(places: &[Place], budget: &BudgetConfig, removed: u64) -> Result<Counts, AllocationError> {
     let table = &budget.rule.table;
-    if let Some(pattern) = table.keys().find(|pattern| !places.iter().any(|place| names(pattern, place))) {
-        let example = places.first().map(short).unwrap_or_default();
-        return Err(AllocationError::NoSuchLayer { pattern: pattern.clone(), example });
-    }
     let mut counts = Counts::new();
     let (mut rest, mut of_rest) = (Vec::new(), Vec::new());
     let mut towers: BTreeMap<Tower, usize> = BTreeMap::new();
@@ -49,6 +45,12 @@ pub(super) fn allocate(places: &[Place], budget: &BudgetConfig, removed: u64) ->
     };
     counts.extend(split(&rest, &of_rest, &shares)?);
     Ok(counts)
+}
+
+/// A pattern that names none of `places`, and what one of them is called.
+pub(super) fn unknown(table: &BTreeMap<String, f64>, places: &[Place]) -> Option<(String, String)> {
+    let pattern = table.keys().find(|pattern| !places.iter().any(|place| names(pattern, place)))?;
+    Some((pattern.clone(), places.first().map(short).unwrap_or_default()))
 }
 
 /// What the table says about a layer: its most specific pattern counts, the one with most characters that are not `*`.
@@ -143,7 +145,9 @@ mod tests {
 
     #[test]
     fn what_the_table_cannot_say_is_pointed_at() {
-        let message = |table: &[(&str, f64)]| allocate(&places(), &budget(table, 0.5), 1100).unwrap_err().to_string();
+        let message = |table: &[(&str, f64)]| {
+            super::super::allocate(&places(), &budget(table, 0.5), &BTreeMap::new()).unwrap_err().to_string()
+        };
         let unknown = message(&[("language.11", 0.5)]);
         assert!(unknown.contains("`language.11`") && unknown.contains("language.0.q"), "{unknown}");
         assert!(message(&[("*.q", 0.4), ("l*.3.*", 0.5), ("*.q*", 0.6)]).contains("two sparsities"));

@@ -1,5 +1,7 @@
 //! The worker as a process: requests in, events out, failures as data, and an end when its input ends.
 
+mod pruning;
+
 use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
@@ -62,15 +64,7 @@ impl Worker {
 }
 
 fn nodes() -> Vec<StageNode> {
-    let mut run = RunConfig {
-        model: ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() },
-        dense: Default::default(),
-        data: Default::default(),
-        prune: Default::default(),
-        restore: Default::default(),
-        evaluate: Default::default(),
-        seed: 0,
-    };
+    let mut run = RunConfig::of(ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() });
     run.dense.steps = Some(1);
     run.prune.metric = Metric::Magnitude;
     run.prune.vision.sparsity = 0.5;
