@@ -4,9 +4,13 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{Seek, Write},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use crate::SweepError;
+
+/// How long a lock that is held is tried again.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Held while a sweep runs; given up when the process ends, however it ends.
 #[derive(Debug)]
@@ -21,7 +25,7 @@ impl CoordinatorLock {
         let path = lock_path(results);
         let write = |source| SweepError::Write { path: path.clone(), source };
         let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(write)?;
-        match file.try_lock() {
+        match try_lock_for(PATIENCE, &file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let pid = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
@@ -34,6 +38,17 @@ impl CoordinatorLock {
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(write)?;
         Ok(Self { _file: file })
+    }
+}
+
+/// A lock may be held for a moment by no sweep: by someone who looks whether there is one, or by a process that is about to become a worker.
+fn try_lock_for(patience: Duration, file: &File) -> Result<(), TryLockError> {
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if start.elapsed() < patience => std::thread::sleep(Duration::from_millis(10)),
+            found => return found,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use ressa_prune::{
     solver::LayerProblem,
     statistics::{ColumnStatistics, Needs},
 };
-use ressa_runtime::{Device, memory};
+use ressa_runtime::{Device, is_finite, memory};
 use tch::Tensor;
 
 use super::{
@@ -360,14 +360,6 @@ fn promise(layer: &str, keep: &Tensor, selection: Selection) -> Result<(), LabEr
             "`{layer}`: the mask prunes {pruned} weights, {expected} were asked for; please report this"
         ))),
         _ => Ok(()),
-    }
-}
-
-fn is_finite(weight: &Tensor) -> bool {
-    weight.numel() == 0 || {
-        // The extremes are NaN as soon as one element is.
-        let (least, most) = weight.aminmax(None, false);
-        least.double_value(&[]).is_finite() && most.double_value(&[]).is_finite()
     }
 }
 
