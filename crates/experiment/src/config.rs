@@ -175,6 +175,8 @@ impl PruneConfig {
             images: own.images.unwrap_or(self.calibration.images),
             questions: own.questions.unwrap_or(self.calibration.questions),
             captions: own.captions.unwrap_or(self.calibration.captions),
+            // Weights compare kinds of token, and an image encoder sees one kind.
+            tokens: if tower == Tower::Vision { TokenConfig::default() } else { self.calibration.tokens },
             ..self.calibration.clone()
         }
     }

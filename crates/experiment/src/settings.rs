@@ -185,7 +185,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "prune.calibration.tokens.select" Shape::Choice(&["all", "atv"]), prune.calibration.tokens.select,
         "`all` tokens count; `atv`: all text, and of the visual tokens of a block with text those it changes most, as many as their mean change (1 - cosine) times the number of text tokens.";
     "prune.calibration.tokens.text" NOT_NEGATIVE, prune.calibration.tokens.text,
-        "Weight of a text token in the statistics.";
+        "Weight of a text token in the statistics. Weights compare the kinds that a layer sees: one kind alone, as in an image encoder, counts fully.";
     "prune.calibration.tokens.visual" NOT_NEGATIVE, prune.calibration.tokens.visual,
         "Weight of a visual token: image patches, and the image's tokens in the language model.";
     "prune.calibration.tokens.query" NOT_NEGATIVE, prune.calibration.tokens.query,

@@ -1,5 +1,8 @@
 //! What each token counts in the statistics: weights by kind, and ATV's choice of visual tokens.
 //!
+//! Weights compare the kinds of token that a layer sees. A layer that sees one kind only, as in the image encoder or in T5's decoder, or none that counts,
+//! counts every token once: without statistics, ties would decide what goes.
+//!
 //! ATV (arXiv 2603.16001, `qwen/activation_aware_pruner.py` in LezJ/ATV-Pruning): the block is run once on all samples; a visual token's change is one
 //! minus the cosine of what enters and what leaves; of each sample `min(1, alpha * mean change) * text tokens` visual tokens count, rounded to the
 //! nearest number, those that change most. Differs: where a block's tokens have no text or no image, its visual tokens all count, so
@@ -32,6 +35,14 @@ impl TokenWeights {
     /// Whether every token counts one.
     pub fn are_one(&self) -> bool {
         self.tokens.canonical().is_default()
+    }
+
+    fn weight(&self, kind: TokenKind) -> f64 {
+        match kind {
+            TokenKind::Text => self.tokens.text,
+            TokenKind::Query => self.tokens.query,
+            TokenKind::Visual => self.tokens.visual,
+        }
     }
 
     /// Chooses the visual tokens that count in a block, of every sample. `flow` gives the activations of one at the block's entry.
@@ -86,14 +97,16 @@ impl TokenWeights {
         let layers = model.linears().into_iter().map(|(id, _)| id).filter(|id| id.tower == tower && id.block == block);
         let weights = |kinds: &[TokenKind]| {
             let mut image = 0;
-            let weight = |kind: &TokenKind| match kind {
-                TokenKind::Text => self.tokens.text as f32,
-                TokenKind::Query => self.tokens.query as f32,
-                TokenKind::Visual => {
-                    let chosen = visible.and_then(Option::as_ref).is_none_or(|v| v.get(image).copied().unwrap_or(true));
-                    image += 1;
-                    if chosen { self.tokens.visual as f32 } else { 0.0 }
+            let alone =
+                kinds.iter().all(|kind| *kind == kinds[0]) || kinds.iter().all(|kind| self.weight(*kind) == 0.0);
+            let weight = |kind: &TokenKind| {
+                let weight = if alone { 1.0 } else { self.weight(*kind) as f32 };
+                if *kind != TokenKind::Visual {
+                    return weight;
                 }
+                let chosen = visible.and_then(Option::as_ref).is_none_or(|v| v.get(image).copied().unwrap_or(true));
+                image += 1;
+                if chosen { weight } else { 0.0 }
             };
             Tensor::from_slice(&kinds.iter().map(weight).collect::<Vec<f32>>())
         };

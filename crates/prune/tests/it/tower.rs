@@ -97,6 +97,28 @@ fn every_tower_metric_and_pattern_is_certified() {
     }
 }
 
+/// Weights compare kinds of token: where a layer sees one kind only, or none that counts, they decide nothing.
+#[test]
+fn a_kind_alone_counts_fully() {
+    let mut model = t5();
+    let mut masks = |tower, (text, visual): (f64, f64)| {
+        let tokens = TokenConfig { text, visual, ..TokenConfig::default() };
+        prune(
+            &mut model,
+            &PruneRequest { tokens, propagate: Propagate::Dense, ..request(tower, Pattern::Unstructured, 0.5) },
+        )
+    };
+    assert!(same(&masks(Tower::Vision, (1.0, 0.0)), &masks(Tower::Vision, (1.0, 1.0))));
+    let (all, image, none) =
+        (masks(Tower::Language, (1.0, 1.0)), masks(Tower::Language, (0.0, 1.0)), masks(Tower::Language, (0.0, 0.0)));
+    assert!(same(&all, &none));
+    for ((name, all), (_, image)) in all.iter().zip(image.iter()) {
+        let reads_text_alone =
+            name.contains(".decoder.") && !name.contains("EncDecAttention.k") && !name.contains("EncDecAttention.v");
+        assert!(all.equal(image) == reads_text_alone, "{name}");
+    }
+}
+
 /// Dense propagation is a plain forward pass under observation.
 #[test]
 fn dense_calibration_sees_what_a_forward_pass_shows() {

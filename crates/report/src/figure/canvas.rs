@@ -3,7 +3,10 @@
 //! Both backends take whole pixels, so everything is drawn at 600 to the inch; the raster is halved afterwards, which smooths edges that
 //! plotters leaves hard. Text is placed by its baseline: the two backends read a font's size differently, and this is where that is evened out.
 
-use std::sync::LazyLock;
+use std::{
+    f64::consts::{FRAC_PI_2, FRAC_PI_4},
+    sync::LazyLock,
+};
 
 use plotters::{
     backend::DrawingBackend,
@@ -132,7 +135,10 @@ impl<B: DrawingBackend> Canvas<B> {
     pub fn marker(&mut self, marker: Marker, at: (f64, f64), radius: f64, colour: Colour, hollow: bool) {
         self.shape(marker, at, radius, colour);
         if hollow {
-            let inner = if marker == Marker::Triangle { radius - 1.3 } else { radius - 0.8 };
+            let inner = match marker {
+                Marker::Triangle | Marker::TipDown => radius - 1.3,
+                _ => radius - 0.8,
+            };
             self.shape(marker, at, inner, PAPER);
         }
     }
@@ -151,6 +157,12 @@ impl<B: DrawingBackend> Canvas<B> {
                 let r = 1.2 * r;
                 vec![(x, y - r), (x + 0.87 * r, y + 0.5 * r), (x - 0.87 * r, y + 0.5 * r)]
             }
+            Marker::TipDown => {
+                let r = 1.2 * r;
+                vec![(x, y + r), (x + 0.87 * r, y - 0.5 * r), (x - 0.87 * r, y - 0.5 * r)]
+            }
+            Marker::Plus => cross((x, y), 1.2 * r, 0.0),
+            Marker::Cross => cross((x, y), 1.2 * r, FRAC_PI_4),
             Marker::Diamond => {
                 let r = 1.2 * r;
                 vec![(x, y - r), (x + r, y), (x, y + r), (x - r, y)]
@@ -200,4 +212,16 @@ pub fn text_width(text: &str, size: f64) -> f64 {
 
 fn place(at: (f64, f64)) -> (i32, i32) {
     (pixels(at.0), pixels(at.1))
+}
+
+/// Corners of a cross with arms of length `r`, turned by an angle in radians.
+fn cross((x, y): (f64, f64), r: f64, angle: f64) -> Vec<(f64, f64)> {
+    let half = 0.36 * r;
+    let arm = [(half, -r), (half, -half), (r, -half)];
+    (0..4)
+        .flat_map(|quarter| {
+            let (sin, cos) = (angle + f64::from(quarter) * FRAC_PI_2).sin_cos();
+            arm.map(|(dx, dy)| (x + dx * cos - dy * sin, y + dx * sin + dy * cos))
+        })
+        .collect()
 }

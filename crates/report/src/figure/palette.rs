@@ -31,8 +31,14 @@ pub enum Marker {
     Square,
     /// A triangle, tip up.
     Triangle,
+    /// A triangle, tip down.
+    TipDown,
     /// A square on its corner.
     Diamond,
+    /// An upright cross.
+    Plus,
+    /// A cross on its corners.
+    Cross,
 }
 
 /// How a series looks.
@@ -49,9 +55,9 @@ const STYLES: [Style; 7] = [
     Style { colour: VERMILION, marker: Marker::Square },
     Style { colour: GREEN, marker: Marker::Triangle },
     Style { colour: PURPLE, marker: Marker::Diamond },
-    Style { colour: ORANGE, marker: Marker::Triangle },
-    Style { colour: SKY, marker: Marker::Circle },
-    Style { colour: GREY, marker: Marker::Diamond },
+    Style { colour: ORANGE, marker: Marker::TipDown },
+    Style { colour: SKY, marker: Marker::Cross },
+    Style { colour: GREY, marker: Marker::Plus },
 ];
 
 /// The index of names that the study is about; the rest are placed by their letters.
