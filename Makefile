@@ -24,9 +24,10 @@ build: setup ## build both programs in release
 sweep: build ## run the default study (or EXPERIMENT=...) and render its report
 	@$(RESSA) sweep $(EXPERIMENT) $(OPTIONS)
 
-study: build ## the default study, then ablations and the Vicuna experiments
+study: build ## the default study, then ablations, the studies of pruning and the Vicuna experiments
 	@$(RESSA) sweep experiments/shapes/allocation.yaml experiments/shapes/towers.yaml experiments/shapes/methods.yaml \
-	  experiments/shapes/restoration.yaml experiments/shapes/ablations.yaml \
+	  experiments/shapes/restoration.yaml experiments/shapes/ablations.yaml experiments/shapes/methods-planted.yaml \
+	  experiments/shapes/allocation-methods.yaml experiments/shapes/modalities.yaml experiments/shapes/official-vs-sound.yaml \
 	  experiments/shapes/allocation-vicuna.yaml experiments/shapes/restoration-vicuna.yaml $(OPTIONS)
 
 plan: build ## show what a sweep would do
