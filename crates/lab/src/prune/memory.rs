@@ -11,6 +11,8 @@ use crate::LabError;
 
 /// A weight of more elements than this is converted in pieces when it is used.
 const PIECE: u64 = 1 << 25;
+/// What libraries take once they compute, whatever the model: pages of their code, thread stacks, buffers of products and images.
+const LIBRARIES: u64 = 24 << 20;
 /// What the estimate may be wrong by, in percent: the allocator's own needs, buffers of the matrix products.
 const MARGIN: u64 = 15;
 
@@ -39,11 +41,11 @@ impl Needed {
                 let linears: Vec<&Linear> = layers_of(model, tower, block).map(|(_, linear)| linear).collect();
                 let stored: u64 = linears.iter().map(|linear| bytes(linear)).sum();
                 let run = if samples.is_some() { running(&linears, tokens, kind) } else { 0 };
-                let (mut solve, mut held) = (0, 0);
+                let (mut solve, mut seen) = (0, 0);
                 if asked.prunes(tower) {
-                    (solve, held) = (solving(&linears, metric), statistics(&linears, metric));
+                    (solve, seen) = (solving(&linears, metric), statistics(&linears, metric));
                 }
-                largest = largest.max(stored + held + run.max(solve));
+                largest = largest.max(stored + seen + run.max(solve));
                 widest = linears.iter().map(|linear| linear.shape().1 as u64).fold(widest, u64::max);
             }
             if let Some(samples) = samples {
@@ -58,7 +60,7 @@ impl Needed {
                 activations = activations.max(rows as u64 * kind * (2 * tokens * widest + 2 * along));
             }
         }
-        let least = held + largest * (100 + MARGIN) / 100;
+        let least = held + LIBRARIES + largest * (100 + MARGIN) / 100;
         Self { least, activations }
     }
 
