@@ -44,7 +44,7 @@ fn every_experiment_loads_and_plans() {
     chaos: 6 points - 0 + 0, 3 seeds, 18 cells, 16 runs: 1 dense, 8 prune, 12 adapt, 12 merge, 80 evaluate; 0 gates
     methods-planted: 40 points - 0 + 2, 3 seeds, 126 cells, 106 runs: 1 dense, 1 rescale, 208 prune, 530 evaluate; 2 gates
     methods: 42 points - 0 + 1, 3 seeds, 129 cells, 113 runs: 1 dense, 224 prune, 565 evaluate; 1 gates
-    modalities: 12 points - 1 + 1, 3 seeds, 36 cells, 34 runs: 1 dense, 48 prune, 152 evaluate; 1 gates
+    modalities: 12 points - 2 + 1, 3 seeds, 33 cells, 31 runs: 1 dense, 42 prune, 137 evaluate; 1 gates
     official-vs-sound: 44 points - 0 + 1, 3 seeds, 135 cells, 125 runs: 1 dense, 12 sensitivity, 6 statistics, 224 prune, 12 adapt, 12 merge, 625 evaluate; 1 gates
     restoration-vicuna: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 1 gates
     restoration: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 1 gates
