@@ -12,7 +12,7 @@ use crate::LabError;
 /// A weight of more elements than this is converted in pieces when it is used.
 const PIECE: u64 = 1 << 25;
 /// What libraries take once they compute, whatever the model: pages of their code, thread stacks, buffers of products and images.
-const LIBRARIES: u64 = 24 << 20;
+const LIBRARIES: u64 = 32 << 20;
 /// What the estimate may be wrong by, in percent: the allocator's own needs, buffers of the matrix products.
 const MARGIN: u64 = 15;
 
