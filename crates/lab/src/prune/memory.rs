@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use ressa_checkpoint::EXAMINED_AT_ONCE;
 use ressa_experiment::{Tower, config::Metric};
 use ressa_models::{Blip2, Linear, VisionLanguage};
 use ressa_prune::block::layers_of;
+use tch::Tensor;
 
 use super::{asked::Asked, samples::Samples};
 use crate::LabError;
@@ -60,7 +62,10 @@ impl Needed {
                 activations = activations.max(rows as u64 * kind * (2 * tokens * widest + 2 * along));
             }
         }
-        let least = held + LIBRARIES + largest * (100 + MARGIN) / 100;
+        // In the end what was written is counted, some tensors at a time.
+        let of_tensor = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64;
+        let written: u64 = model.tensors().values().map(of_tensor).sum();
+        let least = held + LIBRARIES + largest.max(written.min(EXAMINED_AT_ONCE as u64)) * (100 + MARGIN) / 100;
         Self { least, activations }
     }
 
@@ -73,7 +78,7 @@ impl Needed {
         if self.least > limit {
             let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
             let message = format!(
-                "a memory limit of `{}` MiB cannot be kept: one block with its statistics needs {} MiB; raise the limit to that",
+                "a memory limit of `{}` MiB cannot be kept: a block with its statistics, or the count at the end, needs {} MiB; raise the limit to that",
                 limit >> 20,
                 mebibytes(self.least)
             );
