@@ -148,18 +148,19 @@ impl FolderCertificate {
     }
 }
 
+/// Bytes of tensors that are looked at together when a folder is counted; a larger tensor is alone.
+pub const EXAMINED_AT_ONCE: usize = 256 << 20;
+
 /// Counts and digests of tensors, in their order; digests are empty unless asked for. A part of the tensors after the other, so that each is
 /// read from the disk once and little of the files is in memory at a time.
 pub(crate) fn examine(tensors: &[(&File, &Entry)], digest: bool) -> Vec<(Option<Counts>, String)> {
-    /// Bytes of tensors that are looked at together.
-    const PART: usize = 256 << 20;
     let mut found = Vec::with_capacity(tensors.len());
     let mut rest = tensors;
     while !rest.is_empty() {
         let mut bytes = 0;
         let fits = |(_, entry): &&(&File, &Entry)| {
             bytes += entry.bytes();
-            bytes <= PART
+            bytes <= EXAMINED_AT_ONCE
         };
         let (part, after) = rest.split_at(rest.iter().take_while(fits).count().max(1));
         let counts = scan(part, threads(), &|_| ());

@@ -73,7 +73,8 @@ impl AllocationConfig {
     /// What is wrong with the file, and where.
     pub fn read_table(path: &std::path::Path) -> Result<BTreeMap<String, f64>, ExperimentError> {
         const NAME: &str = "prune.allocation.table";
-        let node = yaml::parse(&Source::read(path, &path.display().to_string())?)?;
+        let example = |error: ExperimentError| error.help("write a line for each layer, such as `language.0: 0.3`");
+        let node = yaml::parse(&Source::read(path, &path.display().to_string())?).map_err(example)?;
         Shape::Shares.check(NAME, &node, &Names::default())?;
         let entries = node.map(NAME)?.iter();
         Ok(entries.filter_map(|(key, share)| Some((key.text.clone(), share.value().as_f64()?))).collect())

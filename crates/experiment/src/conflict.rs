@@ -88,6 +88,9 @@ pub(crate) fn prune(prune: &PruneConfig) -> Option<Conflict> {
     if let Some(conflict) = method(prune).or_else(|| allocation(prune)) {
         return Some(conflict);
     }
+    if let Some(conflict) = tokens(prune) {
+        return Some(conflict);
+    }
     let calibration = &prune.calibration;
     if prune.metric.needs_calibration() && calibration.questions == 0 && calibration.captions == 0 {
         return found(
@@ -129,6 +132,22 @@ fn method(prune: &PruneConfig) -> Option<Conflict> {
         );
     }
     None
+}
+
+/// Weights that are all zero compare nothing. An image encoder sees one kind of token, which counts whatever its weight.
+fn tokens(prune: &PruneConfig) -> Option<Conflict> {
+    let tokens = &prune.calibration.tokens;
+    let seen = [
+        (Tower::Qformer, "prune.calibration.tokens.query", tokens.query + tokens.text),
+        (Tower::Language, "prune.calibration.tokens.text", tokens.text + tokens.visual),
+    ];
+    let blind = |&(tower, _, weight): &(Tower, &str, f64)| prune.tower(tower).sparsity > 0.0 && weight <= 0.0;
+    let (tower, path, _) = seen.into_iter().filter(|_| prune.metric.needs_calibration()).find(blind)?;
+    found(
+        path,
+        format!("none of the tokens that tower `{tower}` sees counts: all have weight 0"),
+        format!("raise `{path}`, or leave the tower dense"),
+    )
 }
 
 fn group_of(tower: Tower) -> &'static str {

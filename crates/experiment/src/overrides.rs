@@ -21,7 +21,8 @@ use crate::{
 
 /// Applies arguments in order.
 pub(crate) fn apply(document: &mut Document, arguments: &[String]) -> Result<(), ExperimentError> {
-    each(arguments, &mut |source, path, key, start| one(document, source, path, key, start))
+    let example = "`prune.metric=wanda,magnitude` or `replicate.seed=0..4`";
+    each(arguments, example, &mut |source, path, key, start| one(document, source, path, key, start))
 }
 
 /// Puts settings of single steps, such as `prune.sparsegpt.damping=on-failure`, into a run. `open` says which paths can be set, and of others what
@@ -34,7 +35,7 @@ pub fn assign(
     arguments: &[String],
     open: &dyn Fn(&str) -> Result<(), String>,
 ) -> Result<(), ExperimentError> {
-    each(arguments, &mut |source, path, key, start| {
+    each(arguments, "`prune.sparsegpt.damping=on-failure`", &mut |source, path, key, start| {
         let Some(setting) = settings::find(path) else {
             let names = SETTINGS.iter().map(|setting| setting.path).filter(|path| open(path).is_ok());
             let error = key.error(ErrorKind::Override, format!("there is no setting `{path}`")).label("unknown name");
@@ -60,8 +61,8 @@ pub fn assign(
 /// Told the argument, its path, where that is, and where the value begins.
 type Each<'a> = &'a mut dyn FnMut(&Arc<Source>, &str, Location, usize) -> Result<(), ExperimentError>;
 
-/// Takes arguments apart.
-fn each(arguments: &[String], one: Each<'_>) -> Result<(), ExperimentError> {
+/// Takes arguments apart; `example` is for those who write none.
+fn each(arguments: &[String], example: &str, one: Each<'_>) -> Result<(), ExperimentError> {
     let mut done: Vec<&str> = Vec::new();
     for argument in arguments {
         let source = Source::inline("command line", argument);
@@ -70,7 +71,7 @@ fn each(arguments: &[String], one: Each<'_>) -> Result<(), ExperimentError> {
             return Err(place(0..argument.len())
                 .error(ErrorKind::Override, format!("`{argument}` is not an override"))
                 .label("expected `path=value`")
-                .help("write for example `prune.metric=wanda,magnitude` or `replicate.seed=0..4`"));
+                .help(format!("write for example {example}")));
         };
         let path = argument[..equals].trim();
         let key = place(0..equals);

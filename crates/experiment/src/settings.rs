@@ -103,7 +103,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "model.compute" Shape::OrNull(&Shape::Choice(&["float32", "bfloat16", "float16"])), model.compute,
         "Type of the computation; null means float32 on a CPU, and on a GPU the type of the checkpoint's weights.";
     "model.channel-spread" NOT_NEGATIVE, model.channel_spread,
-        "Standard deviation of the natural logarithm of planted channel scales, 0 for none: an emulation of the outlier channels of large models. Norm gains are multiplied by powers of two and the columns that read them divided; same function to the bit.";
+        "Standard deviation of the natural logarithm of planted channel scales, 0 for none: an emulation of the outlier channels of large models. Norm gains are multiplied by powers of two and the columns that read them divided; same function to the bit. Scales are rounded to powers of two, so little is planted below 0.3.";
     "model.channel-seed" SEED, model.channel_seed,
         "Seed of the planted channel scales. Not the replicate seed: all replicates share one dense model.";
     "dense.seed" SEED, dense.seed,

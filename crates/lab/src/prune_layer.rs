@@ -81,6 +81,9 @@ fn prune_layer(weight: &Tensor, inputs: Option<&Tensor>, options: &LayerOptions)
     } else {
         let inputs = inputs.ok_or("the method needs `inputs` `[samples, tokens, in]` and there are none")?;
         match *inputs.size().as_slice() {
+            [samples, tokens, _] if samples == 0 || tokens == 0 => {
+                return Err(format!("`inputs` has shape {:?}: there is no token in it", inputs.size()));
+            }
             [samples, _, width] if width == columns && inputs.is_floating_point() => {
                 let mut statistics = ColumnStatistics::new(columns, solver.needs(), weight.device());
                 for sample in 0..samples {
@@ -159,6 +162,10 @@ mod tests {
         };
         let wanda = LayerOptions { sparsity: Some(0.5), ..LayerOptions::published(Metric::Wanda) };
         assert_eq!(refuse(None, wanda.clone()), "the method needs `inputs` `[samples, tokens, in]` and there are none");
+        assert_eq!(
+            refuse(Some(&inputs.narrow(1, 0, 0)), wanda.clone()),
+            "`inputs` has shape [1, 0, 4]: there is no token in it"
+        );
         let sick = inputs.copy();
         let _ = sick.get(0).get(0).get(1).fill_(f64::NAN);
         assert_eq!(

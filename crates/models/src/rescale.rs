@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, path::Path, rc::Rc};
 
-use ressa_checkpoint::{Checkpoint, Entry, ExportRequest, File, export, scale};
+use ressa_checkpoint::{Checkpoint, Dtype, Entry, ExportRequest, File, export, scale};
 use ressa_runtime::{Device, normals};
 
 use crate::{Blip2, Blip2Config, LoadOptions, ModelError, Shapes, config::GenerationConfig, folder::read_config};
@@ -124,9 +124,10 @@ fn scaled(file: &File, entry: &Entry, factors: &Factors) -> Result<Vec<u8>, Mode
     };
     scale(entry.dtype, file.bytes(entry), power).ok_or_else(|| {
         let (name, dtype) = (&entry.name, entry.dtype);
+        let wider = if dtype == Dtype::F16 { ", or a folder with weights in BF16 or F32" } else { "" };
         let reason = format!(
             "tensor `{name}` of type {dtype} cannot hold its values with these channel scales exactly; \
-             choose a smaller `model.channel-spread`, or a folder with weights in BF16 or F32"
+             choose a smaller `model.channel-spread`{wider}"
         );
         ModelError::file(file.path(), reason)
     })

@@ -7,6 +7,7 @@ use std::{
 
 use ressa_experiment::config::TokenConfig;
 use ressa_models::{Flow, LayerId, Linear, Observer, TapGuard, Tower, VisionLanguage};
+use ressa_runtime::is_finite;
 use tch::{Tensor, no_grad};
 
 use crate::{
@@ -63,13 +64,16 @@ impl<'a> BlockObserver<'a> {
     /// Ends the observation.
     ///
     /// # Errors
-    /// A layer that saw values that are not finite.
+    /// A layer that saw values that are not finite, or the one before it that made them.
     pub fn finish(self) -> Result<BlockStatistics, PruneError> {
         drop(self.taps);
         let groups = std::mem::take(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner).groups);
-        match groups.iter().find(|(_, statistics)| !statistics.is_finite()) {
-            Some((layers, _)) => Err(PruneError::NotFiniteInput { layer: layers.join("`, `") }),
-            None => Ok(BlockStatistics::new(groups)),
+        let Some((layers, _)) = groups.iter().find(|(_, statistics)| !statistics.is_finite()) else {
+            return Ok(BlockStatistics::new(groups));
+        };
+        match layers_of(self.model, self.tower, self.block).find(|(_, linear)| !is_finite(linear.weight())) {
+            Some((id, _)) => Err(PruneError::NotFiniteWeight { layer: id.name.clone() }),
+            None => Err(PruneError::NotFiniteInput { layer: layers.join("`, `") }),
         }
     }
 }

@@ -24,13 +24,13 @@ pub struct PruneOptions {
     #[arg(long, value_name = "PATTERN", default_value = "unstructured", value_parser = |text: &str| text.parse::<Pattern>())]
     pub pattern: Pattern,
     /// Fraction of the image encoder that goes; with N:M 0 or what the pattern says
-    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = fraction, allow_negative_numbers = true)]
     pub vision: f64,
     /// Fraction of the Q-Former
-    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = fraction, allow_negative_numbers = true)]
     pub qformer: f64,
     /// Fraction of the language model
-    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = fraction, allow_negative_numbers = true)]
     pub language: f64,
     /// Weights compared with each other where the pattern is unstructured [default: as published: matrix for magnitude, ria and
     /// sparsegpt, row for the others]
@@ -115,6 +115,13 @@ fn settable_help() -> String {
     let mut text = "A setting by its name in experiment files, and again for more:\n".to_owned();
     open.for_each(|setting| text += &format!("\n{}\n    {}", setting.path, setting.doc));
     text
+}
+
+fn fraction(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|n| (0.0..1.0).contains(n))
+        .ok_or_else(|| "a fraction from 0 to below 1 is wanted".to_owned())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -77,13 +77,13 @@ impl Plan {
             !present && matches!(stage.node.stage, Stage::Dense { checkpoint: Some(_), .. })
         };
         let is_unknown = graph.stages.iter().zip(&inventory.present).any(is_new_checkpoint);
-        let is_changed = |stage: &GraphStage| match &stage.node.stage {
-            Stage::Dense { checkpoint: Some(folder), fingerprint: Some(now), .. } => {
+        let is_changed = |(stage, &present): (&GraphStage, &bool)| match &stage.node.stage {
+            Stage::Dense { checkpoint: Some(folder), fingerprint: Some(now), .. } if !present => {
                 last_used(store, folder).filter(|before| before != now).map(|_| folder.clone())
             }
             _ => None,
         };
-        let changed = graph.stages.iter().filter_map(is_changed).collect();
+        let changed = graph.stages.iter().zip(&inventory.present).filter_map(is_changed).collect();
         Self { changed, kinds, complete, failed, seconds, slots, has_history: estimates.has_history(), is_unknown }
     }
 

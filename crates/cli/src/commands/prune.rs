@@ -115,6 +115,9 @@ fn calibration(options: &PruneOptions, run: &RunConfig) -> Result<CalibrationSou
     }
     let corpora: Result<Vec<Corpus>, String> = named.split(',').map(|name| name.trim().parse()).collect();
     match (&options.data_root, corpora) {
+        (Some(_), Ok(corpora)) if corpora.iter().enumerate().any(|(at, corpus)| corpora[..at].contains(corpus)) => {
+            Err(usage(format!("--calibration {named} names a corpus twice: name each once")))
+        }
         (Some(root), Ok(corpora)) => {
             let corpora = CorporaConfig { corpora, ..run.data.calibration.clone() };
             Ok(CalibrationSource::Corpora { corpora, root: root.clone() })

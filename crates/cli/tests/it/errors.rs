@@ -123,6 +123,7 @@ fn settings_of_a_single_pruning_are_checked_like_those_of_an_experiment() {
         ("prune.vision.sparsity=0.4", "it has an option of its own: --vision"),
         ("prune.allocation.epsilon=0.1", "a single pruning has no such setting"),
         ("restore.method=lora", "a single pruning has no such setting"),
+        ("on-failure", "write for example `prune.sparsegpt.damping=on-failure`"),
     ] {
         let refused = prune(&["--set", setting]);
         assert_eq!(refused.code, 78, "{setting}");
@@ -131,6 +132,9 @@ fn settings_of_a_single_pruning_are_checked_like_those_of_an_experiment() {
     house.write("table.yaml", "language.0: 0.3\nvision: 30\n");
     let table = prune(&["--allocation", "table.yaml"]);
     assert!(table.code == 78 && table.stderr.contains("table.yaml:2"), "{}", table.stderr);
+    house.write("none.yaml", "# no layers yet\n");
+    let none = prune(&["--allocation", "none.yaml"]);
+    assert!(none.code == 78 && none.stderr.contains("such as `language.0: 0.3`"), "{}", none.stderr);
     for (arguments, said) in [
         (&["--allocation", "ecoflap"][..], "run an experiment"),
         (&["--allocation", "owl"], "--allocation owl needs --calibration"),
@@ -138,6 +142,9 @@ fn settings_of_a_single_pruning_are_checked_like_those_of_an_experiment() {
         (&["--calibration", "cc3m"], "say with --data-root where it is"),
         (&["--calibration", "cc4m", "--data-root", ".", "--samples", "2"], "`cc4m` is not one of coco, vg, cc3m"),
         (&["--calibration", "cc3m", "--data-root", "."], "--samples"),
+        (&["--calibration", "vg,vg", "--data-root", ".", "--samples", "2"], "names a corpus twice"),
+        (&["--language", "nan"], "a fraction from 0 to below 1"),
+        (&["--language", "-0.5"], "a fraction from 0 to below 1"),
         (&["--calibration", "c.json", "--set", "data.calibration.form=prefix"], "is about corpora"),
     ] {
         let refused = prune(arguments);

@@ -12,7 +12,7 @@ use crate::config::{CorporaConfig, PruneConfig};
 pub struct Prune {
     /// The model.
     pub model: ModelAt,
-    /// What goes, and how it is chosen. Numbers of calibration images, questions and captions mean nothing here: samples are listed.
+    /// What goes, and how it is chosen. Numbers of calibration images, questions and captions mean nothing here: `samples` says how many.
     pub prune: PruneConfig,
     /// Calibration samples.
     pub calibration: CalibrationSource,

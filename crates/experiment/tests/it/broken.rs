@@ -57,6 +57,10 @@ fn files() -> Vec<(&'static str, String)> {
         ("sparsity of 1", with("prune.qformer.sparsity: 1.0\n")),
         ("a rank of 0", with("restore.vision.rank: 0\n")),
         ("a fraction for a whole number", with("restore.steps: 1.5\n")),
+        (
+            "no token that counts",
+            instead("[magnitude, wanda]", "[wanda]") + "prune.calibration.tokens: { text: 0, visual: 0 }\n",
+        ),
         ("a weight above 1", with("restore.distill.weight: 1.5\n")),
         ("a temperature of 0", with("restore.distill.temperature: 0\n")),
         ("an unknown word", instead("[magnitude, wanda]", "[magnitude, wnda]")),

@@ -143,7 +143,7 @@ impl Asked {
             return Ok(None);
         }
         let budgets = self.towers.keys().map(|&tower| (tower, self.prune.tower(tower).sparsity)).collect();
-        let places = places(model, self.towers.keys().copied());
+        let places = places(model, Tower::ALL);
         Ok(Some(divide(&places, self.rule(), &budgets, found).map_err(PruneError::from)?))
     }
 }

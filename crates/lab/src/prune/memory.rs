@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use ressa_checkpoint::EXAMINED_AT_ONCE;
 use ressa_experiment::{Tower, config::Metric};
 use ressa_models::{Blip2, Linear, VisionLanguage};
 use ressa_prune::block::layers_of;
+use tch::Tensor;
 
 use super::{asked::Asked, samples::Samples};
 use crate::LabError;
 
 /// A weight of more elements than this is converted in pieces when it is used.
 const PIECE: u64 = 1 << 25;
+/// What libraries take once they compute, whatever the model: pages of their code, thread stacks, buffers of products and images.
+const LIBRARIES: u64 = 32 << 20;
 /// What the estimate may be wrong by, in percent: the allocator's own needs, buffers of the matrix products.
 const MARGIN: u64 = 15;
 
@@ -39,11 +43,11 @@ impl Needed {
                 let linears: Vec<&Linear> = layers_of(model, tower, block).map(|(_, linear)| linear).collect();
                 let stored: u64 = linears.iter().map(|linear| bytes(linear)).sum();
                 let run = if samples.is_some() { running(&linears, tokens, kind) } else { 0 };
-                let (mut solve, mut held) = (0, 0);
+                let (mut solve, mut seen) = (0, 0);
                 if asked.prunes(tower) {
-                    (solve, held) = (solving(&linears, metric), statistics(&linears, metric));
+                    (solve, seen) = (solving(&linears, metric), statistics(&linears, metric));
                 }
-                largest = largest.max(stored + held + run.max(solve));
+                largest = largest.max(stored + seen + run.max(solve));
                 widest = linears.iter().map(|linear| linear.shape().1 as u64).fold(widest, u64::max);
             }
             if let Some(samples) = samples {
@@ -58,7 +62,10 @@ impl Needed {
                 activations = activations.max(rows as u64 * kind * (2 * tokens * widest + 2 * along));
             }
         }
-        let least = held + largest * (100 + MARGIN) / 100;
+        // In the end what was written is counted, some tensors at a time.
+        let of_tensor = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64;
+        let written: u64 = model.tensors().values().map(of_tensor).sum();
+        let least = held + LIBRARIES + largest.max(written.min(EXAMINED_AT_ONCE as u64)) * (100 + MARGIN) / 100;
         Self { least, activations }
     }
 
@@ -71,7 +78,7 @@ impl Needed {
         if self.least > limit {
             let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
             let message = format!(
-                "a memory limit of `{}` MiB cannot be kept: one block with its statistics needs {} MiB; raise the limit to that",
+                "a memory limit of `{}` MiB cannot be kept: a block with its statistics, or the count at the end, needs {} MiB; raise the limit to that",
                 limit >> 20,
                 mebibytes(self.least)
             );

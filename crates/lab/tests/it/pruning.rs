@@ -395,7 +395,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_written() {
         (p.pattern, p.allocation.method) = (Pattern::Unstructured, AllocationMethod::Table);
         p.allocation.table = [("language.99".to_owned(), 0.5)].into_iter().collect();
     });
-    refused(table, &["`language.99`, which no pruned layer is called"]);
+    refused(table, &["`language.99`, which no prunable layer is called"]);
 
     // A model without an order of its own for samples would give other masks here.
     let half = Prune { samples: Some(2), seed: 3, ..job.clone() };

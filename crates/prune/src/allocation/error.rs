@@ -71,7 +71,7 @@ pub enum AllocationError {
     },
     /// A pattern of the table names nothing.
     #[error(
-        "`prune.allocation.table` names `{pattern}`, which no pruned layer is called; layers are named like `{example}`"
+        "`prune.allocation.table` names `{pattern}`, which no prunable layer is called; layers are named like `{example}`"
     )]
     NoSuchLayer {
         /// The pattern.

@@ -223,4 +223,12 @@ fn activations_that_are_not_finite_name_their_layer() {
         matches!(&error, PruneError::NotFiniteInput { layer } if layer.starts_with("vision_model.encoder.layers.0.")),
         "{error}"
     );
+    // Where the weights are to blame, the layer that has them, not the one that reads what they made.
+    let mut model = t5();
+    let (id, linear) = model.linears_mut().into_iter().find(|(id, _)| id.tower == Tower::Vision).unwrap();
+    let (name, weight) = (id.name.clone(), linear.weight().copy());
+    let _ = weight.get(0).get(0).fill_(f64::NAN);
+    linear.set_weight(weight).unwrap();
+    let error = prune_tower(&mut model, &asked, &samples(), &mut |_| {}).expect_err("refused");
+    assert!(matches!(&error, PruneError::NotFiniteWeight { layer } if *layer == name), "{error}");
 }

@@ -139,6 +139,10 @@ fn what_cannot_be_kept_or_met_is_answered() {
     let message = |job: &Prune| prune(job).unwrap_err().message;
     let low = message(&Prune { memory_limit: Some(8 << 20), ..job.clone() });
     assert!(low.contains("a memory limit of `8` MiB cannot be kept") && low.contains("raise the limit"), "{low}");
+    // What it asks for is enough.
+    let needed: u64 = low.split("needs ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
+    let kept = prune(&Prune { memory_limit: Some(needed << 20), output: root.path().join("kept"), ..job.clone() });
+    assert!(kept.unwrap()["peak_memory_bytes"].as_u64() <= Some(needed << 20));
     let mut change = job.clone();
     change.prune.allocation.method = AllocationMethod::Ecoflap;
     assert!(message(&change).contains("run an experiment"));
