@@ -246,7 +246,7 @@ impl Planner {
     ) -> StageKey {
         let node = Stage::Statistics {
             tower,
-            needs: StatisticsNeeds::of(run.prune.metric),
+            needs: StatisticsNeeds::of(run.prune.metric, &run.prune.method()),
             calibration: run.prune.calibration_of(tower),
             data: run.data.for_calibration_of(run.prune.tower(tower)),
             seed: run.seed,

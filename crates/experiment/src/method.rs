@@ -76,13 +76,15 @@ pub struct StatisticsNeeds {
 }
 
 impl StatisticsNeeds {
-    /// What a metric needs.
-    pub fn of(metric: Metric) -> Self {
+    /// What a metric needs; of `method`, only what it starts from counts.
+    pub fn of(metric: Metric, method: &MethodConfig) -> Self {
         match metric {
             Metric::None | Metric::Random | Metric::Magnitude => Self::default(),
             Metric::Wanda | Metric::Ria => Self { norms: true, ..Self::default() },
             Metric::SparseGpt => Self { gram: true, ..Self::default() },
-            Metric::Dsnot => Self { norms: true, moments: true, gram: false },
+            Metric::Dsnot => {
+                Self { norms: true, moments: true, gram: method.dsnot.initial == InitialMetric::SparseGpt }
+            }
         }
     }
 
@@ -226,6 +228,9 @@ pub enum InitialMetric {
     Wanda,
     /// Relative importance and activations.
     Ria,
+    /// SparseGPT's saliency of the weights as they are, with its published damping.
+    #[serde(rename = "sparsegpt")]
+    SparseGpt,
 }
 
 /// Whether a swap that turns the sign of a row's error ends the row.

@@ -206,8 +206,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "Columns whose masks are chosen at once; the comparison group is the block, or with `group: row` each of its rows.";
     "prune.sparsegpt.threshold" Shape::Choice(&["exact", "inclusive"]), prune.sparsegpt.threshold,
         "Whether blocks add up to the number that is asked for, or each takes all up to and with the first weight that should stay (published; one more per block).";
-    "prune.dsnot.initial" Shape::Choice(&["magnitude", "wanda", "ria"]), prune.dsnot.initial,
-        "What makes the first mask.";
+    "prune.dsnot.initial" Shape::Choice(&["magnitude", "wanda", "ria", "sparsegpt"]), prune.dsnot.initial,
+        "What makes the first mask; `sparsegpt`: its saliency of the weights as they are.";
     "prune.dsnot.cycles" whole(0), prune.dsnot.cycles,
         "Most swaps in a row. 0 leaves the first mask, which is what the reference's unstructured DSnoT does.";
     "prune.dsnot.threshold" NOT_NEGATIVE, prune.dsnot.threshold,

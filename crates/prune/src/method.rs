@@ -5,7 +5,7 @@ use ressa_experiment::config::{self, InitialMetric, MethodConfig, Metric};
 use crate::{
     metric::{Magnitude, PruningMetric, Ria, SignedMagnitude, Wanda, metric},
     select::Rounding,
-    solver::{ByThreshold, Damping, Dsnot, LayerSolver, Ranked, SignRule, SparseGpt, Threshold},
+    solver::{ByThreshold, Damping, Dsnot, Initial, LayerSolver, Ranked, SignRule, SparseGpt, Threshold},
 };
 
 /// The metric of a method that ranks all weights; `None` for others.
@@ -59,9 +59,10 @@ fn sparsegpt(method: &MethodConfig) -> SparseGpt {
 fn dsnot(method: &MethodConfig) -> Dsnot {
     Dsnot {
         initial: match method.dsnot.initial {
-            InitialMetric::Magnitude => Box::new(Magnitude),
-            InitialMetric::Wanda => Box::new(Wanda),
-            InitialMetric::Ria => Box::new(Ria::default()),
+            InitialMetric::Magnitude => Initial::Metric(Box::new(Magnitude)),
+            InitialMetric::Wanda => Initial::Metric(Box::new(Wanda)),
+            InitialMetric::Ria => Initial::Metric(Box::new(Ria::default())),
+            InitialMetric::SparseGpt => Initial::Saliency(SparseGpt::default()),
         },
         max_cycles: method.dsnot.cycles as usize,
         threshold: method.dsnot.threshold,

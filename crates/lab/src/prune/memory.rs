@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use ressa_checkpoint::EXAMINED_AT_ONCE;
-use ressa_experiment::{Tower, config::Metric};
+use ressa_experiment::{
+    Tower,
+    config::{Metric, StatisticsNeeds},
+};
 use ressa_models::{Blip2, Linear, VisionLanguage};
 use ressa_prune::block::layers_of;
 use tch::Tensor;
@@ -34,6 +37,7 @@ impl Needed {
         let visited = |tower: &Tower| asked.prunes(*tower) || (samples.is_some() && Some(tower) < last);
         // What is measured before takes less than what is chosen then.
         let metric = asked.prune.metric;
+        let gram = StatisticsNeeds::of(metric, &asked.prune.method()).gram;
         let kind = model.kind().elt_size_in_bytes() as u64;
         let (mut largest, mut activations) = (0, 0);
         for tower in Tower::ALL.into_iter().filter(visited) {
@@ -45,7 +49,7 @@ impl Needed {
                 let run = if samples.is_some() { running(&linears, tokens, kind) } else { 0 };
                 let (mut solve, mut seen) = (0, 0);
                 if asked.prunes(tower) {
-                    (solve, seen) = (solving(&linears, metric), statistics(&linears, metric));
+                    (solve, seen) = (solving(&linears, metric, gram), if gram { statistics(&linears) } else { 0 });
                 }
                 largest = largest.max(stored + seen + run.max(solve));
                 widest = linears.iter().map(|linear| linear.shape().1 as u64).fold(widest, u64::max);
@@ -147,23 +151,18 @@ fn siblings<'a>(linears: &[&'a Linear]) -> BTreeMap<(&'a str, u64), Siblings> {
 
 /// What statistics of all inputs of a block take. The layers of an attention have three inputs at most: of the queries, of keys and values,
 /// of the projection behind.
-fn statistics(linears: &[&Linear], metric: Metric) -> u64 {
-    match metric {
-        Metric::SparseGpt => {
-            siblings(linears).iter().map(|((_, width), group)| group.layers.min(3) * 4 * width * width).sum()
-        }
-        _ => 0,
-    }
+fn statistics(linears: &[&Linear]) -> u64 {
+    siblings(linears).iter().map(|((_, width), group)| group.layers.min(3) * 4 * width * width).sum()
 }
 
 /// What choosing among the weights of layers that share an input takes.
-fn solving(linears: &[&Linear], metric: Metric) -> u64 {
+fn solving(linears: &[&Linear], metric: Metric, gram: bool) -> u64 {
     // Bytes for each weight of all layers and of the one at work: importance and mask stay until all are done.
     let (each, working, square) = match metric {
         Metric::None | Metric::Magnitude | Metric::Random => (0, 4 + 4 + 4 + 8, 0),
         Metric::Wanda => (5, 4 + 4 + 8, 0),
         Metric::Ria => (5, 12 + 8, 0),
-        Metric::Dsnot => (5, 24 + 8, 0),
+        Metric::Dsnot => (5, 24 + 8, if gram { 16 } else { 0 }),
         Metric::SparseGpt => (8 + 1 + 4 + 9, 8, 16),
     };
     let need = |(&(_, width), group): (&(&str, u64), &Siblings)| {

@@ -12,7 +12,7 @@
 
 use tch::{Device, Tensor, no_grad};
 
-use super::{LayerProblem, LayerSolution, LayerSolver, check, importance};
+use super::{LayerProblem, LayerSolution, LayerSolver, SparseGpt, check, importance};
 use crate::{
     error::PruneError,
     metric::{PruningMetric, Wanda},
@@ -31,10 +31,34 @@ pub enum SignRule {
     Always,
 }
 
+/// What the method starts from.
+pub enum Initial {
+    /// A metric's importance.
+    Metric(Box<dyn PruningMetric>),
+    /// SparseGPT's saliency of the weights as they are; none is changed.
+    Saliency(SparseGpt),
+}
+
+impl Initial {
+    fn needs(&self) -> Needs {
+        match self {
+            Initial::Metric(metric) => metric.needs(),
+            Initial::Saliency(sparsegpt) => sparsegpt.needs(),
+        }
+    }
+
+    fn importance(&self, layer: &LayerProblem<'_>, statistics: &ColumnStatistics) -> Result<Tensor, PruneError> {
+        match self {
+            Initial::Metric(metric) => importance(metric.as_ref(), layer, Some(statistics)),
+            Initial::Saliency(sparsegpt) => sparsegpt.saliency(layer, statistics),
+        }
+    }
+}
+
 /// The method with its settings.
 pub struct Dsnot {
     /// What chooses the first mask. With N:M also what chooses within a group later.
-    pub initial: Box<dyn PruningMetric>,
+    pub initial: Initial,
     /// Most swaps in a row.
     pub max_cycles: usize,
     /// Errors up to this are left alone.
@@ -48,7 +72,7 @@ pub struct Dsnot {
 impl Default for Dsnot {
     fn default() -> Self {
         Self {
-            initial: Box::new(Wanda),
+            initial: Initial::Metric(Box::new(Wanda)),
             max_cycles: 50,
             threshold: 0.1,
             variance_power: 1.0,
@@ -80,7 +104,7 @@ impl LayerSolver for Dsnot {
                 spread: floats(&variance).iter().map(|v| v.powf(self.variance_power as f32)).collect(),
                 norm: floats(&norm),
             };
-            let importance = importance(self.initial.as_ref(), layer, Some(statistics))?;
+            let importance = self.initial.importance(layer, statistics)?;
             let keep = self.refine(layer, &importance, &inputs);
             let keep = Tensor::from_slice(&keep).view_(layer.weight.size()).to_device(layer.weight.device());
             Ok(LayerSolution { keep, importance: Some(importance), weight: None })

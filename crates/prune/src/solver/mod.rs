@@ -8,7 +8,7 @@ mod factor;
 mod sparsegpt;
 mod threshold;
 
-pub use dsnot::{Dsnot, SignRule};
+pub use dsnot::{Dsnot, Initial, SignRule};
 pub use sparsegpt::{Damping, SparseGpt, Threshold};
 pub use threshold::ByThreshold;
 

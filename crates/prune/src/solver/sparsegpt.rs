@@ -77,8 +77,7 @@ impl LayerSolver for SparseGpt {
         check(layers, self.needs(), statistics)?;
         let (Some(first), Some(statistics)) = (layers.first(), statistics) else { return Ok(Vec::new()) };
         no_grad(|| {
-            let settings = (self.damping == Damping::Always, self.damping_ratio.to_bits());
-            let (upper, dead) = statistics.factor(settings, || self.factorise(first.name, statistics))?;
+            let (upper, dead) = self.factor(first.name, statistics)?;
             let mut weights = Vec::new();
             for layer in layers {
                 let weight = layer.weight.detach().to_kind(Kind::Float).to_device(upper.device());
@@ -103,6 +102,27 @@ impl LayerSolver for SparseGpt {
 }
 
 impl SparseGpt {
+    /// `w^2 / U_jj^2` of the weights as they are, f32 `[out, in]`: what ranks them before the first column is walked. Zero in dead columns.
+    pub(super) fn saliency(
+        &self,
+        layer: &LayerProblem<'_>,
+        statistics: &ColumnStatistics,
+    ) -> Result<Tensor, PruneError> {
+        let (upper, dead) = self.factor(layer.name, statistics)?;
+        let weight = layer.weight.detach().to_kind(Kind::Float).to_device(upper.device());
+        let saliency = (weight / upper.diagonal(0, 0, 1)).square_().masked_fill_(&dead, 0.0);
+        if is_finite(&saliency) {
+            return Ok(saliency);
+        }
+        Err(PruneError::NotFiniteWeight { layer: layer.name.to_owned() })
+    }
+
+    /// `U` and the dead columns, from what the statistics remember where it is there.
+    fn factor(&self, layer: &str, statistics: &ColumnStatistics) -> Result<(Tensor, Tensor), PruneError> {
+        let settings = (self.damping == Damping::Always, self.damping_ratio.to_bits());
+        statistics.factor(settings, || self.factorise(layer, statistics))
+    }
+
     /// `U` and the dead columns.
     fn factorise(&self, layer: &str, statistics: &ColumnStatistics) -> Result<(Tensor, Tensor), PruneError> {
         let singular = || PruneError::Singular { layer: layer.to_owned() };

@@ -5,7 +5,9 @@ use ressa_prune::{
     PruneError,
     metric::{Magnitude, PruningMetric, Ria, Wanda},
     select::{Selection, pruned_count},
-    solver::{Damping, Dsnot, LayerProblem, LayerSolution, LayerSolver, Ranked, SignRule, SparseGpt, Threshold},
+    solver::{
+        Damping, Dsnot, Initial, LayerProblem, LayerSolution, LayerSolver, Ranked, SignRule, SparseGpt, Threshold,
+    },
     statistics::{ColumnStatistics, Needs},
 };
 use tch::{Device, Kind, Tensor};
@@ -41,6 +43,10 @@ fn solvers() -> Vec<(&'static str, Box<dyn LayerSolver>)> {
         ("sparsegpt", Box::new(SparseGpt::default())),
         ("sparsegpt on failure", Box::new(SparseGpt { damping: Damping::OnFailure, ..SparseGpt::default() })),
         ("dsnot", Box::new(Dsnot::default())),
+        (
+            "dsnot from sparsegpt",
+            Box::new(Dsnot { initial: Initial::Saliency(SparseGpt::default()), ..Dsnot::default() }),
+        ),
         ("dsnot same sign", Box::new(Dsnot { sign: SignRule::Always, ..Dsnot::default() })),
     ]
 }
@@ -100,6 +106,18 @@ fn sparsegpt_by_hand() {
             assert!(weights[0] == 0.0 && (weights[1] - 1.6).abs() < 1e-6, "{weights:?}");
         }
     }
+}
+
+/// The matrix of [`sparsegpt_by_hand`]: weights 1 and 0.3 cost 4 and 2.25, so the second goes although its input has the larger norm.
+#[test]
+fn dsnot_starts_from_sparsegpts_saliency() {
+    let seen = collect(&Tensor::from_slice(&[2.0f32, 0.0, 3.0, 5.0]).view([2, 1, 2]), ALL);
+    let undamped = SparseGpt { damping: Damping::OnFailure, ..SparseGpt::default() };
+    let start = Dsnot { initial: Initial::Saliency(undamped), max_cycles: 0, ..Dsnot::default() };
+    let found = solve(&start, &Tensor::from_slice(&[1.0f32, 0.3]).view([1, 2]), &seen, half(Group::Row));
+    let importance = floats(&found.importance.expect("ranked"));
+    assert!((importance[0] - 4.0).abs() < 1e-4 && (importance[1] - 2.25).abs() < 1e-4, "{importance:?}");
+    assert_eq!((bits(&found.keep), found.weight.is_none()), (vec![1, 0], true));
 }
 
 /// Every input has sum 1, variance 1/4 and norm 1, so contributions are the weights themselves.
