@@ -20,6 +20,8 @@ use crate::{
     scan::{Counts, crowded_groups, is_counted, scan, threads},
 };
 
+/// The program as it signs certificates.
+pub const PROGRAM: &str = concat!("ressa ", env!("CARGO_PKG_VERSION"));
 /// File name of the certificate.
 pub const CERTIFICATE: &str = "ressa_certificate.json";
 /// Version of its form.

@@ -24,7 +24,7 @@ mod write;
 
 pub use card::{CardScore, Making, card};
 pub use carry::{Carried, LeftOut};
-pub use certificate::{CERTIFICATE, EXAMINED_AT_ONCE, FolderCertificate, TensorClaim, TowerClaim};
+pub use certificate::{CERTIFICATE, EXAMINED_AT_ONCE, FolderCertificate, PROGRAM, TensorClaim, TowerClaim};
 pub use draft::Draft;
 pub use error::CheckpointError;
 pub use export::{CARD, Change, ExportRequest, Exported, export};

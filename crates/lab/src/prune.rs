@@ -11,7 +11,7 @@ mod walk;
 
 use std::{collections::BTreeMap, time::Instant};
 
-use ressa_checkpoint::{Exported, Finished, Making, Rewrite, card, names::is_prunable};
+use ressa_checkpoint::{Exported, Finished, Making, PROGRAM, Rewrite, card, names::is_prunable};
 use ressa_data::Processor;
 use ressa_experiment::{
     Pattern, Tower,
@@ -140,7 +140,7 @@ fn settings(
 ) -> Result<Map<String, Value>, LabError> {
     let values = json!({
         "rules": RULES,
-        "program": program(),
+        "program": PROGRAM,
         "source": rewrite.source().fingerprint()?,
         "calibration": samples.map(|samples| &samples.digest),
         "samples": samples.map(|samples| samples.texts.len()),
@@ -151,11 +151,6 @@ fn settings(
     // Those that are not here are the default.
     settings.extend(asked.prune.chosen().into_iter().map(|(path, value)| (path.to_owned(), value)));
     Ok(settings)
-}
-
-/// The program as it signs certificates.
-fn program() -> String {
-    format!("ressa {}", env!("CARGO_PKG_VERSION"))
 }
 
 /// Whether a setting is one that a model card names by its path.
@@ -203,13 +198,12 @@ fn finish(
         restored: None,
         seed: Some(job.seed),
         scores: Vec::new(),
-        program: program(),
+        program: PROGRAM.to_owned(),
     };
-    let program = program();
     let finished = Finished {
         changed: &notes.tensors,
         patterns: &patterns,
-        program: &program,
+        program: PROGRAM,
         run: Some(json!({ "mask_hash": notes.masks, "settings": settings })),
     };
     let name = folder(&job.output);

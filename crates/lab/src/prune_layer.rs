@@ -11,7 +11,7 @@ use ressa_prune::{
     solver::{LayerProblem, LayerSolution},
     statistics::ColumnStatistics,
 };
-use ressa_runtime::Device;
+use ressa_runtime::{Device, count_nonzero};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
@@ -115,7 +115,7 @@ pub(crate) fn run(job: &PruneLayer, device: Device) -> Result<Value, LabError> {
     let (weight, inputs) = (tensors.get("weight")?, tensors.find("inputs")?);
     let pruned =
         prune_layer(&weight, inputs.as_ref(), &job.options).map_err(|reason| LabError::input(&job.input, reason))?;
-    let pruned_count = weight.numel() as i64 - pruned.keep_mask.sum(Kind::Int64).int64_value(&[]);
+    let pruned_count = weight.numel() as i64 - count_nonzero(&pruned.keep_mask) as i64;
     let named = [("keep_mask", pruned.keep_mask), ("weight", pruned.weight), ("importance", pruned.importance)];
     save(&job.output, &named.map(|(name, tensor)| (name.to_owned(), tensor)).into())?;
     Ok(json!({ "output": job.output, "pruned": pruned_count, "weights": weight.numel() }))

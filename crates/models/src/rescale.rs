@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, path::Path, rc::Rc};
 
-use ressa_checkpoint::{Checkpoint, Dtype, Entry, ExportRequest, File, export, scale};
+use ressa_checkpoint::{Checkpoint, Dtype, Entry, ExportRequest, File, PROGRAM, export, scale};
 use ressa_runtime::{Device, normals};
 
 use crate::{Blip2, Blip2Config, LoadOptions, ModelError, Shapes, config::GenerationConfig, folder::read_config};
@@ -65,7 +65,6 @@ pub fn rescale_folder(
     source: &Path,
     output: &Path,
     spread: Spread,
-    program: &str,
     progress: &mut dyn FnMut(f64, &str),
 ) -> Result<Rescaled, ModelError> {
     let checkpoint = Checkpoint::open(source)?;
@@ -100,7 +99,7 @@ pub fn rescale_folder(
         None => Ok(None),
     };
     let request =
-        ExportRequest { source, output, max_shard_size: None, patterns: &BTreeMap::new(), program, run: None };
+        ExportRequest { source, output, max_shard_size: None, patterns: &BTreeMap::new(), program: PROGRAM, run: None };
     export::<ModelError>(&request, &mut change, None, progress)?;
     Ok(rescaled)
 }

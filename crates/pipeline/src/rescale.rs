@@ -7,9 +7,6 @@ use serde_json::{Value, json};
 
 use crate::{Executor, PipelineError, dense::MODEL, executor::Progress};
 
-/// Who writes the folder, for its certificate.
-const PROGRAM: &str = concat!("ressa ", env!("CARGO_PKG_VERSION"));
-
 /// Writes the dense model's folder again, with other channel scales.
 pub(crate) fn run(
     executor: &mut Executor,
@@ -23,7 +20,7 @@ pub(crate) fn run(
     let (source, published) = executor.folder(dense)?;
     let spread = Spread { deviation: spread, seed };
     let Rescaled { norms, channels, deviation } =
-        rescale_folder(&source, &draft.folder().join(MODEL), spread, PROGRAM, progress)?;
+        rescale_folder(&source, &draft.folder().join(MODEL), spread, progress)?;
     Ok(json!({ "norms": norms, "channels": channels, "deviation": deviation, "published": published }))
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ressa_checkpoint::{CARD, CheckpointError, ExportRequest, Exported, card, export};
+use ressa_checkpoint::{CARD, CheckpointError, ExportRequest, Exported, PROGRAM, card, export};
 use ressa_experiment::job::{Export, Job};
 use serde_json::{Value, json};
 
@@ -52,20 +52,14 @@ fn of_run(global: &Global, options: &ExportOptions) -> Result<Value, Failure> {
     job::run(global, &options.machine, &Job::Export(Box::new(job)))
 }
 
-/// The program as it signs certificates.
-pub fn program() -> String {
-    format!("ressa {}", env!("CARGO_PKG_VERSION"))
-}
-
 /// The same folder again, for other file sizes or without what does not belong there.
 fn folder(source: &Path, options: &ExportOptions) -> Result<Value, Failure> {
-    let program = program();
     let request = ExportRequest {
         source,
         output: &options.output,
         max_shard_size: options.max_shard_size,
         patterns: &Default::default(),
-        program: &program,
+        program: PROGRAM,
         run: None,
     };
     let name = options.output.file_name().unwrap_or_default().to_string_lossy();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ressa_experiment::{
     Pattern, Tower,
     allocation::{AllocationConfig, AllocationGroup, AllocationMethod, Measurement, Sensitivities},
-    config::{Group, Metric, Propagate, PruneConfig, TokenConfig},
+    config::{Group, Metric, Propagate, PruneConfig},
     job::Prune,
 };
 use ressa_models::VisionLanguage;
@@ -68,7 +68,7 @@ impl Asked {
                 sparsity: (prune.pattern == Pattern::Unstructured).then_some(budget.sparsity),
                 group: budget.group,
                 propagate: prune.calibration.propagate,
-                tokens: prune.calibration.tokens,
+                tokens: prune.calibration_of(tower).tokens,
                 seed: job.seed,
             };
             towers.insert(tower, request);
@@ -95,11 +95,6 @@ impl Asked {
     /// Whether pruned blocks hand on what they make of the activations.
     pub fn propagates(&self) -> bool {
         self.calibrates() && self.prune.calibration.propagate == Propagate::Pruned
-    }
-
-    /// What the tokens count in the method's statistics.
-    pub fn tokens(&self) -> TokenConfig {
-        self.prune.calibration.tokens
     }
 
     /// Group and factor of the outliers that are counted before budgets are divided; `None` where nothing is measured.

@@ -15,7 +15,7 @@ use ressa_prune::{
     solver::LayerProblem,
     statistics::{ColumnStatistics, Needs},
 };
-use ressa_runtime::{Device, is_finite, memory};
+use ressa_runtime::{Device, count_nonzero, is_finite, memory};
 use tch::Tensor;
 
 use super::{
@@ -189,9 +189,9 @@ impl Walk<'_> {
             layers().map(|(id, linear)| (id.name.clone(), linear.weight().shallow_clone())).collect();
         let propagates = pass == Pass::Prune && request.is_some() && self.asked.propagates() && next.is_some();
         // Measurements are of every token, as in an experiment.
-        let (needs, tokens) = match pass {
-            Pass::Measure => (Needs::NORMS, TokenConfig::default()),
-            Pass::Prune => (self.asked.solver.needs(), self.asked.tokens()),
+        let (needs, tokens) = match (pass, request) {
+            (Pass::Prune, Some(request)) => (self.asked.solver.needs(), request.tokens),
+            _ => (Needs::NORMS, TokenConfig::default()),
         };
         let mut statistics = None;
         if let Some(flows) = &flows {
@@ -354,7 +354,7 @@ fn describe(step: Step) -> String {
 /// Whether a mask prunes what was asked for, to one weight.
 fn promise(layer: &str, keep: &Tensor, selection: Selection) -> Result<(), LabError> {
     let (rows, columns) = keep.size2().map_err(torch)?;
-    let pruned = rows * columns - keep.f_sum(tch::Kind::Int64).map_err(torch)?.int64_value(&[]);
+    let pruned = rows * columns - count_nonzero(keep) as i64;
     match selection.pruned_in(rows, columns) {
         Some(expected) if expected != pruned => Err(LabError::Unsupported(format!(
             "`{layer}`: the mask prunes {pruned} weights, {expected} were asked for; please report this"

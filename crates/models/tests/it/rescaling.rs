@@ -32,7 +32,7 @@ fn written(config: &Blip2Config, storage: Storage) -> tempfile::TempDir {
 }
 
 fn rescale(home: &Path, name: &str, deviation: f64, seed: u64) -> Result<Rescaled, ModelError> {
-    rescale_folder(&home.join("source"), &home.join(name), Spread { deviation, seed }, "test", &mut |_, _| {})
+    rescale_folder(&home.join("source"), &home.join(name), Spread { deviation, seed }, &mut |_, _| {})
 }
 
 fn load(folder: &Path, compute: Compute) -> Blip2 {

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 use ressa_experiment::{
     Pattern, RunConfig, Stage, StageNode, Task, Tower,
     config::{
-        BlockThreshold, Damping, InitialMetric, Metric, Propagate, RestoreMethod, Rounding, Threshold, TokenConfig,
-        TokenSelection,
+        BlockThreshold, Damping, InitialMetric, MethodConfig, Metric, Propagate, RestoreMethod, Rounding,
+        StatisticsNeeds, Threshold, TokenConfig, TokenSelection,
     },
     model::Preset,
     record::Certificate,
@@ -14,6 +14,7 @@ use ressa_experiment::{
 };
 use ressa_models::{AdapterSet, MaskSet, WeightSet, load_folder};
 use ressa_pipeline::Executor;
+use ressa_prune::method::solver;
 use ressa_runtime::Device;
 use ressa_store::Store;
 use tch::{Kind, Tensor};
@@ -109,6 +110,19 @@ fn changed_weights_are_used_by_everything_downstream() {
     fs::write(&path, bytes).unwrap();
     let violations = executor.verify(prunes[0]).unwrap();
     assert!(violations.iter().any(|v| v.contains("weights.safetensors")), "{violations:?}");
+}
+
+/// What a plan has collected for a method is what the method asks for.
+#[test]
+fn plans_collect_what_methods_need() {
+    let initials = [InitialMetric::Magnitude, InitialMetric::Wanda, InitialMetric::Ria, InitialMetric::SparseGpt];
+    for (metric, initial) in Metric::METHODS.into_iter().flat_map(|metric| initials.map(|initial| (metric, initial))) {
+        let mut method = MethodConfig::default();
+        method.dsnot.initial = initial;
+        let (planned, needed) = (StatisticsNeeds::of(metric, &method), solver(metric, &method, 0).unwrap().needs());
+        let planned = (planned.norms, planned.moments, planned.gram);
+        assert_eq!(planned, (needed.norms, needed.moments, needed.gram), "{} from {initial:?}", metric.name());
+    }
 }
 
 /// Each method with N:M and without, in both families; the same again in another store.

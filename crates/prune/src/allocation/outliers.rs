@@ -15,6 +15,7 @@ use ressa_experiment::{
     config::Propagate,
 };
 use ressa_models::{LayerId, Linear, Sample, VisionLanguage};
+use ressa_runtime::count_nonzero;
 use tch::{Kind, Tensor, no_grad};
 
 use super::AllocationError;
@@ -84,7 +85,7 @@ pub fn outliers_of(
                 return Err(AllocationError::NotFinite { layer: id.name.clone() }.into());
             }
             let threshold = m * sum / elements;
-            let count = |scores: Tensor| scores.gt(threshold).sum(Kind::Int64).int64_value(&[]) as f64;
+            let count = |scores: Tensor| count_nonzero(&scores.gt(threshold)) as f64;
             Ok((id.name.clone(), parts(id, linear.weight(), &count)))
         };
         layers.iter().map(count).collect()

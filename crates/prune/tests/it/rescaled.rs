@@ -34,7 +34,7 @@ fn wanda_prunes_the_same_weights_and_magnitude_others() {
             let [source, rescaled] = ["source", "rescaled"].map(|name| home.path().join(name));
             save_folder(&source, &config, &random_tensors(&config, 3).unwrap(), storage).unwrap();
             let spread = Spread { deviation: 0.7, seed: 1 };
-            rescale_folder(&source, &rescaled, spread, "test", &mut |_, _| {}).unwrap();
+            rescale_folder(&source, &rescaled, spread, &mut |_, _| {}).unwrap();
             let masks = |folder, tower, metric, pattern| -> MaskSet {
                 let request = PruneRequest {
                     tower,
