@@ -30,7 +30,7 @@ pub fn missing(graph: &Graph, inventory: &Inventory, root: &Path) -> Vec<Missing
         if *present {
             continue;
         }
-        match &stage.node.stage {
+        match &*stage.node.stage {
             Stage::Dense { checkpoint: Some(folder), .. } => checkpoint(&root.join(folder), "checkpoint", &mut list),
             Stage::Prune { data: Some(data), .. }
             | Stage::Sensitivity { data, .. }

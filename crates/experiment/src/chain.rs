@@ -79,7 +79,7 @@ type Restored = Option<(Arc<StageNode>, Arc<StageNode>)>;
 /// An evaluation without its inputs, and its JSON.
 struct Scored {
     task: Task,
-    stage: Stage,
+    stage: Arc<Stage>,
     configuration: Vec<u8>,
 }
 
@@ -186,7 +186,7 @@ impl Planner {
             let read = blind.as_ref().filter(|_| !task.uses_language()).unwrap_or(&whole);
             let ready = |buffer: &mut Vec<u8>| buffer.extend_from_slice(configuration);
             let key = identify(&mut self.buffer, stage, ready, |buffer| buffer.extend_from_slice(&read.json));
-            nodes.push(Arc::new(StageNode { key, stage: stage.clone(), inputs: Arc::clone(&read.inputs) }));
+            nodes.push(Arc::new(StageNode { key, stage: Arc::clone(stage), inputs: Arc::clone(&read.inputs) }));
         }
         nodes
     }
@@ -314,7 +314,7 @@ pub(crate) fn share_statistics<'a>(chains: impl Iterator<Item = &'a mut Vec<Arc<
     let bare = |node: &StageNode| with_needs(node, StatisticsNeeds::default());
     let mut bares: HashMap<StageKey, StageKey> = HashMap::new();
     for node in chains.iter().flat_map(|chain| chain.iter()).filter(|node| is_statistics(node)) {
-        let Stage::Statistics { needs: own, .. } = &node.stage else { continue };
+        let Stage::Statistics { needs: own, .. } = &*node.stage else { continue };
         let bare = bares.entry(node.key.clone()).or_insert_with(|| bare(node).key);
         let all = needs.entry(bare.clone()).or_default();
         *all = all.and(*own);
@@ -348,7 +348,7 @@ pub(crate) fn mark_checkpoints<'a>(
             *node = Arc::clone(new);
             continue;
         }
-        let mut stage = node.stage.clone();
+        let mut stage = Stage::clone(&node.stage);
         if let Stage::Dense { checkpoint: Some(folder), fingerprint, .. } = &mut stage {
             *fingerprint = of(folder);
         }
@@ -359,11 +359,11 @@ pub(crate) fn mark_checkpoints<'a>(
 }
 
 fn is_statistics(node: &StageNode) -> bool {
-    matches!(node.stage, Stage::Statistics { .. })
+    matches!(*node.stage, Stage::Statistics { .. })
 }
 
 fn with_needs(node: &StageNode, all: StatisticsNeeds) -> StageNode {
-    let mut stage = node.stage.clone();
+    let mut stage = Stage::clone(&node.stage);
     if let Stage::Statistics { needs, .. } = &mut stage {
         *needs = all;
     }
@@ -443,7 +443,7 @@ fn scored(run: &RunConfig) -> Vec<Scored> {
         };
         let mut configuration = Vec::new();
         stage.write(&mut configuration);
-        Scored { task, stage, configuration }
+        Scored { task, stage: Arc::new(stage), configuration }
     };
     evaluate.tasks.iter().map(stage).collect()
 }

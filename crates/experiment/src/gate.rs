@@ -30,7 +30,7 @@ pub(crate) fn add(run: &RunConfig, planner: &mut Planner, gates: &mut Vec<Gate>)
     dense.evaluate.tasks = Task::ALL.into_iter().filter(mentions).collect();
     // Numbers of items stay as the experiment has them, so that the gate's evaluations are the ones its dense runs need.
     let planned = planner.make(&RunConfig { evaluate: dense.evaluate.clone(), ..canonical(&dense) });
-    let is_score = |node: &&Arc<StageNode>| matches!(node.stage, Stage::Evaluate { .. });
+    let is_score = |node: &&Arc<StageNode>| matches!(*node.stage, Stage::Evaluate { .. });
     let gate = Gate {
         model_name: match (&run.model.preset, &run.model.checkpoint) {
             (Some(preset), _) => preset.name().to_owned(),

@@ -43,8 +43,9 @@ impl fmt::Display for StageKey {
 pub struct StageNode {
     /// Identity.
     pub key: StageKey,
-    /// What is done.
-    pub stage: Stage,
+    /// What is done; the same evaluation of many runs is one value.
+    #[serde(with = "crate::shared::one")]
+    pub stage: Arc<Stage>,
     /// What is read; shared by the evaluations of a run.
     #[serde(with = "crate::shared::one")]
     pub inputs: Arc<Inputs>,
@@ -337,7 +338,7 @@ impl Stage {
 
     pub(crate) fn node_with(self, inputs: Inputs, buffer: &mut Vec<u8>) -> StageNode {
         let key = identify(buffer, &self, |buffer| self.write(buffer), |buffer| inputs.write(buffer));
-        StageNode { key, stage: self, inputs: Arc::new(inputs) }
+        StageNode { key, stage: Arc::new(self), inputs: Arc::new(inputs) }
     }
 
     /// Appends the configuration as JSON.

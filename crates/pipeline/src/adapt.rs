@@ -21,7 +21,7 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Adapt { masked, training, data, seed, .. } = &node.stage else {
+    let Stage::Adapt { masked, training, data, seed, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not an adapt stage".to_owned()));
     };
     let dense = executor.dense(node)?;

@@ -23,7 +23,7 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Dense { preset, checkpoint, data, seed, steps, .. } = &node.stage else {
+    let Stage::Dense { preset, checkpoint, data, seed, steps, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a dense stage".to_owned()));
     };
     if let Some(checkpoint) = checkpoint {

@@ -24,7 +24,7 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Evaluate { task, items, beams, data, asking, retrieval, .. } = &node.stage else {
+    let Stage::Evaluate { task, items, beams, data, asking, retrieval, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not an evaluate stage".to_owned()));
     };
     let name = task.name();

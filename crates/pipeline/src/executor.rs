@@ -54,7 +54,7 @@ impl Executor {
             key: key.to_owned(),
             kind: node.stage.kind().to_owned(),
             version: node.stage.version(),
-            configuration: plain(&node.stage)?,
+            configuration: plain(&*node.stage)?,
             inputs: plain(&*node.inputs)?,
             result,
             files: Default::default(),
@@ -67,7 +67,7 @@ impl Executor {
 
     fn run(&mut self, node: &StageNode, draft: &Draft<'_>, progress: Progress<'_>) -> Result<Value, PipelineError> {
         let _no_grad = tch::no_grad_guard();
-        match &node.stage {
+        match &*node.stage {
             Stage::Dense { .. } => dense::run(self, node, draft, progress),
             Stage::Rescale { .. } => rescale::run(self, node, draft, progress),
             Stage::Sensitivity { .. } => sensitivity::run(self, node, progress),
@@ -86,7 +86,7 @@ impl Executor {
             return Ok(vec![damage.to_string()]);
         }
         let _no_grad = tch::no_grad_guard();
-        match &node.stage {
+        match &*node.stage {
             Stage::Prune { .. } => prune::verify(self, node, &entry),
             Stage::Merge { .. } => merge::verify(self, node, &entry),
             Stage::Dense { .. }

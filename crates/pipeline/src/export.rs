@@ -45,7 +45,7 @@ impl Executor {
         };
         let entry = self.store.require(&merge.0)?;
         let node = node_of(&entry)?;
-        let (Stage::Merge { method, .. }, Some(adapter)) = (&node.stage, &node.inputs.adapter) else {
+        let (Stage::Merge { method, .. }, Some(adapter)) = (&*node.stage, &node.inputs.adapter) else {
             return Err(PipelineError::Internal("not a merge stage".to_owned()));
         };
         self.store.require(&adapter.0)?.check()?;

@@ -44,7 +44,7 @@ pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -
 impl Executor {
     /// What a merge makes of the dense model and what pruning changed of it. The outputs before and after are compared on a few calibration samples.
     pub(crate) fn merged(&mut self, node: &StageNode) -> Result<Merged, PipelineError> {
-        let Stage::Merge { method, .. } = &node.stage else {
+        let Stage::Merge { method, .. } = &*node.stage else {
             return Err(PipelineError::Internal("not a merge stage".to_owned()));
         };
         let missing = || PipelineError::Internal("the merge reads no adapter".to_owned());
@@ -53,15 +53,16 @@ impl Executor {
         let (pruned, masks) = self.changed(node)?;
         let mut patterns = BTreeMap::new();
         for key in &node.inputs.masks {
-            if let Stage::Prune { tower, pattern, .. } = node_of(&self.store.require(&key.0)?)?.stage {
+            if let Stage::Prune { tower, pattern, .. } = *node_of(&self.store.require(&key.0)?)?.stage {
                 patterns.insert(tower, pattern);
             }
         }
-        let Stage::Adapt { data, .. } = node_of(&self.store.require(&adapter.0)?)?.stage else {
+        let adapted = node_of(&self.store.require(&adapter.0)?)?;
+        let Stage::Adapt { data, .. } = &*adapted.stage else {
             return Err(missing());
         };
         let dense = self.dense(node)?;
-        let probe = self.samples(&data, &dense)?.probe()?;
+        let probe = self.samples(data, &dense)?.probe()?;
         let request = MergeRequest { method: *method, masks: &masks, adapters: &adapters, patterns: &patterns };
         Ok(merge(pruned.as_ref(), request, &probe)?)
     }

@@ -93,7 +93,7 @@ fn recount(
 }
 
 fn request(node: &StageNode) -> Result<PruneRequest, PipelineError> {
-    let Stage::Prune { tower, metric, pattern, sparsity, group, calibration, seed, method, .. } = &node.stage else {
+    let Stage::Prune { tower, metric, pattern, sparsity, group, calibration, seed, method, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a prune stage".to_owned()));
     };
     Ok(PruneRequest {
@@ -110,7 +110,7 @@ fn request(node: &StageNode) -> Result<PruneRequest, PipelineError> {
 }
 
 fn calibration(executor: &mut Executor, node: &StageNode) -> Result<Vec<Sample>, PipelineError> {
-    let Stage::Prune { calibration: Some(calibration), data: Some(data), seed, .. } = &node.stage else {
+    let Stage::Prune { calibration: Some(calibration), data: Some(data), seed, .. } = &*node.stage else {
         return Ok(Vec::new());
     };
     let dense = executor.dense(node)?;

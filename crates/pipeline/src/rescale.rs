@@ -14,7 +14,7 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let (&Stage::Rescale { spread, seed }, Some(dense)) = (&node.stage, &node.inputs.dense) else {
+    let (&Stage::Rescale { spread, seed }, Some(dense)) = (&*node.stage, &node.inputs.dense) else {
         return Err(PipelineError::Internal("not a rescale stage, or it reads no dense model".to_owned()));
     };
     let (source, published) = executor.folder(dense)?;

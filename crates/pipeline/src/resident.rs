@@ -237,7 +237,7 @@ pub(crate) fn node_of(entry: &Entry) -> Result<StageNode, PipelineError> {
     };
     Ok(StageNode {
         key: StageKey(key.clone()),
-        stage: serde_json::from_value::<Stage>(configuration.clone()).map_err(broken)?,
+        stage: serde_json::from_value::<Stage>(configuration.clone()).map_err(broken)?.into(),
         inputs: serde_json::from_value::<Inputs>(inputs.clone()).map_err(broken)?.into(),
     })
 }

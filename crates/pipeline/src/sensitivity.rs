@@ -14,7 +14,7 @@ use crate::{
 
 /// Measures the tower; the numbers are the stage's result.
 pub(crate) fn run(executor: &mut Executor, node: &StageNode, progress: Progress<'_>) -> Result<Value, PipelineError> {
-    let Stage::Sensitivity { tower, measurement, samples: first, calibration, data, seed, .. } = &node.stage else {
+    let Stage::Sensitivity { tower, measurement, samples: first, calibration, data, seed, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a sensitivity stage".to_owned()));
     };
     let dense = executor.dense(node)?;
@@ -28,7 +28,7 @@ pub(crate) fn run(executor: &mut Executor, node: &StageNode, progress: Progress<
 
 /// Weights that each layer loses where a `prune` stage's budget is divided.
 pub(crate) fn counts(executor: &mut Executor, node: &StageNode) -> Result<Option<Counts>, PipelineError> {
-    let Stage::Prune { budget: Some(budget), .. } = &node.stage else { return Ok(None) };
+    let Stage::Prune { budget: Some(budget), .. } = &*node.stage else { return Ok(None) };
     let mut found = Sensitivities::new();
     for key in &node.inputs.sensitivities {
         found.extend(executor.store.require(&key.0)?.result::<Sensitivities>()?);

@@ -26,7 +26,7 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Statistics { tower, needs, calibration, data, seed, .. } = &node.stage else {
+    let Stage::Statistics { tower, needs, calibration, data, seed, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a statistics stage".to_owned()));
     };
     let dense = executor.dense(node)?;

@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
     /// Whether every result of a cell is there.
     pub fn is_complete(&mut self, cell: &Cell) -> Result<bool, StoreError> {
         for node in &cell.stages {
-            let there = match node.stage {
+            let there = match *node.stage {
                 Stage::Evaluate { .. } => self.score(&node.key)?.is_some(),
                 Stage::Merge { .. } | Stage::Prune { .. } => self.counts(&node.key)?.is_some(),
                 Stage::Dense { .. }
@@ -283,14 +283,14 @@ impl<'a> Reader<'a> {
 /// The stages with the last word on a cell's weights: the merge's; without one, the pruned towers' own.
 fn certifiers(cell: &Cell) -> Vec<&StageNode> {
     let nodes = || cell.stages.iter().map(AsRef::as_ref);
-    match nodes().find(|n: &&StageNode| matches!(n.stage, Stage::Merge { .. })) {
+    match nodes().find(|n: &&StageNode| matches!(*n.stage, Stage::Merge { .. })) {
         Some(merge) => vec![merge],
-        None => nodes().filter(|n: &&StageNode| matches!(n.stage, Stage::Prune { .. })).collect(),
+        None => nodes().filter(|n: &&StageNode| matches!(*n.stage, Stage::Prune { .. })).collect(),
     }
 }
 
 fn evaluations(cell: &Cell) -> impl Iterator<Item = (Task, &StageNode)> {
-    cell.stages.iter().map(AsRef::as_ref).filter_map(|node: &StageNode| match node.stage {
+    cell.stages.iter().map(AsRef::as_ref).filter_map(|node: &StageNode| match *node.stage {
         Stage::Evaluate { task, .. } => Some((task, node)),
         _ => None,
     })

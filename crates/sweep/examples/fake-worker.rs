@@ -54,7 +54,7 @@ fn main() {
     for line in std::io::stdin().lock().lines() {
         match serde_json::from_str(&line.expect("requests can be read")).expect("requests are well-formed") {
             Request::Execute { node } => {
-                let instruction = instruction(&root, &node.stage);
+                let instruction = instruction(&root, &*node.stage);
                 let key = node.key.clone();
                 send(&match execute(&store, &node, &instruction) {
                     Ok(already_there) => Event::Done { key, seconds: instruction.sleep, already_there },
@@ -62,7 +62,7 @@ fn main() {
                 });
             }
             Request::Verify { node } => {
-                let violations = instruction(&root, &node.stage).violation.into_iter().collect();
+                let violations = instruction(&root, &*node.stage).violation.into_iter().collect();
                 send(&Event::Verified { key: node.key, violations });
             }
             Request::Shutdown => return,
@@ -97,7 +97,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
         let _ = writeln!(std::io::stderr(), "this stage was told to fail");
         return Err(Failure { kind, message: "told to fail".to_owned(), log: None });
     }
-    let result = match &node.stage {
+    let result = match &*node.stage {
         Stage::Evaluate { task, items, .. } => {
             let value = instruction.score.unwrap_or(75.0);
             let score = Score { metric: "accuracy".to_owned(), value, standard_error: 1.0, items: u64::from(*items) };
@@ -110,7 +110,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
             key: key.to_owned(),
             kind: node.stage.kind().to_owned(),
             version: node.stage.version(),
-            configuration: serde_json::to_value(&node.stage).expect("plain data"),
+            configuration: serde_json::to_value(&*node.stage).expect("plain data"),
             inputs: serde_json::to_value(&*node.inputs).expect("plain data"),
             result: result.expect("plain data"),
             files: BTreeMap::new(),

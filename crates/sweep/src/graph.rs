@@ -91,7 +91,7 @@ impl Graph {
     fn add_gates(&mut self, gates: &[Gate]) {
         for gate in gates {
             for node in &gate.evaluate {
-                let Stage::Evaluate { task, .. } = &node.stage else { continue };
+                let Stage::Evaluate { task, .. } = &*node.stage else { continue };
                 let position = self.add_stage(node);
                 self.stages[position].gate = true;
                 // The dense model, and what it was made of.

@@ -53,7 +53,7 @@ impl Inventory {
     /// Statistics that nobody is going to read count as present: they are means, and what was made of them is there.
     fn settle(&mut self, graph: &Graph) {
         for (position, stage) in graph.stages.iter().enumerate() {
-            let is_statistics = matches!(stage.node.stage, Stage::Statistics { .. });
+            let is_statistics = matches!(*stage.node.stage, Stage::Statistics { .. });
             if is_statistics && stage.dependents.iter().all(|&dependent| self.present[dependent]) {
                 self.present[position] = true;
             }
@@ -83,7 +83,7 @@ pub fn take_inventory(graph: &Graph, store: &Store, threads: usize) -> Result<In
     let mut inventory = Inventory { present: Vec::with_capacity(findings.len()), damaged: Vec::new() };
     for (position, finding) in findings {
         let node = &graph.stages[position].node;
-        let damage = |what, aside| Damage { key: node.key.clone(), stage: describe(&node.stage), what, aside };
+        let damage = |what, aside| Damage { key: node.key.clone(), stage: describe(&*node.stage), what, aside };
         inventory.present.push(matches!(finding, Finding::Good));
         match finding {
             Finding::Good | Finding::Absent => {}

@@ -49,7 +49,7 @@ pub fn verify(
         let node = &graph.stages[position].node;
         let mut verdict = Verdict {
             key: node.key.clone(),
-            what: describe(&node.stage),
+            what: describe(&*node.stage),
             present: false,
             recounted: false,
             violations: Vec::new(),
@@ -63,7 +63,7 @@ pub fn verify(
             Err(error) => verdict.violations.push(error.to_string()),
         }
         verdict.present = true;
-        if verdict.violations.is_empty() && matches!(node.stage, Stage::Prune { .. } | Stage::Merge { .. }) {
+        if verdict.violations.is_empty() && matches!(*node.stage, Stage::Prune { .. } | Stage::Merge { .. }) {
             let (worker, answers) = match &mut worker {
                 Some(started) => started,
                 None => {

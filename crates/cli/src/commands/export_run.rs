@@ -38,11 +38,11 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store) -> Result<(Inputs, Maki
     positions.sort_unstable();
     let stages: Vec<&GraphStage> = positions.iter().map(|&position| &graph.stages[position]).collect();
     let makes_weights = |stage: &GraphStage| {
-        !matches!(stage.node.stage, Stage::Evaluate { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. })
+        !matches!(*stage.node.stage, Stage::Evaluate { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. })
     };
     for stage in stages.iter().filter(|stage| makes_weights(stage)) {
         if !store.contains(&stage.node.key.0) {
-            let (what, key) = (describe(&stage.node.stage), stage.node.key.short());
+            let (what, key) = (describe(&*stage.node.stage), stage.node.key.short());
             let message = format!("`{what}` ({key}) of `{label}` is not in the store; `ressa sweep` makes it");
             return Err(Failure::new(Exit::NothingSelected, message));
         }
@@ -72,7 +72,7 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store) -> Result<(Inputs, Maki
 fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Making) -> Result<(), Failure> {
     let key = stage.node.key.clone();
     let mut seen = None;
-    match &stage.node.stage {
+    match &*stage.node.stage {
         Stage::Dense { preset, checkpoint, .. } => {
             let preset = preset.map(|preset| preset.name().to_owned());
             making.base = checkpoint.clone().or(preset).unwrap_or_default();
@@ -133,7 +133,7 @@ fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Mak
         making.program = format!("ressa {} (revision {})", made_by.ressa, made_by.revision);
     }
     making.seed = making.seed.or(seen);
-    making.stages.push((describe(&stage.node.stage), stage.node.key.to_string()));
+    making.stages.push((describe(&*stage.node.stage), stage.node.key.to_string()));
     Ok(())
 }
 

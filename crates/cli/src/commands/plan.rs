@@ -62,7 +62,7 @@ impl Plan {
                 row.2 += 1;
                 continue;
             }
-            row.3 += estimates.seconds(&stage.node.stage);
+            row.3 += estimates.seconds(&*stage.node.stage);
         }
         let is_open = |record: &FailureRecord| {
             !record.is_retried() && graph.position(&record.key).is_some_and(|stage| !inventory.present[stage])
@@ -74,10 +74,10 @@ impl Plan {
         let dense = kinds.iter().find(|row| row.0 == "dense").map_or(0.0, |row| row.3);
         let seconds = dense + (work - dense) / slots.max(1) as f64;
         let is_new_checkpoint = |(stage, present): (&GraphStage, &bool)| {
-            !present && matches!(stage.node.stage, Stage::Dense { checkpoint: Some(_), .. })
+            !present && matches!(*stage.node.stage, Stage::Dense { checkpoint: Some(_), .. })
         };
         let is_unknown = graph.stages.iter().zip(&inventory.present).any(is_new_checkpoint);
-        let is_changed = |(stage, &present): (&GraphStage, &bool)| match &stage.node.stage {
+        let is_changed = |(stage, &present): (&GraphStage, &bool)| match &*stage.node.stage {
             Stage::Dense { checkpoint: Some(folder), fingerprint: Some(now), .. } if !present => {
                 last_used(store, folder).filter(|before| before != now).map(|_| folder.clone())
             }

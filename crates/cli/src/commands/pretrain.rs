@@ -41,7 +41,7 @@ pub fn run(global: &Global, options: &PretrainOptions) -> Outcome {
             // One run, reduced to its dense stage.
             experiment.cells.truncate(1);
             for cell in &mut experiment.cells {
-                cell.stages.retain(|node| matches!(node.stage, Stage::Dense { .. }));
+                cell.stages.retain(|node| matches!(*node.stage, Stage::Dense { .. }));
             }
             cells.append(&mut experiment.cells);
             gates.append(&mut experiment.gates);
@@ -65,7 +65,7 @@ pub fn run(global: &Global, options: &PretrainOptions) -> Outcome {
     if exit != Exit::Done {
         return Ok(exit);
     }
-    for stage in graph.stages.iter().filter(|stage| matches!(stage.node.stage, Stage::Dense { .. })) {
+    for stage in graph.stages.iter().filter(|stage| matches!(*stage.node.stage, Stage::Dense { .. })) {
         let key = &stage.node.key;
         let target = workspace.shipped().join(&key.0[..2]).join(&key.0);
         ship(&store.folder(&key.0), &target)

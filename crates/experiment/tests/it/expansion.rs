@@ -196,7 +196,7 @@ evaluate.tasks: [gqa]
     // Two towers at two seeds; magnitude reads none.
     insta::assert_snapshot!(counts(&all), @"dense 1, statistics 4, prune 28, evaluate 14");
     let needs = |study: &Experiment| {
-        let node = study.cells.iter().flat_map(|cell| &cell.stages).find_map(|node| match &node.stage {
+        let node = study.cells.iter().flat_map(|cell| &cell.stages).find_map(|node| match &*node.stage {
             Stage::Statistics { needs, .. } => Some((needs.norms, needs.moments, needs.gram)),
             _ => None,
         });
@@ -207,11 +207,11 @@ evaluate.tasks: [gqa]
     assert_eq!(needs(&some), (true, false, false));
     let others = |study: &Experiment| -> BTreeSet<String> {
         let nodes = study.cells.iter().flat_map(|cell| &cell.stages);
-        nodes.filter(|node| !matches!(node.stage, Stage::Statistics { .. })).map(|node| node.key.0.clone()).collect()
+        nodes.filter(|node| !matches!(*node.stage, Stage::Statistics { .. })).map(|node| node.key.0.clone()).collect()
     };
     assert!(others(&all).is_superset(&others(&of("wanda", "dense"))));
     for cell in &all.cells {
-        for node in cell.stages.iter().filter(|node| matches!(node.stage, Stage::Prune { .. })) {
+        for node in cell.stages.iter().filter(|node| matches!(*node.stage, Stage::Prune { .. })) {
             let read = node.inputs.statistics.as_ref();
             assert!(
                 read.is_none_or(|key| cell.stages.iter().any(|node| node.key == *key)),
@@ -359,7 +359,7 @@ fn gates_ask_for_the_dense_evaluations_of_their_tasks() {
     let dense = study.point("dense").next().expect("the dense point");
     let shared = |node: &ressa_experiment::StageNode| dense.stages.iter().any(|other| other.key == node.key);
     assert!(shared(&gate.evaluate[0]), "the gate's VQAv2 evaluation is the one of the dense run");
-    assert!(matches!(gate.evaluate[1].stage, Stage::Evaluate { items: 1000, .. }), "{:?}", gate.evaluate[1].stage);
+    assert!(matches!(*gate.evaluate[1].stage, Stage::Evaluate { items: 1000, .. }), "{:?}", gate.evaluate[1].stage);
     assert_eq!(
         keys(&study).len(),
         keys(&good(STUDY, &[])).len() + 1,

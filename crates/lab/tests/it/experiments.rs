@@ -29,13 +29,13 @@ fn of_experiment(config: &RunConfig, dense: &Path) -> String {
     let mut executor = Executor::new(open(), device, Environment::default());
     let nodes: Vec<StageNode> = stages(config)
         .into_iter()
-        .filter(|node| !matches!(node.stage, Stage::Evaluate { .. } | Stage::Merge { .. }))
+        .filter(|node| !matches!(*node.stage, Stage::Evaluate { .. } | Stage::Merge { .. }))
         .collect();
     let model = load_blip2(dense, &LoadOptions::on(Device::Cpu)).unwrap();
     let mut hash = MaskHash::default();
     for node in &nodes {
         executor.execute(node, &mut |_, _| {}).unwrap_or_else(|e| panic!("{}: {e}", node.stage.kind()));
-        let Stage::Prune { tower, .. } = &node.stage else { continue };
+        let Stage::Prune { tower, .. } = &*node.stage else { continue };
         let masks = open().require(&node.key.0).unwrap().file("masks.safetensors").unwrap();
         let masks = MaskSet::load(&masks).unwrap();
         for (id, _) in model.linears().into_iter().filter(|(id, _)| id.tower == *tower) {

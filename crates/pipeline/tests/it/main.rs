@@ -72,7 +72,7 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
     let store = Store::open(first.path(), Vec::new()).unwrap();
     for node in &nodes {
         let entry = store.require(&node.key.0).unwrap();
-        match &node.stage {
+        match &*node.stage {
             Stage::Merge { .. } | Stage::Prune { .. } => {
                 let certificate: Certificate = entry.result().unwrap();
                 assert!(certificate.holds() && certificate.tensors.values().all(|t| t.revived == 0));
@@ -117,7 +117,7 @@ fn a_divided_budget_is_certified_and_repeated_to_the_bit() {
     let store = Store::open(first.path(), Vec::new()).unwrap();
     let (mut zeros, mut asked) = (0, 0);
     for node in &nodes {
-        let Stage::Prune { tower, .. } = node.stage else { continue };
+        let Stage::Prune { tower, .. } = *node.stage else { continue };
         assert_eq!(executor_one.verify(node).unwrap(), Vec::<String>::new());
         let certificate: Certificate = store.require(&node.key.0).unwrap().result().unwrap();
         let (gone, total) = certificate.tower(tower);
@@ -134,7 +134,7 @@ fn merged_lora_is_dense_and_says_so() {
     let nodes = stages(&short_run(Preset::ShapesVicuna, RestoreMethod::Lora));
     let mut executor = executor(folder.path());
     execute(&mut executor, &nodes);
-    let merge = nodes.iter().find(|n| matches!(n.stage, Stage::Merge { .. })).unwrap();
+    let merge = nodes.iter().find(|n| matches!(*n.stage, Stage::Merge { .. })).unwrap();
     let store = Store::open(folder.path(), Vec::new()).unwrap();
     let certificate: Certificate = store.require(&merge.key.0).unwrap().result().unwrap();
     assert!(certificate.tensors.values().map(|t| t.revived).sum::<u64>() > 0);
@@ -146,7 +146,7 @@ fn a_weight_revived_in_a_stored_mask_is_caught() {
     let folder = tempfile::tempdir().unwrap();
     let nodes = stages(&short_run(Preset::ShapesFlanT5, RestoreMethod::None));
     let mut executor = executor(folder.path());
-    let prune = nodes.iter().position(|n| matches!(n.stage, Stage::Prune { .. })).unwrap();
+    let prune = nodes.iter().position(|n| matches!(*n.stage, Stage::Prune { .. })).unwrap();
     execute(&mut executor, &nodes[..=prune]);
     let store = Store::open(folder.path(), Vec::new()).unwrap();
     let path = store.require(&nodes[prune].key.0).unwrap().file("masks.safetensors").unwrap();

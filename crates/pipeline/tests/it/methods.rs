@@ -29,7 +29,7 @@ fn run_of(metric: Metric, preset: Preset, restored: bool) -> RunConfig {
 }
 
 fn pruned(nodes: &[StageNode]) -> impl Iterator<Item = (Tower, &StageNode)> {
-    nodes.iter().filter_map(|node| match &node.stage {
+    nodes.iter().filter_map(|node| match &*node.stage {
         Stage::Prune { tower, .. } => Some((*tower, node)),
         _ => None,
     })
@@ -73,7 +73,7 @@ fn changed_weights_are_used_by_everything_downstream() {
     let dense = dense(folder.path(), &nodes);
     let prunes: Vec<&StageNode> = pruned(&nodes).map(|(_, node)| node).collect();
     let store = Store::open(folder.path(), Vec::new()).unwrap();
-    let adapt = nodes.iter().find(|node| matches!(node.stage, Stage::Adapt { .. })).unwrap();
+    let adapt = nodes.iter().find(|node| matches!(*node.stage, Stage::Adapt { .. })).unwrap();
     let adapter = store.require(&adapt.key.0).unwrap().file("adapter.safetensors").unwrap();
     let adapters = AdapterSet::load(&adapter).unwrap();
     let bare = Inputs {
@@ -81,7 +81,7 @@ fn changed_weights_are_used_by_everything_downstream() {
         masks: prunes.iter().map(|node| node.key.clone()).collect(),
         ..Inputs::default()
     };
-    let merge = nodes.iter().find(|node| matches!(node.stage, Stage::Merge { .. })).unwrap();
+    let merge = nodes.iter().find(|node| matches!(*node.stage, Stage::Merge { .. })).unwrap();
     let whole = Inputs { merge: Some(merge.key.clone()), ..bare.clone() };
     let (bare, whole) = (executor.run_weights(&bare).unwrap(), executor.run_weights(&whole).unwrap());
     let mut moved = 0;
@@ -152,7 +152,7 @@ fn methods_are_certified_and_repeated_to_the_bit() {
         for (tower, node) in pruned(&nodes) {
             let (_, weights, certificate) = stored(first.path(), node);
             assert_eq!(!weights.is_empty(), metric == Metric::SparseGpt);
-            let Stage::Prune { sparsity, .. } = &node.stage else { unreachable!() };
+            let Stage::Prune { sparsity, .. } = &*node.stage else { unreachable!() };
             let found = certificate.sparsity(tower).unwrap();
             assert!((found - sparsity.unwrap_or(0.5)).abs() < 0.01, "{metric:?} {tower}: {found}");
         }

@@ -117,7 +117,7 @@ fn a_paper_run_on_folders_is_certified_scored_and_repeated_to_the_bit() {
         let store = Store::open(first.path(), Vec::new()).unwrap();
         for node in &nodes {
             let entry = store.require(&node.key.0).unwrap();
-            match &node.stage {
+            match &*node.stage {
                 Stage::Prune { .. } | Stage::Merge { .. } => {
                     assert!(entry.result::<Certificate>().unwrap().holds());
                     assert_eq!(one.verify(node).unwrap(), Vec::<String>::new());

@@ -29,7 +29,7 @@ pub fn fill(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option
             if store.contains(&node.key.0) {
                 continue;
             }
-            let result = match &node.stage {
+            let result = match &*node.stage {
                 Stage::Dense { .. }
                 | Stage::Rescale { .. }
                 | Stage::Sensitivity { .. }
@@ -83,14 +83,14 @@ fn certificate(cell: &Cell, node: &StageNode) -> Certificate {
     let mut certificate = Certificate::default();
     for tower in ressa_experiment::Tower::ALL {
         let sparsity = cell.run.prune.tower(tower).sparsity;
-        let here = match node.stage {
+        let here = match *node.stage {
             Stage::Prune { tower: own, .. } => own == tower,
             _ => sparsity > 0.0,
         };
         if !here {
             continue;
         }
-        let dense = matches!(node.stage, Stage::Merge { method: RestoreMethod::Lora, .. });
+        let dense = matches!(*node.stage, Stage::Merge { method: RestoreMethod::Lora, .. });
         let total = 10_000;
         let asked = (sparsity * total as f64).round() as u64;
         let zeros = if dense { 0 } else { asked };
