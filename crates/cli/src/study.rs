@@ -106,7 +106,7 @@ pub fn find(graph: &Graph, word: &str) -> Result<Match, Failure> {
     if is_key {
         for (position, stage) in graph.stages.iter().enumerate() {
             if stage.node.key.0.starts_with(word) {
-                let what = ressa_sweep::describe(&*stage.node.stage);
+                let what = ressa_sweep::describe(&stage.node.stage);
                 found.push((Match::Stage(position), format!("{}  {what}", stage.node.key.short())));
             }
         }

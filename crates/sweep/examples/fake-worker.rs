@@ -54,7 +54,7 @@ fn main() {
     for line in std::io::stdin().lock().lines() {
         match serde_json::from_str(&line.expect("requests can be read")).expect("requests are well-formed") {
             Request::Execute { node } => {
-                let instruction = instruction(&root, &*node.stage);
+                let instruction = instruction(&root, &node.stage);
                 let key = node.key.clone();
                 send(&match execute(&store, &node, &instruction) {
                     Ok(already_there) => Event::Done { key, seconds: instruction.sleep, already_there },
@@ -62,7 +62,7 @@ fn main() {
                 });
             }
             Request::Verify { node } => {
-                let violations = instruction(&root, &*node.stage).violation.into_iter().collect();
+                let violations = instruction(&root, &node.stage).violation.into_iter().collect();
                 send(&Event::Verified { key: node.key, violations });
             }
             Request::Shutdown => return,

@@ -181,9 +181,9 @@ impl Coordinator<'_> {
             });
             (self.events)(SweepEvent::StageStarted {
                 slot: index,
-                what: describe(&*node.stage),
+                what: describe(&node.stage),
                 label: self.graph.label(stage).to_owned(),
-                seconds: self.estimates.seconds(&*node.stage),
+                seconds: self.estimates.seconds(&node.stage),
                 key: node.key,
             });
         }
@@ -245,7 +245,7 @@ impl Coordinator<'_> {
     fn finish(&mut self, index: usize, running: &Running, seconds: f64) -> Result<(), SweepError> {
         let graph = self.graph;
         let stage = &graph.stages[running.stage];
-        self.estimates.learn(stage.node.stage.kind(), detail(&*stage.node.stage), seconds);
+        self.estimates.learn(stage.node.stage.kind(), detail(&stage.node.stage), seconds);
         self.schedule.made(running.stage);
         self.slots[index].resident.last = Some(running.stage);
         self.slots[index].resident.dense = dense_of(graph, running.stage);
@@ -254,7 +254,7 @@ impl Coordinator<'_> {
         (self.events)(SweepEvent::StageFinished {
             slot: index,
             key: stage.node.key.clone(),
-            what: describe(&*stage.node.stage),
+            what: describe(&stage.node.stage),
             label: graph.label(running.stage).to_owned(),
             seconds,
             totals,
@@ -273,7 +273,7 @@ impl Coordinator<'_> {
         failure.log = fs::write(&path, log).is_ok().then_some(path);
         let failed = FailedStage {
             key: stage.node.key.clone(),
-            what: describe(&*stage.node.stage),
+            what: describe(&stage.node.stage),
             label: self.graph.label(running.stage).to_owned(),
             failure,
         };
@@ -390,7 +390,7 @@ impl Coordinator<'_> {
             self.schedule.failed(position);
             let failed = FailedStage {
                 key: stage.node.key.clone(),
-                what: describe(&*stage.node.stage),
+                what: describe(&stage.node.stage),
                 label: self.graph.label(position).to_owned(),
                 failure: record.failure,
             };
@@ -419,7 +419,7 @@ impl Coordinator<'_> {
         let skipped = self.graph.stages.iter().enumerate().filter_map(|(position, stage)| {
             let State::Skipped { cause } = self.schedule.state(position) else { return None };
             let cause = self.graph.stages[cause].node.key.clone();
-            Some(SkippedStage { key: stage.node.key.clone(), what: describe(&*stage.node.stage), cause })
+            Some(SkippedStage { key: stage.node.key.clone(), what: describe(&stage.node.stage), cause })
         });
         let gate = self.gate.clone().unwrap_or_default();
         // In the order of the graph: which worker was faster is of no interest.

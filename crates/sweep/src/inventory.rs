@@ -83,7 +83,7 @@ pub fn take_inventory(graph: &Graph, store: &Store, threads: usize) -> Result<In
     let mut inventory = Inventory { present: Vec::with_capacity(findings.len()), damaged: Vec::new() };
     for (position, finding) in findings {
         let node = &graph.stages[position].node;
-        let damage = |what, aside| Damage { key: node.key.clone(), stage: describe(&*node.stage), what, aside };
+        let damage = |what, aside| Damage { key: node.key.clone(), stage: describe(&node.stage), what, aside };
         inventory.present.push(matches!(finding, Finding::Good));
         match finding {
             Finding::Good | Finding::Absent => {}

@@ -49,7 +49,7 @@ pub fn verify(
         let node = &graph.stages[position].node;
         let mut verdict = Verdict {
             key: node.key.clone(),
-            what: describe(&*node.stage),
+            what: describe(&node.stage),
             present: false,
             recounted: false,
             violations: Vec::new(),

@@ -78,6 +78,6 @@ fn explain(graph: &Graph, position: usize, store: &Store) -> Value {
         }
     }
     json!({
-        "key": node.key, "stage": describe(&*node.stage), "state": state, "runs": stage.runs, "differences": differences,
+        "key": node.key, "stage": describe(&node.stage), "state": state, "runs": stage.runs, "differences": differences,
     })
 }

@@ -42,7 +42,7 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store) -> Result<(Inputs, Maki
     };
     for stage in stages.iter().filter(|stage| makes_weights(stage)) {
         if !store.contains(&stage.node.key.0) {
-            let (what, key) = (describe(&*stage.node.stage), stage.node.key.short());
+            let (what, key) = (describe(&stage.node.stage), stage.node.key.short());
             let message = format!("`{what}` ({key}) of `{label}` is not in the store; `ressa sweep` makes it");
             return Err(Failure::new(Exit::NothingSelected, message));
         }
@@ -133,7 +133,7 @@ fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Mak
         making.program = format!("ressa {} (revision {})", made_by.ressa, made_by.revision);
     }
     making.seed = making.seed.or(seen);
-    making.stages.push((describe(&*stage.node.stage), stage.node.key.to_string()));
+    making.stages.push((describe(&stage.node.stage), stage.node.key.to_string()));
     Ok(())
 }
 

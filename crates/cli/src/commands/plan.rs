@@ -62,7 +62,7 @@ impl Plan {
                 row.2 += 1;
                 continue;
             }
-            row.3 += estimates.seconds(&*stage.node.stage);
+            row.3 += estimates.seconds(&stage.node.stage);
         }
         let is_open = |record: &FailureRecord| {
             !record.is_retried() && graph.position(&record.key).is_some_and(|stage| !inventory.present[stage])
