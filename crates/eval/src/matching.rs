@@ -100,7 +100,7 @@ fn best(count: usize, most: usize, value: impl Fn(usize) -> f32) -> Vec<usize> {
 fn captions(prepared: &Prepared, order: &[usize]) -> Vec<(Tensor, Tensor)> {
     let batches = prepared.blocks.iter().flat_map(|block| &block.batches);
     let rows = batches.flat_map(|batch| {
-        let TextBatch { ids, mask } = &batch.prompts.qformer;
+        let TextBatch { ids, mask, .. } = &batch.prompts.qformer;
         (0..batch.items.len() as i64).map(move |row| (ids.get(row), mask.get(row)))
     });
     let rows: Vec<(Tensor, Tensor)> = rows.collect();
@@ -121,10 +121,10 @@ fn scores(
             parts.into_iter().map(|part| part.constant_pad_nd([0, width - part.size()[0]])).collect();
         Tensor::stack(&padded, 0)
     };
-    let texts = TextBatch {
-        ids: pad(wanted.iter().map(|&text| &captions[text].0).collect()),
-        mask: pad(wanted.iter().map(|&text| &captions[text].1).collect()).to_kind(Kind::Bool),
-    };
+    let texts = TextBatch::new(
+        pad(wanted.iter().map(|&text| &captions[text].0).collect()),
+        pad(wanted.iter().map(|&text| &captions[text].1).collect()).to_kind(Kind::Bool),
+    );
     let images = Tensor::zeros([wanted.len() as i64], (Kind::Int64, features.device()));
     let logits = model.matching_scores(features, &images, &texts).ok_or(EvalError::NoMatchingHead)?;
     Ok(Vec::try_from(logits.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous().view(-1))?)

@@ -208,9 +208,9 @@ pub(crate) fn encode(
 pub(crate) fn split(batch: &Batch, rows: usize) -> impl Iterator<Item = (&[usize], Prompts)> {
     let rows = rows.max(1);
     batch.items.chunks(rows).enumerate().map(move |(number, items)| {
-        let cut = |tensor: &Tensor| tensor.narrow(0, (number * rows) as i64, items.len() as i64);
-        let text = |text: &TextBatch| TextBatch { ids: cut(&text.ids), mask: cut(&text.mask) };
+        let (from, count) = ((number * rows) as i64, items.len() as i64);
         let Prompts { image, qformer, language } = &batch.prompts;
-        (items, Prompts { image: cut(image), qformer: text(qformer), language: text(language) })
+        let text = |text: &TextBatch| text.narrow(from, count);
+        (items, Prompts { image: image.narrow(0, from, count), qformer: text(qformer), language: text(language) })
     })
 }

@@ -118,6 +118,7 @@ fn canonical_restore(restore: &mut RestoreConfig) {
     if restore.distill.weight <= 0.0 {
         restore.distill = DistillConfig::default();
     }
+    restore.micro_batch = restore.micro_batch.filter(|&size| size < restore.batch);
 }
 
 fn canonical_corpora(corpora: &mut CorporaConfig, read: bool) {

@@ -417,6 +417,8 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], b
             clip: restore.clip,
             contrastive: restore.contrastive,
             distill: (restore.distill.weight > 0.0).then(|| restore.distill.clone()),
+            micro_batch: restore.micro_batch,
+            recompute: restore.recompute,
         }),
         data: run.data.for_restoration(),
         seed: run.seed,

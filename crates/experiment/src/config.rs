@@ -425,6 +425,34 @@ pub struct RestoreConfig {
     pub contrastive: f64,
     /// Distillation from the dense model that shares the weights.
     pub distill: DistillConfig,
+    /// Most images computed at once; a step's batch is then computed in parts that add up to it. Null means the whole batch. Changes memory
+    /// and time, and results by rounding only: it is not part of a stage's identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<u32>,
+    /// Whether blocks are computed again for their gradients instead of keeping their activations. Like `micro-batch` not part of a stage's
+    /// identity.
+    #[serde(skip_serializing_if = "Recompute::is_auto")]
+    pub recompute: Recompute,
+}
+
+/// What is computed again in the backward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recompute {
+    /// Nothing while memory suffices, then blocks.
+    #[default]
+    Auto,
+    /// Nothing: every activation is kept.
+    None,
+    /// Every block: only what enters each block is kept.
+    Blocks,
+}
+
+impl Recompute {
+    /// Whether nobody has chosen.
+    pub fn is_auto(&self) -> bool {
+        *self == Recompute::Auto
+    }
 }
 
 impl RestoreConfig {
@@ -457,6 +485,8 @@ impl Default for RestoreConfig {
             clip: 1.0,
             contrastive: 1.0,
             distill: DistillConfig::default(),
+            micro_batch: None,
+            recompute: Recompute::Auto,
         }
     }
 }

@@ -296,6 +296,10 @@ pub static SETTINGS: &[Setting] = settings! {
         "Softmax temperature of teacher and student.";
     "restore.distill.reduction" Shape::Choice(&["mean", "sum"]), restore.distill.reduction,
         "Divergence as the mean over answer tokens, or the sum over positions (the reference).";
+    "restore.micro-batch" Shape::OrNull(&whole(1)), restore.micro_batch,
+        "Most images of a step that are computed at once: a smaller number takes less memory and adds up to the same step, within rounding; null means all. Not part of a stage's identity.";
+    "restore.recompute" Shape::Choice(&["auto", "none", "blocks"]), restore.recompute,
+        "What is computed again in the backward pass instead of kept: blocks, nothing, or (auto) blocks once memory has run out. The same step within rounding; not part of a stage's identity.";
     "evaluate.tasks" Shape::Set { of: &TASK, min: 1 }, evaluate.tasks,
         "Tasks that are measured.";
     "evaluate.questions" whole(1), evaluate.questions,

@@ -11,8 +11,8 @@ use crate::{
     Pattern, Task, Tower,
     allocation::{BudgetConfig, Measurement},
     config::{
-        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MethodConfig, Metric, RestoreMethod,
-        RetrievalConfig, StatisticsNeeds, TowerAdapter,
+        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MethodConfig, Metric, Recompute,
+        RestoreMethod, RetrievalConfig, StatisticsNeeds, TowerAdapter,
     },
     job::Compute,
     model::Preset,
@@ -271,9 +271,25 @@ pub struct AdaptTraining {
     pub contrastive: f64,
     /// Distillation; null when its weight is 0.
     pub distill: Option<DistillConfig>,
+    /// Most images computed at once; not part of the stage's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<u32>,
+    /// What is computed again in the backward pass; not part of the stage's key.
+    #[serde(default, skip_serializing_if = "Recompute::is_auto")]
+    pub recompute: Recompute,
 }
 
 impl AdaptTraining {
+    /// The settings that decide about the result: those of memory change it by rounding only.
+    #[must_use]
+    pub fn without_layout(&self) -> Self {
+        Self { micro_batch: None, recompute: Recompute::Auto, ..self.clone() }
+    }
+
+    fn has_layout(&self) -> bool {
+        self.micro_batch.is_some() || !self.recompute.is_auto()
+    }
+
     /// The adapters of one tower.
     pub fn tower(&self, tower: Tower) -> Option<&TowerAdapter> {
         match tower {
@@ -343,6 +359,13 @@ impl Stage {
 
     /// Appends the configuration as JSON.
     pub(crate) fn write(&self, buffer: &mut Vec<u8>) {
+        if let Stage::Adapt { training, masked, data, seed, compute } = self
+            && training.has_layout()
+        {
+            let (training, data) = (Box::new(training.without_layout()), data.clone());
+            let bare = Stage::Adapt { training, masked: *masked, data, seed: *seed, compute: *compute };
+            return bare.write(buffer);
+        }
         serde_json::to_writer(buffer, self).expect("a stage is plain data with text keys");
     }
 }

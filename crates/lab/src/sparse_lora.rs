@@ -1,7 +1,7 @@
 //! One SparseLoRA layer given as tensors: its output, its gradients and its merge.
 
 use ressa_experiment::job::SparseLora;
-use ressa_models::{Adapter, Linear, ModelError};
+use ressa_models::{Linear, LoraParts, ModelError, update};
 use ressa_runtime::Device;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor, no_grad, with_grad};
@@ -57,9 +57,8 @@ fn sparse_lora(input: &SparseLoraInput) -> Result<SparseLoraOutput, ModelError> 
         let mut linear = Linear::new("weight", float(&input.weight)?, bias);
         linear.set_mask(Some(input.keep_mask.f_ne(0)?))?;
         let (a, b) = (leaf(&input.a)?, leaf(&input.b)?);
-        let adapter = Adapter { a, b, scale: input.scaling, masked: true };
-        let (a, b) = (adapter.a.shallow_clone(), adapter.b.shallow_clone());
-        linear.set_adapter(Some(adapter))?;
+        let parts = LoraParts { a: a.shallow_clone(), b: b.shallow_clone(), scale: input.scaling };
+        linear.set_update(Some(Box::new(update::SparseLora(parts))))?;
         let x = shaped("x", float(&input.x)?, linear.shape().1)?;
         let y = linear.forward(&x);
         if y.size() != input.upstream.size() {
@@ -67,7 +66,7 @@ fn sparse_lora(input: &SparseLoraInput) -> Result<SparseLoraOutput, ModelError> 
             return Err(ModelError::Shape { name: "upstream".to_owned(), found, wanted });
         }
         (&y * float(&input.upstream)?).sum(Kind::Float).f_backward()?;
-        linear.bake()?;
+        linear.matrix_mut().bake()?;
         let merged = linear.weight().shallow_clone();
         Ok(SparseLoraOutput { y: y.detach(), grad_a: a.grad(), grad_b: b.grad(), merged })
     })

@@ -33,9 +33,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let search =
         Search::resolve(&serde_json::from_str(search)?, &read_generation(folder)?, &read_config(folder)?.text_config)?;
     let inputs = Golden::open(inputs);
-    let text = |name: &str| TextBatch {
-        ids: inputs.get(&format!("{name}_ids")),
-        mask: inputs.get(&format!("{name}_mask")).to_kind(Kind::Bool),
+    let text = |name: &str| {
+        let mask = inputs.get(&format!("{name}_mask")).to_kind(Kind::Bool);
+        TextBatch::new(inputs.get(&format!("{name}_ids")), mask)
     };
     let pixels = inputs.get("pixel_values");
     let rows = pixels.size()[0];

@@ -228,7 +228,7 @@ fn generated(
             let one = |text: &TextBatch| {
                 let real = text.mask.get(row as i64).sum(Kind::Int64).int64_value(&[]);
                 let cut = |t: &Tensor| t.narrow(0, row as i64, 1).narrow(1, 0, real);
-                TextBatch { ids: cut(&text.ids), mask: cut(&text.mask) }
+                TextBatch::new(cut(&text.ids), cut(&text.mask))
             };
             let alone = prefix.narrow(0, row as i64, 1);
             same &= tokens(model.generate(&alone, &one(&prompts.language), &search)?) == [expected.clone()];

@@ -9,11 +9,12 @@ use ressa_experiment::job::Compute;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Answer, Blip2Config, Feed, Flow, Forced, LayerId, Linear, LoadOptions, ModelError, Prompts, Sample, Scope, Search,
-    Shapes, TensorMap, TensorSource, TextBatch, TokenKind, Tower, VisionLanguage,
+    Answer, AnswerBatch, Blip2Config, Entry, Feed, Flow, Forced, LayerId, Linear, LoadOptions, ModelError, Prompts,
+    Sample, Scope, Search, Shapes, Targets, TensorMap, TensorSource, TextBatch, TokenKind, Tower, VisionLanguage,
+    Weight,
     config::{Family, GenerationConfig, SpecialTokens},
     language::Language,
-    layers::Linears,
+    layers::{Part, PartMut, Parts, parts},
     qformer::{Images, QFormer, Reads, Shape},
     raw::longest,
     scope::Keep,
@@ -23,6 +24,9 @@ use crate::{
 
 /// What is wrong with asking a retrieval model for words.
 pub(crate) const MUTE: &str = "a retrieval model has no language model; it gives embeddings and matching scores";
+
+/// Place of the image features among the companions of a Q-Former's flow.
+const FEATURES: usize = 0;
 
 /// The image encoder's path in a checkpoint.
 const VISION: &str = "vision_model";
@@ -118,7 +122,12 @@ impl Blip2 {
         drop(scope);
         let ids = layer_ids(&vision, &qformer, writer.as_ref());
         let (config, tensors) = (config.clone(), keep.kept);
-        Ok(Self { config, special, vision, qformer, writer, retrieval, ids, tensors, kind, device })
+        let mut model = Self { config, special, vision, qformer, writer, retrieval, ids, tensors, kind, device };
+        // A weight that is replaced must not be held here.
+        let owned: Vec<String> =
+            VisionLanguage::weights(&model).iter().map(|weight| weight.name().to_owned()).collect();
+        owned.iter().for_each(|name| drop(model.tensors.remove(name)));
+        Ok(model)
     }
 
     /// A network over tensors in memory, sharing them, computing in f32. Cheap: call it again for a second network with masks and adapters
@@ -169,7 +178,7 @@ impl Blip2 {
 
     /// What enters the vision tower's first block, from pixels `[1, 3, height, width]`.
     pub fn enter_vision(&self, pixels: &Tensor) -> Flow {
-        Flow { hidden: self.vision.embed(pixels), context: Vec::new() }
+        Flow { hidden: self.vision.embed(pixels), context: Vec::new(), carried: None }
     }
 
     /// What enters the Q-Former's first layer, from what [`Blip2::finish`] gave for the vision tower.
@@ -177,12 +186,13 @@ impl Blip2 {
         let (hidden, bias) = self.qformer.embed(prompts.image.size()[0], Some(&prompts.qformer));
         let features = self.qformer.features(features);
         let context = [Some(features), Some(prompts.image.shallow_clone()), bias].into_iter().flatten().collect();
-        Flow { hidden, context }
+        Flow { hidden, context, carried: Some(FEATURES) }
     }
 
     /// What enters the language model's first block, from what [`Blip2::finish`] gave for the Q-Former. For models that write.
     pub fn enter_language(&self, prefix: &Tensor, prompts: &Prompts, answer: &[u32]) -> Flow {
-        self.writing().language.enter(prefix, &prompts.language, answer, &self.special)
+        let answers = [answer.to_vec()];
+        self.writing().language.enter(prefix, &prompts.language, &AnswerBatch::whole(&answers), &self.special)
     }
 
     /// What leaves the vision tower's last norm for a flow that has run all its blocks; what the queries give for the Q-Former's, projected
@@ -217,15 +227,15 @@ impl Blip2 {
         self.vision.feeds().into_iter().chain(language).collect()
     }
 
-    /// This model with the masks and adapters of another's linears of the same names.
-    fn wearing<'a>(mut self, others: impl IntoIterator<Item = &'a Linear>) -> Result<Self, ModelError> {
-        let others: HashMap<&str, &Linear> = others.into_iter().map(|other| (other.name(), other)).collect();
-        for mine in self.all_mut() {
-            let Some(other) = others.get(mine.name()) else { continue };
-            mine.set_mask(other.mask().map(Tensor::shallow_clone))?;
-            mine.set_adapter(other.adapter().map(crate::Adapter::shallow_clone))?;
+    /// This model with the masks and updates of another's weights of the same names.
+    fn wearing<'a>(mut self, others: impl IntoIterator<Item = &'a Weight>) -> Self {
+        let others: HashMap<&str, &Weight> = others.into_iter().map(|other| (other.name(), other)).collect();
+        for mine in VisionLanguage::weights_mut(&mut self) {
+            if let Some(other) = others.get(mine.name()) {
+                mine.wear(other);
+            }
         }
-        Ok(self)
+        self
     }
 
     fn options(&self) -> LoadOptions {
@@ -236,25 +246,26 @@ impl Blip2 {
         };
         LoadOptions { compute, ..LoadOptions::on(self.device) }
     }
+}
 
-    fn all(&self) -> Vec<&Linear> {
-        let vision = self.vision.layers.iter().flat_map(Linears::linears);
-        let qformer = self.qformer.layers.iter().flat_map(Linears::linears);
-        vision.chain(qformer).chain(self.writer.iter().flat_map(|writer| writer.language.linears())).collect()
+impl Parts for Writer {
+    fn visit<'a>(&'a self, show: &mut dyn FnMut(Part<'a>)) {
+        self.language.visit(show);
     }
-
-    fn all_mut(&mut self) -> Vec<&mut Linear> {
-        let vision = self.vision.layers.iter_mut().flat_map(Linears::linears_mut);
-        let qformer = self.qformer.layers.iter_mut().flat_map(Linears::linears_mut);
-        vision.chain(qformer).chain(self.writer.iter_mut().flat_map(|writer| writer.language.linears_mut())).collect()
+    fn visit_mut<'a>(&'a mut self, show: &mut dyn FnMut(PartMut<'a>)) {
+        self.language.visit_mut(show);
     }
 }
+
+parts!(Retrieval: vision, text, matching);
+// The towers. What connects them is beside: it is never pruned.
+parts!(Blip2: vision, qformer, writer);
 
 /// Places of all prunable linears, in the order of execution.
 fn layer_ids(vision: &Vit, qformer: &QFormer, writer: Option<&Writer>) -> Vec<LayerId> {
     let towers = [
-        (Tower::Vision, vision.layers.iter().map(Linears::linears).collect()),
-        (Tower::Qformer, qformer.layers.iter().map(Linears::linears).collect()),
+        (Tower::Vision, vision.layers.iter().map(Parts::linears).collect()),
+        (Tower::Qformer, qformer.layers.iter().map(Parts::linears).collect()),
         (Tower::Language, writer.map(|writer| writer.language.by_block()).unwrap_or_default()),
     ];
     let mut ids = Vec::new();
@@ -309,13 +320,14 @@ impl VisionLanguage for Blip2 {
         self.writing().projection.forward(&queries.to_kind(self.kind))
     }
 
-    fn force(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> Forced {
-        self.writing().language.force(prefix, prompt, answers, &self.special, None)
+    fn force_padded(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: AnswerBatch<'_>) -> Forced {
+        self.writing().language.force(prefix, prompt, &answers, &self.special, None)
     }
 
     fn force_traced(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> (Forced, Vec<Tensor>) {
         let mut states = Vec::new();
-        let forced = self.writing().language.force(prefix, prompt, answers, &self.special, Some(&mut states));
+        let answers = AnswerBatch::whole(answers);
+        let forced = self.writing().language.force(prefix, prompt, &answers, &self.special, Some(&mut states));
         // A decoder-only model's rows go on with the answer where the prompt ends; T5's encoder ends there by itself.
         let width = prefix.map_or(0, |prefix| prefix.size()[1]) + prompt.ids.size()[1];
         let states = states.into_iter().map(|x| x.narrow(1, 0, width.min(x.size()[1]))).collect();
@@ -355,10 +367,10 @@ impl VisionLanguage for Blip2 {
             return Err(ModelError::Config(message));
         }
         let mut tensors = self.tensors();
-        let of_vision = |name: &String| name.starts_with(&format!("{VISION}."));
+        let of_vision = |name: &str| name.starts_with(&format!("{VISION}."));
         tensors.extend(other.tensors().into_iter().filter(|(name, _)| of_vision(name)));
-        for (id, linear) in other.linears().into_iter().filter(|(id, _)| id.tower == Tower::Vision) {
-            tensors.insert(format!("{}.weight", id.name), tch::no_grad(|| linear.effective_weight().detach()));
+        for weight in other.weights().into_iter().filter(|weight| of_vision(weight.name())) {
+            tensors.insert(weight.name().to_owned(), tch::no_grad(|| weight.exact().detach()));
         }
         let positions = format!("{VISION}.embeddings.position_embedding");
         if let Some(found) = tensors.get_mut(&positions) {
@@ -367,19 +379,44 @@ impl VisionLanguage for Blip2 {
         }
         let options = self.options();
         let model = Self::load(&self.config, self.special.clone(), &mut &tensors, &options)?;
-        Ok(Box::new(model.wearing(self.all().into_iter().filter(|linear| !of_vision(&linear.name().to_owned())))?))
+        Ok(Box::new(
+            model.wearing(VisionLanguage::weights(self).into_iter().filter(|weight| !of_vision(weight.name()))),
+        ))
     }
 
     fn linears(&self) -> Vec<(&LayerId, &Linear)> {
-        self.ids.iter().zip(self.all()).collect()
+        self.ids.iter().zip(Parts::linears(self)).collect()
     }
 
     fn linears_mut(&mut self) -> Vec<(&LayerId, &mut Linear)> {
         let Self { vision, qformer, writer, ids, .. } = self;
-        let vision = vision.layers.iter_mut().flat_map(Linears::linears_mut);
-        let qformer = qformer.layers.iter_mut().flat_map(Linears::linears_mut);
-        let language = writer.iter_mut().flat_map(|writer| writer.language.linears_mut());
-        ids.iter().zip(vision.chain(qformer).chain(language)).collect()
+        let towers = vision.linears_mut().into_iter().chain(qformer.linears_mut()).chain(writer.linears_mut());
+        ids.iter().zip(towers).collect()
+    }
+
+    fn connectors(&self) -> Vec<&Linear> {
+        self.writer
+            .iter()
+            .map(|writer| &writer.projection)
+            .chain(self.retrieval.iter().flat_map(Parts::linears))
+            .collect()
+    }
+
+    fn weights(&self) -> Vec<&Weight> {
+        let connectors = self.connectors().into_iter().flat_map(Linear::weights);
+        Parts::weights(self).into_iter().chain(connectors).collect()
+    }
+
+    fn weights_mut(&mut self) -> Vec<&mut Weight> {
+        let Self { vision, qformer, writer, retrieval, .. } = self;
+        let mut all = vision.weights_mut();
+        all.extend(qformer.weights_mut());
+        if let Some(Writer { projection, language }) = writer {
+            all.extend(language.weights_mut());
+            all.extend(projection.weights_mut());
+        }
+        all.extend(retrieval.iter_mut().flat_map(Parts::weights_mut));
+        all
     }
 
     fn blocks(&self, tower: Tower) -> usize {
@@ -402,17 +439,34 @@ impl VisionLanguage for Blip2 {
         self.enter_language(&prefix, &sample.prompt, &sample.answer)
     }
 
+    fn enter_with(&self, entry: Entry<'_>) -> Flow {
+        match entry {
+            Entry::Pixels(pixels) => self.enter_vision(pixels),
+            Entry::Features { features, prompts } => self.enter_qformer(features, prompts),
+            Entry::Prefix { prefix, prompt, answers } => {
+                self.writing().language.enter(prefix, prompt, &answers, &self.special)
+            }
+        }
+    }
+
+    fn leave(&self, tower: Tower, flow: &Flow) -> Tensor {
+        self.finish(tower, flow)
+    }
+
+    fn targets(&self, answers: &AnswerBatch<'_>) -> Targets {
+        self.writing().language.targets(answers, &self.special)
+    }
+
     fn run_block(&self, tower: Tower, block: usize, flow: &Flow) -> Flow {
         match tower {
-            Tower::Vision => Flow { hidden: self.vision.layers[block].forward(&flow.hidden), context: Vec::new() },
+            Tower::Vision => flow.with_hidden(self.vision.layers[block].forward(&flow.hidden)),
             Tower::Qformer => {
                 let [features, rows, rest @ ..] = flow.context.as_slice() else {
                     unreachable!("a Q-Former's flow holds features and rows from its beginning")
                 };
                 let layer = &self.qformer.layers[block];
                 let images = Some(Images { features, rows });
-                let hidden = layer.forward(&flow.hidden, self.qformer.queries(), rest.first(), images);
-                Flow { hidden, context: flow.context.iter().map(Tensor::shallow_clone).collect() }
+                flow.with_hidden(layer.forward(&flow.hidden, self.qformer.queries(), rest.first(), images))
             }
             Tower::Language => self.writing().language.run_block(block, flow),
         }
@@ -461,13 +515,13 @@ impl VisionLanguage for Blip2 {
         let tensors = self.tensors();
         let clone = Self::load(&self.config, self.special.clone(), &mut &tensors, &self.options())
             .expect("a model holds the tensors that its own configuration asks for");
-        Box::new(clone.wearing(self.all()).expect("masks and adapters of equal layers fit"))
+        Box::new(clone.wearing(VisionLanguage::weights(self)))
     }
 
     fn tensors(&self) -> TensorMap {
         let mut tensors: TensorMap = self.tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
-        for linear in self.all() {
-            tensors.insert(format!("{}.weight", linear.name()), linear.weight().shallow_clone());
+        for weight in VisionLanguage::weights(self) {
+            tensors.insert(weight.name().to_owned(), weight.base().shallow_clone());
         }
         tensors
     }

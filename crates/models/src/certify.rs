@@ -7,7 +7,7 @@ use ressa_experiment::{
 use ressa_runtime::{count_nonzero, is_finite};
 use tch::{Device, Kind, Tensor};
 
-use crate::LayerId;
+use crate::{KeepMask, LayerId};
 
 /// What one weight matrix is claimed to be.
 #[derive(Clone, Copy, Debug)]
@@ -18,13 +18,13 @@ pub struct Claim<'a> {
     pub weight: &'a Tensor,
     /// Whether they are used through the mask, so that what it covers is zero whatever is written.
     pub masked: bool,
-    /// Keep mask, bool `[out, in]`; `None` where nothing was pruned.
-    pub keep: Option<&'a Tensor>,
+    /// Keep mask `[out, in]`; `None` where nothing was pruned. Goes where the weight is.
+    pub keep: Option<&'a KeepMask>,
     /// Pattern that the zeros follow.
     pub pattern: Option<Pattern>,
     /// Positions that must be pruned, where the number is known.
     pub pruned: Option<i64>,
-    /// Whether a value at a pruned position is a violation. A merged dense adapter revives weights openly: they are counted, not accused.
+    /// Whether a value at a pruned position is a violation. A merged dense adapter revives weights openly: they are counted openly.
     pub sealed: bool,
 }
 
@@ -44,7 +44,8 @@ pub fn certify<'a>(claims: impl IntoIterator<Item = Claim<'a>>) -> Certificate {
 fn recount(claim: &Claim<'_>) -> (TensorCertificate, Vec<String>) {
     let weight = claim.weight;
     let total = weight.numel() as u64;
-    let alive = match claim.keep {
+    let keep = claim.keep.map(|keep| keep.keep().to_device(weight.device()));
+    let alive = match &keep {
         Some(keep) if claim.masked => weight.to_kind(Kind::Bool).logical_and(keep),
         _ => weight.to_kind(Kind::Bool),
     };
@@ -52,7 +53,7 @@ fn recount(claim: &Claim<'_>) -> (TensorCertificate, Vec<String>) {
         tower: claim.layer.tower,
         zeros: total - count_nonzero(&alive),
         total,
-        revived: claim.keep.map_or(0, |keep| count_nonzero(&alive.gt_tensor(keep))),
+        revived: keep.as_ref().map_or(0, |keep| count_nonzero(&alive.gt_tensor(keep))),
         pattern: claim.pattern,
         group_violations: match claim.pattern {
             Some(Pattern::NOfM { keep, of }) => crowded_groups(&alive, i64::from(keep), i64::from(of)),
@@ -61,7 +62,7 @@ fn recount(claim: &Claim<'_>) -> (TensorCertificate, Vec<String>) {
     };
     let mut violations = Vec::new();
     if let Some(expected) = claim.pruned {
-        let pruned = claim.keep.map_or(0, |keep| total - count_nonzero(keep));
+        let pruned = claim.keep.map_or(0, |keep| total - keep.kept());
         if i64::try_from(pruned) != Ok(expected) {
             violations.push(format!("the mask prunes {pruned} weights, {expected} were asked for"));
         }
@@ -85,8 +86,12 @@ fn crowded_groups(alive: &Tensor, keep: i64, of: i64) -> u64 {
     if width % of != 0 {
         return u64::try_from(alive.size()[0] * (width / of + 1)).unwrap_or_default();
     }
-    // libtorch's sums over a few members are slow.
-    let flat = alive.to_device(Device::Cpu).contiguous();
+    if alive.device() != Device::Cpu {
+        let groups = alive.view([-1, width / of, of]).sum_dim_intlist([-1i64].as_slice(), false, Kind::Int64);
+        return count_nonzero(&groups.gt(keep));
+    }
+    // libtorch's sums over a few members are slow on a CPU.
+    let flat = alive.contiguous();
     let mut flags = vec![false; flat.numel()];
     flat.view([-1]).copy_data(&mut flags, flat.numel());
     flags
@@ -114,7 +119,7 @@ mod tests {
             layer: &layer,
             weight: &weight,
             masked: false,
-            keep: Some(&keep),
+            keep: Some(&KeepMask::pack("block.0.wi_0", &keep).unwrap()),
             pattern,
             pruned: Some(4),
             sealed: true,
@@ -146,7 +151,7 @@ mod tests {
             layer: &layer,
             weight: &weight,
             masked: false,
-            keep: Some(&keep),
+            keep: Some(&KeepMask::pack("block.0.wi_0", &keep).unwrap()),
             pattern: None,
             pruned: Some(2),
             sealed: true,

@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use ressa_runtime::count_nonzero;
 use tch::Tensor;
 
-use crate::{MaskSet, ModelError, TensorMap, VisionLanguage, weights};
+use crate::{KeepMask, MaskSet, ModelError, TensorMap, VisionLanguage, weights};
 
 /// The header entry that tells the file from others.
 const NOTE: &str = "ressa.weights";
@@ -76,10 +75,10 @@ impl WeightSet {
         let mut kept = TensorMap::new();
         for (name, weight) in &self.weights {
             let keep = mask_of(path, name, masks)?;
-            if keep.size() != weight.size() {
+            if keep.size().as_slice() != weight.size().as_slice() {
                 return Err(ModelError::file(path, format!("weight and mask of `{name}` differ in shape")));
             }
-            kept.insert(name.clone(), weight.f_detach()?.f_masked_select(&keep.f_to_device(weight.device())?)?);
+            kept.insert(name.clone(), weight.f_detach()?.f_masked_select(&keep.to_device(weight.device())?.keep())?);
         }
         weights::write(path, &kept, (NOTE, LAYOUT.to_owned()))
     }
@@ -96,17 +95,17 @@ impl WeightSet {
         let mut weights = BTreeMap::new();
         for (name, values) in kept {
             let keep = mask_of(path, &name, masks)?;
-            let count = count_nonzero(keep) as i64;
+            let count = keep.kept() as i64;
             if values.size() != [count] || !values.is_floating_point() {
                 return Err(ModelError::file(path, format!("the values of `{name}` do not fit its mask")));
             }
             let zeros = Tensor::f_zeros(keep.size().as_slice(), (values.kind(), tch::Device::Cpu))?;
-            weights.insert(name, zeros.f_masked_scatter(keep, &values)?);
+            weights.insert(name, zeros.f_masked_scatter(&keep.keep(), &values)?);
         }
         Ok(Self { weights })
     }
 }
 
-fn mask_of<'m>(path: &Path, layer: &str, masks: &'m MaskSet) -> Result<&'m Tensor, ModelError> {
+fn mask_of<'m>(path: &Path, layer: &str, masks: &'m MaskSet) -> Result<&'m KeepMask, ModelError> {
     masks.get(layer).ok_or_else(|| ModelError::file(path, format!("the changed layer `{layer}` has no mask")))
 }

@@ -3,38 +3,42 @@
 use tch::{Device, Tensor};
 
 use crate::{
-    Answer, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, TextBatch,
+    Answer, AnswerBatch, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, Targets, TextBatch,
     config::{SpecialTokens, TextConfig},
     generate::{self, Before, Decoder, Start, cache::Cache},
-    layers::Linears,
+    layers::{Part, PartMut, Parts},
     llama::{Llama, Rotary},
     opt::Opt,
     t5::T5,
 };
 
+/// Place of the encoder's output among the companions of a T5 decoder's flow.
+const MEMORY: usize = 3;
+
 /// A language model.
 pub(crate) enum Language {
     /// Encoder-decoder.
-    T5(T5),
+    T5(Box<T5>),
     /// Decoder-only.
-    Llama(Llama),
+    Llama(Box<Llama>),
     /// Decoder-only.
-    Opt(Opt),
+    Opt(Box<Opt>),
 }
 
-impl Linears for Language {
-    fn linears(&self) -> Vec<&Linear> {
-        self.by_block().into_iter().flatten().collect()
+impl Parts for Language {
+    fn visit<'a>(&'a self, show: &mut dyn FnMut(Part<'a>)) {
+        match self {
+            Language::T5(t5) => t5.visit(show),
+            Language::Llama(llama) => llama.visit(show),
+            Language::Opt(opt) => opt.visit(show),
+        }
     }
 
-    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+    fn visit_mut<'a>(&'a mut self, show: &mut dyn FnMut(PartMut<'a>)) {
         match self {
-            Language::T5(t5) => {
-                let encoder = t5.encoder.iter_mut().flat_map(Linears::linears_mut);
-                encoder.chain(t5.decoder.iter_mut().flat_map(Linears::linears_mut)).collect()
-            }
-            Language::Llama(llama) => llama.blocks.iter_mut().flat_map(Linears::linears_mut).collect(),
-            Language::Opt(opt) => opt.blocks.iter_mut().flat_map(Linears::linears_mut).collect(),
+            Language::T5(t5) => t5.visit_mut(show),
+            Language::Llama(llama) => llama.visit_mut(show),
+            Language::Opt(opt) => opt.visit_mut(show),
         }
     }
 }
@@ -42,9 +46,9 @@ impl Linears for Language {
 impl Language {
     pub fn load(scope: &Scope<'_>, config: &TextConfig) -> Result<Self, ModelError> {
         Ok(match config {
-            TextConfig::T5(c) => Language::T5(T5::load(scope, c)?),
-            TextConfig::Llama(c) => Language::Llama(Llama::load(scope, c)?),
-            TextConfig::Opt(c) => Language::Opt(Opt::load(scope, c)?),
+            TextConfig::T5(c) => Language::T5(Box::new(T5::load(scope, c)?)),
+            TextConfig::Llama(c) => Language::Llama(Box::new(Llama::load(scope, c)?)),
+            TextConfig::Opt(c) => Language::Opt(Box::new(Opt::load(scope, c)?)),
         })
     }
 
@@ -61,11 +65,11 @@ impl Language {
     pub fn by_block(&self) -> Vec<Vec<&Linear>> {
         match self {
             Language::T5(t5) => {
-                let encoder = t5.encoder.iter().map(Linears::linears);
-                encoder.chain(t5.decoder.iter().map(Linears::linears)).collect()
+                let encoder = t5.encoder.iter().map(Parts::linears);
+                encoder.chain(t5.decoder.iter().map(Parts::linears)).collect()
             }
-            Language::Llama(llama) => llama.blocks.iter().map(Linears::linears).collect(),
-            Language::Opt(opt) => opt.blocks.iter().map(Linears::linears).collect(),
+            Language::Llama(llama) => llama.blocks.iter().map(Parts::linears).collect(),
+            Language::Opt(opt) => opt.blocks.iter().map(Parts::linears).collect(),
         }
     }
 
@@ -92,7 +96,7 @@ impl Language {
         &self,
         prefix: Option<&Tensor>,
         prompt: &TextBatch,
-        answers: &[Vec<u32>],
+        answers: &AnswerBatch<'_>,
         special: &SpecialTokens,
         states: Option<&mut Vec<Tensor>>,
     ) -> Forced {
@@ -137,17 +141,29 @@ impl Language {
                 let start = Tensor::full([rows as i64], special.decoder_start, (tch::Kind::Int64, t5.device()));
                 let logits = t5.step(&start, &mut cache);
                 let prompts = (0..rows).map(|_| Before { length: 1, ids: vec![special.decoder_start] }).collect();
-                generate::search(t5, Start { cache, logits, eos, prompts }, search)
+                generate::search(t5.as_ref(), Start { cache, logits, eos, prompts }, search)
             }
             Language::Llama(llama) => {
-                let packed = Packed::new(Some(prefix), prompt, &vec![Vec::new(); rows], special, llama.device());
+                let packed = Packed::new(
+                    Some(prefix),
+                    prompt,
+                    &AnswerBatch::whole(&vec![Vec::new(); rows]),
+                    special,
+                    llama.device(),
+                );
                 let lengths = packed.predictors.select(1, 0) + 1;
                 let prompts = packed.before(prefix.size()[1] as usize, &lengths, image_token);
                 let (cache, logits) = llama.begin(llama.embed(Some(prefix), &packed.ids), &lengths);
-                generate::search(llama, Start { cache, logits, eos, prompts }, search)
+                generate::search(llama.as_ref(), Start { cache, logits, eos, prompts }, search)
             }
             Language::Opt(opt) => {
-                let packed = Packed::new(Some(prefix), prompt, &vec![Vec::new(); rows], special, opt.device());
+                let packed = Packed::new(
+                    Some(prefix),
+                    prompt,
+                    &AnswerBatch::whole(&vec![Vec::new(); rows]),
+                    special,
+                    opt.device(),
+                );
                 let lengths = packed.predictors.select(1, 0) + 1;
                 let prompts = packed.before(prefix.size()[1] as usize, &lengths, image_token);
                 let (cache, logits) = opt.begin(opt.embed(Some(prefix), &packed.ids), &lengths);
@@ -155,58 +171,75 @@ impl Language {
                 let positions = opt.longest() as usize;
                 let max_length = Some(search.max_length.map_or(positions, |length| length.min(positions)));
                 let search = Search { max_length, ..*search };
-                generate::search(opt, Start { cache, logits, eos, prompts }, &search)
+                generate::search(opt.as_ref(), Start { cache, logits, eos, prompts }, &search)
             }
         }
     }
 
-    /// What enters the first block for one sample.
-    pub fn enter(&self, prefix: &Tensor, prompt: &TextBatch, answer: &[u32], special: &SpecialTokens) -> Flow {
-        let answers = [answer.to_vec()];
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        match self {
+            Language::T5(t5) => t5.device(),
+            Language::Llama(llama) => llama.device(),
+            Language::Opt(opt) => opt.device(),
+        }
+    }
+
+    /// What the logits of forced answers are to predict.
+    pub fn targets(&self, answers: &AnswerBatch<'_>, special: &SpecialTokens) -> Targets {
+        let Answers { targets, mask } = Answers::new(answers, special, self.device());
+        Targets { ids: targets, mask }
+    }
+
+    /// What enters the first block.
+    pub fn enter(
+        &self,
+        prefix: &Tensor,
+        prompt: &TextBatch,
+        answers: &AnswerBatch<'_>,
+        special: &SpecialTokens,
+    ) -> Flow {
         match self {
             Language::T5(t5) => {
-                let ids = Answers::new(&answers, special, t5.device()).inputs(special.decoder_start);
+                let ids = Answers::new(answers, special, t5.device()).inputs(special.decoder_start);
                 let (hidden, bias, memory_bias) = t5.embed(Some(prefix), prompt);
-                Flow { hidden, context: vec![ids, memory_bias, bias] }
+                Flow { hidden, context: vec![ids, memory_bias, bias], carried: None }
             }
             Language::Llama(llama) => {
-                let packed = Packed::new(Some(prefix), prompt, &answers, special, llama.device());
+                let packed = Packed::new(Some(prefix), prompt, answers, special, llama.device());
                 let hidden = llama.embed(Some(prefix), &packed.ids);
                 let [cos, sin] = llama.rotary(hidden.size()[1]).tables();
-                Flow { hidden, context: vec![packed.predictors, cos, sin] }
+                Flow { hidden, context: vec![packed.predictors, cos, sin], carried: None }
             }
             Language::Opt(opt) => {
-                let packed = Packed::new(Some(prefix), prompt, &answers, special, opt.device());
-                Flow { hidden: opt.embed(Some(prefix), &packed.ids), context: vec![packed.predictors] }
+                let packed = Packed::new(Some(prefix), prompt, answers, special, opt.device());
+                let hidden = opt.embed(Some(prefix), &packed.ids);
+                Flow { hidden, context: vec![packed.predictors], carried: None }
             }
         }
     }
 
     /// Runs one block. T5's flow turns from encoder to decoder when the last encoder block has run.
     pub fn run_block(&self, block: usize, flow: &Flow) -> Flow {
-        let shared = |tensors: &[Tensor]| tensors.iter().map(Tensor::shallow_clone).collect();
         match (self, flow.context.as_slice()) {
             (Language::T5(t5), [ids, memory_bias, bias]) if block < t5.encoder.len() => {
                 let hidden = t5.encoder[block].forward(&flow.hidden, bias);
                 if block + 1 < t5.encoder.len() {
-                    return Flow { hidden, context: shared(&flow.context) };
+                    return flow.with_hidden(hidden);
                 }
                 let memory = t5.finish_encoder(&hidden);
                 let (hidden, bias) = t5.embed_answer(ids);
                 let context = vec![ids.shallow_clone(), memory_bias.shallow_clone(), bias, memory];
-                Flow { hidden, context }
+                Flow { hidden, context, carried: Some(MEMORY) }
             }
             (Language::T5(t5), [_, memory_bias, bias, memory]) => {
                 let block = &t5.decoder[block - t5.encoder.len()];
-                Flow { hidden: block.forward(&flow.hidden, bias, memory, memory_bias), context: shared(&flow.context) }
+                flow.with_hidden(block.forward(&flow.hidden, bias, memory, memory_bias))
             }
             (Language::Llama(llama), [_, cos, sin]) => {
-                let hidden = llama.blocks[block].forward(&flow.hidden, &Rotary::from_tables(cos, sin));
-                Flow { hidden, context: shared(&flow.context) }
+                flow.with_hidden(llama.blocks[block].forward(&flow.hidden, &Rotary::from_tables(cos, sin)))
             }
-            (Language::Opt(opt), [_]) => {
-                Flow { hidden: opt.blocks[block].forward(&flow.hidden), context: shared(&flow.context) }
-            }
+            (Language::Opt(opt), [_]) => flow.with_hidden(opt.blocks[block].forward(&flow.hidden)),
             _ => unreachable!("a flow belongs to the model and the block that it was made for"),
         }
     }
@@ -263,10 +296,11 @@ struct Answers {
 }
 
 impl Answers {
-    fn new(answers: &[Vec<u32>], special: &SpecialTokens, device: Device) -> Self {
+    fn new(answers: &AnswerBatch<'_>, special: &SpecialTokens, device: Device) -> Self {
         let end = special.eos.first().map(|&id| id as u32);
-        let rows: Vec<Vec<u32>> = answers.iter().map(|answer| answer.iter().copied().chain(end).collect()).collect();
-        let TextBatch { ids, mask } = TextBatch::pad(&rows, special.pad as u32, device);
+        let rows: Vec<Vec<u32>> =
+            answers.rows.iter().map(|answer| answer.iter().copied().chain(end).collect()).collect();
+        let TextBatch { ids, mask, .. } = TextBatch::pad_to(answers.width, &rows, special.pad as u32, device);
         Self { targets: ids, mask }
     }
 
@@ -290,26 +324,26 @@ impl Packed {
     fn new(
         prefix: Option<&Tensor>,
         prompt: &TextBatch,
-        answers: &[Vec<u32>],
+        answers: &AnswerBatch<'_>,
         special: &SpecialTokens,
         device: Device,
     ) -> Self {
         let before = prefix.map_or(0, |prefix| prefix.size()[1]) as usize;
-        let width = prompt.ids.size()[1] as usize;
-        let ids = generate::ids(&prompt.ids);
-        let real = generate::ids(&prompt.mask.sum_dim_intlist(1, false, tch::Kind::Int64));
-        let longest = answers.iter().map(Vec::len).max().unwrap_or(0);
+        let (prompts, pad) = (prompt.on_host(), special.pad as u32);
+        let AnswerBatch { rows: answers, width } = *answers;
+        let longest = answers.iter().map(Vec::len).max().unwrap_or(0).max(width.saturating_sub(1));
         let mut rows = Vec::with_capacity(answers.len());
         let mut predictors = Vec::with_capacity(answers.len() * (longest + 1));
         for (row, answer) in answers.iter().enumerate() {
             // Something must stand before the first answer token: without image and instruction, one pad token.
-            let length = (real[row] as usize).max(usize::from(before == 0));
-            let prompt = ids[row * width..row * width + length].iter().map(|&id| id as u32);
+            let blank = usize::from(before == 0 && prompts[row].is_empty());
+            let length = prompts[row].len() + blank;
+            let prompt = prompts[row].iter().copied().chain(std::iter::repeat_n(pad, blank));
             rows.push(prompt.chain(answer.iter().copied()).collect::<Vec<u32>>());
             let last = before + length + answer.len() - 1;
             predictors.extend((0..=longest).map(|t| (before + length - 1 + t).min(last) as i64));
         }
-        let TextBatch { ids, .. } = TextBatch::pad(&rows, special.pad as u32, device);
+        let TextBatch { ids, .. } = TextBatch::pad(&rows, pad, device);
         let predictors =
             Tensor::from_slice(&predictors).view([answers.len() as i64, longest as i64 + 1]).to_device(device);
         Self { ids, predictors }

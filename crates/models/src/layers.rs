@@ -3,52 +3,133 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::{Feed, Linear, ModelError, Scope};
+use crate::{Feed, Linear, ModelError, Scope, Weight};
 
-/// A part of a network with prunable linears, listed in the order of execution.
-pub(crate) trait Linears {
-    /// To read.
-    fn linears(&self) -> Vec<&Linear>;
-    /// To change.
-    fn linears_mut(&mut self) -> Vec<&mut Linear>;
+/// A part of a network that holds weights, listed in the order of execution.
+pub(crate) enum Part<'a> {
+    /// A linear, with its weight and bias.
+    Linear(&'a Linear),
+    /// A norm's gain or shift.
+    Norm(&'a Weight),
 }
 
-impl Linears for Linear {
+/// The same, to change.
+pub(crate) enum PartMut<'a> {
+    /// A linear, with its weight and bias.
+    Linear(&'a mut Linear),
+    /// A norm's gain or shift.
+    Norm(&'a mut Weight),
+}
+
+/// A module and the weights below it.
+pub(crate) trait Parts {
+    /// Shows every part below this one.
+    fn visit<'a>(&'a self, show: &mut dyn FnMut(Part<'a>));
+    /// The same, to change.
+    fn visit_mut<'a>(&'a mut self, show: &mut dyn FnMut(PartMut<'a>));
+
+    /// The linears.
     fn linears(&self) -> Vec<&Linear> {
-        vec![self]
-    }
-    fn linears_mut(&mut self) -> Vec<&mut Linear> {
-        vec![self]
-    }
-}
-
-impl<T: Linears> Linears for Option<T> {
-    fn linears(&self) -> Vec<&Linear> {
-        self.iter().flat_map(Linears::linears).collect()
-    }
-    fn linears_mut(&mut self) -> Vec<&mut Linear> {
-        self.iter_mut().flat_map(Linears::linears_mut).collect()
-    }
-}
-
-/// Implements [`Linears`] by a struct's fields.
-macro_rules! linears {
-    ($part:ty: $($field:ident),+) => {
-        impl $crate::layers::Linears for $part {
-            fn linears(&self) -> Vec<&$crate::Linear> {
-                let mut all = Vec::new();
-                $(all.extend($crate::layers::Linears::linears(&self.$field));)+
-                all
+        let mut all = Vec::new();
+        self.visit(&mut |part| {
+            if let Part::Linear(linear) = part {
+                all.push(linear);
             }
-            fn linears_mut(&mut self) -> Vec<&mut $crate::Linear> {
-                let mut all = Vec::new();
-                $(all.extend($crate::layers::Linears::linears_mut(&mut self.$field));)+
-                all
+        });
+        all
+    }
+
+    /// The linears, to change.
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let mut all = Vec::new();
+        self.visit_mut(&mut |part| {
+            if let PartMut::Linear(linear) = part {
+                all.push(linear);
+            }
+        });
+        all
+    }
+
+    /// The weights: of linears, their biases, of norms.
+    fn weights(&self) -> Vec<&Weight> {
+        let mut all = Vec::new();
+        self.visit(&mut |part| match part {
+            Part::Linear(linear) => all.extend(linear.weights()),
+            Part::Norm(weight) => all.push(weight),
+        });
+        all
+    }
+
+    /// The weights, to change.
+    fn weights_mut(&mut self) -> Vec<&mut Weight> {
+        let mut all = Vec::new();
+        self.visit_mut(&mut |part| match part {
+            PartMut::Linear(linear) => all.extend(linear.weights_mut()),
+            PartMut::Norm(weight) => all.push(weight),
+        });
+        all
+    }
+}
+
+impl Parts for Linear {
+    fn visit<'a>(&'a self, show: &mut dyn FnMut(Part<'a>)) {
+        show(Part::Linear(self));
+    }
+    fn visit_mut<'a>(&'a mut self, show: &mut dyn FnMut(PartMut<'a>)) {
+        show(PartMut::Linear(self));
+    }
+}
+
+impl Parts for LayerNorm {
+    fn visit<'a>(&'a self, show: &mut dyn FnMut(Part<'a>)) {
+        self.affine.iter().flatten().for_each(|weight| show(Part::Norm(weight)));
+    }
+    fn visit_mut<'a>(&'a mut self, show: &mut dyn FnMut(PartMut<'a>)) {
+        self.affine.iter_mut().flatten().for_each(|weight| show(PartMut::Norm(weight)));
+    }
+}
+
+impl Parts for RmsNorm {
+    fn visit<'a>(&'a self, show: &mut dyn FnMut(Part<'a>)) {
+        show(Part::Norm(&self.weight));
+    }
+    fn visit_mut<'a>(&'a mut self, show: &mut dyn FnMut(PartMut<'a>)) {
+        show(PartMut::Norm(&mut self.weight));
+    }
+}
+
+impl<T: Parts> Parts for Option<T> {
+    fn visit<'a>(&'a self, show: &mut dyn FnMut(Part<'a>)) {
+        self.iter().for_each(|part| part.visit(show));
+    }
+    fn visit_mut<'a>(&'a mut self, show: &mut dyn FnMut(PartMut<'a>)) {
+        self.iter_mut().for_each(|part| part.visit_mut(show));
+    }
+}
+
+impl<T: Parts> Parts for Vec<T> {
+    fn visit<'a>(&'a self, show: &mut dyn FnMut(Part<'a>)) {
+        self.iter().for_each(|part| part.visit(show));
+    }
+    fn visit_mut<'a>(&'a mut self, show: &mut dyn FnMut(PartMut<'a>)) {
+        self.iter_mut().for_each(|part| part.visit_mut(show));
+    }
+}
+
+/// Implements [`Parts`] by a struct's fields.
+macro_rules! parts {
+    ($module:ty: $($field:ident),+) => {
+        impl $crate::layers::Parts for $module {
+            fn visit<'a>(&'a self, show: &mut dyn FnMut($crate::layers::Part<'a>)) {
+                $($crate::layers::Parts::visit(&self.$field, show);)+
+            }
+            fn visit_mut<'a>(&'a mut self, show: &mut dyn FnMut($crate::layers::PartMut<'a>)) {
+                $($crate::layers::Parts::visit_mut(&mut self.$field, show);)+
             }
         }
     };
 }
-pub(crate) use linears;
+pub(crate) use parts;
 
 /// An activation function by the name it has in `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,14 +179,15 @@ impl Activation {
 /// Normalises the last dimension to mean 0 and variance 1, then scales and shifts.
 pub(crate) struct LayerNorm {
     name: String,
-    affine: Option<(Tensor, Tensor)>,
+    /// Gain and shift.
+    affine: Option<[Weight; 2]>,
     width: i64,
     eps: f64,
 }
 
 impl LayerNorm {
     pub fn load(scope: &Scope<'_>, width: i64, eps: f64) -> Result<Self, ModelError> {
-        let affine = Some((scope.tensor("weight", &[width])?, scope.tensor("bias", &[width])?));
+        let affine = Some([Weight::load(scope, "weight", &[width])?, Weight::load(scope, "bias", &[width])?]);
         Ok(Self { name: scope.path().to_owned(), affine, width, eps })
     }
 
@@ -122,8 +204,10 @@ impl LayerNorm {
     /// In the type of its weights.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         match &self.affine {
-            Some((weight, bias)) => {
-                x.to_kind(weight.kind()).layer_norm([self.width], Some(weight), Some(bias), self.eps, true)
+            Some([weight, bias]) => {
+                let kind = weight.base().kind();
+                let (weight, bias) = (weight.effective(kind), bias.effective(kind));
+                x.to_kind(kind).layer_norm([self.width], Some(&weight), Some(&bias), self.eps, true)
             }
             None => x.layer_norm::<Tensor>([self.width], None, None, self.eps, true),
         }
@@ -133,13 +217,13 @@ impl LayerNorm {
 /// Divides the last dimension by its root mean square, then scales. No mean, no bias.
 pub(crate) struct RmsNorm {
     name: String,
-    weight: Tensor,
+    weight: Weight,
     eps: f64,
 }
 
 impl RmsNorm {
     pub fn load(scope: &Scope<'_>, width: i64, eps: f64) -> Result<Self, ModelError> {
-        Ok(Self { name: scope.path().to_owned(), weight: scope.tensor("weight", &[width])?, eps })
+        Ok(Self { name: scope.path().to_owned(), weight: Weight::load(scope, "weight", &[width])?, eps })
     }
 
     /// What it feeds: the only readers of its outputs.
@@ -149,14 +233,15 @@ impl RmsNorm {
 
     /// In the type of its weight.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let kind = self.weight.kind();
+        let kind = self.weight.base().kind();
+        let weight = self.weight.effective(kind);
         if kind == Kind::Float && x.kind() == Kind::Float {
-            return x.internal_fused_rms_norm(self.weight.size(), Some(&self.weight), self.eps).0;
+            return x.internal_fused_rms_norm(weight.size(), Some(&weight), self.eps).0;
         }
         // As the reference: normalised in f32, rounded, then scaled.
         let wide = x.to_kind(Kind::Float);
         let mean = wide.square().mean_dim([-1i64].as_slice(), true, Kind::Float);
-        (wide * (mean + self.eps).rsqrt()).to_kind(kind) * &self.weight
+        (wide * (mean + self.eps).rsqrt()).to_kind(kind) * weight
     }
 }
 
@@ -274,7 +359,8 @@ mod tests {
 
     #[test]
     fn rms_norm_divides_by_the_root_mean_square_and_keeps_the_mean() {
-        let norm = RmsNorm { name: String::new(), weight: Tensor::from_slice(&[1.0f32, 1.0, 10.0]), eps: 1.0 };
+        let weight = Weight::new("norm.weight", Tensor::from_slice(&[1.0f32, 1.0, 10.0]));
+        let norm = RmsNorm { name: String::new(), weight, eps: 1.0 };
         // Mean square (1 + 4 + 22) / 3 = 9, plus 1: root sqrt(10).
         let x = Tensor::from_slice(&[1.0f32, 2.0, 22f32.sqrt()]).unsqueeze(0);
         let found: Vec<f64> = Vec::try_from(norm.forward(&x).get(0).to_kind(Kind::Double)).expect("three numbers");

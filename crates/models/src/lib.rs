@@ -1,13 +1,14 @@
 //! The networks, one file per architecture, shaped like their checkpoints, and the few layers they share.
 
-pub mod adapters;
 pub mod blip2;
+pub mod blocks;
 pub mod certify;
 pub mod changes;
 pub mod config;
 pub mod error;
 pub mod folder;
 mod generate;
+pub mod keep;
 mod language;
 pub mod layers;
 pub mod linear;
@@ -22,23 +23,27 @@ pub mod rescale;
 pub mod scope;
 pub mod t5;
 pub mod tokens;
+pub mod update;
 pub mod vit;
 pub mod vlm;
+pub mod weight;
 pub mod weights;
 
-pub use adapters::AdapterSet;
 pub use blip2::Blip2;
 pub use changes::WeightSet;
 pub use config::{Blip2Config, Family, SpecialTokens};
 pub use error::ModelError;
 pub use folder::{load_blip2, load_folder, load_folder_with, load_streamed, save_folder, save_folder_with};
 pub use generate::settings::{EarlyStopping, Search};
-pub use linear::{Adapter, LayerId, Linear, Observer, TapGuard};
+pub use keep::KeepMask;
+pub use linear::{LayerId, Linear, Observer, TapGuard};
 pub use masks::MaskSet;
 pub use raw::{ForwardInputs, ForwardOutputs};
 pub use rescale::{Feed, Rescaled, Spread, rescale_folder};
 pub use ressa_experiment::Tower;
 pub use scope::{Scope, Shapes, TensorMap, TensorSource};
 pub use tokens::TokenKind;
-pub use vlm::{Answer, Flow, Forced, Prompts, Sample, TextBatch, VisionLanguage};
+pub use update::{Lora, LoraParts, SparseLora, Update, UpdateSet};
+pub use vlm::{Answer, AnswerBatch, Entry, Flow, Forced, Prompts, Sample, Targets, TextBatch, VisionLanguage};
+pub use weight::{Form, Weight};
 pub use weights::{LoadOptions, Pages, Storage, Weights};

@@ -1,10 +1,10 @@
-//! A linear layer that can be masked, adapted and tapped.
+//! A linear layer that can be tapped.
 
 use std::sync::{Arc, Mutex};
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use crate::{ModelError, Scope, Tower};
+use crate::{KeepMask, ModelError, Scope, Tower, Weight, update::Update};
 
 /// Where a linear sits. Ordered by execution: tower, block, then declaration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,31 +19,6 @@ pub struct LayerId {
     pub name: String,
 }
 
-/// A low-rank update `scale * b @ a`.
-#[derive(Debug)]
-pub struct Adapter {
-    /// `[rank, in]`.
-    pub a: Tensor,
-    /// `[out, rank]`.
-    pub b: Tensor,
-    /// Factor on the product.
-    pub scale: f64,
-    /// Whether the keep mask also covers the update (SparseLoRA) or only the weight (LoRA on a sparse base).
-    pub masked: bool,
-}
-
-impl Adapter {
-    /// A second handle on the same tensors.
-    pub fn shallow_clone(&self) -> Self {
-        Self { a: self.a.shallow_clone(), b: self.b.shallow_clone(), scale: self.scale, masked: self.masked }
-    }
-
-    /// Rank of the update.
-    pub fn rank(&self) -> i64 {
-        self.a.size()[0]
-    }
-}
-
 /// Sees the inputs of a linear while a tap lives.
 pub trait Observer: Send {
     /// One call per forward; `input` is `[..., in]`.
@@ -52,24 +27,12 @@ pub trait Observer: Send {
 
 type Tap = Arc<Mutex<Option<Arc<Mutex<dyn Observer>>>>>;
 
-/// `y = x W^T + b` with an optional keep mask and an optional low-rank adapter on `W`.
+/// `y = x W^T + b`. What `W` and `b` are is a matter of their [`Weight`]s.
 pub struct Linear {
     name: String,
-    weight: Tensor,
-    bias: Option<Tensor>,
-    mask: Option<Mask>,
-    adapter: Option<Adapter>,
+    weight: Weight,
+    bias: Option<Weight>,
     tap: Tap,
-}
-
-/// A keep mask with what every forward would otherwise compute again.
-struct Mask {
-    /// True where the weight survives.
-    keep: Tensor,
-    /// Its complement.
-    remove: Tensor,
-    /// The masked weight, unless the weight is being trained.
-    sparse: Option<Tensor>,
 }
 
 impl Linear {
@@ -77,17 +40,18 @@ impl Linear {
     pub fn load(scope: &Scope<'_>, outputs: i64, inputs: i64, bias: bool) -> Result<Self, ModelError> {
         Ok(Self {
             name: scope.path().to_owned(),
-            weight: scope.matrix("weight", &[outputs, inputs])?,
-            bias: if bias { Some(scope.tensor("bias", &[outputs])?) } else { None },
-            mask: None,
-            adapter: None,
+            weight: Weight::load_matrix(scope, "weight", &[outputs, inputs])?,
+            bias: if bias { Some(Weight::load(scope, "bias", &[outputs])?) } else { None },
             tap: Tap::default(),
         })
     }
 
     /// A layer on its own, for tests and tools.
     pub fn new(name: impl Into<String>, weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { name: name.into(), weight, bias, mask: None, adapter: None, tap: Tap::default() }
+        let name = name.into();
+        let weight = Weight::new(format!("{name}.weight"), weight);
+        let bias = bias.map(|bias| Weight::new(format!("{name}.bias"), bias));
+        Self { name, weight, bias, tap: Tap::default() }
     }
 
     /// Module path in the checkpoint.
@@ -97,28 +61,43 @@ impl Linear {
 
     /// Outputs and inputs.
     pub fn shape(&self) -> (i64, i64) {
-        let size = self.weight.size();
+        let size = self.weight.base().size();
         (size[0], size[1])
     }
 
-    /// The weight itself `[out, in]`, without mask and adapter.
-    pub fn weight(&self) -> &Tensor {
+    /// How the weight `[out, in]` comes about.
+    pub fn matrix(&self) -> &Weight {
         &self.weight
     }
 
-    /// The bias `[out]`.
+    /// The same, to change.
+    pub fn matrix_mut(&mut self) -> &mut Weight {
+        &mut self.weight
+    }
+
+    /// The weights of this layer: matrix, then bias.
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> {
+        std::iter::once(&self.weight).chain(&self.bias)
+    }
+
+    /// The same, to change.
+    pub fn weights_mut(&mut self) -> impl Iterator<Item = &mut Weight> {
+        std::iter::once(&mut self.weight).chain(&mut self.bias)
+    }
+
+    /// The stored weight `[out, in]`, without mask and update.
+    pub fn weight(&self) -> &Tensor {
+        self.weight.base()
+    }
+
+    /// The stored bias `[out]`.
     pub fn bias(&self) -> Option<&Tensor> {
-        self.bias.as_ref()
+        self.bias.as_ref().map(Weight::base)
     }
 
-    /// The keep mask, bool `[out, in]`.
-    pub fn mask(&self) -> Option<&Tensor> {
-        self.mask.as_ref().map(|mask| &mask.keep)
-    }
-
-    /// The adapter.
-    pub fn adapter(&self) -> Option<&Adapter> {
-        self.adapter.as_ref()
+    /// The keep mask, bool `[out, in]`, where the weight is.
+    pub fn mask(&self) -> Option<Tensor> {
+        self.weight.keep().map(KeepMask::keep)
     }
 
     /// `x W^T + b` for `x` `[..., in]`, with the effective weight, in the type of `x`. Shows `x` to a live tap.
@@ -126,12 +105,16 @@ impl Linear {
         /// A weight of more elements than this is converted in pieces.
         const PIECE: i64 = 1 << 25;
         self.show(x);
-        let (weight, kind) = (self.effective_weight(), x.kind());
-        let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
+        let kind = x.kind();
+        let bias = self.bias.as_ref().map(|bias| bias.effective(kind));
         let (outputs, inputs) = self.shape();
-        if weight.kind() == kind || weight.requires_grad() || outputs * inputs <= PIECE {
-            return x.linear(&weight.to_kind(kind), bias);
-        }
+        let stored = self
+            .weight
+            .stored()
+            .filter(|weight| weight.kind() != kind && !weight.requires_grad() && outputs * inputs > PIECE);
+        let Some(weight) = stored else {
+            return x.linear(&self.weight.effective(kind), bias);
+        };
         // The copy lives only as long as its product.
         let rows = (PIECE / inputs).max(1);
         let piece = |from: i64| {
@@ -142,78 +125,24 @@ impl Linear {
         Tensor::cat(&(0..outputs).step_by(rows as usize).map(piece).collect::<Vec<_>>(), -1)
     }
 
-    /// What [`Linear::forward`] multiplies with: `W`, `W∘M`, and with an adapter `(W + sBA)∘M` or `W∘M + sBA`. Exactly zero wherever a
-    /// mask covers all of it. Differentiable in the adapter, and in the weight if that is being trained. In the weight's type; with an
-    /// adapter in f32, so that what is written is rounded once.
+    /// What [`Linear::forward`] multiplies with, as it is written: [`Weight::exact`].
     pub fn effective_weight(&self) -> Tensor {
-        let Some(adapter) = &self.adapter else {
-            return self.masked_weight();
-        };
-        let weight = self.masked_weight().to_kind(adapter.a.kind());
-        let update = &adapter.b * adapter.scale;
-        match &self.mask {
-            Some(mask) if adapter.masked => weight.addmm(&update, &adapter.a).masked_fill(&mask.remove, 0.0),
-            _ => weight.addmm(&update, &adapter.a),
-        }
+        self.weight.exact()
     }
 
-    fn masked_weight(&self) -> Tensor {
-        match &self.mask {
-            None => self.weight.shallow_clone(),
-            Some(Mask { sparse: Some(sparse), .. }) => sparse.shallow_clone(),
-            Some(mask) => self.weight.masked_fill(&mask.remove, 0.0),
-        }
-    }
-
-    /// Replaces the weight; shape as before. Mask and adapter stay.
+    /// Replaces the weight; shape as before. Mask and update stay.
     pub fn set_weight(&mut self, weight: Tensor) -> Result<(), ModelError> {
-        self.weight = crate::scope::shaped(&self.name, weight, &self.weight.size())?;
-        if let Some(mask) = self.mask.take() {
-            self.set_mask(Some(mask.keep))?;
-        }
-        Ok(())
+        self.weight.set_base(weight)
     }
 
     /// Sets or removes the keep mask, bool `[out, in]`, true where a weight survives.
     pub fn set_mask(&mut self, keep: Option<Tensor>) -> Result<(), ModelError> {
-        let Some(keep) = keep else {
-            self.mask = None;
-            return Ok(());
-        };
-        let keep = crate::scope::shaped(&self.name, keep, &self.weight.size())?
-            .f_to_kind(Kind::Bool)?
-            .f_to_device(self.weight.device())?;
-        let remove = keep.f_logical_not()?;
-        let sparse = if self.weight.requires_grad() { None } else { Some(self.weight.f_masked_fill(&remove, 0.0)?) };
-        self.mask = Some(Mask { keep, remove, sparse });
-        Ok(())
+        self.weight.set_keep(keep.as_ref())
     }
 
-    /// Sets or removes the adapter.
-    pub fn set_adapter(&mut self, adapter: Option<Adapter>) -> Result<(), ModelError> {
-        if let Some(adapter) = &adapter {
-            let (outputs, inputs) = self.shape();
-            let rank = adapter.a.size().first().copied().unwrap_or(0);
-            for (part, tensor, wanted) in [("a", &adapter.a, [rank, inputs]), ("b", &adapter.b, [outputs, rank])] {
-                if tensor.size() != wanted {
-                    let name = format!("{}.{part}", self.name);
-                    return Err(ModelError::Shape { name, found: tensor.size(), wanted: wanted.to_vec() });
-                }
-            }
-        }
-        self.adapter = adapter;
-        Ok(())
-    }
-
-    /// Makes the effective weight the weight and drops the adapter. Computed in f32; the mask stays, so that what it covers stays zero.
-    pub fn bake(&mut self) -> Result<(), ModelError> {
-        let weight = tch::no_grad(|| self.effective_weight().detach());
-        // A weight that shares storage with another model must not be written to, hence the replacement.
-        let densified = self.adapter.take().is_some_and(|adapter| !adapter.masked);
-        if densified {
-            self.mask = None;
-        }
-        self.set_weight(weight)
+    /// Sets or removes the update of the weight.
+    pub fn set_update(&mut self, update: Option<Box<dyn Update>>) -> Result<(), ModelError> {
+        self.weight.set_update(update)
     }
 
     /// Shows every input of this layer to `observer` until the guard is dropped. A second tap replaces the first.

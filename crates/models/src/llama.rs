@@ -11,7 +11,7 @@ use crate::{
     Feed, Linear, ModelError, Scope,
     config::{Ids, at_least_one, divides, flag, layers, positive},
     generate::cache::{BlockCache, Cache, Turn},
-    layers::{Activation, Attend, Embedding, RmsNorm, attention, causal_bias, key_bias, linears, split_heads},
+    layers::{Activation, Attend, Embedding, RmsNorm, attention, causal_bias, key_bias, parts, split_heads},
 };
 
 /// `text_config` of a LLaMA checkpoint; absent fields have the published class's defaults.
@@ -251,9 +251,10 @@ pub(crate) struct Block {
     mlp: Mlp,
 }
 
-linears!(Attention: q_proj, k_proj, v_proj, o_proj);
-linears!(Mlp: gate_proj, up_proj, down_proj);
-linears!(Block: self_attn, mlp);
+parts!(Attention: q_proj, k_proj, v_proj, o_proj);
+parts!(Mlp: gate_proj, up_proj, down_proj);
+parts!(Block: input_layernorm, self_attn, post_attention_layernorm, mlp);
+parts!(Llama: blocks, norm);
 
 impl Block {
     fn load(scope: &Scope<'_>, c: &LlamaConfig) -> Result<Self, ModelError> {

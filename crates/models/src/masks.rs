@@ -2,18 +2,17 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use ressa_runtime::count_nonzero;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use crate::{ModelError, TensorMap, VisionLanguage, weights};
+use crate::{KeepMask, ModelError, TensorMap, VisionLanguage, weights};
 
 /// The header entry that holds the layers' shapes.
 const SHAPES: &str = "ressa.masks";
 
-/// Keep masks by layer name.
+/// Keep masks by layer name, packed.
 #[derive(Debug, Default)]
 pub struct MaskSet {
-    masks: BTreeMap<String, Tensor>,
+    masks: BTreeMap<String, KeepMask>,
 }
 
 /// Kept and all weights.
@@ -39,17 +38,22 @@ impl MaskSet {
     }
 
     /// Adds or replaces a mask, bool `[out, in]`, true where a weight survives.
+    ///
+    /// # Panics
+    /// When the mask is not a matrix.
     pub fn insert(&mut self, layer: impl Into<String>, keep: Tensor) {
-        self.masks.insert(layer.into(), keep.to_kind(Kind::Bool));
+        let layer = layer.into();
+        let packed = KeepMask::pack(&layer, &keep).expect("a keep mask is a matrix");
+        self.masks.insert(layer, packed);
     }
 
     /// The mask of a layer.
-    pub fn get(&self, layer: &str) -> Option<&Tensor> {
+    pub fn get(&self, layer: &str) -> Option<&KeepMask> {
         self.masks.get(layer)
     }
 
     /// Layers and masks, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &KeepMask)> {
         self.masks.iter().map(|(name, mask)| (name.as_str(), mask))
     }
 
@@ -78,15 +82,15 @@ impl MaskSet {
         let masks = model
             .linears()
             .into_iter()
-            .filter_map(|(id, linear)| linear.mask().map(|mask| (id.name.clone(), mask.shallow_clone())));
+            .filter_map(|(id, linear)| Some((id.name.clone(), linear.matrix().keep()?.shallow_clone())));
         Self { masks: masks.collect() }
     }
 
     /// Kept and all weights over all layers.
     pub fn count(&self) -> Count {
         self.masks.values().fold(Count::default(), |count, mask| Count {
-            kept: count.kept + count_nonzero(mask),
-            total: count.total + mask.numel() as u64,
+            kept: count.kept + mask.kept(),
+            total: count.total + mask.numel(),
         })
     }
 
@@ -99,7 +103,7 @@ impl MaskSet {
             return Err(ModelError::UnknownLayers(unknown));
         }
         for (id, linear) in model.linears_mut() {
-            linear.set_mask(self.masks.get(&id.name).map(Tensor::shallow_clone))?;
+            linear.matrix_mut().set_packed(self.masks.get(&id.name).map(KeepMask::shallow_clone))?;
         }
         Ok(())
     }
@@ -109,11 +113,8 @@ impl MaskSet {
         let mut packed = TensorMap::new();
         let mut shapes = BTreeMap::new();
         for (name, mask) in &self.masks {
-            let &[rows, columns] = mask.size().as_slice() else {
-                return Err(ModelError::file(path, format!("mask `{name}` is not a matrix")));
-            };
-            shapes.insert(name, [rows, columns]);
-            packed.insert(name.clone(), pack(mask, rows, columns)?);
+            shapes.insert(name, mask.size());
+            packed.insert(name.clone(), mask.bits().shallow_clone());
         }
         let shapes = serde_json::to_string(&shapes).map_err(|e| ModelError::file(path, e))?;
         weights::write(path, &packed, (SHAPES, shapes))
@@ -131,36 +132,10 @@ impl MaskSet {
         let mut masks = BTreeMap::new();
         for (name, bytes) in packed {
             let wrong = || ModelError::file(path, format!("mask `{name}` and its shape do not fit together"));
-            let &[rows, columns] = shapes.get(&name).ok_or_else(wrong)?;
-            let fits =
-                rows > 0 && columns > 0 && bytes.kind() == Kind::Uint8 && bytes.size() == [rows, (columns + 7) / 8];
-            if !fits {
-                return Err(wrong());
-            }
-            let mask = unpack(&bytes, rows, columns)?;
+            let size = shapes.get(&name).ok_or_else(wrong)?;
+            let mask = KeepMask::from_bits(&name, bytes, *size).map_err(|_| wrong())?;
             masks.insert(name, mask);
         }
         Ok(Self { masks })
     }
-}
-
-/// Eight weights to a byte along each row. libtorch's sums over eight members are slower than this by far.
-fn pack(mask: &Tensor, rows: i64, columns: i64) -> Result<Tensor, ModelError> {
-    let mask = mask.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Bool)?.f_contiguous()?;
-    let mut flags = vec![false; mask.numel()];
-    mask.f_view([-1])?.f_copy_data(&mut flags, mask.numel())?;
-    let byte = |flags: &[bool]| flags.iter().enumerate().fold(0u8, |byte, (bit, &kept)| byte | u8::from(kept) << bit);
-    let bytes: Vec<u8> = flags.chunks(columns.max(1) as usize).flat_map(|row| row.chunks(8).map(byte)).collect();
-    Ok(Tensor::f_from_slice(&bytes)?.f_view([rows, -1])?)
-}
-
-fn unpack(bytes: &Tensor, rows: i64, columns: i64) -> Result<Tensor, ModelError> {
-    let mut packed = vec![0u8; bytes.numel()];
-    bytes.f_contiguous()?.f_view([-1])?.f_copy_data(&mut packed, bytes.numel())?;
-    let mut flags = Vec::with_capacity((rows * columns) as usize);
-    for row in packed.chunks(packed.len() / rows as usize) {
-        let kept = row.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
-        flags.extend(kept.take(columns as usize));
-    }
-    Ok(Tensor::f_from_slice(&flags)?.f_view([rows, columns])?)
 }

@@ -11,7 +11,7 @@ use crate::{
     Feed, Linear, ModelError, Scope,
     config::{Ids, at_least_one, divides, flag, layers},
     generate::cache::{BlockCache, Cache, Turn},
-    layers::{Activation, Attend, Embedding, LayerNorm, attention, causal_bias, key_bias, linears, split_heads},
+    layers::{Activation, Attend, Embedding, LayerNorm, attention, causal_bias, key_bias, parts, split_heads},
 };
 
 /// Rows of the position table before the first position; a rule of the architecture, not a setting.
@@ -148,8 +148,9 @@ pub(crate) struct Block {
     before: bool,
 }
 
-linears!(Attention: q_proj, k_proj, v_proj, out_proj);
-linears!(Block: self_attn, fc1, fc2);
+parts!(Attention: q_proj, k_proj, v_proj, out_proj);
+parts!(Block: self_attn, self_attn_layer_norm, fc1, fc2, final_layer_norm);
+parts!(Opt: blocks, final_layer_norm);
 
 impl Block {
     fn load(scope: &Scope<'_>, c: &OptConfig) -> Result<Self, ModelError> {

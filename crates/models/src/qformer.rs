@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 use crate::{
     Linear, ModelError, Scope, TextBatch,
     config::{at_least_one, divides, layers, positive},
-    layers::{Activation, Attend, Embedding, LayerNorm, attention, key_bias, linears, prefixed, split_heads},
+    layers::{Activation, Attend, Embedding, LayerNorm, attention, key_bias, parts, prefixed, split_heads},
 };
 
 /// `qformer_config` of a checkpoint; absent fields have the published class's defaults.
@@ -200,9 +200,10 @@ pub(crate) struct Layer {
     text_feed_forward: Option<FeedForward>,
 }
 
-linears!(Attention: query, key, value, dense);
-linears!(FeedForward: intermediate, output);
-linears!(Layer: attention, crossattention, query_feed_forward, text_feed_forward);
+parts!(Attention: query, key, value, dense, layer_norm);
+parts!(FeedForward: intermediate, output, layer_norm);
+parts!(Layer: attention, crossattention, query_feed_forward, text_feed_forward);
+parts!(QFormer: layernorm, layers);
 
 /// What a Q-Former's shape follows from.
 #[derive(Clone, Copy)]

@@ -290,5 +290,5 @@ fn instruction(model: &Blip2, inputs: &ForwardInputs, rows: i64) -> Result<Optio
         Some(given) => mask("qformer_attention_mask", given, &ids.size())?,
         None => Tensor::f_ones_like(&ids)?.f_to_kind(Kind::Bool)?,
     };
-    Ok(Some(TextBatch { ids: ids.f_to_device(model.device())?, mask: mask.f_to_device(model.device())? }))
+    Ok(Some(TextBatch::new(ids.f_to_device(model.device())?, mask.f_to_device(model.device())?)))
 }

@@ -11,7 +11,7 @@ use crate::{
     Feed, Linear, ModelError, Scope, TextBatch,
     config::{Ids, at_least_one, flag, layers, positive},
     generate::cache::{BlockCache, Cache, Turn},
-    layers::{Activation, Attend, Embedding, RmsNorm, attention, hidden, key_bias, linears, prefixed, split_heads},
+    layers::{Activation, Attend, Embedding, RmsNorm, attention, hidden, key_bias, parts, prefixed, split_heads},
 };
 
 /// `text_config` of a T5 checkpoint; absent fields have the published class's defaults.
@@ -292,10 +292,11 @@ pub(crate) struct DecoderBlock {
     feed_forward: FeedForward,
 }
 
-linears!(Attention: q, k, v, o);
-linears!(FeedForward: wi_0, wi_1, wo);
-linears!(EncoderBlock: attention, feed_forward);
-linears!(DecoderBlock: attention, cross, feed_forward);
+parts!(Attention: q, k, v, o);
+parts!(FeedForward: wi_0, wi_1, wo);
+parts!(EncoderBlock: attention_norm, attention, feed_forward_norm, feed_forward);
+parts!(DecoderBlock: attention_norm, attention, cross_norm, cross, feed_forward_norm, feed_forward);
+parts!(T5: encoder, encoder_norm, decoder, decoder_norm);
 
 impl DecoderBlock {
     fn load(scope: &Scope<'_>, c: &T5Config) -> Result<Self, ModelError> {

@@ -9,7 +9,7 @@ use tch::Tensor;
 use crate::{
     Feed, Linear, ModelError, Scope,
     config::{at_least_one, divides, layers, positive},
-    layers::{Activation, Attend, LayerNorm, attention, linears},
+    layers::{Activation, Attend, LayerNorm, attention, parts},
 };
 
 /// `vision_config` of a checkpoint; absent fields have the published class's defaults.
@@ -194,9 +194,10 @@ pub(crate) struct Layer {
     mlp: Mlp,
 }
 
-linears!(Attention: qkv, projection);
-linears!(Mlp: fc1, fc2);
-linears!(Layer: self_attn, mlp);
+parts!(Attention: qkv, projection);
+parts!(Mlp: fc1, fc2);
+parts!(Layer: layer_norm1, self_attn, layer_norm2, mlp);
+parts!(Vit: layers, post_layernorm);
 
 impl Layer {
     fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<Self, ModelError> {

@@ -1,9 +1,11 @@
 //! What the rest of the program needs of a vision-language model, whatever its family.
 
-use ressa_runtime::Device;
-use tch::Tensor;
+use std::sync::Arc;
 
-use crate::{Linear, ModelError, Search, TokenKind, linear::LayerId};
+use ressa_runtime::Device;
+use tch::{Kind, Tensor};
+
+use crate::{Linear, ModelError, Search, TokenKind, Weight, linear::LayerId};
 
 /// The two images of text that an instructed model reads, and token ids padded on the right.
 #[derive(Debug)]
@@ -12,12 +14,45 @@ pub struct TextBatch {
     pub ids: Tensor,
     /// True where a token is real, bool `[rows, tokens]`.
     pub mask: Tensor,
+    /// The rows on the host, where they came from there: reading them back would wait for the device.
+    rows: Option<Arc<[Vec<u32>]>>,
 }
 
 impl TextBatch {
+    /// From tensors; `mask` is true on a prefix of each row.
+    pub fn new(ids: Tensor, mask: Tensor) -> Self {
+        Self { ids, mask, rows: None }
+    }
+
+    /// The rows from `from` on, padded as they are.
+    pub fn narrow(&self, from: i64, count: i64) -> Self {
+        let part = from as usize..(from + count) as usize;
+        let rows = self.rows.as_ref().map(|rows| rows[part].into());
+        Self { ids: self.ids.narrow(0, from, count), mask: self.mask.narrow(0, from, count), rows }
+    }
+
+    /// The real tokens of each row, on the host.
+    pub(crate) fn on_host(&self) -> Arc<[Vec<u32>]> {
+        if let Some(rows) = &self.rows {
+            return Arc::clone(rows);
+        }
+        let width = self.ids.size()[1] as usize;
+        let ids = crate::generate::ids(&self.ids);
+        let real = crate::generate::ids(&self.mask.sum_dim_intlist(1, false, Kind::Int64));
+        let row = |(row, &real): (usize, &i64)| {
+            ids[row * width..row * width + real as usize].iter().map(|&id| id as u32).collect()
+        };
+        real.iter().enumerate().map(row).collect()
+    }
+
     /// Pads rows on the right with `pad`. At least one token wide.
     pub fn pad(rows: &[Vec<u32>], pad: u32, device: Device) -> Self {
-        let width = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        Self::pad_to(1, rows, pad, device)
+    }
+
+    /// As [`TextBatch::pad`], at least `width` tokens wide.
+    pub fn pad_to(width: usize, rows: &[Vec<u32>], pad: u32, device: Device) -> Self {
+        let width = rows.iter().map(Vec::len).max().unwrap_or(0).max(width).max(1);
         let mut ids = vec![i64::from(pad); rows.len() * width];
         let mut mask = vec![false; rows.len() * width];
         for (r, row) in rows.iter().enumerate() {
@@ -30,6 +65,7 @@ impl TextBatch {
         Self {
             ids: Tensor::from_slice(&ids).view(shape).to_device(device),
             mask: Tensor::from_slice(&mask).view(shape).to_device(device),
+            rows: Some(rows.into()),
         }
     }
 }
@@ -45,6 +81,54 @@ pub struct Prompts {
     pub language: TextBatch,
 }
 
+/// Answers to the rows of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerBatch<'a> {
+    /// Tokens of each answer, without start and end.
+    pub rows: &'a [Vec<u32>],
+    /// Least number of tokens to pad to, the end token included: that of the batch that these rows are a part of.
+    pub width: usize,
+}
+
+impl<'a> AnswerBatch<'a> {
+    /// Answers that are a batch of their own.
+    pub fn whole(rows: &'a [Vec<u32>]) -> Self {
+        Self { rows, width: 0 }
+    }
+}
+
+/// Target tokens of a batch.
+#[derive(Debug)]
+pub struct Targets {
+    /// Target ids, i64 `[rows, tokens]`: the answer and its end token, padded.
+    pub ids: Tensor,
+    /// True where a target counts, bool `[rows, tokens]`.
+    pub mask: Tensor,
+}
+
+/// What a tower is entered with.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    /// The image encoder: pixels `[images, 3, height, width]`.
+    Pixels(&'a Tensor),
+    /// The interface: image features `[images, tokens, width]` and the instructions about them.
+    Features {
+        /// What left the image encoder.
+        features: &'a Tensor,
+        /// The instructions.
+        prompts: &'a Prompts,
+    },
+    /// The language model: the visual prefix `[rows, queries, language width]`, the instructions, and the answers that are forced.
+    Prefix {
+        /// What left the interface.
+        prefix: &'a Tensor,
+        /// The instructions as the language model reads them.
+        prompt: &'a TextBatch,
+        /// The answers.
+        answers: AnswerBatch<'a>,
+    },
+}
+
 /// Teacher-forced outputs.
 #[derive(Debug)]
 pub struct Forced {
@@ -57,11 +141,11 @@ pub struct Forced {
 }
 
 impl Forced {
-    /// Mean cross entropy over the targets that count, a scalar.
+    /// Mean cross entropy over the targets that count, a scalar, computed in f32 whatever the logits' type.
     pub fn loss(&self) -> Tensor {
         let vocabulary = self.logits.size()[2];
         let picked = self.targets.masked_fill(&self.mask.logical_not(), -100);
-        self.logits.reshape([-1, vocabulary]).cross_entropy_loss::<Tensor>(
+        self.logits.reshape([-1, vocabulary]).to_kind(Kind::Float).cross_entropy_loss::<Tensor>(
             &picked.reshape([-1]),
             None,
             tch::Reduction::Mean,
@@ -134,7 +218,12 @@ pub trait VisionLanguage: Send {
     }
 
     /// Teacher-forced logits. `prefix` is `None` for text without an image; `answers` have neither start nor end token.
-    fn force(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> Forced;
+    fn force(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> Forced {
+        self.force_padded(prefix, prompt, AnswerBatch::whole(answers))
+    }
+
+    /// As [`VisionLanguage::force`], with answers that may be a part of a wider batch.
+    fn force_padded(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: AnswerBatch<'_>) -> Forced;
 
     /// `force`, and the hidden states after each block that reads the instruction, `[rows, prefix + prompt tokens, width]` each
     /// (T5: the encoder's blocks; decoder-only: all blocks, answer positions cut off).
@@ -176,11 +265,35 @@ pub trait VisionLanguage: Send {
     /// The same, to change masks, adapters or weights.
     fn linears_mut(&mut self) -> Vec<(&LayerId, &mut Linear)>;
 
+    /// Linears between the towers, which are never pruned and can be updated: the projection into the language model, heads of retrieval.
+    fn connectors(&self) -> Vec<&Linear> {
+        Vec::new()
+    }
+
+    /// Every weight that masks or updates can sit on: of prunable linears, of norms, of what connects the towers; biases among them.
+    fn weights(&self) -> Vec<&Weight> {
+        self.linears().into_iter().flat_map(|(_, linear)| linear.weights()).collect()
+    }
+
+    /// The same, to change.
+    fn weights_mut(&mut self) -> Vec<&mut Weight> {
+        self.linears_mut().into_iter().flat_map(|(_, linear)| linear.weights_mut()).collect()
+    }
+
     /// Blocks of a tower, in the order they run (T5: encoder, then decoder).
     fn blocks(&self, tower: crate::Tower) -> usize;
 
     /// What enters the first block of a tower for a sample. Runs the towers below with their current weights.
     fn enter(&self, tower: crate::Tower, sample: &Sample) -> Flow;
+
+    /// What enters the first block of a tower, for a batch. Differentiable in what it is made of.
+    fn enter_with(&self, entry: Entry<'_>) -> Flow;
+
+    /// What leaves a tower, from what left its last block: image features, the visual prefix, logits of the answers. Differentiable.
+    fn leave(&self, tower: crate::Tower, flow: &Flow) -> Tensor;
+
+    /// What the logits that the language model leaves with are to predict.
+    fn targets(&self, answers: &AnswerBatch<'_>) -> Targets;
 
     /// Runs one block of a tower. Calling it with a live tap shows the tap this block's inputs.
     fn run_block(&self, tower: crate::Tower, block: usize, flow: &Flow) -> Flow;
@@ -204,20 +317,22 @@ pub trait VisionLanguage: Send {
     fn tensors(&self) -> crate::TensorMap;
 }
 
-/// Activations between two blocks of a tower, for one sample, with what the tower's later blocks also need
+/// Activations between two blocks of a tower, for a sample or a batch, with what the tower's later blocks also need
 /// (position bias, encoder output, rotary tables).
 #[derive(Debug)]
 pub struct Flow {
-    /// Hidden states `[1, tokens, width]`.
+    /// Hidden states `[rows, tokens, width]`.
     pub hidden: Tensor,
     /// Tower-specific companions, in an order only the model knows.
     pub(crate) context: Vec<Tensor>,
+    /// The companion that depends on earlier towers or blocks, and so can have a gradient.
+    pub(crate) carried: Option<usize>,
 }
 
 impl Flow {
     /// A flow of what [`Flow::companions`] and `hidden` gave.
     pub fn from_parts(hidden: Tensor, companions: Vec<Tensor>) -> Self {
-        Self { hidden, context: companions }
+        Self { hidden, context: companions, carried: None }
     }
 
     /// What goes along with the hidden states: most blocks hand it on as it is.
@@ -228,6 +343,37 @@ impl Flow {
     /// A second handle on the same activations.
     pub fn shallow_clone(&self) -> Self {
         let companions = self.context.iter().map(Tensor::shallow_clone).collect();
-        Self { hidden: self.hidden.shallow_clone(), context: companions }
+        Self { hidden: self.hidden.shallow_clone(), context: companions, carried: self.carried }
+    }
+
+    /// The same companions with other hidden states.
+    pub(crate) fn with_hidden(&self, hidden: Tensor) -> Self {
+        Self { hidden, ..self.shallow_clone() }
+    }
+
+    /// The companion that depends on earlier towers or blocks.
+    pub fn carried(&self) -> Option<&Tensor> {
+        self.carried.and_then(|at| self.context.get(at))
+    }
+
+    /// The same values without their history.
+    pub fn detached(&self) -> Self {
+        let context = self.context.iter().map(Tensor::detach).collect();
+        Self { hidden: self.hidden.detach(), context, carried: self.carried }
+    }
+
+    /// The same values as leaves: hidden states and the carried companion require gradients as `wanted` says.
+    pub(crate) fn leaf(&self, wanted: (bool, bool)) -> Self {
+        let mut leaf = self.detached();
+        leaf.hidden = leaf.hidden.set_requires_grad(wanted.0);
+        if let Some(carried) = leaf.carried.and_then(|at| leaf.context.get_mut(at)) {
+            *carried = carried.set_requires_grad(wanted.1);
+        }
+        leaf
+    }
+
+    /// Of hidden states and carried companion, those that require gradients, in this order.
+    pub fn wanting(&self) -> impl Iterator<Item = &Tensor> {
+        std::iter::once(&self.hidden).chain(self.carried()).filter(|tensor| tensor.requires_grad())
     }
 }

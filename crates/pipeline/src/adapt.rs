@@ -1,7 +1,9 @@
 //! Stage `adapt`: trains adapters on a pruned model. Resumable from its last checkpoint.
 
+use std::time::Duration;
+
 use ressa_experiment::{Stage, StageNode};
-use ressa_restore::{Checkpoints, StepLoss, TrainingOptions, train_adapters};
+use ressa_restore::{Checkpoints, Interval, Layout, StepLoss, TrainingOptions, train_adapters};
 use ressa_store::Draft;
 use serde_json::{Value, json};
 
@@ -11,8 +13,8 @@ use crate::{Executor, PipelineError, executor::Progress};
 pub(crate) const ADAPTER: &str = "adapter.safetensors";
 /// File of the loss curve.
 const LOSSES: &str = "losses.csv";
-/// Steps between two checkpoints.
-const CHECKPOINT_STEPS: u32 = 10;
+/// Least time between two checkpoints.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Trains and publishes the adapters.
 pub(crate) fn run(
@@ -29,7 +31,8 @@ pub(crate) fn run(
     let teacher = training.distill.as_ref().map(|_| dense.model.as_ref());
     let samples = executor.samples(data, &dense)?;
     let mut batches = samples.batches(training, training.contrastive > 0.0, *seed)?;
-    let checkpoints = Checkpoints { folder: executor.store.scratch(&node.key.0)?, every: CHECKPOINT_STEPS };
+    let checkpoints =
+        Checkpoints { folder: executor.store.scratch(&node.key.0)?, every: Interval::Time(CHECKPOINT_INTERVAL) };
     let options = TrainingOptions { masked: *masked, seed: *seed, checkpoints: Some(&checkpoints) };
     let mut show = |loss: &StepLoss| {
         let share = f64::from(loss.step + 1) / f64::from(training.steps);
@@ -47,9 +50,18 @@ pub(crate) fn run(
         curve.push_str(&row);
     }
     draft.write(LOSSES, curve.as_bytes())?;
-    Ok(json!({
+    let mut result = json!({
         "steps": training.steps,
         "first-loss": trained.losses.first().map(|l| l.total),
         "last-loss": trained.losses.last().map(|l| l.total),
-    }))
+    });
+    // How memory was saved, where it had to be.
+    let Layout { micro_batch, recompute } = trained.layout;
+    if micro_batch < training.batch {
+        result["micro-batch"] = json!(micro_batch);
+    }
+    if recompute {
+        result["recompute"] = json!("blocks");
+    }
+    Ok(result)
 }

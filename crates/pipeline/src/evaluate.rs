@@ -47,8 +47,7 @@ pub(crate) fn run(
             })?
         }
         _ => {
-            let dense = executor.dense(node)?;
-            let prepared = executor.prepared(&dense, data, *task, *items, asking.as_deref())?;
+            let prepared = executor.prepared(node, data, *task, *items, asking.as_deref())?;
             let model = executor.evaluated(node)?;
             retry_smaller(options.rows, |rows| {
                 let options = PredictOptions { rows, ..options.clone() };

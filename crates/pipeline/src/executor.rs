@@ -67,6 +67,9 @@ impl Executor {
 
     fn run(&mut self, node: &StageNode, draft: &Draft<'_>, progress: Progress<'_>) -> Result<Value, PipelineError> {
         let _no_grad = tch::no_grad_guard();
+        if !matches!(*node.stage, Stage::Evaluate { .. }) {
+            self.release_evaluations();
+        }
         match &*node.stage {
             Stage::Dense { .. } => dense::run(self, node, draft, progress),
             Stage::Rescale { .. } => rescale::run(self, node, draft, progress),

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use ressa_experiment::{Pattern, Stage, config::RestoreMethod, record::Certificate, stage::Inputs};
-use ressa_models::{AdapterSet, Linear, MaskSet, WeightSet};
+use ressa_experiment::{Pattern, Stage, StageKey, config::RestoreMethod, record::Certificate, stage::Inputs};
+use ressa_models::{KeepMask, Linear, MaskSet, UpdateSet, WeightSet};
 use ressa_restore::merged_weight;
 use tch::Tensor;
 
@@ -15,11 +15,7 @@ pub struct RunWeights {
     pub source: PathBuf,
     /// What was counted when the run was merged, or when its towers were pruned.
     pub certificate: Certificate,
-    masks: MaskSet,
-    /// Weights that pruning changed.
-    changed: WeightSet,
-    adapters: AdapterSet,
-    method: RestoreMethod,
+    changes: Changes,
 }
 
 impl Executor {
@@ -33,37 +29,79 @@ impl Executor {
         for key in inputs.iter() {
             self.store.require(&key.0)?.check()?;
         }
-        let (masks, changed) = self.pruned(&inputs.masks)?;
-        let Some(merge) = &inputs.merge else {
-            let mut certificate = Certificate::default();
-            for key in &inputs.masks {
-                let pruned: Certificate = self.store.require(&key.0)?.result()?;
-                certificate.tensors.extend(pruned.tensors);
+        let changes = self.changes(inputs)?;
+        if let Some(adapter) = &changes.adapter {
+            self.store.require(&adapter.0)?.check()?;
+        }
+        let mut certificate = Certificate::default();
+        match &inputs.merge {
+            Some(merge) => certificate = self.store.require(&merge.0)?.result()?,
+            None => {
+                for key in &inputs.masks {
+                    let pruned: Certificate = self.store.require(&key.0)?.result()?;
+                    certificate.tensors.extend(pruned.tensors);
+                }
             }
-            let (adapters, method) = (AdapterSet::new(), RestoreMethod::None);
-            return Ok(RunWeights { source, certificate, masks, changed, adapters, method });
+        }
+        Ok(RunWeights { source, certificate, changes })
+    }
+
+    /// What the stages of a run change of the dense model's weights.
+    pub(crate) fn changes(&self, inputs: &Inputs) -> Result<Changes, PipelineError> {
+        let Some(merge) = &inputs.merge else {
+            let (masks, changed) = self.pruned(&inputs.masks)?;
+            let (updates, method) = (UpdateSet::new(), RestoreMethod::None);
+            return Ok(Changes { masks, changed, updates, method, adapter: None });
         };
-        let entry = self.store.require(&merge.0)?;
-        let node = node_of(&entry)?;
+        let node = node_of(&self.store.require(&merge.0)?)?;
         let (Stage::Merge { method, .. }, Some(adapter)) = (&*node.stage, &node.inputs.adapter) else {
             return Err(PipelineError::Internal("not a merge stage".to_owned()));
         };
-        self.store.require(&adapter.0)?.check()?;
-        let adapters = self.adapters(adapter)?;
-        Ok(RunWeights { source, certificate: entry.result()?, masks, changed, adapters, method: *method })
+        let (masks, changed) = self.pruned(&node.inputs.masks)?;
+        let (updates, adapter) = (self.adapters(adapter)?, Some(adapter.clone()));
+        Ok(Changes { masks, changed, updates, method: *method, adapter })
+    }
+}
+
+/// What the stages of a run change of the dense model's weights.
+pub(crate) struct Changes {
+    masks: MaskSet,
+    /// Weights that pruning changed.
+    changed: WeightSet,
+    updates: UpdateSet,
+    method: RestoreMethod,
+    /// The training that the updates are from.
+    adapter: Option<StageKey>,
+}
+
+impl Changes {
+    /// As [`RunWeights::weight`].
+    pub fn weight(&self, layer: &str, dense: &Tensor) -> Result<Option<Tensor>, PipelineError> {
+        let (mask, update) = (self.masks.get(layer), self.updates.get(layer));
+        if mask.is_none() && update.is_none() {
+            return Ok(None);
+        }
+        let changed = self.changed.get(layer).map(|weight| weight.to_device(dense.device()));
+        let dense = changed.as_ref().unwrap_or(dense);
+        let dense = if update.is_some() { dense.to_kind(tch::Kind::Float) } else { dense.shallow_clone() };
+        let mut linear = Linear::new(layer, dense, None);
+        linear.set_update(update.map(|update| update.shallow_clone()))?;
+        linear.matrix_mut().set_packed(mask.map(KeepMask::shallow_clone))?;
+        Ok(Some(merged_weight(&linear, self.method)?))
     }
 }
 
 impl RunWeights {
     /// Layers that the run changes, by module path.
     pub fn layers(&self) -> impl Iterator<Item = &str> {
-        let adapted = self.adapters.iter().map(|(name, _)| name).filter(|name| self.masks.get(name).is_none());
-        self.masks.iter().map(|(name, _)| name).chain(adapted)
+        let Changes { masks, updates, .. } = &self.changes;
+        let updated = updates.iter().map(|(name, _)| name).filter(|name| masks.get(name).is_none());
+        masks.iter().map(|(name, _)| name).chain(updated)
     }
 
     /// Whether pruned positions stay zero: true for everything but `lora`.
     pub fn is_sealed(&self) -> bool {
-        self.method != RestoreMethod::Lora
+        self.changes.method != RestoreMethod::Lora
     }
 
     /// Patterns that hold by tensor name (`LAYER.weight`): those of the certificate, unless the method gives them up.
@@ -78,21 +116,11 @@ impl RunWeights {
     /// # Errors
     /// When shapes do not fit, or the adapter was trained for another method.
     pub fn weight(&self, layer: &str, dense: &Tensor) -> Result<Option<Tensor>, PipelineError> {
-        let (mask, adapter) = (self.masks.get(layer), self.adapters.get(layer));
-        if mask.is_none() && adapter.is_none() {
-            return Ok(None);
-        }
-        let changed = self.changed.get(layer).map(|weight| weight.to_device(dense.device()));
-        let dense = changed.as_ref().unwrap_or(dense);
-        let dense = if adapter.is_some() { dense.to_kind(tch::Kind::Float) } else { dense.shallow_clone() };
-        let mut linear = Linear::new(layer, dense, None);
-        linear.set_mask(mask.map(Tensor::shallow_clone))?;
-        linear.set_adapter(adapter.map(|adapter| adapter.shallow_clone()))?;
-        Ok(Some(merged_weight(&linear, self.method)?))
+        self.changes.weight(layer, dense)
     }
 
-    /// The keep mask of a layer, bool `[out, in]`.
-    pub fn mask(&self, layer: &str) -> Option<&Tensor> {
-        self.masks.get(layer)
+    /// The keep mask of a layer `[out, in]`.
+    pub fn mask(&self, layer: &str) -> Option<&KeepMask> {
+        self.changes.masks.get(layer)
     }
 }

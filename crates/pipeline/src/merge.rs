@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use ressa_experiment::{Stage, StageNode, record::Certificate};
-use ressa_models::VisionLanguage;
 use ressa_restore::{MergeRequest, Merged, merge};
 use ressa_store::{Draft, Entry};
 use serde_json::Value;
@@ -65,17 +64,5 @@ impl Executor {
         let probe = self.samples(data, &dense)?.probe()?;
         let request = MergeRequest { method: *method, masks: &masks, adapters: &adapters, patterns: &patterns };
         Ok(merge(pruned.as_ref(), request, &probe)?)
-    }
-
-    /// The model with the merged weights.
-    pub(crate) fn merged_model(&mut self, node: &StageNode) -> Result<Box<dyn VisionLanguage>, PipelineError> {
-        let merged = self.merged(node)?;
-        let mut model = self.dense(node)?.model.shallow_clone();
-        for (id, linear) in model.linears_mut() {
-            if let Some(weight) = merged.tensors.get(&id.name) {
-                linear.set_weight(weight.shallow_clone())?;
-            }
-        }
-        Ok(model)
     }
 }

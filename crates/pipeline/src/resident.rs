@@ -14,8 +14,9 @@ use ressa_experiment::{
     job::Compute,
     stage::Inputs,
 };
-use ressa_models::{AdapterSet, MaskSet, VisionLanguage, WeightSet, folder::load_options};
+use ressa_models::{MaskSet, UpdateSet, VisionLanguage, WeightSet, folder::load_options};
 use ressa_store::{Entry, Manifest};
+use tch::Tensor;
 
 use crate::{Executor, PipelineError, statistics::Published};
 
@@ -24,7 +25,7 @@ pub(crate) struct Dense {
     pub key: String,
     compute: Option<Compute>,
     pub model: Box<dyn VisionLanguage>,
-    pub processor: Processor,
+    pub processor: Rc<Processor>,
 }
 
 /// An image-text matching model with the files that feed it.
@@ -46,6 +47,8 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Resident {
     dense: Option<Rc<Dense>>,
+    /// The processor of the dense model of a key: an evaluated model goes on without the dense one.
+    processor: Option<(String, Rc<Processor>)>,
     worlds: HashMap<String, Rc<World>>,
     prepared: HashMap<String, Rc<Prepared>>,
     state: Option<State>,
@@ -73,10 +76,22 @@ impl Executor {
             key: key.0.clone(),
             compute,
             model: self.load(&folder, compute, published)?,
-            processor: Processor::load(&folder)?,
+            processor: self.processor(node)?,
         });
         self.resident.dense = Some(dense.clone());
         Ok(dense)
+    }
+
+    /// The processor of the dense model that a stage reads; the model itself need not be in memory.
+    pub(crate) fn processor(&mut self, node: &StageNode) -> Result<Rc<Processor>, PipelineError> {
+        let none = || PipelineError::Internal("the stage reads no dense model".to_owned());
+        let key = node.inputs.dense.as_ref().ok_or_else(none)?;
+        if let Some((_, processor)) = self.resident.processor.as_ref().filter(|(known, _)| *known == key.0) {
+            return Ok(processor.clone());
+        }
+        let processor = Rc::new(Processor::load(&self.model_folder(key)?)?);
+        self.resident.processor = Some((key.0.clone(), processor.clone()));
+        Ok(processor)
     }
 
     /// The checkpoint folder behind a dense stage, and whether it is a published one.
@@ -115,16 +130,16 @@ impl Executor {
         Ok(world)
     }
 
-    /// A benchmark as tensors, for a model's processor.
+    /// A benchmark as tensors, for the processor of the dense model that a stage reads.
     pub(crate) fn prepared(
         &mut self,
-        dense: &Dense,
+        node: &StageNode,
         data: &DataConfig,
         task: Task,
         items: u32,
         asking: Option<&AskingConfig>,
     ) -> Result<Rc<Prepared>, PipelineError> {
-        let name = identity(&(&dense.key, data, task, items, asking));
+        let name = identity(&(&node.inputs.dense, data, task, items, asking));
         if let Some(prepared) = self.resident.prepared.get(&name) {
             return Ok(prepared.clone());
         }
@@ -132,9 +147,19 @@ impl Executor {
         if let Some(asking) = asking {
             benchmark = benchmark.asked(asking);
         }
-        let prepared = Rc::new(Prepared::new(&dense.processor, &benchmark, self.device)?);
+        let processor = self.processor(node)?;
+        self.make_room();
+        let prepared = Rc::new(Prepared::new(&processor, &benchmark, self.device)?);
         self.resident.prepared.insert(name, prepared.clone());
         Ok(prepared)
+    }
+
+    /// Forgets benchmarks when many are known: those of experiments that are done.
+    fn make_room(&mut self) {
+        const KNOWN: usize = 16;
+        if self.resident.prepared.len() >= KNOWN {
+            self.resident.prepared.clear();
+        }
     }
 
     /// The matching model in a folder.
@@ -167,6 +192,7 @@ impl Executor {
             return Ok(prepared.clone());
         }
         let benchmark = Benchmark::load(data, task, items as usize)?;
+        self.make_room();
         let prepared = Rc::new(Prepared::for_matching(&matcher.processor, &benchmark, tokens, self.device)?);
         self.resident.prepared.insert(name, prepared.clone());
         Ok(prepared)
@@ -200,11 +226,13 @@ impl Executor {
     }
 
     /// The adapters of a stage.
-    pub(crate) fn adapters(&self, key: &StageKey) -> Result<AdapterSet, PipelineError> {
-        Ok(AdapterSet::load(&self.store.require(&key.0)?.file(crate::adapt::ADAPTER)?)?)
+    pub(crate) fn adapters(&self, key: &StageKey) -> Result<UpdateSet, PipelineError> {
+        Ok(UpdateSet::load(&self.store.require(&key.0)?.file(crate::adapt::ADAPTER)?)?)
     }
 
     /// The model that an evaluation looks at: masked, or merged; weights final. Kept for the next task of the same run.
+    ///
+    /// A large dense model is used up: its weights give way to the final ones layer by layer, so that two models are never held at once.
     pub(crate) fn evaluated(&mut self, node: &StageNode) -> Result<Rc<dyn VisionLanguage>, PipelineError> {
         let compute = node.stage.compute();
         if let Some(known) = &self.resident.state
@@ -213,20 +241,38 @@ impl Executor {
         {
             return Ok(known.model.clone());
         }
-        let mut model = match &node.inputs.merge {
-            None => self.masked(node)?,
-            Some(key) => {
-                let node = node_of(&self.store.require(&key.0)?)?;
-                self.merged_model(&node)?
+        self.resident.state = None;
+        let changes = self.changes(&node.inputs)?;
+        let dense = self.dense(node)?;
+        let mut model = dense.model.shallow_clone();
+        if is_large(model.as_ref()) {
+            self.resident.dense = None;
+        }
+        drop(dense);
+        for (id, linear) in model.linears_mut() {
+            if let Some(weight) = changes.weight(&id.name, linear.weight())? {
+                let kind = linear.weight().kind();
+                linear.set_weight(weight.to_kind(kind))?;
             }
-        };
-        for (_, linear) in model.linears_mut() {
-            linear.bake()?;
         }
         let model: Rc<dyn VisionLanguage> = Rc::from(model);
         self.resident.state = Some(State { inputs: (*node.inputs).clone(), compute, model: model.clone() });
         Ok(model)
     }
+
+    /// Lets go of what only evaluations look at, where it is large: other stages need the memory.
+    pub(crate) fn release_evaluations(&mut self) {
+        let resident = &mut self.resident;
+        resident.state = resident.state.take().filter(|state| !is_large(state.model.as_ref()));
+        resident.matcher = resident.matcher.take().filter(|matcher| !is_large(matcher.model.as_ref()));
+    }
+}
+
+/// Whether a model's weights are so large that a second one should not be held beside it.
+fn is_large(model: &dyn VisionLanguage) -> bool {
+    const LARGE: u64 = 1 << 30;
+    let bytes = |weight: &Tensor| (weight.numel() * weight.kind().elt_size_in_bytes()) as u64;
+    model.weights().iter().map(|weight| bytes(weight.base())).sum::<u64>() > LARGE
 }
 
 /// The stage behind a published entry.

@@ -5,7 +5,6 @@ use ressa_models::{
     MaskSet, VisionLanguage,
     certify::{self, Claim},
 };
-use ressa_runtime::count_nonzero;
 
 use crate::{
     allocation::Counts,
@@ -55,14 +54,13 @@ pub(crate) fn certify(
             certificate.violations.push(format!("`{}`: the mask has another shape than the weight", id.name));
             continue;
         }
-        let keep = keep.to_device(linear.weight().device());
         total += rows * columns;
-        pruned += rows * columns - count_nonzero(&keep) as i64;
+        pruned += rows * columns - keep.kept() as i64;
         let found = certify::certify([Claim {
             layer: id,
             weight: linear.weight(),
             masked: true,
-            keep: Some(&keep),
+            keep: Some(keep),
             pattern: Some(selection.pattern()),
             pruned: if request.is_exact() {
                 request.of_layer(&id.name, (rows, columns), counts)?.pruned_in(rows, columns)

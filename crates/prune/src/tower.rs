@@ -169,7 +169,7 @@ pub fn prune_tower_with(
         weights.apply(model)?;
         for (id, linear) in model.linears_mut() {
             if let Some(keep) = masks.get(&id.name) {
-                linear.set_mask(Some(keep.shallow_clone()))?;
+                linear.matrix_mut().set_packed(Some(keep.shallow_clone()))?;
             }
         }
         let certificate = certify(model, request, inputs.counts, &masks)?;

@@ -10,11 +10,11 @@ use tch::Tensor;
 pub struct TrainingBatch {
     /// Pixels `[images, 3, height, width]`.
     pub pixels: Tensor,
-    /// Questions, usually several per image; may have no rows.
+    /// Questions in image order, the same number about each image; may have no rows.
     pub questions: Prompts,
     /// Answers to the questions, without start and end token.
     pub answers: Vec<Vec<u32>>,
-    /// Caption instructions; may have no rows.
+    /// Caption instructions in image order, the same number about each image; may have no rows.
     pub captions: Prompts,
     /// Captions in reply to the instructions, without start and end token.
     pub caption_answers: Vec<Vec<u32>>,

@@ -1,19 +1,60 @@
 //! The state of an unfinished training on disk: one file, replaced atomically.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use ressa_runtime::optim::AdamWState;
 use tch::Tensor;
 
 use crate::{RestoreError, step::StepLoss};
 
-/// Where an unfinished training is kept, and how often it is written.
+/// Where an unfinished training is kept, and when it is written.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     /// An existing folder of this training alone.
     pub folder: PathBuf,
-    /// Steps between two checkpoints; at least 1.
-    pub every: u32,
+    /// When it is written.
+    pub every: Interval,
+}
+
+/// Time between two checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interval {
+    /// So many steps; at least 1.
+    Steps(u32),
+    /// At least this time, and at least twenty times as long as writing took.
+    Time(Duration),
+}
+
+/// Writes checkpoints when they are due.
+pub(crate) struct Clock<'a> {
+    checkpoints: &'a Checkpoints,
+    last: Instant,
+    wait: Duration,
+}
+
+impl Clock<'_> {
+    /// Whether a checkpoint is to be written after so many steps.
+    pub fn is_due(&self, steps: u32) -> bool {
+        match self.checkpoints.every {
+            Interval::Steps(every) => steps.is_multiple_of(every.max(1)),
+            Interval::Time(_) => self.last.elapsed() >= self.wait,
+        }
+    }
+
+    /// Replaces the checkpoint.
+    pub fn write(&mut self, identity: &str, saved: &Saved) -> Result<(), RestoreError> {
+        /// Writing takes at most a twentieth of the time.
+        const SHARE: u32 = 20;
+        let start = Instant::now();
+        self.checkpoints.write(identity, saved)?;
+        self.last = Instant::now();
+        self.wait = self.wait.max((self.last - start) * SHARE);
+        Ok(())
+    }
 }
 
 /// What is on disk.
@@ -27,6 +68,14 @@ pub(crate) struct Saved {
 }
 
 impl Checkpoints {
+    pub(crate) fn clock(&self) -> Clock<'_> {
+        let wait = match self.every {
+            Interval::Steps(_) => Duration::ZERO,
+            Interval::Time(wait) => wait,
+        };
+        Clock { checkpoints: self, last: Instant::now(), wait }
+    }
+
     fn path(&self) -> PathBuf {
         self.folder.join("training.safetensors")
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{Pattern, Tower, config::RestoreMethod, record::Certificate};
 use ressa_models::{
-    AdapterSet, Linear, MaskSet, Prompts, VisionLanguage,
+    Form, Linear, MaskSet, Prompts, UpdateSet, VisionLanguage,
     certify::{Claim, certify},
 };
 use tch::{Kind, Tensor, no_grad};
@@ -22,7 +22,7 @@ pub struct MergeRequest<'a> {
     /// Keep masks of the pruned towers.
     pub masks: &'a MaskSet,
     /// Trained adapters.
-    pub adapters: &'a AdapterSet,
+    pub adapters: &'a UpdateSet,
     /// Pattern of each pruned tower.
     pub patterns: &'a BTreeMap<Tower, Pattern>,
 }
@@ -61,7 +61,7 @@ pub fn merge(dense: &dyn VisionLanguage, request: MergeRequest<'_>, probe: &Prob
         let tensors = merged_weights(adapted.as_ref(), request)?;
         let mut plain = dense.shallow_clone();
         for (id, linear) in plain.linears_mut() {
-            linear.set_adapter(None)?;
+            linear.set_update(None)?;
             linear.set_mask(None)?;
             if let Some(weight) = tensors.get(&id.name) {
                 linear.set_weight(weight.shallow_clone())?;
@@ -83,7 +83,7 @@ fn merged_weights(
 ) -> Result<BTreeMap<String, Tensor>, RestoreError> {
     let mut tensors = BTreeMap::new();
     for (id, linear) in adapted.linears() {
-        if linear.mask().is_none() && linear.adapter().is_none() {
+        if linear.matrix().form() == Form::Dense {
             continue;
         }
         let weight = merged_weight(linear, request.method)?;
@@ -98,15 +98,16 @@ fn merged_weights(
 /// # Errors
 /// When the adapter was trained for another method.
 pub fn merged_weight(linear: &Linear, method: RestoreMethod) -> Result<Tensor, RestoreError> {
-    if let (Some(adapter), Some(_)) = (linear.adapter(), linear.mask())
-        && adapter.masked != (method == RestoreMethod::SparseLora)
+    let form = linear.matrix();
+    if let (Some(update), Some(_)) = (form.update(), form.keep())
+        && update.respects_mask() != (method == RestoreMethod::SparseLora)
     {
         let (layer, method) = (linear.name().to_owned(), method.name());
-        return Err(RestoreError::WrongAdapter { layer, method, masked: adapter.masked });
+        return Err(RestoreError::WrongAdapter { layer, method, masked: update.respects_mask() });
     }
-    let weight = linear.effective_weight().to_kind(linear.weight().kind());
-    Ok(match linear.mask() {
-        Some(keep) if method != RestoreMethod::Lora => weight.masked_fill(&keep.logical_not(), 0.0),
+    let weight = form.exact().to_kind(linear.weight().kind());
+    Ok(match form.keep() {
+        Some(keep) if method != RestoreMethod::Lora => weight.masked_fill(&keep.remove(), 0.0),
         _ => weight,
     })
 }

@@ -1,10 +1,13 @@
-//! One training step up to its gradient: forward passes, losses, and their numbers.
+//! The losses of a training step, and their numbers.
 
 use ressa_experiment::{config::DistillConfig, stage::AdaptTraining};
 use ressa_models::{Forced, Prompts, VisionLanguage};
 use tch::{Kind, Tensor};
 
-use crate::{RestoreError, batch::TrainingBatch, loss};
+use crate::{
+    RestoreError, loss,
+    micro::{Exchange, MicroBatch},
+};
 
 /// A loss above this has exploded: per-token losses are of the order of the logarithm of the vocabulary.
 const EXPLODED: f64 = 1e6;
@@ -29,6 +32,22 @@ pub struct StepLoss {
 }
 
 impl StepLoss {
+    /// From `[total, questions, captions, contrastive, distillation, gradient norm]`.
+    ///
+    /// # Errors
+    /// Where training has left the finite numbers.
+    pub(crate) fn new(step: u32, values: &[f64]) -> Result<Self, RestoreError> {
+        let row: Vec<f64> = std::iter::once(f64::from(step)).chain(values.iter().copied()).collect();
+        let loss = Self::from_rows(&row).pop().expect("seven numbers");
+        if !loss.total.is_finite() || loss.total > EXPLODED {
+            return Err(RestoreError::Diverged { step, what: "loss", value: loss.total });
+        }
+        if !loss.gradient_norm.is_finite() {
+            return Err(RestoreError::Diverged { step, what: "gradient norm", value: loss.gradient_norm });
+        }
+        Ok(loss)
+    }
+
     pub(crate) fn to_row(self) -> [f64; 7] {
         let Self { step, total, questions, captions, contrastive, distillation, gradient_norm } = self;
         [f64::from(step), total, questions, captions, contrastive, distillation, gradient_norm]
@@ -50,37 +69,35 @@ impl StepLoss {
     }
 }
 
-/// The teacher's logits on a batch.
+/// The teacher's logits on a part of a batch.
+#[derive(Debug, Default)]
 pub(crate) struct Taught {
-    questions: Option<Tensor>,
-    captions: Option<Tensor>,
+    pub questions: Option<Tensor>,
+    pub captions: Option<Tensor>,
 }
 
 impl Taught {
-    pub(crate) fn new(teacher: &dyn VisionLanguage, batch: &TrainingBatch) -> Self {
+    pub(crate) fn new(teacher: &dyn VisionLanguage, batch: &MicroBatch) -> Self {
         let features = teacher.encode_images(&batch.pixels);
-        let logits =
-            |prompts: &Prompts, answers: &[Vec<u32>]| forced(teacher, &features, prompts, answers).map(|f| f.logits);
-        Self {
-            questions: logits(&batch.questions, &batch.answers),
-            captions: logits(&batch.captions, &batch.caption_answers),
-        }
+        let logits = |exchange: &Exchange| forced(teacher, &features, exchange).map(|f| f.logits);
+        Self { questions: logits(&batch.questions), captions: logits(&batch.captions) }
     }
 }
 
-/// Teacher-forced outputs of prompts; `None` where there are none.
-fn forced(model: &dyn VisionLanguage, features: &Tensor, prompts: &Prompts, answers: &[Vec<u32>]) -> Option<Forced> {
-    if answers.is_empty() {
+/// Teacher-forced outputs of an exchange; `None` where there is none.
+pub(crate) fn forced(model: &dyn VisionLanguage, features: &Tensor, exchange: &Exchange) -> Option<Forced> {
+    if exchange.answers.is_empty() {
         return None;
     }
+    let prompts: &Prompts = &exchange.prompts;
     let prefix = model.visual_prefix(features, prompts);
-    Some(model.force(Some(&prefix), &prompts.language, answers))
+    Some(model.force_padded(Some(&prefix), &prompts.language, exchange.answers()))
 }
 
-/// The losses of a step, still differentiable.
+/// The losses of a part of a batch as shares of the whole batch's: they add up to it. Still differentiable.
 pub(crate) struct Terms {
     /// What is minimised.
-    pub(crate) total: Tensor,
+    pub total: Tensor,
     questions: Tensor,
     captions: Tensor,
     contrastive: Tensor,
@@ -88,57 +105,89 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    pub(crate) fn of(
-        student: &dyn VisionLanguage,
-        batch: &TrainingBatch,
-        taught: Option<&(Taught, &DistillConfig)>,
+    /// `contrastive` is the unweighted in-batch loss, where this part accounts for it.
+    pub(crate) fn new(
+        questions: Option<Reply<'_>>,
+        captions: Option<Reply<'_>>,
+        contrastive: Option<Tensor>,
+        device: tch::Device,
         settings: &AdaptTraining,
     ) -> Self {
-        let zero = || Tensor::zeros([], (Kind::Float, batch.pixels.device()));
-        let features = student.encode_images(&batch.pixels);
-        let questions = forced(student, &features, &batch.questions, &batch.answers);
-        let captions = forced(student, &features, &batch.captions, &batch.caption_answers);
-        let cross_entropy = |forced: &Option<Forced>| forced.as_ref().map_or_else(zero, Forced::loss);
-        let contrastive = batch
-            .retrieval
-            .as_ref()
-            .filter(|_| settings.contrastive > 0.0)
-            .and_then(|texts| {
-                let images = student.retrieval_images(&features)?;
-                Some(loss::contrastive(&images, &student.retrieval_texts(texts)?))
-            })
-            .unwrap_or_else(zero);
+        let zero = || Tensor::zeros([], (Kind::Float, device));
+        let cross_entropy = |reply: &Option<Reply<'_>>| reply.as_ref().map_or_else(zero, Reply::cross_entropy);
+        let contrastive = contrastive.map_or_else(zero, |loss| loss.to_kind(Kind::Float));
         let (question_loss, caption_loss) = (cross_entropy(&questions), cross_entropy(&captions));
         let task = &question_loss + &caption_loss + &contrastive * settings.contrastive;
-        let (total, distillation) = match taught {
+        let (total, distillation) = match distills(settings) {
             None => (task, zero()),
-            Some((taught, distill)) => {
-                let divergence = |teacher: &Option<Tensor>, student: &Option<Forced>| match (teacher, student) {
-                    (Some(teacher), Some(student)) => loss::distillation(teacher, student, distill),
-                    _ => zero(),
+            Some(distill) => {
+                let divergence = |reply: &Option<Reply<'_>>| {
+                    reply.as_ref().and_then(|reply| reply.divergence(distill)).unwrap_or_else(zero)
                 };
-                let distillation = divergence(&taught.questions, &questions) + divergence(&taught.captions, &captions);
+                let distillation = divergence(&questions) + divergence(&captions);
                 (task * (1.0 - distill.weight) + &distillation * distill.weight, distillation)
             }
         };
         Self { total, questions: question_loss, captions: caption_loss, contrastive, distillation }
     }
 
-    /// The numbers of a step, its gradient norm still to come; an error where training has left the finite numbers.
-    pub(crate) fn record(&self, step: u32) -> Result<StepLoss, RestoreError> {
-        let value = |tensor: &Tensor| tensor.double_value(&[]);
-        let total = value(&self.total);
-        if !total.is_finite() || total > EXPLODED {
-            return Err(RestoreError::Diverged { step, what: "loss", value: total });
-        }
-        Ok(StepLoss {
-            step,
-            total,
-            questions: value(&self.questions),
-            captions: value(&self.captions),
-            contrastive: value(&self.contrastive),
-            distillation: value(&self.distillation),
-            gradient_norm: 0.0,
-        })
+    /// The sum of parts.
+    pub(crate) fn sum(parts: impl IntoIterator<Item = Option<Self>>) -> Self {
+        let sum = |left: Self, right: Self| Self {
+            total: left.total + right.total,
+            questions: left.questions + right.questions,
+            captions: left.captions + right.captions,
+            contrastive: left.contrastive + right.contrastive,
+            distillation: left.distillation + right.distillation,
+        };
+        parts.into_iter().flatten().map(Self::without_history).reduce(sum).expect("at least one part")
     }
+
+    /// The values alone.
+    pub(crate) fn without_history(self) -> Self {
+        let Self { total, questions, captions, contrastive, distillation } = self;
+        Self {
+            total: total.detach(),
+            questions: questions.detach(),
+            captions: captions.detach(),
+            contrastive: contrastive.detach(),
+            distillation: distillation.detach(),
+        }
+    }
+
+    /// `[total, questions, captions, contrastive, distillation]`, without history.
+    pub(crate) fn values(&self) -> Tensor {
+        let Self { total, questions, captions, contrastive, distillation } = self;
+        Tensor::stack(&[total, questions, captions, contrastive, distillation], 0).detach()
+    }
+}
+
+/// Distillation, where it has a weight.
+pub(crate) fn distills(settings: &AdaptTraining) -> Option<&DistillConfig> {
+    settings.distill.as_ref().filter(|distill| distill.weight > 0.0)
+}
+
+/// What the student says in an exchange, beside what the teacher says.
+pub(crate) struct Reply<'a> {
+    pub student: &'a Forced,
+    pub teacher: Option<&'a Tensor>,
+    pub exchange: &'a Exchange,
+}
+
+impl Reply<'_> {
+    fn cross_entropy(&self) -> Tensor {
+        weighed(self.student.loss(), self.exchange.tokens)
+    }
+
+    fn divergence(&self, distill: &DistillConfig) -> Option<Tensor> {
+        let share = match distill.reduction {
+            ressa_experiment::config::Reduction::Mean => self.exchange.tokens,
+            ressa_experiment::config::Reduction::Sum => self.exchange.rows,
+        };
+        Some(weighed(loss::distillation(self.teacher?, self.student, distill), share))
+    }
+}
+
+fn weighed(loss: Tensor, share: f64) -> Tensor {
+    if share == 1.0 { loss } else { loss * share }
 }

@@ -1,27 +1,62 @@
-//! The training loop: plain code, resumable to the bit.
+//! The training loop: plain code, resumable; on a CPU to the bit.
 //!
-//! The effective weight of every adapted layer is formed once per step and handed to a working copy of the student as its plain weight, so
-//! questions, captions and the contrastive pass share one `(W + sBA)∘M` and one gradient of it.
+//! Where activations are kept, the effective weight of every updated layer is formed once per part of a batch and handed to a working copy
+//! of the student as its plain weight, so questions, captions and the contrastive pass share one `(W + sBA)∘M` and one gradient of it. With
+//! recomputation the student forms a block's weights when the block has its turn.
 
-use ressa_experiment::stage::AdaptTraining;
-use ressa_models::{Adapter, AdapterSet, VisionLanguage};
-use ressa_runtime::optim::{AdamW, AdamWOptions, Parameter, Schedule};
-use tch::{Tensor, no_grad, with_grad};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use ressa_experiment::{config::Recompute, stage::AdaptTraining};
+use ressa_models::{Form, UpdateSet, VisionLanguage};
+use ressa_runtime::optim::{AdamWOptions, FlatAdamW, Schedule};
+use tch::{Tensor, no_grad};
 
 use crate::{
     RestoreError, adapters,
-    batch::BatchSource,
+    batch::{BatchSource, TrainingBatch},
     checkpoint::{Checkpoints, Saved},
-    step::{StepLoss, Taught, Terms},
+    gradient::{FlatGradient, Places},
+    micro::{MicroBatch, cut},
+    pass::{Contrast, Pass, contrast_of},
+    step::{StepLoss, Taught, distills},
+    teacher::Teacher,
 };
 
 /// A finished training.
 #[derive(Debug)]
 pub struct Restoration {
-    /// Trained adapters, without gradients.
-    pub adapters: AdapterSet,
+    /// Trained updates, without gradients.
+    pub adapters: UpdateSet,
     /// One entry per step.
     pub losses: Vec<StepLoss>,
+    /// How steps were computed in the end.
+    pub layout: Layout,
+}
+
+/// How a step is computed. Changes memory and time, and its result by rounding only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Most images that are computed at once.
+    pub micro_batch: u32,
+    /// Whether blocks are computed again for their gradients instead of kept.
+    pub recompute: bool,
+}
+
+impl Layout {
+    /// What is asked for; where nobody asks, the whole batch at once with everything kept.
+    fn of(settings: &AdaptTraining) -> Self {
+        let micro_batch = settings.micro_batch.unwrap_or(settings.batch).clamp(1, settings.batch.max(1));
+        Self { micro_batch, recompute: settings.recompute == Recompute::Blocks }
+    }
+
+    /// The next layout that takes less memory; nothing where there is none.
+    fn smaller(self, settings: &AdaptTraining) -> Option<Self> {
+        match self.micro_batch {
+            _ if !self.recompute && settings.recompute == Recompute::Auto => Some(Self { recompute: true, ..self }),
+            1 => None,
+            size => Some(Self { micro_batch: size.div_ceil(2), ..self }),
+        }
+    }
 }
 
 /// What a training is told beside its settings.
@@ -35,10 +70,15 @@ pub struct TrainingOptions<'a> {
     pub checkpoints: Option<&'a Checkpoints>,
 }
 
-/// Trains adapters on the masked `student`, which carries them afterwards. Only adapters change.
+/// Trains updates on the masked `student`, which carries them afterwards. Nothing else changes.
 ///
-/// `teacher` is the dense model, over the same weights; it is looked at only where `settings.distill` has a weight. A training that finds its
-/// own checkpoint continues there and ends with the same bits as one that was never interrupted. `progress` sees every step.
+/// `teacher` is looked at only where `settings.distill` has a weight. A training that finds its own checkpoint continues there; on a CPU it
+/// ends with the same bits as one that was never interrupted. `progress` sees every step. Where memory runs out, blocks are recomputed (if
+/// the settings leave that open) and then ever smaller parts of a batch are computed one after the other, which adds up to the same step.
+///
+/// # Errors
+/// Settings that fit no layer; batches that cannot be made; a loss or gradient that left the finite numbers; a checkpoint that is another
+/// training's or cannot be written.
 pub fn train_adapters(
     student: &mut dyn VisionLanguage,
     teacher: Option<&dyn VisionLanguage>,
@@ -47,28 +87,40 @@ pub fn train_adapters(
     batches: &mut dyn BatchSource,
     progress: &mut dyn FnMut(&StepLoss),
 ) -> Result<Restoration, RestoreError> {
-    let distill = settings.distill.as_ref().filter(|d| d.weight > 0.0);
-    let teacher = match (distill, teacher) {
+    train_with(student, teacher.map(Teacher::Model), settings, options, batches, progress)
+}
+
+/// As [`train_adapters`], with a teacher whose outputs may be known already.
+///
+/// # Errors
+/// As [`train_adapters`].
+pub fn train_with(
+    student: &mut dyn VisionLanguage,
+    teacher: Option<Teacher<'_>>,
+    settings: &AdaptTraining,
+    options: TrainingOptions<'_>,
+    batches: &mut dyn BatchSource,
+    progress: &mut dyn FnMut(&StepLoss),
+) -> Result<Restoration, RestoreError> {
+    let mut teacher = match (distills(settings), teacher) {
         (None, _) => None,
-        (Some(distill), Some(teacher)) => Some((teacher, distill)),
+        (Some(_), Some(teacher)) => Some(teacher),
         (Some(distill), None) => return Err(RestoreError::NoTeacher(distill.weight)),
     };
-    let adapters = adapters::initialise(student, settings, options.masked, options.seed)?;
-    let mut parameters = trainable(&adapters);
-    adapters.apply(student)?;
-    let mut optimiser = AdamW::new(
-        parameters
-            .iter()
-            .map(|p| Parameter { tensor: p.shallow_clone(), weight_decay: settings.weight_decay })
-            .collect(),
-        AdamWOptions::default(),
-    );
-    let identity = identity(settings, options, &parameters);
+    let fresh = adapters::initialise(student, settings, options.masked, options.seed)?;
+    let mut optimiser = FlatAdamW::new(&parameters(&fresh), settings.weight_decay, AdamWOptions::default());
+    let updates = with(&fresh, optimiser.parameters());
+    updates.apply(student)?;
+    let names: Vec<String> = updates
+        .iter()
+        .flat_map(|(name, update)| update.parameters().into_iter().map(move |_| name.to_owned()))
+        .collect();
+    let places = Places::new(student, &names, optimiser.parameters());
+    let identity = identity(settings, options, optimiser.parameters());
     let mut losses = Vec::with_capacity(settings.steps as usize);
-    let saved = options.checkpoints.map(|c| c.read(&identity, parameters.len())).transpose()?.flatten();
+    let saved = options.checkpoints.map(|c| c.read(&identity, names.len())).transpose()?.flatten();
     if let Some(saved) = saved {
-        optimiser.resume(&saved.optimiser)?;
-        no_grad(|| parameters.iter_mut().zip(&saved.parameters).for_each(|(to, from)| to.copy_(from)));
+        optimiser.resume(&saved.parameters, &saved.optimiser)?;
         losses = saved.losses;
     }
     let schedule = Schedule {
@@ -78,50 +130,184 @@ pub fn train_adapters(
         final_share: settings.final_rate,
     };
     let clip = (settings.clip > 0.0).then_some(settings.clip);
-    let mut working = working_copy(student)?;
+    let mut stepper = Stepper { student, working: None, settings, places: &places, layout: Layout::of(settings) };
+    let mut clock = options.checkpoints.map(Checkpoints::clock);
     for step in losses.len() as u32..settings.steps {
         let batch = batches.batch(step).map_err(|source| RestoreError::Batch { step, source })?;
-        let taught = teacher.map(|(teacher, distill)| (no_grad(|| Taught::new(teacher, &batch)), distill));
-        optimiser.zero_grad();
-        let mut loss = with_grad(|| -> Result<StepLoss, RestoreError> {
-            hand_over(student, working.as_mut())?;
-            let terms = Terms::of(working.as_ref(), &batch, taught.as_ref(), settings);
-            let loss = terms.record(step)?;
-            terms.total.backward();
-            Ok(loss)
-        })?;
-        loss.gradient_norm = optimiser.step(schedule.at(step), clip);
-        if !loss.gradient_norm.is_finite() {
-            return Err(RestoreError::Diverged { step, what: "gradient norm", value: loss.gradient_norm });
-        }
+        let (values, gradient) = stepper.run(step, &batch, teacher.as_mut(), &optimiser)?;
+        let norm = optimiser.step(&gradient, schedule.at(step), clip);
+        // The one place where the host waits for the device.
+        let values = Tensor::cat(&[values, norm.view([1])], 0);
+        let values = Vec::<f32>::try_from(&values).map_err(|e| RestoreError::Model(e.into()))?;
+        let loss = StepLoss::new(step, &values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>())?;
         losses.push(loss);
         progress(&loss);
-        let done = step + 1;
-        if let Some(checkpoints) = options.checkpoints
-            && done % checkpoints.every.max(1) == 0
-            && done < settings.steps
+        if let Some(clock) = &mut clock
+            && step + 1 < settings.steps
+            && clock.is_due(step + 1)
         {
-            let parameters = parameters.iter().map(Tensor::shallow_clone).collect();
+            let parameters = optimiser.parameters().iter().map(Tensor::shallow_clone).collect();
             let saved = Saved { parameters, optimiser: optimiser.state(), losses: losses.clone() };
-            checkpoints.write(&identity, &saved)?;
+            clock.write(&identity, &saved)?;
         }
     }
-    let adapters = finished(&adapters);
+    let layout = stepper.layout;
+    drop(stepper);
+    let adapters = updates.detached();
     adapters.apply(student)?;
-    Ok(Restoration { adapters, losses })
+    Ok(Restoration { adapters, losses, layout })
 }
 
-/// The tensors that train, in layer order, now requiring gradients.
-fn trainable(adapters: &AdapterSet) -> Vec<Tensor> {
-    let tensors = adapters.iter().flat_map(|(_, adapter)| [&adapter.a, &adapter.b]);
-    tensors.map(|tensor| tensor.set_requires_grad(true)).collect()
+/// What computes a step's losses and gradient.
+struct Stepper<'a> {
+    student: &'a mut dyn VisionLanguage,
+    /// A copy whose weights are the student's effective ones; made when activations are kept.
+    working: Option<Box<dyn VisionLanguage>>,
+    settings: &'a AdaptTraining,
+    places: &'a Places,
+    layout: Layout,
 }
 
-fn finished(adapters: &AdapterSet) -> AdapterSet {
-    let mut set = AdapterSet::new();
-    for (name, adapter) in adapters.iter() {
-        let (a, b) = (adapter.a.detach(), adapter.b.detach());
-        set.insert(name, Adapter { a, b, scale: adapter.scale, masked: adapter.masked });
+impl Stepper<'_> {
+    /// Losses `[total, questions, captions, contrastive, distillation]` and the flat gradient of a step; with a smaller layout from the step
+    /// on at which memory runs out.
+    fn run(
+        &mut self,
+        step: u32,
+        batch: &TrainingBatch,
+        mut teacher: Option<&mut Teacher<'_>>,
+        optimiser: &FlatAdamW,
+    ) -> Result<(Tensor, Tensor), RestoreError> {
+        loop {
+            let attempt =
+                catch_unwind(AssertUnwindSafe(|| self.attempt(step, batch, teacher.as_deref_mut(), optimiser)));
+            let smaller = self.layout.smaller(self.settings);
+            match (attempt, smaller) {
+                (Ok(Err(error)), Some(smaller)) if ressa_runtime::is_out_of_memory(&error.to_string()) => {
+                    self.layout = smaller;
+                }
+                (Ok(done), _) => return done,
+                (Err(panic), Some(smaller))
+                    if ressa_runtime::is_out_of_memory(&ressa_runtime::panic_message(&*panic)) =>
+                {
+                    self.layout = smaller;
+                }
+                (Err(panic), _) => resume_unwind(panic),
+            }
+            self.working = None;
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        step: u32,
+        batch: &TrainingBatch,
+        mut teacher: Option<&mut Teacher<'_>>,
+        optimiser: &FlatAdamW,
+    ) -> Result<(Tensor, Tensor), RestoreError> {
+        let parts = cut(batch, i64::from(self.layout.micro_batch));
+        let mut gradient = FlatGradient::new(optimiser.parameters(), self.places, optimiser.no_gradient());
+        let contrasts = self.contrasts(batch, &parts);
+        let mut values: Option<Tensor> = None;
+        for (part, contrast) in parts.iter().zip(contrasts) {
+            let taught = match teacher.as_deref_mut() {
+                Some(teacher) => no_grad(|| teacher.taught(step, part))?,
+                None => Taught::default(),
+            };
+            let terms = if self.layout.recompute {
+                self.pass(self.student, part, &taught, contrast).recomputing(&mut gradient)
+            } else {
+                self.hand_over()?;
+                let working = self.working.as_deref().expect("made by hand_over");
+                self.pass(working, part, &taught, contrast).at_once(&mut gradient)
+            };
+            let found = terms.values();
+            values = Some(match values {
+                Some(values) => values + found,
+                None => found,
+            });
+        }
+        let values = values.unwrap_or_else(|| Tensor::zeros([5], (tch::Kind::Float, batch.pixels.device())));
+        Ok((values, gradient.into_flat()))
+    }
+
+    fn pass<'p>(
+        &'p self,
+        student: &'p dyn VisionLanguage,
+        batch: &'p MicroBatch,
+        taught: &'p Taught,
+        contrast: Contrast<'p>,
+    ) -> Pass<'p> {
+        Pass { student, batch, taught, contrast, settings: self.settings }
+    }
+
+    /// What each part contributes to the in-batch loss. With several parts, embeddings of all are computed first without a gradient: Gao et
+    /// al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", arXiv 2101.06983.
+    fn contrasts<'b>(&self, batch: &'b TrainingBatch, parts: &[MicroBatch]) -> Vec<Contrast<'b>> {
+        let none = || parts.iter().map(|_| Contrast::None).collect();
+        let Some(texts) = batch.retrieval.as_ref().filter(|_| self.settings.contrastive > 0.0) else { return none() };
+        if parts.len() == 1 {
+            return vec![Contrast::Whole(texts)];
+        }
+        let student: &dyn VisionLanguage = self.student;
+        let texts_of = |part: &MicroBatch| texts.narrow(part.from, part.pixels.size()[0]);
+        let embedded: Option<Vec<(Tensor, Tensor)>> = no_grad(|| {
+            let embed = |part: &MicroBatch| {
+                let features = student.encode_images(&part.pixels);
+                Some((student.retrieval_images(&features)?, student.retrieval_texts(&texts_of(part))?))
+            };
+            parts.iter().map(embed).collect()
+        });
+        let Some(embedded) = embedded else { return none() };
+        let (images, captions): (Vec<Tensor>, Vec<Tensor>) = embedded.into_iter().unzip();
+        let (value, of_images, of_texts) = contrast_of(&images, &captions);
+        let contrast = |part: &MicroBatch| {
+            let (from, count) = (part.from, part.pixels.size()[0]);
+            Contrast::Part {
+                texts: texts_of(part),
+                images_gradient: of_images.narrow(0, from, count),
+                texts_gradient: of_texts.narrow(0, from, count),
+                value: (from == 0).then(|| value.shallow_clone()),
+            }
+        };
+        parts.iter().map(contrast).collect()
+    }
+
+    /// Gives the working copy the weights that the current updates make, keeping the autograd graph.
+    fn hand_over(&mut self) -> Result<(), RestoreError> {
+        if self.working.is_none() {
+            let mut working = self.student.shallow_clone();
+            for weight in working.weights_mut() {
+                if weight.form() == Form::Masked {
+                    weight.bake()?;
+                }
+                weight.set_keep(None)?;
+                weight.set_update(None)?;
+            }
+            self.working = Some(working);
+        }
+        let working = self.working.as_deref_mut().expect("just made");
+        for (from, to) in self.student.weights().into_iter().zip(working.weights_mut()) {
+            if from.form() == Form::Updated {
+                to.set_base(tch::with_grad(|| from.effective(from.kind())))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything that trains, in the order of the weights' names.
+fn parameters(updates: &UpdateSet) -> Vec<Tensor> {
+    updates.iter().flat_map(|(_, update)| update.parameters()).map(|(_, tensor)| tensor.shallow_clone()).collect()
+}
+
+/// The same updates with other parameters, in the order of [`parameters`].
+fn with(updates: &UpdateSet, parameters: &[Tensor]) -> UpdateSet {
+    let mut rest = parameters.iter();
+    let mut set = UpdateSet::new();
+    for (name, update) in updates.iter() {
+        let own = rest.by_ref().take(update.parameters().len()).map(Tensor::shallow_clone).collect();
+        set.insert(name, update.with(own));
     }
     set
 }
@@ -129,29 +315,9 @@ fn finished(adapters: &AdapterSet) -> AdapterSet {
 /// What tells this training from another one that left a checkpoint.
 fn identity(settings: &AdaptTraining, options: TrainingOptions<'_>, parameters: &[Tensor]) -> String {
     let shapes: Vec<Vec<i64>> = parameters.iter().map(Tensor::size).collect();
+    let settings = settings.without_layout();
     let identity = serde_json::json!({
         "settings": settings, "masked": options.masked, "seed": options.seed, "shapes": shapes,
     });
     identity.to_string()
-}
-
-/// A copy whose weights are the student's effective ones, without masks and adapters of its own.
-fn working_copy(student: &dyn VisionLanguage) -> Result<Box<dyn VisionLanguage>, RestoreError> {
-    let mut working = student.shallow_clone();
-    for ((_, from), (_, to)) in student.linears().into_iter().zip(working.linears_mut()) {
-        to.set_adapter(None)?;
-        to.set_mask(None)?;
-        to.set_weight(no_grad(|| from.effective_weight()))?;
-    }
-    Ok(working)
-}
-
-/// Gives the working copy the weights that the current adapters make, with their history.
-fn hand_over(student: &dyn VisionLanguage, working: &mut dyn VisionLanguage) -> Result<(), RestoreError> {
-    for ((_, from), (_, to)) in student.linears().into_iter().zip(working.linears_mut()) {
-        if from.adapter().is_some() {
-            to.set_weight(from.effective_weight())?;
-        }
-    }
-    Ok(())
 }

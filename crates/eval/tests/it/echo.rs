@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use ressa_models::{
-    Answer, Flow, Forced, LayerId, Linear, ModelError, Prompts, Sample, Search, TextBatch, Tower, VisionLanguage,
+    Answer, AnswerBatch, Entry, Flow, Forced, LayerId, Linear, ModelError, Prompts, Sample, Search, Targets, TextBatch,
+    Tower, VisionLanguage,
 };
 use tch::{Kind, Tensor};
 
@@ -53,7 +54,7 @@ impl VisionLanguage for Echo {
         self.retrieves.then(|| texts.ids.select(1, 1).one_hot(self.width).to_kind(Kind::Float))
     }
 
-    fn force(&self, _: Option<&Tensor>, _: &TextBatch, _: &[Vec<u32>]) -> Forced {
+    fn force_padded(&self, _: Option<&Tensor>, _: &TextBatch, _: AnswerBatch<'_>) -> Forced {
         unreachable!("evaluation never forces an answer")
     }
 
@@ -79,6 +80,18 @@ impl VisionLanguage for Echo {
 
     fn enter(&self, _: Tower, _: &Sample) -> Flow {
         unreachable!("evaluation never walks through blocks")
+    }
+
+    fn enter_with(&self, _: Entry<'_>) -> Flow {
+        unreachable!("evaluation never walks through blocks")
+    }
+
+    fn leave(&self, _: Tower, _: &Flow) -> Tensor {
+        unreachable!("evaluation never walks through blocks")
+    }
+
+    fn targets(&self, _: &AnswerBatch<'_>) -> Targets {
+        unreachable!("evaluation never forces an answer")
     }
 
     fn run_block(&self, _: Tower, _: usize, _: &Flow) -> Flow {

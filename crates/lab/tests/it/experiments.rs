@@ -39,7 +39,7 @@ fn of_experiment(config: &RunConfig, dense: &Path) -> String {
         let masks = open().require(&node.key.0).unwrap().file("masks.safetensors").unwrap();
         let masks = MaskSet::load(&masks).unwrap();
         for (id, _) in model.linears().into_iter().filter(|(id, _)| id.tower == *tower) {
-            hash.add(&id.name, masks.get(&id.name).unwrap()).unwrap();
+            hash.add(&id.name, &masks.get(&id.name).unwrap().keep()).unwrap();
         }
     }
     hash.hex()

@@ -160,7 +160,7 @@ fn in_memory(job: &Prune) -> String {
         let inputs = TowerInputs { samples: &samples, counts: counts.as_ref(), statistics: None };
         let masks = prune_tower_with(&mut model, &request, inputs, &mut |_| ()).unwrap().masks;
         for (id, _) in model.linears().into_iter().filter(|(id, _)| id.tower == tower) {
-            hash.add(&id.name, masks.get(&id.name).unwrap()).unwrap();
+            hash.add(&id.name, &masks.get(&id.name).unwrap().keep()).unwrap();
         }
         if asked.calibration.propagate == Propagate::Dense {
             ressa_models::MaskSet::new().apply(&mut model as &mut dyn VisionLanguage).unwrap();

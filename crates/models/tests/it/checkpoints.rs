@@ -157,7 +157,7 @@ fn every_prunable_linear_sees_what_transformers_shows_its_own() {
 fn retrieval_gives_what_transformers_gives() {
     let _no_grad = tch::no_grad_guard();
     let (model, tensors) = (load("blip2-itm", Compute::Float32), golden("blip2-itm"));
-    let captions = TextBatch { ids: tensors.get("input_ids"), mask: tensors.get("attention_mask").ne(0) };
+    let captions = TextBatch::new(tensors.get("input_ids"), tensors.get("attention_mask").ne(0));
     let rows = Tensor::arange(captions.ids.size()[0], (Kind::Int64, Device::Cpu));
     for size in ["", "large."] {
         let features = model.encode_images(&tensors.get(&format!("{size}pixel_values")));

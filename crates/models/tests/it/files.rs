@@ -3,7 +3,8 @@
 use std::{fs, path::Path};
 
 use ressa_models::{
-    Adapter, AdapterSet, Blip2, LoadOptions, MaskSet, ModelError, Storage, VisionLanguage, load_blip2, load_folder,
+    Blip2, LoadOptions, Lora, LoraParts, MaskSet, ModelError, SparseLora, Storage, Update, UpdateSet, VisionLanguage,
+    load_blip2, load_folder,
     presets::{random_tensors, tiny_flant5, tiny_vicuna},
     save_folder,
 };
@@ -169,12 +170,12 @@ fn masks_survive_their_file_bit_by_bit() {
     let first = fs::read(&path).unwrap();
     let loaded = MaskSet::load(&path).unwrap();
     assert_eq!((loaded.len(), loaded.count()), (masks.len(), masks.count()));
-    assert!(loaded.iter().all(|(name, mask)| mask.equal(masks.get(name).unwrap())));
+    assert!(loaded.iter().all(|(name, mask)| mask.keep().equal(&masks.get(name).unwrap().keep())));
     loaded.save(&path).unwrap();
     assert_eq!(first, fs::read(&path).unwrap());
 
     let one = MaskSet::load(&path).unwrap();
-    let kept: i64 = one.iter().map(|(_, mask)| mask.sum(Kind::Int64).int64_value(&[])).sum();
+    let kept: i64 = one.iter().map(|(_, mask)| mask.kept() as i64).sum();
     assert_eq!((one.count().kept, one.count().total), (kept as u64, 5 * (1 + 7 + 8 + 9 + 24)));
 
     fs::write(&path, &first[..first.len() - 1]).unwrap();
@@ -187,23 +188,28 @@ fn masks_and_adapters_go_to_their_layers_and_nowhere_else() {
     let path = scratch.path().join("adapters.safetensors");
     for (_, mut model) in models() {
         let mut masks = MaskSet::new();
-        let mut adapters = AdapterSet::new();
+        let mut adapters = UpdateSet::new();
         for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.role.ends_with('o') || id.role == "fc2") {
             let (outputs, inputs) = linear.shape();
             masks.insert(&id.name, linear.weight().abs().gt(0.05));
             let b = Tensor::full([outputs, 2], 0.25, (Kind::Float, Device::Cpu));
             let a = Tensor::full([2, inputs], 0.5, (Kind::Float, Device::Cpu));
-            adapters.insert(&id.name, Adapter { a, b, scale: 1.5, masked: id.block == 0 });
+            let parts = LoraParts { a, b, scale: 1.5 };
+            let update: Box<dyn Update> =
+                if id.block == 0 { Box::new(SparseLora(parts)) } else { Box::new(Lora(parts)) };
+            adapters.insert(&id.name, update);
         }
         assert!(!masks.is_empty());
         adapters.save(&path).unwrap();
-        let adapters = AdapterSet::load(&path).unwrap();
+        let adapters = UpdateSet::load(&path).unwrap();
         masks.apply(&mut model).unwrap();
         adapters.apply(&mut model).unwrap();
         for (id, linear) in model.linears() {
             assert_eq!(linear.mask().is_some(), masks.get(&id.name).is_some(), "{}", id.name);
-            let found = linear.adapter().map(|adapter| (adapter.scale, adapter.masked, adapter.rank()));
-            assert_eq!(found, masks.get(&id.name).map(|_| (1.5, id.block == 0, 2)), "{}", id.name);
+            let update = linear.matrix().update();
+            let found =
+                update.map(|u| (u.settings()["scale"].as_f64(), u.respects_mask(), u.parameters()[0].1.size()[0]));
+            assert_eq!(found, masks.get(&id.name).map(|_| (Some(1.5), id.block == 0, 2)), "{}", id.name);
         }
         assert_eq!(MaskSet::of(&model).count(), masks.count());
         MaskSet::new().apply(&mut model).unwrap();

@@ -1,6 +1,6 @@
 //! Masks and adapters of one linear.
 
-use ressa_models::{Adapter, Linear, ModelError};
+use ressa_models::{Form, Linear, Lora, LoraParts, ModelError, SparseLora, Update};
 use ressa_testkit::assert_close;
 use tch::{Device, Kind, Tensor};
 
@@ -11,8 +11,9 @@ fn parts() -> (Tensor, Tensor, Tensor, Tensor) {
     (wave([6, 8], 0.7), wave([6, 8], 1.9).gt(0.0), wave([2, 8], 0.3), wave([6, 2], 1.1))
 }
 
-fn adapter(masked: bool, a: &Tensor, b: &Tensor) -> Adapter {
-    Adapter { a: a.shallow_clone(), b: b.shallow_clone(), scale: 2.0, masked }
+fn low_rank(masked: bool, a: &Tensor, b: &Tensor) -> Option<Box<dyn Update>> {
+    let parts = LoraParts { a: a.shallow_clone(), b: b.shallow_clone(), scale: 2.0 };
+    Some(if masked { Box::new(SparseLora(parts)) } else { Box::new(Lora(parts)) })
 }
 
 #[test]
@@ -24,7 +25,7 @@ fn the_effective_weight_is_the_formula() {
     let x = Tensor::ones([3, 8], F32);
     assert!(linear.effective_weight().equal(&w));
 
-    linear.set_adapter(Some(adapter(true, &a, &b))).unwrap();
+    linear.set_update(low_rank(true, &a, &b)).unwrap();
     assert_close("W + sBA", &linear.effective_weight(), &(&w + &update), 1e-6);
 
     linear.set_mask(Some(m.shallow_clone())).unwrap();
@@ -33,27 +34,26 @@ fn the_effective_weight_is_the_formula() {
     assert_eq!(at_removed.count_nonzero(None).int64_value(&[]), 0, "exactly zero where removed");
     assert_close("x W^T", &linear.forward(&x), &x.matmul(&linear.effective_weight().tr()), 1e-6);
 
-    linear.set_adapter(Some(adapter(false, &a, &b))).unwrap();
+    linear.set_update(low_rank(false, &a, &b)).unwrap();
     assert_close("W M + sBA", &linear.effective_weight(), &(&w * &keep + &update), 1e-6);
 
-    linear.set_adapter(None).unwrap();
+    linear.set_update(None).unwrap();
     assert!(linear.effective_weight().equal(&(&w * &keep)));
     assert!(linear.weight().equal(&w), "the weight itself is never touched");
 }
 
 #[test]
-fn baking_leaves_outputs_and_keeps_a_mask_that_covers_all() {
+fn baking_leaves_outputs_and_nothing_but_the_weight() {
     let (w, m, a, b) = parts();
     let x = (Tensor::arange(24, F32) * 0.2).cos().view([3, 8]);
     for masked in [true, false] {
         let mut linear = Linear::new("l", w.shallow_clone(), None);
         linear.set_mask(Some(m.shallow_clone())).unwrap();
-        linear.set_adapter(Some(adapter(masked, &a, &b))).unwrap();
+        linear.set_update(low_rank(masked, &a, &b)).unwrap();
         let before = linear.forward(&x);
-        linear.bake().unwrap();
+        linear.matrix_mut().bake().unwrap();
         assert!(linear.forward(&x).equal(&before));
-        assert!(linear.adapter().is_none());
-        assert_eq!(linear.mask().is_some(), masked, "a dense update leaves no mask that would undo it");
+        assert_eq!(linear.matrix().form(), Form::Dense, "what is final needs neither mask nor update");
         let removed = linear.weight().masked_select(&m.logical_not()).count_nonzero(None).int64_value(&[]);
         assert_eq!(removed == 0, masked);
     }
@@ -65,7 +65,7 @@ fn gradients_reach_adapters_only_and_only_through_kept_positions() {
     let (a, b) = (a.set_requires_grad(true), b.set_requires_grad(true));
     let mut linear = Linear::new("l", w.shallow_clone(), None);
     linear.set_mask(Some(m.shallow_clone())).unwrap();
-    linear.set_adapter(Some(adapter(true, &a, &b))).unwrap();
+    linear.set_update(low_rank(true, &a, &b)).unwrap();
     let x = Tensor::eye(8, F32);
     linear.forward(&x).sum(Kind::Float).backward();
     // With x = 1 the gradient on the effective weight is 1 wherever it is kept.
@@ -81,7 +81,7 @@ fn what_does_not_fit_is_named() {
     let mut linear = Linear::new("tower.fc1", w, None);
     let error = linear.set_mask(Some(m.tr())).unwrap_err().to_string();
     assert_eq!(error, "tensor `tower.fc1` has shape [8, 6], the configuration asks for [6, 8]");
-    let error = linear.set_adapter(Some(adapter(true, &b, &a))).unwrap_err();
-    assert!(matches!(error, ModelError::Shape { name, .. } if name == "tower.fc1.a"));
-    assert!(linear.mask().is_none() && linear.adapter().is_none());
+    let error = linear.set_update(low_rank(true, &b, &a)).unwrap_err();
+    assert!(matches!(error, ModelError::Shape { name, .. } if name == "tower.fc1.lora_A"));
+    assert_eq!(linear.matrix().form(), Form::Dense);
 }

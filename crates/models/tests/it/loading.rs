@@ -4,7 +4,8 @@ use std::{fs, path::Path};
 
 use ressa_experiment::job::Compute;
 use ressa_models::{
-    Adapter, Blip2, Blip2Config, LoadOptions, ModelError, Storage, TensorMap, VisionLanguage, load_blip2,
+    Blip2, Blip2Config, LoadOptions, Lora, LoraParts, ModelError, SparseLora, Storage, TensorMap, Update,
+    VisionLanguage, load_blip2,
     presets::{random_tensors, tiny_blip2_flant5, tiny_blip2_opt, tiny_flant5, tiny_retrieval, tiny_vicuna},
     save_folder,
 };
@@ -67,14 +68,17 @@ fn weights_left_as_stored_compute_the_same_bits_as_converted_ones() {
                     Tensor::full([2, columns], 0.01, (Kind::Float, Device::Cpu)),
                     Tensor::full([rows, 2], 0.02, (Kind::Float, Device::Cpu)),
                 );
-                linear.set_adapter((at % 2 == 0).then_some(Adapter { a, b, scale: 1.5, masked: at % 4 == 0 })).unwrap();
+                let parts = LoraParts { a, b, scale: 1.5 };
+                let update: Box<dyn Update> =
+                    if at % 4 == 0 { Box::new(SparseLora(parts)) } else { Box::new(Lora(parts)) };
+                linear.set_update((at % 2 == 0).then_some(update)).unwrap();
             }
         }
         let before = outputs(&mapped);
         assert!(before.equal(&outputs(&converted)), "{:?}", config.family());
         assert!(mapped.shallow_clone().encode_images(&pixels(1)).equal(&mapped.encode_images(&pixels(1))));
         for (_, linear) in mapped.linears_mut() {
-            linear.bake().unwrap();
+            linear.matrix_mut().bake().unwrap();
         }
         assert!(outputs(&mapped).equal(&before));
     }

@@ -12,7 +12,7 @@ use ressa_experiment::{
     record::Certificate,
     stage::{Inputs, stages},
 };
-use ressa_models::{AdapterSet, MaskSet, WeightSet, load_folder};
+use ressa_models::{MaskSet, UpdateSet, WeightSet, load_folder};
 use ressa_pipeline::Executor;
 use ressa_prune::method::solver;
 use ressa_runtime::Device;
@@ -75,7 +75,7 @@ fn changed_weights_are_used_by_everything_downstream() {
     let store = Store::open(folder.path(), Vec::new()).unwrap();
     let adapt = nodes.iter().find(|node| matches!(*node.stage, Stage::Adapt { .. })).unwrap();
     let adapter = store.require(&adapt.key.0).unwrap().file("adapter.safetensors").unwrap();
-    let adapters = AdapterSet::load(&adapter).unwrap();
+    let adapters = UpdateSet::load(&adapter).unwrap();
     let bare = Inputs {
         dense: Some(nodes[0].key.clone()),
         masks: prunes.iter().map(|node| node.key.clone()).collect(),
@@ -89,12 +89,14 @@ fn changed_weights_are_used_by_everything_downstream() {
         let (masks, weights, _) = stored(folder.path(), node);
         for (layer, keep) in masks.iter() {
             let changed = weights.get(layer).expect("every layer is solved");
+            let keep = &keep.keep();
             assert_eq!(changed.masked_select(&keep.logical_not()).ne(0.0).any().int64_value(&[]), 0);
             moved += changed.ne_tensor(&dense[layer]).logical_and(keep).sum(Kind::Int64).int64_value(&[]);
             assert!(bare.weight(layer, &dense[layer]).unwrap().unwrap().equal(changed), "{layer}");
             // What the adapters were trained on is what they are merged into.
             let adapter = adapters.get(layer).unwrap();
-            let update = (&adapter.b * adapter.scale).matmul(&adapter.a);
+            let [(_, a), (_, b)] = adapter.parameters()[..] else { panic!("two factors") };
+            let update = (b * adapter.settings()["scale"].as_f64().unwrap()).matmul(a);
             let expected = (changed + update).masked_fill(&keep.logical_not(), 0.0);
             let found = whole.weight(layer, &dense[layer]).unwrap().unwrap();
             assert!(found.allclose(&expected, 1e-5, 1e-6, false), "{layer}");

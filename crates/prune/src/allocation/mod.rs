@@ -56,7 +56,7 @@ pub fn measure(
     let mut layers = 0;
     for (id, linear) in dense.linears_mut() {
         linear.set_mask(None)?;
-        linear.set_adapter(None)?;
+        linear.set_update(None)?;
         layers += usize::from(id.tower == tower);
     }
     if layers == 0 {

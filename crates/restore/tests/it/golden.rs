@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use ressa_experiment::config::{DistillConfig, Reduction};
-use ressa_models::{Adapter, Forced, Linear};
+use ressa_models::{Forced, Linear, Lora, LoraParts, SparseLora, Update};
 use ressa_restore::loss::{contrastive, distillation};
 use tch::{Kind, Tensor};
 
@@ -57,6 +57,12 @@ fn sparselora_equals_the_reference() {
     assert!(cases >= 3, "only {cases} cases");
 }
 
+/// Gradients of what trains on a layer's weight.
+fn gradients(layer: &Linear) -> Vec<Tensor> {
+    let update = layer.matrix().update().expect("an update");
+    update.parameters().into_iter().map(|(_, parameter)| parameter.grad()).collect()
+}
+
 fn compare_case(path: &Path) {
     let tensors: BTreeMap<String, Tensor> = Tensor::read_safetensors(path).expect("tensors").into_iter().collect();
     let about = std::fs::read_to_string(path.with_extension("json")).expect("description");
@@ -73,7 +79,9 @@ fn compare_case(path: &Path) {
         let (a, b) = (get("A").copy().set_requires_grad(true), get("B").copy().set_requires_grad(true));
         let mut layer = Linear::new("layer", get("W"), Some(get("bias")));
         layer.set_mask(Some(get("mask").to_kind(Kind::Bool))).expect("mask fits");
-        layer.set_adapter(Some(Adapter { a, b, scale, masked })).expect("adapter fits");
+        let parts = LoraParts { a, b, scale };
+        let update: Box<dyn Update> = if masked { Box::new(SparseLora(parts)) } else { Box::new(Lora(parts)) };
+        layer.set_update(Some(update)).expect("the update fits");
         layer
     };
     let mut sparse = layer(true);
@@ -82,18 +90,18 @@ fn compare_case(path: &Path) {
     (&y * get("upstream")).sum(Kind::Float).backward();
     agrees("y", &y);
     agrees("grad_x", &x.grad());
-    let adapter = sparse.adapter().expect("adapter");
-    agrees("grad_A", &adapter.a.grad());
-    agrees("grad_B", &adapter.b.grad());
-    sparse.bake().expect("merges");
+    for (gradient, part) in gradients(&sparse).into_iter().zip(["grad_A", "grad_B"]) {
+        agrees(part, &gradient);
+    }
+    sparse.matrix_mut().bake().expect("merges");
     agrees("merged", sparse.weight());
     let open = layer(false);
     let y = open.forward(&get("x"));
     (&y * get("upstream")).sum(Kind::Float).backward();
     agrees("delta_unmasked.y", &y);
-    let adapter = open.adapter().expect("adapter");
-    agrees("delta_unmasked.grad_A", &adapter.a.grad());
-    agrees("delta_unmasked.grad_B", &adapter.b.grad());
+    for (gradient, part) in gradients(&open).into_iter().zip(["delta_unmasked.grad_A", "delta_unmasked.grad_B"]) {
+        agrees(part, &gradient);
+    }
 
     let logits = get("kd.sparse_logits").set_requires_grad(true);
     let labels = get("kd.labels");

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use ressa_experiment::{Pattern, config::RestoreMethod};
-use ressa_models::{AdapterSet, MaskSet, Tower, VisionLanguage};
+use ressa_models::{MaskSet, Tower, UpdateSet, VisionLanguage};
 use ressa_restore::{MergeRequest, Merged, RestoreError, TrainingOptions, certify_merged, merge, train_adapters};
 
 use crate::world::{Batches, dense, masks, probe, settings, student};
 
 const PATTERN: Pattern = Pattern::NOfM { keep: 2, of: 4 };
 
-fn trained(masked: bool) -> AdapterSet {
+fn trained(masked: bool) -> UpdateSet {
     let options = TrainingOptions { masked, seed: 1, checkpoints: None };
     let settings = settings(4, None);
     let mut student = student();
@@ -19,7 +19,7 @@ fn trained(masked: bool) -> AdapterSet {
         .adapters
 }
 
-fn merged(method: RestoreMethod, masks: &MaskSet, adapters: &AdapterSet) -> Result<Merged, RestoreError> {
+fn merged(method: RestoreMethod, masks: &MaskSet, adapters: &UpdateSet) -> Result<Merged, RestoreError> {
     let patterns = BTreeMap::from([(Tower::Vision, PATTERN), (Tower::Language, PATTERN)]);
     merge(&dense(), MergeRequest { method, masks, adapters, patterns: &patterns }, &probe())
 }

@@ -4,8 +4,10 @@ use ressa_experiment::{
     config::{DistillConfig, Reduction},
     stage::AdaptTraining,
 };
-use ressa_models::{AdapterSet, Tower, VisionLanguage};
-use ressa_restore::{Checkpoints, Restoration, RestoreError, StepLoss, TrainingOptions, adapters, train_adapters};
+use ressa_models::{Tower, UpdateSet, VisionLanguage};
+use ressa_restore::{
+    Checkpoints, Interval, Restoration, RestoreError, StepLoss, TrainingOptions, adapters, train_adapters,
+};
 use tch::Kind;
 
 use crate::world::{Batches, dense, settings, student};
@@ -20,9 +22,11 @@ fn train(settings: &AdaptTraining, options: TrainingOptions<'_>) -> Restoration 
         .expect("trains")
 }
 
-fn equal(left: &AdapterSet, right: &AdapterSet) -> bool {
+fn equal(left: &UpdateSet, right: &UpdateSet) -> bool {
     left.len() == right.len()
-        && left.iter().zip(right.iter()).all(|((m, x), (n, y))| m == n && x.a.equal(&y.a) && x.b.equal(&y.b))
+        && left.iter().zip(right.iter()).all(|((m, x), (n, y))| {
+            m == n && x.parameters().iter().zip(y.parameters()).all(|((_, x), (_, y))| x.equal(y))
+        })
 }
 
 #[test]
@@ -38,9 +42,10 @@ fn training_lowers_the_loss_and_never_touches_pruned_positions() {
     assert!(total(&trained.losses[8..]) < 0.9 * total(&trained.losses[..4]), "{:?}", trained.losses);
     for ((id, linear), before) in model.linears().into_iter().zip(before) {
         assert!(linear.weight().equal(&before), "{} changed", id.name);
-        let adapter = linear.adapter().expect("every layer is adapted");
-        assert!(adapter.b.abs().max().double_value(&[]) > 0.0, "{} did not train", id.name);
-        assert_eq!(adapter.masked, id.tower != Tower::Qformer);
+        let update = linear.matrix().update().expect("every layer is updated");
+        let [_, (_, b)] = update.parameters()[..] else { panic!("two factors") };
+        assert!(b.abs().max().double_value(&[]) > 0.0, "{} did not train", id.name);
+        assert_eq!(update.respects_mask(), id.tower != Tower::Qformer);
         if let Some(keep) = linear.mask() {
             let pruned = linear.effective_weight().masked_select(&keep.logical_not());
             assert_eq!(pruned.count_nonzero(None).int64_value(&[]), 0, "{} is revived", id.name);
@@ -55,12 +60,14 @@ fn pruned_positions_have_no_gradient() {
     let fresh = adapters::initialise(model.as_ref(), &settings(1, None), true, 1).expect("adapters");
     fresh.apply(model.as_mut()).expect("fits");
     let (_, linear) = model.linears().into_iter().find(|(id, _)| id.tower == Tower::Language).expect("a layer");
-    let adapter = linear.adapter().expect("an adapter");
-    let (a, b) = (adapter.a.set_requires_grad(true), adapter.b.set_requires_grad(true));
+    let update = linear.matrix().update().expect("an update");
+    let [(_, a), (_, b)] = update.parameters()[..] else { panic!("two factors") };
+    let (a, b) = (a.set_requires_grad(true), b.set_requires_grad(true));
+    let scale = update.settings()["scale"].as_f64().expect("a scale");
     let upstream = linear.weight().sin();
     (linear.effective_weight() * &upstream).sum(Kind::Float).backward();
     let keep = linear.mask().expect("a mask").to_kind(Kind::Float);
-    let expected = (upstream * keep).matmul(&a.detach().transpose(0, 1)) * adapter.scale;
+    let expected = (upstream * keep).matmul(&a.detach().transpose(0, 1)) * scale;
     assert!((b.grad() - expected).abs().max().double_value(&[]) < 1e-5);
     assert_eq!(a.grad().abs().max().double_value(&[]), 0.0, "b is zero at the start");
 }
@@ -81,7 +88,7 @@ fn a_resumed_training_ends_with_the_same_bits() {
     let settings = settings(7, Some(DistillConfig { weight: 0.2, ..DistillConfig::default() }));
     let whole = train(&settings, options(true));
     let folder = tempfile::tempdir().expect("a folder");
-    let checkpoints = Checkpoints { folder: folder.path().to_owned(), every: 2 };
+    let checkpoints = Checkpoints { folder: folder.path().to_owned(), every: Interval::Steps(2) };
     let options = TrainingOptions { checkpoints: Some(&checkpoints), ..options(true) };
     let teacher = dense();
     let mut interrupted = Batches { sick_at: Some(5), ..Batches::default() };

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use ressa_experiment::{
-    config::{DistillConfig, TowerAdapter},
+    config::{DistillConfig, Recompute, TowerAdapter},
     stage::AdaptTraining,
 };
 use ressa_models::{Blip2, MaskSet, Prompts, TextBatch, Tower, VisionLanguage, presets};
@@ -27,8 +27,18 @@ pub fn masks(model: &dyn VisionLanguage) -> MaskSet {
     masks
 }
 
+/// A decoder-only model.
+pub fn dense_vicuna() -> Blip2 {
+    presets::random(&presets::tiny_vicuna(40), 12).expect("a model")
+}
+
 pub fn student() -> Box<dyn VisionLanguage> {
-    let mut model = dense().shallow_clone();
+    student_of(&dense())
+}
+
+/// A masked copy.
+pub fn student_of(dense: &dyn VisionLanguage) -> Box<dyn VisionLanguage> {
+    let mut model = dense.shallow_clone();
     masks(model.as_ref()).apply(model.as_mut()).expect("masks fit");
     model
 }
@@ -50,6 +60,8 @@ pub fn settings(steps: u32, distill: Option<DistillConfig>) -> AdaptTraining {
         clip: 1.0,
         contrastive: 0.5,
         distill,
+        micro_batch: None,
+        recompute: Recompute::Auto,
     }
 }
 

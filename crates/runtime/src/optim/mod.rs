@@ -3,7 +3,11 @@
 //! tch's own optimisers cannot save their state, so a training that uses them cannot be resumed. Here both moments are one flat tensor
 //! each: a step costs a handful of large operations and one small one per parameter, and the state is two tensors and a counter.
 
+mod flat;
+
 use tch::{Kind, Tensor, no_grad};
+
+pub use flat::FlatAdamW;
 
 /// A tensor that trains, with its own decay.
 #[derive(Debug)]
@@ -35,10 +39,7 @@ impl Default for AdamWOptions {
 #[derive(Debug)]
 pub struct AdamW {
     parameters: Vec<Parameter>,
-    options: AdamWOptions,
-    first: Tensor,
-    second: Tensor,
-    steps: u64,
+    moments: Moments,
 }
 
 /// Everything an interrupted training needs of its optimiser.
@@ -67,8 +68,7 @@ impl AdamW {
     pub fn new(parameters: Vec<Parameter>, options: AdamWOptions) -> Self {
         let elements: i64 = parameters.iter().map(|p| p.tensor.numel() as i64).sum();
         let device = parameters.first().map_or(tch::Device::Cpu, |p| p.tensor.device());
-        let zeros = || Tensor::zeros([elements], (Kind::Float, device));
-        Self { parameters, options, first: zeros(), second: zeros(), steps: 0 }
+        Self { parameters, moments: Moments::new(elements, device, options) }
     }
 
     /// Forgets the gradients.
@@ -96,23 +96,13 @@ impl AdamW {
             {
                 let _ = gradient.g_mul_scalar_(limit / (norm + 1e-6));
             }
-            self.apply(&gradient, learning_rate);
+            let update = self.moments.update(&gradient, learning_rate);
+            self.apply(&update, learning_rate);
             norm
         })
     }
 
-    fn apply(&mut self, gradient: &Tensor, learning_rate: f64) {
-        let AdamWOptions { beta1, beta2, epsilon } = self.options;
-        self.steps += 1;
-        let steps = self.steps as f64;
-        let _ = self.first.lerp_(gradient, 1.0 - beta1);
-        let _ = self.second.lerp_(&gradient.square(), 1.0 - beta2);
-        let scale = (1.0 - beta2.powf(steps)).sqrt();
-        let mut root = self.second.sqrt();
-        let _ = root.g_mul_scalar_(1.0 / scale);
-        let _ = root.g_add_scalar_(epsilon);
-        let mut update = &self.first / root;
-        let _ = update.g_mul_scalar_(-learning_rate / (1.0 - beta1.powf(steps)));
+    fn apply(&mut self, update: &Tensor, learning_rate: f64) {
         let mut offset = 0;
         for Parameter { tensor, weight_decay } in &mut self.parameters {
             let count = tensor.numel() as i64;
@@ -127,11 +117,51 @@ impl AdamW {
 
     /// A copy of the state.
     pub fn state(&self) -> AdamWState {
-        AdamWState { first: self.first.copy(), second: self.second.copy(), steps: self.steps }
+        self.moments.state()
     }
 
     /// Continues from a saved state.
     pub fn resume(&mut self, state: &AdamWState) -> Result<(), StateMismatch> {
+        self.moments.resume(state)
+    }
+}
+
+/// Both moments of all parameters, flat, in their order.
+#[derive(Debug)]
+struct Moments {
+    options: AdamWOptions,
+    first: Tensor,
+    second: Tensor,
+    steps: u64,
+}
+
+impl Moments {
+    fn new(elements: i64, device: tch::Device, options: AdamWOptions) -> Self {
+        let zeros = || Tensor::zeros([elements], (Kind::Float, device));
+        Self { options, first: zeros(), second: zeros(), steps: 0 }
+    }
+
+    /// Takes a gradient in and answers with what is to be added to the parameters, weight decay aside.
+    fn update(&mut self, gradient: &Tensor, learning_rate: f64) -> Tensor {
+        let AdamWOptions { beta1, beta2, epsilon } = self.options;
+        self.steps += 1;
+        let steps = self.steps as f64;
+        let _ = self.first.lerp_(gradient, 1.0 - beta1);
+        let _ = self.second.lerp_(&gradient.square(), 1.0 - beta2);
+        let scale = (1.0 - beta2.powf(steps)).sqrt();
+        let mut root = self.second.sqrt();
+        let _ = root.g_mul_scalar_(1.0 / scale);
+        let _ = root.g_add_scalar_(epsilon);
+        let mut update = &self.first / root;
+        let _ = update.g_mul_scalar_(-learning_rate / (1.0 - beta1.powf(steps)));
+        update
+    }
+
+    fn state(&self) -> AdamWState {
+        AdamWState { first: self.first.copy(), second: self.second.copy(), steps: self.steps }
+    }
+
+    fn resume(&mut self, state: &AdamWState) -> Result<(), StateMismatch> {
         let expected = self.first.numel() as i64;
         for saved in [&state.first, &state.second] {
             if saved.numel() as i64 != expected {

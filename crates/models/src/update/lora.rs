@@ -1,0 +1,112 @@
+//! LoRA: a low-rank product beside the weight.
+//!
+//! Paper: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, section 4.1. On a pruned weight the product is
+//! added to what pruning left, so pruned positions come alive: the baseline that SparseLoRA is compared with.
+
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+use super::{Update, fitting};
+use crate::{KeepMask, ModelError};
+
+/// The two factors of a low-rank product and its scale.
+#[derive(Debug)]
+pub struct LoraParts {
+    /// `[rank, inputs]`.
+    pub a: Tensor,
+    /// `[outputs, rank]`.
+    pub b: Tensor,
+    /// Factor on the product.
+    pub scale: f64,
+}
+
+impl LoraParts {
+    /// Rank of the product.
+    pub fn rank(&self) -> i64 {
+        self.a.size().first().copied().unwrap_or(0)
+    }
+
+    /// `weight + scale * b @ a`, in `kind`.
+    pub(super) fn add_to(&self, weight: &Tensor, kind: Kind) -> Tensor {
+        let update = &self.b * self.scale;
+        weight.to_kind(kind).addmm(&update.to_kind(kind), &self.a.to_kind(kind))
+    }
+
+    pub(super) fn parameters(&self) -> Vec<(&'static str, &Tensor)> {
+        vec![("lora_A", &self.a), ("lora_B", &self.b)]
+    }
+
+    pub(super) fn with(&self, parameters: Vec<Tensor>) -> Self {
+        let [a, b] = parameters.try_into().expect("both factors");
+        Self { a, b, scale: self.scale }
+    }
+
+    pub(super) fn fits(&self, weight: &str, shape: &[i64]) -> Result<(), ModelError> {
+        let &[outputs, inputs] = shape else {
+            return Err(ModelError::Shape { name: weight.to_owned(), found: shape.to_vec(), wanted: vec![-1, -1] });
+        };
+        fitting(weight, "lora_A", &self.a, &[self.rank(), inputs])?;
+        fitting(weight, "lora_B", &self.b, &[outputs, self.rank()])
+    }
+
+    pub(super) fn read(
+        settings: &Value,
+        part: &mut dyn FnMut(&'static str) -> Result<Tensor, String>,
+    ) -> Result<Self, String> {
+        let scale = settings.get("scale").and_then(Value::as_f64).ok_or("its scale is missing")?;
+        let mut matrix = |name| match part(name)? {
+            tensor if tensor.dim() == 2 => Ok(tensor),
+            _ => Err(format!("`{name}` is not a matrix")),
+        };
+        Ok(Self { a: matrix("lora_A")?, b: matrix("lora_B")?, scale })
+    }
+}
+
+/// `W∘M + sBA`.
+#[derive(Debug)]
+pub struct Lora(pub LoraParts);
+
+impl Lora {
+    /// Its name in files and settings.
+    pub const KIND: &'static str = "lora";
+
+    pub(super) fn read(
+        settings: &Value,
+        part: &mut dyn FnMut(&'static str) -> Result<Tensor, String>,
+    ) -> Result<Box<dyn Update>, String> {
+        Ok(Box::new(Self(LoraParts::read(settings, part)?)))
+    }
+}
+
+impl Update for Lora {
+    fn kind(&self) -> &'static str {
+        Self::KIND
+    }
+
+    fn parameters(&self) -> Vec<(&'static str, &Tensor)> {
+        self.0.parameters()
+    }
+
+    fn with(&self, parameters: Vec<Tensor>) -> Box<dyn Update> {
+        Box::new(Self(self.0.with(parameters)))
+    }
+
+    fn settings(&self) -> Value {
+        json!({ "scale": self.0.scale, "masked": false })
+    }
+
+    fn fits(&self, weight: &str, shape: &[i64]) -> Result<(), ModelError> {
+        self.0.fits(weight, shape)
+    }
+
+    fn form(&self, base: &Tensor, keep: Option<&KeepMask>, kind: Kind) -> Tensor {
+        match keep {
+            Some(keep) => self.0.add_to(&base.masked_fill(&keep.remove(), 0.0), kind),
+            None => self.0.add_to(base, kind),
+        }
+    }
+
+    fn respects_mask(&self) -> bool {
+        false
+    }
+}

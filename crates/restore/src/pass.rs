@@ -1,0 +1,209 @@
+//! Forward and backward over one part of a batch, in two ways that give the same gradient.
+
+use ressa_experiment::stage::AdaptTraining;
+use ressa_models::{
+    Entry, Flow, Forced, Targets, Tower, VisionLanguage,
+    blocks::{Chain, FlowGradient, product},
+};
+use tch::{Kind, Tensor, no_grad, with_grad};
+
+use crate::{
+    gradient::FlatGradient,
+    loss,
+    micro::{Exchange, MicroBatch},
+    step::{Reply, Taught, Terms, distills, forced},
+};
+
+/// What the in-batch contrastive loss needs of this part.
+pub(crate) enum Contrast<'a> {
+    /// There is no such loss.
+    None,
+    /// The part is the whole batch: its texts.
+    Whole(&'a ressa_models::TextBatch),
+    /// The loss of the whole batch is known: this part's texts, and the gradients of its image and text embeddings.
+    Part { texts: ressa_models::TextBatch, images_gradient: Tensor, texts_gradient: Tensor, value: Option<Tensor> },
+}
+
+/// What a part is computed with.
+pub(crate) struct Pass<'a> {
+    pub student: &'a dyn VisionLanguage,
+    pub batch: &'a MicroBatch,
+    pub taught: &'a Taught,
+    pub contrast: Contrast<'a>,
+    pub settings: &'a AdaptTraining,
+}
+
+impl Pass<'_> {
+    /// Keeps every activation until the gradient is known. The student's weights are formed with their history.
+    pub fn at_once(self, gradient: &mut FlatGradient<'_>) -> Terms {
+        let (terms, total) = with_grad(|| {
+            let features = self.student.encode_images(&self.batch.pixels);
+            let questions = forced(self.student, &features, &self.batch.questions);
+            let captions = forced(self.student, &features, &self.batch.captions);
+            let (contrastive, pull) = self.contrast(&features);
+            let terms = self.terms(questions.as_ref(), captions.as_ref(), contrastive);
+            let total = match pull {
+                Some(pull) => &terms.total + pull,
+                None => terms.total.shallow_clone(),
+            };
+            (terms, total)
+        });
+        gradient.add_all(&total);
+        terms
+    }
+
+    /// Keeps what enters each block, and computes the block again when its gradient is asked for.
+    pub fn recomputing(self, gradient: &mut FlatGradient<'_>) -> Terms {
+        let student = self.student;
+        let entry = with_grad(|| student.enter_with(Entry::Pixels(&self.batch.pixels)));
+        let (images, last) = Chain::run(student, Tower::Vision, &entry, gradient);
+        let features = with_grad(|| student.leave(Tower::Vision, &last));
+        let leaf = features.detach().set_requires_grad(features.requires_grad());
+        let mut of_features = Accumulated::default();
+
+        let (questions, captions) = (&self.batch.questions, &self.batch.captions);
+        let asked = self.exchange(questions, self.taught.questions.as_ref(), &leaf, &mut of_features, gradient, true);
+        let said = self.exchange(captions, self.taught.captions.as_ref(), &leaf, &mut of_features, gradient, false);
+        let (contrastive, pull) = with_grad(|| self.contrast(&leaf));
+        let third = self.terms(None, None, contrastive);
+        let total = match pull {
+            Some(pull) => &third.total + pull,
+            None => third.total.shallow_clone(),
+        };
+        if total.requires_grad() {
+            // Retrieval reads the interface without recomputation: its queries are few.
+            let found = gradient.add_all_and(&total, &leaf);
+            of_features.add(found);
+        }
+        if let Some(found) = of_features.take() {
+            let back = with_grad(|| product(&features, &found));
+            let last = backward_into(back, &last, gradient);
+            images.backward(student, last, gradient);
+        }
+        Terms::sum([asked, said, Some(third)])
+    }
+
+    /// One kind of exchange, forward and back to the image features.
+    fn exchange(
+        &self,
+        exchange: &Exchange,
+        teacher: Option<&Tensor>,
+        features: &Tensor,
+        of_features: &mut Accumulated,
+        gradient: &mut FlatGradient<'_>,
+        questions: bool,
+    ) -> Option<Terms> {
+        if exchange.answers.is_empty() {
+            return None;
+        }
+        let student = self.student;
+        let prompts = &exchange.prompts;
+        let asked = with_grad(|| student.enter_with(Entry::Features { features, prompts }));
+        let (interface, queries) = Chain::run(student, Tower::Qformer, &asked, gradient);
+        let prefix = with_grad(|| student.leave(Tower::Qformer, &queries));
+        let prefix_leaf = prefix.detach().set_requires_grad(prefix.requires_grad());
+        let read = with_grad(|| {
+            let (prompt, answers) = (&prompts.language, exchange.answers());
+            student.enter_with(Entry::Prefix { prefix: &prefix_leaf, prompt, answers })
+        });
+        let (language, states) = Chain::run(student, Tower::Language, &read, gradient);
+        let terms = with_grad(|| {
+            let logits = student.leave(Tower::Language, &states);
+            let Targets { ids, mask } = student.targets(&exchange.answers());
+            let said = Forced { logits, targets: ids, mask };
+            let reply = Reply { student: &said, teacher, exchange };
+            let (first, second) = if questions { (Some(reply), None) } else { (None, Some(reply)) };
+            Terms::new(first, second, None, self.batch.pixels.device(), self.settings)
+        });
+        let of_states = backward_into(Some(terms.total.shallow_clone()), &states, gradient);
+        let of_read = language.backward(student, of_states, gradient);
+        let of_prefix = no_later(of_read, &read, &prefix_leaf, gradient);
+        let back = of_prefix.and_then(|found| with_grad(|| product(&prefix, &found)));
+        let of_queries = backward_into(back, &queries, gradient);
+        let of_asked = interface.backward(student, of_queries, gradient);
+        of_features.add(no_later(of_asked, &asked, features, gradient));
+        Some(terms.without_history())
+    }
+
+    fn terms(&self, questions: Option<&Forced>, captions: Option<&Forced>, contrastive: Option<Tensor>) -> Terms {
+        fn reply<'r>(
+            said: Option<&'r Forced>,
+            teacher: Option<&'r Tensor>,
+            exchange: &'r Exchange,
+        ) -> Option<Reply<'r>> {
+            said.map(|student| Reply { student, teacher, exchange })
+        }
+        let questions = reply(questions, self.taught.questions.as_ref(), &self.batch.questions);
+        let captions = reply(captions, self.taught.captions.as_ref(), &self.batch.captions);
+        Terms::new(questions, captions, contrastive, self.batch.pixels.device(), self.settings)
+    }
+
+    /// The contrastive loss as a value, and a scalar that has its gradient where the value is that of other parts too.
+    fn contrast(&self, features: &Tensor) -> (Option<Tensor>, Option<Tensor>) {
+        let embed = |texts| Some((self.student.retrieval_images(features)?, self.student.retrieval_texts(texts)?));
+        match &self.contrast {
+            Contrast::None => (None, None),
+            Contrast::Whole(texts) => (embed(texts).map(|(images, texts)| loss::contrastive(&images, &texts)), None),
+            Contrast::Part { texts, images_gradient, texts_gradient, value } => {
+                let task = 1.0 - distills(self.settings).map_or(0.0, |distill| distill.weight);
+                let pull = embed(texts).map(|(images, texts)| {
+                    let pull = (images * images_gradient).sum(Kind::Float) + (texts * texts_gradient).sum(Kind::Float);
+                    pull * (self.settings.contrastive * task)
+                });
+                (value.as_ref().map(Tensor::shallow_clone), pull)
+            }
+        }
+    }
+}
+
+/// The in-batch loss of all parts, and the gradients of all embeddings: those of images, those of texts.
+pub(crate) fn contrast_of(images: &[Tensor], texts: &[Tensor]) -> (Tensor, Tensor, Tensor) {
+    let leaf = |parts: &[Tensor]| no_grad(|| Tensor::cat(parts, 0)).set_requires_grad(true);
+    let (images, texts) = (leaf(images), leaf(texts));
+    let value = with_grad(|| loss::contrastive(&images, &texts));
+    let mut found = Tensor::run_backward(&[&value], &[&images, &texts], false, false);
+    let texts = found.pop().expect("two gradients");
+    (value.detach(), found.pop().expect("two gradients"), texts)
+}
+
+/// From a scalar to gradients of the leaves that a tower was left with.
+fn backward_into(total: Option<Tensor>, last: &Flow, gradient: &mut FlatGradient<'_>) -> FlowGradient {
+    let Some(total) = total.filter(Tensor::requires_grad) else { return FlowGradient::default() };
+    let leaves: Vec<Tensor> = last.wanting().map(Tensor::shallow_clone).collect();
+    let mut found = gradient.add_between(&total, &leaves).into_iter();
+    let mut take = |wanted: bool| wanted.then(|| found.next()).flatten().filter(Tensor::defined);
+    let hidden = take(last.hidden.requires_grad());
+    FlowGradient { hidden, carried: take(last.carried().is_some_and(Tensor::requires_grad)) }
+}
+
+/// From gradients of what entered a tower to that of what it was made of.
+fn no_later(found: FlowGradient, entry: &Flow, source: &Tensor, gradient: &mut FlatGradient<'_>) -> Option<Tensor> {
+    let FlowGradient { hidden, carried } = found;
+    let total = with_grad(|| {
+        let hidden = hidden.and_then(|g| product(&entry.hidden, &g));
+        let carried = carried.and_then(|g| product(entry.carried()?, &g));
+        match (hidden, carried) {
+            (Some(hidden), Some(carried)) => Some(hidden + carried),
+            (hidden, carried) => hidden.or(carried),
+        }
+    })?;
+    let leaves: Vec<Tensor> = source.requires_grad().then(|| source.shallow_clone()).into_iter().collect();
+    gradient.add_between(&total, &leaves).into_iter().next().filter(Tensor::defined)
+}
+
+/// A sum of gradients.
+#[derive(Default)]
+struct Accumulated(Option<Tensor>);
+
+impl Accumulated {
+    fn add(&mut self, gradient: Option<Tensor>) {
+        self.0 = match (self.0.take(), gradient) {
+            (Some(sum), Some(more)) => Some(sum + more),
+            (sum, more) => sum.or(more),
+        };
+    }
+
+    fn take(&mut self) -> Option<Tensor> {
+        self.0.take()
+    }
+}

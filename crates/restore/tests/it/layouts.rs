@@ -1,0 +1,96 @@
+//! Parts of a batch and recomputed blocks add up to the same step.
+
+use ressa_experiment::{
+    config::{DistillConfig, Recompute, Reduction},
+    stage::AdaptTraining,
+};
+use ressa_models::VisionLanguage;
+use ressa_restore::{Layout, Restoration, TrainingOptions, train_adapters};
+use tch::Kind;
+
+use crate::world::{Batches, dense, dense_vicuna, settings, student_of};
+
+/// Rounding of f32 sums in another order, over a few steps of AdamW.
+const LOSSES: f64 = 2e-5;
+const PARAMETERS: f64 = 2e-3;
+
+fn train(model: &dyn VisionLanguage, settings: &AdaptTraining, images: i64) -> Restoration {
+    let mut student = student_of(model);
+    let options = TrainingOptions { masked: true, seed: 5, checkpoints: None };
+    let mut batches = Batches { images, ..Batches::default() };
+    train_adapters(student.as_mut(), Some(model), settings, options, &mut batches, &mut |_| {}).expect("trains")
+}
+
+/// Largest difference of a loss relative to it, and of a parameter relative to the largest of its tensor.
+fn differences(one: &Restoration, other: &Restoration) -> (f64, f64) {
+    let mut losses = 0f64;
+    for (one, other) in one.losses.iter().zip(&other.losses) {
+        let values = |l: &ressa_restore::StepLoss| {
+            [l.total, l.questions, l.captions, l.contrastive, l.distillation, l.gradient_norm]
+        };
+        for (x, y) in values(one).into_iter().zip(values(other)) {
+            losses = losses.max((x - y).abs() / x.abs().max(1e-3));
+        }
+    }
+    let mut parameters = 0f64;
+    for ((m, x), (n, y)) in one.adapters.iter().zip(other.adapters.iter()) {
+        assert_eq!(m, n);
+        for ((_, x), (_, y)) in x.parameters().into_iter().zip(y.parameters()) {
+            let largest = x.abs().max().double_value(&[]).max(1e-6);
+            parameters = parameters.max((x - y).abs().max().double_value(&[]) / largest);
+        }
+    }
+    (losses, parameters)
+}
+
+fn cases() -> impl Iterator<Item = (&'static str, AdaptTraining)> {
+    let distilled = |reduction| Some(DistillConfig { weight: 0.3, reduction, ..DistillConfig::default() });
+    let small = |distill| AdaptTraining { learning_rate: 1e-3, batch: 4, ..settings(3, distill) };
+    [
+        ("plain", small(None)),
+        ("mean", small(distilled(Reduction::Mean))),
+        ("sum", small(distilled(Reduction::Sum))),
+        ("without contrast", AdaptTraining { contrastive: 0.0, ..small(distilled(Reduction::Sum)) }),
+        ("language alone", AdaptTraining { vision: None, qformer: None, ..small(None) }),
+        ("vision alone", AdaptTraining { language: None, qformer: None, ..small(None) }),
+    ]
+    .into_iter()
+}
+
+#[test]
+fn every_layout_takes_the_same_steps() {
+    for (family, model) in [("t5", dense()), ("vicuna", dense_vicuna())] {
+        for (name, settings) in cases() {
+            let whole = train(&model, &AdaptTraining { recompute: Recompute::None, ..settings.clone() }, 4);
+            assert_eq!(whole.layout, Layout { micro_batch: 4, recompute: false });
+            for (micro_batch, recompute) in
+                [(4, Recompute::Blocks), (1, Recompute::None), (3, Recompute::None), (1, Recompute::Blocks)]
+            {
+                let layout = AdaptTraining { micro_batch: Some(micro_batch), recompute, ..settings.clone() };
+                let other = train(&model, &layout, 4);
+                assert_eq!(other.layout, Layout { micro_batch, recompute: recompute == Recompute::Blocks });
+                let (losses, parameters) = differences(&whole, &other);
+                assert!(
+                    losses < LOSSES && parameters < PARAMETERS,
+                    "{family} {name} {micro_batch} {recompute:?}: losses differ by {losses:.1e}, parameters by {parameters:.1e}"
+                );
+            }
+        }
+    }
+}
+
+/// What connects the towers belongs to no block.
+#[test]
+fn the_projection_trains_where_a_target_names_it_in_every_layout() {
+    let model = dense();
+    let mut settings =
+        AdaptTraining { learning_rate: 1e-3, batch: 4, vision: None, language: None, ..settings(3, None) };
+    settings.qformer.as_mut().expect("tuned").targets = vec!["language_projection".to_owned(), "query".to_owned()];
+    let whole = train(&model, &settings, 4);
+    let projection = whole.adapters.get("language_projection").expect("an update");
+    let (_, b) = projection.parameters()[1];
+    assert!(b.abs().sum(Kind::Float).double_value(&[]) > 0.0);
+    let layout = AdaptTraining { micro_batch: Some(2), recompute: Recompute::Blocks, ..settings };
+    let (losses, parameters) = differences(&whole, &train(&model, &layout, 4));
+    assert!(losses < LOSSES && parameters < PARAMETERS, "{losses:.1e} {parameters:.1e}");
+}
