@@ -20,6 +20,7 @@ use crate::{
     scope::Keep,
     tokens::Share,
     vit::Vit,
+    weights::Rounding,
 };
 
 /// What is wrong with asking a retrieval model for words.
@@ -77,6 +78,7 @@ pub struct Blip2 {
     ids: Vec<LayerId>,
     tensors: TensorMap,
     kind: Kind,
+    rounding: Rounding,
     device: Device,
 }
 
@@ -93,7 +95,7 @@ impl Blip2 {
         let family = config.family()?;
         let (kind, device) = (options.kind(), options.device);
         let mut keep = Keep { source, device, kept: TensorMap::new() };
-        let scope = Scope::root(&mut keep, kind);
+        let scope = Scope::root(&mut keep, kind, options.rounding);
         let shape = Shape {
             config: &config.qformer_config,
             queries: config.num_query_tokens,
@@ -122,7 +124,19 @@ impl Blip2 {
         drop(scope);
         let ids = layer_ids(&vision, &qformer, writer.as_ref());
         let (config, tensors) = (config.clone(), keep.kept);
-        let mut model = Self { config, special, vision, qformer, writer, retrieval, ids, tensors, kind, device };
+        let mut model = Self {
+            config,
+            special,
+            vision,
+            qformer,
+            writer,
+            retrieval,
+            ids,
+            tensors,
+            kind,
+            rounding: options.rounding,
+            device,
+        };
         // A weight that is replaced must not be held here.
         let owned: Vec<String> =
             VisionLanguage::weights(&model).iter().map(|weight| weight.name().to_owned()).collect();
@@ -244,7 +258,7 @@ impl Blip2 {
             Kind::Half => Compute::Float16,
             _ => Compute::Float32,
         };
-        LoadOptions { compute, ..LoadOptions::on(self.device) }
+        LoadOptions { compute, rounding: self.rounding, ..LoadOptions::on(self.device) }
     }
 }
 

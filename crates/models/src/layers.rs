@@ -219,11 +219,17 @@ pub(crate) struct RmsNorm {
     name: String,
     weight: Weight,
     eps: f64,
+    fused: bool,
 }
 
 impl RmsNorm {
     pub fn load(scope: &Scope<'_>, width: i64, eps: f64) -> Result<Self, ModelError> {
-        Ok(Self { name: scope.path().to_owned(), weight: Weight::load(scope, "weight", &[width])?, eps })
+        Ok(Self {
+            name: scope.path().to_owned(),
+            weight: Weight::load(scope, "weight", &[width])?,
+            eps,
+            fused: scope.fused(),
+        })
     }
 
     /// What it feeds: the only readers of its outputs.
@@ -235,7 +241,7 @@ impl RmsNorm {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let kind = self.weight.base().kind();
         let weight = self.weight.effective(kind);
-        if kind == Kind::Float && x.kind() == Kind::Float {
+        if self.fused && x.kind() == kind {
             return x.internal_fused_rms_norm(weight.size(), Some(&weight), self.eps).0;
         }
         // As the reference: normalised in f32, rounded, then scaled.
@@ -298,14 +304,15 @@ pub(crate) struct Attend<'a> {
     pub bias: Option<&'a Tensor>,
     /// Whether a query sees only keys up to its own position.
     pub causal: bool,
-    /// Whether the reference rounds logits and weights where it computes in fewer than 32 bits, instead of using the fused kernel.
+    /// Whether to round logits and weights, as the reference does here where it computes in fewer than 32 bits, instead of using the fused
+    /// kernel.
     pub rounded: bool,
 }
 
 /// Softmax attention of `q` `[rows, heads, queries, width]` over `k`, `v` `[rows, heads, keys, width]`; `[rows, queries, heads * width]`.
 pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, attend: Attend<'_>) -> Tensor {
     let Attend { scale, bias, causal, rounded } = attend;
-    if rounded && q.kind() != Kind::Float {
+    if rounded {
         let logits = q.matmul(&k.transpose(-2, -1));
         let logits = if scale == 1.0 { logits } else { logits * scale };
         let logits = bias.map_or_else(|| logits.shallow_clone(), |bias| &logits + bias);
@@ -360,7 +367,7 @@ mod tests {
     #[test]
     fn rms_norm_divides_by_the_root_mean_square_and_keeps_the_mean() {
         let weight = Weight::new("norm.weight", Tensor::from_slice(&[1.0f32, 1.0, 10.0]));
-        let norm = RmsNorm { name: String::new(), weight, eps: 1.0 };
+        let norm = RmsNorm { name: String::new(), weight, eps: 1.0, fused: true };
         // Mean square (1 + 4 + 22) / 3 = 9, plus 1: root sqrt(10).
         let x = Tensor::from_slice(&[1.0f32, 2.0, 22f32.sqrt()]).unsqueeze(0);
         let found: Vec<f64> = Vec::try_from(norm.forward(&x).get(0).to_kind(Kind::Double)).expect("three numbers");

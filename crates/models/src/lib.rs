@@ -46,4 +46,4 @@ pub use tokens::TokenKind;
 pub use update::{Lora, LoraParts, SparseLora, Update, UpdateSet};
 pub use vlm::{Answer, AnswerBatch, Entry, Flow, Forced, Prompts, Sample, Targets, TextBatch, VisionLanguage};
 pub use weight::{Form, Weight};
-pub use weights::{LoadOptions, Pages, Storage, Weights};
+pub use weights::{LoadOptions, Pages, Rounding, Storage, Weights};

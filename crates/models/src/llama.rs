@@ -168,15 +168,12 @@ impl Rotary {
         [self.cos.shallow_clone(), self.sin.shallow_clone()]
     }
 
-    /// Turns element `i` of the first half and element `i` of the second as one complex number.
-    fn turn(&self, x: &Tensor) -> Tensor {
+    /// Turns element `i` of the first half and element `i` of the second as one complex number. Not `fused`, every operation is rounded, as
+    /// in the reference.
+    fn turn(&self, x: &Tensor, fused: bool) -> Tensor {
         let half = x.size().last().copied().unwrap_or(0) / 2;
         let turned = x.roll([half], [-1]);
-        match x.kind() {
-            Kind::Float => (x * &self.cos).addcmul(&turned, &self.sin),
-            // Rounded after each operation, as in the reference.
-            _ => x * &self.cos + turned * &self.sin,
-        }
+        if fused { (x * &self.cos).addcmul(&turned, &self.sin) } else { x * &self.cos + turned * &self.sin }
     }
 }
 
@@ -189,6 +186,7 @@ struct Attention {
     heads: i64,
     key_value_heads: i64,
     scale: f64,
+    fused: bool,
 }
 
 impl Attention {
@@ -203,13 +201,14 @@ impl Attention {
             heads: c.num_attention_heads,
             key_value_heads: c.key_value_heads(),
             scale: (width as f64).powf(-0.5),
+            fused: scope.fused(),
         })
     }
 
     /// Queries, keys and values `[rows, heads, tokens, width]`, turned.
     fn project(&self, x: &Tensor, rotary: &Rotary) -> (Tensor, Tensor, Tensor) {
-        let q = rotary.turn(&split_heads(&self.q_proj.forward(x), self.heads));
-        let k = rotary.turn(&split_heads(&self.k_proj.forward(x), self.key_value_heads));
+        let q = rotary.turn(&split_heads(&self.q_proj.forward(x), self.heads), self.fused);
+        let k = rotary.turn(&split_heads(&self.k_proj.forward(x), self.key_value_heads), self.fused);
         let v = split_heads(&self.v_proj.forward(x), self.key_value_heads);
         let repeat = |x: Tensor| match self.heads / self.key_value_heads {
             1 => x,
@@ -428,7 +427,7 @@ mod tests {
         let frequencies = Tensor::from_slice(&[1.0f32, 0.1]);
         let rotary = Rotary::at(&Tensor::arange(12, (Kind::Int64, Device::Cpu)), &frequencies, Kind::Float);
         let row = |x: [f32; 4]| Tensor::from_slice(&x).expand([12, 4], false).view([1, 1, 12, 4]);
-        let (q, k) = (rotary.turn(&row([1.0, 2.0, 3.0, 4.0])), rotary.turn(&row([0.5, -1.0, 2.0, 1.0])));
+        let (q, k) = (rotary.turn(&row([1.0, 2.0, 3.0, 4.0]), true), rotary.turn(&row([0.5, -1.0, 2.0, 1.0]), true));
         for position in 0..12 {
             // (1 + 3i) e^(i p) and (2 + 4i) e^(i p / 10)
             let p = position as f64;

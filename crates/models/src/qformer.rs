@@ -121,6 +121,7 @@ struct Attention {
     dense: Linear,
     layer_norm: LayerNorm,
     heads: i64,
+    fused: bool,
 }
 
 impl Attention {
@@ -134,6 +135,7 @@ impl Attention {
             dense: Linear::load(&output.at("dense"), d, d, true)?,
             layer_norm: LayerNorm::load(&output.at("LayerNorm"), d, c.layer_norm_eps)?,
             heads: c.num_attention_heads,
+            fused: scope.fused(),
         })
     }
 
@@ -152,7 +154,7 @@ impl Attention {
         let query = split_heads(&self.query.forward(x), self.heads);
         let scale = (query.size()[3] as f64).powf(-0.5);
         let (key, value) = (split_heads(key, self.heads), split_heads(value, self.heads));
-        let mixed = attention(&query, &key, &value, Attend { scale, bias, causal: false, rounded: true });
+        let mixed = attention(&query, &key, &value, Attend { scale, bias, causal: false, rounded: !self.fused });
         self.layer_norm.forward(&(self.dense.forward(&mixed) + x))
     }
 }

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap, fmt::Display, rc::Rc};
 
 use tch::{Device, Kind, Tensor};
 
-use crate::ModelError;
+use crate::{ModelError, weights::Rounding};
 
 /// Tensors by the names they have in a checkpoint.
 pub type TensorMap = BTreeMap<String, Tensor>;
@@ -32,17 +32,18 @@ pub struct Scope<'a> {
     source: Rc<RefCell<&'a mut dyn TensorSource>>,
     path: String,
     kind: Kind,
+    rounding: Rounding,
 }
 
 impl<'a> Scope<'a> {
     /// The outermost scope of a network that computes in `kind`.
-    pub fn root(source: &'a mut dyn TensorSource, kind: Kind) -> Self {
-        Self { source: Rc::new(RefCell::new(source)), path: String::new(), kind }
+    pub fn root(source: &'a mut dyn TensorSource, kind: Kind, rounding: Rounding) -> Self {
+        Self { source: Rc::new(RefCell::new(source)), path: String::new(), kind, rounding }
     }
 
     /// The module below this one called `part`; `part` may itself be a path.
     pub fn at(&self, part: impl Display) -> Scope<'a> {
-        Self { source: Rc::clone(&self.source), path: self.name(part), kind: self.kind }
+        Self { source: Rc::clone(&self.source), path: self.name(part), ..self.clone() }
     }
 
     /// The same module, computed in f32 where the network computes in f16: what the reference keeps from overflowing.
@@ -79,6 +80,11 @@ impl<'a> Scope<'a> {
     /// The type of the computation.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether libtorch's fused kernels may be used although they round elsewhere than the reference: always in f32.
+    pub fn fused(&self) -> bool {
+        self.kind == Kind::Float || self.rounding == Rounding::Fused
     }
 
     fn name(&self, part: impl Display) -> String {

@@ -3,6 +3,8 @@
 //! Reference: `T5ForConditionalGeneration` in transformers, `modeling_t5.py` (version 1.1: gated feed-forward layers, attention without
 //! scaling, separate output head).
 
+use std::sync::{Mutex, PoisonError};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
@@ -150,24 +152,41 @@ struct RelativeBias {
     table: Embedding,
     bidirectional: bool,
     max_distance: i64,
+    /// Buckets by query and key, i64 `[n, n]` where the table is, for the longest sequence so far.
+    buckets: Mutex<Option<Tensor>>,
 }
 
 impl RelativeBias {
     fn load(scope: &Scope<'_>, c: &T5Config, bidirectional: bool) -> Result<Self, ModelError> {
         let scope = scope.at("block.0.layer.0.SelfAttention.relative_attention_bias");
         let table = Embedding::load(&scope, c.relative_attention_num_buckets, c.num_heads)?;
-        Ok(Self { table, bidirectional, max_distance: c.relative_attention_max_distance })
+        let buckets = Mutex::default();
+        Ok(Self { table, bidirectional, max_distance: c.relative_attention_max_distance, buckets })
     }
 
     /// `[1, heads, queries, keys]` for the queries at `positions` and the keys from the first on.
     fn forward(&self, positions: std::ops::Range<i64>, keys: i64) -> Tensor {
-        let buckets = self.table.weight.size()[0];
-        let queries = positions.end - positions.start;
-        let index: Vec<i64> = positions
-            .flat_map(|q| (0..keys).map(move |k| bucket(k - q, self.bidirectional, buckets, self.max_distance)))
-            .collect();
-        let index = Tensor::from_slice(&index).view([queries, keys]).to_device(self.table.weight.device());
+        let index = self.buckets(positions.end.max(keys));
+        let index = index.narrow(0, positions.start, positions.end - positions.start).narrow(1, 0, keys);
         self.table.forward(&index).permute([2, 0, 1]).unsqueeze(0)
+    }
+
+    /// The table of buckets for at least `tokens` tokens. Made rarely: it holds for every shorter sequence.
+    fn buckets(&self, tokens: i64) -> Tensor {
+        let mut known = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.as_ref().filter(|known| known.size()[0] >= tokens) {
+            return known.shallow_clone();
+        }
+        let (size, buckets) = ((tokens as u64).next_power_of_two().max(64) as i64, self.table.weight.size()[0]);
+        let of_distance: Vec<i64> =
+            (1 - size..size).map(|d| bucket(d, self.bidirectional, buckets, self.max_distance)).collect();
+        let index: Vec<i64> = (0..size)
+            .flat_map(|q| (0..size).map(move |k| (k - q + size - 1) as usize))
+            .map(|d| of_distance[d])
+            .collect();
+        let made = Tensor::from_slice(&index).view([size, size]).to_device(self.table.weight.device());
+        *known = Some(made.shallow_clone());
+        made
     }
 }
 
@@ -178,6 +197,7 @@ struct Attention {
     v: Linear,
     o: Linear,
     heads: i64,
+    fused: bool,
 }
 
 impl Attention {
@@ -189,6 +209,7 @@ impl Attention {
             v: Linear::load(&scope.at("v"), inner, d, false)?,
             o: Linear::load(&scope.at("o"), d, inner, false)?,
             heads: c.num_heads,
+            fused: scope.fused(),
         })
     }
 
@@ -208,7 +229,8 @@ impl Attention {
     fn forward(&self, x: &Tensor, memory: &Tensor, bias: &Tensor) -> Tensor {
         let q = self.query(x);
         let (k, v) = self.key_value(memory);
-        self.o.forward(&attention(&q, &k, &v, Attend { scale: 1.0, bias: Some(bias), causal: false, rounded: true }))
+        let attend = Attend { scale: 1.0, bias: Some(bias), causal: false, rounded: !self.fused };
+        self.o.forward(&attention(&q, &k, &v, attend))
     }
 }
 

@@ -39,12 +39,24 @@ pub struct LoadOptions {
     /// On the host, bf16 and f16 weights are converted to f32 when loaded if their f32 copy takes no more bytes than this; otherwise they
     /// stay mapped in their own type and each layer converts its own when it runs. The numbers are the same.
     pub convert_up_to: u64,
+    /// How results of fewer than 32 bits are rounded.
+    pub rounding: Rounding,
+}
+
+/// Where a computation in bf16 or f16 rounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// After the same operations as the reference, so that results can be compared with it.
+    #[default]
+    Reference,
+    /// Where libtorch's fused kernels do: fewer roundings, fewer and faster kernels.
+    Fused,
 }
 
 impl LoadOptions {
     /// Computing in f32 on a device. Up to 2 GiB are converted.
     pub fn on(device: Device) -> Self {
-        Self { device, compute: Compute::Float32, convert_up_to: 2 << 30 }
+        Self { device, compute: Compute::Float32, convert_up_to: 2 << 30, rounding: Rounding::Reference }
     }
 
     /// The type of the computation as libtorch has it.

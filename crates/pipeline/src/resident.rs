@@ -14,7 +14,7 @@ use ressa_experiment::{
     job::Compute,
     stage::Inputs,
 };
-use ressa_models::{MaskSet, UpdateSet, VisionLanguage, WeightSet, folder::load_options};
+use ressa_models::{LoadOptions, MaskSet, Rounding, UpdateSet, VisionLanguage, WeightSet, folder::load_options};
 use ressa_store::{Entry, Manifest};
 use tch::Tensor;
 
@@ -116,7 +116,8 @@ impl Executor {
         published: bool,
     ) -> Result<Box<dyn VisionLanguage>, PipelineError> {
         let compute = compute.or((!published).then_some(Compute::Float32));
-        Ok(ressa_models::load_folder_with(folder, &load_options(folder, self.device, compute)?)?)
+        let options = LoadOptions { rounding: Rounding::Fused, ..load_options(folder, self.device, compute)? };
+        Ok(ressa_models::load_folder_with(folder, &options)?)
     }
 
     /// The embedded world of a data configuration.
