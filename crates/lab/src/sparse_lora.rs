@@ -181,6 +181,6 @@ mod tests {
         let tall = |input: &mut SparseLoraInput| input.upstream = Tensor::zeros([2, 2], (Kind::Float, Device::Cpu));
         assert!(message(tall).contains("`upstream`"), "{}", message(tall));
         let wide = |input: &mut SparseLoraInput| input.a = Tensor::zeros([1, 3], (Kind::Float, Device::Cpu));
-        assert!(message(wide).contains(".a`"), "{}", message(wide));
+        assert!(message(wide).contains(".lora_A`"), "{}", message(wide));
     }
 }

@@ -128,6 +128,11 @@ impl KeepMask {
         }
     }
 
+    /// Whether both masks have the same shape and keep the same elements.
+    pub fn equal(&self, other: &KeepMask) -> bool {
+        self.size() == other.size() && self.bits.equal(&other.bits)
+    }
+
     /// Elements that survive.
     pub fn kept(&self) -> u64 {
         let bits = self.bits.to_device(Device::Cpu).contiguous();

@@ -174,7 +174,7 @@ fn certificates_catch_tampering() {
     let mut model = t5();
     let asked = request(Tower::Vision, Pattern::NOfM { keep: 2, of: 4 }, 0.0);
     let mut masks = prune(&mut model, &asked);
-    let (name, keep) = masks.iter().next().map(|(n, m)| (n.to_owned(), m.copy())).expect("a mask");
+    let (name, keep) = masks.iter().next().map(|(n, m)| (n.to_owned(), m.keep().copy())).expect("a mask");
     let _ = keep.get(0).fill_(1);
     masks.insert(name.clone(), keep.shallow_clone());
     let found = certify_tower(&model, &asked, &masks).expect("counts");
