@@ -15,6 +15,8 @@ pub struct KeepMask {
     /// u8 `[rows, ceil(columns / 8)]`, where the weight is.
     bits: Tensor,
     columns: i64,
+    /// What each bit of a byte is worth, beside bits on another device than the host.
+    powers: Option<Tensor>,
     /// The open forms of a small mask: bool `[rows, columns]`, kept and removed.
     open: Option<(Tensor, Tensor)>,
 }
@@ -38,7 +40,7 @@ impl KeepMask {
                 weighted.f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Uint8)?
             }
         };
-        let mut packed = Self { bits, columns, open: None };
+        let mut packed = Self { powers: powers_beside(&bits)?, bits, columns, open: None };
         if rows * columns <= SMALL {
             let remove = keep.f_logical_not()?;
             packed.open = Some((keep, remove));
@@ -60,12 +62,12 @@ impl KeepMask {
         {
             return Err(ModelError::Config(format!("the mask of `{name}` has bits beyond its {columns} columns")));
         }
-        Self { bits: bits.f_contiguous()?, columns, open: None }.opened()
+        Self { powers: powers_beside(&bits)?, bits: bits.f_contiguous()?, columns, open: None }.opened()
     }
 
     fn opened(mut self) -> Result<Self, ModelError> {
         if self.rows() * self.columns <= SMALL {
-            let keep = open(&self.bits, self.rows(), self.columns)?;
+            let keep = self.open_now()?;
             let remove = keep.f_logical_not()?;
             self.open = Some((keep, remove));
         }
@@ -103,28 +105,43 @@ impl KeepMask {
     pub fn to_device(&self, device: Device) -> Result<Self, ModelError> {
         let moved = |tensor: &Tensor| tensor.f_to_device(device);
         let open = self.open.as_ref().map(|(keep, remove)| Ok::<_, ModelError>((moved(keep)?, moved(remove)?)));
-        Ok(Self { bits: moved(&self.bits)?, columns: self.columns, open: open.transpose()? })
+        let bits = moved(&self.bits)?;
+        Ok(Self { powers: powers_beside(&bits)?, bits, columns: self.columns, open: open.transpose()? })
     }
 
     /// A second handle on the same mask.
     pub fn shallow_clone(&self) -> Self {
         let open = self.open.as_ref().map(|(keep, remove)| (keep.shallow_clone(), remove.shallow_clone()));
-        Self { bits: self.bits.shallow_clone(), columns: self.columns, open }
+        let powers = self.powers.as_ref().map(Tensor::shallow_clone);
+        Self { bits: self.bits.shallow_clone(), columns: self.columns, powers, open }
     }
 
     /// bool `[rows, columns]`, true where an element survives.
     pub fn keep(&self) -> Tensor {
         match &self.open {
             Some((keep, _)) => keep.shallow_clone(),
-            None => open(&self.bits, self.rows(), self.columns).expect("bits of the right shape"),
+            None => self.open_now().expect("bits of the right shape"),
         }
+    }
+
+    fn open_now(&self) -> Result<Tensor, ModelError> {
+        let Some(powers) = &self.powers else { return open_on_host(&self.bits, self.rows(), self.columns) };
+        let spread = self.bits.f_unsqueeze(-1)?.f_bitwise_and_tensor(powers)?.f_ne(0)?;
+        Ok(spread.f_view([self.rows(), -1])?.f_narrow(1, 0, self.columns)?)
     }
 
     /// bool `[rows, columns]`, true where an element is pruned.
     pub fn remove(&self) -> Tensor {
         match &self.open {
             Some((_, remove)) => remove.shallow_clone(),
-            None => self.keep().logical_not_(),
+            None => match &self.powers {
+                // One operation less than by way of what is kept.
+                Some(powers) => {
+                    let spread = self.bits.unsqueeze(-1).bitwise_and_tensor(powers).eq(0);
+                    spread.view([self.rows(), -1]).narrow(1, 0, self.columns)
+                }
+                None => self.keep().logical_not_(),
+            },
         }
     }
 
@@ -147,6 +164,11 @@ fn powers(device: Device) -> Result<Tensor, ModelError> {
     Ok(Tensor::f_from_slice(&[1u8, 2, 4, 8, 16, 32, 64, 128])?.f_to_device(device)?)
 }
 
+/// Made once per mask: an upload at each opening would wait for the device.
+fn powers_beside(bits: &Tensor) -> Result<Option<Tensor>, ModelError> {
+    Ok(if bits.device() == Device::Cpu { None } else { Some(powers(bits.device())?) })
+}
+
 /// libtorch's sums over eight members are slower than this by far on a CPU.
 fn pack_on_host(keep: &Tensor, rows: i64, columns: i64) -> Result<Tensor, ModelError> {
     let keep = keep.f_contiguous()?;
@@ -155,14 +177,6 @@ fn pack_on_host(keep: &Tensor, rows: i64, columns: i64) -> Result<Tensor, ModelE
     let byte = |flags: &[bool]| flags.iter().enumerate().fold(0u8, |byte, (bit, &kept)| byte | u8::from(kept) << bit);
     let bytes: Vec<u8> = flags.chunks(columns.max(1) as usize).flat_map(|row| row.chunks(8).map(byte)).collect();
     Ok(Tensor::f_from_slice(&bytes)?.f_view([rows, -1])?)
-}
-
-fn open(bits: &Tensor, rows: i64, columns: i64) -> Result<Tensor, ModelError> {
-    if bits.device() == Device::Cpu {
-        return open_on_host(bits, rows, columns);
-    }
-    let spread = bits.f_unsqueeze(-1)?.f_bitwise_and_tensor(&powers(bits.device())?)?.f_ne(0)?;
-    Ok(spread.f_view([rows, -1])?.f_narrow(1, 0, columns)?)
 }
 
 /// A table of what each byte means, so that a byte costs one copy of eight.

@@ -159,8 +159,10 @@ impl Attention {
         let size = x.size();
         let width = size[2] / self.heads;
         let qkv = self.qkv.forward(x).view([size[0], size[1], 3, self.heads, width]).permute([2, 0, 3, 1, 4]);
+        // One by one, each part's gradient would be put into zeros of the whole.
+        let [q, k, v]: [Tensor; 3] = qkv.unbind(0).try_into().expect("three parts");
         let attend = Attend { scale: (width as f64).powf(-0.5), bias: None, causal: false, rounded: false };
-        let mixed = attention(&qkv.get(0), &qkv.get(1), &qkv.get(2), attend);
+        let mixed = attention(&q, &k, &v, attend);
         self.projection.forward(&mixed)
     }
 }

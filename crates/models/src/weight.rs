@@ -1,5 +1,7 @@
 //! How the effective value of one tensor of a network comes about: as it is stored, under a mask, or with an update that trains.
 
+use std::cell::OnceCell;
+
 use tch::{Device, Kind, Tensor};
 
 use crate::{KeepMask, ModelError, Scope, update::Update};
@@ -26,8 +28,8 @@ pub struct Weight {
     /// Type of its network's computation.
     kind: Kind,
     keep: Option<KeepMask>,
-    /// The masked value of a weight that is only masked.
-    sparse: Option<Tensor>,
+    /// The masked value of a weight that is only masked, from its first use on.
+    sparse: OnceCell<Tensor>,
     update: Option<Box<dyn Update>>,
 }
 
@@ -35,7 +37,7 @@ impl Weight {
     /// A weight as it is stored.
     pub fn new(name: impl Into<String>, base: Tensor) -> Self {
         let kind = base.kind();
-        Self { name: name.into(), base, kind, keep: None, sparse: None, update: None }
+        Self { name: name.into(), base, kind, keep: None, sparse: OnceCell::new(), update: None }
     }
 
     /// The tensor `leaf` of a module, in the type of the computation.
@@ -94,11 +96,13 @@ impl Weight {
 
     /// The effective value without an update in the type in which it is stored; nothing where an update makes it.
     pub fn stored(&self) -> Option<Tensor> {
-        match (&self.update, &self.keep, &self.sparse) {
-            (Some(_), ..) => None,
-            (None, None, _) => Some(self.base.shallow_clone()),
-            (None, Some(_), Some(sparse)) => Some(sparse.shallow_clone()),
-            (None, Some(keep), None) => Some(self.base.masked_fill(&keep.remove(), 0.0)),
+        let masked = |keep: &KeepMask| self.base.masked_fill(&keep.remove(), 0.0);
+        match (&self.update, &self.keep) {
+            (Some(_), _) => None,
+            (None, None) => Some(self.base.shallow_clone()),
+            (None, Some(keep)) if self.base.requires_grad() => Some(masked(keep)),
+            // Every forward would otherwise make it again.
+            (None, Some(keep)) => Some(self.sparse.get_or_init(|| masked(keep)).shallow_clone()),
         }
     }
 
@@ -125,7 +129,8 @@ impl Weight {
     /// A value of another shape.
     pub fn set_base(&mut self, base: Tensor) -> Result<(), ModelError> {
         self.base = crate::scope::shaped(&self.name, base, &self.base.size())?;
-        self.settle()
+        self.sparse.take();
+        Ok(())
     }
 
     /// Sets or removes the keep mask, bool, true where an element survives. It goes where the weight is.
@@ -155,7 +160,8 @@ impl Weight {
             return Err(ModelError::Shape { name, found, wanted: self.base.size() });
         }
         self.keep = keep.map(|keep| keep.to_device(self.base.device())).transpose()?;
-        self.settle()
+        self.sparse.take();
+        Ok(())
     }
 
     /// Sets or removes the update. Its parameters go where the weight is.
@@ -171,23 +177,15 @@ impl Weight {
             None => None,
         };
         self.update = update;
-        self.settle()
+        self.sparse.take();
+        Ok(())
     }
 
     /// Takes mask and update of another weight of the same stored value.
     pub(crate) fn wear(&mut self, other: &Weight) {
         self.keep = other.keep.as_ref().map(KeepMask::shallow_clone);
-        self.sparse = other.sparse.as_ref().map(Tensor::shallow_clone);
+        self.sparse = other.sparse.get().map(Tensor::shallow_clone).map(OnceCell::from).unwrap_or_default();
         self.update = other.update().map(|update| update.shallow_clone());
-    }
-
-    /// A second copy of a masked weight is held only where every forward would otherwise make it again.
-    fn settle(&mut self) -> Result<(), ModelError> {
-        self.sparse = match (&self.keep, &self.update) {
-            (Some(keep), None) if !self.base.requires_grad() => Some(self.base.f_masked_fill(&keep.remove(), 0.0)?),
-            _ => None,
-        };
-        Ok(())
     }
 
     /// Makes the effective value the stored one and drops mask and update: for models whose weights are final. In f32 where an update made
@@ -197,7 +195,7 @@ impl Weight {
     /// When the device has no memory left.
     pub fn bake(&mut self) -> Result<(), ModelError> {
         let value = tch::no_grad(|| self.exact().detach());
-        (self.keep, self.sparse, self.update) = (None, None, None);
+        (self.keep, self.sparse, self.update) = (None, OnceCell::new(), None);
         // What is shared with another model must not be written to, hence the replacement.
         self.base = value;
         Ok(())
