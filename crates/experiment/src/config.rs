@@ -547,11 +547,15 @@ pub struct DistillConfig {
     pub temperature: f64,
     /// How the divergence is reduced over positions.
     pub reduction: Reduction,
+    /// Compare the teacher's so many most probable tokens, and all others as one; null compares every token. What a teacher said is then
+    /// small enough to be kept for every training that sees the same batches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
 }
 
 impl Default for DistillConfig {
     fn default() -> Self {
-        Self { weight: 0.0, temperature: 1.0, reduction: Reduction::Mean }
+        Self { weight: 0.0, temperature: 1.0, reduction: Reduction::Mean, top_k: None }
     }
 }
 

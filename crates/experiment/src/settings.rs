@@ -296,6 +296,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "Softmax temperature of teacher and student.";
     "restore.distill.reduction" Shape::Choice(&["mean", "sum"]), restore.distill.reduction,
         "Divergence as the mean over answer tokens, or the sum over positions (the reference).";
+    "restore.distill.top-k" Shape::OrNull(&Shape::Integer { min: 1, max: 65_536 }), restore.distill.top_k,
+        "Compare the teacher's so many most probable tokens, and all others as one: what it said is then small enough to be kept for other trainings; null compares every token.";
     "restore.micro-batch" Shape::OrNull(&whole(1)), restore.micro_batch,
         "Most images of a step that are computed at once: a smaller number takes less memory and adds up to the same step, within rounding; null means all. Not part of a stage's identity.";
     "restore.recompute" Shape::Choice(&["auto", "none", "blocks"]), restore.recompute,

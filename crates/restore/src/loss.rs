@@ -10,6 +10,8 @@ use ressa_experiment::config::{DistillConfig, Reduction};
 use ressa_models::Forced;
 use tch::{Kind, Tensor};
 
+use crate::teacher::Output;
+
 /// Softmax temperature of the contrastive loss: what the retrieval heads are trained with from scratch start at.
 const CONTRASTIVE_TEMPERATURE: f64 = 0.1;
 
@@ -17,9 +19,18 @@ const CONTRASTIVE_TEMPERATURE: f64 = 0.1;
 ///
 /// [`Reduction::Mean`] averages over the target tokens that count. [`Reduction::Sum`] is the reference's: the sum over all positions,
 /// padding included, divided by the rows, so it grows with the padded length.
-pub fn distillation(teacher: &Tensor, student: &Forced, settings: &DistillConfig) -> Tensor {
-    let target = (teacher / settings.temperature).log_softmax(-1, Kind::Float);
+///
+/// With [`Output::Top`] all tokens but the teacher's most probable ones count as one token: a lower bound of the divergence, the closer the
+/// less the teacher gives the rest.
+pub fn distillation(teacher: &Output, student: &Forced, settings: &DistillConfig) -> Tensor {
     let got = (&student.logits / settings.temperature).log_softmax(-1, Kind::Float);
+    let (target, got) = match teacher {
+        Output::Logits(logits) => ((logits / settings.temperature).log_softmax(-1, Kind::Float), got),
+        Output::Top { ids, log_probabilities } => {
+            let got = got.gather(-1, ids, false);
+            (with_rest(log_probabilities), with_rest(&got))
+        }
+    };
     let divergence = (target.exp() * (&target - got)).sum_dim_intlist([-1i64].as_slice(), false, Kind::Float);
     match settings.reduction {
         Reduction::Mean => {
@@ -28,6 +39,14 @@ pub fn distillation(teacher: &Tensor, student: &Forced, settings: &DistillConfig
         }
         Reduction::Sum => divergence.sum(Kind::Float) / (student.logits.size()[0] as f64),
     }
+}
+
+/// Log-probabilities `[..., k]` with that of everything else behind them, `[..., k + 1]`.
+fn with_rest(log_probabilities: &Tensor) -> Tensor {
+    /// Keeps the logarithm finite where nothing is left.
+    const LEAST: f64 = 1e-7;
+    let taken = log_probabilities.exp().sum_dim_intlist([-1i64].as_slice(), true, Kind::Float);
+    Tensor::cat(&[log_probabilities, &(taken.neg() + 1.0).clamp_min(LEAST).log()], -1)
 }
 
 /// In-batch image-text contrastive loss: every image must find its text among all texts and the other way round; a scalar.

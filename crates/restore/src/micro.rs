@@ -13,6 +13,8 @@ use crate::batch::TrainingBatch;
 pub(crate) struct Exchange {
     pub prompts: Prompts,
     pub answers: Vec<Vec<u32>>,
+    /// First of these rows in the batch.
+    pub first: i64,
     /// Tokens that the whole batch's replies are padded to, their end included.
     width: usize,
     /// Share of the whole batch's target tokens.
@@ -38,6 +40,7 @@ impl Exchange {
                 language: prompts.language.narrow(first, rows),
             },
             answers: part.to_vec(),
+            first,
             width: answers.iter().map(|answer| answer.len() + 1).max().unwrap_or(0),
             tokens: share(tokens(part), tokens(answers)),
             rows: share(rows as f64, answers.len() as f64),

@@ -11,7 +11,8 @@ use crate::{
     gradient::FlatGradient,
     loss,
     micro::{Exchange, MicroBatch},
-    step::{Reply, Taught, Terms, distills, forced},
+    step::{Reply, Terms, distills, forced},
+    teacher::{Output, Taught},
 };
 
 /// What the in-batch contrastive loss needs of this part.
@@ -87,7 +88,7 @@ impl Pass<'_> {
     fn exchange(
         &self,
         exchange: &Exchange,
-        teacher: Option<&Tensor>,
+        teacher: Option<&Output>,
         features: &Tensor,
         of_features: &mut Accumulated,
         gradient: &mut FlatGradient<'_>,
@@ -128,7 +129,7 @@ impl Pass<'_> {
     fn terms(&self, questions: Option<&Forced>, captions: Option<&Forced>, contrastive: Option<Tensor>) -> Terms {
         fn reply<'r>(
             said: Option<&'r Forced>,
-            teacher: Option<&'r Tensor>,
+            teacher: Option<&'r Output>,
             exchange: &'r Exchange,
         ) -> Option<Reply<'r>> {
             said.map(|student| Reply { student, teacher, exchange })

@@ -4,10 +4,7 @@ use ressa_experiment::{config::DistillConfig, stage::AdaptTraining};
 use ressa_models::{Forced, Prompts, VisionLanguage};
 use tch::{Kind, Tensor};
 
-use crate::{
-    RestoreError, loss,
-    micro::{Exchange, MicroBatch},
-};
+use crate::{RestoreError, loss, micro::Exchange, teacher::Output};
 
 /// A loss above this has exploded: per-token losses are of the order of the logarithm of the vocabulary.
 const EXPLODED: f64 = 1e6;
@@ -66,21 +63,6 @@ impl StepLoss {
                 gradient_norm,
             })
             .collect()
-    }
-}
-
-/// The teacher's logits on a part of a batch.
-#[derive(Debug, Default)]
-pub(crate) struct Taught {
-    pub questions: Option<Tensor>,
-    pub captions: Option<Tensor>,
-}
-
-impl Taught {
-    pub(crate) fn new(teacher: &dyn VisionLanguage, batch: &MicroBatch) -> Self {
-        let features = teacher.encode_images(&batch.pixels);
-        let logits = |exchange: &Exchange| forced(teacher, &features, exchange).map(|f| f.logits);
-        Self { questions: logits(&batch.questions), captions: logits(&batch.captions) }
     }
 }
 
@@ -170,7 +152,7 @@ pub(crate) fn distills(settings: &AdaptTraining) -> Option<&DistillConfig> {
 /// What the student says in an exchange, beside what the teacher says.
 pub(crate) struct Reply<'a> {
     pub student: &'a Forced,
-    pub teacher: Option<&'a Tensor>,
+    pub teacher: Option<&'a Output>,
     pub exchange: &'a Exchange,
 }
 

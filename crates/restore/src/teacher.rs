@@ -1,20 +1,169 @@
-//! Where the teacher's logits come from.
+//! Where the teacher's outputs come from, and in what form they are compared with.
+//!
+//! The teacher never changes, so what it says about the batch of a step is the same for every training that shares dense model, data, batch
+//! sizes and seed. A [`TeacherStore`] keeps it; with [`Output::Top`] a step takes a few megabytes whatever the vocabulary.
 
+use ressa_experiment::config::DistillConfig;
 use ressa_models::VisionLanguage;
+use tch::{Device, Kind, Tensor};
 
-use crate::{RestoreError, micro::MicroBatch, step::Taught};
+use crate::{
+    micro::{Exchange, MicroBatch},
+    step::forced,
+};
 
-/// The teacher of a distillation.
-pub enum Teacher<'a> {
-    /// The dense model, asked at every step.
-    Model(&'a dyn VisionLanguage),
+/// What a teacher says about a batch of rows.
+#[derive(Debug)]
+pub enum Output {
+    /// Logits `[rows, tokens, vocabulary]`.
+    Logits(Tensor),
+    /// The most probable tokens only; all others count as one.
+    Top {
+        /// Token ids, i64 `[rows, tokens, k]`.
+        ids: Tensor,
+        /// Their log-probabilities at the temperature of the distillation, f32 `[rows, tokens, k]`.
+        log_probabilities: Tensor,
+    },
 }
 
-impl Teacher<'_> {
-    /// The teacher's logits on a part of the batch of a step.
-    pub(crate) fn taught(&mut self, _step: u32, part: &MicroBatch) -> Result<Taught, RestoreError> {
+impl Output {
+    /// In the form that the settings ask for.
+    fn of(logits: Tensor, distill: &DistillConfig) -> Self {
+        let Some(k) = distill.top_k.map(i64::from).filter(|&k| k < logits.size()[2]) else {
+            return Output::Logits(logits);
+        };
+        let (log_probabilities, ids) =
+            (logits / distill.temperature).log_softmax(-1, Kind::Float).topk(k, -1, true, true);
+        Output::Top { ids, log_probabilities }
+    }
+
+    fn map(&self, change: impl Fn(&Tensor) -> Tensor) -> Self {
         match self {
-            Teacher::Model(model) => Ok(Taught::new(*model, part)),
+            Output::Logits(logits) => Output::Logits(change(logits)),
+            Output::Top { ids, log_probabilities } => {
+                Output::Top { ids: change(ids), log_probabilities: change(log_probabilities) }
+            }
         }
     }
+
+    /// Its tensors: one of logits, or ids and log-probabilities.
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        match self {
+            Output::Logits(logits) => vec![logits],
+            Output::Top { ids, log_probabilities } => vec![ids, log_probabilities],
+        }
+    }
+
+    /// From what [`Output::tensors`] gave.
+    pub fn from_tensors(tensors: Vec<Tensor>) -> Option<Self> {
+        let mut tensors = tensors.into_iter();
+        match (tensors.next()?, tensors.next(), tensors.next()) {
+            (logits, None, None) => Some(Output::Logits(logits)),
+            (ids, Some(log_probabilities), None) => Some(Output::Top { ids, log_probabilities }),
+            _ => None,
+        }
+    }
+
+    /// One after the other, as rows of one.
+    fn join(parts: &[Output]) -> Option<Self> {
+        let tensors: Vec<Vec<&Tensor>> = parts.iter().map(Output::tensors).collect();
+        let columns = (0..tensors.first()?.len()).map(|at| tensors.iter().map(|part| part[at]).collect::<Vec<_>>());
+        Self::from_tensors(columns.map(|column| Tensor::cat(&column, 0)).collect())
+    }
+}
+
+/// What a teacher says about a batch, or a part of one: about its questions and its captions.
+#[derive(Debug, Default)]
+pub struct Taught {
+    /// About the questions; nothing where there are none.
+    pub questions: Option<Output>,
+    /// About the captions; nothing where there are none.
+    pub captions: Option<Output>,
+}
+
+/// Keeps what a teacher said about the batches of a training.
+pub trait TeacherStore {
+    /// What it said about the whole batch of a step, if that is known; on any device.
+    fn get(&self, step: u32) -> Option<Taught>;
+
+    /// Keeps what it said about the whole batch of a step.
+    fn put(&self, step: u32, taught: &Taught);
+}
+
+/// The teacher of a distillation.
+pub struct Teacher<'a> {
+    model: &'a dyn VisionLanguage,
+    store: Option<&'a dyn TeacherStore>,
+    /// The step that is under way, with what is known about its whole batch.
+    known: Option<(u32, Option<Taught>)>,
+    /// What was said about the parts so far, on the host, to be kept.
+    said: Vec<Taught>,
+}
+
+impl<'a> Teacher<'a> {
+    /// The dense model, asked at every step.
+    pub fn new(model: &'a dyn VisionLanguage) -> Self {
+        Self { model, store: None, known: None, said: Vec::new() }
+    }
+
+    /// The same, asked only about batches that nobody has asked about before.
+    #[must_use]
+    pub fn remembering(mut self, store: &'a dyn TeacherStore) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Before the parts of a step's batch, also when they are begun again.
+    pub(crate) fn begin(&mut self, step: u32) {
+        self.said.clear();
+        if self.known.as_ref().is_none_or(|(known, _)| *known != step) {
+            self.known = Some((step, self.store.and_then(|store| store.get(step))));
+        }
+    }
+
+    /// What it says about the next part of the batch of the step that was begun.
+    pub(crate) fn taught(&mut self, part: &MicroBatch, distill: &DistillConfig) -> Taught {
+        if let Some((_, Some(whole))) = &self.known
+            && let Some(taught) = part_of(whole, part)
+        {
+            return taught;
+        }
+        let features = self.model.encode_images(&part.pixels);
+        let output = |exchange: &Exchange| {
+            forced(self.model, &features, exchange).map(|forced| Output::of(forced.logits, distill))
+        };
+        let taught = Taught { questions: output(&part.questions), captions: output(&part.captions) };
+        if self.store.is_some() {
+            let on_host = |output: &Option<Output>| output.as_ref().map(|o| o.map(|t| t.to_device(Device::Cpu)));
+            self.said.push(Taught { questions: on_host(&taught.questions), captions: on_host(&taught.captions) });
+        }
+        taught
+    }
+
+    /// After the last part of a step's batch.
+    pub(crate) fn end(&mut self, step: u32) {
+        let said = std::mem::take(&mut self.said);
+        let Some(store) = self.store.filter(|_| !said.is_empty()) else { return };
+        let (questions, captions): (Vec<_>, Vec<_>) = said.into_iter().map(|t| (t.questions, t.captions)).unzip();
+        let join = |parts: Vec<Option<Output>>| Output::join(&parts.into_iter().flatten().collect::<Vec<_>>());
+        store.put(step, &Taught { questions: join(questions), captions: join(captions) });
+    }
+}
+
+/// The rows of a part, on its device; nothing where what is known does not fit the batch.
+fn part_of(whole: &Taught, part: &MicroBatch) -> Option<Taught> {
+    let device = part.pixels.device();
+    let rows = |output: &Option<Output>, exchange: &Exchange| -> Option<Option<Output>> {
+        if exchange.answers.is_empty() {
+            return Some(None);
+        }
+        let output = output.as_ref()?;
+        let (first, count) = (exchange.first, exchange.answers.len() as i64);
+        let fits = output.tensors().iter().all(|t| t.dim() == 3 && t.size()[0] >= first + count);
+        fits.then(|| Some(output.map(|tensor| tensor.narrow(0, first, count).to_device(device))))
+    };
+    Some(Taught {
+        questions: rows(&whole.questions, &part.questions)?,
+        captions: rows(&whole.captions, &part.captions)?,
+    })
 }

@@ -18,8 +18,8 @@ use crate::{
     gradient::{FlatGradient, Places},
     micro::{MicroBatch, cut},
     pass::{Contrast, Pass, contrast_of},
-    step::{StepLoss, Taught, distills},
-    teacher::Teacher,
+    step::{StepLoss, distills},
+    teacher::{Taught, Teacher},
 };
 
 /// A finished training.
@@ -87,7 +87,7 @@ pub fn train_adapters(
     batches: &mut dyn BatchSource,
     progress: &mut dyn FnMut(&StepLoss),
 ) -> Result<Restoration, RestoreError> {
-    train_with(student, teacher.map(Teacher::Model), settings, options, batches, progress)
+    train_with(student, teacher.map(Teacher::new), settings, options, batches, progress)
 }
 
 /// As [`train_adapters`], with a teacher whose outputs may be known already.
@@ -208,11 +208,14 @@ impl Stepper<'_> {
         let parts = cut(batch, i64::from(self.layout.micro_batch));
         let mut gradient = FlatGradient::new(optimiser.parameters(), self.places, optimiser.no_gradient());
         let contrasts = self.contrasts(batch, &parts);
+        if let Some(teacher) = teacher.as_deref_mut() {
+            teacher.begin(step);
+        }
         let mut values: Option<Tensor> = None;
         for (part, contrast) in parts.iter().zip(contrasts) {
-            let taught = match teacher.as_deref_mut() {
-                Some(teacher) => no_grad(|| teacher.taught(step, part))?,
-                None => Taught::default(),
+            let taught = match (teacher.as_deref_mut(), distills(self.settings)) {
+                (Some(teacher), Some(distill)) => no_grad(|| teacher.taught(part, distill)),
+                _ => Taught::default(),
             };
             let terms = if self.layout.recompute {
                 self.pass(self.student, part, &taught, contrast).recomputing(&mut gradient)
@@ -226,6 +229,9 @@ impl Stepper<'_> {
                 Some(values) => values + found,
                 None => found,
             });
+        }
+        if let Some(teacher) = teacher {
+            teacher.end(step);
         }
         let values = values.unwrap_or_else(|| Tensor::zeros([5], (tch::Kind::Float, batch.pixels.device())));
         Ok((values, gradient.into_flat()))

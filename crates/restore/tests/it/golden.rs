@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use ressa_experiment::config::{DistillConfig, Reduction};
 use ressa_models::{Forced, Linear, Lora, LoraParts, SparseLora, Update};
-use ressa_restore::loss::{contrastive, distillation};
+use ressa_restore::{
+    Output,
+    loss::{contrastive, distillation},
+};
 use tch::{Kind, Tensor};
 
 fn forced(logits: Tensor, targets: Tensor, mask: Tensor) -> Forced {
@@ -22,8 +25,8 @@ fn distillation_by_hand() {
         Tensor::from_slice(&[true, false]).view([1, 2]),
     );
     let value = |reduction| {
-        let settings = DistillConfig { weight: 1.0, temperature: 1.0, reduction };
-        distillation(&teacher, &student, &settings).double_value(&[])
+        let settings = DistillConfig { weight: 1.0, temperature: 1.0, reduction, top_k: None };
+        distillation(&Output::Logits(teacher.shallow_clone()), &student, &settings).double_value(&[])
     };
     let first = 0.5 * (0.5f64 / 0.75).ln() + 0.5 * (0.5f64 / 0.25).ln();
     let third = 1.0f64 / 3.0;
@@ -108,8 +111,9 @@ fn compare_case(path: &Path) {
     let student = forced(logits.shallow_clone(), labels.clamp_min(0), labels.ge(0));
     let weight = about["kd"]["kl_weight"].as_f64().expect("weight");
     let temperature = about["kd"]["temperature"].as_f64().expect("temperature");
-    let settings = DistillConfig { weight, temperature, reduction: Reduction::Sum };
-    let (task, divergence) = (student.loss(), distillation(&get("kd.dense_logits"), &student, &settings));
+    let settings = DistillConfig { weight, temperature, reduction: Reduction::Sum, top_k: None };
+    let (task, divergence) =
+        (student.loss(), distillation(&Output::Logits(get("kd.dense_logits")), &student, &settings));
     let total = &task * (1.0 - weight) + &divergence * weight;
     total.backward();
     agrees("kd.losses", &Tensor::stack(&[task, divergence, total], 0));

@@ -3,5 +3,6 @@
 mod golden;
 mod layouts;
 mod merging;
+mod teaching;
 mod training;
 mod world;

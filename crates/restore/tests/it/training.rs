@@ -74,7 +74,7 @@ fn pruned_positions_have_no_gradient() {
 
 #[test]
 fn distillation_of_weight_zero_is_none() {
-    let off = DistillConfig { weight: 0.0, temperature: 3.0, reduction: Reduction::Sum };
+    let off = DistillConfig { weight: 0.0, temperature: 3.0, reduction: Reduction::Sum, ..DistillConfig::default() };
     let (without, with) =
         (train(&settings(4, None), options(true)), train(&settings(4, Some(off.clone())), options(true)));
     assert!(equal(&without.adapters, &with.adapters));

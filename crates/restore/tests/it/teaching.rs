@@ -1,0 +1,88 @@
+//! What a teacher said can be kept, and be told by its most probable tokens.
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use ressa_experiment::{config::DistillConfig, stage::AdaptTraining};
+use ressa_models::VisionLanguage;
+use ressa_restore::{Output, Restoration, Taught, Teacher, TeacherStore, TrainingOptions, train_with};
+
+use crate::world::{Batches, dense, settings, student};
+
+/// Keeps everything, and counts what it was asked for and what it could say.
+#[derive(Default)]
+struct Memory {
+    known: RefCell<BTreeMap<u32, [Option<Vec<tch::Tensor>>; 2]>>,
+    found: RefCell<u32>,
+}
+
+fn tensors(output: Option<&Output>) -> Option<Vec<tch::Tensor>> {
+    output.map(|output| output.tensors().into_iter().map(tch::Tensor::shallow_clone).collect())
+}
+
+impl TeacherStore for Memory {
+    fn get(&self, step: u32) -> Option<Taught> {
+        let known = self.known.borrow();
+        let [questions, captions] = known.get(&step)?;
+        *self.found.borrow_mut() += 1;
+        let again = |kept: &Option<Vec<tch::Tensor>>| {
+            Output::from_tensors(kept.as_ref()?.iter().map(tch::Tensor::shallow_clone).collect())
+        };
+        Some(Taught { questions: again(questions), captions: again(captions) })
+    }
+
+    fn put(&self, step: u32, taught: &Taught) {
+        let both = [tensors(taught.questions.as_ref()), tensors(taught.captions.as_ref())];
+        assert!(self.known.borrow_mut().insert(step, both).is_none(), "step {step} was known");
+    }
+}
+
+fn train(settings: &AdaptTraining, store: Option<&Memory>) -> Restoration {
+    let model = dense();
+    let teacher = Teacher::new(&model);
+    let teacher = match store {
+        Some(store) => teacher.remembering(store),
+        None => teacher,
+    };
+    let options = TrainingOptions { masked: true, seed: 5, checkpoints: None };
+    let mut student: Box<dyn VisionLanguage> = student();
+    train_with(student.as_mut(), Some(teacher), settings, options, &mut Batches::default(), &mut |_| {})
+        .expect("trains")
+}
+
+fn distilled(top_k: Option<u32>) -> AdaptTraining {
+    settings(3, Some(DistillConfig { weight: 0.3, top_k, ..DistillConfig::default() }))
+}
+
+#[test]
+fn a_teacher_that_remembers_says_the_same() {
+    for top_k in [None, Some(4)] {
+        for micro_batch in [None, Some(2)] {
+            let settings = AdaptTraining { micro_batch, ..distilled(top_k) };
+            let memory = Memory::default();
+            let (alone, first, second) =
+                (train(&settings, None), train(&settings, Some(&memory)), train(&settings, Some(&memory)));
+            assert_eq!(*memory.found.borrow(), 3, "the second training asks for nothing new");
+            assert_eq!(alone.losses, first.losses);
+            assert_eq!(alone.losses, second.losses);
+        }
+        // What was said about whole batches serves parts of them.
+        let memory = Memory::default();
+        train(&distilled(top_k), Some(&memory));
+        let parts = AdaptTraining { micro_batch: Some(1), ..distilled(top_k) };
+        let (alone, remembered) = (train(&parts, None), train(&parts, Some(&memory)));
+        for (one, other) in alone.losses.iter().zip(&remembered.losses) {
+            assert!((one.total - other.total).abs() < 1e-5 * one.total, "{one:?} {other:?}");
+        }
+    }
+}
+
+/// Merging tokens never raises a divergence, and with nearly all of them told apart little is lost.
+#[test]
+fn fewer_tokens_tell_less() {
+    let first = |top_k| train(&distilled(top_k), None).losses[0].distillation;
+    let (all, most, few) = (first(None), first(Some(39)), first(Some(2)));
+    assert!(few <= most + 1e-6 && most <= all + 1e-6, "{few} {most} {all}");
+    assert!(few > 0.0 && (all - most) < 0.05 * all, "{few} {most} {all}");
+    // As many as there are: nothing is merged.
+    assert_eq!(first(Some(40)), all);
+}
