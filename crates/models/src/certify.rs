@@ -44,7 +44,10 @@ pub fn certify<'a>(claims: impl IntoIterator<Item = Claim<'a>>) -> Certificate {
 fn recount(claim: &Claim<'_>) -> (TensorCertificate, Vec<String>) {
     let weight = claim.weight;
     let total = weight.numel() as u64;
-    let alive = match claim.keep {
+    // Stored masks are on the host.
+    let keep = claim.keep.map(|keep| keep.to_device(weight.device()));
+    let keep = keep.as_ref();
+    let alive = match keep {
         Some(keep) if claim.masked => weight.to_kind(Kind::Bool).logical_and(keep),
         _ => weight.to_kind(Kind::Bool),
     };
@@ -52,7 +55,7 @@ fn recount(claim: &Claim<'_>) -> (TensorCertificate, Vec<String>) {
         tower: claim.layer.tower,
         zeros: total - count_nonzero(&alive),
         total,
-        revived: claim.keep.map_or(0, |keep| count_nonzero(&alive.gt_tensor(keep))),
+        revived: keep.map_or(0, |keep| count_nonzero(&alive.gt_tensor(keep))),
         pattern: claim.pattern,
         group_violations: match claim.pattern {
             Some(Pattern::NOfM { keep, of }) => crowded_groups(&alive, i64::from(keep), i64::from(of)),
@@ -61,7 +64,7 @@ fn recount(claim: &Claim<'_>) -> (TensorCertificate, Vec<String>) {
     };
     let mut violations = Vec::new();
     if let Some(expected) = claim.pruned {
-        let pruned = claim.keep.map_or(0, |keep| total - count_nonzero(keep));
+        let pruned = keep.map_or(0, |keep| total - count_nonzero(keep));
         if i64::try_from(pruned) != Ok(expected) {
             violations.push(format!("the mask prunes {pruned} weights, {expected} were asked for"));
         }

@@ -189,7 +189,7 @@ impl Linear {
         Ok(())
     }
 
-    /// Sets or removes the adapter.
+    /// Sets or removes the adapter; it moves to the weight's device.
     pub fn set_adapter(&mut self, adapter: Option<Adapter>) -> Result<(), ModelError> {
         if let Some(adapter) = &adapter {
             let (outputs, inputs) = self.shape();
@@ -201,7 +201,13 @@ impl Linear {
                 }
             }
         }
-        self.adapter = adapter;
+        let device = self.weight.device();
+        self.adapter = match adapter {
+            Some(Adapter { a, b, scale, masked }) => {
+                Some(Adapter { a: a.f_to_device(device)?, b: b.f_to_device(device)?, scale, masked })
+            }
+            None => None,
+        };
         Ok(())
     }
 
