@@ -9,10 +9,10 @@ CARGO := cargo
 RESSA := target/release/ressa --results $(RESULTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build sweep study plan report data pretrain test check bench chaos clean
+.PHONY: help setup build stand-in sweep study plan report data pretrain test check bench chaos simulate device-check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  (EXPERIMENT=path/to/file.yaml selects experiments, RESULTS=folder another results folder, OPTIONS=... extra arguments)'
 
 setup: ## find or fetch libtorch 2.11
@@ -42,7 +42,10 @@ data: build ## draw a contact sheet of the embedded world
 pretrain: build ## train the two shipped dense models again
 	@$(RESSA) pretrain $(OPTIONS)
 
-test: setup ## run every test
+stand-in: setup # the CUDA device that is not there, for tests
+	@scripts/stand-in/build.sh >/dev/null
+
+test: setup stand-in ## run every test
 	@$(CARGO) test --release --workspace --quiet --no-fail-fast
 
 check: setup ## format, lints, tidy
@@ -55,6 +58,14 @@ bench: build ## print speed figures, as ratios where a reference can be run
 
 chaos: build ## kill a sweep twenty times and compare its tables with an undisturbed one
 	@scripts/chaos.py $(OPTIONS)
+
+simulate: stand-in ## predict what the paper's experiments cost on the cards of experiments/devices.yaml
+	@$(CARGO) build --release --quiet --workspace --bin ressa-worker --example stages --example hollow_checkpoint
+	@scripts/simulate.py $(OPTIONS)
+
+device-check: build stand-in ## compare a GPU with the CPU, and its speed with the prediction
+	@$(CARGO) build --release --quiet --workspace --example stages --example hollow_checkpoint
+	@scripts/device_check.py $(OPTIONS)
 
 clean: ## remove what was built; never results
 	@$(CARGO) clean

@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 
 use crate::LabError;
 use texts::{Style, Texts};
+use weights::Values;
 
 /// Writes the folder: configuration, generation settings, tokenizers that know whole words, processor settings, weights in files of at most
 /// 5 GB. The same settings give the same bytes. It is filled beside its place and appears when it is whole; what an interrupted run left
@@ -26,19 +27,33 @@ use texts::{Style, Texts};
 /// # Errors
 /// An unknown name, a configuration that no network can have, an output folder with something in it, a disk without room for it.
 pub fn random_checkpoint(job: &RandomCheckpoint, progress: crate::Progress<'_>) -> Result<Value, LabError> {
+    checkpoint(job, Values::Random(job.seed), progress)
+}
+
+/// The same folder with weights of zero that take no room on the disk, for trials in which values mean nothing. The seed is not looked at.
+///
+/// # Errors
+/// Those of [`random_checkpoint`].
+pub fn hollow_checkpoint(job: &RandomCheckpoint, progress: crate::Progress<'_>) -> Result<Value, LabError> {
+    checkpoint(job, Values::Hollow, progress)
+}
+
+fn checkpoint(job: &RandomCheckpoint, values: Values, progress: crate::Progress<'_>) -> Result<Value, LabError> {
     let (mut written, config) = configuration(&job.like)?;
     set_dtype(&mut written, job.dtype.name());
     let shapes = Blip2::tensor_shapes(&config)?;
     let draft = Draft::begin(&job.output)?;
     let folder = draft.folder();
-    let needed = weights::bytes(&shapes, job.dtype);
-    space::check(folder, needed).map_err(CheckpointError::io("write", &job.output))?;
+    if values != Values::Hollow {
+        let needed = weights::bytes(&shapes, job.dtype);
+        space::check(folder, needed).map_err(CheckpointError::io("write", &job.output))?;
+    }
     save(folder, CONFIG, &written)?;
     if let Some(generation) = generation(&config)? {
         save(folder, GENERATION, &generation)?;
     }
     texts(&config)?.write(folder)?;
-    let summary = weights::write(folder, &shapes, job.seed, job.dtype, weights::LARGEST, progress)?;
+    let summary = weights::write(folder, &shapes, values, job.dtype, weights::LARGEST, progress)?;
     draft.publish()?;
     Ok(json!({
         "folder": job.output,

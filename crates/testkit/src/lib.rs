@@ -1,4 +1,4 @@
-//! Tolerant tensor assertions, golden files, tidy checks.
+//! Tolerant tensor assertions, golden files, tidy checks, devices that are not there.
 
 mod assert;
 mod golden;
@@ -8,3 +8,4 @@ pub use assert::{Difference, assert_close, difference};
 pub use golden::Golden;
 
 pub mod stage_sources;
+pub mod stand_in;

@@ -22,6 +22,15 @@ struct Spread {
     deviation: f32,
 }
 
+/// What the files hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Values drawn from a seed.
+    Random(u64),
+    /// Zeros, as holes in the files: they take no room on the disk.
+    Hollow,
+}
+
 /// Names and shapes of tensors in the order in which they are written.
 pub type Shapes = [(String, Vec<i64>)];
 
@@ -55,7 +64,7 @@ pub fn bytes(shapes: &Shapes, dtype: Compute) -> u64 {
 pub fn write(
     folder: &Path,
     shapes: &Shapes,
-    seed: u64,
+    values: Values,
     dtype: Compute,
     largest: u64,
     progress: crate::Progress<'_>,
@@ -89,7 +98,7 @@ pub fn write(
             done += written;
             progress(done as f64 / bytes.max(1) as f64, &name);
         };
-        file(&path, tensors, seed, dtype, &mut told).map_err(CheckpointError::io("write", &path))?;
+        file(&path, tensors, values, dtype, &mut told).map_err(CheckpointError::io("write", &path))?;
     }
     if files.len() > 1 {
         let metadata: Map<String, Value> = Map::from_iter([
@@ -104,7 +113,13 @@ pub fn write(
     Ok(Written { parameters, bytes, files: files.len() })
 }
 
-fn file(path: &Path, tensors: &Shapes, seed: u64, dtype: Compute, told: &mut dyn FnMut(u64)) -> std::io::Result<()> {
+fn file(
+    path: &Path,
+    tensors: &Shapes,
+    values: Values,
+    dtype: Compute,
+    told: &mut dyn FnMut(u64),
+) -> std::io::Result<()> {
     let (width, name) = match dtype {
         Compute::Float32 => (4, "F32"),
         Compute::Bfloat16 => (2, "BF16"),
@@ -124,6 +139,10 @@ fn file(path: &Path, tensors: &Shapes, seed: u64, dtype: Compute, told: &mut dyn
     let mut file = fs::File::create(path)?;
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(&header)?;
+    let Values::Random(seed) = values else {
+        told(at);
+        return file.set_len(8 + header.len() as u64 + at);
+    };
     let mut bytes = Vec::with_capacity(PIECE * width as usize);
     for (tensor, shape) in tensors {
         let (key, spread) = (key(seed, tensor), spread(tensor, shape));

@@ -1,12 +1,9 @@
 //! The worker as a process: requests in, events out, failures as data, and an end when its input ends.
 
 mod pruning;
+mod worker;
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-};
+use std::{io::Write, path::Path};
 
 use ressa_experiment::{
     RunConfig, StageNode,
@@ -17,50 +14,11 @@ use ressa_experiment::{
 };
 use ressa_store::Store;
 
-struct Worker {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-}
+use crate::worker::{Worker, program};
 
-impl Worker {
-    fn start(store: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ressa-worker"))
-            .args(["serve", "--device", "cpu", "--store"])
-            .arg(store)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let mut worker = Self { child, input, output };
-        assert!(matches!(worker.next(), Some(Event::Ready { threads: 1, .. })));
-        worker
-    }
-
-    fn next(&mut self) -> Option<Event> {
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        (!line.is_empty()).then(|| serde_json::from_str(&line).unwrap())
-    }
-
-    fn ask(&mut self, request: &Request) -> Event {
-        let mut line = serde_json::to_string(request).unwrap();
-        line.push('\n');
-        self.input.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
-        loop {
-            match self.next().expect("the worker answers") {
-                Event::Progress { fraction, .. } => assert!((0.0..=1.0 + 1e-9).contains(&fraction)),
-                other => return other,
-            }
-        }
-    }
-
-    fn execute(&mut self, node: &StageNode) -> Event {
-        self.ask(&Request::Execute { node: Box::new(node.clone()) })
-    }
+/// A worker on the CPU.
+fn start(store: &Path) -> Worker {
+    Worker::spawn(program("serve", "cpu"), store)
 }
 
 fn nodes() -> Vec<StageNode> {
@@ -77,7 +35,7 @@ fn nodes() -> Vec<StageNode> {
 fn stages_are_executed_once_and_failures_do_not_end_the_worker() {
     let folder = tempfile::tempdir().unwrap();
     let nodes = nodes();
-    let mut worker = Worker::start(folder.path());
+    let mut worker = start(folder.path());
 
     // Asked for a stage whose input is not there, the worker says so and goes on.
     let Event::Failed { key, failure } = worker.execute(&nodes[1]) else { panic!("a stage without its input fails") };
@@ -93,17 +51,13 @@ fn stages_are_executed_once_and_failures_do_not_end_the_worker() {
 
     let store = Store::open(folder.path(), Vec::new()).unwrap();
     assert!(nodes.iter().all(|node| store.usable(&node.key.0).unwrap()));
-
-    // Its input ends, and so does the worker.
-    worker.input = None;
-    assert!(worker.next().is_none());
-    assert!(worker.child.wait().unwrap().success());
+    worker.finish();
 }
 
 #[test]
 fn a_line_that_is_no_request_ends_the_worker_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
-    let mut worker = Worker::start(folder.path());
+    let mut worker = start(folder.path());
     worker.input.as_mut().unwrap().write_all(b"nonsense\n").unwrap();
     assert!(worker.next().is_none());
     assert!(!worker.child.wait().unwrap().success());

@@ -2,9 +2,8 @@
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Child,
     time::Duration,
 };
 
@@ -12,10 +11,12 @@ use ressa_experiment::{
     Pattern,
     allocation::AllocationMethod,
     config::Metric,
-    job::{CalibrationRequest, CalibrationSource, Compute, Job, ModelAt, Prune, RandomCheckpoint, Reply},
+    job::{CalibrationRequest, CalibrationSource, Compute, Job, ModelAt, Prune, RandomCheckpoint},
     protocol::Failure,
 };
 use serde_json::Value;
+
+use crate::worker;
 
 /// An InstructBLIP with a LLaMA decoder, several blocks deep so that there is a middle to be killed in.
 const CONFIG: &str = r#"{"model_type": "instructblip", "dtype": "bfloat16", "num_query_tokens": 4, "image_token_index": 199,
@@ -27,27 +28,13 @@ const CONFIG: &str = r#"{"model_type": "instructblip", "dtype": "bfloat16", "num
     "text_config": {"model_type": "llama", "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 6,
         "num_attention_heads": 4, "vocab_size": 200, "max_position_embeddings": 128}}"#;
 
-fn start(job: &Job) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_ressa-worker"))
-        .args(["job", "--device", "cpu", "--threads", "1"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(&serde_json::to_vec(job).unwrap()).unwrap();
-    child
+/// Has a job done on the CPU.
+fn work(job: &Job) -> Result<Value, Failure> {
+    worker::work(worker::program("job", "cpu"), job)
 }
 
-/// Has a job done to its end.
-fn work(job: &Job) -> Result<Value, Failure> {
-    let output = start(job).wait_with_output().unwrap();
-    let last = String::from_utf8(output.stdout).unwrap().lines().last().map(str::to_owned).unwrap();
-    match serde_json::from_str(&last).unwrap() {
-        Reply::Done { output } => Ok(output),
-        Reply::Failed { failure } => Err(failure),
-        Reply::Progress { .. } => panic!("the worker ends without an answer"),
-    }
+fn start(job: &Job) -> Child {
+    worker::start(worker::program("job", "cpu"), job)
 }
 
 /// A dense folder, and a job that prunes half of both towers by SparseGPT with budgets divided by outliers.
