@@ -9,10 +9,10 @@ CARGO := cargo
 RESSA := target/release/ressa --results $(RESULTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build sweep study plan report data pretrain test check bench chaos clean
+.PHONY: help setup build sweep study plan report data pretrain test test-processors check bench chaos clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  (EXPERIMENT=path/to/file.yaml selects experiments, RESULTS=folder another results folder, OPTIONS=... extra arguments)'
 
 setup: ## find or fetch libtorch 2.11
@@ -44,6 +44,9 @@ pretrain: build ## train the two shipped dense models again
 
 test: setup ## run every test
 	@$(CARGO) test --release --workspace --quiet --no-fail-fast
+
+test-processors: setup ## run every test as three kinds of processors compute
+	@scripts/test_processors.sh $(OPTIONS)
 
 check: setup ## format, lints, tidy
 	@$(CARGO) fmt --all --check
