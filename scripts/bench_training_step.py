@@ -13,7 +13,7 @@ pass, the interface `W + scale * B A`; the teacher is the same model with adapte
 the loss is `0.9 CE + 0.1 KL`, summed over positions and divided by the batch. Adapters are f32, weights of the type that is asked for.
 
 Peak memory is the largest resident set of the process that trains, while it trains. A step's seconds are for ressa the difference between trainings
-of one step and of N + 1, over N; for the peer the median of its steps after the first. A side that grows beyond the limit is stopped, and said to.
+of one step and of N + 1, over N; for the peer the median of its steps after the first. On a machine with other work CPU seconds are the fairer. A side that grows beyond the limit is stopped, and said to.
 """
 
 import argparse
@@ -164,8 +164,8 @@ def ours(folder, arguments):
         peaks.append(peak)
         if stopped:
             return max(peaks), None
-        seconds.append(made[-1]["seconds"])
-    return max(peaks), (seconds[1] - seconds[0]) / arguments.steps
+        seconds.append((made[-1]["seconds"], made[-1]["cpu_seconds"]))
+    return max(peaks), tuple((after - before) / arguments.steps for before, after in zip(*seconds))
 
 
 def adapt(model, torch):
@@ -228,7 +228,7 @@ def peer(folder, compute, batch, steps, threads, checkpointing):
             input_ids=ids, attention_mask=torch.ones_like(ids), qformer_input_ids=qformer, qformer_attention_mask=torch.ones_like(qformer),
             labels=labels,
         )
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         state["dense"] = True
         with torch.no_grad():
             teacher = model(**given).logits.float().log_softmax(-1)
@@ -240,7 +240,7 @@ def peer(folder, compute, batch, steps, threads, checkpointing):
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
-        print("STEP", time.perf_counter() - start, loss.item(), flush=True)
+        print("STEP", time.perf_counter() - start, time.process_time() - cpu, loss.item(), flush=True)
 
 
 def theirs(folder, arguments):
@@ -251,12 +251,12 @@ def theirs(folder, arguments):
         process = subprocess.Popen([str(part) for part in command], stdout=said, stderr=subprocess.STDOUT, env=environment)
         peak, stopped = watch(process, arguments.limit)
         process.wait()
-    steps = [float(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("STEP")]
+    steps = [tuple(map(float, line.split()[1:3])) for line in log.read_text().splitlines() if line.startswith("STEP")]
     if process.returncode != 0 and not stopped:
         if process.returncode == -signal.SIGKILL:
             return peak, None  # the kernel's limit was lower than ours
         sys.exit(f"the peer ended with {process.returncode}:\n" + "\n".join(log.read_text().splitlines()[-15:]))
-    return peak, None if stopped else statistics.median(steps[1:])
+    return peak, None if stopped else tuple(map(statistics.median, zip(*steps[1:])))
 
 
 def available():
@@ -299,13 +299,15 @@ def main():
             if arguments.only in (None, name):
                 found[name] = peak, seconds = side(folder, arguments)
                 label = "plain PyTorch" if name == "peer" else "ressa"
-                rest = "a step takes {:.2f} s".format(seconds) if seconds is not None else "stopped there, at the limit"
+                rest = "a step takes {:.2f} s ({:.2f} CPU seconds)".format(*seconds) if seconds is not None else "stopped there, at the limit"
                 say(f"  {label:<14} peak {peak / GIB:6.2f} GiB resident   {rest}")
         if len(found) == 2:
             (their_peak, their_seconds), (our_peak, our_seconds) = found["peer"], found["ressa"]
             more = "more than " if their_seconds is None else ""
-            speed = f", {their_seconds / our_seconds:.2f} x the speed" if their_seconds and our_seconds else ""
-            say(f"  plain PyTorch needs {more}{their_peak / our_peak:.2f} x the memory of ressa{speed}")
+            say(f"  plain PyTorch takes {more}{their_peak / our_peak:.2f} x the memory of ressa")
+            if their_seconds and our_seconds:
+                wall, cpu = (other / own for other, own in zip(their_seconds, our_seconds))
+                say(f"  plain PyTorch takes {wall:.2f} x the time of ressa, {cpu:.2f} x its CPU time")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What exporters of goldens share: a search is written down only if rounding cannot decide it.
 
 Processors add in different orders, so the same search ends with other tokens wherever two hypotheses score alike. A search is settled if it
-finds the same tokens in f64 and under every one of DRAWS draws of noise up to NOISE on all logits, which is hundreds of times what f32
+finds the same tokens in f64 and under every one of some draws of noise up to NOISE on all logits, which is hundreds of times what f32
 rounds away.
 """
 
@@ -34,12 +34,12 @@ def noisy(writer, seed):
     hook.remove()
 
 
-def settled(model, writer, search, tokens):
+def settled(model, writer, search, tokens, draws=DRAWS):
     """Whether `search()`, which runs `model`, whose part `writer` gives the logits, finds `tokens` whatever rounding does."""
     with double(model):
         if search() != tokens:
             return False
-    for draw in range(DRAWS):
+    for draw in range(draws):
         with noisy(writer, draw):
             if search() != tokens:
                 return False

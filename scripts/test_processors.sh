@@ -2,10 +2,10 @@
 # Runs the tests as three kinds of processors would compute them: `make test-processors [OPTIONS="-p ressa-prune"]`.
 #
 # Kernels are chosen by what the processor can do, and can be told to do with less. A kind that this processor cannot imitate is left out.
-#   ATEN_CPU_CAPABILITY   libtorch's own kernels
-#   ONEDNN_MAX_CPU_ISA    oneDNN's (half precision, convolutions)
-#   MKL_CBWR              MKL's products
-#   GLIBC_TUNABLES        sin, exp, ... of Rust code: without fused multiplication they round otherwise
+#   ATEN_CPU_CAPABILITY      libtorch's own kernels
+#   ONEDNN_MAX_CPU_ISA       oneDNN's (half precision, convolutions)
+#   MKL_ENABLE_INSTRUCTIONS  MKL's products, on Intel's processors
+#   GLIBC_TUNABLES           sin, exp, ... of Rust code: without fused multiplication they round otherwise
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,10 +20,10 @@ tests() { # tests NAME VARIABLE=VALUE...: the whole suite in this environment
 options=("$@")
 [ "$#" -gt 0 ] || options=(--workspace)
 failed=0
-tests "SSE alone" ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
+tests "SSE alone" ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 \
   GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4,-AVX512F
 if can avx2; then
-  tests "AVX2" ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2 GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX512F
+  tests "AVX2" ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX512F
 else
   echo "== AVX2 left out: this processor has none" >&2
 fi
