@@ -6,14 +6,15 @@ Usage: python3 scripts/bench_loader.py [--images N] [--rounds N] [--threads 1 2]
 
 The pictures are drawn once with detail at every scale, so that a file of 640 x 480 has about the size of one of COCO. Both sides open each
 file, decode it, convert it to RGB, resize it to 224 x 224 by cubic interpolation and normalise it with CLIP's means. On more than one thread
-the peer may take threads or processes, whichever is faster; its processes are started before the clock. The median of the rounds counts. A
-ratio above 1 means that ressa is faster.
+the peer may take threads or processes, whichever is faster; its processes are started before the clock. The median of the rounds counts.
+CPU time is that of the peer's threads, and of our whole process; on a machine with other work it is the fairer. Ratios above 1 mean that ressa is faster.
 """
 
 import argparse
 import importlib.util
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -61,44 +62,47 @@ def load(path):
 
 
 def timed(work):
-    start = time.perf_counter()
+    """Wall and CPU seconds of this process."""
+    start, cpu = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu
 
 
 def theirs(paths, threads):
-    """Seconds for all files, by the way of dividing them."""
+    """Wall seconds for all files and the way of dividing them that took the least, and CPU seconds of its threads."""
     prepare()
     load(paths[0])
     if threads == 1:
-        return {"one thread": timed(lambda: [load(path) for path in paths])}
+        wall, cpu = timed(lambda: [load(path) for path in paths])
+        return wall, cpu, "one thread"
     with ThreadPoolExecutor(threads) as pool:
-        seconds = {"threads": timed(lambda: list(pool.map(load, paths)))}
+        wall, cpu = timed(lambda: list(pool.map(load, paths)))
     with ProcessPoolExecutor(threads, initializer=prepare) as pool:
         list(pool.map(load, paths[: 2 * threads]))
         chunk = max(1, len(paths) // (8 * threads))
-        seconds["processes"] = timed(lambda: list(pool.map(load, paths, chunksize=chunk)))
-    return seconds
+        divided, _ = timed(lambda: list(pool.map(load, paths, chunksize=chunk)))
+    return (wall, cpu, "threads") if wall < divided else (divided, cpu, "processes")
 
 
 def ours(folder, threads, images):
     program = TARGET / "release" / "examples" / "loader_speed"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     said = subprocess.run([program, folder, str(threads)], check=True, capture_output=True, text=True).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = re.search(r"images (\d+) seconds ([\d.]+)", said)
     if found is None or int(found[1]) != images:
         sys.exit(f"`loader_speed` said {said!r}, not `images {images} seconds S`")
-    return float(found[2])
+    return float(found[2]), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def compare(folder, paths, threads, rounds):
-    seconds = []
-    for _ in range(rounds):
-        peer = theirs(paths, threads)
-        way = min(peer, key=peer.get)
-        seconds.append((peer[way], ours(folder, threads, len(paths)), way))
-    rate = lambda side: len(paths) / statistics.median(pair[side] for pair in seconds)
-    ratio = statistics.median(peer / own for peer, own, _ in seconds)
-    print(f"  {threads} thread(s)   Pillow + transformers {rate(0):8.1f} images/s ({seconds[-1][2]})   ressa {rate(1):8.1f} images/s   {ratio:6.2f} x", flush=True)
+    pairs = [(theirs(paths, threads), ours(folder, threads, len(paths))) for _ in range(rounds)]
+    rate = lambda side: len(paths) / statistics.median(pair[side][0] for pair in pairs)
+    ratio = lambda at: statistics.median(peer[at] / own[at] for peer, own in pairs)
+    print(
+        f"  {threads} thread(s)   Pillow + transformers {rate(0):8.1f} images/s ({pairs[-1][0][2]})   ressa {rate(1):8.1f} images/s"
+        f"   {ratio(0):6.2f} x wall, {ratio(1):6.2f} x CPU", flush=True,
+    )
 
 
 def main():
