@@ -9,10 +9,10 @@ CARGO := cargo
 RESSA := target/release/ressa --results $(RESULTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build stand-in sweep study plan report data pretrain test check bench chaos simulate device-check clean
+.PHONY: help setup build stand-in sweep study plan report data pretrain test test-processors check bench chaos simulate device-check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  (EXPERIMENT=path/to/file.yaml selects experiments, RESULTS=folder another results folder, OPTIONS=... extra arguments)'
 
 setup: ## find or fetch libtorch 2.11
@@ -47,6 +47,9 @@ stand-in: setup # the CUDA device that is not there, for tests
 
 test: setup stand-in ## run every test
 	@$(CARGO) test --release --workspace --quiet --no-fail-fast
+
+test-processors: setup stand-in ## run every test as three kinds of processors compute
+	@scripts/test_processors.sh $(OPTIONS)
 
 check: setup ## format, lints, tidy
 	@$(CARGO) fmt --all --check

@@ -372,7 +372,7 @@ mod tests {
         let x = Tensor::from_slice(&[1.0f32, 2.0, 22f32.sqrt()]).unsqueeze(0);
         let found: Vec<f64> = Vec::try_from(norm.forward(&x).get(0).to_kind(Kind::Double)).expect("three numbers");
         let expected = [1.0 / 10f64.sqrt(), 2.0 / 10f64.sqrt(), 10.0 * 2.2f64.sqrt()];
-        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5 * b), "{found:?}");
     }
 
     /// The path with a trainable bias and the fused path are two writings of one formula.
@@ -388,7 +388,7 @@ mod tests {
             let fused = attention(&q, &k, &v, Attend { scale, bias: Some(&bias), causal: false, rounded: false });
             let written = attention(&q, &k, &v, Attend { scale, bias: Some(&trained), causal: false, rounded: false });
             let largest = (fused - written).abs().max().double_value(&[]);
-            assert!(largest < 1e-6, "{largest}");
+            assert!(largest < 1e-5, "{largest}");
         }
     }
 }

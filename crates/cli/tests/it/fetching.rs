@@ -7,17 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::server::{Hub, REPO, checkpoint, commit, tag};
+use crate::{
+    house::program,
+    server::{Hub, REPO, checkpoint, commit, tag},
+};
 
 /// The program with a home of its own, so that no cache or token of this machine is seen.
 fn command(hub: &Hub, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ressa"));
+    let mut command = program();
     command.arg("fetch").args(arguments).current_dir(hub.folder.path()).stdin(Stdio::null());
-    for name in
-        ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
-    {
-        command.env_remove(name);
-    }
     command.env("HF_HOME", hub.folder.path()).env("HF_ENDPOINT", hub.settings().endpoint);
     command
 }

@@ -69,8 +69,8 @@ impl House {
 
     /// The program with arguments, in the house.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ressa"));
-        command.args(arguments).current_dir(self.folder.path()).env_remove("CUDA_VISIBLE_DEVICES");
+        let mut command = program();
+        command.args(arguments).current_dir(self.folder.path());
         let subcommand = arguments.first().copied().unwrap_or_default();
         if ["sweep", "verify", "doctor", "pretrain"].contains(&subcommand) {
             command.args(["--device", "cpu", "--slots", "2", "--worker"]).arg(fake_worker());
@@ -105,6 +105,16 @@ impl House {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
+}
+
+/// The program without the environment of whoever runs the tests: no token, proxy, cache, colour or device of theirs is seen.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ressa"));
+    command.env_clear();
+    for name in ["PATH", "TMPDIR", "LD_LIBRARY_PATH", "LLVM_PROFILE_FILE"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    command
 }
 
 fn fake_worker() -> PathBuf {

@@ -2,6 +2,7 @@
 
 mod broken;
 mod expansion;
+mod names;
 mod shipped;
 
 use std::path::PathBuf;

@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use ressa_experiment::{Experiment, Plan, experiment::Counts, schema::schema};
 
+use crate::names::{BASES, PAPER, SHAPES};
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments")
 }
 
-fn files(folder: &str) -> Vec<PathBuf> {
-    let listed = std::fs::read_dir(root().join(folder)).expect("the folder is there");
-    let mut files: Vec<PathBuf> = listed.map(|entry| entry.expect("a readable folder").path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
-    files.sort();
-    files
+/// Shipped files of a folder, by name.
+fn files<'a>(folder: &str, names: &'a [&str]) -> impl Iterator<Item = (&'a str, PathBuf)> {
+    let folder = root().join(folder);
+    names.iter().map(move |name| (*name, folder.join(format!("{name}.yaml"))))
 }
 
 fn show(error: impl miette::Diagnostic + Send + Sync + 'static) -> String {
@@ -23,7 +23,7 @@ fn show(error: impl miette::Diagnostic + Send + Sync + 'static) -> String {
 #[test]
 fn every_experiment_loads_and_plans() {
     let mut lines = Vec::new();
-    for path in files("shapes").into_iter().chain(files("paper")) {
+    for (_, path) in files("shapes", &SHAPES).chain(files("paper", &PAPER)) {
         let experiment = Experiment::load(&path, &root(), &[]).unwrap_or_else(|error| panic!("{}", show(error)));
         let plan = Plan::new(&experiment);
         let Counts { points, excluded, included, seeds, cells, runs } = experiment.counts;
@@ -64,10 +64,10 @@ fn every_experiment_loads_and_plans() {
 
 #[test]
 fn bases_become_experiments_by_an_override() {
-    for path in files("base") {
+    for (name, path) in files("base", &BASES) {
         let loaded = Experiment::load(&path, &root(), &["prune.metric=random,wanda".to_owned()]);
-        match path.file_stem().and_then(|stem| stem.to_str()) {
-            Some("shapes") => assert_eq!(loaded.unwrap_err().to_string(), "no model is given"),
+        match name {
+            "shapes" => assert_eq!(loaded.unwrap_err().to_string(), "no model is given"),
             _ => assert_eq!(loaded.unwrap_or_else(|error| panic!("{}", show(error))).cells.len(), 2),
         }
         assert_eq!(Experiment::load(&path, &root(), &[]).unwrap_err().kind().code(), "no-grid");

@@ -75,8 +75,9 @@ fn padded_batches_give_what_transformers_gives() {
     }
 }
 
-/// Machines whose kernels sum in another order round to other numbers of bf16: the reference itself, run elsewhere, is about as far from
-/// the golden as the golden is from f32. Hence the bound on both distances.
+/// Machines whose kernels sum in another order round to other numbers of bf16. The largest of some hundred rounding errors then is another
+/// one: without AVX the reference itself is up to 1.8 times as far from f32 as the golden is, and as far from the golden. Hence the bound on
+/// both distances; a part that computes in another type or order of operations than the reference is far beyond.
 #[test]
 fn bf16_computes_what_transformers_computes_in_it() {
     for name in WRITING {
@@ -88,7 +89,7 @@ fn bf16_computes_what_transformers_computes_in_it() {
         let rounding = far(&tensors.get("bf16.logits"), &tensors.get("right.logits"));
         for reference in ["bf16.logits", "right.logits"] {
             let distance = far(&logits, &tensors.get(reference));
-            assert!(distance <= 1.5 * rounding, "{name}: {distance} from `{reference}`, rounding is {rounding}");
+            assert!(distance <= 3.0 * rounding, "{name}: {distance} from `{reference}`, rounding is {rounding}");
         }
         let loss = found.loss.expect("there are labels").double_value(&[]);
         let expected = tensors.get("right.loss").double_value(&[0]);

@@ -18,9 +18,8 @@ fn next(model: &Blip2, prefix: &Tensor, text: &[u32], so_far: &[u32]) -> Vec<f64
     Vec::try_from(last).expect("a vector of doubles")
 }
 
-fn best(values: &[f64]) -> u32 {
-    (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b])).map_or(0, |at| at as u32)
-}
+/// How far a choice may be from the best one: hundreds of times what f32 rounds away, far below how the choices of these models differ.
+const ROUNDING: f64 = 1e-4;
 
 #[test]
 fn greedy_with_memory_equals_greedy_without() {
@@ -33,15 +32,15 @@ fn greedy_with_memory_equals_greedy_without() {
         let found = model.generate(&prefix, &batch.language, &search).unwrap();
         for (row, text) in texts.iter().enumerate() {
             let own = prefix.narrow(0, row as i64, 1);
-            let mut expected = Vec::new();
-            while expected.len() < 8 {
-                let token = best(&next(&model, &own, text, &expected));
-                if token == end(&model) {
-                    break;
-                }
-                expected.push(token);
+            let tokens = &found[row].tokens;
+            for (at, &token) in tokens.iter().enumerate() {
+                let scores = next(&model, &own, text, &tokens[..at]);
+                let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                assert!(scores[token as usize] >= best - ROUNDING, "{name} row {row}, token {at} of {tokens:?}");
             }
-            assert_eq!(found[row].content(), expected, "{name} row {row}");
+            let last = tokens.last().copied();
+            assert!(tokens.len() == 8 || last == Some(end(&model)), "{name} row {row}: {tokens:?}");
+            assert!(!found[row].content().contains(&end(&model)), "{name} row {row}: {tokens:?}");
         }
     }
 }
@@ -58,19 +57,22 @@ fn wide_beams_find_the_best_of_all_short_answers() {
             let one = prompts(&images[row..=row], &texts[row..=row]);
             let prefix = prefix(&model, &one);
             let first = next(&model, &prefix, &texts[row], &[]);
-            let mut expected = (first[end as usize], Vec::new());
+            let mut scores = vec![(vec![], first[end as usize])];
             for a in (0..VOCABULARY as u32).filter(|&a| a != end) {
                 let second = next(&model, &prefix, &texts[row], &[a]);
                 for b in 0..VOCABULARY as u32 {
                     let score = (first[a as usize] + second[b as usize]) / 2f64.powf(length_penalty);
-                    if score > expected.0 {
-                        expected = (score, if b == end { vec![a] } else { vec![a, b] });
-                    }
+                    scores.push((if b == end { vec![a] } else { vec![a, b] }, score));
                 }
             }
+            let best = scores.iter().map(|(_, score)| *score).fold(f64::NEG_INFINITY, f64::max);
             let search = Search { max_new_tokens: 2, beams: VOCABULARY as usize, length_penalty, ..Search::default() };
-            let found = model.generate(&prefix, &one.language, &search).unwrap();
-            assert_eq!(found[0].content(), expected.1, "{name}, penalty {length_penalty}");
+            let found = model.generate(&prefix, &one.language, &search).unwrap().remove(0);
+            let (_, score) = scores.iter().find(|(content, _)| *content == found.content()).expect("a short answer");
+            assert!(
+                *score >= best - ROUNDING,
+                "{name}, penalty {length_penalty}: {found:?} has {score}, the best {best}"
+            );
         }
     }
 }

@@ -90,7 +90,8 @@ fn half_types_compute_what_f32_computes_up_to_their_rounding() {
     for config in everything() {
         let (folder, _) = written(&config, Storage::Bf16);
         let exact = outputs(&load(folder.path(), Compute::Float32, 0).unwrap());
-        for (compute, tolerance) in [(Compute::Bfloat16, 6e-2), (Compute::Float16, 1e-2)] {
+        // Some dozens of roundings of 2^-9 and 2^-12 in a row; how they add up differs between processors.
+        for (compute, tolerance) in [(Compute::Bfloat16, 0.12), (Compute::Float16, 2e-2)] {
             let model = load(folder.path(), compute, 0).unwrap();
             assert_close(&format!("{compute:?}"), &outputs(&model).to_kind(Kind::Float), &exact, tolerance);
         }

@@ -55,7 +55,7 @@ fn compare_case(path: &Path, failures: &mut Vec<String>) -> usize {
         ("norms", statistics.norm().expect("norms").square(), "stat.sqnorm", 1e-5),
         ("sums", statistics.sum().expect("sums"), "stat.sum", 1e-5),
         ("variances", statistics.variance().expect("variances"), "stat.var", 1e-5),
-        ("importance", Wanda.importance("w", weight, Some(&statistics)), "wanda_score", 1e-6),
+        ("importance", Wanda.importance("w", weight, Some(&statistics)), "wanda_score", 1e-5),
     ] {
         if let Some(how) = apart(&found, &tensors[expected], tolerance) {
             fail(what, how);

@@ -103,7 +103,7 @@ fn sparsegpt_by_hand() {
                 .zip([4.0, 25.0])
                 .for_each(|(f, e)| assert!((f - e).abs() < 1e-4));
             let weights = floats(&found.weight.expect("weights"));
-            assert!(weights[0] == 0.0 && (weights[1] - 1.6).abs() < 1e-6, "{weights:?}");
+            assert!(weights[0] == 0.0 && (weights[1] - 1.6).abs() < 1e-5, "{weights:?}");
         }
     }
 }

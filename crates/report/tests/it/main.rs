@@ -5,3 +5,6 @@ mod probe;
 mod rendering;
 mod study;
 mod world;
+
+#[path = "../../../experiment/tests/it/names.rs"]
+mod names;

@@ -1,0 +1,36 @@
+//! Names of the experiment files that the repository ships, by folder of `experiments/`. Tests go by these lists, never by what a folder
+//! holds: files that a user adds there are the user's. A new experiment is added here.
+
+/// Studies of the embedded world.
+pub const SHAPES: [&str; 13] = [
+    "ablations",
+    "allocation-methods",
+    "allocation-vicuna",
+    "allocation",
+    "chaos",
+    "methods-planted",
+    "methods",
+    "modalities",
+    "official-vs-sound",
+    "restoration-vicuna",
+    "restoration",
+    "smoke",
+    "towers",
+];
+
+/// Studies of published checkpoints.
+#[allow(dead_code, reason = "the report's tests, which share this file, draw no study of published checkpoints")]
+pub const PAPER: [&str; 8] = [
+    "ablations",
+    "allocation-vicuna",
+    "allocation",
+    "methods-official",
+    "methods",
+    "restoration-vicuna",
+    "restoration",
+    "towers",
+];
+
+/// What those extend.
+#[allow(dead_code, reason = "the report's tests render no base")]
+pub const BASES: [&str; 6] = ["official", "paper-flant5", "paper-vicuna", "shapes", "shapes-flant5", "shapes-vicuna"];
