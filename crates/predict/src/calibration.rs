@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ressa_experiment::{
     Tower,
     allocation::Measurement,
-    config::{CalibrationConfig, Metric, MethodConfig, Propagate, StatisticsNeeds},
+    config::{CalibrationConfig, MethodConfig, Metric, Propagate, StatisticsNeeds},
 };
 
 use crate::{
@@ -118,7 +118,13 @@ impl Calibrated<'_> {
     }
 
     /// The stage `prune`; `stored` where statistics are read from an earlier stage.
-    pub fn prune(&self, metric: Metric, method: &MethodConfig, calibration: Option<&CalibrationConfig>, stored: bool) -> Need {
+    pub fn prune(
+        &self,
+        metric: Metric,
+        method: &MethodConfig,
+        calibration: Option<&CalibrationConfig>,
+        stored: bool,
+    ) -> Need {
         let Subject { model, machine, .. } = self.subject;
         let needs = StatisticsNeeds::of(metric, method);
         let propagates = calibration.is_some_and(|config| config.propagate == Propagate::Pruned);
@@ -154,7 +160,8 @@ impl Calibrated<'_> {
         let work = self.collect(samples, needs, 1.0);
         let grams: f64 = self.layers().filter(|layer| reads_first(layer)).map(|layer| layer.inputs.powi(2) * 4.0).sum();
         let written = if needs.gram { grams } else { 0.0 };
-        let waiting = samples.images * host::IMAGE_SECONDS / machine.cores + machine.copy(written) + written / host::DISK_BYTES;
+        let waiting =
+            samples.images * host::IMAGE_SECONDS / machine.cores + machine.copy(written) + written / host::DISK_BYTES;
         let peak = self.subject.weights_bytes()
             + self.flows(samples)
             + self.pass(samples.batch).live(|_| true)
@@ -217,7 +224,8 @@ impl Calibrated<'_> {
                 BlockKind::T5Decoder => Reads::Answer,
                 BlockKind::T5Encoder | BlockKind::Llama | BlockKind::Opt => Reads::Sequence,
             };
-            let memory = if stack.kind == BlockKind::T5Decoder { self.tokens(samples.batch, Reads::Sequence) } else { 0.0 };
+            let memory =
+                if stack.kind == BlockKind::T5Decoder { self.tokens(samples.batch, Reads::Sequence) } else { 0.0 };
             (2.0 * self.tokens(samples.batch, reads) + memory) * stack.width
         };
         // The interface's samples bring the features of their images.

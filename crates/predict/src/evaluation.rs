@@ -66,7 +66,8 @@ impl Evaluated<'_> {
         let steps = (mean * texts::LONGEST).max(f64::from(least)).min(f64::from(limit));
         let prompt = if caption { texts::INSTRUCTION } else { texts::QUESTION };
 
-        let encoded = Batch { images: evaluation::IMAGES.min(images), rows: 0.0, instruction: 0.0, prompt: 0.0, answer: 0.0 };
+        let encoded =
+            Batch { images: evaluation::IMAGES.min(images), rows: 0.0, instruction: 0.0, prompt: 0.0, answer: 0.0 };
         let encoding = Pass { model, machine, batch: encoded };
         let asked = Batch {
             images: encoded.images,
@@ -86,7 +87,9 @@ impl Evaluated<'_> {
         let seconds = machine.seconds(work).max(decoding) + rows * host::TEXT_SECONDS;
         let peak = self.subject.evaluated_bytes()
             + encoding.features()
-            + encoding.live(|tower| tower == Tower::Vision).max(reading.live(|tower| tower != Tower::Vision) + self.cache(asked, steps))
+            + encoding
+                .live(|tower| tower == Tower::Vision)
+                .max(reading.live(|tower| tower != Tower::Vision) + self.cache(asked, steps))
             + asked.rows * self.beams * model.words * evaluation::LOGIT_BYTES;
         Need { time: Time { seconds, work, steps: 1.0 }, peak, setting: None }
     }
@@ -99,7 +102,10 @@ impl Evaluated<'_> {
 
     /// Stacks that run once for every token that is written.
     fn writers(model: &Model) -> impl Iterator<Item = &Stack> {
-        model.stacks.iter().filter(|stack| matches!(stack.kind, BlockKind::T5Decoder | BlockKind::Llama | BlockKind::Opt))
+        model
+            .stacks
+            .iter()
+            .filter(|stack| matches!(stack.kind, BlockKind::T5Decoder | BlockKind::Llama | BlockKind::Opt))
     }
 
     /// One step of the search, in the middle of `steps`.
@@ -113,7 +119,8 @@ impl Evaluated<'_> {
             let layers = model.layers.iter().filter(|layer| layer.kind == stack.kind && runs(layer.reads));
             let products: Work = layers.map(|layer| machine.product(tokens, layer.inputs, layer.outputs, 1.0)).sum();
             let cost = block_cost(stack.kind);
-            let moved = tokens * (cost.forward_widths * stack.width + cost.forward_inners * stack.inner) * machine.bytes();
+            let moved =
+                tokens * (cost.forward_widths * stack.width + cost.forward_inners * stack.inner) * machine.bytes();
             let read = self.cache(batch, steps) / 2.0;
             let rest = cost.forward_launches * stack.blocks - products.launches;
             work += products;

@@ -20,4 +20,3 @@ pub use error::PredictError;
 pub use model::Model;
 pub use predictor::{Host, Predictor};
 pub use stage::Prediction;
-pub use training::Recompute;

@@ -243,7 +243,9 @@ fn stacks(layers: &[Layer], config: &Map<String, Value>) -> Vec<Stack> {
         // The residual stream is what most layers of a block read; the widest side of a block's layers is the feed-forward width.
         let inputs = |layer: &&&Layer| layer.inputs;
         let width = match kind {
-            BlockKind::Qformer => of_block.iter().filter(|layer| layer.reads == Reads::Queries).map(inputs).reduce(f64::min),
+            BlockKind::Qformer => {
+                of_block.iter().filter(|layer| layer.reads == Reads::Queries).map(inputs).reduce(f64::min)
+            }
             _ => of_block.iter().map(inputs).reduce(f64::min),
         }?;
         let inner = of_block.iter().map(|layer| layer.inputs).fold(width, f64::max);
@@ -253,7 +255,15 @@ fn stacks(layers: &[Layer], config: &Map<String, Value>) -> Vec<Stack> {
             BlockKind::Vision | BlockKind::Qformer | BlockKind::Opt => width,
         };
         let shared = field("num_key_value_heads").map_or(heads, |keys| keys as f64);
-        Some(Stack { kind, blocks: blocks.len() as f64, width, inner, attention, heads, keys: attention * shared / heads })
+        Some(Stack {
+            kind,
+            blocks: blocks.len() as f64,
+            width,
+            inner,
+            attention,
+            heads,
+            keys: attention * shared / heads,
+        })
     };
     order.into_iter().filter_map(of_kind).collect()
 }
@@ -284,7 +294,8 @@ mod tests {
     fn stacks_have_the_sizes_of_their_configurations() {
         let sizes = |name: &str| -> Vec<(BlockKind, [f64; 5])> {
             let model = published(name);
-            let of = |stack: &Stack| (stack.kind, [stack.blocks, stack.width, stack.inner, stack.attention, stack.heads]);
+            let of =
+                |stack: &Stack| (stack.kind, [stack.blocks, stack.width, stack.inner, stack.attention, stack.heads]);
             model.stacks.iter().map(of).collect()
         };
         let image = [

@@ -107,9 +107,11 @@ pub(crate) fn block_cost(kind: BlockKind) -> BlockCost {
 pub(crate) mod training {
     /// Operations per adapted layer and step: the effective weight, its backward pass, gradients gathered for the optimiser.
     pub const LAYER_LAUNCHES: f64 = 14.0;
-    /// Bytes moved per adapted weight and step to form the effective weight and to take its gradient apart: the weight, the unpacked mask, the
-    /// update in f32, the rounded result, and the same again backwards.
-    pub const WEIGHT_BYTES: f64 = 40.0;
+    /// Bytes moved per adapted weight and step to form the effective weight and to take its gradient apart: the weight, the opened mask, the sum with
+    /// the update, the masked result, and the same again backwards.
+    pub const WEIGHT_BYTES: f64 = 24.0;
+    /// Bytes of an opened mask per weight, kept for the backward pass.
+    pub const OPEN_MASK_BYTES: f64 = 1.0;
     /// Operations of losses, clipping and the optimiser, once a step.
     pub const STEP_LAUNCHES: f64 = 120.0;
     /// Times that the host waits for the device in a step.

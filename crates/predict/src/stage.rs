@@ -1,10 +1,6 @@
 //! What one stage takes on a card.
 
-use ressa_experiment::{
-    Stage, Tower,
-    job::Compute,
-    stage::Inputs,
-};
+use ressa_experiment::{Stage, Tower, job::Compute, stage::Inputs};
 use serde::Serialize;
 
 use crate::{
@@ -73,13 +69,13 @@ impl Time {
 }
 
 /// What a stage needs.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Need {
     pub time: Time,
     /// Bytes that the program holds on the device at its peak.
     pub peak: f64,
-    /// The setting that makes it fit, where the file's own does not.
-    pub setting: Option<&'static str>,
+    /// The settings of memory with which it fits, where the whole batch does not. A training finds them by itself.
+    pub setting: Option<String>,
 }
 
 /// Whether a card holds what the program needs, with what the libraries take.
@@ -97,9 +93,9 @@ pub struct Prediction {
     pub peak_bytes: u64,
     /// Whether the card holds that, and the context.
     pub fits: bool,
-    /// What has to be set so that it fits.
+    /// Settings of memory with which it fits, where it does not fit as it is. A training that runs out of memory finds them by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub with: Option<&'static str>,
+    pub with: Option<String>,
     /// Operations issued.
     pub launches: f64,
     /// Waits for the device.
@@ -165,8 +161,7 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&
         Stage::Merge { .. } => merge(subject),
         Stage::Evaluate { task, items, beams, data, asking, retrieval, .. } => {
             let beams = f64::from(beams.unwrap_or(1));
-            let evaluated =
-                Evaluated { subject, task: *task, source: data.source, items: f64::from(*items), beams };
+            let evaluated = Evaluated { subject, task: *task, source: data.source, items: f64::from(*items), beams };
             if task.uses_language() {
                 evaluated.generate(asking.as_deref())
             } else {
