@@ -45,8 +45,8 @@ pub(crate) fn block_cost(kind: BlockKind) -> BlockCost {
             kept_map_bytes: 0.0,
         },
         BlockKind::Qformer => BlockCost {
-            forward_launches: 42.0,
-            backward_launches: 84.0,
+            forward_launches: 30.0,
+            backward_launches: 58.0,
             forward_widths: 40.0,
             forward_inners: 2.0,
             backward_widths: 80.0,
@@ -85,8 +85,8 @@ pub(crate) fn block_cost(kind: BlockKind) -> BlockCost {
             forward_inners: 5.0,
             backward_widths: 120.0,
             backward_inners: 8.0,
-            kept_widths: 24.0,
-            kept_inners: 4.0,
+            kept_widths: 34.0,
+            kept_inners: 5.0,
             kept_map_bytes: 0.0,
         },
         BlockKind::Opt => BlockCost {
@@ -106,10 +106,13 @@ pub(crate) fn block_cost(kind: BlockKind) -> BlockCost {
 /// Training.
 pub(crate) mod training {
     /// Operations per adapted layer and step: the effective weight, its backward pass, gradients gathered for the optimiser.
-    pub const LAYER_LAUNCHES: f64 = 14.0;
-    /// Bytes moved per adapted weight and step to form the effective weight and to take its gradient apart: the weight, the opened mask, the sum with
-    /// the update, the masked result, and the same again backwards.
-    pub const WEIGHT_BYTES: f64 = 24.0;
+    pub const LAYER_LAUNCHES: f64 = 6.0;
+    /// Operations per adapted layer and step that open its mask and apply it, forwards and backwards.
+    pub const MASK_LAUNCHES: f64 = 7.0;
+    /// Bytes moved per adapted weight and step to form the effective weight and to take its gradient apart.
+    pub const WEIGHT_BYTES: f64 = 8.0;
+    /// The same to open a mask and to apply it, forwards and backwards.
+    pub const MASK_BYTES: f64 = 16.0;
     /// Bytes of an opened mask per weight, kept for the backward pass.
     pub const OPEN_MASK_BYTES: f64 = 1.0;
     /// Operations of losses, clipping and the optimiser, once a step.

@@ -142,7 +142,7 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&
         // Taken as it is; the first stage that needs the weights brings them to the device.
         Stage::Dense { .. } => {
             let waiting = host::WORKER_SECONDS + read + machine.copy(subject.weights_bytes());
-            Need { time: Time::of(machine, Work::default(), waiting), peak: subject.weights_bytes(), setting: None }
+            Need { time: Time::of(machine, Work::default(), waiting), ..Need::default() }
         }
         // Read and written once, on the host.
         Stage::Rescale { .. } => Need { time: Time::of(machine, Work::default(), 2.0 * read), ..Need::default() },
@@ -157,7 +157,7 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&
             let stored = inputs.statistics.is_some();
             Calibrated { subject, tower: *tower }.prune(*metric, &method, calibration.as_ref(), stored)
         }
-        Stage::Adapt { training, .. } => Training { subject, settings: training }.need(),
+        Stage::Adapt { training, masked, .. } => Training { subject, settings: training, masked: *masked }.need(),
         Stage::Merge { .. } => merge(subject),
         Stage::Evaluate { task, items, beams, data, asking, retrieval, .. } => {
             let beams = f64::from(beams.unwrap_or(1));

@@ -23,6 +23,8 @@ pub(crate) struct Layout {
 pub(crate) struct Training<'a> {
     pub subject: &'a Subject<'a>,
     pub settings: &'a AdaptTraining,
+    /// Whether updates are masked.
+    pub masked: bool,
 }
 
 impl Training<'_> {
@@ -80,10 +82,18 @@ impl Training<'_> {
         for (layer, rank) in self.adapted() {
             // The update, and the gradients of both of its matrices.
             work += machine.product(layer.outputs, rank, layer.inputs, 3.0 + again);
-            let formed = machine.traffic(layer.weights() * training::WEIGHT_BYTES, training::LAYER_LAUNCHES - 3.0);
+            let mut formed = machine.traffic(layer.weights() * training::WEIGHT_BYTES, training::LAYER_LAUNCHES - 3.0);
+            if self.is_masked(layer) {
+                formed += machine.traffic(layer.weights() * training::MASK_BYTES, training::MASK_LAUNCHES);
+            }
             work += formed.times(1.0 + again / 2.0);
         }
         work
+    }
+
+    /// Whether the update of a layer is masked.
+    fn is_masked(&self, layer: &Layer) -> bool {
+        self.masked && self.subject.pruned.contains(&layer.tower)
     }
 
     /// Parameters that train.
@@ -109,8 +119,12 @@ impl Training<'_> {
         }
         // Gradients of the effective weights grow while activations go; masks stay open for them.
         let adapted: f64 = self.adapted().map(|(layer, _)| layer.weights()).sum();
-        let (gradients, masks) =
-            if recompute { (0.0, 0.0) } else { (adapted * machine.bytes(), adapted * training::OPEN_MASK_BYTES) };
+        let opened: f64 =
+            self.adapted().filter(|(layer, _)| self.is_masked(layer)).map(|(layer, _)| layer.weights()).sum();
+        let (gradients, masks) = match recompute {
+            true => (0.0, 0.0),
+            false => (adapted * machine.bytes(), opened * training::OPEN_MASK_BYTES),
+        };
         self.subject.weights_bytes()
             + self.subject.masks_bytes()
             + weights

@@ -178,7 +178,11 @@ impl Forecast {
                 sort.name(),
                 sort.stages.to_string(),
                 sort.verdict(),
-                if sort.worst.is_some() { size(sort.peak()) } else { "?".to_owned() },
+                match (&sort.worst, sort.peak()) {
+                    (None, _) => "?".to_owned(),
+                    (_, 0) => String::new(),
+                    (_, peak) => size(peak),
+                },
                 duration(sort.seconds / sort.stages as f64),
                 duration(sort.seconds),
                 source.to_owned(),
