@@ -7,7 +7,8 @@ fn published() -> House {
     let house = House::new();
     house.write("experiments/devices.yaml", include_str!("../../../../experiments/devices.yaml"));
     let model = "model: { preset: null, checkpoint: checkpoints/instructblip-flan-t5-xl, compute: bfloat16 }\n\
-        data: { source: folder, root: data }\n\
+        data: { source: folder, root: data, calibration: { corpora: [cc3m] }, restoration: { corpora: [cc3m] } }\n\
+        prune.calibration: { questions: 0, captions: 1 }\n\
         restore: { batch: 16, questions: 0, contrastive: 0, steps: 100 }\n\
         evaluate: { tasks: [gqa, nocaps], beams: 5 }\n";
     house.write("experiments/base/published.yaml", model);
