@@ -63,8 +63,11 @@ pub(crate) fn quoted(problems: Vec<String>) -> impl Iterator<Item = String> {
     problems.into_iter().map(|problem| format!("`config.json`: {problem}"))
 }
 
-/// Reads `config.json`.
-pub(crate) fn read_config(folder: &Path) -> Result<Map<String, Value>, CheckpointError> {
+/// Reads `config.json` of a folder.
+///
+/// # Errors
+/// There is none, or it is not a JSON object of a configuration's size.
+pub fn read_config(folder: &Path) -> Result<Map<String, Value>, CheckpointError> {
     let path = folder.join("config.json");
     if !path.exists() {
         return Err(CheckpointError::file(folder, "it has no `config.json`"));

@@ -54,8 +54,8 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show what a sweep would do: runs, distinct stages, what is cached, how long the rest takes
-    Plan(Selection),
+    /// Show what a sweep would do: runs, distinct stages, what is cached, how long the rest takes here or on a card
+    Plan(PlanOptions),
     /// Make what is missing, then render the report; run again to resume
     Sweep(SweepOptions),
     /// Show how far experiments are, and what failed
@@ -104,6 +104,23 @@ pub struct Selection {
     pub what: Vec<String>,
 }
 
+/// Options of `plan`.
+#[derive(Args, Debug)]
+pub struct PlanOptions {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Predict memory and time on cards of `experiments/devices.yaml`, such as `h100` or `h100,rtx-4090`. Checkpoints need not be there, only known by
+    /// their `config.json` or by the published name of their folder
+    #[arg(long, value_name = "CARD", value_delimiter = ',')]
+    pub device: Vec<String>,
+    /// Host cores of a worker on that card
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "device", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub cores: u32,
+    /// Predict with TF32, as `sweep --tf32`
+    #[arg(long, requires = "device")]
+    pub tf32: bool,
+}
+
 /// What the machine gives.
 #[derive(Args, Clone, Debug)]
 pub struct MachineOptions {
@@ -113,9 +130,16 @@ pub struct MachineOptions {
     /// Workers at most [default: one per GPU, else cores divided by --threads]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub slots: Option<u16>,
-    /// Threads of one tensor operation
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: u32,
+    /// Threads of a worker: of one tensor operation, and of decoding images [default: 1 on a CPU; on a GPU the cores divided by its workers]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Let a GPU round the factors of float32 products to TF32: faster, with 10 bits of mantissa. Recorded with every result
+    #[arg(long)]
+    pub tf32: bool,
+    /// Train with deterministic algorithms: slower on a GPU, where trainings otherwise repeat, and resume, up to rounding only. On a CPU they always
+    /// repeat to the bit
+    #[arg(long)]
+    pub deterministic: bool,
 }
 
 /// Options of `sweep`.

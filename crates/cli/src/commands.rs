@@ -6,6 +6,7 @@ pub mod explain;
 pub mod export;
 pub mod export_run;
 pub mod fetch;
+pub mod forecast;
 pub mod gc;
 pub mod generate;
 pub mod inspect;

@@ -26,7 +26,7 @@ pub fn run(global: &Global, machine: &JobMachine, job: &Job) -> Result<Value, Fa
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = machine.threads.map_or_else(cores, |threads| threads as usize);
     command.arg("job").args(["--device", &machine.device.to_string(), "--threads", &threads.to_string()]);
-    command.envs(workspace::worker_environment());
+    command.envs(workspace::worker_environment(machine.tf32, false));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| {
         let program = program.display();
         Failure::new(Exit::Other, format!("cannot start the worker `{program}`: {e}; build it or use --worker"))
@@ -71,11 +71,12 @@ fn failure(reason: &Reason) -> Failure {
     match reason.kind {
         FailureKind::Data | FailureKind::Nan => Failure::new(Exit::Unusable, reason.message.clone()),
         FailureKind::Storage => Failure::new(Exit::CannotWrite, reason.message.clone()),
-        FailureKind::Oom => Failure::new(Exit::Other, format!("out of memory: {}", reason.message)),
         FailureKind::Bug => {
             Failure::new(Exit::Other, format!("a defect of this program, please report it: {}", reason.message))
         }
-        FailureKind::Timeout | FailureKind::Killed => Failure::new(Exit::Other, reason.message.clone()),
+        FailureKind::Oom | FailureKind::Timeout | FailureKind::Killed => {
+            Failure::new(Exit::Other, reason.message.clone())
+        }
     }
 }
 

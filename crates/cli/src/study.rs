@@ -57,7 +57,7 @@ impl Study {
             }
         }
         for experiment in &mut experiments {
-            experiment.mark_checkpoints(&mut |folder| fingerprint(workspace, folder));
+            mark_checkpoints(workspace, experiment);
         }
         Ok(Self { experiments })
     }
@@ -66,6 +66,11 @@ impl Study {
     pub fn graph(&self, gated: bool) -> Graph {
         Graph::of(&self.experiments, gated)
     }
+}
+
+/// Gives the stages that take a checkpoint folder what tells its contents from others.
+pub fn mark_checkpoints(workspace: &Workspace, experiment: &mut Experiment) {
+    experiment.mark_checkpoints(&mut |folder| fingerprint(workspace, folder));
 }
 
 /// What tells a checkpoint folder from another at the same place: as it is, or, where it is not there, as it was when it was last used, so

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ressa_store::Store;
-use ressa_sweep::{DeviceChoice, Options, WorkerCommand, visible_gpus};
+use ressa_sweep::{DeviceChoice, Options, WorkerCommand, machine_name, threads, visible_gpus};
 
 use crate::{
     arguments::{Global, MachineOptions},
@@ -15,14 +15,21 @@ use crate::{
 };
 
 /// What the numeric libraries of a worker read before anything runs, as far as the caller's environment does not say it.
-pub fn worker_environment() -> Vec<(String, String)> {
-    let settings = [
+pub fn worker_environment(tf32: bool, deterministic: bool) -> Vec<(String, String)> {
+    let mut settings = vec![
         // Idle threads of libgomp must not spin on a shared machine.
         ("OMP_WAIT_POLICY", "passive"),
         // MKL divides a product by the number of threads, and its last bits with it, unless it is told not to. Results are to be the
         // same on any number.
         ("MKL_CBWR", "AUTO,STRICT"),
     ];
+    if tf32 {
+        settings.push(("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1"));
+    }
+    if deterministic {
+        // cuBLAS repeats its sums only with a workspace of its own for each stream.
+        settings.push(("CUBLAS_WORKSPACE_CONFIG", ":4096:8"));
+    }
     let missing = settings.into_iter().filter(|(name, _)| env::var_os(name).is_none());
     missing.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
@@ -82,20 +89,29 @@ impl Workspace {
         &self.worker
     }
 
+    /// GPUs that workers may choose from.
+    pub fn gpus(&self, device: DeviceChoice) -> u32 {
+        let visible = env::var("CUDA_VISIBLE_DEVICES").ok();
+        if device == DeviceChoice::Auto { visible_gpus(visible.as_deref()) } else { 0 }
+    }
+
     /// Options of a sweep on this machine.
     pub fn sweep_options(&self, machine: &MachineOptions) -> Options {
-        let visible = env::var("CUDA_VISIBLE_DEVICES").ok();
+        let gpus = self.gpus(machine.device);
+        let slots = machine.slots.map(usize::from);
         Options {
             results: self.results.clone(),
             worker: WorkerCommand {
                 program: self.worker.clone(),
                 folder: self.root.clone(),
-                threads: machine.threads,
-                environment: worker_environment(),
+                threads: threads(machine.device, gpus, slots, machine.threads),
+                environment: worker_environment(machine.tf32, machine.deterministic),
+                deterministic: machine.deterministic,
             },
             device: machine.device,
-            gpus: if machine.device == DeviceChoice::Auto { visible_gpus(visible.as_deref()) } else { 0 },
-            slots: machine.slots.map(usize::from),
+            gpus,
+            machine: machine_name(machine.device, gpus),
+            slots,
             max_failures: None,
             timeout: None,
         }

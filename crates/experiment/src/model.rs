@@ -16,7 +16,8 @@ pub struct ModelConfig {
     /// A Hugging Face checkpoint folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
-    /// Type of the computation; absent: f32 on a CPU, and on a GPU the type of the weights.
+    /// Type of the computation; absent: f32 on a CPU, and on a GPU the type of the weights. Adapters and their optimiser, losses, statistics and
+    /// pruning's arithmetic stay f32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<Compute>,
     /// Standard deviation of the natural logarithm of planted channel scales; 0 plants none. The function stays the same to the bit.

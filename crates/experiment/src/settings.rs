@@ -101,7 +101,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "model.checkpoint" Shape::OrNull(&Shape::Text), model.checkpoint,
         "A Hugging Face checkpoint folder; exclusive with `model.preset`.";
     "model.compute" Shape::OrNull(&Shape::Choice(&["float32", "bfloat16", "float16"])), model.compute,
-        "Type of the computation; null means float32 on a CPU, and on a GPU the type of the checkpoint's weights.";
+        "Type of the computation; null means float32 on a CPU, and on a GPU the type of the checkpoint's weights. Adapters and their optimiser, losses, calibration statistics and pruning's arithmetic stay float32, and with float16 also what `transformers` keeps wide: T5's `wo`, BLIP-2's Q-Former and query tokens.";
     "model.channel-spread" NOT_NEGATIVE, model.channel_spread,
         "Standard deviation of the natural logarithm of planted channel scales, 0 for none: an emulation of the outlier channels of large models. Norm gains are multiplied by powers of two and the columns that read them divided; same function to the bit. Scales are rounded to powers of two, so little is planted below 0.3.";
     "model.channel-seed" SEED, model.channel_seed,

@@ -1,6 +1,10 @@
 //! What can go wrong below the models, and how a libtorch message is made readable.
 
-use std::{any::Any, path::PathBuf};
+use std::{
+    any::Any,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
 /// Why the runtime cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -42,20 +46,79 @@ const EXHAUSTED: [&str; 6] = [
     "std::bad_alloc",
 ];
 
-/// A libtorch message without its C++ stack trace.
+/// The C++ stack trace that was cut off last, for a log.
+static LAST_TRACE: Mutex<Option<String>> = Mutex::new(None);
+
+/// The first line of a libtorch message. Its C++ stack trace is kept for [`take_trace`].
 pub fn without_trace(message: &str) -> String {
-    message.split(TRACE).next().unwrap_or_default().trim_end().to_owned()
+    if let Some(at) = message.find(TRACE) {
+        let trace = message[at..].trim().to_owned();
+        *LAST_TRACE.lock().unwrap_or_else(PoisonError::into_inner) = Some(trace);
+    }
+    message.trim().lines().next().unwrap_or_default().trim_end().to_owned()
 }
 
-/// A libtorch error as one readable message.
+/// The C++ stack trace of the last error whose message was shortened, once.
+pub fn take_trace() -> Option<String> {
+    LAST_TRACE.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// A libtorch error as one readable line.
 pub fn tch_error(error: &tch::TchError) -> String {
     without_trace(&error.to_string())
 }
 
-/// What a panic said. libtorch's plain operations report errors that way, memory exhaustion among them.
+/// What a panic said, in one line. libtorch's plain operations report errors that way, memory exhaustion among them.
 pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    without_trace(text.unwrap_or("unknown panic"))
+    let text = text.unwrap_or("unknown panic");
+    // `unwrap` shows the error as Rust would write it.
+    match text.split_once("Torch(\"").and_then(|(_, rest)| rest.rsplit_once("\")")) {
+        Some((quoted, _)) => without_trace(&unquoted(quoted)),
+        None => without_trace(text),
+    }
+}
+
+/// Text as it was before `Debug` escaped it.
+fn unquoted(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match (letter, if letter == '\\' { letters.next() } else { None }) {
+            (_, Some('n')) => plain.push('\n'),
+            (_, Some('t')) => plain.push('\t'),
+            (_, Some(escaped)) => plain.push(escaped),
+            (letter, None) => plain.push(letter),
+        }
+    }
+    plain
+}
+
+/// What an allocator said about memory that it did not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exhausted {
+    /// What was asked for, such as `2.00 GiB`.
+    pub wanted: String,
+    /// What was free, and of how much, where the allocator says it.
+    pub free: Option<(String, String)>,
+}
+
+impl Exhausted {
+    /// The figures in a message; `None` where it has none.
+    pub fn of(message: &str) -> Option<Self> {
+        let after = |words: &str| message.split_once(words).map(|(_, rest)| rest);
+        let size = |text: &str| {
+            let mut words = text.split_whitespace();
+            let (number, unit) = (words.next()?, words.next()?.trim_end_matches(['.', ',', ';']));
+            number.parse::<f64>().ok().map(|value| match unit {
+                "bytes" => format!("{:.2} GiB", value / f64::from(1 << 30)),
+                _ => format!("{number} {unit}"),
+            })
+        };
+        let wanted = after("ried to allocate ").and_then(size)?;
+        let free = after("of which ").and_then(size).zip(after("total capacity of ").and_then(size));
+        Some(Self { wanted, free })
+    }
 }
 
 /// Whether a message says that device or host memory was exhausted.
@@ -83,7 +146,27 @@ mod tests {
         assert!(!message.contains("Exception raised") && !message.contains("frame #"), "{message}");
         assert!(!is_out_of_memory(&message));
 
+        assert!(take_trace().is_some_and(|trace| trace.starts_with("Exception raised")) && take_trace().is_none());
+        let panic = std::panic::catch_unwind(|| {
+            let zeros = || tch::Tensor::zeros([2, 3], (tch::Kind::Float, tch::Device::Cpu));
+            zeros().matmul(&zeros())
+        });
+        let said = panic_message(&*panic.unwrap_err());
+        assert!(said.contains("shapes cannot be multiplied (2x3 and 2x3)"), "{said}");
+        assert!(!said.contains("unwrap") && !said.contains('\n') && !said.contains("frame #"), "{said}");
+
         let huge = tch::Tensor::f_zeros([1 << 50], (tch::Kind::Float, tch::Device::Cpu)).unwrap_err();
         assert!(is_out_of_memory(&tch_error(&huge)), "{huge}");
+        assert_eq!(Exhausted::of(&tch_error(&huge)).expect("sizes").wanted, "4194304.00 GiB");
+    }
+
+    #[test]
+    fn allocators_say_what_they_did_not_have() {
+        let gpu = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.06 GiB is free. \
+            Including non-PyTorch memory, this process has 78.09 GiB memory in use.";
+        let free = Some(("1.06 GiB".to_owned(), "79.15 GiB".to_owned()));
+        assert_eq!(Exhausted::of(gpu), Some(Exhausted { wanted: "2.50 GiB".to_owned(), free }));
+        assert_eq!(Exhausted::of("CUDA error: out of memory"), None);
+        assert_eq!(unquoted(r#"a \"b\"\n\\c"#), "a \"b\"\n\\c");
     }
 }

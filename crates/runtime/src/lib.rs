@@ -4,6 +4,7 @@
 
 mod counts;
 mod cuda;
+mod deterministic;
 mod errors;
 mod figures;
 pub mod memory;
@@ -13,7 +14,8 @@ mod stream;
 mod tensors;
 
 pub use counts::{count_nonzero, is_finite};
-pub use errors::{RuntimeError, is_out_of_memory, panic_message, tch_error, without_trace};
+pub use deterministic::set_deterministic;
+pub use errors::{Exhausted, RuntimeError, is_out_of_memory, panic_message, take_trace, tch_error, without_trace};
 pub use figures::{cpu_seconds, libtorch_version, peak_memory_bytes};
 pub use settings::{DeviceChoice, RuntimeOptions, device_name, flush_denormals, init, seed};
 pub use stream::{normals, stream};

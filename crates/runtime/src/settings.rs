@@ -55,7 +55,8 @@ pub struct RuntimeOptions {
 /// Sets threads, rounding of denormals and seed, loads CUDA if asked for, and returns the device. Call it first, from the main thread;
 /// CUDA is looked for once per process, so that a later call with another device sees what the first one found.
 ///
-/// Convolutions aside (there are none here), libtorch leaves TF32 off unless it is asked for; it never is.
+/// libtorch leaves TF32 off for products unless the process was started with `TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1`, which is how `ressa --tf32` asks
+/// for it.
 pub fn init(options: &RuntimeOptions) -> Result<Device, RuntimeError> {
     let device = choose(options.device)?;
     tch::set_num_threads(options.threads.max(1).try_into().unwrap_or(i32::MAX));

@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{Manifest, Store, StoreError};
 
@@ -19,6 +20,12 @@ pub struct JournalLine {
     /// What estimates are grouped by, such as `evaluate gqa` or `adapt distilled`.
     #[serde(default)]
     pub detail: String,
+    /// The dense model behind the stage: name of its preset, or its checkpoint folder; empty in lines of earlier versions.
+    #[serde(default)]
+    pub model: String,
+    /// What it ran on, see [`crate::Environment::machine`]; empty in lines of earlier versions.
+    #[serde(default)]
+    pub device: String,
     /// Wall seconds.
     pub seconds: f64,
     /// CPU seconds.
@@ -38,6 +45,8 @@ pub(crate) fn append(store: &Store, manifest: &Manifest) -> Result<(), StoreErro
         key: manifest.key.clone(),
         kind: manifest.kind.clone(),
         detail,
+        model: model(store, &manifest.configuration, &manifest.inputs),
+        device: manifest.environment.machine().to_owned(),
         seconds: manifest.seconds,
         cpu_seconds: manifest.cpu_seconds,
         pid: std::process::id(),
@@ -52,6 +61,19 @@ pub(crate) fn append(store: &Store, manifest: &Manifest) -> Result<(), StoreErro
         file.write_all(text.as_bytes())
     };
     write().map_err(|e| StoreError::write(&path, e))
+}
+
+/// The dense model behind a stage, in words; empty where it cannot be told.
+fn model(store: &Store, configuration: &Value, inputs: &Value) -> String {
+    let text = |field: &str| configuration.get(field).and_then(Value::as_str);
+    match inputs.get("dense").and_then(Value::as_str) {
+        None => text("preset").or(text("checkpoint")).unwrap_or_default().to_owned(),
+        // A rescaled model reads the one that it was made of.
+        Some(key) => match store.entry(key) {
+            Ok(Some(entry)) => model(store, &entry.manifest.configuration, &entry.manifest.inputs),
+            _ => String::new(),
+        },
+    }
 }
 
 /// Whether a process was killed in the middle of its line, which must not swallow the next one.

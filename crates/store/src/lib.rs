@@ -4,6 +4,7 @@
 //! draft elsewhere in the root and renamed when everything in it is written, so a process killed at any moment leaves nothing half-made
 //! behind a key. Read-only roots (the models shipped with the repository) are looked at after the writable one.
 
+mod accelerator;
 mod draft;
 mod entry;
 mod error;
@@ -15,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use accelerator::accelerator;
 pub use draft::Draft;
 pub use entry::Entry;
 pub use error::StoreError;

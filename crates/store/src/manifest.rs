@@ -57,4 +57,23 @@ pub struct Environment {
     pub device: String,
     /// Intra-operation threads.
     pub threads: u32,
+    /// Name of the GPU, as its driver says it; empty on a CPU and where no driver says it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub accelerator: String,
+    /// Whether products of f32 may use TF32.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tf32: bool,
+    /// Whether trainings use deterministic algorithms.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deterministic: bool,
+}
+
+impl Environment {
+    /// What times are comparable on: `cpu`, the name of the GPU, or `cuda` where it is not known; empty in records that do not say it.
+    pub fn machine(&self) -> &str {
+        match (self.accelerator.as_str(), self.device.as_str()) {
+            ("", device) => device.split(':').next().unwrap_or_default(),
+            (name, _) => name,
+        }
+    }
 }

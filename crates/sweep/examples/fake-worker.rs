@@ -116,7 +116,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
             files: BTreeMap::new(),
             seconds: instruction.sleep,
             cpu_seconds: 0.0,
-            environment: Environment::default(),
+            environment: Environment { device: "cpu".to_owned(), ..Environment::default() },
         })
         .map_err(storage)?;
     Ok(false)

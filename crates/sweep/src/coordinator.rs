@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// Workers in a row that may end before they are ready.
 const FALSE_STARTS: u32 = 2;
 
-/// Machine matters of a sweep: nothing here can change a result.
+/// Machine settings of a sweep: nothing here can change what is asked, and on a CPU nothing here can change a result.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Results folder: lock and logs.
@@ -36,6 +36,8 @@ pub struct Options {
     pub device: DeviceChoice,
     /// GPUs that may be used, as `visible_gpus` counts them.
     pub gpus: u32,
+    /// What times are comparable on, as `machine_name` says it.
+    pub machine: String,
     /// Workers at most; none means one per GPU, or one per core.
     pub slots: Option<usize>,
     /// Stop starting stages after this many failed.
@@ -73,7 +75,7 @@ pub fn execute(
     for damage in &inventory.damaged {
         events(SweepEvent::Damaged(damage.clone()));
     }
-    let estimates = Estimates::from_journal(store);
+    let estimates = Estimates::from_journal(store, |device| device == options.machine);
     let schedule = Schedule::new(graph, &inventory, &estimates);
     let (sender, receiver) = mpsc::channel();
     let slots = devices
@@ -183,7 +185,7 @@ impl Coordinator<'_> {
                 slot: index,
                 what: describe(&node.stage),
                 label: self.graph.label(stage).to_owned(),
-                seconds: self.estimates.seconds(&node.stage),
+                seconds: self.estimates.seconds(&self.graph.stages[stage]),
                 key: node.key,
             });
         }
@@ -245,7 +247,7 @@ impl Coordinator<'_> {
     fn finish(&mut self, index: usize, running: &Running, seconds: f64) -> Result<(), SweepError> {
         let graph = self.graph;
         let stage = &graph.stages[running.stage];
-        self.estimates.learn(stage.node.stage.kind(), detail(&stage.node.stage), seconds);
+        self.estimates.learn(&stage.model, stage.node.stage.kind(), detail(&stage.node.stage), seconds);
         self.schedule.made(running.stage);
         self.slots[index].resident.last = Some(running.stage);
         self.slots[index].resident.dense = dense_of(graph, running.stage);

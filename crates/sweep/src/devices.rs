@@ -74,6 +74,29 @@ pub(crate) fn slots(choice: DeviceChoice, gpus: u32, wanted: Option<usize>, thre
     devices.iter().cycle().take(count).cloned().collect()
 }
 
+/// Threads of one worker: as asked for; else 1 on a CPU, where workers share the cores, and on a GPU the cores divided among its workers, which
+/// need them to decode images and to walk what is small.
+pub fn threads(choice: DeviceChoice, gpus: u32, wanted: Option<usize>, asked: Option<u32>) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    threads_of(choice, gpus, wanted, asked, cores)
+}
+
+fn threads_of(choice: DeviceChoice, gpus: u32, wanted: Option<usize>, asked: Option<u32>, cores: usize) -> u32 {
+    let on_gpu = matches!(choice, DeviceChoice::Cuda(_)) || (choice == DeviceChoice::Auto && gpus > 0);
+    let workers = if on_gpu { slots(choice, gpus, wanted, 1).len() } else { cores };
+    asked.unwrap_or((cores / workers).max(1) as u32)
+}
+
+/// What times of workers are comparable on: `cpu`, or the name of the first GPU that they hold, `cuda` where no driver says it.
+pub fn machine_name(choice: DeviceChoice, gpus: u32) -> String {
+    let index = match choice {
+        DeviceChoice::Cuda(index) => index as usize,
+        DeviceChoice::Auto if gpus > 0 => 0,
+        DeviceChoice::Auto | DeviceChoice::Cpu => return "cpu".to_owned(),
+    };
+    ressa_store::accelerator(index).unwrap_or_else(|| "cuda".to_owned())
+}
+
 fn gpu_files(folder: &Path) -> u32 {
     let is_gpu = |name: &str| {
         name.strip_prefix("nvidia").is_some_and(|index| !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit()))
@@ -88,6 +111,20 @@ fn gpu_files(folder: &Path) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gpu_workers_share_the_cores_and_cpu_workers_have_one_each() {
+        use DeviceChoice::{Auto, Cpu, Cuda};
+        let threads = |choice, gpus, slots, asked| threads_of(choice, gpus, slots, asked, 16);
+        assert_eq!(threads(Cpu, 0, None, None), 1);
+        assert_eq!(threads(Auto, 0, Some(2), None), 1);
+        assert_eq!(threads(Auto, 2, None, None), 8);
+        assert_eq!(threads(Cuda(1), 0, None, None), 16);
+        assert_eq!(threads(Cuda(1), 0, Some(4), None), 4);
+        assert_eq!(threads(Cuda(1), 0, Some(64), None), 1);
+        assert_eq!(threads(Auto, 2, None, Some(3)), 3);
+        assert_eq!(machine_name(Auto, 0), "cpu");
+    }
 
     #[test]
     fn slots_follow_gpus_then_cores() {

@@ -1,18 +1,20 @@
-//! How long stages take: from the journal of what was published before, else rough defaults.
+//! How long stages take: from the journal of what was published before with this model on this device, else rough defaults.
 
 use std::collections::HashMap;
 
 use ressa_experiment::{Stage, allocation::Measurement};
 use ressa_store::{Store, read_journal};
 
+use crate::GraphStage;
+
 /// Publications of one sort that an estimate looks at; older ones ran on older code.
 const RECENT: usize = 30;
 
-/// Seconds per sort of stage.
+/// Seconds per sort of stage, by model, on one kind of device.
 #[derive(Clone, Debug, Default)]
 pub struct Estimates {
-    by_kind: HashMap<String, History>,
-    by_detail: HashMap<String, HashMap<String, History>>,
+    /// By model (empty: lines of versions that did not write it), kind and detail; an empty detail is all of a kind.
+    histories: HashMap<(String, String, String), History>,
 }
 
 /// Recent executions of one sort, and their median.
@@ -23,33 +25,48 @@ struct History {
 }
 
 impl Estimates {
-    /// Estimates from the journal of a store.
-    pub fn from_journal(store: &Store) -> Self {
+    /// Estimates from the journal of a store, of devices that `counts`. Lines of versions that did not write the device count on a CPU.
+    pub fn from_journal(store: &Store, counts: impl Fn(&str) -> bool) -> Self {
         let mut estimates = Self::default();
         for line in read_journal(store) {
-            estimates.learn(&line.kind, &line.detail, line.seconds);
+            let device = if line.device.is_empty() { "cpu" } else { &line.device };
+            if counts(device) {
+                estimates.learn(&line.model, &line.kind, &line.detail, line.seconds);
+            }
         }
         estimates
     }
 
     /// Takes one more execution into account.
-    pub fn learn(&mut self, kind: &str, detail: &str, seconds: f64) {
-        if seconds.is_finite() && seconds >= 0.0 {
-            self.by_kind.entry(kind.to_owned()).or_default().push(seconds);
-            self.by_detail.entry(kind.to_owned()).or_default().entry(detail.to_owned()).or_default().push(seconds);
+    pub fn learn(&mut self, model: &str, kind: &str, detail: &str, seconds: f64) {
+        if !(seconds.is_finite() && seconds >= 0.0) {
+            return;
+        }
+        let mut push = |detail: &str| {
+            let sort = (model.to_owned(), kind.to_owned(), detail.to_owned());
+            self.histories.entry(sort).or_default().push(seconds);
+        };
+        push("");
+        if !detail.is_empty() {
+            push(detail);
         }
     }
 
-    /// Expected wall seconds of a stage: the median of recent executions of its sort.
-    pub fn seconds(&self, stage: &Stage) -> f64 {
-        let kind = stage.kind();
-        let exact = self.by_detail.get(kind).and_then(|details| details.get(detail(stage)));
-        exact.or_else(|| self.by_kind.get(kind)).map_or_else(|| default_seconds(stage), |history| history.median)
+    /// Median wall seconds of recent executions of a stage's sort, with its model; `None` where there were none.
+    ///
+    /// Lines without a model are of versions that wrote none; models of the embedded world, which cost much the same, take them.
+    pub fn timed(&self, stage: &GraphStage) -> Option<f64> {
+        let (kind, detail) = (stage.node.stage.kind(), detail(&stage.node.stage));
+        let of = |model: &str| {
+            let find = |detail: &str| self.histories.get(&(model.to_owned(), kind.to_owned(), detail.to_owned()));
+            find(detail).or_else(|| find("")).map(|history| history.median)
+        };
+        of(&stage.model).or_else(|| if stage.is_embedded { of("") } else { None })
     }
 
-    /// Whether any execution is known; without one, estimates are guesses.
-    pub fn has_history(&self) -> bool {
-        !self.by_kind.is_empty()
+    /// Expected wall seconds of a stage: as timed, else a rough default at the scale of the embedded world.
+    pub fn seconds(&self, stage: &GraphStage) -> f64 {
+        self.timed(stage).unwrap_or_else(|| default_seconds(&stage.node.stage))
     }
 }
 

@@ -38,6 +38,10 @@ pub struct GraphStage {
     pub runs: u32,
     /// Whether the gate waits for it.
     pub gate: bool,
+    /// The dense model behind it: name of its preset, or its checkpoint folder.
+    pub model: Arc<str>,
+    /// Whether that model is one of the embedded world.
+    pub is_embedded: bool,
 }
 
 /// A distinct run.
@@ -151,7 +155,23 @@ impl Graph {
         }
         self.index.insert(digits, position);
         let node = Arc::clone(node);
-        self.stages.push(GraphStage { node, inputs, dependents: Vec::new(), first_run: None, runs: 0, gate: false });
+        let (model, is_embedded) = match (&*node.stage, inputs.first()) {
+            (Stage::Dense { preset: Some(preset), .. }, _) => (preset.name().into(), true),
+            (Stage::Dense { checkpoint, .. }, _) => (checkpoint.as_deref().unwrap_or_default().into(), false),
+            // The dense model is the first of what is read.
+            (_, Some(&input)) => (Arc::clone(&self.stages[input].model), self.stages[input].is_embedded),
+            (_, None) => ("".into(), false),
+        };
+        self.stages.push(GraphStage {
+            node,
+            inputs,
+            dependents: Vec::new(),
+            first_run: None,
+            runs: 0,
+            gate: false,
+            model,
+            is_embedded,
+        });
         position
     }
 }

@@ -23,7 +23,7 @@ mod verify;
 mod worker;
 
 pub use coordinator::{Options, execute};
-pub use devices::{DeviceChoice, DeviceError, visible_gpus};
+pub use devices::{DeviceChoice, DeviceError, machine_name, threads, visible_gpus};
 pub use error::SweepError;
 pub use estimate::{Estimates, detail};
 pub use event::{FailedStage, Interruption, SkippedStage, Summary, SweepEvent, Totals};

@@ -58,7 +58,7 @@ impl<'g> Schedule<'g> {
     /// The schedule of what `inventory` says is absent.
     pub fn new(graph: &'g Graph, inventory: &Inventory, estimates: &Estimates) -> Self {
         let present = &inventory.present;
-        let seconds: Vec<f64> = graph.stages.iter().map(|stage| estimates.seconds(&stage.node.stage)).collect();
+        let seconds: Vec<f64> = graph.stages.iter().map(|stage| estimates.seconds(stage)).collect();
         let mut chain = seconds.clone();
         for position in (0..graph.stages.len()).rev() {
             let below = graph.stages[position].dependents.iter().map(|&d| chain[d]).fold(0.0, f64::max);
@@ -161,7 +161,7 @@ impl<'g> Schedule<'g> {
                 State::Running => fraction(position).clamp(0.0, 1.0),
                 _ => continue,
             };
-            let seconds = estimates.seconds(&stage.node.stage) * (1.0 - done);
+            let seconds = estimates.seconds(stage) * (1.0 - done);
             let below = stage.dependents.iter().map(|&dependent| chain[dependent]).fold(0.0, f64::max);
             chain[position] = seconds + below;
             work += seconds;

@@ -13,7 +13,7 @@ pub const FILE_CAP: usize = 800;
 const LAYERS: [(&[&str], &[&str]); 7] = [
     (&["experiment", "store"], &["runtime"]),
     (&["checkpoint"], &[]),
-    (&["data", "hub"], &["models"]),
+    (&["data", "hub", "predict"], &["models"]),
     (&[], &["prune", "restore", "eval", "pretrain"]),
     (&["sweep", "report"], &["pipeline"]),
     (&[], &["lab"]),

@@ -11,12 +11,23 @@ use ressa_experiment::{
 };
 use ressa_runtime::RuntimeOptions;
 
-use crate::serve::{guarded, send};
+use crate::{
+    exhausted::{advised, of_job},
+    serve::{guarded, send},
+};
 
 /// Shortest time between two progress replies.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Largest job that is read; a list of a million requests stays below.
 const LIMIT: u64 = 1 << 30;
+
+/// A job's standard error is its caller's terminal, and its failure says what a panic said; the C++ trace behind it is shown to those who ask for
+/// Rust's.
+fn quieten() {
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+}
 
 /// Does the job that standard input holds.
 pub fn run(options: RuntimeOptions) -> Result<(), String> {
@@ -32,14 +43,18 @@ pub fn run(options: RuntimeOptions) -> Result<(), String> {
             return Ok(());
         }
     };
+    quieten();
     let mut last = Instant::now();
+    let mut at = String::new();
     let mut progress = |fraction: f64, message: &str| {
+        message.clone_into(&mut at);
         if last.elapsed() >= PROGRESS_INTERVAL {
             last = Instant::now();
             send(&Reply::Progress { fraction, message: message.to_owned() });
         }
     };
     let done = guarded(|| ressa_lab::run(&job, device, &mut progress), |error| (error.kind(), error.to_string()));
+    let done = done.map_err(|failure| advised(failure, &at, of_job(&job)));
     send(&match done {
         Ok(output) => Reply::Done { output },
         Err(failure) => Reply::Failed { failure },

@@ -3,6 +3,7 @@
 //! It reads one JSON request per line from standard input and answers with events on standard output (`ressa_experiment::protocol`);
 //! standard error is its log. A crash here ends one stage, never the sweep. It dies with its coordinator, and ends when its input ends.
 
+mod exhausted;
 mod job;
 mod serve;
 mod signals;
@@ -12,7 +13,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use ressa_runtime::{DeviceChoice, RuntimeOptions};
 
-/// Executes the stages of a sweep on one device. Started by `ressa`; of use by hand only to look at what goes wrong.
+/// Executes the stages of a sweep on one device. Started by `ressa`; started by hand only to find out what goes wrong.
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {
@@ -36,6 +37,9 @@ enum Command {
         /// Threads of one tensor operation.
         #[arg(long, default_value_t = 1)]
         threads: u32,
+        /// Train with deterministic algorithms.
+        #[arg(long)]
+        deterministic: bool,
     },
     /// Do the one job that standard input holds.
     Job {
@@ -58,8 +62,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     signals::follow_the_coordinator();
     let outcome = match arguments.command {
-        Command::Serve { store, shipped, device, threads } => {
-            serve::serve(store, shipped, RuntimeOptions { device, threads })
+        Command::Serve { store, shipped, device, threads, deterministic } => {
+            serve::serve(store, shipped, RuntimeOptions { device, threads }, deterministic)
         }
         Command::Job { device, threads } => job::run(RuntimeOptions { device, threads }),
         Command::Probe { device } => serve::probe(RuntimeOptions { device, threads: 1 }),

@@ -8,22 +8,31 @@ use std::{
 };
 
 use ressa_experiment::{
-    StageKey,
+    Stage, StageKey,
     protocol::{Event, Failure, FailureKind, Request},
 };
 use ressa_pipeline::{Executor, PipelineError};
-use ressa_runtime::RuntimeOptions;
+use ressa_runtime::{Device, RuntimeOptions};
 use ressa_store::{Environment, Store};
+
+use crate::exhausted::{advised, of_stage};
 
 /// Shortest time between two progress events of a stage.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Serves requests until standard input ends or a shutdown is asked for.
-pub fn serve(store: PathBuf, shipped: Vec<PathBuf>, options: RuntimeOptions) -> Result<(), String> {
+///
+/// With `deterministic`, stages that train use algorithms that repeat to the bit; the others need none, and some of their operations have none.
+pub fn serve(
+    store: PathBuf,
+    shipped: Vec<PathBuf>,
+    options: RuntimeOptions,
+    deterministic: bool,
+) -> Result<(), String> {
     let threads = options.threads;
     let device = ressa_runtime::init(&options).map_err(|e| e.to_string())?;
     let store = Store::open(store, shipped).map_err(|e| e.to_string())?;
-    let environment = environment(&ressa_runtime::device_name(device), threads);
+    let environment = Environment { deterministic, ..environment(device, threads) };
     let mut executor = Executor::new(store, device, environment);
     send(&Event::Ready { device: ressa_runtime::device_name(device), threads });
 
@@ -38,13 +47,18 @@ pub fn serve(store: PathBuf, shipped: Vec<PathBuf>, options: RuntimeOptions) -> 
             Request::Execute { node } => {
                 let mut last = Instant::now();
                 let key = node.key.clone();
+                let mut at = String::new();
                 let mut progress = |fraction: f64, message: &str| {
+                    message.clone_into(&mut at);
                     if last.elapsed() >= PROGRESS_INTERVAL {
                         last = Instant::now();
                         send(&Event::Progress { key: key.clone(), fraction, message: message.to_owned() });
                     }
                 };
+                let trains = matches!(*node.stage, Stage::Adapt { .. } | Stage::Dense { .. });
+                ressa_runtime::set_deterministic(deterministic && trains);
                 let outcome = guarded(|| executor.execute(&node, &mut progress), explain);
+                let outcome = outcome.map_err(|failure| advised(failure, &at, of_stage(&node.stage)));
                 send(&match outcome {
                     Ok(done) => Event::Done { key: node.key, seconds: done.seconds, already_there: done.already_there },
                     Err(failure) => failed(node.key, failure),
@@ -52,6 +66,7 @@ pub fn serve(store: PathBuf, shipped: Vec<PathBuf>, options: RuntimeOptions) -> 
             }
             Request::Verify { node } => {
                 let outcome = guarded(|| executor.verify(&node), explain);
+                let outcome = outcome.map_err(|failure| advised(failure, "", of_stage(&node.stage)));
                 send(&match outcome {
                     Ok(violations) => Event::Verified { key: node.key, violations },
                     Err(failure) => failed(node.key, failure),
@@ -70,7 +85,7 @@ fn explain(error: PipelineError) -> (FailureKind, String) {
 /// Prints what a worker would run on.
 pub fn probe(options: RuntimeOptions) -> Result<(), String> {
     let device = ressa_runtime::init(&options).map_err(|e| e.to_string())?;
-    let environment = environment(&ressa_runtime::device_name(device), options.threads);
+    let environment = environment(device, options.threads);
     let mut line = serde_json::to_string(&environment).map_err(|e| e.to_string())?;
     line.push('\n');
     std::io::stdout().write_all(line.as_bytes()).map_err(|e| e.to_string())
@@ -81,18 +96,31 @@ pub fn log(message: &str) {
     let _ = writeln!(std::io::stderr(), "ressa-worker: {message}");
 }
 
-fn environment(device: &str, threads: u32) -> Environment {
+/// What results are recorded to have been made on.
+fn environment(device: Device, threads: u32) -> Environment {
+    let accelerator = match device {
+        Device::Cuda(index) => ressa_store::accelerator(index),
+        _ => None,
+    };
+    // libtorch reads this when it makes its first product; `--tf32` of `ressa` sets it.
+    let tf32 = std::env::var_os("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE").is_some_and(|value| value == "1");
     Environment {
         ressa: env!("CARGO_PKG_VERSION").to_owned(),
         revision: env!("RESSA_REVISION").to_owned(),
         libtorch: ressa_runtime::libtorch_version(),
-        device: device.to_owned(),
+        device: ressa_runtime::device_name(device),
         threads,
+        accelerator: accelerator.unwrap_or_default(),
+        tf32: tf32 && device.is_cuda(),
+        deterministic: false,
     }
 }
 
 fn failed(key: StageKey, failure: Failure) -> Event {
     log(&format!("stage {} failed: {}", key.short(), failure.message));
+    if let Some(trace) = ressa_runtime::take_trace() {
+        log(&trace);
+    }
     Event::Failed { key, failure }
 }
 

@@ -12,7 +12,9 @@ use serde_json::json;
 
 use crate::{
     arguments::{GcOptions, Global},
+    commands::forecast::CARDS,
     exit::{Exit, Failure, Outcome},
+    study::mark_checkpoints,
     text::{count, say, say_json, size},
     workspace::Workspace,
 };
@@ -24,7 +26,8 @@ pub fn run(global: &Global, options: &GcOptions) -> Outcome {
     let mut wanted: HashSet<String> = HashSet::new();
     for file in experiment_files(&workspace.experiments) {
         // A file that cannot be read might want anything, so nothing is removed behind its back.
-        let experiment = Experiment::load(&file, &workspace.experiments, &[])?;
+        let mut experiment = Experiment::load(&file, &workspace.experiments, &[])?;
+        mark_checkpoints(&workspace, &mut experiment);
         let graph = Graph::of([&experiment], true);
         wanted.extend(graph.stages.iter().map(|stage| stage.node.key.0.clone()));
     }
@@ -55,7 +58,7 @@ pub fn run(global: &Global, options: &GcOptions) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// Experiment files below a folder, without `base` (what others extend is no experiment) and the shipped store.
+/// Experiment files below a folder, without `base` (what others extend is no experiment), the shipped store and the file of cards.
 fn experiment_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut open = vec![folder.to_owned()];
@@ -65,7 +68,7 @@ fn experiment_files(folder: &Path) -> Vec<PathBuf> {
                 if !path.ends_with("base") && !path.ends_with("store") {
                     open.push(path);
                 }
-            } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            } else if path.extension().is_some_and(|extension| extension == "yaml") && !path.ends_with(CARDS) {
                 files.push(path);
             }
         }

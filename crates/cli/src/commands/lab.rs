@@ -17,8 +17,8 @@ use crate::{
     arguments::{
         Global,
         model::{
-            DampingName, ForwardOptions, Lab, PreprocessOptions, PruneLayerOptions, RandomOptions, SparseLoraOptions,
-            StatsOptions, TokenizeOptions,
+            DampingName, ForwardOptions, JobMachine, Lab, PreprocessOptions, PruneLayerOptions, RandomOptions,
+            SparseLoraOptions, StatsOptions, TokenizeOptions,
         },
     },
     commands::{model_at, model_folder, read_requests},
@@ -119,8 +119,7 @@ fn stats(global: &Global, options: &StatsOptions) -> Outcome {
 fn random(global: &Global, options: &RandomOptions) -> Outcome {
     let RandomOptions { like, output, seed, dtype } = options;
     let job = job::RandomCheckpoint { like: like.clone(), output: output.clone(), seed: *seed, dtype: *dtype };
-    let machine = crate::arguments::model::JobMachine { device: ressa_sweep::DeviceChoice::Cpu, threads: None };
-    let summary = work(global, &machine, &Job::RandomCheckpoint(job))?;
+    let summary = work(global, &JobMachine::host(), &Job::RandomCheckpoint(job))?;
     if global.json {
         say_json(&summary);
     } else {

@@ -2,11 +2,14 @@
 
 use ressa_experiment::Stage;
 use ressa_store::Store;
-use ressa_sweep::{Estimates, FailureRecord, Graph, GraphStage, Inventory, glance, read_failures};
+use ressa_sweep::{
+    DeviceChoice, Estimates, FailureRecord, Graph, GraphStage, Inventory, glance, machine_name, read_failures,
+};
 use serde_json::json;
 
 use crate::{
-    arguments::{Global, Selection},
+    arguments::{Global, PlanOptions},
+    commands::forecast::{Forecast, forecasts},
     exit::{Exit, Outcome},
     missing::{Missing, missing},
     study::{Study, last_used, short},
@@ -15,20 +18,27 @@ use crate::{
 };
 
 /// Prints the plan of the selected experiments.
-pub fn run(global: &Global, selection: &Selection) -> Outcome {
+pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let store = workspace.store()?;
-    let study = Study::load(&workspace, selection)?;
+    let study = Study::load(&workspace, &options.selection)?;
     let graph = study.graph(true);
     let inventory = glance(&graph, &store);
-    let estimates = Estimates::from_journal(&store);
+    // As a sweep that is told nothing about the machine.
+    let machine = machine_name(DeviceChoice::Auto, workspace.gpus(DeviceChoice::Auto));
+    let estimates = Estimates::from_journal(&store, |device| device == machine);
     let slots = std::thread::available_parallelism().map_or(1, usize::from);
     let plan = Plan::new(&graph, &inventory, &estimates, &store, slots);
     let lacking = missing(&graph, &inventory, &workspace.root);
+    let forecasts = forecasts(options, &workspace, &graph, &inventory, &store)?;
     if global.json {
-        say_json(&plan.json(&study, &graph, &inventory, &lacking));
+        let mut answer = plan.json(&study, &graph, &inventory, &lacking);
+        if !forecasts.is_empty() {
+            answer["devices"] = forecasts.iter().map(Forecast::json).collect();
+        }
+        say_json(&answer);
     } else {
-        print(&plan, &study, &graph, &inventory, &lacking, global.verbose);
+        print(&plan, &study, &graph, &inventory, &lacking, &forecasts, global.verbose);
     }
     Ok(Exit::Done)
 }
@@ -45,7 +55,7 @@ pub struct Plan {
     seconds: f64,
     slots: usize,
     has_history: bool,
-    /// Whether a published checkpoint was never used here: times of other models say nothing about it.
+    /// Whether stages of a published checkpoint were never timed here: times of other models say nothing about them.
     is_unknown: bool,
     /// Checkpoint folders that are not what earlier results were made from.
     changed: Vec<String>,
@@ -62,7 +72,7 @@ impl Plan {
                 row.2 += 1;
                 continue;
             }
-            row.3 += estimates.seconds(&stage.node.stage);
+            row.3 += estimates.seconds(stage);
         }
         let is_open = |record: &FailureRecord| {
             !record.is_retried() && graph.position(&record.key).is_some_and(|stage| !inventory.present[stage])
@@ -73,10 +83,11 @@ impl Plan {
         // A dense model is one stage that everything waits for, so it is not divided by the number of workers.
         let dense = kinds.iter().find(|row| row.0 == "dense").map_or(0.0, |row| row.3);
         let seconds = dense + (work - dense) / slots.max(1) as f64;
-        let is_new_checkpoint = |(stage, present): (&GraphStage, &bool)| {
-            !present && matches!(*stage.node.stage, Stage::Dense { checkpoint: Some(_), .. })
-        };
-        let is_unknown = graph.stages.iter().zip(&inventory.present).any(is_new_checkpoint);
+        let open =
+            || graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present).map(|(stage, _)| stage);
+        let is_untimed = |stage: &GraphStage| !stage.is_embedded && estimates.timed(stage).is_none();
+        let is_unknown = open().any(is_untimed);
+        let has_history = open().any(|stage| estimates.timed(stage).is_some());
         let is_changed = |(stage, &present): (&GraphStage, &bool)| match &*stage.node.stage {
             Stage::Dense { checkpoint: Some(folder), fingerprint: Some(now), .. } if !present => {
                 last_used(store, folder).filter(|before| before != now).map(|_| folder.clone())
@@ -84,7 +95,7 @@ impl Plan {
             _ => None,
         };
         let changed = graph.stages.iter().zip(&inventory.present).filter_map(is_changed).collect();
-        Self { changed, kinds, complete, failed, seconds, slots, has_history: estimates.has_history(), is_unknown }
+        Self { changed, kinds, complete, failed, seconds, slots, has_history, is_unknown }
     }
 
     /// Stages to be made.
@@ -119,7 +130,15 @@ impl Plan {
     }
 }
 
-fn print(plan: &Plan, study: &Study, graph: &Graph, inventory: &Inventory, lacking: &[Missing], verbose: bool) {
+fn print(
+    plan: &Plan,
+    study: &Study,
+    graph: &Graph,
+    inventory: &Inventory,
+    lacking: &[Missing],
+    forecasts: &[Forecast],
+    verbose: bool,
+) {
     for experiment in &study.experiments {
         say(format_args!("{:<14} {}", experiment.name, count(experiment.cells.len(), "cell")));
     }
@@ -131,25 +150,12 @@ fn print(plan: &Plan, study: &Study, graph: &Graph, inventory: &Inventory, lacki
         plan.complete,
         count(distinct, "distinct stage"),
     ));
-    let mut rows = vec![["stage", "distinct", "cached", "to do", "estimated"].map(str::to_owned).to_vec()];
-    for (kind, distinct, cached, seconds) in &plan.kinds {
-        let to_do = distinct - cached;
-        let time = match (to_do, plan.is_unknown) {
-            (0, _) => String::new(),
-            (_, true) => "?".to_owned(),
-            (_, false) => duration(*seconds),
-        };
-        rows.push(vec![(*kind).to_owned(), distinct.to_string(), cached.to_string(), to_do.to_string(), time]);
-    }
-    say(format_args!("\n{}", columns(&rows)));
-    if plan.to_do() == 0 {
-        say("everything is cached");
-    } else if plan.is_unknown {
-        say("how long it takes is not known: nothing was timed with this checkpoint yet");
+    if forecasts.is_empty() {
+        print_stages(plan);
+    } else if plan.to_do() == 0 {
+        say("\neverything is cached");
     } else {
-        let source =
-            if plan.has_history { "from the times of earlier stages" } else { "a guess: nothing was timed here yet" };
-        say(format_args!("about {} with {} ({source})", duration(plan.seconds), count(plan.slots, "worker")));
+        forecasts.iter().for_each(Forecast::print);
     }
     for folder in &plan.changed {
         say(format_args!("`{folder}` is not what earlier results were made from: what reads it is made again"));
@@ -173,5 +179,31 @@ fn print(plan: &Plan, study: &Study, graph: &Graph, inventory: &Inventory, lacki
             let state = if open == 0 { "complete".to_owned() } else { format!("{} to do", count(open, "stage")) };
             say(format_args!("  {}  {}  ({state})", short(&run.id), run.label));
         }
+    }
+}
+
+/// The stages by kind, and how long they take here.
+fn print_stages(plan: &Plan) {
+    let mut rows = vec![["stage", "distinct", "cached", "to do", "estimated"].map(str::to_owned).to_vec()];
+    for (kind, distinct, cached, seconds) in &plan.kinds {
+        let to_do = distinct - cached;
+        let time = match (to_do, plan.is_unknown) {
+            (0, _) => String::new(),
+            (_, true) => "?".to_owned(),
+            (_, false) => duration(*seconds),
+        };
+        rows.push(vec![(*kind).to_owned(), distinct.to_string(), cached.to_string(), to_do.to_string(), time]);
+    }
+    say(format_args!("\n{}", columns(&rows)));
+    if plan.to_do() == 0 {
+        say("everything is cached");
+    } else if plan.is_unknown {
+        say(
+            "how long it takes is not known: not all of it was timed with this checkpoint here; `--device h100` predicts it for a card",
+        );
+    } else {
+        let source =
+            if plan.has_history { "from the times of earlier stages" } else { "a guess: nothing was timed here yet" };
+        say(format_args!("about {} with {} ({source})", duration(plan.seconds), count(plan.slots, "worker")));
     }
 }

@@ -35,7 +35,7 @@ pub fn run(global: &Global, options: &PruneOptions) -> Outcome {
         spill: options.spill,
         output: absolute(&options.output),
     };
-    let machine = JobMachine { device: DeviceChoice::Cpu, threads: options.threads };
+    let machine = JobMachine { device: DeviceChoice::Cpu, threads: options.threads, tf32: false };
     let summary = job::run(global, &machine, &Job::Prune(Box::new(work)))?;
     if global.json {
         say_json(&summary);

@@ -5,6 +5,7 @@ mod fetching;
 mod folders;
 mod house;
 mod killing;
+mod predicting;
 mod sweeping;
 
 #[path = "../../../hub/tests/it/server.rs"]
@@ -23,7 +24,7 @@ fn help_is_complete_and_cheap() {
     Usage: ressa [OPTIONS] <COMMAND>
 
     Commands:
-      plan      Show what a sweep would do: runs, distinct stages, what is cached, how long the rest takes
+      plan      Show what a sweep would do: runs, distinct stages, what is cached, how long the rest takes here or on a card
       sweep     Make what is missing, then render the report; run again to resume
       status    Show how far experiments are, and what failed
       explain   Say why a run or stage is cached or not

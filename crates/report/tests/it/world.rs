@@ -74,6 +74,7 @@ pub fn publish(store: &Store, node: &StageNode, result: serde_json::Value) {
             libtorch: "2.11.0".into(),
             device: "cpu".into(),
             threads: 1,
+            ..Environment::default()
         },
     };
     store.claim(&node.key.0).unwrap().draft().unwrap().publish(manifest).unwrap();

@@ -2,6 +2,7 @@
 
 mod bench;
 mod damage;
+mod estimates;
 mod gate;
 mod order;
 mod stopping;

@@ -1,0 +1,257 @@
+//! What pruning and measuring take: passes over calibration samples, statistics, choosing.
+
+use std::collections::BTreeMap;
+
+use ressa_experiment::{
+    Tower,
+    allocation::Measurement,
+    config::{CalibrationConfig, MethodConfig, Metric, Propagate, StatisticsNeeds},
+};
+
+use crate::{
+    model::{BlockKind, Layer, Reads, Stack},
+    pass::{Batch, Pass},
+    program::{host, pruning, texts},
+    stage::{Need, Subject, Time},
+    work::Work,
+};
+
+/// Calibration of a tower.
+pub(crate) struct Calibrated<'a> {
+    pub subject: &'a Subject<'a>,
+    pub tower: Tower,
+}
+
+/// Images and samples of a calibration set.
+#[derive(Clone, Copy)]
+struct Samples {
+    images: f64,
+    /// Samples; each runs its image.
+    count: f64,
+    batch: Batch,
+}
+
+impl Samples {
+    fn of(config: &CalibrationConfig) -> Self {
+        let per_image = f64::from(config.questions + config.captions).max(1.0);
+        let images = f64::from(config.images);
+        let asked = if config.questions > 0 { texts::QUESTION } else { texts::INSTRUCTION };
+        let answer = if config.questions > config.captions { texts::ANSWER } else { texts::CAPTION };
+        let rows = pruning::ROWS;
+        let batch = Batch { images: rows, rows, instruction: asked, prompt: asked, answer };
+        Self { images, count: images * per_image, batch }
+    }
+
+    /// Passes that all samples take.
+    fn passes(&self) -> f64 {
+        (self.count / pruning::ROWS).ceil()
+    }
+}
+
+impl Calibrated<'_> {
+    fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.subject.model.layers.iter().filter(|layer| layer.tower == self.tower)
+    }
+
+    fn stacks(&self) -> impl Iterator<Item = &Stack> {
+        self.subject.model.stacks.iter().filter(|stack| stack.kind.tower() == self.tower)
+    }
+
+    fn pass(&self, batch: Batch) -> Pass<'_> {
+        Pass { model: self.subject.model, machine: &self.subject.machine, batch }
+    }
+
+    /// What runs below the tower, for one batch.
+    fn below(&self, batch: Batch) -> Work {
+        self.pass(batch).forward(|tower| tower < self.tower)
+    }
+
+    /// The tower itself.
+    fn own(&self, batch: Batch) -> Work {
+        self.pass(batch).forward(|tower| tower == self.tower)
+    }
+
+    /// Collecting over all samples: the towers below once, the tower `runs` times, and what is collected.
+    fn collect(&self, samples: Samples, needs: StatisticsNeeds, runs: f64) -> Work {
+        let machine = &self.subject.machine;
+        let mut work = self.below(samples.batch);
+        work += self.own(samples.batch).times(runs);
+        let layers: Vec<&Layer> = self.layers().filter(|layer| reads_first(layer)).collect();
+        for layer in layers {
+            let tokens = self.tokens(samples.batch, layer.reads);
+            if needs.gram {
+                work += machine.single_product(layer.inputs, tokens, layer.inputs, 1.0);
+            }
+            let launches = if needs.gram { pruning::GRAM_LAUNCHES } else { pruning::NORM_LAUNCHES };
+            work += machine.traffic(tokens * layer.inputs * 4.0 * 3.0, launches);
+        }
+        work.times(samples.passes())
+    }
+
+    fn tokens(&self, batch: Batch, reads: Reads) -> f64 {
+        batch.tokens(self.subject.model, reads)
+    }
+
+    /// Choosing in every layer of the tower.
+    fn choose(&self, metric: Metric, method: &MethodConfig) -> Work {
+        let machine = &self.subject.machine;
+        let mut work = Work::default();
+        for layer in self.layers() {
+            work += machine.traffic(layer.weights() * pruning::CHOICE_BYTES, pruning::CHOICE_LAUNCHES);
+            match metric {
+                Metric::SparseGpt => {
+                    // Rows of all layers with one input go through the columns together.
+                    if reads_first(layer) {
+                        work += machine.single_product(layer.inputs, layer.inputs / 2.0, layer.inputs, 1.0);
+                        work += machine.traffic(0.0, layer.inputs * pruning::COLUMN_LAUNCHES);
+                    }
+                    work += machine.single_product(layer.outputs, layer.inputs / 2.0, layer.inputs, 1.0);
+                }
+                Metric::Dsnot => {
+                    let cycles = f64::from(method.dsnot.cycles);
+                    work += machine.traffic(layer.weights() * 12.0 * cycles, pruning::SWAP_LAUNCHES * cycles);
+                }
+                _ => {}
+            }
+        }
+        work
+    }
+
+    /// The stage `prune`; `stored` where statistics are read from an earlier stage.
+    pub fn prune(
+        &self,
+        metric: Metric,
+        method: &MethodConfig,
+        calibration: Option<&CalibrationConfig>,
+        stored: bool,
+    ) -> Need {
+        let Subject { model, machine, .. } = self.subject;
+        let needs = StatisticsNeeds::of(metric, method);
+        let propagates = calibration.is_some_and(|config| config.propagate == Propagate::Pruned);
+        let samples = calibration.filter(|_| !stored && metric.needs_calibration()).map(Samples::of);
+        let mut work = self.choose(metric, method);
+        let mut waiting = 0.0;
+        if let Some(samples) = samples {
+            work += self.collect(samples, needs, if propagates { 2.0 } else { 1.0 });
+            waiting += samples.images * host::IMAGE_SECONDS / machine.cores;
+        }
+        // Masks packed, and where the method changes weights those that stay.
+        let weights = model.weights(self.tower);
+        let changed = if metric == Metric::SparseGpt { weights * machine.bytes() } else { 0.0 };
+        waiting += machine.copy(weights / 8.0 + changed) + (weights / 8.0 + changed) / host::DISK_BYTES;
+        let block = self.stacks().map(|stack| self.of_block(stack)).fold(0.0, f64::max);
+        let held = samples.map_or(0.0, |samples| self.flows(samples) + self.pass(samples.batch).live(|_| true));
+        let grams = if needs.gram { self.grams(metric == Metric::SparseGpt) } else { 0.0 };
+        let peak = self.subject.weights_bytes()
+            + self.subject.masks_bytes()
+            + self.subject.masked_bytes()
+            + weights / 8.0
+            + if propagates { weights * machine.bytes() } else { changed }
+            + block * pruning::RANKED_BYTES
+            + held
+            + grams;
+        Need { time: Time::of(machine, work, waiting), peak, setting: None }
+    }
+
+    /// The stage `statistics`.
+    pub fn statistics(&self, calibration: &CalibrationConfig, needs: StatisticsNeeds) -> Need {
+        let machine = &self.subject.machine;
+        let samples = Samples::of(calibration);
+        let work = self.collect(samples, needs, 1.0);
+        let grams: f64 = self.layers().filter(|layer| reads_first(layer)).map(|layer| layer.inputs.powi(2) * 4.0).sum();
+        let written = if needs.gram { grams } else { 0.0 };
+        let waiting =
+            samples.images * host::IMAGE_SECONDS / machine.cores + machine.copy(written) + written / host::DISK_BYTES;
+        let peak = self.subject.weights_bytes()
+            + self.flows(samples)
+            + self.pass(samples.batch).live(|_| true)
+            + if needs.gram { self.grams(false) } else { 0.0 };
+        Need { time: Time::of(machine, work, waiting), peak, setting: None }
+    }
+
+    /// The stage `sensitivity`.
+    pub fn sensitivity(&self, measurement: Measurement, first: Option<u32>, calibration: &CalibrationConfig) -> Need {
+        let machine = &self.subject.machine;
+        let mut samples = Samples::of(calibration);
+        samples.count = samples.count.min(first.map_or(f64::INFINITY, f64::from));
+        let waiting = samples.images * host::IMAGE_SECONDS / machine.cores;
+        let pass = self.pass(samples.batch);
+        let above = pass.forward(|tower| tower >= self.tower);
+        let weights = self.subject.model.weights(self.tower) * machine.bytes();
+        let (work, held) = match measurement {
+            Measurement::Outliers { .. } => {
+                let needs = StatisticsNeeds::of(Metric::Wanda, &MethodConfig::default());
+                (self.collect(samples, needs, 1.0), self.flows(samples))
+            }
+            Measurement::Gradient { .. } => {
+                // A window of gradients at a time; the backward pass ends at the window's first layer, half way on average.
+                let windows = (weights / pruning::GRADIENT_WINDOW).ceil().max(1.0);
+                let backward = pass.backward(&|layer| layer.tower == self.tower);
+                let each = [above.times(windows), backward.times((windows + 1.0) / 2.0)].into_iter().sum::<Work>();
+                let kept = pass.kept(&|layer| layer.tower == self.tower, false);
+                (each.times(samples.count), kept + pruning::GRADIENT_WINDOW * 2.0)
+            }
+            Measurement::Perturbation { noise, .. } => {
+                let layers = self.layers().count() as f64;
+                let mut each = above.times(2.0);
+                let mean = self.subject.model.weights(self.tower) / layers.max(1.0);
+                each += machine.traffic(mean * 40.0, 20.0);
+                each += machine.syncs(2.0);
+                (each.times(samples.count * f64::from(noise) * layers), self.largest_layer() * 12.0)
+            }
+        };
+        let peak = self.subject.weights_bytes() + held + pass.live(|_| true) + self.largest_layer() * 4.0;
+        Need { time: Time::of(machine, work, waiting), peak, setting: None }
+    }
+
+    fn largest_layer(&self) -> f64 {
+        self.layers().map(Layer::weights).fold(0.0, f64::max)
+    }
+
+    /// Weights of one block of a stack.
+    fn of_block(&self, stack: &Stack) -> f64 {
+        let own = self.layers().filter(|layer| layer.kind == stack.kind).map(Layer::weights).sum::<f64>();
+        own / stack.blocks.max(1.0)
+    }
+
+    /// What enters and leaves a block, for all samples.
+    fn flows(&self, samples: Samples) -> f64 {
+        let machine = &self.subject.machine;
+        let one = |stack: &Stack| {
+            let reads = match stack.kind {
+                BlockKind::Vision => Reads::Patches,
+                BlockKind::Qformer => Reads::QueriesAndText,
+                BlockKind::T5Decoder => Reads::Answer,
+                BlockKind::T5Encoder | BlockKind::Llama | BlockKind::Opt => Reads::Sequence,
+            };
+            let memory =
+                if stack.kind == BlockKind::T5Decoder { self.tokens(samples.batch, Reads::Sequence) } else { 0.0 };
+            (2.0 * self.tokens(samples.batch, reads) + memory) * stack.width
+        };
+        // The interface's samples bring the features of their images.
+        let features = if self.tower == Tower::Qformer { self.pass(samples.batch).features() } else { 0.0 };
+        samples.passes() * (self.stacks().map(one).fold(0.0, f64::max) * machine.bytes() + features)
+    }
+
+    /// Gram matrices of one block, and what a factorisation adds to the largest.
+    fn grams(&self, factorised: bool) -> f64 {
+        let mut blocks: BTreeMap<(BlockKind, usize), (f64, f64)> = BTreeMap::new();
+        for layer in self.layers().filter(|layer| reads_first(layer)) {
+            let (sum, largest) = blocks.entry((layer.kind, layer.block)).or_default();
+            let bytes = layer.inputs.powi(2) * 4.0;
+            *sum += bytes;
+            *largest = largest.max(bytes);
+        }
+        let held = |(sum, largest): &(f64, f64)| sum + if factorised { largest * pruning::GRAM_COPIES } else { 0.0 };
+        blocks.values().map(held).fold(0.0, f64::max)
+    }
+}
+
+/// Whether a layer is the first of those that read the same input.
+fn reads_first(layer: &Layer) -> bool {
+    let follows = ["k", "v", "k_proj", "v_proj", "up_proj", "wi_1", "value"].contains(&layer.role.as_str());
+    let own_key = layer.kind == BlockKind::Qformer && layer.role == "key" && layer.reads == Reads::QueriesAndText;
+    // Keys of a T5 decoder's cross-attention read the encoder's states, which nothing in the block does before them.
+    let reads_memory = layer.kind == BlockKind::T5Decoder && layer.role == "k" && layer.reads == Reads::Sequence;
+    (!follows && !own_key) || reads_memory
+}

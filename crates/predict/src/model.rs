@@ -1,0 +1,322 @@
+//! A model by its sizes: what a `config.json` says, without weights.
+
+use std::{collections::BTreeSet, path::Path};
+
+use ressa_checkpoint::{Outline, PUBLISHED, names, published_config, read_config};
+use ressa_experiment::{Tower, job::Compute};
+use serde_json::{Map, Value};
+
+use crate::PredictError;
+
+/// What runs through a linear: which of a pass's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reads {
+    /// Patches of every image, once for each image.
+    Patches,
+    /// Queries and text of the interface, for each row.
+    QueriesAndText,
+    /// Queries of the interface.
+    Queries,
+    /// Text of the interface.
+    Text,
+    /// What an encoder reads, or a decoder-only model: image tokens and prompt (and for the latter the answer).
+    Sequence,
+    /// What a decoder writes.
+    Answer,
+}
+
+/// A prunable linear `[outputs, inputs]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// Its tower.
+    pub tower: Tower,
+    /// The kind of block it is in.
+    pub kind: BlockKind,
+    /// What runs through it.
+    pub reads: Reads,
+    /// Number of its block within the stack.
+    pub block: usize,
+    /// The last word of its name, such as `qkv`.
+    pub role: String,
+    /// Rows of the weight.
+    pub outputs: f64,
+    /// Columns of the weight.
+    pub inputs: f64,
+}
+
+impl Layer {
+    /// Its weights.
+    pub fn weights(&self) -> f64 {
+        self.outputs * self.inputs
+    }
+}
+
+/// Blocks that run the same operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BlockKind {
+    /// Image encoder.
+    Vision,
+    /// Interface.
+    Qformer,
+    /// T5's encoder.
+    T5Encoder,
+    /// T5's decoder.
+    T5Decoder,
+    /// LLaMA.
+    Llama,
+    /// OPT.
+    Opt,
+}
+
+impl BlockKind {
+    /// The tower that has such blocks.
+    pub fn tower(self) -> Tower {
+        match self {
+            BlockKind::Vision => Tower::Vision,
+            BlockKind::Qformer => Tower::Qformer,
+            BlockKind::T5Encoder | BlockKind::T5Decoder | BlockKind::Llama | BlockKind::Opt => Tower::Language,
+        }
+    }
+}
+
+/// A stack of equal blocks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stack {
+    /// What its blocks do.
+    pub kind: BlockKind,
+    /// How many there are.
+    pub blocks: f64,
+    /// Width of the residual stream.
+    pub width: f64,
+    /// Width of the feed-forward layers.
+    pub inner: f64,
+    /// Width of all heads together.
+    pub attention: f64,
+    /// Heads.
+    pub heads: f64,
+    /// Width of all key heads together, which may be shared by query heads.
+    pub keys: f64,
+}
+
+/// A vision-language model by its sizes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// Prunable linears.
+    pub layers: Vec<Layer>,
+    /// Stacks in the order in which they run.
+    pub stacks: Vec<Stack>,
+    /// Tokens of an image, the class token among them.
+    pub patches: f64,
+    /// Queries: tokens that stand for an image in the language model.
+    pub queries: f64,
+    /// Whether the interface reads the instruction.
+    pub reads_instruction: bool,
+    /// Words of the language model; 0 where there is none.
+    pub words: f64,
+    /// Width of the language model's words.
+    pub word_width: f64,
+    /// All parameters.
+    pub parameters: f64,
+    /// The type of the stored weights.
+    pub stored: Compute,
+}
+
+impl Model {
+    /// The model of a checkpoint folder: from its `config.json`, or where it has none from the published model that its name says.
+    ///
+    /// # Errors
+    /// A folder without a configuration that has no published name; a configuration of no supported network.
+    pub fn at(folder: &Path) -> Result<Self, PredictError> {
+        let shown = folder.display().to_string();
+        if let Ok(config) = read_config(folder) {
+            return Self::of(&config).map_err(|reason| PredictError::Model { folder: shown, reason });
+        }
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let config = published_config(&name)
+            .ok_or_else(|| PredictError::UnknownModel { folder: shown.clone(), known: PUBLISHED.join(", ") })?;
+        Self::of(&config).map_err(|reason| PredictError::Model { folder: shown, reason })
+    }
+
+    /// The model of a configuration.
+    ///
+    /// # Errors
+    /// What no supported network can have.
+    pub fn of(config: &Map<String, Value>) -> Result<Self, String> {
+        let outline = Outline::of(config).map_err(|problems| problems.join("; "))?;
+        let layers: Vec<Layer> =
+            outline.linears.iter().filter_map(|(name, shape)| layer(name, shape, config)).collect();
+        let other = |name: &str| outline.others.get(name).or(outline.heads.get(name));
+        let size = |name: &str, dimension: usize| other(name).and_then(|shape| shape.get(dimension)).copied();
+        let words = ["shared", "model.embed_tokens", "model.decoder.embed_tokens"]
+            .iter()
+            .find_map(|at| outline.others.get(&format!("language_model.{at}.weight")));
+        let elements = |shape: &Vec<usize>| shape.iter().map(|&size| size as f64).product::<f64>();
+        let all = outline.linears.values().chain(outline.others.values());
+        let stored = config.get("dtype").or(config.get("torch_dtype")).and_then(Value::as_str);
+        Ok(Self {
+            stacks: stacks(&layers, config),
+            patches: size("vision_model.embeddings.position_embedding", 1).unwrap_or_default() as f64,
+            queries: size("query_tokens", 1).unwrap_or_default() as f64,
+            reads_instruction: layers.iter().any(|layer| layer.reads == Reads::Text),
+            words: words.map_or(0.0, |shape| shape[0] as f64),
+            word_width: words.map_or(0.0, |shape| shape[1] as f64),
+            parameters: all.map(elements).sum(),
+            stored: stored.and_then(|name| name.parse().ok()).unwrap_or(Compute::Float32),
+            layers,
+        })
+    }
+
+    /// Prunable weights of a tower.
+    pub fn weights(&self, tower: Tower) -> f64 {
+        self.layers.iter().filter(|layer| layer.tower == tower).map(Layer::weights).sum()
+    }
+
+    /// Prunable weights of all towers.
+    pub fn prunable(&self) -> f64 {
+        self.layers.iter().map(Layer::weights).sum()
+    }
+
+    /// Whether answers are written by a decoder that looks at an encoder's states.
+    pub fn has_decoder(&self) -> bool {
+        self.stacks.iter().any(|stack| stack.kind == BlockKind::T5Decoder)
+    }
+}
+
+/// A linear by its name.
+fn layer(name: &str, shape: &[usize], config: &Map<String, Value>) -> Option<Layer> {
+    let &[outputs, inputs] = shape else { return None };
+    let tower = names::Part::of(name).tower()?;
+    let block = names::block(name)?;
+    let has = |part: &str| name.contains(part);
+    let (kind, reads) = match tower {
+        Tower::Vision => (BlockKind::Vision, Reads::Patches),
+        Tower::Qformer => {
+            let reads = match () {
+                // Keys and values of an image are made once, however many rows look at it.
+                () if has(".crossattention.attention.key.") || has(".crossattention.attention.value.") => {
+                    Reads::Patches
+                }
+                () if has(".crossattention.") || has("_query.") => Reads::Queries,
+                () if has(".attention.") => Reads::QueriesAndText,
+                () => Reads::Text,
+            };
+            (BlockKind::Qformer, reads)
+        }
+        Tower::Language => match config.get("text_config").and_then(|text| text.get("model_type")?.as_str()) {
+            Some("t5") if has(".encoder.") => (BlockKind::T5Encoder, Reads::Sequence),
+            Some("t5") if has(".EncDecAttention.k.") || has(".EncDecAttention.v.") => {
+                (BlockKind::T5Decoder, Reads::Sequence)
+            }
+            Some("t5") => (BlockKind::T5Decoder, Reads::Answer),
+            Some("llama") => (BlockKind::Llama, Reads::Sequence),
+            _ => (BlockKind::Opt, Reads::Sequence),
+        },
+    };
+    let role = name.rsplit('.').nth(1).unwrap_or_default().to_owned();
+    Some(Layer { tower, kind, reads, block: block.index, role, outputs: outputs as f64, inputs: inputs as f64 })
+}
+
+/// The stacks that the layers are in.
+fn stacks(layers: &[Layer], config: &Map<String, Value>) -> Vec<Stack> {
+    let order = [
+        BlockKind::Vision,
+        BlockKind::Qformer,
+        BlockKind::T5Encoder,
+        BlockKind::T5Decoder,
+        BlockKind::Llama,
+        BlockKind::Opt,
+    ];
+    let of_kind = |kind: BlockKind| {
+        let own: Vec<&Layer> = layers.iter().filter(|layer| layer.kind == kind).collect();
+        let blocks: BTreeSet<usize> = own.iter().map(|layer| layer.block).collect();
+        let first = own.first()?;
+        let (part, heads, default) = match kind {
+            BlockKind::Vision => ("vision_config", "num_attention_heads", 16),
+            BlockKind::Qformer => ("qformer_config", "num_attention_heads", 12),
+            BlockKind::T5Encoder | BlockKind::T5Decoder => ("text_config", "num_heads", 8),
+            BlockKind::Llama => ("text_config", "num_attention_heads", 32),
+            BlockKind::Opt => ("text_config", "num_attention_heads", 12),
+        };
+        let field = |name: &str| config.get(part).and_then(|fields| fields.get(name)?.as_u64());
+        let heads = field(heads).unwrap_or(default) as f64;
+        let of_block: Vec<&&Layer> = own.iter().filter(|layer| layer.block == first.block).collect();
+        // The residual stream is what most layers of a block read; the widest side of a block's layers is the feed-forward width.
+        let inputs = |layer: &&&Layer| layer.inputs;
+        let width = match kind {
+            BlockKind::Qformer => {
+                of_block.iter().filter(|layer| layer.reads == Reads::Queries).map(inputs).reduce(f64::min)
+            }
+            _ => of_block.iter().map(inputs).reduce(f64::min),
+        }?;
+        let inner = of_block.iter().map(|layer| layer.inputs).fold(width, f64::max);
+        let attention = match kind {
+            BlockKind::T5Encoder | BlockKind::T5Decoder => heads * field("d_kv").unwrap_or(64) as f64,
+            BlockKind::Llama => field("head_dim").map_or(width, |head| heads * head as f64),
+            BlockKind::Vision | BlockKind::Qformer | BlockKind::Opt => width,
+        };
+        let shared = field("num_key_value_heads").map_or(heads, |keys| keys as f64);
+        Some(Stack {
+            kind,
+            blocks: blocks.len() as f64,
+            width,
+            inner,
+            attention,
+            heads,
+            keys: attention * shared / heads,
+        })
+    };
+    order.into_iter().filter_map(of_kind).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(name: &str) -> Model {
+        Model::of(&published_config(name).expect("it is in the list")).expect("a supported network")
+    }
+
+    /// Biases and gains, of which an outline knows nothing, are less than two thousandths.
+    #[test]
+    fn published_models_have_their_published_numbers_of_parameters() {
+        for (name, parameters) in [
+            ("instructblip-flan-t5-xl", 4_022_969_088_f64),
+            ("instructblip-vicuna-7b", 7_913_210_624.0),
+            ("blip2-flan-t5-xl", 3_942_446_592.0),
+            ("blip2-opt-2.7b", 3_744_761_856.0),
+        ] {
+            let found = published(name).parameters;
+            assert!((0.998..=1.0).contains(&(found / parameters)), "{name}: {found}");
+        }
+    }
+
+    #[test]
+    fn stacks_have_the_sizes_of_their_configurations() {
+        let sizes = |name: &str| -> Vec<(BlockKind, [f64; 5])> {
+            let model = published(name);
+            let of =
+                |stack: &Stack| (stack.kind, [stack.blocks, stack.width, stack.inner, stack.attention, stack.heads]);
+            model.stacks.iter().map(of).collect()
+        };
+        let image = [
+            (BlockKind::Vision, [39.0, 1408.0, 6144.0, 1408.0, 16.0]),
+            (BlockKind::Qformer, [12.0, 768.0, 3072.0, 768.0, 12.0]),
+        ];
+        let t5 = [2048.0, 5120.0, 2048.0, 32.0];
+        let t5 = |kind| (kind, [24.0, t5[0], t5[1], t5[2], t5[3]]);
+        let xl = [t5(BlockKind::T5Encoder), t5(BlockKind::T5Decoder)];
+        assert_eq!(sizes("instructblip-flan-t5-xl"), [&image[..], &xl].concat());
+        let vicuna = (BlockKind::Llama, [32.0, 4096.0, 11008.0, 4096.0, 32.0]);
+        assert_eq!(sizes("instructblip-vicuna-7b"), [&image[..], &[vicuna]].concat());
+        let model = published("blip2-itm-vit-g-coco");
+        assert_eq!((model.patches, model.words, model.reads_instruction), (677.0, 0.0, true));
+        assert!(!published("blip2-opt-2.7b").reads_instruction);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_known_by_its_name() {
+        assert!(Model::at(Path::new("nowhere/InstructBLIP-flan-t5-xl")).is_ok());
+        let unknown = Model::at(Path::new("nowhere/mine")).expect_err("unknown").to_string();
+        assert!(unknown.contains("`nowhere/mine`") && unknown.contains("blip2-opt-2.7b"), "{unknown}");
+    }
+}

@@ -1,0 +1,183 @@
+//! What one stage takes on a card.
+
+use ressa_experiment::{Stage, Tower, job::Compute, stage::Inputs};
+use serde::Serialize;
+
+use crate::{
+    calibration::Calibrated,
+    card::Card,
+    evaluation::Evaluated,
+    model::{Layer, Model},
+    program::{device, evaluation, host},
+    training::{Training, largest_block},
+    work::{Machine, Work},
+};
+
+/// What a stage works on.
+pub(crate) struct Subject<'a> {
+    pub model: &'a Model,
+    pub machine: Machine<'a>,
+    /// Towers with masks.
+    pub pruned: Vec<Tower>,
+}
+
+impl Subject<'_> {
+    /// Bytes of the weights in the type of the computation.
+    pub fn weights_bytes(&self) -> f64 {
+        self.model.parameters * self.machine.bytes()
+    }
+
+    fn pruned_weights(&self) -> f64 {
+        self.pruned.iter().map(|tower| self.model.weights(*tower)).sum()
+    }
+
+    /// Bytes of packed masks.
+    pub fn masks_bytes(&self) -> f64 {
+        self.pruned_weights() / 8.0
+    }
+
+    /// Bytes of the masked copies of pruned weights.
+    pub fn masked_bytes(&self) -> f64 {
+        self.pruned_weights() * self.machine.bytes()
+    }
+
+    /// Bytes of the model that is evaluated, beside the dense one.
+    pub fn evaluated_bytes(&self) -> f64 {
+        self.weights_bytes() + self.masked_bytes() * evaluation::PRUNED_COPIES
+    }
+
+    /// Weights of the largest block.
+    pub fn largest_block(&self) -> f64 {
+        largest_block(self.model)
+    }
+}
+
+/// Time and what it is spent on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Time {
+    pub seconds: f64,
+    pub work: Work,
+    /// Optimiser steps of a training; 1 elsewhere.
+    pub steps: f64,
+}
+
+impl Time {
+    /// Work on the device, and seconds of the host beside it.
+    pub fn of(machine: &Machine<'_>, work: Work, waiting: f64) -> Self {
+        Self { seconds: machine.seconds(work) + waiting, work, steps: 1.0 }
+    }
+}
+
+/// What a stage needs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Need {
+    pub time: Time,
+    /// Bytes that the program holds on the device at its peak.
+    pub peak: f64,
+    /// The settings of memory with which it fits, where the whole batch does not. A training finds them by itself.
+    pub setting: Option<String>,
+}
+
+/// Whether a card holds what the program needs, with what the libraries take.
+pub(crate) fn fits(card: &Card, peak: f64) -> bool {
+    peak * (1.0 + device::FRAGMENTS) + device::CONTEXT_BYTES <= card.memory() as f64
+}
+
+/// What a stage will take on a card.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Prediction {
+    /// Wall seconds.
+    pub seconds: f64,
+    /// Bytes that the program holds on the device at its peak, without the CUDA context and what fragments cost.
+    pub peak_bytes: u64,
+    /// Whether the card holds that, and the context.
+    pub fits: bool,
+    /// Settings of memory with which it fits, where it does not fit as it is. A training that runs out of memory finds them by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub with: Option<String>,
+    /// Operations issued.
+    pub launches: f64,
+    /// Waits for the device.
+    pub syncs: f64,
+    /// 10^12 floating-point operations of matrix products and attention.
+    pub tflop: f64,
+    /// Seconds that the device computes.
+    pub busy_seconds: f64,
+    /// Optimiser steps that the stage has; 1 where it is no training.
+    pub steps: f64,
+}
+
+/// The stage on a card, where its sizes say anything; `None` for the training of a dense model. `towers` are those that the masks it reads belong to.
+pub(crate) fn predict(
+    stage: &Stage,
+    inputs: &Inputs,
+    subject: &Subject<'_>,
+    matcher: Option<&Model>,
+) -> Option<Prediction> {
+    let need = need(stage, inputs, subject, matcher)?;
+    let Need { time: Time { seconds, work, steps }, peak, setting } = need;
+    Some(Prediction {
+        seconds,
+        peak_bytes: peak as u64,
+        fits: fits(subject.machine.card, peak),
+        with: setting,
+        launches: work.launches,
+        syncs: work.syncs,
+        tflop: work.flops / 1e12,
+        busy_seconds: work.busy,
+        steps,
+    })
+}
+
+fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&Model>) -> Option<Need> {
+    let machine = &subject.machine;
+    let stored = match subject.model.stored {
+        Compute::Float32 => 4.0,
+        Compute::Bfloat16 | Compute::Float16 => 2.0,
+    };
+    let read = subject.model.parameters * stored / host::DISK_BYTES;
+    Some(match stage {
+        Stage::Dense { checkpoint: None, .. } => return None,
+        // Taken as it is; the first stage that needs the weights brings them to the device.
+        Stage::Dense { .. } => {
+            let waiting = host::WORKER_SECONDS + read + machine.copy(subject.weights_bytes());
+            Need { time: Time::of(machine, Work::default(), waiting), ..Need::default() }
+        }
+        // Read and written once, on the host.
+        Stage::Rescale { .. } => Need { time: Time::of(machine, Work::default(), 2.0 * read), ..Need::default() },
+        Stage::Sensitivity { tower, measurement, samples, calibration, .. } => {
+            Calibrated { subject, tower: *tower }.sensitivity(*measurement, *samples, calibration)
+        }
+        Stage::Statistics { tower, needs, calibration, .. } => {
+            Calibrated { subject, tower: *tower }.statistics(calibration, *needs)
+        }
+        Stage::Prune { tower, metric, method, calibration, .. } => {
+            let method = method.as_deref().copied().unwrap_or_default();
+            let stored = inputs.statistics.is_some();
+            Calibrated { subject, tower: *tower }.prune(*metric, &method, calibration.as_ref(), stored)
+        }
+        Stage::Adapt { training, masked, .. } => Training { subject, settings: training, masked: *masked }.need(),
+        Stage::Merge { .. } => merge(subject),
+        Stage::Evaluate { task, items, beams, data, asking, retrieval, .. } => {
+            let beams = f64::from(beams.unwrap_or(1));
+            let evaluated = Evaluated { subject, task: *task, source: data.source, items: f64::from(*items), beams };
+            if task.uses_language() {
+                evaluated.generate(asking.as_deref())
+            } else {
+                evaluated.retrieval(matcher, &retrieval.as_deref().cloned().unwrap_or_default())
+            }
+        }
+    })
+}
+
+/// Weights formed, recounted, and outputs before and after compared.
+fn merge(subject: &Subject<'_>) -> Need {
+    const BYTES: f64 = 40.0;
+    const LAUNCHES: f64 = 40.0;
+    let layers: Vec<&Layer> = subject.model.layers.iter().collect();
+    let machine = &subject.machine;
+    let work = machine.traffic(subject.model.prunable() * BYTES, layers.len() as f64 * LAUNCHES);
+    let peak = subject.weights_bytes() + subject.model.prunable() * machine.bytes() + subject.masks_bytes();
+    Need { time: Time::of(machine, work, 0.0), peak, setting: None }
+}

@@ -1,0 +1,175 @@
+//! What a restoration takes: time and memory of an adapter training.
+
+use ressa_experiment::{Tower, stage::AdaptTraining};
+
+use crate::{
+    model::{Layer, Model},
+    pass::{Batch, Pass},
+    program::{host, texts, training},
+    stage::{Need, Subject, Time},
+    work::Work,
+};
+
+/// How a step is computed; its result is the same within rounding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Layout {
+    /// Images that are computed at once.
+    pub images: f64,
+    /// Whether blocks run again in the backward pass instead of keeping their activations.
+    pub recompute: bool,
+}
+
+/// A training of adapters.
+pub(crate) struct Training<'a> {
+    pub subject: &'a Subject<'a>,
+    pub settings: &'a AdaptTraining,
+    /// Whether updates are masked.
+    pub masked: bool,
+}
+
+impl Training<'_> {
+    /// Whether a layer has an adapter, and its rank.
+    fn rank(&self, layer: &Layer) -> Option<f64> {
+        let adapter = self.settings.tower(layer.tower)?;
+        let is_target = adapter.targets.is_empty() || adapter.targets.contains(&layer.role);
+        is_target.then_some(f64::from(adapter.rank))
+    }
+
+    fn adapted(&self) -> impl Iterator<Item = (&Layer, f64)> {
+        self.subject.model.layers.iter().filter_map(|layer| Some((layer, self.rank(layer)?)))
+    }
+
+    /// The rows of a step: questions and captions run one after the other, on the same image features.
+    fn batches(&self, images: f64) -> Vec<Batch> {
+        let rows = images * f64::from(self.settings.questions);
+        let captions = Batch {
+            images,
+            rows: images,
+            instruction: texts::INSTRUCTION,
+            prompt: texts::INSTRUCTION,
+            answer: texts::CAPTION,
+        };
+        let questions =
+            Batch { images, rows, instruction: texts::QUESTION, prompt: texts::QUESTION, answer: texts::ANSWER };
+        [captions, questions].into_iter().filter(|batch| batch.rows > 0.0).collect()
+    }
+
+    /// The work of one step on the device.
+    pub fn step(&self, layout: Layout) -> Work {
+        let machine = &self.subject.machine;
+        let parts = (f64::from(self.settings.batch) / layout.images).ceil();
+        let mut work = self.part(layout).times(parts);
+        work += machine.traffic(self.parameters() * training::PARAMETER_BYTES * 2.0, training::STEP_LAUNCHES);
+        work += machine.syncs(training::STEP_SYNCS);
+        work
+    }
+
+    /// Forward and backward over the images that are computed at once.
+    fn part(&self, Layout { images, recompute }: Layout) -> Work {
+        let Subject { model, machine, .. } = self.subject;
+        let tuned = |layer: &Layer| self.rank(layer).is_some();
+        let again = if recompute { 1.0 } else { 0.0 };
+        let teacher = if self.settings.distill.is_some() { 1.0 } else { 0.0 };
+        let mut work = Work::default();
+        for (number, batch) in self.batches(images).into_iter().enumerate() {
+            let pass = Pass { model, machine, batch };
+            let forward = pass.forward(|tower| tower != Tower::Vision || number == 0);
+            work += forward.times(1.0 + again + teacher);
+            // The image encoder's gradient is taken once, for the rows of both.
+            work += pass.backward(&|layer| tuned(layer) && (layer.tower != Tower::Vision || number == 0));
+            work += machine.traffic(pass.logits() * training::LOGIT_TRAFFIC, 0.0);
+        }
+        for (layer, rank) in self.adapted() {
+            // The update, and the gradients of both of its matrices.
+            work += machine.product(layer.outputs, rank, layer.inputs, 3.0 + again);
+            let mut formed = machine.traffic(layer.weights() * training::WEIGHT_BYTES, training::LAYER_LAUNCHES - 3.0);
+            if self.is_masked(layer) {
+                formed += machine.traffic(layer.weights() * training::MASK_BYTES, training::MASK_LAUNCHES);
+            }
+            work += formed.times(1.0 + again / 2.0);
+        }
+        work
+    }
+
+    /// Whether the update of a layer is masked.
+    fn is_masked(&self, layer: &Layer) -> bool {
+        self.masked && self.subject.pruned.contains(&layer.tower)
+    }
+
+    /// Parameters that train.
+    fn parameters(&self) -> f64 {
+        self.adapted().map(|(layer, rank)| rank * (layer.inputs + layer.outputs)).sum()
+    }
+
+    /// Bytes of the training at its peak.
+    pub fn peak(&self, Layout { images, recompute }: Layout) -> f64 {
+        let Subject { model, machine, .. } = self.subject;
+        let tuned = |layer: &Layer| self.rank(layer).is_some();
+        let is_formed = |layer: &&Layer| tuned(layer) || self.subject.pruned.contains(&layer.tower);
+        let formed: f64 = model.layers.iter().filter(is_formed).map(Layer::weights).sum();
+        // With recomputation the weights of a block exist while it runs.
+        let weights =
+            if recompute { self.subject.largest_block() * machine.bytes() * 2.0 } else { formed * machine.bytes() };
+        let mut kept: f64 = 0.0;
+        let mut logits = 0.0;
+        for (number, batch) in self.batches(images).into_iter().enumerate() {
+            let pass = Pass { model, machine, batch };
+            kept += pass.kept(&|layer| tuned(layer) && (layer.tower != Tower::Vision || number == 0), recompute);
+            logits += pass.logits() * training::LOGIT_BYTES;
+        }
+        // Gradients of the effective weights grow while activations go; masks stay open for them.
+        let adapted: f64 = self.adapted().map(|(layer, _)| layer.weights()).sum();
+        let opened: f64 =
+            self.adapted().filter(|(layer, _)| self.is_masked(layer)).map(|(layer, _)| layer.weights()).sum();
+        let (gradients, masks) = match recompute {
+            true => (0.0, 0.0),
+            false => (adapted * machine.bytes(), opened * training::OPEN_MASK_BYTES),
+        };
+        self.subject.weights_bytes()
+            + self.subject.masks_bytes()
+            + weights
+            + masks
+            + (kept + logits).max(gradients)
+            + self.parameters() * training::PARAMETER_BYTES
+    }
+
+    /// Time and memory of the whole training.
+    pub fn need(&self) -> Need {
+        let machine = &self.subject.machine;
+        let card = machine.card;
+        let images = f64::from(self.settings.batch);
+        let whole = Layout { images, recompute: false };
+        // As a training does that runs out of memory: blocks are recomputed, then ever smaller parts of a batch are computed one after the other.
+        let mut layout = whole;
+        while !crate::stage::fits(card, self.peak(layout)) && (!layout.recompute || layout.images > 1.0) {
+            layout = if layout.recompute {
+                Layout { images: (layout.images / 2.0).ceil(), ..layout }
+            } else {
+                Layout { recompute: true, ..layout }
+            };
+        }
+        let peak = self.peak(layout);
+        let setting = match layout {
+            _ if layout == whole => None,
+            Layout { images: part, .. } if part < images => {
+                Some(format!("restore.recompute: blocks, restore.micro-batch: {part}"))
+            }
+            _ => Some("restore.recompute: blocks".to_owned()),
+        };
+        let steps = f64::from(self.settings.steps);
+        let step = self.step(layout);
+        // A loader reads ahead: a step waits for its images only where they take longer than the step before.
+        let loading = images * host::IMAGE_SECONDS / machine.cores;
+        let seconds = steps * machine.seconds(step).max(loading) * (1.0 + training::CHECKPOINT_SHARE);
+        Need { time: Time { seconds, work: step.times(steps), steps }, peak, setting }
+    }
+}
+
+/// The weights of the largest block.
+pub(crate) fn largest_block(model: &Model) -> f64 {
+    let of_stack = |stack: &crate::model::Stack| {
+        let own = model.layers.iter().filter(|layer| layer.kind == stack.kind).map(Layer::weights).sum::<f64>();
+        own / stack.blocks.max(1.0)
+    };
+    model.stacks.iter().map(of_stack).fold(0.0, f64::max)
+}
