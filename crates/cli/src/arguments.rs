@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod folder;
+pub mod loading;
 pub mod model;
 pub mod prune;
 
@@ -116,6 +117,8 @@ pub struct MachineOptions {
     /// Threads of one tensor operation
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: u32,
+    #[command(flatten)]
+    pub loading: loading::LoadingOptions,
 }
 
 /// Options of `sweep`.
@@ -279,4 +282,7 @@ pub struct GcOptions {
     /// Remove them; without this nothing is changed
     #[arg(long)]
     pub delete: bool,
+    /// Look at the cache of pixels and features instead of the store
+    #[arg(long)]
+    pub cache: bool,
 }

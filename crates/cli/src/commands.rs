@@ -7,6 +7,7 @@ pub mod export;
 pub mod export_run;
 pub mod fetch;
 pub mod gc;
+mod gc_cache;
 pub mod generate;
 pub mod inspect;
 pub mod lab;

@@ -92,6 +92,7 @@ impl Workspace {
                 folder: self.root.clone(),
                 threads: machine.threads,
                 environment: worker_environment(),
+                arguments: machine.loading.worker_arguments(&self.results),
             },
             device: machine.device,
             gpus: if machine.device == DeviceChoice::Auto { visible_gpus(visible.as_deref()) } else { 0 },

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc};
 
-use ressa_data::{Benchmark, Content, Image, Item, Picture, Processor};
+use ressa_data::{Benchmark, Content, Image, Item, Picture, Processor, parallel};
 use ressa_experiment::Task;
 use ressa_models::{Prompts, TextBatch};
 use ressa_runtime::Device;
@@ -98,13 +98,15 @@ impl Prepared {
         processor: &Processor,
         benchmark: &Benchmark,
         device: Device,
-        tokens: &dyn Fn(&Item) -> Result<Tokens, EvalError>,
+        tokens: &(dyn Fn(&Item) -> Result<Tokens, EvalError> + Sync),
     ) -> Result<Self, EvalError> {
+        let items = benchmark.items().to_vec();
+        let threads = tch::get_num_threads().max(1) as usize;
         Ok(Self {
             task: benchmark.task(),
-            items: benchmark.items().to_vec(),
+            texts: parallel(items.len(), threads, |item| tokens(&items[item]))?,
+            items,
             images: benchmark.images().len(),
-            texts: benchmark.items().iter().map(tokens).collect::<Result<_, _>>()?,
             pixels: Pixels::of(processor, benchmark.images(), device)?,
             processor: processor.clone(),
             device,

@@ -28,15 +28,16 @@ pub(crate) fn run(
     let mut student = executor.masked(node)?;
     let teacher = training.distill.as_ref().map(|_| dense.model.as_ref());
     let samples = executor.samples(data, &dense)?;
-    let mut batches = samples.batches(training, training.contrastive > 0.0, *seed)?;
-    let checkpoints = Checkpoints { folder: executor.store.scratch(&node.key.0)?, every: CHECKPOINT_STEPS };
+    let scratch = executor.store.scratch(&node.key.0)?;
+    let mut batches = samples.batches(training, training.contrastive > 0.0, *seed, &scratch)?;
+    let checkpoints = Checkpoints { folder: scratch, every: CHECKPOINT_STEPS };
     let options = TrainingOptions { masked: *masked, seed: *seed, checkpoints: Some(&checkpoints) };
     let mut show = |loss: &StepLoss| {
         let share = f64::from(loss.step + 1) / f64::from(training.steps);
         progress(share, &format!("step {}/{} loss {:.3}", loss.step + 1, training.steps, loss.total));
     };
     let trained =
-        tch::with_grad(|| train_adapters(student.as_mut(), teacher, training, options, batches.as_mut(), &mut show))?;
+        tch::with_grad(|| train_adapters(student.as_mut(), teacher, training, options, &mut batches, &mut show))?;
     trained.adapters.save(&draft.folder().join(ADAPTER))?;
     let mut curve = String::from("step,total,questions,captions,contrastive,distillation,gradient_norm\n");
     for l in &trained.losses {
@@ -47,9 +48,14 @@ pub(crate) fn run(
         curve.push_str(&row);
     }
     draft.write(LOSSES, curve.as_bytes())?;
-    Ok(json!({
+    let mut result = json!({
         "steps": training.steps,
         "first-loss": trained.losses.first().map(|l| l.total),
         "last-loss": trained.losses.last().map(|l| l.total),
-    }))
+    });
+    // Images of the draw that could not be read; the next ones stood in for them.
+    if batches.skipped() > 0 {
+        result["skipped-images"] = json!(batches.skipped());
+    }
+    Ok(result)
 }

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
 };
 
 use ressa_data::{Benchmark, Processor, World};
@@ -46,7 +47,7 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Resident {
     dense: Option<Rc<Dense>>,
-    worlds: HashMap<String, Rc<World>>,
+    worlds: HashMap<String, Arc<World>>,
     prepared: HashMap<String, Rc<Prepared>>,
     state: Option<State>,
     matcher: Option<Rc<Matcher>>,
@@ -105,12 +106,12 @@ impl Executor {
     }
 
     /// The embedded world of a data configuration.
-    pub(crate) fn world(&mut self, data: &DataConfig) -> Result<Rc<World>, PipelineError> {
+    pub(crate) fn world(&mut self, data: &DataConfig) -> Result<Arc<World>, PipelineError> {
         let name = identity(data);
         if let Some(world) = self.resident.worlds.get(&name) {
             return Ok(world.clone());
         }
-        let world = Rc::new(World::new(data)?);
+        let world = Arc::new(World::new(data)?);
         self.resident.worlds.insert(name, world.clone());
         Ok(world)
     }

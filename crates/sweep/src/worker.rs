@@ -35,6 +35,8 @@ pub struct WorkerCommand {
     pub threads: u32,
     /// Variables that are set for it beside those it inherits.
     pub environment: Vec<(String, String)>,
+    /// Further arguments of its `serve` command.
+    pub arguments: Vec<String>,
 }
 
 /// What arrives from a worker.
@@ -82,6 +84,7 @@ impl Worker {
             process.arg("--shipped").arg(shipped);
         }
         process.arg("--device").arg(device).arg("--threads").arg(command.threads.to_string());
+        process.args(&command.arguments);
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).process_group(0);
         let mut child =
             process.spawn().map_err(|source| SweepError::Spawn { program: command.program.clone(), source })?;

@@ -4,6 +4,7 @@
 //! standard error is its log. A crash here ends one stage, never the sweep. It dies with its coordinator, and ends when its input ends.
 
 mod job;
+mod loading;
 mod serve;
 mod signals;
 
@@ -11,6 +12,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use ressa_runtime::{DeviceChoice, RuntimeOptions};
+
+use crate::loading::LoadingArguments;
 
 /// Executes the stages of a sweep on one device. Started by `ressa`; of use by hand only to look at what goes wrong.
 #[derive(Parser)]
@@ -36,6 +39,8 @@ enum Command {
         /// Threads of one tensor operation.
         #[arg(long, default_value_t = 1)]
         threads: u32,
+        #[command(flatten)]
+        loading: LoadingArguments,
     },
     /// Do the one job that standard input holds.
     Job {
@@ -58,8 +63,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     signals::follow_the_coordinator();
     let outcome = match arguments.command {
-        Command::Serve { store, shipped, device, threads } => {
-            serve::serve(store, shipped, RuntimeOptions { device, threads })
+        Command::Serve { store, shipped, device, threads, loading } => {
+            serve::serve(store, shipped, RuntimeOptions { device, threads }, loading.into())
         }
         Command::Job { device, threads } => job::run(RuntimeOptions { device, threads }),
         Command::Probe { device } => serve::probe(RuntimeOptions { device, threads: 1 }),

@@ -11,7 +11,7 @@ use ressa_experiment::{
     StageKey,
     protocol::{Event, Failure, FailureKind, Request},
 };
-use ressa_pipeline::{Executor, PipelineError};
+use ressa_pipeline::{Executor, Loading, PipelineError};
 use ressa_runtime::RuntimeOptions;
 use ressa_store::{Environment, Store};
 
@@ -19,12 +19,12 @@ use ressa_store::{Environment, Store};
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Serves requests until standard input ends or a shutdown is asked for.
-pub fn serve(store: PathBuf, shipped: Vec<PathBuf>, options: RuntimeOptions) -> Result<(), String> {
+pub fn serve(store: PathBuf, shipped: Vec<PathBuf>, options: RuntimeOptions, loading: Loading) -> Result<(), String> {
     let threads = options.threads;
     let device = ressa_runtime::init(&options).map_err(|e| e.to_string())?;
     let store = Store::open(store, shipped).map_err(|e| e.to_string())?;
     let environment = environment(&ressa_runtime::device_name(device), threads);
-    let mut executor = Executor::new(store, device, environment);
+    let mut executor = Executor::new(store, device, environment).with_loading(loading);
     send(&Event::Ready { device: ressa_runtime::device_name(device), threads });
 
     for line in std::io::stdin().lock().lines() {

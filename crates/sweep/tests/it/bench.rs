@@ -29,6 +29,7 @@ impl Bench {
                 folder: folder.path().to_owned(),
                 threads: 1,
                 environment: Vec::new(),
+                arguments: Vec::new(),
             },
             device: DeviceChoice::Cpu,
             gpus: 0,
