@@ -33,8 +33,8 @@ fn shipped() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Padding is masked, so the sums are the same but for the order in which a product of another size is added up. Where two words are
-/// that close, either may be said: it is allowed for one item in fifty, and has not been seen.
+/// Padding is masked, so sums differ only in the order in which a product of another size is added up. Where two words are that close,
+/// either may be said: one item of a task may differ, and none has been seen to.
 #[test]
 fn padded_batches_of_the_shipped_models_say_what_each_prompt_alone_does() {
     let world = World::new(&DataConfig::default()).expect("shapes");
@@ -44,15 +44,12 @@ fn padded_batches_of_the_shipped_models_say_what_each_prompt_alone_does() {
         let processor = Processor::load(&folder).expect("files are read");
         let options = load_options(&folder, Device::Cpu, None).expect("options");
         let model = load_folder_with(&folder, &options).expect("a model");
-        for task in Task::ALL {
-            let benchmark = world.benchmark(task, 24);
-            let prepared = Prepared::new(&processor, &benchmark, Device::Cpu).expect("known words");
-            for beams in [1, 3] {
-                let alone = answers(model.as_ref(), &prepared, beams, Batching::exact(1));
-                let padded = answers(model.as_ref(), &prepared, beams, Batching::padded(64));
-                let differ = alone.iter().zip(&padded).filter(|(alone, padded)| alone != padded).count();
-                assert!(padded.len() == alone.len() && 50 * differ <= alone.len(), "{task}, {beams} beams: {differ}");
-            }
+        for (task, beams) in Task::ALL.into_iter().zip([1, 3].into_iter().cycle()) {
+            let prepared = Prepared::new(&processor, &world.benchmark(task, 12), Device::Cpu).expect("known words");
+            let alone = answers(model.as_ref(), &prepared, beams, Batching::exact(1));
+            let padded = answers(model.as_ref(), &prepared, beams, Batching::padded(64));
+            let differ = alone.iter().zip(&padded).filter(|(alone, padded)| alone != padded).count();
+            assert!(padded.len() == alone.len() && differ <= 1, "{task}, {beams} beams: {differ}");
         }
     }
 }

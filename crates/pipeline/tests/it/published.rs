@@ -217,7 +217,11 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for item in fs::read_dir(from).unwrap() {
         let (item, target) = (item.as_ref().unwrap().path(), to.join(item.as_ref().unwrap().file_name()));
-        if item.is_dir() { copy(&item, &target) } else { drop(fs::copy(&item, &target).unwrap()) }
+        if item.is_dir() {
+            copy(&item, &target);
+        } else {
+            fs::copy(&item, &target).unwrap();
+        }
     }
 }
 
