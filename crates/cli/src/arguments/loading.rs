@@ -58,7 +58,7 @@ mod tests {
     }
 
     fn arguments(line: &[&str]) -> Vec<String> {
-        let line = Line::try_parse_from([&["sweep"], line].concat()).unwrap();
+        let line = Line::try_parse_from([&["sweep"][..], line].concat()).unwrap();
         line.loading.worker_arguments(Path::new("/results"))
     }
 
