@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod folder;
+pub mod loading;
 pub mod model;
 pub mod prune;
 
@@ -140,6 +141,8 @@ pub struct MachineOptions {
     /// repeat to the bit
     #[arg(long)]
     pub deterministic: bool,
+    #[command(flatten)]
+    pub loading: loading::LoadingOptions,
 }
 
 /// Options of `sweep`.
@@ -303,4 +306,7 @@ pub struct GcOptions {
     /// Remove them; without this nothing is changed
     #[arg(long)]
     pub delete: bool,
+    /// Look at the cache of pixels and features instead of the store
+    #[arg(long)]
+    pub cache: bool,
 }

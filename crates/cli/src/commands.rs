@@ -8,6 +8,7 @@ pub mod export_run;
 pub mod fetch;
 pub mod forecast;
 pub mod gc;
+mod gc_cache;
 pub mod generate;
 pub mod inspect;
 pub mod lab;

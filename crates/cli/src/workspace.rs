@@ -107,6 +107,7 @@ impl Workspace {
                 threads: threads(machine.device, gpus, slots, machine.threads),
                 environment: worker_environment(machine.tf32, machine.deterministic),
                 deterministic: machine.deterministic,
+                arguments: machine.loading.worker_arguments(&self.results),
             },
             device: machine.device,
             gpus,

@@ -97,6 +97,18 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
+    /// So many images of a draw that cannot be read that the draw is not what was asked for.
+    #[error(
+        "{unreadable} of {drawn} images cannot be read, the first because: {first}; see that `data.root` holds the images of the corpora"
+    )]
+    Unreadable {
+        /// Images that cannot be read.
+        unreadable: usize,
+        /// Images that were drawn.
+        drawn: usize,
+        /// Why the first cannot.
+        first: String,
+    },
     /// A picture that could not be encoded.
     #[error("cannot encode the picture as PNG: {reason}")]
     Png {
@@ -120,6 +132,11 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// Whether an image file is missing, damaged or no image: what another image can stand in for.
+    pub fn is_unreadable_image(&self) -> bool {
+        matches!(self, DataError::Read { .. } | DataError::Image { .. })
+    }
+
     /// Whether the disk or its permissions kept something from being written.
     pub fn is_storage(&self) -> bool {
         matches!(self, DataError::Write { .. })

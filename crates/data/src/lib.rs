@@ -6,6 +6,7 @@
 //! - [`published`]: the paper's benchmarks and corpora, read from disk;
 //! - [`shapes`]: the embedded world, which draws images, questions, facts and captions from one seed.
 
+pub mod ahead;
 mod annotations;
 pub mod augment;
 pub mod benchmark;
@@ -13,6 +14,7 @@ pub mod corpus;
 mod decode;
 pub mod error;
 pub mod image;
+pub mod loader;
 pub mod parallel;
 pub mod preprocess;
 pub mod processor;
@@ -25,10 +27,12 @@ mod text;
 pub mod tokenizer;
 pub mod wording;
 
+pub use ahead::Ahead;
 pub use benchmark::{Benchmark, Content, Item, Picture};
 pub use corpus::{Captioned, Captions};
 pub use error::DataError;
 pub use image::Image;
+pub use loader::{ImageLoader, file_identity};
 pub use parallel::parallel;
 pub use preprocess::ImageProcessor;
 pub use processor::Processor;

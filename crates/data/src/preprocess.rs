@@ -116,6 +116,37 @@ impl ImageProcessor {
         (self.output.0 as u32, self.output.1 as u32)
     }
 
+    /// Values of one image: `3 * height * width`.
+    pub(crate) fn values(&self) -> usize {
+        3 * self.output.0 * self.output.1
+    }
+
+    /// What levels follow from beside the image: size, filter, crop.
+    pub fn identity(&self) -> Vec<u8> {
+        format!("{:?}", (self.resize, self.crop, self.output)).into_bytes()
+    }
+
+    /// Model-ready value of each level of each channel of an image that was decoded.
+    pub fn table(&self) -> &[[f32; 256]; 3] {
+        &self.table
+    }
+
+    /// The image as levels `[3, height, width]` at the size that the model reads. For images that were decoded, `table()` makes of
+    /// them what [`ImageProcessor::pixels`] gives.
+    ///
+    /// # Errors
+    /// [`DataError::ImageSize`] where the settings do not bring the image to the size of the others.
+    pub fn levels(&self, image: &Image) -> Result<Vec<u8>, DataError> {
+        let rgb = self.sized(image)?;
+        let mut levels = vec![0; rgb.len()];
+        let (red, rest) = levels.split_at_mut(rgb.len() / 3);
+        let (green, blue) = rest.split_at_mut(rgb.len() / 3);
+        for (((pixel, red), green), blue) in rgb.as_chunks::<3>().0.iter().zip(red).zip(green).zip(blue) {
+            [*red, *green, *blue] = *pixel;
+        }
+        Ok(levels)
+    }
+
     /// Appends the pixels `[3, height, width]` of one image.
     ///
     /// # Errors

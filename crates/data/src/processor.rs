@@ -1,6 +1,9 @@
 //! The processor of a checkpoint folder: prompts to token ids, images to normalised pixels, token ids to text.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -9,13 +12,13 @@ use crate::{
     text::{Side, Text},
 };
 
-/// Tokenizers and image processor of one model, read from its folder.
+/// Tokenizers and image processor of one model, read from its folder. Clones share them.
 #[derive(Clone)]
 pub struct Processor {
     folder: PathBuf,
-    language: Text,
-    qformer: Option<Text>,
-    images: ImageProcessor,
+    language: Arc<Text>,
+    qformer: Option<Arc<Text>>,
+    images: Arc<ImageProcessor>,
     query_tokens: Option<usize>,
 }
 
@@ -48,20 +51,21 @@ impl Processor {
         if query_tokens.is_some() {
             language.with_image_token();
         }
+        let language = Arc::new(language);
         let own = folder.join("qformer_tokenizer");
         let qformer = if own.is_dir() {
-            Some(Text::load(&own, pad_of("qformer_config"))?)
+            Some(Arc::new(Text::load(&own, pad_of("qformer_config"))?))
         } else if config.get("model_type").is_some_and(|family| family == "instructblip") {
             let reason = "an InstructBLIP folder needs it: its Q-Former reads the instruction too".to_owned();
             return Err(DataError::Tokenizer { path: own, reason });
         } else {
-            language.is_bert().then(|| language.clone())
+            language.is_bert().then(|| Arc::clone(&language))
         };
         Ok(Self {
             folder: folder.to_path_buf(),
             language,
             qformer,
-            images: ImageProcessor::load(folder)?,
+            images: Arc::new(ImageProcessor::load(folder)?),
             query_tokens,
         })
     }
@@ -91,7 +95,7 @@ impl Processor {
     }
 
     fn reader(&self) -> Result<&Text, DataError> {
-        self.qformer.as_ref().ok_or_else(|| DataError::Processor {
+        self.qformer.as_deref().ok_or_else(|| DataError::Processor {
             path: self.folder.join("qformer_tokenizer"),
             reason: "it is not there: the Q-Former of this model reads no text".into(),
         })
@@ -172,7 +176,7 @@ impl Processor {
 
     /// Id that fills up the Q-Former's texts.
     pub fn qformer_pad(&self) -> u32 {
-        self.qformer.as_ref().map_or(0, Text::pad)
+        self.qformer.as_ref().map_or(0, |qformer| qformer.pad())
     }
 
     /// Most tokens of a text of the Q-Former, where the folder names a limit.
@@ -189,6 +193,11 @@ impl Processor {
         let bare = self.encode_answer(probe)?;
         let whole = self.encode_prompt(probe)?;
         Ok(whole.windows(bare.len().max(1)).position(|window| window == bare).unwrap_or(0))
+    }
+
+    /// The image processor.
+    pub fn images(&self) -> &ImageProcessor {
+        &self.images
     }
 
     /// Height and width that the model reads.

@@ -4,6 +4,9 @@
 //! source pixel counts; coefficients are rounded to 22 fractional bits and each pass rounds to 8-bit values. The order of the passes
 //! therefore shows: Pillow before 13 always began with the horizontal one, 13 begins with the vertical one where heights shrink more.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use std::{f64::consts::PI, ops::Range};
 
 /// Fractional bits of a coefficient: eight for the value and two of headroom are left of 32.
@@ -11,7 +14,7 @@ const PRECISION: u32 = 32 - 8 - 2;
 /// Coefficients of the horizontal pass are kept as two 16-bit parts, for which processors have a multiply-and-add.
 const LOW_BITS: u32 = 12;
 /// Values that are multiplied at once in the horizontal pass.
-const LANES: usize = 8;
+const LANES: usize = 16;
 
 /// A resampling filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,39 +182,63 @@ impl Taps {
     }
 }
 
+/// Coefficients of the horizontal pass in two parts, filled up with zeros to whole lanes so that no dot product has a rest.
+struct Lanes {
+    /// First source pixel, first coefficient, and coefficients of each pixel.
+    spans: Vec<(usize, usize, usize)>,
+    high: Vec<i16>,
+    low: Vec<i16>,
+}
+
+impl Lanes {
+    fn new(taps: &Taps, first: usize) -> Self {
+        let mut lanes = Self { spans: Vec::with_capacity(taps.spans.len()), high: Vec::new(), low: Vec::new() };
+        for span in &taps.spans {
+            let start = lanes.high.len();
+            for c in &taps.coefficients[span.at..span.at + span.count] {
+                lanes.high.push((c >> LOW_BITS) as i16);
+                lanes.low.push((c & ((1 << LOW_BITS) - 1)) as i16);
+            }
+            lanes.high.resize(lanes.high.len().next_multiple_of(LANES), 0);
+            lanes.low.resize(lanes.high.len(), 0);
+            lanes.spans.push((span.source - first, start, lanes.high.len() - start));
+        }
+        lanes
+    }
+}
+
 /// The first value of a row belongs to column `first` of the source.
 fn horizontal(rows: &[&[u8]], first: usize, taps: &Taps) -> Vec<u8> {
-    // Coefficients are filled up with zeros to whole lanes, rows likewise, so that no dot product has a rest.
-    let mut lanes: Vec<(usize, usize, usize)> = Vec::with_capacity(taps.spans.len());
-    let (mut high, mut low) = (Vec::new(), Vec::new());
-    for span in &taps.spans {
-        let start = high.len();
-        for c in &taps.coefficients[span.at..span.at + span.count] {
-            high.push((c >> LOW_BITS) as i16);
-            low.push((c & ((1 << LOW_BITS) - 1)) as i16);
-        }
-        high.resize(high.len().next_multiple_of(LANES), 0);
-        low.resize(high.len(), 0);
-        lanes.push((span.source - first, start, high.len() - start));
-    }
+    let lanes = Lanes::new(taps, first);
     let width = rows.first().map_or(0, |row| row.len() / 3);
     let mut planes: [Vec<i16>; 3] = std::array::from_fn(|_| vec![0; width + LANES]);
-    let mut narrow = Vec::with_capacity(3 * lanes.len() * rows.len());
-    for row in rows {
-        let [red, green, blue] = &mut planes;
-        for (((pixel, red), green), blue) in row.chunks_exact(3).zip(red).zip(green).zip(blue) {
-            (*red, *green, *blue) = (i16::from(pixel[0]), i16::from(pixel[1]), i16::from(pixel[2]));
+    let mut narrow = vec![0; 3 * lanes.spans.len() * rows.len()];
+    for (row, narrow) in rows.iter().zip(narrow.chunks_exact_mut((3 * lanes.spans.len()).max(1))) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has the instructions.
+            unsafe { avx2::horizontal(row, &lanes, &mut planes, narrow) };
+            continue;
         }
-        for &(source, at, count) in &lanes {
-            let (high, low) = (&high[at..at + count], &low[at..at + count]);
-            narrow.extend(planes.each_ref().map(|plane| {
+        separate(row, &mut planes);
+        for (&(source, at, count), pixel) in lanes.spans.iter().zip(narrow.as_chunks_mut::<3>().0) {
+            let (high, low) = (&lanes.high[at..at + count], &lanes.low[at..at + count]);
+            *pixel = planes.each_ref().map(|plane| {
                 let values = &plane[source..source + count];
                 let sum = dot(values, high).wrapping_shl(LOW_BITS).wrapping_add(dot(values, low));
                 rounded(sum.wrapping_add(1 << (PRECISION - 1)))
-            }));
+            });
         }
     }
     narrow
+}
+
+/// The three channels of interleaved values.
+#[inline(always)]
+fn separate(row: &[u8], [red, green, blue]: &mut [Vec<i16>; 3]) {
+    for (((pixel, red), green), blue) in row.as_chunks::<3>().0.iter().zip(red).zip(green).zip(blue) {
+        (*red, *green, *blue) = (i16::from(pixel[0]), i16::from(pixel[1]), i16::from(pixel[2]));
+    }
 }
 
 /// Sum of products, exact modulo 2^32; the sum of a coefficient's both parts fits.
@@ -226,6 +253,17 @@ fn dot(values: &[i16], coefficients: &[i16]) -> i32 {
 
 /// The first row is row `first` of the source.
 fn vertical(rows: &[&[u8]], first: usize, taps: &Taps) -> Vec<u8> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has the instructions.
+        return unsafe { avx2::vertical(rows, first, taps) };
+    }
+    weighted_rows(rows, first, taps)
+}
+
+/// As [`vertical`], compiled for the instructions of its caller.
+#[inline(always)]
+fn weighted_rows(rows: &[&[u8]], first: usize, taps: &Taps) -> Vec<u8> {
     let length = rows.first().map_or(0, |row| row.len());
     let mut small = Vec::with_capacity(length * taps.spans.len());
     let mut sums = vec![0_i32; length];
@@ -242,6 +280,7 @@ fn vertical(rows: &[&[u8]], first: usize, taps: &Taps) -> Vec<u8> {
     small
 }
 
+#[inline(always)]
 fn rounded(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }

@@ -3,7 +3,10 @@
 //! Predicting and scoring are apart. [`Prepared`] holds a benchmark's tensors, made once per process; [`predict`] runs a model over
 //! them and returns one or more [`Prediction`]s per item, which are stored; [`score`] is a pure function over stored predictions.
 
+pub mod batching;
+mod encoder;
 pub mod error;
+pub mod features;
 pub mod matching;
 pub mod metrics;
 pub mod predict;
@@ -11,7 +14,9 @@ pub mod prediction;
 pub mod prepared;
 pub mod score;
 
+pub use batching::Batching;
 pub use error::EvalError;
+pub use features::FeatureCache;
 pub use matching::{MatchOptions, match_both_ways};
 pub use predict::{PredictOptions, predict};
 pub use prediction::{Direction, Prediction, from_json_lines, to_json_lines};

@@ -1,27 +1,30 @@
 //! Retrieval with a BLIP-2 image-text matching model: contrastive similarities, the best of which its matching head looks at again.
 //!
 //! As LAVIS' `compute_sim_matrix`: for each image the best texts, and for each text the best images, are scored by the matching head's logit
-//! plus the contrastive similarity; what is not among the best comes after them. Features are computed twice rather than kept: those of
-//! a thousand images of the published model are four gigabytes.
+//! plus the contrastive similarity; what is not among the best comes after them.
 
-use ressa_models::{TextBatch, VisionLanguage};
+use ressa_models::VisionLanguage;
 use tch::{Kind, Tensor};
 
 use crate::{
-    EvalError, Prediction, Prepared,
-    predict::{Similarities, encode, ranks, similarities},
+    Batching, EvalError, Prediction, Prepared,
+    encoder::Encoder,
+    predict::{Similarities, ranks, similarities},
 };
 
 /// Score of a pair that the matching head does not look at.
 const PASSED_OVER: f32 = -100.0;
+/// Features up to this many bytes stay on the device between the two passes; more are computed again. Those of a thousand images of the
+/// published model are two gigabytes in half precision.
+const KEPT: usize = 4 << 30;
 
 /// How much is looked at again, and at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct MatchOptions {
     /// Best contrastive matches that the matching head looks at; 0 leaves the contrastive ranks.
     pub rerank: usize,
-    /// Most images or pairs in one forward pass. Changes memory and time, not results.
-    pub rows: usize,
+    /// How much is computed at once.
+    pub batching: Batching,
 }
 
 /// Ranks of a retrieval benchmark, text for image and image for text. `prepared` comes from [`Prepared::for_matching`].
@@ -33,15 +36,19 @@ pub struct MatchOptions {
 pub fn match_both_ways(
     model: &dyn VisionLanguage,
     prepared: &Prepared,
-    options: MatchOptions,
+    options: &MatchOptions,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Prediction>, EvalError> {
     /// Of the time, where pairs are looked at.
     const CONTRASTIVE_SHARE: f64 = 0.1;
     tch::no_grad(|| {
+        let batching = &options.batching;
         let share = if options.rerank == 0 { 1.0 } else { CONTRASTIVE_SHARE };
+        let mut kept = Kept { features: Vec::new(), left: if options.rerank == 0 { 0 } else { KEPT } };
         let Similarities { values, order } =
-            similarities(model, prepared, options.rows, &mut |done| progress(done * share))?;
+            similarities(model, prepared, batching, &mut |features| kept.add(features), &mut |done| {
+                progress(done * share);
+            })?;
         if options.rerank == 0 {
             return Ok(ranks(prepared, &order, &values, &values));
         }
@@ -59,18 +66,20 @@ pub fn match_both_ways(
             }
         }
 
-        let captions = captions(prepared, &order);
-        let mut first = 0;
-        for block in &prepared.blocks {
-            let features = encode(model, block, prepared, options.rows)?;
-            for row in 0..features.size()[0] {
-                let image = first + row as usize;
-                let of_image = features.narrow(0, row, 1);
+        let blocks = prepared.blocks(batching);
+        let mut encoder = Encoder::new(prepared, &blocks, batching);
+        for (number, block) in blocks.iter().enumerate() {
+            let features = match kept.take(number) {
+                Some(features) => features,
+                None => encoder.features(model, number)?,
+            };
+            for (row, image) in block.images.clone().enumerate() {
+                let of_image = features.narrow(0, row as i64, 1);
                 let pairs = &chosen[image * texts..][..texts];
                 let wanted: Vec<usize> = (0..texts).filter(|&text| pairs[text].0 || pairs[text].1).collect();
-                for wanted in wanted.chunks(options.rows.max(1)) {
-                    let scores = scores(model, &of_image, &captions, wanted)?;
-                    for (&text, score) in wanted.iter().zip(scores) {
+                for wanted in wanted.chunks(batching.rows.max(1)) {
+                    let items: Vec<usize> = wanted.iter().map(|&text| order[text]).collect();
+                    for (&text, score) in wanted.iter().zip(scores(model, &of_image, prepared, &items)?) {
                         let at = image * texts + text;
                         if chosen[at].0 {
                             of_texts[at] = score + values[at];
@@ -82,10 +91,31 @@ pub fn match_both_ways(
                 }
                 progress(share + (1.0 - share) * (image + 1) as f64 / prepared.images as f64);
             }
-            first += features.size()[0] as usize;
         }
         Ok(ranks(prepared, &order, &of_texts, &of_images))
     })
+}
+
+/// Features of the first blocks, as far as they fit.
+struct Kept {
+    features: Vec<Option<Tensor>>,
+    /// Bytes that are left for more.
+    left: usize,
+}
+
+impl Kept {
+    fn add(&mut self, features: &Tensor) {
+        let bytes = features.numel() * features.kind().elt_size_in_bytes();
+        // A gap would make the encoder load out of order.
+        self.left = self.left.checked_sub(bytes).unwrap_or(0);
+        if self.left > 0 {
+            self.features.push(Some(features.shallow_clone()));
+        }
+    }
+
+    fn take(&mut self, block: usize) -> Option<Tensor> {
+        self.features.get_mut(block)?.take()
+    }
 }
 
 /// The `most` positions of the highest values, lower positions first among equals.
@@ -96,36 +126,15 @@ fn best(count: usize, most: usize, value: impl Fn(usize) -> f32) -> Vec<usize> {
     positions
 }
 
-/// The texts of all items, one batch of one row each, in the order of the similarities' columns.
-fn captions(prepared: &Prepared, order: &[usize]) -> Vec<(Tensor, Tensor)> {
-    let batches = prepared.blocks.iter().flat_map(|block| &block.batches);
-    let rows = batches.flat_map(|batch| {
-        let TextBatch { ids, mask, .. } = &batch.prompts.qformer;
-        (0..batch.items.len() as i64).map(move |row| (ids.get(row), mask.get(row)))
-    });
-    let rows: Vec<(Tensor, Tensor)> = rows.collect();
-    debug_assert_eq!(rows.len(), order.len());
-    rows
-}
-
-/// The matching head's logits of one image and some texts.
+/// The matching head's logits of one image and the captions of some items.
 fn scores(
     model: &dyn VisionLanguage,
     features: &Tensor,
-    captions: &[(Tensor, Tensor)],
-    wanted: &[usize],
+    prepared: &Prepared,
+    items: &[usize],
 ) -> Result<Vec<f32>, EvalError> {
-    let pad = |parts: Vec<&Tensor>| {
-        let width = parts.iter().map(|part| part.size()[0]).max().unwrap_or(0);
-        let padded: Vec<Tensor> =
-            parts.into_iter().map(|part| part.constant_pad_nd([0, width - part.size()[0]])).collect();
-        Tensor::stack(&padded, 0)
-    };
-    let texts = TextBatch::new(
-        pad(wanted.iter().map(|&text| &captions[text].0).collect()),
-        pad(wanted.iter().map(|&text| &captions[text].1).collect()).to_kind(Kind::Bool),
-    );
-    let images = Tensor::zeros([wanted.len() as i64], (Kind::Int64, features.device()));
-    let logits = model.matching_scores(features, &images, &texts).ok_or(EvalError::NoMatchingHead)?;
+    let images = Tensor::zeros([items.len() as i64], (Kind::Int64, features.device()));
+    let logits =
+        model.matching_scores(features, &images, &prepared.captions(items)).ok_or(EvalError::NoMatchingHead)?;
     Ok(Vec::try_from(logits.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous().view(-1))?)
 }

@@ -2,17 +2,13 @@
 
 use ressa_data::{Content, Item};
 use ressa_experiment::{Task, config::AskingConfig};
-use ressa_models::{Prompts, Search, TextBatch, VisionLanguage};
+use ressa_models::{Search, VisionLanguage};
 use tch::Tensor;
 
-use crate::{
-    Direction, EvalError, Prediction, Prepared,
-    metrics::retrieval::rank,
-    prepared::{Batch, Block},
-};
+use crate::{Batching, Direction, EvalError, Prediction, Prepared, encoder::Encoder, metrics::retrieval::rank};
 
 /// How answers and captions are searched for, and how much is computed at once.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct PredictOptions {
     /// Beams; 1 is greedy.
     pub beams: usize,
@@ -20,14 +16,14 @@ pub struct PredictOptions {
     pub asking: AskingConfig,
     /// Whether the benchmark is a published one, whose texts have more tokens than those of the embedded world.
     pub published: bool,
-    /// Most images or prompts in one forward pass. Changes memory and time, not results.
-    pub rows: usize,
+    /// How much is computed at once.
+    pub batching: Batching,
 }
 
 impl Default for PredictOptions {
     /// For the embedded world: answers are one word, captions at most 29.
     fn default() -> Self {
-        Self { beams: 1, asking: AskingConfig::default(), published: false, rows: 128 }
+        Self { beams: 1, asking: AskingConfig::default(), published: false, batching: Batching::default() }
     }
 }
 
@@ -66,7 +62,7 @@ pub fn predict(
 ) -> Result<Vec<Prediction>, EvalError> {
     tch::no_grad(|| match prepared.task {
         Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::Nocaps => generate(model, prepared, options, progress),
-        Task::Flickr30k => search_both_ways(model, prepared, options, progress),
+        Task::Flickr30k => search_both_ways(model, prepared, &options.batching, progress),
     })
 }
 
@@ -79,18 +75,19 @@ fn generate(
     let search = options.search(prepared.task);
     let mut texts: Vec<String> = vec![String::new(); prepared.items.len()];
     let mut done = 0;
-    for block in &prepared.blocks {
-        let features = encode(model, block, prepared, options.rows)?;
-        for batch in &block.batches {
-            for (items, prompts) in split(batch, options.rows) {
-                model.check_prompts(&prompts)?;
-                let prefix = model.visual_prefix(&features, &prompts);
-                for (item, answer) in items.iter().zip(model.generate(&prefix, &prompts.language, &search)?) {
-                    texts[*item] = prepared.processor.decode(answer.content())?;
-                }
-                done += items.len();
-                progress(done as f64 / prepared.items.len() as f64);
+    let blocks = prepared.blocks(&options.batching);
+    let mut encoder = Encoder::new(prepared, &blocks, &options.batching);
+    for (number, block) in blocks.iter().enumerate() {
+        let features = encoder.features(model, number)?;
+        for batch in prepared.batches(block, &options.batching) {
+            let prompts = &batch.prompts;
+            model.check_prompts(prompts)?;
+            let prefix = model.visual_prefix(&features, prompts);
+            for (item, answer) in batch.items.iter().zip(model.generate(&prefix, &prompts.language, &search)?) {
+                texts[*item] = prepared.processor.decode(answer.content())?;
             }
+            done += batch.items.len();
+            progress(done as f64 / prepared.items.len() as f64);
         }
     }
     Ok(prepared.items.iter().zip(texts).filter_map(|(item, text)| written(item, text)).collect())
@@ -113,10 +110,10 @@ fn written(item: &Item, prediction: String) -> Option<Prediction> {
 fn search_both_ways(
     model: &dyn VisionLanguage,
     prepared: &Prepared,
-    options: &PredictOptions,
+    batching: &Batching,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Prediction>, EvalError> {
-    let Similarities { values, order } = similarities(model, prepared, options.rows, progress)?;
+    let Similarities { values, order } = similarities(model, prepared, batching, &mut |_| (), progress)?;
     Ok(ranks(prepared, &order, &values, &values))
 }
 
@@ -128,27 +125,30 @@ pub(crate) struct Similarities {
     pub order: Vec<usize>,
 }
 
-/// Similarity of an image and a text: the largest dot product of the text with any of the image's queries.
+/// Similarity of an image and a text: the largest dot product of the text with any of the image's queries. `seen` is shown the image
+/// features of each block.
 pub(crate) fn similarities(
     model: &dyn VisionLanguage,
     prepared: &Prepared,
-    rows: usize,
+    batching: &Batching,
+    seen: &mut dyn FnMut(&Tensor),
     progress: &mut dyn FnMut(f64),
 ) -> Result<Similarities, EvalError> {
     let head = || EvalError::NoRetrievalHead(prepared.task);
     let mut order = Vec::new();
     let mut images = Vec::new();
     let mut texts = Vec::new();
-    for (number, block) in prepared.blocks.iter().enumerate() {
-        let features = encode(model, block, prepared, rows)?;
+    let blocks = prepared.blocks(batching);
+    let mut encoder = Encoder::new(prepared, &blocks, batching);
+    for (number, block) in blocks.iter().enumerate() {
+        let features = encoder.features(model, number)?;
+        seen(&features);
         images.push(model.retrieval_images(&features).ok_or_else(head)?);
-        for batch in &block.batches {
-            for (items, prompts) in split(batch, rows) {
-                texts.push(model.retrieval_texts(&prompts.qformer).ok_or_else(head)?);
-                order.extend_from_slice(items);
-            }
+        for batch in prepared.batches(block, batching) {
+            texts.push(model.retrieval_texts(&batch.prompts.qformer).ok_or_else(head)?);
+            order.extend(batch.items);
         }
-        progress((number + 1) as f64 / prepared.blocks.len() as f64);
+        progress((number + 1) as f64 / blocks.len() as f64);
     }
     if texts.is_empty() {
         return Err(EvalError::Empty(prepared.task));
@@ -189,28 +189,4 @@ pub(crate) fn ranks(prepared: &Prepared, order: &[usize], of_texts: &[f32], of_i
         });
     }
     predictions
-}
-
-/// Features of a block's images, computed `rows` at a time.
-pub(crate) fn encode(
-    model: &dyn VisionLanguage,
-    block: &Block,
-    prepared: &Prepared,
-    rows: usize,
-) -> Result<Tensor, EvalError> {
-    let pixels = block.pixels(&prepared.processor, prepared.device)?;
-    let parts: Vec<Tensor> =
-        pixels.split(rows.max(1) as i64, 0).iter().map(|pixels| model.encode_images(pixels)).collect();
-    Ok(if parts.len() == 1 { parts[0].shallow_clone() } else { Tensor::cat(&parts, 0) })
-}
-
-/// Cuts a batch into pieces of at most `rows` rows.
-pub(crate) fn split(batch: &Batch, rows: usize) -> impl Iterator<Item = (&[usize], Prompts)> {
-    let rows = rows.max(1);
-    batch.items.chunks(rows).enumerate().map(move |(number, items)| {
-        let (from, count) = ((number * rows) as i64, items.len() as i64);
-        let Prompts { image, qformer, language } = &batch.prompts;
-        let text = |text: &TextBatch| text.narrow(from, count);
-        (items, Prompts { image: image.narrow(0, from, count), qformer: text(qformer), language: text(language) })
-    })
 }

@@ -1,6 +1,6 @@
-//! A benchmark as tensors: made once per process, used for every model that is evaluated.
+//! A benchmark as token ids and images: made once per process, used for every model that is evaluated.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc};
 
 use ressa_data::{Benchmark, Content, Image, Item, Picture, Processor, parallel};
 use ressa_experiment::Task;
@@ -8,59 +8,45 @@ use ressa_models::{Prompts, TextBatch};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
 
-use crate::EvalError;
+use crate::{Batching, EvalError};
 
-/// Images whose features are held in memory together.
+/// Images in memory whose features are held together.
 const BLOCK: usize = 512;
-/// The same where images are files: those of the models that such benchmarks are for are larger.
-const FILE_BLOCK: usize = 128;
 
-/// Pixels and token ids of one benchmark on one device. Images that are files are opened whenever they are needed, a block at a time.
+/// Token ids and images of one benchmark, for one device. Images that are files are opened whenever they are needed.
 pub struct Prepared {
     pub(crate) task: Task,
     pub(crate) items: Vec<Item>,
     pub(crate) images: usize,
-    pub(crate) blocks: Vec<Block>,
+    pub(crate) texts: Vec<Tokens>,
+    pub(crate) pixels: Pixels,
     pub(crate) processor: Processor,
     pub(crate) device: Device,
 }
 
-/// Some images with the items about them.
+/// What the Q-Former and the language model read of an item.
+pub(crate) struct Tokens {
+    pub qformer: Vec<u32>,
+    pub language: Vec<u32>,
+}
+
+/// Images of a benchmark.
+pub(crate) enum Pixels {
+    /// Model-ready `[images, 3, height, width]` of each block.
+    Ready(Vec<Tensor>),
+    /// On disk.
+    Files(Arc<[PathBuf]>),
+}
+
+/// Consecutive images with the items about them.
 pub(crate) struct Block {
     /// Its images.
-    pixels: Pixels,
-    /// Prompts of equal length, so that no batch holds padding.
-    pub batches: Vec<Batch>,
+    pub images: Range<usize>,
+    /// Indices of its items, in the benchmark's order.
+    items: Vec<usize>,
 }
 
-/// Images of a block.
-enum Pixels {
-    /// `[images, 3, height, width]`.
-    Ready(Tensor),
-    /// Still on disk.
-    Files(Vec<PathBuf>),
-}
-
-impl Block {
-    /// Pixels `[images, 3, height, width]` for a processor.
-    pub fn pixels(&self, processor: &Processor, device: Device) -> Result<Tensor, EvalError> {
-        match &self.pixels {
-            Pixels::Ready(pixels) => Ok(pixels.shallow_clone()),
-            Pixels::Files(paths) => {
-                let open = |index: usize| processor.pixels([&Image::open(&paths[index])?]);
-                let images = parallel(paths.len(), tch::get_num_threads().max(1) as usize, open)?;
-                Ok(tensor(&images.concat(), paths.len(), processor, device))
-            }
-        }
-    }
-}
-
-fn tensor(pixels: &[f32], images: usize, processor: &Processor, device: Device) -> Tensor {
-    let (height, width) = processor.image_size();
-    Tensor::from_slice(pixels).view([images as i64, 3, i64::from(height), i64::from(width)]).to_device(device)
-}
-
-/// Items whose prompts have the same numbers of tokens.
+/// Items whose prompts are read together.
 pub(crate) struct Batch {
     /// Indices into the items.
     pub items: Vec<usize>,
@@ -69,7 +55,7 @@ pub(crate) struct Batch {
 }
 
 impl Prepared {
-    /// Tokenizes and normalises a benchmark.
+    /// Tokenizes a benchmark, and normalises its images where they are in memory.
     ///
     /// # Errors
     /// Texts or images that the model's processor cannot read.
@@ -81,7 +67,7 @@ impl Prepared {
                 Content::Retrieval { caption } => (caption, false),
             };
             let language = if read_by_language { processor.encode_prompt(text)? } else { Vec::new() };
-            Ok((processor.encode_qformer(text)?, language))
+            Ok(Tokens { qformer: processor.encode_qformer(text)?, language })
         })
     }
 
@@ -104,7 +90,7 @@ impl Prepared {
             if ids.len() > tokens {
                 ids.drain(tokens.saturating_sub(1)..ids.len() - 1);
             }
-            Ok((ids, Vec::new()))
+            Ok(Tokens { qformer: ids, language: Vec::new() })
         })
     }
 
@@ -112,46 +98,16 @@ impl Prepared {
         processor: &Processor,
         benchmark: &Benchmark,
         device: Device,
-        tokens: Tokens<'_>,
+        tokens: &(dyn Fn(&Item) -> Result<Tokens, EvalError> + Sync),
     ) -> Result<Self, EvalError> {
-        let on_disk = benchmark.images().iter().any(|picture| matches!(picture, Picture::File(_)));
-        let most = if on_disk { FILE_BLOCK } else { BLOCK };
-        let mut members: Vec<Vec<usize>> = vec![Vec::new(); benchmark.images().len().div_ceil(most)];
-        for (index, item) in benchmark.items().iter().enumerate() {
-            members[item.image / most].push(index);
-        }
-        let mut blocks = Vec::new();
-        for (number, pictures) in benchmark.images().chunks(most).enumerate() {
-            let held: Option<Vec<&Image>> = pictures
-                .iter()
-                .map(|picture| match picture {
-                    Picture::Held(image) => Some(image),
-                    Picture::File(_) => None,
-                })
-                .collect();
-            let pixels = match held {
-                Some(images) => {
-                    let count = images.len();
-                    Pixels::Ready(tensor(&processor.pixels(images)?, count, processor, device))
-                }
-                None => Pixels::Files(
-                    pictures
-                        .iter()
-                        .filter_map(|picture| match picture {
-                            Picture::File(path) => Some(path.clone()),
-                            Picture::Held(_) => None,
-                        })
-                        .collect(),
-                ),
-            };
-            let batches = batches(processor, benchmark.items(), &members[number], number * most, device, tokens)?;
-            blocks.push(Block { pixels, batches });
-        }
+        let items = benchmark.items().to_vec();
+        let threads = tch::get_num_threads().max(1) as usize;
         Ok(Self {
             task: benchmark.task(),
-            items: benchmark.items().to_vec(),
+            texts: parallel(items.len(), threads, |item| tokens(&items[item]))?,
+            items,
             images: benchmark.images().len(),
-            blocks,
+            pixels: Pixels::of(processor, benchmark.images(), device)?,
             processor: processor.clone(),
             device,
         })
@@ -161,40 +117,80 @@ impl Prepared {
     pub fn task(&self) -> Task {
         self.task
     }
+
+    /// All images, cut into blocks.
+    pub(crate) fn blocks(&self, batching: &Batching) -> Vec<Block> {
+        let most = match self.pixels {
+            Pixels::Ready(_) => BLOCK,
+            Pixels::Files(_) => batching.images.max(1),
+        };
+        let images = (0..self.images).step_by(most).map(|first| first..(first + most).min(self.images));
+        let mut blocks: Vec<Block> = images.map(|images| Block { images, items: Vec::new() }).collect();
+        for (index, item) in self.items.iter().enumerate() {
+            blocks[item.image / most].items.push(index);
+        }
+        blocks
+    }
+
+    /// The items of a block in batches of at most `batching.rows`.
+    pub(crate) fn batches(&self, block: &Block, batching: &Batching) -> impl Iterator<Item = Batch> {
+        let rows = batching.rows.max(1);
+        let lengths = |item: usize| (self.texts[item].qformer.len(), self.texts[item].language.len());
+        let mut parts: Vec<Vec<usize>> = Vec::new();
+        if batching.padded {
+            let mut items = block.items.clone();
+            // The language model's steps cost most, so its lengths come first.
+            items.sort_by_key(|&item| (lengths(item).1, lengths(item).0));
+            parts.extend(items.chunks(rows).map(<[usize]>::to_vec));
+        } else {
+            let mut equal: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
+            for &item in &block.items {
+                equal.entry(lengths(item)).or_default().push(item);
+            }
+            parts.extend(equal.values().flat_map(|items| items.chunks(rows)).map(<[usize]>::to_vec));
+        }
+        let first = block.images.start;
+        parts.into_iter().map(move |items| {
+            let images: Vec<i64> = items.iter().map(|&item| (self.items[item].image - first) as i64).collect();
+            let language: Vec<Vec<u32>> = items.iter().map(|&item| self.texts[item].language.clone()).collect();
+            let prompts = Prompts {
+                image: Tensor::from_slice(&images).to_kind(Kind::Int64).to_device(self.device),
+                qformer: self.captions(&items),
+                language: TextBatch::pad(&language, self.processor.pad(), self.device),
+            };
+            Batch { items, prompts }
+        })
+    }
+
+    /// What the Q-Former reads of some items.
+    pub(crate) fn captions(&self, items: &[usize]) -> TextBatch {
+        let rows: Vec<Vec<u32>> = items.iter().map(|&item| self.texts[item].qformer.clone()).collect();
+        TextBatch::pad(&rows, self.processor.qformer_pad(), self.device)
+    }
 }
 
-/// What the Q-Former and the language model read of an item.
-type Tokens<'a> = &'a dyn Fn(&Item) -> Result<(Vec<u32>, Vec<u32>), EvalError>;
-
-/// Groups the items of the block that starts at image `first` by the lengths of their prompts.
-fn batches(
-    processor: &Processor,
-    items: &[Item],
-    members: &[usize],
-    first: usize,
-    device: Device,
-    tokens: Tokens<'_>,
-) -> Result<Vec<Batch>, EvalError> {
-    type Group = (Vec<usize>, Vec<i64>, Vec<Vec<u32>>, Vec<Vec<u32>>);
-    let mut groups: BTreeMap<(usize, usize), Group> = BTreeMap::new();
-    for &index in members {
-        let item = &items[index];
-        let (qformer, language) = tokens(item)?;
-        let (grouped, images, qformers, languages) = groups.entry((qformer.len(), language.len())).or_default();
-        grouped.push(index);
-        images.push((item.image - first) as i64);
-        qformers.push(qformer);
-        languages.push(language);
+impl Pixels {
+    fn of(processor: &Processor, pictures: &[Picture], device: Device) -> Result<Self, EvalError> {
+        let files: Vec<PathBuf> = pictures
+            .iter()
+            .filter_map(|picture| match picture {
+                Picture::File(path) => Some(path.clone()),
+                Picture::Held(_) => None,
+            })
+            .collect();
+        if !files.is_empty() {
+            return Ok(Self::Files(files.into()));
+        }
+        let (height, width) = processor.image_size();
+        let block = |pictures: &[Picture]| -> Result<Tensor, EvalError> {
+            let images = pictures.iter().filter_map(|picture| match picture {
+                Picture::Held(image) => Some(image),
+                Picture::File(_) => None,
+            });
+            let images: Vec<&Image> = images.collect();
+            let shape = [images.len() as i64, 3, i64::from(height), i64::from(width)];
+            Ok(Tensor::from_slice(&processor.pixels(images)?).view(shape).to_device(device))
+        };
+        Ok(Self::Ready(pictures.chunks(BLOCK).map(block).collect::<Result<_, _>>()?))
     }
-    Ok(groups
-        .into_values()
-        .map(|(items, images, qformers, languages)| Batch {
-            items,
-            prompts: Prompts {
-                image: Tensor::from_slice(&images).to_kind(Kind::Int64).to_device(device),
-                qformer: TextBatch::pad(&qformers, processor.qformer_pad(), device),
-                language: TextBatch::pad(&languages, processor.pad(), device),
-            },
-        })
-        .collect())
 }

@@ -30,16 +30,16 @@ pub(crate) fn run(
     let mut student = executor.masked(node)?;
     let teacher = training.distill.as_ref().map(|_| dense.model.as_ref());
     let samples = executor.samples(data, &dense)?;
-    let mut batches = samples.batches(training, training.contrastive > 0.0, *seed)?;
-    let checkpoints =
-        Checkpoints { folder: executor.store.scratch(&node.key.0)?, every: Interval::Time(CHECKPOINT_INTERVAL) };
+    let scratch = executor.store.scratch(&node.key.0)?;
+    let mut batches = samples.batches(training, training.contrastive > 0.0, *seed, &scratch)?;
+    let checkpoints = Checkpoints { folder: scratch, every: Interval::Time(CHECKPOINT_INTERVAL) };
     let options = TrainingOptions { masked: *masked, seed: *seed, checkpoints: Some(&checkpoints) };
     let mut show = |loss: &StepLoss| {
         let share = f64::from(loss.step + 1) / f64::from(training.steps);
         progress(share, &format!("step {}/{} loss {:.3}", loss.step + 1, training.steps, loss.total));
     };
     let trained =
-        tch::with_grad(|| train_adapters(student.as_mut(), teacher, training, options, batches.as_mut(), &mut show))?;
+        tch::with_grad(|| train_adapters(student.as_mut(), teacher, training, options, &mut batches, &mut show))?;
     trained.adapters.save(&draft.folder().join(ADAPTER))?;
     let mut curve = String::from("step,total,questions,captions,contrastive,distillation,gradient_norm\n");
     for l in &trained.losses {
@@ -62,6 +62,10 @@ pub(crate) fn run(
     }
     if recompute {
         result["recompute"] = json!("blocks");
+    }
+    // Images of the draw that could not be read; the next ones stood in for them.
+    if batches.skipped() > 0 {
+        result["skipped-images"] = json!(batches.skipped());
     }
     Ok(result)
 }

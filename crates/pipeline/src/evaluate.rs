@@ -1,6 +1,6 @@
 //! Stage `evaluate`: predictions of one task, stored per item, and the scores they give.
 
-use ressa_eval::{MatchOptions, PredictOptions, match_both_ways, predict, score, to_json_lines};
+use ressa_eval::{Batching, MatchOptions, PredictOptions, match_both_ways, predict, score, to_json_lines};
 use ressa_experiment::{
     Stage, StageNode,
     config::{DataSource, RetrievalConfig},
@@ -29,28 +29,29 @@ pub(crate) fn run(
     };
     let name = task.name();
     let mut show = |share| progress(share, name);
-    let options = PredictOptions {
-        beams: beams.unwrap_or(1) as usize,
-        asking: asking.as_deref().cloned().unwrap_or_default(),
-        published: data.source == DataSource::Folder,
-        ..PredictOptions::default()
-    };
+    let batching = executor.loading.batching(executor.device);
     let predictions = match retrieval.as_deref() {
         Some(RetrievalConfig { checkpoint: Some(folder), rerank, text_tokens }) => {
             let model = executor.evaluated(node)?;
             let matcher = executor.matcher(folder, node.stage.compute())?;
             let prepared = executor.matched(&matcher, data, *task, *items, *text_tokens as usize)?;
             let matcher = matcher.model.with_vision_of(model.as_ref())?;
-            retry_smaller(options.rows, |rows| {
-                let options = MatchOptions { rerank: *rerank as usize, rows };
-                Ok(match_both_ways(matcher.as_ref(), &prepared, options, &mut show)?)
+            retry_smaller(batching.rows, |rows| {
+                let options = MatchOptions { rerank: *rerank as usize, batching: batching.shrunk(rows) };
+                Ok(match_both_ways(matcher.as_ref(), &prepared, &options, &mut show)?)
             })?
         }
         _ => {
             let prepared = executor.prepared(node, data, *task, *items, asking.as_deref())?;
             let model = executor.evaluated(node)?;
-            retry_smaller(options.rows, |rows| {
-                let options = PredictOptions { rows, ..options.clone() };
+            let batching = Batching { features: executor.feature_cache(node, data)?, ..batching };
+            retry_smaller(batching.rows, |rows| {
+                let options = PredictOptions {
+                    beams: beams.unwrap_or(1) as usize,
+                    asking: asking.as_deref().cloned().unwrap_or_default(),
+                    published: data.source == DataSource::Folder,
+                    batching: batching.shrunk(rows),
+                };
                 Ok(predict(model.as_ref(), &prepared, &options, &mut show)?)
             })?
         }

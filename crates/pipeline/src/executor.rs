@@ -8,7 +8,7 @@ use ressa_store::{Draft, Environment, Manifest, Store};
 use serde_json::Value;
 
 use crate::{
-    PipelineError, adapt, dense, evaluate, merge, prune, rescale, resident::Resident, sensitivity, statistics,
+    Loading, PipelineError, adapt, dense, evaluate, merge, prune, rescale, resident::Resident, sensitivity, statistics,
 };
 
 /// Executes stages on one device. Keeps the dense model, masks and benchmarks it has used in memory.
@@ -16,6 +16,7 @@ pub struct Executor {
     pub(crate) store: Store,
     pub(crate) device: Device,
     pub(crate) resident: Resident,
+    pub(crate) loading: Loading,
     environment: Environment,
 }
 
@@ -34,7 +35,13 @@ pub type Progress<'a> = &'a mut dyn FnMut(f64, &str);
 impl Executor {
     /// An executor on `device` that publishes into `store`.
     pub fn new(store: Store, device: Device, environment: Environment) -> Self {
-        Self { store, device, resident: Resident::default(), environment }
+        Self { store, device, resident: Resident::default(), loading: Loading::default(), environment }
+    }
+
+    /// The same with other settings of loading than the device's usual ones.
+    pub fn with_loading(mut self, loading: Loading) -> Self {
+        self.loading = loading;
+        self
     }
 
     /// Executes and publishes one stage whose inputs are in the store. Does nothing when it is already published.

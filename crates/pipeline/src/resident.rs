@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
 };
 
 use ressa_data::{Benchmark, Processor, World};
@@ -49,7 +50,7 @@ pub(crate) struct Resident {
     dense: Option<Rc<Dense>>,
     /// The processor of the dense model of a key: an evaluated model goes on without the dense one.
     processor: Option<(String, Rc<Processor>)>,
-    worlds: HashMap<String, Rc<World>>,
+    worlds: HashMap<String, Arc<World>>,
     prepared: HashMap<String, Rc<Prepared>>,
     state: Option<State>,
     matcher: Option<Rc<Matcher>>,
@@ -121,12 +122,12 @@ impl Executor {
     }
 
     /// The embedded world of a data configuration.
-    pub(crate) fn world(&mut self, data: &DataConfig) -> Result<Rc<World>, PipelineError> {
+    pub(crate) fn world(&mut self, data: &DataConfig) -> Result<Arc<World>, PipelineError> {
         let name = identity(data);
         if let Some(world) = self.resident.worlds.get(&name) {
             return Ok(world.clone());
         }
-        let world = Rc::new(World::new(data)?);
+        let world = Arc::new(World::new(data)?);
         self.resident.worlds.insert(name, world.clone());
         Ok(world)
     }

@@ -2,23 +2,27 @@
 //!
 //! Everything drawn here is a function of a seed and a position, so a resumed stage sees what an undisturbed one would have seen.
 
+mod ahead;
 mod corpora;
+mod draw;
 mod world;
+
+use std::path::Path;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use ressa_data::{Image, Processor};
+use ressa_data::{Image, ImageLoader, Processor};
 use ressa_experiment::{
     config::{CalibrationConfig, DataConfig, DataSource},
     stage::AdaptTraining,
 };
 use ressa_models::{Prompts, Sample, TextBatch};
-use ressa_restore::{BatchSource, Probe, TrainingBatch};
-use ressa_runtime::Device;
+use ressa_restore::{Probe, TrainingBatch};
+use ressa_runtime::{Device, Levels};
 use tch::Tensor;
 
 pub use self::corpora::calibration_texts;
-use self::{corpora::CorpusSamples, world::WorldSamples};
+use self::{ahead::Batches, corpora::CorpusSamples, world::WorldSamples};
 use crate::{Executor, PipelineError, resident::Dense};
 
 /// Where samples come from.
@@ -29,26 +33,27 @@ pub(crate) trait Samples {
     /// A small batch on which outputs before and after a merge are compared.
     fn probe(&self) -> Result<Probe, PipelineError>;
 
-    /// Batches for a training; `retrieval` adds texts for the contrastive loss.
-    fn batches<'a>(
-        &'a self,
+    /// Batches for a training; `retrieval` adds texts for the contrastive loss. `scratch` is where the training keeps what it resumes from.
+    fn batches(
+        &self,
         training: &AdaptTraining,
         retrieval: bool,
         seed: u64,
-    ) -> Result<Box<dyn BatchSource + 'a>, PipelineError>;
+        scratch: &Path,
+    ) -> Result<Batches, PipelineError>;
 }
 
 impl Executor {
     /// The samples of a data configuration, as a dense model reads them.
-    pub(crate) fn samples<'d>(
-        &mut self,
-        data: &DataConfig,
-        dense: &'d Dense,
-    ) -> Result<Box<dyn Samples + 'd>, PipelineError> {
-        let feed = Feed { processor: &dense.processor, device: self.device };
+    pub(crate) fn samples(&mut self, data: &DataConfig, dense: &Dense) -> Result<Box<dyn Samples>, PipelineError> {
+        let feed = Feed { processor: dense.processor.clone(), device: self.device };
+        let ahead = self.loading.ahead(self.device);
         Ok(match data.source {
-            DataSource::Shapes => Box::new(WorldSamples { world: self.world(data)?, feed }),
-            DataSource::Folder => Box::new(CorpusSamples::new(data, feed)?),
+            DataSource::Shapes => Box::new(WorldSamples { world: self.world(data)?, feed, ahead }),
+            DataSource::Folder => {
+                let loader = ImageLoader::new(&dense.processor, self.loading.cache.as_ref());
+                Box::new(CorpusSamples::new(data, feed, loader, ahead)?)
+            }
         })
     }
 }
@@ -102,13 +107,13 @@ impl Asked {
 }
 
 /// What turns samples into tensors.
-#[derive(Clone, Copy)]
-struct Feed<'a> {
-    processor: &'a Processor,
+#[derive(Clone)]
+struct Feed {
+    processor: Processor,
     device: Device,
 }
 
-impl Feed<'_> {
+impl Feed {
     fn pixels<'i>(&self, images: impl IntoIterator<Item = &'i Image>) -> Result<Tensor, PipelineError> {
         Ok(self.tensor(&self.processor.pixels(images)?))
     }
@@ -117,6 +122,12 @@ impl Feed<'_> {
     fn tensor(&self, pixels: &[f32]) -> Tensor {
         let (height, width) = self.processor.image_size();
         Tensor::from_slice(pixels).view([-1, 3, i64::from(height), i64::from(width)]).to_device(self.device)
+    }
+
+    /// Pixels `[images, 3, height, width]` from the levels of decoded images, which become pixels on the device.
+    fn levels(&self, levels: Vec<u8>) -> Tensor {
+        let levels = Levels::new(levels, self.processor.image_size(), self.device);
+        levels.pixels(0, levels.images(), self.processor.images().table())
     }
 
     fn prompts(&self, texts: &[String], images: &[i64]) -> Result<Prompts, PipelineError> {

@@ -3,8 +3,11 @@
 //! One folder per key, `<root>/<first two digits>/<key>/`, complete when and only when it holds `manifest.json`. A folder is filled as a
 //! draft elsewhere in the root and renamed when everything in it is written, so a process killed at any moment leaves nothing half-made
 //! behind a key. Read-only roots (the models shipped with the repository) are looked at after the writable one.
+//!
+//! Beside it, [`Cache`] keeps intermediate results that are only worth their time: lost without harm, bounded, cleared by `ressa gc`.
 
 mod accelerator;
+mod cache;
 mod draft;
 mod entry;
 mod error;
@@ -17,6 +20,7 @@ use std::{
 };
 
 pub use accelerator::accelerator;
+pub use cache::{Cache, CacheKey, CacheUsage};
 pub use draft::Draft;
 pub use entry::Entry;
 pub use error::StoreError;

@@ -37,6 +37,8 @@ pub struct WorkerCommand {
     pub environment: Vec<(String, String)>,
     /// Whether trainings use deterministic algorithms.
     pub deterministic: bool,
+    /// Further arguments of its `serve` command.
+    pub arguments: Vec<String>,
 }
 
 /// What arrives from a worker.
@@ -87,6 +89,7 @@ impl Worker {
         if command.deterministic {
             process.arg("--deterministic");
         }
+        process.args(&command.arguments);
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).process_group(0);
         let mut child =
             process.spawn().map_err(|source| SweepError::Spawn { program: command.program.clone(), source })?;

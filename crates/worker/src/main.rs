@@ -5,6 +5,7 @@
 
 mod exhausted;
 mod job;
+mod loading;
 mod serve;
 mod signals;
 
@@ -12,6 +13,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use ressa_runtime::{DeviceChoice, RuntimeOptions};
+
+use crate::loading::LoadingArguments;
 
 /// Executes the stages of a sweep on one device. Started by `ressa`; started by hand only to find out what goes wrong.
 #[derive(Parser)]
@@ -40,6 +43,8 @@ enum Command {
         /// Train with deterministic algorithms.
         #[arg(long)]
         deterministic: bool,
+        #[command(flatten)]
+        loading: LoadingArguments,
     },
     /// Do the one job that standard input holds.
     Job {
@@ -62,8 +67,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     signals::follow_the_coordinator();
     let outcome = match arguments.command {
-        Command::Serve { store, shipped, device, threads, deterministic } => {
-            serve::serve(store, shipped, RuntimeOptions { device, threads }, deterministic)
+        Command::Serve { store, shipped, device, threads, deterministic, loading } => {
+            serve::serve(store, shipped, RuntimeOptions { device, threads }, deterministic, loading.into())
         }
         Command::Job { device, threads } => job::run(RuntimeOptions { device, threads }),
         Command::Probe { device } => serve::probe(RuntimeOptions { device, threads: 1 }),

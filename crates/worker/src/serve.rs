@@ -11,7 +11,7 @@ use ressa_experiment::{
     Stage, StageKey,
     protocol::{Event, Failure, FailureKind, Request},
 };
-use ressa_pipeline::{Executor, PipelineError};
+use ressa_pipeline::{Executor, Loading, PipelineError};
 use ressa_runtime::{Device, RuntimeOptions};
 use ressa_store::{Environment, Store};
 
@@ -28,12 +28,13 @@ pub fn serve(
     shipped: Vec<PathBuf>,
     options: RuntimeOptions,
     deterministic: bool,
+    loading: Loading,
 ) -> Result<(), String> {
     let threads = options.threads;
     let device = ressa_runtime::init(&options).map_err(|e| e.to_string())?;
     let store = Store::open(store, shipped).map_err(|e| e.to_string())?;
     let environment = Environment { deterministic, ..environment(device, threads) };
-    let mut executor = Executor::new(store, device, environment);
+    let mut executor = Executor::new(store, device, environment).with_loading(loading);
     send(&Event::Ready { device: ressa_runtime::device_name(device), threads });
 
     for line in std::io::stdin().lock().lines() {

@@ -129,7 +129,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 /// A number of bytes: digits, and a unit of powers of 1000 or 1024.
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 9] = [
         ("", 1),
         ("B", 1),

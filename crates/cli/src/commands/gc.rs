@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     arguments::{GcOptions, Global},
-    commands::forecast::CARDS,
+    commands::{forecast::CARDS, gc_cache},
     exit::{Exit, Failure, Outcome},
     study::mark_checkpoints,
     text::{count, say, say_json, size},
@@ -22,6 +22,9 @@ use crate::{
 /// Lists, and with `--delete` removes.
 pub fn run(global: &Global, options: &GcOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
+    if options.cache {
+        return gc_cache::run(global, options, &workspace.results);
+    }
     let store = workspace.store()?;
     let mut wanted: HashSet<String> = HashSet::new();
     for file in experiment_files(&workspace.experiments) {
@@ -54,6 +57,9 @@ pub fn run(global: &Global, options: &GcOptions) -> Outcome {
         (true, _) => say("nothing to remove: experiment files ask for everything in the store"),
         (false, true) => say(format_args!("{what} removed, {} freed", size(bytes))),
         (false, false) => say(format_args!("{what}, {}; `ressa gc --delete` removes them", size(bytes))),
+    }
+    if let Some(line) = gc_cache::mention(&workspace.results) {
+        say(line);
     }
     Ok(Exit::Done)
 }

@@ -1,5 +1,6 @@
 //! Integration tests of the crate.
 
+mod batching;
 mod echo;
 mod metrics;
 mod predicting;

@@ -4,7 +4,7 @@ use ressa_data::{
     Benchmark, Content, Family, Image, Item, Processor, World, shapes::vocabulary, tokenizer::FIRST_WORD,
     tokenizer::PIXEL_MEAN_STD, tokenizer::VOCABULARY_SIZE, write_processor_files,
 };
-use ressa_eval::{Direction, EvalError, PredictOptions, Prediction, Prepared, predict};
+use ressa_eval::{Batching, Direction, EvalError, PredictOptions, Prediction, Prepared, predict};
 use ressa_experiment::{Task, config::DataConfig};
 use ressa_models::presets;
 use ressa_runtime::Device;
@@ -28,7 +28,7 @@ fn images(count: usize) -> Vec<Image> {
 }
 
 fn options(rows: usize) -> PredictOptions {
-    PredictOptions { rows, ..PredictOptions::default() }
+    PredictOptions { batching: Batching::exact(rows), ..PredictOptions::default() }
 }
 
 #[test]

@@ -1,36 +1,43 @@
 //! Samples of caption corpora on disk. Images are opened when they are needed, on as many threads as libtorch computes with.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rand_chacha::ChaCha8Rng;
-use ressa_data::{Captioned, Captions, DataError, Image, augment::augment, parallel};
+use ressa_data::{Captioned, Captions, DataError, ImageLoader, augment::augment, parallel};
 use ressa_experiment::{
     config::{Augment, CalibrationConfig, CorporaConfig, DataConfig},
     job::CalibrationRequest,
     stage::AdaptTraining,
 };
 use ressa_models::Sample;
-use ressa_restore::{BatchSource, Probe, TrainingBatch};
+use ressa_restore::{Probe, TrainingBatch};
 
-use super::{Asked, Feed, Purpose, Samples, distinct, stream};
+use super::{Asked, Batches, Feed, Purpose, Samples, distinct, draw::Draw, stream};
 use crate::PipelineError;
 
 /// Samples of the probe that merging is compared on.
 const PROBE_SAMPLES: usize = 4;
 
 /// Caption corpora as a source of samples.
-pub(super) struct CorpusSamples<'a> {
+pub(super) struct CorpusSamples {
     root: PathBuf,
     calibration: CorporaConfig,
     restoration: CorporaConfig,
-    feed: Feed<'a>,
+    feed: Feed,
+    loader: ImageLoader,
+    /// Batches made before they are needed.
+    ahead: usize,
 }
 
-impl<'a> CorpusSamples<'a> {
+impl CorpusSamples {
     /// The corpora of a data configuration.
-    pub fn new(data: &DataConfig, feed: Feed<'a>) -> Result<Self, PipelineError> {
+    pub fn new(data: &DataConfig, feed: Feed, loader: ImageLoader, ahead: usize) -> Result<Self, PipelineError> {
         let root = data.root.clone().ok_or(DataError::NoRoot)?;
-        Ok(Self { root, calibration: data.calibration.clone(), restoration: data.restoration.clone(), feed })
+        let (calibration, restoration) = (data.calibration.clone(), data.restoration.clone());
+        Ok(Self { root, calibration, restoration, feed, loader, ahead })
     }
 }
 
@@ -64,58 +71,71 @@ pub fn calibration_texts(
         return Err(PipelineError::Internal("images are not changed outside of stages".to_owned()));
     }
     let captions = draw(config, root, samples, seed, Purpose::CalibrationEntry)?;
-    let request = |(position, entry): (usize, &Captioned)| {
-        let mut rng = stream(seed, Purpose::CalibrationEntry, position as u64);
-        let (prompt, answer) = entry.sample(config, &mut rng);
-        CalibrationRequest { image: entry.image.clone(), prompt, answer }
+    // Files that are not there are replaced as in a stage; what is in the others shows when they are opened.
+    let entries = Draw::new(&captions, None)?;
+    let request = |position: usize| {
+        let request = |entry: &Captioned| {
+            let mut rng = stream(seed, Purpose::CalibrationEntry, position as u64);
+            let (prompt, answer) = entry.sample(config, &mut rng);
+            Ok(CalibrationRequest { image: entry.image.clone(), prompt, answer })
+        };
+        Ok(entries.read(position, request)?.1)
     };
-    Ok(captions.entries().iter().enumerate().map(request).collect())
+    (0..captions.entries().len()).map(request).collect()
 }
 
 /// An image and a caption, ready to be tokenized.
 struct Composed {
-    pixels: Vec<f32>,
+    levels: Vec<u8>,
     read: String,
     written: String,
 }
 
 /// Opens an entry's image and makes a sample of it; everything random comes from `rng`.
 fn compose(
-    feed: &Feed<'_>,
+    loader: &ImageLoader,
     config: &CorporaConfig,
     entry: &Captioned,
     mut rng: ChaCha8Rng,
 ) -> Result<Composed, DataError> {
     let (read, written) = entry.sample(config, &mut rng);
-    let image = augment(Image::open(&entry.image)?, config.augment, &mut rng);
-    Ok(Composed { pixels: feed.processor.pixels([&image])?, read, written })
+    let levels = if config.augment == Augment::None {
+        loader.levels(&entry.image)?
+    } else {
+        // The change follows from where in which stream of random numbers it begins.
+        let how = format!("{:?} {:?} {} {}", config.augment, rng.get_seed(), rng.get_stream(), rng.get_word_pos());
+        loader.changed(&entry.image, how.as_bytes(), |image| augment(image, config.augment, &mut rng))?
+    };
+    Ok(Composed { levels, read, written })
 }
 
 /// The images one after the other, and what is asked about them.
-fn stack(composed: Vec<Composed>) -> (Vec<f32>, Asked) {
-    let (mut pixels, mut asked) = (Vec::new(), Asked::default());
-    for (row, Composed { pixels: image, read, written }) in composed.into_iter().enumerate() {
-        pixels.extend(image);
+fn stack(composed: impl IntoIterator<Item = Composed>) -> (Vec<u8>, Asked) {
+    let (mut levels, mut asked) = (Vec::new(), Asked::default());
+    for (row, Composed { levels: image, read, written }) in composed.into_iter().enumerate() {
+        levels.extend(image);
         asked.push(row, read, written);
     }
-    (pixels, asked)
+    (levels, asked)
 }
 
 fn threads() -> usize {
     tch::get_num_threads().max(1) as usize
 }
 
-impl Samples for CorpusSamples<'_> {
+impl Samples for CorpusSamples {
     fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Vec<Sample>, PipelineError> {
         let captions = draw(&self.calibration, &self.root, config.images as usize, seed, Purpose::CalibrationEntry)?;
-        let entries = captions.entries();
-        let composed = parallel(entries.len(), threads(), |position| {
-            let rng = stream(seed, Purpose::CalibrationEntry, position as u64);
-            compose(&self.feed, &self.calibration, &entries[position], rng)
+        let entries = Draw::new(&captions, None)?;
+        let composed = parallel(captions.entries().len(), threads(), |position| {
+            entries.read(position, |entry| {
+                let rng = stream(seed, Purpose::CalibrationEntry, position as u64);
+                compose(&self.loader, &self.calibration, entry, rng)
+            })
         })?;
-        let sample = |Composed { pixels, read, written }| {
+        let sample = |(_, Composed { levels, read, written })| {
             Ok(Sample {
-                pixels: self.feed.tensor(&pixels),
+                pixels: self.feed.levels(levels),
                 prompt: self.feed.prompts(&[read], &[0])?,
                 answer: self.feed.processor.encode_answer(&written)?,
             })
@@ -126,79 +146,90 @@ impl Samples for CorpusSamples<'_> {
     fn probe(&self) -> Result<Probe, PipelineError> {
         let config = CorporaConfig { augment: Augment::None, ..self.restoration.clone() };
         let first = Captions::first(&config, &self.root, PROBE_SAMPLES)?;
-        let compose =
-            |(position, entry)| compose(&self.feed, &config, entry, stream(0, Purpose::Probe, position as u64));
-        let composed = first.entries().iter().enumerate().map(compose).collect::<Result<_, _>>()?;
-        let (pixels, asked) = stack(composed);
-        self.feed.probe(self.feed.tensor(&pixels), &asked)
+        let entries = Draw::new(&first, None)?;
+        let compose = |position| {
+            let rng = || stream(0, Purpose::Probe, position as u64);
+            Ok(entries.read(position, |entry| compose(&self.loader, &config, entry, rng()))?.1)
+        };
+        let composed = (0..first.entries().len()).map(compose).collect::<Result<Vec<_>, DataError>>()?;
+        let (levels, asked) = stack(composed);
+        self.feed.probe(self.feed.levels(levels), &asked)
     }
 
-    fn batches<'a>(
-        &'a self,
+    fn batches(
+        &self,
         training: &AdaptTraining,
         retrieval: bool,
         seed: u64,
-    ) -> Result<Box<dyn BatchSource + 'a>, PipelineError> {
+        scratch: &Path,
+    ) -> Result<Batches, PipelineError> {
         // No more is drawn than the steps can see.
         let seen = u64::from(training.steps) * u64::from(training.batch);
         let samples = u64::from(training.samples).min(seen) as usize;
         let captions = draw(&self.restoration, &self.root, samples, seed, Purpose::RestorationEntry)?;
-        Ok(Box::new(CorpusBatches {
-            source: self,
-            captions,
+        let entries = Arc::new(Draw::new(&captions, Some(scratch.to_owned()))?);
+        let batches = CorpusBatches {
+            config: self.restoration.clone(),
+            feed: self.feed.clone(),
+            loader: self.loader.clone(),
+            threads: threads(),
+            draw: Arc::clone(&entries),
             batch: training.batch as usize,
             retrieval,
             seed,
-            order: None,
-        }))
+            order: Mutex::new(None),
+        };
+        let batches = Batches::new(training.steps, self.ahead, move |step| batches.compose(step));
+        Ok(batches.counting(move || entries.skipped()))
     }
 }
 
 /// Batches of caption corpora: every sample once, then every sample again in another order.
-struct CorpusBatches<'a> {
-    source: &'a CorpusSamples<'a>,
-    captions: Captions,
+struct CorpusBatches {
+    config: CorporaConfig,
+    feed: Feed,
+    loader: ImageLoader,
+    threads: usize,
+    draw: Arc<Draw>,
     batch: usize,
     retrieval: bool,
     seed: u64,
     /// The order of the round that was asked for last.
-    order: Option<(u64, Vec<usize>)>,
+    order: Mutex<Option<(u64, Arc<[usize]>)>>,
 }
 
-impl CorpusBatches<'_> {
+impl CorpusBatches {
     /// The entry at a position of the endless sequence.
-    fn entry(&mut self, position: u64) -> usize {
-        let samples = self.captions.entries().len() as u64;
+    fn entry(&self, position: u64) -> usize {
+        let samples = self.draw.entries().len() as u64;
         let (round, place) = (position / samples, (position % samples) as usize);
-        match &self.order {
-            Some((known, order)) if *known == round => order[place],
-            _ => {
-                let mut rng = stream(self.seed, Purpose::RestorationOrder, round);
-                let order = distinct(&mut rng, samples as usize, samples as usize);
-                let entry = order[place];
-                self.order = Some((round, order));
-                entry
-            }
+        self.order(round, samples as usize)[place]
+    }
+
+    fn order(&self, round: u64, samples: usize) -> Arc<[usize]> {
+        let mut known = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, order)) = known.as_ref().filter(|(known, _)| *known == round) {
+            return Arc::clone(order);
         }
+        let mut rng = stream(self.seed, Purpose::RestorationOrder, round);
+        let order: Arc<[usize]> = distinct(&mut rng, samples, samples).into();
+        *known = Some((round, Arc::clone(&order)));
+        order
     }
 
-    fn compose(&mut self, step: u32) -> Result<TrainingBatch, PipelineError> {
+    fn compose(&self, step: u32) -> Result<TrainingBatch, PipelineError> {
         let first = u64::from(step) * self.batch as u64;
-        let chosen: Vec<usize> = (first..first + self.batch as u64).map(|position| self.entry(position)).collect();
-        let (source, entries) = (self.source, self.captions.entries());
-        let composed = parallel(chosen.len(), threads(), |row| {
-            let rng = stream(self.seed, Purpose::RestorationEntry, first + row as u64);
-            compose(&source.feed, &source.restoration, &entries[chosen[row]], rng)
+        let composed = parallel(self.batch, self.threads, |row| {
+            let position = first + row as u64;
+            self.draw.read(self.entry(position), |entry| {
+                let rng = stream(self.seed, Purpose::RestorationEntry, position);
+                compose(&self.loader, &self.config, entry, rng)
+            })
         })?;
-        let (pixels, captions) = stack(composed);
-        let retrieval: Option<Vec<String>> =
-            self.retrieval.then(|| chosen.iter().map(|&entry| entries[entry].caption.clone()).collect());
-        source.feed.batch(source.feed.tensor(&pixels), &Asked::default(), &captions, retrieval.as_deref())
-    }
-}
-
-impl BatchSource for CorpusBatches<'_> {
-    fn batch(&mut self, step: u32) -> Result<TrainingBatch, Box<dyn std::error::Error + Send + Sync>> {
-        self.compose(step).map_err(|e| e.to_string().into())
+        let (chosen, composed): (Vec<usize>, Vec<Composed>) = composed.into_iter().unzip();
+        let (levels, captions) = stack(composed);
+        let caption = |entry: usize| self.draw.entries()[entry].caption.clone();
+        let retrieval: Option<Vec<String>> = self.retrieval.then(|| chosen.into_iter().map(caption).collect());
+        self.feed.batch(self.feed.levels(levels), &Asked::default(), &captions, retrieval.as_deref())
     }
 }

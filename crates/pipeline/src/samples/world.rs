@@ -1,6 +1,6 @@
 //! Samples of the embedded world: questions of its three kinds and captions about its training images.
 
-use std::rc::Rc;
+use std::{path::Path, sync::Arc};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -10,9 +10,9 @@ use ressa_data::{
 };
 use ressa_experiment::{Task, config::CalibrationConfig, stage::AdaptTraining};
 use ressa_models::Sample;
-use ressa_restore::{BatchSource, Probe, TrainingBatch};
+use ressa_restore::{Probe, TrainingBatch};
 
-use super::{Asked, Feed, Purpose, Samples, distinct, stream};
+use super::{Asked, Batches, Feed, Purpose, Samples, distinct, stream};
 use crate::PipelineError;
 
 /// Size of the training split that calibration and restoration draw from.
@@ -21,12 +21,15 @@ const TRAINING_IMAGES: usize = 6000;
 const PROBE_IMAGES: usize = 2;
 
 /// The embedded world as a source of samples.
-pub(super) struct WorldSamples<'a> {
-    pub world: Rc<World>,
-    pub feed: Feed<'a>,
+#[derive(Clone)]
+pub(super) struct WorldSamples {
+    pub world: Arc<World>,
+    pub feed: Feed,
+    /// Batches made before they are needed.
+    pub ahead: usize,
 }
 
-impl WorldSamples<'_> {
+impl WorldSamples {
     /// A question of one of the three kinds in turn, or of the next kind where a scene does not admit it.
     fn question(&self, scene: &Scene, turn: usize, rng: &mut ChaCha8Rng) -> Question {
         (turn..)
@@ -52,7 +55,7 @@ impl WorldSamples<'_> {
     }
 }
 
-impl Samples for WorldSamples<'_> {
+impl Samples for WorldSamples {
     /// Per image `questions` questions with their answers and `captions` captions, each a sample of its own.
     fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Vec<Sample>, PipelineError> {
         let mut rng = stream(seed, Purpose::Calibration, 0);
@@ -86,19 +89,21 @@ impl Samples for WorldSamples<'_> {
         self.feed.probe(self.feed.pixels(images.iter().map(|l| &l.image))?, &asked)
     }
 
-    fn batches<'a>(
-        &'a self,
+    fn batches(
+        &self,
         training: &AdaptTraining,
         retrieval: bool,
         seed: u64,
-    ) -> Result<Box<dyn BatchSource + 'a>, PipelineError> {
-        Ok(Box::new(WorldBatches::new(self, training, retrieval, seed)))
+        _: &Path,
+    ) -> Result<Batches, PipelineError> {
+        let batches = WorldBatches::new(self.clone(), training, retrieval, seed);
+        Ok(Batches::new(training.steps, self.ahead, move |step| batches.compose(step)))
     }
 }
 
 /// Batches of the embedded world for restoration.
-struct WorldBatches<'a> {
-    source: &'a WorldSamples<'a>,
+struct WorldBatches {
+    source: WorldSamples,
     images: Vec<LabelledImage>,
     batch: usize,
     questions: usize,
@@ -106,8 +111,8 @@ struct WorldBatches<'a> {
     seed: u64,
 }
 
-impl<'a> WorldBatches<'a> {
-    fn new(source: &'a WorldSamples<'a>, training: &AdaptTraining, retrieval: bool, seed: u64) -> Self {
+impl WorldBatches {
+    fn new(source: WorldSamples, training: &AdaptTraining, retrieval: bool, seed: u64) -> Self {
         let mut rng = stream(seed, Purpose::RestorationImages, 0);
         let drawn = (training.samples as usize).min(training.steps as usize * training.batch as usize);
         let images = distinct(&mut rng, drawn, TRAINING_IMAGES.max(drawn))
@@ -121,7 +126,7 @@ impl<'a> WorldBatches<'a> {
         let mut rng = stream(self.seed, Purpose::RestorationBatch, u64::from(step));
         let picks: Vec<&LabelledImage> =
             (0..self.batch).map(|_| &self.images[rng.random_range(0..self.images.len())]).collect();
-        let source = self.source;
+        let source = &self.source;
         let questions = source.questions(picks.iter().copied(), self.questions, &mut rng);
         let mut captions = Asked::default();
         for (row, labelled) in picks.iter().enumerate() {
@@ -131,11 +136,5 @@ impl<'a> WorldBatches<'a> {
             self.retrieval.then(|| picks.iter().map(|l| caption::draw(&l.scene, &mut rng)).collect());
         let pixels = source.feed.pixels(picks.iter().map(|l| &l.image))?;
         source.feed.batch(pixels, &questions, &captions, retrieval.as_deref())
-    }
-}
-
-impl BatchSource for WorldBatches<'_> {
-    fn batch(&mut self, step: u32) -> Result<TrainingBatch, Box<dyn std::error::Error + Send + Sync>> {
-        self.compose(step).map_err(|e| e.to_string().into())
     }
 }

@@ -14,9 +14,10 @@ use ressa_experiment::{
     stage::stages,
 };
 use ressa_models::{Blip2Config, Storage, presets};
-use ressa_store::Store;
+use ressa_pipeline::Loading;
+use ressa_store::{Cache, Store};
 
-use crate::{digests, executor};
+use crate::{digests, execute, executor};
 
 /// A random checkpoint whose tokenizer reads a few words of the fixture.
 fn checkpoint(folder: &Path, config: &mut Blip2Config, family: Family, image: i64, seed: u64) {
@@ -153,6 +154,73 @@ fn a_paper_run_on_folders_is_certified_scored_and_repeated_to_the_bit() {
                 | Stage::Statistics { .. }
                 | Stage::Adapt { .. } => {}
             }
+        }
+    }
+}
+
+/// Batches made ahead, pixels and features kept by one run for the next: the bytes of every stage are those without.
+#[test]
+fn loading_ahead_and_a_cache_change_no_byte() {
+    let (models, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut run = paper_run(models.path(), Family::T5);
+    run.restore.vision.tune = false;
+    let nodes = stages(&run);
+    let plain = tempfile::tempdir().unwrap();
+    execute(&mut executor(plain.path()), &nodes);
+    for _ in 0..2 {
+        let store = tempfile::tempdir().unwrap();
+        let cache = Some(Cache::new(cache.path(), 100 << 20));
+        let loading = Loading { ahead: Some(2), cache, ..Loading::default() };
+        execute(&mut executor(store.path()).with_loading(loading), &nodes);
+        assert_eq!(digests(store.path(), &nodes), digests(plain.path(), &nodes));
+    }
+    let usage = Cache::new(cache.path(), 100 << 20).usage();
+    assert!(usage["pixels"].entries > 0 && usage["features"].entries > 0, "{usage:?}");
+}
+
+/// An image of a training and one of the calibration cannot be read: the next ones stand in for them, and the training counts it. Whether
+/// a file is damaged or missing makes no difference, nor whether batches are made ahead.
+#[test]
+fn unreadable_images_are_replaced_and_counted() {
+    let models = tempfile::tempdir().unwrap();
+    let mut run = paper_run(models.path(), Family::T5);
+    let root = models.path().join("data");
+    copy(run.data.root.as_deref().unwrap(), &root);
+    let trained = root.join("coco/images/train2014/COCO_train2014_000000000001.jpg");
+    fs::write(&trained, "no image").unwrap();
+    fs::write(root.join("vg/images/VG_100K/2.jpg"), "").unwrap();
+    run.data.root = Some(root.clone());
+    run.prune.calibration.images = 4;
+    run.evaluate.tasks = Vec::new();
+    let nodes = stages(&run);
+    let mut outputs = Vec::new();
+    for ahead in [0, 3] {
+        let folder = tempfile::tempdir().unwrap();
+        let loading = Loading { ahead: Some(ahead), ..Loading::default() };
+        execute(&mut executor(folder.path()).with_loading(loading), &nodes);
+        outputs.push(digests(folder.path(), &nodes));
+        let _ = fs::remove_file(&trained);
+    }
+    assert_eq!(outputs[0], outputs[1]);
+    let adapted = outputs[0].iter().find(|line| line.starts_with("adapt")).unwrap();
+    assert!(adapted.contains(r#""skipped-images":"#), "{adapted}");
+
+    // Most of a draw: it is not what was asked for.
+    fs::remove_file(root.join("coco/images/train2014/COCO_train2014_000000000002.jpg")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut executor = executor(folder.path());
+    let failure = nodes.iter().find_map(|node| executor.execute(node, &mut |_, _| {}).err()).unwrap().to_string();
+    assert!(failure.contains("images cannot be read") && failure.contains("data.root"), "{failure}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for item in fs::read_dir(from).unwrap() {
+        let (item, target) = (item.as_ref().unwrap().path(), to.join(item.as_ref().unwrap().file_name()));
+        if item.is_dir() {
+            copy(&item, &target);
+        } else {
+            fs::copy(&item, &target).unwrap();
         }
     }
 }

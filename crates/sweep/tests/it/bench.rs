@@ -30,6 +30,7 @@ impl Bench {
                 threads: 1,
                 environment: Vec::new(),
                 deterministic: false,
+                arguments: Vec::new(),
             },
             device: DeviceChoice::Cpu,
             gpus: 0,
