@@ -40,5 +40,5 @@ pub use rescale::{Feed, Rescaled, Spread, rescale_folder};
 pub use ressa_experiment::Tower;
 pub use scope::{Scope, Shapes, TensorMap, TensorSource};
 pub use tokens::TokenKind;
-pub use vlm::{Answer, Flow, Forced, Prompts, Sample, TextBatch, VisionLanguage};
+pub use vlm::{Answer, Entry, Flow, Forced, Prompts, Sample, TextBatch, VisionLanguage};
 pub use weights::{LoadOptions, Pages, Storage, Weights};

@@ -180,7 +180,33 @@ pub trait VisionLanguage: Send {
     fn blocks(&self, tower: crate::Tower) -> usize;
 
     /// What enters the first block of a tower for a sample. Runs the towers below with their current weights.
-    fn enter(&self, tower: crate::Tower, sample: &Sample) -> Flow;
+    fn enter(&self, tower: crate::Tower, sample: &Sample) -> Flow {
+        let Sample { pixels, prompt, answer } = sample;
+        if tower == crate::Tower::Vision {
+            return self.enter_from(Entry::Pixels(pixels));
+        }
+        let features = self.encode_images(pixels);
+        if tower == crate::Tower::Qformer {
+            return self.enter_from(Entry::Features(&features, prompt));
+        }
+        self.enter_from(Entry::Prefix(&self.visual_prefix(&features, prompt), prompt, answer))
+    }
+
+    /// What enters the first block of a tower, from what [`VisionLanguage::leave`] gave for the tower below.
+    fn enter_from(&self, entry: Entry<'_>) -> Flow;
+
+    /// What a tower hands to the next one, from what left its last block: image features, or the language model's prefix (the queries' outputs
+    /// where there is none). Nothing for the language model.
+    fn leave(&self, tower: crate::Tower, flow: &Flow) -> Option<Tensor> {
+        let _ = (tower, flow);
+        None
+    }
+
+    /// Flows at the entry of the same tower as one flow whose rows do not see each other; `None` where their shapes differ.
+    fn stack(&self, tower: crate::Tower, flows: &[Flow]) -> Option<Flow> {
+        let _ = (tower, flows);
+        None
+    }
 
     /// Runs one block of a tower. Calling it with a live tap shows the tap this block's inputs.
     fn run_block(&self, tower: crate::Tower, block: usize, flow: &Flow) -> Flow;
@@ -204,11 +230,22 @@ pub trait VisionLanguage: Send {
     fn tensors(&self) -> crate::TensorMap;
 }
 
-/// Activations between two blocks of a tower, for one sample, with what the tower's later blocks also need
+/// What a tower makes its first block's input of, for one sample.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    /// The image encoder: pixels `[1, 3, height, width]`.
+    Pixels(&'a Tensor),
+    /// The Q-Former: image features `[images, tokens, width]`, and the instruction.
+    Features(&'a Tensor, &'a Prompts),
+    /// The language model: the prefix `[1, queries, width]`, the instruction, and the answer's tokens without start and end.
+    Prefix(&'a Tensor, &'a Prompts, &'a [u32]),
+}
+
+/// Activations between two blocks of a tower, for one sample or for several of the same shape, with what the tower's later blocks also need
 /// (position bias, encoder output, rotary tables).
 #[derive(Debug)]
 pub struct Flow {
-    /// Hidden states `[1, tokens, width]`.
+    /// Hidden states `[samples, tokens, width]`.
     pub hidden: Tensor,
     /// Tower-specific companions, in an order only the model knows.
     pub(crate) context: Vec<Tensor>,
@@ -223,6 +260,34 @@ impl Flow {
     /// What goes along with the hidden states: most blocks hand it on as it is.
     pub fn companions(&self) -> &[Tensor] {
         &self.context
+    }
+
+    /// The same activations on a device.
+    #[must_use]
+    pub fn to_device(&self, device: Device) -> Self {
+        let companions = self.context.iter().map(|tensor| tensor.to_device(device)).collect();
+        Self { hidden: self.hidden.to_device(device), context: companions }
+    }
+
+    /// Whether two flows can be rows of one.
+    fn is_like(&self, other: &Self) -> bool {
+        let alike = |a: &Tensor, b: &Tensor| a.kind() == b.kind() && a.size() == b.size();
+        let companions = || self.context.iter().zip(&other.context).all(|(a, b)| alike(a, b));
+        alike(&self.hidden, &other.hidden) && self.context.len() == other.context.len() && companions()
+    }
+
+    /// Flows of one shape as the rows of one. Companions from `shared` on are the same for all and taken once.
+    pub(crate) fn stack(flows: &[Self], shared: usize) -> Option<Self> {
+        let first = flows.first()?;
+        if !flows.iter().all(|flow| flow.is_like(first)) {
+            return None;
+        }
+        let rows = |of: &dyn Fn(&Self) -> Tensor| Tensor::cat(&flows.iter().map(of).collect::<Vec<_>>(), 0);
+        let context = (0..first.context.len()).map(|at| match at < shared {
+            true => rows(&|flow| flow.context[at].shallow_clone()),
+            false => first.context[at].shallow_clone(),
+        });
+        Some(Self { hidden: rows(&|flow| flow.hidden.shallow_clone()), context: context.collect() })
     }
 
     /// A second handle on the same activations.

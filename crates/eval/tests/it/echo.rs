@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ressa_models::{
-    Answer, Flow, Forced, LayerId, Linear, ModelError, Prompts, Sample, Search, TextBatch, Tower, VisionLanguage,
+    Answer, Entry, Flow, Forced, LayerId, Linear, ModelError, Prompts, Search, TextBatch, Tower, VisionLanguage,
 };
 use tch::{Kind, Tensor};
 
@@ -77,7 +77,7 @@ impl VisionLanguage for Echo {
         0
     }
 
-    fn enter(&self, _: Tower, _: &Sample) -> Flow {
+    fn enter_from(&self, _: Entry<'_'>) -> Flow {
         unreachable!("evaluation never walks through blocks")
     }
 

@@ -13,7 +13,7 @@ use ressa_models::Sample;
 use ressa_restore::{BatchSource, Probe, TrainingBatch};
 
 use super::{Asked, Feed, Purpose, Samples, distinct, stream};
-use crate::PipelineError;
+use crate::{PipelineError, calibration_input};
 
 /// Samples of the probe that merging is compared on.
 const PROBE_SAMPLES: usize = 4;
@@ -114,11 +114,8 @@ impl Samples for CorpusSamples<'_> {
             compose(&self.feed, &self.calibration, &entries[position], rng)
         })?;
         let sample = |Composed { pixels, read, written }| {
-            Ok(Sample {
-                pixels: self.feed.tensor(&pixels),
-                prompt: self.feed.prompts(&[read], &[0])?,
-                answer: self.feed.processor.encode_answer(&written)?,
-            })
+            let (prompt, answer) = calibration_input(self.feed.processor, self.feed.device, &read, &written)?;
+            Ok(Sample { pixels: self.feed.tensor(&pixels), prompt, answer })
         };
         composed.into_iter().map(sample).collect()
     }

@@ -1,0 +1,280 @@
+//! From a calibration's images and texts to what enters the first block of a tower.
+
+use std::collections::{BTreeMap, HashMap, hash_map::DefaultHasher};
+use std::hash::{Hash, Hasher};
+
+use ressa_experiment::{Tower, config::TokenConfig};
+use ressa_models::{Entry, Flow, Prompts, Sample};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::{Blocks, Flows, Walk};
+use crate::{
+    error::PruneError,
+    tokens::{TokenWeights, Visible},
+};
+
+/// Samples that run together on a device that is not the CPU.
+const TOGETHER: usize = 32;
+
+/// The images and texts of a calibration. Several texts may be about one image, which the image encoder then sees once.
+pub trait CalibrationSet {
+    /// Why an image cannot be had.
+    type Error;
+
+    /// Distinct images.
+    fn images(&self) -> usize;
+
+    /// Pixels of an image, `[1, 3, height, width]`, on the device.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn pixels(&self, image: usize) -> Result<Tensor, Self::Error>;
+
+    /// Texts.
+    fn texts(&self) -> usize;
+
+    /// A text: the number of its image, the instruction on the device, the answer's tokens without start and end.
+    fn text(&self, at: usize) -> (usize, &Prompts, &[u32]);
+}
+
+/// How samples are distributed among activations.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layout {
+    /// The samples of each, by their number among the tower's images or texts.
+    pub rows: Vec<Vec<usize>>,
+    /// The visual tokens that count in the statistics, where not all do.
+    pub visible: Vec<Visible>,
+}
+
+impl Layout {
+    /// Samples that may run together: one on a CPU and where tokens count differently.
+    pub fn together(device: Device, tokens: TokenConfig) -> usize {
+        if device == Device::Cpu || !TokenWeights::new(tokens).are_one() { 1 } else { TOGETHER }
+    }
+
+    /// Samples of equal `shapes` together, at most `together`, in the order in which the shapes first occur.
+    fn by_shape<K: Ord>(shapes: impl Iterator<Item = K>, together: usize) -> Vec<Vec<usize>> {
+        let mut rows: Vec<Vec<usize>> = Vec::new();
+        let mut open: BTreeMap<K, usize> = BTreeMap::new();
+        for (sample, shape) in shapes.enumerate() {
+            match open.get(&shape) {
+                Some(&at) if rows[at].len() < together => rows[at].push(sample),
+                _ => {
+                    open.insert(shape, rows.len());
+                    rows.push(vec![sample]);
+                }
+            }
+        }
+        rows
+    }
+
+    /// Where a sample is.
+    fn find(&self, sample: usize) -> Option<(usize, i64)> {
+        // Where every sample runs alone it is in its own place.
+        if self.rows.get(sample).is_some_and(|rows| rows.as_slice() == [sample]) {
+            return Some((sample, 0));
+        }
+        let row = |rows: &Vec<usize>| rows.iter().position(|&other| other == sample);
+        self.rows.iter().enumerate().find_map(|(at, rows)| row(rows).map(|row| (at, row as i64)))
+    }
+}
+
+/// What the tower below made of the samples, computed when it is first asked for.
+struct Below<'a, F> {
+    tower: Tower,
+    flows: &'a F,
+    layout: &'a Layout,
+    last: Option<(usize, Tensor)>,
+}
+
+impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
+    /// Takes every sample to the entry of a tower, at most `together` of one shape together. The tower below, if there is one, must have been
+    /// run to its end.
+    ///
+    /// # Errors
+    /// Images or activations that cannot be read or written.
+    pub fn enter<S: CalibrationSet<Error = B::Error>>(
+        &mut self,
+        tower: Tower,
+        samples: &S,
+        together: usize,
+    ) -> Result<(), B::Error> {
+        let texts = || (0..samples.texts()).map(|at| samples.text(at));
+        let width = |tensor: &Tensor| tensor.size().last().copied().unwrap_or(0);
+        let rows = match tower {
+            Tower::Vision => Layout::by_shape((0..samples.images()).map(|_| ()), together),
+            Tower::Qformer => Layout::by_shape(texts().map(|(_, prompts, _)| width(&prompts.qformer.ids)), together),
+            Tower::Language => {
+                let shape = |(_, prompts, answer): (_, &Prompts, &[u32])| (width(&prompts.language.ids), answer.len());
+                Layout::by_shape(texts().map(shape), together)
+            }
+        };
+        let mut layout = Layout::default();
+        no_grad(|| {
+            self.flows.clear()?;
+            let mut last = None;
+            for rows in rows {
+                let mut flows = Vec::with_capacity(rows.len());
+                for &sample in &rows {
+                    let mut below = Below { tower, flows: &self.flows, layout: &self.layout, last: last.take() };
+                    flows.push(below.entry(&self.blocks, samples, sample)?);
+                    last = below.last;
+                }
+                let stacked = if flows.len() > 1 { self.blocks.model().stack(tower, &flows) } else { None };
+                if let Some(stacked) = stacked {
+                    self.flows.add(stacked)?;
+                    layout.rows.push(rows);
+                    continue;
+                }
+                for (sample, flow) in rows.into_iter().zip(flows) {
+                    self.flows.add(flow)?;
+                    layout.rows.push(vec![sample]);
+                }
+            }
+            self.flows.turn()
+        })?;
+        self.layout = layout;
+        Ok(())
+    }
+
+    /// Takes every sample to the entry of a tower, through the towers below with the weights that they have.
+    ///
+    /// # Errors
+    /// As [`Walk::enter`] and [`Walk::block`].
+    pub fn arrive<S: CalibrationSet<Error = B::Error>>(
+        &mut self,
+        tower: Tower,
+        samples: &S,
+        tokens: TokenConfig,
+    ) -> Result<(), B::Error> {
+        let device = self.blocks.device();
+        for below in Tower::ALL.into_iter().take_while(|&below| below != tower) {
+            self.enter(below, samples, Layout::together(device, TokenConfig::default()))?;
+            self.pass(below)?;
+        }
+        self.enter(tower, samples, Layout::together(device, tokens))
+    }
+}
+
+impl<F: Flows> Below<'_, F> {
+    fn entry<B: Blocks<Error = F::Error>, S: CalibrationSet<Error = F::Error>>(
+        &mut self,
+        blocks: &B,
+        samples: &S,
+        sample: usize,
+    ) -> Result<Flow, F::Error> {
+        let model = blocks.model();
+        if self.tower == Tower::Vision {
+            return Ok(model.enter_from(Entry::Pixels(&samples.pixels(sample)?)));
+        }
+        let (image, prompts, answer) = samples.text(sample);
+        Ok(match self.tower {
+            Tower::Qformer => {
+                let features = self.of(blocks, Tower::Vision, image)?;
+                model.enter_from(Entry::Features(&features, prompts))
+            }
+            _ => {
+                let prefix = self.of(blocks, Tower::Qformer, sample)?;
+                model.enter_from(Entry::Prefix(&prefix, prompts, answer))
+            }
+        })
+    }
+
+    /// What the tower below hands on for one of its samples.
+    fn of<B: Blocks<Error = F::Error>>(&mut self, blocks: &B, below: Tower, sample: usize) -> Result<Tensor, F::Error> {
+        let lost = || PruneError::NotEntered { tower: self.tower };
+        let (at, row) = self.layout.find(sample).ok_or_else(lost)?;
+        let (_, all) = match self.last.take() {
+            Some(last) if last.0 == at => self.last.insert(last),
+            _ => {
+                let handed = blocks.model().leave(below, &self.flows.get(at)?).ok_or_else(lost)?;
+                self.last.insert((at, handed))
+            }
+        };
+        Ok(all.narrow(0, row, 1))
+    }
+}
+
+/// Samples in memory. Images are the same when all their pixels are.
+pub(crate) struct Listed<'a> {
+    samples: &'a [Sample],
+    /// The first sample with each distinct image.
+    images: Vec<usize>,
+    /// The image of each sample.
+    of: Vec<usize>,
+}
+
+impl<'a> Listed<'a> {
+    pub(crate) fn new(samples: &'a [Sample]) -> Self {
+        let mut seen: HashMap<u64, Vec<usize>> = HashMap::new();
+        let (mut images, mut of): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::with_capacity(samples.len()));
+        for (at, sample) in samples.iter().enumerate() {
+            let same = seen.entry(digest(&sample.pixels)).or_default();
+            let known = |&&image: &&usize| {
+                let other = &samples[images[image]].pixels;
+                is_same(other, &sample.pixels) || (other.size() == sample.pixels.size() && other.equal(&sample.pixels))
+            };
+            let image = same.iter().find(known).copied();
+            of.push(image.unwrap_or_else(|| {
+                same.push(images.len());
+                images.push(at);
+                images.len() - 1
+            }));
+        }
+        Self { samples, images, of }
+    }
+}
+
+impl CalibrationSet for Listed<'_> {
+    type Error = PruneError;
+
+    fn images(&self) -> usize {
+        self.images.len()
+    }
+
+    fn pixels(&self, image: usize) -> Result<Tensor, PruneError> {
+        Ok(self.samples[self.images[image]].pixels.shallow_clone())
+    }
+
+    fn texts(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn text(&self, at: usize) -> (usize, &Prompts, &[u32]) {
+        let Sample { prompt, answer, .. } = &self.samples[at];
+        (self.of[at], prompt, answer)
+    }
+}
+
+/// Whether two handles are on the same pixels.
+fn is_same(left: &Tensor, right: &Tensor) -> bool {
+    left.data_ptr() == right.data_ptr() && left.size() == right.size() && left.kind() == right.kind()
+}
+
+/// A digest that equal pixels share; unequal ones may collide.
+fn digest(pixels: &Tensor) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for moment in [pixels.sum(Kind::Double), pixels.square().sum(Kind::Double)] {
+        moment.double_value(&[]).to_bits().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_shapes_come_together_and_alone_keeps_the_order() {
+        let shapes = || [7, 5, 7, 7, 5, 9].into_iter();
+        assert_eq!(Layout::by_shape(shapes(), 1), [[0], [1], [2], [3], [4], [5]]);
+        assert_eq!(Layout::by_shape(shapes(), 2), [vec![0, 2], vec![1, 4], vec![3], vec![5]]);
+        let layout = Layout { rows: Layout::by_shape(shapes(), 32), visible: Vec::new() };
+        assert_eq!(layout.rows, [vec![0, 2, 3], vec![1, 4], vec![5]]);
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5].map(|at| layout.find(at).unwrap()),
+            [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (2, 0)]
+        );
+        assert_eq!(layout.find(6), None);
+    }
+}
