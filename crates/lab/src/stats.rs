@@ -11,7 +11,7 @@ use ressa_experiment::{
 use ressa_models::{VisionLanguage, config::TextConfig, folder::load_options};
 use ressa_prune::{
     statistics::Needs,
-    walk::{InMemory, Layout, Look, Onward, Place, Walk},
+    walk::{InMemory, Look, Onward, Place, Together, Walk},
 };
 use ressa_runtime::Device;
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ pub(crate) fn run(job: &Stats, device: Device, progress: Progress<'_>) -> Result
     let (mut tensors, mut linears, mut done) = (BTreeMap::new(), 0, 0);
     let mut walk = Walk::new(streamed, InMemory::new(device));
     for (tower, blocks) in towers {
-        walk.enter(tower, &samples.first(None, reader), Layout::together(device, look.tokens))?;
+        walk.enter(tower, &samples.first(None, reader), Together::on(device, look))?;
         for block in 0..blocks {
             progress(done as f64 / total as f64, "collecting");
             walk.block(Place { tower, block }, Some(look), Onward::Before, &mut |_, seen| {

@@ -8,7 +8,7 @@
 //! On the host, [`host`] finds thresholds without sorting; on another device [`device`] does it in tensor operations, with the same result.
 
 mod across;
-mod device;
+pub(crate) mod device;
 pub(crate) mod host;
 
 pub use across::keep_across_with;

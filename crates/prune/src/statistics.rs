@@ -3,7 +3,7 @@
 //! A method says what it [`Needs`]; one pass collects what several methods need together. Everything is a function of the sequence of
 //! tokens and of where samples end, not of how they were batched: squares and sums are taken in f32 within a sample and added in f64 across samples,
 //! in sample order, and the Gram matrix is built from blocks of a fixed number of tokens, whatever sample they belong to. Samples that run
-//! together ([`ColumnStatistics::observe_rows`]) are added at once: the same sums, but for the order in which f64 sums of samples are added.
+//! together ([`ColumnStatistics::observe_rows`]) are summed each for itself, and on a CPU added in the order of their numbers too.
 
 mod block;
 mod gram;
@@ -78,8 +78,20 @@ pub struct ColumnStatistics {
     /// Whether factors are kept, and the last one.
     remembers: bool,
     factor: RefCell<Option<Factor>>,
+    /// What samples that ran together have summed and was not added yet.
+    apart: Vec<Apart>,
     /// Whether everything was finite when somebody last looked; forgotten when more is added.
     finite: Cell<Option<bool>>,
+}
+
+/// Sums over the tokens of samples that ran together, f32 `[samples, in]`.
+#[derive(Debug)]
+struct Apart {
+    /// Places of the samples in the order of all.
+    numbers: Vec<usize>,
+    squares: Option<Tensor>,
+    /// Sums, and squared distances from the sample's own mean.
+    moments: Option<[Tensor; 2]>,
 }
 
 /// A factor of the Gram matrix with the settings it was made with.
@@ -125,6 +137,7 @@ impl ColumnStatistics {
             gram: needs.gram.then(|| Gram::new(columns, device)),
             remembers: false,
             factor: RefCell::new(None),
+            apart: Vec::new(),
             finite: Cell::new(None),
         }
     }
@@ -301,7 +314,8 @@ impl ColumnStatistics {
             return Err(broken(format!("`{name}` is not a statistic")));
         }
         let (gram, factor, finite) = (gram.map(Gram::from_upper), RefCell::new(None), Cell::new(None));
-        Ok(Self { columns, samples, tokens, squares, moments, gram, remembers: false, factor, finite })
+        let apart = Vec::new();
+        Ok(Self { columns, samples, tokens, squares, moments, gram, remembers: false, factor, apart, finite })
     }
 }
 
@@ -339,31 +353,62 @@ impl ColumnStatistics {
         });
     }
 
-    /// Adds the inputs of `samples` samples at once, `[samples, ..., in]`, each seen once by its layer.
-    pub fn observe_rows(&mut self, input: &Tensor, samples: i64) {
+    /// Adds the inputs of several samples that run together, `[samples, ..., in]`, each seen once by its layer. `numbers` are their places in the
+    /// order in which sums are added on a CPU, once all have been observed: [`ColumnStatistics::settle`]. A Gram matrix takes them as they come.
+    pub fn observe_rows(&mut self, input: &Tensor, numbers: &[usize]) {
         no_grad(|| {
             self.factor.replace(None);
             self.finite.set(None);
+            let samples = numbers.len() as i64;
             let rows = input.detach().reshape([samples, -1, self.columns]).to_kind(Kind::Float);
             let tokens = rows.size()[1];
             self.tokens += (samples * tokens).unsigned_abs();
             let of_samples = |rows: &Tensor| rows.sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
-            let total = |rows: &Tensor| of_samples(rows).sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
-            if let Some(squares) = &mut self.squares {
-                let _ = squares.g_add_(&total(&rows.square()));
-            }
-            if let Some(moments) = &mut self.moments
-                && tokens > 0
-            {
-                let mean = rows.mean_dim([1i64].as_slice(), true, Kind::Float);
-                moments.mass += (samples * tokens) as f64;
-                let _ = moments.sum.g_add_(&total(&rows));
-                let _ = moments.scatter.g_add_(&total(&(&rows - mean).square()));
-            }
             if let Some(gram) = &mut self.gram {
                 gram.add(&rows.reshape([-1, self.columns]));
             }
+            let squares = self.squares.as_ref().map(|_| of_samples(&rows.square()));
+            let moments = self.moments.as_mut().filter(|_| tokens > 0).map(|moments| {
+                moments.mass += (samples * tokens) as f64;
+                let mean = rows.mean_dim([1i64].as_slice(), true, Kind::Float);
+                [of_samples(&rows), of_samples(&(&rows - mean).square())]
+            });
+            self.apart.push(Apart { numbers: numbers.to_vec(), squares, moments });
+            if rows.device() != Device::Cpu {
+                self.settle();
+            }
         });
+    }
+
+    /// Adds what samples that ran together have summed: on a CPU one after the other in the order of their numbers, else at once.
+    pub fn settle(&mut self) {
+        let apart = std::mem::take(&mut self.apart);
+        let mut order: Vec<(usize, usize, Option<i64>)> = Vec::new();
+        for (at, Apart { numbers, squares, moments }) in apart.iter().enumerate() {
+            let sums = squares.iter().chain(moments.iter().flatten());
+            if sums.into_iter().all(|sums| sums.device() == Device::Cpu) {
+                order.extend(numbers.iter().enumerate().map(|(row, &number)| (number, at, Some(row as i64))));
+            } else {
+                order.push((0, at, None));
+            }
+        }
+        order.sort_unstable();
+        let add = |total: &mut Tensor, sums: &Tensor, row: Option<i64>| {
+            let sums = sums.to_kind(Kind::Double);
+            let _ = total.g_add_(&match row {
+                Some(row) => sums.get(row),
+                None => sums.sum_dim_intlist([0i64].as_slice(), false, Kind::Double),
+            });
+        };
+        for (_, at, row) in order {
+            if let (Some(total), Some(squares)) = (&mut self.squares, &apart[at].squares) {
+                add(total, squares, row);
+            }
+            if let (Some(moments), Some([sum, scatter])) = (&mut self.moments, &apart[at].moments) {
+                add(&mut moments.sum, sum, row);
+                add(&mut moments.scatter, scatter, row);
+            }
+        }
     }
 
     /// Adds rows `[tokens, in]`, f32, with weights `[tokens, 1]` and their sum.

@@ -155,7 +155,7 @@ fn begin<B: Blocks<Error = PruneError>>(
 ) -> Result<Walk<B, InMemory>, PruneError> {
     let device = blocks.device();
     let mut walk = Walk::new(blocks, InMemory::new(device));
-    walk.arrive(tower, &Listed::new(samples), look.tokens)?;
+    walk.arrive(tower, &Listed::new(samples), look)?;
     Ok(walk)
 }
 

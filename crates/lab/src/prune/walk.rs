@@ -9,9 +9,9 @@ use ressa_models::{LayerId, VisionLanguage};
 use ressa_prune::{
     allocation::{Counts, outliers_of},
     statistics::Needs,
-    walk::{Blocks, Flows, Layout, Look, Onward, Place, Walk, layers_of, solve},
+    walk::{Blocks, Flows, Look, Onward, Place, Together, Walk, layers_of, solve},
 };
-use ressa_runtime::memory;
+use ressa_runtime::{Device, memory};
 
 use super::{
     asked::Asked,
@@ -165,8 +165,12 @@ impl Work<'_> {
             Pass::Measure => samples.first(self.asked.measured(), reader),
             Pass::Prune => samples.first(None, reader),
         };
-        let tokens = self.look(pass, tower).map_or_else(TokenConfig::default, |look| look.tokens);
-        self.walk.enter(tower, &read, Layout::together(self.walk.blocks.device(), tokens))?;
+        let unseen = Look { needs: Needs::WEIGHT, tokens: TokenConfig::default() };
+        let together = match self.limit {
+            Some(_) if self.walk.blocks.device() == Device::Cpu => Together::Alone,
+            _ => Together::on(self.walk.blocks.device(), self.look(pass, tower).unwrap_or(unseen)),
+        };
+        self.walk.enter(tower, &read, together)?;
         // What was touched on the way: the projection, rows of the tables of words.
         self.walk.blocks.from.release_all();
         Ok(())

@@ -347,7 +347,7 @@ fn other_settings_do_not_go_on_with_an_unfinished_work() {
         assert!(calls < 5, "killed");
     };
     let mut stop = stop;
-    assert!(catch_unwind(AssertUnwindSafe(|| run(&begun, &mut stop))).is_err());
+    assert!(catch_unwind(AssertUnwindSafe(|| run(&begun, Device::Cpu, &mut stop))).is_err());
     let other = with(&begun, |prune| (prune.metric, prune.language.sparsity) = (Metric::Ria, 0.0));
     let error = prune(&other).unwrap_err().to_string();
     for part in [

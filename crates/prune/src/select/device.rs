@@ -1,7 +1,7 @@
 //! Selection in tensor operations, for devices other than the host; the same result.
 //!
-//! Few members of a group are compared with each other, a row's threshold comes from `kthvalue`, and larger groups are counted by their
-//! ordered bits as on the host.
+//! Few members of a group are compared with each other, a row's threshold comes from `kthvalue`, a matrix is sorted, and what is too large for that
+//! is counted by its ordered bits as on the host.
 
 use tch::{Device, Kind, Tensor};
 
@@ -9,11 +9,13 @@ use super::host;
 
 /// Groups of at most so many members are ranked by comparing all with all.
 const RANKED: i64 = 16;
-/// Groups of more members than this are counted.
-const COUNTED: i64 = 1 << 16;
+/// Groups of more members than this are sorted.
+const SORTED: i64 = 1 << 16;
+/// Groups of more members than this are counted: a sorted one takes sixteen bytes for each.
+const COUNTED: i64 = 1 << 22;
 
 /// True but for the `count` smallest values of each row of `[groups, members]`; the lower index goes first among equals.
-pub(super) fn keep(groups: &Tensor, count: i64) -> Tensor {
+pub(crate) fn keep(groups: &Tensor, count: i64) -> Tensor {
     let members = groups.size()[1];
     if count == 0 {
         return groups.ones_like().to_kind(Kind::Bool);
@@ -25,6 +27,12 @@ pub(super) fn keep(groups: &Tensor, count: i64) -> Tensor {
         let rows: Vec<Tensor> = (0..groups.size()[0]).map(|row| keep_counted(&groups.get(row), count)).collect();
         return Tensor::stack(&rows, 0);
     }
+    if members > SORTED {
+        // Negative zero equals zero, and equals stay in their order.
+        let (_, order) = (groups + 0.0).sort_stable(true, 1, false);
+        let mut keep = groups.ones_like().to_kind(Kind::Bool);
+        return keep.scatter_value_(1, &order.narrow(1, 0, count), 0);
+    }
     let (threshold, _) = groups.kthvalue(count, 1, true);
     let below = groups.lt_tensor(&threshold);
     let missing = count - below.sum_dim_intlist([1i64].as_slice(), true, Kind::Int64);
@@ -33,16 +41,13 @@ pub(super) fn keep(groups: &Tensor, count: i64) -> Tensor {
     below.logical_or(&settled).logical_not()
 }
 
-/// Counts for each member how many of its group go before it.
+/// Compares all members of a group with each other: one goes if fewer than `count` go before it.
 fn keep_ranked(groups: &Tensor, count: i64) -> Tensor {
     let members = groups.size()[1];
-    let before = |at: i64| {
-        let own = groups.narrow(1, at, 1);
-        let earlier = groups.narrow(1, 0, at).le_tensor(&own);
-        let later = groups.narrow(1, at + 1, members - at - 1).lt_tensor(&own);
-        Tensor::cat(&[earlier, later], 1).sum_dim_intlist([1i64].as_slice(), true, Kind::Int)
-    };
-    Tensor::cat(&(0..members).map(before).collect::<Vec<_>>(), 1).ge(count)
+    let (own, other) = (groups.unsqueeze(2), groups.unsqueeze(1));
+    let earlier = Tensor::ones([members, members], (Kind::Bool, groups.device())).tril(-1);
+    let before = other.lt_tensor(&own).logical_or(&other.eq_tensor(&own).logical_and(&earlier));
+    before.sum_dim_intlist([2i64].as_slice(), false, Kind::Int).ge(count)
 }
 
 /// [`keep`] of one group of any size, flat.

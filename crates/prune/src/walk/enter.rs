@@ -7,14 +7,55 @@ use ressa_experiment::{Tower, config::TokenConfig};
 use ressa_models::{Entry, Flow, Prompts, Sample};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{Blocks, Flows, Walk};
+use super::{Blocks, Flows, Look, Walk};
 use crate::{
     error::PruneError,
+    statistics::Needs,
     tokens::{TokenWeights, Visible},
 };
 
 /// Samples that run together on a device that is not the CPU.
-const TOGETHER: usize = 32;
+const ON_DEVICE: usize = 32;
+/// Tokens that run together on a CPU: what fills the products, and no more memory than that takes.
+const TOKENS: usize = 1024;
+/// Images that run together on a CPU; one has hundreds of tokens.
+const IMAGES: usize = 4;
+
+/// Which samples may run together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Together {
+    /// None: least memory.
+    Alone,
+    /// Those of one shape that follow each other, on a CPU. A Gram matrix is built from blocks of tokens in their order.
+    Neighbours,
+    /// Those of one shape, on a CPU.
+    Shapes,
+    /// Those of one shape, more of them, on another device.
+    Device,
+}
+
+impl Together {
+    /// What statistics that are collected as `look` says allow on a device.
+    pub fn on(device: Device, look: Look) -> Self {
+        match device {
+            _ if !TokenWeights::from(look).are_one() => Together::Alone,
+            Device::Cpu if look.needs.gram => Together::Neighbours,
+            Device::Cpu => Together::Shapes,
+            _ => Together::Device,
+        }
+    }
+
+    /// Samples of so many tokens that may run together at most.
+    fn most(self, tokens: usize) -> usize {
+        match self {
+            // The product of a single row is another operation.
+            _ if tokens < 2 => 1,
+            Together::Alone => 1,
+            Together::Neighbours | Together::Shapes => (TOKENS / tokens).max(1),
+            Together::Device => ON_DEVICE,
+        }
+    }
+}
 
 /// The images and texts of a calibration. Several texts may be about one image, which the image encoder then sees once.
 pub trait CalibrationSet {
@@ -47,25 +88,29 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Samples that may run together: one on a CPU and where tokens count differently.
-    pub fn together(device: Device, tokens: TokenConfig) -> usize {
-        if device == Device::Cpu || !TokenWeights::new(tokens).are_one() { 1 } else { TOGETHER }
-    }
-
-    /// Samples of equal `shapes` together, at most `together`, in the order in which the shapes first occur.
-    fn by_shape<K: Ord>(shapes: impl Iterator<Item = K>, together: usize) -> Vec<Vec<usize>> {
+    /// Samples of equal shapes together, in the order in which the shapes first occur. `shapes` gives a key, and how many tokens that is.
+    fn by_shape<K: Ord>(shapes: impl Iterator<Item = (K, usize)>, together: Together) -> Vec<Vec<usize>> {
         let mut rows: Vec<Vec<usize>> = Vec::new();
         let mut open: BTreeMap<K, usize> = BTreeMap::new();
-        for (sample, shape) in shapes.enumerate() {
+        for (sample, (shape, tokens)) in shapes.enumerate() {
             match open.get(&shape) {
-                Some(&at) if rows[at].len() < together => rows[at].push(sample),
+                Some(&at) if rows[at].len() < together.most(tokens) => rows[at].push(sample),
                 _ => {
+                    if together == Together::Neighbours {
+                        open.clear();
+                    }
                     open.insert(shape, rows.len());
                     rows.push(vec![sample]);
                 }
             }
         }
         rows
+    }
+
+    /// The samples of an activation; nothing where all run alone, in their order.
+    pub(super) fn numbers(&self, at: usize) -> Option<&[usize]> {
+        let together = self.rows.iter().any(|rows| rows.len() > 1);
+        self.rows.get(at).filter(|_| together).map(Vec::as_slice)
     }
 
     /// Where a sample is.
@@ -88,7 +133,7 @@ struct Below<'a, F> {
 }
 
 impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
-    /// Takes every sample to the entry of a tower, at most `together` of one shape together. The tower below, if there is one, must have been
+    /// Takes every sample to the entry of a tower. The tower below, if there is one, must have been
     /// run to its end.
     ///
     /// # Errors
@@ -97,15 +142,24 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
         &mut self,
         tower: Tower,
         samples: &S,
-        together: usize,
+        together: Together,
     ) -> Result<(), B::Error> {
         let texts = || (0..samples.texts()).map(|at| samples.text(at));
         let width = |tensor: &Tensor| tensor.size().last().copied().unwrap_or(0);
         let rows = match tower {
-            Tower::Vision => Layout::by_shape((0..samples.images()).map(|_| ()), together),
-            Tower::Qformer => Layout::by_shape(texts().map(|(_, prompts, _)| width(&prompts.qformer.ids)), together),
+            Tower::Vision => {
+                let tokens = if together == Together::Alone { 1 } else { TOKENS / IMAGES };
+                Layout::by_shape((0..samples.images()).map(|_| ((), tokens)), together)
+            }
+            Tower::Qformer => {
+                let shape = |(_, prompts, _): (_, &Prompts, &[u32])| width(&prompts.qformer.ids);
+                Layout::by_shape(texts().map(shape).map(|width| (width, tokens(width, None))), together)
+            }
             Tower::Language => {
-                let shape = |(_, prompts, answer): (_, &Prompts, &[u32])| (width(&prompts.language.ids), answer.len());
+                let shape = |(_, prompts, answer): (_, &Prompts, &[u32])| {
+                    let (width, answer) = (width(&prompts.language.ids), answer.len());
+                    ((width, answer), tokens(width, Some(answer)))
+                };
                 Layout::by_shape(texts().map(shape), together)
             }
         };
@@ -145,15 +199,24 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
         &mut self,
         tower: Tower,
         samples: &S,
-        tokens: TokenConfig,
+        look: Look,
     ) -> Result<(), B::Error> {
         let device = self.blocks.device();
+        let unseen = Look { needs: Needs::WEIGHT, tokens: TokenConfig::default() };
         for below in Tower::ALL.into_iter().take_while(|&below| below != tower) {
-            self.enter(below, samples, Layout::together(device, TokenConfig::default()))?;
+            self.enter(below, samples, Together::on(device, unseen))?;
             self.pass(below)?;
         }
-        self.enter(tower, samples, Layout::together(device, tokens))
+        self.enter(tower, samples, Together::on(device, look))
     }
+}
+
+/// Tokens of a text, with those that stand for its image. One where some product would be of a single row.
+fn tokens(prompt: i64, answer: Option<usize>) -> usize {
+    /// Queries of all published models.
+    const QUERIES: usize = 32;
+    let prompt = usize::try_from(prompt).unwrap_or_default();
+    if prompt < 2 || answer == Some(0) { 1 } else { QUERIES + prompt + answer.unwrap_or(0) }
 }
 
 impl<F: Flows> Below<'_, F> {
@@ -266,15 +329,22 @@ mod tests {
 
     #[test]
     fn equal_shapes_come_together_and_alone_keeps_the_order() {
-        let shapes = || [7, 5, 7, 7, 5, 9].into_iter();
-        assert_eq!(Layout::by_shape(shapes(), 1), [[0], [1], [2], [3], [4], [5]]);
-        assert_eq!(Layout::by_shape(shapes(), 2), [vec![0, 2], vec![1, 4], vec![3], vec![5]]);
-        let layout = Layout { rows: Layout::by_shape(shapes(), 32), visible: Vec::new() };
+        let shapes = || [7, 5, 7, 7, 5, 9].into_iter().map(|width| (width, 300));
+        assert_eq!(Layout::by_shape(shapes(), Together::Alone), [[0], [1], [2], [3], [4], [5]]);
+        assert_eq!(Layout::by_shape(shapes(), Together::Neighbours), [vec![0], vec![1], vec![2, 3], vec![4], vec![5]]);
+        let few = shapes().map(|(width, _)| (width, 500));
+        assert_eq!(Layout::by_shape(few, Together::Shapes), [vec![0, 2], vec![1, 4], vec![3], vec![5]]);
+        let single = shapes().map(|(width, _)| (width, 1));
+        assert_eq!(Layout::by_shape(single, Together::Device), [[0], [1], [2], [3], [4], [5]]);
+        let layout = Layout { rows: Layout::by_shape(shapes(), Together::Device), visible: Vec::new() };
         assert_eq!(layout.rows, [vec![0, 2, 3], vec![1, 4], vec![5]]);
         assert_eq!(
             [0, 1, 2, 3, 4, 5].map(|at| layout.find(at).unwrap()),
             [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (2, 0)]
         );
         assert_eq!(layout.find(6), None);
+        assert_eq!(layout.numbers(1), Some([1, 4].as_slice()));
+        let alone = Layout { rows: Layout::by_shape(shapes(), Together::Alone), visible: Vec::new() };
+        assert_eq!(alone.numbers(1), None);
     }
 }

@@ -5,9 +5,10 @@
 //! [`Blocks`] where a block's weights come from and go to (a resident model, or a folder of which one block at a time is brought to the
 //! device), [`Flows`] where activations live (memory or files).
 //!
-//! On a CPU every sample runs alone: its tokens are then all real, so statistics hold no padding, and since a sample's contribution is added in
-//! sample order, masks cannot depend on a batch size. On another device samples of one shape run together, see [`Layout`]: still without
-//! padding, but in the order of their shapes, and with the rounding of that device's products.
+//! Samples of one shape run together ([`Together`]), others apart. So all tokens are real, and statistics hold no padding. What a sample adds is
+//! summed over its own tokens, and on a CPU added in the order of the samples: statistics are then those of samples that run alone, to the bit as far
+//! as the product of several rows is that of each, which is what `MKL_CBWR` makes sure of. On another device they are added as they come, with the
+//! rounding of that device's products.
 
 mod blocks;
 mod enter;
@@ -20,7 +21,7 @@ use tch::no_grad;
 
 pub use blocks::{Blocks, Outcome, Resident, Shown};
 pub(crate) use enter::Listed;
-pub use enter::{CalibrationSet, Layout};
+pub use enter::{CalibrationSet, Layout, Together};
 pub use flows::{Flows, InMemory};
 pub use observe::{BlockObserver, layers_of};
 pub use solve::solve;
@@ -148,7 +149,7 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
         let mut observer = BlockObserver::new(model, place, look);
         for at in 0..flows.len() {
             let flow = flows.get(at)?;
-            let next = observer.run(&flow, self.layout.visible.get(at));
+            let next = observer.run(&flow, self.layout.numbers(at), self.layout.visible.get(at));
             if hands_on {
                 flows.put(at, &flow, next)?;
             }

@@ -39,14 +39,15 @@ impl<'a> BlockObserver<'a> {
         Self { model, place, weights: look.into(), shared, taps }
     }
 
-    /// Runs one sample, or several as the rows of one flow, and answers with what leaves the block. `visible` says which visual tokens count of
-    /// a sample that runs alone.
-    pub fn run(&mut self, flow: &Flow, visible: Option<&Visible>) -> Flow {
+    /// Runs one sample, or several as the rows of one flow, and answers with what leaves the block. `numbers` are the places of the samples in the
+    /// order in which their sums are added, nothing where they come in that order one by one; `visible` says which visual tokens count of a sample
+    /// that runs alone.
+    pub fn run(&mut self, flow: &Flow, numbers: Option<&[usize]>, visible: Option<&Visible>) -> Flow {
         let Place { tower, block } = self.place;
         no_grad(|| {
             {
                 let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-                shared.samples = flow.hidden.size()[0].max(1);
+                shared.numbers = numbers.map(<[usize]>::to_vec);
                 if !self.weights.are_one() {
                     shared.weights = self.weights.of_block(self.model, self.place, flow, visible);
                 }
@@ -63,7 +64,8 @@ impl<'a> BlockObserver<'a> {
     /// A layer that saw values that are not finite, or the one before it that made them.
     pub fn finish(self) -> Result<BlockStatistics, PruneError> {
         drop(self.taps);
-        let groups = std::mem::take(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner).groups);
+        let mut groups = std::mem::take(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner).groups);
+        groups.iter_mut().for_each(|(_, statistics)| statistics.settle());
         if all_finite(groups.iter().map(|(_, statistics)| statistics)) {
             return Ok(BlockStatistics::new(groups));
         }
@@ -85,8 +87,8 @@ pub fn layers_of(model: &dyn VisionLanguage, place: Place) -> impl Iterator<Item
 #[derive(Debug, Default)]
 struct Shared {
     needs: Needs,
-    /// Samples that run together.
-    samples: i64,
+    /// Places of the samples that run together.
+    numbers: Option<Vec<usize>>,
     groups: Vec<(Vec<String>, ColumnStatistics)>,
     /// The input that each group has seen of the current sample. Held until the sample ends, so that its memory is not used for another one.
     inputs: Vec<Option<Tensor>>,
@@ -122,17 +124,17 @@ impl Shared {
         });
         let (layers, statistics) = &mut self.groups[group];
         if layers[0] == layer {
-            match self.weights.get(layer) {
-                None if self.samples > 1 => statistics.observe_rows(input, self.samples),
-                None => statistics.observe(input),
-                Some(weights) => statistics.observe_weighted(input, weights),
+            match (self.weights.get(layer), &self.numbers) {
+                (None, Some(numbers)) => statistics.observe_rows(input, numbers),
+                (None, None) => statistics.observe(input),
+                (Some(weights), _) => statistics.observe_weighted(input, weights),
             }
             self.inputs[group] = Some(input.shallow_clone());
         }
     }
 
     fn end_samples(&mut self) {
-        let samples = self.samples.unsigned_abs();
+        let samples = self.numbers.as_ref().map_or(1, Vec::len) as u64;
         self.groups.iter_mut().for_each(|(_, statistics)| statistics.end_samples(samples));
         self.inputs.fill_with(|| None);
     }
