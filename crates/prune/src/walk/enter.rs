@@ -20,6 +20,8 @@ const ON_DEVICE: usize = 32;
 const TOKENS: usize = 1024;
 /// Images that run together on a CPU; one has hundreds of tokens.
 const IMAGES: usize = 4;
+/// On a CPU, products of fewer rows are other operations than products of many: such samples run alone.
+const FEW: i64 = 8;
 
 /// Which samples may run together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +50,6 @@ impl Together {
     /// Samples of so many tokens that may run together at most.
     fn most(self, tokens: usize) -> usize {
         match self {
-            // The product of a single row is another operation.
-            _ if tokens < 2 => 1,
             Together::Alone => 1,
             Together::Neighbours | Together::Shapes => (TOKENS / tokens).max(1),
             Together::Device => ON_DEVICE,
@@ -147,23 +147,20 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
         let texts = || (0..samples.texts()).map(|at| samples.text(at));
         let width = |tensor: &Tensor| tensor.size().last().copied().unwrap_or(0);
         let rows = match tower {
-            Tower::Vision => {
-                let tokens = if together == Together::Alone { 1 } else { TOKENS / IMAGES };
-                Layout::by_shape((0..samples.images()).map(|_| ((), tokens)), together)
-            }
+            Tower::Vision => Layout::by_shape((0..samples.images()).map(|_| ((), TOKENS / IMAGES)), together),
             Tower::Qformer => {
                 let shape = |(_, prompts, _): (_, &Prompts, &[u32])| width(&prompts.qformer.ids);
-                Layout::by_shape(texts().map(shape).map(|width| (width, tokens(width, None))), together)
+                Layout::by_shape(texts().map(shape).map(|width| (width, tokens(width, 0))), together)
             }
             Tower::Language => {
                 let shape = |(_, prompts, answer): (_, &Prompts, &[u32])| {
                     let (width, answer) = (width(&prompts.language.ids), answer.len());
-                    ((width, answer), tokens(width, Some(answer)))
+                    ((width, answer), tokens(width, answer))
                 };
                 Layout::by_shape(texts().map(shape), together)
             }
         };
-        let mut layout = Layout::default();
+        let (mut layout, device) = (Layout::default(), self.blocks.device());
         no_grad(|| {
             self.flows.clear()?;
             let mut last = None;
@@ -174,7 +171,9 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
                     flows.push(below.entry(&self.blocks, samples, sample)?);
                     last = below.last;
                 }
-                let stacked = if flows.len() > 1 { self.blocks.model().stack(tower, &flows) } else { None };
+                let queries = last.as_ref().map_or(0, |(_, handed): &(usize, Tensor)| handed.size()[1]);
+                let few = device == Device::Cpu && fewest_rows(tower, &flows[0], queries, samples, rows[0]) < FEW;
+                let stacked = if flows.len() > 1 && !few { self.blocks.model().stack(tower, &flows) } else { None };
                 if let Some(stacked) = stacked {
                     self.flows.add(stacked)?;
                     layout.rows.push(rows);
@@ -211,12 +210,31 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
     }
 }
 
-/// Tokens of a text, with those that stand for its image. One where some product would be of a single row.
-fn tokens(prompt: i64, answer: Option<usize>) -> usize {
+/// Tokens of a text, with those that stand for its image.
+fn tokens(prompt: i64, answer: usize) -> usize {
     /// Queries of all published models.
     const QUERIES: usize = 32;
-    let prompt = usize::try_from(prompt).unwrap_or_default();
-    if prompt < 2 || answer == Some(0) { 1 } else { QUERIES + prompt + answer.unwrap_or(0) }
+    QUERIES + usize::try_from(prompt).unwrap_or_default() + answer
+}
+
+/// Rows of the smallest product that a sample takes part in: some layers read only a part of the tokens.
+fn fewest_rows<S: CalibrationSet>(tower: Tower, flow: &Flow, queries: i64, samples: &S, sample: usize) -> i64 {
+    let all = flow.hidden.size()[1];
+    if tower == Tower::Vision {
+        return all;
+    }
+    let (_, prompts, answer) = samples.text(sample);
+    let answer = answer.len() as i64;
+    match tower {
+        // Queries and text have layers of their own.
+        Tower::Qformer => {
+            let text = prompts.qformer.ids.size()[1];
+            if all > text { text.min(all - text) } else { all }
+        }
+        // A decoder-only model reads all in one sequence; T5's decoder reads the answer behind its start.
+        _ if all == queries + prompts.language.ids.size()[1] + answer => all,
+        _ => all.min(answer + 1),
+    }
 }
 
 impl<F: Flows> Below<'_, F> {
@@ -334,8 +352,6 @@ mod tests {
         assert_eq!(Layout::by_shape(shapes(), Together::Neighbours), [vec![0], vec![1], vec![2, 3], vec![4], vec![5]]);
         let few = shapes().map(|(width, _)| (width, 500));
         assert_eq!(Layout::by_shape(few, Together::Shapes), [vec![0, 2], vec![1, 4], vec![3], vec![5]]);
-        let single = shapes().map(|(width, _)| (width, 1));
-        assert_eq!(Layout::by_shape(single, Together::Device), [[0], [1], [2], [3], [4], [5]]);
         let layout = Layout { rows: Layout::by_shape(shapes(), Together::Device), visible: Vec::new() };
         assert_eq!(layout.rows, [vec![0, 2, 3], vec![1, 4], vec![5]]);
         assert_eq!(
