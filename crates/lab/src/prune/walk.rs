@@ -109,10 +109,8 @@ impl Work<'_> {
                 self.save()?;
                 saved = Instant::now();
             }
-            if self.limit.is_some() {
-                memory::trim();
-                self.check_limit()?;
-            }
+            memory::trim();
+            self.check_limit()?;
         }
         Ok(())
     }
