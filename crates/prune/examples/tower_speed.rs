@@ -86,7 +86,10 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         // What was only launched is waited for.
         let kept = masks.iter().next().map(|(_, keep)| keep.sum(Kind::Int64).int64_value(&[]));
         let seconds = clock.elapsed().as_secs_f64();
-        println!("{{\"tower\": \"{tower}\", \"seconds\": {seconds:.3}, \"layers\": {}, \"kept\": {kept:?}}}", masks.len());
+        println!(
+            "{{\"tower\": \"{tower}\", \"seconds\": {seconds:.3}, \"layers\": {}, \"kept\": {kept:?}}}",
+            masks.len()
+        );
     }
     Ok(())
 }

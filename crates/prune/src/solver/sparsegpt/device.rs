@@ -144,8 +144,8 @@ fn inverses(ratios: &Tensor, pruned: &Tensor) -> Vec<Tensor> {
     if width % STEP == 0 && width > 0 {
         let steps = width / STEP;
         let corners = Tensor::stack(&(0..steps).map(|step| corner(step * STEP, STEP)).collect::<Vec<_>>(), 0);
-        let matrices = corners.unsqueeze(1) * pruned.view([rows, steps, 1, STEP]).transpose(0, 1);
-        let inverse = invert(&matrices.view([-1, STEP, STEP])).view([steps, rows, STEP, STEP]);
+        let matrices = corners.unsqueeze(1) * pruned.reshape([rows, steps, 1, STEP]).transpose(0, 1);
+        let inverse = invert(&matrices.reshape([-1, STEP, STEP])).view([steps, rows, STEP, STEP]);
         return (0..steps).map(|step| inverse.get(step)).collect();
     }
     let step = |at: i64| {
