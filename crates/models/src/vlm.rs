@@ -91,7 +91,7 @@ impl Answer {
     }
 }
 
-/// One calibration sample, always run alone: statistics then hold no padding and masks cannot depend on a batch size.
+/// One calibration sample.
 #[derive(Debug)]
 pub struct Sample {
     /// Pixels `[1, 3, height, width]`.
