@@ -116,14 +116,6 @@ impl Request for ressa_experiment::job::PromptRequest {
     }
 }
 
-impl Request for ressa_experiment::job::AnsweredRequest {
-    const FORM: &str = r#"{"image": FILE, "prompt": TEXT, "answer": TEXT}"#;
-
-    fn image_mut(&mut self) -> &mut PathBuf {
-        &mut self.image
-    }
-}
-
 impl Request for ressa_experiment::job::CalibrationRequest {
     const FORM: &str = r#"{"image": FILE, "prompt": TEXT, "answer": TEXT}` or `{"image": FILE, "caption": TEXT}"#;
 

@@ -149,22 +149,12 @@ pub struct Forward {
 pub struct Stats {
     /// The model.
     pub model: ModelAt,
-    /// Samples, run one at a time.
-    pub requests: Vec<AnsweredRequest>,
+    /// Samples.
+    pub requests: Vec<CalibrationRequest>,
+    /// Whether a decoder-only model also reads the end token of the answer, as teacher-forced passes of other implementations do. No pruning does.
+    pub end_token: bool,
     /// Safetensors file to write.
     pub output: PathBuf,
-}
-
-/// A prompt about an image with its answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AnsweredRequest {
-    /// Image file.
-    pub image: PathBuf,
-    /// The instruction.
-    pub prompt: String,
-    /// What the model is to say.
-    pub answer: String,
 }
 
 /// Settings of [`Job::RandomCheckpoint`].

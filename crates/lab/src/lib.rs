@@ -1,5 +1,6 @@
 //! Single steps on a model folder: run it, look inside, compare, write it back.
 
+mod calibration;
 pub mod error;
 mod export;
 mod forward;
@@ -10,6 +11,7 @@ mod prune_layer;
 pub mod random;
 mod sparse_lora;
 mod stats;
+mod streamed;
 mod tensors;
 
 use ressa_experiment::job::Job;
@@ -35,6 +37,6 @@ pub fn run(job: &Job, device: Device, progress: Progress<'_>) -> Result<Value, L
         Job::PruneLayer(job) => prune_layer::run(job, device),
         Job::SparseLora(job) => sparse_lora::run(job, device),
         Job::Export(job) => export::run(job, device, progress),
-        Job::Prune(job) => prune::run(job, progress),
+        Job::Prune(job) => prune::run(job, device, progress),
     }
 }

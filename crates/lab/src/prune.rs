@@ -1,15 +1,18 @@
-//! Job `prune`: a model folder pruned block by block. Memory holds one block's weights, statistics and masks, whatever the model's size; a
-//! killed work goes on at the block that it was in.
+//! Job `prune`: a model folder pruned block by block, on any device. Memory holds one block's weights, statistics and masks, whatever the model's
+//! size; a killed run resumes near the block that it was in.
 
 mod asked;
 mod flows;
 mod masks;
 mod memory;
 mod notes;
-mod samples;
+mod output;
 mod walk;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use ressa_checkpoint::{Exported, Finished, Making, PROGRAM, Rewrite, card, names::is_prunable};
 use ressa_data::Processor;
@@ -18,18 +21,23 @@ use ressa_experiment::{
     config::Propagate,
     job::{Compute, Prune},
 };
-use ressa_models::{Blip2, VisionLanguage, load_streamed};
-use ressa_prune::{PruneError, PruneRequest, select::Selection};
+use ressa_models::{Blip2, VisionLanguage, folder::load_options};
+use ressa_prune::{
+    PruneError, PruneRequest,
+    select::Selection,
+    walk::{Layout, Walk},
+};
 use ressa_runtime::Device;
 use serde_json::{Map, Value, json};
 
-use crate::{LabError, Progress, loaded::Reader};
+pub use crate::calibration::ordered;
+use crate::{LabError, Progress, calibration::Samples, loaded::Reader, streamed::Streamed};
 use asked::Asked;
+use flows::Lasting;
 pub use masks::{MaskHash, layer_digest};
 use notes::Notes;
-use samples::Samples;
-pub use samples::ordered;
-use walk::{Walk, steps};
+use output::Output;
+use walk::{Work, steps};
 
 /// Version of what decides about masks beside the settings. Raised when the same settings would choose other weights.
 const RULES: u32 = 1;
@@ -37,51 +45,59 @@ const RULES: u32 = 1;
 /// Prunes the folder and answers with what was done.
 ///
 /// # Errors
-/// Settings that cannot be met, among them a memory limit; calibration samples that cannot be read; an unfinished work with other settings at
+/// Settings that cannot be met, among them a memory limit; calibration samples that cannot be read; an unfinished run with other settings at
 /// the output; whatever is wrong with the folder.
-pub fn run(job: &Prune, progress: Progress<'_>) -> Result<Value, LabError> {
+pub fn run(job: &Prune, device: Device, progress: Progress<'_>) -> Result<Value, LabError> {
     let start = Instant::now();
     progress(0.0, "loading");
     let asked = Asked::new(job)?;
     let needs_samples = asked.calibrates() || asked.measures()?.is_some();
-    let compute = job.model.compute.unwrap_or(Compute::Float32);
+    // An unfinished run is finished as it was begun, on whatever device.
+    let compute = match job.model.compute.or_else(|| Notes::compute(&job.output)) {
+        Some(compute) => compute,
+        None => load_options(&job.model.folder, device, None)?.compute,
+    };
     // What is wrong with the processor or the samples is known before the weights are touched.
     let processor = needs_samples.then(|| Processor::load(&job.model.folder)).transpose()?;
-    let reader = processor.as_ref().map(|processor| Reader { processor, device: Device::Cpu });
+    let reader = processor.as_ref().map(|processor| Reader { processor, device });
     let samples = reader.map(|reader| Samples::read(job, reader)).transpose()?;
     if samples.as_ref().is_some_and(|samples| samples.texts.is_empty()) {
         let what = if asked.calibrates() { asked.prune.metric.name() } else { asked.prune.allocation.method.name() };
         return Err(LabError::Unsupported(format!("`{what}` needs calibration samples and there are none")));
     }
-    let (model, pages) = load_streamed(&job.model.folder, compute)?;
-    check(&model, &asked)?;
+    let mut streamed = Streamed::open(&job.model.folder, compute, device)?;
+    let model = streamed.network();
+    check(model, &asked)?;
     // A table is held to the model before anything is done; what is measured is known later.
-    let counts = if asked.measures()?.is_none() { asked.counts(&model, &BTreeMap::new())? } else { None };
-    let steps = steps(&model, &asked)?;
+    let counts = if asked.measures()?.is_none() { asked.counts(model, &BTreeMap::new())? } else { None };
+    let steps = steps(model, &asked)?;
     let held = ressa_runtime::memory::resident_bytes();
-    let needed = memory::Needed::estimate(&model, &asked, samples.as_ref(), held);
-    let keep = needed.decide(job.memory_limit)? && !job.spill;
+    let needed = memory::Needed::estimate(model, &asked, samples.as_ref(), held);
+    let room = needed.decide(job.memory_limit)?;
+    streamed.converts = room.converts;
+    let on_device = device != Device::Cpu && needed.activations <= job.device_activations;
+    let kept = (room.keeps && !job.spill).then_some(if on_device { device } else { Device::Cpu });
 
     let mut rewrite = Rewrite::open(&job.model.folder, &job.output)?;
     let settings = settings(job, &asked, &rewrite, compute, samples.as_ref())?;
     let notes = Notes::resume(rewrite.notes(), settings.clone())?;
     let resumed = notes.done;
     rewrite.begin()?;
-    let mut walk = Walk {
-        model,
-        processor,
-        pages,
+    let flows = Lasting::open(rewrite.notes(), notes.flows, device, kept)?;
+    let layout = Layout { rows: notes.rows.clone(), visible: notes.visible.clone() };
+    let mut work = Work {
+        walk: Walk::resume(Output::new(streamed, &rewrite), flows, layout),
         rewrite: &rewrite,
         asked: &asked,
         counts,
-        samples,
-        keep,
+        samples: samples.as_ref().zip(reader),
         limit: job.memory_limit,
+        checkpoint_after: Duration::from_secs_f64(job.checkpoint_after.clamp(0.0, 86_400.0)),
         notes,
     };
-    walk.run(&steps, &mut |share, message| progress(0.8 * share, message))?;
-    let Walk { notes, model, pages, .. } = walk;
-    drop((model, pages));
+    work.run(&steps, &mut |share, message| progress(0.8 * share, message))?;
+    let Work { notes, walk, .. } = work;
+    drop(walk);
 
     let done = finish(job, &asked, rewrite, &notes, &settings, &mut |share, message| {
         progress(0.8 + 0.2 * share, message);
@@ -94,8 +110,12 @@ pub fn run(job: &Prune, progress: Progress<'_>) -> Result<Value, LabError> {
         "samples": settings.get("samples"),
         "steps": steps.len(),
         "resumed_at": resumed,
-        "activations_in_memory": keep && needs_samples,
-        "estimated_memory_bytes": needed.least + if keep { needed.activations } else { 0 },
+        "device": ressa_runtime::device_name(device),
+        "activations_in_memory": kept.is_some() && needs_samples,
+        "activations_on_device": kept.is_some_and(|kept| kept != Device::Cpu) && needs_samples,
+        "estimated_memory_bytes": needed.least
+            + if room.converts { needed.converted } else { 0 }
+            + if kept == Some(Device::Cpu) { needed.activations } else { 0 },
         "peak_memory_bytes": notes.peak.max(ressa_runtime::peak_memory_bytes()),
         "bytes_read": notes.read,
         "bytes_written": notes.written,

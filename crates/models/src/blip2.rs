@@ -10,8 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Answer, AnswerBatch, Blip2Config, Entry, Feed, Flow, Forced, LayerId, Linear, LoadOptions, ModelError, Prompts,
-    Sample, Scope, Search, Shapes, Targets, TensorMap, TensorSource, TextBatch, TokenKind, Tower, VisionLanguage,
-    Weight,
+    Scope, Search, Shapes, Targets, TensorMap, TensorSource, TextBatch, TokenKind, Tower, VisionLanguage, Weight,
     config::{Family, GenerationConfig, SpecialTokens},
     language::Language,
     layers::{Part, PartMut, Parts, parts},
@@ -188,25 +187,6 @@ impl Blip2 {
     /// What writes, for those who have made sure that this model does.
     fn writing(&self) -> &Writer {
         self.writer.as_ref().expect(MUTE)
-    }
-
-    /// What enters the vision tower's first block, from pixels `[1, 3, height, width]`.
-    pub fn enter_vision(&self, pixels: &Tensor) -> Flow {
-        Flow { hidden: self.vision.embed(pixels), context: Vec::new(), carried: None }
-    }
-
-    /// What enters the Q-Former's first layer, from what [`Blip2::finish`] gave for the vision tower.
-    pub fn enter_qformer(&self, features: &Tensor, prompts: &Prompts) -> Flow {
-        let (hidden, bias) = self.qformer.embed(prompts.image.size()[0], Some(&prompts.qformer));
-        let features = self.qformer.features(features);
-        let context = [Some(features), Some(prompts.image.shallow_clone()), bias].into_iter().flatten().collect();
-        Flow { hidden, context, carried: Some(FEATURES) }
-    }
-
-    /// What enters the language model's first block, from what [`Blip2::finish`] gave for the Q-Former. For models that write.
-    pub fn enter_language(&self, prefix: &Tensor, prompts: &Prompts, answer: &[u32]) -> Flow {
-        let answers = [answer.to_vec()];
-        self.writing().language.enter(prefix, &prompts.language, &AnswerBatch::whole(&answers), &self.special)
     }
 
     /// What leaves the vision tower's last norm for a flow that has run all its blocks; what the queries give for the Q-Former's, projected
@@ -441,22 +421,16 @@ impl VisionLanguage for Blip2 {
         }
     }
 
-    fn enter(&self, tower: Tower, sample: &Sample) -> Flow {
-        if tower == Tower::Vision {
-            return self.enter_vision(&sample.pixels);
-        }
-        let features = self.encode_images(&sample.pixels);
-        if tower == Tower::Qformer {
-            return self.enter_qformer(&features, &sample.prompt);
-        }
-        let prefix = self.visual_prefix(&features, &sample.prompt);
-        self.enter_language(&prefix, &sample.prompt, &sample.answer)
-    }
-
-    fn enter_with(&self, entry: Entry<'_>) -> Flow {
+    fn enter_from(&self, entry: Entry<'_>) -> Flow {
         match entry {
-            Entry::Pixels(pixels) => self.enter_vision(pixels),
-            Entry::Features { features, prompts } => self.enter_qformer(features, prompts),
+            Entry::Pixels(pixels) => Flow { hidden: self.vision.embed(pixels), context: Vec::new(), carried: None },
+            Entry::Features { features, prompts } => {
+                let (hidden, bias) = self.qformer.embed(prompts.image.size()[0], Some(&prompts.qformer));
+                let features = self.qformer.features(features);
+                let context =
+                    [Some(features), Some(prompts.image.shallow_clone()), bias].into_iter().flatten().collect();
+                Flow { hidden, context, carried: Some(FEATURES) }
+            }
             Entry::Prefix { prefix, prompt, answers } => {
                 self.writing().language.enter(prefix, prompt, &answers, &self.special)
             }
@@ -465,6 +439,24 @@ impl VisionLanguage for Blip2 {
 
     fn leave(&self, tower: Tower, flow: &Flow) -> Tensor {
         self.finish(tower, flow)
+    }
+
+    fn stack(&self, tower: Tower, flows: &[Flow]) -> Option<Flow> {
+        match tower {
+            Tower::Vision => Flow::stack(flows, 0),
+            Tower::Qformer => {
+                // Each row looks at its own image, wherever that came from.
+                let alone = flows.iter().map(|flow| {
+                    let mut flow = flow.shallow_clone();
+                    flow.context[0] = flow.context[0].index_select(0, &flow.context[1]);
+                    flow
+                });
+                let mut stacked = Flow::stack(&alone.collect::<Vec<_>>(), usize::MAX)?;
+                stacked.context[1] = QFormer::each(stacked.hidden.size()[0], stacked.hidden.device());
+                Some(stacked)
+            }
+            Tower::Language => self.writer()?.language.stack(flows),
+        }
     }
 
     fn targets(&self, answers: &AnswerBatch<'_>) -> Targets {

@@ -44,11 +44,12 @@ pub fn load_as(folder: &Path, config: &Blip2Config, options: &LoadOptions) -> Re
     Ok(model)
 }
 
-/// Loads a folder of the BLIP-2 family for running one block after the other on the host: every matrix stays mapped until it is used, and
-/// what was used can be given back. Values are not checked. Nothing of the files is in memory afterwards.
-pub fn load_streamed(folder: &Path, compute: Compute) -> Result<(Blip2, Pages), ModelError> {
+/// Loads a folder of the BLIP-2 family for running one block after the other: every prunable matrix stays mapped on the host, in its own type,
+/// until it is used, and what was used can be given back. Their values are not checked. Everything else is on the device; on the host, other
+/// matrices stay mapped too, so that nothing of the files is in memory afterwards.
+pub fn load_streamed(folder: &Path, compute: Compute, device: Device) -> Result<(Blip2, Pages), ModelError> {
     let config = read_config(folder)?;
-    let options = LoadOptions { compute, ..LoadOptions::on(Device::Cpu) };
+    let options = LoadOptions { compute, ..LoadOptions::on(device) };
     let special = config.special_tokens(&read_generation(folder)?);
     let mut weights = Weights::open_streamed(folder, &options)?;
     let model = Blip2::load(&config, special, &mut weights, &options)?;

@@ -219,6 +219,15 @@ impl Language {
         }
     }
 
+    /// Flows at the first block as the rows of one, where their shapes are the same.
+    pub fn stack(&self, flows: &[Flow]) -> Option<Flow> {
+        match self {
+            Language::T5(_) | Language::Opt(_) => Flow::stack(flows, usize::MAX),
+            // The rotary tables follow from the length.
+            Language::Llama(_) => Flow::stack(flows, 1),
+        }
+    }
+
     /// Runs one block. T5's flow turns from encoder to decoder when the last encoder block has run.
     pub fn run_block(&self, block: usize, flow: &Flow) -> Flow {
         match (self, flow.context.as_slice()) {

@@ -175,7 +175,7 @@ impl Answer {
     }
 }
 
-/// One calibration sample, always run alone: statistics then hold no padding and masks cannot depend on a batch size.
+/// One calibration sample.
 #[derive(Debug)]
 pub struct Sample {
     /// Pixels `[1, 3, height, width]`.
@@ -284,13 +284,33 @@ pub trait VisionLanguage: Send {
     fn blocks(&self, tower: crate::Tower) -> usize;
 
     /// What enters the first block of a tower for a sample. Runs the towers below with their current weights.
-    fn enter(&self, tower: crate::Tower, sample: &Sample) -> Flow;
+    fn enter(&self, tower: crate::Tower, sample: &Sample) -> Flow {
+        let Sample { pixels, prompt, answer } = sample;
+        if tower == crate::Tower::Vision {
+            return self.enter_from(Entry::Pixels(pixels));
+        }
+        let features = self.encode_images(pixels);
+        if tower == crate::Tower::Qformer {
+            return self.enter_from(Entry::Features { features: &features, prompts: prompt });
+        }
+        let prefix = self.visual_prefix(&features, prompt);
+        let answers = AnswerBatch::whole(std::slice::from_ref(answer));
+        self.enter_from(Entry::Prefix { prefix: &prefix, prompt: &prompt.language, answers })
+    }
 
-    /// What enters the first block of a tower, for a batch. Differentiable in what it is made of.
-    fn enter_with(&self, entry: Entry<'_>) -> Flow;
+    /// What enters the first block of a tower, from what [`VisionLanguage::leave`] gave for the tower below. Differentiable in what it is
+    /// made of.
+    fn enter_from(&self, entry: Entry<'_>) -> Flow;
 
-    /// What leaves a tower, from what left its last block: image features, the visual prefix, logits of the answers. Differentiable.
+    /// What leaves a tower, from what left its last block: image features, the language model's prefix (the queries' outputs where there is
+    /// none), logits of the answers. Differentiable.
     fn leave(&self, tower: crate::Tower, flow: &Flow) -> Tensor;
+
+    /// Flows at the entry of the same tower as one flow whose rows do not see each other; `None` where their shapes differ.
+    fn stack(&self, tower: crate::Tower, flows: &[Flow]) -> Option<Flow> {
+        let _ = (tower, flows);
+        None
+    }
 
     /// What the logits that the language model leaves with are to predict.
     fn targets(&self, answers: &AnswerBatch<'_>) -> Targets;
@@ -317,7 +337,7 @@ pub trait VisionLanguage: Send {
     fn tensors(&self) -> crate::TensorMap;
 }
 
-/// Activations between two blocks of a tower, for a sample or a batch, with what the tower's later blocks also need
+/// Activations between two blocks of a tower, for a sample, a batch or several samples of one shape, with what the tower's later blocks also need
 /// (position bias, encoder output, rotary tables).
 #[derive(Debug)]
 pub struct Flow {
@@ -338,6 +358,35 @@ impl Flow {
     /// What goes along with the hidden states: most blocks hand it on as it is.
     pub fn companions(&self) -> &[Tensor] {
         &self.context
+    }
+
+    /// The same activations on a device.
+    #[must_use]
+    pub fn to_device(&self, device: Device) -> Self {
+        let companions = self.context.iter().map(|tensor| tensor.to_device(device)).collect();
+        Self { hidden: self.hidden.to_device(device), context: companions }
+    }
+
+    /// Whether two flows can be rows of one.
+    fn is_like(&self, other: &Self) -> bool {
+        let alike = |a: &Tensor, b: &Tensor| a.kind() == b.kind() && a.size() == b.size();
+        let companions = || self.context.iter().zip(&other.context).all(|(a, b)| alike(a, b));
+        alike(&self.hidden, &other.hidden) && self.context.len() == other.context.len() && companions()
+    }
+
+    /// Flows of one shape as the rows of one. Companions from `shared` on are the same for all and taken once.
+    pub(crate) fn stack(flows: &[Self], shared: usize) -> Option<Self> {
+        let first = flows.first()?;
+        if !flows.iter().all(|flow| flow.is_like(first)) {
+            return None;
+        }
+        let rows = |of: &dyn Fn(&Self) -> Tensor| Tensor::cat(&flows.iter().map(of).collect::<Vec<_>>(), 0);
+        let context = (0..first.context.len()).map(|at| match at < shared {
+            true => rows(&|flow| flow.context[at].shallow_clone()),
+            false => first.context[at].shallow_clone(),
+        });
+        let hidden = rows(&|flow| flow.hidden.shallow_clone());
+        Some(Self { hidden, context: context.collect(), carried: first.carried })
     }
 
     /// A second handle on the same activations.

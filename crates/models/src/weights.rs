@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use ressa_checkpoint::{Checkpoint, Dtype, Entry, File, Written};
+use ressa_checkpoint::{Checkpoint, Dtype, Entry, File, Written, names::is_prunable};
 use ressa_experiment::job::Compute;
 use ressa_runtime::memory::{self, Advice};
 use tch::{Device, Kind, Tensor};
@@ -97,8 +97,8 @@ impl Weights {
         Ok(Self { checkpoint, maps, device: options.device, as_stored, streamed: false, taken: BTreeSet::new() })
     }
 
-    /// As [`Weights::open`], on the host, for a network of which one block is used after the other: every matrix stays mapped in its own
-    /// type, and its values are not read, and so not checked to be finite, before they are used.
+    /// As [`Weights::open`], for a network of which one block is used after the other: on the host every matrix, on another device every
+    /// prunable one, stays mapped in its own type, and its values are not read, and so not checked to be finite, before they are used.
     pub fn open_streamed(folder: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
         Ok(Self { streamed: true, ..Self::open(folder, options)? })
     }
@@ -162,7 +162,8 @@ impl TensorSource for Weights {
     }
 
     fn matrix(&mut self, name: &str, shape: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
-        if self.streamed {
+        let lengths: Vec<usize> = shape.iter().map(|&n| usize::try_from(n).unwrap_or_default()).collect();
+        if self.streamed && (self.device == Device::Cpu || is_prunable(name, &lengths)) {
             let tensor = shaped(name, self.stored(name)?, shape)?;
             if tensor.is_floating_point() {
                 self.taken.insert(name.to_owned());

@@ -3,6 +3,7 @@
 //! This is the one place where metrics, restorations and benchmarks meet: `prune`, `restore` and `eval` cannot see each other.
 
 mod adapt;
+mod calibration;
 mod dense;
 mod error;
 mod evaluate;
@@ -19,6 +20,7 @@ mod samples;
 mod sensitivity;
 mod statistics;
 
+pub use calibration::calibration_input;
 pub use error::PipelineError;
 pub use executor::{Executor, Outcome};
 pub use export::RunWeights;

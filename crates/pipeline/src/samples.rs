@@ -46,7 +46,7 @@ pub(crate) trait Samples {
 impl Executor {
     /// The samples of a data configuration, as a dense model reads them.
     pub(crate) fn samples(&mut self, data: &DataConfig, dense: &Dense) -> Result<Box<dyn Samples>, PipelineError> {
-        let feed = Feed { processor: dense.processor.clone(), device: self.device };
+        let feed = Feed { processor: (*dense.processor).clone(), device: self.device };
         let ahead = self.loading.ahead(self.device);
         Ok(match data.source {
             DataSource::Shapes => Box::new(WorldSamples { world: self.world(data)?, feed, ahead }),

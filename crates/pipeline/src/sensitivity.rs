@@ -1,6 +1,10 @@
 //! Stage `sensitivity`: how much each layer of a tower matters, measured on the dense model; and what `prune` makes of it.
 
-use ressa_experiment::{Stage, StageNode, Tower, allocation::Sensitivities};
+use ressa_experiment::{
+    Stage, StageNode, Tower,
+    allocation::{Measurement, Sensitivities},
+    job::Compute,
+};
 use ressa_prune::{
     PruneError,
     allocation::{Counts, MeasureRequest, WINDOW, allocate, measure, places},
@@ -17,13 +21,24 @@ pub(crate) fn run(executor: &mut Executor, node: &StageNode, progress: Progress<
     let Stage::Sensitivity { tower, measurement, samples: first, calibration, data, seed, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a sensitivity stage".to_owned()));
     };
-    let dense = executor.dense(node)?;
+    let dense = executor.dense(&in_full_precision(node, *measurement))?;
     let mut samples = executor.samples(data, &dense)?.calibration(calibration, *seed)?;
     samples.truncate(first.map_or(usize::MAX, |first| first as usize));
     let request = MeasureRequest { tower: *tower, measurement: *measurement, window: WINDOW, seed: *seed };
     let message = format!("{} {tower}", measurement.name());
     let found = measure(dense.model.as_ref(), &request, &samples, &mut |share| progress(share, &message))?;
     plain(&found)
+}
+
+/// The stage computing in f32 where it measures by differences of losses, which half precision does not have.
+fn in_full_precision(node: &StageNode, measurement: Measurement) -> StageNode {
+    let mut node = node.clone();
+    let mut stage = (*node.stage).clone();
+    if let (Stage::Sensitivity { compute, .. }, Measurement::Perturbation { .. }) = (&mut stage, measurement) {
+        *compute = Some(Compute::Float32);
+        node.stage = stage.into();
+    }
+    node
 }
 
 /// Weights that each layer loses where a `prune` stage's budget is divided.

@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use ressa_experiment::{Stage, StageNode, config::StatisticsNeeds};
 use ressa_prune::{
-    PruneError,
-    calibrate::{BlockStatistics, Calibration},
-    statistics::Needs,
+    PruneError, collect,
+    statistics::{BlockStatistics, Needs},
+    walk::Look,
 };
 use ressa_runtime::Device;
 use ressa_store::{Draft, Entry};
@@ -32,13 +32,13 @@ pub(crate) fn run(
     let dense = executor.dense(node)?;
     let samples = executor.samples(data, &dense)?.calibration(calibration, *seed)?;
     let model = dense.model.as_ref();
-    let mut pass = Calibration::enter(model, *tower, calibration.propagate, wanted(*needs), &samples);
-    pass = pass.weighing(calibration.tokens);
+    let look = Look { needs: wanted(*needs), tokens: calibration.tokens };
     let blocks = model.blocks(*tower);
-    for block in 0..blocks {
-        pass.observe(model, block)?.save(&draft.folder().join(file(block)))?;
+    collect(model, *tower, look, &samples, &mut |block, statistics| {
+        statistics.save(&draft.folder().join(file(block)))?;
         progress((block + 1) as f64 / blocks as f64, &format!("statistics {tower}"));
-    }
+        Ok(())
+    })?;
     Ok(json!({ "blocks": blocks }))
 }
 
@@ -50,18 +50,18 @@ pub(crate) struct Published {
     entry: Entry,
     device: Device,
     /// Every block's, where they are few enough to stay.
-    blocks: Option<Vec<Rc<BlockStatistics>>>,
+    blocks: Option<Vec<BlockStatistics>>,
 }
 
 impl Published {
     /// The statistics of a block.
-    pub fn block(&self, block: usize) -> Result<Rc<BlockStatistics>, PruneError> {
+    pub fn block(&self, block: usize) -> Result<BlockStatistics, PruneError> {
         match &self.blocks {
             Some(blocks) => blocks
                 .get(block)
                 .cloned()
                 .ok_or_else(|| PruneError::Statistics { reason: format!("there is no block {block}") }),
-            None => load(&self.entry, block, self.device).map(Rc::new),
+            None => load(&self.entry, block, self.device),
         }
     }
 }
@@ -90,7 +90,7 @@ impl Executor {
         let load = |block| {
             let mut statistics = load(&published.entry, block, self.device)?;
             statistics.remember();
-            Ok::<_, PruneError>(Rc::new(statistics))
+            Ok::<_, PruneError>(statistics)
         };
         published.blocks = Some((0..blocks).map(load).collect::<Result<_, _>>()?);
         let published = Rc::new(published);

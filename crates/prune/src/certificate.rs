@@ -9,8 +9,8 @@ use ressa_models::{
 use crate::{
     allocation::Counts,
     error::PruneError,
+    request::PruneRequest,
     select::{Selection, pruned_count},
-    tower::PruneRequest,
 };
 
 /// Recounts a tower: zeros and N:M groups on the weights with `masks` applied, and the exact numbers that `request` asked for.

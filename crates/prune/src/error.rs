@@ -27,6 +27,12 @@ pub enum PruneError {
         /// The tower.
         tower: Tower,
     },
+    /// A tower was entered before the one below it was run.
+    #[error("tower `{tower}` cannot be entered without the one below it; please report this")]
+    NotEntered {
+        /// The tower.
+        tower: Tower,
+    },
     /// The budget is missing or cannot be met.
     #[error("sparsity `{}` of tower `{tower}` is not usable: give a fraction from 0 to below 1", .sparsity.map_or("null".to_owned(), |s| s.to_string()))]
     Sparsity {

@@ -5,16 +5,20 @@
 //! threshold; what lies below it goes, and of what equals it as many as are still missing, lowest index first. So counts are
 //! exact, ties are settled by position (earlier layer, then lower row, then lower column go first), and keep sets nest as sparsity grows.
 //!
-//! On the host, [`host`] finds thresholds without sorting; on another device libtorch's `kthvalue` does, with the same result.
+//! On the host, [`host`] finds thresholds without sorting; on another device [`device`] does it in tensor operations, with the same result.
 
+mod across;
+pub(crate) mod device;
 pub(crate) mod host;
+
+pub use across::keep_across_with;
 
 use ressa_experiment::{Pattern, config::Group};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
     allocation::keep_all_but,
-    rows::{floats, new_mask, with_floats},
+    rows::{new_mask, with_floats},
 };
 
 /// Weights pruned among `members` at `sparsity`: the integer part of the product as decimal arithmetic would give it.
@@ -137,7 +141,7 @@ impl Selection {
                 new_mask(&size, |keep| host::prune(values, members as usize, count as usize, keep))
             });
         }
-        keep_on_device(&importance.reshape([-1, members]), count).reshape(size)
+        device::keep(&importance.reshape([-1, members]), count).reshape(size)
     }
 }
 
@@ -157,41 +161,10 @@ pub fn keep_by_threshold(importance: &Tensor, selection: Selection, inclusive: b
 
 /// Keep masks of matrices that compete with each other, in their order: `pruned_count` over all of them goes.
 pub fn keep_across(importances: &[Tensor], sparsity: f64) -> Vec<Tensor> {
-    let total: i64 = importances.iter().map(|i| i.numel() as i64).sum();
-    let count = pruned_count(total, sparsity);
-    if importances.iter().all(|i| i.device() == Device::Cpu) {
-        let values: Vec<Vec<f32>> = importances.iter().map(floats).collect();
-        let mut keeps: Vec<Vec<bool>> = values.iter().map(|values| vec![true; values.len()]).collect();
-        let runs: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
-        host::prune_across(&runs, count as usize, keeps.iter_mut().map(Vec::as_mut_slice).collect());
-        return importances.iter().zip(keeps).map(|(i, keep)| Tensor::from_slice(&keep).view_(i.size())).collect();
-    }
-    let flat: Vec<Tensor> = importances.iter().map(|i| i.reshape([-1])).collect();
-    let all = Tensor::cat(&flat, 0).unsqueeze(0);
-    let keep = keep_on_device(&all, count).squeeze_dim(0);
-    let mut offset = 0;
-    importances
-        .iter()
-        .map(|importance| {
-            let count = importance.numel() as i64;
-            let mask = keep.narrow(0, offset, count).reshape(importance.size());
-            offset += count;
-            mask.copy()
-        })
-        .collect()
-}
-
-/// True but for the `count` smallest values of each row of `[groups, members]`; the lower index goes first among equals.
-fn keep_on_device(groups: &Tensor, count: i64) -> Tensor {
-    if count == 0 {
-        return groups.ones_like().to_kind(Kind::Bool);
-    }
-    let (threshold, _) = groups.kthvalue(count, 1, true);
-    let below = groups.lt_tensor(&threshold);
-    let missing = count - below.sum_dim_intlist([1i64].as_slice(), true, Kind::Int64);
-    let equal = groups.eq_tensor(&threshold);
-    let settled = equal.cumsum(1, Kind::Int64).le_tensor(&missing).logical_and(&equal);
-    below.logical_or(&settled).logical_not()
+    let mut keeps = Vec::with_capacity(importances.len());
+    let mut importance = |at: usize| Ok::<_, std::convert::Infallible>(importances[at].shallow_clone());
+    let Ok(()) = keep_across_with(importances.len(), sparsity, &mut importance, &mut |_, keep| keeps.push(keep));
+    keeps
 }
 
 #[cfg(test)]
@@ -250,6 +223,25 @@ mod tests {
         assert_eq!(Vec::<bool>::try_from(masks[1].reshape([-1])).expect("bool"), [false, true, true, true]);
     }
 
+    #[test]
+    fn a_tower_is_ranked_the_same_on_host_and_device() {
+        let values = |seed: u32, n: u32| -> Vec<f32> {
+            (0..n).map(|i| ((i + seed).wrapping_mul(2_654_435_761) >> 9) as f32 % 97.0 - 3.0).collect()
+        };
+        let layers: Vec<Tensor> = [(1, 12_000), (2, 5), (3, 70_000)]
+            .map(|(seed, n)| Tensor::from_slice(&values(seed, n)).view([-1, 5]))
+            .into();
+        for sparsity in [0.0, 0.01, 0.5, 0.731, 0.999] {
+            let host = keep_across(&layers, sparsity);
+            let count = pruned_count(82_005, sparsity);
+            let all = Tensor::cat(&layers.iter().map(|layer| layer.view([-1])).collect::<Vec<_>>(), 0);
+            let device = device::keep_counted(&all, count);
+            let host = Tensor::cat(&host.iter().map(|keep| keep.view([-1])).collect::<Vec<_>>(), 0);
+            assert!(host.equal(&device), "{sparsity}");
+            assert_eq!(host.logical_not().sum(Kind::Int64).int64_value(&[]), count);
+        }
+    }
+
     /// Rows, N:M groups of every size, a group large enough for the histogram; many ties and signed zeros.
     #[test]
     fn host_and_device_select_the_same() {
@@ -265,7 +257,7 @@ mod tests {
         {
             let groups = importance.view([-1, members]);
             let found = new_mask(&groups.size(), |keep| host::prune(&values, members as usize, count as usize, keep));
-            assert!(found.equal(&keep_on_device(&groups, count)), "{count} of {members}");
+            assert!(found.equal(&device::keep(&groups, count)), "{count} of {members}");
         }
     }
 }

@@ -2,18 +2,25 @@
 //!
 //! A method says what it [`Needs`]; one pass collects what several methods need together. Everything is a function of the sequence of
 //! tokens and of where samples end, not of how they were batched: squares and sums are taken in f32 within a sample and added in f64 across samples,
-//! in sample order, and the Gram matrix is built from blocks of a fixed number of tokens, whatever sample they belong to.
+//! in sample order, and the Gram matrix is built from blocks of a fixed number of tokens, whatever sample they belong to. Samples that run
+//! together ([`ColumnStatistics::observe_rows`]) are summed each for itself, and on a CPU added in the order of their numbers too.
 
+mod block;
 mod gram;
 
-use std::{cell::RefCell, collections::BTreeMap, ops::BitOr};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    ops::BitOr,
+};
 
 use ressa_models::Observer;
 use ressa_runtime::is_finite;
 use tch::{Device, Kind, Tensor, no_grad};
 
+pub use self::block::BlockStatistics;
+use self::gram::Gram;
 use crate::error::PruneError;
-use gram::Gram;
 
 /// What a method must be shown beside the weight. Sets unite with `|`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +78,20 @@ pub struct ColumnStatistics {
     /// Whether factors are kept, and the last one.
     remembers: bool,
     factor: RefCell<Option<Factor>>,
+    /// What samples that ran together have summed and was not added yet.
+    apart: Vec<Apart>,
+    /// Whether everything was finite when somebody last looked; forgotten when more is added.
+    finite: Cell<Option<bool>>,
+}
+
+/// Sums over the tokens of samples that ran together, f32 `[samples, in]`.
+#[derive(Debug)]
+struct Apart {
+    /// Places of the samples in the order of all.
+    numbers: Vec<usize>,
+    squares: Option<Tensor>,
+    /// Sums, and squared distances from the sample's own mean.
+    moments: Option<[Tensor; 2]>,
 }
 
 /// A factor of the Gram matrix with the settings it was made with.
@@ -116,6 +137,8 @@ impl ColumnStatistics {
             gram: needs.gram.then(|| Gram::new(columns, device)),
             remembers: false,
             factor: RefCell::new(None),
+            apart: Vec::new(),
+            finite: Cell::new(None),
         }
     }
 
@@ -147,7 +170,12 @@ impl ColumnStatistics {
 
     /// Counts a sample whose inputs have been observed.
     pub fn end_sample(&mut self) {
-        self.samples += 1;
+        self.end_samples(1);
+    }
+
+    /// Counts samples whose inputs have been observed together.
+    pub fn end_samples(&mut self, samples: u64) {
+        self.samples += samples;
         if let Some(moments) = &mut self.moments
             && let Some(open) = moments.open.take()
         {
@@ -214,9 +242,19 @@ impl ColumnStatistics {
 
     /// Whether every input seen so far was finite.
     pub fn is_finite(&self) -> bool {
-        self.squares.as_ref().is_none_or(is_finite)
-            && self.moments.as_ref().is_none_or(|moments| is_finite(&moments.scatter) && is_finite(&moments.sum))
-            && self.gram.as_ref().is_none_or(|gram| is_finite(&gram.diagonal()))
+        if let Some(known) = self.finite.get() {
+            return known;
+        }
+        let found = self.sums().iter().all(is_finite);
+        self.finite.set(Some(found));
+        found
+    }
+
+    /// What is not finite as soon as one input is not.
+    fn sums(&self) -> Vec<Tensor> {
+        let squares = self.squares.iter().map(Tensor::shallow_clone);
+        let moments = self.moments.iter().flat_map(|of| [of.scatter.shallow_clone(), of.sum.shallow_clone()]);
+        squares.chain(moments).chain(self.gram.iter().map(Gram::diagonal)).collect()
     }
 
     /// Everything collected, as named tensors: `samples` and `tokens` (i64), and where collected `squares`, `sum`, `scatter` (f64 `[in]`,
@@ -275,31 +313,109 @@ impl ColumnStatistics {
         if let Some(name) = tensors.into_keys().next() {
             return Err(broken(format!("`{name}` is not a statistic")));
         }
-        let (gram, factor) = (gram.map(Gram::from_upper), RefCell::new(None));
-        Ok(Self { columns, samples, tokens, squares, moments, gram, remembers: false, factor })
+        let (gram, factor, finite) = (gram.map(Gram::from_upper), RefCell::new(None), Cell::new(None));
+        let apart = Vec::new();
+        Ok(Self { columns, samples, tokens, squares, moments, gram, remembers: false, factor, apart, finite })
     }
 }
 
+/// Whether all inputs of several layers were finite. On a device that is asked once, however many layers there are.
+pub(crate) fn all_finite<'a>(of: impl Iterator<Item = &'a ColumnStatistics>) -> bool {
+    let of: Vec<&ColumnStatistics> = of.collect();
+    let sums: Vec<Tensor> = of.iter().flat_map(|statistics| statistics.sums()).collect();
+    if sums.iter().all(|sums| sums.device() == Device::Cpu) {
+        return of.iter().all(|statistics| statistics.is_finite());
+    }
+    let flags: Vec<Tensor> = sums.iter().map(|sums| sums.isfinite().all()).collect();
+    let finite = Tensor::stack(&flags, 0).all().int64_value(&[]) == 1;
+    if finite {
+        of.iter().for_each(|statistics| statistics.finite.set(Some(true)));
+    }
+    finite
+}
+
 impl ColumnStatistics {
-    /// Adds inputs `[..., in]` of which each row counts as much as `weights` (f32 `[rows]`, not negative) says: as if it were seen so many times.
-    /// Rows of weight zero are not seen at all.
+    /// Adds inputs `[..., in]` of which each row counts as much as `weights` (f32 `[rows]` on the host, not negative) says: as if it were seen so
+    /// many times. Rows of weight zero are not seen at all.
     pub fn observe_weighted(&mut self, input: &Tensor, weights: &Tensor) {
         no_grad(|| {
             let rows = input.detach().reshape([-1, self.columns]).to_kind(Kind::Float);
-            let weights = weights.to_device(rows.device());
+            let weights = weights.to_device(Device::Cpu);
             let seen = weights.gt(0.0).nonzero().squeeze_dim(1);
-            let (rows, weights) = (rows.index_select(0, &seen), weights.index_select(0, &seen));
+            let (rows, weights) =
+                (rows.index_select(0, &seen.to_device(rows.device())), weights.index_select(0, &seen));
             if weights.eq(1.0).all().int64_value(&[]) == 1 {
                 self.add(&rows, None);
             } else {
-                self.add(&rows, Some(&weights.unsqueeze(1)));
+                let mass = weights.sum(Kind::Double).double_value(&[]);
+                self.add(&rows, Some((&weights.unsqueeze(1).to_device(rows.device()), mass)));
             }
         });
     }
 
-    /// Adds rows `[tokens, in]`, f32, with weights `[tokens, 1]`.
-    fn add(&mut self, rows: &Tensor, weights: Option<&Tensor>) {
+    /// Adds the inputs of several samples that run together, `[samples, ..., in]`, each seen once by its layer. `numbers` are their places in the
+    /// order in which sums are added on a CPU, once all have been observed: [`ColumnStatistics::settle`]. A Gram matrix takes them as they come.
+    pub fn observe_rows(&mut self, input: &Tensor, numbers: &[usize]) {
+        no_grad(|| {
+            self.factor.replace(None);
+            self.finite.set(None);
+            let samples = numbers.len() as i64;
+            let rows = input.detach().reshape([samples, -1, self.columns]).to_kind(Kind::Float);
+            let tokens = rows.size()[1];
+            self.tokens += (samples * tokens).unsigned_abs();
+            let of_samples = |rows: &Tensor| rows.sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+            if let Some(gram) = &mut self.gram {
+                gram.add(&rows.reshape([-1, self.columns]));
+            }
+            let squares = self.squares.as_ref().map(|_| of_samples(&rows.square()));
+            let moments = self.moments.as_mut().filter(|_| tokens > 0).map(|moments| {
+                moments.mass += (samples * tokens) as f64;
+                let mean = rows.mean_dim([1i64].as_slice(), true, Kind::Float);
+                [of_samples(&rows), of_samples(&(&rows - mean).square())]
+            });
+            self.apart.push(Apart { numbers: numbers.to_vec(), squares, moments });
+            if rows.device() != Device::Cpu {
+                self.settle();
+            }
+        });
+    }
+
+    /// Adds what samples that ran together have summed: on a CPU one after the other in the order of their numbers, else at once.
+    pub fn settle(&mut self) {
+        let apart = std::mem::take(&mut self.apart);
+        let mut order: Vec<(usize, usize, Option<i64>)> = Vec::new();
+        for (at, Apart { numbers, squares, moments }) in apart.iter().enumerate() {
+            let sums = squares.iter().chain(moments.iter().flatten());
+            if sums.into_iter().all(|sums| sums.device() == Device::Cpu) {
+                order.extend(numbers.iter().enumerate().map(|(row, &number)| (number, at, Some(row as i64))));
+            } else {
+                order.push((0, at, None));
+            }
+        }
+        order.sort_unstable();
+        let add = |total: &mut Tensor, sums: &Tensor, row: Option<i64>| {
+            let sums = sums.to_kind(Kind::Double);
+            let _ = total.g_add_(&match row {
+                Some(row) => sums.get(row),
+                None => sums.sum_dim_intlist([0i64].as_slice(), false, Kind::Double),
+            });
+        };
+        for (_, at, row) in order {
+            if let (Some(total), Some(squares)) = (&mut self.squares, &apart[at].squares) {
+                add(total, squares, row);
+            }
+            if let (Some(moments), Some([sum, scatter])) = (&mut self.moments, &apart[at].moments) {
+                add(&mut moments.sum, sum, row);
+                add(&mut moments.scatter, scatter, row);
+            }
+        }
+    }
+
+    /// Adds rows `[tokens, in]`, f32, with weights `[tokens, 1]` and their sum.
+    fn add(&mut self, rows: &Tensor, weighting: Option<(&Tensor, f64)>) {
         self.factor.replace(None);
+        self.finite.set(None);
+        let weights = weighting.map(|(weights, _)| weights);
         let count = rows.size()[0] as u64;
         self.tokens += count;
         if let Some(squares) = &mut self.squares {
@@ -310,7 +426,7 @@ impl ColumnStatistics {
         if let Some(moments) = &mut self.moments
             && count > 0
         {
-            moments.observe(rows, weights);
+            moments.observe(rows, weighting);
         }
         if let Some(gram) = &mut self.gram {
             match weights {
@@ -335,15 +451,13 @@ impl Observer for ColumnStatistics {
 }
 
 impl Moments {
-    fn observe(&mut self, rows: &Tensor, weights: Option<&Tensor>) {
+    fn observe(&mut self, rows: &Tensor, weighting: Option<(&Tensor, f64)>) {
+        let weights = weighting.map(|(weights, _)| weights);
         let over = [0i64];
         let total = |rows: Tensor| rows.sum_dim_intlist(over.as_slice(), false, Kind::Float);
-        let (mass, mean) = match weights {
+        let (mass, mean) = match weighting {
             None => (rows.size()[0] as f64, rows.mean_dim(over.as_slice(), true, Kind::Float)),
-            Some(weights) => {
-                let mass = weights.sum(Kind::Double).double_value(&[]);
-                (mass, (total(rows * weights) / mass).unsqueeze(0))
-            }
+            Some((weights, mass)) => (mass, (total(rows * weights) / mass).unsqueeze(0)),
         };
         let scatter = total(weighted((rows - &mean).square(), weights)).to_kind(Kind::Double);
         let sum = total(weighted(rows.shallow_clone(), weights)).to_kind(Kind::Double);

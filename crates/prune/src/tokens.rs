@@ -10,12 +10,11 @@
 
 use std::collections::HashMap;
 
-use ressa_experiment::{
-    Tower,
-    config::{TokenConfig, TokenSelection},
-};
+use ressa_experiment::config::{TokenConfig, TokenSelection};
 use ressa_models::{Flow, TokenKind, VisionLanguage};
 use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::walk::{Place, layers_of};
 
 /// The visual tokens of a sample that count, in their order; `None` while all do.
 pub type Visible = Option<Vec<bool>>;
@@ -52,8 +51,7 @@ impl TokenWeights {
     pub fn look<E>(
         &self,
         model: &dyn VisionLanguage,
-        tower: Tower,
-        block: usize,
+        place: Place,
         samples: usize,
         flow: &mut dyn FnMut(usize) -> Result<Flow, E>,
         visible: &mut Vec<Visible>,
@@ -65,7 +63,7 @@ impl TokenWeights {
         let mut found: Vec<Option<(Vec<f32>, usize)>> = Vec::with_capacity(samples);
         for at in 0..samples {
             let flow = flow(at)?;
-            found.push(no_grad(|| changes(model, tower, block, &flow)));
+            found.push(no_grad(|| changes(model, place, &flow)));
         }
         let seen = || found.iter().flatten().flat_map(|(changes, _)| changes).map(|&change| f64::from(change));
         let count = seen().count();
@@ -89,12 +87,11 @@ impl TokenWeights {
     pub fn of_block(
         &self,
         model: &dyn VisionLanguage,
-        tower: Tower,
-        block: usize,
+        place: Place,
         flow: &Flow,
         visible: Option<&Visible>,
     ) -> HashMap<String, Tensor> {
-        let layers = model.linears().into_iter().map(|(id, _)| id).filter(|id| id.tower == tower && id.block == block);
+        let layers = layers_of(model, place).map(|(id, _)| id);
         let weights = |kinds: &[TokenKind]| {
             let mut image = 0;
             let alone =
@@ -116,7 +113,8 @@ impl TokenWeights {
 
 /// How much a block changes each visual token of a sample, and how many tokens of text there are; `None` where there are not both, or where what
 /// leaves the block are other tokens than what entered it.
-fn changes(model: &dyn VisionLanguage, tower: Tower, block: usize, flow: &Flow) -> Option<(Vec<f32>, usize)> {
+fn changes(model: &dyn VisionLanguage, place: Place, flow: &Flow) -> Option<(Vec<f32>, usize)> {
+    let Place { tower, block } = place;
     let kinds = model.token_kinds(tower, block, flow);
     let at = |wanted| kinds.iter().enumerate().filter(move |(_, kind)| **kind == wanted).map(|(at, _)| at as i64);
     let (images, texts) = (at(TokenKind::Visual).collect::<Vec<i64>>(), at(TokenKind::Text).count());

@@ -1,10 +1,10 @@
-//! Pruning one tower: statistics, importance, selection, certificate.
+//! Pruning one tower of a model in memory: statistics, importance, selection, certificate.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::collections::BTreeMap;
 
 use ressa_experiment::{
-    Pattern, Tower,
-    config::{BlockThreshold, Group, MethodConfig, Metric, Propagate, Threshold, TokenConfig},
+    Tower,
+    config::{Group, Propagate},
     record::Certificate,
 };
 use ressa_models::{LayerId, MaskSet, Sample, VisionLanguage, WeightSet};
@@ -12,99 +12,17 @@ use ressa_runtime::is_finite;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
-    allocation::{AllocationError, Counts},
-    calibrate::{BlockStatistics, Calibration},
+    allocation::Counts,
     certificate::certify,
     error::PruneError,
     method,
     metric::PruningMetric,
-    select::{Rounding, Selection, keep_across},
-    solver::{LayerProblem, LayerSolution, LayerSolver},
-    statistics::Needs,
+    request::PruneRequest,
+    select::{Selection, keep_across_with},
+    solver::LayerSolver,
+    statistics::BlockStatistics,
+    walk::{Blocks, InMemory, Listed, Look, Onward, Place, Resident, Shown, Walk, layers_of, solve},
 };
-
-/// What is asked of one tower.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PruneRequest {
-    /// The tower.
-    pub tower: Tower,
-    /// What decides which weights go.
-    pub metric: Metric,
-    /// Settings of the method.
-    pub method: MethodConfig,
-    /// Which positions go together.
-    pub pattern: Pattern,
-    /// Fraction removed; `None` when the pattern says it.
-    pub sparsity: Option<f64>,
-    /// Comparison group; `None` means the metric's published one. Has no meaning with N:M.
-    pub group: Option<Group>,
-    /// What a block sees while its statistics are collected. A tower-wide group ranks all blocks at once, so blocks of
-    /// that tower then see dense predecessors whatever is asked.
-    pub propagate: Propagate,
-    /// What each kind of token counts in the statistics.
-    pub tokens: TokenConfig,
-    /// Replicate seed, for metrics that draw.
-    pub seed: u64,
-}
-
-impl PruneRequest {
-    /// The selection rule, checked.
-    ///
-    /// # Errors
-    /// A sparsity that is no fraction below 1; a method that cannot compare a tower.
-    pub fn selection(&self) -> Result<Selection, PruneError> {
-        match self.pattern {
-            Pattern::NOfM { keep, of } => Ok(Selection::NOfM { keep: i64::from(keep), of: i64::from(of) }),
-            Pattern::Unstructured => match self.sparsity {
-                Some(sparsity) if (0.0..1.0).contains(&sparsity) => {
-                    let group = self.group.unwrap_or(self.metric.published_group());
-                    if group == Group::Tower && !self.metric.ranks() {
-                        return Err(PruneError::TowerGroup { metric: self.metric });
-                    }
-                    Ok(Selection::Unstructured { sparsity, group })
-                }
-                sparsity => Err(PruneError::Sparsity { tower: self.tower, sparsity }),
-            },
-        }
-    }
-
-    /// What is asked of one layer `[rows, columns]`; `counts` are those of a divided budget.
-    ///
-    /// # Errors
-    /// As [`PruneRequest::selection`]; a division of an N:M pattern, or one that leaves the layer out.
-    pub fn of_layer(
-        &self,
-        layer: &str,
-        (rows, columns): (i64, i64),
-        counts: Option<&Counts>,
-    ) -> Result<Selection, PruneError> {
-        let selection = self.selection()?;
-        if let Some(counts) = counts {
-            let Selection::Unstructured { group, .. } = selection else {
-                return Err(AllocationError::Pattern { pattern: selection.pattern() }.into());
-            };
-            let count = counts.get(layer).ok_or_else(|| AllocationError::NotDivided { layer: layer.to_owned() })?;
-            return Ok(Selection::Total { count: *count as i64, group });
-        }
-        let rounding = method::rounding(&self.method);
-        Ok(match selection {
-            Selection::Unstructured { sparsity, group } if rounding != Rounding::Decimal && group != Group::Tower => {
-                let members = if group == Group::Row { columns } else { rows * columns };
-                Selection::Exact { count: rounding.count(members, sparsity), group }
-            }
-            selection => selection,
-        })
-    }
-
-    /// Whether numbers of weights are met, not only approached by a threshold.
-    pub fn is_exact(&self) -> bool {
-        self.pattern != Pattern::Unstructured
-            || match self.metric {
-                Metric::SparseGpt => self.method.sparsegpt.threshold == BlockThreshold::Exact,
-                metric => !metric.ranks() || self.method.threshold == Threshold::Exact,
-            }
-    }
-}
 
 /// A pruned tower.
 #[derive(Debug)]
@@ -118,7 +36,7 @@ pub struct TowerPruning {
 }
 
 /// Gives the statistics of a block, by its number.
-pub type Stored = dyn Fn(usize) -> Result<Rc<BlockStatistics>, PruneError>;
+pub type Stored = dyn Fn(usize) -> Result<BlockStatistics, PruneError>;
 
 /// What a tower is pruned with.
 #[derive(Clone, Copy, Default)]
@@ -209,49 +127,36 @@ pub fn solve_tower(
     })
 }
 
-/// Where the statistics of a block come from.
-enum Source<'a> {
-    Nowhere,
-    Samples(Calibration),
-    Stored(&'a Stored),
+/// Collects the statistics of a tower's blocks, inputs coming from dense predecessors; `each` gets them block after block.
+///
+/// # Errors
+/// Activations that are not finite; those of `each`.
+pub fn collect(
+    model: &dyn VisionLanguage,
+    tower: Tower,
+    look: Look,
+    samples: &[Sample],
+    each: &mut dyn FnMut(usize, BlockStatistics) -> Result<(), PruneError>,
+) -> Result<(), PruneError> {
+    let mut walk = begin(Shown(model), tower, look, samples)?;
+    for block in 0..model.blocks(tower) {
+        let onward = if block + 1 < model.blocks(tower) { Onward::Before } else { Onward::Nowhere };
+        walk.block(Place { tower, block }, Some(look), onward, &mut |_, statistics| each(block, statistics))?;
+    }
+    Ok(())
 }
 
-impl<'a> Source<'a> {
-    fn new(
-        model: &dyn VisionLanguage,
-        request: &PruneRequest,
-        propagate: Propagate,
-        needs: Needs,
-        inputs: TowerInputs<'a>,
-    ) -> Self {
-        match inputs.statistics {
-            _ if needs.is_empty() => Source::Nowhere,
-            Some(stored) => Source::Stored(stored),
-            None => {
-                let calibration = Calibration::enter(model, request.tower, propagate, needs, inputs.samples);
-                Source::Samples(calibration.weighing(request.tokens))
-            }
-        }
-    }
-
-    fn observe(&mut self, model: &dyn VisionLanguage, block: usize) -> Result<Rc<BlockStatistics>, PruneError> {
-        match self {
-            Source::Nowhere => Ok(Rc::default()),
-            Source::Samples(calibration) => calibration.observe(model, block).map(Rc::new),
-            Source::Stored(stored) => stored(block),
-        }
-    }
-
-    /// Whether what is done to a block shapes what later ones see.
-    fn propagates(&self) -> bool {
-        matches!(self, Source::Samples(calibration) if calibration.propagates())
-    }
-
-    fn advance(&mut self, model: &dyn VisionLanguage, block: usize) {
-        if let Source::Samples(calibration) = self {
-            calibration.advance(model, block);
-        }
-    }
+/// A walk at the entry of a tower, activations on the model's own device.
+fn begin<B: Blocks<Error = PruneError>>(
+    blocks: B,
+    tower: Tower,
+    look: Look,
+    samples: &[Sample],
+) -> Result<Walk<B, InMemory>, PruneError> {
+    let device = blocks.device();
+    let mut walk = Walk::new(blocks, InMemory::new(device));
+    walk.arrive(tower, &Listed::new(samples), look)?;
+    Ok(walk)
 }
 
 fn prune_block_by_block(
@@ -261,124 +166,87 @@ fn prune_block_by_block(
     inputs: TowerInputs<'_>,
     progress: &mut dyn FnMut(f64),
 ) -> Result<(MaskSet, WeightSet), PruneError> {
-    let mut source = Source::new(model, request, request.propagate, solver.needs(), inputs);
-    let mut asked = BTreeMap::new();
+    let mut selections = BTreeMap::new();
     for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == request.tower) {
-        asked.insert(id.name.clone(), request.of_layer(&id.name, linear.shape(), inputs.counts)?);
+        selections.insert(id.name.clone(), request.of_layer(&id.name, linear.shape(), inputs.counts)?);
     }
-    let (mut masks, mut weights) = (MaskSet::new(), WeightSet::new());
+    let asked = |id: &LayerId, _: (i64, i64)| Ok(selections[&id.name]);
+    let look = Look { needs: solver.needs(), tokens: request.tokens };
+    let observes = !look.needs.is_empty() && inputs.statistics.is_none();
+    let carries = observes && request.propagate == Propagate::Pruned;
     let blocks = model.blocks(request.tower);
+    let device = Shown(model).device();
+    let resident = Resident::new(model);
+    let mut walk = match observes {
+        true => begin(resident, request.tower, look, inputs.samples)?,
+        false => Walk::new(resident, InMemory::new(device)),
+    };
     for block in 0..blocks {
-        let statistics = source.observe(model, block)?;
-        let mut solutions = solve_block(model, request.tower, block, &statistics, solver, &|id| asked[&id.name])?;
-        drop(statistics);
-        for (id, linear) in model.linears_mut() {
-            let Some(LayerSolution { keep, weight, .. }) = solutions.remove(&id.name) else { continue };
-            if source.propagates() {
-                if let Some(weight) = &weight {
-                    linear.set_weight(weight.shallow_clone())?;
-                }
-                linear.set_mask(Some(keep.shallow_clone()))?;
-            }
-            masks.insert(id.name.clone(), keep);
-            if let Some(weight) = weight {
-                weights.insert(id.name.clone(), weight);
-            }
-        }
-        source.advance(model, block);
+        let place = Place { tower: request.tower, block };
+        let onward = match (observes && block + 1 < blocks, request.propagate) {
+            (false, _) => Onward::Nowhere,
+            (true, Propagate::Dense) => Onward::Before,
+            (true, Propagate::Pruned) => Onward::After,
+        };
+        walk.block(place, observes.then_some(look), onward, &mut |resident, seen| {
+            let seen = match inputs.statistics {
+                Some(stored) if !look.needs.is_empty() => stored(block)?,
+                _ => seen,
+            };
+            solve(resident, place, seen, solver, &asked, carries)
+        })?;
         progress((block + 1) as f64 / blocks as f64);
     }
-    Ok((masks, weights))
+    Ok((walk.blocks.masks, walk.blocks.weights))
 }
 
-/// Solves the layers of one block, those with the same input together. `selection` says what is asked of a layer.
-///
-/// # Errors
-/// As [`LayerSolver::solve`].
-pub fn solve_block(
-    model: &dyn VisionLanguage,
-    tower: Tower,
-    block: usize,
-    statistics: &BlockStatistics,
-    solver: &dyn LayerSolver,
-    selection: &dyn Fn(&LayerId) -> Selection,
-) -> Result<BTreeMap<String, LayerSolution>, PruneError> {
-    let linears = model.linears();
-    let layers: BTreeMap<&str, LayerProblem<'_>> = linears
-        .iter()
-        .filter(|(id, _)| id.tower == tower && id.block == block)
-        .map(|(id, linear)| {
-            let name = id.name.as_str();
-            (name, LayerProblem { name, weight: linear.weight(), selection: selection(id) })
-        })
-        .collect();
-    let mut solutions = BTreeMap::new();
-    let mut keep = |problems: &[LayerProblem<'_>], found: Vec<LayerSolution>| {
-        solutions.extend(problems.iter().map(|problem| problem.name.to_owned()).zip(found));
-    };
-    if solver.needs().is_empty() {
-        for problem in layers.into_values() {
-            keep(&[problem], solver.solve(&[problem], None)?);
-        }
-        return Ok(solutions);
-    }
-    for (names, statistics) in statistics.groups() {
-        let problems: Vec<_> = names.iter().filter_map(|name| layers.get(name.as_str()).copied()).collect();
-        keep(&problems, solver.solve(&problems, Some(statistics))?);
-    }
-    match layers.keys().find(|name| !solutions.contains_key(**name)) {
-        None => Ok(solutions),
-        Some(name) => Err(PruneError::NoStatistics { layer: (*name).to_owned() }),
-    }
-}
-
-/// All blocks are ranked before any is masked.
+/// All blocks are ranked before any is masked. Importances are computed again for each of the passes of [`keep_across_with`], so that those of one
+/// layer are held at a time.
 fn prune_at_once(
-    model: &mut dyn VisionLanguage,
+    model: &dyn VisionLanguage,
     request: &PruneRequest,
     metric: &dyn PruningMetric,
     sparsity: f64,
     inputs: TowerInputs<'_>,
     progress: &mut dyn FnMut(f64),
 ) -> Result<MaskSet, PruneError> {
-    let mut source = Source::new(model, request, Propagate::Dense, metric.needs(), inputs);
-    let (mut names, mut importances) = (Vec::new(), Vec::new());
-    let blocks = model.blocks(request.tower);
-    for block in 0..blocks {
-        let statistics = source.observe(model, block)?;
-        let mut of_block = block_importances(model, request.tower, block, metric, &statistics)?;
-        for (id, _) in model.linears() {
-            if let Some(importance) = of_block.remove(&id.name) {
-                names.push(id.name.clone());
-                importances.push(importance);
+    let (tower, look) = (request.tower, Look { needs: metric.needs(), tokens: request.tokens });
+    let blocks = model.blocks(tower);
+    // What metrics look at are vectors: those of a whole tower are small.
+    let mut seen: Vec<BlockStatistics> = Vec::new();
+    if !look.needs.is_empty() && inputs.statistics.is_none() {
+        collect(model, tower, look, inputs.samples, &mut |block, statistics| {
+            seen.push(statistics);
+            progress(0.5 * (block + 1) as f64 / blocks as f64);
+            Ok(())
+        })?;
+    }
+    let layers: Vec<_> = (0..blocks).flat_map(|block| layers_of(model, Place { tower, block })).collect();
+    let mut stored: Option<(usize, BlockStatistics)> = None;
+    let mut importance = |at: usize| -> Result<Tensor, PruneError> {
+        let (id, linear) = layers[at];
+        let statistics = match inputs.statistics {
+            Some(read) if !look.needs.is_empty() => {
+                if stored.as_ref().is_none_or(|(block, _)| *block != id.block) {
+                    stored = Some((id.block, read(id.block)?));
+                }
+                stored.as_ref().map(|(_, statistics)| statistics)
             }
-        }
-        progress((block + 1) as f64 / blocks as f64);
-    }
-    let mut masks = MaskSet::new();
-    for (name, keep) in names.into_iter().zip(keep_across(&importances, sparsity)) {
-        masks.insert(name, keep);
-    }
-    Ok(masks)
-}
-
-fn block_importances(
-    model: &dyn VisionLanguage,
-    tower: Tower,
-    block: usize,
-    metric: &dyn PruningMetric,
-    statistics: &BlockStatistics,
-) -> Result<BTreeMap<String, Tensor>, PruneError> {
-    let in_block = |id: &LayerId| id.tower == tower && id.block == block;
-    let mut importances = BTreeMap::new();
-    for (id, linear) in model.linears().into_iter().filter(|(id, _)| in_block(id)) {
-        let importance = metric.importance(&id.name, linear.weight(), statistics.get(&id.name));
+            _ => seen.get(id.block),
+        };
+        let statistics = statistics.and_then(|statistics| statistics.get(&id.name));
+        let importance = metric.importance(&id.name, linear.weight(), statistics);
         if !is_finite(&importance) {
             return Err(PruneError::NotFiniteWeight { layer: id.name.clone() });
         }
-        importances.insert(id.name.clone(), importance.to_kind(Kind::Float));
-    }
-    Ok(importances)
+        Ok(importance.to_kind(Kind::Float))
+    };
+    let mut masks = MaskSet::new();
+    keep_across_with(layers.len(), sparsity, &mut importance, &mut |at, keep| {
+        masks.insert(layers[at].0.name.clone(), keep)
+    })?;
+    progress(1.0);
+    Ok(masks)
 }
 
 fn check_layers(model: &dyn VisionLanguage, tower: Tower, selection: Selection) -> Result<(), PruneError> {

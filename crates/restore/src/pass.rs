@@ -56,7 +56,7 @@ impl Pass<'_> {
     /// Keeps what enters each block, and computes the block again when its gradient is asked for.
     pub fn recomputing(self, gradient: &mut FlatGradient<'_>) -> Terms {
         let student = self.student;
-        let entry = with_grad(|| student.enter_with(Entry::Pixels(&self.batch.pixels)));
+        let entry = with_grad(|| student.enter_from(Entry::Pixels(&self.batch.pixels)));
         let (images, last) = Chain::run(student, Tower::Vision, &entry, gradient);
         let features = with_grad(|| student.leave(Tower::Vision, &last));
         let leaf = features.detach().set_requires_grad(features.requires_grad());
@@ -99,13 +99,13 @@ impl Pass<'_> {
         }
         let student = self.student;
         let prompts = &exchange.prompts;
-        let asked = with_grad(|| student.enter_with(Entry::Features { features, prompts }));
+        let asked = with_grad(|| student.enter_from(Entry::Features { features, prompts }));
         let (interface, queries) = Chain::run(student, Tower::Qformer, &asked, gradient);
         let prefix = with_grad(|| student.leave(Tower::Qformer, &queries));
         let prefix_leaf = prefix.detach().set_requires_grad(prefix.requires_grad());
         let read = with_grad(|| {
             let (prompt, answers) = (&prompts.language, exchange.answers());
-            student.enter_with(Entry::Prefix { prefix: &prefix_leaf, prompt, answers })
+            student.enter_from(Entry::Prefix { prefix: &prefix_leaf, prompt, answers })
         });
         let (language, states) = Chain::run(student, Tower::Language, &read, gradient);
         let terms = with_grad(|| {

@@ -15,7 +15,8 @@ pub struct Recorded {
 }
 
 /// Files of `pipeline` behind every stage, beside the stage's own.
-const SHARED: [&str; 4] = [
+const SHARED: [&str; 5] = [
+    "pipeline/src/calibration.rs",
     "pipeline/src/resident.rs",
     "pipeline/src/samples.rs",
     "pipeline/src/samples/corpora.rs",

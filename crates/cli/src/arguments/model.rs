@@ -273,9 +273,12 @@ pub struct ForwardOptions {
 pub struct StatsOptions {
     #[command(flatten)]
     pub model: ModelOptions,
-    /// JSON list of `{"image": FILE, "prompt": TEXT, "answer": TEXT}`, run one at a time
+    /// JSON list of `{"image": FILE, "prompt": TEXT, "answer": TEXT}`, run in this order
     #[arg(long, value_name = "FILE")]
     pub requests: PathBuf,
+    /// Have a decoder-only model read the end token of the answer too, as teacher-forced passes of other programs do; no pruning does
+    #[arg(long)]
+    pub end_token: bool,
     /// Safetensors file to write
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,

@@ -10,9 +10,9 @@ use ressa_experiment::{
     settings::SETTINGS,
 };
 
-use super::model::ModelOptions;
+use super::model::{JobMachine, ModelOptions};
 
-/// Prunes a folder in one pass, a block at a time. Killed and started again with the same options, it goes on where it was.
+/// Prunes a folder in one pass, a block at a time. Killed and started again with the same options, it resumes, on any device.
 #[derive(Args, Debug)]
 pub struct PruneOptions {
     #[command(flatten)]
@@ -59,18 +59,20 @@ pub struct PruneOptions {
     /// Seed of the draw and of random importance
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Most resident memory, such as 4GiB or 900MB; a limit that cannot be kept is refused with what is needed
+    /// Most resident host memory, such as 4GiB or 900MB; a limit that cannot be kept is refused with what is needed
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub memory_limit: Option<u64>,
     /// Keep activations on the disk even where they fit into memory
     #[arg(long)]
     pub spill: bool,
+    /// Activations of at most this size stay on the GPU; larger ones are in host memory between two blocks
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size)]
+    pub device_activations: u64,
     /// Folder to write, absent or empty; unfinished work is kept beside it, in DIR.partial
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Threads of one tensor operation [default: all cores]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
+    #[command(flatten)]
+    pub machine: JobMachine,
 }
 
 /// Comparison groups that do not need a whole tower at once.

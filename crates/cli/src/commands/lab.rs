@@ -9,7 +9,7 @@ use ressa_checkpoint::{Written, write};
 use ressa_data::{Image, Processor};
 use ressa_experiment::{
     config::{BlockThreshold, Damping, Rounding, SignRule},
-    job::{self, AnsweredRequest, Job, LayerOptions},
+    job::{self, CalibrationRequest, Job, LayerOptions},
 };
 use serde_json::json;
 
@@ -99,12 +99,17 @@ fn forward(global: &Global, options: &ForwardOptions) -> Outcome {
 }
 
 fn stats(global: &Global, options: &StatsOptions) -> Outcome {
-    let requests = read_requests::<AnsweredRequest>(&options.requests)?;
+    let requests = read_requests::<CalibrationRequest>(&options.requests)?;
     if requests.is_empty() {
         let message = format!("`{}`: the list is empty; statistics need a sample", options.requests.display());
         return Err(Failure::new(Exit::Unusable, message));
     }
-    let job = Job::Stats(job::Stats { model: model_at(&options.model)?, requests, output: options.output.clone() });
+    let job = Job::Stats(job::Stats {
+        model: model_at(&options.model)?,
+        requests,
+        end_token: options.end_token,
+        output: options.output.clone(),
+    });
     let summary = work(global, &options.machine, &job)?;
     if global.json {
         say_json(&summary);

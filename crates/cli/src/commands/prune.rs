@@ -10,15 +10,17 @@ use ressa_experiment::{
     model::ModelConfig,
     overrides,
 };
-use ressa_sweep::DeviceChoice;
 
 use crate::{
-    arguments::{Global, model::JobMachine, prune::PruneOptions},
+    arguments::{Global, prune::PruneOptions},
     commands::{model_at, read_requests},
     exit::{Exit, Failure, Outcome},
     job,
     text::{percent, say, say_json, size},
 };
+
+/// Seconds of work that a killed run may lose.
+const CHECKPOINT_AFTER: f64 = 5.0;
 
 /// Has the worker prune, and says what came out.
 pub fn run(global: &Global, options: &PruneOptions) -> Outcome {
@@ -33,17 +35,18 @@ pub fn run(global: &Global, options: &PruneOptions) -> Outcome {
         seed: options.seed,
         memory_limit: options.memory_limit,
         spill: options.spill,
+        device_activations: options.device_activations,
+        checkpoint_after: CHECKPOINT_AFTER,
         output: absolute(&options.output),
     };
-    let machine = JobMachine { device: DeviceChoice::Cpu, threads: options.threads, tf32: false };
-    let summary = job::run(global, &machine, &Job::Prune(Box::new(work)))?;
+    let summary = job::run(global, &options.machine, &Job::Prune(Box::new(work)))?;
     if global.json {
         say_json(&summary);
         return Ok(Exit::Done);
     }
     let number = |field: &str| summary[field].as_u64().unwrap_or_default();
     if number("resumed_at") > 0 {
-        say(format_args!("went on after {} of {} steps", number("resumed_at"), number("steps")));
+        say(format_args!("resumed after {} of {} steps", number("resumed_at"), number("steps")));
     }
     for (tower, sums) in summary["towers"].as_object().into_iter().flatten() {
         let share = percent(sums["sparsity"].as_f64().unwrap_or_default());

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ressa_models::{
-    Answer, AnswerBatch, Entry, Flow, Forced, LayerId, Linear, ModelError, Prompts, Sample, Search, Targets, TextBatch,
-    Tower, VisionLanguage,
+    Answer, AnswerBatch, Entry, Flow, Forced, LayerId, Linear, ModelError, Prompts, Search, Targets, TextBatch, Tower,
+    VisionLanguage,
 };
 use tch::{Kind, Tensor};
 
@@ -78,11 +78,7 @@ impl VisionLanguage for Echo {
         0
     }
 
-    fn enter(&self, _: Tower, _: &Sample) -> Flow {
-        unreachable!("evaluation never walks through blocks")
-    }
-
-    fn enter_with(&self, _: Entry<'_>) -> Flow {
+    fn enter_from(&self, _: Entry<'_>) -> Flow {
         unreachable!("evaluation never walks through blocks")
     }
 

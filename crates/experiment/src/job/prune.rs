@@ -24,6 +24,10 @@ pub struct Prune {
     pub memory_limit: Option<u64>,
     /// Whether activations go to the disk even where they fit into memory. No number depends on it.
     pub spill: bool,
+    /// Most bytes of activations that stay on a device other than the CPU; larger ones are in host memory between two blocks. No number depends on it.
+    pub device_activations: u64,
+    /// Seconds of work after which what is done is made to last: a killed run does at most so much again.
+    pub checkpoint_after: f64,
     /// Folder to write; must be absent or empty.
     pub output: PathBuf,
 }

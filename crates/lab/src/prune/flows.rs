@@ -1,6 +1,7 @@
-//! Activations of all samples between two blocks: always in files, so that an interrupted work can go on, and in memory where they fit.
+//! Activations of all samples between two blocks: in memory where they fit, and in files, so that an interrupted work can be resumed.
 
 use std::{
+    cell::Cell,
     fs,
     io::Write,
     os::unix::fs::FileExt,
@@ -9,6 +10,7 @@ use std::{
 
 use ressa_checkpoint::CheckpointError;
 use ressa_models::{Flow, ModelError};
+use ressa_prune::walk::Flows;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -21,43 +23,198 @@ pub(super) struct Place {
     hidden: usize,
     /// Number in the name of the file of what goes along with them.
     companions: usize,
-    /// Samples.
+    /// How many there are.
     count: usize,
 }
 
-/// Activations of all samples at the entry of a block.
-pub(super) struct Flows {
+/// Activations that last.
+pub(super) struct Lasting {
+    folder: PathBuf,
+    /// Where the network computes.
+    computes: Device,
+    /// Where they are kept; nowhere but in the files if they are too large.
+    kept: Option<Device>,
+    /// Those in memory, and those that enter the next tower.
+    flows: Vec<Flow>,
+    added: Vec<Flow>,
+    /// Those in the files, and the next ones while they are made.
+    stored: Option<Stored>,
+    next: Option<NextStored>,
+    /// What went along with those that were stored last.
+    companions: Vec<Vec<Tensor>>,
+    /// Number of the next files.
+    number: usize,
+    read: Cell<u64>,
+    written: u64,
+}
+
+impl Lasting {
+    /// None, or what `place` names. Files of the folder that it does not name are removed.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn open(folder: &Path, place: Option<Place>, computes: Device, kept: Option<Device>) -> Result<Self, LabError> {
+        sweep(folder, place)?;
+        let stored = place.map(|place| Stored::open(folder, place)).transpose()?;
+        let mut lasting = Self {
+            folder: folder.to_owned(),
+            computes,
+            kept,
+            flows: Vec::new(),
+            added: Vec::new(),
+            number: place.map_or(0, |place| place.hidden.max(place.companions)) + 1,
+            stored,
+            next: None,
+            companions: Vec::new(),
+            read: Cell::new(0),
+            written: 0,
+        };
+        if let (Some(kept), Some(stored)) = (kept, &lasting.stored) {
+            lasting.flows =
+                (0..stored.len()).map(|at| Ok(stored.get(at)?.to_device(kept))).collect::<Result<_, LabError>>()?;
+            lasting.companions = along(&lasting.flows);
+        }
+        Ok(lasting)
+    }
+
+    /// Writes the activations down, so that they survive a loss of power, and says where. Older files stay until [`sweep`].
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn store(&mut self) -> Result<Option<Place>, LabError> {
+        if self.kept.is_some() && !self.flows.is_empty() {
+            let mut next = self.begin()?;
+            for (at, flow) in self.flows.iter().enumerate() {
+                next.push(self.companions.get(at).map(Vec::as_slice), flow)?;
+            }
+            self.written += next.written();
+            self.companions = along(&self.flows);
+            self.stored = Some(next.finish(self.stored.take())?);
+        }
+        self.stored.as_ref().map(|stored| stored.seal().map(|()| stored.place())).transpose()
+    }
+
+    /// Bytes that were read from files and written to them since this was last asked for.
+    pub fn traffic(&mut self) -> (u64, u64) {
+        (self.read.take(), std::mem::take(&mut self.written))
+    }
+
+    /// Lets go of activations that nobody will read.
+    pub fn forget(&mut self) {
+        self.flows.clear();
+        self.companions.clear();
+        (self.stored, self.next) = (None, None);
+    }
+
+    fn begin(&mut self) -> Result<NextStored, LabError> {
+        self.number += 1;
+        NextStored::begin(&self.folder, self.number)
+    }
+
+    fn push(&mut self, before: Option<&Flow>, flow: &Flow) -> Result<(), LabError> {
+        let mut next = match self.next.take() {
+            Some(next) => next,
+            None => self.begin()?,
+        };
+        next.push(before.map(Flow::companions), flow)?;
+        self.next = Some(next);
+        Ok(())
+    }
+}
+
+fn along(flows: &[Flow]) -> Vec<Vec<Tensor>> {
+    flows.iter().map(|flow| flow.companions().iter().map(Tensor::shallow_clone).collect()).collect()
+}
+
+impl Flows for Lasting {
+    type Error = LabError;
+
+    fn len(&self) -> usize {
+        match self.kept {
+            Some(_) => self.flows.len(),
+            None => self.stored.as_ref().map_or(0, Stored::len),
+        }
+    }
+
+    fn get(&self, at: usize) -> Result<Flow, LabError> {
+        match (&self.stored, self.kept) {
+            (Some(stored), None) => {
+                self.read.set(self.read.get() + stored.size(at));
+                Ok(stored.get(at)?.to_device(self.computes))
+            }
+            _ => Ok(self.flows[at].to_device(self.computes)),
+        }
+    }
+
+    fn clear(&mut self) -> Result<(), LabError> {
+        self.added.clear();
+        self.next = None;
+        Ok(())
+    }
+
+    fn add(&mut self, flow: Flow) -> Result<(), LabError> {
+        match self.kept {
+            Some(kept) => self.added.push(flow.to_device(kept)),
+            None => self.push(None, &flow)?,
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, at: usize, before: &Flow, next: Flow) -> Result<(), LabError> {
+        match self.kept {
+            // At once: two of all would be twice the memory.
+            Some(kept) => self.flows[at] = next.to_device(kept),
+            None => self.push(Some(before), &next)?,
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<(), LabError> {
+        if !self.added.is_empty() {
+            self.flows = std::mem::take(&mut self.added);
+        }
+        if let Some(next) = self.next.take() {
+            self.written += next.written();
+            self.stored = Some(next.finish(self.stored.take())?);
+        }
+        Ok(())
+    }
+}
+
+/// Activations in two files.
+struct Stored {
     hidden: Shelf,
     companions: Shelf,
 }
 
-impl Flows {
-    /// Samples.
-    pub fn len(&self) -> usize {
+impl Stored {
+    fn open(folder: &Path, place: Place) -> Result<Self, LabError> {
+        let open = |name: String| Shelf::open(&folder.join(name), place.count);
+        Ok(Self { hidden: open(hidden(place.hidden))?, companions: open(companions(place.companions))? })
+    }
+
+    fn len(&self) -> usize {
         self.hidden.places.len()
     }
 
-    /// The activations of a sample.
-    pub fn get(&self, at: usize) -> Result<Flow, LabError> {
+    fn get(&self, at: usize) -> Result<Flow, LabError> {
         let mut hidden = self.hidden.get(at)?;
         let broken = || LabError::input(&self.hidden.path, "it holds no hidden states; remove it and start again");
         Ok(Flow::from_parts(hidden.pop().ok_or_else(broken)?, self.companions.get(at)?))
     }
 
-    /// Reads what [`Flows::place`] named.
-    pub fn open(folder: &Path, place: Place, keep: bool) -> Result<Self, LabError> {
-        let open = |name: String| Shelf::open(&folder.join(name), place.count, keep);
-        Ok(Self { hidden: open(hidden(place.hidden))?, companions: open(companions(place.companions))? })
+    fn size(&self, at: usize) -> u64 {
+        self.hidden.places[at].1 + self.companions.places[at].1
     }
 
-    /// Where they are.
-    pub fn place(&self) -> Place {
+    fn place(&self) -> Place {
         Place { hidden: self.hidden.number, companions: self.companions.number, count: self.len() }
     }
 
-    /// Bytes in both files.
-    pub fn bytes(&self) -> u64 {
-        self.hidden.end + self.companions.end
+    /// Makes both files survive a loss of power.
+    fn seal(&self) -> Result<(), LabError> {
+        self.hidden.seal()?;
+        self.companions.seal()
     }
 }
 
@@ -84,32 +241,31 @@ pub(super) fn sweep(folder: &Path, place: Option<Place>) -> Result<(), LabError>
     Ok(())
 }
 
-/// The next activations while they are made, sample by sample.
-pub(super) struct NextFlows {
+/// The next activations while they are written.
+struct NextStored {
     folder: PathBuf,
     number: usize,
-    keep: bool,
     hidden: Shelf,
     /// New ones; `None` while those of the block before are handed on.
     companions: Option<Shelf>,
 }
 
-impl NextFlows {
+impl NextStored {
     /// Starts the files of a number that no older ones have.
-    pub fn begin(folder: &Path, number: usize, keep: bool) -> Result<Self, LabError> {
-        let hidden = Shelf::create(&folder.join(hidden(number)), number, keep)?;
-        Ok(Self { folder: folder.to_owned(), number, keep, hidden, companions: None })
+    fn begin(folder: &Path, number: usize) -> Result<Self, LabError> {
+        let hidden = Shelf::create(&folder.join(hidden(number)), number)?;
+        Ok(Self { folder: folder.to_owned(), number, hidden, companions: None })
     }
 
-    /// Adds the next sample's activations; `before` is what they came from, if it was a flow of the same tower.
-    pub fn push(&mut self, before: Option<&Flow>, next: &Flow) -> Result<(), LabError> {
-        let same = before.is_some_and(|before| {
-            let (old, new) = (before.companions(), next.companions());
+    /// Adds the next activations; `before` is what went along with those that they came from, in the same tower.
+    fn push(&mut self, before: Option<&[Tensor]>, next: &Flow) -> Result<(), LabError> {
+        let same = before.is_some_and(|old| {
+            let new = next.companions();
             old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old.data_ptr() == new.data_ptr())
         });
         if !same && self.companions.is_none() && self.hidden.places.is_empty() {
             let path = self.folder.join(companions(self.number));
-            self.companions = Some(Shelf::create(&path, self.number, self.keep)?);
+            self.companions = Some(Shelf::create(&path, self.number)?);
         }
         if let Some(companions) = &mut self.companions {
             companions.push(next.companions())?;
@@ -121,22 +277,22 @@ impl NextFlows {
         self.hidden.push(std::slice::from_ref(&next.hidden))
     }
 
-    /// Flushes the files. Takes what goes along from the activations before where it stayed as it was.
-    pub fn finish(mut self, before: Option<Flows>) -> Result<(Flows, u64), LabError> {
-        let mut written = self.hidden.seal()?;
+    fn written(&self) -> u64 {
+        self.hidden.end + self.companions.as_ref().map_or(0, |companions| companions.end)
+    }
+
+    /// Takes what goes along from the activations before where it stayed as it was.
+    fn finish(self, before: Option<Stored>) -> Result<Stored, LabError> {
         let companions = match (self.companions, before) {
-            (Some(mut new), _) => {
-                written += new.seal()?;
-                new
-            }
+            (Some(new), _) => new,
             (None, Some(before)) => before.companions,
-            (None, None) => Shelf::create(&self.folder.join(companions(self.number)), self.number, self.keep)?,
+            (None, None) => Shelf::create(&self.folder.join(companions(self.number)), self.number)?,
         };
-        Ok((Flows { hidden: self.hidden, companions }, written))
+        Ok(Stored { hidden: self.hidden, companions })
     }
 }
 
-/// Lists of tensors in one file, one after the other, and in memory if they are kept.
+/// Lists of tensors in one file, one after the other.
 struct Shelf {
     path: PathBuf,
     number: usize,
@@ -144,23 +300,21 @@ struct Shelf {
     /// Beginning and length of each list.
     places: Vec<(u64, u64)>,
     end: u64,
-    kept: Option<Vec<Vec<Tensor>>>,
 }
 
 impl Shelf {
-    fn create(path: &Path, number: usize, keep: bool) -> Result<Self, LabError> {
+    fn create(path: &Path, number: usize) -> Result<Self, LabError> {
         let options = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
         let file = options.map_err(CheckpointError::io("write", path))?;
-        let kept = keep.then(Vec::new);
-        Ok(Self { path: path.to_owned(), number, file, places: Vec::new(), end: 0, kept })
+        Ok(Self { path: path.to_owned(), number, file, places: Vec::new(), end: 0 })
     }
 
-    fn open(path: &Path, count: usize, keep: bool) -> Result<Self, LabError> {
+    fn open(path: &Path, count: usize) -> Result<Self, LabError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let number = name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
         let file = fs::File::open(path).map_err(CheckpointError::io("read", path))?;
         let length = file.metadata().map_err(CheckpointError::io("read", path))?.len();
-        let mut shelf = Self { path: path.to_owned(), number, file, places: Vec::new(), end: 0, kept: None };
+        let mut shelf = Self { path: path.to_owned(), number, file, places: Vec::new(), end: 0 };
         while shelf.end < length {
             let mut size = [0; 8];
             shelf.file.read_exact_at(&mut size, shelf.end).map_err(CheckpointError::io("read", path))?;
@@ -174,14 +328,11 @@ impl Shelf {
         if shelf.places.len() != count {
             return Err(shelf.broken());
         }
-        if keep {
-            shelf.kept = Some((0..count).map(|at| shelf.get(at)).collect::<Result<_, _>>()?);
-        }
         Ok(shelf)
     }
 
     fn broken(&self) -> LabError {
-        LabError::input(&self.path, "activations of an unfinished work are damaged; remove the folder and start again")
+        LabError::input(&self.path, "activations of an unfinished run are damaged; remove the folder and start again")
     }
 
     fn push(&mut self, tensors: &[Tensor]) -> Result<(), LabError> {
@@ -202,16 +353,10 @@ impl Shelf {
         self.file.write_all(&record).map_err(CheckpointError::io("write", &self.path))?;
         self.places.push((self.end + 8, length));
         self.end += record.len() as u64;
-        if let Some(kept) = &mut self.kept {
-            kept.push(tensors.iter().map(Tensor::shallow_clone).collect());
-        }
         Ok(())
     }
 
     fn get(&self, at: usize) -> Result<Vec<Tensor>, LabError> {
-        if let Some(kept) = &self.kept {
-            return Ok(kept[at].iter().map(Tensor::shallow_clone).collect());
-        }
         let (start, length) = self.places[at];
         let mut record = vec![0; length as usize];
         self.file.read_exact_at(&mut record, start).map_err(CheckpointError::io("read", &self.path))?;
@@ -230,10 +375,9 @@ impl Shelf {
         Ok(tensors)
     }
 
-    /// Makes the file survive a loss of power. Answers with its length.
-    fn seal(&mut self) -> Result<u64, LabError> {
-        self.file.sync_data().map_err(CheckpointError::io("write", &self.path))?;
-        Ok(self.end)
+    /// Makes the file survive a loss of power.
+    fn seal(&self) -> Result<(), LabError> {
+        Ok(self.file.sync_data().map_err(CheckpointError::io("write", &self.path))?)
     }
 }
 

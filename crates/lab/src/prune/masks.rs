@@ -1,6 +1,6 @@
 //! One number for all masks: what two runs compare to know that they chose the same weights.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::LabError;
 
@@ -41,14 +41,42 @@ impl MaskHash {
 pub fn layer_digest(layer: &str, keep: &Tensor) -> Result<[u8; 32], LabError> {
     let torch = |e: tch::TchError| LabError::from(ressa_models::ModelError::from(e));
     let (rows, columns) = keep.size2().map_err(torch)?;
-    let flags = keep.f_to_kind(Kind::Uint8).and_then(|keep| keep.f_to_device(tch::Device::Cpu)).map_err(torch)?;
-    let flags = Vec::<u8>::try_from(flags.f_flatten(0, -1).map_err(torch)?).map_err(torch)?;
+    let flags = keep.f_to_kind(Kind::Bool).and_then(|keep| keep.f_to_device(Device::Cpu)).map_err(torch)?;
+    let flags = flags.f_contiguous().map_err(torch)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(layer.len() as u64).to_le_bytes()).update(layer.as_bytes());
     hasher.update(&rows.to_le_bytes()).update(&columns.to_le_bytes());
-    let pack = |flags: &[u8]| flags.iter().enumerate().fold(0, |byte, (bit, &flag)| byte | (flag << bit));
-    for part in flags.chunks(1 << 16) {
-        hasher.update(&part.chunks(8).map(pack).collect::<Vec<u8>>());
+    if flags.numel() > 0 {
+        // SAFETY: a contiguous bool tensor on the host is `numel` bytes at its pointer, each 0 or 1; `flags` keeps them alive.
+        let flags = unsafe { std::slice::from_raw_parts(flags.data_ptr().cast::<u8>(), flags.numel()) };
+        for part in flags.chunks(1 << 16) {
+            hasher.update(&packed(part));
+        }
     }
     Ok(*hasher.finalize().as_bytes())
+}
+
+/// Flags, 0 or 1 each, as bits: the first is the lowest bit of the first byte.
+fn packed(flags: &[u8]) -> Vec<u8> {
+    let (eights, rest) = flags.as_chunks::<8>();
+    // The product brings flag `i` of eight to bit `56 + i`.
+    let pack = |eight: &[u8; 8]| (u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8;
+    let mut bytes: Vec<u8> = eights.iter().map(pack).collect();
+    if !rest.is_empty() {
+        bytes.push(rest.iter().enumerate().fold(0, |byte, (bit, &flag)| byte | (flag << bit)));
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::packed;
+
+    #[test]
+    fn flags_are_packed_lowest_bit_first() {
+        let flags: Vec<u8> = (0..203u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 31) as u8).collect();
+        let expected: Vec<u8> =
+            flags.chunks(8).map(|f| f.iter().enumerate().fold(0, |byte, (bit, &flag)| byte | (flag << bit))).collect();
+        assert_eq!(packed(&flags), expected);
+    }
 }

@@ -8,11 +8,11 @@ use ressa_experiment::{
     config::{Metric, StatisticsNeeds},
 };
 use ressa_models::{Blip2, Linear, VisionLanguage};
-use ressa_prune::block::layers_of;
-use tch::Tensor;
+use ressa_prune::walk::{Place, layers_of};
+use tch::{Kind, Tensor};
 
-use super::{asked::Asked, samples::Samples};
-use crate::LabError;
+use super::asked::Asked;
+use crate::{LabError, calibration::Samples};
 
 /// A weight of more elements than this is converted in pieces when it is used.
 const PIECE: u64 = 1 << 25;
@@ -26,8 +26,19 @@ const MARGIN: u64 = 15;
 pub(super) struct Needed {
     /// Bytes with activations on the disk.
     pub least: u64,
+    /// Bytes that the weights of a block take once more, converted to the type of the computation.
+    pub converted: u64,
     /// Bytes that activations take in memory.
     pub activations: u64,
+}
+
+/// What of it there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Whether the weights of a block are converted once instead of in each pass.
+    pub converts: bool,
+    /// Whether activations are in memory.
+    pub keeps: bool,
 }
 
 impl Needed {
@@ -39,17 +50,22 @@ impl Needed {
         let metric = asked.prune.metric;
         let gram = StatisticsNeeds::of(metric, &asked.prune.method()).gram;
         let kind = model.kind().elt_size_in_bytes() as u64;
-        let (mut largest, mut activations) = (0, 0);
+        let (mut largest, mut activations, mut converted) = (0, 0, 0);
         for tower in Tower::ALL.into_iter().filter(visited) {
             let tokens = samples.map_or(0, |samples| tokens(model, tower, samples));
             let mut widest = 0;
             for block in 0..model.blocks(tower) {
-                let linears: Vec<&Linear> = layers_of(model, tower, block).map(|(_, linear)| linear).collect();
+                let linears: Vec<&Linear> =
+                    layers_of(model, Place { tower, block }).map(|(_, linear)| linear).collect();
                 let stored: u64 = linears.iter().map(|linear| bytes(linear)).sum();
                 let run = if samples.is_some() { running(&linears, tokens, kind) } else { 0 };
                 let (mut solve, mut seen) = (0, 0);
                 if asked.prunes(tower) {
                     (solve, seen) = (solving(&linears, metric, gram), if gram { statistics(&linears) } else { 0 });
+                }
+                if linears.iter().any(|linear| linear.weight().kind() != model.kind()) && model.kind() == Kind::Float {
+                    let elements: u64 = linears.iter().map(|linear| elements(linear)).sum();
+                    converted = converted.max(elements * kind * (100 + MARGIN) / 100);
                 }
                 largest = largest.max(stored + seen + run.max(solve));
                 widest = linears.iter().map(|linear| linear.shape().1 as u64).fold(widest, u64::max);
@@ -70,15 +86,15 @@ impl Needed {
         let of_tensor = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64;
         let written: u64 = model.tensors().values().map(of_tensor).sum();
         let least = held + LIBRARIES + largest.max(written.min(EXAMINED_AT_ONCE as u64)) * (100 + MARGIN) / 100;
-        Self { least, activations }
+        Self { least, converted, activations }
     }
 
-    /// Whether activations are to be in memory.
+    /// What there is room for under a limit.
     ///
     /// # Errors
     /// A limit that cannot be kept even with activations on the disk.
-    pub fn decide(self, limit: Option<u64>) -> Result<bool, LabError> {
-        let Some(limit) = limit else { return Ok(true) };
+    pub fn decide(self, limit: Option<u64>) -> Result<Room, LabError> {
+        let Some(limit) = limit else { return Ok(Room { converts: true, keeps: true }) };
         if self.least > limit {
             let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
             let message = format!(
@@ -88,7 +104,9 @@ impl Needed {
             );
             return Err(LabError::Unsupported(message));
         }
-        Ok(self.least + self.activations <= limit)
+        let converts = self.least + self.converted <= limit;
+        let taken = self.least + if converts { self.converted } else { 0 };
+        Ok(Room { converts, keeps: taken + self.activations <= limit })
     }
 }
 

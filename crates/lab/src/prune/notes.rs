@@ -1,9 +1,9 @@
-//! Notes about an unfinished work: what was asked, how far it is, what came out so far.
+//! Notes about an unfinished run: what was asked, how far it is, what came out so far.
 
 use std::{collections::BTreeMap, fs, io::Write, path::Path};
 
 use ressa_checkpoint::CheckpointError;
-use ressa_experiment::allocation::Sensitivities;
+use ressa_experiment::{allocation::Sensitivities, job::Compute};
 use ressa_prune::Visible;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -29,6 +29,8 @@ pub(super) struct Notes {
     pub tensors: BTreeMap<String, String>,
     /// What was measured of layers so far.
     pub sensitivities: Sensitivities,
+    /// Samples that the activations are of.
+    pub rows: Vec<Vec<usize>>,
     /// Visual tokens of each sample that count in the statistics, where not all do.
     pub visible: Vec<Visible>,
     /// Activations at the entry of the next step.
@@ -52,6 +54,7 @@ impl Notes {
             masks: super::MaskHash::default().hex(),
             tensors: BTreeMap::new(),
             sensitivities: Sensitivities::new(),
+            rows: Vec::new(),
             visible: Vec::new(),
             flows: None,
             read: 0,
@@ -59,6 +62,15 @@ impl Notes {
             seconds: 0.0,
             peak: 0,
         }
+    }
+
+    /// The type of the computation in the notes beside an output that is not finished; `None` where there are none.
+    pub fn compute(output: &Path) -> Option<Compute> {
+        let mut home = output.to_owned().into_os_string();
+        home.push(".partial");
+        let text = fs::read(Path::new(&home).join(NOTES)).ok().filter(|text| text.len() as u64 <= LIMIT)?;
+        let found: Self = serde_json::from_slice(&text).ok()?;
+        found.settings.get("dtype")?.as_str()?.parse().ok()
     }
 
     /// The notes in a folder, if they are about a work with these settings; new ones where there are none.
@@ -72,7 +84,7 @@ impl Notes {
         }
         let length = fs::metadata(&path).map_err(CheckpointError::io("read", &path))?.len();
         if length > LIMIT {
-            return Err(LabError::input(&path, "it is too large for notes of an unfinished work"));
+            return Err(LabError::input(&path, "it is too large for notes of an unfinished run"));
         }
         let text = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
         let found: Self = serde_json::from_slice(&text).map_err(|e| {
@@ -90,7 +102,7 @@ impl Notes {
             return Ok(found);
         }
         let reason = format!(
-            "an unfinished work with other settings is there: {}; ask for the same as before, or remove the folder",
+            "an unfinished run with other settings is there: {}; ask for the same as before, or remove the folder",
             differ.join(", ")
         );
         Err(LabError::input(folder, reason))

@@ -86,13 +86,15 @@ fn corpora_are_drawn_and_budgets_divided_as_by_an_experiment() {
             seed: 7,
             memory_limit: None,
             spill: true,
+            device_activations: 0,
+            checkpoint_after: 0.0,
             output: root.path().join(metric.name()),
         };
         let _no_grad = tch::no_grad_guard();
-        let found = run(&job, &mut |_, _| ()).unwrap();
+        let found = run(&job, Device::Cpu, &mut |_, _| ()).unwrap();
         assert_eq!(found["mask_hash"], expected, "{}", metric.name());
         let many = Prune { samples: Some(500), output: root.path().join("many"), ..job };
-        let refused = run(&many, &mut |_, _| ()).unwrap_err().to_string();
+        let refused = run(&many, Device::Cpu, &mut |_, _| ()).unwrap_err().to_string();
         assert!(refused.contains("500 calibration samples are asked for, there are"), "{refused}");
     }
 }

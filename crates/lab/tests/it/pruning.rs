@@ -93,13 +93,15 @@ fn job(root: &Path, output: &str) -> Prune {
         seed: 0,
         memory_limit: None,
         spill: false,
+        device_activations: 0,
+        checkpoint_after: 0.0,
         output: root.join(output),
     }
 }
 
 fn prune(job: &Prune) -> Result<Value, ressa_lab::LabError> {
     let _no_grad = tch::no_grad_guard();
-    run(job, &mut |_, _| ())
+    run(job, Device::Cpu, &mut |_, _| ())
 }
 
 fn listed(job: &Prune) -> &[CalibrationRequest] {
@@ -315,7 +317,7 @@ fn what_was_killed_at_any_step_ends_as_if_nothing_had_happened() {
             };
             let mut killed_at = killed_at;
             let _no_grad = tch::no_grad_guard();
-            let outcome = catch_unwind(AssertUnwindSafe(|| run(&killed, &mut killed_at)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| run(&killed, Device::Cpu, &mut killed_at)));
             if outcome.is_ok() {
                 break;
             }
@@ -345,7 +347,7 @@ fn other_settings_do_not_go_on_with_an_unfinished_work() {
         assert!(calls < 5, "killed");
     };
     let mut stop = stop;
-    assert!(catch_unwind(AssertUnwindSafe(|| run(&begun, &mut stop))).is_err());
+    assert!(catch_unwind(AssertUnwindSafe(|| run(&begun, Device::Cpu, &mut stop))).is_err());
     let other = with(&begun, |prune| (prune.metric, prune.language.sparsity) = (Metric::Ria, 0.0));
     let error = prune(&other).unwrap_err().to_string();
     for part in [

@@ -16,7 +16,7 @@ use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 
 use super::{Asked, Batches, Feed, Purpose, Samples, distinct, draw::Draw, stream};
-use crate::PipelineError;
+use crate::{PipelineError, calibration_input};
 
 /// Samples of the probe that merging is compared on.
 const PROBE_SAMPLES: usize = 4;
@@ -134,11 +134,8 @@ impl Samples for CorpusSamples {
             })
         })?;
         let sample = |(_, Composed { levels, read, written })| {
-            Ok(Sample {
-                pixels: self.feed.levels(levels),
-                prompt: self.feed.prompts(&[read], &[0])?,
-                answer: self.feed.processor.encode_answer(&written)?,
-            })
+            let (prompt, answer) = calibration_input(&self.feed.processor, self.feed.device, &read, &written)?;
+            Ok(Sample { pixels: self.feed.levels(levels), prompt, answer })
         };
         composed.into_iter().map(sample).collect()
     }

@@ -13,7 +13,7 @@ use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 
 use super::{Asked, Batches, Feed, Purpose, Samples, distinct, stream};
-use crate::PipelineError;
+use crate::{PipelineError, calibration_input};
 
 /// Size of the training split that calibration and restoration draw from.
 const TRAINING_IMAGES: usize = 6000;
@@ -64,11 +64,8 @@ impl Samples for WorldSamples {
             let labelled = self.world.training_image(index);
             let pixels = self.feed.pixels([&labelled.image])?;
             let mut add = |text: String, answer: String| -> Result<(), PipelineError> {
-                samples.push(Sample {
-                    pixels: pixels.shallow_clone(),
-                    prompt: self.feed.prompts(&[text], &[0])?,
-                    answer: self.feed.processor.encode_answer(&answer)?,
-                });
+                let (prompt, answer) = calibration_input(&self.feed.processor, self.feed.device, &text, &answer)?;
+                samples.push(Sample { pixels: pixels.shallow_clone(), prompt, answer });
                 Ok(())
             };
             for turn in 0..config.questions as usize {

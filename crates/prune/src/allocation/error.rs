@@ -60,6 +60,11 @@ pub enum AllocationError {
         /// Module path.
         layer: String,
     },
+    /// A measurement by differences of losses in half precision.
+    #[error(
+        "zeroth-order sensitivities need a model that computes in float32: set `model.compute: float32`, or measure gradients (`prune.allocation.order: first`)"
+    )]
+    HalfPrecision,
     /// Nothing to measure on.
     #[error("sensitivities need calibration samples and there are none: raise `prune.calibration.images`")]
     NoSamples,

@@ -6,6 +6,7 @@
 mod error;
 mod gradient;
 mod groups;
+mod noise;
 mod outliers;
 mod perturbation;
 mod probe;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use ressa_experiment::{
     Tower,
     allocation::{AllocationGroup, Sensitivities},
-    config::Propagate,
+    config::TokenConfig,
 };
 use ressa_models::{LayerId, Linear, Sample, VisionLanguage};
 use ressa_runtime::count_nonzero;
@@ -20,10 +20,11 @@ use tch::{Kind, Tensor, no_grad};
 
 use super::AllocationError;
 use crate::{
-    calibrate::{BlockStatistics, Calibration},
     error::PruneError,
     metric::{PruningMetric, Wanda},
-    statistics::Needs,
+    statistics::{BlockStatistics, Needs},
+    tower::collect,
+    walk::Look,
 };
 
 /// Weights whose importances are held at once.
@@ -38,14 +39,14 @@ pub(super) fn outliers(
     samples: &[Sample],
     progress: &mut dyn FnMut(f64),
 ) -> Result<Sensitivities, PruneError> {
-    let mut calibration = Calibration::enter(model, tower, Propagate::Dense, Needs::NORMS, samples);
-    let mut statistics = BlockStatistics::default();
-    let blocks = model.blocks(tower);
-    for block in 0..blocks {
+    let look = Look { needs: Needs::NORMS, tokens: TokenConfig::default() };
+    let (mut statistics, blocks) = (BlockStatistics::default(), model.blocks(tower));
+    collect(model, tower, look, samples, &mut |block, of_block| {
         // Norms are vectors: those of a whole tower are small, and a mean over the tower needs them all.
-        statistics.extend(calibration.observe(model, block)?);
+        statistics.extend(of_block);
         progress((block + 1) as f64 / blocks as f64);
-    }
+        Ok(())
+    })?;
     let layers: Vec<(&LayerId, &Linear)> = model.linears().into_iter().filter(|(id, _)| id.tower == tower).collect();
     outliers_of(&layers, &statistics, group, m)
 }

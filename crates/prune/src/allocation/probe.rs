@@ -3,8 +3,8 @@
 use std::slice;
 
 use ressa_experiment::Tower;
-use ressa_models::{Sample, VisionLanguage};
-use tch::{Tensor, no_grad};
+use ressa_models::{Forced, Sample, VisionLanguage};
+use tch::{Kind, Tensor, no_grad};
 
 /// Samples with what they bring to a tower's entry.
 pub(super) struct Probe<'a> {
@@ -24,14 +24,25 @@ impl<'a> Probe<'a> {
         Self { samples, tower, entries: no_grad(|| samples.iter().filter_map(entry).collect()) }
     }
 
-    /// Mean cross entropy of a sample's answer, a scalar.
+    /// Whether the model's logits come in f32 or better.
+    pub(super) fn computes_in_f32(&self, model: &dyn VisionLanguage) -> bool {
+        self.samples.is_empty() || !matches!(self.forced(model, 0).logits.kind(), Kind::Half | Kind::BFloat16)
+    }
+
+    /// Mean cross entropy of a sample's answer, a scalar, f32.
     pub(super) fn loss(&self, model: &dyn VisionLanguage, sample: usize) -> Tensor {
+        let mut forced = self.forced(model, sample);
+        forced.logits = forced.logits.to_kind(Kind::Float);
+        forced.loss()
+    }
+
+    fn forced(&self, model: &dyn VisionLanguage, sample: usize) -> Forced {
         let Sample { pixels, prompt, answer } = &self.samples[sample];
         let prefix = match self.tower {
             Tower::Vision => model.visual_prefix(&model.encode_images(pixels), prompt),
             Tower::Qformer => model.visual_prefix(&self.entries[sample], prompt),
             Tower::Language => self.entries[sample].shallow_clone(),
         };
-        model.force(Some(&prefix), &prompt.language, slice::from_ref(answer)).loss()
+        model.force(Some(&prefix), &prompt.language, slice::from_ref(answer))
     }
 }

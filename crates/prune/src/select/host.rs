@@ -7,7 +7,8 @@ use crate::rows::{each_part, rows_per_part, threads};
 
 /// Groups of more members than this are counted instead of partitioned.
 const COUNTED: usize = 1 << 16;
-const BUCKETS: usize = 1 << 16;
+/// Halves of the orders that there are.
+pub(super) const BUCKETS: usize = 1 << 16;
 
 /// Groups that are ranked side by side.
 const LANES: usize = 8;
@@ -31,7 +32,7 @@ pub(crate) fn prune(values: &[f32], members: usize, count: usize, keep: &mut [bo
     }
     if members > COUNTED {
         for (values, keep) in values.chunks(members).zip(keep.chunks_mut(members)) {
-            prune_counted(&[values], vec![keep], count);
+            prune_counted(values, keep, count);
         }
         return;
     }
@@ -43,13 +44,6 @@ pub(crate) fn prune(values: &[f32], members: usize, count: usize, keep: &mut [bo
         16 => prune_ranked::<16>(values, keep, count),
         _ => prune_partitioned(values, keep, members, count),
     });
-}
-
-/// As [`prune`] over several runs of values that compete with each other; the earlier run goes first among equals.
-pub(crate) fn prune_across(runs: &[&[f32]], count: usize, keeps: Vec<&mut [bool]>) {
-    if count > 0 {
-        prune_counted(runs, keeps, count);
-    }
 }
 
 /// The value with `below` others before it in sorted order, `below` at most the last index. Empty slices answer with infinity.
@@ -118,50 +112,88 @@ fn prune_partitioned(values: &[f32], keep: &mut [bool], members: usize, count: u
     }
 }
 
-fn prune_counted(runs: &[&[f32]], keeps: Vec<&mut [bool]>, count: usize) {
-    let (high, below) = bucket(&count_keys(runs, |key| Some(upper_half(key))), count);
-    let lower_half = |key: i32| (upper_half(key) == high).then_some((key & 0xffff) as usize);
-    let (low, below_in_bucket) = bucket(&count_keys(runs, lower_half), count - below);
-    let threshold = (((high << 16 | low) as u32) ^ 0x8000_0000).cast_signed();
-    let mut missing = count - below - below_in_bucket;
-    for (run, keep) in runs.iter().zip(keeps) {
-        let part = run.len().div_ceil(threads(run.len())).max(1);
-        each_part(run.chunks(part).zip(keep.chunks_mut(part)), |(values, keep)| {
+fn prune_counted(values: &[f32], keep: &mut [bool], count: usize) {
+    let (high, below) = bucket(&self::count(values, None), count);
+    Cut::new((high, below), &self::count(values, Some(high)), count).apply(values, keep);
+}
+
+/// Where values are cut: what lies below a threshold goes, and of what equals it as many as are still missing. The default cuts nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cut {
+    threshold: Option<i32>,
+    missing: usize,
+}
+
+impl Cut {
+    /// From the bucket of upper halves that holds the last of `count` values, how many lie before it, and the counts of lower halves in it.
+    pub(super) fn new((high, below): (usize, usize), lower: &[u64], count: usize) -> Self {
+        let (low, below_in_bucket) = bucket(lower, count - below);
+        let threshold = (((high << 16 | low) as u32) ^ 0x8000_0000).cast_signed();
+        Self { threshold: Some(threshold), missing: count - below - below_in_bucket }
+    }
+
+    /// The order of the first value that may stay; `None` where all do.
+    pub(super) fn threshold(&self) -> Option<i32> {
+        self.threshold
+    }
+
+    /// How many of the values at the threshold still have to go.
+    pub(super) fn missing(&self) -> usize {
+        self.missing
+    }
+
+    /// So many of them have gone.
+    pub(super) fn settle(&mut self, gone: usize) {
+        self.missing -= gone.min(self.missing);
+    }
+
+    /// Sets false where one of the next values goes. `keep` comes with all true.
+    pub(super) fn apply(&mut self, values: &[f32], keep: &mut [bool]) {
+        let Some(threshold) = self.threshold else { return };
+        let part = values.len().div_ceil(threads(values.len())).max(1);
+        each_part(values.chunks(part).zip(keep.chunks_mut(part)), |(values, keep)| {
             for (keep, &value) in keep.iter_mut().zip(values) {
                 *keep = order(value) >= threshold;
             }
         });
-        if missing > 0 {
-            for (keep, _) in keep.iter_mut().zip(*run).filter(|(_, value)| order(**value) == threshold).take(missing) {
+        if self.missing > 0 {
+            let equal = |(_, value): &(_, &f32)| order(**value) == threshold;
+            for (keep, _) in keep.iter_mut().zip(values).filter(equal).take(self.missing) {
                 *keep = false;
-                missing -= 1;
+                self.missing -= 1;
             }
         }
     }
 }
 
+/// How many values have each upper half of their orders; with `within`, of those with that upper half how many have each lower one.
+pub(super) fn count(values: &[f32], within: Option<usize>) -> Vec<u64> {
+    match within {
+        None => count_keys(values, |key| Some(upper_half(key))),
+        Some(high) => count_keys(values, |key| (upper_half(key) == high).then_some((key & 0xffff) as usize)),
+    }
+}
+
 /// How many values fall into each bucket.
-fn count_keys(runs: &[&[f32]], bucket_of: impl Fn(i32) -> Option<usize> + Sync) -> Vec<u64> {
+fn count_keys(values: &[f32], bucket_of: impl Fn(i32) -> Option<usize> + Sync) -> Vec<u64> {
     let mut total = vec![0u64; BUCKETS];
-    for run in runs {
-        let part = run.len().div_ceil(threads(run.len())).max(1);
-        let mut counts: Vec<Vec<u64>> = run.chunks(part).map(|_| vec![0; BUCKETS]).collect();
-        each_part(run.chunks(part).zip(counts.iter_mut()), |(values, counts)| {
-            for &value in values {
-                if let Some(bucket) = bucket_of(order(value)) {
-                    counts[bucket] += 1;
-                }
+    let part = values.len().div_ceil(threads(values.len())).max(1);
+    let mut counts: Vec<Vec<u64>> = values.chunks(part).map(|_| vec![0; BUCKETS]).collect();
+    each_part(values.chunks(part).zip(counts.iter_mut()), |(values, counts)| {
+        for &value in values {
+            if let Some(bucket) = bucket_of(order(value)) {
+                counts[bucket] += 1;
             }
-        });
-        for counts in counts {
-            total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
         }
+    });
+    for counts in counts {
+        total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
     }
     total
 }
 
 /// The bucket that holds the `count`-th value, and how many values lie in the buckets before it.
-fn bucket(counts: &[u64], count: usize) -> (usize, usize) {
+pub(super) fn bucket(counts: &[u64], count: usize) -> (usize, usize) {
     let mut below = 0;
     for (bucket, &here) in counts.iter().enumerate() {
         if below + here as usize >= count {

@@ -3,12 +3,13 @@
 //! The usual way is Cholesky, inverse, Cholesky. But if `H = R R^T` with `R` upper triangular, which is Cholesky started in the last corner, then `U = R^-1`: one
 //! factorisation and one triangular inverse, half the work and half the lost digits. Both are done in one sweep over blocks of columns, in place, with
 //! products whose inner dimension is a block. libtorch computes those bit for bit alike on any number of threads, which its own Cholesky does not.
+//! On another device the corners stay there too, factorised by libtorch in f64, and whether all went well is asked once at the end.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::rows::floats;
 
-/// Columns of a block; its triangle is factorised in f64 on the host.
+/// Columns of a block; its triangle is factorised in f64.
 const BLOCK: i64 = 128;
 /// Columns of a stripe of the trailing update. Half a stripe's square is computed for nothing.
 const STRIPE: i64 = 512;
@@ -19,15 +20,17 @@ pub(super) struct NotDefinite;
 
 /// `U` from the upper triangle of `H`, f32 `[n, n]`, which is overwritten.
 pub(super) fn inverse_factor(mut h: Tensor) -> Result<Tensor, NotDefinite> {
-    let n = h.size()[0];
-    let diagonal = floats(&h.diagonal(0, 0, 1));
+    let (n, device) = (h.size()[0], h.device());
+    let mut corners = match device {
+        Device::Cpu => Corners::Host(floats(&h.diagonal(0, 0, 1))),
+        _ => Corners::Device { diagonal: h.diagonal(0, 0, 1).to_kind(Kind::Double), failed: Vec::new() },
+    };
     let mut to = n;
     while to > 0 {
         let from = (to - 1) / BLOCK * BLOCK;
         let size = to - from;
         let corner = h.narrow(0, from, size).narrow(1, from, size);
-        let inverse = invert_corner(&floats(&corner), &diagonal[from as usize..to as usize])?;
-        let inverse = Tensor::from_slice(&inverse).view([size, size]).to_device(h.device());
+        let inverse = corners.invert(&corner, from)?;
         // The block's own rows of U: what earlier steps left there times the corner's inverse.
         if to < n {
             let mut right = h.narrow(0, from, size).narrow(1, to, n - to);
@@ -54,7 +57,51 @@ pub(super) fn inverse_factor(mut h: Tensor) -> Result<Tensor, NotDefinite> {
         to = from;
     }
     let _ = h.triu_(0);
+    corners.finish()?;
     Ok(h)
+}
+
+/// How corners are inverted.
+enum Corners {
+    /// On the host; the original diagonal.
+    Host(Vec<f32>),
+    /// In tensor operations; the original diagonal, f64, and whether each corner has failed.
+    Device { diagonal: Tensor, failed: Vec<Tensor> },
+}
+
+impl Corners {
+    /// The inverse of the upper triangular factor of the corner that begins at a column, f32; anything if the corner is not definite.
+    fn invert(&mut self, corner: &Tensor, from: i64) -> Result<Tensor, NotDefinite> {
+        let size = corner.size()[0];
+        match self {
+            Corners::Host(diagonal) => {
+                let original = &diagonal[from as usize..(from + size) as usize];
+                Ok(Tensor::from_slice(&invert_corner(&floats(corner), original)?).view([size, size]))
+            }
+            Corners::Device { diagonal, failed } => {
+                // Upside down, the factorisation that starts in the last corner is libtorch's.
+                let turned = corner.to_kind(Kind::Double).flip([0, 1]);
+                let (lower, info) = turned.linalg_cholesky_ex(false, false);
+                let pivots = lower.diagonal(0, 0, 1).square();
+                let least = diagonal.narrow(0, from, size).flip([0]) * f64::from(f32::EPSILON);
+                let sound = pivots.gt_tensor(&least).all().logical_and(&info.eq(0));
+                failed.push(sound.logical_not());
+                let eye = Tensor::eye(size, (Kind::Double, corner.device()));
+                let inverse = lower.linalg_solve_triangular(&eye, false, true, false);
+                Ok(inverse.flip([0, 1]).to_kind(Kind::Float))
+            }
+        }
+    }
+
+    /// Whether all corners were definite.
+    fn finish(self) -> Result<(), NotDefinite> {
+        match self {
+            Corners::Device { failed, .. } if !failed.is_empty() => {
+                if Tensor::stack(&failed, 0).any().int64_value(&[]) == 0 { Ok(()) } else { Err(NotDefinite) }
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The inverse of the upper triangular factor of a corner `[n, n]`, of which the upper triangle counts.

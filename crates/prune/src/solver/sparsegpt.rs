@@ -9,15 +9,17 @@
 //!   unless [`Threshold::Inclusive`] asks for the reference's comparison, which takes at least one weight more in each block. With an N:M pattern whose group
 //!   size does not divide the block, blocks are shortened to whole groups. A Gram matrix that is still singular after damping is damped further.
 
-use ressa_experiment::config::Group;
+mod device;
+mod quota;
+
 use ressa_runtime::is_finite;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{LayerProblem, LayerSolution, LayerSolver, check, factor};
 use crate::{
     error::PruneError,
     rows::{each_part, floats, rows_per_part},
-    select::{Selection, host, pruned_count},
+    select::{Selection, host},
     statistics::{ColumnStatistics, Needs},
 };
 
@@ -81,19 +83,25 @@ impl LayerSolver for SparseGpt {
             let mut weights = Vec::new();
             for layer in layers {
                 let weight = layer.weight.detach().to_kind(Kind::Float).to_device(upper.device());
-                if !is_finite(&weight) {
-                    return Err(PruneError::NotFiniteWeight { layer: layer.name.to_owned() });
-                }
                 weights.push(weight);
             }
             let mut stacked = Tensor::cat(&weights, 0);
+            if !is_finite(&stacked) {
+                let sick =
+                    layers.iter().zip(&weights).find(|(_, weight)| !is_finite(weight)).map(|(layer, _)| layer.name);
+                return Err(PruneError::NotFiniteWeight { layer: sick.unwrap_or(first.name).to_owned() });
+            }
             drop(weights);
             let _ = stacked.masked_fill_(&dead, 0.0);
             let mut walk = Walk::new(layers, stacked, upper);
             let mut from = 0;
             while from < walk.columns {
                 let to = (from + self.block_for(layers)).min(walk.columns);
-                walk.block(layers, from, to, self.threshold);
+                if walk.weight.device() == Device::Cpu || !walk.is_uniform() {
+                    walk.block(layers, from, to, self.threshold);
+                } else {
+                    walk.block_on_device(layers, from, to, self.threshold);
+                }
                 from = to;
             }
             Ok(walk.finish(layers))
@@ -279,31 +287,13 @@ fn choose(
     keep: &mut [bool],
 ) {
     if threshold == Threshold::Inclusive {
-        let (members, count) = selection.groups(rows, columns);
-        let index = match selection {
-            Selection::Unstructured { sparsity, .. } => (importance.len() as f64 * sparsity) as usize,
-            _ => (importance.len() as i64 * count / members.max(1)) as usize,
-        };
+        let index = quota::inclusive(selection, importance.len(), rows, columns);
         let threshold = host::nth(importance, index);
         keep.iter_mut().zip(importance).for_each(|(keep, &value)| *keep = value > threshold);
         return;
     }
-    let width = block.1 - block.0;
-    let per_row = matches!(
-        selection,
-        Selection::Unstructured { group: Group::Row, .. } | Selection::Exact { group: Group::Row, .. }
-    );
-    let lines = if per_row { 1 } else { rows };
-    // What goes from all columns up to one of the block's ends, so that the blocks add up to the whole.
-    let up_to = |end: i64| match selection {
-        Selection::Unstructured { sparsity, .. } => pruned_count(lines * end, sparsity),
-        // A layer's share of a divided budget is taken from its blocks, whatever the group.
-        Selection::Exact { count, .. } | Selection::Total { count, .. } => {
-            count.clamp(0, lines * columns) * end / columns
-        }
-        Selection::NOfM { .. } => 0,
-    };
-    host::prune(importance, (lines * width) as usize, (up_to(block.1) - up_to(block.0)) as usize, keep);
+    let (members, count) = quota::exact(selection, rows, block, columns);
+    host::prune(importance, members as usize, count as usize, keep);
 }
 
 /// Walks the columns of a block, row by row: chooses N:M groups as they come, zeroes what goes and corrects what stays to its right.
@@ -340,5 +330,48 @@ fn prune_smallest(importance: &[f32], keep: &mut [bool], count: usize) {
         let before = importance[..at].iter().filter(|&&other| other <= importance[at]).count();
         let after = importance[at + 1..].iter().filter(|&&other| other < importance[at]).count();
         *keep = before + after >= count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ressa_experiment::config::Group;
+
+    use super::*;
+
+    /// Both walks over the columns, on the host: the same masks and, but for rounding, the same weights.
+    #[test]
+    fn tensor_operations_walk_as_the_host_does() {
+        let cpu = (Kind::Float, Device::Cpu);
+        let wave = |count: i64, step: f64| (Tensor::arange(count, cpu) * step).sin();
+        let columns = 96;
+        let inputs = wave(200 * columns, 0.739).view([200, columns]) + wave(200, 1.3).view([200, 1]) * 0.7;
+        let mut statistics = ColumnStatistics::new(columns, Needs::GRAM, Device::Cpu);
+        statistics.add_sample(&inputs);
+        let method = SparseGpt { block: 64, ..SparseGpt::default() };
+        let (upper, _) = method.factorise("layer", &statistics).expect("definite");
+        let weights = [wave(10 * columns, 0.91).view([10, columns]), wave(10 * columns, 0.37).view([10, columns])];
+        let two_of_four = Selection::NOfM { keep: 2, of: 4 };
+        for (selection, threshold) in [
+            (Selection::Unstructured { sparsity: 0.6, group: Group::Matrix }, Threshold::Exact),
+            (Selection::Unstructured { sparsity: 0.55, group: Group::Row }, Threshold::Exact),
+            (Selection::Exact { count: 333, group: Group::Matrix }, Threshold::Exact),
+            (Selection::Unstructured { sparsity: 0.5, group: Group::Matrix }, Threshold::Inclusive),
+            (two_of_four, Threshold::Exact),
+        ] {
+            let layers: Vec<LayerProblem<'_>> =
+                weights.iter().map(|weight| LayerProblem { name: "layer", weight, selection }).collect();
+            let walk = || Walk::new(&layers, Tensor::cat(&weights, 0), upper.shallow_clone());
+            let (mut host, mut device) = (walk(), walk());
+            assert!(device.is_uniform());
+            for (from, to) in [(0, 64), (64, 96)] {
+                host.block(&layers, from, to, threshold);
+                device.block_on_device(&layers, from, to, threshold);
+            }
+            assert!(host.keep.equal(&device.keep), "{selection:?}");
+            let apart = |a: &Tensor, b: &Tensor| ((a - b).abs().max() / a.abs().max()).double_value(&[]);
+            assert!(apart(&host.weight, &device.weight) < 1e-5, "{selection:?}");
+            assert!(apart(&host.importance, &device.importance) < 1e-4, "{selection:?}");
+        }
     }
 }

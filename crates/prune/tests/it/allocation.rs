@@ -14,12 +14,12 @@ use ressa_models::{Blip2, Sample, VisionLanguage};
 use ressa_prune::{
     PruneRequest,
     allocation::{Counts, MeasureRequest, WINDOW, allocate, measure, places},
-    calibrate::Calibration,
-    certify_tower_divided,
+    certify_tower_divided, collect,
     metric::{PruningMetric, Wanda},
     prune_tower_divided,
     select::pruned_count,
     statistics::Needs,
+    walk::Look,
 };
 use tch::{Kind, Tensor, with_grad};
 
@@ -140,9 +140,14 @@ fn planted_outliers_are_found_and_their_block_keeps_more() {
     let m = 5.0;
     let outliers = |group| measured(&model, Tower::Language, Measurement::Outliers { group, m }, &samples);
     // By hand for the matrix that holds them.
-    let mut calibration = Calibration::enter(&model, Tower::Language, Propagate::Dense, Needs::NORMS, &samples);
-    calibration.observe(&model, 0).expect("runs");
-    let statistics = calibration.observe(&model, 1).expect("runs");
+    let look = Look { needs: Needs::NORMS, tokens: TokenConfig::default() };
+    let mut statistics = Vec::new();
+    let mut each = |_, of_block| {
+        statistics.push(of_block);
+        Ok(())
+    };
+    collect(&model, Tower::Language, look, &samples, &mut each).expect("runs");
+    let statistics = &statistics[1];
     let (id, linear) =
         model.linears().into_iter().find(|(id, _)| id.block == 1 && id.role == "o_proj").expect("a layer");
     let metric = Wanda.importance(&id.name, linear.weight(), statistics.get(&id.name)).to_kind(Kind::Double);

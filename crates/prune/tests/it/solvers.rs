@@ -381,3 +381,32 @@ fn weighted_tokens_are_repeated_tokens() {
     alone.add_sample(&rows.index_select(0, &Tensor::from_slice(&[0i64, 1, 3, 4])));
     assert!(all(&chosen).iter().zip(&all(&alone)).all(|(a, b)| a.equal(b)), "what is left out leaves no trace");
 }
+
+/// Samples that run together are summed as if each ran alone, in their order; a Gram matrix takes the tokens of neighbours.
+#[test]
+fn samples_together_are_samples_alone() {
+    let cpu = (Kind::Float, Device::Cpu);
+    let inputs = (Tensor::arange(5 * 9 * 16, cpu) * 0.731).sin().view([5, 9, 16]);
+    let needs = Needs::NORMS | Needs::MOMENTS | Needs::GRAM;
+    let mut alone = ColumnStatistics::new(16, needs, Device::Cpu);
+    (0..5).for_each(|sample| alone.add_sample(&inputs.get(sample)));
+    let mut together = ColumnStatistics::new(16, needs, Device::Cpu);
+    for (from, count) in [(0, 2), (2, 3)] {
+        let numbers: Vec<usize> = (from..from + count).map(|at| at as usize).collect();
+        together.observe_rows(&inputs.narrow(0, from, count), &numbers);
+        together.end_samples(count as u64);
+    }
+    together.settle();
+    // Out of order: everything but the Gram matrix.
+    let mut mixed = ColumnStatistics::new(16, Needs::NORMS | Needs::MOMENTS, Device::Cpu);
+    for numbers in [[4usize, 1].as_slice(), &[0], &[3, 2]] {
+        let rows = Tensor::from_slice(&numbers.iter().map(|&at| at as i64).collect::<Vec<_>>());
+        mixed.observe_rows(&inputs.index_select(0, &rows), numbers);
+        mixed.end_samples(numbers.len() as u64);
+    }
+    mixed.settle();
+    let (alone, together, mixed) = (alone.to_tensors(), together.to_tensors(), mixed.to_tensors());
+    assert!(alone.iter().all(|(name, tensor)| together[name].equal(tensor)));
+    assert_eq!(mixed.len(), alone.len() - 1);
+    assert!(mixed.iter().all(|(name, tensor)| alone[name].equal(tensor)));
+}

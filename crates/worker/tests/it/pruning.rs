@@ -65,6 +65,8 @@ fn begin(root: &Path) -> Prune {
         seed: 0,
         memory_limit: None,
         spill: true,
+        device_activations: 0,
+        checkpoint_after: 0.0,
         output: root.join("sparse"),
     }
 }
@@ -73,7 +75,7 @@ fn prune(job: &Prune) -> Result<Value, Failure> {
     work(&Job::Prune(Box::new(job.clone())))
 }
 
-/// Steps that an unfinished work has done.
+/// Steps that an unfinished run has done.
 fn done(output: &Path) -> u64 {
     let notes = output.with_extension("partial").join("progress.json");
     let text = fs::read(notes).unwrap_or_default();

@@ -9,14 +9,15 @@ use std::{
 
 use ressa_experiment::job::{CalibrationRequest, CalibrationSource, Prune};
 use ressa_models::Prompts;
-use ressa_pipeline::calibration_texts;
-use tch::{Kind, Tensor};
+use ressa_pipeline::{calibration_input, calibration_texts};
+use ressa_prune::walk::CalibrationSet;
+use tch::Tensor;
 
 use crate::{LabError, loaded::Reader};
 
 /// The samples of a job, ready but for the pixels.
 #[derive(Debug)]
-pub(super) struct Samples {
+pub(crate) struct Samples {
     /// Texts, in the order in which they run.
     pub texts: Vec<SampleText>,
     /// One file for each distinct image, in the order in which they are first needed.
@@ -27,7 +28,7 @@ pub(super) struct Samples {
 
 /// What one sample says about which image.
 #[derive(Debug)]
-pub(super) struct SampleText {
+pub(crate) struct SampleText {
     /// Position among the images.
     pub image: usize,
     /// The instruction.
@@ -95,17 +96,18 @@ fn enough(wanted: usize, there: usize) -> Result<(), LabError> {
 }
 
 impl Samples {
-    /// The first samples, with the images that they are about; `None` is all.
-    pub fn first(&self, samples: Option<usize>) -> (&[PathBuf], &[SampleText]) {
+    /// The first samples with the images that they are about, for a network; `None` is all.
+    pub fn first<'a>(&'a self, samples: Option<usize>, reader: Reader<'a>) -> Read<'a> {
         let texts = &self.texts[..samples.unwrap_or(usize::MAX).min(self.texts.len())];
         let images = texts.iter().map(|text| text.image + 1).max().unwrap_or(0);
-        (&self.images[..images], texts)
+        Read { images: &self.images[..images], texts, reader }
     }
 
-    /// Reads texts and digests; opens no image.
+    /// Reads texts and digests of the samples of a pruning; opens no image.
+    ///
+    /// # Errors
+    /// Images that cannot be read, texts that cannot be tokenized, fewer samples than asked for.
     pub fn read(job: &Prune, reader: Reader<'_>) -> Result<Self, LabError> {
-        let mut hasher = blake3::Hasher::new();
-        let (mut texts, mut images, mut places) = (Vec::new(), Vec::new(), HashMap::new());
         let drawn;
         let used = match &job.calibration {
             CalibrationSource::Listed(requests) => ordered(requests, job.samples, job.seed)?,
@@ -119,17 +121,27 @@ impl Samples {
                 with_images(&drawn)?
             }
         };
+        Self::of(used, reader)
+    }
+
+    /// Reads the texts of samples in the order in which they are listed.
+    ///
+    /// # Errors
+    /// As [`Samples::read`].
+    pub fn listed(requests: &[CalibrationRequest], reader: Reader<'_>) -> Result<Self, LabError> {
+        Self::of(with_images(requests)?, reader)
+    }
+
+    fn of(used: Vec<(&CalibrationRequest, blake3::Hash)>, reader: Reader<'_>) -> Result<Self, LabError> {
+        let mut hasher = blake3::Hasher::new();
+        let (mut texts, mut images, mut places) = (Vec::new(), Vec::new(), HashMap::new());
         for (request, digest) in used {
             let image = *places.entry(digest).or_insert_with(|| {
                 images.push(request.image.clone());
                 images.len() - 1
             });
-            let prompts = Prompts {
-                image: Tensor::zeros([1], (Kind::Int64, reader.device)),
-                qformer: reader.qformer(&[&request.prompt])?,
-                language: reader.language(&[&request.prompt])?,
-            };
-            let answer = reader.processor.encode_answer(&request.answer)?;
+            let (prompts, answer) =
+                calibration_input(reader.processor, reader.device, &request.prompt, &request.answer)?;
             // What the network reads, so that other tokenizer files make other samples.
             hasher.update(digest.as_bytes());
             let mut add = |ids: &[i64]| {
@@ -153,5 +165,34 @@ impl Samples {
         let qformer = self.texts.iter().map(|text| width(&text.prompts.qformer.ids)).max().unwrap_or(0);
         let language = self.texts.iter().map(|text| width(&text.prompts.language.ids) + text.answer.len() as i64 + 1);
         (qformer, language.max().unwrap_or(0))
+    }
+}
+
+/// Samples that a network reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Read<'a> {
+    images: &'a [PathBuf],
+    texts: &'a [SampleText],
+    reader: Reader<'a>,
+}
+
+impl CalibrationSet for Read<'_> {
+    type Error = LabError;
+
+    fn images(&self) -> usize {
+        self.images.len()
+    }
+
+    fn pixels(&self, image: usize) -> Result<Tensor, LabError> {
+        self.reader.pixels(&self.images[image])
+    }
+
+    fn texts(&self) -> usize {
+        self.texts.len()
+    }
+
+    fn text(&self, at: usize) -> (usize, &Prompts, &[u32]) {
+        let SampleText { image, prompts, answer } = &self.texts[at];
+        (*image, prompts, answer)
     }
 }

@@ -5,15 +5,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ressa_experiment::config::TokenConfig;
-use ressa_models::{Flow, LayerId, Linear, Observer, TapGuard, Tower, VisionLanguage};
+use ressa_models::{Flow, LayerId, Linear, Observer, TapGuard, VisionLanguage};
 use ressa_runtime::is_finite;
 use tch::{Tensor, no_grad};
 
+use super::{Look, Place};
 use crate::{
-    calibrate::BlockStatistics,
     error::PruneError,
-    statistics::{ColumnStatistics, Needs},
+    statistics::{BlockStatistics, ColumnStatistics, Needs, all_finite},
     tokens::{TokenWeights, Visible},
 };
 
@@ -23,8 +22,7 @@ use crate::{
 /// collected by itself.
 pub struct BlockObserver<'a> {
     model: &'a dyn VisionLanguage,
-    tower: Tower,
-    block: usize,
+    place: Place,
     weights: TokenWeights,
     shared: Arc<Mutex<Shared>>,
     taps: Vec<TapGuard>,
@@ -32,31 +30,30 @@ pub struct BlockObserver<'a> {
 
 impl<'a> BlockObserver<'a> {
     /// An observer that has seen nothing.
-    pub fn new(model: &'a dyn VisionLanguage, tower: Tower, block: usize, needs: Needs) -> Self {
-        let shared = Arc::new(Mutex::new(Shared { needs, ..Shared::default() }));
+    pub fn new(model: &'a dyn VisionLanguage, place: Place, look: Look) -> Self {
+        let shared = Arc::new(Mutex::new(Shared { needs: look.needs, ..Shared::default() }));
         let tap = |(id, linear): (&LayerId, &Linear)| {
             linear.tap(Arc::new(Mutex::new(Tap { layer: id.name.clone(), shared: Arc::clone(&shared) })))
         };
-        let taps = layers_of(model, tower, block).map(tap).collect();
-        Self { model, tower, block, weights: TokenWeights::default(), shared, taps }
+        let taps = layers_of(model, place).map(tap).collect();
+        Self { model, place, weights: look.into(), shared, taps }
     }
 
-    /// The same observer, for which kinds of tokens count differently.
-    #[must_use]
-    pub fn weighing(mut self, tokens: TokenConfig) -> Self {
-        self.weights = TokenWeights::new(tokens);
-        self
-    }
-
-    /// Runs one sample and answers with what leaves the block. `visible` says which of its visual tokens count.
-    pub fn run(&mut self, flow: &Flow, visible: Option<&Visible>) -> Flow {
+    /// Runs one sample, or several as the rows of one flow, and answers with what leaves the block. `numbers` are the places of the samples in the
+    /// order in which their sums are added, nothing where they come in that order one by one; `visible` says which visual tokens count of a sample
+    /// that runs alone.
+    pub fn run(&mut self, flow: &Flow, numbers: Option<&[usize]>, visible: Option<&Visible>) -> Flow {
+        let Place { tower, block } = self.place;
         no_grad(|| {
-            if !self.weights.are_one() {
-                let weights = self.weights.of_block(self.model, self.tower, self.block, flow, visible);
-                self.shared.lock().unwrap_or_else(PoisonError::into_inner).weights = weights;
+            {
+                let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+                shared.numbers = numbers.map(<[usize]>::to_vec);
+                if !self.weights.are_one() {
+                    shared.weights = self.weights.of_block(self.model, self.place, flow, visible);
+                }
             }
-            let next = self.model.run_block(self.tower, self.block, flow);
-            self.shared.lock().unwrap_or_else(PoisonError::into_inner).end_sample();
+            let next = self.model.run_block(tower, block, flow);
+            self.shared.lock().unwrap_or_else(PoisonError::into_inner).end_samples();
             next
         })
     }
@@ -67,11 +64,14 @@ impl<'a> BlockObserver<'a> {
     /// A layer that saw values that are not finite, or the one before it that made them.
     pub fn finish(self) -> Result<BlockStatistics, PruneError> {
         drop(self.taps);
-        let groups = std::mem::take(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner).groups);
-        let Some((layers, _)) = groups.iter().find(|(_, statistics)| !statistics.is_finite()) else {
+        let mut groups = std::mem::take(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner).groups);
+        groups.iter_mut().for_each(|(_, statistics)| statistics.settle());
+        if all_finite(groups.iter().map(|(_, statistics)| statistics)) {
             return Ok(BlockStatistics::new(groups));
-        };
-        match layers_of(self.model, self.tower, self.block).find(|(_, linear)| !is_finite(linear.weight())) {
+        }
+        let sick = groups.iter().find(|(_, statistics)| !statistics.is_finite());
+        let layers = sick.map(|(layers, _)| layers.as_slice()).unwrap_or_default();
+        match layers_of(self.model, self.place).find(|(_, linear)| !is_finite(linear.weight())) {
             Some((id, _)) => Err(PruneError::NotFiniteWeight { layer: id.name.clone() }),
             None => Err(PruneError::NotFiniteInput { layer: layers.join("`, `") }),
         }
@@ -79,14 +79,16 @@ impl<'a> BlockObserver<'a> {
 }
 
 /// Layers of a block, in the order of execution.
-pub fn layers_of(model: &dyn VisionLanguage, tower: Tower, block: usize) -> impl Iterator<Item = (&LayerId, &Linear)> {
-    model.linears().into_iter().filter(move |(id, _)| id.tower == tower && id.block == block)
+pub fn layers_of(model: &dyn VisionLanguage, place: Place) -> impl Iterator<Item = (&LayerId, &Linear)> {
+    model.linears().into_iter().filter(move |(id, _)| id.tower == place.tower && id.block == place.block)
 }
 
 /// What the layers of a block see. Which of them read the same tensor is a matter of the architecture: the first sample shows it.
 #[derive(Debug, Default)]
 struct Shared {
     needs: Needs,
+    /// Places of the samples that run together.
+    numbers: Option<Vec<usize>>,
     groups: Vec<(Vec<String>, ColumnStatistics)>,
     /// The input that each group has seen of the current sample. Held until the sample ends, so that its memory is not used for another one.
     inputs: Vec<Option<Tensor>>,
@@ -122,16 +124,18 @@ impl Shared {
         });
         let (layers, statistics) = &mut self.groups[group];
         if layers[0] == layer {
-            match self.weights.get(layer) {
-                None => statistics.observe(input),
-                Some(weights) => statistics.observe_weighted(input, weights),
+            match (self.weights.get(layer), &self.numbers) {
+                (None, Some(numbers)) => statistics.observe_rows(input, numbers),
+                (None, None) => statistics.observe(input),
+                (Some(weights), _) => statistics.observe_weighted(input, weights),
             }
             self.inputs[group] = Some(input.shallow_clone());
         }
     }
 
-    fn end_sample(&mut self) {
-        self.groups.iter_mut().for_each(|(_, statistics)| statistics.end_sample());
+    fn end_samples(&mut self) {
+        let samples = self.numbers.as_ref().map_or(1, Vec::len) as u64;
+        self.groups.iter_mut().for_each(|(_, statistics)| statistics.end_samples(samples));
         self.inputs.fill_with(|| None);
     }
 }

@@ -1,0 +1,129 @@
+//! A model folder of which one block at a time is brought to the device; the rest stays mapped.
+
+use std::path::Path;
+
+use ressa_experiment::job::Compute;
+use ressa_models::{Blip2, LayerId, ModelError, Pages, VisionLanguage, load_streamed};
+use ressa_prune::walk::{Blocks, Place, layers_of};
+use ressa_runtime::Device;
+use tch::{Kind, Tensor};
+
+use crate::LabError;
+
+/// The folder.
+pub(crate) struct Streamed {
+    model: Blip2,
+    pages: Pages,
+    device: Device,
+    /// Whether weights of half precision that f32 is computed with are converted once when their block is brought, not in each pass.
+    pub converts: bool,
+    /// The block that was brought.
+    brought: Vec<Brought>,
+    /// Bytes of weights that were read.
+    pub read: u64,
+}
+
+/// A layer's weight.
+struct Brought {
+    layer: LayerId,
+    /// Over the map.
+    mapped: Tensor,
+    /// On the device, in the folder's type.
+    stored: Tensor,
+}
+
+impl Streamed {
+    /// Opens a folder. What is no prunable matrix goes to the device at once where that is not the CPU.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the folder.
+    pub fn open(folder: &Path, compute: Compute, device: Device) -> Result<Self, LabError> {
+        let (model, pages) = load_streamed(folder, compute, device)?;
+        Ok(Self { model, pages, device, converts: false, brought: Vec::new(), read: 0 })
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Blip2 {
+        &self.model
+    }
+
+    /// The weight of a layer of the block that was brought, on the device, in the folder's type.
+    ///
+    /// # Errors
+    /// The layer is in no block that was brought.
+    pub fn stored(&self, layer: &LayerId) -> Result<Tensor, LabError> {
+        let found = self.brought.iter().find(|brought| brought.layer == *layer);
+        let absent = || LabError::Unsupported(format!("`{}` was not brought; please report this", layer.name));
+        Ok(found.ok_or_else(absent)?.stored.shallow_clone())
+    }
+
+    /// Has the block run with another weight of a layer from now on, given in the folder's type.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn replace(&mut self, layer: &LayerId, weight: &Tensor) -> Result<(), LabError> {
+        let running = self.running(weight)?;
+        if let Some((_, linear)) = self.model.linears_mut().into_iter().find(|(id, _)| *id == layer) {
+            linear.set_weight(running)?;
+        }
+        Ok(())
+    }
+
+    /// The pages under a weight need not stay in memory.
+    pub fn release(&self, layer: &LayerId) {
+        let of_layer = self.brought.iter().filter(|brought| brought.layer == *layer);
+        of_layer.for_each(|brought| self.pages.release(&brought.mapped));
+    }
+
+    /// No page need stay in memory.
+    pub fn release_all(&self) {
+        self.pages.release_all();
+    }
+
+    /// A weight as it is computed with.
+    fn running(&self, stored: &Tensor) -> Result<Tensor, LabError> {
+        // Only what is the same number in the other type: some layers compute in f32 although the network does not.
+        if self.converts && self.model.kind() == Kind::Float {
+            return Ok(stored.f_to_kind(Kind::Float).map_err(ModelError::from)?);
+        }
+        Ok(stored.shallow_clone())
+    }
+}
+
+impl Blocks for Streamed {
+    type Error = LabError;
+
+    fn model(&self) -> &dyn VisionLanguage {
+        &self.model
+    }
+
+    fn device(&self) -> Device {
+        self.device
+    }
+
+    fn expect(&self, place: Place) {
+        layers_of(&self.model, place).for_each(|(_, linear)| self.pages.prefetch(linear.weight()));
+    }
+
+    fn bring(&mut self, place: Place) -> Result<(), LabError> {
+        let layers: Vec<(LayerId, Tensor)> =
+            layers_of(&self.model, place).map(|(id, linear)| (id.clone(), linear.weight().shallow_clone())).collect();
+        for (layer, mapped) in layers {
+            let stored = mapped.f_to_device(self.device).map_err(ModelError::from)?;
+            self.replace(&layer, &stored)?;
+            self.brought.push(Brought { layer, mapped, stored });
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, _: Place) -> Result<(), LabError> {
+        for Brought { layer, mapped, .. } in std::mem::take(&mut self.brought) {
+            self.read += (mapped.numel() * mapped.kind().elt_size_in_bytes()) as u64;
+            self.pages.release(&mapped);
+            if let Some((_, linear)) = self.model.linears_mut().into_iter().find(|(id, _)| **id == layer) {
+                linear.set_weight(mapped)?;
+            }
+        }
+        Ok(())
+    }
+}

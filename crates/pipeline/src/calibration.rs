@@ -1,0 +1,26 @@
+//! What a network reads of one calibration sample: the same for stages, `ressa prune` and `ressa lab stats`.
+
+use ressa_data::{DataError, Processor};
+use ressa_models::{Prompts, TextBatch};
+use ressa_runtime::Device;
+use tch::{Kind, Tensor};
+
+/// The instruction as Q-Former and language model read it, one row about image 0, and the tokens of the answer, without start and end: a
+/// decoder-only model reads instruction and answer, the end token is only ever an output.
+///
+/// # Errors
+/// A text that cannot be tokenized.
+pub fn calibration_input(
+    processor: &Processor,
+    device: Device,
+    prompt: &str,
+    answer: &str,
+) -> Result<(Prompts, Vec<u32>), DataError> {
+    let one = |ids: Vec<u32>, pad: u32| TextBatch::pad(&[ids], pad, device);
+    let prompts = Prompts {
+        image: Tensor::zeros([1], (Kind::Int64, device)),
+        qformer: one(processor.encode_qformer(prompt)?, processor.qformer_pad()),
+        language: one(processor.encode_prompt(prompt)?, processor.pad()),
+    };
+    Ok((prompts, processor.encode_answer(answer)?))
+}
