@@ -364,7 +364,7 @@ impl Flow {
     #[must_use]
     pub fn to_device(&self, device: Device) -> Self {
         let companions = self.context.iter().map(|tensor| tensor.to_device(device)).collect();
-        Self { hidden: self.hidden.to_device(device), context: companions }
+        Self { hidden: self.hidden.to_device(device), context: companions, carried: self.carried }
     }
 
     /// Whether two flows can be rows of one.
