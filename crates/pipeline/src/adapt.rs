@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ressa_experiment::{Stage, StageNode};
-use ressa_restore::{Checkpoints, Interval, Layout, StepLoss, TrainingOptions, train_adapters};
+use ressa_restore::{Checkpoints, Interval, Layout, StepLoss, Teacher, TrainingOptions, train_with};
 use ressa_store::Draft;
 use serde_json::{Value, json};
 
@@ -23,12 +23,18 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Adapt { masked, training, data, seed, .. } = &*node.stage else {
+    let Stage::Adapt { masked, training, data, seed, compute } = &*node.stage else {
         return Err(PipelineError::Internal("not an adapt stage".to_owned()));
     };
     let dense = executor.dense(node)?;
     let mut student = executor.masked(node)?;
-    let teacher = training.distill.as_ref().map(|_| dense.model.as_ref());
+    let dense_key = node.inputs.dense.as_ref();
+    let kept = dense_key.and_then(|key| executor.teacher_store(key, training, data, *compute, *seed));
+    let teacher = training.distill.as_ref().map(|_| Teacher::new(dense.model.as_ref()));
+    let teacher = match (&kept, teacher) {
+        (Some(kept), Some(teacher)) => Some(teacher.remembering(kept)),
+        (_, teacher) => teacher,
+    };
     let samples = executor.samples(data, &dense)?;
     let scratch = executor.store.scratch(&node.key.0)?;
     let mut batches = samples.batches(training, training.contrastive > 0.0, *seed, &scratch)?;
@@ -38,8 +44,7 @@ pub(crate) fn run(
         let share = f64::from(loss.step + 1) / f64::from(training.steps);
         progress(share, &format!("step {}/{} loss {:.3}", loss.step + 1, training.steps, loss.total));
     };
-    let trained =
-        tch::with_grad(|| train_adapters(student.as_mut(), teacher, training, options, &mut batches, &mut show))?;
+    let trained = tch::with_grad(|| train_with(student.as_mut(), teacher, training, options, &mut batches, &mut show))?;
     trained.adapters.save(&draft.folder().join(ADAPTER))?;
     let mut curve = String::from("step,total,questions,captions,contrastive,distillation,gradient_norm\n");
     for l in &trained.losses {

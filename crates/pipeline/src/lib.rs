@@ -19,6 +19,7 @@ mod resident;
 mod samples;
 mod sensitivity;
 mod statistics;
+mod teaching;
 
 pub use calibration::calibration_input;
 pub use error::PipelineError;

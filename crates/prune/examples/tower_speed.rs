@@ -84,7 +84,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         let clock = Instant::now();
         let (masks, _) = solve_tower(&mut model as &mut dyn VisionLanguage, &request, inputs, &mut |_| ())?;
         // What was only launched is waited for.
-        let kept = masks.iter().next().map(|(_, keep)| keep.sum(Kind::Int64).int64_value(&[]));
+        let kept = masks.iter().next().map(|(_, keep)| keep.kept());
         let seconds = clock.elapsed().as_secs_f64();
         println!(
             "{{\"tower\": \"{tower}\", \"seconds\": {seconds:.3}, \"layers\": {}, \"kept\": {kept:?}}}",

@@ -10,8 +10,8 @@ use ressa_experiment::{
     Pattern,
     config::Metric,
     job::{
-        AnsweredRequest, CalibrationRequest, CalibrationSource, Forward, Generate, Job, LayerOptions, ModelAt,
-        PromptRequest, Prune, PruneLayer, SearchOptions, SparseLora, Stats,
+        CalibrationRequest, CalibrationSource, Forward, Generate, Job, LayerOptions, ModelAt, PromptRequest, Prune,
+        PruneLayer, SearchOptions, SparseLora, Stats,
     },
 };
 use ressa_testkit::stand_in::{StandIn, reports};
@@ -90,8 +90,13 @@ fn models_answer_and_are_looked_into() {
         }
         let launches = same(root.path(), &stand_in, &|output| {
             let answered =
-                |image| AnsweredRequest { image, prompt: "what is this".to_owned(), answer: "a circle".to_owned() };
-            Job::Stats(Stats { model: model(), requests: images().map(answered).into(), output: output.to_owned() })
+                |image| CalibrationRequest { image, prompt: "what is this".to_owned(), answer: "a circle".to_owned() };
+            Job::Stats(Stats {
+                model: model(),
+                requests: images().map(answered).into(),
+                end_token: false,
+                output: output.to_owned(),
+            })
         });
         assert!(launches > 0);
     }
@@ -122,6 +127,8 @@ fn folders_are_pruned() {
                 seed: 0,
                 memory_limit: None,
                 spill: false,
+                device_activations: 1 << 30,
+                checkpoint_after: 0.0,
                 output: output.to_owned(),
             }))
         });
