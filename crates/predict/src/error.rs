@@ -18,7 +18,9 @@ pub enum PredictError {
         known: String,
     },
     /// The sizes of a model are not known.
-    #[error("the sizes of `{folder}` are not known: it has no `config.json`; bring the folder, or call it by a published name ({known})")]
+    #[error(
+        "the sizes of `{folder}` are not known: it has no `config.json`; bring the folder, or call it by a published name ({known})"
+    )]
     UnknownModel {
         /// Folder of the checkpoint.
         folder: String,
