@@ -106,12 +106,14 @@ pub struct Exhausted {
 impl Exhausted {
     /// The figures in a message; `None` where it has none.
     pub fn of(message: &str) -> Option<Self> {
+        const GIB: f64 = (1u64 << 30) as f64;
         let after = |words: &str| message.split_once(words).map(|(_, rest)| rest);
         let size = |text: &str| {
             let mut words = text.split_whitespace();
             let (number, unit) = (words.next()?, words.next()?.trim_end_matches(['.', ',', ';']));
             number.parse::<f64>().ok().map(|value| match unit {
-                "bytes" => format!("{:.2} GiB", value / f64::from(1 << 30)),
+                "bytes" if value >= GIB => format!("{:.2} GiB", value / GIB),
+                "bytes" => format!("{:.2} MiB", value / (GIB / 1024.0)),
                 _ => format!("{number} {unit}"),
             })
         };
@@ -167,6 +169,9 @@ mod tests {
         let free = Some(("1.06 GiB".to_owned(), "79.15 GiB".to_owned()));
         assert_eq!(Exhausted::of(gpu), Some(Exhausted { wanted: "2.50 GiB".to_owned(), free }));
         assert_eq!(Exhausted::of("CUDA error: out of memory"), None);
+        let small =
+            Exhausted::of("CUDA out of memory. Tried to allocate 2097152 bytes. GPU 0 has a total capacity of 9 bytes");
+        assert_eq!(small, Some(Exhausted { wanted: "2.00 MiB".to_owned(), free: None }));
         assert_eq!(unquoted(r#"a \"b\"\n\\c"#), "a \"b\"\n\\c");
     }
 }

@@ -16,9 +16,9 @@ pub fn advised(failure: Failure, at: &str, advice: &str) -> Failure {
     let place = if at.is_empty() { String::new() } else { format!(" at `{at}`") };
     let what = match Exhausted::of(&failure.message) {
         Some(Exhausted { wanted, free: Some((free, total)) }) => {
-            format!("{wanted} more were wanted, {free} of {total} are free")
+            format!("{wanted} more wanted, {free} of {total} free")
         }
-        Some(Exhausted { wanted, free: None }) => format!("{wanted} more were wanted"),
+        Some(Exhausted { wanted, free: None }) => format!("{wanted} more wanted"),
         None => failure.message.clone(),
     };
     Failure { message: format!("out of memory{place}: {what}; {advice}"), ..failure }
@@ -67,7 +67,7 @@ mod tests {
         let gpu = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.06 GiB is free.";
         assert_eq!(
             said(gpu, "step 3/390"),
-            "out of memory at `step 3/390`: 2.50 GiB more were wanted, 1.06 GiB of 79.15 GiB are free; use --device cpu"
+            "out of memory at `step 3/390`: 2.50 GiB more wanted, 1.06 GiB of 79.15 GiB free; use --device cpu"
         );
         assert_eq!(said("std::bad_alloc", ""), "out of memory: std::bad_alloc; use --device cpu");
         let other = failed(FailureKind::Data, "no such folder");

@@ -21,10 +21,10 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Largest job that is read; a list of a million requests stays below.
 const LIMIT: u64 = 1 << 30;
 
-/// A job's standard error is its caller's terminal, and its failure says what a panic said; the C++ trace behind it is shown to those who ask for
-/// Rust's.
+/// A job's standard error is its caller's terminal, and its failure says what a panic said; the C++ trace behind it is shown with
+/// `RUST_BACKTRACE=full` only.
 fn quieten() {
-    if std::env::var_os("RUST_BACKTRACE").is_none() {
+    if std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value != "full") {
         std::panic::set_hook(Box::new(|_| {}));
     }
 }
