@@ -39,7 +39,7 @@ CONFIG = dict(
         image_size=224, patch_size=14,
     ),
     qformer_config=dict(
-        model_type="blip_2_qformer", hidden_size=768, intermediate_size=2816, num_hidden_layers=4, num_attention_heads=12,
+        model_type="blip_2_qformer", hidden_size=768, intermediate_size=2640, num_hidden_layers=4, num_attention_heads=12,
         encoder_hidden_size=768, cross_attention_frequency=2, vocab_size=30522,
     ),
     text_config=dict(
