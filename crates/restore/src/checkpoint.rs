@@ -59,8 +59,8 @@ impl Clock<'_> {
 
 /// What is on disk.
 pub(crate) struct Saved {
-    /// Trained tensors in parameter order.
-    pub parameters: Vec<Tensor>,
+    /// Everything that trains, flat, in parameter order.
+    pub parameters: Tensor,
     /// Optimiser.
     pub optimiser: AdamWState,
     /// Losses of the steps done, one per step.
@@ -83,21 +83,19 @@ impl Checkpoints {
     /// Replaces the checkpoint. `identity` tells this training from others.
     pub(crate) fn write(&self, identity: &str, saved: &Saved) -> Result<(), RestoreError> {
         let rows: Vec<f64> = saved.losses.iter().flat_map(|loss| loss.to_row()).collect();
-        let mut tensors = vec![
+        let tensors = [
             ("identity".to_owned(), Tensor::from_slice(identity.as_bytes())),
             ("losses".to_owned(), Tensor::from_slice(&rows)),
             ("optimiser.steps".to_owned(), Tensor::from_slice(&[saved.optimiser.steps as i64])),
+            ("parameters".to_owned(), saved.parameters.shallow_clone()),
             ("optimiser.first".to_owned(), saved.optimiser.first.shallow_clone()),
             ("optimiser.second".to_owned(), saved.optimiser.second.shallow_clone()),
         ];
-        for (index, parameter) in saved.parameters.iter().enumerate() {
-            tensors.push((format!("parameter.{index}"), parameter.detach().contiguous()));
-        }
         Ok(ressa_runtime::replace_tensors(&self.path(), &tensors)?)
     }
 
-    /// The checkpoint, if there is one, with as many parameters as expected. One of another training is an error.
-    pub(crate) fn read(&self, identity: &str, parameters: usize) -> Result<Option<Saved>, RestoreError> {
+    /// The checkpoint, if there is one. One of another training is an error.
+    pub(crate) fn read(&self, identity: &str) -> Result<Option<Saved>, RestoreError> {
         let path = self.path();
         if !path.exists() {
             return Ok(None);
@@ -112,9 +110,8 @@ impl Checkpoints {
             return Err(failed("it belongs to another training; delete it to start again".to_owned()));
         }
         let rows = Vec::<f64>::try_from(take("losses")?).map_err(|_| incomplete())?;
-        let parameters = (0..parameters).map(|index| take(&format!("parameter.{index}"))).collect::<Result<_, _>>()?;
         Ok(Some(Saved {
-            parameters,
+            parameters: take("parameters")?,
             optimiser: AdamWState {
                 first: take("optimiser.first")?,
                 second: take("optimiser.second")?,

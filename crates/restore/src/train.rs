@@ -118,7 +118,7 @@ pub fn train_with(
     let places = Places::new(student, &names, optimiser.parameters());
     let identity = identity(settings, options, optimiser.parameters());
     let mut losses = Vec::with_capacity(settings.steps as usize);
-    let saved = options.checkpoints.map(|c| c.read(&identity, names.len())).transpose()?.flatten();
+    let saved = options.checkpoints.map(|c| c.read(&identity)).transpose()?.flatten();
     if let Some(saved) = saved {
         optimiser.resume(&saved.parameters, &saved.optimiser)?;
         losses = saved.losses;
@@ -146,8 +146,11 @@ pub fn train_with(
             && step + 1 < settings.steps
             && clock.is_due(step + 1)
         {
-            let parameters = optimiser.parameters().iter().map(Tensor::shallow_clone).collect();
-            let saved = Saved { parameters, optimiser: optimiser.state(), losses: losses.clone() };
+            let saved = Saved {
+                parameters: optimiser.flat().shallow_clone(),
+                optimiser: optimiser.state(),
+                losses: losses.clone(),
+            };
             clock.write(&identity, &saved)?;
         }
     }

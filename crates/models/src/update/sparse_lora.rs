@@ -49,6 +49,8 @@ impl Update for SparseLora {
     fn form(&self, base: &Tensor, keep: Option<&KeepMask>, kind: Kind) -> Tensor {
         let mut formed = self.0.add_to(base, kind);
         match keep {
+            // One kernel instead of two in the backward pass. Zeros may be negative, which is zero all the same.
+            Some(keep) if kind != Kind::Float => formed * keep.keep(),
             // The sum has no other reader, and its gradient does not need its value.
             Some(keep) => formed.masked_fill_(&keep.remove(), 0.0),
             None => formed,

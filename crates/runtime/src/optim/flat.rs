@@ -77,18 +77,27 @@ impl FlatAdamW {
         })
     }
 
+    /// All parameters, f32, flat, in their order: what [`FlatAdamW::resume`] wants beside the state.
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
     /// A copy of the optimiser's state.
     pub fn state(&self) -> AdamWState {
         self.moments.state()
     }
 
-    /// Continues from saved parameters and a saved state.
+    /// Continues from saved parameters, as [`FlatAdamW::flat`] gave them, and a saved state.
     ///
     /// # Errors
-    /// A state of other parameters.
-    pub fn resume(&mut self, parameters: &[Tensor], state: &AdamWState) -> Result<(), StateMismatch> {
+    /// Parameters or a state of another training.
+    pub fn resume(&mut self, parameters: &Tensor, state: &AdamWState) -> Result<(), StateMismatch> {
+        let (saved, expected) = (parameters.numel() as i64, self.numel());
+        if saved != expected {
+            return Err(StateMismatch { saved, expected });
+        }
         self.moments.resume(state)?;
-        no_grad(|| self.parameters.iter_mut().zip(parameters).for_each(|(to, from)| to.copy_(from)));
+        no_grad(|| self.flat.copy_(parameters));
         Ok(())
     }
 }
