@@ -8,6 +8,7 @@ pub const SHAPES: [&str; 13] = [
     "allocation-vicuna",
     "allocation",
     "chaos",
+    "device",
     "methods-planted",
     "methods",
     "modalities",
