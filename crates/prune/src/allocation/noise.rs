@@ -72,9 +72,9 @@ fn words(key: &[u32], from: i64, count: i64, device: Device) -> Tensor {
 
 fn quarter_rounds([mut a, mut b, mut c, mut d]: [Tensor; 4]) -> [Tensor; 4] {
     for (first, second) in [(16, 12), (8, 7)] {
-        a = a + &b;
+        a = b.g_add(&a);
         d = rotate(&d.bitwise_xor_tensor(&a), first);
-        c = c + &d;
+        c = d.g_add(&c);
         b = rotate(&b.bitwise_xor_tensor(&c), second);
     }
     [a, b, c, d]

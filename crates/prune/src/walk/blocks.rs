@@ -105,7 +105,7 @@ impl Outcome for Resident<'_> {
     fn weight(&self, layer: &LayerId) -> Result<Tensor, PruneError> {
         let mut linears = self.model.linears().into_iter();
         let found = linears.find(|(id, _)| *id == layer).map(|(_, linear)| linear.weight().shallow_clone());
-        found.ok_or_else(|| PruneError::NoLayers { tower: layer.tower })
+        found.ok_or(PruneError::NoLayers { tower: layer.tower })
     }
 
     fn take(

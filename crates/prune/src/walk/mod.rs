@@ -24,7 +24,7 @@ pub(crate) use enter::Listed;
 pub use enter::{CalibrationSet, Layout, Together};
 pub use flows::{Flows, InMemory};
 pub use observe::{BlockObserver, layers_of};
-pub use solve::solve;
+pub use solve::{Asking, solve};
 
 use crate::{
     statistics::{BlockStatistics, Needs},
@@ -59,6 +59,9 @@ pub enum Onward {
     /// What it gives with those that it was left with: it runs a second time.
     After,
 }
+
+/// What is done with a block and with what its layers have seen.
+pub type Visit<'a, B> = dyn FnMut(&mut B, BlockStatistics) -> Result<(), <B as Blocks>::Error> + 'a;
 
 /// A walk under way.
 pub struct Walk<B, F> {
@@ -95,7 +98,7 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
         place: Place,
         look: Option<Look>,
         onward: Onward,
-        visit: &mut dyn FnMut(&mut B, BlockStatistics) -> Result<(), B::Error>,
+        visit: &mut Visit<'_, B>,
     ) -> Result<(), B::Error> {
         no_grad(|| {
             self.blocks.bring(place)?;

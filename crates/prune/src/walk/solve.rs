@@ -13,6 +13,9 @@ use crate::{
     statistics::{BlockStatistics, ColumnStatistics},
 };
 
+/// Says what is asked of a layer of a shape `[out, in]`.
+pub type Asking<'a> = dyn Fn(&LayerId, (i64, i64)) -> Result<Selection, PruneError> + 'a;
+
 /// Prunes the layers of a block that was brought. `asked` says what is asked of a layer of a shape; with `carries` the block runs with what was
 /// found from now on. Statistics are dropped one after the other, where nobody else holds them.
 ///
@@ -23,7 +26,7 @@ pub fn solve<B: Outcome>(
     place: Place,
     statistics: BlockStatistics,
     solver: &dyn LayerSolver,
-    asked: &dyn Fn(&LayerId, (i64, i64)) -> Result<Selection, PruneError>,
+    asked: &Asking<'_>,
     carries: bool,
 ) -> Result<(), B::Error> {
     let layers: Vec<(LayerId, (i64, i64))> =
