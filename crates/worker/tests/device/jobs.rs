@@ -19,7 +19,7 @@ use ressa_testkit::stand_in::{StandIn, reports};
 use serde_json::Value;
 
 use crate::{
-    all_close, files,
+    Stored, all_close, files,
     published::folder,
     repository, tensors,
     worker::{program, work},
@@ -74,7 +74,7 @@ fn same(root: &Path, stand_in: &StandIn, job: &dyn Fn(&Path) -> Job) -> u64 {
 }
 
 /// The tensors of a safetensors file's bytes.
-fn tensors_of(root: &Path, bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+fn tensors_of(root: &Path, bytes: &[u8]) -> BTreeMap<String, Stored> {
     let path = root.join("compared.safetensors");
     fs::write(&path, bytes).unwrap();
     tensors(&path)
