@@ -3,6 +3,8 @@
 //! `cargo run --release -p ressa-data --example loader_speed -- FOLDER THREADS` prints `images N seconds S` for the JPEG files of a folder.
 //! `scripts/bench_loader.py` runs it beside Pillow and `transformers`.
 
+#![allow(clippy::print_stdout)]
+
 use std::{error::Error, fs, path::PathBuf, time::Instant};
 
 use ressa_data::{Image, ImageProcessor, parallel};

@@ -107,7 +107,7 @@ impl Kept {
     fn add(&mut self, features: &Tensor) {
         let bytes = features.numel() * features.kind().elt_size_in_bytes();
         // A gap would make the encoder load out of order.
-        self.left = self.left.checked_sub(bytes).unwrap_or(0);
+        self.left = self.left.saturating_sub(bytes);
         if self.left > 0 {
             self.features.push(Some(features.shallow_clone()));
         }

@@ -88,7 +88,8 @@ fn differences(one: &Path, two: &Path, nodes: &[StageNode]) -> Vec<String> {
         let of = |store: &Store| store.require(&node.key.0).unwrap();
         let (one, two) = (of(&one), of(&two));
         let same = one.manifest.files == two.manifest.files && one.manifest.result == two.manifest.result;
-        !same && !(rounded.contains(node.key.0.as_str()) && near(&one, &two, node))
+        let is_near = || rounded.contains(node.key.0.as_str()) && near(&one, &two, node);
+        !same && !is_near()
     };
     nodes.iter().filter(differs).map(label).collect()
 }
