@@ -96,11 +96,13 @@ impl Needed {
     pub fn decide(self, limit: Option<u64>) -> Result<Room, LabError> {
         let Some(limit) = limit else { return Ok(Room { converts: true, keeps: true }) };
         if self.least > limit {
-            let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+            // What a process holds when it starts is not the same to the megabyte each time: what is asked for must be enough the next time.
+            const STEP: u64 = 8;
+            let enough = |bytes: u64| (bytes + (STEP << 19)).div_ceil(STEP << 20) * STEP;
             let message = format!(
                 "a memory limit of `{}` MiB cannot be kept: a block with its statistics, or the count at the end, needs {} MiB; raise the limit to that",
                 limit >> 20,
-                mebibytes(self.least)
+                enough(self.least)
             );
             return Err(LabError::Unsupported(message));
         }
