@@ -56,7 +56,7 @@ fn bytes(text: &str) -> Result<u64, String> {
         .find_map(|(name, unit)| Some((upper.strip_suffix(name)?.trim(), unit)))
         .unwrap_or((upper.as_str(), 1));
     let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|&size| size > 0);
-    size.ok_or_else(|| format!("`{text}` is no size; write it as 5GB, 800MB or 2GiB"))
+    size.ok_or_else(|| format!("`{text}` is not a size; write it as 5GB, 800MB or 2GiB"))
 }
 
 #[cfg(test)]

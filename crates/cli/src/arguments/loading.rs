@@ -7,8 +7,8 @@ use clap::Args;
 /// Options of loading.
 #[derive(Args, Clone, Debug)]
 pub struct LoadingOptions {
-    /// Largest size of results/cache, where preprocessed pixels and image features of published data are kept for other
-    /// runs, such as 50GB; the embedded world needs none
+    /// Largest size of results/cache, such as 50GB, where preprocessed pixels and image features of published data, and
+    /// outputs of distillation's teachers, are kept for other runs
     #[arg(long, value_name = "SIZE", default_value = "20GB", value_parser = super::prune::size)]
     pub cache: u64,
     /// Keep and use no such cache

@@ -149,7 +149,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     let number = number.parse::<f64>().ok().filter(|number| *number > 0.0);
     match (number, factor) {
         (Some(number), Some(factor)) => Ok((number * factor as f64) as u64),
-        _ => Err(format!("`{text}` is no size; give one such as 4GiB, 900MB or 2000000000")),
+        _ => Err(format!("`{text}` is not a size; give one such as 4GiB, 900MB or 2000000000")),
     }
 }
 
