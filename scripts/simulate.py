@@ -3,14 +3,13 @@
 
 Stages are executed by the real worker on a CUDA stand-in that computes shapes, not values (scripts/stand-in): launches, synchronisations and
 memory are counted as the program causes them, and a roofline clock for each card of experiments/devices.yaml says how long they take. A stage
-is run at two sizes (steps, samples, items), and what it costs at any size is continued from them.
+is run at two sizes (steps, samples, items) on models with two numbers of blocks; since everything but the clock's overlap is linear in both,
+the figures of the published model and the published size follow. `--full` runs models with all their blocks, with the same figures.
 
-    scripts/simulate.py                        both models: a training step in its variants and an evaluation, with all blocks
+    scripts/simulate.py                        both models: a training step in its variants and an evaluation
     scripts/simulate.py --models flan-t5-xl    one of them
     scripts/simulate.py --stages               every kind of stage of experiments/paper, then the hours of each experiment
     scripts/simulate.py --stages --kinds adapt     some kinds of stages
-
-`--stages` runs models with two small numbers of blocks and continues to the published number, unless `--full` is given.
 
 Trainings run one and two steps. A worker writes a checkpoint no sooner than five seconds after a training's start, and never after the last
 step, so none falls into the difference unless one simulated step takes longer than that; such a training is refused, not corrected.
@@ -260,7 +259,7 @@ def rows_of(model, benches, kinds, chosen_cards):
 SHOWN_BATCH = {"flan-t5-xl": 64, "vicuna-7b": 16}
 
 
-def overview(name, model, bench, chosen, markdown):
+def overview(name, model, benches, chosen, markdown):
     """A training step in its variants, and an evaluation."""
     examples = {cost_class(asked["stage"]): asked["stage"] for asked in stages.stages_of(model.experiments[0])}
     adapt = next(stage for (_, how), stage in examples.items() if how == "sparse distilled")
@@ -270,11 +269,12 @@ def overview(name, model, bench, chosen, markdown):
     for stage in shown.values():
         stage["training"] = {**stage["training"], "batch": batch}
     shown |= {"evaluation, VQAv2, a question": examples["evaluate vqav2", "beam 5"]}
+    shown |= {f"{what}, {how}, a sample": stage for (what, how), stage in examples.items() if how == "wanda row"}
     lines = []
     for label, stage in shown.items():
         stages.log(f"  {label.strip()}")
         try:
-            found = Prediction.measured(bench, stage)
+            found = Prediction.of(benches, model, stage)
         except stages.Failed as failure:
             stages.log(f"    {failure}")
             continue
@@ -353,11 +353,11 @@ def main():
         options.kinds.append("adapt")  # what is merged
     for name in options.models:
         model = stages.MODELS[name]
-        depths = [model.blocks] if options.full or not options.stages else model.measured
+        depths = [model.blocks] if options.full else model.measured
         stages.log(f"{model.name}, blocks {' and '.join(map(str, depths))}")
         benches = [Bench(options.work.resolve(), model, blocks) for blocks in depths]
         if not options.stages:
-            overview(name, model, benches[0], options.cards, options.markdown)
+            overview(name, model, benches, options.cards, options.markdown)
             continue
         needed, rows = rows_of(model, benches, options.kinds, options.cards)
         show(model, needed, rows, options.cards, options.markdown)
