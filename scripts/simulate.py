@@ -282,6 +282,7 @@ def overview(name, model, benches, chosen, markdown):
         counted = [f"{found.peak / 1e9:.1f} GB", f"{each.launches:,.0f}", f"{each.syncs:,.2f}".rstrip("0").rstrip("."), f"{each.tflop:.3g}"]
         times = [f"{1000 * each.seconds[card]:,.3g} ms" + ("" if fits(card, found.peak) else " *") for card in chosen]
         lines.append([model.name, label, *counted, *times])
+        stages.log(f"    {', '.join([*counted, times[0]])}")
     print()
     table(["model", "", "peak", "launches", "syncs", "TFLOP", *chosen], lines, markdown)
     print("\n* does not fit into the card's memory" if any("*" in cell for line in lines for cell in line) else "", flush=True)
