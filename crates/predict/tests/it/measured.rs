@@ -22,8 +22,26 @@ struct Counted {
 const XL: &str = "instructblip-flan-t5-xl";
 const VICUNA: &str = "instructblip-vicuna-7b";
 const COUNTED: [Counted; 2] = [
-    Counted { model: XL, batch: 64, card: "h100", with: None, peak: 61.4, launches: 14_798.0, tflop: 182.1, seconds: 0.402 },
-    Counted { model: VICUNA, batch: 16, card: "h100", with: None, peak: 61.0, launches: 13_241.0, tflop: 78.8, seconds: 0.254 },
+    Counted {
+        model: XL,
+        batch: 64,
+        card: "h100",
+        with: None,
+        peak: 61.4,
+        launches: 14_798.0,
+        tflop: 182.1,
+        seconds: 0.402,
+    },
+    Counted {
+        model: VICUNA,
+        batch: 16,
+        card: "h100",
+        with: None,
+        peak: 61.0,
+        launches: 13_241.0,
+        tflop: 78.8,
+        seconds: 0.254,
+    },
 ];
 
 fn assert_near(what: &str, found: f64, counted: f64, share: f64) {
