@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
 """Predicts what experiments/paper cost on a card: `make simulate`.
 
-Every kind of stage is executed by the real worker on a CUDA stand-in that computes shapes, not values (scripts/stand-in): launches,
-synchronisations and memory are counted as the program causes them, and a roofline clock for each card of experiments/devices.yaml says how
-long they take. A stage is run at two sizes (steps, samples, items) on models with two numbers of blocks; since everything but the clock's
-overlap is linear in both, the figures of the published model and the published size follow. `--full` runs models with all their blocks.
+Stages are executed by the real worker on a CUDA stand-in that computes shapes, not values (scripts/stand-in): launches, synchronisations and
+memory are counted as the program causes them, and a roofline clock for each card of experiments/devices.yaml says how long they take. A stage
+is run at two sizes (steps, samples, items) on models with two numbers of blocks; since everything but the clock's overlap is linear in both,
+the figures of the published model and the published size follow. `--full` runs models with all their blocks, with the same figures.
 
-    scripts/simulate.py                        both models, every kind of stage, then the hours of each experiment
+    scripts/simulate.py                        both models: a training step in its variants and an evaluation
     scripts/simulate.py --models flan-t5-xl    one of them
-    scripts/simulate.py --kinds adapt          some kinds of stages
+    scripts/simulate.py --stages               every kind of stage of experiments/paper, then the hours of each experiment
+    scripts/simulate.py --stages --kinds adapt     some kinds of stages
+
+Trainings run one and two steps. A worker writes a checkpoint no sooner than five seconds after a training's start, and never after the last
+step, so none falls into the difference unless one simulated step takes longer than that; such a training is refused, not corrected.
+"Teacher cached" is a training that asks no teacher: the divergence and reading the cached answers are not in its figures.
     scripts/simulate.py --markdown             tables in Markdown
 
 Not in the times: the host's own work (decoding images, tokens, packing masks, scoring), loading weights from disk, kernels that reach less
@@ -27,8 +32,8 @@ import stages
 CONTEXT = 0.5e9
 IMAGES = 256
 # Sizes that are measured, for each kind: enough that the second is in the steady state.
-SIZES = {"statistics": (2, 6), "sensitivity": (2, 6), "prune": (2, 6), "adapt": (1, 3)}
-EVALUATED = {"vqav2": (640, 1280), "okvqa": (128, 256), "gqa": (640, 1280), "nocaps": (128, 256), "flickr30k": (128, 160)}
+SIZES = {"statistics": (2, 6), "sensitivity": (2, 6), "prune": (2, 6), "adapt": (1, 2)}
+EVALUATED = {"vqav2": (512, 1024), "okvqa": (128, 256), "gqa": (512, 1024), "nocaps": (128, 256), "flickr30k": (128, 160)}
 
 
 def size_of(stage):
@@ -116,6 +121,11 @@ class Bench:
         self.masks = [self.published(on_cpu, {**mask, "tower": tower}, dense=self.dense) for tower in ("vision", "language")]
         self.adapter = None
 
+    @property
+    def adapters(self):
+        """Where an adapter is kept for the merge that reads it. No other stage sees it: a training that finds its result trains nothing."""
+        return self.folder / "adapters"
+
     @staticmethod
     def published(worker, stage, **inputs):
         asked = stages.node(stage, **inputs)
@@ -151,7 +161,8 @@ class Bench:
         store = self.folder / "measured"
         stages.clear(store)
         self.report.unlink(missing_ok=True)
-        worker = stages.Worker(store, "cuda:0", stages.stand_in(self.report), shipped=(self.folder / "store",))
+        shipped = (self.folder / "store", self.adapters) if stage["stage"] == "merge" else (self.folder / "store",)
+        worker = stages.Worker(store, "cuda:0", stages.stand_in(self.report), shipped=shipped)
         inputs = {}
         if "reads" in stage:
             statistics = self.asked(resized(stage["reads"], 1))
@@ -162,10 +173,8 @@ class Bench:
         worker.execute(asked, may_fail="`" if stage["stage"] in ("prune", "merge") else "")
         if stage["stage"] == "adapt" and self.adapter is None:
             self.adapter = asked["key"]
-            kept = self.folder / "store" / asked["key"][:2]
-            kept.mkdir(parents=True, exist_ok=True)
-            if not (kept / asked["key"]).exists():
-                (store / asked["key"][:2] / asked["key"]).rename(kept / asked["key"])
+            stages.clear(self.adapters)
+            (store / asked["key"][:2]).rename(self.adapters / asked["key"][:2])
         return stages.Counts.read(self.report)
 
 
@@ -186,6 +195,8 @@ class Prediction:
         if len(sizes) == 1:
             return cls(counts[0], stages.Counts(), counts[0].peak)
         each = stages.Counts().combine(counts[1].combine(counts[0], -1), 1 / (sizes[1] - sizes[0]))
+        if stage["stage"] == "adapt" and each.down > 1e6:
+            raise stages.Failed("a checkpoint fell into the simulated steps; run it again while the machine is idle")
         return cls(counts[0].combine(each, -sizes[0]), each, counts[1].peak)
 
     @classmethod
@@ -244,6 +255,43 @@ def rows_of(model, benches, kinds, chosen_cards):
     return needed, rows
 
 
+# Images of the training step that is shown.
+SHOWN_BATCH = {"flan-t5-xl": 64, "vicuna-7b": 16}
+
+
+def overview(name, model, benches, chosen, markdown):
+    """A training step in its variants, and an evaluation."""
+    examples = {cost_class(asked["stage"]): asked["stage"] for asked in stages.stages_of(model.experiments[0])}
+    adapt = next(stage for (_, how), stage in examples.items() if how == "sparse distilled")
+    batch = SHOWN_BATCH[name]
+    shown = {f"training step, {batch} images": adapt}
+    shown |= {f"  {word}": {**adapt, "training": {**adapt["training"], **change}} for word, change in ALTERNATIVES.items()}
+    for stage in shown.values():
+        stage["training"] = {**stage["training"], "batch": batch}
+    shown |= {"evaluation, VQAv2, a question": examples["evaluate vqav2", "beam 5"]}
+    shown |= {f"{what}, {how}, a sample": stage for (what, how), stage in examples.items() if how == "wanda row"}
+    lines = []
+    for label, stage in shown.items():
+        stages.log(f"  {label.strip()}")
+        try:
+            found = Prediction.of(benches, model, stage)
+        except stages.Failed as failure:
+            stages.log(f"    {failure}")
+            continue
+        each = found.each
+        counted = [f"{found.peak / 1e9:.1f} GB", f"{each.launches:,.0f}", f"{each.syncs:,.2f}".rstrip("0").rstrip("."), f"{each.tflop:.3g}"]
+        times = [f"{1000 * each.seconds[card]:,.3g} ms" + ("" if fits(card, found.peak) else " *") for card in chosen]
+        lines.append([model.name, label, *counted, *times])
+        stages.log(f"    {', '.join([*counted, times[0]])}")
+    print()
+    table(["model", "", "peak", "launches", "syncs", "TFLOP", *chosen], lines, markdown)
+    print("\n* does not fit into the card's memory" if any("*" in cell for line in lines for cell in line) else "", flush=True)
+
+
+def fits(card, peak):
+    return peak + CONTEXT <= float(stages.cards()[card.removesuffix("+tf32")]["memory-gb"]) * 1e9
+
+
 def duration(seconds):
     if seconds < 100:
         return f"{seconds:.3g} s"
@@ -264,8 +312,6 @@ def table(head, rows, markdown):
 
 
 def show(model, needed, rows, chosen, markdown):
-    described = stages.cards()
-    fits = lambda card, peak: peak + CONTEXT <= float(described[card.removesuffix("+tf32")]["memory-gb"]) * 1e9
     unit = {"adapt": "step", "evaluate": "item"}
     print(f"\n{model.name}, bf16: device memory, what each unit issues, and the time of a whole stage (- where it does not fit)\n")
     lines = []
@@ -295,12 +341,15 @@ def show(model, needed, rows, chosen, markdown):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--models", nargs="+", choices=stages.MODELS, default=list(stages.MODELS))
+    arguments.add_argument("--stages", action="store_true", help="every kind of stage of experiments/paper (half an hour or more)")
     arguments.add_argument("--kinds", nargs="+", choices=["statistics", "sensitivity", "prune", "adapt", "merge", "evaluate"], default=[])
     arguments.add_argument("--cards", nargs="+", default=list(stages.cards()), help="ids of experiments/devices.yaml; `ID+tf32` with TF32")
     arguments.add_argument("--full", action="store_true", help="all blocks (needs 8 to 16 GB of address space and longer)")
     arguments.add_argument("--markdown", action="store_true")
     arguments.add_argument("--work", type=Path, default=stages.TARGET / "simulate", help="folder for what is made on the way")
     options = arguments.parse_args()
+    if options.kinds and not options.stages:
+        arguments.error("--kinds needs --stages")
     if "merge" in options.kinds:
         options.kinds.append("adapt")  # what is merged
     for name in options.models:
@@ -308,6 +357,9 @@ def main():
         depths = [model.blocks] if options.full else model.measured
         stages.log(f"{model.name}, blocks {' and '.join(map(str, depths))}")
         benches = [Bench(options.work.resolve(), model, blocks) for blocks in depths]
+        if not options.stages:
+            overview(name, model, benches, options.cards, options.markdown)
+            continue
         needed, rows = rows_of(model, benches, options.kinds, options.cards)
         show(model, needed, rows, options.cards, options.markdown)
 

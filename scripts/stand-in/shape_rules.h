@@ -95,6 +95,16 @@ inline bool answer_by_rule(const Call& call) {
     const auto gradient = call.tensor(0);
     return call.answer({shaped(gradient, {call.argument(2).toInt(), gradient.size(-1)})});
   }
+  if (name == "aten::kthvalue" && call.schema.overload_name().empty()) {
+    const auto x = call.tensor(0);
+    Shape size = x.sizes().vec();
+    const int64_t d = call.argument(2).toInt(), place = d < 0 ? d + x.dim() : d;
+    if (call.argument(3).toBool())
+      size[place] = 1;
+    else
+      size.erase(size.begin() + place);
+    return call.answer({shaped(x, size), shaped(x, size, at::kLong)});
+  }
   if (name == "aten::count_nonzero") return call.answer({at::zeros({}, call.tensor(0).options().requires_grad(false).dtype(at::kLong))});
   if (one_of({"aten::_softmax_backward_data", "aten::_log_softmax_backward_data"}))
     return call.answer({shaped(call.tensor(0), call.tensor(0).sizes(), call.argument(3).toScalarType())});

@@ -67,7 +67,8 @@ impl Evaluated<'_> {
         let prompt = if caption { texts::INSTRUCTION } else { texts::QUESTION };
 
         let encoded =
-            Batch { images: evaluation::IMAGES.min(images), rows: 0.0, instruction: 0.0, prompt: 0.0, answer: 0.0 };
+            Batch { images: evaluation::ROWS.min(images), rows: 0.0, instruction: 0.0, prompt: 0.0, answer: 0.0 };
+        let held = evaluation::IMAGES.min(images);
         let encoding = Pass { model, machine, batch: encoded };
         let asked = Batch {
             images: encoded.images,
@@ -85,8 +86,8 @@ impl Evaluated<'_> {
         // Images are decoded while the device computes; texts are scored after it.
         let decoding = images * host::IMAGE_SECONDS / machine.cores + machine.copy(images * self.pixels());
         let seconds = machine.seconds(work).max(decoding) + rows * host::TEXT_SECONDS;
-        let peak = self.subject.evaluated_bytes()
-            + encoding.features()
+        let peak = self.subject.weights_bytes()
+            + encoding.features() * held / encoded.images.max(1.0)
             + encoding
                 .live(|tower| tower == Tower::Vision)
                 .max(reading.live(|tower| tower != Tower::Vision) + self.cache(asked, steps))
@@ -156,7 +157,7 @@ impl Evaluated<'_> {
             batch: Batch { images, rows, instruction: tokens, prompt: 0.0, answer: 0.0 },
         };
         let interface = |tower: Tower| tower == Tower::Qformer;
-        let block = evaluation::IMAGES.min(images);
+        let block = evaluation::ROWS.min(images);
         let passes = (images / block.max(1.0)).ceil();
         // Contrastive: every image and every text once.
         let mut work = of(block, 0.0).vision().times(passes);
@@ -175,7 +176,7 @@ impl Evaluated<'_> {
         let seconds = machine.seconds(work).max(decoding) + captions * host::TEXT_SECONDS;
         let pass = of(block, block);
         let own = matcher.map_or(0.0, |matcher| matcher.parameters * machine.bytes());
-        let peak = self.subject.evaluated_bytes()
+        let peak = self.subject.weights_bytes()
             + own
             + pass.features()
             + pass.live(|tower| tower == Tower::Vision).max(of(1.0, evaluation::ROWS).live(interface));

@@ -35,7 +35,7 @@ pub(crate) fn block_cost(kind: BlockKind) -> BlockCost {
         // Layer norms, fused attention, GELU; the backward of the split into q, k and v fills three tensors and adds them.
         BlockKind::Vision => BlockCost {
             forward_launches: 13.0,
-            backward_launches: 30.0,
+            backward_launches: 24.0,
             forward_widths: 10.0,
             forward_inners: 2.0,
             backward_widths: 45.0,
@@ -58,7 +58,7 @@ pub(crate) fn block_cost(kind: BlockKind) -> BlockCost {
         // Root mean squares in f32 and tanh-GELU written out, as the reference rounds them.
         BlockKind::T5Encoder => BlockCost {
             forward_launches: 45.0,
-            backward_launches: 90.0,
+            backward_launches: 70.0,
             forward_widths: 50.0,
             forward_inners: 21.0,
             backward_widths: 100.0,
@@ -69,7 +69,7 @@ pub(crate) fn block_cost(kind: BlockKind) -> BlockCost {
         },
         BlockKind::T5Decoder => BlockCost {
             forward_launches: 75.0,
-            backward_launches: 150.0,
+            backward_launches: 115.0,
             forward_widths: 85.0,
             forward_inners: 21.0,
             backward_widths: 170.0,
@@ -106,9 +106,9 @@ pub(crate) fn block_cost(kind: BlockKind) -> BlockCost {
 /// Training.
 pub(crate) mod training {
     /// Operations per adapted layer and step: the effective weight, its backward pass, gradients gathered for the optimiser.
-    pub const LAYER_LAUNCHES: f64 = 6.0;
+    pub const LAYER_LAUNCHES: f64 = 3.0;
     /// Operations per adapted layer and step that open its mask and apply it, forwards and backwards.
-    pub const MASK_LAUNCHES: f64 = 7.0;
+    pub const MASK_LAUNCHES: f64 = 2.0;
     /// Bytes moved per adapted weight and step to form the effective weight and to take its gradient apart.
     pub const WEIGHT_BYTES: f64 = 8.0;
     /// The same to open a mask and to apply it, forwards and backwards.
@@ -155,12 +155,10 @@ pub(crate) mod pruning {
 
 /// Evaluation.
 pub(crate) mod evaluation {
-    /// Copies of pruned weights beside the dense model: those that are evaluated.
-    pub const PRUNED_COPIES: f64 = 1.0;
     /// Rows, or images, that run together.
-    pub const ROWS: f64 = 128.0;
+    pub const ROWS: f64 = 256.0;
     /// Images whose features are held at once.
-    pub const IMAGES: f64 = 128.0;
+    pub const IMAGES: f64 = 1024.0;
     /// Operations of one step of the search beside the decoder: logits, penalties, beams.
     pub const SEARCH_LAUNCHES: f64 = 60.0;
     /// Waits for the device in a step of the search.

@@ -8,7 +8,7 @@ use crate::{
     card::Card,
     evaluation::Evaluated,
     model::{Layer, Model},
-    program::{device, evaluation, host},
+    program::{device, host},
     training::{Training, largest_block},
     work::{Machine, Work},
 };
@@ -39,11 +39,6 @@ impl Subject<'_> {
     /// Bytes of the masked copies of pruned weights.
     pub fn masked_bytes(&self) -> f64 {
         self.pruned_weights() * self.machine.bytes()
-    }
-
-    /// Bytes of the model that is evaluated, beside the dense one.
-    pub fn evaluated_bytes(&self) -> f64 {
-        self.weights_bytes() + self.masked_bytes() * evaluation::PRUNED_COPIES
     }
 
     /// Weights of the largest block.
