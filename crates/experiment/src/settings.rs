@@ -261,7 +261,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.qformer.scale" POSITIVE, restore.qformer.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.qformer.targets" TARGETS, restore.qformer.targets,
-        "Roles of the linears that get an adapter, such as `query`; empty means every prunable one.";
+        "Roles of the linears that get an adapter, such as `query`; empty means every prunable one. What connects the towers can be named here too: `language_projection`, and the projections of a retrieval head.";
     "restore.language.tune" Shape::Flag, restore.language.tune,
         "Whether the language model is trained.";
     "restore.language.rank" RANK, restore.language.rank,

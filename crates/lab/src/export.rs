@@ -51,14 +51,16 @@ pub(crate) fn run(job: &Export, device: Device, progress: Progress<'_>) -> Resul
     }))
 }
 
-/// Every layer of the run must be a prunable matrix of the folder: those have no copies under other names.
+/// Every layer of the run must be a prunable matrix of the folder, or one between the towers that was tuned: those have no copies under other
+/// names.
 fn check_layers(weights: &RunWeights) -> Result<(), LabError> {
     let source = Checkpoint::open(&weights.source)?;
     let unknown: BTreeSet<&str> = weights
         .layers()
         .filter(|layer| {
             let name = format!("{layer}.weight");
-            source.get(&name).is_none_or(|(_, entry)| !is_prunable(&name, &entry.shape))
+            let tuned = |shape: &[usize]| weights.mask(layer).is_none() && shape.len() == 2;
+            source.get(&name).is_none_or(|(_, entry)| !is_prunable(&name, &entry.shape) && !tuned(&entry.shape))
         })
         .collect();
     match unknown.first() {

@@ -44,6 +44,13 @@ impl Executor {
         self
     }
 
+    /// What decides how an operation rounds beside its inputs: outputs that are kept for other runs serve only runs that round alike.
+    pub(crate) fn arithmetic(&self) -> Value {
+        let Environment { libtorch, accelerator, tf32, .. } = &self.environment;
+        let device = if self.device.is_cuda() { accelerator.as_str() } else { "cpu" };
+        serde_json::json!({ "libtorch": libtorch, "cuda": self.device.is_cuda(), "device": device, "tf32": tf32 })
+    }
+
     /// Executes and publishes one stage whose inputs are in the store. Does nothing when it is already published.
     pub fn execute(&mut self, node: &StageNode, progress: Progress<'_>) -> Result<Outcome, PipelineError> {
         let start = Instant::now();

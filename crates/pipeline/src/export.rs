@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use ressa_experiment::{Pattern, Stage, StageKey, config::RestoreMethod, record::Certificate, stage::Inputs};
-use ressa_models::{KeepMask, Linear, MaskSet, UpdateSet, WeightSet};
+use ressa_models::{KeepMask, MaskSet, UpdateSet, Weight, WeightSet};
 use ressa_restore::merged_weight;
 use tch::Tensor;
 
@@ -84,10 +84,10 @@ impl Changes {
         let changed = self.changed.get(layer).map(|weight| weight.to_device(dense.device()));
         let dense = changed.as_ref().unwrap_or(dense);
         let dense = if update.is_some() { dense.to_kind(tch::Kind::Float) } else { dense.shallow_clone() };
-        let mut linear = Linear::new(layer, dense, None);
-        linear.set_update(update.map(|update| update.shallow_clone()))?;
-        linear.matrix_mut().set_packed(mask.map(KeepMask::shallow_clone))?;
-        Ok(Some(merged_weight(&linear, self.method)?))
+        let mut weight = Weight::new(format!("{layer}.weight"), dense);
+        weight.set_update(update.map(|update| update.shallow_clone()))?;
+        weight.set_packed(mask.map(KeepMask::shallow_clone))?;
+        Ok(Some(merged_weight(&weight, self.method)?))
     }
 }
 

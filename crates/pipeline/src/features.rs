@@ -41,8 +41,7 @@ impl Executor {
             "dense": inputs.dense.as_ref().map(|key| &key.0),
             "masks": masks,
             "compute": node.stage.compute(),
-            "device": if self.device.is_cuda() { "cuda" } else { "cpu" },
-            "libtorch": ressa_runtime::libtorch_version(),
+            "arithmetic": self.arithmetic(),
         });
         Ok(Some(FeatureCache::new(cache, encoder.to_string())))
     }

@@ -251,10 +251,10 @@ impl Executor {
             self.resident.dense = None;
         }
         drop(dense);
-        for (id, linear) in model.linears_mut() {
-            if let Some(weight) = changes.weight(&id.name, linear.weight())? {
-                let kind = linear.weight().kind();
-                linear.set_weight(weight.to_kind(kind))?;
+        for weight in model.weights_mut() {
+            if let Some(value) = changes.weight(weight.key(), weight.base())? {
+                let kind = weight.base().kind();
+                weight.set_base(value.to_kind(kind))?;
             }
         }
         let model: Rc<dyn VisionLanguage> = Rc::from(model);

@@ -55,8 +55,7 @@ impl Executor {
             "top-k": distill.top_k,
             "temperature": distill.top_k.map(|_| distill.temperature),
             "compute": compute,
-            "device": if self.device.is_cuda() { "cuda" } else { "cpu" },
-            "libtorch": ressa_runtime::libtorch_version(),
+            "arithmetic": self.arithmetic(),
         });
         Some(Kept { cache: cache.clone(), training: CacheKey::new("teacher").with(said.to_string()) })
     }

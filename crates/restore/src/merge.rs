@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{Pattern, Tower, config::RestoreMethod, record::Certificate};
 use ressa_models::{
-    Form, Linear, MaskSet, Prompts, UpdateSet, VisionLanguage,
+    Form, MaskSet, Prompts, UpdateSet, VisionLanguage, Weight,
     certify::{Claim, certify},
 };
 use tch::{Kind, Tensor, no_grad};
@@ -14,12 +14,12 @@ use crate::RestoreError;
 /// Largest change of a logit, as a share of the largest logit, that merging may cause where it should cause none but rounding: that of f32
 /// sums, or of merged weights in the type in which they are stored (half a unit in their last place, through every block).
 fn tolerance(model: &dyn VisionLanguage) -> f64 {
-    let narrowest = |linear: &Linear| match [linear.weight().kind(), linear.matrix().kind()] {
+    let narrowest = |weight: &Weight| match [weight.base().kind(), weight.kind()] {
         kinds if kinds.contains(&Kind::BFloat16) => 5e-2,
         kinds if kinds.contains(&Kind::Half) => 1e-2,
         _ => 1e-4,
     };
-    model.linears().into_iter().map(|(_, linear)| narrowest(linear)).fold(1e-4, f64::max)
+    model.weights().into_iter().map(narrowest).fold(1e-4, f64::max)
 }
 
 /// What is merged, and how.
@@ -68,11 +68,11 @@ pub fn merge(dense: &dyn VisionLanguage, request: MergeRequest<'_>, probe: &Prob
         request.adapters.apply(adapted.as_mut())?;
         let tensors = merged_weights(adapted.as_ref(), request)?;
         let mut plain = dense.shallow_clone();
-        for (id, linear) in plain.linears_mut() {
-            linear.set_update(None)?;
-            linear.set_mask(None)?;
-            if let Some(weight) = tensors.get(&id.name) {
-                linear.set_weight(weight.shallow_clone())?;
+        for weight in plain.weights_mut() {
+            weight.set_update(None)?;
+            weight.set_keep(None)?;
+            if let Some(merged) = tensors.get(weight.key()) {
+                weight.set_base(merged.shallow_clone())?;
             }
         }
         let mut certificate = certify_merged(plain.as_ref(), request);
@@ -90,33 +90,27 @@ fn merged_weights(
     request: MergeRequest<'_>,
 ) -> Result<BTreeMap<String, Tensor>, RestoreError> {
     let mut tensors = BTreeMap::new();
-    for (id, linear) in adapted.linears() {
-        if linear.matrix().form() == Form::Dense {
-            continue;
-        }
-        let weight = merged_weight(linear, request.method)?;
-        tensors.insert(id.name.clone(), weight);
+    for weight in adapted.weights().into_iter().filter(|weight| weight.form() != Form::Dense) {
+        tensors.insert(weight.key().to_owned(), merged_weight(weight, request.method)?);
     }
     Ok(tensors)
 }
 
-/// The weight of one linear with its adapter merged, `[out, in]`, in the type of its weight; pruned positions exactly zero, except for
-/// `lora`.
+/// A weight with its update merged, in the type in which it is stored; pruned positions exactly zero, except for `lora`.
 ///
 /// # Errors
 /// When the adapter was trained for another method.
-pub fn merged_weight(linear: &Linear, method: RestoreMethod) -> Result<Tensor, RestoreError> {
-    let form = linear.matrix();
-    if let (Some(update), Some(_)) = (form.update(), form.keep())
+pub fn merged_weight(weight: &Weight, method: RestoreMethod) -> Result<Tensor, RestoreError> {
+    if let (Some(update), Some(_)) = (weight.update(), weight.keep())
         && update.respects_mask() != (method == RestoreMethod::SparseLora)
     {
-        let (layer, method) = (linear.name().to_owned(), method.name());
+        let (layer, method) = (weight.key().to_owned(), method.name());
         return Err(RestoreError::WrongAdapter { layer, method, masked: update.respects_mask() });
     }
-    let weight = form.exact().to_kind(linear.weight().kind());
-    Ok(match form.keep() {
-        Some(keep) if method != RestoreMethod::Lora => weight.masked_fill(&keep.remove(), 0.0),
-        _ => weight,
+    let value = weight.exact().to_kind(weight.base().kind());
+    Ok(match weight.keep() {
+        Some(keep) if method != RestoreMethod::Lora => value.masked_fill(&keep.remove(), 0.0),
+        _ => value,
     })
 }
 

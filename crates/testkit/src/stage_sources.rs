@@ -15,12 +15,15 @@ pub struct Recorded {
 }
 
 /// Files of `pipeline` behind every stage, beside the stage's own.
-const SHARED: [&str; 5] = [
+const SHARED: [&str; 8] = [
     "pipeline/src/calibration.rs",
+    "pipeline/src/features.rs",
     "pipeline/src/resident.rs",
     "pipeline/src/samples.rs",
     "pipeline/src/samples/corpora.rs",
+    "pipeline/src/samples/draw.rs",
     "pipeline/src/samples/world.rs",
+    "pipeline/src/teaching.rs",
 ];
 
 /// Crates whose sources decide a stage's numbers. `runtime` has the optimiser and the random streams; an evaluation merges again.

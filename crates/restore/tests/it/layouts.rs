@@ -1,14 +1,16 @@
 //! Parts of a batch and recomputed blocks add up to the same step.
 
+use std::collections::BTreeMap;
+
 use ressa_experiment::{
-    config::{DistillConfig, Recompute, Reduction},
+    config::{DistillConfig, Recompute, Reduction, RestoreMethod},
     stage::AdaptTraining,
 };
 use ressa_models::VisionLanguage;
-use ressa_restore::{Layout, Restoration, TrainingOptions, train_adapters};
+use ressa_restore::{Layout, MergeRequest, Restoration, TrainingOptions, merge, train_adapters};
 use tch::Kind;
 
-use crate::world::{Batches, dense, dense_vicuna, settings, student_of};
+use crate::world::{Batches, dense, dense_vicuna, masks, probe, settings, student_of};
 
 /// Rounding of f32 sums in another order, relative to a loss.
 const LOSSES: f64 = 2e-5;
@@ -94,6 +96,17 @@ fn the_projection_trains_where_a_target_names_it_in_every_layout() {
     let projection = whole.adapters.get("language_projection").expect("an update");
     let (_, b) = projection.parameters()[1];
     assert!(b.abs().sum(Kind::Float).double_value(&[]) > 0.0);
+    // It is merged with the rest.
+    let (masks, patterns) = (masks(&model), BTreeMap::new());
+    let request = MergeRequest {
+        method: RestoreMethod::SparseLora,
+        masks: &masks,
+        adapters: &whole.adapters,
+        patterns: &patterns,
+    };
+    let merged = merge(&model, request, &probe()).expect("merges");
+    assert!(merged.certificate.holds(), "{:?}", merged.certificate.violations);
+    assert!(merged.tensors.contains_key("language_projection"));
     let layout = AdaptTraining { micro_batch: Some(2), recompute: Recompute::Blocks, ..settings };
     let (losses, parameters) = differences(&whole, &train(&model, &layout, 4));
     assert!(losses < LOSSES && parameters < PARAMETERS, "{losses:.1e} {parameters:.1e}");
