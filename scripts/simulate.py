@@ -280,7 +280,7 @@ def overview(name, model, benches, chosen, markdown):
             continue
         each = found.each
         counted = [f"{found.peak / 1e9:.1f} GB", f"{each.launches:,.0f}", f"{each.syncs:,.2f}".rstrip("0").rstrip("."), f"{each.tflop:.3g}"]
-        times = [f"{1000 * each.seconds[card]:,.3g} ms" + ("" if fits(card, found.peak) else " *") for card in chosen]
+        times = [short(each.seconds[card]) + ("" if fits(card, found.peak) else " *") for card in chosen]
         lines.append([model.name, label, *counted, *times])
         stages.log(f"    {', '.join([*counted, times[0]])}")
     print()
@@ -290,6 +290,11 @@ def overview(name, model, benches, chosen, markdown):
 
 def fits(card, peak):
     return peak + CONTEXT <= float(stages.cards()[card.removesuffix("+tf32")]["memory-gb"]) * 1e9
+
+
+def short(seconds):
+    """Three digits of a time that may be far below a second."""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def duration(seconds):
@@ -320,7 +325,7 @@ def show(model, needed, rows, chosen, markdown):
         times = [duration(whole.seconds[card]) if fits(card, found.peak) else "-" for card in chosen]
         each = found.each if found.each.launches else found.fixed
         name = unit.get(what.split()[0].rstrip(","), "sample") if found.each.launches else "stage"
-        issued = [f"{each.launches:,.0f}", f"{each.syncs:,.2f}".rstrip("0").rstrip("."), f"{1000 * each.seconds[chosen[0]]:,.3g} ms"]
+        issued = [f"{each.launches:,.0f}", f"{each.syncs:,.2f}".rstrip("0").rstrip("."), short(each.seconds[chosen[0]])]
         figures = [f"{found.peak / 1e9:.1f} GB", f"{size:,}", name, *issued]
         lines.append([what, how, *figures, *times])
     table(["stage", "", "peak", "size", "unit", "launches", "syncs", f"time ({chosen[0]})", *chosen], lines, markdown)
