@@ -34,11 +34,7 @@ impl KeepMask {
         let keep = keep.f_to_kind(Kind::Bool)?;
         let bits = match keep.device() {
             Device::Cpu => pack_on_host(&keep, rows, columns)?,
-            device => {
-                let full = keep.f_constant_pad_nd([0, (8 - columns % 8) % 8])?.f_view([rows, -1, 8])?;
-                let weighted = full.f_to_kind(Kind::Uint8)?.f_mul(&powers(device)?)?;
-                weighted.f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Uint8)?
-            }
+            _ => pack_on_device(&keep, rows, columns)?,
         };
         let mut packed = Self { powers: powers_beside(&bits)?, bits, columns, open: None };
         if rows * columns <= SMALL {
@@ -125,23 +121,18 @@ impl KeepMask {
     }
 
     fn open_now(&self) -> Result<Tensor, ModelError> {
-        let Some(powers) = &self.powers else { return open_on_host(&self.bits, self.rows(), self.columns) };
-        let spread = self.bits.f_unsqueeze(-1)?.f_bitwise_and_tensor(powers)?.f_ne(0)?;
-        Ok(spread.f_view([self.rows(), -1])?.f_narrow(1, 0, self.columns)?)
+        match &self.powers {
+            Some(powers) => spread(&self.bits, powers, self.columns, true),
+            None => open_on_host(&self.bits, self.rows(), self.columns),
+        }
     }
 
     /// bool `[rows, columns]`, true where an element is pruned.
     pub fn remove(&self) -> Tensor {
-        match &self.open {
-            Some((_, remove)) => remove.shallow_clone(),
-            None => match &self.powers {
-                // One operation less than by way of what is kept.
-                Some(powers) => {
-                    let spread = self.bits.unsqueeze(-1).bitwise_and_tensor(powers).eq(0);
-                    spread.view([self.rows(), -1]).narrow(1, 0, self.columns)
-                }
-                None => self.keep().logical_not_(),
-            },
+        match (&self.open, &self.powers) {
+            (Some((_, remove)), _) => remove.shallow_clone(),
+            (None, Some(powers)) => spread(&self.bits, powers, self.columns, false).expect("bits of the right shape"),
+            (None, None) => self.keep().logical_not_(),
         }
     }
 
@@ -167,6 +158,20 @@ fn powers(device: Device) -> Result<Tensor, ModelError> {
 /// Made once per mask: an upload at each opening would wait for the device.
 fn powers_beside(bits: &Tensor) -> Result<Option<Tensor>, ModelError> {
     Ok(if bits.device() == Device::Cpu { None } else { Some(powers(bits.device())?) })
+}
+
+/// Packs by tensor operations, where the mask is.
+fn pack_on_device(keep: &Tensor, rows: i64, columns: i64) -> Result<Tensor, ModelError> {
+    let full = keep.f_constant_pad_nd([0, (8 - columns % 8) % 8])?.f_view([rows, -1, 8])?;
+    let weighted = full.f_to_kind(Kind::Uint8)?.f_mul(&powers(keep.device())?)?;
+    Ok(weighted.f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Uint8)?)
+}
+
+/// Opens by tensor operations, where the bits are: true where a bit is `set`.
+fn spread(bits: &Tensor, powers: &Tensor, columns: i64, set: bool) -> Result<Tensor, ModelError> {
+    let single = bits.f_unsqueeze(-1)?.f_bitwise_and_tensor(powers)?;
+    let flags = if set { single.f_ne(0)? } else { single.f_eq(0)? };
+    Ok(flags.f_view([bits.size()[0], -1])?.f_narrow(1, 0, columns)?)
 }
 
 /// libtorch's sums over eight members are slower than this by far on a CPU.
@@ -231,10 +236,10 @@ mod tests {
     fn opening_by_tensor_operations_agrees() {
         let keep = pattern(4, 13);
         let bits = pack_on_host(&keep, 4, 13).unwrap();
-        let spread = bits.unsqueeze(-1).bitwise_and_tensor(&powers(Device::Cpu).unwrap()).ne(0);
-        assert!(spread.view([4, -1]).narrow(1, 0, 13).equal(&keep));
-        let full = keep.constant_pad_nd([0, 3]).view([4, -1, 8]).to_kind(Kind::Uint8) * powers(Device::Cpu).unwrap();
-        assert!(full.sum_dim_intlist([-1i64].as_slice(), false, Kind::Uint8).equal(&bits));
+        assert!(pack_on_device(&keep, 4, 13).unwrap().equal(&bits));
+        let powers = powers(Device::Cpu).unwrap();
+        assert!(spread(&bits, &powers, 13, true).unwrap().equal(&keep));
+        assert!(spread(&bits, &powers, 13, false).unwrap().equal(&keep.logical_not()));
     }
 
     #[test]

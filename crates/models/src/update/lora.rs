@@ -32,16 +32,7 @@ impl LoraParts {
         weight.to_kind(kind).addmm(&update.to_kind(kind), &self.a.to_kind(kind))
     }
 
-    pub(super) fn parameters(&self) -> Vec<(&'static str, &Tensor)> {
-        vec![("lora_A", &self.a), ("lora_B", &self.b)]
-    }
-
-    pub(super) fn with(&self, parameters: Vec<Tensor>) -> Self {
-        let [a, b] = parameters.try_into().expect("both factors");
-        Self { a, b, scale: self.scale }
-    }
-
-    pub(super) fn fits(&self, weight: &str, shape: &[i64]) -> Result<(), ModelError> {
+    fn fits(&self, weight: &str, shape: &[i64]) -> Result<(), ModelError> {
         let &[outputs, inputs] = shape else {
             return Err(ModelError::Shape { name: weight.to_owned(), found: shape.to_vec(), wanted: vec![-1, -1] });
         };
@@ -49,10 +40,7 @@ impl LoraParts {
         fitting(weight, "lora_B", &self.b, &[outputs, self.rank()])
     }
 
-    pub(super) fn read(
-        settings: &Value,
-        part: &mut dyn FnMut(&'static str) -> Result<Tensor, String>,
-    ) -> Result<Self, String> {
+    fn read(settings: &Value, part: &mut dyn FnMut(&'static str) -> Result<Tensor, String>) -> Result<Self, String> {
         let scale = settings.get("scale").and_then(Value::as_f64).ok_or("its scale is missing")?;
         let mut matrix = |name| match part(name)? {
             tensor if tensor.dim() == 2 => Ok(tensor),
@@ -62,41 +50,75 @@ impl LoraParts {
     }
 }
 
+/// An update that trains a low-rank product; everything but its formula is shared.
+pub(crate) trait LowRank: std::fmt::Debug + Send + Sized + 'static {
+    /// Its name in files and settings.
+    const KIND: &'static str;
+    /// Whether pruned positions stay zero.
+    const MASKED: bool;
+
+    /// From its factors.
+    fn of(parts: LoraParts) -> Self;
+    /// Its factors.
+    fn parts(&self) -> &LoraParts;
+    /// As [`Update::form`].
+    fn form(&self, base: &Tensor, keep: Option<&KeepMask>, kind: Kind) -> Tensor;
+
+    /// Reads it from a file.
+    fn read_boxed(
+        settings: &Value,
+        part: &mut dyn FnMut(&'static str) -> Result<Tensor, String>,
+    ) -> Result<Box<dyn Update>, String> {
+        Ok(Box::new(Self::of(LoraParts::read(settings, part)?)))
+    }
+}
+
+impl<U: LowRank> Update for U {
+    fn kind(&self) -> &'static str {
+        U::KIND
+    }
+
+    fn parameters(&self) -> Vec<(&'static str, &Tensor)> {
+        let LoraParts { a, b, .. } = self.parts();
+        vec![("lora_A", a), ("lora_B", b)]
+    }
+
+    fn with(&self, parameters: Vec<Tensor>) -> Box<dyn Update> {
+        let [a, b] = parameters.try_into().expect("both factors");
+        Box::new(U::of(LoraParts { a, b, scale: self.parts().scale }))
+    }
+
+    fn settings(&self) -> Value {
+        json!({ "scale": self.parts().scale, "masked": U::MASKED })
+    }
+
+    fn fits(&self, weight: &str, shape: &[i64]) -> Result<(), ModelError> {
+        self.parts().fits(weight, shape)
+    }
+
+    fn form(&self, base: &Tensor, keep: Option<&KeepMask>, kind: Kind) -> Tensor {
+        LowRank::form(self, base, keep, kind)
+    }
+
+    fn respects_mask(&self) -> bool {
+        U::MASKED
+    }
+}
+
 /// `W∘M + sBA`.
 #[derive(Debug)]
 pub struct Lora(pub LoraParts);
 
-impl Lora {
-    /// Its name in files and settings.
-    pub const KIND: &'static str = "lora";
+impl LowRank for Lora {
+    const KIND: &'static str = "lora";
+    const MASKED: bool = false;
 
-    pub(super) fn read(
-        settings: &Value,
-        part: &mut dyn FnMut(&'static str) -> Result<Tensor, String>,
-    ) -> Result<Box<dyn Update>, String> {
-        Ok(Box::new(Self(LoraParts::read(settings, part)?)))
-    }
-}
-
-impl Update for Lora {
-    fn kind(&self) -> &'static str {
-        Self::KIND
+    fn of(parts: LoraParts) -> Self {
+        Self(parts)
     }
 
-    fn parameters(&self) -> Vec<(&'static str, &Tensor)> {
-        self.0.parameters()
-    }
-
-    fn with(&self, parameters: Vec<Tensor>) -> Box<dyn Update> {
-        Box::new(Self(self.0.with(parameters)))
-    }
-
-    fn settings(&self) -> Value {
-        json!({ "scale": self.0.scale, "masked": false })
-    }
-
-    fn fits(&self, weight: &str, shape: &[i64]) -> Result<(), ModelError> {
-        self.0.fits(weight, shape)
+    fn parts(&self) -> &LoraParts {
+        &self.0
     }
 
     fn form(&self, base: &Tensor, keep: Option<&KeepMask>, kind: Kind) -> Tensor {
@@ -104,9 +126,5 @@ impl Update for Lora {
             Some(keep) => self.0.add_to(&base.masked_fill(&keep.remove(), 0.0), kind),
             None => self.0.add_to(base, kind),
         }
-    }
-
-    fn respects_mask(&self) -> bool {
-        false
     }
 }

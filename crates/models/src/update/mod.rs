@@ -8,19 +8,17 @@ mod lora;
 mod set;
 mod sparse_lora;
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::fmt::Debug;
 
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
+use lora::LowRank;
 pub use lora::{Lora, LoraParts};
 pub use set::UpdateSet;
 pub use sparse_lora::SparseLora;
 
 use crate::{KeepMask, ModelError};
-
-/// Parameters by the names they have in a file, behind the name of the weight.
-pub type Parts = BTreeMap<&'static str, Tensor>;
 
 /// A trained change of one weight.
 pub trait Update: Debug + Send {
@@ -54,7 +52,7 @@ pub trait Update: Debug + Send {
 type Read = fn(&Value, &mut dyn FnMut(&'static str) -> Result<Tensor, String>) -> Result<Box<dyn Update>, String>;
 
 /// Every kind of update with what reads it from a file.
-const KINDS: [(&str, Read); 2] = [(Lora::KIND, Lora::read), (SparseLora::KIND, SparseLora::read)];
+const KINDS: [(&str, Read); 2] = [(Lora::KIND, Lora::read_boxed), (SparseLora::KIND, SparseLora::read_boxed)];
 
 impl dyn Update + '_ {
     /// A second handle on the same parameters.
@@ -62,7 +60,7 @@ impl dyn Update + '_ {
         self.with(self.parameters().into_iter().map(|(_, tensor)| tensor.shallow_clone()).collect())
     }
 
-    /// The same values without their history.
+    /// The same values without their autograd graph.
     pub fn detached(&self) -> Box<dyn Update> {
         self.with(self.parameters().into_iter().map(|(_, tensor)| tensor.detach()).collect())
     }

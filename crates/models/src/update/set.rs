@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde_json::Value;
 use tch::Kind;
 
-use super::{KINDS, Lora, SparseLora, Update};
+use super::{KINDS, Lora, SparseLora, Update, lora::LowRank};
 use crate::{ModelError, TensorMap, VisionLanguage, weights};
 
 /// The header entry that holds the settings.
@@ -55,7 +55,7 @@ impl UpdateSet {
         Self { updates: updates.collect() }
     }
 
-    /// The same values without their history.
+    /// The same values without their autograd graph.
     #[must_use]
     pub fn detached(&self) -> Self {
         Self { updates: self.updates.iter().map(|(name, update)| (name.clone(), update.detached())).collect() }

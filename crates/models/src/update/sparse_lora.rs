@@ -3,47 +3,25 @@
 //! Paper: "Rethinking Pruning for Vision-Language Models", arXiv 2404.02424, section 3.3. Reference: the scripts' `SparseLinear`, which masks
 //! the sum of weight and product in every forward.
 
-use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use super::{LoraParts, Update};
-use crate::{KeepMask, ModelError};
+use super::{LoraParts, lora::LowRank};
+use crate::KeepMask;
 
 /// `(W + sBA)∘M`.
 #[derive(Debug)]
 pub struct SparseLora(pub LoraParts);
 
-impl SparseLora {
-    /// Its name in files and settings.
-    pub const KIND: &'static str = "sparse-lora";
+impl LowRank for SparseLora {
+    const KIND: &'static str = "sparse-lora";
+    const MASKED: bool = true;
 
-    pub(super) fn read(
-        settings: &Value,
-        part: &mut dyn FnMut(&'static str) -> Result<Tensor, String>,
-    ) -> Result<Box<dyn Update>, String> {
-        Ok(Box::new(Self(LoraParts::read(settings, part)?)))
-    }
-}
-
-impl Update for SparseLora {
-    fn kind(&self) -> &'static str {
-        Self::KIND
+    fn of(parts: LoraParts) -> Self {
+        Self(parts)
     }
 
-    fn parameters(&self) -> Vec<(&'static str, &Tensor)> {
-        self.0.parameters()
-    }
-
-    fn with(&self, parameters: Vec<Tensor>) -> Box<dyn Update> {
-        Box::new(Self(self.0.with(parameters)))
-    }
-
-    fn settings(&self) -> Value {
-        json!({ "scale": self.0.scale, "masked": true })
-    }
-
-    fn fits(&self, weight: &str, shape: &[i64]) -> Result<(), ModelError> {
-        self.0.fits(weight, shape)
+    fn parts(&self) -> &LoraParts {
+        &self.0
     }
 
     fn form(&self, base: &Tensor, keep: Option<&KeepMask>, kind: Kind) -> Tensor {
@@ -55,9 +33,5 @@ impl Update for SparseLora {
             Some(keep) => formed.masked_fill_(&keep.remove(), 0.0),
             None => formed,
         }
-    }
-
-    fn respects_mask(&self) -> bool {
-        true
     }
 }
