@@ -370,7 +370,7 @@ impl<'a> Sizes<'a> {
             None | Some(Value::Null) => None,
             Some(Value::Object(fields)) => Some(fields),
             Some(_) => {
-                problems.push(format!("`{part}` is no object"));
+                problems.push(format!("`{part}` is not an object"));
                 None
             }
         };

@@ -68,7 +68,7 @@ fn read_requests<T: DeserializeOwned + Request>(file: &Path) -> Result<Vec<T>, F
     let text = std::fs::read(file).map_err(|e| unusable(e.to_string()))?;
     let value = serde_json::from_slice(&text).map_err(|e| unusable(format!("it is not JSON: {e}")))?;
     let Value::Array(entries) = value else {
-        return Err(unusable(format!("it is {}; a list of `{}` is wanted", sort(&value), T::FORM)));
+        return Err(unusable(format!("expected a list of `{}`, found {}", T::FORM, sort(&value))));
     };
     let beside = file.parent().unwrap_or(Path::new(""));
     let read = |(number, entry): (usize, Value)| -> Result<T, Failure> {

@@ -1,4 +1,4 @@
-//! How a benchmark is cut into forward passes: machine settings, no part of what is asked.
+//! How a benchmark is cut into forward passes: a machine setting, not part of the task.
 
 use ressa_runtime::Device;
 use ressa_store::Cache;

@@ -6,7 +6,7 @@ use miette::{Diagnostic, LabeledSpan, SourceCode};
 
 use crate::source::Location;
 
-/// Sorts of mistakes; the text of [`ErrorKind::code`] is stable.
+/// Kinds of mistakes; the text of [`ErrorKind::code`] is stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// The file does not exist.

@@ -82,7 +82,7 @@ pub struct Failure {
     pub log: Option<PathBuf>,
 }
 
-/// Sorts of failure.
+/// Kinds of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {

@@ -33,7 +33,7 @@ struct Brought {
 }
 
 impl Streamed {
-    /// Opens a folder. What is no prunable matrix goes to the device at once where that is not the CPU.
+    /// Opens a folder. Tensors other than prunable matrices go to the device at once where that is not the CPU.
     ///
     /// # Errors
     /// Whatever is wrong with the folder.

@@ -405,7 +405,7 @@ impl Flow {
         self.carried.and_then(|at| self.context.get(at))
     }
 
-    /// The same values without their history.
+    /// The same values without their autograd graph.
     pub fn detached(&self) -> Self {
         let context = self.context.iter().map(Tensor::detach).collect();
         Self { hidden: self.hidden.detach(), context, carried: self.carried }

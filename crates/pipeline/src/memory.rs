@@ -1,29 +1,26 @@
 //! Memory exhaustion: tried again once with less at a time.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
 use crate::PipelineError;
 
 /// By how much fewer rows a second attempt computes at once.
 const SHRINK: usize = 8;
 
 /// Runs `work` with `rows` rows at once, and once more with an eighth of them if memory runs out. How much is computed at once must
-/// change memory and time only. libtorch reports exhaustion as an error or as a panic, depending on the operation.
+/// change memory and time only.
 pub(crate) fn retry_smaller<T>(
     rows: usize,
     mut work: impl FnMut(usize) -> Result<T, PipelineError>,
 ) -> Result<T, PipelineError> {
-    match catch_unwind(AssertUnwindSafe(|| work(rows))) {
-        Ok(Err(error)) if error.is_out_of_memory() => {}
-        Ok(done) => return done,
-        Err(panic) if ressa_runtime::is_out_of_memory(&ressa_runtime::panic_message(&*panic)) => {}
-        Err(panic) => resume_unwind(panic),
+    match ressa_runtime::unless_out_of_memory(|| work(rows)) {
+        Some(done) => done,
+        None => work((rows / SHRINK).max(1)),
     }
-    work((rows / SHRINK).max(1))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::panic::catch_unwind;
+
     use super::*;
 
     const FULL: &str = "DefaultCPUAllocator: can't allocate memory";

@@ -48,7 +48,7 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Resident {
     dense: Option<Rc<Dense>>,
-    /// The processor of the dense model of a key: an evaluated model goes on without the dense one.
+    /// The processor of the dense model of a key: an evaluation needs it when the dense model is no longer in memory.
     processor: Option<(String, Rc<Processor>)>,
     worlds: HashMap<String, Arc<World>>,
     prepared: HashMap<String, Rc<Prepared>>,

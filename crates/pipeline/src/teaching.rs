@@ -8,7 +8,7 @@ use ressa_experiment::{
     job::Compute,
     stage::AdaptTraining,
 };
-use ressa_restore::{Output, Taught, TeacherStore};
+use ressa_restore::{Output, TeacherOutputs, TeacherStore};
 use ressa_store::{Cache, CacheKey};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::json;
@@ -68,11 +68,11 @@ impl Kept {
 }
 
 impl TeacherStore for Kept {
-    fn get(&self, step: u32) -> Option<Taught> {
+    fn get(&self, step: u32) -> Option<TeacherOutputs> {
         read(&self.cache.get(&self.key(step))?)
     }
 
-    fn put(&self, step: u32, taught: &Taught) {
+    fn put(&self, step: u32, taught: &TeacherOutputs) {
         // A cache that cannot be written costs time only.
         if let Some(bytes) = written(taught) {
             self.cache.put(&self.key(step), &bytes);
@@ -80,7 +80,7 @@ impl TeacherStore for Kept {
     }
 }
 
-fn written(taught: &Taught) -> Option<Vec<u8>> {
+fn written(taught: &TeacherOutputs) -> Option<Vec<u8>> {
     let mut parts = BTreeMap::new();
     for (name, output) in [("questions", &taught.questions), ("captions", &taught.captions)] {
         for (at, tensor) in output.iter().flat_map(Output::tensors).enumerate() {
@@ -98,7 +98,7 @@ fn written(taught: &Taught) -> Option<Vec<u8>> {
     safetensors::serialize(views.collect::<Option<Vec<_>>>()?, None).ok()
 }
 
-fn read(bytes: &[u8]) -> Option<Taught> {
+fn read(bytes: &[u8]) -> Option<TeacherOutputs> {
     let file = SafeTensors::deserialize(bytes).ok()?;
     let tensor = |name: String| {
         let view = file.tensor(&name).ok()?;
@@ -107,7 +107,7 @@ fn read(bytes: &[u8]) -> Option<Taught> {
         Tensor::f_from_data_size(view.data(), &shape, *kind).ok()
     };
     let output = |name: &str| Output::from_tensors((0..).map_while(|at| tensor(format!("{name}.{at}"))).collect());
-    Some(Taught { questions: output("questions"), captions: output("captions") })
+    Some(TeacherOutputs { questions: output("questions"), captions: output("captions") })
 }
 
 #[cfg(test)]
@@ -120,9 +120,9 @@ mod tests {
         let top =
             Output::Top { ids: logits.argsort(-1, true).narrow(2, 0, 2), log_probabilities: logits.narrow(2, 0, 2) };
         for taught in [
-            Taught { questions: Some(Output::Logits(logits.to_kind(Kind::BFloat16))), captions: Some(top) },
-            Taught { questions: None, captions: Some(Output::Logits(logits.shallow_clone())) },
-            Taught::default(),
+            TeacherOutputs { questions: Some(Output::Logits(logits.to_kind(Kind::BFloat16))), captions: Some(top) },
+            TeacherOutputs { questions: None, captions: Some(Output::Logits(logits.shallow_clone())) },
+            TeacherOutputs::default(),
         ] {
             let again = read(&written(&taught).unwrap()).unwrap();
             for (one, other) in [(&taught.questions, &again.questions), (&taught.captions, &again.captions)] {

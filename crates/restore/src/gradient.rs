@@ -52,7 +52,7 @@ impl<'a> FlatGradient<'a> {
         Self { parameters, places, flat: zeros }
     }
 
-    /// Adds the gradient of a scalar with respect to every parameter. Frees the scalar's history.
+    /// Adds the gradient of a scalar with respect to every parameter. Frees the scalar's autograd graph.
     pub fn add_all(&mut self, total: &Tensor) {
         let found = Tensor::run_backward(&[total], self.parameters, false, false);
         let rows: Vec<Tensor> = found

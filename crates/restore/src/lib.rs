@@ -22,5 +22,5 @@ pub use checkpoint::{Checkpoints, Interval};
 pub use error::RestoreError;
 pub use merge::{MergeRequest, Merged, Probe, certify_merged, merge, merged_weight};
 pub use step::StepLoss;
-pub use teacher::{Output, Taught, Teacher, TeacherStore};
+pub use teacher::{Output, Teacher, TeacherOutputs, TeacherStore};
 pub use train::{Layout, Restoration, TrainingOptions, train_adapters, train_with};

@@ -12,7 +12,7 @@ use crate::{
     loss,
     micro::{Exchange, MicroBatch},
     step::{Reply, Terms, distills, forced},
-    teacher::{Output, Taught},
+    teacher::{Output, TeacherOutputs},
 };
 
 /// What the in-batch contrastive loss needs of this part.
@@ -29,13 +29,13 @@ pub(crate) enum Contrast<'a> {
 pub(crate) struct Pass<'a> {
     pub student: &'a dyn VisionLanguage,
     pub batch: &'a MicroBatch,
-    pub taught: &'a Taught,
+    pub taught: &'a TeacherOutputs,
     pub contrast: Contrast<'a>,
     pub settings: &'a AdaptTraining,
 }
 
 impl Pass<'_> {
-    /// Keeps every activation until the gradient is known. The student's weights are formed with their history.
+    /// Keeps every activation until the gradient is known. The student's weights keep the autograd graph.
     pub fn at_once(self, gradient: &mut FlatGradient<'_>) -> Terms {
         let (terms, total) = with_grad(|| {
             let features = self.student.encode_images(&self.batch.pixels);

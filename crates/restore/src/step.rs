@@ -137,7 +137,7 @@ impl Terms {
         }
     }
 
-    /// `[total, questions, captions, contrastive, distillation]`, without history.
+    /// `[total, questions, captions, contrastive, distillation]`, without autograd graph.
     pub(crate) fn values(&self) -> Tensor {
         let Self { total, questions, captions, contrastive, distillation } = self;
         Tensor::stack(&[total, questions, captions, contrastive, distillation], 0).detach()

@@ -74,7 +74,7 @@ impl Output {
 
 /// What a teacher says about a batch, or a part of one: about its questions and its captions.
 #[derive(Debug, Default)]
-pub struct Taught {
+pub struct TeacherOutputs {
     /// About the questions; nothing where there are none.
     pub questions: Option<Output>,
     /// About the captions; nothing where there are none.
@@ -84,10 +84,10 @@ pub struct Taught {
 /// Keeps what a teacher said about the batches of a training.
 pub trait TeacherStore {
     /// What it said about the whole batch of a step, if that is known; on any device.
-    fn get(&self, step: u32) -> Option<Taught>;
+    fn get(&self, step: u32) -> Option<TeacherOutputs>;
 
     /// Keeps what it said about the whole batch of a step.
-    fn put(&self, step: u32, taught: &Taught);
+    fn put(&self, step: u32, taught: &TeacherOutputs);
 }
 
 /// The teacher of a distillation.
@@ -95,9 +95,9 @@ pub struct Teacher<'a> {
     model: &'a dyn VisionLanguage,
     store: Option<&'a dyn TeacherStore>,
     /// The step that is under way, with what is known about its whole batch.
-    known: Option<(u32, Option<Taught>)>,
+    known: Option<(u32, Option<TeacherOutputs>)>,
     /// What was said about the parts so far, on the host, to be kept.
-    said: Vec<Taught>,
+    said: Vec<TeacherOutputs>,
 }
 
 impl<'a> Teacher<'a> {
@@ -122,7 +122,7 @@ impl<'a> Teacher<'a> {
     }
 
     /// What it says about the next part of the batch of the step that was begun.
-    pub(crate) fn taught(&mut self, part: &MicroBatch, distill: &DistillConfig) -> Taught {
+    pub(crate) fn taught(&mut self, part: &MicroBatch, distill: &DistillConfig) -> TeacherOutputs {
         if let Some((_, Some(whole))) = &self.known
             && let Some(taught) = part_of(whole, part)
         {
@@ -132,10 +132,11 @@ impl<'a> Teacher<'a> {
         let output = |exchange: &Exchange| {
             forced(self.model, &features, exchange).map(|forced| Output::of(forced.logits, distill))
         };
-        let taught = Taught { questions: output(&part.questions), captions: output(&part.captions) };
+        let taught = TeacherOutputs { questions: output(&part.questions), captions: output(&part.captions) };
         if self.store.is_some() {
             let on_host = |output: &Option<Output>| output.as_ref().map(|o| o.map(|t| t.to_device(Device::Cpu)));
-            self.said.push(Taught { questions: on_host(&taught.questions), captions: on_host(&taught.captions) });
+            self.said
+                .push(TeacherOutputs { questions: on_host(&taught.questions), captions: on_host(&taught.captions) });
         }
         taught
     }
@@ -146,12 +147,12 @@ impl<'a> Teacher<'a> {
         let Some(store) = self.store.filter(|_| !said.is_empty()) else { return };
         let (questions, captions): (Vec<_>, Vec<_>) = said.into_iter().map(|t| (t.questions, t.captions)).unzip();
         let join = |parts: Vec<Option<Output>>| Output::join(&parts.into_iter().flatten().collect::<Vec<_>>());
-        store.put(step, &Taught { questions: join(questions), captions: join(captions) });
+        store.put(step, &TeacherOutputs { questions: join(questions), captions: join(captions) });
     }
 }
 
 /// The rows of a part, on its device; nothing where what is known does not fit the batch.
-fn part_of(whole: &Taught, part: &MicroBatch) -> Option<Taught> {
+fn part_of(whole: &TeacherOutputs, part: &MicroBatch) -> Option<TeacherOutputs> {
     let device = part.pixels.device();
     let rows = |output: &Option<Output>, exchange: &Exchange| -> Option<Option<Output>> {
         if exchange.answers.is_empty() {
@@ -162,7 +163,7 @@ fn part_of(whole: &Taught, part: &MicroBatch) -> Option<Taught> {
         let fits = output.tensors().iter().all(|t| t.dim() == 3 && t.size()[0] >= first + count);
         fits.then(|| Some(output.map(|tensor| tensor.narrow(0, first, count).to_device(device))))
     };
-    Some(Taught {
+    Some(TeacherOutputs {
         questions: rows(&whole.questions, &part.questions)?,
         captions: rows(&whole.captions, &part.captions)?,
     })

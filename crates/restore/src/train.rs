@@ -4,8 +4,6 @@
 //! of the student as its plain weight, so questions, captions and the contrastive pass share one `(W + sBA)∘M` and one gradient of it. With
 //! recomputation the student forms a block's weights when the block has its turn.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
 use ressa_experiment::{config::Recompute, stage::AdaptTraining};
 use ressa_models::{Form, UpdateSet, VisionLanguage};
 use ressa_runtime::optim::{AdamWOptions, FlatAdamW, Schedule};
@@ -19,7 +17,7 @@ use crate::{
     micro::{MicroBatch, cut},
     pass::{Contrast, Pass, contrast_of},
     step::{StepLoss, distills},
-    teacher::{Taught, Teacher},
+    teacher::{Teacher, TeacherOutputs},
 };
 
 /// A finished training.
@@ -181,24 +179,15 @@ impl Stepper<'_> {
         mut teacher: Option<&mut Teacher<'_>>,
         optimiser: &FlatAdamW,
     ) -> Result<(Tensor, Tensor), RestoreError> {
-        loop {
-            let attempt =
-                catch_unwind(AssertUnwindSafe(|| self.attempt(step, batch, teacher.as_deref_mut(), optimiser)));
-            let smaller = self.layout.smaller(self.settings);
-            match (attempt, smaller) {
-                (Ok(Err(error)), Some(smaller)) if ressa_runtime::is_out_of_memory(&error.to_string()) => {
-                    self.layout = smaller;
-                }
-                (Ok(done), _) => return done,
-                (Err(panic), Some(smaller))
-                    if ressa_runtime::is_out_of_memory(&ressa_runtime::panic_message(&*panic)) =>
-                {
-                    self.layout = smaller;
-                }
-                (Err(panic), _) => resume_unwind(panic),
+        while let Some(smaller) = self.layout.smaller(self.settings) {
+            let attempt = || self.attempt(step, batch, teacher.as_deref_mut(), optimiser);
+            if let Some(done) = ressa_runtime::unless_out_of_memory(attempt) {
+                return done;
             }
+            self.layout = smaller;
             self.working = None;
         }
+        self.attempt(step, batch, teacher, optimiser)
     }
 
     fn attempt(
@@ -218,13 +207,13 @@ impl Stepper<'_> {
         for (part, contrast) in parts.iter().zip(contrasts) {
             let taught = match (teacher.as_deref_mut(), distills(self.settings)) {
                 (Some(teacher), Some(distill)) => no_grad(|| teacher.taught(part, distill)),
-                _ => Taught::default(),
+                _ => TeacherOutputs::default(),
             };
             let terms = if self.layout.recompute {
                 self.pass(self.student, part, &taught, contrast).recomputing(&mut gradient)
             } else {
-                self.hand_over()?;
-                let working = self.working.as_deref().expect("made by hand_over");
+                self.form_weights()?;
+                let working = self.working.as_deref().expect("made by form_weights");
                 self.pass(working, part, &taught, contrast).at_once(&mut gradient)
             };
             let found = terms.values();
@@ -244,7 +233,7 @@ impl Stepper<'_> {
         &'p self,
         student: &'p dyn VisionLanguage,
         batch: &'p MicroBatch,
-        taught: &'p Taught,
+        taught: &'p TeacherOutputs,
         contrast: Contrast<'p>,
     ) -> Pass<'p> {
         Pass { student, batch, taught, contrast, settings: self.settings }
@@ -283,7 +272,7 @@ impl Stepper<'_> {
     }
 
     /// Gives the working copy the weights that the current updates make, keeping the autograd graph.
-    fn hand_over(&mut self) -> Result<(), RestoreError> {
+    fn form_weights(&mut self) -> Result<(), RestoreError> {
         if self.working.is_none() {
             let mut working = self.student.shallow_clone();
             for weight in working.weights_mut() {

@@ -2,6 +2,8 @@
 
 use std::{
     any::Any,
+    fmt::Display,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
@@ -79,6 +81,17 @@ pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     }
 }
 
+/// The result of `work`; `None` where memory ran out. libtorch reports that as an error or as a panic, depending on the operation; other panics
+/// pass through.
+pub fn unless_out_of_memory<T, E: Display>(work: impl FnOnce() -> Result<T, E>) -> Option<Result<T, E>> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Err(error)) if is_out_of_memory(&error.to_string()) => None,
+        Ok(done) => Some(done),
+        Err(panic) if is_out_of_memory(&panic_message(&*panic)) => None,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
 /// Text as it was before `Debug` escaped it.
 fn unquoted(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
@@ -149,7 +162,7 @@ mod tests {
         assert!(!is_out_of_memory(&message));
 
         assert!(take_trace().is_some_and(|trace| trace.starts_with("Exception raised")) && take_trace().is_none());
-        let panic = std::panic::catch_unwind(|| {
+        let panic = catch_unwind(|| {
             let zeros = || tch::Tensor::zeros([2, 3], (tch::Kind::Float, tch::Device::Cpu));
             zeros().matmul(&zeros())
         });

@@ -16,7 +16,10 @@ mod tensors;
 
 pub use counts::{count_nonzero, is_finite};
 pub use deterministic::set_deterministic;
-pub use errors::{Exhausted, RuntimeError, is_out_of_memory, panic_message, take_trace, tch_error, without_trace};
+pub use errors::{
+    Exhausted, RuntimeError, is_out_of_memory, panic_message, take_trace, tch_error, unless_out_of_memory,
+    without_trace,
+};
 pub use figures::{cpu_seconds, libtorch_version, peak_memory_bytes};
 pub use levels::{LevelTable, Levels};
 pub use settings::{DeviceChoice, RuntimeOptions, device_name, flush_denormals, init, seed};

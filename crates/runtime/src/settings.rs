@@ -86,7 +86,7 @@ fn choose(choice: DeviceChoice) -> Result<Device, RuntimeError> {
     }
 }
 
-/// Seeds libtorch's generator, which all threads share. Nothing in ressa that must be repeatable draws from it; this is a second belt.
+/// Seeds libtorch's generator, which all threads share. Nothing in ressa that must be repeatable draws from it; this is a safeguard.
 pub fn seed(seed: i64) {
     tch::manual_seed(seed);
 }

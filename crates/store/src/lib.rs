@@ -96,7 +96,7 @@ impl Store {
         }
     }
 
-    /// Whether a key is published and proven to be what was published. A damaged output of the writable root is put aside, so that
+    /// Whether a key is published and proven to be what was published. A damaged output of the writable root is quarantined, so that
     /// the key can be made again; a damaged shipped one is only passed over.
     pub fn usable(&self, key: &str) -> Result<bool, StoreError> {
         let damage = match self.entry(key) {
@@ -140,7 +140,7 @@ impl Store {
         self.root.join("claims").join(format!("{key}.lock"))
     }
 
-    /// Puts a damaged output aside (never deletes it), so that the key can be made again. Returns where it went.
+    /// Puts a damaged outquarantined (never deletes it), so that the key can be made again. Returns where it went.
     pub fn set_aside(&self, key: &str) -> Result<PathBuf, StoreError> {
         let from = self.folder(key);
         let to = (0..)

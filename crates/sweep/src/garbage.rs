@@ -24,7 +24,7 @@ pub struct Garbage {
 }
 
 /// Folders of the writable root whose stage is not among `wanted`: published outputs, what interrupted trainings left, and everything
-/// that was put aside as damaged.
+/// that was quarantined as damaged.
 pub fn unreachable(store: &Store, wanted: &HashSet<String>) -> Vec<Garbage> {
     let root = store.root();
     let mut list = Vec::new();

@@ -1,4 +1,4 @@
-//! What of a graph is already in the store, proved by digests; what is damaged is put aside by name.
+//! What of a graph is already in the store, proved by digests; what is damaged is quarantined by name.
 
 use std::{path::PathBuf, sync::Mutex};
 
@@ -61,7 +61,7 @@ impl Inventory {
     }
 }
 
-/// Proves every published stage of the graph, `threads` at a time. Damaged ones are put aside, or only named when they lie in a read-only
+/// Proves every published stage of the graph, `threads` at a time. Damaged ones are quarantined, or only named when they lie in a read-only
 /// root, and count as absent.
 pub fn take_inventory(graph: &Graph, store: &Store, threads: usize) -> Result<Inventory, StoreError> {
     let threads = threads.clamp(1, graph.stages.len().max(1));

@@ -1,4 +1,4 @@
-//! A stage whose sources changed needs a new version, or a word that no number moves: else stored results would be passed off as new ones.
+//! A stage whose sources changed needs a new version, or a record that results are unchanged: else stored results would be passed off as new ones.
 
 use ressa_experiment::Stage;
 use ressa_testkit::stage_sources::{Recorded, current, recorded};

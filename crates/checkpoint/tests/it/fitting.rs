@@ -47,7 +47,7 @@ fn a_configuration_that_no_network_has_is_told_field_by_field() {
         ("/vision_config/num_attention_heads", json!(7), "`num_attention_heads` = 7 does not divide"),
         ("/qformer_config/num_hidden_layers", json!(1e9), "`qformer_config.num_hidden_layers` is 1000000000.0"),
         ("/text_config/d_ff", json!("wide"), "`text_config.d_ff` is \"wide\""),
-        ("/text_config", json!(3), "`text_config` is no object"),
+        ("/text_config", json!(3), "`text_config` is not an object"),
     ] {
         let told = told("instructblip-flant5", pointer, value);
         assert!(told.contains(said), "{pointer}: {told}");

@@ -129,15 +129,15 @@ impl Search {
 }
 
 fn at_least<const LEAST: usize>(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&n| n >= LEAST).ok_or_else(|| format!("a whole number from {LEAST} up is wanted"))
+    text.parse().ok().filter(|&n| n >= LEAST).ok_or_else(|| format!("expected a whole number from {LEAST} up"))
 }
 
 fn finite(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|n: &f64| n.is_finite()).ok_or_else(|| "a number is wanted".to_owned())
+    text.parse().ok().filter(|n: &f64| n.is_finite()).ok_or_else(|| "expected a number".to_owned())
 }
 
 fn positive(text: &str) -> Result<f64, String> {
-    finite(text).ok().filter(|&n| n > 0.0).ok_or_else(|| "a number above 0 is wanted".to_owned())
+    finite(text).ok().filter(|&n| n > 0.0).ok_or_else(|| "expected a number above 0".to_owned())
 }
 
 /// Steps for those who compare ressa with another implementation. Tensors are safetensors files, the rest is JSON.

@@ -123,11 +123,11 @@ fn fraction(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
         .filter(|n| (0.0..1.0).contains(n))
-        .ok_or_else(|| "a fraction from 0 to below 1 is wanted".to_owned())
+        .ok_or_else(|| "expected a fraction from 0 to below 1".to_owned())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a whole number from 1 up is wanted".to_owned())
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a whole number from 1 up".to_owned())
 }
 
 /// A number of bytes: digits, and a unit of powers of 1000 or 1024.

@@ -64,7 +64,7 @@ pub fn run(global: &Global, options: &GcOptions) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// Experiment files below a folder, without `base` (what others extend is no experiment), the shipped store and the file of cards.
+/// Experiment files below a folder, without `base` (what others extend is not an experiment), the shipped store and the file of cards.
 fn experiment_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut open = vec![folder.to_owned()];

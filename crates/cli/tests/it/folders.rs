@@ -244,7 +244,7 @@ fn requests_and_searches_that_cannot_be_meant_are_refused_with_what_is_wanted() 
     model(&house, "m");
     let ask = |arguments: &[&str]| house.ressa(&[&["generate", "--model", "m"], arguments].concat());
     for (text, said) in [
-        ("{}", r#"it is an object; a list of `{"image": FILE, "prompt": TEXT}` is wanted"#),
+        ("{}", r#"expected a list of `{"image": FILE, "prompt": TEXT}`, found an object"#),
         ("[]]", "it is not JSON"),
         (
             r#"[{"image": "a.png", "prompt": "x"}, "b.png"]"#,

@@ -60,7 +60,7 @@ fn cards_and_models_that_are_not_known_are_named() {
     assert_eq!(house.ressa(&["plan", "published", "--cores", "4"]).code, 2);
 }
 
-/// The file of cards is no experiment.
+/// The card file is not an experiment.
 #[test]
 fn cards_do_not_keep_garbage_from_being_collected() {
     let house = published();

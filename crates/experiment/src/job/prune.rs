@@ -22,9 +22,9 @@ pub struct Prune {
     pub seed: u64,
     /// Most host memory in bytes that may be resident; `null` is no limit.
     pub memory_limit: Option<u64>,
-    /// Whether activations go to the disk even where they fit into memory. No number depends on it.
+    /// Whether activations go to the disk even where they fit into memory. Results do not depend on it.
     pub spill: bool,
-    /// Most bytes of activations that stay on a device other than the CPU; larger ones are in host memory between two blocks. No number depends on it.
+    /// Limit in bytes on activations that stay on a device other than the CPU; larger ones are in host memory between two blocks. Results do not depend on it.
     pub device_activations: u64,
     /// Seconds of work after which what is done is made to last: a killed run does at most so much again.
     pub checkpoint_after: f64,

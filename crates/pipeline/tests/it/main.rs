@@ -156,7 +156,7 @@ fn a_weight_revived_in_a_stored_mask_is_caught() {
     let violations = executor.verify(&nodes[prune]).unwrap();
     assert!(violations.iter().any(|v| v.contains("masks.safetensors")), "{violations:?}");
 
-    // The damaged output is put aside and made again.
+    // The damaged output is quarantined and made again.
     execute(&mut executor, &nodes[..=prune]);
     assert_eq!(executor.verify(&nodes[prune]).unwrap(), Vec::<String>::new());
     assert_eq!(fs::read_dir(folder.path().join("damaged")).unwrap().count(), 1);

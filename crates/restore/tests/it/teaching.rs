@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use ressa_experiment::{config::DistillConfig, stage::AdaptTraining};
 use ressa_models::VisionLanguage;
-use ressa_restore::{Output, Restoration, Taught, Teacher, TeacherStore, TrainingOptions, train_with};
+use ressa_restore::{Output, Restoration, Teacher, TeacherOutputs, TeacherStore, TrainingOptions, train_with};
 
 use crate::world::{Batches, dense, settings, student};
 
@@ -20,17 +20,17 @@ fn tensors(output: Option<&Output>) -> Option<Vec<tch::Tensor>> {
 }
 
 impl TeacherStore for Memory {
-    fn get(&self, step: u32) -> Option<Taught> {
+    fn get(&self, step: u32) -> Option<TeacherOutputs> {
         let known = self.known.borrow();
         let [questions, captions] = known.get(&step)?;
         *self.found.borrow_mut() += 1;
         let again = |kept: &Option<Vec<tch::Tensor>>| {
             Output::from_tensors(kept.as_ref()?.iter().map(tch::Tensor::shallow_clone).collect())
         };
-        Some(Taught { questions: again(questions), captions: again(captions) })
+        Some(TeacherOutputs { questions: again(questions), captions: again(captions) })
     }
 
-    fn put(&self, step: u32, taught: &Taught) {
+    fn put(&self, step: u32, taught: &TeacherOutputs) {
         let both = [tensors(taught.questions.as_ref()), tensors(taught.captions.as_ref())];
         assert!(self.known.borrow_mut().insert(step, both).is_none(), "step {step} was known");
     }

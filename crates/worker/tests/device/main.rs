@@ -7,6 +7,7 @@
 
 mod experiment;
 mod jobs;
+mod memory;
 mod published;
 #[path = "../it/worker.rs"]
 mod worker;
