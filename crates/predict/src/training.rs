@@ -1,6 +1,6 @@
 //! What a restoration takes: time and memory of an adapter training.
 
-use ressa_experiment::{Tower, stage::AdaptTraining};
+use ressa_experiment::{Tower, layout::Layout, stage::AdaptTraining};
 
 use crate::{
     model::{Layer, Model},
@@ -9,15 +9,6 @@ use crate::{
     stage::{Need, Subject, Time},
     work::Work,
 };
-
-/// How a step is computed; its result is the same within rounding.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Layout {
-    /// Images that are computed at once.
-    pub images: f64,
-    /// Whether blocks run again in the backward pass instead of keeping their activations.
-    pub recompute: bool,
-}
 
 /// A training of adapters.
 pub(crate) struct Training<'a> {
@@ -57,7 +48,7 @@ impl Training<'_> {
     /// The work of one step on the device.
     pub fn step(&self, layout: Layout) -> Work {
         let machine = &self.subject.machine;
-        let parts = (f64::from(self.settings.batch) / layout.images).ceil();
+        let parts = f64::from(self.settings.batch.div_ceil(layout.micro_batch));
         let mut work = self.part(layout).times(parts);
         work += machine.traffic(self.parameters() * training::PARAMETER_BYTES * 2.0, training::STEP_LAUNCHES);
         work += machine.syncs(training::STEP_SYNCS);
@@ -65,7 +56,8 @@ impl Training<'_> {
     }
 
     /// Forward and backward over the images that are computed at once.
-    fn part(&self, Layout { images, recompute }: Layout) -> Work {
+    fn part(&self, Layout { micro_batch, recompute }: Layout) -> Work {
+        let images = f64::from(micro_batch);
         let Subject { model, machine, .. } = self.subject;
         let tuned = |layer: &Layer| self.rank(layer).is_some();
         let again = if recompute { 1.0 } else { 0.0 };
@@ -102,7 +94,8 @@ impl Training<'_> {
     }
 
     /// Bytes of the training at its peak.
-    pub fn peak(&self, Layout { images, recompute }: Layout) -> f64 {
+    pub fn peak(&self, Layout { micro_batch, recompute }: Layout) -> f64 {
+        let images = f64::from(micro_batch);
         let Subject { model, machine, .. } = self.subject;
         let tuned = |layer: &Layer| self.rank(layer).is_some();
         let is_formed = |layer: &&Layer| tuned(layer) || self.subject.pruned.contains(&layer.tower);
@@ -138,24 +131,21 @@ impl Training<'_> {
         let machine = &self.subject.machine;
         let card = machine.card;
         let images = f64::from(self.settings.batch);
-        let whole = Layout { images, recompute: false };
-        // As a training does that runs out of memory: blocks are recomputed, then ever smaller parts of a batch are computed one after the other.
-        let mut layout = whole;
-        while !crate::stage::fits(card, self.peak(layout)) && (!layout.recompute || layout.images > 1.0) {
-            layout = if layout.recompute {
-                Layout { images: (layout.images / 2.0).ceil(), ..layout }
-            } else {
-                Layout { recompute: true, ..layout }
-            };
+        let asked = Layout::of(self.settings);
+        // As a training does that runs out of memory.
+        let mut layout = asked;
+        while let Some(smaller) = layout.smaller(self.settings) {
+            if crate::stage::fits(card, self.peak(layout)) {
+                break;
+            }
+            layout = smaller;
         }
         let peak = self.peak(layout);
-        let setting = match layout {
-            _ if layout == whole => None,
-            Layout { images: part, .. } if part < images => {
-                Some(format!("restore.recompute: blocks, restore.micro-batch: {part}"))
-            }
-            _ => Some("restore.recompute: blocks".to_owned()),
-        };
+        let recompute = (layout.recompute && !asked.recompute).then(|| "restore.recompute: blocks".to_owned());
+        let Layout { micro_batch, .. } = layout;
+        let parts = (micro_batch < asked.micro_batch).then(|| format!("restore.micro-batch: {micro_batch}"));
+        let given_way: Vec<String> = recompute.into_iter().chain(parts).collect();
+        let setting = (!given_way.is_empty()).then(|| given_way.join(", "));
         let steps = f64::from(self.settings.steps);
         let step = self.step(layout);
         // A loader reads ahead: a step waits for its images only where they take longer than the step before.

@@ -5,7 +5,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use std::{process::ExitCode, time::Instant};
+use std::time::Instant;
 
 use ressa_experiment::{
     Pattern, Tower,
@@ -20,15 +20,8 @@ use ressa_prune::{PruneRequest, TowerInputs, solve_tower};
 use ressa_runtime::RuntimeOptions;
 use tch::{Kind, Tensor};
 
-fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    run(&std::env::args().skip(1).collect::<Vec<_>>())
 }
 
 fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {

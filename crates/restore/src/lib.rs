@@ -21,6 +21,7 @@ pub use batch::{BatchSource, TrainingBatch};
 pub use checkpoint::{Checkpoints, Interval};
 pub use error::RestoreError;
 pub use merge::{MergeRequest, Merged, Probe, certify_merged, merge, merged_weight};
+pub use ressa_experiment::layout::Layout;
 pub use step::StepLoss;
 pub use teacher::{Output, Teacher, TeacherOutputs, TeacherStore};
-pub use train::{Layout, Restoration, TrainingOptions, train_adapters, train_with};
+pub use train::{Restoration, TrainingOptions, train_adapters, train_with};

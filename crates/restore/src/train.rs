@@ -4,7 +4,7 @@
 //! of the student as its plain weight, so questions, captions and the contrastive pass share one `(W + sBA)∘M` and one gradient of it. With
 //! recomputation the student forms a block's weights when the block has its turn.
 
-use ressa_experiment::{config::Recompute, stage::AdaptTraining};
+use ressa_experiment::{layout::Layout, stage::AdaptTraining};
 use ressa_models::{Form, UpdateSet, VisionLanguage};
 use ressa_runtime::optim::{AdamWOptions, FlatAdamW, Schedule};
 use tch::{Tensor, no_grad};
@@ -29,32 +29,6 @@ pub struct Restoration {
     pub losses: Vec<StepLoss>,
     /// How steps were computed in the end.
     pub layout: Layout,
-}
-
-/// How a step is computed. Changes memory and time, and its result by rounding only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// Most images that are computed at once.
-    pub micro_batch: u32,
-    /// Whether blocks are computed again for their gradients instead of kept.
-    pub recompute: bool,
-}
-
-impl Layout {
-    /// What is asked for; where nobody asks, the whole batch at once with everything kept.
-    fn of(settings: &AdaptTraining) -> Self {
-        let micro_batch = settings.micro_batch.unwrap_or(settings.batch).clamp(1, settings.batch.max(1));
-        Self { micro_batch, recompute: settings.recompute == Recompute::Blocks }
-    }
-
-    /// The next layout that takes less memory; nothing where there is none.
-    fn smaller(self, settings: &AdaptTraining) -> Option<Self> {
-        match self.micro_batch {
-            _ if !self.recompute && settings.recompute == Recompute::Auto => Some(Self { recompute: true, ..self }),
-            1 => None,
-            size => Some(Self { micro_batch: size.div_ceil(2), ..self }),
-        }
-    }
 }
 
 /// What a training is told beside its settings.

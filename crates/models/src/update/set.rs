@@ -48,13 +48,6 @@ impl UpdateSet {
         self.updates.is_empty()
     }
 
-    /// The updates a model carries, sharing their tensors.
-    pub fn of(model: &dyn VisionLanguage) -> Self {
-        let updates =
-            model.weights().into_iter().filter_map(|w| Some((w.key().to_owned(), w.update()?.shallow_clone())));
-        Self { updates: updates.collect() }
-    }
-
     /// The same values without their autograd graph.
     #[must_use]
     pub fn detached(&self) -> Self {
