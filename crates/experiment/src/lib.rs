@@ -35,6 +35,7 @@ pub mod protocol;
 mod range;
 pub mod record;
 pub mod schema;
+pub mod search;
 pub mod settings;
 mod shape;
 mod shared;

@@ -420,6 +420,12 @@ impl T5 {
         self.shared.weight.device()
     }
 
+    /// Of the first block that writes: what makes keys, and the first feed-forward layer.
+    pub fn writing_linears(&self) -> [&Linear; 2] {
+        let block = &self.decoder[0];
+        [&block.attention.k, &block.feed_forward.wi_0]
+    }
+
     /// Norms that only prunable linears read. The decoder's last one feeds the head.
     pub fn feeds(&self) -> Vec<Feed> {
         let memory: Vec<&Linear> = self.decoder.iter().flat_map(|block| [&block.cross.k, &block.cross.v]).collect();

@@ -38,7 +38,7 @@ pub struct Options {
     pub gpus: u32,
     /// What times are comparable on, as `machine_name` says it.
     pub machine: String,
-    /// Workers at most; none means one per GPU, or one per core.
+    /// Maximum number of workers; none means one per GPU, or one per core.
     pub slots: Option<usize>,
     /// Stop starting stages after this many failed.
     pub max_failures: Option<usize>,
@@ -309,7 +309,7 @@ impl Coordinator<'_> {
             slot.false_starts += 1;
             if slot.false_starts >= FALSE_STARTS {
                 let program = self.options.worker.program.clone();
-                let message = last_lines(&worker.log_since(0));
+                let message = last_lines(&worker.own_log());
                 self.kill_all();
                 return Err(SweepError::NotReady { program, how, message });
             }
