@@ -20,6 +20,7 @@ mod published;
 mod rewrite;
 mod scale;
 pub mod scan;
+mod sources;
 mod verify;
 mod write;
 
@@ -38,5 +39,6 @@ pub use published::{PUBLISHED, published_config};
 pub use rewrite::{Finished, Rewrite};
 pub use safetensors::Dtype;
 pub use scale::scale;
+pub use sources::files_read;
 pub use verify::{Claims, TensorFound, TowerFound, Verification, verify};
 pub use write::{Written, write};

@@ -21,6 +21,9 @@ pub struct Manifest {
     pub configuration: serde_json::Value,
     /// Keys it read.
     pub inputs: serde_json::Value,
+    /// What it read from outside the store, with where that was; null where there was nothing. The configuration names contents, not places.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub readings: serde_json::Value,
     /// What it found: scores, certificate.
     pub result: serde_json::Value,
     /// Every other file of the folder.

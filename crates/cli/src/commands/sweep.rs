@@ -1,6 +1,6 @@
 //! `ressa sweep`: make what is missing, then render.
 
-use ressa_sweep::{Graph, Stop, Summary, execute, glance};
+use ressa_sweep::{Graph, Stop, Summary, execute, glance, record_sweep};
 use serde_json::json;
 
 use crate::{
@@ -33,6 +33,10 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
         );
         return Err(Failure::new(Exit::MissingInput, message));
     }
+
+    let files: Vec<String> = study.experiments.iter().map(|experiment| workspace.show(&experiment.path)).collect();
+    record_sweep(&store, &files, &study.overrides, &graph)?;
+    study.findings.remember();
 
     let stop = Stop::on_signals().map_err(|e| Failure::new(Exit::Other, format!("cannot listen to signals: {e}")))?;
     let limits = workspace.limited(&options.machine, options.max_failures, options.timeout);
