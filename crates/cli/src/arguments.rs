@@ -11,6 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ressa_experiment::{Pattern, Tower};
 use ressa_sweep::DeviceChoice;
 
+use crate::reuse::Reuse;
+
 /// Experiments on sparse vision-language models: one YAML file in, tables and figures out.
 #[derive(Debug, Parser)]
 #[command(name = "ressa", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
@@ -164,6 +166,9 @@ pub struct SweepOptions {
     /// Do not render the report afterwards
     #[arg(long)]
     pub no_report: bool,
+    /// Which cached results are taken: of any libtorch and kind of device, or only of this one
+    #[arg(long, value_enum, default_value_t)]
+    pub reuse: Reuse,
 }
 
 /// Options of `explain`.

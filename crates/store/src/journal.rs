@@ -26,6 +26,9 @@ pub struct JournalLine {
     /// What it ran on, see [`crate::Environment::machine`]; empty in lines of earlier versions.
     #[serde(default)]
     pub device: String,
+    /// Version of libtorch, followed by `tf32` where f32 products used it; empty in lines of earlier versions.
+    #[serde(default)]
+    pub arithmetic: String,
     /// Wall seconds.
     pub seconds: f64,
     /// CPU seconds.
@@ -47,6 +50,7 @@ pub(crate) fn append(store: &Store, manifest: &Manifest) -> Result<(), StoreErro
         detail,
         model: model(store, manifest),
         device: manifest.environment.machine().to_owned(),
+        arithmetic: manifest.environment.arithmetic(),
         seconds: manifest.seconds,
         cpu_seconds: manifest.cpu_seconds,
         pid: std::process::id(),

@@ -72,6 +72,11 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// What decides beside the device how operations round: libtorch's version, followed by ` tf32` where f32 products use it.
+    pub fn arithmetic(&self) -> String {
+        format!("{}{}", self.libtorch, if self.tf32 { " tf32" } else { "" })
+    }
+
     /// What times are comparable on: `cpu`, the name of the GPU, or `cuda` where it is not known; empty in records that do not say it.
     pub fn machine(&self) -> &str {
         match (self.accelerator.as_str(), self.device.as_str()) {

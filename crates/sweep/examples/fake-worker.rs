@@ -31,6 +31,8 @@ struct Instruction {
     fail: Option<FailureKind>,
     /// Score of an evaluation.
     score: Option<f64>,
+    /// Version of libtorch that it pretends to have.
+    libtorch: Option<String>,
     /// What a recount finds.
     violation: Option<String>,
 }
@@ -117,7 +119,11 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
             files: BTreeMap::new(),
             seconds: instruction.sleep,
             cpu_seconds: 0.0,
-            environment: Environment { device: "cpu".to_owned(), ..Environment::default() },
+            environment: Environment {
+                device: "cpu".to_owned(),
+                libtorch: instruction.libtorch.clone().unwrap_or("none".to_owned()),
+                ..Environment::default()
+            },
         })
         .map_err(storage)?;
     Ok(false)

@@ -30,7 +30,7 @@ pub struct Difference {
 pub fn nearest(store: &Store, node: &StageNode) -> Option<Nearest> {
     let wanted = identity(
         node.stage.version(),
-        serde_json::to_value(&*node.stage).ok()?,
+        serde_json::to_value(node.stage.by_content(&node.readings)).ok()?,
         serde_json::to_value(&*node.inputs).ok()?,
     );
     manifests(store)

@@ -25,7 +25,7 @@ pub struct SweepRecord {
     pub files: Vec<String>,
     /// Overrides of the command line.
     pub overrides: Vec<String>,
-    /// When it was first started, in seconds since 1970.
+    /// When it was first started, in milliseconds since 1970.
     pub first: u64,
     /// When it was last started.
     pub last: u64,
@@ -71,7 +71,7 @@ pub fn record_sweep(
     let keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
     let identity = serde_json::to_vec(&(files, overrides, &keys)).expect("texts are plain data");
     let id = blake3::hash(&identity).to_hex()[..12].to_owned();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64);
     let (files, overrides) = (files.to_vec(), overrides.to_vec());
     let mut record = SweepRecord { id, files, overrides, first: now, last: now, forgotten: false, keys };
     if let Ok(known) = read(&record.path(store)) {

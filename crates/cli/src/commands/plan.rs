@@ -17,6 +17,7 @@ use crate::{
     commands::forecast::{Forecast, forecasts},
     exit::{Exit, Outcome},
     missing::{Missing, missing},
+    reuse::mixture,
     study::{Study, short},
     text::{columns, count, duration, say, say_json},
     workspace::Workspace,
@@ -62,6 +63,8 @@ pub struct Plan {
     has_history: bool,
     /// Whether stages of a published checkpoint were never timed here: times of other models say nothing about them.
     is_unknown: bool,
+    /// What is said where cached results round differently.
+    mixture: Option<String>,
     /// Folders that are not what earlier results were made from.
     changed: Vec<String>,
 }
@@ -103,7 +106,8 @@ impl Plan {
         let reads = open().flat_map(|stage| stage.node.readings.iter()).map(|reading| &reading.place);
         let reads: BTreeSet<PathBuf> = reads.map(|place| Path::new(place).components().collect()).collect();
         let changed = findings.changed.iter().filter(|place| reads.contains(Path::new(place))).cloned().collect();
-        Self { changed, kinds, complete, failed, seconds, slots, has_history, is_unknown }
+        let mixture = mixture(graph, inventory, store);
+        Self { mixture, changed, kinds, complete, failed, seconds, slots, has_history, is_unknown }
     }
 
     /// Stages to be made.
@@ -128,6 +132,7 @@ impl Plan {
             "failed-earlier": self.failed,
             "estimate": { "seconds": self.seconds, "slots": self.slots, "from-history": self.has_history, "unknown": self.is_unknown },
             "changed-folders": self.changed,
+            "mixture": self.mixture,
             "missing": lacking,
             "list": graph.runs.iter().map(|run| json!({
                 "run": run.id,
@@ -167,6 +172,9 @@ fn print(
     }
     for folder in &plan.changed {
         say(format_args!("`{folder}` is not what earlier results were made from: what reads it is made again"));
+    }
+    if let Some(line) = &plan.mixture {
+        say(line);
     }
     if plan.failed > 0 {
         say(format_args!(

@@ -9,8 +9,9 @@ use crate::{
     exit::{Exit, Failure, Outcome},
     missing::missing,
     progress::Display,
+    reuse::{Reuse, mixture, only_alike},
     study::Study,
-    text::{columns, count, duration, say, say_json},
+    text::{columns, count, duration, note, say, say_json},
     workspace::Workspace,
 };
 
@@ -23,7 +24,15 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     if graph.runs.is_empty() {
         return Err(Failure::new(Exit::NothingSelected, "the selected experiments have no runs"));
     }
-    let lacking = missing(&graph, &glance(&graph, &store), &workspace.root);
+    let mut inventory = glance(&graph, &store);
+    if options.reuse == Reuse::Alike {
+        let moved = only_alike(&workspace, &options.machine, &graph, &inventory, &store)?;
+        if moved > 0 && !global.quiet {
+            note(format_args!("{} made elsewhere moved to the trash", count(moved, "stage")));
+            inventory = glance(&graph, &store);
+        }
+    }
+    let lacking = missing(&graph, &inventory, &workspace.root);
     if let Some(first) = lacking.first() {
         let message = format!(
             "`{}` is missing ({}){}; `ressa plan` lists what a sweep needs",
@@ -48,6 +57,12 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     if !global.json {
         // Before rendering: what the sweep did must be seen even when the report cannot be written.
         print(&summary, &graph, global.quiet);
+    }
+    if !global.json
+        && !global.quiet
+        && let Some(line) = mixture(&graph, &glance(&graph, &store), &store)
+    {
+        say(line);
     }
     let rendered = match exit {
         _ if options.no_report => None,

@@ -152,3 +152,21 @@ fn a_checkpoint_folder_is_known_by_what_is_in_it() {
     fs::remove_dir_all(house.path("checkpoints")).unwrap();
     assert_eq!(to_do(), (0, 0));
 }
+
+/// Results of another libtorch are named, and made again where a sweep is told to.
+#[test]
+fn results_of_another_libtorch_are_never_mixed_in_silence() {
+    let house = House::new();
+    house.instruct(serde_json::json!({ "prune": { "libtorch": "1.9" } }));
+    let first = house.ressa(&["sweep", "small", "--no-report"]);
+    let line = "results were made in different ways, which round differently: 6 stages by libtorch 1.9 on cpu, 22 stages by libtorch \
+                none on cpu; `ressa sweep --reuse alike` makes the others again";
+    assert!(first.stdout.contains(line), "{}", first.stdout);
+    assert!(house.ressa(&["plan", "small"]).stdout.contains(line));
+    house.instruct(serde_json::json!({}));
+    assert!(house.ressa(&["sweep", "small", "--no-report"]).stderr.contains("nothing to do"), "taken as they are");
+    let alike = house.ressa(&["sweep", "small", "--no-report", "--reuse", "alike"]);
+    assert!(alike.stderr.contains("6 stages made elsewhere moved to the trash"), "{}", alike.stderr);
+    assert!(!alike.stdout.contains("round differently"), "{}", alike.stdout);
+    assert_eq!(house.ressa(&["gc", "--restore"]).stdout, "0 folders brought back\n", "what was made again stands");
+}

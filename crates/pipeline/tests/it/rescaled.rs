@@ -45,7 +45,7 @@ fn a_rescaled_model_scores_as_it_did_and_only_magnitude_prunes_otherwise() {
         assert_eq!(plain == planted, metric != Metric::Magnitude, "{metric:?}\n{plain:#?}\n{planted:#?}");
         // What an export of the run takes for its template.
         assert_ne!(source, rescaled);
-        let weights = |folder| std::fs::read(std::path::Path::join(folder, "model.safetensors")).unwrap();
+        let weights = |folder| std::fs::read(Path::join(folder, "model.safetensors")).unwrap();
         assert_eq!(weights(&source).len(), weights(&rescaled).len());
         assert_ne!(weights(&source), weights(&rescaled));
     }
