@@ -10,9 +10,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    Checkpoint, CheckpointError, Entry, File, Part,
+    Checkpoint, CheckpointError, Companion, Entry, File, Part, companions,
+    ids::{GENERATION, wrong_ids},
+    json,
     names::{block, is_prunable, leftover, originals},
     outline::{Outline, misfits_of, quoted, read_config},
+    quantized,
     scan::{Counts, scan, threads},
 };
 
@@ -68,17 +71,6 @@ pub struct Architecture {
     pub dtype: Option<String>,
     /// Sizes by part; fields that are not written are at their class's defaults.
     pub sizes: BTreeMap<&'static str, Map<String, Value>>,
-}
-
-/// A file beside the weights.
-#[derive(Clone, Debug, Serialize)]
-pub struct Companion {
-    /// Path in the folder.
-    pub name: &'static str,
-    /// What it is for.
-    pub holds: &'static str,
-    /// Whether it is there.
-    pub present: bool,
 }
 
 /// A tensor that belongs to nothing.
@@ -197,10 +189,17 @@ pub fn inspect(path: &Path, count: bool) -> Result<Inspection, CheckpointError> 
         counted: count,
         problems,
     };
+    let generation = json::optional(&path.join(GENERATION)).unwrap_or_default().unwrap_or_default();
+    let ids = config.iter().flat_map(|config| wrong_ids(config, &generation));
+    found.problems.extend(ids.map(|(file, reason)| format!("`{file}`: {reason}")));
     match opened {
         Ok(checkpoint) => {
             found.add(&checkpoint);
-            found.problems.extend(config.iter().flat_map(|config| misfits_of(config, &checkpoint)));
+            match quantized(&checkpoint) {
+                // What else is odd about the tensors follows from that.
+                Some(reason) => found.problems.push(format!("`{}` cannot be used: {reason}", path.display())),
+                None => found.problems.extend(config.iter().flat_map(|config| misfits_of(config, &checkpoint))),
+            }
         }
         Err(error) => {
             found.problems.push(error.to_string());
@@ -294,20 +293,4 @@ fn architecture(config: &Map<String, Value>) -> Architecture {
         dtype: text(config.get("dtype").or_else(|| config.get("torch_dtype"))),
         sizes,
     }
-}
-
-/// Files that a model's programs look for.
-fn companions(folder: &Path, config: Option<&Map<String, Value>>) -> Vec<Companion> {
-    let mut files = vec![
-        ("config.json", "architecture"),
-        ("generation_config.json", "generation settings"),
-        ("preprocessor_config.json", "image preprocessing"),
-        ("processor_config.json", "image tokens"),
-        ("tokenizer.json", "tokenizer of the language model"),
-    ];
-    if config.is_some_and(|config| config.get("model_type").is_some_and(|kind| kind == "instructblip")) {
-        files.push(("qformer_tokenizer/tokenizer.json", "tokenizer of the Q-Former"));
-    }
-    let look = |(name, holds)| Companion { name, holds, present: folder.join(name).is_file() };
-    files.into_iter().map(look).collect()
 }

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ressa_checkpoint::{CheckpointError, INDEX, SINGLE, WeightFiles, absent_pieces, adapter, companions, read_config};
 use ressa_data::published;
 use ressa_experiment::{
     Stage, Task,
@@ -90,41 +91,24 @@ impl List<'_> {
 /// What a Hugging Face checkpoint folder lacks; `who` needs it.
 fn checkpoint(folder: &Path, who: &str, list: &mut List<'_>) {
     let mut lacks = |name: &str, what: &str| list.lacks(&folder.join(name), &format!("{who}: {what}"));
-    for (name, what) in [
-        ("config.json", "architecture"),
-        ("preprocessor_config.json", "image preprocessing"),
-        ("tokenizer.json", "tokenizer of the language model"),
-    ] {
-        if !folder.join(name).is_file() {
-            lacks(name, what);
-        }
+    // A configuration that cannot be read is said by whoever reads it.
+    let config = read_config(folder).ok();
+    for file in companions(folder, config.as_ref()).into_iter().filter(|file| file.required && !file.present) {
+        lacks(file.name, file.holds);
     }
-    // Only InstructBLIP's Q-Former reads text with a tokenizer of its own.
-    const QFORMER: &str = "qformer_tokenizer/tokenizer.json";
-    let config = std::fs::read(folder.join("config.json")).unwrap_or_default();
-    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
-    if config["model_type"] == "instructblip" && !folder.join(QFORMER).is_file() {
-        lacks(QFORMER, "tokenizer of the Q-Former");
-    }
-    if folder.join("model.safetensors").is_file() {
-        return;
-    }
-    let Ok(index) = std::fs::read(folder.join("model.safetensors.index.json")) else {
-        let pickled = folder.join("pytorch_model.bin").exists() || folder.join("pytorch_model.bin.index.json").exists();
-        let hint = if pickled { "; the pickled weights beside it are not read" } else { "" };
-        lacks("model.safetensors", &format!("weights (or model.safetensors.index.json and its shards{hint})"));
-        return;
-    };
-    let index: serde_json::Value = serde_json::from_slice(&index).unwrap_or_default();
-    let map = index["weight_map"].as_object();
-    let shards: BTreeSet<&str> = map.into_iter().flatten().filter_map(|(_, shard)| shard.as_str()).collect();
-    if shards.is_empty() {
-        lacks("model.safetensors.index.json", "the index names no shard");
-    }
-    for shard in shards {
-        // A name from a file is never followed out of the folder.
-        if Path::new(shard).components().count() != 1 || !folder.join(shard).is_file() {
-            lacks(shard, "shard of the weights");
-        }
+    let absent = absent_pieces(folder);
+    if let Some(reason) = adapter(folder) {
+        lacks(SINGLE, &format!("weights: {reason}"));
+    } else if !absent.is_empty() {
+        absent.iter().for_each(|name| lacks(name, "shard of the weights"));
+    } else if let Err(error) = WeightFiles::find(folder) {
+        let (name, what) = match error {
+            CheckpointError::File { path, reason } if path != folder => {
+                (path.file_name().unwrap_or_default().to_string_lossy().into_owned(), reason)
+            }
+            CheckpointError::File { reason, .. } if folder.is_dir() => (SINGLE.to_owned(), format!("weights: {reason}")),
+            _ => (SINGLE.to_owned(), format!("weights (or {INDEX} and its shards)")),
+        };
+        lacks(&name, &what);
     }
 }
