@@ -142,9 +142,9 @@ impl Home {
 /// The folder of a repository in the hub's cache, `models--OWNER--NAME`, of which a folder is a snapshot.
 pub(crate) fn snapshot(folder: &Path) -> Option<&Path> {
     let snapshots = folder.parent().filter(|above| above.file_name() == Some(OsStr::new("snapshots")))?;
-    snapshots.parent().filter(|repository| {
-        repository.file_name().is_some_and(|name| name.to_string_lossy().starts_with("models--"))
-    })
+    snapshots
+        .parent()
+        .filter(|repository| repository.file_name().is_some_and(|name| name.to_string_lossy().starts_with("models--")))
 }
 
 /// A file of a folder that may be shown to others: a regular file, not a link that leads out of the folder.

@@ -13,7 +13,7 @@ const SPARSITY: &str = "sparsity_config";
 /// Where older and newer folders of `compressed-tensors` have it.
 const COMPRESSION: [&str; 2] = ["quantization_config", "compression_config"];
 /// Roots of paths that are the same on every machine.
-const COMMON: [&str; 7] = ["usr", "bin", "etc", "dev", "tmp", "opt", "proc"];
+const COMMON: [&str; 5] = ["usr", "bin", "etc", "dev", "proc"];
 
 /// A file of settings without paths of the machine and, where weights were `changed`, without claims about their zeros; `None` where it
 /// stays as it is. `path` is the file's place in the folder.

@@ -53,7 +53,9 @@ pub fn image_processor(folder: &Path) -> Result<ImageSettings, crate::Checkpoint
     match (json::optional(&own)?, nested) {
         (Some(fields), nested) => Ok(ImageSettings { path: own, fields, nested }),
         (None, Some(fields)) => Ok(ImageSettings { path: shared, fields, nested: None }),
-        (None, None) => json::read(&own, json::CONFIG_LIMIT).map(|fields| ImageSettings { path: own, fields, nested: None }),
+        (None, None) => {
+            json::read(&own, json::CONFIG_LIMIT).map(|fields| ImageSettings { path: own, fields, nested: None })
+        }
     }
 }
 

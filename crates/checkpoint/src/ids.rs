@@ -86,12 +86,16 @@ mod tests {
 
     fn wrong(config: &Value, generation: &Value) -> Vec<String> {
         let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
-        wrong_ids(&object(config), &object(generation)).into_iter().map(|(file, what)| format!("{file}: {what}")).collect()
+        wrong_ids(&object(config), &object(generation))
+            .into_iter()
+            .map(|(file, what)| format!("{file}: {what}"))
+            .collect()
     }
 
     #[test]
     fn ids_beyond_the_vocabulary_are_named() {
-        let t5 = json!({"text_config": {"model_type": "t5", "vocab_size": 40, "eos_token_id": 90}, "image_token_index": 39});
+        let t5 =
+            json!({"text_config": {"model_type": "t5", "vocab_size": 40, "eos_token_id": 90}, "image_token_index": 39});
         assert_eq!(wrong(&t5, &json!({"eos_token_id": [1, 39]})), Vec::<String>::new());
         assert_eq!(
             wrong(&t5, &json!({"decoder_start_token_id": -1})),

@@ -189,17 +189,13 @@ pub fn inspect(path: &Path, count: bool) -> Result<Inspection, CheckpointError> 
         counted: count,
         problems,
     };
-    let generation = json::optional(&path.join(GENERATION)).unwrap_or_default().unwrap_or_default();
-    let ids = config.iter().flat_map(|config| wrong_ids(config, &generation));
-    found.problems.extend(ids.map(|(file, reason)| format!("`{file}`: {reason}")));
     match opened {
         Ok(checkpoint) => {
             found.add(&checkpoint);
-            match quantized(&checkpoint) {
-                // What else is odd about the tensors follows from that.
-                Some(reason) => found.problems.push(format!("`{}` cannot be used: {reason}", path.display())),
-                None => found.problems.extend(config.iter().flat_map(|config| misfits_of(config, &checkpoint))),
-            }
+            found.problems.extend(match &config {
+                Some(config) => unfit(path, config, &checkpoint),
+                None => codes(path, &checkpoint).into_iter().collect(),
+            });
         }
         Err(error) => {
             found.problems.push(error.to_string());
@@ -207,6 +203,35 @@ pub fn inspect(path: &Path, count: bool) -> Result<Inspection, CheckpointError> 
         }
     }
     Ok(found)
+}
+
+/// What keeps a model folder from being used, as far as its configuration and the headers of its weights tell; empty when nothing does. For
+/// those who ask before they start something: cheap, however large the weights are.
+pub fn problems(folder: &Path) -> Vec<String> {
+    match (read_config(folder), Checkpoint::open(folder)) {
+        (Ok(config), Ok(checkpoint)) => unfit(folder, &config, &checkpoint),
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => vec![error.to_string()],
+        (Err(first), Err(second)) => vec![first.to_string(), second.to_string()],
+    }
+}
+
+/// What keeps the weights and the settings of a folder from being those of its configuration.
+fn unfit(folder: &Path, config: &Map<String, Value>, checkpoint: &Checkpoint) -> Vec<String> {
+    let generation = json::optional(&folder.join(GENERATION));
+    let mut problems: Vec<String> = generation.as_ref().err().map(ToString::to_string).into_iter().collect();
+    let ids = wrong_ids(config, &generation.unwrap_or_default().unwrap_or_default());
+    problems.extend(ids.into_iter().map(|(file, reason)| format!("`{file}`: {reason}")));
+    match codes(folder, checkpoint) {
+        // What else is odd about the tensors follows from that.
+        Some(problem) => problems.push(problem),
+        None => problems.extend(misfits_of(config, checkpoint)),
+    }
+    problems
+}
+
+/// That the weights of a folder are quantized, in words.
+fn codes(folder: &Path, checkpoint: &Checkpoint) -> Option<String> {
+    quantized(checkpoint).map(|reason| CheckpointError::file(folder, reason).to_string())
 }
 
 impl Inspection {

@@ -44,9 +44,7 @@ pub fn unmarked(bytes: &[u8]) -> &[u8] {
 /// # Errors
 /// As [`bytes`]; a file that is not the JSON it should be.
 pub fn read<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, CheckpointError> {
-    let text = bytes(path, limit)?;
-    serde_json::from_slice(unmarked(&text))
-        .map_err(|e| CheckpointError::file(path, format!("it is not as expected: {e}")))
+    parse(path, &bytes(path, limit)?, "it is not as expected")
 }
 
 /// Reads a configuration that a folder need not have; `None` where it has none.
@@ -56,8 +54,12 @@ pub fn read<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, Checkpoin
 pub fn optional(path: &Path) -> Result<Option<Map<String, Value>>, CheckpointError> {
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        _ => read(path, CONFIG_LIMIT).map(Some),
+        _ => parse(path, &bytes(path, CONFIG_LIMIT)?, "it is not a JSON object").map(Some),
     }
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &[u8], otherwise: &str) -> Result<T, CheckpointError> {
+    serde_json::from_slice(unmarked(text)).map_err(|e| CheckpointError::file(path, format!("{otherwise}: {e}")))
 }
 
 /// The first bytes of a file.

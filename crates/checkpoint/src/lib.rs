@@ -41,7 +41,7 @@ pub use export::{CARD, Change, ExportRequest, Exported, export};
 pub use file::{Entry, File};
 pub use folder::Checkpoint;
 pub use ids::{check_ids, rows};
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Inspection, inspect, problems};
 pub use names::Part;
 pub use outline::{Outline, misfits, read_config};
 pub use published::{PUBLISHED, published_config};

@@ -23,7 +23,8 @@ const MARKS: [(&str, &str); 11] = [
 /// What is wrong with weights that are quantized, in words: which tensors or which entry of the configuration tell it, by what method, and
 /// what to do. `None` for plain weights.
 pub fn quantized(checkpoint: &Checkpoint) -> Option<String> {
-    const ADVICE: &str = "use the model's unquantized folder, or have its library write one (transformers: `model.dequantize()`)";
+    const ADVICE: &str =
+        "use the model's unquantized folder, or have its library write one (transformers: `model.dequantize()`)";
     let config = read_config(checkpoint.folder()).unwrap_or_default();
     let written = entry(&config);
     let method = written.and_then(|entry| entry.get("quant_method")).and_then(Value::as_str);

@@ -27,7 +27,8 @@ pub fn rope_theta(fields: &Map<String, Value>) -> Result<f64, String> {
             }
         }
     };
-    let written = |fields: &'_ Map<String, Value>, name: &str| fields.get(name).filter(|value| !value.is_null()).cloned();
+    let written =
+        |fields: &'_ Map<String, Value>, name: &str| fields.get(name).filter(|value| !value.is_null()).cloned();
     if let Some(value) = written(fields, "rope_theta") {
         take("text_config.rope_theta".to_owned(), &value)?;
     }
@@ -41,7 +42,9 @@ pub fn rope_theta(fields: &Map<String, Value>) -> Result<f64, String> {
             return Err(format!("scaled rotary positions (`{name}`) are not supported"));
         }
         if written(settings, "partial_rotary_factor").is_some_and(|share| share.as_f64() != Some(1.0)) {
-            return Err(format!("rotary positions of part of a head (`{name}.partial_rotary_factor`) are not supported"));
+            return Err(format!(
+                "rotary positions of part of a head (`{name}.partial_rotary_factor`) are not supported"
+            ));
         }
         if let Some(value) = written(settings, "rope_theta") {
             take(format!("text_config.{name}.rope_theta"), &value)?;
@@ -67,7 +70,10 @@ mod tests {
         assert_eq!(theta(&json!({"rope_parameters": {"rope_type": "default", "rope_theta": 500000}})), Ok(5e5));
         assert_eq!(theta(&json!({"rope_theta": 5e5, "rope_parameters": {"rope_theta": 500000}})), Ok(5e5));
         let differ = theta(&json!({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 5e5}})).unwrap_err();
-        assert!(differ.contains("`text_config.rope_theta` is 10000 and `text_config.rope_parameters.rope_theta` is 500000"), "{differ}");
+        assert!(
+            differ.contains("`text_config.rope_theta` is 10000 and `text_config.rope_parameters.rope_theta` is 500000"),
+            "{differ}"
+        );
         for refused in [
             json!({"rope_theta": -1}),
             json!({"rope_theta": "many"}),

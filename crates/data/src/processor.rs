@@ -55,8 +55,9 @@ impl Processor {
         let own = folder.join(QFORMER);
         // Without a configuration there is nothing to compare with: a folder in the making.
         let embedded = |part: &'static str| rows(&config, part).filter(|_| !config.is_empty()).map(|rows| (rows, part));
-        let reads_alone = !own.is_dir() && language.is_bert();
-        language.within(folder, embedded(if reads_alone { "qformer_config" } else { "text_config" }))?;
+        let classes = config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
+        let matches = classes == Some("Blip2ForImageTextRetrieval") || (!own.is_dir() && language.is_bert());
+        language.within(folder, embedded(if matches { "qformer_config" } else { "text_config" }))?;
         language.agrees(folder, &config, query_tokens)?;
         let language = Arc::new(language);
         let qformer = if own.is_dir() {

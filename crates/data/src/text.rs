@@ -206,7 +206,9 @@ impl Text {
         config: &Map<String, Value>,
         query_tokens: Option<usize>,
     ) -> Result<(), DataError> {
-        let written = ["image_token_index", "image_token_id"].iter().find_map(|field| Some((field, config.get(*field)?.as_u64()?)));
+        let written = ["image_token_index", "image_token_id"]
+            .iter()
+            .find_map(|field| Some((field, config.get(*field)?.as_u64()?)));
         match (written, self.image_token.filter(|_| query_tokens.is_some())) {
             (Some((field, of_model)), Some(own)) if of_model != u64::from(own) => {
                 let reason = format!(

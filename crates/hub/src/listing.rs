@@ -63,7 +63,8 @@ impl Repository {
         let Some(weights) = self.file(SINGLE).or_else(|| self.file(INDEX)) else {
             return Err(HubError::NoSafetensors { repo, revision, found: self.other_weights() });
         };
-        let mut wanted: Vec<RemoteFile> = self.files.iter().filter(|file| known::is_settings(&file.name)).cloned().collect();
+        let mut wanted: Vec<RemoteFile> =
+            self.files.iter().filter(|file| known::is_settings(&file.name)).cloned().collect();
         wanted.sort_by(|a, b| a.name.cmp(&b.name));
         wanted.push(weights.clone());
         Ok(wanted)
