@@ -26,6 +26,7 @@ pub mod verify_folder;
 
 use std::path::{Path, PathBuf};
 
+use ressa_checkpoint::adapter;
 use ressa_experiment::job::ModelAt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -47,7 +48,8 @@ fn model_folder(model: &Path) -> Result<PathBuf, Failure> {
     }
     let shown = model.display();
     if model.is_dir() {
-        let message = format!("`{shown}` is no model folder: it has no config.json");
+        let reason = adapter(model).unwrap_or_else(|| "it has no config.json".to_owned());
+        let message = format!("`{shown}` is no model folder: {reason}");
         return Err(Failure::new(Exit::MissingInput, message));
     }
     let message = match model.to_str().filter(|name| ressa_hub::is_repository_name(name)) {

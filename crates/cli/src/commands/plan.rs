@@ -182,9 +182,11 @@ fn print(
             count(plan.failed, "stage")
         ));
     }
-    if !lacking.is_empty() {
-        say("\nmissing");
-        for file in lacking {
+    for (unusable, head) in [(false, "\nmissing"), (true, "\ncannot be used")] {
+        for (number, file) in lacking.iter().filter(|file| file.unusable == unusable).enumerate() {
+            if number == 0 {
+                say(head);
+            }
             say(format_args!("  {}  ({})", file.path, file.what.join("; ")));
         }
     }

@@ -34,13 +34,17 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     }
     let lacking = missing(&graph, &inventory, &workspace.root);
     if let Some(first) = lacking.first() {
+        let (how, exit) = match first.unusable {
+            false => ("is missing", Exit::MissingInput),
+            true => ("cannot be used", Exit::Unusable),
+        };
         let message = format!(
-            "`{}` is missing ({}){}; `ressa plan` lists what a sweep needs",
+            "`{}` {how} ({}){}; `ressa plan` lists what a sweep needs",
             first.path,
             first.what.join("; "),
             if lacking.len() > 1 { format!(", and {} more", count(lacking.len() - 1, "file")) } else { String::new() }
         );
-        return Err(Failure::new(Exit::MissingInput, message));
+        return Err(Failure::new(exit, message));
     }
 
     let files: Vec<String> = study.experiments.iter().map(|experiment| workspace.show(&experiment.path)).collect();
