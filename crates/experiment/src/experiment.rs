@@ -98,7 +98,7 @@ impl Experiment {
         let tasks = common_tasks(&expansion.cells);
         let mut names = Names {
             axes: expansion.axes.iter().map(|axis| (axis.name.clone(), axis.labels.clone())).collect(),
-            points: document.include.iter().map(|include| include.name.clone()).collect(),
+            points: document.include.iter().flatten().map(|include| include.name.clone()).collect(),
             tasks,
             published: published(root),
         };
@@ -120,12 +120,12 @@ impl Experiment {
             names.tasks = Task::ALL.to_vec();
         }
         let report = match &document.report {
-            Some(node) => report(node, &names)?,
-            None => Report::default(),
+            Some(node) if !node.is_nothing() => report(node, &names)?,
+            _ => Report::default(),
         };
         let claims = match &document.claims {
-            Some(node) => claims(node, &names)?,
-            None => Vec::new(),
+            Some(node) if !node.is_nothing() => claims(node, &names)?,
+            _ => Vec::new(),
         };
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         free_name(document.name.as_deref().unwrap_or(&stem), path)?;
@@ -162,6 +162,13 @@ impl Experiment {
     /// The cells of an `include` point, one per seed.
     pub fn point<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Cell> {
         self.cells.iter().filter(move |cell| cell.point.as_deref() == Some(name))
+    }
+
+    /// The distinct stages of all runs and of the gates, inputs before what reads them.
+    pub fn stages(&self) -> Vec<&Arc<StageNode>> {
+        let nodes = self.cells.iter().flat_map(|cell| &cell.stages);
+        let mut seen = std::collections::HashSet::new();
+        nodes.chain(self.gates.iter().flat_map(|gate| &gate.evaluate)).filter(|node| seen.insert(&node.key)).collect()
     }
 
     /// The distinct runs, each with its first cell, in the order of the cells.
