@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use ressa_experiment::json::without_mark;
 use serde::de::DeserializeOwned;
 
 use crate::CheckpointError;
@@ -13,7 +14,8 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, Ch
         return Err(CheckpointError::file(path, format!("{length} bytes are too many; at most {limit} are read")));
     }
     let text = fs::read(path).map_err(CheckpointError::io("read", path))?;
-    serde_json::from_slice(&text).map_err(|e| CheckpointError::file(path, format!("it is not as expected: {e}")))
+    serde_json::from_slice(without_mark(&text))
+        .map_err(|e| CheckpointError::file(path, format!("it is not as expected: {e}")))
 }
 
 /// A value as the text of a file: indented by two, a line feed at the end.

@@ -9,6 +9,7 @@ use ressa_data::published;
 use ressa_experiment::{
     Stage, Task,
     config::{CorporaConfig, DataConfig, DataSource},
+    json::without_mark,
 };
 use ressa_sweep::{Graph, Inventory};
 use serde::Serialize;
@@ -102,7 +103,7 @@ fn checkpoint(folder: &Path, who: &str, list: &mut List<'_>) {
     // Only InstructBLIP's Q-Former reads text with a tokenizer of its own.
     const QFORMER: &str = "qformer_tokenizer/tokenizer.json";
     let config = std::fs::read(folder.join("config.json")).unwrap_or_default();
-    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_slice(without_mark(&config)).unwrap_or_default();
     if config["model_type"] == "instructblip" && !folder.join(QFORMER).is_file() {
         lacks(QFORMER, "tokenizer of the Q-Former");
     }
@@ -115,7 +116,7 @@ fn checkpoint(folder: &Path, who: &str, list: &mut List<'_>) {
         lacks("model.safetensors", &format!("weights (or model.safetensors.index.json and its shards{hint})"));
         return;
     };
-    let index: serde_json::Value = serde_json::from_slice(&index).unwrap_or_default();
+    let index: serde_json::Value = serde_json::from_slice(without_mark(&index)).unwrap_or_default();
     let map = index["weight_map"].as_object();
     let shards: BTreeSet<&str> = map.into_iter().flatten().filter_map(|(_, shard)| shard.as_str()).collect();
     if shards.is_empty() {

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ressa_experiment::json::without_mark;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -234,8 +235,8 @@ fn scaled((width, height): (usize, usize), edge: usize) -> (usize, usize) {
 }
 
 fn object(path: &Path) -> Result<Map<String, Value>, DataError> {
-    let text = std::fs::read_to_string(path).map_err(|source| DataError::Read { path: path.to_path_buf(), source })?;
-    serde_json::from_str(&text)
+    let text = std::fs::read(path).map_err(|source| DataError::Read { path: path.to_path_buf(), source })?;
+    serde_json::from_slice(without_mark(&text))
         .map_err(|e| DataError::Processor { path: path.to_path_buf(), reason: format!("it is not a JSON object: {e}") })
 }
 

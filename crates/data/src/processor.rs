@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use ressa_experiment::json::without_mark;
 use serde_json::Value;
 
 use crate::{
@@ -221,7 +222,7 @@ impl Processor {
 /// A JSON object; empty where there is no such file.
 fn optional(path: &Path) -> Result<serde_json::Map<String, Value>, DataError> {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| DataError::Processor {
+        Ok(bytes) => serde_json::from_slice(without_mark(&bytes)).map_err(|e| DataError::Processor {
             path: path.to_path_buf(),
             reason: format!("it is not a JSON object: {e}"),
         }),

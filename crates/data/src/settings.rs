@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ressa_experiment::json::without_mark;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
@@ -125,7 +126,7 @@ impl Settings {
 
 fn object(path: &Path) -> Result<Option<Map<String, Value>>, DataError> {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| DataError::Tokenizer {
+        Ok(bytes) => serde_json::from_slice(without_mark(&bytes)).map(Some).map_err(|e| DataError::Tokenizer {
             path: path.to_path_buf(),
             reason: format!("it is not a JSON object: {e}"),
         }),

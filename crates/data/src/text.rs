@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use ressa_experiment::json::without_mark;
 use serde_json::Value;
 use tokenizers::{
     AddedToken, Encoding, NormalizerWrapper, PaddingDirection, PostProcessor, PreTokenizerWrapper, Tokenizer,
@@ -76,7 +77,7 @@ impl Text {
         let path = folder.join("tokenizer.json");
         let broken = |reason: String| DataError::Tokenizer { path: path.clone(), reason };
         let bytes = std::fs::read(&path).map_err(|source| without_tokenizer(folder, &path, source))?;
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| broken(e.to_string()))?;
+        let mut tokenizer = Tokenizer::from_bytes(without_mark(&bytes)).map_err(|e| broken(e.to_string()))?;
         let settings = Settings::load(folder)?;
         let class = Class::of(settings.text("tokenizer_class"));
 

@@ -23,6 +23,7 @@ pub mod experiment;
 pub mod gate;
 mod grammar;
 pub mod job;
+pub mod json;
 pub mod layout;
 mod load;
 pub mod method;

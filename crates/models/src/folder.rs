@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ressa_experiment::job::Compute;
+use ressa_experiment::{job::Compute, json::without_mark};
 use ressa_runtime::Device;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -139,7 +139,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
         return Err(ModelError::file(path, format!("{length} bytes are too many for a configuration")));
     }
     let text = std::fs::read(path).map_err(ModelError::io("read", path))?;
-    serde_json::from_slice(&text).map_err(|e| ModelError::file(path, e))
+    serde_json::from_slice(without_mark(&text)).map_err(|e| ModelError::file(path, e))
 }
 
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ModelError> {
