@@ -1,6 +1,7 @@
 //! Samples of caption corpora on disk. Images are opened when they are needed, on as many threads as libtorch computes with.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -10,12 +11,13 @@ use ressa_data::{Captioned, Captions, DataError, ImageLoader, augment::augment, 
 use ressa_experiment::{
     config::{Augment, CalibrationConfig, CorporaConfig, DataConfig},
     job::CalibrationRequest,
+    record::Shortfall,
     stage::AdaptTraining,
 };
 use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 
-use super::{Asked, Batches, Feed, Purpose, Samples, distinct, draw::Draw, stream};
+use super::{Asked, Batches, Calibration, Feed, Purpose, Samples, distinct, draw::Draw, stream};
 use crate::{PipelineError, calibration_input};
 
 /// Samples of the probe that merging is compared on.
@@ -124,7 +126,7 @@ fn threads() -> usize {
 }
 
 impl Samples for CorpusSamples {
-    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Vec<Sample>, PipelineError> {
+    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Calibration, PipelineError> {
         let captions = draw(&self.calibration, &self.root, config.images as usize, seed, Purpose::CalibrationEntry)?;
         let entries = Draw::new(&captions, None)?;
         let composed = parallel(captions.entries().len(), threads(), |position| {
@@ -133,11 +135,14 @@ impl Samples for CorpusSamples {
                 compose(&self.loader, &self.calibration, entry, rng)
             })
         })?;
+        // An entry that stands in for an unreadable one is there twice.
+        let distinct: BTreeSet<usize> = composed.iter().map(|(entry, _)| *entry).collect();
         let sample = |(_, Composed { levels, read, written })| {
             let (prompt, answer) = calibration_input(&self.feed.processor, self.feed.device, &read, &written)?;
             Ok(Sample { pixels: self.feed.levels(levels), prompt, answer })
         };
-        composed.into_iter().map(sample).collect()
+        let samples = composed.into_iter().map(sample).collect::<Result<_, PipelineError>>()?;
+        Ok(Calibration { samples, short: Shortfall::of(distinct.len(), config.images) })
     }
 
     fn probe(&self) -> Result<Probe, PipelineError> {
@@ -176,8 +181,9 @@ impl Samples for CorpusSamples {
             seed,
             order: Mutex::new(None),
         };
+        let drawn = entries.entries().len();
         let batches = Batches::new(training.steps, self.ahead, move |step| batches.compose(step));
-        Ok(batches.counting(move || entries.skipped()))
+        Ok(batches.counting(move || entries.skipped(), Shortfall::of(drawn, samples as u32)))
     }
 }
 
