@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use ressa_experiment::Tower;
+use ressa_experiment::json::without_mark;
 use serde::{Deserialize, Serialize};
 
 use crate::{CARD, CERTIFICATE, FolderCertificate, carry::is_own, clean, json};
@@ -147,7 +148,7 @@ fn inherited(source: &Path) -> Vec<String> {
 fn front_matter(source: &Path) -> Vec<String> {
     const LIMIT: u64 = 1 << 20;
     let bytes = if has_card(source) { json::bytes(&source.join(CARD), LIMIT).unwrap_or_default() } else { Vec::new() };
-    let text = String::from_utf8(json::unmarked(&bytes).to_vec()).unwrap_or_default();
+    let text = String::from_utf8(without_mark(&bytes).to_vec()).unwrap_or_default();
     let mut lines = text.lines();
     if lines.next().map(str::trim_end) != Some("---") {
         return Vec::new();

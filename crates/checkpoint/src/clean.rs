@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ressa_experiment::json::without_mark;
 use serde_json::{Map, Value};
 
 use crate::{carry::snapshot, json};
@@ -18,7 +19,7 @@ const COMMON: [&str; 5] = ["usr", "bin", "etc", "dev", "proc"];
 /// A file of settings without paths of the machine and, where weights were `changed`, without claims about their zeros; `None` where it
 /// stays as it is. `path` is the file's place in the folder.
 pub(crate) fn settings(path: &Path, bytes: &[u8], changed: bool) -> Option<Vec<u8>> {
-    let plain = json::unmarked(bytes);
+    let plain = without_mark(bytes);
     let unmarked = || (plain.len() != bytes.len()).then(|| plain.to_vec());
     // The vocabulary is not looked at: every text can be a token.
     if ["tokenizer.json", "vocab.json", "added_tokens.json"].iter().any(|name| path.ends_with(name)) {
@@ -162,7 +163,7 @@ pub(crate) fn value(value: &mut Value) {
 
 /// A model card without paths of the machine; `None` where it has none. A base model that is no repository of the hub is left out.
 pub(crate) fn card(bytes: &[u8]) -> Option<Vec<u8>> {
-    let card = std::str::from_utf8(json::unmarked(bytes)).ok()?;
+    let card = std::str::from_utf8(without_mark(bytes)).ok()?;
     let mut kept = String::with_capacity(card.len());
     let mut matter = card.lines().next().map(str::trim_end) == Some("---");
     let mut of_base = false;

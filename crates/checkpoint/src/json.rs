@@ -2,6 +2,7 @@
 
 use std::{fs, io::Read, path::Path};
 
+use ressa_experiment::json::without_mark;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -11,8 +12,6 @@ use crate::CheckpointError;
 pub const CONFIG_LIMIT: u64 = 4 << 20;
 /// Largest tokenizer that is read; those of a quarter of a million tokens are 35 MB.
 pub const TOKENIZER_LIMIT: u64 = 256 << 20;
-/// The byte-order mark that some editors put before UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The bytes of a regular file of at most `limit` bytes. A folder may hold anything under the name of a file that is read: a pipe would
 /// never end, a device never stop.
@@ -32,11 +31,6 @@ pub fn bytes(path: &Path, limit: u64) -> Result<Vec<u8>, CheckpointError> {
         return Err(CheckpointError::file(path, format!("{length} bytes are too many; at most {limit} are read")));
     }
     Ok(bytes)
-}
-
-/// A text without the byte-order mark before it.
-pub fn unmarked(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(MARK).unwrap_or(bytes)
 }
 
 /// Reads a JSON file of at most `limit` bytes.
@@ -59,7 +53,7 @@ pub fn optional(path: &Path) -> Result<Option<Map<String, Value>>, CheckpointErr
 }
 
 fn parse<T: DeserializeOwned>(path: &Path, text: &[u8], otherwise: &str) -> Result<T, CheckpointError> {
-    serde_json::from_slice(unmarked(text)).map_err(|e| CheckpointError::file(path, format!("{otherwise}: {e}")))
+    serde_json::from_slice(without_mark(text)).map_err(|e| CheckpointError::file(path, format!("{otherwise}: {e}")))
 }
 
 /// The first bytes of a file.

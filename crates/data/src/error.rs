@@ -23,6 +23,16 @@ pub enum DataError {
         /// Every missing file or folder, relative to the root, with what it holds.
         missing: Vec<String>,
     },
+    /// An annotation file in a form that is not known.
+    #[error("`{path}` holds {found}; expected {expected}")]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// What stands at its top.
+        found: String,
+        /// The forms that are read.
+        expected: &'static str,
+    },
     /// An annotation file that is not the JSON it should be.
     #[error("`{path}` is not as expected after {after} entries: {reason}")]
     Json {

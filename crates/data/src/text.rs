@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use ressa_checkpoint::{CheckpointError, json};
+use ressa_experiment::json::without_mark;
 use serde_json::{Map, Value};
 use tokenizers::{
     AddedToken, Encoding, NormalizerWrapper, PaddingDirection, PostProcessor, PreTokenizerWrapper, Tokenizer,
@@ -82,7 +83,7 @@ impl Text {
             CheckpointError::Io { source, .. } => without_tokenizer(folder, &path, source),
             other => DataError::of_tokenizer(other),
         })?;
-        let mut tokenizer = Tokenizer::from_bytes(json::unmarked(&bytes)).map_err(|e| broken(e.to_string()))?;
+        let mut tokenizer = Tokenizer::from_bytes(without_mark(&bytes)).map_err(|e| broken(e.to_string()))?;
         let settings = Settings::load(folder)?;
         let class = Class::of(settings.text("tokenizer_class"));
 

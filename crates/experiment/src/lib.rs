@@ -24,6 +24,7 @@ mod flow;
 pub mod gate;
 mod grammar;
 pub mod job;
+pub mod json;
 pub mod layout;
 mod load;
 pub mod method;

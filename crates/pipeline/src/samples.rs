@@ -12,6 +12,7 @@ use std::path::Path;
 use ressa_data::{Image, ImageLoader, Processor};
 use ressa_experiment::{
     config::{CalibrationConfig, DataConfig, DataSource},
+    record::Shortfall,
     stage::AdaptTraining,
 };
 use ressa_models::{Prompts, Sample, TextBatch};
@@ -23,10 +24,19 @@ pub use self::corpora::calibration_texts;
 use self::{ahead::Batches, corpora::CorpusSamples, world::WorldSamples};
 use crate::{Executor, PipelineError, resident::Dense};
 
+/// Samples for calibration.
+#[derive(Default)]
+pub(crate) struct Calibration {
+    /// The samples, in the order in which they run.
+    pub samples: Vec<Sample>,
+    /// What is missing of the images that were asked for.
+    pub short: Option<Shortfall>,
+}
+
 /// Where samples come from.
 pub(crate) trait Samples {
-    /// Samples for calibration.
-    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Vec<Sample>, PipelineError>;
+    /// Samples for calibration; fewer than asked for where there are not so many.
+    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Calibration, PipelineError>;
 
     /// A small batch on which outputs before and after a merge are compared.
     fn probe(&self) -> Result<Probe, PipelineError>;

@@ -103,7 +103,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
         Stage::Evaluate { task, items, .. } => {
             let value = instruction.score.unwrap_or(75.0);
             let score = Score { metric: "accuracy".to_owned(), value, standard_error: 1.0, items: u64::from(*items) };
-            serde_json::to_value(TaskScore { task: *task, score, parts: BTreeMap::new() })
+            serde_json::to_value(TaskScore { task: *task, score: Some(score), parts: BTreeMap::new() })
         }
         _ => serde_json::to_value(Certificate::default()),
     };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use ressa_checkpoint::{CardScore, Making, shown_name};
 use ressa_experiment::{
     ReadingKind, Readings, Stage, Tower,
-    record::TaskScore,
+    record::{Certificate, Shortfall, TaskScore},
     stage::{AdaptTraining, Inputs},
 };
 use ressa_store::Store;
@@ -102,9 +102,13 @@ fn tell(
                 how += &format!(", divided by {}", budget.rule.method.name());
             }
             if let Some(c) = calibration {
+                let short = match store.entry(&stage.node.key.0)? {
+                    Some(entry) => entry.result::<Certificate>()?.calibration,
+                    None => None,
+                };
+                let images = short.map_or_else(|| format!("{} images", c.images), |short| short.to_string());
                 how += &format!(
-                    ", calibrated on {} images with {} questions and {} captions each, inputs from {} blocks",
-                    c.images,
+                    ", calibrated on {images} with {} questions and {} captions each, inputs from {} blocks",
                     c.questions,
                     c.captions,
                     written(&c.propagate)
@@ -115,7 +119,12 @@ fn tell(
             seen = *seed;
         }
         Stage::Adapt { training, seed, .. } => {
-            making.restored = Some(trained(training));
+            let short: Option<Shortfall> = match store.entry(&key.0)? {
+                Some(entry) => serde_json::from_value(entry.result::<serde_json::Value>()?["images"].take()).ok(),
+                None => None,
+            };
+            let short = short.map(|short| format!(" ({short})")).unwrap_or_default();
+            making.restored = Some(trained(training) + &short);
             seen = Some(*seed);
         }
         Stage::Merge { method, .. } => {
@@ -126,13 +135,13 @@ fn tell(
         Stage::Evaluate { .. } => {
             if let Some(entry) = store.entry(&key.0)? {
                 let TaskScore { task, score, .. } = entry.result()?;
-                making.scores.push(CardScore {
+                making.scores.extend(score.map(|score| CardScore {
                     task: task.name().to_owned(),
                     metric: score.metric,
                     value: score.value,
                     standard_error: score.standard_error,
                     items: score.items,
-                });
+                }));
             }
             return Ok(());
         }

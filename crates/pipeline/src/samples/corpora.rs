@@ -1,6 +1,7 @@
 //! Samples of caption corpora on disk. Images are opened when they are needed, on as many threads as libtorch computes with.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -15,12 +16,13 @@ use ressa_data::{
 use ressa_experiment::{
     config::{Augment, CalibrationConfig, CorporaConfig, DataConfig},
     job::CalibrationRequest,
+    record::Shortfall,
     stage::AdaptTraining,
 };
 use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 
-use super::{Asked, Batches, Feed, Samples, draw::Draw};
+use super::{Asked, Batches, Calibration, Feed, Samples, draw::Draw};
 use crate::{PipelineError, calibration_input};
 
 /// Caption corpora as a source of samples.
@@ -110,7 +112,7 @@ fn threads() -> usize {
 }
 
 impl Samples for CorpusSamples {
-    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Vec<Sample>, PipelineError> {
+    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Calibration, PipelineError> {
         let captions =
             Captions::drawn(&self.calibration, &self.root, config.images as usize, seed, Purpose::CalibrationEntry)?;
         let entries = Draw::new(&captions, None)?;
@@ -120,11 +122,14 @@ impl Samples for CorpusSamples {
                 compose(&self.loader, &self.calibration, entry, rng)
             })
         })?;
+        // An entry that stands in for an unreadable one is there twice.
+        let distinct: BTreeSet<usize> = composed.iter().map(|(entry, _)| *entry).collect();
         let sample = |(_, Composed { levels, read, written })| {
             let (prompt, answer) = calibration_input(&self.feed.processor, self.feed.device, &read, &written)?;
             Ok(Sample { pixels: self.feed.levels(levels), prompt, answer })
         };
-        composed.into_iter().map(sample).collect()
+        let samples = composed.into_iter().map(sample).collect::<Result<_, PipelineError>>()?;
+        Ok(Calibration { samples, short: Shortfall::of(distinct.len(), config.images) })
     }
 
     fn probe(&self) -> Result<Probe, PipelineError> {
@@ -147,7 +152,8 @@ impl Samples for CorpusSamples {
         seed: u64,
         scratch: &Path,
     ) -> Result<Batches, PipelineError> {
-        let captions = Captions::of_training(&self.restoration, &self.root, training, seed)?;
+        let (asked, captions) =
+            (Captions::asked_for(training), Captions::of_training(&self.restoration, &self.root, training, seed)?);
         let entries = Arc::new(Draw::new(&captions, Some(scratch.to_owned()))?);
         let batches = CorpusBatches {
             config: self.restoration.clone(),
@@ -160,8 +166,9 @@ impl Samples for CorpusSamples {
             seed,
             order: Mutex::new(None),
         };
+        let drawn = entries.entries().len();
         let batches = Batches::new(training.steps, self.ahead, move |step| batches.compose(step));
-        Ok(batches.counting(move || entries.skipped()))
+        Ok(batches.counting(move || entries.skipped(), Shortfall::of(drawn, asked)))
     }
 }
 

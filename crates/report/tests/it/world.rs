@@ -46,7 +46,7 @@ pub fn fill(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option
                             Task::Nocaps => BTreeMap::from([("in-domain".to_owned(), score.clone())]),
                             _ => BTreeMap::new(),
                         };
-                        serde_json::to_value(TaskScore { task: *task, score, parts }).unwrap()
+                        serde_json::to_value(TaskScore { task: *task, score: Some(score), parts }).unwrap()
                     }
                     None => continue,
                 },
