@@ -30,6 +30,7 @@ pub mod model;
 pub mod output;
 pub mod overrides;
 pub mod pattern;
+pub mod places;
 pub mod plan;
 pub mod protocol;
 mod range;
