@@ -7,6 +7,7 @@ mod hub;
 mod job;
 mod missing;
 mod progress;
+mod reuse;
 mod study;
 mod text;
 mod workspace;

@@ -6,12 +6,16 @@ use std::{
 };
 
 use rand::{Rng, RngExt};
-use ressa_experiment::config::{CorporaConfig, SampleForm};
+use ressa_experiment::{
+    config::{CorporaConfig, SampleForm},
+    stage::AdaptTraining,
+};
 
 use crate::{
     DataError,
     annotations::{Next, count, each},
     published,
+    stream::{Purpose, distinct, stream},
     wording::blip_caption,
 };
 
@@ -23,6 +27,9 @@ pub struct Captioned {
     /// The caption, processed as LAVIS' `blip_caption` does; not empty.
     pub caption: String,
 }
+
+/// Samples of the batch that merging is compared on.
+const PROBE_SAMPLES: usize = 4;
 
 /// Entries drawn from caption corpora, in the order drawn: those of the first corpus first.
 #[derive(Clone, Debug)]
@@ -50,6 +57,48 @@ impl Captions {
             let total = count(path)?;
             Ok(pick(total, share.min(total)))
         })
+    }
+
+    /// Draws with a seed: a different draw for each purpose and corpus.
+    ///
+    /// # Errors
+    /// As for [`Captions::draw`].
+    pub fn drawn(
+        config: &CorporaConfig,
+        root: &Path,
+        samples: usize,
+        seed: u64,
+        purpose: Purpose,
+    ) -> Result<Self, DataError> {
+        let mut corpus = 0;
+        Self::draw(config, root, samples, &mut |total, wanted| {
+            let mut rng = stream(seed, Purpose::CorpusEntries, ((purpose as u64) << 8) | corpus);
+            corpus += 1;
+            distinct(&mut rng, wanted, total)
+        })
+    }
+
+    /// The entries that a training reads: no more than its steps can see.
+    ///
+    /// # Errors
+    /// As for [`Captions::draw`].
+    pub fn of_training(
+        config: &CorporaConfig,
+        root: &Path,
+        training: &AdaptTraining,
+        seed: u64,
+    ) -> Result<Self, DataError> {
+        let seen = u64::from(training.steps) * u64::from(training.batch);
+        let samples = u64::from(training.samples).min(seen) as usize;
+        Self::drawn(config, root, samples, seed, Purpose::RestorationEntry)
+    }
+
+    /// The entries of the batch that a model is compared on before and after its adapters are merged.
+    ///
+    /// # Errors
+    /// As for [`Captions::draw`].
+    pub fn of_probe(config: &CorporaConfig, root: &Path) -> Result<Self, DataError> {
+        Self::first(config, root, PROBE_SAMPLES)
     }
 
     /// The first `samples` entries, split over the corpora as in a draw. Reads no further than they reach.

@@ -7,12 +7,13 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::Serialize;
 
 use crate::{
-    Cell, Task,
+    Cell, Stage, StageNode, Task,
     document::AxisKind,
     error::{ErrorKind, ExperimentError},
     expand,
@@ -21,6 +22,7 @@ use crate::{
     load::{self, Loaded},
     output::{Claim, Report},
     overrides,
+    reading::Readings,
     shape::{Names, Shape},
     source::Location,
     yaml::{Node, Tree},
@@ -142,15 +144,13 @@ impl Experiment {
         })
     }
 
-    /// Puts into the keys of stages what tells checkpoint folders from others at the same place: `fingerprint` says it of a folder as it is
-    /// written in the experiment. Without an answer, a key knows the folder by its path alone.
-    pub fn mark_checkpoints(&mut self, fingerprint: &mut dyn FnMut(&str) -> Option<String>) {
-        if self.cells.iter().any(|cell| cell.run.model.checkpoint.is_some()) {
+    /// Tells every stage what it reads from outside the store: `of` says it of a stage's configuration. Keys of stages that read something
+    /// are from then on those of the contents.
+    pub fn mark_contents(&mut self, of: &mut dyn FnMut(&Stage) -> Readings) {
+        let reads = |node: &Arc<StageNode>| !node.stage.reads().is_empty();
+        if self.cells.iter().flat_map(|cell| &cell.stages).any(reads) {
             let cells = self.cells.iter_mut().map(|cell| &mut cell.stages);
-            crate::chain::mark_checkpoints(
-                cells.chain(self.gates.iter_mut().map(|gate| &mut gate.evaluate)),
-                fingerprint,
-            );
+            crate::chain::mark_contents(cells.chain(self.gates.iter_mut().map(|gate| &mut gate.evaluate)), of);
         }
     }
 

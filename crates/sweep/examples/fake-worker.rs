@@ -31,6 +31,8 @@ struct Instruction {
     fail: Option<FailureKind>,
     /// Score of an evaluation.
     score: Option<f64>,
+    /// Version of libtorch that it pretends to have.
+    libtorch: Option<String>,
     /// What a recount finds.
     violation: Option<String>,
 }
@@ -110,13 +112,18 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
             key: key.to_owned(),
             kind: node.stage.kind().to_owned(),
             version: node.stage.version(),
-            configuration: serde_json::to_value(&*node.stage).expect("plain data"),
+            configuration: serde_json::to_value(node.stage.by_content(&node.readings)).expect("plain data"),
             inputs: serde_json::to_value(&*node.inputs).expect("plain data"),
+            readings: serde_json::to_value(&node.readings).expect("plain data"),
             result: result.expect("plain data"),
             files: BTreeMap::new(),
             seconds: instruction.sleep,
             cpu_seconds: 0.0,
-            environment: Environment { device: "cpu".to_owned(), ..Environment::default() },
+            environment: Environment {
+                device: "cpu".to_owned(),
+                libtorch: instruction.libtorch.clone().unwrap_or("none".to_owned()),
+                ..Environment::default()
+            },
         })
         .map_err(storage)?;
     Ok(false)

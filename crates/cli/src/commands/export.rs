@@ -38,13 +38,14 @@ fn of_run(global: &Global, options: &ExportOptions) -> Result<Value, Failure> {
     let workspace = Workspace::find(global)?;
     let store = workspace.store()?;
     let graph = Study::load(&workspace, &options.selection)?.graph(true);
-    let (inputs, making) = export_run::plan(&graph, &find(&graph, word)?, &store, &workspace.root)?;
+    let (inputs, readings, making) = export_run::plan(&graph, &find(&graph, word)?, &store, &workspace.root)?;
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let job = Export {
         store: store.root().to_owned(),
         shipped: store.shipped().to_vec(),
         root: workspace.root.clone(),
         inputs,
+        readings,
         output: absolute(&options.output),
         max_shard_size: options.max_shard_size,
         card: json!(making),

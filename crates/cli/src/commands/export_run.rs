@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use ressa_checkpoint::{CardScore, Making, shown_name};
 use ressa_experiment::{
-    Stage, Tower,
+    ReadingKind, Readings, Stage, Tower,
     record::TaskScore,
     stage::{AdaptTraining, Inputs},
 };
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The stages that make the weights of a run or stage, and the card. Every stage must be in the store; relative paths start at `root`.
-pub fn plan(graph: &Graph, found: &Match, store: &Store, root: &Path) -> Result<(Inputs, Making), Failure> {
+pub fn plan(graph: &Graph, found: &Match, store: &Store, root: &Path) -> Result<(Inputs, Readings, Making), Failure> {
     let (label, run, mut positions) = match found {
         Match::Run(run) => {
             let run = &graph.runs[*run];
@@ -48,6 +48,7 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store, root: &Path) -> Result<
         }
     }
     let mut inputs = Inputs::default();
+    let mut readings = Readings::default();
     let mut making = Making {
         base: String::new(),
         label,
@@ -60,12 +61,13 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store, root: &Path) -> Result<
         program: String::new(),
     };
     for stage in stages {
+        readings = readings.with(stage.node.readings.of(ReadingKind::Model));
         tell(stage, store, root, &mut inputs, &mut making)?;
     }
     if inputs.dense.is_none() {
         return Err(Failure::new(Exit::NothingSelected, format!("`{}` has no dense model", making.label)));
     }
-    Ok((inputs, making))
+    Ok((inputs, readings, making))
 }
 
 /// Adds what one stage has to say.

@@ -64,6 +64,7 @@ pub fn publish(store: &Store, node: &StageNode, result: serde_json::Value) {
         version: 1,
         configuration: serde_json::json!({}),
         inputs: serde_json::json!({}),
+        readings: serde_json::Value::Null,
         result,
         files: BTreeMap::new(),
         seconds: 1.0,

@@ -71,6 +71,7 @@ fn export(command: Command, store: &Path, merge: &StageNode, output: &Path) -> V
         shipped: vec![shipped],
         root: repository(),
         inputs,
+        readings: Default::default(),
         output: output.to_owned(),
         max_shard_size: None,
         card: serde_json::json!({ "base": "", "label": "", "run": "", "stages": [], "pruned": {}, "restored": null, "seed": null, "scores": [], "program": "" }),
