@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use ressa_experiment::Tower;
-use ressa_experiment::json::without_mark;
+use ressa_experiment::{Tower, json::without_mark, places::without_places};
 use serde::{Deserialize, Serialize};
 
 use crate::{CARD, CERTIFICATE, FolderCertificate, carry::is_own, clean, json};
@@ -80,7 +79,7 @@ pub fn card(name: &str, making: Option<&Making>, certificate: &FolderCertificate
         certificate.tensors.len()
     );
     text += &format!("\nWritten by {}.\n", certificate.counted_by);
-    clean::text(&text)
+    without_places(&text)
 }
 
 /// The hub's name of the dense model: its own, that of the snapshot that its folder is, or of the model that the folder's card names. A

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use ressa_experiment::json::without_mark;
+use ressa_experiment::{
+    json::without_mark,
+    places::{is_place, without_places},
+};
 use serde_json::{Map, Value};
 
 use crate::{carry::snapshot, json};
@@ -13,9 +16,6 @@ const ORIGINS: [&str; 3] = ["_name_or_path", "name_or_path", "base_model_name_or
 const SPARSITY: &str = "sparsity_config";
 /// Where older and newer folders of `compressed-tensors` have it.
 const COMPRESSION: [&str; 2] = ["quantization_config", "compression_config"];
-/// Roots of paths that are the same on every machine.
-const COMMON: [&str; 5] = ["usr", "bin", "etc", "dev", "proc"];
-
 /// A file of settings without paths of the machine and, where weights were `changed`, without claims about their zeros; `None` where it
 /// stays as it is. `path` is the file's place in the folder.
 pub(crate) fn settings(path: &Path, bytes: &[u8], changed: bool) -> Option<Vec<u8>> {
@@ -83,15 +83,6 @@ pub(crate) fn is_quantizing(entry: &Map<String, Value>) -> bool {
     }
 }
 
-/// Whether a text is a path of this machine: absolute, or from a home folder on.
-fn is_place(text: &str) -> bool {
-    let home = text.starts_with("~/") || text.starts_with("file://") || text.starts_with("\\\\");
-    let drive = matches!(text.as_bytes(), [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic());
-    let absolute = text.strip_prefix('/').is_some_and(|rest| rest.contains('/') && !rest.starts_with('/'));
-    let one_line = !text.contains(['\n', '{']);
-    one_line && (home || drive || absolute)
-}
-
 /// Whether a text can be the hub's name of a repository, `OWNER/NAME`, or `NAME` of the hub's first models. A path of two relative parts
 /// cannot be told from one.
 pub(crate) fn is_repository(text: &str) -> bool {
@@ -117,44 +108,10 @@ pub fn shown_name(folder: &Path) -> String {
     repository(folder).unwrap_or_else(own)
 }
 
-/// A text in which every absolute path is replaced by its last part. Addresses and paths that every machine has stay.
-pub fn text(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut rest = text;
-    let mut before = ' ';
-    while let Some(c) = rest.chars().next() {
-        let begins = before.is_whitespace() || "'`\"(=[,<>{|".contains(before) || before == ':';
-        let length = if begins { place_at(rest) } else { 0 };
-        if length > 0 {
-            let place = &rest[..length];
-            clean.push_str(place.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or_default());
-            rest = &rest[length..];
-            before = 'x';
-        } else {
-            clean.push(c);
-            rest = &rest[c.len_utf8()..];
-            before = c;
-        }
-    }
-    clean
-}
-
-/// Bytes of the path of this machine that a text begins with; 0 where it begins with none.
-fn place_at(text: &str) -> usize {
-    let end = text.find(|c: char| c.is_whitespace() || "'`\"()[],;<>{}|".contains(c)).unwrap_or(text.len());
-    // What ends a sentence ends the path.
-    let place = text[..end].trim_end_matches(['.', ':']);
-    let first = place.strip_prefix('/').and_then(|rest| rest.split('/').next());
-    let absolute = first.is_some_and(|first| {
-        first.starts_with(|c: char| c.is_alphanumeric() || c == '.' || c == '_') && !COMMON.contains(&first)
-    });
-    if absolute || is_place(place) && !place.starts_with('/') { place.len() } else { 0 }
-}
-
-/// Every text in a value, as [`text`] has it.
+/// Every text in a value, without places ([`without_places`]).
 pub(crate) fn value(value: &mut Value) {
     match value {
-        Value::String(found) => *found = text(found),
+        Value::String(found) => *found = without_places(found),
         Value::Array(items) => items.iter_mut().for_each(self::value),
         Value::Object(fields) => fields.values_mut().for_each(self::value),
         _ => {}
@@ -180,7 +137,7 @@ pub(crate) fn card(bytes: &[u8]) -> Option<Vec<u8>> {
                 continue;
             }
         }
-        kept.push_str(&text(line));
+        kept.push_str(&without_places(line));
     }
     (kept.as_bytes() != bytes).then(|| kept.into_bytes())
 }
@@ -188,20 +145,6 @@ pub(crate) fn card(bytes: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_lose_their_place_and_addresses_stay() {
-        let user = concat!("/ho", "me/ada");
-        for (from, to) in [
-            (format!("made from `{user}/models/base`, twice"), "made from `base`, twice".to_owned()),
-            (format!("model.checkpoint={user}/base/ rank=8"), "model.checkpoint=base rank=8".to_owned()),
-            (format!("see {user}."), "see ada.".to_owned()),
-            ("~/x/base and C:\\models\\base".to_owned(), "base and base".to_owned()),
-            ("https://huggingface.co/a/b and 3/4, a/b, /usr/bin/env".to_owned(), String::new()),
-        ] {
-            assert_eq!(text(&from), if to.is_empty() { from.clone() } else { to });
-        }
-    }
 
     #[test]
     fn settings_forget_places_and_old_zeros() {

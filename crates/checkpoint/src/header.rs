@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use ressa_experiment::places::without_places;
 use safetensors::Dtype;
 use serde::{
     Deserialize, Deserializer,
@@ -12,7 +13,7 @@ use serde::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{Entry, clean};
+use crate::Entry;
 
 /// Bytes that say how long the header is.
 pub(crate) const PREFIX: usize = size_of::<u64>();
@@ -174,7 +175,7 @@ impl<'de> Visitor<'de> for WrittenVisitor {
 /// that name a place on this machine are left out. `None` where they stay as they are.
 pub(crate) fn published(metadata: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     let mut kept = metadata.clone();
-    kept.retain(|_, text| clean::text(text) == *text);
+    kept.retain(|_, text| without_places(text) == *text);
     if !kept.get(FORMAT).is_some_and(|format| FORMATS.contains(&format.as_str())) {
         kept.insert(FORMAT.to_owned(), FORMATS[0].to_owned());
     }

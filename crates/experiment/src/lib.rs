@@ -33,6 +33,7 @@ pub mod output;
 pub mod overrides;
 pub mod path;
 pub mod pattern;
+pub mod places;
 pub mod protocol;
 mod range;
 pub mod reading;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ressa_experiment::{
     Cell, Stage, StageKey, StageNode, Task, Tower,
     config::Metric,
+    places::without_places,
     protocol::Failure,
     record::{Certificate, Score, Shortfall, TaskScore},
     value::Value,
@@ -283,7 +284,8 @@ impl<'a> Reader<'a> {
             if let Some(FailureNote { what, failure }) = record {
                 let first_line = failure.message.lines().next().unwrap_or_default();
                 let kind = format!("{:?}", failure.kind).to_lowercase();
-                self.provenance.failures.insert(format!("{what}: {kind}: {first_line}"));
+                // A report may be shown to others.
+                self.provenance.failures.insert(without_places(&format!("{what}: {kind}: {first_line}")));
             }
         }
     }
