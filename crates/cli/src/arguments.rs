@@ -12,6 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ressa_experiment::{Pattern, Tower};
 use ressa_sweep::DeviceChoice;
 
+use crate::reuse::Reuse;
+
 /// Experiments on sparse vision-language models: one YAML file in, tables and figures out.
 #[derive(Debug, Parser)]
 #[command(name = "ressa", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
@@ -82,7 +84,7 @@ pub enum Command {
     Retry(RetryOptions),
     /// List failed stages, or show the log of one
     Logs(LogsOptions),
-    /// List stored stages that no experiment file asks for; with --delete, remove them
+    /// List stored stages that no experiment file and no recorded sweep asks for; with --delete, move them to the trash
     Gc(GcOptions),
     /// Print the JSON Schema of experiment files
     Schema,
@@ -173,6 +175,9 @@ pub struct SweepOptions {
     /// Do not render the report afterwards
     #[arg(long)]
     pub no_report: bool,
+    /// Which cached results are taken: of any libtorch and kind of device, or only of this one
+    #[arg(long, value_enum, default_value_t)]
+    pub reuse: Reuse,
 }
 
 /// Options of `explain`.
@@ -312,9 +317,22 @@ pub struct LogsOptions {
 /// Options of `gc`.
 #[derive(Args, Debug)]
 pub struct GcOptions {
-    /// Remove them; without this nothing is changed
+    /// Move them to the trash; without this nothing is changed
     #[arg(long)]
     pub delete: bool,
+    /// Delete what is in the trash for good
+    #[arg(long, conflicts_with_all = ["delete", "restore", "cache"])]
+    pub empty: bool,
+    /// Bring back what is in the trash
+    #[arg(long, conflicts_with_all = ["delete", "cache"])]
+    pub restore: bool,
+    /// List recorded sweeps, whose stages are kept whatever became of their experiment files
+    #[arg(long, conflicts_with_all = ["delete", "empty", "restore", "cache"])]
+    pub sweeps: bool,
+    /// Give up recorded sweeps: by the first digits of their id, by experiment file or name, or `superseded` for those whose files were
+    /// swept again with the same overrides
+    #[arg(long, value_name = "SWEEP", num_args = 1.., conflicts_with_all = ["empty", "restore", "sweeps", "cache"])]
+    pub forget: Vec<String>,
     /// Look at the cache of pixels and features instead of the store
     #[arg(long)]
     pub cache: bool,

@@ -26,7 +26,8 @@ pub mod verify_folder;
 
 use std::path::{Path, PathBuf};
 
-use ressa_experiment::job::ModelAt;
+use ressa_checkpoint::adapter;
+use ressa_experiment::{job::ModelAt, json::without_mark};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -47,7 +48,8 @@ fn model_folder(model: &Path) -> Result<PathBuf, Failure> {
     }
     let shown = model.display();
     if model.is_dir() {
-        let message = format!("`{shown}` is no model folder: it has no config.json");
+        let reason = adapter(model).unwrap_or_else(|| "it has no config.json".to_owned());
+        let message = format!("`{shown}` is no model folder: {reason}");
         return Err(Failure::new(Exit::MissingInput, message));
     }
     let message = match model.to_str().filter(|name| ressa_hub::is_repository_name(name)) {
@@ -66,7 +68,7 @@ fn model_folder(model: &Path) -> Result<PathBuf, Failure> {
 fn read_requests<T: DeserializeOwned + Request>(file: &Path) -> Result<Vec<T>, Failure> {
     let unusable = |reason: String| Failure::new(Exit::Unusable, format!("`{}`: {reason}", file.display()));
     let text = std::fs::read(file).map_err(|e| unusable(e.to_string()))?;
-    let value = serde_json::from_slice(&text).map_err(|e| unusable(format!("it is not JSON: {e}")))?;
+    let value = serde_json::from_slice(without_mark(&text)).map_err(|e| unusable(format!("it is not JSON: {e}")))?;
     let Value::Array(entries) = value else {
         return Err(unusable(format!("expected a list of `{}`, found {}", T::FORM, sort(&value))));
     };

@@ -22,6 +22,13 @@ use crate::{
 /// Has a job done and gives its answer. Progress is shown on a terminal; the worker's own words go to standard error.
 pub fn run(global: &Global, machine: &JobMachine, job: &Job) -> Result<Value, Failure> {
     let program = workspace::worker(global);
+    // A path that is not UTF-8 may be found below a folder whose own name is.
+    let text = serde_json::to_vec(job).map_err(|e| {
+        Failure::new(
+            Exit::Usage,
+            format!("the job cannot be handed over: {e}; rename the folder, or work in another one"),
+        )
+    })?;
     let mut command = Command::new(&program);
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = machine.threads.map_or_else(cores, |threads| threads as usize);
@@ -31,7 +38,6 @@ pub fn run(global: &Global, machine: &JobMachine, job: &Job) -> Result<Value, Fa
         let program = program.display();
         Failure::new(Exit::Other, format!("cannot start the worker `{program}`: {e}; build it or use --worker"))
     })?;
-    let text = serde_json::to_vec(job).expect("a job is plain data");
     // Dropping the pipe ends the worker's input. A worker that has died does not take it; its end is reported below.
     if let Some(mut input) = child.stdin.take() {
         let _ = input.write_all(&text);

@@ -7,6 +7,7 @@ mod hub;
 mod job;
 mod missing;
 mod progress;
+mod reuse;
 mod study;
 mod text;
 mod workspace;
@@ -16,6 +17,7 @@ use clap::Parser;
 use crate::{
     arguments::{Arguments, Command},
     exit::{Exit, Outcome},
+    workspace::named,
 };
 
 /// Planning a large grid is mostly small allocations.
@@ -31,7 +33,7 @@ fn main() -> std::process::ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
-    match dispatch(&arguments) {
+    match named(std::env::args_os().map(Into::into)).and_then(|()| dispatch(&arguments)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             failure.print(arguments.global.json);

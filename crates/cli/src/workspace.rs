@@ -71,7 +71,9 @@ impl Workspace {
         let experiments = fs::canonicalize(&experiments).unwrap_or(experiments);
         let root = experiments.parent().unwrap_or(&here).to_owned();
         let results = global.results.as_ref().map_or_else(|| root.join("results"), |folder| here.join(folder));
-        Ok(Self { root, experiments, results, worker: worker(global) })
+        let worker = worker(global);
+        named([&root, &experiments, &results, &worker].map(Clone::clone))?;
+        Ok(Self { root, experiments, results, worker })
     }
 
     /// Read-only store entries that come with the repository.
@@ -130,6 +132,17 @@ impl Workspace {
     /// A path as people know it: relative to the root where it is below.
     pub fn show(&self, path: &Path) -> String {
         path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+}
+
+/// Sees that paths are UTF-8: they are written into records and read by programs that know no other names.
+pub fn named(paths: impl IntoIterator<Item = PathBuf>) -> Result<(), Failure> {
+    match paths.into_iter().find(|path| path.to_str().is_none()) {
+        None => Ok(()),
+        Some(path) => {
+            let message = format!("the path `{}` is not UTF-8; rename it, or reach it through a link", path.display());
+            Err(Failure::new(Exit::Usage, message))
+        }
     }
 }
 

@@ -2,15 +2,24 @@
 
 use std::{
     fmt,
-    fs::File,
-    io::BufReader,
     path::{Component, Path, PathBuf},
 };
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::DataError;
+use crate::{DataError, json};
+
+/// Where a file's entries stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The file is the list.
+    Whole,
+    /// The list is the field of this name of an object.
+    Under(&'static str),
+    /// The file is an object of entries; each entry's name there becomes its field of this name.
+    Named(&'static str),
+}
 
 /// Whether reading goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,12 +84,16 @@ impl Entry<'_> {
         list.iter().map(|value| text(value).map(str::to_owned)).collect::<Option<_>>().ok_or_else(wrong)
     }
 
-    /// The image file that `image` names, below `folder`; a name from a file is never followed out of it.
+    /// The image file that `image` names, below `folder`.
     pub(crate) fn image(&self, folder: &Path) -> Result<PathBuf, DataError> {
-        let name = self.text("image")?;
+        self.file("image", folder, self.text("image")?)
+    }
+
+    /// A file below `folder` that `field` names; a name from a file is never followed out of the folder.
+    pub(crate) fn file(&self, field: &str, folder: &Path, name: &str) -> Result<PathBuf, DataError> {
         let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
         if name.is_empty() || !Path::new(name).components().all(inside) {
-            return Err(self.error(format!("`image` is `{name}`, not a path below `{}`", folder.display())));
+            return Err(self.error(format!("`{field}` is `{name}`, not a path below `{}`", folder.display())));
         }
         Ok(folder.join(name))
     }
@@ -96,24 +109,24 @@ fn brief(value: &Value) -> String {
     }
 }
 
-/// Hands the wanted entries of a list to `take`, in file order. The list is the whole file, or what stands under `key`.
+/// Hands the wanted entries of a file to `take`, in file order. A byte-order mark at its beginning is passed over.
 /// `wanted` sees positions counted from 0; entries that are not wanted are passed over. Returns the number of entries seen.
 ///
 /// # Errors
 /// A file that cannot be read, is not such a list, or an error of `take`.
 pub(crate) fn each(
     path: &Path,
-    key: Option<&'static str>,
+    place: Place,
     wanted: &dyn Fn(usize) -> bool,
     take: &mut dyn FnMut(Entry<'_>) -> Result<Next, DataError>,
 ) -> Result<usize, DataError> {
     let unread = |source| DataError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(unread)?;
     let mut list = List { path, wanted, take, seen: 0, stopped: None };
-    let mut json = serde_json::Deserializer::from_reader(BufReader::with_capacity(1 << 16, file));
-    let read = match key {
-        None => list.deserialize(&mut json),
-        Some(key) => Keyed { key, list: &mut list }.deserialize(&mut json),
+    let mut json = serde_json::Deserializer::from_reader(json::open(path)?);
+    let read = match place {
+        Place::Whole => list.deserialize(&mut json),
+        Place::Under(key) => Keyed { key, list: &mut list }.deserialize(&mut json),
+        Place::Named(field) => json.deserialize_map(Named { field, list: &mut list }),
     };
     let read = read.and_then(|()| json.end());
     let (seen, stopped) = (list.seen, list.stopped.take());
@@ -123,11 +136,6 @@ pub(crate) fn each(
         (None, Err(error)) if error.is_io() => Err(unread(error.into())),
         (None, Err(error)) => Err(DataError::Json { path: path.to_owned(), after: seen, reason: error.to_string() }),
     }
-}
-
-/// The number of entries of a list that is a whole file.
-pub(crate) fn count(path: &Path) -> Result<usize, DataError> {
-    each(path, None, &|_| false, &mut |_| Ok(Next::More))
 }
 
 /// The list itself.
@@ -165,15 +173,44 @@ impl<'de> Visitor<'de> for &mut List<'_> {
                 continue;
             }
             let Some(fields) = sequence.next_element::<Map<String, Value>>()? else { return Ok(()) };
-            self.seen += 1;
-            let stop = match (self.take)(Entry { path: self.path, number: self.seen, fields }) {
-                Ok(Next::More) => continue,
-                Ok(Next::Enough) => Ok(()),
-                Err(error) => Err(error),
-            };
-            self.stopped = Some(stop);
-            return Err(A::Error::custom("stopped"));
+            self.take(fields)?;
         }
+    }
+}
+
+impl List<'_> {
+    /// Hands on one entry; an error ends the reading, for a reason that `stopped` holds.
+    fn take<E: serde::de::Error>(&mut self, fields: Map<String, Value>) -> Result<(), E> {
+        self.seen += 1;
+        self.stopped = match (self.take)(Entry { path: self.path, number: self.seen, fields }) {
+            Ok(Next::More) => return Ok(()),
+            Ok(Next::Enough) => Some(Ok(())),
+            Err(error) => Some(Err(error)),
+        };
+        Err(E::custom("stopped"))
+    }
+}
+
+/// Entries that are the fields of an object.
+struct Named<'l, 'a> {
+    field: &'static str,
+    list: &'l mut List<'a>,
+}
+
+impl<'de> Visitor<'de> for Named<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of entries")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            let mut fields = map.next_value::<Map<String, Value>>()?;
+            fields.insert(self.field.to_owned(), Value::String(name));
+            self.list.take(fields)?;
+        }
+        Ok(())
     }
 }
 

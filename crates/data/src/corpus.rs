@@ -6,12 +6,17 @@ use std::{
 };
 
 use rand::{Rng, RngExt};
-use ressa_experiment::config::{CorporaConfig, SampleForm};
+use ressa_experiment::{
+    config::{CorporaConfig, Corpus, SampleForm},
+    stage::AdaptTraining,
+};
 
 use crate::{
     DataError,
-    annotations::{Next, count, each},
-    published,
+    annotations::{Entry, Next, Place, each},
+    json::Top,
+    published::{self, karpathy},
+    stream::{Purpose, distinct, stream},
     wording::blip_caption,
 };
 
@@ -24,14 +29,17 @@ pub struct Captioned {
     pub caption: String,
 }
 
+/// Samples of the batch that merging is compared on.
+const PROBE_SAMPLES: usize = 4;
+
 /// Entries drawn from caption corpora, in the order drawn: those of the first corpus first.
 #[derive(Clone, Debug)]
 pub struct Captions {
     entries: Vec<Captioned>,
 }
 
-/// Told a corpus' annotations and its share, the positions of the entries to read.
-type Choose<'a> = &'a mut dyn FnMut(&Path, usize) -> Result<Vec<usize>, DataError>;
+/// Told a corpus and its share, the positions of the entries to read.
+type Choose<'a> = &'a mut dyn FnMut(&Source, usize) -> Result<Vec<usize>, DataError>;
 
 impl Captions {
     /// Draws `samples` entries, split evenly over the corpora (the first ones take what is left over); all of a corpus that has fewer.
@@ -46,10 +54,57 @@ impl Captions {
         samples: usize,
         pick: &mut dyn FnMut(usize, usize) -> Vec<usize>,
     ) -> Result<Self, DataError> {
-        Self::read(config, root, samples, &mut |path, share| {
-            let total = count(path)?;
+        Self::read(config, root, samples, &mut |source, share| {
+            let total = source.count(usize::MAX)?;
             Ok(pick(total, share.min(total)))
         })
+    }
+
+    /// Draws with a seed: a different draw for each purpose and corpus.
+    ///
+    /// # Errors
+    /// As for [`Captions::draw`].
+    pub fn drawn(
+        config: &CorporaConfig,
+        root: &Path,
+        samples: usize,
+        seed: u64,
+        purpose: Purpose,
+    ) -> Result<Self, DataError> {
+        let mut corpus = 0;
+        Self::draw(config, root, samples, &mut |total, wanted| {
+            let mut rng = stream(seed, Purpose::CorpusEntries, ((purpose as u64) << 8) | corpus);
+            corpus += 1;
+            distinct(&mut rng, wanted, total)
+        })
+    }
+
+    /// The entries that a training reads.
+    ///
+    /// # Errors
+    /// As for [`Captions::draw`].
+    pub fn of_training(
+        config: &CorporaConfig,
+        root: &Path,
+        training: &AdaptTraining,
+        seed: u64,
+    ) -> Result<Self, DataError> {
+        let samples = Self::asked_for(training) as usize;
+        Self::drawn(config, root, samples, seed, Purpose::RestorationEntry)
+    }
+
+    /// Entries that a training asks for: no more than its steps can see.
+    pub fn asked_for(training: &AdaptTraining) -> u32 {
+        let seen = u64::from(training.steps) * u64::from(training.batch);
+        u64::from(training.samples).min(seen) as u32
+    }
+
+    /// The entries of the batch that a model is compared on before and after its adapters are merged.
+    ///
+    /// # Errors
+    /// As for [`Captions::draw`].
+    pub fn of_probe(config: &CorporaConfig, root: &Path) -> Result<Self, DataError> {
+        Self::first(config, root, PROBE_SAMPLES)
     }
 
     /// The first `samples` entries, split over the corpora as in a draw. Reads no further than they reach.
@@ -58,6 +113,24 @@ impl Captions {
     /// As for a draw.
     pub fn first(config: &CorporaConfig, root: &Path, samples: usize) -> Result<Self, DataError> {
         Self::read(config, root, samples, &mut |_, share| Ok((0..share).collect()))
+    }
+
+    /// How many of `samples` entries a draw would have; fewer where a corpus has fewer than its share. Reads no further than the shares
+    /// reach, so that a plan can ask.
+    ///
+    /// # Errors
+    /// What is missing under `root`, or a file that is not as expected.
+    pub fn available(config: &CorporaConfig, root: &Path, samples: usize) -> Result<usize, DataError> {
+        let corpora = &config.corpora;
+        let mut available = 0;
+        for (number, corpus) in corpora.iter().enumerate() {
+            published::check_corpus(root, *corpus)?;
+            let share = share(samples, number, corpora.len());
+            if share > 0 {
+                available += Source::new(root, *corpus)?.count(share)?;
+            }
+        }
+        Ok(available)
     }
 
     fn read(config: &CorporaConfig, root: &Path, samples: usize, choose: Choose<'_>) -> Result<Self, DataError> {
@@ -70,30 +143,29 @@ impl Captions {
         let shortest = if config.form == SampleForm::Prefix { 2 } else { 1 };
         let mut entries = Vec::with_capacity(samples);
         for (number, corpus) in corpora.iter().enumerate() {
-            let share = samples / corpora.len() + usize::from(number < samples % corpora.len());
-            let [annotations, images] = published::expected_of_corpus(*corpus);
-            let (path, folder) = (root.join(annotations.path), root.join(images.path));
+            let share = share(samples, number, corpora.len());
             if share == 0 {
                 continue;
             }
-            let order = choose(&path, share)?;
+            let source = Source::new(root, *corpus)?;
+            let order = choose(&source, share)?;
             let wanted: BTreeSet<usize> = order.iter().copied().collect();
             let mut positions = wanted.iter();
             let mut found: HashMap<usize, Captioned> = HashMap::with_capacity(wanted.len());
-            each(&path, None, &|position| wanted.contains(&position), &mut |entry| {
-                let caption = blip_caption(entry.text("caption")?);
+            source.each(&|position| wanted.contains(&position), &mut |entry, text, image| {
+                let caption = blip_caption(text);
                 if caption.chars().count() < shortest {
                     return Err(
                         entry.error(format!("`caption` is too short: `{caption}` has not {shortest} characters"))
                     );
                 }
                 if let Some(position) = positions.next() {
-                    found.insert(*position, Captioned { image: entry.image(&folder)?, caption });
+                    found.insert(*position, Captioned { image, caption });
                 }
                 Ok(if found.len() == wanted.len() { Next::Enough } else { Next::More })
             })?;
             if found.is_empty() {
-                return Err(DataError::Unfit { path, reason: "it has no entries".to_owned() });
+                return Err(DataError::Unfit { path: source.path, reason: "it has no entries".to_owned() });
             }
             entries.extend(order.iter().filter_map(|position| found.get(position).cloned()));
         }
@@ -103,6 +175,77 @@ impl Captions {
     /// The entries.
     pub fn entries(&self) -> &[Captioned] {
         &self.entries
+    }
+}
+
+/// What corpus `number` of so many contributes to a draw: equal shares, the first ones take what is left over.
+fn share(samples: usize, number: usize, corpora: usize) -> usize {
+    samples / corpora + usize::from(number < samples % corpora)
+}
+
+/// Told an entry, its caption as it is written and its image.
+type Take<'a> = &'a mut dyn FnMut(&Entry<'_>, &str, PathBuf) -> Result<Next, DataError>;
+
+/// The annotations of one corpus: LAVIS' list of captions or, for COCO, Karpathy's file.
+struct Source {
+    path: PathBuf,
+    images: PathBuf,
+    karpathy: bool,
+}
+
+impl Source {
+    fn new(root: &Path, corpus: Corpus) -> Result<Self, DataError> {
+        let [annotations, images] = published::expected_of_corpus(corpus);
+        let (path, images) = (root.join(annotations.path), root.join(images.path));
+        let top = Top::of(&path)?;
+        let karpathy = corpus == Corpus::Coco && karpathy::is(&top);
+        if top == Top::List || karpathy {
+            return Ok(Self { path, images, karpathy });
+        }
+        let expected = match corpus {
+            Corpus::Coco => {
+                "LAVIS' list of captions (`image`, `caption`), or Karpathy's object with a list `images` (`filepath`, `filename`, `sentences`, `split`)"
+            }
+            Corpus::Vg | Corpus::Cc3m => "LAVIS' list of captions (`image`, `caption`)",
+        };
+        Err(DataError::Form { path, found: top.to_string(), expected })
+    }
+
+    /// The number of captions; counting stops at `enough`.
+    fn count(&self, enough: usize) -> Result<usize, DataError> {
+        if !self.karpathy {
+            let counted =
+                each(&self.path, Place::Whole, &|position| position + 1 == enough, &mut |_| Ok(Next::Enough))?;
+            return Ok(counted.min(enough));
+        }
+        let mut counted = 0;
+        self.each(&|_| true, &mut |_, _, _| {
+            counted += 1;
+            Ok(if counted < enough { Next::More } else { Next::Enough })
+        })?;
+        Ok(counted)
+    }
+
+    /// Hands on the wanted captions, counted from 0. Karpathy's training set is that of LAVIS: the splits `train` and `restval`, a caption
+    /// after the other.
+    fn each(&self, wanted: &dyn Fn(usize) -> bool, take: Take<'_>) -> Result<(), DataError> {
+        if !self.karpathy {
+            return each(&self.path, Place::Whole, wanted, &mut |entry| {
+                let image = entry.image(&self.images)?;
+                take(&entry, entry.text("caption")?, image)
+            })
+            .map(|_| ());
+        }
+        let mut position = 0;
+        karpathy::each_image(&self.path, &["train", "restval"], &self.images, &mut |entry, image| {
+            for caption in entry.texts_within("sentences", "raw")? {
+                position += 1;
+                if wanted(position - 1) && take(entry, &caption, image.clone())? == Next::Enough {
+                    return Ok(Next::Enough);
+                }
+            }
+            Ok(Next::More)
+        })
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ressa_checkpoint::CheckpointError;
+
 /// A data set, a tokenizer or an image that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -20,6 +22,16 @@ pub enum DataError {
         root: PathBuf,
         /// Every missing file or folder, relative to the root, with what it holds.
         missing: Vec<String>,
+    },
+    /// An annotation file in a form that is not known.
+    #[error("`{path}` holds {found}; expected {expected}")]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// What stands at its top.
+        found: String,
+        /// The forms that are read.
+        expected: &'static str,
     },
     /// An annotation file that is not the JSON it should be.
     #[error("`{path}` is not as expected after {after} entries: {reason}")]
@@ -132,6 +144,22 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// For `map_err`: a file of a model folder that cannot be read, as an error about a processor's settings.
+    pub(crate) fn of_settings(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Io { path, source, .. } => DataError::Read { path, source },
+            CheckpointError::File { path, reason } => DataError::Processor { path, reason },
+        }
+    }
+
+    /// For `map_err`: a file of a model folder that cannot be read, as an error about a tokenizer.
+    pub(crate) fn of_tokenizer(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Io { path, source, .. } => DataError::Read { path, source },
+            CheckpointError::File { path, reason } => DataError::Tokenizer { path, reason },
+        }
+    }
+
     /// Whether an image file is missing, damaged or no image: what another image can stand in for.
     pub fn is_unreadable_image(&self) -> bool {
         matches!(self, DataError::Read { .. } | DataError::Image { .. })

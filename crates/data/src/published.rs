@@ -1,6 +1,10 @@
-//! The published benchmarks and corpora on disk: the annotation files of the LAVIS distribution and the images, under one root.
+//! The published benchmarks and corpora on disk: annotation files and images under one root.
+//!
+//! Files have the names of the LAVIS distribution. What is in them may be LAVIS' form or the one of the benchmark's authors (for captions
+//! of COCO and Flickr30k: Karpathy's); which of them it is, a file's content says.
 
 mod captions;
+pub(crate) mod karpathy;
 mod questions;
 
 use std::{
@@ -67,6 +71,11 @@ pub fn expected(task: Task) -> &'static [Expected] {
         Task::Nocaps => NOCAPS,
         Task::Flickr30k => FLICKR30K,
     }
+}
+
+/// The annotation files of a benchmark, relative to the root.
+pub fn annotations(task: Task) -> Vec<&'static str> {
+    expected(task).iter().map(|file| file.path).filter(|path| path.ends_with(".json")).collect()
 }
 
 /// What a corpus needs: its annotations, then its images.
@@ -155,6 +164,21 @@ impl Images {
             self.paths.push(path.clone());
             self.paths.len() - 1
         })
+    }
+
+    /// Looks for the first image where `fields` of an official file say its name, so that a folder laid out otherwise is found before
+    /// anything runs.
+    fn expect_first(&self, annotations: &Path, fields: &str) -> Result<(), DataError> {
+        match self.paths.first() {
+            Some(image) if !image.exists() => {
+                let reason = format!(
+                    "it is in the official form; {fields} of its first entry name `{}`, which is not there",
+                    image.display()
+                );
+                Err(DataError::Unfit { path: annotations.to_owned(), reason })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

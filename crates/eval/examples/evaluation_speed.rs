@@ -4,7 +4,7 @@
 use std::{error::Error, path::PathBuf};
 
 use ressa_data::{Family, Processor, World, tokenizer::VOCABULARY_SIZE, write_processor_files};
-use ressa_eval::{PredictOptions, Prepared, predict, score};
+use ressa_eval::{PredictOptions, Prepared, ScoreOptions, predict, score};
 use ressa_experiment::{Task, config::DataConfig};
 use ressa_models::presets;
 use ressa_runtime::{DeviceChoice, RuntimeOptions, cpu_seconds, init};
@@ -30,14 +30,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             let ready = cpu_seconds();
             let predictions = predict(&model, &prepared, &PredictOptions::default(), &mut |_| ())?;
             let predicted = cpu_seconds();
-            let scored = score(task, &predictions)?;
+            let scored = score(task, &predictions, ScoreOptions::default())?.score.ok_or("no score")?;
             println!(
                 "  {task:<10} prepare {:.2} s, predict {:.2} s, score {:.2} s ({:.1} {})",
                 ready - started,
                 predicted - ready,
                 cpu_seconds() - predicted,
-                scored.score.value,
-                scored.score.metric
+                scored.value,
+                scored.metric
             );
         }
     }

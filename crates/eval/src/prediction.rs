@@ -3,7 +3,10 @@
 use ressa_experiment::Task;
 use serde::{Deserialize, Serialize};
 
-use crate::{EvalError, score::item_points};
+use crate::{
+    EvalError,
+    score::{ScoreOptions, item_points},
+};
 
 /// What a model said about one item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,12 +78,12 @@ struct Line<'a> {
     points: f64,
 }
 
-/// One JSON object per line, each with the points (0 to 100) that the item contributes to its task's score.
+/// One JSON object per line, each with the points that the item contributes to its task's score, in the score's unit.
 ///
 /// # Errors
 /// [`EvalError::WrongKind`] for predictions of another task.
-pub fn to_json_lines(task: Task, predictions: &[Prediction]) -> Result<String, EvalError> {
-    let points = item_points(task, predictions)?;
+pub fn to_json_lines(task: Task, predictions: &[Prediction], options: ScoreOptions) -> Result<String, EvalError> {
+    let points = item_points(task, predictions, options)?;
     let mut text = String::new();
     for (index, (prediction, points)) in predictions.iter().zip(points).enumerate() {
         let line = serde_json::to_string(&Line { prediction, points })

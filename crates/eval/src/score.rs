@@ -9,31 +9,57 @@ use ressa_experiment::{
 
 use crate::{
     Direction, EvalError, Prediction,
-    metrics::{bleu, cider::CiderD, ptb::tokenize, rouge, statistics, vqa},
+    metrics::{
+        bleu::{self, Zero},
+        cider::CiderD,
+        ptb::tokenize,
+        rouge, statistics, vqa,
+    },
 };
 
 /// Recall is reported among this many first places.
 const RECALL_AT: [usize; 3] = [1, 5, 10];
+/// Images that document frequencies need: with one, every n-gram is in all documents and weighs nothing.
+const FEWEST_IMAGES: usize = 2;
+
+/// What scoring depends on besides task and predictions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScoreOptions {
+    /// Whether the benchmark is a published one, whose captions are scored in the literature's unit and with its BLEU.
+    pub published: bool,
+}
+
+impl ScoreOptions {
+    /// The name of the captions' score, and what one of its units is of `pycocoevalcap`'s.
+    fn cider(self) -> (&'static str, f64) {
+        if self.published { ("cider", 100.0) } else { ("cider-d", 10.0) }
+    }
+}
 
 /// The score of a task with its parts.
 ///
 /// - question answering: VQA accuracy or, for GQA, exact match; parts per template;
-/// - captions: CIDEr-D times 10 over all sets together; parts per set, with document frequencies from all references, and `bleu-4`, `rouge-l`;
+/// - captions: CIDEr-D over all sets together, for published benchmarks times 100 as the literature prints it, in the embedded world
+///   times 10; undefined for a single image. Parts per set, with document frequencies from all references, `bleu-4` (published:
+///   `bleu-1` to `bleu-4`) and `rouge-l`;
 /// - retrieval: mean of text and image recall at 1; parts `text-recall@k` and `image-recall@k`.
 ///
 /// # Errors
 /// No predictions, or predictions of another task.
-pub fn score(task: Task, predictions: &[Prediction]) -> Result<TaskScore, EvalError> {
+pub fn score(task: Task, predictions: &[Prediction], options: ScoreOptions) -> Result<TaskScore, EvalError> {
     if predictions.is_empty() {
         return Err(EvalError::Empty(task));
     }
-    let points = item_points(task, predictions)?;
+    let points = item_points(task, predictions, options)?;
     let (score, parts) = match task {
         Task::Vqav2 | Task::Gqa | Task::Okvqa => ("accuracy", BTreeMap::new()),
-        Task::Nocaps => ("cider-d", caption_parts(predictions)),
+        Task::Nocaps => (options.cider().0, caption_parts(predictions, options)),
         Task::Flickr30k => return retrieval(task, predictions, &points),
     };
-    let mut scored = TaskScore { task, score: average(score, &points), parts };
+    if task == Task::Nocaps && predictions.len() < FEWEST_IMAGES {
+        return Ok(TaskScore { task, score: None, parts });
+    }
+    let mut scored = TaskScore { task, score: Some(average(score, &points)), parts };
     let mut groups: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (prediction, points) in predictions.iter().zip(&points) {
         if let Prediction::Answer { template: Some(name), .. } | Prediction::Caption { set: Some(name), .. } =
@@ -46,18 +72,19 @@ pub fn score(task: Task, predictions: &[Prediction]) -> Result<TaskScore, EvalEr
     Ok(scored)
 }
 
-/// What each prediction contributes, in points: the mean over items is the score (for retrieval, over each direction).
+/// What each prediction contributes, in the score's unit: the mean over items is the score (for retrieval, over each direction).
 ///
 /// # Errors
 /// [`EvalError::WrongKind`] for predictions of another task.
-pub fn item_points(task: Task, predictions: &[Prediction]) -> Result<Vec<f64>, EvalError> {
+pub fn item_points(task: Task, predictions: &[Prediction], options: ScoreOptions) -> Result<Vec<f64>, EvalError> {
     let wrong = |prediction: &Prediction| EvalError::WrongKind { task, id: prediction.id().to_owned() };
     match task {
         Task::Nocaps => {
             let captions = predictions.iter().map(|item| tokenized(item).ok_or_else(|| wrong(item)));
             let captions = captions.collect::<Result<Vec<_>, _>>()?;
             let cider = CiderD::new(&captions.iter().map(|(_, references)| references.as_slice()).collect::<Vec<_>>());
-            Ok(captions.iter().enumerate().map(|(i, (caption, _))| 10.0 * cider.score(i, caption)).collect())
+            let (_, unit) = options.cider();
+            Ok(captions.iter().enumerate().map(|(i, (caption, _))| unit * cider.score(i, caption)).collect())
         }
         Task::Flickr30k => predictions
             .iter()
@@ -85,18 +112,21 @@ fn average(metric: &str, points: &[f64]) -> Score {
     Score { metric: metric.to_owned(), value, standard_error, items: points.len() as u64 }
 }
 
-fn caption_parts(predictions: &[Prediction]) -> BTreeMap<String, Score> {
+fn caption_parts(predictions: &[Prediction], options: ScoreOptions) -> BTreeMap<String, Score> {
     let captions: Vec<(String, Vec<String>)> = predictions.iter().filter_map(tokenized).collect();
-    let (bleu, standard_error) = bleu::corpus(&captions);
-    let bleu = Score {
-        metric: "bleu-4".to_owned(),
-        value: 100.0 * bleu,
-        standard_error: 100.0 * standard_error,
-        items: captions.len() as u64,
-    };
     let rouge: Vec<f64> =
         captions.iter().map(|(caption, references)| 100.0 * rouge::rouge_l(caption, references)).collect();
-    BTreeMap::from([("bleu-4".to_owned(), bleu), ("rouge-l".to_owned(), average("rouge-l", &rouge))])
+    let mut parts = BTreeMap::from([("rouge-l".to_owned(), average("rouge-l", &rouge))]);
+    let (shortest, zero) = if options.published { (1, Zero::AsTheReference) } else { (bleu::LONGEST, Zero::Is) };
+    for (n, (value, standard_error)) in (1..).zip(bleu::corpus(&captions, zero)) {
+        if n >= shortest {
+            let metric = format!("bleu-{n}");
+            let (value, standard_error) = (100.0 * value, 100.0 * standard_error);
+            let score = Score { metric: metric.clone(), value, standard_error, items: captions.len() as u64 };
+            parts.insert(metric, score);
+        }
+    }
+    parts
 }
 
 /// A caption and its references as the scorers' words; `None` for other predictions.
@@ -141,5 +171,5 @@ fn retrieval(task: Task, predictions: &[Prediction], points: &[f64]) -> Result<T
         .collect();
     let (_, standard_error) = statistics::mean_and_error(&per_image);
     let score = Score { metric: "recall@1".to_owned(), value, standard_error, items: per_image.len() as u64 };
-    Ok(TaskScore { task, score, parts })
+    Ok(TaskScore { task, score: Some(score), parts })
 }

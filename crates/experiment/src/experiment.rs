@@ -7,12 +7,13 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::Serialize;
 
 use crate::{
-    Cell, Task,
+    Cell, Stage, StageNode, Task,
     document::AxisKind,
     error::{ErrorKind, ExperimentError},
     expand,
@@ -21,6 +22,7 @@ use crate::{
     load::{self, Loaded},
     output::{Claim, Report},
     overrides,
+    reading::Readings,
     shape::{Names, Shape},
     source::Location,
     yaml::{Node, Tree},
@@ -96,7 +98,7 @@ impl Experiment {
         let tasks = common_tasks(&expansion.cells);
         let mut names = Names {
             axes: expansion.axes.iter().map(|axis| (axis.name.clone(), axis.labels.clone())).collect(),
-            points: document.include.iter().map(|include| include.name.clone()).collect(),
+            points: document.include.iter().flatten().map(|include| include.name.clone()).collect(),
             tasks,
             published: published(root),
         };
@@ -118,12 +120,12 @@ impl Experiment {
             names.tasks = Task::ALL.to_vec();
         }
         let report = match &document.report {
-            Some(node) => report(node, &names)?,
-            None => Report::default(),
+            Some(node) if !node.is_nothing() => report(node, &names)?,
+            _ => Report::default(),
         };
         let claims = match &document.claims {
-            Some(node) => claims(node, &names)?,
-            None => Vec::new(),
+            Some(node) if !node.is_nothing() => claims(node, &names)?,
+            _ => Vec::new(),
         };
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         free_name(document.name.as_deref().unwrap_or(&stem), path)?;
@@ -142,15 +144,13 @@ impl Experiment {
         })
     }
 
-    /// Puts into the keys of stages what tells checkpoint folders from others at the same place: `fingerprint` says it of a folder as it is
-    /// written in the experiment. Without an answer, a key knows the folder by its path alone.
-    pub fn mark_checkpoints(&mut self, fingerprint: &mut dyn FnMut(&str) -> Option<String>) {
-        if self.cells.iter().any(|cell| cell.run.model.checkpoint.is_some()) {
+    /// Tells every stage what it reads from outside the store: `of` says it of a stage's configuration. Keys of stages that read something
+    /// are from then on those of the contents.
+    pub fn mark_contents(&mut self, of: &mut dyn FnMut(&Stage) -> Readings) {
+        let reads = |node: &Arc<StageNode>| !node.stage.reads().is_empty();
+        if self.cells.iter().flat_map(|cell| &cell.stages).any(reads) {
             let cells = self.cells.iter_mut().map(|cell| &mut cell.stages);
-            crate::chain::mark_checkpoints(
-                cells.chain(self.gates.iter_mut().map(|gate| &mut gate.evaluate)),
-                fingerprint,
-            );
+            crate::chain::mark_contents(cells.chain(self.gates.iter_mut().map(|gate| &mut gate.evaluate)), of);
         }
     }
 
@@ -162,6 +162,13 @@ impl Experiment {
     /// The cells of an `include` point, one per seed.
     pub fn point<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Cell> {
         self.cells.iter().filter(move |cell| cell.point.as_deref() == Some(name))
+    }
+
+    /// The distinct stages of all runs and of the gates, inputs before what reads them.
+    pub fn stages(&self) -> Vec<&Arc<StageNode>> {
+        let nodes = self.cells.iter().flat_map(|cell| &cell.stages);
+        let mut seen = std::collections::HashSet::new();
+        nodes.chain(self.gates.iter().flat_map(|gate| &gate.evaluate)).filter(|node| seen.insert(&node.key)).collect()
     }
 
     /// The distinct runs, each with its first cell, in the order of the cells.

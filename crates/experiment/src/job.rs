@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{protocol::Failure, stage::Inputs};
+use crate::{Readings, protocol::Failure, stage::Inputs};
 
 pub use layer::{LayerOptions, PruneLayer, SparseLora};
 pub use prune::{CalibrationRequest, CalibrationSource, Prune, SETTABLE, settable};
@@ -181,6 +181,9 @@ pub struct Export {
     pub root: PathBuf,
     /// The stages that make the model: dense, masks, and the merge where there is one.
     pub inputs: Inputs,
+    /// What they read from outside the store, and where it is now.
+    #[serde(default)]
+    pub readings: Readings,
     /// Folder to write; must be absent or empty.
     pub output: PathBuf,
     /// Maximum size of a file of weights in bytes; `null` keeps the files of the source folder.

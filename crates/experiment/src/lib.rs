@@ -4,8 +4,8 @@
 //!
 //! A file becomes a plan in this order, one module each: [`source`] reads, `yaml` gives every key and value a place, `document` types
 //! them by the tables in [`settings`] and `grammar`, `load` merges the files it extends, [`overrides`] applies the command line,
-//! [`expand`] multiplies axes out and takes exclusions away, [`canonical`] makes runs comparable, [`chain`] turns runs into stages and
-//! [`plan`] counts the distinct ones. Every mistake on the way is an [`ExperimentError`] that points at the text.
+//! [`expand`] multiplies axes out and takes exclusions away, [`canonical`] makes runs comparable, and [`chain`] turns runs into stages.
+//! Every mistake on the way is an [`ExperimentError`] that points at the text.
 
 pub mod allocation;
 pub mod asking;
@@ -20,19 +20,23 @@ pub mod error;
 mod exclude;
 pub mod expand;
 pub mod experiment;
+mod flow;
 pub mod gate;
 mod grammar;
 pub mod job;
+pub mod json;
 pub mod layout;
 mod load;
 pub mod method;
 pub mod model;
 pub mod output;
 pub mod overrides;
+pub mod path;
 pub mod pattern;
-pub mod plan;
+pub mod places;
 pub mod protocol;
 mod range;
+pub mod reading;
 pub mod record;
 pub mod schema;
 pub mod search;
@@ -56,7 +60,7 @@ pub use error::ExperimentError;
 pub use experiment::{AxisInfo, Experiment};
 pub use gate::Gate;
 pub use pattern::Pattern;
-pub use plan::Plan;
+pub use reading::{Reading, ReadingKind, Readings};
 pub use stage::{Stage, StageKey, StageNode};
 pub use task::Task;
 pub use tower::Tower;

@@ -11,16 +11,26 @@ use crate::{Pattern, Task, Tower};
 pub struct TaskScore {
     /// The task.
     pub task: Task,
-    /// The column of the table.
-    pub score: Score,
+    /// The column of the table; none where the metric is undefined, as CIDEr of one image is.
+    pub score: Option<Score>,
     /// Finer scores: question templates, caption sets, both directions of retrieval.
     pub parts: BTreeMap<String, Score>,
 }
 
-/// A measured value, higher is better, in points (0 to 100 for accuracies and recalls, CIDEr-D times 10 for captions).
+impl TaskScore {
+    /// Why there is no score, where there is none.
+    pub fn undefined(&self) -> Option<&'static str> {
+        const REASON: &str = "CIDEr weighs words by the images they occur in, so it needs at least 2 images";
+        self.score.is_none().then_some(REASON)
+    }
+}
+
+/// A measured value, higher is better, in points: 0 to 100 for accuracies and recalls. Captions of published benchmarks are in the unit
+/// that the literature prints, `cider`, 100 times what `pycocoevalcap` returns (BLIP-2 on NoCaps: 121.7); those of the embedded world
+/// are 10 times it, `cider-d`, so that 100 is the best there too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// What was computed, such as `accuracy`, `cider-d`, `recall@1`.
+    /// What was computed, such as `accuracy`, `cider`, `cider-d`, `recall@1`.
     pub metric: String,
     /// The value in points.
     pub value: f64,
@@ -30,9 +40,35 @@ pub struct Score {
     pub items: u64,
 }
 
+/// Samples that a stage read, where its data had fewer than its configuration asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Shortfall {
+    /// Distinct images that were read.
+    pub used: u64,
+    /// Images that were asked for.
+    pub asked: u64,
+}
+
+impl Shortfall {
+    /// What is short when `used` of `asked` images were read; `None` when nothing is.
+    pub fn of(used: usize, asked: u32) -> Option<Self> {
+        (used < asked as usize).then_some(Self { used: used as u64, asked: u64::from(asked) })
+    }
+}
+
+/// For people: `12 images, 128 asked for`.
+impl std::fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} images, {} asked for", self.used, self.asked)
+    }
+}
+
 /// The machine-checked record that weights have exactly the sparsity they claim.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
+    /// Calibration images, where there were fewer than asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Shortfall>,
     /// What each tensor was found to be, by name.
     pub tensors: BTreeMap<String, TensorCertificate>,
     /// Why the certificate does not hold; empty when it does.

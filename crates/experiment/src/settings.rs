@@ -4,6 +4,7 @@ use serde_yaml::Value;
 
 use crate::{
     RunConfig,
+    flow::Reading,
     shape::{Bounds, Shape},
 };
 
@@ -33,6 +34,21 @@ impl Setting {
     /// Whether a list is one value of this setting.
     pub(crate) fn is_list(&self) -> bool {
         matches!(self.shape, Shape::Set { .. } | Shape::List(_))
+    }
+
+    /// How its value is read on the command line.
+    pub(crate) fn reading(&self) -> Reading {
+        match self.shape {
+            Shape::Set { of: Shape::Text, .. } | Shape::List(Shape::Text) => Reading::List { texts: true },
+            Shape::Set { .. } | Shape::List(_) => Reading::List { texts: false },
+            Shape::Text | Shape::Path | Shape::OrNull(Shape::Text | Shape::Path) => Reading::Text,
+            _ => Reading::Plain,
+        }
+    }
+
+    /// Whether a mapping is a value of this setting rather than a range of values.
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.shape, Shape::Floors | Shape::Shares)
     }
 
     /// Whether `0..2` means whole numbers here.
@@ -99,7 +115,7 @@ macro_rules! settings {
 pub static SETTINGS: &[Setting] = settings! {
     "model.preset" Shape::OrNull(&Shape::Choice(&["shapes-flant5", "shapes-vicuna"])), model.preset,
         "A small model that the program trains itself; exclusive with `model.checkpoint`.";
-    "model.checkpoint" Shape::OrNull(&Shape::Text), model.checkpoint,
+    "model.checkpoint" Shape::OrNull(&Shape::Path), model.checkpoint,
         "A Hugging Face checkpoint folder; exclusive with `model.preset`.";
     "model.compute" Shape::OrNull(&Shape::Choice(&["float32", "bfloat16", "float16"])), model.compute,
         "Type of the computation; null means float32 on a CPU, and on a GPU the type of the checkpoint's weights. Adapters and their optimiser, losses, calibration statistics and pruning's arithmetic stay float32, and with float16 also what `transformers` keeps wide: T5's `wo`, BLIP-2's Q-Former and query tokens.";
@@ -117,7 +133,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "The embedded world, or folders of published benchmarks.";
     "data.seed" SEED, data.seed,
         "Seed of the embedded world; every split follows from it.";
-    "data.root" Shape::OrNull(&Shape::Text), data.root,
+    "data.root" Shape::OrNull(&Shape::Path), data.root,
         "Root folder of published benchmarks and corpora, with `data.source: folder`.";
     "data.calibration.corpora" CORPORA, data.calibration.corpora,
         "Caption corpora under `data.root` that calibration draws from, samples split evenly.";
@@ -345,7 +361,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "Exponent on the length in a beam's score; null means 1, the mean per token.";
     "evaluate.caption.repetition-penalty" PENALTY, evaluate.caption.repetition_penalty,
         "Factor against tokens that are already there; null means none.";
-    "evaluate.retrieval.checkpoint" Shape::OrNull(&Shape::Text), evaluate.retrieval.checkpoint,
+    "evaluate.retrieval.checkpoint" Shape::OrNull(&Shape::Path), evaluate.retrieval.checkpoint,
         "Folder of a BLIP-2 image-text matching model for retrieval, its vision tower replaced by the run's; null means the model's own contrastive head.";
     "evaluate.retrieval.rerank" whole(0), evaluate.retrieval.rerank,
         "Best contrastive matches that the matching head looks at again.";

@@ -12,7 +12,7 @@ pub enum Task {
     Gqa,
     /// Questions that need knowledge from outside the image; VQA accuracy.
     Okvqa,
-    /// Captions, in-domain and with attribute pairs never seen in training; CIDEr-D.
+    /// Captions, in-domain and with attribute pairs never seen in training; CIDEr (see `record::Score` for its unit).
     Nocaps,
     /// Retrieval both ways; mean of text and image recall at 1.
     Flickr30k,

@@ -3,6 +3,7 @@
 //! | name | meaning |
 //! | --- | --- |
 //! | `average` | mean of all five task columns |
+//! | `paper-average` | the paper's mean of seven: VQAv2, OK-VQA, GQA, NoCaps CIDEr and SPICE, Flickr30k text and image recall at 1 |
 //! | `vqa-mean` | mean of the three question-answering columns |
 //! | `vqav2`, `gqa`, `okvqa`, `nocaps`, `flickr30k` | the column of one task |
 //! | `gqa/where-row`, ... | a part of a task's score: a question template, a caption set, a direction of retrieval |
@@ -23,6 +24,8 @@ use crate::{Task, Tower};
 pub enum Value {
     /// Mean of all five task columns, in points.
     Average,
+    /// Mean of the seven numbers of the tables that the paper's averages follow (ECoFLaP's): it needs SPICE, which an external scorer computes.
+    PaperAverage,
     /// Mean of the three question-answering columns, in points: what the paper's allocation and tower figures fit.
     VqaMean,
     /// The column of one task, in points.
@@ -57,7 +60,7 @@ impl Value {
     /// Every name without parts, in the order they are listed to people.
     pub fn names() -> Vec<String> {
         let towers = || Tower::ALL.into_iter().map(Some);
-        let mut values = vec![Value::Average, Value::VqaMean];
+        let mut values = vec![Value::Average, Value::PaperAverage, Value::VqaMean];
         values.extend(Task::ALL.map(Value::Task));
         for family in [Value::Sparsity, Value::Density, Value::TargetSparsity] {
             values.push(family(None));
@@ -76,10 +79,30 @@ impl Value {
     /// Tasks that must be evaluated for the value to exist.
     pub fn tasks(&self) -> &[Task] {
         match self {
-            Value::Average => &Task::ALL,
+            Value::Average | Value::PaperAverage => &Task::ALL,
             Value::VqaMean => &Task::QUESTIONS,
             Value::Task(task) | Value::Part(task, _) => std::slice::from_ref(task),
             _ => &[],
+        }
+    }
+
+    /// Scores whose mean the value is: columns of tasks, or parts of them. None for what is certified.
+    pub fn members(&self) -> Vec<Value> {
+        let part = |task, part: &str| Value::Part(task, part.to_owned());
+        match self {
+            Value::Average => Task::ALL.map(Value::Task).to_vec(),
+            Value::VqaMean => Task::QUESTIONS.map(Value::Task).to_vec(),
+            Value::PaperAverage => vec![
+                Value::Task(Task::Vqav2),
+                Value::Task(Task::Okvqa),
+                Value::Task(Task::Gqa),
+                Value::Task(Task::Nocaps),
+                part(Task::Nocaps, "spice"),
+                part(Task::Flickr30k, "text-recall@1"),
+                part(Task::Flickr30k, "image-recall@1"),
+            ],
+            Value::Task(_) | Value::Part(..) => vec![self.clone()],
+            _ => Vec::new(),
         }
     }
 
@@ -96,6 +119,7 @@ impl Value {
         };
         match self {
             Value::Average => "Average".to_owned(),
+            Value::PaperAverage => "Average of 7".to_owned(),
             Value::VqaMean => "VQA mean".to_owned(),
             Value::Task(task) => task_title(*task).to_owned(),
             Value::Part(task, part) => format!("{}: {}", task_title(*task), part.replace('-', " ")),
@@ -126,6 +150,7 @@ impl fmt::Display for Value {
         };
         match self {
             Value::Average => f.write_str("average"),
+            Value::PaperAverage => f.write_str("paper-average"),
             Value::VqaMean => f.write_str("vqa-mean"),
             Value::Task(task) => write!(f, "{task}"),
             Value::Part(task, part) => write!(f, "{task}/{part}"),
@@ -182,6 +207,7 @@ impl FromStr for Value {
         };
         match name {
             "average" => return Ok(Value::Average),
+            "paper-average" => return Ok(Value::PaperAverage),
             "vqa-mean" => return Ok(Value::VqaMean),
             "revived" => return Ok(Value::Revived),
             "group-violations" => return Ok(Value::GroupViolations),

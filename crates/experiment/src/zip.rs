@@ -152,7 +152,9 @@ fn derived(columns: &[Column], length: usize) -> Vec<String> {
 fn percent(node: &Node) -> String {
     match &node.tree {
         Tree::Scalar(Value::Number(number)) => {
-            format!("{}", (number.as_f64().unwrap_or_default() * 1e8).round() / 1e6)
+            let share = number.as_f64().unwrap_or_default();
+            let places = range::decimals(share).saturating_sub(2);
+            format!("{:.places$}", share * 100.0)
         }
         _ => String::new(),
     }

@@ -23,8 +23,7 @@ use crate::{LabError, Progress};
 pub(crate) fn run(job: &Export, device: Device, progress: Progress<'_>) -> Result<Value, LabError> {
     let store = Store::open(&job.store, job.shipped.clone()).map_err(ressa_pipeline::PipelineError::from)?;
     let mut executor = Executor::new(store, device, Environment::default());
-    let mut weights = executor.run_weights(&job.inputs)?;
-    weights.source = job.root.join(&weights.source);
+    let weights = executor.run_weights(&job.inputs, &job.readings, &job.root)?;
     let making: Making = serde_json::from_value(job.card.clone())
         .map_err(|e| LabError::Unsupported(format!("the card of the job is of another version: {e}")))?;
     check_layers(&weights)?;

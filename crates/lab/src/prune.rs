@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ressa_checkpoint::{Exported, Finished, Making, PROGRAM, Rewrite, card, names::is_prunable};
+use ressa_checkpoint::{Exported, Finished, Making, PROGRAM, Rewrite, card, names::is_prunable, shown_name};
 use ressa_data::Processor;
 use ressa_experiment::{
     Pattern, Tower,
@@ -210,7 +210,7 @@ fn finish(
     let folder = |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let source = std::path::absolute(&job.model.folder).unwrap_or_else(|_| job.model.folder.clone());
     let making = Making {
-        base: folder(&source),
+        base: shown_name(&source),
         label: "ressa prune".to_owned(),
         run: notes.masks.clone(),
         stages: vec![("masks".to_owned(), notes.masks.clone())],

@@ -256,7 +256,7 @@ fn llama(vocab_size: i64) -> LlamaConfig {
     LlamaConfig {
         vocab_size,
         max_position_embeddings: 128,
-        rope_theta: Some(10000.0),
+        rope_theta: Some(10_000.0.into()),
         pad_token_id: Some(PAD),
         eos_token_id: Some(Ids::One(LLAMA_EOS)),
         rest: fields(

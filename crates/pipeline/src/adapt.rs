@@ -68,6 +68,10 @@ pub(crate) fn run(
     if recompute {
         result["recompute"] = json!("blocks");
     }
+    // Training images, where there were fewer than asked for: each was seen more often.
+    if let Some(short) = batches.short {
+        result["images"] = json!(short);
+    }
     // Images of the draw that could not be read; the next ones stood in for them.
     if batches.skipped() > 0 {
         result["skipped-images"] = json!(batches.skipped());

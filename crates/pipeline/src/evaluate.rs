@@ -1,6 +1,8 @@
 //! Stage `evaluate`: predictions of one task, stored per item, and the scores they give.
 
-use ressa_eval::{Batching, MatchOptions, PredictOptions, match_both_ways, predict, score, to_json_lines};
+use ressa_eval::{
+    Batching, MatchOptions, PredictOptions, ScoreOptions, match_both_ways, predict, score, to_json_lines,
+};
 use ressa_experiment::{
     Stage, StageNode,
     config::{DataSource, RetrievalConfig},
@@ -56,6 +58,7 @@ pub(crate) fn run(
             })?
         }
     };
-    draft.write(PREDICTIONS, to_json_lines(*task, &predictions)?.as_bytes())?;
-    plain(&score(*task, &predictions)?)
+    let options = ScoreOptions { published: data.source == DataSource::Folder };
+    draft.write(PREDICTIONS, to_json_lines(*task, &predictions, options)?.as_bytes())?;
+    plain(&score(*task, &predictions, options)?)
 }

@@ -1,7 +1,7 @@
 //! Stage `prune`: masks of one tower, weights that the method changed, and their certificate.
 
 use ressa_experiment::{Stage, StageNode, config::Propagate, record::Certificate};
-use ressa_models::{MaskSet, Sample, VisionLanguage, WeightSet};
+use ressa_models::{MaskSet, VisionLanguage, WeightSet};
 use ressa_prune::{PruneRequest, TowerInputs, allocation::Counts, certify_tower, certify_tower_divided, solve_tower};
 use ressa_store::{Draft, Entry};
 use serde_json::Value;
@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     Executor, PipelineError,
     executor::{Progress, plain},
+    samples::Calibration,
     sensitivity,
 };
 
@@ -27,13 +28,16 @@ pub(crate) fn run(
     let request = request(node)?;
     let counts = sensitivity::counts(executor, node)?;
     let stored = executor.statistics(node)?;
-    let samples = if stored.is_some() { Vec::new() } else { calibration(executor, node)? };
+    let calibration = match &stored {
+        Some(stored) => Calibration { samples: Vec::new(), short: stored.short()? },
+        None => calibration(executor, node)?,
+    };
     let mut model = executor.masked(node)?;
     let message = format!("{} {}", request.metric.name(), request.tower);
     let mut show = |share| progress(share, &message);
     let of_block = stored.map(|stored| move |block| stored.block(block));
     let inputs = TowerInputs {
-        samples: &samples,
+        samples: &calibration.samples,
         counts: counts.as_ref(),
         statistics: of_block.as_ref().map(|of_block| of_block as _),
     };
@@ -49,7 +53,8 @@ pub(crate) fn run(
     if !weights.is_empty() {
         WeightSet::load(&changed, &written)?.apply(model.as_mut())?;
     }
-    let certificate = recount(model.as_ref(), &request, counts.as_ref(), &written)?;
+    let mut certificate = recount(model.as_ref(), &request, counts.as_ref(), &written)?;
+    certificate.calibration = calibration.short;
     if !certificate.holds() {
         return Err(PipelineError::Certificate(certificate.violations));
     }
@@ -109,9 +114,9 @@ fn request(node: &StageNode) -> Result<PruneRequest, PipelineError> {
     })
 }
 
-fn calibration(executor: &mut Executor, node: &StageNode) -> Result<Vec<Sample>, PipelineError> {
+fn calibration(executor: &mut Executor, node: &StageNode) -> Result<Calibration, PipelineError> {
     let Stage::Prune { calibration: Some(calibration), data: Some(data), seed, .. } = &*node.stage else {
-        return Ok(Vec::new());
+        return Ok(Calibration::default());
     };
     let dense = executor.dense(node)?;
     executor.samples(data, &dense)?.calibration(calibration, seed.unwrap_or(0))

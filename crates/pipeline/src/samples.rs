@@ -9,11 +9,10 @@ mod world;
 
 use std::path::Path;
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use ressa_data::{Image, ImageLoader, Processor};
 use ressa_experiment::{
     config::{CalibrationConfig, DataConfig, DataSource},
+    record::Shortfall,
     stage::AdaptTraining,
 };
 use ressa_models::{Prompts, Sample, TextBatch};
@@ -25,10 +24,19 @@ pub use self::corpora::calibration_texts;
 use self::{ahead::Batches, corpora::CorpusSamples, world::WorldSamples};
 use crate::{Executor, PipelineError, resident::Dense};
 
+/// Samples for calibration.
+#[derive(Default)]
+pub(crate) struct Calibration {
+    /// The samples, in the order in which they run.
+    pub samples: Vec<Sample>,
+    /// What is missing of the images that were asked for.
+    pub short: Option<Shortfall>,
+}
+
 /// Where samples come from.
 pub(crate) trait Samples {
-    /// Samples for calibration.
-    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Vec<Sample>, PipelineError>;
+    /// Samples for calibration; fewer than asked for where there are not so many.
+    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Calibration, PipelineError>;
 
     /// A small batch on which outputs before and after a merge are compared.
     fn probe(&self) -> Result<Probe, PipelineError>;
@@ -56,37 +64,6 @@ impl Executor {
             }
         })
     }
-}
-
-#[derive(Clone, Copy)]
-#[repr(u64)]
-enum Purpose {
-    Calibration = 1,
-    RestorationImages = 2,
-    RestorationBatch = 3,
-    Probe = 4,
-    CorpusEntries = 5,
-    CalibrationEntry = 6,
-    RestorationOrder = 7,
-    RestorationEntry = 8,
-}
-
-fn stream(seed: u64, purpose: Purpose, position: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(((purpose as u64) << 40) | position);
-    rng
-}
-
-/// `count` distinct indices below `total`, in the order drawn.
-fn distinct(rng: &mut ChaCha8Rng, count: usize, total: usize) -> Vec<usize> {
-    let mut all: Vec<usize> = (0..total).collect();
-    let count = count.min(total);
-    for i in 0..count {
-        let j = rng.random_range(i..total);
-        all.swap(i, j);
-    }
-    all.truncate(count);
-    all
 }
 
 /// What is asked about the images of a batch, and what is to be answered.

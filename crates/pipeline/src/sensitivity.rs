@@ -22,7 +22,7 @@ pub(crate) fn run(executor: &mut Executor, node: &StageNode, progress: Progress<
         return Err(PipelineError::Internal("not a sensitivity stage".to_owned()));
     };
     let dense = executor.dense(&in_full_precision(node, *measurement))?;
-    let mut samples = executor.samples(data, &dense)?.calibration(calibration, *seed)?;
+    let mut samples = executor.samples(data, &dense)?.calibration(calibration, *seed)?.samples;
     samples.truncate(first.map_or(usize::MAX, |first| first as usize));
     let request = MeasureRequest { tower: *tower, measurement: *measurement, window: WINDOW, seed: *seed };
     let message = format!("{} {tower}", measurement.name());

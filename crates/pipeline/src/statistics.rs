@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use ressa_experiment::{Stage, StageNode, config::StatisticsNeeds};
+use ressa_experiment::{Stage, StageNode, config::StatisticsNeeds, record::Shortfall};
 use ressa_prune::{
     PruneError, collect,
     statistics::{BlockStatistics, Needs},
@@ -12,7 +12,10 @@ use ressa_runtime::Device;
 use ressa_store::{Draft, Entry};
 use serde_json::{Value, json};
 
-use crate::{Executor, PipelineError, executor::Progress};
+use crate::{Executor, PipelineError, executor::Progress, samples::Calibration};
+
+/// Field of the result that holds what was missing of the calibration images.
+const CALIBRATION: &str = "calibration";
 
 /// File of a block's statistics.
 fn file(block: usize) -> String {
@@ -30,7 +33,7 @@ pub(crate) fn run(
         return Err(PipelineError::Internal("not a statistics stage".to_owned()));
     };
     let dense = executor.dense(node)?;
-    let samples = executor.samples(data, &dense)?.calibration(calibration, *seed)?;
+    let Calibration { samples, short } = executor.samples(data, &dense)?.calibration(calibration, *seed)?;
     let model = dense.model.as_ref();
     let look = Look { needs: wanted(*needs), tokens: calibration.tokens };
     let blocks = model.blocks(*tower);
@@ -39,7 +42,11 @@ pub(crate) fn run(
         progress((block + 1) as f64 / blocks as f64, &format!("statistics {tower}"));
         Ok(())
     })?;
-    Ok(json!({ "blocks": blocks }))
+    let mut result = json!({ "blocks": blocks });
+    if let Some(short) = short {
+        result[CALIBRATION] = json!(short);
+    }
+    Ok(result)
 }
 
 /// Statistics up to this many bytes stay in memory for the next stage that reads them.
@@ -54,6 +61,12 @@ pub(crate) struct Published {
 }
 
 impl Published {
+    /// What was missing of the calibration images.
+    pub fn short(&self) -> Result<Option<Shortfall>, PipelineError> {
+        let result: Value = self.entry.result()?;
+        Ok(result.get(CALIBRATION).and_then(|short| serde_json::from_value(short.clone()).ok()))
+    }
+
     /// The statistics of a block.
     pub fn block(&self, block: usize) -> Result<BlockStatistics, PruneError> {
         match &self.blocks {

@@ -15,6 +15,7 @@ pub mod names;
 pub mod page;
 pub mod published;
 pub mod records;
+mod remarks;
 pub mod rendered;
 pub mod statistics;
 pub mod study;

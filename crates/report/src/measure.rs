@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ressa_experiment::{
     Cell, Stage, StageKey, StageNode, Task, Tower,
     config::Metric,
+    places::without_places,
     protocol::Failure,
-    record::{Certificate, Score, TaskScore},
+    record::{Certificate, Score, Shortfall, TaskScore},
     value::Value,
 };
 use ressa_store::{Entry, Store, StoreError};
@@ -43,6 +44,12 @@ pub struct Provenance {
     pub devices: BTreeSet<String>,
     /// Items behind the score of each task.
     pub items: BTreeMap<String, BTreeSet<u64>>,
+    /// Metrics behind the score of each task, which say its unit.
+    pub metrics: BTreeMap<Task, BTreeSet<String>>,
+    /// Tasks whose metric is undefined on what was evaluated, with the reason.
+    pub undefined: BTreeSet<(Task, &'static str)>,
+    /// Calibrations with fewer images than asked for.
+    pub calibrations: BTreeSet<Shortfall>,
     /// Certificates read, and what those that do not hold say.
     pub certificates: usize,
     /// Violations, with the stage.
@@ -141,21 +148,24 @@ impl<'a> Reader<'a> {
         }
         let mut keys = Vec::new();
         let mut numbers = Vec::new();
-        for &task in value.tasks() {
-            let Some((_, node)) = evaluations(cell).find(|(other, _)| *other == task) else { return Ok(None) };
-            keys.push(node.key.short());
+        let members = value.members();
+        for member in &members {
+            let (Value::Task(task) | Value::Part(task, _)) = member else { continue };
+            let Some((_, node)) = evaluations(cell).find(|(other, _)| other == task) else { return Ok(None) };
+            let key = node.key.short();
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
             if let Some(score) = self.score(&node.key)? {
-                let found = match value {
-                    Value::Part(_, part) => match score.parts.get(part) {
-                        Some(score) => score,
-                        None => return Ok(None),
-                    },
-                    _ => &score.score,
+                let found = match member {
+                    Value::Part(_, part) => score.parts.get(part),
+                    _ => score.score.as_ref(),
                 };
+                let Some(found) = found else { return Ok(None) };
                 numbers.push(number(found));
             }
         }
-        let whole = numbers.len() == keys.len();
+        let whole = numbers.len() == members.len();
         Ok(Some(Measurement { number: whole.then(|| mean(&numbers)), source: keys.join("+") }))
     }
 
@@ -209,7 +219,9 @@ impl<'a> Reader<'a> {
             Value::TargetSparsity(tower) => target(tower),
             Value::Revived => all.revived as f64,
             Value::GroupViolations => all.group_violations as f64,
-            Value::Average | Value::VqaMean | Value::Task(_) | Value::Part(..) => unreachable!("not certified"),
+            Value::Average | Value::PaperAverage | Value::VqaMean | Value::Task(_) | Value::Part(..) => {
+                unreachable!("not certified")
+            }
         };
         Ok(Measurement { number: Some(Number { value: number, standard_error: 0.0 }), source })
     }
@@ -220,8 +232,14 @@ impl<'a> Reader<'a> {
                 Some(entry) => {
                     let score: TaskScore = entry.result()?;
                     self.note(&entry);
-                    let items = self.provenance.items.entry(score.task.name().to_owned()).or_default();
-                    items.insert(score.score.items);
+                    match &score.score {
+                        Some(found) => {
+                            let items = self.provenance.items.entry(score.task.name().to_owned()).or_default();
+                            items.insert(found.items);
+                            self.provenance.metrics.entry(score.task).or_default().insert(found.metric.clone());
+                        }
+                        None => self.provenance.undefined.extend(score.undefined().map(|why| (score.task, why))),
+                    }
                     Some(score)
                 }
                 None => None,
@@ -240,6 +258,7 @@ impl<'a> Reader<'a> {
                     self.provenance.certificates += 1;
                     let violations = certificate.violations.iter().map(|v| format!("{}: {v}", key.short()));
                     self.provenance.violations.extend(violations);
+                    self.provenance.calibrations.extend(certificate.calibration);
                     Some(count(&certificate))
                 }
                 None => None,
@@ -265,7 +284,8 @@ impl<'a> Reader<'a> {
             if let Some(FailureNote { what, failure }) = record {
                 let first_line = failure.message.lines().next().unwrap_or_default();
                 let kind = format!("{:?}", failure.kind).to_lowercase();
-                self.provenance.failures.insert(format!("{what}: {kind}: {first_line}"));
+                // A report may be shown to others.
+                self.provenance.failures.insert(without_places(&format!("{what}: {kind}: {first_line}")));
             }
         }
     }

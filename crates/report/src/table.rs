@@ -16,6 +16,7 @@ use crate::{
     ReportError, names,
     published::Published,
     records::{Records, Summary},
+    remarks,
     statistics::Difference,
 };
 
@@ -162,7 +163,8 @@ impl Table {
             let stub: Vec<String> = spec.rows.iter().map(|axis| names::axis(axis).to_lowercase()).collect();
             format!("{what} by {}.", stub.join(" and "))
         });
-        let notes = notes(&rows);
+        let mut notes = notes(&rows);
+        notes.extend(remarks::on(heads.iter().map(|(_, value)| value.as_str()), &records.provenance));
         Ok(Self {
             id: spec.id.clone(),
             caption,

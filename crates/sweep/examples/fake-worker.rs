@@ -31,6 +31,8 @@ struct Instruction {
     fail: Option<FailureKind>,
     /// Score of an evaluation.
     score: Option<f64>,
+    /// Version of libtorch that it pretends to have.
+    libtorch: Option<String>,
     /// What a recount finds.
     violation: Option<String>,
 }
@@ -101,7 +103,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
         Stage::Evaluate { task, items, .. } => {
             let value = instruction.score.unwrap_or(75.0);
             let score = Score { metric: "accuracy".to_owned(), value, standard_error: 1.0, items: u64::from(*items) };
-            serde_json::to_value(TaskScore { task: *task, score, parts: BTreeMap::new() })
+            serde_json::to_value(TaskScore { task: *task, score: Some(score), parts: BTreeMap::new() })
         }
         _ => serde_json::to_value(Certificate::default()),
     };
@@ -110,13 +112,18 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
             key: key.to_owned(),
             kind: node.stage.kind().to_owned(),
             version: node.stage.version(),
-            configuration: serde_json::to_value(&*node.stage).expect("plain data"),
+            configuration: serde_json::to_value(node.stage.by_content(&node.readings)).expect("plain data"),
             inputs: serde_json::to_value(&*node.inputs).expect("plain data"),
+            readings: serde_json::to_value(&node.readings).expect("plain data"),
             result: result.expect("plain data"),
             files: BTreeMap::new(),
             seconds: instruction.sleep,
             cpu_seconds: 0.0,
-            environment: Environment { device: "cpu".to_owned(), ..Environment::default() },
+            environment: Environment {
+                device: "cpu".to_owned(),
+                libtorch: instruction.libtorch.clone().unwrap_or("none".to_owned()),
+                ..Environment::default()
+            },
         })
         .map_err(storage)?;
     Ok(false)

@@ -71,7 +71,7 @@ pub fn execute(
     store.remove_abandoned_drafts()?;
 
     let devices = options.devices();
-    let inventory = take_inventory(graph, store, devices.len().max(2))?;
+    let inventory = take_inventory(graph, store, &|| stop.requests() > 0)?;
     for damage in &inventory.damaged {
         events(SweepEvent::Damaged(damage.clone()));
     }

@@ -70,13 +70,15 @@ pub(crate) fn record(
     failure: &Failure,
 ) -> Result<(), StoreError> {
     let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-    let record = FailureRecord {
+    let mut record = FailureRecord {
         key: key.clone(),
         what: what.to_owned(),
         label: label.to_owned(),
         failure: failure.clone(),
         at,
     };
+    // A path that is not UTF-8 has no place in JSON.
+    record.failure.log = record.failure.log.filter(|log| log.to_str().is_some());
     let path = path(store, key);
     let text = serde_json::to_vec_pretty(&record).expect("a record is plain data");
     let draft = path.with_extension("draft");

@@ -45,7 +45,7 @@ pub(crate) fn check(graph: &Graph, store: &Store) -> Result<Vec<GateCheck>, Stor
             Some(entry) => {
                 let scores: TaskScore = entry.result()?;
                 match name.split_once('/') {
-                    None => Some(scores.score.value),
+                    None => scores.score.map(|score| score.value),
                     Some((_, part)) => scores.parts.get(part).map(|score| score.value),
                 }
             }

@@ -1,11 +1,11 @@
 //! What `ressa export` says about a run: the stages that make its weights, and its model card.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
-use ressa_checkpoint::{CardScore, Making};
+use ressa_checkpoint::{CardScore, Making, shown_name};
 use ressa_experiment::{
-    Stage, Tower,
-    record::TaskScore,
+    ReadingKind, Readings, Stage, Tower,
+    record::{Certificate, Shortfall, TaskScore},
     stage::{AdaptTraining, Inputs},
 };
 use ressa_store::Store;
@@ -16,8 +16,8 @@ use crate::{
     study::{Match, short},
 };
 
-/// The stages that make the weights of a run or stage, and the card. Every stage must be in the store.
-pub fn plan(graph: &Graph, found: &Match, store: &Store) -> Result<(Inputs, Making), Failure> {
+/// The stages that make the weights of a run or stage, and the card. Every stage must be in the store; relative paths start at `root`.
+pub fn plan(graph: &Graph, found: &Match, store: &Store, root: &Path) -> Result<(Inputs, Readings, Making), Failure> {
     let (label, run, mut positions) = match found {
         Match::Run(run) => {
             let run = &graph.runs[*run];
@@ -48,6 +48,7 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store) -> Result<(Inputs, Maki
         }
     }
     let mut inputs = Inputs::default();
+    let mut readings = Readings::default();
     let mut making = Making {
         base: String::new(),
         label,
@@ -60,22 +61,30 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store) -> Result<(Inputs, Maki
         program: String::new(),
     };
     for stage in stages {
-        tell(stage, store, &mut inputs, &mut making)?;
+        readings = readings.with(stage.node.readings.of(ReadingKind::Model));
+        tell(stage, store, root, &mut inputs, &mut making)?;
     }
     if inputs.dense.is_none() {
         return Err(Failure::new(Exit::NothingSelected, format!("`{}` has no dense model", making.label)));
     }
-    Ok((inputs, making))
+    Ok((inputs, readings, making))
 }
 
 /// Adds what one stage has to say.
-fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Making) -> Result<(), Failure> {
+fn tell(
+    stage: &GraphStage,
+    store: &Store,
+    root: &Path,
+    inputs: &mut Inputs,
+    making: &mut Making,
+) -> Result<(), Failure> {
     let key = stage.node.key.clone();
     let mut seen = None;
     match &*stage.node.stage {
         Stage::Dense { preset, checkpoint, .. } => {
             let preset = preset.map(|preset| preset.name().to_owned());
-            making.base = checkpoint.clone().or(preset).unwrap_or_default();
+            let folder = checkpoint.as_ref().map(|folder| shown_name(&root.join(folder)));
+            making.base = folder.or(preset).unwrap_or_default();
             inputs.dense = Some(key);
         }
         Stage::Rescale { .. } => inputs.dense = Some(key),
@@ -93,9 +102,13 @@ fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Mak
                 how += &format!(", divided by {}", budget.rule.method.name());
             }
             if let Some(c) = calibration {
+                let short = match store.entry(&stage.node.key.0)? {
+                    Some(entry) => entry.result::<Certificate>()?.calibration,
+                    None => None,
+                };
+                let images = short.map_or_else(|| format!("{} images", c.images), |short| short.to_string());
                 how += &format!(
-                    ", calibrated on {} images with {} questions and {} captions each, inputs from {} blocks",
-                    c.images,
+                    ", calibrated on {images} with {} questions and {} captions each, inputs from {} blocks",
                     c.questions,
                     c.captions,
                     written(&c.propagate)
@@ -106,7 +119,12 @@ fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Mak
             seen = *seed;
         }
         Stage::Adapt { training, seed, .. } => {
-            making.restored = Some(trained(training));
+            let short: Option<Shortfall> = match store.entry(&key.0)? {
+                Some(entry) => serde_json::from_value(entry.result::<serde_json::Value>()?["images"].take()).ok(),
+                None => None,
+            };
+            let short = short.map(|short| format!(" ({short})")).unwrap_or_default();
+            making.restored = Some(trained(training) + &short);
             seen = Some(*seed);
         }
         Stage::Merge { method, .. } => {
@@ -117,13 +135,13 @@ fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Mak
         Stage::Evaluate { .. } => {
             if let Some(entry) = store.entry(&key.0)? {
                 let TaskScore { task, score, .. } = entry.result()?;
-                making.scores.push(CardScore {
+                making.scores.extend(score.map(|score| CardScore {
                     task: task.name().to_owned(),
                     metric: score.metric,
                     value: score.value,
                     standard_error: score.standard_error,
                     items: score.items,
-                });
+                }));
             }
             return Ok(());
         }

@@ -10,6 +10,7 @@ use ressa_data::{Image, Processor};
 use ressa_experiment::{
     config::{BlockThreshold, Damping, Rounding, SignRule},
     job::{self, CalibrationRequest, Job, LayerOptions},
+    json::without_mark,
 };
 use serde_json::json;
 
@@ -65,7 +66,7 @@ fn tokenize(options: &TokenizeOptions) -> Outcome {
     let mut input = String::new();
     let read = std::io::stdin().take(TEXTS_LIMIT).read_to_string(&mut input);
     read.map_err(|e| Failure::new(Exit::Unusable, format!("standard input cannot be read: {e}")))?;
-    let texts: Vec<String> = serde_json::from_str(&input)
+    let texts: Vec<String> = serde_json::from_slice(without_mark(input.as_bytes()))
         .map_err(|e| Failure::new(Exit::Unusable, format!("standard input is not a JSON list of texts: {e}")))?;
     let ids = texts
         .iter()

@@ -1,6 +1,11 @@
 //! `ressa plan`: what a sweep would do, without doing it.
 
-use ressa_experiment::Stage;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use ressa_contents::Findings;
 use ressa_store::Store;
 use ressa_sweep::{
     DeviceChoice, Estimates, FailureRecord, Graph, GraphStage, Inventory, glance, machine_name, read_failures,
@@ -12,7 +17,8 @@ use crate::{
     commands::forecast::{Forecast, forecasts},
     exit::{Exit, Outcome},
     missing::{Missing, missing},
-    study::{Study, last_used, short},
+    reuse::mixture,
+    study::{Study, short},
     text::{columns, count, duration, say, say_json},
     workspace::Workspace,
 };
@@ -28,7 +34,7 @@ pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     let machine = machine_name(DeviceChoice::Auto, workspace.gpus(DeviceChoice::Auto));
     let estimates = Estimates::from_journal(&store, |device| device == machine);
     let slots = std::thread::available_parallelism().map_or(1, usize::from);
-    let plan = Plan::new(&graph, &inventory, &estimates, &store, slots);
+    let plan = Plan::new(&graph, &inventory, &estimates, &store, slots, &study.findings);
     let lacking = missing(&graph, &inventory, &workspace.root);
     let forecasts = forecasts(options, &workspace, &graph, &inventory, &store)?;
     if global.json {
@@ -57,13 +63,22 @@ pub struct Plan {
     has_history: bool,
     /// Whether stages of a published checkpoint were never timed here: times of other models say nothing about them.
     is_unknown: bool,
-    /// Checkpoint folders that are not what earlier results were made from.
+    /// What is said where cached results round differently.
+    mixture: Option<String>,
+    /// Folders that are not what earlier results were made from.
     changed: Vec<String>,
 }
 
 impl Plan {
     /// Figures of a graph, given what is in the store.
-    pub fn new(graph: &Graph, inventory: &Inventory, estimates: &Estimates, store: &Store, slots: usize) -> Self {
+    pub fn new(
+        graph: &Graph,
+        inventory: &Inventory,
+        estimates: &Estimates,
+        store: &Store,
+        slots: usize,
+        findings: &Findings,
+    ) -> Self {
         let mut kinds: Vec<(&'static str, usize, usize, f64)> =
             graph.kinds().into_iter().map(|(kind, distinct)| (kind, distinct, 0, 0.0)).collect();
         for (stage, present) in graph.stages.iter().zip(&inventory.present) {
@@ -88,14 +103,11 @@ impl Plan {
         let is_untimed = |stage: &GraphStage| !stage.is_embedded && estimates.timed(stage).is_none();
         let is_unknown = open().any(is_untimed);
         let has_history = open().any(|stage| estimates.timed(stage).is_some());
-        let is_changed = |(stage, &present): (&GraphStage, &bool)| match &*stage.node.stage {
-            Stage::Dense { checkpoint: Some(folder), fingerprint: Some(now), .. } if !present => {
-                last_used(store, folder).filter(|before| before != now).map(|_| folder.clone())
-            }
-            _ => None,
-        };
-        let changed = graph.stages.iter().zip(&inventory.present).filter_map(is_changed).collect();
-        Self { changed, kinds, complete, failed, seconds, slots, has_history, is_unknown }
+        let reads = open().flat_map(|stage| stage.node.readings.iter()).map(|reading| &reading.place);
+        let reads: BTreeSet<PathBuf> = reads.map(|place| Path::new(place).components().collect()).collect();
+        let changed = findings.changed.iter().filter(|place| reads.contains(Path::new(place))).cloned().collect();
+        let mixture = mixture(graph, inventory, store);
+        Self { mixture, changed, kinds, complete, failed, seconds, slots, has_history, is_unknown }
     }
 
     /// Stages to be made.
@@ -119,7 +131,8 @@ impl Plan {
             },
             "failed-earlier": self.failed,
             "estimate": { "seconds": self.seconds, "slots": self.slots, "from-history": self.has_history, "unknown": self.is_unknown },
-            "changed-checkpoints": self.changed,
+            "changed-folders": self.changed,
+            "mixture": self.mixture,
             "missing": lacking,
             "list": graph.runs.iter().map(|run| json!({
                 "run": run.id,
@@ -160,15 +173,20 @@ fn print(
     for folder in &plan.changed {
         say(format_args!("`{folder}` is not what earlier results were made from: what reads it is made again"));
     }
+    if let Some(line) = &plan.mixture {
+        say(line);
+    }
     if plan.failed > 0 {
         say(format_args!(
             "{} failed earlier and will not be tried again; `ressa logs` shows why, `ressa retry` clears them",
             count(plan.failed, "stage")
         ));
     }
-    if !lacking.is_empty() {
-        say("\nmissing");
-        for file in lacking {
+    for (unusable, head) in [(false, "\nmissing"), (true, "\ncannot be used")] {
+        for (number, file) in lacking.iter().filter(|file| file.unusable == unusable).enumerate() {
+            if number == 0 {
+                say(head);
+            }
             say(format_args!("  {}  ({})", file.path, file.what.join("; ")));
         }
     }

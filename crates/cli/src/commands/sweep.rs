@@ -1,6 +1,6 @@
 //! `ressa sweep`: make what is missing, then render.
 
-use ressa_sweep::{Graph, Stop, Summary, execute, glance};
+use ressa_sweep::{Graph, Stop, Summary, execute, glance, record_sweep};
 use serde_json::json;
 
 use crate::{
@@ -9,8 +9,9 @@ use crate::{
     exit::{Exit, Failure, Outcome},
     missing::missing,
     progress::Display,
+    reuse::{Reuse, mixture, only_alike},
     study::Study,
-    text::{columns, count, duration, say, say_json},
+    text::{columns, count, duration, note, say, say_json},
     workspace::Workspace,
 };
 
@@ -23,16 +24,32 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     if graph.runs.is_empty() {
         return Err(Failure::new(Exit::NothingSelected, "the selected experiments have no runs"));
     }
-    let lacking = missing(&graph, &glance(&graph, &store), &workspace.root);
+    let mut inventory = glance(&graph, &store);
+    if options.reuse == Reuse::Alike {
+        let moved = only_alike(&workspace, &options.machine, &graph, &inventory, &store)?;
+        if moved > 0 && !global.quiet {
+            note(format_args!("{} made elsewhere moved to the trash", count(moved, "stage")));
+            inventory = glance(&graph, &store);
+        }
+    }
+    let lacking = missing(&graph, &inventory, &workspace.root);
     if let Some(first) = lacking.first() {
+        let (how, exit) = match first.unusable {
+            false => ("is missing", Exit::MissingInput),
+            true => ("cannot be used", Exit::Unusable),
+        };
         let message = format!(
-            "`{}` is missing ({}){}; `ressa plan` lists what a sweep needs",
+            "`{}` {how} ({}){}; `ressa plan` lists what a sweep needs",
             first.path,
             first.what.join("; "),
             if lacking.len() > 1 { format!(", and {} more", count(lacking.len() - 1, "file")) } else { String::new() }
         );
-        return Err(Failure::new(Exit::MissingInput, message));
+        return Err(Failure::new(exit, message));
     }
+
+    let files: Vec<String> = study.experiments.iter().map(|experiment| workspace.show(&experiment.path)).collect();
+    record_sweep(&store, &files, &study.overrides, &graph)?;
+    study.findings.remember();
 
     let stop = Stop::on_signals().map_err(|e| Failure::new(Exit::Other, format!("cannot listen to signals: {e}")))?;
     let limits = workspace.limited(&options.machine, options.max_failures, options.timeout);
@@ -44,6 +61,12 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     if !global.json {
         // Before rendering: what the sweep did must be seen even when the report cannot be written.
         print(&summary, &graph, global.quiet);
+    }
+    if !global.json
+        && !global.quiet
+        && let Some(line) = mixture(&graph, &glance(&graph, &store), &store)
+    {
+        say(line);
     }
     let rendered = match exit {
         _ if options.no_report => None,

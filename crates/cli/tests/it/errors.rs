@@ -80,19 +80,19 @@ fn what_a_checkpoint_lacks_is_named_file_by_file() {
     let plan = house.ressa(&["plan", "experiments/paper/paper.yaml"]);
     assert_eq!(plan.code, 0, "{}", plan.stderr);
     let missing = plan.stdout.split("\nmissing\n").nth(1).unwrap();
-    insta::assert_snapshot!(missing, @"
-    HOUSE/checkpoints/blip/../escape.safetensors  (checkpoint: shard of the weights)
+    insta::assert_snapshot!(missing, @r#"
+    HOUSE/checkpoints/blip/model.safetensors.index.json  (checkpoint: `"../escape.safetensors"` is not the name of a safetensors file in this folder)
     HOUSE/checkpoints/blip/preprocessor_config.json  (checkpoint: image preprocessing)
     HOUSE/checkpoints/blip/qformer_tokenizer/tokenizer.json  (checkpoint: tokenizer of the Q-Former)
     HOUSE/checkpoints/blip/tokenizer.json  (checkpoint: tokenizer of the language model)
     HOUSE/data/gqa/annotations/testdev_balanced_questions.json  (gqa: image, question and answer)
     HOUSE/data/gqa/images  (gqa: GQA images)
-    ");
+    "#);
     let sweep = house.ressa(&["sweep", "experiments/paper/paper.yaml"]);
     assert_eq!(sweep.code, 66);
-    insta::assert_snapshot!(sweep.stderr, @"
-    error: `HOUSE/checkpoints/blip/../escape.safetensors` is missing (checkpoint: shard of the weights), and 5 files more; `ressa plan` lists what a sweep needs
-    ");
+    insta::assert_snapshot!(sweep.stderr, @r#"
+    error: `HOUSE/checkpoints/blip/model.safetensors.index.json` is missing (checkpoint: `"../escape.safetensors"` is not the name of a safetensors file in this folder), and 5 files more; `ressa plan` lists what a sweep needs
+    "#);
 }
 
 #[test]

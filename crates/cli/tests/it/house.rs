@@ -1,6 +1,7 @@
 //! A repository in miniature: experiments, results, and the two programs.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -22,7 +23,7 @@ pub struct Ended {
 }
 
 /// Two metrics, with and without restoration, two seeds, two tasks.
-const SMALL: &str = r#"
+pub const SMALL: &str = r#"
 extends: ../base/model.yaml
 name: small
 description: A small grid.
@@ -97,6 +98,25 @@ impl House {
         let key =
             |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["key"].as_str().unwrap().to_owned();
         text.lines().map(key).collect()
+    }
+
+    /// Keys of the stages in the store.
+    pub fn stored(&self) -> BTreeSet<String> {
+        let folders = |folder: &Path| fs::read_dir(folder).into_iter().flatten().map(|item| item.unwrap().path());
+        let shards: Vec<PathBuf> = folders(&self.path("results/store")).collect();
+        let entries =
+            shards.iter().flat_map(|shard| folders(shard)).filter(|entry| entry.join("manifest.json").is_file());
+        entries.map(|entry| entry.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    }
+
+    /// A checkpoint folder as far as programs without tensors look into it; every weight has this value.
+    pub fn write_checkpoint(&self, folder: &str, value: f32) {
+        for file in ["config.json", "preprocessor_config.json", "tokenizer.json"] {
+            self.write(&format!("{folder}/{file}"), "{}");
+        }
+        let tensor = ressa_checkpoint::Written::floats(vec![40], &[value; 40]);
+        let path = self.path(&format!("{folder}/model.safetensors"));
+        ressa_checkpoint::write(&path, [("a", &tensor)], ("format", "pt")).unwrap();
     }
 
     /// Waits until at least `many` stages are published.

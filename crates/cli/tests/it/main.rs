@@ -3,6 +3,7 @@
 mod errors;
 mod fetching;
 mod folders;
+mod garbage;
 mod house;
 mod killing;
 mod predicting;

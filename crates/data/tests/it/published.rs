@@ -161,7 +161,7 @@ fn what_is_wrong_is_named_with_its_file_entry_and_field() {
     insta::assert_snapshot!(error(Task::Gqa, gqa, "\"n000001.jpg\"", "[1]"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json`, entry 2: `image` is `[1]`, not a text");
     insta::assert_snapshot!(error(Task::Gqa, gqa, "n000001.jpg", "../../n000001.jpg"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json`, entry 2: `image` is `../../n000001.jpg`, not a path below `ROOT/gqa/images`");
     insta::assert_snapshot!(error(Task::Gqa, gqa, "00000001", "00000000"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json`, entry 2: question `00000000` was there before");
-    insta::assert_snapshot!(error(Task::Gqa, gqa, "[{", "{"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json` is not as expected after 0 entries: invalid type: map, expected a list of entries at line 1 column 1");
+    insta::assert_snapshot!(error(Task::Gqa, gqa, "[{", "{"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json` holds an object with the fields `answer`, `image`, `question`, `question_id`; expected LAVIS' list of questions (`image`, `question`, `answer`, `question_id`), or the official object from ids to questions (`imageId`, `question`, `answer`)");
     insta::assert_snapshot!(error(Task::Gqa, gqa, "},\n {", ",\n {"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json` is not as expected after 0 entries: key must be a string at line 2 column 2");
     let truth = "vqav2/annotations/v2_mscoco_val2014_annotations.json";
     insta::assert_snapshot!(error(Task::Vqav2, truth, "\"question_id\": 1001", "\"question_id\": 77"), @"`ROOT/vqav2/annotations/v2_mscoco_val2014_annotations.json`: it has no answers to question `1001` of `ROOT/vqav2/annotations/vqa_val_eval.json`");
@@ -178,4 +178,140 @@ fn what_is_wrong_is_named_with_its_file_entry_and_field() {
     let corpora = CorporaConfig { corpora: vec![Corpus::Vg], ..CorporaConfig::default() };
     let missing = Captions::first(&corpora, &folder, 1).expect_err("no corpora there").to_string();
     insta::assert_snapshot!(missing.replace(&folder.display().to_string(), "ROOT"), @"corpus `vg` is incomplete under `ROOT`; missing: `vg/annotations/vg_caption.json` (image and caption), `vg/images/VG_100K` (Visual Genome images)");
+}
+
+/// The root with one file replaced; the loaded benchmark as text, or the error.
+fn with(task: Task, file: &str, text: &str) -> String {
+    let (_keep, folder) = damaged(file, |_| text.to_owned());
+    for expected in published::expected(task) {
+        let (from, to) = (root().join(expected.path), folder.join(expected.path));
+        if from.is_dir() {
+            std::fs::remove_dir(&to).expect("an empty folder");
+            std::os::unix::fs::symlink(from, to).expect("linked");
+        }
+    }
+    match Benchmark::load(&config(&folder), task, 100) {
+        Ok(benchmark) => {
+            let path = |picture: &Picture| match picture {
+                Picture::File(path) => path.strip_prefix(&folder).expect("below the root").display().to_string(),
+                Picture::Held(_) => "held".to_owned(),
+            };
+            let images: Vec<String> = benchmark.images().iter().map(path).collect();
+            format!("{}{}", lines(&benchmark), images.join(" "))
+        }
+        Err(error) => error.to_string().replace(&folder.display().to_string(), "ROOT"),
+    }
+}
+
+#[test]
+fn official_forms_are_read_as_the_lists_of_lavis_are() {
+    let questions = "vqav2/annotations/vqa_val_eval.json";
+    insta::assert_snapshot!(with(
+        Task::Vqav2,
+        questions,
+        r#"{"info": {}, "questions": [{"image_id": 1, "question": "What color?", "question_id": 1001}], "data_subtype": "val2014"}"#
+    ));
+    insta::assert_snapshot!(with(
+        Task::Vqav2,
+        questions,
+        r#"{"data_subtype": "val2014", "questions": [{"image_id": 99, "question": "What?", "question_id": 1001}]}"#
+    ));
+    insta::assert_snapshot!(with(
+        Task::Vqav2,
+        questions,
+        r#"{"questions": [{"image_id": 1, "question": "What?", "question_id": 1001}]}"#
+    ));
+    insta::assert_snapshot!(with(Task::Vqav2, questions, r#"{"annotations": []}"#));
+    let gqa = "gqa/annotations/testdev_balanced_questions.json";
+    insta::assert_snapshot!(with(
+        Task::Gqa,
+        gqa,
+        r#"{"07": {"imageId": "n000000", "question": "Is it red?", "answer": "no", "types": {}}, "08": {"imageId": "n000001", "question": "Left or right?", "answer": "left"}}"#
+    ));
+    insta::assert_snapshot!(with(Task::Gqa, gqa, r#"{"questions": [{"imageId": "n000000"}]}"#));
+    let nocaps = "nocaps/annotations/nocaps_val.json";
+    insta::assert_snapshot!(with(
+        Task::Nocaps,
+        nocaps,
+        r#"{"licenses": [], "images": [{"id": 1, "file_name": "0000000000000001.jpg", "open_images_id": "1", "domain": "out-domain"}]}"#
+    ));
+    let flickr = "flickr30k/annotations/test.json";
+    insta::assert_snapshot!(with(
+        Task::Flickr30k,
+        flickr,
+        r#"{"images": [{"split": "train", "filename": "1.jpg", "sentences": []}, {"sentids": [0, 1], "split": "test", "filename": "1000.jpg", "sentences": [{"raw": "A dog.", "tokens": ["a"]}, {"raw": "Two: dogs"}]}], "dataset": "flickr30k"}"#
+    ));
+    insta::assert_snapshot!(with(
+        Task::Flickr30k,
+        flickr,
+        r#"{"images": [{"split": "train", "filename": "1.jpg", "sentences": [{"raw": "A dog."}]}], "dataset": "flickr30k"}"#
+    ));
+    insta::assert_snapshot!(with(Task::Flickr30k, flickr, "version https://git-lfs.github.com/spec/v1"));
+}
+
+#[test]
+fn a_byte_order_mark_before_annotations_is_passed_over() {
+    for (task, file) in [
+        (Task::Vqav2, "vqav2/annotations/vqa_val_eval.json"),
+        (Task::Vqav2, "vqav2/annotations/v2_mscoco_val2014_annotations.json"),
+        (Task::Gqa, "gqa/annotations/testdev_balanced_questions.json"),
+        (Task::Nocaps, "nocaps/annotations/nocaps_val_4500_captions.json"),
+        (Task::Flickr30k, "flickr30k/annotations/test.json"),
+    ] {
+        let plain = fs::read_to_string(root().join(file)).expect("read");
+        assert_eq!(with(task, file, &format!("\u{feff}{plain}")), with(task, file, &plain), "{file}");
+    }
+}
+
+#[test]
+fn nothing_of_an_annotation_file_is_dropped_silently() {
+    let changed = |file: &str, from: &str, to: &str| {
+        let text = fs::read_to_string(root().join(file)).expect("read");
+        assert!(text.contains(from), "{text}");
+        text.replacen(from, to, 1)
+    };
+    let captions = "nocaps/annotations/nocaps_val_4500_captions.json";
+    let unknown = changed(captions, "\"image_id\": 1", "\"image_id\": 77");
+    insta::assert_snapshot!(with(Task::Nocaps, captions, &unknown));
+    let twice = changed(captions, "\"images\": [", "\"images\": [{\"id\": 1, \"domain\": \"out-domain\"}, ");
+    insta::assert_snapshot!(with(Task::Nocaps, captions, &twice));
+    let answers = "vqav2/annotations/v2_mscoco_val2014_annotations.json";
+    let other = r#""annotations": [{"question_id": 1001, "answers": [{"answer": "x"}]}, "#;
+    insta::assert_snapshot!(with(Task::Vqav2, answers, &changed(answers, "\"annotations\": [", other)));
+}
+
+#[test]
+fn karpathys_file_of_coco_is_a_corpus() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for expected in published::expected_of_corpus(Corpus::Coco) {
+        fs::create_dir_all(folder.path().join(expected.path).parent().expect("a folder")).expect("created");
+    }
+    let [annotations, images] = published::expected_of_corpus(Corpus::Coco);
+    fs::create_dir_all(folder.path().join(images.path)).expect("created");
+    let image = |split: &str, name: &str, captions: &[&str]| {
+        let sentences: Vec<_> = captions.iter().map(|raw| serde_json::json!({ "raw": raw })).collect();
+        serde_json::json!({ "filepath": "val2014", "filename": name, "split": split, "sentences": sentences })
+    };
+    let text = serde_json::json!({ "dataset": "coco", "images": [
+        image("test", "a.jpg", &["Never."]),
+        image("restval", "b.jpg", &["A dog.", "Two dogs."]),
+        image("train", "c.jpg", &["A cat."]),
+    ] });
+    fs::write(folder.path().join(annotations.path), format!("\u{feff}{text}")).expect("written");
+    let corpora = CorporaConfig { corpora: vec![Corpus::Coco], ..CorporaConfig::default() };
+    let drawn = Captions::draw(&corpora, folder.path(), 5, &mut |total, wanted| {
+        assert_eq!((total, wanted), (3, 3));
+        vec![2, 0]
+    })
+    .expect("a corpus");
+    let said: Vec<(&str, bool)> =
+        drawn.entries().iter().map(|e| (e.caption.as_str(), e.image.ends_with("coco/images/val2014/c.jpg"))).collect();
+    assert_eq!(said, [("a cat", true), ("a dog", false)]);
+    assert_eq!(Captions::available(&corpora, folder.path(), 2).expect("a corpus"), 2);
+    assert_eq!(Captions::available(&corpora, folder.path(), 128).expect("a corpus"), 3);
+    assert_eq!(
+        Captions::available(&CorporaConfig { corpora: vec![Corpus::Vg, Corpus::Cc3m], ..corpora }, &root(), 128)
+            .expect("corpora"),
+        8
+    );
 }

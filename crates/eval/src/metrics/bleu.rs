@@ -1,8 +1,29 @@
-//! BLEU-4 over a corpus (Papineni et al., 2002), with the closest reference length, as captioning benchmarks report it.
+//! BLEU-1 to BLEU-4 over a corpus (Papineni et al., 2002), with the closest reference length, as captioning benchmarks report it.
 
 use super::ngrams::{counts, words};
 
-const LONGEST: usize = 4;
+/// Longest n-gram.
+pub const LONGEST: usize = 4;
+
+/// What a precision without a match is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zero {
+    /// 0, and so is the score.
+    Is,
+    /// What the reference program (pycocoevalcap, `bleu_scorer.py`) makes of it: it adds 1e-15 to every count of matches and 1e-9 to every
+    /// count it divides by.
+    AsTheReference,
+}
+
+impl Zero {
+    /// Added to matches, and to what they are divided by.
+    fn added(self) -> (f64, f64) {
+        match self {
+            Zero::Is => (0.0, 0.0),
+            Zero::AsTheReference => (1e-15, 1e-9),
+        }
+    }
+}
 
 /// What one caption adds to the corpus counts.
 #[derive(Clone, Copy, Default)]
@@ -13,15 +34,19 @@ struct Counts {
     reference: f64,
 }
 
-/// BLEU-4, 0 to 1, and its jackknife standard error over captions.
-pub fn corpus(captions: &[(String, Vec<String>)]) -> (f64, f64) {
+/// BLEU-1 to BLEU-4, 0 to 1, each with its jackknife standard error over captions.
+pub fn corpus(captions: &[(String, Vec<String>)], zero: Zero) -> [(f64, f64); LONGEST] {
     let items: Vec<Counts> = captions.iter().map(|(caption, references)| count(caption, references)).collect();
     let total = items.iter().fold(Counts::default(), |total, item| combine(&total, item, 1.0));
     let n = items.len() as f64;
-    let left_out: Vec<f64> = items.iter().map(|item| value(&combine(&total, item, -1.0))).collect();
-    let mean = left_out.iter().sum::<f64>() / n.max(1.0);
-    let spread: f64 = left_out.iter().map(|value| (value - mean).powi(2)).sum();
-    (value(&total), if items.len() < 2 { 0.0 } else { (spread * (n - 1.0) / n).sqrt() })
+    std::array::from_fn(|longest| {
+        let left_out: Vec<f64> =
+            items.iter().map(|item| value(&combine(&total, item, -1.0), longest + 1, zero)).collect();
+        let mean = left_out.iter().sum::<f64>() / n.max(1.0);
+        let spread: f64 = left_out.iter().map(|value| (value - mean).powi(2)).sum();
+        let error = if items.len() < 2 { 0.0 } else { (spread * (n - 1.0) / n).sqrt() };
+        (value(&total, longest + 1, zero), error)
+    })
 }
 
 fn combine(total: &Counts, item: &Counts, sign: f64) -> Counts {
@@ -48,12 +73,14 @@ fn count(caption: &str, references: &[String]) -> Counts {
     result
 }
 
-/// Geometric mean of the four precisions times the brevity penalty; 0 when any precision is 0.
-fn value(counts: &Counts) -> f64 {
-    if counts.matches.contains(&0.0) || counts.candidate <= 0.0 {
+/// Geometric mean of the first `longest` precisions times the brevity penalty.
+fn value(counts: &Counts, longest: usize, zero: Zero) -> f64 {
+    let (tiny, small) = zero.added();
+    if zero == Zero::Is && (counts.matches[..longest].contains(&0.0) || counts.candidate <= 0.0) {
         return 0.0;
     }
-    let log: f64 = (0..LONGEST).map(|n| (counts.matches[n] / counts.guesses[n]).ln()).sum::<f64>() / LONGEST as f64;
-    let brevity = (1.0 - counts.reference / counts.candidate).min(0.0);
+    let precision = |n: usize| (counts.matches[n] + tiny) / (counts.guesses[n] + small);
+    let log: f64 = (0..longest).map(|n| precision(n).ln()).sum::<f64>() / longest as f64;
+    let brevity = (1.0 - (counts.reference + small) / (counts.candidate + tiny)).min(0.0);
     (log + brevity).exp()
 }

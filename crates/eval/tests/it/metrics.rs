@@ -2,7 +2,13 @@
 
 use proptest::prelude::*;
 use ressa_eval::metrics::{
-    bleu, cider::CiderD, ptb::tokenize, retrieval::rank, rouge::rouge_l, statistics::mean_and_error, vqa,
+    bleu::{self, Zero},
+    cider::CiderD,
+    ptb::tokenize,
+    retrieval::rank,
+    rouge::rouge_l,
+    statistics::mean_and_error,
+    vqa,
 };
 
 fn close(ours: f64, expected: f64) {
@@ -72,31 +78,43 @@ fn cider_follows_its_formula() {
     close(CiderD::new(&own.iter().map(Vec::as_slice).collect::<Vec<_>>()).score(0, "x y z w"), 10.0);
 }
 
+/// Each line of the fixture: a caption, a tab, and the words that pycocoevalcap 1.2 makes of it with CoreNLP's own tokenizer
+/// (`scripts/compare_metrics.py --tokens`).
 #[test]
-fn captions_are_cut_into_penn_treebank_words() {
-    for (caption, words) in [
-        ("A large ring.", "a large ring"),
-        ("near it at 3:30, isn't it?", "near it at 3:30 is n't it"),
-        (" - it's nice!", "it 's nice"),
-        ("the (man's) t-shirt", "the -lrb- man 's -rrb- t-shirt"),
-        ("\"a ring\" for $1,000 in the u.s.", "a ring for $ 1,000 in the u.s."),
-        ("he cannot -- 'see' it...", "he can not see it"),
-        ("a small striped red bar", "a small striped red bar"),
-    ] {
-        assert_eq!(tokenize(caption), words, "{caption}");
-    }
+fn captions_are_cut_as_the_stanford_tokenizer_does() {
+    let golds = include_str!("../fixtures/ptb.tsv");
+    let wrong: Vec<String> = golds
+        .lines()
+        .filter_map(|line| line.split_once('\t'))
+        .filter(|(caption, words)| tokenize(caption) != *words)
+        .map(|(caption, words)| format!("{caption}\n  theirs {words}\n  ours   {}", tokenize(caption)))
+        .collect();
+    assert!(wrong.is_empty() && golds.lines().count() > 300, "{}", wrong.join("\n"));
+    assert_eq!(tokenize("two\nlines"), "two lines");
+    assert_eq!(tokenize(""), "");
 }
 
 #[test]
 fn bleu_and_rouge_have_closed_forms() {
     let reference = ["a b c d e".to_owned()];
-    let bleu = |caption: &str| bleu::corpus(&[(caption.to_owned(), reference.to_vec())]).0;
+    let four =
+        |caption: &str, zero| bleu::corpus(&[(caption.to_owned(), reference.to_vec())], zero).map(|(value, _)| value);
+    let bleu = |caption: &str| four(caption, Zero::Is)[3];
     close(bleu("a b c d e"), 1.0);
     // One word short: all precisions 1, brevity penalty exp(1 - 5/4).
     close(bleu("a b c d"), (-0.25_f64).exp());
     // One word wrong at the end: precisions 4/5, 3/4, 2/3, 1/2.
     close(bleu("a b c d x"), (0.8_f64 * 0.75 * (2.0 / 3.0) * 0.5).powf(0.25));
     close(bleu(""), 0.0);
+    close(four("a b c d x", Zero::Is)[0], 0.8);
+    close(four("a b x d e", Zero::Is)[1], (0.8_f64 * 0.5).sqrt());
+    // pycocoevalcap 1.2 on these captions.
+    let theirs = four("a b x d e", Zero::AsTheReference);
+    for (ours, theirs) in
+        theirs.iter().zip([0.7999999996800004, 0.6324555317648827, 5.108729546934668e-6, 1.6068568370523996e-8])
+    {
+        assert!((ours - theirs).abs() < 1e-12, "{ours} instead of {theirs}");
+    }
 
     close(rouge_l("a b c d e", &reference), 1.0);
     let (precision, recall) = (2.0 / 3.0, 2.0 / 5.0);
@@ -136,5 +154,11 @@ proptest! {
     #[test]
     fn normalising_never_panics(text in "\\PC{0,24}") {
         vqa::normalize(&text);
+    }
+
+    #[test]
+    fn any_text_has_words(text in "\\PC{0,40}|[a-z.'\"()<>@&#:;=_/0-9 -]{0,40}") {
+        let words = tokenize(&text);
+        prop_assert!(words.split(' ').all(|word| !word.is_empty()) || words.is_empty());
     }
 }

@@ -1,7 +1,21 @@
 //! Scores of stored predictions.
 
-use ressa_eval::{Direction, EvalError, Prediction, from_json_lines, score, to_json_lines};
-use ressa_experiment::Task;
+use ressa_eval::{Direction, EvalError, Prediction, ScoreOptions, from_json_lines, to_json_lines};
+use ressa_experiment::{
+    Task,
+    record::{Score, TaskScore},
+};
+
+const PUBLISHED: ScoreOptions = ScoreOptions { published: true };
+
+/// As in the embedded world.
+fn score(task: Task, predictions: &[Prediction]) -> Result<TaskScore, EvalError> {
+    ressa_eval::score(task, predictions, ScoreOptions::default())
+}
+
+fn column(scored: &TaskScore) -> &Score {
+    scored.score.as_ref().expect("a defined score")
+}
 
 fn said(id: usize, prediction: &str, answer: &str, template: &str) -> Prediction {
     Prediction::Answer {
@@ -36,7 +50,8 @@ fn answers_are_scored_per_template() {
         said(3, "yes yes", "yes", "exists"),
     ];
     let scored = score(Task::Vqav2, &predictions).expect("answers");
-    assert_eq!((scored.score.metric.as_str(), scored.score.value, scored.score.items), ("accuracy", 50.0, 4));
+    let found = column(&scored);
+    assert_eq!((found.metric.as_str(), found.value, found.items), ("accuracy", 50.0, 4));
     let parts: Vec<(&str, f64)> = scored.parts.iter().map(|(name, part)| (name.as_str(), part.value)).collect();
     assert_eq!(parts, [("color", 50.0), ("count", 100.0), ("exists", 0.0)]);
 }
@@ -45,10 +60,35 @@ fn answers_are_scored_per_template() {
 fn captions_share_document_frequencies_over_sets() {
     let predictions = [caption(0, "x y z w", "x y z w", "in-domain"), caption(1, "x y z w", "p q r s", "held-out")];
     let scored = score(Task::Nocaps, &predictions).expect("captions");
-    assert_eq!((scored.score.metric.as_str(), scored.score.value), ("cider-d", 50.0));
+    assert_eq!((column(&scored).metric.as_str(), column(&scored).value), ("cider-d", 50.0));
     assert_eq!((scored.parts["in-domain"].value, scored.parts["held-out"].value), (100.0, 0.0));
     assert_eq!(scored.parts["rouge-l"].value, 50.0);
     assert!((scored.parts["bleu-4"].value - 50.0).abs() < 1e-9);
+}
+
+#[test]
+fn published_captions_are_scored_in_the_unit_that_papers_print() {
+    let predictions = [caption(0, "x y z w", "x y z w", "in-domain"), caption(1, "x y z w", "p q r s", "out-domain")];
+    let scored = ressa_eval::score(Task::Nocaps, &predictions, PUBLISHED).expect("captions");
+    assert_eq!((column(&scored).metric.as_str(), column(&scored).value), ("cider", 500.0));
+    assert_eq!((scored.parts["in-domain"].value, scored.parts["out-domain"].value), (1000.0, 0.0));
+    let names: Vec<&str> = scored.parts.keys().map(String::as_str).collect();
+    assert_eq!(names, ["bleu-1", "bleu-2", "bleu-3", "bleu-4", "in-domain", "out-domain", "rouge-l"]);
+    // What an item contributes has the unit of the score.
+    let lines = to_json_lines(Task::Nocaps, &predictions, PUBLISHED).expect("captions");
+    assert!(lines.lines().next().is_some_and(|line| line.ends_with(r#""points":1000.0}"#)), "{lines}");
+}
+
+#[test]
+fn cider_of_one_image_is_undefined() {
+    for options in [PUBLISHED, ScoreOptions::default()] {
+        let one = [caption(0, "a dog", "a dog", "in-domain")];
+        let scored = ressa_eval::score(Task::Nocaps, &one, options).expect("a caption");
+        assert_eq!(scored.score, None);
+        assert!(scored.undefined().is_some_and(|why| why.contains("at least 2 images")));
+        assert_eq!(scored.parts["rouge-l"].value, 100.0);
+        assert!(!scored.parts.contains_key("in-domain"), "a part is CIDEr too");
+    }
 }
 
 #[test]
@@ -57,17 +97,17 @@ fn retrieval_averages_both_directions() {
     let predictions =
         [found(0, ImageToText, 1), found(1, ImageToText, 4), found(0, TextToImage, 1), found(1, TextToImage, 1)];
     let scored = score(Task::Flickr30k, &predictions).expect("ranks");
-    assert_eq!((scored.score.value, scored.score.items), (75.0, 2));
+    assert_eq!((column(&scored).value, column(&scored).items), (75.0, 2));
     assert_eq!((scored.parts["text-recall@1"].value, scored.parts["image-recall@1"].value), (50.0, 100.0));
     assert_eq!(scored.parts["text-recall@5"].value, 100.0);
     // Per image 100 and 50 points: standard deviation 50 / sqrt 2, over sqrt 2.
-    assert!((scored.score.standard_error - 25.0).abs() < 1e-9);
+    assert!((column(&scored).standard_error - 25.0).abs() < 1e-9);
 }
 
 #[test]
 fn stored_predictions_read_back_and_show_their_points() {
     let predictions = vec![said(0, "red", "red", "color"), said(1, "a \"quoted\"\nline", "red", "color")];
-    let text = to_json_lines(Task::Gqa, &predictions).expect("answers");
+    let text = to_json_lines(Task::Gqa, &predictions, PUBLISHED).expect("answers");
     assert_eq!(text.lines().count(), 2);
     assert!(
         text.starts_with(r#"{"kind":"answer","id":"0","#) && text.lines().all(|line| line.contains(r#""points":"#))

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use ressa_data::Ahead;
+use ressa_experiment::record::Shortfall;
 use ressa_restore::{BatchSource, TrainingBatch};
 
 use crate::PipelineError;
@@ -11,6 +12,8 @@ use crate::PipelineError;
 pub(crate) struct Batches {
     batches: Ahead<Result<TrainingBatch, PipelineError>>,
     skipped: Box<dyn Fn() -> usize>,
+    /// What is missing of the images that were asked for.
+    pub short: Option<Shortfall>,
 }
 
 impl Batches {
@@ -25,12 +28,12 @@ impl Batches {
             ressa_runtime::flush_denormals();
             make(step as u32)
         });
-        Self { batches, skipped: Box::new(|| 0) }
+        Self { batches, skipped: Box::new(|| 0), short: None }
     }
 
-    /// The same, telling how many of the images it draws from could not be read.
-    pub fn counting(self, skipped: impl Fn() -> usize + 'static) -> Self {
-        Self { skipped: Box::new(skipped), ..self }
+    /// The same, telling how many of the images it draws from could not be read, and how many are fewer than asked for.
+    pub fn counting(self, skipped: impl Fn() -> usize + 'static, short: Option<Shortfall>) -> Self {
+        Self { skipped: Box::new(skipped), short, ..self }
     }
 
     /// Images that could not be read so far; others stood in for them.

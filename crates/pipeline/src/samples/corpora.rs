@@ -1,25 +1,29 @@
 //! Samples of caption corpora on disk. Images are opened when they are needed, on as many threads as libtorch computes with.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use rand_chacha::ChaCha8Rng;
-use ressa_data::{Captioned, Captions, DataError, ImageLoader, augment::augment, parallel};
+use ressa_data::{
+    Captioned, Captions, DataError, ImageLoader,
+    augment::augment,
+    parallel,
+    stream::{Purpose, distinct, stream},
+};
 use ressa_experiment::{
     config::{Augment, CalibrationConfig, CorporaConfig, DataConfig},
     job::CalibrationRequest,
+    record::Shortfall,
     stage::AdaptTraining,
 };
 use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 
-use super::{Asked, Batches, Feed, Purpose, Samples, distinct, draw::Draw, stream};
+use super::{Asked, Batches, Calibration, Feed, Samples, draw::Draw};
 use crate::{PipelineError, calibration_input};
-
-/// Samples of the probe that merging is compared on.
-const PROBE_SAMPLES: usize = 4;
 
 /// Caption corpora as a source of samples.
 pub(super) struct CorpusSamples {
@@ -41,22 +45,6 @@ impl CorpusSamples {
     }
 }
 
-/// Entries drawn with a seed, a different draw for each purpose and corpus.
-fn draw(
-    config: &CorporaConfig,
-    root: &Path,
-    samples: usize,
-    seed: u64,
-    purpose: Purpose,
-) -> Result<Captions, DataError> {
-    let mut corpus = 0;
-    Captions::draw(config, root, samples, &mut |total, wanted| {
-        let mut rng = stream(seed, Purpose::CorpusEntries, ((purpose as u64) << 8) | corpus);
-        corpus += 1;
-        distinct(&mut rng, wanted, total)
-    })
-}
-
 /// The calibration samples that a stage would draw, before their images are opened. Fewer where the corpora have not so many.
 ///
 /// # Errors
@@ -70,7 +58,7 @@ pub fn calibration_texts(
     if config.augment != Augment::None {
         return Err(PipelineError::Internal("images are not changed outside of stages".to_owned()));
     }
-    let captions = draw(config, root, samples, seed, Purpose::CalibrationEntry)?;
+    let captions = Captions::drawn(config, root, samples, seed, Purpose::CalibrationEntry)?;
     // Files that are not there are replaced as in a stage; what is in the others shows when they are opened.
     let entries = Draw::new(&captions, None)?;
     let request = |position: usize| {
@@ -124,8 +112,9 @@ fn threads() -> usize {
 }
 
 impl Samples for CorpusSamples {
-    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Vec<Sample>, PipelineError> {
-        let captions = draw(&self.calibration, &self.root, config.images as usize, seed, Purpose::CalibrationEntry)?;
+    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Calibration, PipelineError> {
+        let captions =
+            Captions::drawn(&self.calibration, &self.root, config.images as usize, seed, Purpose::CalibrationEntry)?;
         let entries = Draw::new(&captions, None)?;
         let composed = parallel(captions.entries().len(), threads(), |position| {
             entries.read(position, |entry| {
@@ -133,16 +122,19 @@ impl Samples for CorpusSamples {
                 compose(&self.loader, &self.calibration, entry, rng)
             })
         })?;
+        // An entry that stands in for an unreadable one is there twice.
+        let distinct: BTreeSet<usize> = composed.iter().map(|(entry, _)| *entry).collect();
         let sample = |(_, Composed { levels, read, written })| {
             let (prompt, answer) = calibration_input(&self.feed.processor, self.feed.device, &read, &written)?;
             Ok(Sample { pixels: self.feed.levels(levels), prompt, answer })
         };
-        composed.into_iter().map(sample).collect()
+        let samples = composed.into_iter().map(sample).collect::<Result<_, PipelineError>>()?;
+        Ok(Calibration { samples, short: Shortfall::of(distinct.len(), config.images) })
     }
 
     fn probe(&self) -> Result<Probe, PipelineError> {
         let config = CorporaConfig { augment: Augment::None, ..self.restoration.clone() };
-        let first = Captions::first(&config, &self.root, PROBE_SAMPLES)?;
+        let first = Captions::of_probe(&config, &self.root)?;
         let entries = Draw::new(&first, None)?;
         let compose = |position| {
             let rng = || stream(0, Purpose::Probe, position as u64);
@@ -160,10 +152,8 @@ impl Samples for CorpusSamples {
         seed: u64,
         scratch: &Path,
     ) -> Result<Batches, PipelineError> {
-        // No more is drawn than the steps can see.
-        let seen = u64::from(training.steps) * u64::from(training.batch);
-        let samples = u64::from(training.samples).min(seen) as usize;
-        let captions = draw(&self.restoration, &self.root, samples, seed, Purpose::RestorationEntry)?;
+        let (asked, captions) =
+            (Captions::asked_for(training), Captions::of_training(&self.restoration, &self.root, training, seed)?);
         let entries = Arc::new(Draw::new(&captions, Some(scratch.to_owned()))?);
         let batches = CorpusBatches {
             config: self.restoration.clone(),
@@ -176,8 +166,9 @@ impl Samples for CorpusSamples {
             seed,
             order: Mutex::new(None),
         };
+        let drawn = entries.entries().len();
         let batches = Batches::new(training.steps, self.ahead, move |step| batches.compose(step));
-        Ok(batches.counting(move || entries.skipped()))
+        Ok(batches.counting(move || entries.skipped(), Shortfall::of(drawn, asked)))
     }
 }
 

@@ -7,12 +7,13 @@ use rand_chacha::ChaCha8Rng;
 use ressa_data::{
     Question, World,
     shapes::{LabelledImage, Scene, caption},
+    stream::{Purpose, distinct, stream},
 };
-use ressa_experiment::{Task, config::CalibrationConfig, stage::AdaptTraining};
+use ressa_experiment::{Task, config::CalibrationConfig, record::Shortfall, stage::AdaptTraining};
 use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 
-use super::{Asked, Batches, Feed, Purpose, Samples, distinct, stream};
+use super::{Asked, Batches, Calibration, Feed, Samples};
 use crate::{PipelineError, calibration_input};
 
 /// Size of the training split that calibration and restoration draw from.
@@ -57,10 +58,12 @@ impl WorldSamples {
 
 impl Samples for WorldSamples {
     /// Per image `questions` questions with their answers and `captions` captions, each a sample of its own.
-    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Vec<Sample>, PipelineError> {
+    fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Calibration, PipelineError> {
         let mut rng = stream(seed, Purpose::Calibration, 0);
         let mut samples = Vec::new();
-        for index in distinct(&mut rng, config.images as usize, TRAINING_IMAGES) {
+        let images = distinct(&mut rng, config.images as usize, TRAINING_IMAGES);
+        let short = Shortfall::of(images.len(), config.images);
+        for index in images {
             let labelled = self.world.training_image(index);
             let pixels = self.feed.pixels([&labelled.image])?;
             let mut add = |text: String, answer: String| -> Result<(), PipelineError> {
@@ -76,7 +79,7 @@ impl Samples for WorldSamples {
                 add(caption::DESCRIBE.to_owned(), caption::draw(&labelled.scene, &mut rng))?;
             }
         }
-        Ok(samples)
+        Ok(Calibration { samples, short })
     }
 
     fn probe(&self) -> Result<Probe, PipelineError> {

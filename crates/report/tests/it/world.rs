@@ -46,7 +46,7 @@ pub fn fill(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option
                             Task::Nocaps => BTreeMap::from([("in-domain".to_owned(), score.clone())]),
                             _ => BTreeMap::new(),
                         };
-                        serde_json::to_value(TaskScore { task: *task, score, parts }).unwrap()
+                        serde_json::to_value(TaskScore { task: *task, score: Some(score), parts }).unwrap()
                     }
                     None => continue,
                 },
@@ -64,6 +64,7 @@ pub fn publish(store: &Store, node: &StageNode, result: serde_json::Value) {
         version: 1,
         configuration: serde_json::json!({}),
         inputs: serde_json::json!({}),
+        readings: serde_json::Value::Null,
         result,
         files: BTreeMap::new(),
         seconds: 1.0,
