@@ -6,6 +6,7 @@ mod exit;
 mod hub;
 mod job;
 mod missing;
+mod preflight;
 mod progress;
 mod reuse;
 mod study;

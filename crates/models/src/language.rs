@@ -4,7 +4,7 @@ use ressa_experiment::search::SearchSizes;
 use tch::{Device, Tensor};
 
 use crate::{
-    Answer, AnswerBatch, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, Targets, TextBatch,
+    Answer, AnswerBatch, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, Targets, TextBatch, Weight,
     config::{SpecialTokens, TextConfig},
     generate::{self, Before, Decoder, Start, cache::Cache},
     layers::{Part, PartMut, Parts},

@@ -371,7 +371,7 @@ pub(crate) struct T5 {
     shared: Embedding,
     encoder_bias: RelativeBias,
     pub encoder: Vec<EncoderBlock>,
-    encoder_norm: RmsNorm,
+    pub encoder_norm: RmsNorm,
     decoder_bias: RelativeBias,
     pub decoder: Vec<DecoderBlock>,
     decoder_norm: RmsNorm,

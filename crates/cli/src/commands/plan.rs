@@ -17,6 +17,7 @@ use crate::{
     commands::forecast::{Forecast, forecasts},
     exit::{Exit, Outcome},
     missing::{Missing, missing},
+    preflight::{Preflight, refusal},
     reuse::mixture,
     study::{Study, short},
     text::{columns, count, duration, say, say_json},
@@ -35,18 +36,23 @@ pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     let estimates = Estimates::from_journal(&store, |device| device == machine);
     let slots = std::thread::available_parallelism().map_or(1, usize::from);
     let plan = Plan::new(&graph, &inventory, &estimates, &store, slots, &study.findings);
-    let lacking = missing(&graph, &inventory, &workspace.root);
+    let lacking = missing(&graph, &inventory, &store, &workspace.root);
     let forecasts = forecasts(options, &workspace, &graph, &inventory, &store)?;
+    let preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
     if global.json {
         let mut answer = plan.json(&study, &graph, &inventory, &lacking);
+        answer["problems"] = json!(preflight.problems);
+        answer["notes"] = json!(preflight.notes);
         if !forecasts.is_empty() {
             answer["devices"] = forecasts.iter().map(Forecast::json).collect();
         }
         say_json(&answer);
     } else {
         print(&plan, &study, &graph, &inventory, &lacking, &forecasts, global.verbose);
+        preflight.print();
     }
-    Ok(Exit::Done)
+    // As the sweep would end: a script asks with the plan.
+    Ok(refusal(&lacking, &preflight).map_or(Exit::Done, |(exit, _)| exit))
 }
 
 /// The figures of a plan.

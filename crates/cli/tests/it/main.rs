@@ -7,6 +7,7 @@ mod garbage;
 mod house;
 mod killing;
 mod predicting;
+mod preflight;
 mod sweeping;
 
 #[path = "../../../hub/tests/it/server.rs"]
