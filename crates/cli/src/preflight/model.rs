@@ -70,8 +70,8 @@ impl Network {
         self.linears.iter().filter(move |linear| linear.tower == tower)
     }
 
-    fn widths(&self, tower: Tower, keep: u8, of: u8, found: &mut Preflight) {
-        if let Some(odd) = self.of_tower(tower).find(|linear| !linear.inputs.is_multiple_of(usize::from(of))) {
+    fn widths(&self, tower: Tower, keep: u32, of: u32, found: &mut Preflight) {
+        if let Some(odd) = self.of_tower(tower).find(|linear| !linear.inputs.is_multiple_of(of as usize)) {
             let (name, inputs) = (&odd.name, odd.inputs);
             found.problem(
                 "prune.pattern",
