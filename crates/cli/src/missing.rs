@@ -31,8 +31,14 @@ pub struct Missing {
 pub fn missing(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path) -> Vec<Missing> {
     let root = &std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
     let contents = Contents::new(store, root);
-    let mut list =
-        List { root, contents: &contents, files: BTreeMap::new(), unusable: BTreeMap::new(), seen: BTreeSet::new(), benchmarks: BTreeSet::new() };
+    let mut list = List {
+        root,
+        contents: &contents,
+        files: BTreeMap::new(),
+        unusable: BTreeMap::new(),
+        seen: BTreeSet::new(),
+        benchmarks: BTreeSet::new(),
+    };
     for (stage, present) in graph.stages.iter().zip(&inventory.present) {
         if *present {
             continue;
