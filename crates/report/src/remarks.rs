@@ -42,10 +42,10 @@ pub fn on<'a>(values: impl Iterator<Item = &'a str>, found: &Provenance) -> Vec<
 
 /// A member of a mean; captions by what is computed of them.
 fn name(member: &Value, found: &Provenance) -> String {
-    let published = found.metrics.get(&Task::Nocaps).is_some_and(|metrics| metrics.contains("cider"));
+    let is = |metric: &str| found.metrics.get(&Task::Nocaps).is_some_and(|metrics| metrics.contains(metric));
     match member {
-        Value::Task(Task::Nocaps) if published => "NoCaps CIDEr".to_owned(),
-        Value::Task(Task::Nocaps) => "NoCaps CIDEr-D".to_owned(),
+        Value::Task(Task::Nocaps) if is("cider") => "NoCaps CIDEr".to_owned(),
+        Value::Task(Task::Nocaps) if is("cider-d") => "NoCaps CIDEr-D".to_owned(),
         Value::Part(Task::Nocaps, part) if part == "spice" => "NoCaps SPICE".to_owned(),
         other => other.title(),
     }

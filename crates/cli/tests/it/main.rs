@@ -41,6 +41,7 @@ fn help_is_complete_and_cheap() {
       schema    Print the JSON Schema of experiment files
       generate  Answer prompts about images with a model folder
       prune     Prune a model folder block by block, in bounded memory; run again to resume
+      score     Score stored predictions again, also with METEOR's and SPICE's own programs
       lab       Single steps for comparison with other implementations
       doctor    Look for what keeps a sweep from running on this machine
 
