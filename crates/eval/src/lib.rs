@@ -21,4 +21,4 @@ pub use matching::{MatchOptions, match_both_ways};
 pub use predict::{PredictOptions, predict};
 pub use prediction::{Direction, Prediction, from_json_lines, to_json_lines};
 pub use prepared::Prepared;
-pub use score::{ScoreOptions, score};
+pub use score::{Lemmas, ScoreOptions, score};
