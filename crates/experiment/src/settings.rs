@@ -31,11 +31,6 @@ impl Setting {
         (self.get)(run).unwrap_or(Value::Null)
     }
 
-    /// Whether a list is one value of this setting.
-    pub(crate) fn is_list(&self) -> bool {
-        matches!(self.shape, Shape::Set { .. } | Shape::List(_))
-    }
-
     /// How its value is read on the command line.
     pub(crate) fn reading(&self) -> Reading {
         match self.shape {
