@@ -237,18 +237,15 @@ fn caption(figure: &Figure, title: &str) -> String {
     if !title.ends_with('.') {
         parts[0].push('.');
     }
-    let counts: std::collections::BTreeSet<usize> = figure.summaries().map(|s| s.n).filter(|&n| n > 0).collect();
-    if let (Some(&low), Some(&high)) = (counts.first(), counts.last())
-        && high > 1
-    {
-        let single = match low {
-            1 => " (n = 1, without a bar, where a setting does not depend on the seed)",
-            _ => "",
+    if let Some(replicates) = crate::evidence::replicates(figure.summaries()).filter(|r| r.several) {
+        let is_map = figure.kind == FigureKind::HeatMap;
+        let single = match (replicates.single, is_map) {
+            (false, _) => "",
+            (true, true) => " (n = 1 where a setting does not depend on the seed)",
+            (true, false) => " (n = 1, without a bar, where a setting does not depend on the seed)",
         };
-        let n = if low == high || low == 1 { format!("{high}") } else { format!("{low} to {high}") };
-        let bars = if figure.kind == FigureKind::HeatMap { "" } else { "; error bars: 95 % t-interval" };
-        let single = if bars.is_empty() { single.replace(", without a bar,", "") } else { single.to_owned() };
-        parts.push(format!("Means over n = {n} replicate seeds{single}{bars}."));
+        let bars = if is_map { "" } else { "; error bars: 95 % t-interval over seeds, on these test items" };
+        parts.push(format!("Means over n = {} replicate seeds{single}{bars}.", replicates.n));
     }
     if let Some((name, _)) = &figure.baseline {
         parts.push(format!("Dashed: {}.", name.to_lowercase()));

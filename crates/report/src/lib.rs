@@ -9,6 +9,7 @@
 
 pub mod claim;
 pub mod error;
+pub mod evidence;
 pub mod figure;
 pub mod measure;
 pub mod names;

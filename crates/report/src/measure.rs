@@ -22,6 +22,8 @@ pub struct Number {
     pub value: f64,
     /// Standard error over the items of the test set.
     pub standard_error: f64,
+    /// Items behind it, over all test sets.
+    pub items: u64,
 }
 
 /// A value of one cell.
@@ -223,7 +225,7 @@ impl<'a> Reader<'a> {
                 unreachable!("not certified")
             }
         };
-        Ok(Measurement { number: Some(Number { value: number, standard_error: 0.0 }), source })
+        Ok(Measurement { number: Some(Number { value: number, standard_error: 0.0, items: 0 }), source })
     }
 
     fn score(&mut self, key: &StageKey) -> Result<Option<&TaskScore>, StoreError> {
@@ -317,14 +319,18 @@ fn evaluations(cell: &Cell) -> impl Iterator<Item = (Task, &StageNode)> {
 }
 
 fn number(score: &Score) -> Number {
-    Number { value: score.value, standard_error: score.standard_error }
+    Number { value: score.value, standard_error: score.standard_error, items: score.items }
 }
 
 /// The mean of columns over different items, so their errors are independent.
 fn mean(numbers: &[Number]) -> Number {
     let n = numbers.len() as f64;
     let variance: f64 = numbers.iter().map(|x| x.standard_error * x.standard_error).sum();
-    Number { value: numbers.iter().map(|x| x.value).sum::<f64>() / n, standard_error: variance.sqrt() / n }
+    Number {
+        value: numbers.iter().map(|x| x.value).sum::<f64>() / n,
+        standard_error: variance.sqrt() / n,
+        items: numbers.iter().map(|x| x.items).sum(),
+    }
 }
 
 fn count(certificate: &Certificate) -> Counts {

@@ -173,7 +173,7 @@ fn claim_html(claim: &Claim) -> String {
     };
     let mut out = format!(
         "<div class=\"claim\"><p><span class=\"verdict {class}\">{}</span> {}</p><p class=\"note\">{}</p>",
-        claim.verdict,
+        claim.outcome(),
         escape(&claim.text),
         escape(&claim.reason)
     );
@@ -181,7 +181,7 @@ fn claim_html(claim: &Claim) -> String {
         let _ = write!(
             out,
             "<details><summary>numbers</summary><table class=\"evidence\"><thead><tr><th class=\"stub\">at</th><th>{}</th><th>{}</th>\
-             <th>difference, 95 % interval</th></tr></thead><tbody>",
+             <th>difference, 95 % interval of each</th></tr></thead><tbody>",
             escape(&claim.sides.0),
             escape(&claim.sides.1)
         );

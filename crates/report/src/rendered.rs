@@ -8,7 +8,8 @@ use std::{
 
 use crate::{
     ReportError,
-    claim::Claim,
+    claim::{self, Claim},
+    evidence::Difference,
     figure::{self, Figure},
     measure::Provenance,
     names, page,
@@ -71,7 +72,7 @@ impl Rendered {
             expected: records.expected,
             tables: tables.collect::<Result<_, ReportError>>()?,
             figures: figures.collect::<Result<_, ReportError>>()?,
-            claims: study.claims.iter().map(|claim| crate::claim::test(claim, records)).collect(),
+            claims: study.claims.iter().map(|claim| claim::test(claim, records)).collect(),
             provenance: provenance(&records.provenance, records),
         })
     }
@@ -107,6 +108,7 @@ impl Rendered {
         if !self.claims.is_empty() {
             file("claims.md", self.claims_markdown().as_bytes())?;
             file("claims.csv", self.claims_csv().as_bytes())?;
+            file("claims.json", claim::json(&self.claims).as_bytes())?;
         }
         file("report.md", self.markdown().as_bytes())?;
         file("report.html", page::report(self).as_bytes())
@@ -144,7 +146,7 @@ impl Rendered {
         use table::markdown::escape;
         let mut out = String::from("| claim | verdict | numbers that decided |\n| --- | --- | --- |\n");
         for claim in &self.claims {
-            let _ = writeln!(out, "| {} | {} | {} |", escape(&claim.text), claim.verdict, escape(&claim.reason));
+            let _ = writeln!(out, "| {} | {} | {} |", escape(&claim.text), claim.outcome(), escape(&claim.reason));
         }
         out
     }
@@ -153,9 +155,10 @@ impl Rendered {
         use table::markdown::escape;
         let mut out = format!("# Claims of {}\n\n{}", escape(&self.name), self.claims_table());
         for claim in self.claims.iter().filter(|claim| claim.evidence.len() > 1) {
-            let _ = write!(out, "\n## {}\n\n{} **{}**\n\n", escape(&claim.id), escape(&claim.text), claim.verdict);
+            let _ = write!(out, "\n## {}\n\n{} **{}**\n\n", escape(&claim.id), escape(&claim.text), claim.outcome());
             let (a, b) = (escape(&claim.sides.0), escape(&claim.sides.1));
-            let _ = writeln!(out, "| at | {a} | {b} | difference, 95 % interval |\n| --- | ---: | ---: | --- |");
+            let _ =
+                writeln!(out, "| at | {a} | {b} | difference, 95 % interval of each |\n| --- | ---: | ---: | --- |");
             for evidence in &claim.evidence {
                 let number = |value: f64| {
                     if value.is_finite() { names::fixed(value, evidence.decimals) } else { "–".to_owned() }
@@ -173,13 +176,13 @@ impl Rendered {
         // Writing to memory cannot fail, and every record has the head's length.
         let _ = writer.write_record(head);
         for claim in &self.claims {
-            let verdict = claim.verdict.to_string();
+            let verdict = claim.outcome();
             let blank = String::new;
             let summary =
                 [claim.id.clone(), verdict.clone(), blank(), blank(), blank(), blank(), blank(), blank(), blank()];
             let _ = writer.write_record(summary.iter().chain([&claim.reason]));
             for evidence in &claim.evidence {
-                let d = evidence.difference;
+                let d = evidence.difference.as_ref();
                 let number = |value: Option<f64>| {
                     value.filter(|v| v.is_finite()).map(|v| names::fixed(v, 6)).unwrap_or_default()
                 };
@@ -190,8 +193,8 @@ impl Rendered {
                     number(Some(evidence.a)),
                     number(Some(evidence.b)),
                     number(d.map(|d| d.mean)),
-                    number(d.map(|d| d.half_width)),
-                    d.map_or(0, |d| d.n).to_string(),
+                    number(d.map(Difference::half_width)),
+                    evidence.there.to_string(),
                     evidence.expected.to_string(),
                     String::new(),
                 ]);

@@ -1,23 +1,22 @@
 //! The table model: what every renderer writes.
 //!
-//! Rows and columns are axis labels in file order. Bold means *not distinguishable from the best of its column*: the paired difference to
-//! the best has a 95 % interval that contains zero. The baseline row (dense) and certified values are never ranked.
+//! Rows and columns are axis labels in file order. Bold means *not distinguishable from the best of its column* (see
+//! [`crate::evidence::rank`]). The baseline row (dense) and certified values are never ranked.
 
 pub mod csv;
 pub mod html;
 pub mod latex;
 pub mod markdown;
 
-use std::collections::BTreeSet;
-
 use ressa_experiment::{output, value::Value};
 
 use crate::{
-    ReportError, names,
+    ReportError,
+    evidence::{self, Difference},
+    names,
     published::Published,
     records::{Records, Summary},
     remarks,
-    statistics::Difference,
 };
 
 /// A table ready to be written.
@@ -152,7 +151,7 @@ impl Table {
             let labels = spec.rows.iter().zip(keys).map(|(axis, key)| names::label(axis, key)).collect();
             add(labels, points, false, keys);
         }
-        rank(&mut rows, &cells, &heads, records);
+        let compared = rank(&mut rows, &cells, &heads, records);
 
         let columns = heads
             .iter()
@@ -163,7 +162,7 @@ impl Table {
             let stub: Vec<String> = spec.rows.iter().map(|axis| names::axis(axis).to_lowercase()).collect();
             format!("{what} by {}.", stub.join(" and "))
         });
-        let mut notes = notes(&rows);
+        let mut notes = notes(&rows, &compared);
         notes.extend(remarks::on(heads.iter().map(|(_, value)| value.as_str()), &records.provenance));
         Ok(Self {
             id: spec.id.clone(),
@@ -192,59 +191,52 @@ impl Table {
     }
 }
 
-/// Marks, column by column, what cannot be told from the best.
-fn rank(rows: &mut [Row], cells: &[Vec<Option<usize>>], heads: &[(String, String)], records: &Records) {
+/// Marks, column by column, what cannot be told from the best. Returns the differences that were looked at.
+fn rank(
+    rows: &mut [Row],
+    cells: &[Vec<Option<usize>>],
+    heads: &[(String, String)],
+    records: &Records,
+) -> Vec<Difference> {
+    let mut differences = Vec::new();
     for (column, (_, value)) in heads.iter().enumerate() {
         if value.parse::<Value>().is_ok_and(|v| v.is_certified()) {
             continue;
         }
-        let ranked: Vec<(usize, usize, f64)> = (0..rows.len())
+        let ranked: Vec<(usize, (usize, f64))> = (0..rows.len())
             .filter(|&row| !rows[row].baseline)
             .filter_map(|row| {
                 let summary = rows[row].entries[column].as_ref()?.summary;
-                (summary.n > 0).then_some((row, cells[row][column]?, summary.mean))
+                (summary.n > 0).then_some((row, (cells[row][column]?, summary.mean)))
             })
             .collect();
-        let Some(&(_, best, _)) = ranked.iter().max_by(|a, b| a.2.total_cmp(&b.2)) else { continue };
-        if ranked.len() < 2 {
-            continue;
-        }
-        for &(row, point, _) in &ranked {
-            let tied =
-                point == best || Difference::of(&records.pairs(best, point, value)).is_some_and(|d| !d.is_positive());
+        let points: Vec<(usize, f64)> = ranked.iter().map(|(_, point)| *point).collect();
+        let Some(ranking) = evidence::rank(&points, value, records) else { continue };
+        for (&(row, _), tied) in ranked.iter().zip(ranking.tied) {
             if let Some(entry) = &mut rows[row].entries[column] {
                 entry.bold = tied;
             }
         }
+        differences.extend(ranking.differences);
     }
+    differences
 }
 
-fn notes(rows: &[Row]) -> Vec<String> {
+fn notes(rows: &[Row], compared: &[Difference]) -> Vec<String> {
     let entries = || rows.iter().filter(|row| !row.baseline).flat_map(|row| row.entries.iter().flatten());
-    let n = |of: fn(&Summary) -> usize| -> BTreeSet<usize> {
-        entries().map(|e| of(&e.summary)).filter(|&n| n > 0).collect()
-    };
-    let (planned, there) = (n(|s| s.expected), n(|s| s.n));
     let mut notes = Vec::new();
-    if let (Some(&low), Some(&high)) = (planned.first(), there.last())
-        && high > 1
-    {
-        let mean = match entries().any(|e| e.half_width().is_some()) {
-            true => "Mean ± half-width of the 95 % t-interval over replicate seeds",
-            false => "Mean over replicate seeds, which agree",
-        };
-        let single = match low {
-            1 => "; n = 1 where a setting does not depend on the seed",
-            _ => "",
-        };
-        notes.push(format!("{mean} (n = {high}{single})."));
-    } else if !there.is_empty() {
-        notes.push("One measurement per cell (n = 1), so no interval over seeds.".to_owned());
+    if let Some(replicates) = evidence::replicates(entries().map(|e| &e.summary)) {
+        let single = if replicates.single { "; n = 1 where a setting does not depend on the seed" } else { "" };
+        let n = &replicates.n;
+        notes.push(match (replicates.several, entries().any(|e| e.half_width().is_some())) {
+            (true, true) => format!(
+                "Mean ± half-width of the 95 % t-interval over replicate seeds, on these test items (n = {n}{single})."
+            ),
+            (true, false) => format!("Mean over replicate seeds, which agree (n = {n}{single})."),
+            (false, _) => format!("One measurement per cell (n = {n}{single}), so no interval over seeds."),
+        });
     }
-    if entries().any(|e| e.bold) {
-        let rule = "Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 %).";
-        notes.push(rule.to_owned());
-    }
+    notes.extend(evidence::bold_note(compared));
     if entries().any(|e| e.summary.is_incomplete()) {
         notes.push("† n/N: only n of N planned measurements are there.".to_owned());
     }

@@ -1,6 +1,7 @@
 //! Tests of rendering, from published stages to files.
 
 mod claims;
+mod evidence;
 mod probe;
 mod rendering;
 mod study;

@@ -23,7 +23,7 @@ fn a_table_reads_the_same_in_four_formats() {
     Wanda & \textbf{70.0}\,{\scriptsize$\pm$\,2.5} & \textbf{60.0}\,{\scriptsize$\pm$\,2.5}\,{\scriptsize[55.7]} \\
     \bottomrule
     \end{tabular}
-    \par\smallskip{\footnotesize Mean $\pm$ half-width of the 95 \% t-interval over replicate seeds (n = 3; n = 1 where a setting does not depend on the seed). Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 \%). [ ]: published (InstructBLIP, other scale).\par}
+    \par\smallskip{\footnotesize Mean $\pm$ half-width of the 95 \% t-interval over replicate seeds, on these test items (n = 3; n = 1 where a setting does not depend on the seed). Bold: the best of its column and what cannot be told from it (differences paired item by item, over n = 3 seeds and 3900 items; 5 \%, one-sided, for all rows together). [ ]: published (InstructBLIP, other scale).\par}
     "#);
     assert_snapshot!(probe.read("metrics.md"), @r#"
     **Scores & more, 100 % of them**
@@ -34,7 +34,7 @@ fn a_table_reads_the_same_in_four_formats() {
     | Magnitude | 60.0 | 50.0 |
     | Wanda | **70.0** ± 2.5 | **60.0** ± 2.5 \[55.7\] |
 
-    Mean ± half-width of the 95 % t-interval over replicate seeds (n = 3; n = 1 where a setting does not depend on the seed). Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 %). \[ \]: published (InstructBLIP, other scale).
+    Mean ± half-width of the 95 % t-interval over replicate seeds, on these test items (n = 3; n = 1 where a setting does not depend on the seed). Bold: the best of its column and what cannot be told from it (differences paired item by item, over n = 3 seeds and 3900 items; 5 %, one-sided, for all rows together). \[ \]: published (InstructBLIP, other scale).
     "#);
     assert_snapshot!(probe.read("metrics.csv"), @r#"
     Pruning,column,mean,half_width_95,n,expected,standard_error,not_below_best,published_other_scale
@@ -54,7 +54,7 @@ fn a_table_reads_the_same_in_four_formats() {
     <tr><th scope="row" class="stub">Magnitude</th><td>60.0</td><td>50.0</td></tr>
     <tr><th scope="row" class="stub">Wanda</th><td><b>70.0</b> <small>± 2.5</small></td><td><b>60.0</b> <small>± 2.5</small> <small class="published" title="published (InstructBLIP, other scale)">[55.7]</small></td></tr>
     </tbody></table></div>
-    <p class="note">Mean ± half-width of the 95 % t-interval over replicate seeds (n = 3; n = 1 where a setting does not depend on the seed). Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 %). [ ]: published (InstructBLIP, other scale).</p>
+    <p class="note">Mean ± half-width of the 95 % t-interval over replicate seeds, on these test items (n = 3; n = 1 where a setting does not depend on the seed). Bold: the best of its column and what cannot be told from it (differences paired item by item, over n = 3 seeds and 3900 items; 5 %, one-sided, for all rows together). [ ]: published (InstructBLIP, other scale).</p>
     </figure>
     "#);
 }
