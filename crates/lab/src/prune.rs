@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ressa_checkpoint::{Exported, Finished, Making, PROGRAM, Rewrite, card, names::is_prunable, shown_name};
+use ressa_checkpoint::{Exported, Finished, Making, PROGRAM, Rewrite, card, names::is_prunable, shown_name, stamp};
 use ressa_data::Processor;
 use ressa_experiment::{
     Pattern, Tower,
@@ -161,7 +161,7 @@ fn settings(
     let values = json!({
         "rules": RULES,
         "program": PROGRAM,
-        "source": rewrite.source().fingerprint()?,
+        "source": stamp(rewrite.source().folder())?,
         "calibration": samples.map(|samples| &samples.digest),
         "samples": samples.map(|samples| samples.texts.len()),
         "seed": job.seed,

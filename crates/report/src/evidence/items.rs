@@ -112,7 +112,7 @@ impl Items {
         let entry = self.store.entry(&key.0).ok()??;
         let published: TaskScore = entry.result().ok()?;
         let score = match part {
-            None => &published.score,
+            None => published.score.as_ref()?,
             Some(part) => published.parts.get(part)?,
         };
         let path = entry.file(PREDICTIONS).ok()?;

@@ -237,7 +237,6 @@ fn use_folder(folder: &Path, output: &Path) {
     let own = FolderCertificate::read(folder);
     if let Ok(checkpoint) = Checkpoint::open(folder) {
         let _ = verify(&checkpoint, own.ok().flatten().as_ref(), &Claims::default());
-        let _ = checkpoint.fingerprint();
     }
     for max_shard_size in [None, Some(30)] {
         let patterns = BTreeMap::new();
