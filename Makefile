@@ -9,7 +9,7 @@ CARGO := cargo
 RESSA := target/release/ressa --results $(RESULTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build stand-in sweep study plan report data pretrain test test-processors check bench chaos simulate device-check clean
+.PHONY: help setup build stand-in sweep study plan report data pretrain test test-processors check bench calibration chaos simulate device-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ check: setup ## format, lints, tidy
 
 bench: build ## print speed figures, as ratios where a reference can be run
 	@scripts/bench.py $(OPTIONS)
+
+calibration: ## print how often claims are decided falsely, by simulation (OPTIONS=repetitions)
+	@$(CARGO) run --release --quiet -p ressa-report --example calibration -- $(OPTIONS)
 
 chaos: build ## kill a sweep twenty times and compare its tables with an undisturbed one
 	@scripts/chaos.py $(OPTIONS)

@@ -33,11 +33,7 @@ use serde::Serialize;
 pub use json::json;
 pub use power::Power;
 
-use crate::{
-    evidence::{Evidence, Sides},
-    names,
-    records::Records,
-};
+use crate::{evidence::Evidence, names, records::Records};
 
 /// Outcome of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -153,8 +149,16 @@ impl Tested {
     }
 }
 
+/// Where two groups of points are compared.
+struct Place {
+    /// The reader's name of the label.
+    name: String,
+    a: Vec<usize>,
+    b: Vec<usize>,
+}
+
 /// Both sides of a comparison at each place where it is made: the labels of `over`, or everything. Nothing where a side has no cells.
-fn places(claim: &Comparison, records: &Records) -> Vec<(String, Sides)> {
+fn places(claim: &Comparison, records: &Records) -> Vec<Place> {
     let both = |side: &output::Where| -> Vec<usize> {
         records.select(side).into_iter().filter(|&point| within(&claim.only, point, records)).collect()
     };
@@ -163,7 +167,7 @@ fn places(claim: &Comparison, records: &Records) -> Vec<(String, Sides)> {
         return Vec::new();
     }
     let Some(axis) = &claim.over else {
-        return vec![("overall".to_owned(), Sides::of(&a, &b, &claim.metric, records))];
+        return vec![Place { name: "overall".to_owned(), a, b }];
     };
     let own = |points: &[usize]| {
         let own: Vec<usize> = points.iter().copied().filter(|&point| !records.is_everywhere(point, axis)).collect();
@@ -182,8 +186,8 @@ fn places(claim: &Comparison, records: &Records) -> Vec<(String, Sides)> {
         };
         points.iter().filter(stands).copied().collect()
     };
-    let sides = |label: &String| Sides::of(&at(&a, label), &at(&b, label), &claim.metric, records);
-    labels.into_iter().map(|label| (names::label(axis, &label), sides(&label))).collect()
+    let place = |label: String| Place { name: names::label(axis, &label), a: at(&a, &label), b: at(&b, &label) };
+    labels.into_iter().map(place).collect()
 }
 
 /// Whether a filter lets a point through, which passes on the axes where it stands at every label.

@@ -102,9 +102,11 @@ fn tally(claims: &[Claim]) -> String {
     for (verdict, class) in
         [(Verdict::Holds, "holds"), (Verdict::DoesNotHold, "fails"), (Verdict::Undecided, "undecided")]
     {
-        let count = claims.iter().filter(|claim| claim.verdict == verdict).count();
+        let these = || claims.iter().filter(|claim| claim.verdict == verdict);
+        let (count, provisional) = (these().count(), these().filter(|claim| claim.provisional.is_some()).count());
         if count > 0 {
-            words.push(format!("<span class=\"verdict {class}\">{count} {verdict}</span>"));
+            let note = if provisional > 0 { format!(" ({provisional} provisional)") } else { String::new() };
+            words.push(format!("<span class=\"verdict {class}\">{count} {verdict}{note}</span>"));
         }
     }
     words.join(" ")

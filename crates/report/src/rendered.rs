@@ -172,20 +172,33 @@ impl Rendered {
 
     fn claims_csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        let head = ["claim", "verdict", "at", "a", "b", "difference", "half_width_95", "n", "expected", "reason"];
+        let head = [
+            "claim",
+            "verdict",
+            "at",
+            "a",
+            "b",
+            "difference",
+            "half_width_95",
+            "n",
+            "expected",
+            "items",
+            "detectable_80",
+            "reason",
+        ];
         // Writing to memory cannot fail, and every record has the head's length.
         let _ = writer.write_record(head);
+        let number =
+            |value: Option<f64>| value.filter(|v| v.is_finite()).map(|v| names::fixed(v, 6)).unwrap_or_default();
         for claim in &self.claims {
             let verdict = claim.outcome();
-            let blank = String::new;
-            let summary =
-                [claim.id.clone(), verdict.clone(), blank(), blank(), blank(), blank(), blank(), blank(), blank()];
-            let _ = writer.write_record(summary.iter().chain([&claim.reason]));
+            let mut summary = vec![String::new(); head.len()];
+            (summary[0], summary[1]) = (claim.id.clone(), verdict.clone());
+            summary[10] = number(claim.power.map(|power| power.detectable));
+            summary[11] = claim.reason.clone();
+            let _ = writer.write_record(&summary);
             for evidence in &claim.evidence {
                 let d = evidence.difference.as_ref();
-                let number = |value: Option<f64>| {
-                    value.filter(|v| v.is_finite()).map(|v| names::fixed(v, 6)).unwrap_or_default()
-                };
                 let _ = writer.write_record([
                     claim.id.clone(),
                     verdict.clone(),
@@ -196,6 +209,8 @@ impl Rendered {
                     number(d.map(Difference::half_width)),
                     evidence.there.to_string(),
                     evidence.expected.to_string(),
+                    d.map(|d| d.items.to_string()).unwrap_or_default(),
+                    number(d.map(Difference::detectable)),
                     String::new(),
                 ]);
             }

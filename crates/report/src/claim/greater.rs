@@ -46,10 +46,11 @@ pub(super) fn test(claim: &Comparison, records: &Records) -> Tested {
     if places.is_empty() {
         return Tested::counted(Verdict::Undecided, "no cells to compare", Vec::new());
     }
+    let sides: Vec<Sides> = places.iter().map(|p| Sides::of(&p.a, &p.b, &claim.metric, records)).collect();
     let evidence: Vec<Evidence> =
-        places.iter().map(|(place, sides)| Evidence::of(place.clone(), sides, decimals)).collect();
+        places.iter().zip(&sides).map(|(place, sides)| Evidence::of(place.name.clone(), sides, decimals)).collect();
     let balance =
-        on_balance(&places).compare().map(|(_, _, d)| d).filter(|_| evidence.iter().all(|e| e.difference.is_some()));
+        on_balance(&sides).compare().map(|(_, _, d)| d).filter(|_| evidence.iter().all(|e| e.difference.is_some()));
     let differences: Vec<Option<&Difference>> = evidence.iter().map(|e| e.difference.as_ref()).collect();
     let Decision { verdict, above, below } = decide(&differences, balance.as_ref());
 
@@ -77,7 +78,7 @@ pub(super) fn test(claim: &Comparison, records: &Records) -> Tested {
 }
 
 /// Both sides averaged over all labels.
-fn on_balance(places: &[(String, Sides)]) -> Sides {
-    let side = |of: fn(&Sides) -> &Side| Side::mean(&places.iter().map(|(_, s)| of(s).clone()).collect::<Vec<_>>());
+fn on_balance(labels: &[Sides]) -> Sides {
+    let side = |of: fn(&Sides) -> &Side| Side::mean(&labels.iter().map(|sides| of(sides).clone()).collect::<Vec<_>>());
     Sides::new(side(|s| &s.a), side(|s| &s.b))
 }

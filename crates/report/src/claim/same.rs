@@ -4,7 +4,7 @@ use ressa_experiment::output::Comparison;
 
 use super::{Tested, Verdict, places};
 use crate::{
-    evidence::{Evidence, ROUNDING},
+    evidence::{Evidence, ROUNDING, Sides},
     names,
     records::Records,
 };
@@ -12,17 +12,25 @@ use crate::{
 pub(super) fn test(claim: &Comparison, records: &Records) -> Tested {
     let decimals = names::value(&claim.metric).1;
     let places = places(claim, records);
+    let of = |a: &[usize], b: &[usize]| Sides::of(a, b, &claim.metric, records);
     let (mut compared, mut missing, mut other) = (0, 0, Vec::new());
-    for (place, sides) in &places {
-        let there = sides.distinct().count();
-        compared += there;
-        missing += sides.expected - there;
-        for pair in sides.distinct().filter(|pair| (pair.a - pair.b).abs() > ROUNDING) {
-            let (a, b) = (names::fixed(pair.a, decimals), names::fixed(pair.b, decimals));
-            other.push(format!("{a} against {b} at {place}, seed {}", pair.seed));
+    for place in &places {
+        // Equal means of unequal values are not the same: groups of one size are compared point by point.
+        let pairs: Vec<Sides> = match place.a.len() == place.b.len() {
+            true => place.a.iter().zip(&place.b).map(|(&a, &b)| of(&[a], &[b])).collect(),
+            false => vec![of(&place.a, &place.b)],
+        };
+        for sides in &pairs {
+            let there = sides.distinct().count();
+            compared += there;
+            missing += sides.expected - there;
+            for pair in sides.distinct().filter(|pair| (pair.a - pair.b).abs() > ROUNDING) {
+                let (a, b) = (names::fixed(pair.a, decimals), names::fixed(pair.b, decimals));
+                other.push(format!("{a} against {b} at {}, seed {}", place.name, pair.seed));
+            }
         }
     }
-    let evidence = places.iter().map(|(place, sides)| Evidence::of(place.clone(), sides, decimals)).collect();
+    let evidence = places.iter().map(|p| Evidence::of(p.name.clone(), &of(&p.a, &p.b), decimals)).collect();
     let (verdict, reason) = match (other.first(), compared, missing) {
         (Some(first), ..) => (Verdict::DoesNotHold, format!("{} of {compared} differ: {first}", other.len())),
         (None, 0, 0) => (Verdict::Undecided, "no cells to compare".to_owned()),
