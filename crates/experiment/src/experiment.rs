@@ -153,9 +153,13 @@ impl Experiment {
 
     /// A mistake in the table, figure or claim of an id, with its place.
     pub fn mistake(&self, id: &str, message: String) -> ExperimentError {
-        match self.places.get(id) {
+        let error = match self.places.get(id) {
             Some(at) => at.error(ErrorKind::Report, message).label("this one"),
             None => ExperimentError::file(ErrorKind::Report, message),
+        };
+        match self.origin.overrides.is_empty() {
+            true => error,
+            false => error.help("a selection that fits no table or figure can be made with `ressa sweep --no-report`"),
         }
     }
 

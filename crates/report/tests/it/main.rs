@@ -1,6 +1,9 @@
 //! Tests of rendering, from published stages to files.
 
 mod claims;
+mod figures;
+mod folders;
+mod labels;
 mod probe;
 mod rendering;
 mod study;
