@@ -62,6 +62,18 @@ impl Study {
         Ok(Self { experiments, overrides, findings })
     }
 
+    /// Refuses experiments whose tables or figures cannot be made of their grid, before anything is spent on them.
+    pub fn check_reports(&self, workspace: &Workspace) -> Result<(), Failure> {
+        let published = workspace.published();
+        for experiment in &self.experiments {
+            ressa_report::check(experiment, Some(&published)).map_err(|error| match error.item() {
+                Some(item) => Failure::from(experiment.mistake(item, error.to_string())),
+                None => error.into(),
+            })?;
+        }
+        Ok(())
+    }
+
     /// The distinct stages of all experiments; with `gated`, also the evaluations that dense gates ask for.
     pub fn graph(&self, gated: bool) -> Graph {
         Graph::of(&self.experiments, gated)

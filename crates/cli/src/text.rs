@@ -58,6 +58,12 @@ pub fn percent(share: f64) -> String {
     }
 }
 
+/// Two numbers with as many decimals, one at least, as tell them apart where they differ.
+pub fn apart(a: f64, b: f64) -> (String, String) {
+    let with = |decimals: usize| (format!("{a:.decimals$}"), format!("{b:.decimals$}"));
+    (1..=15).map(with).find(|(x, y)| x != y || a == b).unwrap_or_else(|| (a.to_string(), b.to_string()))
+}
+
 /// A whole number with its digits in threes: `4 154 565`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -121,6 +127,13 @@ mod tests {
         assert_eq!(shown, ["0.00 %", "<0.01 %", "50.00 %", ">99.99 %", "100.00 %"]);
         let shown: Vec<String> = [0, 999, 1000, 4154565376].map(thousands).into();
         assert_eq!(shown, ["0", "999", "1 000", "4 154 565 376"]);
+    }
+
+    #[test]
+    fn numbers_that_differ_look_different() {
+        assert_eq!(apart(90.0, 89.96), ("90.00".to_owned(), "89.96".to_owned()));
+        assert_eq!(apart(90.0, 72.3), ("90.0".to_owned(), "72.3".to_owned()));
+        assert_eq!(apart(90.0, 90.0), ("90.0".to_owned(), "90.0".to_owned()));
     }
 
     #[test]

@@ -129,6 +129,11 @@ impl Workspace {
         }
     }
 
+    /// The table of published numbers.
+    pub fn published(&self) -> PathBuf {
+        self.experiments.join("paper/expected.csv")
+    }
+
     /// A path as people know it: relative to the root where it is below.
     pub fn show(&self, path: &Path) -> String {
         path.strip_prefix(&self.root).unwrap_or(path).display().to_string()

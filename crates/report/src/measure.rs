@@ -311,6 +311,16 @@ fn certifiers(cell: &Cell) -> Vec<&StageNode> {
     }
 }
 
+/// The stages that a value of a cell is computed from, as in [`Measurement::source`], whether or not they have run. `None` when the cell cannot
+/// have the value.
+pub(crate) fn source(cell: &Cell, value: &Value) -> Option<String> {
+    if value.is_certified() {
+        return Some(certifiers(cell).iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+"));
+    }
+    let key = |task: &Task| evaluations(cell).find(|(other, _)| other == task).map(|(_, node)| node.key.short());
+    Some(value.tasks().iter().map(key).collect::<Option<Vec<_>>>()?.join("+"))
+}
+
 fn evaluations(cell: &Cell) -> impl Iterator<Item = (Task, &StageNode)> {
     cell.stages.iter().map(AsRef::as_ref).filter_map(|node: &StageNode| match *node.stage {
         Stage::Evaluate { task, .. } => Some((task, node)),

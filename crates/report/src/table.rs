@@ -14,7 +14,7 @@ use crate::{
     ReportError,
     evidence::{self, Difference},
     names,
-    published::Published,
+    published::{Published, Scale},
     records::{Records, Summary},
     remarks,
 };
@@ -30,19 +30,25 @@ pub struct Table {
     pub stub: Vec<String>,
     /// Heads of the value columns.
     pub columns: Vec<String>,
+    /// What the label columns and the value columns are in the experiment: axes; values, or labels of an axis.
+    pub keys: (Vec<String>, Vec<String>),
     /// Rows, the baseline first.
     pub rows: Vec<Row>,
     /// What a reader must know: intervals, n, bold, daggers, published numbers.
     pub notes: Vec<String>,
     /// How it was made, for a comment.
     pub made: String,
+    /// What the paper's numbers are to ours.
+    pub scale: Scale,
 }
 
 /// A row.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// One label per label column.
+    /// One name of a label per label column.
     pub labels: Vec<String>,
+    /// The labels themselves.
+    pub keys: Vec<String>,
     /// One entry per value column; `None` where the grid has no such cell.
     pub entries: Vec<Option<Entry>>,
     /// Whether this is the baseline, set off by a rule and not ranked.
@@ -123,7 +129,13 @@ impl Table {
                 let published = if baseline { None } else { published.find(&spec.published, value, &labels) };
                 Some(Entry { summary, decimals: names::value(value).1, bold: false, published })
             };
-            rows.push(Row { labels, entries: points.iter().enumerate().map(entry).collect(), baseline });
+            let entries = points.iter().enumerate().map(entry).collect();
+            let mut keys = keys.to_vec();
+            if let (true, Some(name)) = (baseline, &spec.baseline) {
+                keys = vec![String::new(); spec.rows.len()];
+                keys[0].clone_from(name);
+            }
+            rows.push(Row { labels, keys, entries, baseline });
             cells.push(points);
         };
         if !baseline.is_empty() {
@@ -134,6 +146,13 @@ impl Table {
             }
             add(labels, points, true, &[]);
         }
+        let shown_names: Vec<(Vec<String>, Vec<String>)> = spec
+            .rows
+            .iter()
+            .map(|axis| records.labels(&shown, axis))
+            .zip(&spec.rows)
+            .map(|(labels, axis)| (names::labels(axis, &labels), labels))
+            .collect();
         for keys in &row_labels {
             let fits = |p: &&usize| spec.rows.iter().zip(keys).all(|(axis, key)| records.label(**p, axis) == Some(key));
             let row: Vec<usize> = shown.iter().filter(fits).copied().collect();
@@ -148,30 +167,38 @@ impl Table {
                 })?;
                 points.push(point);
             }
-            let labels = spec.rows.iter().zip(keys).map(|(axis, key)| names::label(axis, key)).collect();
+            let name = |(key, (names, labels)): (&String, &(Vec<String>, Vec<String>))| {
+                labels.iter().position(|label| label == key).map_or_else(|| key.clone(), |at| names[at].clone())
+            };
+            let labels = keys.iter().zip(&shown_names).map(name).collect();
             add(labels, points, false, keys);
         }
         let compared = rank(&mut rows, &cells, &heads, records);
 
-        let columns = heads
-            .iter()
-            .map(|(head, _)| if by_value { names::value(head).0 } else { names::label(&spec.columns, head) })
-            .collect();
+        let keys: Vec<String> = heads.iter().map(|(head, _)| head.clone()).collect();
+        let titles = match by_value {
+            true => keys.iter().map(|value| names::value(value).0).collect(),
+            false => names::labels(&spec.columns, &keys),
+        };
+        let titles: Vec<(String, String)> = titles.into_iter().zip(keys.iter().cloned()).collect();
+        let (stub, columns) = names::heads(&spec.rows, &titles);
         let caption = spec.caption.clone().unwrap_or_else(|| {
             let what = if by_value { "Scores".to_owned() } else { names::value(&first_value).0 };
             let stub: Vec<String> = spec.rows.iter().map(|axis| names::axis(axis).to_lowercase()).collect();
             format!("{what} by {}.", stub.join(" and "))
         });
-        let mut notes = notes(&rows, &compared);
+        let mut notes = notes(&rows, &compared, published.scale);
         notes.extend(remarks::on(heads.iter().map(|(_, value)| value.as_str()), &records.provenance));
         Ok(Self {
             id: spec.id.clone(),
             caption,
-            stub: spec.rows.iter().map(|axis| names::axis(axis)).collect(),
+            stub,
             columns,
+            keys: (spec.rows.clone(), keys),
             rows,
             notes,
             made: format!("made by `ressa report` for `{experiment}` from records.csv; table `{}`", spec.id),
+            scale: published.scale,
         })
     }
 
@@ -222,7 +249,7 @@ fn rank(
     differences
 }
 
-fn notes(rows: &[Row], compared: &[Difference]) -> Vec<String> {
+fn notes(rows: &[Row], compared: &[Difference], scale: Scale) -> Vec<String> {
     let entries = || rows.iter().filter(|row| !row.baseline).flat_map(|row| row.entries.iter().flatten());
     let mut notes = Vec::new();
     if let Some(replicates) = evidence::replicates(entries().map(|e| &e.summary)) {
@@ -241,7 +268,7 @@ fn notes(rows: &[Row], compared: &[Difference]) -> Vec<String> {
         notes.push("† n/N: only n of N planned measurements are there.".to_owned());
     }
     if entries().any(|e| e.published.is_some()) {
-        notes.push(format!("[ ]: {}.", crate::published::MARK));
+        notes.push(format!("[ ]: {}.", scale.mark()));
     }
     notes
 }

@@ -28,6 +28,7 @@ pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let store = workspace.store()?;
     let study = Study::load(&workspace, &options.selection)?;
+    study.check_reports(&workspace)?;
     let graph = study.graph(true);
     let inventory = glance(&graph, &store);
     // As a sweep that is told nothing about the machine.

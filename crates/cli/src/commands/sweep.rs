@@ -11,7 +11,7 @@ use crate::{
     progress::Display,
     reuse::{Reuse, mixture, only_alike},
     study::Study,
-    text::{columns, count, duration, note, say, say_json},
+    text::{apart, columns, count, duration, note, say, say_json},
     workspace::Workspace,
 };
 
@@ -19,6 +19,9 @@ use crate::{
 pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let study = Study::load(&workspace, &options.selection)?;
+    if !options.no_report {
+        study.check_reports(&workspace)?;
+    }
     let store = workspace.store()?;
     let graph = study.graph(!options.no_gate);
     if graph.runs.is_empty() {
@@ -79,8 +82,10 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     };
     if global.json {
         let index = rendered.as_ref().map(|rendered| rendered.index.display().to_string());
-        say_json(&json!({ "exit": exit as u8, "summary": summary, "report": index }));
+        let notes = rendered.as_ref().map(|rendered| &rendered.notes);
+        say_json(&json!({ "exit": exit as u8, "summary": summary, "report": index, "notes": notes }));
     } else if let Some(rendered) = rendered.filter(|_| !global.quiet) {
+        rendered.notes.iter().for_each(|note| say(format_args!("note: {note}")));
         say(format_args!("report: {}", workspace.show(&rendered.index)));
     }
     Ok(exit)
@@ -137,9 +142,12 @@ fn print_gate(summary: &Summary) {
     say("\na dense model does not reach its gate, so nothing was spent on pruning it:");
     let mut rows = vec![["model", "score", "at least", "found", ""].map(str::to_owned).to_vec()];
     for check in &summary.gate {
-        let found = check.found.map_or_else(|| "not measured".to_owned(), |found| format!("{found:.1}"));
+        let (floor, found) = match check.found {
+            Some(found) => apart(check.floor, found),
+            None => (format!("{:.1}", check.floor), "not measured".to_owned()),
+        };
         let verdict = if check.passes() { "" } else { "too low" }.to_owned();
-        rows.push(vec![check.model.clone(), check.name.clone(), format!("{:.1}", check.floor), found, verdict]);
+        rows.push(vec![check.model.clone(), check.name.clone(), floor, found, verdict]);
     }
     say(columns(&rows).trim_end());
     say(

@@ -2,6 +2,9 @@
 
 mod claims;
 mod evidence;
+mod figures;
+mod folders;
+mod labels;
 mod probe;
 mod rendering;
 mod study;
