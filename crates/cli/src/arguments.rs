@@ -4,6 +4,7 @@ pub mod folder;
 pub mod loading;
 pub mod model;
 pub mod prune;
+pub mod score;
 
 use std::path::PathBuf;
 
@@ -91,6 +92,8 @@ pub enum Command {
     Generate(model::GenerateOptions),
     /// Prune a model folder block by block, in bounded memory; run again to resume
     Prune(prune::PruneOptions),
+    /// Score stored predictions again, also with METEOR's and SPICE's own programs
+    Score(score::ScoreOptions),
     /// Single steps for comparison with other implementations
     #[command(subcommand)]
     Lab(model::Lab),

@@ -61,6 +61,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Gc(options) => commands::gc::run(global, options),
         Command::Generate(options) => commands::generate::run(global, options),
         Command::Prune(options) => commands::prune::run(global, options),
+        Command::Score(options) => commands::score::run(global, options),
         Command::Lab(lab) => commands::lab::run(global, lab),
         Command::Schema => commands::schema::run(),
         Command::Doctor(options) => commands::doctor::run(global, options),

@@ -6,6 +6,7 @@
 pub mod batching;
 mod encoder;
 pub mod error;
+pub mod external;
 pub mod features;
 pub mod matching;
 pub mod metrics;

@@ -167,7 +167,7 @@ fn caption_parts(predictions: &[Prediction], options: &ScoreOptions) -> BTreeMap
 }
 
 /// A caption and its references as the scorers' words; `None` for other predictions.
-fn tokenized(item: &Prediction) -> Option<(String, Vec<String>)> {
+pub(crate) fn tokenized(item: &Prediction) -> Option<(String, Vec<String>)> {
     match item {
         Prediction::Caption { prediction, references, .. } => {
             Some((tokenize(prediction), references.iter().map(|reference| tokenize(reference)).collect()))

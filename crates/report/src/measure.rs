@@ -10,7 +10,7 @@ use ressa_experiment::{
     config::Metric,
     places::without_places,
     protocol::Failure,
-    record::{Certificate, Score, Shortfall, TaskScore},
+    record::{Certificate, ExternalScores, Score, Shortfall, TaskScore},
     value::Value,
 };
 use ressa_store::{Entry, Store, StoreError};
@@ -232,7 +232,10 @@ impl<'a> Reader<'a> {
         if !self.scores.contains_key(key) {
             let score = match self.entry(key)? {
                 Some(entry) => {
-                    let score: TaskScore = entry.result()?;
+                    let mut score: TaskScore = entry.result()?;
+                    let digest = entry.manifest.files.get("predictions.jsonl").map(|file| file.blake3.as_str());
+                    let kept = digest.and_then(|digest| ExternalScores::read(self.store.root(), &key.0, digest));
+                    score.parts.extend(kept.map(|kept| kept.parts).unwrap_or_default());
                     self.note(&entry);
                     match &score.score {
                         Some(found) => {
