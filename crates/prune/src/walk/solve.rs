@@ -10,7 +10,7 @@ use crate::{
     error::PruneError,
     select::Selection,
     solver::{LayerGroup, LayerProblem, LayerSolver},
-    statistics::{BlockStatistics, ColumnStatistics},
+    statistics::{BlockStatistics, ColumnStatistics, RankDeficit},
 };
 
 /// Says what is asked of a layer of a shape `[out, in]`.
@@ -18,6 +18,7 @@ pub type Asking<'a> = dyn Fn(&LayerId, (i64, i64)) -> Result<Selection, PruneErr
 
 /// Prunes the layers of a block that was brought. `asked` says what is asked of a layer of a shape; with `carries` the block runs with what was
 /// found from now on. Statistics are dropped one after the other, where nobody else holds them and the method does not take all groups together.
+/// Answers with how many Gram matrices were inverted of how many tokens.
 ///
 /// # Errors
 /// As [`LayerSolver::solve`]; what was found cannot be kept.
@@ -28,7 +29,7 @@ pub fn solve<B: Outcome>(
     solver: &dyn LayerSolver,
     asked: &Asking<'_>,
     carries: bool,
-) -> Result<(), B::Error> {
+) -> Result<RankDeficit, B::Error> {
     let layers: Vec<(LayerId, (i64, i64))> =
         layers_of(blocks.model(), place).map(|(id, linear)| (id.clone(), linear.shape())).collect();
     let groups: Vec<(Vec<String>, Option<Rc<ColumnStatistics>>)> = match solver.needs().is_empty() {
@@ -38,6 +39,7 @@ pub fn solve<B: Outcome>(
     let mut left: BTreeSet<&str> = layers.iter().map(|(id, _)| id.name.as_str()).collect();
     let most = if solver.joins(blocks.device()) { groups.len().max(1) } else { 1 };
     let mut groups = groups.into_iter();
+    let mut rank = RankDeficit::default();
     loop {
         let mut part = Vec::new();
         for (names, statistics) in groups.by_ref().take(most) {
@@ -46,6 +48,9 @@ pub fn solve<B: Outcome>(
                 let Some((id, shape)) = layers.iter().find(|(id, _)| id.name == *name) else { continue };
                 members.push((id, blocks.weight(id)?, asked(id, *shape)?));
                 left.remove(id.name.as_str());
+                if let Some(statistics) = statistics.as_deref().filter(|_| solver.needs().gram) {
+                    rank.add(&id.name, statistics);
+                }
             }
             part.push((members, statistics));
         }
@@ -76,7 +81,7 @@ pub fn solve<B: Outcome>(
         }
     }
     match left.first() {
-        None => Ok(()),
+        None => Ok(rank),
         Some(name) => Err(PruneError::NoStatistics { layer: (*name).to_owned() }.into()),
     }
 }
