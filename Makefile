@@ -66,7 +66,7 @@ chaos: build ## kill a sweep twenty times and compare its tables with an undistu
 	@scripts/chaos.py $(OPTIONS)
 
 simulate: stand-in ## predict what the paper's experiments cost on the cards of experiments/devices.yaml
-	@$(CARGO) build --release --quiet --workspace --bin ressa-worker --example stages --example hollow_checkpoint
+	@$(CARGO) build --release --quiet --workspace --bin ressa-worker --example stages --example hollow_checkpoint --example tower_speed
 	@scripts/simulate.py $(OPTIONS)
 
 device-check: build stand-in ## compare a GPU with the CPU, and its speed with the prediction
