@@ -5,6 +5,7 @@ pub mod loading;
 pub mod model;
 pub mod prune;
 pub mod score;
+pub mod size;
 
 use std::path::PathBuf;
 
@@ -117,7 +118,7 @@ pub struct PlanOptions {
     pub selection: Selection,
     /// Predict memory and time on cards of `experiments/devices.yaml`, such as `h100` or `h100,rtx-4090`. Checkpoints need not be there, only known by
     /// their `config.json` or by the published name of their folder
-    #[arg(long, value_name = "CARD", value_delimiter = ',')]
+    #[arg(long, value_name = "CARD", value_delimiter = ',', value_parser = card)]
     pub device: Vec<String>,
     /// Host cores of a worker on that card
     #[arg(long, value_name = "N", default_value_t = 16, requires = "device", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -127,13 +128,21 @@ pub struct PlanOptions {
     pub tf32: bool,
 }
 
+fn card(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("a card's name is missing; write one such as `h100`, or several with one comma between two of them"
+            .to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
 /// What the machine gives.
 #[derive(Args, Clone, Debug)]
 pub struct MachineOptions {
     /// `auto`, `cpu` or `cuda:N`
     #[arg(long, default_value = "auto", value_parser = |text: &str| text.parse::<DeviceChoice>())]
     pub device: DeviceChoice,
-    /// Workers at most [default: one per GPU, else cores divided by --threads]
+    /// Maximum number of workers [default: one per GPU, else cores divided by --threads]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub slots: Option<u16>,
     /// Threads of a worker: of one tensor operation, and of decoding images [default: 1 on a CPU; on a GPU the cores divided by its workers]
@@ -163,7 +172,7 @@ pub struct SweepOptions {
     /// Stop starting stages after this many failed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_failures: Option<u32>,
-    /// Longest time a stage may take
+    /// Time limit of a stage
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
     /// Do not render the report afterwards

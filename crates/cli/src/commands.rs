@@ -60,7 +60,7 @@ fn model_folder(model: &Path) -> Result<PathBuf, Failure> {
                 "there is no folder `{shown}`; if it is a repository of the hub, `ressa fetch {name}` brings it"
             ),
         },
-        None => format!("there is no folder `{shown}`; --model wants one with config.json"),
+        None => format!("there is no folder `{shown}`; --model expects one with config.json"),
     };
     Err(Failure::new(Exit::MissingInput, message))
 }

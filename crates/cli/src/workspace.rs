@@ -55,7 +55,7 @@ impl Workspace {
             Some(folder) => {
                 let folder = here.join(folder);
                 if !folder.is_dir() {
-                    let message = format!("`{}` is not a folder; --experiments wants one", folder.display());
+                    let message = format!("`{}` is not a folder; --experiments expects one", folder.display());
                     return Err(Failure::new(Exit::Usage, message));
                 }
                 folder

@@ -232,6 +232,16 @@ fn restore(run: &RunConfig) -> Option<Conflict> {
             "lower `restore.batch` or raise `restore.samples`",
         );
     }
+    if let Some(micro_batch) = restore.micro_batch.filter(|&size| size > restore.batch) {
+        return found(
+            "restore.micro-batch",
+            format!(
+                "a micro-batch of {micro_batch} images is larger than the batch of {} that it is a part of",
+                restore.batch
+            ),
+            "lower `restore.micro-batch`, or leave it out to compute the whole batch at once",
+        );
+    }
     None
 }
 

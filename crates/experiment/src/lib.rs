@@ -42,6 +42,7 @@ mod range;
 pub mod reading;
 pub mod record;
 pub mod schema;
+pub mod search;
 pub mod settings;
 mod shape;
 mod shared;

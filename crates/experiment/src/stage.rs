@@ -275,7 +275,7 @@ pub struct AdaptTraining {
     pub contrastive: f64,
     /// Distillation; null when its weight is 0.
     pub distill: Option<DistillConfig>,
-    /// Most images computed at once; not part of the stage's key.
+    /// Maximum number of images computed at once; not part of the stage's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<u32>,
     /// What is computed again in the backward pass; not part of the stage's key.

@@ -104,7 +104,12 @@ impl Changes {
 }
 
 impl RunWeights {
-    /// Layers that the run changes, by module path.
+    /// Whether the run changes a weight.
+    pub fn is_changed(&self, weight: &str) -> bool {
+        self.changes.masks.get(weight).is_some() || self.changes.updates.get(weight).is_some()
+    }
+
+    /// Weights that the run changes: module paths of linears and norms, whole names of biases.
     pub fn layers(&self) -> impl Iterator<Item = &str> {
         let Changes { masks, updates, .. } = &self.changes;
         let updated = updates.iter().map(|(name, _)| name).filter(|name| masks.get(name).is_none());

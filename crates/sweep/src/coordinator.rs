@@ -39,7 +39,7 @@ pub struct Options {
     pub gpus: u32,
     /// What times are comparable on, as `machine_name` says it.
     pub machine: String,
-    /// Workers at most; none means one per GPU, or one per core.
+    /// Maximum number of workers; none means one per GPU, or one per core.
     pub slots: Option<usize>,
     /// Stop starting stages after this many failed.
     pub max_failures: Option<usize>,
@@ -369,7 +369,7 @@ impl Coordinator<'_> {
             }
             if is_given_up {
                 let program = self.options.worker.program.clone();
-                let message = last_lines(&worker.log_since(0));
+                let message = last_lines(&worker.own_log());
                 return self.retire(index, SweepError::NotReady { program, device, how, message });
             }
             (self.events)(SweepEvent::WorkerDied { slot: index, message: format!("{how}, before it was ready") });

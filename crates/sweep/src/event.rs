@@ -38,7 +38,7 @@ pub enum SweepEvent {
     Started {
         /// Counts.
         totals: Totals,
-        /// Workers at most.
+        /// Maximum number of workers.
         slots: usize,
         /// Distinct runs.
         runs: usize,

@@ -64,6 +64,8 @@ pub(crate) struct Worker {
     child: Child,
     input: Option<ChildStdin>,
     log: PathBuf,
+    /// Size of the log when this process began: what stands before is of earlier ones in its place.
+    log_start: u64,
 }
 
 impl Worker {
@@ -79,6 +81,7 @@ impl Worker {
         let write = |source| SweepError::Write { path: log.to_owned(), source };
         let file = OpenOptions::new().create(true).append(true).open(log).map_err(write)?;
         let mut foreign = file.try_clone().map_err(write)?;
+        let log_start = file.metadata().map_or(0, |metadata| metadata.len());
         let mut process = Command::new(&command.program);
         process.envs(command.environment.iter().map(|(name, value)| (name, value)));
         process.current_dir(&command.folder);
@@ -103,7 +106,7 @@ impl Worker {
             });
             let _ = sender.send(Message { slot, generation, line: Line::Closed });
         });
-        Ok(Self { child, input, log: log.to_owned() })
+        Ok(Self { child, input, log: log.to_owned(), log_start })
     }
 
     /// Sends a request. A worker that has died does not take it; its end is reported on the channel.
@@ -139,7 +142,12 @@ impl Worker {
         fs::metadata(&self.log).map_or(0, |metadata| metadata.len())
     }
 
-    /// What it logged after `offset`, at most the last 64 KiB.
+    /// What this process logged, at most the last 64 KiB.
+    pub fn own_log(&self) -> String {
+        self.log_since(self.log_start)
+    }
+
+    /// What was logged after `offset`, at most the last 64 KiB.
     pub fn log_since(&self, offset: u64) -> String {
         let end = self.log_size();
         let start = offset.max(end.saturating_sub(TAIL));

@@ -7,9 +7,9 @@ use clap::Args;
 /// Options of loading.
 #[derive(Args, Clone, Debug)]
 pub struct LoadingOptions {
-    /// Largest size of results/cache, such as 50GB, where preprocessed pixels and image features of published data, and
+    /// Size limit of results/cache, such as 50GB, where preprocessed pixels and image features of published data, and
     /// outputs of distillation's teachers, are kept for other runs
-    #[arg(long, value_name = "SIZE", default_value = "20GB", value_parser = super::prune::size)]
+    #[arg(long, value_name = "SIZE", default_value = "20GB", value_parser = super::size::cache_size)]
     pub cache: u64,
     /// Keep and use no such cache
     #[arg(long, conflicts_with = "cache")]
@@ -41,6 +41,9 @@ impl LoadingOptions {
         arguments
     }
 }
+
+/// Size limit of the cache in bytes, unless `--cache` says otherwise.
+pub const DEFAULT_CACHE: u64 = 20_000_000_000;
 
 /// The cache's folder in a results folder.
 pub const CACHE: &str = "cache";

@@ -73,16 +73,16 @@ pub struct Search {
     /// Exponent on the length in the score of a finished beam; above 0 favours long answers
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = finite)]
     pub length_penalty: Option<f64>,
-    /// Least length, with what stands before the new tokens
+    /// Minimum length, with what stands before the new tokens
     #[arg(long, value_name = "N")]
     pub min_length: Option<usize>,
-    /// Most length, with what stands before the new tokens
+    /// Maximum length, with what stands before the new tokens
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
-    /// Least new tokens
+    /// Minimum number of new tokens
     #[arg(long, value_name = "N")]
     pub min_new_tokens: Option<usize>,
-    /// Most new tokens
+    /// Maximum number of new tokens
     #[arg(long, value_name = "N")]
     pub max_new_tokens: Option<usize>,
     /// Factor against tokens that are already there; 1 is none
@@ -94,7 +94,7 @@ pub struct Search {
 }
 
 impl Search {
-    /// Refuses a least that is above its most.
+    /// Refuses a minimum above its maximum.
     ///
     /// # Errors
     /// Says which two options contradict each other.
@@ -106,7 +106,7 @@ impl Search {
                 && least > most
             {
                 return Err(format!(
-                    "--min-{what} is {least} and --max-{what} is {most}; the least must not be above the most"
+                    "--min-{what} is {least} and --max-{what} is {most}; the minimum must not be above the maximum"
                 ));
             }
         }
@@ -181,10 +181,10 @@ pub struct PruneLayerOptions {
     /// When SparseGPT dampens the Gram matrix
     #[arg(long, value_enum, default_value_t = DampingName::Always)]
     pub damping: DampingName,
-    /// DSnoT: most swaps in a row [default: 50]
+    /// DSnoT: maximum number of swaps in a row [default: 50]
     #[arg(long, value_name = "N")]
     pub max_cycle: Option<u32>,
-    /// DSnoT: error that is left alone [default: 0.1]
+    /// DSnoT: errors up to this are left alone [default: 0.1]
     #[arg(long, value_name = "T", value_parser = finite)]
     pub threshold: Option<f64>,
     /// DSnoT: a swap that turns the sign of the error ends a row

@@ -58,7 +58,7 @@ fn preprocess(global: &Global, options: &PreprocessOptions) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// Longest standard input that is read.
+/// Limit of standard input, in bytes.
 const TEXTS_LIMIT: u64 = 1 << 30;
 
 fn tokenize(options: &TokenizeOptions) -> Outcome {

@@ -418,7 +418,13 @@ prune:
   magnitude: { signed: true }
   sparsegpt: { block: 1 }
   dsnot: { cycles: 1 }
-restore: { micro-batch: 1, recompute: blocks, distill: { top-k: 1 } }
+restore:
+  micro-batch: 1
+  recompute: blocks
+  distill: { top-k: 1 }
+  vision: { bias: all, norms: true }
+  qformer: { bias: all, norms: true }
+  language: { bias: all, norms: true }
 evaluate:
   answer:
     { prompt: x, text: blip-question, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1, repetition-over: answer }

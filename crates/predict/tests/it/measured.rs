@@ -70,7 +70,7 @@ fn a_training_step_takes_what_was_counted() {
         let mut run = paper(model, batch);
         run.restore.recompute = recompute;
         let training = of_kind(&predictions(&run, "h100"), "adapt");
-        assert_eq!(training.with, None, "{model}: it fits as it is asked for");
+        assert_eq!(training.fallback, None, "{model}: it fits as it is asked for");
         let what = |of: &str| format!("{model} at {batch}, {recompute:?}: {of}");
         assert_near(&what("peak"), training.peak_bytes as f64 / 1e9, peak, 0.15);
         assert_near(&what("launches"), training.launches / training.steps, launches, 0.15);

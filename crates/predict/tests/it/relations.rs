@@ -33,10 +33,10 @@ fn more_work_takes_longer_and_more_memory() {
 fn a_training_that_does_not_fit_is_tried_with_recomputation() {
     let small = of_kind(&predictions(&paper(XL, 8), "rtx-4090"), "adapt");
     let large = of_kind(&predictions(&paper(XL, 8), "h200"), "adapt");
-    assert_eq!((small.with.as_deref(), small.fits), (Some("restore.recompute: blocks"), true));
+    assert_eq!((small.fallback.as_deref(), small.fits), (Some("recomputes blocks"), true));
     assert!(small.peak_bytes < large.peak_bytes && small.tflop > large.tflop);
     let many = of_kind(&predictions(&paper(XL, 1024), "rtx-4090"), "adapt");
-    assert!(many.fits && many.with.expect("it must be divided").contains("restore.micro-batch: "));
+    assert!(many.fits && many.fallback.expect("it must be divided").ends_with(" images at a time"));
     let never = of_kind(&predictions(&paper("instructblip-vicuna-13b", 16), "rtx-4090"), "adapt");
     assert!(!never.fits);
 }

@@ -289,3 +289,16 @@ fn a_worker_that_cannot_start_is_an_error_with_its_reason() {
     let text = error.to_string();
     assert!(text.contains("exit code 127") && text.contains("libtorch_cpu.so"), "{text}");
 }
+
+#[test]
+fn a_worker_that_cannot_start_is_quoted_once() {
+    let mut bench = Bench::new();
+    let program = bench.folder.path().join("worker");
+    fs::write(&program, "#!/bin/sh\necho 'libtorch is not there' >&2\nexit 3\n").unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    bench.options.worker.program = program;
+    bench.options.slots = Some(1);
+    let error = bench.listen(&graph(&cells()), &Stop::new(), &mut |_| {}).expect_err("no worker, no sweep");
+    let SweepError::NotReady { how, message, .. } = error else { panic!("{error}") };
+    assert_eq!((how.as_str(), message.as_str()), ("exit code 3", "libtorch is not there"));
+}
