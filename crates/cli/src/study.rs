@@ -82,7 +82,7 @@ impl Study {
 
 /// Looks at what stages read from outside the store, so that their keys are those of the contents.
 pub fn read_contents(workspace: &Workspace, experiments: &mut [Experiment]) -> Result<Findings, Failure> {
-    let store = workspace.store()?;
+    let store = workspace.reading();
     let contents = Contents::new(&store, &workspace.root);
     for experiment in experiments {
         experiment.mark_contents(&mut |stage| contents.readings(stage));
@@ -151,9 +151,14 @@ pub fn short(id: &str) -> String {
 }
 
 impl Workspace {
-    /// The file that a word names: a path, or the name of a file in `experiments/shapes`.
+    /// The file that a word names: a path from here or from `experiments`, or the name of a file in `experiments/shapes`.
     fn experiment_file(&self, word: &str) -> PathBuf {
         let path = PathBuf::from(word);
+        let below = self.experiments.join(word);
+        if !path.exists() && below.is_file() {
+            // `shapes/smoke.yaml` means the same from any folder.
+            return below;
+        }
         if path.exists() || word.contains(['/', '.']) {
             return path;
         }

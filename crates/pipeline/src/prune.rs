@@ -1,7 +1,7 @@
 //! Stage `prune`: masks of one tower, weights that the method changed, and their certificate.
 
 use ressa_experiment::{Stage, StageNode, config::Propagate, record::Certificate};
-use ressa_models::{MaskSet, Sample, VisionLanguage, WeightSet};
+use ressa_models::{MaskSet, VisionLanguage, WeightSet};
 use ressa_prune::{
     PruneRequest, TowerInputs, TowerSolution, allocation::Counts, certify_tower, certify_tower_divided, solve_tower,
 };

@@ -29,7 +29,7 @@ pub struct Rendering {
 /// Renders the selected experiments.
 pub fn run(global: &Global, options: &ReportOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let store = workspace.store()?;
+    let store = workspace.reading();
     let study = Study::load(&workspace, &options.selection)?;
     study.check_reports(&workspace)?;
     let rendering = render(&workspace, &study, &store, options.strict)?;

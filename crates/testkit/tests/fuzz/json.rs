@@ -1,6 +1,6 @@
 //! Changes of a JSON document: one of its values becomes another, goes, or is there twice.
 
-use rand::{Rng, seq::IndexedRandom};
+use rand::{RngExt, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Number, Value, json};
 
