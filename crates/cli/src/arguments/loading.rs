@@ -30,9 +30,6 @@ impl Default for LoadingOptions {
     }
 }
 
-/// Maximum size of the cache in bytes where nothing is said, as written in the option.
-const DEFAULT_CACHE: u64 = 20_000_000_000;
-
 impl LoadingOptions {
     /// The worker's arguments for these options. `results` is the folder of the cache's folder.
     pub fn worker_arguments(&self, results: &Path) -> Vec<String> {

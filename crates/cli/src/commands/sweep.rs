@@ -11,9 +11,10 @@ use crate::{
     memory,
     missing::missing,
     progress::Display,
+    reuse::{Reuse, mixture, only_alike},
     signals,
     study::Study,
-    text::{columns, count, duration, note, say, say_json},
+    text::{apart, columns, count, duration, note, say, say_json},
     workspace::Workspace,
 };
 
