@@ -77,7 +77,7 @@ pub fn mark_checkpoints(workspace: &Workspace, experiment: &mut Experiment) {
 /// that results outlive their checkpoint.
 fn fingerprint(workspace: &Workspace, folder: &str) -> Option<String> {
     let found = Checkpoint::open(&workspace.root.join(folder)).and_then(|checkpoint| checkpoint.fingerprint());
-    found.ok().or_else(|| last_used(&workspace.store().ok()?, folder))
+    found.ok().or_else(|| last_used(&workspace.reading(), folder))
 }
 
 /// The fingerprint of a checkpoint folder when a stage last took it.
@@ -151,9 +151,14 @@ pub fn short(id: &str) -> String {
 }
 
 impl Workspace {
-    /// The file that a word names: a path, or the name of a file in `experiments/shapes`.
+    /// The file that a word names: a path from here or from `experiments`, or the name of a file in `experiments/shapes`.
     fn experiment_file(&self, word: &str) -> PathBuf {
         let path = PathBuf::from(word);
+        let below = self.experiments.join(word);
+        if !path.exists() && below.is_file() {
+            // `shapes/smoke.yaml` means the same from any folder.
+            return below;
+        }
         if path.exists() || word.contains(['/', '.']) {
             return path;
         }

@@ -27,7 +27,7 @@ pub struct Rendering {
 /// Renders the selected experiments.
 pub fn run(global: &Global, options: &ReportOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let store = workspace.store()?;
+    let store = workspace.reading();
     let study = Study::load(&workspace, &options.selection)?;
     let rendering = render(&workspace, &study, &store, options.strict)?;
     let open = rendering.runs - rendering.complete;
