@@ -184,6 +184,22 @@ fn a_disk_that_refuses_is_named_once() {
 }
 
 #[test]
+fn foreign_bytes_beside_a_jobs_answer_go_to_standard_error() {
+    let house = House::new();
+    house.write("m/config.json", "{}");
+    let worker = house.path("chatty-worker");
+    let body = "cat >/dev/null\nprintf 'caf\\351: a warning\\nno end {\"reply\":\"done\",\"output\":[]}\\n'\n";
+    fs::write(&worker, format!("#!/bin/sh\n{body}")).unwrap();
+    fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command =
+        house.plain(&["generate", "--json", "--model", "m", "--image", "i.png", "--prompt", "p", "--worker"]);
+    let output = command.arg(&worker).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"null\n"[..]), "{stderr}");
+    assert!(stderr.contains(": a warning\nno end"), "{stderr}");
+}
+
+#[test]
 fn nohup_is_respected() {
     let house = House::new();
     house.instruct(json!({ "prune": { "sleep": 0.1 } }));
