@@ -102,13 +102,17 @@ impl Failure {
         }
     }
 
-    /// Shows it on standard error. Where a machine reads, one JSON object is the answer on standard output, and stands on standard error too.
+    /// Shows it on standard error. Where a machine reads, it is one JSON object, which is also the answer on standard output; but a mistake in
+    /// an experiment or override leaves standard output empty, so that who reads a field of a plan meets no object without it.
     pub fn print(&self, json: bool) {
         let mut stderr = std::io::stderr().lock();
         let _ = match self {
             _ if json => {
                 let value = self.json();
-                crate::text::say_json(&value);
+                match self {
+                    Failure::Experiment(_) => crate::text::answer_elsewhere(),
+                    Failure::Message(..) => crate::text::say_json(&value),
+                }
                 writeln!(stderr, "{value}")
             }
             Failure::Experiment(error) => {

@@ -90,6 +90,13 @@ impl House {
         command
     }
 
+    /// The program with arguments and nothing else, in the house.
+    pub fn plain(&self, arguments: &[&str]) -> Command {
+        let mut command = program();
+        command.args(arguments).current_dir(self.folder.path());
+        command
+    }
+
     /// Runs the program to its end. The house's own path is written as `HOUSE`.
     pub fn ressa(&self, arguments: &[&str]) -> Ended {
         let output = self.command(arguments).stdin(Stdio::null()).output().unwrap();
