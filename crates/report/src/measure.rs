@@ -50,6 +50,8 @@ pub struct Provenance {
     pub metrics: BTreeMap<Task, BTreeSet<String>>,
     /// Tasks whose metric is undefined on what was evaluated, with the reason.
     pub undefined: BTreeSet<(Task, &'static str)>,
+    /// Tasks with fewer items than asked for: task, items, asked for.
+    pub fewer: BTreeSet<(Task, u64, u64)>,
     /// Calibrations with fewer images than asked for.
     pub calibrations: BTreeSet<Shortfall>,
     /// Certificates read, and what those that do not hold say.
@@ -150,6 +152,7 @@ impl<'a> Reader<'a> {
         }
         let mut keys = Vec::new();
         let mut numbers = Vec::new();
+        let mut fewer = None;
         let members = value.members();
         for member in &members {
             let (Value::Task(task) | Value::Part(task, _)) = member else { continue };
@@ -165,8 +168,14 @@ impl<'a> Reader<'a> {
                 };
                 let Some(found) = found else { return Ok(None) };
                 numbers.push(number(found));
+                if let (Value::Task(task), Stage::Evaluate { items, .. }) = (member, &*node.stage)
+                    && found.items < u64::from(*items)
+                {
+                    fewer = Some((*task, found.items, u64::from(*items)));
+                }
             }
         }
+        self.provenance.fewer.extend(fewer);
         let whole = numbers.len() == members.len();
         Ok(Some(Measurement { number: whole.then(|| mean(&numbers)), source: keys.join("+") }))
     }

@@ -484,7 +484,7 @@ fn abbreviation(text: Text<'_>, from: usize) -> Option<Match> {
     while text.at(end) == '.' && is_latin(text.at(end + 1)) {
         end += 2;
     }
-    if text.at(end) == '.' && !is_latin(text.at(end - 2).min('\u{7f}')) || (text.at(end) == '.' && end == from + 1) {
+    if text.at(end) == '.' {
         let after = text.run(end + 1, is_blank);
         let following = text.between(after, text.run(after, |c| is_latin(c) || c == '.').max(after));
         let behind = text.at(after + following.chars().count());
