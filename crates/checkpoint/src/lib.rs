@@ -45,7 +45,7 @@ pub use ids::{check_ids, rows};
 pub use inspect::{Inspection, inspect, problems};
 pub use names::Part;
 pub use outline::{Outline, misfits, read_config};
-pub use published::{PUBLISHED, published_config};
+pub use published::{PUBLISHED, preset_config, published_config};
 pub use quantized::quantized;
 pub use rewrite::{Finished, Rewrite};
 pub use rope::rope_theta;

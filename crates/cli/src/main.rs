@@ -7,6 +7,7 @@ mod hub;
 mod job;
 mod memory;
 mod missing;
+mod preflight;
 mod progress;
 mod reuse;
 mod signals;

@@ -6,11 +6,13 @@ use std::{
 };
 
 use ressa_checkpoint::{CheckpointError, INDEX, SINGLE, WeightFiles, absent_pieces, companions, problems, read_config};
+use ressa_contents::Contents;
 use ressa_data::{Processor, published};
 use ressa_experiment::{
     Stage, Task,
     config::{CorporaConfig, DataConfig, DataSource},
 };
+use ressa_store::Store;
 use ressa_sweep::{Graph, Inventory};
 use serde::Serialize;
 
@@ -26,9 +28,11 @@ pub struct Missing {
 }
 
 /// What the stages still to be made lack. Relative paths start at `root`.
-pub fn missing(graph: &Graph, inventory: &Inventory, root: &Path) -> Vec<Missing> {
+pub fn missing(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path) -> Vec<Missing> {
     let root = &std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
-    let mut list = List { root, files: BTreeMap::new(), unusable: BTreeMap::new(), seen: BTreeSet::new() };
+    let contents = Contents::new(store, root);
+    let mut list =
+        List { root, contents: &contents, files: BTreeMap::new(), unusable: BTreeMap::new(), seen: BTreeSet::new() };
     for (stage, present) in graph.stages.iter().zip(&inventory.present) {
         if *present {
             continue;
@@ -43,7 +47,7 @@ pub fn missing(graph: &Graph, inventory: &Inventory, root: &Path) -> Vec<Missing
                 if let Some(folder) = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_ref()) {
                     checkpoint(&root.join(folder), "evaluate.retrieval.checkpoint", &mut list);
                 }
-                list.benchmark(data, *task);
+                list.benchmark(&stage.node.stage, data, *task);
             }
             _ => {}
         }
@@ -57,6 +61,7 @@ pub fn missing(graph: &Graph, inventory: &Inventory, root: &Path) -> Vec<Missing
 /// Missing files, each once however many stages need it.
 struct List<'a> {
     root: &'a Path,
+    contents: &'a Contents<'a>,
     files: BTreeMap<String, BTreeSet<String>>,
     /// Checkpoint folders that are complete and cannot be used.
     unusable: BTreeMap<String, BTreeSet<String>>,
@@ -76,10 +81,37 @@ impl List<'_> {
         data.root.as_ref().map(|folder| self.root.join(folder))
     }
 
-    fn benchmark(&mut self, data: &DataConfig, task: Task) {
+    fn benchmark(&mut self, stage: &Stage, data: &DataConfig, task: Task) {
         let Some(folder) = self.folder(data) else { return };
-        for file in published::missing(&folder, task) {
+        let missing = published::missing(&folder, task);
+        for file in &missing {
             self.lacks(&folder.join(file.path), &format!("{task}: {}", file.holds));
+        }
+        if missing.is_empty() {
+            self.images(stage, &folder, task);
+        }
+    }
+
+    /// Images of a benchmark whose annotations are there, each of them.
+    fn images(&mut self, stage: &Stage, folder: &Path, task: Task) {
+        /// Images that are named; of more, their number is said.
+        const NAMED: usize = 4;
+        match self.contents.missing(stage, folder) {
+            Ok(absent) => {
+                let rest = absent.len().saturating_sub(NAMED);
+                for (number, path) in absent.iter().take(NAMED).enumerate() {
+                    let more = if rest > 0 && number + 1 == NAMED {
+                        format!("; {rest} more are missing")
+                    } else {
+                        String::new()
+                    };
+                    self.lacks(path, &format!("{task}: image{more}"));
+                }
+            }
+            Err(error) => {
+                let what = BTreeSet::from([format!("{task}: {error}")]);
+                self.unusable.entry(folder.display().to_string()).or_default().extend(what);
+            }
         }
     }
 

@@ -153,6 +153,17 @@ impl<'a> Contents<'a> {
         Err(ContentError::Changed { place: reading.place.clone(), reason })
     }
 
+    /// Files of data that a stage cannot do without and that are not below `root`. Images of a corpus are not among them: others are drawn in
+    /// their place.
+    ///
+    /// # Errors
+    /// Annotations that are missing or cannot be understood.
+    pub fn missing(&self, stage: &Stage, root: &Path) -> Result<Vec<PathBuf>, ContentError> {
+        let sources = self.data(stage, root)?;
+        let needed = sources.into_par_iter().filter(|source| !source.optional);
+        Ok(needed.map(|source| source.path).filter(|path| !path.is_file()).collect())
+    }
+
     /// Bytes of files that had to be read because nothing was remembered of them.
     pub fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)

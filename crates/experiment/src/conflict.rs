@@ -67,6 +67,15 @@ pub(crate) fn prune(prune: &PruneConfig) -> Option<Conflict> {
         return None;
     }
     if let Some(implied) = prune.pattern.sparsity() {
+        if Tower::ALL.iter().all(|&tower| prune.tower(tower).sparsity <= 0.0) {
+            return found(
+                "prune.pattern",
+                format!("`{}` prunes nothing: the sparsity of every tower is 0", prune.pattern),
+                format!(
+                    "set `prune.vision.sparsity` and `prune.language.sparsity` to {implied}, or `prune.metric: none` for the dense model"
+                ),
+            );
+        }
         for tower in Tower::ALL {
             let sparsity = prune.tower(tower).sparsity;
             if sparsity > 0.0 && (sparsity - implied).abs() > 1e-6 {

@@ -72,11 +72,6 @@ impl Store {
         Self { root, shipped, digests }
     }
 
-    /// The same for who only reads: no folder is made. What writes (`claim`, `scratch`, `set_aside`) needs `open`.
-    pub fn reading(root: impl Into<PathBuf>, shipped: Vec<PathBuf>) -> Self {
-        Self { root: root.into(), shipped }
-    }
-
     /// The writable root.
     pub fn root(&self) -> &Path {
         &self.root

@@ -18,6 +18,7 @@ use crate::{
     exit::{Exit, Outcome},
     memory,
     missing::{Missing, missing},
+    preflight::{Preflight, refusal},
     reuse::mixture,
     study::{Study, short},
     text::{columns, count, duration, say, say_json},
@@ -37,18 +38,23 @@ pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     memory::bound(&mut machine, &graph, &workspace.root);
     let estimates = Estimates::from_journal(&store, |device| device == machine.machine);
     let plan = Plan::new(&graph, &inventory, &estimates, &store, &machine, &study.findings);
-    let lacking = missing(&graph, &inventory, &workspace.root);
+    let lacking = missing(&graph, &inventory, &store, &workspace.root);
     let forecasts = forecasts(options, &workspace, &graph, &inventory, &store)?;
+    let preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
     if global.json {
         let mut answer = plan.json(&study, &graph, &inventory, &lacking);
+        answer["problems"] = json!(preflight.problems);
+        answer["notes"] = json!(preflight.notes);
         if !forecasts.is_empty() {
             answer["devices"] = forecasts.iter().map(Forecast::json).collect();
         }
         say_json(&answer);
     } else {
         print(&plan, &study, &graph, &inventory, &lacking, &forecasts, global.verbose);
+        preflight.print();
     }
-    Ok(Exit::Done)
+    // As the sweep would end: a script asks with the plan.
+    Ok(refusal(&lacking, &preflight).map_or(Exit::Done, |(exit, _)| exit))
 }
 
 /// The figures of a plan.

@@ -10,6 +10,7 @@ use crate::{
     exit::{Exit, Failure, Outcome},
     memory,
     missing::missing,
+    preflight::{Preflight, refusal},
     progress::Display,
     reuse::{Reuse, mixture, only_alike},
     signals,
@@ -38,19 +39,13 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
             inventory = glance(&graph, &store);
         }
     }
-    let lacking = missing(&graph, &inventory, &workspace.root);
-    if let Some(first) = lacking.first() {
-        let (how, exit) = match first.unusable {
-            false => ("is missing", Exit::MissingInput),
-            true => ("cannot be used", Exit::Unusable),
-        };
-        let message = format!(
-            "`{}` {how} ({}){}; `ressa plan` lists what a sweep needs",
-            first.path,
-            first.what.join("; "),
-            if lacking.len() > 1 { format!(", and {} more", count(lacking.len() - 1, "file")) } else { String::new() }
-        );
+    let lacking = missing(&graph, &inventory, &store, &workspace.root);
+    let preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
+    if let Some((exit, message)) = refusal(&lacking, &preflight) {
         return Err(Failure::new(exit, message));
+    }
+    if !global.quiet {
+        preflight.notes.iter().for_each(|told| note(format_args!("{}: {}", told.setting, told.what)));
     }
 
     let files: Vec<String> = study.experiments.iter().map(|experiment| workspace.show(&experiment.path)).collect();

@@ -8,6 +8,7 @@ mod house;
 mod killing;
 mod output;
 mod predicting;
+mod preflight;
 mod sweeping;
 
 #[path = "../../../hub/tests/it/server.rs"]
