@@ -42,6 +42,9 @@ TIMED = [
 
 def probe(device, environment):
     """What the device's worker says of itself; None where there is no such device."""
+    for program in ("ressa", "ressa-worker"):
+        if not (stages.PROGRAMS / program).is_file():
+            raise stages.Failed(f"`{stages.PROGRAMS / program}` is not built: `make device-check` builds it")
     command = [stages.PROGRAMS / "ressa-worker", "probe", "--device", device]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
     return (json.loads(done.stdout), "") if done.returncode == 0 else (None, done.stderr.strip())

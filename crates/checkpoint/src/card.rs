@@ -1,17 +1,17 @@
 //! The model card of an exported folder: how the weights were made, and what was counted on them.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
-use ressa_experiment::Tower;
+use ressa_experiment::{Tower, json::without_mark, places::without_places};
 use serde::{Deserialize, Serialize};
 
-use crate::{CARD, CERTIFICATE, FolderCertificate};
+use crate::{CARD, CERTIFICATE, FolderCertificate, carry::is_own, clean, json};
 
 /// How weights were made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Making {
-    /// The dense model: name or folder of a published checkpoint, or a preset.
+    /// The dense model: name of a published checkpoint or of its folder ([`crate::shown_name`]), or a preset.
     pub base: String,
     /// The run: experiment and coordinates.
     pub label: String,
@@ -52,8 +52,9 @@ pub struct CardScore {
 pub fn card(name: &str, making: Option<&Making>, certificate: &FolderCertificate, source: &Path) -> String {
     let sparse = certificate.towers.values().any(|tower| tower.zeros * 100 > tower.elements);
     let mut text = String::from("---\nlibrary_name: transformers\npipeline_tag: image-text-to-text\n");
-    if let Some(making) = making {
-        text += &format!("base_model: {}\n", quoted(&making.base));
+    let known = making.and_then(|making| base(making, source));
+    if let Some(repository) = &known {
+        text += &format!("base_model: \"{repository}\"\n");
     }
     for line in inherited(source) {
         text += &line;
@@ -62,7 +63,7 @@ pub fn card(name: &str, making: Option<&Making>, certificate: &FolderCertificate
     text += if sparse { "tags:\n- pruned\n- sparse\n- ressa\n" } else { "tags:\n- ressa\n" };
     text += &format!("---\n\n# {name}\n\n");
     match making {
-        Some(making) => text += &made(making),
+        Some(making) => text += &made(making, known.as_deref().unwrap_or(&making.base)),
         None => text += "The same weights as the folder this was written from.\n",
     }
     text += "\n## Sparsity\n\nCounted on the files of this folder after they were written.\n\n";
@@ -78,11 +79,32 @@ pub fn card(name: &str, making: Option<&Making>, certificate: &FolderCertificate
         certificate.tensors.len()
     );
     text += &format!("\nWritten by {}.\n", certificate.counted_by);
-    text
+    without_places(&text)
 }
 
-fn made(making: &Making) -> String {
-    let mut text = format!("Made from `{}` by the run `{}`.\n\n", making.base, making.label);
+/// The hub's name of the dense model: its own, that of the snapshot that its folder is, or of the model that the folder's card names. A
+/// folder of this machine means nothing to others.
+fn base(making: &Making, source: &Path) -> Option<String> {
+    let is_name = |name: &str| clean::is_repository(name) && name.contains('/');
+    let own = Some(making.base.clone()).filter(|name| is_name(name));
+    let named = || {
+        let lines = front_matter(source);
+        let at = lines.iter().position(|line| line.starts_with("base_model:"))?;
+        let value = lines[at].split_once(':')?.1.trim();
+        let value = if value.is_empty() { lines.get(at + 1)?.trim().strip_prefix("- ")? } else { value };
+        let name = value.trim_matches(['"', '\'', ' ']);
+        is_name(name).then(|| name.to_owned())
+    };
+    own.or_else(|| clean::repository(source)).or_else(named)
+}
+
+/// Whether a folder has a card of its own that goes along when it is written again.
+pub fn has_card(folder: &Path) -> bool {
+    is_own(folder, CARD)
+}
+
+fn made(making: &Making, base: &str) -> String {
+    let mut text = format!("Made from `{base}` by the run `{}`.\n\n", making.label);
     for (tower, how) in &making.pruned {
         text += &format!("- {tower}: {how}\n");
     }
@@ -104,35 +126,31 @@ fn made(making: &Making) -> String {
     text
 }
 
-/// A text as a YAML scalar.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 /// Lines of the source card's front matter that hold for every model made of it: single lines, and lists below them.
 fn inherited(source: &Path) -> Vec<String> {
     const KEPT: [&str; 4] = ["license", "license_name", "license_link", "language"];
-    const LIMIT: u64 = 1 << 20;
-    let path = source.join(CARD);
-    if !fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= LIMIT) {
-        return Vec::new();
-    }
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let mut lines = text.lines();
-    if lines.next().map(str::trim_end) != Some("---") {
-        return Vec::new();
-    }
-    let matter: Vec<&str> = lines.take_while(|line| line.trim_end() != "---").collect();
     let mut kept = Vec::new();
     let mut keeps = false;
-    for line in matter {
+    for line in front_matter(source) {
         let continues = line.starts_with([' ', '\t', '-']);
         if !continues {
             keeps = line.split_once(':').is_some_and(|(key, _)| KEPT.contains(&key));
         }
         if keeps {
-            kept.push(line.trim_end().to_owned());
+            kept.push(line);
         }
     }
     kept
+}
+
+/// The lines between the two `---` at the beginning of a folder's card; none where it has no card of its own.
+fn front_matter(source: &Path) -> Vec<String> {
+    const LIMIT: u64 = 1 << 20;
+    let bytes = if has_card(source) { json::bytes(&source.join(CARD), LIMIT).unwrap_or_default() } else { Vec::new() };
+    let text = String::from_utf8(without_mark(&bytes).to_vec()).unwrap_or_default();
+    let mut lines = text.lines();
+    if lines.next().map(str::trim_end) != Some("---") {
+        return Vec::new();
+    }
+    lines.take_while(|line| line.trim_end() != "---").map(|line| line.trim_end().to_owned()).collect()
 }

@@ -56,21 +56,13 @@ impl Draft {
         &self.folder
     }
 
-    /// Writes a file and flushes it.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
-        let path = self.folder.join(name);
-        fs::write(&path, bytes).and_then(|()| sync(&path)).map_err(CheckpointError::io("write", path))
-    }
-
-    /// Copies a file, with the folders above it, and flushes it.
-    pub fn copy(&self, from: &Path, name: &Path) -> Result<(), CheckpointError> {
+    /// Writes a file, with the folders above it, and flushes it.
+    pub fn write(&self, name: impl AsRef<Path>, bytes: &[u8]) -> Result<(), CheckpointError> {
         let path = self.folder.join(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(CheckpointError::io("write", parent))?;
         }
-        let mut source = File::open(from).map_err(CheckpointError::io("read", from))?;
-        let mut copy = File::create(&path).map_err(CheckpointError::io("write", &path))?;
-        std::io::copy(&mut source, &mut copy).and_then(|_| copy.sync_all()).map_err(CheckpointError::io("write", path))
+        fs::write(&path, bytes).and_then(|()| sync(&path)).map_err(CheckpointError::io("write", path))
     }
 
     /// Puts the folder in its place.

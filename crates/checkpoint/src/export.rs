@@ -13,10 +13,12 @@ use serde_json::{Map, Value};
 
 use crate::{
     CERTIFICATE, Checkpoint, CheckpointError, Dtype, Entry, File, FolderCertificate, INDEX, Index, SINGLE,
-    carry::{Carried, carry},
+    carry::{Carried, Carry},
     certificate::digest,
+    clean,
     draft::Draft,
     header, json,
+    weights::INDEX_LIMIT,
 };
 
 /// File name of the model card.
@@ -96,12 +98,13 @@ pub fn export<E: From<CheckpointError>>(
     if card.is_some() {
         except.insert(CARD.into());
     }
-    let carried = carry(request.source, &draft, &except)?;
+    let carried = Carry { except: &except, changed: !digests.is_empty() }.carry(request.source, &draft)?;
 
     progress(0.9, "counting what was written");
     let reread = Checkpoint::open(draft.folder())?;
     let mut certificate = FolderCertificate::count(&reread, request.patterns, request.program.to_owned())?;
     certificate.run.clone_from(&request.run);
+    certificate.run.iter_mut().for_each(clean::value);
     for (name, digest) in &digests {
         if certificate.tensors.get(name).is_none_or(|claim| claim.blake3 != *digest) {
             let reason = format!("tensor `{name}` does not read back as it was written; the disk may be failing");
@@ -132,7 +135,7 @@ impl<'a> Piece<'a> {
         let name = file.path().file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| CheckpointError::file(file.path(), "its name is not UTF-8"))?.to_owned();
         let tensors = file.entries().iter().map(|entry| (file, entry)).collect();
-        Ok(Self { name, header: file.header().into(), tensors })
+        Ok(Self { name, header: file.published_header().into(), tensors })
     }
 
     fn write<E: From<CheckpointError>>(
@@ -185,6 +188,9 @@ fn cut(checkpoint: &Checkpoint, most: u64) -> Vec<Piece<'_>> {
     for file in checkpoint.files() {
         metadata.extend(file.metadata().iter().map(|(name, text)| (name.clone(), text.clone())));
     }
+    if let Some(published) = header::published(&metadata).filter(|_| !metadata.is_empty()) {
+        metadata = published;
+    }
     let many = groups.len();
     let pieces = groups.into_iter().enumerate().map(|(position, mut tensors)| {
         // Wide elements first, as the format's own library does: every tensor then lies at a multiple of its elements' size.
@@ -201,6 +207,12 @@ fn alignment(dtype: Dtype) -> usize {
     dtype.bitsize().div_ceil(8).next_power_of_two()
 }
 
+/// The bytes of a list of pieces, without what it says about this machine.
+pub(crate) fn index_of(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+    let bytes = json::bytes(path, INDEX_LIMIT)?;
+    Ok(clean::settings(Path::new(INDEX), &bytes, false).unwrap_or(bytes))
+}
+
 /// The bytes of the list of pieces: the source's own, or a new one where the pieces are new; none for a checkpoint in one file.
 fn index(
     checkpoint: &Checkpoint,
@@ -210,7 +222,7 @@ fn index(
 ) -> Result<Option<Vec<u8>>, CheckpointError> {
     if !new {
         let path = checkpoint.folder().join(INDEX);
-        return checkpoint.index().map(|_| fs::read(&path).map_err(CheckpointError::io("read", path))).transpose();
+        return checkpoint.index().map(|_| index_of(&path)).transpose();
     }
     if pieces.len() == 1 {
         return Ok(None);

@@ -13,6 +13,7 @@ use safetensors::Dtype;
 use crate::{
     CheckpointError,
     header::{self, Header},
+    names::canonical,
 };
 
 /// A tensor of a file.
@@ -48,11 +49,18 @@ pub struct File {
     header: usize,
     entries: Vec<Entry>,
     metadata: BTreeMap<String, String>,
+    /// The header for a copy of the file that others open, where that is not this file's own.
+    published: Option<Arc<Vec<u8>>>,
 }
 
 impl File {
     /// Maps a file and checks its header: bounded length, known types, tensors back to back, nothing missing at the end.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        // A pipe would not open before somebody writes into it.
+        let is_other = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+        if is_other {
+            return Err(CheckpointError::file(path, "it is not a regular file"));
+        }
         let file = fs::File::open(path).map_err(CheckpointError::io("read", path))?;
         let length = file.metadata().map_err(CheckpointError::io("read", path))?.len();
         if length == 0 {
@@ -63,7 +71,20 @@ impl File {
         let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io("map", path))?;
         let Header { data, entries, metadata } =
             header::read(&map).map_err(|reason| CheckpointError::file(path, reason))?;
-        Ok(Self { path: path.to_owned(), map: Arc::new(map), header: data, entries, metadata })
+        let published = metadata.as_ref().and_then(header::published);
+        let published = published.and_then(|texts| header::with_metadata(&map[..data], &texts)).map(Arc::new);
+        let metadata = metadata.unwrap_or_default();
+        Ok(Self { path: path.to_owned(), map: Arc::new(map), header: data, entries, metadata, published })
+    }
+
+    /// Gives tensors the names that [`canonical`] has for them.
+    pub(crate) fn of_model(mut self) -> Self {
+        for entry in &mut self.entries {
+            if let Some(name) = canonical(&entry.name) {
+                entry.name = name;
+            }
+        }
+        self
     }
 
     /// Where it is.
@@ -84,6 +105,12 @@ impl File {
     /// The length and the header, as written: everything before the first tensor.
     pub fn header(&self) -> &[u8] {
         &self.map[..self.header]
+    }
+
+    /// The length and the header of a copy that others open: as written, unless `transformers` would refuse it or it names a place on this
+    /// machine.
+    pub fn published_header(&self) -> &[u8] {
+        self.published.as_ref().map_or_else(|| self.header(), |header| header.as_slice())
     }
 
     /// The bytes of one of its tensors, little-endian.

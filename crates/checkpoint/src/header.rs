@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use ressa_experiment::places::without_places;
 use safetensors::Dtype;
 use serde::{
     Deserialize, Deserializer,
@@ -20,6 +21,10 @@ pub(crate) const PREFIX: usize = size_of::<u64>();
 const LIMIT: u64 = 100_000_000;
 /// Name of the free-form entry.
 const METADATA: &str = "__metadata__";
+/// The free-form text that says which library's tensors these are.
+const FORMAT: &str = "format";
+/// What `transformers` knows there; the first is PyTorch.
+const FORMATS: [&str; 4] = ["pt", "tf", "flax", "mlx"];
 
 /// A checked header.
 #[derive(Debug)]
@@ -28,14 +33,14 @@ pub(crate) struct Header {
     pub data: usize,
     /// Tensors in the order of their bytes.
     pub entries: Vec<Entry>,
-    /// Free-form texts.
-    pub metadata: BTreeMap<String, String>,
+    /// Free-form texts; none where the header has no entry for them.
+    pub metadata: Option<BTreeMap<String, String>>,
 }
 
 /// A header as written, names in their order and possibly twice.
 struct Written {
     tensors: Vec<(String, Info)>,
-    metadata: BTreeMap<String, String>,
+    metadata: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -149,14 +154,14 @@ impl<'de> Visitor<'de> for WrittenVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Written, A::Error> {
-        let mut written = Written { tensors: Vec::new(), metadata: BTreeMap::new() };
+        let mut written = Written { tensors: Vec::new(), metadata: None };
         let mut seen = std::collections::HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if !seen.insert(name.clone()) {
                 return Err(serde::de::Error::custom(format_args!("`{name}` is there twice")));
             }
             if name == METADATA {
-                written.metadata = map.next_value::<Option<_>>()?.unwrap_or_default();
+                written.metadata = map.next_value()?;
                 continue;
             }
             let info = map.next_value().map_err(|e| serde::de::Error::custom(format_args!("tensor `{name}`: {e}")))?;
@@ -164,6 +169,24 @@ impl<'de> Visitor<'de> for WrittenVisitor {
         }
         Ok(written)
     }
+}
+
+/// The free-form texts with which others open a file: `transformers` refuses metadata without `format`, and takes a file without any; texts
+/// that name a place on this machine are left out. `None` where they stay as they are.
+pub(crate) fn published(metadata: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    let mut kept = metadata.clone();
+    kept.retain(|_, text| without_places(text) == *text);
+    if !kept.get(FORMAT).is_some_and(|format| FORMATS.contains(&format.as_str())) {
+        kept.insert(FORMAT.to_owned(), FORMATS[0].to_owned());
+    }
+    (kept != *metadata).then_some(kept)
+}
+
+/// The length and the header of a file with other free-form texts; tensors, their order and their places behind the header stay.
+pub(crate) fn with_metadata(written: &[u8], metadata: &BTreeMap<String, String>) -> Option<Vec<u8>> {
+    let mut header: Map<String, Value> = serde_json::from_slice(written.get(PREFIX..)?).ok()?;
+    header.insert(METADATA.to_owned(), json!(metadata));
+    Some(padded(&Value::Object(header)))
 }
 
 /// The beginning of a new file: length and header for tensors that lie back to back in the order given. Padded with blanks so that the
@@ -180,7 +203,12 @@ pub(crate) fn write<'a>(tensors: impl Iterator<Item = &'a Entry>, metadata: &BTr
         header.insert(entry.name.clone(), info);
         at = end;
     }
-    let mut text = Value::Object(header).to_string().into_bytes();
+    padded(&Value::Object(header))
+}
+
+/// Length and text of a header, filled up with blanks.
+fn padded(header: &Value) -> Vec<u8> {
+    let mut text = header.to_string().into_bytes();
     text.resize(text.len().next_multiple_of(PREFIX), b' ');
     let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
     bytes.append(&mut text);

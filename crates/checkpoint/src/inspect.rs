@@ -10,9 +10,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    Checkpoint, CheckpointError, Entry, File, Part,
+    Checkpoint, CheckpointError, Companion, Entry, File, Part, companions,
+    ids::{GENERATION, wrong_ids},
+    json,
     names::{block, is_prunable, leftover, originals},
     outline::{Outline, misfits_of, quoted, read_config},
+    quantized,
     scan::{Counts, scan, threads},
 };
 
@@ -68,17 +71,6 @@ pub struct Architecture {
     pub dtype: Option<String>,
     /// Sizes by part; fields that are not written are at their class's defaults.
     pub sizes: BTreeMap<&'static str, Map<String, Value>>,
-}
-
-/// A file beside the weights.
-#[derive(Clone, Debug, Serialize)]
-pub struct Companion {
-    /// Path in the folder.
-    pub name: &'static str,
-    /// What it is for.
-    pub holds: &'static str,
-    /// Whether it is there.
-    pub present: bool,
 }
 
 /// A tensor that belongs to nothing.
@@ -200,7 +192,10 @@ pub fn inspect(path: &Path, count: bool) -> Result<Inspection, CheckpointError> 
     match opened {
         Ok(checkpoint) => {
             found.add(&checkpoint);
-            found.problems.extend(config.iter().flat_map(|config| misfits_of(config, &checkpoint)));
+            found.problems.extend(match &config {
+                Some(config) => unfit(path, config, &checkpoint),
+                None => codes(path, &checkpoint).into_iter().collect(),
+            });
         }
         Err(error) => {
             found.problems.push(error.to_string());
@@ -208,6 +203,35 @@ pub fn inspect(path: &Path, count: bool) -> Result<Inspection, CheckpointError> 
         }
     }
     Ok(found)
+}
+
+/// What keeps a model folder from being used, as far as its configuration and the headers of its weights tell; empty when nothing does. For
+/// those who ask before they start something: cheap, however large the weights are.
+pub fn problems(folder: &Path) -> Vec<String> {
+    match (read_config(folder), Checkpoint::open(folder)) {
+        (Ok(config), Ok(checkpoint)) => unfit(folder, &config, &checkpoint),
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => vec![error.to_string()],
+        (Err(first), Err(second)) => vec![first.to_string(), second.to_string()],
+    }
+}
+
+/// What keeps the weights and the settings of a folder from being those of its configuration.
+fn unfit(folder: &Path, config: &Map<String, Value>, checkpoint: &Checkpoint) -> Vec<String> {
+    let generation = json::optional(&folder.join(GENERATION));
+    let mut problems: Vec<String> = generation.as_ref().err().map(ToString::to_string).into_iter().collect();
+    let ids = wrong_ids(config, &generation.unwrap_or_default().unwrap_or_default());
+    problems.extend(ids.into_iter().map(|(file, reason)| format!("`{file}`: {reason}")));
+    match codes(folder, checkpoint) {
+        // What else is odd about the tensors follows from that.
+        Some(problem) => problems.push(problem),
+        None => problems.extend(misfits_of(config, checkpoint)),
+    }
+    problems
+}
+
+/// That the weights of a folder are quantized, in words.
+fn codes(folder: &Path, checkpoint: &Checkpoint) -> Option<String> {
+    quantized(checkpoint).map(|reason| CheckpointError::file(folder, reason).to_string())
 }
 
 impl Inspection {
@@ -294,20 +318,4 @@ fn architecture(config: &Map<String, Value>) -> Architecture {
         dtype: text(config.get("dtype").or_else(|| config.get("torch_dtype"))),
         sizes,
     }
-}
-
-/// Files that a model's programs look for.
-fn companions(folder: &Path, config: Option<&Map<String, Value>>) -> Vec<Companion> {
-    let mut files = vec![
-        ("config.json", "architecture"),
-        ("generation_config.json", "generation settings"),
-        ("preprocessor_config.json", "image preprocessing"),
-        ("processor_config.json", "image tokens"),
-        ("tokenizer.json", "tokenizer of the language model"),
-    ];
-    if config.is_some_and(|config| config.get("model_type").is_some_and(|kind| kind == "instructblip")) {
-        files.push(("qformer_tokenizer/tokenizer.json", "tokenizer of the Q-Former"));
-    }
-    let look = |(name, holds)| Companion { name, holds, present: folder.join(name).is_file() };
-    files.into_iter().map(look).collect()
 }

@@ -63,6 +63,13 @@ impl Part {
     }
 }
 
+/// The name that the published checkpoints have for a tensor that another program wrote below `model.`, where it wraps the network in a
+/// module of that name. `None` for every other name: no part is called `model`.
+pub(crate) fn canonical(name: &str) -> Option<String> {
+    let inner = name.strip_prefix("model.")?;
+    (Part::of(inner) != Part::Other).then(|| inner.to_owned())
+}
+
 /// A block of a stack of equal blocks, such as `vision_model.encoder.layers.3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Block<'a> {
@@ -152,6 +159,9 @@ mod tests {
         assert!(is_prunable("language_model.model.decoder.layers.2.fc1.weight", &[8, 4]));
         assert_eq!(seen("language_projection.weight", &[4, 4]), (Part::Projection, None, false));
         assert_eq!(seen("itm_head.weight", &[2, 4]), (Part::Retrieval, None, false));
+        assert_eq!(canonical("model.vision_model.post_layernorm.bias").unwrap(), "vision_model.post_layernorm.bias");
+        assert_eq!(canonical("model.query_tokens").unwrap(), "query_tokens");
+        assert_eq!(canonical("language_model.model.norm.weight").or(canonical("model.norm.weight")), None);
         assert_eq!(seen("stray.layers.1.weight", &[2, 4]), (Part::Other, at("stray.layers", 1), false));
     }
 }

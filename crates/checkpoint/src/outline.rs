@@ -10,10 +10,9 @@ use serde_json::{Map, Value};
 use crate::{
     Checkpoint, CheckpointError, Part, json,
     names::{is_prunable, leftover},
+    rope_theta,
 };
 
-/// Largest configuration that is read.
-const CONFIG_LIMIT: u64 = 4 << 20;
 /// Largest size in a configuration.
 const LARGEST: usize = 1 << 24;
 /// Most layers.
@@ -72,7 +71,7 @@ pub fn read_config(folder: &Path) -> Result<Map<String, Value>, CheckpointError>
     if !path.exists() {
         return Err(CheckpointError::file(folder, "it has no `config.json`"));
     }
-    json::read(&path, CONFIG_LIMIT)
+    json::read(&path, json::CONFIG_LIMIT)
 }
 
 impl Outline {
@@ -289,6 +288,9 @@ impl Outline {
         c.require(head > 0 && head.is_multiple_of(2), || {
             format!("`text_config.head_dim` is {head}; rotary positions need an even width")
         });
+        if let Some(problem) = c.fields.and_then(|fields| rope_theta(fields).err()) {
+            c.problem(problem);
+        }
         for layer in 0..layers {
             let at = format!("language_model.model.layers.{layer}");
             self.linear(format!("{at}.self_attn.q_proj"), heads.saturating_mul(head), width);

@@ -2,6 +2,7 @@
 //!
 //! What a configuration leaves out has its class's default; image encoder and Q-Former are the same in all of them.
 
+use ressa_experiment::model::Preset;
 use serde_json::{Map, Value, json};
 
 /// Names that [`published_config`] knows.
@@ -44,6 +45,15 @@ pub fn published_config(name: &str) -> Option<Map<String, Value>> {
         Value::Object(fields) => Some(fields),
         _ => None,
     }
+}
+
+/// The configuration of a model of the embedded world, as its `config.json` has it.
+pub fn preset_config(preset: Preset) -> Map<String, Value> {
+    let text = match preset {
+        Preset::ShapesFlanT5 => include_str!("presets/shapes-flant5.json"),
+        Preset::ShapesVicuna => include_str!("presets/shapes-vicuna.json"),
+    };
+    serde_json::from_str(text).expect("the file of a preset is a JSON object")
 }
 
 fn with_language(model_type: &str, text: Value, image_token: u32) -> Value {

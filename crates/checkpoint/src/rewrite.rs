@@ -12,8 +12,8 @@ use ressa_experiment::Pattern;
 use serde_json::Value;
 
 use crate::{
-    CARD, CERTIFICATE, Checkpoint, CheckpointError, Entry, Exported, FolderCertificate, INDEX, carry::carry,
-    certificate::digest, draft::Draft,
+    CARD, CERTIFICATE, Checkpoint, CheckpointError, Entry, Exported, FolderCertificate, INDEX, carry::Carry,
+    certificate::digest, clean, draft::Draft, export::index_of,
 };
 
 /// Bytes of an unchanged tensor that are copied at once.
@@ -61,8 +61,9 @@ impl Rewrite {
             let options = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
             let out = options.map_err(unwritten())?;
             // The rest is a hole until it is written.
-            out.set_len(file.map().len() as u64).map_err(unwritten())?;
-            out.write_all_at(file.header(), 0).map_err(unwritten())?;
+            let (header, own) = (file.published_header(), file.header().len());
+            out.set_len((file.map().len() - own + header.len()) as u64).map_err(unwritten())?;
+            out.write_all_at(header, 0).map_err(unwritten())?;
             self.files.push(out);
         }
         Ok(())
@@ -125,16 +126,18 @@ impl Rewrite {
         let names = self.source.files().iter().filter_map(|file| file.path().file_name());
         let mut except: BTreeSet<PathBuf> = names.map(PathBuf::from).collect();
         if self.source.index().is_some() {
-            self.draft.copy(&self.source.folder().join(INDEX), Path::new(INDEX))?;
+            self.draft.write(INDEX, &index_of(&self.source.folder().join(INDEX))?)?;
             except.insert(INDEX.into());
         }
         except.insert(CARD.into());
-        let carried = carry(self.source.folder(), &self.draft, &except)?;
+        let carried =
+            Carry { except: &except, changed: !changed.is_empty() }.carry(self.source.folder(), &self.draft)?;
 
         progress(0.5, "counting what was written");
         let reread = Checkpoint::open(self.draft.folder())?;
         let mut certificate = FolderCertificate::count(&reread, patterns, (*program).to_owned())?;
         certificate.run.clone_from(run);
+        certificate.run.iter_mut().for_each(clean::value);
         for (name, digest) in *changed {
             if certificate.tensors.get(name).is_none_or(|claim| claim.blake3 != *digest) {
                 let reason = format!("tensor `{name}` does not read back as it was written; the disk may be failing");
@@ -162,6 +165,9 @@ impl Rewrite {
         let path = self.source.files()[at].path().file_name().unwrap_or_default();
         let unwritten = CheckpointError::io("write", self.draft.folder().join(path));
         let file = self.files.get(at).ok_or_else(|| CheckpointError::file(&self.output, "it is not begun"))?;
+        // The copy's header may be longer or shorter than the source's.
+        let source = &self.source.files()[at];
+        let offset = offset - source.header().len() + source.published_header().len();
         file.write_all_at(bytes, offset as u64).map_err(unwritten)
     }
 }

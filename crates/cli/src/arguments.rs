@@ -5,12 +5,30 @@ pub mod loading;
 pub mod model;
 pub mod prune;
 pub mod score;
+pub mod size;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use ressa_experiment::{Pattern, Tower};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PathBufValueParser, TypedValueParser},
+};
+use ressa_experiment::{Pattern, Tower, path::unexpanded};
 use ressa_sweep::DeviceChoice;
+
+use crate::reuse::Reuse;
+/// A path; one that only a shell would expand is refused rather than taken for a folder of that name, unless there is one.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        let part = path.to_str().and_then(unexpanded).filter(|_| !path.exists());
+        match part {
+            Some(part) => Err(format!(
+                "`{part}` is not expanded here: write the path out, or leave it to the shell (`--name ~/folder`)"
+            )),
+            None => Ok(path),
+        }
+    })
+}
 
 /// Experiments on sparse vision-language models: one YAML file in, tables and figures out.
 #[derive(Debug, Parser)]
@@ -34,15 +52,15 @@ const EXIT_CODES: &str = "Exit codes:
 #[derive(Args, Debug)]
 pub struct Global {
     /// Results folder [default: `results` beside `experiments`]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_parser = path())]
     pub results: Option<PathBuf>,
     /// Experiments folder [default: looked for upwards from here]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_parser = path())]
     pub experiments: Option<PathBuf>,
     /// The worker program [default: `ressa-worker` beside this one]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_parser = path())]
     pub worker: Option<PathBuf>,
-    /// Answer in JSON on standard output
+    /// Answer with one JSON value on standard output, also when something fails
     #[arg(long, global = true)]
     pub json: bool,
     /// Say less
@@ -82,7 +100,7 @@ pub enum Command {
     Retry(RetryOptions),
     /// List failed stages, or show the log of one
     Logs(LogsOptions),
-    /// List stored stages that no experiment file asks for; with --delete, remove them
+    /// List stored stages that no experiment file and no recorded sweep asks for; with --delete, move them to the trash
     Gc(GcOptions),
     /// Print the JSON Schema of experiment files
     Schema,
@@ -102,8 +120,8 @@ pub enum Command {
 /// Experiments and overrides.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Selection {
-    /// Experiment files (or names in experiments/shapes), and overrides such as `prune.metric=wanda,magnitude`;
-    /// without a file: the default study
+    /// Experiment files (or names in experiments/shapes), and overrides such as `prune.metric=wanda,magnitude` or
+    /// `'evaluate.caption.prompt="A photo, in detail"'`, written as in YAML; without a file: the default study
     #[arg(value_name = "FILE|KEY=VALUE")]
     pub what: Vec<String>,
 }
@@ -115,7 +133,7 @@ pub struct PlanOptions {
     pub selection: Selection,
     /// Predict memory and time on cards of `experiments/devices.yaml`, such as `h100` or `h100,rtx-4090`. Checkpoints need not be there, only known by
     /// their `config.json` or by the published name of their folder
-    #[arg(long, value_name = "CARD", value_delimiter = ',')]
+    #[arg(long, value_name = "CARD", value_delimiter = ',', value_parser = card)]
     pub device: Vec<String>,
     /// Host cores of a worker on that card
     #[arg(long, value_name = "N", default_value_t = 16, requires = "device", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -125,13 +143,21 @@ pub struct PlanOptions {
     pub tf32: bool,
 }
 
+fn card(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("a card's name is missing; write one such as `h100`, or several with one comma between two of them"
+            .to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
 /// What the machine gives.
 #[derive(Args, Clone, Debug)]
 pub struct MachineOptions {
     /// `auto`, `cpu` or `cuda:N`
     #[arg(long, default_value = "auto", value_parser = |text: &str| text.parse::<DeviceChoice>())]
     pub device: DeviceChoice,
-    /// Workers at most [default: one per GPU, else cores divided by --threads]
+    /// Maximum number of workers [default: one per GPU; on a CPU cores divided by --threads, as far as memory holds their models]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub slots: Option<u16>,
     /// Threads of a worker: of one tensor operation, and of decoding images [default: 1 on a CPU; on a GPU the cores divided by its workers]
@@ -148,6 +174,20 @@ pub struct MachineOptions {
     pub loading: loading::LoadingOptions,
 }
 
+impl Default for MachineOptions {
+    /// As if nothing was said.
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Auto,
+            slots: None,
+            threads: None,
+            tf32: false,
+            deterministic: false,
+            loading: loading::LoadingOptions::default(),
+        }
+    }
+}
+
 /// Options of `sweep`.
 #[derive(Args, Debug)]
 pub struct SweepOptions {
@@ -161,12 +201,15 @@ pub struct SweepOptions {
     /// Stop starting stages after this many failed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_failures: Option<u32>,
-    /// Longest time a stage may take
+    /// Time limit of a stage
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
     /// Do not render the report afterwards
     #[arg(long)]
     pub no_report: bool,
+    /// Which cached results are taken: of any libtorch and kind of device, or only of this one
+    #[arg(long, value_enum, default_value_t)]
+    pub reuse: Reuse,
 }
 
 /// Options of `explain`.
@@ -214,7 +257,7 @@ pub struct DataOptions {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=400))]
     pub images: u32,
     /// PNG file [default: `contact-sheet.png` in the results folder]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: Option<PathBuf>,
 }
 
@@ -306,9 +349,22 @@ pub struct LogsOptions {
 /// Options of `gc`.
 #[derive(Args, Debug)]
 pub struct GcOptions {
-    /// Remove them; without this nothing is changed
+    /// Move them to the trash; without this nothing is changed
     #[arg(long)]
     pub delete: bool,
+    /// Delete what is in the trash for good
+    #[arg(long, conflicts_with_all = ["delete", "restore", "cache"])]
+    pub empty: bool,
+    /// Bring back what is in the trash
+    #[arg(long, conflicts_with_all = ["delete", "cache"])]
+    pub restore: bool,
+    /// List recorded sweeps, whose stages are kept whatever became of their experiment files
+    #[arg(long, conflicts_with_all = ["delete", "empty", "restore", "cache"])]
+    pub sweeps: bool,
+    /// Give up recorded sweeps: by the first digits of their id, by experiment file or name, or `superseded` for those whose files were
+    /// swept again with the same overrides
+    #[arg(long, value_name = "SWEEP", num_args = 1.., conflicts_with_all = ["empty", "restore", "sweeps", "cache"])]
+    pub forget: Vec<String>,
     /// Look at the cache of pixels and features instead of the store
     #[arg(long)]
     pub cache: bool,

@@ -27,6 +27,7 @@ pub mod verify_folder;
 
 use std::path::{Path, PathBuf};
 
+use ressa_checkpoint::adapter;
 use ressa_experiment::{job::ModelAt, json::without_mark};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -48,7 +49,8 @@ fn model_folder(model: &Path) -> Result<PathBuf, Failure> {
     }
     let shown = model.display();
     if model.is_dir() {
-        let message = format!("`{shown}` is no model folder: it has no config.json");
+        let reason = adapter(model).unwrap_or_else(|| "it has no config.json".to_owned());
+        let message = format!("`{shown}` is no model folder: {reason}");
         return Err(Failure::new(Exit::MissingInput, message));
     }
     let message = match model.to_str().filter(|name| ressa_hub::is_repository_name(name)) {
@@ -58,7 +60,7 @@ fn model_folder(model: &Path) -> Result<PathBuf, Failure> {
                 "there is no folder `{shown}`; if it is a repository of the hub, `ressa fetch {name}` brings it"
             ),
         },
-        None => format!("there is no folder `{shown}`; --model wants one with config.json"),
+        None => format!("there is no folder `{shown}`; --model expects one with config.json"),
     };
     Err(Failure::new(Exit::MissingInput, message))
 }

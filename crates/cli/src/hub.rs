@@ -9,14 +9,19 @@ use std::{
 
 use ressa_hub::Settings;
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    workspace::named,
+};
 
 /// The settings of this process.
 ///
 /// # Errors
 /// Where no variable names a folder for the cache and there is no home folder.
 pub fn settings() -> Result<Settings, Failure> {
-    from(&|name| env::var_os(name))
+    let settings = from(&|name| env::var_os(name))?;
+    named([settings.cache.clone()])?;
+    Ok(settings)
 }
 
 /// The settings that variables ask for; empty ones count as unset.

@@ -1,16 +1,18 @@
-//! What a sweep needs and the disk does not have: files of checkpoints and benchmarks, one by one.
+//! What a sweep needs and the disk does not have: files of checkpoints and benchmarks, one by one, and checkpoints that cannot be used.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
-use ressa_data::published;
+use ressa_checkpoint::{CheckpointError, INDEX, SINGLE, WeightFiles, absent_pieces, companions, problems, read_config};
+use ressa_contents::Contents;
+use ressa_data::{Processor, published};
 use ressa_experiment::{
     Stage, Task,
     config::{CorporaConfig, DataConfig, DataSource},
-    json::without_mark,
 };
+use ressa_store::Store;
 use ressa_sweep::{Graph, Inventory};
 use serde::Serialize;
 
@@ -19,14 +21,18 @@ use serde::Serialize;
 pub struct Missing {
     /// Its absolute path, as it was looked for.
     pub path: String,
-    /// Who needs it and what it holds.
+    /// Who needs it and what it holds; what is wrong with a folder that is there.
     pub what: Vec<String>,
+    /// Whether it is there and cannot be used.
+    pub unusable: bool,
 }
 
 /// What the stages still to be made lack. Relative paths start at `root`.
-pub fn missing(graph: &Graph, inventory: &Inventory, root: &Path) -> Vec<Missing> {
+pub fn missing(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path) -> Vec<Missing> {
     let root = &std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
-    let mut list = List { root, files: BTreeMap::new() };
+    let contents = Contents::new(store, root);
+    let mut list =
+        List { root, contents: &contents, files: BTreeMap::new(), unusable: BTreeMap::new(), seen: BTreeSet::new() };
     for (stage, present) in graph.stages.iter().zip(&inventory.present) {
         if *present {
             continue;
@@ -41,18 +47,26 @@ pub fn missing(graph: &Graph, inventory: &Inventory, root: &Path) -> Vec<Missing
                 if let Some(folder) = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_ref()) {
                     checkpoint(&root.join(folder), "evaluate.retrieval.checkpoint", &mut list);
                 }
-                list.benchmark(data, *task);
+                list.benchmark(&stage.node.stage, data, *task);
             }
             _ => {}
         }
     }
-    list.files.into_iter().map(|(path, what)| Missing { path, what: what.into_iter().collect() }).collect()
+    let told = |unusable: bool| {
+        move |(path, what): (String, BTreeSet<String>)| Missing { path, what: what.into_iter().collect(), unusable }
+    };
+    list.files.into_iter().map(told(false)).chain(list.unusable.into_iter().map(told(true))).collect()
 }
 
 /// Missing files, each once however many stages need it.
 struct List<'a> {
     root: &'a Path,
+    contents: &'a Contents<'a>,
     files: BTreeMap<String, BTreeSet<String>>,
+    /// Checkpoint folders that are complete and cannot be used.
+    unusable: BTreeMap<String, BTreeSet<String>>,
+    /// Checkpoint folders that were looked at, by who needs them.
+    seen: BTreeSet<(PathBuf, &'static str)>,
 }
 
 impl List<'_> {
@@ -67,10 +81,37 @@ impl List<'_> {
         data.root.as_ref().map(|folder| self.root.join(folder))
     }
 
-    fn benchmark(&mut self, data: &DataConfig, task: Task) {
+    fn benchmark(&mut self, stage: &Stage, data: &DataConfig, task: Task) {
         let Some(folder) = self.folder(data) else { return };
-        for file in published::missing(&folder, task) {
+        let missing = published::missing(&folder, task);
+        for file in &missing {
             self.lacks(&folder.join(file.path), &format!("{task}: {}", file.holds));
+        }
+        if missing.is_empty() {
+            self.images(stage, &folder, task);
+        }
+    }
+
+    /// Images of a benchmark whose annotations are there, each of them.
+    fn images(&mut self, stage: &Stage, folder: &Path, task: Task) {
+        /// Images that are named; of more, their number is said.
+        const NAMED: usize = 4;
+        match self.contents.missing(stage, folder) {
+            Ok(absent) => {
+                let rest = absent.len().saturating_sub(NAMED);
+                for (number, path) in absent.iter().take(NAMED).enumerate() {
+                    let more = if rest > 0 && number + 1 == NAMED {
+                        format!("; {rest} more are missing")
+                    } else {
+                        String::new()
+                    };
+                    self.lacks(path, &format!("{task}: image{more}"));
+                }
+            }
+            Err(error) => {
+                let what = BTreeSet::from([format!("{task}: {error}")]);
+                self.unusable.entry(folder.display().to_string()).or_default().extend(what);
+            }
         }
     }
 
@@ -88,44 +129,39 @@ impl List<'_> {
     }
 }
 
-/// What a Hugging Face checkpoint folder lacks; `who` needs it.
-fn checkpoint(folder: &Path, who: &str, list: &mut List<'_>) {
+/// What a Hugging Face checkpoint folder lacks, or what is wrong with one that lacks nothing; `who` needs it.
+fn checkpoint(folder: &Path, who: &'static str, list: &mut List<'_>) {
+    if !list.seen.insert((folder.to_owned(), who)) {
+        return;
+    }
+    let before = list.files.len();
     let mut lacks = |name: &str, what: &str| list.lacks(&folder.join(name), &format!("{who}: {what}"));
-    for (name, what) in [
-        ("config.json", "architecture"),
-        ("preprocessor_config.json", "image preprocessing"),
-        ("tokenizer.json", "tokenizer of the language model"),
-    ] {
-        if !folder.join(name).is_file() {
-            lacks(name, what);
-        }
+    // A configuration that cannot be read is said below.
+    let config = read_config(folder).ok();
+    for file in companions(folder, config.as_ref()).into_iter().filter(|file| file.required && !file.present) {
+        lacks(file.name, file.holds);
     }
-    // Only InstructBLIP's Q-Former reads text with a tokenizer of its own.
-    const QFORMER: &str = "qformer_tokenizer/tokenizer.json";
-    let config = std::fs::read(folder.join("config.json")).unwrap_or_default();
-    let config: serde_json::Value = serde_json::from_slice(without_mark(&config)).unwrap_or_default();
-    if config["model_type"] == "instructblip" && !folder.join(QFORMER).is_file() {
-        lacks(QFORMER, "tokenizer of the Q-Former");
+    let absent = absent_pieces(folder);
+    if !absent.is_empty() {
+        absent.iter().for_each(|name| lacks(name, "shard of the weights"));
+    } else if let Err(error) = WeightFiles::find(folder) {
+        let (name, what) = match error {
+            CheckpointError::File { path, reason } if path != folder => {
+                (path.file_name().unwrap_or_default().to_string_lossy().into_owned(), reason)
+            }
+            CheckpointError::File { reason, .. } if folder.is_dir() => {
+                (SINGLE.to_owned(), format!("weights: {reason}"))
+            }
+            _ => (SINGLE.to_owned(), format!("weights (or {INDEX} and its shards)")),
+        };
+        lacks(&name, &what);
     }
-    if folder.join("model.safetensors").is_file() {
-        return;
-    }
-    let Ok(index) = std::fs::read(folder.join("model.safetensors.index.json")) else {
-        let pickled = folder.join("pytorch_model.bin").exists() || folder.join("pytorch_model.bin.index.json").exists();
-        let hint = if pickled { "; the pickled weights beside it are not read" } else { "" };
-        lacks("model.safetensors", &format!("weights (or model.safetensors.index.json and its shards{hint})"));
-        return;
-    };
-    let index: serde_json::Value = serde_json::from_slice(without_mark(&index)).unwrap_or_default();
-    let map = index["weight_map"].as_object();
-    let shards: BTreeSet<&str> = map.into_iter().flatten().filter_map(|(_, shard)| shard.as_str()).collect();
-    if shards.is_empty() {
-        lacks("model.safetensors.index.json", "the index names no shard");
-    }
-    for shard in shards {
-        // A name from a file is never followed out of the folder.
-        if Path::new(shard).components().count() != 1 || !folder.join(shard).is_file() {
-            lacks(shard, "shard of the weights");
+    if list.files.len() == before {
+        let texts = Processor::load(folder).err().map(|error| error.to_string());
+        let problems = problems(folder).into_iter().chain(texts).map(|problem| format!("{who}: {problem}"));
+        let problems: BTreeSet<String> = problems.collect();
+        if !problems.is_empty() {
+            list.unusable.entry(folder.display().to_string()).or_default().extend(problems);
         }
     }
 }

@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use ressa_checkpoint::Checkpoint;
+use ressa_contents::{Contents, Findings};
 use ressa_experiment::{Experiment, StageKey};
-use ressa_store::{Store, read_journal};
 use ressa_sweep::Graph;
-use serde_json::Value;
 
 use crate::{
     arguments::Selection,
@@ -22,6 +20,10 @@ pub const DEFAULT_STUDY: [&str; 4] = ["allocation", "towers", "methods", "restor
 pub struct Study {
     /// In the order given.
     pub experiments: Vec<Experiment>,
+    /// Overrides of the command line.
+    pub overrides: Vec<String>,
+    /// What their stages read from outside the store.
+    pub findings: Findings,
 }
 
 impl Study {
@@ -56,10 +58,20 @@ impl Study {
                 return Err(Failure::new(Exit::BadExperiment, message));
             }
         }
-        for experiment in &mut experiments {
-            mark_checkpoints(workspace, experiment);
+        let findings = read_contents(workspace, &mut experiments)?;
+        Ok(Self { experiments, overrides, findings })
+    }
+
+    /// Refuses experiments whose tables or figures cannot be made of their grid, before anything is spent on them.
+    pub fn check_reports(&self, workspace: &Workspace) -> Result<(), Failure> {
+        let published = workspace.published();
+        for experiment in &self.experiments {
+            ressa_report::check(experiment, Some(&published)).map_err(|error| match error.item() {
+                Some(item) => Failure::from(experiment.mistake(item, error.to_string())),
+                None => error.into(),
+            })?;
         }
-        Ok(Self { experiments })
+        Ok(())
     }
 
     /// The distinct stages of all experiments; with `gated`, also the evaluations that dense gates ask for.
@@ -68,26 +80,14 @@ impl Study {
     }
 }
 
-/// Gives the stages that take a checkpoint folder what tells its contents from others.
-pub fn mark_checkpoints(workspace: &Workspace, experiment: &mut Experiment) {
-    experiment.mark_checkpoints(&mut |folder| fingerprint(workspace, folder));
-}
-
-/// What tells a checkpoint folder from another at the same place: as it is, or, where it is not there, as it was when it was last used, so
-/// that results outlive their checkpoint.
-fn fingerprint(workspace: &Workspace, folder: &str) -> Option<String> {
-    let found = Checkpoint::open(&workspace.root.join(folder)).and_then(|checkpoint| checkpoint.fingerprint());
-    found.ok().or_else(|| last_used(&workspace.store().ok()?, folder))
-}
-
-/// The fingerprint of a checkpoint folder when a stage last took it.
-pub fn last_used(store: &Store, folder: &str) -> Option<String> {
-    let dense: Vec<_> = read_journal(store).into_iter().filter(|line| line.kind == "dense").collect();
-    dense.iter().rev().find_map(|line| {
-        let configuration = store.entry(&line.key).ok()??.manifest.configuration;
-        let is_it = configuration.get("checkpoint").and_then(Value::as_str) == Some(folder);
-        configuration.get("fingerprint").filter(|_| is_it)?.as_str().map(str::to_owned)
-    })
+/// Looks at what stages read from outside the store, so that their keys are those of the contents.
+pub fn read_contents(workspace: &Workspace, experiments: &mut [Experiment]) -> Result<Findings, Failure> {
+    let store = workspace.reading();
+    let contents = Contents::new(&store, &workspace.root);
+    for experiment in experiments {
+        experiment.mark_contents(&mut |stage| contents.readings(stage));
+    }
+    Ok(contents.into_findings())
 }
 
 /// What a word of the command line stands for.
@@ -151,9 +151,14 @@ pub fn short(id: &str) -> String {
 }
 
 impl Workspace {
-    /// The file that a word names: a path, or the name of a file in `experiments/shapes`.
+    /// The file that a word names: a path from here or from `experiments`, or the name of a file in `experiments/shapes`.
     fn experiment_file(&self, word: &str) -> PathBuf {
         let path = PathBuf::from(word);
+        let below = self.experiments.join(word);
+        if !path.exists() && below.is_file() {
+            // `shapes/smoke.yaml` means the same from any folder.
+            return below;
+        }
         if path.exists() || word.contains(['/', '.']) {
             return path;
         }

@@ -55,7 +55,7 @@ impl Workspace {
             Some(folder) => {
                 let folder = here.join(folder);
                 if !folder.is_dir() {
-                    let message = format!("`{}` is not a folder; --experiments wants one", folder.display());
+                    let message = format!("`{}` is not a folder; --experiments expects one", folder.display());
                     return Err(Failure::new(Exit::Usage, message));
                 }
                 folder
@@ -71,7 +71,9 @@ impl Workspace {
         let experiments = fs::canonicalize(&experiments).unwrap_or(experiments);
         let root = experiments.parent().unwrap_or(&here).to_owned();
         let results = global.results.as_ref().map_or_else(|| root.join("results"), |folder| here.join(folder));
-        Ok(Self { root, experiments, results, worker: worker(global) })
+        let worker = worker(global);
+        named([&root, &experiments, &results, &worker].map(Clone::clone))?;
+        Ok(Self { root, experiments, results, worker })
     }
 
     /// Read-only store entries that come with the repository.
@@ -84,6 +86,11 @@ impl Workspace {
         Ok(Store::open(self.results.join("store"), vec![self.shipped()])?)
     }
 
+    /// The same store for commands that only read: no folder is made, so results may lie on a disk that cannot be written.
+    pub fn reading(&self) -> Store {
+        Store::reading(self.results.join("store"), vec![self.shipped()])
+    }
+
     /// The worker program.
     pub fn worker(&self) -> &Path {
         &self.worker
@@ -91,7 +98,7 @@ impl Workspace {
 
     /// GPUs that workers may choose from.
     pub fn gpus(&self, device: DeviceChoice) -> u32 {
-        let visible = env::var("CUDA_VISIBLE_DEVICES").ok();
+        let visible = env::var_os("CUDA_VISIBLE_DEVICES").map(|list| list.to_string_lossy().into_owned());
         if device == DeviceChoice::Auto { visible_gpus(visible.as_deref()) } else { 0 }
     }
 
@@ -127,9 +134,25 @@ impl Workspace {
         }
     }
 
+    /// The table of published numbers.
+    pub fn published(&self) -> PathBuf {
+        self.experiments.join("paper/expected.csv")
+    }
+
     /// A path as people know it: relative to the root where it is below.
     pub fn show(&self, path: &Path) -> String {
         path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+}
+
+/// Sees that paths are UTF-8: they are written into records and read by programs that know no other names.
+pub fn named(paths: impl IntoIterator<Item = PathBuf>) -> Result<(), Failure> {
+    match paths.into_iter().find(|path| path.to_str().is_none()) {
+        None => Ok(()),
+        Some(path) => {
+            let message = format!("the path `{}` is not UTF-8; rename it, or reach it through a link", path.display());
+            Err(Failure::new(Exit::Usage, message))
+        }
     }
 }
 

@@ -6,13 +6,17 @@ use std::{
 };
 
 use rand::{Rng, RngExt};
-use ressa_experiment::config::{CorporaConfig, Corpus, SampleForm};
+use ressa_experiment::{
+    config::{CorporaConfig, Corpus, SampleForm},
+    stage::AdaptTraining,
+};
 
 use crate::{
     DataError,
     annotations::{Entry, Next, Place, each},
     json::Top,
     published::{self, karpathy},
+    stream::{Purpose, distinct, stream},
     wording::blip_caption,
 };
 
@@ -24,6 +28,9 @@ pub struct Captioned {
     /// The caption, processed as LAVIS' `blip_caption` does; not empty.
     pub caption: String,
 }
+
+/// Samples of the batch that merging is compared on.
+const PROBE_SAMPLES: usize = 4;
 
 /// Entries drawn from caption corpora, in the order drawn: those of the first corpus first.
 #[derive(Clone, Debug)]
@@ -51,6 +58,53 @@ impl Captions {
             let total = source.count(usize::MAX)?;
             Ok(pick(total, share.min(total)))
         })
+    }
+
+    /// Draws with a seed: a different draw for each purpose and corpus.
+    ///
+    /// # Errors
+    /// As for [`Captions::draw`].
+    pub fn drawn(
+        config: &CorporaConfig,
+        root: &Path,
+        samples: usize,
+        seed: u64,
+        purpose: Purpose,
+    ) -> Result<Self, DataError> {
+        let mut corpus = 0;
+        Self::draw(config, root, samples, &mut |total, wanted| {
+            let mut rng = stream(seed, Purpose::CorpusEntries, ((purpose as u64) << 8) | corpus);
+            corpus += 1;
+            distinct(&mut rng, wanted, total)
+        })
+    }
+
+    /// The entries that a training reads.
+    ///
+    /// # Errors
+    /// As for [`Captions::draw`].
+    pub fn of_training(
+        config: &CorporaConfig,
+        root: &Path,
+        training: &AdaptTraining,
+        seed: u64,
+    ) -> Result<Self, DataError> {
+        let samples = Self::asked_for(training) as usize;
+        Self::drawn(config, root, samples, seed, Purpose::RestorationEntry)
+    }
+
+    /// Entries that a training asks for: no more than its steps can see.
+    pub fn asked_for(training: &AdaptTraining) -> u32 {
+        let seen = u64::from(training.steps) * u64::from(training.batch);
+        u64::from(training.samples).min(seen) as u32
+    }
+
+    /// The entries of the batch that a model is compared on before and after its adapters are merged.
+    ///
+    /// # Errors
+    /// As for [`Captions::draw`].
+    pub fn of_probe(config: &CorporaConfig, root: &Path) -> Result<Self, DataError> {
+        Self::first(config, root, PROBE_SAMPLES)
     }
 
     /// The first `samples` entries, split over the corpora as in a draw. Reads no further than they reach.

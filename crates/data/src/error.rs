@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ressa_checkpoint::CheckpointError;
+
 /// A data set, a tokenizer or an image that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -142,6 +144,22 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// For `map_err`: a file of a model folder that cannot be read, as an error about a processor's settings.
+    pub(crate) fn of_settings(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Io { path, source, .. } => DataError::Read { path, source },
+            CheckpointError::File { path, reason } => DataError::Processor { path, reason },
+        }
+    }
+
+    /// For `map_err`: a file of a model folder that cannot be read, as an error about a tokenizer.
+    pub(crate) fn of_tokenizer(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Io { path, source, .. } => DataError::Read { path, source },
+            CheckpointError::File { path, reason } => DataError::Tokenizer { path, reason },
+        }
+    }
+
     /// Whether an image file is missing, damaged or no image: what another image can stand in for.
     pub fn is_unreadable_image(&self) -> bool {
         matches!(self, DataError::Read { .. } | DataError::Image { .. })

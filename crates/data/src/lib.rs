@@ -24,6 +24,7 @@ pub mod question;
 pub mod resize;
 mod settings;
 pub mod shapes;
+pub mod stream;
 mod text;
 pub mod tokenizer;
 pub mod wording;

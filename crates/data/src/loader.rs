@@ -1,9 +1,6 @@
 //! Image files to the 8-bit levels that a model's processor makes of them, remembered where there is a cache.
 
-use std::{
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{os::unix::fs::MetadataExt, path::Path};
 
 use ressa_store::{Cache, CacheKey};
 
@@ -60,13 +57,16 @@ impl ImageLoader {
     }
 }
 
-/// What a file is known by without reading it: its absolute path, its size and when it was changed. `None` where it is not there.
+/// What a file is known by without reading it: its absolute path, what the file system says it is, its size and when it was changed (an
+/// edit that puts the time of modification back shows in the time of change). `None` where it is not there.
 pub fn file_identity(path: &Path) -> Option<Vec<u8>> {
     let data = std::fs::metadata(path).ok()?;
-    let changed = data.modified().unwrap_or(SystemTime::UNIX_EPOCH).duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut identity = Vec::new();
-    identity.extend(data.len().to_le_bytes());
-    identity.extend(changed.as_nanos().to_le_bytes());
+    for part in
+        [data.size() as i64, data.ino() as i64, data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()]
+    {
+        identity.extend(part.to_le_bytes());
+    }
     identity.extend(std::path::absolute(path).ok()?.as_os_str().as_encoded_bytes());
     Some(identity)
 }

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ressa_experiment::json::without_mark;
+use ressa_checkpoint::{ImageSettings, PREPROCESSOR, PROCESSOR, image_processor};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -53,17 +53,27 @@ impl ImageProcessor {
     /// Reads `preprocessor_config.json`, or where there is none the `image_processor` part of `processor_config.json`.
     ///
     /// # Errors
-    /// Names the file and the field that is missing, of another kind or out of range.
+    /// Names the file and the field that is missing, of another kind or out of range; a folder that has both and they say different things:
+    /// transformers 4 reads the first, transformers 5 the second.
     pub fn load(folder: &Path) -> Result<Self, DataError> {
-        let own = folder.join("preprocessor_config.json");
-        let shared = folder.join("processor_config.json");
-        if !own.is_file() && shared.is_file() {
-            let fields = object(&shared)?;
-            if let Some(Value::Object(inner)) = fields.get("image_processor") {
-                return Self::new(&Fields { path: &shared, map: inner });
+        let ImageSettings { path, fields, nested } = image_processor(folder).map_err(DataError::of_settings)?;
+        let processor = Self::new(&Fields { path: &path, map: &fields })?;
+        if let Some(nested) = nested {
+            let shared = folder.join(PROCESSOR);
+            let other = Self::new(&Fields { path: &shared, map: &nested })?;
+            if !other.makes_the_same(&processor) {
+                let reason = format!(
+                    "its `image_processor` and `{PREPROCESSOR}` beside it make different pixels, and versions of transformers read one \
+                     or the other; remove the one that is wrong"
+                );
+                return Err(DataError::Processor { path: shared, reason });
             }
         }
-        Self::new(&Fields { path: &own, map: &object(&own)? })
+        Ok(processor)
+    }
+
+    fn makes_the_same(&self, other: &Self) -> bool {
+        self.identity() == other.identity() && self.table == other.table
     }
 
     fn new(fields: &Fields<'_>) -> Result<Self, DataError> {
@@ -244,12 +254,6 @@ fn scaled((width, height): (usize, usize), edge: usize) -> (usize, usize) {
     if width <= height { (edge, long(height, width)) } else { (long(width, height), edge) }
 }
 
-fn object(path: &Path) -> Result<Map<String, Value>, DataError> {
-    let text = std::fs::read(path).map_err(|source| DataError::Read { path: path.to_path_buf(), source })?;
-    serde_json::from_slice(without_mark(&text))
-        .map_err(|e| DataError::Processor { path: path.to_path_buf(), reason: format!("it is not a JSON object: {e}") })
-}
-
 /// The settings, and the file they stand in for errors.
 struct Fields<'a> {
     path: &'a Path,
@@ -271,8 +275,9 @@ impl Fields<'_> {
             return Ok(Class::Blip);
         };
         let text = name.as_str().unwrap_or_default();
-        let stem =
-            ["ImageProcessorFast", "ImageProcessor", "FeatureExtractor"].iter().find_map(|end| text.strip_suffix(end));
+        // Versions of transformers say with the end of the name which library computes: torchvision (`Fast`) or Pillow (`Pil`).
+        let ends = ["ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor"];
+        let stem = ends.iter().find_map(|end| text.strip_suffix(end));
         match stem {
             Some("Blip" | "Blip2" | "InstructBlip") => Ok(Class::Blip),
             Some("CLIP") => Ok(Class::Clip),

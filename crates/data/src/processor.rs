@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use ressa_experiment::json::without_mark;
-use serde_json::Value;
+use ressa_checkpoint::{PROCESSOR, json, known::QFORMER, rows};
+use serde_json::{Map, Value};
 
 use crate::{
     DataError, Image, ImageProcessor,
@@ -37,7 +37,7 @@ impl Processor {
     /// An image-text matching model has one tokenizer, its Q-Former's; it serves for both kinds of text.
     ///
     /// # Errors
-    /// Names the file that is missing or malformed.
+    /// Names the file that is missing or malformed, and the tokenizer whose words the model of `config.json` does not have.
     pub fn load(folder: &Path) -> Result<Self, DataError> {
         let config = optional(&folder.join("config.json"))?;
         let pad_of = |part: &str| {
@@ -46,7 +46,7 @@ impl Processor {
             id.as_u64().and_then(|id| u32::try_from(id).ok())
         };
         let mut language = Text::load(folder, pad_of("text_config"))?;
-        let path = folder.join("processor_config.json");
+        let path = folder.join(PROCESSOR);
         let query_tokens = match optional(&path)?.get("num_query_tokens") {
             None | Some(Value::Null) => None,
             Some(value) => Some(value.as_u64().and_then(|count| usize::try_from(count).ok()).ok_or_else(|| {
@@ -59,10 +59,18 @@ impl Processor {
         if query_tokens.is_some() {
             language.with_image_token();
         }
+        let own = folder.join(QFORMER);
+        // Without a configuration there is nothing to compare with: a folder in the making.
+        let embedded = |part: &'static str| rows(&config, part).filter(|_| !config.is_empty()).map(|rows| (rows, part));
+        let classes = config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
+        let matches = classes == Some("Blip2ForImageTextRetrieval") || (!own.is_dir() && language.is_bert());
+        language.within(folder, embedded(if matches { "qformer_config" } else { "text_config" }))?;
+        language.agrees(folder, &config, query_tokens)?;
         let language = Arc::new(language);
-        let own = folder.join("qformer_tokenizer");
         let qformer = if own.is_dir() {
-            Some(Arc::new(Text::load(&own, pad_of("qformer_config"))?))
+            let mut qformer = Text::load(&own, pad_of("qformer_config"))?;
+            qformer.within(&own, embedded("qformer_config"))?;
+            Some(Arc::new(qformer))
         } else if config.get("model_type").is_some_and(|family| family == "instructblip") {
             let reason = "an InstructBLIP folder needs it: its Q-Former reads the instruction too".to_owned();
             return Err(DataError::Tokenizer { path: own, reason });
@@ -227,13 +235,6 @@ impl Processor {
 }
 
 /// A JSON object; empty where there is no such file.
-fn optional(path: &Path) -> Result<serde_json::Map<String, Value>, DataError> {
-    match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(without_mark(&bytes)).map_err(|e| DataError::Processor {
-            path: path.to_path_buf(),
-            reason: format!("it is not a JSON object: {e}"),
-        }),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(serde_json::Map::new()),
-        Err(source) => Err(DataError::Read { path: path.to_path_buf(), source }),
-    }
+fn optional(path: &Path) -> Result<Map<String, Value>, DataError> {
+    Ok(json::optional(path).map_err(DataError::of_settings)?.unwrap_or_default())
 }

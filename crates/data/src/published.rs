@@ -73,6 +73,11 @@ pub fn expected(task: Task) -> &'static [Expected] {
     }
 }
 
+/// The annotation files of a benchmark, relative to the root.
+pub fn annotations(task: Task) -> Vec<&'static str> {
+    expected(task).iter().map(|file| file.path).filter(|path| path.ends_with(".json")).collect()
+}
+
 /// What a corpus needs: its annotations, then its images.
 pub fn expected_of_corpus(corpus: Corpus) -> &'static [Expected; 2] {
     const COCO: &[Expected; 2] = &[

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ressa_experiment::json::without_mark;
+use ressa_checkpoint::json;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
@@ -125,12 +125,5 @@ impl Settings {
 }
 
 fn object(path: &Path) -> Result<Option<Map<String, Value>>, DataError> {
-    match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(without_mark(&bytes)).map(Some).map_err(|e| DataError::Tokenizer {
-            path: path.to_path_buf(),
-            reason: format!("it is not a JSON object: {e}"),
-        }),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(DataError::Read { path: path.to_path_buf(), source }),
-    }
+    json::optional(path).map_err(DataError::of_tokenizer)
 }

@@ -5,8 +5,9 @@
 
 use std::path::Path;
 
+use ressa_checkpoint::{CheckpointError, json};
 use ressa_experiment::json::without_mark;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokenizers::{
     AddedToken, Encoding, NormalizerWrapper, PaddingDirection, PostProcessor, PreTokenizerWrapper, Tokenizer,
     TruncationDirection, processors::template::TemplateProcessing,
@@ -35,6 +36,8 @@ pub(crate) struct Text {
     /// Blanks before punctuation are taken out of decoded text.
     clean_up: bool,
     image_token: Option<u32>,
+    /// Tokens that the model embeds; none where the model is not known.
+    embedded: Option<u32>,
 }
 
 /// Classes whose fast tokenizer changes what `tokenizer.json` says.
@@ -76,7 +79,10 @@ impl Text {
     pub(crate) fn load(folder: &Path, fallback_pad: Option<u32>) -> Result<Self, DataError> {
         let path = folder.join("tokenizer.json");
         let broken = |reason: String| DataError::Tokenizer { path: path.clone(), reason };
-        let bytes = std::fs::read(&path).map_err(|source| without_tokenizer(folder, &path, source))?;
+        let bytes = json::bytes(&path, json::TOKENIZER_LIMIT).map_err(|error| match error {
+            CheckpointError::Io { source, .. } => without_tokenizer(folder, &path, source),
+            other => DataError::of_tokenizer(other),
+        })?;
         let mut tokenizer = Tokenizer::from_bytes(without_mark(&bytes)).map_err(|e| broken(e.to_string()))?;
         let settings = Settings::load(folder)?;
         let class = Class::of(settings.text("tokenizer_class"));
@@ -153,15 +159,84 @@ impl Text {
             max_length: settings.max_length(),
             clean_up: settings.flag("clean_up_tokenization_spaces").unwrap_or(false),
             image_token,
+            embedded: None,
             tokenizer,
         })
     }
 
+    /// From here on, refuses texts with a token that the model has no embedding for. `embedded` says how many it has, and the part of
+    /// `config.json` that says so.
+    ///
+    /// Tokens that were added to the vocabulary may lie beyond: no text has them that does not spell them out.
+    ///
+    /// # Errors
+    /// A vocabulary, or a special token that every text gets, beyond the model's.
+    pub(crate) fn within(&mut self, folder: &Path, embedded: Option<(usize, &'static str)>) -> Result<(), DataError> {
+        let Some((rows, part)) = embedded else { return Ok(()) };
+        let path = folder.join("tokenizer.json");
+        let beyond = |what: &str, id: u32| DataError::Tokenizer {
+            path: path.clone(),
+            reason: format!(
+                "{what} has id {id}, and the model's vocabulary ends at {} (`{part}.vocab_size` in its config.json is {rows}); \
+                 tokenizer and model are not of one folder",
+                rows.saturating_sub(1)
+            ),
+        };
+        let is_beyond = |id: u32| id as usize >= rows;
+        let largest = self.tokenizer.get_vocab(false).into_iter().max_by_key(|(_, id)| *id);
+        if let Some((token, id)) = largest.filter(|(_, id)| is_beyond(*id)) {
+            return Err(beyond(&format!("token {token:?}"), id));
+        }
+        let around = self.encode("", true)?;
+        if let Some(id) = around.into_iter().find(|id| is_beyond(*id)) {
+            return Err(beyond("the special token of every text", id));
+        }
+        // What fills up is never seen, so any token does.
+        self.pad = if is_beyond(self.pad) { 0 } else { self.pad };
+        self.embedded = u32::try_from(rows).ok();
+        Ok(())
+    }
+
+    /// Sees that the model takes the same token for an image position as the processor writes.
+    ///
+    /// # Errors
+    /// Two different tokens: with transformers, no image would be seen.
+    pub(crate) fn agrees(
+        &self,
+        folder: &Path,
+        config: &Map<String, Value>,
+        query_tokens: Option<usize>,
+    ) -> Result<(), DataError> {
+        let written = ["image_token_index", "image_token_id"]
+            .iter()
+            .find_map(|field| Some((field, config.get(*field)?.as_u64()?)));
+        match (written, self.image_token.filter(|_| query_tokens.is_some())) {
+            (Some((field, of_model)), Some(own)) if of_model != u64::from(own) => {
+                let reason = format!(
+                    "its image token has id {own}, and `{field}` in config.json is {of_model}; tokenizer and model are not of one folder"
+                );
+                Err(DataError::Tokenizer { path: folder.join("tokenizer.json"), reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ids that the model has an embedding for.
+    fn known(&self, ids: &[u32], text: &str) -> Result<Vec<u32>, DataError> {
+        match ids.iter().find(|id| self.embedded.is_some_and(|rows| **id >= rows)) {
+            None => Ok(ids.to_vec()),
+            Some(id) => {
+                let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
+                let reason = format!("the model has no embedding for its token {token:?} (id {id})");
+                Err(DataError::Encode { text: text.to_owned(), reason })
+            }
+        }
+    }
+
     pub(crate) fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, DataError> {
-        self.tokenizer
-            .encode_fast(text, special)
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|e| DataError::Encode { text: text.to_owned(), reason: e.to_string() })
+        let encoding = self.tokenizer.encode_fast(text, special);
+        let failed = |reason: String| DataError::Encode { text: text.to_owned(), reason };
+        self.known(encoding.map_err(|e| failed(e.to_string()))?.get_ids(), text)
     }
 
     /// As [`Text::encode`], but of at most `max` ids: special tokens stay, the text is cut on the folder's side.
@@ -181,7 +256,7 @@ impl Text {
         };
         encoding.truncate(room, 0, direction);
         let whole = self.tokenizer.post_process(encoding, None, special).map_err(|e| failed(e.to_string()))?;
-        Ok(whole.get_ids().to_vec())
+        self.known(whole.get_ids(), text)
     }
 
     pub(crate) fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String, DataError> {

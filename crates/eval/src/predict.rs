@@ -81,9 +81,10 @@ fn generate(
     let mut done = 0;
     let blocks = prepared.blocks(&options.batching);
     let mut encoder = Encoder::new(prepared, &blocks, &options.batching);
+    let rows = rows_within(model, &search, &options.batching);
     for (number, block) in blocks.iter().enumerate() {
         let features = encoder.features(model, number)?;
-        for batch in prepared.batches(block, &options.batching) {
+        for batch in prepared.batches(block, &options.batching, &rows) {
             let prompts = &batch.prompts;
             model.check_prompts(prompts)?;
             let prefix = model.visual_prefix(&features, prompts);
@@ -95,6 +96,17 @@ fn generate(
         }
     }
     Ok(prepared.items.iter().zip(texts).filter_map(|(item, text)| written(item, text)).collect())
+}
+
+/// How many prompts of at most so many tokens a batch may hold.
+fn rows_within(model: &dyn VisionLanguage, search: &Search, batching: &Batching) -> impl Fn(usize) -> usize {
+    let limit = model.search_sizes().zip(batching.search_bytes);
+    let (images, steps, beams) = (model.image_tokens(), search.max_new_tokens as u64, search.beams as u64);
+    let most = batching.rows;
+    move |tokens| match limit {
+        Some((sizes, bytes)) => most.min(sizes.rows(bytes, (images + tokens) as u64, steps, beams)),
+        None => most,
+    }
 }
 
 /// The prediction of an item that asks for text.
@@ -148,7 +160,7 @@ pub(crate) fn similarities(
         let features = encoder.features(model, number)?;
         seen(&features);
         images.push(model.retrieval_images(&features).ok_or_else(head)?);
-        for batch in prepared.batches(block, batching) {
+        for batch in prepared.batches(block, batching, &|_| batching.rows) {
             texts.push(model.retrieval_texts(&batch.prompts.qformer).ok_or_else(head)?);
             order.extend(batch.items);
         }

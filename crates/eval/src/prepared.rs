@@ -132,22 +132,35 @@ impl Prepared {
         blocks
     }
 
-    /// The items of a block in batches of at most `batching.rows`.
-    pub(crate) fn batches(&self, block: &Block, batching: &Batching) -> impl Iterator<Item = Batch> {
-        let rows = batching.rows.max(1);
+    /// The items of a block in batches of at most `rows` prompts, given the tokens of the longest prompt among them.
+    pub(crate) fn batches(
+        &self,
+        block: &Block,
+        batching: &Batching,
+        rows: &dyn Fn(usize) -> usize,
+    ) -> impl Iterator<Item = Batch> {
         let lengths = |item: usize| (self.texts[item].qformer.len(), self.texts[item].language.len());
         let mut parts: Vec<Vec<usize>> = Vec::new();
         if batching.padded {
             let mut items = block.items.clone();
             // The language model's steps cost most, so its lengths come first.
             items.sort_by_key(|&item| (lengths(item).1, lengths(item).0));
-            parts.extend(items.chunks(rows).map(<[usize]>::to_vec));
+            // Each item is the longest so far.
+            for item in items {
+                let most = rows(lengths(item).1).max(1);
+                match parts.last_mut() {
+                    Some(part) if part.len() < most => part.push(item),
+                    _ => parts.push(vec![item]),
+                }
+            }
         } else {
             let mut equal: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
             for &item in &block.items {
                 equal.entry(lengths(item)).or_default().push(item);
             }
-            parts.extend(equal.values().flat_map(|items| items.chunks(rows)).map(<[usize]>::to_vec));
+            for ((_, language), items) in &equal {
+                parts.extend(items.chunks(rows(*language).max(1)).map(<[usize]>::to_vec));
+            }
         }
         let first = block.images.start;
         parts.into_iter().map(move |items| {

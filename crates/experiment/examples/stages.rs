@@ -6,7 +6,7 @@
 
 use std::{env, path::Path, process::ExitCode};
 
-use ressa_experiment::{Experiment, Plan};
+use ressa_experiment::Experiment;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -21,8 +21,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    for planned in &Plan::new(&experiment).nodes {
-        match serde_json::to_string(&*planned.node) {
+    for node in experiment.stages() {
+        match serde_json::to_string(&**node) {
             Ok(line) => println!("{line}"),
             Err(error) => {
                 eprintln!("{error}");

@@ -14,7 +14,7 @@ pub struct AskingConfig {
     /// What happens to a question before it is put into the prompt.
     #[serde(skip_serializing_if = "TextRule::is_verbatim")]
     pub text: TextRule,
-    /// Most new tokens; `null`: 3 for answers and 32 for captions in the embedded world, 10 and 30 for published benchmarks.
+    /// Maximum number of new tokens; `null`: 3 for answers and 32 for captions in the embedded world, 10 and 30 for published benchmarks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_new_tokens: Option<u32>,
     /// New tokens before which no answer ends; `null`: none.

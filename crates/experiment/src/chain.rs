@@ -18,6 +18,7 @@ use crate::{
         StatisticsNeeds,
     },
     model::{DenseConfig, ModelConfig},
+    reading::{ReadingKind, Readings},
     stage::{AdaptTraining, Inputs, identify},
 };
 
@@ -186,7 +187,8 @@ impl Planner {
             let read = blind.as_ref().filter(|_| !task.uses_language()).unwrap_or(&whole);
             let ready = |buffer: &mut Vec<u8>| buffer.extend_from_slice(configuration);
             let key = identify(&mut self.buffer, stage, ready, |buffer| buffer.extend_from_slice(&read.json));
-            nodes.push(Arc::new(StageNode { key, stage: Arc::clone(stage), inputs: Arc::clone(&read.inputs) }));
+            let (stage, inputs) = (Arc::clone(stage), Arc::clone(&read.inputs));
+            nodes.push(Arc::new(StageNode { key, stage, inputs, readings: Readings::default() }));
         }
         nodes
     }
@@ -337,23 +339,32 @@ pub(crate) fn share_statistics<'a>(chains: impl Iterator<Item = &'a mut Vec<Arc<
     }
 }
 
-/// Gives stages that take a checkpoint folder what `fingerprint` says of it, and them and all that is made from them other keys.
-pub(crate) fn mark_checkpoints<'a>(
+/// Tells stages what they read from outside the store (`of`, asked once per stage and configuration), and gives them and all that is made
+/// from them keys by content.
+pub(crate) fn mark_contents<'a>(
     chains: impl Iterator<Item = &'a mut Vec<Arc<StageNode>>>,
-    of: &mut dyn FnMut(&str) -> Option<String>,
+    of: &mut dyn FnMut(&Stage) -> Readings,
 ) {
     let mut moved: HashMap<StageKey, Arc<StageNode>> = HashMap::new();
+    // Evaluations of all runs share their stages.
+    let mut own: HashMap<*const Stage, Readings> = HashMap::new();
+    let mut buffer = Vec::new();
     for node in chains.flatten() {
         if let Some(new) = moved.get(&node.key) {
             *node = Arc::clone(new);
             continue;
         }
-        let mut stage = Stage::clone(&node.stage);
-        if let Stage::Dense { checkpoint: Some(folder), fingerprint, .. } = &mut stage {
-            *fingerprint = of(folder);
-        }
+        let readings = own.entry(Arc::as_ptr(&node.stage)).or_insert_with(|| of(&node.stage)).clone();
         let inputs = node.inputs.renamed(|key| moved.get(key).map_or(key, |new| &new.key).clone());
-        let new = Arc::new(stage.node(inputs));
+        let stage = node.stage.by_content(&readings);
+        let key = identify(&mut buffer, &stage, |buffer| stage.write(buffer), |buffer| inputs.write(buffer));
+        let dense = node.inputs.dense.as_ref().and_then(|dense| moved.get(dense));
+        let adapter = node.inputs.adapter.as_ref().and_then(|adapter| moved.get(adapter));
+        let readings = readings
+            .with(dense.and_then(|dense| dense.readings.of(ReadingKind::Model)))
+            .with(adapter.and_then(|adapter| adapter.readings.of(ReadingKind::Data)));
+        let new = StageNode { key, stage: Arc::clone(&node.stage), inputs: Arc::new(inputs), readings };
+        let new = Arc::new(new);
         moved.insert(std::mem::replace(node, Arc::clone(&new)).key.clone(), new);
     }
 }
@@ -375,7 +386,6 @@ fn dense(run: &RunConfig) -> Dense {
     let made = Stage::Dense {
         preset: run.model.preset,
         checkpoint: run.model.checkpoint.as_ref().map(|path| path.display().to_string()),
-        fingerprint: None,
         // A published checkpoint has seen its data elsewhere: ours is none of its settings.
         data: if trained { run.data.benchmarks() } else { DataConfig::default() },
         seed: run.dense.seed,

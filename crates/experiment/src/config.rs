@@ -425,7 +425,7 @@ pub struct RestoreConfig {
     pub contrastive: f64,
     /// Distillation from the dense model that shares the weights.
     pub distill: DistillConfig,
-    /// Most images computed at once; a step's batch is then computed in parts that add up to it. Null means the whole batch. Changes memory
+    /// Maximum number of images computed at once, not above `batch`; a step's batch is then computed in parts that add up to it. Null means the whole batch. Changes memory
     /// and time, and results by rounding only: it is not part of a stage's identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<u32>,
@@ -468,7 +468,7 @@ impl RestoreConfig {
 
 impl Default for RestoreConfig {
     fn default() -> Self {
-        let tower = |rank| TowerAdapter { tune: true, rank, scale: 2.0, targets: Vec::new() };
+        let tower = |rank| TowerAdapter { rank, ..TowerAdapter::default() };
         Self {
             method: RestoreMethod::None,
             vision: tower(8),
@@ -529,12 +529,32 @@ pub struct TowerAdapter {
     pub scale: f64,
     /// Roles of the linears that get an adapter, such as `qkv` or `wi_0`; empty means every prunable linear.
     pub targets: Vec<String>,
+    /// Biases that train beside the adapters, element by element.
+    #[serde(skip_serializing_if = "is_default")]
+    pub bias: TrainedBiases,
+    /// Whether gains and shifts of norms train, element by element.
+    #[serde(skip_serializing_if = "is_default")]
+    pub norms: bool,
 }
 
 impl Default for TowerAdapter {
     fn default() -> Self {
-        Self { tune: true, rank: 8, scale: 2.0, targets: Vec::new() }
+        let (bias, norms) = Default::default();
+        Self { tune: true, rank: 8, scale: 2.0, targets: Vec::new(), bias, norms }
     }
+}
+
+/// Biases that train in a restoration, by the names that PEFT's `bias` has for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainedBiases {
+    /// None.
+    #[default]
+    None,
+    /// Those of the linears that get an adapter.
+    LoraOnly,
+    /// All of the tower, shifts of norms among them.
+    All,
 }
 
 /// Knowledge distillation from the dense model: `(1 - weight) task + weight KL(teacher || student)`.

@@ -67,6 +67,15 @@ pub(crate) fn prune(prune: &PruneConfig) -> Option<Conflict> {
         return None;
     }
     if let Some(implied) = prune.pattern.sparsity() {
+        if Tower::ALL.iter().all(|&tower| prune.tower(tower).sparsity <= 0.0) {
+            return found(
+                "prune.pattern",
+                format!("`{}` prunes nothing: the sparsity of every tower is 0", prune.pattern),
+                format!(
+                    "set `prune.vision.sparsity` and `prune.language.sparsity` to {implied}, or `prune.metric: none` for the dense model"
+                ),
+            );
+        }
         for tower in Tower::ALL {
             let sparsity = prune.tower(tower).sparsity;
             if sparsity > 0.0 && (sparsity - implied).abs() > 1e-6 {
@@ -230,6 +239,16 @@ fn restore(run: &RunConfig) -> Option<Conflict> {
             "restore.batch",
             format!("a batch of {} images cannot come from {} samples", restore.batch, restore.samples),
             "lower `restore.batch` or raise `restore.samples`",
+        );
+    }
+    if let Some(micro_batch) = restore.micro_batch.filter(|&size| size > restore.batch) {
+        return found(
+            "restore.micro-batch",
+            format!(
+                "a micro-batch of {micro_batch} images is larger than the batch of {} that it is a part of",
+                restore.batch
+            ),
+            "lower `restore.micro-batch`, or leave it out to compute the whole batch at once",
         );
     }
     None

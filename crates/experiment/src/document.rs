@@ -63,6 +63,15 @@ pub(crate) struct Include {
     pub coordinates: Vec<(Key, Node)>,
 }
 
+/// `axes: { prune.metric: null }`: an axis of an extended file that is not wanted here.
+#[derive(Clone, Debug)]
+pub(crate) struct Removal {
+    name: String,
+    at: Location,
+    /// Whether there was such an axis.
+    found: bool,
+}
+
 /// The contents of one file, or of a file merged with its bases.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Document {
@@ -72,8 +81,12 @@ pub(crate) struct Document {
     pub settings: Vec<Override>,
     pub seeds: Option<Vec<u64>>,
     pub axes: Vec<Axis>,
-    pub include: Vec<Include>,
-    pub exclude: Vec<Node>,
+    /// Axes of files that this one is laid over which it takes away.
+    pub removals: Vec<Removal>,
+    /// `None` where the file says nothing of them; an empty list takes inherited ones away.
+    pub include: Option<Vec<Include>>,
+    /// As `include`.
+    pub exclude: Option<Vec<Node>>,
     pub report: Option<Node>,
     pub claims: Option<Node>,
 }
@@ -93,25 +106,14 @@ impl Document {
                 "description" => document.description = Some(node.text("description")?.to_owned()),
                 "replicate" => document.seeds = Some(replicate(node)?),
                 "replicate.seed" => document.seeds = Some(seeds(node)?),
-                "axes" => {
-                    for (key, node) in node.map("axes")? {
-                        document.axes.push(product_axis(key, node)?);
-                    }
-                }
-                "zip" => {
-                    for (key, node) in node.map("zip")? {
-                        document.axes.push(crate::zip::axis(key, node)?);
-                    }
-                }
-                "variants" => {
-                    for (key, node) in node.map("variants")? {
-                        document.axes.push(variants_axis(key, node)?);
-                    }
-                }
+                "axes" => document.read_axes(node, "axes", product_axis)?,
+                "zip" => document.read_axes(node, "zip", crate::zip::axis)?,
+                "variants" => document.read_axes(node, "variants", variants_axis)?,
                 "include" => {
-                    document.include = node.list("include")?.iter().map(include).collect::<Result<_, _>>()?;
+                    document.include =
+                        Some(list_or_null(node, "include")?.iter().map(include).collect::<Result<_, _>>()?);
                 }
-                "exclude" => document.exclude = node.list("exclude")?.to_vec(),
+                "exclude" => document.exclude = Some(list_or_null(node, "exclude")?.to_vec()),
                 "report" => document.report = Some(node.clone()),
                 "claims" => document.claims = Some(node.clone()),
                 _ => setting(key, node, "", &mut document.settings)?,
@@ -130,8 +132,47 @@ impl Document {
         Ok(document)
     }
 
+    fn read_axes(
+        &mut self,
+        node: &Node,
+        section: &str,
+        read: fn(&Key, &Node) -> Result<Axis, ExperimentError>,
+    ) -> Result<(), ExperimentError> {
+        for (key, node) in node.map(section)? {
+            if node.is_nothing() {
+                self.removals.push(Removal { name: key.text.clone(), at: key.at.clone(), found: false });
+            } else {
+                self.axes.push(read(key, node)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses removals that nothing inherited answers to: they are mistyped, or meant an axis of this file.
+    pub fn check_removals(&self) -> Result<(), ExperimentError> {
+        let Some(idle) = self.removals.iter().find(|removal| !removal.found) else { return Ok(()) };
+        let error = idle
+            .at
+            .error(ErrorKind::BadAxis, format!("axis `{}` has no values", idle.name))
+            .label("empty, and no extended file has this axis");
+        Err(match suggest::nearest(&idle.name, self.axes.iter().map(|axis| axis.name.as_str())) {
+            Some(near) => error.help(format!("did you mean `{near}`? an empty axis takes an inherited one away")),
+            None => error.help("add a value, or remove the axis; an empty axis takes an inherited one away"),
+        })
+    }
+
     /// Lays a later document over this one: settings by path, axes by name, everything else as a whole.
-    pub fn overlay(mut self, later: Document) -> Document {
+    pub fn overlay(mut self, mut later: Document) -> Document {
+        for removal in &mut later.removals {
+            let before = self.axes.len();
+            self.axes.retain(|axis| axis.name != removal.name);
+            removal.found |= self.axes.len() < before;
+        }
+        // An axis that comes back needs no removal any more: it replaces one of its name anyway.
+        self.removals.retain(|removal| {
+            let again = later.axes.iter().any(|axis| axis.name == removal.name);
+            !again && !later.removals.iter().any(|other| other.name == removal.name)
+        });
         for new in later.settings {
             match self.settings.iter_mut().find(|old| old.setting.path == new.setting.path) {
                 Some(old) => *old = new,
@@ -152,12 +193,18 @@ impl Document {
             settings: self.settings,
             seeds: later.seeds.or(self.seeds),
             axes: self.axes,
-            include: if later.include.is_empty() { self.include } else { later.include },
-            exclude: if later.exclude.is_empty() { self.exclude } else { later.exclude },
+            removals: self.removals.into_iter().chain(later.removals).collect(),
+            include: later.include.or(self.include),
+            exclude: later.exclude.or(self.exclude),
             report: later.report.or(self.report),
             claims: later.claims.or(self.claims),
         }
     }
+}
+
+/// The items of a list; none of `null`.
+fn list_or_null<'a>(node: &'a Node, name: &str) -> Result<&'a [Node], ExperimentError> {
+    if node.is_nothing() { Ok(&[]) } else { node.list(name) }
 }
 
 fn extends(node: &Node) -> Result<Vec<(String, Location)>, ExperimentError> {

@@ -36,7 +36,8 @@ pub(crate) struct Expansion {
 /// Expands; `start` is where errors point that belong to the file as a whole, `lenient` accepts an `exclude` that matches nothing
 /// (after overrides a file's own excludes may have lost their points).
 pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Result<Expansion, ExperimentError> {
-    if document.axes.is_empty() && document.include.is_empty() && document.seeds.is_none() {
+    let included = document.include.as_deref().unwrap_or_default();
+    if document.axes.is_empty() && included.is_empty() && document.seeds.is_none() {
         return Err(start
             .error(ErrorKind::NoGrid, "nothing varies in this file")
             .label("no `axes`, `zip`, `variants`, `include` or `replicate`")
@@ -47,7 +48,7 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
     apply(&mut base, &document.settings)?;
     let seeds = document.seeds.clone().unwrap_or_else(|| vec![base.seed]);
     let points = document.axes.iter().try_fold(1usize, |n, axis| n.checked_mul(axis.points.len()));
-    let cells = points.and_then(|n| n.checked_add(document.include.len())?.checked_mul(seeds.len()));
+    let cells = points.and_then(|n| n.checked_add(included.len())?.checked_mul(seeds.len()));
     let Some(expected) = cells.filter(|&n| n <= MAX_CELLS) else {
         let sizes: Vec<String> = document.axes.iter().map(|a| format!("{} x{}", a.name, a.points.len())).collect();
         return Err(start
@@ -61,17 +62,17 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
         document,
         seeds: &seeds,
         start,
-        exclusions: crate::exclude::read(&document.exclude, &axes)?,
+        exclusions: crate::exclude::read(document.exclude.as_deref().unwrap_or_default(), &axes)?,
         planner: Planner::default(),
         coordinates: axes.iter().map(|axis| axis.name.clone()).collect(),
         cells: Vec::with_capacity(expected),
         counts: Counts { seeds: seeds.len(), ..Counts::default() },
         gates: Vec::new(),
     };
-    if !document.axes.is_empty() || document.include.is_empty() {
+    if !document.axes.is_empty() || included.is_empty() {
         walk.product(&base, &mut Vec::new())?;
     }
-    for include in &document.include {
+    for include in included {
         walk.include(&base, include)?;
     }
     if let Some(idle) = walk.exclusions.iter().find(|exclusion| exclusion.hits == 0)
@@ -143,7 +144,7 @@ fn axis_infos(document: &Document) -> Vec<AxisInfo> {
             push(tag, None, &mut axis.points.iter().map(|point| &point.tags[i]));
         }
     }
-    for include in &document.include {
+    for include in document.include.iter().flatten() {
         for (name, label) in include_labels(include) {
             if let Some(info) = infos.iter_mut().find(|info| info.name == name)
                 && !info.labels.contains(&label)
@@ -204,7 +205,7 @@ impl<'a> Walk<'a> {
     }
 
     fn include(&mut self, base: &RunConfig, include: &Include) -> Result<(), ExperimentError> {
-        if self.document.include.iter().filter(|other| other.name == include.name).count() > 1 {
+        if self.document.include.iter().flatten().filter(|other| other.name == include.name).count() > 1 {
             return Err(include
                 .at
                 .error(ErrorKind::DuplicateKey, format!("two `include` points are named `{}`", include.name)));

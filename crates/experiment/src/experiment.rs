@@ -7,20 +7,24 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::Serialize;
 
 use crate::{
-    Cell, Task,
+    Cell, Stage, StageNode, Task,
     document::AxisKind,
     error::{ErrorKind, ExperimentError},
     expand,
     gate::Gate,
     grammar,
     load::{self, Loaded},
+    naming,
+    origin::Origin,
     output::{Claim, Report},
     overrides,
+    reading::Readings,
     shape::{Names, Shape},
     source::Location,
     yaml::{Node, Tree},
@@ -33,6 +37,8 @@ pub struct Experiment {
     pub name: String,
     /// The file it was read from.
     pub path: PathBuf,
+    /// The file and overrides, as results remember them.
+    pub origin: Origin,
     /// The question it answers.
     pub description: Option<String>,
     /// Tables and figures.
@@ -49,6 +55,8 @@ pub struct Experiment {
     pub gates: Vec<Gate>,
     /// How many of everything.
     pub counts: Counts,
+    /// Where tables, figures and claims are, by their ids.
+    places: BTreeMap<String, Location>,
 }
 
 /// An axis as tables and figures see it.
@@ -96,7 +104,7 @@ impl Experiment {
         let tasks = common_tasks(&expansion.cells);
         let mut names = Names {
             axes: expansion.axes.iter().map(|axis| (axis.name.clone(), axis.labels.clone())).collect(),
-            points: document.include.iter().map(|include| include.name.clone()).collect(),
+            points: document.include.iter().flatten().map(|include| include.name.clone()).collect(),
             tasks,
             published: published(root),
         };
@@ -117,13 +125,14 @@ impl Experiment {
         if lenient {
             names.tasks = Task::ALL.to_vec();
         }
+        let mut places = Places::new();
         let report = match &document.report {
-            Some(node) => report(node, &names)?,
-            None => Report::default(),
+            Some(node) if !node.is_nothing() => report(node, &names, &mut places)?,
+            _ => Report::default(),
         };
         let claims = match &document.claims {
-            Some(node) => claims(node, &names)?,
-            None => Vec::new(),
+            Some(node) if !node.is_nothing() => claims(node, &names, &mut places)?,
+            _ => Vec::new(),
         };
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         free_name(document.name.as_deref().unwrap_or(&stem), path)?;
@@ -131,6 +140,7 @@ impl Experiment {
         Ok(Experiment {
             name: document.name.unwrap_or(stem),
             path: path.to_owned(),
+            origin: Origin::of(path, root, overrides),
             description: document.description,
             report,
             claims,
@@ -139,18 +149,29 @@ impl Experiment {
             cells: expansion.cells,
             gates: expansion.gates,
             counts: expansion.counts,
+            places,
         })
     }
 
-    /// Puts into the keys of stages what tells checkpoint folders from others at the same place: `fingerprint` says it of a folder as it is
-    /// written in the experiment. Without an answer, a key knows the folder by its path alone.
-    pub fn mark_checkpoints(&mut self, fingerprint: &mut dyn FnMut(&str) -> Option<String>) {
-        if self.cells.iter().any(|cell| cell.run.model.checkpoint.is_some()) {
+    /// A mistake in the table, figure or claim of an id, with its place.
+    pub fn mistake(&self, id: &str, message: String) -> ExperimentError {
+        let error = match self.places.get(id) {
+            Some(at) => at.error(ErrorKind::Report, message).label("this one"),
+            None => ExperimentError::file(ErrorKind::Report, message),
+        };
+        match self.origin.overrides.is_empty() {
+            true => error,
+            false => error.help("a selection that fits no table or figure can be made with `ressa sweep --no-report`"),
+        }
+    }
+
+    /// Tells every stage what it reads from outside the store: `of` says it of a stage's configuration. Keys of stages that read something
+    /// are from then on those of the contents.
+    pub fn mark_contents(&mut self, of: &mut dyn FnMut(&Stage) -> Readings) {
+        let reads = |node: &Arc<StageNode>| !node.stage.reads().is_empty();
+        if self.cells.iter().flat_map(|cell| &cell.stages).any(reads) {
             let cells = self.cells.iter_mut().map(|cell| &mut cell.stages);
-            crate::chain::mark_checkpoints(
-                cells.chain(self.gates.iter_mut().map(|gate| &mut gate.evaluate)),
-                fingerprint,
-            );
+            crate::chain::mark_contents(cells.chain(self.gates.iter_mut().map(|gate| &mut gate.evaluate)), of);
         }
     }
 
@@ -162,6 +183,13 @@ impl Experiment {
     /// The cells of an `include` point, one per seed.
     pub fn point<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Cell> {
         self.cells.iter().filter(move |cell| cell.point.as_deref() == Some(name))
+    }
+
+    /// The distinct stages of all runs and of the gates, inputs before what reads them.
+    pub fn stages(&self) -> Vec<&Arc<StageNode>> {
+        let nodes = self.cells.iter().flat_map(|cell| &cell.stages);
+        let mut seen = std::collections::HashSet::new();
+        nodes.chain(self.gates.iter().flat_map(|gate| &gate.evaluate)).filter(|node| seen.insert(&node.key)).collect()
     }
 
     /// The distinct runs, each with its first cell, in the order of the cells.
@@ -189,9 +217,11 @@ fn published(root: &Path) -> Option<Vec<String>> {
     Some(ids)
 }
 
-fn report(node: &Node, names: &Names) -> Result<Report, ExperimentError> {
+type Places = BTreeMap<String, Location>;
+
+fn report(node: &Node, names: &Names, places: &mut Places) -> Result<Report, ExperimentError> {
     Shape::Object(grammar::REPORT).check("report", node, names)?;
-    let mut ids = BTreeMap::new();
+    let mut ids = Places::new();
     for (section, list) in node.map("report")? {
         for item in list.list(&section.text)? {
             unique_id(item, &mut ids)?;
@@ -201,14 +231,19 @@ fn report(node: &Node, names: &Names) -> Result<Report, ExperimentError> {
             }
         }
     }
+    places.extend(ids);
     typed(node, "report")
 }
 
-fn claims(node: &Node, names: &Names) -> Result<Vec<Claim>, ExperimentError> {
-    let mut ids = BTreeMap::new();
+fn claims(node: &Node, names: &Names, places: &mut Places) -> Result<Vec<Claim>, ExperimentError> {
+    let mut ids = Places::new();
     for item in node.list("claims")? {
         Shape::Object(grammar::CLAIM).check("claim", item, names)?;
         unique_id(item, &mut ids)?;
+    }
+    for (id, at) in ids {
+        // A claim may be named as a figure is; it is the figure whose mistakes need a place.
+        places.entry(id).or_insert(at);
     }
     typed(node, "claims")
 }
@@ -237,19 +272,12 @@ fn unique_id(item: &Node, ids: &mut BTreeMap<String, Location>) -> Result<(), Ex
     }
 }
 
-/// A report lies in a folder of the experiment's name, beside these of the results folder itself.
+/// A report lies in a folder of the experiment's name.
 fn free_name(name: &str, path: &Path) -> Result<(), ExperimentError> {
-    match ["store", "logs", "pretrain"].contains(&name) {
-        true => Err(ExperimentError::file(
-            ErrorKind::BadValue,
-            format!(
-                "the name `{name}` of `{}` is taken: every results folder has a folder of that name",
-                path.display()
-            ),
-        )
-        .help("names name folders: choose another with `name:`")),
-        false => Ok(()),
-    }
+    naming::check(name).map_err(|why| {
+        ExperimentError::file(ErrorKind::BadValue, format!("the name `{name}` of `{}` {why}", path.display()))
+            .help("names name folders: choose another with `name:`")
+    })
 }
 
 /// The report writes files of these names itself.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Task, protocol::Failure, stage::Inputs};
+use crate::{Readings, Task, protocol::Failure, stage::Inputs};
 
 pub use layer::{LayerOptions, PruneLayer, SparseLora};
 pub use prune::{CalibrationRequest, CalibrationSource, Prune, SETTABLE, settable};
@@ -136,11 +136,11 @@ pub struct SearchOptions {
     pub length_penalty: Option<f64>,
     /// No end before the sequence (with what stands before the new tokens) is this long.
     pub min_length: Option<usize>,
-    /// Longest sequence, with what stands before the new tokens.
+    /// Maximum length, with what stands before the new tokens.
     pub max_length: Option<usize>,
     /// No end before so many new tokens.
     pub min_new_tokens: Option<usize>,
-    /// Most new tokens; overrides `max_length`.
+    /// Maximum number of new tokens; overrides `max_length`.
     pub max_new_tokens: Option<usize>,
     /// Factor against tokens that are already there; 1 is none.
     pub repetition_penalty: Option<f64>,
@@ -206,9 +206,12 @@ pub struct Export {
     pub root: PathBuf,
     /// The stages that make the model: dense, masks, and the merge where there is one.
     pub inputs: Inputs,
+    /// What they read from outside the store, and where it is now.
+    #[serde(default)]
+    pub readings: Readings,
     /// Folder to write; must be absent or empty.
     pub output: PathBuf,
-    /// Largest file of weights in bytes; `null` keeps the files of the source folder.
+    /// Maximum size of a file of weights in bytes; `null` keeps the files of the source folder.
     pub max_shard_size: Option<u64>,
     /// What the model card says beyond the certificate: label, settings and scores of the run. Its form is the checkpoint crate's.
     pub card: Value,
@@ -232,7 +235,7 @@ pub enum Reply {
     },
     /// Last line: why not.
     Failed {
-        /// Sort and message.
+        /// Kind and message.
         failure: Failure,
     },
 }

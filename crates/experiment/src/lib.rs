@@ -4,8 +4,8 @@
 //!
 //! A file becomes a plan in this order, one module each: [`source`] reads, `yaml` gives every key and value a place, `document` types
 //! them by the tables in [`settings`] and `grammar`, `load` merges the files it extends, [`overrides`] applies the command line,
-//! [`expand`] multiplies axes out and takes exclusions away, [`canonical`] makes runs comparable, [`chain`] turns runs into stages and
-//! [`plan`] counts the distinct ones. Every mistake on the way is an [`ExperimentError`] that points at the text.
+//! [`expand`] multiplies axes out and takes exclusions away, [`canonical`] makes runs comparable, and [`chain`] turns runs into stages.
+//! Every mistake on the way is an [`ExperimentError`] that points at the text.
 
 pub mod allocation;
 pub mod asking;
@@ -20,6 +20,7 @@ pub mod error;
 mod exclude;
 pub mod expand;
 pub mod experiment;
+mod flow;
 pub mod gate;
 mod grammar;
 pub mod job;
@@ -28,14 +29,20 @@ pub mod layout;
 mod load;
 pub mod method;
 pub mod model;
+mod naming;
+pub mod origin;
 pub mod output;
 pub mod overrides;
+pub mod path;
 pub mod pattern;
-pub mod plan;
+pub mod percent;
+pub mod places;
 pub mod protocol;
 mod range;
+pub mod reading;
 pub mod record;
 pub mod schema;
+pub mod search;
 pub mod settings;
 mod shape;
 mod shared;
@@ -55,8 +62,10 @@ pub use document::AxisKind;
 pub use error::ExperimentError;
 pub use experiment::{AxisInfo, Experiment};
 pub use gate::Gate;
+pub use origin::Origin;
 pub use pattern::Pattern;
-pub use plan::Plan;
+pub use percent::percent;
+pub use reading::{Reading, ReadingKind, Readings};
 pub use stage::{Stage, StageKey, StageNode};
 pub use task::Task;
 pub use tower::Tower;

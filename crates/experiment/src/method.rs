@@ -184,7 +184,7 @@ pub enum Damping {
 pub struct DsnotConfig {
     /// What makes the first mask.
     pub initial: InitialMetric,
-    /// Most swaps in a row; 0 leaves the first mask.
+    /// Maximum number of swaps in a row; 0 leaves the first mask.
     pub cycles: u32,
     /// Errors of a row's expected output up to this are left alone.
     pub threshold: f64,

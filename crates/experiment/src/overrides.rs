@@ -4,6 +4,8 @@
 //!   several are a new axis. A setting that `zip:` or `variants:` sets cannot be overridden: the block would win.
 //! - The name of a `zip` or `variants` axis keeps the labels named.
 //! - `replicate.seed` takes a number, several, or a range such as `0..4`, both ends included.
+//!
+//! Values are written as in YAML's flow syntax, see [`crate::flow`]: quotes, brackets, `null`.
 
 use std::sync::Arc;
 
@@ -11,12 +13,14 @@ use crate::{
     RunConfig,
     document::{self, Axis, AxisKind, Document, Override},
     error::{ErrorKind, ExperimentError},
+    flow::{self, Reading, quoted},
     grammar,
+    output::Label,
     settings::{self, SETTINGS, Setting},
     shape::Names,
     source::{Location, Source},
     suggest,
-    yaml::{Node, Tree, plain_scalar},
+    yaml::{Node, Tree},
 };
 
 /// Applies arguments in order.
@@ -45,14 +49,12 @@ pub fn assign(
             });
         };
         open(path).map_err(|why| key.error(ErrorKind::Override, format!("`{path}` cannot be set here")).help(why))?;
-        let at = Location::new(source, start..source.text().len());
-        let mut values = nodes(source, start);
-        let value = match (setting.is_list(), values.len()) {
-            (true, _) => Node { tree: Tree::List(values), at },
-            (false, 1) => values.remove(0),
-            (false, _) => return Err(at.error(ErrorKind::Override, format!("`{path}` takes one value"))),
+        let values = flow::values(source, start, setting.reading())?;
+        let [value] = values.as_slice() else {
+            let at = Location::new(source, start..source.text().len());
+            return Err(at.error(ErrorKind::Override, format!("`{path}` takes one value")));
         };
-        setting.shape.check(path, &value, &Names::default())?;
+        setting.shape.check(path, value, &Names::default())?;
         let wrong = |e| value.at.error(ErrorKind::BadValue, format!("`{path}`: {e}"));
         setting.set(run, &value.value()).map_err(wrong)
     })
@@ -75,11 +77,6 @@ fn each(arguments: &[String], example: &str, one: Each<'_>) -> Result<(), Experi
         };
         let path = argument[..equals].trim();
         let key = place(0..equals);
-        if argument[equals + 1..].trim().is_empty() {
-            return Err(place(0..argument.len())
-                .error(ErrorKind::Override, format!("`{path}` has no value"))
-                .label("expected a value after `=`"));
-        }
         if done.contains(&path) {
             return Err(key
                 .error(ErrorKind::Override, format!("`{path}` is overridden twice"))
@@ -99,7 +96,7 @@ fn one(
     start: usize,
 ) -> Result<(), ExperimentError> {
     if path == "replicate.seed" {
-        let nodes = nodes(source, start);
+        let nodes = flow::values(source, start, Reading::Plain)?;
         let whole = Node { tree: Tree::List(nodes.clone()), at: Location::new(source, start..source.text().len()) };
         document.seeds = Some(match nodes.as_slice() {
             [single] => document::seeds(single)?,
@@ -148,15 +145,16 @@ fn set(
             .error(ErrorKind::Override, "`seed` is set by `replicate`, which would win")
             .help(format!("write `replicate.seed={}`", &source.text()[start..])));
     }
-    let mut values = nodes(source, start);
-    if setting.is_list() {
-        let at = Location::new(source, start..source.text().len());
-        values = vec![Node { tree: Tree::List(values), at }];
-    } else if setting.is_integer()
-        && let [single] = values.as_slice()
-        && single.at.text().contains("..")
-    {
-        values = crate::range::values(path, single, true)?;
+    let mut values = flow::values(source, start, setting.reading())?;
+    if let [single] = values.as_slice() {
+        let is_range = match &single.tree {
+            Tree::Scalar(_) => setting.is_integer() && single.at.text().contains(".."),
+            Tree::Map(_) => !setting.is_map(),
+            Tree::List(_) => false,
+        };
+        if is_range {
+            values = crate::range::values(path, single, setting.is_integer())?;
+        }
     }
     if let Some(axis) = document.axes.iter_mut().find(|axis| axis.name == path) {
         axis.points = document::points(setting, &values)?;
@@ -175,33 +173,44 @@ fn set(
     Ok(())
 }
 
+/// Keeps the labels named. A label with a comma or marks of its own is quoted; a text that is a label as a whole needs no quotes.
 fn select(axis: &mut Axis, source: &Arc<Source>, start: usize) -> Result<(), ExperimentError> {
-    let wanted = nodes(source, start);
-    for node in &wanted {
-        let text = node.at.text();
-        if !axis.points.iter().any(|point| point.label == text) {
-            let labels = || axis.points.iter().map(|point| point.label.as_str());
-            return Err(node
-                .at
-                .error(ErrorKind::Override, format!("axis `{}` has no label `{text}`", axis.name))
-                .label("unknown label")
-                .help(suggest::hint(text, "labels", labels())));
+    let whole = source.text()[start..].trim();
+    let named = match flow::values(source, start, Reading::Plain) {
+        Ok(nodes) => nodes,
+        Err(_) if axis.points.iter().any(|point| point.label == whole) => {
+            axis.points.retain(|point| point.label == whole);
+            return Ok(());
         }
+        Err(error) => return Err(error),
+    };
+    let mut wanted = Vec::with_capacity(named.len());
+    for node in &named {
+        // `0.50` may be a label as well as the number 0.5.
+        let value = match &node.tree {
+            Tree::Scalar(value) => Label::of(value).map(|label| label.0),
+            Tree::List(_) | Tree::Map(_) => None,
+        };
+        let candidates = [Some(node.at.text().to_owned()), value];
+        let known = candidates.into_iter().flatten().find(|text| axis.points.iter().any(|p| p.label == *text));
+        let Some(label) = known else { return Err(unknown_label(axis, node, whole)) };
+        wanted.push(label);
     }
-    axis.points.retain(|point| wanted.iter().any(|node| node.at.text() == point.label));
+    axis.points.retain(|point| wanted.contains(&point.label));
     Ok(())
 }
 
-/// The values behind `=`, split at commas, each with its place.
-fn nodes(source: &Arc<Source>, start: usize) -> Vec<Node> {
-    let mut at = start;
-    source.text()[start..]
-        .split(',')
-        .map(|piece| {
-            let begin = at + (piece.len() - piece.trim_start().len());
-            at += piece.len() + 1;
-            let text = piece.trim();
-            Node { tree: Tree::Scalar(plain_scalar(text)), at: Location::new(source, begin..begin + text.len()) }
-        })
-        .collect()
+fn unknown_label(axis: &Axis, node: &Node, whole: &str) -> ExperimentError {
+    let text = node.at.text();
+    let labels = || axis.points.iter().map(|point| point.label.as_str());
+    let error = node
+        .at
+        .error(ErrorKind::Override, format!("axis `{}` has no label `{text}`", axis.name))
+        .label("unknown label");
+    let with_comma = labels().find(|label| *label == whole).or_else(|| labels().find(|label| label.contains(',')));
+    let hint = suggest::hint(text, "labels", labels());
+    error.help(match with_comma {
+        Some(label) => format!("{hint}; a label with a comma is quoted: `'{}={}'`", axis.name, quoted(label)),
+        None => hint,
+    })
 }

@@ -58,7 +58,7 @@ pub enum Event {
     Failed {
         /// The stage.
         key: StageKey,
-        /// Sort of failure.
+        /// Kind of failure.
         failure: Failure,
     },
     /// Outcome of a `Verify` request.
@@ -73,7 +73,7 @@ pub enum Event {
 /// A recorded failure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Sort.
+    /// Kind.
     pub kind: FailureKind,
     /// One line for people: what, where, what to do.
     pub message: String,

@@ -53,6 +53,11 @@ fn whole(name: &str, node: &Node, text: &str) -> Result<Vec<Node>, ExperimentErr
     }
 }
 
+/// Decimals of a number as it is written, without an exponent.
+pub(crate) fn decimals(number: f64) -> usize {
+    format!("{number}").split_once('.').map_or(0, |(_, decimals)| decimals.len())
+}
+
 fn steps(name: &str, node: &Node) -> Result<Vec<Node>, ExperimentError> {
     let keys = ["from", "to", "step"];
     let entries = node.map(name)?;
@@ -80,7 +85,9 @@ fn steps(name: &str, node: &Node) -> Result<Vec<Node>, ExperimentError> {
     if count > MAX_CELLS as f64 {
         return Err(bad(format!("the range of `{name}` has more than {MAX_CELLS} values"), "use a larger `step`"));
     }
-    let exact = |x: f64| (x * 1e9).round() / 1e9;
+    // What is written has so many decimals, and so have its sums: binary noise behind them goes.
+    let places = decimals(from).max(decimals(step));
+    let exact = |x: f64| format!("{x:.places$}").parse().unwrap_or(x);
     let number = |x: f64| if x.fract() == 0.0 && x >= 0.0 { Value::Number((x as u64).into()) } else { x.into() };
     Ok((0..count as u64)
         .map(|i| Node { tree: Tree::Scalar(number(exact(from + i as f64 * step))), at: node.at.clone() })

@@ -138,7 +138,9 @@ fn settings_below(prefix: &str) -> Map<String, Value> {
 fn shape(of: &Shape) -> Value {
     match of {
         Shape::Flag => json!({ "type": "boolean" }),
-        Shape::Text | Shape::Axis | Shape::Columns | Shape::Point | Shape::Published => json!({ "type": "string" }),
+        Shape::Text | Shape::Path | Shape::Axis | Shape::Columns | Shape::Point | Shape::Published => {
+            json!({ "type": "string" })
+        }
         Shape::Id => json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9._+-]{0,79}$" }),
         Shape::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Shape::Number(bounds) => number(bounds),

@@ -4,6 +4,7 @@ use serde_yaml::Value;
 
 use crate::{
     RunConfig,
+    flow::Reading,
     shape::{Bounds, Shape},
 };
 
@@ -30,9 +31,19 @@ impl Setting {
         (self.get)(run).unwrap_or(Value::Null)
     }
 
-    /// Whether a list is one value of this setting.
-    pub(crate) fn is_list(&self) -> bool {
-        matches!(self.shape, Shape::Set { .. } | Shape::List(_))
+    /// How its value is read on the command line.
+    pub(crate) fn reading(&self) -> Reading {
+        match self.shape {
+            Shape::Set { of: Shape::Text, .. } | Shape::List(Shape::Text) => Reading::List { texts: true },
+            Shape::Set { .. } | Shape::List(_) => Reading::List { texts: false },
+            Shape::Text | Shape::Path | Shape::OrNull(Shape::Text | Shape::Path) => Reading::Text,
+            _ => Reading::Plain,
+        }
+    }
+
+    /// Whether a mapping is a value of this setting rather than a range of values.
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.shape, Shape::Floors | Shape::Shares)
     }
 
     /// Whether `0..2` means whole numbers here.
@@ -70,6 +81,7 @@ const GROUP: Shape = Shape::OrNull(&Shape::Choice(&["row", "matrix", "tower"]));
 const RANK: Shape = Shape::Integer { min: 1, max: 4096 };
 const METHOD: Shape = Shape::Choice(&["uniform", "table", "owl", "ecoflap"]);
 const RULE: Shape = Shape::Choice(&["aobd", "obd", "obd-absolute", "gradient"]);
+const BIAS: Shape = Shape::Choice(&["none", "lora-only", "all"]);
 const TARGETS: Shape = Shape::Set { of: &Shape::Text, min: 0 };
 const TASK: Shape = Shape::Choice(&["vqav2", "gqa", "okvqa", "nocaps", "flickr30k"]);
 const CORPORA: Shape = Shape::Set { of: &Shape::Choice(&["coco", "vg", "cc3m"]), min: 0 };
@@ -98,7 +110,7 @@ macro_rules! settings {
 pub static SETTINGS: &[Setting] = settings! {
     "model.preset" Shape::OrNull(&Shape::Choice(&["shapes-flant5", "shapes-vicuna"])), model.preset,
         "A small model that the program trains itself; exclusive with `model.checkpoint`.";
-    "model.checkpoint" Shape::OrNull(&Shape::Text), model.checkpoint,
+    "model.checkpoint" Shape::OrNull(&Shape::Path), model.checkpoint,
         "A Hugging Face checkpoint folder; exclusive with `model.preset`.";
     "model.compute" Shape::OrNull(&Shape::Choice(&["float32", "bfloat16", "float16"])), model.compute,
         "Type of the computation; null means float32 on a CPU, and on a GPU the type of the checkpoint's weights. Adapters and their optimiser, losses, calibration statistics and pruning's arithmetic stay float32, and with float16 also what `transformers` keeps wide: T5's `wo`, BLIP-2's Q-Former and query tokens.";
@@ -116,7 +128,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "The embedded world, or folders of published benchmarks.";
     "data.seed" SEED, data.seed,
         "Seed of the embedded world; every split follows from it.";
-    "data.root" Shape::OrNull(&Shape::Text), data.root,
+    "data.root" Shape::OrNull(&Shape::Path), data.root,
         "Root folder of published benchmarks and corpora, with `data.source: folder`.";
     "data.calibration.corpora" CORPORA, data.calibration.corpora,
         "Caption corpora under `data.root` that calibration draws from, samples split evenly.";
@@ -209,7 +221,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "prune.dsnot.initial" Shape::Choice(&["magnitude", "wanda", "ria", "sparsegpt"]), prune.dsnot.initial,
         "What makes the first mask; `sparsegpt`: its saliency of the weights as they are.";
     "prune.dsnot.cycles" whole(0), prune.dsnot.cycles,
-        "Most swaps in a row. 0 leaves the first mask, which is what the reference's unstructured DSnoT does.";
+        "Maximum number of swaps in a row. 0 leaves the first mask, which is what the reference's unstructured DSnoT does.";
     "prune.dsnot.threshold" NOT_NEGATIVE, prune.dsnot.threshold,
         "Errors of a row's expected output up to this are left alone.";
     "prune.dsnot.sign" Shape::Choice(&["published", "always"]), prune.dsnot.sign,
@@ -223,9 +235,9 @@ pub static SETTINGS: &[Setting] = settings! {
     "prune.allocation.towers" Shape::Choice(&["each", "joint"]), prune.allocation.towers,
         "`each`: every tower meets its own sparsity; `joint`: together they meet the sum of their budgets, and may trade.";
     "prune.allocation.cap" SHARE, prune.allocation.cap,
-        "Largest fraction removed from a group.";
+        "Maximum fraction removed from a group.";
     "prune.allocation.floor" SHARE, prune.allocation.floor,
-        "Smallest fraction removed from a group.";
+        "Minimum fraction removed from a group.";
     "prune.allocation.samples" Shape::OrNull(&whole(1)), prune.allocation.samples,
         "Calibration samples that OWL and ECoFLaP look at, the first so many; null means all.";
     "prune.allocation.order" Shape::Choice(&["first", "zeroth"]), prune.allocation.order,
@@ -254,6 +266,10 @@ pub static SETTINGS: &[Setting] = settings! {
         "Factor on the update (alpha / rank of the reference).";
     "restore.vision.targets" TARGETS, restore.vision.targets,
         "Roles of the linears that get an adapter, such as `qkv`; empty means every prunable one.";
+    "restore.vision.bias" BIAS, restore.vision.bias,
+        "Biases of the image encoder that train beside the low-rank updates: `none`, `lora-only` those of the linears with an update, `all` with the shifts of norms.";
+    "restore.vision.norms" Shape::Flag, restore.vision.norms,
+        "Whether gains and shifts of the image encoder's norms train beside the low-rank updates.";
     "restore.qformer.tune" Shape::Flag, restore.qformer.tune,
         "Whether the interface is trained.";
     "restore.qformer.rank" RANK, restore.qformer.rank,
@@ -262,6 +278,10 @@ pub static SETTINGS: &[Setting] = settings! {
         "Factor on the update (alpha / rank of the reference).";
     "restore.qformer.targets" TARGETS, restore.qformer.targets,
         "Roles of the linears that get an adapter, such as `query`; empty means every prunable one. What connects the towers can be named here too: `language_projection`, and the projections of a retrieval head.";
+    "restore.qformer.bias" BIAS, restore.qformer.bias,
+        "Biases of the interface that train beside the low-rank updates: `none`, `lora-only` those of the linears with an update, `all` with the shifts of norms. Those of what connects the towers train where `targets` names it.";
+    "restore.qformer.norms" Shape::Flag, restore.qformer.norms,
+        "Whether gains and shifts of the interface's norms train beside the low-rank updates.";
     "restore.language.tune" Shape::Flag, restore.language.tune,
         "Whether the language model is trained.";
     "restore.language.rank" RANK, restore.language.rank,
@@ -270,6 +290,10 @@ pub static SETTINGS: &[Setting] = settings! {
         "Factor on the update (alpha / rank of the reference).";
     "restore.language.targets" TARGETS, restore.language.targets,
         "Roles of the linears that get an adapter, such as `wi_0`; empty means every prunable one.";
+    "restore.language.bias" BIAS, restore.language.bias,
+        "Biases of the language model that train beside the low-rank updates: `none`, `lora-only` those of the linears with an update, `all` with the shifts of norms.";
+    "restore.language.norms" Shape::Flag, restore.language.norms,
+        "Whether gains and shifts of the language model's norms train beside the low-rank updates.";
     "restore.steps" whole(1), restore.steps,
         "Optimiser steps.";
     "restore.batch" whole(1), restore.batch,
@@ -299,7 +323,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.distill.top-k" Shape::OrNull(&Shape::Integer { min: 1, max: 65_536 }), restore.distill.top_k,
         "Compare the teacher's so many most probable tokens, and all others as one: what it said is then small enough to be kept for other trainings; null compares every token.";
     "restore.micro-batch" Shape::OrNull(&whole(1)), restore.micro_batch,
-        "Most images of a step that are computed at once: a smaller number takes less memory and adds up to the same step, within rounding; null means all. Not part of a stage's identity.";
+        "Maximum number of images of a step that are computed at once, at most `restore.batch`: a smaller number takes less memory and adds up to the same step, within rounding; null means all. Not part of a stage's identity.";
     "restore.recompute" Shape::Choice(&["auto", "none", "blocks"]), restore.recompute,
         "What is computed again in the backward pass instead of kept: blocks, nothing, or (auto) blocks once memory has run out. The same step within rounding; not part of a stage's identity.";
     "evaluate.tasks" Shape::Set { of: &TASK, min: 1 }, evaluate.tasks,
@@ -315,9 +339,9 @@ pub static SETTINGS: &[Setting] = settings! {
     "evaluate.answer.text" Shape::Choice(&["verbatim", "blip-question", "blip-caption"]), evaluate.answer.text,
         "What happens to a question before it goes into the prompt; the last two are LAVIS' text processors.";
     "evaluate.answer.max-new-tokens" TOKENS, evaluate.answer.max_new_tokens,
-        "Most tokens of an answer; null means 10, and 3 in the embedded world.";
+        "Maximum number of tokens of an answer; null means 10, and 3 in the embedded world.";
     "evaluate.answer.min-new-tokens" TOKENS, evaluate.answer.min_new_tokens,
-        "Tokens before which no answer ends; null means none.";
+        "Minimum number of tokens of an answer; null means none.";
     "evaluate.answer.length-penalty" Shape::OrNull(&Shape::Number(Bounds::ANY)), evaluate.answer.length_penalty,
         "Exponent on the length in a beam's score; null means -1, which favours short answers.";
     "evaluate.answer.repetition-penalty" PENALTY, evaluate.answer.repetition_penalty,
@@ -327,9 +351,9 @@ pub static SETTINGS: &[Setting] = settings! {
     "evaluate.caption.prompt" Shape::OrNull(&Shape::Text), evaluate.caption.prompt,
         "Prompt of a caption; null means the embedded world's instruction, and none for published benchmarks.";
     "evaluate.caption.max-new-tokens" TOKENS, evaluate.caption.max_new_tokens,
-        "Most tokens of a caption; null means 30, and 32 in the embedded world.";
+        "Maximum number of tokens of a caption; null means 30, and 32 in the embedded world.";
     "evaluate.caption.min-new-tokens" TOKENS, evaluate.caption.min_new_tokens,
-        "Tokens before which no caption ends; null means none.";
+        "Minimum number of tokens of a caption; null means none.";
     "evaluate.caption.length-penalty" Shape::OrNull(&Shape::Number(Bounds::ANY)), evaluate.caption.length_penalty,
         "Exponent on the length in a beam's score; null means 1, the mean per token.";
     "evaluate.caption.repetition-penalty" PENALTY, evaluate.caption.repetition_penalty,
@@ -340,7 +364,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "Brings nouns and verbs of OK-VQA's answers to their base form, as LAVIS does with spaCy; by rules here. The score without is kept as the part `okvqa/unlemmatized`.";
     "evaluate.okvqa.crop" Shape::Choice(&["processor", "center"]), evaluate.okvqa.crop,
         "How OK-VQA's images become square: as the model's processor says, or by the middle of the longer side, as LAVIS does with Vicuna.";
-    "evaluate.retrieval.checkpoint" Shape::OrNull(&Shape::Text), evaluate.retrieval.checkpoint,
+    "evaluate.retrieval.checkpoint" Shape::OrNull(&Shape::Path), evaluate.retrieval.checkpoint,
         "Folder of a BLIP-2 image-text matching model for retrieval, its vision tower replaced by the run's; null means the model's own contrastive head.";
     "evaluate.retrieval.rerank" whole(0), evaluate.retrieval.rerank,
         "Best contrastive matches that the matching head looks at again.";

@@ -18,6 +18,8 @@ pub(crate) enum Shape {
     Flag,
     /// Any text.
     Text,
+    /// The path of a file or folder.
+    Path,
     /// A name that can be a file name: lower-case letters, digits, `-`, `_`, `.`.
     Id,
     /// A whole number, bounds included.
@@ -132,6 +134,7 @@ impl Shape {
                 _ => Err(node.wrong_type(name, "`true` or `false`")),
             },
             Shape::Text => node.text(name).map(drop),
+            Shape::Path => check_path(name, node),
             Shape::Id => check_id(name, node),
             Shape::Integer { min, max } => check_integer(name, node, *min, *max),
             Shape::Number(bounds) => check_number(name, node, bounds),
@@ -223,6 +226,20 @@ fn check_id(name: &str, node: &Node) -> Result<(), ExperimentError> {
         .error(ErrorKind::BadValue, format!("`{text}` cannot be a file name"))
         .label(format!("`{name}` names files"))
         .help("use lower-case letters, digits, `-`, `_` and `.`, beginning with a letter or digit"))
+}
+
+fn check_path(name: &str, node: &Node) -> Result<(), ExperimentError> {
+    let text = node.text(name)?;
+    if text.trim().is_empty() {
+        let error = node.at.error(ErrorKind::BadValue, format!("`{name}` is empty")).label("expected a path");
+        return Err(error.help("write a path, or `null` for none"));
+    }
+    let Some(part) = crate::path::unexpanded(text) else { return Ok(()) };
+    Err(node
+        .at
+        .error(ErrorKind::BadValue, format!("`{name}`: `{part}` is not expanded here"))
+        .label("would be taken literally")
+        .help("write the path out, absolute or relative to the repository, such as `/home/me/data`"))
 }
 
 fn check_integer(name: &str, node: &Node, min: u64, max: u64) -> Result<(), ExperimentError> {

@@ -16,6 +16,7 @@ use crate::{
     },
     job::Compute,
     model::Preset,
+    reading::Readings,
 };
 
 pub use crate::chain::stages;
@@ -49,6 +50,9 @@ pub struct StageNode {
     /// What is read; shared by the evaluations of a run.
     #[serde(with = "crate::shared::one")]
     pub inputs: Arc<Inputs>,
+    /// What it reads from outside the store, itself or through its dense model.
+    #[serde(default, skip_serializing_if = "Readings::is_empty")]
+    pub readings: Readings,
 }
 
 /// The published stages that a stage reads.
@@ -115,9 +119,6 @@ pub enum Stage {
         preset: Option<Preset>,
         /// Folder of a published checkpoint.
         checkpoint: Option<String>,
-        /// What tells that folder from another at the same place, where it was there when this was planned.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        fingerprint: Option<String>,
         /// Data to train on.
         data: DataConfig,
         /// Training seed.
@@ -274,7 +275,7 @@ pub struct AdaptTraining {
     pub contrastive: f64,
     /// Distillation; null when its weight is 0.
     pub distill: Option<DistillConfig>,
-    /// Most images computed at once; not part of the stage's key.
+    /// Maximum number of images computed at once; not part of the stage's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<u32>,
     /// What is computed again in the backward pass; not part of the stage's key.
@@ -357,7 +358,7 @@ impl Stage {
 
     pub(crate) fn node_with(self, inputs: Inputs, buffer: &mut Vec<u8>) -> StageNode {
         let key = identify(buffer, &self, |buffer| self.write(buffer), |buffer| inputs.write(buffer));
-        StageNode { key, stage: Arc::new(self), inputs: Arc::new(inputs) }
+        StageNode { key, stage: Arc::new(self), inputs: Arc::new(inputs), readings: Readings::default() }
     }
 
     /// Appends the configuration as JSON.

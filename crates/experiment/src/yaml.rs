@@ -53,6 +53,15 @@ impl Node {
         }
     }
 
+    /// Whether it is `null` or an empty list, which take something inherited away.
+    pub fn is_nothing(&self) -> bool {
+        match &self.tree {
+            Tree::Scalar(value) => value.is_null(),
+            Tree::List(items) => items.is_empty(),
+            Tree::Map(_) => false,
+        }
+    }
+
     /// The entries of a mapping.
     pub fn map(&self, name: &str) -> Result<&[(Key, Node)], ExperimentError> {
         match &self.tree {
@@ -127,7 +136,11 @@ struct Builder<'a> {
 
 /// Parses one document.
 pub(crate) fn parse(source: &Arc<Source>) -> Result<Node, ExperimentError> {
-    let text = source.text();
+    parse_as(source, source.text())
+}
+
+/// Parses `text` instead of the source's own; places are taken in the source at the same bytes.
+pub(crate) fn parse_as(source: &Arc<Source>, text: &str) -> Result<Node, ExperimentError> {
     let offsets = (!text.is_ascii())
         .then(|| text.char_indices().map(|(byte, _)| byte as u32).chain([text.len() as u32]).collect());
     let mut builder = Builder { source, offsets, open: Vec::new(), root: None };

@@ -1,39 +1,16 @@
 //! What a repository holds, and which of it is a checkpoint.
 
+use ressa_checkpoint::known;
 use serde::Deserialize;
 
 use crate::HubError;
+
+pub use ressa_checkpoint::{INDEX, SINGLE};
 
 /// Revision where none is named.
 pub const MAIN: &str = "main";
 /// Architecture.
 pub const CONFIG: &str = "config.json";
-/// Weights in one piece.
-pub const SINGLE: &str = "model.safetensors";
-/// List of the pieces.
-pub const INDEX: &str = "model.safetensors.index.json";
-
-/// What stands beside the weights: settings, image preprocessing, tokenizers in the forms that either library reads.
-const BESIDE: [&str; 15] = [
-    CONFIG,
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.json",
-    "chat_template.jinja",
-    "spiece.model",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-];
-
-/// Folder of the Q-Former's tokenizer.
-const QFORMER: &str = "qformer_tokenizer/";
 
 /// A repository at one commit.
 #[derive(Debug, Deserialize)]
@@ -86,7 +63,8 @@ impl Repository {
         let Some(weights) = self.file(SINGLE).or_else(|| self.file(INDEX)) else {
             return Err(HubError::NoSafetensors { repo, revision, found: self.other_weights() });
         };
-        let mut wanted: Vec<RemoteFile> = self.files.iter().filter(|file| is_beside(&file.name)).cloned().collect();
+        let mut wanted: Vec<RemoteFile> =
+            self.files.iter().filter(|file| known::is_settings(&file.name)).cloned().collect();
         wanted.sort_by(|a, b| a.name.cmp(&b.name));
         wanted.push(weights.clone());
         Ok(wanted)
@@ -108,8 +86,4 @@ impl Repository {
             many => format!("{} and {} files more", others[..2].join(", "), many - 2),
         }
     }
-}
-
-fn is_beside(name: &str) -> bool {
-    BESIDE.contains(&name) || name.strip_prefix(QFORMER).is_some_and(|name| name != CONFIG && BESIDE.contains(&name))
 }

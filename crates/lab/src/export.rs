@@ -23,8 +23,7 @@ use crate::{LabError, Progress};
 pub(crate) fn run(job: &Export, device: Device, progress: Progress<'_>) -> Result<Value, LabError> {
     let store = Store::open(&job.store, job.shipped.clone()).map_err(ressa_pipeline::PipelineError::from)?;
     let mut executor = Executor::new(store, device, Environment::default());
-    let mut weights = executor.run_weights(&job.inputs)?;
-    weights.source = job.root.join(&weights.source);
+    let weights = executor.run_weights(&job.inputs, &job.readings, &job.root)?;
     let making: Making = serde_json::from_value(job.card.clone())
         .map_err(|e| LabError::Unsupported(format!("the card of the job is of another version: {e}")))?;
     check_layers(&weights)?;
@@ -51,30 +50,41 @@ pub(crate) fn run(job: &Export, device: Device, progress: Progress<'_>) -> Resul
     }))
 }
 
-/// Every layer of the run must be a prunable matrix of the folder, or one between the towers that was tuned: those have no copies under other
-/// names.
+/// Every weight of the run must be in the folder: a prunable matrix where it is masked, else one that was tuned. Those have no copies under
+/// other names.
 fn check_layers(weights: &RunWeights) -> Result<(), LabError> {
     let source = Checkpoint::open(&weights.source)?;
     let unknown: BTreeSet<&str> = weights
         .layers()
         .filter(|layer| {
-            let name = format!("{layer}.weight");
-            let tuned = |shape: &[usize]| weights.mask(layer).is_none() && shape.len() == 2;
-            source.get(&name).is_none_or(|(_, entry)| !is_prunable(&name, &entry.shape) && !tuned(&entry.shape))
+            let name = tensor_of(layer);
+            let tuned = weights.mask(layer).is_none();
+            source.get(&name).is_none_or(|(_, entry)| !is_prunable(&name, &entry.shape) && !tuned)
         })
         .collect();
     match unknown.first() {
         None => Ok(()),
         Some(first) => {
-            let reason = format!("it has no prunable linear `{first}` ({} such layers of the run)", unknown.len());
+            let reason = format!(
+                "it has no weight `{first}` that the run could change ({} such weights of the run)",
+                unknown.len()
+            );
             Err(LabError::input(&weights.source, reason))
         }
     }
 }
 
+/// The tensor behind the name of a changed weight: biases are called by their whole name.
+fn tensor_of(weight: &str) -> String {
+    if weight.ends_with(".bias") { weight.to_owned() } else { format!("{weight}.weight") }
+}
+
 /// The bytes of a tensor that the run changes.
 fn changed(weights: &RunWeights, file: &File, entry: &Entry, device: Device) -> Result<Option<Vec<u8>>, LabError> {
-    let Some(layer) = entry.name.strip_suffix(".weight") else { return Ok(None) };
+    let layer = entry.name.strip_suffix(".weight").unwrap_or(&entry.name);
+    if !weights.is_changed(layer) {
+        return Ok(None);
+    }
     let kind = match entry.dtype {
         Dtype::F32 => Kind::Float,
         Dtype::F16 => Kind::Half,
@@ -83,9 +93,9 @@ fn changed(weights: &RunWeights, file: &File, entry: &Entry, device: Device) -> 
         // The run was made from weights; whole numbers are none.
         _ => return Ok(None),
     };
-    let &[rows, columns] = entry.shape.as_slice() else { return Ok(None) };
+    let shape: Vec<i64> = entry.shape.iter().map(|&size| size as i64).collect();
     let torch = |e: tch::TchError| LabError::from(ressa_models::ModelError::from(e));
-    let dense = Tensor::f_from_data_size(file.bytes(entry), &[rows as i64, columns as i64], kind).map_err(torch)?;
+    let dense = Tensor::f_from_data_size(file.bytes(entry), &shape, kind).map_err(torch)?;
     let dense = dense.f_to_device(device).map_err(torch)?;
     let Some(weight) = weights.weight(layer, &dense)? else { return Ok(None) };
     let weight = weight.f_to_kind(kind).and_then(|w| w.f_to_device(Device::Cpu)?.f_contiguous()).map_err(torch)?;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use ressa_experiment::job::Compute;
+use ressa_experiment::{job::Compute, search::SearchSizes};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
@@ -334,6 +334,14 @@ impl VisionLanguage for Blip2 {
         tch::no_grad(|| writer.language.generate(prefix, prompt, &self.special, image_token, search))
     }
 
+    fn search_sizes(&self) -> Option<SearchSizes> {
+        Some(self.writer()?.language.search_sizes(self.kind.elt_size_in_bytes() as u64))
+    }
+
+    fn image_tokens(&self) -> usize {
+        self.qformer.queries() as usize
+    }
+
     fn retrieval_images(&self, features: &Tensor) -> Option<Tensor> {
         let head = self.retrieval.as_ref()?;
         let rows = QFormer::each(features.size()[0], features.device());
@@ -411,6 +419,22 @@ impl VisionLanguage for Blip2 {
         }
         all.extend(retrieval.iter_mut().flat_map(Parts::weights_mut));
         all
+    }
+
+    fn norms(&self, tower: Tower) -> Vec<&Weight> {
+        match tower {
+            Tower::Vision => self.vision.norms(),
+            Tower::Qformer => self.qformer.norms(),
+            Tower::Language => self.writer.norms(),
+        }
+    }
+
+    fn block_weights(&self, tower: Tower, block: usize) -> Vec<&Weight> {
+        match tower {
+            Tower::Vision => self.vision.layers[block].weights(),
+            Tower::Qformer => self.qformer.layers[block].weights(),
+            Tower::Language => self.writer.iter().flat_map(|writer| writer.language.block_weights(block)).collect(),
+        }
     }
 
     fn blocks(&self, tower: Tower) -> usize {

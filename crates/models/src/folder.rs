@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use ressa_experiment::{job::Compute, json::without_mark};
+use ressa_checkpoint::{check_ids, json};
+use ressa_experiment::job::Compute;
 use ressa_runtime::Device;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -16,8 +17,6 @@ use crate::{
 pub const CONFIG: &str = "config.json";
 /// File name of the generation settings.
 pub const GENERATION: &str = "generation_config.json";
-/// Largest configuration that is read; published ones are a few kilobytes.
-const CONFIG_LIMIT: u64 = 4 << 20;
 
 /// Loads the model in a folder, whatever its family, computing in f32.
 pub fn load_folder(folder: &Path, device: Device) -> Result<Box<dyn VisionLanguage>, ModelError> {
@@ -37,6 +36,7 @@ pub fn load_blip2(folder: &Path, options: &LoadOptions) -> Result<Blip2, ModelEr
 
 /// Loads the weights of a folder with a configuration that may be written differently from the folder's own.
 pub fn load_as(folder: &Path, config: &Blip2Config, options: &LoadOptions) -> Result<Blip2, ModelError> {
+    check_ids(folder)?;
     let special = config.special_tokens(&read_generation(folder)?);
     let mut weights = Weights::open(folder, options)?;
     let model = Blip2::load(config, special, &mut weights, options)?;
@@ -49,6 +49,7 @@ pub fn load_as(folder: &Path, config: &Blip2Config, options: &LoadOptions) -> Re
 /// matrices stay mapped too, so that nothing of the files is in memory afterwards.
 pub fn load_streamed(folder: &Path, compute: Compute, device: Device) -> Result<(Blip2, Pages), ModelError> {
     let config = read_config(folder)?;
+    check_ids(folder)?;
     let options = LoadOptions { compute, ..LoadOptions::on(device) };
     let special = config.special_tokens(&read_generation(folder)?);
     let mut weights = Weights::open_streamed(folder, &options)?;
@@ -134,12 +135,7 @@ pub fn save_folder_with(
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
-    let length = std::fs::metadata(path).map_err(ModelError::io("read", path))?.len();
-    if length > CONFIG_LIMIT {
-        return Err(ModelError::file(path, format!("{length} bytes are too many for a configuration")));
-    }
-    let text = std::fs::read(path).map_err(ModelError::io("read", path))?;
-    serde_json::from_slice(without_mark(&text)).map_err(|e| ModelError::file(path, e))
+    Ok(json::read(path, json::CONFIG_LIMIT)?)
 }
 
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ModelError> {

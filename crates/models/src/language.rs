@@ -1,9 +1,10 @@
 //! The families of language models behind one front: answers forced, answers searched for, blocks run one by one.
 
+use ressa_experiment::search::SearchSizes;
 use tch::{Device, Tensor};
 
 use crate::{
-    Answer, AnswerBatch, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, Targets, TextBatch,
+    Answer, AnswerBatch, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, Targets, TextBatch, Weight,
     config::{SpecialTokens, TextConfig},
     generate::{self, Before, Decoder, Start, cache::Cache},
     layers::{Part, PartMut, Parts},
@@ -70,6 +71,40 @@ impl Language {
             }
             Language::Llama(llama) => llama.blocks.iter().map(Parts::linears).collect(),
             Language::Opt(opt) => opt.blocks.iter().map(Parts::linears).collect(),
+        }
+    }
+
+    /// Sizes that the memory of a search follows from, with elements of so many bytes.
+    pub fn search_sizes(&self, element: u64) -> SearchSizes {
+        let (blocks, [keys, feed_forward], has_encoder) = match self {
+            Language::T5(t5) => (t5.decoder.len(), t5.writing_linears(), true),
+            Language::Llama(llama) => (llama.blocks.len(), llama.writing_linears(), false),
+            Language::Opt(opt) => (opt.blocks.len(), opt.writing_linears(), false),
+        };
+        let size = |of: i64| of.unsigned_abs();
+        SearchSizes {
+            blocks: blocks as u64,
+            keys: size(keys.shape().0),
+            width: size(keys.shape().1),
+            inner: size(feed_forward.shape().0),
+            words: size(self.head().shape().0),
+            has_encoder,
+            element,
+        }
+    }
+
+    /// Weights that [`Language::run_block`] reads.
+    pub fn block_weights(&self, block: usize) -> Vec<&Weight> {
+        match self {
+            Language::T5(t5) => match block.checked_sub(t5.encoder.len()) {
+                Some(block) => t5.decoder[block].weights(),
+                None if block + 1 == t5.encoder.len() => {
+                    [t5.encoder[block].weights(), t5.encoder_norm.weights()].concat()
+                }
+                None => t5.encoder[block].weights(),
+            },
+            Language::Llama(llama) => llama.blocks[block].weights(),
+            Language::Opt(opt) => opt.blocks[block].weights(),
         }
     }
 

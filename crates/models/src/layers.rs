@@ -60,6 +60,17 @@ pub(crate) trait Parts {
         all
     }
 
+    /// Gains and shifts of norms.
+    fn norms(&self) -> Vec<&Weight> {
+        let mut all = Vec::new();
+        self.visit(&mut |part| {
+            if let Part::Norm(weight) = part {
+                all.push(weight);
+            }
+        });
+        all
+    }
+
     /// The weights, to change.
     fn weights_mut(&mut self) -> Vec<&mut Weight> {
         let mut all = Vec::new();

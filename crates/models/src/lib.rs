@@ -43,7 +43,7 @@ pub use rescale::{Feed, Rescaled, Spread, rescale_folder};
 pub use ressa_experiment::Tower;
 pub use scope::{Scope, Shapes, TensorMap, TensorSource};
 pub use tokens::TokenKind;
-pub use update::{Lora, LoraParts, SparseLora, Update, UpdateSet};
+pub use update::{Full, Lora, LoraParts, SparseLora, Update, UpdateSet};
 pub use vlm::{Answer, AnswerBatch, Entry, Flow, Forced, Prompts, Sample, Targets, TextBatch, VisionLanguage};
 pub use weight::{Form, Weight};
 pub use weights::{LoadOptions, Pages, Rounding, Storage, Weights};

@@ -42,10 +42,10 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies. Newer folders keep it in `rope_parameters`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rope_theta: Option<f64>,
+    pub rope_theta: Option<Value>,
     /// Where newer folders keep the rotary settings.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rope_parameters: Option<Map<String, Value>>,
+    pub rope_parameters: Option<Value>,
     /// Rotary frequencies other than the plain ones; not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<Value>,
@@ -98,9 +98,18 @@ impl LlamaConfig {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 
+    /// The base of the rotary frequencies, in words what is wrong with it.
+    fn rope(&self) -> Result<f64, String> {
+        let mut fields = Map::new();
+        fields.insert("rope_theta".to_owned(), self.rope_theta.clone().unwrap_or_default());
+        fields.insert("rope_parameters".to_owned(), self.rope_parameters.clone().unwrap_or_default());
+        fields.insert("rope_scaling".to_owned(), self.rope_scaling.clone().unwrap_or_default());
+        ressa_checkpoint::rope_theta(&fields)
+    }
+
     fn theta(&self) -> f64 {
-        let moved = || self.rope_parameters.as_ref()?.get("rope_theta")?.as_f64();
-        self.rope_theta.or_else(moved).unwrap_or(10_000.0)
+        // A configuration with another answer is refused by `check`.
+        self.rope().unwrap_or(10_000.0)
     }
 
     pub(crate) fn check(&self) -> Result<(), ModelError> {
@@ -122,24 +131,7 @@ impl LlamaConfig {
                 self.head_width()
             )));
         }
-        let plain = |settings: &Map<String, Value>| {
-            let kind = settings.get("rope_type").or_else(|| settings.get("type"));
-            kind.is_none_or(|kind| kind == "default")
-        };
-        let scaled = match &self.rope_scaling {
-            None | Some(Value::Null) => false,
-            Some(Value::Object(settings)) => !plain(settings),
-            Some(_) => true,
-        };
-        if scaled || self.rope_parameters.as_ref().is_some_and(|settings| !plain(settings)) {
-            return Err(ModelError::Config("scaled rotary positions (`rope_scaling`) are not supported".to_owned()));
-        }
-        if !(self.theta().is_finite() && self.theta() > 0.0) {
-            return Err(ModelError::Config(format!(
-                "`text_config.rope_theta` is {}; it must be positive",
-                self.theta()
-            )));
-        }
+        self.rope().map_err(ModelError::Config)?;
         Ok(())
     }
 }
@@ -333,6 +325,12 @@ impl Llama {
 
     pub fn device(&self) -> Device {
         self.embed_tokens.weight.device()
+    }
+
+    /// Of the first block that writes: what makes keys, and the first feed-forward layer.
+    pub fn writing_linears(&self) -> [&Linear; 2] {
+        let block = &self.blocks[0];
+        [&block.self_attn.k_proj, &block.mlp.up_proj]
     }
 
     /// Norms that only prunable linears read. The last one feeds the head.

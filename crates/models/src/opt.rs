@@ -252,6 +252,12 @@ impl Opt {
         self.embed_tokens.weight.device()
     }
 
+    /// Of the first block that writes: what makes keys, and the first feed-forward layer.
+    pub fn writing_linears(&self) -> [&Linear; 2] {
+        let block = &self.blocks[0];
+        [&block.self_attn.k_proj, &block.fc1]
+    }
+
     /// Norms that only prunable linears read. The last one feeds the head.
     pub fn feeds(&self) -> Vec<Feed> {
         self.blocks.iter().flat_map(Block::feeds).collect()

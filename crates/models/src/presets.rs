@@ -256,7 +256,7 @@ fn llama(vocab_size: i64) -> LlamaConfig {
     LlamaConfig {
         vocab_size,
         max_position_embeddings: 128,
-        rope_theta: Some(10000.0),
+        rope_theta: Some(10_000.0.into()),
         pad_token_id: Some(PAD),
         eos_token_id: Some(Ids::One(LLAMA_EOS)),
         rest: fields(
@@ -270,5 +270,29 @@ fn fields(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
         _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ressa_checkpoint::{Outline, preset_config};
+    use ressa_experiment::model::Preset;
+
+    use super::*;
+
+    /// Programs without tensors know the embedded world's models by files.
+    #[test]
+    fn presets_are_those_that_are_known_without_tensors() {
+        for preset in [Preset::ShapesFlanT5, Preset::ShapesVicuna] {
+            let known = preset_config(preset);
+            let words = known["text_config"]["vocab_size"].as_i64().expect("a size");
+            let own = match preset {
+                Preset::ShapesFlanT5 => shapes_flant5(words),
+                Preset::ShapesVicuna => shapes_vicuna(words),
+            };
+            let written = fields(serde_json::to_value(own).expect("JSON"));
+            let outline = |config: &Map<String, Value>| Outline::of(config).expect("a supported network");
+            assert_eq!(outline(&written), outline(&known), "{preset:?}");
+        }
     }
 }

@@ -371,7 +371,7 @@ pub(crate) struct T5 {
     shared: Embedding,
     encoder_bias: RelativeBias,
     pub encoder: Vec<EncoderBlock>,
-    encoder_norm: RmsNorm,
+    pub encoder_norm: RmsNorm,
     decoder_bias: RelativeBias,
     pub decoder: Vec<DecoderBlock>,
     decoder_norm: RmsNorm,
@@ -418,6 +418,12 @@ impl T5 {
 
     pub fn device(&self) -> Device {
         self.shared.weight.device()
+    }
+
+    /// Of the first block that writes: what makes keys, and the first feed-forward layer.
+    pub fn writing_linears(&self) -> [&Linear; 2] {
+        let block = &self.decoder[0];
+        [&block.attention.k, &block.feed_forward.wi_0]
     }
 
     /// Norms that only prunable linears read. The decoder's last one feeds the head.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ressa_experiment::search::SearchSizes;
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
 
@@ -235,6 +236,16 @@ pub trait VisionLanguage: Send {
     /// A row whose prompt leaves no room under `search.max_length`; a model that does not write.
     fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: &Search) -> Result<Vec<Answer>, ModelError>;
 
+    /// Sizes that the memory of a search follows from; `None` where it is of no account.
+    fn search_sizes(&self) -> Option<SearchSizes> {
+        None
+    }
+
+    /// Tokens that stand for an image in the language model.
+    fn image_tokens(&self) -> usize {
+        0
+    }
+
     /// Unit-norm embeddings of images for retrieval `[images, queries, d]`; `None` without a retrieval head.
     fn retrieval_images(&self, features: &Tensor) -> Option<Tensor>;
 
@@ -273,6 +284,19 @@ pub trait VisionLanguage: Send {
     /// Every weight that masks or updates can sit on: of prunable linears, of norms, of what connects the towers; biases among them.
     fn weights(&self) -> Vec<&Weight> {
         self.linears().into_iter().flat_map(|(_, linear)| linear.weights()).collect()
+    }
+
+    /// Gains and shifts of a tower's norms, those before its first block and after its last among them.
+    fn norms(&self, tower: crate::Tower) -> Vec<&Weight> {
+        let _ = tower;
+        Vec::new()
+    }
+
+    /// Weights that [`VisionLanguage::run_block`] reads: of the block's linears and norms, biases among them. T5's last encoder block also runs the
+    /// encoder's last norm.
+    fn block_weights(&self, tower: crate::Tower, block: usize) -> Vec<&Weight> {
+        let linears = self.linears().into_iter().filter(|(id, _)| (id.tower, id.block) == (tower, block));
+        linears.flat_map(|(_, linear)| linear.weights()).collect()
     }
 
     /// The same, to change.

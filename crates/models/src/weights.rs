@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use ressa_checkpoint::{Checkpoint, Dtype, Entry, File, Written, names::is_prunable};
+use ressa_checkpoint::{Checkpoint, Dtype, Entry, File, Written, names::is_prunable, quantized};
 use ressa_experiment::job::Compute;
 use ressa_runtime::memory::{self, Advice};
 use tch::{Device, Kind, Tensor};
@@ -89,6 +89,9 @@ impl Weights {
     /// Opens the checkpoint in a model folder: `model.safetensors`, or the pieces that `model.safetensors.index.json` names.
     pub fn open(folder: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(folder)?;
+        if let Some(reason) = quantized(&checkpoint) {
+            return Err(ModelError::file(folder, reason));
+        }
         let maps = checkpoint.files().iter().map(map).collect::<Result<_, _>>()?;
         let elements: u64 = checkpoint.tensors().map(|(_, entry)| entry.elements() as u64).sum();
         let as_stored = options.device == Device::Cpu

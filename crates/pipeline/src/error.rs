@@ -15,6 +15,9 @@ pub enum PipelineError {
     /// Benchmark data or processor files are wrong or missing.
     #[error(transparent)]
     Data(#[from] ressa_data::DataError),
+    /// What is read from outside the store is not what the stage was planned with.
+    #[error(transparent)]
+    Contents(#[from] ressa_contents::ContentError),
     /// Pruning failed.
     #[error(transparent)]
     Prune(#[from] ressa_prune::PruneError),

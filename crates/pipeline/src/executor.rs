@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use ressa_contents::Contents;
 use ressa_experiment::{Stage, StageNode};
 use ressa_runtime::Device;
 use ressa_store::{Draft, Environment, Manifest, Store};
@@ -62,14 +63,18 @@ impl Executor {
             return Ok(Outcome { seconds: 0.0, already_there: true });
         }
         let draft = claim.draft()?;
+        self.check_contents(node)?;
         let result = self.run(node, &draft, progress)?;
+        // What was read may have changed under the stage's hands.
+        self.check_contents(node)?;
         let seconds = start.elapsed().as_secs_f64();
         draft.publish(Manifest {
             key: key.to_owned(),
             kind: node.stage.kind().to_owned(),
             version: node.stage.version(),
-            configuration: plain(&*node.stage)?,
+            configuration: plain(&node.stage.by_content(&node.readings))?,
             inputs: plain(&*node.inputs)?,
+            readings: if node.readings.is_empty() { Value::Null } else { plain(&node.readings)? },
             result,
             files: Default::default(),
             seconds,
@@ -77,6 +82,12 @@ impl Executor {
             environment: self.environment.clone(),
         })?;
         Ok(Outcome { seconds, already_there: false })
+    }
+
+    /// Proves that what a stage reads from outside the store is what its key was made from.
+    fn check_contents(&self, node: &StageNode) -> Result<(), PipelineError> {
+        // Places are relative to the working folder of the process, as everything that a stage names.
+        Ok(Contents::new(&self.store, "").check(node)?)
     }
 
     fn run(&mut self, node: &StageNode, draft: &Draft<'_>, progress: Progress<'_>) -> Result<Value, PipelineError> {

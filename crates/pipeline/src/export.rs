@@ -1,8 +1,12 @@
 //! What the stages of a run make of the dense model's weights, layer by layer: no model is built, so one layer at a time is in memory.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use ressa_experiment::{Pattern, Stage, StageKey, config::RestoreMethod, record::Certificate, stage::Inputs};
+use ressa_contents::Contents;
+use ressa_experiment::{Pattern, Readings, Stage, StageKey, config::RestoreMethod, record::Certificate, stage::Inputs};
 use ressa_models::{KeepMask, MaskSet, UpdateSet, Weight, WeightSet};
 use ressa_restore::merged_weight;
 use tch::Tensor;
@@ -19,16 +23,24 @@ pub struct RunWeights {
 }
 
 impl Executor {
-    /// Reads what the stages of a run made. Their outputs are proved against their digests.
+    /// Reads what the stages of a run made. Their outputs are proved against their digests. `readings` say where a published folder is,
+    /// relative to `root`; it must be what the run was made from.
     ///
     /// # Errors
     /// When a stage is not in the store, or is damaged.
-    pub fn run_weights(&mut self, inputs: &Inputs) -> Result<RunWeights, PipelineError> {
+    pub fn run_weights(
+        &mut self,
+        inputs: &Inputs,
+        readings: &Readings,
+        root: &Path,
+    ) -> Result<RunWeights, PipelineError> {
         let missing = || PipelineError::Internal("the run names no dense model".to_owned());
-        let source = self.model_folder(inputs.dense.as_ref().ok_or_else(missing)?)?;
+        let (source, _) = self.model_folder(inputs.dense.as_ref().ok_or_else(missing)?, readings)?;
+        let source = root.join(source);
         for key in inputs.iter() {
             self.store.require(&key.0)?.check()?;
         }
+        Contents::new(&self.store, root).check_model(readings)?;
         let changes = self.changes(inputs)?;
         if let Some(adapter) = &changes.adapter {
             self.store.require(&adapter.0)?.check()?;
@@ -92,7 +104,12 @@ impl Changes {
 }
 
 impl RunWeights {
-    /// Layers that the run changes, by module path.
+    /// Whether the run changes a weight.
+    pub fn is_changed(&self, weight: &str) -> bool {
+        self.changes.masks.get(weight).is_some() || self.changes.updates.get(weight).is_some()
+    }
+
+    /// Weights that the run changes: module paths of linears and norms, whole names of biases.
     pub fn layers(&self) -> impl Iterator<Item = &str> {
         let Changes { masks, updates, .. } = &self.changes;
         let updated = updates.iter().map(|(name, _)| name).filter(|name| masks.get(name).is_none());

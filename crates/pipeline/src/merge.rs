@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ressa_experiment::{Stage, StageNode, record::Certificate};
+use ressa_experiment::{ReadingKind, Stage, StageNode, record::Certificate};
 use ressa_restore::{MergeRequest, Merged, merge};
 use ressa_store::{Draft, Entry};
 use serde_json::Value;
@@ -60,8 +60,12 @@ impl Executor {
         let Stage::Adapt { data, .. } = &*adapted.stage else {
             return Err(missing());
         };
+        let mut data = data.clone();
+        if let Some(reading) = node.readings.of(ReadingKind::Data) {
+            data.root = Some((&reading.place).into());
+        }
         let dense = self.dense(node)?;
-        let probe = self.samples(data, &dense)?.probe()?;
+        let probe = self.samples(&data, &dense)?.probe()?;
         let request = MergeRequest { method: *method, masks: &masks, adapters: &adapters, patterns: &patterns };
         Ok(merge(pruned.as_ref(), request, &probe)?)
     }

@@ -14,10 +14,10 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let (&Stage::Rescale { spread, seed }, Some(dense)) = (&*node.stage, &node.inputs.dense) else {
-        return Err(PipelineError::Internal("not a rescale stage, or it reads no dense model".to_owned()));
+    let &Stage::Rescale { spread, seed } = &*node.stage else {
+        return Err(PipelineError::Internal("not a rescale stage".to_owned()));
     };
-    let (source, published) = executor.folder(dense)?;
+    let (source, published) = executor.folder(node)?;
     let spread = Spread { deviation: spread, seed };
     let Rescaled { norms, channels, deviation } =
         rescale_folder(&source, &draft.folder().join(MODEL), spread, progress)?;

@@ -10,13 +10,14 @@ use std::{
 use ressa_data::{Benchmark, Processor, World};
 use ressa_eval::Prepared;
 use ressa_experiment::{
-    Stage, StageKey, StageNode, Task,
+    ReadingKind, Readings, Stage, StageKey, StageNode, Task,
     config::{AskingConfig, Crop, DataConfig, OkvqaConfig},
     job::Compute,
     stage::Inputs,
 };
 use ressa_models::{LoadOptions, MaskSet, Rounding, UpdateSet, VisionLanguage, WeightSet, folder::load_options};
 use ressa_store::{Entry, Manifest};
+use serde_json::Value;
 use tch::Tensor;
 
 use crate::{Executor, PipelineError, statistics::Published};
@@ -61,15 +62,11 @@ impl Executor {
     /// The dense model a stage reads, computing as the stage says.
     pub(crate) fn dense(&mut self, node: &StageNode) -> Result<Rc<Dense>, PipelineError> {
         let compute = node.stage.compute();
-        let key = node
-            .inputs
-            .dense
-            .as_ref()
-            .ok_or_else(|| PipelineError::Internal("the stage reads no dense model".to_owned()))?;
+        let key = dense_of(node)?;
         if let Some(dense) = self.resident.dense.as_ref().filter(|d| d.key == key.0 && d.compute == compute) {
             return Ok(dense.clone());
         }
-        let (folder, published) = self.folder(key)?;
+        let (folder, published) = self.folder(node)?;
         // Two dense models at once may be more than the device holds.
         (self.resident.state, self.resident.dense) = (None, None);
         self.resident.statistics.clear();
@@ -85,28 +82,28 @@ impl Executor {
 
     /// The processor of the dense model that a stage reads; the model itself need not be in memory.
     pub(crate) fn processor(&mut self, node: &StageNode) -> Result<Rc<Processor>, PipelineError> {
-        let none = || PipelineError::Internal("the stage reads no dense model".to_owned());
-        let key = node.inputs.dense.as_ref().ok_or_else(none)?;
+        let key = dense_of(node)?;
         if let Some((_, processor)) = self.resident.processor.as_ref().filter(|(known, _)| *known == key.0) {
             return Ok(processor.clone());
         }
-        let processor = Rc::new(Processor::load(&self.model_folder(key)?)?);
+        let processor = Rc::new(Processor::load(&self.folder(node)?.0)?);
         self.resident.processor = Some((key.0.clone(), processor.clone()));
         Ok(processor)
     }
 
-    /// The checkpoint folder behind a dense stage, and whether it is a published one.
-    pub(crate) fn folder(&self, key: &StageKey) -> Result<(PathBuf, bool), PipelineError> {
-        let entry = self.store.require(&key.0)?;
-        Ok(match crate::dense::checkpoint_of(&entry) {
-            Some(folder) => (folder, true),
-            None => (entry.folder().join(crate::dense::MODEL), crate::rescale::is_published(&entry)),
-        })
+    /// The folder of the dense model that a stage reads, and whether it is a published one.
+    pub(crate) fn folder(&self, node: &StageNode) -> Result<(PathBuf, bool), PipelineError> {
+        self.model_folder(dense_of(node)?, &node.readings)
     }
 
-    /// The checkpoint folder behind a dense stage.
-    pub(crate) fn model_folder(&self, key: &StageKey) -> Result<PathBuf, PipelineError> {
-        Ok(self.folder(key)?.0)
+    /// The folder behind a dense stage, and whether it is a published one. A published folder is where the reader's readings say: it may
+    /// have moved since it was adopted.
+    pub(crate) fn model_folder(&self, dense: &StageKey, readings: &Readings) -> Result<(PathBuf, bool), PipelineError> {
+        let entry = self.store.require(&dense.0)?;
+        Ok(match crate::dense::checkpoint_of(&entry) {
+            Some(adopted) => (readings.of(ReadingKind::Model).map_or(adopted, |model| (&model.place).into()), true),
+            None => (entry.folder().join(crate::dense::MODEL), crate::rescale::is_published(&entry)),
+        })
     }
 
     /// Loads a model folder. Where nobody says how to compute: f32; but published weights on a GPU in the type they are stored in.
@@ -280,9 +277,15 @@ fn is_large(model: &dyn VisionLanguage) -> bool {
     model.weights().iter().map(|weight| bytes(weight.base())).sum::<u64>() > LARGE
 }
 
-/// The stage behind a published entry.
+/// The key of the dense model that a stage reads.
+fn dense_of(node: &StageNode) -> Result<&StageKey, PipelineError> {
+    let none = || PipelineError::Internal("the stage reads no dense model".to_owned());
+    node.inputs.dense.as_ref().ok_or_else(none)
+}
+
+/// The stage behind a published entry; its configuration names contents where the stage read something from outside the store.
 pub(crate) fn node_of(entry: &Entry) -> Result<StageNode, PipelineError> {
-    let Manifest { key, configuration, inputs, .. } = &entry.manifest;
+    let Manifest { key, configuration, inputs, readings, .. } = &entry.manifest;
     let broken = |e: serde_json::Error| {
         PipelineError::Internal(format!("manifest of stage `{key}` is of another version ({e})"))
     };
@@ -290,6 +293,10 @@ pub(crate) fn node_of(entry: &Entry) -> Result<StageNode, PipelineError> {
         key: StageKey(key.clone()),
         stage: serde_json::from_value::<Stage>(configuration.clone()).map_err(broken)?.into(),
         inputs: serde_json::from_value::<Inputs>(inputs.clone()).map_err(broken)?.into(),
+        readings: match readings {
+            Value::Null => Readings::default(),
+            readings => serde_json::from_value(readings.clone()).map_err(broken)?,
+        },
     })
 }
 

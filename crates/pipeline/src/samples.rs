@@ -9,8 +9,6 @@ mod world;
 
 use std::path::Path;
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use ressa_data::{Image, ImageLoader, Processor};
 use ressa_experiment::{
     config::{CalibrationConfig, DataConfig, DataSource},
@@ -66,37 +64,6 @@ impl Executor {
             }
         })
     }
-}
-
-#[derive(Clone, Copy)]
-#[repr(u64)]
-enum Purpose {
-    Calibration = 1,
-    RestorationImages = 2,
-    RestorationBatch = 3,
-    Probe = 4,
-    CorpusEntries = 5,
-    CalibrationEntry = 6,
-    RestorationOrder = 7,
-    RestorationEntry = 8,
-}
-
-fn stream(seed: u64, purpose: Purpose, position: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(((purpose as u64) << 40) | position);
-    rng
-}
-
-/// `count` distinct indices below `total`, in the order drawn.
-fn distinct(rng: &mut ChaCha8Rng, count: usize, total: usize) -> Vec<usize> {
-    let mut all: Vec<usize> = (0..total).collect();
-    let count = count.min(total);
-    for i in 0..count {
-        let j = rng.random_range(i..total);
-        all.swap(i, j);
-    }
-    all.truncate(count);
-    all
 }
 
 /// What is asked about the images of a batch, and what is to be answered.

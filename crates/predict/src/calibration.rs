@@ -22,13 +22,17 @@ pub(crate) struct Calibrated<'a> {
     pub tower: Tower,
 }
 
-/// Images and samples of a calibration set.
-#[derive(Clone, Copy)]
+/// Images and texts of a calibration set.
+#[derive(Clone, Copy, Debug)]
 struct Samples {
     images: f64,
-    /// Samples; each runs its image.
-    count: f64,
-    batch: Batch,
+    texts: f64,
+    /// Texts of one shape that run together.
+    rows: f64,
+    /// Images that run together.
+    stacked: f64,
+    /// Tokens of the instruction, and of the answer.
+    lengths: (f64, f64),
 }
 
 impl Samples {
@@ -37,14 +41,27 @@ impl Samples {
         let images = f64::from(config.images);
         let asked = if config.questions > 0 { texts::QUESTION } else { texts::INSTRUCTION };
         let answer = if config.questions > config.captions { texts::ANSWER } else { texts::CAPTION };
-        let rows = pruning::ROWS;
-        let batch = Batch { images: rows, rows, instruction: asked, prompt: asked, answer };
-        Self { images, count: images * per_image, batch }
+        let texts = images * per_image;
+        // Weighted tokens are counted sample by sample.
+        let (rows, stacked) = match config.tokens.is_default() {
+            true => ((texts / pruning::SHAPES).clamp(1.0, pruning::ROWS), images.min(pruning::ROWS)),
+            false => (1.0, 1.0),
+        };
+        Self { images, texts, rows, stacked, lengths: (asked, answer) }
     }
 
-    /// Passes that all samples take.
-    fn passes(&self) -> f64 {
-        (self.count / pruning::ROWS).ceil()
+    /// So many texts, with their images.
+    fn batch(&self, rows: f64) -> Batch {
+        let (asked, answer) = self.lengths;
+        Batch { images: rows, rows, instruction: asked, prompt: asked, answer }
+    }
+
+    /// What runs together in a tower, and how often that is.
+    fn passes(&self, tower: Tower) -> (Batch, f64) {
+        match tower {
+            Tower::Vision => (Batch { rows: 0.0, ..self.batch(self.stacked) }, (self.images / self.stacked).ceil()),
+            Tower::Qformer | Tower::Language => (self.batch(self.rows), (self.texts / self.rows).ceil()),
+        }
     }
 }
 
@@ -61,31 +78,35 @@ impl Calibrated<'_> {
         Pass { model: self.subject.model, machine: &self.subject.machine, batch }
     }
 
-    /// What runs below the tower, for one batch.
-    fn below(&self, batch: Batch) -> Work {
-        self.pass(batch).forward(|tower| tower < self.tower)
+    /// All samples through one tower.
+    fn through(&self, samples: Samples, tower: Tower) -> Work {
+        let (batch, passes) = samples.passes(tower);
+        self.pass(batch).forward(|own| own == tower).times(passes)
     }
 
-    /// The tower itself.
-    fn own(&self, batch: Batch) -> Work {
-        self.pass(batch).forward(|tower| tower == self.tower)
+    /// Activations of the pass that takes most.
+    fn live(&self, samples: Samples) -> f64 {
+        let of = |tower: Tower| self.pass(samples.passes(tower).0).live(|own| own == tower);
+        Tower::ALL.into_iter().filter(|tower| *tower <= self.tower).map(of).fold(0.0, f64::max)
     }
 
     /// Collecting over all samples: the towers below once, the tower `runs` times, and what is collected.
     fn collect(&self, samples: Samples, needs: StatisticsNeeds, runs: f64) -> Work {
         let machine = &self.subject.machine;
-        let mut work = self.below(samples.batch);
-        work += self.own(samples.batch).times(runs);
+        let mut work: Work =
+            Tower::ALL.into_iter().filter(|&tower| tower < self.tower).map(|tower| self.through(samples, tower)).sum();
+        work += self.through(samples, self.tower).times(runs);
+        let (batch, passes) = samples.passes(self.tower);
         let layers: Vec<&Layer> = self.layers().filter(|layer| reads_first(layer)).collect();
         for layer in layers {
-            let tokens = self.tokens(samples.batch, layer.reads);
+            let tokens = self.tokens(batch, layer.reads);
             if needs.gram {
-                work += machine.single_product(layer.inputs, tokens, layer.inputs, 1.0);
+                work += machine.single_product(layer.inputs, tokens, layer.inputs, passes);
             }
             let launches = if needs.gram { pruning::GRAM_LAUNCHES } else { pruning::NORM_LAUNCHES };
-            work += machine.traffic(tokens * layer.inputs * 4.0 * 3.0, launches);
+            work += machine.traffic(tokens * layer.inputs * 4.0 * 3.0, launches).times(passes);
         }
-        work.times(samples.passes())
+        work
     }
 
     fn tokens(&self, batch: Batch, reads: Reads) -> f64 {
@@ -140,7 +161,7 @@ impl Calibrated<'_> {
         let changed = if metric == Metric::SparseGpt { weights * machine.bytes() } else { 0.0 };
         waiting += machine.copy(weights / 8.0 + changed) + (weights / 8.0 + changed) / host::DISK_BYTES;
         let block = self.stacks().map(|stack| self.of_block(stack)).fold(0.0, f64::max);
-        let held = samples.map_or(0.0, |samples| self.flows(samples) + self.pass(samples.batch).live(|_| true));
+        let held = samples.map_or(0.0, |samples| self.flows(samples) + self.live(samples));
         let grams = if needs.gram { self.grams(metric == Metric::SparseGpt) } else { 0.0 };
         let peak = self.subject.weights_bytes()
             + self.subject.masks_bytes()
@@ -150,7 +171,7 @@ impl Calibrated<'_> {
             + block * pruning::RANKED_BYTES
             + held
             + grams;
-        Need { time: Time::of(machine, work, waiting), peak, setting: None }
+        Need { time: Time::of(machine, work, waiting), peak, fallback: None }
     }
 
     /// The stage `statistics`.
@@ -164,18 +185,20 @@ impl Calibrated<'_> {
             samples.images * host::IMAGE_SECONDS / machine.cores + machine.copy(written) + written / host::DISK_BYTES;
         let peak = self.subject.weights_bytes()
             + self.flows(samples)
-            + self.pass(samples.batch).live(|_| true)
+            + self.live(samples)
             + if needs.gram { self.grams(false) } else { 0.0 };
-        Need { time: Time::of(machine, work, waiting), peak, setting: None }
+        Need { time: Time::of(machine, work, waiting), peak, fallback: None }
     }
 
     /// The stage `sensitivity`.
     pub fn sensitivity(&self, measurement: Measurement, first: Option<u32>, calibration: &CalibrationConfig) -> Need {
         let machine = &self.subject.machine;
         let mut samples = Samples::of(calibration);
-        samples.count = samples.count.min(first.map_or(f64::INFINITY, f64::from));
+        let texts = samples.texts.min(first.map_or(f64::INFINITY, f64::from));
+        samples = Samples { images: samples.images.min(texts), texts, ..samples };
         let waiting = samples.images * host::IMAGE_SECONDS / machine.cores;
-        let pass = self.pass(samples.batch);
+        // Gradients and differences are measured sample by sample.
+        let pass = self.pass(samples.batch(1.0));
         let above = pass.forward(|tower| tower >= self.tower);
         let weights = self.subject.model.weights(self.tower) * machine.bytes();
         let (work, held) = match measurement {
@@ -189,7 +212,7 @@ impl Calibrated<'_> {
                 let backward = pass.backward(&|layer| layer.tower == self.tower);
                 let each = [above.times(windows), backward.times((windows + 1.0) / 2.0)].into_iter().sum::<Work>();
                 let kept = pass.kept(&|layer| layer.tower == self.tower, false);
-                (each.times(samples.count), kept + pruning::GRADIENT_WINDOW * 2.0)
+                (each.times(samples.texts), kept + pruning::GRADIENT_WINDOW * 2.0)
             }
             Measurement::Perturbation { noise, .. } => {
                 let layers = self.layers().count() as f64;
@@ -197,11 +220,11 @@ impl Calibrated<'_> {
                 let mean = self.subject.model.weights(self.tower) / layers.max(1.0);
                 each += machine.traffic(mean * 40.0, 20.0);
                 each += machine.syncs(2.0);
-                (each.times(samples.count * f64::from(noise) * layers), self.largest_layer() * 12.0)
+                (each.times(samples.texts * f64::from(noise) * layers), self.largest_layer() * 12.0)
             }
         };
         let peak = self.subject.weights_bytes() + held + pass.live(|_| true) + self.largest_layer() * 4.0;
-        Need { time: Time::of(machine, work, waiting), peak, setting: None }
+        Need { time: Time::of(machine, work, waiting), peak, fallback: None }
     }
 
     fn largest_layer(&self) -> f64 {
@@ -217,6 +240,10 @@ impl Calibrated<'_> {
     /// What enters and leaves a block, for all samples.
     fn flows(&self, samples: Samples) -> f64 {
         let machine = &self.subject.machine;
+        let all = match self.tower {
+            Tower::Vision => Batch { rows: 0.0, ..samples.batch(samples.images) },
+            Tower::Qformer | Tower::Language => samples.batch(samples.texts),
+        };
         let one = |stack: &Stack| {
             let reads = match stack.kind {
                 BlockKind::Vision => Reads::Patches,
@@ -224,13 +251,12 @@ impl Calibrated<'_> {
                 BlockKind::T5Decoder => Reads::Answer,
                 BlockKind::T5Encoder | BlockKind::Llama | BlockKind::Opt => Reads::Sequence,
             };
-            let memory =
-                if stack.kind == BlockKind::T5Decoder { self.tokens(samples.batch, Reads::Sequence) } else { 0.0 };
-            (2.0 * self.tokens(samples.batch, reads) + memory) * stack.width
+            let memory = if stack.kind == BlockKind::T5Decoder { self.tokens(all, Reads::Sequence) } else { 0.0 };
+            (2.0 * self.tokens(all, reads) + memory) * stack.width
         };
         // The interface's samples bring the features of their images.
-        let features = if self.tower == Tower::Qformer { self.pass(samples.batch).features() } else { 0.0 };
-        samples.passes() * (self.stacks().map(one).fold(0.0, f64::max) * machine.bytes() + features)
+        let features = if self.tower == Tower::Qformer { self.pass(all).features() } else { 0.0 };
+        self.stacks().map(one).fold(0.0, f64::max) * machine.bytes() + features
     }
 
     /// Gram matrices of one block, and what a factorisation adds to the largest.

@@ -3,12 +3,14 @@
 use ressa_experiment::{
     Task, Tower,
     config::{AskingConfig, DataSource, RetrievalConfig},
+    search,
 };
 
 use crate::{
     model::{BlockKind, Model, Reads, Stack},
     pass::{Batch, Pass},
     program::{block_cost, evaluation, host, texts},
+    shared::Known,
     stage::{Need, Subject, Time},
     work::Work,
 };
@@ -32,27 +34,62 @@ pub(crate) struct Evaluated<'a> {
     /// Questions, or images for captions and retrieval, at most.
     pub items: f64,
     pub beams: f64,
+    /// What is in the cache.
+    pub known: Known,
+}
+
+/// The images that an evaluation looks at: their name, which tasks may share, and their number.
+pub(crate) fn images_of(task: Task, source: DataSource, items: f64) -> (String, f64) {
+    let (images, _) = size(task, source, items);
+    let whole = published(task).0 == images;
+    let name = match task {
+        // OK-VQA asks about a part of VQAv2's images.
+        Task::Vqav2 | Task::Okvqa if whole => "val2014".to_owned(),
+        _ => format!("{task} {items}"),
+    };
+    (name, images)
+}
+
+/// Images and texts.
+fn size(task: Task, source: DataSource, items: f64) -> (f64, f64) {
+    let (images, rows) = match source {
+        DataSource::Folder => published(task),
+        // A scene of the embedded world has a few questions.
+        DataSource::Shapes => (items / 4.0, items),
+    };
+    match task {
+        Task::Vqav2 | Task::Gqa | Task::Okvqa => {
+            let share = (items / rows).min(1.0);
+            (images * share, rows * share)
+        }
+        Task::Nocaps => (images.min(items), images.min(items)),
+        Task::Flickr30k => {
+            let images = images.min(items);
+            (images, images * texts::CAPTIONS_PER_IMAGE)
+        }
+    }
 }
 
 impl Evaluated<'_> {
     /// Images and texts.
     fn size(&self) -> (f64, f64) {
-        let (images, rows) = match self.source {
-            DataSource::Folder => published(self.task),
-            // A scene of the embedded world has a few questions.
-            DataSource::Shapes => (self.items / 4.0, self.items),
-        };
-        match self.task {
-            Task::Vqav2 | Task::Gqa | Task::Okvqa => {
-                let share = (self.items / rows).min(1.0);
-                (images * share, rows * share)
-            }
-            Task::Nocaps => (images.min(self.items), images.min(self.items)),
-            Task::Flickr30k => {
-                let images = images.min(self.items);
-                (images, images * texts::CAPTIONS_PER_IMAGE)
-            }
+        size(self.task, self.source, self.items)
+    }
+
+    /// Seconds until so many images are where the device can take them.
+    fn loading(&self, images: f64) -> f64 {
+        let Subject { model, machine, .. } = self.subject;
+        let (features, pixels) = (images * model.feature_bytes(machine.bytes()), images * model.pixel_bytes());
+        match self.known {
+            Known { features: true, .. } => machine.copy(features) + features / host::DISK_BYTES,
+            Known { pixels: true, .. } => machine.copy(pixels) + pixels / host::DISK_BYTES,
+            _ => machine.copy(pixels) + images * host::IMAGE_SECONDS / machine.cores,
         }
+    }
+
+    /// Seconds of the host for so many texts: tokens before, words and a score after.
+    fn texts(&self, texts: f64) -> f64 {
+        texts * (host::TEXT_SECONDS / self.subject.machine.cores + host::SCORE_SECONDS)
     }
 
     /// Time and memory of a task that writes.
@@ -66,39 +103,32 @@ impl Evaluated<'_> {
         let steps = (mean * texts::LONGEST).max(f64::from(least)).min(f64::from(limit));
         let prompt = if caption { texts::INSTRUCTION } else { texts::QUESTION };
 
-        let encoded =
-            Batch { images: evaluation::ROWS.min(images), rows: 0.0, instruction: 0.0, prompt: 0.0, answer: 0.0 };
-        let held = evaluation::IMAGES.min(images);
+        let together = search::ROWS as f64;
+        let encoded = Batch { images: together.min(images), rows: 0.0, instruction: 0.0, prompt: 0.0, answer: 0.0 };
+        let held = (search::IMAGES as f64).min(images);
         let encoding = Pass { model, machine, batch: encoded };
-        let asked = Batch {
-            images: encoded.images,
-            rows: evaluation::ROWS.min(rows),
-            instruction: prompt,
-            prompt,
-            answer: 0.0,
-        };
+        // The program takes as many prompts as have room if all answers are as long as they may be.
+        let sizes = model.search_sizes(machine.bytes());
+        let (tokens, beams) = ((model.queries + prompt) as u64, self.beams as u64);
+        let fitting = sizes.map_or(together, |s| s.rows(search::SEARCH_BYTES, tokens, u64::from(limit), beams) as f64);
+        let asked = Batch { images: encoded.images, rows: fitting.min(rows), instruction: prompt, prompt, answer: 0.0 };
         let reading = Pass { model, machine, batch: asked };
-        let mut work = encoding.vision().times((images / encoded.images.max(1.0)).ceil());
+        let mut work = Work::default();
+        if !self.known.features {
+            work += encoding.vision().times((images / encoded.images.max(1.0)).ceil());
+        }
         let mut each = reading.text();
         each += self.step(asked, steps).times(steps);
         work += each.times((rows / asked.rows.max(1.0)).ceil());
 
-        // Images are decoded while the device computes; texts are scored after it.
-        let decoding = images * host::IMAGE_SECONDS / machine.cores + machine.copy(images * self.pixels());
-        let seconds = machine.seconds(work).max(decoding) + rows * host::TEXT_SECONDS;
+        // Images are loaded while the device computes; texts are scored after it.
+        let seconds = machine.seconds(work).max(self.loading(images)) + self.texts(rows);
+        let row = sizes.map_or(0.0, |sizes| sizes.row_bytes(tokens, steps.ceil() as u64, beams) as f64);
+        let interface = reading.live(|tower| tower == Tower::Qformer);
         let peak = self.subject.weights_bytes()
-            + encoding.features() * held / encoded.images.max(1.0)
-            + encoding
-                .live(|tower| tower == Tower::Vision)
-                .max(reading.live(|tower| tower != Tower::Vision) + self.cache(asked, steps))
-            + asked.rows * self.beams * model.words * evaluation::LOGIT_BYTES;
-        Need { time: Time { seconds, work, steps: 1.0 }, peak, setting: None }
-    }
-
-    /// Bytes of an image as it goes to the device.
-    fn pixels(&self) -> f64 {
-        const PATCH: f64 = 14.0;
-        3.0 * (self.subject.model.patches - 1.0) * PATCH * PATCH
+            + model.feature_bytes(machine.bytes()) * held
+            + encoding.live(|tower| tower == Tower::Vision).max(interface).max(asked.rows * row);
+        Need { time: Time { seconds, work, steps: 1.0 }, peak, fallback: None }
     }
 
     /// Stacks that run once for every token that is written.
@@ -128,7 +158,7 @@ impl Evaluated<'_> {
             work += machine.traffic(moved * stack.blocks + read, rest.max(stack.blocks));
         }
         work += machine.product(tokens, model.word_width, model.words, 1.0);
-        work += machine.traffic(tokens * model.words * evaluation::LOGIT_BYTES, evaluation::SEARCH_LAUNCHES);
+        work += machine.traffic(tokens * model.words * search::LOGIT_BYTES as f64, evaluation::SEARCH_LAUNCHES);
         work += machine.syncs(evaluation::SEARCH_SYNCS);
         work
     }
@@ -157,29 +187,28 @@ impl Evaluated<'_> {
             batch: Batch { images, rows, instruction: tokens, prompt: 0.0, answer: 0.0 },
         };
         let interface = |tower: Tower| tower == Tower::Qformer;
-        let block = evaluation::ROWS.min(images);
+        let (block, together) = ((search::ROWS as f64).min(images), search::ROWS as f64);
         let passes = (images / block.max(1.0)).ceil();
         // Contrastive: every image and every text once.
         let mut work = of(block, 0.0).vision().times(passes);
         work += of(block, block).forward(interface).times(passes);
-        work += of(0.0, evaluation::ROWS).forward(interface).times((captions / evaluation::ROWS).ceil());
+        work += of(0.0, together).forward(interface).times((captions / together).ceil());
         if config.rerank > 0 && matcher.is_some() {
             // The best texts of each image and the best images of each text, image by image.
             let rerank = f64::from(config.rerank);
             let pairs = (images * rerank.min(captions) + captions * rerank.min(images)).min(images * captions);
-            let chunks = (pairs / images.max(1.0) / evaluation::ROWS).ceil() * images;
+            let chunks = (pairs / images.max(1.0) / together).ceil() * images;
             work += of(block, 0.0).vision().times(passes);
             work += of(1.0, pairs / chunks.max(1.0)).forward(interface).times(chunks);
             work += machine.syncs(chunks);
         }
-        let decoding = 2.0 * images * host::IMAGE_SECONDS / machine.cores;
-        let seconds = machine.seconds(work).max(decoding) + captions * host::TEXT_SECONDS;
+        let seconds = machine.seconds(work).max(2.0 * self.loading(images)) + self.texts(captions);
         let pass = of(block, block);
         let own = matcher.map_or(0.0, |matcher| matcher.parameters * machine.bytes());
         let peak = self.subject.weights_bytes()
             + own
             + pass.features()
-            + pass.live(|tower| tower == Tower::Vision).max(of(1.0, evaluation::ROWS).live(interface));
-        Need { time: Time { seconds, work, steps: 1.0 }, peak, setting: None }
+            + pass.live(|tower| tower == Tower::Vision).max(of(1.0, together).live(interface));
+        Need { time: Time { seconds, work, steps: 1.0 }, peak, fallback: None }
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use ressa_checkpoint::{Outline, PUBLISHED, names, published_config, read_config};
-use ressa_experiment::{Tower, job::Compute};
+use ressa_experiment::{Tower, job::Compute, search::SearchSizes};
 use serde_json::{Map, Value};
 
 use crate::PredictError;
@@ -174,6 +174,32 @@ impl Model {
     /// Prunable weights of all towers.
     pub fn prunable(&self) -> f64 {
         self.layers.iter().map(Layer::weights).sum()
+    }
+
+    /// Sizes that the memory of a search follows from, with elements of so many bytes; `None` where nothing writes.
+    pub fn search_sizes(&self, element: f64) -> Option<SearchSizes> {
+        let writes = |kind| matches!(kind, BlockKind::T5Decoder | BlockKind::Llama | BlockKind::Opt);
+        let stack = self.stacks.iter().find(|stack| writes(stack.kind))?;
+        Some(SearchSizes {
+            blocks: stack.blocks as u64,
+            keys: stack.keys as u64,
+            width: stack.width as u64,
+            inner: stack.inner as u64,
+            words: self.words as u64,
+            has_encoder: self.has_decoder(),
+            element: element as u64,
+        })
+    }
+
+    /// Bytes of an image's features, with elements of so many bytes.
+    pub fn feature_bytes(&self, element: f64) -> f64 {
+        self.patches * self.stacks.first().map_or(0.0, |stack| stack.width) * element
+    }
+
+    /// Bytes of an image's pixels, three bytes each: a square of patches of the published size.
+    pub fn pixel_bytes(&self) -> f64 {
+        const PATCH: f64 = 14.0;
+        3.0 * (self.patches - 1.0) * PATCH * PATCH
     }
 
     /// Whether answers are written by a decoder that looks at an encoder's states.

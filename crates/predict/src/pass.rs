@@ -1,10 +1,10 @@
 //! Forward and backward passes of a model over a batch, in operations, bytes and memory.
 
-use ressa_experiment::Tower;
+use ressa_experiment::{Tower, search};
 
 use crate::{
     model::{BlockKind, Layer, Model, Reads, Stack},
-    program::{block_cost, evaluation},
+    program::block_cost,
     work::{Machine, Work},
 };
 
@@ -192,15 +192,14 @@ impl Pass<'_> {
         let of = |stack: &Stack| {
             // The bytes of one attention map where it is written out: logits and weights.
             let maps = self.batch.pairs(self.model, stack.kind) * stack.heads * block_cost(stack.kind).kept_map_bytes;
-            self.moved(stack, evaluation::LIVE_WIDTHS, evaluation::LIVE_INNERS) + maps
+            self.moved(stack, search::LIVE_WIDTHS as f64, search::LIVE_INNERS as f64) + maps
         };
         self.model.stacks.iter().filter(|stack| runs(stack.kind.tower())).map(of).fold(0.0, f64::max)
     }
 
     /// Bytes of the features of the batch's images.
     pub fn features(&self) -> f64 {
-        let width = self.model.stacks.first().map_or(0.0, |stack| stack.width);
-        self.batch.images * self.model.patches * width * self.machine.bytes()
+        self.batch.images * self.model.feature_bytes(self.machine.bytes())
     }
 
     /// Logits of the answers, as many as there are.

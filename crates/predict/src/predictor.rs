@@ -5,10 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ressa_experiment::{Stage, StageKey, StageNode, Tower, job::Compute};
+use ressa_experiment::{Stage, StageKey, StageNode, Tower, config::DataSource, job::Compute, stage::AdaptTraining};
 
 use crate::{
-    Card, Model, PredictError, Prediction,
+    Card, Model, PredictError, Prediction, Shared,
+    evaluation::images_of,
+    program::texts,
+    shared::Known,
     stage::{Subject, predict},
     work::Machine,
 };
@@ -90,8 +93,9 @@ impl<'a> Predictor<'a> {
         self.folders.get(&self.dense(node)?.key).map(PathBuf::as_path)
     }
 
-    /// What a stage will take on a card; `None` where nothing is known of its model, and for the training of a dense model.
-    pub fn stage(&self, node: &'a StageNode, card: &Card, host: Host) -> Option<Prediction> {
+    /// What a stage will take on a card after those that have left `shared` behind; `None` where nothing is known of its model, and for the
+    /// training of a dense model.
+    pub fn stage(&self, node: &'a StageNode, card: &Card, host: Host, shared: &mut Shared) -> Option<Prediction> {
         let dense = self.dense(node)?;
         let model = self.models.get(self.folders.get(&dense.key)?)?;
         let is_published = matches!(&*dense.stage, Stage::Dense { checkpoint: Some(_), .. });
@@ -107,17 +111,66 @@ impl<'a> Predictor<'a> {
             }
             _ => None,
         };
-        predict(&node.stage, &node.inputs, &subject, matcher)
+        let known = self.known(node, model, &machine, shared);
+        predict(&node.stage, &node.inputs, &subject, matcher, known)
+    }
+
+    /// What a stage finds in the cache, which it leaves there for later ones: by what the program's own cache is keyed by.
+    fn known(&self, node: &StageNode, model: &Model, machine: &Machine<'_>, shared: &mut Shared) -> Known {
+        match &*node.stage {
+            Stage::Evaluate { task, data, items, retrieval, compute, .. } if data.source == DataSource::Folder => {
+                let (images, count) = images_of(*task, data.source, f64::from(*items));
+                let pixels = shared.take(format!("pixels {:?} {images}", data.root), count * model.pixel_bytes());
+                let bytes = count * model.feature_bytes(machine.bytes());
+                let matched = retrieval.as_ref().is_some_and(|retrieval| retrieval.checkpoint.is_some());
+                let encoder = self.encoder(node).filter(|_| !matched && shared.holds_features(bytes));
+                let name = |encoder| format!("features {encoder} {compute:?} {:?} {images}", data.root);
+                let features = encoder.is_some_and(|encoder| shared.take(name(encoder), bytes));
+                Known { features, pixels, teacher: false }
+            }
+            Stage::Adapt { training, data, seed, compute, .. } => {
+                let Some(distill) = &training.distill else { return Known::default() };
+                if data.source == DataSource::Folder && distill.top_k.is_none() {
+                    return Known::default();
+                }
+                let AdaptTraining { batch, questions, samples, steps, contrastive, .. } = **training;
+                let (top_k, dense) = (distill.top_k, &node.inputs.dense);
+                let temperature = top_k.map(|_| distill.temperature);
+                let of_batches = (data, seed, batch, questions, samples, steps, contrastive > 0.0);
+                let name = format!("teacher {dense:?} {of_batches:?} {top_k:?} {temperature:?} {compute:?}");
+                // Ids and logarithms of probabilities, or all logits.
+                let each = top_k.map_or(model.words * machine.bytes(), |k| f64::from(k) * 12.0);
+                let rows = f64::from(batch) * (f64::from(questions) * texts::ANSWER + texts::CAPTION);
+                Known { teacher: shared.take(name, f64::from(steps) * rows * each), ..Known::default() }
+            }
+            _ => Known::default(),
+        }
+    }
+
+    /// What tells the image encoder of an evaluation from others: dense model and vision masks; `None` where its run has trained it.
+    fn encoder(&self, node: &StageNode) -> Option<String> {
+        let merged = node.inputs.merge.as_ref().and_then(|key| self.nodes.get(key));
+        let inputs = merged.map_or(&node.inputs, |merge| &merge.inputs);
+        let adapter = inputs.adapter.as_ref().and_then(|key| self.nodes.get(key));
+        let trained = adapter.is_some_and(|adapter| match &*adapter.stage {
+            Stage::Adapt { training, .. } => training.vision.is_some(),
+            _ => false,
+        });
+        let masks = inputs.masks.iter().filter(|key| self.tower_of(key) == Some(Tower::Vision));
+        (!trained).then(|| format!("{:?} {:?}", inputs.dense, masks.collect::<Vec<_>>()))
+    }
+
+    fn tower_of(&self, mask: &StageKey) -> Option<Tower> {
+        match &*self.nodes.get(mask)?.stage {
+            Stage::Prune { tower, .. } => Some(*tower),
+            _ => None,
+        }
     }
 
     /// Towers that the masks behind a stage belong to.
     fn pruned(&self, node: &StageNode) -> Vec<Tower> {
         let merged = node.inputs.merge.as_ref().and_then(|key| self.nodes.get(key));
         let masks = merged.map_or(&node.inputs.masks, |merge| &merge.inputs.masks);
-        let tower = |key: &StageKey| match &*self.nodes.get(key)?.stage {
-            Stage::Prune { tower, .. } => Some(*tower),
-            _ => None,
-        };
-        masks.iter().filter_map(tower).collect()
+        masks.iter().filter_map(|key| self.tower_of(key)).collect()
     }
 }

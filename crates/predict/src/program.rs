@@ -131,8 +131,10 @@ pub(crate) mod training {
 
 /// Pruning and measuring.
 pub(crate) mod pruning {
-    /// Samples that run together in a calibration pass.
-    pub const ROWS: f64 = 1.0;
+    /// Maximum number of samples of one shape that run together in a calibration pass.
+    pub const ROWS: f64 = 32.0;
+    /// Shapes (lengths of instruction and answer) that the texts of a calibration have.
+    pub const SHAPES: f64 = 12.0;
     /// Operations per layer with statistics and sample: squares, sums, counts.
     pub const NORM_LAUNCHES: f64 = 6.0;
     /// The same where a Gram matrix is added to.
@@ -155,20 +157,10 @@ pub(crate) mod pruning {
 
 /// Evaluation.
 pub(crate) mod evaluation {
-    /// Rows, or images, that run together.
-    pub const ROWS: f64 = 256.0;
-    /// Images whose features are held at once.
-    pub const IMAGES: f64 = 1024.0;
     /// Operations of one step of the search beside the decoder: logits, penalties, beams.
     pub const SEARCH_LAUNCHES: f64 = 60.0;
     /// Waits for the device in a step of the search.
     pub const SEARCH_SYNCS: f64 = 2.0;
-    /// Bytes moved, and held, for each logit of a step.
-    pub const LOGIT_BYTES: f64 = 24.0;
-    /// Widths and inners of a pass without gradients that exist at once.
-    pub const LIVE_WIDTHS: f64 = 6.0;
-    /// See above.
-    pub const LIVE_INNERS: f64 = 2.0;
 }
 
 /// Lengths and numbers of texts before any is read.
@@ -191,8 +183,10 @@ pub(crate) mod texts {
 pub(crate) mod host {
     /// Core seconds to read a photograph, decode it and resize it to 224 x 224.
     pub const IMAGE_SECONDS: f64 = 0.011;
-    /// Core seconds to tokenise a text and to score an answer.
-    pub const TEXT_SECONDS: f64 = 0.0002;
+    /// Core seconds to tokenise a text for both of its readers, on all cores.
+    pub const TEXT_SECONDS: f64 = 6e-5;
+    /// Seconds to decode an answer, to score it and to write it down.
+    pub const SCORE_SECONDS: f64 = 3e-5;
     /// Bytes a second that a folder of weights is read with.
     pub const DISK_BYTES: f64 = 2e9;
     /// Seconds until a worker is ready: libtorch and the device.

@@ -9,6 +9,7 @@ use crate::{
     evaluation::Evaluated,
     model::{Layer, Model},
     program::{device, host},
+    shared::Known,
     training::{Training, largest_block},
     work::{Machine, Work},
 };
@@ -69,8 +70,8 @@ pub(crate) struct Need {
     pub time: Time,
     /// Bytes that the program holds on the device at its peak.
     pub peak: f64,
-    /// The settings of memory with which it fits, where the whole batch does not. A training finds them by itself.
-    pub setting: Option<String>,
+    /// How a training changes its layout by itself where it does not fit as it is.
+    pub fallback: Option<String>,
 }
 
 /// Whether a card holds what the program needs, with what the libraries take.
@@ -88,9 +89,10 @@ pub struct Prediction {
     pub peak_bytes: u64,
     /// Whether the card holds that, and the context.
     pub fits: bool,
-    /// Settings of memory with which it fits, where it does not fit as it is. A training that runs out of memory finds them by itself.
+    /// How a training changes its layout by itself where it does not fit as its settings say, such as `recomputes blocks, 8 images at a time`; the
+    /// other fields are of that layout.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub with: Option<String>,
+    pub fallback: Option<String>,
     /// Operations issued.
     pub launches: f64,
     /// Waits for the device.
@@ -103,20 +105,21 @@ pub struct Prediction {
     pub steps: f64,
 }
 
-/// The stage on a card, where its sizes say anything; `None` for the training of a dense model. `towers` are those that the masks it reads belong to.
+/// The stage on a card, where its sizes say anything; `None` for the training of a dense model. `known` is what earlier stages left in the cache.
 pub(crate) fn predict(
     stage: &Stage,
     inputs: &Inputs,
     subject: &Subject<'_>,
     matcher: Option<&Model>,
+    known: Known,
 ) -> Option<Prediction> {
-    let need = need(stage, inputs, subject, matcher)?;
-    let Need { time: Time { seconds, work, steps }, peak, setting } = need;
+    let need = need(stage, inputs, subject, matcher, known)?;
+    let Need { time: Time { seconds, work, steps }, peak, fallback } = need;
     Some(Prediction {
         seconds,
         peak_bytes: peak as u64,
         fits: fits(subject.machine.card, peak),
-        with: setting,
+        fallback,
         launches: work.launches,
         syncs: work.syncs,
         tflop: work.flops / 1e12,
@@ -125,7 +128,7 @@ pub(crate) fn predict(
     })
 }
 
-fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&Model>) -> Option<Need> {
+fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&Model>, known: Known) -> Option<Need> {
     let machine = &subject.machine;
     let stored = match subject.model.stored {
         Compute::Float32 => 4.0,
@@ -152,11 +155,14 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&
             let stored = inputs.statistics.is_some();
             Calibrated { subject, tower: *tower }.prune(*metric, &method, calibration.as_ref(), stored)
         }
-        Stage::Adapt { training, masked, .. } => Training { subject, settings: training, masked: *masked }.need(),
+        Stage::Adapt { training, masked, .. } => {
+            Training { subject, settings: training, masked: *masked, taught: known.teacher }.need()
+        }
         Stage::Merge { .. } => merge(subject),
         Stage::Evaluate { task, items, beams, data, asking, retrieval, .. } => {
             let beams = f64::from(beams.unwrap_or(1));
-            let evaluated = Evaluated { subject, task: *task, source: data.source, items: f64::from(*items), beams };
+            let items = f64::from(*items);
+            let evaluated = Evaluated { subject, task: *task, source: data.source, items, beams, known };
             if task.uses_language() {
                 evaluated.generate(asking.as_deref())
             } else {
@@ -174,5 +180,5 @@ fn merge(subject: &Subject<'_>) -> Need {
     let machine = &subject.machine;
     let work = machine.traffic(subject.model.prunable() * BYTES, layers.len() as f64 * LAUNCHES);
     let peak = subject.weights_bytes() + subject.model.prunable() * machine.bytes() + subject.masks_bytes();
-    Need { time: Time::of(machine, work, 0.0), peak, setting: None }
+    Need { time: Time::of(machine, work, 0.0), peak, fallback: None }
 }

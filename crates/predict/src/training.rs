@@ -16,6 +16,8 @@ pub(crate) struct Training<'a> {
     pub settings: &'a AdaptTraining,
     /// Whether updates are masked.
     pub masked: bool,
+    /// Whether what the teacher says is in the cache.
+    pub taught: bool,
 }
 
 impl Training<'_> {
@@ -61,7 +63,7 @@ impl Training<'_> {
         let Subject { model, machine, .. } = self.subject;
         let tuned = |layer: &Layer| self.rank(layer).is_some();
         let again = if recompute { 1.0 } else { 0.0 };
-        let teacher = if self.settings.distill.is_some() { 1.0 } else { 0.0 };
+        let teacher = if self.settings.distill.is_some() && !self.taught { 1.0 } else { 0.0 };
         let mut work = Work::default();
         for (number, batch) in self.batches(images).into_iter().enumerate() {
             let pass = Pass { model, machine, batch };
@@ -141,18 +143,23 @@ impl Training<'_> {
             layout = smaller;
         }
         let peak = self.peak(layout);
-        let recompute = (layout.recompute && !asked.recompute).then(|| "restore.recompute: blocks".to_owned());
-        let Layout { micro_batch, .. } = layout;
-        let parts = (micro_batch < asked.micro_batch).then(|| format!("restore.micro-batch: {micro_batch}"));
-        let given_way: Vec<String> = recompute.into_iter().chain(parts).collect();
-        let setting = (!given_way.is_empty()).then(|| given_way.join(", "));
+        let fallback = fallback(asked, layout);
         let steps = f64::from(self.settings.steps);
         let step = self.step(layout);
         // A loader reads ahead: a step waits for its images only where they take longer than the step before.
         let loading = images * host::IMAGE_SECONDS / machine.cores;
         let seconds = steps * machine.seconds(step).max(loading) * (1.0 + training::CHECKPOINT_SHARE);
-        Need { time: Time { seconds, work: step.times(steps), steps }, peak, setting }
+        Need { time: Time { seconds, work: step.times(steps), steps }, peak, fallback }
     }
+}
+
+/// What changes between the layout that was asked for and the one that fits, in words.
+fn fallback(asked: Layout, Layout { micro_batch, recompute }: Layout) -> Option<String> {
+    let recomputes = (recompute && !asked.recompute).then(|| "recomputes blocks".to_owned());
+    let images = if micro_batch == 1 { "image" } else { "images" };
+    let parts = (micro_batch < asked.micro_batch).then(|| format!("{micro_batch} {images} at a time"));
+    let changes: Vec<String> = recomputes.into_iter().chain(parts).collect();
+    (!changes.is_empty()).then(|| changes.join(", "))
 }
 
 /// The weights of the largest block.

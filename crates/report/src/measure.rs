@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ressa_experiment::{
     Cell, Stage, StageKey, StageNode, Task, Tower,
     config::Metric,
+    places::without_places,
     protocol::Failure,
     record::{Certificate, ExternalScores, Score, Shortfall, TaskScore},
     value::Value,
@@ -21,6 +22,8 @@ pub struct Number {
     pub value: f64,
     /// Standard error over the items of the test set.
     pub standard_error: f64,
+    /// Items behind it, over all test sets.
+    pub items: u64,
 }
 
 /// A value of one cell.
@@ -231,7 +234,7 @@ impl<'a> Reader<'a> {
                 unreachable!("not certified")
             }
         };
-        Ok(Measurement { number: Some(Number { value: number, standard_error: 0.0 }), source })
+        Ok(Measurement { number: Some(Number { value: number, standard_error: 0.0, items: 0 }), source })
     }
 
     fn score(&mut self, key: &StageKey) -> Result<Option<&TaskScore>, StoreError> {
@@ -295,7 +298,8 @@ impl<'a> Reader<'a> {
             if let Some(FailureNote { what, failure }) = record {
                 let first_line = failure.message.lines().next().unwrap_or_default();
                 let kind = format!("{:?}", failure.kind).to_lowercase();
-                self.provenance.failures.insert(format!("{what}: {kind}: {first_line}"));
+                // A report may be shown to others.
+                self.provenance.failures.insert(without_places(&format!("{what}: {kind}: {first_line}")));
             }
         }
     }
@@ -319,6 +323,16 @@ fn certifiers(cell: &Cell) -> Vec<&StageNode> {
     }
 }
 
+/// The stages that a value of a cell is computed from, as in [`Measurement::source`], whether or not they have run. `None` when the cell cannot
+/// have the value.
+pub(crate) fn source(cell: &Cell, value: &Value) -> Option<String> {
+    if value.is_certified() {
+        return Some(certifiers(cell).iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+"));
+    }
+    let key = |task: &Task| evaluations(cell).find(|(other, _)| other == task).map(|(_, node)| node.key.short());
+    Some(value.tasks().iter().map(key).collect::<Option<Vec<_>>>()?.join("+"))
+}
+
 fn evaluations(cell: &Cell) -> impl Iterator<Item = (Task, &StageNode)> {
     cell.stages.iter().map(AsRef::as_ref).filter_map(|node: &StageNode| match *node.stage {
         Stage::Evaluate { task, .. } => Some((task, node)),
@@ -327,14 +341,18 @@ fn evaluations(cell: &Cell) -> impl Iterator<Item = (Task, &StageNode)> {
 }
 
 fn number(score: &Score) -> Number {
-    Number { value: score.value, standard_error: score.standard_error }
+    Number { value: score.value, standard_error: score.standard_error, items: score.items }
 }
 
 /// The mean of columns over different items, so their errors are independent.
 fn mean(numbers: &[Number]) -> Number {
     let n = numbers.len() as f64;
     let variance: f64 = numbers.iter().map(|x| x.standard_error * x.standard_error).sum();
-    Number { value: numbers.iter().map(|x| x.value).sum::<f64>() / n, standard_error: variance.sqrt() / n }
+    Number {
+        value: numbers.iter().map(|x| x.value).sum::<f64>() / n,
+        standard_error: variance.sqrt() / n,
+        items: numbers.iter().map(|x| x.items).sum(),
+    }
 }
 
 fn count(certificate: &Certificate) -> Counts {

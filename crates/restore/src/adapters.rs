@@ -1,17 +1,23 @@
-//! Which layers get an adapter, and what it starts from.
+//! Which weights get an update, and what it starts from.
 
 use std::collections::BTreeSet;
 
 use rand::Rng;
-use ressa_experiment::{Tower, stage::AdaptTraining};
-use ressa_models::{Linear, Lora, LoraParts, SparseLora, Update, UpdateSet, VisionLanguage};
+use ressa_experiment::{
+    Tower,
+    config::{TowerAdapter, TrainedBiases},
+    stage::AdaptTraining,
+};
+use ressa_models::{Full, Linear, Lora, LoraParts, SparseLora, Update, UpdateSet, VisionLanguage, Weight};
 use ressa_runtime::stream;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::RestoreError;
 
-/// Fresh adapters for every tuned tower: `a` uniform in `±1/sqrt(in)` (Kaiming-uniform with slope `sqrt(5)`, as the reference), `b` zero,
+/// Fresh updates for every tuned tower. Low-rank: `a` uniform in `±1/sqrt(in)` (Kaiming-uniform with slope `sqrt(5)`, as the reference), `b` zero,
 /// so the model starts as it is. Each layer draws from its own stream, named by its module path.
+///
+/// Biases and norms that the settings name train element by element, from no change.
 ///
 /// `masked` asks for SparseLoRA. A layer without a keep mask gets a plain adapter either way (the Q-Former, when it is not pruned).
 pub fn initialise(
@@ -37,11 +43,40 @@ pub fn initialise(
                 adapters.insert(linear.name(), adapter);
             }
         }
+        for weight in element_wise(model, tower, wanted, &adapters)? {
+            adapters.insert(weight.key(), Box::new(Full { delta: weight.base().zeros_like().to_kind(Kind::Float) }));
+        }
     }
     if adapters.is_empty() {
         return Err(RestoreError::NothingToTrain { roles: roles(model, None) });
     }
     Ok(adapters)
+}
+
+/// Biases and norms of a tower that train. `adapters` holds the tower's low-rank updates.
+fn element_wise<'m>(
+    model: &'m dyn VisionLanguage,
+    tower: Tower,
+    wanted: &TowerAdapter,
+    adapters: &UpdateSet,
+) -> Result<Vec<&'m Weight>, RestoreError> {
+    let linears = model.linears().into_iter().filter(|(id, _)| id.tower == tower).map(|(_, linear)| linear);
+    let connected = connectors(model, tower).into_iter().map(|(linear, _)| linear);
+    let updated = |linear: &&Linear| adapters.get(linear.name()).is_some();
+    let linears: Vec<&Linear> = match wanted.bias {
+        TrainedBiases::None => Vec::new(),
+        TrainedBiases::LoraOnly => linears.chain(connected).filter(updated).collect(),
+        TrainedBiases::All => linears.chain(connected.filter(updated)).collect(),
+    };
+    let is_bias = |weight: &&Weight| weight.name().ends_with(".bias");
+    let all = wanted.bias == TrainedBiases::All;
+    let of_linears = linears.into_iter().flat_map(Linear::weights).filter(is_bias);
+    let norms = model.norms(tower).into_iter().filter(|weight| wanted.norms || all && is_bias(weight));
+    let found: Vec<&Weight> = of_linears.chain(norms).collect();
+    if wanted.bias != TrainedBiases::None && !found.iter().any(is_bias) {
+        return Err(RestoreError::NoBias { tower });
+    }
+    Ok(found)
 }
 
 fn fresh(linear: &Linear, name: &str, rank: i64, scale: f64, masked: bool, seed: u64) -> Box<dyn Update> {
@@ -53,7 +88,7 @@ fn fresh(linear: &Linear, name: &str, rank: i64, scale: f64, masked: bool, seed:
     let device = linear.weight().device();
     let parts = LoraParts {
         a: Tensor::from_slice(&values).view([rank, inputs]).to_device(device),
-        b: Tensor::zeros([outputs, rank], (tch::Kind::Float, device)),
+        b: Tensor::zeros([outputs, rank], (Kind::Float, device)),
         scale,
     };
     if masked { Box::new(SparseLora(parts)) } else { Box::new(Lora(parts)) }

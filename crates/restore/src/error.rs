@@ -38,6 +38,12 @@ pub enum RestoreError {
         /// Roles of the tower.
         roles: String,
     },
+    /// Biases are to train where there are none.
+    #[error("tower `{tower}` has no bias to train; leave `restore.{tower}.bias` at `none`")]
+    NoBias {
+        /// The tower.
+        tower: ressa_models::Tower,
+    },
     /// Distillation without a dense model.
     #[error("distillation of weight `{0}` needs the dense model as teacher")]
     NoTeacher(f64),

@@ -24,14 +24,15 @@ pub(crate) struct Places {
 impl Places {
     /// For `parameters` of the weights called `weights` (one name per parameter) of a model.
     pub fn new(model: &dyn VisionLanguage, weights: &[String], parameters: &[Tensor]) -> Self {
-        let of_layer: HashMap<String, (Tower, usize)> = model
-            .linears()
-            .into_iter()
-            .flat_map(|(id, linear)| linear.weights().map(move |w| (w.key().to_owned(), (id.tower, id.block))))
+        let blocks = Tower::ALL.into_iter().flat_map(|tower| (0..model.blocks(tower)).map(move |block| (tower, block)));
+        let of_weight: HashMap<&str, (Tower, usize)> = blocks
+            .flat_map(|(tower, block)| {
+                model.block_weights(tower, block).into_iter().map(move |weight| (weight.key(), (tower, block)))
+            })
             .collect();
         let (mut of_block, mut between) = (HashMap::<_, Vec<usize>>::new(), Vec::new());
         for (at, weight) in weights.iter().enumerate() {
-            match of_layer.get(weight) {
+            match of_weight.get(weight.as_str()) {
                 Some(block) => of_block.entry(*block).or_default().push(at),
                 None => between.push(at),
             }

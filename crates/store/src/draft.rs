@@ -8,7 +8,7 @@ use std::{
 
 use walkdir::WalkDir;
 
-use crate::{Entry, FileDigest, MANIFEST, Manifest, Store, StoreError, entry::digest, journal};
+use crate::{Entry, FileDigest, MANIFEST, Manifest, Store, StoreError, entry::digest, is_key, journal, named};
 
 /// The output of a stage while it is written. Dropped without `publish`, it is removed.
 #[derive(Debug)]
@@ -58,7 +58,8 @@ impl<'a> Draft<'a> {
             fs::create_dir_all(parent).map_err(|e| StoreError::write(parent, e))?;
         }
         match fs::rename(&self.folder, &target) {
-            Ok(()) => journal::append(self.store, &manifest)?,
+            // The stage is published; a line that cannot be added costs an estimate, and must not make it a failed one.
+            Ok(()) => drop(journal::append(self.store, &manifest)),
             Err(_) if target.join(MANIFEST).is_file() => {}
             Err(e) => return Err(StoreError::write(&target, e)),
         }
@@ -95,19 +96,19 @@ fn sync(path: &Path) -> Result<(), StoreError> {
 
 /// Removes drafts left behind by processes that died: nobody claims their key any more.
 pub(crate) fn remove_abandoned(store: &Store) -> Result<u32, StoreError> {
-    let drafts = store.root().join("drafts");
     let mut removed = 0;
-    for item in fs::read_dir(&drafts).map_err(|e| StoreError::read(&drafts, e))? {
-        let folder = item.map_err(|e| StoreError::read(&drafts, e))?.path();
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".resume") {
-            continue; // what an interrupted training goes on from
-        }
-        let key = name.split('.').next().unwrap_or_default();
+    for (name, folder) in named(&store.root().join("drafts")) {
+        // What an interrupted training goes on from stays, and so do strangers.
+        let key = name.split('.').next().filter(|key| is_key(key) && !name.ends_with(".resume") && folder.is_dir());
+        let Some(key) = key else { continue };
         let path = store.claim_path(key);
         let claim = File::create(&path).map_err(|e| StoreError::write(&path, e))?;
         if claim.try_lock().is_ok() {
-            fs::remove_dir_all(&folder).map_err(|e| StoreError::write(&folder, e))?;
+            match fs::remove_dir_all(&folder) {
+                // Published between the listing and the lock.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                other => other.map_err(|e| StoreError::write(&folder, e))?,
+            }
             removed += 1;
         }
     }

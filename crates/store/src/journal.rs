@@ -26,6 +26,9 @@ pub struct JournalLine {
     /// What it ran on, see [`crate::Environment::machine`]; empty in lines of earlier versions.
     #[serde(default)]
     pub device: String,
+    /// Version of libtorch, followed by `tf32` where f32 products used it; empty in lines of earlier versions.
+    #[serde(default)]
+    pub arithmetic: String,
     /// Wall seconds.
     pub seconds: f64,
     /// CPU seconds.
@@ -45,8 +48,9 @@ pub(crate) fn append(store: &Store, manifest: &Manifest) -> Result<(), StoreErro
         key: manifest.key.clone(),
         kind: manifest.kind.clone(),
         detail,
-        model: model(store, &manifest.configuration, &manifest.inputs),
+        model: model(store, manifest),
         device: manifest.environment.machine().to_owned(),
+        arithmetic: manifest.environment.arithmetic(),
         seconds: manifest.seconds,
         cpu_seconds: manifest.cpu_seconds,
         pid: std::process::id(),
@@ -64,13 +68,16 @@ pub(crate) fn append(store: &Store, manifest: &Manifest) -> Result<(), StoreErro
 }
 
 /// The dense model behind a stage, in words; empty where it cannot be told.
-fn model(store: &Store, configuration: &Value, inputs: &Value) -> String {
-    let text = |field: &str| configuration.get(field).and_then(Value::as_str);
-    match inputs.get("dense").and_then(Value::as_str) {
-        None => text("preset").or(text("checkpoint")).unwrap_or_default().to_owned(),
+fn model(store: &Store, manifest: &Manifest) -> String {
+    let text = |field: &str| manifest.configuration.get(field).and_then(Value::as_str);
+    match manifest.inputs.get("dense").and_then(Value::as_str) {
+        None => {
+            let place = manifest.readings.get(0).and_then(|reading| reading.get("place")?.as_str());
+            text("preset").or(place).or(text("checkpoint")).unwrap_or_default().to_owned()
+        }
         // A rescaled model reads the one that it was made of.
         Some(key) => match store.entry(key) {
-            Ok(Some(entry)) => model(store, &entry.manifest.configuration, &entry.manifest.inputs),
+            Ok(Some(entry)) => model(store, &entry.manifest),
             _ => String::new(),
         },
     }

@@ -8,11 +8,13 @@
 
 mod accelerator;
 mod cache;
+mod digests;
 mod draft;
 mod entry;
 mod error;
 mod journal;
 mod manifest;
+mod walk;
 
 use std::{
     fs::{self, File},
@@ -21,17 +23,20 @@ use std::{
 
 pub use accelerator::accelerator;
 pub use cache::{Cache, CacheKey, CacheUsage};
+pub use digests::Digests;
 pub use draft::Draft;
 pub use entry::Entry;
 pub use error::StoreError;
 pub use journal::{JournalLine, read_journal};
 pub use manifest::{Environment, FileDigest, MANIFEST, Manifest};
+pub use walk::{is_key, named};
 
 /// A store: one writable root and any number of read-only ones.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
     shipped: Vec<PathBuf>,
+    digests: Digests,
 }
 
 /// The right to make the output of a key; given up when dropped or when the process dies.
@@ -57,7 +62,14 @@ impl Store {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(|e| StoreError::write(&path, e))?;
         }
-        Ok(Self { root, shipped })
+        Ok(Self::reading(root, shipped))
+    }
+
+    /// The same for who only reads: no folder is made. What writes (`claim`, `scratch`, `set_aside`) needs `open`.
+    pub fn reading(root: impl Into<PathBuf>, shipped: Vec<PathBuf>) -> Self {
+        let root = root.into();
+        let digests = Digests::open(&root);
+        Self { root, shipped, digests }
     }
 
     /// The writable root.
@@ -68,6 +80,11 @@ impl Store {
     /// The read-only roots.
     pub fn shipped(&self) -> &[PathBuf] {
         &self.shipped
+    }
+
+    /// Remembered digests of files, inside and outside the store.
+    pub fn digests(&self) -> &Digests {
+        &self.digests
     }
 
     /// Where the output of a key is, or will be, in the writable root.
@@ -101,7 +118,7 @@ impl Store {
     pub fn usable(&self, key: &str) -> Result<bool, StoreError> {
         let damage = match self.entry(key) {
             Ok(None) => return Ok(false),
-            Ok(Some(entry)) => entry.check(),
+            Ok(Some(entry)) => entry.check_remembered(&self.digests),
             Err(e) => Err(e),
         };
         match damage {
@@ -140,7 +157,7 @@ impl Store {
         self.root.join("claims").join(format!("{key}.lock"))
     }
 
-    /// Puts a damaged outquarantined (never deletes it), so that the key can be made again. Returns where it went.
+    /// Quarantines a damaged output (never deletes it), so that the key can be made again. Returns where it went.
     pub fn set_aside(&self, key: &str) -> Result<PathBuf, StoreError> {
         let from = self.folder(key);
         let to = (0..)

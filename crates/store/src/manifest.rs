@@ -21,6 +21,9 @@ pub struct Manifest {
     pub configuration: serde_json::Value,
     /// Keys it read.
     pub inputs: serde_json::Value,
+    /// What it read from outside the store, with where that was; null where there was nothing. The configuration names contents, not places.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub readings: serde_json::Value,
     /// What it found: scores, certificate.
     pub result: serde_json::Value,
     /// Every other file of the folder.
@@ -69,6 +72,11 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// What decides beside the device how operations round: libtorch's version, followed by ` tf32` where f32 products use it.
+    pub fn arithmetic(&self) -> String {
+        format!("{}{}", self.libtorch, if self.tf32 { " tf32" } else { "" })
+    }
+
     /// What times are comparable on: `cpu`, the name of the GPU, or `cuda` where it is not known; empty in records that do not say it.
     pub fn machine(&self) -> &str {
         match (self.accelerator.as_str(), self.device.as_str()) {

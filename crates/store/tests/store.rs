@@ -13,6 +13,7 @@ fn manifest(key: &str) -> Manifest {
         version: 1,
         configuration: serde_json::json!({ "tower": "vision" }),
         inputs: serde_json::json!({}),
+        readings: serde_json::Value::Null,
         result: serde_json::json!({ "zeros": 7 }),
         files: Default::default(),
         seconds: 0.5,

@@ -31,6 +31,8 @@ struct Instruction {
     fail: Option<FailureKind>,
     /// Score of an evaluation.
     score: Option<f64>,
+    /// Version of libtorch that it pretends to have.
+    libtorch: Option<String>,
     /// What a recount finds.
     violation: Option<String>,
 }
@@ -62,7 +64,11 @@ fn main() {
                 });
             }
             Request::Verify { node } => {
-                let violations = instruction(&root, &node.stage).violation.into_iter().collect();
+                let instruction = instruction(&root, &node.stage);
+                if instruction.kill {
+                    die();
+                }
+                let violations = instruction.violation.into_iter().collect();
                 send(&Event::Verified { key: node.key, violations });
             }
             Request::Shutdown => return,
@@ -88,10 +94,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
     send(&Event::Progress { key: node.key.clone(), fraction: 0.5, message });
     std::thread::sleep(half);
     if instruction.kill {
-        let _ = writeln!(std::io::stderr(), "about to die");
-        let pid = std::process::id().to_string();
-        let _ = std::process::Command::new("kill").args(["-9", &pid]).status();
-        std::thread::sleep(Duration::from_secs(60));
+        die();
     }
     if let Some(kind) = instruction.fail {
         let _ = writeln!(std::io::stderr(), "this stage was told to fail");
@@ -110,16 +113,28 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
             key: key.to_owned(),
             kind: node.stage.kind().to_owned(),
             version: node.stage.version(),
-            configuration: serde_json::to_value(&*node.stage).expect("plain data"),
+            configuration: serde_json::to_value(node.stage.by_content(&node.readings)).expect("plain data"),
             inputs: serde_json::to_value(&*node.inputs).expect("plain data"),
+            readings: serde_json::to_value(&node.readings).expect("plain data"),
             result: result.expect("plain data"),
             files: BTreeMap::new(),
             seconds: instruction.sleep,
             cpu_seconds: 0.0,
-            environment: Environment { device: "cpu".to_owned(), ..Environment::default() },
+            environment: Environment {
+                device: "cpu".to_owned(),
+                libtorch: instruction.libtorch.clone().unwrap_or("none".to_owned()),
+                ..Environment::default()
+            },
         })
         .map_err(storage)?;
     Ok(false)
+}
+
+fn die() {
+    let _ = writeln!(std::io::stderr(), "about to die");
+    let pid = std::process::id().to_string();
+    let _ = std::process::Command::new("kill").args(["-9", &pid]).status();
+    std::thread::sleep(Duration::from_secs(60));
 }
 
 fn instruction(root: &Path, stage: &Stage) -> Instruction {

@@ -1,14 +1,20 @@
-//! Stored stages that nobody asks for any more.
+//! Stored stages that nobody asks for any more, and the trash they go through: nothing is deleted in the step that finds it unwanted.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use ressa_store::{Store, StoreError};
+use ressa_store::{Store, StoreError, is_key, named};
 use serde::Serialize;
 use walkdir::WalkDir;
+
+use crate::SweepRecord;
+
+/// Folder within the store's root where unwanted folders wait: `trash/<time>/<their path within the root>`.
+const TRASH: &str = "trash";
 
 /// A folder of the writable root that can go.
 #[derive(Clone, Debug, Serialize)]
@@ -17,56 +23,125 @@ pub struct Garbage {
     pub name: String,
     /// What it is.
     pub what: String,
+    /// Who asked for it once, as far as that is recorded.
+    pub made_by: Option<String>,
     /// Size of its files.
     pub bytes: u64,
     /// The folder.
     pub folder: PathBuf,
 }
 
+/// What lies in the trash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Trash {
+    /// Folders.
+    pub folders: usize,
+    /// Size of their files.
+    pub bytes: u64,
+}
+
 /// Folders of the writable root whose stage is not among `wanted`: published outputs, what interrupted trainings left, and everything
-/// that was quarantined as damaged.
-pub fn unreachable(store: &Store, wanted: &HashSet<String>) -> Vec<Garbage> {
-    let root = store.root();
-    let mut list = Vec::new();
-    for shard in folders(root) {
-        let name = file_name(&shard);
-        let is_published = name.len() == 2 && name.bytes().all(|b| b.is_ascii_hexdigit());
-        for folder in folders(&shard) {
-            let key = file_name(&folder);
-            let what = match name.as_str() {
-                _ if is_published && !wanted.contains(&key) => match store.entry(&key) {
-                    Ok(Some(entry)) => entry.manifest.kind,
-                    _ => "unreadable".to_owned(),
-                },
-                "drafts" if key.strip_suffix(".resume").is_some_and(|key| !wanted.contains(key)) => {
-                    "interrupted training".to_owned()
-                }
-                "damaged" => "damaged".to_owned(),
-                _ => continue,
-            };
-            list.push(Garbage { name: key, what, bytes: bytes(&folder), folder });
-        }
+/// that was quarantined as damaged. Names that the program does not write are passed over.
+pub fn unreachable(store: &Store, wanted: &HashSet<String>, sweeps: &[SweepRecord]) -> Vec<Garbage> {
+    let mut makers: HashMap<&str, &SweepRecord> = HashMap::new();
+    for (sweep, key) in sweeps.iter().flat_map(|sweep| sweep.keys.iter().map(move |key| (sweep, key))) {
+        makers.entry(key).or_insert(sweep);
     }
+    let item = |key: &str, name: String, what: String, folder: PathBuf| Garbage {
+        made_by: makers.get(key).map(|sweep| sweep.title()),
+        bytes: bytes(&folder),
+        name,
+        what,
+        folder,
+    };
+    let published = store.own_entries().filter(|(key, _)| !wanted.contains(key)).map(|(key, folder)| {
+        let what = match store.entry(&key) {
+            Ok(Some(entry)) => entry.manifest.kind,
+            _ => "unreadable".to_owned(),
+        };
+        item(&key, key.clone(), what, folder)
+    });
+    let interrupted = named(&store.root().join("drafts")).filter_map(|(name, folder)| {
+        let key = name.strip_suffix(".resume").filter(|key| is_key(key) && !wanted.contains(*key))?.to_owned();
+        Some(item(&key, name, "interrupted training".to_owned(), folder))
+    });
+    let damaged = named(&store.root().join("damaged")).filter_map(|(name, folder)| {
+        let key = name.split('.').next().filter(|key| is_key(key) && folder.is_dir())?.to_owned();
+        Some(item(&key, name, "damaged".to_owned(), folder))
+    });
+    let mut list: Vec<Garbage> = published.chain(interrupted).chain(damaged).collect();
     list.sort_by(|a, b| (&a.what, &a.name).cmp(&(&b.what, &b.name)));
     list
 }
 
-/// Removes one.
-pub fn remove_unreachable(garbage: &Garbage) -> Result<(), StoreError> {
-    fs::remove_dir_all(&garbage.folder).map_err(|source| StoreError::Write { path: garbage.folder.clone(), source })
+/// Moves folders to the trash, from where [`restore_trash`] brings them back.
+///
+/// # Errors
+/// A folder that cannot be moved; those before it are moved.
+pub fn move_to_trash(store: &Store, garbage: &[Garbage]) -> Result<(), StoreError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
+    let target = store.root().join(TRASH).join(now.to_string());
+    for item in garbage {
+        let inside = item.folder.strip_prefix(store.root()).unwrap_or(Path::new(&item.name));
+        moved(&item.folder, &target.join(inside))?;
+    }
+    Ok(())
 }
 
-fn folders(parent: &Path) -> Vec<PathBuf> {
-    fs::read_dir(parent)
-        .into_iter()
-        .flatten()
-        .filter_map(|item| Some(item.ok()?.path()))
-        .filter(|p| p.is_dir())
-        .collect()
+/// What the trash holds.
+pub fn trash(store: &Store) -> Trash {
+    let folders = trashed(store);
+    Trash { folders: folders.len(), bytes: folders.iter().map(|(folder, _)| bytes(folder)).sum() }
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+/// Deletes what the trash holds. Says what that was.
+///
+/// # Errors
+/// A folder that cannot be deleted.
+pub fn empty_trash(store: &Store) -> Result<Trash, StoreError> {
+    let held = trash(store);
+    let folder = store.root().join(TRASH);
+    match fs::remove_dir_all(&folder) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Write { path: folder, source }),
+        _ => Ok(held),
+    }
+}
+
+/// Brings back what the trash holds, the latest first. What was made again meanwhile stays as it is, and its old form in the trash.
+/// Returns how many folders came back.
+///
+/// # Errors
+/// A folder that cannot be moved.
+pub fn restore_trash(store: &Store) -> Result<usize, StoreError> {
+    let mut restored = 0;
+    for (folder, inside) in trashed(store) {
+        let target = store.root().join(inside);
+        if !target.exists() {
+            moved(&folder, &target)?;
+            restored += 1;
+        }
+    }
+    Ok(restored)
+}
+
+/// Every folder in the trash with its path within the root, the latest first.
+fn trashed(store: &Store) -> Vec<(PathBuf, PathBuf)> {
+    let mut times: Vec<(String, PathBuf)> = named(&store.root().join(TRASH)).collect();
+    times.sort_by(|a, b| (b.0.len(), &b.0).cmp(&(a.0.len(), &a.0)));
+    let within = |(_, time): (String, PathBuf)| {
+        let mut found: Vec<(PathBuf, PathBuf)> = named(&time)
+            .flat_map(|(_, part)| named(&part))
+            .map(|(_, folder)| (folder.clone(), folder.strip_prefix(&time).unwrap_or(&folder).to_owned()))
+            .collect();
+        found.sort();
+        found
+    };
+    times.into_iter().flat_map(within).collect()
+}
+
+fn moved(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let made = to.parent().map_or(Ok(()), fs::create_dir_all);
+    made.and_then(|()| fs::rename(from, to)).map_err(|source| StoreError::Write { path: to.to_owned(), source })
 }
 
 fn bytes(folder: &Path) -> u64 {

@@ -1,11 +1,11 @@
 //! What of a graph is already in the store, proved by digests; what is damaged is quarantined by name.
 
-use std::{path::PathBuf, sync::Mutex};
+use std::path::PathBuf;
 
+use rayon::prelude::*;
 use ressa_experiment::{Stage, StageKey};
-use ressa_store::{Store, StoreError};
+use ressa_store::{MANIFEST, Store, StoreError};
 use serde::Serialize;
-use walkdir::WalkDir;
 
 use crate::{Graph, describe};
 
@@ -35,13 +35,11 @@ pub struct Damage {
 /// has, not what a large grid wants.
 pub fn glance(graph: &Graph, store: &Store) -> Inventory {
     let mut present = vec![false; graph.stages.len()];
-    for root in std::iter::once(store.root()).chain(store.shipped().iter().map(PathBuf::as_path)) {
-        for item in WalkDir::new(root).min_depth(2).max_depth(2).into_iter().filter_map(Result::ok) {
-            let key = StageKey(item.file_name().to_string_lossy().into_owned());
-            let stage = graph.position(&key).filter(|&stage| graph.stages[stage].node.key == key);
-            if let Some(stage) = stage {
-                present[stage] = present[stage] || store.contains(&key.0);
-            }
+    for (key, folder) in store.all_entries() {
+        let key = StageKey(key);
+        let stage = graph.position(&key).filter(|&stage| graph.stages[stage].node.key == key);
+        if let Some(stage) = stage {
+            present[stage] = present[stage] || folder.join(MANIFEST).is_file();
         }
     }
     let mut inventory = Inventory { present, damaged: Vec::new() };
@@ -61,27 +59,26 @@ impl Inventory {
     }
 }
 
-/// Proves every published stage of the graph, `threads` at a time. Damaged ones are quarantined, or only named when they lie in a read-only
-/// root, and count as absent.
-pub fn take_inventory(graph: &Graph, store: &Store, threads: usize) -> Result<Inventory, StoreError> {
-    let threads = threads.clamp(1, graph.stages.len().max(1));
-    let findings: Mutex<Vec<(usize, Finding)>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for first in 0..threads {
-            let findings = &findings;
-            scope.spawn(move || {
-                for position in (first..graph.stages.len()).step_by(threads) {
-                    let finding = prove(store, &graph.stages[position].node.key);
-                    findings.lock().expect("no thread panics while it holds the list").push((position, finding));
-                }
-            });
-        }
-    });
-    let mut findings = findings.into_inner().expect("no thread panicked");
-    findings.sort_by_key(|(position, _)| *position);
+/// Proves every published stage of the graph; files that were not touched since they were last proved are not read again. Damaged ones are
+/// quarantined, or only named when they lie in a read-only root, and count as absent. Ends early where `is_stopped` says so; what was not
+/// looked at counts as absent then.
+///
+/// # Errors
+/// An entry that cannot be read for another reason than damage: it says nothing about what was published, so nothing is moved.
+pub fn take_inventory(
+    graph: &Graph,
+    store: &Store,
+    is_stopped: &(dyn Fn() -> bool + Sync),
+) -> Result<Inventory, StoreError> {
+    let findings: Vec<Finding> = graph
+        .stages
+        .par_iter()
+        .map(|stage| if is_stopped() { Finding::Absent } else { prove(store, &stage.node.key) })
+        .collect();
+    store.digests().keep();
 
     let mut inventory = Inventory { present: Vec::with_capacity(findings.len()), damaged: Vec::new() };
-    for (position, finding) in findings {
+    for (position, finding) in findings.into_iter().enumerate() {
         let node = &graph.stages[position].node;
         let damage = |what, aside| Damage { key: node.key.clone(), stage: describe(&node.stage), what, aside };
         inventory.present.push(matches!(finding, Finding::Good));
@@ -110,16 +107,14 @@ enum Finding {
 
 fn prove(store: &Store, key: &StageKey) -> Finding {
     let own = store.folder(&key.0);
-    let in_own_root = own.join(ressa_store::MANIFEST).is_file();
-    match store.entry(&key.0).and_then(|entry| entry.map(|entry| entry.check()).transpose()) {
+    let in_own_root = own.join(MANIFEST).is_file();
+    match store.entry(&key.0).and_then(|entry| entry.map(|entry| entry.check_remembered(store.digests())).transpose()) {
         Ok(Some(())) => Finding::Good,
         // A folder without a manifest would stand in the way of publishing.
         Ok(None) if own.exists() => Finding::Damaged(format!("`{}` has no manifest", own.display())),
         Ok(None) => Finding::Absent,
-        // Making a stage again does not help against missing permissions, and would hide them.
-        Err(StoreError::Read { path, source }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            Finding::Unreadable(StoreError::Read { path, source })
-        }
+        // A disk that does not answer, a file server that starts anew, missing permissions: making a stage again would not help.
+        Err(error) if !error.is_damage() => Finding::Unreadable(error),
         Err(error) if in_own_root => Finding::Damaged(error.to_string()),
         Err(error) => Finding::ShippedDamaged(error.to_string()),
     }

@@ -1,10 +1,9 @@
 //! Why a stage is not cached: the published stage that comes closest, and where the two differ.
 
 use ressa_experiment::{StageKey, StageNode};
-use ressa_store::{MANIFEST, Manifest, Store};
+use ressa_store::{MANIFEST, Manifest, Store, is_key};
 use serde::Serialize;
 use serde_json::Value;
-use walkdir::WalkDir;
 
 /// The closest published stage of the same kind.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -31,7 +30,7 @@ pub struct Difference {
 pub fn nearest(store: &Store, node: &StageNode) -> Option<Nearest> {
     let wanted = identity(
         node.stage.version(),
-        serde_json::to_value(&*node.stage).ok()?,
+        serde_json::to_value(node.stage.by_content(&node.readings)).ok()?,
         serde_json::to_value(&*node.inputs).ok()?,
     );
     manifests(store)
@@ -58,17 +57,11 @@ const ABSENT: &str = "null";
 
 /// Every manifest that can be read, in the writable root and in the shipped ones.
 fn manifests(store: &Store) -> impl Iterator<Item = Manifest> {
-    let roots: Vec<_> = std::iter::once(store.root()).chain(store.shipped().iter().map(AsRef::as_ref)).collect();
-    roots
+    let mut entries: Vec<_> = store.all_entries().collect();
+    entries.sort();
+    entries
         .into_iter()
-        .flat_map(|root| WalkDir::new(root).min_depth(3).max_depth(3).sort_by_file_name())
-        .filter_map(Result::ok)
-        .filter(|item| item.file_name() == MANIFEST)
-        .filter(|item| {
-            let above = item.path().parent().and_then(|folder| folder.parent()).and_then(|folder| folder.file_name());
-            above.is_some_and(|name| name.len() == 2)
-        })
-        .filter_map(|item| serde_json::from_slice(&std::fs::read(item.path()).ok()?).ok())
+        .filter_map(|(_, folder)| serde_json::from_slice(&std::fs::read(folder.join(MANIFEST)).ok()?).ok())
 }
 
 fn identity(version: u32, configuration: Value, mut inputs: Value) -> Value {
@@ -110,6 +103,7 @@ fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    // Keys are shown as everywhere else, by their first digits.
-    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) { text[..12].to_owned() } else { text }
+    // Keys and contents are shown as everywhere else, by their first twelve digits.
+    let digest = text.strip_prefix("content:").unwrap_or(&text);
+    if is_key(digest) { text[..text.len() - 52].to_owned() } else { text }
 }

@@ -14,7 +14,7 @@ const LAYERS: [(&[&str], &[&str]); 7] = [
     (&["experiment", "store"], &["runtime"]),
     (&["checkpoint"], &[]),
     (&["data", "hub", "predict"], &["models"]),
-    (&[], &["prune", "restore", "eval", "pretrain"]),
+    (&["contents"], &["prune", "restore", "eval", "pretrain"]),
     (&["sweep", "report"], &["pipeline"]),
     (&[], &["lab"]),
     (&["cli"], &["worker"]),

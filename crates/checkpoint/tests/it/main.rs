@@ -4,4 +4,6 @@ mod counting;
 mod exporting;
 mod fitting;
 mod hostile;
+mod leaving;
 mod making;
+mod recognising;

@@ -7,9 +7,9 @@ use clap::Args;
 /// Options of loading.
 #[derive(Args, Clone, Debug)]
 pub struct LoadingOptions {
-    /// Largest size of results/cache, such as 50GB, where preprocessed pixels and image features of published data, and
+    /// Size limit of results/cache, such as 50GB, where preprocessed pixels and image features of published data, and
     /// outputs of distillation's teachers, are kept for other runs
-    #[arg(long, value_name = "SIZE", default_value = "20GB", value_parser = super::prune::size)]
+    #[arg(long, value_name = "SIZE", default_value = "20GB", value_parser = super::size::cache_size)]
     pub cache: u64,
     /// Keep and use no such cache
     #[arg(long, conflicts_with = "cache")]
@@ -21,6 +21,13 @@ pub struct LoadingOptions {
     /// where rounding decides) [default: padded on a GPU, exact on a CPU]
     #[arg(long, value_name = "HOW", value_parser = ["exact", "padded"])]
     pub batching: Option<String>,
+}
+
+impl Default for LoadingOptions {
+    /// As if nothing was said.
+    fn default() -> Self {
+        Self { cache: DEFAULT_CACHE, no_cache: false, prefetch: None, batching: None }
+    }
 }
 
 impl LoadingOptions {
@@ -42,6 +49,9 @@ impl LoadingOptions {
     }
 }
 
+/// Size limit of the cache in bytes, unless `--cache` says otherwise.
+pub const DEFAULT_CACHE: u64 = 20_000_000_000;
+
 /// The cache's folder in a results folder.
 pub const CACHE: &str = "cache";
 
@@ -60,6 +70,13 @@ mod tests {
     fn arguments(line: &[&str]) -> Vec<String> {
         let line = Line::try_parse_from([&["sweep"][..], line].concat()).unwrap();
         line.loading.worker_arguments(Path::new("/results"))
+    }
+
+    #[test]
+    fn nothing_said_is_the_default() {
+        let line = Line::try_parse_from(["sweep"]).unwrap().loading;
+        let default = LoadingOptions::default();
+        assert_eq!(line.worker_arguments(Path::new("/r")), default.worker_arguments(Path::new("/r")));
     }
 
     #[test]

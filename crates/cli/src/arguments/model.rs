@@ -10,7 +10,7 @@ use ressa_experiment::{
 };
 use ressa_sweep::DeviceChoice;
 
-use super::prune::GroupName;
+use super::{path, prune::GroupName};
 
 /// The machine of a single job.
 #[derive(Args, Clone, Debug)]
@@ -37,7 +37,7 @@ impl JobMachine {
 #[derive(Args, Clone, Debug)]
 pub struct ModelOptions {
     /// Model folder, or a repository that `ressa fetch` has brought
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub model: PathBuf,
     /// Type of the computation: float32, bfloat16 or float16 [default: float32 on a CPU, on a GPU that of the weights]
     #[arg(long, value_name = "TYPE", value_parser = |text: &str| text.parse::<Compute>())]
@@ -50,13 +50,13 @@ pub struct GenerateOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Image file
-    #[arg(long, value_name = "FILE", required_unless_present = "requests", requires = "prompt")]
+    #[arg(long, value_name = "FILE", required_unless_present = "requests", requires = "prompt", value_parser = path())]
     pub image: Option<PathBuf>,
     /// Instruction about the image
     #[arg(long, value_name = "TEXT", requires = "image")]
     pub prompt: Option<String>,
     /// Many at once: JSON list of `{"image": FILE, "prompt": TEXT}`
-    #[arg(long, value_name = "FILE", conflicts_with = "image")]
+    #[arg(long, value_name = "FILE", conflicts_with = "image", value_parser = path())]
     pub requests: Option<PathBuf>,
     #[command(flatten)]
     pub search: Search,
@@ -73,16 +73,16 @@ pub struct Search {
     /// Exponent on the length in the score of a finished beam; above 0 favours long answers
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = finite)]
     pub length_penalty: Option<f64>,
-    /// Least length, with what stands before the new tokens
+    /// Minimum length, with what stands before the new tokens
     #[arg(long, value_name = "N")]
     pub min_length: Option<usize>,
-    /// Most length, with what stands before the new tokens
+    /// Maximum length, with what stands before the new tokens
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
-    /// Least new tokens
+    /// Minimum number of new tokens
     #[arg(long, value_name = "N")]
     pub min_new_tokens: Option<usize>,
-    /// Most new tokens
+    /// Maximum number of new tokens
     #[arg(long, value_name = "N")]
     pub max_new_tokens: Option<usize>,
     /// Factor against tokens that are already there; 1 is none
@@ -94,7 +94,7 @@ pub struct Search {
 }
 
 impl Search {
-    /// Refuses a least that is above its most.
+    /// Refuses a minimum above its maximum.
     ///
     /// # Errors
     /// Says which two options contradict each other.
@@ -106,7 +106,7 @@ impl Search {
                 && least > most
             {
                 return Err(format!(
-                    "--min-{what} is {least} and --max-{what} is {most}; the least must not be above the most"
+                    "--min-{what} is {least} and --max-{what} is {most}; the minimum must not be above the maximum"
                 ));
             }
         }
@@ -164,7 +164,7 @@ pub enum Lab {
 #[derive(Args, Debug)]
 pub struct PruneLayerOptions {
     /// Safetensors file: `weight` and, where the method looks at activations, `inputs`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub input: PathBuf,
     /// Method: magnitude, wanda, ria, sparsegpt, dsnot or random
     #[arg(long, value_name = "METHOD", value_parser = |text: &str| text.parse::<Metric>())]
@@ -181,10 +181,10 @@ pub struct PruneLayerOptions {
     /// When SparseGPT dampens the Gram matrix
     #[arg(long, value_enum, default_value_t = DampingName::Always)]
     pub damping: DampingName,
-    /// DSnoT: most swaps in a row [default: 50]
+    /// DSnoT: maximum number of swaps in a row [default: 50]
     #[arg(long, value_name = "N")]
     pub max_cycle: Option<u32>,
-    /// DSnoT: error that is left alone [default: 0.1]
+    /// DSnoT: errors up to this are left alone [default: 0.1]
     #[arg(long, value_name = "T", value_parser = finite)]
     pub threshold: Option<f64>,
     /// DSnoT: a swap that turns the sign of the error ends a row
@@ -194,7 +194,7 @@ pub struct PruneLayerOptions {
     #[arg(long)]
     pub decimal: bool,
     /// Safetensors file to write
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: PathBuf,
     #[command(flatten)]
     pub machine: JobMachine,
@@ -213,13 +213,13 @@ pub enum DampingName {
 #[derive(Args, Debug)]
 pub struct SparseLoraOptions {
     /// Safetensors file: `weight, keep_mask, a, b, x, upstream` and perhaps `bias`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub input: PathBuf,
     /// Factor on the product of the adapter's matrices
     #[arg(long, value_name = "S", value_parser = finite)]
     pub scaling: f64,
     /// Safetensors file to write
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: PathBuf,
     #[command(flatten)]
     pub machine: JobMachine,
@@ -229,13 +229,13 @@ pub struct SparseLoraOptions {
 #[derive(Args, Debug)]
 pub struct PreprocessOptions {
     /// Model folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub model: PathBuf,
     /// Image files
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    #[arg(long, value_name = "FILE", required = true, num_args = 1.., value_parser = path())]
     pub images: Vec<PathBuf>,
     /// Safetensors file to write
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: PathBuf,
 }
 
@@ -243,7 +243,7 @@ pub struct PreprocessOptions {
 #[derive(Args, Debug)]
 pub struct TokenizeOptions {
     /// Model folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub model: PathBuf,
     /// With the Q-Former's tokenizer
     #[arg(long)]
@@ -259,10 +259,10 @@ pub struct ForwardOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Safetensors file: `pixel_values, input_ids, attention_mask, labels[, qformer_input_ids, qformer_attention_mask]`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub inputs: PathBuf,
     /// Safetensors file to write
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: PathBuf,
     #[command(flatten)]
     pub machine: JobMachine,
@@ -274,13 +274,13 @@ pub struct StatsOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// JSON list of `{"image": FILE, "prompt": TEXT, "answer": TEXT}`, run in this order
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub requests: PathBuf,
     /// Have a decoder-only model read the end token of the answer too, as teacher-forced passes of other programs do; no pruning does
     #[arg(long)]
     pub end_token: bool,
     /// Safetensors file to write
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: PathBuf,
     #[command(flatten)]
     pub machine: JobMachine,
@@ -293,7 +293,7 @@ pub struct RandomOptions {
     #[arg(long, value_name = "NAME|FILE")]
     pub like: String,
     /// Folder to write, absent or empty
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub output: PathBuf,
     /// Seed of the weights
     #[arg(long, default_value_t = 0)]

@@ -10,7 +10,10 @@ use ressa_experiment::{
     settings::SETTINGS,
 };
 
-use super::model::{JobMachine, ModelOptions};
+use super::{
+    model::{JobMachine, ModelOptions},
+    path,
+};
 
 /// Prunes a folder in one pass, a block at a time. Killed and started again with the same options, it resumes, on any device.
 #[derive(Args, Debug)]
@@ -23,13 +26,13 @@ pub struct PruneOptions {
     /// `unstructured`, or N:M such as 2:4
     #[arg(long, value_name = "PATTERN", default_value = "unstructured", value_parser = |text: &str| text.parse::<Pattern>())]
     pub pattern: Pattern,
-    /// Fraction of the image encoder that goes; with N:M 0 or what the pattern says
+    /// Sparsity of the image encoder; with N:M 0 or what the pattern implies
     #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = fraction, allow_negative_numbers = true)]
     pub vision: f64,
-    /// Fraction of the Q-Former
+    /// Sparsity of the Q-Former
     #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = fraction, allow_negative_numbers = true)]
     pub qformer: f64,
-    /// Fraction of the language model
+    /// Sparsity of the language model
     #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = fraction, allow_negative_numbers = true)]
     pub language: f64,
     /// Weights compared with each other where the pattern is unstructured [default: as published: matrix for magnitude, ria and
@@ -48,7 +51,7 @@ pub struct PruneOptions {
     #[arg(long, value_name = "FILE|CORPORA")]
     pub calibration: Option<String>,
     /// Root folder of corpora, as `data.root` of experiments
-    #[arg(long, value_name = "DIR", requires = "calibration", requires = "samples")]
+    #[arg(long, value_name = "DIR", requires = "calibration", requires = "samples", value_parser = path())]
     pub data_root: Option<PathBuf>,
     /// Use so many samples, drawn with the seed; corpora need a number [default: all that are listed]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -59,17 +62,17 @@ pub struct PruneOptions {
     /// Seed of the draw and of random importance
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Most resident host memory, such as 4GiB or 900MB; a limit that cannot be kept is refused with what is needed
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    /// Limit of resident host memory, such as 4GiB or 900MB; a limit that cannot be kept is refused with what is needed
+    #[arg(long, value_name = "SIZE", value_parser = super::size::size)]
     pub memory_limit: Option<u64>,
     /// Keep activations on the disk even where they fit into memory
     #[arg(long)]
     pub spill: bool,
-    /// Activations of at most this size stay on the GPU; larger ones are in host memory between two blocks
-    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size)]
+    /// Activations up to this size stay on the GPU; larger ones are in host memory between two blocks
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = super::size::size)]
     pub device_activations: u64,
     /// Folder to write, absent or empty; unfinished work is kept beside it, in DIR.partial
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub output: PathBuf,
     #[command(flatten)]
     pub machine: JobMachine,
@@ -128,42 +131,4 @@ fn fraction(text: &str) -> Result<f64, String> {
 
 fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a whole number from 1 up".to_owned())
-}
-
-/// A number of bytes: digits, and a unit of powers of 1000 or 1024.
-pub(super) fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 9] = [
-        ("", 1),
-        ("B", 1),
-        ("kB", 1000),
-        ("KB", 1000),
-        ("MB", 1000 * 1000),
-        ("GB", 1000 * 1000 * 1000),
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-    ];
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let factor = UNITS.iter().find(|(name, _)| *name == unit.trim()).map(|&(_, factor)| factor);
-    let number = number.parse::<f64>().ok().filter(|number| *number > 0.0);
-    match (number, factor) {
-        (Some(number), Some(factor)) => Ok((number * factor as f64) as u64),
-        _ => Err(format!("`{text}` is not a size; give one such as 4GiB, 900MB or 2000000000")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn sizes_have_units_of_both_kinds() {
-        assert_eq!(size("4GiB"), Ok(4 << 30));
-        assert_eq!(size("2.5 GB"), Ok(2_500_000_000));
-        assert_eq!(size("1024"), Ok(1024));
-        for bad in ["", "GiB", "-1GB", "4 elephants", "0", "1e400"] {
-            assert!(size(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! `ressa doctor`: what keeps a sweep from running on this machine, with what to do about it.
 
 use std::{
+    collections::BTreeSet,
     fs,
     process::{Command, Stdio},
 };
@@ -94,6 +95,11 @@ fn libtorch(workspace: &Workspace, machine: &MachineOptions) -> Finding {
             Err(_) => {
                 (false, "the worker does not answer as expected; build both programs with `make build`".to_owned())
             }
+            Ok(found) if found["device"] == "cpu" && workspace.gpus(machine.device) > 0 => {
+                let message = "there is a GPU, but the worker's libtorch does not use it: it was set up for a CPU, or the driver does not \
+                               answer (`nvidia-smi`); remove .torch and .libtorch, then `make setup build`";
+                (false, message.to_owned())
+            }
             Ok(found) => {
                 let field = |name: &str| found[name].as_str().unwrap_or("?").to_owned();
                 (true, format!("{} on {}, built from {}", field("libtorch"), field("device"), field("revision")))
@@ -106,14 +112,8 @@ fn libtorch(workspace: &Workspace, machine: &MachineOptions) -> Finding {
 /// Shipped dense models: each must be what was published, or it is trained again.
 fn shipped(workspace: &Workspace) -> Finding {
     let folder = workspace.shipped();
-    let keys: Vec<String> = fs::read_dir(&folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|item| fs::read_dir(item.ok()?.path()).ok())
-        .flatten()
-        .filter_map(|item| Some(item.ok()?.file_name().to_string_lossy().into_owned()))
-        .collect();
     let probe = Store::open(workspace.results.join("store"), vec![folder]);
+    let keys: BTreeSet<String> = probe.iter().flat_map(|store| store.shipped_entries()).map(|(key, _)| key).collect();
     let damage: Vec<String> = match &probe {
         // The results folder is at fault, which has a line of its own.
         Err(_) => Vec::new(),

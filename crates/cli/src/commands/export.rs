@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ressa_checkpoint::{CARD, CheckpointError, ExportRequest, Exported, PROGRAM, card, export};
+use ressa_checkpoint::{CheckpointError, ExportRequest, Exported, PROGRAM, card, export, has_card};
 use ressa_experiment::job::{Export, Job};
 use serde_json::{Value, json};
 
@@ -36,15 +36,16 @@ fn of_run(global: &Global, options: &ExportOptions) -> Result<Value, Failure> {
         return Err(Failure::new(Exit::Usage, "a run is to be named, or a folder with --model"));
     };
     let workspace = Workspace::find(global)?;
-    let store = workspace.store()?;
+    let store = workspace.reading();
     let graph = Study::load(&workspace, &options.selection)?.graph(true);
-    let (inputs, making) = export_run::plan(&graph, &find(&graph, word)?, &store)?;
+    let (inputs, readings, making) = export_run::plan(&graph, &find(&graph, word)?, &store, &workspace.root)?;
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let job = Export {
         store: store.root().to_owned(),
         shipped: store.shipped().to_vec(),
         root: workspace.root.clone(),
         inputs,
+        readings,
         output: absolute(&options.output),
         max_shard_size: options.max_shard_size,
         card: json!(making),
@@ -65,8 +66,8 @@ fn folder(source: &Path, options: &ExportOptions) -> Result<Value, Failure> {
     let name = options.output.file_name().unwrap_or_default().to_string_lossy();
     // A folder's own card stays as true as it was.
     let make = |certificate: &_| card(&name, None, certificate, source);
-    let has_card = source.join(CARD).is_file();
-    let done = export::<CheckpointError>(&request, &mut |_, _| Ok(None), (!has_card).then_some(&make), &mut |_, _| ())?;
+    let makes_card = !has_card(source);
+    let done = export::<CheckpointError>(&request, &mut |_, _| Ok(None), makes_card.then_some(&make), &mut |_, _| ())?;
     Ok(summary(&done))
 }
 
@@ -91,9 +92,14 @@ fn print(summary: &Value, output: &Path) {
         let share = percent(sums["sparsity"].as_f64().unwrap_or_default());
         say(format_args!("  {tower:<9} {share} zero"));
     }
+    say_left_out(summary);
+    say(format_args!("wrote {}", PathBuf::from(output).display()));
+}
+
+/// Names what of the source folder is not in the new one.
+pub(super) fn say_left_out(summary: &Value) {
     for file in summary["left_out"].as_array().into_iter().flatten() {
         let text = |field: &str| file[field].as_str().unwrap_or_default().to_owned();
         say(format_args!("left out {}  ({})", text("path"), text("reason")));
     }
-    say(format_args!("wrote {}", PathBuf::from(output).display()));
 }

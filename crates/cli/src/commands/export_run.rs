@@ -1,10 +1,10 @@
 //! What `ressa export` says about a run: the stages that make its weights, and its model card.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
-use ressa_checkpoint::{CardScore, Making};
+use ressa_checkpoint::{CardScore, Making, shown_name};
 use ressa_experiment::{
-    Stage, Tower,
+    ReadingKind, Readings, Stage, Tower,
     record::{Certificate, Shortfall, TaskScore},
     stage::{AdaptTraining, Inputs},
 };
@@ -16,8 +16,8 @@ use crate::{
     study::{Match, short},
 };
 
-/// The stages that make the weights of a run or stage, and the card. Every stage must be in the store.
-pub fn plan(graph: &Graph, found: &Match, store: &Store) -> Result<(Inputs, Making), Failure> {
+/// The stages that make the weights of a run or stage, and the card. Every stage must be in the store; relative paths start at `root`.
+pub fn plan(graph: &Graph, found: &Match, store: &Store, root: &Path) -> Result<(Inputs, Readings, Making), Failure> {
     let (label, run, mut positions) = match found {
         Match::Run(run) => {
             let run = &graph.runs[*run];
@@ -48,6 +48,7 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store) -> Result<(Inputs, Maki
         }
     }
     let mut inputs = Inputs::default();
+    let mut readings = Readings::default();
     let mut making = Making {
         base: String::new(),
         label,
@@ -60,22 +61,30 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store) -> Result<(Inputs, Maki
         program: String::new(),
     };
     for stage in stages {
-        tell(stage, store, &mut inputs, &mut making)?;
+        readings = readings.with(stage.node.readings.of(ReadingKind::Model));
+        tell(stage, store, root, &mut inputs, &mut making)?;
     }
     if inputs.dense.is_none() {
         return Err(Failure::new(Exit::NothingSelected, format!("`{}` has no dense model", making.label)));
     }
-    Ok((inputs, making))
+    Ok((inputs, readings, making))
 }
 
 /// Adds what one stage has to say.
-fn tell(stage: &GraphStage, store: &Store, inputs: &mut Inputs, making: &mut Making) -> Result<(), Failure> {
+fn tell(
+    stage: &GraphStage,
+    store: &Store,
+    root: &Path,
+    inputs: &mut Inputs,
+    making: &mut Making,
+) -> Result<(), Failure> {
     let key = stage.node.key.clone();
     let mut seen = None;
     match &*stage.node.stage {
         Stage::Dense { preset, checkpoint, .. } => {
             let preset = preset.map(|preset| preset.name().to_owned());
-            making.base = checkpoint.clone().or(preset).unwrap_or_default();
+            let folder = checkpoint.as_ref().map(|folder| shown_name(&root.join(folder)));
+            making.base = folder.or(preset).unwrap_or_default();
             inputs.dense = Some(key);
         }
         Stage::Rescale { .. } => inputs.dense = Some(key),

@@ -3,13 +3,13 @@
 use std::fs;
 
 use ressa_experiment::StageKey;
-use ressa_predict::{Card, Cards, Host, PredictError, Prediction, Predictor};
+use ressa_predict::{Card, Cards, Host, PredictError, Prediction, Predictor, Shared};
 use ressa_store::Store;
 use ressa_sweep::{Estimates, Graph, GraphStage, Inventory, detail};
 use serde_json::{Value, json};
 
 use crate::{
-    arguments::PlanOptions,
+    arguments::{PlanOptions, loading::DEFAULT_CACHE},
     exit::{Exit, Failure},
     text::{columns, count, duration, say, size},
     workspace::Workspace,
@@ -29,8 +29,8 @@ impl From<PredictError> for Failure {
     }
 }
 
-/// Stages of one sort that are still to be made.
-struct Sort {
+/// Stages of one kind that are still to be made.
+struct StageGroup {
     kind: &'static str,
     detail: &'static str,
     stages: usize,
@@ -40,7 +40,8 @@ struct Sort {
     /// The stage that needs most memory; none where nothing can be predicted.
     worst: Option<Prediction>,
     fits: bool,
-    with: Option<String>,
+    /// How a training changes its layout by itself where it does not fit as it is.
+    fallback: Option<String>,
 }
 
 /// What one card makes of a plan.
@@ -48,7 +49,7 @@ pub struct Forecast {
     id: String,
     card: Card,
     cores: u32,
-    sorts: Vec<Sort>,
+    groups: Vec<StageGroup>,
 }
 
 /// The forecasts that `--device` asks for.
@@ -77,11 +78,12 @@ pub fn forecasts(
     let open = || graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present).map(|(stage, _)| stage);
     let on = |(id, card): (&String, &Card)| {
         let estimates = Estimates::from_journal(store, |device| is_called(device, id));
-        let mut sorts: Vec<Sort> = Vec::new();
+        let mut groups: Vec<StageGroup> = Vec::new();
+        let mut shared = Shared::new(DEFAULT_CACHE);
         for stage in open() {
-            add(&mut sorts, stage, predictor.stage(&stage.node, card, host), &estimates);
+            add(&mut groups, stage, predictor.stage(&stage.node, card, host, &mut shared), &estimates);
         }
-        Forecast { id: id.clone(), card: card.clone(), cores: options.cores, sorts }
+        Forecast { id: id.clone(), card: card.clone(), cores: options.cores, groups }
     };
     Ok(chosen.into_iter().map(on).collect())
 }
@@ -93,28 +95,37 @@ fn is_called(device: &str, id: &str) -> bool {
     id.to_ascii_lowercase().split('-').all(|part| words.iter().any(|word| word.starts_with(part)))
 }
 
-fn add(sorts: &mut Vec<Sort>, stage: &GraphStage, prediction: Option<Prediction>, estimates: &Estimates) {
+fn add(groups: &mut Vec<StageGroup>, stage: &GraphStage, prediction: Option<Prediction>, estimates: &Estimates) {
     let (kind, detail) = (stage.node.stage.kind(), detail(&stage.node.stage));
     let timed = estimates.timed(stage);
     let predicted = prediction.as_ref().map(|prediction| prediction.seconds);
-    let position = sorts.iter().position(|sort| sort.kind == kind && sort.detail == detail).unwrap_or_else(|| {
-        sorts.push(Sort { kind, detail, stages: 0, timed: 0, seconds: 0.0, worst: None, fits: true, with: None });
-        sorts.len() - 1
+    let position = groups.iter().position(|group| group.kind == kind && group.detail == detail).unwrap_or_else(|| {
+        groups.push(StageGroup {
+            kind,
+            detail,
+            stages: 0,
+            timed: 0,
+            seconds: 0.0,
+            worst: None,
+            fits: true,
+            fallback: None,
+        });
+        groups.len() - 1
     });
-    let sort = &mut sorts[position];
-    sort.stages += 1;
-    sort.timed += usize::from(timed.is_some());
-    sort.seconds += timed.or(predicted).unwrap_or_else(|| estimates.seconds(stage));
+    let group = &mut groups[position];
+    group.stages += 1;
+    group.timed += usize::from(timed.is_some());
+    group.seconds += timed.or(predicted).unwrap_or_else(|| estimates.seconds(stage));
     if let Some(prediction) = prediction {
-        sort.fits &= prediction.fits;
-        sort.with = sort.with.take().or_else(|| prediction.with.clone());
-        if sort.worst.as_ref().is_none_or(|worst| worst.peak_bytes < prediction.peak_bytes) {
-            sort.worst = Some(prediction);
+        group.fits &= prediction.fits;
+        group.fallback = group.fallback.take().or_else(|| prediction.fallback.clone());
+        if group.worst.as_ref().is_none_or(|worst| worst.peak_bytes < prediction.peak_bytes) {
+            group.worst = Some(prediction);
         }
     }
 }
 
-impl Sort {
+impl StageGroup {
     fn name(&self) -> String {
         format!("{} {}", self.kind, self.detail).trim_end().to_owned()
     }
@@ -124,10 +135,10 @@ impl Sort {
     }
 
     fn verdict(&self) -> String {
-        match (&self.worst, self.fits, &self.with) {
+        match (&self.worst, self.fits, &self.fallback) {
             (None, ..) => "?".to_owned(),
             (_, false, _) => "no".to_owned(),
-            (_, true, Some(setting)) => format!("with {setting}"),
+            (_, true, Some(fallback)) => format!("yes, {fallback}"),
             (_, true, None) => "yes".to_owned(),
         }
     }
@@ -135,26 +146,26 @@ impl Sort {
     fn json(&self) -> Value {
         json!({
             "kind": self.kind, "detail": self.detail, "stages": self.stages, "timed": self.timed, "fits": self.fits,
-            "with": self.with, "seconds": self.seconds, "worst": self.worst,
+            "fallback": self.fallback, "seconds": self.seconds, "worst": self.worst,
         })
     }
 }
 
 impl Forecast {
     fn seconds(&self) -> f64 {
-        self.sorts.iter().map(|sort| sort.seconds).sum()
+        self.groups.iter().map(|group| group.seconds).sum()
     }
 
-    fn worst(&self) -> Option<&Sort> {
-        self.sorts.iter().max_by_key(|sort| sort.peak())
+    fn worst(&self) -> Option<&StageGroup> {
+        self.groups.iter().max_by_key(|group| group.peak())
     }
 
     /// For a machine.
     pub fn json(&self) -> Value {
         json!({
             "device": self.id, "name": self.card.name, "memory-bytes": self.card.memory(), "cores": self.cores,
-            "fits": self.sorts.iter().all(|sort| sort.fits), "peak-bytes": self.worst().map_or(0, Sort::peak),
-            "seconds": self.seconds(), "kinds": self.sorts.iter().map(Sort::json).collect::<Vec<_>>(),
+            "fits": self.groups.iter().all(|group| group.fits), "peak-bytes": self.worst().map_or(0, StageGroup::peak),
+            "seconds": self.seconds(), "kinds": self.groups.iter().map(StageGroup::json).collect::<Vec<_>>(),
         })
     }
 
@@ -168,23 +179,23 @@ impl Forecast {
             count(self.cores as usize, "host core")
         ));
         let mut rows = vec![["stage", "to do", "fits", "peak", "each", "together", ""].map(str::to_owned).to_vec()];
-        for sort in &self.sorts {
-            let source = match sort.timed {
+        for group in &self.groups {
+            let source = match group.timed {
                 0 => "",
-                timed if timed == sort.stages => "timed",
+                timed if timed == group.stages => "timed",
                 _ => "some timed",
             };
             rows.push(vec![
-                sort.name(),
-                sort.stages.to_string(),
-                sort.verdict(),
-                match (&sort.worst, sort.peak()) {
+                group.name(),
+                group.stages.to_string(),
+                group.verdict(),
+                match (&group.worst, group.peak()) {
                     (None, _) => "?".to_owned(),
                     (_, 0) => String::new(),
                     (_, peak) => size(peak),
                 },
-                duration(sort.seconds / sort.stages as f64),
-                duration(sort.seconds),
+                duration(group.seconds / group.stages as f64),
+                duration(group.seconds),
                 source.to_owned(),
             ]);
         }
@@ -193,8 +204,8 @@ impl Forecast {
     }
 
     fn sentence(&self) -> String {
-        let lacking: Vec<String> = self.sorts.iter().filter(|sort| !sort.fits).map(Sort::name).collect();
-        let peak = self.worst().map(|sort| format!("at most {} ({})", size(sort.peak()), sort.name()));
+        let lacking: Vec<String> = self.groups.iter().filter(|group| !group.fits).map(StageGroup::name).collect();
+        let peak = self.worst().map(|group| format!("at most {} ({})", size(group.peak()), group.name()));
         let peak = peak.unwrap_or_else(|| "nothing".to_owned());
         let time = duration(self.seconds());
         let name = &self.card.name;

@@ -1,80 +1,225 @@
-//! `ressa gc`: what the store keeps though no experiment file asks for it.
+//! `ressa gc`: what the store keeps though no experiment file and no recorded sweep asks for it.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     path::{Path, PathBuf},
 };
 
 use ressa_experiment::Experiment;
-use ressa_sweep::{CoordinatorLock, Graph, remove_unreachable, unreachable};
+use ressa_store::Store;
+use ressa_sweep::{
+    CoordinatorLock, Graph, SweepRecord, empty_trash, forget_sweep, move_to_trash, recorded_sweeps, restore_trash,
+    trash, unreachable,
+};
 use serde_json::json;
 
 use crate::{
     arguments::{GcOptions, Global},
     commands::{forecast::CARDS, gc_cache},
     exit::{Exit, Failure, Outcome},
-    study::mark_checkpoints,
-    text::{count, say, say_json, size},
+    study::read_contents,
+    text::{columns, count, say, say_json, size},
     workspace::Workspace,
 };
 
-/// Lists, and with `--delete` removes.
+/// Word for sweeps whose files were swept again.
+const SUPERSEDED: &str = "superseded";
+
+/// Lists, and with `--delete` moves to the trash.
 pub fn run(global: &Global, options: &GcOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     if options.cache {
         return gc_cache::run(global, options, &workspace.results);
     }
     let store = workspace.store()?;
-    let mut wanted: HashSet<String> = HashSet::new();
-    for file in experiment_files(&workspace.experiments) {
-        // A file that cannot be read might want anything, so nothing is removed behind its back.
-        let mut experiment = Experiment::load(&file, &workspace.experiments, &[])?;
-        mark_checkpoints(&workspace, &mut experiment);
-        let graph = Graph::of([&experiment], true);
-        wanted.extend(graph.stages.iter().map(|stage| stage.node.key.0.clone()));
+    if options.sweeps {
+        return list_sweeps(global, &store);
     }
+    if options.empty || options.restore {
+        return handle_trash(global, options, &workspace, &store);
+    }
+    let forgotten = forget(&workspace, &store, &options.forget)?;
+    let sweeps = recorded_sweeps(&store)?;
+    let wanted = wanted(&workspace, &sweeps)?;
     if wanted.is_empty() {
-        return Err(Failure::new(Exit::NothingSelected, "there is no experiment file, so everything would go"));
+        return Err(Failure::new(
+            Exit::NothingSelected,
+            "there is no experiment file and no recorded sweep, so everything would go",
+        ));
     }
     let _lock = CoordinatorLock::acquire(&workspace.results)?;
-    let garbage = unreachable(&store, &wanted);
+    let keys: HashSet<String> = wanted.keys().cloned().collect();
+    let garbage = unreachable(&store, &keys, &sweeps);
     let bytes: u64 = garbage.iter().map(|item| item.bytes).sum();
     if options.delete {
-        for item in &garbage {
-            remove_unreachable(item)?;
-        }
+        move_to_trash(&store, &garbage)?;
     }
+    let mut kept: Vec<(String, &BTreeSet<String>)> =
+        store.own_entries().filter_map(|(key, _)| Some((key.clone(), wanted.get(&key)?))).collect();
+    kept.sort();
     if global.json {
-        say_json(&json!({ "deleted": options.delete, "bytes": bytes, "entries": garbage }));
+        let kept: Vec<_> = kept.iter().map(|(key, by)| json!({ "key": key, "wanted-by": by })).collect();
+        say_json(&json!({
+            "deleted": options.delete, "bytes": bytes, "entries": garbage, "kept": kept, "forgotten": forgotten,
+            "trash": trash(&store),
+        }));
         return Ok(Exit::Done);
     }
+    for title in &forgotten {
+        say(format_args!("forgotten: {title}"));
+    }
     for item in &garbage {
-        say(format_args!("{}  {:>9}  {}", &item.name[..12.min(item.name.len())], size(item.bytes), item.what));
+        let by = item.made_by.as_ref().map(|title| format!("  made by `ressa sweep {title}`")).unwrap_or_default();
+        say(format_args!("{}  {:>9}  {}{by}", &item.name[..12], size(item.bytes), item.what));
+    }
+    if global.verbose {
+        for (key, by) in &kept {
+            say(format_args!(
+                "{}  kept for {}",
+                &key[..12],
+                by.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+            ));
+        }
     }
     let what = count(garbage.len(), "folder");
     match (garbage.is_empty(), options.delete) {
-        (true, _) => say("nothing to remove: experiment files ask for everything in the store"),
-        (false, true) => say(format_args!("{what} removed, {} freed", size(bytes))),
-        (false, false) => say(format_args!("{what}, {}; `ressa gc --delete` removes them", size(bytes))),
+        (true, _) => say("nothing to remove: experiment files and recorded sweeps ask for everything in the store"),
+        (false, true) => say(format_args!(
+            "{what} moved to the trash, {}; `ressa gc --empty` frees the space, `ressa gc --restore` brings them back",
+            size(bytes)
+        )),
+        (false, false) => say(format_args!("{what}, {}; `ressa gc --delete` moves them to the trash", size(bytes))),
+    }
+    mention_others(&workspace, &store, options.delete);
+    Ok(Exit::Done)
+}
+
+/// Lines about what else takes space.
+fn mention_others(workspace: &Workspace, store: &Store, just_moved: bool) {
+    let held = trash(store);
+    if held.folders > 0 && !just_moved {
+        let what = count(held.folders, "folder");
+        say(format_args!("the trash holds {what}, {}; `ressa gc --empty` deletes them", size(held.bytes)));
     }
     if let Some(line) = gc_cache::mention(&workspace.results) {
         say(line);
     }
+}
+
+/// Every wanted key, and by whom: experiment files as a sweep would load them, and recorded sweeps.
+fn wanted(workspace: &Workspace, sweeps: &[SweepRecord]) -> Result<BTreeMap<String, BTreeSet<String>>, Failure> {
+    let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in experiment_files(&workspace.experiments) {
+        // A file that cannot be read might want anything, so nothing is moved behind its back.
+        let mut experiment = [Experiment::load(&file, &workspace.experiments, &[])?];
+        read_contents(workspace, &mut experiment)?;
+        for stage in &Graph::of(&experiment, true).stages {
+            wanted.entry(stage.node.key.0.clone()).or_default().insert(workspace.show(&file));
+        }
+    }
+    for sweep in sweeps.iter().filter(|sweep| !sweep.forgotten) {
+        for key in &sweep.keys {
+            wanted.entry(key.clone()).or_default().insert(format!("sweep {} ({})", sweep.id, sweep.title()));
+        }
+    }
+    Ok(wanted)
+}
+
+/// Gives up the recorded sweeps that words name. Says which.
+fn forget(workspace: &Workspace, store: &Store, words: &[String]) -> Result<Vec<String>, Failure> {
+    if words.is_empty() {
+        return Ok(Vec::new());
+    }
+    let _lock = CoordinatorLock::acquire(&workspace.results)?;
+    let sweeps: Vec<SweepRecord> = recorded_sweeps(store)?.into_iter().filter(|sweep| !sweep.forgotten).collect();
+    let mut named: BTreeSet<usize> = BTreeSet::new();
+    for word in words {
+        let found: Vec<usize> = (0..sweeps.len()).filter(|&at| names(&sweeps, at, word)).collect();
+        if found.is_empty() && word != SUPERSEDED {
+            let message = format!("no recorded sweep is called `{word}`; `ressa gc --sweeps` lists them");
+            return Err(Failure::new(Exit::NothingSelected, message));
+        }
+        named.extend(found);
+    }
+    let mut titles = Vec::new();
+    for at in named {
+        forget_sweep(store, &sweeps[at])?;
+        titles.push(format!("{}  {}", sweeps[at].id, sweeps[at].title()));
+    }
+    Ok(titles)
+}
+
+/// Whether a word names a sweep; the list begins with the latest.
+fn names(sweeps: &[SweepRecord], at: usize, word: &str) -> bool {
+    let sweep = &sweeps[at];
+    if word == SUPERSEDED {
+        return sweeps[..at].iter().any(|later| later.files == sweep.files && later.overrides == sweep.overrides);
+    }
+    let is_file = |file: &String| file == word || Path::new(file).file_stem().is_some_and(|stem| stem == word);
+    (word.len() >= 4 && sweep.id.starts_with(word)) || sweep.files.iter().any(is_file)
+}
+
+fn list_sweeps(global: &Global, store: &Store) -> Outcome {
+    let sweeps = recorded_sweeps(store)?;
+    if global.json {
+        let brief = |s: &SweepRecord| {
+            json!({
+                "id": s.id, "files": s.files, "overrides": s.overrides, "first": s.first, "last": s.last,
+                "forgotten": s.forgotten, "stages": s.keys.len(),
+            })
+        };
+        say_json(&json!({ "sweeps": sweeps.iter().map(brief).collect::<Vec<_>>() }));
+        return Ok(Exit::Done);
+    }
+    let mut rows = vec![["sweep", "stages", "", "experiments and overrides"].map(str::to_owned).to_vec()];
+    for sweep in &sweeps {
+        let state = if sweep.forgotten { "forgotten" } else { "" };
+        rows.push(vec![sweep.id.clone(), sweep.keys.len().to_string(), state.to_owned(), sweep.title()]);
+    }
+    if sweeps.is_empty() {
+        say("no sweep is recorded yet");
+    } else {
+        say(columns(&rows).trim_end());
+    }
     Ok(Exit::Done)
 }
 
-/// Experiment files below a folder, without `base` (what others extend is not an experiment), the shipped store and the file of cards.
+fn handle_trash(global: &Global, options: &GcOptions, workspace: &Workspace, store: &Store) -> Outcome {
+    let _lock = CoordinatorLock::acquire(&workspace.results)?;
+    if options.restore {
+        let restored = restore_trash(store)?;
+        let left = trash(store);
+        match global.json {
+            true => say_json(&json!({ "restored": restored, "trash": left })),
+            false => say(format_args!("{} brought back", count(restored, "folder"))),
+        }
+        return Ok(Exit::Done);
+    }
+    let held = empty_trash(store)?;
+    match global.json {
+        true => say_json(&json!({ "emptied": held })),
+        false => say(format_args!("{} deleted, {} freed", count(held.folders, "folder"), size(held.bytes))),
+    }
+    Ok(Exit::Done)
+}
+
+/// Experiment files below a folder, without `base` (what others extend is no experiment), the shipped store and the file of cards.
 fn experiment_files(folder: &Path) -> Vec<PathBuf> {
+    let shipped = folder.join("store");
     let mut files = Vec::new();
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
         for path in fs::read_dir(folder).into_iter().flatten().filter_map(|item| Some(item.ok()?.path())) {
+            let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
             if path.is_dir() {
-                if !path.ends_with("base") && !path.ends_with("store") {
+                if !path.ends_with("base") && path != shipped && !is_hidden {
                     open.push(path);
                 }
-            } else if path.extension().is_some_and(|extension| extension == "yaml") && !path.ends_with(CARDS) {
+            } else if path.extension().is_some_and(|e| e == "yaml" || e == "yml")
+                && !path.ends_with(CARDS)
+                && !is_hidden
+            {
                 files.push(path);
             }
         }

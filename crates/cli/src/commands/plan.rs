@@ -1,18 +1,26 @@
 //! `ressa plan`: what a sweep would do, without doing it.
 
-use ressa_experiment::Stage;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use ressa_contents::Findings;
 use ressa_store::Store;
 use ressa_sweep::{
-    DeviceChoice, Estimates, FailureRecord, Graph, GraphStage, Inventory, glance, machine_name, read_failures,
+    Estimates, FailureRecord, Graph, GraphStage, Inventory, Options, expected_seconds, glance, read_failures,
 };
 use serde_json::json;
 
 use crate::{
-    arguments::{Global, PlanOptions},
+    arguments::{Global, MachineOptions, PlanOptions},
     commands::forecast::{Forecast, forecasts},
     exit::{Exit, Outcome},
+    memory,
     missing::{Missing, missing},
-    study::{Study, last_used, short},
+    preflight::{Preflight, refusal},
+    reuse::mixture,
+    study::{Study, short},
     text::{columns, count, duration, say, say_json},
     workspace::Workspace,
 };
@@ -20,27 +28,33 @@ use crate::{
 /// Prints the plan of the selected experiments.
 pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let store = workspace.store()?;
+    let store = workspace.reading();
     let study = Study::load(&workspace, &options.selection)?;
+    study.check_reports(&workspace)?;
     let graph = study.graph(true);
     let inventory = glance(&graph, &store);
     // As a sweep that is told nothing about the machine.
-    let machine = machine_name(DeviceChoice::Auto, workspace.gpus(DeviceChoice::Auto));
-    let estimates = Estimates::from_journal(&store, |device| device == machine);
-    let slots = std::thread::available_parallelism().map_or(1, usize::from);
-    let plan = Plan::new(&graph, &inventory, &estimates, &store, slots);
-    let lacking = missing(&graph, &inventory, &workspace.root);
+    let mut machine = workspace.sweep_options(&MachineOptions::default());
+    memory::bound(&mut machine, &graph, &workspace.root);
+    let estimates = Estimates::from_journal(&store, |device| device == machine.machine);
+    let plan = Plan::new(&graph, &inventory, &estimates, &store, &machine, &study.findings);
+    let lacking = missing(&graph, &inventory, &store, &workspace.root);
     let forecasts = forecasts(options, &workspace, &graph, &inventory, &store)?;
+    let preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
     if global.json {
         let mut answer = plan.json(&study, &graph, &inventory, &lacking);
+        answer["problems"] = json!(preflight.problems);
+        answer["notes"] = json!(preflight.notes);
         if !forecasts.is_empty() {
             answer["devices"] = forecasts.iter().map(Forecast::json).collect();
         }
         say_json(&answer);
     } else {
         print(&plan, &study, &graph, &inventory, &lacking, &forecasts, global.verbose);
+        preflight.print();
     }
-    Ok(Exit::Done)
+    // As the sweep would end: a script asks with the plan.
+    Ok(refusal(&lacking, &preflight).map_or(Exit::Done, |(exit, _)| exit))
 }
 
 /// The figures of a plan.
@@ -57,13 +71,22 @@ pub struct Plan {
     has_history: bool,
     /// Whether stages of a published checkpoint were never timed here: times of other models say nothing about them.
     is_unknown: bool,
-    /// Checkpoint folders that are not what earlier results were made from.
+    /// What is said where cached results round differently.
+    mixture: Option<String>,
+    /// Folders that are not what earlier results were made from.
     changed: Vec<String>,
 }
 
 impl Plan {
     /// Figures of a graph, given what is in the store.
-    pub fn new(graph: &Graph, inventory: &Inventory, estimates: &Estimates, store: &Store, slots: usize) -> Self {
+    pub fn new(
+        graph: &Graph,
+        inventory: &Inventory,
+        estimates: &Estimates,
+        store: &Store,
+        options: &Options,
+        findings: &Findings,
+    ) -> Self {
         let mut kinds: Vec<(&'static str, usize, usize, f64)> =
             graph.kinds().into_iter().map(|(kind, distinct)| (kind, distinct, 0, 0.0)).collect();
         for (stage, present) in graph.stages.iter().zip(&inventory.present) {
@@ -74,28 +97,23 @@ impl Plan {
             }
             row.3 += estimates.seconds(stage);
         }
+        let (slots, now) = (options.devices().len(), options.circumstances());
         let is_open = |record: &FailureRecord| {
-            !record.is_retried() && graph.position(&record.key).is_some_and(|stage| !inventory.present[stage])
+            !record.is_retried(&now) && graph.position(&record.key).is_some_and(|stage| !inventory.present[stage])
         };
         let failed = read_failures(store).iter().filter(|record| is_open(record)).count();
         let complete = graph.runs.iter().filter(|run| run.stages.iter().all(|&s| inventory.present[s])).count();
-        let work: f64 = kinds.iter().map(|row| row.3).sum();
-        // A dense model is one stage that everything waits for, so it is not divided by the number of workers.
-        let dense = kinds.iter().find(|row| row.0 == "dense").map_or(0.0, |row| row.3);
-        let seconds = dense + (work - dense) / slots.max(1) as f64;
+        let seconds = expected_seconds(graph, inventory, estimates, slots);
         let open =
             || graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present).map(|(stage, _)| stage);
         let is_untimed = |stage: &GraphStage| !stage.is_embedded && estimates.timed(stage).is_none();
         let is_unknown = open().any(is_untimed);
         let has_history = open().any(|stage| estimates.timed(stage).is_some());
-        let is_changed = |(stage, &present): (&GraphStage, &bool)| match &*stage.node.stage {
-            Stage::Dense { checkpoint: Some(folder), fingerprint: Some(now), .. } if !present => {
-                last_used(store, folder).filter(|before| before != now).map(|_| folder.clone())
-            }
-            _ => None,
-        };
-        let changed = graph.stages.iter().zip(&inventory.present).filter_map(is_changed).collect();
-        Self { changed, kinds, complete, failed, seconds, slots, has_history, is_unknown }
+        let reads = open().flat_map(|stage| stage.node.readings.iter()).map(|reading| &reading.place);
+        let reads: BTreeSet<PathBuf> = reads.map(|place| Path::new(place).components().collect()).collect();
+        let changed = findings.changed.iter().filter(|place| reads.contains(Path::new(place))).cloned().collect();
+        let mixture = mixture(graph, inventory, store);
+        Self { mixture, changed, kinds, complete, failed, seconds, slots, has_history, is_unknown }
     }
 
     /// Stages to be made.
@@ -119,7 +137,8 @@ impl Plan {
             },
             "failed-earlier": self.failed,
             "estimate": { "seconds": self.seconds, "slots": self.slots, "from-history": self.has_history, "unknown": self.is_unknown },
-            "changed-checkpoints": self.changed,
+            "changed-folders": self.changed,
+            "mixture": self.mixture,
             "missing": lacking,
             "list": graph.runs.iter().map(|run| json!({
                 "run": run.id,
@@ -160,15 +179,20 @@ fn print(
     for folder in &plan.changed {
         say(format_args!("`{folder}` is not what earlier results were made from: what reads it is made again"));
     }
+    if let Some(line) = &plan.mixture {
+        say(line);
+    }
     if plan.failed > 0 {
         say(format_args!(
             "{} failed earlier and will not be tried again; `ressa logs` shows why, `ressa retry` clears them",
             count(plan.failed, "stage")
         ));
     }
-    if !lacking.is_empty() {
-        say("\nmissing");
-        for file in lacking {
+    for (unusable, head) in [(false, "\nmissing"), (true, "\ncannot be used")] {
+        for (number, file) in lacking.iter().filter(|file| file.unusable == unusable).enumerate() {
+            if number == 0 {
+                say(head);
+            }
             say(format_args!("  {}  ({})", file.path, file.what.join("; ")));
         }
     }

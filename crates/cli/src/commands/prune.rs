@@ -13,7 +13,7 @@ use ressa_experiment::{
 
 use crate::{
     arguments::{Global, prune::PruneOptions},
-    commands::{model_at, read_requests},
+    commands::{export::say_left_out, model_at, read_requests},
     exit::{Exit, Failure, Outcome},
     job,
     text::{percent, say, say_json, size},
@@ -60,6 +60,7 @@ pub fn run(global: &Global, options: &PruneOptions) -> Outcome {
         size(number("bytes_written")),
         size(number("peak_memory_bytes"))
     ));
+    say_left_out(&summary);
     say(format_args!("wrote {}", options.output.display()));
     Ok(Exit::Done)
 }

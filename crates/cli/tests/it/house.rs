@@ -1,6 +1,7 @@
 //! A repository in miniature: experiments, results, and the two programs.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -22,7 +23,7 @@ pub struct Ended {
 }
 
 /// Two metrics, with and without restoration, two seeds, two tasks.
-const SMALL: &str = r#"
+pub const SMALL: &str = r#"
 extends: ../base/model.yaml
 name: small
 description: A small grid.
@@ -42,6 +43,17 @@ prune:
   language: { sparsity: 0.5 }
 evaluate: { tasks: [vqav2, flickr30k] }
 "#;
+
+/// The smallest model that the embedded world's tokenizer fits.
+const CHECKPOINT: &str = r#"{
+  "model_type": "instructblip", "architectures": ["InstructBlipForConditionalGeneration"], "num_query_tokens": 2,
+  "vision_config": {"hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1,
+      "image_size": 4, "patch_size": 4},
+  "qformer_config": {"hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1,
+      "vocab_size": 128, "max_position_embeddings": 8},
+  "text_config": {"model_type": "t5", "d_model": 4, "d_kv": 4, "d_ff": 4, "num_heads": 1, "num_layers": 1,
+      "vocab_size": 128, "feed_forward_proj": "gated-gelu"}
+}"#;
 
 impl House {
     pub fn new() -> Self {
@@ -78,6 +90,13 @@ impl House {
         command
     }
 
+    /// The program with arguments and nothing else, in the house.
+    pub fn plain(&self, arguments: &[&str]) -> Command {
+        let mut command = program();
+        command.args(arguments).current_dir(self.folder.path());
+        command
+    }
+
     /// Runs the program to its end. The house's own path is written as `HOUSE`.
     pub fn ressa(&self, arguments: &[&str]) -> Ended {
         let output = self.command(arguments).stdin(Stdio::null()).output().unwrap();
@@ -97,6 +116,31 @@ impl House {
         let key =
             |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["key"].as_str().unwrap().to_owned();
         text.lines().map(key).collect()
+    }
+
+    /// Keys of the stages in the store.
+    pub fn stored(&self) -> BTreeSet<String> {
+        let folders = |folder: &Path| fs::read_dir(folder).into_iter().flatten().map(|item| item.unwrap().path());
+        let shards: Vec<PathBuf> = folders(&self.path("results/store")).collect();
+        let entries =
+            shards.iter().flat_map(|shard| folders(shard)).filter(|entry| entry.join("manifest.json").is_file());
+        entries.map(|entry| entry.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    }
+
+    /// A checkpoint folder as far as programs without tensors look into it; every weight has this value.
+    pub fn write_checkpoint(&self, folder: &str, value: f32) {
+        let path = self.path(folder);
+        ressa_data::write_processor_files(&path, ressa_data::Family::T5, 2).unwrap();
+        self.write(&format!("{folder}/config.json"), CHECKPOINT);
+        let config = ressa_checkpoint::read_config(&path).unwrap();
+        let outline = ressa_checkpoint::Outline::of(&config).unwrap();
+        let filled = |(name, shape): (&String, &Vec<usize>)| {
+            let values = vec![value; shape.iter().product()];
+            (name.clone(), ressa_checkpoint::Written::floats(shape.clone(), &values))
+        };
+        let tensors: Vec<_> = outline.linears.iter().chain(&outline.others).map(filled).collect();
+        let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        ressa_checkpoint::write(&path.join("model.safetensors"), named, ("format", "pt")).unwrap();
     }
 
     /// Waits until at least `many` stages are published.

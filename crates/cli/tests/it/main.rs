@@ -3,9 +3,12 @@
 mod errors;
 mod fetching;
 mod folders;
+mod garbage;
 mod house;
 mod killing;
+mod output;
 mod predicting;
+mod preflight;
 mod sweeping;
 
 #[path = "../../../hub/tests/it/server.rs"]
@@ -49,7 +52,7 @@ fn help_is_complete_and_cheap() {
           --results <DIR>      Results folder [default: `results` beside `experiments`]
           --experiments <DIR>  Experiments folder [default: looked for upwards from here]
           --worker <FILE>      The worker program [default: `ressa-worker` beside this one]
-          --json               Answer in JSON on standard output
+          --json               Answer with one JSON value on standard output, also when something fails
       -q, --quiet              Say less
       -v, --verbose            Say more
       -h, --help               Print help

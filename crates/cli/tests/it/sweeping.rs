@@ -46,18 +46,15 @@ fn failures_are_shown_last_kept_and_retried_on_request() {
     let last = failed.stdout.split("\n\n").last().unwrap();
     insta::assert_snapshot!(without_keys(last), @"
     4 stages failed, 12 skipped because of them:
-      adapt sparse  small: magnitude ressa, seed 0  [KEY]
-        oom: told to fail (1 run affected)
-        log: HOUSE/results/logs/KEY.log
-      adapt sparse  small: magnitude ressa, seed 1  [KEY]
-        oom: told to fail (1 run affected)
-        log: HOUSE/results/logs/KEY.log
-      adapt sparse  small: wanda ressa, seed 0  [KEY]
-        oom: told to fail (1 run affected)
-        log: HOUSE/results/logs/KEY.log
-      adapt sparse  small: wanda ressa, seed 1  [KEY]
-        oom: told to fail (1 run affected)
-        log: HOUSE/results/logs/KEY.log
+      oom: told to fail
+        adapt sparse  small: magnitude ressa, seed 0  [KEY]  (1 run affected)
+          log: HOUSE/results/logs/KEY.log
+        adapt sparse  small: magnitude ressa, seed 1  [KEY]  (1 run affected)
+          log: HOUSE/results/logs/KEY.log
+        adapt sparse  small: wanda ressa, seed 0  [KEY]  (1 run affected)
+          log: HOUSE/results/logs/KEY.log
+        adapt sparse  small: wanda ressa, seed 1  [KEY]  (1 run affected)
+          log: HOUSE/results/logs/KEY.log
     `ressa retry` clears recorded failures, so that the next sweep tries those stages again
     ");
 
@@ -109,21 +106,6 @@ fn explain_names_the_nearest_stage_and_where_it_differs() {
     ");
 }
 
-#[test]
-fn what_no_experiment_asks_for_is_listed_and_removed_on_request() {
-    let house = House::new();
-    house.ressa(&["sweep", "small", "--no-report"]);
-    house.ressa(&["sweep", "small", "replicate.seed=0..2", "--no-report"]);
-    let all = house.published().len();
-    let listed = house.ressa(&["gc"]);
-    assert!(listed.stdout.contains("12 folders,"), "{}", listed.stdout);
-    assert!(house.ressa(&["gc", "--delete"]).stdout.contains("12 folders removed"));
-    assert!(house.ressa(&["gc"]).stdout.starts_with("nothing to remove"));
-    let again = house.ressa(&["sweep", "small", "--no-report"]);
-    assert!(again.stderr.contains("nothing to do"), "what is asked for is kept: {}", again.stderr);
-    assert_eq!(house.published().len(), all);
-}
-
 /// Twelve hexadecimal digits in brackets or at a line's start, and folders, are of no interest.
 fn without_keys(text: &str) -> String {
     let is_key = |word: &str| word.len() == 12 && word.bytes().all(|b| b.is_ascii_hexdigit());
@@ -143,18 +125,11 @@ fn a_checkpoint_folder_is_known_by_what_is_in_it() {
     let study = "extends: ../base/model.yaml\nmodel: { preset: null, checkpoint: checkpoints/blip }\n\
                  axes: { prune.metric: [magnitude, random] }\n";
     house.write("experiments/shapes/taken.yaml", study);
-    for file in ["config.json", "preprocessor_config.json", "tokenizer.json"] {
-        house.write(&format!("checkpoints/blip/{file}"), "{}");
-    }
-    let weights = |value: f32| {
-        let tensor = ressa_checkpoint::Written::floats(vec![3], &[value; 3]);
-        let path = house.path("checkpoints/blip/model.safetensors");
-        ressa_checkpoint::write(&path, [("a", &tensor)], ("format", "pt")).unwrap();
-    };
+    let weights = |value: f32| house.write_checkpoint("checkpoints/blip", value);
     let to_do = || {
         let plan = house.ressa(&["plan", "taken", "--json"]);
         let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
-        (plan["stages"]["to-do"].as_u64().unwrap(), plan["changed-checkpoints"].as_array().unwrap().len())
+        (plan["stages"]["to-do"].as_u64().unwrap(), plan["changed-folders"].as_array().unwrap().len())
     };
     weights(1.0);
     assert_eq!(house.ressa(&["sweep", "taken", "--no-report"]).code, 0);
@@ -165,9 +140,30 @@ fn a_checkpoint_folder_is_known_by_what_is_in_it() {
     let plan = house.ressa(&["plan", "taken"]).stdout;
     assert!(plan.contains("`checkpoints/blip` is not what earlier results were made from"), "{plan}");
     let explained = house.ressa(&["explain", "random", "taken"]).stdout;
-    assert!(explained.contains("fingerprint: "), "{explained}");
+    assert!(explained.contains("checkpoint: content:"), "{explained}");
     weights(1.0);
     assert_eq!(to_do(), (0, 0));
+    fs::rename(house.path("checkpoints/blip"), house.path("moved")).unwrap();
+    std::os::unix::fs::symlink(house.path("moved"), house.path("checkpoints/blip")).unwrap();
+    assert_eq!(to_do(), (0, 0), "a folder that moved is the same");
     fs::remove_dir_all(house.path("checkpoints")).unwrap();
     assert_eq!(to_do(), (0, 0));
+}
+
+/// Results of another libtorch are named, and made again where a sweep is told to.
+#[test]
+fn results_of_another_libtorch_are_never_mixed_in_silence() {
+    let house = House::new();
+    house.instruct(serde_json::json!({ "prune": { "libtorch": "1.9" } }));
+    let first = house.ressa(&["sweep", "small", "--no-report"]);
+    let line = "results were made in different ways, which round differently: 6 stages by libtorch 1.9 on cpu, 22 stages by libtorch \
+                none on cpu; `ressa sweep --reuse alike` makes the others again";
+    assert!(first.stdout.contains(line), "{}", first.stdout);
+    assert!(house.ressa(&["plan", "small"]).stdout.contains(line));
+    house.instruct(serde_json::json!({}));
+    assert!(house.ressa(&["sweep", "small", "--no-report"]).stderr.contains("nothing to do"), "taken as they are");
+    let alike = house.ressa(&["sweep", "small", "--no-report", "--reuse", "alike"]);
+    assert!(alike.stderr.contains("6 stages made elsewhere moved to the trash"), "{}", alike.stderr);
+    assert!(!alike.stdout.contains("round differently"), "{}", alike.stdout);
+    assert_eq!(house.ressa(&["gc", "--restore"]).stdout, "0 folders brought back\n", "what was made again stands");
 }

@@ -20,7 +20,7 @@ pub struct Prune {
     pub samples: Option<usize>,
     /// Seed of the draw, and of random importance.
     pub seed: u64,
-    /// Most host memory in bytes that may be resident; `null` is no limit.
+    /// Limit of resident host memory in bytes; `null` is no limit.
     pub memory_limit: Option<u64>,
     /// Whether activations go to the disk even where they fit into memory. Results do not depend on it.
     pub spill: bool,

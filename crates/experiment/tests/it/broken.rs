@@ -45,6 +45,11 @@ fn files() -> Vec<(&'static str, String)> {
     };
     vec![
         ("a typo in a setting", with("prune.metrc: wanda\n")),
+        (
+            "a pattern without a sparsity",
+            "model.preset: shapes-flant5\nprune: { metric: wanda, pattern: \"2:4\" }\n".to_owned(),
+        ),
+        ("a micro-batch larger than the batch", with("restore: { method: lora, batch: 16, micro-batch: 17 }\n")),
         ("a typo in a nested setting", with("restore:\n  distill: { wieght: 0.5 }\n")),
         ("underscores instead of hyphens", with("restore.learning_rate: 0.001\n")),
         ("an unknown top-level key", with("sweep: true\n")),

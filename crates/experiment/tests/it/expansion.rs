@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use ressa_experiment::{Cell, Experiment, Pattern, Plan, RunConfig, Stage, canonical::canonical, stage::stages};
+use ressa_experiment::{Cell, Experiment, Pattern, RunConfig, Stage, canonical::canonical, stage::stages};
 
-use crate::load;
+use crate::{kinds, load};
 
 fn good(yaml: &str, overrides: &[&str]) -> Experiment {
     load(yaml, overrides).unwrap_or_else(|error| panic!("{error}: {:?}", error.advice()))
@@ -31,14 +31,14 @@ evaluate.tasks: [vqav2, nocaps, flickr30k]
 ";
 
 fn keys(experiment: &Experiment) -> BTreeSet<String> {
-    Plan::new(experiment).nodes.iter().map(|node| node.node.key.0.clone()).collect()
+    experiment.stages().into_iter().map(|node| node.key.0.clone()).collect()
 }
 
 fn new_kinds(before: &Experiment, after: &Experiment) -> BTreeMap<&'static str, usize> {
     let known = keys(before);
     let mut kinds = BTreeMap::new();
-    for node in Plan::new(after).nodes.iter().filter(|node| !known.contains(&node.node.key.0)) {
-        *kinds.entry(node.node.stage.kind()).or_default() += 1;
+    for node in after.stages().into_iter().filter(|node| !known.contains(&node.key.0)) {
+        *kinds.entry(node.stage.kind()).or_default() += 1;
     }
     kinds
 }
@@ -46,8 +46,7 @@ fn new_kinds(before: &Experiment, after: &Experiment) -> BTreeMap<&'static str, 
 #[test]
 fn a_study_shares_what_it_can() {
     let study = good(STUDY, &[]);
-    let counts: Vec<String> =
-        Plan::new(&study).counts(|_| false).iter().map(|count| format!("{} {}", count.kind, count.total)).collect();
+    let counts: Vec<String> = kinds(&study).into_iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     // Magnitude: 3 patterns x 2 towers; Wanda the same at 2 seeds. One training per pruned model and seed serves both LoRA variants.
     // Retrieval sees no language mask, so 3 + 6 vision towers and the dense model have one evaluation each beside the restored ones.
     insta::assert_snapshot!(counts.join(", "), @"dense 1, prune 18, adapt 12, merge 24, evaluate 102");
@@ -161,8 +160,7 @@ axes: { prune.vision.sparsity: [0.5, 0.6], prune.allocation.method: [uniform, ec
 prune.allocation.table: { \"vision.0\": 0.3, \"*.wo\": 0.7 }
 ";
     let study = good(&format!("{DIVIDED}{ratios}"), &[]);
-    let counts: Vec<String> =
-        Plan::new(&study).counts(|_| false).iter().map(|count| format!("{} {}", count.kind, count.total)).collect();
+    let counts: Vec<String> = kinds(&study).into_iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     // Two methods measure two towers at two seeds. Masks by magnitude: uniform 2 + 1; a table as many, a joint one 2 + 2; the measured
     // two likewise at both seeds.
     insta::assert_snapshot!(counts.join(", "), @"dense 1, sensitivity 8, prune 38, evaluate 22");
@@ -189,8 +187,7 @@ evaluate.tasks: [gqa]
         )
     };
     let counts = |study: &Experiment| {
-        let counts = Plan::new(study).counts(|_| false);
-        counts.iter().map(|count| format!("{} {}", count.kind, count.total)).collect::<Vec<_>>().join(", ")
+        kinds(study).into_iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
     };
     let all = of("magnitude, wanda, sparsegpt, dsnot", "dense");
     // Two towers at two seeds; magnitude reads none.
@@ -421,7 +418,13 @@ prune:
   magnitude: { signed: true }
   sparsegpt: { block: 1 }
   dsnot: { cycles: 1 }
-restore: { micro-batch: 1, recompute: blocks, distill: { top-k: 1 } }
+restore:
+  micro-batch: 1
+  recompute: blocks
+  distill: { top-k: 1 }
+  vision: { bias: all, norms: true }
+  qformer: { bias: all, norms: true }
+  language: { bias: all, norms: true }
 evaluate:
   answer:
     { prompt: x, text: blip-question, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1, repetition-over: answer }
@@ -477,9 +480,9 @@ proptest! {
         }
         // A plan lists every stage after what it reads.
         let mut seen = BTreeSet::new();
-        for node in Plan::new(&experiment).nodes {
-            prop_assert!(node.node.inputs.iter().all(|key| seen.contains(&key.0)));
-            seen.insert(node.node.key.0.clone());
+        for node in experiment.stages() {
+            prop_assert!(node.inputs.iter().all(|key| seen.contains(&key.0)));
+            seen.insert(node.key.0.clone());
         }
     }
 

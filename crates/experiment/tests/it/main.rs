@@ -3,11 +3,12 @@
 mod broken;
 mod expansion;
 mod names;
+mod overriding;
 mod shipped;
 
 use std::path::PathBuf;
 
-use ressa_experiment::{Experiment, ExperimentError};
+use ressa_experiment::{Experiment, ExperimentError, Stage};
 
 /// A folder of experiment files that is removed at the end.
 struct Folder(tempfile::TempDir);
@@ -28,6 +29,13 @@ impl Folder {
         let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
         Experiment::load(&self.0.path().join(name), self.0.path(), &overrides)
     }
+}
+
+/// Distinct stages by kind, in the order of a run; kinds that do not occur are left out.
+fn kinds(experiment: &Experiment) -> Vec<(&'static str, usize)> {
+    let stages = experiment.stages();
+    let count = |kind| stages.iter().filter(|node| node.stage.kind() == kind).count();
+    Stage::VERSIONS.map(|(kind, _)| (kind, count(kind))).into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
 /// Loads a text as an experiment.

@@ -4,10 +4,8 @@
 //! their order. Which slots a beam descends from is told by a bias on the attention's logits, the same for all blocks; it is all that a
 //! change of order touches. The beams of a row are then simply the queries of one attention over the row's slots.
 
+use ressa_experiment::search::room;
 use tch::{Kind, Tensor};
-
-/// Slots are added this many steps at a time.
-const STEPS_AHEAD: i64 = 16;
 
 /// Keys and values `[rows, slots, heads, width]`, with room for more slots.
 pub(crate) struct Slots {
@@ -16,7 +14,14 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// From the prompt's keys and values `[rows, heads, tokens, width]`; no tokens for a decoder that begins with nothing.
+    /// No slots, for keys `[rows, heads, tokens, width]` like these. A view of none of their tokens would keep the memory of all.
+    fn none(like: &Tensor) -> Self {
+        let size = like.size();
+        let none = || Tensor::empty([size[0], 0, size[1], size[3]], (like.kind(), like.device()));
+        Self { key: none(), value: none() }
+    }
+
+    /// From the prompt's keys and values `[rows, heads, tokens, width]`.
     pub fn new(key: &Tensor, value: &Tensor) -> Self {
         Self { key: key.transpose(1, 2).contiguous(), value: value.transpose(1, 2).contiguous() }
     }
@@ -44,12 +49,12 @@ pub(crate) struct BlockCache {
 impl BlockCache {
     /// A decoder-only block that has read a prompt: keys and values `[rows, heads, tokens, width]`.
     pub fn after_prompt(key: &Tensor, value: &Tensor) -> Self {
-        Self { own: Slots::new(key, value), memory: Slots::new(&key.narrow(2, 0, 0), &value.narrow(2, 0, 0)) }
+        Self { own: Slots::new(key, value), memory: Slots::none(key) }
     }
 
     /// A block of an encoder-decoder that has written nothing: keys and values `[rows, heads, tokens, width]` of the encoder's output.
     pub fn over_memory(key: &Tensor, value: &Tensor) -> Self {
-        Self { own: Slots::new(&key.narrow(2, 0, 0), &value.narrow(2, 0, 0)), memory: Slots::new(key, value) }
+        Self { own: Slots::none(key), memory: Slots::new(key, value) }
     }
 
     /// Attention of one new token per beam over what its beam has read and written, itself included. `query`, `key`, `value`
@@ -158,8 +163,7 @@ impl Cache {
         if self.slots <= self.hidden.size()[2] {
             return;
         }
-        // A share of what is there on top, so that long answers are copied a few times only.
-        let missing = self.slots - self.hidden.size()[2] + STEPS_AHEAD * self.beams() + self.slots / 4;
+        let missing = room(self.slots as u64, self.beams() as u64) as i64 - self.hidden.size()[2];
         self.hidden = self.hidden.constant_pad_nd([0, missing]).contiguous();
         // Infinite, unlike padding's: every beam sees at least its own newest slot, and half precision has no number so small.
         let _ = self.hidden.narrow(2, self.hidden.size()[2] - missing, missing).fill_(f64::NEG_INFINITY);

@@ -39,7 +39,7 @@ pub struct Search {
     pub min_new_tokens: usize,
     /// No end token before so many tokens, with those before the answer (see [`Search::max_length`]).
     pub min_length: usize,
-    /// Most new tokens.
+    /// Maximum number of new tokens.
     pub max_new_tokens: usize,
     /// Most tokens with those before the answer: a T5 decoder's start token, or a decoder-only model's image positions and instruction.
     pub max_length: Option<usize>,

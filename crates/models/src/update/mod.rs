@@ -4,6 +4,7 @@
 //! update is a file with an implementation of [`Update`] and a line in [`KINDS`]; where it may sit (a linear's weight or bias, a norm) is a
 //! matter of the shapes that it accepts.
 
+mod full;
 mod lora;
 mod set;
 mod sparse_lora;
@@ -13,6 +14,7 @@ use std::fmt::Debug;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
+pub use full::Full;
 use lora::LowRank;
 pub use lora::{Lora, LoraParts};
 pub use set::UpdateSet;
@@ -52,7 +54,8 @@ pub trait Update: Debug + Send {
 type Read = fn(&Value, &mut dyn FnMut(&'static str) -> Result<Tensor, String>) -> Result<Box<dyn Update>, String>;
 
 /// Every kind of update with what reads it from a file.
-const KINDS: [(&str, Read); 2] = [(Lora::KIND, Lora::read_boxed), (SparseLora::KIND, SparseLora::read_boxed)];
+const KINDS: [(&str, Read); 3] =
+    [(Lora::KIND, Lora::read_boxed), (SparseLora::KIND, SparseLora::read_boxed), (Full::KIND, Full::read_boxed)];
 
 impl dyn Update + '_ {
     /// A second handle on the same parameters.

@@ -7,7 +7,12 @@ use std::{
 };
 
 use rand_chacha::ChaCha8Rng;
-use ressa_data::{Captioned, Captions, DataError, ImageLoader, augment::augment, parallel};
+use ressa_data::{
+    Captioned, Captions, DataError, ImageLoader,
+    augment::augment,
+    parallel,
+    stream::{Purpose, distinct, stream},
+};
 use ressa_experiment::{
     config::{Augment, CalibrationConfig, CorporaConfig, DataConfig},
     job::CalibrationRequest,
@@ -17,11 +22,8 @@ use ressa_experiment::{
 use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 
-use super::{Asked, Batches, Calibration, Feed, Purpose, Samples, distinct, draw::Draw, stream};
+use super::{Asked, Batches, Calibration, Feed, Samples, draw::Draw};
 use crate::{PipelineError, calibration_input};
-
-/// Samples of the probe that merging is compared on.
-const PROBE_SAMPLES: usize = 4;
 
 /// Caption corpora as a source of samples.
 pub(super) struct CorpusSamples {
@@ -43,22 +45,6 @@ impl CorpusSamples {
     }
 }
 
-/// Entries drawn with a seed, a different draw for each purpose and corpus.
-fn draw(
-    config: &CorporaConfig,
-    root: &Path,
-    samples: usize,
-    seed: u64,
-    purpose: Purpose,
-) -> Result<Captions, DataError> {
-    let mut corpus = 0;
-    Captions::draw(config, root, samples, &mut |total, wanted| {
-        let mut rng = stream(seed, Purpose::CorpusEntries, ((purpose as u64) << 8) | corpus);
-        corpus += 1;
-        distinct(&mut rng, wanted, total)
-    })
-}
-
 /// The calibration samples that a stage would draw, before their images are opened. Fewer where the corpora have not so many.
 ///
 /// # Errors
@@ -72,7 +58,7 @@ pub fn calibration_texts(
     if config.augment != Augment::None {
         return Err(PipelineError::Internal("images are not changed outside of stages".to_owned()));
     }
-    let captions = draw(config, root, samples, seed, Purpose::CalibrationEntry)?;
+    let captions = Captions::drawn(config, root, samples, seed, Purpose::CalibrationEntry)?;
     // Files that are not there are replaced as in a stage; what is in the others shows when they are opened.
     let entries = Draw::new(&captions, None)?;
     let request = |position: usize| {
@@ -127,7 +113,8 @@ fn threads() -> usize {
 
 impl Samples for CorpusSamples {
     fn calibration(&self, config: &CalibrationConfig, seed: u64) -> Result<Calibration, PipelineError> {
-        let captions = draw(&self.calibration, &self.root, config.images as usize, seed, Purpose::CalibrationEntry)?;
+        let captions =
+            Captions::drawn(&self.calibration, &self.root, config.images as usize, seed, Purpose::CalibrationEntry)?;
         let entries = Draw::new(&captions, None)?;
         let composed = parallel(captions.entries().len(), threads(), |position| {
             entries.read(position, |entry| {
@@ -147,7 +134,7 @@ impl Samples for CorpusSamples {
 
     fn probe(&self) -> Result<Probe, PipelineError> {
         let config = CorporaConfig { augment: Augment::None, ..self.restoration.clone() };
-        let first = Captions::first(&config, &self.root, PROBE_SAMPLES)?;
+        let first = Captions::of_probe(&config, &self.root)?;
         let entries = Draw::new(&first, None)?;
         let compose = |position| {
             let rng = || stream(0, Purpose::Probe, position as u64);
@@ -165,10 +152,8 @@ impl Samples for CorpusSamples {
         seed: u64,
         scratch: &Path,
     ) -> Result<Batches, PipelineError> {
-        // No more is drawn than the steps can see.
-        let seen = u64::from(training.steps) * u64::from(training.batch);
-        let samples = u64::from(training.samples).min(seen) as usize;
-        let captions = draw(&self.restoration, &self.root, samples, seed, Purpose::RestorationEntry)?;
+        let (asked, captions) =
+            (Captions::asked_for(training), Captions::of_training(&self.restoration, &self.root, training, seed)?);
         let entries = Arc::new(Draw::new(&captions, Some(scratch.to_owned()))?);
         let batches = CorpusBatches {
             config: self.restoration.clone(),
@@ -183,7 +168,7 @@ impl Samples for CorpusSamples {
         };
         let drawn = entries.entries().len();
         let batches = Batches::new(training.steps, self.ahead, move |step| batches.compose(step));
-        Ok(batches.counting(move || entries.skipped(), Shortfall::of(drawn, samples as u32)))
+        Ok(batches.counting(move || entries.skipped(), Shortfall::of(drawn, asked)))
     }
 }
 

@@ -7,12 +7,13 @@ use rand_chacha::ChaCha8Rng;
 use ressa_data::{
     Question, World,
     shapes::{LabelledImage, Scene, caption},
+    stream::{Purpose, distinct, stream},
 };
 use ressa_experiment::{Task, config::CalibrationConfig, record::Shortfall, stage::AdaptTraining};
 use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 
-use super::{Asked, Batches, Calibration, Feed, Purpose, Samples, distinct, stream};
+use super::{Asked, Batches, Calibration, Feed, Samples};
 use crate::{PipelineError, calibration_input};
 
 /// Size of the training split that calibration and restoration draw from.

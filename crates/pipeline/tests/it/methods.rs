@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use ressa_experiment::{
-    Pattern, RunConfig, Stage, StageNode, Task, Tower,
+    Pattern, Readings, RunConfig, Stage, StageNode, Task, Tower,
     config::{
         BlockThreshold, Damping, InitialMetric, MethodConfig, Metric, Propagate, RestoreMethod, Rounding,
         StatisticsNeeds, Threshold, TokenConfig, TokenSelection,
@@ -83,7 +83,8 @@ fn changed_weights_are_used_by_everything_downstream() {
     };
     let merge = nodes.iter().find(|node| matches!(*node.stage, Stage::Merge { .. })).unwrap();
     let whole = Inputs { merge: Some(merge.key.clone()), ..bare.clone() };
-    let (bare, whole) = (executor.run_weights(&bare).unwrap(), executor.run_weights(&whole).unwrap());
+    let mut weights = |inputs: &Inputs| executor.run_weights(inputs, &Readings::default(), Path::new("")).unwrap();
+    let (bare, whole) = (weights(&bare), weights(&whole));
     let mut moved = 0;
     for node in &prunes {
         let (masks, weights, _) = stored(folder.path(), node);

@@ -1,7 +1,9 @@
 //! Planted channel scales through every stage.
 
+use std::path::Path;
+
 use ressa_experiment::{
-    RunConfig, Task,
+    Readings, RunConfig, Task,
     config::{Metric, RestoreMethod},
     model::Preset,
     stage::stages,
@@ -34,7 +36,7 @@ fn a_rescaled_model_scores_as_it_did_and_only_magnitude_prunes_otherwise() {
         assert_eq!(kinds.contains(&"rescale"), spread > 0.0, "{kinds:?}");
         let pruned: Vec<_> = nodes.iter().filter(|node| ["prune", "evaluate"].contains(&node.stage.kind())).collect();
         let inputs = pruned.last().unwrap().inputs.clone();
-        let source = executor.run_weights(&inputs).unwrap().source;
+        let source = executor.run_weights(&inputs, &Readings::default(), Path::new("")).unwrap().source;
         let pruned: Vec<_> = pruned.into_iter().cloned().collect();
         (digests(folder.path(), &pruned), source)
     };
@@ -43,7 +45,7 @@ fn a_rescaled_model_scores_as_it_did_and_only_magnitude_prunes_otherwise() {
         assert_eq!(plain == planted, metric != Metric::Magnitude, "{metric:?}\n{plain:#?}\n{planted:#?}");
         // What an export of the run takes for its template.
         assert_ne!(source, rescaled);
-        let weights = |folder| std::fs::read(std::path::Path::join(folder, "model.safetensors")).unwrap();
+        let weights = |folder| std::fs::read(Path::join(folder, "model.safetensors")).unwrap();
         assert_eq!(weights(&source).len(), weights(&rescaled).len());
         assert_ne!(weights(&source), weights(&rescaled));
     }

@@ -12,7 +12,7 @@ use ressa_experiment::{
     model::ModelConfig,
     stage::stages,
 };
-use ressa_predict::{Cards, Host, Prediction, Predictor};
+use ressa_predict::{Cards, Host, Prediction, Predictor, Shared};
 
 /// A host with sixteen cores.
 pub const HOST: Host = Host { cores: 16, tf32: false };
@@ -50,7 +50,8 @@ pub fn predictions(run: &RunConfig, card: &str) -> Vec<(StageNode, Prediction)> 
     let predictor = Predictor::new(&nodes, Path::new("."), |_| None).expect("published models are known");
     let cards = cards();
     let card = cards.get(card).expect("a card of the file");
-    let predict = |node: &StageNode| predictor.stage(node, card, HOST);
+    let mut shared = Shared::new(20_000_000_000);
+    let mut predict = |node| predictor.stage(node, card, HOST, &mut shared);
     nodes.iter().map(|node| (node.clone(), predict(node).expect("published models have sizes"))).collect()
 }
 

@@ -1,6 +1,9 @@
 //! Against runs of the program on a device that counts operations and memory and computes nothing (`make simulate`).
 
-use ressa_experiment::config::Recompute;
+use ressa_experiment::{
+    Task,
+    config::{Recompute, RestoreMethod},
+};
 
 use crate::{of_kind, paper, predictions};
 
@@ -70,11 +73,66 @@ fn a_training_step_takes_what_was_counted() {
         let mut run = paper(model, batch);
         run.restore.recompute = recompute;
         let training = of_kind(&predictions(&run, "h100"), "adapt");
-        assert_eq!(training.with, None, "{model}: it fits as it is asked for");
+        assert_eq!(training.fallback, None, "{model}: it fits as it is asked for");
         let what = |of: &str| format!("{model} at {batch}, {recompute:?}: {of}");
         assert_near(&what("peak"), training.peak_bytes as f64 / 1e9, peak, 0.15);
         assert_near(&what("launches"), training.launches / training.steps, launches, 0.15);
         assert_near(&what("operations"), training.tflop / training.steps, tflop, 0.1);
         assert_near(&what("seconds"), training.seconds / training.steps, seconds, 0.15);
+    }
+}
+
+/// An evaluation with five beams, for each question, as it was counted on that device. Nothing there says where an answer ends, so every answer
+/// is as long as it may be.
+struct CountedAnswers {
+    model: &'static str,
+    task: Task,
+    /// Tokens of an answer.
+    tokens: u32,
+    /// 10^9 bytes at the peak.
+    peak: f64,
+    /// Operations issued for a question.
+    launches: f64,
+    /// 10^12 operations of matrix products and attention.
+    tflop: f64,
+    /// Milliseconds by the H100's two clocks.
+    milliseconds: f64,
+}
+
+const COUNTED_ANSWERS: [CountedAnswers; 2] = [
+    CountedAnswers {
+        model: XL,
+        task: Task::Gqa,
+        tokens: 10,
+        peak: 16.5,
+        launches: 28.0,
+        tflop: 0.290,
+        milliseconds: 0.728,
+    },
+    CountedAnswers {
+        model: XL,
+        task: Task::Vqav2,
+        tokens: 10,
+        peak: 16.5,
+        launches: 28.0,
+        tflop: 0.384,
+        milliseconds: 0.911,
+    },
+];
+
+#[test]
+fn an_evaluation_takes_what_was_counted() {
+    for CountedAnswers { model, task, tokens, peak, launches, tflop, milliseconds } in COUNTED_ANSWERS {
+        let mut run = paper(model, 16);
+        run.restore.method = RestoreMethod::None;
+        run.evaluate.tasks = vec![task];
+        (run.evaluate.answer.min_new_tokens, run.evaluate.answer.max_new_tokens) = (Some(tokens), Some(tokens));
+        let found = of_kind(&predictions(&run, "h100"), "evaluate");
+        let questions = if task == Task::Gqa { 12_578.0 } else { 214_354.0 };
+        let what = |of: &str| format!("{model} {task}: {of}");
+        assert_near(&what("peak"), found.peak_bytes as f64 / 1e9, peak, 0.15);
+        assert_near(&what("launches"), found.launches / questions, launches, 0.15);
+        assert_near(&what("operations"), found.tflop / questions, tflop, 0.15);
+        assert_near(&what("milliseconds"), found.seconds / questions * 1e3, milliseconds, 0.15);
     }
 }

@@ -1,8 +1,17 @@
 //! What holds whatever the constants are.
 
-use ressa_experiment::{RunConfig, config::Metric, job::Compute};
+use std::path::Path;
 
-use crate::{of_kind, paper, predictions};
+use ressa_checkpoint::published_config;
+use ressa_experiment::{
+    RunConfig, Stage, StageNode, Task,
+    config::{Metric, RestoreMethod},
+    job::Compute,
+    stage::stages,
+};
+use ressa_predict::{Model, Predictor, Shared};
+
+use crate::{HOST, of_kind, paper, predictions};
 
 const XL: &str = "instructblip-flan-t5-xl";
 
@@ -33,10 +42,10 @@ fn more_work_takes_longer_and_more_memory() {
 fn a_training_that_does_not_fit_is_tried_with_recomputation() {
     let small = of_kind(&predictions(&paper(XL, 8), "rtx-4090"), "adapt");
     let large = of_kind(&predictions(&paper(XL, 8), "h200"), "adapt");
-    assert_eq!((small.with.as_deref(), small.fits), (Some("restore.recompute: blocks"), true));
+    assert_eq!((small.fallback.as_deref(), small.fits), (Some("recomputes blocks"), true));
     assert!(small.peak_bytes < large.peak_bytes && small.tflop > large.tflop);
     let many = of_kind(&predictions(&paper(XL, 1024), "rtx-4090"), "adapt");
-    assert!(many.fits && many.with.expect("it must be divided").contains("restore.micro-batch: "));
+    assert!(many.fits && many.fallback.expect("it must be divided").ends_with(" images at a time"));
     let never = of_kind(&predictions(&paper("instructblip-vicuna-13b", 16), "rtx-4090"), "adapt");
     assert!(!never.fits);
 }
@@ -55,4 +64,56 @@ fn methods_cost_what_they_do() {
     };
     assert!(seconds(Metric::Magnitude) < seconds(Metric::Wanda));
     assert!(seconds(Metric::Wanda) < seconds(Metric::SparseGpt));
+}
+
+/// Searches of wide decoder-only models take fewer prompts at once instead of more memory.
+#[test]
+fn an_evaluation_takes_at_most_12_gb_beside_the_weights() {
+    for model in [XL, "instructblip-vicuna-7b", "instructblip-vicuna-13b", "blip2-opt-6.7b"] {
+        let mut run = paper(model, 16);
+        run.evaluate.tasks = vec![Task::Vqav2, Task::Nocaps];
+        (run.evaluate.caption.min_new_tokens, run.evaluate.caption.max_new_tokens) = (Some(79), Some(79));
+        let config = published_config(model).expect("published");
+        let weights = Model::of(&config).expect("supported").parameters * 2.0;
+        for (node, prediction) in predictions(&run, "h200").iter().filter(|(node, _)| node.stage.kind() == "evaluate") {
+            let beside = prediction.peak_bytes as f64 - weights;
+            assert!(beside > 0.0 && beside < 12e9, "{model}, {:?}: {beside:.2e}", node.stage);
+        }
+    }
+}
+
+/// What stages share is counted once, as the program shares it.
+#[test]
+fn later_stages_take_what_earlier_ones_left_in_the_cache() {
+    let run = with(|run| {
+        run.restore.method = RestoreMethod::None;
+        run.evaluate.tasks = vec![Task::Gqa, Task::Vqav2];
+    });
+    let nodes = stages(&run);
+    let predictor = Predictor::new(&nodes, Path::new("."), |_| None).expect("known");
+    let cards = crate::cards();
+    let card = cards.get("h100").expect("a card");
+    let evaluation = |task: Task| {
+        let is_task = |node: &&StageNode| matches!(&*node.stage, Stage::Evaluate { task: own, .. } if *own == task);
+        nodes.iter().find(is_task).expect("the run has one")
+    };
+    let mut shared = Shared::new(20_000_000_000);
+    let mut tflop = |task| predictor.stage(evaluation(task), card, HOST, &mut shared).expect("known").tflop;
+    let [first, second] = [tflop(Task::Gqa), tflop(Task::Gqa)];
+    assert!(second < first * 0.95, "features of the first are there: {first}, {second}");
+    let [first, second] = [tflop(Task::Vqav2), tflop(Task::Vqav2)];
+    assert_eq!(first, second, "features of 40,504 images take more than half of the cache");
+
+    let distilled = |top_k| with(move |run| run.restore.distill.top_k = top_k);
+    let twice = |run: &RunConfig| {
+        let nodes = stages(run);
+        let predictor = Predictor::new(&nodes, Path::new("."), |_| None).expect("known");
+        let adapt = nodes.iter().find(|node| node.stage.kind() == "adapt").expect("a training");
+        let mut shared = Shared::new(20_000_000_000);
+        [(), ()].map(|()| predictor.stage(adapt, card, HOST, &mut shared).expect("known").tflop)
+    };
+    let [first, second] = twice(&distilled(Some(256)));
+    assert!(second < first * 0.8, "the teacher's outputs are there: {first}, {second}");
+    let [first, second] = twice(&distilled(None));
+    assert_eq!(first, second, "whole logits are not kept");
 }

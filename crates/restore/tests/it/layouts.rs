@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use ressa_experiment::{
-    config::{DistillConfig, Recompute, Reduction, RestoreMethod},
+    config::{DistillConfig, Recompute, Reduction, RestoreMethod, TrainedBiases},
     stage::AdaptTraining,
 };
-use ressa_models::VisionLanguage;
+use ressa_models::{Tower, Update, VisionLanguage};
 use ressa_restore::{Layout, MergeRequest, Restoration, TrainingOptions, merge, train_adapters};
 use tch::Kind;
 
@@ -110,4 +110,37 @@ fn the_projection_trains_where_a_target_names_it_in_every_layout() {
     let layout = AdaptTraining { micro_batch: Some(2), recompute: Recompute::Blocks, ..settings };
     let (losses, parameters) = differences(&whole, &train(&model, &layout, 4));
     assert!(losses < LOSSES && parameters < PARAMETERS, "{losses:.1e} {parameters:.1e}");
+}
+
+/// Norms and biases train in every layout: those of blocks, T5's norm between encoder and decoder, and those outside of blocks.
+#[test]
+fn norms_and_biases_train_in_every_layout() {
+    for (family, model) in [("t5", dense()), ("vicuna", dense_vicuna())] {
+        let mut settings = AdaptTraining { learning_rate: LEARNING_RATE, batch: 4, ..settings(STEPS, None) };
+        for tower in [&mut settings.vision, &mut settings.qformer, &mut settings.language].into_iter().flatten() {
+            tower.norms = true;
+        }
+        for tower in [&mut settings.vision, &mut settings.qformer].into_iter().flatten() {
+            tower.bias = TrainedBiases::All;
+        }
+        let whole = train(&model, &AdaptTraining { recompute: Recompute::None, ..settings.clone() }, 4);
+        let of_linears = model.linears().len();
+        let small = Tower::ALL.iter().flat_map(|&tower| model.norms(tower));
+        let biases = model.linears().into_iter().filter(|(_, linear)| linear.bias().is_some()).count();
+        assert_eq!(whole.adapters.len(), of_linears + small.count() + biases, "{family}");
+        let still: Vec<&str> =
+            whole.adapters.iter().filter(|(_, update)| is_still(*update)).map(|(name, _)| name).collect();
+        // A softmax does not see what is added to all of its logits, so a key's bias has no gradient but rounding.
+        assert_eq!(still.iter().filter(|name| !name.ends_with(".key.bias")).count(), 0, "{family}: {still:?}");
+        let layout = AdaptTraining { micro_batch: Some(2), recompute: Recompute::Blocks, ..settings };
+        let other = train(&model, &layout, 4);
+        let (losses, parameters) = differences(&whole, &other);
+        assert!(losses < LOSSES && parameters < PARAMETERS, "{family}: {losses:.1e} {parameters:.1e}");
+    }
+}
+
+/// Whether what begins at zero is there still: the change of a whole tensor, the second factor of a low-rank one.
+fn is_still(update: &dyn Update) -> bool {
+    let (_, last) = *update.parameters().last().expect("an update trains something");
+    last.abs().sum(Kind::Float).double_value(&[]) == 0.0
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ressa_experiment::{Pattern, config::RestoreMethod};
+use ressa_experiment::{
+    Pattern,
+    config::{RestoreMethod, TrainedBiases},
+};
 use ressa_models::{MaskSet, Tower, UpdateSet, VisionLanguage};
 use ressa_restore::{MergeRequest, Merged, RestoreError, TrainingOptions, certify_merged, merge, train_adapters};
 
@@ -82,4 +85,53 @@ fn a_revived_weight_breaks_the_certificate() {
 fn an_adapter_trained_for_another_method_is_refused() {
     let error = merged(RestoreMethod::SparseLora, &masks(&dense()), &trained(false)).expect_err("refused").to_string();
     assert!(error.contains("as `sparse-lora`: its adapter was trained unmasked"), "{error}");
+}
+
+#[test]
+fn merged_norms_and_biases_keep_outputs_and_zeros() {
+    let mut settings = settings(4, None);
+    for tower in [&mut settings.vision, &mut settings.qformer, &mut settings.language].into_iter().flatten() {
+        tower.norms = true;
+    }
+    settings.vision.as_mut().expect("tuned").bias = TrainedBiases::LoraOnly;
+    settings.vision.as_mut().expect("tuned").targets = vec!["fc1".to_owned()];
+    for (masked, method) in [(true, RestoreMethod::SparseLora), (false, RestoreMethod::LoraRemasked)] {
+        let options = TrainingOptions { masked, seed: 1, checkpoints: None };
+        let mut student = student();
+        let batches = &mut Batches::default();
+        let adapters =
+            train_adapters(student.as_mut(), None, &settings, options, batches, &mut |_| {}).expect("trains").adapters;
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("adapter.safetensors");
+        adapters.save(&file).expect("saves");
+        let adapters = UpdateSet::load(&file).expect("loads");
+        let masks = masks(&dense());
+        let merged = merged(method, &masks, &adapters).expect("merges");
+        assert!(merged.certificate.holds(), "{:?}", merged.certificate.violations);
+        assert_eq!(merged.certificate.sparsity(Tower::Vision), Some(0.5));
+        assert_eq!(merged.certificate.sparsity(Tower::Language), Some(0.5));
+        if masked {
+            assert!(merged.largest_output_difference < 1e-4, "{}", merged.largest_output_difference);
+        }
+        let dense = dense();
+        let differs = |name: &str| {
+            let before = dense.tensors().remove(name).expect("a tensor of the model");
+            let key = name.strip_suffix(".weight").unwrap_or(name);
+            merged.tensors.get(key).is_some_and(|after| !after.equal(&before))
+        };
+        assert!(differs("vision_model.post_layernorm.bias") && differs("vision_model.encoder.layers.0.mlp.fc1.bias"));
+        assert!(differs("language_model.encoder.final_layer_norm.weight") && differs("qformer.layernorm.weight"));
+        assert!(!differs("vision_model.encoder.layers.0.mlp.fc2.bias"), "it has no adapter");
+    }
+}
+
+#[test]
+fn biases_that_are_not_there_are_said() {
+    let mut settings = settings(1, None);
+    settings.language.as_mut().expect("tuned").bias = TrainedBiases::All;
+    let options = TrainingOptions { masked: true, seed: 1, checkpoints: None };
+    let (mut student, batches) = (student(), &mut Batches::default());
+    let error =
+        train_adapters(student.as_mut(), None, &settings, options, batches, &mut |_| {}).expect_err("T5 has none");
+    assert_eq!(error.to_string(), "tower `language` has no bias to train; leave `restore.language.bias` at `none`");
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path, process::Command, thread};
 
 use ressa_experiment::{
-    Experiment, Plan, Stage, StageNode,
+    Experiment, Stage, StageNode,
     job::{Export, Job},
     stage::Inputs,
 };
@@ -18,7 +18,7 @@ fn nodes(preset: &str) -> Vec<StageNode> {
     let root = repository().join("experiments");
     let overrides = [format!("model.preset={preset}")];
     let experiment = Experiment::load(&root.join("shapes/device.yaml"), &root, &overrides).unwrap();
-    Plan::new(&experiment).nodes.iter().map(|planned| (*planned.node).clone()).collect()
+    experiment.stages().into_iter().map(|node| (**node).clone()).collect()
 }
 
 #[test]
@@ -71,6 +71,7 @@ fn export(command: Command, store: &Path, merge: &StageNode, output: &Path) -> V
         shipped: vec![shipped],
         root: repository(),
         inputs,
+        readings: Default::default(),
         output: output.to_owned(),
         max_shard_size: None,
         card: serde_json::json!({ "base": "", "label": "", "run": "", "stages": [], "pruned": {}, "restored": null, "seed": null, "scores": [], "program": "" }),

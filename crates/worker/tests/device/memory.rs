@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ressa_experiment::{Experiment, Plan, Stage, StageNode};
+use ressa_experiment::{Experiment, Stage, StageNode};
 use ressa_store::Store;
 use ressa_testkit::stand_in::{StandIn, reports};
 use serde_json::Value;
@@ -31,7 +31,7 @@ fn a_training_that_does_not_fit_takes_the_same_steps_in_less_memory() {
     let root = tempfile::tempdir().unwrap();
     let experiments = repository().join("experiments");
     let experiment = Experiment::load(&experiments.join("shapes/smoke.yaml"), &experiments, &[]).unwrap();
-    let nodes: Vec<StageNode> = Plan::new(&experiment).nodes.iter().map(|planned| (*planned.node).clone()).collect();
+    let nodes: Vec<StageNode> = experiment.stages().into_iter().map(|node| (**node).clone()).collect();
     let before = |node: &&StageNode| matches!(*node.stage, Stage::Dense { .. } | Stage::Prune { .. });
     let inputs = root.path().join("inputs");
     Machine::Cpu.execute(&inputs, &nodes.iter().filter(before).cloned().collect::<Vec<_>>());

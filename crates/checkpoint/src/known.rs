@@ -1,0 +1,47 @@
+//! The files that a model folder is made of: what is fetched, and what is written into a folder for others.
+
+/// Settings, image preprocessing, tokenizers in the forms that either library reads.
+const SETTINGS: [&str; 15] = [
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "spiece.model",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+];
+
+/// What says how the model may be used.
+const DOCUMENTS: [&str; 9] = [
+    crate::CARD,
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "LICENCE",
+    "NOTICE",
+    "NOTICE.md",
+    "NOTICE.txt",
+    "USE_POLICY.md",
+];
+
+/// Folder of the Q-Former's tokenizer.
+pub const QFORMER: &str = "qformer_tokenizer";
+
+/// Whether a file of a folder, by its path there with `/` between the parts, holds settings that programs read beside the weights.
+pub fn is_settings(path: &str) -> bool {
+    let of_qformer = path.strip_prefix(QFORMER).and_then(|rest| rest.strip_prefix('/'));
+    of_qformer.map_or_else(|| SETTINGS.contains(&path), |name| name != SETTINGS[0] && SETTINGS.contains(&name))
+}
+
+/// Whether a file is the model's card or licence.
+pub(crate) fn is_document(path: &str) -> bool {
+    DOCUMENTS.contains(&path)
+}

@@ -1,0 +1,54 @@
+//! Which files of a checkpoint folder decide what comes out of the model.
+
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+
+use crate::{Checkpoint, CheckpointError, INDEX};
+
+/// What is read beside the weights where it is there: architecture, generation settings, image preprocessing, tokenizer.
+const BESIDE: [&str; 8] = [
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+/// Folder of the Q-Former's own tokenizer.
+const QFORMER: &str = "qformer_tokenizer";
+
+/// Names of the files of a model folder that are read, in a fixed order. Others (a card, weights in another format) decide nothing.
+///
+/// # Errors
+/// Weights that cannot be opened, see [`Checkpoint::open`]; a folder without `config.json`.
+pub fn files_read(folder: &Path) -> Result<Vec<String>, CheckpointError> {
+    let config = folder.join(BESIDE[0]);
+    if !config.is_file() {
+        let absent = io::Error::from(io::ErrorKind::NotFound);
+        return Err(CheckpointError::io("read", &config)(absent));
+    }
+    let checkpoint = Checkpoint::open(folder)?;
+    let tokenizer = BESIDE.iter().skip(4).map(|name| format!("{QFORMER}/{name}"));
+    let mut names: Vec<String> = BESIDE.iter().map(|name| (*name).to_owned()).chain(tokenizer).collect();
+    names.retain(|name| folder.join(name).is_file());
+    names.extend(checkpoint.index().map(|_| INDEX.to_owned()));
+    let weights = checkpoint.files().iter().filter_map(|file| file.path().file_name());
+    names.extend(weights.map(|name| name.to_string_lossy().into_owned()));
+    Ok(names)
+}
+
+/// What tells a model folder from another at the same place, or from itself before an edit, without reading its weights: names, sizes and
+/// times of modification of the files that are read. For work that is resumed; what is kept is known by content.
+///
+/// # Errors
+/// As for [`files_read`].
+pub fn stamp(folder: &Path) -> Result<String, CheckpointError> {
+    let mut hasher = blake3::Hasher::new();
+    for name in files_read(folder)? {
+        let path = folder.join(&name);
+        let data = fs::metadata(&path).map_err(CheckpointError::io("read", &path))?;
+        hasher.update(format!("{name}\0{} {} {}\n", data.size(), data.mtime(), data.mtime_nsec()).as_bytes());
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}

@@ -1,0 +1,123 @@
+//! What can be known of a sweep before it runs, beside files that are missing: settings that the model cannot follow, and fewer samples than are
+//! asked for. Needs configurations and annotations, no tensors.
+
+mod model;
+mod samples;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::Path,
+};
+
+use ressa_checkpoint::{preset_config, published_config, read_config};
+use ressa_experiment::{Stage, StageKey};
+use ressa_store::Store;
+use ressa_sweep::{Graph, GraphStage, Inventory};
+use serde::Serialize;
+
+use crate::{
+    exit::Exit,
+    missing::Missing,
+    text::{count, say},
+};
+use model::Network;
+
+/// A setting that no stage could follow.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// Its path in experiment files.
+    pub setting: String,
+    /// What is wrong, and what to do.
+    pub what: String,
+}
+
+/// What is known before a sweep.
+#[derive(Debug, Default)]
+pub struct Preflight {
+    /// What keeps it from running.
+    pub problems: BTreeSet<Problem>,
+    /// What it does otherwise than one might expect, by setting.
+    pub notes: BTreeSet<Problem>,
+}
+
+impl Preflight {
+    /// Looks at the stages that are still to be made. Relative paths start at `root`.
+    pub fn of(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path) -> Self {
+        let mut found = Self::default();
+        let mut networks: HashMap<StageKey, Option<Network>> = HashMap::new();
+        let mut draws = BTreeMap::new();
+        for (stage, _) in graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present) {
+            samples::look(&stage.node.stage, root, &mut draws, &mut found);
+            let Some(dense) = dense_of(graph, stage) else { continue };
+            let network = networks.entry(dense.node.key.clone()).or_insert_with(|| network(dense, store, root));
+            if let Some(network) = network {
+                network.look(&stage.node.stage, &mut found);
+            }
+        }
+        found
+    }
+
+    fn problem(&mut self, setting: impl Into<String>, what: impl Into<String>) {
+        self.problems.insert(Problem { setting: setting.into(), what: what.into() });
+    }
+
+    fn note(&mut self, setting: impl Into<String>, what: impl Into<String>) {
+        self.notes.insert(Problem { setting: setting.into(), what: what.into() });
+    }
+
+    /// Prints all of it.
+    pub fn print(&self) {
+        for (head, list) in [("\ncannot be run", &self.problems), ("\nnote", &self.notes)] {
+            if !list.is_empty() {
+                say(head);
+            }
+            list.iter().for_each(|Problem { setting, what }| say(format_args!("  {setting}: {what}")));
+        }
+    }
+}
+
+/// Why a sweep could not run, with the code that it would end with; `None` where it could.
+pub fn refusal(lacking: &[Missing], preflight: &Preflight) -> Option<(Exit, String)> {
+    if let Some(first) = lacking.first() {
+        let (how, exit) = match first.unusable {
+            false => ("is missing", Exit::MissingInput),
+            true => ("cannot be used", Exit::Unusable),
+        };
+        let more = more(lacking.len(), "file");
+        let what = first.what.join("; ");
+        return Some((exit, format!("`{}` {how} ({what}){more}; `ressa plan` lists what a sweep needs", first.path)));
+    }
+    let Problem { setting, what } = preflight.problems.first()?;
+    let more = more(preflight.problems.len(), "problem");
+    Some((Exit::BadExperiment, format!("`{setting}`: {what}{more}; nothing was run")))
+}
+
+fn more(all: usize, what: &str) -> String {
+    if all > 1 { format!(", and {} more", count(all - 1, what)) } else { String::new() }
+}
+
+/// The dense model behind a stage: trained, or a folder.
+fn dense_of<'g>(graph: &'g Graph, stage: &'g GraphStage) -> Option<&'g GraphStage> {
+    match &*stage.node.stage {
+        Stage::Dense { .. } => Some(stage),
+        _ => dense_of(graph, &graph.stages[graph.position(stage.node.inputs.dense.as_ref()?)?]),
+    }
+}
+
+/// The network of a dense model: from its configuration, or where there is none from the name of its folder.
+fn network(dense: &GraphStage, store: &Store, root: &Path) -> Option<Network> {
+    let config = match &*dense.node.stage {
+        Stage::Dense { checkpoint: Some(folder), .. } => {
+            let folder = root.join(folder);
+            let name = folder.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+            read_config(&folder).ok().or_else(|| published_config(&name))?
+        }
+        Stage::Dense { preset, .. } => {
+            let trained = store.entry(&dense.node.key.0).ok().flatten();
+            let trained = trained.and_then(|entry| read_config(&entry.folder().join("model")).ok());
+            trained.or_else(|| preset.map(preset_config))?
+        }
+        _ => return None,
+    };
+    Network::of(config)
+}

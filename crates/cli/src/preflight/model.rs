@@ -1,0 +1,181 @@
+//! Settings against the layers of a model, known from its configuration: targets and ranks of updates, biases, widths of N:M patterns.
+
+use std::collections::BTreeSet;
+
+use ressa_checkpoint::{Outline, names};
+use ressa_experiment::{
+    Pattern, Stage, Tower,
+    config::{TowerAdapter, TrainedBiases},
+};
+use serde_json::{Map, Value};
+
+use super::Preflight;
+
+/// What connects the towers: tuned where a target of the interface names it.
+const CONNECTORS: [&str; 4] = ["language_projection", "vision_projection", "text_projection", "itm_head"];
+
+/// A network by its configuration.
+pub(super) struct Network {
+    linears: Vec<Linear>,
+    /// Whether the linears of the language model have biases.
+    has_language_biases: bool,
+}
+
+struct Linear {
+    tower: Tower,
+    /// Last word of its module path, such as `qkv`.
+    role: String,
+    /// Module path.
+    name: String,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl Network {
+    /// From a configuration; `None` where no supported network has it, which is said elsewhere.
+    pub fn of(config: Map<String, Value>) -> Option<Self> {
+        let outline = Outline::of(&config).ok()?;
+        let linear = |(tensor, shape): (&String, &Vec<usize>)| {
+            let (&[outputs, inputs], name) = (shape.as_slice(), tensor.strip_suffix(".weight")?) else { return None };
+            let tower = names::Part::of(tensor).tower()?;
+            let role = name.rsplit('.').next().unwrap_or_default().to_owned();
+            Some(Linear { tower, role, name: name.to_owned(), outputs, inputs })
+        };
+        let text = config.get("text_config").and_then(Value::as_object);
+        let field = |name: &str| text.and_then(|text| text.get(name));
+        let has_language_biases = match field("model_type").and_then(Value::as_str) {
+            Some("t5") => false,
+            Some("llama") => ["attention_bias", "mlp_bias"].iter().any(|name| field(name) == Some(&Value::Bool(true))),
+            _ => true,
+        };
+        Some(Self { linears: outline.linears.iter().filter_map(linear).collect(), has_language_biases })
+    }
+
+    /// What a stage could not follow.
+    pub fn look(&self, stage: &Stage, found: &mut Preflight) {
+        match stage {
+            Stage::Prune { tower, pattern: Pattern::NOfM { keep, of }, .. } => self.widths(*tower, *keep, *of, found),
+            Stage::Adapt { training, .. } => {
+                for tower in Tower::ALL {
+                    if let Some(adapter) = training.tower(tower).filter(|adapter| adapter.tune) {
+                        self.adapter(tower, adapter, found);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn of_tower(&self, tower: Tower) -> impl Iterator<Item = &Linear> {
+        self.linears.iter().filter(move |linear| linear.tower == tower)
+    }
+
+    fn widths(&self, tower: Tower, keep: u32, of: u32, found: &mut Preflight) {
+        if let Some(odd) = self.of_tower(tower).find(|linear| !linear.inputs.is_multiple_of(of as usize)) {
+            let (name, inputs) = (&odd.name, odd.inputs);
+            found.problem(
+                "prune.pattern",
+                format!(
+                    "`{keep}:{of}` does not fit tower `{tower}`: `{name}` reads {inputs} inputs, which groups of {of} do not divide; use another \
+                     pattern, or leave the tower with `prune.{tower}.sparsity: 0`"
+                ),
+            );
+        }
+    }
+
+    fn adapter(&self, tower: Tower, adapter: &TowerAdapter, found: &mut Preflight) {
+        let connects = |target: &str| tower == Tower::Qformer && CONNECTORS.contains(&target);
+        let is_role = |target: &str| self.of_tower(tower).any(|linear| linear.role == target);
+        for target in adapter.targets.iter().filter(|target| !is_role(target) && !connects(target)) {
+            let roles: BTreeSet<String> = self.of_tower(tower).map(|linear| format!("`{}`", linear.role)).collect();
+            let roles: Vec<String> = roles.into_iter().collect();
+            let what = match roles.is_empty() {
+                true => format!("`{target}` names no layer: this model has no tower `{tower}`"),
+                false => format!("`{target}` names no layer of this model; its layers are {}", roles.join(", ")),
+            };
+            found.problem(format!("restore.{tower}.targets"), what);
+        }
+        let is_target = |linear: &&Linear| adapter.targets.is_empty() || adapter.targets.contains(&linear.role);
+        let side = |linear: &Linear| linear.outputs.min(linear.inputs);
+        if let Some(narrowest) = self.of_tower(tower).filter(is_target).min_by_key(|linear| side(linear))
+            && adapter.rank as usize > side(narrowest)
+        {
+            let (rank, role, side) = (adapter.rank, &narrowest.role, side(narrowest));
+            found.note(
+                format!("restore.{tower}.rank"),
+                format!("a rank of {rank} is larger than the shorter side of `{role}`, {side}, which is the rank of any change"),
+            );
+        }
+        if adapter.bias != TrainedBiases::None && tower == Tower::Language && !self.has_language_biases {
+            found.problem("restore.language.bias", "this language model has no bias to train; set it to `none`");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ressa_checkpoint::{preset_config, published_config};
+    use ressa_experiment::{
+        RunConfig,
+        config::{Metric, RestoreMethod},
+        model::{ModelConfig, Preset},
+        stage::stages,
+    };
+
+    use super::*;
+
+    fn found(config: Map<String, Value>, change: impl Fn(&mut RunConfig)) -> Vec<String> {
+        let network = Network::of(config).expect("a supported network");
+        let mut run = RunConfig::of(ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() });
+        run.prune.metric = Metric::Magnitude;
+        (run.prune.vision.sparsity, run.prune.language.sparsity) = (0.5, 0.5);
+        run.restore.method = RestoreMethod::SparseLora;
+        change(&mut run);
+        let mut found = Preflight::default();
+        stages(&run).iter().for_each(|node| network.look(&node.stage, &mut found));
+        let shown = |mark: &'static str| {
+            move |problem: &super::super::Problem| format!("{mark}{}: {}", problem.setting, problem.what)
+        };
+        found.problems.iter().map(shown("")).chain(found.notes.iter().map(shown("note: "))).collect()
+    }
+
+    #[test]
+    fn what_fits_is_silent() {
+        for config in ["instructblip-vicuna-7b", "blip2-opt-2.7b"].map(|name| published_config(name).expect("known")) {
+            let change = |run: &mut RunConfig| {
+                run.prune.pattern = Pattern::NOfM { keep: 2, of: 4 };
+                run.restore.language.targets = vec!["q_proj".to_owned()];
+                run.restore.qformer.targets = vec!["language_projection".to_owned(), "query".to_owned()];
+                run.restore.vision.bias = TrainedBiases::All;
+            };
+            assert_eq!(found(config, change), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn what_no_layer_can_follow_is_said() {
+        let shapes = || preset_config(Preset::ShapesFlanT5);
+        let targets = |run: &mut RunConfig| {
+            run.restore.language.targets = vec!["q_proj".to_owned()];
+            run.restore.vision.targets = vec!["qkv".to_owned(), "language_projection".to_owned()];
+        };
+        assert_eq!(
+            found(shapes(), targets),
+            [
+                "restore.language.targets: `q_proj` names no layer of this model; its layers are `k`, `o`, `q`, `v`, `wi_0`, `wi_1`, `wo`",
+                "restore.vision.targets: `language_projection` names no layer of this model; its layers are `fc1`, `fc2`, `projection`, `qkv`",
+            ]
+        );
+        let odd = found(shapes(), |run| run.prune.pattern = Pattern::NOfM { keep: 1, of: 7 });
+        assert!(odd.len() == 2 && odd[0].starts_with("prune.pattern: `1:7` does not fit tower `language`"), "{odd:?}");
+        let rank = found(shapes(), |run| run.restore.language.rank = 512);
+        assert_eq!(
+            rank,
+            [
+                "note: restore.language.rank: a rank of 512 is larger than the shorter side of `k`, 96, which is the rank of any change"
+            ]
+        );
+        let bias = found(shapes(), |run| run.restore.language.bias = TrainedBiases::LoraOnly);
+        assert_eq!(bias, ["restore.language.bias: this language model has no bias to train; set it to `none`"]);
+    }
+}

@@ -1,0 +1,106 @@
+//! What can be known before a sweep is said before it: by `plan`, which then ends as the sweep would, and by the sweep before it makes anything.
+
+use std::{fs, path::Path};
+
+use crate::house::House;
+
+fn refused(house: &House, overrides: &[&str], code: i32, said: &str) {
+    let plan = house.ressa(&[&["plan", "small"], overrides].concat());
+    assert_eq!(plan.code, code, "{overrides:?}: {}{}", plan.stdout, plan.stderr);
+    assert!(plan.stdout.contains(said), "{overrides:?}: {}", plan.stdout);
+    let sweep = house.ressa(&[&["sweep", "small"], overrides].concat());
+    assert_eq!(sweep.code, code, "{overrides:?}: {}", sweep.stderr);
+    assert!(sweep.stderr.contains(said), "{overrides:?}: {}", sweep.stderr);
+    assert!(house.stored().is_empty(), "{overrides:?}: something was made");
+}
+
+#[test]
+fn settings_that_the_model_cannot_follow_are_refused() {
+    let house = House::new();
+    let roles = "`q_proj` names no layer of this model; its layers are `k`, `o`, `q`, `v`, `wi_0`, `wi_1`, `wo`";
+    refused(&house, &["restore.language.targets=q_proj"], 78, roles);
+    refused(&house, &["restore.vision.targets=q"], 78, "`q` names no layer of this model; its layers are `fc1`");
+    let width = "which groups of 3 do not divide";
+    let third = "0.6666666666666667";
+    let sparsities = [format!("prune.vision.sparsity={third}"), format!("prune.language.sparsity={third}")];
+    refused(&house, &["prune.pattern=1:3", &sparsities[0], &sparsities[1]], 78, width);
+    refused(&house, &["restore.language.bias=all"], 78, "this language model has no bias to train");
+    let alone =
+        house.ressa(&["plan", "small", "prune.pattern=2:4", "prune.vision.sparsity=0", "prune.language.sparsity=0"]);
+    assert_eq!(alone.code, 78);
+    assert!(alone.stderr.contains("`2:4` prunes nothing: the sparsity of every tower is 0"), "{}", alone.stderr);
+}
+
+/// What is not asked for any more cannot keep a plan from being run: everything is there.
+#[test]
+fn a_rank_beyond_a_matrix_is_said_and_trained() {
+    let house = House::new();
+    let said = "restore.language.rank: a rank of 512 is larger than the shorter side of `k`, 96";
+    let plan = house.ressa(&["plan", "small", "restore.language.rank=512"]);
+    assert_eq!(plan.code, 0);
+    assert!(plan.stdout.contains(said), "{}", plan.stdout);
+    let sweep = house.ressa(&["sweep", "small", "restore.language.rank=512"]);
+    assert_eq!(sweep.code, 0, "{}", sweep.stderr);
+    assert!(sweep.stderr.contains(said), "{}", sweep.stderr);
+    let plan = house.ressa(&["plan", "small", "restore.language.rank=512"]);
+    assert!(!plan.stdout.contains(said), "all is made: {}", plan.stdout);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for item in fs::read_dir(from).unwrap() {
+        let item = item.unwrap();
+        match item.file_type().unwrap().is_dir() {
+            true => copy(&item.path(), &to.join(item.file_name())),
+            false => drop(fs::copy(item.path(), to.join(item.file_name())).unwrap()),
+        }
+    }
+}
+
+/// Benchmarks and corpora of a few entries, with a published model that is not there.
+fn published() -> House {
+    let house = House::new();
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tests/published"), &house.path("data"));
+    let model = "extends: ../base/model.yaml\nname: small\n\
+        model: { preset: null, checkpoint: checkpoints/instructblip-flan-t5-xl }\n\
+        data: { source: folder, root: data, calibration: { corpora: [cc3m] }, restoration: { corpora: [cc3m] } }\n\
+        prune: { metric: wanda, calibration: { images: 128, questions: 0, captions: 1 } }\n\
+        restore: { questions: 0, contrastive: 0 }\n\
+        evaluate: { tasks: [gqa] }\n";
+    house.write("experiments/shapes/small.yaml", model);
+    house
+}
+
+fn plan(house: &House) -> (i32, serde_json::Value) {
+    let plan = house.ressa(&["plan", "small", "--json"]);
+    (plan.code, serde_json::from_str(&plan.stdout).unwrap())
+}
+
+#[test]
+fn every_image_that_will_be_read_is_looked_for() {
+    let house = published();
+    let missing = |plan: &serde_json::Value| -> Vec<String> {
+        let files = plan["missing"].as_array().unwrap().iter();
+        let of_data = files.filter_map(|file| file["path"].as_str()).filter(|path| path.contains("/data/"));
+        of_data.map(str::to_owned).collect()
+    };
+    let (code, all) = plan(&house);
+    assert_eq!((code, missing(&all)), (66, Vec::new()), "the checkpoint is missing, the data are there");
+    let images: Vec<_> =
+        fs::read_dir(house.path("data/gqa/images")).unwrap().map(|item| item.unwrap().path()).collect();
+    images.iter().for_each(|image| fs::remove_file(image).unwrap());
+    let (code, without) = plan(&house);
+    assert!(code == 66 && !missing(&without).is_empty(), "{without:#}");
+    assert!(missing(&without).iter().all(|path| path.contains("data/gqa/images/")), "{without:#}");
+    let sweep = house.ressa(&["sweep", "small"]);
+    assert_eq!(sweep.code, 66);
+}
+
+#[test]
+fn fewer_samples_than_asked_are_said() {
+    let (_, plan) = plan(&published());
+    let notes = plan["notes"].as_array().unwrap();
+    let found = notes.iter().find(|note| note["setting"] == "prune.calibration.images").expect("a note");
+    let what = found["what"].as_str().unwrap();
+    assert!(what.starts_with("only ") && what.contains(" of 128 samples are there (corpora: cc3m)"), "{what}");
+}

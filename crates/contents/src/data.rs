@@ -1,0 +1,127 @@
+//! Which files below `data.root` a stage reads: annotations, and the images that its own entries name.
+
+use std::path::Path;
+
+use ressa_data::{Benchmark, Captions, DataError, Picture, published, stream::Purpose};
+use ressa_experiment::{
+    Stage, Task,
+    config::{Augment, CorporaConfig},
+};
+use ressa_store::CacheKey;
+
+use crate::{ContentError, Contents, Source};
+
+/// What names images.
+pub(crate) struct Named {
+    /// Annotation files, relative to the root.
+    annotations: Vec<&'static str>,
+    /// Whether missing images are done without.
+    optional: bool,
+    /// Everything beside the annotations that decides which images they are.
+    pub by: String,
+}
+
+impl Contents<'_> {
+    /// The files that a stage reads below `root`, in a fixed order.
+    pub(crate) fn data(&self, stage: &Stage, root: &Path) -> Result<Vec<Source>, ContentError> {
+        let Some(named) = named(stage) else { return Ok(Vec::new()) };
+        let mut sources: Vec<Source> = Vec::new();
+        let mut key = CacheKey::new("images").with(&named.by);
+        for name in &named.annotations {
+            let path = root.join(name);
+            key = key.with(self.digest(&path)?.as_bytes());
+            sources.push(Source { name: (*name).to_owned(), path, optional: false });
+        }
+        for name in self.images(stage, root, &key)? {
+            sources.push(Source { path: root.join(&name), name, optional: named.optional });
+        }
+        Ok(sources)
+    }
+
+    /// Images below `root`, remembered by what decides about them.
+    fn images(&self, stage: &Stage, root: &Path, key: &CacheKey) -> Result<Vec<String>, ContentError> {
+        let known = self.lists.get(key).and_then(|list| serde_json::from_slice(&list).ok());
+        if let Some(names) = known {
+            return Ok(names);
+        }
+        let names = opened(stage, root)?;
+        // A plan makes no folder.
+        if self.store.root().is_dir() {
+            self.lists.put(key, &serde_json::to_vec(&names).unwrap_or_default());
+        }
+        Ok(names)
+    }
+}
+
+/// What names the images of a stage; `None` where it opens none.
+pub(crate) fn named(stage: &Stage) -> Option<Named> {
+    let corpora = |config: &CorporaConfig, by: String| Named {
+        annotations: config.corpora.iter().map(|corpus| published::expected_of_corpus(*corpus)[0].path).collect(),
+        optional: true,
+        by: format!("{by} {:?} {:?}", config.corpora, config.form),
+    };
+    match stage {
+        Stage::Prune { data: Some(data), calibration: Some(calibration), seed, .. } => {
+            let by = format!("calibration {} {}", calibration.images, seed.unwrap_or_default());
+            Some(corpora(&data.calibration, by))
+        }
+        Stage::Sensitivity { data, calibration, seed, .. } | Stage::Statistics { data, calibration, seed, .. } => {
+            Some(corpora(&data.calibration, format!("calibration {} {seed}", calibration.images)))
+        }
+        Stage::Adapt { data, training, seed, .. } => {
+            let by = format!("training {} {} {} {seed}", training.steps, training.batch, training.samples);
+            Some(corpora(&data.restoration, by))
+        }
+        Stage::Evaluate { task, items, .. } => Some(Named {
+            annotations: published::annotations(*task),
+            optional: false,
+            by: format!("benchmark {task} {items}"),
+        }),
+        _ => None,
+    }
+}
+
+/// The images that a stage opens, each once, in the order of their first mention, relative to `root`.
+fn opened(stage: &Stage, root: &Path) -> Result<Vec<String>, DataError> {
+    let mut images = match stage {
+        Stage::Prune { data: Some(data), calibration: Some(calibration), seed, .. } => {
+            calibrating(&data.calibration, root, calibration.images, seed.unwrap_or_default())?
+        }
+        Stage::Sensitivity { data, calibration, seed, .. } | Stage::Statistics { data, calibration, seed, .. } => {
+            calibrating(&data.calibration, root, calibration.images, *seed)?
+        }
+        Stage::Adapt { data, training, seed, .. } => {
+            // A merge compares outputs on the first entries, as they are.
+            let plain = CorporaConfig { augment: Augment::None, ..data.restoration.clone() };
+            let [drawn, first] =
+                [Captions::of_training(&data.restoration, root, training, *seed)?, Captions::of_probe(&plain, root)?];
+            drawn.entries().iter().chain(first.entries()).map(|entry| entry.image.clone()).collect()
+        }
+        Stage::Evaluate { task, items, .. } => benchmark(root, *task, *items as usize)?,
+        _ => Vec::new(),
+    };
+    let mut seen = std::collections::HashSet::new();
+    images.retain(|image| seen.insert(image.clone()));
+    let relative =
+        |image: &std::path::PathBuf| image.strip_prefix(root).unwrap_or(image).to_string_lossy().into_owned();
+    Ok(images.iter().map(relative).collect())
+}
+
+fn calibrating(
+    config: &CorporaConfig,
+    root: &Path,
+    images: u32,
+    seed: u64,
+) -> Result<Vec<std::path::PathBuf>, DataError> {
+    let drawn = Captions::drawn(config, root, images as usize, seed, Purpose::CalibrationEntry)?;
+    Ok(drawn.entries().iter().map(|entry| entry.image.clone()).collect())
+}
+
+fn benchmark(root: &Path, task: Task, items: usize) -> Result<Vec<std::path::PathBuf>, DataError> {
+    let benchmark: Benchmark = published::read(root, task, items)?;
+    let file = |picture: &Picture| match picture {
+        Picture::File(path) => Some(path.clone()),
+        Picture::Held(_) => None,
+    };
+    Ok(benchmark.images().iter().filter_map(file).collect())
+}

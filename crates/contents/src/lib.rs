@@ -1,0 +1,220 @@
+//! What stages read from outside the store, by content: checkpoint folders and data on disk.
+//!
+//! A stage's key holds a digest of every byte outside the store that can decide its result: of a checkpoint folder the files that are read
+//! ([`ressa_checkpoint::files_read`]), of data the annotation files and exactly the images that the stage opens. So an edit in place makes
+//! other stages, and a folder that is renamed, linked or moved to another disk makes the same ones. Digests of files are remembered
+//! ([`ressa_store::Digests`]); the second look costs one `stat` per file.
+//!
+//! The front program asks when it plans; a worker asks again before and after each stage, so that nothing made from a folder that changed
+//! meanwhile is published under the old key.
+
+mod data;
+mod error;
+mod seen;
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rayon::prelude::*;
+use ressa_checkpoint::files_read;
+use ressa_experiment::{Reading, ReadingKind, Readings, Stage, StageNode};
+use ressa_store::{Cache, Store};
+
+pub use error::ContentError;
+pub use seen::Findings;
+
+/// Bytes that lists of images may take.
+const LISTS: u64 = 256 << 20;
+
+/// Reads contents for one store.
+#[derive(Debug)]
+pub struct Contents<'a> {
+    store: &'a Store,
+    /// Where relative places start.
+    root: PathBuf,
+    /// Which images an annotation file names, so that large ones are not parsed again.
+    lists: Cache,
+    found: Mutex<Found>,
+    /// Bytes read so far, to tell people why they wait.
+    read: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    /// Contents found so far: many stages of a grid read the same.
+    contents: HashMap<Subject, Option<String>>,
+    findings: Findings,
+}
+
+/// What is read where.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Subject {
+    /// As the experiment says it, without a slash at the end.
+    place: PathBuf,
+    /// What decides which files are read there; empty for a checkpoint folder.
+    by: String,
+}
+
+impl Subject {
+    fn of(stage: &Stage, what: ReadingKind, place: &str) -> Self {
+        let by = match what {
+            ReadingKind::Model | ReadingKind::Matcher => String::new(),
+            ReadingKind::Data => data::named(stage).map(|named| named.by).unwrap_or_default(),
+        };
+        Self { place: Path::new(place).components().collect(), by }
+    }
+}
+
+/// A file that a stage reads, by the name that it has in its folder.
+struct Source {
+    name: String,
+    path: PathBuf,
+    /// Whether the stage does without it: an image of a corpus, in whose place another is drawn.
+    optional: bool,
+}
+
+impl<'a> Contents<'a> {
+    /// For a store; relative places start at `root`.
+    pub fn new(store: &'a Store, root: impl Into<PathBuf>) -> Self {
+        let lists = Cache::new(store.root().join("lists"), LISTS);
+        Self { store, root: root.into(), lists, found: Mutex::default(), read: AtomicU64::new(0) }
+    }
+
+    /// What a stage reads by its own configuration. What is not there is known by its content when it was last seen, so that results
+    /// outlive their sources; without such, by its place.
+    pub fn readings(&self, stage: &Stage) -> Readings {
+        let reading = |(what, place): (ReadingKind, String)| {
+            let subject = Subject::of(stage, what, &place);
+            let known = self.lock().contents.get(&subject).cloned();
+            let content = known.unwrap_or_else(|| {
+                let content = match self.content(Some(stage), what, &place) {
+                    Ok(content) => {
+                        self.lock().findings.add(self.store, &subject, &content);
+                        Some(content)
+                    }
+                    // Why it cannot be read is said by what lists missing files, or by the stage.
+                    Err(_) => seen::last(self.store, &subject),
+                };
+                self.lock().contents.insert(subject, content.clone());
+                content
+            });
+            Reading { what, place, content }
+        };
+        stage.reads().into_iter().map(reading).collect()
+    }
+
+    /// What was found, for later plans.
+    pub fn into_findings(self) -> Findings {
+        self.found.into_inner().unwrap_or_else(PoisonError::into_inner).findings
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what a stage reads, itself or through its dense model, is still what its key was made from.
+    ///
+    /// # Errors
+    /// The first reading that is not.
+    pub fn check(&self, node: &StageNode) -> Result<(), ContentError> {
+        for reading in node.readings.iter() {
+            let is_own = node.stage.reads().iter().any(|(what, _)| *what == reading.what);
+            // A merge compares outputs on data of its adapter, which decides nothing.
+            if is_own || reading.what != ReadingKind::Data {
+                self.unchanged(Some(&node.stage), reading)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for a dense model alone, whoever reads it.
+    ///
+    /// # Errors
+    /// As for [`Contents::check`].
+    pub fn check_model(&self, readings: &Readings) -> Result<(), ContentError> {
+        let Some(model) = readings.of(ReadingKind::Model) else { return Ok(()) };
+        self.unchanged(None, model)
+    }
+
+    /// Without a digest the key names the place: nothing was promised.
+    fn unchanged(&self, stage: Option<&Stage>, reading: &Reading) -> Result<(), ContentError> {
+        let found = self.content(stage, reading.what, &reading.place);
+        if found.as_ref().ok() == reading.content.as_ref() || reading.content.is_none() {
+            return Ok(());
+        }
+        let reason = found.err().map(|error| error.to_string());
+        Err(ContentError::Changed { place: reading.place.clone(), reason })
+    }
+
+    /// Files of data that a stage cannot do without and that are not below `root`. Images of a corpus are not among them: others are drawn in
+    /// their place.
+    ///
+    /// # Errors
+    /// Annotations that are missing or cannot be understood.
+    pub fn missing(&self, stage: &Stage, root: &Path) -> Result<Vec<PathBuf>, ContentError> {
+        let sources = self.data(stage, root)?;
+        let needed = sources.into_par_iter().filter(|source| !source.optional);
+        Ok(needed.map(|source| source.path).filter(|path| !path.is_file()).collect())
+    }
+
+    /// Bytes of files that had to be read because nothing was remembered of them.
+    pub fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Digest of what is read of a kind; which data that are, its stage says.
+    ///
+    /// # Errors
+    /// A file that is missing or cannot be read; annotations that cannot be understood.
+    fn content(&self, stage: Option<&Stage>, what: ReadingKind, place: &str) -> Result<String, ContentError> {
+        let folder = self.root.join(place);
+        let sources = match what {
+            ReadingKind::Model | ReadingKind::Matcher => {
+                let of = |name: String| Source { path: folder.join(&name), name, optional: false };
+                files_read(&folder)?.into_iter().map(of).collect()
+            }
+            ReadingKind::Data => stage.map_or(Ok(Vec::new()), |stage| self.data(stage, &folder))?,
+        };
+        let digests: Vec<String> = sources.par_iter().map(|source| self.line(source)).collect::<Result<_, _>>()?;
+        self.store.digests().keep();
+        let mut hasher = blake3::Hasher::new();
+        for line in digests {
+            hasher.update(line.as_bytes());
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// Name and digest of a source.
+    fn line(&self, source: &Source) -> Result<String, ContentError> {
+        let content = match self.digest(&source.path) {
+            Ok(digest) => digest.to_hex().to_string(),
+            Err(ContentError::Read { .. }) if source.optional => "unreadable".to_owned(),
+            Err(error) => return Err(error),
+        };
+        // The length keeps a name from running into a digest.
+        Ok(format!("{} {} {content}\n", source.name.len(), source.name))
+    }
+
+    fn digest(&self, path: &Path) -> Result<blake3::Hash, ContentError> {
+        let digests = self.store.digests();
+        let known = digests.knows(path);
+        let (bytes, digest) = digests.of_file(path).map_err(|e| ContentError::read(path, e))?;
+        if !known {
+            self.read.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(digest)
+    }
+}
+
+impl ContentError {
+    fn read(path: &Path, source: io::Error) -> Self {
+        ContentError::Read { path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,54 @@
+//! The content that a place had when a sweep last used it, so that results outlive a checkpoint or data that was deleted to free a disk,
+//! and so that a plan can say what changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
+
+use ressa_store::Store;
+
+use crate::Subject;
+
+/// What [`crate::Contents`] found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// File of each place, and its content now.
+    found: BTreeMap<PathBuf, String>,
+    /// Places that are not what the last sweep read there.
+    pub changed: BTreeSet<String>,
+}
+
+impl Findings {
+    pub(crate) fn add(&mut self, store: &Store, subject: &Subject, content: &str) {
+        if last(store, subject).is_some_and(|before| before != content) {
+            self.changed.insert(subject.place.display().to_string());
+        }
+        self.found.insert(file(store, subject), content.to_owned());
+    }
+
+    /// Keeps what was found for later plans. Not being able to is no error: then results do not outlive their source.
+    pub fn remember(&self) {
+        for (path, content) in &self.found {
+            if fs::read_to_string(path).is_ok_and(|known| known == *content) {
+                continue;
+            }
+            let draft = path.with_extension(std::process::id().to_string());
+            let _ = fs::create_dir_all(path.parent().unwrap_or(path));
+            let _ = fs::write(&draft, content).and_then(|()| fs::rename(&draft, path));
+        }
+    }
+}
+
+/// One small file per place and what is read there.
+fn file(store: &Store, subject: &Subject) -> PathBuf {
+    let name = blake3::hash(format!("{}\n{}", subject.place.display(), subject.by).as_bytes()).to_hex();
+    store.root().join("seen").join(&name[..32])
+}
+
+/// The content when it was last used.
+pub(crate) fn last(store: &Store, subject: &Subject) -> Option<String> {
+    let text = fs::read_to_string(file(store, subject)).ok()?;
+    (text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())).then_some(text)
+}

@@ -1,0 +1,108 @@
+//! Which stages recorded sweeps want: one file per distinct sweep in the store's `sweeps/`, as git keeps references, so that nothing a sweep
+//! made is garbage before somebody says so.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use ressa_store::{Store, StoreError, named};
+use serde::{Deserialize, Serialize};
+
+use crate::Graph;
+
+/// Folder of the records within the store's root.
+const FOLDER: &str = "sweeps";
+
+/// A sweep that was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SweepRecord {
+    /// Follows from everything below but the times: 12 hexadecimal digits.
+    pub id: String,
+    /// Experiment files, as people know them.
+    pub files: Vec<String>,
+    /// Overrides of the command line.
+    pub overrides: Vec<String>,
+    /// When it was first started, in milliseconds since 1970.
+    pub first: u64,
+    /// When it was last started.
+    pub last: u64,
+    /// Whether somebody said that its results are no longer wanted.
+    #[serde(default)]
+    pub forgotten: bool,
+    /// Every stage it wants.
+    pub keys: Vec<String>,
+}
+
+impl SweepRecord {
+    /// The sweep in words: `experiments/a.yaml seed=1`.
+    pub fn title(&self) -> String {
+        self.files.iter().chain(&self.overrides).map(String::as_str).collect::<Vec<_>>().join(" ")
+    }
+
+    fn path(&self, store: &Store) -> PathBuf {
+        store.root().join(FOLDER).join(format!("{}.json", self.id))
+    }
+
+    fn write(&self, store: &Store) -> Result<(), StoreError> {
+        let path = self.path(store);
+        let draft = path.with_extension("draft");
+        let text = serde_json::to_vec(self).expect("a record is plain data");
+        fs::create_dir_all(store.root().join(FOLDER))
+            .and_then(|()| fs::write(&draft, text))
+            .and_then(|()| fs::rename(&draft, &path))
+            .map_err(|source| StoreError::Write { path, source })
+    }
+}
+
+/// Records that a sweep over a graph starts.
+///
+/// # Errors
+/// A record that cannot be written: without it, `ressa gc` might take what the sweep makes.
+pub fn record_sweep(
+    store: &Store,
+    files: &[String],
+    overrides: &[String],
+    graph: &Graph,
+) -> Result<SweepRecord, StoreError> {
+    let keys: BTreeSet<&str> = graph.stages.iter().map(|stage| stage.node.key.0.as_str()).collect();
+    let keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
+    let identity = serde_json::to_vec(&(files, overrides, &keys)).expect("texts are plain data");
+    let id = blake3::hash(&identity).to_hex()[..12].to_owned();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64);
+    let (files, overrides) = (files.to_vec(), overrides.to_vec());
+    let mut record = SweepRecord { id, files, overrides, first: now, last: now, forgotten: false, keys };
+    if let Ok(known) = read(&record.path(store)) {
+        record.first = known.first;
+    }
+    record.write(store)?;
+    Ok(record)
+}
+
+/// Every recorded sweep, the latest first.
+///
+/// # Errors
+/// A record that cannot be read or understood: what it wants is not known, so nothing may be taken for garbage.
+pub fn recorded_sweeps(store: &Store) -> Result<Vec<SweepRecord>, StoreError> {
+    let files = named(&store.root().join(FOLDER)).map(|(_, path)| path);
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let mut records = files.map(|path| read(&path)).collect::<Result<Vec<_>, _>>()?;
+    records.sort_by(|a, b| (b.last, &a.id).cmp(&(a.last, &b.id)));
+    Ok(records)
+}
+
+/// Marks a recorded sweep as no longer wanted. Starting it again makes it wanted again.
+///
+/// # Errors
+/// A record that cannot be written.
+pub fn forget_sweep(store: &Store, record: &SweepRecord) -> Result<(), StoreError> {
+    SweepRecord { forgotten: true, ..record.clone() }.write(store)
+}
+
+fn read(path: &std::path::Path) -> Result<SweepRecord, StoreError> {
+    let text = fs::read(path).map_err(|source| StoreError::Read { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text)
+        .map_err(|e| StoreError::Damaged { path: path.to_owned(), what: format!("not a record of a sweep ({e})") })
+}
