@@ -298,7 +298,8 @@ impl<'a> Solved<'a> {
         let systems = (ratios * pruned.unsqueeze(2)).view([self.block.rows, columns, columns]);
         let scaled = self.weight.narrow(2, at, columns) * self.inverse.narrow(2, at, columns) * pruned;
         let scaled = scaled.view([self.block.rows, 1, columns]);
-        let errors = systems.linalg_solve_triangular(&scaled, true, false, true).view([self.block.tiles, -1, columns]);
+        let errors =
+            systems.linalg_solve_triangular(&scaled, true, false, true).reshape([self.block.tiles, -1, columns]);
         let rest = self.block.width() - at;
         let right = self.minus.narrow(1, at, columns).narrow(2, at, rest);
         let _ = self.weight.narrow(2, at, rest).baddbmm_(&errors, &right);
