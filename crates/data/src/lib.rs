@@ -14,6 +14,7 @@ pub mod corpus;
 mod decode;
 pub mod error;
 pub mod image;
+mod library;
 pub mod loader;
 pub mod parallel;
 pub mod preprocess;
