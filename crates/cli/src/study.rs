@@ -62,16 +62,30 @@ impl Study {
         Ok(Self { experiments, overrides, findings })
     }
 
-    /// Refuses experiments whose tables or figures cannot be made of their grid, before anything is spent on them.
-    pub fn check_reports(&self, workspace: &Workspace) -> Result<(), Failure> {
+    /// Checks tables, figures and claims against the grid, before anything is spent on it. A selection on the command line may change the
+    /// grid so that a table or figure of the file no longer fits: then it is left out, and the answer says so, a line each.
+    ///
+    /// # Errors
+    /// The first mistake, with its place in the file.
+    pub fn check_reports(&mut self, workspace: &Workspace) -> Result<Vec<String>, Failure> {
         let published = workspace.published();
-        for experiment in &self.experiments {
-            ressa_report::check(experiment, Some(&published)).map_err(|error| match error.item() {
-                Some(item) => Failure::from(experiment.mistake(item, error.to_string())),
-                None => error.into(),
-            })?;
+        let mut left_out = Vec::new();
+        for experiment in &mut self.experiments {
+            while let Err(error) = ressa_report::check(experiment, Some(&published)) {
+                let Some(item) = error.item() else { return Err(error.into()) };
+                let report = &experiment.report;
+                let count = report.tables.len() + report.figures.len();
+                let mut rest = report.clone();
+                rest.tables.retain(|table| table.id != item);
+                rest.figures.retain(|figure| figure.id != item);
+                if experiment.origin.overrides.is_empty() || rest.tables.len() + rest.figures.len() == count {
+                    return Err(experiment.mistake(item, error.to_string()).into());
+                }
+                left_out.push(format!("left out of this report: {error}"));
+                experiment.report = rest;
+            }
         }
-        Ok(())
+        Ok(left_out)
     }
 
     /// The distinct stages of all experiments; with `gated`, also the evaluations that dense gates ask for.

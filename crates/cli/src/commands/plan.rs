@@ -21,7 +21,7 @@ use crate::{
     preflight::{Preflight, refusal},
     reuse::mixture,
     study::{Study, short},
-    text::{columns, count, duration, say, say_json},
+    text::{columns, count, duration, note, say, say_json},
     workspace::Workspace,
 };
 
@@ -29,8 +29,8 @@ use crate::{
 pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let store = workspace.reading();
-    let study = Study::load(&workspace, &options.selection)?;
-    study.check_reports(&workspace)?;
+    let mut study = Study::load(&workspace, &options.selection)?;
+    study.check_reports(&workspace)?.iter().filter(|_| !global.quiet).for_each(note);
     let graph = study.graph(true);
     let inventory = glance(&graph, &store);
     // As a sweep that is told nothing about the machine.

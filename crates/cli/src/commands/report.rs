@@ -10,7 +10,7 @@ use crate::{
     arguments::{Global, ReportOptions},
     exit::{Exit, Failure, Outcome},
     study::Study,
-    text::{count, say, say_json},
+    text::{count, note, say, say_json},
     workspace::Workspace,
 };
 
@@ -30,8 +30,8 @@ pub struct Rendering {
 pub fn run(global: &Global, options: &ReportOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let store = workspace.reading();
-    let study = Study::load(&workspace, &options.selection)?;
-    study.check_reports(&workspace)?;
+    let mut study = Study::load(&workspace, &options.selection)?;
+    study.check_reports(&workspace)?.iter().filter(|_| !global.quiet).for_each(note);
     let rendering = render(&workspace, &study, &store, options.strict)?;
     let open = rendering.runs - rendering.complete;
     if global.json {

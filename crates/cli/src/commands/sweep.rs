@@ -22,9 +22,10 @@ use crate::{
 /// Runs the selected experiments.
 pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let study = Study::load(&workspace, &options.selection)?;
+    let mut study = Study::load(&workspace, &options.selection)?;
     if !options.no_report {
-        study.check_reports(&workspace)?;
+        let left_out = study.check_reports(&workspace)?;
+        left_out.iter().filter(|_| !global.quiet).for_each(note);
     }
     let store = workspace.store()?;
     let graph = study.graph(!options.no_gate);

@@ -97,7 +97,7 @@ fn alter(value: &mut Value, foreign: &Value, rng: &mut ChaCha8Rng) {
             }
             Value::String(text)
         }
-        (Value::Bool(flag), 0..6) => json!(!*flag),
+        (&mut Value::Bool(flag), 0..6) => Value::Bool(!flag),
         _ => fresh(foreign, rng),
     };
 }
