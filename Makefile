@@ -1,5 +1,5 @@
 # The table of contents of the project: `make` lists what can be done.
-# Everything below sets up what it needs by itself (libtorch, build); doing it twice does nothing.
+# Everything below sets up what it needs by itself (libtorch, build; plan, report and data need no libtorch); doing it twice does nothing.
 
 EXPERIMENT ?=
 RESULTS ?= results
@@ -9,7 +9,7 @@ CARGO := cargo
 RESSA := target/release/ressa --results $(RESULTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build stand-in sweep study plan report data pretrain test test-processors check bench chaos simulate device-check clean
+.PHONY: help setup build front stand-in sweep study plan report data pretrain test test-processors check bench calibration chaos simulate device-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ setup: ## find or fetch libtorch 2.11
 build: setup ## build both programs in release
 	@$(CARGO) build --release --quiet --bin ressa --bin ressa-worker
 
+front: # the front program alone, which needs no libtorch
+	@$(CARGO) build --release --quiet --bin ressa
+
 sweep: build ## run the default study (or EXPERIMENT=...) and render its report
 	@$(RESSA) sweep $(EXPERIMENT) $(OPTIONS)
 
@@ -30,13 +33,13 @@ study: build ## the default study, then ablations, the studies of pruning and th
 	  experiments/shapes/allocation-methods.yaml experiments/shapes/modalities.yaml experiments/shapes/official-vs-sound.yaml \
 	  experiments/shapes/allocation-vicuna.yaml experiments/shapes/restoration-vicuna.yaml $(OPTIONS)
 
-plan: build ## show what a sweep would do
+plan: front ## show what a sweep would do
 	@$(RESSA) plan $(EXPERIMENT) $(OPTIONS)
 
-report: build ## render tables and figures from what is in the store
+report: front ## render tables and figures from what is in the store
 	@$(RESSA) report $(EXPERIMENT) $(OPTIONS)
 
-data: build ## draw a contact sheet of the embedded world
+data: front ## draw a contact sheet of the embedded world
 	@$(RESSA) data $(OPTIONS)
 
 pretrain: build ## train the two shipped dense models again
@@ -59,11 +62,14 @@ check: setup ## format, lints, tidy
 bench: build ## print speed figures, as ratios where a reference can be run
 	@scripts/bench.py $(OPTIONS)
 
+calibration: ## print how often claims are decided falsely, by simulation (OPTIONS=repetitions)
+	@$(CARGO) run --release --quiet -p ressa-report --example calibration -- $(OPTIONS)
+
 chaos: build ## kill a sweep twenty times and compare its tables with an undisturbed one
 	@scripts/chaos.py $(OPTIONS)
 
 simulate: stand-in ## predict what the paper's experiments cost on the cards of experiments/devices.yaml
-	@$(CARGO) build --release --quiet --workspace --bin ressa-worker --example stages --example hollow_checkpoint
+	@$(CARGO) build --release --quiet --workspace --bin ressa-worker --example stages --example hollow_checkpoint --example tower_speed
 	@scripts/simulate.py $(OPTIONS)
 
 device-check: build stand-in ## compare a GPU with the CPU, and its speed with the prediction

@@ -36,7 +36,12 @@ if [ -n "${LIBTORCH:-}" ]; then
   exit 0
 fi
 
-usable .libtorch && exit 0
+if usable .libtorch; then
+  if [ -e /dev/nvidiactl ] && [ ! -f .libtorch/lib/libtorch_cuda.so ]; then
+    say "there is a GPU, but .libtorch was set up for a CPU: remove .torch and .libtorch and run this again to use it"
+  fi
+  exit 0
+fi
 
 need python3 "libtorch comes as a Python wheel" "apt-get install -y python3 python3-pip"
 

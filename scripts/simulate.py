@@ -6,7 +6,7 @@ memory are counted as the program causes them, and a roofline clock for each car
 is run at two sizes (steps, samples, items) on models with two numbers of blocks; since everything but the clock's overlap is linear in both,
 the figures of the published model and the published size follow. `--full` runs models with all their blocks, with the same figures.
 
-    scripts/simulate.py                        both models: a training step in its variants and an evaluation
+    scripts/simulate.py                        both models: a training step in its variants, an evaluation, prunings of the whole model
     scripts/simulate.py --models flan-t5-xl    one of them
     scripts/simulate.py --stages               every kind of stage of experiments/paper, then the hours of each experiment
     scripts/simulate.py --stages --kinds adapt     some kinds of stages
@@ -23,6 +23,7 @@ to their longest, and a pruning that draws its mask on the device cannot be cert
 
 import argparse
 import copy
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -101,6 +102,7 @@ class Bench:
     """A model with some blocks, its data and the stages that others read; measures stages. Its weights are zeros, or random."""
 
     def __init__(self, work, model, blocks, random=False):
+        self.blocks = blocks
         self.folder = work / model.name / "-".join(map(str, blocks))
         self.report = self.folder / "report.json"
         self.data = work / "data"
@@ -255,6 +257,25 @@ def rows_of(model, benches, kinds, chosen_cards):
     return needed, rows
 
 
+# Prunings of a whole model that are shown: methods and patterns as crates/prune/examples/tower_speed.rs has them.
+PRUNINGS = [("wanda", "50"), ("sparsegpt", "50"), ("sparsegpt", "2:4"), ("dsnot", "50")]
+PRUNED_WITH = 128
+
+
+def pruning(benches, model, method, pattern):
+    """Counts of pruning both towers of a published model in memory, continued from two smaller models."""
+    counts = []
+    for bench in benches:
+        report = bench.folder / "pruning.json"
+        report.unlink(missing_ok=True)
+        what = [model.name, method, pattern, PRUNED_WITH, "cuda:0", "bfloat16", *bench.blocks]
+        stages.run([stages.PROGRAMS / "examples/tower_speed", *what], env={**os.environ, **stages.stand_in(report)})
+        counts.append(stages.Counts.read(report))
+    if len(counts) == 1:
+        return counts[0]
+    return counts[0].combine(counts[1].combine(counts[0], -1), model.steps_to_published())
+
+
 # Images of the training step that is shown.
 SHOWN_BATCH = {"flan-t5-xl": 64, "vicuna-7b": 16}
 
@@ -281,6 +302,14 @@ def overview(name, model, benches, chosen, markdown):
         each = found.each
         counted = [f"{found.peak / 1e9:.1f} GB", f"{each.launches:,.0f}", f"{each.syncs:,.2f}".rstrip("0").rstrip("."), f"{each.tflop:.3g}"]
         times = [short(each.seconds[card]) + ("" if fits(card, found.peak) else " *") for card in chosen]
+        lines.append([model.name, label, *counted, *times])
+        stages.log(f"    {', '.join([*counted, times[0]])}")
+    for method, pattern in PRUNINGS:
+        label = f"{method} {pattern}, {PRUNED_WITH} samples, the whole model"
+        stages.log(f"  {label}")
+        found = pruning(benches, model, method, pattern)
+        counted = [f"{found.peak / 1e9:.1f} GB", f"{found.launches:,.0f}", f"{found.syncs:,.0f}", f"{found.tflop:.3g}"]
+        times = [short(found.seconds[card]) + ("" if fits(card, found.peak) else " *") for card in chosen]
         lines.append([model.name, label, *counted, *times])
         stages.log(f"    {', '.join([*counted, times[0]])}")
     print()

@@ -28,7 +28,7 @@ inline double flops_of(const Call& call) {
   // A third of a product of the same size; the others in proportion.
   if (name == "aten::linalg_cholesky_ex" || name == "aten::cholesky") return size(0, -1) * size(0, -1) * size(0, -1) / 3;
   if (name == "aten::cholesky_inverse" || name == "aten::linalg_inv_ex") return 2 * size(0, -1) * size(0, -1) * size(0, -1);
-  if (name == "aten::linalg_solve_triangular") return size(0, -1) * size(0, -1) * size(1, -1);
+  if (name == "aten::linalg_solve_triangular") return size(0, -1) * double(call.tensor(1).numel());
   if (name == "aten::triangular_solve") return size(1, -1) * size(1, -1) * size(0, -1);
   if (name == "aten::convolution" || name == "aten::_convolution" || name == "aten::convolution_overrideable") {
     double per_output = 2;

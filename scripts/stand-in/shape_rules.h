@@ -6,6 +6,7 @@
 
 #include "call.h"
 #include "clock.h"
+#include "values.h"
 
 namespace stand_in {
 
@@ -104,6 +105,20 @@ inline bool answer_by_rule(const Call& call) {
     else
       size.erase(size.begin() + place);
     return call.answer({shaped(x, size), shaped(x, size, at::kLong)});
+  }
+  if (name == "aten::linalg_cholesky_ex") {
+    // Ones on its diagonal: who looks at the pivots finds a definite matrix.
+    const auto x = call.tensor(0);
+    const auto factor = shaped(x, x.sizes());
+    host_view(factor).diagonal(0, -2, -1).fill_(1);
+    return call.answer({factor, at::zeros(x.sizes().slice(0, x.dim() - 2), x.options().requires_grad(false).dtype(at::kInt))});
+  }
+  if (name == "aten::mm" && call.schema.overload_name() == "dtype")
+    return call.answer({shaped(call.tensor(0), {call.tensor(0).size(0), call.tensor(1).size(1)}, call.argument(2).toScalarType())});
+  if (name == "aten::linalg_solve_triangular" && call.count == 5) {
+    // Batches of systems and right-hand sides of the same number.
+    if (call.tensor(0).sizes().slice(0, call.tensor(0).dim() - 2) == call.tensor(1).sizes().slice(0, call.tensor(1).dim() - 2))
+      return call.answer({shaped(call.tensor(1), call.tensor(1).sizes())});
   }
   if (name == "aten::count_nonzero") return call.answer({at::zeros({}, call.tensor(0).options().requires_grad(false).dtype(at::kLong))});
   if (one_of({"aten::_softmax_backward_data", "aten::_log_softmax_backward_data"}))

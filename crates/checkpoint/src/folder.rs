@@ -7,9 +7,6 @@ use std::{
 
 use crate::{CheckpointError, Entry, File, INDEX, Index, WeightFiles, names::canonical};
 
-/// Bytes of each tensor that a fingerprint looks at.
-const BEGINNING: usize = 64;
-
 /// The opened weights of a folder.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -52,31 +49,6 @@ impl Checkpoint {
         let files = vec![File::open(path)?.of_model()];
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         Ok(Self { folder, places: placed(&files)?, files, index: None })
-    }
-
-    /// What tells this checkpoint from another: a digest of the names, sizes and headers of its files, of where each tensor begins, and of
-    /// `config.json`. Cheap: most values are not looked at.
-    ///
-    /// # Errors
-    /// A configuration that cannot be read.
-    pub fn fingerprint(&self) -> Result<String, CheckpointError> {
-        let mut hasher = blake3::Hasher::new();
-        for file in &self.files {
-            let name = file.path().file_name().unwrap_or_default().to_string_lossy();
-            hasher.update(name.as_bytes()).update(&[0]).update(&(file.map().len() as u64).to_le_bytes());
-            hasher.update(file.header());
-            for entry in file.entries() {
-                let bytes = file.bytes(entry);
-                hasher.update(&bytes[..BEGINNING.min(bytes.len())]);
-                // The system reads more than was asked for, of every tensor.
-                file.release(entry);
-            }
-        }
-        let config = self.folder.join("config.json");
-        if config.exists() {
-            hasher.update(&std::fs::read(&config).map_err(CheckpointError::io("read", &config))?);
-        }
-        Ok(hasher.finalize().to_hex().to_string())
     }
 
     /// The folder.

@@ -51,7 +51,7 @@ pub use rewrite::{Finished, Rewrite};
 pub use rope::rope_theta;
 pub use safetensors::Dtype;
 pub use scale::scale;
-pub use sources::files_read;
+pub use sources::{files_read, stamp};
 pub use verify::{Claims, TensorFound, TowerFound, Verification, verify};
 pub use weights::{INDEX, Index, SINGLE, WeightFiles, absent_pieces, adapter};
 pub use write::{Written, write};

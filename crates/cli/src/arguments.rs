@@ -4,15 +4,31 @@ pub mod folder;
 pub mod loading;
 pub mod model;
 pub mod prune;
+pub mod score;
 pub mod size;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use ressa_experiment::{Pattern, Tower};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PathBufValueParser, TypedValueParser},
+};
+use ressa_experiment::{Pattern, Tower, path::unexpanded};
 use ressa_sweep::DeviceChoice;
 
 use crate::reuse::Reuse;
+/// A path; one that only a shell would expand is refused rather than taken for a folder of that name, unless there is one.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        let part = path.to_str().and_then(unexpanded).filter(|_| !path.exists());
+        match part {
+            Some(part) => Err(format!(
+                "`{part}` is not expanded here: write the path out, or leave it to the shell (`--name ~/folder`)"
+            )),
+            None => Ok(path),
+        }
+    })
+}
 
 /// Experiments on sparse vision-language models: one YAML file in, tables and figures out.
 #[derive(Debug, Parser)]
@@ -36,15 +52,15 @@ const EXIT_CODES: &str = "Exit codes:
 #[derive(Args, Debug)]
 pub struct Global {
     /// Results folder [default: `results` beside `experiments`]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_parser = path())]
     pub results: Option<PathBuf>,
     /// Experiments folder [default: looked for upwards from here]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_parser = path())]
     pub experiments: Option<PathBuf>,
     /// The worker program [default: `ressa-worker` beside this one]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_parser = path())]
     pub worker: Option<PathBuf>,
-    /// Answer in JSON on standard output
+    /// Answer with one JSON value on standard output, also when something fails
     #[arg(long, global = true)]
     pub json: bool,
     /// Say less
@@ -92,6 +108,8 @@ pub enum Command {
     Generate(model::GenerateOptions),
     /// Prune a model folder block by block, in bounded memory; run again to resume
     Prune(prune::PruneOptions),
+    /// Score stored predictions again, also with METEOR's and SPICE's own programs
+    Score(score::ScoreOptions),
     /// Single steps for comparison with other implementations
     #[command(subcommand)]
     Lab(model::Lab),
@@ -102,8 +120,8 @@ pub enum Command {
 /// Experiments and overrides.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Selection {
-    /// Experiment files (or names in experiments/shapes), and overrides such as `prune.metric=wanda,magnitude`;
-    /// without a file: the default study
+    /// Experiment files (or names in experiments/shapes), and overrides such as `prune.metric=wanda,magnitude` or
+    /// `'evaluate.caption.prompt="A photo, in detail"'`, written as in YAML; without a file: the default study
     #[arg(value_name = "FILE|KEY=VALUE")]
     pub what: Vec<String>,
 }
@@ -139,7 +157,7 @@ pub struct MachineOptions {
     /// `auto`, `cpu` or `cuda:N`
     #[arg(long, default_value = "auto", value_parser = |text: &str| text.parse::<DeviceChoice>())]
     pub device: DeviceChoice,
-    /// Maximum number of workers [default: one per GPU, else cores divided by --threads]
+    /// Maximum number of workers [default: one per GPU; on a CPU cores divided by --threads, as far as memory holds their models]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub slots: Option<u16>,
     /// Threads of a worker: of one tensor operation, and of decoding images [default: 1 on a CPU; on a GPU the cores divided by its workers]
@@ -154,6 +172,20 @@ pub struct MachineOptions {
     pub deterministic: bool,
     #[command(flatten)]
     pub loading: loading::LoadingOptions,
+}
+
+impl Default for MachineOptions {
+    /// As if nothing was said.
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Auto,
+            slots: None,
+            threads: None,
+            tf32: false,
+            deterministic: false,
+            loading: loading::LoadingOptions::default(),
+        }
+    }
 }
 
 /// Options of `sweep`.
@@ -225,7 +257,7 @@ pub struct DataOptions {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=400))]
     pub images: u32,
     /// PNG file [default: `contact-sheet.png` in the results folder]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: Option<PathBuf>,
 }
 

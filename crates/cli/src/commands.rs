@@ -19,6 +19,7 @@ pub mod prune;
 pub mod report;
 pub mod retry;
 pub mod schema;
+pub mod score;
 pub mod status;
 pub mod sweep;
 pub mod verify;

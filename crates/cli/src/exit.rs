@@ -51,12 +51,18 @@ impl From<Exit> for std::process::ExitCode {
 }
 
 impl Exit {
+    /// The code of what a signal ended.
+    pub fn interrupted(by: Interruption) -> Self {
+        match by {
+            Interruption::Interrupt => Exit::Interrupted,
+            Interruption::Terminate => Exit::Terminated,
+        }
+    }
+
     /// The code of a finished sweep: the most pressing of what happened.
     pub fn of(summary: &Summary) -> Self {
-        match summary.interrupted {
-            Some(Interruption::Interrupt) => return Exit::Interrupted,
-            Some(Interruption::Terminate) => return Exit::Terminated,
-            None => {}
+        if let Some(by) = summary.interrupted {
+            return Exit::interrupted(by);
         }
         if summary.storage.is_some() {
             Exit::CannotWrite
@@ -96,17 +102,18 @@ impl Failure {
         }
     }
 
-    /// Shows it on standard error; as one JSON object where a machine reads.
+    /// Shows it on standard error. Where a machine reads, it is one JSON object, which is also the answer on standard output; but a mistake in
+    /// an experiment or override leaves standard output empty, so that who reads a field of a plan meets no object without it.
     pub fn print(&self, json: bool) {
         let mut stderr = std::io::stderr().lock();
-        let code = self.exit() as u8;
         let _ = match self {
             _ if json => {
-                let position = match self {
-                    Failure::Experiment(error) => error.position().map(|position| position.to_string()),
-                    Failure::Message(..) => None,
-                };
-                writeln!(stderr, "{}", serde_json::json!({ "error": self.message(), "at": position, "exit": code }))
+                let value = self.json();
+                match self {
+                    Failure::Experiment(_) => crate::text::answer_elsewhere(),
+                    Failure::Message(..) => crate::text::say_json(&value),
+                }
+                writeln!(stderr, "{value}")
             }
             Failure::Experiment(error) => {
                 let diagnostic: &dyn miette::Diagnostic = error.as_ref();
@@ -118,6 +125,15 @@ impl Failure {
             }
             Failure::Message(_, message) => writeln!(stderr, "error: {message}"),
         };
+    }
+
+    /// For a machine.
+    pub fn json(&self) -> serde_json::Value {
+        let position = match self {
+            Failure::Experiment(error) => error.position().map(|position| position.to_string()),
+            Failure::Message(..) => None,
+        };
+        serde_json::json!({ "error": self.message(), "at": position, "exit": self.exit() as u8 })
     }
 
     /// What is wrong, in one line.

@@ -1,7 +1,7 @@
 //! Single jobs: a worker process that is started for one step and ends with it.
 
 use std::{
-    io::{BufRead, BufReader, IsTerminal, Write},
+    io::{IsTerminal, Write},
     os::unix::process::ExitStatusExt,
     process::{Command, Stdio},
 };
@@ -11,6 +11,7 @@ use ressa_experiment::{
     job::{Job, Reply},
     protocol::{Failure as Reason, FailureKind},
 };
+use ressa_sweep::read_messages;
 use serde_json::Value;
 
 use crate::{
@@ -44,17 +45,23 @@ pub fn run(global: &Global, machine: &JobMachine, job: &Job) -> Result<Value, Fa
     }
     let bar = bar(global);
     let mut answer = None;
-    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
-        // Libraries may write to standard output too; what is no reply is theirs.
-        match serde_json::from_str::<Reply>(&line) {
-            Ok(Reply::Progress { fraction, message }) => {
+    let mut take = |reply| {
+        match reply {
+            Reply::Progress { fraction, message } => {
                 bar.set_position((fraction * 1000.0) as u64);
                 bar.set_message(message);
             }
-            Ok(Reply::Done { output }) => answer = Some(Ok(output)),
-            Ok(Reply::Failed { failure }) => answer = Some(Err(failure)),
-            Err(_) => {}
+            Reply::Done { output } => answer = Some(Ok(output)),
+            Reply::Failed { failure } => answer = Some(Err(failure)),
         }
+        true
+    };
+    // What libraries write there goes where the worker's other words go.
+    let mut pass_on = |bytes: &[u8]| {
+        let _ = std::io::stderr().write_all(bytes);
+    };
+    if let Some(output) = child.stdout.take() {
+        read_messages(output, "{\"reply\":", &mut take, &mut pass_on);
     }
     bar.finish_and_clear();
     let status =

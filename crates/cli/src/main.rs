@@ -5,10 +5,12 @@ mod commands;
 mod exit;
 mod hub;
 mod job;
+mod memory;
 mod missing;
 mod preflight;
 mod progress;
 mod reuse;
+mod signals;
 mod study;
 mod text;
 mod workspace;
@@ -28,19 +30,45 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> std::process::ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version go to standard output and are no failure.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
-        }
+        Err(error) => return refuse(&error).into(),
     };
-    match named(std::env::args_os().map(Into::into)).and_then(|()| dispatch(&arguments)) {
-        Ok(exit) => exit.into(),
-        Err(failure) => {
-            failure.print(arguments.global.json);
-            failure.exit().into()
-        }
+    let json = arguments.global.json;
+    if json {
+        text::answer_in_json();
     }
+    let exit = named(std::env::args_os().map(Into::into))
+        .and_then(|()| signals::listen())
+        .and_then(|()| dispatch(&arguments))
+        .unwrap_or_else(|failure| {
+            failure.print(json);
+            failure.exit()
+        });
+    if text::is_answer_due() {
+        text::say_json(&serde_json::json!({ "exit": exit as u8 }));
+    }
+    close(exit, text::output_error()).into()
+}
+
+/// Shows what is wrong with a command line, or the help or version that it asks for.
+fn refuse(error: &clap::Error) -> Exit {
+    // Help and version go to standard output and are no failure.
+    let shown = error.print();
+    if !error.use_stderr() {
+        return close(Exit::Done, shown.err().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe));
+    }
+    if std::env::args_os().any(|argument| argument == "--json") {
+        text::answer_in_json();
+        let message = error.to_string();
+        text::say_json(&serde_json::json!({ "error": message.trim(), "exit": Exit::Usage as u8 }));
+    }
+    Exit::Usage
+}
+
+/// The exit code, once it is known whether the answer arrived: half an answer is none, whatever else happened.
+fn close(exit: Exit, unwritten: Option<std::io::Error>) -> Exit {
+    let Some(error) = unwritten else { return exit };
+    text::note(format_args!("error: cannot write to standard output: {error}"));
+    if matches!(exit, Exit::Interrupted | Exit::Terminated) { exit } else { Exit::CannotWrite }
 }
 
 fn dispatch(arguments: &Arguments) -> Outcome {
@@ -62,6 +90,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Gc(options) => commands::gc::run(global, options),
         Command::Generate(options) => commands::generate::run(global, options),
         Command::Prune(options) => commands::prune::run(global, options),
+        Command::Score(options) => commands::score::run(global, options),
         Command::Lab(lab) => commands::lab::run(global, lab),
         Command::Schema => commands::schema::run(),
         Command::Doctor(options) => commands::doctor::run(global, options),

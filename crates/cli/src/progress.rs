@@ -3,7 +3,7 @@
 mod plain;
 mod terminal;
 
-use std::io::IsTerminal;
+use std::{collections::HashSet, io::IsTerminal};
 
 use ressa_sweep::SweepEvent;
 
@@ -13,7 +13,13 @@ use crate::{
 };
 
 /// How a sweep is shown.
-pub enum Display {
+pub struct Display {
+    style: Style,
+    /// What was said of failures so far, so that one broken file is not explained once per run.
+    told: HashSet<String>,
+}
+
+enum Style {
     /// Failures only.
     Quiet(plain::Plain),
     /// One line per worker and a total.
@@ -25,28 +31,42 @@ pub enum Display {
 impl Display {
     /// What suits standard error and the options.
     pub fn new(global: &Global) -> Self {
-        if global.quiet {
-            Display::Quiet(plain::Plain::new(false))
+        let style = if global.quiet {
+            Style::Quiet(plain::Plain::new(false))
         } else if std::io::stderr().is_terminal() && !global.json {
-            Display::Terminal(terminal::Terminal::new())
+            Style::Terminal(terminal::Terminal::new())
         } else {
-            Display::Plain(plain::Plain::new(global.verbose))
-        }
+            Style::Plain(plain::Plain::new(global.verbose))
+        };
+        Self { style, told: HashSet::new() }
     }
 
     /// Shows an event.
     pub fn show(&mut self, event: &SweepEvent) {
-        match self {
-            Display::Quiet(plain) if is_trouble(event) => plain.show(event),
-            Display::Quiet(_) => {}
-            Display::Terminal(terminal) => terminal.show(event),
-            Display::Plain(plain) => plain.show(event),
+        let shortened = self.shortened(event);
+        let event = shortened.as_ref().unwrap_or(event);
+        match &mut self.style {
+            Style::Quiet(plain) if is_trouble(event) => plain.show(event),
+            Style::Quiet(_) => {}
+            Style::Terminal(terminal) => terminal.show(event),
+            Style::Plain(plain) => plain.show(event),
         }
+    }
+
+    /// A failure whose message was said before, without it.
+    fn shortened(&mut self, event: &SweepEvent) -> Option<SweepEvent> {
+        let mut event = event.clone();
+        let (SweepEvent::StageFailed { failed, .. } | SweepEvent::Remembered(failed)) = &mut event else { return None };
+        if self.told.insert(failed.failure.message.clone()) {
+            return None;
+        }
+        failed.failure.message = "for the same reason".to_owned();
+        Some(event)
     }
 
     /// Takes bars off the screen.
     pub fn finish(&mut self) {
-        if let Display::Terminal(terminal) = self {
+        if let Style::Terminal(terminal) = &mut self.style {
             terminal.finish();
         }
     }
@@ -58,6 +78,7 @@ fn is_trouble(event: &SweepEvent) -> bool {
         SweepEvent::Damaged(_)
             | SweepEvent::Remembered(_)
             | SweepEvent::WorkerDied { .. }
+            | SweepEvent::SlotRetired(_)
             | SweepEvent::StageFailed { .. }
             | SweepEvent::Stopping { .. }
     )
@@ -79,6 +100,9 @@ fn trouble(event: &SweepEvent) -> Option<String> {
             failed.failure.message
         )),
         SweepEvent::WorkerDied { slot, message } => Some(format!("worker {slot} ended: {message}")),
+        SweepEvent::SlotRetired(slot) => {
+            Some(format!("worker {} ({}) is given up, the others go on: {}", slot.slot, slot.device, slot.reason))
+        }
         SweepEvent::StageFailed { failed, .. } => {
             Some(format!("failed: {}, {}: {}", failed.what, failed.label, failed.failure.message))
         }

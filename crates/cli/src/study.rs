@@ -62,6 +62,32 @@ impl Study {
         Ok(Self { experiments, overrides, findings })
     }
 
+    /// Checks tables, figures and claims against the grid, before anything is spent on it. A selection on the command line may change the
+    /// grid so that a table or figure of the file no longer fits: then it is left out, and the answer says so, a line each.
+    ///
+    /// # Errors
+    /// The first mistake, with its place in the file.
+    pub fn check_reports(&mut self, workspace: &Workspace) -> Result<Vec<String>, Failure> {
+        let published = workspace.published();
+        let mut left_out = Vec::new();
+        for experiment in &mut self.experiments {
+            while let Err(error) = ressa_report::check(experiment, Some(&published)) {
+                let Some(item) = error.item() else { return Err(error.into()) };
+                let report = &experiment.report;
+                let count = report.tables.len() + report.figures.len();
+                let mut rest = report.clone();
+                rest.tables.retain(|table| table.id != item);
+                rest.figures.retain(|figure| figure.id != item);
+                if experiment.origin.overrides.is_empty() || rest.tables.len() + rest.figures.len() == count {
+                    return Err(experiment.mistake(item, error.to_string()).into());
+                }
+                left_out.push(format!("left out of this report: {error}"));
+                experiment.report = rest;
+            }
+        }
+        Ok(left_out)
+    }
+
     /// The distinct stages of all experiments; with `gated`, also the evaluations that dense gates ask for.
     pub fn graph(&self, gated: bool) -> Graph {
         Graph::of(&self.experiments, gated)
@@ -70,7 +96,7 @@ impl Study {
 
 /// Looks at what stages read from outside the store, so that their keys are those of the contents.
 pub fn read_contents(workspace: &Workspace, experiments: &mut [Experiment]) -> Result<Findings, Failure> {
-    let store = workspace.store()?;
+    let store = workspace.reading();
     let contents = Contents::new(&store, &workspace.root);
     for experiment in experiments {
         experiment.mark_contents(&mut |stage| contents.readings(stage));
@@ -139,9 +165,14 @@ pub fn short(id: &str) -> String {
 }
 
 impl Workspace {
-    /// The file that a word names: a path, or the name of a file in `experiments/shapes`.
+    /// The file that a word names: a path from here or from `experiments`, or the name of a file in `experiments/shapes`.
     fn experiment_file(&self, word: &str) -> PathBuf {
         let path = PathBuf::from(word);
+        let below = self.experiments.join(word);
+        if !path.exists() && below.is_file() {
+            // `shapes/smoke.yaml` means the same from any folder.
+            return below;
+        }
         if path.exists() || word.contains(['/', '.']) {
             return path;
         }

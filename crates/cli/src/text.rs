@@ -2,22 +2,104 @@
 
 use std::{
     fmt::Display,
-    io::{IsTerminal, Write},
+    io::{self, IsTerminal, Write},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Writes a line to standard output. A reader that has gone away is no error.
+/// The one writer of standard output, where a command's answer goes.
+struct Answer {
+    /// Whether the answer is one JSON value, and lines for people go to standard error.
+    json: bool,
+    /// Whether that value was written.
+    given: bool,
+    /// Why something could not be written.
+    error: Option<io::Error>,
+}
+
+static ANSWER: Mutex<Answer> = Mutex::new(Answer { json: false, given: false, error: None });
+
+impl Answer {
+    fn write(&mut self, line: impl Display) {
+        match writeln!(io::stdout().lock(), "{line}") {
+            Ok(()) => {}
+            // A reader that has gone away has what it wanted.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) => drop(self.error.get_or_insert(error)),
+        }
+    }
+}
+
+fn answer() -> MutexGuard<'static, Answer> {
+    ANSWER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says that a machine reads standard output: it gets one JSON value there and nothing else.
+pub fn answer_in_json() {
+    answer().json = true;
+}
+
+/// Writes a line of the answer to standard output; to standard error where the answer is JSON.
 pub fn say(line: impl Display) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let mut answer = answer();
+    if answer.json {
+        drop(answer);
+        note(line);
+    } else {
+        answer.write(line);
+    }
 }
 
 /// Writes a line to standard error.
 pub fn note(line: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// Writes a value as JSON to standard output.
+/// Writes the JSON value that is the answer.
 pub fn say_json(value: &serde_json::Value) {
-    say(format_args!("{value:#}"));
+    give(answer(), format_args!("{value:#}"));
+}
+
+/// The same in one line: lists of numbers are for machines.
+pub fn say_compact_json(value: &serde_json::Value) {
+    give(answer(), value);
+}
+
+fn give(mut answer: MutexGuard<'_, Answer>, value: impl Display) {
+    if !(answer.json && answer.given) {
+        answer.given = true;
+        answer.write(value);
+    }
+}
+
+/// Says that standard output stays empty: the answer is on standard error.
+pub fn answer_elsewhere() {
+    answer().given = true;
+}
+
+/// Whether a machine waits for an answer that was not given.
+pub fn is_answer_due() -> bool {
+    let answer = answer();
+    answer.json && !answer.given
+}
+
+/// Gives an answer that is due, unless somebody is about to: for a process that a signal ends while another thread may be writing.
+pub fn answer_at_the_end(value: &serde_json::Value) {
+    if let Ok(answer) = ANSWER.try_lock()
+        && answer.json
+    {
+        give(answer, format_args!("{value:#}"));
+    }
+}
+
+/// What kept the answer from being written, if anything did.
+pub fn output_error() -> Option<io::Error> {
+    let mut answer = answer();
+    if let Err(error) = io::stdout().lock().flush()
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        answer.error.get_or_insert(error);
+    }
+    answer.error.take()
 }
 
 /// Whether colours may be used on a stream.
@@ -56,6 +138,12 @@ pub fn percent(share: f64) -> String {
         "100.00 %" if share < 1.0 => ">99.99 %".to_owned(),
         _ => text,
     }
+}
+
+/// Two numbers with as many decimals, one at least, as tell them apart where they differ.
+pub fn apart(a: f64, b: f64) -> (String, String) {
+    let with = |decimals: usize| (format!("{a:.decimals$}"), format!("{b:.decimals$}"));
+    (1..=15).map(with).find(|(x, y)| x != y || a == b).unwrap_or_else(|| (a.to_string(), b.to_string()))
 }
 
 /// A whole number with its digits in threes: `4 154 565`.
@@ -121,6 +209,13 @@ mod tests {
         assert_eq!(shown, ["0.00 %", "<0.01 %", "50.00 %", ">99.99 %", "100.00 %"]);
         let shown: Vec<String> = [0, 999, 1000, 4154565376].map(thousands).into();
         assert_eq!(shown, ["0", "999", "1 000", "4 154 565 376"]);
+    }
+
+    #[test]
+    fn numbers_that_differ_look_different() {
+        assert_eq!(apart(90.0, 89.96), ("90.00".to_owned(), "89.96".to_owned()));
+        assert_eq!(apart(90.0, 72.3), ("90.0".to_owned(), "72.3".to_owned()));
+        assert_eq!(apart(90.0, 90.0), ("90.0".to_owned(), "90.0".to_owned()));
     }
 
     #[test]

@@ -86,6 +86,11 @@ impl Workspace {
         Ok(Store::open(self.results.join("store"), vec![self.shipped()])?)
     }
 
+    /// The same store for commands that only read: no folder is made, so results may lie on a disk that cannot be written.
+    pub fn reading(&self) -> Store {
+        Store::reading(self.results.join("store"), vec![self.shipped()])
+    }
+
     /// The worker program.
     pub fn worker(&self) -> &Path {
         &self.worker
@@ -93,7 +98,7 @@ impl Workspace {
 
     /// GPUs that workers may choose from.
     pub fn gpus(&self, device: DeviceChoice) -> u32 {
-        let visible = env::var("CUDA_VISIBLE_DEVICES").ok();
+        let visible = env::var_os("CUDA_VISIBLE_DEVICES").map(|list| list.to_string_lossy().into_owned());
         if device == DeviceChoice::Auto { visible_gpus(visible.as_deref()) } else { 0 }
     }
 
@@ -127,6 +132,11 @@ impl Workspace {
             timeout: seconds.map(Duration::from_secs),
             ..self.sweep_options(machine)
         }
+    }
+
+    /// The table of published numbers.
+    pub fn published(&self) -> PathBuf {
+        self.experiments.join("paper/expected.csv")
     }
 
     /// A path as people know it: relative to the root where it is below.

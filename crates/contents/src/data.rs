@@ -45,7 +45,10 @@ impl Contents<'_> {
             return Ok(names);
         }
         let names = opened(stage, root)?;
-        self.lists.put(key, &serde_json::to_vec(&names).unwrap_or_default());
+        // A plan makes no folder.
+        if self.store.root().is_dir() {
+            self.lists.put(key, &serde_json::to_vec(&names).unwrap_or_default());
+        }
         Ok(names)
     }
 }

@@ -35,7 +35,10 @@ pub(crate) struct Raster {
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
     let failed = |source| DataError::Read { path: path.to_path_buf(), source };
     let mut bytes = Vec::new();
-    // The limit also ends the reading of a device that never ends.
+    // A pipe would not even open before somebody writes into it.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(DataError::Image { path: path.to_path_buf(), reason: "it is not a regular file".to_owned() });
+    }
     std::fs::File::open(path).map_err(failed)?.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > FILE_LIMIT {
         let reason = format!("it has more than {FILE_LIMIT} bytes, the most that is read");

@@ -15,6 +15,7 @@ mod decode;
 pub mod error;
 pub mod image;
 mod json;
+mod library;
 pub mod loader;
 pub mod parallel;
 pub mod preprocess;

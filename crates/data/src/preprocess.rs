@@ -122,6 +122,16 @@ impl ImageProcessor {
         })
     }
 
+    /// The same, but an image keeps its shape: the shorter side becomes that of the model, and the middle of the longer one is kept.
+    #[must_use]
+    pub fn center_cropped(mut self) -> Self {
+        if let Some((target, _)) = &mut self.resize {
+            *target = Target::ShortestEdge(self.output.0.min(self.output.1));
+            self.crop = Some(self.output);
+        }
+        self
+    }
+
     /// Height and width of what [`ImageProcessor::pixels`] gives.
     pub fn image_size(&self) -> (u32, u32) {
         (self.output.0 as u32, self.output.1 as u32)

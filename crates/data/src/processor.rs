@@ -24,6 +24,13 @@ pub struct Processor {
 }
 
 impl Processor {
+    /// The same processor, but images keep their shape ([`ImageProcessor::center_cropped`]).
+    #[must_use]
+    pub fn center_cropped(mut self) -> Self {
+        self.images = Arc::new((*self.images).clone().center_cropped());
+        self
+    }
+
     /// Reads `tokenizer.json` and the files beside it, the same of `qformer_tokenizer/` where there is one,
     /// `preprocessor_config.json` and `processor_config.json`.
     ///

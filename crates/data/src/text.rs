@@ -13,7 +13,7 @@ use tokenizers::{
     TruncationDirection, processors::template::TemplateProcessing,
 };
 
-use crate::{DataError, settings::Settings};
+use crate::{DataError, library, settings::Settings};
 
 /// Where padding goes, or from where a text that is too long is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Text {
             CheckpointError::Io { source, .. } => without_tokenizer(folder, &path, source),
             other => DataError::of_tokenizer(other),
         })?;
-        let mut tokenizer = Tokenizer::from_bytes(without_mark(&bytes)).map_err(|e| broken(e.to_string()))?;
+        let mut tokenizer = library::read(without_mark(&bytes)).map_err(broken)?;
         let settings = Settings::load(folder)?;
         let class = Class::of(settings.text("tokenizer_class"));
 
@@ -234,9 +234,9 @@ impl Text {
     }
 
     pub(crate) fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, DataError> {
-        let encoding = self.tokenizer.encode_fast(text, special);
+        let encoding = library::guarded(|| self.tokenizer.encode_fast(text, special));
         let failed = |reason: String| DataError::Encode { text: text.to_owned(), reason };
-        self.known(encoding.map_err(|e| failed(e.to_string()))?.get_ids(), text)
+        self.known(encoding.map_err(failed)?.get_ids(), text)
     }
 
     /// As [`Text::encode`], but of at most `max` ids: special tokens stay, the text is cut on the folder's side.
@@ -249,21 +249,19 @@ impl Text {
         let room = max
             .checked_sub(added)
             .ok_or_else(|| failed(format!("at most {max} tokens leave no room for the {added} special ones")))?;
-        let mut encoding: Encoding = self.tokenizer.encode_fast(text, false).map_err(|e| failed(e.to_string()))?;
+        let mut encoding: Encoding = library::guarded(|| self.tokenizer.encode_fast(text, false)).map_err(failed)?;
         let direction = match self.truncation {
             Side::Left => TruncationDirection::Left,
             Side::Right => TruncationDirection::Right,
         };
         encoding.truncate(room, 0, direction);
-        let whole = self.tokenizer.post_process(encoding, None, special).map_err(|e| failed(e.to_string()))?;
+        let whole = library::guarded(|| self.tokenizer.post_process(encoding, None, special)).map_err(failed)?;
         self.known(whole.get_ids(), text)
     }
 
     pub(crate) fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String, DataError> {
-        let text = self
-            .tokenizer
-            .decode(tokens, skip_special)
-            .map_err(|e| DataError::Encode { text: format!("{tokens:?}"), reason: e.to_string() })?;
+        let text = library::guarded(|| self.tokenizer.decode(tokens, skip_special))
+            .map_err(|reason| DataError::Encode { text: format!("{tokens:?}"), reason })?;
         Ok(if self.clean_up { cleaned(text) } else { text })
     }
 

@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let ready = cpu_seconds();
             let predictions = predict(&model, &prepared, &PredictOptions::default(), &mut |_| ())?;
             let predicted = cpu_seconds();
-            let scored = score(task, &predictions, ScoreOptions::default())?.score.ok_or("no score")?;
+            let scored = score(task, &predictions, &ScoreOptions::default())?.score.ok_or("no score")?;
             println!(
                 "  {task:<10} prepare {:.2} s, predict {:.2} s, score {:.2} s ({:.1} {})",
                 ready - started,

@@ -38,6 +38,14 @@ pub enum EvalError {
         /// The prediction.
         id: String,
     },
+    /// A scorer that is another program.
+    #[error("{program}: {reason}")]
+    External {
+        /// The metric.
+        program: &'static str,
+        /// Why there is no score.
+        reason: String,
+    },
     /// A line of stored predictions that is not one.
     #[error("line {line} of the stored predictions: {reason}")]
     Line {

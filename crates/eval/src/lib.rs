@@ -6,6 +6,7 @@
 pub mod batching;
 mod encoder;
 pub mod error;
+pub mod external;
 pub mod features;
 pub mod matching;
 pub mod metrics;
@@ -21,4 +22,4 @@ pub use matching::{MatchOptions, match_both_ways};
 pub use predict::{PredictOptions, predict};
 pub use prediction::{Direction, Prediction, from_json_lines, to_json_lines};
 pub use prepared::Prepared;
-pub use score::{ScoreOptions, score};
+pub use score::{Lemmas, ScoreOptions, score};

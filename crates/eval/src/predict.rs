@@ -1,7 +1,10 @@
 //! Running a model over a benchmark.
 
 use ressa_data::{Content, Item};
-use ressa_experiment::{Task, config::AskingConfig};
+use ressa_experiment::{
+    Task,
+    config::{AskingConfig, Repetition},
+};
 use ressa_models::{Search, VisionLanguage};
 use tch::Tensor;
 
@@ -43,6 +46,7 @@ impl PredictOptions {
             beams: self.beams,
             length_penalty: asking.length_penalty.unwrap_or(length_penalty),
             repetition_penalty: asking.repetition_penalty.unwrap_or(1.0),
+            penalize_prompt: asking.repetition_over == Repetition::PromptAndAnswer,
             ..Search::default()
         }
     }

@@ -82,7 +82,7 @@ struct Line<'a> {
 ///
 /// # Errors
 /// [`EvalError::WrongKind`] for predictions of another task.
-pub fn to_json_lines(task: Task, predictions: &[Prediction], options: ScoreOptions) -> Result<String, EvalError> {
+pub fn to_json_lines(task: Task, predictions: &[Prediction], options: &ScoreOptions) -> Result<String, EvalError> {
     let points = item_points(task, predictions, options)?;
     let mut text = String::new();
     for (index, (prediction, points)) in predictions.iter().zip(points).enumerate() {

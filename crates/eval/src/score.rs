@@ -1,6 +1,10 @@
 //! From stored predictions to the score of a task: pure functions, no model in sight.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use ressa_experiment::{
     Task,
@@ -12,6 +16,7 @@ use crate::{
     metrics::{
         bleu::{self, Zero},
         cider::CiderD,
+        lemma,
         ptb::tokenize,
         rouge, statistics, vqa,
     },
@@ -23,22 +28,47 @@ const RECALL_AT: [usize; 3] = [1, 5, 10];
 const FEWEST_IMAGES: usize = 2;
 
 /// What scoring depends on besides task and predictions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct ScoreOptions {
     /// Whether the benchmark is a published one, whose captions are scored in the literature's unit and with its BLEU.
     pub published: bool,
+    /// Base forms of OK-VQA's answers.
+    pub lemmas: Lemmas,
+}
+
+/// What answers to OK-VQA become before they are compared.
+#[derive(Clone, Debug, Default)]
+pub enum Lemmas {
+    /// They stay as they are.
+    #[default]
+    None,
+    /// Base forms by rules.
+    Rules,
+    /// What a table has for a whole answer.
+    Table(Arc<HashMap<String, String>>),
+}
+
+impl Lemmas {
+    fn of<'a>(&'a self, answer: &'a str) -> Cow<'a, str> {
+        match self {
+            Lemmas::None => Cow::Borrowed(answer),
+            Lemmas::Rules => Cow::Owned(lemma::by_rules(answer)),
+            Lemmas::Table(table) => Cow::Borrowed(lemma::by_table(answer, table)),
+        }
+    }
 }
 
 impl ScoreOptions {
     /// The name of the captions' score, and what one of its units is of `pycocoevalcap`'s.
-    fn cider(self) -> (&'static str, f64) {
+    fn cider(&self) -> (&'static str, f64) {
         if self.published { ("cider", 100.0) } else { ("cider-d", 10.0) }
     }
 }
 
 /// The score of a task with its parts.
 ///
-/// - question answering: VQA accuracy or, for GQA, exact match; parts per template;
+/// - question answering: VQA accuracy or, for GQA, exact match; parts per template, and `unlemmatized`, the score without the lemmatiser,
+///   where OK-VQA has one;
 /// - captions: CIDEr-D over all sets together, for published benchmarks times 100 as the literature prints it, in the embedded world
 ///   times 10; undefined for a single image. Parts per set, with document frequencies from all references, `bleu-4` (published:
 ///   `bleu-1` to `bleu-4`) and `rouge-l`;
@@ -46,18 +76,22 @@ impl ScoreOptions {
 ///
 /// # Errors
 /// No predictions, or predictions of another task.
-pub fn score(task: Task, predictions: &[Prediction], options: ScoreOptions) -> Result<TaskScore, EvalError> {
+pub fn score(task: Task, predictions: &[Prediction], options: &ScoreOptions) -> Result<TaskScore, EvalError> {
     if predictions.is_empty() {
         return Err(EvalError::Empty(task));
     }
     let points = item_points(task, predictions, options)?;
-    let (score, parts) = match task {
+    let (score, mut parts) = match task {
         Task::Vqav2 | Task::Gqa | Task::Okvqa => ("accuracy", BTreeMap::new()),
         Task::Nocaps => (options.cider().0, caption_parts(predictions, options)),
         Task::Flickr30k => return retrieval(task, predictions, &points),
     };
     if task == Task::Nocaps && predictions.len() < FEWEST_IMAGES {
         return Ok(TaskScore { task, score: None, parts });
+    }
+    if task == Task::Okvqa && !matches!(options.lemmas, Lemmas::None) {
+        let plain = item_points(task, predictions, &ScoreOptions { lemmas: Lemmas::None, ..options.clone() })?;
+        parts.insert("unlemmatized".to_owned(), average(score, &plain));
     }
     let mut scored = TaskScore { task, score: Some(average(score, &points)), parts };
     let mut groups: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
@@ -76,7 +110,7 @@ pub fn score(task: Task, predictions: &[Prediction], options: ScoreOptions) -> R
 ///
 /// # Errors
 /// [`EvalError::WrongKind`] for predictions of another task.
-pub fn item_points(task: Task, predictions: &[Prediction], options: ScoreOptions) -> Result<Vec<f64>, EvalError> {
+pub fn item_points(task: Task, predictions: &[Prediction], options: &ScoreOptions) -> Result<Vec<f64>, EvalError> {
     let wrong = |prediction: &Prediction| EvalError::WrongKind { task, id: prediction.id().to_owned() };
     match task {
         Task::Nocaps => {
@@ -100,6 +134,9 @@ pub fn item_points(task: Task, predictions: &[Prediction], options: ScoreOptions
                     let said = vqa::normalize_words(prediction);
                     Ok(if answers.contains(&said) { 100.0 } else { 0.0 })
                 }
+                Prediction::Answer { prediction, answers, .. } if task == Task::Okvqa => {
+                    Ok(100.0 * vqa::accuracy(&options.lemmas.of(prediction), answers))
+                }
                 Prediction::Answer { prediction, answers, .. } => Ok(100.0 * vqa::accuracy(prediction, answers)),
                 other => Err(wrong(other)),
             })
@@ -112,7 +149,7 @@ fn average(metric: &str, points: &[f64]) -> Score {
     Score { metric: metric.to_owned(), value, standard_error, items: points.len() as u64 }
 }
 
-fn caption_parts(predictions: &[Prediction], options: ScoreOptions) -> BTreeMap<String, Score> {
+fn caption_parts(predictions: &[Prediction], options: &ScoreOptions) -> BTreeMap<String, Score> {
     let captions: Vec<(String, Vec<String>)> = predictions.iter().filter_map(tokenized).collect();
     let rouge: Vec<f64> =
         captions.iter().map(|(caption, references)| 100.0 * rouge::rouge_l(caption, references)).collect();
@@ -130,7 +167,7 @@ fn caption_parts(predictions: &[Prediction], options: ScoreOptions) -> BTreeMap<
 }
 
 /// A caption and its references as the scorers' words; `None` for other predictions.
-fn tokenized(item: &Prediction) -> Option<(String, Vec<String>)> {
+pub(crate) fn tokenized(item: &Prediction) -> Option<(String, Vec<String>)> {
     match item {
         Prediction::Caption { prediction, references, .. } => {
             Some((tokenize(prediction), references.iter().map(|reference| tokenize(reference)).collect()))

@@ -26,6 +26,9 @@ pub struct AskingConfig {
     /// Factor against tokens that are already there; `null`: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repetition_penalty: Option<f64>,
+    /// Which tokens are already there.
+    #[serde(skip_serializing_if = "Repetition::is_default")]
+    pub repetition_over: Repetition,
 }
 
 impl AskingConfig {
@@ -33,6 +36,64 @@ impl AskingConfig {
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Tokens that a repetition penalty counts as there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Repetition {
+    /// Those of the prompt too, as `transformers` counts for a decoder-only model that is given token ids.
+    #[default]
+    PromptAndAnswer,
+    /// Generated ones only: LAVIS gives such a model embeddings, which have no ids to penalise.
+    Answer,
+}
+
+impl Repetition {
+    /// Whether prompts count.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What LAVIS does for OK-VQA alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct OkvqaConfig {
+    /// What becomes of answers before they are compared.
+    pub lemmatizer: Lemmatizer,
+    /// How images are brought to the model's size.
+    pub crop: Crop,
+}
+
+impl OkvqaConfig {
+    /// Whether OK-VQA is measured as the other question-answering tasks are.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Brings nouns and verbs of an answer to their base form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lemmatizer {
+    /// Answers stay as they are.
+    #[default]
+    None,
+    /// By rules of English inflection and lists of exceptions. LAVIS uses spaCy's `en_core_web_sm`, whose tagger sees more; see `ressa score --lemmas`
+    /// for its own lemmas.
+    Rules,
+}
+
+/// How an image of another shape becomes square.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Crop {
+    /// As the model's processor says; those of the published folders change the shape.
+    #[default]
+    Processor,
+    /// The shorter side is resized, and the middle of the longer one kept (LAVIS' `clip_image_eval`).
+    Center,
 }
 
 /// A text processor of LAVIS.

@@ -5,7 +5,7 @@ use crate::{
     allocation::AllocationConfig,
     config::{
         CalibrationConfig, CorporaConfig, DataConfig, DataSource, DistillConfig, EvaluateConfig, Metric, PruneConfig,
-        RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerCalibration, TowerPrune,
+        Repetition, RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerCalibration, TowerPrune,
     },
     model::DenseConfig,
 };
@@ -134,7 +134,7 @@ fn canonical_corpora(corpora: &mut CorporaConfig, read: bool) {
 
 fn canonical_evaluate(evaluate: &mut EvaluateConfig) {
     let neutral = EvaluateConfig::default();
-    let EvaluateConfig { tasks, questions, images, beams, answer, caption, retrieval } = evaluate;
+    let EvaluateConfig { tasks, questions, images, beams, answer, caption, okvqa, retrieval } = evaluate;
     tasks.sort_unstable();
     if !tasks.iter().any(|task| Task::QUESTIONS.contains(task)) {
         *questions = neutral.questions;
@@ -145,6 +145,14 @@ fn canonical_evaluate(evaluate: &mut EvaluateConfig) {
     }
     if !tasks.iter().any(|task| task.uses_language()) {
         *beams = neutral.beams;
+    }
+    if !tasks.contains(&Task::Okvqa) {
+        *okvqa = neutral.okvqa;
+    }
+    for asking in [&mut *answer, &mut *caption] {
+        if asking.repetition_penalty.is_none() {
+            asking.repetition_over = Repetition::default();
+        }
     }
     if !tasks.contains(&Task::Nocaps) {
         *caption = neutral.caption;

@@ -449,6 +449,7 @@ fn scored(run: &RunConfig) -> Vec<Scored> {
             beams: task.uses_language().then_some(evaluate.beams),
             data: run.data.benchmarks(),
             asking: evaluate.asking(task).filter(|asking| !asking.is_default()).cloned().map(Box::new),
+            okvqa: (task == Task::Okvqa && !evaluate.okvqa.is_default()).then(|| Box::new(evaluate.okvqa)),
             retrieval: (!task.uses_language() && !evaluate.retrieval.is_default())
                 .then(|| Box::new(evaluate.retrieval.clone())),
             compute: run.model.compute,

@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub use crate::{
-    asking::{AskingConfig, RetrievalConfig, TextRule},
+    asking::{AskingConfig, Crop, Lemmatizer, OkvqaConfig, Repetition, RetrievalConfig, TextRule},
     corpora::{Augment, CorporaConfig, Corpus, SampleForm},
     method::{
         BlockThreshold, Damping, DsnotConfig, InitialMetric, MagnitudeConfig, MethodConfig, Rounding, SignRule,
@@ -607,6 +607,9 @@ pub struct EvaluateConfig {
     /// How captions are asked for and written.
     #[serde(skip_serializing_if = "AskingConfig::is_default")]
     pub caption: AskingConfig,
+    /// What is done for OK-VQA alone.
+    #[serde(skip_serializing_if = "OkvqaConfig::is_default")]
+    pub okvqa: OkvqaConfig,
     /// How images and texts are compared.
     #[serde(skip_serializing_if = "RetrievalConfig::is_default")]
     pub retrieval: RetrievalConfig,
@@ -632,6 +635,7 @@ impl Default for EvaluateConfig {
             beams: 1,
             answer: AskingConfig::default(),
             caption: AskingConfig::default(),
+            okvqa: OkvqaConfig::default(),
             retrieval: RetrievalConfig::default(),
         }
     }

@@ -47,6 +47,8 @@ pub enum ErrorKind {
     UnknownName,
     /// A command-line override that cannot apply.
     Override,
+    /// A table or figure that cannot be made of the grid.
+    Report,
 }
 
 impl ErrorKind {
@@ -72,6 +74,7 @@ impl ErrorKind {
             ErrorKind::Exclude => "exclude",
             ErrorKind::UnknownName => "unknown-name",
             ErrorKind::Override => "override",
+            ErrorKind::Report => "report",
         }
     }
 }

@@ -20,6 +20,8 @@ use crate::{
     gate::Gate,
     grammar,
     load::{self, Loaded},
+    naming,
+    origin::Origin,
     output::{Claim, Report},
     overrides,
     reading::Readings,
@@ -35,6 +37,8 @@ pub struct Experiment {
     pub name: String,
     /// The file it was read from.
     pub path: PathBuf,
+    /// The file and overrides, as results remember them.
+    pub origin: Origin,
     /// The question it answers.
     pub description: Option<String>,
     /// Tables and figures.
@@ -51,6 +55,8 @@ pub struct Experiment {
     pub gates: Vec<Gate>,
     /// How many of everything.
     pub counts: Counts,
+    /// Where tables, figures and claims are, by their ids.
+    places: BTreeMap<String, Location>,
 }
 
 /// An axis as tables and figures see it.
@@ -119,12 +125,13 @@ impl Experiment {
         if lenient {
             names.tasks = Task::ALL.to_vec();
         }
+        let mut places = Places::new();
         let report = match &document.report {
-            Some(node) if !node.is_nothing() => report(node, &names)?,
+            Some(node) if !node.is_nothing() => report(node, &names, &mut places)?,
             _ => Report::default(),
         };
         let claims = match &document.claims {
-            Some(node) if !node.is_nothing() => claims(node, &names)?,
+            Some(node) if !node.is_nothing() => claims(node, &names, &mut places)?,
             _ => Vec::new(),
         };
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
@@ -133,6 +140,7 @@ impl Experiment {
         Ok(Experiment {
             name: document.name.unwrap_or(stem),
             path: path.to_owned(),
+            origin: Origin::of(path, root, overrides),
             description: document.description,
             report,
             claims,
@@ -141,7 +149,20 @@ impl Experiment {
             cells: expansion.cells,
             gates: expansion.gates,
             counts: expansion.counts,
+            places,
         })
+    }
+
+    /// A mistake in the table, figure or claim of an id, with its place.
+    pub fn mistake(&self, id: &str, message: String) -> ExperimentError {
+        let error = match self.places.get(id) {
+            Some(at) => at.error(ErrorKind::Report, message).label("this one"),
+            None => ExperimentError::file(ErrorKind::Report, message),
+        };
+        match self.origin.overrides.is_empty() {
+            true => error,
+            false => error.help("a selection that fits no table or figure can be made with `ressa sweep --no-report`"),
+        }
     }
 
     /// Tells every stage what it reads from outside the store: `of` says it of a stage's configuration. Keys of stages that read something
@@ -196,9 +217,11 @@ fn published(root: &Path) -> Option<Vec<String>> {
     Some(ids)
 }
 
-fn report(node: &Node, names: &Names) -> Result<Report, ExperimentError> {
+type Places = BTreeMap<String, Location>;
+
+fn report(node: &Node, names: &Names, places: &mut Places) -> Result<Report, ExperimentError> {
     Shape::Object(grammar::REPORT).check("report", node, names)?;
-    let mut ids = BTreeMap::new();
+    let mut ids = Places::new();
     for (section, list) in node.map("report")? {
         for item in list.list(&section.text)? {
             unique_id(item, &mut ids)?;
@@ -208,14 +231,19 @@ fn report(node: &Node, names: &Names) -> Result<Report, ExperimentError> {
             }
         }
     }
+    places.extend(ids);
     typed(node, "report")
 }
 
-fn claims(node: &Node, names: &Names) -> Result<Vec<Claim>, ExperimentError> {
-    let mut ids = BTreeMap::new();
+fn claims(node: &Node, names: &Names, places: &mut Places) -> Result<Vec<Claim>, ExperimentError> {
+    let mut ids = Places::new();
     for item in node.list("claims")? {
         Shape::Object(grammar::CLAIM).check("claim", item, names)?;
         unique_id(item, &mut ids)?;
+    }
+    for (id, at) in ids {
+        // A claim may be named as a figure is; it is the figure whose mistakes need a place.
+        places.entry(id).or_insert(at);
     }
     typed(node, "claims")
 }
@@ -244,19 +272,12 @@ fn unique_id(item: &Node, ids: &mut BTreeMap<String, Location>) -> Result<(), Ex
     }
 }
 
-/// A report lies in a folder of the experiment's name, beside these of the results folder itself.
+/// A report lies in a folder of the experiment's name.
 fn free_name(name: &str, path: &Path) -> Result<(), ExperimentError> {
-    match ["store", "logs", "pretrain"].contains(&name) {
-        true => Err(ExperimentError::file(
-            ErrorKind::BadValue,
-            format!(
-                "the name `{name}` of `{}` is taken: every results folder has a folder of that name",
-                path.display()
-            ),
-        )
-        .help("names name folders: choose another with `name:`")),
-        false => Ok(()),
-    }
+    naming::check(name).map_err(|why| {
+        ExperimentError::file(ErrorKind::BadValue, format!("the name `{name}` of `{}` {why}", path.display()))
+            .help("names name folders: choose another with `name:`")
+    })
 }
 
 /// The report writes files of these names itself.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Readings, protocol::Failure, stage::Inputs};
+use crate::{Readings, Task, protocol::Failure, stage::Inputs};
 
 pub use layer::{LayerOptions, PruneLayer, SparseLora};
 pub use prune::{CalibrationRequest, CalibrationSource, Prune, SETTABLE, settable};
@@ -34,6 +34,31 @@ pub enum Job {
     Export(Box<Export>),
     /// A folder pruned block by block, in bounded memory.
     Prune(Box<Prune>),
+    /// Stored predictions scored, also by other programs.
+    Score(Box<ScorePredictions>),
+}
+
+/// Settings of [`Job::Score`]. Paths are absolute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScorePredictions {
+    /// `predictions.jsonl` of an evaluation.
+    pub predictions: PathBuf,
+    /// Its task.
+    pub task: Task,
+    /// Whether the benchmark is a published one.
+    pub published: bool,
+    /// `meteor-1.5.jar`, where METEOR is wanted.
+    pub meteor: Option<PathBuf>,
+    /// `spice-1.0.jar`, where SPICE is wanted.
+    pub spice: Option<PathBuf>,
+    /// What runs them.
+    pub java: PathBuf,
+    /// Whether answers to OK-VQA are brought to their base forms by rules.
+    pub lemmatize: bool,
+    /// Table of answers and lemmas that does it instead.
+    pub lemmas: Option<PathBuf>,
+    /// Folder in which SPICE keeps what it has parsed.
+    pub scratch: PathBuf,
 }
 
 /// A model on disk, and how to compute with it.

@@ -1,6 +1,9 @@
 //! What comes back from a stage: scores and certificates.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +25,29 @@ impl TaskScore {
     pub fn undefined(&self) -> Option<&'static str> {
         const REASON: &str = "CIDEr weighs words by the images they occur in, so it needs at least 2 images";
         self.score.is_none().then_some(REASON)
+    }
+}
+
+/// What other programs found about the predictions of a stage: kept beside the store by `ressa score --keep`, read by the report.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExternalScores {
+    /// Digest of the predictions that were scored.
+    pub predictions: String,
+    /// The scores, which join the parts of the stage's own.
+    pub parts: BTreeMap<String, Score>,
+}
+
+impl ExternalScores {
+    /// The file of a stage, below the store's writable root.
+    pub fn path(root: &Path, key: &str) -> PathBuf {
+        root.join("scores").join(format!("{key}.json"))
+    }
+
+    /// What is kept for a stage; nothing where its predictions have another digest now.
+    pub fn read(root: &Path, key: &str, predictions: &str) -> Option<Self> {
+        let text = std::fs::read(Self::path(root, key)).ok()?;
+        let found: Self = serde_json::from_slice(&text).ok()?;
+        (found.predictions == predictions).then_some(found)
     }
 }
 

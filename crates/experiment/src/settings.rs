@@ -31,11 +31,6 @@ impl Setting {
         (self.get)(run).unwrap_or(Value::Null)
     }
 
-    /// Whether a list is one value of this setting.
-    pub(crate) fn is_list(&self) -> bool {
-        matches!(self.shape, Shape::Set { .. } | Shape::List(_))
-    }
-
     /// How its value is read on the command line.
     pub(crate) fn reading(&self) -> Reading {
         match self.shape {
@@ -351,6 +346,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "Exponent on the length in a beam's score; null means -1, which favours short answers.";
     "evaluate.answer.repetition-penalty" PENALTY, evaluate.answer.repetition_penalty,
         "Factor against tokens that are already there; null means none.";
+    "evaluate.answer.repetition-over" Shape::Choice(&["prompt-and-answer", "answer"]), evaluate.answer.repetition_over,
+        "Tokens that the penalty counts as there; `answer` leaves out the prompt's, as LAVIS does.";
     "evaluate.caption.prompt" Shape::OrNull(&Shape::Text), evaluate.caption.prompt,
         "Prompt of a caption; null means the embedded world's instruction, and none for published benchmarks.";
     "evaluate.caption.max-new-tokens" TOKENS, evaluate.caption.max_new_tokens,
@@ -361,6 +358,12 @@ pub static SETTINGS: &[Setting] = settings! {
         "Exponent on the length in a beam's score; null means 1, the mean per token.";
     "evaluate.caption.repetition-penalty" PENALTY, evaluate.caption.repetition_penalty,
         "Factor against tokens that are already there; null means none.";
+    "evaluate.caption.repetition-over" Shape::Choice(&["prompt-and-answer", "answer"]), evaluate.caption.repetition_over,
+        "Tokens that the penalty counts as there; `answer` leaves out the prompt's, as LAVIS does.";
+    "evaluate.okvqa.lemmatizer" Shape::Choice(&["none", "rules"]), evaluate.okvqa.lemmatizer,
+        "Brings nouns and verbs of OK-VQA's answers to their base form, as LAVIS does with spaCy; by rules here. The score without is kept as the part `okvqa/unlemmatized`.";
+    "evaluate.okvqa.crop" Shape::Choice(&["processor", "center"]), evaluate.okvqa.crop,
+        "How OK-VQA's images become square: as the model's processor says, or by the middle of the longer side, as LAVIS does with Vicuna.";
     "evaluate.retrieval.checkpoint" Shape::OrNull(&Shape::Path), evaluate.retrieval.checkpoint,
         "Folder of a BLIP-2 image-text matching model for retrieval, its vision tower replaced by the run's; null means the model's own contrastive head.";
     "evaluate.retrieval.rerank" whole(0), evaluate.retrieval.rerank,

@@ -11,8 +11,8 @@ use crate::{
     Pattern, Task, Tower,
     allocation::{BudgetConfig, Measurement},
     config::{
-        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MethodConfig, Metric, Recompute,
-        RestoreMethod, RetrievalConfig, StatisticsNeeds, TowerAdapter,
+        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MethodConfig, Metric, OkvqaConfig,
+        Recompute, RestoreMethod, RetrievalConfig, StatisticsNeeds, TowerAdapter,
     },
     job::Compute,
     model::Preset,
@@ -231,6 +231,9 @@ pub enum Stage {
         /// How the task is asked; absent for retrieval and at its default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         asking: Option<Box<AskingConfig>>,
+        /// What is done for OK-VQA; absent for other tasks and at its default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        okvqa: Option<Box<OkvqaConfig>>,
         /// What retrieval compares with; absent for other tasks and at its default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retrieval: Option<Box<RetrievalConfig>>,

@@ -148,14 +148,10 @@ fn derived(columns: &[Column], length: usize) -> Vec<String> {
         .collect()
 }
 
-/// A fraction in percent, without noise: 0.1 is `10`, 0.125 is `12.5`.
+/// A sparsity in per cent; nothing for what is no number.
 fn percent(node: &Node) -> String {
     match &node.tree {
-        Tree::Scalar(Value::Number(number)) => {
-            let share = number.as_f64().unwrap_or_default();
-            let places = range::decimals(share).saturating_sub(2);
-            format!("{:.places$}", share * 100.0)
-        }
+        Tree::Scalar(Value::Number(number)) => crate::percent(number.as_f64().unwrap_or_default()),
         _ => String::new(),
     }
 }

@@ -9,6 +9,7 @@ mod loaded;
 pub mod prune;
 mod prune_layer;
 pub mod random;
+mod score;
 mod sparse_lora;
 mod stats;
 mod streamed;
@@ -38,5 +39,6 @@ pub fn run(job: &Job, device: Device, progress: Progress<'_>) -> Result<Value, L
         Job::SparseLora(job) => sparse_lora::run(job, device),
         Job::Export(job) => export::run(job, device, progress),
         Job::Prune(job) => prune::run(job, device, progress),
+        Job::Score(job) => score::run(job, progress),
     }
 }

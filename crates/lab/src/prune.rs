@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ressa_checkpoint::{Exported, Finished, Making, PROGRAM, Rewrite, card, names::is_prunable, shown_name};
+use ressa_checkpoint::{Exported, Finished, Making, PROGRAM, Rewrite, card, names::is_prunable, shown_name, stamp};
 use ressa_data::Processor;
 use ressa_experiment::{
     Pattern, Tower,
@@ -107,6 +107,8 @@ pub fn run(job: &Prune, device: Device, progress: Progress<'_>) -> Result<Value,
         "mask_hash": notes.masks,
         "towers": done.certificate.towers,
         "changed": done.changed,
+        "rank_deficit": notes.rank.worst.as_ref().map(|_| &notes.rank),
+        "warning": notes.rank.warning(),
         "samples": settings.get("samples"),
         "steps": steps.len(),
         "resumed_at": resumed,
@@ -161,7 +163,7 @@ fn settings(
     let values = json!({
         "rules": RULES,
         "program": PROGRAM,
-        "source": rewrite.source().fingerprint()?,
+        "source": stamp(rewrite.source().folder())?,
         "calibration": samples.map(|samples| &samples.digest),
         "samples": samples.map(|samples| samples.texts.len()),
         "seed": job.seed,

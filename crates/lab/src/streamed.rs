@@ -1,6 +1,8 @@
 //! A model folder of which one block at a time is brought to the device; the rest stays mapped.
 
-use std::path::Path;
+mod ahead;
+
+use std::{cell::RefCell, path::Path};
 
 use ressa_experiment::job::Compute;
 use ressa_models::{Blip2, LayerId, ModelError, Pages, VisionLanguage, load_streamed};
@@ -8,10 +10,13 @@ use ressa_prune::walk::{Blocks, Place, layers_of};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
 
+use self::ahead::{Ahead, fetch};
 use crate::LabError;
 
 /// The folder.
 pub(crate) struct Streamed {
+    /// The next block, where it is copied ahead. Before the pages, which it reads until it is dropped.
+    ahead: RefCell<Option<Ahead>>,
     model: Blip2,
     pages: Pages,
     device: Device,
@@ -39,7 +44,7 @@ impl Streamed {
     /// Whatever is wrong with the folder.
     pub fn open(folder: &Path, compute: Compute, device: Device) -> Result<Self, LabError> {
         let (model, pages) = load_streamed(folder, compute, device)?;
-        Ok(Self { model, pages, device, converts: false, brought: Vec::new(), read: 0 })
+        Ok(Self { ahead: RefCell::new(None), model, pages, device, converts: false, brought: Vec::new(), read: 0 })
     }
 
     /// The network.
@@ -102,14 +107,21 @@ impl Blocks for Streamed {
     }
 
     fn expect(&self, place: Place) {
-        layers_of(&self.model, place).for_each(|(_, linear)| self.pages.prefetch(linear.weight()));
+        let weights = layers_of(&self.model, place).map(|(_, linear)| linear.weight().shallow_clone());
+        let weights: Vec<Tensor> = weights.inspect(|weight| self.pages.prefetch(weight)).collect();
+        self.ahead.replace(Ahead::begin(place, weights, self.device));
     }
 
     fn bring(&mut self, place: Place) -> Result<(), LabError> {
         let layers: Vec<(LayerId, Tensor)> =
             layers_of(&self.model, place).map(|(id, linear)| (id.clone(), linear.weight().shallow_clone())).collect();
+        let mut pinned = self.ahead.take().map(|ahead| ahead.take(place)).unwrap_or_default().into_iter();
         for (layer, mapped) in layers {
-            let stored = mapped.f_to_device(self.device).map_err(ModelError::from)?;
+            let stored = match pinned.next() {
+                Some(pinned) => fetch(&pinned, self.device),
+                None => mapped.f_to_device(self.device),
+            };
+            let stored = stored.map_err(ModelError::from)?;
             self.replace(&layer, &stored)?;
             self.brought.push(Brought { layer, mapped, stored });
         }

@@ -289,12 +289,13 @@ impl VisionLanguage for Blip2 {
     }
 
     fn check_prompts(&self, prompts: &Prompts) -> Result<(), ModelError> {
+        let writer = self.writer.as_ref().ok_or_else(|| ModelError::Config(MUTE.to_owned()))?;
         if self.config.family()? != Family::Blip2 {
             let positions = self.config.qformer_config.max_position_embeddings;
             longest("Q-Former's text", prompts.qformer.ids.size()[1], positions)?;
         }
-        match self.writer.as_ref().map(|writer| &writer.language) {
-            Some(Language::Opt(opt)) => {
+        match &writer.language {
+            Language::Opt(opt) => {
                 let tokens = self.qformer.queries() + prompts.language.ids.size()[1];
                 longest("prompt", tokens, opt.longest() - 1)
             }

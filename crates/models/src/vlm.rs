@@ -196,7 +196,7 @@ pub trait VisionLanguage: Send {
         true
     }
 
-    /// Whether prompts fit into the positions that the model has. What is asked about prompts that do not fit may panic.
+    /// Whether the model writes answers and prompts fit into the positions that it has. What is asked about prompts that do not fit may panic.
     ///
     /// # Errors
     /// How many tokens there are, and how many there may be.

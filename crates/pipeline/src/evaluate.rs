@@ -1,11 +1,11 @@
 //! Stage `evaluate`: predictions of one task, stored per item, and the scores they give.
 
 use ressa_eval::{
-    Batching, MatchOptions, PredictOptions, ScoreOptions, match_both_ways, predict, score, to_json_lines,
+    Batching, Lemmas, MatchOptions, PredictOptions, ScoreOptions, match_both_ways, predict, score, to_json_lines,
 };
 use ressa_experiment::{
     Stage, StageNode,
-    config::{DataSource, RetrievalConfig},
+    config::{DataSource, Lemmatizer, RetrievalConfig},
 };
 use ressa_store::Draft;
 use serde_json::Value;
@@ -26,7 +26,7 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Evaluate { task, items, beams, data, asking, retrieval, .. } = &*node.stage else {
+    let Stage::Evaluate { task, items, beams, data, asking, okvqa, retrieval, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not an evaluate stage".to_owned()));
     };
     let name = task.name();
@@ -44,7 +44,7 @@ pub(crate) fn run(
             })?
         }
         _ => {
-            let prepared = executor.prepared(node, data, *task, *items, asking.as_deref())?;
+            let prepared = executor.prepared(node, data, (*task, *items), (asking.as_deref(), okvqa.as_deref()))?;
             let model = executor.evaluated(node)?;
             let batching = Batching { features: executor.feature_cache(node, data)?, ..batching };
             retry_smaller(batching.rows, |rows| {
@@ -58,7 +58,11 @@ pub(crate) fn run(
             })?
         }
     };
-    let options = ScoreOptions { published: data.source == DataSource::Folder };
-    draft.write(PREDICTIONS, to_json_lines(*task, &predictions, options)?.as_bytes())?;
-    plain(&score(*task, &predictions, options)?)
+    let lemmas = match okvqa.as_deref().map(|okvqa| okvqa.lemmatizer) {
+        None | Some(Lemmatizer::None) => Lemmas::None,
+        Some(Lemmatizer::Rules) => Lemmas::Rules,
+    };
+    let options = ScoreOptions { published: data.source == DataSource::Folder, lemmas };
+    draft.write(PREDICTIONS, to_json_lines(*task, &predictions, &options)?.as_bytes())?;
+    plain(&score(*task, &predictions, &options)?)
 }

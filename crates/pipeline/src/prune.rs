@@ -2,7 +2,9 @@
 
 use ressa_experiment::{Stage, StageNode, config::Propagate, record::Certificate};
 use ressa_models::{MaskSet, VisionLanguage, WeightSet};
-use ressa_prune::{PruneRequest, TowerInputs, allocation::Counts, certify_tower, certify_tower_divided, solve_tower};
+use ressa_prune::{
+    PruneRequest, TowerInputs, TowerSolution, allocation::Counts, certify_tower, certify_tower_divided, solve_tower,
+};
 use ressa_store::{Draft, Entry};
 use serde_json::Value;
 
@@ -41,7 +43,7 @@ pub(crate) fn run(
         counts: counts.as_ref(),
         statistics: of_block.as_ref().map(|of_block| of_block as _),
     };
-    let (masks, weights) = solve_tower(model.as_mut(), &request, inputs, &mut show)?;
+    let TowerSolution { masks, weights, rank } = solve_tower(model.as_mut(), &request, inputs, &mut show)?;
     let path = draft.folder().join(MASKS);
     masks.save(&path)?;
     let changed = draft.folder().join(WEIGHTS);
@@ -58,7 +60,13 @@ pub(crate) fn run(
     if !certificate.holds() {
         return Err(PipelineError::Certificate(certificate.violations));
     }
-    plain(&certificate)
+    let mut result = plain(&certificate)?;
+    if let (Some(warning), Some(result)) = (rank.warning(), result.as_object_mut()) {
+        result.insert("rank-deficit".to_owned(), plain(&rank)?);
+        result.insert("warning".to_owned(), Value::String(warning.clone()));
+        progress(1.0, &warning);
+    }
+    Ok(result)
 }
 
 /// Recounts published masks on the weights they belong to.

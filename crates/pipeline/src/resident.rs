@@ -11,7 +11,7 @@ use ressa_data::{Benchmark, Processor, World};
 use ressa_eval::Prepared;
 use ressa_experiment::{
     ReadingKind, Readings, Stage, StageKey, StageNode, Task,
-    config::{AskingConfig, DataConfig},
+    config::{AskingConfig, Crop, DataConfig, OkvqaConfig},
     job::Compute,
     stage::Inputs,
 };
@@ -134,11 +134,11 @@ impl Executor {
         &mut self,
         node: &StageNode,
         data: &DataConfig,
-        task: Task,
-        items: u32,
-        asking: Option<&AskingConfig>,
+        (task, items): (Task, u32),
+        (asking, okvqa): (Option<&AskingConfig>, Option<&OkvqaConfig>),
     ) -> Result<Rc<Prepared>, PipelineError> {
-        let name = identity(&(&node.inputs.dense, data, task, items, asking));
+        let crop = okvqa.map(|okvqa| okvqa.crop).unwrap_or_default();
+        let name = identity(&(&node.inputs.dense, data, task, items, asking, crop));
         if let Some(prepared) = self.resident.prepared.get(&name) {
             return Ok(prepared.clone());
         }
@@ -146,7 +146,10 @@ impl Executor {
         if let Some(asking) = asking {
             benchmark = benchmark.asked(asking);
         }
-        let processor = self.processor(node)?;
+        let mut processor = (*self.processor(node)?).clone();
+        if crop == Crop::Center {
+            processor = processor.center_cropped();
+        }
         self.make_room();
         let prepared = Rc::new(Prepared::new(&processor, &benchmark, self.device)?);
         self.resident.prepared.insert(name, prepared.clone());

@@ -1,5 +1,6 @@
 //! Prunes the image encoder and the language model of a published shape, in memory, and prints seconds as JSON:
-//! `tower_speed NAME METHOD PATTERN SAMPLES DEVICE DTYPE`, such as `instructblip-flan-t5-xl wanda 50 128 cuda:0 bfloat16`.
+//! `tower_speed NAME METHOD PATTERN SAMPLES DEVICE DTYPE [VISION LANGUAGE]`, such as `instructblip-flan-t5-xl wanda 50 128 cuda:0 bfloat16`. Two numbers at
+//! the end make the towers shorter; an encoder-decoder has so many blocks in either half.
 //!
 //! Weights are random, and drawn on the device; loading is not timed.
 
@@ -13,7 +14,8 @@ use ressa_experiment::{
     job::Compute,
 };
 use ressa_models::{
-    Blip2, LoadOptions, Prompts, Sample, TensorMap, TextBatch, VisionLanguage, config::GenerationConfig,
+    Blip2, LoadOptions, Prompts, Sample, TensorMap, TextBatch, VisionLanguage,
+    config::{GenerationConfig, TextConfig},
     published::published_config,
 };
 use ressa_prune::{PruneRequest, TowerInputs, solve_tower};
@@ -25,15 +27,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
-    let [name, method, pattern, samples, device, dtype] = arguments else {
-        return Err("usage: tower_speed NAME METHOD PATTERN SAMPLES DEVICE DTYPE".into());
+    let ([name, method, pattern, samples, device, dtype, blocks @ ..], 6 | 8) = (arguments, arguments.len()) else {
+        return Err("usage: tower_speed NAME METHOD PATTERN SAMPLES DEVICE DTYPE [VISION LANGUAGE]".into());
     };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
     let device = ressa_runtime::init(&RuntimeOptions { device: device.parse()?, threads })?;
     let _no_grad = tch::no_grad_guard();
     let compute: Compute = dtype.parse()?;
     let options = LoadOptions { compute, ..LoadOptions::on(device) };
-    let config = published_config(name).ok_or_else(|| format!("no published model `{name}`"))?;
+    let mut config = published_config(name).ok_or_else(|| format!("no published model `{name}`"))?;
+    if let [vision, language] = blocks {
+        config.vision_config.num_hidden_layers = vision.parse()?;
+        let language = language.parse()?;
+        match &mut config.text_config {
+            TextConfig::T5(text) => (text.num_layers, text.num_decoder_layers) = (language, Some(language)),
+            TextConfig::Llama(text) => text.num_hidden_layers = language,
+            TextConfig::Opt(text) => text.num_hidden_layers = language,
+        }
+    }
     let mut tensors = TensorMap::new();
     for (name, shape) in Blip2::tensor_shapes(&config)? {
         let fan_in: i64 = shape.iter().skip(1).product();
@@ -75,7 +86,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         };
         let inputs = TowerInputs { samples: &samples, ..TowerInputs::default() };
         let clock = Instant::now();
-        let (masks, _) = solve_tower(&mut model as &mut dyn VisionLanguage, &request, inputs, &mut |_| ())?;
+        let masks = solve_tower(&mut model as &mut dyn VisionLanguage, &request, inputs, &mut |_| ())?.masks;
         // What was only launched is waited for.
         let kept = masks.iter().next().map(|(_, keep)| keep.kept());
         let seconds = clock.elapsed().as_secs_f64();

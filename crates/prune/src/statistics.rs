@@ -7,6 +7,7 @@
 
 mod block;
 mod gram;
+mod rank;
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,6 +21,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 pub use self::block::BlockStatistics;
 use self::gram::Gram;
+pub use self::rank::{RankDeficit, Worst};
 use crate::error::PruneError;
 
 /// What a method must be shown beside the weight. Sets unite with `|`.
@@ -360,13 +362,14 @@ impl ColumnStatistics {
             self.factor.replace(None);
             self.finite.set(None);
             let samples = numbers.len() as i64;
-            let rows = input.detach().reshape([samples, -1, self.columns]).to_kind(Kind::Float);
+            let rows = input.detach().reshape([samples, -1, self.columns]);
             let tokens = rows.size()[1];
             self.tokens += (samples * tokens).unsigned_abs();
             let of_samples = |rows: &Tensor| rows.sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
             if let Some(gram) = &mut self.gram {
                 gram.add(&rows.reshape([-1, self.columns]));
             }
+            let rows = if self.squares.is_some() || self.moments.is_some() { rows.to_kind(Kind::Float) } else { rows };
             let squares = self.squares.as_ref().map(|_| of_samples(&rows.square()));
             let moments = self.moments.as_mut().filter(|_| tokens > 0).map(|moments| {
                 moments.mass += (samples * tokens) as f64;
@@ -411,13 +414,15 @@ impl ColumnStatistics {
         }
     }
 
-    /// Adds rows `[tokens, in]`, f32, with weights `[tokens, 1]` and their sum.
-    fn add(&mut self, rows: &Tensor, weighting: Option<(&Tensor, f64)>) {
+    /// Adds rows `[tokens, in]` with weights `[tokens, 1]` and their sum.
+    fn add(&mut self, given: &Tensor, weighting: Option<(&Tensor, f64)>) {
         self.factor.replace(None);
         self.finite.set(None);
         let weights = weighting.map(|(weights, _)| weights);
-        let count = rows.size()[0] as u64;
+        let count = given.size()[0] as u64;
         self.tokens += count;
+        let in_floats = self.squares.is_some() || self.moments.is_some() || weights.is_some();
+        let rows = &if in_floats { given.to_kind(Kind::Float) } else { given.shallow_clone() };
         if let Some(squares) = &mut self.squares {
             let square = weighted(rows.square(), weights);
             let of_sample = square.sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
@@ -430,7 +435,7 @@ impl ColumnStatistics {
         }
         if let Some(gram) = &mut self.gram {
             match weights {
-                None => gram.add(rows),
+                None => gram.add(given),
                 Some(weights) => gram.add(&(rows * weights.sqrt())),
             }
         }
@@ -446,7 +451,7 @@ fn weighted(rows: Tensor, weights: Option<&Tensor>) -> Tensor {
 
 impl Observer for ColumnStatistics {
     fn observe(&mut self, input: &Tensor) {
-        no_grad(|| self.add(&input.detach().reshape([-1, self.columns]).to_kind(Kind::Float), None));
+        no_grad(|| self.add(&input.detach().reshape([-1, self.columns]), None));
     }
 }
 

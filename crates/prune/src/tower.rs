@@ -20,7 +20,7 @@ use crate::{
     request::PruneRequest,
     select::{Selection, keep_across_with},
     solver::LayerSolver,
-    statistics::BlockStatistics,
+    statistics::{BlockStatistics, RankDeficit},
     walk::{Blocks, InMemory, Listed, Look, Onward, Place, Resident, Shown, Walk, layers_of, solve},
 };
 
@@ -33,6 +33,17 @@ pub struct TowerPruning {
     pub weights: WeightSet,
     /// What a recount of the masked weights found.
     pub certificate: Certificate,
+}
+
+/// What was found for a tower, before it is recounted.
+#[derive(Debug, Default)]
+pub struct TowerSolution {
+    /// As [`TowerPruning::masks`].
+    pub masks: MaskSet,
+    /// As [`TowerPruning::weights`].
+    pub weights: WeightSet,
+    /// Layers of which calibration saw too little, where the method inverts Gram matrices.
+    pub rank: RankDeficit,
 }
 
 /// Gives the statistics of a block, by its number.
@@ -82,7 +93,7 @@ pub fn prune_tower_with(
     inputs: TowerInputs<'_>,
     progress: &mut dyn FnMut(f64),
 ) -> Result<TowerPruning, PruneError> {
-    let (masks, weights) = solve_tower(model, request, inputs, progress)?;
+    let TowerSolution { masks, weights, .. } = solve_tower(model, request, inputs, progress)?;
     no_grad(|| {
         weights.apply(model)?;
         for (id, linear) in model.linears_mut() {
@@ -105,7 +116,7 @@ pub fn solve_tower(
     request: &PruneRequest,
     inputs: TowerInputs<'_>,
     progress: &mut dyn FnMut(f64),
-) -> Result<(MaskSet, WeightSet), PruneError> {
+) -> Result<TowerSolution, PruneError> {
     let selection = request.selection()?;
     let solver = method::solver(request.metric, &request.method, request.seed).ok_or(PruneError::NoMetric)?;
     check_layers(model, request.tower, selection)?;
@@ -120,7 +131,8 @@ pub fn solve_tower(
             Selection::Unstructured { sparsity, group: Group::Tower } if inputs.counts.is_none() => {
                 let metric = method::ranking(request.metric, &request.method, request.seed);
                 let metric = metric.ok_or(PruneError::NoMetric)?;
-                Ok((prune_at_once(model, request, metric.as_ref(), sparsity, inputs, progress)?, WeightSet::new()))
+                let masks = prune_at_once(model, request, metric.as_ref(), sparsity, inputs, progress)?;
+                Ok(TowerSolution { masks, ..TowerSolution::default() })
             }
             _ => prune_block_by_block(model, request, solver.as_ref(), inputs, progress),
         }
@@ -165,7 +177,7 @@ fn prune_block_by_block(
     solver: &dyn LayerSolver,
     inputs: TowerInputs<'_>,
     progress: &mut dyn FnMut(f64),
-) -> Result<(MaskSet, WeightSet), PruneError> {
+) -> Result<TowerSolution, PruneError> {
     let mut selections = BTreeMap::new();
     for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == request.tower) {
         selections.insert(id.name.clone(), request.of_layer(&id.name, linear.shape(), inputs.counts)?);
@@ -181,6 +193,7 @@ fn prune_block_by_block(
         true => begin(resident, request.tower, look, inputs.samples)?,
         false => Walk::new(resident, InMemory::new(device)),
     };
+    let mut rank = RankDeficit::default();
     for block in 0..blocks {
         let place = Place { tower: request.tower, block };
         let onward = match (observes && block + 1 < blocks, request.propagate) {
@@ -193,11 +206,12 @@ fn prune_block_by_block(
                 Some(stored) if !look.needs.is_empty() => stored(block)?,
                 _ => seen,
             };
-            solve(resident, place, seen, solver, &asked, carries)
+            rank.extend(solve(resident, place, seen, solver, &asked, carries)?);
+            Ok(())
         })?;
         progress((block + 1) as f64 / blocks as f64);
     }
-    Ok((walk.blocks.masks, walk.blocks.weights))
+    Ok(TowerSolution { masks: walk.blocks.masks, weights: walk.blocks.weights, rank })
 }
 
 /// All blocks are ranked before any is masked. Importances are computed again for each of the passes of [`keep_across_with`], so that those of one

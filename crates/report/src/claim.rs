@@ -1,40 +1,43 @@
 //! Claims: sentences of the paper as tests over results, with three verdicts.
 //!
-//! Everything rests on paired differences. For each replicate seed the values of both sides are averaged over their cells and subtracted;
-//! a seed counts only if every cell of both sides has a result for it, and seeds that share all their stages count once. From three
-//! pairs on, the interval is Student's at 95 % over seeds. With fewer, it is the normal 95 % interval from both test-set standard errors,
-//! combined as if the two were independent, plus the spread over two seeds where there are two; since both sides answer the same items,
-//! that is wider than need be, so it errs towards *undecided*.
+//! Everything rests on differences over the same items, with seeds as a second level (see [`crate::evidence`]). Points and labels that
+//! are averaged are averaged item by item, seed by seed; a seed counts only if every cell of both sides has a result for it, and seeds
+//! that share all their stages count once. A verdict errs on one side only, so intervals are 95 % and each side of them 2.5 %:
 //!
-//! - `greater`: at every label of `over`, `a` is *above* if the interval of `a - b` lies above zero, *below* if it lies below zero, else
-//!   *open*. **Holds** if `a` is above at every label. **Does not hold** if it is below at any label, or below on balance (the per-seed mean
-//!   over all labels). **Undecided** otherwise. Cells without a label on `over`, such as a dense point, stand at every label.
+//! - `greater`: **holds** if at every label of `over` the interval of `a - b` lies above zero (no correction: *all* must be above, which
+//!   is rarer than one). **Does not hold** if at any label, or on balance (the mean over all labels), it lies below zero, corrected by
+//!   Holm's procedure for the number of labels. **Undecided** otherwise.
 //! - `same`: **holds** if at every label of `over` and for every seed both sides have the same value, **does not hold** if anywhere they
 //!   have not, **undecided** while a result is missing and none contradicts. No statistics: for what must not differ at all.
-//! - `peak`: the shortfall is the best label's value minus that of `at`. **Holds** if its mean is within `tolerance`. **Does not hold** if its
-//!   whole interval lies beyond `tolerance`. **Undecided** otherwise, or where a label has no result yet.
+//! - `peak`: a label is near-optimal if no other is above it by more than `tolerance`. **Holds** if for every other label the whole interval
+//!   of its lead is within `tolerance` (non-inferiority; no correction, as *all* must be). **Does not hold** if any lead lies beyond
+//!   `tolerance`, by the distribution of the largest of all leads. **Undecided** otherwise.
 //! - `equals`: **holds** if every selected cell's value is within `tolerance` of what it must be, **does not hold** if any is not,
 //!   **undecided** while one is missing and none contradicts. No statistics: certificates are counted.
 //!
-//! Where several labels are tested, each is tested at 5 %; there is no correction, because *all* must be above.
+//! A verdict of `greater` or `peak` from fewer seeds than planned is provisional and says so. With a single seed planned, items alone
+//! decide, and the numbers say that n is 1. A dense point stands at every label of an axis that only says how to prune or restore.
 
 mod equals;
-mod greater;
-mod peak;
+pub mod greater;
+mod json;
+pub mod peak;
+mod power;
 mod same;
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 use ressa_experiment::output::{self, ClaimTest, Comparison, OneOrMany};
+use serde::Serialize;
 
-use crate::{
-    names,
-    records::Records,
-    statistics::{Basis, Difference, Pair},
-};
+pub use json::json;
+pub use power::Power;
+
+use crate::{evidence::Evidence, names, records::Records};
 
 /// Outcome of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// The results support the sentence.
     Holds,
@@ -63,54 +66,31 @@ pub struct Claim {
     pub text: String,
     /// Outcome.
     pub verdict: Verdict,
+    /// Seeds behind a verdict that rests on fewer than planned, and those planned.
+    pub provisional: Option<(usize, usize)>,
     /// Why, in one sentence with numbers.
     pub reason: String,
     /// What stands left and right in the evidence.
     pub sides: (String, String),
     /// The numbers that decided.
     pub evidence: Vec<Evidence>,
+    /// What the comparison could have seen; `None` where nothing is estimated.
+    pub power: Option<Power>,
 }
 
-/// One comparison behind a verdict.
-#[derive(Clone, Debug)]
-pub struct Evidence {
-    /// Label at which it was made.
-    pub place: String,
-    /// Left side.
-    pub a: f64,
-    /// Right side.
-    pub b: f64,
-    /// Interval of `a - b`; `None` where nothing could be compared.
-    pub difference: Option<Difference>,
-    /// Pairs planned.
-    pub expected: usize,
-    /// Digits after the point.
-    pub decimals: usize,
-}
-
-impl Evidence {
-    /// `+3.1 ± 0.8 (n = 3)`.
-    pub fn text(&self) -> String {
-        match &self.difference {
-            Some(d) => interval(d, self.decimals),
-            None => "no result yet".to_owned(),
+impl Claim {
+    /// `holds`, or `holds (provisional, 1 of 3 seeds)`.
+    pub fn outcome(&self) -> String {
+        match self.provisional {
+            Some((there, planned)) => format!("{} (provisional, {there} of {planned} seeds)", self.verdict),
+            None => self.verdict.to_string(),
         }
     }
 }
 
-/// A difference with its interval and what it rests on.
-pub fn interval(d: &Difference, decimals: usize) -> String {
-    let sign = if d.mean >= 0.0 { "+" } else { "" };
-    let basis = match d.basis {
-        Basis::Seeds => format!("n = {}", d.n),
-        Basis::TestSet => format!("n = {}, test-set error", d.n),
-    };
-    format!("{sign}{} ± {} ({basis})", names::fixed(d.mean, decimals), names::fixed(d.half_width, decimals))
-}
-
 /// Tests a claim.
 pub fn test(claim: &output::Claim, records: &Records) -> Claim {
-    let (verdict, reason, evidence) = match &claim.test {
+    let Tested { verdict, mut reason, evidence, power } = match &claim.test {
         ClaimTest::Greater(comparison) => greater::test(comparison, records),
         ClaimTest::Same(comparison) => same::test(comparison, records),
         ClaimTest::Peak(peak) => peak::test(peak, records),
@@ -123,7 +103,23 @@ pub fn test(claim: &output::Claim, records: &Records) -> Claim {
         }
         ClaimTest::Equals(_) => (String::new(), String::new()),
     };
-    Claim { id: claim.id.clone(), text: claim.text.trim().to_owned(), verdict, reason, sides, evidence }
+    let estimated = matches!(claim.test, ClaimTest::Greater(_) | ClaimTest::Peak(_));
+    let fewest = evidence.iter().filter(|e| e.is_incomplete()).map(|e| (e.there, e.expected)).min();
+    let provisional = fewest.filter(|_| estimated && verdict != Verdict::Undecided);
+    if let Some(power) = &power {
+        let decimals = evidence.first().map_or(1, |e| e.decimals);
+        reason.push_str(&power.text(verdict, decimals));
+    }
+    Claim {
+        id: claim.id.clone(),
+        text: claim.text.trim().to_owned(),
+        verdict,
+        provisional,
+        reason,
+        sides,
+        evidence,
+        power,
+    }
 }
 
 /// The reader's name of one side: its labels.
@@ -138,110 +134,65 @@ fn side(filter: &output::Where) -> String {
     names.join(", ")
 }
 
-type Tested = (Verdict, String, Vec<Evidence>);
-
-/// Both sides averaged per seed and subtracted.
-#[derive(Clone, Debug, Default)]
-struct Sides {
-    /// Seeds with a result on both sides.
-    rows: Vec<SeedRow>,
-    /// Distinct pairs planned.
-    expected: usize,
+/// What a test finds.
+struct Tested {
+    verdict: Verdict,
+    reason: String,
+    evidence: Vec<Evidence>,
+    power: Option<Power>,
 }
 
-/// One seed of a comparison.
-#[derive(Clone, Debug)]
-struct SeedRow {
-    seed: u64,
-    a: f64,
-    b: f64,
-    pair: Pair,
-    /// Stages behind both sides.
-    source: String,
-    /// Whether an earlier seed has the same stages, so that this one is no new measurement.
-    repeated: bool,
+impl Tested {
+    /// A verdict without estimates.
+    fn counted(verdict: Verdict, reason: impl Into<String>, evidence: Vec<Evidence>) -> Self {
+        Self { verdict, reason: reason.into(), evidence, power: None }
+    }
 }
 
-impl Sides {
-    fn of(a: &[usize], b: &[usize], value: &str, records: &Records) -> Self {
-        let a: Vec<usize> = a.iter().copied().filter(|&p| !records.samples(p, value).is_empty()).collect();
-        let b: Vec<usize> = b.iter().copied().filter(|&p| !records.samples(p, value).is_empty()).collect();
-        let mut sides = Sides::default();
-        if a.is_empty() || b.is_empty() {
-            return sides;
-        }
-        let seeds: BTreeSet<u64> =
-            a.iter().flat_map(|&p| records.samples(p, value)).map(|sample| sample.seed).collect();
-        let mut sources = BTreeSet::new();
-        for seed in seeds {
-            let side = |points: &[usize]| {
-                let mut source = String::new();
-                let (mut mean, mut variance, mut whole) = (0.0, 0.0, true);
-                for &point in points {
-                    let sample = records.samples(point, value).iter().find(|s| s.seed == seed)?;
-                    source.push_str(&sample.source);
-                    source.push(' ');
-                    match sample.number {
-                        Some(number) => {
-                            mean += number.value / points.len() as f64;
-                            variance += number.standard_error * number.standard_error;
-                        }
-                        None => whole = false,
-                    }
-                }
-                Some((source, whole.then(|| (mean, variance.sqrt() / points.len() as f64))))
-            };
-            let (Some((source_a, x)), Some((source_b, y))) = (side(&a), side(&b)) else { continue };
-            let source = format!("{source_a}| {source_b}");
-            let repeated = !sources.insert(source.clone());
-            sides.expected += usize::from(!repeated);
-            if let (Some((a, error_a)), Some((b, error_b))) = (x, y) {
-                let pair = Pair { difference: a - b, error_a, error_b };
-                sides.rows.push(SeedRow { seed, a, b, pair, source, repeated });
-            }
-        }
-        sides
-    }
-
-    fn evidence(&self, place: String, decimals: usize) -> Evidence {
-        let distinct = || self.rows.iter().filter(|row| !row.repeated);
-        let n = distinct().count() as f64;
-        let pairs: Vec<Pair> = distinct().map(|row| row.pair).collect();
-        Evidence {
-            place,
-            a: distinct().map(|row| row.a).sum::<f64>() / n,
-            b: distinct().map(|row| row.b).sum::<f64>() / n,
-            difference: Difference::of(&pairs),
-            expected: self.expected,
-            decimals,
-        }
-    }
+/// Where two groups of points are compared.
+struct Place {
+    /// The reader's name of the label.
+    name: String,
+    a: Vec<usize>,
+    b: Vec<usize>,
 }
 
 /// Both sides of a comparison at each place where it is made: the labels of `over`, or everything. Nothing where a side has no cells.
-fn places(claim: &Comparison, records: &Records) -> Vec<(String, Sides)> {
+fn places(claim: &Comparison, records: &Records) -> Vec<Place> {
     let both = |side: &output::Where| -> Vec<usize> {
-        let within = records.select(&claim.only);
-        records.select(side).into_iter().filter(|point| within.contains(point)).collect()
+        records.select(side).into_iter().filter(|&point| within(&claim.only, point, records)).collect()
     };
     let (a, b) = (both(&claim.a), both(&claim.b));
     if a.is_empty() || b.is_empty() {
         return Vec::new();
     }
     let Some(axis) = &claim.over else {
-        return vec![("overall".to_owned(), Sides::of(&a, &b, &claim.metric, records))];
+        return vec![Place { name: "overall".to_owned(), a, b }];
     };
-    let (mut labels, right) = (records.labels(&a, axis), records.labels(&b, axis));
-    // A side without labels on the axis stands at every label of the other.
+    let own = |points: &[usize]| {
+        let own: Vec<usize> = points.iter().copied().filter(|&point| !records.is_everywhere(point, axis)).collect();
+        records.labels(&own, axis)
+    };
+    let (mut labels, right) = (own(&a), own(&b));
+    // A side without labels of its own on the axis stands at every label of the other.
     match (labels.is_empty(), right.is_empty()) {
         (true, _) => labels = right,
         (false, true) => {}
         (false, false) => labels.retain(|label| right.contains(label)),
     }
     let at = |points: &[usize], label: &String| -> Vec<usize> {
-        let stands = |point: &&usize| records.label(**point, axis).is_none_or(|own| own == label);
+        let stands = |point: &&usize| {
+            records.is_everywhere(**point, axis) || records.label(**point, axis).is_none_or(|own| own == label)
+        };
         points.iter().filter(stands).copied().collect()
     };
-    let sides = |label: &String| Sides::of(&at(&a, label), &at(&b, label), &claim.metric, records);
-    labels.into_iter().map(|label| (names::label(axis, &label), sides(&label))).collect()
+    let place = |label: String| Place { name: names::label(axis, &label), a: at(&a, &label), b: at(&b, &label) };
+    labels.into_iter().map(place).collect()
+}
+
+/// Whether a filter lets a point through, which passes on the axes where it stands at every label.
+fn within(only: &output::Where, point: usize, records: &Records) -> bool {
+    only.iter().all(|(axis, labels)| {
+        records.is_everywhere(point, axis) || records.label(point, axis).is_some_and(|label| labels.contains(label))
+    })
 }

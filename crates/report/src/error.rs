@@ -45,6 +45,24 @@ pub enum ReportError {
         /// Why, and what to do.
         what: String,
     },
+    /// A table or figure that no cell belongs to.
+    #[error("`{item}` shows nothing: no cell has the labels that its `where` asks for; correct them")]
+    Empty {
+        /// The table or figure.
+        item: String,
+    },
+    /// More series in one figure than there are styles.
+    #[error(
+        "figure `{item}` has {series} series, and no more than {} can be told apart by colour, marker and dash; choose some with `where`, or \
+         divide them among figures",
+        crate::figure::palette::MOST
+    )]
+    TooMany {
+        /// The figure.
+        item: String,
+        /// Its series.
+        series: usize,
+    },
     /// No cell of the experiment has a result yet.
     #[error("nothing to show yet for `{0}`: no run has a result; start with `ressa sweep`")]
     Nothing(String),
@@ -82,7 +100,7 @@ pub enum ReportError {
     /// The data frame library refused.
     #[error("cannot aggregate the records: {0}")]
     Frame(#[from] polars::prelude::PolarsError),
-    /// The plotting library refused.
+    /// A figure cannot be converted.
     #[error("cannot draw `{figure}`: {what}")]
     Draw {
         /// The figure.
@@ -93,6 +111,19 @@ pub enum ReportError {
 }
 
 impl ReportError {
+    /// The table, figure or claim that is at fault, where one is.
+    pub fn item(&self) -> Option<&str> {
+        match self {
+            ReportError::UnknownColumn { item, .. }
+            | ReportError::UnknownValue { item, .. }
+            | ReportError::Mixed { item, .. }
+            | ReportError::HeatMap { item, .. }
+            | ReportError::Empty { item }
+            | ReportError::TooMany { item, .. } => Some(item),
+            _ => None,
+        }
+    }
+
     /// Whether the disk or its permissions are the cause.
     pub fn is_storage(&self) -> bool {
         match self {

@@ -1,7 +1,8 @@
 //! The figure model: what every renderer draws.
 //!
-//! Panels stand side by side on one scale. Where the paper published the same quantity, a second, lower row repeats the panels with its
-//! numbers as hollow marks on their own scale, so that shapes can be compared and levels cannot be mistaken.
+//! Panels stand side by side on one scale. Where the paper published the same quantity, its numbers are hollow marks: beside ours where the
+//! experiment is of the paper's scale, otherwise in a second, lower row on a scale of their own, so that shapes can be compared and levels cannot
+//! be mistaken.
 
 pub mod canvas;
 pub mod draw;
@@ -14,7 +15,7 @@ use ressa_experiment::output::{self as spec, FigureKind, Width};
 
 use crate::{
     ReportError, names,
-    published::Published,
+    published::{Published, Scale},
     records::{Records, Summary},
 };
 
@@ -42,7 +43,22 @@ pub struct Figure {
     /// Panels, left to right.
     pub panels: Vec<Panel>,
     /// A dashed line across all panels: its name and height.
-    pub baseline: Option<(String, f64)>,
+    pub baseline: Option<Baseline>,
+    /// What the value along y cannot exceed, if anything.
+    pub ceiling: Option<f64>,
+    /// What the paper's numbers are to ours.
+    pub scale: Scale,
+}
+
+/// A dashed line.
+#[derive(Clone, Debug)]
+pub struct Baseline {
+    /// Name of the `include` point.
+    pub label: String,
+    /// The reader's name.
+    pub name: String,
+    /// Mean of its value.
+    pub height: f64,
 }
 
 /// One colour.
@@ -59,6 +75,8 @@ pub struct Series {
 /// One panel.
 #[derive(Clone, Debug)]
 pub struct Panel {
+    /// Label of the axis; empty for the only panel of a figure without a `panels` axis.
+    pub label: String,
     /// Text above it.
     pub title: Option<String>,
     /// Labels along x.
@@ -83,23 +101,29 @@ impl Figure {
 
         if spec.kind == FigureKind::HeatMap {
             let (series, panels) = heat::panels(spec, records, &shown)?;
-            return Ok(Self::new(spec, series, panels, None));
+            return Ok(Self::new(spec, series, panels, None, published.scale));
         }
 
         let series_labels = spec.series.as_ref().map_or_else(|| vec![String::new()], |a| records.labels(&shown, a));
-        let styles = palette::styles(&series_labels);
+        let styles = styles(spec, records, &series_labels)?;
+        let names = match &spec.series {
+            Some(axis) => names::labels(axis, &series_labels),
+            None => vec![String::new()],
+        };
         let series: Vec<Series> = series_labels
-            .iter()
+            .into_iter()
+            .zip(names)
             .zip(styles)
-            .map(|(label, style)| {
-                let name = spec.series.as_ref().map(|axis| names::label(axis, label)).unwrap_or_default();
-                Series { label: label.clone(), name, style }
-            })
+            .map(|((label, name), style)| Series { label, name, style })
             .collect();
         let panel_labels = spec.panels.as_ref().map_or_else(|| vec![String::new()], |a| records.labels(&shown, a));
 
+        let titles = match &spec.panels {
+            Some(axis) => panel_titles(axis, &panel_labels).into_iter().map(Some).collect(),
+            None => vec![None],
+        };
         let mut panels = Vec::new();
-        for panel in &panel_labels {
+        for (panel, title) in panel_labels.iter().zip(titles) {
             let on = |axis: &Option<String>, label: &str, point: usize| {
                 axis.as_ref().is_none_or(|axis| records.label(point, axis) == Some(label))
             };
@@ -129,8 +153,9 @@ impl Figure {
                 beside.push(paper);
             }
             panels.push(Panel {
-                title: spec.panels.as_ref().map(|axis| panel_title(axis, panel)),
-                names: labels.iter().map(|label| names::label(&spec.x, label)).collect(),
+                label: panel.clone(),
+                title,
+                names: names::labels(&spec.x, &labels),
                 positions: positions(&labels, spec.kind),
                 labels,
                 marks,
@@ -139,12 +164,19 @@ impl Figure {
         }
         let baseline = baseline_points.iter().find_map(|&point| {
             let summary = records.summary(point, &spec.y).filter(|s| s.n > 0)?;
-            Some((names::label("", spec.baseline.as_ref()?), summary.mean))
+            let label = spec.baseline.clone()?;
+            Some(Baseline { name: names::label("", &label), label, height: summary.mean })
         });
-        Ok(Self::new(spec, series, panels, baseline))
+        Ok(Self::new(spec, series, panels, baseline, published.scale))
     }
 
-    fn new(spec: &spec::Figure, series: Vec<Series>, panels: Vec<Panel>, baseline: Option<(String, f64)>) -> Self {
+    fn new(
+        spec: &spec::Figure,
+        series: Vec<Series>,
+        panels: Vec<Panel>,
+        baseline: Option<Baseline>,
+        scale: Scale,
+    ) -> Self {
         let (y_title, decimals) = names::value(&spec.y);
         let mut figure = Self {
             id: spec.id.clone(),
@@ -161,6 +193,8 @@ impl Figure {
             series,
             panels,
             baseline,
+            ceiling: names::ceiling(&spec.y),
+            scale,
         };
         let title = spec.title.clone().unwrap_or_else(|| format!("{} by {}.", figure.y_title, figure.x_title));
         figure.caption = caption(&figure, title.trim());
@@ -173,6 +207,30 @@ impl Figure {
         self.panels.iter().flat_map(|panel| &panel.published).flatten().any(Option::is_some)
     }
 
+    /// Whether they stand in a row of panels below ours.
+    pub fn has_lower_row(&self) -> bool {
+        self.scale == Scale::Other && self.has_published()
+    }
+
+    /// Every text that is drawn.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let panels = self.panels.iter().flat_map(|panel| panel.title.iter().chain(&panel.names));
+        let baseline = self.baseline.iter().map(|baseline| &baseline.name);
+        let series = self.series.iter().map(|series| &series.name);
+        [&self.x_title, &self.y_title].into_iter().chain(series).chain(panels).chain(baseline).map(String::as_str)
+    }
+
+    /// Characters that the figures' font has no glyph for, in the order they appear: PNG and PDF show a box for each.
+    pub fn boxes(&self) -> Vec<char> {
+        let mut found = Vec::new();
+        for c in self.texts().flat_map(str::chars) {
+            if !canvas::has_glyph(c) && !c.is_control() && !found.contains(&c) {
+                found.push(c);
+            }
+        }
+        found
+    }
+
     /// Every measurement.
     pub fn summaries(&self) -> impl Iterator<Item = &Summary> {
         self.panels.iter().flat_map(|panel| &panel.marks).flatten().flatten()
@@ -181,17 +239,8 @@ impl Figure {
     /// The numbers behind the figure, one line per mark.
     pub fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        let head = [
-            "panel",
-            "series",
-            "x",
-            "mean",
-            "half_width_95",
-            "n",
-            "expected",
-            "standard_error",
-            "published_other_scale",
-        ];
+        let head =
+            ["panel", "series", "x", "mean", "half_width_95", "n", "expected", "standard_error", self.scale.column()];
         // Writing to memory cannot fail, and every record has the head's length.
         let _ = writer.write_record(head);
         for panel in &self.panels {
@@ -203,7 +252,7 @@ impl Figure {
                     let half_width = summary.and_then(|s| s.half_width).map(|h| names::fixed(h, 6));
                     let planned = panel.marks[at][x];
                     let _ = writer.write_record([
-                        panel.title.clone().unwrap_or_default(),
+                        panel.label.clone(),
                         series.label.clone(),
                         label.clone(),
                         number(|s| s.mean),
@@ -216,9 +265,9 @@ impl Figure {
                 }
             }
         }
-        if let Some((name, height)) = &self.baseline {
+        if let Some(Baseline { label, height, .. }) = &self.baseline {
             let mut record = vec![String::new(); head.len()];
-            record[1] = name.clone();
+            record[1].clone_from(label);
             record[3] = names::fixed(*height, 6);
             let _ = writer.write_record(&record);
         }
@@ -226,10 +275,35 @@ impl Figure {
     }
 }
 
+/// Whether a figure's keys fit its kind.
+///
+/// # Errors
+/// [`ReportError::HeatMap`] for one that shows another value, or that has series or panels.
+pub(crate) fn check(spec: &spec::Figure) -> Result<(), ReportError> {
+    if spec.kind == FigureKind::HeatMap { heat::density(spec).map(drop) } else { Ok(()) }
+}
+
+/// One style for each label that is shown. They are chosen for the whole axis, so that the figures of an experiment agree, or, where that has more
+/// labels than there are styles, for those that are shown.
+fn styles(spec: &spec::Figure, records: &Records, shown: &[String]) -> Result<Vec<palette::Style>, ReportError> {
+    let all: Vec<usize> = (0..records.points.len()).collect();
+    let axis = spec.series.as_ref().map(|axis| records.labels(&all, axis)).unwrap_or_default();
+    if let Some(styles) = palette::styles(&axis)
+        && let Some(chosen) =
+            shown.iter().map(|label| Some(styles[axis.iter().position(|other| other == label)?])).collect()
+    {
+        return Ok(chosen);
+    }
+    palette::styles(shown).ok_or_else(|| ReportError::TooMany { item: spec.id.clone(), series: shown.len() })
+}
+
 /// `Sum 100 %` where a bare number would say too little, else the label's name alone.
-fn panel_title(axis: &str, label: &str) -> String {
-    let name = names::label(axis, label);
-    if label.starts_with(|c: char| c.is_ascii_digit()) { format!("{} {name}", names::axis(axis)) } else { name }
+fn panel_titles(axis: &str, labels: &[String]) -> Vec<String> {
+    let title = |(label, name): (&String, String)| match label.starts_with(|c: char| c.is_ascii_digit()) {
+        true => format!("{} {name}", names::axis(axis)),
+        false => name,
+    };
+    labels.iter().zip(names::labels(axis, labels)).map(title).collect()
 }
 
 fn caption(figure: &Figure, title: &str) -> String {
@@ -237,24 +311,22 @@ fn caption(figure: &Figure, title: &str) -> String {
     if !title.ends_with('.') {
         parts[0].push('.');
     }
-    let counts: std::collections::BTreeSet<usize> = figure.summaries().map(|s| s.n).filter(|&n| n > 0).collect();
-    if let (Some(&low), Some(&high)) = (counts.first(), counts.last())
-        && high > 1
-    {
-        let single = match low {
-            1 => " (n = 1, without a bar, where a setting does not depend on the seed)",
-            _ => "",
+    if let Some(replicates) = crate::evidence::replicates(figure.summaries()).filter(|r| r.several) {
+        let is_map = figure.kind == FigureKind::HeatMap;
+        let single = match (replicates.single, is_map) {
+            (false, _) => "",
+            (true, true) => " (n = 1 where a setting does not depend on the seed)",
+            (true, false) => " (n = 1, without a bar, where a setting does not depend on the seed)",
         };
-        let n = if low == high || low == 1 { format!("{high}") } else { format!("{low} to {high}") };
-        let bars = if figure.kind == FigureKind::HeatMap { "" } else { "; error bars: 95 % t-interval" };
-        let single = if bars.is_empty() { single.replace(", without a bar,", "") } else { single.to_owned() };
-        parts.push(format!("Means over n = {n} replicate seeds{single}{bars}."));
+        let bars = if is_map { "" } else { "; error bars: 95 % t-interval over seeds, on these test items" };
+        parts.push(format!("Means over n = {} replicate seeds{single}{bars}.", replicates.n));
     }
-    if let Some((name, _)) = &figure.baseline {
-        parts.push(format!("Dashed: {}.", name.to_lowercase()));
+    if let Some(baseline) = &figure.baseline {
+        parts.push(format!("Dashed: {}.", baseline.name.to_lowercase()));
     }
     if figure.has_published() {
-        parts.push(format!("Hollow, below: {}.", crate::published::MARK));
+        let place = if figure.has_lower_row() { ", below" } else { "" };
+        parts.push(format!("Hollow{place}: {}.", figure.scale.mark()));
     }
     if figure.summaries().any(Summary::is_incomplete) {
         parts.push("† incomplete: not every planned measurement is there.".to_owned());
@@ -262,21 +334,60 @@ fn caption(figure: &Figure, title: &str) -> String {
     parts.join(" ")
 }
 
-/// Numbers that a label stands for: `0.5`, `50`, `50%`.
-fn as_number(label: &str) -> Option<f64> {
-    label.trim().trim_end_matches('%').trim_end().parse().ok()
+/// Numbers that labels stand for, such as `0.5` or `50 %`: `None` unless all are finite numbers, all or none of them in per cent, and far enough
+/// apart to be told from each other on one axis.
+fn numbers(labels: &[String]) -> Option<Vec<f64>> {
+    let in_percent = |label: &String| label.trim_end().ends_with('%');
+    let is_uniform = labels.iter().all(in_percent) || !labels.iter().any(in_percent);
+    let number = |label: &String| label.trim().trim_end_matches('%').trim_end().parse::<f64>().ok();
+    let numbers: Vec<f64> = labels.iter().map(number).collect::<Option<_>>()?;
+    let mut sorted = numbers.clone();
+    sorted.sort_by(f64::total_cmp);
+    let (low, high) = (*sorted.first()?, *sorted.last()?);
+    let nearest = sorted.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
+    let span = high - low;
+    (is_uniform && span.is_finite() && nearest > span * NEAREST).then_some(numbers)
 }
+
+/// Least distance of two numbers on one axis, as a share of its length: a quarter of a point in a figure of one column.
+const NEAREST: f64 = 1e-3;
 
 fn positions(labels: &[String], kind: FigureKind) -> Option<Vec<f64>> {
     if kind != FigureKind::Lines || labels.len() < 2 {
         return None;
     }
-    labels.iter().map(|label| as_number(label)).collect()
+    numbers(labels)
 }
 
-fn sorted_if_numeric(mut labels: Vec<String>, kind: FigureKind) -> Vec<String> {
-    if positions(&labels, kind).is_some() {
-        labels.sort_by(|a, b| as_number(a).unwrap_or(0.0).total_cmp(&as_number(b).unwrap_or(0.0)));
+fn sorted_if_numeric(labels: Vec<String>, kind: FigureKind) -> Vec<String> {
+    let Some(numbers) = positions(&labels, kind) else { return labels };
+    let mut numbered: Vec<(f64, String)> = numbers.into_iter().zip(labels).collect();
+    numbered.sort_by(|a, b| a.0.total_cmp(&b.0));
+    numbered.into_iter().map(|(_, label)| label).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers;
+
+    #[test]
+    fn an_axis_is_numeric_where_every_label_is_a_number_of_its_own() {
+        let of = |labels: &[&str]| numbers(&labels.iter().map(|label| (*label).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&["0.5", "0.7"]), Some(vec![0.5, 0.7]));
+        assert_eq!(of(&["10 %", "5%"]), Some(vec![10.0, 5.0]));
+        assert_eq!(of(&["1e2", "-3", "4"]), Some(vec![100.0, -3.0, 4.0]));
+        for labels in [
+            &["1", "10", "inf"][..],
+            &["1", "nan"],
+            &["1", "1e400"],
+            &["-1e308", "1e308"],
+            &["0.5", "50%", "60%"],
+            &["1", "1.0"],
+            &["0", "-0"],
+            &["1", "2", "1e9"],
+            &["2:4", "4:8"],
+        ] {
+            assert_eq!(of(labels), None, "{labels:?}");
+        }
     }
-    labels
 }

@@ -10,7 +10,7 @@ use ressa_experiment::{
     config::Metric,
     places::without_places,
     protocol::Failure,
-    record::{Certificate, Score, Shortfall, TaskScore},
+    record::{Certificate, ExternalScores, Score, Shortfall, TaskScore},
     value::Value,
 };
 use ressa_store::{Entry, Store, StoreError};
@@ -22,6 +22,8 @@ pub struct Number {
     pub value: f64,
     /// Standard error over the items of the test set.
     pub standard_error: f64,
+    /// Items behind it, over all test sets.
+    pub items: u64,
 }
 
 /// A value of one cell.
@@ -48,6 +50,8 @@ pub struct Provenance {
     pub metrics: BTreeMap<Task, BTreeSet<String>>,
     /// Tasks whose metric is undefined on what was evaluated, with the reason.
     pub undefined: BTreeSet<(Task, &'static str)>,
+    /// Tasks with fewer items than asked for: task, items, asked for.
+    pub fewer: BTreeSet<(Task, u64, u64)>,
     /// Calibrations with fewer images than asked for.
     pub calibrations: BTreeSet<Shortfall>,
     /// Certificates read, and what those that do not hold say.
@@ -148,6 +152,7 @@ impl<'a> Reader<'a> {
         }
         let mut keys = Vec::new();
         let mut numbers = Vec::new();
+        let mut fewer = None;
         let members = value.members();
         for member in &members {
             let (Value::Task(task) | Value::Part(task, _)) = member else { continue };
@@ -163,8 +168,14 @@ impl<'a> Reader<'a> {
                 };
                 let Some(found) = found else { return Ok(None) };
                 numbers.push(number(found));
+                if let (Value::Task(task), Stage::Evaluate { items, .. }) = (member, &*node.stage)
+                    && found.items < u64::from(*items)
+                {
+                    fewer = Some((*task, found.items, u64::from(*items)));
+                }
             }
         }
+        self.provenance.fewer.extend(fewer);
         let whole = numbers.len() == members.len();
         Ok(Some(Measurement { number: whole.then(|| mean(&numbers)), source: keys.join("+") }))
     }
@@ -223,14 +234,17 @@ impl<'a> Reader<'a> {
                 unreachable!("not certified")
             }
         };
-        Ok(Measurement { number: Some(Number { value: number, standard_error: 0.0 }), source })
+        Ok(Measurement { number: Some(Number { value: number, standard_error: 0.0, items: 0 }), source })
     }
 
     fn score(&mut self, key: &StageKey) -> Result<Option<&TaskScore>, StoreError> {
         if !self.scores.contains_key(key) {
             let score = match self.entry(key)? {
                 Some(entry) => {
-                    let score: TaskScore = entry.result()?;
+                    let mut score: TaskScore = entry.result()?;
+                    let digest = entry.manifest.files.get("predictions.jsonl").map(|file| file.blake3.as_str());
+                    let kept = digest.and_then(|digest| ExternalScores::read(self.store.root(), &key.0, digest));
+                    score.parts.extend(kept.map(|kept| kept.parts).unwrap_or_default());
                     self.note(&entry);
                     match &score.score {
                         Some(found) => {
@@ -309,6 +323,16 @@ fn certifiers(cell: &Cell) -> Vec<&StageNode> {
     }
 }
 
+/// The stages that a value of a cell is computed from, as in [`Measurement::source`], whether or not they have run. `None` when the cell cannot
+/// have the value.
+pub(crate) fn source(cell: &Cell, value: &Value) -> Option<String> {
+    if value.is_certified() {
+        return Some(certifiers(cell).iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+"));
+    }
+    let key = |task: &Task| evaluations(cell).find(|(other, _)| other == task).map(|(_, node)| node.key.short());
+    Some(value.tasks().iter().map(key).collect::<Option<Vec<_>>>()?.join("+"))
+}
+
 fn evaluations(cell: &Cell) -> impl Iterator<Item = (Task, &StageNode)> {
     cell.stages.iter().map(AsRef::as_ref).filter_map(|node: &StageNode| match *node.stage {
         Stage::Evaluate { task, .. } => Some((task, node)),
@@ -317,14 +341,18 @@ fn evaluations(cell: &Cell) -> impl Iterator<Item = (Task, &StageNode)> {
 }
 
 fn number(score: &Score) -> Number {
-    Number { value: score.value, standard_error: score.standard_error }
+    Number { value: score.value, standard_error: score.standard_error, items: score.items }
 }
 
 /// The mean of columns over different items, so their errors are independent.
 fn mean(numbers: &[Number]) -> Number {
     let n = numbers.len() as f64;
     let variance: f64 = numbers.iter().map(|x| x.standard_error * x.standard_error).sum();
-    Number { value: numbers.iter().map(|x| x.value).sum::<f64>() / n, standard_error: variance.sqrt() / n }
+    Number {
+        value: numbers.iter().map(|x| x.value).sum::<f64>() / n,
+        standard_error: variance.sqrt() / n,
+        items: numbers.iter().map(|x| x.items).sum(),
+    }
 }
 
 fn count(certificate: &Certificate) -> Counts {

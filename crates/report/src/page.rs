@@ -5,13 +5,12 @@ use std::fmt::Write;
 use crate::{
     claim::{Claim, Verdict},
     figure::output,
-    rendered::Rendered,
-    table,
+    saved::Saved,
 };
 
 const STYLE: &str = include_str!("../assets/page.css");
 
-/// Text that can stand in HTML, attributes included.
+/// Text that can stand in HTML and in XML, attributes included.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -21,24 +20,40 @@ pub fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
+            '\n' | '\t' => out.push(c),
+            // XML has no place for these, however they are written.
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }
     out
 }
 
-/// The page of one experiment.
-pub fn report(rendered: &Rendered) -> String {
-    let body = format!(
-        "<header><p class=\"crumb\"><a href=\"../index.html\">all experiments</a></p><h1>{}</h1></header>\n<main>{}</main>",
-        escape(&rendered.name),
-        section(rendered, "")
-    );
-    page(&rendered.name, &body)
+/// A folder's name as part of a link or as an anchor: everything but letters, digits and `-._~` in per cent.
+fn link(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(byte as char);
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
 }
 
-/// The page that leads to everything; `others` are folders of earlier renderings.
-pub fn index(all: &[Rendered], others: &[String]) -> String {
+/// The page of one experiment.
+pub(crate) fn report(saved: &Saved, drawings: &[String]) -> String {
+    let body = format!(
+        "<header><p class=\"crumb\"><a href=\"../index.html\">all experiments</a></p><h1>{}</h1></header>\n<main>{}</main>",
+        escape(&saved.name),
+        section(saved, drawings, "")
+    );
+    page(&saved.name, &body)
+}
+
+/// The page that leads to everything: reports with their drawings, and folders of versions that recorded nothing.
+pub(crate) fn index(all: &[(Saved, Vec<String>)], others: &[String]) -> String {
     let mut body = String::from(
         "<header><h1>Pruning vision-language models</h1><p class=\"lead\">Tables, figures and claims, made by ressa from \
          the runs in <code>store/</code>.</p></header>\n<main>",
@@ -47,31 +62,30 @@ pub fn index(all: &[Rendered], others: &[String]) -> String {
         "<nav><table class=\"overview\"><thead><tr><th class=\"stub\">Experiment</th><th class=\"stub\">Question</th>\
                    <th class=\"stub\">Runs</th><th class=\"stub\">Claims</th></tr></thead><tbody>\n",
     );
-    for one in all {
-        let (id, name) = (escape(&one.name), escape(&one.name));
+    for (one, _) in all {
+        let (id, name) = (link(&one.name), escape(&one.name));
         let question = escape(&one.question);
         let runs = status(one);
         let _ = writeln!(
             body,
             "<tr><th scope=\"row\" class=\"stub\"><a href=\"#{id}\">{name}</a></th><td class=\"text\">{question}</td><td class=\"text\">{runs}</td>\
              <td class=\"text\">{}</td></tr>",
-            tally(&one.claims)
+            tally(one)
         );
     }
     body.push_str("</tbody></table></nav>\n");
-    for one in all {
-        let id = escape(&one.name);
+    for (one, drawings) in all {
+        let (id, name) = (link(&one.name), escape(&one.name));
         let _ = write!(
             body,
-            "<article id=\"{id}\"><h2><a href=\"{id}/report.html\">{id}</a></h2>\n{}</article>\n",
-            section(one, &format!("{}/", one.name))
+            "<article id=\"{id}\"><h2><a href=\"{id}/report.html\">{name}</a></h2>\n{}</article>\n",
+            section(one, drawings, &format!("{id}/"))
         );
     }
     if !others.is_empty() {
         body.push_str("<article><h2>Earlier results</h2><ul class=\"files\">");
         for other in others {
-            let other = escape(other);
-            let _ = write!(body, "<li><a href=\"{other}/report.html\">{other}</a></li>");
+            let _ = write!(body, "<li><a href=\"{}/report.html\">{}</a></li>", link(other), escape(other));
         }
         body.push_str("</ul></article>\n");
     }
@@ -89,7 +103,7 @@ fn page(title: &str, body: &str) -> String {
     )
 }
 
-fn status(one: &Rendered) -> String {
+fn status(one: &Saved) -> String {
     if one.done == one.expected {
         format!("{} complete", one.expected)
     } else {
@@ -97,23 +111,33 @@ fn status(one: &Rendered) -> String {
     }
 }
 
-fn tally(claims: &[Claim]) -> String {
-    let mut words = Vec::new();
-    for (verdict, class) in
-        [(Verdict::Holds, "holds"), (Verdict::DoesNotHold, "fails"), (Verdict::Undecided, "undecided")]
-    {
-        let count = claims.iter().filter(|claim| claim.verdict == verdict).count();
-        if count > 0 {
-            words.push(format!("<span class=\"verdict {class}\">{count} {verdict}</span>"));
-        }
+fn class(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Holds => "holds",
+        Verdict::DoesNotHold => "fails",
+        Verdict::Undecided => "undecided",
     }
-    words.join(" ")
 }
 
-fn section(one: &Rendered, base: &str) -> String {
+fn tally(one: &Saved) -> String {
+    let word = |(verdict, count, provisional): (Verdict, usize, usize)| {
+        let note = if provisional > 0 { format!(" ({provisional} provisional)") } else { String::new() };
+        format!("<span class=\"verdict {}\">{count} {verdict}{note}</span>", class(verdict))
+    };
+    one.tally().into_iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn section(one: &Saved, drawings: &[String], base: &str) -> String {
     let mut out = String::new();
     if !one.question.is_empty() {
         let _ = writeln!(out, "<p class=\"lead\">{}</p>", escape(&one.question));
+    }
+    if !one.origin.overrides.is_empty() {
+        let _ = writeln!(
+            out,
+            "<p class=\"provisional\">A selection, not the whole experiment: <code>{}</code></p>",
+            escape(&one.origin.to_string())
+        );
     }
     if one.done < one.expected {
         let _ = writeln!(
@@ -123,21 +147,21 @@ fn section(one: &Rendered, base: &str) -> String {
         );
     }
     out.push_str("<div class=\"figures\">\n");
-    for figure in &one.figures {
-        let class = if figure.model.width > 5.0 { "plot wide" } else { "plot" };
-        let id = escape(&figure.model.id);
+    for (figure, drawing) in one.figures.iter().zip(drawings) {
+        let class = if figure.wide { "plot wide" } else { "plot" };
+        let id = link(&figure.id);
         let _ = writeln!(
             out,
-            "<figure class=\"{class}\">{}<figcaption>{} <span class=\"links\"><a href=\"{base}{id}.svg\">SVG</a> \
+            "<figure class=\"{class}\">{}<figcaption>{} <span class=\"links\"><a href=\"{base}{id}.pdf\">PDF</a> <a href=\"{base}{id}.svg\">SVG</a> \
              <a href=\"{base}{id}.png\">PNG</a> <a href=\"{base}{id}.csv\">data</a></span></figcaption></figure>",
-            output::inline(&figure.svg),
-            escape(&figure.model.caption),
+            output::inline(drawing),
+            escape(&figure.caption),
         );
     }
     out.push_str("</div>\n");
     for table in &one.tables {
-        out.push_str(&table::html::render(table));
-        let id = escape(&table.id);
+        out.push_str(&table.html);
+        let id = link(&table.id);
         let _ = writeln!(
             out,
             "<p class=\"links\"><a href=\"{base}{id}.tex\">LaTeX</a> <a href=\"{base}{id}.md\">Markdown</a> <a href=\"{base}{id}.csv\">CSV</a></p>"
@@ -146,7 +170,7 @@ fn section(one: &Rendered, base: &str) -> String {
     if !one.claims.is_empty() {
         out.push_str("<h3>Claims</h3>\n<div class=\"claims\">\n");
         for claim in &one.claims {
-            out.push_str(&claim_html(claim));
+            out.push_str(&claim.html);
         }
         let _ = writeln!(
             out,
@@ -165,15 +189,12 @@ fn section(one: &Rendered, base: &str) -> String {
     out
 }
 
-fn claim_html(claim: &Claim) -> String {
-    let class = match claim.verdict {
-        Verdict::Holds => "holds",
-        Verdict::DoesNotHold => "fails",
-        Verdict::Undecided => "undecided",
-    };
+/// A claim with its numbers.
+pub(crate) fn claim_html(claim: &Claim) -> String {
+    let class = class(claim.verdict);
     let mut out = format!(
         "<div class=\"claim\"><p><span class=\"verdict {class}\">{}</span> {}</p><p class=\"note\">{}</p>",
-        claim.verdict,
+        claim.outcome(),
         escape(&claim.text),
         escape(&claim.reason)
     );
@@ -181,7 +202,7 @@ fn claim_html(claim: &Claim) -> String {
         let _ = write!(
             out,
             "<details><summary>numbers</summary><table class=\"evidence\"><thead><tr><th class=\"stub\">at</th><th>{}</th><th>{}</th>\
-             <th>difference, 95 % interval</th></tr></thead><tbody>",
+             <th>difference, 95 % interval of each</th></tr></thead><tbody>",
             escape(&claim.sides.0),
             escape(&claim.sides.1)
         );
@@ -202,4 +223,16 @@ fn claim_html(claim: &Claim) -> String {
     }
     out.push_str("</div>\n");
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_name_is_markup_or_leads_elsewhere() {
+        assert_eq!(escape("a\"b<c>&'\u{1}"), "a&quot;b&lt;c&gt;&amp;&#39;\u{fffd}");
+        assert_eq!(link("Mein Versuch (1)@0a"), "Mein%20Versuch%20%281%29%400a");
+        assert_eq!(link("naïve#?"), "na%C3%AFve%23%3F");
+    }
 }

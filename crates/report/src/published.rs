@@ -1,16 +1,49 @@
 //! The paper's numbers, shown beside ours and never mixed into any statistics.
 //!
-//! They were measured on InstructBLIP with billions of weights and the real benchmarks; ours, by default, on a small model in a generated
-//! world. Levels are not comparable, shapes of curves are.
+//! They were measured on InstructBLIP with billions of weights and the real benchmarks. An experiment on published checkpoints and benchmarks is
+//! of the same scale; one in the embedded world has a small model, and only the shapes of its curves are comparable.
 
 use std::path::Path;
 
+use ressa_experiment::{Cell, config::DataSource};
 use serde::Deserialize;
 
 use crate::ReportError;
 
-/// How every published number is marked.
-pub const MARK: &str = "published (InstructBLIP, other scale)";
+/// What published numbers are to the experiment that they stand beside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scale {
+    /// Published checkpoints on the published benchmarks: the same quantity, drawn on the same axis.
+    Same,
+    /// Another model or other data: levels are not comparable.
+    #[default]
+    Other,
+}
+
+impl Scale {
+    /// The scale of an experiment: the published one where all its runs prune published checkpoints and are evaluated on files of data.
+    pub fn of(cells: &[Cell]) -> Self {
+        let is_published =
+            |cell: &Cell| cell.run.model.checkpoint.is_some() && cell.run.data.source != DataSource::Shapes;
+        if !cells.is_empty() && cells.iter().all(is_published) { Scale::Same } else { Scale::Other }
+    }
+
+    /// How published numbers are marked.
+    pub fn mark(self) -> &'static str {
+        match self {
+            Scale::Same => "published (InstructBLIP)",
+            Scale::Other => "published (InstructBLIP, other scale)",
+        }
+    }
+
+    /// Their column in tables of numbers.
+    pub fn column(self) -> &'static str {
+        match self {
+            Scale::Same => "published",
+            Scale::Other => "published_other_scale",
+        }
+    }
+}
 
 /// A published number: row of `experiments/paper/expected.csv`. Other columns of the file are for people.
 #[derive(Clone, Debug, Deserialize)]
@@ -33,6 +66,8 @@ struct Number {
 #[derive(Clone, Debug, Default)]
 pub struct Published {
     numbers: Vec<Number>,
+    /// What they are to the experiment beside which they stand.
+    pub scale: Scale,
 }
 
 impl Published {
@@ -51,7 +86,7 @@ impl Published {
     pub fn parse(bytes: &[u8]) -> Result<Self, csv::Error> {
         let mut reader = csv::ReaderBuilder::new().comment(Some(b'#')).trim(csv::Trim::All).from_reader(bytes);
         let numbers = reader.deserialize().collect::<Result<Vec<Number>, _>>()?;
-        Ok(Self { numbers })
+        Ok(Self { numbers, scale: Scale::default() })
     }
 
     /// The number of some ids for a value at the place that has these labels.

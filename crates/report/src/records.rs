@@ -4,6 +4,8 @@
 //! same stages count once, so `n` is the number of distinct measurements and never the number of times one was looked up. `n / N` says how
 //! many of the planned ones are there.
 
+mod dense;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use polars::prelude::*;
@@ -15,8 +17,9 @@ use ressa_store::Store;
 
 use crate::{
     ReportError,
+    evidence::Items,
     measure::{Block, Number, Provenance, Reader},
-    statistics::{self, Pair},
+    statistics,
     study::Study,
 };
 
@@ -83,6 +86,10 @@ pub struct Records {
     pub done: usize,
     /// Distinct runs.
     pub expected: usize,
+    /// Points of single items, read when a comparison needs them.
+    pub items: Items,
+    /// Per point and axis: whether the point stands at every label of the axis.
+    everywhere: Vec<Vec<bool>>,
     summaries: HashMap<(usize, String), Summary>,
     samples: HashMap<(usize, String), Vec<Sample>>,
     blocks: HashMap<usize, BTreeMap<Block, Summary>>,
@@ -144,6 +151,8 @@ impl Records {
             done: runs.values().filter(|complete| **complete).count(),
             expected: runs.len(),
             provenance: reader.provenance,
+            items: Items::new(store, study.cells),
+            everywhere: dense::everywhere(study.cells, &axes, &points),
             axes,
             points,
             summaries,
@@ -170,6 +179,11 @@ impl Records {
     /// The label of a point on an axis.
     pub fn label(&self, point: usize, axis: &str) -> Option<&str> {
         self.points[point].labels[self.axis(axis)?].as_deref()
+    }
+
+    /// Whether a point stands at every label of an axis: a dense model has no setting of its own there, and none that it could see.
+    pub fn is_everywhere(&self, point: usize, axis: &str) -> bool {
+        self.axis(axis).is_some_and(|axis| self.everywhere[point][axis])
     }
 
     /// Points that a filter lets through, in file order.
@@ -221,25 +235,6 @@ impl Records {
         let axis = self.axes.iter().find(differs).cloned().unwrap_or_default();
         let labels = self.labels(&holding, &axis);
         Err((axis, labels))
-    }
-
-    /// Paired differences `a - b` over the seeds that both points have; equal pairs of sources count once.
-    pub fn pairs(&self, a: usize, b: usize, value: &str) -> Vec<Pair> {
-        let mut seen = HashSet::new();
-        let mut pairs = Vec::new();
-        for x in self.samples(a, value) {
-            let Some(y) = self.samples(b, value).iter().find(|y| y.seed == x.seed) else { continue };
-            if let (Some(p), Some(q)) = (x.number, y.number)
-                && seen.insert((&x.source, &y.source))
-            {
-                pairs.push(Pair {
-                    difference: p.value - q.value,
-                    error_a: p.standard_error,
-                    error_b: q.standard_error,
-                });
-            }
-        }
-        pairs
     }
 }
 

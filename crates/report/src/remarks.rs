@@ -29,16 +29,23 @@ pub fn on<'a>(values: impl Iterator<Item = &'a str>, found: &Provenance) -> Vec<
         let title = Value::Task(*task).title();
         remarks.push(format!("{title}: not defined where it is missing, and so are means with it: {why}."));
     }
+    let fewer = found.fewer.iter().filter(|(task, ..)| scores.contains(task));
+    let fewer: Vec<String> =
+        fewer.map(|(task, items, asked)| format!("{} {items} of {asked}", Value::Task(*task).title())).collect();
+    if !fewer.is_empty() {
+        remarks
+            .push(format!("Benchmarks with fewer items than asked for, of which all were used: {}.", fewer.join(", ")));
+    }
     remarks.extend(found.calibrations.iter().map(|short| format!("Calibrated on {short}.")));
     remarks
 }
 
 /// A member of a mean; captions by what is computed of them.
 fn name(member: &Value, found: &Provenance) -> String {
-    let published = found.metrics.get(&Task::Nocaps).is_some_and(|metrics| metrics.contains("cider"));
+    let is = |metric: &str| found.metrics.get(&Task::Nocaps).is_some_and(|metrics| metrics.contains(metric));
     match member {
-        Value::Task(Task::Nocaps) if published => "NoCaps CIDEr".to_owned(),
-        Value::Task(Task::Nocaps) => "NoCaps CIDEr-D".to_owned(),
+        Value::Task(Task::Nocaps) if is("cider") => "NoCaps CIDEr".to_owned(),
+        Value::Task(Task::Nocaps) if is("cider-d") => "NoCaps CIDEr-D".to_owned(),
         Value::Part(Task::Nocaps, part) if part == "spice" => "NoCaps SPICE".to_owned(),
         other => other.title(),
     }
@@ -64,12 +71,14 @@ mod tests {
         let mut found = Provenance::default();
         found.metrics.insert(Task::Nocaps, BTreeSet::from(["cider".to_owned()]));
         found.calibrations.extend(Shortfall::of(12, 128));
+        found.fewer.extend([(Task::Gqa, 6, 100), (Task::Nocaps, 12, 5000)]);
         let values = ["average", "vqa-mean", "paper-average", "average"];
         insta::assert_snapshot!(on(values.into_iter(), &found).join("\n"), @r"
         Average: mean of VQAv2, GQA, OK-VQA, NoCaps CIDEr, Flickr30k.
         VQA mean: mean of VQAv2, GQA, OK-VQA.
         Average of 7: mean of VQAv2, OK-VQA, GQA, NoCaps CIDEr, NoCaps SPICE, Flickr30k: text recall@1, Flickr30k: image recall@1.
         NoCaps: CIDEr as the literature prints it, 100 times what pycocoevalcap returns.
+        Benchmarks with fewer items than asked for, of which all were used: GQA 6 of 100, NoCaps 12 of 5000.
         Calibrated on 12 images, 128 asked for.
         ");
         assert!(on(["gqa", "sparsity"].into_iter(), &Provenance::default()).is_empty());

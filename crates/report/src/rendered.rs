@@ -6,14 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ressa_experiment::Origin;
+
 use crate::{
     ReportError,
-    claim::Claim,
+    claim::{self, Claim},
+    evidence::Difference,
     figure::{self, Figure},
     measure::Provenance,
     names, page,
+    place::{self, Place},
     published::Published,
     records::{self, Records},
+    saved::{self, Saved},
     study::Study,
     table::{self, Table},
 };
@@ -21,8 +26,10 @@ use crate::{
 /// What was rendered of one experiment.
 #[derive(Clone, Debug)]
 pub struct Rendered {
-    /// Name; also the folder under `results/`.
+    /// Name of the folder under `results/`: the experiment's own, or one beside it.
     pub name: String,
+    /// The file and overrides that it is the report of.
+    pub origin: Origin,
     /// The question it answers.
     pub question: String,
     /// Where its files are.
@@ -39,6 +46,8 @@ pub struct Rendered {
     pub claims: Vec<Claim>,
     /// What ran where: name and text.
     pub provenance: Vec<(String, String)>,
+    /// What whoever asked for it must be told: another folder than the experiment's own, characters that cannot be drawn.
+    pub notes: Vec<String>,
 }
 
 /// A figure with its drawing.
@@ -56,23 +65,32 @@ impl Rendered {
         study: &Study<'_>,
         records: &Records,
         published: &Published,
-        folder: PathBuf,
+        origin: &Origin,
+        results: &Path,
     ) -> Result<Self, ReportError> {
         let tables = study.report.tables.iter().map(|spec| Table::build(spec, records, published, study.name));
         let figures = study.report.figures.iter().map(|spec| {
             let model = Figure::build(spec, records, published)?;
-            Ok(Drawn { svg: figure::output::svg(&model)?, model })
+            Ok(Drawn { svg: figure::output::svg(&model), model })
         });
+        let tables: Vec<Table> = tables.collect::<Result<_, ReportError>>()?;
+        let figures: Vec<Drawn> = figures.collect::<Result<_, ReportError>>()?;
+        let Place { folder: name, note } = place::of(results, study.name, origin)?;
+        let mut notes: Vec<String> = note.into_iter().collect();
+        notes.extend(figures.iter().filter_map(|figure| boxes(&figure.model)));
+        notes.extend(tables.iter().filter_map(codes));
         Ok(Self {
-            name: study.name.to_owned(),
+            folder: results.join(&name),
+            name,
+            origin: origin.clone(),
             question: study.description.trim().to_owned(),
-            folder,
             done: records.done,
             expected: records.expected,
-            tables: tables.collect::<Result<_, ReportError>>()?,
-            figures: figures.collect::<Result<_, ReportError>>()?,
-            claims: study.claims.iter().map(|claim| crate::claim::test(claim, records)).collect(),
+            tables,
+            figures,
+            claims: study.claims.iter().map(|claim| claim::test(claim, records)).collect(),
             provenance: provenance(&records.provenance, records),
+            notes,
         })
     }
 
@@ -85,6 +103,8 @@ impl Rendered {
     pub(crate) fn write(&self, records: &Records) -> Result<(), ReportError> {
         fs::create_dir_all(&self.folder).map_err(|source| ReportError::Write { path: self.folder.clone(), source })?;
         let file = |name: &str, bytes: &[u8]| write(&self.folder.join(name), bytes);
+        // First of all, so that a folder is never filled without saying whose it is.
+        file(saved::FILE, Saved::of(self).text().as_bytes())?;
         file("records.csv", &records::to_csv(&records.frame)?)?;
         file("summary.csv", &records::to_csv(&records.summary)?)?;
         for table in &self.tables {
@@ -93,23 +113,25 @@ impl Rendered {
             file(&format!("{}.csv", table.id), table::csv::render(table).as_bytes())?;
         }
         for Drawn { model, svg } in &self.figures {
-            let (svg_name, png_name) = (format!("{}.svg", model.id), format!("{}.png", model.id));
-            let svg = figure::output::with_font(svg);
-            let png_path = self.folder.join(&png_name);
+            let png_path = self.folder.join(format!("{}.png", model.id));
             // The drawing decides the raster: one that was made from the same drawing is still right.
-            let is_current = fs::read(&png_path).is_ok_and(|png| figure::output::is_raster_of(&png, &svg));
+            let is_current = fs::read(&png_path).is_ok_and(|png| figure::output::is_raster_of(&png, svg));
             if !is_current {
-                write(&png_path, &figure::output::png(model, &svg)?)?;
+                write(&png_path, &figure::output::png(model, svg)?)?;
             }
-            file(&svg_name, svg.as_bytes())?;
+            file(&format!("{}.pdf", model.id), &figure::output::pdf(model, svg)?)?;
+            file(&format!("{}.svg", model.id), figure::output::with_font(svg).as_bytes())?;
             file(&format!("{}.csv", model.id), model.csv().as_bytes())?;
         }
         if !self.claims.is_empty() {
             file("claims.md", self.claims_markdown().as_bytes())?;
             file("claims.csv", self.claims_csv().as_bytes())?;
+            file("claims.json", claim::json(&self.claims).as_bytes())?;
         }
         file("report.md", self.markdown().as_bytes())?;
-        file("report.html", page::report(self).as_bytes())
+        let saved = Saved::of(self);
+        let drawings: Vec<String> = self.figures.iter().map(|figure| figure.svg.clone()).collect();
+        file("report.html", page::report(&saved, &drawings).as_bytes())
     }
 
     fn markdown(&self) -> String {
@@ -119,11 +141,15 @@ impl Rendered {
             let _ = writeln!(out, "{}\n", escape(&self.question));
         }
         let state = if self.is_complete() { "complete" } else { "provisional" };
+        if !self.origin.overrides.is_empty() {
+            let _ = writeln!(out, "A selection, not the whole experiment: {}\n", escape(&self.origin.to_string()));
+        }
         let _ = writeln!(out, "Status: {state}, {}/{} runs.", self.done, self.expected);
         for figure in &self.figures {
             let id = &figure.model.id;
             let _ = writeln!(out, "\n![{}]({id}.png)\n", escape(&figure.model.description));
-            let _ = writeln!(out, "{} ([SVG]({id}.svg), [data]({id}.csv))", escape(&figure.model.caption));
+            let _ =
+                writeln!(out, "{} ([PDF]({id}.pdf), [SVG]({id}.svg), [data]({id}.csv))", escape(&figure.model.caption));
         }
         for table in &self.tables {
             let _ = write!(out, "\n{}", table::markdown::render(table));
@@ -144,7 +170,7 @@ impl Rendered {
         use table::markdown::escape;
         let mut out = String::from("| claim | verdict | numbers that decided |\n| --- | --- | --- |\n");
         for claim in &self.claims {
-            let _ = writeln!(out, "| {} | {} | {} |", escape(&claim.text), claim.verdict, escape(&claim.reason));
+            let _ = writeln!(out, "| {} | {} | {} |", escape(&claim.text), claim.outcome(), escape(&claim.reason));
         }
         out
     }
@@ -153,9 +179,10 @@ impl Rendered {
         use table::markdown::escape;
         let mut out = format!("# Claims of {}\n\n{}", escape(&self.name), self.claims_table());
         for claim in self.claims.iter().filter(|claim| claim.evidence.len() > 1) {
-            let _ = write!(out, "\n## {}\n\n{} **{}**\n\n", escape(&claim.id), escape(&claim.text), claim.verdict);
+            let _ = write!(out, "\n## {}\n\n{} **{}**\n\n", escape(&claim.id), escape(&claim.text), claim.outcome());
             let (a, b) = (escape(&claim.sides.0), escape(&claim.sides.1));
-            let _ = writeln!(out, "| at | {a} | {b} | difference, 95 % interval |\n| --- | ---: | ---: | --- |");
+            let _ =
+                writeln!(out, "| at | {a} | {b} | difference, 95 % interval of each |\n| --- | ---: | ---: | --- |");
             for evidence in &claim.evidence {
                 let number = |value: f64| {
                     if value.is_finite() { names::fixed(value, evidence.decimals) } else { "–".to_owned() }
@@ -169,20 +196,33 @@ impl Rendered {
 
     fn claims_csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        let head = ["claim", "verdict", "at", "a", "b", "difference", "half_width_95", "n", "expected", "reason"];
+        let head = [
+            "claim",
+            "verdict",
+            "at",
+            "a",
+            "b",
+            "difference",
+            "half_width_95",
+            "n",
+            "expected",
+            "items",
+            "detectable_80",
+            "reason",
+        ];
         // Writing to memory cannot fail, and every record has the head's length.
         let _ = writer.write_record(head);
+        let number =
+            |value: Option<f64>| value.filter(|v| v.is_finite()).map(|v| names::fixed(v, 6)).unwrap_or_default();
         for claim in &self.claims {
-            let verdict = claim.verdict.to_string();
-            let blank = String::new;
-            let summary =
-                [claim.id.clone(), verdict.clone(), blank(), blank(), blank(), blank(), blank(), blank(), blank()];
-            let _ = writer.write_record(summary.iter().chain([&claim.reason]));
+            let verdict = claim.outcome();
+            let mut summary = vec![String::new(); head.len()];
+            (summary[0], summary[1]) = (claim.id.clone(), verdict.clone());
+            summary[10] = number(claim.power.map(|power| power.detectable));
+            summary[11] = claim.reason.clone();
+            let _ = writer.write_record(&summary);
             for evidence in &claim.evidence {
-                let d = evidence.difference;
-                let number = |value: Option<f64>| {
-                    value.filter(|v| v.is_finite()).map(|v| names::fixed(v, 6)).unwrap_or_default()
-                };
+                let d = evidence.difference.as_ref();
                 let _ = writer.write_record([
                     claim.id.clone(),
                     verdict.clone(),
@@ -190,15 +230,44 @@ impl Rendered {
                     number(Some(evidence.a)),
                     number(Some(evidence.b)),
                     number(d.map(|d| d.mean)),
-                    number(d.map(|d| d.half_width)),
-                    d.map_or(0, |d| d.n).to_string(),
+                    number(d.map(Difference::half_width)),
+                    evidence.there.to_string(),
                     evidence.expected.to_string(),
+                    d.map(|d| d.items.to_string()).unwrap_or_default(),
+                    number(d.map(Difference::detectable)),
                     String::new(),
                 ]);
             }
         }
         String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
     }
+}
+
+/// Which characters of a figure PNG and PDF cannot show.
+fn boxes(figure: &Figure) -> Option<String> {
+    let list = |characters: Vec<char>| -> String {
+        characters.iter().map(|&c| format!("{c} (U+{:04X})", u32::from(c))).collect::<Vec<_>>().join(", ")
+    };
+    let boxes = figure.boxes();
+    (!boxes.is_empty()).then(|| {
+        format!(
+            "figure `{}`: the font of PNG and PDF has no glyph for {}, so a box stands there; the SVG shows it where the reader's fonts do",
+            figure.id,
+            list(boxes)
+        )
+    })
+}
+
+/// Which characters of a table pdfLaTeX cannot show.
+fn codes(table: &Table) -> Option<String> {
+    let foreign: Vec<String> = table::latex::foreign(table).iter().map(char::to_string).collect();
+    (!foreign.is_empty()).then(|| {
+        format!(
+            "table `{}`: pdfLaTeX prints codes for {}; LuaLaTeX and XeLaTeX print the signs",
+            table.id,
+            foreign.join(", ")
+        )
+    })
 }
 
 fn provenance(found: &Provenance, records: &Records) -> Vec<(String, String)> {

@@ -1,23 +1,22 @@
 //! The table model: what every renderer writes.
 //!
-//! Rows and columns are axis labels in file order. Bold means *not distinguishable from the best of its column*: the paired difference to
-//! the best has a 95 % interval that contains zero. The baseline row (dense) and certified values are never ranked.
+//! Rows and columns are axis labels in file order. Bold means *not distinguishable from the best of its column* (see
+//! [`crate::evidence::rank`]). The baseline row (dense) and certified values are never ranked.
 
 pub mod csv;
 pub mod html;
 pub mod latex;
 pub mod markdown;
 
-use std::collections::BTreeSet;
-
 use ressa_experiment::{output, value::Value};
 
 use crate::{
-    ReportError, names,
-    published::Published,
+    ReportError,
+    evidence::{self, Difference},
+    names,
+    published::{Published, Scale},
     records::{Records, Summary},
     remarks,
-    statistics::Difference,
 };
 
 /// A table ready to be written.
@@ -31,19 +30,25 @@ pub struct Table {
     pub stub: Vec<String>,
     /// Heads of the value columns.
     pub columns: Vec<String>,
+    /// What the label columns and the value columns are in the experiment: axes; values, or labels of an axis.
+    pub keys: (Vec<String>, Vec<String>),
     /// Rows, the baseline first.
     pub rows: Vec<Row>,
     /// What a reader must know: intervals, n, bold, daggers, published numbers.
     pub notes: Vec<String>,
     /// How it was made, for a comment.
     pub made: String,
+    /// What the paper's numbers are to ours.
+    pub scale: Scale,
 }
 
 /// A row.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// One label per label column.
+    /// One name of a label per label column.
     pub labels: Vec<String>,
+    /// The labels themselves.
+    pub keys: Vec<String>,
     /// One entry per value column; `None` where the grid has no such cell.
     pub entries: Vec<Option<Entry>>,
     /// Whether this is the baseline, set off by a rule and not ranked.
@@ -124,7 +129,13 @@ impl Table {
                 let published = if baseline { None } else { published.find(&spec.published, value, &labels) };
                 Some(Entry { summary, decimals: names::value(value).1, bold: false, published })
             };
-            rows.push(Row { labels, entries: points.iter().enumerate().map(entry).collect(), baseline });
+            let entries = points.iter().enumerate().map(entry).collect();
+            let mut keys = keys.to_vec();
+            if let (true, Some(name)) = (baseline, &spec.baseline) {
+                keys = vec![String::new(); spec.rows.len()];
+                keys[0].clone_from(name);
+            }
+            rows.push(Row { labels, keys, entries, baseline });
             cells.push(points);
         };
         if !baseline.is_empty() {
@@ -135,6 +146,13 @@ impl Table {
             }
             add(labels, points, true, &[]);
         }
+        let shown_names: Vec<(Vec<String>, Vec<String>)> = spec
+            .rows
+            .iter()
+            .map(|axis| records.labels(&shown, axis))
+            .zip(&spec.rows)
+            .map(|(labels, axis)| (names::labels(axis, &labels), labels))
+            .collect();
         for keys in &row_labels {
             let fits = |p: &&usize| spec.rows.iter().zip(keys).all(|(axis, key)| records.label(**p, axis) == Some(key));
             let row: Vec<usize> = shown.iter().filter(fits).copied().collect();
@@ -149,30 +167,38 @@ impl Table {
                 })?;
                 points.push(point);
             }
-            let labels = spec.rows.iter().zip(keys).map(|(axis, key)| names::label(axis, key)).collect();
+            let name = |(key, (names, labels)): (&String, &(Vec<String>, Vec<String>))| {
+                labels.iter().position(|label| label == key).map_or_else(|| key.clone(), |at| names[at].clone())
+            };
+            let labels = keys.iter().zip(&shown_names).map(name).collect();
             add(labels, points, false, keys);
         }
-        rank(&mut rows, &cells, &heads, records);
+        let compared = rank(&mut rows, &cells, &heads, records);
 
-        let columns = heads
-            .iter()
-            .map(|(head, _)| if by_value { names::value(head).0 } else { names::label(&spec.columns, head) })
-            .collect();
+        let keys: Vec<String> = heads.iter().map(|(head, _)| head.clone()).collect();
+        let titles = match by_value {
+            true => keys.iter().map(|value| names::value(value).0).collect(),
+            false => names::labels(&spec.columns, &keys),
+        };
+        let titles: Vec<(String, String)> = titles.into_iter().zip(keys.iter().cloned()).collect();
+        let (stub, columns) = names::heads(&spec.rows, &titles);
         let caption = spec.caption.clone().unwrap_or_else(|| {
             let what = if by_value { "Scores".to_owned() } else { names::value(&first_value).0 };
             let stub: Vec<String> = spec.rows.iter().map(|axis| names::axis(axis).to_lowercase()).collect();
             format!("{what} by {}.", stub.join(" and "))
         });
-        let mut notes = notes(&rows);
+        let mut notes = notes(&rows, &compared, published.scale);
         notes.extend(remarks::on(heads.iter().map(|(_, value)| value.as_str()), &records.provenance));
         Ok(Self {
             id: spec.id.clone(),
             caption,
-            stub: spec.rows.iter().map(|axis| names::axis(axis)).collect(),
+            stub,
             columns,
+            keys: (spec.rows.clone(), keys),
             rows,
             notes,
             made: format!("made by `ressa report` for `{experiment}` from records.csv; table `{}`", spec.id),
+            scale: published.scale,
         })
     }
 
@@ -192,64 +218,57 @@ impl Table {
     }
 }
 
-/// Marks, column by column, what cannot be told from the best.
-fn rank(rows: &mut [Row], cells: &[Vec<Option<usize>>], heads: &[(String, String)], records: &Records) {
+/// Marks, column by column, what cannot be told from the best. Returns the differences that were looked at.
+fn rank(
+    rows: &mut [Row],
+    cells: &[Vec<Option<usize>>],
+    heads: &[(String, String)],
+    records: &Records,
+) -> Vec<Difference> {
+    let mut differences = Vec::new();
     for (column, (_, value)) in heads.iter().enumerate() {
         if value.parse::<Value>().is_ok_and(|v| v.is_certified()) {
             continue;
         }
-        let ranked: Vec<(usize, usize, f64)> = (0..rows.len())
+        let ranked: Vec<(usize, (usize, f64))> = (0..rows.len())
             .filter(|&row| !rows[row].baseline)
             .filter_map(|row| {
                 let summary = rows[row].entries[column].as_ref()?.summary;
-                (summary.n > 0).then_some((row, cells[row][column]?, summary.mean))
+                (summary.n > 0).then_some((row, (cells[row][column]?, summary.mean)))
             })
             .collect();
-        let Some(&(_, best, _)) = ranked.iter().max_by(|a, b| a.2.total_cmp(&b.2)) else { continue };
-        if ranked.len() < 2 {
-            continue;
-        }
-        for &(row, point, _) in &ranked {
-            let tied =
-                point == best || Difference::of(&records.pairs(best, point, value)).is_some_and(|d| !d.is_positive());
+        let points: Vec<(usize, f64)> = ranked.iter().map(|(_, point)| *point).collect();
+        let Some(ranking) = evidence::rank(&points, value, records) else { continue };
+        for (&(row, _), tied) in ranked.iter().zip(ranking.tied) {
             if let Some(entry) = &mut rows[row].entries[column] {
                 entry.bold = tied;
             }
         }
+        differences.extend(ranking.differences);
     }
+    differences
 }
 
-fn notes(rows: &[Row]) -> Vec<String> {
+fn notes(rows: &[Row], compared: &[Difference], scale: Scale) -> Vec<String> {
     let entries = || rows.iter().filter(|row| !row.baseline).flat_map(|row| row.entries.iter().flatten());
-    let n = |of: fn(&Summary) -> usize| -> BTreeSet<usize> {
-        entries().map(|e| of(&e.summary)).filter(|&n| n > 0).collect()
-    };
-    let (planned, there) = (n(|s| s.expected), n(|s| s.n));
     let mut notes = Vec::new();
-    if let (Some(&low), Some(&high)) = (planned.first(), there.last())
-        && high > 1
-    {
-        let mean = match entries().any(|e| e.half_width().is_some()) {
-            true => "Mean ± half-width of the 95 % t-interval over replicate seeds",
-            false => "Mean over replicate seeds, which agree",
-        };
-        let single = match low {
-            1 => "; n = 1 where a setting does not depend on the seed",
-            _ => "",
-        };
-        notes.push(format!("{mean} (n = {high}{single})."));
-    } else if !there.is_empty() {
-        notes.push("One measurement per cell (n = 1), so no interval over seeds.".to_owned());
+    if let Some(replicates) = evidence::replicates(entries().map(|e| &e.summary)) {
+        let single = if replicates.single { "; n = 1 where a setting does not depend on the seed" } else { "" };
+        let n = &replicates.n;
+        notes.push(match (replicates.several, entries().any(|e| e.half_width().is_some())) {
+            (true, true) => format!(
+                "Mean ± half-width of the 95 % t-interval over replicate seeds, on these test items (n = {n}{single})."
+            ),
+            (true, false) => format!("Mean over replicate seeds, which agree (n = {n}{single})."),
+            (false, _) => format!("One measurement per cell (n = {n}{single}), so no interval over seeds."),
+        });
     }
-    if entries().any(|e| e.bold) {
-        let rule = "Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 %).";
-        notes.push(rule.to_owned());
-    }
+    notes.extend(evidence::bold_note(compared));
     if entries().any(|e| e.summary.is_incomplete()) {
         notes.push("† n/N: only n of N planned measurements are there.".to_owned());
     }
     if entries().any(|e| e.published.is_some()) {
-        notes.push(format!("[ ]: {}.", crate::published::MARK));
+        notes.push(format!("[ ]: {}.", scale.mark()));
     }
     notes
 }

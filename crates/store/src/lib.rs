@@ -62,8 +62,14 @@ impl Store {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(|e| StoreError::write(&path, e))?;
         }
+        Ok(Self::reading(root, shipped))
+    }
+
+    /// The same for who only reads: no folder is made. What writes (`claim`, `scratch`, `set_aside`) needs `open`.
+    pub fn reading(root: impl Into<PathBuf>, shipped: Vec<PathBuf>) -> Self {
+        let root = root.into();
         let digests = Digests::open(&root);
-        Ok(Self { root, shipped, digests })
+        Self { root, shipped, digests }
     }
 
     /// The writable root.

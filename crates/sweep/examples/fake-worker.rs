@@ -64,7 +64,11 @@ fn main() {
                 });
             }
             Request::Verify { node } => {
-                let violations = instruction(&root, &node.stage).violation.into_iter().collect();
+                let instruction = instruction(&root, &node.stage);
+                if instruction.kill {
+                    die();
+                }
+                let violations = instruction.violation.into_iter().collect();
                 send(&Event::Verified { key: node.key, violations });
             }
             Request::Shutdown => return,
@@ -90,10 +94,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
     send(&Event::Progress { key: node.key.clone(), fraction: 0.5, message });
     std::thread::sleep(half);
     if instruction.kill {
-        let _ = writeln!(std::io::stderr(), "about to die");
-        let pid = std::process::id().to_string();
-        let _ = std::process::Command::new("kill").args(["-9", &pid]).status();
-        std::thread::sleep(Duration::from_secs(60));
+        die();
     }
     if let Some(kind) = instruction.fail {
         let _ = writeln!(std::io::stderr(), "this stage was told to fail");
@@ -127,6 +128,13 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
         })
         .map_err(storage)?;
     Ok(false)
+}
+
+fn die() {
+    let _ = writeln!(std::io::stderr(), "about to die");
+    let pid = std::process::id().to_string();
+    let _ = std::process::Command::new("kill").args(["-9", &pid]).status();
+    std::thread::sleep(Duration::from_secs(60));
 }
 
 fn instruction(root: &Path, stage: &Stage) -> Instruction {

@@ -11,12 +11,13 @@ use ressa_experiment::protocol::{Event, Failure, FailureKind, Request};
 use ressa_store::Store;
 
 use crate::{
-    CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, SkippedStage, Stop, Summary, SweepError,
-    SweepEvent, Totals, WorkerCommand, clear_failure, describe, detail, devices, failures, gate, read_failures,
+    Circumstances, CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot,
+    SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, clear_failure, describe, detail,
+    devices, failures, gate,
     schedule::{Schedule, State, dense_of},
     slot::{Running, Slot, death},
     take_inventory,
-    worker::{Line, Message, Worker, ending},
+    worker::{Line, Message, Worker, ending, last_lines},
 };
 
 /// How often the loop looks at interrupts and timeouts when no worker speaks.
@@ -50,6 +51,16 @@ impl Options {
     /// One device argument per worker.
     pub fn devices(&self) -> Vec<String> {
         devices::slots(self.device, self.gpus, self.slots, self.worker.threads)
+    }
+
+    /// What decides whether a stage that failed before may succeed now.
+    pub fn circumstances(&self) -> Circumstances {
+        Circumstances {
+            timeout: self.timeout.map(|limit| limit.as_secs_f64()),
+            slots: self.devices().len(),
+            machine: self.machine.clone(),
+            program: failures::identity(&self.worker.program),
+        }
     }
 }
 
@@ -93,7 +104,9 @@ pub fn execute(
         estimates,
         slots,
         sender,
+        circumstances: options.circumstances(),
         failed: Vec::new(),
+        failed_now: 0,
         gate: None,
         storage: None,
         stopping: false,
@@ -101,7 +114,11 @@ pub fn execute(
     coordinator.remember_failures()?;
     let totals = coordinator.totals();
     (coordinator.events)(SweepEvent::Started { totals, slots: coordinator.slots.len(), runs: graph.runs.len() });
-    coordinator.run(&receiver, stop)?;
+    let outcome = {
+        let _watch = stop.watch();
+        coordinator.run(&receiver, stop)
+    };
+    outcome?;
     let mut summary = coordinator.summary();
     summary.damaged = inventory.damaged;
     summary.interrupted = stop.interruption();
@@ -121,7 +138,10 @@ struct Coordinator<'a> {
     estimates: Estimates,
     slots: Vec<Slot>,
     sender: Sender<Message>,
+    circumstances: Circumstances,
     failed: Vec<FailedStage>,
+    /// Stages that failed in this sweep.
+    failed_now: usize,
     /// Outcome of the gate, once it is settled.
     gate: Option<Vec<GateCheck>>,
     storage: Option<String>,
@@ -137,7 +157,10 @@ impl Coordinator<'_> {
         }
         loop {
             if stop.requests() >= 1 {
-                self.stop("interrupted; press Ctrl-C again to stop at once");
+                self.stop(match stop.interruption() {
+                    Some(Interruption::Terminate) => "asked to end; a second signal ends it at once",
+                    _ => "interrupted; press Ctrl-C again to stop at once",
+                });
             }
             if stop.requests() >= 2 {
                 self.kill_all();
@@ -163,11 +186,19 @@ impl Coordinator<'_> {
     fn assign(&mut self) -> Result<(), SweepError> {
         let gate_only = self.gate.is_none();
         for index in 0..self.slots.len() {
-            if !self.slots[index].is_idle() {
+            if !self.slots[index].is_idle() || self.slots[index].retired.is_some() {
                 continue;
             }
             let Some(stage) = self.schedule.take(&self.slots[index].resident, gate_only) else { continue };
-            self.start_worker(index)?;
+            match self.start_worker(index) {
+                Ok(()) => {}
+                Err(error @ SweepError::Spawn { .. }) => {
+                    self.schedule.put_back(stage);
+                    self.retire(index, error)?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
             let node = self.graph.stages[stage].node.as_ref().clone();
             let slot = &mut self.slots[index];
             let Some(worker) = &mut slot.worker else { unreachable!("a worker was just started") };
@@ -179,7 +210,7 @@ impl Coordinator<'_> {
                 fraction: 0.0,
                 log_offset,
                 oom_kills: crate::worker::kernel_oom_kills(),
-                timed_out: false,
+                timed_out: None,
             });
             (self.events)(SweepEvent::StageStarted {
                 slot: index,
@@ -204,6 +235,28 @@ impl Coordinator<'_> {
                 Some(Worker::start(&self.options.worker, self.store, &slot.device, &slot.log, place, sender)?);
         }
         Ok(())
+    }
+
+    /// Gives a place up: no worker becomes ready there. The others go on; without any other, that ends the sweep.
+    fn retire(&mut self, index: usize, error: SweepError) -> Result<(), SweepError> {
+        let slot = &mut self.slots[index];
+        slot.retired = Some(error.to_string());
+        let retired = self.retired();
+        if retired.len() == self.slots.len() {
+            let same = retired.iter().all(|slot| slot.reason == retired[0].reason);
+            return Err(if same { error } else { SweepError::NoWorkers { retired } });
+        }
+        let Some(slot) = retired.into_iter().find(|slot| slot.slot == index) else { return Ok(()) };
+        (self.events)(SweepEvent::SlotRetired(slot));
+        Ok(())
+    }
+
+    fn retired(&self) -> Vec<RetiredSlot> {
+        let retired = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let reason = slot.retired.clone()?;
+            Some(RetiredSlot { slot: index, device: slot.device.clone(), reason })
+        });
+        retired.collect()
     }
 
     fn receive(&mut self, message: Message) -> Result<(), SweepError> {
@@ -282,16 +335,17 @@ impl Coordinator<'_> {
         if failed.failure.kind == FailureKind::Storage {
             self.storage.get_or_insert_with(|| failed.failure.message.clone());
         }
-        if let Err(error) = failures::record(self.store, &failed.key, &failed.what, &failed.label, &failed.failure) {
+        if let Err(error) = failures::record(self.store, &failed, &self.circumstances) {
             self.storage.get_or_insert_with(|| error.to_string());
         }
         self.schedule.failed(running.stage);
         self.failed.push(failed.clone());
+        self.failed_now += 1;
         let totals = self.totals();
         (self.events)(SweepEvent::StageFailed { slot: index, failed, totals });
         if self.storage.is_some() {
             self.stop("nothing can be written any more; what is running may finish");
-        } else if self.options.max_failures.is_some_and(|most| self.failed.len() >= most) {
+        } else if self.options.max_failures.is_some_and(|most| self.failed_now >= most) {
             self.stop("--max-failures is reached");
         }
     }
@@ -303,23 +357,26 @@ impl Coordinator<'_> {
         let status = worker.wait().ok();
         let how = status.map_or_else(|| "unknown end".to_owned(), ending);
         let running = slot.running.take();
+        let timed_out = running.as_ref().is_some_and(|running| running.timed_out.is_some());
         let began = running.as_ref().map_or(0, |running| running.log_offset);
         let log = worker.log_since(began);
-        if !slot.ready && !running.as_ref().is_some_and(|running| running.timed_out) {
+        if !slot.ready && !timed_out {
             slot.false_starts += 1;
-            if slot.false_starts >= FALSE_STARTS {
-                let program = self.options.worker.program.clone();
-                let message = last_lines(&worker.own_log());
-                self.kill_all();
-                return Err(SweepError::NotReady { program, how, message });
-            }
+            let is_given_up = slot.false_starts >= FALSE_STARTS;
+            let device = slot.device.clone();
             if let Some(running) = running {
                 self.schedule.put_back(running.stage);
+            }
+            if is_given_up {
+                let program = self.options.worker.program.clone();
+                let message = last_lines(&worker.own_log());
+                return self.retire(index, SweepError::NotReady { program, device, how, message });
             }
             (self.events)(SweepEvent::WorkerDied { slot: index, message: format!("{how}, before it was ready") });
             return Ok(());
         }
-        (self.events)(SweepEvent::WorkerDied { slot: index, message: how });
+        let message = if timed_out { "its stage took too long".to_owned() } else { how };
+        (self.events)(SweepEvent::WorkerDied { slot: index, message });
         if let Some(running) = running {
             let failure = death(&running, status, &log);
             // The publication may have come through although the worker's last word did not.
@@ -369,23 +426,20 @@ impl Coordinator<'_> {
         for slot in &mut self.slots {
             if let (Some(running), Some(worker)) = (&mut slot.running, &mut slot.worker)
                 && running.since.elapsed() > limit
-                && !running.timed_out
+                && running.timed_out.is_none()
             {
-                running.timed_out = true;
+                running.timed_out = Some(limit);
                 worker.kill();
             }
         }
     }
 
-    /// Takes over failures of earlier sweeps; those whose cause lay outside the stage are forgotten instead.
+    /// Takes over failures of earlier sweeps. Those whose cause may be gone are forgotten, and those of stages that were made since.
     fn remember_failures(&mut self) -> Result<(), SweepError> {
-        for record in read_failures(self.store) {
+        for record in failures::read_all(self.store) {
             let Some(position) = self.graph.position(&record.key) else { continue };
-            if self.schedule.state(position) == State::Cached {
-                continue;
-            }
             let stage = &self.graph.stages[position];
-            if record.is_retried() {
+            if self.schedule.state(position) == State::Cached || record.is_retried(&self.circumstances) {
                 clear_failure(self.store, &stage.node.key)?;
                 continue;
             }
@@ -413,7 +467,7 @@ impl Coordinator<'_> {
             made: self.schedule.count(|state| state == State::Made),
             failed: self.schedule.count(|state| state == State::Failed),
             skipped: self.schedule.count(|state| matches!(state, State::Skipped { .. })),
-            eta_seconds: self.schedule.eta(&self.estimates, self.slots.len(), fraction),
+            eta_seconds: self.schedule.eta(&self.estimates, self.slots.len() - self.retired().len(), fraction),
         }
     }
 
@@ -436,16 +490,9 @@ impl Coordinator<'_> {
             gate_failed: !gate.iter().all(GateCheck::passes),
             gate,
             storage: self.storage.clone(),
+            retired: self.retired(),
             logs: self.logs.clone(),
             ..Summary::default()
         }
     }
-}
-
-fn last_lines(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    if lines.is_empty() {
-        return "nothing in its log".to_owned();
-    }
-    lines[lines.len().saturating_sub(3)..].join("; ")
 }

@@ -48,14 +48,35 @@ impl FromStr for DeviceChoice {
 /// GPUs that a process may use: those of `visible` (the value of `CUDA_VISIBLE_DEVICES`) when given, else the device files.
 pub fn visible_gpus(visible: Option<&str>) -> u32 {
     let devices = gpu_files(Path::new("/dev"));
-    match visible {
-        // An unparsable or negative index hides itself and everything after it, as the CUDA runtime defines.
-        Some(list) => {
-            list.split(',').take_while(|item| !item.trim().is_empty() && !item.trim().starts_with('-')).count() as u32
-        }
-        None => devices,
+    visible.map_or(devices, |list| visible_of(list, devices))
+}
+
+/// How many of `devices` GPUs a value of `CUDA_VISIBLE_DEVICES` shows, as the CUDA runtime reads it: a list of indices, or of identifiers
+/// (`GPU-...`, `MIG-...`; several processes cannot share a `MIG` list, one sees its first). What is neither, and an index that no GPU has,
+/// hides itself and everything behind it, so `NoDevFiles` shows none; an item twice hides all.
+fn visible_of(list: &str, devices: u32) -> u32 {
+    let items: Vec<&str> = list.split(',').map(str::trim).collect();
+    if let Some(prefix) = ["GPU-", "MIG-"].into_iter().find(|prefix| items[0].starts_with(prefix)) {
+        let ids: Vec<&str> = items.into_iter().take_while(|item| item.starts_with(prefix)).collect();
+        let most = if prefix == "MIG-" { devices.min(1) } else { devices };
+        return if is_distinct(&ids) { most.min(ids.len() as u32) } else { 0 };
     }
-    .min(devices)
+    let indices: Vec<u32> = items.into_iter().map_while(leading_number).collect();
+    if !is_distinct(&indices) {
+        return 0;
+    }
+    indices.into_iter().take_while(|&index| index < devices).count() as u32
+}
+
+/// The number that a text begins with, as C's `strtoul` finds it: `1gpu` is 1. A sign of its own is none.
+fn leading_number(text: &str) -> Option<u32> {
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text[..digits].parse().ok()
+}
+
+fn is_distinct<T: PartialEq>(items: &[T]) -> bool {
+    items.iter().enumerate().all(|(at, item)| !items[..at].contains(item))
 }
 
 /// One device argument per worker. `gpus` is what `visible_gpus` found.
@@ -124,6 +145,37 @@ mod tests {
         assert_eq!(threads(Cuda(1), 0, Some(64), None), 1);
         assert_eq!(threads(Auto, 2, None, Some(3)), 3);
         assert_eq!(machine_name(Auto, 0), "cpu");
+    }
+
+    #[test]
+    fn visible_gpus_are_those_that_cuda_shows() {
+        for (list, visible) in [
+            ("0,1", 2),
+            ("3", 1),
+            ("1,0,3,2", 4),
+            (" 0 , 1 ", 2),
+            ("", 0),
+            ("-1", 0),
+            ("0,-1,1", 1),
+            ("NoDevFiles", 0),
+            ("none", 0),
+            ("void", 0),
+            ("0,x,1", 1),
+            ("0,,1", 1),
+            ("4", 0),
+            ("0,7,1", 1),
+            ("99999999999999999999", 0),
+            ("1gpu2,2ampere", 2),
+            ("0,0", 0),
+            ("0,1,1", 0),
+            ("GPU-8932f937,GPU-5ab3", 2),
+            ("GPU-8932f937,0", 1),
+            ("GPU-8932f937,GPU-8932f937", 0),
+            ("MIG-GPU-1/0/0,MIG-GPU-1/1/0", 1),
+        ] {
+            assert_eq!(visible_of(list, 4), visible, "{list}");
+            assert_eq!(visible_of(list, 0), 0, "{list}");
+        }
     }
 
     #[test]

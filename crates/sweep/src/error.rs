@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use ressa_store::StoreError;
 
+use crate::RetiredSlot;
+
 /// A sweep error.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
@@ -35,14 +37,34 @@ pub enum SweepError {
         source: std::io::Error,
     },
     /// Workers end before they are ready.
-    #[error("the worker `{}` ends before it is ready ({how}): {message}; `ressa doctor` looks for the cause", program.display())]
+    #[error("the worker `{}` on {device} ends before it is ready ({how}): {message}; `ressa doctor` looks for the cause", program.display())]
     NotReady {
         /// The program.
         program: PathBuf,
+        /// The device that it was to use.
+        device: String,
         /// How it ended.
         how: String,
         /// Last lines of its log.
         message: String,
+    },
+    /// No worker can work at any place, each for a reason of its own.
+    #[error("no worker is left: {}", retired.iter().map(|slot| format!("worker {}: {}", slot.slot, slot.reason)).collect::<Vec<_>>().join("; "))]
+    NoWorkers {
+        /// All places.
+        retired: Vec<RetiredSlot>,
+    },
+    /// A worker died while it recounted the weights behind a certificate.
+    #[error("the worker died while it recounted `{what}` ({how}): {message}; its log is `{}`", log.display())]
+    Recount {
+        /// The stage in words.
+        what: String,
+        /// How it ended.
+        how: String,
+        /// Last lines of its log.
+        message: String,
+        /// Its log.
+        log: PathBuf,
     },
 }
 
@@ -52,7 +74,11 @@ impl SweepError {
         match self {
             SweepError::Store(error) => error.is_storage(),
             SweepError::Write { .. } => true,
-            SweepError::Busy { .. } | SweepError::Spawn { .. } | SweepError::NotReady { .. } => false,
+            SweepError::Busy { .. }
+            | SweepError::Spawn { .. }
+            | SweepError::NotReady { .. }
+            | SweepError::NoWorkers { .. }
+            | SweepError::Recount { .. } => false,
         }
     }
 }

@@ -61,6 +61,8 @@ pub enum SweepEvent {
         /// How it ended.
         message: String,
     },
+    /// A place for a worker is not used any more, because no worker becomes ready there.
+    SlotRetired(RetiredSlot),
     /// A worker took a stage.
     StageStarted {
         /// Its place.
@@ -131,6 +133,17 @@ pub struct FailedStage {
     pub failure: Failure,
 }
 
+/// A place for a worker that a sweep gave up.
+#[derive(Clone, Debug, Serialize)]
+pub struct RetiredSlot {
+    /// Its number.
+    pub slot: usize,
+    /// Its device.
+    pub device: String,
+    /// Why no worker could work there.
+    pub reason: String,
+}
+
 /// A stage that was not attempted.
 #[derive(Clone, Debug, Serialize)]
 pub struct SkippedStage {
@@ -148,7 +161,7 @@ pub struct SkippedStage {
 pub enum Interruption {
     /// Ctrl-C.
     Interrupt,
-    /// SIGTERM.
+    /// SIGTERM, or SIGHUP: the terminal is gone.
     Terminate,
 }
 
@@ -165,6 +178,8 @@ pub struct Summary {
     pub failed: Vec<FailedStage>,
     /// What was not attempted because of a failure.
     pub skipped: Vec<SkippedStage>,
+    /// Places for workers that were given up; the others did their work.
+    pub retired: Vec<RetiredSlot>,
     /// Store entries that were found damaged.
     pub damaged: Vec<Damage>,
     /// Gate checks, where a gate was declared.

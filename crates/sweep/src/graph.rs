@@ -9,6 +9,7 @@ use std::{
 use ressa_experiment::{
     Cell, Experiment, Gate, Stage, StageKey, StageNode,
     config::{Metric, RestoreMethod},
+    percent,
 };
 
 /// Runs, their distinct stages (upstream first) and the gates of their dense models.
@@ -194,7 +195,7 @@ pub fn describe(stage: &Stage) -> String {
             Some(sparsity) => {
                 let divided =
                     budget.as_ref().map(|budget| format!(" {}", budget.rule.method.name())).unwrap_or_default();
-                format!("prune {tower} {} {:.0}%{divided}", metric.name(), sparsity * 100.0)
+                format!("prune {tower} {} {}%{divided}", metric.name(), percent(*sparsity))
             }
             None => format!("prune {tower} {} {pattern}", metric.name()),
         },

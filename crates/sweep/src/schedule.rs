@@ -181,6 +181,11 @@ impl<'g> Schedule<'g> {
     }
 }
 
+/// Expected seconds of a sweep over what an inventory lacks, with `slots` workers.
+pub fn expected_seconds(graph: &Graph, inventory: &Inventory, estimates: &Estimates, slots: usize) -> f64 {
+    Schedule::new(graph, inventory, estimates).eta(estimates, slots, |_| 0.0)
+}
+
 /// The dense model a stage works on; a dense stage is its own.
 pub(crate) fn dense_of(graph: &Graph, position: usize) -> Option<usize> {
     match &graph.stages[position].node.inputs.dense {

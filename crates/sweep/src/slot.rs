@@ -1,6 +1,10 @@
 //! A place for a worker: the process that is there now, and the stage it has.
 
-use std::{path::PathBuf, process::ExitStatus, time::Instant};
+use std::{
+    path::PathBuf,
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
 
 use ressa_experiment::protocol::{Failure, FailureKind};
 
@@ -22,6 +26,8 @@ pub(crate) struct Slot {
     pub worker: Option<Worker>,
     /// Whether it has said that it is ready.
     pub ready: bool,
+    /// Why it is not used any more, if so.
+    pub retired: Option<String>,
     /// Processes in a row that ended before they were ready.
     pub false_starts: u32,
     /// The stage it has.
@@ -43,8 +49,8 @@ pub(crate) struct Running {
     pub log_offset: u64,
     /// Kernel counter when it began.
     pub oom_kills: u64,
-    /// Whether it was killed for taking too long.
-    pub timed_out: bool,
+    /// The limit for which it was killed, if it was.
+    pub timed_out: Option<Duration>,
 }
 
 impl Slot {
@@ -56,13 +62,14 @@ impl Slot {
             generation: 0,
             worker: None,
             ready: false,
+            retired: None,
             false_starts: 0,
             running: None,
             resident: Resident::default(),
         }
     }
 
-    /// Whether a stage can be given to it.
+    /// Whether it has no stage.
     pub fn is_idle(&self) -> bool {
         self.running.is_none()
     }
@@ -72,8 +79,8 @@ impl Slot {
 pub(crate) fn death(running: &Running, status: Option<ExitStatus>, log: &str) -> Failure {
     let how = status.map_or_else(|| "unknown end".to_owned(), ending);
     let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing in its log");
-    if running.timed_out {
-        let message = format!("took longer than {:.0} s", running.since.elapsed().as_secs_f64());
+    if let Some(limit) = running.timed_out {
+        let message = format!("took longer than the {} s that --timeout allows", limit.as_secs_f64());
         return Failure { kind: FailureKind::Timeout, message, log: None };
     }
     let killed_for_memory = how.contains("SIGKILL") && kernel_oom_kills() > running.oom_kills;

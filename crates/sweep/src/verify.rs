@@ -41,10 +41,10 @@ pub fn verify(
     verdicts: &mut dyn FnMut(Verdict),
 ) -> Result<(), SweepError> {
     let logs = options.results.join("logs");
-    std::fs::create_dir_all(&logs).map_err(|source| SweepError::Write { path: logs.clone(), source })?;
     let log = logs.join("verify.log");
     let device = options.devices().into_iter().next().unwrap_or_else(|| "auto".to_owned());
     let mut worker: Option<(Worker, mpsc::Receiver<_>)> = None;
+    let mut ready = false;
     for &position in positions {
         let node = &graph.stages[position].node;
         let mut verdict = Verdict {
@@ -67,22 +67,30 @@ pub fn verify(
             let (worker, answers) = match &mut worker {
                 Some(started) => started,
                 None => {
+                    std::fs::create_dir_all(&logs)
+                        .map_err(|source| SweepError::Write { path: logs.clone(), source })?;
                     let (sender, receiver) = mpsc::channel();
                     let started = Worker::start(&options.worker, store, &device, &log, (0, 0), sender)?;
                     worker.insert((started, receiver))
                 }
             };
+            let began = worker.log_size();
             worker.send(&Request::Verify { node: Box::new(node.as_ref().clone()) });
             verdict.recounted = true;
             verdict.violations = loop {
                 match answers.recv().map(|message| message.line) {
                     Ok(Line::Event(Event::Verified { violations, .. })) => break violations,
                     Ok(Line::Event(Event::Failed { failure, .. })) => break vec![failure.message],
+                    Ok(Line::Event(Event::Ready { .. })) => ready = true,
                     Ok(Line::Event(_)) => {}
                     Ok(Line::Closed) | Err(_) => {
                         let how = worker.wait().map_or_else(|_| "unknown end".to_owned(), crate::worker::ending);
-                        let message = format!("see `{}`", log.display());
-                        return Err(SweepError::NotReady { program: options.worker.program.clone(), how, message });
+                        let message = crate::worker::last_lines(&worker.log_since(began));
+                        return Err(if ready {
+                            SweepError::Recount { what: verdict.what, how, message, log }
+                        } else {
+                            SweepError::NotReady { program: options.worker.program.clone(), device, how, message }
+                        });
                     }
                 }
             };

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    io::{Read, Seek, SeekFrom, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
@@ -16,7 +16,7 @@ use std::{
 use ressa_experiment::protocol::{Event, Request};
 use ressa_store::Store;
 
-use crate::SweepError;
+use crate::{SweepError, lines::read_messages};
 
 /// How long a worker may take to end after its input ended.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -69,7 +69,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker. Its events go to `sender`, its log is appended to `log`.
+    /// Starts a worker. Its events go to `sender`, all else that it writes is appended to `log`.
     pub fn start(
         command: &WorkerCommand,
         store: &Store,
@@ -80,6 +80,7 @@ impl Worker {
     ) -> Result<Self, SweepError> {
         let write = |source| SweepError::Write { path: log.to_owned(), source };
         let file = OpenOptions::new().create(true).append(true).open(log).map_err(write)?;
+        let mut foreign = file.try_clone().map_err(write)?;
         let log_start = file.metadata().map_or(0, |metadata| metadata.len());
         let mut process = Command::new(&command.program);
         process.envs(command.environment.iter().map(|(name, value)| (name, value)));
@@ -99,15 +100,10 @@ impl Worker {
         let output = child.stdout.take().expect("standard output is piped");
         let input = child.stdin.take();
         std::thread::spawn(move || {
-            for line in BufReader::new(output).lines() {
-                let Ok(line) = line else { break };
-                // Libraries may write to standard output too; what is no event is theirs.
-                if let Ok(event) = serde_json::from_str::<Event>(&line)
-                    && sender.send(Message { slot, generation, line: Line::Event(event) }).is_err()
-                {
-                    return;
-                }
-            }
+            let mut send = |event| sender.send(Message { slot, generation, line: Line::Event(event) }).is_ok();
+            read_messages(output, "{\"event\":", &mut send, &mut |bytes| {
+                let _ = foreign.write_all(bytes);
+            });
             let _ = sender.send(Message { slot, generation, line: Line::Closed });
         });
         Ok(Self { child, input, log: log.to_owned(), log_start })
@@ -199,4 +195,13 @@ pub(crate) fn speaks_of_memory(text: &str) -> bool {
     ["out of memory", "can't allocate memory", "bad_alloc", "Cannot allocate memory"]
         .iter()
         .any(|hint| text.contains(hint))
+}
+
+/// The end of a log, in one line.
+pub(crate) fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() {
+        return "nothing in its log".to_owned();
+    }
+    lines[lines.len().saturating_sub(3)..].join("; ")
 }

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::path;
+
 /// Options of `inspect`.
 #[derive(Args, Debug)]
 pub struct InspectOptions {
     /// Model folder, or one safetensors file
-    #[arg(value_name = "DIR|FILE")]
+    #[arg(value_name = "DIR|FILE", value_parser = path())]
     pub folder: PathBuf,
     /// Read headers only: no zeros, no patterns, no reading of weights
     #[arg(long)]
@@ -25,10 +27,10 @@ pub struct ExportOptions {
     #[arg(value_name = "RUN|KEY", required_unless_present = "model", conflicts_with = "model")]
     pub which: Option<String>,
     /// Folder to write; absent or empty
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub output: PathBuf,
     /// A model folder to write again, instead of a run
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub model: Option<PathBuf>,
     /// Maximum size of a file of weights, such as 5GB or 800MB; without it the files stay as in the source folder
     #[arg(long, value_name = "SIZE", value_parser = super::size::size)]

@@ -23,6 +23,13 @@ pub struct LoadingOptions {
     pub batching: Option<String>,
 }
 
+impl Default for LoadingOptions {
+    /// As if nothing was said.
+    fn default() -> Self {
+        Self { cache: DEFAULT_CACHE, no_cache: false, prefetch: None, batching: None }
+    }
+}
+
 impl LoadingOptions {
     /// The worker's arguments for these options. `results` is the folder of the cache's folder.
     pub fn worker_arguments(&self, results: &Path) -> Vec<String> {
@@ -63,6 +70,13 @@ mod tests {
     fn arguments(line: &[&str]) -> Vec<String> {
         let line = Line::try_parse_from([&["sweep"][..], line].concat()).unwrap();
         line.loading.worker_arguments(Path::new("/results"))
+    }
+
+    #[test]
+    fn nothing_said_is_the_default() {
+        let line = Line::try_parse_from(["sweep"]).unwrap().loading;
+        let default = LoadingOptions::default();
+        assert_eq!(line.worker_arguments(Path::new("/r")), default.worker_arguments(Path::new("/r")));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use ressa_experiment::{
 };
 use ressa_sweep::DeviceChoice;
 
-use super::prune::GroupName;
+use super::{path, prune::GroupName};
 
 /// The machine of a single job.
 #[derive(Args, Clone, Debug)]
@@ -37,7 +37,7 @@ impl JobMachine {
 #[derive(Args, Clone, Debug)]
 pub struct ModelOptions {
     /// Model folder, or a repository that `ressa fetch` has brought
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub model: PathBuf,
     /// Type of the computation: float32, bfloat16 or float16 [default: float32 on a CPU, on a GPU that of the weights]
     #[arg(long, value_name = "TYPE", value_parser = |text: &str| text.parse::<Compute>())]
@@ -50,13 +50,13 @@ pub struct GenerateOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Image file
-    #[arg(long, value_name = "FILE", required_unless_present = "requests", requires = "prompt")]
+    #[arg(long, value_name = "FILE", required_unless_present = "requests", requires = "prompt", value_parser = path())]
     pub image: Option<PathBuf>,
     /// Instruction about the image
     #[arg(long, value_name = "TEXT", requires = "image")]
     pub prompt: Option<String>,
     /// Many at once: JSON list of `{"image": FILE, "prompt": TEXT}`
-    #[arg(long, value_name = "FILE", conflicts_with = "image")]
+    #[arg(long, value_name = "FILE", conflicts_with = "image", value_parser = path())]
     pub requests: Option<PathBuf>,
     #[command(flatten)]
     pub search: Search,
@@ -164,7 +164,7 @@ pub enum Lab {
 #[derive(Args, Debug)]
 pub struct PruneLayerOptions {
     /// Safetensors file: `weight` and, where the method looks at activations, `inputs`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub input: PathBuf,
     /// Method: magnitude, wanda, ria, sparsegpt, dsnot or random
     #[arg(long, value_name = "METHOD", value_parser = |text: &str| text.parse::<Metric>())]
@@ -194,7 +194,7 @@ pub struct PruneLayerOptions {
     #[arg(long)]
     pub decimal: bool,
     /// Safetensors file to write
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: PathBuf,
     #[command(flatten)]
     pub machine: JobMachine,
@@ -213,13 +213,13 @@ pub enum DampingName {
 #[derive(Args, Debug)]
 pub struct SparseLoraOptions {
     /// Safetensors file: `weight, keep_mask, a, b, x, upstream` and perhaps `bias`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub input: PathBuf,
     /// Factor on the product of the adapter's matrices
     #[arg(long, value_name = "S", value_parser = finite)]
     pub scaling: f64,
     /// Safetensors file to write
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: PathBuf,
     #[command(flatten)]
     pub machine: JobMachine,
@@ -229,13 +229,13 @@ pub struct SparseLoraOptions {
 #[derive(Args, Debug)]
 pub struct PreprocessOptions {
     /// Model folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub model: PathBuf,
     /// Image files
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    #[arg(long, value_name = "FILE", required = true, num_args = 1.., value_parser = path())]
     pub images: Vec<PathBuf>,
     /// Safetensors file to write
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: PathBuf,
 }
 
@@ -243,7 +243,7 @@ pub struct PreprocessOptions {
 #[derive(Args, Debug)]
 pub struct TokenizeOptions {
     /// Model folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub model: PathBuf,
     /// With the Q-Former's tokenizer
     #[arg(long)]
@@ -259,10 +259,10 @@ pub struct ForwardOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// Safetensors file: `pixel_values, input_ids, attention_mask, labels[, qformer_input_ids, qformer_attention_mask]`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub inputs: PathBuf,
     /// Safetensors file to write
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: PathBuf,
     #[command(flatten)]
     pub machine: JobMachine,
@@ -274,13 +274,13 @@ pub struct StatsOptions {
     #[command(flatten)]
     pub model: ModelOptions,
     /// JSON list of `{"image": FILE, "prompt": TEXT, "answer": TEXT}`, run in this order
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub requests: PathBuf,
     /// Have a decoder-only model read the end token of the answer too, as teacher-forced passes of other programs do; no pruning does
     #[arg(long)]
     pub end_token: bool,
     /// Safetensors file to write
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: PathBuf,
     #[command(flatten)]
     pub machine: JobMachine,
@@ -293,7 +293,7 @@ pub struct RandomOptions {
     #[arg(long, value_name = "NAME|FILE")]
     pub like: String,
     /// Folder to write, absent or empty
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub output: PathBuf,
     /// Seed of the weights
     #[arg(long, default_value_t = 0)]

@@ -10,7 +10,10 @@ use ressa_experiment::{
     settings::SETTINGS,
 };
 
-use super::model::{JobMachine, ModelOptions};
+use super::{
+    model::{JobMachine, ModelOptions},
+    path,
+};
 
 /// Prunes a folder in one pass, a block at a time. Killed and started again with the same options, it resumes, on any device.
 #[derive(Args, Debug)]
@@ -48,7 +51,7 @@ pub struct PruneOptions {
     #[arg(long, value_name = "FILE|CORPORA")]
     pub calibration: Option<String>,
     /// Root folder of corpora, as `data.root` of experiments
-    #[arg(long, value_name = "DIR", requires = "calibration", requires = "samples")]
+    #[arg(long, value_name = "DIR", requires = "calibration", requires = "samples", value_parser = path())]
     pub data_root: Option<PathBuf>,
     /// Use so many samples, drawn with the seed; corpora need a number [default: all that are listed]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -69,7 +72,7 @@ pub struct PruneOptions {
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = super::size::size)]
     pub device_activations: u64,
     /// Folder to write, absent or empty; unfinished work is kept beside it, in DIR.partial
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub output: PathBuf,
     #[command(flatten)]
     pub machine: JobMachine,

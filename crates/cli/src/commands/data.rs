@@ -1,11 +1,12 @@
 //! `ressa data`: a contact sheet of the embedded world.
 
 use ressa_experiment::config::{DataConfig, DataSource};
+use serde_json::json;
 
 use crate::{
     arguments::{DataOptions, Global},
     exit::{Exit, Failure, Outcome},
-    text::say,
+    text::{say, say_json},
     workspace::Workspace,
 };
 
@@ -22,6 +23,10 @@ pub fn run(global: &Global, options: &DataOptions) -> Outcome {
     let png = ressa_data::contact_sheet(&config, options.images as usize)
         .map_err(|e| Failure::new(Exit::Other, e.to_string()))?;
     std::fs::write(&output, png).map_err(cannot)?;
-    say(workspace.show(&output));
+    if global.json {
+        say_json(&json!({ "output": output }));
+    } else {
+        say(workspace.show(&output));
+    }
     Ok(Exit::Done)
 }

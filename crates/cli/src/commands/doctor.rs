@@ -95,6 +95,11 @@ fn libtorch(workspace: &Workspace, machine: &MachineOptions) -> Finding {
             Err(_) => {
                 (false, "the worker does not answer as expected; build both programs with `make build`".to_owned())
             }
+            Ok(found) if found["device"] == "cpu" && workspace.gpus(machine.device) > 0 => {
+                let message = "there is a GPU, but the worker's libtorch does not use it: it was set up for a CPU, or the driver does not \
+                               answer (`nvidia-smi`); remove .torch and .libtorch, then `make setup build`";
+                (false, message.to_owned())
+            }
             Ok(found) => {
                 let field = |name: &str| found[name].as_str().unwrap_or("?").to_owned();
                 (true, format!("{} on {}, built from {}", field("libtorch"), field("device"), field("revision")))

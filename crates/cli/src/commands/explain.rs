@@ -18,7 +18,7 @@ const SHOWN: usize = 4;
 /// Explains a run or a stage.
 pub fn run(global: &Global, options: &ExplainOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let store = workspace.store()?;
+    let store = workspace.reading();
     let study = Study::load(&workspace, &options.selection)?;
     let graph = study.graph(true);
     let (title, stages) = match find(&graph, &options.which)? {

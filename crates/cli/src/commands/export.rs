@@ -36,7 +36,7 @@ fn of_run(global: &Global, options: &ExportOptions) -> Result<Value, Failure> {
         return Err(Failure::new(Exit::Usage, "a run is to be named, or a folder with --model"));
     };
     let workspace = Workspace::find(global)?;
-    let store = workspace.store()?;
+    let store = workspace.reading();
     let graph = Study::load(&workspace, &options.selection)?.graph(true);
     let (inputs, readings, making) = export_run::plan(&graph, &find(&graph, word)?, &store, &workspace.root)?;
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

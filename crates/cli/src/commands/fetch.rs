@@ -11,13 +11,12 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ressa_hub::{Event, HubError, Snapshot, WantedFile};
-use ressa_sweep::{Interruption, Stop};
 use serde_json::json;
 
 use crate::{
     arguments::{FetchOptions, Global},
     exit::{Exit, Failure, Outcome},
-    hub,
+    hub, signals,
     text::{columns, count, duration, note, say, say_json, size},
 };
 
@@ -36,7 +35,8 @@ enum Answer {
 /// Fetches, or lists what would be fetched.
 pub fn run(global: &Global, options: &FetchOptions) -> Outcome {
     let settings = hub::settings()?;
-    let stop = Stop::on_signals().map_err(|e| Failure::new(Exit::Other, format!("cannot listen to signals: {e}")))?;
+    let stop = signals::stop();
+    let _watch = stop.watch();
     let (sender, events) = channel();
     let FetchOptions { repo, revision, dry_run } = options.clone();
     let transfer = thread::spawn(move || {
@@ -59,7 +59,10 @@ pub fn run(global: &Global, options: &FetchOptions) -> Outcome {
         if let Some(by) = stop.interruption() {
             display.finish();
             note("interrupted; what has arrived is kept, and the same command goes on from there");
-            return Ok(if by == Interruption::Terminate { Exit::Terminated } else { Exit::Interrupted });
+            if global.json {
+                say_json(&json!({ "exit": Exit::interrupted(by) as u8, "interrupted": by }));
+            }
+            return Ok(Exit::interrupted(by));
         }
     }
     display.finish();

@@ -1,5 +1,7 @@
 //! `ressa inspect`: what a model folder holds, without computing anything.
 
+use std::{ffi::OsStr, path::Path};
+
 use ressa_checkpoint::{
     Inspection, inspect,
     inspect::{Architecture, Sums},
@@ -21,6 +23,13 @@ pub fn run(global: &Global, options: &InspectOptions) -> Outcome {
         let message = format!("there is no `{}`", options.folder.display());
         return Err(Failure::new(Exit::MissingInput, message));
     }
+    if options.folder.is_dir() && !is_model(&options.folder) {
+        let message = format!(
+            "`{}` is not a model folder: it holds neither config.json nor safetensors files",
+            options.folder.display()
+        );
+        return Err(Failure::new(Exit::Unusable, message));
+    }
     let found = inspect(&options.folder, !options.headers)?;
     if global.json {
         let mut value = json!(found);
@@ -36,6 +45,13 @@ pub fn run(global: &Global, options: &InspectOptions) -> Outcome {
         print(&found, options.layers || global.verbose);
     }
     Ok(if found.problems.is_empty() { Exit::Done } else { Exit::Unusable })
+}
+
+/// Whether a folder has anything of a model, as far as file names say.
+fn is_model(folder: &Path) -> bool {
+    let is_weights = |name: &OsStr| name.to_string_lossy().contains(".safetensors");
+    let mut items = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    folder.join("config.json").exists() || items.any(|item| is_weights(&item.file_name()))
 }
 
 fn print(found: &Inspection, layers: bool) {

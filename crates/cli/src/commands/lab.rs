@@ -25,7 +25,7 @@ use crate::{
     commands::{model_at, model_folder, read_requests},
     exit::{Exit, Failure, Outcome},
     job::run as work,
-    text::{say, say_json, size},
+    text::{say, say_compact_json, say_json, size},
 };
 
 /// Does the step.
@@ -75,8 +75,7 @@ fn tokenize(options: &TokenizeOptions) -> Outcome {
             false => processor.tokenize(text, !options.no_special),
         })
         .collect::<Result<Vec<Vec<u32>>, _>>()?;
-    // Compact: lists of ids are for machines.
-    say(json!(ids));
+    say_compact_json(&json!(ids));
     Ok(Exit::Done)
 }
 

@@ -13,7 +13,7 @@ use crate::{
 /// Lists failures, or prints a log.
 pub fn run(global: &Global, options: &LogsOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let records = read_failures(&workspace.store()?);
+    let records = read_failures(&workspace.reading());
     let Some(word) = &options.key else {
         if global.json {
             say_json(&json!(records));

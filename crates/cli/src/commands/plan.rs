@@ -8,34 +8,36 @@ use std::{
 use ressa_contents::Findings;
 use ressa_store::Store;
 use ressa_sweep::{
-    DeviceChoice, Estimates, FailureRecord, Graph, GraphStage, Inventory, glance, machine_name, read_failures,
+    Estimates, FailureRecord, Graph, GraphStage, Inventory, Options, expected_seconds, glance, read_failures,
 };
 use serde_json::json;
 
 use crate::{
-    arguments::{Global, PlanOptions},
+    arguments::{Global, MachineOptions, PlanOptions},
     commands::forecast::{Forecast, forecasts},
     exit::{Exit, Outcome},
+    memory,
     missing::{Missing, missing},
     preflight::{Preflight, refusal},
     reuse::mixture,
     study::{Study, short},
-    text::{columns, count, duration, say, say_json},
+    text::{columns, count, duration, note, say, say_json},
     workspace::Workspace,
 };
 
 /// Prints the plan of the selected experiments.
 pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let store = workspace.store()?;
-    let study = Study::load(&workspace, &options.selection)?;
+    let store = workspace.reading();
+    let mut study = Study::load(&workspace, &options.selection)?;
+    study.check_reports(&workspace)?.iter().filter(|_| !global.quiet).for_each(note);
     let graph = study.graph(true);
     let inventory = glance(&graph, &store);
     // As a sweep that is told nothing about the machine.
-    let machine = machine_name(DeviceChoice::Auto, workspace.gpus(DeviceChoice::Auto));
-    let estimates = Estimates::from_journal(&store, |device| device == machine);
-    let slots = std::thread::available_parallelism().map_or(1, usize::from);
-    let plan = Plan::new(&graph, &inventory, &estimates, &store, slots, &study.findings);
+    let mut machine = workspace.sweep_options(&MachineOptions::default());
+    memory::bound(&mut machine, &graph, &workspace.root);
+    let estimates = Estimates::from_journal(&store, |device| device == machine.machine);
+    let plan = Plan::new(&graph, &inventory, &estimates, &store, &machine, &study.findings);
     let lacking = missing(&graph, &inventory, &store, &workspace.root);
     let forecasts = forecasts(options, &workspace, &graph, &inventory, &store)?;
     let preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
@@ -82,7 +84,7 @@ impl Plan {
         inventory: &Inventory,
         estimates: &Estimates,
         store: &Store,
-        slots: usize,
+        options: &Options,
         findings: &Findings,
     ) -> Self {
         let mut kinds: Vec<(&'static str, usize, usize, f64)> =
@@ -95,15 +97,13 @@ impl Plan {
             }
             row.3 += estimates.seconds(stage);
         }
+        let (slots, now) = (options.devices().len(), options.circumstances());
         let is_open = |record: &FailureRecord| {
-            !record.is_retried() && graph.position(&record.key).is_some_and(|stage| !inventory.present[stage])
+            !record.is_retried(&now) && graph.position(&record.key).is_some_and(|stage| !inventory.present[stage])
         };
         let failed = read_failures(store).iter().filter(|record| is_open(record)).count();
         let complete = graph.runs.iter().filter(|run| run.stages.iter().all(|&s| inventory.present[s])).count();
-        let work: f64 = kinds.iter().map(|row| row.3).sum();
-        // A dense model is one stage that everything waits for, so it is not divided by the number of workers.
-        let dense = kinds.iter().find(|row| row.0 == "dense").map_or(0.0, |row| row.3);
-        let seconds = dense + (work - dense) / slots.max(1) as f64;
+        let seconds = expected_seconds(graph, inventory, estimates, slots);
         let open =
             || graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present).map(|(stage, _)| stage);
         let is_untimed = |stage: &GraphStage| !stage.is_embedded && estimates.timed(stage).is_none();

@@ -10,14 +10,16 @@ use std::{
 
 use ressa_experiment::{Experiment, Stage, model::Preset};
 use ressa_store::Store;
-use ressa_sweep::{Graph, Stop, execute};
+use ressa_sweep::{Graph, execute};
+use serde_json::json;
 
 use crate::{
     arguments::{Global, PresetName, PretrainOptions},
     commands::sweep,
     exit::{Exit, Failure, Outcome},
     progress::Display,
-    text::say,
+    signals,
+    text::{say, say_json},
     workspace::Workspace,
 };
 
@@ -56,25 +58,38 @@ pub fn run(global: &Global, options: &PretrainOptions) -> Outcome {
     let mut limits = workspace.sweep_options(&options.machine);
     limits.results = folder.clone();
 
-    let stop = Stop::on_signals().map_err(|e| Failure::new(Exit::Other, format!("cannot listen to signals: {e}")))?;
+    let stop = signals::stop();
     let mut display = Display::new(global);
     let summary = execute(&graph, &store, &limits, &stop, &mut |event| display.show(&event))?;
     display.finish();
-    sweep::print(&summary, &graph, global.quiet);
     let exit = Exit::of(&summary);
+    if !global.json {
+        sweep::print(&summary, &graph, global.quiet);
+    }
+    let answer = |shipped: &[PathBuf]| {
+        if global.json {
+            say_json(&json!({ "exit": exit as u8, "summary": summary, "shipped": shipped }));
+        }
+    };
     if exit != Exit::Done {
+        answer(&[]);
         return Ok(exit);
     }
+    let mut shipped = Vec::new();
     for stage in graph.stages.iter().filter(|stage| matches!(*stage.node.stage, Stage::Dense { .. })) {
         let key = &stage.node.key;
         let target = workspace.shipped().join(&key.0[..2]).join(&key.0);
         ship(&store.folder(&key.0), &target)
             .map_err(|e| Failure::new(Exit::CannotWrite, format!("cannot write `{}`: {e}", target.display())))?;
-        say(format_args!("shipped: {}", workspace.show(&target)));
+        if !global.json {
+            say(format_args!("shipped: {}", workspace.show(&target)));
+        }
+        shipped.push(target);
     }
     // The next call trains from scratch.
     fs::remove_dir_all(&folder)
         .map_err(|e| Failure::new(Exit::CannotWrite, format!("cannot remove `{}`: {e}", folder.display())))?;
+    answer(&shipped);
     Ok(Exit::Done)
 }
 

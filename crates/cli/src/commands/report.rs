@@ -10,7 +10,7 @@ use crate::{
     arguments::{Global, ReportOptions},
     exit::{Exit, Failure, Outcome},
     study::Study,
-    text::{count, say, say_json},
+    text::{count, note, say, say_json},
     workspace::Workspace,
 };
 
@@ -22,19 +22,25 @@ pub struct Rendering {
     pub runs: usize,
     /// Those of them whose results are all there.
     pub complete: usize,
+    /// What must be said about the reports.
+    pub notes: Vec<String>,
 }
 
 /// Renders the selected experiments.
 pub fn run(global: &Global, options: &ReportOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let store = workspace.store()?;
-    let study = Study::load(&workspace, &options.selection)?;
+    let store = workspace.reading();
+    let mut study = Study::load(&workspace, &options.selection)?;
+    study.check_reports(&workspace)?.iter().filter(|_| !global.quiet).for_each(note);
     let rendering = render(&workspace, &study, &store, options.strict)?;
     let open = rendering.runs - rendering.complete;
     if global.json {
         let index = rendering.index.display().to_string();
-        say_json(&json!({ "index": index, "runs": rendering.runs, "complete": rendering.complete }));
+        say_json(
+            &json!({ "index": index, "runs": rendering.runs, "complete": rendering.complete, "notes": rendering.notes }),
+        );
     } else {
+        rendering.notes.iter().for_each(|note| say(format_args!("note: {note}")));
         if open > 0 {
             let all = count(rendering.runs, "run");
             say(format_args!("provisional: {open} of {all} have no complete results yet; `ressa sweep` makes them"));
@@ -44,11 +50,11 @@ pub fn run(global: &Global, options: &ReportOptions) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// Renders experiments into `<results>/<name>/`, one thread each, and the index of all that are there. Those without any result are left
+/// Renders experiments, one thread each, and the index of all reports that are there. Those without any result are left
 /// out, unless all are.
 pub fn render(workspace: &Workspace, study: &Study, store: &Store, strict: bool) -> Result<Rendering, Failure> {
-    let published = workspace.experiments.join("paper/expected.csv");
-    let options = ressa_report::Options { results: workspace.results.clone(), published: Some(published), strict };
+    let published = Some(workspace.published());
+    let options = ressa_report::Options { results: workspace.results.clone(), published, strict };
     let outcomes: Vec<Result<Rendered, ReportError>> = std::thread::scope(|scope| {
         let started: Vec<_> = study
             .experiments
@@ -71,10 +77,11 @@ pub fn render(workspace: &Workspace, study: &Study, store: &Store, strict: bool)
     if let Some(error) = nothing.filter(|_| rendered.is_empty()) {
         return Err(error.into());
     }
-    let index = ressa_report::render_index(&workspace.results, &rendered)?;
+    let index = ressa_report::render_index(&workspace.results)?;
     let runs = study.experiments.iter().map(|experiment| experiment.counts.runs).sum();
     let complete = rendered.iter().map(|one| one.done).sum();
-    Ok(Rendering { index, runs, complete })
+    let notes = rendered.iter().flat_map(|one| one.notes.clone()).collect();
+    Ok(Rendering { index, runs, complete, notes })
 }
 
 impl From<ReportError> for Failure {

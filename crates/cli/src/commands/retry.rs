@@ -13,7 +13,7 @@ use crate::{
 
 /// Clears the selected records.
 pub fn run(global: &Global, options: &RetryOptions) -> Outcome {
-    let store = Workspace::find(global)?.store()?;
+    let store = Workspace::find(global)?.reading();
     let records = read_failures(&store);
     if let Some(word) = options.keys.iter().find(|word| !records.iter().any(|record| record.key.0.starts_with(*word))) {
         let message = format!("no stage that failed has a key beginning with `{word}`; `ressa logs` lists them");

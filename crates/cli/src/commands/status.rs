@@ -6,7 +6,7 @@ use ressa_sweep::{Graph, glance, read_failures, running_coordinator};
 use serde_json::json;
 
 use crate::{
-    arguments::{Global, Selection},
+    arguments::{Global, MachineOptions, Selection},
     exit::{Exit, Outcome},
     study::Study,
     text::{columns, count, say, say_json},
@@ -16,8 +16,9 @@ use crate::{
 /// Prints one line per experiment, then what failed.
 pub fn run(global: &Global, selection: &Selection) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let store = workspace.store()?;
+    let store = workspace.reading();
     let study = Study::load(&workspace, selection)?;
+    let now = workspace.sweep_options(&MachineOptions::default()).circumstances();
     let running = running_coordinator(&workspace.results);
 
     let mut rows = vec![["experiment", "runs", "complete", "stages", "made"].map(str::to_owned).to_vec()];
@@ -50,7 +51,7 @@ pub fn run(global: &Global, selection: &Selection) -> Outcome {
     if !failures.is_empty() {
         say(format_args!("\n{} failed:", count(failures.len(), "stage")));
         for record in failures {
-            let again = if record.is_retried() { "; the next sweep tries again" } else { "" };
+            let again = if record.is_retried(&now) { "; the next sweep tries again" } else { "" };
             say(format_args!("  {}  {}  {}{again}", record.key.short(), record.what, record.failure.message));
         }
     }

@@ -1,25 +1,32 @@
 //! `ressa sweep`: make what is missing, then render.
 
-use ressa_sweep::{Graph, Stop, Summary, execute, glance, record_sweep};
+use ressa_experiment::protocol::FailureKind;
+use ressa_sweep::{FailedStage, Graph, Summary, execute, glance, record_sweep};
 use serde_json::json;
 
 use crate::{
     arguments::{Global, SweepOptions},
     commands::report,
     exit::{Exit, Failure, Outcome},
+    memory,
     missing::missing,
     preflight::{Preflight, refusal},
     progress::Display,
     reuse::{Reuse, mixture, only_alike},
+    signals,
     study::Study,
-    text::{columns, count, duration, note, say, say_json},
+    text::{apart, columns, count, duration, note, say, say_json},
     workspace::Workspace,
 };
 
 /// Runs the selected experiments.
 pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let study = Study::load(&workspace, &options.selection)?;
+    let mut study = Study::load(&workspace, &options.selection)?;
+    if !options.no_report {
+        let left_out = study.check_reports(&workspace)?;
+        left_out.iter().filter(|_| !global.quiet).for_each(note);
+    }
     let store = workspace.store()?;
     let graph = study.graph(!options.no_gate);
     if graph.runs.is_empty() {
@@ -46,8 +53,11 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     record_sweep(&store, &files, &study.overrides, &graph)?;
     study.findings.remember();
 
-    let stop = Stop::on_signals().map_err(|e| Failure::new(Exit::Other, format!("cannot listen to signals: {e}")))?;
-    let limits = workspace.limited(&options.machine, options.max_failures, options.timeout);
+    let stop = signals::stop();
+    let mut limits = workspace.limited(&options.machine, options.max_failures, options.timeout);
+    if let Some(slots) = memory::bound(&mut limits, &graph, &workspace.root).filter(|_| !global.quiet) {
+        note(format_args!("memory holds the models of {}; --slots N asks for more", count(slots, "worker")));
+    }
     let mut display = Display::new(global);
     let summary = execute(&graph, &store, &limits, &stop, &mut |event| display.show(&event))?;
     display.finish();
@@ -63,19 +73,28 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     {
         say(line);
     }
+    let mut not_rendered = None;
     let rendered = match exit {
         _ if options.no_report => None,
         Exit::Done => Some(report::render(&workspace, &study, &store, false)?),
         // That stages failed matters more than that their report cannot be written; both are said.
         Exit::SomeFailed => report::render(&workspace, &study, &store, false)
-            .map_err(|failure| say(format_args!("no report: {}", failure.message())))
+            .map_err(|failure| {
+                say(format_args!("no report: {}", failure.message()));
+                not_rendered = Some(failure.message());
+            })
             .ok(),
         _ => None,
     };
     if global.json {
         let index = rendered.as_ref().map(|rendered| rendered.index.display().to_string());
-        say_json(&json!({ "exit": exit as u8, "summary": summary, "report": index }));
+        let notes = rendered.as_ref().map(|rendered| &rendered.notes);
+        let (exit, report) = (exit as u8, index);
+        say_json(
+            &json!({ "exit": exit, "summary": summary, "report": report, "notes": notes, "no-report": not_rendered }),
+        );
     } else if let Some(rendered) = rendered.filter(|_| !global.quiet) {
+        rendered.notes.iter().for_each(|note| say(format_args!("note: {note}")));
         say(format_args!("report: {}", workspace.show(&rendered.index)));
     }
     Ok(exit)
@@ -100,8 +119,12 @@ pub fn print(summary: &Summary, graph: &Graph, quiet: bool) {
     for damage in &summary.damaged {
         say(format_args!("damaged: {} ({}): {}", damage.stage, damage.key.short(), damage.what));
     }
+    for slot in &summary.retired {
+        say(format_args!("worker {} ({}) was given up: {}", slot.slot, slot.device, slot.reason));
+    }
     if let Some(message) = &summary.storage {
-        say(format_args!("cannot write: {message}"));
+        // It says itself what cannot be written.
+        say(format_args!("stopped: {message}"));
     }
     if summary.interrupted.is_some() {
         let open = totals.stages - totals.cached - totals.made - totals.failed - totals.skipped;
@@ -111,17 +134,38 @@ pub fn print(summary: &Summary, graph: &Graph, quiet: bool) {
         return;
     }
     say(format_args!("\n{} failed, {} skipped because of them:", count(summary.failed.len(), "stage"), totals.skipped));
+    // One broken file fails many stages: what is wrong is said once, with all that it stopped.
+    let mut groups: Vec<(FailureKind, &str, Vec<&FailedStage>)> = Vec::new();
     for failed in &summary.failed {
-        let kind = serde_json::to_value(failed.failure.kind).ok();
-        let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or("failed");
-        let runs = graph.position(&failed.key).map_or(0, |position| graph.stages[position].runs);
-        say(format_args!("  {}  {}  [{}]", failed.what, failed.label, failed.key.short()));
-        say(format_args!("    {kind}: {} ({} affected)", failed.failure.message, count(runs as usize, "run")));
-        if let Some(log) = &failed.failure.log {
-            say(format_args!("    log: {}", log.display()));
+        let (kind, message) = (failed.failure.kind, failed.failure.message.as_str());
+        match groups.iter_mut().find(|group| group.0 == kind && group.1 == message) {
+            Some(group) => group.2.push(failed),
+            None => groups.push((kind, message, vec![failed])),
         }
     }
-    say("`ressa retry` clears recorded failures, so that the next sweep tries those stages again");
+    for (kind, message, stages) in groups {
+        let kind = serde_json::to_value(kind).ok();
+        let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or("failed");
+        say(format_args!("  {kind}: {message}"));
+        for failed in stages {
+            let runs = graph.position(&failed.key).map_or(0, |position| graph.stages[position].runs);
+            let affected = count(runs as usize, "run");
+            say(format_args!("    {}  {}  [{}]  ({affected} affected)", failed.what, failed.label, failed.key.short()));
+            if let Some(log) = &failed.failure.log {
+                say(format_args!("      log: {}", log.display()));
+            }
+        }
+    }
+    let is_retried = |failed: &FailedStage| {
+        matches!(failed.failure.kind, FailureKind::Killed | FailureKind::Storage | FailureKind::Data)
+    };
+    let retried = summary.failed.iter().filter(|failed| is_retried(failed)).count();
+    if retried > 0 {
+        say(format_args!("the next sweep tries {} again by itself", count(retried, "stage")));
+    }
+    if retried < summary.failed.len() {
+        say("`ressa retry` clears recorded failures, so that the next sweep tries those stages again");
+    }
 }
 
 fn print_gate(summary: &Summary) {
@@ -132,9 +176,12 @@ fn print_gate(summary: &Summary) {
     say("\na dense model does not reach its gate, so nothing was spent on pruning it:");
     let mut rows = vec![["model", "score", "at least", "found", ""].map(str::to_owned).to_vec()];
     for check in &summary.gate {
-        let found = check.found.map_or_else(|| "not measured".to_owned(), |found| format!("{found:.1}"));
+        let (floor, found) = match check.found {
+            Some(found) => apart(check.floor, found),
+            None => (format!("{:.1}", check.floor), "not measured".to_owned()),
+        };
         let verdict = if check.passes() { "" } else { "too low" }.to_owned();
-        rows.push(vec![check.model.clone(), check.name.clone(), format!("{:.1}", check.floor), found, verdict]);
+        rows.push(vec![check.model.clone(), check.name.clone(), floor, found, verdict]);
     }
     say(columns(&rows).trim_end());
     say(

@@ -26,7 +26,7 @@ pub fn run(global: &Global, options: &VerifyOptions) -> Outcome {
         return Err(Failure::new(Exit::MissingInput, format!("there is no folder `{word}`")));
     }
     let workspace = Workspace::find(global)?;
-    let store = workspace.store()?;
+    let store = workspace.reading();
     let study = Study::load(&workspace, &Selection { what: options.files.clone() })?;
     let graph = study.graph(true);
     let mut positions: Vec<usize> = Vec::new();

@@ -44,6 +44,21 @@ fn a_bad_override_is_pointed_at() {
 }
 
 #[test]
+fn a_table_that_cannot_be_made_is_refused_before_anything_runs() {
+    let house = House::new();
+    let small = std::fs::read_to_string(house.path("experiments/shapes/small.yaml")).unwrap();
+    let table = "report:\n  tables:\n    - { id: main, rows: [prune.metric], columns: metric, values: [vqav2] }\n";
+    house.write("experiments/shapes/small.yaml", &(small + table));
+    let ended = house.ressa(&["plan", "small"]);
+    assert_eq!(ended.code, 78);
+    insta::assert_snapshot!(ended.stderr, @"");
+    assert_eq!(house.ressa(&["sweep", "small"]).code, 78);
+    assert!(house.published().is_empty());
+    assert_eq!(house.ressa(&["plan", "small", "restoration=pruned"]).code, 0, "one of the two is no mixture");
+    assert_eq!(house.ressa(&["sweep", "small", "--no-report"]).code, 0);
+}
+
+#[test]
 fn every_kind_of_refusal_has_its_exit_code() {
     let house = House::new();
     let code = |arguments: &[&str]| house.ressa(arguments).code;
@@ -52,6 +67,7 @@ fn every_kind_of_refusal_has_its_exit_code() {
     assert_eq!(code(&["plan", "no-such-file.yaml"]), 78);
     assert_eq!(code(&["explain", "no such run", "small"]), 4);
     assert_eq!(code(&["report", "small"]), 4);
+    assert_eq!(code(&["report", "small", "--strict"]), 106);
     assert_eq!(code(&["retry", "abcd"]), 4);
     house.write("blocked", "a file");
     assert_eq!(code(&["sweep", "small", "--results", "blocked"]), 110);

@@ -269,3 +269,49 @@ fn requests_and_searches_that_cannot_be_meant_are_refused_with_what_is_wanted() 
         assert!(refused.stderr.contains(&format!("{least} is 5 and {most} is 4")), "{}", refused.stderr);
     }
 }
+
+/// What a worker would refuse is said before one starts.
+#[test]
+fn a_folder_that_cannot_be_used_is_named_before_anything_runs() {
+    let house = House::new();
+    let study = "extends: ../base/model.yaml\nmodel: { preset: null, checkpoint: checkpoints/blip }\n\
+                 replicate: { seed: 0 }\nprune: { metric: magnitude }\n";
+    house.write("experiments/shapes/taken.yaml", study);
+    house.write_checkpoint("checkpoints/blip", 1.0);
+    assert!(!house.ressa(&["plan", "taken"]).stdout.contains("cannot be used"));
+    // Everything that a processor is may stand in one file, as transformers 5 writes it.
+    let own = house.path("checkpoints/blip/preprocessor_config.json");
+    let settings: Value = serde_json::from_slice(&fs::read(&own).unwrap()).unwrap();
+    let nested = serde_json::json!({ "image_processor": settings, "num_query_tokens": 2 });
+    house.write("checkpoints/blip/processor_config.json", &nested.to_string());
+    fs::remove_file(own).unwrap();
+    let plan = house.ressa(&["plan", "taken"]).stdout;
+    assert!(!plan.contains("missing") && !plan.contains("cannot be used"), "{plan}");
+
+    house.write("checkpoints/blip/generation_config.json", r#"{"decoder_start_token_id": -1}"#);
+    let plan = house.ressa(&["plan", "taken"]).stdout;
+    assert!(plan.contains("\ncannot be used\n"), "{plan}");
+    let sweep = house.ressa(&["sweep", "taken"]);
+    assert_eq!(sweep.code, 65);
+    insta::assert_snapshot!(sweep.stderr, @"
+    error: `HOUSE/checkpoints/blip` cannot be used (checkpoint: `generation_config.json`: `decoder_start_token_id` is -1; token ids of this model are 0 to 127); `ressa plan` lists what a sweep needs
+    ");
+}
+
+#[test]
+fn a_path_that_is_no_text_is_refused_by_name() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let house = House::new();
+    let odd = house.folder.path().join(OsStr::from_bytes(b"w\xff"));
+    fs::create_dir_all(odd.join("experiments/shapes")).unwrap();
+    let runs = [
+        house.command(&["status", "small", "--results"]).arg(&odd).output().unwrap(),
+        house.command(&["sweep", "small"]).current_dir(&odd).output().unwrap(),
+        house.command(&["inspect"]).arg(&odd).output().unwrap(),
+    ];
+    for ended in runs {
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(said.contains("is not UTF-8; rename it") && !said.contains("panicked"), "{said}");
+        assert_eq!(ended.status.code(), Some(2));
+    }
+}

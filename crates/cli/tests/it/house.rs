@@ -44,6 +44,17 @@ prune:
 evaluate: { tasks: [vqav2, flickr30k] }
 "#;
 
+/// The smallest model that the embedded world's tokenizer fits.
+const CHECKPOINT: &str = r#"{
+  "model_type": "instructblip", "architectures": ["InstructBlipForConditionalGeneration"], "num_query_tokens": 2,
+  "vision_config": {"hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1,
+      "image_size": 4, "patch_size": 4},
+  "qformer_config": {"hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1,
+      "vocab_size": 128, "max_position_embeddings": 8},
+  "text_config": {"model_type": "t5", "d_model": 4, "d_kv": 4, "d_ff": 4, "num_heads": 1, "num_layers": 1,
+      "vocab_size": 128, "feed_forward_proj": "gated-gelu"}
+}"#;
+
 impl House {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -79,6 +90,13 @@ impl House {
         command
     }
 
+    /// The program with arguments and nothing else, in the house.
+    pub fn plain(&self, arguments: &[&str]) -> Command {
+        let mut command = program();
+        command.args(arguments).current_dir(self.folder.path());
+        command
+    }
+
     /// Runs the program to its end. The house's own path is written as `HOUSE`.
     pub fn ressa(&self, arguments: &[&str]) -> Ended {
         let output = self.command(arguments).stdin(Stdio::null()).output().unwrap();
@@ -111,12 +129,18 @@ impl House {
 
     /// A checkpoint folder as far as programs without tensors look into it; every weight has this value.
     pub fn write_checkpoint(&self, folder: &str, value: f32) {
-        for file in ["config.json", "preprocessor_config.json", "tokenizer.json"] {
-            self.write(&format!("{folder}/{file}"), "{}");
-        }
-        let tensor = ressa_checkpoint::Written::floats(vec![40], &[value; 40]);
-        let path = self.path(&format!("{folder}/model.safetensors"));
-        ressa_checkpoint::write(&path, [("a", &tensor)], ("format", "pt")).unwrap();
+        let path = self.path(folder);
+        ressa_data::write_processor_files(&path, ressa_data::Family::T5, 2).unwrap();
+        self.write(&format!("{folder}/config.json"), CHECKPOINT);
+        let config = ressa_checkpoint::read_config(&path).unwrap();
+        let outline = ressa_checkpoint::Outline::of(&config).unwrap();
+        let filled = |(name, shape): (&String, &Vec<usize>)| {
+            let values = vec![value; shape.iter().product()];
+            (name.clone(), ressa_checkpoint::Written::floats(shape.clone(), &values))
+        };
+        let tensors: Vec<_> = outline.linears.iter().chain(&outline.others).map(filled).collect();
+        let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        ressa_checkpoint::write(&path.join("model.safetensors"), named, ("format", "pt")).unwrap();
     }
 
     /// Waits until at least `many` stages are published.

@@ -1,6 +1,9 @@
 //! Signals: graceful, at once, and the ones nobody can catch.
 
-use std::{collections::HashSet, process::Command};
+use std::{
+    collections::HashSet,
+    process::{Command, Stdio},
+};
 
 use serde_json::json;
 
@@ -12,7 +15,7 @@ fn signal(name: &str, pid: u32) {
 
 #[test]
 fn an_interrupted_sweep_ends_with_130_and_goes_on_later() {
-    for (name, code) in [("-INT", 130), ("-TERM", 143)] {
+    for (name, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 143)] {
         let house = House::new();
         house.instruct(json!({ "prune": { "sleep": 0.2 }, "adapt": { "sleep": 0.2 } }));
         let mut sweep = house.start(&["sweep", "small", "--no-report"]);
@@ -25,6 +28,46 @@ fn an_interrupted_sweep_ends_with_130_and_goes_on_later() {
         let published = house.published();
         assert!(made < published.len());
         assert_eq!(published.iter().collect::<HashSet<_>>().len(), published.len());
+    }
+}
+
+#[test]
+fn what_asked_for_the_end_is_what_the_message_speaks_of() {
+    for (name, says_key) in [("-INT", true), ("-TERM", false), ("-HUP", false)] {
+        let house = House::new();
+        house.instruct(json!({ "prune": { "sleep": 0.2 } }));
+        let mut command = house.command(&["sweep", "small", "--no-report", "--json"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let sweep = command.spawn().unwrap();
+        house.wait_for(2);
+        signal(name, sweep.id());
+        let output = sweep.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(stderr.contains("Ctrl-C"), says_key, "{stderr}");
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer["exit"].as_i64(), output.status.code().map(i64::from), "{answer}");
+    }
+}
+
+/// Where no worker runs, nothing is lost by ending at once.
+#[test]
+fn a_signal_is_answered_while_no_worker_runs() {
+    let house = House::new();
+    let pipe = house.path("requests.json");
+    for (name, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 143)] {
+        let _ = std::fs::remove_file(&pipe);
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let mut command = house.plain(&["generate", "--json", "--model", "m", "--requests", "requests.json"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let reading = command.spawn().unwrap();
+        // Opens once the program waits for what is in it.
+        let open = std::fs::File::options().write(true).open(&pipe).unwrap();
+        signal(name, reading.id());
+        let output = reading.wait_with_output().unwrap();
+        drop(open);
+        assert_eq!(output.status.code(), Some(code));
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer["exit"], code);
     }
 }
 

@@ -6,6 +6,7 @@ mod folders;
 mod garbage;
 mod house;
 mod killing;
+mod output;
 mod predicting;
 mod preflight;
 mod sweeping;
@@ -43,6 +44,7 @@ fn help_is_complete_and_cheap() {
       schema    Print the JSON Schema of experiment files
       generate  Answer prompts about images with a model folder
       prune     Prune a model folder block by block, in bounded memory; run again to resume
+      score     Score stored predictions again, also with METEOR's and SPICE's own programs
       lab       Single steps for comparison with other implementations
       doctor    Look for what keeps a sweep from running on this machine
 
@@ -50,7 +52,7 @@ fn help_is_complete_and_cheap() {
           --results <DIR>      Results folder [default: `results` beside `experiments`]
           --experiments <DIR>  Experiments folder [default: looked for upwards from here]
           --worker <FILE>      The worker program [default: `ressa-worker` beside this one]
-          --json               Answer in JSON on standard output
+          --json               Answer with one JSON value on standard output, also when something fails
       -q, --quiet              Say less
       -v, --verbose            Say more
       -h, --help               Print help

@@ -46,18 +46,15 @@ fn failures_are_shown_last_kept_and_retried_on_request() {
     let last = failed.stdout.split("\n\n").last().unwrap();
     insta::assert_snapshot!(without_keys(last), @"
     4 stages failed, 12 skipped because of them:
-      adapt sparse  small: magnitude ressa, seed 0  [KEY]
-        oom: told to fail (1 run affected)
-        log: HOUSE/results/logs/KEY.log
-      adapt sparse  small: magnitude ressa, seed 1  [KEY]
-        oom: told to fail (1 run affected)
-        log: HOUSE/results/logs/KEY.log
-      adapt sparse  small: wanda ressa, seed 0  [KEY]
-        oom: told to fail (1 run affected)
-        log: HOUSE/results/logs/KEY.log
-      adapt sparse  small: wanda ressa, seed 1  [KEY]
-        oom: told to fail (1 run affected)
-        log: HOUSE/results/logs/KEY.log
+      oom: told to fail
+        adapt sparse  small: magnitude ressa, seed 0  [KEY]  (1 run affected)
+          log: HOUSE/results/logs/KEY.log
+        adapt sparse  small: magnitude ressa, seed 1  [KEY]  (1 run affected)
+          log: HOUSE/results/logs/KEY.log
+        adapt sparse  small: wanda ressa, seed 0  [KEY]  (1 run affected)
+          log: HOUSE/results/logs/KEY.log
+        adapt sparse  small: wanda ressa, seed 1  [KEY]  (1 run affected)
+          log: HOUSE/results/logs/KEY.log
     `ressa retry` clears recorded failures, so that the next sweep tries those stages again
     ");
 

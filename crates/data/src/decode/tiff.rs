@@ -96,7 +96,10 @@ enum Samples {
 impl Samples {
     fn new(values: DecodingResult, width: usize, bits: u8) -> Option<Self> {
         Some(match values {
-            DecodingResult::U8(values) if bits < 8 => Self::U8(unpacked(&values, width, usize::from(bits)), bits),
+            DecodingResult::U8(values) if matches!(bits, 1 | 2 | 4) => {
+                Self::U8(unpacked(&values, width, usize::from(bits)), bits)
+            }
+            DecodingResult::U8(_) if bits < 8 => return None,
             DecodingResult::U8(values) => Self::U8(values, 8),
             DecodingResult::I8(values) => Self::U8(values.into_iter().map(|v| v as u8).collect(), 8),
             DecodingResult::U16(values) => Self::U16(values),

@@ -164,7 +164,7 @@ fn what_is_wrong_is_named_with_its_file_entry_and_field() {
     insta::assert_snapshot!(error(Task::Gqa, gqa, "[{", "{"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json` holds an object with the fields `answer`, `image`, `question`, `question_id`; expected LAVIS' list of questions (`image`, `question`, `answer`, `question_id`), or the official object from ids to questions (`imageId`, `question`, `answer`)");
     insta::assert_snapshot!(error(Task::Gqa, gqa, "},\n {", ",\n {"), @"`ROOT/gqa/annotations/testdev_balanced_questions.json` is not as expected after 0 entries: key must be a string at line 2 column 2");
     let truth = "vqav2/annotations/v2_mscoco_val2014_annotations.json";
-    insta::assert_snapshot!(error(Task::Vqav2, truth, "\"question_id\": 1001", "\"question_id\": 77"), @"`ROOT/vqav2/annotations/v2_mscoco_val2014_annotations.json`: it has no answers to question `1001` of `ROOT/vqav2/annotations/vqa_val_eval.json`");
+    insta::assert_snapshot!(error(Task::Vqav2, truth, "\"question_id\": 1001", "\"question_id\": 77"), @"`ROOT/vqav2/annotations/v2_mscoco_val2014_annotations.json`: it has no answers to question `1001` of `ROOT/vqav2/annotations/vqa_val_eval.json`; both files must be of one split, in LAVIS' or in the official form");
     insta::assert_snapshot!(error(Task::Vqav2, truth, "\"annotations\"", "\"notes\""), @"`ROOT/vqav2/annotations/v2_mscoco_val2014_annotations.json` is not as expected after 0 entries: there is no list `annotations` at line 40 column 68");
     let captions = "nocaps/annotations/nocaps_val_4500_captions.json";
     insta::assert_snapshot!(error(Task::Nocaps, captions, "\"caption\"", "\"text\""), @"`ROOT/nocaps/annotations/nocaps_val_4500_captions.json`, entry 1: field `caption` is missing");
@@ -186,7 +186,7 @@ fn with(task: Task, file: &str, text: &str) -> String {
     for expected in published::expected(task) {
         let (from, to) = (root().join(expected.path), folder.join(expected.path));
         if from.is_dir() {
-            std::fs::remove_dir(&to).expect("an empty folder");
+            fs::remove_dir(&to).expect("an empty folder");
             std::os::unix::fs::symlink(from, to).expect("linked");
         }
     }

@@ -3,6 +3,7 @@
 pub mod bleu;
 pub mod cider;
 mod contractions;
+pub mod lemma;
 pub mod ngrams;
 pub mod ptb;
 pub mod retrieval;

@@ -2,6 +2,7 @@
 
 mod batching;
 mod echo;
+mod external;
 mod metrics;
 mod predicting;
 mod scoring;

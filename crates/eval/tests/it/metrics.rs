@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use ressa_eval::metrics::{
     bleu::{self, Zero},
     cider::CiderD,
+    lemma::by_rules,
     ptb::tokenize,
     retrieval::rank,
     rouge::rouge_l,
@@ -120,6 +121,41 @@ fn bleu_and_rouge_have_closed_forms() {
     let (precision, recall) = (2.0 / 3.0, 2.0 / 5.0);
     close(rouge_l("a x e", &reference), 2.44 * precision * recall / (recall + 1.44 * precision));
     close(rouge_l("", &reference), 0.0);
+}
+
+#[test]
+fn words_have_base_forms() {
+    for (forms, base) in [
+        ("surfing surfed surfs", "surf"),
+        ("skating skated skates", "skate"),
+        ("running runs ran", "run"),
+        ("riding rides ridden", "ride"),
+        ("playing played plays", "play"),
+        ("carrying carried carries", "carry"),
+        ("dancing danced", "dance"),
+        ("using used uses", "use"),
+        ("juggling", "juggle"),
+        ("rotating", "rotate"),
+        ("eating", "eat"),
+        ("falling", "fall"),
+        ("dressed", "dress"),
+        ("skateboarding", "skateboard"),
+        ("potatoes", "potato"),
+        ("strawberries", "strawberry"),
+        ("boxes", "box"),
+        ("dishes", "dish"),
+        ("glasses", "glass"),
+        ("men", "man"),
+        ("knives", "knife"),
+    ] {
+        for form in forms.split(' ') {
+            assert_eq!(by_rules(form), base, "{form}");
+        }
+    }
+    for same in ["building", "tennis", "red", "bus", "T-shirt", "grass", "spring", "2 dog", "1950s", ""] {
+        assert_eq!(by_rules(same), same);
+    }
+    assert_eq!(by_rules("Two  dogs"), "Two dog");
 }
 
 #[test]

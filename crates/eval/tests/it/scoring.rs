@@ -1,16 +1,16 @@
 //! Scores of stored predictions.
 
-use ressa_eval::{Direction, EvalError, Prediction, ScoreOptions, from_json_lines, to_json_lines};
+use ressa_eval::{Direction, EvalError, Lemmas, Prediction, ScoreOptions, from_json_lines, to_json_lines};
 use ressa_experiment::{
     Task,
     record::{Score, TaskScore},
 };
 
-const PUBLISHED: ScoreOptions = ScoreOptions { published: true };
+const PUBLISHED: &ScoreOptions = &ScoreOptions { published: true, lemmas: Lemmas::None };
 
 /// As in the embedded world.
 fn score(task: Task, predictions: &[Prediction]) -> Result<TaskScore, EvalError> {
-    ressa_eval::score(task, predictions, ScoreOptions::default())
+    ressa_eval::score(task, predictions, &ScoreOptions::default())
 }
 
 fn column(scored: &TaskScore) -> &Score {
@@ -81,7 +81,7 @@ fn published_captions_are_scored_in_the_unit_that_papers_print() {
 
 #[test]
 fn cider_of_one_image_is_undefined() {
-    for options in [PUBLISHED, ScoreOptions::default()] {
+    for options in [PUBLISHED, &ScoreOptions::default()] {
         let one = [caption(0, "a dog", "a dog", "in-domain")];
         let scored = ressa_eval::score(Task::Nocaps, &one, options).expect("a caption");
         assert_eq!(scored.score, None);
@@ -89,6 +89,20 @@ fn cider_of_one_image_is_undefined() {
         assert_eq!(scored.parts["rouge-l"].value, 100.0);
         assert!(!scored.parts.contains_key("in-domain"), "a part is CIDEr too");
     }
+}
+
+#[test]
+fn lemmas_of_okvqa_show_their_effect() {
+    let predictions = [said(0, "Surfing dogs", "surf dog", "sport"), said(1, "red glasses", "red glass", "sport")];
+    let rules = ScoreOptions { published: true, lemmas: Lemmas::Rules };
+    let scored = ressa_eval::score(Task::Okvqa, &predictions, &rules).expect("answers");
+    assert_eq!((column(&scored).value, scored.parts["unlemmatized"].value), (100.0, 0.0));
+    // Other tasks have no lemmatiser, and without one there is nothing to compare with.
+    let scored = ressa_eval::score(Task::Vqav2, &predictions, &rules).expect("answers");
+    assert_eq!((column(&scored).value, scored.parts.contains_key("unlemmatized")), (0.0, false));
+    let table = std::collections::HashMap::from([("Surfing dogs".to_owned(), "surf dog".to_owned())]);
+    let table = ScoreOptions { published: true, lemmas: Lemmas::Table(table.into()) };
+    assert_eq!(column(&ressa_eval::score(Task::Okvqa, &predictions, &table).expect("answers")).value, 50.0);
 }
 
 #[test]

@@ -427,8 +427,9 @@ restore:
   language: { bias: all, norms: true }
 evaluate:
   answer:
-    { prompt: x, text: blip-question, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1 }
-  caption: { prompt: x, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1 }
+    { prompt: x, text: blip-question, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1, repetition-over: answer }
+  caption: { prompt: x, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1, repetition-over: answer }
+  okvqa: { lemmatizer: rules, crop: center }
   retrieval: { checkpoint: x }
 ";
     let run: RunConfig = serde_yaml::from_str(yaml).unwrap();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path};
 
 use ressa_checkpoint::CheckpointError;
 use ressa_experiment::{allocation::Sensitivities, job::Compute};
-use ressa_prune::Visible;
+use ressa_prune::{Visible, statistics::RankDeficit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -29,6 +29,9 @@ pub(super) struct Notes {
     pub tensors: BTreeMap<String, String>,
     /// What was measured of layers so far.
     pub sensitivities: Sensitivities,
+    /// Layers of which calibration saw too little so far.
+    #[serde(default)]
+    pub rank: RankDeficit,
     /// Samples that the activations are of.
     pub rows: Vec<Vec<usize>>,
     /// Visual tokens of each sample that count in the statistics, where not all do.
@@ -54,6 +57,7 @@ impl Notes {
             masks: super::MaskHash::default().hex(),
             tensors: BTreeMap::new(),
             sensitivities: Sensitivities::new(),
+            rank: RankDeficit::default(),
             rows: Vec::new(),
             visible: Vec::new(),
             flows: None,

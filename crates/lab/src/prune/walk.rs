@@ -200,7 +200,7 @@ impl Work<'_> {
                 }
                 output.exact = request.is_exact();
                 let of_layer = |id: &LayerId, shape| request.of_layer(&id.name, shape, counts.as_ref());
-                solve(output, place, statistics, asked.solver.as_ref(), &of_layer, carries)?;
+                notes.rank.extend(solve(output, place, statistics, asked.solver.as_ref(), &of_layer, carries)?);
                 let mut masks = MaskHash::from_hex(&notes.masks).unwrap_or_default();
                 output.add_masks(place, &mut masks)?;
                 notes.masks = masks.hex();

@@ -60,7 +60,10 @@ impl Prompt {
 pub(crate) fn search(decoder: &dyn Decoder, mut start: Start, search: &Search) -> Result<Vec<Answer>, ModelError> {
     let prompts = std::mem::take(&mut start.prompts).into_iter();
     let prompts: Vec<Prompt> = prompts
-        .map(|before| Ok(Prompt { limits: search.limits(before.length)?, ids: before.ids }))
+        .map(|before| {
+            let ids = if search.penalize_prompt { before.ids } else { Vec::new() };
+            Ok(Prompt { limits: search.limits(before.length)?, ids })
+        })
         .collect::<Result<_, ModelError>>()?;
     if search.max_new_tokens == 0 || prompts.is_empty() {
         return Ok(vec![Answer::default(); prompts.len()]);

@@ -33,6 +33,8 @@ pub struct Search {
     pub early_stopping: EarlyStopping,
     /// Score of a token that is already there: multiplied by this where negative, divided where positive. 1 changes nothing.
     pub repetition_penalty: f64,
+    /// Whether tokens of the prompt count as there for it.
+    pub penalize_prompt: bool,
     /// No end token before so many new tokens.
     pub min_new_tokens: usize,
     /// No end token before so many tokens, with those before the answer (see [`Search::max_length`]).
@@ -51,6 +53,7 @@ impl Default for Search {
             length_penalty: 1.0,
             early_stopping: EarlyStopping::Heuristic,
             repetition_penalty: 1.0,
+            penalize_prompt: true,
             min_new_tokens: 0,
             min_length: 0,
             max_new_tokens: DEFAULT_LENGTH,
@@ -127,6 +130,7 @@ impl Search {
             },
             repetition_penalty: number(options.repetition_penalty, "repetition_penalty")?
                 .unwrap_or(default.repetition_penalty),
+            penalize_prompt: default.penalize_prompt,
             min_new_tokens: shortest.unwrap_or(0),
             min_length,
             max_new_tokens,

@@ -134,6 +134,9 @@ fn repetitions_are_penalised_once_each_whatever_the_sign_of_their_score() {
     let table = Table::new(&[vec![2.0, -9.0, 1.5], vec![0.0; 3], vec![2.0, -9.0, 1.5]]);
     let found = |penalty| table.search(&[vec![0, 0, 0]], &[END], &greedy(penalty)).unwrap().remove(0).tokens;
     assert_eq!((found(1.2), found(1.4)), (vec![0, 0], vec![2, 0]), "once both are there they are as before");
+    // Without the prompt, the first answer is not penalised yet.
+    let alone = Search { penalize_prompt: false, ..greedy(1.4) };
+    assert_eq!(table.search(&[vec![0, 0, 0]], &[END], &alone).unwrap().remove(0).tokens, [0, 2]);
     // Negative logits are multiplied; a penalty below 1 rewards.
     let table = Table::new(&[vec![-1.0, -9.0, -1.3], vec![0.0; 3], vec![-1.3, -9.0, -1.0]]);
     let found = |penalty| table.answer(0, &[END], &greedy(penalty));

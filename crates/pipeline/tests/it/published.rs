@@ -141,6 +141,8 @@ fn a_paper_run_on_folders_is_certified_scored_and_repeated_to_the_bit() {
                             assert!(prompt.starts_with("Question: what color is the "), "{prompt}");
                         }
                         Task::Nocaps => {
+                            assert_eq!(score.score.as_ref().unwrap().metric, "cider");
+                            assert!(score.parts.contains_key("bleu-1"));
                             assert_eq!(score.parts["in-domain"].items, 1);
                             assert_eq!(predictions[0]["prompt"], "");
                         }
@@ -204,6 +206,11 @@ fn unreadable_images_are_replaced_and_counted() {
     assert_eq!(outputs[0], outputs[1]);
     let adapted = outputs[0].iter().find(|line| line.starts_with("adapt")).unwrap();
     assert!(adapted.contains(r#""skipped-images":"#), "{adapted}");
+    // Five samples are asked for, and the two corpora have eight; of four calibration images one cannot be read.
+    assert!(!adapted.contains(r#""images":"#), "{adapted}");
+    for pruned in outputs[0].iter().filter(|line| line.starts_with("prune")) {
+        assert!(pruned.contains(r#""calibration":{"asked":4,"used":3}"#), "{pruned}");
+    }
 
     // Most of a draw: it is not what was asked for.
     fs::remove_file(root.join("coco/images/train2014/COCO_train2014_000000000002.jpg")).unwrap();

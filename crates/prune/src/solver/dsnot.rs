@@ -10,9 +10,11 @@
 //! - Differs: a row ends when no candidate of the right sign is left, where the reference goes on with weights that are kept already or of the wrong
 //!   sign and so changes the row's sparsity. An input that never varies or is never alive is no NaN. `r` is kept in f64.
 
+mod device;
+
 use tch::{Device, Tensor, no_grad};
 
-use super::{LayerProblem, LayerSolution, LayerSolver, SparseGpt, check, importance};
+use super::{LayerGroup, LayerProblem, LayerSolution, LayerSolver, SparseGpt, check, importance};
 use crate::{
     error::PruneError,
     metric::{PruningMetric, Wanda},
@@ -91,6 +93,9 @@ impl LayerSolver for Dsnot {
         layers: &[LayerProblem<'_>],
         statistics: Option<&ColumnStatistics>,
     ) -> Result<Vec<LayerSolution>, PruneError> {
+        if layers.iter().any(|layer| layer.weight.device() != Device::Cpu) {
+            return Ok(self.solve_groups(&[LayerGroup { layers, statistics }])?.into_iter().flatten().collect());
+        }
         check(layers, self.needs(), statistics)?;
         let Some(statistics) = statistics else { return Ok(Vec::new()) };
         let missing = |layer: &LayerProblem<'_>| PruneError::NoStatistics { layer: layer.name.to_owned() };
@@ -106,10 +111,46 @@ impl LayerSolver for Dsnot {
             };
             let importance = self.initial.importance(layer, statistics)?;
             let keep = self.refine(layer, &importance, &inputs);
-            let keep = Tensor::from_slice(&keep).view_(layer.weight.size()).to_device(layer.weight.device());
+            let keep = Tensor::from_slice(&keep).view_(layer.weight.size());
             Ok(LayerSolution { keep, importance: Some(importance), weight: None })
         };
         no_grad(|| layers.iter().map(refine).collect())
+    }
+
+    fn joins(&self, device: Device) -> bool {
+        device != Device::Cpu
+    }
+
+    fn solve_groups(&self, groups: &[LayerGroup<'_>]) -> Result<Vec<Vec<LayerSolution>>, PruneError> {
+        let all = || groups.iter().flat_map(|group| group.layers);
+        if all().all(|layer| !self.joins(layer.weight.device())) {
+            return groups.iter().map(|group| self.solve(group.layers, group.statistics)).collect();
+        }
+        no_grad(|| self.solve_on_device(groups))
+    }
+}
+
+impl Dsnot {
+    fn solve_on_device(&self, groups: &[LayerGroup<'_>]) -> Result<Vec<Vec<LayerSolution>>, PruneError> {
+        let widest = groups.iter().flat_map(|group| group.layers).map(|layer| layer.weight.size()[1]).max();
+        let most = widest.unwrap_or(0).min(i64::try_from(self.max_cycles).unwrap_or(i64::MAX));
+        let (mut importances, mut listed) = (Vec::new(), Vec::new());
+        for &LayerGroup { layers, statistics } in groups {
+            check(layers, self.needs(), statistics)?;
+            let (Some(first), Some(statistics)) = (layers.first(), statistics) else { continue };
+            let inputs = device::Inputs::new(first.name, statistics, self.variance_power)?;
+            for layer in layers {
+                let importance = self.initial.importance(layer, statistics)?;
+                listed.push(device::Layer::new(layer, &importance, &inputs, most));
+                importances.push(importance);
+            }
+        }
+        let mut solved = device::swap(self, &listed, most).into_iter().zip(importances);
+        let mut solution = || {
+            let solved = solved.next();
+            solved.map(|(keep, importance)| LayerSolution { keep, importance: Some(importance), weight: None })
+        };
+        Ok(groups.iter().map(|group| group.layers.iter().filter_map(|_| solution()).collect()).collect())
     }
 }
 
@@ -263,4 +304,66 @@ fn first(mut scored: Vec<(f32, i64)>, most: usize) -> Vec<u32> {
     }
     scored.sort_unstable_by(|a, b| order(b, a));
     scored.into_iter().map(|(_, rank)| rank.unsigned_abs() as u32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ressa_experiment::config::Group;
+    use tch::Kind;
+
+    use super::*;
+    use crate::metric::Magnitude;
+
+    /// Swaps on lists, on the host, against the swaps of the host: layers of two inputs, ties, signs, few and many cycles.
+    #[test]
+    fn lists_swap_as_the_host_does() {
+        let wave = |count: i64, step: f64| (Tensor::arange(count, (Kind::Float, Device::Cpu)) * step).sin();
+        let statistics = |width: i64| {
+            let mut seen = ColumnStatistics::new(width, Needs::MOMENTS | Needs::NORMS, Device::Cpu);
+            for sample in 0..4 {
+                // Steps of an eighth make ties; the first column is never alive, the second never varies.
+                let inputs = (wave(30 * width, 0.31 + f64::from(sample)).view([30, width]) * 8.0).round() / 8.0 + 0.25;
+                let _ = inputs.narrow(1, 0, 1).zero_();
+                let _ = inputs.narrow(1, 1, 1).fill_(0.5);
+                seen.add_sample(&inputs);
+            }
+            seen
+        };
+        let weight = |rows: i64, width: i64| (wave(rows * width, 0.77).view([rows, width]) * 16.0).round() / 16.0;
+        let (wide, narrow) = ([weight(12, 64), weight(7, 64) * -0.5], [weight(9, 32)]);
+        let seen = [statistics(64), statistics(32)];
+        let mut changed = 0;
+        for selection in [
+            Selection::Unstructured { sparsity: 0.6, group: Group::Row },
+            Selection::Unstructured { sparsity: 0.5, group: Group::Matrix },
+            Selection::NOfM { keep: 2, of: 4 },
+            Selection::NOfM { keep: 1, of: 8 },
+        ] {
+            for (max_cycles, variance_power, sign, by_magnitude) in [
+                (0, 1.0, SignRule::Published, false),
+                (3, 1.0, SignRule::Published, true),
+                (50, 0.5, SignRule::Always, false),
+                (200, 1.0, SignRule::Published, false),
+            ] {
+                let initial: Box<dyn PruningMetric> = if by_magnitude { Box::new(Magnitude) } else { Box::new(Wanda) };
+                let initial = Initial::Metric(initial);
+                let method = Dsnot { initial, max_cycles, threshold: 1e-3, variance_power, sign };
+                let problem = |weight| LayerProblem { name: "layer", weight, selection };
+                let layers: [Vec<_>; 2] = [wide.iter().map(problem).collect(), narrow.iter().map(problem).collect()];
+                let groups: Vec<LayerGroup<'_>> = layers
+                    .iter()
+                    .zip(&seen)
+                    .map(|(layers, seen)| LayerGroup { layers, statistics: Some(seen) })
+                    .collect();
+                let device = method.solve_on_device(&groups).expect("solves");
+                let host = method.solve_groups(&groups).expect("solves");
+                for (device, host) in device.iter().flatten().zip(host.iter().flatten()) {
+                    assert!(device.keep.equal(&host.keep), "{selection:?}, {max_cycles} cycles");
+                    let initial = host.importance.as_ref().map(|importance| selection.keep(importance));
+                    changed += i32::from(initial.is_some_and(|initial| !initial.equal(&host.keep)));
+                }
+            }
+        }
+        assert!(changed >= 20, "{changed}");
+    }
 }

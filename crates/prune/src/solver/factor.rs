@@ -9,8 +9,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::rows::floats;
 
-/// Columns of a block; its triangle is factorised in f64.
+/// Columns of a block on the host; its triangle is factorised in f64.
 const BLOCK: i64 = 128;
+/// The same on another device, where a block costs some thirty launches and libtorch factorises its triangle.
+const DEVICE_BLOCK: i64 = 512;
 /// Columns of a stripe of the trailing update. Half a stripe's square is computed for nothing.
 const STRIPE: i64 = 512;
 
@@ -21,13 +23,14 @@ pub(super) struct NotDefinite;
 /// `U` from the upper triangle of `H`, f32 `[n, n]`, which is overwritten.
 pub(super) fn inverse_factor(mut h: Tensor) -> Result<Tensor, NotDefinite> {
     let (n, device) = (h.size()[0], h.device());
+    let block = if device == Device::Cpu { BLOCK } else { DEVICE_BLOCK };
     let mut corners = match device {
         Device::Cpu => Corners::Host(floats(&h.diagonal(0, 0, 1))),
         _ => Corners::Device { diagonal: h.diagonal(0, 0, 1).to_kind(Kind::Double), failed: Vec::new() },
     };
     let mut to = n;
     while to > 0 {
-        let from = (to - 1) / BLOCK * BLOCK;
+        let from = (to - 1) / block * block;
         let size = to - from;
         let corner = h.narrow(0, from, size).narrow(1, from, size);
         let inverse = corners.invert(&corner, from)?;

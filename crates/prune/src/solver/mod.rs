@@ -34,6 +34,15 @@ pub struct LayerProblem<'a> {
     pub selection: Selection,
 }
 
+/// Layers that read one input, and what was seen of it.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerGroup<'a> {
+    /// In the order in which they run.
+    pub layers: &'a [LayerProblem<'a>],
+    /// Present where [`LayerSolver::needs`] asks for them.
+    pub statistics: Option<&'a ColumnStatistics>,
+}
+
 /// What a method found for a layer.
 #[derive(Debug)]
 pub struct LayerSolution {
@@ -61,6 +70,19 @@ pub trait LayerSolver {
         layers: &[LayerProblem<'_>],
         statistics: Option<&ColumnStatistics>,
     ) -> Result<Vec<LayerSolution>, PruneError>;
+
+    /// Whether [`LayerSolver::solve_groups`] is faster on a device than one group after the other, which takes less memory.
+    fn joins(&self, _device: Device) -> bool {
+        false
+    }
+
+    /// Prunes the layers of several inputs; a list of solutions for each group, the same as those of [`LayerSolver::solve`] within rounding.
+    ///
+    /// # Errors
+    /// As [`LayerSolver::solve`].
+    fn solve_groups(&self, groups: &[LayerGroup<'_>]) -> Result<Vec<Vec<LayerSolution>>, PruneError> {
+        groups.iter().map(|group| self.solve(group.layers, group.statistics)).collect()
+    }
 
     /// What ranks the weights of a layer, f32 `[out, in]`, for methods that know it before they choose.
     ///

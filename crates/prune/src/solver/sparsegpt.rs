@@ -10,12 +10,13 @@
 //!   size does not divide the block, blocks are shortened to whole groups. A Gram matrix that is still singular after damping is damped further.
 
 mod device;
+mod n_of_m;
 mod quota;
 
 use ressa_runtime::is_finite;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{LayerProblem, LayerSolution, LayerSolver, check, factor};
+use super::{LayerGroup, LayerProblem, LayerSolution, LayerSolver, check, factor};
 use crate::{
     error::PruneError,
     rows::{each_part, floats, rows_per_part},
@@ -77,39 +78,72 @@ impl LayerSolver for SparseGpt {
         statistics: Option<&ColumnStatistics>,
     ) -> Result<Vec<LayerSolution>, PruneError> {
         check(layers, self.needs(), statistics)?;
-        let (Some(first), Some(statistics)) = (layers.first(), statistics) else { return Ok(Vec::new()) };
+        let Some(statistics) = statistics else { return Ok(Vec::new()) };
         no_grad(|| {
-            let (upper, dead) = self.factor(first.name, statistics)?;
-            let mut weights = Vec::new();
-            for layer in layers {
-                let weight = layer.weight.detach().to_kind(Kind::Float).to_device(upper.device());
-                weights.push(weight);
+            let mut walk = self.begin(layers, statistics)?;
+            let block = self.block_for(layers);
+            if walk.weight.device() != Device::Cpu && walk.is_uniform() {
+                let mut groups = [device::Group { layers, walk }];
+                device::walk(&mut groups, block, self.threshold);
+                let [group] = groups;
+                return Ok(group.walk.finish(layers));
             }
-            let mut stacked = Tensor::cat(&weights, 0);
-            if !is_finite(&stacked) {
-                let sick =
-                    layers.iter().zip(&weights).find(|(_, weight)| !is_finite(weight)).map(|(layer, _)| layer.name);
-                return Err(PruneError::NotFiniteWeight { layer: sick.unwrap_or(first.name).to_owned() });
-            }
-            drop(weights);
-            let _ = stacked.masked_fill_(&dead, 0.0);
-            let mut walk = Walk::new(layers, stacked, upper);
             let mut from = 0;
             while from < walk.columns {
-                let to = (from + self.block_for(layers)).min(walk.columns);
-                if walk.weight.device() == Device::Cpu || !walk.is_uniform() {
-                    walk.block(layers, from, to, self.threshold);
-                } else {
-                    walk.block_on_device(layers, from, to, self.threshold);
-                }
+                let to = (from + block).min(walk.columns);
+                walk.block(layers, from, to, self.threshold);
                 from = to;
             }
             Ok(walk.finish(layers))
         })
     }
+
+    fn joins(&self, device: Device) -> bool {
+        device != Device::Cpu
+    }
+
+    fn solve_groups(&self, groups: &[LayerGroup<'_>]) -> Result<Vec<Vec<LayerSolution>>, PruneError> {
+        let all: Vec<LayerProblem<'_>> = groups.iter().flat_map(|group| group.layers).copied().collect();
+        let pattern = |layer: &LayerProblem<'_>| layer.selection.pattern();
+        let alike = all.windows(2).all(|pair| pattern(&pair[0]) == pattern(&pair[1]));
+        if !alike || all.iter().any(|layer| !self.joins(layer.weight.device())) {
+            return groups.iter().map(|group| self.solve(group.layers, group.statistics)).collect();
+        }
+        no_grad(|| {
+            let mut joined = Vec::new();
+            for &LayerGroup { layers, statistics } in groups {
+                check(layers, self.needs(), statistics)?;
+                let Some(statistics) = statistics.filter(|_| !layers.is_empty()) else { continue };
+                joined.push(device::Group { layers, walk: self.begin(layers, statistics)? });
+            }
+            device::walk(&mut joined, self.block_for(&all), self.threshold);
+            let mut solved = joined.into_iter();
+            let of_group = |group: &LayerGroup<'_>| match group.layers {
+                [] => Vec::new(),
+                _ => solved.next().map(|group| group.walk.finish(group.layers)).unwrap_or_default(),
+            };
+            Ok(groups.iter().map(of_group).collect())
+        })
+    }
 }
 
 impl SparseGpt {
+    /// The walk over layers that read one input, before its first column.
+    fn begin(&self, layers: &[LayerProblem<'_>], statistics: &ColumnStatistics) -> Result<Walk, PruneError> {
+        let name = layers.first().map_or("", |layer| layer.name);
+        let (upper, dead) = self.factor(name, statistics)?;
+        let as_floats = |layer: &LayerProblem<'_>| layer.weight.detach().to_kind(Kind::Float).to_device(upper.device());
+        let weights: Vec<Tensor> = layers.iter().map(as_floats).collect();
+        let mut stacked = Tensor::cat(&weights, 0);
+        if !is_finite(&stacked) {
+            let sick = layers.iter().zip(&weights).find(|(_, weight)| !is_finite(weight)).map(|(layer, _)| layer.name);
+            return Err(PruneError::NotFiniteWeight { layer: sick.unwrap_or(name).to_owned() });
+        }
+        drop(weights);
+        let _ = stacked.masked_fill_(&dead, 0.0);
+        Ok(Walk::new(layers, stacked, upper))
+    }
+
     /// `w^2 / U_jj^2` of the weights as they are, f32 `[out, in]`: what ranks them before the first column is walked. Zero in dead columns.
     pub(super) fn saliency(
         &self,
@@ -250,6 +284,11 @@ impl Walk {
         }
     }
 
+    /// Whether all layers ask for the same kind of pattern, so that they can be walked as one.
+    fn is_uniform(&self) -> bool {
+        self.groups.windows(2).all(|pair| pair[0] == pair[1])
+    }
+
     fn finish(self, layers: &[LayerProblem<'_>]) -> Vec<LayerSolution> {
         let part = |tensor: &Tensor, (first, rows): (usize, usize)| match self.places.len() {
             1 => tensor.shallow_clone(),
@@ -339,39 +378,54 @@ mod tests {
 
     use super::*;
 
-    /// Both walks over the columns, on the host: the same masks and, but for rounding, the same weights.
+    fn wave(count: i64, step: f64) -> Tensor {
+        (Tensor::arange(count, (Kind::Float, Device::Cpu)) * step).sin()
+    }
+
+    /// Both walks over the columns, on the host, on layers of two inputs of different widths: the same masks and, but for rounding, the same weights.
     #[test]
     fn tensor_operations_walk_as_the_host_does() {
-        let cpu = (Kind::Float, Device::Cpu);
-        let wave = |count: i64, step: f64| (Tensor::arange(count, cpu) * step).sin();
-        let columns = 96;
-        let inputs = wave(200 * columns, 0.739).view([200, columns]) + wave(200, 1.3).view([200, 1]) * 0.7;
-        let mut statistics = ColumnStatistics::new(columns, Needs::GRAM, Device::Cpu);
-        statistics.add_sample(&inputs);
         let method = SparseGpt { block: 64, ..SparseGpt::default() };
-        let (upper, _) = method.factorise("layer", &statistics).expect("definite");
-        let weights = [wave(10 * columns, 0.91).view([10, columns]), wave(10 * columns, 0.37).view([10, columns])];
-        let two_of_four = Selection::NOfM { keep: 2, of: 4 };
+        let factor = |columns: i64| {
+            let inputs = wave(200 * columns, 0.739).view([200, columns]) + wave(200, 1.3).view([200, 1]) * 0.7;
+            let mut statistics = ColumnStatistics::new(columns, Needs::GRAM, Device::Cpu);
+            statistics.add_sample(&inputs);
+            method.factorise("layer", &statistics).expect("definite").0
+        };
+        let weight = |rows: i64, columns: i64, step: f64| wave(rows * columns, step).view([rows, columns]);
+        let wide = [weight(10, 160, 0.91), weight(10, 160, 0.37)];
+        let narrow = [weight(6, 96, 0.53)];
+        let uppers = [factor(160), factor(96)];
         for (selection, threshold) in [
             (Selection::Unstructured { sparsity: 0.6, group: Group::Matrix }, Threshold::Exact),
             (Selection::Unstructured { sparsity: 0.55, group: Group::Row }, Threshold::Exact),
             (Selection::Exact { count: 333, group: Group::Matrix }, Threshold::Exact),
             (Selection::Unstructured { sparsity: 0.5, group: Group::Matrix }, Threshold::Inclusive),
-            (two_of_four, Threshold::Exact),
+            (Selection::NOfM { keep: 2, of: 4 }, Threshold::Exact),
+            (Selection::NOfM { keep: 3, of: 4 }, Threshold::Exact),
+            (Selection::NOfM { keep: 4, of: 8 }, Threshold::Exact),
+            (Selection::NOfM { keep: 7, of: 16 }, Threshold::Exact),
         ] {
-            let layers: Vec<LayerProblem<'_>> =
-                weights.iter().map(|weight| LayerProblem { name: "layer", weight, selection }).collect();
-            let walk = || Walk::new(&layers, Tensor::cat(&weights, 0), upper.shallow_clone());
-            let (mut host, mut device) = (walk(), walk());
-            assert!(device.is_uniform());
-            for (from, to) in [(0, 64), (64, 96)] {
-                host.block(&layers, from, to, threshold);
-                device.block_on_device(&layers, from, to, threshold);
+            let problem = |weight| LayerProblem { name: "layer", weight, selection };
+            let layers: [Vec<LayerProblem<'_>>; 2] =
+                [wide.iter().map(problem).collect(), narrow.iter().map(problem).collect()];
+            let begin = |at: usize| {
+                let weights: Vec<&Tensor> = layers[at].iter().map(|layer| layer.weight).collect();
+                Walk::new(&layers[at], Tensor::cat(&weights, 0), uppers[at].shallow_clone())
+            };
+            let group = |at: usize| device::Group { layers: &layers[at], walk: begin(at) };
+            let mut device = [group(0), group(1)];
+            device::walk(&mut device, 64, threshold);
+            for (at, device) in device.iter().enumerate() {
+                let mut host = begin(at);
+                for from in (0..host.columns).step_by(64) {
+                    host.block(&layers[at], from, (from + 64).min(host.columns), threshold);
+                }
+                assert!(host.keep.equal(&device.walk.keep), "{selection:?}");
+                let apart = |a: &Tensor, b: &Tensor| ((a - b).abs().max() / a.abs().max()).double_value(&[]);
+                assert!(apart(&host.weight, &device.walk.weight) < 1e-5, "{selection:?}");
+                assert!(apart(&host.importance, &device.walk.importance) < 1e-4, "{selection:?}");
             }
-            assert!(host.keep.equal(&device.keep), "{selection:?}");
-            let apart = |a: &Tensor, b: &Tensor| ((a - b).abs().max() / a.abs().max()).double_value(&[]);
-            assert!(apart(&host.weight, &device.weight) < 1e-5, "{selection:?}");
-            assert!(apart(&host.importance, &device.importance) < 1e-4, "{selection:?}");
         }
     }
 }

@@ -9,15 +9,16 @@ use super::{Outcome, Place, layers_of};
 use crate::{
     error::PruneError,
     select::Selection,
-    solver::{LayerProblem, LayerSolver},
-    statistics::{BlockStatistics, ColumnStatistics},
+    solver::{LayerGroup, LayerProblem, LayerSolver},
+    statistics::{BlockStatistics, ColumnStatistics, RankDeficit},
 };
 
 /// Says what is asked of a layer of a shape `[out, in]`.
 pub type Asking<'a> = dyn Fn(&LayerId, (i64, i64)) -> Result<Selection, PruneError> + 'a;
 
 /// Prunes the layers of a block that was brought. `asked` says what is asked of a layer of a shape; with `carries` the block runs with what was
-/// found from now on. Statistics are dropped one after the other, where nobody else holds them.
+/// found from now on. Statistics are dropped one after the other, where nobody else holds them and the method does not take all groups together.
+/// Answers with how many Gram matrices were inverted of how many tokens.
 ///
 /// # Errors
 /// As [`LayerSolver::solve`]; what was found cannot be kept.
@@ -28,7 +29,7 @@ pub fn solve<B: Outcome>(
     solver: &dyn LayerSolver,
     asked: &Asking<'_>,
     carries: bool,
-) -> Result<(), B::Error> {
+) -> Result<RankDeficit, B::Error> {
     let layers: Vec<(LayerId, (i64, i64))> =
         layers_of(blocks.model(), place).map(|(id, linear)| (id.clone(), linear.shape())).collect();
     let groups: Vec<(Vec<String>, Option<Rc<ColumnStatistics>>)> = match solver.needs().is_empty() {
@@ -36,27 +37,51 @@ pub fn solve<B: Outcome>(
         false => statistics.into_groups().into_iter().map(|(names, seen)| (names, Some(seen))).collect(),
     };
     let mut left: BTreeSet<&str> = layers.iter().map(|(id, _)| id.name.as_str()).collect();
-    for (names, statistics) in groups {
-        let mut members: Vec<(&LayerId, Tensor, Selection)> = Vec::new();
-        for name in &names {
-            let Some((id, shape)) = layers.iter().find(|(id, _)| id.name == *name) else { continue };
-            members.push((id, blocks.weight(id)?, asked(id, *shape)?));
-            left.remove(id.name.as_str());
+    let most = if solver.joins(blocks.device()) { groups.len().max(1) } else { 1 };
+    let mut groups = groups.into_iter();
+    let mut rank = RankDeficit::default();
+    loop {
+        let mut part = Vec::new();
+        for (names, statistics) in groups.by_ref().take(most) {
+            let mut members: Vec<(&LayerId, Tensor, Selection)> = Vec::new();
+            for name in &names {
+                let Some((id, shape)) = layers.iter().find(|(id, _)| id.name == *name) else { continue };
+                members.push((id, blocks.weight(id)?, asked(id, *shape)?));
+                left.remove(id.name.as_str());
+                if let Some(statistics) = statistics.as_deref().filter(|_| solver.needs().gram) {
+                    rank.add(&id.name, statistics);
+                }
+            }
+            part.push((members, statistics));
         }
-        let problems: Vec<LayerProblem<'_>> = members
+        if part.is_empty() {
+            break;
+        }
+        let problems: Vec<Vec<LayerProblem<'_>>> = part
             .iter()
-            .map(|(id, weight, selection)| LayerProblem { name: &id.name, weight, selection: *selection })
+            .map(|(members, _)| {
+                let members = members.iter();
+                members.map(|(id, weight, asked)| LayerProblem { name: &id.name, weight, selection: *asked }).collect()
+            })
             .collect();
-        let solutions = solver.solve(&problems, statistics.as_deref())?;
+        let of_groups: Vec<LayerGroup<'_>> = problems
+            .iter()
+            .zip(&part)
+            .map(|(layers, (_, statistics))| LayerGroup { layers, statistics: statistics.as_deref() })
+            .collect();
+        let solutions = solver.solve_groups(&of_groups)?;
+        drop(of_groups);
         drop(problems);
-        drop(statistics);
-        for ((id, weight, selection), solution) in members.into_iter().zip(solutions) {
-            drop(weight);
-            blocks.take(id, selection, solution, carries)?;
+        for ((members, statistics), solutions) in part.into_iter().zip(solutions) {
+            drop(statistics);
+            for ((id, weight, selection), solution) in members.into_iter().zip(solutions) {
+                drop(weight);
+                blocks.take(id, selection, solution, carries)?;
+            }
         }
     }
     match left.first() {
-        None => Ok(()),
+        None => Ok(rank),
         Some(name) => Err(PruneError::NoStatistics { layer: (*name).to_owned() }.into()),
     }
 }

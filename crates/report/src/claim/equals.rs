@@ -3,10 +3,7 @@
 use ressa_experiment::output::Equals;
 
 use super::{Tested, Verdict};
-use crate::{names, records::Records};
-
-/// What one addition in double precision may cost.
-const ROUNDING: f64 = 1e-9;
+use crate::{evidence::ROUNDING, names, records::Records};
 
 pub(super) fn test(claim: &Equals, records: &Records) -> Tested {
     let decimals = names::value(&claim.metric).1;
@@ -46,7 +43,7 @@ pub(super) fn test(claim: &Equals, records: &Records) -> Tested {
             (Verdict::Undecided, format!("{checked} {agree}; {missing} have no result yet"))
         }
     };
-    (verdict, reason, Vec::new())
+    Tested::counted(verdict, reason, Vec::new())
 }
 
 /// `are exactly 0`, `are the target sparsity (vision); largest deviation 0.002, tolerance 0.005`.

@@ -1,45 +1,60 @@
 //! `greater`: one group of cells scores above another, at every label of an axis.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use ressa_experiment::output::Comparison;
 
-use super::{Tested, Verdict, interval, places};
+use super::{Power, Tested, Verdict, places};
 use crate::{
+    evidence::{Difference, Evidence, Side, Sides, interval, looks},
     names,
     records::Records,
-    statistics::{Difference, Pair},
+    statistics::LEVEL,
 };
+
+/// What the differences say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Outcome.
+    pub verdict: Verdict,
+    /// Labels at which `a` is above.
+    pub above: usize,
+    /// Labels at which `a` is below, corrected for the number of looks.
+    pub below: usize,
+}
+
+/// Decides from the difference at each label (`None` where there is none yet) and on balance over all of several labels.
+pub fn decide(places: &[Option<&Difference>], balance: Option<&Difference>) -> Decision {
+    let found: Vec<&Difference> = places.iter().flatten().copied().collect();
+    let above = found.iter().filter(|d| d.is_above(0.0, LEVEL)).count();
+    // The labels that are planned are the looks that will be taken, and the balance is one more.
+    let planned = places.len() + usize::from(places.len() > 1);
+    let looks: Vec<&Difference> = found.iter().copied().chain(balance.filter(|_| places.len() > 1)).collect();
+    let rejected = looks::holm(&looks, planned, LEVEL, |d, level| d.is_below(0.0, level));
+    let below = rejected[..found.len()].iter().filter(|r| **r).count();
+    let verdict = if !places.is_empty() && above == places.len() {
+        Verdict::Holds
+    } else if rejected.contains(&true) {
+        Verdict::DoesNotHold
+    } else {
+        Verdict::Undecided
+    };
+    Decision { verdict, above, below }
+}
 
 pub(super) fn test(claim: &Comparison, records: &Records) -> Tested {
     let decimals = names::value(&claim.metric).1;
     let places = places(claim, records);
     if places.is_empty() {
-        return (Verdict::Undecided, "no cells to compare".to_owned(), Vec::new());
+        return Tested::counted(Verdict::Undecided, "no cells to compare", Vec::new());
     }
+    let sides: Vec<Sides> = places.iter().map(|p| Sides::of(&p.a, &p.b, &claim.metric, records)).collect();
+    let evidence: Vec<Evidence> =
+        places.iter().zip(&sides).map(|(place, sides)| Evidence::of(place.name.clone(), sides, decimals)).collect();
+    let balance =
+        on_balance(&sides).compare().map(|(_, _, d)| d).filter(|_| evidence.iter().all(|e| e.difference.is_some()));
+    let differences: Vec<Option<&Difference>> = evidence.iter().map(|e| e.difference.as_ref()).collect();
+    let Decision { verdict, above, below } = decide(&differences, balance.as_ref());
 
-    let mut evidence = Vec::new();
-    let mut balance: BTreeMap<u64, Vec<(Pair, String)>> = BTreeMap::new();
-    for (place, sides) in &places {
-        for row in &sides.rows {
-            balance.entry(row.seed).or_default().push((row.pair, row.source.clone()));
-        }
-        evidence.push(sides.evidence(place.clone(), decimals));
-    }
-    let balance = on_balance(&balance, places.len());
-
-    let count = |test: fn(&Difference) -> bool| {
-        evidence.iter().filter_map(|e| e.difference.as_ref()).filter(|d| test(d)).count()
-    };
-    let (above, below) = (count(Difference::is_positive), count(Difference::is_negative));
     let of = evidence.len();
-    let verdict = if above == of {
-        Verdict::Holds
-    } else if below > 0 || balance.is_some_and(|d| d.is_negative()) {
-        Verdict::DoesNotHold
-    } else {
-        Verdict::Undecided
-    };
     let missing = evidence.iter().filter(|e| e.difference.is_none()).count();
     let mut reason = match (of, &balance) {
         (1, _) if evidence[0].difference.is_some() => {
@@ -47,33 +62,23 @@ pub(super) fn test(claim: &Comparison, records: &Records) -> Tested {
             format!("{} against {}: {}", number(evidence[0].a), number(evidence[0].b), evidence[0].text())
         }
         (1, _) => evidence[0].text(),
-        (_, Some(d)) => format!("above at {above} of {of}, below at {below}; on balance {}", interval(d, decimals)),
+        (_, Some(d)) => {
+            let fewest = evidence.iter().filter(|e| e.is_incomplete()).map(|e| e.expected).max();
+            let balance = interval(d, d.half_width(), decimals, fewest);
+            format!("above at {above} of {of}, below at {below}; on balance {balance}")
+        }
         (_, None) => format!("above at {above} of {of}, below at {below}"),
     };
     if missing > 0 && of > 1 {
         reason.push_str(&format!("; {missing} of {of} have no result yet"));
     }
-    (verdict, reason, evidence)
+    let open = differences.iter().flatten().filter(|d| !d.is_above(0.0, LEVEL)).map(|d| (*d, d.mean));
+    let power = Power::of(&differences, open.collect());
+    Tested { verdict, reason, evidence, power }
 }
 
-/// The mean over all labels, seed by seed; only seeds that have every label.
-fn on_balance(seeds: &BTreeMap<u64, Vec<(Pair, String)>>, labels: usize) -> Option<Difference> {
-    let mut sources = BTreeSet::new();
-    let is_new = |pairs: &&Vec<(Pair, String)>| {
-        let behind: Vec<String> = pairs.iter().map(|(_, source)| source.clone()).collect();
-        sources.insert(behind)
-    };
-    let whole = seeds.values().filter(|pairs| pairs.len() == labels).filter(is_new);
-    let pairs: Vec<Pair> = whole
-        .map(|pairs| {
-            let n = pairs.len() as f64;
-            let error = |of: fn(&Pair) -> f64| pairs.iter().map(|(p, _)| of(p) * of(p)).sum::<f64>().sqrt() / n;
-            Pair {
-                difference: pairs.iter().map(|(p, _)| p.difference).sum::<f64>() / n,
-                error_a: error(|p| p.error_a),
-                error_b: error(|p| p.error_b),
-            }
-        })
-        .collect();
-    Difference::of(&pairs)
+/// Both sides averaged over all labels.
+fn on_balance(labels: &[Sides]) -> Sides {
+    let side = |of: fn(&Sides) -> &Side| Side::mean(&labels.iter().map(|sides| of(sides).clone()).collect::<Vec<_>>());
+    Sides::new(side(|s| &s.a), side(|s| &s.b))
 }

@@ -1,35 +1,27 @@
-//! Drawing in points (1/72 inch) on a plotters backend, the same on paper (SVG) and on a raster (PNG).
-//!
-//! Both backends take whole pixels, so everything is drawn at 600 to the inch; the raster is halved afterwards, which smooths edges that
-//! plotters leaves hard. Text is placed by its baseline: the two backends read a font's size differently, and this is where that is evened out.
+//! Drawing in points (1/72 inch) into an SVG. Coordinates are whole six-hundredths of an inch, so the text of a drawing is short and the same
+//! everywhere.
 
 use std::{
     f64::consts::{FRAC_PI_2, FRAC_PI_4},
+    fmt::Write,
     sync::LazyLock,
 };
 
-use plotters::{
-    backend::DrawingBackend,
-    style::{
-        Color, FontDesc, FontFamily, FontStyle, FontTransform, RGBColor, ShapeStyle, TextStyle, register_font,
-        text_anchor::{HPos, Pos, VPos},
-    },
-};
+use ttf_parser::Face;
 
-use super::palette::{Colour, Marker, PAPER};
+use super::palette::{Colour, Hatching, Marker, PAPER, Style};
+use crate::page::escape;
 
 /// Family of every text.
 pub const FAMILY: &str = "DejaVu Sans";
 /// The font: DejaVu Sans reduced to the characters that figures use.
 pub static FONT: &[u8] = include_bytes!("../../assets/DejaVuSans.ttf");
-/// Pixels per inch while drawing.
-pub const RESOLUTION: u32 = 600;
+/// Units per inch.
+const RESOLUTION: u32 = 600;
 
 const UNIT: f64 = RESOLUTION as f64 / 72.0;
-/// Ascent plus descent of the font in ems: what the raster's rasteriser takes as the size.
-const LINE: f64 = (1901.0 + 483.0) / 2048.0;
 
-static REGISTERED: LazyLock<bool> = LazyLock::new(|| register_font(FAMILY, FontStyle::Normal, FONT).is_ok());
+static FACE: LazyLock<Option<Face<'static>>> = LazyLock::new(|| Face::parse(FONT, 0).ok());
 
 /// Where a text stands against its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,66 +34,63 @@ pub enum Anchor {
     End,
 }
 
-/// Which of the two readings of font sizes a backend has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Medium {
-    /// SVG text: em is size / 1.24, top anchor 0.76 em above the baseline.
-    Vector,
-    /// Glyph outlines: size is ascent plus descent, baseline half a size below the anchor.
-    Raster,
+/// An SVG with points as coordinates.
+pub struct Canvas {
+    svg: String,
 }
 
-/// A backend with points as coordinates.
-pub struct Canvas<B> {
-    backend: B,
-    medium: Medium,
-    failure: Option<String>,
+fn hex(colour: Colour) -> String {
+    format!("#{:02X}{:02X}{:02X}", colour.0, colour.1, colour.2)
 }
 
-fn paint(colour: Colour, width: u32) -> ShapeStyle {
-    RGBColor(colour.0, colour.1, colour.2).stroke_width(width)
-}
-
-/// Pixels of a length in points.
-pub fn pixels(points: f64) -> i32 {
+/// Units of a length in points.
+fn units(points: f64) -> i32 {
     (points * UNIT).round() as i32
 }
 
-impl<B: DrawingBackend> Canvas<B> {
-    /// A white canvas.
-    pub fn new(backend: B, medium: Medium, size: (f64, f64)) -> Self {
-        let mut canvas = Self { backend, medium, failure: None };
+fn place(at: (f64, f64)) -> (i32, i32) {
+    (units(at.0), units(at.1))
+}
+
+fn path(points: &[(f64, f64)]) -> String {
+    let points: Vec<String> = points.iter().map(|&at| place(at)).map(|(x, y)| format!("{x},{y}")).collect();
+    points.join(" ")
+}
+
+impl Canvas {
+    /// White paper of a size in points; `title` is for those who cannot see it.
+    pub fn new(size: (f64, f64), title: &str) -> Self {
+        let (width, height) = place(size);
+        let mut canvas = Self { svg: String::new() };
+        let _ = writeln!(
+            canvas.svg,
+            "<svg role=\"img\" width=\"{:.4}in\" height=\"{:.4}in\" viewBox=\"0 0 {width} {height}\" \
+             font-family=\"{FAMILY}, Verdana, sans-serif\" xmlns=\"http://www.w3.org/2000/svg\">\n<title>{}</title>",
+            size.0 / 72.0,
+            size.1 / 72.0,
+            escape(title)
+        );
         canvas.rect((0.0, 0.0), size, PAPER);
         canvas
     }
 
-    /// Finishes; the first thing that the backend refused, if any.
-    pub fn finish(mut self) -> Result<(), String> {
-        if let Err(e) = self.backend.present() {
-            self.failure.get_or_insert(e.to_string());
-        }
-        match self.failure {
-            Some(what) => Err(what),
-            None => Ok(()),
-        }
-    }
-
-    fn keep<E: std::fmt::Display>(&mut self, outcome: Result<(), E>) {
-        if let Err(e) = outcome {
-            self.failure.get_or_insert(e.to_string());
-        }
+    /// The text of the drawing.
+    pub fn finish(mut self) -> String {
+        self.svg.push_str("</svg>\n");
+        self.svg
     }
 
     /// A filled rectangle between two corners.
     pub fn rect(&mut self, from: (f64, f64), to: (f64, f64), colour: Colour) {
         let (a, b) = (place(from), place(to));
-        let corners = ((a.0.min(b.0), a.1.min(b.1)), (a.0.max(b.0), a.1.max(b.1)));
-        let outcome = self.backend.draw_rect(corners.0, corners.1, &paint(colour, 0), true);
-        self.keep(outcome);
+        let (x, y) = (a.0.min(b.0), a.1.min(b.1));
+        let (width, height) = ((a.0 - b.0).abs(), (a.1 - b.1).abs());
+        let fill = hex(colour);
+        let _ = writeln!(self.svg, "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"{fill}\"/>");
     }
 
     /// The outline of a rectangle, drawn inside its edges.
-    pub fn frame(&mut self, from: (f64, f64), to: (f64, f64), colour: Colour, width: f64, inside: Colour) {
+    fn frame(&mut self, from: (f64, f64), to: (f64, f64), colour: Colour, width: f64, inside: Colour) {
         self.rect(from, to, colour);
         let (left, right) = (from.0.min(to.0), from.0.max(to.0));
         let (top, bottom) = (from.1.min(to.1), from.1.max(to.1));
@@ -110,25 +99,49 @@ impl<B: DrawingBackend> Canvas<B> {
         }
     }
 
-    /// A line through points.
-    pub fn line(&mut self, points: &[(f64, f64)], colour: Colour, width: f64) {
-        let path: Vec<(i32, i32)> = points.iter().copied().map(place).collect();
-        let outcome = self.backend.draw_path(path, &paint(colour, pixels(width).max(1) as u32));
-        self.keep(outcome);
+    /// A rectangle in the colour and hatching of a series, filled or hollow.
+    pub fn bar(&mut self, from: (f64, f64), to: (f64, f64), style: &Style, hollow: bool) {
+        let lines = if hollow {
+            self.frame(from, to, style.colour, 0.9, PAPER);
+            style.colour
+        } else {
+            self.rect(from, to, style.colour);
+            PAPER
+        };
+        let corners = ((from.0.min(to.0), from.1.min(to.1)), (from.0.max(to.0), from.1.max(to.1)));
+        let directions: &[(f64, f64)] = match style.hatching {
+            Hatching::None => &[],
+            Hatching::Rising => &[(1.0, -1.0)],
+            Hatching::Falling => &[(1.0, 1.0)],
+            Hatching::Level => &[(1.0, 0.0)],
+            Hatching::Crossed => &[(1.0, -1.0), (1.0, 1.0)],
+            Hatching::Upright => &[(0.0, 1.0)],
+            Hatching::Grid => &[(1.0, 0.0), (0.0, 1.0)],
+        };
+        for &direction in directions {
+            for line in hatching(corners.0, corners.1, direction) {
+                self.line(&line, lines, 0.6);
+            }
+        }
     }
 
-    /// A straight dashed line.
-    pub fn dashed(&mut self, from: (f64, f64), to: (f64, f64), colour: Colour, width: f64) {
-        let (dx, dy) = (to.0 - from.0, to.1 - from.1);
-        let length = dx.hypot(dy);
-        let (dash, gap) = (3.0, 2.0);
-        let mut start = 0.0;
-        while start < length {
-            let end = (start + dash).min(length);
-            let at = |s: f64| (from.0 + dx * s / length, from.1 + dy * s / length);
-            self.line(&[at(start), at(end)], colour, width);
-            start += dash + gap;
-        }
+    /// A solid line through points.
+    pub fn line(&mut self, points: &[(f64, f64)], colour: Colour, width: f64) {
+        self.dashed(points, colour, width, &[]);
+    }
+
+    /// A line through points, in dashes and gaps of the given lengths in points.
+    pub fn dashed(&mut self, points: &[(f64, f64)], colour: Colour, width: f64, dash: &[f64]) {
+        let dashes: Vec<String> = dash.iter().map(|&length| units(length).to_string()).collect();
+        let dashes =
+            if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{}\"", dashes.join(" ")) };
+        let _ = writeln!(
+            self.svg,
+            "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"{}\"{dashes} points=\"{}\"/>",
+            hex(colour),
+            units(width).max(1),
+            path(points)
+        );
     }
 
     /// A marker of a given radius, filled or hollow.
@@ -144,10 +157,12 @@ impl<B: DrawingBackend> Canvas<B> {
     }
 
     fn shape(&mut self, marker: Marker, (x, y): (f64, f64), r: f64, colour: Colour) {
+        let fill = hex(colour);
         let corners: Vec<(f64, f64)> = match marker {
             Marker::Circle => {
-                let outcome = self.backend.draw_circle(place((x, y)), pixels(r) as u32, &paint(colour, 0), true);
-                return self.keep(outcome);
+                let (x, y) = place((x, y));
+                let _ = writeln!(self.svg, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{}\" fill=\"{fill}\"/>", units(r));
+                return;
             }
             Marker::Square => {
                 let r = 0.88 * r;
@@ -168,50 +183,69 @@ impl<B: DrawingBackend> Canvas<B> {
                 vec![(x, y - r), (x + r, y), (x, y + r), (x - r, y)]
             }
         };
-        let corners: Vec<(i32, i32)> = corners.into_iter().map(place).collect();
-        let outcome = self.backend.fill_polygon(corners, &paint(colour, 0));
-        self.keep(outcome);
+        let _ = writeln!(self.svg, "<polygon fill=\"{fill}\" points=\"{}\"/>", path(&corners));
     }
 
     /// A line of text of `size` points whose baseline passes through `at`; `upwards` turns it a quarter to the left.
     pub fn text(&mut self, text: &str, at: (f64, f64), size: f64, anchor: Anchor, colour: Colour, upwards: bool) {
-        let em = size * UNIT;
-        let (font_size, rise) = match self.medium {
-            Medium::Vector => (em * 1.24, em * 0.76),
-            Medium::Raster => (em * LINE, em * LINE / 2.0),
-        };
         let (x, y) = place(at);
-        let rise = rise.round() as i32;
-        let (at, transform) =
-            if upwards { ((x - rise, y), FontTransform::Rotate270) } else { ((x, y - rise), FontTransform::None) };
-        let horizontal = match anchor {
-            Anchor::Start => HPos::Left,
-            Anchor::Middle => HPos::Center,
-            Anchor::End => HPos::Right,
+        let anchor = match anchor {
+            Anchor::Start => "start",
+            Anchor::Middle => "middle",
+            Anchor::End => "end",
         };
-        if !*REGISTERED {
-            self.failure.get_or_insert("the built-in font cannot be read".to_owned());
-            return;
-        }
-        let font = FontDesc::new(FontFamily::Name(FAMILY), font_size, FontStyle::Normal).transform(transform);
-        let ink = RGBColor(colour.0, colour.1, colour.2);
-        let style = TextStyle::from(font).color(&ink).pos(Pos::new(horizontal, VPos::Top));
-        let outcome = self.backend.draw_text(text, &style, at);
-        self.keep(outcome);
+        let turned = if upwards { format!(" transform=\"rotate(-90 {x} {y})\"") } else { String::new() };
+        let _ = writeln!(
+            self.svg,
+            "<text x=\"{x}\" y=\"{y}\" font-size=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{}\"{turned}>{}</text>",
+            size * UNIT,
+            hex(colour),
+            escape(text)
+        );
     }
 }
 
-/// Width of a text in points.
+/// Width of a text in points; a character without a glyph takes the place of the box that stands for it.
 pub fn text_width(text: &str, size: f64) -> f64 {
-    if !*REGISTERED {
-        return 0.6 * size * text.chars().count() as f64;
-    }
-    let font = FontDesc::new(FontFamily::Name(FAMILY), 100.0 * LINE, FontStyle::Normal);
-    font.box_size(text).map_or(0.0, |(width, _)| f64::from(width) * size / 100.0)
+    let Some(face) = &*FACE else { return 0.6 * size * text.chars().count() as f64 };
+    let advance = |c: char| face.glyph_hor_advance(face.glyph_index(c).unwrap_or_default()).unwrap_or_default();
+    text.chars().map(|c| f64::from(advance(c))).sum::<f64>() * size / f64::from(face.units_per_em())
 }
 
-fn place(at: (f64, f64)) -> (i32, i32) {
-    (pixels(at.0), pixels(at.1))
+/// Whether the figures' font has a glyph for a character.
+pub fn has_glyph(c: char) -> bool {
+    FACE.as_ref().is_some_and(|face| face.glyph_index(c).is_some())
+}
+
+/// Parallel lines across a rectangle, in one of the eight directions of a compass, 2.5 points apart.
+fn hatching(low: (f64, f64), high: (f64, f64), (dx, dy): (f64, f64)) -> Vec<[(f64, f64); 2]> {
+    const APART: f64 = 2.5;
+    let length = f64::hypot(dx, dy);
+    let normal = (-dy / length, dx / length);
+    let across = |(x, y): (f64, f64)| normal.0 * x + normal.1 * y;
+    let corners = [low, high, (low.0, high.1), (high.0, low.1)].map(across);
+    let (first, last) = corners.iter().fold((f64::MAX, f64::MIN), |(a, b), &c| (a.min(c), b.max(c)));
+    let mut lines = Vec::new();
+    let mut distance = first + 0.5 * APART;
+    while distance < last {
+        // The line is distance * normal + t * (dx, dy); t is cut to both pairs of edges.
+        let origin = (normal.0 * distance, normal.1 * distance);
+        let cut = |origin: f64, step: f64, low: f64, high: f64| match step {
+            0.0 => (f64::MIN, f64::MAX),
+            step => (
+                f64::min((low - origin) / step, (high - origin) / step),
+                f64::max((low - origin) / step, (high - origin) / step),
+            ),
+        };
+        let (x, y) = (cut(origin.0, dx, low.0, high.0), cut(origin.1, dy, low.1, high.1));
+        let (start, end) = (x.0.max(y.0), x.1.min(y.1));
+        if end > start {
+            let at = |t: f64| (origin.0 + t * dx, origin.1 + t * dy);
+            lines.push([at(start), at(end)]);
+        }
+        distance += APART;
+    }
+    lines
 }
 
 /// Corners of a cross with arms of length `r`, turned by an angle in radians.
@@ -224,4 +258,27 @@ fn cross((x, y): (f64, f64), r: f64, angle: f64) -> Vec<(f64, f64)> {
             arm.map(|(dx, dy)| (x + dx * cos - dy * sin, y + dx * sin + dy * cos))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hatching_stays_within_its_bar() {
+        for direction in [(1.0, -1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0)] {
+            let lines = hatching((10.0, 20.0), (17.0, 90.0), direction);
+            assert!(lines.len() > 1, "{direction:?}");
+            for (x, y) in lines.into_iter().flatten() {
+                assert!((9.999..17.001).contains(&x) && (19.999..90.001).contains(&y), "{direction:?}: {x}, {y}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_font_has_what_labels_are_made_of() {
+        assert!(" aZ9%†±×–—äß".chars().all(has_glyph));
+        assert!(!has_glyph('中'));
+        assert!(text_width("WW", 10.0) > text_width("ii", 10.0));
+    }
 }

@@ -1,10 +1,9 @@
 //! Where everything stands, and the parts around the data: axes, grid, legend, titles.
 
-use plotters::backend::DrawingBackend;
 use ressa_experiment::output::FigureKind;
 
 use super::{
-    Figure, Panel,
+    Baseline, Figure, Panel,
     canvas::{Anchor, Canvas, text_width},
     heat, marks,
     palette::{FAINT, GRID, INK, Style},
@@ -19,6 +18,8 @@ pub(super) const TICK: f64 = 7.5;
 pub(super) const VALUE: f64 = 7.0;
 const GAP: f64 = 14.0;
 const LEGEND_LINE: f64 = 11.5;
+/// Dashes and gaps of the line across all panels.
+const BASELINE: &[f64] = &[3.0, 2.0];
 
 /// Which numbers a row of panels shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +92,7 @@ impl Entry {
     }
     fn swatch(&self) -> f64 {
         match self {
-            Entry::Series(..) => 14.0,
+            Entry::Series(..) => 18.0,
             Entry::Baseline(_) => 17.0,
         }
     }
@@ -134,8 +135,8 @@ impl Layout {
             .filter(|series| !series.name.is_empty())
             .map(|series| Entry::Series(series.style, series.name.clone()))
             .collect();
-        if let Some((name, height)) = &figure.baseline {
-            entries.push(Entry::Baseline(format!("{name} ({})", names::fixed(*height, figure.decimals))));
+        if let Some(line) = &figure.baseline {
+            entries.push(Entry::Baseline(format!("{} ({})", line.name, names::fixed(line.height, figure.decimals))));
         }
         let mut legend = Vec::new();
         let (mut at, mut y) = (left, 10.0);
@@ -172,7 +173,7 @@ impl Layout {
         let height = if figure.width > 5.0 { 118.0 } else { 112.0 };
         let mut rows = vec![marks::row(figure, &panels, Source::Ours, top, height)];
         let mut bottom = top + height + below;
-        if figure.has_published() {
+        if figure.has_lower_row() {
             let top = bottom + TEXT + 8.0;
             let height = 0.55 * height;
             rows.push(marks::row(figure, &panels, Source::Published, top, height));
@@ -201,20 +202,20 @@ fn tick_text(step: f64, value: f64) -> String {
 }
 
 /// Draws a figure.
-pub fn draw<B: DrawingBackend>(figure: &Figure, layout: &Layout, canvas: &mut Canvas<B>) {
+pub fn draw(figure: &Figure, layout: &Layout, canvas: &mut Canvas) {
     if let Some(grid) = &layout.heat {
         return heat::draw(figure, grid, canvas);
     }
     for (x, y, entry) in &layout.legend {
         match entry {
             Entry::Series(style, _) if figure.kind == FigureKind::Bars => {
-                canvas.rect((*x, y - 6.0), (x + 10.0, *y), style.colour);
+                canvas.bar((*x, y - 6.5), (x + 14.0, y + 0.5), style, false);
             }
             Entry::Series(style, _) => {
-                canvas.line(&[(*x, y - 2.8), (x + 11.0, y - 2.8)], style.colour, 1.2);
-                canvas.marker(style.marker, (x + 5.5, y - 2.8), 2.4, style.colour, false);
+                canvas.dashed(&[(*x, y - 2.8), (x + 15.0, y - 2.8)], style.colour, 1.2, style.dash);
+                canvas.marker(style.marker, (x + 7.5, y - 2.8), 2.4, style.colour, false);
             }
-            Entry::Baseline(_) => canvas.dashed((*x, y - 2.8), (x + 13.0, y - 2.8), INK, 0.8),
+            Entry::Baseline(_) => canvas.dashed(&[(*x, y - 2.8), (x + 13.0, y - 2.8)], INK, 0.8, BASELINE),
         }
         canvas.text(entry.text(), (x + entry.swatch(), *y), TEXT, Anchor::Start, INK, false);
     }
@@ -222,7 +223,7 @@ pub fn draw<B: DrawingBackend>(figure: &Figure, layout: &Layout, canvas: &mut Ca
     let right = layout.panels.last().map_or(0.0, |panel| panel.1);
     for row in &layout.rows {
         if row.source == Source::Published {
-            let text = crate::published::MARK.replacen('p', "P", 1);
+            let text = figure.scale.mark().replacen('p', "P", 1);
             canvas.text(&text, (left, row.top - 4.5), TICK, Anchor::Start, FAINT, false);
         }
         for (panel, &(x0, x1)) in figure.panels.iter().zip(&layout.panels) {
@@ -233,9 +234,9 @@ pub fn draw<B: DrawingBackend>(figure: &Figure, layout: &Layout, canvas: &mut Ca
                 canvas.text(title, (0.5 * (x0 + x1), row.top - 4.0), TEXT, Anchor::Middle, INK, false);
             }
             if row.source == Source::Ours
-                && let Some((_, height)) = figure.baseline
+                && let Some(Baseline { height, .. }) = figure.baseline
             {
-                canvas.dashed((x0, row.y(height)), (x1, row.y(height)), INK, 0.8);
+                canvas.dashed(&[(x0, row.y(height)), (x1, row.y(height))], INK, 0.8, BASELINE);
             }
             match panel.positions {
                 Some(_) => marks::lines(figure, panel, row, (x0, x1), canvas),
@@ -261,7 +262,7 @@ pub fn draw<B: DrawingBackend>(figure: &Figure, layout: &Layout, canvas: &mut Ca
     canvas.text(&figure.x_title, (0.5 * (left + right), layout.height - 3.0), TEXT, Anchor::Middle, INK, false);
 }
 
-fn grid<B: DrawingBackend>(row: &Row, x0: f64, x1: f64, canvas: &mut Canvas<B>) {
+fn grid(row: &Row, x0: f64, x1: f64, canvas: &mut Canvas) {
     let mut value = row.step;
     while value <= row.highest * 1.0001 {
         canvas.line(&[(x0, row.y(value)), (x1, row.y(value))], GRID, 0.5);
@@ -269,7 +270,7 @@ fn grid<B: DrawingBackend>(row: &Row, x0: f64, x1: f64, canvas: &mut Canvas<B>) 
     }
 }
 
-fn ticks<B: DrawingBackend>(panel: &Panel, layout: &Layout, row: &Row, x: (f64, f64), canvas: &mut Canvas<B>) {
+fn ticks(panel: &Panel, layout: &Layout, row: &Row, x: (f64, f64), canvas: &mut Canvas) {
     let mut free_from = f64::NEG_INFINITY;
     for (position, name) in panel.names.iter().enumerate() {
         let at = marks::place(panel, position, x);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use plotters::backend::DrawingBackend;
 use ressa_experiment::{Tower, output as spec};
 
 use super::{
@@ -18,12 +17,28 @@ use crate::{
     records::{Records, Summary},
 };
 
+/// Height of a row, where there are not so many that all of them together would be higher than a page.
 const ROW: f64 = 15.0;
+/// Height of all rows together.
+const HIGHEST: f64 = 620.0;
 const GAP: f64 = 9.0;
 /// Space at the right for the scale: gap, bar, text.
 const BAR: (f64, f64, f64) = (9.0, 7.0, 24.0);
 /// From few to many: one hue that darkens, so it also reads in grey and with any colour vision.
 const RAMP: [Colour; 4] = [(0xF1, 0xF5, 0xF9), (0x9E, 0xCA, 0xE6), (0x2B, 0x7B, 0xB9), (0x08, 0x2F, 0x5B)];
+
+/// Whether a heat map shows density, not sparsity.
+pub(super) fn density(spec: &spec::Figure) -> Result<bool, ReportError> {
+    let wrong = |what: &str| ReportError::HeatMap { item: spec.id.clone(), what: what.to_owned() };
+    if spec.series.is_some() || spec.panels.is_some() {
+        return Err(wrong("has a row for each label of `x` and a panel for each tower: remove `series` and `panels`"));
+    }
+    match spec.y.as_str() {
+        "sparsity" => Ok(false),
+        "density" => Ok(true),
+        other => Err(wrong(&format!("cannot show `{other}`: set `y` to `sparsity` or `density`"))),
+    }
+}
 
 /// Rows and panels of a heat map: labels of `x` and stacks of blocks.
 pub(super) fn panels(
@@ -31,19 +46,12 @@ pub(super) fn panels(
     records: &Records,
     shown: &[usize],
 ) -> Result<(Vec<Series>, Vec<Panel>), ReportError> {
-    let wrong = |what: &str| ReportError::HeatMap { item: spec.id.clone(), what: what.to_owned() };
-    let density = match spec.y.as_str() {
-        "sparsity" => false,
-        "density" => true,
-        other => return Err(wrong(&format!("cannot show `{other}`: set `y` to `sparsity` or `density`"))),
-    };
-    if spec.series.is_some() || spec.panels.is_some() {
-        return Err(wrong("has a row for each label of `x` and a panel for each tower: remove `series` and `panels`"));
-    }
+    let density = density(spec)?;
     let labels = records.labels(shown, &spec.x);
     let mut series = Vec::new();
     let mut rows: Vec<BTreeMap<Block, Summary>> = Vec::new();
-    for (label, style) in labels.iter().zip(palette::styles(&labels)) {
+    let names = names::labels(&spec.x, &labels);
+    for (label, name) in labels.iter().zip(names) {
         let here: Vec<usize> = shown.iter().copied().filter(|&p| records.label(p, &spec.x) == Some(label)).collect();
         let point = records.only(&here, &spec.y).map_err(|(axis, labels)| ReportError::Mixed {
             item: spec.id.clone(),
@@ -52,7 +60,7 @@ pub(super) fn panels(
             place: format!("`{label}`"),
         })?;
         rows.push(point.map(|point| records.blocks(point)).unwrap_or_default());
-        series.push(Series { label: label.clone(), name: names::label(&spec.x, label), style });
+        series.push(Series { label: label.clone(), name, style: palette::Style::default() });
     }
     let mut stacks: BTreeMap<(Tower, bool, &str), Vec<&Block>> = BTreeMap::new();
     let mut blocks: Vec<&Block> = rows.iter().flat_map(BTreeMap::keys).collect();
@@ -81,7 +89,15 @@ pub(super) fn panels(
             };
             let marks = rows.iter().map(|row| blocks.iter().map(|block| mark(row, block)).collect()).collect();
             let published = rows.iter().map(|_| vec![None; blocks.len()]).collect();
-            Panel { title: Some(title), names: labels.clone(), labels, positions: None, marks, published }
+            Panel {
+                label: title.clone(),
+                title: Some(title),
+                names: labels.clone(),
+                labels,
+                positions: None,
+                marks,
+                published,
+            }
         })
         .collect();
     Ok((series, panels))
@@ -95,6 +111,8 @@ pub(super) struct Grid {
     /// Left edge and width of a column, for each panel.
     panels: Vec<(f64, f64)>,
     top: f64,
+    /// Height of a row.
+    row: f64,
     /// Ends of the scale of colours.
     scale: (f64, f64),
 }
@@ -114,12 +132,14 @@ impl Grid {
             x += column * panel.labels.len() as f64 + GAP;
         }
         let top = TEXT + 7.0;
-        let height = top + ROW * figure.series.len() as f64 + TICK + 5.0 + TEXT + 5.0;
-        Self { width, height, panels, top, scale: scale(figure) }
+        let rows = figure.series.len() as f64;
+        let row = ROW.min(HIGHEST / rows.max(1.0));
+        let height = top + row * rows + TICK + 5.0 + TEXT + 5.0;
+        Self { width, height, panels, top, row, scale: scale(figure) }
     }
 
     fn bottom(&self, figure: &Figure) -> f64 {
-        self.top + ROW * figure.series.len() as f64
+        self.top + self.row * figure.series.len() as f64
     }
 
     fn share(&self, value: f64) -> f64 {
@@ -146,11 +166,18 @@ fn colour(share: f64) -> Colour {
     (mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
 }
 
-pub(super) fn draw<B: DrawingBackend>(figure: &Figure, grid: &Grid, canvas: &mut Canvas<B>) {
+pub(super) fn draw(figure: &Figure, grid: &Grid, canvas: &mut Canvas) {
     let bottom = grid.bottom(figure);
-    let y = |row: usize| grid.top + ROW * row as f64;
+    let y = |row: usize| grid.top + grid.row * row as f64;
+    let mut free_from = f64::NEG_INFINITY;
     for (row, series) in figure.series.iter().enumerate() {
-        let at = (grid.panels.first().map_or(0.0, |panel| panel.0) - 4.0, y(row) + 0.5 * ROW + 0.36 * TICK);
+        let middle = y(row) + 0.5 * grid.row;
+        // Where rows are lower than their labels, some have none.
+        if middle < free_from {
+            continue;
+        }
+        free_from = middle + TICK;
+        let at = (grid.panels.first().map_or(0.0, |panel| panel.0) - 4.0, middle + 0.36 * TICK);
         canvas.text(&series.name, at, TICK, Anchor::End, INK, false);
     }
     for (panel, &(x0, column)) in figure.panels.iter().zip(&grid.panels) {
@@ -178,26 +205,35 @@ pub(super) fn draw<B: DrawingBackend>(figure: &Figure, grid: &Grid, canvas: &mut
     bar(figure, grid, ends.1 + BAR.0, canvas);
 }
 
-fn cell<B: DrawingBackend>(mark: Option<&Summary>, grid: &Grid, at: (f64, f64), width: f64, canvas: &mut Canvas<B>) {
-    let edge = if width > 6.0 { 0.4 } else { 0.0 };
-    let (from, to) = ((at.0 + edge, at.1 + edge), (at.0 + width - edge, at.1 + ROW - edge));
-    let baseline = (at.0 + 0.5 * width, at.1 + 0.5 * ROW + 0.36 * VALUE);
+fn cell(mark: Option<&Summary>, grid: &Grid, at: (f64, f64), width: f64, canvas: &mut Canvas) {
+    let edge = if width > 6.0 && grid.row > 6.0 { 0.4 } else { 0.0 };
+    let (from, to) = ((at.0 + edge, at.1 + edge), (at.0 + width - edge, at.1 + grid.row - edge));
+    let baseline = (at.0 + 0.5 * width, at.1 + 0.5 * grid.row + 0.36 * VALUE);
     let Some(mark) = mark.filter(|mark| mark.n > 0) else {
         canvas.line(&[(from.0, to.1), (to.0, from.1)], FAINT, 0.5);
         return;
     };
     let share = grid.share(mark.mean);
     canvas.rect(from, to, colour(share));
-    let text = names::fixed(100.0 * mark.mean, 0) + if mark.is_incomplete() { "†" } else { "" };
-    if text_width(&text, VALUE) + 2.0 <= width {
+    let text = whole(mark.mean) + if mark.is_incomplete() { "†" } else { "" };
+    if text_width(&text, VALUE) + 2.0 <= width && VALUE <= grid.row {
         // Ink is drawn in the page's own colour, which may be light; the cells' colours do not follow it.
         let ink = if share > 0.5 { (0xFE, 0xFE, 0xFE) } else { (0x11, 0x11, 0x11) };
         canvas.text(&text, baseline, VALUE, Anchor::Middle, ink, false);
     }
 }
 
+/// A fraction in whole per cent; what is not all or nothing is never rounded to it.
+fn whole(fraction: f64) -> String {
+    match names::fixed(100.0 * fraction, 0).as_str() {
+        "0" if fraction > 0.0 => "<1".to_owned(),
+        "100" if fraction < 1.0 => ">99".to_owned(),
+        text => text.to_owned(),
+    }
+}
+
 /// The scale of colours.
-fn bar<B: DrawingBackend>(figure: &Figure, grid: &Grid, x: f64, canvas: &mut Canvas<B>) {
+fn bar(figure: &Figure, grid: &Grid, x: f64, canvas: &mut Canvas) {
     let (top, bottom) = (grid.top, grid.bottom(figure));
     const STEPS: usize = 40;
     let at = |step: usize| bottom - (bottom - top) * step as f64 / STEPS as f64;
@@ -214,6 +250,11 @@ fn bar<B: DrawingBackend>(figure: &Figure, grid: &Grid, x: f64, canvas: &mut Can
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nearly_all_is_not_all() {
+        assert_eq!([0.0, 0.001, 0.5, 0.996, 1.0].map(whole), ["0", "<1", "50", ">99", "100"]);
+    }
 
     #[test]
     fn the_ramp_darkens_from_end_to_end() {

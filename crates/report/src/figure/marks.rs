@@ -1,13 +1,12 @@
 //! The data itself: scales, bars with their values, lines with their markers, intervals.
 
-use plotters::backend::DrawingBackend;
 use ressa_experiment::output::FigureKind;
 
 use super::{
-    Figure, Panel,
+    Baseline, Figure, Panel,
     canvas::{Anchor, Canvas, text_width},
     draw::{Labels, Row, Source, VALUE},
-    palette::{Colour, FAINT, INK, PAPER},
+    palette::{Colour, FAINT, INK, Marker, PAPER, Style},
 };
 use crate::{names, records::Summary};
 
@@ -44,10 +43,10 @@ fn every(figure: &Figure, source: Source) -> impl Iterator<Item = Mark> + '_ {
     })
 }
 
-/// Upper end of a mark's interval. Points end at 100, and an interval of a score below is not drawn beyond.
-fn upper(mark: Mark) -> f64 {
+/// Upper end of a mark's interval, which is not drawn beyond what the value can be.
+fn upper(figure: &Figure, mark: Mark) -> f64 {
     let top = mark.value + mark.half_width;
-    if mark.value <= 100.0 && mark.value > 1.5 { top.min(100.0) } else { top }
+    figure.ceiling.map_or(top, |ceiling| top.min(ceiling.max(mark.value)))
 }
 
 /// The highest thing a row has to show.
@@ -58,8 +57,10 @@ pub(super) fn highest(figure: &Figure, source: Source) -> f64 {
 
 /// Upper end of the marks, and the dashed line.
 fn tops(figure: &Figure, source: Source) -> (f64, f64) {
-    let marks = every(figure, source).filter(|mark| mark.value.is_finite()).map(upper).fold(0.0, f64::max);
-    let baseline = figure.baseline.iter().filter(|_| source == Source::Ours).map(|(_, height)| *height);
+    let beside = every(figure, Source::Published).filter(|_| source == Source::Ours && !figure.has_lower_row());
+    let marks = every(figure, source).chain(beside).filter(|mark| mark.value.is_finite());
+    let marks = marks.map(|mark| upper(figure, mark)).fold(0.0, f64::max);
+    let baseline = figure.baseline.iter().filter(|_| source == Source::Ours).map(|baseline| baseline.height);
     (marks, baseline.fold(0.0, f64::max))
 }
 
@@ -133,13 +134,7 @@ pub(super) fn place(panel: &Panel, position: usize, (x0, x1): (f64, f64)) -> f64
 }
 
 /// Grouped bars.
-pub(super) fn bars<B: DrawingBackend>(
-    figure: &Figure,
-    panel: &Panel,
-    row: &Row,
-    x: (f64, f64),
-    canvas: &mut Canvas<B>,
-) {
+pub(super) fn bars(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), canvas: &mut Canvas) {
     let slot = (x.1 - x.0) / panel.labels.len().max(1) as f64;
     let count = figure.series.len().max(1) as f64;
     let pitch = (slot * FULL / count).min(34.0);
@@ -154,21 +149,23 @@ pub(super) fn bars<B: DrawingBackend>(
                 continue;
             }
             let (from, to) = ((centre - half, row.bottom), (centre + half, row.y(mark.value)));
-            match row.source {
-                Source::Ours => canvas.rect(from, to, series.style.colour),
-                Source::Published => {
-                    let colour = if figure.series.len() == 1 { FAINT } else { series.style.colour };
-                    canvas.frame(from, to, colour, 0.9, PAPER);
-                }
-            }
+            let only = row.source == Source::Published && figure.series.len() == 1;
+            let style = if only { Style { colour: FAINT, ..series.style } } else { series.style };
+            canvas.bar(from, to, &style, row.source == Source::Published);
             let mut above = row.y(mark.value);
             if mark.half_width > 0.0 {
-                interval(row, mark, centre, (0.5 * half).min(2.2), INK, canvas);
-                above = row.y(upper(mark));
+                interval(figure, row, mark, centre, (0.5 * half).min(2.2), INK, canvas);
+                above = row.y(upper(figure, mark));
+            }
+            if row.source == Source::Ours
+                && let Some(published) = published_beside(figure, panel, at, position)
+            {
+                canvas.marker(Marker::Diamond, (centre, row.y(published)), 2.4, INK, true);
+                above = above.min(row.y(published) - 3.0);
             }
             let value = text(mark, figure.decimals);
             if row.source == Source::Ours
-                && let Some((_, height)) = figure.baseline
+                && let Some(Baseline { height, .. }) = figure.baseline
             {
                 above = beside(row, height, &value, (centre, above), half, canvas);
             }
@@ -185,14 +182,7 @@ pub(super) fn bars<B: DrawingBackend>(
 
 /// Where a printed value starts so that the dashed line does not cross it: a flat one stands on the line instead, an upright one, which
 /// would be far from its bar there, has the line taken away behind it.
-fn beside<B: DrawingBackend>(
-    row: &Row,
-    baseline: f64,
-    value: &str,
-    (centre, above): (f64, f64),
-    half: f64,
-    canvas: &mut Canvas<B>,
-) -> f64 {
+fn beside(row: &Row, baseline: f64, value: &str, (centre, above): (f64, f64), half: f64, canvas: &mut Canvas) -> f64 {
     let line = row.y(baseline);
     let crosses = |high: f64| line > above - 2.8 - high && line < above - 0.8;
     match row.labels {
@@ -206,28 +196,25 @@ fn beside<B: DrawingBackend>(
 }
 
 /// Lines with markers; series step aside a little so that intervals at one place stay apart.
-pub(super) fn lines<B: DrawingBackend>(
-    figure: &Figure,
-    panel: &Panel,
-    row: &Row,
-    x: (f64, f64),
-    canvas: &mut Canvas<B>,
-) {
+pub(super) fn lines(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), canvas: &mut Canvas) {
     let count = figure.series.len() as f64;
+    let apart = f64::min(1.5, 12.0 / count);
     let at = |series: usize, position: usize| {
-        let aside = if row.source == Source::Ours { 1.5 * (series as f64 - 0.5 * (count - 1.0)) } else { 0.0 };
+        let aside = if row.source == Source::Ours { apart * (series as f64 - 0.5 * (count - 1.0)) } else { 0.0 };
         place(panel, position, x) + aside
     };
+    let hollow = row.source == Source::Published;
     for (index, series) in figure.series.iter().enumerate() {
-        let colour = series.style.colour;
-        let marks: Vec<(usize, Mark)> =
-            (0..panel.labels.len()).filter_map(|p| Some((p, mark(panel, row.source, index, p)?))).collect();
-        let path: Vec<(f64, f64)> =
-            marks.iter().filter(|(_, m)| m.value.is_finite()).map(|(p, m)| (at(index, *p), row.y(m.value))).collect();
-        if path.len() > 1 {
-            canvas.line(&path, colour, if row.source == Source::Ours { 1.2 } else { 0.8 });
+        let Style { colour, marker, dash, .. } = series.style;
+        let marks: Vec<Option<Mark>> =
+            (0..panel.labels.len()).map(|position| mark(panel, row.source, index, position)).collect();
+        let point = |(position, mark): (usize, &Option<Mark>)| Some((at(index, position), row.y(mark.as_ref()?.value)));
+        let present = |mark: &Option<Mark>| mark.is_some_and(|mark| mark.value.is_finite());
+        for stretch in stretches(&marks, panel.positions.is_some(), present) {
+            let path: Vec<(f64, f64)> = stretch.into_iter().filter_map(|p| point((p, &marks[p]))).collect();
+            canvas.dashed(&path, colour, if hollow { 0.8 } else { 1.2 }, dash);
         }
-        for (position, mark) in marks {
+        for (position, mark) in marks.iter().enumerate().filter_map(|(position, mark)| Some((position, (*mark)?))) {
             let x = at(index, position);
             if !mark.value.is_finite() {
                 canvas.text("†", (x, row.bottom - 2.0), VALUE, Anchor::Middle, FAINT, false);
@@ -235,20 +222,70 @@ pub(super) fn lines<B: DrawingBackend>(
             }
             let y = row.y(mark.value);
             if mark.half_width > 0.0 {
-                interval(row, mark, x, 1.6, colour, canvas);
+                interval(figure, row, mark, x, 1.6, colour, canvas);
             }
-            canvas.marker(series.style.marker, (x, y), 2.4, colour, row.source == Source::Published);
+            canvas.marker(marker, (x, y), 2.4, colour, hollow);
             if mark.incomplete {
-                canvas.text("†", (x, row.y(upper(mark)) - 3.0), VALUE, Anchor::Middle, colour, false);
+                let above = row.y(upper(figure, mark)) - 3.0;
+                canvas.text("†", (x, above), VALUE, Anchor::Middle, colour, false);
+            }
+        }
+        if !hollow {
+            let beside: Vec<Option<f64>> =
+                (0..panel.labels.len()).map(|position| published_beside(figure, panel, index, position)).collect();
+            let place = |position: usize| Some((at(index, position), row.y(beside[position]?)));
+            for stretch in stretches(&beside, panel.positions.is_some(), Option::is_some) {
+                let path: Vec<(f64, f64)> = stretch.into_iter().filter_map(place).collect();
+                canvas.dashed(&path, colour, 0.5, &[1.0, 1.5]);
+            }
+            for at in (0..beside.len()).filter_map(place) {
+                canvas.marker(marker, at, 2.4, colour, true);
             }
         }
     }
 }
 
-fn interval<B: DrawingBackend>(row: &Row, mark: Mark, x: f64, cap: f64, colour: Colour, canvas: &mut Canvas<B>) {
-    let (low, high) = (row.y((mark.value - mark.half_width).max(0.0)), row.y(upper(mark)));
+/// The published number that is drawn on our own axis, because it is of the same scale.
+fn published_beside(figure: &Figure, panel: &Panel, series: usize, position: usize) -> Option<f64> {
+    panel.published[series][position].filter(|_| !figure.has_lower_row())
+}
+
+/// Places that a line joins: it has a gap wherever a mark is missing. Where labels are numbers, a place that a series does not have at all is no
+/// gap, because others may have been measured between its own.
+fn stretches<T>(marks: &[Option<T>], numeric: bool, present: impl Fn(&Option<T>) -> bool) -> Vec<Vec<usize>> {
+    let mut stretches: Vec<Vec<usize>> = vec![Vec::new()];
+    for (position, mark) in marks.iter().enumerate() {
+        if present(mark) {
+            if let Some(stretch) = stretches.last_mut() {
+                stretch.push(position);
+            }
+        } else if mark.is_some() || !numeric {
+            stretches.push(Vec::new());
+        }
+    }
+    stretches.retain(|stretch| stretch.len() > 1);
+    stretches
+}
+
+fn interval(figure: &Figure, row: &Row, mark: Mark, x: f64, cap: f64, colour: Colour, canvas: &mut Canvas) {
+    let (low, high) = (row.y((mark.value - mark.half_width).max(0.0)), row.y(upper(figure, mark)));
     canvas.line(&[(x, low), (x, high)], colour, 0.7);
     for end in [low, high] {
         canvas.line(&[(x - cap, end), (x + cap, end)], colour, 0.7);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stretches;
+
+    #[test]
+    fn a_missing_mark_is_a_gap_and_no_bridge() {
+        let planned = [Some(1.0), Some(f64::NAN), Some(3.0), Some(4.0)];
+        let present = |mark: &Option<f64>| mark.is_some_and(f64::is_finite);
+        assert_eq!(stretches(&planned, true, present), [[2, 3]]);
+        let unplanned = [Some(1.0), None, Some(3.0), Some(4.0)];
+        assert_eq!(stretches(&unplanned, true, present), [[0, 2, 3]]);
+        assert_eq!(stretches(&unplanned, false, present), [[2, 3]]);
     }
 }

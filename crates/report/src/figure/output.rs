@@ -1,19 +1,38 @@
-//! From a drawing to files: SVG with its font inside, PNG at 300 dots to the inch.
+//! From a drawing to files: SVG with its font inside, PNG at 300 dots to the inch, PDF with its text as text. All three show the one SVG.
 
-use plotters::{backend::BitMapBackend, prelude::SVGBackend};
+use std::sync::{Arc, LazyLock};
+
+use base64::Engine;
+use krilla::{Document, geom, page::PageSettings};
+use krilla_svg::{SurfaceExt, SvgSettings};
+use resvg::{
+    tiny_skia::{Pixmap, Transform},
+    usvg::{Options, Tree, fontdb::Database},
+};
 
 use super::{
     Figure,
-    canvas::{Canvas, FAMILY, FONT, Medium, RESOLUTION, pixels},
+    canvas::{Canvas, FAMILY, FONT},
     draw,
 };
-use crate::{ReportError, page::escape};
+use crate::ReportError;
 
 /// Pixels per inch of a PNG.
-const PRINT: u32 = RESOLUTION / 2;
+const PRINT: f64 = 300.0;
+/// Largest raster, in pixels: a page and a half of two columns in print, 112 MB while it is made. A larger drawing gets fewer dots to the inch.
+const MOST_PIXELS: f64 = 16e6;
+/// Pixels per inch in which usvg measures.
+const SCREEN: f64 = 96.0;
 
 /// Keyword of the PNG text that names the drawing.
 const SOURCE: &str = "Source";
+
+static FONTS: LazyLock<Arc<Database>> = LazyLock::new(|| {
+    let mut fonts = Database::new();
+    fonts.load_font_data(FONT.to_vec());
+    fonts.set_sans_serif_family(FAMILY);
+    Arc::new(fonts)
+});
 
 fn failed(figure: &Figure) -> impl Fn(String) -> ReportError {
     let figure = figure.id.clone();
@@ -21,58 +40,30 @@ fn failed(figure: &Figure) -> impl Fn(String) -> ReportError {
 }
 
 /// The figure as SVG: real text, sized in inches; the font is left to the reader (see [`with_font`]).
-pub fn svg(figure: &Figure) -> Result<String, ReportError> {
+pub fn svg(figure: &Figure) -> String {
     let layout = draw::Layout::of(figure);
-    let size = (pixels(layout.width) as u32, pixels(layout.height) as u32);
-    let mut text = String::new();
-    let mut canvas =
-        Canvas::new(SVGBackend::with_string(&mut text, size), Medium::Vector, (layout.width, layout.height));
+    let mut canvas = Canvas::new((layout.width, layout.height), &figure.description);
     draw::draw(figure, &layout, &mut canvas);
-    canvas.finish().map_err(failed(figure))?;
-    let (width, height) = (layout.width / 72.0, layout.height / 72.0);
-    let plain = format!("<svg width=\"{}\" height=\"{}\"", size.0, size.1);
-    let sized = format!("<svg role=\"img\" width=\"{width:.4}in\" height=\"{height:.4}in\"");
-    let title = format!("<title>{}</title>", escape(&figure.description));
-    let family = format!("font-family=\"{FAMILY}\"");
-    let fallback = format!("font-family=\"{FAMILY}, Verdana, sans-serif\"");
-    let text = text.replacen(&plain, &sized, 1).replace(&family, &fallback);
-    // Plotters breaks lines inside text elements, where a renderer would show a space.
-    let text = text.replace(">\n</text>", "></text>").replace("\n</text>", "</text>");
-    let text = trim_text(&text);
-    Ok(match text.find("xmlns=\"http://www.w3.org/2000/svg\">") {
-        Some(at) => {
-            let end = at + "xmlns=\"http://www.w3.org/2000/svg\">".len();
-            format!("{}\n{title}{}", &text[..end], &text[end..])
-        }
-        None => text,
-    })
-}
-
-/// Removes the line break that plotters writes after a text's opening tag.
-fn trim_text(svg: &str) -> String {
-    let mut out = String::with_capacity(svg.len());
-    let mut rest = svg;
-    while let Some(at) = rest.find("<text ") {
-        let Some(end) = rest[at..].find('>') else { break };
-        let end = at + end + 1;
-        out.push_str(&rest[..end]);
-        rest = rest[end..].trim_start_matches('\n');
-    }
-    out.push_str(rest);
-    out
+    canvas.finish()
 }
 
 /// The rule that brings the font along.
 pub fn font_face() -> String {
-    format!(
-        "@font-face{{font-family:\"{FAMILY}\";src:url(data:font/ttf;base64,{}) format(\"truetype\")}}",
-        base64(FONT)
-    )
+    let font = base64::engine::general_purpose::STANDARD.encode(FONT);
+    format!("@font-face{{font-family:\"{FAMILY}\";src:url(data:font/ttf;base64,{font}) format(\"truetype\")}}")
 }
 
 /// A stand-alone SVG file: the drawing with its font.
 pub fn with_font(svg: &str) -> String {
     svg.replacen("</title>", &format!("</title>\n<style>{}</style>", font_face()), 1)
+}
+
+/// The drawing of a stand-alone file, without its font.
+pub fn without_font(svg: &str) -> String {
+    match (svg.find("\n<style>"), svg.find("</style>")) {
+        (Some(start), Some(end)) if start < end => format!("{}{}", &svg[..start], &svg[end + "</style>".len()..]),
+        _ => svg.to_owned(),
+    }
 }
 
 /// The drawing for a page that has the font already and may be dark: ink, grid and paper follow the page's colours.
@@ -83,31 +74,61 @@ pub fn inline(svg: &str) -> String {
         .replace("\"#FFFFFF\"", "\"var(--card)\"")
 }
 
-/// The figure as PNG at 300 dots to the inch; it names the SVG that shows the same drawing.
-pub fn png(figure: &Figure, svg: &str) -> Result<Vec<u8>, ReportError> {
-    let layout = draw::Layout::of(figure);
-    let even = |points: f64| (pixels(points) as u32).next_multiple_of(2);
-    let (width, height) = (even(layout.width), even(layout.height));
-    let mut fine = vec![0xFF; width as usize * height as usize * 3];
-    let backend = BitMapBackend::with_buffer(&mut fine, (width, height));
-    let mut canvas = Canvas::new(backend, Medium::Raster, (layout.width, layout.height));
-    draw::draw(figure, &layout, &mut canvas);
-    canvas.finish().map_err(failed(figure))?;
+fn tree(svg: &str) -> Result<Tree, String> {
+    let options = Options { fontdb: Arc::clone(&FONTS), font_family: FAMILY.to_owned(), ..Options::default() };
+    Tree::from_str(svg, &options).map_err(|e| e.to_string())
+}
 
-    let halved = halve(&fine, width as usize);
-    let failed = failed(figure);
+/// The figure as PNG at 300 dots to the inch, or as many as [`MOST_PIXELS`] allow; it names the SVG that shows the same drawing.
+pub fn png(figure: &Figure, svg: &str) -> Result<Vec<u8>, ReportError> {
+    raster(svg).map_err(failed(figure))
+}
+
+fn raster(svg: &str) -> Result<Vec<u8>, String> {
+    let tree = tree(svg)?;
+    let inches = (f64::from(tree.size().width()) / SCREEN, f64::from(tree.size().height()) / SCREEN);
+    let dots = PRINT.min((MOST_PIXELS / (inches.0 * inches.1)).sqrt());
+    let pixels = |inches: f64| ((inches * dots).round() as u32).max(1);
+    let (width, height) = (pixels(inches.0), pixels(inches.1));
+    let mut picture = Pixmap::new(width, height).ok_or("it has no size")?;
+    let scale = (dots / SCREEN) as f32;
+    resvg::render(&tree, Transform::from_scale(scale, scale), &mut picture.as_mut());
+    // The paper is opaque, so a pixel is its colour.
+    let colours: Vec<u8> = picture.data().chunks_exact(4).flat_map(|pixel| &pixel[..3]).copied().collect();
+    drop(picture);
+
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width / 2, height / 2);
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(png::Compression::Fast);
-    let per_metre = (f64::from(PRINT) / 0.0254).round() as u32;
+    let per_metre = (dots / 0.0254).round() as u32;
     encoder.set_pixel_dims(Some(png::PixelDimensions { xppu: per_metre, yppu: per_metre, unit: png::Unit::Meter }));
-    encoder.add_text_chunk(SOURCE.to_owned(), fingerprint(svg)).map_err(|e| failed(e.to_string()))?;
-    let mut writer = encoder.write_header().map_err(|e| failed(e.to_string()))?;
-    writer.write_image_data(&halved).map_err(|e| failed(e.to_string()))?;
-    writer.finish().map_err(|e| failed(e.to_string()))?;
+    encoder.add_text_chunk(SOURCE.to_owned(), fingerprint(svg)).map_err(|e| e.to_string())?;
+    let mut writer = encoder.write_header().map_err(|e| e.to_string())?;
+    writer.write_image_data(&colours).map_err(|e| e.to_string())?;
+    writer.finish().map_err(|e| e.to_string())?;
     Ok(bytes)
+}
+
+/// The figure as PDF: one page of its size, lines as lines, text as text in its embedded font.
+pub fn pdf(figure: &Figure, svg: &str) -> Result<Vec<u8>, ReportError> {
+    page(svg).map_err(failed(figure))
+}
+
+fn page(svg: &str) -> Result<Vec<u8>, String> {
+    let tree = tree(svg)?;
+    let points = |pixels: f32| (f64::from(pixels) * 72.0 / SCREEN) as f32;
+    let (width, height) = (points(tree.size().width()), points(tree.size().height()));
+    let size = geom::Size::from_wh(width, height).ok_or("it has no size")?;
+    let mut document = Document::new();
+    let mut page = document.start_page_with(PageSettings::new(size));
+    let mut surface = page.surface();
+    let drawn = surface.draw_svg(&tree, size, SvgSettings::default());
+    surface.finish();
+    page.finish();
+    drawn.ok_or("its drawing cannot be converted to PDF")?;
+    document.finish().map_err(|e| format!("{e:?}"))
 }
 
 /// Whether a whole PNG file was made from this SVG by this version of the program.
@@ -118,50 +139,34 @@ pub fn is_raster_of(png: &[u8], svg: &str) -> bool {
     reader.info().uncompressed_latin1_text.iter().any(named) && reader.finish().is_ok()
 }
 
-/// FNV-1a of a drawing and the program's version, in hexadecimal.
+/// What tells a drawing, made by this version of the program, from others.
 fn fingerprint(svg: &str) -> String {
-    let bytes = svg.bytes().chain(env!("CARGO_PKG_VERSION").bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
-}
-
-/// The mean of every two by two pixels.
-fn halve(fine: &[u8], width: usize) -> Vec<u8> {
-    let stride = width * 3;
-    let mut out = Vec::with_capacity(fine.len() / 4);
-    for rows in fine.chunks_exact(2 * stride) {
-        let (upper, lower) = rows.split_at(stride);
-        for (u, l) in upper.chunks_exact(6).zip(lower.chunks_exact(6)) {
-            for c in 0..3 {
-                let sum = u16::from(u[c]) + u16::from(u[c + 3]) + u16::from(l[c]) + u16::from(l[c + 3]);
-                out.push(((sum + 2) / 4) as u8);
-            }
-        }
-    }
-    out
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let block = chunk.iter().chain([0, 0].iter()).take(3).fold(0u32, |block, &b| block << 8 | u32::from(b));
-        for digit in 0..4 {
-            let index = (block >> (18 - 6 * digit)) & 63;
-            out.push(if digit <= chunk.len() { DIGITS[index as usize] as char } else { '=' });
-        }
-    }
-    out
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(svg.as_bytes()).update(env!("CARGO_PKG_VERSION").as_bytes());
+    hasher.finalize().to_hex()[..16].to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const LARGE: &str = "<svg width=\"7in\" height=\"400in\" viewBox=\"0 0 7 400\" xmlns=\"http://www.w3.org/2000/svg\">\
+        <rect x=\"0\" y=\"0\" width=\"7\" height=\"400\" fill=\"#FFFFFF\"/></svg>";
+
     #[test]
-    fn base64_pads_as_published() {
-        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
+    fn a_raster_is_bounded_whatever_the_size_of_the_drawing() {
+        let png = raster(LARGE).unwrap();
+        let reader = png::Decoder::new(std::io::Cursor::new(&png)).read_info().unwrap();
+        let (width, height) = (f64::from(reader.info().width), f64::from(reader.info().height));
+        assert!(width * height <= MOST_PIXELS * 1.01, "{width} x {height}");
+        let dots = f64::from(reader.info().pixel_dims.unwrap().xppu) * 0.0254;
+        assert!((dots - width / 7.0).abs() < 0.5, "the file says how many dots it has to the inch");
+    }
+
+    #[test]
+    fn a_font_comes_along_and_is_taken_off_again() {
+        let svg = "<svg>\n<title>t</title>\n<text/></svg>\n";
+        assert!(with_font(svg).contains("@font-face"));
+        assert_eq!(without_font(&with_font(svg)), svg);
     }
 }

@@ -1,4 +1,4 @@
-//! CSV, one line per cell: the numbers behind a table, unrounded enough to be used again.
+//! CSV, one line per cell: the numbers behind a table, unrounded enough to be used again, with the experiment's own names of axes and labels.
 
 use super::Table;
 use crate::names;
@@ -6,26 +6,18 @@ use crate::names;
 /// The table in long form.
 pub fn render(table: &Table) -> String {
     let mut writer = ::csv::Writer::from_writer(Vec::new());
-    let values = [
-        "column",
-        "mean",
-        "half_width_95",
-        "n",
-        "expected",
-        "standard_error",
-        "not_below_best",
-        "published_other_scale",
-    ];
-    let head: Vec<&str> = table.stub.iter().map(String::as_str).chain(values).collect();
+    let values =
+        ["column", "mean", "half_width_95", "n", "expected", "standard_error", "not_below_best", table.scale.column()];
+    let head: Vec<&str> = table.keys.0.iter().map(String::as_str).chain(values).collect();
     // Writing to memory cannot fail, and every record has the head's length.
     let _ = writer.write_record(&head);
     for row in &table.rows {
-        for (column, entry) in table.columns.iter().zip(&row.entries) {
+        for (column, entry) in table.keys.1.iter().zip(&row.entries) {
             let Some(entry) = entry else { continue };
             let summary = &entry.summary;
             let there = summary.n > 0;
             let number = |value: f64| if there { names::fixed(value, 6) } else { String::new() };
-            let mut record = row.labels.clone();
+            let mut record = row.keys.clone();
             record.extend([
                 column.clone(),
                 number(summary.mean),

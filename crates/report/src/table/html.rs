@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Entry, Table};
-use crate::page::escape;
+use crate::{page::escape, published::Scale};
 
 /// The table as an HTML fragment.
 pub fn render(table: &Table) -> String {
@@ -34,7 +34,7 @@ pub fn render(table: &Table) -> String {
             let _ = write!(out, "<th scope=\"row\" class=\"{class}\">{}</th>", escape(label));
         }
         for entry in &row.entries {
-            let _ = write!(out, "<td>{}</td>", entry.as_ref().map_or_else(String::new, text));
+            let _ = write!(out, "<td>{}</td>", entry.as_ref().map_or_else(String::new, |e| text(e, table.scale)));
         }
         out.push_str("</tr>\n");
         previous = Some(row);
@@ -48,7 +48,7 @@ pub fn render(table: &Table) -> String {
     out
 }
 
-fn text(entry: &Entry) -> String {
+fn text(entry: &Entry, scale: Scale) -> String {
     let mut text = match entry.mean() {
         Some(mean) if entry.bold => format!("<b>{mean}</b>"),
         Some(mean) => mean,
@@ -61,7 +61,7 @@ fn text(entry: &Entry) -> String {
         let _ = write!(text, " <small class=\"missing\">{missing}†</small>");
     }
     if let Some(published) = entry.published {
-        let title = escape(crate::published::MARK);
+        let title = escape(scale.mark());
         let number = crate::names::fixed(published, 1);
         let _ = write!(text, " <small class=\"published\" title=\"{title}\">[{number}]</small>");
     }

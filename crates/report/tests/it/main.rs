@@ -1,6 +1,10 @@
 //! Tests of rendering, from published stages to files.
 
 mod claims;
+mod evidence;
+mod figures;
+mod folders;
+mod labels;
 mod probe;
 mod rendering;
 mod study;

@@ -23,7 +23,7 @@ fn a_table_reads_the_same_in_four_formats() {
     Wanda & \textbf{70.0}\,{\scriptsize$\pm$\,2.5} & \textbf{60.0}\,{\scriptsize$\pm$\,2.5}\,{\scriptsize[55.7]} \\
     \bottomrule
     \end{tabular}
-    \par\smallskip{\footnotesize Mean $\pm$ half-width of the 95 \% t-interval over replicate seeds (n = 3; n = 1 where a setting does not depend on the seed). Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 \%). [ ]: published (InstructBLIP, other scale).\par}
+    \par\smallskip{\footnotesize Mean $\pm$ half-width of the 95 \% t-interval over replicate seeds, on these test items (n = 3; n = 1 where a setting does not depend on the seed). Bold: the best of its column and what cannot be told from it (differences paired item by item, over n = 3 seeds and 3900 items; 5 \%, one-sided, for all rows together). [ ]: published (InstructBLIP, other scale). Average: mean of VQAv2, GQA, OK-VQA, NoCaps, Flickr30k.\par}
     "#);
     assert_snapshot!(probe.read("metrics.md"), @r#"
     **Scores & more, 100 % of them**
@@ -34,16 +34,16 @@ fn a_table_reads_the_same_in_four_formats() {
     | Magnitude | 60.0 | 50.0 |
     | Wanda | **70.0** ± 2.5 | **60.0** ± 2.5 \[55.7\] |
 
-    Mean ± half-width of the 95 % t-interval over replicate seeds (n = 3; n = 1 where a setting does not depend on the seed). Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 %). \[ \]: published (InstructBLIP, other scale).
+    Mean ± half-width of the 95 % t-interval over replicate seeds, on these test items (n = 3; n = 1 where a setting does not depend on the seed). Bold: the best of its column and what cannot be told from it (differences paired item by item, over n = 3 seeds and 3900 items; 5 %, one-sided, for all rows together). \[ \]: published (InstructBLIP, other scale). Average: mean of VQAv2, GQA, OK-VQA, NoCaps, Flickr30k.
     "#);
     assert_snapshot!(probe.read("metrics.csv"), @r#"
-    Pruning,column,mean,half_width_95,n,expected,standard_error,not_below_best,published_other_scale
-    Dense,50 %,90.000000,,1,1,0.447214,false,
-    Dense,2:4,90.000000,,1,1,0.447214,false,
-    Magnitude,50 %,60.000000,,1,1,0.447214,false,
-    Magnitude,2:4,50.000000,,1,1,0.447214,false,
-    Wanda,50 %,70.000000,2.484138,3,3,0.447214,true,
-    Wanda,2:4,60.000000,2.484138,3,3,0.447214,true,55.7
+    prune.metric,column,mean,half_width_95,n,expected,standard_error,not_below_best,published_other_scale
+    dense,50 %,90.000000,,1,1,0.447214,false,
+    dense,2:4,90.000000,,1,1,0.447214,false,
+    magnitude,50 %,60.000000,,1,1,0.447214,false,
+    magnitude,2:4,50.000000,,1,1,0.447214,false,
+    wanda,50 %,70.000000,2.484138,3,3,0.447214,true,
+    wanda,2:4,60.000000,2.484138,3,3,0.447214,true,55.7
     "#);
     assert_snapshot!(ressa_report::table::html::render(&rendered.tables[0]), @r#"
     <figure class="table"><figcaption>Scores &amp; more, 100 % of them</figcaption>
@@ -54,7 +54,7 @@ fn a_table_reads_the_same_in_four_formats() {
     <tr><th scope="row" class="stub">Magnitude</th><td>60.0</td><td>50.0</td></tr>
     <tr><th scope="row" class="stub">Wanda</th><td><b>70.0</b> <small>± 2.5</small></td><td><b>60.0</b> <small>± 2.5</small> <small class="published" title="published (InstructBLIP, other scale)">[55.7]</small></td></tr>
     </tbody></table></div>
-    <p class="note">Mean ± half-width of the 95 % t-interval over replicate seeds (n = 3; n = 1 where a setting does not depend on the seed). Bold: not distinguishable from the best of its column (paired t-test over seeds, 5 %). [ ]: published (InstructBLIP, other scale).</p>
+    <p class="note">Mean ± half-width of the 95 % t-interval over replicate seeds, on these test items (n = 3; n = 1 where a setting does not depend on the seed). Bold: the best of its column and what cannot be told from it (differences paired item by item, over n = 3 seeds and 3900 items; 5 %, one-sided, for all rows together). [ ]: published (InstructBLIP, other scale). Average: mean of VQAv2, GQA, OK-VQA, NoCaps, Flickr30k.</p>
     </figure>
     "#);
 }
@@ -63,8 +63,8 @@ fn a_table_reads_the_same_in_four_formats() {
 fn rendering_again_gives_the_same_bytes() {
     let probe = Probe::filled(probe::score);
     let render = || {
-        let rendered = probe.render(false).unwrap();
-        ressa_report::render_index(&probe.results(), &[rendered]).unwrap();
+        probe.render(false).unwrap();
+        ressa_report::render_index(&probe.results()).unwrap();
         probe::files(&probe.results())
     };
     let first = render();
@@ -106,7 +106,7 @@ fn figures_carry_their_text_size_and_resolution() {
     ,magnitude,2:4,50.000000,,1,1,0.447214,
     ,wanda,50 %,70.000000,2.484138,3,3,0.447214,
     ,wanda,2:4,60.000000,2.484138,3,3,0.447214,55.7
-    ,Dense,,90.000000,,,,,
+    ,dense,,90.000000,,,,,
     "#);
 }
 
@@ -174,13 +174,17 @@ fn a_heat_map_shows_the_sparsity_of_every_block() {
     probe.render(false).unwrap();
     assert_eq!(first, std::fs::read(&path).unwrap());
 
+    // Before anything runs as well as after.
     for (from, to, what) in [
         ("y: sparsity", "y: gqa", "cannot show `gqa`"),
         ("y: sparsity", "y: sparsity\n      series: prune.metric", "remove `series`"),
         ("      where: { sparsity: 50 % }\n", "", "average over `sparsity`"),
     ] {
-        let refused = filled(&DIVISIONS.replacen(from, to, 1)).render(false).unwrap_err().to_string();
-        assert!(refused.contains(what), "{refused}");
+        let probe = filled(&DIVISIONS.replacen(from, to, 1));
+        for refused in [probe.render(false).unwrap_err(), ressa_report::check(&probe.experiment, None).unwrap_err()] {
+            assert!(refused.to_string().contains(what), "{refused}");
+            assert_eq!(refused.item(), Some("blocks"));
+        }
     }
 }
 
@@ -226,6 +230,7 @@ fn an_empty_store_has_nothing_to_show() {
     let probe = Probe::filled(|_, _| None);
     std::fs::remove_dir_all(probe.results().join("store")).unwrap();
     assert!(matches!(probe.render(false), Err(ReportError::Nothing(name)) if name == "probe"));
+    assert!(matches!(probe.render(true), Err(ReportError::Incomplete { done: 0, expected: 9, .. })));
 }
 
 #[test]
@@ -234,7 +239,10 @@ fn a_table_that_would_hide_an_axis_is_refused() {
         probe::YAML.replace("rows: [prune.metric]\n      columns: pattern", "rows: [pattern]\n      columns: metric");
     let probe = Probe::new(&yaml);
     crate::world::fill(&probe.store, &probe.experiment.cells, probe::score);
-    assert_snapshot!(probe.render(false).unwrap_err(), @r#"`metrics` would average over `prune.metric` (magnitude, wanda) at `50 %`, `average`; add it to the table or figure, or choose with `where`"#);
+    let planned = ressa_report::check(&probe.experiment, None).unwrap_err();
+    assert_eq!(planned.to_string(), probe.render(false).unwrap_err().to_string());
+    assert_snapshot!(probe.experiment.mistake("metrics", String::new()).position().unwrap().line, @"19");
+    assert_snapshot!(planned, @r#"`metrics` would average over `prune.metric` (magnitude, wanda) at `50 %`, `average`; add it to the table or figure, or choose with `where`"#);
 }
 
 #[test]

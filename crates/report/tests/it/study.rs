@@ -29,7 +29,7 @@ fn every_experiment_renders() {
         // One seed says as much here as three.
         let first = experiment.seeds[0];
         experiment.cells.retain(|cell| cell.seed == first);
-        world::fill(&store, &experiment.cells, score);
+        world::fill_with(&store, &experiment.cells, score, false);
         let options = ressa_report::Options {
             results: folder.path().to_owned(),
             published: Some(root.join("paper/expected.csv")),

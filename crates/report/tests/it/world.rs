@@ -1,6 +1,6 @@
 //! Experiments with results made up by a formula, published as the pipeline would.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
 use ressa_experiment::{
     Cell, Experiment, Stage, StageNode, Task,
@@ -24,11 +24,17 @@ pub fn store(root: &Path) -> Store {
 
 /// Publishes every stage of the cells for which `score` gives one; `None` leaves an evaluation out.
 pub fn fill(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option<f64>) {
+    fill_with(store, cells, score, true);
+}
+
+/// As [`fill`]; `predicted` says whether evaluations store the points of single items, which takes much of the time.
+pub fn fill_with(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option<f64>, predicted: bool) {
     for cell in cells {
         for node in &cell.stages {
             if store.contains(&node.key.0) {
                 continue;
             }
+            let mut files = Vec::new();
             let result = match &*node.stage {
                 Stage::Dense { .. }
                 | Stage::Rescale { .. }
@@ -40,6 +46,10 @@ pub fn fill(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option
                 Stage::Prune { .. } | Stage::Merge { .. } => serde_json::to_value(certificate(cell, node)).unwrap(),
                 Stage::Evaluate { task, items, .. } => match score(cell, *task) {
                     Some(value) => {
+                        let (lines, value) = predictions(*task, *items as usize, value);
+                        if predicted {
+                            files.push(("predictions.jsonl", lines));
+                        }
                         let score =
                             Score { metric: "accuracy".into(), value, standard_error: 1.0, items: u64::from(*items) };
                         let parts = match task {
@@ -51,13 +61,59 @@ pub fn fill(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option
                     None => continue,
                 },
             };
-            publish(store, node, result);
+            publish_with(store, node, result, &files);
         }
     }
 }
 
+/// Lines as an evaluation stores them, with points whose mean is (nearly) `value`, and that mean. Items are always solved in the same order,
+/// so two runs differ at as few items as their scores allow.
+pub fn predictions(task: Task, items: usize, value: f64) -> (String, f64) {
+    let lines = match task {
+        Task::Nocaps | Task::Flickr30k => 2 * items,
+        _ => items,
+    };
+    let share = value / 100.0 * lines as f64;
+    let mut text = String::new();
+    let mut total = 0.0;
+    for line in 0..lines {
+        // 7919 is prime to every number of items that is used.
+        let left = share - (line * 7919 % lines) as f64;
+        let image = line / 2;
+        match task {
+            Task::Flickr30k => {
+                let points = if left >= 0.5 { 100.0 } else { 0.0 };
+                let direction = ["image-to-text", "text-to-image"][line % 2];
+                let rank = if points > 0.0 { 1 } else { 2 };
+                writeln!(text, r#"{{"kind":"rank","id":"{line}","direction":"{direction}","image":{image},"rank":{rank},"points":{points:?}}}"#).unwrap();
+                total += points;
+            }
+            _ => {
+                let points = 100.0 * left.clamp(0.0, 1.0);
+                let (kind, group) = match task {
+                    Task::Nocaps => ("caption", "set"),
+                    _ => ("answer", "template"),
+                };
+                writeln!(
+                    text,
+                    r#"{{"kind":"{kind}","id":"{image:05}-{}","prompt":"","{group}":"in-domain","points":{points:?}}}"#,
+                    line % 2
+                )
+                .unwrap();
+                total += points;
+            }
+        }
+    }
+    (text, total / lines as f64)
+}
+
 /// Publishes one result.
 pub fn publish(store: &Store, node: &StageNode, result: serde_json::Value) {
+    publish_with(store, node, result, &[]);
+}
+
+/// Publishes one result with files.
+pub fn publish_with(store: &Store, node: &StageNode, result: serde_json::Value, files: &[(&str, String)]) {
     let manifest = Manifest {
         key: node.key.0.clone(),
         kind: node.stage.kind().into(),
@@ -78,7 +134,12 @@ pub fn publish(store: &Store, node: &StageNode, result: serde_json::Value) {
             ..Environment::default()
         },
     };
-    store.claim(&node.key.0).unwrap().draft().unwrap().publish(manifest).unwrap();
+    let claim = store.claim(&node.key.0).unwrap();
+    let draft = claim.draft().unwrap();
+    for (name, text) in files {
+        draft.write(name, text.as_bytes()).unwrap();
+    }
+    draft.publish(manifest).unwrap();
 }
 
 fn certificate(cell: &Cell, node: &StageNode) -> Certificate {

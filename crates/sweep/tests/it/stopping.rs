@@ -75,5 +75,6 @@ fn a_stage_that_takes_too_long_fails_alone() {
     let summary = bench.sweep(&graph(&cells()));
     assert_eq!(summary.failed.len(), 2);
     assert!(summary.failed.iter().all(|failed| failed.failure.kind == FailureKind::Timeout));
+    assert_eq!(summary.failed[0].failure.message, "took longer than the 0.4 s that --timeout allows");
     assert_eq!((summary.complete, summary.totals.skipped), (2, 4));
 }

@@ -4,10 +4,30 @@ use std::fs;
 
 use ressa_experiment::protocol::FailureKind;
 use ressa_store::Store;
-use ressa_sweep::{Stop, SweepError, SweepEvent, clear_failure, read_failure, read_failures};
+use ressa_sweep::{Graph, Stop, Summary, SweepError, SweepEvent, clear_failure, read_failure, read_failures, verify};
 use serde_json::json;
 
 use crate::bench::{Bench, cells, graph};
+
+/// Puts a shell script before the fake worker, which is `$WORKER` there.
+fn script(bench: &mut Bench, body: &str) {
+    let path = bench.folder.path().join("script");
+    let worker = bench.options.worker.program.display();
+    fs::write(&path, format!("#!/bin/sh\nFOLDER='{}'\nWORKER='{worker}'\n{body}\n", bench.folder.path().display()))
+        .unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    bench.options.worker.program = path;
+}
+
+/// A sweep, and how many failures of earlier ones it did not try again.
+fn remembering(bench: &Bench, graph: &Graph) -> (Summary, usize) {
+    let mut remembered = 0;
+    let summary = bench.listen(graph, &Stop::new(), &mut |event| {
+        remembered += usize::from(matches!(event, SweepEvent::Remembered(_)));
+    });
+    (summary.unwrap(), remembered)
+}
 
 #[test]
 fn a_failed_stage_skips_its_dependents_and_nothing_else() {
@@ -69,6 +89,152 @@ fn max_failures_stops_the_sweep() {
     bench.instruct(json!({ "prune": { "fail": "bug" } }));
     let summary = bench.sweep(&graph(&cells()));
     assert_eq!((summary.failed.len(), summary.totals.made), (1, 1));
+}
+
+#[test]
+fn max_failures_counts_this_sweep() {
+    let mut bench = Bench::new();
+    let graph = graph(&cells());
+    bench.instruct(json!({ "evaluate flickr30k": { "fail": "bug" } }));
+    assert_eq!(bench.sweep(&graph).failed.len(), 4);
+    for key in bench.published() {
+        fs::remove_dir_all(bench.store.folder(&key)).unwrap();
+    }
+    bench.options.max_failures = Some(2);
+    bench.options.slots = Some(1);
+    bench.instruct(json!({ "evaluate vqav2": { "fail": "nan" } }));
+    let (summary, remembered) = remembering(&bench, &graph);
+    assert_eq!((remembered, summary.failed.len()), (4, 6), "two new ones were allowed");
+}
+
+#[test]
+fn one_broken_place_is_given_up_and_the_others_do_the_work() {
+    let mut bench = Bench::new();
+    script(
+        &mut bench,
+        "if mkdir $FOLDER/good 2>/dev/null; then exec $WORKER \"$@\"; fi\necho 'CUDA error: uncorrectable ECC error' >&2; exit 1",
+    );
+    bench.instruct(json!({ "dense": { "sleep": 0.2 }, "prune": { "sleep": 0.2 } }));
+    let mut given_up = Vec::new();
+    let summary = bench
+        .listen(&graph(&cells()), &Stop::new(), &mut |event| {
+            if let SweepEvent::SlotRetired(slot) = event {
+                given_up.push(slot);
+            }
+        })
+        .unwrap();
+    assert_eq!((summary.complete, summary.failed.len()), (4, 0));
+    assert_eq!((given_up.len(), summary.retired.len()), (1, 1));
+    let told = &given_up[0];
+    assert!(told.device == "cpu" && told.reason.contains("uncorrectable ECC error"), "{told:?}");
+}
+
+#[test]
+fn without_any_place_left_the_sweep_ends_and_says_why_of_each() {
+    let mut bench = Bench::new();
+    script(&mut bench, "echo \"broken $$\" >&2; sleep 0.05; exit 3");
+    let error = bench.listen(&graph(&cells()), &Stop::new(), &mut |_| {}).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, SweepError::NoWorkers { .. } | SweepError::NotReady { .. }), "{text}");
+    assert!(text.contains("exit code 3") && text.contains("broken "), "{text}");
+}
+
+#[test]
+fn foreign_output_of_a_worker_is_ignored_and_logged() {
+    let mut bench = Bench::new();
+    bench.options.slots = Some(1);
+    script(&mut bench, "printf 'caf\\351: a warning\\nplain\\n[1]\\nno end of line'; exec $WORKER \"$@\"");
+    let summary = bench.sweep(&graph(&cells()));
+    assert_eq!((summary.complete, summary.failed.len()), (4, 0));
+    let log = fs::read(bench.folder.path().join("logs/worker-0.log")).unwrap();
+    let log = String::from_utf8_lossy(&log);
+    assert!(log.contains(": a warning\nplain\n[1]\nno end of line\n"), "{log}");
+}
+
+#[test]
+fn only_whole_records_count_and_those_of_published_stages_go() {
+    let bench = Bench::new();
+    let graph = graph(&cells());
+    bench.instruct(json!({ "adapt sparse": { "fail": "bug" } }));
+    bench.sweep(&graph);
+    let folder = bench.store.root().join("failures");
+    let key = read_failures(&bench.store)[0].key.clone();
+    let record = folder.join(format!("{key}.json"));
+    // What a kill between write and rename leaves, copies, and strangers.
+    for name in [format!("{key}.draft"), format!("{key}.json~"), "copy.json".to_owned(), ".DS_Store".to_owned()] {
+        fs::copy(&record, folder.join(name)).unwrap();
+    }
+    assert_eq!(read_failures(&bench.store).len(), 2);
+    for record in read_failures(&bench.store) {
+        clear_failure(&bench.store, &record.key).unwrap();
+    }
+    assert!(!folder.join(format!("{key}.draft")).exists());
+    assert!(read_failures(&bench.store).is_empty());
+    bench.instruct(json!({}));
+    let (summary, remembered) = remembering(&bench, &graph);
+    assert_eq!((summary.complete, remembered), (4, 0));
+    // A stage that was made is not a failed one, whatever lies there.
+    fs::copy(folder.join("copy.json"), &record).unwrap();
+    assert!(read_failures(&bench.store).is_empty());
+    assert_eq!(remembering(&bench, &graph).1, 0);
+    assert!(!record.exists());
+}
+
+#[test]
+fn a_cause_that_is_gone_is_tried_again_by_itself() {
+    let fail = |bench: &Bench, kind: &str| {
+        bench.instruct(json!({ "adapt sparse": { "fail": kind } }));
+        assert_eq!(bench.sweep(&graph(&cells())).failed.len(), 2, "{kind}");
+        bench.instruct(json!({}));
+    };
+    let again = |bench: &Bench| remembering(bench, &graph(&cells())).0.complete;
+
+    let bench = Bench::new();
+    fail(&bench, "data");
+    assert_eq!(again(&bench), 4, "files may have been repaired");
+
+    let mut bench = Bench::new();
+    fail(&bench, "oom");
+    assert_eq!(again(&bench), 2);
+    bench.options.slots = Some(3);
+    assert_eq!(again(&bench), 2, "more workers share the memory");
+    bench.options.slots = Some(1);
+    assert_eq!(again(&bench), 4, "one has it alone");
+
+    for kind in ["nan", "bug", "oom"] {
+        let mut bench = Bench::new();
+        fail(&bench, kind);
+        assert_eq!(again(&bench), 2, "{kind}");
+        script(&mut bench, "exec $WORKER \"$@\"");
+        assert_eq!(again(&bench), 4, "{kind}: another program");
+    }
+
+    let mut bench = Bench::new();
+    fail(&bench, "timeout");
+    assert_eq!(again(&bench), 2);
+    bench.options.timeout = Some(std::time::Duration::from_secs(59));
+    assert_eq!(again(&bench), 2);
+    bench.options.timeout = Some(std::time::Duration::from_secs(61));
+    assert_eq!(again(&bench), 4, "a longer limit");
+    let mut bench = Bench::new();
+    fail(&bench, "timeout");
+    bench.options.timeout = None;
+    assert_eq!(again(&bench), 4, "no limit");
+}
+
+#[test]
+fn a_worker_that_dies_in_a_recount_is_named_with_its_stage() {
+    let bench = Bench::new();
+    let graph = graph(&cells());
+    bench.sweep(&graph);
+    bench.instruct(json!({ "prune": { "kill": true } }));
+    let all: Vec<usize> = (0..graph.stages.len()).collect();
+    let error = verify(&graph, &all, &bench.store, &bench.options, &mut |_| {}).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the worker died while it recounted `prune vision wanda 50%` (killed by SIGKILL)"),
+        "{error}"
+    );
+    assert!(error.contains("about to die"), "{error}");
 }
 
 #[test]

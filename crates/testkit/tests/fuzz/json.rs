@@ -1,6 +1,6 @@
 //! Changes of a JSON document: one of its values becomes another, goes, or is there twice.
 
-use rand::{Rng, seq::IndexedRandom};
+use rand::{RngExt, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Number, Value, json};
 
@@ -97,7 +97,7 @@ fn alter(value: &mut Value, foreign: &Value, rng: &mut ChaCha8Rng) {
             }
             Value::String(text)
         }
-        (Value::Bool(flag), 0..6) => json!(!*flag),
+        (&mut Value::Bool(flag), 0..6) => Value::Bool(!flag),
         _ => fresh(foreign, rng),
     };
 }

@@ -1,6 +1,6 @@
 //! Changes of inputs: of bytes, of the words of a text, and of JSON documents.
 
-use rand::{Rng, seq::IndexedRandom};
+use rand::{RngExt, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
 use crate::json;

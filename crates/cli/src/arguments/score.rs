@@ -1,0 +1,42 @@
+//! Options of `score`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use ressa_experiment::Task;
+
+/// Options of `score`.
+#[derive(Args, Debug)]
+pub struct ScoreOptions {
+    /// `predictions.jsonl` of stored evaluations, or the folders of such stages
+    #[arg(value_name = "FILE", required = true)]
+    pub predictions: Vec<PathBuf>,
+    /// Task of files that lie in no stage's folder: vqav2, gqa, okvqa, nocaps or flickr30k; their captions are scored as published ones
+    #[arg(long, value_name = "TASK", value_parser = task)]
+    pub task: Option<Task>,
+    /// Compute METEOR too, with this `meteor-1.5.jar` (pycocoevalcap brings it); needs Java
+    #[arg(long, value_name = "JAR")]
+    pub meteor: Option<PathBuf>,
+    /// Compute SPICE too, with this `spice-1.0.jar` and its models; needs Java
+    #[arg(long, value_name = "JAR")]
+    pub spice: Option<PathBuf>,
+    /// The program that runs jars
+    #[arg(long, value_name = "PROGRAM", default_value = "java")]
+    pub java: PathBuf,
+    /// Bring OK-VQA's answers to their base forms first, by rules
+    #[arg(long)]
+    pub lemmatize: bool,
+    /// The same by a table of answers and their lemmas, divided by a tab (scripts/lemmatize_answers.py writes spaCy's)
+    #[arg(long, value_name = "TABLE", conflicts_with = "lemmatize")]
+    pub lemmas: Option<PathBuf>,
+    /// Keep what METEOR and SPICE found beside the store, where `ressa report` finds it
+    #[arg(long)]
+    pub keep: bool,
+}
+
+fn task(text: &str) -> Result<Task, String> {
+    Task::ALL.into_iter().find(|task| task.name() == text).ok_or_else(|| {
+        let names: Vec<&str> = Task::ALL.iter().map(|task| task.name()).collect();
+        format!("expected one of {}", names.join(", "))
+    })
+}

@@ -1,0 +1,86 @@
+//! How many workers the memory of this machine holds.
+
+use std::{fs, path::Path};
+
+use ressa_experiment::Stage;
+use ressa_sweep::{DeviceChoice, Graph, Options};
+
+/// What a worker needs beside its models, in bytes.
+const WORKER: u64 = 500_000_000;
+
+/// Models of a checkpoint's size that a worker holds at once: the dense one, and what a stage makes of it.
+const MODELS: u64 = 2;
+
+/// Bounds the workers of a sweep on a CPU by memory, where nobody said how many there should be. Returns their number where that is fewer.
+pub fn bound(options: &mut Options, graph: &Graph, root: &Path) -> Option<usize> {
+    let on_cpu = match options.device {
+        DeviceChoice::Cpu => true,
+        DeviceChoice::Auto => options.gpus == 0,
+        DeviceChoice::Cuda(_) => false,
+    };
+    if options.slots.is_some() || !on_cpu {
+        return None;
+    }
+    let bytes = largest_checkpoint(graph, root).filter(|&bytes| bytes > 0)?;
+    let fitting = workers(available()?, bytes);
+    if fitting >= options.devices().len() {
+        return None;
+    }
+    options.slots = Some(fitting);
+    Some(fitting)
+}
+
+/// Workers with a model of so many bytes each that memory holds; at least one, which may still try.
+fn workers(available: u64, model: u64) -> usize {
+    let each = WORKER.saturating_add(model.saturating_mul(MODELS));
+    usize::try_from(available / each).unwrap_or(usize::MAX).max(1)
+}
+
+/// Bytes of weights of the largest checkpoint folder that the stages start from.
+fn largest_checkpoint(graph: &Graph, root: &Path) -> Option<u64> {
+    let folders = graph.stages.iter().filter_map(|stage| match &*stage.node.stage {
+        Stage::Dense { checkpoint: Some(folder), .. } => Some(root.join(folder)),
+        _ => None,
+    });
+    folders.map(|folder| weights(&folder)).max()
+}
+
+fn weights(folder: &Path) -> u64 {
+    let items = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let is_weights = |path: &Path| path.extension().is_some_and(|ending| ending == "safetensors");
+    items
+        .map(|item| item.path())
+        .filter(|path| is_weights(path))
+        .filter_map(|path| Some(path.metadata().ok()?.len()))
+        .sum()
+}
+
+/// Bytes that can be had now: the machine's, or what is left of this container's limit. `None` where the system does not say.
+fn available() -> Option<u64> {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let limit = number("/sys/fs/cgroup/memory.max")
+        .zip(number("/sys/fs/cgroup/memory.current"))
+        .map(|(most, used)| most.saturating_sub(used));
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+    });
+    match (machine, limit) {
+        (Some(machine), Some(limit)) => Some(machine.min(limit)),
+        (machine, limit) => machine.or(limit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::workers;
+
+    #[test]
+    fn as_many_workers_as_memory_holds_and_one_in_any_case() {
+        const GB: u64 = 1_000_000_000;
+        assert_eq!(workers(64 * GB, 8 * GB), 3);
+        assert_eq!(workers(8 * GB, 8 * GB), 1);
+        assert_eq!(workers(0, u64::MAX), 1);
+        assert_eq!(workers(10 * GB, 0), 20);
+    }
+}

@@ -1,0 +1,247 @@
+//! Points of single items, read from stored predictions.
+//!
+//! Every evaluation stores a line per prediction with the points it contributes (`predictions.jsonl`), so no tensor library is needed to
+//! pair two runs item by item. A unit of resampling is an image: questions about one image, and the two directions of its retrieval, are
+//! not independent.
+//!
+//! - Question answering: a unit's contribution is the sum of its questions' points, scaled so that the mean over units is the score.
+//! - Captions: CIDEr-D is a mean over images of similarities, with document frequencies from the references alone. References are the
+//!   same for every run, so a caption's points are its contribution and no other caption's change with it.
+//! - Retrieval: each image contributes half of its own text recall and half of its captions' image recall. Its rank depends on the
+//!   gallery, which is fixed, as in the benchmark.
+//!
+//! Parts that are no mean over items (BLEU, ROUGE and others that the file does not hold) have no contributions here; such values fall
+//! back on the standard error of their score.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ressa_experiment::{Cell, Stage, StageKey, Task, record::TaskScore, value::Value};
+use ressa_store::Store;
+use serde::Deserialize;
+
+/// File in which an evaluation stores its predictions.
+const PREDICTIONS: &str = "predictions.jsonl";
+
+/// Relative distance up to which the mean of contributions is the score that was published.
+const SAME: f64 = 1e-6;
+
+/// Contributions of the units of one test set to one score, in points.
+#[derive(Debug)]
+pub struct ItemScores {
+    /// Identifies the units and their order: two runs with equal lists are compared unit by unit.
+    pub list: u64,
+    /// Contributions; their mean is the score.
+    pub values: Vec<f64>,
+    /// Size of each unit, 1 on average: what it would contribute if each of its items gave one point.
+    pub weights: Vec<f64>,
+    /// The most by which one item can move one unit's contribution; `None` where the metric has no practical bound.
+    pub reach: Option<f64>,
+    /// Items behind the score.
+    pub items: usize,
+}
+
+/// What is read of a line; the rest is skipped.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    points: f64,
+    #[serde(borrow, default)]
+    template: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    set: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    direction: Option<Cow<'a, str>>,
+    #[serde(default)]
+    image: Option<u64>,
+    #[serde(default)]
+    rank: Option<u64>,
+}
+
+/// Reads predictions when a comparison first needs them, each file once per value.
+#[derive(Debug)]
+pub struct Items {
+    store: Store,
+    stages: HashMap<String, (Task, StageKey)>,
+    read: Mutex<HashMap<(String, Option<String>), Option<Arc<ItemScores>>>>,
+}
+
+impl Items {
+    /// A reader for the evaluations of some cells.
+    pub fn new(store: &Store, cells: &[Cell]) -> Self {
+        let mut stages = HashMap::new();
+        for node in cells.iter().flat_map(|cell| &cell.stages) {
+            if let Stage::Evaluate { task, .. } = *node.stage {
+                stages.entry(node.key.short().to_owned()).or_insert_with(|| (task, node.key.clone()));
+            }
+        }
+        Self { store: store.clone(), stages, read: Mutex::default() }
+    }
+
+    /// Contributions to a value, one list per evaluation behind it, in the order of its source (short keys joined by `+`). `None` where
+    /// any of them has none: not published, damaged, or no mean over items.
+    pub fn of(&self, source: &str, value: &Value) -> Option<Vec<Arc<ItemScores>>> {
+        if value.is_certified() {
+            return None;
+        }
+        let part = match value {
+            Value::Part(_, part) => Some(part.clone()),
+            _ => None,
+        };
+        source.split('+').map(|key| self.scores(key, part.clone())).collect()
+    }
+
+    fn scores(&self, key: &str, part: Option<String>) -> Option<Arc<ItemScores>> {
+        let slot = (key.to_owned(), part);
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if !read.contains_key(&slot) {
+            let scores = self.load(key, slot.1.as_deref()).map(Arc::new);
+            read.insert(slot.clone(), scores);
+        }
+        read[&slot].clone()
+    }
+
+    fn load(&self, key: &str, part: Option<&str>) -> Option<ItemScores> {
+        let (task, key) = self.stages.get(key)?;
+        let entry = self.store.entry(&key.0).ok()??;
+        let published: TaskScore = entry.result().ok()?;
+        let score = match part {
+            None => published.score.as_ref()?,
+            Some(part) => published.parts.get(part)?,
+        };
+        let path = entry.file(PREDICTIONS).ok()?;
+        let text = fs::read(path).ok()?;
+        if text.len() as u64 != entry.manifest.files.get(PREDICTIONS)?.bytes {
+            return None;
+        }
+        let scores = contributions(*task, part, &text)?;
+        let mean = mean(&scores.values);
+        ((mean - score.value).abs() <= SAME * score.value.abs().max(1.0)).then_some(scores)
+    }
+}
+
+/// What each unit contributes to a task's score or to a part of it; `None` where the lines do not say.
+pub fn contributions(task: Task, part: Option<&str>, lines: &[u8]) -> Option<ItemScores> {
+    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    match task {
+        Task::Flickr30k => retrieval(part, lines),
+        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::Nocaps => means(task, part, lines),
+    }
+}
+
+/// Sums of points and counts per unit, in order of first appearance.
+#[derive(Default)]
+struct Units {
+    places: HashMap<String, usize>,
+    sums: Vec<f64>,
+    counts: Vec<f64>,
+    total: f64,
+}
+
+impl Units {
+    fn add(&mut self, unit: &str, points: f64) {
+        let place = match self.places.get(unit) {
+            Some(place) => *place,
+            None => {
+                let place = self.sums.len();
+                self.places.insert(unit.to_owned(), place);
+                self.sums.push(0.0);
+                self.counts.push(0.0);
+                place
+            }
+        };
+        self.sums[place] += points;
+        self.counts[place] += 1.0;
+        self.total += 1.0;
+    }
+
+    /// Identity of the units: names, order and sizes.
+    fn list(&self) -> u64 {
+        let mut names: Vec<(&usize, &str)> = self.places.iter().map(|(name, place)| (place, name.as_str())).collect();
+        names.sort_unstable();
+        let mut hasher = DefaultHasher::new();
+        names.hash(&mut hasher);
+        self.counts.iter().for_each(|count| count.to_bits().hash(&mut hasher));
+        hasher.finish()
+    }
+}
+
+fn means<'a>(task: Task, part: Option<&str>, lines: impl Iterator<Item = &'a [u8]>) -> Option<ItemScores> {
+    let mut units = Units::default();
+    for line in lines {
+        let line: Line<'_> = serde_json::from_slice(line).ok()?;
+        let group = line.template.as_ref().or(line.set.as_ref());
+        if part.is_some_and(|part| group.is_none_or(|group| group.as_ref() != part)) {
+            continue;
+        }
+        match (task, line.image) {
+            (_, Some(image)) => units.add(&image.to_string(), line.points),
+            (Task::Nocaps, None) => units.add(&line.id, line.points),
+            // Ids of several questions about one image are the image's and a number.
+            (_, None) => units.add(line.id.rsplit_once('-').map_or(&*line.id, |(image, _)| image), line.points),
+        }
+    }
+    let scale = units.sums.len() as f64 / units.total;
+    (!units.sums.is_empty()).then(|| ItemScores {
+        list: units.list(),
+        values: units.sums.iter().map(|sum| sum * scale).collect(),
+        weights: units.counts.iter().map(|count| count * scale).collect(),
+        reach: (task != Task::Nocaps).then_some(100.0 * scale),
+        items: units.total as usize,
+    })
+}
+
+fn retrieval<'a>(part: Option<&str>, lines: impl Iterator<Item = &'a [u8]>) -> Option<ItemScores> {
+    // Which directions count, each with its share, and up to which place.
+    let (wanted, at): (&[&str], u64) = match part {
+        None => (&["image-to-text", "text-to-image"], 1),
+        Some(part) => {
+            let (name, at) = part.split_once("-recall@")?;
+            let direction: &[&str] = match name {
+                "text" => &["image-to-text"],
+                "image" => &["text-to-image"],
+                _ => return None,
+            };
+            (direction, at.parse().ok()?)
+        }
+    };
+    let mut found: Vec<(usize, u64, bool)> = Vec::new();
+    let mut totals = [0.0; 2];
+    for line in lines {
+        let line: Line<'_> = serde_json::from_slice(line).ok()?;
+        let (direction, rank) = (line.direction?, line.rank?);
+        if let Some(place) = wanted.iter().position(|one| *one == direction) {
+            found.push((place, line.image?, rank <= at));
+            totals[place] += 1.0;
+        }
+    }
+    let mut units = Units::default();
+    for (_, image, _) in &found {
+        units.add(&image.to_string(), 0.0);
+    }
+    let there = totals.iter().filter(|total| **total > 0.0);
+    let scale = |place: usize| units.sums.len() as f64 / totals[place] / wanted.len() as f64;
+    let (mut values, mut weights) = (vec![0.0; units.sums.len()], vec![0.0; units.sums.len()]);
+    for &(place, image, hit) in &found {
+        let unit = units.places[&image.to_string()];
+        values[unit] += if hit { 100.0 * scale(place) } else { 0.0 };
+        weights[unit] += scale(place);
+    }
+    (there.count() == wanted.len()).then(|| ItemScores {
+        list: units.list(),
+        values,
+        weights,
+        reach: Some(100.0 * (0..wanted.len()).map(scale).sum::<f64>()),
+        items: units.sums.len(),
+    })
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}

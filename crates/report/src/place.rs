@@ -1,0 +1,101 @@
+//! Which folder a report is written to. A folder belongs to the file and overrides that its `report.json` names, and nothing else is written there.
+
+use std::{fs, path::Path};
+
+use ressa_experiment::Origin;
+
+use crate::{ReportError, saved::Saved};
+
+/// A folder of the results, and what a reader must be told about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Name of the folder.
+    pub folder: String,
+    /// A sentence where it is not simply the experiment's own.
+    pub note: Option<String>,
+}
+
+/// The folder of an origin's report: the experiment's name, or, where that is another's, the name with what tells origins apart. An experiment
+/// without overrides has the first claim to its name: the report of a selection that stands there is moved, not overwritten.
+///
+/// # Errors
+/// A folder that cannot be moved.
+pub(crate) fn of(results: &Path, name: &str, origin: &Origin) -> Result<Place, ReportError> {
+    let beside = |origin: &Origin| format!("{name}@{}", origin.digest());
+    let own = beside(origin);
+    let plain = |note| Place { folder: name.to_owned(), note };
+    if !origin.overrides.is_empty() && Saved::read(&results.join(&own)).is_some_and(|saved| saved.origin == *origin) {
+        return Ok(Place { folder: own, note: None });
+    }
+    let there = results.join(name);
+    let Some(holder) = Saved::read(&there) else {
+        let is_older = there.join("report.html").is_file();
+        return Ok(plain(is_older.then(|| {
+            format!("`{name}/` has a report of a version that did not record its file; it is replaced by this one, of `{origin}`")
+        })));
+    };
+    if holder.origin == *origin {
+        return Ok(plain(None));
+    }
+    let moved = beside(&holder.origin);
+    let is_selection = holder.origin.file == origin.file && origin.overrides.is_empty();
+    if is_selection && !results.join(&moved).exists() {
+        fs::rename(&there, results.join(&moved)).map_err(|source| ReportError::Write { path: there, source })?;
+        let note = format!("`{name}/` had the report of `{}`, which is now in `{moved}/`", holder.origin);
+        return Ok(plain(Some(note)));
+    }
+    let note =
+        format!("`{name}/` is the report of `{}`; this one, of `{origin}`, is written to `{own}/`", holder.origin);
+    Ok(Place { folder: own, note: Some(note) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(file: &str, overrides: &[&str]) -> Origin {
+        Origin { file: file.to_owned(), overrides: overrides.iter().map(|text| (*text).to_owned()).collect() }
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one_origin() {
+        let results = tempfile::tempdir().unwrap();
+        let results = results.path();
+        let render = |origin: &Origin| {
+            let place = of(results, "smoke", origin).unwrap();
+            let folder = results.join(&place.folder);
+            fs::create_dir_all(&folder).unwrap();
+            let saved = Saved { origin: origin.clone(), name: place.folder.clone(), ..Saved::default() };
+            fs::write(folder.join("report.json"), saved.text()).unwrap();
+            place
+        };
+        let whole = origin("shapes/smoke.yaml", &[]);
+        let part = origin("shapes/smoke.yaml", &["restore.method=none"]);
+        let other = origin("mine/smoke.yaml", &[]);
+
+        assert_eq!(render(&part), Place { folder: "smoke".to_owned(), note: None }, "a free name is anybody's");
+        let place = render(&whole);
+        assert_eq!(place.folder, "smoke", "the experiment itself comes before its selections");
+        assert!(place.note.unwrap().contains(&part.digest()));
+        assert_eq!(render(&whole).note, None);
+
+        let aside = format!("smoke@{}", part.digest());
+        assert_eq!(render(&part), Place { folder: aside.clone(), note: None }, "its earlier folder");
+        let place = render(&other);
+        assert_eq!(place.folder, format!("smoke@{}", other.digest()));
+        assert!(place.note.unwrap().contains("`smoke/` is the report of `shapes/smoke.yaml`"));
+        for (folder, owner) in [("smoke", &whole), (&aside, &part), (&place.folder, &other)] {
+            assert_eq!(Saved::read(&results.join(folder)).unwrap().origin, *owner);
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_marker_is_taken_over_with_a_word() {
+        let results = tempfile::tempdir().unwrap();
+        fs::create_dir(results.path().join("smoke")).unwrap();
+        let whole = origin("shapes/smoke.yaml", &[]);
+        assert_eq!(of(results.path(), "smoke", &whole).unwrap().note, None, "nobody's report is there");
+        fs::write(results.path().join("smoke/report.html"), "old").unwrap();
+        assert!(of(results.path(), "smoke", &whole).unwrap().note.unwrap().contains("replaced"));
+    }
+}
