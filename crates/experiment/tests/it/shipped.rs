@@ -79,8 +79,8 @@ fn published_numbers_join_our_labels() {
     let text = std::fs::read_to_string(root().join("paper/expected.csv")).expect("the published numbers");
     let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.splitn(8, ',').collect()).collect();
     let mut shown = 0;
-    for name in ["allocation", "towers", "restoration", "restoration-vicuna"] {
-        let path = root().join("shapes").join(format!("{name}.yaml"));
+    for name in ["shapes/allocation", "shapes/towers", "paper/restoration", "paper/restoration-vicuna"] {
+        let path = root().join(format!("{name}.yaml"));
         let experiment = Experiment::load(&path, &root(), &[]).unwrap_or_else(|error| panic!("{}", show(error)));
         for figure in &experiment.report.figures {
             let labels = |axis: &str| &experiment.axis(axis).expect("checked when loaded").labels;
