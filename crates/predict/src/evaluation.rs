@@ -117,7 +117,7 @@ impl Evaluated<'_> {
         if !self.known.features {
             work += encoding.vision().times((images / encoded.images.max(1.0)).ceil());
         }
-        let mut each = reading.text();
+        let mut each = reading.reading();
         each += self.step(asked, steps).times(steps);
         work += each.times((rows / asked.rows.max(1.0)).ceil());
 

@@ -97,9 +97,15 @@ impl Pass<'_> {
         self.forward(|tower| tower == Tower::Vision)
     }
 
-    /// Interface and language model, for features that are there.
-    pub fn text(&self) -> Work {
-        self.forward(|tower| tower != Tower::Vision)
+    /// Interface and language model up to the first step of a search, for features that are there. Of a decoder that looks at an encoder's states,
+    /// only the keys and values of these are made.
+    pub fn reading(&self) -> Work {
+        let runs = |kind: BlockKind| kind != BlockKind::Vision && kind != BlockKind::T5Decoder;
+        let read: Work = self.model.stacks.iter().filter(|stack| runs(stack.kind)).map(|stack| self.stack(stack)).sum();
+        let memory = |layer: &&Layer| layer.kind == BlockKind::T5Decoder && layer.reads == Reads::Sequence;
+        let tokens = self.batch.tokens(self.model, Reads::Sequence);
+        let made = |layer: &Layer| self.machine.product(tokens, layer.inputs, layer.outputs, 1.0);
+        [read, self.model.layers.iter().filter(memory).map(made).sum()].into_iter().sum()
     }
 
     fn stack(&self, stack: &Stack) -> Work {

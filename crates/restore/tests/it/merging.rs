@@ -120,7 +120,9 @@ fn merged_norms_and_biases_keep_outputs_and_zeros() {
             merged.tensors.get(key).is_some_and(|after| !after.equal(&before))
         };
         assert!(differs("vision_model.post_layernorm.bias") && differs("vision_model.encoder.layers.0.mlp.fc1.bias"));
-        assert!(differs("language_model.encoder.final_layer_norm.weight") && differs("qformer.layernorm.weight"));
+        assert!(
+            differs("language_model.encoder.final_layer_norm.weight") && differs("qformer.embeddings.layernorm.weight")
+        );
         assert!(!differs("vision_model.encoder.layers.0.mlp.fc2.bias"), "it has no adapter");
     }
 }
