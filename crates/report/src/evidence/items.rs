@@ -69,8 +69,11 @@ struct Line<'a> {
 pub struct Items {
     store: Store,
     stages: HashMap<String, (Task, StageKey)>,
-    read: Mutex<HashMap<(String, Option<String>), Option<Arc<ItemScores>>>>,
+    read: Mutex<HashMap<Wanted, Option<Arc<ItemScores>>>>,
 }
+
+/// Short key of an evaluation and the part of its score.
+type Wanted = (String, Option<String>);
 
 impl Items {
     /// A reader for the evaluations of some cells.
@@ -274,4 +277,28 @@ fn retrieval<'a>(part: Option<&str>, lines: impl Iterator<Item = &'a [u8]>) -> O
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read at a glance is what the parser reads, or is left to it.
+    #[test]
+    fn a_line_at_a_glance_is_the_line() {
+        for (line, at_a_glance) in [
+            (r#"{"kind":"answer","id":"00001-0","prompt":"a","points":100.0}"#, true),
+            (r#"{"kind":"caption","id":"in-domain-00001","prompt":"say \",\"points\":7}","points":12.5}"#, true),
+            (r#"{"kind":"answer","id":"7","prompt":"x","answers":[",\"points\":3"],"points":1e2}"#, true),
+            (r#"{"kind":"answer","id":"a\"b","prompt":"a","points":0.0}"#, false),
+            (r#"{"kind":"answer","prompt":"a","id":"5","points":0.0}"#, false),
+            (r#"{"kind":"answer","id":"5","points":30.0,"template":"color"}"#, false),
+            (r#"{ "kind": "answer", "id": "5", "points": 30.0 }"#, false),
+        ] {
+            let parsed: Line<'_> = serde_json::from_str(line).unwrap();
+            let found = id_and_points(line.as_bytes());
+            assert_eq!(found.is_some(), at_a_glance, "{line}");
+            assert!(found.is_none_or(|found| found == (&*parsed.id, parsed.points)), "{line}");
+        }
+    }
 }
