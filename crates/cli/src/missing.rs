@@ -31,8 +31,14 @@ pub struct Missing {
 pub fn missing(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path) -> Vec<Missing> {
     let root = &std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
     let contents = Contents::new(store, root);
-    let mut list =
-        List { root, contents: &contents, files: BTreeMap::new(), unusable: BTreeMap::new(), seen: BTreeSet::new() };
+    let mut list = List {
+        root,
+        contents: &contents,
+        files: BTreeMap::new(),
+        unusable: BTreeMap::new(),
+        seen: BTreeSet::new(),
+        benchmarks: BTreeSet::new(),
+    };
     for (stage, present) in graph.stages.iter().zip(&inventory.present) {
         if *present {
             continue;
@@ -67,6 +73,8 @@ struct List<'a> {
     unusable: BTreeMap<String, BTreeSet<String>>,
     /// Checkpoint folders that were looked at, by who needs them.
     seen: BTreeSet<(PathBuf, &'static str)>,
+    /// Benchmarks that were looked at: root, task, items.
+    benchmarks: BTreeSet<(PathBuf, Task, u32)>,
 }
 
 impl List<'_> {
@@ -83,6 +91,10 @@ impl List<'_> {
 
     fn benchmark(&mut self, stage: &Stage, data: &DataConfig, task: Task) {
         let Some(folder) = self.folder(data) else { return };
+        let items = if let Stage::Evaluate { items, .. } = stage { *items } else { 0 };
+        if !self.benchmarks.insert((folder.clone(), task, items)) {
+            return;
+        }
         let missing = published::missing(&folder, task);
         for file in &missing {
             self.lacks(&folder.join(file.path), &format!("{task}: {}", file.holds));

@@ -9,7 +9,7 @@ use ressa_experiment::{
 use crate::{
     model::{BlockKind, Model, Reads, Stack},
     pass::{Batch, Pass},
-    program::{block_cost, evaluation, host, texts},
+    program::{evaluation, host, texts},
     shared::Known,
     stage::{Need, Subject, Time},
     work::Work,
@@ -149,11 +149,11 @@ impl Evaluated<'_> {
             let runs = |reads: Reads| !(stack.kind == BlockKind::T5Decoder && reads == Reads::Sequence);
             let layers = model.layers.iter().filter(|layer| layer.kind == stack.kind && runs(layer.reads));
             let products: Work = layers.map(|layer| machine.product(tokens, layer.inputs, layer.outputs, 1.0)).sum();
-            let cost = block_cost(stack.kind);
-            let moved =
-                tokens * (cost.forward_widths * stack.width + cost.forward_inners * stack.inner) * machine.bytes();
-            let read = self.cache(batch, steps) / 2.0;
-            let rest = cost.forward_launches * stack.blocks - products.launches;
+            let widths = evaluation::STEP_WIDTHS * stack.width + evaluation::STEP_INNERS * stack.inner;
+            let moved = tokens * widths * machine.bytes();
+            let read = self.cache(batch, steps);
+            let crosses = if stack.kind == BlockKind::T5Decoder { 3.0 } else { 0.0 };
+            let rest = (evaluation::STEP_LAUNCHES + crosses) * stack.blocks - products.launches;
             work += products;
             work += machine.traffic(moved * stack.blocks + read, rest.max(stack.blocks));
         }
@@ -163,13 +163,13 @@ impl Evaluated<'_> {
         work
     }
 
-    /// Bytes of keys and values at the end of a search.
+    /// Bytes of keys and values that a step reads in the middle of a search.
     fn cache(&self, batch: Batch, steps: f64) -> f64 {
         let Subject { model, machine, .. } = self.subject;
         let read = model.queries + batch.prompt;
         let of = |stack: &Stack| {
             // A row's beams share what they read.
-            let slots = read + steps * self.beams;
+            let slots = read + steps * self.beams / 2.0;
             2.0 * batch.rows * slots * stack.keys * stack.blocks * machine.bytes()
         };
         Self::writers(model).map(of).sum()
