@@ -241,7 +241,7 @@ fn a_table_that_would_hide_an_axis_is_refused() {
     crate::world::fill(&probe.store, &probe.experiment.cells, probe::score);
     let planned = ressa_report::check(&probe.experiment, None).unwrap_err();
     assert_eq!(planned.to_string(), probe.render(false).unwrap_err().to_string());
-    assert_snapshot!(probe.experiment.mistake("metrics", String::new()).position().unwrap().line, @"19");
+    assert_eq!(probe.experiment.mistake("metrics", String::new()).position().unwrap().line, 17);
     assert_snapshot!(planned, @r#"`metrics` would average over `prune.metric` (magnitude, wanda) at `50 %`, `average`; add it to the table or figure, or choose with `where`"#);
 }
 
