@@ -2,9 +2,9 @@
 
 use ressa_experiment::output::Peak;
 
-use super::{Power, Tested, Verdict, within};
+use super::{Power, Tested, Verdict, power::Open, within};
 use crate::{
-    evidence::{Difference, Evidence, Sides, interval, looks},
+    evidence::{Difference, Evidence, ROUNDING, Sides, interval, looks},
     names,
     records::Records,
     statistics::LEVEL,
@@ -85,7 +85,14 @@ pub(super) fn test(claim: &Peak, records: &Records) -> Tested {
     if missing > 0 {
         reason.push_str(&format!("; {missing} of {of} labels have no result yet"));
     }
-    let open = leads.iter().flatten().filter(|d| !d.is_within(tolerance, LEVEL)).map(|d| (*d, tolerance - d.mean));
-    let power = Power::of(&leads, open.collect());
+    let found = || leads.iter().flatten().copied();
+    let open: Vec<Open<'_>> =
+        found().filter(|d| !d.is_within(tolerance, LEVEL)).map(|d| (d, tolerance - d.mean)).collect();
+    let against: Vec<Open<'_>> =
+        found().filter(|d| d.mean > tolerance + ROUNDING).map(|d| (d, d.mean - tolerance)).collect();
+    let power = Power::of(&leads, &open, &against, level);
+    // A label's lead over itself says nothing.
+    let mut evidence = evidence;
+    evidence.remove(own);
     Tested { verdict, reason, evidence, power }
 }

@@ -192,7 +192,8 @@ impl Sides {
                 mean(&pairs.iter().map(|p| p.b).collect::<Vec<_>>()),
             );
             let (left, right): (Vec<_>, Vec<_>) = (left.iter().collect(), right.iter().collect());
-            return Some((means.0, means.1, paired(&left, &right)));
+            let same = pairs.iter().all(|p| self.a.0[&p.seed].source == self.b.0[&p.seed].source);
+            return Some((means.0, means.1, paired(&left, &right, same)));
         }
         if a.is_empty() || b.is_empty() {
             return None;
@@ -202,8 +203,12 @@ impl Sides {
     }
 }
 
-fn paired(a: &[&SideScore], b: &[&SideScore]) -> Difference {
-    let items = test_sets(a, b).and_then(|(sets, items)| {
+/// `same` says that both sides are one measurement, whose difference to itself has no error.
+fn paired(a: &[&SideScore], b: &[&SideScore], same: bool) -> Difference {
+    let items = test_sets(a, b).and_then(|(mut sets, items)| {
+        if same {
+            sets.iter_mut().for_each(|set| set.reach = 0.0);
+        }
         let row = |(a, b): (&&SideScore, &&SideScore)| {
             let (left, right) = (a.sets.as_ref()?, b.sets.as_ref()?);
             let set = |(x, y): (&Set, &Set)| {
@@ -214,7 +219,13 @@ fn paired(a: &[&SideScore], b: &[&SideScore]) -> Difference {
         Difference::paired(&sets, a.iter().zip(b).map(row).collect::<Option<_>>()?, items)
     });
     let values = || a.iter().zip(b).map(|(a, b)| a.value - b.value).collect::<Vec<f64>>();
-    items.unwrap_or_else(|| from_errors(a, b, vec![values()], Seeds::Paired(a.len())))
+    items.unwrap_or_else(|| {
+        let mut difference = from_errors(a, b, vec![values()], Seeds::Paired(a.len()));
+        if same {
+            difference.spread = Spread::of_errors(&[values()], 0.0, 0);
+        }
+        difference
+    })
 }
 
 fn apart(a: &[&SideScore], b: &[&SideScore]) -> Difference {

@@ -168,3 +168,22 @@ fn a_dense_point_stands_at_every_label() {
     assert_eq!(claims[2].verdict, Verdict::Undecided, "{}", claims[2].reason);
     assert!(claims[3].reason.starts_with("50 % is the best of 2"), "{}", claims[3].reason);
 }
+
+/// An undecided claim says what would decide it, in the direction in which the differences point.
+#[test]
+fn an_undecided_claim_says_what_it_needs() {
+    let of = |shift: f64| {
+        let score = move |cell: &Cell, task| match cell.run.prune.metric {
+            Metric::Wanda => Some(60.0 + shift + [-1.5, 0.0, 1.5][cell.seed as usize]),
+            _ => probe::score(cell, task).map(|_| 60.0),
+        };
+        Probe::filled(score).render(false).unwrap().claims.remove(0)
+    };
+    let (above, below) = (of(2.0), of(-2.0));
+    assert_eq!((above.verdict, below.verdict), (Verdict::Undecided, Verdict::Undecided));
+    assert!(above.reason.contains("would show that it holds"), "{}", above.reason);
+    assert!(below.reason.contains("would show that it does not hold"), "{}", below.reason);
+    let seeds = |claim: &ressa_report::Claim| claim.power.unwrap().needed.unwrap().needed.seeds.unwrap();
+    assert!(seeds(&above) > 3 && seeds(&below) > seeds(&above), "{} and {}", seeds(&above), seeds(&below));
+    assert!(of(20.0).power.unwrap().needed.is_none(), "decided");
+}
