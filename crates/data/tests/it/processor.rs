@@ -2,6 +2,7 @@
 
 use ressa_data::{Content, Family, Image, Processor, World, write_processor_files};
 use ressa_experiment::{Task, config::DataConfig};
+use serde_json::Value;
 
 fn processor(family: Family) -> (tempfile::TempDir, Processor) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -37,7 +38,7 @@ fn special_tokens_sit_where_the_families_say() {
     for family in [Family::T5, Family::Llama] {
         let (folder, _) = processor(family);
         let text = std::fs::read_to_string(folder.path().join("tokenizer.json")).expect("a file");
-        let tokenizer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let tokenizer: Value = serde_json::from_str(&text).expect("JSON");
         let id = |token: &str| tokenizer["model"]["vocab"][token].as_u64();
         assert_eq!(id("<pad>"), Some(0));
         assert_eq!(id("</s>"), Some(u64::from(family.eos())));
@@ -102,22 +103,22 @@ fn broken_folders_are_named() {
 /// What is not of one model: each file is named with the other that it does not fit.
 #[test]
 fn a_processor_that_is_not_the_models_is_refused() {
-    let said = |config: serde_json::Value, shared: serde_json::Value| {
+    let said = |config: Value, shared: Value| {
         let folder = tempfile::tempdir().unwrap();
-        ressa_data::write_processor_files(folder.path(), ressa_data::Family::T5, 4).unwrap();
-        let write = |name: &str, value: &serde_json::Value| {
+        write_processor_files(folder.path(), Family::T5, 4).unwrap();
+        let write = |name: &str, value: &Value| {
             std::fs::write(folder.path().join(name), value.to_string()).unwrap();
         };
         write("config.json", &config);
         if !shared.is_null() {
             write("processor_config.json", &shared);
         }
-        match ressa_data::Processor::load(folder.path()) {
+        match Processor::load(folder.path()) {
             Ok(_) => "read".to_owned(),
             Err(error) => error.to_string().replace(&folder.path().display().to_string(), "MODEL"),
         }
     };
-    use serde_json::{Value, json};
+    use serde_json::json;
     let config = |words: u64, side: u64| {
         json!({
             "model_type": "instructblip", "num_query_tokens": 4, "vision_config": {"image_size": side},
