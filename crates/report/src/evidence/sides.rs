@@ -13,6 +13,9 @@ use ressa_experiment::value::Value;
 use super::{Basis, Difference, ItemScores, Row, Seeds, Spread, TestSet};
 use crate::records::Records;
 
+/// Points of an item that is fully right.
+const FULL: f64 = 100.0;
+
 /// A side: what it scores with each seed.
 #[derive(Clone, Debug, Default)]
 pub struct Side(BTreeMap<u64, Measured>);
@@ -272,6 +275,9 @@ fn from_errors(a: &[&SideScore], b: &[&SideScore], groups: Vec<Vec<f64>>, seeds:
         [a, b] => mean(a) - mean(b),
         _ => 0.0,
     };
-    let spread = Spread::of_errors(&groups, (square(a) + square(b)).sqrt(), items);
+    // Two items that were not seen, as where items are known; a counted value has no items, and no error over them.
+    let n = items as f64;
+    let unseen = if items == 0 { 0.0 } else { 2.0 * FULL * FULL / (n * (n - 1.0).max(1.0)) };
+    let spread = Spread::of_errors(&groups, (square(a) + square(b) + unseen).sqrt(), items);
     Difference { mean, seeds, items: items as usize, basis: Basis::Errors, spread }
 }

@@ -125,6 +125,20 @@ fn scores_without_items_are_compared_by_their_errors() {
     assert!(probe.read("metrics.md").contains("with the standard errors of both over items"));
 }
 
+/// A file that does not add up to the published score is not used.
+#[test]
+fn predictions_of_another_score_are_not_used() {
+    let probe = Probe::filled(probe::score);
+    for entry in walkdir::WalkDir::new(probe.store.root()).into_iter().filter_map(Result::ok) {
+        if entry.file_name() == "predictions.jsonl" {
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            std::fs::write(entry.path(), text.replace("\"points\":100.0", "\"points\":101.0")).unwrap();
+        }
+    }
+    let claim = probe.render(false).unwrap().claims.remove(0);
+    assert!(claim.reason.contains("items, unpaired"), "{}", claim.reason);
+}
+
 const DENSE: &str = r#"
 name: probe
 description: Where does a dense point stand?
@@ -186,4 +200,20 @@ fn an_undecided_claim_says_what_it_needs() {
     let seeds = |claim: &ressa_report::Claim| claim.power.unwrap().needed.unwrap().needed.seeds.unwrap();
     assert!(seeds(&above) > 3 && seeds(&below) > seeds(&above), "{} and {}", seeds(&above), seeds(&below));
     assert!(of(20.0).power.unwrap().needed.is_none(), "decided");
+}
+
+/// A counted value has no error over items: seeds alone vary, and nothing is said of items.
+#[test]
+fn a_counted_value_is_compared_without_items() {
+    let claim = "claims:
+  - id: sparser
+    text: Wanda is as sparse.
+    greater: { a: { prune.metric: wanda }, b: { prune.metric: none }, metric: sparsity }
+";
+    let yaml = format!("{}{claim}", &probe::YAML[..probe::YAML.find("claims:").unwrap()]);
+    let probe = Probe::new(&yaml);
+    crate::world::fill(&probe.store, &probe.experiment.cells, probe::score);
+    let claim = probe.render(false).unwrap().claims.remove(0);
+    assert_eq!(claim.verdict, Verdict::Holds, "{}", claim.reason);
+    assert!(claim.reason.contains("0.500 against 0.000: +0.500 ± 0.000 (n = 3 seeds)"), "{}", claim.reason);
 }
