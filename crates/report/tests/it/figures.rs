@@ -85,7 +85,7 @@ fn figures_are_files_of_three_kinds_and_the_same_every_time() {
 fn published_numbers_stand_on_our_axis_where_the_scale_is_theirs() {
     let yaml = probe::YAML.replace(
         "model.preset: shapes-flant5",
-        "model.checkpoint: checkpoints/instructblip\ndata: { source: folder, root: data, calibration: { corpora: [cc3m] }, restoration: { corpora: [cc3m] } }\nprune.calibration: { questions: 0, captions: 1 }\nrestore: { questions: 0, contrastive: 0 }\nevaluate.retrieval.checkpoint: checkpoints/itm\ndense.gate: {}",
+        "model.checkpoint: checkpoints/instructblip\ndata: { source: folder, root: data, calibration: { corpora: [cc3m] } }\nprune.calibration: { questions: 0, captions: 1 }\nevaluate.retrieval.checkpoint: checkpoints/itm\ndense.gate: {}",
     );
     let probe = filled(&yaml);
     let rendered = probe.render(true).unwrap();
