@@ -6,6 +6,8 @@ pub const ROWS: usize = 256;
 pub const IMAGES: usize = 1024;
 /// Bytes that a batch of prompts may take beside the model's weights and the features of its images.
 pub const SEARCH_BYTES: u64 = 10_000_000_000;
+/// By how much fewer prompts and images are computed at once after memory ran out.
+pub const SHRINK: usize = 8;
 /// Bytes held for each logit of a step: as computed, as logarithms of probabilities in f32, and while the best are looked for.
 pub const LOGIT_BYTES: u64 = 24;
 /// Activations of the width of the residual stream that exist at once in a pass without gradients.

@@ -1,12 +1,12 @@
 //! Job `prune`: a model folder pruned block by block, on any device. Memory holds one block's weights, statistics and masks, whatever the model's
 //! size; a killed run resumes near the block that it was in.
 
-mod asked;
 mod flows;
 mod masks;
 mod memory;
 mod notes;
 mod output;
+mod settings;
 mod walk;
 
 use std::{
@@ -32,11 +32,11 @@ use serde_json::{Map, Value, json};
 
 pub use crate::calibration::ordered;
 use crate::{LabError, Progress, calibration::Samples, loaded::Reader, streamed::Streamed};
-use asked::Asked;
 use flows::Lasting;
 pub use masks::{MaskHash, layer_digest};
 use notes::Notes;
 use output::Output;
+use settings::PruneSettings;
 use walk::{Work, steps};
 
 /// Version of what decides about masks beside the settings. Raised when the same settings would choose other weights.
@@ -50,7 +50,7 @@ const RULES: u32 = 1;
 pub fn run(job: &Prune, device: Device, progress: Progress<'_>) -> Result<Value, LabError> {
     let start = Instant::now();
     progress(0.0, "loading");
-    let asked = Asked::new(job)?;
+    let asked = PruneSettings::new(job)?;
     let needs_samples = asked.calibrates() || asked.measures()?.is_some();
     // An unfinished run is finished as it was begun, on whatever device.
     let compute = match job.model.compute.or_else(|| Notes::compute(&job.output)) {
@@ -129,7 +129,7 @@ pub fn run(job: &Prune, device: Device, progress: Progress<'_>) -> Result<Value,
 }
 
 /// Refuses before anything is done what some block would refuse in the end.
-fn check(model: &Blip2, asked: &Asked) -> Result<(), LabError> {
+fn check(model: &Blip2, asked: &PruneSettings) -> Result<(), LabError> {
     for (&tower, request) in &asked.towers {
         let selection = request.selection()?;
         let mut layers = model.linears().into_iter().filter(|(id, _)| id.tower == tower).peekable();
@@ -155,7 +155,7 @@ fn check(model: &Blip2, asked: &Asked) -> Result<(), LabError> {
 /// Everything that decides which weights go.
 fn settings(
     job: &Prune,
-    asked: &Asked,
+    asked: &PruneSettings,
     rewrite: &Rewrite,
     compute: Compute,
     samples: Option<&Samples>,
@@ -184,7 +184,7 @@ fn is_detail(path: &str) -> bool {
 
 fn finish(
     job: &Prune,
-    asked: &Asked,
+    asked: &PruneSettings,
     rewrite: Rewrite,
     notes: &Notes,
     settings: &Map<String, Value>,

@@ -6,7 +6,7 @@ use tch::{Device, Tensor};
 use crate::{
     Answer, AnswerBatch, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, Targets, TextBatch, Weight,
     config::{SpecialTokens, TextConfig},
-    generate::{self, Before, Decoder, Start, cache::Cache},
+    generate::{self, Decoder, PromptPrefix, Start, cache::Cache},
     layers::{Part, PartMut, Parts},
     llama::{Llama, Rotary},
     opt::Opt,
@@ -175,7 +175,7 @@ impl Language {
                 let mut cache = t5.begin(prefix, prompt);
                 let start = Tensor::full([rows as i64], special.decoder_start, (tch::Kind::Int64, t5.device()));
                 let logits = t5.step(&start, &mut cache);
-                let prompts = (0..rows).map(|_| Before { length: 1, ids: vec![special.decoder_start] }).collect();
+                let prompts = (0..rows).map(|_| PromptPrefix { length: 1, ids: vec![special.decoder_start] }).collect();
                 generate::search(t5.as_ref(), Start { cache, logits, eos, prompts }, search)
             }
             Language::Llama(llama) => {
@@ -394,7 +394,7 @@ impl Packed {
     }
 
     /// What stands before each row's answer, of `lengths` real positions of which `images` are the image's.
-    fn before(&self, images: usize, lengths: &Tensor, image_token: Option<i64>) -> Vec<Before> {
+    fn before(&self, images: usize, lengths: &Tensor, image_token: Option<i64>) -> Vec<PromptPrefix> {
         let width = self.ids.size()[1] as usize;
         let ids = generate::ids(&self.ids);
         let lengths = generate::ids(lengths);
@@ -402,7 +402,7 @@ impl Packed {
             let length = *length as usize;
             let words = &ids[row * width..row * width + (length - images)];
             let image = image_token.filter(|_| images > 0);
-            Before { length, ids: image.into_iter().chain(words.iter().copied()).collect() }
+            PromptPrefix { length, ids: image.into_iter().chain(words.iter().copied()).collect() }
         };
         lengths.iter().enumerate().map(row).collect()
     }

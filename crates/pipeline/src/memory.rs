@@ -1,9 +1,8 @@
 //! Memory exhaustion: tried again once with less at a time.
 
-use crate::PipelineError;
+use ressa_experiment::search::SHRINK;
 
-/// By how much fewer rows a second attempt computes at once.
-const SHRINK: usize = 8;
+use crate::PipelineError;
 
 /// Runs `work` with `rows` rows at once, and once more with an eighth of them if memory runs out. How much is computed at once must
 /// change memory and time only.

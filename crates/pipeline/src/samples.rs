@@ -68,14 +68,14 @@ impl Executor {
 
 /// What is asked about the images of a batch, and what is to be answered.
 #[derive(Debug, Default)]
-struct Asked {
+struct Exchanges {
     texts: Vec<String>,
     answers: Vec<String>,
     /// The image that each text is about.
     rows: Vec<i64>,
 }
 
-impl Asked {
+impl Exchanges {
     fn push(&mut self, row: usize, text: String, answer: String) {
         self.rows.push(row as i64);
         self.texts.push(text);
@@ -117,12 +117,12 @@ impl Feed {
     }
 
     /// Texts with the tokens of their answers.
-    fn asked(&self, asked: &Asked) -> Result<(Prompts, Vec<Vec<u32>>), PipelineError> {
+    fn asked(&self, asked: &Exchanges) -> Result<(Prompts, Vec<Vec<u32>>), PipelineError> {
         let answers = asked.answers.iter().map(|t| self.processor.encode_answer(t)).collect::<Result<_, _>>()?;
         Ok((self.prompts(&asked.texts, &asked.rows)?, answers))
     }
 
-    fn probe(&self, pixels: Tensor, asked: &Asked) -> Result<Probe, PipelineError> {
+    fn probe(&self, pixels: Tensor, asked: &Exchanges) -> Result<Probe, PipelineError> {
         let (prompts, answers) = self.asked(asked)?;
         Ok(Probe { pixels, prompts, answers })
     }
@@ -131,8 +131,8 @@ impl Feed {
     fn batch(
         &self,
         pixels: Tensor,
-        questions: &Asked,
-        captions: &Asked,
+        questions: &Exchanges,
+        captions: &Exchanges,
         retrieval: Option<&[String]>,
     ) -> Result<TrainingBatch, PipelineError> {
         let (questions, answers) = self.asked(questions)?;

@@ -92,8 +92,18 @@ impl Evaluated<'_> {
         texts * (host::TEXT_SECONDS / self.subject.machine.cores + host::SCORE_SECONDS)
     }
 
-    /// Time and memory of a task that writes.
+    /// Time and memory of a task that writes. As in the program, what does not fit is tried with fewer prompts and images at once.
     pub fn generate(&self, asking: Option<&AskingConfig>) -> Need {
+        let whole = self.searched(asking, 1);
+        if crate::stage::fits(self.subject.machine.card, whole.peak) {
+            return whole;
+        }
+        let fallback = Some(format!("at most {} prompts at a time", search::ROWS / search::SHRINK));
+        Need { fallback, ..self.searched(asking, search::SHRINK) }
+    }
+
+    /// With so many times fewer prompts and images at once.
+    fn searched(&self, asking: Option<&AskingConfig>, fewer: usize) -> Need {
         let Subject { model, machine, .. } = self.subject;
         let (images, rows) = self.size();
         let caption = self.task == Task::Nocaps;
@@ -103,14 +113,15 @@ impl Evaluated<'_> {
         let steps = (mean * texts::LONGEST).max(f64::from(least)).min(f64::from(limit));
         let prompt = if caption { texts::INSTRUCTION } else { texts::QUESTION };
 
-        let together = search::ROWS as f64;
+        let together = (search::ROWS / fewer) as f64;
         let encoded = Batch { images: together.min(images), rows: 0.0, instruction: 0.0, prompt: 0.0, answer: 0.0 };
-        let held = (search::IMAGES as f64).min(images);
+        let held = ((search::IMAGES / fewer) as f64).min(images);
         let encoding = Pass { model, machine, batch: encoded };
         // The program takes as many prompts as have room if all answers are as long as they may be.
         let sizes = model.search_sizes(machine.bytes());
         let (tokens, beams) = ((model.queries + prompt) as u64, self.beams as u64);
-        let fitting = sizes.map_or(together, |s| s.rows(search::SEARCH_BYTES, tokens, u64::from(limit), beams) as f64);
+        let bytes = search::SEARCH_BYTES / fewer as u64;
+        let fitting = sizes.map_or(together, |s| (s.rows(bytes, tokens, u64::from(limit), beams) as f64).min(together));
         let asked = Batch { images: encoded.images, rows: fitting.min(rows), instruction: prompt, prompt, answer: 0.0 };
         let reading = Pass { model, machine, batch: asked };
         let mut work = Work::default();

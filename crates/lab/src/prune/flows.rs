@@ -183,13 +183,13 @@ impl Flows for Lasting {
 
 /// Activations in two files.
 struct Stored {
-    hidden: Shelf,
-    companions: Shelf,
+    hidden: TensorLog,
+    companions: TensorLog,
 }
 
 impl Stored {
     fn open(folder: &Path, place: Place) -> Result<Self, LabError> {
-        let open = |name: String| Shelf::open(&folder.join(name), place.count);
+        let open = |name: String| TensorLog::open(&folder.join(name), place.count);
         Ok(Self { hidden: open(hidden(place.hidden))?, companions: open(companions(place.companions))? })
     }
 
@@ -245,15 +245,15 @@ pub(super) fn sweep(folder: &Path, place: Option<Place>) -> Result<(), LabError>
 struct NextStored {
     folder: PathBuf,
     number: usize,
-    hidden: Shelf,
+    hidden: TensorLog,
     /// New ones; `None` while those of the block before are handed on.
-    companions: Option<Shelf>,
+    companions: Option<TensorLog>,
 }
 
 impl NextStored {
     /// Starts the files of a number that no older ones have.
     fn begin(folder: &Path, number: usize) -> Result<Self, LabError> {
-        let hidden = Shelf::create(&folder.join(hidden(number)), number)?;
+        let hidden = TensorLog::create(&folder.join(hidden(number)), number)?;
         Ok(Self { folder: folder.to_owned(), number, hidden, companions: None })
     }
 
@@ -265,7 +265,7 @@ impl NextStored {
         });
         if !same && self.companions.is_none() && self.hidden.places.is_empty() {
             let path = self.folder.join(companions(self.number));
-            self.companions = Some(Shelf::create(&path, self.number)?);
+            self.companions = Some(TensorLog::create(&path, self.number)?);
         }
         if let Some(companions) = &mut self.companions {
             companions.push(next.companions())?;
@@ -286,14 +286,14 @@ impl NextStored {
         let companions = match (self.companions, before) {
             (Some(new), _) => new,
             (None, Some(before)) => before.companions,
-            (None, None) => Shelf::create(&self.folder.join(companions(self.number)), self.number)?,
+            (None, None) => TensorLog::create(&self.folder.join(companions(self.number)), self.number)?,
         };
         Ok(Stored { hidden: self.hidden, companions })
     }
 }
 
 /// Lists of tensors in one file, one after the other.
-struct Shelf {
+struct TensorLog {
     path: PathBuf,
     number: usize,
     file: fs::File,
@@ -302,7 +302,7 @@ struct Shelf {
     end: u64,
 }
 
-impl Shelf {
+impl TensorLog {
     fn create(path: &Path, number: usize) -> Result<Self, LabError> {
         let options = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
         let file = options.map_err(CheckpointError::io("write", path))?;

@@ -11,7 +11,7 @@ use ressa_models::{Blip2, Linear, VisionLanguage};
 use ressa_prune::walk::{Place, layers_of};
 use tch::{Kind, Tensor};
 
-use super::asked::Asked;
+use super::settings::PruneSettings;
 use crate::{LabError, calibration::Samples};
 
 /// A weight of more elements than this is converted in pieces when it is used.
@@ -43,7 +43,7 @@ pub(super) struct Room {
 
 impl Needed {
     /// What the blocks of the towers need that are visited. `held` is what the process holds already.
-    pub fn estimate(model: &Blip2, asked: &Asked, samples: Option<&Samples>, held: u64) -> Self {
+    pub fn estimate(model: &Blip2, asked: &PruneSettings, samples: Option<&Samples>, held: u64) -> Self {
         let last = asked.towers.keys().next_back();
         let visited = |tower: &Tower| asked.prunes(*tower) || (samples.is_some() && Some(tower) < last);
         // What is measured before takes less than what is chosen then.

@@ -14,11 +14,11 @@ use ressa_prune::{
 use ressa_runtime::{Device, memory};
 
 use super::{
-    asked::Asked,
     flows::{Lasting, sweep},
     masks::MaskHash,
     notes::Notes,
     output::Output,
+    settings::PruneSettings,
 };
 use crate::{LabError, calibration::Samples, loaded::Reader};
 
@@ -44,7 +44,7 @@ pub(super) enum Step {
 ///
 /// # Errors
 /// A measurement that is not made a block at a time.
-pub(super) fn steps(model: &dyn VisionLanguage, asked: &Asked) -> Result<Vec<Step>, LabError> {
+pub(super) fn steps(model: &dyn VisionLanguage, asked: &PruneSettings) -> Result<Vec<Step>, LabError> {
     let last = Tower::ALL.iter().rposition(|&tower| asked.prunes(tower)).map_or(0, |last| last + 1);
     let measure = asked.measures()?.map(|_| (Pass::Measure, true));
     let mut steps = Vec::new();
@@ -63,7 +63,7 @@ pub(super) fn steps(model: &dyn VisionLanguage, asked: &Asked) -> Result<Vec<Ste
 pub(super) struct Work<'a> {
     pub walk: Walk<Output<'a>, Lasting>,
     pub rewrite: &'a Rewrite,
-    pub asked: &'a Asked,
+    pub asked: &'a PruneSettings,
     /// Weights that each layer loses where budgets are divided, as soon as that is known.
     pub counts: Option<Counts>,
     /// Samples, and what feeds the network with them; `None` where only weights are looked at.

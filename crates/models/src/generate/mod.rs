@@ -30,18 +30,18 @@ pub(crate) struct Start {
     /// Tokens that end an answer.
     pub eos: Vec<i64>,
     /// What stands before each row's answer.
-    pub prompts: Vec<Before>,
+    pub prompts: Vec<PromptPrefix>,
 }
 
 /// What stands before an answer, as lengths and repetitions are counted.
-pub(crate) struct Before {
+pub(crate) struct PromptPrefix {
     /// Real tokens.
     pub length: usize,
     /// Which tokens they are, where they have an id.
     pub ids: Vec<i64>,
 }
 
-/// [`Before`] with what it means for the answer.
+/// [`PromptPrefix`] with what it means for the answer.
 struct Prompt {
     ids: Vec<i64>,
     limits: Limits,

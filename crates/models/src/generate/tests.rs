@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use super::{Before, Decoder, Start, cache::Cache, search};
+use super::{Decoder, PromptPrefix, Start, cache::Cache, search};
 use crate::{
     Answer, EarlyStopping, ModelError, Search,
     config::{GenerationConfig, TextConfig},
@@ -28,8 +28,8 @@ impl Table {
     fn search(&self, prompts: &[Vec<i64>], eos: &[i64], search_: &Search) -> Result<Vec<Answer>, ModelError> {
         let last: Vec<i64> = prompts.iter().filter_map(|prompt| prompt.last().copied()).collect();
         let logits = self.0.index_select(0, &Tensor::from_slice(&last));
-        let before = |prompt: &Vec<i64>| Before { length: prompt.len(), ids: prompt.clone() };
-        let prompts: Vec<Before> = prompts.iter().map(before).collect();
+        let before = |prompt: &Vec<i64>| PromptPrefix { length: prompt.len(), ids: prompt.clone() };
+        let prompts: Vec<PromptPrefix> = prompts.iter().map(before).collect();
         let start = Start { cache: Cache::empty(last.len() as i64), logits, eos: eos.to_vec(), prompts };
         search(self, start, search_)
     }

@@ -22,7 +22,7 @@ use ressa_experiment::{
 use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 
-use super::{Asked, Batches, Calibration, Feed, Samples, draw::Draw};
+use super::{Batches, Calibration, Exchanges, Feed, Samples, draw::Draw};
 use crate::{PipelineError, calibration_input};
 
 /// Caption corpora as a source of samples.
@@ -98,8 +98,8 @@ fn compose(
 }
 
 /// The images one after the other, and what is asked about them.
-fn stack(composed: impl IntoIterator<Item = Composed>) -> (Vec<u8>, Asked) {
-    let (mut levels, mut asked) = (Vec::new(), Asked::default());
+fn stack(composed: impl IntoIterator<Item = Composed>) -> (Vec<u8>, Exchanges) {
+    let (mut levels, mut asked) = (Vec::new(), Exchanges::default());
     for (row, Composed { levels: image, read, written }) in composed.into_iter().enumerate() {
         levels.extend(image);
         asked.push(row, read, written);
@@ -218,6 +218,6 @@ impl CorpusBatches {
         let (levels, captions) = stack(composed);
         let caption = |entry: usize| self.draw.entries()[entry].caption.clone();
         let retrieval: Option<Vec<String>> = self.retrieval.then(|| chosen.into_iter().map(caption).collect());
-        self.feed.batch(self.feed.levels(levels), &Asked::default(), &captions, retrieval.as_deref())
+        self.feed.batch(self.feed.levels(levels), &Exchanges::default(), &captions, retrieval.as_deref())
     }
 }

@@ -13,7 +13,7 @@ use ressa_experiment::{Task, config::CalibrationConfig, record::Shortfall, stage
 use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 
-use super::{Asked, Batches, Calibration, Feed, Samples};
+use super::{Batches, Calibration, Exchanges, Feed, Samples};
 use crate::{PipelineError, calibration_input};
 
 /// Size of the training split that calibration and restoration draw from.
@@ -44,8 +44,8 @@ impl WorldSamples {
         images: impl Iterator<Item = &'i LabelledImage>,
         each: usize,
         rng: &mut ChaCha8Rng,
-    ) -> Asked {
-        let mut asked = Asked::default();
+    ) -> Exchanges {
+        let mut asked = Exchanges::default();
         for (row, labelled) in images.enumerate() {
             for turn in 0..each {
                 let question = self.question(&labelled.scene, turn, rng);
@@ -128,7 +128,7 @@ impl WorldBatches {
             (0..self.batch).map(|_| &self.images[rng.random_range(0..self.images.len())]).collect();
         let source = &self.source;
         let questions = source.questions(picks.iter().copied(), self.questions, &mut rng);
-        let mut captions = Asked::default();
+        let mut captions = Exchanges::default();
         for (row, labelled) in picks.iter().enumerate() {
             captions.push(row, caption::DESCRIBE.to_owned(), caption::draw(&labelled.scene, &mut rng));
         }

@@ -82,6 +82,15 @@ fn an_evaluation_takes_at_most_12_gb_beside_the_weights() {
     }
 }
 
+#[test]
+fn an_evaluation_that_does_not_fit_is_tried_with_fewer_prompts() {
+    let run = paper("instructblip-vicuna-7b", 16);
+    let [small, large] = ["rtx-4090", "h100"].map(|card| of_kind(&predictions(&run, card), "evaluate"));
+    assert_eq!((small.fits, small.fallback.as_deref()), (true, Some("at most 32 prompts at a time")));
+    assert_eq!((large.fits, large.fallback), (true, None));
+    assert!(small.peak_bytes < large.peak_bytes && small.launches > large.launches);
+}
+
 /// What stages share is counted once, as the program shares it.
 #[test]
 fn later_stages_take_what_earlier_ones_left_in_the_cache() {

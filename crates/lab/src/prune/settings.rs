@@ -19,7 +19,7 @@ use ressa_prune::{
 use crate::LabError;
 
 /// A job, understood.
-pub(super) struct Asked {
+pub(super) struct PruneSettings {
     /// The settings with what they cannot see made neutral.
     pub prune: PruneConfig,
     /// The towers that are pruned.
@@ -28,7 +28,7 @@ pub(super) struct Asked {
     pub solver: Box<dyn LayerSolver>,
 }
 
-impl Asked {
+impl PruneSettings {
     /// What a job asks for.
     ///
     /// # Errors
