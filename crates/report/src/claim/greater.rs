@@ -77,9 +77,10 @@ pub(super) fn test(claim: &Comparison, records: &Records) -> Tested {
         reason.push_str(&format!("; {missing} of {of} have no result yet"));
     }
     let found = || differences.iter().flatten().copied();
-    let open: Vec<Open<'_>> = found().filter(|d| !d.is_above(0.0, LEVEL)).map(|d| (d, d.mean)).collect();
+    let whole = missing == 0;
+    let open: Vec<Open<'_>> = found().filter(|d| whole && !d.is_above(0.0, LEVEL)).map(|d| (d, d.mean)).collect();
     let against: Vec<Open<'_>> = found().filter(|d| d.mean < -ROUNDING).map(|d| (d, -d.mean)).collect();
-    let power = Power::of(&differences, &open, &against, LEVEL / looks(of) as f64);
+    let power = Power::of(&found().collect::<Vec<_>>(), &open, &against, LEVEL / looks(of) as f64);
     Tested { verdict, reason, evidence, power }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 /// What the comparisons of a claim could have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Power {
-    /// The least difference that every comparison sees with 80 % probability.
+    /// The least difference that is seen with 80 % probability: at every label, or for `peak` at every label that could be the best.
     pub detectable: f64,
     /// What would decide an undecided claim; `None` where it is decided, results are missing, or nothing points either way.
     pub needed: Option<Decisive>,
@@ -32,11 +32,11 @@ pub struct Decisive {
 pub(super) type Open<'a> = (&'a Difference, f64);
 
 impl Power {
-    /// From all comparisons; of those that keep a claim from holding, each with what it must show; and of those that speak against it,
-    /// with the level at which one of them is enough.
-    pub(super) fn of(all: &[Option<&Difference>], open: &[Open<'_>], against: &[Open<'_>], level: f64) -> Option<Self> {
-        let detectable = all.iter().flatten().map(|d| d.detectable()).max_by(f64::total_cmp)?;
-        let needed = if all.iter().any(Option::is_none) || open.is_empty() {
+    /// From the comparisons that matter; those that keep a claim from holding, each with what it must show, none where results are
+    /// missing; and those that speak against it, with the level at which one of them is enough.
+    pub(super) fn of(matter: &[&Difference], open: &[Open<'_>], against: &[Open<'_>], level: f64) -> Option<Self> {
+        let detectable = matter.iter().map(|d| d.detectable()).max_by(f64::total_cmp)?;
+        let needed = if open.is_empty() {
             None
         } else if against.is_empty() {
             // All must be shown: the most that any asks for.
