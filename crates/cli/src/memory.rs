@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use ressa_checkpoint::WeightFiles;
 use ressa_experiment::Stage;
 use ressa_sweep::{DeviceChoice, Graph, Options};
 
@@ -46,13 +47,12 @@ fn largest_checkpoint(graph: &Graph, root: &Path) -> Option<u64> {
 }
 
 fn weights(folder: &Path) -> u64 {
-    let items = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    let is_weights = |path: &Path| path.extension().is_some_and(|ending| ending == "safetensors");
-    items
-        .map(|item| item.path())
-        .filter(|path| is_weights(path))
-        .filter_map(|path| Some(path.metadata().ok()?.len()))
-        .sum()
+    let files = match WeightFiles::find(folder) {
+        Ok(WeightFiles::Whole(file)) => vec![file],
+        Ok(WeightFiles::Pieces { files, .. }) => files,
+        Err(_) => Vec::new(),
+    };
+    files.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum()
 }
 
 /// Bytes that can be had now: the machine's, or what is left of this container's limit. `None` where the system does not say.
@@ -60,7 +60,8 @@ fn available() -> Option<u64> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let limit = number("/sys/fs/cgroup/memory.max")
         .zip(number("/sys/fs/cgroup/memory.current"))
-        .map(|(most, used)| most.saturating_sub(used));
+        // Pages of files that were read count as used and are given back when they are needed.
+        .map(|(most, used)| most.saturating_sub(used.saturating_sub(inactive_files())));
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
@@ -69,6 +70,13 @@ fn available() -> Option<u64> {
         (Some(machine), Some(limit)) => Some(machine.min(limit)),
         (machine, limit) => machine.or(limit),
     }
+}
+
+/// Bytes of this container's page cache that nothing uses.
+fn inactive_files() -> u64 {
+    let text = fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("inactive_file "));
+    line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -39,29 +39,37 @@ pub fn mixture(graph: &Graph, inventory: &Inventory, store: &Store) -> Option<St
     })
 }
 
-/// Moves what was not made by this libtorch on this kind of device to the trash.
-pub fn only_alike(
+/// Cached stages that were not made by this libtorch on this kind of device, which count as absent from now on. Those of a read-only root
+/// stay: a worker could not replace them.
+pub fn others(
     workspace: &Workspace,
     machine: &MachineOptions,
     graph: &Graph,
-    inventory: &Inventory,
+    inventory: &mut Inventory,
     store: &Store,
-) -> Result<usize, Failure> {
+) -> Result<Vec<Garbage>, Failure> {
     let present = present(workspace, machine)?;
-    let mut others: BTreeMap<MadeOn, Vec<usize>> = made_on(graph, inventory, store);
-    others.remove(&present);
-    let entry = |position: &usize| {
-        let node = &graph.stages[*position].node;
-        let name = node.key.0.clone();
-        Garbage { folder: store.folder(&name), name, what: describe(&node.stage), made_by: None, bytes: 0 }
-    };
-    // Those of a read-only root stay: they are in the way of nothing, and a worker could not replace them.
-    let moved: Vec<Garbage> = others.values().flatten().map(entry).filter(|item| item.folder.is_dir()).collect();
-    if !moved.is_empty() {
-        let _lock = CoordinatorLock::acquire(&workspace.results)?;
-        move_to_trash(store, &moved)?;
+    let mut kinds: BTreeMap<MadeOn, Vec<usize>> = made_on(graph, inventory, store);
+    kinds.remove(&present);
+    let mut others = Vec::new();
+    for position in kinds.into_values().flatten() {
+        let node = &graph.stages[position].node;
+        let (name, folder) = (node.key.0.clone(), store.folder(&node.key.0));
+        if folder.is_dir() {
+            inventory.present[position] = false;
+            others.push(Garbage { name, what: describe(&node.stage), made_by: None, bytes: 0, folder });
+        }
     }
-    Ok(moved.len())
+    Ok(others)
+}
+
+/// Moves them to the trash.
+pub fn put_away(workspace: &Workspace, store: &Store, others: &[Garbage]) -> Result<(), Failure> {
+    if others.is_empty() {
+        return Ok(());
+    }
+    let _lock = CoordinatorLock::acquire(&workspace.results)?;
+    Ok(move_to_trash(store, others)?)
 }
 
 /// What workers would run on, as one of them says it.

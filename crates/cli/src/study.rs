@@ -101,7 +101,11 @@ pub fn read_contents(workspace: &Workspace, experiments: &mut [Experiment]) -> R
     for experiment in experiments {
         experiment.mark_contents(&mut |stage| contents.readings(stage));
     }
-    Ok(contents.into_findings())
+    let findings = contents.into_findings();
+    match &findings.unreadable {
+        Some(error) => Err(Failure::new(Exit::Unusable, error.clone())),
+        None => Ok(findings),
+    }
 }
 
 /// What a word of the command line stands for.

@@ -34,3 +34,30 @@ pub enum ContentError {
         reason: Option<String>,
     },
 }
+
+impl ContentError {
+    /// Whether something is not there.
+    pub(crate) fn is_absence(&self) -> bool {
+        match self {
+            ContentError::Data(DataError::Missing { .. }) => true,
+            ContentError::Checkpoint(CheckpointError::File { path, .. }) => !path.exists(),
+            other => other.cause().is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound),
+        }
+    }
+
+    /// Whether a file is there and could not be read.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        // A folder or pipe under a file's name was answered: it is wrong. Errors of the disk have a number.
+        let answers = [io::ErrorKind::NotFound, io::ErrorKind::IsADirectory, io::ErrorKind::NotADirectory];
+        self.cause().is_some_and(|cause| cause.raw_os_error().is_some() && !answers.contains(&cause.kind()))
+    }
+
+    fn cause(&self) -> Option<&io::Error> {
+        match self {
+            ContentError::Read { source, .. }
+            | ContentError::Checkpoint(CheckpointError::Io { source, .. })
+            | ContentError::Data(DataError::Read { source, .. }) => Some(source),
+            _ => None,
+        }
+    }
+}

@@ -99,8 +99,15 @@ impl<'a> Contents<'a> {
                         self.lock().findings.add(self.store, &subject, &content);
                         Some(content)
                     }
-                    // Why it cannot be read is said by what lists missing files, or by the stage.
-                    Err(_) => seen::last(self.store, &subject),
+                    // What was deleted counts as what a sweep last read there.
+                    Err(error) if error.is_absence() => seen::last(self.store, &subject),
+                    // A disk that does not answer says nothing about what is there.
+                    Err(error) if error.is_unanswered() => {
+                        self.lock().findings.unreadable.get_or_insert(error.to_string());
+                        None
+                    }
+                    // What is there and wrong is said by the checks before a sweep, or by the stage.
+                    Err(_) => None,
                 };
                 self.lock().contents.insert(subject, content.clone());
                 content

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use ressa_store::Store;
+use ressa_store::{Store, is_key, replace};
 
 use crate::Subject;
 
@@ -16,6 +16,8 @@ use crate::Subject;
 pub struct Findings {
     /// File of each place, and its content now.
     found: BTreeMap<PathBuf, String>,
+    /// The first place that a disk gave no answer about: nothing planned on it could be trusted.
+    pub unreadable: Option<String>,
     /// Places that are not what the last sweep read there.
     pub changed: BTreeSet<String>,
 }
@@ -34,9 +36,8 @@ impl Findings {
             if fs::read_to_string(path).is_ok_and(|known| known == *content) {
                 continue;
             }
-            let draft = path.with_extension(std::process::id().to_string());
             let _ = fs::create_dir_all(path.parent().unwrap_or(path));
-            let _ = fs::write(&draft, content).and_then(|()| fs::rename(&draft, path));
+            let _ = replace(path, content.as_bytes());
         }
     }
 }
@@ -50,5 +51,5 @@ fn file(store: &Store, subject: &Subject) -> PathBuf {
 /// The content when it was last used.
 pub(crate) fn last(store: &Store, subject: &Subject) -> Option<String> {
     let text = fs::read_to_string(file(store, subject)).ok()?;
-    (text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())).then_some(text)
+    is_key(&text).then_some(text)
 }

@@ -22,6 +22,10 @@ const KEPT_FIELDS: usize = 32;
 /// [`DataError::Read`].
 pub(crate) fn open(path: &Path) -> Result<impl Read + use<>, DataError> {
     let unread = |source| DataError::Read { path: path.to_owned(), source };
+    if !path.metadata().map_err(unread)?.is_file() {
+        // A pipe would never end.
+        return Err(unread(std::io::Error::other("it is not a regular file")));
+    }
     let mut reader = BufReader::with_capacity(1 << 16, File::open(path).map_err(unread)?);
     if reader.fill_buf().map_err(unread)?.starts_with(BYTE_ORDER_MARK) {
         reader.consume(BYTE_ORDER_MARK.len());

@@ -15,8 +15,8 @@ use crate::LabError;
 
 /// The folder.
 pub(crate) struct Streamed {
-    /// The next block, where it is copied ahead. Before the pages, which it reads until it is dropped.
-    ahead: RefCell<Option<Ahead>>,
+    /// The block under way and the next one, where they are copied ahead. Before the pages, which they read until they are dropped.
+    ahead: RefCell<Vec<Ahead>>,
     model: Blip2,
     pages: Pages,
     device: Device,
@@ -44,7 +44,7 @@ impl Streamed {
     /// Whatever is wrong with the folder.
     pub fn open(folder: &Path, compute: Compute, device: Device) -> Result<Self, LabError> {
         let (model, pages) = load_streamed(folder, compute, device)?;
-        Ok(Self { ahead: RefCell::new(None), model, pages, device, converts: false, brought: Vec::new(), read: 0 })
+        Ok(Self { ahead: RefCell::default(), model, pages, device, converts: false, brought: Vec::new(), read: 0 })
     }
 
     /// The network.
@@ -109,13 +109,13 @@ impl Blocks for Streamed {
     fn expect(&self, place: Place) {
         let weights = layers_of(&self.model, place).map(|(_, linear)| linear.weight().shallow_clone());
         let weights: Vec<Tensor> = weights.inspect(|weight| self.pages.prefetch(weight)).collect();
-        self.ahead.replace(Ahead::begin(place, weights, self.device));
+        self.ahead.borrow_mut().extend(Ahead::begin(place, weights, self.device));
     }
 
     fn bring(&mut self, place: Place) -> Result<(), LabError> {
         let layers: Vec<(LayerId, Tensor)> =
             layers_of(&self.model, place).map(|(id, linear)| (id.clone(), linear.weight().shallow_clone())).collect();
-        let mut pinned = self.ahead.take().map(|ahead| ahead.take(place)).unwrap_or_default().into_iter();
+        let mut pinned = Ahead::take(&mut self.ahead.borrow_mut(), place).into_iter();
         for (layer, mapped) in layers {
             let stored = match pinned.next() {
                 Some(pinned) => fetch(&pinned, self.device),

@@ -90,9 +90,14 @@ impl Digests {
     /// Size and blake3 digest of a file's content: remembered, or read now.
     ///
     /// # Errors
-    /// A file that cannot be read, or that changed while it was read.
+    /// A file that cannot be read or is none, or that changed while it was read.
     pub fn of_file(&self, path: &Path) -> io::Result<(u64, blake3::Hash)> {
-        let before = Identity::of(&fs::metadata(path)?);
+        let data = fs::metadata(path)?;
+        if !data.is_file() {
+            // A pipe would never end, a device never stop.
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let before = Identity::of(&data);
         if let Some(digest) = self.known(|known| known.digests.get(&before).copied()) {
             return Ok((before.bytes, digest));
         }

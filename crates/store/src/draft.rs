@@ -97,7 +97,7 @@ fn sync(path: &Path) -> Result<(), StoreError> {
 /// Removes drafts left behind by processes that died: nobody claims their key any more.
 pub(crate) fn remove_abandoned(store: &Store) -> Result<u32, StoreError> {
     let mut removed = 0;
-    for (name, folder) in named(&store.root().join("drafts")) {
+    for (name, folder) in named(&store.root().join("drafts"))? {
         // What an interrupted training goes on from stays, and so do strangers.
         let key = name.split('.').next().filter(|key| is_key(key) && !name.ends_with(".resume") && folder.is_dir());
         let Some(key) = key else { continue };

@@ -18,6 +18,7 @@ mod walk;
 
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -94,20 +95,26 @@ impl Store {
 
     /// Whether a key is published. Looks for the manifest only; `entry` reads it, `Entry::check` proves it.
     pub fn contains(&self, key: &str) -> bool {
-        self.locate(key).is_some()
+        self.locate(key).is_ok_and(|found| found.is_some())
     }
 
-    fn locate(&self, key: &str) -> Option<(PathBuf, bool)> {
+    /// The folder of a published key, and whether it is the writable root's. A disk that does not answer is an error, not an absence.
+    fn locate(&self, key: &str) -> Result<Option<(PathBuf, bool)>, StoreError> {
         let own = self.folder(key);
-        if own.join(MANIFEST).is_file() {
-            return Some((own, true));
+        if has_manifest(&own)? {
+            return Ok(Some((own, true)));
         }
-        self.shipped.iter().map(|root| folder_in(root, key)).find(|f| f.join(MANIFEST).is_file()).map(|f| (f, false))
+        for folder in self.shipped.iter().map(|root| folder_in(root, key)) {
+            if has_manifest(&folder)? {
+                return Ok(Some((folder, false)));
+            }
+        }
+        Ok(None)
     }
 
     /// The published output of a key; `None` when there is none. A manifest that cannot be understood is an error.
     pub fn entry(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        match self.locate(key) {
+        match self.locate(key)? {
             Some((folder, writable)) => Entry::read(folder, key, writable).map(Some),
             None => Ok(None),
         }
@@ -172,6 +179,29 @@ impl Store {
     pub fn remove_abandoned_drafts(&self) -> Result<u32, StoreError> {
         draft::remove_abandoned(self)
     }
+}
+
+fn has_manifest(folder: &Path) -> Result<bool, StoreError> {
+    let path = folder.join(MANIFEST);
+    match fs::metadata(&path) {
+        Ok(data) => Ok(data.is_file()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(e) => Err(StoreError::read(&path, e)),
+    }
+}
+
+/// Puts a file in the place of another, or where there is none: whole or not at all, whatever ends the process.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.draft", std::process::id()));
+    let draft = path.with_file_name(name);
+    fs::write(&draft, bytes)
+        .and_then(|()| File::open(&draft)?.sync_all())
+        .and_then(|()| fs::rename(&draft, path))
+        .map_err(|e| StoreError::write(path, e))
 }
 
 fn folder_in(root: &Path, key: &str) -> PathBuf {

@@ -1,11 +1,11 @@
 //! What lies in a root, without the strangers that file systems and desktops leave there (`.nfs*`, `.DS_Store`, folders of people).
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use crate::Store;
+use crate::{Store, StoreError};
 
 /// Whether a name is a stage's key: 64 hexadecimal digits as the program writes them.
 pub fn is_key(name: &str) -> bool {
@@ -14,29 +14,49 @@ pub fn is_key(name: &str) -> bool {
 
 impl Store {
     /// The folders of published stages in the writable root, with their keys, in no particular order. Whether they are whole is not looked at.
-    pub fn own_entries(&self) -> impl Iterator<Item = (String, PathBuf)> {
+    ///
+    /// # Errors
+    /// A folder that is there and cannot be read: what it holds is not known.
+    pub fn own_entries(&self) -> Result<Vec<(String, PathBuf)>, StoreError> {
         entries(&self.root)
     }
 
-    /// The same for the read-only roots; a key may come more than once.
+    /// The same for the read-only roots, as far as they can be read; a key may come more than once.
     pub fn shipped_entries(&self) -> impl Iterator<Item = (String, PathBuf)> {
-        self.shipped.iter().flat_map(|root| entries(root))
+        self.shipped.iter().flat_map(|root| entries(root).unwrap_or_default())
     }
 
     /// The same for every root.
     pub fn all_entries(&self) -> impl Iterator<Item = (String, PathBuf)> {
-        self.own_entries().chain(self.shipped_entries())
+        self.own_entries().unwrap_or_default().into_iter().chain(self.shipped_entries())
     }
 }
 
-fn entries(root: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
-    named(root).filter(|(name, _)| name.len() == 2).flat_map(|(shard, folder)| {
-        named(&folder).filter(move |(name, path)| is_key(name) && name.starts_with(&shard) && path.is_dir())
-    })
+fn entries(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
+    let mut found = Vec::new();
+    for (shard, folder) in named(root)?.into_iter().filter(|(name, path)| name.len() == 2 && path.is_dir()) {
+        let inside = named(&folder)?.into_iter();
+        found.extend(inside.filter(|(name, path)| is_key(name) && name.starts_with(&shard) && path.is_dir()));
+    }
+    Ok(found)
 }
 
-/// What is in a folder by name, if the name is text; nothing where the folder cannot be read.
-pub fn named(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
-    let items = fs::read_dir(folder).into_iter().flatten().flatten();
-    items.filter_map(|item| Some((item.file_name().into_string().ok()?, item.path())))
+/// What is in a folder by name, as far as names are text; nothing where there is no such folder.
+///
+/// # Errors
+/// A folder that is there and cannot be read.
+pub fn named(folder: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
+    let unread = |e| StoreError::read(folder, e);
+    // A link that leads nowhere is not an absent folder: a disk may be away.
+    if fs::symlink_metadata(folder).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for item in fs::read_dir(folder).map_err(unread)? {
+        let item = item.map_err(unread)?;
+        if let Ok(name) = item.file_name().into_string() {
+            found.push((name, item.path()));
+        }
+    }
+    Ok(found)
 }

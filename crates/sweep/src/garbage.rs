@@ -42,7 +42,14 @@ pub struct Trash {
 
 /// Folders of the writable root whose stage is not among `wanted`: published outputs, what interrupted trainings left, and everything
 /// that was quarantined as damaged. Names that the program does not write are passed over.
-pub fn unreachable(store: &Store, wanted: &HashSet<String>, sweeps: &[SweepRecord]) -> Vec<Garbage> {
+///
+/// # Errors
+/// A folder that cannot be read: what lies there is not known.
+pub fn unreachable(
+    store: &Store,
+    wanted: &HashSet<String>,
+    sweeps: &[SweepRecord],
+) -> Result<Vec<Garbage>, StoreError> {
     let mut makers: HashMap<&str, &SweepRecord> = HashMap::new();
     for (sweep, key) in sweeps.iter().flat_map(|sweep| sweep.keys.iter().map(move |key| (sweep, key))) {
         makers.entry(key).or_insert(sweep);
@@ -54,24 +61,24 @@ pub fn unreachable(store: &Store, wanted: &HashSet<String>, sweeps: &[SweepRecor
         what,
         folder,
     };
-    let published = store.own_entries().filter(|(key, _)| !wanted.contains(key)).map(|(key, folder)| {
+    let published = store.own_entries()?.into_iter().filter(|(key, _)| !wanted.contains(key)).map(|(key, folder)| {
         let what = match store.entry(&key) {
             Ok(Some(entry)) => entry.manifest.kind,
             _ => "unreadable".to_owned(),
         };
         item(&key, key.clone(), what, folder)
     });
-    let interrupted = named(&store.root().join("drafts")).filter_map(|(name, folder)| {
+    let interrupted = named(&store.root().join("drafts"))?.into_iter().filter_map(|(name, folder)| {
         let key = name.strip_suffix(".resume").filter(|key| is_key(key) && !wanted.contains(*key))?.to_owned();
         Some(item(&key, name, "interrupted training".to_owned(), folder))
     });
-    let damaged = named(&store.root().join("damaged")).filter_map(|(name, folder)| {
+    let damaged = named(&store.root().join("damaged"))?.into_iter().filter_map(|(name, folder)| {
         let key = name.split('.').next().filter(|key| is_key(key) && folder.is_dir())?.to_owned();
         Some(item(&key, name, "damaged".to_owned(), folder))
     });
     let mut list: Vec<Garbage> = published.chain(interrupted).chain(damaged).collect();
     list.sort_by(|a, b| (&a.what, &a.name).cmp(&(&b.what, &b.name)));
-    list
+    Ok(list)
 }
 
 /// Moves folders to the trash, from where [`restore_trash`] brings them back.
@@ -89,9 +96,12 @@ pub fn move_to_trash(store: &Store, garbage: &[Garbage]) -> Result<(), StoreErro
 }
 
 /// What the trash holds.
-pub fn trash(store: &Store) -> Trash {
-    let folders = trashed(store);
-    Trash { folders: folders.len(), bytes: folders.iter().map(|(folder, _)| bytes(folder)).sum() }
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn trash(store: &Store) -> Result<Trash, StoreError> {
+    let folders = trashed(store)?;
+    Ok(Trash { folders: folders.len(), bytes: folders.iter().map(|(folder, _)| bytes(folder)).sum() })
 }
 
 /// Deletes what the trash holds. Says what that was.
@@ -99,7 +109,7 @@ pub fn trash(store: &Store) -> Trash {
 /// # Errors
 /// A folder that cannot be deleted.
 pub fn empty_trash(store: &Store) -> Result<Trash, StoreError> {
-    let held = trash(store);
+    let held = trash(store)?;
     let folder = store.root().join(TRASH);
     match fs::remove_dir_all(&folder) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Write { path: folder, source }),
@@ -114,7 +124,7 @@ pub fn empty_trash(store: &Store) -> Result<Trash, StoreError> {
 /// A folder that cannot be moved.
 pub fn restore_trash(store: &Store) -> Result<usize, StoreError> {
     let mut restored = 0;
-    for (folder, inside) in trashed(store) {
+    for (folder, inside) in trashed(store)? {
         let target = store.root().join(inside);
         if !target.exists() {
             moved(&folder, &target)?;
@@ -125,18 +135,22 @@ pub fn restore_trash(store: &Store) -> Result<usize, StoreError> {
 }
 
 /// Every folder in the trash with its path within the root, the latest first.
-fn trashed(store: &Store) -> Vec<(PathBuf, PathBuf)> {
-    let mut times: Vec<(String, PathBuf)> = named(&store.root().join(TRASH)).collect();
+fn trashed(store: &Store) -> Result<Vec<(PathBuf, PathBuf)>, StoreError> {
+    let mut times = named(&store.root().join(TRASH))?;
     times.sort_by(|a, b| (b.0.len(), &b.0).cmp(&(a.0.len(), &a.0)));
-    let within = |(_, time): (String, PathBuf)| {
-        let mut found: Vec<(PathBuf, PathBuf)> = named(&time)
-            .flat_map(|(_, part)| named(&part))
-            .map(|(_, folder)| (folder.clone(), folder.strip_prefix(&time).unwrap_or(&folder).to_owned()))
-            .collect();
-        found.sort();
-        found
-    };
-    times.into_iter().flat_map(within).collect()
+    let mut found = Vec::new();
+    for (_, time) in times {
+        let mut inside = Vec::new();
+        for (_, part) in named(&time)? {
+            inside.extend(named(&part)?.into_iter().map(|(_, folder)| folder));
+        }
+        inside.sort();
+        found.extend(inside.into_iter().map(|folder| {
+            let place = folder.strip_prefix(&time).unwrap_or(&folder).to_owned();
+            (folder, place)
+        }));
+    }
+    Ok(found)
 }
 
 fn moved(from: &Path, to: &Path) -> Result<(), StoreError> {

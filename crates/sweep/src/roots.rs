@@ -8,7 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ressa_store::{Store, StoreError, named};
+use ressa_store::{Store, StoreError, named, replace};
 use serde::{Deserialize, Serialize};
 
 use crate::Graph;
@@ -48,12 +48,10 @@ impl SweepRecord {
 
     fn write(&self, store: &Store) -> Result<(), StoreError> {
         let path = self.path(store);
-        let draft = path.with_extension("draft");
         let text = serde_json::to_vec(self).expect("a record is plain data");
-        fs::create_dir_all(store.root().join(FOLDER))
-            .and_then(|()| fs::write(&draft, text))
-            .and_then(|()| fs::rename(&draft, &path))
-            .map_err(|source| StoreError::Write { path, source })
+        let folder = store.root().join(FOLDER);
+        fs::create_dir_all(&folder).map_err(|source| StoreError::Write { path: folder, source })?;
+        replace(&path, &text)
     }
 }
 
@@ -86,7 +84,7 @@ pub fn record_sweep(
 /// # Errors
 /// A record that cannot be read or understood: what it wants is not known, so nothing may be taken for garbage.
 pub fn recorded_sweeps(store: &Store) -> Result<Vec<SweepRecord>, StoreError> {
-    let files = named(&store.root().join(FOLDER)).map(|(_, path)| path);
+    let files = named(&store.root().join(FOLDER))?.into_iter().map(|(_, path)| path);
     let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
     let mut records = files.map(|path| read(&path)).collect::<Result<Vec<_>, _>>()?;
     records.sort_by(|a, b| (b.last, &a.id).cmp(&(a.last, &b.id)));

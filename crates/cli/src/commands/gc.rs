@@ -2,12 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    fs,
     path::{Path, PathBuf},
 };
 
 use ressa_experiment::Experiment;
-use ressa_store::Store;
+use ressa_store::{Store, named};
 use ressa_sweep::{
     CoordinatorLock, Graph, SweepRecord, empty_trash, forget_sweep, move_to_trash, recorded_sweeps, restore_trash,
     trash, unreachable,
@@ -32,14 +31,17 @@ pub fn run(global: &Global, options: &GcOptions) -> Outcome {
     if options.cache {
         return gc_cache::run(global, options, &workspace.results);
     }
-    let store = workspace.store()?;
     if options.sweeps {
-        return list_sweeps(global, &store);
+        return list_sweeps(global, &workspace.reading());
     }
+    let moves = options.delete || options.empty || options.restore || !options.forget.is_empty();
+    let store = if moves { workspace.store()? } else { workspace.reading() };
+    // Before anything is read: what a sweep makes meanwhile must not look unwanted.
+    let _lock = moves.then(|| CoordinatorLock::acquire(&workspace.results)).transpose()?;
     if options.empty || options.restore {
-        return handle_trash(global, options, &workspace, &store);
+        return handle_trash(global, options, &store);
     }
-    let forgotten = forget(&workspace, &store, &options.forget)?;
+    let forgotten = forget(&store, &options.forget)?;
     let sweeps = recorded_sweeps(&store)?;
     let wanted = wanted(&workspace, &sweeps)?;
     if wanted.is_empty() {
@@ -48,21 +50,20 @@ pub fn run(global: &Global, options: &GcOptions) -> Outcome {
             "there is no experiment file and no recorded sweep, so everything would go",
         ));
     }
-    let _lock = CoordinatorLock::acquire(&workspace.results)?;
     let keys: HashSet<String> = wanted.keys().cloned().collect();
-    let garbage = unreachable(&store, &keys, &sweeps);
+    let garbage = unreachable(&store, &keys, &sweeps)?;
     let bytes: u64 = garbage.iter().map(|item| item.bytes).sum();
     if options.delete {
         move_to_trash(&store, &garbage)?;
     }
     let mut kept: Vec<(String, &BTreeSet<String>)> =
-        store.own_entries().filter_map(|(key, _)| Some((key.clone(), wanted.get(&key)?))).collect();
+        store.own_entries()?.into_iter().filter_map(|(key, _)| Some((key.clone(), wanted.get(&key)?))).collect();
     kept.sort();
     if global.json {
         let kept: Vec<_> = kept.iter().map(|(key, by)| json!({ "key": key, "wanted-by": by })).collect();
         say_json(&json!({
             "deleted": options.delete, "bytes": bytes, "entries": garbage, "kept": kept, "forgotten": forgotten,
-            "trash": trash(&store),
+            "trash": trash(&store)?,
         }));
         return Ok(Exit::Done);
     }
@@ -91,13 +92,13 @@ pub fn run(global: &Global, options: &GcOptions) -> Outcome {
         )),
         (false, false) => say(format_args!("{what}, {}; `ressa gc --delete` moves them to the trash", size(bytes))),
     }
-    mention_others(&workspace, &store, options.delete);
+    mention_others(&workspace, &store, options.delete)?;
     Ok(Exit::Done)
 }
 
 /// Lines about what else takes space.
-fn mention_others(workspace: &Workspace, store: &Store, just_moved: bool) {
-    let held = trash(store);
+fn mention_others(workspace: &Workspace, store: &Store, just_moved: bool) -> Result<(), Failure> {
+    let held = trash(store)?;
     if held.folders > 0 && !just_moved {
         let what = count(held.folders, "folder");
         say(format_args!("the trash holds {what}, {}; `ressa gc --empty` deletes them", size(held.bytes)));
@@ -105,12 +106,13 @@ fn mention_others(workspace: &Workspace, store: &Store, just_moved: bool) {
     if let Some(line) = gc_cache::mention(&workspace.results) {
         say(line);
     }
+    Ok(())
 }
 
 /// Every wanted key, and by whom: experiment files as a sweep would load them, and recorded sweeps.
 fn wanted(workspace: &Workspace, sweeps: &[SweepRecord]) -> Result<BTreeMap<String, BTreeSet<String>>, Failure> {
     let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for file in experiment_files(&workspace.experiments) {
+    for file in experiment_files(&workspace.experiments)? {
         // A file that cannot be read might want anything, so nothing is moved behind its back.
         let mut experiment = [Experiment::load(&file, &workspace.experiments, &[])?];
         read_contents(workspace, &mut experiment)?;
@@ -127,11 +129,10 @@ fn wanted(workspace: &Workspace, sweeps: &[SweepRecord]) -> Result<BTreeMap<Stri
 }
 
 /// Gives up the recorded sweeps that words name. Says which.
-fn forget(workspace: &Workspace, store: &Store, words: &[String]) -> Result<Vec<String>, Failure> {
+fn forget(store: &Store, words: &[String]) -> Result<Vec<String>, Failure> {
     if words.is_empty() {
         return Ok(Vec::new());
     }
-    let _lock = CoordinatorLock::acquire(&workspace.results)?;
     let sweeps: Vec<SweepRecord> = recorded_sweeps(store)?.into_iter().filter(|sweep| !sweep.forgotten).collect();
     let mut named: BTreeSet<usize> = BTreeSet::new();
     for word in words {
@@ -156,8 +157,9 @@ fn names(sweeps: &[SweepRecord], at: usize, word: &str) -> bool {
     if word == SUPERSEDED {
         return sweeps[..at].iter().any(|later| later.files == sweep.files && later.overrides == sweep.overrides);
     }
+    // A file names the sweeps of it alone: one of several files is wanted for the others too.
     let is_file = |file: &String| file == word || Path::new(file).file_stem().is_some_and(|stem| stem == word);
-    (word.len() >= 4 && sweep.id.starts_with(word)) || sweep.files.iter().any(is_file)
+    (word.len() >= 4 && sweep.id.starts_with(word)) || (sweep.files.len() == 1 && sweep.files.iter().any(is_file))
 }
 
 fn list_sweeps(global: &Global, store: &Store) -> Outcome {
@@ -185,11 +187,10 @@ fn list_sweeps(global: &Global, store: &Store) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn handle_trash(global: &Global, options: &GcOptions, workspace: &Workspace, store: &Store) -> Outcome {
-    let _lock = CoordinatorLock::acquire(&workspace.results)?;
+fn handle_trash(global: &Global, options: &GcOptions, store: &Store) -> Outcome {
     if options.restore {
         let restored = restore_trash(store)?;
-        let left = trash(store);
+        let left = trash(store)?;
         match global.json {
             true => say_json(&json!({ "restored": restored, "trash": left })),
             false => say(format_args!("{} brought back", count(restored, "folder"))),
@@ -205,25 +206,24 @@ fn handle_trash(global: &Global, options: &GcOptions, workspace: &Workspace, sto
 }
 
 /// Experiment files below a folder, without `base` (what others extend is no experiment), the shipped store and the file of cards.
-fn experiment_files(folder: &Path) -> Vec<PathBuf> {
+fn experiment_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let shipped = folder.join("store");
     let mut files = Vec::new();
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
-        for path in fs::read_dir(folder).into_iter().flatten().filter_map(|item| Some(item.ok()?.path())) {
-            let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        for (name, path) in named(&folder)? {
+            if name.starts_with('.') {
+                continue;
+            }
             if path.is_dir() {
-                if !path.ends_with("base") && path != shipped && !is_hidden {
+                if name != "base" && path != shipped {
                     open.push(path);
                 }
-            } else if path.extension().is_some_and(|e| e == "yaml" || e == "yml")
-                && !path.ends_with(CARDS)
-                && !is_hidden
-            {
+            } else if path.extension().is_some_and(|e| e == "yaml" || e == "yml") && !path.ends_with(CARDS) {
                 files.push(path);
             }
         }
     }
     files.sort();
-    files
+    Ok(files)
 }

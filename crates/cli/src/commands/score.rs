@@ -112,9 +112,9 @@ fn keep(workspace: &Workspace, path: &Path, stage: Option<&Stage>, scored: &Task
     kept.predictions.clone_from(&stage.digest);
     kept.parts.extend(parts.map(|(name, score)| (name.clone(), score.clone())));
     let text = serde_json::to_vec_pretty(&kept).expect("plain data");
-    let written =
-        std::fs::create_dir_all(file.parent().unwrap_or(Path::new(""))).and_then(|()| std::fs::write(&file, text));
-    written.map_err(|e| Failure::new(Exit::CannotWrite, format!("cannot write `{}`: {e}", file.display())))
+    std::fs::create_dir_all(file.parent().unwrap_or(Path::new("")))
+        .map_err(|e| Failure::new(Exit::CannotWrite, format!("cannot write `{}`: {e}", file.display())))?;
+    Ok(ressa_store::replace(&file, &text)?)
 }
 
 /// One line for each score.

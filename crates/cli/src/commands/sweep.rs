@@ -12,7 +12,7 @@ use crate::{
     missing::missing,
     preflight::{Preflight, refusal},
     progress::Display,
-    reuse::{Reuse, mixture, only_alike},
+    reuse::{Reuse, mixture, others, put_away},
     signals,
     study::Study,
     text::{apart, columns, count, duration, note, say, say_json},
@@ -33,13 +33,10 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
         return Err(Failure::new(Exit::NothingSelected, "the selected experiments have no runs"));
     }
     let mut inventory = glance(&graph, &store);
-    if options.reuse == Reuse::Alike {
-        let moved = only_alike(&workspace, &options.machine, &graph, &inventory, &store)?;
-        if moved > 0 && !global.quiet {
-            note(format_args!("{} made elsewhere moved to the trash", count(moved, "stage")));
-            inventory = glance(&graph, &store);
-        }
-    }
+    let elsewhere = match options.reuse {
+        Reuse::Any => Vec::new(),
+        Reuse::Alike => others(&workspace, &options.machine, &graph, &mut inventory, &store)?,
+    };
     let lacking = missing(&graph, &inventory, &store, &workspace.root);
     let preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
     if let Some((exit, message)) = refusal(&lacking, &preflight) {
@@ -49,6 +46,11 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
         preflight.notes.iter().for_each(|told| note(format_args!("{}: {}", told.setting, told.what)));
     }
 
+    // Nothing keeps the sweep from running any more.
+    put_away(&workspace, &store, &elsewhere)?;
+    if !elsewhere.is_empty() && !global.quiet {
+        note(format_args!("{} made elsewhere moved to the trash", count(elsewhere.len(), "stage")));
+    }
     let files: Vec<String> = study.experiments.iter().map(|experiment| workspace.show(&experiment.path)).collect();
     record_sweep(&store, &files, &study.overrides, &graph)?;
     study.findings.remember();

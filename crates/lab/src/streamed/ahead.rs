@@ -25,10 +25,13 @@ impl Ahead {
         Some(Self { place, copying: Some(copying) })
     }
 
-    /// The first weights of a block, in pinned memory; none where another block was copied.
-    pub fn take(mut self, place: Place) -> Vec<Tensor> {
-        let copied = self.copying.take().and_then(|copying| copying.join().ok()).unwrap_or_default();
-        if self.place == place { copied } else { Vec::new() }
+    /// The first weights of a block, in pinned memory; none where it was not begun. Copies of blocks before it are given up, the one of the
+    /// block after it stays.
+    pub fn take(begun: &mut Vec<Self>, place: Place) -> Vec<Tensor> {
+        let Some(at) = begun.iter().position(|ahead| ahead.place == place) else { return Vec::new() };
+        let mut taken = begun.drain(..=at).next_back();
+        let copying = taken.as_mut().and_then(|ahead| ahead.copying.take());
+        copying.and_then(|copying| copying.join().ok()).unwrap_or_default()
     }
 }
 

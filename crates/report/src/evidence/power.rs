@@ -76,6 +76,7 @@ fn detectable(spread: &Spread, level: f64) -> f64 {
 
 /// The least number from `from` to `to` that is enough, where more is never worse.
 fn least(from: usize, to: usize, enough: impl Fn(usize) -> bool) -> Option<usize> {
+    let to = to.max(from);
     if !enough(to) {
         return None;
     }

@@ -182,7 +182,14 @@ pub(super) fn bars(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), can
 
 /// Where a printed value starts so that the dashed line does not cross it: a flat one stands on the line instead, an upright one, which
 /// would be far from its bar there, has the line taken away behind it.
-fn beside(row: &Row, baseline: f64, value: &str, (centre, above): (f64, f64), half: f64, canvas: &mut Canvas<'_>) -> f64 {
+fn beside(
+    row: &Row,
+    baseline: f64,
+    value: &str,
+    (centre, above): (f64, f64),
+    half: f64,
+    canvas: &mut Canvas<'_>,
+) -> f64 {
     let line = row.y(baseline);
     let crosses = |high: f64| line > above - 2.8 - high && line < above - 0.8;
     match row.labels {
