@@ -198,7 +198,7 @@ pub struct SweepOptions {
     /// Do not check dense models against their declared scores
     #[arg(long)]
     pub no_gate: bool,
-    /// Stop starting stages after this many failed
+    /// Stop starting stages after this many failed in this sweep
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_failures: Option<u32>,
     /// Time limit of a stage

@@ -5,13 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use ressa_checkpoint::{PROCESSOR, json, known::QFORMER, rows};
+use ressa_checkpoint::{PREPROCESSOR, PROCESSOR, json, known::QFORMER, rows};
 use serde_json::{Map, Value};
 
 use crate::{
     DataError, Image, ImageProcessor,
     text::{Side, Text},
 };
+
+/// Most image positions that a processor may ask for; published ones ask for 32.
+const MOST_QUERIES: usize = 1 << 16;
 
 /// Tokenizers and image processor of one model, read from its folder. Clones share them.
 #[derive(Clone)]
@@ -49,12 +52,22 @@ impl Processor {
         let path = folder.join(PROCESSOR);
         let query_tokens = match optional(&path)?.get("num_query_tokens") {
             None | Some(Value::Null) => None,
-            Some(value) => Some(value.as_u64().and_then(|count| usize::try_from(count).ok()).ok_or_else(|| {
-                DataError::Processor {
-                    path,
-                    reason: format!("`num_query_tokens` is {value}; it must be a number of tokens"),
+            Some(value) => {
+                let count = value.as_u64().and_then(|count| usize::try_from(count).ok());
+                let wrong = |what: String| DataError::Processor {
+                    path: path.clone(),
+                    reason: format!("`num_query_tokens` is {value}; {what}"),
+                };
+                let count = count.filter(|count| *count <= MOST_QUERIES);
+                let count =
+                    count.ok_or_else(|| wrong(format!("it must be a number of tokens up to {MOST_QUERIES}")))?;
+                match config.get("num_query_tokens").and_then(Value::as_u64) {
+                    Some(of_model) if of_model != count as u64 => {
+                        return Err(wrong(format!("the model in config.json has {of_model}")));
+                    }
+                    _ => Some(count),
                 }
-            })?),
+            }
         };
         if query_tokens.is_some() {
             language.with_image_token();
@@ -77,13 +90,17 @@ impl Processor {
         } else {
             language.is_bert().then(|| Arc::clone(&language))
         };
-        Ok(Self {
-            folder: folder.to_path_buf(),
-            language,
-            qformer,
-            images: Arc::new(ImageProcessor::load(folder)?),
-            query_tokens,
-        })
+        let images = ImageProcessor::load(folder)?;
+        let written = config.get("vision_config").and_then(|vision| vision.get("image_size")).and_then(Value::as_u64);
+        let (height, width) = images.image_size();
+        if let Some(side) = written.filter(|side| (u64::from(height), u64::from(width)) != (*side, *side)) {
+            let reason = format!(
+                "it makes pictures of {width}x{height} pixels, and the model reads {side}x{side} (`vision_config.image_size` in its \
+                 config.json)"
+            );
+            return Err(DataError::Processor { path: folder.join(PREPROCESSOR), reason });
+        }
+        Ok(Self { folder: folder.to_path_buf(), language, qformer, images: Arc::new(images), query_tokens })
     }
 
     /// A text as the language model's tokenizer reads it, with or without the special tokens that its family puts around it.

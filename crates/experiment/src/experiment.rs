@@ -155,13 +155,9 @@ impl Experiment {
 
     /// A mistake in the table, figure or claim of an id, with its place.
     pub fn mistake(&self, id: &str, message: String) -> ExperimentError {
-        let error = match self.places.get(id) {
+        match self.places.get(id) {
             Some(at) => at.error(ErrorKind::Report, message).label("this one"),
             None => ExperimentError::file(ErrorKind::Report, message),
-        };
-        match self.origin.overrides.is_empty() {
-            true => error,
-            false => error.help("a selection that fits no table or figure can be made with `ressa sweep --no-report`"),
         }
     }
 

@@ -82,10 +82,10 @@ impl Shortfall {
     }
 }
 
-/// For people: `12 images, 128 asked for`.
+/// For people: `12 images (128 asked for)`.
 impl std::fmt::Display for Shortfall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} images, {} asked for", self.used, self.asked)
+        write!(f, "{} images ({} asked for)", self.used, self.asked)
     }
 }
 

@@ -239,7 +239,7 @@ fn check_path(name: &str, node: &Node) -> Result<(), ExperimentError> {
         .at
         .error(ErrorKind::BadValue, format!("`{name}`: `{part}` is not expanded here"))
         .label("would be taken literally")
-        .help("write the path out, absolute or relative to the repository, such as `/home/me/data`"))
+        .help("write the path out, absolute or relative to the repository, such as `/data/benchmarks`"))
 }
 
 fn check_integer(name: &str, node: &Node, min: u64, max: u64) -> Result<(), ExperimentError> {

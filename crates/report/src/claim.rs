@@ -31,7 +31,7 @@ use ressa_experiment::output::{self, ClaimTest, Comparison, OneOrMany};
 use serde::Serialize;
 
 pub use json::json;
-pub use power::Power;
+pub use power::{Decisive, Power};
 
 use crate::{evidence::Evidence, names, records::Records};
 
@@ -106,9 +106,9 @@ pub fn test(claim: &output::Claim, records: &Records) -> Claim {
     let estimated = matches!(claim.test, ClaimTest::Greater(_) | ClaimTest::Peak(_));
     let fewest = evidence.iter().filter(|e| e.is_incomplete()).map(|e| (e.there, e.expected)).min();
     let provisional = fewest.filter(|_| estimated && verdict != Verdict::Undecided);
+    let power = power.map(|power| Power { needed: power.needed.filter(|_| verdict == Verdict::Undecided), ..power });
     if let Some(power) = &power {
-        let decimals = evidence.first().map_or(1, |e| e.decimals);
-        reason.push_str(&power.text(verdict, decimals));
+        reason.push_str(&power.text(evidence.first().map_or(1, |e| e.decimals)));
     }
     Claim {
         id: claim.id.clone(),

@@ -63,6 +63,18 @@ pub enum ReportError {
         /// Its series.
         series: usize,
     },
+    /// More panels side by side than there is room for.
+    #[error(
+        "figure `{item}` has {panels} panels, and one of its width has room for {most}; choose some with `where`, or divide them among figures"
+    )]
+    Crowded {
+        /// The figure.
+        item: String,
+        /// Its panels.
+        panels: usize,
+        /// Panels there is room for.
+        most: usize,
+    },
     /// No cell of the experiment has a result yet.
     #[error("nothing to show yet for `{0}`: no run has a result; start with `ressa sweep`")]
     Nothing(String),
@@ -119,7 +131,8 @@ impl ReportError {
             | ReportError::Mixed { item, .. }
             | ReportError::HeatMap { item, .. }
             | ReportError::Empty { item }
-            | ReportError::TooMany { item, .. } => Some(item),
+            | ReportError::TooMany { item, .. }
+            | ReportError::Crowded { item, .. } => Some(item),
             _ => None,
         }
     }

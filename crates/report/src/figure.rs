@@ -118,6 +118,7 @@ impl Figure {
             .collect();
         let panel_labels = spec.panels.as_ref().map_or_else(|| vec![String::new()], |a| records.labels(&shown, a));
 
+        fits(spec, panel_labels.len())?;
         let titles = match &spec.panels {
             Some(axis) => panel_titles(axis, &panel_labels).into_iter().map(Some).collect(),
             None => vec![None],
@@ -281,6 +282,18 @@ impl Figure {
 /// [`ReportError::HeatMap`] for one that shows another value, or that has series or panels.
 pub(crate) fn check(spec: &spec::Figure) -> Result<(), ReportError> {
     if spec.kind == FigureKind::HeatMap { heat::density(spec).map(drop) } else { Ok(()) }
+}
+
+/// Whether the panels of a figure have room side by side, 20 points each at the least.
+///
+/// # Errors
+/// [`ReportError::Crowded`] where they have not.
+pub(crate) fn fits(spec: &spec::Figure, panels: usize) -> Result<(), ReportError> {
+    let most = match spec.width {
+        Width::Single => 6,
+        Width::Double => 13,
+    };
+    if panels <= most { Ok(()) } else { Err(ReportError::Crowded { item: spec.id.clone(), panels, most }) }
 }
 
 /// One style for each label that is shown. They are chosen for the whole axis, so that the figures of an experiment agree, or, where that has more

@@ -27,6 +27,8 @@ struct Item<'a> {
     baseline: Option<&'a str>,
     axes: Vec<&'a str>,
     values: Vec<Value>,
+    /// Whether every value has a column of its own.
+    by_value: bool,
 }
 
 /// Checks the tables, figures and claims of an experiment against its grid.
@@ -55,16 +57,17 @@ pub fn check(experiment: &Experiment, published: Option<&Path>) -> Result<(), Re
         }
     }
     for spec in study.report.figures.iter().filter(|figure| figure.kind != FigureKind::HeatMap) {
-        let Some(axis) = &spec.series else { continue };
-        let series: HashSet<String> = study
-            .cells
-            .iter()
-            .filter(|cell| passes(&spec.only, cell) && cell.point.as_deref() != spec.baseline.as_deref())
-            .filter_map(|cell| cell.label(axis))
-            .collect();
-        if series.len() > palette::MOST {
-            return Err(ReportError::TooMany { item: spec.id.clone(), series: series.len() });
+        let labels = |axis: &Option<String>| -> usize {
+            let Some(axis) = axis else { return 1 };
+            let is_baseline = |cell: &Cell| spec.baseline.is_some() && cell.point == spec.baseline;
+            let shown = study.cells.iter().filter(|cell| passes(&spec.only, cell) && !is_baseline(cell));
+            shown.filter_map(|cell| cell.label(axis)).collect::<HashSet<_>>().len()
+        };
+        let series = labels(&spec.series);
+        if series > palette::MOST {
+            return Err(ReportError::TooMany { item: spec.id.clone(), series });
         }
+        figure::fits(spec, labels(&spec.panels))?;
     }
     Ok(())
 }
@@ -84,6 +87,7 @@ fn items<'a>(study: &Study<'a>) -> Result<Vec<Item<'a>>, ReportError> {
             baseline: table.baseline.as_deref(),
             axes: table.rows.iter().map(String::as_str).chain(columns).collect(),
             values: table.values.iter().take(shown).map(|name| value(&table.id, name)).collect::<Result<_, _>>()?,
+            by_value,
         });
     }
     for figure in &study.report.figures {
@@ -94,6 +98,7 @@ fn items<'a>(study: &Study<'a>) -> Result<Vec<Item<'a>>, ReportError> {
             baseline: figure.baseline.as_deref(),
             axes: std::iter::once(figure.x.as_str()).chain(beside).collect(),
             values: vec![value(&figure.id, &figure.y)?],
+            by_value: false,
         });
     }
     Ok(items)
@@ -130,7 +135,8 @@ fn unmixed(item: &Item<'_>, value: &Value, shown: &[&Cell], axes: &[String]) -> 
                 labels.push(label);
             }
         }
-        let place = format!("`{}`", place.join("`, `"));
+        let value = item.by_value.then(|| value.to_string());
+        let place = format!("`{}`", place.into_iter().chain(value).collect::<Vec<_>>().join("`, `"));
         return Err(ReportError::Mixed { item: item.id.to_owned(), axis, labels, place });
     }
     Ok(())

@@ -79,7 +79,7 @@ mod tests {
         Average of 7: mean of VQAv2, OK-VQA, GQA, NoCaps CIDEr, NoCaps SPICE, Flickr30k: text recall@1, Flickr30k: image recall@1.
         NoCaps: CIDEr as the literature prints it, 100 times what pycocoevalcap returns.
         Benchmarks with fewer items than asked for, of which all were used: GQA 6 of 100, NoCaps 12 of 5000.
-        Calibrated on 12 images, 128 asked for.
+        Calibrated on 12 images (128 asked for).
         ");
         assert!(on(["gqa", "sparsity"].into_iter(), &Provenance::default()).is_empty());
         found.undefined.insert((Task::Nocaps, "a reason"));

@@ -71,7 +71,7 @@ impl Rendered {
         let tables = study.report.tables.iter().map(|spec| Table::build(spec, records, published, study.name));
         let figures = study.report.figures.iter().map(|spec| {
             let model = Figure::build(spec, records, published)?;
-            Ok(Drawn { svg: figure::output::svg(&model), model })
+            Ok(Drawn { svg: figure::output::svg(&model)?, model })
         });
         let tables: Vec<Table> = tables.collect::<Result<_, ReportError>>()?;
         let figures: Vec<Drawn> = figures.collect::<Result<_, ReportError>>()?;

@@ -4,7 +4,7 @@ use std::fs;
 
 use ressa_store::{Environment, Manifest, Store, StoreError, read_journal};
 
-const KEY: &str = "ab12cd34";
+const KEY: &str = "ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34";
 
 fn manifest(key: &str) -> Manifest {
     Manifest {
@@ -116,10 +116,14 @@ fn only_drafts_without_a_claim_are_removed() {
     let (folder, store) = open();
     let claim = store.claim(KEY).unwrap();
     let draft = claim.draft().unwrap();
-    fs::create_dir(folder.path().join("drafts").join("ffff.99999.0")).unwrap();
-    let resume = store.scratch("eeee").unwrap();
+    let drafts = folder.path().join("drafts");
+    fs::create_dir(drafts.join(format!("{}.99999.0", "f".repeat(64)))).unwrap();
+    fs::create_dir(drafts.join(".nfs0001")).unwrap();
+    fs::write(drafts.join(".DS_Store"), b"a stranger").unwrap();
+    let resume = store.scratch(&"e".repeat(64)).unwrap();
     assert_eq!(store.remove_abandoned_drafts().unwrap(), 1);
     assert!(draft.folder().exists() && resume.exists());
+    assert!(drafts.join(".nfs0001").exists() && drafts.join(".DS_Store").exists(), "strangers stay");
 }
 
 #[test]

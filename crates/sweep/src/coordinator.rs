@@ -26,6 +26,10 @@ const TICK: Duration = Duration::from_millis(50);
 /// Workers in a row that may end before they are ready.
 const FALSE_STARTS: u32 = 2;
 
+/// Maximum time from the start of a worker until it is ready: libraries may come from a slow disk, but a device that hangs must not hold up
+/// a sweep for ever.
+const START_LIMIT: Duration = Duration::from_secs(600);
+
 /// Machine settings of a sweep: nothing here can change what is asked, and on a CPU nothing here can change a result.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -41,7 +45,7 @@ pub struct Options {
     pub machine: String,
     /// Maximum number of workers; none means one per GPU, or one per core.
     pub slots: Option<usize>,
-    /// Stop starting stages after this many failed.
+    /// Stop starting stages after this many failed in this sweep.
     pub max_failures: Option<usize>,
     /// Longest time a stage may take.
     pub timeout: Option<Duration>,
@@ -269,6 +273,10 @@ impl Coordinator<'_> {
             Line::Event(Event::Ready { device, .. }) => {
                 self.slots[index].ready = true;
                 self.slots[index].false_starts = 0;
+                // The limit of a stage is not about loading libraries.
+                if let Some(running) = &mut self.slots[index].running {
+                    running.since = Instant::now();
+                }
                 (self.events)(SweepEvent::WorkerReady { slot: index, device });
             }
             Line::Event(Event::Progress { fraction, message, .. }) => {
@@ -357,10 +365,11 @@ impl Coordinator<'_> {
         let status = worker.wait().ok();
         let how = status.map_or_else(|| "unknown end".to_owned(), ending);
         let running = slot.running.take();
-        let timed_out = running.as_ref().is_some_and(|running| running.timed_out.is_some());
+        let timed_out = running.as_ref().and_then(|running| running.timed_out);
         let began = running.as_ref().map_or(0, |running| running.log_offset);
         let log = worker.log_since(began);
-        if !slot.ready && !timed_out {
+        if !slot.ready {
+            let how = timed_out.map_or(how, |limit| format!("not ready after {} s", limit.as_secs()));
             slot.false_starts += 1;
             let is_given_up = slot.false_starts >= FALSE_STARTS;
             let device = slot.device.clone();
@@ -375,7 +384,7 @@ impl Coordinator<'_> {
             (self.events)(SweepEvent::WorkerDied { slot: index, message: format!("{how}, before it was ready") });
             return Ok(());
         }
-        let message = if timed_out { "its stage took too long".to_owned() } else { how };
+        let message = if timed_out.is_some() { "its stage took too long".to_owned() } else { how };
         (self.events)(SweepEvent::WorkerDied { slot: index, message });
         if let Some(running) = running {
             let failure = death(&running, status, &log);
@@ -420,10 +429,11 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Kills workers whose stage takes longer than allowed; their end is then received like any other.
+    /// Kills workers whose stage, or whose start, takes longer than allowed; their end is then received like any other.
     fn end_overdue(&mut self) {
-        let Some(limit) = self.options.timeout else { return };
         for slot in &mut self.slots {
+            let limit = if slot.ready { self.options.timeout } else { Some(START_LIMIT) };
+            let Some(limit) = limit else { continue };
             if let (Some(running), Some(worker)) = (&mut slot.running, &mut slot.worker)
                 && running.since.elapsed() > limit
                 && running.timed_out.is_none()

@@ -123,7 +123,7 @@ fn tell(
                 Some(entry) => serde_json::from_value(entry.result::<serde_json::Value>()?["images"].take()).ok(),
                 None => None,
             };
-            let short = short.map(|short| format!(" ({short})")).unwrap_or_default();
+            let short = short.map(|short| format!(", from {short}")).unwrap_or_default();
             making.restored = Some(trained(training) + &short);
             seen = Some(*seed);
         }

@@ -53,8 +53,9 @@ pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
         print(&plan, &study, &graph, &inventory, &lacking, &forecasts, global.verbose);
         preflight.print();
     }
-    // As the sweep would end: a script asks with the plan.
-    Ok(refusal(&lacking, &preflight).map_or(Exit::Done, |(exit, _)| exit))
+    // As the sweep would end here: a script asks with the plan. For a card that is elsewhere, files may be elsewhere too.
+    let lacking = if forecasts.is_empty() { &lacking[..] } else { &[] };
+    Ok(refusal(lacking, &preflight).map_or(Exit::Done, |(exit, _)| exit))
 }
 
 /// The figures of a plan.

@@ -48,7 +48,7 @@ evaluate: { tasks: [vqav2, flickr30k] }
 const CHECKPOINT: &str = r#"{
   "model_type": "instructblip", "architectures": ["InstructBlipForConditionalGeneration"], "num_query_tokens": 2,
   "vision_config": {"hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1,
-      "image_size": 4, "patch_size": 4},
+      "image_size": 48, "patch_size": 48},
   "qformer_config": {"hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1,
       "vocab_size": 128, "max_position_embeddings": 8},
   "text_config": {"model_type": "t5", "d_model": 4, "d_kv": 4, "d_ff": 4, "num_heads": 1, "num_layers": 1,

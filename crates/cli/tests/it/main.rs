@@ -40,7 +40,7 @@ fn help_is_complete_and_cheap() {
       inspect   Show what a model folder holds: towers, parameters, types, sparsity
       retry     Forget recorded failures, so that the next sweep tries those stages again
       logs      List failed stages, or show the log of one
-      gc        List stored stages that no experiment file asks for; with --delete, remove them
+      gc        List stored stages that no experiment file and no recorded sweep asks for; with --delete, move them to the trash
       schema    Print the JSON Schema of experiment files
       generate  Answer prompts about images with a model folder
       prune     Prune a model folder block by block, in bounded memory; run again to resume

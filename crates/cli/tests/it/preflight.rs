@@ -66,7 +66,7 @@ fn published() -> House {
         data: { source: folder, root: data, calibration: { corpora: [cc3m] }, restoration: { corpora: [cc3m] } }\n\
         prune: { metric: wanda, calibration: { images: 128, questions: 0, captions: 1 } }\n\
         restore: { questions: 0, contrastive: 0 }\n\
-        evaluate: { tasks: [gqa] }\n";
+        evaluate: { tasks: [gqa] }\nreplicate: { seed: [0] }\n";
     house.write("experiments/shapes/small.yaml", model);
     house
 }

@@ -2,6 +2,7 @@
 
 use ressa_data::{Content, Family, Image, Processor, World, write_processor_files};
 use ressa_experiment::{Task, config::DataConfig};
+use serde_json::Value;
 
 fn processor(family: Family) -> (tempfile::TempDir, Processor) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -37,7 +38,7 @@ fn special_tokens_sit_where_the_families_say() {
     for family in [Family::T5, Family::Llama] {
         let (folder, _) = processor(family);
         let text = std::fs::read_to_string(folder.path().join("tokenizer.json")).expect("a file");
-        let tokenizer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let tokenizer: Value = serde_json::from_str(&text).expect("JSON");
         let id = |token: &str| tokenizer["model"]["vocab"][token].as_u64();
         assert_eq!(id("<pad>"), Some(0));
         assert_eq!(id("</s>"), Some(u64::from(family.eos())));
@@ -97,4 +98,47 @@ fn broken_folders_are_named() {
     std::fs::remove_file(folder.path().join("tokenizer.json")).expect("removed");
     let message = Processor::load(folder.path()).err().expect("an error").to_string();
     insta::assert_snapshot!(message.replace(&folder.path().display().to_string(), "MODEL"), @"cannot read `MODEL/tokenizer.json`: No such file or directory (os error 2)");
+}
+
+/// What is not of one model: each file is named with the other that it does not fit.
+#[test]
+fn a_processor_that_is_not_the_models_is_refused() {
+    let said = |config: Value, shared: Value| {
+        let folder = tempfile::tempdir().unwrap();
+        write_processor_files(folder.path(), Family::T5, 4).unwrap();
+        let write = |name: &str, value: &Value| {
+            std::fs::write(folder.path().join(name), value.to_string()).unwrap();
+        };
+        write("config.json", &config);
+        if !shared.is_null() {
+            write("processor_config.json", &shared);
+        }
+        match Processor::load(folder.path()) {
+            Ok(_) => "read".to_owned(),
+            Err(error) => error.to_string().replace(&folder.path().display().to_string(), "MODEL"),
+        }
+    };
+    use serde_json::json;
+    let config = |words: u64, side: u64| {
+        json!({
+            "model_type": "instructblip", "num_query_tokens": 4, "vision_config": {"image_size": side},
+            "text_config": {"model_type": "t5", "vocab_size": words}, "qformer_config": {"vocab_size": 128},
+        })
+    };
+    assert_eq!(said(config(128, 48), Value::Null), "read");
+    let vocabulary = said(config(20, 48), Value::Null);
+    assert!(vocabulary.contains("the model's vocabulary ends at 19 (`text_config.vocab_size`"), "{vocabulary}");
+    let size = said(config(128, 224), Value::Null);
+    assert!(size.contains("it makes pictures of 48x48 pixels, and the model reads 224x224"), "{size}");
+    let mut image = config(128, 48);
+    image["image_token_index"] = json!(9);
+    let image = said(image, Value::Null);
+    assert!(image.contains("its image token has id 3, and `image_token_index` in config.json is 9"), "{image}");
+    let queries = said(config(128, 48), json!({"num_query_tokens": 5}));
+    assert!(queries.contains("`num_query_tokens` is 5; the model in config.json has 4"), "{queries}");
+    let many = said(config(128, 48), json!({"num_query_tokens": 4_294_967_296_u64}));
+    assert!(many.contains("it must be a number of tokens up to 65536"), "{many}");
+    let nested = json!({"num_query_tokens": 4, "image_processor": {"image_processor_type": "BlipImageProcessorPil", "size": 48}});
+    let nested = said(config(128, 48), nested);
+    assert!(nested.contains("`preprocessor_config.json` beside it make different pixels"), "{nested}");
 }

@@ -47,7 +47,8 @@ fn files() -> Vec<(&'static str, String)> {
         ("a typo in a setting", with("prune.metrc: wanda\n")),
         (
             "a pattern without a sparsity",
-            "model.preset: shapes-flant5\nprune: { metric: wanda, pattern: \"2:4\" }\n".to_owned(),
+            "model.preset: shapes-flant5\nprune: { metric: wanda, pattern: \"2:4\" }\nreplicate: { seed: 0..1 }\n"
+                .to_owned(),
         ),
         ("a micro-batch larger than the batch", with("restore: { method: lora, batch: 16, micro-batch: 17 }\n")),
         ("a typo in a nested setting", with("restore:\n  distill: { wieght: 0.5 }\n")),

@@ -1,5 +1,7 @@
 //! Values on the command line, and what an extending file can take away.
 
+use miette::{GraphicalReportHandler, GraphicalTheme};
+use proptest::prelude::*;
 use ressa_experiment::{Cell, Experiment};
 
 use crate::{Folder, load};
@@ -231,4 +233,26 @@ fn bases_that_are_read_again_and_again_are_refused() {
     let error = folder.load("f5.yaml", &[]).unwrap_err();
     assert!(error.to_string().contains("more than 256 files"), "{error}");
     assert!(folder.load("f1.yaml", &[]).is_ok());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// No value makes the program panic, and what is refused can be shown.
+    #[test]
+    fn any_value_is_an_answer(
+        at in 0usize..8,
+        value in "[a-c0-9:{}\\[\\],.&*!|>%@`\"'#~$\\\\=\u{e9}\u{1f600} \t\n-]{0,40}",
+    ) {
+        let settings = [
+            "prune.metric", "evaluate.caption.prompt", "data.root", "restore.language.targets", "evaluate.tasks", "pattern",
+            "replicate.seed", "dense.gate",
+        ];
+        if let Err(error) = load(STUDY, &[&format!("{}={value}", settings[at])]) {
+            let mut shown = String::new();
+            let theme = GraphicalTheme::unicode_nocolor();
+            prop_assert!(GraphicalReportHandler::new_themed(theme).render_report(&mut shown, &error).is_ok());
+            prop_assert!(error.position().is_some(), "{shown}");
+        }
+    }
 }

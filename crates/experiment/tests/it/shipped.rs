@@ -1,6 +1,9 @@
 //! The experiment files of the repository.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use ressa_experiment::{Experiment, experiment::Counts, schema::schema};
 
@@ -78,27 +81,39 @@ fn bases_become_experiments_by_an_override() {
 fn published_numbers_join_our_labels() {
     let text = std::fs::read_to_string(root().join("paper/expected.csv")).expect("the published numbers");
     let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.splitn(8, ',').collect()).collect();
-    let mut shown = 0;
-    for name in ["allocation", "towers", "restoration", "restoration-vicuna"] {
-        let path = root().join("shapes").join(format!("{name}.yaml"));
+    let mut shown = BTreeSet::new();
+    for name in ["shapes/allocation", "shapes/towers", "paper/restoration", "paper/restoration-vicuna"] {
+        let path = root().join(format!("{name}.yaml"));
         let experiment = Experiment::load(&path, &root(), &[]).unwrap_or_else(|error| panic!("{}", show(error)));
+        let has = |axis: &str, label: &str| {
+            experiment.axis(axis).expect("checked when loaded").labels.iter().any(|known| known == label)
+        };
         for figure in &experiment.report.figures {
-            let labels = |axis: &str| &experiment.axis(axis).expect("checked when loaded").labels;
             for row in rows.iter().filter(|row| figure.published.iter().any(|id| id == row[0])) {
                 let (series, x, metric) = (row[3], row[4], row[5]);
                 assert_eq!(metric, figure.y, "{row:?}");
-                let baseline = figure.baseline.as_deref() == Some(x);
-                assert!(baseline || labels(&figure.x).iter().any(|label| label == x), "{row:?}");
-                let axis = figure.series.as_deref();
-                assert!(
-                    series.is_empty() || axis.is_some_and(|axis| labels(axis).iter().any(|l| l == series)),
-                    "{row:?}"
-                );
-                shown += 1;
+                assert!(figure.baseline.as_deref() == Some(x) || has(&figure.x, x), "{row:?}");
+                assert!(series.is_empty() || figure.series.as_deref().is_some_and(|axis| has(axis, series)), "{row:?}");
+                shown.insert(row);
+            }
+        }
+        for table in &experiment.report.tables {
+            for row in rows.iter().filter(|row| table.published.iter().any(|id| id == row[0])) {
+                let (series, x, metric) = (row[3], row[4], row[5]);
+                let values: Vec<String> = table.values.iter().map(ToString::to_string).collect();
+                assert!(values.is_empty() || values.iter().any(|value| value == metric), "{row:?}");
+                let axes = || table.rows.iter().chain([&table.columns]).filter(|axis| *axis != "metric");
+                for label in [series, x].into_iter().filter(|label| !label.is_empty()) {
+                    assert!(
+                        table.baseline.as_deref() == Some(label) || axes().any(|axis| has(axis, label)),
+                        "{label}: {row:?}"
+                    );
+                }
+                shown.insert(row);
             }
         }
     }
-    assert_eq!(shown, rows.iter().filter(|row| row[0] != "abstract-gain").count());
+    assert_eq!(shown.len(), rows.iter().filter(|row| row[0] != "abstract-gain").count());
 }
 
 /// The printed form is that of `ressa schema`, which brings the file up to date: `ressa schema > experiments/schema.json`.

@@ -3,3 +3,4 @@
 mod experiments;
 mod pruning;
 mod random;
+mod scoring;

@@ -381,7 +381,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_written() {
     refused(change(|p| p.vision.sparsity = 1.5), &["sparsity `1.5` of tower `vision`"]);
     refused(
         change(|p| (p.vision.sparsity, p.qformer.sparsity, p.language.sparsity) = (0.0, 0.0, 0.0)),
-        &["no tower is to be pruned"],
+        &["`2:4` prunes nothing"],
     );
     refused(Prune { calibration: CalibrationSource::Listed(Vec::new()), ..job.clone() }, &["`wanda`", "none"]);
     refused(Prune { samples: Some(5), ..job.clone() }, &["5 calibration samples", "there are 4"]);

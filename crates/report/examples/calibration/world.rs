@@ -60,7 +60,7 @@ impl Design {
                 if self.cluster == 1 {
                     return std * own;
                 }
-                if item % self.cluster == 0 {
+                if item.is_multiple_of(self.cluster) {
                     image = StandardNormal.sample(&mut rng);
                 }
                 std * std::f64::consts::FRAC_1_SQRT_2 * (own + image)

@@ -2,9 +2,9 @@
 
 use ressa_experiment::output::Comparison;
 
-use super::{Power, Tested, Verdict, places};
+use super::{Power, Tested, Verdict, places, power::Open};
 use crate::{
-    evidence::{Difference, Evidence, Side, Sides, interval, looks},
+    evidence::{Difference, Evidence, ROUNDING, Side, Sides, interval, looks},
     names,
     records::Records,
     statistics::LEVEL,
@@ -25,10 +25,9 @@ pub struct Decision {
 pub fn decide(places: &[Option<&Difference>], balance: Option<&Difference>) -> Decision {
     let found: Vec<&Difference> = places.iter().flatten().copied().collect();
     let above = found.iter().filter(|d| d.is_above(0.0, LEVEL)).count();
-    // The labels that are planned are the looks that will be taken, and the balance is one more.
-    let planned = places.len() + usize::from(places.len() > 1);
-    let looks: Vec<&Difference> = found.iter().copied().chain(balance.filter(|_| places.len() > 1)).collect();
-    let rejected = looks::holm(&looks, planned, LEVEL, |d, level| d.is_below(0.0, level));
+    let planned = looks(places.len());
+    let looked: Vec<&Difference> = found.iter().copied().chain(balance.filter(|_| places.len() > 1)).collect();
+    let rejected = looks::holm(&looked, planned, LEVEL, |d, level| d.is_below(0.0, level));
     let below = rejected[..found.len()].iter().filter(|r| **r).count();
     let verdict = if !places.is_empty() && above == places.len() {
         Verdict::Holds
@@ -38,6 +37,11 @@ pub fn decide(places: &[Option<&Difference>], balance: Option<&Difference>) -> D
         Verdict::Undecided
     };
     Decision { verdict, above, below }
+}
+
+/// Looks at so many labels: those that are planned, and the balance over several.
+fn looks(labels: usize) -> usize {
+    labels + usize::from(labels > 1)
 }
 
 pub(super) fn test(claim: &Comparison, records: &Records) -> Tested {
@@ -72,8 +76,11 @@ pub(super) fn test(claim: &Comparison, records: &Records) -> Tested {
     if missing > 0 && of > 1 {
         reason.push_str(&format!("; {missing} of {of} have no result yet"));
     }
-    let open = differences.iter().flatten().filter(|d| !d.is_above(0.0, LEVEL)).map(|d| (*d, d.mean));
-    let power = Power::of(&differences, open.collect());
+    let found = || differences.iter().flatten().copied();
+    let whole = missing == 0;
+    let open: Vec<Open<'_>> = found().filter(|d| whole && !d.is_above(0.0, LEVEL)).map(|d| (d, d.mean)).collect();
+    let against: Vec<Open<'_>> = found().filter(|d| d.mean < -ROUNDING).map(|d| (d, -d.mean)).collect();
+    let power = Power::of(&found().collect::<Vec<_>>(), &open, &against, LEVEL / looks(of) as f64);
     Tested { verdict, reason, evidence, power }
 }
 

@@ -2,9 +2,9 @@
 
 use ressa_experiment::output::Peak;
 
-use super::{Power, Tested, Verdict, within};
+use super::{Power, Tested, Verdict, power::Open, within};
 use crate::{
-    evidence::{Difference, Evidence, Sides, interval, looks},
+    evidence::{Difference, Evidence, ROUNDING, Sides, interval, looks},
     names,
     records::Records,
     statistics::LEVEL,
@@ -77,7 +77,7 @@ pub(super) fn test(claim: &Peak, records: &Records) -> Tested {
     } else {
         format!("{} is the best of {of} with {a}, {name} has {b}: {gap}, tolerance {tolerance}", next.place)
     };
-    if verdict != Verdict::Holds && of > 2 {
+    if lead.mean > tolerance && of > 2 {
         let wide = names::fixed(lead.spread.half_width(level), decimals);
         reason.push_str(&format!(" (± {wide} as the largest of {})", of - 1));
     }
@@ -85,7 +85,18 @@ pub(super) fn test(claim: &Peak, records: &Records) -> Tested {
     if missing > 0 {
         reason.push_str(&format!("; {missing} of {of} labels have no result yet"));
     }
-    let open = leads.iter().flatten().filter(|d| !d.is_within(tolerance, LEVEL)).map(|d| (*d, tolerance - d.mean));
-    let power = Power::of(&leads, open.collect());
+    let found = || leads.iter().flatten().copied();
+    let mut open: Vec<Open<'_>> =
+        found().filter(|d| !d.is_within(tolerance, LEVEL)).map(|d| (d, tolerance - d.mean)).collect();
+    let rivals: Vec<&Difference> = if open.is_empty() { vec![lead] } else { open.iter().map(|(d, _)| *d).collect() };
+    if missing > 0 {
+        open.clear();
+    }
+    let against: Vec<Open<'_>> =
+        found().filter(|d| d.mean > tolerance + ROUNDING).map(|d| (d, d.mean - tolerance)).collect();
+    let power = Power::of(&rivals, &open, &against, level);
+    // A label's lead over itself says nothing.
+    let mut evidence = evidence;
+    evidence.remove(own);
     Tested { verdict, reason, evidence, power }
 }

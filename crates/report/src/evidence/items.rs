@@ -69,8 +69,11 @@ struct Line<'a> {
 pub struct Items {
     store: Store,
     stages: HashMap<String, (Task, StageKey)>,
-    read: Mutex<HashMap<(String, Option<String>), Option<Arc<ItemScores>>>>,
+    read: Mutex<HashMap<Wanted, Option<Arc<ItemScores>>>>,
 }
+
+/// Short key of an evaluation and the part of its score.
+type Wanted = (String, Option<String>);
 
 impl Items {
     /// A reader for the evaluations of some cells.
@@ -135,6 +138,23 @@ pub fn contributions(task: Task, part: Option<&str>, lines: &[u8]) -> Option<Ite
     }
 }
 
+/// Id and points of a line as [`Line`] reads them, where it has the form that evaluations write: `{"kind":…,"id":…` first, `,"points":…}`
+/// last. A report of a study reads half a gigabyte of lines, and of most of them no more than this.
+fn id_and_points(line: &[u8]) -> Option<(&str, f64)> {
+    let ascii = |bytes| std::str::from_utf8(bytes).ok();
+    let inner = line.strip_suffix(b"}")?;
+    let (head, points) = inner.split_at(inner.iter().rposition(|byte| *byte == b':')? + 1);
+    // Within text a quote is escaped, so a comma before a quote ends a field.
+    head.strip_suffix(b",\"points\":")?;
+    let kind = line.strip_prefix(b"{\"kind\":\"")?;
+    let rest = kind[kind.iter().position(|byte| *byte == b'"')?..].strip_prefix(b"\",\"id\":\"")?;
+    let id = &rest[..rest.iter().position(|byte| *byte == b'"')?];
+    if id.contains(&b'\\') {
+        return None;
+    }
+    Some((ascii(id)?, ascii(points)?.parse().ok()?))
+}
+
 /// Sums of points and counts per unit, in order of first appearance.
 #[derive(Default)]
 struct Units {
@@ -142,20 +162,22 @@ struct Units {
     sums: Vec<f64>,
     counts: Vec<f64>,
     total: f64,
+    last: (String, usize),
 }
 
 impl Units {
     fn add(&mut self, unit: &str, points: f64) {
-        let place = match self.places.get(unit) {
-            Some(place) => *place,
-            None => {
-                let place = self.sums.len();
-                self.places.insert(unit.to_owned(), place);
+        // Items about one image mostly follow each other.
+        if self.sums.is_empty() || self.last.0 != unit {
+            let next = self.sums.len();
+            let place = *self.places.entry(unit.to_owned()).or_insert(next);
+            if place == next {
                 self.sums.push(0.0);
                 self.counts.push(0.0);
-                place
             }
-        };
+            self.last = (unit.to_owned(), place);
+        }
+        let place = self.last.1;
         self.sums[place] += points;
         self.counts[place] += 1.0;
         self.total += 1.0;
@@ -174,17 +196,28 @@ impl Units {
 
 fn means<'a>(task: Task, part: Option<&str>, lines: impl Iterator<Item = &'a [u8]>) -> Option<ItemScores> {
     let mut units = Units::default();
+    // Ids of several questions about one image are the image's and a number.
+    let unit = |id: &str| match task {
+        Task::Nocaps => id.len(),
+        _ => id.rfind('-').unwrap_or(id.len()),
+    };
+    let mut lines = lines.peekable();
+    // An `image` is in every line or in none.
+    let first: Line<'_> = serde_json::from_slice(lines.peek()?).ok()?;
+    let plain = part.is_none() && first.image.is_none();
     for line in lines {
+        if let Some((id, points)) = plain.then(|| id_and_points(line)).flatten() {
+            units.add(&id[..unit(id)], points);
+            continue;
+        }
         let line: Line<'_> = serde_json::from_slice(line).ok()?;
         let group = line.template.as_ref().or(line.set.as_ref());
         if part.is_some_and(|part| group.is_none_or(|group| group.as_ref() != part)) {
             continue;
         }
-        match (task, line.image) {
-            (_, Some(image)) => units.add(&image.to_string(), line.points),
-            (Task::Nocaps, None) => units.add(&line.id, line.points),
-            // Ids of several questions about one image are the image's and a number.
-            (_, None) => units.add(line.id.rsplit_once('-').map_or(&*line.id, |(image, _)| image), line.points),
+        match line.image {
+            Some(image) => units.add(&image.to_string(), line.points),
+            None => units.add(&line.id[..unit(&line.id)], line.points),
         }
     }
     let scale = units.sums.len() as f64 / units.total;
@@ -244,4 +277,28 @@ fn retrieval<'a>(part: Option<&str>, lines: impl Iterator<Item = &'a [u8]>) -> O
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read at a glance is what the parser reads, or is left to it.
+    #[test]
+    fn a_line_at_a_glance_is_the_line() {
+        for (line, at_a_glance) in [
+            (r#"{"kind":"answer","id":"00001-0","prompt":"a","points":100.0}"#, true),
+            (r#"{"kind":"caption","id":"in-domain-00001","prompt":"say \",\"points\":7}","points":12.5}"#, true),
+            (r#"{"kind":"answer","id":"7","prompt":"x","answers":[",\"points\":3"],"points":1e2}"#, true),
+            (r#"{"kind":"answer","id":"a\"b","prompt":"a","points":0.0}"#, false),
+            (r#"{"kind":"answer","prompt":"a","id":"5","points":0.0}"#, false),
+            (r#"{"kind":"answer","id":"5","points":30.0,"template":"color"}"#, false),
+            (r#"{ "kind": "answer", "id": "5", "points": 30.0 }"#, false),
+        ] {
+            let parsed: Line<'_> = serde_json::from_str(line).unwrap();
+            let found = id_and_points(line.as_bytes());
+            assert_eq!(found.is_some(), at_a_glance, "{line}");
+            assert!(found.is_none_or(|found| found == (&*parsed.id, parsed.points)), "{line}");
+        }
+    }
 }

@@ -13,6 +13,9 @@ use ressa_experiment::value::Value;
 use super::{Basis, Difference, ItemScores, Row, Seeds, Spread, TestSet};
 use crate::records::Records;
 
+/// Points of an item that is fully right.
+const FULL: f64 = 100.0;
+
 /// A side: what it scores with each seed.
 #[derive(Clone, Debug, Default)]
 pub struct Side(BTreeMap<u64, Measured>);
@@ -192,7 +195,8 @@ impl Sides {
                 mean(&pairs.iter().map(|p| p.b).collect::<Vec<_>>()),
             );
             let (left, right): (Vec<_>, Vec<_>) = (left.iter().collect(), right.iter().collect());
-            return Some((means.0, means.1, paired(&left, &right)));
+            let same = pairs.iter().all(|p| self.a.0[&p.seed].source == self.b.0[&p.seed].source);
+            return Some((means.0, means.1, paired(&left, &right, same)));
         }
         if a.is_empty() || b.is_empty() {
             return None;
@@ -202,8 +206,12 @@ impl Sides {
     }
 }
 
-fn paired(a: &[&SideScore], b: &[&SideScore]) -> Difference {
-    let items = test_sets(a, b).and_then(|(sets, items)| {
+/// `same` says that both sides are one measurement, whose difference to itself has no error.
+fn paired(a: &[&SideScore], b: &[&SideScore], same: bool) -> Difference {
+    let items = test_sets(a, b).and_then(|(mut sets, items)| {
+        if same {
+            sets.iter_mut().for_each(|set| set.reach = 0.0);
+        }
         let row = |(a, b): (&&SideScore, &&SideScore)| {
             let (left, right) = (a.sets.as_ref()?, b.sets.as_ref()?);
             let set = |(x, y): (&Set, &Set)| {
@@ -214,7 +222,13 @@ fn paired(a: &[&SideScore], b: &[&SideScore]) -> Difference {
         Difference::paired(&sets, a.iter().zip(b).map(row).collect::<Option<_>>()?, items)
     });
     let values = || a.iter().zip(b).map(|(a, b)| a.value - b.value).collect::<Vec<f64>>();
-    items.unwrap_or_else(|| from_errors(a, b, vec![values()], Seeds::Paired(a.len())))
+    items.unwrap_or_else(|| {
+        let mut difference = from_errors(a, b, vec![values()], Seeds::Paired(a.len()));
+        if same {
+            difference.spread = Spread::of_errors(&[values()], 0.0, 0);
+        }
+        difference
+    })
 }
 
 fn apart(a: &[&SideScore], b: &[&SideScore]) -> Difference {
@@ -261,6 +275,9 @@ fn from_errors(a: &[&SideScore], b: &[&SideScore], groups: Vec<Vec<f64>>, seeds:
         [a, b] => mean(a) - mean(b),
         _ => 0.0,
     };
-    let spread = Spread::of_errors(&groups, (square(a) + square(b)).sqrt(), items);
+    // Two items that were not seen, as where items are known; a counted value has no items, and no error over them.
+    let n = items as f64;
+    let unseen = if items == 0 { 0.0 } else { 2.0 * FULL * FULL / (n * (n - 1.0).max(1.0)) };
+    let spread = Spread::of_errors(&groups, (square(a) + square(b) + unseen).sqrt(), items);
     Difference { mean, seeds, items: items as usize, basis: Basis::Errors, spread }
 }

@@ -13,10 +13,11 @@ pub fn interval(d: &Difference, half_width: f64, decimals: usize, planned: Optio
         Seeds::Apart(a, b) => format!("n = {a} and {b} seeds, unpaired"),
     };
     let items = match d.basis {
-        Basis::Items => format!("{} items", d.items),
-        Basis::Errors => format!("{} items, unpaired", d.items),
+        Basis::Items => format!(", {} items", d.items),
+        Basis::Errors if d.items == 0 => String::new(),
+        Basis::Errors => format!(", {} items, unpaired", d.items),
     };
-    format!("{sign}{} ± {} ({seeds}, {items})", names::fixed(d.mean, decimals), names::fixed(half_width, decimals))
+    format!("{sign}{} ± {} ({seeds}{items})", names::fixed(d.mean, decimals), names::fixed(half_width, decimals))
 }
 
 /// What bold means in a table, and what was compared; `None` without comparisons.

@@ -1,16 +1,21 @@
-//! Drawing in points (1/72 inch) into an SVG. Coordinates are whole six-hundredths of an inch, so the text of a drawing is short and the same
-//! everywhere.
+//! Drawing in points (1/72 inch) into an SVG, with plotters' backend. Coordinates are whole six-hundredths of an inch, so the text of a drawing
+//! is short and the same everywhere.
 
 use std::{
     f64::consts::{FRAC_PI_2, FRAC_PI_4},
-    fmt::Write,
     sync::LazyLock,
 };
 
+use plotters::{
+    backend::{DrawingBackend, SVGBackend},
+    style::{
+        Color, FontDesc, FontFamily, FontStyle, FontTransform, RGBColor, ShapeStyle, TextStyle,
+        text_anchor::{HPos, Pos, VPos},
+    },
+};
 use ttf_parser::Face;
 
 use super::palette::{Colour, Hatching, Marker, PAPER, Style};
-use crate::page::escape;
 
 /// Family of every text.
 pub const FAMILY: &str = "DejaVu Sans";
@@ -35,16 +40,17 @@ pub enum Anchor {
 }
 
 /// An SVG with points as coordinates.
-pub struct Canvas {
-    svg: String,
+pub struct Canvas<'a> {
+    backend: SVGBackend<'a>,
+    failure: Option<String>,
 }
 
-fn hex(colour: Colour) -> String {
-    format!("#{:02X}{:02X}{:02X}", colour.0, colour.1, colour.2)
+fn paint(colour: Colour, width: u32) -> ShapeStyle {
+    RGBColor(colour.0, colour.1, colour.2).stroke_width(width)
 }
 
 /// Units of a length in points.
-fn units(points: f64) -> i32 {
+pub fn units(points: f64) -> i32 {
     (points * UNIT).round() as i32
 }
 
@@ -52,41 +58,38 @@ fn place(at: (f64, f64)) -> (i32, i32) {
     (units(at.0), units(at.1))
 }
 
-fn path(points: &[(f64, f64)]) -> String {
-    let points: Vec<String> = points.iter().map(|&at| place(at)).map(|(x, y)| format!("{x},{y}")).collect();
-    points.join(" ")
-}
-
-impl Canvas {
-    /// White paper of a size in points; `title` is for those who cannot see it.
-    pub fn new(size: (f64, f64), title: &str) -> Self {
+impl<'a> Canvas<'a> {
+    /// White paper of a size in points, drawn into `svg`.
+    pub fn new(svg: &'a mut String, size: (f64, f64)) -> Self {
         let (width, height) = place(size);
-        let mut canvas = Self { svg: String::new() };
-        let _ = writeln!(
-            canvas.svg,
-            "<svg role=\"img\" width=\"{:.4}in\" height=\"{:.4}in\" viewBox=\"0 0 {width} {height}\" \
-             font-family=\"{FAMILY}, Verdana, sans-serif\" xmlns=\"http://www.w3.org/2000/svg\">\n<title>{}</title>",
-            size.0 / 72.0,
-            size.1 / 72.0,
-            escape(title)
-        );
+        let backend = SVGBackend::with_string(svg, (width.max(1) as u32, height.max(1) as u32));
+        let mut canvas = Self { backend, failure: None };
         canvas.rect((0.0, 0.0), size, PAPER);
         canvas
     }
 
-    /// The text of the drawing.
-    pub fn finish(mut self) -> String {
-        self.svg.push_str("</svg>\n");
-        self.svg
+    /// Finishes.
+    ///
+    /// # Errors
+    /// The first thing that the backend refused.
+    pub fn finish(mut self) -> Result<(), String> {
+        let outcome = self.backend.present();
+        self.keep(outcome);
+        self.failure.map_or(Ok(()), Err)
+    }
+
+    fn keep<E: std::fmt::Display>(&mut self, outcome: Result<(), E>) {
+        if let Err(e) = outcome {
+            self.failure.get_or_insert(e.to_string());
+        }
     }
 
     /// A filled rectangle between two corners.
     pub fn rect(&mut self, from: (f64, f64), to: (f64, f64), colour: Colour) {
         let (a, b) = (place(from), place(to));
-        let (x, y) = (a.0.min(b.0), a.1.min(b.1));
-        let (width, height) = ((a.0 - b.0).abs(), (a.1 - b.1).abs());
-        let fill = hex(colour);
-        let _ = writeln!(self.svg, "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"{fill}\"/>");
+        let corners = ((a.0.min(b.0), a.1.min(b.1)), (a.0.max(b.0), a.1.max(b.1)));
+        let outcome = self.backend.draw_rect(corners.0, corners.1, &paint(colour, 0), true);
+        self.keep(outcome);
     }
 
     /// The outline of a rectangle, drawn inside its edges.
@@ -127,21 +130,19 @@ impl Canvas {
 
     /// A solid line through points.
     pub fn line(&mut self, points: &[(f64, f64)], colour: Colour, width: f64) {
-        self.dashed(points, colour, width, &[]);
+        let path: Vec<(i32, i32)> = points.iter().copied().map(place).collect();
+        let outcome = self.backend.draw_path(path, &paint(colour, units(width).max(1) as u32));
+        self.keep(outcome);
     }
 
-    /// A line through points, in dashes and gaps of the given lengths in points.
+    /// A line through points, in dashes and gaps of the given lengths in points; solid without any.
     pub fn dashed(&mut self, points: &[(f64, f64)], colour: Colour, width: f64, dash: &[f64]) {
-        let dashes: Vec<String> = dash.iter().map(|&length| units(length).to_string()).collect();
-        let dashes =
-            if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{}\"", dashes.join(" ")) };
-        let _ = writeln!(
-            self.svg,
-            "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"{}\"{dashes} points=\"{}\"/>",
-            hex(colour),
-            units(width).max(1),
-            path(points)
-        );
+        if dash.iter().sum::<f64>() <= 0.0 {
+            return self.line(points, colour, width);
+        }
+        for part in dashes(points, dash) {
+            self.line(&part, colour, width);
+        }
     }
 
     /// A marker of a given radius, filled or hollow.
@@ -157,12 +158,11 @@ impl Canvas {
     }
 
     fn shape(&mut self, marker: Marker, (x, y): (f64, f64), r: f64, colour: Colour) {
-        let fill = hex(colour);
         let corners: Vec<(f64, f64)> = match marker {
             Marker::Circle => {
-                let (x, y) = place((x, y));
-                let _ = writeln!(self.svg, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{}\" fill=\"{fill}\"/>", units(r));
-                return;
+                let radius = units(r).max(0) as u32;
+                let outcome = self.backend.draw_circle(place((x, y)), radius, &paint(colour, 0), true);
+                return self.keep(outcome);
             }
             Marker::Square => {
                 let r = 0.88 * r;
@@ -183,26 +183,61 @@ impl Canvas {
                 vec![(x, y - r), (x + r, y), (x, y + r), (x - r, y)]
             }
         };
-        let _ = writeln!(self.svg, "<polygon fill=\"{fill}\" points=\"{}\"/>", path(&corners));
+        let corners: Vec<(i32, i32)> = corners.into_iter().map(place).collect();
+        let outcome = self.backend.fill_polygon(corners, &paint(colour, 0));
+        self.keep(outcome);
     }
 
     /// A line of text of `size` points whose baseline passes through `at`; `upwards` turns it a quarter to the left.
     pub fn text(&mut self, text: &str, at: (f64, f64), size: f64, anchor: Anchor, colour: Colour, upwards: bool) {
+        // Plotters writes a font's size divided by 1.24, and its top anchor stands 0.76 em above the baseline.
+        let em = size * UNIT;
+        let rise = (0.76 * em).round() as i32;
         let (x, y) = place(at);
-        let anchor = match anchor {
-            Anchor::Start => "start",
-            Anchor::Middle => "middle",
-            Anchor::End => "end",
+        let (at, transform) =
+            if upwards { ((x - rise, y), FontTransform::Rotate270) } else { ((x, y - rise), FontTransform::None) };
+        let horizontal = match anchor {
+            Anchor::Start => HPos::Left,
+            Anchor::Middle => HPos::Center,
+            Anchor::End => HPos::Right,
         };
-        let turned = if upwards { format!(" transform=\"rotate(-90 {x} {y})\"") } else { String::new() };
-        let _ = writeln!(
-            self.svg,
-            "<text x=\"{x}\" y=\"{y}\" font-size=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{}\"{turned}>{}</text>",
-            size * UNIT,
-            hex(colour),
-            escape(text)
-        );
+        let font = FontDesc::new(FontFamily::Name(FAMILY), 1.24 * em, FontStyle::Normal).transform(transform);
+        let ink = RGBColor(colour.0, colour.1, colour.2);
+        let style = TextStyle::from(font).color(&ink).pos(Pos::new(horizontal, VPos::Top));
+        let outcome = self.backend.draw_text(text, &style, at);
+        self.keep(outcome);
     }
+}
+
+/// The dashes of a line through points; the pattern goes on around corners.
+fn dashes(points: &[(f64, f64)], dash: &[f64]) -> Vec<Vec<(f64, f64)>> {
+    let mut parts = Vec::new();
+    let (mut turn, mut left) = (0, dash[0]);
+    let mut part: Vec<(f64, f64)> = points.first().copied().into_iter().collect();
+    for pair in points.windows(2) {
+        let (mut from, to) = (pair[0], pair[1]);
+        loop {
+            let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+            let length = dx.hypot(dy);
+            if length <= left {
+                left -= length;
+                part.push(to);
+                break;
+            }
+            from = (from.0 + dx * left / length, from.1 + dy * left / length);
+            part.push(from);
+            if turn % 2 == 0 {
+                parts.push(std::mem::take(&mut part));
+            }
+            turn += 1;
+            left = dash[turn % dash.len()];
+            part = vec![from];
+        }
+    }
+    if turn % 2 == 0 && part.len() > 1 {
+        parts.push(part);
+    }
+    parts
 }
 
 /// Width of a text in points; a character without a glyph takes the place of the box that stands for it.
@@ -263,6 +298,17 @@ fn cross((x, y): (f64, f64), r: f64, angle: f64) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dashes_cover_their_share_of_a_line_around_corners() {
+        let points = [(0.0, 0.0), (30.0, 0.0), (30.0, 40.0), (30.0, 40.0)];
+        let parts = dashes(&points, &[3.0, 2.0]);
+        let length = |part: &Vec<(f64, f64)>| -> f64 {
+            part.windows(2).map(|pair| f64::hypot(pair[1].0 - pair[0].0, pair[1].1 - pair[0].1)).sum()
+        };
+        assert!(parts.iter().all(|part| (length(part) - 3.0).abs() < 1e-9), "{parts:?}");
+        assert_eq!(parts.len(), 14);
+    }
 
     #[test]
     fn hatching_stays_within_its_bar() {

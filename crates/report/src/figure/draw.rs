@@ -202,7 +202,7 @@ fn tick_text(step: f64, value: f64) -> String {
 }
 
 /// Draws a figure.
-pub fn draw(figure: &Figure, layout: &Layout, canvas: &mut Canvas) {
+pub fn draw(figure: &Figure, layout: &Layout, canvas: &mut Canvas<'_>) {
     if let Some(grid) = &layout.heat {
         return heat::draw(figure, grid, canvas);
     }
@@ -262,7 +262,7 @@ pub fn draw(figure: &Figure, layout: &Layout, canvas: &mut Canvas) {
     canvas.text(&figure.x_title, (0.5 * (left + right), layout.height - 3.0), TEXT, Anchor::Middle, INK, false);
 }
 
-fn grid(row: &Row, x0: f64, x1: f64, canvas: &mut Canvas) {
+fn grid(row: &Row, x0: f64, x1: f64, canvas: &mut Canvas<'_>) {
     let mut value = row.step;
     while value <= row.highest * 1.0001 {
         canvas.line(&[(x0, row.y(value)), (x1, row.y(value))], GRID, 0.5);
@@ -270,7 +270,7 @@ fn grid(row: &Row, x0: f64, x1: f64, canvas: &mut Canvas) {
     }
 }
 
-fn ticks(panel: &Panel, layout: &Layout, row: &Row, x: (f64, f64), canvas: &mut Canvas) {
+fn ticks(panel: &Panel, layout: &Layout, row: &Row, x: (f64, f64), canvas: &mut Canvas<'_>) {
     let mut free_from = f64::NEG_INFINITY;
     for (position, name) in panel.names.iter().enumerate() {
         let at = marks::place(panel, position, x);

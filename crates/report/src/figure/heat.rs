@@ -166,7 +166,7 @@ fn colour(share: f64) -> Colour {
     (mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
 }
 
-pub(super) fn draw(figure: &Figure, grid: &Grid, canvas: &mut Canvas) {
+pub(super) fn draw(figure: &Figure, grid: &Grid, canvas: &mut Canvas<'_>) {
     let bottom = grid.bottom(figure);
     let y = |row: usize| grid.top + grid.row * row as f64;
     let mut free_from = f64::NEG_INFINITY;
@@ -205,7 +205,7 @@ pub(super) fn draw(figure: &Figure, grid: &Grid, canvas: &mut Canvas) {
     bar(figure, grid, ends.1 + BAR.0, canvas);
 }
 
-fn cell(mark: Option<&Summary>, grid: &Grid, at: (f64, f64), width: f64, canvas: &mut Canvas) {
+fn cell(mark: Option<&Summary>, grid: &Grid, at: (f64, f64), width: f64, canvas: &mut Canvas<'_>) {
     let edge = if width > 6.0 && grid.row > 6.0 { 0.4 } else { 0.0 };
     let (from, to) = ((at.0 + edge, at.1 + edge), (at.0 + width - edge, at.1 + grid.row - edge));
     let baseline = (at.0 + 0.5 * width, at.1 + 0.5 * grid.row + 0.36 * VALUE);
@@ -233,7 +233,7 @@ fn whole(fraction: f64) -> String {
 }
 
 /// The scale of colours.
-fn bar(figure: &Figure, grid: &Grid, x: f64, canvas: &mut Canvas) {
+fn bar(figure: &Figure, grid: &Grid, x: f64, canvas: &mut Canvas<'_>) {
     let (top, bottom) = (grid.top, grid.bottom(figure));
     const STEPS: usize = 40;
     let at = |step: usize| bottom - (bottom - top) * step as f64 / STEPS as f64;

@@ -134,7 +134,7 @@ pub(super) fn place(panel: &Panel, position: usize, (x0, x1): (f64, f64)) -> f64
 }
 
 /// Grouped bars.
-pub(super) fn bars(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), canvas: &mut Canvas) {
+pub(super) fn bars(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), canvas: &mut Canvas<'_>) {
     let slot = (x.1 - x.0) / panel.labels.len().max(1) as f64;
     let count = figure.series.len().max(1) as f64;
     let pitch = (slot * FULL / count).min(34.0);
@@ -182,7 +182,7 @@ pub(super) fn bars(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), can
 
 /// Where a printed value starts so that the dashed line does not cross it: a flat one stands on the line instead, an upright one, which
 /// would be far from its bar there, has the line taken away behind it.
-fn beside(row: &Row, baseline: f64, value: &str, (centre, above): (f64, f64), half: f64, canvas: &mut Canvas) -> f64 {
+fn beside(row: &Row, baseline: f64, value: &str, (centre, above): (f64, f64), half: f64, canvas: &mut Canvas<'_>) -> f64 {
     let line = row.y(baseline);
     let crosses = |high: f64| line > above - 2.8 - high && line < above - 0.8;
     match row.labels {
@@ -196,7 +196,7 @@ fn beside(row: &Row, baseline: f64, value: &str, (centre, above): (f64, f64), ha
 }
 
 /// Lines with markers; series step aside a little so that intervals at one place stay apart.
-pub(super) fn lines(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), canvas: &mut Canvas) {
+pub(super) fn lines(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), canvas: &mut Canvas<'_>) {
     let count = figure.series.len() as f64;
     let apart = f64::min(1.5, 12.0 / count);
     let at = |series: usize, position: usize| {
@@ -267,7 +267,7 @@ fn stretches<T>(marks: &[Option<T>], numeric: bool, present: impl Fn(&Option<T>)
     stretches
 }
 
-fn interval(figure: &Figure, row: &Row, mark: Mark, x: f64, cap: f64, colour: Colour, canvas: &mut Canvas) {
+fn interval(figure: &Figure, row: &Row, mark: Mark, x: f64, cap: f64, colour: Colour, canvas: &mut Canvas<'_>) {
     let (low, high) = (row.y((mark.value - mark.half_width).max(0.0)), row.y(upper(figure, mark)));
     canvas.line(&[(x, low), (x, high)], colour, 0.7);
     for end in [low, high] {

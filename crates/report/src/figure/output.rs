@@ -12,10 +12,10 @@ use resvg::{
 
 use super::{
     Figure,
-    canvas::{Canvas, FAMILY, FONT},
+    canvas::{Canvas, FAMILY, FONT, units},
     draw,
 };
-use crate::ReportError;
+use crate::{ReportError, page::escape};
 
 /// Pixels per inch of a PNG.
 const PRINT: f64 = 300.0;
@@ -40,11 +40,41 @@ fn failed(figure: &Figure) -> impl Fn(String) -> ReportError {
 }
 
 /// The figure as SVG: real text, sized in inches; the font is left to the reader (see [`with_font`]).
-pub fn svg(figure: &Figure) -> String {
+///
+/// # Errors
+/// A drawing that plotters refuses.
+pub fn svg(figure: &Figure) -> Result<String, ReportError> {
     let layout = draw::Layout::of(figure);
-    let mut canvas = Canvas::new((layout.width, layout.height), &figure.description);
+    let mut text = String::new();
+    let mut canvas = Canvas::new(&mut text, (layout.width, layout.height));
     draw::draw(figure, &layout, &mut canvas);
-    canvas.finish()
+    canvas.finish().map_err(failed(figure))?;
+    let (width, height) = (units(layout.width), units(layout.height));
+    let plain = format!("<svg width=\"{width}\" height=\"{height}\"");
+    let sized =
+        format!("<svg role=\"img\" width=\"{:.4}in\" height=\"{:.4}in\"", layout.width / 72.0, layout.height / 72.0);
+    let family = format!("font-family=\"{FAMILY}\"");
+    let fallback = format!("font-family=\"{FAMILY}, Verdana, sans-serif\"");
+    let text = text.replacen(&plain, &sized, 1).replace(&family, &fallback);
+    let title = format!("{XMLNS}\n<title>{}</title>", escape(&figure.description));
+    Ok(without_breaks(&text).replacen(XMLNS, &title, 1))
+}
+
+/// End of an SVG's first tag.
+const XMLNS: &str = "xmlns=\"http://www.w3.org/2000/svg\">";
+
+/// Removes the line breaks that plotters writes inside text elements, where a renderer would show a space.
+fn without_breaks(svg: &str) -> String {
+    let mut out = String::with_capacity(svg.len());
+    let mut rest = svg;
+    while let Some(at) = rest.find("<text ") {
+        let Some(open) = rest[at..].find('>').map(|end| at + end + 1) else { break };
+        let Some(close) = rest[open..].find("</text>").map(|end| open + end) else { break };
+        out.push_str(&rest[..open]);
+        out.push_str(rest[open..close].trim_matches('\n'));
+        rest = &rest[close..];
+    }
+    out + rest
 }
 
 /// The rule that brings the font along.

@@ -125,6 +125,20 @@ fn scores_without_items_are_compared_by_their_errors() {
     assert!(probe.read("metrics.md").contains("with the standard errors of both over items"));
 }
 
+/// A file that does not add up to the published score is not used.
+#[test]
+fn predictions_of_another_score_are_not_used() {
+    let probe = Probe::filled(probe::score);
+    for entry in walkdir::WalkDir::new(probe.store.root()).into_iter().filter_map(Result::ok) {
+        if entry.file_name() == "predictions.jsonl" {
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            std::fs::write(entry.path(), text.replace("\"points\":100.0", "\"points\":101.0")).unwrap();
+        }
+    }
+    let claim = probe.render(false).unwrap().claims.remove(0);
+    assert!(claim.reason.contains("items, unpaired"), "{}", claim.reason);
+}
+
 const DENSE: &str = r#"
 name: probe
 description: Where does a dense point stand?
@@ -167,4 +181,39 @@ fn a_dense_point_stands_at_every_label() {
     assert!(claims[1].reason.starts_with("90.0 against 59.0"), "{}", claims[1].reason);
     assert_eq!(claims[2].verdict, Verdict::Undecided, "{}", claims[2].reason);
     assert!(claims[3].reason.starts_with("50 % is the best of 2"), "{}", claims[3].reason);
+}
+
+/// An undecided claim says what would decide it, in the direction in which the differences point.
+#[test]
+fn an_undecided_claim_says_what_it_needs() {
+    let of = |shift: f64| {
+        let score = move |cell: &Cell, task| match cell.run.prune.metric {
+            Metric::Wanda => Some(60.0 + shift + [-1.5, 0.0, 1.5][cell.seed as usize]),
+            _ => probe::score(cell, task).map(|_| 60.0),
+        };
+        Probe::filled(score).render(false).unwrap().claims.remove(0)
+    };
+    let (above, below) = (of(2.0), of(-2.0));
+    assert_eq!((above.verdict, below.verdict), (Verdict::Undecided, Verdict::Undecided));
+    assert!(above.reason.contains("would show that it holds"), "{}", above.reason);
+    assert!(below.reason.contains("would show that it does not hold"), "{}", below.reason);
+    let seeds = |claim: &ressa_report::Claim| claim.power.unwrap().needed.unwrap().needed.seeds.unwrap();
+    assert!(seeds(&above) > 3 && seeds(&below) > seeds(&above), "{} and {}", seeds(&above), seeds(&below));
+    assert!(of(20.0).power.unwrap().needed.is_none(), "decided");
+}
+
+/// A counted value has no error over items: seeds alone vary, and nothing is said of items.
+#[test]
+fn a_counted_value_is_compared_without_items() {
+    let claim = "claims:
+  - id: sparser
+    text: Wanda is as sparse.
+    greater: { a: { prune.metric: wanda }, b: { prune.metric: none }, metric: sparsity }
+";
+    let yaml = format!("{}{claim}", &probe::YAML[..probe::YAML.find("claims:").unwrap()]);
+    let probe = Probe::new(&yaml);
+    crate::world::fill(&probe.store, &probe.experiment.cells, probe::score);
+    let claim = probe.render(false).unwrap().claims.remove(0);
+    assert_eq!(claim.verdict, Verdict::Holds, "{}", claim.reason);
+    assert!(claim.reason.contains("0.500 against 0.000: +0.500 ± 0.000 (n = 3 seeds)"), "{}", claim.reason);
 }

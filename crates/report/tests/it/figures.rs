@@ -7,7 +7,7 @@ name: probe
 model.preset: shapes-flant5
 replicate: { seed: 0..1 }
 prune: { metric: magnitude, pattern: unstructured, vision.sparsity: 0.5 }
-axes: { prune.language.sparsity: [0.1, 0.2, 0.3] }
+axes: { prune.language.sparsity: [0.5, 0.6, 0.7] }
 variants:
   kind:
     magnitude: { prune.metric: magnitude }
@@ -54,9 +54,9 @@ fn more_series_than_can_be_told_apart_are_refused_before_anything_runs() {
 /// A point that is missing is no point of the line.
 #[test]
 fn a_missing_point_is_a_gap() {
-    let yaml = KINDS.replace("[0.1, 0.2, 0.3]", "[0.1, 0.2, 0.3, 0.4]");
+    let yaml = KINDS.replace("[0.5, 0.6, 0.7]", "[0.4, 0.5, 0.6, 0.7]");
     let probe = Probe::new(&yaml);
-    let lost = |cell: &ressa_experiment::Cell| cell.label("prune.language.sparsity").as_deref() == Some("0.2");
+    let lost = |cell: &ressa_experiment::Cell| cell.label("prune.language.sparsity").as_deref() == Some("0.5");
     crate::world::fill(&probe.store, &probe.experiment.cells, |cell, task| {
         probe::score(cell, task).filter(|_| !lost(cell))
     });
@@ -85,7 +85,7 @@ fn figures_are_files_of_three_kinds_and_the_same_every_time() {
 fn published_numbers_stand_on_our_axis_where_the_scale_is_theirs() {
     let yaml = probe::YAML.replace(
         "model.preset: shapes-flant5",
-        "model.checkpoint: checkpoints/instructblip\ndata: { source: folder, root: data }\ndense.gate: {}",
+        "model.checkpoint: checkpoints/instructblip\ndata: { source: folder, root: data, calibration: { corpora: [cc3m] } }\nprune.calibration: { questions: 0, captions: 1 }\nevaluate.retrieval.checkpoint: checkpoints/itm\ndense.gate: {}",
     );
     let probe = filled(&yaml);
     let rendered = probe.render(true).unwrap();

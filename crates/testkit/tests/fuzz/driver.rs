@@ -26,6 +26,9 @@ const LARGEST: usize = 1 << 20;
 /// Findings after which a target is given up.
 const ENOUGH: usize = 20;
 
+/// Takes an input.
+pub type Run = Box<dyn FnMut(&[u8])>;
+
 /// What is fed with inputs.
 pub struct Target {
     /// How inputs are changed.
@@ -33,7 +36,7 @@ pub struct Target {
     /// Sound inputs.
     pub seeds: Vec<Vec<u8>>,
     /// Takes an input.
-    pub run: Box<dyn FnMut(&[u8])>,
+    pub run: Run,
 }
 
 /// A target with what was found.

@@ -4,6 +4,9 @@
 //! runs targets for as long as one likes; an input that makes one panic, hang or take the process along is written down. Such inputs are kept
 //! in `tests/corpus`, and every run of the tests repeats them, with a few fresh changes of every seed.
 
+// What a fuzzer finds is read by whoever started it.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod driver;
 mod json;
 mod mutate;

@@ -19,8 +19,11 @@ use tempfile::TempDir;
 
 use crate::{driver::Target, mutate::Form};
 
+/// Sets a target up.
+type Make = fn() -> Target;
+
 /// Every target by its name.
-pub const TARGETS: [(&str, fn() -> Target); 10] = [
+pub const TARGETS: [(&str, Make); 10] = [
     ("model", model),
     ("processor", processor),
     ("tokenizer", tokenizer),
@@ -225,7 +228,7 @@ fn safetensors() -> Target {
     let run = move |input: &[u8]| {
         fs::write(folder.join("model.safetensors"), input).unwrap();
         number += 1;
-        use_folder(&folder, &root.path().join("output"), number % 4 == 0);
+        use_folder(&folder, &root.path().join("output"), number.is_multiple_of(4));
     };
     Target { form: Form::Safetensors, seeds: vec![seed], run: Box::new(run) }
 }
@@ -300,7 +303,7 @@ fn folder() -> Target {
     let run = move |input: &[u8]| {
         if write(&output, input, &FOLDER) {
             number += 1;
-            use_folder(&output, &root.path().join("again"), number % 4 == 0);
+            use_folder(&output, &root.path().join("again"), number.is_multiple_of(4));
         }
     };
     Target { form: Form::Json, seeds, run: Box::new(run) }
@@ -337,7 +340,7 @@ fn annotations() -> Target {
         let config = DataConfig { source: DataSource::Folder, root: Some(data.clone()), ..DataConfig::default() };
         for task in Task::ALL {
             if let Ok(benchmark) = Benchmark::load(&config, task, 5) {
-                let _ = benchmark.images().iter().map(|image| image.image().is_ok()).count();
+                benchmark.images().iter().for_each(|image| drop(image.image()));
             }
         }
         for corpus in CORPORA {
