@@ -4,7 +4,7 @@ use ressa_experiment::{Tower, search};
 
 use crate::{
     model::{BlockKind, Layer, Model, Reads, Stack},
-    program::block_cost,
+    program::{block_cost, evaluation},
     work::{Machine, Work},
 };
 
@@ -101,7 +101,8 @@ impl Pass<'_> {
     /// only the keys and values of these are made.
     pub fn reading(&self) -> Work {
         let runs = |kind: BlockKind| kind != BlockKind::Vision && kind != BlockKind::T5Decoder;
-        let read: Work = self.model.stacks.iter().filter(|stack| runs(stack.kind)).map(|stack| self.stack(stack)).sum();
+        let stacks = self.model.stacks.iter().filter(|stack| runs(stack.kind));
+        let read: Work = stacks.map(|stack| self.stack_moving(stack, evaluation::READ_SHARE)).sum();
         let memory = |layer: &&Layer| layer.kind == BlockKind::T5Decoder && layer.reads == Reads::Sequence;
         let tokens = self.batch.tokens(self.model, Reads::Sequence);
         let made = |layer: &Layer| self.machine.product(tokens, layer.inputs, layer.outputs, 1.0);
@@ -109,6 +110,11 @@ impl Pass<'_> {
     }
 
     fn stack(&self, stack: &Stack) -> Work {
+        self.stack_moving(stack, 1.0)
+    }
+
+    /// A stack that moves a share of the bytes that its blocks move in a training.
+    fn stack_moving(&self, stack: &Stack, share: f64) -> Work {
         let cost = block_cost(stack.kind);
         let mut work = self.products(stack);
         let issued = work.launches;
@@ -116,7 +122,7 @@ impl Pass<'_> {
         work += self.machine.attention(4.0 * pairs * stack.attention, stack.blocks);
         let bytes = self.moved(stack, cost.forward_widths, cost.forward_inners);
         let rest = cost.forward_launches * stack.blocks - issued - stack.blocks;
-        work += self.machine.traffic(bytes * stack.blocks, rest.max(stack.blocks));
+        work += self.machine.traffic(bytes * stack.blocks * share, rest.max(stack.blocks));
         work
     }
 
