@@ -261,3 +261,18 @@ fn the_second_look_reads_nothing() {
     world.nodes().values().for_each(|node| contents.check(node).unwrap());
     assert_eq!(contents.bytes_read(), 0, "another process remembers as well");
 }
+
+/// What is there and wrong is not what was there before: its results are not current. A pipe would be read for ever.
+#[test]
+fn what_is_there_and_cannot_be_used_is_no_absence() {
+    let world = World::new();
+    let before = world.nodes();
+    let image = world.path("data/gqa/images/a.jpg");
+    fs::remove_file(&image).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&image).status().unwrap();
+    assert!(made.success());
+    assert_eq!(world.moved(&before), set(&["gqa"]));
+    let header = fs::read(world.path("matcher/model.safetensors")).unwrap();
+    fs::write(world.path("matcher/model.safetensors"), &header[..20]).unwrap();
+    assert_eq!(world.moved(&before), set(&["gqa", "flickr30k"]), "weights that were cut off");
+}

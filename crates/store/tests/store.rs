@@ -147,3 +147,22 @@ fn a_torn_journal_line_is_skipped() {
     publish(&store, "cd34");
     assert_eq!(read_journal(&store).iter().map(|line| line.key.as_str()).collect::<Vec<_>>(), [KEY, "cd34"]);
 }
+
+/// A disk that does not answer says nothing about what was published: nothing is taken for absent, damaged or unwanted.
+#[test]
+fn what_cannot_be_looked_at_is_an_error_and_never_an_absence() {
+    let (folder, store) = open();
+    publish(&store, KEY);
+    let manifest = store.folder(KEY).join("manifest.json");
+    fs::remove_file(&manifest).unwrap();
+    std::os::unix::fs::symlink(&manifest, &manifest).unwrap();
+    let error = store.entry(KEY).unwrap_err();
+    assert!(!error.is_damage(), "{error}");
+    assert!(store.usable(KEY).is_err());
+    assert!(store.folder(KEY).exists(), "it stays where it is");
+
+    let away = folder.path().join("away");
+    std::os::unix::fs::symlink("nowhere", &away).unwrap();
+    assert!(ressa_store::named(&away).is_err(), "a link that leads nowhere is not an empty folder");
+    assert_eq!(ressa_store::named(&folder.path().join("absent")).unwrap(), Vec::new());
+}
