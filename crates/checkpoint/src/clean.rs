@@ -37,6 +37,7 @@ pub(crate) fn settings(path: &Path, bytes: &[u8], changed: bool) -> Option<Vec<u
 fn forget_places(fields: &mut Map<String, Value>) -> bool {
     let before = fields.len();
     fields.retain(|name, value| match value.as_str() {
+        _ if is_place(name) => false,
         Some(text) if ORIGINS.contains(&name.as_str()) => is_repository(text),
         // Tokens and templates are texts that may look like anything.
         Some(text) => name.ends_with("_token") || name == "content" || !is_place(text),
@@ -47,8 +48,18 @@ fn forget_places(fields: &mut Map<String, Value>) -> bool {
         match value {
             Value::Object(inner) => found |= forget_places(inner),
             Value::Array(items) => {
+                let many = items.len();
+                items.retain(|item| !item.as_str().is_some_and(is_place));
+                found |= items.len() < many;
                 for item in items.iter_mut().filter_map(Value::as_object_mut) {
                     found |= forget_places(item);
+                }
+            }
+            Value::String(text) if !text.contains(['{', '<', '\n']) => {
+                let without = without_places(text);
+                if without != *text {
+                    *text = without;
+                    found = true;
                 }
             }
             _ => {}

@@ -38,8 +38,8 @@ pub fn files_read(folder: &Path) -> Result<Vec<String>, CheckpointError> {
     Ok(names)
 }
 
-/// What tells a model folder from another at the same place, or from itself before an edit, without reading its weights: names, sizes and
-/// times of modification of the files that are read. For work that is resumed; what is kept is known by content.
+/// What tells a model folder from another at the same place, or from itself before an edit, without reading its weights: names, sizes,
+/// inodes and both times of the files that are read. For work that is resumed; what is kept is known by content.
 ///
 /// # Errors
 /// As for [`files_read`].
@@ -48,7 +48,9 @@ pub fn stamp(folder: &Path) -> Result<String, CheckpointError> {
     for name in files_read(folder)? {
         let path = folder.join(&name);
         let data = fs::metadata(&path).map_err(CheckpointError::io("read", &path))?;
-        hasher.update(format!("{name}\0{} {} {}\n", data.size(), data.mtime(), data.mtime_nsec()).as_bytes());
+        // The time of change shows an edit that puts the time of modification back.
+        let times = [data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()];
+        hasher.update(format!("{name}\0{} {} {times:?}\n", data.ino(), data.size()).as_bytes());
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use ressa_checkpoint::{preset_config, published_config, read_config};
+use ressa_contents::Contents;
 use ressa_experiment::{Stage, StageKey};
 use ressa_store::Store;
 use ressa_sweep::{Graph, GraphStage, Inventory};
@@ -46,8 +47,9 @@ impl Preflight {
         let mut found = Self::default();
         let mut networks: HashMap<StageKey, Option<Network>> = HashMap::new();
         let mut draws = BTreeMap::new();
+        let contents = Contents::new(store, root);
         for (stage, _) in graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present) {
-            samples::look(&stage.node.stage, root, &mut draws, &mut found);
+            samples::look(&stage.node.stage, &contents, root, &mut draws, &mut found);
             let Some(dense) = dense_of(graph, stage) else { continue };
             let network = networks.entry(dense.node.key.clone()).or_insert_with(|| network(dense, store, root));
             if let Some(network) = network {

@@ -22,6 +22,14 @@ pub enum ContentError {
     /// Annotations that cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// It is not there any more.
+    #[error("`{place}` is not there any more ({reason}); put it back, or say in the experiment where it is now")]
+    Gone {
+        /// The folder, as the experiment names it.
+        place: String,
+        /// What is missing of it.
+        reason: String,
+    },
     /// It is not what the stage was planned with.
     #[error(
         "`{place}` changed since this sweep was planned{}; run the sweep again, it plans with what is there now",

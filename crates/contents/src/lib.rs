@@ -156,8 +156,11 @@ impl<'a> Contents<'a> {
         if found.as_ref().ok() == reading.content.as_ref() || reading.content.is_none() {
             return Ok(());
         }
-        let reason = found.err().map(|error| error.to_string());
-        Err(ContentError::Changed { place: reading.place.clone(), reason })
+        let place = reading.place.clone();
+        Err(match found.err() {
+            Some(error) if error.is_absence() => ContentError::Gone { place, reason: error.to_string() },
+            other => ContentError::Changed { place, reason: other.map(|error| error.to_string()) },
+        })
     }
 
     /// Files of data that a stage cannot do without and that are not below `root`. Images of a corpus are not among them: others are drawn in
@@ -169,6 +172,17 @@ impl<'a> Contents<'a> {
         let sources = self.data(stage, root)?;
         let needed = sources.into_par_iter().filter(|source| !source.optional);
         Ok(needed.map(|source| source.path).filter(|path| !path.is_file()).collect())
+    }
+
+    /// Images of corpora that a stage draws and that are not there, and how many it draws: others are drawn in their place.
+    ///
+    /// # Errors
+    /// As for [`Contents::missing`].
+    pub fn replaced(&self, stage: &Stage, root: &Path) -> Result<(Vec<PathBuf>, usize), ContentError> {
+        let drawn: Vec<Source> = self.data(stage, root)?.into_iter().filter(|source| source.optional).collect();
+        let many = drawn.len();
+        let absent = drawn.into_par_iter().map(|source| source.path).filter(|path| !path.is_file()).collect();
+        Ok((absent, many))
     }
 
     /// Bytes of files that had to be read because nothing was remembered of them.

@@ -103,6 +103,7 @@ impl Rendered {
     pub(crate) fn write(&self, records: &Records) -> Result<(), ReportError> {
         fs::create_dir_all(&self.folder).map_err(|source| ReportError::Write { path: self.folder.clone(), source })?;
         let file = |name: &str, bytes: &[u8]| write(&self.folder.join(name), bytes);
+        let before = Saved::read(&self.folder);
         // First of all, so that a folder is never filled without saying whose it is.
         file(saved::FILE, Saved::of(self).text().as_bytes())?;
         file("records.csv", &records::to_csv(&records.frame)?)?;
@@ -131,7 +132,21 @@ impl Rendered {
         file("report.md", self.markdown().as_bytes())?;
         let saved = Saved::of(self);
         let drawings: Vec<String> = self.figures.iter().map(|figure| figure.svg.clone()).collect();
-        file("report.html", page::report(&saved, &drawings).as_bytes())
+        file("report.html", page::report(&saved, &drawings).as_bytes())?;
+        // What an earlier report of this origin had and this one has not: beside the new numbers it would pass for current.
+        let now = saved.files();
+        for name in
+            before.map(|before| before.files()).unwrap_or_default().into_iter().filter(|name| !now.contains(name))
+        {
+            let path = self.folder.join(name);
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(ReportError::Write { path, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn markdown(&self) -> String {

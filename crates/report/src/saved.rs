@@ -123,6 +123,15 @@ impl Saved {
             .collect()
     }
 
+    /// Names of the files beside it that show its tables, figures and claims.
+    pub fn files(&self) -> Vec<String> {
+        let of = |id: &str, kinds: &[&str]| kinds.iter().map(|kind| format!("{id}.{kind}")).collect::<Vec<_>>();
+        let figures = self.figures.iter().flat_map(|figure| of(&figure.id, &["svg", "png", "pdf", "csv"]));
+        let tables = self.tables.iter().flat_map(|table| of(&table.id, &["tex", "md", "csv"]));
+        let claims = if self.claims.is_empty() { Vec::new() } else { of("claims", &["md", "csv", "json"]) };
+        figures.chain(tables).chain(claims).collect()
+    }
+
     /// How many claims have each verdict, and how many of those are provisional.
     pub fn tally(&self) -> Vec<(Verdict, usize, usize)> {
         let count = |verdict: Verdict| {

@@ -84,8 +84,10 @@ pub fn record_sweep(
 /// # Errors
 /// A record that cannot be read or understood: what it wants is not known, so nothing may be taken for garbage.
 pub fn recorded_sweeps(store: &Store) -> Result<Vec<SweepRecord>, StoreError> {
-    let files = named(&store.root().join(FOLDER))?.into_iter().map(|(_, path)| path);
-    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let is_id = |name: &str| name.len() == 12 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_record = |name: &str| name.strip_suffix(".json").is_some_and(is_id);
+    let files =
+        named(&store.root().join(FOLDER))?.into_iter().filter(|(name, _)| is_record(name)).map(|(_, path)| path);
     let mut records = files.map(|path| read(&path)).collect::<Result<Vec<_>, _>>()?;
     records.sort_by(|a, b| (b.last, &a.id).cmp(&(a.last, &b.id)));
     Ok(records)
@@ -102,5 +104,8 @@ pub fn forget_sweep(store: &Store, record: &SweepRecord) -> Result<(), StoreErro
 fn read(path: &std::path::Path) -> Result<SweepRecord, StoreError> {
     let text = fs::read(path).map_err(|source| StoreError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text)
-        .map_err(|e| StoreError::Damaged { path: path.to_owned(), what: format!("not a record of a sweep ({e})") })
+        .map_err(|e| StoreError::Damaged { path: path.to_owned(), what: format!(
+                "it is not the record of a sweep ({e}), so what that sweep wants is not known; starting the sweep again writes a new one, \
+                 removing this file gives it up"
+            ) })
 }

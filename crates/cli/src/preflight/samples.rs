@@ -1,20 +1,32 @@
 //! Samples that corpora have, against those that are asked for.
 
-use std::{collections::BTreeMap, path::Path};
-
-use ressa_data::Captions;
-use ressa_experiment::{
-    Stage,
-    config::{CorporaConfig, DataConfig, DataSource},
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
 };
+
+use ressa_contents::Contents;
+use ressa_data::{Captions, DataError};
+use ressa_experiment::{Stage, config::CorporaConfig};
 
 use super::Preflight;
 
-/// How many entries draws have, by what is drawn from; `None` where the corpora cannot be read, which is said elsewhere.
-pub(super) type Draws = BTreeMap<String, Option<usize>>;
+/// What is known of draws, by what is drawn from.
+pub(super) type Draws = BTreeMap<String, Drawn>;
+
+/// What a draw would find.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Drawn {
+    /// Entries that are there; `None` where the corpora are missing, which is said with the missing files.
+    available: Option<usize>,
+    /// Why the annotations cannot be used.
+    unusable: Option<String>,
+    /// The first image that is not there, how many are not, and how many are drawn.
+    absent: Option<(PathBuf, usize, usize)>,
+}
 
 /// What a stage would draw.
-pub(super) fn look(stage: &Stage, root: &Path, draws: &mut Draws, found: &mut Preflight) {
+pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &mut Draws, found: &mut Preflight) {
     let (setting, data, config, asked) = match stage {
         Stage::Prune { data: Some(data), calibration: Some(calibration), .. }
         | Stage::Sensitivity { data, calibration, .. }
@@ -26,23 +38,49 @@ pub(super) fn look(stage: &Stage, root: &Path, draws: &mut Draws, found: &mut Pr
         }
         _ => return,
     };
-    if let Some(there) = available(data, config, asked, root, draws)
-        && there < asked as usize
-    {
-        let corpora: Vec<&str> = config.corpora.iter().map(|corpus| corpus.name()).collect();
-        let corpora = corpora.join(", ");
+    let Some(folder) = data.published_root().map(|folder| root.join(folder)) else { return };
+    let seed = match stage {
+        Stage::Prune { seed, .. } => seed.unwrap_or_default(),
+        Stage::Sensitivity { seed, .. } | Stage::Statistics { seed, .. } | Stage::Adapt { seed, .. } => *seed,
+        _ => 0,
+    };
+    let key = format!("{} {setting} {:?} {asked} {seed}", folder.display(), config.corpora);
+    let drawn = draws.entry(key).or_insert_with(|| drawn(stage, config, &folder, asked, contents));
+    if let Some(error) = &drawn.unusable {
+        found.problem("data.root", error);
+    }
+    let corpora: Vec<&str> = config.corpora.iter().map(|corpus| corpus.name()).collect();
+    let corpora = corpora.join(", ");
+    let there = drawn.available.filter(|there| *there < asked as usize);
+    let lost = drawn.absent.as_ref().map_or(0, |(_, absent, _)| *absent);
+    if let Some(there) = there {
+        let rest = if lost > 0 { ", as far as their images are" } else { "" };
         found.note(
             setting,
-            format!("only {there} of {asked} samples are there (corpora: {corpora}); all of them are used"),
+            format!("only {there} of {asked} samples are there (corpora: {corpora}); all of them are used{rest}"),
         );
+    }
+    if let Some((first, absent, many)) = &drawn.absent {
+        let what =
+            format!("{absent} of the {many} images that are drawn are not there, `{}` the first", first.display());
+        match absent * 2 > *many {
+            true => found.problem(setting, format!("{what}; more than half of a draw has to be there")),
+            false => found.note(setting, format!("{what}; others of the draw stand in for them")),
+        }
     }
 }
 
-fn available(data: &DataConfig, config: &CorporaConfig, asked: u32, root: &Path, draws: &mut Draws) -> Option<usize> {
-    if data.source != DataSource::Folder {
-        return None;
+fn drawn(stage: &Stage, config: &CorporaConfig, folder: &Path, asked: u32, contents: &Contents<'_>) -> Drawn {
+    match Captions::available(config, folder, asked as usize) {
+        Err(DataError::Missing { .. }) => Drawn::default(),
+        Err(error) => Drawn { unusable: Some(error.to_string()), ..Drawn::default() },
+        Ok(available) => match contents.replaced(stage, folder) {
+            Err(error) => Drawn { unusable: Some(error.to_string()), ..Drawn::default() },
+            Ok((absent, many)) => Drawn {
+                available: Some(available),
+                unusable: None,
+                absent: absent.first().map(|first| (first.clone(), absent.len(), many)),
+            },
+        },
     }
-    let folder = root.join(data.root.as_ref()?);
-    let drawn = format!("{} {:?} {asked}", folder.display(), config.corpora);
-    *draws.entry(drawn).or_insert_with(|| Captions::available(config, &folder, asked as usize).ok())
 }
