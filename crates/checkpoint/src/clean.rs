@@ -39,15 +39,14 @@ fn forget_places(fields: &mut Map<String, Value>) -> bool {
     fields.retain(|name, value| match value.as_str() {
         _ if is_place(name) => false,
         Some(text) if ORIGINS.contains(&name.as_str()) => is_repository(text),
-        // Tokens and templates are texts that may look like anything.
-        Some(text) => name.ends_with("_token") || name == "content" || !is_place(text),
+        Some(text) => is_free(name) || !is_place(text),
         None => true,
     });
     let mut found = fields.len() < before;
-    for value in fields.values_mut() {
+    for (name, value) in fields.iter_mut() {
         match value {
             Value::Object(inner) => found |= forget_places(inner),
-            Value::Array(items) => {
+            Value::Array(items) if !is_free(name) => {
                 let many = items.len();
                 items.retain(|item| !item.as_str().is_some_and(is_place));
                 found |= items.len() < many;
@@ -55,7 +54,7 @@ fn forget_places(fields: &mut Map<String, Value>) -> bool {
                     found |= forget_places(item);
                 }
             }
-            Value::String(text) if !text.contains(['{', '<', '\n']) => {
+            Value::String(text) if !is_free(name) => {
                 let without = without_places(text);
                 if without != *text {
                     *text = without;
@@ -66,6 +65,11 @@ fn forget_places(fields: &mut Map<String, Value>) -> bool {
         }
     }
     found
+}
+
+/// Whether a field holds tokens or a template: texts that may look like anything.
+fn is_free(name: &str) -> bool {
+    name.ends_with("_token") || name.ends_with("_tokens") || ["content", "chat_template"].contains(&name)
 }
 
 /// Takes out what the configuration claims about zeros, and the whole entry where it says nothing else. Whether there was something.
@@ -165,6 +169,10 @@ mod tests {
         };
         let place = r#"{"_name_or_path":"/data/x","a":{"tokenizer_file":"/data/x/t.json","eos_token":"/a/b"}}"#;
         assert_eq!(config(false, place).unwrap(), r#"{"a":{"eos_token":"/a/b"}}"#);
+        let hidden =
+            r#"{"list":["/home/bob/l",1],"/home/bob/key":1,"note":"loaded from /home/bob/zz","extra_tokens":["/x/y"]}"#;
+        let shown = r#"{"list":[1],"note":"loaded from zz","extra_tokens":["/x/y"]}"#;
+        assert_eq!(config(false, hidden).unwrap(), shown);
         assert_eq!(config(false, r#"{"_name_or_path":"Salesforce/blip2"}"#), None);
         assert_eq!(config(false, r#"{"sparsity_config":{},"b":1}"#), None);
         assert_eq!(config(true, r#"{"sparsity_config":{},"b":1}"#).unwrap(), r#"{"b":1}"#);

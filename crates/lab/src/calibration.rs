@@ -74,7 +74,12 @@ pub fn ordered(
 fn with_images(requests: &[CalibrationRequest]) -> Result<Vec<(&CalibrationRequest, blake3::Hash)>, LabError> {
     let mut known: HashMap<&Path, blake3::Hash> = HashMap::new();
     let digest = |request: &'_ CalibrationRequest| -> Result<blake3::Hash, LabError> {
-        let bytes = fs::read(&request.image).map_err(|e| LabError::input(&request.image, e))?;
+        let wrong = |e| LabError::input(&request.image, e);
+        if !fs::metadata(&request.image).map_err(wrong)?.is_file() {
+            // A pipe would never end, a device never stop.
+            return Err(wrong(std::io::Error::other("it is not a regular file")));
+        }
+        let bytes = fs::read(&request.image).map_err(wrong)?;
         Ok(blake3::hash(&bytes))
     };
     let mut found = Vec::with_capacity(requests.len());
