@@ -170,7 +170,7 @@ mod tests {
         let place = r#"{"_name_or_path":"/data/x","a":{"tokenizer_file":"/data/x/t.json","eos_token":"/a/b"}}"#;
         assert_eq!(config(false, place).unwrap(), r#"{"a":{"eos_token":"/a/b"}}"#);
         let hidden =
-            r#"{"list":["/home/bob/l",1],"/home/bob/key":1,"note":"loaded from /home/bob/zz","extra_tokens":["/x/y"]}"#;
+            r#"{"list":["/data/bob/l",1],"/data/bob/key":1,"note":"loaded from /data/bob/zz","extra_tokens":["/x/y"]}"#;
         let shown = r#"{"list":[1],"note":"loaded from zz","extra_tokens":["/x/y"]}"#;
         assert_eq!(config(false, hidden).unwrap(), shown);
         assert_eq!(config(false, r#"{"_name_or_path":"Salesforce/blip2"}"#), None);

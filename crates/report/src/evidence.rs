@@ -78,6 +78,9 @@ pub struct Ranking {
     pub differences: Vec<Difference>,
 }
 
+/// Items below which a ranking says nothing, so that nothing is bold.
+const FEWEST: usize = 10;
+
 /// Compares the best of some points, each with its mean, with the others. The level holds for all comparisons together, so the point that
 /// is truly best is among the tied ones with 95 % probability. `None` where nothing can be compared.
 pub fn rank(points: &[(usize, f64)], value: &str, records: &Records) -> Option<Ranking> {
@@ -91,7 +94,8 @@ pub fn rank(points: &[(usize, f64)], value: &str, records: &Records) -> Option<R
         )
         .collect();
     let differences: Vec<Difference> = compared.iter().flatten().cloned().collect();
-    if differences.is_empty() {
+    // On a handful of items everything would stand as not told apart from the best, 0 beside 100.
+    if differences.is_empty() || differences.iter().any(|difference| difference.items < FEWEST) {
         return None;
     }
     let level = looks::max_level(&differences.iter().collect::<Vec<_>>(), points.len() - 1, BOLD);

@@ -4,7 +4,12 @@ use std::{fs, path::Path};
 
 use ressa_experiment::Origin;
 
-use crate::{ReportError, saved::Saved};
+use serde_json::Value;
+
+use crate::{
+    ReportError,
+    saved::{self, Saved},
+};
 
 /// A folder of the results, and what a reader must be told about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +34,12 @@ pub(crate) fn of(results: &Path, name: &str, origin: &Origin) -> Result<Place, R
     }
     let there = results.join(name);
     let Some(holder) = Saved::read(&there) else {
+        if is_strange(&there) {
+            let note = format!(
+                "`{name}/` has files that are no report of ressa; this one, of `{origin}`, is written to `{own}/`"
+            );
+            return Ok(Place { folder: own, note: Some(note) });
+        }
         let is_older = there.join("report.html").is_file();
         return Ok(plain(is_older.then(|| {
             format!("`{name}/` has a report of a version that did not record its file; it is replaced by this one, of `{origin}`")
@@ -49,12 +60,42 @@ pub(crate) fn of(results: &Path, name: &str, origin: &Origin) -> Result<Place, R
     Ok(Place { folder: own, note: Some(note) })
 }
 
+/// Whether a folder without a report that can be read holds something that the program did not put there: files, but neither a report's page
+/// nor what says whose it is.
+fn is_strange(folder: &Path) -> bool {
+    let is_empty = fs::read_dir(folder).map_or(true, |mut items| items.next().is_none());
+    let says = fs::read(folder.join(saved::FILE)).ok().map(|text| serde_json::from_slice::<Value>(&text).ok());
+    match says {
+        // Of another version of the format, perhaps.
+        Some(saved) => !saved.is_some_and(|saved| saved.get("format").is_some() && saved.get("origin").is_some()),
+        None => !is_empty && !folder.join("report.html").is_file(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn origin(file: &str, overrides: &[&str]) -> Origin {
         Origin { file: file.to_owned(), overrides: overrides.iter().map(|text| (*text).to_owned()).collect() }
+    }
+
+    #[test]
+    fn what_somebody_else_put_there_is_not_written_over() {
+        let results = tempfile::tempdir().unwrap();
+        let folder = results.path().join("smoke");
+        fs::create_dir(&folder).unwrap();
+        let own = origin("a.yaml", &[]);
+        let of = || of(results.path(), "smoke", &own).unwrap();
+        assert_eq!(of(), Place { folder: "smoke".to_owned(), note: None }, "an empty folder is nobody's");
+        fs::write(folder.join("summary.csv"), "mine").unwrap();
+        assert_ne!(of().folder, "smoke");
+        fs::write(folder.join("report.json"), "{}").unwrap();
+        assert!(of().note.unwrap().contains("no report of ressa"));
+        // An older report, of a version that wrote no `report.json`.
+        fs::remove_file(folder.join("report.json")).unwrap();
+        fs::write(folder.join("report.html"), "").unwrap();
+        assert_eq!(of().folder, "smoke");
     }
 
     #[test]
