@@ -112,7 +112,7 @@ fn one_broken_place_is_given_up_and_the_others_do_the_work() {
     let mut bench = Bench::new();
     script(
         &mut bench,
-        "if mkdir $FOLDER/good 2>/dev/null; then exec $WORKER \"$@\"; fi\necho 'CUDA error: uncorrectable ECC error' >&2; exit 1",
+        "if mkdir \"$FOLDER/good\" 2>/dev/null; then exec \"$WORKER\" \"$@\"; fi\necho 'CUDA error: uncorrectable ECC error' >&2; exit 1",
     );
     bench.instruct(json!({ "dense": { "sleep": 0.2 }, "prune": { "sleep": 0.2 } }));
     let mut given_up = Vec::new();
@@ -143,7 +143,7 @@ fn without_any_place_left_the_sweep_ends_and_says_why_of_each() {
 fn foreign_output_of_a_worker_is_ignored_and_logged() {
     let mut bench = Bench::new();
     bench.options.slots = Some(1);
-    script(&mut bench, "printf 'caf\\351: a warning\\nplain\\n[1]\\nno end of line'; exec $WORKER \"$@\"");
+    script(&mut bench, "printf 'caf\\351: a warning\\nplain\\n[1]\\nno end of line'; exec \"$WORKER\" \"$@\"");
     let summary = bench.sweep(&graph(&cells()));
     assert_eq!((summary.complete, summary.failed.len()), (4, 0));
     let log = fs::read(bench.folder.path().join("logs/worker-0.log")).unwrap();
@@ -205,7 +205,7 @@ fn a_cause_that_is_gone_is_tried_again_by_itself() {
         let mut bench = Bench::new();
         fail(&bench, kind);
         assert_eq!(again(&bench), 2, "{kind}");
-        script(&mut bench, "exec $WORKER \"$@\"");
+        script(&mut bench, "exec \"$WORKER\" \"$@\"");
         assert_eq!(again(&bench), 4, "{kind}: another program");
     }
 
