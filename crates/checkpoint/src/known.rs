@@ -1,7 +1,7 @@
 //! The files that a model folder is made of: what is fetched, and what is written into a folder for others.
 
-/// Settings, image preprocessing, tokenizers in the forms that either library reads.
-const SETTINGS: [&str; 15] = [
+/// What is read here beside the weights where it is there: architecture, generation settings, image preprocessing, then the tokenizer.
+pub(crate) const READ: [&str; 8] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -10,6 +10,13 @@ const SETTINGS: [&str; 15] = [
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+];
+
+/// Where a tokenizer's files begin among those.
+pub(crate) const TOKENIZER: usize = 4;
+
+/// What other libraries read: templates, tokenizers in other forms.
+const READ_ELSEWHERE: [&str; 7] = [
     "chat_template.json",
     "chat_template.jinja",
     "spiece.model",
@@ -38,7 +45,8 @@ pub const QFORMER: &str = "qformer_tokenizer";
 /// Whether a file of a folder, by its path there with `/` between the parts, holds settings that programs read beside the weights.
 pub fn is_settings(path: &str) -> bool {
     let of_qformer = path.strip_prefix(QFORMER).and_then(|rest| rest.strip_prefix('/'));
-    of_qformer.map_or_else(|| SETTINGS.contains(&path), |name| name != SETTINGS[0] && SETTINGS.contains(&name))
+    let is_known = |name: &str| READ.contains(&name) || READ_ELSEWHERE.contains(&name);
+    of_qformer.map_or_else(|| is_known(path), |name| name != READ[0] && is_known(name))
 }
 
 /// Whether a file is the model's card or licence.

@@ -22,7 +22,7 @@ use crate::{
     yaml::Tree,
 };
 
-/// Most cells that a grid may have.
+/// Maximum number of cells of a grid.
 pub const MAX_CELLS: usize = 200_000;
 
 /// What a document expands to.

@@ -12,12 +12,11 @@ use tch::{Kind, Tensor, no_grad};
 use crate::RestoreError;
 
 /// Largest change of a logit, as a share of the largest logit, that merging may cause where it should cause none but rounding: that of f32
-/// sums, or of merged weights in the type in which they are stored (half a unit in their last place, through every block). Small random
-/// networks in bf16 were seen to move by 6 %; a merge that is wrong moves outputs by as much as they are.
+/// sums, or of merged weights in the type in which they are stored (half a unit in their last place, through every block).
 fn tolerance(model: &dyn VisionLanguage) -> f64 {
     let narrowest = |weight: &Weight| match [weight.base().kind(), weight.kind()] {
-        kinds if kinds.contains(&Kind::BFloat16) => 15e-2,
-        kinds if kinds.contains(&Kind::Half) => 3e-2,
+        kinds if kinds.contains(&Kind::BFloat16) => 5e-2,
+        kinds if kinds.contains(&Kind::Half) => 1e-2,
         _ => 1e-4,
     };
     model.weights().into_iter().map(narrowest).fold(1e-4, f64::max)

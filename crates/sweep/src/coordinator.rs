@@ -47,7 +47,7 @@ pub struct Options {
     pub slots: Option<usize>,
     /// Stop starting stages after this many failed in this sweep.
     pub max_failures: Option<usize>,
-    /// Longest time a stage may take.
+    /// Time limit of a stage.
     pub timeout: Option<Duration>,
 }
 
@@ -86,7 +86,7 @@ pub fn execute(
     store.remove_abandoned_drafts()?;
 
     let devices = options.devices();
-    let inventory = take_inventory(graph, store, &|| stop.requests() > 0)?;
+    let inventory = take_inventory(graph, store)?;
     for damage in &inventory.damaged {
         events(SweepEvent::Damaged(damage.clone()));
     }

@@ -60,21 +60,12 @@ impl Inventory {
 }
 
 /// Proves every published stage of the graph; files that were not touched since they were last proved are not read again. Damaged ones are
-/// quarantined, or only named when they lie in a read-only root, and count as absent. Ends early where `is_stopped` says so; what was not
-/// looked at counts as absent then.
+/// quarantined, or only named when they lie in a read-only root, and count as absent.
 ///
 /// # Errors
 /// An entry that cannot be read for another reason than damage: it says nothing about what was published, so nothing is moved.
-pub fn take_inventory(
-    graph: &Graph,
-    store: &Store,
-    is_stopped: &(dyn Fn() -> bool + Sync),
-) -> Result<Inventory, StoreError> {
-    let findings: Vec<Finding> = graph
-        .stages
-        .par_iter()
-        .map(|stage| if is_stopped() { Finding::Absent } else { prove(store, &stage.node.key) })
-        .collect();
+pub fn take_inventory(graph: &Graph, store: &Store) -> Result<Inventory, StoreError> {
+    let findings: Vec<Finding> = graph.stages.par_iter().map(|stage| prove(store, &stage.node.key)).collect();
     store.digests().keep();
 
     let mut inventory = Inventory { present: Vec::with_capacity(findings.len()), damaged: Vec::new() };

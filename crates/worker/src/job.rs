@@ -16,7 +16,7 @@ use crate::{
     serve::{guarded, send},
 };
 
-/// Shortest time between two progress replies.
+/// Minimum time between two progress replies.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Largest job that is read; a list of a million requests stays below.
 const LIMIT: u64 = 1 << 30;

@@ -17,7 +17,7 @@ use ressa_store::{Environment, Store};
 
 use crate::exhausted::{advised, of_stage};
 
-/// Shortest time between two progress events of a stage.
+/// Minimum time between two progress events of a stage.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Serves requests until standard input ends or a shutdown is asked for.

@@ -71,7 +71,7 @@ pub struct PruneOptions {
     /// Activations up to this size stay on the GPU; larger ones are in host memory between two blocks
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = super::size::size)]
     pub device_activations: u64,
-    /// Folder to write, absent or empty; unfinished work is kept beside it, in DIR.partial
+    /// Folder to write, absent or empty; an unfinished run is kept beside it, in DIR.partial
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub output: PathBuf,
     #[command(flatten)]

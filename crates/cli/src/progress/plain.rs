@@ -7,10 +7,10 @@ use ressa_sweep::SweepEvent;
 use super::{opening, trouble};
 use crate::text::{duration, note};
 
-/// Shortest time between two lines about finished stages.
+/// Minimum time between two lines about finished stages.
 const FINISHED: Duration = Duration::from_secs(1);
 
-/// Shortest time between two lines about one long stage.
+/// Minimum time between two lines about one long stage.
 const RUNNING: Duration = Duration::from_secs(20);
 
 /// The lines of a sweep.

@@ -252,3 +252,18 @@ fn a_folder_that_cannot_be_written_is_named() {
     let error = probe.render(false).unwrap_err();
     assert!(error.is_storage() && error.to_string().contains("results/probe"), "{error}");
 }
+
+/// On a handful of items nothing can be told from the best, 0 beside 100: then nothing is bold, and no note claims a comparison.
+#[test]
+fn a_handful_of_items_makes_nothing_bold() {
+    let markdown = |items: u32| {
+        let yaml = format!("evaluate: {{ questions: {items}, images: {items} }}\n{}", probe::YAML);
+        let probe = Probe::new(&yaml);
+        crate::world::fill(&probe.store, &probe.experiment.cells, probe::score);
+        probe.render(true).unwrap();
+        probe.read("metrics.md")
+    };
+    let (few, enough) = (markdown(1), markdown(200));
+    assert!(enough.contains("| **") && enough.contains("Bold:"), "{enough}");
+    assert!(!few.contains("| **") && !few.contains("Bold:"), "{few}");
+}
