@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -65,12 +65,19 @@ pub fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
     files.into_iter().map(|path| (path.display().to_string(), fs::read(&path).unwrap())).collect()
 }
 
+/// Whether an input is under way.
+static FEEDING: AtomicBool = AtomicBool::new(false);
+
 /// The message of the last panic with its place.
 static PANIC: Mutex<String> = Mutex::new(String::new());
 
 impl Driver {
     pub fn new(name: &'static str, target: Target) -> Self {
         std::panic::set_hook(Box::new(|info| {
+            // A panic of the fuzzer itself is no finding, and has to be seen.
+            if !FEEDING.load(Ordering::Relaxed) {
+                eprintln!("{info}");
+            }
             *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
         }));
         let last_path = std::env::temp_dir().join(format!("ressa-fuzz-{name}-{}.input", std::process::id()));
@@ -105,7 +112,9 @@ impl Driver {
         self.inputs += 1;
         self.under_way.store(self.inputs, Ordering::Relaxed);
         let run = &mut self.target.run;
+        FEEDING.store(true, Ordering::Relaxed);
         let outcome = catch_unwind(AssertUnwindSafe(|| run(input)));
+        FEEDING.store(false, Ordering::Relaxed);
         self.under_way.store(0, Ordering::Relaxed);
         if outcome.is_err() {
             let message = PANIC.lock().unwrap_or_else(PoisonError::into_inner).replace('\n', " ");

@@ -19,7 +19,7 @@ pub fn change(input: &[u8], other: &[u8], rng: &mut ChaCha8Rng) -> Option<Vec<u8
     let mut text = document.to_string();
     if rng.random_ratio(1, 20) {
         // What a value of JSON cannot be and its text can.
-        let from = text.find(char::is_numeric)?;
+        let from = text.find(|c: char| c.is_ascii_digit())?;
         let odd = ["1e999", "-0", "NaN", "0x1", "1.", "18446744073709551616", "\"\\ud800\""].choose(rng)?;
         text.replace_range(from..=from, odd);
     }
