@@ -9,7 +9,6 @@ use std::{
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
-    sync::mpsc::Sender,
     time::{Duration, Instant},
 };
 
@@ -50,14 +49,6 @@ pub(crate) enum Line {
     Closed,
 }
 
-/// A message of a worker, with its place and which process of that place it was.
-#[derive(Debug)]
-pub(crate) struct Message {
-    pub slot: usize,
-    pub generation: u32,
-    pub line: Line,
-}
-
 /// A running worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -69,14 +60,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker. Its events go to `sender`, all else that it writes is appended to `log`.
+    /// Starts a worker. What it says goes to `hand`, which ends the listening with `false`; all else that it writes is appended to `log`.
     pub fn start(
         command: &WorkerCommand,
         store: &Store,
         device: &str,
         log: &Path,
-        (slot, generation): (usize, u32),
-        sender: Sender<Message>,
+        hand: impl Fn(Line) -> bool + Send + 'static,
     ) -> Result<Self, SweepError> {
         let write = |source| SweepError::Write { path: log.to_owned(), source };
         let file = OpenOptions::new().create(true).append(true).open(log).map_err(write)?;
@@ -100,11 +90,10 @@ impl Worker {
         let output = child.stdout.take().expect("standard output is piped");
         let input = child.stdin.take();
         std::thread::spawn(move || {
-            let mut send = |event| sender.send(Message { slot, generation, line: Line::Event(event) }).is_ok();
-            read_messages(output, "{\"event\":", &mut send, &mut |bytes| {
+            read_messages(output, "{\"event\":", &mut |event| hand(Line::Event(event)), &mut |bytes| {
                 let _ = foreign.write_all(bytes);
             });
-            let _ = sender.send(Message { slot, generation, line: Line::Closed });
+            hand(Line::Closed);
         });
         Ok(Self { child, input, log: log.to_owned(), log_start })
     }
@@ -116,6 +105,12 @@ impl Worker {
         if let Some(input) = &mut self.input {
             let _ = input.write_all(line.as_bytes()).and_then(|()| input.flush());
         }
+    }
+
+    /// Asks it to save what its stage needs to go on, and to give the stage back.
+    pub fn interrupt(&self) {
+        // SAFETY: a plain system call; the process is our child and not yet waited for, so its number is its own.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGUSR1) };
     }
 
     /// Kills it.
