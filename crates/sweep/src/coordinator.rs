@@ -14,7 +14,7 @@ use crate::{
     Circumstances, CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot,
     SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, clear_failure, describe, detail,
     devices, failures, gate,
-    schedule::{Schedule, State, dense_of},
+    schedule::{Counts, Schedule, State, dense_of},
     slot::{Running, Slot, death},
     take_inventory,
     worker::{Line, Message, Worker, ending, last_lines},
@@ -471,12 +471,13 @@ impl Coordinator<'_> {
             let running = self.slots.iter().filter_map(|slot| slot.running.as_ref()).find(|r| r.stage == position);
             running.map_or(0.0, |running| running.fraction)
         };
+        let Counts { cached, made, failed, skipped, .. } = self.schedule.counts();
         Totals {
             stages: self.graph.stages.len(),
-            cached: self.schedule.count(|state| state == State::Cached),
-            made: self.schedule.count(|state| state == State::Made),
-            failed: self.schedule.count(|state| state == State::Failed),
-            skipped: self.schedule.count(|state| matches!(state, State::Skipped { .. })),
+            cached,
+            made,
+            failed,
+            skipped,
             eta_seconds: self.schedule.eta(&self.estimates, self.slots.len() - self.retired().len(), fraction),
         }
     }
