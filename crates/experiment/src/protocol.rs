@@ -112,3 +112,18 @@ pub enum FailureKind {
     /// A defect of the program.
     Bug,
 }
+
+impl FailureKind {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureKind::Oom => "oom",
+            FailureKind::Nan => "nan",
+            FailureKind::Timeout => "timeout",
+            FailureKind::Killed => "killed",
+            FailureKind::Data => "data",
+            FailureKind::Storage => "storage",
+            FailureKind::Bug => "bug",
+        }
+    }
+}

@@ -2,11 +2,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    hash::{BuildHasherDefault, Hasher},
     sync::Arc,
 };
 
-use ressa_experiment::StageKey;
+use ressa_experiment::{KeyMap, StageKey};
 use ressa_store::Environment;
 
 use crate::{
@@ -14,31 +13,10 @@ use crate::{
     segment::{Place, Segments},
 };
 
-/// A map by stage. Keys are digests, so any of their bits are a hash.
-pub type ByStage<T> = HashMap<StageKey, T, BuildHasherDefault<Digest>>;
-
-/// Takes the first bytes of a digest for its hash.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Digest(u64);
-
-impl Hasher for Digest {
-    fn write(&mut self, bytes: &[u8]) {
-        for part in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..part.len()].copy_from_slice(part);
-            self.0 = self.0.rotate_left(5) ^ u64::from_le_bytes(word);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 /// Everything the log says, as of now.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    records: ByStage<Record>,
+    records: KeyMap<Record>,
     /// Segments and how much of each is in here.
     pub(crate) segments: Segments,
     /// One of each text and environment, since most stages share theirs.

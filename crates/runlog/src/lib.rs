@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use ressa_store::{Store, StoreError};
 
 pub use event::{Comparison, Entry, LogEvent, LogPart};
-pub use index::{ByStage, Index};
+pub use index::Index;
 pub use older::take_over;
 pub use record::{Attempt, Circumstances, FailureRecord, Proof, Published, Record, State};
 pub use segment::{host, nonce};

@@ -23,6 +23,7 @@ struct Read {
     n: u64,
     at: u64,
     event: LogEvent,
+    #[expect(dead_code, reason = "it was compared before")]
     sum: String,
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn failures(store: &Store) -> Result<Vec<FailureRecord>, StoreError> 
 /// A file that cannot be read, moved or written.
 pub fn take_over(store: &Store, log: &mut Log) -> Result<(), StoreError> {
     for record in failures(store)? {
-        if !store.contains(&record.key.to_string()) {
+        if !store.contains(&record.key.hex()) {
             let key = record.key;
             log.write(LogEvent::Failed { key, attempt: 0, worker: "an earlier version".to_owned(), record })?;
         }

@@ -77,7 +77,7 @@ pub(crate) fn write(path: &Path, index: &Index) -> Result<(), StoreError> {
     let mut texts = Numbers::new();
     let mut environments = Numbers::new();
     let mut lists = Numbers::new();
-    let mut part = |texts: &mut Numbers<Arc<str>>, part: &LogPart| Part(texts.of(&part.file, Arc::clone), part.from, part.to);
+    let part = |texts: &mut Numbers<Arc<str>>, part: &LogPart| Part(texts.of(&part.file, Arc::clone), part.from, part.to);
     let rows = index.iter().map(|(key, record)| Row {
         key: *key,
         attempts: record.attempts,

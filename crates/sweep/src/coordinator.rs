@@ -3,6 +3,7 @@
 mod arrivals;
 mod local;
 mod settle;
+mod view;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,7 +18,6 @@ use ressa_runlog::{Circumstances, Log, LogEvent, LogPart, host, take_over};
 use ressa_store::Store;
 
 use crate::{
-<<<<<<< HEAD
     CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot, SkippedStage,
     Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, describe, devices, failures, gate,
     live::Live,
@@ -25,13 +25,6 @@ use crate::{
     recruit::{Need, Recruiter},
     schedule::{Schedule, State},
     slot::{Link, Running, Slot},
-=======
-    Circumstances, CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot,
-    SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, clear_failure, describe, detail,
-    devices, failures, gate,
-    schedule::{Counts, Schedule, State, dense_of},
-    slot::{Running, Slot, death},
->>>>>>> 707c991
     take_inventory,
     worker::Line,
 };
@@ -112,7 +105,7 @@ pub fn execute(
     store: &Store,
     options: &Options,
     stop: &Stop,
-    recruiter: Option<&mut dyn Recruiter>,
+    recruiter: Option<Box<dyn Recruiter>>,
     events: &mut dyn FnMut(SweepEvent),
 ) -> Result<Summary, SweepError> {
     let start = Instant::now();
@@ -166,6 +159,8 @@ pub fn execute(
         stopping: false,
         eta: 0.0,
         live: Live::new(&options.results),
+        started: start,
+        told: Vec::new(),
         quick: HashMap::new(),
     };
     coordinator.free = (0..coordinator.slots.len()).collect();
@@ -214,7 +209,7 @@ struct Coordinator<'a> {
     /// Attempts of an earlier coordinator at pilots that have not spoken yet: their stage, number, worker and the end of the wait.
     orphans: HashMap<StageKey, Orphan>,
     meet: Meet,
-    recruiter: Option<&'a mut dyn Recruiter>,
+    recruiter: Option<Box<dyn Recruiter>>,
     sender: Sender<Message>,
     circumstances: Circumstances,
     log: Log,
@@ -229,6 +224,9 @@ struct Coordinator<'a> {
     /// Expected seconds to the end, as of the last slow tick.
     eta: f64,
     live: Live,
+    started: Instant,
+    /// What people were told.
+    told: Vec<String>,
     /// Failures by machine, with the seconds after which each came: a machine that fails everything at once is not used again.
     quick: HashMap<String, Vec<f64>>,
 }
@@ -331,17 +329,13 @@ impl Coordinator<'_> {
     fn recruit(&mut self) {
         let Some(recruiter) = &mut self.recruiter else { return };
         let mut need = Need { stopping: self.stopping, ..Need::default() };
-        for (position, seconds) in self.schedule.open() {
-            let kind = need.open.entry(self.graph.stages[position].node.stage.kind()).or_default();
-            kind.0 += 1;
-            kind.1 += seconds;
-        }
+        need.open = self.schedule.open(&self.estimates);
         need.workers = self.slots.iter().filter(|slot| slot.retired.is_none()).count();
         need.running = self.running;
         need.jobs = self.pilots.values().filter(|pilot| !pilot.is_gone()).map(|pilot| pilot.job.clone()).collect();
         need.quick_failures = self.quick.clone();
         for told in recruiter.tick(&need) {
-            (self.events)(SweepEvent::Told(told));
+            self.say(told);
         }
     }
 
@@ -424,126 +418,7 @@ impl Coordinator<'_> {
                 self.from_pilot(&name, arrival);
                 Ok(())
             }
-<<<<<<< HEAD
         }
-=======
-            Line::Event(Event::Progress { fraction, message, .. }) => {
-                if let Some(running) = &mut self.slots[index].running {
-                    running.fraction = fraction;
-                }
-                (self.events)(SweepEvent::Progress { slot: index, fraction, message });
-            }
-            Line::Event(Event::Done { key, seconds, .. }) => {
-                let Some(running) = self.slots[index].running.take() else { return Ok(()) };
-                if self.store.contains(&key.hex()) {
-                    self.finish(index, &running, seconds)?;
-                } else {
-                    let message = "the worker says it is done, but nothing is published".to_owned();
-                    let log = self.log_of(index, &running);
-                    self.fail(index, &running, Failure { kind: FailureKind::Bug, message, log: None }, &log);
-                }
-            }
-            Line::Event(Event::Failed { failure, .. }) => {
-                let Some(running) = self.slots[index].running.take() else { return Ok(()) };
-                let log = self.log_of(index, &running);
-                self.fail(index, &running, failure, &log);
-            }
-            Line::Event(Event::Verified { .. }) => {}
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, index: usize, running: &Running, seconds: f64) -> Result<(), SweepError> {
-        let graph = self.graph;
-        let stage = &graph.stages[running.stage];
-        self.estimates.learn(&stage.model, stage.node.stage.kind(), detail(&stage.node.stage), seconds);
-        self.schedule.made(running.stage);
-        self.slots[index].resident.last = Some(running.stage);
-        self.slots[index].resident.dense = dense_of(graph, running.stage);
-        clear_failure(self.store, &stage.node.key)?;
-        let totals = self.totals();
-        (self.events)(SweepEvent::StageFinished {
-            slot: index,
-            key: stage.node.key,
-            what: describe(&stage.node.stage),
-            label: graph.label(running.stage).to_owned(),
-            seconds,
-            totals,
-        });
-        Ok(())
-    }
-
-    fn log_of(&self, index: usize, running: &Running) -> String {
-        self.slots[index].worker.as_ref().map_or_else(String::new, |worker| worker.log_since(running.log_offset))
-    }
-
-    /// Records a failure with what the worker logged during the stage, and skips what depends on it.
-    fn fail(&mut self, index: usize, running: &Running, mut failure: Failure, log: &str) {
-        let stage = &self.graph.stages[running.stage];
-        let path = self.logs.join(format!("{}.log", stage.node.key.short()));
-        failure.log = fs::write(&path, log).is_ok().then_some(path);
-        let failed = FailedStage {
-            key: stage.node.key,
-            what: describe(&stage.node.stage),
-            label: self.graph.label(running.stage).to_owned(),
-            failure,
-        };
-        if failed.failure.kind == FailureKind::Storage {
-            self.storage.get_or_insert_with(|| failed.failure.message.clone());
-        }
-        if let Err(error) = failures::record(self.store, &failed, &self.circumstances) {
-            self.storage.get_or_insert_with(|| error.to_string());
-        }
-        self.schedule.failed(running.stage);
-        self.failed.push(failed.clone());
-        self.failed_now += 1;
-        let totals = self.totals();
-        (self.events)(SweepEvent::StageFailed { slot: index, failed, totals });
-        if self.storage.is_some() {
-            self.stop("nothing can be written any more; what is running may finish");
-        } else if self.options.max_failures.is_some_and(|most| self.failed_now >= most) {
-            self.stop("--max-failures is reached");
-        }
-    }
-
-    /// A worker's output has ended: records what that means.
-    fn bury(&mut self, index: usize) -> Result<(), SweepError> {
-        let slot = &mut self.slots[index];
-        let Some(mut worker) = slot.worker.take() else { return Ok(()) };
-        let status = worker.wait().ok();
-        let how = status.map_or_else(|| "unknown end".to_owned(), ending);
-        let running = slot.running.take();
-        let timed_out = running.as_ref().and_then(|running| running.timed_out);
-        let began = running.as_ref().map_or(0, |running| running.log_offset);
-        let log = worker.log_since(began);
-        if !slot.ready {
-            let how = timed_out.map_or(how, |limit| format!("not ready after {} s", limit.as_secs()));
-            slot.false_starts += 1;
-            let is_given_up = slot.false_starts >= FALSE_STARTS;
-            let device = slot.device.clone();
-            if let Some(running) = running {
-                self.schedule.put_back(running.stage);
-            }
-            if is_given_up {
-                let program = self.options.worker.program.clone();
-                let message = last_lines(&worker.own_log());
-                return self.retire(index, SweepError::NotReady { program, device, how, message });
-            }
-            (self.events)(SweepEvent::WorkerDied { slot: index, message: format!("{how}, before it was ready") });
-            return Ok(());
-        }
-        let message = if timed_out.is_some() { "its stage took too long".to_owned() } else { how };
-        (self.events)(SweepEvent::WorkerDied { slot: index, message });
-        if let Some(running) = running {
-            let failure = death(&running, status, &log);
-            // The publication may have come through although the worker's last word did not.
-            if self.store.contains(&self.graph.stages[running.stage].node.key.hex()) {
-                return self.finish(index, &running, running.since.elapsed().as_secs_f64());
-            }
-            self.fail(index, &running, failure, &log);
-        }
-        Ok(())
->>>>>>> 707c991
     }
 
     /// Once everything the gate waits for is settled, compares; a floor that is not reached stops the sweep.
@@ -593,32 +468,17 @@ impl Coordinator<'_> {
         }
     }
 
-<<<<<<< HEAD
+    /// Tells people something that is no event of its own.
+    fn say(&mut self, told: String) {
+        self.told.push(told.clone());
+        (self.events)(SweepEvent::Told(told));
+    }
+
     /// Writes down what happened. A disk that does not take it ends the sweep after what is running.
     fn note(&mut self, event: LogEvent) {
         if let Err(error) = self.log.write(event) {
             self.storage.get_or_insert_with(|| error.to_string());
             self.stop("the log cannot be written any more; what is running may finish");
-=======
-    /// Takes over failures of earlier sweeps. Those whose cause may be gone are forgotten, and those of stages that were made since.
-    fn remember_failures(&mut self) -> Result<(), SweepError> {
-        for record in failures::read_all(self.store) {
-            let Some(position) = self.graph.position(&record.key) else { continue };
-            let stage = &self.graph.stages[position];
-            if self.schedule.state(position) == State::Cached || record.is_retried(&self.circumstances) {
-                clear_failure(self.store, &stage.node.key)?;
-                continue;
-            }
-            self.schedule.failed(position);
-            let failed = FailedStage {
-                key: stage.node.key,
-                what: describe(&stage.node.stage),
-                label: self.graph.label(position).to_owned(),
-                failure: record.failure,
-            };
-            (self.events)(SweepEvent::Remembered(failed.clone()));
-            self.failed.push(failed);
->>>>>>> 707c991
         }
     }
 
@@ -657,7 +517,6 @@ impl Coordinator<'_> {
     }
 
     fn totals(&self) -> Totals {
-<<<<<<< HEAD
         let counts = self.schedule.counts();
         Totals {
             stages: self.graph.stages.len(),
@@ -666,20 +525,6 @@ impl Coordinator<'_> {
             failed: counts.failed,
             skipped: counts.skipped,
             eta_seconds: self.eta,
-=======
-        let fraction = |position| {
-            let running = self.slots.iter().filter_map(|slot| slot.running.as_ref()).find(|r| r.stage == position);
-            running.map_or(0.0, |running| running.fraction)
-        };
-        let Counts { cached, made, failed, skipped, .. } = self.schedule.counts();
-        Totals {
-            stages: self.graph.stages.len(),
-            cached,
-            made,
-            failed,
-            skipped,
-            eta_seconds: self.schedule.eta(&self.estimates, self.slots.len() - self.retired().len(), fraction),
->>>>>>> 707c991
         }
     }
 

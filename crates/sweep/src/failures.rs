@@ -33,6 +33,6 @@ pub fn is_retried(record: &FailureRecord, now: &Circumstances) -> bool {
 /// The record of every stage that failed and is not in the store, oldest first.
 pub fn failures<'i>(index: &'i Index, store: &Store) -> Vec<&'i FailureRecord> {
     let mut records = index.failures();
-    records.retain(|record| !store.contains(&record.key.to_string()));
+    records.retain(|record| !store.contains(&record.key.hex()));
     records
 }

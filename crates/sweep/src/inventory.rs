@@ -76,17 +76,17 @@ impl Inventory {
 /// An entry that cannot be read for another reason than damage: it says nothing about what was published, so nothing is moved.
 pub(crate) fn take_inventory(graph: &Graph, store: &Store, index: &Index) -> Result<(Inventory, News), StoreError> {
     // Names are listed at once: on a network file system, asking for a million absent ones would take hours.
-    let own: HashSet<String> = store.own_entries()?.into_iter().map(|(key, _)| key).collect();
-    let shipped: HashSet<String> = store.shipped_entries().map(|(key, _)| key).collect();
+    let own: HashSet<StageKey> = store.own_entries()?.into_iter().filter_map(|(key, _)| key.parse().ok()).collect();
+    let shipped: HashSet<StageKey> = store.shipped_entries().filter_map(|(key, _)| key.parse().ok()).collect();
     let look = |position: usize| {
         let key = &graph.stages[position].node.key;
         let known = index.published(key);
-        let name = key.to_string();
-        if own.contains(&name) {
+        let name = key.hex();
+        if own.contains(key) {
             if known.is_some_and(|known| known.is_untouched(&store.folder(&name))) {
                 return Finding::Known;
             }
-        } else if !shipped.contains(&name) {
+        } else if !shipped.contains(key) {
             return Finding::Absent;
         }
         prove(store, &name, &graph.stages[position].model)
@@ -99,7 +99,7 @@ pub(crate) fn take_inventory(graph: &Graph, store: &Store, index: &Index) -> Res
     for (position, finding) in findings.into_iter().enumerate() {
         let node = &graph.stages[position].node;
         let damage = |what: &str, aside| Damage {
-            key: node.key.clone(),
+            key: node.key,
             stage: describe(&node.stage),
             what: what.to_owned(),
             aside,
@@ -113,7 +113,7 @@ pub(crate) fn take_inventory(graph: &Graph, store: &Store, index: &Index) -> Res
             Finding::Absent => {}
             Finding::Unreadable(error) => return Err(error),
             Finding::Damaged(what) => {
-                let aside = store.set_aside(&node.key.to_string())?;
+                let aside = store.set_aside(&node.key.hex())?;
                 if is_known {
                     news.gone.push((position, what.clone()));
                 }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use ressa_experiment::protocol::{Event, Request};
+use ressa_runlog::LogPart;
 use ressa_store::Store;
 
 use crate::{SweepError, lines::read_messages};
@@ -160,6 +161,19 @@ impl Drop for Worker {
         self.send(&Request::Shutdown);
         let _ = self.wait();
     }
+}
+
+/// The text of a part of a log below a results folder, at most its last 64 KiB.
+pub(crate) fn read_part(results: &Path, part: &LogPart) -> String {
+    let path = results.join(&*part.file);
+    let end = part.to.unwrap_or_else(|| fs::metadata(&path).map_or(0, |data| data.len()));
+    let start = part.from.max(end.saturating_sub(TAIL));
+    let mut bytes = Vec::new();
+    let _ = File::open(&path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(start))?;
+        file.take(end.saturating_sub(start)).read_to_end(&mut bytes)
+    });
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// How a process ended, in words.

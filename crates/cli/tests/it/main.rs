@@ -6,6 +6,7 @@ mod folders;
 mod garbage;
 mod house;
 mod killing;
+mod pilots;
 mod output;
 mod predicting;
 mod preflight;

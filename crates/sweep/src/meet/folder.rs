@@ -144,6 +144,12 @@ impl Meet {
         (self.folder.join("beat").join(name), format!("beat/{name}"))
     }
 
+    /// Shows that a pilot lives.
+    pub(crate) fn pulse(&self, name: &str, count: u64, value: &super::Beat) -> io::Result<()> {
+        let (path, channel) = self.pulse_of(name);
+        beat::write(&path, &self.token, &channel, count, value)
+    }
+
     /// Takes down what a sweep that has ended put up: pilots that come later find nothing.
     pub(crate) fn close(self) {
         let _ = fs::remove_file(self.folder.join("token"));
