@@ -49,6 +49,8 @@ pub enum ErrorKind {
     Override,
     /// A table or figure that cannot be made of the grid.
     Report,
+    /// A filter that cannot be read, or that nothing can match.
+    Filter,
 }
 
 impl ErrorKind {
@@ -75,6 +77,7 @@ impl ErrorKind {
             ErrorKind::UnknownName => "unknown-name",
             ErrorKind::Override => "override",
             ErrorKind::Report => "report",
+            ErrorKind::Filter => "filter",
         }
     }
 }

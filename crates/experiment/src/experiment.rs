@@ -5,7 +5,7 @@
 //! own settings.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,7 +13,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Cell, Stage, StageNode, Task,
+    Cell, Stage, StageKey, StageNode, Task,
     document::AxisKind,
     error::{ErrorKind, ExperimentError},
     expand,
@@ -161,6 +161,37 @@ impl Experiment {
         }
     }
 
+    /// Keeps the runs that have a cell for which `keep` holds, with all their cells; `words` are the options that say so. Axes and what the
+    /// stages share stay those of the whole grid, gates those of the dense models that are left.
+    pub fn select(&mut self, words: Vec<String>, keep: &mut dyn FnMut(&Cell) -> bool) {
+        let kept: HashSet<String> =
+            self.cells.iter().filter(|cell| keep(cell)).map(|cell| cell.run_id.clone()).collect();
+        self.cells.retain(|cell| kept.contains(&cell.run_id));
+        let dense: HashSet<&StageKey> = self.cells.iter().flat_map(|cell| &cell.stages).map(|node| &node.key).collect();
+        let is_there = |node: &Arc<StageNode>| node.inputs.iter().all(|key| dense.contains(key));
+        self.gates.retain(|gate| gate.evaluate.iter().all(is_there));
+        self.counts.cells = self.cells.len();
+        self.counts.runs = kept.len();
+        self.origin.selection.extend(words);
+    }
+
+    /// Keeps of every cell the stages for which `wanted` holds, and what they read.
+    pub fn limit(&mut self, wanted: &dyn Fn(&Cell, &StageNode) -> bool) {
+        for cell in &mut self.cells {
+            let mut needed: HashSet<StageKey> = HashSet::new();
+            // A stage stands behind what it reads.
+            let kept: Vec<bool> = (cell.stages.iter().rev())
+                .map(|node| {
+                    let is_kept = needed.contains(&node.key) || wanted(cell, node);
+                    needed.extend(node.inputs.iter().filter(|_| is_kept).cloned());
+                    is_kept
+                })
+                .collect();
+            let mut kept = kept.into_iter().rev();
+            cell.stages.retain(|_| kept.next().unwrap_or(false));
+        }
+    }
+
     /// Tells every stage what it reads from outside the store: `of` says it of a stage's configuration. Keys of stages that read something
     /// are from then on those of the contents.
     pub fn mark_contents(&mut self, of: &mut dyn FnMut(&Stage) -> Readings) {
@@ -184,13 +215,13 @@ impl Experiment {
     /// The distinct stages of all runs and of the gates, inputs before what reads them.
     pub fn stages(&self) -> Vec<&Arc<StageNode>> {
         let nodes = self.cells.iter().flat_map(|cell| &cell.stages);
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         nodes.chain(self.gates.iter().flat_map(|gate| &gate.evaluate)).filter(|node| seen.insert(&node.key)).collect()
     }
 
     /// The distinct runs, each with its first cell, in the order of the cells.
     pub fn runs(&self) -> Vec<&Cell> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         self.cells.iter().filter(|cell| seen.insert(cell.run_id.as_str())).collect()
     }
 }
