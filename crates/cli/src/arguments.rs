@@ -5,6 +5,7 @@ pub mod loading;
 pub mod model;
 pub mod prune;
 pub mod score;
+pub mod selection;
 pub mod size;
 
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ use ressa_experiment::{Pattern, Tower, path::unexpanded};
 use ressa_sweep::DeviceChoice;
 
 use crate::reuse::Reuse;
+pub use selection::{Filters, Selection};
+
 /// A path; one that only a shell would expand is refused rather than taken for a folder of that name, unless there is one.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| {
@@ -117,15 +120,6 @@ pub enum Command {
     Doctor(MachineOptions),
 }
 
-/// Experiments and overrides.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Selection {
-    /// Experiment files (or names in experiments/shapes), and overrides such as `prune.metric=wanda,magnitude` or
-    /// `'evaluate.caption.prompt="A photo, in detail"'`, written as in YAML; without a file: the default study
-    #[arg(value_name = "FILE|KEY=VALUE")]
-    pub what: Vec<String>,
-}
-
 /// Options of `plan`.
 #[derive(Args, Debug)]
 pub struct PlanOptions {
@@ -215,9 +209,9 @@ pub struct SweepOptions {
 /// Options of `explain`.
 #[derive(Args, Debug)]
 pub struct ExplainOptions {
-    /// Run or stage: first digits of its key, or words of a run's label
-    #[arg(value_name = "RUN|KEY")]
-    pub which: String,
+    /// Run or stage: first digits of its key, or words of a run's label; left out where -E chooses
+    #[arg(value_name = "RUN|KEY", required_unless_present = "filter")]
+    pub which: Option<String>,
     #[command(flatten)]
     pub selection: Selection,
 }
@@ -288,7 +282,7 @@ pub enum PresetName {
 #[derive(Args, Debug)]
 pub struct VerifyOptions {
     /// Runs or stages: first digits of their keys, or words of a run's label; or model folders, whoever wrote them
-    #[arg(value_name = "RUN|KEY|DIR", required_unless_present = "all")]
+    #[arg(value_name = "RUN|KEY|DIR", required_unless_present_any = ["all", "filter"])]
     pub which: Vec<String>,
     /// Of a folder: the N:M pattern that its prunable linears follow, such as 2:4
     #[arg(long, value_name = "N:M", value_parser = n_of_m)]
@@ -299,12 +293,14 @@ pub struct VerifyOptions {
     /// Of a folder: towers that --pattern and --sparsity speak of [default: all]
     #[arg(long = "tower", value_name = "TOWER", value_parser = tower)]
     pub towers: Vec<Tower>,
-    /// Every stored stage of the experiments
+    /// Every stored stage of the experiments, or with -E of what it selects
     #[arg(long, conflicts_with = "which")]
     pub all: bool,
     /// Experiments looked at [default: the default study]
-    #[arg(long = "file", value_name = "FILE|KEY=VALUE")]
+    #[arg(long = "file", value_name = "FILE|KEY=VALUE", help_heading = selection::HEADING)]
     pub files: Vec<String>,
+    #[command(flatten)]
+    pub filters: Filters,
     #[command(flatten)]
     pub machine: MachineOptions,
 }
@@ -336,6 +332,11 @@ pub struct RetryOptions {
     /// Only what ran out of memory
     #[arg(long)]
     pub oom: bool,
+    /// Experiments that -E looks at [default: the default study]
+    #[arg(long = "file", value_name = "FILE|KEY=VALUE", requires = "filter", help_heading = selection::HEADING)]
+    pub files: Vec<String>,
+    #[command(flatten)]
+    pub filters: Filters,
 }
 
 /// Options of `logs`.

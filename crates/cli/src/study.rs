@@ -1,9 +1,9 @@
 //! The experiments a command is about, and the graph of their stages.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use ressa_contents::{Contents, Findings};
-use ressa_experiment::{Experiment, StageKey};
+use ressa_experiment::{Experiment, Filter, StageKey, filter::Bound};
 use ressa_sweep::Graph;
 
 use crate::{
@@ -22,6 +22,10 @@ pub struct Study {
     pub experiments: Vec<Experiment>,
     /// Overrides of the command line.
     pub overrides: Vec<String>,
+    /// Options that chose some of the runs.
+    pub selection: Vec<String>,
+    /// Where a filter takes single stages.
+    limited: Option<Limited>,
     /// What their stages read from outside the store.
     pub findings: Findings,
 }
@@ -58,8 +62,34 @@ impl Study {
                 return Err(Failure::new(Exit::BadExperiment, message));
             }
         }
+        let chosen = Chosen::of(selection, &mut experiments)?;
         let findings = read_contents(workspace, &mut experiments)?;
-        Ok(Self { experiments, overrides, findings })
+        let limited = chosen.limited(&experiments);
+        Ok(Self { experiments, overrides, selection: chosen.words, limited, findings })
+    }
+
+    /// Whether single stages were selected rather than runs.
+    pub fn is_of_stages(&self) -> bool {
+        self.limited.is_some()
+    }
+
+    /// What the command line changed and chose, in words.
+    pub fn words(&self) -> Vec<String> {
+        self.overrides.iter().chain(&self.selection).cloned().collect()
+    }
+
+    /// The experiments with the selected stages.
+    pub fn parts(&self) -> &[Experiment] {
+        self.limited.as_ref().map_or(&self.experiments, |limited| &limited.experiments)
+    }
+
+    /// Positions of the selected stages in a graph: without those that are only there because a selected one reads them.
+    pub fn selected(&self, graph: &Graph) -> Vec<usize> {
+        let is_selected = |stage: &usize| {
+            let node = &graph.stages[*stage].node;
+            self.limited.as_ref().is_none_or(|limited| limited.stages.contains(&node.key))
+        };
+        (0..graph.stages.len()).filter(is_selected).collect()
     }
 
     /// Checks tables, figures and claims against the grid, before anything is spent on it. A selection on the command line may change the
@@ -78,7 +108,7 @@ impl Study {
                 let mut rest = report.clone();
                 rest.tables.retain(|table| table.id != item);
                 rest.figures.retain(|figure| figure.id != item);
-                if experiment.origin.overrides.is_empty() || rest.tables.len() + rest.figures.len() == count {
+                if experiment.origin.is_whole() || rest.tables.len() + rest.figures.len() == count {
                     return Err(experiment.mistake(item, error.to_string()).into());
                 }
                 left_out.push(format!("left out of this report: {error}"));
@@ -90,7 +120,62 @@ impl Study {
 
     /// The distinct stages of all experiments; with `gated`, also the evaluations that dense gates ask for.
     pub fn graph(&self, gated: bool) -> Graph {
-        Graph::of(&self.experiments, gated)
+        Graph::of(self.parts(), gated)
+    }
+}
+
+/// Single stages of experiments.
+#[derive(Debug)]
+struct Limited {
+    /// The experiments with these stages, and what they read.
+    experiments: Vec<Experiment>,
+    stages: HashSet<StageKey>,
+}
+
+/// What options choose among the runs of experiments.
+struct Chosen {
+    words: Vec<String>,
+    /// The filter, and which of its experiments are left.
+    filter: Option<(Bound, Vec<usize>)>,
+}
+
+impl Chosen {
+    /// Leaves of experiments what is chosen; those without any go.
+    fn of(selection: &Selection, experiments: &mut Vec<Experiment>) -> Result<Self, Failure> {
+        let (filter, partition) = (Filter::parse(&selection.filters.filter)?, selection.partition);
+        let expression = filter.iter().map(|filter| format!("-E '{}'", filter.to_string().replace('\'', r"'\''")));
+        let words: Vec<String> = expression.chain(partition.map(|part| format!("--partition {part}"))).collect();
+        if words.is_empty() {
+            return Ok(Self { words, filter: None });
+        }
+        let bound = filter.as_ref().map(|filter| filter.bind(experiments)).transpose()?;
+        for (at, experiment) in experiments.iter_mut().enumerate() {
+            experiment.select(words.clone(), &mut |cell| {
+                partition.is_none_or(|part| part.contains(&cell.run_id))
+                    && bound.as_ref().is_none_or(|bound| bound.selects(at, cell))
+            });
+        }
+        let left: Vec<usize> = (0..experiments.len()).filter(|&at| !experiments[at].cells.is_empty()).collect();
+        experiments.retain(|experiment| !experiment.cells.is_empty());
+        if left.is_empty() {
+            let message = format!("no run is selected by {}; `ressa plan -v` lists all of them", words.join(" "));
+            return Err(Failure::new(Exit::NothingSelected, message));
+        }
+        Ok(Self { words, filter: bound.map(|bound| (bound, left)) })
+    }
+
+    /// The experiments without the stages that were not chosen; `None` where whole runs are.
+    fn limited(&self, experiments: &[Experiment]) -> Option<Limited> {
+        let (bound, positions) = self.filter.as_ref().filter(|(bound, _)| bound.is_of_stages())?;
+        let mut limited = Limited { experiments: experiments.to_vec(), stages: HashSet::new() };
+        for (experiment, &at) in limited.experiments.iter_mut().zip(positions) {
+            for cell in &experiment.cells {
+                let selected = cell.stages.iter().filter(|node| bound.selects_stage(at, cell, node));
+                limited.stages.extend(selected.map(|node| node.key.clone()));
+            }
+            experiment.limit(&|_, node| limited.stages.contains(&node.key));
+        }
+        Some(limited)
     }
 }
 

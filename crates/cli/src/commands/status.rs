@@ -23,7 +23,7 @@ pub fn run(global: &Global, selection: &Selection) -> Outcome {
 
     let mut rows = vec![["experiment", "runs", "complete", "stages", "made"].map(str::to_owned).to_vec()];
     let mut list = Vec::new();
-    for experiment in &study.experiments {
+    for experiment in study.parts() {
         let graph = Graph::of([experiment], true);
         let present = glance(&graph, &store).present;
         let complete = graph.runs.iter().filter(|run| run.stages.iter().all(|&stage| present[stage])).count();

@@ -23,7 +23,9 @@ use crate::{
 pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let mut study = Study::load(&workspace, &options.selection)?;
-    if !options.no_report {
+    // Of single stages there is nothing to report.
+    let has_report = !options.no_report && !study.is_of_stages();
+    if has_report {
         let left_out = study.check_reports(&workspace)?;
         left_out.iter().filter(|_| !global.quiet).for_each(note);
     }
@@ -52,7 +54,7 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
         note(format_args!("{} made elsewhere moved to the trash", count(elsewhere.len(), "stage")));
     }
     let files: Vec<String> = study.experiments.iter().map(|experiment| workspace.show(&experiment.path)).collect();
-    record_sweep(&store, &files, &study.overrides, &graph)?;
+    record_sweep(&store, &files, &study.words(), &graph)?;
     study.findings.remember();
 
     let stop = signals::stop();
@@ -77,7 +79,7 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     }
     let mut not_rendered = None;
     let rendered = match exit {
-        _ if options.no_report => None,
+        _ if !has_report => None,
         Exit::Done => Some(report::render(&workspace, &study, &store, false)?),
         // That stages failed matters more than that their report cannot be written; both are said.
         Exit::SomeFailed => report::render(&workspace, &study, &store, false)
