@@ -171,7 +171,7 @@ impl Chosen {
         for (experiment, &at) in limited.experiments.iter_mut().zip(positions) {
             for cell in &experiment.cells {
                 let selected = cell.stages.iter().filter(|node| bound.selects_stage(at, cell, node));
-                limited.stages.extend(selected.map(|node| node.key.clone()));
+                limited.stages.extend(selected.map(|node| node.key));
             }
             experiment.limit(&|_, node| limited.stages.contains(&node.key));
         }
@@ -213,7 +213,7 @@ pub fn find(graph: &Graph, word: &str) -> Result<Match, Failure> {
     }
     if is_key {
         for (position, stage) in graph.stages.iter().enumerate() {
-            if stage.node.key.0.starts_with(word) {
+            if stage.node.key.hex().starts_with(word) {
                 let what = ressa_sweep::describe(&stage.node.stage);
                 found.push((Match::Stage(position), format!("{}  {what}", stage.node.key.short())));
             }
@@ -250,7 +250,7 @@ fn mentions(label: &str, question: &str) -> bool {
 
 /// The first digits of a run's identity.
 pub fn short(id: &str) -> String {
-    StageKey(id.to_owned()).short().to_owned()
+    id[..12.min(id.len())].to_owned()
 }
 
 impl Workspace {

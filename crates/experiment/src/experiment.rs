@@ -183,7 +183,7 @@ impl Experiment {
             let kept: Vec<bool> = (cell.stages.iter().rev())
                 .map(|node| {
                     let is_kept = needed.contains(&node.key) || wanted(cell, node);
-                    needed.extend(node.inputs.iter().filter(|_| is_kept).cloned());
+                    needed.extend(node.inputs.iter().filter(|_| is_kept).copied());
                     is_kept
                 })
                 .collect();

@@ -37,7 +37,7 @@ pub fn run(global: &Global, options: &VerifyOptions) -> Outcome {
     let graph = study.graph(true);
     let mut positions: Vec<usize> = Vec::new();
     if options.all || options.which.is_empty() {
-        let stored = |stage: &usize| store.contains(&graph.stages[*stage].node.key.0);
+        let stored = |stage: &usize| store.contains(&graph.stages[*stage].node.key.hex());
         positions.extend(study.selected(&graph).into_iter().filter(stored));
     }
     for word in &options.which {
