@@ -198,6 +198,17 @@ pub struct SweepOptions {
     /// Time limit of a stage
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
+    /// Try a failed stage again up to N times within this sweep: killed workers after 1 s and longer, a full disk after 30 s and longer, memory, time
+    /// limits and unreadable files once, defects and diverged trainings never
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub retries: u32,
+    /// Make stages again that are in the store: the beginning of a key, a kind such as `adapt`, or an expression such as `task = gqa and seed = 0`. Their
+    /// outputs go to the trash (`ressa gc --restore`). What was made of them stays where the new bytes are the old ones, and is made again elsewhere
+    #[arg(long, value_name = "KEY|KIND|EXPR")]
+    pub force: Vec<String>,
+    /// With --force: make again all that was made of them, whatever their bytes
+    #[arg(long, requires = "force")]
+    pub dependents: bool,
     /// Do not render the report afterwards
     #[arg(long)]
     pub no_report: bool,

@@ -6,6 +6,7 @@ pub mod explain;
 pub mod export;
 pub mod export_run;
 pub mod fetch;
+mod force;
 pub mod forecast;
 pub mod gc;
 mod gc_cache;

@@ -3,11 +3,12 @@
 use std::{collections::HashSet, path::PathBuf};
 
 use ressa_contents::{Contents, Findings};
-use ressa_experiment::{Experiment, Filter, StageKey, filter::Bound};
+use ressa_experiment::{Experiment, Filter, StageKey};
 use ressa_sweep::Graph;
 
 use crate::{
     arguments::Selection,
+    chosen::{Chosen, Limited},
     exit::{Exit, Failure},
     workspace::Workspace,
 };
@@ -118,64 +119,33 @@ impl Study {
         Ok(left_out)
     }
 
+    /// Stages of these experiments, and what they read; with `gated`, also the evaluations that dense gates ask for.
+    pub fn graph_of(&self, stages: &HashSet<StageKey>, gated: bool) -> Graph {
+        let mut experiments = self.experiments.clone();
+        for experiment in &mut experiments {
+            experiment.limit(&|_, node| stages.contains(&node.key));
+            experiment.cells.retain(|cell| !cell.stages.is_empty());
+            experiment.select(Vec::new(), &mut |_| true);
+        }
+        Graph::of(&experiments, gated)
+    }
+
+    /// The stages that a filter selects.
+    ///
+    /// # Errors
+    /// What is wrong with the filter.
+    pub fn stages_of(&self, filter: &Filter) -> Result<HashSet<StageKey>, Failure> {
+        let bound = filter.bind(&self.experiments)?;
+        let of = |(at, experiment): (usize, &Experiment)| -> Vec<StageKey> {
+            let stages = experiment.cells.iter().flat_map(|cell| cell.stages.iter().map(move |node| (cell, node)));
+            stages.filter(|(cell, node)| bound.selects_stage(at, cell, node)).map(|(_, node)| node.key).collect()
+        };
+        Ok(self.experiments.iter().enumerate().flat_map(of).collect())
+    }
+
     /// The distinct stages of all experiments; with `gated`, also the evaluations that dense gates ask for.
     pub fn graph(&self, gated: bool) -> Graph {
         Graph::of(self.parts(), gated)
-    }
-}
-
-/// Single stages of experiments.
-#[derive(Debug)]
-struct Limited {
-    /// The experiments with these stages, and what they read.
-    experiments: Vec<Experiment>,
-    stages: HashSet<StageKey>,
-}
-
-/// What options choose among the runs of experiments.
-struct Chosen {
-    words: Vec<String>,
-    /// The filter, and which of its experiments are left.
-    filter: Option<(Bound, Vec<usize>)>,
-}
-
-impl Chosen {
-    /// Leaves of experiments what is chosen; those without any go.
-    fn of(selection: &Selection, experiments: &mut Vec<Experiment>) -> Result<Self, Failure> {
-        let (filter, partition) = (Filter::parse(&selection.filters.filter)?, selection.partition);
-        let expression = filter.iter().map(|filter| format!("-E '{}'", filter.to_string().replace('\'', r"'\''")));
-        let words: Vec<String> = expression.chain(partition.map(|part| format!("--partition {part}"))).collect();
-        if words.is_empty() {
-            return Ok(Self { words, filter: None });
-        }
-        let bound = filter.as_ref().map(|filter| filter.bind(experiments)).transpose()?;
-        for (at, experiment) in experiments.iter_mut().enumerate() {
-            experiment.select(words.clone(), &mut |cell| {
-                partition.is_none_or(|part| part.contains(&cell.run_id))
-                    && bound.as_ref().is_none_or(|bound| bound.selects(at, cell))
-            });
-        }
-        let left: Vec<usize> = (0..experiments.len()).filter(|&at| !experiments[at].cells.is_empty()).collect();
-        experiments.retain(|experiment| !experiment.cells.is_empty());
-        if left.is_empty() {
-            let message = format!("no run is selected by {}; `ressa plan -v` lists all of them", words.join(" "));
-            return Err(Failure::new(Exit::NothingSelected, message));
-        }
-        Ok(Self { words, filter: bound.map(|bound| (bound, left)) })
-    }
-
-    /// The experiments without the stages that were not chosen; `None` where whole runs are.
-    fn limited(&self, experiments: &[Experiment]) -> Option<Limited> {
-        let (bound, positions) = self.filter.as_ref().filter(|(bound, _)| bound.is_of_stages())?;
-        let mut limited = Limited { experiments: experiments.to_vec(), stages: HashSet::new() };
-        for (experiment, &at) in limited.experiments.iter_mut().zip(positions) {
-            for cell in &experiment.cells {
-                let selected = cell.stages.iter().filter(|node| bound.selects_stage(at, cell, node));
-                limited.stages.extend(selected.map(|node| node.key));
-            }
-            experiment.limit(&|_, node| limited.stages.contains(&node.key));
-        }
-        Some(limited)
     }
 }
 

@@ -33,6 +33,8 @@ struct Instruction {
     score: Option<f64>,
     /// Version of libtorch that it pretends to have.
     libtorch: Option<String>,
+    /// What its output holds.
+    output: Option<String>,
     /// What a recount finds.
     violation: Option<String>,
 }
@@ -87,7 +89,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
         return Ok(true);
     }
     let draft = claim.draft().map_err(storage)?;
-    draft.write("data.bin", key.repeat(20).as_bytes()).map_err(storage)?;
+    draft.write("data.bin", instruction.output.clone().unwrap_or(key.repeat(20)).as_bytes()).map_err(storage)?;
     let half = Duration::from_secs_f64(instruction.sleep / 2.0);
     std::thread::sleep(half);
     let message = "half way".to_owned();

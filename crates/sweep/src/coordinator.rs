@@ -12,7 +12,7 @@ use ressa_store::Store;
 
 use crate::{
     Circumstances, CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot,
-    SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, clear_failure, describe, detail,
+    RetryPolicy, SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, clear_failure, describe, detail,
     devices, failures, gate,
     schedule::{Counts, Schedule, State, dense_of},
     slot::{Running, Slot, death},
@@ -49,6 +49,8 @@ pub struct Options {
     pub max_failures: Option<usize>,
     /// Time limit of a stage.
     pub timeout: Option<Duration>,
+    /// Which failed stages are tried again within the sweep.
+    pub retries: RetryPolicy,
 }
 
 impl Options {

@@ -6,7 +6,10 @@ use serde_json::json;
 
 use crate::{
     arguments::{Global, SweepOptions},
-    commands::report,
+    commands::{
+        force::{Forced, Remake},
+        report,
+    },
     exit::{Exit, Failure, Outcome},
     memory,
     missing::missing,
@@ -39,6 +42,7 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
         Reuse::Any => Vec::new(),
         Reuse::Alike => others(&workspace, &options.machine, &graph, &mut inventory, &store)?,
     };
+    let forced = Forced::of(options, &study, &graph, &mut inventory, &store)?;
     let lacking = missing(&graph, &inventory, &store, &workspace.root);
     let preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
     if let Some((exit, message)) = refusal(&lacking, &preflight) {
@@ -58,11 +62,20 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     study.findings.remember();
 
     let stop = signals::stop();
-    let mut limits = workspace.limited(&options.machine, options.max_failures, options.timeout);
+    let mut limits = workspace.limited(options);
     if let Some(slots) = memory::bound(&mut limits, &graph, &workspace.root).filter(|_| !global.quiet) {
         note(format_args!("memory holds the models of {}; --slots N asks for more", count(slots, "worker")));
     }
     let mut display = Display::new(global);
+    let mut remade = None;
+    if let Some(forced) = &forced {
+        if !global.quiet {
+            note(forced.notice());
+        }
+        let (workspace, study, graph, store) = (&workspace, &study, &graph, &store);
+        let (limits, stop, display, gated) = (&limits, &stop, &mut display, !options.no_gate);
+        remade = Some(forced.remake(&mut Remake { workspace, study, graph, store, limits, stop, display, gated })?);
+    }
     let summary = execute(&graph, &store, &limits, &stop, &mut |event| display.show(&event))?;
     display.finish();
 
@@ -70,6 +83,7 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     if !global.json {
         // Before rendering: what the sweep did must be seen even when the report cannot be written.
         print(&summary, &graph, global.quiet);
+        remade.iter().filter(|_| !global.quiet).for_each(|outcome| say(outcome.text()));
     }
     if !global.json
         && !global.quiet
@@ -94,9 +108,9 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
         let index = rendered.as_ref().map(|rendered| rendered.index.display().to_string());
         let notes = rendered.as_ref().map(|rendered| &rendered.notes);
         let (exit, report) = (exit as u8, index);
-        say_json(
-            &json!({ "exit": exit, "summary": summary, "report": report, "notes": notes, "no-report": not_rendered }),
-        );
+        say_json(&json!({
+            "exit": exit, "summary": summary, "forced": remade, "report": report, "notes": notes, "no-report": not_rendered,
+        }));
     } else if let Some(rendered) = rendered.filter(|_| !global.quiet) {
         rendered.notes.iter().for_each(|note| say(format_args!("note: {note}")));
         say(format_args!("report: {}", workspace.show(&rendered.index)));

@@ -3,12 +3,14 @@
 mod errors;
 mod fetching;
 mod folders;
+mod forcing;
 mod garbage;
 mod house;
 mod killing;
 mod output;
 mod predicting;
 mod preflight;
+mod selecting;
 mod sweeping;
 
 #[path = "../../../hub/tests/it/server.rs"]
