@@ -6,6 +6,7 @@ pub mod model;
 pub mod prune;
 pub mod score;
 pub mod selection;
+pub mod show;
 pub mod size;
 
 use std::path::PathBuf;
@@ -83,6 +84,8 @@ pub enum Command {
     Sweep(SweepOptions),
     /// Show how far experiments are, and what failed
     Status(Selection),
+    /// Show a run: every setting with its file and line, stages, scores, certificate, predictions
+    Show(show::ShowOptions),
     /// Say why a run or stage is cached or not
     Explain(ExplainOptions),
     /// Render tables and figures from what is in the store

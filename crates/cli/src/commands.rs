@@ -21,6 +21,7 @@ pub mod report;
 pub mod retry;
 pub mod schema;
 pub mod score;
+pub mod show;
 pub mod status;
 pub mod sweep;
 pub mod verify;

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     Cell, Stage, StageKey, StageNode, Task,
-    document::AxisKind,
+    document::{AxisKind, Document},
     error::{ErrorKind, ExperimentError},
     expand,
     gate::Gate,
@@ -57,6 +57,8 @@ pub struct Experiment {
     pub counts: Counts,
     /// Where tables, figures and claims are, by their ids.
     places: BTreeMap<String, Location>,
+    /// What it was made of: the file over its bases, with overrides.
+    pub(crate) document: Arc<Document>,
 }
 
 /// An axis as tables and figures see it.
@@ -138,18 +140,19 @@ impl Experiment {
         free_name(document.name.as_deref().unwrap_or(&stem), path)?;
         let alone = document.settings.iter().find(|o| o.setting.path == "seed").and_then(|o| o.value.as_u64());
         Ok(Experiment {
-            name: document.name.unwrap_or(stem),
+            name: document.name.clone().unwrap_or(stem),
             path: path.to_owned(),
             origin: Origin::of(path, root, overrides),
-            description: document.description,
+            description: document.description.clone(),
             report,
             claims,
             axes: expansion.axes,
-            seeds: document.seeds.unwrap_or_else(|| vec![alone.unwrap_or_default()]),
+            seeds: document.seeds.clone().unwrap_or_else(|| vec![alone.unwrap_or_default()]),
             cells: expansion.cells,
             gates: expansion.gates,
             counts: expansion.counts,
             places,
+            document: Arc::new(document),
         })
     }
 
