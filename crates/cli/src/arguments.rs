@@ -50,7 +50,8 @@ const EXIT_CODES: &str = "Exit codes:
   0 done               1 no worker, no network, or a defect              2 bad command line
   4 nothing selected   65 unusable folder, image or file                 66 model or benchmark missing
   75 other sweep runs  78 bad experiment        100 some failed          102 dense gate not reached
-  104 not verified     106 report incomplete    110 cannot write         130, 143 interrupted, run again to go on";
+  104 not verified     106 report incomplete    108 diff: they differ    110 cannot write
+  130, 143 interrupted, run again to resume";
 
 /// Options of every command.
 #[derive(Args, Debug)]
@@ -86,6 +87,8 @@ pub enum Command {
     Status(Selection),
     /// Show a run: every setting with its file and line, stages, scores, certificate, predictions
     Show(show::ShowOptions),
+    /// Compare two runs, results folders or reports; exit code 0 where nothing differs, 108 where something does
+    Diff(show::DiffOptions),
     /// Say why a run or stage is cached or not
     Explain(ExplainOptions),
     /// Render tables and figures from what is in the store

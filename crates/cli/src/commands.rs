@@ -1,6 +1,7 @@
 //! One module per command; each takes its arguments and answers with an exit code.
 
 pub mod data;
+pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod export;

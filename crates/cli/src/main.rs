@@ -79,6 +79,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Sweep(options) => commands::sweep::run(global, options),
         Command::Status(options) => commands::status::run(global, options),
         Command::Show(options) => commands::show::run(global, options),
+        Command::Diff(options) => commands::diff::run(global, options),
         Command::Explain(options) => commands::explain::run(global, options),
         Command::Report(options) => commands::report::run(global, options),
         Command::Fetch(options) => commands::fetch::run(global, options),

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, path::PathBuf};
 
 use ressa_contents::{Contents, Findings};
-use ressa_experiment::{Experiment, Filter, StageKey};
+use ressa_experiment::{Cell, Experiment, Filter, StageKey};
 use ressa_sweep::Graph;
 
 use crate::{
@@ -141,6 +141,13 @@ impl Study {
             stages.filter(|(cell, node)| bound.selects_stage(at, cell, node)).map(|(_, node)| node.key).collect()
         };
         Ok(self.experiments.iter().enumerate().flat_map(of).collect())
+    }
+
+    /// The first cell that is a run, with its experiment.
+    pub fn cell_of(&self, run: &str) -> Option<(&Experiment, &Cell)> {
+        let cells = |experiment: &'_ Experiment| experiment.cells.iter().position(|cell| cell.run_id == run);
+        let found = self.experiments.iter().find_map(|experiment| Some((experiment, cells(experiment)?)));
+        found.map(|(experiment, at)| (experiment, &experiment.cells[at]))
     }
 
     /// The distinct stages of all experiments; with `gated`, also the evaluations that dense gates ask for.

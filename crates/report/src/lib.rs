@@ -16,6 +16,7 @@ pub mod figure;
 pub mod measure;
 pub mod names;
 pub mod page;
+pub mod pair;
 mod place;
 mod planned;
 pub mod published;
@@ -26,6 +27,7 @@ mod saved;
 pub mod statistics;
 pub mod study;
 pub mod table;
+pub mod verdicts;
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +37,9 @@ use ressa_store::Store;
 pub use claim::{Claim, Verdict};
 pub use error::ReportError;
 pub use planned::check;
+pub use pair::{Compared, compare};
 pub use rendered::Rendered;
+pub use verdicts::Verdicts;
 
 use crate::{
     published::{Published, Scale},

@@ -21,3 +21,16 @@ pub struct ShowOptions {
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub html: Option<PathBuf>,
 }
+
+/// Options of `diff`.
+#[derive(Args, Debug)]
+pub struct DiffOptions {
+    /// A run (first digits of its identity, or words of its label), a results folder, or a report (its folder, `report.json` or `claims.json`)
+    #[arg(value_name = "RUN|RESULTS|REPORT")]
+    pub a: String,
+    /// Another of the same sort
+    #[arg(value_name = "RUN|RESULTS|REPORT")]
+    pub b: String,
+    #[command(flatten)]
+    pub selection: Selection,
+}

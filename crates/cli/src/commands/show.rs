@@ -4,10 +4,9 @@ mod numbers;
 mod page;
 mod pictures;
 mod predictions;
-mod settings;
+pub mod settings;
 mod stages;
 
-use ressa_experiment::{Cell, Experiment};
 use ressa_store::{Store, replace};
 use serde::Serialize;
 
@@ -53,7 +52,7 @@ pub fn run(global: &Global, options: &ShowOptions) -> Outcome {
     let (id, label, positions, cell) = match find(&graph, &options.which)? {
         Match::Run(run) => {
             let run = &graph.runs[run];
-            (run.id.clone(), run.label.clone(), run.stages.clone(), cell_of(&study, &run.id))
+            (run.id.clone(), run.label.clone(), run.stages.clone(), study.cell_of(&run.id))
         }
         Match::Stage(stage) => {
             (graph.stages[stage].node.key.to_string(), graph.label(stage).to_owned(), vec![stage], None)
@@ -84,13 +83,6 @@ pub fn run(global: &Global, options: &ShowOptions) -> Outcome {
         say(format_args!("\npage: {}", workspace.show(file)));
     }
     Ok(Exit::Done)
-}
-
-/// The first cell that is a run, with its experiment.
-fn cell_of<'a>(study: &'a Study, run: &str) -> Option<(&'a Experiment, &'a Cell)> {
-    let cells = study.experiments.iter().flat_map(|experiment| experiment.cells.iter().map(move |cell| (experiment, cell)));
-    let mut found = cells.filter(|(_, cell)| cell.run_id == run);
-    found.next()
 }
 
 /// The first predictions of each evaluation that is there.

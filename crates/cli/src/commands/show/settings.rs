@@ -33,6 +33,11 @@ impl Setting {
         text(&self.traced.value)
     }
 
+    /// The value.
+    pub fn json(&self) -> &Value {
+        &self.traced.value
+    }
+
     /// Its path.
     pub fn path(&self) -> &'static str {
         self.traced.path
