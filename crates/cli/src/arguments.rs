@@ -4,6 +4,7 @@ pub mod folder;
 pub mod loading;
 pub mod model;
 pub mod prune;
+pub mod results;
 pub mod score;
 pub mod selection;
 pub mod show;
@@ -105,6 +106,9 @@ pub enum Command {
     Export(folder::ExportOptions),
     /// Show what a model folder holds: towers, parameters, types, sparsity
     Inspect(folder::InspectOptions),
+    /// Write part of the results into one archive, or take one in
+    #[command(subcommand)]
+    Results(results::Results),
     /// Forget recorded failures, so that the next sweep tries those stages again
     Retry(RetryOptions),
     /// List failed stages, or show the log of one
@@ -124,6 +128,10 @@ pub enum Command {
     Lab(model::Lab),
     /// Look for what keeps a sweep from running on this machine
     Doctor(MachineOptions),
+    /// Print completions for a shell
+    Completions(results::CompletionsOptions),
+    /// Print the manual page, or write one for each command
+    Man(results::ManOptions),
 }
 
 /// Options of `plan`.

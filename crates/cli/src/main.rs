@@ -88,6 +88,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Verify(options) => commands::verify::run(global, options),
         Command::Export(options) => commands::export::run(global, options),
         Command::Inspect(options) => commands::inspect::run(global, options),
+        Command::Results(what) => commands::results::run(global, what),
         Command::Retry(options) => commands::retry::run(global, options),
         Command::Logs(options) => commands::logs::run(global, options),
         Command::Gc(options) => commands::gc::run(global, options),
@@ -97,5 +98,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Lab(lab) => commands::lab::run(global, lab),
         Command::Schema => commands::schema::run(),
         Command::Doctor(options) => commands::doctor::run(global, options),
+        Command::Completions(options) => commands::manual::completions(options),
+        Command::Man(options) => commands::manual::man(global, options),
     }
 }

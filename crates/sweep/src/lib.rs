@@ -4,6 +4,7 @@
 //! ([`take_inventory`]), and hands the rest to `ressa-worker` processes one stage at a time ([`execute`]). Everything that must survive a
 //! kill is in the store: published stages, and one record per failed stage. Nothing here prints; callers listen to [`SweepEvent`]s.
 
+pub mod archive;
 mod coordinator;
 mod devices;
 mod error;

@@ -39,7 +39,8 @@ impl Difference {
         let both = left.claims.iter().filter(|claim| right.claims.iter().any(|other| other.id == claim.id)).count();
         let differing = changed.iter().filter(|change| change.a.is_some() && change.b.is_some()).count();
         let side = |path: &Path, of: Verdicts| Side { path: path.display().to_string(), of: of.of, runs: of.runs };
-        let differs = !changed.is_empty() || left.runs != right.runs;
+        let counts = left.runs.zip(right.runs);
+        let differs = !changed.is_empty() || counts.is_some_and(|(a, b)| a != b);
         Ok(Self { differs, a: side(a, left), b: side(b, right), changed, unchanged: both - differing })
     }
 

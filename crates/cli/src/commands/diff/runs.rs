@@ -1,7 +1,7 @@
 //! Two runs: settings that differ, and scores with their differences over the same items.
 
 use ressa_experiment::{Cell, Experiment};
-use ressa_report::compare;
+use ressa_report::{compare, names};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -121,8 +121,9 @@ impl Difference {
         let mut rows = vec![["value", "a", "b", "b - a (95 %)", "items"].map(str::to_owned).to_vec()];
         for one in self.values.iter().filter(|one| self.is_shown(one)) {
             let places = one.decimals;
-            let number = |value: Option<f64>| value.map(|value| format!("{value:.places$}")).unwrap_or_default();
-            let difference = one.difference.map(|difference| format!("{difference:+.places$}"));
+            let number = |value: Option<f64>| value.map(|value| names::fixed(value, places)).unwrap_or_default();
+            let signed = |text: String| if text.starts_with('-') { text } else { format!("+{text}") };
+            let difference = one.difference.map(|difference| signed(names::fixed(difference, places)));
             let width = one.half_width_95.filter(|width| *width > 0.0).map(|width| format!(" ± {width:.places$}"));
             let items = one.items.filter(|items| *items > 0).map(|items| items.to_string());
             rows.push(vec![
