@@ -94,6 +94,7 @@ impl From<ReportError> for Failure {
             error if error.is_storage() => Exit::CannotWrite,
             ReportError::Incomplete { .. } => Exit::Incomplete,
             ReportError::Nothing(_) => Exit::NothingSelected,
+            ReportError::Saved { .. } => Exit::Unusable,
             _ => Exit::Other,
         };
         Failure::new(exit, error.to_string())
