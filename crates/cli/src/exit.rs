@@ -36,6 +36,8 @@ pub enum Exit {
     NotVerified = 104,
     /// `report --strict` on an incomplete sweep.
     Incomplete = 106,
+    /// `diff` found differences.
+    Differ = 108,
     /// Something cannot be written: disk full, or no permission.
     CannotWrite = 110,
     /// Interrupted with Ctrl-C; run again to go on.

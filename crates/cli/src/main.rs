@@ -1,6 +1,7 @@
 //! `ressa`: arguments in, exit code out. No tensor library is linked, so it starts at once; what needs one runs in `ressa-worker`.
 
 mod arguments;
+mod chosen;
 mod commands;
 mod exit;
 mod hub;
@@ -77,6 +78,8 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Plan(options) => commands::plan::run(global, options),
         Command::Sweep(options) => commands::sweep::run(global, options),
         Command::Status(options) => commands::status::run(global, options),
+        Command::Show(options) => commands::show::run(global, options),
+        Command::Diff(options) => commands::diff::run(global, options),
         Command::Explain(options) => commands::explain::run(global, options),
         Command::Report(options) => commands::report::run(global, options),
         Command::Fetch(options) => commands::fetch::run(global, options),
@@ -85,6 +88,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Verify(options) => commands::verify::run(global, options),
         Command::Export(options) => commands::export::run(global, options),
         Command::Inspect(options) => commands::inspect::run(global, options),
+        Command::Results(what) => commands::results::run(global, what),
         Command::Retry(options) => commands::retry::run(global, options),
         Command::Work(options) => commands::work::run(global, options),
         Command::Logs(options) => commands::logs::run(global, options),
@@ -95,5 +99,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Lab(lab) => commands::lab::run(global, lab),
         Command::Schema => commands::schema::run(),
         Command::Doctor(options) => commands::doctor::run(global, options),
+        Command::Completions(options) => commands::manual::completions(options),
+        Command::Man(options) => commands::manual::man(global, options),
     }
 }

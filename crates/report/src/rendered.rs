@@ -28,7 +28,7 @@ use crate::{
 pub struct Rendered {
     /// Name of the folder under `results/`: the experiment's own, or one beside it.
     pub name: String,
-    /// The file and overrides that it is the report of.
+    /// The file, overrides and selection that it is the report of.
     pub origin: Origin,
     /// The question it answers.
     pub question: String,
@@ -156,7 +156,7 @@ impl Rendered {
             let _ = writeln!(out, "{}\n", escape(&self.question));
         }
         let state = if self.is_complete() { "complete" } else { "provisional" };
-        if !self.origin.overrides.is_empty() {
+        if !self.origin.is_whole() {
             let _ = writeln!(out, "A selection, not the whole experiment: {}\n", escape(&self.origin.to_string()));
         }
         let _ = writeln!(out, "Status: {state}, {}/{} runs.", self.done, self.expected);

@@ -12,6 +12,12 @@ use crate::{
     workspace::Workspace,
 };
 
+impl VerifyOptions {
+    fn selection(&self) -> Selection {
+        Selection { what: self.files.clone(), filters: self.filters.clone(), partition: None }
+    }
+}
+
 /// Verifies what is selected; names what does not hold.
 pub fn run(global: &Global, options: &VerifyOptions) -> Outcome {
     let folders = options.which.iter().filter(|word| verify_folder::is_folder(word)).count();
@@ -27,11 +33,12 @@ pub fn run(global: &Global, options: &VerifyOptions) -> Outcome {
     }
     let workspace = Workspace::find(global)?;
     let store = workspace.reading();
-    let study = Study::load(&workspace, &Selection { what: options.files.clone() })?;
+    let study = Study::load(&workspace, &options.selection())?;
     let graph = study.graph(true);
     let mut positions: Vec<usize> = Vec::new();
-    if options.all {
-        positions.extend((0..graph.stages.len()).filter(|&stage| store.contains(&graph.stages[stage].node.key.hex())));
+    if options.all || options.which.is_empty() {
+        let stored = |stage: &usize| store.contains(&graph.stages[*stage].node.key.hex());
+        positions.extend(study.selected(&graph).into_iter().filter(stored));
     }
     for word in &options.which {
         match find(&graph, word)? {
