@@ -16,9 +16,9 @@ pub enum Request {
         /// The stage.
         node: Box<StageNode>,
     },
-    /// Recount the weights behind published certificates.
+    /// Recount the weights behind published certificates, or score published predictions again.
     Verify {
-        /// A `prune` or `merge` stage.
+        /// A `prune`, `merge` or `evaluate` stage.
         node: Box<StageNode>,
     },
     /// Finish.

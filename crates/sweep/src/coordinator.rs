@@ -12,8 +12,8 @@ use ressa_store::Store;
 
 use crate::{
     Circumstances, CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot,
-    RetryPolicy, SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, clear_failure, describe, detail,
-    devices, failures, gate,
+    RetryPolicy, SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, clear_failure, describe,
+    detail, devices, failures, gate,
     schedule::{Counts, Schedule, State, dense_of},
     slot::{Running, Slot, death},
     take_inventory,

@@ -26,7 +26,9 @@ pub fn run(global: &Global, options: &RetryOptions) -> Outcome {
         let selected: HashSet<usize> = study.selected(&graph).into_iter().collect();
         records.retain(|record| graph.position(&record.key).is_some_and(|stage| selected.contains(&stage)));
     }
-    if let Some(word) = options.keys.iter().find(|word| !records.iter().any(|record| record.key.hex().starts_with(*word))) {
+    if let Some(word) =
+        options.keys.iter().find(|word| !records.iter().any(|record| record.key.hex().starts_with(*word)))
+    {
         let message = format!("no stage that failed has a key beginning with `{word}`; `ressa logs` lists them");
         return Err(Failure::new(Exit::NothingSelected, message));
     }
