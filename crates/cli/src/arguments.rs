@@ -66,7 +66,7 @@ pub struct Global {
     /// The worker program [default: `ressa-worker` beside this one]
     #[arg(long, global = true, value_name = "FILE", value_parser = path())]
     pub worker: Option<PathBuf>,
-    /// Answer with one JSON value on standard output, also when something fails
+    /// Answer with one JSON value on standard output; why something cannot be done is one on standard error
     #[arg(long, global = true)]
     pub json: bool,
     /// Say less
@@ -312,8 +312,9 @@ pub enum PresetName {
 /// Options of `verify`.
 #[derive(Args, Debug)]
 pub struct VerifyOptions {
-    /// Runs or stages: first digits of their keys, or words of a run's label; or model folders, whoever wrote them
-    #[arg(value_name = "RUN|KEY|DIR", required_unless_present_any = ["all", "filter"])]
+    /// Runs or stages: first digits of their keys, or words of a run's label; or model folders, whoever wrote them; with --all or -E, experiment
+    /// files and overrides
+    #[arg(value_name = "RUN|KEY|DIR|FILE", required_unless_present_any = ["all", "filter"])]
     pub which: Vec<String>,
     /// Of a folder: the N:M pattern that its prunable linears follow, such as 2:4
     #[arg(long, value_name = "N:M", value_parser = n_of_m)]
@@ -324,10 +325,11 @@ pub struct VerifyOptions {
     /// Of a folder: towers that --pattern and --sparsity speak of [default: all]
     #[arg(long = "tower", value_name = "TOWER", value_parser = tower)]
     pub towers: Vec<Tower>,
-    /// Every stored stage of the experiments, or with -E of what it selects
-    #[arg(long, conflicts_with = "which")]
+    /// Every stored stage of the experiments, or with -E of what it selects: digests of all files, certificates recounted on the weights, scores
+    /// computed again from the stored predictions
+    #[arg(long)]
     pub all: bool,
-    /// Experiments looked at [default: the default study]
+    /// Experiments in which runs are looked for [default: the default study]
     #[arg(long = "file", value_name = "FILE|KEY=VALUE", help_heading = selection::HEADING)]
     pub files: Vec<String>,
     #[command(flatten)]

@@ -20,7 +20,7 @@ use clap::Parser;
 
 use crate::{
     arguments::{Arguments, Command},
-    exit::{Exit, Outcome},
+    exit::{Exit, Failure, Outcome},
     workspace::named,
 };
 
@@ -53,14 +53,15 @@ fn main() -> std::process::ExitCode {
 /// Shows what is wrong with a command line, or the help or version that it asks for.
 fn refuse(error: &clap::Error) -> Exit {
     // Help and version go to standard output and are no failure.
-    let shown = error.print();
     if !error.use_stderr() {
+        let shown = error.print();
         return close(Exit::Done, shown.err().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe));
     }
-    if std::env::args_os().any(|argument| argument == "--json") {
-        text::answer_in_json();
-        let message = error.to_string();
-        text::say_json(&serde_json::json!({ "error": message.trim(), "exit": Exit::Usage as u8 }));
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if json {
+        Failure::new(Exit::Usage, error.to_string().trim()).print(json);
+    } else {
+        let _ = error.print();
     }
     Exit::Usage
 }

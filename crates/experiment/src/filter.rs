@@ -90,7 +90,8 @@ impl Bound {
     fn holds(&self, position: usize, cell: &Cell, stage: Option<&StageNode>) -> bool {
         self.whole.holds(&|(test, subjects)| {
             let Some(subject) = subjects[position] else { return false };
-            let fits = |value: Option<&str>| test.values.iter().any(|word| fits(test.relation, subject, value, &word.text));
+            let fits =
+                |value: Option<&str>| test.values.iter().any(|word| fits(test.relation, subject, value, &word.text));
             subject.any(&self.names[position], cell, stage, &fits) != test.negated
         })
     }
@@ -172,13 +173,15 @@ fn check(test: &Test, subjects: &[Option<Subject>], experiments: &[Experiment]) 
             Err(error.help(help))
         }),
         Relation::Below | Relation::AtMost | Relation::Above | Relation::AtLeast => {
-            let is_ordered = |(subject, experiment): (Subject, &Experiment)| match (subject.labels(experiment), subject) {
+            let is_ordered = |(subject, experiment): (Subject, &Experiment)| match (subject.labels(experiment), subject)
+            {
                 (Some(labels), _) => labels.iter().any(|label| number(label).is_some()),
                 (None, Subject::Setting(setting)) => setting.is_number(),
                 (None, _) => false,
             };
             if !known().any(is_ordered) {
-                let message = format!("`{}` is no number, so it cannot be compared with `{}`", test.name.text, test.relation);
+                let message =
+                    format!("`{}` is no number, so it cannot be compared with `{}`", test.name.text, test.relation);
                 return Err(test.name.at.error(ErrorKind::Filter, message).help("use `=`, `!=`, `in` or `~`"));
             }
             let wrong = test.values.iter().find(|word| number(&word.text).is_none());
@@ -215,4 +218,3 @@ fn check_setting(name: &Word, word: &Word, subject: Subject) -> Result<(), Exper
     let label = if name.text == setting.path { &name.text } else { setting.path };
     shape.check(label, &node, &Names::default())
 }
-

@@ -71,7 +71,7 @@ pub use key::{KeyError, KeyMap, StageKey};
 pub use origin::Origin;
 pub use partition::Partition;
 pub use pattern::Pattern;
-pub use percent::percent;
+pub use percent::{percent, rounded_percent};
 pub use reading::{Reading, ReadingKind, Readings};
 pub use stage::{Stage, StageNode};
 pub use task::Task;

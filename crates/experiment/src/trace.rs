@@ -93,9 +93,12 @@ impl Experiment {
         for axis in &document.axes {
             let labels: Vec<&String> = coordinates.by_ref().take(1 + axis.tags.len()).collect();
             let of_product = |point: &&Point| {
-                labels.split_first().is_some_and(|(own, tags)| point.label == **own && point.tags.iter().eq(tags.iter().copied()))
+                labels
+                    .split_first()
+                    .is_some_and(|(own, tags)| point.label == **own && point.tags.iter().eq(tags.iter().copied()))
             };
-            let of_include = |point: &&Point| stated.iter().any(|(name, label)| *name == axis.name && *label == point.label);
+            let of_include =
+                |point: &&Point| stated.iter().any(|(name, label)| *name == axis.name && *label == point.label);
             let point = match include {
                 None => axis.points.iter().find(of_product),
                 Some(_) => axis.points.iter().find(of_include),

@@ -36,8 +36,8 @@ use ressa_store::Store;
 
 pub use claim::{Claim, Verdict};
 pub use error::ReportError;
-pub use planned::check;
 pub use pair::{Compared, compare};
+pub use planned::check;
 pub use rendered::Rendered;
 pub use verdicts::Verdicts;
 

@@ -130,9 +130,7 @@ mod tests {
         assert!(place.note.unwrap().contains("`smoke/` is the report of `shapes/smoke.yaml`"));
         let chosen = render(&runs);
         assert!(chosen.note.unwrap().contains("this one, of `shapes/smoke.yaml -E 'seed = 0'`"));
-        for (folder, owner) in
-            [("smoke", &whole), (&aside, &part), (&place.folder, &other), (&chosen.folder, &runs)]
-        {
+        for (folder, owner) in [("smoke", &whole), (&aside, &part), (&place.folder, &other), (&chosen.folder, &runs)] {
             assert_eq!(Saved::read(&results.join(folder)).unwrap().origin, *owner);
         }
     }

@@ -78,6 +78,7 @@ impl Rendered {
         let Place { folder: name, note } = place::of(results, study.name, origin)?;
         let mut notes: Vec<String> = note.into_iter().collect();
         notes.extend(figures.iter().filter_map(|figure| boxes(&figure.model)));
+        notes.extend(figures.iter().filter_map(|figure| crowded(&figure.model)));
         notes.extend(tables.iter().filter_map(codes));
         Ok(Self {
             folder: results.join(&name),
@@ -269,6 +270,16 @@ fn boxes(figure: &Figure) -> Option<String> {
             "figure `{}`: the font of PNG and PDF has no glyph for {}, so a box stands there; the SVG shows it where the reader's fonts do",
             figure.id,
             list(boxes)
+        )
+    })
+}
+
+/// That the x axis of a figure is not to scale.
+fn crowded(figure: &Figure) -> Option<String> {
+    figure.is_crowded().then(|| {
+        format!(
+            "figure `{}`: some values along x lie closer together than a thousandth of their range, so all stand at equal distances; divide them among figures for an axis to scale",
+            figure.id
         )
     })
 }

@@ -99,7 +99,8 @@ impl Verdicts {
             };
             return Ok(Self { claims: lines.into_iter().map(judged).collect(), ..Self::default() });
         }
-        let saved = Saved::of_json(value).ok_or_else(|| wrong("it is no report of this version of ressa".to_owned()))?;
+        let saved =
+            Saved::of_json(value).ok_or_else(|| wrong("it is no report of this version of ressa".to_owned()))?;
         let judged = |claim: crate::saved::SavedClaim| Judged {
             id: claim.id,
             text: claim.text,
@@ -118,8 +119,11 @@ impl Verdicts {
     pub fn changes(&self, other: &Self) -> Vec<Changed> {
         let find = |list: &[Judged], id: &str| list.iter().find(|claim| claim.id == id).cloned();
         let ours = self.claims.iter().map(|a| (Some(a.clone()), find(&other.claims, &a.id)));
-        let theirs = other.claims.iter().filter(|b| find(&self.claims, &b.id).is_none()).map(|b| (None, Some(b.clone())));
-        let differ = |(a, b): &(Option<Judged>, Option<Judged>)| a.as_ref().map(Judged::outcome) != b.as_ref().map(Judged::outcome);
+        let theirs =
+            other.claims.iter().filter(|b| find(&self.claims, &b.id).is_none()).map(|b| (None, Some(b.clone())));
+        let differ = |(a, b): &(Option<Judged>, Option<Judged>)| {
+            a.as_ref().map(Judged::outcome) != b.as_ref().map(Judged::outcome)
+        };
         let changed = |(a, b): (Option<Judged>, Option<Judged>)| {
             let one = a.as_ref().or(b.as_ref())?;
             Some(Changed { id: one.id.clone(), text: one.text.clone(), a, b })

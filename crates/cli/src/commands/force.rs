@@ -158,7 +158,10 @@ impl Outcome {
     /// The outcome in words.
     pub fn text(&self) -> String {
         let Outcome { forced, same, kept, remade } = self;
-        format!("forced: {} made again, {same} with the same bytes; of what was made of them {kept} kept, {remade} made again", count(*forced, "stage"))
+        format!(
+            "forced: {} made again, {same} with the same bytes; of what was made of them {kept} kept, {remade} made again",
+            count(*forced, "stage")
+        )
     }
 }
 
@@ -220,7 +223,8 @@ fn find(word: &str, study: &Study, graph: &Graph) -> Result<Vec<usize>, Failure>
         return Err(Failure::new(Exit::Usage, message));
     };
     if found.is_empty() {
-        let message = format!("--force `{word}` is no stage of these experiments; `ressa explain RUN` lists those of a run");
+        let message =
+            format!("--force `{word}` is no stage of these experiments; `ressa explain RUN` lists those of a run");
         return Err(Failure::new(Exit::NothingSelected, message));
     }
     Ok(found)

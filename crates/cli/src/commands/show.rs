@@ -97,7 +97,9 @@ fn evaluated(
     let found = stages.iter().map(|stage| predictions::read(&stage.node, many, store, &workspace.root));
     let found: Vec<Evaluated> = found.filter_map(Result::transpose).collect::<Result<_, _>>()?;
     match found.is_empty() {
-        true => Err(Failure::new(Exit::NothingSelected, "no evaluation of it is in the store; `ressa sweep` makes them")),
+        true => {
+            Err(Failure::new(Exit::NothingSelected, "no evaluation of it is in the store; `ressa sweep` makes them"))
+        }
         false => Ok(found),
     }
 }

@@ -78,7 +78,8 @@ fn what_a_filter_cannot_mean_is_pointed_at() {
 #[test]
 fn the_report_of_a_selection_lies_beside_that_of_the_whole() {
     let house = House::new();
-    let report = "report:\n  tables:\n    - { id: main, rows: [prune.metric, restoration], columns: metric, values: [vqav2] }\n";
+    let report =
+        "report:\n  tables:\n    - { id: main, rows: [prune.metric, restoration], columns: metric, values: [vqav2] }\n";
     let small = std::fs::read_to_string(house.path("experiments/shapes/small.yaml")).unwrap();
     house.write("experiments/shapes/small.yaml", &(small + report));
     assert_eq!(house.ressa(&["sweep", "small"]).code, 0);
@@ -86,7 +87,11 @@ fn the_report_of_a_selection_lies_beside_that_of_the_whole() {
     let whole = text();
     let part = house.ressa(&["report", "small", "-E", "seed = 0 and metric = wanda"]);
     assert_eq!(part.code, 0, "{}", part.stderr);
-    assert!(part.stdout.contains("this one, of `shapes/small.yaml -E 'seed = 0 and metric = wanda'`"), "{}", part.stdout);
+    assert!(
+        part.stdout.contains("this one, of `shapes/small.yaml -E 'seed = 0 and metric = wanda'`"),
+        "{}",
+        part.stdout
+    );
     assert_eq!(text(), whole);
     let beside = |name: &str| name.starts_with("small@");
     let names = std::fs::read_dir(house.path("results")).unwrap().map(|item| item.unwrap().file_name());

@@ -45,12 +45,22 @@ fn every_setting_has_the_line_that_decided_it() {
         ("seed", json!(1), "experiments/shapes/small.yaml:4", "replicate"),
     ] {
         let setting = of(&run, path);
-        assert_eq!((setting["value"].clone(), at(&setting).as_str(), by(&setting).as_str()), (value, file, kind), "{path}");
+        assert_eq!(
+            (setting["value"].clone(), at(&setting).as_str(), by(&setting).as_str()),
+            (value, file, kind),
+            "{path}"
+        );
     }
     assert_eq!(of(&run, "restore.learning-rate")["argument"], "restore.learning-rate=0.5");
-    assert_eq!((by(&of(&run, "evaluate.beams")), of(&run, "evaluate.beams")["at"].clone()), ("default".to_owned(), Value::Null));
+    assert_eq!(
+        (by(&of(&run, "evaluate.beams")), of(&run, "evaluate.beams")["at"].clone()),
+        ("default".to_owned(), Value::Null)
+    );
     let dense = show("small: none dense dense, seed 0");
-    assert_eq!((of(&dense, "evaluate.questions")["value"].clone(), by(&of(&dense, "prune.metric"))), (json!(9), "include".to_owned()));
+    assert_eq!(
+        (of(&dense, "evaluate.questions")["value"].clone(), by(&of(&dense, "prune.metric"))),
+        (json!(9), "include".to_owned())
+    );
     // What the run cannot see has no effect, and what was written is still said.
     let unseen = of(&dense, "restore.steps");
     assert_eq!((unseen["written"].clone(), at(&unseen).as_str()), (json!(7), "experiments/shapes/small.yaml:11"));
@@ -70,7 +80,10 @@ fn a_run_is_shown_with_its_stages_and_numbers() {
     // A stage alone, with what it was told.
     let key = json["stages"][1]["key"].as_str().unwrap();
     let stage = answer(&house, 0, &["show", &key[..12], "small"]);
-    assert_eq!((stage["stages"][0]["configuration"]["metric"].as_str(), stage["settings"].as_array().unwrap().len()), (Some("wanda"), 0));
+    assert_eq!(
+        (stage["stages"][0]["configuration"]["metric"].as_str(), stage["settings"].as_array().unwrap().len()),
+        (Some("wanda"), 0)
+    );
     assert_eq!(house.ressa(&["show", "nobody", "small"]).code, 4);
 }
 
@@ -93,11 +106,14 @@ fn predictions_stand_beside_their_images() {
         let stage = json["stages"].as_array().unwrap().iter().find(|stage| stage["what"] == what).unwrap().clone();
         stage["key"].as_str().unwrap().to_owned()
     };
-    let line = |id: &str, said: &str, points: f64| {
-        json!({ "kind": "answer", "id": id, "prompt": "what <is> it", "prediction": said, "answers": ["a", "a", "b"], "template": null, "points": points })
-    };
-    predict(&house, &key("evaluate vqav2"), &format!("{}\n{}\n", line("00000-0", "red & blue", 100.0), line("00003-1", "no", 0.0)));
-    let rank = json!({ "kind": "rank", "id": "image-0", "direction": "image-to-text", "image": 0, "rank": 4, "points": 0.0 });
+    let line = |id: &str, said: &str, points: f64| json!({ "kind": "answer", "id": id, "prompt": "what <is> it", "prediction": said, "answers": ["a", "a", "b"], "template": null, "points": points });
+    predict(
+        &house,
+        &key("evaluate vqav2"),
+        &format!("{}\n{}\n", line("00000-0", "red & blue", 100.0), line("00003-1", "no", 0.0)),
+    );
+    let rank =
+        json!({ "kind": "rank", "id": "image-0", "direction": "image-to-text", "image": 0, "rank": 4, "points": 0.0 });
     predict(&house, &key("evaluate flickr30k"), &format!("{rank}\n"));
     let shown = house.ressa(&["show", "wanda pruned, seed 0", "small", "--predictions", "5", "--html", "page.html"]);
     assert_eq!(shown.code, 0, "{}", shown.stderr);
@@ -107,7 +123,15 @@ fn predictions_stand_beside_their_images() {
     assert_eq!(page.matches("src=\"data:image/png;base64,").count(), 3);
     assert!(page.contains("red &amp; blue") && page.contains("what &lt;is&gt; it") && !page.contains("<is>"));
     assert!(!page.contains("http") && !page.contains("<script"), "the page needs nothing else");
-    let nothing = house.ressa(&["show", "magnitude pruned", "small", "evaluate.images=9", "evaluate.questions=3", "--predictions", "1"]);
+    let nothing = house.ressa(&[
+        "show",
+        "magnitude pruned",
+        "small",
+        "evaluate.images=9",
+        "evaluate.questions=3",
+        "--predictions",
+        "1",
+    ]);
     assert!(nothing.code == 4 && nothing.stderr.contains("no evaluation of it is in the store"), "{}", nothing.stderr);
 }
 
@@ -115,7 +139,8 @@ fn predictions_stand_beside_their_images() {
 fn two_runs_differ_in_settings_and_scores() {
     let house = swept();
     let found = answer(&house, 108, &["diff", "wanda pruned, seed 0", "magnitude pruned", "small"]);
-    let settings: Vec<&str> = found["settings"].as_array().unwrap().iter().map(|s| s["setting"].as_str().unwrap()).collect();
+    let settings: Vec<&str> =
+        found["settings"].as_array().unwrap().iter().map(|s| s["setting"].as_str().unwrap()).collect();
     assert!(settings.contains(&"prune.metric"), "{settings:?}");
     let metric = found["settings"].as_array().unwrap().iter().find(|s| s["setting"] == "prune.metric").unwrap();
     assert_eq!((&metric["a"], &metric["b"]), (&json!("wanda"), &json!("magnitude")));
@@ -143,7 +168,10 @@ fn two_results_folders_differ_in_runs_scores_and_verdicts() {
     let report = house.ressa(&["report", "small", "--results", "other"]);
     assert_eq!(report.code, 0, "{}", report.stderr);
     let found = answer(&house, 108, &["diff", "results", "other", "small"]);
-    assert_eq!((&found["runs-in-both"], found["only-a"].as_array().unwrap().len(), found["only-b"].clone()), (&json!(4), 3, json!([])));
+    assert_eq!(
+        (&found["runs-in-both"], found["only-a"].as_array().unwrap().len(), found["only-b"].clone()),
+        (&json!(4), 3, json!([]))
+    );
     assert_eq!(found["scores"].as_array().unwrap().len(), 4);
     assert_eq!(found["verdicts"]["small"][0]["id"], "good");
     let verdict = house.ressa(&["diff", "results/small", "other/small/claims.json"]);

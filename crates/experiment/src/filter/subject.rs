@@ -75,14 +75,7 @@ fn meaning(name: &str, experiment: &Experiment) -> Meaning {
     if let Some(at) = experiment.axes.iter().position(|axis| axis.name == name) {
         return Meaning::One(axis(at));
     }
-    let own = [
-        Subject::Seed,
-        Subject::Run,
-        Subject::Experiment,
-        Subject::Point,
-        Subject::Kind,
-        Subject::Task,
-    ];
+    let own = [Subject::Seed, Subject::Run, Subject::Experiment, Subject::Point, Subject::Kind, Subject::Task];
     if let Some(at) = OWN.iter().position(|own| *own == name) {
         return Meaning::One(own[at]);
     }

@@ -189,9 +189,8 @@ fn expressions() -> impl Strategy<Value = String> {
     let list = prop::collection::vec(word.clone(), 1..3).prop_map(|words| words.join(" , "));
     let test = prop_oneof![
         (name.clone(), sign, word).prop_map(|(name, sign, word)| format!("{name}{sign}{word}")),
-        (name, prop::bool::ANY, list).prop_map(|(name, not, list)| {
-            format!("{name} {} in ({list})", if not { "not" } else { "" })
-        }),
+        (name, prop::bool::ANY, list)
+            .prop_map(|(name, not, list)| { format!("{name} {} in ({list})", if not { "not" } else { "" }) }),
     ];
     test.prop_recursive(4, 24, 3, |inner| {
         let join = prop_oneof![Just("and"), Just("or"), Just("&&"), Just("|")];

@@ -73,7 +73,9 @@ impl<'a> Place<'a> {
                 Some(key) => Ok(Self::Scores { key }),
                 None => Err("not a file of scores"),
             },
-            [shard, key, _, ..] if is_key(key) && key.starts_with(shard) && shard.len() == 2 && parts.len() <= MAX_DEPTH => {
+            [shard, key, _, ..]
+                if is_key(key) && key.starts_with(shard) && shard.len() == 2 && parts.len() <= MAX_DEPTH =>
+            {
                 Ok(Self::Stage { key, name: &path[shard.len() + key.len() + 2..] })
             }
             _ => Err("not a file of a stage"),
@@ -129,7 +131,18 @@ mod tests {
         assert_eq!(Place::of(&path), Ok(Place::Stage { key: &key, name: "model/config.json" }));
         assert_eq!(Place::of(&format!("scores/{key}.json")), Ok(Place::Scores { key: &key }));
         for wrong in [
-            "", "/", "/etc/passwd", "..", "ab/../x", "C:/x", "a\\b", "x", "ab", "scores/x.json", "journal.jsonl", "drafts/x/y",
+            "",
+            "/",
+            "/etc/passwd",
+            "..",
+            "ab/../x",
+            "C:/x",
+            "a\\b",
+            "x",
+            "ab",
+            "scores/x.json",
+            "journal.jsonl",
+            "drafts/x/y",
         ] {
             assert!(Place::of(wrong).is_err(), "{wrong}");
         }

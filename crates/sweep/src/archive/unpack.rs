@@ -110,7 +110,8 @@ fn read_list(mut entry: Entry<'_, impl Read>, refuse: Refuse<'_>) -> Result<List
     }
     let mut text = Vec::new();
     entry.read_to_end(&mut text).map_err(|e| refuse(format!("its list cannot be read ({e})")))?;
-    let list: List = serde_json::from_slice(&text).map_err(|e| refuse(format!("its list cannot be understood ({e})")))?;
+    let list: List =
+        serde_json::from_slice(&text).map_err(|e| refuse(format!("its list cannot be understood ({e})")))?;
     match list.problem() {
         Some(problem) => Err(refuse(problem)),
         None => Ok(list),

@@ -77,7 +77,14 @@ fn an_archive_names_no_place_and_has_the_same_bytes_wherever_it_is_written() {
     let (bench, keys) = swept();
     let write = |name: &str| {
         let path = bench.folder.path().join(name);
-        archive::export(&bench.store, &keys, &["/work/here/a.yaml".to_owned()], &["data.root=/work/data".to_owned()], &path).unwrap();
+        archive::export(
+            &bench.store,
+            &keys,
+            &["/work/here/a.yaml".to_owned()],
+            &["data.root=/work/data".to_owned()],
+            &path,
+        )
+        .unwrap();
         fs::read(path).unwrap()
     };
     let bytes = write("one.tar");
@@ -206,32 +213,44 @@ fn hostile_archives_are_named_and_refused() {
         ("its digest differs", Box::new(|p| p.entries[0].2[5] ^= 1)),
         ("bytes, listed are", Box::new(|p| p.entries[0].2.push(b'x'))),
         ("more than can be in it", Box::new(|p| p.list["entries"][&first]["bytes"] = json!(1_u64 << 50))),
-        ("more than can be in it", Box::new(|p| {
-            for file in p.list["entries"].as_object_mut().unwrap().values_mut() {
-                file["bytes"] = json!(u64::MAX);
-            }
-        })),
+        (
+            "more than can be in it",
+            Box::new(|p| {
+                for file in p.list["entries"].as_object_mut().unwrap().values_mut() {
+                    file["bytes"] = json!(u64::MAX);
+                }
+            }),
+        ),
         ("it has format 7", Box::new(|p| p.list["format"] = json!(7))),
         ("its list cannot be understood", Box::new(|p| p.list = json!([]))),
         ("without a digest", Box::new(|p| p.list["entries"][&first]["blake3"] = json!("x"))),
-        ("without the manifest of its stage", Box::new(|p| {
-            let manifest = inside("manifest.json");
-            p.list["entries"].as_object_mut().unwrap().remove(&manifest);
-            p.entries.retain(|(name, ..)| *name != manifest);
-        })),
+        (
+            "without the manifest of its stage",
+            Box::new(|p| {
+                let manifest = inside("manifest.json");
+                p.list["entries"].as_object_mut().unwrap().remove(&manifest);
+                p.entries.retain(|(name, ..)| *name != manifest);
+            }),
+        ),
         ("does not speak of the files", Box::new(|p| p.add(&inside("more.bin"), b"more"))),
-        ("cannot be understood", Box::new(|p| {
-            let manifest = inside("manifest.json");
-            p.entries.retain(|(name, ..)| *name != manifest);
-            p.add(&manifest, b"{}");
-        })),
-        ("is of another stage", Box::new(|p| {
-            let manifests: Vec<usize> =
-                (0..p.entries.len()).filter(|&at| p.entries[at].0.ends_with("manifest.json")).collect();
-            let (own, other) = (p.entries[manifests[0]].0.clone(), p.entries[manifests[1]].2.clone());
-            p.entries.retain(|(name, ..)| *name != own);
-            p.add(&own, &other);
-        })),
+        (
+            "cannot be understood",
+            Box::new(|p| {
+                let manifest = inside("manifest.json");
+                p.entries.retain(|(name, ..)| *name != manifest);
+                p.add(&manifest, b"{}");
+            }),
+        ),
+        (
+            "is of another stage",
+            Box::new(|p| {
+                let manifests: Vec<usize> =
+                    (0..p.entries.len()).filter(|&at| p.entries[at].0.ends_with("manifest.json")).collect();
+                let (own, other) = (p.entries[manifests[0]].0.clone(), p.entries[manifests[1]].2.clone());
+                p.entries.retain(|(name, ..)| *name != own);
+                p.add(&own, &other);
+            }),
+        ),
     ];
     for (said, change) in cases {
         let refused = changed(&*change);
@@ -239,7 +258,9 @@ fn hostile_archives_are_named_and_refused() {
     }
     // Neither an archive nor a beginning of one.
     let bytes = fs::read(&path).unwrap();
-    for (name, content) in [("x.tar", &b"not a tar"[..]), ("y.tar", &[][..]), ("z.tar", &bytes[..2000]), ("w.tar.gz", &bytes[..])] {
+    for (name, content) in
+        [("x.tar", &b"not a tar"[..]), ("y.tar", &[][..]), ("z.tar", &bytes[..2000]), ("w.tar.gz", &bytes[..])]
+    {
         let path = folder.path().join(name);
         fs::write(&path, content).unwrap();
         let (imported, _other, store) = import(&path);

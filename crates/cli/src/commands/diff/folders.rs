@@ -117,7 +117,8 @@ impl Difference {
             reports_only_a: only(&reports_a, &reports_b),
             reports_only_b: only(&reports_b, &reports_a),
         };
-        let lists = [found.only_a.len(), found.only_b.len(), found.scores.len(), found.outputs.len(), found.verdicts.len()];
+        let lists =
+            [found.only_a.len(), found.only_b.len(), found.scores.len(), found.outputs.len(), found.verdicts.len()];
         let others = [found.others_only_a, found.others_only_b, found.reports_only_a.len(), found.reports_only_b.len()];
         found.differs = lists.iter().chain(&others).any(|&count| count > 0);
         Ok(found)
@@ -151,7 +152,9 @@ impl Difference {
         for (name, stages) in [("a", self.others_only_a), ("b", self.others_only_b)] {
             if stages > 0 {
                 let stages = count(stages, "stage");
-                say(format_args!("\nonly in {name}: {stages} that these experiments do not ask for (name others to compare them)"));
+                say(format_args!(
+                    "\nonly in {name}: {stages} that these experiments do not ask for (name others to compare them)"
+                ));
             }
         }
         let end = if self.differs { "" } else { ", nothing differs" };
@@ -165,12 +168,7 @@ struct Different {
     scores: Option<Scores>,
 }
 
-fn compare(
-    graph: &Graph,
-    position: usize,
-    stage: &GraphStage,
-    [a, b]: &[Store; 2],
-) -> Result<Different, Failure> {
+fn compare(graph: &Graph, position: usize, stage: &GraphStage, [a, b]: &[Store; 2]) -> Result<Different, Failure> {
     let key = stage.node.key;
     let same = Different { output: false, scores: None };
     let (Some(left), Some(right)) = (a.entry(&key.hex())?, b.entry(&key.hex())?) else { return Ok(same) };
@@ -179,7 +177,8 @@ fn compare(
     }
     let mut scores = None;
     if matches!(*stage.node.stage, Stage::Evaluate { .. }) {
-        let value = |entry: &ressa_store::Entry| Ok::<_, Failure>(entry.result::<TaskScore>()?.score.map(|score| score.value));
+        let value =
+            |entry: &ressa_store::Entry| Ok::<_, Failure>(entry.result::<TaskScore>()?.score.map(|score| score.value));
         let (a, b) = (value(&left)?, value(&right)?);
         let (key, what, label) = (key.to_string(), describe(&stage.node.stage), graph.label(position).to_owned());
         scores = (a != b).then_some(Scores { key, what, label, a, b });

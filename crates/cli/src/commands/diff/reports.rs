@@ -60,7 +60,8 @@ impl Difference {
 pub fn lines(change: &Changed) -> Vec<String> {
     let outcome = |judged: &Option<Judged>| judged.as_ref().map_or("not there".to_owned(), Judged::outcome);
     let mut lines = vec![format!("{}: {} -> {}", change.id, outcome(&change.a), outcome(&change.b))];
-    let reason = |name: &str, judged: &Option<Judged>| judged.as_ref().map(|judged| format!("    {name}  {}", judged.reason));
+    let reason =
+        |name: &str, judged: &Option<Judged>| judged.as_ref().map(|judged| format!("    {name}  {}", judged.reason));
     lines.extend(reason("a", &change.a).into_iter().chain(reason("b", &change.b)));
     lines
 }

@@ -3,13 +3,14 @@
 use ressa_experiment::{
     Stage, StageNode, Tower,
     record::{Certificate, ExternalScores, Score, TaskScore},
+    rounded_percent,
 };
 use ressa_store::Store;
 use serde::Serialize;
 
 use crate::{
     exit::Failure,
-    text::{columns, percent, say, thousands},
+    text::{columns, say, thousands},
 };
 
 /// Scores and certificate figures.
@@ -120,7 +121,7 @@ pub fn print(numbers: &Numbers, parts: bool) {
                 tower.tower.to_string(),
                 thousands(tower.weights),
                 thousands(tower.zeros),
-                percent(tower.zeros as f64 / tower.weights as f64),
+                rounded_percent(tower.zeros as f64 / tower.weights as f64),
                 tower.revived.to_string(),
                 tower.group_violations.to_string(),
             ]);

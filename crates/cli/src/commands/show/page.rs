@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use ressa_experiment::rounded_percent;
 use ressa_report::page::escape;
 
 use super::{Shown, predictions::Predicted, written};
-use crate::text::{duration, percent, thousands};
+use crate::text::{duration, thousands};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -28,7 +29,7 @@ pub fn page(shown: &Shown) -> String {
             vec![
                 tower.tower.to_string(),
                 thousands(tower.weights),
-                percent(tower.zeros as f64 / tower.weights as f64),
+                rounded_percent(tower.zeros as f64 / tower.weights as f64),
                 tower.revived.to_string(),
                 tower.group_violations.to_string(),
             ]
