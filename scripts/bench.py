@@ -27,6 +27,8 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+from runlog import published
+
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 RESSA = TARGET / "release" / "ressa"
@@ -49,12 +51,6 @@ def median_seconds(command, runs=15):
 def row(what, value, goal=None, note=""):
     ratio = f"{value[0] / goal:6.2f} of {goal:g} {value[1]}" if goal else ""
     print(f"  {what:<52} {value[0]:9.3f} {value[1]:<6} {ratio:<22} {note}".rstrip())
-
-
-def journal(results):
-    path = Path(results) / "store" / "journal.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
 
 
 def start_up():
@@ -87,7 +83,7 @@ def stages():
         ressa("--results", folder, "--quiet", "sweep", STUDY[3], "replicate.seed=0")
         wall = time.perf_counter() - start
         by_kind = defaultdict(list)
-        for line in journal(folder):
+        for line in published(folder):
             by_kind[f"{line['kind']} {line['detail']}".strip()].append(line["cpu_seconds"])
         for name, values in sorted(by_kind.items()):
             row(name, (statistics.mean(values), "s"), goals.get(name.split()[0]), f"{len(values)} stages, max {max(values):.2f}")
@@ -115,7 +111,7 @@ def points():
         )
         results = folder / name
         ressa("--results", results, "--experiments", folder / "experiments", "--quiet", "sweep", "--slots", "1", path)
-        lines = [line for line in journal(results) if line["kind"] in ("statistics", "prune")]
+        lines = [line for line in published(results) if line["kind"] in ("statistics", "prune")]
         return sum(line["cpu_seconds"] for line in lines), len(lines)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +131,7 @@ def sharing():
     print("\nsharing in the default study")
     with tempfile.TemporaryDirectory() as folder:
         plan = json.loads(ressa("--json", "--results", folder, "plan", *STUDY).stdout)
-    known = {line["key"]: line["seconds"] for line in journal(ROOT / "results")}
+    known = {line["key"]: line["seconds"] for line in published(ROOT / "results")}
     runs = [run["to-do"] for run in plan["list"]]
     distinct = {key for run in runs for key in run}
     unshared = sum(len(run) for run in runs)
@@ -158,7 +154,7 @@ def dense():
             shutil.copytree(ROOT / "experiments", experiments, ignore=shutil.ignore_patterns("store"))
             results = Path(folder) / "results"
             ressa("--results", results, "--experiments", experiments, "--quiet", "pretrain", preset)
-            line = next(line for line in journal(results) if line["kind"] == "dense")
+            line = next(line for line in published(results) if line["kind"] == "dense")
             row(preset, (line["seconds"], "s"), goal, f"{line['cpu_seconds']:.0f} CPU seconds")
 
 

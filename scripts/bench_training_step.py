@@ -30,6 +30,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from runlog import published
+
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 RESSA = TARGET / "release" / "ressa"
@@ -129,17 +131,11 @@ def watch(process, limit, until=lambda: False):
     return peak, False
 
 
-def journal(results):
-    path = results / "store" / "journal.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
-
-
 def sweep(folder, results, overrides, kind, count, arguments):
-    """Sweeps until `count` stages of a kind are published. Their journal lines, the peak, and whether the limit ended it."""
+    """Sweeps until `count` stages of a kind are published. Their records, the peak, and whether the limit ended it."""
     command = [RESSA, "--results", results, "--experiments", folder / "experiments", "--quiet", "sweep", "--no-report", "--device", "cpu", "--slots", "1"]
     command += ["--threads", arguments.threads, folder / "experiments/shapes/step.yaml", *overrides]
-    made = lambda: [line for line in journal(results) if line["kind"] == kind]
+    made = lambda: [line for line in published(results) if line["kind"] == kind]
     with open(folder / "sweep.log", "w") as log:
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT)
         peak, stopped = watch(process, arguments.limit, lambda: len(made()) >= count)

@@ -9,7 +9,6 @@ Usage: scripts/chaos.py [--kills N] [--seed N] [--worker FILE] [--keep]
 """
 
 import argparse
-import json
 import os
 import pathlib
 import random
@@ -19,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+from runlog import published
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESSA = ROOT / "target/release/ressa"
@@ -57,13 +58,7 @@ def kill(pids):
 
 
 def publications(results):
-    keys = []
-    for line in (results / "store/journal.jsonl").read_text().splitlines():
-        try:
-            keys.append(json.loads(line)["key"])
-        except json.JSONDecodeError:
-            pass  # torn by a kill
-    return keys
+    return [record["key"] for record in published(results)]
 
 
 def report(results):
@@ -71,7 +66,7 @@ def report(results):
     files = {}
     for path in sorted(results.rglob("*")):
         name = path.relative_to(results)
-        if path.is_file() and name.parts[0] not in ("store", "logs", "sweep.lock"):
+        if path.is_file() and name.parts[0] not in ("store", "logs", "live", "meet", "sweep.lock"):
             files[str(name)] = path.read_bytes()
     return files
 

@@ -10,7 +10,7 @@ use ressa_sweep::{Status, live_status};
 use crate::{
     exit::{Exit, Failure, Outcome},
     signals,
-    text::{columns, count, duration, percent, say, say_compact_json},
+    text::{columns, count, duration, say, say_compact_json},
     workspace::Workspace,
 };
 
@@ -95,7 +95,7 @@ pub fn render(status: &Status) -> String {
             Some(stage) => row.extend([
                 format!("{} [{}]", stage.what, stage.key.short()),
                 stage.label.clone(),
-                percent(stage.fraction),
+                format!("{:.0} %", 100.0 * stage.fraction),
                 duration(stage.seconds),
                 match (&*worker.state, stage.message.as_str()) {
                     ("busy", message) => message.to_owned(),

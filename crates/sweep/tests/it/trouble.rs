@@ -4,7 +4,7 @@ use std::fs;
 
 use ressa_experiment::protocol::FailureKind;
 use ressa_store::Store;
-use ressa_sweep::{Graph, Stop, Summary, SweepError, SweepEvent, verify};
+use ressa_sweep::{Graph, RetryPolicy, Stop, Summary, SweepError, SweepEvent, verify};
 use serde_json::json;
 
 use crate::bench::{Bench, cells, graph};
@@ -77,6 +77,38 @@ fn a_killed_worker_costs_one_stage_until_the_next_sweep() {
     let again = bench.sweep(&graph);
     assert_eq!((again.totals.made, again.complete), (4, 4), "what was killed is tried again by itself");
     assert!(bench.failures().is_empty(), "a success clears the record");
+}
+
+#[test]
+fn what_may_pass_is_tried_again_within_the_sweep() {
+    let mut bench = Bench::new();
+    bench.options.retries = RetryPolicy::new(2);
+    bench.instruct(json!({ "merge": { "kill": true }, "adapt": { "fail": "timeout" }, "prune": { "fail": "nan" } }));
+    let graph = graph(&cells());
+    let mut told = Vec::new();
+    let summary = bench.listen(&graph, &Stop::new(), &mut |event| {
+        if let SweepEvent::Told(text) = event {
+            told.push(text);
+        }
+    });
+    // Numbers that diverge would diverge again.
+    assert!(told.is_empty() && !summary.unwrap().failed.is_empty(), "{told:?}");
+
+    bench.instruct(json!({ "merge": { "kill": true }, "adapt": { "fail": "timeout" } }));
+    bench.retry();
+    let mut told = Vec::new();
+    let summary = bench.listen(&graph, &Stop::new(), &mut |event| {
+        if let SweepEvent::Told(text) = event {
+            let good = if text.starts_with("adapt") { json!({ "merge": { "kill": true } }) } else { json!({}) };
+            bench.instruct(good);
+            told.push(text);
+        }
+    });
+    let summary = summary.unwrap();
+    assert_eq!((summary.complete, summary.failed.len()), (4, 0), "{told:?}");
+    assert!(told.iter().any(|text| text.contains("is tried again in 1 s (killed: ")), "{told:?}");
+    assert!(told.iter().any(|text| text.contains("is tried again in 0 s (timeout: ")), "{told:?}");
+    assert!(bench.failures().is_empty());
 }
 
 #[test]

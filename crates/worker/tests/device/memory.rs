@@ -19,10 +19,11 @@ fn train(root: &Path, name: &str, inputs: &Path, node: &StageNode, bytes: Option
     StandIn { bytes, ..StandIn::new() }.lend(&mut command, &report);
     command.arg("--shipped").arg(inputs).arg("--shipped").arg(repository().join("experiments/store"));
     let mut worker = Worker::spawn(command, &store);
-    let event = worker.execute(node);
+    let published = Store::open(&store, Vec::new()).unwrap();
+    let event = worker.make(&published, node);
     assert!(matches!(event, ressa_experiment::protocol::Event::Done { .. }), "{name}: {event:?}");
     worker.finish();
-    let manifest = Store::open(&store, Vec::new()).unwrap().require(&node.key.hex()).unwrap().manifest;
+    let manifest = published.require(&node.key.hex()).unwrap().manifest;
     (manifest.result, reports(&report).pop().unwrap().peak_bytes[0])
 }
 
