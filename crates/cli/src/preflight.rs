@@ -51,7 +51,7 @@ impl Preflight {
         for (stage, _) in graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present) {
             samples::look(&stage.node.stage, &contents, root, &mut draws, &mut found);
             let Some(dense) = dense_of(graph, stage) else { continue };
-            let network = networks.entry(dense.node.key.clone()).or_insert_with(|| network(dense, store, root));
+            let network = networks.entry(dense.node.key).or_insert_with(|| network(dense, store, root));
             if let Some(network) = network {
                 network.look(&stage.node.stage, &mut found);
             }
@@ -115,7 +115,7 @@ fn network(dense: &GraphStage, store: &Store, root: &Path) -> Option<Network> {
             read_config(&folder).ok().or_else(|| published_config(&name))?
         }
         Stage::Dense { preset, .. } => {
-            let trained = store.entry(&dense.node.key.0).ok().flatten();
+            let trained = store.entry(&dense.node.key.hex()).ok().flatten();
             let trained = trained.and_then(|entry| read_config(&entry.folder().join("model")).ok());
             trained.or_else(|| preset.map(preset_config))?
         }

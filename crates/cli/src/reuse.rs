@@ -54,7 +54,7 @@ pub fn others(
     let mut others = Vec::new();
     for position in kinds.into_values().flatten() {
         let node = &graph.stages[position].node;
-        let (name, folder) = (node.key.0.clone(), store.folder(&node.key.0));
+        let (name, folder) = (node.key.to_string(), store.folder(&node.key.hex()));
         if folder.is_dir() {
             inventory.present[position] = false;
             others.push(Garbage { name, what: describe(&node.stage), made_by: None, bytes: 0, folder });

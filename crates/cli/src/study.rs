@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ressa_contents::{Contents, Findings};
-use ressa_experiment::{Experiment, StageKey};
+use ressa_experiment::Experiment;
 use ressa_sweep::Graph;
 
 use crate::{
@@ -128,7 +128,7 @@ pub fn find(graph: &Graph, word: &str) -> Result<Match, Failure> {
     }
     if is_key {
         for (position, stage) in graph.stages.iter().enumerate() {
-            if stage.node.key.0.starts_with(word) {
+            if stage.node.key.hex().starts_with(word) {
                 let what = ressa_sweep::describe(&stage.node.stage);
                 found.push((Match::Stage(position), format!("{}  {what}", stage.node.key.short())));
             }
@@ -165,7 +165,7 @@ fn mentions(label: &str, question: &str) -> bool {
 
 /// The first digits of a run's identity.
 pub fn short(id: &str) -> String {
-    StageKey(id.to_owned()).short().to_owned()
+    id[..12.min(id.len())].to_owned()
 }
 
 impl Workspace {

@@ -170,14 +170,14 @@ impl Planner {
         nodes.extend(dense.nodes.iter().cloned());
         nodes.extend(pruned.nodes.iter().cloned());
         let merge = restored.map(|(adapt, merge)| {
-            let key = merge.key.clone();
+            let key = merge.key;
             nodes.extend([adapt, merge]);
             key
         });
         let read = |seen: fn(Tower) -> bool| {
             let masks = pruned.masks.iter().filter(|(tower, _)| merge.is_none() && seen(*tower));
-            let masks = masks.map(|(_, key)| key.clone()).collect();
-            Read::new(Inputs { dense: Some(dense.key.clone()), masks, merge: merge.clone(), ..Inputs::default() })
+            let masks = masks.map(|(_, key)| *key).collect();
+            Read::new(Inputs { dense: Some(dense.key), masks, merge, ..Inputs::default() })
         };
         let whole = read(|_| true);
         // Retrieval never runs the language model, so an unrestored run's language mask is not one of its inputs.
@@ -206,7 +206,7 @@ impl Planner {
             let unstructured = prune.pattern == Pattern::Unstructured;
             let sees_masks = calibrated && prune.calibration.propagate == Propagate::Pruned;
             let statistics = (calibrated && !sees_masks).then(|| self.statistics(run, dense, tower, &mut pruned.nodes));
-            let earlier = pruned.masks.iter().filter(|_| sees_masks).map(|(_, key)| key.clone());
+            let earlier = pruned.masks.iter().filter(|_| sees_masks).map(|(_, key)| *key);
             let method = prune.method();
             let node = Stage::Prune {
                 tower,
@@ -223,7 +223,7 @@ impl Planner {
             }
             .node_with(
                 Inputs {
-                    dense: Some(dense.clone()),
+                    dense: Some(*dense),
                     sensitivities,
                     statistics,
                     masks: earlier.collect(),
@@ -231,8 +231,8 @@ impl Planner {
                 },
                 &mut self.buffer,
             );
-            let node = self.towers.entry(node.key.clone()).or_insert_with(|| Arc::new(node));
-            pruned.masks.push((tower, node.key.clone()));
+            let node = self.towers.entry(node.key).or_insert_with(|| Arc::new(node));
+            pruned.masks.push((tower, node.key));
             pruned.nodes.push(Arc::clone(node));
         }
         pruned
@@ -254,9 +254,9 @@ impl Planner {
             seed: run.seed,
             compute: run.model.compute,
         }
-        .node_with(Inputs { dense: Some(dense.clone()), ..Inputs::default() }, &mut self.buffer);
-        let key = node.key.clone();
-        nodes.push(Arc::clone(self.towers.entry(key.clone()).or_insert_with(|| Arc::new(node))));
+        .node_with(Inputs { dense: Some(*dense), ..Inputs::default() }, &mut self.buffer);
+        let key = node.key;
+        nodes.push(Arc::clone(self.towers.entry(key).or_insert_with(|| Arc::new(node))));
         key
     }
 
@@ -296,9 +296,9 @@ impl Planner {
                     seed: run.seed,
                     compute: run.model.compute,
                 }
-                .node_with(Inputs { dense: Some(dense.clone()), ..Inputs::default() }, &mut self.buffer);
-                keys.push(node.key.clone());
-                let node = self.towers.entry(node.key.clone()).or_insert_with(|| Arc::new(node));
+                .node_with(Inputs { dense: Some(*dense), ..Inputs::default() }, &mut self.buffer);
+                keys.push(node.key);
+                let node = self.towers.entry(node.key).or_insert_with(|| Arc::new(node));
                 if !nodes.iter().any(|known| known.key == node.key) {
                     nodes.push(Arc::clone(node));
                 }
@@ -317,8 +317,8 @@ pub(crate) fn share_statistics<'a>(chains: impl Iterator<Item = &'a mut Vec<Arc<
     let mut bares: HashMap<StageKey, StageKey> = HashMap::new();
     for node in chains.iter().flat_map(|chain| chain.iter()).filter(|node| is_statistics(node)) {
         let Stage::Statistics { needs: own, .. } = &*node.stage else { continue };
-        let bare = bares.entry(node.key.clone()).or_insert_with(|| bare(node).key);
-        let all = needs.entry(bare.clone()).or_default();
+        let bare = bares.entry(node.key).or_insert_with(|| bare(node).key);
+        let all = needs.entry(*bare).or_default();
         *all = all.and(*own);
     }
     let mut shared: HashMap<StageKey, Arc<StageNode>> = HashMap::new();
@@ -326,13 +326,13 @@ pub(crate) fn share_statistics<'a>(chains: impl Iterator<Item = &'a mut Vec<Arc<
         let mut moved: HashMap<StageKey, StageKey> = HashMap::new();
         for node in chain.iter_mut() {
             if is_statistics(node) {
-                let old = node.key.clone();
+                let old = node.key;
                 let all = needs[&bares[&old]];
-                let new = shared.entry(old.clone()).or_insert_with(|| Arc::new(with_needs(node, all)));
+                let new = shared.entry(old).or_insert_with(|| Arc::new(with_needs(node, all)));
                 *node = Arc::clone(new);
-                moved.insert(old, new.key.clone());
+                moved.insert(old, new.key);
             } else if let Some(new) = node.inputs.statistics.as_ref().and_then(|old| moved.get(old)) {
-                let inputs = Inputs { statistics: Some(new.clone()), ..(*node.inputs).clone() };
+                let inputs = Inputs { statistics: Some(*new), ..(*node.inputs).clone() };
                 *node = Arc::new(StageNode { inputs: Arc::new(inputs), ..(**node).clone() });
             }
         }
@@ -355,7 +355,7 @@ pub(crate) fn mark_contents<'a>(
             continue;
         }
         let readings = own.entry(Arc::as_ptr(&node.stage)).or_insert_with(|| of(&node.stage)).clone();
-        let inputs = node.inputs.renamed(|key| moved.get(key).map_or(key, |new| &new.key).clone());
+        let inputs = node.inputs.renamed(|key| *moved.get(key).map_or(key, |new| &new.key));
         let stage = node.stage.by_content(&readings);
         let key = identify(&mut buffer, &stage, |buffer| stage.write(buffer), |buffer| inputs.write(buffer));
         let dense = node.inputs.dense.as_ref().and_then(|dense| moved.get(dense));
@@ -365,7 +365,7 @@ pub(crate) fn mark_contents<'a>(
             .with(adapter.and_then(|adapter| adapter.readings.of(ReadingKind::Data)));
         let new = StageNode { key, stage: Arc::clone(&node.stage), inputs: Arc::new(inputs), readings };
         let new = Arc::new(new);
-        moved.insert(std::mem::replace(node, Arc::clone(&new)).key.clone(), new);
+        moved.insert(std::mem::replace(node, Arc::clone(&new)).key, new);
     }
 }
 
@@ -394,8 +394,8 @@ fn dense(run: &RunConfig) -> Dense {
     .node(Inputs::default());
     let ModelConfig { channel_spread: spread, channel_seed: seed, .. } = run.model;
     let rescaled = (spread > 0.0)
-        .then(|| Stage::Rescale { spread, seed }.node(Inputs { dense: Some(made.key.clone()), ..Inputs::default() }));
-    let key = rescaled.as_ref().unwrap_or(&made).key.clone();
+        .then(|| Stage::Rescale { spread, seed }.node(Inputs { dense: Some(made.key), ..Inputs::default() }));
+    let key = rescaled.as_ref().unwrap_or(&made).key;
     Dense { nodes: [Some(made), rescaled].into_iter().flatten().map(Arc::new).collect(), key }
 }
 
@@ -404,11 +404,8 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], b
     if restore.method == RestoreMethod::None {
         return None;
     }
-    let inputs = Inputs {
-        dense: Some(dense.clone()),
-        masks: masks.iter().map(|(_, key)| key.clone()).collect(),
-        ..Inputs::default()
-    };
+    let inputs =
+        Inputs { dense: Some(*dense), masks: masks.iter().map(|(_, key)| *key).collect(), ..Inputs::default() };
     let tower = |tower: Tower| Some(restore.tower(tower)).filter(|adapter| adapter.tune).cloned();
     let adapt = Stage::Adapt {
         masked: restore.method == RestoreMethod::SparseLora,
@@ -436,7 +433,7 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], b
     }
     .node_with(inputs.clone(), buffer);
     let merge = Stage::Merge { method: restore.method, compute: run.model.compute }
-        .node_with(Inputs { adapter: Some(adapt.key.clone()), ..inputs }, buffer);
+        .node_with(Inputs { adapter: Some(adapt.key), ..inputs }, buffer);
     Some((Arc::new(adapt), Arc::new(merge)))
 }
 

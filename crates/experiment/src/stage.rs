@@ -3,12 +3,12 @@
 //! The key is the hash of the stage's name and version, its own configuration and the keys of the stages it reads. A setting a stage
 //! cannot see is not in its configuration, so it cannot invalidate it.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Pattern, Task, Tower,
+    Pattern, StageKey, Task, Tower,
     allocation::{BudgetConfig, Measurement},
     config::{
         AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MethodConfig, Metric, OkvqaConfig,
@@ -20,24 +20,6 @@ use crate::{
 };
 
 pub use crate::chain::stages;
-
-/// Identity of a stage: 64 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct StageKey(pub String);
-
-impl StageKey {
-    /// The first twelve digits, enough for people.
-    pub fn short(&self) -> &str {
-        &self.0[..12.min(self.0.len())]
-    }
-}
-
-impl fmt::Display for StageKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// A stage with its key and the stages it reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -394,5 +376,5 @@ pub(crate) fn identify(
     buffer.extend_from_slice(b",\"inputs\":");
     inputs(buffer);
     buffer.push(b'}');
-    StageKey(blake3::hash(buffer).to_hex().as_str().to_owned())
+    blake3::hash(buffer).into()
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(
         (_, teacher) => teacher,
     };
     let samples = executor.samples(data, &dense)?;
-    let scratch = executor.store.scratch(&node.key.0)?;
+    let scratch = executor.store.scratch(&node.key.hex())?;
     let mut batches = samples.batches(training, training.contrastive > 0.0, *seed, &scratch)?;
     let checkpoints = Checkpoints { folder: scratch, every: Interval::Time(CHECKPOINT_INTERVAL) };
     let options = TrainingOptions { masked: *masked, seed: *seed, checkpoints: Some(&checkpoints) };

@@ -41,7 +41,7 @@ pub(crate) fn run(
     if let Some(steps) = steps {
         recipe = recipe.shortened(*steps);
     }
-    let resume = executor.store.scratch(&node.key.0)?;
+    let resume = executor.store.scratch(&node.key.hex())?;
     let request = Request {
         config: &config,
         recipe,

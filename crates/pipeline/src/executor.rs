@@ -56,7 +56,7 @@ impl Executor {
     pub fn execute(&mut self, node: &StageNode, progress: Progress<'_>) -> Result<Outcome, PipelineError> {
         let start = Instant::now();
         let cpu = ressa_runtime::cpu_seconds();
-        let key = node.key.0.as_str();
+        let key = &node.key.hex();
         let store = self.store.clone();
         let claim = store.claim(key)?;
         if store.usable(key)? {
@@ -69,7 +69,7 @@ impl Executor {
         self.check_contents(node)?;
         let seconds = start.elapsed().as_secs_f64();
         draft.publish(Manifest {
-            key: key.to_owned(),
+            key: key.to_string(),
             kind: node.stage.kind().to_owned(),
             version: node.stage.version(),
             configuration: plain(&node.stage.by_content(&node.readings))?,
@@ -109,7 +109,7 @@ impl Executor {
 
     /// Recounts the weights behind a published certificate. Returns what does not hold; nothing when all holds.
     pub fn verify(&mut self, node: &StageNode) -> Result<Vec<String>, PipelineError> {
-        let entry = self.store.require(&node.key.0)?;
+        let entry = self.store.require(&node.key.hex())?;
         if let Err(damage) = entry.check() {
             return Ok(vec![damage.to_string()]);
         }

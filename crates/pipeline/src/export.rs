@@ -38,19 +38,19 @@ impl Executor {
         let (source, _) = self.model_folder(inputs.dense.as_ref().ok_or_else(missing)?, readings)?;
         let source = root.join(source);
         for key in inputs.iter() {
-            self.store.require(&key.0)?.check()?;
+            self.store.require(&key.hex())?.check()?;
         }
         Contents::new(&self.store, root).check_model(readings)?;
         let changes = self.changes(inputs)?;
         if let Some(adapter) = &changes.adapter {
-            self.store.require(&adapter.0)?.check()?;
+            self.store.require(&adapter.hex())?.check()?;
         }
         let mut certificate = Certificate::default();
         match &inputs.merge {
-            Some(merge) => certificate = self.store.require(&merge.0)?.result()?,
+            Some(merge) => certificate = self.store.require(&merge.hex())?.result()?,
             None => {
                 for key in &inputs.masks {
-                    let pruned: Certificate = self.store.require(&key.0)?.result()?;
+                    let pruned: Certificate = self.store.require(&key.hex())?.result()?;
                     certificate.tensors.extend(pruned.tensors);
                 }
             }
@@ -65,12 +65,12 @@ impl Executor {
             let (updates, method) = (UpdateSet::new(), RestoreMethod::None);
             return Ok(Changes { masks, changed, updates, method, adapter: None });
         };
-        let node = node_of(&self.store.require(&merge.0)?)?;
+        let node = node_of(&self.store.require(&merge.hex())?)?;
         let (Stage::Merge { method, .. }, Some(adapter)) = (&*node.stage, &node.inputs.adapter) else {
             return Err(PipelineError::Internal("not a merge stage".to_owned()));
         };
         let (masks, changed) = self.pruned(&node.inputs.masks)?;
-        let (updates, adapter) = (self.adapters(adapter)?, Some(adapter.clone()));
+        let (updates, adapter) = (self.adapters(adapter)?, Some(*adapter));
         Ok(Changes { masks, changed, updates, method: *method, adapter })
     }
 }

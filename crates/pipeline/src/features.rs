@@ -22,7 +22,7 @@ impl Executor {
         };
         let mut inputs = node.inputs.clone();
         if let Some(merge) = &node.inputs.merge {
-            inputs = node_of(&self.store.require(&merge.0)?)?.inputs;
+            inputs = node_of(&self.store.require(&merge.hex())?)?.inputs;
         }
         if let Some(adapter) = &inputs.adapter
             && self.trains_vision(adapter)?
@@ -31,14 +31,14 @@ impl Executor {
         }
         let mut masks = Vec::new();
         for key in &inputs.masks {
-            let entry = self.store.require(&key.0)?;
+            let entry = self.store.require(&key.hex())?;
             if matches!(&*node_of(&entry)?.stage, Stage::Prune { tower: Tower::Vision, .. }) {
                 let files: Vec<&str> = entry.manifest.files.values().map(|file| file.blake3.as_str()).collect();
-                masks.push(json!({ "stage": key.0, "files": files }));
+                masks.push(json!({ "stage": key, "files": files }));
             }
         }
         let encoder = json!({
-            "dense": inputs.dense.as_ref().map(|key| &key.0),
+            "dense": inputs.dense.as_ref(),
             "masks": masks,
             "compute": node.stage.compute(),
             "arithmetic": self.arithmetic(),
@@ -47,7 +47,7 @@ impl Executor {
     }
 
     fn trains_vision(&self, adapter: &StageKey) -> Result<bool, PipelineError> {
-        let node = node_of(&self.store.require(&adapter.0)?)?;
+        let node = node_of(&self.store.require(&adapter.hex())?)?;
         let Stage::Adapt { training, .. } = &*node.stage else {
             return Err(PipelineError::Internal("the merge reads no adapter".to_owned()));
         };

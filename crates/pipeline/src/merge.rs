@@ -52,11 +52,11 @@ impl Executor {
         let (pruned, masks) = self.changed(node)?;
         let mut patterns = BTreeMap::new();
         for key in &node.inputs.masks {
-            if let Stage::Prune { tower, pattern, .. } = *node_of(&self.store.require(&key.0)?)?.stage {
+            if let Stage::Prune { tower, pattern, .. } = *node_of(&self.store.require(&key.hex())?)?.stage {
                 patterns.insert(tower, pattern);
             }
         }
-        let adapted = node_of(&self.store.require(&adapter.0)?)?;
+        let adapted = node_of(&self.store.require(&adapter.hex())?)?;
         let Stage::Adapt { data, .. } = &*adapted.stage else {
             return Err(missing());
         };

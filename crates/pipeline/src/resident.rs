@@ -10,7 +10,7 @@ use std::{
 use ressa_data::{Benchmark, Processor, World};
 use ressa_eval::Prepared;
 use ressa_experiment::{
-    ReadingKind, Readings, Stage, StageKey, StageNode, Task,
+    KeyError, ReadingKind, Readings, Stage, StageKey, StageNode, Task,
     config::{AskingConfig, Crop, DataConfig, OkvqaConfig},
     job::Compute,
     stage::Inputs,
@@ -24,7 +24,7 @@ use crate::{Executor, PipelineError, statistics::Published};
 
 /// A dense model with the files that feed it.
 pub(crate) struct Dense {
-    pub key: String,
+    pub key: StageKey,
     compute: Option<Compute>,
     pub model: Box<dyn VisionLanguage>,
     pub processor: Rc<Processor>,
@@ -50,12 +50,12 @@ struct State {
 pub(crate) struct Resident {
     dense: Option<Rc<Dense>>,
     /// The processor of the dense model of a key: an evaluation needs it when the dense model is no longer in memory.
-    processor: Option<(String, Rc<Processor>)>,
+    processor: Option<(StageKey, Rc<Processor>)>,
     worlds: HashMap<String, Arc<World>>,
     prepared: HashMap<String, Rc<Prepared>>,
     state: Option<State>,
     matcher: Option<Rc<Matcher>>,
-    pub statistics: HashMap<String, Rc<Published>>,
+    pub statistics: HashMap<StageKey, Rc<Published>>,
 }
 
 impl Executor {
@@ -63,7 +63,7 @@ impl Executor {
     pub(crate) fn dense(&mut self, node: &StageNode) -> Result<Rc<Dense>, PipelineError> {
         let compute = node.stage.compute();
         let key = dense_of(node)?;
-        if let Some(dense) = self.resident.dense.as_ref().filter(|d| d.key == key.0 && d.compute == compute) {
+        if let Some(dense) = self.resident.dense.as_ref().filter(|d| d.key == *key && d.compute == compute) {
             return Ok(dense.clone());
         }
         let (folder, published) = self.folder(node)?;
@@ -71,7 +71,7 @@ impl Executor {
         (self.resident.state, self.resident.dense) = (None, None);
         self.resident.statistics.clear();
         let dense = Rc::new(Dense {
-            key: key.0.clone(),
+            key: *key,
             compute,
             model: self.load(&folder, compute, published)?,
             processor: self.processor(node)?,
@@ -83,11 +83,11 @@ impl Executor {
     /// The processor of the dense model that a stage reads; the model itself need not be in memory.
     pub(crate) fn processor(&mut self, node: &StageNode) -> Result<Rc<Processor>, PipelineError> {
         let key = dense_of(node)?;
-        if let Some((_, processor)) = self.resident.processor.as_ref().filter(|(known, _)| *known == key.0) {
+        if let Some((_, processor)) = self.resident.processor.as_ref().filter(|(known, _)| known == key) {
             return Ok(processor.clone());
         }
         let processor = Rc::new(Processor::load(&self.folder(node)?.0)?);
-        self.resident.processor = Some((key.0.clone(), processor.clone()));
+        self.resident.processor = Some((*key, processor.clone()));
         Ok(processor)
     }
 
@@ -99,7 +99,7 @@ impl Executor {
     /// The folder behind a dense stage, and whether it is a published one. A published folder is where the reader's readings say: it may
     /// have moved since it was adopted.
     pub(crate) fn model_folder(&self, dense: &StageKey, readings: &Readings) -> Result<(PathBuf, bool), PipelineError> {
-        let entry = self.store.require(&dense.0)?;
+        let entry = self.store.require(&dense.hex())?;
         Ok(match crate::dense::checkpoint_of(&entry) {
             Some(adopted) => (readings.of(ReadingKind::Model).map_or(adopted, |model| (&model.place).into()), true),
             None => (entry.folder().join(crate::dense::MODEL), crate::rescale::is_published(&entry)),
@@ -219,7 +219,7 @@ impl Executor {
     pub(crate) fn pruned(&self, keys: &[StageKey]) -> Result<(MaskSet, WeightSet), PipelineError> {
         let (mut all, mut weights) = (MaskSet::new(), WeightSet::new());
         for key in keys {
-            let entry = self.store.require(&key.0)?;
+            let entry = self.store.require(&key.hex())?;
             let masks = MaskSet::load(&entry.file(crate::prune::MASKS)?)?;
             weights.extend(crate::prune::changes(&entry, &masks)?);
             all.extend(masks);
@@ -229,7 +229,7 @@ impl Executor {
 
     /// The adapters of a stage.
     pub(crate) fn adapters(&self, key: &StageKey) -> Result<UpdateSet, PipelineError> {
-        Ok(UpdateSet::load(&self.store.require(&key.0)?.file(crate::adapt::ADAPTER)?)?)
+        Ok(UpdateSet::load(&self.store.require(&key.hex())?.file(crate::adapt::ADAPTER)?)?)
     }
 
     /// The model that an evaluation looks at: masked, or merged; weights final. Kept for the next task of the same run.
@@ -290,7 +290,7 @@ pub(crate) fn node_of(entry: &Entry) -> Result<StageNode, PipelineError> {
         PipelineError::Internal(format!("manifest of stage `{key}` is of another version ({e})"))
     };
     Ok(StageNode {
-        key: StageKey(key.clone()),
+        key: key.parse().map_err(|e: KeyError| PipelineError::Internal(e.to_string()))?,
         stage: serde_json::from_value::<Stage>(configuration.clone()).map_err(broken)?.into(),
         inputs: serde_json::from_value::<Inputs>(inputs.clone()).map_err(broken)?.into(),
         readings: match readings {

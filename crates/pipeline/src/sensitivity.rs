@@ -46,7 +46,7 @@ pub(crate) fn counts(executor: &mut Executor, node: &StageNode) -> Result<Option
     let Stage::Prune { budget: Some(budget), .. } = &*node.stage else { return Ok(None) };
     let mut found = Sensitivities::new();
     for key in &node.inputs.sensitivities {
-        found.extend(executor.store.require(&key.0)?.result::<Sensitivities>()?);
+        found.extend(executor.store.require(&key.hex())?.result::<Sensitivities>()?);
     }
     let dense = executor.dense(node)?;
     let places = places(dense.model.as_ref(), Tower::ALL);

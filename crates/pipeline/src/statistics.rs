@@ -83,13 +83,13 @@ impl Executor {
     /// The published statistics that a `prune` stage reads; `None` where they are not there, and have to be collected on the way.
     pub(crate) fn statistics(&mut self, node: &StageNode) -> Result<Option<Rc<Published>>, PipelineError> {
         let Some(key) = &node.inputs.statistics else { return Ok(None) };
-        if let Some(known) = self.resident.statistics.get(&key.0) {
+        if let Some(known) = self.resident.statistics.get(key) {
             return Ok(Some(Rc::clone(known)));
         }
-        if !self.store.usable(&key.0)? {
+        if !self.store.usable(&key.hex())? {
             return Ok(None);
         }
-        let entry = self.store.require(&key.0)?;
+        let entry = self.store.require(&key.hex())?;
         let bytes = |published: &Published| published.entry.manifest.files.values().map(|file| file.bytes).sum::<u64>();
         let mut published = Published { entry, device: self.device, blocks: None };
         let held: u64 = self.resident.statistics.values().map(|known| bytes(known)).sum();
@@ -107,7 +107,7 @@ impl Executor {
         };
         published.blocks = Some((0..blocks).map(load).collect::<Result<_, _>>()?);
         let published = Rc::new(published);
-        self.resident.statistics.insert(key.0.clone(), Rc::clone(&published));
+        self.resident.statistics.insert(*key, Rc::clone(&published));
         Ok(Some(published))
     }
 }

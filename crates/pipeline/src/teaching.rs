@@ -44,7 +44,7 @@ impl Executor {
         }
         // Everything that the batches follow from, and everything that the outputs depend on beside them.
         let said = json!({
-            "dense": dense.0,
+            "dense": dense,
             "data": data,
             "seed": seed,
             "batch": training.batch,

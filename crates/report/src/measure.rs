@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
                 Some(entry) => {
                     let mut score: TaskScore = entry.result()?;
                     let digest = entry.manifest.files.get("predictions.jsonl").map(|file| file.blake3.as_str());
-                    let kept = digest.and_then(|digest| ExternalScores::read(self.store.root(), &key.0, digest));
+                    let kept = digest.and_then(|digest| ExternalScores::read(self.store.root(), &key.hex(), digest));
                     score.parts.extend(kept.map(|kept| kept.parts).unwrap_or_default());
                     self.note(&entry);
                     match &score.score {
@@ -258,7 +258,7 @@ impl<'a> Reader<'a> {
                 }
                 None => None,
             };
-            self.scores.insert(key.clone(), score);
+            self.scores.insert(*key, score);
         }
         Ok(self.scores[key].as_ref())
     }
@@ -277,14 +277,14 @@ impl<'a> Reader<'a> {
                 }
                 None => None,
             };
-            self.counts.insert(key.clone(), counts);
+            self.counts.insert(*key, counts);
         }
         Ok(self.counts[key].as_ref())
     }
 
     /// A stage whose manifest is damaged counts as not there: the next sweep makes it again.
     fn entry(&self, key: &StageKey) -> Result<Option<Entry>, StoreError> {
-        match self.store.entry(&key.0) {
+        match self.store.entry(&key.hex()) {
             Err(e) if e.is_damage() => Ok(None),
             other => other,
         }

@@ -57,7 +57,7 @@ fn main() {
         match serde_json::from_str(&line.expect("requests can be read")).expect("requests are well-formed") {
             Request::Execute { node } => {
                 let instruction = instruction(&root, &node.stage);
-                let key = node.key.clone();
+                let key = node.key;
                 send(&match execute(&store, &node, &instruction) {
                     Ok(already_there) => Event::Done { key, seconds: instruction.sleep, already_there },
                     Err(failure) => Event::Failed { key, failure },
@@ -81,7 +81,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
         let kind = if error.is_storage() { FailureKind::Storage } else { FailureKind::Data };
         Failure { kind, message: error.to_string(), log: None }
     };
-    let key = node.key.0.as_str();
+    let key = &node.key.hex();
     let claim = store.claim(key).map_err(storage)?;
     if store.usable(key).map_err(storage)? {
         return Ok(true);
@@ -91,7 +91,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
     let half = Duration::from_secs_f64(instruction.sleep / 2.0);
     std::thread::sleep(half);
     let message = "half way".to_owned();
-    send(&Event::Progress { key: node.key.clone(), fraction: 0.5, message });
+    send(&Event::Progress { key: node.key, fraction: 0.5, message });
     std::thread::sleep(half);
     if instruction.kill {
         die();
@@ -110,7 +110,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
     };
     draft
         .publish(Manifest {
-            key: key.to_owned(),
+            key: key.to_string(),
             kind: node.stage.kind().to_owned(),
             version: node.stage.version(),
             configuration: serde_json::to_value(node.stage.by_content(&node.readings)).expect("plain data"),

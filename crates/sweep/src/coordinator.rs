@@ -14,7 +14,7 @@ use crate::{
     Circumstances, CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot,
     SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, clear_failure, describe, detail,
     devices, failures, gate,
-    schedule::{Schedule, State, dense_of},
+    schedule::{Counts, Schedule, State, dense_of},
     slot::{Running, Slot, death},
     take_inventory,
     worker::{Line, Message, Worker, ending, last_lines},
@@ -287,7 +287,7 @@ impl Coordinator<'_> {
             }
             Line::Event(Event::Done { key, seconds, .. }) => {
                 let Some(running) = self.slots[index].running.take() else { return Ok(()) };
-                if self.store.contains(&key.0) {
+                if self.store.contains(&key.hex()) {
                     self.finish(index, &running, seconds)?;
                 } else {
                     let message = "the worker says it is done, but nothing is published".to_owned();
@@ -316,7 +316,7 @@ impl Coordinator<'_> {
         let totals = self.totals();
         (self.events)(SweepEvent::StageFinished {
             slot: index,
-            key: stage.node.key.clone(),
+            key: stage.node.key,
             what: describe(&stage.node.stage),
             label: graph.label(running.stage).to_owned(),
             seconds,
@@ -335,7 +335,7 @@ impl Coordinator<'_> {
         let path = self.logs.join(format!("{}.log", stage.node.key.short()));
         failure.log = fs::write(&path, log).is_ok().then_some(path);
         let failed = FailedStage {
-            key: stage.node.key.clone(),
+            key: stage.node.key,
             what: describe(&stage.node.stage),
             label: self.graph.label(running.stage).to_owned(),
             failure,
@@ -389,7 +389,7 @@ impl Coordinator<'_> {
         if let Some(running) = running {
             let failure = death(&running, status, &log);
             // The publication may have come through although the worker's last word did not.
-            if self.store.contains(&self.graph.stages[running.stage].node.key.0) {
+            if self.store.contains(&self.graph.stages[running.stage].node.key.hex()) {
                 return self.finish(index, &running, running.since.elapsed().as_secs_f64());
             }
             self.fail(index, &running, failure, &log);
@@ -455,7 +455,7 @@ impl Coordinator<'_> {
             }
             self.schedule.failed(position);
             let failed = FailedStage {
-                key: stage.node.key.clone(),
+                key: stage.node.key,
                 what: describe(&stage.node.stage),
                 label: self.graph.label(position).to_owned(),
                 failure: record.failure,
@@ -471,12 +471,13 @@ impl Coordinator<'_> {
             let running = self.slots.iter().filter_map(|slot| slot.running.as_ref()).find(|r| r.stage == position);
             running.map_or(0.0, |running| running.fraction)
         };
+        let Counts { cached, made, failed, skipped, .. } = self.schedule.counts();
         Totals {
             stages: self.graph.stages.len(),
-            cached: self.schedule.count(|state| state == State::Cached),
-            made: self.schedule.count(|state| state == State::Made),
-            failed: self.schedule.count(|state| state == State::Failed),
-            skipped: self.schedule.count(|state| matches!(state, State::Skipped { .. })),
+            cached,
+            made,
+            failed,
+            skipped,
             eta_seconds: self.schedule.eta(&self.estimates, self.slots.len() - self.retired().len(), fraction),
         }
     }
@@ -484,8 +485,8 @@ impl Coordinator<'_> {
     fn summary(&self) -> Summary {
         let skipped = self.graph.stages.iter().enumerate().filter_map(|(position, stage)| {
             let State::Skipped { cause } = self.schedule.state(position) else { return None };
-            let cause = self.graph.stages[cause].node.key.clone();
-            Some(SkippedStage { key: stage.node.key.clone(), what: describe(&stage.node.stage), cause })
+            let cause = self.graph.stages[cause].node.key;
+            Some(SkippedStage { key: stage.node.key, what: describe(&stage.node.stage), cause })
         });
         let gate = self.gate.clone().unwrap_or_default();
         // In the order of the graph: which worker was faster is of no interest.

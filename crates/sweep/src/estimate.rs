@@ -82,7 +82,7 @@ pub fn detail(stage: &Stage) -> &'static str {
 }
 
 /// Seconds at shapes scale on one core, before anything was measured here.
-fn default_seconds(stage: &Stage) -> f64 {
+pub(crate) fn default_seconds(stage: &Stage) -> f64 {
     match stage {
         // A published checkpoint is only looked up; a training has about 2000 steps.
         Stage::Dense { checkpoint: Some(_), .. } => 0.1,

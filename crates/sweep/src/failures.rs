@@ -87,7 +87,7 @@ pub fn read_failure(store: &Store, key: &StageKey) -> Option<FailureRecord> {
 /// The record of every stage that failed and was not made since, oldest first.
 pub fn read_failures(store: &Store) -> Vec<FailureRecord> {
     let mut records = read_all(store);
-    records.retain(|record| !store.contains(&record.key.0));
+    records.retain(|record| !store.contains(&record.key.hex()));
     records
 }
 
@@ -118,7 +118,7 @@ pub fn clear_failure(store: &Store, key: &StageKey) -> Result<(), StoreError> {
 pub(crate) fn record(store: &Store, failed: &FailedStage, circumstances: &Circumstances) -> Result<(), StoreError> {
     let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     let mut record = FailureRecord {
-        key: failed.key.clone(),
+        key: failed.key,
         what: failed.what.clone(),
         label: failed.label.clone(),
         failure: failed.failure.clone(),

@@ -1,13 +1,14 @@
 //! Stored stages that nobody asks for any more, and the trash they go through: nothing is deleted in the step that finds it unwanted.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ressa_store::{Store, StoreError, is_key, named};
+use ressa_experiment::{KeyMap, StageKey};
+use ressa_store::{Store, StoreError, named};
 use serde::Serialize;
 use walkdir::WalkDir;
 
@@ -47,34 +48,36 @@ pub struct Trash {
 /// A folder that cannot be read: what lies there is not known.
 pub fn unreachable(
     store: &Store,
-    wanted: &HashSet<String>,
+    wanted: &HashSet<StageKey>,
     sweeps: &[SweepRecord],
 ) -> Result<Vec<Garbage>, StoreError> {
-    let mut makers: HashMap<&str, &SweepRecord> = HashMap::new();
+    let mut makers: KeyMap<&SweepRecord> = KeyMap::default();
     for (sweep, key) in sweeps.iter().flat_map(|sweep| sweep.keys.iter().map(move |key| (sweep, key))) {
-        makers.entry(key).or_insert(sweep);
+        makers.entry(*key).or_insert(sweep);
     }
-    let item = |key: &str, name: String, what: String, folder: PathBuf| Garbage {
-        made_by: makers.get(key).map(|sweep| sweep.title()),
+    let item = |key: StageKey, name: String, what: String, folder: PathBuf| Garbage {
+        made_by: makers.get(&key).map(|sweep| sweep.title()),
         bytes: bytes(&folder),
         name,
         what,
         folder,
     };
-    let published = store.own_entries()?.into_iter().filter(|(key, _)| !wanted.contains(key)).map(|(key, folder)| {
-        let what = match store.entry(&key) {
+    let key = |name: &str| name.parse::<StageKey>().ok();
+    let published = store.own_entries()?.into_iter().filter_map(|(name, folder)| {
+        let key = key(&name).filter(|key| !wanted.contains(key))?;
+        let what = match store.entry(&name) {
             Ok(Some(entry)) => entry.manifest.kind,
             _ => "unreadable".to_owned(),
         };
-        item(&key, key.clone(), what, folder)
+        Some(item(key, name, what, folder))
     });
     let interrupted = named(&store.root().join("drafts"))?.into_iter().filter_map(|(name, folder)| {
-        let key = name.strip_suffix(".resume").filter(|key| is_key(key) && !wanted.contains(*key))?.to_owned();
-        Some(item(&key, name, "interrupted training".to_owned(), folder))
+        let key = name.strip_suffix(".resume").and_then(key).filter(|key| !wanted.contains(key))?;
+        Some(item(key, name, "interrupted training".to_owned(), folder))
     });
     let damaged = named(&store.root().join("damaged"))?.into_iter().filter_map(|(name, folder)| {
-        let key = name.split('.').next().filter(|key| is_key(key) && folder.is_dir())?.to_owned();
-        Some(item(&key, name, "damaged".to_owned(), folder))
+        let key = name.split('.').next().and_then(key).filter(|_| folder.is_dir())?;
+        Some(item(key, name, "damaged".to_owned(), folder))
     });
     let mut list: Vec<Garbage> = published.chain(interrupted).chain(damaged).collect();
     list.sort_by(|a, b| (&a.what, &a.name).cmp(&(&b.what, &b.name)));

@@ -40,7 +40,7 @@ pub(crate) fn check(graph: &Graph, store: &Store) -> Result<Vec<GateCheck>, Stor
             model.insert(0, crate::describe(&graph.stages[position].node.stage));
             above = graph.stages[position].inputs.first();
         }
-        let found = match store.entry(&stage.node.key.0)? {
+        let found = match store.entry(&stage.node.key.hex())? {
             None => None,
             Some(entry) => {
                 let scores: TaskScore = entry.result()?;
@@ -52,7 +52,7 @@ pub(crate) fn check(graph: &Graph, store: &Store) -> Result<Vec<GateCheck>, Stor
         };
         checks.push(GateCheck {
             model: model.join(", "),
-            key: stage.node.key.clone(),
+            key: stage.node.key,
             name: name.clone(),
             floor: *floor,
             found,

@@ -1,13 +1,9 @@
 //! The distinct stages of many runs, and who reads what.
 
-use std::{
-    collections::{HashMap, HashSet},
-    hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use ressa_experiment::{
-    Cell, Experiment, Gate, Stage, StageKey, StageNode,
+    Cell, Experiment, Gate, KeyMap, Stage, StageKey, StageNode,
     config::{Metric, RestoreMethod},
     percent,
 };
@@ -21,7 +17,7 @@ pub struct Graph {
     pub runs: Vec<GraphRun>,
     /// Lowest acceptable dense scores: the evaluation that measures one, its name (`task` or `task/part`) and the floor.
     pub floors: Vec<(usize, String, f64)>,
-    index: HashMap<u128, usize, BuildHasherDefault<Digits>>,
+    index: KeyMap<usize>,
 }
 
 /// A distinct stage.
@@ -118,7 +114,7 @@ impl Graph {
 
     /// Position of a stage.
     pub fn position(&self, key: &StageKey) -> Option<usize> {
-        self.index.get(&digits(key)).copied()
+        self.index.get(key).copied()
     }
 
     /// Label of the first run that needs a stage.
@@ -145,8 +141,7 @@ impl Graph {
     }
 
     fn add_stage(&mut self, node: &Arc<StageNode>) -> usize {
-        let digits = digits(&node.key);
-        if let Some(&position) = self.index.get(&digits) {
+        if let Some(position) = self.position(&node.key) {
             return position;
         }
         let position = self.stages.len();
@@ -154,7 +149,7 @@ impl Graph {
         for &input in &inputs {
             self.stages[input].dependents.push(position);
         }
-        self.index.insert(digits, position);
+        self.index.insert(node.key, position);
         let node = Arc::clone(node);
         let (model, is_embedded) = match (&*node.stage, inputs.first()) {
             (Stage::Dense { preset: Some(preset), .. }, _) => (preset.name().into(), true),
@@ -205,31 +200,6 @@ pub fn describe(stage: &Stage) -> String {
         }
         Stage::Merge { method, .. } => format!("merge {}", method.name()),
         Stage::Evaluate { task, .. } => format!("evaluate {task}"),
-    }
-}
-
-/// The first half of a key as a number: 128 bits of a hash are identity enough, and cheaper to look up than text.
-fn digits(key: &StageKey) -> u128 {
-    key.0.bytes().take(32).fold(0, |digits, byte| (digits << 4) | u128::from((byte & 0xf) + 9 * (byte >> 6)))
-}
-
-/// Keys are hashes already; any of their bits will do.
-#[derive(Default)]
-struct Digits(u64);
-
-impl Hasher for Digits {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u128(&mut self, digits: u128) {
-        self.0 = digits as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

@@ -36,9 +36,7 @@ pub struct Damage {
 pub fn glance(graph: &Graph, store: &Store) -> Inventory {
     let mut present = vec![false; graph.stages.len()];
     for (key, folder) in store.all_entries() {
-        let key = StageKey(key);
-        let stage = graph.position(&key).filter(|&stage| graph.stages[stage].node.key == key);
-        if let Some(stage) = stage {
+        if let Some(stage) = key.parse().ok().and_then(|key| graph.position(&key)) {
             present[stage] = present[stage] || folder.join(MANIFEST).is_file();
         }
     }
@@ -71,13 +69,13 @@ pub fn take_inventory(graph: &Graph, store: &Store) -> Result<Inventory, StoreEr
     let mut inventory = Inventory { present: Vec::with_capacity(findings.len()), damaged: Vec::new() };
     for (position, finding) in findings.into_iter().enumerate() {
         let node = &graph.stages[position].node;
-        let damage = |what, aside| Damage { key: node.key.clone(), stage: describe(&node.stage), what, aside };
+        let damage = |what, aside| Damage { key: node.key, stage: describe(&node.stage), what, aside };
         inventory.present.push(matches!(finding, Finding::Good));
         match finding {
             Finding::Good | Finding::Absent => {}
             Finding::Unreadable(error) => return Err(error),
             Finding::Damaged(what) => {
-                let aside = store.set_aside(&node.key.0)?;
+                let aside = store.set_aside(&node.key.hex())?;
                 inventory.damaged.push(damage(what, Some(aside)));
             }
             // Stays where it is: the worker proves a read-only entry again, passes it over and publishes in the writable root.
@@ -97,9 +95,12 @@ enum Finding {
 }
 
 fn prove(store: &Store, key: &StageKey) -> Finding {
-    let own = store.folder(&key.0);
+    let own = store.folder(&key.hex());
     let in_own_root = own.join(MANIFEST).is_file();
-    match store.entry(&key.0).and_then(|entry| entry.map(|entry| entry.check_remembered(store.digests())).transpose()) {
+    match store
+        .entry(&key.hex())
+        .and_then(|entry| entry.map(|entry| entry.check_remembered(store.digests())).transpose())
+    {
         Ok(Some(())) => Finding::Good,
         // A folder without a manifest would stand in the way of publishing.
         Ok(None) if own.exists() => Finding::Damaged(format!("`{}` has no manifest", own.display())),

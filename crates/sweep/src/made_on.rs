@@ -1,8 +1,8 @@
 //! What cached stages were made on: libtorch's version and the kind of device decide how operations round, and are in no key.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use ressa_experiment::Stage;
+use ressa_experiment::{KeyMap, Stage};
 use ressa_store::{Environment, Store, read_journal};
 
 use crate::{Graph, Inventory};
@@ -34,17 +34,19 @@ impl std::fmt::Display for MadeOn {
 pub fn made_on(graph: &Graph, inventory: &Inventory, store: &Store) -> BTreeMap<MadeOn, Vec<usize>> {
     let mut found: BTreeMap<MadeOn, Vec<usize>> = BTreeMap::new();
     // The journal says it of most without a look at each manifest; the last line of a key is that of what is there.
-    let mut written: HashMap<String, MadeOn> = HashMap::new();
+    let mut written: KeyMap<MadeOn> = KeyMap::default();
     for line in read_journal(store).into_iter().filter(|line| !line.arithmetic.is_empty()) {
-        written.insert(line.key, MadeOn { libtorch: line.arithmetic, machine: line.device });
+        if let Ok(key) = line.key.parse() {
+            written.insert(key, MadeOn { libtorch: line.arithmetic, machine: line.device });
+        }
     }
     for (position, stage) in graph.stages.iter().enumerate() {
         let counts = inventory.present[position] && !matches!(*stage.node.stage, Stage::Dense { .. });
         if !counts {
             continue;
         }
-        let of_entry = || Some(MadeOn::of(&store.entry(&stage.node.key.0).ok()??.manifest.environment));
-        if let Some(kind) = written.remove(&stage.node.key.0).or_else(of_entry) {
+        let of_entry = || Some(MadeOn::of(&store.entry(&stage.node.key.hex()).ok()??.manifest.environment));
+        if let Some(kind) = written.remove(&stage.node.key).or_else(of_entry) {
             found.entry(kind).or_default().push(position);
         }
     }

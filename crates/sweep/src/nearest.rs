@@ -34,12 +34,13 @@ pub fn nearest(store: &Store, node: &StageNode) -> Option<Nearest> {
         serde_json::to_value(&*node.inputs).ok()?,
     );
     manifests(store)
-        .filter(|manifest| manifest.kind == node.stage.kind() && manifest.key != node.key.0)
-        .map(|manifest| {
+        .filter(|manifest| manifest.kind == node.stage.kind())
+        .filter_map(|manifest| {
+            let key = manifest.key.parse().ok().filter(|key| *key != node.key)?;
             let stored = identity(manifest.version, manifest.configuration, manifest.inputs);
             let mut differences = Vec::new();
             compare("", &stored, &wanted, &mut differences);
-            Nearest { key: StageKey(manifest.key), differences }
+            Some(Nearest { key, differences })
         })
         .min_by(|a, b| a.rank().cmp(&b.rank()))
 }

@@ -8,6 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use ressa_experiment::StageKey;
 use ressa_store::{Store, StoreError, named, replace};
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +34,7 @@ pub struct SweepRecord {
     #[serde(default)]
     pub forgotten: bool,
     /// Every stage it wants.
-    pub keys: Vec<String>,
+    pub keys: Vec<StageKey>,
 }
 
 impl SweepRecord {
@@ -65,8 +66,8 @@ pub fn record_sweep(
     overrides: &[String],
     graph: &Graph,
 ) -> Result<SweepRecord, StoreError> {
-    let keys: BTreeSet<&str> = graph.stages.iter().map(|stage| stage.node.key.0.as_str()).collect();
-    let keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
+    let keys: BTreeSet<StageKey> = graph.stages.iter().map(|stage| stage.node.key).collect();
+    let keys: Vec<StageKey> = keys.into_iter().collect();
     let identity = serde_json::to_vec(&(files, overrides, &keys)).expect("texts are plain data");
     let id = blake3::hash(&identity).to_hex()[..12].to_owned();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64);

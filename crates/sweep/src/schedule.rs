@@ -1,12 +1,15 @@
-//! Which stage comes next: a state per stage, and an order of preference.
-//!
-//! The gate first. Then canaries: of each distinct code path the run with the least to do, so that a defect common to many runs shows in
-//! minutes. Then stages of the dense model the worker holds, whose inputs it has just made; then the longest chain; evaluations last,
-//! because they are short, nothing waits for them, and they fill the gaps at the end.
+//! Which stage comes next: a state per stage, and what is kept up to date when one changes, so that a change costs the same in a sweep of a
+//! dozen stages and in one of a million.
 
-use std::collections::HashMap;
+mod costs;
+mod order;
+mod ready;
+mod remaining;
 
-use crate::{Estimates, Graph, Inventory, graph::GraphStage};
+use crate::{Estimates, Graph, Inventory};
+use costs::Costs;
+use ready::Ready;
+use remaining::Remaining;
 
 /// State of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,37 @@ impl State {
     fn is_present(self) -> bool {
         matches!(self, State::Cached | State::Made)
     }
+
+    /// Whether the sweep has still something to do about it.
+    fn is_open(self) -> bool {
+        matches!(self, State::Waiting | State::Ready | State::Running)
+    }
+}
+
+/// How many stages are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub cached: usize,
+    pub waiting: usize,
+    pub ready: usize,
+    pub running: usize,
+    pub made: usize,
+    pub failed: usize,
+    pub skipped: usize,
+}
+
+impl Counts {
+    fn of(&mut self, state: State) -> &mut usize {
+        match state {
+            State::Cached => &mut self.cached,
+            State::Waiting => &mut self.waiting,
+            State::Ready => &mut self.ready,
+            State::Running => &mut self.running,
+            State::Made => &mut self.made,
+            State::Failed => &mut self.failed,
+            State::Skipped { .. } => &mut self.skipped,
+        }
+    }
 }
 
 /// What a worker holds in memory, as far as the order of stages cares.
@@ -47,25 +81,23 @@ pub(crate) struct Resident {
 pub(crate) struct Schedule<'g> {
     graph: &'g Graph,
     state: Vec<State>,
-    missing_inputs: Vec<usize>,
-    ready: Vec<usize>,
-    canary: Vec<usize>,
-    /// Seconds of the longest chain that begins with each stage.
-    chain: Vec<f64>,
+    missing_inputs: Vec<u32>,
+    ready: Ready,
+    remaining: Remaining,
+    counts: Counts,
+    /// Stages that the gate waits for.
+    open_gate: usize,
 }
 
 impl<'g> Schedule<'g> {
     /// The schedule of what `inventory` says is absent.
     pub fn new(graph: &'g Graph, inventory: &Inventory, estimates: &Estimates) -> Self {
         let present = &inventory.present;
-        let seconds: Vec<f64> = graph.stages.iter().map(|stage| estimates.seconds(stage)).collect();
-        let mut chain = seconds.clone();
-        for position in (0..graph.stages.len()).rev() {
-            let below = graph.stages[position].dependents.iter().map(|&d| chain[d]).fold(0.0, f64::max);
-            chain[position] += below;
-        }
-        let missing_inputs: Vec<usize> =
-            graph.stages.iter().map(|stage| stage.inputs.iter().filter(|&&input| !present[input]).count()).collect();
+        let costs = Costs::new(graph);
+        let missing = |inputs: &[usize]| {
+            u32::try_from(inputs.iter().filter(|&&input| !present[input]).count()).unwrap_or(u32::MAX)
+        };
+        let missing_inputs: Vec<u32> = graph.stages.iter().map(|stage| missing(&stage.inputs)).collect();
         let state: Vec<State> = (0..graph.stages.len())
             .map(|position| match (present[position], missing_inputs[position]) {
                 (true, _) => State::Cached,
@@ -73,9 +105,18 @@ impl<'g> Schedule<'g> {
                 (false, _) => State::Waiting,
             })
             .collect();
-        let ready = (0..state.len()).filter(|&position| state[position] == State::Ready).collect();
-        let canary = canaries(graph, present, &seconds);
-        Self { graph, state, missing_inputs, ready, canary, chain }
+        let mut ready = Ready::new(order::places(graph, present, &costs, &costs.seconds(graph, estimates)));
+        let mut counts = Counts::default();
+        let mut open_gate = 0;
+        for (position, state) in state.iter().enumerate() {
+            *counts.of(*state) += 1;
+            open_gate += usize::from(graph.stages[position].gate && state.is_open());
+            if *state == State::Ready {
+                ready.insert(graph, position);
+            }
+        }
+        let remaining = Remaining::new(graph, present, costs);
+        Self { graph, state, missing_inputs, ready, remaining, counts, open_gate }
     }
 
     /// State of a stage.
@@ -83,64 +124,57 @@ impl<'g> Schedule<'g> {
         self.state[position]
     }
 
+    /// How many stages are in which state.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
     /// Whether no stage that the gate waits for can still change.
     pub fn gate_is_settled(&self) -> bool {
-        self.graph
-            .stages
-            .iter()
-            .zip(&self.state)
-            .all(|(stage, state)| !stage.gate || !matches!(state, State::Waiting | State::Ready | State::Running))
+        self.open_gate == 0
     }
 
     /// Takes the next stage for a worker; with `gate_only`, nothing but what the gate waits for.
     pub fn take(&mut self, resident: &Resident, gate_only: bool) -> Option<usize> {
-        let (slot, _) = self
-            .ready
-            .iter()
-            .enumerate()
-            .filter(|(_, position)| !gate_only || self.graph.stages[**position].gate)
-            .min_by(|(_, a), (_, b)| self.compare(**a, **b, resident))?;
-        let position = self.ready.swap_remove(slot);
-        self.state[position] = State::Running;
+        let position = self.ready.best(self.graph, resident)?;
+        // What the gate waits for comes before everything else.
+        if gate_only && !self.graph.stages[position].gate {
+            return None;
+        }
+        self.set(position, State::Running);
         Some(position)
     }
 
     /// Puts a stage back whose worker never began it.
     pub fn put_back(&mut self, position: usize) {
-        self.state[position] = State::Ready;
-        self.ready.push(position);
+        self.set(position, State::Ready);
     }
 
     /// Marks a stage as made.
     pub fn made(&mut self, position: usize) {
-        self.state[position] = State::Made;
-        for &dependent in &self.graph.stages[position].dependents {
+        self.set(position, State::Made);
+        let graph = self.graph;
+        for &dependent in &graph.stages[position].dependents {
             self.missing_inputs[dependent] -= 1;
             if self.missing_inputs[dependent] == 0 && self.state[dependent] == State::Waiting {
-                self.state[dependent] = State::Ready;
-                self.ready.push(dependent);
+                self.set(dependent, State::Ready);
             }
         }
     }
 
     /// Marks a stage as failed and everything that depends on it as skipped.
     pub fn failed(&mut self, position: usize) {
-        self.state[position] = State::Failed;
-        self.ready.retain(|&ready| ready != position);
+        self.set(position, State::Failed);
+        let graph = self.graph;
         let mut open = vec![position];
         while let Some(failed) = open.pop() {
-            for &dependent in &self.graph.stages[failed].dependents {
+            for &dependent in &graph.stages[failed].dependents {
                 if matches!(self.state[dependent], State::Waiting | State::Ready) {
-                    self.state[dependent] = State::Skipped { cause: position };
+                    self.set(dependent, State::Skipped { cause: position });
                     open.push(dependent);
                 }
             }
         }
-    }
-
-    /// How many stages are in a state that satisfies `test`.
-    pub fn count(&self, test: impl Fn(State) -> bool) -> usize {
-        self.state.iter().filter(|&&state| test(state)).count()
     }
 
     /// Runs whose every stage is published.
@@ -149,41 +183,33 @@ impl<'g> Schedule<'g> {
         self.graph.runs.iter().filter(|run| is_complete(&run.stages)).count()
     }
 
-    /// Expected seconds until everything is settled, with `slots` workers: the larger of total work and longest chain.
+    /// Expected seconds until everything is settled, with `slots` workers: the larger of total work and longest chain. `fraction` is how
+    /// far a running stage is.
     pub fn eta(&self, estimates: &Estimates, slots: usize, fraction: impl Fn(usize) -> f64) -> f64 {
-        let mut work = 0.0;
-        let mut longest = 0.0_f64;
-        // Longest chain from each stage on, by what is known now.
-        let mut chain = vec![0.0_f64; self.state.len()];
-        for (position, stage) in self.graph.stages.iter().enumerate().rev() {
-            let done = match self.state[position] {
-                State::Waiting | State::Ready => 0.0,
-                State::Running => fraction(position).clamp(0.0, 1.0),
-                _ => continue,
-            };
-            let seconds = estimates.seconds(stage) * (1.0 - done);
-            let below = stage.dependents.iter().map(|&dependent| chain[dependent]).fold(0.0, f64::max);
-            chain[position] = seconds + below;
-            work += seconds;
-            longest = longest.max(chain[position]);
-        }
-        (work / slots.max(1) as f64).max(longest)
+        self.remaining.seconds(self.graph, estimates, slots, fraction)
     }
 
-    fn compare(&self, a: usize, b: usize, resident: &Resident) -> std::cmp::Ordering {
-        let preference = |position: usize| {
-            let stage: &GraphStage = &self.graph.stages[position];
-            let other_model = resident.dense.is_some() && dense_of(self.graph, position) != resident.dense;
-            let just_made = resident.last.is_some_and(|last| stage.inputs.contains(&last));
-            (!stage.gate, self.canary[position], other_model, stage.dependents.is_empty(), !just_made)
-        };
-        preference(a).cmp(&preference(b)).then(self.chain[b].total_cmp(&self.chain[a])).then(a.cmp(&b))
+    /// The one place where a state changes, so that everything that is counted follows.
+    fn set(&mut self, position: usize, new: State) {
+        let old = std::mem::replace(&mut self.state[position], new);
+        *self.counts.of(old) -= 1;
+        *self.counts.of(new) += 1;
+        if self.graph.stages[position].gate {
+            self.open_gate = self.open_gate + usize::from(new.is_open()) - usize::from(old.is_open());
+        }
+        if old == State::Ready {
+            self.ready.remove(self.graph, position);
+        }
+        if new == State::Ready {
+            self.ready.insert(self.graph, position);
+        }
+        self.remaining.changed(position, old, new);
     }
 }
 
 /// Expected seconds of a sweep over what an inventory lacks, with `slots` workers.
 pub fn expected_seconds(graph: &Graph, inventory: &Inventory, estimates: &Estimates, slots: usize) -> f64 {
-    Schedule::new(graph, inventory, estimates).eta(estimates, slots, |_| 0.0)
+    Remaining::new(graph, &inventory.present, Costs::new(graph)).seconds(graph, estimates, slots, |_| 0.0)
 }
 
 /// The dense model a stage works on; a dense stage is its own.
@@ -194,27 +220,5 @@ pub(crate) fn dense_of(graph: &Graph, position: usize) -> Option<usize> {
     }
 }
 
-/// Rank per stage: stages of the cheapest run of each code path, cheapest path first; all others behind.
-fn canaries(graph: &Graph, present: &[bool], seconds: &[f64]) -> Vec<usize> {
-    let mut cheapest: HashMap<&str, (f64, usize)> = HashMap::new();
-    for (index, run) in graph.runs.iter().enumerate() {
-        let cost: f64 = run.stages.iter().filter(|&&stage| !present[stage]).map(|&stage| seconds[stage]).sum();
-        cheapest
-            .entry(&run.path)
-            .and_modify(|known| {
-                if cost < known.0 {
-                    *known = (cost, index);
-                }
-            })
-            .or_insert((cost, index));
-    }
-    let mut order: Vec<(f64, usize)> = cheapest.into_values().collect();
-    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let mut ranks = vec![usize::MAX; graph.stages.len()];
-    for (rank, (_, run)) in order.into_iter().enumerate() {
-        for &stage in &graph.runs[run].stages {
-            ranks[stage] = ranks[stage].min(rank);
-        }
-    }
-    ranks
-}
+#[cfg(test)]
+mod tests;

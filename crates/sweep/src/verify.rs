@@ -48,13 +48,13 @@ pub fn verify(
     for &position in positions {
         let node = &graph.stages[position].node;
         let mut verdict = Verdict {
-            key: node.key.clone(),
+            key: node.key,
             what: describe(&node.stage),
             present: false,
             recounted: false,
             violations: Vec::new(),
         };
-        match store.entry(&node.key.0) {
+        match store.entry(&node.key.hex()) {
             Ok(None) => {
                 verdicts(verdict);
                 continue;

@@ -47,13 +47,13 @@ pub fn serve(
         match request {
             Request::Execute { node } => {
                 let mut last = Instant::now();
-                let key = node.key.clone();
+                let key = node.key;
                 let mut at = String::new();
                 let mut progress = |fraction: f64, message: &str| {
                     message.clone_into(&mut at);
                     if last.elapsed() >= PROGRESS_INTERVAL {
                         last = Instant::now();
-                        send(&Event::Progress { key: key.clone(), fraction, message: message.to_owned() });
+                        send(&Event::Progress { key: key, fraction, message: message.to_owned() });
                     }
                 };
                 let trains = matches!(*node.stage, Stage::Adapt { .. } | Stage::Dense { .. });

@@ -53,7 +53,7 @@ fn explain(graph: &Graph, position: usize, store: &Store) -> Value {
     let stage = &graph.stages[position];
     let node = &stage.node;
     let (mut state, mut differences) = (String::new(), None);
-    match store.entry(&node.key.0) {
+    match store.entry(&node.key.hex()) {
         Ok(Some(entry)) => {
             let place = if entry.is_writable() { "cached" } else { "cached (shipped)" };
             state = format!("{place}, took {}", duration(entry.manifest.seconds));

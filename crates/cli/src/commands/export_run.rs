@@ -41,7 +41,7 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store, root: &Path) -> Result<
         !matches!(*stage.node.stage, Stage::Evaluate { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. })
     };
     for stage in stages.iter().filter(|stage| makes_weights(stage)) {
-        if !store.contains(&stage.node.key.0) {
+        if !store.contains(&stage.node.key.hex()) {
             let (what, key) = (describe(&stage.node.stage), stage.node.key.short());
             let message = format!("`{what}` ({key}) of `{label}` is not in the store; `ressa sweep` makes it");
             return Err(Failure::new(Exit::NothingSelected, message));
@@ -78,7 +78,7 @@ fn tell(
     inputs: &mut Inputs,
     making: &mut Making,
 ) -> Result<(), Failure> {
-    let key = stage.node.key.clone();
+    let key = stage.node.key;
     let mut seen = None;
     match &*stage.node.stage {
         Stage::Dense { preset, checkpoint, .. } => {
@@ -102,7 +102,7 @@ fn tell(
                 how += &format!(", divided by {}", budget.rule.method.name());
             }
             if let Some(c) = calibration {
-                let short = match store.entry(&stage.node.key.0)? {
+                let short = match store.entry(&stage.node.key.hex())? {
                     Some(entry) => entry.result::<Certificate>()?.calibration,
                     None => None,
                 };
@@ -119,7 +119,7 @@ fn tell(
             seen = *seed;
         }
         Stage::Adapt { training, seed, .. } => {
-            let short: Option<Shortfall> = match store.entry(&key.0)? {
+            let short: Option<Shortfall> = match store.entry(&key.hex())? {
                 Some(entry) => serde_json::from_value(entry.result::<serde_json::Value>()?["images"].take()).ok(),
                 None => None,
             };
@@ -133,7 +133,7 @@ fn tell(
             inputs.merge = Some(key);
         }
         Stage::Evaluate { .. } => {
-            if let Some(entry) = store.entry(&key.0)? {
+            if let Some(entry) = store.entry(&key.hex())? {
                 let TaskScore { task, score, .. } = entry.result()?;
                 making.scores.extend(score.map(|score| CardScore {
                     task: task.name().to_owned(),
@@ -146,7 +146,7 @@ fn tell(
             return Ok(());
         }
     }
-    if let Some(entry) = store.entry(&stage.node.key.0)? {
+    if let Some(entry) = store.entry(&stage.node.key.hex())? {
         let made_by = &entry.manifest.environment;
         making.program = format!("ressa {} (revision {})", made_by.ressa, made_by.revision);
     }

@@ -71,7 +71,7 @@ pub fn forecasts(
         .map_err(|e| Failure::new(Exit::MissingInput, format!("cannot read `{}`: {e}", workspace.show(&path))))?;
     let cards = Cards::parse(&text)?;
     let chosen = options.device.iter().map(|id| Ok((id, cards.get(id)?))).collect::<Result<Vec<_>, PredictError>>()?;
-    let trained = |key: &StageKey| Some(store.entry(&key.0).ok()??.folder().join("model"));
+    let trained = |key: &StageKey| Some(store.entry(&key.hex()).ok()??.folder().join("model"));
     let nodes = graph.stages.iter().map(|stage| stage.node.as_ref());
     let predictor = Predictor::new(nodes, &workspace.root, trained)?;
     let host = Host { cores: options.cores, tf32: options.tf32 };

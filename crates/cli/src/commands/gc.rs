@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ressa_experiment::Experiment;
+use ressa_experiment::{Experiment, StageKey};
 use ressa_store::{Store, named};
 use ressa_sweep::{
     CoordinatorLock, Graph, SweepRecord, empty_trash, forget_sweep, move_to_trash, recorded_sweeps, restore_trash,
@@ -50,14 +50,14 @@ pub fn run(global: &Global, options: &GcOptions) -> Outcome {
             "there is no experiment file and no recorded sweep, so everything would go",
         ));
     }
-    let keys: HashSet<String> = wanted.keys().cloned().collect();
+    let keys: HashSet<StageKey> = wanted.keys().copied().collect();
     let garbage = unreachable(&store, &keys, &sweeps)?;
     let bytes: u64 = garbage.iter().map(|item| item.bytes).sum();
     if options.delete {
         move_to_trash(&store, &garbage)?;
     }
-    let mut kept: Vec<(String, &BTreeSet<String>)> =
-        store.own_entries()?.into_iter().filter_map(|(key, _)| Some((key.clone(), wanted.get(&key)?))).collect();
+    let mut kept: Vec<(&StageKey, &BTreeSet<String>)> =
+        store.own_entries()?.into_iter().filter_map(|(name, _)| wanted.get_key_value(&name.parse().ok()?)).collect();
     kept.sort();
     if global.json {
         let kept: Vec<_> = kept.iter().map(|(key, by)| json!({ "key": key, "wanted-by": by })).collect();
@@ -78,7 +78,7 @@ pub fn run(global: &Global, options: &GcOptions) -> Outcome {
         for (key, by) in &kept {
             say(format_args!(
                 "{}  kept for {}",
-                &key[..12],
+                key.short(),
                 by.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
             ));
         }
@@ -110,19 +110,19 @@ fn mention_others(workspace: &Workspace, store: &Store, just_moved: bool) -> Res
 }
 
 /// Every wanted key, and by whom: experiment files as a sweep would load them, and recorded sweeps.
-fn wanted(workspace: &Workspace, sweeps: &[SweepRecord]) -> Result<BTreeMap<String, BTreeSet<String>>, Failure> {
-    let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+fn wanted(workspace: &Workspace, sweeps: &[SweepRecord]) -> Result<BTreeMap<StageKey, BTreeSet<String>>, Failure> {
+    let mut wanted = BTreeMap::<StageKey, BTreeSet<String>>::new();
     for file in experiment_files(&workspace.experiments)? {
         // A file that cannot be read might want anything, so nothing is moved behind its back.
         let mut experiment = [Experiment::load(&file, &workspace.experiments, &[])?];
         read_contents(workspace, &mut experiment)?;
         for stage in &Graph::of(&experiment, true).stages {
-            wanted.entry(stage.node.key.0.clone()).or_default().insert(workspace.show(&file));
+            wanted.entry(stage.node.key).or_default().insert(workspace.show(&file));
         }
     }
     for sweep in sweeps.iter().filter(|sweep| !sweep.forgotten) {
         for key in &sweep.keys {
-            wanted.entry(key.clone()).or_default().insert(format!("sweep {} ({})", sweep.id, sweep.title()));
+            wanted.entry(*key).or_default().insert(format!("sweep {} ({})", sweep.id, sweep.title()));
         }
     }
     Ok(wanted)

@@ -29,7 +29,7 @@ pub fn run(global: &Global, options: &LogsOptions) -> Outcome {
         }
         return Ok(Exit::Done);
     };
-    let Some(record) = records.iter().find(|record| record.key.0.starts_with(word.as_str())) else {
+    let Some(record) = records.iter().find(|record| record.key.hex().starts_with(word.as_str())) else {
         let message = format!("no stage that failed has a key beginning with `{word}`; `ressa logs` lists them");
         return Err(Failure::new(Exit::NothingSelected, message));
     };

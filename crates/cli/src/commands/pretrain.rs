@@ -77,9 +77,9 @@ pub fn run(global: &Global, options: &PretrainOptions) -> Outcome {
     }
     let mut shipped = Vec::new();
     for stage in graph.stages.iter().filter(|stage| matches!(*stage.node.stage, Stage::Dense { .. })) {
-        let key = &stage.node.key;
-        let target = workspace.shipped().join(&key.0[..2]).join(&key.0);
-        ship(&store.folder(&key.0), &target)
+        let key = stage.node.key.hex();
+        let target = workspace.shipped().join(&key[..2]).join(&*key);
+        ship(&store.folder(&key), &target)
             .map_err(|e| Failure::new(Exit::CannotWrite, format!("cannot write `{}`: {e}", target.display())))?;
         if !global.json {
             say(format_args!("shipped: {}", workspace.show(&target)));

@@ -15,13 +15,15 @@ use crate::{
 pub fn run(global: &Global, options: &RetryOptions) -> Outcome {
     let store = Workspace::find(global)?.reading();
     let records = read_failures(&store);
-    if let Some(word) = options.keys.iter().find(|word| !records.iter().any(|record| record.key.0.starts_with(*word))) {
+    if let Some(word) =
+        options.keys.iter().find(|word| !records.iter().any(|record| record.key.hex().starts_with(*word)))
+    {
         let message = format!("no stage that failed has a key beginning with `{word}`; `ressa logs` lists them");
         return Err(Failure::new(Exit::NothingSelected, message));
     }
     let selected: Vec<_> = records
         .iter()
-        .filter(|record| options.keys.is_empty() || options.keys.iter().any(|word| record.key.0.starts_with(word)))
+        .filter(|record| options.keys.is_empty() || options.keys.iter().any(|word| record.key.hex().starts_with(word)))
         .filter(|record| !options.oom || record.failure.kind == FailureKind::Oom)
         .collect();
     for record in &selected {

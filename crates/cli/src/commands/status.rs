@@ -1,7 +1,5 @@
 //! `ressa status`: how far experiments are.
 
-use std::collections::HashSet;
-
 use ressa_sweep::{Graph, glance, read_failures, running_coordinator};
 use serde_json::json;
 
@@ -35,9 +33,8 @@ pub fn run(global: &Global, selection: &Selection) -> Outcome {
         rows.push(std::iter::once(experiment.name.clone()).chain(figures.map(|n| n.to_string())).collect());
     }
     let graph = study.graph(true);
-    let wanted: HashSet<&str> = graph.stages.iter().map(|stage| stage.node.key.0.as_str()).collect();
     let failures: Vec<_> =
-        read_failures(&store).into_iter().filter(|record| wanted.contains(record.key.0.as_str())).collect();
+        read_failures(&store).into_iter().filter(|record| graph.position(&record.key).is_some()).collect();
 
     if global.json {
         say_json(&json!({ "running": running, "experiments": list, "failures": failures }));

@@ -31,7 +31,7 @@ pub fn run(global: &Global, options: &VerifyOptions) -> Outcome {
     let graph = study.graph(true);
     let mut positions: Vec<usize> = Vec::new();
     if options.all {
-        positions.extend((0..graph.stages.len()).filter(|&stage| store.contains(&graph.stages[stage].node.key.0)));
+        positions.extend((0..graph.stages.len()).filter(|&stage| store.contains(&graph.stages[stage].node.key.hex())));
     }
     for word in &options.which {
         match find(&graph, word)? {

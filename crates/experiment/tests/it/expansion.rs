@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use ressa_experiment::{Cell, Experiment, Pattern, RunConfig, Stage, canonical::canonical, stage::stages};
+use ressa_experiment::{Cell, Experiment, Pattern, RunConfig, Stage, StageKey, canonical::canonical, stage::stages};
 
 use crate::{kinds, load};
 
@@ -30,14 +30,14 @@ include: [{ name: dense, prune.metric: none }]
 evaluate.tasks: [vqav2, nocaps, flickr30k]
 ";
 
-fn keys(experiment: &Experiment) -> BTreeSet<String> {
-    experiment.stages().into_iter().map(|node| node.key.0.clone()).collect()
+fn keys(experiment: &Experiment) -> BTreeSet<StageKey> {
+    experiment.stages().into_iter().map(|node| node.key).collect()
 }
 
 fn new_kinds(before: &Experiment, after: &Experiment) -> BTreeMap<&'static str, usize> {
     let known = keys(before);
     let mut kinds = BTreeMap::new();
-    for node in after.stages().into_iter().filter(|node| !known.contains(&node.key.0)) {
+    for node in after.stages().into_iter().filter(|node| !known.contains(&node.key)) {
         *kinds.entry(node.stage.kind()).or_default() += 1;
     }
     kinds
@@ -202,9 +202,9 @@ evaluate.tasks: [gqa]
     assert_eq!(needs(&all), (true, true, true));
     let some = of("wanda, ria", "dense");
     assert_eq!(needs(&some), (true, false, false));
-    let others = |study: &Experiment| -> BTreeSet<String> {
+    let others = |study: &Experiment| -> BTreeSet<StageKey> {
         let nodes = study.cells.iter().flat_map(|cell| &cell.stages);
-        nodes.filter(|node| !matches!(*node.stage, Stage::Statistics { .. })).map(|node| node.key.0.clone()).collect()
+        nodes.filter(|node| !matches!(*node.stage, Stage::Statistics { .. })).map(|node| node.key).collect()
     };
     assert!(others(&all).is_superset(&others(&of("wanda", "dense"))));
     for cell in &all.cells {
@@ -475,14 +475,14 @@ proptest! {
         prop_assert_eq!(distinct.len(), left);
         for cell in &experiment.cells {
             prop_assert_eq!(&canonical(&cell.run), &*cell.run);
-            let upstream: BTreeSet<&str> = cell.stages.iter().map(|node| node.key.0.as_str()).collect();
-            prop_assert!(cell.stages.iter().all(|node| node.inputs.iter().all(|key| upstream.contains(key.0.as_str()))));
+            let upstream: BTreeSet<StageKey> = cell.stages.iter().map(|node| node.key).collect();
+            prop_assert!(cell.stages.iter().all(|node| node.inputs.iter().all(|key| upstream.contains(key))));
         }
         // A plan lists every stage after what it reads.
         let mut seen = BTreeSet::new();
         for node in experiment.stages() {
-            prop_assert!(node.inputs.iter().all(|key| seen.contains(&key.0)));
-            seen.insert(node.key.0.clone());
+            prop_assert!(node.inputs.iter().all(|key| seen.contains(key)));
+            seen.insert(node.key);
         }
     }
 

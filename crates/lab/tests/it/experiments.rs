@@ -36,7 +36,7 @@ fn of_experiment(config: &RunConfig, dense: &Path) -> String {
     for node in &nodes {
         executor.execute(node, &mut |_, _| {}).unwrap_or_else(|e| panic!("{}: {e}", node.stage.kind()));
         let Stage::Prune { tower, .. } = &*node.stage else { continue };
-        let masks = open().require(&node.key.0).unwrap().file("masks.safetensors").unwrap();
+        let masks = open().require(&node.key.hex()).unwrap().file("masks.safetensors").unwrap();
         let masks = MaskSet::load(&masks).unwrap();
         for (id, _) in model.linears().into_iter().filter(|(id, _)| id.tower == *tower) {
             hash.add(&id.name, &masks.get(&id.name).unwrap().keep()).unwrap();

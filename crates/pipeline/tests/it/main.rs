@@ -54,7 +54,7 @@ fn digests(folder: &Path, nodes: &[StageNode]) -> Vec<String> {
     nodes
         .iter()
         .map(|node| {
-            let manifest = store.require(&node.key.0).unwrap().manifest;
+            let manifest = store.require(&node.key.hex()).unwrap().manifest;
             format!("{} {:?} {}", manifest.kind, manifest.files, manifest.result)
         })
         .collect()
@@ -71,7 +71,7 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
 
     let store = Store::open(first.path(), Vec::new()).unwrap();
     for node in &nodes {
-        let entry = store.require(&node.key.0).unwrap();
+        let entry = store.require(&node.key.hex()).unwrap();
         match &*node.stage {
             Stage::Merge { .. } | Stage::Prune { .. } => {
                 let certificate: Certificate = entry.result().unwrap();
@@ -119,7 +119,7 @@ fn a_divided_budget_is_certified_and_repeated_to_the_bit() {
     for node in &nodes {
         let Stage::Prune { tower, .. } = *node.stage else { continue };
         assert_eq!(executor_one.verify(node).unwrap(), Vec::<String>::new());
-        let certificate: Certificate = store.require(&node.key.0).unwrap().result().unwrap();
+        let certificate: Certificate = store.require(&node.key.hex()).unwrap().result().unwrap();
         let (gone, total) = certificate.tower(tower);
         zeros += gone;
         asked += (total as f64 * run.prune.tower(tower).sparsity + 1e-6) as u64;
@@ -136,7 +136,7 @@ fn merged_lora_is_dense_and_says_so() {
     execute(&mut executor, &nodes);
     let merge = nodes.iter().find(|n| matches!(*n.stage, Stage::Merge { .. })).unwrap();
     let store = Store::open(folder.path(), Vec::new()).unwrap();
-    let certificate: Certificate = store.require(&merge.key.0).unwrap().result().unwrap();
+    let certificate: Certificate = store.require(&merge.key.hex()).unwrap().result().unwrap();
     assert!(certificate.tensors.values().map(|t| t.revived).sum::<u64>() > 0);
     assert_eq!(executor.verify(merge).unwrap(), Vec::<String>::new());
 }
@@ -149,7 +149,7 @@ fn a_weight_revived_in_a_stored_mask_is_caught() {
     let prune = nodes.iter().position(|n| matches!(*n.stage, Stage::Prune { .. })).unwrap();
     execute(&mut executor, &nodes[..=prune]);
     let store = Store::open(folder.path(), Vec::new()).unwrap();
-    let path = store.require(&nodes[prune].key.0).unwrap().file("masks.safetensors").unwrap();
+    let path = store.require(&nodes[prune].key.hex()).unwrap().file("masks.safetensors").unwrap();
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&path, bytes).unwrap();

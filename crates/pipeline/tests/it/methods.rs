@@ -36,7 +36,7 @@ fn pruned(nodes: &[StageNode]) -> impl Iterator<Item = (Tower, &StageNode)> {
 }
 
 fn stored(folder: &Path, node: &StageNode) -> (MaskSet, WeightSet, Certificate) {
-    let entry = Store::open(folder, Vec::new()).unwrap().require(&node.key.0).unwrap();
+    let entry = Store::open(folder, Vec::new()).unwrap().require(&node.key.hex()).unwrap();
     let masks = MaskSet::load(&entry.file("masks.safetensors").unwrap()).unwrap();
     let weights = entry.file("weights.safetensors").map(|path| WeightSet::load(&path, &masks).unwrap());
     (masks, weights.unwrap_or_default(), entry.result().unwrap())
@@ -44,7 +44,7 @@ fn stored(folder: &Path, node: &StageNode) -> (MaskSet, WeightSet, Certificate) 
 
 /// The dense model's weight of a layer.
 fn dense(folder: &Path, nodes: &[StageNode]) -> BTreeMap<String, Tensor> {
-    let entry = Store::open(folder, Vec::new()).unwrap().require(&nodes[0].key.0).unwrap();
+    let entry = Store::open(folder, Vec::new()).unwrap().require(&nodes[0].key.hex()).unwrap();
     let model = load_folder(&entry.folder().join("model"), Device::Cpu).unwrap();
     model.linears().into_iter().map(|(id, linear)| (id.name.clone(), linear.weight().to_kind(Kind::Float))).collect()
 }
@@ -74,15 +74,12 @@ fn changed_weights_are_used_by_everything_downstream() {
     let prunes: Vec<&StageNode> = pruned(&nodes).map(|(_, node)| node).collect();
     let store = Store::open(folder.path(), Vec::new()).unwrap();
     let adapt = nodes.iter().find(|node| matches!(*node.stage, Stage::Adapt { .. })).unwrap();
-    let adapter = store.require(&adapt.key.0).unwrap().file("adapter.safetensors").unwrap();
+    let adapter = store.require(&adapt.key.hex()).unwrap().file("adapter.safetensors").unwrap();
     let adapters = UpdateSet::load(&adapter).unwrap();
-    let bare = Inputs {
-        dense: Some(nodes[0].key.clone()),
-        masks: prunes.iter().map(|node| node.key.clone()).collect(),
-        ..Inputs::default()
-    };
+    let bare =
+        Inputs { dense: Some(nodes[0].key), masks: prunes.iter().map(|node| node.key).collect(), ..Inputs::default() };
     let merge = nodes.iter().find(|node| matches!(*node.stage, Stage::Merge { .. })).unwrap();
-    let whole = Inputs { merge: Some(merge.key.clone()), ..bare.clone() };
+    let whole = Inputs { merge: Some(merge.key), ..bare.clone() };
     let mut weights = |inputs: &Inputs| executor.run_weights(inputs, &Readings::default(), Path::new("")).unwrap();
     let (bare, whole) = (weights(&bare), weights(&whole));
     let mut moved = 0;
@@ -106,7 +103,7 @@ fn changed_weights_are_used_by_everything_downstream() {
     assert!(moved > 1000, "{moved}");
 
     // The language tower was calibrated behind the changed image encoder: without its weights the masks are others.
-    let path = store.require(&prunes[0].key.0).unwrap().file("weights.safetensors").unwrap();
+    let path = store.require(&prunes[0].key.hex()).unwrap().file("weights.safetensors").unwrap();
     let mut bytes = fs::read(&path).unwrap();
     let last = bytes.len() - 2;
     bytes[last] ^= 64;
@@ -228,7 +225,8 @@ fn tokens_count_as_the_experiment_says() {
         let nodes = stages(&run);
         execute(&mut executor, &nodes[..nodes.len() - 1]);
         let of = |(tower, node)| {
-            let entry = Store::open(folder.path(), Vec::new()).unwrap().require(&StageNode::clone(node).key.0).unwrap();
+            let entry =
+                Store::open(folder.path(), Vec::new()).unwrap().require(&StageNode::clone(node).key.hex()).unwrap();
             (tower, entry.manifest.files["masks.safetensors"].blake3.clone())
         };
         pruned(&nodes).map(of).collect::<BTreeMap<Tower, _>>()

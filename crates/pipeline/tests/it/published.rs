@@ -99,7 +99,7 @@ fn paper_run(folder: &Path, family: Family) -> RunConfig {
 }
 
 fn predictions(store: &Store, node: &StageNode) -> Vec<serde_json::Value> {
-    let path = store.require(&node.key.0).unwrap().file("predictions.jsonl").unwrap();
+    let path = store.require(&node.key.hex()).unwrap().file("predictions.jsonl").unwrap();
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -122,7 +122,7 @@ fn a_paper_run_on_folders_is_certified_scored_and_repeated_to_the_bit() {
 
         let store = Store::open(first.path(), Vec::new()).unwrap();
         for node in &nodes {
-            let entry = store.require(&node.key.0).unwrap();
+            let entry = store.require(&node.key.hex()).unwrap();
             match &*node.stage {
                 Stage::Prune { .. } | Stage::Merge { .. } => {
                     assert!(entry.result::<Certificate>().unwrap().holds());

@@ -49,7 +49,7 @@ fn a_rescaled_model_scores_as_it_did_and_only_magnitude_prunes_otherwise() {
         assert_eq!(weights(&source).len(), weights(&rescaled).len());
         assert_ne!(weights(&source), weights(&rescaled));
     }
-    let entry = store.require(&stages(&run_of(Metric::None, 0.7))[1].key.0).unwrap();
+    let entry = store.require(&stages(&run_of(Metric::None, 0.7))[1].key.hex()).unwrap();
     assert_eq!(
         (entry.manifest.result["norms"].as_u64(), &entry.manifest.result["published"]),
         (Some(20), &false.into())

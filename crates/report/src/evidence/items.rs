@@ -81,7 +81,7 @@ impl Items {
         let mut stages = HashMap::new();
         for node in cells.iter().flat_map(|cell| &cell.stages) {
             if let Stage::Evaluate { task, .. } = *node.stage {
-                stages.entry(node.key.short().to_owned()).or_insert_with(|| (task, node.key.clone()));
+                stages.entry(node.key.short().to_string()).or_insert_with(|| (task, node.key));
             }
         }
         Self { store: store.clone(), stages, read: Mutex::default() }
@@ -112,7 +112,7 @@ impl Items {
 
     fn load(&self, key: &str, part: Option<&str>) -> Option<ItemScores> {
         let (task, key) = self.stages.get(key)?;
-        let entry = self.store.entry(&key.0).ok()??;
+        let entry = self.store.entry(&key.hex()).ok()??;
         let published: TaskScore = entry.result().ok()?;
         let score = match part {
             None => published.score.as_ref()?,

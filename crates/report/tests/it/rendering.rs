@@ -202,7 +202,8 @@ fn what_is_missing_is_shown_and_never_averaged_away() {
     assert!(probe.read("metrics-bars.svg").contains(">69.5†</text>"));
     assert!(probe.read("report.html").contains("Provisional: 7 of 9"));
     let lost = probe.experiment.cells.iter().find(|c| c.run.prune.metric == Metric::Wanda && c.seed == 2).unwrap();
-    let node = lost.stages.iter().find(|n| !probe.store.contains(&n.key.0) && n.stage.kind() == "evaluate").unwrap();
+    let node =
+        lost.stages.iter().find(|n| !probe.store.contains(&n.key.hex()) && n.stage.kind() == "evaluate").unwrap();
     let record = r#"{ "what": "evaluate gqa", "failure": { "kind": "oom", "message": "out of memory", "log": "" } }"#;
     std::fs::write(probe.results().join(format!("store/failures/{}.json", node.key)), record).unwrap();
     probe.render(false).unwrap();

@@ -31,7 +31,7 @@ pub fn fill(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option
 pub fn fill_with(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> Option<f64>, predicted: bool) {
     for cell in cells {
         for node in &cell.stages {
-            if store.contains(&node.key.0) {
+            if store.contains(&node.key.hex()) {
                 continue;
             }
             let mut files = Vec::new();
@@ -115,7 +115,7 @@ pub fn publish(store: &Store, node: &StageNode, result: serde_json::Value) {
 /// Publishes one result with files.
 pub fn publish_with(store: &Store, node: &StageNode, result: serde_json::Value, files: &[(&str, String)]) {
     let manifest = Manifest {
-        key: node.key.0.clone(),
+        key: node.key.to_string(),
         kind: node.stage.kind().into(),
         version: 1,
         configuration: serde_json::json!({}),
@@ -134,7 +134,7 @@ pub fn publish_with(store: &Store, node: &StageNode, result: serde_json::Value, 
             ..Environment::default()
         },
     };
-    let claim = store.claim(&node.key.0).unwrap();
+    let claim = store.claim(&node.key.hex()).unwrap();
     let draft = claim.draft().unwrap();
     for (name, text) in files {
         draft.write(name, text.as_bytes()).unwrap();

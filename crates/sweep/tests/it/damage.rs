@@ -11,7 +11,7 @@ use ressa_sweep::{Graph, Stop, SweepEvent};
 use crate::bench::{Bench, cells, graph};
 
 fn key(graph: &Graph, kind: &str) -> StageKey {
-    graph.stages.iter().find(|stage| stage.node.stage.kind() == kind).unwrap().node.key.clone()
+    graph.stages.iter().find(|stage| stage.node.stage.kind() == kind).unwrap().node.key
 }
 
 fn flip(path: &Path) {
@@ -25,7 +25,7 @@ fn damaged_entries_are_named_put_aside_and_made_again() {
     let bench = Bench::new();
     let graph = graph(&cells());
     bench.sweep(&graph);
-    let folder = |kind: &str| bench.store.folder(&key(&graph, kind).0);
+    let folder = |kind: &str| bench.store.folder(&key(&graph, kind).hex());
     flip(&folder("prune").join("data.bin"));
     fs::remove_file(folder("adapt").join("data.bin")).unwrap();
     let manifest = folder("merge").join("manifest.json");
@@ -37,7 +37,7 @@ fn damaged_entries_are_named_put_aside_and_made_again() {
         .listen(&graph, &Stop::new(), &mut |event| {
             if let SweepEvent::Damaged(damage) = event {
                 let what = damage.what.replace(&bench.folder.path().display().to_string(), "RESULTS");
-                named.push((what.replace(&damage.key.0, "KEY"), damage.aside));
+                named.push((what.replace(&*damage.key.hex(), "KEY"), damage.aside));
             }
         })
         .unwrap();
@@ -59,7 +59,7 @@ fn a_damaged_shipped_entry_is_made_anew_in_the_writable_root() {
     let bench = Bench::new();
     let graph = graph(&cells());
     bench.sweep(&graph);
-    let dense = key(&graph, "dense").0;
+    let dense = key(&graph, "dense").hex();
     let shipped = bench.folder.path().join("shipped").join(&dense[..2]);
     fs::create_dir_all(&shipped).unwrap();
     fs::rename(bench.store.folder(&dense), shipped.join(&dense)).unwrap();

@@ -50,7 +50,7 @@ fn statistics_that_nobody_will_read_are_not_missed() {
     let mut cells = vec![bench::cell(run.clone())];
     assert_eq!(bench.sweep(&graph(&cells)).totals.made, 1 + 2 * 2 + 2);
     for node in cells[0].stages.iter().filter(|node| node.stage.kind() == "statistics") {
-        std::fs::remove_dir_all(bench.store.folder(&node.key.0)).unwrap();
+        std::fs::remove_dir_all(bench.store.folder(&node.key.hex())).unwrap();
     }
     let again = bench.sweep(&graph(&cells));
     assert_eq!((again.totals.made, again.totals.cached), (0, 7));

@@ -158,7 +158,7 @@ fn only_whole_records_count_and_those_of_published_stages_go() {
     bench.instruct(json!({ "adapt sparse": { "fail": "bug" } }));
     bench.sweep(&graph);
     let folder = bench.store.root().join("failures");
-    let key = read_failures(&bench.store)[0].key.clone();
+    let key = read_failures(&bench.store)[0].key;
     let record = folder.join(format!("{key}.json"));
     // What a kill between write and rename leaves, copies, and strangers.
     for name in [format!("{key}.draft"), format!("{key}.json~"), "copy.json".to_owned(), ".DS_Store".to_owned()] {
@@ -243,10 +243,10 @@ fn a_store_that_refuses_is_named_and_ends_the_sweep() {
     let graph = graph(&cells());
     // A file where the folder of a key must be: refuses like a full disk, also for root.
     let merge = graph.stages.iter().find(|stage| stage.node.stage.kind() == "merge").unwrap();
-    let folder = bench.store.folder(&merge.node.key.0);
+    let folder = bench.store.folder(&merge.node.key.hex());
     let shard = folder.parent().unwrap();
     let others =
-        graph.stages.iter().any(|s| s.node.key != merge.node.key && s.node.key.0[..2] == merge.node.key.0[..2]);
+        graph.stages.iter().any(|s| s.node.key != merge.node.key && s.node.key.hex()[..2] == merge.node.key.hex()[..2]);
     assert!(!others, "another stage shares the folder; change the seeds");
     fs::write(shard, "").unwrap();
     let summary = bench.sweep(&graph);

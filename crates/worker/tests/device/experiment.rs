@@ -55,7 +55,7 @@ fn two_devices_compute_what_the_cpu_computes() {
         let here = export(program("job", "cpu"), cpu.path(), merge, &logs.path().join(format!("cpu {number}")));
         let there = export(there, device.path(), merge, &logs.path().join(format!("device {number}")));
         // What was trained on masks that rounding may turn over has other values.
-        let rounded = families.iter().any(|nodes| rounded_otherwise(nodes).contains(merge.key.0.as_str()));
+        let rounded = families.iter().any(|nodes| rounded_otherwise(nodes).contains(&merge.key));
         let sizes = |files: &[Vec<u8>]| files.iter().map(Vec::len).collect::<Vec<_>>();
         assert!(here == there || (rounded && sizes(&here) == sizes(&there)), "other bytes: {:?}", merge.stage);
         assert_used_well(&report, 1);
@@ -65,7 +65,7 @@ fn two_devices_compute_what_the_cpu_computes() {
 /// The weights of a restored run's folder, by file.
 fn export(command: Command, store: &Path, merge: &StageNode, output: &Path) -> Vec<Vec<u8>> {
     let shipped = repository().join("experiments/store");
-    let inputs = Inputs { merge: Some(merge.key.clone()), adapter: None, ..(*merge.inputs).clone() };
+    let inputs = Inputs { merge: Some(merge.key), adapter: None, ..(*merge.inputs).clone() };
     let job = Export {
         store: store.to_owned(),
         shipped: vec![shipped],

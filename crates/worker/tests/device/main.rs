@@ -20,7 +20,7 @@ use std::{
 
 use ressa_checkpoint::{Dtype, File};
 use ressa_experiment::{
-    Stage, StageNode,
+    Stage, StageKey, StageNode,
     config::Metric,
     job::Compute,
     protocol::{Event, Request},
@@ -86,17 +86,17 @@ fn differences(one: &Path, two: &Path, nodes: &[StageNode]) -> Vec<String> {
     let (one, two) = (open(one), open(two));
     let rounded = rounded_otherwise(nodes);
     let differs = |node: &&StageNode| {
-        let of = |store: &Store| store.require(&node.key.0).unwrap();
+        let of = |store: &Store| store.require(&node.key.hex()).unwrap();
         let (one, two) = (of(&one), of(&two));
         let same = one.manifest.files == two.manifest.files && one.manifest.result == two.manifest.result;
-        let is_near = || rounded.contains(node.key.0.as_str()) && near(&one, &two, node);
+        let is_near = || rounded.contains(&node.key) && near(&one, &two, node);
         !same && !is_near()
     };
     nodes.iter().filter(differs).map(label).collect()
 }
 
 /// Stages that round otherwise on a device than on the CPU, and those that read them.
-fn rounded_otherwise(nodes: &[StageNode]) -> BTreeSet<&str> {
+fn rounded_otherwise(nodes: &[StageNode]) -> BTreeSet<StageKey> {
     let mut rounded = BTreeSet::new();
     for node in nodes {
         let half = node.stage.compute() == Some(Compute::Bfloat16);
@@ -105,8 +105,8 @@ fn rounded_otherwise(nodes: &[StageNode]) -> BTreeSet<&str> {
             Stage::Statistics { needs, .. } => needs.gram,
             _ => false,
         };
-        if own || half || node.inputs.iter().any(|key| rounded.contains(key.0.as_str())) {
-            rounded.insert(node.key.0.as_str());
+        if own || half || node.inputs.iter().any(|key| rounded.contains(key)) {
+            rounded.insert(node.key);
         }
     }
     rounded

@@ -22,7 +22,7 @@ fn train(root: &Path, name: &str, inputs: &Path, node: &StageNode, bytes: Option
     let event = worker.execute(node);
     assert!(matches!(event, ressa_experiment::protocol::Event::Done { .. }), "{name}: {event:?}");
     worker.finish();
-    let manifest = Store::open(&store, Vec::new()).unwrap().require(&node.key.0).unwrap().manifest;
+    let manifest = Store::open(&store, Vec::new()).unwrap().require(&node.key.hex()).unwrap().manifest;
     (manifest.result, reports(&report).pop().unwrap().peak_bytes[0])
 }
 

@@ -39,7 +39,7 @@ fn stages_are_executed_once_and_failures_do_not_end_the_worker() {
 
     // Asked for a stage whose input is not there, the worker says so and goes on.
     let Event::Failed { key, failure } = worker.execute(&nodes[1]) else { panic!("a stage without its input fails") };
-    assert_eq!((key, failure.kind), (nodes[1].key.clone(), FailureKind::Data));
+    assert_eq!((key, failure.kind), (nodes[1].key, FailureKind::Data));
     assert!(failure.message.contains("ressa sweep"), "{}", failure.message);
 
     for node in &nodes {
@@ -50,7 +50,7 @@ fn stages_are_executed_once_and_failures_do_not_end_the_worker() {
     assert!(matches!(verified, Event::Verified { violations, .. } if violations.is_empty()));
 
     let store = Store::open(folder.path(), Vec::new()).unwrap();
-    assert!(nodes.iter().all(|node| store.usable(&node.key.0).unwrap()));
+    assert!(nodes.iter().all(|node| store.usable(&node.key.hex()).unwrap()));
     worker.finish();
 }
 
