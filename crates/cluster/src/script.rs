@@ -10,6 +10,19 @@ use crate::{
 
 /// The script that `sbatch` takes. `token` is the job's name; `exclude` are nodes beside those of the profile.
 pub fn sbatch_script(pilot: &Pilot, class: &Class, array: Array, token: &str, exclude: &[String]) -> String {
+    let name = "slurm-${SLURM_ARRAY_JOB_ID}-${SLURM_ARRAY_TASK_ID}";
+    script_ending_in(pilot, class, array, token, exclude, &format!("exec {}", pilot.command(class, name)))
+}
+
+/// The same with another last line.
+pub(crate) fn script_ending_in(
+    pilot: &Pilot,
+    class: &Class,
+    array: Array,
+    token: &str,
+    exclude: &[String],
+    last: &str,
+) -> String {
     let resources = &class.resources;
     let mut script = format!(
         "#!/bin/bash\n# Pilots of `ressa sweep`, class `{}`: each joins the sweep of the results folder and is told there what to do.\n",
@@ -71,8 +84,7 @@ pub fn sbatch_script(pilot: &Pilot, class: &Class, array: Array, token: &str, ex
     for setup in &resources.setup {
         let _ = writeln!(script, "{setup}");
     }
-    let name = "slurm-${SLURM_ARRAY_JOB_ID}-${SLURM_ARRAY_TASK_ID}";
-    let _ = writeln!(script, "exec {}", pilot.command(class, name));
+    let _ = writeln!(script, "{last}");
     script
 }
 

@@ -8,6 +8,7 @@ mod call;
 mod refusal;
 mod state;
 
+pub(crate) use answers::{NODE_FIELDS, TASK_FIELDS, read_gres};
 pub use answers::{ListedNode, ListedTask, Settings, listed_nodes, listed_tasks, record, submitted_job};
 pub use call::{Answer, Call, CallError, Commands, Programs};
 pub use refusal::{Refusal, RefusalKind, refusal};

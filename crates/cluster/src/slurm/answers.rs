@@ -18,8 +18,8 @@ pub(crate) const TASK_FIELDS: &str = "%F|%K|%T|%N|%r|%j";
 pub struct ListedTask {
     /// Number of the array.
     pub job: u64,
-    /// Index within it.
-    pub index: u32,
+    /// Index within it; `None` for the rest of an array of which all other jobs stand for themselves.
+    pub index: Option<u32>,
     /// State.
     pub state: TaskState,
     /// Where it runs, or ran.
@@ -30,16 +30,20 @@ pub struct ListedTask {
     pub name: String,
 }
 
-/// The jobs of an answer of `squeue`, and the number of lines that are none. Waiting jobs may stand in one line, `[4-9,12%4]`.
-pub fn listed_tasks(output: &str) -> (Vec<ListedTask>, usize) {
-    let (mut tasks, mut odd) = (Vec::new(), 0);
+/// The jobs of an answer of `squeue`; `None` if it is not what was asked for. Waiting jobs may stand in one line, `[4-9,12%4]`.
+///
+/// Half an answer would look like jobs that are gone: a line that is like those asked for and cannot be read spoils all of it. A line that a
+/// site's greeting puts there is passed over, unless there is nothing else.
+pub fn listed_tasks(output: &str) -> Option<Vec<ListedTask>> {
+    let (mut tasks, mut greetings) = (Vec::new(), 0);
     for line in output.lines().filter(|line| !line.trim().is_empty()) {
         match read_task(line) {
             Some(found) => tasks.extend(found),
-            None => odd += 1,
+            None if line.contains('|') => return None,
+            None => greetings += 1,
         }
     }
-    (tasks, odd)
+    (greetings == 0 || !tasks.is_empty()).then_some(tasks)
 }
 
 fn read_task(line: &str) -> Option<Vec<ListedTask>> {
@@ -49,7 +53,13 @@ fn read_task(line: &str) -> Option<Vec<ListedTask>> {
     let said = |text: &str| Some(text.to_owned()).filter(|text| !["", "None", "(null)", "N/A"].contains(&text.as_str()));
     // A word that is no state means that fields are not where they should be.
     let is_state = !state.is_empty() && state.bytes().all(|b| b.is_ascii_uppercase() || b" _+0123456789by".contains(&b));
-    let indices = if is_state { read_indices(indices)? } else { return None };
+    if !is_state {
+        return None;
+    }
+    let indices = match indices {
+        "N/A" => vec![None],
+        some => read_indices(some)?.into_iter().map(Some).collect(),
+    };
     let task = |index| ListedTask {
         job,
         index,
@@ -215,16 +225,23 @@ mod tests {
 
     #[test]
     fn queues_are_read_line_by_line() {
-        let (tasks, odd) = listed_tasks(
-            "1|0|RUNNING|n1|None|ressa-a\n\n1|[4-6,9%2]|PENDING||Resources|ressa-a\n1|1|CANCELLED by 0|n2|None|ressa-a\n\
-             slurm_load_jobs error: whatever\n7|N/A|PENDING||None|other\n",
-        );
-        assert_eq!(odd, 2, "an error message, and a job that is no array");
-        let indices: Vec<u32> = tasks.iter().map(|task| task.index).collect();
-        assert_eq!(indices, [0, 4, 5, 6, 9, 1]);
+        let tasks = listed_tasks(
+            "Welcome!\n1|0|RUNNING|n1|None|ressa-a\n\n1|[4-6,9%2]|PENDING||Resources|ressa-a\n1|1|CANCELLED by 0|n2|None|ressa-a\n",
+        )
+        .unwrap();
+        let indices: Vec<Option<u32>> = tasks.iter().map(|task| task.index).collect();
+        assert_eq!(indices, [0, 4, 5, 6, 9, 1].map(Some));
         assert_eq!((tasks[0].state, tasks[0].node.as_deref()), (TaskState::Running, Some("n1")));
         assert_eq!((tasks[1].state, tasks[1].reason.as_deref()), (TaskState::Waiting, Some("Resources")));
         assert_eq!(tasks[5].state, TaskState::Ended(End::Cancelled));
+    }
+
+    #[test]
+    fn half_an_answer_is_none() {
+        assert_eq!(listed_tasks(""), Some(Vec::new()));
+        for garbage in ["slurm_load_jobs error: whatever", "1|0|RUNNING|n1|None|a\n1|1|RUNN", "x|0|PENDING||None|other", "1|0|n1|RUNNING|None|a"] {
+            assert_eq!(listed_tasks(garbage), None, "{garbage}");
+        }
     }
 
     #[test]
