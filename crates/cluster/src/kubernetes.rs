@@ -106,13 +106,17 @@ fn requests(class: &Class, settings: &Kubernetes) -> Value {
 /// A name of which pods can be made by adding `-INDEX`: letters, digits and hyphens, at most 63 with the largest index.
 fn pod_name(token: &str, jobs: u32) -> String {
     let most = LONGEST_NAME - format!("-{}", jobs - 1).len();
-    let name = label(token);
+    let name = plain(token);
     // The end is what makes it unique.
     let start = name.len().saturating_sub(most);
     name[start..].trim_start_matches(|c: char| !c.is_ascii_lowercase()).to_owned()
 }
 
 fn label(name: &str) -> String {
-    let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
-    name.chars().map(plain).collect::<String>().trim_matches('-').chars().take(LONGEST_NAME).collect()
+    plain(name).chars().take(LONGEST_NAME).collect::<String>().trim_matches('-').to_owned()
+}
+
+/// Letters, digits and hyphens.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' }).collect()
 }
