@@ -79,7 +79,7 @@ pub enum Command {
     /// Make what is missing, then render the report; run again to resume
     Sweep(SweepOptions),
     /// Show how far experiments are, and what failed
-    Status(Selection),
+    Status(StatusOptions),
     /// Say why a run or stage is cached or not
     Explain(ExplainOptions),
     /// Render tables and figures from what is in the store
@@ -98,8 +98,10 @@ pub enum Command {
     Inspect(folder::InspectOptions),
     /// Forget recorded failures, so that the next sweep tries those stages again
     Retry(RetryOptions),
-    /// List failed stages, or show the log of one
+    /// Show what a stage or run logged, running or not; without a name, list what failed
     Logs(LogsOptions),
+    /// Work for the sweep that runs on a results folder, on this machine: started here or by a cluster's engine
+    Work(WorkOptions),
     /// List stored stages that no experiment file and no recorded sweep asks for; with --delete, move them to the trash
     Gc(GcOptions),
     /// Print the JSON Schema of experiment files
@@ -157,8 +159,9 @@ pub struct MachineOptions {
     /// `auto`, `cpu` or `cuda:N`
     #[arg(long, default_value = "auto", value_parser = |text: &str| text.parse::<DeviceChoice>())]
     pub device: DeviceChoice,
-    /// Maximum number of workers [default: one per GPU; on a CPU cores divided by --threads, as far as memory holds their models]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Maximum number of workers of this machine, 0 to leave all work to others that join [default: one per GPU; on a CPU cores divided by
+    /// --threads, as far as memory holds their models]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub slots: Option<u16>,
     /// Threads of a worker: of one tensor operation, and of decoding images [default: 1 on a CPU; on a GPU the cores divided by its workers]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -204,6 +207,9 @@ pub struct SweepOptions {
     /// Time limit of a stage
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
+    /// Time without a sign of life after which a worker of another machine counts as gone
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub lease: u64,
     /// Do not render the report afterwards
     #[arg(long)]
     pub no_report: bool,
@@ -341,9 +347,51 @@ pub struct RetryOptions {
 /// Options of `logs`.
 #[derive(Args, Debug)]
 pub struct LogsOptions {
-    /// Stage: first digits of its key
-    #[arg(value_name = "KEY")]
-    pub key: Option<String>,
+    /// Stage: first digits of its key. Run: first digits of its identity, or words of its label
+    #[arg(value_name = "KEY|RUN")]
+    pub which: Option<String>,
+    /// Go on showing what is logged while the stage runs
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// Options of `status`.
+#[derive(Args, Debug)]
+pub struct StatusOptions {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Show the running sweep until it ends: stages with worker, machine, progress and expected end
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// Options of `work`.
+#[derive(Args, Debug)]
+pub struct WorkOptions {
+    /// `auto`, `cpu`, `cuda:N`, or a list of them
+    #[arg(long, default_value = "auto", value_delimiter = ',', value_parser = |text: &str| text.parse::<DeviceChoice>())]
+    pub device: Vec<DeviceChoice>,
+    /// Number of workers [default: one per device; on a CPU cores divided by --threads]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub slots: Option<u16>,
+    /// Threads of a worker [default: 1 on a CPU; on a GPU the cores divided by its workers]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Seconds until this process will be ended [default: the job's end, where Slurm says it]
+    #[arg(long, value_name = "SECONDS")]
+    pub time_limit: Option<u64>,
+    /// Seconds before that at which no work is taken any more and trainings are saved
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub grace: u64,
+    /// Seconds to wait for a sweep where none runs yet
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub wait: u64,
+    /// A name that no other worker of the sweep has [default: made of the job's or the machine's]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Class of resources that a cluster's profile started it for
+    #[arg(long, hide = true)]
+    pub class: Option<String>,
 }
 
 /// Options of `gc`.

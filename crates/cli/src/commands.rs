@@ -22,7 +22,9 @@ pub mod schema;
 pub mod score;
 pub mod status;
 pub mod sweep;
+mod watch;
 pub mod verify;
+pub mod work;
 pub mod verify_folder;
 
 use std::path::{Path, PathBuf};

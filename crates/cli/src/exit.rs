@@ -24,7 +24,7 @@ pub enum Exit {
     Unusable = 65,
     /// A checkpoint or benchmark that the sweep needs is not on disk.
     MissingInput = 66,
-    /// Another sweep works on the same results folder.
+    /// Try again later: another sweep works on the same results folder, or `ressa work` gave its work back before it was done.
     Busy = 75,
     /// Bad experiment file or override.
     BadExperiment = 78,

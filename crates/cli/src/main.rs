@@ -86,6 +86,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Export(options) => commands::export::run(global, options),
         Command::Inspect(options) => commands::inspect::run(global, options),
         Command::Retry(options) => commands::retry::run(global, options),
+        Command::Work(options) => commands::work::run(global, options),
         Command::Logs(options) => commands::logs::run(global, options),
         Command::Gc(options) => commands::gc::run(global, options),
         Command::Generate(options) => commands::generate::run(global, options),

@@ -6,8 +6,9 @@ use std::{
 };
 
 use clap::ValueEnum;
+use ressa_runlog::Index;
 use ressa_store::{Environment, Store};
-use ressa_sweep::{CoordinatorLock, Garbage, Graph, Inventory, MadeOn, describe, made_on, move_to_trash};
+use ressa_sweep::{DEFAULT_LEASE, CoordinatorLock, Garbage, Graph, Inventory, MadeOn, describe, made_on, move_to_trash};
 
 use crate::{
     arguments::MachineOptions,
@@ -27,8 +28,8 @@ pub enum Reuse {
 }
 
 /// A line for results that round differently, as they were made on different libtorches or kinds of devices; nothing where all are alike.
-pub fn mixture(graph: &Graph, inventory: &Inventory, store: &Store) -> Option<String> {
-    let kinds = made_on(graph, inventory, store);
+pub fn mixture(graph: &Graph, inventory: &Inventory, store: &Store, index: &Index) -> Option<String> {
+    let kinds = made_on(graph, inventory, store, index);
     (kinds.len() > 1).then(|| {
         let part = |(kind, stages): (&MadeOn, &Vec<usize>)| format!("{} by {kind}", count(stages.len(), "stage"));
         let parts: Vec<String> = kinds.iter().map(part).collect();
@@ -49,7 +50,7 @@ pub fn others(
     store: &Store,
 ) -> Result<Vec<Garbage>, Failure> {
     let present = present(workspace, machine)?;
-    let mut kinds: BTreeMap<MadeOn, Vec<usize>> = made_on(graph, inventory, store);
+    let mut kinds: BTreeMap<MadeOn, Vec<usize>> = made_on(graph, inventory, store, &ressa_runlog::read(store)?.index);
     kinds.remove(&present);
     let mut others = Vec::new();
     for position in kinds.into_values().flatten() {
@@ -68,7 +69,7 @@ pub fn put_away(workspace: &Workspace, store: &Store, others: &[Garbage]) -> Res
     if others.is_empty() {
         return Ok(());
     }
-    let _lock = CoordinatorLock::acquire(&workspace.results)?;
+    let _lock = CoordinatorLock::acquire(&workspace.results, DEFAULT_LEASE)?;
     Ok(move_to_trash(store, others)?)
 }
 

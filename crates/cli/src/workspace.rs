@@ -7,7 +7,7 @@ use std::{
 };
 
 use ressa_store::Store;
-use ressa_sweep::{DeviceChoice, Options, WorkerCommand, machine_name, threads, visible_gpus};
+use ressa_sweep::{DEFAULT_LEASE, DeviceChoice, Options, WorkerCommand, machine_name, threads, visible_gpus};
 
 use crate::{
     arguments::{Global, MachineOptions},
@@ -122,6 +122,9 @@ impl Workspace {
             slots,
             max_failures: None,
             timeout: None,
+            lease: DEFAULT_LEASE,
+            title: String::new(),
+            program: String::new(),
         }
     }
 
@@ -154,6 +157,13 @@ pub fn named(paths: impl IntoIterator<Item = PathBuf>) -> Result<(), Failure> {
             Err(Failure::new(Exit::Usage, message))
         }
     }
+}
+
+/// Version and build of this program. A coordinator and its pilots must be of one build: what they say to each other has no version.
+pub fn program() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let build = env::current_exe().and_then(fs::read).map(|bytes| blake3::hash(&bytes).to_hex()[..12].to_owned());
+    format!("ressa {version} (build {})", build.unwrap_or_else(|_| "unknown".to_owned()))
 }
 
 /// The worker program: the option's, or the one beside this program.

@@ -11,10 +11,12 @@ use crate::{StageKey, StageNode};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Request {
-    /// Execute one stage whose inputs are all in the store, and publish it.
+    /// Execute one stage whose inputs are all in the store, and leave its output for the coordinator to publish.
     Execute {
         /// The stage.
         node: Box<StageNode>,
+        /// Counts the attempts at this stage; the output is filled under it.
+        attempt: u32,
     },
     /// Recount the weights behind published certificates.
     Verify {
@@ -45,19 +47,28 @@ pub enum Event {
         /// What is going on, such as `step 120/900 loss 1.24`.
         message: String,
     },
-    /// The stage is published (or was found already published).
+    /// The output of the stage is finished, and waits to be published.
     Done {
         /// The stage.
         key: StageKey,
+        /// Its attempt.
+        attempt: u32,
         /// Wall seconds spent.
         seconds: f64,
-        /// Whether another process had published it meanwhile.
-        already_there: bool,
+    },
+    /// The stage was given back because the worker was asked to: what it needs to go on is saved.
+    Returned {
+        /// The stage.
+        key: StageKey,
+        /// Its attempt.
+        attempt: u32,
     },
     /// The stage failed; the worker goes on.
     Failed {
         /// The stage.
         key: StageKey,
+        /// Its attempt.
+        attempt: u32,
         /// Kind of failure.
         failure: Failure,
     },
@@ -100,4 +111,19 @@ pub enum FailureKind {
     Storage,
     /// A defect of the program.
     Bug,
+}
+
+impl FailureKind {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureKind::Oom => "oom",
+            FailureKind::Nan => "nan",
+            FailureKind::Timeout => "timeout",
+            FailureKind::Killed => "killed",
+            FailureKind::Data => "data",
+            FailureKind::Storage => "storage",
+            FailureKind::Bug => "bug",
+        }
+    }
 }

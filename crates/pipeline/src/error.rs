@@ -42,6 +42,15 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
+    /// Whether the stage was given back, which is no failure.
+    pub fn is_given_back(&self) -> bool {
+        match self {
+            PipelineError::Restore(e) => e.is_given_back(),
+            PipelineError::Training(e) => e.is_given_back(),
+            _ => false,
+        }
+    }
+
     /// The sort of failure, for the record.
     pub fn kind(&self) -> FailureKind {
         match self {

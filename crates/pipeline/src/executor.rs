@@ -1,4 +1,4 @@
-//! The executor: claims a stage, runs it into a draft, publishes it.
+//! The executor: runs a stage into a draft, which its coordinator publishes.
 
 use std::time::Instant;
 
@@ -21,20 +21,11 @@ pub struct Executor {
     environment: Environment,
 }
 
-/// How a stage ended well.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Outcome {
-    /// Wall seconds.
-    pub seconds: f64,
-    /// Whether another process had published it meanwhile.
-    pub already_there: bool,
-}
-
 /// Called with the share done and what is going on.
 pub type Progress<'a> = &'a mut dyn FnMut(f64, &str);
 
 impl Executor {
-    /// An executor on `device` that publishes into `store`.
+    /// An executor on `device` that reads from and writes into `store`.
     pub fn new(store: Store, device: Device, environment: Environment) -> Self {
         Self { store, device, resident: Resident::default(), loading: Loading::default(), environment }
     }
@@ -45,6 +36,11 @@ impl Executor {
         self
     }
 
+    /// The store it reads from and writes into.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// What decides how an operation rounds beside its inputs: outputs that are kept for other runs serve only runs that round alike.
     pub(crate) fn arithmetic(&self) -> Value {
         let Environment { libtorch, accelerator, tf32, .. } = &self.environment;
@@ -52,24 +48,20 @@ impl Executor {
         serde_json::json!({ "libtorch": libtorch, "cuda": self.device.is_cuda(), "device": device, "tf32": tf32 })
     }
 
-    /// Executes and publishes one stage whose inputs are in the store. Does nothing when it is already published.
-    pub fn execute(&mut self, node: &StageNode, progress: Progress<'_>) -> Result<Outcome, PipelineError> {
+    /// Executes one stage whose inputs are in the store. Its output is finished under its attempt then, for the coordinator to publish.
+    /// Returns the wall seconds it took.
+    pub fn execute(&mut self, node: &StageNode, attempt: u32, progress: Progress<'_>) -> Result<f64, PipelineError> {
         let start = Instant::now();
         let cpu = ressa_runtime::cpu_seconds();
-        let key = &node.key.hex();
         let store = self.store.clone();
-        let claim = store.claim(key)?;
-        if store.usable(key)? {
-            return Ok(Outcome { seconds: 0.0, already_there: true });
-        }
-        let draft = claim.draft()?;
+        let draft = store.draft(&node.key.hex(), attempt)?;
         self.check_contents(node)?;
         let result = self.run(node, &draft, progress)?;
         // What was read may have changed under the stage's hands.
         self.check_contents(node)?;
         let seconds = start.elapsed().as_secs_f64();
-        draft.publish(Manifest {
-            key: key.to_string(),
+        draft.finish(Manifest {
+            key: node.key.to_string(),
             kind: node.stage.kind().to_owned(),
             version: node.stage.version(),
             configuration: plain(&node.stage.by_content(&node.readings))?,
@@ -81,7 +73,7 @@ impl Executor {
             cpu_seconds: ressa_runtime::cpu_seconds() - cpu,
             environment: self.environment.clone(),
         })?;
-        Ok(Outcome { seconds, already_there: false })
+        Ok(seconds)
     }
 
     /// Proves that what a stage reads from outside the store is what its key was made from.

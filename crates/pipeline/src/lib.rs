@@ -23,7 +23,7 @@ mod teaching;
 
 pub use calibration::calibration_input;
 pub use error::PipelineError;
-pub use executor::{Executor, Outcome};
+pub use executor::Executor;
 pub use export::RunWeights;
 pub use loading::Loading;
 pub use samples::calibration_texts;

@@ -15,6 +15,14 @@ pub enum TrainError {
         /// The loss.
         loss: f64,
     },
+    /// The process was asked to stop; the training is saved.
+    #[error("stopped in the {stage} stage after {steps} steps, saved to go on from there")]
+    GivenBack {
+        /// Stage of the training.
+        stage: &'static str,
+        /// Steps that are done within it.
+        steps: u32,
+    },
     /// A word of the world that the tokenizer does not have as one token.
     #[error("the tokenizer has no single token for `{0}`")]
     Vocabulary(String),
@@ -44,6 +52,11 @@ impl TrainError {
     /// Whether training left the finite numbers, as opposed to wrong input.
     pub fn is_divergence(&self) -> bool {
         matches!(self, TrainError::Diverged { .. })
+    }
+
+    /// Whether the training was saved and given back, as asked.
+    pub fn is_given_back(&self) -> bool {
+        matches!(self, TrainError::GivenBack { .. })
     }
 
     /// Whether the disk or its permissions kept something from being written.

@@ -177,10 +177,14 @@ pub fn train(request: &Request<'_>, progress: &mut dyn FnMut(f64, &str)) -> Resu
             shown.add(&measured);
             let share = done + weight * f64::from(step + 1);
             progress(share, &shown.line(stage, step + 1, schedule.steps));
-            if kept.elapsed() >= request.checkpoint_interval {
+            let is_asked = ressa_runtime::is_asked_to_stop();
+            if is_asked || kept.elapsed() >= request.checkpoint_interval {
                 let position = Position { stage: number, step: step + 1 };
                 checkpoint.save(position, &parameters, &optimiser, target.as_ref())?;
                 kept = Instant::now();
+                if is_asked {
+                    return Err(TrainError::GivenBack { stage: stage.name(), steps: step + 1 });
+                }
             }
         }
         done += weight * f64::from(schedule.steps);

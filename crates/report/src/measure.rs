@@ -9,10 +9,10 @@ use ressa_experiment::{
     Cell, Stage, StageKey, StageNode, Task, Tower,
     config::Metric,
     places::without_places,
-    protocol::Failure,
     record::{Certificate, ExternalScores, Score, Shortfall, TaskScore},
     value::Value,
 };
+use ressa_runlog::Index;
 use ressa_store::{Entry, Store, StoreError};
 
 /// A number with its standard error over test items (0 where it is counted, not estimated).
@@ -92,16 +92,11 @@ impl Block {
     }
 }
 
-/// What the report reads of a failure record.
-#[derive(serde::Deserialize)]
-struct FailureNote {
-    what: String,
-    failure: Failure,
-}
-
 /// Reads each stage's manifest once.
 pub struct Reader<'a> {
     store: &'a Store,
+    /// What the log says; read when it is first asked.
+    index: Option<Index>,
     scores: HashMap<StageKey, Option<TaskScore>>,
     counts: HashMap<StageKey, Option<Counts>>,
     /// What was found on the way.
@@ -111,7 +106,7 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader over a store.
     pub fn new(store: &'a Store) -> Self {
-        Self { store, scores: HashMap::new(), counts: HashMap::new(), provenance: Provenance::default() }
+        Self { store, index: None, scores: HashMap::new(), counts: HashMap::new(), provenance: Provenance::default() }
     }
 
     /// Whether every result of a cell is there.
@@ -290,17 +285,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What is recorded about failed stages of a cell. The records belong to the sweep; one that cannot be read says nothing.
+    /// What is known about failed stages of a cell. The log belongs to the sweep; one that cannot be read says nothing.
     fn note_failures(&mut self, cell: &Cell) {
-        for node in &cell.stages {
-            let path = self.store.root().join("failures").join(format!("{}.json", node.key));
-            let record = std::fs::read(path).ok().and_then(|text| serde_json::from_slice::<FailureNote>(&text).ok());
-            if let Some(FailureNote { what, failure }) = record {
-                let first_line = failure.message.lines().next().unwrap_or_default();
-                let kind = format!("{:?}", failure.kind).to_lowercase();
-                // A report may be shown to others.
-                self.provenance.failures.insert(without_places(&format!("{what}: {kind}: {first_line}")));
-            }
+        let store = self.store;
+        let index = self.index.get_or_insert_with(|| ressa_runlog::read(store).unwrap_or_default().index);
+        for record in cell.stages.iter().filter_map(|node| index.failure(&node.key)) {
+            let failure = &record.failure;
+            let first_line = failure.message.lines().next().unwrap_or_default();
+            let told = format!("{}: {}: {first_line}", record.what, failure.kind.name());
+            // A report may be shown to others.
+            self.provenance.failures.insert(without_places(&told));
         }
     }
 

@@ -20,6 +20,12 @@ pub enum RestoreError {
         /// The value.
         value: f64,
     },
+    /// The process was asked to stop; the training is saved.
+    #[error("stopped after {steps} steps, saved to go on from there")]
+    GivenBack {
+        /// Steps that are done.
+        steps: u32,
+    },
     /// No layer matches the tuned towers and targets.
     #[error(
         "no layer takes an adapter: tune a tower of the model, with a rank of at least 1 and targets out of {roles}"
@@ -88,6 +94,11 @@ impl RestoreError {
     /// Whether training left the finite numbers, as opposed to wrong input.
     pub fn is_divergence(&self) -> bool {
         matches!(self, RestoreError::Diverged { .. })
+    }
+
+    /// Whether the training was saved and given back, as asked.
+    pub fn is_given_back(&self) -> bool {
+        matches!(self, RestoreError::GivenBack { .. })
     }
 
     /// Whether the disk or its permissions kept something from being written.

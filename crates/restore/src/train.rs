@@ -114,9 +114,10 @@ pub fn train_with(
         let loss = StepLoss::new(step, &values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>())?;
         losses.push(loss);
         progress(&loss);
+        let is_asked = ressa_runtime::is_asked_to_stop();
         if let Some(clock) = &mut clock
             && step + 1 < settings.steps
-            && clock.is_due(step + 1)
+            && (is_asked || clock.is_due(step + 1))
         {
             let saved = Saved {
                 parameters: optimiser.flat().shallow_clone(),
@@ -124,6 +125,9 @@ pub fn train_with(
                 losses: losses.clone(),
             };
             clock.write(&identity, &saved)?;
+            if is_asked {
+                return Err(RestoreError::GivenBack { steps: step + 1 });
+            }
         }
     }
     let layout = stepper.layout;

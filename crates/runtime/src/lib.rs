@@ -11,6 +11,7 @@ mod levels;
 pub mod memory;
 pub mod optim;
 mod settings;
+mod stopping;
 mod stream;
 mod tensors;
 
@@ -23,6 +24,7 @@ pub use errors::{
 pub use figures::{cpu_seconds, libtorch_version, peak_memory_bytes};
 pub use levels::{LevelTable, Levels};
 pub use settings::{DeviceChoice, RuntimeOptions, device_name, flush_denormals, init, seed};
+pub use stopping::{ask_to_stop, is_asked_to_stop};
 pub use stream::{normals, stream};
 pub use tch::Device;
 pub use tensors::replace_tensors;

@@ -30,6 +30,11 @@ impl Entry {
         Ok(Self { folder, writable, manifest })
     }
 
+    /// The same output at another place.
+    pub(crate) fn moved(self, folder: PathBuf) -> Self {
+        Self { folder, ..self }
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder

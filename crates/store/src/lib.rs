@@ -12,7 +12,6 @@ mod digests;
 mod draft;
 mod entry;
 mod error;
-mod journal;
 mod manifest;
 mod walk;
 
@@ -28,7 +27,6 @@ pub use digests::Digests;
 pub use draft::Draft;
 pub use entry::Entry;
 pub use error::StoreError;
-pub use journal::{JournalLine, read_journal};
 pub use manifest::{Environment, FileDigest, MANIFEST, Manifest};
 pub use walk::{is_key, named};
 
@@ -40,26 +38,11 @@ pub struct Store {
     digests: Digests,
 }
 
-/// The right to make the output of a key; given up when dropped or when the process dies.
-#[derive(Debug)]
-pub struct Claim<'a> {
-    store: &'a Store,
-    key: String,
-    _lock: File,
-}
-
-impl Claim<'_> {
-    /// Starts the output. The draft must not outlive the claim: an unclaimed draft counts as abandoned.
-    pub fn draft(&self) -> Result<Draft<'_>, StoreError> {
-        Draft::begin(self.store, &self.key)
-    }
-}
-
 impl Store {
     /// A store over `root` (made when missing) and the read-only roots in `shipped`.
     pub fn open(root: impl Into<PathBuf>, shipped: Vec<PathBuf>) -> Result<Self, StoreError> {
         let root = root.into();
-        for folder in ["", "drafts", "claims", "damaged", "failures"] {
+        for folder in ["", "drafts", "damaged"] {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(|e| StoreError::write(&path, e))?;
         }
@@ -120,22 +103,12 @@ impl Store {
         }
     }
 
-    /// Whether a key is published and proven to be what was published. A damaged output of the writable root is quarantined, so that
-    /// the key can be made again; a damaged shipped one is only passed over.
+    /// Whether a key is published and proven to be what was published. Damage counts as absence here; the next coordinator quarantines it.
     pub fn usable(&self, key: &str) -> Result<bool, StoreError> {
-        let damage = match self.entry(key) {
-            Ok(None) => return Ok(false),
-            Ok(Some(entry)) => entry.check_remembered(&self.digests),
-            Err(e) => Err(e),
-        };
-        match damage {
-            Ok(()) => Ok(true),
-            Err(e) if e.is_damage() => {
-                if self.folder(key).exists() {
-                    self.set_aside(key)?;
-                }
-                Ok(false)
-            }
+        let found = self.entry(key).and_then(|entry| entry.map(|entry| entry.check_remembered(&self.digests)).transpose());
+        match found {
+            Ok(found) => Ok(found.is_some()),
+            Err(e) if e.is_damage() => Ok(false),
             Err(e) => Err(e),
         }
     }
@@ -152,18 +125,6 @@ impl Store {
         Ok(path)
     }
 
-    /// Waits until no other process makes this key. The claim ends with the process that holds it, however it ends.
-    pub fn claim(&self, key: &str) -> Result<Claim<'_>, StoreError> {
-        let path = self.claim_path(key);
-        let lock = File::create(&path).map_err(|e| StoreError::write(&path, e))?;
-        lock.lock().map_err(|e| StoreError::write(&path, e))?;
-        Ok(Claim { store: self, key: key.to_owned(), _lock: lock })
-    }
-
-    pub(crate) fn claim_path(&self, key: &str) -> PathBuf {
-        self.root.join("claims").join(format!("{key}.lock"))
-    }
-
     /// Quarantines a damaged output (never deletes it), so that the key can be made again. Returns where it went.
     pub fn set_aside(&self, key: &str) -> Result<PathBuf, StoreError> {
         let from = self.folder(key);
@@ -173,11 +134,6 @@ impl Store {
             .expect("some number is free");
         fs::rename(&from, &to).map_err(|e| StoreError::write(&from, e))?;
         Ok(to)
-    }
-
-    /// Removes drafts whose key no living process claims. Returns how many there were.
-    pub fn remove_abandoned_drafts(&self) -> Result<u32, StoreError> {
-        draft::remove_abandoned(self)
     }
 }
 

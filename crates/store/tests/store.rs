@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use ressa_store::{Environment, Manifest, Store, StoreError, read_journal};
+use ressa_store::{Environment, Manifest, Store, StoreError};
 
 const KEY: &str = "ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34";
 
@@ -23,8 +23,7 @@ fn manifest(key: &str) -> Manifest {
 }
 
 fn publish(store: &Store, key: &str) {
-    let claim = store.claim(key).unwrap();
-    let draft = claim.draft().unwrap();
+    let draft = store.draft(key, 1).unwrap();
     draft.write("masks/vision.bin", b"0110").unwrap();
     draft.publish(manifest(key)).unwrap();
 }
@@ -38,35 +37,31 @@ fn open() -> (tempfile::TempDir, Store) {
 #[test]
 fn a_draft_is_invisible_until_published_and_removed_when_dropped() {
     let (folder, store) = open();
-    let claim = store.claim(KEY).unwrap();
-    let draft = claim.draft().unwrap();
+    let draft = store.draft(KEY, 1).unwrap();
     draft.write("masks.bin", b"0110").unwrap();
     assert!(!store.contains(KEY));
     drop(draft);
     assert_eq!(fs::read_dir(folder.path().join("drafts")).unwrap().count(), 0);
 
-    let draft = claim.draft().unwrap();
+    let draft = store.draft(KEY, 2).unwrap();
     draft.write("masks.bin", b"0110").unwrap();
     let entry = draft.publish(manifest(KEY)).unwrap();
     assert!(store.contains(KEY));
     assert_eq!(entry.manifest.files["masks.bin"].bytes, 4);
-    assert_eq!(read_journal(&store).len(), 1);
 }
 
 #[test]
 fn a_second_publication_leaves_the_first_untouched() {
     let (_folder, store) = open();
     publish(&store, KEY);
-    let claim = store.claim(KEY).unwrap();
-    let draft = claim.draft().unwrap();
+    let draft = store.draft(KEY, 1).unwrap();
     draft.write("masks/vision.bin", b"1111").unwrap();
     let entry = draft.publish(manifest(KEY)).unwrap();
     assert_eq!(fs::read(entry.file("masks/vision.bin").unwrap()).unwrap(), b"0110");
-    assert_eq!(read_journal(&store).len(), 1);
 }
 
 #[test]
-fn damage_is_named_and_put_aside() {
+fn damage_is_named_and_nothing_is_lost() {
     let (_folder, store) = open();
     for (what, damage) in [("content differs", &b"0111"[..]), ("2 bytes where 4 were published", &b"01"[..])] {
         publish(&store, KEY);
@@ -76,11 +71,13 @@ fn damage_is_named_and_put_aside() {
         let error = entry.check().unwrap_err();
         assert!(error.is_damage() && error.to_string().contains(what), "{error}");
         assert!(!store.usable(KEY).unwrap());
+        store.set_aside(KEY).unwrap();
     }
     publish(&store, KEY);
     fs::remove_file(store.require(KEY).unwrap().file("masks/vision.bin").unwrap()).unwrap();
     assert!(store.require(KEY).unwrap().check().unwrap_err().to_string().contains("missing"));
     assert!(!store.usable(KEY).unwrap());
+    store.set_aside(KEY).unwrap();
 
     publish(&store, KEY);
     let manifest = store.folder(KEY).join("manifest.json");
@@ -88,6 +85,7 @@ fn damage_is_named_and_put_aside() {
     fs::write(&manifest, &text[..text.len() / 2]).unwrap();
     assert!(matches!(store.entry(KEY), Err(StoreError::Damaged { .. })));
     assert!(!store.usable(KEY).unwrap());
+    store.set_aside(KEY).unwrap();
 
     // Four damaged outputs, none deleted; the key is free to be made again.
     assert_eq!(fs::read_dir(store.root().join("damaged")).unwrap().count(), 4);
@@ -112,18 +110,43 @@ fn a_damaged_shipped_entry_is_made_anew_in_the_writable_root() {
 }
 
 #[test]
-fn only_drafts_without_a_claim_are_removed() {
+fn only_drafts_that_nobody_fills_are_removed() {
     let (folder, store) = open();
-    let claim = store.claim(KEY).unwrap();
-    let draft = claim.draft().unwrap();
+    let draft = store.draft(KEY, 3).unwrap();
     let drafts = folder.path().join("drafts");
-    fs::create_dir(drafts.join(format!("{}.99999.0", "f".repeat(64)))).unwrap();
+    // Of a dead attempt, and as earlier versions named them.
+    for name in [format!("{}.1", "f".repeat(64)), format!("{}.99999.0", "f".repeat(64))] {
+        fs::create_dir(drafts.join(name)).unwrap();
+    }
     fs::create_dir(drafts.join(".nfs0001")).unwrap();
     fs::write(drafts.join(".DS_Store"), b"a stranger").unwrap();
     let resume = store.scratch(&"e".repeat(64)).unwrap();
-    assert_eq!(store.remove_abandoned_drafts().unwrap(), 1);
+    let is_alive = |key: &str, attempt: Option<u32>| (key, attempt) == (KEY, Some(3));
+    assert_eq!(store.remove_abandoned_drafts(&is_alive).unwrap(), 2);
     assert!(draft.folder().exists() && resume.exists());
     assert!(drafts.join(".nfs0001").exists() && drafts.join(".DS_Store").exists(), "strangers stay");
+}
+
+#[test]
+fn an_attempt_is_published_once_and_a_late_one_is_kept_beside_it() {
+    let (folder, store) = open();
+    let (first, late) = (store.draft(KEY, 1).unwrap(), store.draft(KEY, 2).unwrap());
+    assert!(store.publish(KEY, 1).unwrap_err().to_string().contains("not finished"));
+    for (draft, content) in [(first, b"0110"), (late, b"1111")] {
+        draft.write("masks.bin", content).unwrap();
+        draft.finish(manifest(KEY)).unwrap();
+        assert!(!store.contains(KEY));
+    }
+    assert!(store.publish(KEY, 1).unwrap().is_some());
+    assert!(store.publish(KEY, 2).unwrap().is_none(), "what is published stands");
+    assert_eq!(fs::read(store.require(KEY).unwrap().file("masks.bin").unwrap()).unwrap(), b"0110");
+    let kept = store.keep_superseded(KEY, 2).unwrap();
+    assert_eq!(fs::read(kept.join("masks.bin")).unwrap(), b"1111");
+    assert_eq!(fs::read_dir(folder.path().join("drafts")).unwrap().count(), 0);
+    let other = "c".repeat(64);
+    let draft = store.draft(&other, 1).unwrap();
+    draft.finish(manifest(KEY)).unwrap();
+    assert!(store.publish(&other, 1).unwrap_err().is_damage(), "it is of another stage");
 }
 
 #[test]
@@ -133,19 +156,6 @@ fn a_root_that_cannot_be_written_is_named() {
     fs::write(&file, b"in the way").unwrap();
     let error = Store::open(file.join("store"), Vec::new()).unwrap_err();
     assert!(error.is_storage() && error.to_string().contains("results"), "{error}");
-}
-
-#[test]
-fn a_torn_journal_line_is_skipped() {
-    let (folder, store) = open();
-    publish(&store, KEY);
-    let path = folder.path().join("journal.jsonl");
-    let mut text = fs::read_to_string(&path).unwrap();
-    text.push_str("{\"key\":\"tor");
-    fs::write(&path, text).unwrap();
-    assert_eq!(read_journal(&store).len(), 1);
-    publish(&store, "cd34");
-    assert_eq!(read_journal(&store).iter().map(|line| line.key.as_str()).collect::<Vec<_>>(), [KEY, "cd34"]);
 }
 
 /// A disk that does not answer says nothing about what was published: nothing is taken for absent, damaged or unwanted.

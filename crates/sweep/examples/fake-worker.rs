@@ -8,7 +8,11 @@ use std::{
     fs,
     io::{BufRead, Write},
     path::{Path, PathBuf},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use ressa_experiment::{
@@ -50,17 +54,20 @@ fn main() {
         let _ = writeln!(std::io::stdout(), r#"{{"libtorch":"none","device":"cpu","revision":"fake"}}"#);
         return;
     }
+    let stop = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&stop)).expect("the signal can be heard");
     let root = values("--store").remove(0);
     let store = Store::open(&root, values("--shipped")).expect("the store opens");
     send(&Event::Ready { device: "cpu".to_owned(), threads: 1 });
     for line in std::io::stdin().lock().lines() {
         match serde_json::from_str(&line.expect("requests can be read")).expect("requests are well-formed") {
-            Request::Execute { node } => {
+            Request::Execute { node, attempt } => {
                 let instruction = instruction(&root, &node.stage);
                 let key = node.key;
-                send(&match execute(&store, &node, &instruction) {
-                    Ok(already_there) => Event::Done { key, seconds: instruction.sleep, already_there },
-                    Err(failure) => Event::Failed { key, failure },
+                send(&match execute(&store, &node, attempt, &instruction, &stop) {
+                    Ok(true) => Event::Done { key, attempt, seconds: instruction.sleep },
+                    Ok(false) => Event::Returned { key, attempt },
+                    Err(failure) => Event::Failed { key, attempt, failure },
                 });
             }
             Request::Verify { node } => {
@@ -76,23 +83,29 @@ fn main() {
     }
 }
 
-fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result<bool, Failure> {
+fn execute(
+    store: &Store,
+    node: &StageNode,
+    attempt: u32,
+    instruction: &Instruction,
+    stop: &AtomicBool,
+) -> Result<bool, Failure> {
     let storage = |error: StoreError| {
         let kind = if error.is_storage() { FailureKind::Storage } else { FailureKind::Data };
         Failure { kind, message: error.to_string(), log: None }
     };
     let key = &node.key.hex();
-    let claim = store.claim(key).map_err(storage)?;
-    if store.usable(key).map_err(storage)? {
-        return Ok(true);
-    }
-    let draft = claim.draft().map_err(storage)?;
+    let draft = store.draft(&key, attempt).map_err(storage)?;
     draft.write("data.bin", key.repeat(20).as_bytes()).map_err(storage)?;
     let half = Duration::from_secs_f64(instruction.sleep / 2.0);
-    std::thread::sleep(half);
+    if !slept(half, stop) {
+        return Ok(false);
+    }
     let message = "half way".to_owned();
     send(&Event::Progress { key: node.key, fraction: 0.5, message });
-    std::thread::sleep(half);
+    if !slept(half, stop) {
+        return Ok(false);
+    }
     if instruction.kill {
         die();
     }
@@ -109,7 +122,7 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
         _ => serde_json::to_value(Certificate::default()),
     };
     draft
-        .publish(Manifest {
+        .finish(Manifest {
             key: key.to_string(),
             kind: node.stage.kind().to_owned(),
             version: node.stage.version(),
@@ -127,7 +140,19 @@ fn execute(store: &Store, node: &StageNode, instruction: &Instruction) -> Result
             },
         })
         .map_err(storage)?;
-    Ok(false)
+    Ok(true)
+}
+
+/// Sleeps, unless it is asked to give the stage back. Whether it slept to the end.
+fn slept(time: Duration, stop: &AtomicBool) -> bool {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        if stop.load(Ordering::SeqCst) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5).min(time));
+    }
+    true
 }
 
 fn die() {

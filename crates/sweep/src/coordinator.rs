@@ -1,34 +1,44 @@
 //! The loop that hands stages to workers until everything is settled.
 
+mod arrivals;
+mod local;
+mod settle;
+mod view;
+
 use std::{
+    collections::{BTreeSet, HashMap},
     fs,
     path::PathBuf,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     time::{Duration, Instant},
 };
 
-use ressa_experiment::protocol::{Event, Failure, FailureKind, Request};
+use ressa_experiment::{StageKey, protocol::Request};
+use ressa_runlog::{Circumstances, Log, LogEvent, LogPart, host, take_over};
 use ressa_store::Store;
 
 use crate::{
-    Circumstances, CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot,
-    SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, clear_failure, describe, detail,
-    devices, failures, gate,
-    schedule::{Counts, Schedule, State, dense_of},
-    slot::{Running, Slot, death},
+    CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot, SkippedStage,
+    Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, describe, devices, failures, gate,
+    live::Live,
+    meet::{Arrival, CoordinatorBeat, Down, Host, Invitation, LEASE, Meet},
+    recruit::{Need, Recruiter},
+    schedule::{Schedule, State},
+    slot::{Link, Running, Slot},
     take_inventory,
-    worker::{Line, Message, Worker, ending, last_lines},
+    worker::Line,
 };
+
+use arrivals::Pilot;
 
 /// How often the loop looks at interrupts and timeouts when no worker speaks.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Workers in a row that may end before they are ready.
-const FALSE_STARTS: u32 = 2;
+/// How often it does what need not be done at once: expected end, live view, its place as coordinator.
+const SLOW_TICK: Duration = Duration::from_secs(1);
 
-/// Maximum time from the start of a worker until it is ready: libraries may come from a slow disk, but a device that hangs must not hold up
-/// a sweep for ever.
-const START_LIMIT: Duration = Duration::from_secs(600);
+/// Messages that are taken in before idle workers are looked at again.
+const BATCH: usize = 256;
 
 /// Machine settings of a sweep: nothing here can change what is asked, and on a CPU nothing here can change a result.
 #[derive(Clone, Debug)]
@@ -43,12 +53,18 @@ pub struct Options {
     pub gpus: u32,
     /// What times are comparable on, as `machine_name` says it.
     pub machine: String,
-    /// Maximum number of workers; none means one per GPU, or one per core.
+    /// Maximum number of workers; none means one per GPU, or one per core. 0: only workers of other machines.
     pub slots: Option<usize>,
     /// Stop starting stages after this many failed in this sweep.
     pub max_failures: Option<usize>,
     /// Time limit of a stage.
     pub timeout: Option<Duration>,
+    /// Time without a sign of life after which a worker of another machine counts as gone.
+    pub lease: Duration,
+    /// The sweep in words, for who looks at it: files and overrides.
+    pub title: String,
+    /// Version and revision of the program.
+    pub program: String,
 }
 
 impl Options {
@@ -68,7 +84,19 @@ impl Options {
     }
 }
 
+/// What the coordinator's loop receives.
+#[derive(Debug)]
+enum Message {
+    /// From a worker of this machine.
+    Local { slot: usize, generation: u32, line: Line },
+    /// From a pilot.
+    Pilot { name: String, arrival: Arrival },
+}
+
 /// Makes every stage of a graph that the store does not have. Ends when all is settled: made, failed, or skipped for a failed input.
+///
+/// Workers of this machine are started as needed; those of other machines may join and leave at any time. `recruiter` has more of them
+/// started where there is one.
 ///
 /// # Errors
 /// Only what keeps a sweep from running at all: another coordinator, a folder that cannot be written, a worker that cannot be started.
@@ -77,27 +105,35 @@ pub fn execute(
     store: &Store,
     options: &Options,
     stop: &Stop,
+    recruiter: Option<Box<dyn Recruiter>>,
     events: &mut dyn FnMut(SweepEvent),
 ) -> Result<Summary, SweepError> {
     let start = Instant::now();
-    let _lock = CoordinatorLock::acquire(&options.results)?;
+    let _lock = CoordinatorLock::acquire(&options.results, options.lease)?;
     let logs = options.results.join("logs");
     fs::create_dir_all(&logs).map_err(|source| SweepError::Write { path: logs.clone(), source })?;
-    store.remove_abandoned_drafts()?;
 
-    let devices = options.devices();
-    let inventory = take_inventory(graph, store)?;
+    let mut log = Log::begin(store, &options.program)?;
+    take_over(store, &mut log)?;
+    let (inventory, news) = take_inventory(graph, store, log.index())?;
     for damage in &inventory.damaged {
         events(SweepEvent::Damaged(damage.clone()));
     }
-    let estimates = Estimates::from_journal(store, |device| device == options.machine);
+    for (position, record) in news.found {
+        log.write(LogEvent::Found { key: graph.stages[position].node.key, record })?;
+    }
+    for (position, why) in news.gone {
+        log.write(LogEvent::Gone { key: graph.stages[position].node.key, why })?;
+    }
+    let estimates = Estimates::of(log.index(), |device| device == options.machine);
     let schedule = Schedule::new(graph, &inventory, &estimates);
     let (sender, receiver) = mpsc::channel();
-    let slots = devices
-        .into_iter()
-        .enumerate()
-        .map(|(index, device)| Slot::new(device, logs.join(format!("worker-{index}.log"))))
-        .collect();
+    let prefix = format!("{:06}", log.number());
+    let slots = options.devices().into_iter().enumerate().map(|(index, device)| {
+        let name = format!("worker-{index}");
+        let log = format!("logs/{prefix}-{name}.log");
+        Slot::new(name, host(), device, log, Link::Local { worker: None, generation: 0 })
+    });
     let mut coordinator = Coordinator {
         graph,
         store,
@@ -106,29 +142,53 @@ pub fn execute(
         events,
         schedule,
         estimates,
-        slots,
+        slots: slots.collect(),
+        free: BTreeSet::new(),
+        running: 0,
+        pilots: HashMap::new(),
+        orphans: HashMap::new(),
+        meet: Meet::host(&options.results)?,
+        recruiter,
         sender,
         circumstances: options.circumstances(),
+        log,
         failed: Vec::new(),
         failed_now: 0,
         gate: None,
         storage: None,
         stopping: false,
+        eta: 0.0,
+        live: Live::new(&options.results),
+        started: start,
+        told: Vec::new(),
+        quick: HashMap::new(),
     };
+    coordinator.free = (0..coordinator.slots.len()).collect();
+    coordinator.gather_unpublished()?;
     coordinator.remember_failures()?;
+    coordinator.expect_pilots();
+    coordinator.eta = coordinator.expected();
     let totals = coordinator.totals();
-    (coordinator.events)(SweepEvent::Started { totals, slots: coordinator.slots.len(), runs: graph.runs.len() });
+    let runs = graph.runs.len();
+    let planned = LogEvent::Planned {
+        title: options.title.clone(),
+        runs,
+        stages: totals.stages,
+        cached: totals.cached,
+    };
+    coordinator.note(planned);
+    (coordinator.events)(SweepEvent::Started { totals, slots: coordinator.slots.len(), runs });
     let outcome = {
         let _watch = stop.watch();
         coordinator.run(&receiver, stop)
     };
+    let detached = coordinator.end(outcome.is_ok());
     outcome?;
     let mut summary = coordinator.summary();
     summary.damaged = inventory.damaged;
     summary.interrupted = stop.interruption();
+    summary.detached = detached;
     summary.seconds = start.elapsed().as_secs_f64();
-    drop(coordinator);
-    store.remove_abandoned_drafts()?;
     Ok(summary)
 }
 
@@ -141,8 +201,18 @@ struct Coordinator<'a> {
     schedule: Schedule<'a>,
     estimates: Estimates,
     slots: Vec<Slot>,
+    /// Slots that can be given a stage.
+    free: BTreeSet<usize>,
+    /// Slots that have one.
+    running: usize,
+    pilots: HashMap<String, Pilot>,
+    /// Attempts of an earlier coordinator at pilots that have not spoken yet: their stage, number, worker and the end of the wait.
+    orphans: HashMap<StageKey, Orphan>,
+    meet: Meet,
+    recruiter: Option<Box<dyn Recruiter>>,
     sender: Sender<Message>,
     circumstances: Circumstances,
+    log: Log,
     failed: Vec<FailedStage>,
     /// Stages that failed in this sweep.
     failed_now: usize,
@@ -151,14 +221,42 @@ struct Coordinator<'a> {
     storage: Option<String>,
     /// Whether no new stage may be started.
     stopping: bool,
+    /// Expected seconds to the end, as of the last slow tick.
+    eta: f64,
+    live: Live,
+    started: Instant,
+    /// What people were told.
+    told: Vec<String>,
+    /// Failures by machine, with the seconds after which each came: a machine that fails everything at once is not used again.
+    quick: HashMap<String, Vec<f64>>,
+}
+
+/// An attempt that an earlier coordinator gave to a pilot.
+#[derive(Clone, Debug)]
+struct Orphan {
+    stage: usize,
+    attempt: u32,
+    worker: String,
+    until: Instant,
 }
 
 impl Coordinator<'_> {
     fn run(&mut self, receiver: &Receiver<Message>, stop: &Stop) -> Result<(), SweepError> {
-        for slot in &self.slots {
-            // Logs of an earlier sweep; those of failed stages have been copied.
-            let _ = fs::remove_file(&slot.log);
-        }
+        let options = self.options;
+        let beat = CoordinatorBeat { segment: self.log.number(), host: host(), pid: std::process::id() };
+        self.meet.invite(&Invitation {
+            segment: self.log.number(),
+            program: options.program.clone(),
+            shipped: self.store.shipped().to_vec(),
+            folder: options.worker.folder.clone(),
+            environment: options.worker.environment.clone(),
+            arguments: options.worker.arguments.clone(),
+            deterministic: options.worker.deterministic,
+            lease: options.lease,
+        })?;
+        let hand = |name, arrival| Message::Pilot { name, arrival };
+        let _host = Host::listen(self.meet.clone(), beat, options.lease, self.sender.clone(), hand);
+        let mut slow = Instant::now();
         loop {
             if stop.requests() >= 1 {
                 self.stop(match stop.interruption() {
@@ -174,7 +272,7 @@ impl Coordinator<'_> {
             if !self.stopping {
                 self.assign()?;
             }
-            if self.slots.iter().all(Slot::is_idle) {
+            if self.is_settled() {
                 return Ok(());
             }
             match receiver.recv_timeout(TICK) {
@@ -182,18 +280,83 @@ impl Coordinator<'_> {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the coordinator holds a sender"),
             }
+            for message in receiver.try_iter().take(BATCH).collect::<Vec<_>>() {
+                self.receive(message)?;
+            }
             self.end_overdue();
+            if slow.elapsed() >= SLOW_TICK {
+                slow = Instant::now();
+                self.slow_tick()?;
+            }
         }
     }
 
-    /// Gives every idle place a stage.
+    /// Whether nothing more will happen: nobody has a stage, and none can be given out.
+    fn is_settled(&self) -> bool {
+        if self.stopping {
+            // Pilots outlive this process: what they have is taken over by who comes next.
+            let at_home = |slot: &Slot| matches!(slot.link, Link::Local { .. }) && slot.running.is_some();
+            return !self.slots.iter().any(at_home);
+        }
+        self.running == 0 && self.orphans.is_empty() && !self.schedule.has_ready(self.gate.is_none())
+    }
+
+    /// What need not be done at once.
+    fn slow_tick(&mut self) -> Result<(), SweepError> {
+        if !self.log.is_current() {
+            self.kill_all();
+            return Err(SweepError::Replaced { folder: self.options.results.clone() });
+        }
+        let now = Instant::now();
+        let lost: Vec<StageKey> =
+            self.orphans.iter().filter(|(_, orphan)| orphan.until < now).map(|(key, _)| *key).collect();
+        for key in lost {
+            if let Some(orphan) = self.orphans.remove(&key) {
+                self.give_back(orphan.stage, orphan.attempt, "its worker did not come back");
+            }
+        }
+        self.eta = self.expected();
+        if let Err(error) = self.log.settle() {
+            self.storage.get_or_insert_with(|| error.to_string());
+            self.stop("the log cannot be written any more; what is running may finish");
+        }
+        self.recruit();
+        self.show_live(false);
+        Ok(())
+    }
+
+    /// Has more workers started, or fewer kept, where somebody does that.
+    fn recruit(&mut self) {
+        let Some(recruiter) = &mut self.recruiter else { return };
+        let mut need = Need { stopping: self.stopping, ..Need::default() };
+        need.open = self.schedule.open(&self.estimates);
+        need.workers = self.slots.iter().filter(|slot| slot.retired.is_none()).count();
+        need.running = self.running;
+        need.jobs = self.pilots.values().filter(|pilot| !pilot.is_gone()).map(|pilot| pilot.job.clone()).collect();
+        need.quick_failures = self.quick.clone();
+        for told in recruiter.tick(&need) {
+            self.say(told);
+        }
+    }
+
+    /// Gives every idle worker a stage.
     fn assign(&mut self) -> Result<(), SweepError> {
         let gate_only = self.gate.is_none();
-        for index in 0..self.slots.len() {
-            if !self.slots[index].is_idle() || self.slots[index].retired.is_some() {
+        for index in self.free.iter().copied().collect::<Vec<_>>() {
+            let limit = match &self.slots[index].link {
+                Link::Local { .. } => None,
+                Link::Remote { pilot, .. } => match self.pilots.get(pilot) {
+                    Some(pilot) if !pilot.takes_work() => continue,
+                    Some(pilot) => pilot.seconds_left(),
+                    None => continue,
+                },
+            };
+            let Some(stage) = self.schedule.take(&self.slots[index].resident, gate_only) else { break };
+            if limit.is_some_and(|limit| self.estimates.seconds(&self.graph.stages[stage]) > limit) {
+                // It would not be finished there; a training could be saved, but its start would be paid twice.
+                self.schedule.put_back(stage);
                 continue;
             }
-            let Some(stage) = self.schedule.take(&self.slots[index].resident, gate_only) else { continue };
             match self.start_worker(index) {
                 Ok(()) => {}
                 Err(error @ SweepError::Spawn { .. }) => {
@@ -203,198 +366,59 @@ impl Coordinator<'_> {
                 }
                 Err(error) => return Err(error),
             }
-            let node = self.graph.stages[stage].node.as_ref().clone();
-            let slot = &mut self.slots[index];
-            let Some(worker) = &mut slot.worker else { unreachable!("a worker was just started") };
-            let log_offset = worker.log_size();
-            worker.send(&Request::Execute { node: Box::new(node.clone()) });
-            slot.running = Some(Running {
-                stage,
-                since: Instant::now(),
-                fraction: 0.0,
-                log_offset,
-                oom_kills: crate::worker::kernel_oom_kills(),
-                timed_out: None,
-            });
-            (self.events)(SweepEvent::StageStarted {
-                slot: index,
-                what: describe(&node.stage),
-                label: self.graph.label(stage).to_owned(),
-                seconds: self.estimates.seconds(&self.graph.stages[stage]),
-                key: node.key,
-            });
+            self.give(index, stage);
         }
         Ok(())
     }
 
-    fn start_worker(&mut self, index: usize) -> Result<(), SweepError> {
+    /// Gives a worker a stage that was taken from the schedule.
+    fn give(&mut self, index: usize, stage: usize) {
+        let node = self.graph.stages[stage].node.as_ref().clone();
+        let attempt = self.log.index().get(&node.key).map_or(0, |record| record.attempts) + 1;
+        let log_path = self.slots[index].log_path(&self.options.results);
+        let log_offset = fs::metadata(&log_path).map_or(0, |data| data.len());
         let slot = &mut self.slots[index];
-        if slot.worker.is_none() {
-            slot.generation += 1;
-            slot.ready = false;
-            slot.resident = Default::default();
-            let place = (index, slot.generation);
-            let sender = self.sender.clone();
-            slot.worker =
-                Some(Worker::start(&self.options.worker, self.store, &slot.device, &slot.log, place, sender)?);
+        let started = LogEvent::Started {
+            key: node.key,
+            what: describe(&node.stage),
+            label: self.graph.label(stage).to_owned(),
+            attempt,
+            worker: slot.name.clone(),
+            remote: matches!(slot.link, Link::Remote { .. }),
+            log: Some(LogPart { file: slot.log.as_str().into(), from: log_offset, to: None }),
+        };
+        slot.running = Some(Running::new(stage, attempt, log_offset));
+        self.free.remove(&index);
+        self.running += 1;
+        // Before the worker knows: whoever coordinates next must know of the attempt.
+        self.note(started);
+        let event = SweepEvent::StageStarted {
+            slot: index,
+            what: describe(&node.stage),
+            label: self.graph.label(stage).to_owned(),
+            seconds: self.estimates.seconds(&self.graph.stages[stage]),
+            key: node.key,
+        };
+        let node = Box::new(node);
+        match &mut self.slots[index].link {
+            Link::Local { worker: Some(worker), .. } => worker.send(&Request::Execute { node, attempt }),
+            Link::Local { worker: None, .. } => unreachable!("a worker was just started"),
+            Link::Remote { pilot, place } => {
+                let (pilot, place) = (pilot.clone(), *place);
+                self.tell(&pilot, &Down::Execute { place, node, attempt });
+            }
         }
-        Ok(())
-    }
-
-    /// Gives a place up: no worker becomes ready there. The others go on; without any other, that ends the sweep.
-    fn retire(&mut self, index: usize, error: SweepError) -> Result<(), SweepError> {
-        let slot = &mut self.slots[index];
-        slot.retired = Some(error.to_string());
-        let retired = self.retired();
-        if retired.len() == self.slots.len() {
-            let same = retired.iter().all(|slot| slot.reason == retired[0].reason);
-            return Err(if same { error } else { SweepError::NoWorkers { retired } });
-        }
-        let Some(slot) = retired.into_iter().find(|slot| slot.slot == index) else { return Ok(()) };
-        (self.events)(SweepEvent::SlotRetired(slot));
-        Ok(())
-    }
-
-    fn retired(&self) -> Vec<RetiredSlot> {
-        let retired = self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let reason = slot.retired.clone()?;
-            Some(RetiredSlot { slot: index, device: slot.device.clone(), reason })
-        });
-        retired.collect()
+        (self.events)(event);
     }
 
     fn receive(&mut self, message: Message) -> Result<(), SweepError> {
-        let index = message.slot;
-        if self.slots[index].generation != message.generation || self.slots[index].worker.is_none() {
-            return Ok(());
-        }
-        match message.line {
-            Line::Closed => self.bury(index)?,
-            Line::Event(Event::Ready { device, .. }) => {
-                self.slots[index].ready = true;
-                self.slots[index].false_starts = 0;
-                // The limit of a stage is not about loading libraries.
-                if let Some(running) = &mut self.slots[index].running {
-                    running.since = Instant::now();
-                }
-                (self.events)(SweepEvent::WorkerReady { slot: index, device });
+        match message {
+            Message::Local { slot, generation, line } => self.from_worker(slot, generation, line),
+            Message::Pilot { name, arrival } => {
+                self.from_pilot(&name, arrival);
+                Ok(())
             }
-            Line::Event(Event::Progress { fraction, message, .. }) => {
-                if let Some(running) = &mut self.slots[index].running {
-                    running.fraction = fraction;
-                }
-                (self.events)(SweepEvent::Progress { slot: index, fraction, message });
-            }
-            Line::Event(Event::Done { key, seconds, .. }) => {
-                let Some(running) = self.slots[index].running.take() else { return Ok(()) };
-                if self.store.contains(&key.hex()) {
-                    self.finish(index, &running, seconds)?;
-                } else {
-                    let message = "the worker says it is done, but nothing is published".to_owned();
-                    let log = self.log_of(index, &running);
-                    self.fail(index, &running, Failure { kind: FailureKind::Bug, message, log: None }, &log);
-                }
-            }
-            Line::Event(Event::Failed { failure, .. }) => {
-                let Some(running) = self.slots[index].running.take() else { return Ok(()) };
-                let log = self.log_of(index, &running);
-                self.fail(index, &running, failure, &log);
-            }
-            Line::Event(Event::Verified { .. }) => {}
         }
-        Ok(())
-    }
-
-    fn finish(&mut self, index: usize, running: &Running, seconds: f64) -> Result<(), SweepError> {
-        let graph = self.graph;
-        let stage = &graph.stages[running.stage];
-        self.estimates.learn(&stage.model, stage.node.stage.kind(), detail(&stage.node.stage), seconds);
-        self.schedule.made(running.stage);
-        self.slots[index].resident.last = Some(running.stage);
-        self.slots[index].resident.dense = dense_of(graph, running.stage);
-        clear_failure(self.store, &stage.node.key)?;
-        let totals = self.totals();
-        (self.events)(SweepEvent::StageFinished {
-            slot: index,
-            key: stage.node.key,
-            what: describe(&stage.node.stage),
-            label: graph.label(running.stage).to_owned(),
-            seconds,
-            totals,
-        });
-        Ok(())
-    }
-
-    fn log_of(&self, index: usize, running: &Running) -> String {
-        self.slots[index].worker.as_ref().map_or_else(String::new, |worker| worker.log_since(running.log_offset))
-    }
-
-    /// Records a failure with what the worker logged during the stage, and skips what depends on it.
-    fn fail(&mut self, index: usize, running: &Running, mut failure: Failure, log: &str) {
-        let stage = &self.graph.stages[running.stage];
-        let path = self.logs.join(format!("{}.log", stage.node.key.short()));
-        failure.log = fs::write(&path, log).is_ok().then_some(path);
-        let failed = FailedStage {
-            key: stage.node.key,
-            what: describe(&stage.node.stage),
-            label: self.graph.label(running.stage).to_owned(),
-            failure,
-        };
-        if failed.failure.kind == FailureKind::Storage {
-            self.storage.get_or_insert_with(|| failed.failure.message.clone());
-        }
-        if let Err(error) = failures::record(self.store, &failed, &self.circumstances) {
-            self.storage.get_or_insert_with(|| error.to_string());
-        }
-        self.schedule.failed(running.stage);
-        self.failed.push(failed.clone());
-        self.failed_now += 1;
-        let totals = self.totals();
-        (self.events)(SweepEvent::StageFailed { slot: index, failed, totals });
-        if self.storage.is_some() {
-            self.stop("nothing can be written any more; what is running may finish");
-        } else if self.options.max_failures.is_some_and(|most| self.failed_now >= most) {
-            self.stop("--max-failures is reached");
-        }
-    }
-
-    /// A worker's output has ended: records what that means.
-    fn bury(&mut self, index: usize) -> Result<(), SweepError> {
-        let slot = &mut self.slots[index];
-        let Some(mut worker) = slot.worker.take() else { return Ok(()) };
-        let status = worker.wait().ok();
-        let how = status.map_or_else(|| "unknown end".to_owned(), ending);
-        let running = slot.running.take();
-        let timed_out = running.as_ref().and_then(|running| running.timed_out);
-        let began = running.as_ref().map_or(0, |running| running.log_offset);
-        let log = worker.log_since(began);
-        if !slot.ready {
-            let how = timed_out.map_or(how, |limit| format!("not ready after {} s", limit.as_secs()));
-            slot.false_starts += 1;
-            let is_given_up = slot.false_starts >= FALSE_STARTS;
-            let device = slot.device.clone();
-            if let Some(running) = running {
-                self.schedule.put_back(running.stage);
-            }
-            if is_given_up {
-                let program = self.options.worker.program.clone();
-                let message = last_lines(&worker.own_log());
-                return self.retire(index, SweepError::NotReady { program, device, how, message });
-            }
-            (self.events)(SweepEvent::WorkerDied { slot: index, message: format!("{how}, before it was ready") });
-            return Ok(());
-        }
-        let message = if timed_out.is_some() { "its stage took too long".to_owned() } else { how };
-        (self.events)(SweepEvent::WorkerDied { slot: index, message });
-        if let Some(running) = running {
-            let failure = death(&running, status, &log);
-            // The publication may have come through although the worker's last word did not.
-            if self.store.contains(&self.graph.stages[running.stage].node.key.hex()) {
-                return self.finish(index, &running, running.since.elapsed().as_secs_f64());
-            }
-            self.fail(index, &running, failure, &log);
-        }
-        Ok(())
     }
 
     /// Once everything the gate waits for is settled, compares; a floor that is not reached stops the sweep.
@@ -416,70 +440,100 @@ impl Coordinator<'_> {
     fn stop(&mut self, why: &str) {
         if !self.stopping {
             self.stopping = true;
-            let running = self.slots.iter().filter(|slot| !slot.is_idle()).count();
+            let running = self.running;
             (self.events)(SweepEvent::Stopping { why: why.to_owned(), running });
         }
     }
 
+    /// Ends all workers at once, here and elsewhere.
     fn kill_all(&mut self) {
         for slot in &mut self.slots {
-            if let Some(mut worker) = slot.worker.take() {
-                worker.kill();
-            }
-        }
-    }
-
-    /// Kills workers whose stage, or whose start, takes longer than allowed; their end is then received like any other.
-    fn end_overdue(&mut self) {
-        for slot in &mut self.slots {
-            let limit = if slot.ready { self.options.timeout } else { Some(START_LIMIT) };
-            let Some(limit) = limit else { continue };
-            if let (Some(running), Some(worker)) = (&mut slot.running, &mut slot.worker)
-                && running.since.elapsed() > limit
-                && running.timed_out.is_none()
+            if let Link::Local { worker, .. } = &mut slot.link
+                && let Some(mut worker) = worker.take()
             {
-                running.timed_out = Some(limit);
                 worker.kill();
+            }
+        }
+        for name in self.pilots.keys().cloned().collect::<Vec<_>>() {
+            self.tell(&name, &Down::Leave { why: "the sweep was stopped".to_owned() });
+        }
+        for index in 0..self.slots.len() {
+            if let Some(running) = self.slots[index].running.take() {
+                self.note(LogEvent::Returned {
+                    key: self.graph.stages[running.stage].node.key,
+                    attempt: running.attempt,
+                    why: "the sweep was stopped".to_owned(),
+                });
             }
         }
     }
 
-    /// Takes over failures of earlier sweeps. Those whose cause may be gone are forgotten, and those of stages that were made since.
-    fn remember_failures(&mut self) -> Result<(), SweepError> {
-        for record in failures::read_all(self.store) {
-            let Some(position) = self.graph.position(&record.key) else { continue };
-            let stage = &self.graph.stages[position];
-            if self.schedule.state(position) == State::Cached || record.is_retried(&self.circumstances) {
-                clear_failure(self.store, &stage.node.key)?;
-                continue;
-            }
-            self.schedule.failed(position);
-            let failed = FailedStage {
-                key: stage.node.key,
-                what: describe(&stage.node.stage),
-                label: self.graph.label(position).to_owned(),
-                failure: record.failure,
-            };
-            (self.events)(SweepEvent::Remembered(failed.clone()));
-            self.failed.push(failed);
+    /// Tells people something that is no event of its own.
+    fn say(&mut self, told: String) {
+        self.told.push(told.clone());
+        (self.events)(SweepEvent::Told(told));
+    }
+
+    /// Writes down what happened. A disk that does not take it ends the sweep after what is running.
+    fn note(&mut self, event: LogEvent) {
+        if let Err(error) = self.log.write(event) {
+            self.storage.get_or_insert_with(|| error.to_string());
+            self.stop("the log cannot be written any more; what is running may finish");
         }
-        Ok(())
+    }
+
+    /// Ends a sweep, well or not. Returns how many stages go on at pilots, for whoever coordinates next.
+    fn end(&mut self, is_well: bool) -> usize {
+        let detached = self.slots.iter().filter(|slot| slot.running.is_some()).count() + self.orphans.len();
+        let totals = self.totals();
+        let open = totals.stages - totals.cached - totals.made - totals.failed - totals.skipped;
+        self.note(LogEvent::Ended { made: totals.made, failed: totals.failed, open });
+        self.show_live(true);
+        let _ = self.log.settle();
+        if detached == 0 || !is_well {
+            for name in self.pilots.keys().cloned().collect::<Vec<_>>() {
+                self.tell(&name, &Down::Leave { why: "the sweep has ended".to_owned() });
+            }
+            if let Some(recruiter) = &mut self.recruiter {
+                recruiter.end();
+            }
+            let gone: Vec<String> =
+                self.pilots.iter().filter(|(_, pilot)| pilot.is_gone()).map(|(name, _)| name.clone()).collect();
+            gone.iter().for_each(|name| self.meet.forget(name));
+            self.meet.clone().close();
+        }
+        detached
+    }
+
+    fn expected(&self) -> f64 {
+        let workers = self.slots.iter().filter(|slot| slot.retired.is_none()).count();
+        let fractions: HashMap<usize, f64> = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.running.as_ref())
+            .map(|running| (running.stage, running.fraction))
+            .collect();
+        self.schedule.eta(&self.estimates, workers, |stage| fractions.get(&stage).copied().unwrap_or(0.0))
     }
 
     fn totals(&self) -> Totals {
-        let fraction = |position| {
-            let running = self.slots.iter().filter_map(|slot| slot.running.as_ref()).find(|r| r.stage == position);
-            running.map_or(0.0, |running| running.fraction)
-        };
-        let Counts { cached, made, failed, skipped, .. } = self.schedule.counts();
+        let counts = self.schedule.counts();
         Totals {
             stages: self.graph.stages.len(),
-            cached,
-            made,
-            failed,
-            skipped,
-            eta_seconds: self.schedule.eta(&self.estimates, self.slots.len() - self.retired().len(), fraction),
+            cached: counts.cached,
+            made: counts.made,
+            failed: counts.failed,
+            skipped: counts.skipped,
+            eta_seconds: self.eta,
         }
+    }
+
+    fn retired(&self) -> Vec<RetiredSlot> {
+        let retired = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let reason = slot.retired.clone().filter(|_| matches!(slot.link, Link::Local { .. }))?;
+            Some(RetiredSlot { slot: index, device: slot.device.clone(), reason })
+        });
+        retired.collect()
     }
 
     fn summary(&self) -> Summary {
@@ -507,3 +561,6 @@ impl Coordinator<'_> {
         }
     }
 }
+
+/// The lease that is used where nobody says another.
+pub const DEFAULT_LEASE: Duration = LEASE;

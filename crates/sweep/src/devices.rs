@@ -80,7 +80,10 @@ fn is_distinct<T: PartialEq>(items: &[T]) -> bool {
 }
 
 /// One device argument per worker. `gpus` is what `visible_gpus` found.
-pub(crate) fn slots(choice: DeviceChoice, gpus: u32, wanted: Option<usize>, threads: u32) -> Vec<String> {
+pub fn slots(choice: DeviceChoice, gpus: u32, wanted: Option<usize>, threads: u32) -> Vec<String> {
+    if wanted == Some(0) {
+        return Vec::new();
+    }
     let devices: Vec<String> = match choice {
         DeviceChoice::Cuda(index) => vec![format!("cuda:{index}")],
         // The worker decides: its libtorch may have been built without CUDA.
@@ -104,7 +107,7 @@ pub fn threads(choice: DeviceChoice, gpus: u32, wanted: Option<usize>, asked: Op
 
 fn threads_of(choice: DeviceChoice, gpus: u32, wanted: Option<usize>, asked: Option<u32>, cores: usize) -> u32 {
     let on_gpu = matches!(choice, DeviceChoice::Cuda(_)) || (choice == DeviceChoice::Auto && gpus > 0);
-    let workers = if on_gpu { slots(choice, gpus, wanted, 1).len() } else { cores };
+    let workers = if on_gpu { slots(choice, gpus, wanted, 1).len().max(1) } else { cores };
     asked.unwrap_or((cores / workers).max(1) as u32)
 }
 

@@ -20,6 +20,34 @@ pub enum SweepError {
         /// Its process.
         pid: String,
     },
+    /// Another coordinator took over while this one could not be seen.
+    #[error("another sweep has taken over `{}`, where this one could not be seen any more; nothing is lost, and its workers go on there", folder.display())]
+    Replaced {
+        /// Results folder.
+        folder: PathBuf,
+    },
+    /// The token of a sweep cannot be read.
+    #[error("the token of the sweep in `{}` cannot be read: {source}; only the user who started the sweep may join it", folder.display())]
+    Token {
+        /// Results folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The programs of a sweep and of who joins it differ.
+    #[error("the sweep runs {sweep}, this is {own}; use the same build on every machine")]
+    OtherProgram {
+        /// That of the sweep.
+        sweep: String,
+        /// Of this process.
+        own: String,
+    },
+    /// Every worker that a pilot starts ends before it is ready.
+    #[error("no worker becomes ready on this machine; their logs are in `{}`, and `ressa doctor` looks for the cause", logs.display())]
+    NoWorkerHere {
+        /// Folder of the logs.
+        logs: PathBuf,
+    },
     /// A file of the results folder cannot be written.
     #[error("cannot write `{}`: {source}; make the folder writable, free some space, or choose another with --results", path.display())]
     Write {
@@ -75,6 +103,10 @@ impl SweepError {
             SweepError::Store(error) => error.is_storage(),
             SweepError::Write { .. } => true,
             SweepError::Busy { .. }
+            | SweepError::Replaced { .. }
+            | SweepError::Token { .. }
+            | SweepError::OtherProgram { .. }
+            | SweepError::NoWorkerHere { .. }
             | SweepError::Spawn { .. }
             | SweepError::NotReady { .. }
             | SweepError::NoWorkers { .. }

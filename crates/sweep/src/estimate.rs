@@ -1,9 +1,9 @@
-//! How long stages take: from the journal of what was published before with this model on this device, else rough defaults.
+//! How long stages take: from what was published before with this model on this device, else rough defaults.
 
 use std::collections::HashMap;
 
-use ressa_experiment::{Stage, allocation::Measurement};
-use ressa_store::{Store, read_journal};
+use ressa_experiment::{Stage, StageKey, allocation::Measurement};
+use ressa_runlog::{Index, Published, State};
 
 use crate::GraphStage;
 
@@ -25,14 +25,24 @@ struct History {
 }
 
 impl Estimates {
-    /// Estimates from the journal of a store, of devices that `counts`. Lines of versions that did not write the device count on a CPU.
-    pub fn from_journal(store: &Store, counts: impl Fn(&str) -> bool) -> Self {
+    /// Estimates from what a log knows to be published, of devices that `counts`. Outputs that do not say their device count on a CPU.
+    pub fn of(index: &Index, counts: impl Fn(&str) -> bool) -> Self {
         let mut estimates = Self::default();
-        for line in read_journal(store) {
-            let device = if line.device.is_empty() { "cpu" } else { &line.device };
-            if counts(device) {
-                estimates.learn(&line.model, &line.kind, &line.detail, line.seconds);
-            }
+        let mut published: Vec<(&StageKey, &Published)> = index
+            .iter()
+            .filter_map(|(key, record)| match &record.state {
+                State::Published(published) => Some((key, published)),
+                State::Open | State::Failed(_) => None,
+            })
+            .filter(|(_, published)| {
+                let device = published.environment.machine();
+                counts(if device.is_empty() { "cpu" } else { device })
+            })
+            .collect();
+        // Medians of a fixed number: which ones must not depend on the order of a map.
+        published.sort_unstable_by_key(|(key, _)| **key);
+        for (_, one) in published {
+            estimates.learn(&one.model, &one.kind, &one.detail, one.seconds);
         }
         estimates
     }
@@ -70,7 +80,7 @@ impl Estimates {
     }
 }
 
-/// What executions of one kind are told apart by in the journal.
+/// What executions of one kind are told apart by in the log.
 pub fn detail(stage: &Stage) -> &'static str {
     match stage {
         Stage::Dense { preset, .. } => preset.map_or("", |preset| preset.name()),

@@ -111,6 +111,8 @@ pub enum SweepEvent {
     },
     /// The dense models were measured against their gates.
     Gate(Vec<GateCheck>),
+    /// Something that people should know, in words.
+    Told(String),
     /// No new stage is started; this many are still running.
     Stopping {
         /// Why.
@@ -190,6 +192,8 @@ pub struct Summary {
     pub storage: Option<String>,
     /// Who interrupted it.
     pub interrupted: Option<Interruption>,
+    /// Stages that go on at workers of other machines; the next sweep takes them over.
+    pub detached: usize,
     /// Wall seconds.
     pub seconds: f64,
     /// Folder of the workers' logs.

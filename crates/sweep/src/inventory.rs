@@ -1,10 +1,12 @@
-//! What of a graph is already in the store, proved by digests; what is damaged is quarantined by name.
+//! What of a graph is already in the store. What the log knows is compared with what the file system says of it, everything else is proven
+//! by digests; what is damaged is quarantined by name.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use rayon::prelude::*;
 use ressa_experiment::{Stage, StageKey};
-use ressa_store::{MANIFEST, Store, StoreError};
+use ressa_runlog::{Index, Proof, Published};
+use ressa_store::{Entry, MANIFEST, Store, StoreError};
 use serde::Serialize;
 
 use crate::{Graph, describe};
@@ -31,12 +33,22 @@ pub struct Damage {
     pub aside: Option<PathBuf>,
 }
 
-/// Looks for manifests only: enough to plan. Folders are listed rather than asked for key by key, so that the cost follows what the store
-/// has, not what a large grid wants.
+/// What an inventory found that the log does not say.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// Outputs that were proven now.
+    pub found: Vec<(usize, Published)>,
+    /// Stages that the log calls published and the store does not have, or not whole.
+    pub gone: Vec<(usize, String)>,
+}
+
+/// Looks at names only: enough to plan. Folders are listed rather than asked for key by key, so that the cost follows what the store has, not
+/// what a large grid wants.
 pub fn glance(graph: &Graph, store: &Store) -> Inventory {
     let mut present = vec![false; graph.stages.len()];
     for (key, folder) in store.all_entries() {
-        if let Some(stage) = key.parse().ok().and_then(|key| graph.position(&key)) {
+        let Ok(key) = key.parse::<StageKey>() else { continue };
+        if let Some(stage) = graph.position(&key) {
             present[stage] = present[stage] || folder.join(MANIFEST).is_file();
         }
     }
@@ -57,51 +69,90 @@ impl Inventory {
     }
 }
 
-/// Proves every published stage of the graph; files that were not touched since they were last proved are not read again. Damaged ones are
-/// quarantined, or only named when they lie in a read-only root, and count as absent.
+/// Finds every published stage of the graph. Outputs that the log knows and nobody touched since are not read; others are read whole and
+/// proven. Damaged ones are quarantined, or only named when they lie in a read-only root, and count as absent.
 ///
 /// # Errors
 /// An entry that cannot be read for another reason than damage: it says nothing about what was published, so nothing is moved.
-pub fn take_inventory(graph: &Graph, store: &Store) -> Result<Inventory, StoreError> {
-    let findings: Vec<Finding> = graph.stages.par_iter().map(|stage| prove(store, &stage.node.key)).collect();
+pub(crate) fn take_inventory(graph: &Graph, store: &Store, index: &Index) -> Result<(Inventory, News), StoreError> {
+    // Names are listed at once: on a network file system, asking for a million absent ones would take hours.
+    let own: HashSet<StageKey> = store.own_entries()?.into_iter().filter_map(|(key, _)| key.parse().ok()).collect();
+    let shipped: HashSet<StageKey> = store.shipped_entries().filter_map(|(key, _)| key.parse().ok()).collect();
+    let look = |position: usize| {
+        let key = &graph.stages[position].node.key;
+        let known = index.published(key);
+        let name = key.hex();
+        if own.contains(key) {
+            if known.is_some_and(|known| known.is_untouched(&store.folder(&name))) {
+                return Finding::Known;
+            }
+        } else if !shipped.contains(key) {
+            return Finding::Absent;
+        }
+        prove(store, &name, &graph.stages[position].model)
+    };
+    let findings: Vec<Finding> = (0..graph.stages.len()).into_par_iter().map(look).collect();
     store.digests().keep();
 
     let mut inventory = Inventory { present: Vec::with_capacity(findings.len()), damaged: Vec::new() };
+    let mut news = News::default();
     for (position, finding) in findings.into_iter().enumerate() {
         let node = &graph.stages[position].node;
-        let damage = |what, aside| Damage { key: node.key, stage: describe(&node.stage), what, aside };
-        inventory.present.push(matches!(finding, Finding::Good));
+        let damage = |what: &str, aside| Damage {
+            key: node.key,
+            stage: describe(&node.stage),
+            what: what.to_owned(),
+            aside,
+        };
+        inventory.present.push(matches!(finding, Finding::Known | Finding::Good(_) | Finding::Shipped));
+        let is_known = index.published(&node.key).is_some();
         match finding {
-            Finding::Good | Finding::Absent => {}
+            Finding::Known | Finding::Shipped => {}
+            Finding::Good(record) => news.found.push((position, *record)),
+            Finding::Absent if is_known => news.gone.push((position, "it is no longer in the store".to_owned())),
+            Finding::Absent => {}
             Finding::Unreadable(error) => return Err(error),
             Finding::Damaged(what) => {
                 let aside = store.set_aside(&node.key.hex())?;
-                inventory.damaged.push(damage(what, Some(aside)));
+                if is_known {
+                    news.gone.push((position, what.clone()));
+                }
+                inventory.damaged.push(damage(&what, Some(aside)));
             }
-            // Stays where it is: the worker proves a read-only entry again, passes it over and publishes in the writable root.
-            Finding::ShippedDamaged(what) => inventory.damaged.push(damage(what, None)),
+            // Stays where it is: it is passed over, and made in the writable root.
+            Finding::ShippedDamaged(what) => inventory.damaged.push(damage(&what, None)),
         }
     }
     inventory.settle(graph);
-    Ok(inventory)
+    Ok((inventory, news))
 }
 
 enum Finding {
-    Good,
+    /// As the log knows it.
+    Known,
+    /// Proven now.
+    Good(Box<Published>),
+    /// Proven, in a read-only root, which has no log.
+    Shipped,
     Absent,
     Damaged(String),
     ShippedDamaged(String),
     Unreadable(StoreError),
 }
 
-fn prove(store: &Store, key: &StageKey) -> Finding {
-    let own = store.folder(&key.hex());
+fn prove(store: &Store, key: &str, model: &str) -> Finding {
+    let own = store.folder(key);
     let in_own_root = own.join(MANIFEST).is_file();
-    match store
-        .entry(&key.hex())
-        .and_then(|entry| entry.map(|entry| entry.check_remembered(store.digests())).transpose())
-    {
-        Ok(Some(())) => Finding::Good,
+    let proven = |entry: Entry| {
+        // Before the files are read: an edit that comes later shows.
+        let proof = proof(&entry);
+        entry.check_remembered(store.digests()).map(|()| (proof, entry))
+    };
+    match store.entry(key).and_then(|entry| entry.map(proven).transpose()) {
+        Ok(Some((Some(proof), entry))) if entry.is_writable() => {
+            Finding::Good(Box::new(Published::of(&entry.manifest, model, proof)))
+        }
+        Ok(Some(_)) => Finding::Shipped,
         // A folder without a manifest would stand in the way of publishing.
         Ok(None) if own.exists() => Finding::Damaged(format!("`{}` has no manifest", own.display())),
         Ok(None) => Finding::Absent,
@@ -110,4 +161,9 @@ fn prove(store: &Store, key: &StageKey) -> Finding {
         Err(error) if in_own_root => Finding::Damaged(error.to_string()),
         Err(error) => Finding::ShippedDamaged(error.to_string()),
     }
+}
+
+/// What the file system says of an output now.
+pub(crate) fn proof(entry: &Entry) -> Option<Proof> {
+    Proof::of(entry.folder(), entry.manifest.files.keys().map(String::as_str)).ok()
 }

@@ -1,4 +1,8 @@
-//! One coordinator per results folder. Workers need no such lock: they claim stages one by one.
+//! One coordinator per results folder.
+//!
+//! On one machine a file lock says so. Another machine may not see the lock: a coordinator also shows that it lives (a counter in the meeting
+//! folder), and whoever finds such a counter of another machine watches it for a while before it takes over. Should two ever run at once all
+//! the same, the log tells them apart: the older one sees the newer one's segment and stops.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -7,7 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::SweepError;
+use ressa_runlog::host;
+
+use crate::{SweepError, meet::Meet};
 
 /// How long a lock that is held is tried again.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -19,8 +25,9 @@ pub struct CoordinatorLock {
 }
 
 impl CoordinatorLock {
-    /// Takes the lock of a results folder (made when missing).
-    pub fn acquire(results: &Path) -> Result<Self, SweepError> {
+    /// Takes the lock of a results folder (made when missing). `lease` is the time without a sign of life after which a coordinator of another
+    /// machine counts as gone.
+    pub fn acquire(results: &Path, lease: Duration) -> Result<Self, SweepError> {
         fs::create_dir_all(results).map_err(|source| SweepError::Write { path: results.to_owned(), source })?;
         let path = lock_path(results);
         let write = |source| SweepError::Write { path: path.clone(), source };
@@ -33,12 +40,28 @@ impl CoordinatorLock {
             }
             Err(TryLockError::Error(source)) => return Err(write(source)),
         }
+        elsewhere(results, lease)?;
         file.set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(write)?;
         Ok(Self { _file: file })
     }
+}
+
+/// Waits until it is sure that no coordinator of another machine lives.
+fn elsewhere(results: &Path, lease: Duration) -> Result<(), SweepError> {
+    let Ok(Some(meet)) = Meet::join(results) else { return Ok(()) };
+    let Some((count, beat)) = meet.coordinator().filter(|(_, beat)| beat.host != host()) else { return Ok(()) };
+    let start = Instant::now();
+    while start.elapsed() < lease / 3 {
+        std::thread::sleep(Duration::from_millis(100));
+        if meet.coordinator().is_some_and(|(now, beat)| now != count && beat.host != host()) {
+            let pid = format!("{} on {}", beat.pid, beat.host);
+            return Err(SweepError::Busy { folder: results.to_owned(), pid });
+        }
+    }
+    Ok(())
 }
 
 /// A lock may be held for a moment by no sweep: by someone who looks whether there is one, or by a process that is about to become a worker.

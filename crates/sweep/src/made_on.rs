@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ressa_experiment::{KeyMap, Stage};
-use ressa_store::{Environment, Store, read_journal};
+use ressa_experiment::Stage;
+use ressa_runlog::Index;
+use ressa_store::{Environment, Store};
 
 use crate::{Graph, Inventory};
 
@@ -31,22 +32,17 @@ impl std::fmt::Display for MadeOn {
 
 /// Cached stages of a graph by what they were made on, as positions. Dense models are left out: whoever trained one, it is the model, and a
 /// published one is made by nothing.
-pub fn made_on(graph: &Graph, inventory: &Inventory, store: &Store) -> BTreeMap<MadeOn, Vec<usize>> {
+pub fn made_on(graph: &Graph, inventory: &Inventory, store: &Store, index: &Index) -> BTreeMap<MadeOn, Vec<usize>> {
     let mut found: BTreeMap<MadeOn, Vec<usize>> = BTreeMap::new();
-    // The journal says it of most without a look at each manifest; the last line of a key is that of what is there.
-    let mut written: KeyMap<MadeOn> = KeyMap::default();
-    for line in read_journal(store).into_iter().filter(|line| !line.arithmetic.is_empty()) {
-        if let Ok(key) = line.key.parse() {
-            written.insert(key, MadeOn { libtorch: line.arithmetic, machine: line.device });
-        }
-    }
     for (position, stage) in graph.stages.iter().enumerate() {
         let counts = inventory.present[position] && !matches!(*stage.node.stage, Stage::Dense { .. });
         if !counts {
             continue;
         }
+        // The log says it of most without a look at each manifest.
+        let known = index.published(&stage.node.key).map(|published| MadeOn::of(&published.environment));
         let of_entry = || Some(MadeOn::of(&store.entry(&stage.node.key.hex()).ok()??.manifest.environment));
-        if let Some(kind) = written.remove(&stage.node.key).or_else(of_entry) {
+        if let Some(kind) = known.or_else(of_entry) {
             found.entry(kind).or_default().push(position);
         }
     }

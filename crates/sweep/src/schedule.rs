@@ -6,6 +6,8 @@ mod order;
 mod ready;
 mod remaining;
 
+use std::collections::BTreeMap;
+
 use crate::{Estimates, Graph, Inventory};
 use costs::Costs;
 use ready::Ready;
@@ -143,6 +145,26 @@ impl<'g> Schedule<'g> {
         }
         self.set(position, State::Running);
         Some(position)
+    }
+
+    /// Whether a stage could be taken; with `gate_only`, one that the gate waits for.
+    pub fn has_ready(&self, gate_only: bool) -> bool {
+        let best = self.ready.best(self.graph, &Resident::default());
+        best.is_some_and(|position| !gate_only || self.graph.stages[position].gate)
+    }
+
+    /// Takes a stage that a worker has already. Whether it was there to be taken.
+    pub fn reserve(&mut self, position: usize) -> bool {
+        let is_ready = self.state[position] == State::Ready;
+        if is_ready {
+            self.set(position, State::Running);
+        }
+        is_ready
+    }
+
+    /// Stages that wait or are ready, by kind: how many, and the seconds they are expected to take.
+    pub fn open(&self, estimates: &Estimates) -> BTreeMap<&'static str, (usize, f64)> {
+        self.remaining.open(self.graph, estimates)
     }
 
     /// Puts a stage back whose worker never began it.

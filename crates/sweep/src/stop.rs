@@ -9,7 +9,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2},
     iterator::Signals,
 };
 
@@ -39,14 +39,14 @@ impl Stop {
         Self::default()
     }
 
-    /// A stop that Ctrl-C, SIGTERM and SIGHUP ask for, from now to the end of the process. `unwatched` is called, on a thread of its own,
+    /// A stop that Ctrl-C, SIGTERM, SIGHUP and SIGUSR2 (with which Slurm announces the end of a job) ask for, from now to the end of the process. `unwatched` is called, on a thread of its own,
     /// for a request while nobody watches: before workers run and after, when nothing is lost by ending the process at once. A SIGHUP that
     /// was ignored when the process began (`nohup`) stays ignored.
     pub fn on_signals(unwatched: fn(Interruption)) -> io::Result<Self> {
         let stop = Self::new();
         let shared = stop.clone();
         let hangup = if ignores_hangup() { None } else { Some(SIGHUP) };
-        let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR2].into_iter().chain(hangup))?;
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 let by = if signal == SIGINT { Interruption::Interrupt } else { Interruption::Terminate };

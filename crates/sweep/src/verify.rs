@@ -70,7 +70,8 @@ pub fn verify(
                     std::fs::create_dir_all(&logs)
                         .map_err(|source| SweepError::Write { path: logs.clone(), source })?;
                     let (sender, receiver) = mpsc::channel();
-                    let started = Worker::start(&options.worker, store, &device, &log, (0, 0), sender)?;
+                    let hand = move |line| sender.send(line).is_ok();
+                    let started = Worker::start(&options.worker, store, &device, &log, hand)?;
                     worker.insert((started, receiver))
                 }
             };
@@ -78,7 +79,7 @@ pub fn verify(
             worker.send(&Request::Verify { node: Box::new(node.as_ref().clone()) });
             verdict.recounted = true;
             verdict.violations = loop {
-                match answers.recv().map(|message| message.line) {
+                match answers.recv() {
                     Ok(Line::Event(Event::Verified { violations, .. })) => break violations,
                     Ok(Line::Event(Event::Failed { failure, .. })) => break vec![failure.message],
                     Ok(Line::Event(Event::Ready { .. })) => ready = true,

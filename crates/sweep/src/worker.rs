@@ -9,11 +9,11 @@ use std::{
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
-    sync::mpsc::Sender,
     time::{Duration, Instant},
 };
 
 use ressa_experiment::protocol::{Event, Request};
+use ressa_runlog::LogPart;
 use ressa_store::Store;
 
 use crate::{SweepError, lines::read_messages};
@@ -50,14 +50,6 @@ pub(crate) enum Line {
     Closed,
 }
 
-/// A message of a worker, with its place and which process of that place it was.
-#[derive(Debug)]
-pub(crate) struct Message {
-    pub slot: usize,
-    pub generation: u32,
-    pub line: Line,
-}
-
 /// A running worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -69,14 +61,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker. Its events go to `sender`, all else that it writes is appended to `log`.
+    /// Starts a worker. What it says goes to `hand`, which ends the listening with `false`; all else that it writes is appended to `log`.
     pub fn start(
         command: &WorkerCommand,
         store: &Store,
         device: &str,
         log: &Path,
-        (slot, generation): (usize, u32),
-        sender: Sender<Message>,
+        hand: impl Fn(Line) -> bool + Send + 'static,
     ) -> Result<Self, SweepError> {
         let write = |source| SweepError::Write { path: log.to_owned(), source };
         let file = OpenOptions::new().create(true).append(true).open(log).map_err(write)?;
@@ -100,11 +91,10 @@ impl Worker {
         let output = child.stdout.take().expect("standard output is piped");
         let input = child.stdin.take();
         std::thread::spawn(move || {
-            let mut send = |event| sender.send(Message { slot, generation, line: Line::Event(event) }).is_ok();
-            read_messages(output, "{\"event\":", &mut send, &mut |bytes| {
+            read_messages(output, "{\"event\":", &mut |event| hand(Line::Event(event)), &mut |bytes| {
                 let _ = foreign.write_all(bytes);
             });
-            let _ = sender.send(Message { slot, generation, line: Line::Closed });
+            hand(Line::Closed);
         });
         Ok(Self { child, input, log: log.to_owned(), log_start })
     }
@@ -116,6 +106,12 @@ impl Worker {
         if let Some(input) = &mut self.input {
             let _ = input.write_all(line.as_bytes()).and_then(|()| input.flush());
         }
+    }
+
+    /// Asks it to save what its stage needs to go on, and to give the stage back.
+    pub fn interrupt(&self) {
+        // SAFETY: a plain system call; the process is our child and not yet waited for, so its number is its own.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGUSR1) };
     }
 
     /// Kills it.
@@ -165,6 +161,19 @@ impl Drop for Worker {
         self.send(&Request::Shutdown);
         let _ = self.wait();
     }
+}
+
+/// The text of a part of a log below a results folder, at most its last 64 KiB.
+pub(crate) fn read_part(results: &Path, part: &LogPart) -> String {
+    let path = results.join(&*part.file);
+    let end = part.to.unwrap_or_else(|| fs::metadata(&path).map_or(0, |data| data.len()));
+    let start = part.from.max(end.saturating_sub(TAIL));
+    let mut bytes = Vec::new();
+    let _ = File::open(&path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(start))?;
+        file.take(end.saturating_sub(start)).read_to_end(&mut bytes)
+    });
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// How a process ended, in words.

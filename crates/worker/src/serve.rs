@@ -45,7 +45,7 @@ pub fn serve(
         let request: Request = serde_json::from_str(&line)
             .map_err(|e| format!("`{line}` is not a request ({e}); ressa and ressa-worker must be of one build"))?;
         match request {
-            Request::Execute { node } => {
+            Request::Execute { node, attempt } => {
                 let mut last = Instant::now();
                 let key = node.key;
                 let mut at = String::new();
@@ -53,16 +53,22 @@ pub fn serve(
                     message.clone_into(&mut at);
                     if last.elapsed() >= PROGRESS_INTERVAL {
                         last = Instant::now();
-                        send(&Event::Progress { key: key, fraction, message: message.to_owned() });
+                        send(&Event::Progress { key, fraction, message: message.to_owned() });
                     }
                 };
                 let trains = matches!(*node.stage, Stage::Adapt { .. } | Stage::Dense { .. });
                 ressa_runtime::set_deterministic(deterministic && trains);
-                let outcome = guarded(|| executor.execute(&node, &mut progress), explain);
+                let mut given_back = false;
+                let explain = |error: PipelineError| {
+                    given_back = error.is_given_back();
+                    explain(error)
+                };
+                let outcome = guarded(|| executor.execute(&node, attempt, &mut progress), explain);
                 let outcome = outcome.map_err(|failure| advised(failure, &at, of_stage(&node.stage)));
                 send(&match outcome {
-                    Ok(done) => Event::Done { key: node.key, seconds: done.seconds, already_there: done.already_there },
-                    Err(failure) => failed(node.key, failure),
+                    Ok(seconds) => Event::Done { key, attempt, seconds },
+                    Err(_) if given_back => Event::Returned { key, attempt },
+                    Err(failure) => failed(key, attempt, failure),
                 });
             }
             Request::Verify { node } => {
@@ -70,7 +76,7 @@ pub fn serve(
                 let outcome = outcome.map_err(|failure| advised(failure, "", of_stage(&node.stage)));
                 send(&match outcome {
                     Ok(violations) => Event::Verified { key: node.key, violations },
-                    Err(failure) => failed(node.key, failure),
+                    Err(failure) => failed(node.key, 0, failure),
                 });
             }
             Request::Shutdown => return Ok(()),
@@ -117,12 +123,12 @@ fn environment(device: Device, threads: u32) -> Environment {
     }
 }
 
-fn failed(key: StageKey, failure: Failure) -> Event {
+fn failed(key: StageKey, attempt: u32, failure: Failure) -> Event {
     log(&format!("stage {} failed: {}", key.short(), failure.message));
     if let Some(trace) = ressa_runtime::take_trace() {
         log(&trace);
     }
-    Event::Failed { key, failure }
+    Event::Failed { key, attempt, failure }
 }
 
 /// Runs a stage or a job; a panic (libtorch's plain operations panic on errors such as memory exhaustion) becomes a failure.

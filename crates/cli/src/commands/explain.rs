@@ -1,7 +1,8 @@
 //! `ressa explain`: why a stage is cached, or which published stage comes closest and where it differs.
 
 use ressa_store::Store;
-use ressa_sweep::{Graph, describe, nearest, read_failure};
+use ressa_runlog::Index;
+use ressa_sweep::{Graph, describe, nearest};
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,6 +20,7 @@ const SHOWN: usize = 4;
 pub fn run(global: &Global, options: &ExplainOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let store = workspace.reading();
+    let index = ressa_runlog::read(&store)?.index;
     let study = Study::load(&workspace, &options.selection)?;
     let graph = study.graph(true);
     let (title, stages) = match find(&graph, &options.which)? {
@@ -27,7 +29,7 @@ pub fn run(global: &Global, options: &ExplainOptions) -> Outcome {
         }
         Match::Stage(stage) => (graph.label(stage).to_owned(), &[stage][..]),
     };
-    let explained: Vec<Value> = stages.iter().map(|&stage| explain(&graph, stage, &store)).collect();
+    let explained: Vec<Value> = stages.iter().map(|&stage| explain(&graph, stage, (&store, &index))).collect();
     if global.json {
         say_json(&json!({ "about": title, "stages": explained }));
         return Ok(Exit::Done);
@@ -49,7 +51,7 @@ pub fn run(global: &Global, options: &ExplainOptions) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn explain(graph: &Graph, position: usize, store: &Store) -> Value {
+fn explain(graph: &Graph, position: usize, (store, index): (&Store, &Index)) -> Value {
     let stage = &graph.stages[position];
     let node = &stage.node;
     let (mut state, mut differences) = (String::new(), None);
@@ -60,7 +62,7 @@ fn explain(graph: &Graph, position: usize, store: &Store) -> Value {
         }
         Err(error) => state = format!("will be made again: {error}"),
         Ok(None) => {
-            if let Some(record) = read_failure(store, &node.key) {
+            if let Some(record) = index.failure(&node.key) {
                 state = format!("failed: {}", record.failure.message);
             }
             match nearest(store, node) {

@@ -4,6 +4,7 @@ use std::fs;
 
 use ressa_experiment::StageKey;
 use ressa_predict::{Card, Cards, Host, PredictError, Prediction, Predictor, Shared};
+use ressa_runlog::Index;
 use ressa_store::Store;
 use ressa_sweep::{Estimates, Graph, GraphStage, Inventory, detail};
 use serde_json::{Value, json};
@@ -61,7 +62,7 @@ pub fn forecasts(
     workspace: &Workspace,
     graph: &Graph,
     inventory: &Inventory,
-    store: &Store,
+    (store, index): (&Store, &Index),
 ) -> Result<Vec<Forecast>, Failure> {
     if options.device.is_empty() {
         return Ok(Vec::new());
@@ -77,7 +78,7 @@ pub fn forecasts(
     let host = Host { cores: options.cores, tf32: options.tf32 };
     let open = || graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present).map(|(stage, _)| stage);
     let on = |(id, card): (&String, &Card)| {
-        let estimates = Estimates::from_journal(store, |device| is_called(device, id));
+        let estimates = Estimates::of(index, |device| is_called(device, id));
         let mut groups: Vec<StageGroup> = Vec::new();
         let mut shared = Shared::new(DEFAULT_CACHE);
         for stage in open() {

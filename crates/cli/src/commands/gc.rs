@@ -7,7 +7,7 @@ use std::{
 
 use ressa_experiment::{Experiment, StageKey};
 use ressa_store::{Store, named};
-use ressa_sweep::{
+use ressa_sweep::{DEFAULT_LEASE, 
     CoordinatorLock, Graph, SweepRecord, empty_trash, forget_sweep, move_to_trash, recorded_sweeps, restore_trash,
     trash, unreachable,
 };
@@ -37,7 +37,7 @@ pub fn run(global: &Global, options: &GcOptions) -> Outcome {
     let moves = options.delete || options.empty || options.restore || !options.forget.is_empty();
     let store = if moves { workspace.store()? } else { workspace.reading() };
     // Before anything is read: what a sweep makes meanwhile must not look unwanted.
-    let _lock = moves.then(|| CoordinatorLock::acquire(&workspace.results)).transpose()?;
+    let _lock = moves.then(|| CoordinatorLock::acquire(&workspace.results, DEFAULT_LEASE)).transpose()?;
     if options.empty || options.restore {
         return handle_trash(global, options, &store);
     }

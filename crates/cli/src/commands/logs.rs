@@ -1,45 +1,173 @@
-//! `ressa logs`: failed stages, and the log of one.
+//! `ressa logs`: what stages logged, and which of them failed.
 
-use ressa_sweep::read_failures;
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+    time::Duration,
+};
+
+use ressa_experiment::StageKey;
+use ressa_runlog::{Index, LogPart, Reading, Record, State, read};
+use ressa_store::Store;
+use ressa_sweep::failures;
 use serde_json::json;
 
 use crate::{
-    arguments::{Global, LogsOptions},
+    arguments::{Global, LogsOptions, Selection},
     exit::{Exit, Failure, Outcome},
+    signals,
+    study::{Match, Study, find},
     text::{say, say_json},
     workspace::Workspace,
 };
 
+/// Time between two looks at a log that is followed.
+const LOOK: Duration = Duration::from_millis(300);
+/// Bytes of a log that are shown at once.
+const SHOWN: u64 = 1 << 20;
+
 /// Lists failures, or prints a log.
 pub fn run(global: &Global, options: &LogsOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let records = read_failures(&workspace.reading());
-    let Some(word) = &options.key else {
-        if global.json {
-            say_json(&json!(records));
-        } else if records.is_empty() {
-            say(format_args!(
-                "no stage has failed; workers log to {}",
-                workspace.show(&workspace.results.join("logs"))
-            ));
-        }
-        for record in records.iter().filter(|_| !global.json) {
-            say(format_args!("{}  {}  {}", record.key.short(), record.what, record.label));
-            say(format_args!("    {}", record.failure.message));
-        }
-        return Ok(Exit::Done);
+    let store = workspace.reading();
+    let reading = read(&store)?;
+    let Some(word) = &options.which else {
+        return list(global, &workspace, &reading.index, &store);
     };
-    let Some(record) = records.iter().find(|record| record.key.hex().starts_with(word.as_str())) else {
-        let message = format!("no stage that failed has a key beginning with `{word}`; `ressa logs` lists them");
-        return Err(Failure::new(Exit::NothingSelected, message));
-    };
-    let log = record.failure.log.as_ref().and_then(|path| std::fs::read(path).ok());
-    let log = log.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    if global.json {
-        say_json(&json!({ "record": record, "log": log }));
-        return Ok(Exit::Done);
+    let keys = stages(&workspace, &reading.index, word)?;
+    if options.follow {
+        let [key] = keys[..] else {
+            let message = format!("`{word}` has {} stages; -f follows one, named by its key", keys.len());
+            return Err(Failure::new(Exit::Usage, message));
+        };
+        return follow(&workspace, &store, reading, key);
     }
-    say(format_args!("{}  {}\n{}\n", record.what, record.label, record.failure.message));
-    say(log.filter(|text| !text.trim().is_empty()).as_deref().unwrap_or("the worker logged nothing").trim_end());
+    let mut answers = Vec::new();
+    for key in keys {
+        let Some(record) = reading.index.get(&key) else { continue };
+        let text = part(record).map(|part| text(&workspace.results, &part, part.from)).unwrap_or_default();
+        if global.json {
+            let failure = reading.index.failure(&key);
+            answers.push(json!({ "key": key, "state": state(record), "record": failure, "log": text }));
+            continue;
+        }
+        say(format_args!("{}  {}", key.short(), state(record)));
+        if let Some(failure) = reading.index.failure(&key) {
+            say(format_args!("{}  {}\n{}\n", failure.what, failure.label, failure.failure.message));
+        }
+        say(if text.trim().is_empty() { "the worker logged nothing" } else { text.trim_end() });
+    }
+    if global.json {
+        match answers.len() {
+            1 => say_json(&answers.remove(0)),
+            _ => say_json(&json!(answers)),
+        }
+    }
     Ok(Exit::Done)
+}
+
+fn list(global: &Global, workspace: &Workspace, index: &Index, store: &Store) -> Outcome {
+    let records = failures(index, store);
+    if global.json {
+        say_json(&json!(records));
+    } else if records.is_empty() {
+        let logs = workspace.show(&workspace.results.join("logs"));
+        say(format_args!("no stage has failed; workers log to {logs}"));
+    }
+    for record in records.iter().filter(|_| !global.json) {
+        say(format_args!("{}  {}  {}", record.key.short(), record.what, record.label));
+        say(format_args!("    {}", record.failure.message));
+    }
+    Ok(Exit::Done)
+}
+
+/// The stages that a word means: by key, as the log knows them, or those of a run of the default study.
+fn stages(workspace: &Workspace, index: &Index, word: &str) -> Result<Vec<StageKey>, Failure> {
+    let is_key = word.len() >= 4 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_key {
+        let mut keys: Vec<StageKey> =
+            index.iter().map(|(key, _)| *key).filter(|key| key.hex().starts_with(word)).collect();
+        keys.sort_unstable();
+        match keys.len() {
+            0 => {}
+            1 => return Ok(keys),
+            many => {
+                let message = format!("`{word}` begins {many} keys; give more digits");
+                return Err(Failure::new(Exit::NothingSelected, message));
+            }
+        }
+    }
+    let unknown = || {
+        let message = format!("the log knows no stage whose key begins with `{word}`, and no such run; `ressa status --watch` and `ressa plan -v` show their names");
+        Failure::new(Exit::NothingSelected, message)
+    };
+    let study = Study::load(workspace, &Selection::default())?;
+    let graph = study.graph(true);
+    let keys: Vec<StageKey> = match find(&graph, word).map_err(|_| unknown())? {
+        Match::Run(run) => graph.runs[run].stages.iter().map(|&stage| graph.stages[stage].node.key).collect(),
+        Match::Stage(stage) => vec![graph.stages[stage].node.key],
+    };
+    let known: Vec<StageKey> = keys.into_iter().filter(|key| index.get(key).is_some()).collect();
+    if known.is_empty() { Err(unknown()) } else { Ok(known) }
+}
+
+fn state(record: &Record) -> &'static str {
+    match (&record.state, record.open.is_empty()) {
+        (_, false) => "running",
+        (State::Published(_), _) => "made",
+        (State::Failed(_), _) => "failed",
+        (State::Open, _) => "not made",
+    }
+}
+
+/// The part of a log that is about a stage: of its running attempt, else of its failure, else of the last one.
+fn part(record: &Record) -> Option<LogPart> {
+    if let Some(attempt) = record.open.values().next_back() {
+        return attempt.log.clone();
+    }
+    if let State::Failed(failure) = &record.state
+        && let Some(file) = failure.failure.log.as_ref().and_then(|path| path.to_str())
+    {
+        return Some(LogPart { file: file.into(), from: 0, to: None });
+    }
+    record.log.clone()
+}
+
+/// What a log says from a place on.
+fn text(results: &Path, part: &LogPart, from: u64) -> String {
+    let mut bytes = Vec::new();
+    let length = part.to.map_or(SHOWN, |to| to.saturating_sub(from).min(SHOWN));
+    let _ = File::open(results.join(&*part.file)).and_then(|mut file| {
+        file.seek(SeekFrom::Start(from))?;
+        file.take(length).read_to_end(&mut bytes)
+    });
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Prints what a stage logs until it ends.
+fn follow(workspace: &Workspace, store: &Store, mut reading: Reading, key: StageKey) -> Outcome {
+    let stop = signals::stop();
+    let _watch = stop.watch();
+    let mut shown: Option<(LogPart, u64)> = None;
+    loop {
+        let record = reading.index.get(&key);
+        let part = record.and_then(part);
+        if let Some(part) = part {
+            let from = match &shown {
+                Some((before, at)) if before.file == part.file && before.from == part.from => *at,
+                _ => part.from,
+            };
+            let new = text(&workspace.results, &part, from);
+            if !new.is_empty() {
+                say(new.trim_end_matches('\n'));
+            }
+            shown = Some((part, from + new.len() as u64));
+        }
+        if record.is_none_or(|record| record.open.is_empty()) || stop.requests() > 0 {
+            return Ok(Exit::Done);
+        }
+        std::thread::sleep(LOOK);
+        reading.update(store, &mut |_| {})?;
+    }
 }

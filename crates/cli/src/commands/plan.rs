@@ -6,9 +6,10 @@ use std::{
 };
 
 use ressa_contents::Findings;
+use ressa_runlog::{FailureRecord, Index, read};
 use ressa_store::Store;
 use ressa_sweep::{
-    Estimates, FailureRecord, Graph, GraphStage, Inventory, Options, expected_seconds, glance, read_failures,
+    Estimates, Graph, GraphStage, Inventory, Options, expected_seconds, glance, is_retried,
 };
 use serde_json::json;
 
@@ -36,10 +37,11 @@ pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     // As a sweep that is told nothing about the machine.
     let mut machine = workspace.sweep_options(&MachineOptions::default());
     memory::bound(&mut machine, &graph, &workspace.root);
-    let estimates = Estimates::from_journal(&store, |device| device == machine.machine);
-    let plan = Plan::new(&graph, &inventory, &estimates, &store, &machine, &study.findings);
+    let log = read(&store)?;
+    let estimates = Estimates::of(&log.index, |device| device == machine.machine);
+    let plan = Plan::new(&graph, &inventory, &estimates, (&store, &log.index), &machine, &study.findings);
     let lacking = missing(&graph, &inventory, &store, &workspace.root);
-    let forecasts = forecasts(options, &workspace, &graph, &inventory, &store)?;
+    let forecasts = forecasts(options, &workspace, &graph, &inventory, (&store, &log.index))?;
     let preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
     if global.json {
         let mut answer = plan.json(&study, &graph, &inventory, &lacking);
@@ -84,7 +86,7 @@ impl Plan {
         graph: &Graph,
         inventory: &Inventory,
         estimates: &Estimates,
-        store: &Store,
+        (store, index): (&Store, &Index),
         options: &Options,
         findings: &Findings,
     ) -> Self {
@@ -100,9 +102,9 @@ impl Plan {
         }
         let (slots, now) = (options.devices().len(), options.circumstances());
         let is_open = |record: &FailureRecord| {
-            !record.is_retried(&now) && graph.position(&record.key).is_some_and(|stage| !inventory.present[stage])
+            !is_retried(record, &now) && graph.position(&record.key).is_some_and(|stage| !inventory.present[stage])
         };
-        let failed = read_failures(store).iter().filter(|record| is_open(record)).count();
+        let failed = index.failures().into_iter().filter(|record| is_open(record)).count();
         let complete = graph.runs.iter().filter(|run| run.stages.iter().all(|&s| inventory.present[s])).count();
         let seconds = expected_seconds(graph, inventory, estimates, slots);
         let open =
@@ -113,7 +115,7 @@ impl Plan {
         let reads = open().flat_map(|stage| stage.node.readings.iter()).map(|reading| &reading.place);
         let reads: BTreeSet<PathBuf> = reads.map(|place| Path::new(place).components().collect()).collect();
         let changed = findings.changed.iter().filter(|place| reads.contains(Path::new(place))).cloned().collect();
-        let mixture = mixture(graph, inventory, store);
+        let mixture = mixture(graph, inventory, store, index);
         Self { mixture, changed, kinds, complete, failed, seconds, slots, has_history, is_unknown }
     }
 

@@ -60,7 +60,7 @@ pub fn run(global: &Global, options: &PretrainOptions) -> Outcome {
 
     let stop = signals::stop();
     let mut display = Display::new(global);
-    let summary = execute(&graph, &store, &limits, &stop, &mut |event| display.show(&event))?;
+    let summary = execute(&graph, &store, &limits, &stop, None, &mut |event| display.show(&event))?;
     display.finish();
     let exit = Exit::of(&summary);
     if !global.json {

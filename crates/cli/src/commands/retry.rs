@@ -1,33 +1,47 @@
 //! `ressa retry`: forget failures, so that the next sweep tries again.
 
 use ressa_experiment::protocol::FailureKind;
-use ressa_sweep::{clear_failure, read_failures};
+use ressa_runlog::{FailureRecord, Log, LogEvent, read};
+use ressa_sweep::{CoordinatorLock, DEFAULT_LEASE, failures};
 use serde_json::json;
 
 use crate::{
     arguments::{Global, RetryOptions},
     exit::{Exit, Failure, Outcome},
     text::{count, say, say_json},
-    workspace::Workspace,
+    workspace::{Workspace, program},
 };
 
 /// Clears the selected records.
 pub fn run(global: &Global, options: &RetryOptions) -> Outcome {
-    let store = Workspace::find(global)?.reading();
-    let records = read_failures(&store);
+    let workspace = Workspace::find(global)?;
+    let store = workspace.reading();
+    let reading = read(&store)?;
+    let records = failures(&reading.index, &store);
     if let Some(word) =
-        options.keys.iter().find(|word| !records.iter().any(|record| record.key.hex().starts_with(*word)))
+        options.keys.iter().find(|word| !records.iter().any(|record| record.key.hex().starts_with(word.as_str())))
     {
         let message = format!("no stage that failed has a key beginning with `{word}`; `ressa logs` lists them");
         return Err(Failure::new(Exit::NothingSelected, message));
     }
-    let selected: Vec<_> = records
-        .iter()
-        .filter(|record| options.keys.is_empty() || options.keys.iter().any(|word| record.key.hex().starts_with(word)))
+    let is_named = |record: &FailureRecord| {
+        options.keys.is_empty() || options.keys.iter().any(|word| record.key.hex().starts_with(word.as_str()))
+    };
+    let selected: Vec<&FailureRecord> = records
+        .into_iter()
+        .filter(|record| is_named(record))
         .filter(|record| !options.oom || record.failure.kind == FailureKind::Oom)
         .collect();
-    for record in &selected {
-        clear_failure(&store, &record.key)?;
+    if !selected.is_empty() {
+        // One process writes the log at a time.
+        let _lock = CoordinatorLock::acquire(&workspace.results, DEFAULT_LEASE)?;
+        let store = workspace.store()?;
+        let mut log = Log::begin(&store, &program())?;
+        ressa_runlog::take_over(&store, &mut log)?;
+        for record in &selected {
+            log.write(LogEvent::Retried { key: record.key })?;
+        }
+        log.settle()?;
     }
     if global.json {
         say_json(&json!({ "cleared": selected.iter().map(|record| &record.key).collect::<Vec<_>>() }));

@@ -1,43 +1,57 @@
 //! `ressa status`: how far experiments are.
 
-use ressa_sweep::{Graph, glance, read_failures, running_coordinator};
+use ressa_experiment::KeyMap;
+use ressa_sweep::{Graph, failures, glance, is_retried, live_status, running_coordinator};
 use serde_json::json;
 
 use crate::{
-    arguments::{Global, MachineOptions, Selection},
+    arguments::{Global, MachineOptions, StatusOptions},
+    commands::watch::{self, is_stale, render},
     exit::{Exit, Outcome},
     study::Study,
     text::{columns, count, say, say_json},
     workspace::Workspace,
 };
 
-/// Prints one line per experiment, then what failed.
-pub fn run(global: &Global, selection: &Selection) -> Outcome {
+/// Prints what runs, one line per experiment, then what failed.
+pub fn run(global: &Global, options: &StatusOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
+    if options.watch {
+        return watch::watch(&workspace, global.json);
+    }
     let store = workspace.reading();
-    let study = Study::load(&workspace, selection)?;
-    let now = workspace.sweep_options(&MachineOptions::default()).circumstances();
     let running = running_coordinator(&workspace.results);
+    let live = live_status(&workspace.results).filter(|live| !live.ended && !is_stale(live));
+    if let Some(live) = live.as_ref().filter(|_| options.selection.what.is_empty() && !global.json) {
+        // What the coordinator counts need not be counted again.
+        say(render(live).trim_end());
+        return Ok(Exit::Done);
+    }
+    let study = Study::load(&workspace, &options.selection)?;
+    let now = workspace.sweep_options(&MachineOptions::default()).circumstances();
+    let graph = study.graph(true);
+    let present = glance(&graph, &store).present;
 
     let mut rows = vec![["experiment", "runs", "complete", "stages", "made"].map(str::to_owned).to_vec()];
     let mut list = Vec::new();
     for experiment in &study.experiments {
-        let graph = Graph::of([experiment], true);
-        let present = glance(&graph, &store).present;
-        let complete = graph.runs.iter().filter(|run| run.stages.iter().all(|&stage| present[stage])).count();
-        let made = present.iter().filter(|&&present| present).count();
-        let figures = [graph.runs.len(), complete, graph.stages.len(), made];
+        let own = Graph::of([experiment], true);
+        let is_made = |stage: usize| graph.position(&own.stages[stage].node.key).is_some_and(|stage| present[stage]);
+        let complete = own.runs.iter().filter(|run| run.stages.iter().all(|&stage| is_made(stage))).count();
+        let made = (0..own.stages.len()).filter(|&stage| is_made(stage)).count();
+        let figures = [own.runs.len(), complete, own.stages.len(), made];
         list.push(json!({
             "experiment": experiment.name, "runs": figures[0], "complete": figures[1], "stages": figures[2], "made": figures[3],
         }));
         rows.push(std::iter::once(experiment.name.clone()).chain(figures.map(|n| n.to_string())).collect());
     }
-    let graph = study.graph(true);
-    let failures: Vec<_> =
-        read_failures(&store).into_iter().filter(|record| graph.position(&record.key).is_some()).collect();
+    let wanted: KeyMap<()> = graph.stages.iter().map(|stage| (stage.node.key, ())).collect();
+    let log = ressa_runlog::read(&store)?;
+    let failed = failures(&log.index, &store).into_iter().filter(|record| wanted.contains_key(&record.key));
+    let failed: Vec<_> = failed.collect();
 
     if global.json {
-        say_json(&json!({ "running": running, "experiments": list, "failures": failures }));
+        say_json(&json!({ "running": running, "live": live, "experiments": list, "failures": failed }));
         return Ok(Exit::Done);
     }
     match running {
@@ -45,10 +59,10 @@ pub fn run(global: &Global, selection: &Selection) -> Outcome {
         None => say("no sweep is running\n"),
     }
     say(columns(&rows).trim_end());
-    if !failures.is_empty() {
-        say(format_args!("\n{} failed:", count(failures.len(), "stage")));
-        for record in failures {
-            let again = if record.is_retried(&now) { "; the next sweep tries again" } else { "" };
+    if !failed.is_empty() {
+        say(format_args!("\n{} failed:", count(failed.len(), "stage")));
+        for record in failed {
+            let again = if is_retried(record, &now) { "; the next sweep tries again" } else { "" };
             say(format_args!("  {}  {}  {}{again}", record.key.short(), record.what, record.failure.message));
         }
     }

@@ -1,5 +1,7 @@
 //! `ressa sweep`: make what is missing, then render.
 
+use std::time::Duration;
+
 use ressa_experiment::protocol::FailureKind;
 use ressa_sweep::{FailedStage, Graph, Summary, execute, glance, record_sweep};
 use serde_json::json;
@@ -16,7 +18,7 @@ use crate::{
     signals,
     study::Study,
     text::{apart, columns, count, duration, note, say, say_json},
-    workspace::Workspace,
+    workspace::{Workspace, program},
 };
 
 /// Runs the selected experiments.
@@ -56,12 +58,16 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     study.findings.remember();
 
     let stop = signals::stop();
+    let title = files.iter().chain(&study.overrides).map(String::as_str).collect::<Vec<_>>().join(" ");
     let mut limits = workspace.limited(&options.machine, options.max_failures, options.timeout);
     if let Some(slots) = memory::bound(&mut limits, &graph, &workspace.root).filter(|_| !global.quiet) {
         note(format_args!("memory holds the models of {}; --slots N asks for more", count(slots, "worker")));
     }
+    limits.title = title;
+    limits.lease = Duration::from_secs(options.lease);
+    limits.program = program();
     let mut display = Display::new(global);
-    let summary = execute(&graph, &store, &limits, &stop, &mut |event| display.show(&event))?;
+    let summary = execute(&graph, &store, &limits, &stop, None, &mut |event| display.show(&event))?;
     display.finish();
 
     let exit = Exit::of(&summary);
@@ -71,7 +77,7 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     }
     if !global.json
         && !global.quiet
-        && let Some(line) = mixture(&graph, &glance(&graph, &store), &store)
+        && let Some(line) = mixture(&graph, &glance(&graph, &store), &store, &ressa_runlog::read(&store)?.index)
     {
         say(line);
     }
@@ -127,6 +133,10 @@ pub fn print(summary: &Summary, graph: &Graph, quiet: bool) {
     if let Some(message) = &summary.storage {
         // It says itself what cannot be written.
         say(format_args!("stopped: {message}"));
+    }
+    if summary.detached > 0 {
+        let what = count(summary.detached, "stage");
+        say(format_args!("{what} go on at workers of other machines; the same command takes them over"));
     }
     if summary.interrupted.is_some() {
         let open = totals.stages - totals.cached - totals.made - totals.failed - totals.skipped;

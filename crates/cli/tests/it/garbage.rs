@@ -94,7 +94,7 @@ fn strangers_in_the_folders_are_passed_over() {
         "store/.DS_Store",
         "store/ab/.DS_Store",
         "store/drafts/.DS_Store",
-        "store/failures/.nfs2",
+        "store/log/.nfs2",
         "store/sweeps/.DS_Store",
     ] {
         fs::write(house.path("results").join(file), "stranger").unwrap();

@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use ressa_runlog::LogEvent;
+use ressa_store::Store;
 use tempfile::TempDir;
 
 /// A folder with `experiments/`; `results/` comes with the first command.
@@ -112,10 +114,13 @@ impl House {
 
     /// Keys in the order of publication.
     pub fn published(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.path("results/store/journal.jsonl")).unwrap_or_default();
-        let key =
-            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["key"].as_str().unwrap().to_owned();
-        text.lines().map(key).collect()
+        let (entries, _) = ressa_runlog::history(&Store::reading(self.path("results/store"), Vec::new())).unwrap();
+        let key = |event| match event {
+            // One that was published by a coordinator that died before it could write it down is found by the next.
+            LogEvent::Published { key, .. } | LogEvent::Found { key, .. } => Some(key.to_string()),
+            _ => None,
+        };
+        entries.into_iter().filter_map(|entry| key(entry.event)).collect()
     }
 
     /// Keys of the stages in the store.
@@ -161,7 +166,8 @@ pub fn program() -> Command {
     command
 }
 
-fn fake_worker() -> PathBuf {
+/// The worker without tensors.
+pub fn fake_worker() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_ressa")).with_file_name("examples").join("fake-worker-of-cli");
     assert!(program.is_file(), "`{}` is not built", program.display());
     program

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::house::House;
 
-fn signal(name: &str, pid: u32) {
+pub fn signal(name: &str, pid: u32) {
     assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
 }
 

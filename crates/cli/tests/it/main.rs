@@ -6,6 +6,7 @@ mod folders;
 mod garbage;
 mod house;
 mod killing;
+mod pilots;
 mod output;
 mod predicting;
 mod preflight;
@@ -39,7 +40,8 @@ fn help_is_complete_and_cheap() {
       export    Write a run, or a folder, as a model folder that other programs open
       inspect   Show what a model folder holds: towers, parameters, types, sparsity
       retry     Forget recorded failures, so that the next sweep tries those stages again
-      logs      List failed stages, or show the log of one
+      logs      Show what a stage or run logged, running or not; without a name, list what failed
+      work      Work for the sweep that runs on a results folder, on this machine: started here or by a cluster's engine
       gc        List stored stages that no experiment file and no recorded sweep asks for; with --delete, move them to the trash
       schema    Print the JSON Schema of experiment files
       generate  Answer prompts about images with a model folder

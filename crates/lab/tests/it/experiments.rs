@@ -34,7 +34,8 @@ fn of_experiment(config: &RunConfig, dense: &Path) -> String {
     let model = load_blip2(dense, &LoadOptions::on(Device::Cpu)).unwrap();
     let mut hash = MaskHash::default();
     for node in &nodes {
-        executor.execute(node, &mut |_, _| {}).unwrap_or_else(|e| panic!("{}: {e}", node.stage.kind()));
+        executor.execute(node, 1, &mut |_, _| {}).unwrap_or_else(|e| panic!("{}: {e}", node.stage.kind()));
+        executor.store().publish(&node.key.hex(), 1).unwrap();
         let Stage::Prune { tower, .. } = &*node.stage else { continue };
         let masks = open().require(&node.key.hex()).unwrap().file("masks.safetensors").unwrap();
         let masks = MaskSet::load(&masks).unwrap();

@@ -14,9 +14,9 @@ use ressa_experiment::{
     record::{Certificate, TaskScore},
     stage::stages,
 };
-use ressa_pipeline::Executor;
+use ressa_pipeline::{Executor, PipelineError};
 use ressa_runtime::{DeviceChoice, RuntimeOptions};
-use ressa_store::{Environment, Store, read_journal};
+use ressa_store::{Environment, Store};
 
 fn executor(folder: &Path) -> Executor {
     let device = ressa_runtime::init(&RuntimeOptions { device: DeviceChoice::Cpu, threads: 1 }).unwrap();
@@ -43,9 +43,16 @@ fn short_run(preset: Preset, method: RestoreMethod) -> RunConfig {
     run
 }
 
+/// Makes a stage, as a worker and its coordinator do.
+fn make(executor: &mut Executor, node: &StageNode) -> Result<(), PipelineError> {
+    executor.execute(node, 1, &mut |_, _| {})?;
+    executor.store().publish(&node.key.hex(), 1)?;
+    Ok(())
+}
+
 fn execute(executor: &mut Executor, nodes: &[StageNode]) {
     for node in nodes {
-        executor.execute(node, &mut |_, _| {}).unwrap_or_else(|e| panic!("{}: {e}", node.stage.kind()));
+        make(executor, node).unwrap_or_else(|e| panic!("{}: {e}", node.stage.kind()));
     }
 }
 
@@ -86,10 +93,6 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
             | Stage::Adapt { .. } => {}
         }
     }
-
-    // Asked again, nothing is done again.
-    execute(&mut executor_one, &nodes);
-    assert_eq!(read_journal(&store).len(), nodes.len());
 }
 
 /// The budget of two towers together, divided by what was measured of them, is met, recounted, and comes out the same again.
@@ -168,6 +171,6 @@ fn a_checkpoint_that_is_not_there_is_named() {
     let mut run = short_run(Preset::ShapesFlanT5, RestoreMethod::None);
     run.model = ModelConfig { checkpoint: Some("models/instructblip-flan-t5-xl".into()), ..ModelConfig::default() };
     let nodes = stages(&run);
-    let error = executor(folder.path()).execute(&nodes[0], &mut |_, _| {}).unwrap_err().to_string();
+    let error = make(&mut executor(folder.path()), &nodes[0]).unwrap_err().to_string();
     assert!(error.contains("models/instructblip-flan-t5-xl") && error.contains("config.json"), "{error}");
 }

@@ -115,7 +115,7 @@ fn a_paper_run_on_folders_is_certified_scored_and_repeated_to_the_bit() {
         let mut one = executor(first.path());
         for (executor, nodes) in [(&mut one, &nodes), (&mut executor(second.path()), &nodes)] {
             for node in nodes {
-                executor.execute(node, &mut |_, _| {}).unwrap_or_else(|e| panic!("{}: {e}", node.stage.kind()));
+                crate::make(executor, node).unwrap_or_else(|e| panic!("{}: {e}", node.stage.kind()));
             }
         }
         assert_eq!(digests(first.path(), &nodes), digests(second.path(), &nodes));
@@ -221,7 +221,7 @@ fn unreadable_images_are_replaced_and_counted() {
     fs::remove_file(root.join("coco/images/train2014/COCO_train2014_000000000002.jpg")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut executor = executor(folder.path());
-    let failure = nodes.iter().find_map(|node| executor.execute(node, &mut |_, _| {}).err()).unwrap().to_string();
+    let failure = nodes.iter().find_map(|node| crate::make(&mut executor, node).err()).unwrap().to_string();
     assert!(failure.contains("images cannot be read") && failure.contains("data.root"), "{failure}");
 }
 
@@ -255,7 +255,7 @@ fn an_image_that_is_no_image_is_named() {
     let store = tempfile::tempdir().unwrap();
     let mut executor = executor(store.path());
     let nodes = stages(&run);
-    executor.execute(&nodes[0], &mut |_, _| {}).unwrap();
-    let error = executor.execute(&nodes[1], &mut |_, _| {}).unwrap_err().to_string();
+    crate::make(&mut executor, &nodes[0]).unwrap();
+    let error = crate::make(&mut executor, &nodes[1]).unwrap_err().to_string();
     assert!(error.contains("gqa/images/n1.jpg"), "{error}");
 }

@@ -1,8 +1,13 @@
 //! Tables in every format, figures, pages, bytes.
 
 use insta::assert_snapshot;
-use ressa_experiment::{Task, config::Metric};
+use ressa_experiment::{
+    Task,
+    config::Metric,
+    protocol::{Failure, FailureKind},
+};
 use ressa_report::ReportError;
+use ressa_runlog::{Circumstances, FailureRecord, Log, LogEvent};
 
 use crate::probe::{self, Probe};
 
@@ -204,8 +209,16 @@ fn what_is_missing_is_shown_and_never_averaged_away() {
     let lost = probe.experiment.cells.iter().find(|c| c.run.prune.metric == Metric::Wanda && c.seed == 2).unwrap();
     let node =
         lost.stages.iter().find(|n| !probe.store.contains(&n.key.hex()) && n.stage.kind() == "evaluate").unwrap();
-    let record = r#"{ "what": "evaluate gqa", "failure": { "kind": "oom", "message": "out of memory", "log": "" } }"#;
-    std::fs::write(probe.results().join(format!("store/failures/{}.json", node.key)), record).unwrap();
+    let record = FailureRecord {
+        key: node.key,
+        what: "evaluate gqa".to_owned(),
+        label: String::new(),
+        failure: Failure { kind: FailureKind::Oom, message: "out of memory".to_owned(), log: None },
+        at: 0,
+        circumstances: Circumstances::default(),
+    };
+    let mut log = Log::begin(&probe.store, "a test").unwrap();
+    log.write(LogEvent::Failed { key: node.key, attempt: 1, worker: String::new(), record }).unwrap();
     probe.render(false).unwrap();
     assert!(
         probe.read("report.md").contains("Failed: evaluate gqa: oom: out of memory"),

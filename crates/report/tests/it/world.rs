@@ -134,8 +134,7 @@ pub fn publish_with(store: &Store, node: &StageNode, result: serde_json::Value, 
             ..Environment::default()
         },
     };
-    let claim = store.claim(&node.key.hex()).unwrap();
-    let draft = claim.draft().unwrap();
+    let draft = store.draft(&node.key.hex(), 1).unwrap();
     for (name, text) in files {
         draft.write(name, text.as_bytes()).unwrap();
     }

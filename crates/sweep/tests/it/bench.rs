@@ -7,7 +7,8 @@ use ressa_experiment::{
     config::{Metric, RestoreMethod},
     model::{ModelConfig, Preset},
 };
-use ressa_store::{Store, read_journal};
+use ressa_runlog::{FailureRecord, Log, LogEvent};
+use ressa_store::Store;
 use ressa_sweep::{DeviceChoice, Graph, Options, Stop, Summary, SweepError, SweepEvent, WorkerCommand, execute};
 use tempfile::TempDir;
 
@@ -38,6 +39,9 @@ impl Bench {
             slots: Some(2),
             max_failures: None,
             timeout: Some(Duration::from_secs(60)),
+            lease: Duration::from_secs(2),
+            title: "test".to_owned(),
+            program: "a test".to_owned(),
         };
         Self { folder, store, options }
     }
@@ -59,12 +63,30 @@ impl Bench {
         stop: &Stop,
         events: &mut dyn FnMut(SweepEvent),
     ) -> Result<Summary, SweepError> {
-        execute(graph, &self.store, &self.options, stop, events)
+        execute(graph, &self.store, &self.options, stop, None, events)
     }
 
     /// Keys in the order of publication.
     pub fn published(&self) -> Vec<String> {
-        read_journal(&self.store).into_iter().map(|line| line.key).collect()
+        let (entries, _) = ressa_runlog::history(&self.store).unwrap();
+        let key = |event| match event {
+            LogEvent::Published { key, .. } => Some(key.to_string()),
+            _ => None,
+        };
+        entries.into_iter().filter_map(|entry| key(entry.event)).collect()
+    }
+
+    /// What failed and was not made since.
+    pub fn failures(&self) -> Vec<FailureRecord> {
+        let index = ressa_runlog::read(&self.store).unwrap().index;
+        ressa_sweep::failures(&index, &self.store).into_iter().cloned().collect()
+    }
+
+    /// Forgets every failure, as `ressa retry` does.
+    pub fn retry(&self) {
+        let failures = self.failures();
+        let mut log = Log::begin(&self.store, "a test").unwrap();
+        failures.iter().for_each(|record| log.write(LogEvent::Retried { key: record.key }).unwrap());
     }
 }
 

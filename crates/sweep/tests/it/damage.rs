@@ -62,13 +62,13 @@ fn a_damaged_shipped_entry_is_made_anew_in_the_writable_root() {
     let dense = key(&graph, "dense").hex();
     let shipped = bench.folder.path().join("shipped").join(&dense[..2]);
     fs::create_dir_all(&shipped).unwrap();
-    fs::rename(bench.store.folder(&dense), shipped.join(&dense)).unwrap();
+    fs::rename(bench.store.folder(&dense), shipped.join(&*dense)).unwrap();
     assert_eq!(bench.sweep(&graph).totals.made, 0, "a shipped entry is found like any other");
 
-    flip(&shipped.join(&dense).join("data.bin"));
+    flip(&shipped.join(&*dense).join("data.bin"));
     let summary = bench.sweep(&graph);
     assert_eq!((summary.totals.made, summary.damaged.len()), (1, 1));
-    assert!(shipped.join(&dense).join("data.bin").is_file(), "a read-only root is left alone");
+    assert!(shipped.join(&*dense).join("data.bin").is_file(), "a read-only root is left alone");
     assert!(bench.store.require(&dense).unwrap().is_writable());
     assert_eq!(bench.sweep(&graph).totals.made, 0);
 }

@@ -56,7 +56,7 @@ fn two_interrupts_stop_at_once_and_leave_no_failure() {
 fn a_second_coordinator_is_turned_away() {
     let bench = Bench::new();
     assert_eq!(running_coordinator(bench.folder.path()), None);
-    let lock = CoordinatorLock::acquire(bench.folder.path()).unwrap();
+    let lock = CoordinatorLock::acquire(bench.folder.path(), bench.options.lease).unwrap();
     let own = std::process::id().to_string();
     assert_eq!(running_coordinator(bench.folder.path()), Some(own.clone()));
     match bench.listen(&graph(&cells()), &Stop::new(), &mut |_| {}) {

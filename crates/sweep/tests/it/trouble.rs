@@ -4,7 +4,7 @@ use std::fs;
 
 use ressa_experiment::protocol::FailureKind;
 use ressa_store::Store;
-use ressa_sweep::{Graph, Stop, Summary, SweepError, SweepEvent, clear_failure, read_failure, read_failures, verify};
+use ressa_sweep::{Graph, Stop, Summary, SweepError, SweepEvent, verify};
 use serde_json::json;
 
 use crate::bench::{Bench, cells, graph};
@@ -52,9 +52,7 @@ fn a_failed_stage_skips_its_dependents_and_nothing_else() {
         .unwrap();
     assert_eq!((again.totals.made, again.failed.len(), remembered), (0, 2, 2), "a failure is not tried again unasked");
 
-    for record in read_failures(&bench.store) {
-        clear_failure(&bench.store, &record.key).unwrap();
-    }
+    bench.retry();
     let retried = bench.sweep(&graph);
     assert_eq!((retried.totals.made, retried.complete), (8, 4));
 }
@@ -78,7 +76,7 @@ fn a_killed_worker_costs_one_stage_until_the_next_sweep() {
     bench.instruct(json!({}));
     let again = bench.sweep(&graph);
     assert_eq!((again.totals.made, again.complete), (4, 4), "what was killed is tried again by itself");
-    assert_eq!(read_failure(&bench.store, &failed.key), None, "a success clears the record");
+    assert!(bench.failures().is_empty(), "a success clears the record");
 }
 
 #[test]
@@ -146,38 +144,44 @@ fn foreign_output_of_a_worker_is_ignored_and_logged() {
     script(&mut bench, "printf 'caf\\351: a warning\\nplain\\n[1]\\nno end of line'; exec \"$WORKER\" \"$@\"");
     let summary = bench.sweep(&graph(&cells()));
     assert_eq!((summary.complete, summary.failed.len()), (4, 0));
-    let log = fs::read(bench.folder.path().join("logs/worker-0.log")).unwrap();
+    let log = fs::read(bench.folder.path().join("logs/000001-worker-0.log")).unwrap();
     let log = String::from_utf8_lossy(&log);
     assert!(log.contains(": a warning\nplain\n[1]\nno end of line\n"), "{log}");
 }
 
+/// A store of an earlier version, which kept a file per failure and a journal.
 #[test]
-fn only_whole_records_count_and_those_of_published_stages_go() {
+fn what_earlier_versions_recorded_is_taken_over_and_kept() {
     let bench = Bench::new();
     let graph = graph(&cells());
     bench.instruct(json!({ "adapt sparse": { "fail": "bug" } }));
     bench.sweep(&graph);
-    let folder = bench.store.root().join("failures");
-    let key = read_failures(&bench.store)[0].key;
-    let record = folder.join(format!("{key}.json"));
-    // What a kill between write and rename leaves, copies, and strangers.
-    for name in [format!("{key}.draft"), format!("{key}.json~"), "copy.json".to_owned(), ".DS_Store".to_owned()] {
-        fs::copy(&record, folder.join(name)).unwrap();
+    let records = bench.failures();
+    let root = bench.store.root().to_owned();
+    fs::remove_dir_all(root.join("log")).unwrap();
+    for folder in ["failures", "claims"] {
+        fs::create_dir(root.join(folder)).unwrap();
     }
-    assert_eq!(read_failures(&bench.store).len(), 2);
-    for record in read_failures(&bench.store) {
-        clear_failure(&bench.store, &record.key).unwrap();
+    for record in &records {
+        let text = serde_json::to_vec(record).unwrap();
+        // What a kill between write and rename leaves, copies, and strangers.
+        for name in [format!("{}.json", record.key), format!("{}.draft", record.key), ".DS_Store".to_owned()] {
+            fs::write(root.join("failures").join(name), &text).unwrap();
+        }
     }
-    assert!(!folder.join(format!("{key}.draft")).exists());
-    assert!(read_failures(&bench.store).is_empty());
+    fs::write(root.join("journal.jsonl"), "{}\n").unwrap();
+    assert_eq!(bench.failures(), records, "who only reads sees them");
+
     bench.instruct(json!({}));
     let (summary, remembered) = remembering(&bench, &graph);
-    assert_eq!((summary.complete, remembered), (4, 0));
-    // A stage that was made is not a failed one, whatever lies there.
-    fs::copy(folder.join("copy.json"), &record).unwrap();
-    assert!(read_failures(&bench.store).is_empty());
-    assert_eq!(remembering(&bench, &graph).1, 0);
-    assert!(!record.exists());
+    assert_eq!((summary.complete, remembered, summary.totals.made), (2, 2, 0));
+    for gone in ["failures", "claims", "journal.jsonl"] {
+        assert!(!root.join(gone).exists(), "{gone}");
+    }
+    let record = root.join("log/older/failures").join(format!("{}.json", records[0].key));
+    assert!(record.is_file() && root.join("log/older/journal.jsonl").is_file());
+    bench.retry();
+    assert_eq!(bench.sweep(&graph).complete, 4);
 }
 
 #[test]

@@ -59,8 +59,9 @@ impl Machine<'_> {
     /// Executes stages in their order and recounts what is certified.
     fn execute(&self, store: &Path, nodes: &[StageNode]) {
         let mut worker = self.worker(store);
+        let published = Store::open(store, Vec::new()).unwrap();
         for node in nodes {
-            let event = worker.execute(node);
+            let event = worker.make(&published, node);
             assert!(matches!(event, Event::Done { .. }), "{}: {event:?}", label(node));
         }
         for node in nodes.iter().filter(|node| matches!(*node.stage, Stage::Prune { .. } | Stage::Merge { .. })) {

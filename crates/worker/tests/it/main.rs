@@ -36,20 +36,19 @@ fn stages_are_executed_once_and_failures_do_not_end_the_worker() {
     let folder = tempfile::tempdir().unwrap();
     let nodes = nodes();
     let mut worker = start(folder.path());
+    let store = Store::open(folder.path(), Vec::new()).unwrap();
 
     // Asked for a stage whose input is not there, the worker says so and goes on.
-    let Event::Failed { key, failure } = worker.execute(&nodes[1]) else { panic!("a stage without its input fails") };
+    let Event::Failed { key, failure, .. } = worker.execute(&nodes[1]) else { panic!("a stage without its input fails") };
     assert_eq!((key, failure.kind), (nodes[1].key, FailureKind::Data));
     assert!(failure.message.contains("ressa sweep"), "{}", failure.message);
 
     for node in &nodes {
-        assert!(matches!(worker.execute(node), Event::Done { already_there: false, .. }));
+        assert!(matches!(worker.make(&store, node), Event::Done { attempt: 1, .. }));
     }
-    assert!(matches!(worker.execute(&nodes[0]), Event::Done { already_there: true, .. }));
     let verified = worker.ask(&Request::Verify { node: Box::new(nodes[1].clone()) });
     assert!(matches!(verified, Event::Verified { violations, .. } if violations.is_empty()));
 
-    let store = Store::open(folder.path(), Vec::new()).unwrap();
     assert!(nodes.iter().all(|node| store.usable(&node.key.hex()).unwrap()));
     worker.finish();
 }

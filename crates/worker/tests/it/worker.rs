@@ -11,6 +11,7 @@ use ressa_experiment::{
     job::{Job, Reply},
     protocol::{Event, Failure, Request},
 };
+use ressa_store::Store;
 use serde_json::Value;
 
 pub struct Worker {
@@ -57,7 +58,16 @@ impl Worker {
     }
 
     pub fn execute(&mut self, node: &StageNode) -> Event {
-        self.ask(&Request::Execute { node: Box::new(node.clone()) })
+        self.ask(&Request::Execute { node: Box::new(node.clone()), attempt: 1 })
+    }
+
+    /// Makes a stage, and publishes it as its coordinator does.
+    pub fn make(&mut self, store: &Store, node: &StageNode) -> Event {
+        let event = self.execute(node);
+        if matches!(event, Event::Done { .. }) {
+            store.publish(&node.key.hex(), 1).unwrap();
+        }
+        event
     }
 
     /// Ends its input and waits for its end.

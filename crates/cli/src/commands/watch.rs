@@ -1,0 +1,133 @@
+//! The live view in words: what a sweep is doing now.
+
+use std::{
+    io::IsTerminal,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use ressa_sweep::{Status, live_status};
+
+use crate::{
+    exit::{Exit, Failure, Outcome},
+    signals,
+    text::{columns, count, duration, percent, say, say_compact_json},
+    workspace::Workspace,
+};
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// A view older than this is of a coordinator that died.
+const STALE: u64 = 15_000;
+/// Workers and failures that are shown.
+const SHOWN: usize = 20;
+
+/// Shows the sweep of a results folder until it ends.
+pub fn watch(workspace: &Workspace, json: bool) -> Outcome {
+    let stop = signals::stop();
+    let _watch = stop.watch();
+    let clears = std::io::stdout().is_terminal() && !json;
+    let mut last = None;
+    loop {
+        let Some(status) = live_status(&workspace.results) else {
+            let message = format!("no sweep has run in `{}`", workspace.show(&workspace.results));
+            return Err(Failure::new(Exit::NothingSelected, message));
+        };
+        if last != Some(status.at) {
+            last = Some(status.at);
+            if json {
+                say_compact_json(&serde_json::json!(status));
+            } else {
+                // Home, and away with what stood there.
+                let clear = if clears { "\x1b[H\x1b[2J" } else { "" };
+                say(format_args!("{clear}{}", render(&status).trim_end()));
+            }
+        }
+        if status.ended {
+            return Ok(Exit::Done);
+        }
+        if is_stale(&status) {
+            say("its coordinator has not been heard of for a while; the same sweep command goes on from here");
+            return Ok(Exit::Done);
+        }
+        let mut waited = Duration::ZERO;
+        while waited < LOOK {
+            if stop.requests() > 0 {
+                return Ok(Exit::Done);
+            }
+            std::thread::sleep(LOOK / 20);
+            waited += LOOK / 20;
+        }
+    }
+}
+
+/// Whether a view is of a sweep that ended without a word.
+pub fn is_stale(status: &Status) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64);
+    !status.ended && now.saturating_sub(status.at) > STALE
+}
+
+/// A view in words.
+pub fn render(status: &Status) -> String {
+    let settled = status.made + status.failed + status.skipped;
+    let to_do = status.stages - status.cached;
+    let bar_width = 30;
+    let filled = if to_do == 0 { bar_width } else { bar_width * settled / to_do };
+    let bar: String = (0..bar_width).map(|at| if at < filled { '#' } else { '.' }).collect();
+    let mut text = format!("{}\n[{bar}] {settled} of {} made", status.title, count(to_do, "stage"));
+    if status.cached > 0 {
+        text += &format!(", {} cached", status.cached);
+    }
+    if status.failed > 0 {
+        text += &format!(", {} failed, {} skipped", status.failed, status.skipped);
+    }
+    let runs = format!("{} of {} complete", status.complete, count(status.runs, "run"));
+    let time = if status.ended {
+        format!("ended after {}", duration(status.elapsed_seconds))
+    } else {
+        format!("{} so far, about {} to go", duration(status.elapsed_seconds), duration(status.eta_seconds))
+    };
+    text += &format!("\n{runs}; {time} ({}, process {})\n\n", status.host, status.pid);
+
+    let mut rows = vec![["worker", "machine", "device", "stage", "run", "done", "for", ""].map(str::to_owned).to_vec()];
+    for worker in status.workers.iter().take(SHOWN) {
+        let mut row = vec![worker.name.clone(), worker.host.clone(), worker.device.clone()];
+        match &worker.stage {
+            Some(stage) => row.extend([
+                format!("{} [{}]", stage.what, stage.key.short()),
+                stage.label.clone(),
+                percent(stage.fraction),
+                duration(stage.seconds),
+                match (&*worker.state, stage.message.as_str()) {
+                    ("busy", message) => message.to_owned(),
+                    (state, _) => state.to_owned(),
+                },
+            ]),
+            None => row.extend([String::new(), String::new(), String::new(), String::new(), worker.state.clone()]),
+        }
+        rows.push(row);
+    }
+    text += &columns(&rows);
+    if status.workers.len() > SHOWN {
+        text += &format!("and {}\n", count(status.workers.len() - SHOWN, "other worker"));
+    }
+    if !status.failures.is_empty() {
+        text += &format!("\n{} failed; `ressa logs KEY` shows why:\n", count(status.failures.len(), "stage"));
+        for failure in status.failures.iter().rev().take(SHOWN) {
+            text += &format!(
+                "  {}  {}  {}\n    {}: {}\n",
+                failure.key.short(),
+                failure.what,
+                failure.label,
+                failure.kind,
+                failure.message
+            );
+        }
+    }
+    if !status.told.is_empty() {
+        text += "\n";
+        for told in status.told.iter().rev().take(5).rev() {
+            text += &format!("{told}\n");
+        }
+    }
+    text
+}
