@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use ressa_experiment::{Tower, json::without_mark, places::without_places};
+use ressa_experiment::{Tower, json::without_mark, places::without_places, rounded_percent};
 use serde::{Deserialize, Serialize};
 
 use crate::{CARD, CERTIFICATE, FolderCertificate, carry::is_own, clean, json};
@@ -71,8 +71,8 @@ pub fn card(name: &str, making: Option<&Making>, certificate: &FolderCertificate
     for (&tower, sums) in &certificate.towers {
         let pattern = certificate.pattern(tower).map_or_else(|| "unstructured".to_owned(), |p| p.to_string());
         let pattern = if sums.zeros * 100 > sums.elements { pattern } else { "dense".to_owned() };
-        text +=
-            &format!("| {tower} | {} | {} | {:.2} % | {pattern} |\n", sums.zeros, sums.elements, sums.sparsity * 100.0);
+        let share = rounded_percent(sums.sparsity);
+        text += &format!("| {tower} | {} | {} | {share} | {pattern} |\n", sums.zeros, sums.elements);
     }
     text += &format!(
         "\n`{CERTIFICATE}` holds the counts and digests of all {} tensors; `ressa verify` on this folder recounts them.\n",

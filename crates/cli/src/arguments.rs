@@ -4,7 +4,10 @@ pub mod folder;
 pub mod loading;
 pub mod model;
 pub mod prune;
+pub mod results;
 pub mod score;
+pub mod selection;
+pub mod show;
 pub mod size;
 
 use std::path::PathBuf;
@@ -17,6 +20,8 @@ use ressa_experiment::{Pattern, Tower, path::unexpanded};
 use ressa_sweep::DeviceChoice;
 
 use crate::reuse::Reuse;
+pub use selection::{Filters, Selection};
+
 /// A path; one that only a shell would expand is refused rather than taken for a folder of that name, unless there is one.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| {
@@ -46,7 +51,8 @@ const EXIT_CODES: &str = "Exit codes:
   0 done               1 no worker, no network, or a defect              2 bad command line
   4 nothing selected   65 unusable folder, image or file                 66 model or benchmark missing
   75 other sweep runs  78 bad experiment        100 some failed          102 dense gate not reached
-  104 not verified     106 report incomplete    110 cannot write         130, 143 interrupted, run again to go on";
+  104 not verified     106 report incomplete    108 diff: they differ    110 cannot write
+  130, 143 interrupted, run again to resume";
 
 /// Options of every command.
 #[derive(Args, Debug)]
@@ -60,7 +66,7 @@ pub struct Global {
     /// The worker program [default: `ressa-worker` beside this one]
     #[arg(long, global = true, value_name = "FILE", value_parser = path())]
     pub worker: Option<PathBuf>,
-    /// Answer with one JSON value on standard output, also when something fails
+    /// Answer with one JSON value on standard output; why something cannot be done is one on standard error
     #[arg(long, global = true)]
     pub json: bool,
     /// Say less
@@ -80,6 +86,10 @@ pub enum Command {
     Sweep(SweepOptions),
     /// Show how far experiments are, and what failed
     Status(StatusOptions),
+    /// Show a run: every setting with its file and line, stages, scores, certificate, predictions
+    Show(show::ShowOptions),
+    /// Compare two runs, results folders or reports; exit code 0 where nothing differs, 108 where something does
+    Diff(show::DiffOptions),
     /// Say why a run or stage is cached or not
     Explain(ExplainOptions),
     /// Render tables and figures from what is in the store
@@ -96,6 +106,9 @@ pub enum Command {
     Export(folder::ExportOptions),
     /// Show what a model folder holds: towers, parameters, types, sparsity
     Inspect(folder::InspectOptions),
+    /// Write part of the results into one archive, or take one in
+    #[command(subcommand)]
+    Results(results::Results),
     /// Forget recorded failures, so that the next sweep tries those stages again
     Retry(RetryOptions),
     /// Show what a stage or run logged, running or not; without a name, list what failed
@@ -117,15 +130,10 @@ pub enum Command {
     Lab(model::Lab),
     /// Look for what keeps a sweep from running on this machine
     Doctor(MachineOptions),
-}
-
-/// Experiments and overrides.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Selection {
-    /// Experiment files (or names in experiments/shapes), and overrides such as `prune.metric=wanda,magnitude` or
-    /// `'evaluate.caption.prompt="A photo, in detail"'`, written as in YAML; without a file: the default study
-    #[arg(value_name = "FILE|KEY=VALUE")]
-    pub what: Vec<String>,
+    /// Print completions for a shell
+    Completions(results::CompletionsOptions),
+    /// Print the manual page, or write one for each command
+    Man(results::ManOptions),
 }
 
 /// Options of `plan`.
@@ -210,6 +218,17 @@ pub struct SweepOptions {
     /// Time without a sign of life after which a worker of another machine counts as gone
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     pub lease: u64,
+    /// Try a failed stage again up to N times within this sweep: killed workers after 1 s and longer, a full disk after 30 s and longer, memory, time
+    /// limits and unreadable files once, defects and diverged trainings never
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub retries: u32,
+    /// Make stages again that are in the store: the beginning of a key, a kind such as `adapt`, or an expression such as `task = gqa and seed = 0`. Their
+    /// outputs go to the trash (`ressa gc --restore`). What was made of them stays where the new bytes are the old ones, and is made again elsewhere
+    #[arg(long, value_name = "KEY|KIND|EXPR")]
+    pub force: Vec<String>,
+    /// With --force: make again all that was made of them, whatever their bytes
+    #[arg(long, requires = "force")]
+    pub dependents: bool,
     /// Do not render the report afterwards
     #[arg(long)]
     pub no_report: bool,
@@ -221,9 +240,9 @@ pub struct SweepOptions {
 /// Options of `explain`.
 #[derive(Args, Debug)]
 pub struct ExplainOptions {
-    /// Run or stage: first digits of its key, or words of a run's label
-    #[arg(value_name = "RUN|KEY")]
-    pub which: String,
+    /// Run or stage: first digits of its key, or words of a run's label; left out where -E chooses
+    #[arg(value_name = "RUN|KEY", required_unless_present = "filter")]
+    pub which: Option<String>,
     #[command(flatten)]
     pub selection: Selection,
 }
@@ -293,8 +312,9 @@ pub enum PresetName {
 /// Options of `verify`.
 #[derive(Args, Debug)]
 pub struct VerifyOptions {
-    /// Runs or stages: first digits of their keys, or words of a run's label; or model folders, whoever wrote them
-    #[arg(value_name = "RUN|KEY|DIR", required_unless_present = "all")]
+    /// Runs or stages: first digits of their keys, or words of a run's label; or model folders, whoever wrote them; with --all or -E, experiment
+    /// files and overrides
+    #[arg(value_name = "RUN|KEY|DIR|FILE", required_unless_present_any = ["all", "filter"])]
     pub which: Vec<String>,
     /// Of a folder: the N:M pattern that its prunable linears follow, such as 2:4
     #[arg(long, value_name = "N:M", value_parser = n_of_m)]
@@ -305,12 +325,15 @@ pub struct VerifyOptions {
     /// Of a folder: towers that --pattern and --sparsity speak of [default: all]
     #[arg(long = "tower", value_name = "TOWER", value_parser = tower)]
     pub towers: Vec<Tower>,
-    /// Every stored stage of the experiments
-    #[arg(long, conflicts_with = "which")]
+    /// Every stored stage of the experiments, or with -E of what it selects: digests of all files, certificates recounted on the weights, scores
+    /// computed again from the stored predictions
+    #[arg(long)]
     pub all: bool,
-    /// Experiments looked at [default: the default study]
-    #[arg(long = "file", value_name = "FILE|KEY=VALUE")]
+    /// Experiments in which runs are looked for [default: the default study]
+    #[arg(long = "file", value_name = "FILE|KEY=VALUE", help_heading = selection::HEADING)]
     pub files: Vec<String>,
+    #[command(flatten)]
+    pub filters: Filters,
     #[command(flatten)]
     pub machine: MachineOptions,
 }
@@ -342,6 +365,11 @@ pub struct RetryOptions {
     /// Only what ran out of memory
     #[arg(long)]
     pub oom: bool,
+    /// Experiments that -E looks at [default: the default study]
+    #[arg(long = "file", value_name = "FILE|KEY=VALUE", requires = "filter", help_heading = selection::HEADING)]
+    pub files: Vec<String>,
+    #[command(flatten)]
+    pub filters: Filters,
 }
 
 /// Options of `logs`.

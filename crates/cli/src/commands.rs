@@ -1,11 +1,13 @@
 //! One module per command; each takes its arguments and answers with an exit code.
 
 pub mod data;
+pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod export;
 pub mod export_run;
 pub mod fetch;
+mod force;
 pub mod forecast;
 pub mod gc;
 mod gc_cache;
@@ -13,13 +15,16 @@ pub mod generate;
 pub mod inspect;
 pub mod lab;
 pub mod logs;
+pub mod manual;
 pub mod plan;
 pub mod pretrain;
 pub mod prune;
 pub mod report;
+pub mod results;
 pub mod retry;
 pub mod schema;
 pub mod score;
+pub mod show;
 pub mod status;
 pub mod sweep;
 mod watch;

@@ -36,6 +36,8 @@ pub enum Exit {
     NotVerified = 104,
     /// `report --strict` on an incomplete sweep.
     Incomplete = 106,
+    /// `diff` found differences.
+    Differ = 108,
     /// Something cannot be written: disk full, or no permission.
     CannotWrite = 110,
     /// Interrupted with Ctrl-C; run again to go on.
@@ -102,18 +104,14 @@ impl Failure {
         }
     }
 
-    /// Shows it on standard error. Where a machine reads, it is one JSON object, which is also the answer on standard output; but a mistake in
-    /// an experiment or override leaves standard output empty, so that who reads a field of a plan meets no object without it.
+    /// Shows it on standard error; where a machine reads, as one JSON object. Standard output stays empty: who reads a field of an answer there
+    /// meets no object without it.
     pub fn print(&self, json: bool) {
         let mut stderr = std::io::stderr().lock();
         let _ = match self {
             _ if json => {
-                let value = self.json();
-                match self {
-                    Failure::Experiment(_) => crate::text::answer_elsewhere(),
-                    Failure::Message(..) => crate::text::say_json(&value),
-                }
-                writeln!(stderr, "{value}")
+                crate::text::answer_elsewhere();
+                writeln!(stderr, "{}", self.json())
             }
             Failure::Experiment(error) => {
                 let diagnostic: &dyn miette::Diagnostic = error.as_ref();

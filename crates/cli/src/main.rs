@@ -1,6 +1,7 @@
 //! `ressa`: arguments in, exit code out. No tensor library is linked, so it starts at once; what needs one runs in `ressa-worker`.
 
 mod arguments;
+mod chosen;
 mod commands;
 mod exit;
 mod hub;
@@ -19,7 +20,7 @@ use clap::Parser;
 
 use crate::{
     arguments::{Arguments, Command},
-    exit::{Exit, Outcome},
+    exit::{Exit, Failure, Outcome},
     workspace::named,
 };
 
@@ -52,14 +53,15 @@ fn main() -> std::process::ExitCode {
 /// Shows what is wrong with a command line, or the help or version that it asks for.
 fn refuse(error: &clap::Error) -> Exit {
     // Help and version go to standard output and are no failure.
-    let shown = error.print();
     if !error.use_stderr() {
+        let shown = error.print();
         return close(Exit::Done, shown.err().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe));
     }
-    if std::env::args_os().any(|argument| argument == "--json") {
-        text::answer_in_json();
-        let message = error.to_string();
-        text::say_json(&serde_json::json!({ "error": message.trim(), "exit": Exit::Usage as u8 }));
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if json {
+        Failure::new(Exit::Usage, error.to_string().trim()).print(json);
+    } else {
+        let _ = error.print();
     }
     Exit::Usage
 }
@@ -77,6 +79,8 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Plan(options) => commands::plan::run(global, options),
         Command::Sweep(options) => commands::sweep::run(global, options),
         Command::Status(options) => commands::status::run(global, options),
+        Command::Show(options) => commands::show::run(global, options),
+        Command::Diff(options) => commands::diff::run(global, options),
         Command::Explain(options) => commands::explain::run(global, options),
         Command::Report(options) => commands::report::run(global, options),
         Command::Fetch(options) => commands::fetch::run(global, options),
@@ -85,6 +89,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Verify(options) => commands::verify::run(global, options),
         Command::Export(options) => commands::export::run(global, options),
         Command::Inspect(options) => commands::inspect::run(global, options),
+        Command::Results(what) => commands::results::run(global, what),
         Command::Retry(options) => commands::retry::run(global, options),
         Command::Work(options) => commands::work::run(global, options),
         Command::Logs(options) => commands::logs::run(global, options),
@@ -95,5 +100,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Lab(lab) => commands::lab::run(global, lab),
         Command::Schema => commands::schema::run(),
         Command::Doctor(options) => commands::doctor::run(global, options),
+        Command::Completions(options) => commands::manual::completions(options),
+        Command::Man(options) => commands::manual::man(global, options),
     }
 }

@@ -1,13 +1,14 @@
 //! The experiments a command is about, and the graph of their stages.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use ressa_contents::{Contents, Findings};
-use ressa_experiment::Experiment;
+use ressa_experiment::{Cell, Experiment, Filter, StageKey};
 use ressa_sweep::Graph;
 
 use crate::{
     arguments::Selection,
+    chosen::{Chosen, Limited},
     exit::{Exit, Failure},
     workspace::Workspace,
 };
@@ -22,6 +23,10 @@ pub struct Study {
     pub experiments: Vec<Experiment>,
     /// Overrides of the command line.
     pub overrides: Vec<String>,
+    /// Options that chose some of the runs.
+    pub selection: Vec<String>,
+    /// Where a filter takes single stages.
+    limited: Option<Limited>,
     /// What their stages read from outside the store.
     pub findings: Findings,
 }
@@ -58,8 +63,34 @@ impl Study {
                 return Err(Failure::new(Exit::BadExperiment, message));
             }
         }
+        let chosen = Chosen::of(selection, &mut experiments)?;
         let findings = read_contents(workspace, &mut experiments)?;
-        Ok(Self { experiments, overrides, findings })
+        let limited = chosen.limited(&experiments);
+        Ok(Self { experiments, overrides, selection: chosen.words, limited, findings })
+    }
+
+    /// Whether single stages were selected rather than runs.
+    pub fn is_of_stages(&self) -> bool {
+        self.limited.is_some()
+    }
+
+    /// What the command line changed and chose, in words.
+    pub fn words(&self) -> Vec<String> {
+        self.overrides.iter().chain(&self.selection).cloned().collect()
+    }
+
+    /// The experiments with the selected stages.
+    pub fn parts(&self) -> &[Experiment] {
+        self.limited.as_ref().map_or(&self.experiments, |limited| &limited.experiments)
+    }
+
+    /// Positions of the selected stages in a graph: without those that are only there because a selected one reads them.
+    pub fn selected(&self, graph: &Graph) -> Vec<usize> {
+        let is_selected = |stage: &usize| {
+            let node = &graph.stages[*stage].node;
+            self.limited.as_ref().is_none_or(|limited| limited.stages.contains(&node.key))
+        };
+        (0..graph.stages.len()).filter(is_selected).collect()
     }
 
     /// Checks tables, figures and claims against the grid, before anything is spent on it. A selection on the command line may change the
@@ -78,7 +109,7 @@ impl Study {
                 let mut rest = report.clone();
                 rest.tables.retain(|table| table.id != item);
                 rest.figures.retain(|figure| figure.id != item);
-                if experiment.origin.overrides.is_empty() || rest.tables.len() + rest.figures.len() == count {
+                if experiment.origin.is_whole() || rest.tables.len() + rest.figures.len() == count {
                     return Err(experiment.mistake(item, error.to_string()).into());
                 }
                 left_out.push(format!("left out of this report: {error}"));
@@ -88,9 +119,40 @@ impl Study {
         Ok(left_out)
     }
 
+    /// Stages of these experiments, and what they read; with `gated`, also the evaluations that dense gates ask for.
+    pub fn graph_of(&self, stages: &HashSet<StageKey>, gated: bool) -> Graph {
+        let mut experiments = self.experiments.clone();
+        for experiment in &mut experiments {
+            experiment.limit(&|_, node| stages.contains(&node.key));
+            experiment.cells.retain(|cell| !cell.stages.is_empty());
+            experiment.select(Vec::new(), &mut |_| true);
+        }
+        Graph::of(&experiments, gated)
+    }
+
+    /// The stages that a filter selects.
+    ///
+    /// # Errors
+    /// What is wrong with the filter.
+    pub fn stages_of(&self, filter: &Filter) -> Result<HashSet<StageKey>, Failure> {
+        let bound = filter.bind(&self.experiments)?;
+        let of = |(at, experiment): (usize, &Experiment)| -> Vec<StageKey> {
+            let stages = experiment.cells.iter().flat_map(|cell| cell.stages.iter().map(move |node| (cell, node)));
+            stages.filter(|(cell, node)| bound.selects_stage(at, cell, node)).map(|(_, node)| node.key).collect()
+        };
+        Ok(self.experiments.iter().enumerate().flat_map(of).collect())
+    }
+
+    /// The first cell that is a run, with its experiment.
+    pub fn cell_of(&self, run: &str) -> Option<(&Experiment, &Cell)> {
+        let cells = |experiment: &'_ Experiment| experiment.cells.iter().position(|cell| cell.run_id == run);
+        let found = self.experiments.iter().find_map(|experiment| Some((experiment, cells(experiment)?)));
+        found.map(|(experiment, at)| (experiment, &experiment.cells[at]))
+    }
+
     /// The distinct stages of all experiments; with `gated`, also the evaluations that dense gates ask for.
     pub fn graph(&self, gated: bool) -> Graph {
-        Graph::of(&self.experiments, gated)
+        Graph::of(self.parts(), gated)
     }
 }
 

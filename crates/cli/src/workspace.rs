@@ -7,10 +7,10 @@ use std::{
 };
 
 use ressa_store::Store;
-use ressa_sweep::{DEFAULT_LEASE, DeviceChoice, Options, WorkerCommand, machine_name, threads, visible_gpus};
+use ressa_sweep::{DEFAULT_LEASE, DeviceChoice, Options, RetryPolicy, WorkerCommand, machine_name, threads, visible_gpus};
 
 use crate::{
-    arguments::{Global, MachineOptions},
+    arguments::{Global, MachineOptions, SweepOptions},
     exit::{Exit, Failure},
 };
 
@@ -125,15 +125,17 @@ impl Workspace {
             lease: DEFAULT_LEASE,
             title: String::new(),
             program: String::new(),
+            retries: RetryPolicy::default(),
         }
     }
 
-    /// The same with limits.
-    pub fn limited(&self, machine: &MachineOptions, most: Option<u32>, seconds: Option<u64>) -> Options {
+    /// The same with the limits of a sweep.
+    pub fn limited(&self, options: &SweepOptions) -> Options {
         Options {
-            max_failures: most.map(|most| most as usize),
-            timeout: seconds.map(Duration::from_secs),
-            ..self.sweep_options(machine)
+            max_failures: options.max_failures.map(|most| most as usize),
+            timeout: options.timeout.map(Duration::from_secs),
+            retries: RetryPolicy::new(options.retries),
+            ..self.sweep_options(&options.machine)
         }
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct Document {
     pub description: Option<String>,
     pub settings: Vec<Override>,
     pub seeds: Option<Vec<u64>>,
+    /// Where they are given.
+    pub seeds_at: Option<Location>,
     pub axes: Vec<Axis>,
     /// Axes of files that this one is laid over which it takes away.
     pub removals: Vec<Removal>,
@@ -104,8 +106,10 @@ impl Document {
                     document.name = Some(node.text("name")?.to_owned());
                 }
                 "description" => document.description = Some(node.text("description")?.to_owned()),
-                "replicate" => document.seeds = Some(replicate(node)?),
-                "replicate.seed" => document.seeds = Some(seeds(node)?),
+                "replicate" | "replicate.seed" => {
+                    let read = if key.text == "replicate" { replicate } else { seeds };
+                    (document.seeds, document.seeds_at) = (Some(read(node)?), Some(node.at.clone()));
+                }
                 "axes" => document.read_axes(node, "axes", product_axis)?,
                 "zip" => document.read_axes(node, "zip", crate::zip::axis)?,
                 "variants" => document.read_axes(node, "variants", variants_axis)?,
@@ -192,6 +196,7 @@ impl Document {
             description: later.description.or(self.description),
             settings: self.settings,
             seeds: later.seeds.or(self.seeds),
+            seeds_at: later.seeds_at.or(self.seeds_at),
             axes: self.axes,
             removals: self.removals.into_iter().chain(later.removals).collect(),
             include: later.include.or(self.include),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use miette::{Diagnostic, LabeledSpan, SourceCode};
+use serde::Serialize;
 
 use crate::source::{EXPERIMENT, Location, Sort};
 
@@ -49,6 +50,8 @@ pub enum ErrorKind {
     Override,
     /// A table or figure that cannot be made of the grid.
     Report,
+    /// A filter that cannot be read, or that nothing can match.
+    Filter,
 }
 
 impl ErrorKind {
@@ -75,6 +78,7 @@ impl ErrorKind {
             ErrorKind::UnknownName => "unknown-name",
             ErrorKind::Override => "override",
             ErrorKind::Report => "report",
+            ErrorKind::Filter => "filter",
         }
     }
 }
@@ -106,7 +110,7 @@ struct Details {
 }
 
 /// File (or argument), line and column of a mistake, counted from 1.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Position {
     /// The file as it was named, or `command line`.
     pub file: String,
@@ -179,9 +183,7 @@ impl ExperimentError {
 
     /// Where the mistake is; `None` when a file as a whole is at fault (it is then named in the message).
     pub fn position(&self) -> Option<Position> {
-        let at = self.0.at.as_ref()?;
-        let (line, column) = at.line_column();
-        Some(Position { file: at.source.name().to_owned(), line, column })
+        self.0.at.as_ref().map(Location::position)
     }
 }
 

@@ -157,7 +157,7 @@ fn axis_infos(document: &Document) -> Vec<AxisInfo> {
 }
 
 /// The labels an include point states: coordinates, and settings that are the name of an axis.
-fn include_labels(include: &Include) -> impl Iterator<Item = (&str, String)> {
+pub(crate) fn include_labels(include: &Include) -> impl Iterator<Item = (&str, String)> {
     let text = |value: &Value| Label::of(value).map(|label| label.0);
     let stated = include.coordinates.iter().filter_map(move |(key, node)| match &node.tree {
         Tree::Scalar(value) => Some((key.text.as_str(), text(value)?)),

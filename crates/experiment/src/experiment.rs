@@ -5,7 +5,7 @@
 //! own settings.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,8 +13,8 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Cell, Stage, StageNode, Task,
-    document::AxisKind,
+    Cell, Stage, StageKey, StageNode, Task,
+    document::{AxisKind, Document},
     error::{ErrorKind, ExperimentError},
     expand,
     gate::Gate,
@@ -57,6 +57,8 @@ pub struct Experiment {
     pub counts: Counts,
     /// Where tables, figures and claims are, by their ids.
     places: BTreeMap<String, Location>,
+    /// What it was made of: the file over its bases, with overrides.
+    pub(crate) document: Arc<Document>,
 }
 
 /// An axis as tables and figures see it.
@@ -138,18 +140,19 @@ impl Experiment {
         free_name(document.name.as_deref().unwrap_or(&stem), path)?;
         let alone = document.settings.iter().find(|o| o.setting.path == "seed").and_then(|o| o.value.as_u64());
         Ok(Experiment {
-            name: document.name.unwrap_or(stem),
+            name: document.name.clone().unwrap_or(stem),
             path: path.to_owned(),
             origin: Origin::of(path, root, overrides),
-            description: document.description,
+            description: document.description.clone(),
             report,
             claims,
             axes: expansion.axes,
-            seeds: document.seeds.unwrap_or_else(|| vec![alone.unwrap_or_default()]),
+            seeds: document.seeds.clone().unwrap_or_else(|| vec![alone.unwrap_or_default()]),
             cells: expansion.cells,
             gates: expansion.gates,
             counts: expansion.counts,
             places,
+            document: Arc::new(document),
         })
     }
 
@@ -158,6 +161,37 @@ impl Experiment {
         match self.places.get(id) {
             Some(at) => at.error(ErrorKind::Report, message).label("this one"),
             None => ExperimentError::file(ErrorKind::Report, message),
+        }
+    }
+
+    /// Keeps the runs that have a cell for which `keep` holds, with all their cells; `words` are the options that say so. Axes and what the
+    /// stages share stay those of the whole grid, gates those of the dense models that are left.
+    pub fn select(&mut self, words: Vec<String>, keep: &mut dyn FnMut(&Cell) -> bool) {
+        let kept: HashSet<String> =
+            self.cells.iter().filter(|cell| keep(cell)).map(|cell| cell.run_id.clone()).collect();
+        self.cells.retain(|cell| kept.contains(&cell.run_id));
+        let dense: HashSet<&StageKey> = self.cells.iter().flat_map(|cell| &cell.stages).map(|node| &node.key).collect();
+        let is_there = |node: &Arc<StageNode>| node.inputs.iter().all(|key| dense.contains(key));
+        self.gates.retain(|gate| gate.evaluate.iter().all(is_there));
+        self.counts.cells = self.cells.len();
+        self.counts.runs = kept.len();
+        self.origin.selection.extend(words);
+    }
+
+    /// Keeps of every cell the stages for which `wanted` holds, and what they read.
+    pub fn limit(&mut self, wanted: &dyn Fn(&Cell, &StageNode) -> bool) {
+        for cell in &mut self.cells {
+            let mut needed: HashSet<StageKey> = HashSet::new();
+            // A stage stands behind what it reads.
+            let kept: Vec<bool> = (cell.stages.iter().rev())
+                .map(|node| {
+                    let is_kept = needed.contains(&node.key) || wanted(cell, node);
+                    needed.extend(node.inputs.iter().filter(|_| is_kept).copied());
+                    is_kept
+                })
+                .collect();
+            let mut kept = kept.into_iter().rev();
+            cell.stages.retain(|_| kept.next().unwrap_or(false));
         }
     }
 
@@ -184,13 +218,13 @@ impl Experiment {
     /// The distinct stages of all runs and of the gates, inputs before what reads them.
     pub fn stages(&self) -> Vec<&Arc<StageNode>> {
         let nodes = self.cells.iter().flat_map(|cell| &cell.stages);
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         nodes.chain(self.gates.iter().flat_map(|gate| &gate.evaluate)).filter(|node| seen.insert(&node.key)).collect()
     }
 
     /// The distinct runs, each with its first cell, in the order of the cells.
     pub fn runs(&self) -> Vec<&Cell> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         self.cells.iter().filter(|cell| seen.insert(cell.run_id.as_str())).collect()
     }
 }

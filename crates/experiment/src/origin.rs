@@ -1,10 +1,10 @@
-//! Where an experiment came from: its file and what the command line changed of it.
+//! Where an experiment came from: its file, what the command line changed of it, and which of its runs were chosen.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// A file and overrides. Two selections with one origin are the same experiment at different times.
+/// A file, overrides and a selection. Two selections with one origin are the same experiment at different times.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The file below the experiments folder; of one elsewhere its name, with what tells its place from others.
@@ -12,6 +12,9 @@ pub struct Origin {
     /// Overrides, sorted.
     #[serde(default)]
     pub overrides: Vec<String>,
+    /// Options that chose some of its runs, such as `-E 'seed = 0'`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub selection: Vec<String>,
 }
 
 impl Origin {
@@ -30,13 +33,18 @@ impl Origin {
         };
         let mut overrides: Vec<String> = overrides.iter().map(|text| text.trim().to_owned()).collect();
         overrides.sort();
-        Self { file, overrides }
+        Self { file, overrides, selection: Vec::new() }
+    }
+
+    /// Whether it is the experiment as its file says it.
+    pub fn is_whole(&self) -> bool {
+        self.overrides.is_empty() && self.selection.is_empty()
     }
 
     /// Eight hexadecimal digits that tell origins apart.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        for part in std::iter::once(&self.file).chain(&self.overrides) {
+        for part in std::iter::once(&self.file).chain(&self.overrides).chain(&self.selection) {
             hasher.update(part.as_bytes()).update(b"\0");
         }
         hasher.finalize().to_hex()[..8].to_owned()
@@ -46,6 +54,6 @@ impl Origin {
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.file)?;
-        self.overrides.iter().try_for_each(|text| write!(f, " {text}"))
+        self.overrides.iter().chain(&self.selection).try_for_each(|text| write!(f, " {text}"))
     }
 }

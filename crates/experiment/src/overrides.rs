@@ -18,7 +18,7 @@ use crate::{
     output::Label,
     settings::{self, SETTINGS, Setting},
     shape::Names,
-    source::{Location, Source},
+    source::{COMMAND_LINE, Location, Source},
     suggest,
     yaml::{Node, Tree},
 };
@@ -67,7 +67,7 @@ type Each<'a> = &'a mut dyn FnMut(&Arc<Source>, &str, Location, usize) -> Result
 fn each(arguments: &[String], example: &str, one: Each<'_>) -> Result<(), ExperimentError> {
     let mut done: Vec<&str> = Vec::new();
     for argument in arguments {
-        let source = Source::inline("command line", argument);
+        let source = Source::inline(COMMAND_LINE, argument);
         let place = |span: std::ops::Range<usize>| Location::new(&source, span);
         let Some(equals) = argument.find('=') else {
             return Err(place(0..argument.len())
@@ -98,6 +98,7 @@ fn one(
     if path == "replicate.seed" {
         let nodes = flow::values(source, start, Reading::Plain)?;
         let whole = Node { tree: Tree::List(nodes.clone()), at: Location::new(source, start..source.text().len()) };
+        document.seeds_at = Some(whole.at.clone());
         document.seeds = Some(match nodes.as_slice() {
             [single] => document::seeds(single)?,
             _ => document::seeds(&whole)?,

@@ -18,9 +18,9 @@ pub enum Request {
         /// Counts the attempts at this stage; the output is filled under it.
         attempt: u32,
     },
-    /// Recount the weights behind published certificates.
+    /// Recount the weights behind published certificates, or score published predictions again.
     Verify {
-        /// A `prune` or `merge` stage.
+        /// A `prune`, `merge` or `evaluate` stage.
         node: Box<StageNode>,
     },
     /// Finish.

@@ -66,6 +66,18 @@ pub struct Score {
     pub items: u64,
 }
 
+impl Score {
+    /// The unit of its value, for people: `%` of accuracies and recalls; of metrics of captions, how many times their definition it is.
+    pub fn unit(&self) -> &'static str {
+        match self.metric.as_str() {
+            "cider-d" => "x 10",
+            "cider" | "meteor" | "spice" => "x 100",
+            metric if metric.starts_with("bleu") || metric.starts_with("rouge") => "x 100",
+            _ => "%",
+        }
+    }
+}
+
 /// Samples that a stage read, where its data had fewer than its configuration asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Shortfall {

@@ -46,6 +46,11 @@ impl Setting {
         matches!(self.shape, Shape::Floors | Shape::Shares)
     }
 
+    /// Whether its values are numbers.
+    pub(crate) fn is_number(&self) -> bool {
+        self.is_integer() || matches!(self.shape, Shape::Number(_) | Shape::OrNull(Shape::Number(_)))
+    }
+
     /// Whether `0..2` means whole numbers here.
     pub(crate) fn is_integer(&self) -> bool {
         matches!(self.shape, Shape::Integer { .. } | Shape::OrNull(Shape::Integer { .. }))

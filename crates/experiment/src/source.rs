@@ -4,7 +4,10 @@ use std::{fmt, io::Read, ops::Range, path::Path, sync::Arc};
 
 use miette::NamedSource;
 
-use crate::error::{ErrorKind, ExperimentError};
+use crate::error::{ErrorKind, ExperimentError, Position};
+
+/// Name of what is written on the command line.
+pub(crate) const COMMAND_LINE: &str = "command line";
 
 /// Largest experiment file that is read.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -159,6 +162,12 @@ impl Location {
         let before = &self.source.text()[..self.span.start];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+
+    /// File, line and column.
+    pub(crate) fn position(&self) -> Position {
+        let (line, column) = self.line_column();
+        Position { file: self.source.name().to_owned(), line, column }
     }
 
     /// Bytes of the longest line that an excerpt around this place shows: its own or a neighbour.

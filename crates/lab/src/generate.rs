@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ressa_experiment::job::{Generate, Generated};
-use ressa_models::{ModelError, Prompts, Search, VisionLanguage, folder::read_generation};
+use ressa_models::{Blip2Config, Prompts, Search, VisionLanguage, config::TextConfig, folder::read_generation};
 use ressa_runtime::Device;
 use serde_json::Value;
 use tch::Tensor;
@@ -31,7 +31,10 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
                 qformer: loaded.qformer(&texts)?,
                 language: loaded.language(&texts)?,
             };
-            loaded.model.check_prompts(&prompts).map_err(|error| of_requests(job, rows, &error))?;
+            loaded.model.check_prompts(&prompts).map_err(|error| of_requests(job, rows, &error.to_string()))?;
+            if let Some(message) = too_long(job, config, prompts.language.ids.size()[1]) {
+                return Err(of_requests(job, rows, &message));
+            }
             let prefix = loaded.model.visual_prefix(&features, &prompts);
             for (&row, answer) in rows.iter().zip(loaded.model.generate(&prefix, &prompts.language, &search)?) {
                 let text = loaded.processor.decode(&answer.tokens)?;
@@ -44,11 +47,28 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
     serde_json::to_value(answers).map_err(|e| LabError::Unsupported(e.to_string()))
 }
 
+/// Why a model whose positions are bounded cannot write so many new tokens behind its image and a prompt of `tokens`; `None` where it can.
+fn too_long(job: &Generate, config: &Blip2Config, tokens: i64) -> Option<String> {
+    let wanted = job.search.max_new_tokens?;
+    let positions = match &config.text_config {
+        TextConfig::T5(_) => return None,
+        TextConfig::Llama(text) => text.max_position_embeddings,
+        TextConfig::Opt(text) => text.max_position_embeddings,
+    };
+    let image = config.num_query_tokens;
+    let room = usize::try_from(positions - image - tokens).unwrap_or_default();
+    (wanted > room).then(|| {
+        format!(
+            "`max_new_tokens` is {wanted}; of the model's {positions} positions, {room} are left behind {image} of the image and {tokens} of the prompt"
+        )
+    })
+}
+
 /// What is wrong with the longest prompt of some rows, with the place of that prompt in the job.
-fn of_requests(job: &Generate, rows: &[usize], error: &ModelError) -> LabError {
+fn of_requests(job: &Generate, rows: &[usize], error: &str) -> LabError {
     let worst = rows.iter().copied().max_by_key(|&row| job.requests[row].prompt.len()).unwrap_or_default();
     LabError::Unsupported(match job.requests.len() {
-        1 => error.to_string(),
+        1 => error.to_owned(),
         _ => format!("request {}: {error}", worst + 1),
     })
 }

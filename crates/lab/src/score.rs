@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs, sync::Arc};
 
-use ressa_eval::{Lemmas, ScoreOptions, external, from_json_lines, score};
+use ressa_eval::{Lemmas, Prediction, ScoreOptions, external, from_json_lines, score};
 use ressa_experiment::{
     job::ScorePredictions,
     json::without_mark,
@@ -18,6 +18,7 @@ pub(crate) fn run(job: &ScorePredictions, progress: Progress<'_>) -> Result<Valu
     let bytes = fs::read(path).map_err(|e| LabError::input(path, e))?;
     let text = std::str::from_utf8(without_mark(&bytes)).map_err(|e| LabError::input(path, e))?;
     let predictions = from_json_lines(text).map_err(|e| LabError::input(path, e))?;
+    once(&predictions).map_err(|e| LabError::input(path, e))?;
     let lemmas = match &job.lemmas {
         Some(table) => Lemmas::Table(Arc::new(lemmas(table)?)),
         None if job.lemmatize => Lemmas::Rules,
@@ -36,6 +37,21 @@ pub(crate) fn run(job: &ScorePredictions, progress: Progress<'_>) -> Result<Valu
         add(external::spice::spice(&job.java, jar, &job.scratch, &predictions).map_err(|e| LabError::input(jar, e))?);
     }
     serde_json::to_value(&scored).map_err(|e| LabError::input(path, e))
+}
+
+/// Refuses items that are predicted twice: they would count twice, and nobody could say which prediction is meant.
+fn once(predictions: &[Prediction]) -> Result<(), String> {
+    let mut lines: HashMap<&str, usize> = HashMap::new();
+    for (at, prediction) in predictions.iter().enumerate() {
+        if let Some(first) = lines.insert(prediction.id(), at) {
+            let (first, line) = (first + 1, at + 1);
+            return Err(format!(
+                "line {line}: item `{}` is predicted in line {first} already; leave one of them",
+                prediction.id()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A table of answers and their lemmas, divided by a tab.

@@ -1,13 +1,17 @@
 //! Stage `evaluate`: predictions of one task, stored per item, and the scores they give.
 
+use std::collections::BTreeSet;
+
 use ressa_eval::{
-    Batching, Lemmas, MatchOptions, PredictOptions, ScoreOptions, match_both_ways, predict, score, to_json_lines,
+    Batching, Lemmas, MatchOptions, PredictOptions, ScoreOptions, from_json_lines, match_both_ways, predict, score,
+    to_json_lines,
 };
 use ressa_experiment::{
     Stage, StageNode,
-    config::{DataSource, Lemmatizer, RetrievalConfig},
+    config::{DataConfig, DataSource, Lemmatizer, OkvqaConfig, RetrievalConfig},
+    record::{Score, TaskScore},
 };
-use ressa_store::Draft;
+use ressa_store::{Draft, Entry, StoreError};
 use serde_json::Value;
 
 use crate::{
@@ -58,11 +62,48 @@ pub(crate) fn run(
             })?
         }
     };
-    let lemmas = match okvqa.as_deref().map(|okvqa| okvqa.lemmatizer) {
+    let options = scoring(data, okvqa.as_deref());
+    draft.write(PREDICTIONS, to_json_lines(*task, &predictions, &options)?.as_bytes())?;
+    plain(&score(*task, &predictions, &options)?)
+}
+
+/// How predictions are scored.
+fn scoring(data: &DataConfig, okvqa: Option<&OkvqaConfig>) -> ScoreOptions {
+    let lemmas = match okvqa.map(|okvqa| okvqa.lemmatizer) {
         None | Some(Lemmatizer::None) => Lemmas::None,
         Some(Lemmatizer::Rules) => Lemmas::Rules,
     };
-    let options = ScoreOptions { published: data.source == DataSource::Folder, lemmas };
-    draft.write(PREDICTIONS, to_json_lines(*task, &predictions, &options)?.as_bytes())?;
-    plain(&score(*task, &predictions, &options)?)
+    ScoreOptions { published: data.source == DataSource::Folder, lemmas }
+}
+
+/// Relative distance of two scores of the same predictions: sums of another processor round otherwise.
+const SAME: f64 = 1e-9;
+
+/// Scores the published predictions again and compares with the published scores.
+pub(crate) fn verify(node: &StageNode, entry: &Entry) -> Result<Vec<String>, PipelineError> {
+    let Stage::Evaluate { task, data, okvqa, .. } = &*node.stage else {
+        return Err(PipelineError::Internal("not an evaluate stage".to_owned()));
+    };
+    let path = entry.file(PREDICTIONS)?;
+    let text = std::fs::read_to_string(&path).map_err(|source| StoreError::Read { path, source })?;
+    let found = score(*task, &from_json_lines(&text)?, &scoring(data, okvqa.as_deref()))?;
+    let published: TaskScore = entry.result()?;
+    let is_same = |a: &Score, b: &Score| {
+        let near = |a: f64, b: f64| (a - b).abs() <= SAME * a.abs().max(b.abs());
+        a.metric == b.metric && a.items == b.items && near(a.value, b.value) && near(a.standard_error, b.standard_error)
+    };
+    let mut violations = Vec::new();
+    let mut compare = |name: &str, published: Option<&Score>, found: Option<&Score>| {
+        if published.zip(found).map_or(published.is_none() && found.is_none(), |(a, b)| is_same(a, b)) {
+            return;
+        }
+        let text = |score: Option<&Score>| {
+            score.map_or("none".to_owned(), |score| format!("{} {}", score.metric, score.value))
+        };
+        violations.push(format!("the score `{name}` is {}, its predictions give {}", text(published), text(found)));
+    };
+    compare(task.name(), published.score.as_ref(), found.score.as_ref());
+    let names: BTreeSet<&String> = published.parts.keys().chain(found.parts.keys()).collect();
+    names.into_iter().for_each(|name| compare(name, published.parts.get(name), found.parts.get(name)));
+    Ok(violations)
 }

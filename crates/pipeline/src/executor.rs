@@ -99,7 +99,8 @@ impl Executor {
         }
     }
 
-    /// Recounts the weights behind a published certificate. Returns what does not hold; nothing when all holds.
+    /// Recounts the weights behind a published certificate, or scores published predictions again. Returns what does not hold; nothing when all
+    /// holds.
     pub fn verify(&mut self, node: &StageNode) -> Result<Vec<String>, PipelineError> {
         let entry = self.store.require(&node.key.hex())?;
         if let Err(damage) = entry.check() {
@@ -109,12 +110,12 @@ impl Executor {
         match &*node.stage {
             Stage::Prune { .. } => prune::verify(self, node, &entry),
             Stage::Merge { .. } => merge::verify(self, node, &entry),
+            Stage::Evaluate { .. } => evaluate::verify(node, &entry),
             Stage::Dense { .. }
             | Stage::Rescale { .. }
             | Stage::Sensitivity { .. }
             | Stage::Statistics { .. }
-            | Stage::Adapt { .. }
-            | Stage::Evaluate { .. } => Ok(Vec::new()),
+            | Stage::Adapt { .. } => Ok(Vec::new()),
         }
     }
 }

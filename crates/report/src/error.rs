@@ -98,6 +98,14 @@ pub enum ReportError {
         /// What is wrong.
         what: String,
     },
+    /// A report that was written earlier cannot be understood.
+    #[error("cannot read a report from `{}`: {what}", path.display())]
+    Saved {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// A file of the report cannot be written.
     #[error("cannot write `{}`: {source}; make the folder writable, free some space, or choose another with --results", path.display())]
     Write {

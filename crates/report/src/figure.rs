@@ -92,6 +92,11 @@ pub struct Panel {
 }
 
 impl Figure {
+    /// Whether values along x are numbers that stand at equal distances, because some lie too near to each other.
+    pub fn is_crowded(&self) -> bool {
+        self.kind == FigureKind::Lines && self.panels.iter().any(|panel| is_crowded(&panel.labels))
+    }
+
     /// Builds a figure from the records.
     pub fn build(spec: &spec::Figure, records: &Records, published: &Published) -> Result<Self, ReportError> {
         let baseline_points: Vec<usize> = spec.baseline.iter().flat_map(|name| records.named(name)).collect();
@@ -341,6 +346,9 @@ fn caption(figure: &Figure, title: &str) -> String {
         let place = if figure.has_lower_row() { ", below" } else { "" };
         parts.push(format!("Hollow{place}: {}.", figure.scale.mark()));
     }
+    if figure.is_crowded() {
+        parts.push("Values along x stand at equal distances, as some lie too near to each other.".to_owned());
+    }
     if figure.summaries().any(Summary::is_incomplete) {
         parts.push("† incomplete: not every planned measurement is there.".to_owned());
     }
@@ -350,6 +358,17 @@ fn caption(figure: &Figure, title: &str) -> String {
 /// Numbers that labels stand for, such as `0.5` or `50 %`: `None` unless all are finite numbers, all or none of them in per cent, and far enough
 /// apart to be told from each other on one axis.
 fn numbers(labels: &[String]) -> Option<Vec<f64>> {
+    let (numbers, nearest) = spaced(labels)?;
+    (nearest > NEAREST).then_some(numbers)
+}
+
+/// Whether labels are numbers of which some lie too near to each other for one axis, so that they stand at equal distances.
+fn is_crowded(labels: &[String]) -> bool {
+    spaced(labels).is_some_and(|(_, nearest)| nearest > 0.0 && nearest <= NEAREST)
+}
+
+/// Numbers that labels stand for, and the least distance of two as a share of the largest.
+fn spaced(labels: &[String]) -> Option<(Vec<f64>, f64)> {
     let in_percent = |label: &String| label.trim_end().ends_with('%');
     let is_uniform = labels.iter().all(in_percent) || !labels.iter().any(in_percent);
     let number = |label: &String| label.trim().trim_end_matches('%').trim_end().parse::<f64>().ok();
@@ -359,7 +378,7 @@ fn numbers(labels: &[String]) -> Option<Vec<f64>> {
     let (low, high) = (*sorted.first()?, *sorted.last()?);
     let nearest = sorted.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
     let span = high - low;
-    (is_uniform && span.is_finite() && nearest > span * NEAREST).then_some(numbers)
+    (is_uniform && span.is_finite()).then_some((numbers, nearest / span))
 }
 
 /// Least distance of two numbers on one axis, as a share of its length: a quarter of a point in a figure of one column.
@@ -381,7 +400,7 @@ fn sorted_if_numeric(labels: Vec<String>, kind: FigureKind) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::numbers;
+    use super::{is_crowded, numbers};
 
     #[test]
     fn an_axis_is_numeric_where_every_label_is_a_number_of_its_own() {
@@ -401,6 +420,15 @@ mod tests {
             &["2:4", "4:8"],
         ] {
             assert_eq!(of(labels), None, "{labels:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_would_fall_together_are_told_from_words() {
+        let of = |labels: &[&str]| is_crowded(&labels.iter().map(|label| (*label).to_owned()).collect::<Vec<_>>());
+        assert!(of(&["1", "2", "1e9"]) && of(&["0.5", "0.5001", "1"]));
+        for labels in [&["1", "2", "3"][..], &["1", "1.0", "2"], &["a", "b"], &["1", "inf"], &["2:4", "4:8"], &["7"]] {
+            assert!(!of(labels), "{labels:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `render` looks up the results of an experiment's cells in the store, aggregates them over replicate seeds and writes into
 //! `results/<experiment>/`: `records.csv` and `summary.csv`, every table as LaTeX, Markdown and CSV, every figure as SVG, PDF, PNG and data, the
-//! verdicts on claims, and `report.html` and `report.md` with all of it. `report.json` says which file and overrides the folder belongs to; another
+//! verdicts on claims, and `report.html` and `report.md` with all of it. `report.json` says which file, overrides and selection the folder belongs to; another
 //! origin of the same name writes beside it. `render_index` writes the page that leads to every report that is there. [`check`] finds the mistakes of
 //! tables and figures before anything runs.
 //!
@@ -16,6 +16,7 @@ pub mod figure;
 pub mod measure;
 pub mod names;
 pub mod page;
+pub mod pair;
 mod place;
 mod planned;
 pub mod published;
@@ -26,6 +27,7 @@ mod saved;
 pub mod statistics;
 pub mod study;
 pub mod table;
+pub mod verdicts;
 
 use std::path::{Path, PathBuf};
 
@@ -34,8 +36,10 @@ use ressa_store::Store;
 
 pub use claim::{Claim, Verdict};
 pub use error::ReportError;
+pub use pair::{Compared, compare};
 pub use planned::check;
 pub use rendered::Rendered;
+pub use verdicts::Verdicts;
 
 use crate::{
     published::{Published, Scale},

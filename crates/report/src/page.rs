@@ -132,7 +132,7 @@ fn section(one: &Saved, drawings: &[String], base: &str) -> String {
     if !one.question.is_empty() {
         let _ = writeln!(out, "<p class=\"lead\">{}</p>", escape(&one.question));
     }
-    if !one.origin.overrides.is_empty() {
+    if !one.origin.is_whole() {
         let _ = writeln!(
             out,
             "<p class=\"provisional\">A selection, not the whole experiment: <code>{}</code></p>",

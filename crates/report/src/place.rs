@@ -1,4 +1,5 @@
-//! Which folder a report is written to. A folder belongs to the file and overrides that its `report.json` names, and nothing else is written there.
+//! Which folder a report is written to. A folder belongs to the file, overrides and selection that its `report.json` names, and nothing else is
+//! written there.
 
 use std::{fs, path::Path};
 
@@ -21,7 +22,7 @@ pub(crate) struct Place {
 }
 
 /// The folder of an origin's report: the experiment's name, or, where that is another's, the name with what tells origins apart. An experiment
-/// without overrides has the first claim to its name: the report of a selection that stands there is moved, not overwritten.
+/// as its file says it has the first claim to its name: the report of a selection that stands there is moved, not overwritten.
 ///
 /// # Errors
 /// A folder that cannot be moved.
@@ -29,7 +30,7 @@ pub(crate) fn of(results: &Path, name: &str, origin: &Origin) -> Result<Place, R
     let beside = |origin: &Origin| format!("{name}@{}", origin.digest());
     let own = beside(origin);
     let plain = |note| Place { folder: name.to_owned(), note };
-    if !origin.overrides.is_empty() && Saved::read(&results.join(&own)).is_some_and(|saved| saved.origin == *origin) {
+    if !origin.is_whole() && Saved::read(&results.join(&own)).is_some_and(|saved| saved.origin == *origin) {
         return Ok(Place { folder: own, note: None });
     }
     let there = results.join(name);
@@ -49,7 +50,7 @@ pub(crate) fn of(results: &Path, name: &str, origin: &Origin) -> Result<Place, R
         return Ok(plain(None));
     }
     let moved = beside(&holder.origin);
-    let is_selection = holder.origin.file == origin.file && origin.overrides.is_empty();
+    let is_selection = holder.origin.file == origin.file && origin.is_whole();
     if is_selection && !results.join(&moved).exists() {
         fs::rename(&there, results.join(&moved)).map_err(|source| ReportError::Write { path: there, source })?;
         let note = format!("`{name}/` had the report of `{}`, which is now in `{moved}/`", holder.origin);
@@ -77,7 +78,8 @@ mod tests {
     use super::*;
 
     fn origin(file: &str, overrides: &[&str]) -> Origin {
-        Origin { file: file.to_owned(), overrides: overrides.iter().map(|text| (*text).to_owned()).collect() }
+        let overrides = overrides.iter().map(|text| (*text).to_owned()).collect();
+        Origin { file: file.to_owned(), overrides, selection: Vec::new() }
     }
 
     #[test]
@@ -113,6 +115,7 @@ mod tests {
         let whole = origin("shapes/smoke.yaml", &[]);
         let part = origin("shapes/smoke.yaml", &["restore.method=none"]);
         let other = origin("mine/smoke.yaml", &[]);
+        let runs = Origin { selection: vec!["-E 'seed = 0'".to_owned()], ..whole.clone() };
 
         assert_eq!(render(&part), Place { folder: "smoke".to_owned(), note: None }, "a free name is anybody's");
         let place = render(&whole);
@@ -125,7 +128,9 @@ mod tests {
         let place = render(&other);
         assert_eq!(place.folder, format!("smoke@{}", other.digest()));
         assert!(place.note.unwrap().contains("`smoke/` is the report of `shapes/smoke.yaml`"));
-        for (folder, owner) in [("smoke", &whole), (&aside, &part), (&place.folder, &other)] {
+        let chosen = render(&runs);
+        assert!(chosen.note.unwrap().contains("this one, of `shapes/smoke.yaml -E 'seed = 0'`"));
+        for (folder, owner) in [("smoke", &whole), (&aside, &part), (&place.folder, &other), (&chosen.folder, &runs)] {
             assert_eq!(Saved::read(&results.join(folder)).unwrap().origin, *owner);
         }
     }

@@ -49,7 +49,7 @@ pub fn check(experiment: &Experiment, published: Option<&Path>) -> Result<(), Re
     for item in items(&study)? {
         let shown: Vec<&Cell> = study.cells.iter().filter(|cell| item.shows(cell)).collect();
         // A selection on the command line may take away all that one of many figures is about.
-        if shown.is_empty() && experiment.origin.overrides.is_empty() {
+        if shown.is_empty() && experiment.origin.is_whole() {
             return Err(ReportError::Empty { item: item.id.to_owned() });
         }
         for value in &item.values {

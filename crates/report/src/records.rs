@@ -215,6 +215,13 @@ impl Records {
         self.summaries.get(&(point, value.to_owned())).copied()
     }
 
+    /// Names of the parts of tasks' scores that are there, in alphabetical order.
+    pub fn parts(&self) -> Vec<String> {
+        let named = self.samples.keys().map(|(_, name)| name).filter(|name| name.contains('/'));
+        let distinct: BTreeSet<&String> = named.collect();
+        distinct.into_iter().cloned().collect()
+    }
+
     /// The measurements of a value at a point, one per seed.
     pub fn samples(&self, point: usize, value: &str) -> &[Sample] {
         self.samples.get(&(point, value.to_owned())).map_or(&[], Vec::as_slice)

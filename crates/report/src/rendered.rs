@@ -28,7 +28,7 @@ use crate::{
 pub struct Rendered {
     /// Name of the folder under `results/`: the experiment's own, or one beside it.
     pub name: String,
-    /// The file and overrides that it is the report of.
+    /// The file, overrides and selection that it is the report of.
     pub origin: Origin,
     /// The question it answers.
     pub question: String,
@@ -78,6 +78,7 @@ impl Rendered {
         let Place { folder: name, note } = place::of(results, study.name, origin)?;
         let mut notes: Vec<String> = note.into_iter().collect();
         notes.extend(figures.iter().filter_map(|figure| boxes(&figure.model)));
+        notes.extend(figures.iter().filter_map(|figure| crowded(&figure.model)));
         notes.extend(tables.iter().filter_map(codes));
         Ok(Self {
             folder: results.join(&name),
@@ -156,7 +157,7 @@ impl Rendered {
             let _ = writeln!(out, "{}\n", escape(&self.question));
         }
         let state = if self.is_complete() { "complete" } else { "provisional" };
-        if !self.origin.overrides.is_empty() {
+        if !self.origin.is_whole() {
             let _ = writeln!(out, "A selection, not the whole experiment: {}\n", escape(&self.origin.to_string()));
         }
         let _ = writeln!(out, "Status: {state}, {}/{} runs.", self.done, self.expected);
@@ -269,6 +270,16 @@ fn boxes(figure: &Figure) -> Option<String> {
             "figure `{}`: the font of PNG and PDF has no glyph for {}, so a box stands there; the SVG shows it where the reader's fonts do",
             figure.id,
             list(boxes)
+        )
+    })
+}
+
+/// That the x axis of a figure is not to scale.
+fn crowded(figure: &Figure) -> Option<String> {
+    figure.is_crowded().then(|| {
+        format!(
+            "figure `{}`: some values along x lie closer together than a thousandth of their range, so all stand at equal distances; divide them among figures for an axis to scale",
+            figure.id
         )
     })
 }

@@ -110,7 +110,12 @@ impl Saved {
 
     /// What a folder's report says; `None` where there is none of this format.
     pub fn read(folder: &Path) -> Option<Self> {
-        let saved: Self = serde_json::from_slice(&fs::read(folder.join(FILE)).ok()?).ok()?;
+        Self::of_json(serde_json::from_slice(&fs::read(folder.join(FILE)).ok()?).ok()?)
+    }
+
+    /// What the file says; `None` where it is not of this format.
+    pub fn of_json(value: serde_json::Value) -> Option<Self> {
+        let saved: Self = serde_json::from_value(value).ok()?;
         (saved.format == FORMAT).then_some(saved)
     }
 

@@ -37,6 +37,8 @@ struct Instruction {
     score: Option<f64>,
     /// Version of libtorch that it pretends to have.
     libtorch: Option<String>,
+    /// What its output holds.
+    output: Option<String>,
     /// What a recount finds.
     violation: Option<String>,
 }
@@ -96,7 +98,7 @@ fn execute(
     };
     let key = &node.key.hex();
     let draft = store.draft(&key, attempt).map_err(storage)?;
-    draft.write("data.bin", key.repeat(20).as_bytes()).map_err(storage)?;
+    draft.write("data.bin", instruction.output.clone().unwrap_or(key.repeat(20)).as_bytes()).map_err(storage)?;
     let half = Duration::from_secs_f64(instruction.sleep / 2.0);
     if !slept(half, stop) {
         return Ok(false);

@@ -18,7 +18,7 @@ use ressa_runlog::{Circumstances, Log, LogEvent, LogPart, host, take_over};
 use ressa_store::Store;
 
 use crate::{
-    CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot, SkippedStage,
+    CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot, RetryPolicy, SkippedStage,
     Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, describe, devices, failures, gate,
     live::Live,
     meet::{Arrival, CoordinatorBeat, Down, Host, Invitation, LEASE, Meet},
@@ -65,6 +65,8 @@ pub struct Options {
     pub title: String,
     /// Version and revision of the program.
     pub program: String,
+    /// Which failed stages are tried again within the sweep.
+    pub retries: RetryPolicy,
 }
 
 impl Options {
@@ -156,6 +158,8 @@ pub fn execute(
         failed_now: 0,
         gate: None,
         storage: None,
+        retried: HashMap::new(),
+        resting: Vec::new(),
         stopping: false,
         eta: 0.0,
         live: Live::new(&options.results),
@@ -219,6 +223,10 @@ struct Coordinator<'a> {
     /// Outcome of the gate, once it is settled.
     gate: Option<Vec<GateCheck>>,
     storage: Option<String>,
+    /// Failures of each stage in this sweep.
+    retried: HashMap<usize, u32>,
+    /// Stages that failed and are tried again, and when.
+    resting: Vec<(Instant, usize)>,
     /// Whether no new stage may be started.
     stopping: bool,
     /// Expected seconds to the end, as of the last slow tick.
@@ -284,6 +292,7 @@ impl Coordinator<'_> {
                 self.receive(message)?;
             }
             self.end_overdue();
+            self.wake();
             if slow.elapsed() >= SLOW_TICK {
                 slow = Instant::now();
                 self.slow_tick()?;
@@ -298,7 +307,16 @@ impl Coordinator<'_> {
             let at_home = |slot: &Slot| matches!(slot.link, Link::Local { .. }) && slot.running.is_some();
             return !self.slots.iter().any(at_home);
         }
-        self.running == 0 && self.orphans.is_empty() && !self.schedule.has_ready(self.gate.is_none())
+        self.running == 0 && self.orphans.is_empty() && self.resting.is_empty() && !self.schedule.has_ready(self.gate.is_none())
+    }
+
+    /// Lets stages be tried again whose time has come.
+    fn wake(&mut self) {
+        let now = Instant::now();
+        let (due, resting) = self.resting.iter().partition(|(at, _)| *at <= now);
+        self.resting = resting;
+        let due: Vec<(Instant, usize)> = due;
+        due.into_iter().for_each(|(_, position)| self.schedule.put_back(position));
     }
 
     /// What need not be done at once.

@@ -84,18 +84,29 @@ pub fn unreachable(
     Ok(list)
 }
 
-/// Moves folders to the trash, from where [`restore_trash`] brings them back.
+/// Moves folders to the trash, from where [`restore_trash`] brings all of them back and [`restore_stage`] one. Returns the folder of the trash
+/// that has them.
 ///
 /// # Errors
 /// A folder that cannot be moved; those before it are moved.
-pub fn move_to_trash(store: &Store, garbage: &[Garbage]) -> Result<(), StoreError> {
+pub fn move_to_trash(store: &Store, garbage: &[Garbage]) -> Result<PathBuf, StoreError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
     let target = store.root().join(TRASH).join(now.to_string());
     for item in garbage {
         let inside = item.folder.strip_prefix(store.root()).unwrap_or(Path::new(&item.name));
         moved(&item.folder, &target.join(inside))?;
     }
-    Ok(())
+    Ok(target)
+}
+
+/// Brings one stage back from a folder of the trash.
+///
+/// # Errors
+/// A folder that cannot be moved.
+pub fn restore_stage(store: &Store, trash: &Path, key: &StageKey) -> Result<(), StoreError> {
+    let place = store.folder(&key.hex());
+    let inside = place.strip_prefix(store.root()).unwrap_or(&place);
+    moved(&trash.join(inside), &place)
 }
 
 /// What the trash holds.

@@ -4,6 +4,7 @@
 //! ([`take_inventory`]), and hands the rest to `ressa-worker` processes one stage at a time ([`execute`]). Everything that must survive a
 //! kill is in the store: published stages, and one record per failed stage. Nothing here prints; callers listen to [`SweepEvent`]s.
 
+pub mod archive;
 mod coordinator;
 mod devices;
 mod error;
@@ -22,6 +23,7 @@ mod meet;
 mod nearest;
 mod pilot;
 mod recruit;
+mod retries;
 mod roots;
 mod schedule;
 mod slot;
@@ -37,7 +39,7 @@ pub use error::SweepError;
 pub use estimate::{Estimates, detail};
 pub use event::{FailedStage, Interruption, RetiredSlot, SkippedStage, Summary, SweepEvent, Totals};
 pub use failures::{failures, is_retried};
-pub use garbage::{Garbage, Trash, empty_trash, move_to_trash, restore_trash, trash, unreachable};
+pub use garbage::{Garbage, Trash, empty_trash, move_to_trash, restore_stage, restore_trash, trash, unreachable};
 pub use gate::GateCheck;
 pub use graph::{Graph, GraphRun, GraphStage, describe, run_label};
 pub use inventory::{Damage, Inventory, glance};
@@ -48,6 +50,7 @@ pub use made_on::{MadeOn, made_on};
 pub use pilot::{PilotEnd, PilotOptions, pilot};
 pub use recruit::{Need, Recruiter};
 pub use nearest::{Difference, Nearest, nearest};
+pub use retries::RetryPolicy;
 pub use roots::{SweepRecord, forget_sweep, record_sweep, recorded_sweeps};
 pub use schedule::expected_seconds;
 pub use stop::{Stop, Watch};

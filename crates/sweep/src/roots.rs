@@ -66,7 +66,17 @@ pub fn record_sweep(
     overrides: &[String],
     graph: &Graph,
 ) -> Result<SweepRecord, StoreError> {
-    let keys: BTreeSet<StageKey> = graph.stages.iter().map(|stage| stage.node.key).collect();
+    record_keys(store, files, overrides, graph.stages.iter().map(|stage| stage.node.key))
+}
+
+/// Records that experiments ask for some stages.
+pub(crate) fn record_keys(
+    store: &Store,
+    files: &[String],
+    overrides: &[String],
+    keys: impl Iterator<Item = StageKey>,
+) -> Result<SweepRecord, StoreError> {
+    let keys: BTreeSet<StageKey> = keys.collect();
     let keys: Vec<StageKey> = keys.into_iter().collect();
     let identity = serde_json::to_vec(&(files, overrides, &keys)).expect("texts are plain data");
     let id = blake3::hash(&identity).to_hex()[..12].to_owned();

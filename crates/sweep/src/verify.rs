@@ -1,4 +1,4 @@
-//! Proves stored results: digests here, certificates by a worker that recounts the weights.
+//! Proves stored results: digests here; certificates and scores by a worker that recounts the weights and scores the predictions again.
 
 use std::sync::mpsc;
 
@@ -25,6 +25,8 @@ pub struct Verdict {
     pub present: bool,
     /// Whether a certificate was recounted (`prune` and `merge` have one).
     pub recounted: bool,
+    /// Whether scores were computed again (`evaluate` has them).
+    pub rescored: bool,
     /// What does not hold; empty when all holds.
     pub violations: Vec<String>,
 }
@@ -52,6 +54,7 @@ pub fn verify(
             what: describe(&node.stage),
             present: false,
             recounted: false,
+            rescored: false,
             violations: Vec::new(),
         };
         match store.entry(&node.key.hex()) {
@@ -63,7 +66,9 @@ pub fn verify(
             Err(error) => verdict.violations.push(error.to_string()),
         }
         verdict.present = true;
-        if verdict.violations.is_empty() && matches!(*node.stage, Stage::Prune { .. } | Stage::Merge { .. }) {
+        let is_certified = matches!(*node.stage, Stage::Prune { .. } | Stage::Merge { .. });
+        let is_scored = matches!(*node.stage, Stage::Evaluate { .. });
+        if verdict.violations.is_empty() && (is_certified || is_scored) {
             let (worker, answers) = match &mut worker {
                 Some(started) => started,
                 None => {
@@ -77,7 +82,7 @@ pub fn verify(
             };
             let began = worker.log_size();
             worker.send(&Request::Verify { node: Box::new(node.as_ref().clone()) });
-            verdict.recounted = true;
+            (verdict.recounted, verdict.rescored) = (is_certified, is_scored);
             verdict.violations = loop {
                 match answers.recv() {
                     Ok(Line::Event(Event::Verified { violations, .. })) => break violations,

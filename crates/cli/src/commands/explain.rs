@@ -21,13 +21,20 @@ pub fn run(global: &Global, options: &ExplainOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let store = workspace.reading();
     let index = ressa_runlog::read(&store)?.index;
-    let study = Study::load(&workspace, &options.selection)?;
-    let graph = study.graph(true);
-    let (title, stages) = match find(&graph, &options.which)? {
-        Match::Run(run) => {
-            (format!("{}  {}", short(&graph.runs[run].id), graph.runs[run].label), &graph.runs[run].stages[..])
+    let mut selection = options.selection.clone();
+    let mut which = options.which.clone();
+    if !selection.filters.filter.is_empty() {
+        // The filter says which, so the first word is a file too.
+        selection.what.splice(0..0, which.take());
+    }
+    let study = Study::load(&workspace, &selection)?;
+    let graph = study.graph(which.is_some());
+    let (title, stages) = match which.map(|word| find(&graph, &word)).transpose()? {
+        None => (study.selection.join(" "), study.selected(&graph)),
+        Some(Match::Run(run)) => {
+            (format!("{}  {}", short(&graph.runs[run].id), graph.runs[run].label), graph.runs[run].stages.clone())
         }
-        Match::Stage(stage) => (graph.label(stage).to_owned(), &[stage][..]),
+        Some(Match::Stage(stage)) => (graph.label(stage).to_owned(), vec![stage]),
     };
     let explained: Vec<Value> = stages.iter().map(|&stage| explain(&graph, stage, (&store, &index))).collect();
     if global.json {

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use ressa_checkpoint::{CheckpointError, ExportRequest, Exported, PROGRAM, card, export, has_card};
-use ressa_experiment::job::{Export, Job};
+use ressa_experiment::{
+    job::{Export, Job},
+    rounded_percent,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -12,7 +15,7 @@ use crate::{
     exit::{Exit, Failure, Outcome},
     job,
     study::{Study, find},
-    text::{count, percent, say, say_json, size},
+    text::{count, say, say_json, size},
     workspace::Workspace,
 };
 
@@ -89,7 +92,7 @@ fn print(summary: &Value, output: &Path) {
     let changed = count(number(&summary["changed"]) as usize, "tensor");
     say(format_args!("{} of weights, {}; {changed} changed", count(weights, "file"), size(number(&summary["bytes"]))));
     for (tower, sums) in summary["towers"].as_object().into_iter().flatten() {
-        let share = percent(sums["sparsity"].as_f64().unwrap_or_default());
+        let share = rounded_percent(sums["sparsity"].as_f64().unwrap_or_default());
         say(format_args!("  {tower:<9} {share} zero"));
     }
     say_left_out(summary);

@@ -6,12 +6,13 @@ use ressa_checkpoint::{
     Inspection, inspect,
     inspect::{Architecture, Sums},
 };
+use ressa_experiment::rounded_percent;
 use serde_json::json;
 
 use crate::{
     arguments::{Global, folder::InspectOptions},
     exit::{Exit, Failure, Outcome},
-    text::{columns, count, percent, say, say_json, size, thousands},
+    text::{columns, count, say, say_json, size, thousands},
 };
 
 /// Leftovers that are named.
@@ -136,7 +137,7 @@ fn row(name: String, blocks: String, sums: &Sums) -> Vec<String> {
         if sums.prunable == 0 { String::new() } else { thousands(sums.prunable) },
         dtypes.join("+"),
         size(sums.bytes),
-        sums.sparsity().map(percent).unwrap_or_default(),
+        sums.sparsity().map(rounded_percent).unwrap_or_default(),
         sums.pattern.map(|pattern| pattern.to_string()).unwrap_or_default(),
     ]
 }

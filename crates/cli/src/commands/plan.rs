@@ -127,6 +127,7 @@ impl Plan {
     fn json(&self, study: &Study, graph: &Graph, inventory: &Inventory, lacking: &[Missing]) -> serde_json::Value {
         json!({
             "experiments": study.experiments.iter().map(|e| json!({"name": e.name, "cells": e.cells.len()})).collect::<Vec<_>>(),
+            "selection": study.selection,
             "runs": graph.runs.len(),
             "complete": self.complete,
             "stages": {
@@ -163,6 +164,10 @@ fn print(
 ) {
     for experiment in &study.experiments {
         say(format_args!("{:<14} {}", experiment.name, count(experiment.cells.len(), "cell")));
+    }
+    if !study.selection.is_empty() {
+        let whole = if study.is_of_stages() { "selected stages, and what they read" } else { "selected" };
+        say(format_args!("{whole}: {}", study.selection.join(" ")));
     }
     let (distinct, unshared) = (graph.stages.len(), graph.unshared());
     let factor = unshared as f64 / distinct.max(1) as f64;

@@ -8,7 +8,7 @@ use ressa_experiment::{
     config::{CorporaConfig, Corpus},
     job::{CalibrationRequest, CalibrationSource, Job, Prune, settable},
     model::ModelConfig,
-    overrides,
+    overrides, rounded_percent,
 };
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     commands::{export::say_left_out, model_at, read_requests},
     exit::{Exit, Failure, Outcome},
     job,
-    text::{percent, say, say_json, size},
+    text::{say, say_json, size},
 };
 
 /// Seconds of work that a killed run may lose.
@@ -49,7 +49,7 @@ pub fn run(global: &Global, options: &PruneOptions) -> Outcome {
         say(format_args!("resumed after {} of {} steps", number("resumed_at"), number("steps")));
     }
     for (tower, sums) in summary["towers"].as_object().into_iter().flatten() {
-        let share = percent(sums["sparsity"].as_f64().unwrap_or_default());
+        let share = rounded_percent(sums["sparsity"].as_f64().unwrap_or_default());
         say(format_args!("  {tower:<9} {share} zero"));
     }
     say(format_args!("masks {}", summary["mask_hash"].as_str().unwrap_or_default()));

@@ -31,6 +31,10 @@ pub fn run(global: &Global, options: &ReportOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let store = workspace.reading();
     let mut study = Study::load(&workspace, &options.selection)?;
+    if study.is_of_stages() {
+        let message = "`kind` and `task` select single stages; a report is about runs, so leave them out of -E";
+        return Err(Failure::new(Exit::Usage, message));
+    }
     study.check_reports(&workspace)?.iter().filter(|_| !global.quiet).for_each(note);
     let rendering = render(&workspace, &study, &store, options.strict)?;
     let open = rendering.runs - rendering.complete;
@@ -90,6 +94,7 @@ impl From<ReportError> for Failure {
             error if error.is_storage() => Exit::CannotWrite,
             ReportError::Incomplete { .. } => Exit::Incomplete,
             ReportError::Nothing(_) => Exit::NothingSelected,
+            ReportError::Saved { .. } => Exit::Unusable,
             _ => Exit::Other,
         };
         Failure::new(exit, error.to_string())

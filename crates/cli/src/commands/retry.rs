@@ -1,13 +1,16 @@
 //! `ressa retry`: forget failures, so that the next sweep tries again.
 
+use std::collections::HashSet;
+
 use ressa_experiment::protocol::FailureKind;
 use ressa_runlog::{FailureRecord, Log, LogEvent, read};
 use ressa_sweep::{CoordinatorLock, DEFAULT_LEASE, failures};
 use serde_json::json;
 
 use crate::{
-    arguments::{Global, RetryOptions},
+    arguments::{Global, RetryOptions, Selection},
     exit::{Exit, Failure, Outcome},
+    study::Study,
     text::{count, say, say_json},
     workspace::{Workspace, program},
 };
@@ -17,7 +20,14 @@ pub fn run(global: &Global, options: &RetryOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let store = workspace.reading();
     let reading = read(&store)?;
-    let records = failures(&reading.index, &store);
+    let mut records = failures(&reading.index, &store);
+    if !options.filters.filter.is_empty() {
+        let (what, filters) = (options.files.clone(), options.filters.clone());
+        let study = Study::load(&workspace, &Selection { what, filters, partition: None })?;
+        let graph = study.graph(true);
+        let selected: HashSet<usize> = study.selected(&graph).into_iter().collect();
+        records.retain(|record| graph.position(&record.key).is_some_and(|stage| selected.contains(&stage)));
+    }
     if let Some(word) =
         options.keys.iter().find(|word| !records.iter().any(|record| record.key.hex().starts_with(word.as_str())))
     {

@@ -34,7 +34,7 @@ pub fn run(global: &Global, options: &StatusOptions) -> Outcome {
 
     let mut rows = vec![["experiment", "runs", "complete", "stages", "made"].map(str::to_owned).to_vec()];
     let mut list = Vec::new();
-    for experiment in &study.experiments {
+    for experiment in study.parts() {
         let own = Graph::of([experiment], true);
         let is_made = |stage: usize| graph.position(&own.stages[stage].node.key).is_some_and(|stage| present[stage]);
         let complete = own.runs.iter().filter(|run| run.stages.iter().all(|&stage| is_made(stage))).count();

@@ -8,7 +8,10 @@ use serde_json::json;
 
 use crate::{
     arguments::{Global, SweepOptions},
-    commands::report,
+    commands::{
+        force::{Forced, Remake},
+        report,
+    },
     exit::{Exit, Failure, Outcome},
     memory,
     missing::missing,
@@ -25,7 +28,9 @@ use crate::{
 pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let mut study = Study::load(&workspace, &options.selection)?;
-    if !options.no_report {
+    // Of single stages there is nothing to report.
+    let has_report = !options.no_report && !study.is_of_stages();
+    if has_report {
         let left_out = study.check_reports(&workspace)?;
         left_out.iter().filter(|_| !global.quiet).for_each(note);
     }
@@ -39,6 +44,7 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
         Reuse::Any => Vec::new(),
         Reuse::Alike => others(&workspace, &options.machine, &graph, &mut inventory, &store)?,
     };
+    let forced = Forced::of(options, &study, &graph, &mut inventory, &store)?;
     let lacking = missing(&graph, &inventory, &store, &workspace.root);
     let preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
     if let Some((exit, message)) = refusal(&lacking, &preflight) {
@@ -54,12 +60,12 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
         note(format_args!("{} made elsewhere moved to the trash", count(elsewhere.len(), "stage")));
     }
     let files: Vec<String> = study.experiments.iter().map(|experiment| workspace.show(&experiment.path)).collect();
-    record_sweep(&store, &files, &study.overrides, &graph)?;
+    record_sweep(&store, &files, &study.words(), &graph)?;
     study.findings.remember();
 
     let stop = signals::stop();
     let title = files.iter().chain(&study.overrides).map(String::as_str).collect::<Vec<_>>().join(" ");
-    let mut limits = workspace.limited(&options.machine, options.max_failures, options.timeout);
+    let mut limits = workspace.limited(options);
     if let Some(slots) = memory::bound(&mut limits, &graph, &workspace.root).filter(|_| !global.quiet) {
         note(format_args!("memory holds the models of {}; --slots N asks for more", count(slots, "worker")));
     }
@@ -67,6 +73,15 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     limits.lease = Duration::from_secs(options.lease);
     limits.program = program();
     let mut display = Display::new(global);
+    let mut remade = None;
+    if let Some(forced) = &forced {
+        if !global.quiet {
+            note(forced.notice());
+        }
+        let (workspace, study, graph, store) = (&workspace, &study, &graph, &store);
+        let (limits, stop, display, gated) = (&limits, &stop, &mut display, !options.no_gate);
+        remade = Some(forced.remake(&mut Remake { workspace, study, graph, store, limits, stop, display, gated })?);
+    }
     let summary = execute(&graph, &store, &limits, &stop, None, &mut |event| display.show(&event))?;
     display.finish();
 
@@ -74,6 +89,7 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     if !global.json {
         // Before rendering: what the sweep did must be seen even when the report cannot be written.
         print(&summary, &graph, global.quiet);
+        remade.iter().filter(|_| !global.quiet).for_each(|outcome| say(outcome.text()));
     }
     if !global.json
         && !global.quiet
@@ -83,7 +99,7 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     }
     let mut not_rendered = None;
     let rendered = match exit {
-        _ if options.no_report => None,
+        _ if !has_report => None,
         Exit::Done => Some(report::render(&workspace, &study, &store, false)?),
         // That stages failed matters more than that their report cannot be written; both are said.
         Exit::SomeFailed => report::render(&workspace, &study, &store, false)
@@ -98,9 +114,9 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
         let index = rendered.as_ref().map(|rendered| rendered.index.display().to_string());
         let notes = rendered.as_ref().map(|rendered| &rendered.notes);
         let (exit, report) = (exit as u8, index);
-        say_json(
-            &json!({ "exit": exit, "summary": summary, "report": report, "notes": notes, "no-report": not_rendered }),
-        );
+        say_json(&json!({
+            "exit": exit, "summary": summary, "forced": remade, "report": report, "notes": notes, "no-report": not_rendered,
+        }));
     } else if let Some(rendered) = rendered.filter(|_| !global.quiet) {
         rendered.notes.iter().for_each(|note| say(format_args!("note: {note}")));
         say(format_args!("report: {}", workspace.show(&rendered.index)));

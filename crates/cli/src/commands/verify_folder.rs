@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use ressa_checkpoint::{Checkpoint, Claims, FolderCertificate, Verification, misfits, verify};
+use ressa_experiment::rounded_percent;
 use serde_json::json;
 
 use crate::{
     arguments::{Global, VerifyOptions},
     exit::{Exit, Outcome},
-    text::{columns, count, percent, say, say_json, thousands},
+    text::{columns, count, say, say_json, thousands},
 };
 
 /// Whether a word of the command line is a model folder or a safetensors file rather than a run.
@@ -58,7 +59,7 @@ fn print(word: &str, found: &Verification, own: Option<&FolderCertificate>, verb
             tower.to_string(),
             sums.linears.to_string(),
             thousands(sums.elements),
-            percent(sums.sparsity),
+            rounded_percent(sums.sparsity),
             pattern,
         ]);
     }
@@ -72,7 +73,7 @@ fn print(word: &str, found: &Verification, own: Option<&FolderCertificate>, verb
         for tensor in &found.tensors {
             let share = tensor.zeros as f64 / tensor.elements.max(1) as f64;
             let pattern = tensor.pattern.map(|pattern| pattern.to_string()).unwrap_or_default();
-            rows.push(vec![tensor.name.clone(), thousands(tensor.elements), percent(share), pattern]);
+            rows.push(vec![tensor.name.clone(), thousands(tensor.elements), rounded_percent(share), pattern]);
         }
         say(columns(&rows));
     }

@@ -1,4 +1,4 @@
-//! Samples that corpora have, against those that are asked for.
+//! Samples that corpora and benchmarks have, against those that are asked for.
 
 use std::{
     collections::BTreeMap,
@@ -6,8 +6,11 @@ use std::{
 };
 
 use ressa_contents::Contents;
-use ressa_data::{Captions, DataError};
-use ressa_experiment::{Stage, config::CorporaConfig};
+use ressa_data::{Benchmark, Captions, DataError, published};
+use ressa_experiment::{
+    Stage, Task,
+    config::{CorporaConfig, DataConfig},
+};
 
 use super::Preflight;
 
@@ -36,6 +39,7 @@ pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &
         Stage::Adapt { data, training, .. } => {
             ("restore.samples", data, &data.restoration, Captions::asked_for(training))
         }
+        Stage::Evaluate { task, items, data, .. } => return items_of(*task, *items, data, root, draws, found),
         _ => return,
     };
     let Some(folder) = data.published_root().map(|folder| root.join(folder)) else { return };
@@ -67,6 +71,25 @@ pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &
             true => found.problem(setting, format!("{what}; more than half of a draw has to be there")),
             false => found.note(setting, format!("{what}; others of the draw stand in for them")),
         }
+    }
+}
+
+/// Items of a benchmark: questions, or images for captions and retrieval.
+fn items_of(task: Task, asked: u32, data: &DataConfig, root: &Path, draws: &mut Draws, found: &mut Preflight) {
+    let Some(folder) = data.published_root().map(|folder| root.join(folder)) else { return };
+    let is_question = Task::QUESTIONS.contains(&task);
+    let key = format!("{} {task} {asked}", folder.display());
+    // What is missing or cannot be used is said with the files.
+    let count = |benchmark: Benchmark| match is_question {
+        true => benchmark.items().len(),
+        false => benchmark.images().len(),
+    };
+    let of = || Drawn { available: published::read(&folder, task, asked as usize).ok().map(count), ..Drawn::default() };
+    let drawn = draws.entry(key).or_insert_with(of);
+    if let Some(there) = drawn.available.filter(|there| *there < asked as usize) {
+        let (setting, what) =
+            if is_question { ("evaluate.questions", "questions") } else { ("evaluate.images", "images") };
+        found.note(setting, format!("{task} has only {there} of {asked} {what}; all of them are used"));
     }
 }
 

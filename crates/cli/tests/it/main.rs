@@ -3,6 +3,7 @@
 mod errors;
 mod fetching;
 mod folders;
+mod forcing;
 mod garbage;
 mod house;
 mod killing;
@@ -10,6 +11,8 @@ mod pilots;
 mod output;
 mod predicting;
 mod preflight;
+mod selecting;
+mod showing;
 mod sweeping;
 
 #[path = "../../../hub/tests/it/server.rs"]
@@ -28,27 +31,32 @@ fn help_is_complete_and_cheap() {
     Usage: ressa [OPTIONS] <COMMAND>
 
     Commands:
-      plan      Show what a sweep would do: runs, distinct stages, what is cached, how long the rest takes here or on a card
-      sweep     Make what is missing, then render the report; run again to resume
-      status    Show how far experiments are, and what failed
-      explain   Say why a run or stage is cached or not
-      report    Render tables and figures from what is in the store
-      fetch     Bring a checkpoint from the hub into its cache, and print its folder
-      data      Draw a contact sheet of the embedded world
-      pretrain  Train the shipped dense models again and put them where every store finds them
-      verify    Prove stored results or a model folder: digests, and certificates recounted on the weights
-      export    Write a run, or a folder, as a model folder that other programs open
-      inspect   Show what a model folder holds: towers, parameters, types, sparsity
-      retry     Forget recorded failures, so that the next sweep tries those stages again
-      logs      Show what a stage or run logged, running or not; without a name, list what failed
-      work      Work for the sweep that runs on a results folder, on this machine: started here or by a cluster's engine
-      gc        List stored stages that no experiment file and no recorded sweep asks for; with --delete, move them to the trash
-      schema    Print the JSON Schema of experiment files
-      generate  Answer prompts about images with a model folder
-      prune     Prune a model folder block by block, in bounded memory; run again to resume
-      score     Score stored predictions again, also with METEOR's and SPICE's own programs
-      lab       Single steps for comparison with other implementations
-      doctor    Look for what keeps a sweep from running on this machine
+      plan         Show what a sweep would do: runs, distinct stages, what is cached, how long the rest takes here or on a card
+      sweep        Make what is missing, then render the report; run again to resume
+      status       Show how far experiments are, and what failed
+      show         Show a run: every setting with its file and line, stages, scores, certificate, predictions
+      diff         Compare two runs, results folders or reports; exit code 0 where nothing differs, 108 where something does
+      explain      Say why a run or stage is cached or not
+      report       Render tables and figures from what is in the store
+      fetch        Bring a checkpoint from the hub into its cache, and print its folder
+      data         Draw a contact sheet of the embedded world
+      pretrain     Train the shipped dense models again and put them where every store finds them
+      verify       Prove stored results or a model folder: digests, and certificates recounted on the weights
+      export       Write a run, or a folder, as a model folder that other programs open
+      inspect      Show what a model folder holds: towers, parameters, types, sparsity
+      results      Write part of the results into one archive, or take one in
+      retry        Forget recorded failures, so that the next sweep tries those stages again
+      logs         Show what a stage or run logged, running or not; without a name, list what failed
+      work         Work for the sweep that runs on a results folder, on this machine: started here or by a cluster's engine
+      gc           List stored stages that no experiment file and no recorded sweep asks for; with --delete, move them to the trash
+      schema       Print the JSON Schema of experiment files
+      generate     Answer prompts about images with a model folder
+      prune        Prune a model folder block by block, in bounded memory; run again to resume
+      score        Score stored predictions again, also with METEOR's and SPICE's own programs
+      lab          Single steps for comparison with other implementations
+      doctor       Look for what keeps a sweep from running on this machine
+      completions  Print completions for a shell
+      man          Print the manual page, or write one for each command
 
     Options:
           --results <DIR>      Results folder [default: `results` beside `experiments`]
@@ -64,7 +72,8 @@ fn help_is_complete_and_cheap() {
       0 done               1 no worker, no network, or a defect              2 bad command line
       4 nothing selected   65 unusable folder, image or file                 66 model or benchmark missing
       75 other sweep runs  78 bad experiment        100 some failed          102 dense gate not reached
-      104 not verified     106 report incomplete    110 cannot write         130, 143 interrupted, run again to go on
+      104 not verified     106 report incomplete    108 diff: they differ    110 cannot write
+      130, 143 interrupted, run again to resume
     ");
 }
 

@@ -2,6 +2,7 @@
 
 mod broken;
 mod expansion;
+mod filtering;
 mod names;
 mod overriding;
 mod shipped;

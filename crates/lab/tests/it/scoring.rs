@@ -52,7 +52,12 @@ fn what_cannot_be_scored_is_named_with_its_file() {
     let missing = score(job(folder.path(), Task::Nocaps)).expect_err("no predictions");
     assert!(missing.contains("predictions.jsonl`: "), "{missing}");
     let line = r#"{"kind":"caption","id":"1","prompt":"","prediction":"a dog","references":["a dog"],"set":null}"#;
-    fs::write(folder.path().join("predictions.jsonl"), format!("{line}\n{line}\n")).expect("written");
+    let path = folder.path().join("predictions.jsonl");
+    fs::write(&path, format!("{line}\n{line}\n")).expect("written");
+    let doubled = score(job(folder.path(), Task::Nocaps)).expect_err("an item twice");
+    assert!(doubled.ends_with("line 2: item `1` is predicted in line 1 already; leave one of them"), "{doubled}");
+    let other = line.replace("\"id\":\"1\"", "\"id\":\"2\"");
+    fs::write(&path, format!("{line}\n{other}\n")).expect("written");
     let jar = folder.path().join("meteor.jar");
     let external =
         ScorePredictions { meteor: Some(jar), java: folder.path().join("no-java"), ..job(folder.path(), Task::Nocaps) };

@@ -1,6 +1,10 @@
 //! How an attempt ends: published, failed, given back, or too late.
 
-use std::{fs, path::PathBuf, time::{SystemTime, UNIX_EPOCH}};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use ressa_experiment::{StageKey, protocol::{Failure, FailureKind}};
 use ressa_runlog::{Comparison, FailureRecord, LogEvent, LogPart, Published};
@@ -129,7 +133,11 @@ impl Coordinator<'_> {
             label: self.graph.label(position).to_owned(),
             failure,
         };
-        if failed.failure.kind == FailureKind::Storage {
+        let kind = failed.failure.kind;
+        let failures = self.retried.entry(position).or_default();
+        *failures += 1;
+        let delay = self.options.retries.delay(kind, *failures).filter(|_| !self.stopping);
+        if kind == FailureKind::Storage && delay.is_none() {
             self.storage.get_or_insert_with(|| failed.failure.message.clone());
         }
         let mut kept = failed.failure.clone();
@@ -146,18 +154,25 @@ impl Coordinator<'_> {
         let worker = index.map_or_else(String::new, |index| self.slots[index].name.clone());
         self.note(LogEvent::Failed { key, attempt, worker, record });
         // An output that is finished and could not be published is published by the next sweep.
-        if failed.failure.kind != FailureKind::Storage {
+        if kind != FailureKind::Storage {
             let _ = self.store.discard(&key.hex(), attempt);
         }
-        self.schedule.failed(position);
-        self.failed.push(failed.clone());
-        self.failed_now += 1;
         if let Some(index) = index {
             let quick = self.quick.entry(self.slots[index].host.clone()).or_default();
             if quick.len() < QUICK {
                 quick.push(seconds);
             }
         }
+        if let Some(delay) = delay {
+            // It counts as running meanwhile, so nobody else takes it.
+            self.resting.push((Instant::now() + delay, position));
+            let (what, message) = (&failed.what, &failed.failure.message);
+            let wait = delay.as_secs();
+            return self.say(format!("{what} failed and is tried again in {wait} s ({}: {message})", kind.name()));
+        }
+        self.schedule.failed(position);
+        self.failed.push(failed.clone());
+        self.failed_now += 1;
         let totals = self.totals();
         (self.events)(SweepEvent::StageFailed { slot: index.unwrap_or_default(), failed, totals });
         if self.storage.is_some() {

@@ -38,6 +38,7 @@ impl Bench {
             machine: "cpu".to_owned(),
             slots: Some(2),
             max_failures: None,
+            retries: ressa_sweep::RetryPolicy::default(),
             timeout: Some(Duration::from_secs(60)),
             lease: Duration::from_secs(2),
             title: "test".to_owned(),

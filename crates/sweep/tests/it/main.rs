@@ -1,5 +1,6 @@
 //! Sweeps with a worker that has no tensors.
 
+mod archives;
 mod bench;
 mod damage;
 mod estimates;

@@ -1,0 +1,151 @@
+//! Stored predictions beside the images that they are about.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use ressa_data::Benchmark;
+use ressa_experiment::{Stage, StageNode, Task, config::DataConfig};
+use ressa_store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+
+use super::pictures::Picture;
+use crate::{
+    exit::{Exit, Failure},
+    text::{columns, say},
+};
+
+/// File of the predictions in a stage's folder.
+const PREDICTIONS: &str = "predictions.jsonl";
+
+/// Predictions of one evaluation.
+#[derive(Serialize)]
+pub struct Evaluated {
+    pub task: Task,
+    /// The first ones, in the order of the benchmark.
+    pub predictions: Vec<Predicted>,
+    /// How many there are.
+    pub items: usize,
+    /// Why images have no name, where they have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// A prediction.
+#[derive(Serialize)]
+pub struct Predicted {
+    pub id: String,
+    /// Name of the image: its file below the data's root, or its number in the embedded world.
+    pub image: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// What the model said; of retrieval, the place of the right match.
+    pub prediction: String,
+    /// What is right.
+    pub right: Vec<String>,
+    /// What it adds to the task's score, in the score's unit.
+    pub points: f64,
+    #[serde(skip)]
+    pub picture: Option<Picture>,
+}
+
+/// A line of the file, whatever its kind.
+#[derive(Deserialize)]
+struct Line {
+    id: String,
+    points: f64,
+    prompt: Option<String>,
+    prediction: Option<String>,
+    answers: Option<Vec<String>>,
+    references: Option<Vec<String>>,
+    direction: Option<String>,
+    image: Option<usize>,
+    rank: Option<u64>,
+}
+
+/// The first predictions of a stage; `None` of a stage that is no evaluation or is not there. Relative paths start at `root`.
+pub fn read(node: &StageNode, many: usize, store: &Store, root: &Path) -> Result<Option<Evaluated>, Failure> {
+    let Stage::Evaluate { task, items, data, .. } = &*node.stage else { return Ok(None) };
+    let Some(entry) = store.entry(&node.key.hex())? else { return Ok(None) };
+    let path = entry.file(PREDICTIONS)?;
+    let unread = |source| StoreError::Read { path: path.clone(), source };
+    let mut lines: Vec<Line> = Vec::new();
+    let mut count = 0;
+    for text in BufReader::new(File::open(&path).map_err(unread)?).lines() {
+        let text = text.map_err(unread)?;
+        count += 1;
+        if lines.len() < many {
+            let wrong = |e| format!("`{}`: line {count} is no prediction: {e}", path.display());
+            lines.push(serde_json::from_str(&text).map_err(|e| Failure::new(Exit::Unusable, wrong(e)))?);
+        }
+    }
+    let (benchmark, note) = match benchmark(data, *task, *items as usize, root) {
+        Ok(benchmark) => (Some(benchmark), None),
+        Err(error) => (None, Some(format!("images are not named: {error}"))),
+    };
+    let predictions = lines.into_iter().map(|line| predicted(line, benchmark.as_ref(), data, root)).collect();
+    Ok(Some(Evaluated { task: *task, predictions, items: count, note }))
+}
+
+/// The benchmark behind an evaluation, with its images where they are now.
+fn benchmark(data: &DataConfig, task: Task, items: usize, root: &Path) -> Result<Benchmark, ressa_data::DataError> {
+    let data = DataConfig { root: data.root.as_ref().map(|folder| root.join(folder)), ..data.clone() };
+    Benchmark::load(&data, task, items)
+}
+
+fn predicted(line: Line, benchmark: Option<&Benchmark>, data: &DataConfig, root: &Path) -> Predicted {
+    // Retrieval names its image; other items are found by their identity.
+    let of_item = || benchmark?.items().iter().find(|item| item.id == line.id).map(|item| item.image);
+    let index = line.image.or_else(of_item);
+    let picture = index.zip(benchmark).and_then(|(index, benchmark)| benchmark.images().get(index));
+    let below = |path: &PathBuf| {
+        let folder = data.root.as_ref().map(|folder| root.join(folder)).unwrap_or_default();
+        path.strip_prefix(folder).unwrap_or(path).display().to_string()
+    };
+    let name = match picture {
+        Some(ressa_data::Picture::File(path)) => Some(below(path)),
+        Some(ressa_data::Picture::Held(_)) => index.map(|index| format!("image {index}")),
+        None => None,
+    };
+    let prediction = match (line.prediction, line.rank) {
+        (Some(text), _) => text,
+        (None, rank) => {
+            let what = if line.direction.as_deref() == Some("image-to-text") { "text" } else { "image" };
+            format!("right {what} at place {}", rank.unwrap_or_default())
+        }
+    };
+    Predicted {
+        id: line.id,
+        image: name,
+        prompt: line.prompt,
+        prediction,
+        right: line.answers.or(line.references).unwrap_or_default(),
+        points: line.points,
+        picture: picture.and_then(Picture::of),
+    }
+}
+
+impl Evaluated {
+    /// Prints a line for each.
+    pub fn print(&self) {
+        let mut rows = vec![["image", "prompt", "prediction", "right", "points"].map(str::to_owned).to_vec()];
+        for one in &self.predictions {
+            // Ten annotators mostly agree.
+            let mut right = one.right.clone();
+            right.dedup();
+            let more = if right.len() > 1 { format!(" (and {} more)", right.len() - 1) } else { String::new() };
+            rows.push(vec![
+                one.image.clone().unwrap_or_else(|| one.id.clone()),
+                one.prompt.clone().unwrap_or_default(),
+                one.prediction.clone(),
+                right.first().map(|first| format!("{first}{more}")).unwrap_or_default(),
+                format!("{:.1}", one.points),
+            ]);
+        }
+        let shown = self.predictions.len();
+        say(format_args!("\npredictions of {}, {shown} of {}\n{}", self.task, self.items, columns(&rows).trim_end()));
+        self.note.iter().for_each(say);
+    }
+}

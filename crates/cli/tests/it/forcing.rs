@@ -1,0 +1,104 @@
+//! Stages that are made again although they are there.
+
+use std::{collections::BTreeSet, fs};
+
+use serde_json::{Value, json};
+
+use crate::house::House;
+
+/// The answer of a forced sweep.
+fn forced(house: &House, arguments: &[&str]) -> Value {
+    let ended = house.ressa(&[&["sweep", "small", "--no-report", "--json"], arguments].concat());
+    assert_eq!(ended.code, 0, "{arguments:?}: {}", ended.stderr);
+    serde_json::from_str::<Value>(&ended.stdout).unwrap()["forced"].clone()
+}
+
+fn swept() -> House {
+    let house = House::new();
+    assert_eq!(house.ressa(&["sweep", "small", "--no-report"]).code, 0);
+    house
+}
+
+/// Stages in the trash.
+fn trashed(house: &House) -> usize {
+    let held = house.ressa(&["gc", "--json"]);
+    serde_json::from_str::<Value>(&held.stdout).unwrap()["trash"]["folders"].as_u64().unwrap() as usize
+}
+
+#[test]
+fn what_was_made_of_a_stage_stays_where_its_bytes_do() {
+    let house = swept();
+    let stored = house.stored();
+    let again = forced(&house, &["--force", "adapt"]);
+    assert_eq!(again, json!({ "forced": 4, "same": 4, "kept": 4 + 8, "remade": 0 }));
+    assert_eq!(house.stored(), stored);
+    // The old outputs of the trainings alone are left in the trash.
+    assert_eq!(trashed(&house), 4);
+    assert_eq!(house.published().len(), 29 + 4, "nothing else was made again");
+}
+
+#[test]
+fn what_was_made_of_other_bytes_is_made_again() {
+    let house = swept();
+    let stored = house.stored();
+    house.instruct(json!({ "adapt dense distilled": {}, "adapt": { "output": "other weights" } }));
+    let changed = forced(&house, &["--force", "kind = adapt and metric = wanda and seed = 0"]);
+    // The merge comes out as it was, so its evaluations stay.
+    assert_eq!(changed, json!({ "forced": 1, "same": 0, "kept": 2, "remade": 1 }));
+    assert_eq!(house.stored(), stored);
+    house.instruct(json!({ "merge": { "output": "other" } }));
+    let changed = forced(&house, &["--force", "merge"]);
+    assert_eq!(changed, json!({ "forced": 4, "same": 0, "kept": 0, "remade": 8 }));
+    // Everything is there, so nothing is left to do.
+    assert!(house.ressa(&["sweep", "small", "--no-report"]).stderr.contains("nothing to do"));
+}
+
+#[test]
+fn dependents_are_made_again_when_asked_for() {
+    let house = swept();
+    let all = forced(&house, &["--force", "adapt", "--dependents"]);
+    assert_eq!(all, json!({ "forced": 4, "same": 0, "kept": 0, "remade": 12 }));
+    assert_eq!((house.published().len(), trashed(&house)), (29 + 16, 16));
+}
+
+#[test]
+fn a_killed_forcing_leaves_nothing_that_does_not_belong_together() {
+    let house = swept();
+    house.instruct(json!({ "prune vision wanda 50%": { "fail": "bug", "output": "x" } }));
+    let failed = house.ressa(&["sweep", "small", "--no-report", "--force", "prune"]);
+    assert_eq!(failed.code, 100, "{}", failed.stdout);
+    // Whatever was made of a stage that is not there is not there either.
+    let stored = house.stored();
+    let manifest = |key: &String| -> Value {
+        let path = house.path("results/store").join(&key[..2]).join(key).join("manifest.json");
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    let mut keys = BTreeSet::new();
+    for key in &stored {
+        let inputs = manifest(key)["inputs"].clone();
+        let masks = inputs["masks"].as_array().cloned().unwrap_or_default();
+        keys.extend(masks.iter().map(|key| key.as_str().unwrap().to_owned()));
+    }
+    assert!(keys.is_subset(&stored), "{keys:?}");
+    house.instruct(json!({}));
+    assert_eq!(house.ressa(&["retry"]).code, 0);
+    assert_eq!(house.ressa(&["sweep", "small", "--no-report"]).code, 0);
+    assert_eq!(house.stored().len(), 29);
+}
+
+#[test]
+fn words_that_name_no_stage_are_refused() {
+    let house = swept();
+    for (word, code, said) in [
+        ("prunee", 2, "nor a kind of stage (dense, "),
+        ("00000000", 4, "is no stage of these experiments"),
+        ("sensitivity", 4, "is no stage of these experiments"),
+        ("task = gqaa", 78, "did you mean `gqa`?"),
+    ] {
+        let refused = house.ressa(&["sweep", "small", "--no-report", "--force", word]);
+        assert!(refused.code == code && refused.stderr.contains(said), "{word}: {}", refused.stderr);
+    }
+    assert_eq!(house.ressa(&["sweep", "small", "--dependents"]).code, 2);
+    let key = house.stored().into_iter().next().unwrap();
+    assert_eq!(forced(&house, &["--force", &key[..12]])["forced"], 1);
+}
