@@ -27,10 +27,10 @@ pub mod score;
 pub mod show;
 pub mod status;
 pub mod sweep;
-mod watch;
 pub mod verify;
-pub mod work;
 pub mod verify_folder;
+mod watch;
+pub mod work;
 
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,9 @@ use std::{
 use clap::ValueEnum;
 use ressa_runlog::Index;
 use ressa_store::{Environment, Store};
-use ressa_sweep::{DEFAULT_LEASE, CoordinatorLock, Garbage, Graph, Inventory, MadeOn, describe, made_on, move_to_trash};
+use ressa_sweep::{
+    CoordinatorLock, DEFAULT_LEASE, Garbage, Graph, Inventory, MadeOn, describe, made_on, move_to_trash,
+};
 
 use crate::{
     arguments::MachineOptions,

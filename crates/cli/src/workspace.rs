@@ -7,7 +7,9 @@ use std::{
 };
 
 use ressa_store::Store;
-use ressa_sweep::{DEFAULT_LEASE, DeviceChoice, Options, RetryPolicy, WorkerCommand, machine_name, threads, visible_gpus};
+use ressa_sweep::{
+    DEFAULT_LEASE, DeviceChoice, Options, RetryPolicy, WorkerCommand, machine_name, threads, visible_gpus,
+};
 
 use crate::{
     arguments::{Global, MachineOptions, SweepOptions},

@@ -5,7 +5,7 @@ use std::fmt;
 use miette::{Diagnostic, LabeledSpan, SourceCode};
 use serde::Serialize;
 
-use crate::source::Location;
+use crate::source::{EXPERIMENT, Location, Sort};
 
 /// Kinds of mistakes; the text of [`ErrorKind::code`] is stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,6 +103,8 @@ struct Details {
     message: String,
     help: Option<String>,
     at: Option<Location>,
+    /// What the file is, where there is no place in it.
+    sort: Option<Sort>,
     label: Option<String>,
     also: Option<(Location, String)>,
 }
@@ -132,13 +134,18 @@ impl ExperimentError {
             message.truncate(end);
             message.push_str(" ...");
         }
-        Self(Box::new(Details { kind, message, help: None, at: None, label: None, also: None }))
+        Self(Box::new(Details { kind, message, help: None, at: None, sort: None, label: None, also: None }))
     }
 
     pub(crate) fn at(kind: ErrorKind, message: impl Into<String>, at: Location) -> Self {
         let mut error = Self::file(kind, message);
         error.0.at = Some(at);
         error
+    }
+
+    pub(crate) fn sort(mut self, sort: Sort) -> Self {
+        self.0.sort = Some(sort);
+        self
     }
 
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
@@ -182,7 +189,8 @@ impl ExperimentError {
 
 impl Diagnostic for ExperimentError {
     fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(format!("experiment::{}", self.0.kind.code())))
+        let sort = self.0.sort.or(self.0.at.as_ref().map(|at| at.source.sort)).unwrap_or(EXPERIMENT);
+        Some(Box::new(format!("{}::{}", sort.word, self.0.kind.code())))
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {

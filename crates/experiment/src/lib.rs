@@ -51,6 +51,7 @@ mod shape;
 mod shared;
 pub mod source;
 pub mod stage;
+pub mod strict;
 mod suggest;
 pub mod task;
 pub mod tokens;

@@ -1,8 +1,8 @@
 //! Which names an experiment may have: they name folders, here and on the machines that results are copied to.
 
 /// What else stands in a results folder.
-const TAKEN: [&str; 8] =
-    ["cache", "contact-sheet.png", "index.html", "logs", "pretrain", "readme.md", "store", "sweep.lock"];
+const TAKEN: [&str; 9] =
+    ["cache", "contact-sheet.png", "index.html", "logs", "pilots", "pretrain", "readme.md", "store", "sweep.lock"];
 
 /// Longest name, in bytes: a folder's name may have 255, and some are made by adding to it.
 const LONGEST: usize = 220;

@@ -138,7 +138,7 @@ fn settings_below(prefix: &str) -> Map<String, Value> {
 fn shape(of: &Shape) -> Value {
     match of {
         Shape::Flag => json!({ "type": "boolean" }),
-        Shape::Text | Shape::Path | Shape::Axis | Shape::Columns | Shape::Point | Shape::Published => {
+        Shape::Text | Shape::Form(_) | Shape::Path | Shape::Axis | Shape::Columns | Shape::Point | Shape::Published => {
             json!({ "type": "string" })
         }
         Shape::Id => json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9._+-]{0,79}$" }),
@@ -161,6 +161,12 @@ fn shape(of: &Shape) -> Value {
             "additionalProperties": { "type": "number", "minimum": 0, "maximum": 1 }
         }),
         Shape::Object(fields) => fields_schema(fields),
+        Shape::Named(fields) => json!({
+            "type": "object",
+            "propertyNames": shape(&Shape::Id),
+            "additionalProperties": fields_schema(fields)
+        }),
+        Shape::Texts => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
         Shape::Value => reference("value"),
         Shape::NumberOrValue => json!({ "anyOf": [{ "type": "number" }, reference("value")] }),
         Shape::Where => reference("where"),

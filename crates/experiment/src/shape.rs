@@ -6,24 +6,33 @@ use crate::{
     Pattern, Task,
     error::{ErrorKind, ExperimentError},
     output::Label,
-    settings, suggest,
+    settings,
+    source::Location,
+    suggest,
     value::Value,
     yaml::{Key, Node, Tree},
 };
 
 /// What a value may be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Shape {
+pub enum Shape {
     /// `true` or `false`.
     Flag,
     /// Any text.
     Text,
+    /// A text of a form that whoever reads it checks, such as this one.
+    Form(&'static str),
     /// The path of a file or folder.
     Path,
     /// A name that can be a file name: lower-case letters, digits, `-`, `_`, `.`.
     Id,
     /// A whole number, bounds included.
-    Integer { min: u64, max: u64 },
+    Integer {
+        /// Minimum.
+        min: u64,
+        /// Maximum.
+        max: u64,
+    },
     /// A number.
     Number(Bounds),
     /// One of a few words.
@@ -31,7 +40,12 @@ pub(crate) enum Shape {
     /// A sparsity pattern.
     Pattern,
     /// A list of at least `min` items, none twice.
-    Set { of: &'static Shape, min: usize },
+    Set {
+        /// Shape of the items.
+        of: &'static Shape,
+        /// Minimum number of items.
+        min: usize,
+    },
     /// A list of items.
     List(&'static Shape),
     /// The shape, or null.
@@ -42,6 +56,10 @@ pub(crate) enum Shape {
     Shares,
     /// A mapping with known keys.
     Object(&'static [Field]),
+    /// A mapping from names, each of which could be a file's, to mappings with known keys.
+    Named(&'static [Field]),
+    /// A mapping from any texts to texts.
+    Texts,
     /// An axis of this experiment, or a settings path.
     Axis,
     /// An axis, or `metric` for one column per value.
@@ -62,14 +80,19 @@ pub(crate) enum Shape {
 
 /// Bounds of a number; `None` is unbounded.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
+pub struct Bounds {
+    /// Minimum.
     pub at_least: Option<f64>,
+    /// Excluded lower bound.
     pub above: Option<f64>,
+    /// Maximum.
     pub at_most: Option<f64>,
+    /// Excluded upper bound.
     pub below: Option<f64>,
 }
 
 impl Bounds {
+    /// Every finite number.
     pub const ANY: Self = Self { at_least: None, above: None, at_most: None, below: None };
 
     fn allow(&self, x: f64) -> bool {
@@ -94,19 +117,23 @@ impl Bounds {
 
 /// A key of a mapping.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Field {
+pub struct Field {
+    /// As it is written.
     pub key: &'static str,
+    /// Whether it must be there.
     pub need: Need,
+    /// Its value.
     pub shape: Shape,
+    /// What it says, in a sentence.
     pub doc: &'static str,
 }
 
 /// Whether a key must be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
-    /// Always.
+pub enum Need {
+    /// Required.
     Must,
-    /// As one likes.
+    /// Optional.
     May,
     /// Exactly one of the keys marked so.
     OneOf,
@@ -127,13 +154,17 @@ pub(crate) struct Names {
 
 impl Shape {
     /// Checks a value; `name` is how messages call it.
-    pub fn check(&self, name: &str, node: &Node, names: &Names) -> Result<(), ExperimentError> {
+    pub(crate) fn check(&self, name: &str, node: &Node, names: &Names) -> Result<(), ExperimentError> {
         match self {
             Shape::Flag => match node.tree {
                 Tree::Scalar(Yaml::Bool(_)) => Ok(()),
                 _ => Err(node.wrong_type(name, "`true` or `false`")),
             },
             Shape::Text => node.text(name).map(drop),
+            Shape::Form(example) => match &node.tree {
+                Tree::Scalar(Yaml::String(_)) => Ok(()),
+                _ => Err(node.wrong_type(name, &format!("text such as `{example}`"))),
+            },
             Shape::Path => check_path(name, node),
             Shape::Id => check_id(name, node),
             Shape::Integer { min, max } => check_integer(name, node, *min, *max),
@@ -162,6 +193,14 @@ impl Shape {
                 check_number(&format!("{name}: {}", key.text), share, &bounds)
             }),
             Shape::Object(fields) => check_object(name, node, fields, names),
+            Shape::Named(fields) => node.map(name)?.iter().try_for_each(|(key, value)| {
+                check_file_name(name, &key.text, &key.at)?;
+                check_object(&format!("{name}.{}", key.text), value, fields, names)
+            }),
+            Shape::Texts => node
+                .map(name)?
+                .iter()
+                .try_for_each(|(key, value)| value.text(&format!("{name}.{}", key.text)).map(drop)),
             Shape::Axis => check_axis(name, node, names),
             Shape::Columns => match node.text(name)? {
                 "metric" => Ok(()),
@@ -215,14 +254,16 @@ impl Shape {
 }
 
 fn check_id(name: &str, node: &Node) -> Result<(), ExperimentError> {
-    let text = node.text(name)?;
+    check_file_name(name, node.text(name)?, &node.at)
+}
+
+fn check_file_name(name: &str, text: &str, at: &Location) -> Result<(), ExperimentError> {
     let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.+".contains(c);
     let first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if text.len() <= 80 && text.starts_with(first) && text.chars().all(letter) {
         return Ok(());
     }
-    Err(node
-        .at
+    Err(at
         .error(ErrorKind::BadValue, format!("`{text}` cannot be a file name"))
         .label(format!("`{name}` names files"))
         .help("use lower-case letters, digits, `-`, `_` and `.`, beginning with a letter or digit"))
@@ -388,7 +429,7 @@ fn check_axis(name: &str, node: &Node, names: &Names) -> Result<(), ExperimentEr
     check_axis_name(node.text(name)?, &node.at, names)
 }
 
-fn check_axis_name(axis: &str, at: &crate::source::Location, names: &Names) -> Result<(), ExperimentError> {
+fn check_axis_name(axis: &str, at: &Location, names: &Names) -> Result<(), ExperimentError> {
     if names.axes.iter().any(|(name, _)| name == axis) || settings::find(axis).is_some() {
         return Ok(());
     }

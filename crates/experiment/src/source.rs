@@ -12,32 +12,68 @@ pub(crate) const COMMAND_LINE: &str = "command line";
 /// Largest experiment file that is read.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
+/// What a file is, for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sort {
+    /// In one word, also the beginning of error codes.
+    pub word: &'static str,
+    /// As messages call it, with its article.
+    pub name: &'static str,
+    /// The smallest useful one.
+    pub smallest: &'static str,
+    /// How settings are shared without anchors and aliases.
+    pub sharing: &'static str,
+}
+
+impl Sort {
+    /// The name without its article.
+    fn bare(&self) -> &'static str {
+        self.name.split_once(' ').map_or(self.name, |(_, bare)| bare)
+    }
+}
+
+/// An experiment file, or an argument of the command line.
+pub(crate) const EXPERIMENT: Sort = Sort {
+    word: "experiment",
+    name: "an experiment file",
+    smallest: "an experiment needs at least `extends:` and one of `axes:`, `zip:` or `variants:`",
+    sharing: "use `extends:` to share settings between files",
+};
+
 /// A text with a name.
 pub struct Source {
     pub(crate) code: NamedSource<Arc<str>>,
+    pub(crate) sort: Sort,
     text: Arc<str>,
 }
 
 impl Source {
     /// A text that is not a file, such as a command-line argument.
     pub(crate) fn inline(name: &str, text: &str) -> Arc<Self> {
-        Self::named(text.into(), name)
+        Self::named(EXPERIMENT, text.into(), name)
     }
 
     /// Reads an experiment file; `shown` is the path as people wrote it.
     pub(crate) fn read(path: &Path, shown: &str) -> Result<Arc<Self>, ExperimentError> {
+        Self::read_as(EXPERIMENT, path, shown)
+    }
+
+    /// Reads a file of some sort.
+    pub(crate) fn read_as(sort: Sort, path: &Path, shown: &str) -> Result<Arc<Self>, ExperimentError> {
+        let what = sort.name;
+        let file = |kind, message: String| ExperimentError::file(kind, message).sort(sort);
         let unreadable = |error: std::io::Error| {
             let (kind, message) = match error.kind() {
-                std::io::ErrorKind::NotFound => (ErrorKind::Missing, format!("no experiment file `{shown}`")),
+                std::io::ErrorKind::NotFound => (ErrorKind::Missing, format!("no {} `{shown}`", sort.bare())),
                 _ => (ErrorKind::Unreadable, format!("cannot read `{shown}`: {error}")),
             };
-            ExperimentError::file(kind, message).help_opt(similar_file(path))
+            file(kind, message).help_opt(similar_file(path))
         };
         let metadata = std::fs::metadata(path).map_err(unreadable)?;
         if metadata.is_dir() {
-            let message = format!("`{shown}` is a folder, not an experiment file");
+            let message = format!("`{shown}` is a folder, not {what}");
             let listed = yaml_files(path);
-            let error = ExperimentError::file(ErrorKind::Unreadable, message);
+            let error = file(ErrorKind::Unreadable, message);
             return Err(if listed.is_empty() {
                 error.help("name a .yaml file")
             } else {
@@ -46,34 +82,34 @@ impl Source {
         }
         if !metadata.is_file() {
             let message = format!("`{shown}` is neither a file nor a folder");
-            return Err(ExperimentError::file(ErrorKind::Unreadable, message).help("name a .yaml file"));
+            return Err(file(ErrorKind::Unreadable, message).help("name a .yaml file"));
         }
         let mut bytes = Vec::new();
         std::fs::File::open(path)
             .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
             .map_err(unreadable)?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
-            let message = format!("`{shown}` has {} bytes, more than an experiment file may have", metadata.len());
-            return Err(ExperimentError::file(ErrorKind::TooLarge, message)
-                .help(format!("the limit is {MAX_FILE_BYTES} bytes; is this an experiment file?")));
+            let message = format!("`{shown}` has {} bytes, more than {what} may have", metadata.len());
+            return Err(file(ErrorKind::TooLarge, message)
+                .help(format!("the limit is {MAX_FILE_BYTES} bytes; is this {what}?")));
         }
         let text: Arc<str> = match String::from_utf8(bytes) {
             Ok(text) => text.into(),
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 let text: Arc<str> = String::from_utf8_lossy(error.as_bytes()).into();
-                let source = Self::named(text, shown);
+                let source = Self::named(sort, text, shown);
                 return Err(Location::new(&source, at..at + '\u{fffd}'.len_utf8())
                     .error(ErrorKind::Syntax, format!("`{shown}` is not UTF-8 text"))
                     .label("the first wrong byte")
                     .help("save the file as UTF-8"));
             }
         };
-        Ok(Self::named(text, shown))
+        Ok(Self::named(sort, text, shown))
     }
 
-    fn named(text: Arc<str>, shown: &str) -> Arc<Self> {
-        Arc::new(Self { code: NamedSource::new(shown, Arc::clone(&text)), text })
+    pub(crate) fn named(sort: Sort, text: Arc<str>, shown: &str) -> Arc<Self> {
+        Arc::new(Self { code: NamedSource::new(shown, Arc::clone(&text)), sort, text })
     }
 
     /// Name shown to people.

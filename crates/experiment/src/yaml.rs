@@ -160,7 +160,7 @@ pub(crate) fn parse_as(source: &Arc<Source>, text: &str) -> Result<Node, Experim
                     return Err(builder
                         .location(span)
                         .error(ErrorKind::Syntax, "a second document starts here")
-                        .help("an experiment file is one YAML document: remove the `---`"));
+                        .help(format!("{} is one YAML document: remove the `---`", source.sort.name)));
                 }
             }
             Event::StreamEnd => break,
@@ -170,7 +170,7 @@ pub(crate) fn parse_as(source: &Arc<Source>, text: &str) -> Result<Node, Experim
     builder.root.ok_or_else(|| {
         Location::new(source, 0..0)
             .error(ErrorKind::Syntax, format!("`{}` is empty", source.name()))
-            .help("an experiment needs at least `extends:` and one of `axes:`, `zip:` or `variants:`")
+            .help(source.sort.smallest)
     })
 }
 
@@ -190,9 +190,9 @@ impl Builder<'_> {
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), ExperimentError> {
         let refused = |this: &Self, what: &str| {
             this.location(span)
-                .error(ErrorKind::Syntax, format!("{what} are not part of the experiment format"))
+                .error(ErrorKind::Syntax, format!("{what} are not part of the {} format", this.source.sort.word))
                 .label("write the value out here")
-                .help("use `extends:` to share settings between files")
+                .help(this.source.sort.sharing)
         };
         match event {
             Event::Alias(_) => return Err(refused(self, "aliases")),

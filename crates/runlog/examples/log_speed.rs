@@ -15,7 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = Store::open(folder.join("store"), Vec::new())?;
     let key = |number: u32| StageKey::from(blake3::hash(&number.to_le_bytes()));
     let result = r#"{"task":"gqa","score":{"metric":"accuracy","value":61.25,"standard-error":0.4872,"items":12578}}"#;
-    let environment = Environment { device: "cuda:0".to_owned(), libtorch: "2.11.0".to_owned(), ..Environment::default() };
+    let environment =
+        Environment { device: "cuda:0".to_owned(), libtorch: "2.11.0".to_owned(), ..Environment::default() };
 
     let start = Instant::now();
     let mut log = Log::begin(&store, "a measurement")?;

@@ -29,7 +29,8 @@ struct Read {
 
 /// The line of an entry, with its end.
 pub(crate) fn encode(entry: &Entry, number: u64) -> Vec<u8> {
-    let mut line = serde_json::to_vec(&Written { n: number, at: entry.at, event: &entry.event }).expect("an entry is plain data");
+    let mut line =
+        serde_json::to_vec(&Written { n: number, at: entry.at, event: &entry.event }).expect("an entry is plain data");
     line.pop(); // The closing brace comes after the checksum.
     let sum = checksum(&line);
     line.extend_from_slice(SUM);

@@ -21,8 +21,7 @@ pub(crate) fn failures(store: &Store) -> Result<Vec<FailureRecord>, StoreError> 
         let record: FailureRecord = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
         (name == format!("{}.json", record.key)).then_some(record)
     };
-    let mut records: Vec<FailureRecord> =
-        named(&store.root().join(FAILURES))?.into_iter().filter_map(one).collect();
+    let mut records: Vec<FailureRecord> = named(&store.root().join(FAILURES))?.into_iter().filter_map(one).collect();
     records.sort_by(|a, b| (a.at, &a.key).cmp(&(b.at, &b.key)));
     Ok(records)
 }
@@ -57,7 +56,8 @@ fn keep(from: &Path, to: &Path) -> Result<(), StoreError> {
     if fs::remove_dir(from).is_ok() {
         return Ok(());
     }
-    let to = (0..).map(|n| if n == 0 { to.to_owned() } else { to.with_extension(n.to_string()) }).find(|to| !to.exists());
+    let to =
+        (0..).map(|n| if n == 0 { to.to_owned() } else { to.with_extension(n.to_string()) }).find(|to| !to.exists());
     let to = to.expect("some number is free");
     to.parent()
         .map_or(Ok(()), fs::create_dir_all)

@@ -36,7 +36,15 @@ pub struct Published {
 impl PartialEq for Published {
     fn eq(&self, other: &Self) -> bool {
         (&self.kind, &self.detail, &self.model, &self.environment, self.result.get(), &self.files, self.proof)
-            == (&other.kind, &other.detail, &other.model, &other.environment, other.result.get(), &other.files, other.proof)
+            == (
+                &other.kind,
+                &other.detail,
+                &other.model,
+                &other.environment,
+                other.result.get(),
+                &other.files,
+                other.proof,
+            )
             && (self.seconds, self.cpu_seconds) == (other.seconds, other.cpu_seconds)
     }
 }

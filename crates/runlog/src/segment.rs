@@ -144,7 +144,8 @@ pub(crate) fn read(path: &Path, from: &Place) -> Result<Tail, StoreError> {
     let mut place = from.clone();
     let mut notes = Vec::new();
     if length < from.bytes {
-        let what = format!("it has {length} bytes where {} were read before; what is missing is in the index", from.bytes);
+        let what =
+            format!("it has {length} bytes where {} were read before; what is missing is in the index", from.bytes);
         notes.push(Note { file: name, what });
         return Ok(Tail { place, entries: Vec::new(), notes });
     }
@@ -170,7 +171,10 @@ pub(crate) fn read(path: &Path, from: &Place) -> Result<Tail, StoreError> {
                 }
                 if number > place.lines {
                     let missing = number - place.lines;
-                    notes.push(Note { file: name.clone(), what: format!("{missing} lines before byte {at} are missing") });
+                    notes.push(Note {
+                        file: name.clone(),
+                        what: format!("{missing} lines before byte {at} are missing"),
+                    });
                 }
                 place.lines = number + 1;
                 if let LogEvent::Began { id, .. } = &entry.event {

@@ -7,10 +7,7 @@ use ressa_store::{Environment, StoreError, replace};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{
-    Attempt, FailureRecord, Index, LogPart, Note, Proof, Published, Record, State,
-    segment::Segments,
-};
+use crate::{Attempt, FailureRecord, Index, LogPart, Note, Proof, Published, Record, State, segment::Segments};
 
 /// First bytes of the file; another layout gets another word, so an old index is made anew.
 const MAGIC: &[u8; 8] = b"ressai01";
@@ -77,7 +74,8 @@ pub(crate) fn write(path: &Path, index: &Index) -> Result<(), StoreError> {
     let mut texts = Numbers::new();
     let mut environments = Numbers::new();
     let mut lists = Numbers::new();
-    let part = |texts: &mut Numbers<Arc<str>>, part: &LogPart| Part(texts.of(&part.file, Arc::clone), part.from, part.to);
+    let part =
+        |texts: &mut Numbers<Arc<str>>, part: &LogPart| Part(texts.of(&part.file, Arc::clone), part.from, part.to);
     let rows = index.iter().map(|(key, record)| Row {
         key: *key,
         attempts: record.attempts,

@@ -184,7 +184,9 @@ fn the_index_is_what_the_log_says_and_can_be_lost() {
     // A segment that was lost lives on in the index.
     fs::write(&index, &bytes).unwrap();
     fs::remove_file(ressa_runlog::folder(&store).join("000001.jsonl")).unwrap();
-    assert!(read(&store).unwrap().index.published(&key(0)).is_some() || read(&store).unwrap().index.get(&key(0)).is_some());
+    assert!(
+        read(&store).unwrap().index.published(&key(0)).is_some() || read(&store).unwrap().index.get(&key(0)).is_some()
+    );
 }
 
 #[test]

@@ -105,7 +105,8 @@ impl Store {
 
     /// Whether a key is published and proven to be what was published. Damage counts as absence here; the next coordinator quarantines it.
     pub fn usable(&self, key: &str) -> Result<bool, StoreError> {
-        let found = self.entry(key).and_then(|entry| entry.map(|entry| entry.check_remembered(&self.digests)).transpose());
+        let found =
+            self.entry(key).and_then(|entry| entry.map(|entry| entry.check_remembered(&self.digests)).transpose());
         match found {
             Ok(found) => Ok(found.is_some()),
             Err(e) if e.is_damage() => Ok(false),

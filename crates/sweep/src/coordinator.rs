@@ -18,8 +18,8 @@ use ressa_runlog::{Circumstances, Log, LogEvent, LogPart, host, take_over};
 use ressa_store::Store;
 
 use crate::{
-    CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot, RetryPolicy, SkippedStage,
-    Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, describe, devices, failures, gate,
+    CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot, RetryPolicy,
+    SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, describe, devices, failures, gate,
     live::Live,
     meet::{Arrival, CoordinatorBeat, Down, Host, Invitation, LEASE, Meet},
     recruit::{Need, Recruiter},
@@ -174,12 +174,8 @@ pub fn execute(
     coordinator.eta = coordinator.expected();
     let totals = coordinator.totals();
     let runs = graph.runs.len();
-    let planned = LogEvent::Planned {
-        title: options.title.clone(),
-        runs,
-        stages: totals.stages,
-        cached: totals.cached,
-    };
+    let planned =
+        LogEvent::Planned { title: options.title.clone(), runs, stages: totals.stages, cached: totals.cached };
     coordinator.note(planned);
     (coordinator.events)(SweepEvent::Started { totals, slots: coordinator.slots.len(), runs });
     let outcome = {
@@ -307,7 +303,10 @@ impl Coordinator<'_> {
             let at_home = |slot: &Slot| matches!(slot.link, Link::Local { .. }) && slot.running.is_some();
             return !self.slots.iter().any(at_home);
         }
-        self.running == 0 && self.orphans.is_empty() && self.resting.is_empty() && !self.schedule.has_ready(self.gate.is_none())
+        self.running == 0
+            && self.orphans.is_empty()
+            && self.resting.is_empty()
+            && !self.schedule.has_ready(self.gate.is_none())
     }
 
     /// Lets stages be tried again whose time has come.

@@ -98,12 +98,8 @@ pub(crate) fn take_inventory(graph: &Graph, store: &Store, index: &Index) -> Res
     let mut news = News::default();
     for (position, finding) in findings.into_iter().enumerate() {
         let node = &graph.stages[position].node;
-        let damage = |what: &str, aside| Damage {
-            key: node.key,
-            stage: describe(&node.stage),
-            what: what.to_owned(),
-            aside,
-        };
+        let damage =
+            |what: &str, aside| Damage { key: node.key, stage: describe(&node.stage), what: what.to_owned(), aside };
         inventory.present.push(matches!(finding, Finding::Known | Finding::Good(_) | Finding::Shipped));
         let is_known = index.published(&node.key).is_some();
         match finding {

@@ -34,7 +34,7 @@ mod worker;
 use inventory::take_inventory;
 
 pub use coordinator::{DEFAULT_LEASE, Options, execute};
-pub use devices::{slots as devices_of, DeviceChoice, DeviceError, machine_name, threads, visible_gpus};
+pub use devices::{DeviceChoice, DeviceError, machine_name, slots as devices_of, threads, visible_gpus};
 pub use error::SweepError;
 pub use estimate::{Estimates, detail};
 pub use event::{FailedStage, Interruption, RetiredSlot, SkippedStage, Summary, SweepEvent, Totals};
@@ -43,13 +43,13 @@ pub use garbage::{Garbage, Trash, empty_trash, move_to_trash, restore_stage, res
 pub use gate::GateCheck;
 pub use graph::{Graph, GraphRun, GraphStage, describe, run_label};
 pub use inventory::{Damage, Inventory, glance};
-pub use live::{FailureStatus, StageStatus, Status, WorkerStatus, live_folder, live_status};
 pub use lines::read_messages;
+pub use live::{FailureStatus, StageStatus, Status, WorkerStatus, live_folder, live_status};
 pub use lock::{CoordinatorLock, running_coordinator};
 pub use made_on::{MadeOn, made_on};
+pub use nearest::{Difference, Nearest, nearest};
 pub use pilot::{PilotEnd, PilotOptions, pilot};
 pub use recruit::{Need, Recruiter};
-pub use nearest::{Difference, Nearest, nearest};
 pub use retries::RetryPolicy;
 pub use roots::{SweepRecord, forget_sweep, record_sweep, recorded_sweeps};
 pub use schedule::expected_seconds;

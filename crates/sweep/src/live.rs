@@ -128,7 +128,8 @@ impl Live {
     pub fn show(&mut self, status: &Status) {
         if !self.ready {
             let page = include_bytes!("live.html");
-            self.ready = fs::create_dir_all(&self.folder).is_ok() && replace(&self.folder.join("index.html"), page).is_ok();
+            self.ready =
+                fs::create_dir_all(&self.folder).is_ok() && replace(&self.folder.join("index.html"), page).is_ok();
         }
         let text = serde_json::to_string(status).expect("a status is plain data");
         // A text in a script must not end it.

@@ -155,7 +155,7 @@ struct Seat {
     ready: bool,
     false_starts: u32,
     given: Option<Given>,
-    }
+}
 
 /// A stage that a worker was given.
 #[derive(Debug)]
@@ -309,7 +309,8 @@ impl Pilot<'_> {
         }
         self.beaten = Some(Instant::now());
         self.count += 1;
-        let left = self.ends_at.map(|end| end.saturating_duration_since(Instant::now()).saturating_sub(self.options.grace));
+        let left =
+            self.ends_at.map(|end| end.saturating_duration_since(Instant::now()).saturating_sub(self.options.grace));
         let beat = Beat { seconds_left: left.map(|left| left.as_secs_f64()), holding: self.holding() };
         let _ = self.meet.pulse(&self.name, self.count, &beat);
     }
@@ -354,11 +355,7 @@ impl Pilot<'_> {
                 Ok(worker) => seat.worker = Some(worker),
                 Err(error) => {
                     seat.false_starts += 1;
-                    let failure = Failure {
-                        kind: FailureKind::Killed,
-                        message: error.to_string(),
-                        log: None,
-                    };
+                    let failure = Failure { kind: FailureKind::Killed, message: error.to_string(), log: None };
                     let lost = Some(Lost { key, attempt, failure, log: None });
                     return self.say(&Up::Died { place, how: error.to_string(), ready: false, lost });
                 }

@@ -12,9 +12,9 @@ pub const FILE_CAP: usize = 800;
 /// Layers of the workspace, lowest first. A crate may depend on crates of lower layers of its own side and of the vocabulary's.
 const LAYERS: [(&[&str], &[&str]); 7] = [
     (&["experiment", "store"], &["runtime"]),
-    (&["checkpoint"], &[]),
+    (&["checkpoint", "runlog"], &[]),
     (&["data", "hub", "predict"], &["models"]),
-    (&["contents"], &["prune", "restore", "eval", "pretrain"]),
+    (&["cluster", "contents"], &["prune", "restore", "eval", "pretrain"]),
     (&["sweep", "report"], &["pipeline"]),
     (&[], &["lab"]),
     (&["cli"], &["worker"]),

@@ -1,7 +1,7 @@
 //! `ressa explain`: why a stage is cached, or which published stage comes closest and where it differs.
 
-use ressa_store::Store;
 use ressa_runlog::Index;
+use ressa_store::Store;
 use ressa_sweep::{Graph, describe, nearest};
 use serde_json::{Value, json};
 

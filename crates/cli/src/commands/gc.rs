@@ -7,9 +7,9 @@ use std::{
 
 use ressa_experiment::{Experiment, StageKey};
 use ressa_store::{Store, named};
-use ressa_sweep::{DEFAULT_LEASE, 
-    CoordinatorLock, Graph, SweepRecord, empty_trash, forget_sweep, move_to_trash, recorded_sweeps, restore_trash,
-    trash, unreachable,
+use ressa_sweep::{
+    CoordinatorLock, DEFAULT_LEASE, Graph, SweepRecord, empty_trash, forget_sweep, move_to_trash, recorded_sweeps,
+    restore_trash, trash, unreachable,
 };
 use serde_json::json;
 

@@ -99,7 +99,9 @@ fn stages(workspace: &Workspace, index: &Index, word: &str) -> Result<Vec<StageK
         }
     }
     let unknown = || {
-        let message = format!("the log knows no stage whose key begins with `{word}`, and no such run; `ressa status --watch` and `ressa plan -v` show their names");
+        let message = format!(
+            "the log knows no stage whose key begins with `{word}`, and no such run; `ressa status --watch` and `ressa plan -v` show their names"
+        );
         Failure::new(Exit::NothingSelected, message)
     };
     let study = Study::load(workspace, &Selection::default())?;

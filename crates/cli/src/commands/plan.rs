@@ -8,9 +8,7 @@ use std::{
 use ressa_contents::Findings;
 use ressa_runlog::{FailureRecord, Index, read};
 use ressa_store::Store;
-use ressa_sweep::{
-    Estimates, Graph, GraphStage, Inventory, Options, expected_seconds, glance, is_retried,
-};
+use ressa_sweep::{Estimates, Graph, GraphStage, Inventory, Options, expected_seconds, glance, is_retried};
 use serde_json::json;
 
 use crate::{

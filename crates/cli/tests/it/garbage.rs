@@ -90,13 +90,9 @@ fn strangers_in_the_folders_are_passed_over() {
     for stranger in ["store/ab/a\u{e9}x", "store/drafts/.nfs0001", "store/damaged/notes", "store/\u{e9}"] {
         fs::create_dir_all(house.path("results").join(stranger)).unwrap();
     }
-    for file in [
-        "store/.DS_Store",
-        "store/ab/.DS_Store",
-        "store/drafts/.DS_Store",
-        "store/log/.nfs2",
-        "store/sweeps/.DS_Store",
-    ] {
+    for file in
+        ["store/.DS_Store", "store/ab/.DS_Store", "store/drafts/.DS_Store", "store/log/.nfs2", "store/sweeps/.DS_Store"]
+    {
         fs::write(house.path("results").join(file), "stranger").unwrap();
     }
     for command in [

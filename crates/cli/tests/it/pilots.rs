@@ -75,7 +75,10 @@ fn workers_of_other_machines_do_a_sweep_and_end_with_it() {
     assert_eq!((code(&mut early), code(&mut late)), (Some(0), Some(0)));
     house.published_once();
     let by = |name: &str| {
-        house.events().iter().any(|event| matches!(event, LogEvent::Published { worker, .. } if worker.starts_with(name)))
+        house
+            .events()
+            .iter()
+            .any(|event| matches!(event, LogEvent::Published { worker, .. } if worker.starts_with(name)))
     };
     assert!(by("early/"));
     assert!(!house.path("results/meet/token").exists(), "who comes later finds no sweep");
@@ -99,7 +102,9 @@ fn a_coordinator_that_dies_finds_its_workers_again() {
         let mut sweep = house.coordinator();
         let has_stage = |events: &[LogEvent]| {
             let last = events.iter().rposition(|event| matches!(event, LogEvent::Began { .. })).unwrap_or(0);
-            events[last..].iter().any(|event| matches!(event, LogEvent::Started { what, .. } if what.starts_with("prune")))
+            events[last..]
+                .iter()
+                .any(|event| matches!(event, LogEvent::Started { what, .. } if what.starts_with("prune")))
         };
         house.wait_until("a prune stage runs", has_stage);
         signal(how, sweep.id());
@@ -125,9 +130,8 @@ fn a_worker_that_is_asked_to_end_gives_back_and_says_so() {
     });
     signal("-USR2", first.id());
     assert_eq!(code(&mut first), Some(75));
-    house.wait_until("it is given back", |events| {
-        events.iter().any(|event| matches!(event, LogEvent::Returned { .. }))
-    });
+    house
+        .wait_until("it is given back", |events| events.iter().any(|event| matches!(event, LogEvent::Returned { .. })));
     house.instruct(json!({}));
     let mut second = house.pilot("second", "2");
     assert_eq!(code(&mut sweep), Some(0));

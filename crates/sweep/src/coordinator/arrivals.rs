@@ -169,9 +169,9 @@ impl Coordinator<'_> {
 
     fn relayed(&mut self, name: &str, place: usize, event: Event, log: Option<LogPart>) {
         let ended = match &event {
-            Event::Done { key, attempt, .. } | Event::Failed { key, attempt, .. } | Event::Returned { key, attempt } => {
-                Some((*key, *attempt))
-            }
+            Event::Done { key, attempt, .. }
+            | Event::Failed { key, attempt, .. }
+            | Event::Returned { key, attempt } => Some((*key, *attempt)),
             Event::Ready { .. } | Event::Progress { .. } | Event::Verified { .. } => None,
         };
         let Some((key, attempt)) = ended else {
@@ -181,9 +181,10 @@ impl Coordinator<'_> {
             return;
         };
         if let Some(index) = self.slot_of(name, place) {
-            let own = self.slots[index].running.as_ref().is_some_and(|running| {
-                running.attempt == attempt && self.graph.stages[running.stage].node.key == key
-            });
+            let own = self.slots[index]
+                .running
+                .as_ref()
+                .is_some_and(|running| running.attempt == attempt && self.graph.stages[running.stage].node.key == key);
             if own {
                 return self.said(index, event, log);
             }

@@ -97,7 +97,9 @@ impl Coordinator<'_> {
                     device: device.clone(),
                     job: match &slot.link {
                         Link::Local { .. } => String::new(),
-                        Link::Remote { pilot, .. } => self.pilots.get(pilot).map_or_else(String::new, |p| p.job.clone()),
+                        Link::Remote { pilot, .. } => {
+                            self.pilots.get(pilot).map_or_else(String::new, |p| p.job.clone())
+                        }
                     },
                 };
                 self.note(up);
@@ -154,7 +156,11 @@ impl Coordinator<'_> {
             let is_given_up = slot.false_starts >= FALSE_STARTS;
             let device = slot.device.clone();
             if let Some(running) = running {
-                self.give_back(running.stage, running.attempt, &format!("its worker ended before it was ready ({how})"));
+                self.give_back(
+                    running.stage,
+                    running.attempt,
+                    &format!("its worker ended before it was ready ({how})"),
+                );
             }
             if is_given_up {
                 let program = self.options.worker.program.clone();

@@ -6,7 +6,10 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use ressa_experiment::{StageKey, protocol::{Failure, FailureKind}};
+use ressa_experiment::{
+    StageKey,
+    protocol::{Failure, FailureKind},
+};
 use ressa_runlog::{Comparison, FailureRecord, LogEvent, LogPart, Published};
 use ressa_store::{Entry, StoreError};
 
@@ -223,7 +226,8 @@ impl Coordinator<'_> {
             }
             let key = self.graph.stages[position].node.key;
             let Some(record) = self.log.index().get(&key) else { continue };
-            let (attempt, remote) = (record.attempts, record.open.get(&record.attempts).is_some_and(|open| open.remote));
+            let (attempt, remote) =
+                (record.attempts, record.open.get(&record.attempts).is_some_and(|open| open.remote));
             if remote {
                 continue; // Its pilot will say it.
             }

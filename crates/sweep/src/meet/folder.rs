@@ -9,11 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Direction,
-    beat,
-    seal::Token,
-};
+use super::{Direction, beat, seal::Token};
 use crate::SweepError;
 
 /// What a pilot needs to know to start workers as the coordinator would.

@@ -11,10 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Beat, CoordinatorBeat, Direction, Meet, Pulse, SpoolReader, Taken, Up, beat,
-    spool::names,
-};
+use super::{Beat, CoordinatorBeat, Direction, Meet, Pulse, SpoolReader, Taken, Up, beat, spool::names};
 
 /// Time between two looks at messages, at least; with many pilots a look takes longer, and so does the pause.
 const LOOK: Duration = Duration::from_millis(50);

@@ -155,7 +155,9 @@ impl SpoolReader {
 
     fn line<T: DeserializeOwned>(&mut self, line: &[u8], take: &mut dyn FnMut(Taken<T>)) {
         let Some((number, body)) = open_line(&self.token, &self.channel, line) else {
-            return take(Taken::Refused("a line that was not made with the token of this sweep, or was cut or altered".to_owned()));
+            return take(Taken::Refused(
+                "a line that was not made with the token of this sweep, or was cut or altered".to_owned(),
+            ));
         };
         if number < self.next {
             return take(Taken::Refused(format!("message {number} came before: it is a replay")));

@@ -84,7 +84,8 @@ fn a_sweep_writes_down_which_model_ran_on_what() {
     let graph = graph(&cells());
     bench.sweep(&graph);
     let index = ressa_runlog::read(&bench.store).unwrap().index;
-    let machine = |key| index.published(key).map(|record| (record.model.to_string(), record.environment.machine().to_owned()));
+    let machine =
+        |key| index.published(key).map(|record| (record.model.to_string(), record.environment.machine().to_owned()));
     let expected = Some(("shapes-flant5".to_owned(), "cpu".to_owned()));
     assert!(graph.stages.iter().all(|stage| machine(&stage.node.key) == expected));
     let estimates = Estimates::of(&index, |device| device == "cpu");

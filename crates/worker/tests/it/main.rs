@@ -39,7 +39,9 @@ fn stages_are_executed_once_and_failures_do_not_end_the_worker() {
     let store = Store::open(folder.path(), Vec::new()).unwrap();
 
     // Asked for a stage whose input is not there, the worker says so and goes on.
-    let Event::Failed { key, failure, .. } = worker.execute(&nodes[1]) else { panic!("a stage without its input fails") };
+    let Event::Failed { key, failure, .. } = worker.execute(&nodes[1]) else {
+        panic!("a stage without its input fails")
+    };
     assert_eq!((key, failure.kind), (nodes[1].key, FailureKind::Data));
     assert!(failure.message.contains("ressa sweep"), "{}", failure.message);
 

@@ -1,7 +1,7 @@
 //! The stages of a run: whether they are there, how long they took and what made them.
 
-use ressa_store::{Environment, Store};
 use ressa_runlog::Index;
+use ressa_store::{Environment, Store};
 use ressa_sweep::{GraphStage, describe};
 use serde::Serialize;
 use serde_json::Value;
