@@ -57,7 +57,7 @@ fn event(stage: u8, attempt: u32, what: u8) -> LogEvent {
             label: "ü \u{2028} run".to_owned(),
             attempt,
             worker,
-            remote: attempt % 2 == 0,
+            remote: attempt.is_multiple_of(2),
             log,
         },
         1 => LogEvent::Published { key, attempt, worker, record: published(f64::from(attempt) / 3.0), log },

@@ -97,7 +97,7 @@ fn execute(
         Failure { kind, message: error.to_string(), log: None }
     };
     let key = &node.key.hex();
-    let draft = store.draft(&key, attempt).map_err(storage)?;
+    let draft = store.draft(key, attempt).map_err(storage)?;
     draft.write("data.bin", instruction.output.clone().unwrap_or(key.repeat(20)).as_bytes()).map_err(storage)?;
     let half = Duration::from_secs_f64(instruction.sleep / 2.0);
     if !slept(half, stop) {

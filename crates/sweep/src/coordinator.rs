@@ -430,9 +430,9 @@ impl Coordinator<'_> {
 
     fn receive(&mut self, message: Message) -> Result<(), SweepError> {
         match message {
-            Message::Local { slot, generation, line } => self.from_worker(slot, generation, line),
+            Message::Local { slot, generation, line } => self.heard_worker(slot, generation, line),
             Message::Pilot { name, arrival } => {
-                self.from_pilot(&name, arrival);
+                self.heard_pilot(&name, arrival);
                 Ok(())
             }
         }

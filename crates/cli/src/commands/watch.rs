@@ -71,7 +71,7 @@ pub fn render(status: &Status) -> String {
     let settled = status.made + status.failed + status.skipped;
     let to_do = status.stages - status.cached;
     let bar_width = 30;
-    let filled = if to_do == 0 { bar_width } else { bar_width * settled / to_do };
+    let filled = (bar_width * settled).checked_div(to_do).unwrap_or(bar_width);
     let bar: String = (0..bar_width).map(|at| if at < filled { '#' } else { '.' }).collect();
     let mut text = format!("{}\n[{bar}] {settled} of {} made", status.title, count(to_do, "stage"));
     if status.cached > 0 {

@@ -525,7 +525,7 @@ impl Place<'_> {
                 "contradicts `workers-per-gpu`",
                 "keep one of the two",
             ));
-        } else if gpus % apart != 0 {
+        } else if !gpus.is_multiple_of(apart) {
             let message = format!("{gpus} GPUs cannot be divided into groups of {apart}");
             return Err(self.mistake(
                 "devices-per-worker",

@@ -1,5 +1,6 @@
 //! Calls of real programs: fakes on a PATH of their own.
 
+use std::io::Write as _;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -96,5 +97,6 @@ fn variables_of_an_outer_job_do_not_leak() {
 fn asks_for_the_environment() {
     let folder = std::env::var("FAKES_OF_TEST").unwrap();
     let programs = Programs { path: Some(format!("{folder}:/usr/bin:/bin").into()) };
-    print!("{}", programs.call(&Call::new("sbatch", [""; 0])).unwrap().output);
+    let output = programs.call(&Call::new("sbatch", [""; 0])).unwrap().output;
+    std::io::stdout().write_all(output.as_bytes()).unwrap();
 }

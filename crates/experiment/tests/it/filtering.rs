@@ -207,7 +207,7 @@ proptest! {
     fn what_is_shown_reads_back_as_itself(text in expressions()) {
         let filter = Filter::parse(&[text]).unwrap().unwrap();
         let shown = filter.to_string();
-        let again = Filter::parse(&[shown.clone()]).unwrap().unwrap();
+        let again = Filter::parse(std::slice::from_ref(&shown)).unwrap().unwrap();
         prop_assert_eq!(&again, &filter, "{}", shown);
         prop_assert_eq!(again.to_string(), shown);
     }

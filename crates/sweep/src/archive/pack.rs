@@ -89,8 +89,11 @@ fn reduced(text: &str) -> String {
     ressa_experiment::places::without_places(text)
 }
 
+/// A file of an archive: its name, what the list says of it, where its bytes are.
+type Listed = (String, (FileDigest, Content));
+
 /// The files of a stage by their paths in the archive, or why it cannot go into one.
-fn stage(store: &Store, entry: &Entry) -> Result<Vec<(String, (FileDigest, Content))>, String> {
+fn stage(store: &Store, entry: &Entry) -> Result<Vec<Listed>, String> {
     let manifest = &entry.manifest;
     if manifest.result.get("checkpoint").and_then(Value::as_str).is_some() {
         return Err("it stands for a checkpoint folder of this machine; a sweep makes it again in no time".to_owned());

@@ -78,7 +78,7 @@ impl Coordinator<'_> {
         }
     }
 
-    pub(super) fn from_pilot(&mut self, name: &str, arrival: Arrival) {
+    pub(super) fn heard_pilot(&mut self, name: &str, arrival: Arrival) {
         match arrival {
             Arrival::Said(Up::Hello { segment, host, job, program, machine: _, places, holding }) => {
                 if segment == self.log.number() {

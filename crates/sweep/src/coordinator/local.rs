@@ -56,7 +56,7 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    pub(super) fn from_worker(&mut self, index: usize, generation: u32, line: Line) -> Result<(), SweepError> {
+    pub(super) fn heard_worker(&mut self, index: usize, generation: u32, line: Line) -> Result<(), SweepError> {
         match &self.slots[index].link {
             Link::Local { worker: Some(_), generation: now } if *now == generation => {}
             _ => return Ok(()),

@@ -197,7 +197,8 @@ fn hostile_archives_are_named_and_refused() {
         assert!(fs::read_dir(store.root().join("drafts")).unwrap().next().is_none(), "a draft is left");
         imported.expect_err("refused")
     };
-    let cases: Vec<(&str, Box<dyn Fn(&mut Parts)>)> = vec![
+    type Change<'c> = Box<dyn Fn(&mut Parts) + 'c>;
+    let cases: Vec<(&str, Change<'_>)> = vec![
         ("`../../evil` is a path that leads out of the folder", Box::new(|p| p.add("../../evil", b"x"))),
         ("`/tmp/evil` is an absolute path", Box::new(|p| p.add("/tmp/evil", b"x"))),
         ("leads out of the folder", Box::new(|p| p.add(&inside("../x"), b"x"))),
