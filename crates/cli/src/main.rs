@@ -2,6 +2,7 @@
 
 mod arguments;
 mod chosen;
+mod cluster;
 mod commands;
 mod exit;
 mod hub;

@@ -48,6 +48,9 @@ pub struct Status {
     pub elapsed_seconds: f64,
     /// Expected seconds to the end.
     pub eta_seconds: f64,
+    /// How things stand with workers that a cluster was asked for, a line for each class.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cluster: Vec<String>,
     /// Workers, busy ones first.
     pub workers: Vec<WorkerStatus>,
     /// Failures of this sweep and remembered ones, the latest last.

@@ -19,7 +19,7 @@ use ressa_store::Store;
 
 use crate::{
     Stop, SweepError, WorkerCommand,
-    meet::{Beat, Direction, Down, Holding, Invitation, Lost, Meet, Place, Pulse, SpoolReader, SpoolWriter, Taken, Up},
+    meet::{Beat, Direction, Down, Hello, Holding, Invitation, Lost, Meet, Place, Pulse, SpoolReader, SpoolWriter, Taken, Up},
     slot::death,
     worker::{Line, Worker, ending, kernel_oom_kills},
 };
@@ -42,12 +42,16 @@ pub struct PilotOptions {
     pub worker: WorkerCommand,
     /// One device argument per worker.
     pub devices: Vec<String>,
-    /// Kind of device, as `machine_name` says it.
+    /// Kind of device, as [`crate::Devices::machine_name`] says it.
     pub machine: String,
     /// Its name: a file name that no other pilot of the sweep has. None: made of the machine's, and random.
     pub name: Option<String>,
     /// Job of the cluster's engine; empty without one.
     pub job: String,
+    /// Class of workers that it was started for: it is given the stages of that class, and without one every stage.
+    pub class: Option<String>,
+    /// Name of the machine where the cluster's engine has one for it.
+    pub node: Option<String>,
     /// Seconds until this job ends, counted from now.
     pub time_limit: Option<Duration>,
     /// Time before the end at which no work is taken any more and what runs is saved.
@@ -280,15 +284,16 @@ impl Pilot<'_> {
     }
 
     fn hello(&mut self, segment: u32) -> Result<(), SweepError> {
-        let up = Up::Hello {
+        let up = Up::Hello(Hello {
             segment,
-            host: host(),
+            host: self.options.node.clone().unwrap_or_else(host),
             job: self.options.job.clone(),
+            class: self.options.class.clone(),
             program: self.options.program.clone(),
             machine: self.options.machine.clone(),
             places: self.seats.iter().map(|seat| seat.place.clone()).collect(),
             holding: self.holding(),
-        };
+        });
         self.say(&up)
     }
 

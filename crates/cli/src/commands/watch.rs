@@ -106,6 +106,9 @@ pub fn render(status: &Status) -> String {
         }
         rows.push(row);
     }
+    for line in &status.cluster {
+        text += &format!("jobs of class {line}\n");
+    }
     text += &columns(&rows);
     if status.workers.len() > SHOWN {
         text += &format!("and {}\n", count(status.workers.len() - SHOWN, "other worker"));
