@@ -515,6 +515,7 @@ impl Coordinator<'_> {
         let totals = self.totals();
         let open = totals.stages - totals.cached - totals.made - totals.failed - totals.skipped;
         self.note(LogEvent::Ended { made: totals.made, failed: totals.failed, open });
+        self.standing.clear();
         self.show_live(true);
         let _ = self.log.settle();
         if detached == 0 || !is_well {
