@@ -71,7 +71,10 @@ class Round:
         self.is_small = mounted(results)
 
     def start(self):
-        command = [*chaos.command(self.results), "--profile", str(self.profile), "--lease", str(LEASE), "--retries", "50"]
+        command = [
+            str(chaos.RESSA), "sweep", chaos.EXPERIMENT, "--results", str(self.results), "--device", "cpu",
+            "--profile", str(self.profile), "--lease", str(LEASE), "--retries", "50",
+        ]
         environment = {**os.environ, "PATH": f"{self.cluster.bin}:{os.environ['PATH']}", "SLURM_CONF": str(self.cluster.conf)}
         log = (self.results.parent / f"{self.results.name}.log").open("a")
         self.sweep = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=chaos.ROOT)
@@ -274,7 +277,9 @@ def main():
         run(cluster, base, options)
     finally:
         cluster.stop()
-        for folder in base.glob("round-*"):
+        for folder in [path for path in base.glob("round-*") if path.is_mount()]:
+            if options.keep:
+                shutil.copytree(folder, base / f"kept-{folder.name}")
             subprocess.run(["umount", str(folder)], capture_output=True, check=False)
     if options.keep:
         print(f"kept: {base}")

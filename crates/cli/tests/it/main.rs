@@ -1,5 +1,6 @@
 //! The program as users meet it: real processes, the fake worker, exit codes and texts.
 
+mod cluster;
 mod errors;
 mod fetching;
 mod folders;

@@ -86,7 +86,7 @@ fn an_indexed_job_is_what_a_class_says() {
                 "command": [
                   "/bin/sh",
                   "-c",
-                  ". /etc/profile\ncd /opt/ressa\nexec ressa work --results /mnt/study --device auto --slots 2 --class default --time-limit 14400 --grace 300"
+                  ". /etc/profile\ncd /opt/ressa\nexec ressa work --results /mnt/study --device auto --slots 2 --class default --time-limit 14400 --grace 120"
                 ],
                 "resources": {
                   "requests": {

@@ -177,7 +177,7 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
         assert_eq!(schedule.counts(), counts);
         for (class, work) in schedule.work(&estimates).into_iter().enumerate() {
             let own = states().enumerate().filter(|&(position, _)| class_of(position) == class);
-            let of = |state: State| own.clone().filter(|(_, own)| *own == state);
+            let of = |state: State| own.clone().filter(move |(_, own)| *own == state);
             assert_eq!(work.active, of(State::Ready).chain(of(State::Running)).count());
             assert_eq!(work.waiting, of(State::Waiting).count());
             let left = of(State::Ready).chain(of(State::Waiting));
