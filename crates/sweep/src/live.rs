@@ -48,8 +48,11 @@ pub struct Status {
     pub elapsed_seconds: f64,
     /// Expected seconds to the end.
     pub eta_seconds: f64,
-    /// Workers, busy ones first.
+    /// Workers, busy ones first; a limited number.
     pub workers: Vec<WorkerStatus>,
+    /// How many more there are.
+    #[serde(default)]
+    pub other_workers: usize,
     /// Failures of this sweep and remembered ones, the latest last.
     pub failures: Vec<FailureStatus>,
     /// What people were told, the latest last.

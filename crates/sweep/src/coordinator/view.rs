@@ -12,14 +12,18 @@ use crate::{
 };
 
 /// Failures and remarks that the view holds.
-const SHOWN: usize = 50;
+pub(super) const SHOWN: usize = 50;
+/// Workers that the view holds.
+const WORKERS: usize = 100;
 
 impl Coordinator<'_> {
     /// Writes the live view.
     pub(super) fn show_live(&mut self, ended: bool) {
         let totals = self.totals();
-        let mut workers: Vec<WorkerStatus> = self.slots.iter().map(|slot| self.worker_status(slot)).collect();
-        workers.sort_by_key(|worker| (worker.stage.is_none(), worker.state != "idle"));
+        // Busy ones first, then idle ones.
+        let mut slots: Vec<&Slot> = self.slots.iter().collect();
+        slots.sort_by_key(|slot| (slot.running.is_none(), !slot.is_free()));
+        let workers = slots.iter().take(WORKERS).map(|slot| self.worker_status(slot)).collect();
         let failures = self.failed.iter().rev().take(SHOWN).rev().map(|failed| FailureStatus {
             key: failed.key,
             what: failed.what.clone(),
@@ -44,7 +48,8 @@ impl Coordinator<'_> {
             eta_seconds: totals.eta_seconds,
             failures: failures.collect(),
             workers,
-            told: self.told.iter().rev().take(SHOWN).rev().cloned().collect(),
+            other_workers: slots.len().saturating_sub(WORKERS),
+            told: self.told.iter().cloned().collect(),
         };
         self.live.show(&status);
     }

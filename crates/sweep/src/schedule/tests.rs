@@ -8,6 +8,7 @@ use ressa_experiment::{
 };
 
 use super::*;
+use crate::GraphRun;
 
 fn graph(gated: &[usize]) -> Graph {
     let mut cells = Vec::new();
@@ -144,9 +145,10 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
         let dense = dense.and_then(|position| dense_of(&graph, position % graph.stages.len()));
         let resident = Resident { dense, last: last.map(|position| position % graph.stages.len()) };
         let expected = look.next(&schedule, &resident, gate_only);
-        let taken = schedule.take(&resident, gate_only);
-        assert_eq!(taken, expected, "{resident:?}");
-        if let Some(position) = taken {
+        let next = schedule.next(&resident, gate_only);
+        assert_eq!(next, expected, "{resident:?}");
+        if let Some(position) = next {
+            assert!(schedule.reserve(position) && !schedule.reserve(position));
             assert_eq!(schedule.state(position), State::Running);
             match outcome {
                 Outcome::Made => schedule.made(position),
@@ -161,6 +163,8 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
         assert_eq!(schedule.counts(), counts);
         let settled = states().zip(&graph.stages).all(|(state, stage)| !stage.gate || !state.is_open());
         assert_eq!(schedule.gate_is_settled(), settled);
+        let is_complete = |run: &&GraphRun| run.stages.iter().all(|&stage| schedule.state(stage).is_present());
+        assert_eq!(schedule.complete_runs(), graph.runs.iter().filter(is_complete).count());
         estimates.learn("shapes-vicuna", "merge", "lora", 3.0);
         let (kept, looked) = (schedule.eta(&estimates, 3, |_| 0.25), look.eta(&schedule, &estimates, 3));
         // After a failure, chains through what is skipped are still counted.
