@@ -169,7 +169,12 @@ fn sweep(graph: &Graph, store: &Store, options: &Options, made: usize) -> Outcom
     let (mut begun, mut first, mut last) = (0.0, None, None);
     let mut count = 0;
     let summary = execute(graph, store, options, &stop, None, &mut |event| match event {
-        SweepEvent::Started { .. } => begun = start.elapsed().as_secs_f64(),
+        SweepEvent::Started { .. } => {
+            begun = start.elapsed().as_secs_f64();
+            if made == 0 {
+                stop.request(Interruption::Interrupt);
+            }
+        }
         SweepEvent::StageFinished { .. } => {
             let now = (Instant::now(), cpu(libc::CLOCK_THREAD_CPUTIME_ID), cpu(libc::CLOCK_PROCESS_CPUTIME_ID));
             first.get_or_insert(now);
