@@ -1,7 +1,8 @@
 //! What lies in a root, without the strangers that file systems and desktops leave there (`.nfs*`, `.DS_Store`, folders of people).
 
 use std::{
-    fs, io,
+    fs::{self, DirEntry},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +14,14 @@ pub fn is_key(name: &str) -> bool {
 }
 
 impl Store {
+    /// The folders of the writable root that hold the published stages whose keys begin with the same two digits.
+    ///
+    /// # Errors
+    /// A root that is there and cannot be read.
+    pub fn own_shards(&self) -> Result<Vec<PathBuf>, StoreError> {
+        shards(&self.root)
+    }
+
     /// The folders of published stages in the writable root, with their keys, in no particular order. Whether they are whole is not looked at.
     ///
     /// # Errors
@@ -34,11 +43,34 @@ impl Store {
 
 fn entries(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
     let mut found = Vec::new();
-    for (shard, folder) in named(root)?.into_iter().filter(|(name, path)| name.len() == 2 && path.is_dir()) {
-        let inside = named(&folder)?.into_iter();
-        found.extend(inside.filter(|(name, path)| is_key(name) && name.starts_with(&shard) && path.is_dir()));
+    for shard in shards(root)? {
+        let keys = keys_in(&shard)?.into_iter();
+        found.extend(keys.map(|key| {
+            let folder = shard.join(&key);
+            (key, folder)
+        }));
     }
     Ok(found)
+}
+
+fn shards(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let folders = items(root)?.into_iter().filter(|(name, item)| name.len() == 2 && is_folder(item));
+    Ok(folders.map(|(_, item)| item.path()).collect())
+}
+
+/// The keys of the published stages in a folder of [`Store::own_shards`].
+///
+/// # Errors
+/// A folder that is there and cannot be read.
+pub fn keys_in(shard: &Path) -> Result<Vec<String>, StoreError> {
+    let digits = shard.file_name().unwrap_or_default().to_string_lossy();
+    let own = |name: &str, item: &DirEntry| is_key(name) && name.starts_with(&*digits) && is_folder(item);
+    Ok(items(shard)?.into_iter().filter(|(name, item)| own(name, item)).map(|(name, _)| name).collect())
+}
+
+/// Whether an item of a folder is one, or leads to one. The list of most file systems says it, so that a million of them need not be asked.
+fn is_folder(item: &DirEntry) -> bool {
+    item.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_symlink() && item.path().is_dir())
 }
 
 /// What is in a folder by name, as far as names are text; nothing where there is no such folder.
@@ -46,6 +78,10 @@ fn entries(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
 /// # Errors
 /// A folder that is there and cannot be read.
 pub fn named(folder: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
+    Ok(items(folder)?.into_iter().map(|(name, item)| (name, item.path())).collect())
+}
+
+fn items(folder: &Path) -> Result<Vec<(String, DirEntry)>, StoreError> {
     let unread = |e| StoreError::read(folder, e);
     // A link that leads nowhere is not an absent folder: a disk may be away.
     if fs::symlink_metadata(folder).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
@@ -55,7 +91,7 @@ pub fn named(folder: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
     for item in fs::read_dir(folder).map_err(unread)? {
         let item = item.map_err(unread)?;
         if let Ok(name) = item.file_name().into_string() {
-            found.push((name, item.path()));
+            found.push((name, item));
         }
     }
     Ok(found)

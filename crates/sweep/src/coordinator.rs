@@ -6,7 +6,7 @@ mod settle;
 mod view;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     fs,
     path::PathBuf,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -26,7 +26,7 @@ use crate::{
     schedule::{Schedule, State},
     slot::{Link, Running, Slot},
     take_inventory,
-    worker::Line,
+    worker::{Line, kernel_oom_kills},
 };
 
 use arrivals::Pilot;
@@ -163,7 +163,7 @@ pub fn execute(
         eta: 0.0,
         live: Live::new(&options.results),
         started: start,
-        told: Vec::new(),
+        told: VecDeque::new(),
         quick: HashMap::new(),
     };
     coordinator.free = (0..coordinator.slots.len()).collect();
@@ -231,8 +231,8 @@ struct Coordinator<'a> {
     eta: f64,
     live: Live,
     started: Instant,
-    /// What people were told.
-    told: Vec<String>,
+    /// What people were told last.
+    told: VecDeque<String>,
     /// Failures by machine, with the seconds after which each came: a machine that fails everything at once is not used again.
     quick: HashMap<String, Vec<f64>>,
 }
@@ -262,7 +262,7 @@ impl Coordinator<'_> {
         })?;
         let hand = |name, arrival| Message::Pilot { name, arrival };
         let _host = Host::listen(self.meet.clone(), beat, options.lease, self.sender.clone(), hand);
-        let mut slow = Instant::now();
+        let (mut looked, mut slow) = (Instant::now(), Instant::now());
         loop {
             if stop.requests() >= 1 {
                 self.stop(match stop.interruption() {
@@ -289,8 +289,12 @@ impl Coordinator<'_> {
             for message in receiver.try_iter().take(BATCH).collect::<Vec<_>>() {
                 self.receive(message)?;
             }
-            self.end_overdue();
-            self.wake();
+            // What asks every worker is done a few times a second, however many messages come.
+            if looked.elapsed() >= TICK {
+                looked = Instant::now();
+                self.end_overdue();
+                self.wake();
+            }
             if slow.elapsed() >= SLOW_TICK {
                 slow = Instant::now();
                 self.slow_tick()?;
@@ -367,6 +371,9 @@ impl Coordinator<'_> {
     /// Gives every idle worker a stage.
     fn assign(&mut self) -> Result<(), SweepError> {
         let gate_only = self.gate.is_none();
+        if !self.schedule.has_ready(gate_only) {
+            return Ok(());
+        }
         for index in self.free.iter().copied().collect::<Vec<_>>() {
             if !self.schedule.has_ready(gate_only) {
                 break;
@@ -383,17 +390,18 @@ impl Coordinator<'_> {
                 let stage = &graph.stages[stage];
                 time.is_none_or(|time| time.suffices(&stage.node.stage, estimates.seconds(stage)))
             };
-            let Some(stage) = self.schedule.take(&self.slots[index].resident, class, gate_only, fits) else { continue };
+            let Some(stage) = self.schedule.next(&self.slots[index].resident, class, gate_only, fits) else { continue };
             match self.start_worker(index) {
                 Ok(()) => {}
                 Err(error @ SweepError::Spawn { .. }) => {
-                    self.schedule.put_back(stage);
                     self.retire(index, error)?;
                     continue;
                 }
                 Err(error) => return Err(error),
             }
-            self.give(index, stage);
+            if self.schedule.reserve(stage) {
+                self.give(index, stage);
+            }
         }
         Ok(())
     }
@@ -414,7 +422,9 @@ impl Coordinator<'_> {
             remote: matches!(slot.link, Link::Remote { .. }),
             log: Some(LogPart { file: slot.log.as_str().into(), from: log_offset, to: None }),
         };
-        slot.running = Some(Running::new(stage, attempt, log_offset));
+        // What the kernel of another machine counts, its pilot looks at.
+        let oom_kills = if matches!(slot.link, Link::Local { .. }) { kernel_oom_kills() } else { 0 };
+        slot.running = Some(Running::new(stage, attempt, log_offset, oom_kills));
         self.free.remove(&index);
         self.running += 1;
         // Before the worker knows: whoever coordinates next must know of the attempt.
@@ -497,7 +507,10 @@ impl Coordinator<'_> {
 
     /// Tells people something that is no event of its own.
     fn say(&mut self, told: String) {
-        self.told.push(told.clone());
+        self.told.push_back(told.clone());
+        if self.told.len() > view::SHOWN {
+            self.told.pop_front();
+        }
         (self.events)(SweepEvent::Told(told));
     }
 

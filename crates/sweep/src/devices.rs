@@ -239,6 +239,6 @@ mod tests {
         let shared = Devices { per_gpu: 2, ..devices(&[Cuda(0), Cuda(1)], 0, None) };
         assert_eq!(shared.workers_of(1, 3), ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]);
         assert_eq!("gpu".parse::<DeviceChoice>(), Err(DeviceError("gpu".to_owned())));
-        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
+        assert_eq!("cuda:3".parse(), Ok(Cuda(3)));
     }
 }

@@ -19,13 +19,16 @@ use ressa_store::Store;
 
 use crate::{
     Stop, SweepError, WorkerCommand,
-    meet::{Beat, Direction, Down, Hello, Holding, Invitation, Lost, Meet, Place, Pulse, SpoolReader, SpoolWriter, Taken, Up},
+    meet::{
+        Beat, Direction, Down, Hello, Holding, Invitation, Lost, Meet, Pace, Place, Pulse, SpoolReader, SpoolWriter,
+        Taken, Up,
+    },
     slot::death,
     worker::{Line, Worker, ending, kernel_oom_kills},
 };
 
-/// Time between two looks at messages.
-const LOOK: Duration = Duration::from_millis(50);
+/// Time between two looks for a sweep to join.
+const LOOK: Duration = Duration::from_millis(200);
 /// Signs of life per lease.
 const BEATS_PER_LEASE: u32 = 12;
 /// How many leases a pilot without a coordinator waits for another one.
@@ -116,6 +119,7 @@ pub fn pilot(options: &PilotOptions, stop: &Stop, say: &mut dyn FnMut(&str)) -> 
         leaving: None,
         gave_back: false,
         count: 0,
+        pace: Pace::default(),
         beaten: None,
         lease: invitation.lease,
     };
@@ -146,7 +150,7 @@ fn join(options: &PilotOptions, stop: &Stop, start: Instant) -> Result<Option<(M
         if stop.requests() > 0 || start.elapsed() > options.wait {
             return Ok(None);
         }
-        std::thread::sleep(LOOK * 4);
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -193,6 +197,7 @@ struct Pilot<'o> {
     leaving: Option<(Instant, String)>,
     gave_back: bool,
     count: u64,
+    pace: Pace,
     beaten: Option<Instant>,
     lease: Duration,
 }
@@ -210,6 +215,7 @@ impl Pilot<'_> {
         let mut greeted = Some(invitation.segment);
         let mut pulse = Pulse::new();
         loop {
+            let start = Instant::now();
             if let Some(now) = greeted.take().filter(|&now| now != segment) {
                 segment = now;
                 self.hello(segment)?;
@@ -230,7 +236,7 @@ impl Pilot<'_> {
                     Taken::Refused(why) => say(&format!("refused: {why}")),
                 }
             }
-            match receiver.recv_timeout(LOOK) {
+            match receiver.recv_timeout(self.pace.pause(start.elapsed())) {
                 Ok(heard) => self.heard(heard)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the pilot holds a sender"),
@@ -279,6 +285,7 @@ impl Pilot<'_> {
     }
 
     fn say(&mut self, up: &Up) -> Result<(), SweepError> {
+        self.pace.message();
         let path = self.meet.folder().join(Direction::Up.folder()).join(&self.name);
         self.writer.send(up).map_err(|source| SweepError::Write { path, source })
     }

@@ -1,6 +1,7 @@
 //! Which stage comes next: a state per stage, and what is kept up to date when one changes, so that a change costs the same in a sweep of a
 //! dozen stages and in one of a million.
 
+mod complete;
 mod costs;
 mod order;
 mod ready;
@@ -10,6 +11,7 @@ use crate::{
     Estimates, Graph, Inventory,
     recruit::{ClassWork, Classes},
 };
+use complete::Complete;
 use costs::Costs;
 use ready::Ready;
 use remaining::Remaining;
@@ -96,6 +98,7 @@ pub(crate) struct Schedule<'g> {
     work: Vec<(usize, usize)>,
     ready: Ready,
     remaining: Remaining,
+    complete: Complete,
     counts: Counts,
     /// Stages that the gate waits for.
     open_gate: usize,
@@ -134,7 +137,8 @@ impl<'g> Schedule<'g> {
             }
         }
         let remaining = Remaining::new(graph, present, costs);
-        Self { graph, state, missing_inputs, class, work, ready, remaining, counts, open_gate }
+        let complete = Complete::new(graph, |stage| state[stage].is_present());
+        Self { graph, state, missing_inputs, class, work, ready, remaining, complete, counts, open_gate }
     }
 
     /// State of a stage.
@@ -152,10 +156,10 @@ impl<'g> Schedule<'g> {
         self.open_gate == 0
     }
 
-    /// Takes the next stage for a worker of a class (of none: for one that takes everything) of those that `fits` says it can take; with
+    /// The next stage for a worker of a class (of none: for one that takes everything) of those that `fits` says it can take; with
     /// `gate_only`, nothing but what the gate waits for.
-    pub fn take(
-        &mut self,
+    pub fn next(
+        &self,
         resident: &Resident,
         class: Option<usize>,
         gate_only: bool,
@@ -163,20 +167,15 @@ impl<'g> Schedule<'g> {
     ) -> Option<usize> {
         let position = self.ready.best(self.graph, resident, class, fits)?;
         // What the gate waits for comes before everything else.
-        if gate_only && !self.graph.stages[position].gate {
-            return None;
-        }
-        self.set(position, State::Running);
-        Some(position)
+        (!gate_only || self.graph.stages[position].gate).then_some(position)
     }
 
     /// Whether a stage could be taken; with `gate_only`, one that the gate waits for.
     pub fn has_ready(&self, gate_only: bool) -> bool {
-        let best = self.ready.best(self.graph, &Resident::default(), None, |_| true);
-        best.is_some_and(|position| !gate_only || self.graph.stages[position].gate)
+        self.next(&Resident::default(), None, gate_only, |_| true).is_some()
     }
 
-    /// Takes a stage that a worker has already. Whether it was there to be taken.
+    /// Takes a stage for a worker, or one that a worker has already. Whether it was there to be taken.
     pub fn reserve(&mut self, position: usize) -> bool {
         let is_ready = self.state[position] == State::Ready;
         if is_ready {
@@ -202,6 +201,7 @@ impl<'g> Schedule<'g> {
     pub fn made(&mut self, position: usize) {
         self.set(position, State::Made);
         let graph = self.graph;
+        self.complete.made(graph, position, |stage| self.state[stage].is_present());
         for &dependent in &graph.stages[position].dependents {
             self.missing_inputs[dependent] -= 1;
             if self.missing_inputs[dependent] == 0 && self.state[dependent] == State::Waiting {
@@ -227,8 +227,7 @@ impl<'g> Schedule<'g> {
 
     /// Runs whose every stage is published.
     pub fn complete_runs(&self) -> usize {
-        let is_complete = |stages: &[usize]| stages.iter().all(|&stage| self.state[stage].is_present());
-        self.graph.runs.iter().filter(|run| is_complete(&run.stages)).count()
+        self.complete.runs
     }
 
     /// Expected seconds until everything is settled, with `slots` workers: the larger of total work and longest chain. `fraction` is how

@@ -80,13 +80,17 @@ impl Terminal {
     /// The line of a worker that begins something: its own, a new one, or one of a worker that has nothing to do.
     fn line_for(&mut self, slot: usize) -> Option<&mut Line> {
         let own = self.workers.iter().position(|line| line.slot == slot);
-        if own.is_none() && self.workers.len() < SHOWN {
-            let bar = self.screen.insert_before(&self.total, ProgressBar::new(1000));
-            bar.set_style(style("{prefix:>2} {bar:20} {elapsed:>4}  {wide_msg}"));
-            bar.enable_steady_tick(Duration::from_millis(500));
-            self.workers.push(Line { bar, slot, what: None });
-        }
-        let at = own.or_else(|| self.workers.iter().position(|line| line.what.is_none()))?;
+        let at = match own {
+            Some(at) => at,
+            None if self.workers.len() < SHOWN => {
+                let bar = self.screen.insert_before(&self.total, ProgressBar::new(1000));
+                bar.set_style(style("{prefix:>2} {bar:20} {elapsed:>4}  {wide_msg}"));
+                bar.enable_steady_tick(Duration::from_millis(500));
+                self.workers.push(Line { bar, slot, what: None });
+                self.workers.len() - 1
+            }
+            None => self.workers.iter().position(|line| line.what.is_none())?,
+        };
         let line = &mut self.workers[at];
         line.slot = slot;
         line.bar.set_prefix(slot.to_string());

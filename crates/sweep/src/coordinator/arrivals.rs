@@ -191,7 +191,7 @@ impl Coordinator<'_> {
         };
         let slot = &mut self.slots[index];
         slot.ready = true;
-        slot.running = Some(Running::new(orphan.stage, held.attempt, 0));
+        slot.running = Some(Running::new(orphan.stage, held.attempt, 0, 0));
         self.running += 1;
     }
 

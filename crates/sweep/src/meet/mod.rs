@@ -20,6 +20,7 @@
 mod beat;
 mod folder;
 mod host;
+mod pace;
 mod seal;
 mod spool;
 
@@ -27,6 +28,7 @@ pub(crate) use beat::{Beat, Holding, Pulse};
 pub use folder::Meet;
 pub(crate) use folder::{CoordinatorBeat, Invitation};
 pub(crate) use host::{Arrival, Host};
+pub(crate) use pace::Pace;
 pub(crate) use spool::{Direction, SpoolReader, SpoolWriter, Taken};
 
 use std::time::Duration;

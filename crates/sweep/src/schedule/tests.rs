@@ -8,6 +8,7 @@ use ressa_experiment::{
 };
 
 use super::*;
+use crate::GraphRun;
 
 fn graph(gated: &[usize]) -> Graph {
     let mut cells = Vec::new();
@@ -160,9 +161,10 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
         let class_of = |position: usize| classes.of(&graph.stages[position]);
         let takes = |position: usize| class.is_none_or(|class| class_of(position) == class);
         let expected = look.next(&schedule, &resident, takes, gate_only);
-        let taken = schedule.take(&resident, class, gate_only, |_| true);
-        assert_eq!(taken, expected, "{resident:?}");
-        if let Some(position) = taken {
+        let next = schedule.next(&resident, class, gate_only, |_| true);
+        assert_eq!(next, expected, "{resident:?}");
+        if let Some(position) = next {
+            assert!(schedule.reserve(position) && !schedule.reserve(position));
             assert_eq!(schedule.state(position), State::Running);
             match outcome {
                 Outcome::Made => schedule.made(position),
@@ -186,6 +188,8 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
         }
         let settled = states().zip(&graph.stages).all(|(state, stage)| !stage.gate || !state.is_open());
         assert_eq!(schedule.gate_is_settled(), settled);
+        let is_complete = |run: &&GraphRun| run.stages.iter().all(|&stage| schedule.state(stage).is_present());
+        assert_eq!(schedule.complete_runs(), graph.runs.iter().filter(is_complete).count());
         estimates.learn("shapes-vicuna", "merge", "lora", 3.0);
         let (kept, looked) = (schedule.eta(&estimates, 3, |_| 0.25), look.eta(&schedule, &estimates, 3));
         // After a failure, chains through what is skipped are still counted.
@@ -230,12 +234,13 @@ fn a_worker_is_given_what_it_can_take() {
     let mut schedule = Schedule::new(&graph, &inventory, &estimates, &Classes::default());
     let resident = Resident::default();
     let is_dense = |position: usize| graph.stages[position].node.stage.kind() == "dense";
-    assert_eq!(schedule.take(&resident, None, false, |position| !is_dense(position)), None, "only these can begin");
-    while let Some(dense) = schedule.take(&resident, None, false, is_dense) {
+    let next = schedule.next(&resident, None, false, |position| !is_dense(position));
+    assert_eq!(next, None, "only dense models can begin");
+    while let Some(dense) = schedule.next(&resident, None, false, is_dense) {
+        schedule.reserve(dense);
         schedule.made(dense);
     }
-    let first = schedule.take(&resident, None, false, |_| true).unwrap();
-    schedule.put_back(first);
-    let second = schedule.take(&resident, None, false, |position| position != first).unwrap();
+    let first = schedule.next(&resident, None, false, |_| true).unwrap();
+    let second = schedule.next(&resident, None, false, |position| position != first).unwrap();
     assert_ne!(second, first);
 }
