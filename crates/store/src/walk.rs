@@ -1,7 +1,8 @@
 //! What lies in a root, without the strangers that file systems and desktops leave there (`.nfs*`, `.DS_Store`, folders of people).
 
 use std::{
-    fs, io,
+    fs::{self, DirEntry},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -34,11 +35,17 @@ impl Store {
 
 fn entries(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
     let mut found = Vec::new();
-    for (shard, folder) in named(root)?.into_iter().filter(|(name, path)| name.len() == 2 && path.is_dir()) {
-        let inside = named(&folder)?.into_iter();
-        found.extend(inside.filter(|(name, path)| is_key(name) && name.starts_with(&shard) && path.is_dir()));
+    for (shard, folder) in listed(root)?.into_iter().filter(|(name, item)| name.len() == 2 && is_folder(item)) {
+        let inside = listed(&folder.path())?.into_iter();
+        let inside = inside.filter(|(name, item)| is_key(name) && name.starts_with(&shard) && is_folder(item));
+        found.extend(inside.map(|(name, item)| (name, item.path())));
     }
     Ok(found)
+}
+
+/// Whether an item is a folder or a link to one. Most file systems say so with the name, so that a large store is not asked folder by folder.
+fn is_folder(item: &DirEntry) -> bool {
+    item.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_symlink() && item.path().is_dir())
 }
 
 /// What is in a folder by name, as far as names are text; nothing where there is no such folder.
@@ -46,6 +53,10 @@ fn entries(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
 /// # Errors
 /// A folder that is there and cannot be read.
 pub fn named(folder: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
+    Ok(listed(folder)?.into_iter().map(|(name, item)| (name, item.path())).collect())
+}
+
+fn listed(folder: &Path) -> Result<Vec<(String, DirEntry)>, StoreError> {
     let unread = |e| StoreError::read(folder, e);
     // A link that leads nowhere is not an absent folder: a disk may be away.
     if fs::symlink_metadata(folder).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
@@ -55,7 +66,7 @@ pub fn named(folder: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
     for item in fs::read_dir(folder).map_err(unread)? {
         let item = item.map_err(unread)?;
         if let Ok(name) = item.file_name().into_string() {
-            found.push((name, item.path()));
+            found.push((name, item));
         }
     }
     Ok(found)
