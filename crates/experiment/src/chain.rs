@@ -95,7 +95,7 @@ struct Pruning {
     first: Arc<StageNode>,
 }
 
-type Restored = Option<(Arc<StageNode>, Arc<StageNode>)>;
+type Restored = (Arc<StageNode>, Arc<StageNode>);
 
 /// A stage without its inputs, and its JSON.
 struct Configured {
@@ -213,11 +213,10 @@ impl Planner {
                 made
             }
         };
-        let restored = self
-            .restored
-            .entry((base, prune, restore, seed))
-            .or_insert_with(|| restoration(run, &dense.key, &pruned.masks, &mut self.buffer))
-            .clone();
+        let restored = (run.restore.method != RestoreMethod::None).then(|| {
+            let known = self.restored.entry((base, prune, restore, seed));
+            known.or_insert_with(|| restoration(run, &dense.key, &pruned.masks, &mut self.buffer)).clone()
+        });
         let scored = Arc::clone(self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(run))));
 
         let restorations = if restored.is_some() { 2 } else { 0 };
@@ -260,11 +259,11 @@ impl Planner {
 
     fn prune(&mut self, run: &RunConfig, parts: Parts, dense: &StageKey) -> Pruned {
         let prune = &run.prune;
-        let mut pruned = Pruned { nodes: Vec::new(), masks: Vec::new() };
-        for tower in Tower::ALL {
-            if prune.metric == Metric::None || prune.tower(tower).sparsity <= 0.0 {
-                continue;
-            }
+        let is_pruned = |tower: &Tower| prune.metric != Metric::None && prune.tower(*tower).sparsity > 0.0;
+        let towers = || Tower::ALL.into_iter().filter(is_pruned);
+        // One is kept for every run: nothing of it is to spare.
+        let mut pruned = Pruned { nodes: Vec::new(), masks: Vec::with_capacity(towers().count()) };
+        for tower in towers() {
             let pruning = self.pruning(run, parts, dense, tower);
             let above = pruning.nodes.iter().filter(|node| !pruned.nodes.iter().any(|known| known.key == node.key));
             let above: Vec<Arc<StageNode>> = above.cloned().collect();
@@ -281,6 +280,7 @@ impl Planner {
             pruned.masks.push((tower, node.key));
             pruned.nodes.push(node);
         }
+        pruned.nodes.shrink_to_fit();
         pruned
     }
 
@@ -513,9 +513,6 @@ fn dense(run: &RunConfig) -> Dense {
 
 fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], buffer: &mut Vec<u8>) -> Restored {
     let restore = &run.restore;
-    if restore.method == RestoreMethod::None {
-        return None;
-    }
     let inputs =
         Inputs { dense: Some(*dense), masks: masks.iter().map(|(_, key)| *key).collect(), ..Inputs::default() };
     let tower = |tower: Tower| Some(restore.tower(tower)).filter(|adapter| adapter.tune).cloned();
@@ -546,7 +543,7 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], b
     .node_with(inputs.clone(), buffer);
     let merge = Stage::Merge { method: restore.method, compute: run.model.compute }
         .node_with(Inputs { adapter: Some(adapt.key), ..inputs }, buffer);
-    Some((Arc::new(adapt), Arc::new(merge)))
+    (Arc::new(adapt), Arc::new(merge))
 }
 
 fn scored(run: &RunConfig) -> Vec<Scored> {

@@ -61,6 +61,9 @@ impl Graph {
         let mut graph = Graph::default();
         let mut seen = HashSet::new();
         for experiment in experiments {
+            // As many as there are without sharing: what is not used is never touched.
+            graph.stages.reserve(experiment.cells.iter().map(|cell| cell.stages.len()).sum());
+            graph.runs.reserve(experiment.cells.len());
             graph.add_cells(&experiment.name, &experiment.cells, &mut seen);
             if gated {
                 graph.add_gates(&experiment.gates);
