@@ -7,9 +7,10 @@ default study, from the recorded seconds of its stages. Figures are compared wit
     scripts/bench.py            everything but dense training (a few minutes)
     scripts/bench.py --dense    dense training too (about 5 minutes a model)
     scripts/bench.py --quick    start-up and planning only
+    scripts/bench.py --scale    plans, status and reports of 100,000 runs or stages, with made-up results, and a sweep that finds all done
     scripts/bench.py --points   many pruning points from one statistics pass only
     scripts/bench.py --large    a folder of full size too (8 GB on disk for a while): opening, looking, one forward pass
-    scripts/bench.py --scale    log and coordinator at a million stages, workers side by side (about 40 minutes, 10 GB on disk for a while)
+    scripts/bench.py --million  log and coordinator at a million stages, workers side by side (about 40 minutes, 10 GB on disk for a while)
 
 Against other programs, in the same run: transformers (scripts/bench_transformers.py) and the published pruning algorithms in plain PyTorch
 (scripts/bench_pruning.py), where this Python has torch and transformers.
@@ -49,6 +50,21 @@ def median_seconds(command, runs=15):
     return statistics.median(times)
 
 
+def peak(command, runs=3):
+    """Median wall seconds and largest peak memory in MB."""
+    times, most = [], 0
+    for _ in range(runs):
+        start = time.perf_counter()
+        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        times.append(time.perf_counter() - start)
+        most = max(most, usage.ru_maxrss / 1000)
+    return statistics.median(times), most
+
+
 def row(what, value, goal=None, note=""):
     ratio = f"{value[0] / goal:6.2f} of {goal:g} {value[1]}" if goal else ""
     print(f"  {what:<52} {value[0]:9.3f} {value[1]:<6} {ratio:<22} {note}".rstrip())
@@ -61,19 +77,69 @@ def start_up():
     help_time = median_seconds([RESSA, "--help"])
     row("ressa --help", (1000 * help_time, "ms"), 50, f"{help_time / reference:.1f} x /bin/true")
     with tempfile.TemporaryDirectory() as folder:
-        experiments = Path(folder) / "experiments"
-        shutil.copytree(ROOT / "experiments", experiments)
-        grid = experiments / "shapes" / "grid.yaml"
-        values = [round(0.001 * i, 3) for i in range(1, 101)]
-        grid.write_text(
-            "extends: ../base/shapes-flant5.yaml\n"
-            "axes:\n"
-            f"  prune.vision.sparsity: {values}\n"
-            f"  prune.language.sparsity: {values}\n"
-            "replicate: { seed: 0..9 }\n"
-        )
-        seconds = median_seconds([RESSA, "--results", Path(folder) / "results", "--experiments", experiments, "plan", grid], 3)
+        folder = Path(folder)
+        file = grid(folder, VALUES, VALUES, 10)
+        seconds, megabytes = peak([*program(folder), "plan", file])
         row("plan of a 100,000-cell grid", (seconds, "s"), 1)
+        row("its peak memory", (megabytes, "MB"), 300)
+
+
+VALUES = [round(0.001 * i, 3) for i in range(1, 101)]
+
+
+def grid(folder, vision, language, seeds):
+    """An experiment over sparsities, in a copy of the experiments."""
+    experiments = folder / "experiments"
+    if not experiments.exists():
+        shutil.copytree(ROOT / "experiments", experiments)
+    file = experiments / "shapes" / f"grid-{len(vision) * len(language) * seeds}.yaml"
+    file.write_text(
+        "extends: ../base/shapes-flant5.yaml\n"
+        "axes:\n"
+        f"  prune.vision.sparsity: {vision}\n"
+        f"  prune.language.sparsity: {language}\n"
+        f"replicate: {{ seed: 0..{seeds - 1} }}\n"
+    )
+    return file
+
+
+def program(folder):
+    return [RESSA, "--results", folder / "results", "--experiments", folder / "experiments"]
+
+
+def scale():
+    """Large stores of made-up results: what reading them costs."""
+    print("\nscale, made-up results (wall seconds of whole processes)")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        file = grid(folder, VALUES[:20], VALUES, 10)
+        plan = json.loads(subprocess.run([*map(str, program(folder)), "--json", "plan", str(file)], check=True, capture_output=True).stdout)
+        keys = {key for run in plan["list"] for key in run["to-do"]}
+        for key in keys:
+            output = folder / "results" / "store" / key[:2] / key
+            output.mkdir(parents=True)
+            (output / "manifest.json").write_text("{}")
+        seconds, _ = peak([*program(folder), "status", file])
+        row(f"status of {len(keys):,} stages, all there, without a log", (seconds, "s"), 0.1)
+    worker = TARGET / "release" / "examples" / "fake-worker-of-cli"
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        file = grid(folder, VALUES[:1], VALUES[:30], 10)
+        sweep = [*program(folder), "--worker", worker, "--quiet", "sweep", "--no-gate", file]
+        subprocess.run([str(part) for part in sweep], check=True, stdout=subprocess.DEVNULL)
+        seconds, _ = peak(sweep, 5)
+        row("second sweep of 1,521 stages, with its report", (seconds, "s"), 0.5)
+        seconds, _ = peak([*sweep, "--no-report"], 5)
+        row("the same without a report", (seconds, "s"), 0.2)
+    # In memory, where publishing does not wait for a disk.
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else TARGET) as folder:
+        speed = [str(TARGET / "release" / "examples" / "study_speed"), folder, "100000"]
+        subprocess.run(speed, check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(Path(folder) / "speed")
+        told = json.loads(subprocess.run(speed, check=True, capture_output=True, text=True).stdout)
+        row(f"report of {told['cells']:,} cells, {told['records']:,} records", (told["seconds"], "s"), 3)
+        row("reading its manifests alone", (told["reading-seconds"], "s"))
+        row("its peak memory", (told["peak-megabytes"], "MB"), 1000)
 
 
 def stages():
@@ -155,7 +221,7 @@ def example(crate, name, *arguments):
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def scale(stages, made, workers):
+def million(stages, made, workers):
     """Log and coordinator with stages that have no tensors; the goals are those for a million stages."""
     print(f"\nlog and coordinator, {stages:,} stages without tensors (goals are for 1,000,000)")
     log = example("ressa-runlog", "log_speed", stages)
@@ -228,8 +294,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dense", action="store_true", help="train the dense models too")
     parser.add_argument("--quick", action="store_true", help="start-up and planning only")
+    parser.add_argument("--scale", action="store_true", help="large stores of made-up results only")
     parser.add_argument("--points", action="store_true", help="many pruning points from one statistics pass only")
-    parser.add_argument("--scale", action="store_true", help="log and coordinator at a million stages only")
+    parser.add_argument("--million", action="store_true", help="log and coordinator at a million stages only")
     parser.add_argument("--large", action="store_true", help="a folder of full size too")
     arguments = parser.parse_args()
     if not RESSA.exists():
@@ -237,13 +304,16 @@ def main():
     if arguments.points:
         return points()
     if arguments.scale:
-        return scale(1_000_000, 20_000, (1, 4, 16, 64))
+        return scale()
+    if arguments.million:
+        return million(1_000_000, 20_000, (1, 4, 16, 64))
     start_up()
     if not arguments.quick:
+        scale()
         stages()
         points()
         sharing()
-        scale(100_000, 5_000, (16, 64))
+        million(100_000, 5_000, (16, 64))
         comparisons()
     if arguments.large:
         large()

@@ -1,6 +1,7 @@
 //! `ressa`: arguments in, exit code out. No tensor library is linked, so it starts at once; what needs one runs in `ressa-worker`.
 
 mod arguments;
+mod build_id;
 mod chosen;
 mod cluster;
 mod commands;

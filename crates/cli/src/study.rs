@@ -145,7 +145,7 @@ impl Study {
 
     /// The first cell that is a run, with its experiment.
     pub fn cell_of(&self, run: &str) -> Option<(&Experiment, &Cell)> {
-        let cells = |experiment: &'_ Experiment| experiment.cells.iter().position(|cell| cell.run_id == run);
+        let cells = |experiment: &'_ Experiment| experiment.cells.iter().position(|cell| &*cell.run_id == run);
         let found = self.experiments.iter().find_map(|experiment| Some((experiment, cells(experiment)?)));
         found.map(|(experiment, at)| (experiment, &experiment.cells[at]))
     }

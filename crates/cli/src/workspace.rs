@@ -13,6 +13,7 @@ use ressa_sweep::{
 
 use crate::{
     arguments::{Global, MachineOptions, SweepOptions},
+    build_id::build,
     exit::{Exit, Failure},
 };
 
@@ -168,8 +169,7 @@ pub fn named(paths: impl IntoIterator<Item = PathBuf>) -> Result<(), Failure> {
 /// Version and build of this program. A coordinator and its pilots must be of one build: what they say to each other has no version.
 pub fn program() -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let build = env::current_exe().and_then(fs::read).map(|bytes| blake3::hash(&bytes).to_hex()[..12].to_owned());
-    format!("ressa {version} (build {})", build.unwrap_or_else(|_| "unknown".to_owned()))
+    format!("ressa {version} (build {})", build().unwrap_or_else(|| "unknown".to_owned()))
 }
 
 /// The worker program: the option's, or the one beside this program.

@@ -32,7 +32,7 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
     let mut run = run.clone();
     run.dense.gate.clear();
     if run.model.preset.is_none() {
-        run.dense = DenseConfig::default();
+        run.dense = DenseConfig::default().into();
     }
     if run.model.channel_spread <= 0.0 {
         (run.model.channel_spread, run.model.channel_seed) = (0.0, 0);

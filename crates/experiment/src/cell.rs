@@ -12,14 +12,15 @@ pub struct Cell {
     /// Axis name and value label in file order, replicate axis excluded: `("pattern", "2:4")`, `("restoration", "ressa")`.
     /// Axes over a setting are named by its path, such as `prune.metric`. An `include` point has its own name as the label of every
     /// axis that it does not mention.
-    pub coordinates: Vec<(String, String)>,
+    /// Shared by the seeds of a point.
+    pub coordinates: Arc<[(String, String)]>,
     /// Name of the `include` point that this cell is; `None` for points of the product.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point: Option<String>,
     /// Replicate seed.
     pub seed: u64,
     /// Identity of the run: hash of its canonical configuration. Equal for cells that are the same work.
-    pub run_id: String,
+    pub run_id: Arc<str>,
     /// Canonical configuration: settings the run cannot see are neutral.
     #[serde(with = "crate::shared::one")]
     pub run: Arc<RunConfig>,

@@ -15,10 +15,11 @@ use crate::{
     allocation::{AllocationScope, BudgetConfig},
     config::{
         CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod,
-        StatisticsNeeds,
+        StatisticsNeeds, TowerPrune,
     },
     model::{DenseConfig, ModelConfig},
     reading::{ReadingKind, Readings},
+    shared::Shared,
     stage::{AdaptTraining, Inputs, identify},
 };
 
@@ -30,7 +31,7 @@ pub fn stages(run: &RunConfig) -> Vec<StageNode> {
 /// A canonical configuration with its identity and its stages.
 #[derive(Debug)]
 pub(crate) struct Run {
-    pub id: String,
+    pub id: Arc<str>,
     pub config: Arc<RunConfig>,
     pub stages: Vec<Arc<StageNode>>,
 }
@@ -38,15 +39,21 @@ pub(crate) struct Run {
 /// Remembers what earlier runs shared.
 #[derive(Default)]
 pub(crate) struct Planner {
-    bases: Interner<(ModelConfig, DenseConfig, DataConfig)>,
-    prunes: Interner<PruneConfig>,
-    restores: Interner<RestoreConfig>,
-    evaluations: Interner<EvaluateConfig>,
+    bases: Interner<(Shared<ModelConfig>, Shared<DenseConfig>, Shared<DataConfig>)>,
+    prunes: Interner<Shared<PruneConfig>>,
+    restores: Interner<Shared<RestoreConfig>>,
+    evaluations: Interner<Shared<EvaluateConfig>>,
     dense: HashMap<u32, Dense>,
     pruned: HashMap<(u32, u32, u64), Arc<Pruned>>,
+    /// Prune sections that decide about one tower, see [`alone`].
+    alone: Interner<PruneConfig>,
+    own: HashMap<(u32, Tower), u32>,
+    prunings: HashMap<(u32, u32, Tower, u64), Arc<Pruning>>,
     towers: HashMap<StageKey, Arc<StageNode>>,
     restored: HashMap<(u32, u32, u32, u64), Restored>,
     scored: HashMap<(u32, u32), Arc<Vec<Scored>>>,
+    /// Evaluations that do not read the language mask, by base, evaluate section and the masks that they read.
+    blind: HashMap<(u32, u32, Vec<StageKey>), Arc<Vec<Arc<StageNode>>>>,
     /// Runs by their parts, with the number that [`Planner::run`] was given.
     runs: HashMap<Parts, usize>,
     buffer: Vec<u8>,
@@ -75,16 +82,50 @@ struct Pruned {
     masks: Vec<(Tower, StageKey)>,
 }
 
-type Restored = Option<(Arc<StageNode>, Arc<StageNode>)>;
+/// How one tower is pruned, whatever the masks of earlier ones are.
+struct Pruning {
+    /// Stages that measure the dense model for it.
+    nodes: Vec<Arc<StageNode>>,
+    /// What is read, without masks.
+    inputs: Inputs,
+    configured: Configured,
+    /// Whether masks of earlier towers are read.
+    sees_masks: bool,
+    /// The stage without masks.
+    first: Arc<StageNode>,
+}
 
-/// An evaluation without its inputs, and its JSON.
-struct Scored {
-    task: Task,
+type Restored = (Arc<StageNode>, Arc<StageNode>);
+
+/// A stage without its inputs, and its JSON.
+struct Configured {
     stage: Arc<Stage>,
     configuration: Vec<u8>,
 }
 
-/// What evaluations read, and its JSON.
+impl Configured {
+    fn new(stage: Stage) -> Self {
+        let mut configuration = Vec::new();
+        stage.write(&mut configuration);
+        Configured { stage: Arc::new(stage), configuration }
+    }
+
+    /// The stage with what it reads.
+    fn node(&self, read: &Read, buffer: &mut Vec<u8>) -> Arc<StageNode> {
+        let configuration = |buffer: &mut Vec<u8>| buffer.extend_from_slice(&self.configuration);
+        let key = identify(buffer, &self.stage, configuration, |buffer| buffer.extend_from_slice(&read.json));
+        let (stage, inputs) = (Arc::clone(&self.stage), Arc::clone(&read.inputs));
+        Arc::new(StageNode { key, stage, inputs, readings: Readings::default() })
+    }
+}
+
+/// An evaluation of a task.
+struct Scored {
+    task: Task,
+    evaluation: Configured,
+}
+
+/// What stages read, and its JSON.
 struct Read {
     inputs: Arc<Inputs>,
     json: Vec<u8>,
@@ -106,7 +147,7 @@ impl Planner {
             Entry::Occupied(known) => Found::Known(*known.get()),
             Entry::Vacant(new) => {
                 new.insert(number);
-                Found::New(self.of_parts(run, parts))
+                Found::New(self.of_parts(parts))
             }
         }
     }
@@ -114,22 +155,34 @@ impl Planner {
     /// The run of a canonical configuration, whether it was asked for before or not.
     pub fn make(&mut self, run: &RunConfig) -> Run {
         let parts = self.parts(run);
-        self.of_parts(run, parts)
+        self.of_parts(parts)
     }
 
-    fn of_parts(&mut self, run: &RunConfig, parts: Parts) -> Run {
-        Run { id: self.identity(parts), config: Arc::new(run.clone()), stages: self.stages(run, parts) }
+    fn of_parts(&mut self, parts: Parts) -> Run {
+        let config = self.config(parts);
+        Run { id: self.identity(parts), stages: self.stages(&config, parts), config: Arc::new(config) }
     }
 
     fn parts(&mut self, run: &RunConfig) -> Parts {
-        let base = self.bases.intern(
-            |(model, dense, data)| *model == run.model && *dense == run.dense && *data == run.data,
-            || (run.model.clone(), run.dense.clone(), run.data.clone()),
-        );
-        let prune = self.prunes.intern(|known| *known == run.prune, || run.prune.clone());
-        let restore = self.restores.intern(|known| *known == run.restore, || run.restore.clone());
-        let evaluate = self.evaluations.intern(|known| *known == run.evaluate, || run.evaluate.clone());
+        let base = self.bases.intern((run.model.clone(), run.dense.clone(), run.data.clone()));
+        let prune = self.prunes.intern(run.prune.clone());
+        let restore = self.restores.intern(run.restore.clone());
+        let evaluate = self.evaluations.intern(run.evaluate.clone());
         (base, prune, restore, evaluate, run.seed)
+    }
+
+    /// The configuration of some parts, which shares its sections with every other run that has them.
+    fn config(&self, (base, prune, restore, evaluate, seed): Parts) -> RunConfig {
+        let (model, dense, data) = self.bases.value(base);
+        RunConfig {
+            model,
+            dense,
+            data,
+            prune: self.prunes.value(prune),
+            restore: self.restores.value(restore),
+            evaluate: self.evaluations.value(evaluate),
+            seed,
+        }
     }
 
     /// Number of distinct runs so far.
@@ -138,7 +191,7 @@ impl Planner {
     }
 
     /// A run's identity: the digest of the digests of its sections, and its seed.
-    fn identity(&self, (base, prune, restore, evaluate, seed): Parts) -> String {
+    fn identity(&self, (base, prune, restore, evaluate, seed): Parts) -> Arc<str> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"ressa run 1");
         hasher.update(self.bases.digest(base));
@@ -146,27 +199,28 @@ impl Planner {
         hasher.update(self.restores.digest(restore));
         hasher.update(self.evaluations.digest(evaluate));
         hasher.update(&seed.to_le_bytes());
-        hasher.finalize().to_hex().as_str().to_owned()
+        hasher.finalize().to_hex().as_str().into()
     }
 
-    fn stages(&mut self, run: &RunConfig, (base, prune, restore, evaluate, seed): Parts) -> Vec<Arc<StageNode>> {
+    fn stages(&mut self, run: &RunConfig, parts: Parts) -> Vec<Arc<StageNode>> {
+        let (base, prune, restore, evaluate, seed) = parts;
         let dense = self.dense.entry(base).or_insert_with(|| dense(run)).clone();
         let pruned = match self.pruned.get(&(base, prune, seed)) {
             Some(known) => Arc::clone(known),
             None => {
-                let made = Arc::new(self.prune(run, &dense.key));
+                let made = Arc::new(self.prune(run, parts, &dense.key));
                 self.pruned.insert((base, prune, seed), Arc::clone(&made));
                 made
             }
         };
-        let restored = self
-            .restored
-            .entry((base, prune, restore, seed))
-            .or_insert_with(|| restoration(run, &dense.key, &pruned.masks, &mut self.buffer))
-            .clone();
+        let restored = (run.restore.method != RestoreMethod::None).then(|| {
+            let known = self.restored.entry((base, prune, restore, seed));
+            known.or_insert_with(|| restoration(run, &dense.key, &pruned.masks, &mut self.buffer)).clone()
+        });
         let scored = Arc::clone(self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(run))));
 
-        let mut nodes = Vec::with_capacity(4 + pruned.nodes.len() + scored.len());
+        let restorations = if restored.is_some() { 2 } else { 0 };
+        let mut nodes = Vec::with_capacity(dense.nodes.len() + pruned.nodes.len() + restorations + scored.len());
         nodes.extend(dense.nodes.iter().cloned());
         nodes.extend(pruned.nodes.iter().cloned());
         let merge = restored.map(|(adapt, merge)| {
@@ -174,68 +228,109 @@ impl Planner {
             nodes.extend([adapt, merge]);
             key
         });
-        let read = |seen: fn(Tower) -> bool| {
-            let masks = pruned.masks.iter().filter(|(tower, _)| merge.is_none() && seen(*tower));
-            let masks = masks.map(|(_, key)| *key).collect();
-            Read::new(Inputs { dense: Some(dense.key), masks, merge, ..Inputs::default() })
+        let read =
+            |masks: Vec<StageKey>| Read::new(Inputs { dense: Some(dense.key), masks, merge, ..Inputs::default() });
+        let masks = |seen: fn(Tower) -> bool| -> Vec<StageKey> {
+            let seen = pruned.masks.iter().filter(|(tower, _)| merge.is_none() && seen(*tower));
+            let mut keys = Vec::with_capacity(pruned.masks.len());
+            keys.extend(seen.map(|(_, key)| *key));
+            keys
         };
-        let whole = read(|_| true);
         // Retrieval never runs the language model, so an unrestored run's language mask is not one of its inputs.
-        let blind = (merge.is_none() && pruned.masks.iter().any(|(tower, _)| *tower == Tower::Language))
-            .then(|| read(|tower| tower != Tower::Language));
-        for Scored { task, stage, configuration } in scored.iter() {
-            let read = blind.as_ref().filter(|_| !task.uses_language()).unwrap_or(&whole);
-            let ready = |buffer: &mut Vec<u8>| buffer.extend_from_slice(configuration);
-            let key = identify(&mut self.buffer, stage, ready, |buffer| buffer.extend_from_slice(&read.json));
-            let (stage, inputs) = (Arc::clone(stage), Arc::clone(&read.inputs));
-            nodes.push(Arc::new(StageNode { key, stage, inputs, readings: Readings::default() }));
+        let is_blind = merge.is_none() && pruned.masks.iter().any(|(tower, _)| *tower == Tower::Language);
+        let blind = is_blind.then(|| {
+            let masks = masks(|tower| tower != Tower::Language);
+            let buffer = &mut self.buffer;
+            let make = |(_, _, masks): &(u32, u32, Vec<StageKey>)| {
+                let read = read(masks.clone());
+                let blind = scored.iter().filter(|scored| !scored.task.uses_language());
+                Arc::new(blind.map(|scored| scored.evaluation.node(&read, buffer)).collect())
+            };
+            Arc::clone(self.blind.entry((base, evaluate, masks)).or_insert_with_key(make))
+        });
+        let mut blind = blind.iter().flat_map(|nodes| nodes.iter());
+        let whole = read(masks(|_| true));
+        for Scored { task, evaluation } in scored.iter() {
+            let known = if task.uses_language() { None } else { blind.next() };
+            nodes.push(known.map_or_else(|| evaluation.node(&whole, &mut self.buffer), Arc::clone));
         }
         nodes
     }
 
-    fn prune(&mut self, run: &RunConfig, dense: &StageKey) -> Pruned {
+    fn prune(&mut self, run: &RunConfig, parts: Parts, dense: &StageKey) -> Pruned {
         let prune = &run.prune;
-        let mut pruned = Pruned { nodes: Vec::new(), masks: Vec::new() };
-        for tower in Tower::ALL {
-            let budget = prune.tower(tower);
-            if prune.metric == Metric::None || budget.sparsity <= 0.0 {
-                continue;
-            }
-            let (budget_config, sensitivities) = self.division(run, dense, tower, &mut pruned.nodes);
-            let calibrated = prune.metric.needs_calibration();
-            let unstructured = prune.pattern == Pattern::Unstructured;
-            let sees_masks = calibrated && prune.calibration.propagate == Propagate::Pruned;
-            let statistics = (calibrated && !sees_masks).then(|| self.statistics(run, dense, tower, &mut pruned.nodes));
-            let earlier = pruned.masks.iter().filter(|_| sees_masks).map(|(_, key)| *key);
-            let method = prune.method();
-            let node = Stage::Prune {
-                tower,
-                metric: prune.metric,
-                pattern: prune.pattern,
-                sparsity: unstructured.then_some(budget.sparsity),
-                group: unstructured.then(|| budget.group.unwrap_or(prune.metric.published_group())),
-                calibration: calibrated.then(|| prune.calibration_of(tower)),
-                data: calibrated.then(|| run.data.for_calibration_of(budget)),
-                seed: (calibrated || prune.metric == Metric::Random).then_some(run.seed),
-                compute: run.model.compute,
-                budget: budget_config,
-                method: (!method.is_default()).then(|| Box::new(method)),
-            }
-            .node_with(
-                Inputs {
-                    dense: Some(*dense),
-                    sensitivities,
-                    statistics,
-                    masks: earlier.collect(),
-                    ..Inputs::default()
-                },
-                &mut self.buffer,
-            );
-            let node = self.towers.entry(node.key).or_insert_with(|| Arc::new(node));
+        let is_pruned = |tower: &Tower| prune.metric != Metric::None && prune.tower(*tower).sparsity > 0.0;
+        let towers = || Tower::ALL.into_iter().filter(is_pruned);
+        // One is kept for every run: nothing of it is to spare.
+        let mut pruned = Pruned { nodes: Vec::new(), masks: Vec::with_capacity(towers().count()) };
+        for tower in towers() {
+            let pruning = self.pruning(run, parts, dense, tower);
+            let above = pruning.nodes.iter().filter(|node| !pruned.nodes.iter().any(|known| known.key == node.key));
+            let above: Vec<Arc<StageNode>> = above.cloned().collect();
+            pruned.nodes.extend(above);
+            let node = match pruning.sees_masks && !pruned.masks.is_empty() {
+                false => Arc::clone(&pruning.first),
+                true => {
+                    let masks = pruned.masks.iter().map(|(_, key)| *key).collect();
+                    let read = Read::new(Inputs { masks, ..pruning.inputs.clone() });
+                    let node = pruning.configured.node(&read, &mut self.buffer);
+                    Arc::clone(self.towers.entry(node.key).or_insert(node))
+                }
+            };
             pruned.masks.push((tower, node.key));
-            pruned.nodes.push(Arc::clone(node));
+            pruned.nodes.push(node);
         }
+        pruned.nodes.shrink_to_fit();
         pruned
+    }
+
+    /// How a tower of a run is pruned.
+    fn pruning(
+        &mut self,
+        run: &RunConfig,
+        (base, prune, .., seed): Parts,
+        dense: &StageKey,
+        tower: Tower,
+    ) -> Arc<Pruning> {
+        let own = match self.own.get(&(prune, tower)) {
+            Some(&own) => own,
+            None => {
+                let own = self.alone.intern(alone(&run.prune, tower));
+                self.own.insert((prune, tower), own);
+                own
+            }
+        };
+        if let Some(known) = self.prunings.get(&(base, own, tower, seed)) {
+            return Arc::clone(known);
+        }
+        let prune = &run.prune;
+        let mut nodes = Vec::new();
+        let (budget_config, sensitivities) = self.division(run, dense, tower, &mut nodes);
+        let budget = prune.tower(tower);
+        let calibrated = prune.metric.needs_calibration();
+        let unstructured = prune.pattern == Pattern::Unstructured;
+        let sees_masks = calibrated && prune.calibration.propagate == Propagate::Pruned;
+        let statistics = (calibrated && !sees_masks).then(|| self.statistics(run, dense, tower, &mut nodes));
+        let method = prune.method();
+        let configured = Configured::new(Stage::Prune {
+            tower,
+            metric: prune.metric,
+            pattern: prune.pattern,
+            sparsity: unstructured.then_some(budget.sparsity),
+            group: unstructured.then(|| budget.group.unwrap_or(prune.metric.published_group())),
+            calibration: calibrated.then(|| prune.calibration_of(tower)),
+            data: calibrated.then(|| run.data.for_calibration_of(budget)),
+            seed: (calibrated || prune.metric == Metric::Random).then_some(run.seed),
+            compute: run.model.compute,
+            budget: budget_config,
+            method: (!method.is_default()).then(|| Box::new(method)),
+        });
+        let inputs = Inputs { dense: Some(*dense), sensitivities, statistics, ..Inputs::default() };
+        let first = configured.node(&Read::new(inputs.clone()), &mut self.buffer);
+        let first = Arc::clone(self.towers.entry(first.key).or_insert(first));
+        let pruning = Arc::new(Pruning { nodes, inputs, configured, sees_masks, first });
+        self.prunings.insert((base, own, tower, seed), Arc::clone(&pruning));
+        pruning
     }
 
     /// The key of what is collected of a tower's inputs on the dense model, whose stage joins `nodes`.
@@ -308,9 +403,25 @@ impl Planner {
     }
 }
 
+/// What of a section decides about one tower. A budget that is divided may depend on every tower's.
+fn alone(prune: &PruneConfig, tower: Tower) -> PruneConfig {
+    let mut own = prune.clone();
+    if own.allocation.is_default() {
+        let neutral = [
+            (Tower::Vision, &mut own.vision),
+            (Tower::Qformer, &mut own.qformer),
+            (Tower::Language, &mut own.language),
+        ];
+        for (_, other) in neutral.into_iter().filter(|(other, _)| *other != tower) {
+            *other = TowerPrune::default();
+        }
+    }
+    own
+}
+
 /// Lets runs that read statistics of the same inputs read them from one stage, which collects what any of them needs.
 pub(crate) fn share_statistics<'a>(chains: impl Iterator<Item = &'a mut Vec<Arc<StageNode>>>) {
-    let mut chains: Vec<_> = chains.filter(|chain| chain.iter().any(|node| is_statistics(node))).collect();
+    let chains: Vec<_> = chains.filter(|chain| chain.iter().any(|node| is_statistics(node))).collect();
     // By the stage as it would be if it collected nothing.
     let mut needs: HashMap<StageKey, StatisticsNeeds> = HashMap::new();
     let bare = |node: &StageNode| with_needs(node, StatisticsNeeds::default());
@@ -322,20 +433,21 @@ pub(crate) fn share_statistics<'a>(chains: impl Iterator<Item = &'a mut Vec<Arc<
         *all = all.and(*own);
     }
     let mut shared: HashMap<StageKey, Arc<StageNode>> = HashMap::new();
-    for chain in &mut chains {
-        let mut moved: HashMap<StageKey, StageKey> = HashMap::new();
-        for node in chain.iter_mut() {
-            if is_statistics(node) {
-                let old = node.key;
-                let all = needs[&bares[&old]];
-                let new = shared.entry(old).or_insert_with(|| Arc::new(with_needs(node, all)));
-                *node = Arc::clone(new);
-                moved.insert(old, new.key);
-            } else if let Some(new) = node.inputs.statistics.as_ref().and_then(|old| moved.get(old)) {
-                let inputs = Inputs { statistics: Some(*new), ..(*node.inputs).clone() };
-                *node = Arc::new(StageNode { inputs: Arc::new(inputs), ..(**node).clone() });
-            }
+    for node in chains.into_iter().flatten() {
+        if let Some(new) = shared.get(&node.key) {
+            *node = Arc::clone(new);
+            continue;
         }
+        let new = if is_statistics(node) {
+            with_needs(node, needs[&bares[&node.key]])
+        } else if let Some(new) = node.inputs.statistics.and_then(|old| shared.get(&old)) {
+            let inputs = Inputs { statistics: Some(new.key), ..(*node.inputs).clone() };
+            StageNode { inputs: Arc::new(inputs), ..(**node).clone() }
+        } else {
+            continue;
+        };
+        let new = Arc::new(new);
+        shared.insert(std::mem::replace(node, Arc::clone(&new)).key, new);
     }
 }
 
@@ -392,7 +504,7 @@ fn dense(run: &RunConfig) -> Dense {
         steps: run.dense.steps,
     }
     .node(Inputs::default());
-    let ModelConfig { channel_spread: spread, channel_seed: seed, .. } = run.model;
+    let ModelConfig { channel_spread: spread, channel_seed: seed, .. } = *run.model;
     let rescaled = (spread > 0.0)
         .then(|| Stage::Rescale { spread, seed }.node(Inputs { dense: Some(made.key), ..Inputs::default() }));
     let key = rescaled.as_ref().unwrap_or(&made).key;
@@ -401,9 +513,6 @@ fn dense(run: &RunConfig) -> Dense {
 
 fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], buffer: &mut Vec<u8>) -> Restored {
     let restore = &run.restore;
-    if restore.method == RestoreMethod::None {
-        return None;
-    }
     let inputs =
         Inputs { dense: Some(*dense), masks: masks.iter().map(|(_, key)| *key).collect(), ..Inputs::default() };
     let tower = |tower: Tower| Some(restore.tower(tower)).filter(|adapter| adapter.tune).cloned();
@@ -434,7 +543,7 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], b
     .node_with(inputs.clone(), buffer);
     let merge = Stage::Merge { method: restore.method, compute: run.model.compute }
         .node_with(Inputs { adapter: Some(adapt.key), ..inputs }, buffer);
-    Some((Arc::new(adapt), Arc::new(merge)))
+    (Arc::new(adapt), Arc::new(merge))
 }
 
 fn scored(run: &RunConfig) -> Vec<Scored> {
@@ -451,9 +560,7 @@ fn scored(run: &RunConfig) -> Vec<Scored> {
                 .then(|| Box::new(evaluate.retrieval.clone())),
             compute: run.model.compute,
         };
-        let mut configuration = Vec::new();
-        stage.write(&mut configuration);
-        Scored { task, stage: Arc::new(stage), configuration }
+        Scored { task, evaluation: Configured::new(stage) }
     };
     evaluate.tasks.iter().map(stage).collect()
 }
@@ -461,39 +568,40 @@ fn scored(run: &RunConfig) -> Vec<Scored> {
 /// Numbers for equal values. Looking at the last value first makes the common case a comparison.
 struct Interner<T> {
     last: Option<(T, u32)>,
-    known: HashMap<Vec<u8>, u32>,
-    digests: Vec<[u8; 32]>,
+    /// By the digest of the value's JSON.
+    known: HashMap<blake3::Hash, u32>,
+    values: Vec<(T, blake3::Hash)>,
 }
 
 impl<T> Default for Interner<T> {
     fn default() -> Self {
-        Self { last: None, known: HashMap::new(), digests: Vec::new() }
+        Self { last: None, known: HashMap::new(), values: Vec::new() }
     }
 }
 
-impl<T: Serialize> Interner<T> {
-    fn intern(&mut self, is: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> u32 {
+impl<T: Clone + PartialEq + Serialize> Interner<T> {
+    fn intern(&mut self, value: T) -> u32 {
         if let Some((last, id)) = &self.last
-            && is(last)
+            && *last == value
         {
             return *id;
         }
-        let value = make();
         let bytes = serde_json::to_vec(&value).expect("a configuration is plain data with text keys");
-        let id = match self.known.get(&bytes) {
-            Some(&id) => id,
-            None => {
-                let id = self.digests.len() as u32;
-                self.digests.push(*blake3::hash(&bytes).as_bytes());
-                self.known.insert(bytes, id);
-                id
-            }
-        };
+        let digest = blake3::hash(&bytes);
+        let id = *self.known.entry(digest).or_insert_with(|| {
+            self.values.push((value.clone(), digest));
+            self.values.len() as u32 - 1
+        });
         self.last = Some((value, id));
         id
     }
 
+    /// The value of a number.
+    fn value(&self, id: u32) -> T {
+        self.values[id as usize].0.clone()
+    }
+
     fn digest(&self, id: u32) -> &[u8; 32] {
-        &self.digests[id as usize]
+        self.values[id as usize].1.as_bytes()
     }
 }

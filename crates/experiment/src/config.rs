@@ -10,6 +10,7 @@ use crate::{
     method::is_default,
     model::{DenseConfig, ModelConfig},
     settings::SETTINGS,
+    shared::Shared,
 };
 
 pub use crate::{
@@ -27,22 +28,22 @@ pub use crate::{
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RunConfig {
     /// The dense model.
-    pub model: ModelConfig,
+    pub model: Shared<ModelConfig>,
     /// How a preset is trained, and the gate it must pass.
     #[serde(default)]
-    pub dense: DenseConfig,
+    pub dense: Shared<DenseConfig>,
     /// Images, questions and captions.
     #[serde(default)]
-    pub data: DataConfig,
+    pub data: Shared<DataConfig>,
     /// What is removed.
     #[serde(default)]
-    pub prune: PruneConfig,
+    pub prune: Shared<PruneConfig>,
     /// How quality is given back.
     #[serde(default)]
-    pub restore: RestoreConfig,
+    pub restore: Shared<RestoreConfig>,
     /// What is measured.
     #[serde(default)]
-    pub evaluate: EvaluateConfig,
+    pub evaluate: Shared<EvaluateConfig>,
     /// Replicate seed: calibration sample, random masks, adapter initialisation and training batches.
     #[serde(default)]
     pub seed: u64,
@@ -52,14 +53,23 @@ impl RunConfig {
     /// A model and nothing done to it.
     pub fn of(model: ModelConfig) -> Self {
         Self {
-            model,
-            dense: DenseConfig::default(),
-            data: DataConfig::default(),
-            prune: PruneConfig::default(),
-            restore: RestoreConfig::default(),
-            evaluate: EvaluateConfig::default(),
+            model: model.into(),
+            dense: Shared::default(),
+            data: Shared::default(),
+            prune: Shared::default(),
+            restore: Shared::default(),
+            evaluate: Shared::default(),
             seed: 0,
         }
+    }
+
+    /// Whether two runs differ in nothing but their seed.
+    pub fn is_but_for_seed(&self, other: &Self) -> bool {
+        let Self { model, dense, data, prune, restore, evaluate, seed: _ } = self;
+        *prune == other.prune
+            && *restore == other.restore
+            && *evaluate == other.evaluate
+            && (model, dense, data) == (&other.model, &other.dense, &other.data)
     }
 }
 
@@ -202,7 +212,7 @@ impl PruneConfig {
 
     /// Settings that are not the default, by their paths in experiment files.
     pub fn chosen(&self) -> BTreeMap<&'static str, serde_json::Value> {
-        let run = |prune: Self| RunConfig { prune, ..RunConfig::of(ModelConfig::default()) };
+        let run = |prune: Self| RunConfig { prune: prune.into(), ..RunConfig::of(ModelConfig::default()) };
         let (own, neutral) = (run(self.clone()), run(Self::default()));
         let of_prune = SETTINGS.iter().filter(|setting| setting.path.starts_with("prune."));
         let differs = of_prune.map(|setting| (setting, setting.get(&own))).filter(|(s, v)| *v != s.get(&neutral));

@@ -259,6 +259,8 @@ impl<'a> Walk<'a> {
         sets: &[&[Override]],
     ) -> Result<(), ExperimentError> {
         let mut checked = false;
+        let named = self.coordinates.iter().zip(labels);
+        let coordinates: Arc<[(String, String)]> = named.map(|(n, l)| (n.clone(), (*l).to_owned())).collect();
         let mut prepared = canonical(run);
         let seeded = draws(&prepared);
         for &seed in self.seeds {
@@ -295,7 +297,7 @@ impl<'a> Walk<'a> {
                 }
             };
             self.cells.push(Cell {
-                coordinates: self.coordinates.iter().zip(labels).map(|(n, l)| (n.clone(), (*l).to_owned())).collect(),
+                coordinates: Arc::clone(&coordinates),
                 point: point.map(str::to_owned),
                 seed,
                 run_id: run.id,

@@ -167,8 +167,8 @@ impl Experiment {
     /// Keeps the runs that have a cell for which `keep` holds, with all their cells; `words` are the options that say so. Axes and what the
     /// stages share stay those of the whole grid, gates those of the dense models that are left.
     pub fn select(&mut self, words: Vec<String>, keep: &mut dyn FnMut(&Cell) -> bool) {
-        let kept: HashSet<String> =
-            self.cells.iter().filter(|cell| keep(cell)).map(|cell| cell.run_id.clone()).collect();
+        let kept: HashSet<Arc<str>> =
+            self.cells.iter().filter(|cell| keep(cell)).map(|cell| Arc::clone(&cell.run_id)).collect();
         self.cells.retain(|cell| kept.contains(&cell.run_id));
         let dense: HashSet<&StageKey> = self.cells.iter().flat_map(|cell| &cell.stages).map(|node| &node.key).collect();
         let is_there = |node: &Arc<StageNode>| node.inputs.iter().all(|key| dense.contains(key));
@@ -225,7 +225,7 @@ impl Experiment {
     /// The distinct runs, each with its first cell, in the order of the cells.
     pub fn runs(&self) -> Vec<&Cell> {
         let mut seen = HashSet::new();
-        self.cells.iter().filter(|cell| seen.insert(cell.run_id.as_str())).collect()
+        self.cells.iter().filter(|cell| seen.insert(&*cell.run_id)).collect()
     }
 }
 

@@ -25,8 +25,8 @@ pub(crate) fn add(run: &RunConfig, planner: &mut Planner, gates: &mut Vec<Gate>)
     let floors = run.dense.gate.clone();
     let mentions = |task: &Task| floors.keys().any(|name| name.split('/').next() == Some(task.name()));
     let mut dense = run.clone();
-    dense.prune = PruneConfig::default();
-    dense.restore = RestoreConfig::default();
+    dense.prune = PruneConfig::default().into();
+    dense.restore = RestoreConfig::default().into();
     dense.evaluate.tasks = Task::ALL.into_iter().filter(mentions).collect();
     // Numbers of items stay as the experiment has them, so that the gate's evaluations are the ones its dense runs need.
     let planned = planner.make(&RunConfig { evaluate: dense.evaluate.clone(), ..canonical(&dense) });

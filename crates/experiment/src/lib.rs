@@ -48,7 +48,7 @@ pub mod schema;
 pub mod search;
 pub mod settings;
 mod shape;
-mod shared;
+pub mod shared;
 pub mod source;
 pub mod stage;
 pub mod strict;

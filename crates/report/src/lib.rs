@@ -17,6 +17,7 @@ pub mod measure;
 pub mod names;
 pub mod page;
 pub mod pair;
+mod pieces;
 mod place;
 mod planned;
 pub mod published;

@@ -3,7 +3,10 @@
 //! A value remembers the keys of the stages it was computed from, whether or not they are published yet. Two cells whose value has the
 //! same sources hold the same measurement, not two: a magnitude mask does not know the seed, and retrieval does not see language sparsity.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use ressa_experiment::{
     Cell, Stage, StageKey, StageNode, Task, Tower,
@@ -32,7 +35,7 @@ pub struct Measurement {
     /// The number; `None` while a source is missing.
     pub number: Option<Number>,
     /// Short keys of the stages behind it, joined by `+`.
-    pub source: String,
+    pub source: Arc<str>,
 }
 
 /// What ran where; every set has one member when the whole experiment ran in one setting.
@@ -71,6 +74,13 @@ struct Counts {
     blocks: BTreeMap<Block, (u64, u64)>,
 }
 
+/// What the certificates of a run say together; no sums while one is missing.
+#[derive(Clone, Debug)]
+struct Certified {
+    source: Arc<str>,
+    sums: Option<Counts>,
+}
+
 /// A block of a tower, as its layers' module paths tell.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Block {
@@ -99,6 +109,8 @@ pub struct Reader<'a> {
     index: Option<Index>,
     scores: HashMap<StageKey, Option<TaskScore>>,
     counts: HashMap<StageKey, Option<Counts>>,
+    /// What the certificates of the last run say together: its values are asked for one after the other.
+    last: Option<(Arc<str>, Certified)>,
     /// What was found on the way.
     pub provenance: Provenance,
 }
@@ -106,7 +118,8 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader over a store.
     pub fn new(store: &'a Store) -> Self {
-        Self { store, index: None, scores: HashMap::new(), counts: HashMap::new(), provenance: Provenance::default() }
+        let (scores, counts) = Default::default();
+        Self { store, index: None, scores, counts, last: None, provenance: Provenance::default() }
     }
 
     /// Whether every result of a cell is there.
@@ -172,7 +185,7 @@ impl<'a> Reader<'a> {
         }
         self.provenance.fewer.extend(fewer);
         let whole = numbers.len() == members.len();
-        Ok(Some(Measurement { number: whole.then(|| mean(&numbers)), source: keys.join("+") }))
+        Ok(Some(Measurement { number: whole.then(|| mean(&numbers)), source: keys.join("+").into() }))
     }
 
     /// Certified sparsity of every pruned block of a cell; `None` while a certificate is missing.
@@ -189,18 +202,16 @@ impl<'a> Reader<'a> {
     }
 
     fn certified(&mut self, cell: &Cell, value: &Value) -> Result<Measurement, StoreError> {
-        let last = certifiers(cell);
-        let source = last.iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+");
-        let mut all = Counts::default();
-        for node in &last {
-            let Some(counts) = self.counts(&node.key)? else { return Ok(Measurement { number: None, source }) };
-            for (&tower, &(zeros, total)) in &counts.towers {
-                let sum = all.towers.entry(tower).or_default();
-                *sum = (sum.0 + zeros, sum.1 + total);
+        let known = self.last.take().filter(|(run, _)| *run == cell.run_id);
+        let (_, certified) = match known {
+            Some(known) => self.last.insert(known),
+            None => {
+                let certified = self.certificates(cell)?;
+                self.last.insert((Arc::clone(&cell.run_id), certified))
             }
-            all.revived += counts.revived;
-            all.group_violations += counts.group_violations;
-        }
+        };
+        let source = Arc::clone(&certified.source);
+        let Some(all) = &certified.sums else { return Ok(Measurement { number: None, source }) };
         let budget = |tower: Tower| match cell.run.prune.metric {
             Metric::None => 0.0,
             _ => cell.run.prune.tower(tower).sparsity,
@@ -230,6 +241,23 @@ impl<'a> Reader<'a> {
             }
         };
         Ok(Measurement { number: Some(Number { value: number, standard_error: 0.0, items: 0 }), source })
+    }
+
+    /// The sums of a cell's certificates.
+    fn certificates(&mut self, cell: &Cell) -> Result<Certified, StoreError> {
+        let last = certifiers(cell);
+        let source = last.iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+").into();
+        let mut all = Counts::default();
+        for node in &last {
+            let Some(counts) = self.counts(&node.key)? else { return Ok(Certified { source, sums: None }) };
+            for (&tower, &(zeros, total)) in &counts.towers {
+                let sum = all.towers.entry(tower).or_default();
+                *sum = (sum.0 + zeros, sum.1 + total);
+            }
+            all.revived += counts.revived;
+            all.group_violations += counts.group_violations;
+        }
+        Ok(Certified { source, sums: Some(all) })
     }
 
     fn score(&mut self, key: &StageKey) -> Result<Option<&TaskScore>, StoreError> {

@@ -36,7 +36,7 @@ pub struct Compared {
 pub fn compare(a: &Cell, b: &Cell, store: &Store) -> Result<Vec<Compared>, ReportError> {
     // The seeds of two runs need not be the same; their items are.
     let side = |cell: &Cell, side: &str| Cell {
-        coordinates: vec![(SIDE.to_owned(), side.to_owned())],
+        coordinates: [(SIDE.to_owned(), side.to_owned())].into(),
         point: None,
         seed: 0,
         ..cell.clone()

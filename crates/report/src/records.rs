@@ -1,14 +1,19 @@
-//! Every value of every cell as one data frame, and its aggregation over replicate seeds.
+//! Every value of every cell, and its aggregation over replicate seeds.
 //!
 //! A *point* is a combination of axis labels; its cells differ in the replicate seed only. Within a point, cells whose value comes from the
 //! same stages count once, so `n` is the number of distinct measurements and never the number of times one was looked up. `n / N` says how
 //! many of the planned ones are there.
+//!
+//! Measurements are held once, by point and value. Tables of all of them are made in pieces, while they are written.
 
 mod dense;
+mod frames;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
-use polars::prelude::*;
 use ressa_experiment::{
     output::{FigureKind, Where},
     value::Value as Quantity,
@@ -18,7 +23,7 @@ use ressa_store::Store;
 use crate::{
     ReportError,
     evidence::Items,
-    measure::{Block, Number, Provenance, Reader},
+    measure::{Block, Measurement, Number, Provenance, Reader},
     statistics,
     study::Study,
 };
@@ -67,7 +72,28 @@ pub struct Sample {
     /// The number, once it is there.
     pub number: Option<Number>,
     /// Stages behind it.
-    pub source: String,
+    pub source: Arc<str>,
+    /// Whether no earlier one of the point and value has the same stages.
+    distinct: bool,
+    /// Position of the cell.
+    cell: u32,
+}
+
+/// A cell among the records.
+#[derive(Debug)]
+struct Recorded {
+    point: u32,
+    /// The first digits of its run's identity.
+    run: Box<str>,
+    seed: u64,
+}
+
+/// A value at a point.
+#[derive(Clone, Debug, Default)]
+struct Measured {
+    /// In the order of cells.
+    samples: Vec<Sample>,
+    summary: Option<Summary>,
 }
 
 /// The records of an experiment.
@@ -76,10 +102,6 @@ pub struct Records {
     pub axes: Vec<String>,
     /// Points in file order.
     pub points: Vec<Point>,
-    /// One row per cell and value.
-    pub frame: DataFrame,
-    /// One row per point and value.
-    pub summary: DataFrame,
     /// What ran where.
     pub provenance: Provenance,
     /// Distinct runs with every result.
@@ -90,8 +112,13 @@ pub struct Records {
     pub items: Items,
     /// Per point and axis: whether the point stands at every label of the axis.
     everywhere: Vec<Vec<bool>>,
-    summaries: HashMap<(usize, String), Summary>,
-    samples: HashMap<(usize, String), Vec<Sample>>,
+    cells: Vec<Recorded>,
+    /// Names of values, in the order of a cell's records.
+    values: Vec<String>,
+    /// Positions of the names.
+    columns: HashMap<String, usize>,
+    /// By point, then by value.
+    measured: Vec<Measured>,
     blocks: HashMap<usize, BTreeMap<Block, Summary>>,
 }
 
@@ -103,9 +130,9 @@ impl Records {
         let mut reader = Reader::new(store);
         let mut points: Vec<Point> = Vec::new();
         let mut index: HashMap<Point, usize> = HashMap::new();
-        let mut rows = Rows::default();
-        let mut samples: HashMap<(usize, String), Vec<Sample>> = HashMap::new();
-        let mut seen: HashSet<(usize, String, String)> = HashSet::new();
+        let mut cells: Vec<Recorded> = Vec::with_capacity(study.cells.len());
+        let mut measured: Vec<Measured> = Vec::new();
+        let mut sources: HashSet<Arc<str>> = HashSet::new();
         let mut runs: HashMap<&str, bool> = HashMap::new();
 
         // Parts of a task's score are known once some cell has it; then every cell is expected to have them.
@@ -116,13 +143,16 @@ impl Records {
         parts.extend(asked.into_iter().filter(|value| matches!(value, Quantity::Part(..))));
         let names = Quantity::names();
         let columns: Vec<Quantity> = names.iter().filter_map(|name| name.parse().ok()).chain(parts).collect();
+        let values: Vec<String> = columns.iter().map(ToString::to_string).collect();
 
         let heat = study.report.figures.iter().any(|figure| figure.kind == FigureKind::HeatMap);
-        let mut certified: HashMap<usize, Vec<(String, Option<Shares>)>> = HashMap::new();
+        let mut certified: HashMap<usize, Vec<(Arc<str>, Option<Shares>)>> = HashMap::new();
         for cell in study.cells {
             let point = Point { name: cell.point.clone(), labels: axes.iter().map(|axis| cell.label(axis)).collect() };
-            let at = *index.entry(point.clone()).or_insert_with(|| {
+            let at = index.get(&point).copied().unwrap_or_else(|| {
                 points.push(point.clone());
+                measured.resize(points.len() * values.len(), Measured::default());
+                index.insert(point, points.len() - 1);
                 points.len() - 1
             });
             let complete = reader.is_complete(cell)?;
@@ -134,20 +164,24 @@ impl Records {
                 }
             }
             runs.insert(&cell.run_id, complete);
-            for value in &columns {
-                let Some(measurement) = reader.measure(cell, value)? else { continue };
-                let name = value.to_string();
-                let distinct = seen.insert((at, name.clone(), measurement.source.clone()));
-                rows.push(at, &cell.run_id, cell.seed, &name, measurement.number, distinct, &measurement.source);
-                let sample = Sample { seed: cell.seed, number: measurement.number, source: measurement.source };
-                samples.entry((at, name)).or_default().push(sample);
+            for (column, value) in columns.iter().enumerate() {
+                let Some(Measurement { number, source }) = reader.measure(cell, value)? else { continue };
+                let source = match sources.get(&source) {
+                    Some(known) => Arc::clone(known),
+                    None => {
+                        sources.insert(Arc::clone(&source));
+                        source
+                    }
+                };
+                let sample = Sample { seed: cell.seed, number, source, distinct: false, cell: cells.len() as u32 };
+                measured[at * values.len() + column].samples.push(sample);
             }
+            let run = cell.run_id.chars().take(12).collect();
+            cells.push(Recorded { point: at as u32, run, seed: cell.seed });
         }
-        let keyed = rows.frame()?;
-        let (summary, summaries) = aggregate(&keyed)?;
+        measured.iter_mut().for_each(|measured| mark_distinct(&mut measured.samples));
+        frames::aggregate(&cells, values.len(), &mut measured)?;
         Ok(Self {
-            frame: labelled(&keyed, &axes, &points)?,
-            summary: labelled(&summary, &axes, &points)?,
             done: runs.values().filter(|complete| **complete).count(),
             expected: runs.len(),
             provenance: reader.provenance,
@@ -155,8 +189,10 @@ impl Records {
             everywhere: dense::everywhere(study.cells, &axes, &points),
             axes,
             points,
-            summaries,
-            samples,
+            cells,
+            columns: values.iter().cloned().enumerate().map(|(column, name)| (name, column)).collect(),
+            values,
+            measured,
             blocks: certified.into_iter().map(|(point, seeds)| (point, of_blocks(seeds))).collect(),
         })
     }
@@ -212,26 +248,33 @@ impl Records {
 
     /// The aggregate of a value at a point; `None` where the point cannot have the value.
     pub fn summary(&self, point: usize, value: &str) -> Option<Summary> {
-        self.summaries.get(&(point, value.to_owned())).copied()
+        self.measured(point, value)?.summary
+    }
+
+    fn measured(&self, point: usize, value: &str) -> Option<&Measured> {
+        self.measured.get(point * self.values.len() + *self.columns.get(value)?)
     }
 
     /// Names of the parts of tasks' scores that are there, in alphabetical order.
     pub fn parts(&self) -> Vec<String> {
-        let named = self.samples.keys().map(|(_, name)| name).filter(|name| name.contains('/'));
-        let distinct: BTreeSet<&String> = named.collect();
+        let is_there = |column: usize| {
+            self.measured.iter().skip(column).step_by(self.values.len()).any(|measured| !measured.samples.is_empty())
+        };
+        let named = self.values.iter().enumerate().filter(|(column, name)| name.contains('/') && is_there(*column));
+        let distinct: BTreeSet<&String> = named.map(|(_, name)| name).collect();
         distinct.into_iter().cloned().collect()
     }
 
     /// The measurements of a value at a point, one per seed.
     pub fn samples(&self, point: usize, value: &str) -> &[Sample] {
-        self.samples.get(&(point, value.to_owned())).map_or(&[], Vec::as_slice)
+        self.measured(point, value).map_or(&[], |measured| &measured.samples)
     }
 
     /// The one point among several; points that hold the same measurements are one.
     /// `Err` names an axis on which they differ, with its labels.
     pub fn only(&self, points: &[usize], value: &str) -> Result<Option<usize>, (String, Vec<String>)> {
         let sources = |point: usize| -> BTreeSet<&str> {
-            self.samples(point, value).iter().map(|sample| sample.source.as_str()).collect()
+            self.samples(point, value).iter().map(|sample| &*sample.source).collect()
         };
         let holding: Vec<usize> = points.iter().copied().filter(|&p| !self.samples(p, value).is_empty()).collect();
         let Some(&first) = holding.first() else { return Ok(None) };
@@ -245,59 +288,16 @@ impl Records {
     }
 }
 
-#[derive(Default)]
-struct Rows {
-    point: Vec<u32>,
-    run: Vec<String>,
-    seed: Vec<u64>,
-    value: Vec<String>,
-    number: Vec<Option<f64>>,
-    standard_error: Vec<Option<f64>>,
-    there: Vec<u32>,
-    distinct: Vec<bool>,
-    stages: Vec<String>,
-}
-
-impl Rows {
-    #[expect(clippy::too_many_arguments, reason = "the columns of a row")]
-    fn push(
-        &mut self,
-        point: usize,
-        run: &str,
-        seed: u64,
-        value: &str,
-        number: Option<Number>,
-        distinct: bool,
-        stages: &str,
-    ) {
-        self.point.push(point as u32);
-        self.run.push(run.chars().take(12).collect());
-        self.seed.push(seed);
-        self.value.push(value.to_owned());
-        self.number.push(number.map(|n| n.value));
-        self.standard_error.push(number.map(|n| n.standard_error));
-        self.there.push(u32::from(number.is_some()));
-        self.distinct.push(distinct);
-        self.stages.push(stages.to_owned());
-    }
-
-    fn frame(self) -> PolarsResult<DataFrame> {
-        DataFrame::new_infer_height(vec![
-            Column::new("point".into(), self.point),
-            Column::new("run".into(), self.run),
-            Column::new("seed".into(), self.seed),
-            Column::new("value".into(), self.value),
-            Column::new("number".into(), self.number),
-            Column::new("standard_error".into(), self.standard_error),
-            Column::new("there".into(), self.there),
-            Column::new("distinct".into(), self.distinct),
-            Column::new("stages".into(), self.stages),
-        ])
+/// Marks the first of the samples that have the same stages.
+fn mark_distinct(samples: &mut [Sample]) {
+    let mut seen: HashSet<Arc<str>> = HashSet::with_capacity(samples.len());
+    for sample in samples {
+        sample.distinct = seen.insert(Arc::clone(&sample.source));
     }
 }
 
 /// Aggregates blocks over distinct measurements.
-fn of_blocks(seeds: Vec<(String, Option<BTreeMap<Block, f64>>)>) -> BTreeMap<Block, Summary> {
+fn of_blocks(seeds: Vec<(Arc<str>, Option<BTreeMap<Block, f64>>)>) -> BTreeMap<Block, Summary> {
     let expected = seeds.len();
     let mut values: BTreeMap<Block, Vec<f64>> = BTreeMap::new();
     for (block, share) in seeds.into_iter().filter_map(|(_, blocks)| blocks).flatten() {
@@ -309,70 +309,4 @@ fn of_blocks(seeds: Vec<(String, Option<BTreeMap<Block, f64>>)>) -> BTreeMap<Blo
         Summary { mean, std, half_width: statistics::half_width(std, n), standard_error: 0.0, n, expected }
     };
     values.into_iter().map(|(block, values)| (block, summary(values))).collect()
-}
-
-type Summaries = HashMap<(usize, String), Summary>;
-
-/// Mean, deviation and counts of the distinct measurements per point and value, in order of first appearance.
-#[expect(deprecated, reason = "eager aggregation; the lazy engine would double the cold build for one group-by")]
-fn aggregate(records: &DataFrame) -> PolarsResult<(DataFrame, Summaries)> {
-    let distinct = records.filter(records.column("distinct")?.bool()?)?;
-    let by = || distinct.group_by_stable(["point", "value"]);
-    let mut summary = by()?.select(["number", "standard_error"]).mean()?;
-    for column in [by()?.select(["number"]).std(1)?, by()?.select(["there"]).sum()?, by()?.select(["there"]).count()?] {
-        summary = summary.hstack(&column.columns()[2..])?;
-    }
-    let names = ["point", "value", "mean", "standard_error", "std", "n", "expected"];
-    summary.set_column_names(&names)?;
-
-    let mut summaries = HashMap::with_capacity(summary.height());
-    let mut half_widths = Vec::with_capacity(summary.height());
-    let (points, values) = (summary.column("point")?.u32()?, summary.column("value")?.str()?);
-    let (means, stds) = (summary.column("mean")?.f64()?, summary.column("std")?.f64()?);
-    let errors = summary.column("standard_error")?.f64()?;
-    let (counts, planned) = (summary.column("n")?.u32()?, summary.column("expected")?.u32()?);
-    let mut quantiles: HashMap<usize, f64> = HashMap::new();
-    for row in 0..summary.height() {
-        let n = counts.get(row).unwrap_or(0) as usize;
-        let std = stds.get(row).unwrap_or(0.0);
-        let half_width = (n >= 2).then(|| {
-            let unit = *quantiles.entry(n).or_insert_with(|| statistics::half_width(1.0, n).unwrap_or(0.0));
-            unit * std
-        });
-        half_widths.push(half_width);
-        let key = (points.get(row).unwrap_or(0) as usize, values.get(row).unwrap_or_default().to_owned());
-        let entry = Summary {
-            mean: means.get(row).unwrap_or(f64::NAN),
-            std,
-            half_width,
-            standard_error: errors.get(row).unwrap_or(0.0),
-            n,
-            expected: planned.get(row).unwrap_or(0) as usize,
-        };
-        summaries.insert(key, entry);
-    }
-    summary.with_column(Column::new("half_width_95".into(), half_widths))?;
-    let order = ["point", "value", "mean", "half_width_95", "std", "n", "expected", "standard_error"];
-    Ok((summary.select(order)?, summaries))
-}
-
-/// Replaces the `point` column by one column per axis, and drops what only the aggregation needs.
-fn labelled(frame: &DataFrame, axes: &[String], points: &[Point]) -> PolarsResult<DataFrame> {
-    let at: Vec<usize> = frame.column("point")?.u32()?.iter().map(|p| p.unwrap_or(0) as usize).collect();
-    let mut columns: Vec<Column> = Vec::with_capacity(axes.len() + 8);
-    for (position, axis) in axes.iter().enumerate() {
-        let labels: Vec<Option<&str>> = at.iter().map(|&p| points[p].labels[position].as_deref()).collect();
-        columns.push(Column::new(axis.as_str().into(), labels));
-    }
-    let kept = frame.columns().iter().filter(|c| !matches!(c.name().as_str(), "point" | "there"));
-    columns.extend(kept.cloned());
-    DataFrame::new_infer_height(columns)
-}
-
-/// A frame as CSV with a fixed number of decimals.
-pub fn to_csv(frame: &DataFrame) -> PolarsResult<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut frame = frame.clone();
-    CsvWriter::new(&mut bytes).with_float_precision(Some(6)).finish(&mut frame)?;
-    Ok(bytes)
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -14,10 +15,10 @@ use crate::{
     evidence::Difference,
     figure::{self, Figure},
     measure::Provenance,
-    names, page,
+    names, page, pieces,
     place::{self, Place},
     published::Published,
-    records::{self, Records},
+    records::Records,
     saved::{self, Saved},
     study::Study,
     table::{self, Table},
@@ -107,8 +108,8 @@ impl Rendered {
         let before = Saved::read(&self.folder);
         // First of all, so that a folder is never filled without saying whose it is.
         file(saved::FILE, Saved::of(self).text().as_bytes())?;
-        file("records.csv", &records::to_csv(&records.frame)?)?;
-        file("summary.csv", &records::to_csv(&records.summary)?)?;
+        pieces::write(&self.folder.join("records.csv"), |out| records.write_records(out))?;
+        pieces::write(&self.folder.join("summary.csv"), |out| records.write_summary(out))?;
         for table in &self.tables {
             file(&format!("{}.tex", table.id), table::latex::render(table).as_bytes())?;
             file(&format!("{}.md", table.id), table::markdown::render(table).as_bytes())?;
@@ -328,12 +329,5 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
         return Ok(());
     }
     let failed = |source| ReportError::Write { path: path.to_owned(), source };
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = path.with_file_name(name);
-    let written = fs::write(&part, bytes).and_then(|()| fs::rename(&part, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&part);
-    }
-    written.map_err(failed)
+    pieces::replace(path, failed, |file| file.write_all(bytes).map_err(failed))
 }

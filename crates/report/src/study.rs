@@ -29,7 +29,7 @@ impl Study<'_> {
     /// Every axis that labels the cells or that a table, figure or claim names, grid axes first in file order.
     pub fn axes(&self) -> Result<Vec<String>, ReportError> {
         let mut axes: Vec<String> = Vec::new();
-        for (axis, _) in self.cells.iter().flat_map(|cell| &cell.coordinates) {
+        for (axis, _) in self.cells.iter().flat_map(|cell| cell.coordinates.iter()) {
             if !axes.contains(axis) {
                 axes.push(axis.clone());
             }

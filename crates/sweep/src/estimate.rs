@@ -13,8 +13,9 @@ const RECENT: usize = 30;
 /// Seconds per sort of stage, by model, on one kind of device.
 #[derive(Clone, Debug, Default)]
 pub struct Estimates {
-    /// By model (empty: lines of versions that did not write it), kind and detail; an empty detail is all of a kind.
-    histories: HashMap<(String, String, String), History>,
+    /// By model (empty: lines of versions that did not write it), kind and detail; an empty detail is all of a kind. Maps in maps, because a plan
+    /// asks for every stage, with texts that it borrows.
+    histories: HashMap<String, HashMap<String, HashMap<String, History>>>,
 }
 
 /// Recent executions of one sort, and their median.
@@ -61,10 +62,9 @@ impl Estimates {
         if !is_time(seconds) {
             return;
         }
-        let mut push = |detail: &str| {
-            let sort = (model.to_owned(), kind.to_owned(), detail.to_owned());
-            self.histories.entry(sort).or_default().push(seconds);
-        };
+        let kinds = self.histories.entry(model.to_owned()).or_default();
+        let details = kinds.entry(kind.to_owned()).or_default();
+        let mut push = |detail: &str| details.entry(detail.to_owned()).or_default().push(seconds);
         push("");
         if !detail.is_empty() {
             push(detail);
@@ -77,8 +77,8 @@ impl Estimates {
     pub fn timed(&self, stage: &GraphStage) -> Option<f64> {
         let (kind, detail) = (stage.node.stage.kind(), detail(&stage.node.stage));
         let of = |model: &str| {
-            let find = |detail: &str| self.histories.get(&(model.to_owned(), kind.to_owned(), detail.to_owned()));
-            find(detail).or_else(|| find("")).map(|history| history.median)
+            let details = self.histories.get(model)?.get(kind)?;
+            details.get(detail).or_else(|| details.get("")).map(|history| history.median)
         };
         of(&stage.model).or_else(|| if stage.is_embedded { of("") } else { None })
     }

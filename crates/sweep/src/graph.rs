@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use ressa_experiment::{
-    Cell, Experiment, Gate, KeyMap, Stage, StageKey, StageNode,
+    Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode,
     config::{Metric, RestoreMethod},
     percent,
 };
@@ -18,6 +18,7 @@ pub struct Graph {
     /// Lowest acceptable dense scores: the evaluation that measures one, its name (`task` or `task/part`) and the floor.
     pub floors: Vec<(usize, String, f64)>,
     index: KeyMap<usize>,
+    paths: HashSet<Arc<str>>,
 }
 
 /// A distinct stage.
@@ -45,13 +46,13 @@ pub struct GraphStage {
 #[derive(Debug)]
 pub struct GraphRun {
     /// Identity.
-    pub id: String,
+    pub id: Arc<str>,
     /// Experiment and coordinates of the first cell that is this run.
     pub label: String,
     /// Its stages.
     pub stages: Vec<usize>,
     /// What code it goes through: equal for runs that differ in numbers only.
-    pub path: String,
+    pub path: Arc<str>,
 }
 
 impl Graph {
@@ -60,6 +61,9 @@ impl Graph {
         let mut graph = Graph::default();
         let mut seen = HashSet::new();
         for experiment in experiments {
+            // As many as there are without sharing: what is not used is never touched.
+            graph.stages.reserve(experiment.cells.iter().map(|cell| cell.stages.len()).sum());
+            graph.runs.reserve(experiment.cells.len());
             graph.add_cells(&experiment.name, &experiment.cells, &mut seen);
             if gated {
                 graph.add_gates(&experiment.gates);
@@ -77,14 +81,33 @@ impl Graph {
     }
 
     fn add_cells<'a>(&mut self, experiment: &str, cells: &'a [Cell], seen: &mut HashSet<&'a str>) {
-        for cell in cells.iter().filter(|cell| seen.insert(cell.run_id.as_str())) {
+        // Runs of one point follow each other and differ in their seed, which decides about no code.
+        let mut last: Option<(&RunConfig, Arc<str>)> = None;
+        for cell in cells.iter().filter(|cell| seen.insert(&*cell.run_id)) {
+            let path = match last {
+                Some((run, path)) if run.is_but_for_seed(&cell.run) => path,
+                _ => self.path(code_path(cell)),
+            };
+            last = Some((&cell.run, Arc::clone(&path)));
             let label = run_label(experiment, cell);
             let stages = cell.stages.iter().map(|node| self.add_stage(node)).collect::<Vec<_>>();
             for &stage in &stages {
                 self.stages[stage].runs += 1;
                 self.stages[stage].first_run.get_or_insert(self.runs.len());
             }
-            self.runs.push(GraphRun { id: cell.run_id.clone(), label, stages, path: code_path(cell) });
+            self.runs.push(GraphRun { id: Arc::clone(&cell.run_id), label, stages, path });
+        }
+    }
+
+    /// One text for all runs of a path.
+    fn path(&mut self, text: String) -> Arc<str> {
+        match self.paths.get(text.as_str()) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let path: Arc<str> = text.into();
+                self.paths.insert(Arc::clone(&path));
+                path
+            }
         }
     }
 

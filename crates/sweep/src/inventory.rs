@@ -46,12 +46,13 @@ pub(crate) struct News {
 /// what a large grid wants.
 pub fn glance(graph: &Graph, store: &Store) -> Inventory {
     let mut present = vec![false; graph.stages.len()];
-    for (key, folder) in store.all_entries() {
-        let Ok(key) = key.parse::<StageKey>() else { continue };
-        if let Some(stage) = graph.position(&key) {
-            present[stage] = present[stage] || folder.join(MANIFEST).is_file();
-        }
-    }
+    let entries: Vec<(String, PathBuf)> = store.all_entries().collect();
+    let whole = |(key, folder): &(String, PathBuf)| {
+        let stage = graph.position(&key.parse().ok()?)?;
+        folder.join(MANIFEST).is_file().then_some(stage)
+    };
+    let found: Vec<usize> = entries.par_iter().filter_map(whole).collect();
+    found.into_iter().for_each(|stage| present[stage] = true);
     let mut inventory = Inventory { present, damaged: Vec::new() };
     inventory.settle(graph);
     inventory

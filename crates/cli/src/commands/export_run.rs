@@ -21,7 +21,7 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store, root: &Path) -> Result<
     let (label, run, mut positions) = match found {
         Match::Run(run) => {
             let run = &graph.runs[*run];
-            (run.label.clone(), run.id.clone(), run.stages.clone())
+            (run.label.clone(), run.id.to_string(), run.stages.clone())
         }
         Match::Stage(stage) => {
             let mut needed = vec![*stage];

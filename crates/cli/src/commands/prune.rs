@@ -29,7 +29,7 @@ pub fn run(global: &Global, options: &PruneOptions) -> Outcome {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let work = Prune {
         model: model_at(&options.model)?,
-        prune: run.prune,
+        prune: run.prune.into_inner(),
         calibration,
         samples: options.samples,
         seed: options.seed,
@@ -68,7 +68,7 @@ pub fn run(global: &Global, options: &PruneOptions) -> Outcome {
 /// The options as settings of an experiment.
 fn settings(options: &PruneOptions) -> Result<RunConfig, Failure> {
     let mut run = RunConfig::of(ModelConfig::default());
-    let prune = &mut run.prune;
+    let prune = &mut *run.prune;
     (prune.metric, prune.pattern) = (options.metric, options.pattern);
     prune.calibration.propagate = options.propagate.into();
     for (tower, sparsity) in [

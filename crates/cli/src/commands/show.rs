@@ -52,7 +52,7 @@ pub fn run(global: &Global, options: &ShowOptions) -> Outcome {
     let (id, label, positions, cell) = match find(&graph, &options.which)? {
         Match::Run(run) => {
             let run = &graph.runs[run];
-            (run.id.clone(), run.label.clone(), run.stages.clone(), study.cell_of(&run.id))
+            (run.id.to_string(), run.label.clone(), run.stages.clone(), study.cell_of(&run.id))
         }
         Match::Stage(stage) => {
             (graph.stages[stage].node.key.to_string(), graph.label(stage).to_owned(), vec![stage], None)

@@ -1,7 +1,7 @@
 //! `ressa status`: how far experiments are.
 
-use ressa_experiment::KeyMap;
-use ressa_sweep::{Graph, failures, glance, is_retried, live_status, running_coordinator};
+use ressa_experiment::StageKey;
+use ressa_sweep::{failures, glance, is_retried, live_status, running_coordinator};
 use serde_json::json;
 
 use crate::{
@@ -35,19 +35,18 @@ pub fn run(global: &Global, options: &StatusOptions) -> Outcome {
     let mut rows = vec![["experiment", "runs", "complete", "stages", "made"].map(str::to_owned).to_vec()];
     let mut list = Vec::new();
     for experiment in study.parts() {
-        let own = Graph::of([experiment], true);
-        let is_made = |stage: usize| graph.position(&own.stages[stage].node.key).is_some_and(|stage| present[stage]);
-        let complete = own.runs.iter().filter(|run| run.stages.iter().all(|&stage| is_made(stage))).count();
-        let made = (0..own.stages.len()).filter(|&stage| is_made(stage)).count();
-        let figures = [own.runs.len(), complete, own.stages.len(), made];
+        let is_made = |key: &StageKey| graph.position(key).is_some_and(|stage| present[stage]);
+        let (runs, stages) = (experiment.runs(), experiment.stages());
+        let complete = runs.iter().filter(|run| run.stages.iter().all(|node| is_made(&node.key))).count();
+        let made = stages.iter().filter(|node| is_made(&node.key)).count();
+        let figures = [runs.len(), complete, stages.len(), made];
         list.push(json!({
             "experiment": experiment.name, "runs": figures[0], "complete": figures[1], "stages": figures[2], "made": figures[3],
         }));
         rows.push(std::iter::once(experiment.name.clone()).chain(figures.map(|n| n.to_string())).collect());
     }
-    let wanted: KeyMap<()> = graph.stages.iter().map(|stage| (stage.node.key, ())).collect();
     let log = ressa_runlog::read(&store)?;
-    let failed = failures(&log.index, &store).into_iter().filter(|record| wanted.contains_key(&record.key));
+    let failed = failures(&log.index, &store).into_iter().filter(|record| graph.position(&record.key).is_some());
     let failed: Vec<_> = failed.collect();
 
     if global.json {

@@ -76,8 +76,9 @@ fn corpora_are_drawn_and_budgets_divided_as_by_an_experiment() {
             root: Some(data.clone()),
             calibration: corpora.clone(),
             ..DataConfig::default()
-        };
-        (asked.prune, asked.seed) = (prune.clone(), 7);
+        }
+        .into();
+        (asked.prune, asked.seed) = (prune.clone().into(), 7);
         let expected = of_experiment(&ressa_experiment::canonical::canonical(&asked), &dense);
         let job = Prune {
             model: ModelAt { folder: dense.clone(), compute: None },

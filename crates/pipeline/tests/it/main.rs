@@ -170,7 +170,8 @@ fn a_weight_revived_in_a_stored_mask_is_caught() {
 fn a_checkpoint_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let mut run = short_run(Preset::ShapesFlanT5, RestoreMethod::None);
-    run.model = ModelConfig { checkpoint: Some("models/instructblip-flan-t5-xl".into()), ..ModelConfig::default() };
+    run.model.preset = None;
+    run.model.checkpoint = Some("models/instructblip-flan-t5-xl".into());
     let nodes = stages(&run);
     let error = make(&mut executor(folder.path()), &nodes[0]).unwrap_err().to_string();
     assert!(error.contains("models/instructblip-flan-t5-xl") && error.contains("config.json"), "{error}");

@@ -57,7 +57,7 @@ fn paper_run(folder: &Path, family: Family) -> RunConfig {
 
     let corpora = CorporaConfig { corpora: vec![Corpus::Coco, Corpus::Cc3m], ..CorporaConfig::default() };
     let mut run = RunConfig {
-        model: ModelConfig { checkpoint: Some(model), ..ModelConfig::default() },
+        model: ModelConfig { checkpoint: Some(model), ..ModelConfig::default() }.into(),
         dense: Default::default(),
         data: DataConfig {
             source: DataSource::Folder,
@@ -65,7 +65,8 @@ fn paper_run(folder: &Path, family: Family) -> RunConfig {
             calibration: CorporaConfig { form: SampleForm::Prefix, corpora: vec![Corpus::Vg], ..corpora.clone() },
             restoration: CorporaConfig { augment: Augment::Crop, ..corpora },
             ..DataConfig::default()
-        },
+        }
+        .into(),
         prune: Default::default(),
         restore: Default::default(),
         evaluate: Default::default(),

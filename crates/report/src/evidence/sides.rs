@@ -24,7 +24,7 @@ pub struct Side(BTreeMap<u64, Measured>);
 #[derive(Clone, Debug)]
 struct Measured {
     /// Stages behind it.
-    source: String,
+    source: Arc<str>,
     /// The score, once all of it is there.
     score: Option<SideScore>,
 }
@@ -99,7 +99,7 @@ impl Side {
 }
 
 fn mean(measured: &[&Measured]) -> Measured {
-    let source = measured.iter().map(|m| m.source.as_str()).collect::<Vec<_>>().join(" ");
+    let source = measured.iter().map(|m| &*m.source).collect::<Vec<_>>().join(" ").into();
     let scores: Option<Vec<&SideScore>> = measured.iter().map(|m| m.score.as_ref()).collect();
     let n = measured.len() as f64;
     let score = scores.map(|scores| SideScore {

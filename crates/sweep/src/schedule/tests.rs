@@ -15,23 +15,16 @@ fn graph(gated: &[usize]) -> Graph {
     for preset in [Preset::ShapesFlanT5, Preset::ShapesVicuna] {
         for metric in [Metric::None, Metric::Magnitude, Metric::Wanda] {
             for (method, seed) in [(RestoreMethod::None, 0), (RestoreMethod::Lora, 0), (RestoreMethod::SparseLora, 1)] {
-                let mut run = RunConfig {
-                    model: ModelConfig { preset: Some(preset), ..ModelConfig::default() },
-                    dense: Default::default(),
-                    data: Default::default(),
-                    prune: Default::default(),
-                    restore: Default::default(),
-                    evaluate: Default::default(),
-                    seed,
-                };
+                let mut run = RunConfig::of(ModelConfig { preset: Some(preset), ..ModelConfig::default() });
+                run.seed = seed;
                 run.prune.metric = metric;
                 run.prune.pattern = Pattern::Unstructured;
                 (run.prune.vision.sparsity, run.prune.language.sparsity) = (0.5, 0.5);
                 run.restore.method = method;
                 run.evaluate.tasks = vec![Task::Vqav2, Task::Flickr30k];
                 let stages = ressa_experiment::chain::stages(&run).into_iter().map(Into::into).collect();
-                let run_id = serde_json::to_string(&run).unwrap();
-                cells.push(Cell { coordinates: Vec::new(), seed, run_id, point: None, stages, run: run.into() });
+                let run_id = serde_json::to_string(&run).unwrap().into();
+                cells.push(Cell { coordinates: [].into(), seed, run_id, point: None, stages, run: run.into() });
             }
         }
     }

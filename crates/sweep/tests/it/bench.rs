@@ -99,15 +99,8 @@ fn fake_worker() -> PathBuf {
 
 /// A run with two tasks at 50 %.
 pub fn run(metric: Metric, method: RestoreMethod, seed: u64) -> RunConfig {
-    let mut run = RunConfig {
-        model: ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() },
-        dense: Default::default(),
-        data: Default::default(),
-        prune: Default::default(),
-        restore: Default::default(),
-        evaluate: Default::default(),
-        seed,
-    };
+    let mut run = RunConfig::of(ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() });
+    run.seed = seed;
     run.prune.metric = metric;
     run.prune.pattern = Pattern::Unstructured;
     run.prune.vision.sparsity = 0.5;
@@ -119,12 +112,13 @@ pub fn run(metric: Metric, method: RestoreMethod, seed: u64) -> RunConfig {
 
 /// The cell of a run.
 pub fn cell(run: RunConfig) -> Cell {
-    let coordinates = vec![
+    let coordinates = [
         ("metric".to_owned(), run.prune.metric.name().to_owned()),
         ("restoration".to_owned(), run.restore.method.name().to_owned()),
-    ];
+    ]
+    .into();
     let stages = ressa_experiment::chain::stages(&run).into_iter().map(Into::into).collect();
-    let run_id = serde_json::to_string(&run).unwrap();
+    let run_id = serde_json::to_string(&run).unwrap().into();
     Cell { coordinates, seed: run.seed, run_id, point: None, stages, run: run.into() }
 }
 

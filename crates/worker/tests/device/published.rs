@@ -70,7 +70,8 @@ fn run(root: &Path, family: &str, compute: Option<Compute>) -> Vec<StageNode> {
         calibration: corpora.clone(),
         restoration: CorporaConfig { form: SampleForm::Instruct, ..corpora },
         ..DataConfig::default()
-    };
+    }
+    .into();
     run.prune.metric = Metric::Wanda;
     (run.prune.vision.sparsity, run.prune.language.sparsity) = (0.5, 0.5);
     let calibration = &mut run.prune.calibration;

@@ -71,7 +71,7 @@ impl Difference {
         let complete = |side: usize, run: usize| graph.runs[run].stages.iter().all(|&stage| present[side][stage]);
         let runs = |test: &dyn Fn(usize) -> bool| -> Vec<Run> {
             let found = (0..graph.runs.len()).filter(|&run| test(run)).map(|run| &graph.runs[run]);
-            found.map(|run| Run { run: run.id.clone(), label: run.label.clone() }).collect()
+            found.map(|run| Run { run: run.id.to_string(), label: run.label.clone() }).collect()
         };
         let only_a = runs(&|run| complete(0, run) && !complete(1, run));
         let only_b = runs(&|run| complete(1, run) && !complete(0, run));

@@ -91,7 +91,7 @@ impl Difference {
                 decimals: compared.decimals,
             }
         });
-        let side = |run: &ressa_sweep::GraphRun| Side { run: run.id.clone(), label: run.label.clone() };
+        let side = |run: &ressa_sweep::GraphRun| Side { run: run.id.to_string(), label: run.label.clone() };
         let differs = left.id != right.id;
         Ok(Self { differs, a: side(left), b: side(right), settings, stages, values: values.collect() })
     }

@@ -1,0 +1,84 @@
+//! How long a large study takes to report, and in how much memory: `study_speed FOLDER CELLS`.
+//!
+//! The first call fills a store below the folder with made-up results, best in memory (`/dev/shm`): a grid of wanda at 100 seeds. Every cell has
+//! stages of its own, so every cell costs manifests to read. Then the manifests are read, by themselves, and the report is rendered, which
+//! reads them again.
+
+#[expect(dead_code, reason = "the tests use more of it")]
+#[path = "../tests/it/world.rs"]
+mod world;
+
+use std::{
+    error::Error,
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    path::Path,
+    time::Instant,
+};
+
+use ressa_experiment::Experiment;
+use ressa_report::Options;
+use ressa_store::Store;
+
+/// Replicate seeds of a point.
+const SEEDS: usize = 100;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, cells] = arguments.as_slice() else { return Err("usage: study_speed FOLDER CELLS".into()) };
+    let (folder, cells) = (Path::new(folder), cells.parse::<usize>()?);
+    let experiment = experiment(folder, cells.div_ceil(SEEDS).max(1));
+    let store = Store::open(folder.join("store"), Vec::new())?;
+    let start = Instant::now();
+    if !folder.join("filled").exists() {
+        world::fill_with(
+            &store,
+            &experiment.cells,
+            |cell, task| Some(80.0 + world::noise(&format!("{}{task}", cell.run_id))),
+            false,
+        );
+        fs::write(folder.join("filled"), "")?;
+        eprintln!("filled in {:.1} s", start.elapsed().as_secs_f64());
+    }
+    let start = Instant::now();
+    for node in experiment.stages() {
+        store.entry(&node.key.hex())?;
+    }
+    let reading = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    let options = Options { results: folder.to_owned(), published: None, strict: true };
+    let rendered = ressa_report::render(&experiment, &store, &options)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let told = serde_json::json!({
+        "cells": experiment.cells.len(),
+        "records": BufReader::new(File::open(folder.join(&rendered.name).join("records.csv"))?).lines().count() - 1,
+        "reading-seconds": reading,
+        "seconds": seconds,
+        "peak-megabytes": peak_megabytes(),
+    });
+    println!("{told}");
+    Ok(())
+}
+
+/// A grid of so many points.
+fn experiment(folder: &Path, points: usize) -> Experiment {
+    let sparsities: Vec<String> =
+        (1..=points).map(|point| format!("{:.5}", point as f64 / (points + 1) as f64)).collect();
+    let yaml = format!(
+        "model.preset: shapes-flant5\n\
+         prune: {{ metric: wanda, vision.sparsity: 0.5 }}\n\
+         axes: {{ prune.language.sparsity: [{}] }}\n\
+         replicate: {{ seed: 0..{} }}\n\
+         report: {{ tables: [{{ id: main, caption: All, rows: [prune.language.sparsity], columns: metric, values: [average, vqav2, gqa, nocaps] }}] }}\n",
+        sparsities.join(", "),
+        SEEDS - 1,
+    );
+    world::experiment(folder, "speed", &yaml)
+}
+
+/// Peak resident memory of this process; 0 where the system does not say.
+fn peak_megabytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default() / 1000
+}
