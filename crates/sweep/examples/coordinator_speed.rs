@@ -77,7 +77,7 @@ fn graph(stages: usize) -> Graph {
 
 fn cell(seed: u64) -> Cell {
     let mut run = RunConfig {
-        model: ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() },
+        model: ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() }.into(),
         dense: Default::default(),
         data: Default::default(),
         prune: Default::default(),
@@ -92,7 +92,7 @@ fn cell(seed: u64) -> Cell {
     run.evaluate.tasks = vec![Task::Vqav2, Task::Flickr30k];
     let stages = ressa_experiment::chain::stages(&run).into_iter().map(Into::into).collect();
     let coordinates = vec![("metric".to_owned(), "wanda".to_owned())];
-    Cell { coordinates, seed, run_id: seed.to_string(), point: None, stages, run: run.into() }
+    Cell { coordinates: coordinates.into(), seed, run_id: seed.to_string().into(), point: None, stages, run: run.into() }
 }
 
 /// Puts stages into the store as they are once they are published: nobody reads their manifests, which are no manifests.

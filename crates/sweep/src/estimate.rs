@@ -49,12 +49,14 @@ impl Estimates {
                 push(&published.detail);
             }
         }
-        let histories = sorts.into_iter().map(|((model, kind, detail), mut sort)| {
+        let mut estimates = Self::default();
+        for ((model, kind, detail), mut sort) in sorts {
             sort.sort_unstable_by_key(|(key, _)| **key);
             let recent = sort[sort.len().saturating_sub(RECENT)..].iter().map(|(_, seconds)| *seconds).collect();
-            ((model.to_owned(), kind.to_owned(), detail.to_owned()), History::new(recent))
-        });
-        Self { histories: histories.collect() }
+            let kinds = estimates.histories.entry(model.to_owned()).or_default();
+            kinds.entry(kind.to_owned()).or_default().insert(detail.to_owned(), History::new(recent));
+        }
+        estimates
     }
 
     /// Takes one more execution into account.
