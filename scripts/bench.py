@@ -216,7 +216,7 @@ def sharing():
 def example(crate, name, *arguments):
     """The answer of an example of a crate, in a folder that goes with it."""
     subprocess.run(["cargo", "build", "--release", "--quiet", "-p", crate, "--examples"], check=True, cwd=ROOT)
-    with tempfile.TemporaryDirectory(dir=TARGET) as folder:
+    with tempfile.TemporaryDirectory(dir=TARGET, ignore_cleanup_errors=True) as folder:
         command = [str(TARGET / "release" / "examples" / name), folder, *map(str, arguments)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -28,7 +28,7 @@ struct History {
 impl Estimates {
     /// Estimates from what a log knows to be published, of devices that `counts`. Outputs that do not say their device count on a CPU.
     pub fn of(index: &Index, counts: impl Fn(&str) -> bool) -> Self {
-        let mut sorts: HashMap<(&str, &str, &str), Vec<(&StageKey, f64)>> = HashMap::new();
+        let mut sorts: HashMap<_, Vec<(&StageKey, f64)>> = HashMap::new();
         for (key, record) in index.iter() {
             let State::Published(published) = &record.state else { continue };
             let device = published.environment.machine();
