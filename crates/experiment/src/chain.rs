@@ -52,8 +52,8 @@ pub(crate) struct Planner {
     towers: HashMap<StageKey, Arc<StageNode>>,
     restored: HashMap<(u32, u32, u32, u64), Restored>,
     scored: HashMap<(u32, u32), Arc<Vec<Scored>>>,
-    /// Evaluations that do not read the language mask, by base, evaluate section and the masks that they read.
-    blind: HashMap<(u32, u32, Vec<StageKey>), Arc<Vec<Arc<StageNode>>>>,
+    /// Evaluations that do not read the language mask.
+    blind: HashMap<Blind, Arc<[Arc<StageNode>]>>,
     /// Runs by their parts, with the number that [`Planner::run`] was given.
     runs: HashMap<Parts, usize>,
     buffer: Vec<u8>,
@@ -61,6 +61,9 @@ pub(crate) struct Planner {
 
 /// Numbers of base, prune, restore and evaluate sections, and the seed.
 type Parts = (u32, u32, u32, u32, u64);
+
+/// Numbers of base and evaluate sections, and the masks that are read.
+type Blind = (u32, u32, Vec<StageKey>);
 
 /// What a planner knows about a run.
 pub(crate) enum Found {
@@ -241,10 +244,10 @@ impl Planner {
         let blind = is_blind.then(|| {
             let masks = masks(|tower| tower != Tower::Language);
             let buffer = &mut self.buffer;
-            let make = |(_, _, masks): &(u32, u32, Vec<StageKey>)| {
+            let make = |(_, _, masks): &Blind| {
                 let read = read(masks.clone());
                 let blind = scored.iter().filter(|scored| !scored.task.uses_language());
-                Arc::new(blind.map(|scored| scored.evaluation.node(&read, buffer)).collect())
+                blind.map(|scored| scored.evaluation.node(&read, buffer)).collect()
             };
             Arc::clone(self.blind.entry((base, evaluate, masks)).or_insert_with_key(make))
         });

@@ -109,6 +109,8 @@ pub struct Reader<'a> {
     index: Option<Index>,
     scores: HashMap<StageKey, Option<TaskScore>>,
     counts: HashMap<StageKey, Option<Counts>>,
+    /// Whether zeros are counted block by block too, which takes much more memory than the rest.
+    by_block: bool,
     /// What the certificates of the last run say together: its values are asked for one after the other.
     last: Option<(Arc<str>, Certified)>,
     /// What was found on the way.
@@ -116,10 +118,10 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader over a store.
-    pub fn new(store: &'a Store) -> Self {
+    /// A reader over a store; with `by_block`, it knows what [`Reader::blocks`] says.
+    pub fn new(store: &'a Store, by_block: bool) -> Self {
         let (scores, counts) = Default::default();
-        Self { store, index: None, scores, counts, last: None, provenance: Provenance::default() }
+        Self { store, index: None, scores, counts, by_block, last: None, provenance: Provenance::default() }
     }
 
     /// Whether every result of a cell is there.
@@ -296,7 +298,7 @@ impl<'a> Reader<'a> {
                     let violations = certificate.violations.iter().map(|v| format!("{}: {v}", key.short()));
                     self.provenance.violations.extend(violations);
                     self.provenance.calibrations.extend(certificate.calibration);
-                    Some(count(&certificate))
+                    Some(count(&certificate, self.by_block))
                 }
                 None => None,
             };
@@ -377,13 +379,15 @@ fn mean(numbers: &[Number]) -> Number {
     }
 }
 
-fn count(certificate: &Certificate) -> Counts {
+fn count(certificate: &Certificate, by_block: bool) -> Counts {
     let mut counts = Counts::default();
     for (name, tensor) in &certificate.tensors {
         let tower = counts.towers.entry(tensor.tower).or_default();
         *tower = (tower.0 + tensor.zeros, tower.1 + tensor.total);
-        let block = counts.blocks.entry(Block::of(tensor.tower, name)).or_default();
-        *block = (block.0 + tensor.zeros, block.1 + tensor.total);
+        if by_block {
+            let block = counts.blocks.entry(Block::of(tensor.tower, name)).or_default();
+            *block = (block.0 + tensor.zeros, block.1 + tensor.total);
+        }
         counts.revived += tensor.revived;
         counts.group_violations += tensor.group_violations;
     }

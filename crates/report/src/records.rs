@@ -127,7 +127,8 @@ impl Records {
     pub fn collect(study: &Study<'_>, store: &Store) -> Result<Self, ReportError> {
         let axes = study.axes()?;
         let asked = study.values()?;
-        let mut reader = Reader::new(store);
+        let heat = study.report.figures.iter().any(|figure| figure.kind == FigureKind::HeatMap);
+        let mut reader = Reader::new(store, heat);
         let mut points: Vec<Point> = Vec::new();
         let mut index: HashMap<Point, usize> = HashMap::new();
         let mut cells: Vec<Recorded> = Vec::with_capacity(study.cells.len());
@@ -145,7 +146,6 @@ impl Records {
         let columns: Vec<Quantity> = names.iter().filter_map(|name| name.parse().ok()).chain(parts).collect();
         let values: Vec<String> = columns.iter().map(ToString::to_string).collect();
 
-        let heat = study.report.figures.iter().any(|figure| figure.kind == FigureKind::HeatMap);
         let mut certified: HashMap<usize, Vec<(Arc<str>, Option<Shares>)>> = HashMap::new();
         for cell in study.cells {
             let point = Point { name: cell.point.clone(), labels: axes.iter().map(|axis| cell.label(axis)).collect() };

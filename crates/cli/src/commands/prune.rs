@@ -171,7 +171,7 @@ mod tests {
             (prune.calibration.propagate, prune.calibration.tokens.select),
             (Propagate::Dense, TokenSelection::Atv)
         );
-        let rule = prune.allocation;
+        let rule = &prune.allocation;
         assert_eq!((rule.method, rule.group), (AllocationMethod::Owl, AllocationGroup::Layer));
         // Nothing asked for is nothing but the default.
         let plain = settings(&line("")).unwrap().prune;

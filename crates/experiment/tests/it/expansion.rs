@@ -219,6 +219,31 @@ evaluate.tasks: [gqa]
     assert_eq!(counts(&of("magnitude, wanda", "pruned")), "dense 1, prune 12, evaluate 6");
 }
 
+/// What a grid remembers of earlier runs must not show in later ones.
+#[test]
+fn a_run_has_the_stages_in_a_grid_that_it_has_alone() {
+    let divided = "prune.allocation: { method: owl, towers: joint }";
+    for settings in ["", "prune.calibration.propagate: dense", divided, "prune.qformer.sparsity: 0.5"] {
+        let study = good(&format!("{STUDY}{settings}\n"), &["replicate.seed=3,1"]);
+        for cell in &study.cells {
+            let in_grid = cell.stages.iter().map(|node| &**node);
+            let alone = stages(&cell.run);
+            assert_eq!(in_grid.clone().count(), alone.len());
+            for (in_grid, alone) in in_grid.zip(&alone) {
+                // One measurement serves several methods: what is in it differs, and its name with it.
+                if !matches!(*alone.stage, Stage::Statistics { .. }) {
+                    assert_eq!(
+                        (in_grid.key, &in_grid.stage),
+                        (alone.key, &alone.stage),
+                        "{settings}: {:?}",
+                        cell.coordinates
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// Keys are the store's addresses: a change here throws every stored result away, so it must be meant.
 #[test]
 fn keys_do_not_change_by_accident() {

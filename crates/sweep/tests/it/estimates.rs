@@ -54,7 +54,7 @@ fn times_are_those_of_the_model_and_the_device() {
     );
     let small = graph(&cells());
     let mut large = run(Metric::Wanda, RestoreMethod::SparseLora, 0);
-    large.model = ModelConfig { checkpoint: Some("checkpoints/large".into()), ..ModelConfig::default() };
+    large.model = ModelConfig { checkpoint: Some("checkpoints/large".into()), ..ModelConfig::default() }.into();
     let large = graph(&[cell(large)]);
     let on = |device: &str| Estimates::of(&index, |known| known == device);
     let (cpu, gpu) = (on("cpu"), on("NVIDIA H100 80GB HBM3"));
