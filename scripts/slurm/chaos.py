@@ -267,6 +267,8 @@ def main():
     parser.add_argument("--keep", action="store_true", help="keep the results folders")
     options = parser.parse_args()
     chaos.EXPERIMENT = options.experiment
+    # Whoever ends this ends the cluster, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     base = pathlib.Path(tempfile.mkdtemp(prefix="ressa-slurm-chaos-"))
     cluster = Cluster(base / "cluster")
     started = subprocess.run([HERE / "cluster.py", "start", "--dir", str(cluster.folder)], stdout=subprocess.DEVNULL, check=False)
@@ -276,6 +278,7 @@ def main():
     try:
         run(cluster, base, options)
     finally:
+        subprocess.run(["pkill", "--full", f"sweep .*--results {base}/"], check=False)
         cluster.stop()
         for folder in [path for path in base.glob("round-*") if path.is_mount()]:
             if options.keep:
@@ -299,7 +302,8 @@ def run(cluster, base, options):
         one = Round(cluster, base / f"round-{rounds}", options, dice)
         one.start()
         while sum(happened.values()) < options.events and not one.is_over():
-            time.sleep(dice.uniform(0.5, 4.0))
+            # Slurm takes its time to start what was ended; events must find something to happen to.
+            time.sleep(dice.uniform(2.0, 16.0))
             one.goes_on()
             event = dice.choice(EVENTS)
             if not one.is_over() and one.happens(event):

@@ -53,9 +53,11 @@ pub fn run(global: &Global, options: &StatusOptions) -> Outcome {
         say_json(&json!({ "running": running, "live": live, "experiments": list, "failures": failed }));
         return Ok(Exit::Done);
     }
-    match running {
-        Some(pid) => say(format_args!("a sweep is running (process {pid})\n")),
-        None => say("no sweep is running\n"),
+    match (running, &live) {
+        (Some(pid), _) => say(format_args!("a sweep is running (process {pid})\n")),
+        // The lock of another machine's coordinator is not always seen here.
+        (None, Some(live)) => say(format_args!("a sweep is running (process {} on {})\n", live.pid, live.host)),
+        (None, None) => say("no sweep is running\n"),
     }
     say(columns(&rows).trim_end());
     if !failed.is_empty() {
