@@ -59,6 +59,13 @@ pub fn say_json(value: &serde_json::Value) {
     give(answer(), format_args!("{value:#}"));
 }
 
+/// Writes one of several answers, each a line: what is watched gives a value for each look.
+pub fn say_json_line(value: &serde_json::Value) {
+    let mut answer = answer();
+    answer.given = true;
+    answer.write(value);
+}
+
 /// The same in one line: lists of numbers are for machines.
 pub fn say_compact_json(value: &serde_json::Value) {
     give(answer(), value);

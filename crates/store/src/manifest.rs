@@ -36,6 +36,13 @@ pub struct Manifest {
     pub environment: Environment,
 }
 
+impl Manifest {
+    /// Whether two outputs of a stage are the same for everything that reads them.
+    pub fn is_same_output(&self, other: &Self) -> bool {
+        self.files == other.files && self.result == other.result
+    }
+}
+
 /// Size and digest of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

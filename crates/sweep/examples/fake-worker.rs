@@ -29,6 +29,8 @@ use serde::Deserialize;
 struct Instruction {
     /// Sleep this long first.
     sleep: f64,
+    /// What it logs at the beginning, and again half way.
+    log: Option<String>,
     /// Die by SIGKILL.
     kill: bool,
     /// Report a failure of this sort.
@@ -100,9 +102,12 @@ fn execute(
     let draft = store.draft(key, attempt).map_err(storage)?;
     draft.write("data.bin", instruction.output.clone().unwrap_or(key.repeat(20)).as_bytes()).map_err(storage)?;
     let half = Duration::from_secs_f64(instruction.sleep / 2.0);
+    let log = || instruction.log.iter().for_each(|text| drop(writeln!(std::io::stderr(), "{text}")));
+    log();
     if !slept(half, stop) {
         return Ok(false);
     }
+    log();
     let message = "half way".to_owned();
     send(&Event::Progress { key: node.key, fraction: 0.5, message });
     if !slept(half, stop) {

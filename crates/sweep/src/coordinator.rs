@@ -165,6 +165,7 @@ pub fn execute(
         started: start,
         told: VecDeque::new(),
         quick: HashMap::new(),
+        alone: HashMap::new(),
     };
     coordinator.free = (0..coordinator.slots.len()).collect();
     coordinator.gather_unpublished()?;
@@ -235,6 +236,8 @@ struct Coordinator<'a> {
     told: VecDeque<String>,
     /// Failures by machine, with the seconds after which each came: a machine that fails everything at once is not used again.
     quick: HashMap<String, Vec<f64>>,
+    /// What came too late before anything else was published under its key.
+    alone: HashMap<StageKey, Vec<settle::Late>>,
 }
 
 /// An attempt that an earlier coordinator gave to a pilot.

@@ -129,7 +129,7 @@ impl Forced {
         while !self.all && !to_make.is_empty() && sweep.makes(&to_make)? {
             for &stage in &to_make {
                 let now = sweep.store.entry(&key(stage).hex())?.map(|entry| entry.manifest);
-                if now.zip(before.get(&stage)).is_some_and(|(now, before)| is_same(&now, before)) {
+                if now.zip(before.get(&stage)).is_some_and(|(now, before)| now.is_same_output(before)) {
                     same.insert(stage);
                 }
             }
@@ -199,11 +199,6 @@ impl Remake<'_> {
             execute(&part, self.store, self.limits, self.stop, recruiter, &mut |event| display.show(&event))?;
         Ok(failed.is_empty() && !gate_failed && storage.is_none() && interrupted.is_none())
     }
-}
-
-/// Whether two outputs of a stage are the same for everything that reads them.
-fn is_same(now: &Manifest, before: &Manifest) -> bool {
-    now.files == before.files && now.result == before.result
 }
 
 /// The stages that a word of `--force` names.

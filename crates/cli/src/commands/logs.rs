@@ -1,6 +1,7 @@
 //! `ressa logs`: what stages logged, and which of them failed.
 
 use std::{
+    cmp::Reverse,
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::Path,
@@ -10,7 +11,7 @@ use std::{
 use ressa_experiment::StageKey;
 use ressa_runlog::{Index, LogPart, Reading, Record, State, read};
 use ressa_store::Store;
-use ressa_sweep::failures;
+use ressa_sweep::{failures, recorded_sweeps};
 use serde_json::json;
 
 use crate::{
@@ -35,7 +36,7 @@ pub fn run(global: &Global, options: &LogsOptions) -> Outcome {
     let Some(word) = &options.which else {
         return list(global, &workspace, &reading.index, &store);
     };
-    let keys = stages(&workspace, &reading.index, word)?;
+    let keys = stages(&workspace, &store, &reading.index, word)?;
     if options.follow {
         let [key] = keys[..] else {
             let message = format!("`{word}` has {} stages; -f follows one, named by its key", keys.len());
@@ -82,8 +83,8 @@ fn list(global: &Global, workspace: &Workspace, index: &Index, store: &Store) ->
     Ok(Exit::Done)
 }
 
-/// The stages that a word means: by key, as the log knows them, or those of a run of the default study.
-fn stages(workspace: &Workspace, index: &Index, word: &str) -> Result<Vec<StageKey>, Failure> {
+/// The stages that a word means: by key, as the log knows them, or those of a run of what was swept here, the latest sweep first.
+fn stages(workspace: &Workspace, store: &Store, index: &Index, word: &str) -> Result<Vec<StageKey>, Failure> {
     let is_key = word.len() >= 4 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_key {
         let mut keys: Vec<StageKey> =
@@ -104,14 +105,26 @@ fn stages(workspace: &Workspace, index: &Index, word: &str) -> Result<Vec<StageK
         );
         Failure::new(Exit::NothingSelected, message)
     };
-    let study = Study::load(workspace, &Selection::default())?;
-    let graph = study.graph(true);
-    let keys: Vec<StageKey> = match find(&graph, word).map_err(|_| unknown())? {
-        Match::Run(run) => graph.runs[run].stages.iter().map(|&stage| graph.stages[stage].node.key).collect(),
-        Match::Stage(stage) => vec![graph.stages[stage].node.key],
-    };
-    let known: Vec<StageKey> = keys.into_iter().filter(|key| index.get(key).is_some()).collect();
-    if known.is_empty() { Err(unknown()) } else { Ok(known) }
+    let mut sweeps = recorded_sweeps(store)?;
+    sweeps.sort_by_key(|sweep| Reverse(sweep.last));
+    for sweep in sweeps {
+        let files = sweep.files.iter().map(|file| workspace.root.join(file).display().to_string());
+        let overrides = sweep.overrides.iter().filter(|word| word.contains('=') && !word.starts_with('-')).cloned();
+        let selection = Selection { what: files.chain(overrides).collect(), ..Selection::default() };
+        // Its file may be gone, or say something else by now.
+        let Ok(study) = Study::load(workspace, &selection) else { continue };
+        let graph = study.graph(true);
+        let keys: Vec<StageKey> = match find(&graph, word) {
+            Ok(Match::Run(run)) => graph.runs[run].stages.iter().map(|&stage| graph.stages[stage].node.key).collect(),
+            Ok(Match::Stage(stage)) => vec![graph.stages[stage].node.key],
+            Err(_) => continue,
+        };
+        let known: Vec<StageKey> = keys.into_iter().filter(|key| index.get(key).is_some()).collect();
+        if !known.is_empty() {
+            return Ok(known);
+        }
+    }
+    Err(unknown())
 }
 
 fn state(record: &Record) -> &'static str {
@@ -138,13 +151,17 @@ fn part(record: &Record) -> Option<LogPart> {
 
 /// What a log says from a place on.
 fn text(results: &Path, part: &LogPart, from: u64) -> String {
+    String::from_utf8_lossy(&bytes(results, part, from)).into_owned()
+}
+
+fn bytes(results: &Path, part: &LogPart, from: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     let length = part.to.map_or(SHOWN, |to| to.saturating_sub(from).min(SHOWN));
     let _ = File::open(results.join(&*part.file)).and_then(|mut file| {
         file.seek(SeekFrom::Start(from))?;
         file.take(length).read_to_end(&mut bytes)
     });
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
 }
 
 /// Prints what a stage logs until it ends.
@@ -154,19 +171,24 @@ fn follow(workspace: &Workspace, store: &Store, mut reading: Reading, key: Stage
     let mut shown: Option<(LogPart, u64)> = None;
     loop {
         let record = reading.index.get(&key);
+        let is_over = record.is_none_or(|record| record.open.is_empty());
         let part = record.and_then(part);
         if let Some(part) = part {
             let from = match &shown {
                 Some((before, at)) if before.file == part.file && before.from == part.from => *at,
                 _ => part.from,
             };
-            let new = text(&workspace.results, &part, from);
+            let mut new = bytes(&workspace.results, &part, from);
+            // A line that is not finished is shown when it is; the last one of a stage that has ended is all there will be.
+            if !is_over {
+                new.truncate(new.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
+            }
             if !new.is_empty() {
-                say(new.trim_end_matches('\n'));
+                say(String::from_utf8_lossy(&new).trim_end_matches('\n'));
             }
             shown = Some((part, from + new.len() as u64));
         }
-        if record.is_none_or(|record| record.open.is_empty()) || stop.requests() > 0 {
+        if is_over || stop.requests() > 0 {
             return Ok(Exit::Done);
         }
         std::thread::sleep(LOOK);

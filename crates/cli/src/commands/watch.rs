@@ -10,7 +10,7 @@ use ressa_sweep::{Status, live_status};
 use crate::{
     exit::{Exit, Failure, Outcome},
     signals,
-    text::{columns, count, duration, say, say_compact_json},
+    text::{columns, count, duration, say, say_json_line},
     workspace::Workspace,
 };
 
@@ -35,7 +35,7 @@ pub fn watch(workspace: &Workspace, json: bool) -> Outcome {
         if last != Some(status.at) {
             last = Some(status.at);
             if json {
-                say_compact_json(&serde_json::json!(status));
+                say_json_line(&serde_json::json!(status));
             } else {
                 // Home, and away with what stood there.
                 let clear = if clears { "\x1b[H\x1b[2J" } else { "" };

@@ -15,6 +15,7 @@ mod preflight;
 mod selecting;
 mod showing;
 mod sweeping;
+mod watching;
 
 #[path = "../../../hub/tests/it/server.rs"]
 mod server;

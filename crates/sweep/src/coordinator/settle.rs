@@ -11,7 +11,7 @@ use ressa_experiment::{
     protocol::{Failure, FailureKind},
 };
 use ressa_runlog::{Comparison, FailureRecord, LogEvent, LogPart, Published};
-use ressa_store::{Entry, StoreError};
+use ressa_store::{Entry, Manifest, StoreError};
 
 use super::Coordinator;
 use crate::{
@@ -26,6 +26,18 @@ use crate::{
 const LOGGED: f64 = 0.1;
 /// Failures of one machine that are remembered.
 const QUICK: usize = 20;
+
+/// What an attempt made that is no longer the current one.
+#[derive(Debug)]
+pub(super) struct Late {
+    key: StageKey,
+    attempt: u32,
+    worker: String,
+    /// What it says of itself, or why it cannot be used.
+    manifest: Result<Box<Manifest>, String>,
+    /// Where it is kept.
+    kept: Option<PathBuf>,
+}
 
 impl Coordinator<'_> {
     /// Takes the stage from a worker that says it has ended; `None` where it is not what the worker was given.
@@ -79,6 +91,9 @@ impl Coordinator<'_> {
         };
         let worker = index.map_or_else(String::new, |index| self.slots[index].name.clone());
         self.note(LogEvent::Published { key, attempt, worker, record, log });
+        for late in self.alone.remove(&key).unwrap_or_default() {
+            self.judge(late);
+        }
         self.estimates.learn(&stage.model, stage.node.stage.kind(), detail(&stage.node.stage), seconds);
         self.schedule.made(position);
         if let Some(index) = index {
@@ -196,26 +211,42 @@ impl Coordinator<'_> {
 
     /// An attempt that is no longer the current one has a result after all: it is compared, kept and not used.
     pub(super) fn too_late(&mut self, key: &StageKey, attempt: u32, worker: &str) {
-        let finished = self.store.finished(&key.hex(), attempt);
-        let comparison = match (&finished, self.store.entry(&key.hex())) {
-            (Err(error), _) => Comparison::Unusable { why: error.to_string() },
-            (Ok(_), Ok(None)) => Comparison::Alone,
+        let (key, worker) = (*key, worker.to_owned());
+        let late = match self.store.finished(&key.hex(), attempt) {
+            Ok(draft) => {
+                let kept = self.store.keep_superseded(&key.hex(), attempt).ok();
+                let kept = kept.map(|path| path.strip_prefix(&self.options.results).map_or(path.clone(), PathBuf::from));
+                Late { key, attempt, worker, manifest: Ok(Box::new(draft.manifest)), kept }
+            }
+            Err(error) => Late { key, attempt, worker, manifest: Err(error.to_string()), kept: None },
+        };
+        self.judge(late);
+    }
+
+    /// Compares what came too late with what was published; where nothing is yet, again when it is.
+    fn judge(&mut self, late: Late) {
+        let key = late.key;
+        let comparison = match (&late.manifest, self.store.entry(&key.hex())) {
+            (Err(why), _) => Comparison::Unusable { why: why.clone() },
             (Ok(_), Err(error)) => Comparison::Unusable { why: error.to_string() },
+            (Ok(_), Ok(None)) => Comparison::Alone,
             (Ok(late), Ok(Some(published))) => {
-                let (a, b) = (&late.manifest.files, &published.manifest.files);
+                let (a, b) = (&late.files, &published.manifest.files);
                 let names = a.keys().chain(b.keys().filter(|name| !a.contains_key(*name)));
                 let files: Vec<String> = names.filter(|name| a.get(*name) != b.get(*name)).cloned().collect();
                 if files.is_empty() { Comparison::Same } else { Comparison::Differs { files } }
             }
         };
-        let kept = finished.ok().and_then(|_| self.store.keep_superseded(&key.hex(), attempt).ok());
-        let kept = kept.map(|path| path.strip_prefix(&self.options.results).map_or(path.clone(), PathBuf::from));
         if let Comparison::Differs { files } = &comparison {
             let files = files.join(", ");
             let told = format!("two attempts at stage {} differ in {files}; both are kept", key.short());
             self.say(told);
         }
-        self.note(LogEvent::Superseded { key: *key, attempt, worker: worker.to_owned(), comparison, kept });
+        let (attempt, worker, kept) = (late.attempt, late.worker.clone(), late.kept.clone());
+        if matches!(comparison, Comparison::Alone) {
+            self.alone.entry(key).or_default().push(late);
+        }
+        self.note(LogEvent::Superseded { key, attempt, worker, comparison, kept });
     }
 
     /// Publishes what attempts finished whose coordinator died before it could, and removes what nobody fills any more.

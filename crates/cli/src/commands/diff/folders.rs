@@ -7,7 +7,7 @@ use std::{
 
 use ressa_experiment::{Stage, record::TaskScore};
 use ressa_report::{Verdicts, verdicts::Changed};
-use ressa_store::{Store, named};
+use ressa_store::{Entry, Store, named};
 use ressa_sweep::{Graph, GraphStage, describe, glance};
 use serde::Serialize;
 
@@ -34,7 +34,9 @@ pub struct Difference {
     /// Evaluations of both whose scores differ.
     scores: Vec<Scores>,
     /// Stages of both whose outputs differ, by kind.
-    outputs: BTreeMap<&'static str, usize>,
+    outputs: BTreeMap<String, usize>,
+    /// Stored stages of both that these experiments do not ask for: their outputs are compared, too.
+    others_in_both: usize,
     /// Stored stages that these experiments do not ask for and only one has.
     others_only_a: usize,
     others_only_b: usize,
@@ -81,16 +83,22 @@ impl Difference {
             if present[0][position] && present[1][position] {
                 let different = compare(&graph, position, stage, &stores)?;
                 scores.extend(different.scores);
-                *outputs.entry(stage.node.stage.kind()).or_insert(0) += usize::from(different.output);
+                *outputs.entry(stage.node.stage.kind().to_owned()).or_insert(0) += usize::from(different.output);
             }
         }
-        outputs.retain(|_, count| *count > 0);
         let others = |store: &Store| -> Result<BTreeSet<String>, Failure> {
             let stored = store.own_entries()?.into_iter().map(|(key, _)| key);
             let is_asked = |key: &String| key.parse().is_ok_and(|key| graph.position(&key).is_some());
             Ok(stored.filter(|key| !is_asked(key)).collect())
         };
         let (left, right) = (others(&stores[0])?, others(&stores[1])?);
+        for key in left.intersection(&right) {
+            if let (Some(a), Some(b)) = (stores[0].entry(key)?, stores[1].entry(key)?) {
+                let kind = a.manifest.kind.to_string();
+                *outputs.entry(kind).or_insert(0) += usize::from(!a.manifest.is_same_output(&b.manifest));
+            }
+        }
+        outputs.retain(|_, count| *count > 0);
         let (reports_a, reports_b) = (verdicts(a)?, verdicts(b)?);
         let mut changed = BTreeMap::new();
         for (name, left) in &reports_a {
@@ -111,6 +119,7 @@ impl Difference {
             only_b,
             scores,
             outputs,
+            others_in_both: left.intersection(&right).count(),
             others_only_a: left.difference(&right).count(),
             others_only_b: right.difference(&left).count(),
             verdicts: changed,
@@ -157,8 +166,12 @@ impl Difference {
                 ));
             }
         }
-        let end = if self.differs { "" } else { ", nothing differs" };
-        say(format_args!("\n{} complete in both{end}", count(self.runs_in_both, "run")));
+        let others = match self.others_in_both {
+            0 => String::new(),
+            others => format!(", and {} of other experiments", count(others, "stage")),
+        };
+        let end = if self.differs { "" } else { ": nothing differs" };
+        say(format_args!("\n{} complete in both{others}{end}", count(self.runs_in_both, "run")));
     }
 }
 
@@ -172,13 +185,13 @@ fn compare(graph: &Graph, position: usize, stage: &GraphStage, [a, b]: &[Store; 
     let key = stage.node.key;
     let same = Different { output: false, scores: None };
     let (Some(left), Some(right)) = (a.entry(&key.hex())?, b.entry(&key.hex())?) else { return Ok(same) };
-    if left.manifest.files == right.manifest.files && left.manifest.result == right.manifest.result {
+    if left.manifest.is_same_output(&right.manifest) {
         return Ok(same);
     }
     let mut scores = None;
     if matches!(*stage.node.stage, Stage::Evaluate { .. }) {
         let value =
-            |entry: &ressa_store::Entry| Ok::<_, Failure>(entry.result::<TaskScore>()?.score.map(|score| score.value));
+            |entry: &Entry| Ok::<_, Failure>(entry.result::<TaskScore>()?.score.map(|score| score.value));
         let (a, b) = (value(&left)?, value(&right)?);
         let (key, what, label) = (key.to_string(), describe(&stage.node.stage), graph.label(position).to_owned());
         scores = (a != b).then_some(Scores { key, what, label, a, b });
