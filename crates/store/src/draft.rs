@@ -13,6 +13,9 @@ use walkdir::WalkDir;
 
 use crate::{Entry, FileDigest, MANIFEST, Manifest, Store, StoreError, entry::digest, is_key, named};
 
+/// Folder within the store's root of outputs that came too late, `<key>.<attempt>`.
+pub const SUPERSEDED: &str = "superseded";
+
 /// The output of an attempt at a stage while it is written. Dropped without `finish` or `publish`, it is removed.
 #[derive(Debug)]
 pub struct Draft<'a> {
@@ -152,7 +155,7 @@ impl Store {
     /// # Errors
     /// A folder that cannot be moved.
     pub fn keep_superseded(&self, key: &str, attempt: u32) -> Result<PathBuf, StoreError> {
-        let folder = self.root().join("superseded");
+        let folder = self.root().join(SUPERSEDED);
         fs::create_dir_all(&folder).map_err(|e| StoreError::write(&folder, e))?;
         let from = self.draft_folder(key, attempt);
         let to = (0..)

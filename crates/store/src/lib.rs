@@ -24,7 +24,7 @@ use std::{
 pub use accelerator::accelerator;
 pub use cache::{Cache, CacheKey, CacheUsage};
 pub use digests::Digests;
-pub use draft::Draft;
+pub use draft::{Draft, SUPERSEDED};
 pub use entry::Entry;
 pub use error::StoreError;
 pub use manifest::{Environment, FileDigest, MANIFEST, Manifest};

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ressa_experiment::{KeyMap, StageKey};
-use ressa_store::{Store, StoreError, named};
+use ressa_store::{SUPERSEDED, Store, StoreError, named};
 use serde::Serialize;
 use walkdir::WalkDir;
 
@@ -42,7 +42,7 @@ pub struct Trash {
 }
 
 /// Folders of the writable root whose stage is not among `wanted`: published outputs, what interrupted trainings left, and everything
-/// that was quarantined as damaged. Names that the program does not write are passed over.
+/// that was quarantined as damaged or kept because it came too late. Names that the program does not write are passed over.
 ///
 /// # Errors
 /// A folder that cannot be read: what lies there is not known.
@@ -75,11 +75,14 @@ pub fn unreachable(
         let key = name.strip_suffix(".resume").and_then(key).filter(|key| !wanted.contains(key))?;
         Some(item(key, name, "interrupted training".to_owned(), folder))
     });
-    let damaged = named(&store.root().join("damaged"))?.into_iter().filter_map(|(name, folder)| {
-        let key = name.split('.').next().and_then(key).filter(|_| folder.is_dir())?;
-        Some(item(key, name, "damaged".to_owned(), folder))
-    });
-    let mut list: Vec<Garbage> = published.chain(interrupted).chain(damaged).collect();
+    let mut aside = Vec::new();
+    for (folder, what) in [("damaged", "damaged"), (SUPERSEDED, "came too late")] {
+        aside.extend(named(&store.root().join(folder))?.into_iter().filter_map(|(name, folder)| {
+            let key = name.split('.').next().and_then(key).filter(|_| folder.is_dir())?;
+            Some(item(key, name, what.to_owned(), folder))
+        }));
+    }
+    let mut list: Vec<Garbage> = published.chain(interrupted).chain(aside).collect();
     list.sort_by(|a, b| (&a.what, &a.name).cmp(&(&b.what, &b.name)));
     Ok(list)
 }

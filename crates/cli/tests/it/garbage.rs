@@ -220,3 +220,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_set_aside_can_go() {
+    let house = House::new();
+    house.ressa(&["sweep", "small", "--no-report"]);
+    let key = house.stored().pop_first().unwrap();
+    let late = format!("results/store/superseded/{key}.2");
+    house.write(&format!("{late}/data.bin"), "late");
+    let listed = house.ressa(&["gc"]);
+    assert!(listed.stdout.contains("came too late"), "{}", listed.stdout);
+    house.ressa(&["gc", "--delete"]);
+    assert!(!house.path(&late).exists() && house.stored().contains(&key));
+    house.ressa(&["gc", "--restore"]);
+    assert!(house.path(&late).join("data.bin").is_file());
+}
