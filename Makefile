@@ -66,8 +66,9 @@ bench: build ## print speed figures, as ratios where a reference can be run
 calibration: ## print how often claims are decided falsely, by simulation (OPTIONS=repetitions)
 	@$(CARGO) run --release --quiet -p ressa-report --example calibration -- $(OPTIONS)
 
-chaos: build ## kill a sweep twenty times and compare its tables with an undisturbed one
+chaos: build ## kill a sweep twenty times, disturb one on four Slurm nodes sixty times, and compare both with undisturbed ones
 	@scripts/chaos.py $(OPTIONS)
+	@scripts/slurm/chaos.py || [ $$? -eq 69 ]
 
 simulate: stand-in ## predict what the paper's experiments cost on the cards of experiments/devices.yaml
 	@$(CARGO) build --release --quiet --workspace --bin ressa-worker --example stages --example hollow_checkpoint --example tower_speed

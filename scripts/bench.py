@@ -10,6 +10,7 @@ default study, from the recorded seconds of its stages. Figures are compared wit
     scripts/bench.py --scale    plans, status and reports of 100,000 runs or stages, with made-up results, and a sweep that finds all done
     scripts/bench.py --points   many pruning points from one statistics pass only
     scripts/bench.py --large    a folder of full size too (8 GB on disk for a while): opening, looking, one forward pass
+    scripts/bench.py --million  log and coordinator at a million stages, workers side by side (about 40 minutes, 10 GB on disk for a while)
 
 Against other programs, in the same run: transformers (scripts/bench_transformers.py) and the published pruning algorithms in plain PyTorch
 (scripts/bench_pruning.py), where this Python has torch and transformers.
@@ -212,6 +213,42 @@ def sharing():
     row("stage seconds, every run by itself", (alone_seconds, "s"), None, f"{alone_seconds / shared_seconds:.2f} x")
 
 
+def example(crate, name, *arguments):
+    """The answer of an example of a crate, in a folder that goes with it."""
+    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", crate, "--examples"], check=True, cwd=ROOT)
+    with tempfile.TemporaryDirectory(dir=TARGET, ignore_cleanup_errors=True) as folder:
+        command = [str(TARGET / "release" / "examples" / name), folder, *map(str, arguments)]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def million(stages, made, workers):
+    """Log and coordinator with stages that have no tensors; the goals are those for a million stages."""
+    print(f"\nlog and coordinator, {stages:,} stages without tensors (goals are for 1,000,000)")
+    log = example("ressa-runlog", "log_speed", stages)
+    row("two lines of the log", (log["write-two-lines-us"], "us"))
+    row("writing the index", (log["write-index-s"], "s"), 3)
+    row("reading the index", (log["read-with-index-s"], "s"), 3)
+    row("reading the log alone", (log["read-log-alone-s"], "s"), 20)
+    row("peak memory of these", (log["peak-mb"], "MB"), 2000)
+    # One more than there are: everything is finished.
+    start = example("ressa-sweep", "coordinator_speed", stages, stages + 6, 0, 0, 0)
+    row("start of a sweep, everything finished", (start["start-s"], "s"), 10)
+    row("its peak memory, graph included", (start["peak-mb"], "MB"), 2000, f"{start['graph-mb']:.0f} MB before it")
+    busy = example("ressa-sweep", "coordinator_speed", stages, 0, made, 100, 10)
+    row("coordinator's time per stage, 1,000 workers", (busy["coordinator-us-per-stage"] / 1000, "ms"), 1, f"{busy['made']} stages")
+    row("its peak memory, graph included", (busy["peak-mb"], "MB"), 2000, f"{busy['graph-mb']:.0f} MB before it")
+
+    print("\nthroughput (fake workers at pilots of this machine, 1,000 stages of one second; wall over ideal)")
+    for count in workers:
+        pilots, places = max(1, count // 16), min(16, count)
+        run = example("ressa-sweep", "coordinator_speed", 2000, 0, 1000, pilots, places, 1)
+        ideal = (run["made"] - 1) / count
+        row(f"{count} workers", (run["wall-s"], "s"), None, f"{run['wall-s'] / ideal:.3f} x ideal")
+    for count in (1, 4):
+        run = example("ressa-sweep", "coordinator_speed", 2000, 0, 1000, 0, count)
+        row(f"a stage of no time, {count} workers of the coordinator", (run["wall-us-per-stage"] / 1000, "ms"), None, "made to last on the disk")
+
+
 def dense():
     print("\ndense training (wall seconds, two threads)")
     for preset, goal in (("shapes-flant5", 360), ("shapes-vicuna", 480)):
@@ -259,6 +296,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="start-up and planning only")
     parser.add_argument("--scale", action="store_true", help="large stores of made-up results only")
     parser.add_argument("--points", action="store_true", help="many pruning points from one statistics pass only")
+    parser.add_argument("--million", action="store_true", help="log and coordinator at a million stages only")
     parser.add_argument("--large", action="store_true", help="a folder of full size too")
     arguments = parser.parse_args()
     if not RESSA.exists():
@@ -267,12 +305,15 @@ def main():
         return points()
     if arguments.scale:
         return scale()
+    if arguments.million:
+        return million(1_000_000, 20_000, (1, 4, 16, 64))
     start_up()
     if not arguments.quick:
         scale()
         stages()
         points()
         sharing()
+        million(100_000, 5_000, (16, 64))
         comparisons()
     if arguments.large:
         large()

@@ -66,7 +66,7 @@ def report(results):
     files = {}
     for path in sorted(results.rglob("*")):
         name = path.relative_to(results)
-        if path.is_file() and name.parts[0] not in ("store", "logs", "live", "meet", "sweep.lock"):
+        if path.is_file() and name.parts[0] not in ("store", "logs", "live", "meet", "pilots", "sweep.lock"):
             files[str(name)] = path.read_bytes()
     return files
 

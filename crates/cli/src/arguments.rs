@@ -129,7 +129,7 @@ pub enum Command {
     #[command(subcommand)]
     Lab(model::Lab),
     /// Look for what keeps a sweep from running on this machine
-    Doctor(MachineOptions),
+    Doctor(DoctorOptions),
     /// Print completions for a shell
     Completions(results::CompletionsOptions),
     /// Print the manual page, or write one for each command
@@ -164,13 +164,16 @@ fn card(text: &str) -> Result<String, String> {
 /// What the machine gives.
 #[derive(Args, Clone, Debug)]
 pub struct MachineOptions {
-    /// `auto`, `cpu` or `cuda:N`
-    #[arg(long, default_value = "auto", value_parser = |text: &str| text.parse::<DeviceChoice>())]
-    pub device: DeviceChoice,
-    /// Maximum number of workers of this machine, 0 to leave all work to others that join [default: one per GPU; on a CPU cores divided by
+    /// `auto`, `cpu`, `cuda:N`, or a list such as `cuda:0,cuda:2`
+    #[arg(long, default_value = "auto", value_delimiter = ',', value_parser = |text: &str| text.parse::<DeviceChoice>())]
+    pub device: Vec<DeviceChoice>,
+    /// Number of workers of this machine, 0 to leave all work to others that join [default: --workers-per-gpu on each GPU; on a CPU cores divided by
     /// --threads, as far as memory holds their models]
     #[arg(long, value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub slots: Option<u16>,
+    /// Workers that share a GPU [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub workers_per_gpu: Option<u16>,
     /// Threads of a worker: of one tensor operation, and of decoding images [default: 1 on a CPU; on a GPU the cores divided by its workers]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
@@ -189,8 +192,9 @@ impl Default for MachineOptions {
     /// As if nothing was said.
     fn default() -> Self {
         Self {
-            device: DeviceChoice::Auto,
+            device: vec![DeviceChoice::Auto],
             slots: None,
+            workers_per_gpu: None,
             threads: None,
             tf32: false,
             deterministic: false,
@@ -206,6 +210,13 @@ pub struct SweepOptions {
     pub selection: Selection,
     #[command(flatten)]
     pub machine: MachineOptions,
+    /// Have workers started on a cluster: a profile's name (`slurm`, `kubernetes`, `hyperqueue`, or what you add to `profiles/`) or file. This machine
+    /// then runs no worker itself unless --slots says so
+    #[arg(long, value_name = "NAME|FILE")]
+    pub profile: Option<String>,
+    /// With --profile: print what would be given to the cluster's engine, and do nothing
+    #[arg(long, requires = "profile")]
+    pub dry_run: bool,
     /// Do not check dense models against their declared scores
     #[arg(long)]
     pub no_gate: bool,
@@ -399,9 +410,12 @@ pub struct WorkOptions {
     /// `auto`, `cpu`, `cuda:N`, or a list of them
     #[arg(long, default_value = "auto", value_delimiter = ',', value_parser = |text: &str| text.parse::<DeviceChoice>())]
     pub device: Vec<DeviceChoice>,
-    /// Number of workers [default: one per device; on a CPU cores divided by --threads]
+    /// Number of workers [default: --workers-per-gpu on each GPU; on a CPU cores divided by --threads]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub slots: Option<u16>,
+    /// Workers that share a GPU [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub workers_per_gpu: Option<u16>,
     /// Threads of a worker [default: 1 on a CPU; on a GPU the cores divided by its workers]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
@@ -417,9 +431,22 @@ pub struct WorkOptions {
     /// A name that no other worker of the sweep has [default: made of the job's or the machine's]
     #[arg(long)]
     pub name: Option<String>,
-    /// Class of resources that a cluster's profile started it for
-    #[arg(long, hide = true)]
+    /// Class of a cluster's profile that it was started for: it is given the stages of that class only
+    #[arg(long, value_name = "NAME")]
     pub class: Option<String>,
+}
+
+/// Options of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorOptions {
+    #[command(flatten)]
+    pub machine: MachineOptions,
+    /// Look at a cluster, too: what its profile asks for against what the site has, and the results folder
+    #[arg(long, value_name = "NAME|FILE")]
+    pub profile: Option<String>,
+    /// With --profile: run a small job of each class and wait so long for its answer
+    #[arg(long, value_name = "SECONDS", requires = "profile", value_parser = clap::value_parser!(u64).range(1..))]
+    pub try_job: Option<u64>,
 }
 
 /// Options of `gc`.

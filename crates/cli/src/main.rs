@@ -3,6 +3,7 @@
 mod arguments;
 mod build_id;
 mod chosen;
+mod cluster;
 mod commands;
 mod exit;
 mod hub;

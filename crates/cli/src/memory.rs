@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use ressa_checkpoint::WeightFiles;
 use ressa_experiment::Stage;
-use ressa_sweep::{DeviceChoice, Graph, Options};
+use ressa_sweep::{Graph, Options};
 
 /// What a worker needs beside its models, in bytes.
 const WORKER: u64 = 500_000_000;
@@ -12,22 +12,31 @@ const WORKER: u64 = 500_000_000;
 /// Models of a checkpoint's size that a worker holds at once: the dense one, and what a stage makes of it.
 const MODELS: u64 = 2;
 
-/// Bounds the workers of a sweep on a CPU by memory, where nobody said how many there should be. Returns their number where that is fewer.
-pub fn bound(options: &mut Options, graph: &Graph, root: &Path) -> Option<usize> {
-    let on_cpu = match options.device {
-        DeviceChoice::Cpu => true,
-        DeviceChoice::Auto => options.gpus == 0,
-        DeviceChoice::Cuda(_) => false,
-    };
-    if options.slots.is_some() || !on_cpu {
+/// Bounds the workers of a sweep by memory, where nobody said how many there should be: those of a CPU by the machine's, those that share a GPU
+/// by what `on_gpu` says that it holds. Returns their number where that is fewer.
+pub fn bound(
+    options: &mut Options,
+    graph: &Graph,
+    root: &Path,
+    on_gpu: impl FnOnce() -> Option<usize>,
+) -> Option<usize> {
+    if options.devices.slots.is_some() {
         return None;
+    }
+    if options.devices.is_gpu() {
+        let fitting = if options.devices.per_gpu > 1 { on_gpu()? } else { return None };
+        if fitting >= options.devices.per_gpu {
+            return None;
+        }
+        options.devices.per_gpu = fitting;
+        return Some(options.workers().len());
     }
     let bytes = largest_checkpoint(graph, root).filter(|&bytes| bytes > 0)?;
     let fitting = workers(available()?, bytes);
-    if fitting >= options.devices().len() {
+    if fitting >= options.workers().len() {
         return None;
     }
-    options.slots = Some(fitting);
+    options.devices.slots = Some(fitting);
     Some(fitting)
 }
 

@@ -109,6 +109,7 @@ fn trouble(event: &SweepEvent) -> Option<String> {
         SweepEvent::Gate(checks) if checks.iter().all(|check| check.passes()) => {
             Some(format!("dense gate passed: {}", count(checks.len(), "score")))
         }
+        SweepEvent::Told(line) => Some(line.clone()),
         SweepEvent::Stopping { why, running: 0 } => Some(format!("stopping: {why}")),
         SweepEvent::Stopping { why, running } => {
             Some(format!("stopping: {why} ({} may finish)", count(*running, "running stage")))
@@ -127,10 +128,12 @@ fn opening(event: &SweepEvent) -> Option<String> {
     }
     let failed = if totals.failed > 0 { format!(", {} failed earlier", totals.failed) } else { String::new() };
     Some(format!(
-        "{runs}: {} of {} cached, {to_do} to do{failed}; {}, about {}",
+        "{runs}: {} of {} cached, {to_do} to do{failed}; {}",
         totals.cached,
         count(totals.stages, "stage"),
-        count(*slots, "worker"),
-        duration(totals.eta_seconds)
+        match slots {
+            0 => "workers of other machines may join".to_owned(),
+            slots => format!("{}, about {}", count(*slots, "worker"), duration(totals.eta_seconds)),
+        }
     ))
 }

@@ -79,7 +79,7 @@ pub fn put_away(workspace: &Workspace, store: &Store, others: &[Garbage]) -> Res
 /// What workers would run on, as one of them says it.
 fn present(workspace: &Workspace, machine: &MachineOptions) -> Result<MadeOn, Failure> {
     let options = workspace.sweep_options(machine);
-    let device = options.devices().into_iter().next().unwrap_or_default();
+    let device = options.workers().into_iter().next().unwrap_or_default();
     let program = options.worker.program.display();
     let unknown =
         |reason: String| Failure::new(Exit::Other, format!("`{program}` does not say what it runs on: {reason}"));

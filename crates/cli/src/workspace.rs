@@ -8,7 +8,7 @@ use std::{
 
 use ressa_store::Store;
 use ressa_sweep::{
-    DEFAULT_LEASE, DeviceChoice, Options, RetryPolicy, WorkerCommand, machine_name, threads, visible_gpus,
+    DEFAULT_LEASE, DeviceChoice, Devices, Options, RetryPolicy, WorkerCommand, visible_gpus,
 };
 
 use crate::{
@@ -99,30 +99,32 @@ impl Workspace {
         &self.worker
     }
 
-    /// GPUs that workers may choose from.
-    pub fn gpus(&self, device: DeviceChoice) -> u32 {
+    /// The devices that are asked for; `auto` means the GPUs that this process may use.
+    pub fn devices(&self, asked: &[DeviceChoice], per_gpu: Option<u16>, slots: Option<u16>) -> Devices {
         let visible = env::var_os("CUDA_VISIBLE_DEVICES").map(|list| list.to_string_lossy().into_owned());
-        if device == DeviceChoice::Auto { visible_gpus(visible.as_deref()) } else { 0 }
+        Devices {
+            asked: asked.to_vec(),
+            gpus: visible_gpus(visible.as_deref()),
+            per_gpu: per_gpu.map_or(1, usize::from),
+            slots: slots.map(usize::from),
+        }
     }
 
     /// Options of a sweep on this machine.
     pub fn sweep_options(&self, machine: &MachineOptions) -> Options {
-        let gpus = self.gpus(machine.device);
-        let slots = machine.slots.map(usize::from);
+        let devices = self.devices(&machine.device, machine.workers_per_gpu, machine.slots);
         Options {
             results: self.results.clone(),
             worker: WorkerCommand {
                 program: self.worker.clone(),
                 folder: self.root.clone(),
-                threads: threads(machine.device, gpus, slots, machine.threads),
+                threads: devices.threads(machine.threads),
                 environment: worker_environment(machine.tf32, machine.deterministic),
                 deterministic: machine.deterministic,
                 arguments: machine.loading.worker_arguments(&self.results),
             },
-            device: machine.device,
-            gpus,
-            machine: machine_name(machine.device, gpus),
-            slots,
+            machine: devices.machine_name(),
+            devices,
             max_failures: None,
             timeout: None,
             lease: DEFAULT_LEASE,

@@ -34,7 +34,7 @@ pub fn submit_command(pilot: &Pilot, class: &Class, gpu_resource: &str, jobs: u3
     option("--stderr", log);
     words.extend(resources.options.iter().cloned());
     let mut lines = resources.setup.clone();
-    lines.push(format!("exec {}", pilot.command(class, "hq-$HQ_JOB_ID-$HQ_TASK_ID")));
+    lines.push(format!("exec {}", pilot.command(class)));
     words.extend(["--", "bash", "-c"].map(str::to_owned));
     words.push(lines.join("\n"));
     words

@@ -34,7 +34,7 @@ pub fn indexed_job(pilot: &Pilot, class: &Class, settings: &Kubernetes, jobs: u3
     };
     let mut lines: Vec<String> = resources.setup.clone();
     lines.push(format!("cd {}", quoted(&inside.folder.display().to_string())));
-    lines.push(format!("exec {}", inside.command(class, "$HOSTNAME")));
+    lines.push(format!("exec {}", inside.command(class)));
     let labels = json!({ "app": "ressa", "ressa-class": label(&class.name) });
     let mut metadata = Map::from_iter([("name".to_owned(), json!(name)), ("labels".to_owned(), labels.clone())]);
     if let Some(namespace) = &settings.namespace {

@@ -23,8 +23,9 @@ pub struct Pilot {
 }
 
 impl Pilot {
-    /// The command line of a pilot, as words of a shell. `name` is taken as it stands: the shell puts the job's numbers into it.
-    pub(crate) fn command(&self, class: &Class, name: &str) -> String {
+    /// The command line of a pilot, as words of a shell. It names itself after its job, so that a job that is started again is another
+    /// pilot than the one before, which may still be running.
+    pub(crate) fn command(&self, class: &Class) -> String {
         let resources = &class.resources;
         let mut words = vec![quoted(&self.program.display().to_string())];
         words.extend(self.global.iter().map(|word| quoted(word)));
@@ -39,7 +40,7 @@ impl Pilot {
         if let Some(minutes) = resources.minutes {
             option("--time-limit", (minutes * 60).to_string());
         }
-        option("--name", format!("\"{name}\""));
+        option("--grace", resources.lead.to_string());
         words.join(" ")
     }
 }

@@ -10,8 +10,7 @@ use crate::{
 
 /// The script that `sbatch` takes. `token` is the job's name; `exclude` are nodes beside those of the profile.
 pub fn sbatch_script(pilot: &Pilot, class: &Class, array: Array, token: &str, exclude: &[String]) -> String {
-    let name = "slurm-${SLURM_ARRAY_JOB_ID}-${SLURM_ARRAY_TASK_ID}";
-    script_ending_in(pilot, class, array, token, exclude, &format!("exec {}", pilot.command(class, name)))
+    script_ending_in(pilot, class, array, token, exclude, &format!("exec {}", pilot.command(class)))
 }
 
 /// The same with another last line.

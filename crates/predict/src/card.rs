@@ -65,6 +65,11 @@ impl Cards {
         Ok(Self(cards))
     }
 
+    /// Names and cards.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Card)> {
+        self.0.iter().map(|(id, card)| (id.as_str(), card))
+    }
+
     /// The card of a name.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What a log of many stages costs: writing a line, the index, and reading it again. Prints seconds and bytes; `scripts/bench.py` shows them.
+//! What a log of many stages costs: writing a line, the index, and reading it again. Prints JSON; `scripts/bench.py` shows it.
 //!
 //! Usage: `log_speed FOLDER STAGES`
 
@@ -53,9 +53,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!((indexed, rebuilt), (stages as usize, stages as usize));
     let answer = serde_json::json!({
         "stages": stages, "write-two-lines-us": 1e6 * written / f64::from(stages), "write-index-s": settled,
-        "read-with-index-s": with_index, "read-log-alone-s": without_index,
+        "read-with-index-s": with_index, "read-log-alone-s": without_index, "peak-mb": peak(),
     });
     use std::io::Write;
     writeln!(std::io::stdout(), "{answer}")?;
     Ok(())
+}
+
+/// Maximum megabytes of memory that this process has held.
+fn peak() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    peak.unwrap_or_default() * 1024.0 / 1e6
 }

@@ -1,34 +1,26 @@
 //! What the log says of every stage, and where in the log that was read.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::BTreeMap;
 
 use ressa_experiment::{KeyMap, StageKey};
-use ressa_store::Environment;
 
-use crate::{
-    Attempt, FailureRecord, LogEvent, LogPart, Published, Record, State,
-    segment::{Place, Segments},
-};
+use crate::{Attempt, FailureRecord, LogEvent, LogPart, Published, Record, State, segment::Segments, shared::Shared};
 
 /// Everything the log says, as of now.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    records: KeyMap<Record>,
+    /// In the order in which stages became known. A map of them would be twice as large: it is half empty after it has grown.
+    records: Vec<(StageKey, Record)>,
+    positions: KeyMap<u32>,
     /// Segments and how much of each is in here.
     pub(crate) segments: Segments,
-    /// One of each text and environment, since most stages share theirs.
-    texts: HashSet<Arc<str>>,
-    environments: HashMap<String, Arc<Environment>>,
-    lists: HashSet<Arc<[String]>>,
+    shared: Shared,
 }
 
 impl Index {
     /// What is known of a stage.
     pub fn get(&self, key: &StageKey) -> Option<&Record> {
-        self.records.get(key)
+        self.positions.get(key).map(|&position| &self.records[position as usize].1)
     }
 
     /// The published output of a stage, as far as the log knows.
@@ -49,23 +41,21 @@ impl Index {
 
     /// Stages whose last attempt failed, the oldest failure first.
     pub fn failures(&self) -> Vec<&FailureRecord> {
-        let failed = |record: &'_ Record| matches!(record.state, State::Failed(_));
         let mut found: Vec<&FailureRecord> = self
             .records
-            .values()
-            .filter(|record| failed(record))
-            .filter_map(|record| match &record.state {
-                State::Failed(record) => Some(record.as_ref()),
-                _ => None,
+            .iter()
+            .filter_map(|(_, record)| match &record.state {
+                State::Failed(failure) => Some(failure.as_ref()),
+                State::Open | State::Published(_) => None,
             })
             .collect();
         found.sort_by(|a, b| (a.at, &a.key).cmp(&(b.at, &b.key)));
         found
     }
 
-    /// Every stage that the log knows, in no particular order.
+    /// Every stage that the log knows, in the order in which it was first spoken of.
     pub fn iter(&self) -> impl Iterator<Item = (&StageKey, &Record)> {
-        self.records.iter()
+        self.records.iter().map(|(key, record)| (key, record))
     }
 
     /// How many stages the log knows.
@@ -78,37 +68,36 @@ impl Index {
         self.records.is_empty()
     }
 
-    /// Takes an event into account that stands at `place` in the log. Events of a place that was counted before change nothing.
+    /// Takes an event into account.
     pub(crate) fn apply(&mut self, event: LogEvent) {
         match event {
             LogEvent::Started { key, attempt, worker, remote, log, .. } => {
-                let record = self.records.entry(key).or_default();
+                let log = log.map(|part| self.shared.part(part));
+                let record = self.record(key);
                 record.attempts = record.attempts.max(attempt);
                 record.open.insert(attempt, Attempt { worker, remote, log });
             }
-            LogEvent::Published { key, attempt, record, log, .. } => {
-                let published = self.shared(record);
-                let record = self.ended(key, attempt, log);
-                record.state = State::Published(published);
+            LogEvent::Published { key, attempt, record: published, log, .. } => {
+                let published = self.shared.published(published);
+                self.ended(key, attempt, log).state = State::Published(published);
             }
-            LogEvent::Found { key, record } => {
-                let published = self.shared(record);
-                self.records.entry(key).or_default().state = State::Published(published);
+            LogEvent::Found { key, record: published } => {
+                let published = self.shared.published(published);
+                self.record(key).state = State::Published(published);
             }
             LogEvent::Gone { key, .. } => {
-                if let Some(record) = self.records.get_mut(&key) {
+                if let Some(record) = self.known(&key) {
                     record.state = State::Open;
                 }
             }
             LogEvent::Failed { key, attempt, record: failure, .. } => {
-                let record = self.ended(key, attempt, None);
-                record.state = State::Failed(Box::new(failure));
+                self.ended(key, attempt, None).state = State::Failed(Box::new(failure));
             }
             LogEvent::Returned { key, attempt, .. } | LogEvent::Superseded { key, attempt, .. } => {
                 self.ended(key, attempt, None);
             }
             LogEvent::Retried { key } => {
-                if let Some(record) = self.records.get_mut(&key)
+                if let Some(record) = self.known(&key)
                     && matches!(record.state, State::Failed(_))
                 {
                     record.state = State::Open;
@@ -126,51 +115,42 @@ impl Index {
 
     /// Ends an attempt; what it logged is what `log` says, or what is known from its begin.
     fn ended(&mut self, key: StageKey, attempt: u32, log: Option<LogPart>) -> &mut Record {
-        let log = log.map(|part| LogPart { file: text(&mut self.texts, part.file), ..part });
-        let record = self.records.entry(key).or_default();
+        let log = log.map(|part| self.shared.part(part));
+        let record = self.record(key);
         record.attempts = record.attempts.max(attempt);
         let begun = record.open.remove(&attempt).and_then(|attempt| attempt.log);
+        if record.open.is_empty() {
+            // An empty map keeps the memory of its last entry, and most stages have no attempt open.
+            record.open = BTreeMap::new();
+        }
         record.log = log.or(begun).or_else(|| record.log.take());
         record
     }
 
-    /// Makes room for so many stages.
-    pub(crate) fn reserve(&mut self, stages: usize) {
-        self.records.reserve(stages);
+    /// The record of a stage that the log knows.
+    fn known(&mut self, key: &StageKey) -> Option<&mut Record> {
+        self.positions.get(key).map(|&position| &mut self.records[position as usize].1)
     }
 
-    /// Puts a record in, as a snapshot has it.
-    pub(crate) fn insert(&mut self, key: StageKey, mut record: Record) {
-        if let State::Published(published) = record.state {
-            record.state = State::Published(self.shared(published));
-        }
-        self.records.insert(key, record);
+    /// The record of a stage, which is made where there is none.
+    fn record(&mut self, key: StageKey) -> &mut Record {
+        let position = *self.positions.entry(key).or_insert_with(|| {
+            self.records.push((key, Record::default()));
+            self.records.len() as u32 - 1
+        });
+        &mut self.records[position as usize].1
     }
 
-    /// The same record with the texts that others have too.
-    fn shared(&mut self, mut record: Published) -> Published {
-        record.kind = text(&mut self.texts, record.kind);
-        record.detail = text(&mut self.texts, record.detail);
-        record.model = text(&mut self.texts, record.model);
-        match self.lists.get(&record.files) {
-            Some(known) => record.files = Arc::clone(known),
-            None => drop(self.lists.insert(Arc::clone(&record.files))),
-        }
-        let identity = serde_json::to_string(&*record.environment).unwrap_or_default();
-        record.environment = Arc::clone(self.environments.entry(identity).or_insert(record.environment));
-        record
+    /// An index with room for so many stages, whose records take their common values from `shared`.
+    pub(crate) fn with_capacity(stages: usize, shared: Shared) -> Self {
+        let mut index = Self { shared, ..Self::default() };
+        index.records.reserve(stages);
+        index.positions.reserve(stages);
+        index
     }
 
-    /// Places of the log that this has seen.
-    pub(crate) fn place(&self, segment: u32) -> Option<&Place> {
-        self.segments.get(&segment)
+    /// Puts a record in whose common values are those of `shared`.
+    pub(crate) fn insert(&mut self, key: StageKey, record: Record) {
+        *self.record(key) = record;
     }
-}
-
-fn text(known: &mut HashSet<Arc<str>>, text: Arc<str>) -> Arc<str> {
-    if let Some(same) = known.get(&text) {
-        return Arc::clone(same);
-    }
-    known.insert(Arc::clone(&text));
-    text
 }

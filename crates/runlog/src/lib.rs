@@ -15,6 +15,7 @@ mod older;
 mod proof;
 mod record;
 mod segment;
+mod shared;
 mod snapshot;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ pub use older::take_over;
 pub use record::{Attempt, Circumstances, FailureRecord, Proof, Published, Record, State};
 pub use segment::{host, nonce};
 
-use segment::{Place, Writer};
+use segment::{Place, Segments, Writer};
 
 /// Folder of the log within the store's root.
 const FOLDER: &str = "log";
@@ -71,7 +72,7 @@ pub fn read(store: &Store) -> Result<Reading, StoreError> {
     if let Some(index) = snapshot::read(&folder.join(INDEX), &mut reading.notes)? {
         reading.index = index;
     }
-    reading.follow(&folder, &mut |_| {})?;
+    reading.update(store, &mut |_| {})?;
     if reading.index.segments.is_empty() {
         for record in older::failures(store)? {
             reading.index.apply(LogEvent::Failed { key: record.key, attempt: 0, worker: String::new(), record });
@@ -85,10 +86,9 @@ pub fn read(store: &Store) -> Result<Reading, StoreError> {
 /// # Errors
 /// A file that is there and cannot be read.
 pub fn history(store: &Store) -> Result<(Vec<Entry>, Vec<Note>), StoreError> {
-    let mut reading = Reading::default();
-    let mut entries = Vec::new();
-    reading.follow(&folder(store), &mut |entry| entries.push(entry.clone()))?;
-    Ok((entries, reading.notes))
+    let (mut entries, mut notes) = (Vec::new(), Vec::new());
+    follow(&folder(store), &mut Segments::new(), &mut notes, &mut |entry| entries.push(entry))?;
+    Ok((entries, notes))
 }
 
 impl Reading {
@@ -97,48 +97,55 @@ impl Reading {
     /// # Errors
     /// A file that is there and cannot be read.
     pub fn update(&mut self, store: &Store, seen: &mut dyn FnMut(&Entry)) -> Result<(), StoreError> {
-        self.follow(&folder(store), seen)
+        let Self { index, notes, behind } = self;
+        let mut segments = std::mem::take(&mut index.segments);
+        let outcome = follow(&folder(store), &mut segments, notes, &mut |entry| {
+            *behind += 1;
+            seen(&entry);
+            index.apply(entry.event);
+        });
+        index.segments = segments;
+        outcome
     }
+}
 
-    fn follow(&mut self, folder: &Path, seen: &mut dyn FnMut(&Entry)) -> Result<(), StoreError> {
-        // The number that a segment was written under counts, not the name it has now.
-        let mut known: Vec<(u32, String)> = Vec::new();
-        let mut segments = Vec::new();
-        for (number, path) in segment::files(folder)? {
-            // Without its first line, a segment is what its file says.
-            let (written, id) = segment::header(&path)?.unwrap_or_else(|| (number, name(&path)));
-            if known.iter().any(|(_, other)| *other == id) {
-                self.notes.push(Note { file: name(&path), what: "it is a copy of another file of the log".to_owned() });
-                continue;
-            }
-            if written != number {
-                self.notes.push(Note { file: name(&path), what: format!("it was written as {written:06}.jsonl") });
-            }
-            known.push((written, id.clone()));
-            segments.push((written, id, path));
+/// Hands every entry behind `known` to `take`, oldest first, and moves `known` behind them.
+fn follow(
+    folder: &Path,
+    known: &mut Segments,
+    notes: &mut Vec<Note>,
+    take: &mut dyn FnMut(Entry),
+) -> Result<(), StoreError> {
+    // The number that a segment was written under counts, not the name it has now.
+    let mut segments: Vec<(u32, String, PathBuf)> = Vec::new();
+    for (number, path) in segment::files(folder)? {
+        // Without its first line, a segment is what its file says.
+        let (written, id) = segment::header(&path)?.unwrap_or_else(|| (number, name(&path)));
+        if segments.iter().any(|(_, other, _)| *other == id) {
+            notes.push(Note { file: name(&path), what: "it is a copy of another file of the log".to_owned() });
+            continue;
         }
-        segments.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-        for (number, id, path) in segments {
-            let start = match self.index.place(number) {
-                Some(place) if place.id == id => place.clone(),
-                Some(_) => {
-                    // Two coordinators that could not see each other: both are read.
-                    self.notes.push(Note { file: name(&path), what: "another segment has its number".to_owned() });
-                    Place::default()
-                }
-                None => Place::default(),
-            };
-            let tail = segment::read(&path, &start)?;
-            self.notes.extend(tail.notes);
-            self.behind += tail.entries.len();
-            for entry in tail.entries {
-                seen(&entry);
-                self.index.apply(entry.event);
-            }
-            self.index.segments.insert(number, tail.place);
+        if written != number {
+            notes.push(Note { file: name(&path), what: format!("it was written as {written:06}.jsonl") });
         }
-        Ok(())
+        segments.push((written, id, path));
     }
+    segments.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    for (number, id, path) in segments {
+        let mut place = match known.get(&number) {
+            Some(place) if place.id == id => place.clone(),
+            Some(_) => {
+                // Two coordinators that could not see each other: both are read.
+                notes.push(Note { file: name(&path), what: "another segment has its number".to_owned() });
+                Place::default()
+            }
+            None => Place::default(),
+        };
+        let outcome = segment::read(&path, &mut place, notes, take);
+        known.insert(number, place);
+        outcome?;
+    }
+    Ok(())
 }
 
 fn name(path: &Path) -> String {
@@ -195,7 +202,6 @@ impl Log {
     fn took(&mut self, entry: Entry) {
         self.reading.behind += 1;
         self.reading.index.apply(entry.event);
-        self.reading.index.segments.insert(self.writer.number(), self.writer.place());
     }
 
     /// Whether no other coordinator has begun since.
@@ -210,7 +216,9 @@ impl Log {
     pub fn settle(&mut self) -> Result<(), StoreError> {
         self.writer.sync()?;
         if self.reading.behind > BEHIND.max(self.reading.index.len() / 4) {
-            snapshot::write(&self.folder.join(INDEX), &self.reading.index)?;
+            let index = &mut self.reading.index;
+            index.segments.insert(self.writer.number(), self.writer.place().clone());
+            snapshot::write(&self.folder.join(INDEX), index)?;
             self.reading.behind = 0;
         }
         Ok(())

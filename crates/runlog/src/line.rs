@@ -34,7 +34,7 @@ pub(crate) fn encode(entry: &Entry, number: u64) -> Vec<u8> {
     line.pop(); // The closing brace comes after the checksum.
     let sum = checksum(&line);
     line.extend_from_slice(SUM);
-    line.extend_from_slice(sum.as_bytes());
+    line.extend_from_slice(&sum);
     line.extend_from_slice(b"\"}\n");
     line
 }
@@ -60,9 +60,10 @@ fn whole(line: &[u8]) -> Option<&[u8]> {
     let line = line.strip_suffix(b"\"}")?;
     let (rest, sum) = line.split_at_checked(line.len().checked_sub(DIGITS)?)?;
     let body = rest.strip_suffix(SUM)?;
-    (checksum(body).as_bytes() == sum).then_some(body)
+    (checksum(body) == sum).then_some(body)
 }
 
-fn checksum(bytes: &[u8]) -> String {
-    blake3::hash(bytes).to_hex()[..DIGITS].to_owned()
+fn checksum(bytes: &[u8]) -> [u8; DIGITS] {
+    let digits = blake3::hash(bytes).to_hex();
+    digits.as_bytes().first_chunk().copied().expect("a digest has more digits")
 }

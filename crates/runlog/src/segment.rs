@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -44,10 +44,9 @@ pub struct Writer {
     folder: PathBuf,
     path: PathBuf,
     number: u32,
-    id: String,
     file: File,
-    lines: u64,
-    bytes: u64,
+    /// How far it reaches.
+    place: Place,
 }
 
 impl Writer {
@@ -78,7 +77,8 @@ impl Writer {
                 pid: std::process::id(),
                 program: program.to_owned(),
             };
-            let mut writer = Self { folder: folder.to_owned(), path, number, id, file, lines: 0, bytes: 0 };
+            let place = Place { id, bytes: 0, lines: 0 };
+            let mut writer = Self { folder: folder.to_owned(), path, number, file, place };
             let entry = writer.append(began)?;
             return Ok((writer, entry));
         }
@@ -96,13 +96,13 @@ impl Writer {
     pub(crate) fn append(&mut self, event: LogEvent) -> Result<Entry, StoreError> {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64);
         let entry = Entry { at, event };
-        let line = encode(&entry, self.lines);
+        let line = encode(&entry, self.place.lines);
         if let Err(source) = self.file.write_all(&line) {
-            let _ = self.file.set_len(self.bytes);
+            let _ = self.file.set_len(self.place.bytes);
             return Err(StoreError::Write { path: self.path.clone(), source });
         }
-        self.lines += 1;
-        self.bytes += line.len() as u64;
+        self.place.lines += 1;
+        self.place.bytes += line.len() as u64;
         Ok(entry)
     }
 
@@ -120,80 +120,64 @@ impl Writer {
     }
 
     /// How far this segment reaches.
-    pub(crate) fn place(&self) -> Place {
-        Place { id: self.id.clone(), bytes: self.bytes, lines: self.lines }
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 }
 
-/// What was read of a segment.
-pub(crate) struct Tail {
-    /// How far it was read.
-    pub place: Place,
-    /// What came after the place before.
-    pub entries: Vec<Entry>,
-    /// What was passed over, and why.
-    pub notes: Vec<Note>,
-}
+/// Bytes of a segment that are in memory while it is read, beside the longest line.
+const PIECE: usize = 1 << 20;
 
-/// Reads the lines of a segment after `from`, which was found in an earlier reading or in the index. A file that is no segment has none.
-pub(crate) fn read(path: &Path, from: &Place) -> Result<Tail, StoreError> {
+/// Hands the entries of a segment after `place` to `take`, and moves `place` behind them. A file that is no segment has none.
+pub(crate) fn read(
+    path: &Path,
+    place: &mut Place,
+    notes: &mut Vec<Note>,
+    take: &mut dyn FnMut(Entry),
+) -> Result<(), StoreError> {
     let failed = |source| StoreError::Read { path: path.to_owned(), source };
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    let mut place = from.clone();
-    let mut notes = Vec::new();
-    if length < from.bytes {
-        let what =
-            format!("it has {length} bytes where {} were read before; what is missing is in the index", from.bytes);
-        notes.push(Note { file: name, what });
-        return Ok(Tail { place, entries: Vec::new(), notes });
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut note = |what: String| notes.push(Note { file: file.clone(), what });
+    let mut source = File::open(path).map_err(failed)?;
+    let length = source.metadata().map_err(failed)?.len();
+    if length < place.bytes {
+        let read = place.bytes;
+        note(format!("it has {length} bytes where {read} were read before; what is missing is in the index"));
+        return Ok(());
     }
-    file.seek(SeekFrom::Start(from.bytes)).map_err(failed)?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(failed)?;
-
-    let mut entries = Vec::new();
-    let mut rest = bytes.as_slice();
-    while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
-        let (line, after) = (&rest[..end], &rest[end + 1..]);
-        rest = after;
-        place.bytes += end as u64 + 1;
-        if line.is_empty() {
+    source.seek(SeekFrom::Start(place.bytes)).map_err(failed)?;
+    let mut source = BufReader::with_capacity(PIECE, source);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        source.read_until(b'\n', &mut line).map_err(failed)?;
+        // A line without its end is being written, or will never be: it is looked at again.
+        let Some(text) = line.strip_suffix(b"\n") else { return Ok(()) };
+        let at = place.bytes;
+        place.bytes += line.len() as u64;
+        if text.is_empty() {
             continue;
         }
-        let at = place.bytes - end as u64 - 1;
-        match decode(line) {
+        match decode(text) {
+            Ok((_, number)) if number < place.lines => note(format!("the line at byte {at} is there twice")),
             Ok((entry, number)) => {
-                if number < place.lines {
-                    notes.push(Note { file: name.clone(), what: format!("the line at byte {at} is there twice") });
-                    continue;
-                }
                 if number > place.lines {
                     let missing = number - place.lines;
-                    notes.push(Note {
-                        file: name.clone(),
-                        what: format!("{missing} lines before byte {at} are missing"),
-                    });
+                    note(format!("{missing} lines before byte {at} are missing"));
                 }
                 place.lines = number + 1;
                 if let LogEvent::Began { id, .. } = &entry.event {
                     place.id.clone_from(id);
                 }
-                entries.push(entry);
+                take(entry);
             }
-            Err(Bad::Torn) => {
-                notes.push(Note { file: name.clone(), what: format!("the line at byte {at} is not whole") });
-            }
+            Err(Bad::Torn) => note(format!("the line at byte {at} is not whole")),
             Err(Bad::Unknown) => {
                 place.lines += 1;
-                let what = format!("the line at byte {at} is of another version of the program");
-                notes.push(Note { file: name.clone(), what });
+                note(format!("the line at byte {at} is of another version of the program"));
             }
         }
     }
-    // A line without its end is being written, or will never be: it is looked at again.
-    Ok(Tail { place, entries, notes })
 }
 
 /// Number and random name that the first line of a segment gives it; none where that line is not whole.

@@ -1,34 +1,48 @@
 //! The index as a file: what the log says of every stage up to some place in it. Losing it costs reading the log.
+//!
+//! After the magic word and the digest of all that follows: the [`Head`], then as many rows as it says. Rows are written and read one after
+//! the other, so that beside the index itself nothing but the bytes of the file is in memory.
 
 use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use ressa_experiment::StageKey;
 use ressa_store::{Environment, StoreError, replace};
+use rmp_serde::Deserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Attempt, FailureRecord, Index, LogPart, Note, Proof, Published, Record, State, segment::Segments};
+use crate::{
+    Attempt, FailureRecord, Index, LogPart, Note, Proof, Published, Record, State, segment::Segments, shared::Shared,
+};
 
 /// First bytes of the file; another layout gets another word, so an old index is made anew.
-const MAGIC: &[u8; 8] = b"ressai01";
+const MAGIC: &[u8; 8] = b"ressai02";
+/// Bytes of the digest after it.
+const DIGEST: usize = 32;
+/// Minimum bytes of a row: a count that cannot be right must not ask for memory.
+const ROW_AT_LEAST: usize = 36;
+/// Bytes of a row, roughly: what is reserved before they are written.
+const ROW: usize = 256;
 
-/// The parts that rows share stand once.
-#[derive(Serialize, Deserialize)]
-struct Snapshot {
+/// What rows share stands once, and they say its number.
+#[derive(Default, Serialize, Deserialize)]
+struct Head {
     segments: Segments,
     texts: Vec<Arc<str>>,
-    environments: Vec<Environment>,
-    lists: Vec<Vec<String>>,
-    rows: Vec<Row>,
+    environments: Vec<Arc<Environment>>,
+    lists: Vec<Arc<[String]>>,
+    rows: usize,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Row {
+struct Row<'r> {
     key: StageKey,
     attempts: u32,
-    open: Vec<(u32, String, bool, Option<Part>)>,
+    #[serde(borrow)]
+    open: Vec<(u32, &'r str, bool, Option<Part>)>,
     log: Option<Part>,
-    published: Option<Output>,
+    #[serde(borrow)]
+    published: Option<Output<'r>>,
     /// JSON: failures are few.
     failure: Option<String>,
 }
@@ -38,7 +52,7 @@ struct Row {
 struct Part(u32, u64, Option<u64>);
 
 #[derive(Serialize, Deserialize)]
-struct Output {
+struct Output<'r> {
     kind: u32,
     detail: u32,
     model: u32,
@@ -46,80 +60,76 @@ struct Output {
     files: u32,
     seconds: f64,
     cpu_seconds: f64,
-    result: String,
+    result: &'r str,
     proof: Proof,
 }
 
-/// Numbers equal values.
-struct Numbers<T>(HashMap<*const (), u32>, Vec<T>);
+/// Numbers the values that [`Shared`] holds once, by their addresses.
+struct Numbers<T: ?Sized> {
+    numbers: HashMap<*const (), u32>,
+    values: Vec<Arc<T>>,
+}
 
-impl<T> Numbers<T> {
+impl<T: ?Sized> Numbers<T> {
     fn new() -> Self {
-        Self(HashMap::new(), Vec::new())
+        Self { numbers: HashMap::new(), values: Vec::new() }
     }
 
-    /// The number of the value behind a shared pointer: what is shared was made one by the index.
-    fn of<U: ?Sized>(&mut self, value: &Arc<U>, copy: impl FnOnce(&Arc<U>) -> T) -> u32 {
-        let address = Arc::as_ptr(value).cast::<()>();
-        let next = self.1.len() as u32;
-        *self.0.entry(address).or_insert_with(|| {
-            self.1.push(copy(value));
-            next
+    fn of(&mut self, value: &Arc<T>) -> u32 {
+        *self.numbers.entry(Arc::as_ptr(value).cast()).or_insert_with(|| {
+            self.values.push(Arc::clone(value));
+            self.values.len() as u32 - 1
         })
     }
 }
 
 /// Writes the index.
 pub(crate) fn write(path: &Path, index: &Index) -> Result<(), StoreError> {
-    let mut texts = Numbers::new();
-    let mut environments = Numbers::new();
-    let mut lists = Numbers::new();
-    let part =
-        |texts: &mut Numbers<Arc<str>>, part: &LogPart| Part(texts.of(&part.file, Arc::clone), part.from, part.to);
-    let rows = index.iter().map(|(key, record)| Row {
-        key: *key,
-        attempts: record.attempts,
-        open: record
-            .open
-            .iter()
-            .map(|(number, attempt)| {
-                let log = attempt.log.as_ref().map(|log| part(&mut texts, log));
-                (*number, attempt.worker.clone(), attempt.remote, log)
-            })
-            .collect(),
-        log: record.log.as_ref().map(|log| part(&mut texts, log)),
-        published: match &record.state {
-            State::Published(output) => Some(Output {
-                kind: texts.of(&output.kind, Arc::clone),
-                detail: texts.of(&output.detail, Arc::clone),
-                model: texts.of(&output.model, Arc::clone),
-                environment: environments.of(&output.environment, |environment| (**environment).clone()),
-                files: lists.of(&output.files, |files| files.to_vec()),
-                seconds: output.seconds,
-                cpu_seconds: output.cpu_seconds,
-                result: output.result.get().to_owned(),
-                proof: output.proof,
-            }),
-            State::Open | State::Failed(_) => None,
-        },
-        failure: match &record.state {
-            State::Failed(failure) => Some(serde_json::to_string(failure).expect("a failure is plain data")),
-            State::Open | State::Published(_) => None,
-        },
-    });
-    let rows = rows.collect();
-    let snapshot = Snapshot {
+    let (mut texts, mut environments, mut lists) = (Numbers::new(), Numbers::new(), Numbers::new());
+    let mut rows = Vec::with_capacity(ROW * index.len());
+    for (key, record) in index.iter() {
+        let mut part = |part: &LogPart| Part(texts.of(&part.file), part.from, part.to);
+        let open = record.open.iter().map(|(number, attempt)| {
+            (*number, attempt.worker.as_str(), attempt.remote, attempt.log.as_ref().map(&mut part))
+        });
+        let open = open.collect();
+        let log = record.log.as_ref().map(&mut part);
+        let (published, failure) = match &record.state {
+            State::Open => (None, None),
+            State::Failed(failure) => (None, Some(serde_json::to_string(failure).expect("a failure is plain data"))),
+            State::Published(output) => {
+                let output = Output {
+                    kind: texts.of(&output.kind),
+                    detail: texts.of(&output.detail),
+                    model: texts.of(&output.model),
+                    environment: environments.of(&output.environment),
+                    files: lists.of(&output.files),
+                    seconds: output.seconds,
+                    cpu_seconds: output.cpu_seconds,
+                    result: output.result.get(),
+                    proof: output.proof,
+                };
+                (Some(output), None)
+            }
+        };
+        let row = Row { key: *key, attempts: record.attempts, open, log, published, failure };
+        rmp_serde::encode::write(&mut rows, &row).expect("a row is plain data");
+    }
+    let head = Head {
         segments: index.segments.clone(),
-        texts: texts.1,
-        environments: environments.1,
-        lists: lists.1,
-        rows,
+        texts: texts.values,
+        environments: environments.values,
+        lists: lists.values,
+        rows: index.len(),
     };
-    let payload = rmp_serde::to_vec(&snapshot).expect("the index is plain data");
-    let mut bytes = Vec::with_capacity(payload.len() + 40);
+    let head = rmp_serde::to_vec(&head).expect("the head is plain data");
+    let mut digest = blake3::Hasher::new();
+    digest.update(&head).update(&rows);
+    let mut bytes = Vec::with_capacity(MAGIC.len() + DIGEST + head.len() + rows.len());
     bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(blake3::hash(&payload).as_bytes());
-    bytes.extend_from_slice(&payload);
+    bytes.extend_from_slice(digest.finalize().as_bytes());
+    bytes.extend_from_slice(&head);
+    bytes.append(&mut rows);
     replace(path, &bytes)
 }
 
@@ -130,11 +140,10 @@ pub(crate) fn read(path: &Path, notes: &mut Vec<Note>) -> Result<Option<Index>, 
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(StoreError::Read { path: path.to_owned(), source }),
     };
-    let whole = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk::<32>());
+    let whole = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk::<DIGEST>());
     let found = whole
         .filter(|(digest, payload)| blake3::hash(payload).as_bytes() == *digest)
-        .and_then(|(_, payload)| rmp_serde::from_slice::<Snapshot>(payload).ok())
-        .and_then(unpack);
+        .and_then(|(_, payload)| unpack(payload));
     if found.is_none() && !bytes.is_empty() {
         let what = "it is not whole, or of another version of the program; it is made anew from the log".to_owned();
         notes.push(Note { file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), what });
@@ -142,15 +151,22 @@ pub(crate) fn read(path: &Path, notes: &mut Vec<Note>) -> Result<Option<Index>, 
     Ok(found)
 }
 
-fn unpack(snapshot: Snapshot) -> Option<Index> {
-    let Snapshot { segments, texts, environments, lists, rows } = snapshot;
-    let environments: Vec<Arc<Environment>> = environments.into_iter().map(Arc::new).collect();
-    let lists: Vec<Arc<[String]>> = lists.into_iter().map(Into::into).collect();
+/// The index of a file's head and rows.
+fn unpack(payload: &[u8]) -> Option<Index> {
+    let mut source = Deserializer::from_read_ref(payload);
+    let Head { segments, texts, environments, lists, rows } = Head::deserialize(&mut source).ok()?;
+    let mut shared = Shared::default();
+    let texts: Vec<Arc<str>> = texts.into_iter().map(|text| shared.text(text)).collect();
+    let environments: Vec<_> = environments.into_iter().map(|one| shared.environment(one)).collect();
+    let lists: Vec<_> = lists.into_iter().map(|list| shared.list(list)).collect();
     let text = |number: u32| texts.get(number as usize).cloned();
-    let part = |part: Part| Some(LogPart { file: text(part.0)?, from: part.1, to: part.2 });
-    let mut index = Index::default();
-    index.reserve(rows.len());
-    for row in rows {
+    let part = |part: Option<Part>| match part {
+        Some(Part(file, from, to)) => Some(Some(LogPart { file: text(file)?, from, to })),
+        None => Some(None),
+    };
+    let mut index = Index::with_capacity(rows.min(payload.len() / ROW_AT_LEAST), shared);
+    for _ in 0..rows {
+        let row = Row::deserialize(&mut source).ok()?;
         let state = match (row.published, row.failure) {
             (Some(output), _) => State::Published(Published {
                 kind: text(output.kind)?,
@@ -159,7 +175,7 @@ fn unpack(snapshot: Snapshot) -> Option<Index> {
                 seconds: output.seconds,
                 cpu_seconds: output.cpu_seconds,
                 environment: Arc::clone(environments.get(output.environment as usize)?),
-                result: RawValue::from_string(output.result).ok()?.into(),
+                result: serde_json::from_str::<&RawValue>(output.result).ok()?.to_owned().into(),
                 files: Arc::clone(lists.get(output.files as usize)?),
                 proof: output.proof,
             }),
@@ -168,14 +184,9 @@ fn unpack(snapshot: Snapshot) -> Option<Index> {
         };
         let mut open = std::collections::BTreeMap::new();
         for (number, worker, remote, log) in row.open {
-            let log = match log {
-                Some(log) => Some(part(log)?),
-                None => None,
-            };
-            open.insert(number, Attempt { worker, remote, log });
+            open.insert(number, Attempt { worker: worker.to_owned(), remote, log: part(log)? });
         }
-        let log = row.log.and_then(part);
-        index.insert(row.key, Record { state, attempts: row.attempts, open, log });
+        index.insert(row.key, Record { state, attempts: row.attempts, open, log: part(row.log)? });
     }
     index.segments = segments;
     Some(index)

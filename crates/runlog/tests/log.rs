@@ -7,7 +7,7 @@ use ressa_experiment::{
     StageKey,
     protocol::{Failure, FailureKind},
 };
-use ressa_runlog::{Circumstances, FailureRecord, Index, Log, LogEvent, LogPart, Proof, Published, State, read};
+use ressa_runlog::{Circumstances, FailureRecord, Index, Log, LogEvent, LogPart, Proof, Published, Record, read};
 use ressa_store::{Environment, Store};
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -68,8 +68,8 @@ fn event(stage: u8, attempt: u32, what: u8) -> LogEvent {
     }
 }
 
-fn states(index: &Index) -> BTreeMap<StageKey, (State, u32, usize)> {
-    index.iter().map(|(key, record)| (*key, (record.state.clone(), record.attempts, record.open.len()))).collect()
+fn records(index: &Index) -> BTreeMap<StageKey, Record> {
+    index.iter().map(|(key, record)| (*key, record.clone())).collect()
 }
 
 /// Writes events, a segment per list.
@@ -98,15 +98,15 @@ proptest! {
         let files = write(&store, &segments);
         let last = files.last().unwrap();
         let text = fs::read(last).unwrap();
-        let whole = states(&read(&store).unwrap().index);
+        let whole = records(&read(&store).unwrap().index);
         let begin = text[..text.len() - 1].iter().rposition(|&byte| byte == b'\n').unwrap() + 1;
 
         fs::write(last, &text[..begin]).unwrap();
-        let without = states(&read(&store).unwrap().index);
+        let without = records(&read(&store).unwrap().index);
         for cut in begin..text.len() {
             fs::write(last, &text[..cut]).unwrap();
             let reading = read(&store).unwrap();
-            prop_assert_eq!(&states(&reading.index), &without, "cut at {}", cut);
+            prop_assert_eq!(&records(&reading.index), &without, "cut at {}", cut);
             // Who coordinates next begins a file of its own, so the torn line stays the last of its own.
             let mut log = Log::begin(&store, "a test").unwrap();
             log.write(event(200, 1, 1)).unwrap();
@@ -114,14 +114,14 @@ proptest! {
             fs::remove_file(ressa_runlog::folder(&store).join(format!("{:06}.jsonl", segments.len() + 1))).unwrap();
         }
         fs::write(last, &text).unwrap();
-        prop_assert_eq!(states(&read(&store).unwrap().index), whole);
+        prop_assert_eq!(records(&read(&store).unwrap().index), whole);
     }
 
     #[test]
     fn doubled_lines_copies_and_other_names_change_nothing_and_are_named(segments in prop::collection::vec(events(), 2..4)) {
         let (_folder, store) = store();
         let files = write(&store, &segments);
-        let whole = states(&read(&store).unwrap().index);
+        let whole = records(&read(&store).unwrap().index);
         let folder = ressa_runlog::folder(&store);
 
         fs::copy(&files[0], folder.join("000900.jsonl")).unwrap();
@@ -132,7 +132,7 @@ proptest! {
         fs::rename(&files[0], folder.join("000800.jsonl")).unwrap();
         fs::write(folder.join("notes.txt"), "a stranger").unwrap();
         let reading = read(&store).unwrap();
-        prop_assert_eq!(states(&reading.index), whole);
+        prop_assert_eq!(records(&reading.index), whole);
         let notes: Vec<&str> = reading.notes.iter().map(|note| note.what.as_str()).collect();
         prop_assert!(notes.iter().any(|note| note.contains("there twice")), "{:?}", notes);
         prop_assert!(notes.iter().any(|note| note.contains("is a copy")), "{:?}", notes);
@@ -174,11 +174,11 @@ fn the_index_is_what_the_log_says_and_can_be_lost() {
     assert_eq!(whole.notes, []);
 
     fs::remove_file(&index).unwrap();
-    assert_eq!(states(&read(&store).unwrap().index), states(&whole.index));
+    assert_eq!(records(&read(&store).unwrap().index), records(&whole.index));
     for cut in [0, 7, 8, 39, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&index, &bytes[..cut]).unwrap();
         let reading = read(&store).unwrap();
-        assert_eq!(states(&reading.index), states(&whole.index), "cut at {cut}");
+        assert_eq!(records(&reading.index), records(&whole.index), "cut at {cut}");
         assert!(cut == 0 || reading.notes.iter().any(|note| note.file == "index"), "{cut}: {:?}", reading.notes);
     }
     // A segment that was lost lives on in the index.

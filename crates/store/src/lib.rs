@@ -28,7 +28,7 @@ pub use draft::Draft;
 pub use entry::Entry;
 pub use error::StoreError;
 pub use manifest::{Environment, FileDigest, MANIFEST, Manifest};
-pub use walk::{is_key, named};
+pub use walk::{is_key, keys_in, named};
 
 /// A store: one writable root and any number of read-only ones.
 #[derive(Clone, Debug)]

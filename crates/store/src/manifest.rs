@@ -47,7 +47,7 @@ pub struct FileDigest {
 }
 
 /// What a stage ran on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Environment {
     /// Version of the program.

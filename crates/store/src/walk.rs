@@ -14,6 +14,14 @@ pub fn is_key(name: &str) -> bool {
 }
 
 impl Store {
+    /// The folders of the writable root that hold the published stages whose keys begin with the same two digits.
+    ///
+    /// # Errors
+    /// A root that is there and cannot be read.
+    pub fn own_shards(&self) -> Result<Vec<PathBuf>, StoreError> {
+        shards(&self.root)
+    }
+
     /// The folders of published stages in the writable root, with their keys, in no particular order. Whether they are whole is not looked at.
     ///
     /// # Errors
@@ -35,15 +43,32 @@ impl Store {
 
 fn entries(root: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
     let mut found = Vec::new();
-    for (shard, folder) in listed(root)?.into_iter().filter(|(name, item)| name.len() == 2 && is_folder(item)) {
-        let inside = listed(&folder.path())?.into_iter();
-        let inside = inside.filter(|(name, item)| is_key(name) && name.starts_with(&shard) && is_folder(item));
-        found.extend(inside.map(|(name, item)| (name, item.path())));
+    for shard in shards(root)? {
+        let keys = keys_in(&shard)?.into_iter();
+        found.extend(keys.map(|key| {
+            let folder = shard.join(&key);
+            (key, folder)
+        }));
     }
     Ok(found)
 }
 
-/// Whether an item is a folder or a link to one. Most file systems say so with the name, so that a large store is not asked folder by folder.
+fn shards(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let folders = items(root)?.into_iter().filter(|(name, item)| name.len() == 2 && is_folder(item));
+    Ok(folders.map(|(_, item)| item.path()).collect())
+}
+
+/// The keys of the published stages in a folder of [`Store::own_shards`].
+///
+/// # Errors
+/// A folder that is there and cannot be read.
+pub fn keys_in(shard: &Path) -> Result<Vec<String>, StoreError> {
+    let digits = shard.file_name().unwrap_or_default().to_string_lossy();
+    let own = |name: &str, item: &DirEntry| is_key(name) && name.starts_with(&*digits) && is_folder(item);
+    Ok(items(shard)?.into_iter().filter(|(name, item)| own(name, item)).map(|(name, _)| name).collect())
+}
+
+/// Whether an item of a folder is one, or leads to one. The list of most file systems says it, so that a million of them need not be asked.
 fn is_folder(item: &DirEntry) -> bool {
     item.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_symlink() && item.path().is_dir())
 }
@@ -53,10 +78,10 @@ fn is_folder(item: &DirEntry) -> bool {
 /// # Errors
 /// A folder that is there and cannot be read.
 pub fn named(folder: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
-    Ok(listed(folder)?.into_iter().map(|(name, item)| (name, item.path())).collect())
+    Ok(items(folder)?.into_iter().map(|(name, item)| (name, item.path())).collect())
 }
 
-fn listed(folder: &Path) -> Result<Vec<(String, DirEntry)>, StoreError> {
+fn items(folder: &Path) -> Result<Vec<(String, DirEntry)>, StoreError> {
     let unread = |e| StoreError::read(folder, e);
     // A link that leads nowhere is not an absent folder: a disk may be away.
     if fs::symlink_metadata(folder).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {

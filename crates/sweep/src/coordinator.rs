@@ -6,7 +6,7 @@ mod settle;
 mod view;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     fs,
     path::PathBuf,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -18,15 +18,15 @@ use ressa_runlog::{Circumstances, Log, LogEvent, LogPart, host, take_over};
 use ressa_store::Store;
 
 use crate::{
-    CoordinatorLock, DeviceChoice, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot, RetryPolicy,
-    SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, describe, devices, failures, gate,
+    CoordinatorLock, Devices, Estimates, FailedStage, GateCheck, Graph, Interruption, RetiredSlot, RetryPolicy,
+    SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, describe, failures, gate,
     live::Live,
     meet::{Arrival, CoordinatorBeat, Down, Host, Invitation, LEASE, Meet},
-    recruit::{Need, Recruiter},
+    recruit::{Classes, Need, Recruiter},
     schedule::{Schedule, State},
     slot::{Link, Running, Slot},
     take_inventory,
-    worker::Line,
+    worker::{Line, kernel_oom_kills},
 };
 
 use arrivals::Pilot;
@@ -47,14 +47,10 @@ pub struct Options {
     pub results: PathBuf,
     /// The worker program.
     pub worker: WorkerCommand,
-    /// Where workers run.
-    pub device: DeviceChoice,
-    /// GPUs that may be used, as `visible_gpus` counts them.
-    pub gpus: u32,
-    /// What times are comparable on, as `machine_name` says it.
+    /// Where workers run. Without any, only those of other machines work.
+    pub devices: Devices,
+    /// What times are comparable on, as [`Devices::machine_name`] says it.
     pub machine: String,
-    /// Maximum number of workers; none means one per GPU, or one per core. 0: only workers of other machines.
-    pub slots: Option<usize>,
     /// Stop starting stages after this many failed in this sweep.
     pub max_failures: Option<usize>,
     /// Time limit of a stage.
@@ -71,15 +67,15 @@ pub struct Options {
 
 impl Options {
     /// One device argument per worker.
-    pub fn devices(&self) -> Vec<String> {
-        devices::slots(self.device, self.gpus, self.slots, self.worker.threads)
+    pub fn workers(&self) -> Vec<String> {
+        self.devices.workers(self.worker.threads)
     }
 
     /// What decides whether a stage that failed before may succeed now.
     pub fn circumstances(&self) -> Circumstances {
         Circumstances {
             timeout: self.timeout.map(|limit| limit.as_secs_f64()),
-            slots: self.devices().len(),
+            slots: self.workers().len(),
             machine: self.machine.clone(),
             program: failures::identity(&self.worker.program),
         }
@@ -128,10 +124,11 @@ pub fn execute(
         log.write(LogEvent::Gone { key: graph.stages[position].node.key, why })?;
     }
     let estimates = Estimates::of(log.index(), |device| device == options.machine);
-    let schedule = Schedule::new(graph, &inventory, &estimates);
+    let classes = recruiter.as_ref().map_or_else(Classes::default, |recruiter| recruiter.classes());
+    let schedule = Schedule::new(graph, &inventory, &estimates, &classes);
     let (sender, receiver) = mpsc::channel();
     let prefix = format!("{:06}", log.number());
-    let slots = options.devices().into_iter().enumerate().map(|(index, device)| {
+    let slots = options.workers().into_iter().enumerate().map(|(index, device)| {
         let name = format!("worker-{index}");
         let log = format!("logs/{prefix}-{name}.log");
         Slot::new(name, host(), device, log, Link::Local { worker: None, generation: 0 })
@@ -151,6 +148,8 @@ pub fn execute(
         orphans: HashMap::new(),
         meet: Meet::host(&options.results)?,
         recruiter,
+        classes,
+        standing: Vec::new(),
         sender,
         circumstances: options.circumstances(),
         log,
@@ -164,7 +163,7 @@ pub fn execute(
         eta: 0.0,
         live: Live::new(&options.results),
         started: start,
-        told: Vec::new(),
+        told: VecDeque::new(),
         quick: HashMap::new(),
     };
     coordinator.free = (0..coordinator.slots.len()).collect();
@@ -210,6 +209,9 @@ struct Coordinator<'a> {
     orphans: HashMap<StageKey, Orphan>,
     meet: Meet,
     recruiter: Option<Box<dyn Recruiter>>,
+    classes: Classes,
+    /// How things stand with who was asked for.
+    standing: Vec<String>,
     sender: Sender<Message>,
     circumstances: Circumstances,
     log: Log,
@@ -229,8 +231,8 @@ struct Coordinator<'a> {
     eta: f64,
     live: Live,
     started: Instant,
-    /// What people were told.
-    told: Vec<String>,
+    /// What people were told last.
+    told: VecDeque<String>,
     /// Failures by machine, with the seconds after which each came: a machine that fails everything at once is not used again.
     quick: HashMap<String, Vec<f64>>,
 }
@@ -260,7 +262,7 @@ impl Coordinator<'_> {
         })?;
         let hand = |name, arrival| Message::Pilot { name, arrival };
         let _host = Host::listen(self.meet.clone(), beat, options.lease, self.sender.clone(), hand);
-        let mut slow = Instant::now();
+        let (mut looked, mut slow) = (Instant::now(), Instant::now());
         loop {
             if stop.requests() >= 1 {
                 self.stop(match stop.interruption() {
@@ -287,8 +289,12 @@ impl Coordinator<'_> {
             for message in receiver.try_iter().take(BATCH).collect::<Vec<_>>() {
                 self.receive(message)?;
             }
-            self.end_overdue();
-            self.wake();
+            // What asks every worker is done a few times a second, however many messages come.
+            if looked.elapsed() >= TICK {
+                looked = Instant::now();
+                self.end_overdue();
+                self.wake();
+            }
             if slow.elapsed() >= SLOW_TICK {
                 slow = Instant::now();
                 self.slow_tick()?;
@@ -337,53 +343,65 @@ impl Coordinator<'_> {
             self.storage.get_or_insert_with(|| error.to_string());
             self.stop("the log cannot be written any more; what is running may finish");
         }
-        self.recruit();
+        self.recruit()?;
         self.show_live(false);
         Ok(())
     }
 
     /// Has more workers started, or fewer kept, where somebody does that.
-    fn recruit(&mut self) {
-        let Some(recruiter) = &mut self.recruiter else { return };
-        let mut need = Need { stopping: self.stopping, ..Need::default() };
-        need.open = self.schedule.open(&self.estimates);
-        need.workers = self.slots.iter().filter(|slot| slot.retired.is_none()).count();
-        need.running = self.running;
-        need.jobs = self.pilots.values().filter(|pilot| !pilot.is_gone()).map(|pilot| pilot.job.clone()).collect();
-        need.quick_failures = self.quick.clone();
-        for told in recruiter.tick(&need) {
-            self.say(told);
+    fn recruit(&mut self) -> Result<(), SweepError> {
+        let Some(recruiter) = &mut self.recruiter else { return Ok(()) };
+        let need = Need {
+            work: self.schedule.work(&self.estimates),
+            jobs: self.pilots.values().filter(|pilot| !pilot.is_gone()).map(|pilot| pilot.job.clone()).collect(),
+            quick_failures: self.quick.clone(),
+            stopping: self.stopping,
+        };
+        let told = recruiter.tick(&need);
+        self.standing = told.standing;
+        told.lines.into_iter().for_each(|line| self.say(line));
+        self.release_idle(&need.work);
+        let nobody = self.orphans.is_empty() && self.slots.iter().all(|slot| slot.retired.is_some());
+        match told.hopeless {
+            Some(why) if nobody && !self.stopping => Err(SweepError::NobodyComes { why }),
+            _ => Ok(()),
         }
     }
 
     /// Gives every idle worker a stage.
     fn assign(&mut self) -> Result<(), SweepError> {
         let gate_only = self.gate.is_none();
+        if !self.schedule.has_ready(gate_only) {
+            return Ok(());
+        }
         for index in self.free.iter().copied().collect::<Vec<_>>() {
-            let limit = match &self.slots[index].link {
-                Link::Local { .. } => None,
+            if !self.schedule.has_ready(gate_only) {
+                break;
+            }
+            let (class, time) = match &self.slots[index].link {
+                Link::Local { .. } => (None, None),
                 Link::Remote { pilot, .. } => match self.pilots.get(pilot) {
-                    Some(pilot) if !pilot.takes_work() => continue,
-                    Some(pilot) => pilot.seconds_left(),
-                    None => continue,
+                    Some(pilot) if pilot.takes_work() => (pilot.class, pilot.time()),
+                    _ => continue,
                 },
             };
-            let Some(stage) = self.schedule.take(&self.slots[index].resident, gate_only) else { break };
-            if limit.is_some_and(|limit| self.estimates.seconds(&self.graph.stages[stage]) > limit) {
-                // It would not be finished there; a training could be saved, but its start would be paid twice.
-                self.schedule.put_back(stage);
-                continue;
-            }
+            let (graph, estimates) = (self.graph, &self.estimates);
+            let fits = |stage: usize| {
+                let stage = &graph.stages[stage];
+                time.is_none_or(|time| time.suffices(&stage.node.stage, estimates.seconds(stage)))
+            };
+            let Some(stage) = self.schedule.next(&self.slots[index].resident, class, gate_only, fits) else { continue };
             match self.start_worker(index) {
                 Ok(()) => {}
                 Err(error @ SweepError::Spawn { .. }) => {
-                    self.schedule.put_back(stage);
                     self.retire(index, error)?;
                     continue;
                 }
                 Err(error) => return Err(error),
             }
-            self.give(index, stage);
+            if self.schedule.reserve(stage) {
+                self.give(index, stage);
+            }
         }
         Ok(())
     }
@@ -404,7 +422,9 @@ impl Coordinator<'_> {
             remote: matches!(slot.link, Link::Remote { .. }),
             log: Some(LogPart { file: slot.log.as_str().into(), from: log_offset, to: None }),
         };
-        slot.running = Some(Running::new(stage, attempt, log_offset));
+        // What the kernel of another machine counts, its pilot looks at.
+        let oom_kills = if matches!(slot.link, Link::Local { .. }) { kernel_oom_kills() } else { 0 };
+        slot.running = Some(Running::new(stage, attempt, log_offset, oom_kills));
         self.free.remove(&index);
         self.running += 1;
         // Before the worker knows: whoever coordinates next must know of the attempt.
@@ -487,7 +507,10 @@ impl Coordinator<'_> {
 
     /// Tells people something that is no event of its own.
     fn say(&mut self, told: String) {
-        self.told.push(told.clone());
+        self.told.push_back(told.clone());
+        if self.told.len() > view::SHOWN {
+            self.told.pop_front();
+        }
         (self.events)(SweepEvent::Told(told));
     }
 
@@ -505,15 +528,15 @@ impl Coordinator<'_> {
         let totals = self.totals();
         let open = totals.stages - totals.cached - totals.made - totals.failed - totals.skipped;
         self.note(LogEvent::Ended { made: totals.made, failed: totals.failed, open });
+        self.standing.clear();
         self.show_live(true);
         let _ = self.log.settle();
         if detached == 0 || !is_well {
             for name in self.pilots.keys().cloned().collect::<Vec<_>>() {
                 self.tell(&name, &Down::Leave { why: "the sweep has ended".to_owned() });
             }
-            if let Some(recruiter) = &mut self.recruiter {
-                recruiter.end();
-            }
+            let told = self.recruiter.as_mut().map(|recruiter| recruiter.end()).unwrap_or_default();
+            told.into_iter().for_each(|line| self.say(line));
             let gone: Vec<String> =
                 self.pilots.iter().filter(|(_, pilot)| pilot.is_gone()).map(|(name, _)| name.clone()).collect();
             gone.iter().for_each(|name| self.meet.forget(name));

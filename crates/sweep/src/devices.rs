@@ -79,46 +79,84 @@ fn is_distinct<T: PartialEq>(items: &[T]) -> bool {
     items.iter().enumerate().all(|(at, item)| !items[..at].contains(item))
 }
 
-/// One device argument per worker. `gpus` is what `visible_gpus` found.
-pub fn slots(choice: DeviceChoice, gpus: u32, wanted: Option<usize>, threads: u32) -> Vec<String> {
-    if wanted == Some(0) {
-        return Vec::new();
+/// Devices of a machine, and how workers share them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Devices {
+    /// What was asked for.
+    pub asked: Vec<DeviceChoice>,
+    /// GPUs that `auto` may use, as [`visible_gpus`] counts them.
+    pub gpus: u32,
+    /// Workers that share a GPU, where nobody says how many workers there are.
+    pub per_gpu: usize,
+    /// Number of workers; where absent, so many per GPU, or one per core. 0: none.
+    pub slots: Option<usize>,
+}
+
+impl Devices {
+    /// The CPU, with a number of workers.
+    pub fn cpu(slots: usize) -> Self {
+        Self { asked: vec![DeviceChoice::Cpu], gpus: 0, per_gpu: 1, slots: Some(slots) }
     }
-    let devices: Vec<String> = match choice {
-        DeviceChoice::Cuda(index) => vec![format!("cuda:{index}")],
-        // The worker decides: its libtorch may have been built without CUDA.
-        DeviceChoice::Auto if gpus == 1 => vec!["auto".to_owned()],
-        DeviceChoice::Auto if gpus > 1 => (0..gpus).map(|index| format!("cuda:{index}")).collect(),
-        DeviceChoice::Auto | DeviceChoice::Cpu => {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            vec!["cpu".to_owned(); wanted.unwrap_or(cores / threads.max(1) as usize).max(1)]
-        }
-    };
-    let count = wanted.unwrap_or(devices.len()).max(1);
-    devices.iter().cycle().take(count).cloned().collect()
-}
 
-/// Threads of one worker: as asked for; else 1 on a CPU, where workers share the cores, and on a GPU the cores divided among its workers, which
-/// need them to decode images and to walk what is small.
-pub fn threads(choice: DeviceChoice, gpus: u32, wanted: Option<usize>, asked: Option<u32>) -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    threads_of(choice, gpus, wanted, asked, cores)
-}
+    /// One device argument per worker, in turns.
+    pub fn workers(&self, threads: u32) -> Vec<String> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.workers_of(threads, cores)
+    }
 
-fn threads_of(choice: DeviceChoice, gpus: u32, wanted: Option<usize>, asked: Option<u32>, cores: usize) -> u32 {
-    let on_gpu = matches!(choice, DeviceChoice::Cuda(_)) || (choice == DeviceChoice::Auto && gpus > 0);
-    let workers = if on_gpu { slots(choice, gpus, wanted, 1).len().max(1) } else { cores };
-    asked.unwrap_or((cores / workers).max(1) as u32)
-}
+    fn workers_of(&self, threads: u32, cores: usize) -> Vec<String> {
+        let listed = self.listed();
+        let count = match self.slots {
+            Some(slots) => slots,
+            None if self.is_gpu() => listed.len() * self.per_gpu.max(1),
+            None => listed.len().max(cores / threads.max(1) as usize),
+        };
+        listed.iter().cycle().take(count).cloned().collect()
+    }
 
-/// What times of workers are comparable on: `cpu`, or the name of the first GPU that they hold, `cuda` where no driver says it.
-pub fn machine_name(choice: DeviceChoice, gpus: u32) -> String {
-    let index = match choice {
-        DeviceChoice::Cuda(index) => index as usize,
-        DeviceChoice::Auto if gpus > 0 => 0,
-        DeviceChoice::Auto | DeviceChoice::Cpu => return "cpu".to_owned(),
-    };
-    ressa_store::accelerator(index).unwrap_or_else(|| "cuda".to_owned())
+    /// Each device once.
+    fn listed(&self) -> Vec<String> {
+        let of = |choice: &DeviceChoice| match choice {
+            DeviceChoice::Cuda(index) => vec![format!("cuda:{index}")],
+            // The worker decides: its libtorch may have been built without CUDA.
+            DeviceChoice::Auto if self.gpus == 1 => vec!["auto".to_owned()],
+            DeviceChoice::Auto if self.gpus > 1 => (0..self.gpus).map(|index| format!("cuda:{index}")).collect(),
+            DeviceChoice::Auto | DeviceChoice::Cpu => vec!["cpu".to_owned()],
+        };
+        self.asked.iter().flat_map(of).collect()
+    }
+
+    /// Whether a worker holds a GPU.
+    pub fn is_gpu(&self) -> bool {
+        let is_gpu = |choice: &DeviceChoice| match choice {
+            DeviceChoice::Cuda(_) => true,
+            DeviceChoice::Auto => self.gpus > 0,
+            DeviceChoice::Cpu => false,
+        };
+        self.asked.iter().any(is_gpu)
+    }
+
+    /// Threads of one worker: as asked for; else 1 on a CPU, where workers share the cores, and on a GPU the cores divided among its workers,
+    /// which need them to decode images and to walk what is small.
+    pub fn threads(&self, asked: Option<u32>) -> u32 {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads_of(asked, cores)
+    }
+
+    fn threads_of(&self, asked: Option<u32>, cores: usize) -> u32 {
+        let workers = if self.is_gpu() { self.workers_of(1, cores).len().max(1) } else { cores };
+        asked.unwrap_or((cores / workers).max(1) as u32)
+    }
+
+    /// What times of workers are comparable on: `cpu`, or the name of the first GPU that they hold, `cuda` where no driver says it.
+    pub fn machine_name(&self) -> String {
+        let index = match self.asked.first() {
+            Some(DeviceChoice::Cuda(index)) => *index as usize,
+            Some(DeviceChoice::Auto) if self.gpus > 0 => 0,
+            _ => return "cpu".to_owned(),
+        };
+        ressa_store::accelerator(index).unwrap_or_else(|| "cuda".to_owned())
+    }
 }
 
 fn gpu_files(folder: &Path) -> u32 {
@@ -136,10 +174,14 @@ fn gpu_files(folder: &Path) -> u32 {
 mod tests {
     use super::*;
 
+    fn devices(asked: &[DeviceChoice], gpus: u32, slots: Option<usize>) -> Devices {
+        Devices { asked: asked.to_vec(), gpus, per_gpu: 1, slots }
+    }
+
     #[test]
     fn gpu_workers_share_the_cores_and_cpu_workers_have_one_each() {
         use DeviceChoice::{Auto, Cpu, Cuda};
-        let threads = |choice, gpus, slots, asked| threads_of(choice, gpus, slots, asked, 16);
+        let threads = |choice, gpus, slots, asked| devices(&[choice], gpus, slots).threads_of(asked, 16);
         assert_eq!(threads(Cpu, 0, None, None), 1);
         assert_eq!(threads(Auto, 0, Some(2), None), 1);
         assert_eq!(threads(Auto, 2, None, None), 8);
@@ -147,7 +189,8 @@ mod tests {
         assert_eq!(threads(Cuda(1), 0, Some(4), None), 4);
         assert_eq!(threads(Cuda(1), 0, Some(64), None), 1);
         assert_eq!(threads(Auto, 2, None, Some(3)), 3);
-        assert_eq!(machine_name(Auto, 0), "cpu");
+        assert_eq!(Devices { per_gpu: 2, ..devices(&[Auto], 2, None) }.threads_of(None, 16), 4);
+        assert_eq!(devices(&[Auto], 0, None).machine_name(), "cpu");
     }
 
     #[test]
@@ -182,13 +225,20 @@ mod tests {
     }
 
     #[test]
-    fn slots_follow_gpus_then_cores() {
-        assert_eq!(slots(DeviceChoice::Auto, 2, None, 1), ["cuda:0", "cuda:1"]);
-        assert_eq!(slots(DeviceChoice::Auto, 2, Some(3), 1), ["cuda:0", "cuda:1", "cuda:0"]);
-        assert_eq!(slots(DeviceChoice::Auto, 1, Some(2), 1), ["auto", "auto"]);
-        assert_eq!(slots(DeviceChoice::Cuda(1), 2, None, 1), ["cuda:1"]);
-        assert_eq!(slots(DeviceChoice::Auto, 0, Some(2), 1), ["cpu", "cpu"]);
+    fn workers_follow_gpus_then_cores() {
+        use DeviceChoice::{Auto, Cpu, Cuda};
+        let workers = |asked: &[DeviceChoice], gpus, slots| devices(asked, gpus, slots).workers_of(1, 3);
+        assert_eq!(workers(&[Auto], 2, None), ["cuda:0", "cuda:1"]);
+        assert_eq!(workers(&[Auto], 2, Some(3)), ["cuda:0", "cuda:1", "cuda:0"]);
+        assert_eq!(workers(&[Auto], 1, Some(2)), ["auto", "auto"]);
+        assert_eq!(workers(&[Cuda(1)], 2, None), ["cuda:1"]);
+        assert_eq!(workers(&[Cuda(3), Cuda(1)], 0, None), ["cuda:3", "cuda:1"]);
+        assert_eq!(workers(&[Auto], 0, None), ["cpu", "cpu", "cpu"]);
+        assert_eq!(workers(&[Cpu], 2, Some(2)), ["cpu", "cpu"]);
+        assert_eq!(workers(&[Auto], 2, Some(0)), [""; 0]);
+        let shared = Devices { per_gpu: 2, ..devices(&[Cuda(0), Cuda(1)], 0, None) };
+        assert_eq!(shared.workers_of(1, 3), ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]);
         assert_eq!("gpu".parse::<DeviceChoice>(), Err(DeviceError("gpu".to_owned())));
-        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
+        assert_eq!("cuda:3".parse(), Ok(Cuda(3)));
     }
 }

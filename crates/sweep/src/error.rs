@@ -82,6 +82,12 @@ pub enum SweepError {
         /// All places.
         retired: Vec<RetiredSlot>,
     },
+    /// Workers of other machines were asked for, and none will come.
+    #[error("no worker is left and none comes: {why}")]
+    NobodyComes {
+        /// Why.
+        why: String,
+    },
     /// A worker died while it recounted the weights behind a certificate.
     #[error("the worker died while it recounted `{what}` ({how}): {message}; its log is `{}`", log.display())]
     Recount {
@@ -110,6 +116,7 @@ impl SweepError {
             | SweepError::Spawn { .. }
             | SweepError::NotReady { .. }
             | SweepError::NoWorkers { .. }
+            | SweepError::NobodyComes { .. }
             | SweepError::Recount { .. } => false,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ressa_experiment::{Stage, StageKey, allocation::Measurement};
-use ressa_runlog::{Index, Published, State};
+use ressa_runlog::{Index, State};
 
 use crate::GraphStage;
 
@@ -28,29 +28,40 @@ struct History {
 impl Estimates {
     /// Estimates from what a log knows to be published, of devices that `counts`. Outputs that do not say their device count on a CPU.
     pub fn of(index: &Index, counts: impl Fn(&str) -> bool) -> Self {
+        let mut sorts: HashMap<_, Vec<(&StageKey, f64)>> = HashMap::new();
+        for (key, record) in index.iter() {
+            let State::Published(published) = &record.state else { continue };
+            let device = published.environment.machine();
+            if !counts(if device.is_empty() { "cpu" } else { device }) || !is_time(published.seconds) {
+                continue;
+            }
+            let mut push = |detail| {
+                let sort = sorts.entry((&*published.model, &*published.kind, detail)).or_default();
+                sort.push((key, published.seconds));
+                // The last ones by key, so that estimates do not depend on the order of the log; now and then, the others are dropped.
+                if sort.len() == 2 * RECENT {
+                    sort.sort_unstable_by_key(|(key, _)| **key);
+                    sort.drain(..RECENT);
+                }
+            };
+            push("");
+            if !published.detail.is_empty() {
+                push(&published.detail);
+            }
+        }
         let mut estimates = Self::default();
-        let mut published: Vec<(&StageKey, &Published)> = index
-            .iter()
-            .filter_map(|(key, record)| match &record.state {
-                State::Published(published) => Some((key, published)),
-                State::Open | State::Failed(_) => None,
-            })
-            .filter(|(_, published)| {
-                let device = published.environment.machine();
-                counts(if device.is_empty() { "cpu" } else { device })
-            })
-            .collect();
-        // Medians of a fixed number: which ones must not depend on the order of a map.
-        published.sort_unstable_by_key(|(key, _)| **key);
-        for (_, one) in published {
-            estimates.learn(&one.model, &one.kind, &one.detail, one.seconds);
+        for ((model, kind, detail), mut sort) in sorts {
+            sort.sort_unstable_by_key(|(key, _)| **key);
+            let recent = sort[sort.len().saturating_sub(RECENT)..].iter().map(|(_, seconds)| *seconds).collect();
+            let kinds = estimates.histories.entry(model.to_owned()).or_default();
+            kinds.entry(kind.to_owned()).or_default().insert(detail.to_owned(), History::new(recent));
         }
         estimates
     }
 
     /// Takes one more execution into account.
     pub fn learn(&mut self, model: &str, kind: &str, detail: &str, seconds: f64) {
-        if !(seconds.is_finite() && seconds >= 0.0) {
+        if !is_time(seconds) {
             return;
         }
         let kinds = self.histories.entry(model.to_owned()).or_default();
@@ -107,14 +118,24 @@ pub(crate) fn default_seconds(stage: &Stage) -> f64 {
     }
 }
 
+fn is_time(seconds: f64) -> bool {
+    seconds.is_finite() && seconds >= 0.0
+}
+
 impl History {
-    fn push(&mut self, seconds: f64) {
-        if self.recent.len() == RECENT {
-            self.recent.remove(0);
-        }
-        self.recent.push(seconds);
-        let mut sorted = self.recent.clone();
+    /// A history of at least one execution.
+    fn new(recent: Vec<f64>) -> Self {
+        let mut sorted = recent.clone();
         sorted.sort_by(f64::total_cmp);
-        self.median = sorted[sorted.len() / 2];
+        Self { median: sorted[sorted.len() / 2], recent }
+    }
+
+    fn push(&mut self, seconds: f64) {
+        let mut recent = std::mem::take(&mut self.recent);
+        if recent.len() == RECENT {
+            recent.remove(0);
+        }
+        recent.push(seconds);
+        *self = Self::new(recent);
     }
 }

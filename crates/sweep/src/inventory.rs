@@ -6,7 +6,7 @@ use std::{collections::HashSet, path::PathBuf};
 use rayon::prelude::*;
 use ressa_experiment::{Stage, StageKey};
 use ressa_runlog::{Index, Proof, Published};
-use ressa_store::{Entry, MANIFEST, Store, StoreError};
+use ressa_store::{Entry, MANIFEST, Store, StoreError, keys_in};
 use serde::Serialize;
 
 use crate::{Graph, describe};
@@ -77,7 +77,9 @@ impl Inventory {
 /// An entry that cannot be read for another reason than damage: it says nothing about what was published, so nothing is moved.
 pub(crate) fn take_inventory(graph: &Graph, store: &Store, index: &Index) -> Result<(Inventory, News), StoreError> {
     // Names are listed at once: on a network file system, asking for a million absent ones would take hours.
-    let own: HashSet<StageKey> = store.own_entries()?.into_iter().filter_map(|(key, _)| key.parse().ok()).collect();
+    let keys = |shard: &PathBuf| Ok(keys_in(shard)?.iter().filter_map(|key| key.parse().ok()).collect());
+    let own: Vec<Vec<StageKey>> = store.own_shards()?.par_iter().map(keys).collect::<Result<_, StoreError>>()?;
+    let own: HashSet<StageKey> = own.into_iter().flatten().collect();
     let shipped: HashSet<StageKey> = store.shipped_entries().filter_map(|(key, _)| key.parse().ok()).collect();
     let look = |position: usize| {
         let key = &graph.stages[position].node.key;
@@ -102,16 +104,16 @@ pub(crate) fn take_inventory(graph: &Graph, store: &Store, index: &Index) -> Res
         let damage =
             |what: &str, aside| Damage { key: node.key, stage: describe(&node.stage), what: what.to_owned(), aside };
         inventory.present.push(matches!(finding, Finding::Known | Finding::Good(_) | Finding::Shipped));
-        let is_known = index.published(&node.key).is_some();
+        let is_known = || index.published(&node.key).is_some();
         match finding {
             Finding::Known | Finding::Shipped => {}
             Finding::Good(record) => news.found.push((position, *record)),
-            Finding::Absent if is_known => news.gone.push((position, "it is no longer in the store".to_owned())),
+            Finding::Absent if is_known() => news.gone.push((position, "it is no longer in the store".to_owned())),
             Finding::Absent => {}
             Finding::Unreadable(error) => return Err(error),
             Finding::Damaged(what) => {
                 let aside = store.set_aside(&node.key.hex())?;
-                if is_known {
+                if is_known() {
                     news.gone.push((position, what.clone()));
                 }
                 inventory.damaged.push(damage(&what, Some(aside)));

@@ -48,8 +48,14 @@ pub struct Status {
     pub elapsed_seconds: f64,
     /// Expected seconds to the end.
     pub eta_seconds: f64,
-    /// Workers, busy ones first.
+    /// How things stand with workers that a cluster was asked for, a line for each class.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cluster: Vec<String>,
+    /// Workers, busy ones first; a limited number.
     pub workers: Vec<WorkerStatus>,
+    /// How many more there are.
+    #[serde(default)]
+    pub other_workers: usize,
     /// Failures of this sweep and remembered ones, the latest last.
     pub failures: Vec<FailureStatus>,
     /// What people were told, the latest last.

@@ -19,13 +19,16 @@ use ressa_store::Store;
 
 use crate::{
     Stop, SweepError, WorkerCommand,
-    meet::{Beat, Direction, Down, Holding, Invitation, Lost, Meet, Place, Pulse, SpoolReader, SpoolWriter, Taken, Up},
+    meet::{
+        Beat, Direction, Down, Hello, Holding, Invitation, Lost, Meet, Pace, Place, Pulse, SpoolReader, SpoolWriter,
+        Taken, Up,
+    },
     slot::death,
     worker::{Line, Worker, ending, kernel_oom_kills},
 };
 
-/// Time between two looks at messages.
-const LOOK: Duration = Duration::from_millis(50);
+/// Time between two looks for a sweep to join.
+const LOOK: Duration = Duration::from_millis(200);
 /// Signs of life per lease.
 const BEATS_PER_LEASE: u32 = 12;
 /// How many leases a pilot without a coordinator waits for another one.
@@ -42,12 +45,16 @@ pub struct PilotOptions {
     pub worker: WorkerCommand,
     /// One device argument per worker.
     pub devices: Vec<String>,
-    /// Kind of device, as `machine_name` says it.
+    /// Kind of device, as [`crate::Devices::machine_name`] says it.
     pub machine: String,
     /// Its name: a file name that no other pilot of the sweep has. None: made of the machine's, and random.
     pub name: Option<String>,
     /// Job of the cluster's engine; empty without one.
     pub job: String,
+    /// Class of workers that it was started for: it is given the stages of that class, and without one every stage.
+    pub class: Option<String>,
+    /// Name of the machine where the cluster's engine has one for it.
+    pub node: Option<String>,
     /// Seconds until this job ends, counted from now.
     pub time_limit: Option<Duration>,
     /// Time before the end at which no work is taken any more and what runs is saved.
@@ -112,6 +119,7 @@ pub fn pilot(options: &PilotOptions, stop: &Stop, say: &mut dyn FnMut(&str)) -> 
         leaving: None,
         gave_back: false,
         count: 0,
+        pace: Pace::default(),
         beaten: None,
         lease: invitation.lease,
     };
@@ -142,7 +150,7 @@ fn join(options: &PilotOptions, stop: &Stop, start: Instant) -> Result<Option<(M
         if stop.requests() > 0 || start.elapsed() > options.wait {
             return Ok(None);
         }
-        std::thread::sleep(LOOK * 4);
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -189,6 +197,7 @@ struct Pilot<'o> {
     leaving: Option<(Instant, String)>,
     gave_back: bool,
     count: u64,
+    pace: Pace,
     beaten: Option<Instant>,
     lease: Duration,
 }
@@ -206,6 +215,7 @@ impl Pilot<'_> {
         let mut greeted = Some(invitation.segment);
         let mut pulse = Pulse::new();
         loop {
+            let start = Instant::now();
             if let Some(now) = greeted.take().filter(|&now| now != segment) {
                 segment = now;
                 self.hello(segment)?;
@@ -226,7 +236,7 @@ impl Pilot<'_> {
                     Taken::Refused(why) => say(&format!("refused: {why}")),
                 }
             }
-            match receiver.recv_timeout(LOOK) {
+            match receiver.recv_timeout(self.pace.pause(start.elapsed())) {
                 Ok(heard) => self.heard(heard)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the pilot holds a sender"),
@@ -275,20 +285,22 @@ impl Pilot<'_> {
     }
 
     fn say(&mut self, up: &Up) -> Result<(), SweepError> {
+        self.pace.message();
         let path = self.meet.folder().join(Direction::Up.folder()).join(&self.name);
         self.writer.send(up).map_err(|source| SweepError::Write { path, source })
     }
 
     fn hello(&mut self, segment: u32) -> Result<(), SweepError> {
-        let up = Up::Hello {
+        let up = Up::Hello(Hello {
             segment,
-            host: host(),
+            host: self.options.node.clone().unwrap_or_else(host),
             job: self.options.job.clone(),
+            class: self.options.class.clone(),
             program: self.options.program.clone(),
             machine: self.options.machine.clone(),
             places: self.seats.iter().map(|seat| seat.place.clone()).collect(),
             holding: self.holding(),
-        };
+        });
         self.say(&up)
     }
 

@@ -1,17 +1,65 @@
 //! Who has workers started on other machines. The coordinator says what there is to do; how many workers that takes, where and when, is
 //! decided outside this crate.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
+
+use crate::GraphStage;
+
+/// Classes of workers: machines of one class have what certain stages need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classes {
+    names: Vec<String>,
+    /// By kind of stage, and whether its model is one of the embedded world.
+    takes: HashMap<(String, bool), usize>,
+}
+
+impl Default for Classes {
+    /// One class, which takes everything.
+    fn default() -> Self {
+        Self { names: vec![String::new()], takes: HashMap::new() }
+    }
+}
+
+impl Classes {
+    /// Classes by name. `takes` says which one (its place among the names) takes a kind of stage of the embedded world or of published
+    /// checkpoints; what it does not name goes to the first.
+    pub fn new(names: Vec<String>, takes: HashMap<(String, bool), usize>) -> Self {
+        assert!(takes.values().all(|&class| class < names.len()), "a class without a name");
+        Self { names, takes }
+    }
+
+    /// Their names.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The class of a name.
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|known| known == name)
+    }
+
+    /// The class that takes a stage.
+    pub(crate) fn of(&self, stage: &GraphStage) -> usize {
+        self.takes.get(&(stage.node.stage.kind().to_owned(), stage.is_embedded)).copied().unwrap_or(0)
+    }
+}
+
+/// What a class of workers has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ClassWork {
+    /// Stages that can be started, or run.
+    pub active: usize,
+    /// Stages that wait for others.
+    pub waiting: usize,
+    /// Expected seconds of what has not begun, one after the other.
+    pub seconds: f64,
+}
 
 /// What a sweep has to do now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Need {
-    /// Stages that are not settled, by kind: how many, and the seconds they are expected to take.
-    pub open: BTreeMap<&'static str, (usize, f64)>,
-    /// Workers that can be given stages, here and elsewhere.
-    pub workers: usize,
-    /// Stages that workers have.
-    pub running: usize,
+    /// By class.
+    pub work: Vec<ClassWork>,
     /// Jobs of the pilots that are there, as they name them.
     pub jobs: BTreeSet<String>,
     /// By machine, the seconds after which each of its latest stages failed, one after the other without a success between them.
@@ -20,11 +68,25 @@ pub struct Need {
     pub stopping: bool,
 }
 
+/// What a recruiter has to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// What happened, a line each.
+    pub lines: Vec<String>,
+    /// Why nobody will come any more, if so.
+    pub hopeless: Option<String>,
+    /// How things stand with those that were asked for, a line for each class.
+    pub standing: Vec<String>,
+}
+
 /// Has workers started and ended.
 pub trait Recruiter {
-    /// Called about once a second; must not wait for anything. Returns what people should be told, a line each.
-    fn tick(&mut self, need: &Need) -> Vec<String>;
+    /// The classes that it has workers started for.
+    fn classes(&self) -> Classes;
 
-    /// The sweep has ended: nobody who waits to begin is needed.
-    fn end(&mut self);
+    /// Called about once a second; must not wait for anything.
+    fn tick(&mut self, need: &Need) -> Told;
+
+    /// The sweep has ended: nobody who waits to begin is needed. Returns what people should be told.
+    fn end(&mut self) -> Vec<String>;
 }

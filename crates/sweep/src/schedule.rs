@@ -1,14 +1,17 @@
 //! Which stage comes next: a state per stage, and what is kept up to date when one changes, so that a change costs the same in a sweep of a
 //! dozen stages and in one of a million.
 
+mod complete;
 mod costs;
 mod order;
 mod ready;
 mod remaining;
 
-use std::collections::BTreeMap;
-
-use crate::{Estimates, Graph, Inventory};
+use crate::{
+    Estimates, Graph, Inventory,
+    recruit::{ClassWork, Classes},
+};
+use complete::Complete;
 use costs::Costs;
 use ready::Ready;
 use remaining::Remaining;
@@ -39,7 +42,12 @@ impl State {
 
     /// Whether the sweep has still something to do about it.
     fn is_open(self) -> bool {
-        matches!(self, State::Waiting | State::Ready | State::Running)
+        self.is_active() || self == State::Waiting
+    }
+
+    /// Whether a worker has it, or could have it.
+    fn is_active(self) -> bool {
+        matches!(self, State::Ready | State::Running)
     }
 }
 
@@ -84,16 +92,21 @@ pub(crate) struct Schedule<'g> {
     graph: &'g Graph,
     state: Vec<State>,
     missing_inputs: Vec<u32>,
+    /// The class of workers that takes each stage.
+    class: Vec<u8>,
+    /// By class, stages that are ready or run, and stages that wait.
+    work: Vec<(usize, usize)>,
     ready: Ready,
     remaining: Remaining,
+    complete: Complete,
     counts: Counts,
     /// Stages that the gate waits for.
     open_gate: usize,
 }
 
 impl<'g> Schedule<'g> {
-    /// The schedule of what `inventory` says is absent.
-    pub fn new(graph: &'g Graph, inventory: &Inventory, estimates: &Estimates) -> Self {
+    /// The schedule of what `inventory` says is absent, for workers of some classes.
+    pub fn new(graph: &'g Graph, inventory: &Inventory, estimates: &Estimates, classes: &Classes) -> Self {
         let present = &inventory.present;
         let costs = Costs::new(graph);
         let missing = |inputs: &[usize]| {
@@ -107,18 +120,25 @@ impl<'g> Schedule<'g> {
                 (false, _) => State::Waiting,
             })
             .collect();
-        let mut ready = Ready::new(order::places(graph, present, &costs, &costs.seconds(graph, estimates)));
+        let class: Vec<u8> = graph.stages.iter().map(|stage| classes.of(stage) as u8).collect();
+        let places = order::places(graph, present, &costs, &costs.seconds(graph, estimates));
+        let mut ready = Ready::new(places, classes.names().len());
+        let mut work = vec![(0, 0); classes.names().len()];
         let mut counts = Counts::default();
         let mut open_gate = 0;
         for (position, state) in state.iter().enumerate() {
             *counts.of(*state) += 1;
             open_gate += usize::from(graph.stages[position].gate && state.is_open());
+            let class = usize::from(class[position]);
+            work[class].0 += usize::from(state.is_active());
+            work[class].1 += usize::from(*state == State::Waiting);
             if *state == State::Ready {
-                ready.insert(graph, position);
+                ready.insert(graph, position, class);
             }
         }
         let remaining = Remaining::new(graph, present, costs);
-        Self { graph, state, missing_inputs, ready, remaining, counts, open_gate }
+        let complete = Complete::new(graph, |stage| state[stage].is_present());
+        Self { graph, state, missing_inputs, class, work, ready, remaining, complete, counts, open_gate }
     }
 
     /// State of a stage.
@@ -136,24 +156,26 @@ impl<'g> Schedule<'g> {
         self.open_gate == 0
     }
 
-    /// Takes the next stage for a worker; with `gate_only`, nothing but what the gate waits for.
-    pub fn take(&mut self, resident: &Resident, gate_only: bool) -> Option<usize> {
-        let position = self.ready.best(self.graph, resident)?;
+    /// The next stage for a worker of a class (of none: for one that takes everything) of those that `fits` says it can take; with
+    /// `gate_only`, nothing but what the gate waits for.
+    pub fn next(
+        &self,
+        resident: &Resident,
+        class: Option<usize>,
+        gate_only: bool,
+        fits: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let position = self.ready.best(self.graph, resident, class, fits)?;
         // What the gate waits for comes before everything else.
-        if gate_only && !self.graph.stages[position].gate {
-            return None;
-        }
-        self.set(position, State::Running);
-        Some(position)
+        (!gate_only || self.graph.stages[position].gate).then_some(position)
     }
 
     /// Whether a stage could be taken; with `gate_only`, one that the gate waits for.
     pub fn has_ready(&self, gate_only: bool) -> bool {
-        let best = self.ready.best(self.graph, &Resident::default());
-        best.is_some_and(|position| !gate_only || self.graph.stages[position].gate)
+        self.next(&Resident::default(), None, gate_only, |_| true).is_some()
     }
 
-    /// Takes a stage that a worker has already. Whether it was there to be taken.
+    /// Takes a stage for a worker, or one that a worker has already. Whether it was there to be taken.
     pub fn reserve(&mut self, position: usize) -> bool {
         let is_ready = self.state[position] == State::Ready;
         if is_ready {
@@ -162,9 +184,12 @@ impl<'g> Schedule<'g> {
         is_ready
     }
 
-    /// Stages that wait or are ready, by kind: how many, and the seconds they are expected to take.
-    pub fn open(&self, estimates: &Estimates) -> BTreeMap<&'static str, (usize, f64)> {
-        self.remaining.open(self.graph, estimates)
+    /// What each class of workers has to do.
+    pub fn work(&self, estimates: &Estimates) -> Vec<ClassWork> {
+        let class = |position: usize| usize::from(self.class[position]);
+        let seconds = self.remaining.work(self.graph, estimates, class, self.work.len());
+        let work = self.work.iter().zip(seconds);
+        work.map(|(&(active, waiting), seconds)| ClassWork { active, waiting, seconds }).collect()
     }
 
     /// Puts a stage back whose worker never began it.
@@ -176,6 +201,7 @@ impl<'g> Schedule<'g> {
     pub fn made(&mut self, position: usize) {
         self.set(position, State::Made);
         let graph = self.graph;
+        self.complete.made(graph, position, |stage| self.state[stage].is_present());
         for &dependent in &graph.stages[position].dependents {
             self.missing_inputs[dependent] -= 1;
             if self.missing_inputs[dependent] == 0 && self.state[dependent] == State::Waiting {
@@ -201,8 +227,7 @@ impl<'g> Schedule<'g> {
 
     /// Runs whose every stage is published.
     pub fn complete_runs(&self) -> usize {
-        let is_complete = |stages: &[usize]| stages.iter().all(|&stage| self.state[stage].is_present());
-        self.graph.runs.iter().filter(|run| is_complete(&run.stages)).count()
+        self.complete.runs
     }
 
     /// Expected seconds until everything is settled, with `slots` workers: the larger of total work and longest chain. `fraction` is how
@@ -219,14 +244,23 @@ impl<'g> Schedule<'g> {
         if self.graph.stages[position].gate {
             self.open_gate = self.open_gate + usize::from(new.is_open()) - usize::from(old.is_open());
         }
+        let class = usize::from(self.class[position]);
+        let work = &mut self.work[class];
+        work.0 = work.0 + usize::from(new.is_active()) - usize::from(old.is_active());
+        work.1 = work.1 + usize::from(new == State::Waiting) - usize::from(old == State::Waiting);
         if old == State::Ready {
-            self.ready.remove(self.graph, position);
+            self.ready.remove(self.graph, position, class);
         }
         if new == State::Ready {
-            self.ready.insert(self.graph, position);
+            self.ready.insert(self.graph, position, class);
         }
         self.remaining.changed(position, old, new);
     }
+}
+
+/// What each class of workers has to do where a sweep over what an inventory lacks begins.
+pub fn work_of(graph: &Graph, inventory: &Inventory, estimates: &Estimates, classes: &Classes) -> Vec<ClassWork> {
+    Schedule::new(graph, inventory, estimates, classes).work(estimates)
 }
 
 /// Expected seconds of a sweep over what an inventory lacks, with `slots` workers.

@@ -87,7 +87,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// A stage that begins now.
-    pub fn new(stage: usize, attempt: u32, log_offset: u64) -> Self {
+    pub fn new(stage: usize, attempt: u32, log_offset: u64, oom_kills: u64) -> Self {
         Self {
             stage,
             attempt,
@@ -96,7 +96,7 @@ impl Running {
             message: String::new(),
             logged: 0.0,
             log_offset,
-            oom_kills: kernel_oom_kills(),
+            oom_kills,
             timed_out: None,
         }
     }

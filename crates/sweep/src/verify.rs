@@ -44,7 +44,7 @@ pub fn verify(
 ) -> Result<(), SweepError> {
     let logs = options.results.join("logs");
     let log = logs.join("verify.log");
-    let device = options.devices().into_iter().next().unwrap_or_else(|| "auto".to_owned());
+    let device = options.workers().into_iter().next().unwrap_or_else(|| "auto".to_owned());
     let mut worker: Option<(Worker, mpsc::Receiver<_>)> = None;
     let mut ready = false;
     for &position in positions {

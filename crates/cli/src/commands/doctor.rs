@@ -1,16 +1,23 @@
-//! `ressa doctor`: what keeps a sweep from running on this machine, with what to do about it.
+//! `ressa doctor`: what keeps a sweep from running on this machine, or on a cluster, with what to do about it.
 
 use std::{
     collections::BTreeSet,
     fs,
     process::{Command, Stdio},
+    time::Duration,
 };
 
+use ressa_cluster::{
+    Engine,
+    doctor::{folder_checks, slurm_checks, try_job},
+    slurm::Programs,
+};
 use ressa_store::Store;
 use serde_json::json;
 
 use crate::{
-    arguments::{Global, MachineOptions},
+    arguments::{DoctorOptions, Global, MachineOptions},
+    cluster::Cluster,
     exit::{Exit, Outcome},
     study::Study,
     text::{say, say_json},
@@ -19,34 +26,61 @@ use crate::{
 
 /// One finding: what was looked at, whether it is well, what was found.
 struct Finding {
-    what: &'static str,
+    what: String,
     good: bool,
     found: String,
 }
 
+impl Finding {
+    fn new(what: impl Into<String>, good: bool, found: impl Into<String>) -> Self {
+        Self { what: what.into(), good, found: found.into() }
+    }
+}
+
 /// Looks at everything and prints a line each.
-pub fn run(global: &Global, machine: &MachineOptions) -> Outcome {
+pub fn run(global: &Global, options: &DoctorOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let findings = [
-        Finding { what: "experiments", good: true, found: workspace.show(&workspace.experiments) },
+    let cluster = options.profile.as_ref().map(|name| Cluster::find(&workspace, global, name)).transpose()?;
+    let mut findings = vec![
+        Finding::new("experiments", true, workspace.show(&workspace.experiments)),
         study(&workspace),
         results(&workspace),
         worker(&workspace),
-        libtorch(&workspace, machine),
+        libtorch(&workspace, &options.machine),
         shipped(&workspace),
     ];
+    if let Some(cluster) = &cluster {
+        findings.extend(site(&workspace, cluster, options.try_job));
+    }
     let well = findings.iter().all(|finding| finding.good);
     if global.json {
         let list =
             findings.iter().map(|f| json!({ "what": f.what, "good": f.good, "found": f.found })).collect::<Vec<_>>();
         say_json(&json!(list));
     } else {
+        let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or_default().max(12);
         for finding in &findings {
             let mark = if finding.good { "ok   " } else { "WRONG" };
-            say(format_args!("{mark}  {:<12} {}", finding.what, finding.found));
+            say(format_args!("{mark}  {:<width$} {}", finding.what, finding.found));
         }
     }
     Ok(if well { Exit::Done } else { Exit::Other })
+}
+
+/// A cluster: the folder that its machines share, and what a profile asks for.
+fn site(workspace: &Workspace, cluster: &Cluster, try_jobs: Option<u64>) -> Vec<Finding> {
+    let (profile, pilot, programs) = (cluster.profile(), cluster.pilot(), Programs::default());
+    let mut checks = folder_checks(&workspace.results);
+    match &profile.engine {
+        Engine::Slurm => checks.extend(slurm_checks(profile, pilot, &programs)),
+        Engine::Kubernetes(_) | Engine::HyperQueue { .. } => {}
+    }
+    if let (Engine::Slurm, Some(seconds)) = (&profile.engine, try_jobs) {
+        let version = concat!("ressa ", env!("CARGO_PKG_VERSION"));
+        let limit = Duration::from_secs(seconds);
+        checks.extend(profile.classes.iter().map(|class| try_job(class, pilot, &programs, version, limit)));
+    }
+    checks.into_iter().map(|check| Finding::new(check.what, check.good, check.found)).collect()
 }
 
 fn study(workspace: &Workspace) -> Finding {
@@ -54,7 +88,7 @@ fn study(workspace: &Workspace) -> Finding {
         Ok(study) => (true, format!("{} experiments load", study.experiments.len())),
         Err(failure) => (false, failure.message()),
     };
-    Finding { what: "study", good, found }
+    Finding::new("study", good, found)
 }
 
 fn results(workspace: &Workspace) -> Finding {
@@ -69,21 +103,18 @@ fn results(workspace: &Workspace) -> Finding {
         },
         Err(e) => (false, format!("cannot write {shown}: {e}; choose another folder with --results")),
     };
-    Finding { what: "results", good, found }
+    Finding::new("results", good, found)
 }
 
 fn worker(workspace: &Workspace) -> Finding {
     let good = workspace.worker().is_file();
     let hint = if good { "" } else { " is not there; build it with `make build`" };
-    Finding { what: "worker", good, found: format!("{}{hint}", workspace.show(workspace.worker())) }
+    Finding::new("worker", good, format!("{}{hint}", workspace.show(workspace.worker())))
 }
 
 fn libtorch(workspace: &Workspace, machine: &MachineOptions) -> Finding {
-    let device = match machine.device {
-        ressa_sweep::DeviceChoice::Auto => "auto".to_owned(),
-        ressa_sweep::DeviceChoice::Cpu => "cpu".to_owned(),
-        ressa_sweep::DeviceChoice::Cuda(index) => format!("cuda:{index}"),
-    };
+    let devices = workspace.devices(&machine.device, None, None);
+    let device = devices.workers(1).into_iter().next().unwrap_or_else(|| "auto".to_owned());
     let answer = Command::new(workspace.worker()).args(["probe", "--device", &device]).stdin(Stdio::null()).output();
     let (good, found) = match answer {
         Err(e) => (false, format!("the worker cannot be asked: {e}")),
@@ -95,7 +126,7 @@ fn libtorch(workspace: &Workspace, machine: &MachineOptions) -> Finding {
             Err(_) => {
                 (false, "the worker does not answer as expected; build both programs with `make build`".to_owned())
             }
-            Ok(found) if found["device"] == "cpu" && workspace.gpus(machine.device) > 0 => {
+            Ok(found) if found["device"] == "cpu" && devices.is_gpu() => {
                 let message = "there is a GPU, but the worker's libtorch does not use it: it was set up for a CPU, or the driver does not \
                                answer (`nvidia-smi`); remove .torch and .libtorch, then `make setup build`";
                 (false, message.to_owned())
@@ -106,7 +137,7 @@ fn libtorch(workspace: &Workspace, machine: &MachineOptions) -> Finding {
             }
         },
     };
-    Finding { what: "libtorch", good, found }
+    Finding::new("libtorch", good, found)
 }
 
 /// Shipped dense models: each must be what was published, or it is trained again.
@@ -128,5 +159,5 @@ fn shipped(workspace: &Workspace) -> Finding {
         (true, 0) => "none: the first sweep trains a dense model (`make pretrain` ships one)".to_owned(),
         (true, many) => format!("{many} dense model entries, intact"),
     };
-    Finding { what: "shipped", good: damage.is_empty(), found }
+    Finding::new("shipped", damage.is_empty(), found)
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::{
     arguments::SweepOptions,
+    cluster::Cluster,
     exit::{Exit, Failure},
     progress::Display,
     study::Study,
@@ -177,6 +178,8 @@ pub struct Remake<'a> {
     pub store: &'a Store,
     /// Machine settings.
     pub limits: &'a Options,
+    /// Who has workers started on a cluster.
+    pub cluster: Option<&'a Cluster>,
     /// Who may interrupt it.
     pub stop: &'a Stop,
     /// Where it is shown.
@@ -191,8 +194,9 @@ impl Remake<'_> {
         let keys: HashSet<StageKey> = stages.iter().map(|&stage| self.graph.stages[stage].node.key).collect();
         let part = self.study.graph_of(&keys, self.gated);
         let display = &mut *self.display;
+        let recruiter = self.cluster.map(Cluster::recruit).transpose()?;
         let Summary { failed, gate_failed, storage, interrupted, .. } =
-            execute(&part, self.store, self.limits, self.stop, None, &mut |event| display.show(&event))?;
+            execute(&part, self.store, self.limits, self.stop, recruiter, &mut |event| display.show(&event))?;
         Ok(failed.is_empty() && !gate_failed && storage.is_none() && interrupted.is_none())
     }
 }

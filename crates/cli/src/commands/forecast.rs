@@ -67,26 +67,55 @@ pub fn forecasts(
     if options.device.is_empty() {
         return Ok(Vec::new());
     }
-    let path = workspace.experiments.join(CARDS);
-    let text = fs::read_to_string(&path)
-        .map_err(|e| Failure::new(Exit::MissingInput, format!("cannot read `{}`: {e}", workspace.show(&path))))?;
-    let cards = Cards::parse(&text)?;
+    let cards = cards(workspace)?;
     let chosen = options.device.iter().map(|id| Ok((id, cards.get(id)?))).collect::<Result<Vec<_>, PredictError>>()?;
-    let trained = |key: &StageKey| Some(store.entry(&key.hex()).ok()??.folder().join("model"));
-    let nodes = graph.stages.iter().map(|stage| stage.node.as_ref());
-    let predictor = Predictor::new(nodes, &workspace.root, trained)?;
+    let predictor = predictor(workspace, graph, store)?;
     let host = Host { cores: options.cores, tf32: options.tf32 };
-    let open = || graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present).map(|(stage, _)| stage);
     let on = |(id, card): (&String, &Card)| {
         let estimates = Estimates::of(index, |device| is_called(device, id));
         let mut groups: Vec<StageGroup> = Vec::new();
         let mut shared = Shared::new(DEFAULT_CACHE);
-        for stage in open() {
+        for stage in open(graph, inventory) {
             add(&mut groups, stage, predictor.stage(&stage.node, card, host, &mut shared), &estimates);
         }
         Forecast { id: id.clone(), card: card.clone(), cores: options.cores, groups }
     };
     Ok(chosen.into_iter().map(on).collect())
+}
+
+fn cards(workspace: &Workspace) -> Result<Cards, Failure> {
+    let path = workspace.experiments.join(CARDS);
+    let text = fs::read_to_string(&path)
+        .map_err(|e| Failure::new(Exit::MissingInput, format!("cannot read `{}`: {e}", workspace.show(&path))))?;
+    Ok(Cards::parse(&text)?)
+}
+
+fn predictor<'a>(workspace: &'a Workspace, graph: &'a Graph, store: &Store) -> Result<Predictor<'a>, PredictError> {
+    let trained = |key: &StageKey| Some(store.entry(&key.hex()).ok()??.folder().join("model"));
+    let nodes = graph.stages.iter().map(|stage| stage.node.as_ref());
+    Predictor::new(nodes, &workspace.root, trained)
+}
+
+fn open<'g>(graph: &'g Graph, inventory: &'g Inventory) -> impl Iterator<Item = &'g GraphStage> {
+    graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present).map(|(stage, _)| stage)
+}
+
+/// Workers of a sweep that the memory of a GPU holds at once, each with the stage that needs most; none where the card or its models are not
+/// known.
+pub fn workers_on(
+    device: &str,
+    workspace: &Workspace,
+    graph: &Graph,
+    inventory: &Inventory,
+    (store, host): (&Store, Host),
+) -> Option<usize> {
+    let cards = cards(workspace).ok()?;
+    let card = cards.iter().find(|(id, _)| is_called(device, id))?.1;
+    let predictor = predictor(workspace, graph, store).ok()?;
+    let mut shared = Shared::new(DEFAULT_CACHE);
+    let needs = open(graph, inventory).filter_map(|stage| predictor.stage(&stage.node, card, host, &mut shared));
+    let peak = needs.map(|need| need.peak_bytes).max().filter(|&peak| peak > 0)?;
+    Some(usize::try_from(card.memory() / peak).unwrap_or(usize::MAX).max(1))
 }
 
 /// Whether a driver's name of a GPU is that of a card: `NVIDIA A100-SXM4-80GB` is `a100-80`.

@@ -34,7 +34,7 @@ pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     let inventory = glance(&graph, &store);
     // As a sweep that is told nothing about the machine.
     let mut machine = workspace.sweep_options(&MachineOptions::default());
-    memory::bound(&mut machine, &graph, &workspace.root);
+    memory::bound(&mut machine, &graph, &workspace.root, || None);
     let log = read(&store)?;
     let estimates = Estimates::of(&log.index, |device| device == machine.machine);
     let plan = Plan::new(&graph, &inventory, &estimates, (&store, &log.index), &machine, &study.findings);
@@ -98,7 +98,7 @@ impl Plan {
             }
             row.3 += estimates.seconds(stage);
         }
-        let (slots, now) = (options.devices().len(), options.circumstances());
+        let (slots, now) = (options.workers().len(), options.circumstances());
         let is_open = |record: &FailureRecord| {
             !is_retried(record, &now) && graph.position(&record.key).is_some_and(|stage| !inventory.present[stage])
         };

@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use ressa_experiment::protocol::FailureKind;
-use ressa_sweep::{FailedStage, Graph, Summary, execute, glance, record_sweep};
+use ressa_predict::Host;
+use ressa_sweep::{Estimates, FailedStage, Graph, Summary, execute, glance, record_sweep, work_of};
 use serde_json::json;
 
 use crate::{
     arguments::{Global, SweepOptions},
+    cluster::Cluster,
     commands::{
         force::{Forced, Remake},
+        forecast::workers_on,
         report,
     },
     exit::{Exit, Failure, Outcome},
@@ -27,6 +30,7 @@ use crate::{
 /// Runs the selected experiments.
 pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
+    let cluster = options.profile.as_ref().map(|name| Cluster::find(&workspace, global, name)).transpose()?;
     let mut study = Study::load(&workspace, &options.selection)?;
     // Of single stages there is nothing to report.
     let has_report = !options.no_report && !study.is_of_stages();
@@ -53,6 +57,11 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     if !global.quiet {
         preflight.notes.iter().for_each(|told| note(format_args!("{}: {}", told.setting, told.what)));
     }
+    if let Some(cluster) = cluster.as_ref().filter(|_| options.dry_run) {
+        let estimates = Estimates::of(&ressa_runlog::read(&store)?.index, |_| true);
+        cluster.print(&work_of(&graph, &inventory, &estimates, &cluster.classes()));
+        return Ok(Exit::Done);
+    }
 
     // Nothing keeps the sweep from running any more.
     put_away(&workspace, &store, &elsewhere)?;
@@ -66,7 +75,12 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     let stop = signals::stop();
     let title = files.iter().chain(&study.overrides).map(String::as_str).collect::<Vec<_>>().join(" ");
     let mut limits = workspace.limited(options);
-    if let Some(slots) = memory::bound(&mut limits, &graph, &workspace.root).filter(|_| !global.quiet) {
+    if cluster.is_some() {
+        limits.devices.slots.get_or_insert(0);
+    }
+    let (device, host) = (limits.machine.clone(), Host { cores: limits.worker.threads, tf32: options.machine.tf32 });
+    let on_gpu = || workers_on(&device, &workspace, &graph, &inventory, (&store, host));
+    if let Some(slots) = memory::bound(&mut limits, &graph, &workspace.root, on_gpu).filter(|_| !global.quiet) {
         note(format_args!("memory holds the models of {}; --slots N asks for more", count(slots, "worker")));
     }
     limits.title = title;
@@ -79,10 +93,13 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
             note(forced.notice());
         }
         let (workspace, study, graph, store) = (&workspace, &study, &graph, &store);
-        let (limits, stop, display, gated) = (&limits, &stop, &mut display, !options.no_gate);
-        remade = Some(forced.remake(&mut Remake { workspace, study, graph, store, limits, stop, display, gated })?);
+        let (limits, cluster, stop, display) = (&limits, cluster.as_ref(), &stop, &mut display);
+        let gated = !options.no_gate;
+        remade =
+            Some(forced.remake(&mut Remake { workspace, study, graph, store, limits, cluster, stop, display, gated })?);
     }
-    let summary = execute(&graph, &store, &limits, &stop, None, &mut |event| display.show(&event))?;
+    let recruiter = cluster.as_ref().map(Cluster::recruit).transpose()?;
+    let summary = execute(&graph, &store, &limits, &stop, recruiter, &mut |event| display.show(&event))?;
     display.finish();
 
     let exit = Exit::of(&summary);

@@ -106,9 +106,13 @@ pub fn render(status: &Status) -> String {
         }
         rows.push(row);
     }
+    for line in &status.cluster {
+        text += &format!("jobs of class {line}\n");
+    }
     text += &columns(&rows);
-    if status.workers.len() > SHOWN {
-        text += &format!("and {}\n", count(status.workers.len() - SHOWN, "other worker"));
+    let others = status.workers.len().saturating_sub(SHOWN) + status.other_workers;
+    if others > 0 {
+        text += &format!("and {}\n", count(others, "other worker"));
     }
     if !status.failures.is_empty() {
         text += &format!("\n{} failed; `ressa logs KEY` shows why:\n", count(status.failures.len(), "stage"));

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ressa_sweep::{DeviceChoice, PilotEnd, PilotOptions, WorkerCommand, machine_name, pilot, threads};
+use ressa_sweep::{PilotEnd, PilotOptions, WorkerCommand, pilot, visible_gpus};
 
 use crate::{
     arguments::{Global, WorkOptions},
@@ -19,29 +19,40 @@ use crate::{
 /// Works until the sweep ends or this is asked to.
 pub fn run(global: &Global, options: &WorkOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
-    let first = options.device.first().copied().unwrap_or(DeviceChoice::Auto);
-    let gpus = workspace.gpus(first);
-    let slots = options.slots.map(usize::from);
-    let devices = devices(options, &workspace, slots);
-    let threads = match options.threads {
-        Some(threads) => threads,
-        None => threads(first, gpus, Some(devices.len()), None),
-    };
+    let granted = granted_gpus();
+    let mut devices = workspace.devices(&options.device, options.workers_per_gpu, options.slots);
+    match &granted {
+        Granted::ByEnvironment => {}
+        Granted::Listed(list) => devices.gpus = visible_gpus(Some(list)),
+        Granted::Unknown if devices.gpus > 0 => {
+            devices.gpus = 1;
+            if !global.quiet {
+                note("Slurm does not say which GPUs are this job's; one is used");
+            }
+        }
+        Granted::Unknown => {}
+    }
+    let threads = devices.threads(options.threads);
     let pilot_options = PilotOptions {
         results: workspace.results.clone(),
         worker: WorkerCommand {
             program: workspace.worker().to_owned(),
             folder: PathBuf::new(),
             threads,
-            environment: Vec::new(),
+            environment: match granted {
+                Granted::Listed(list) => vec![("CUDA_VISIBLE_DEVICES".to_owned(), list)],
+                Granted::ByEnvironment | Granted::Unknown => Vec::new(),
+            },
             deterministic: false,
             arguments: Vec::new(),
         },
-        devices,
-        machine: machine_name(first, gpus),
+        devices: devices.workers(threads),
+        machine: devices.machine_name(),
         name: options.name.clone().or_else(name_of_job),
         job: job().unwrap_or_default(),
-        time_limit: options.time_limit.map(Duration::from_secs).or_else(time_left),
+        class: options.class.clone(),
+        node: variable("SLURMD_NODENAME"),
+        time_limit: [options.time_limit.map(Duration::from_secs), time_left()].into_iter().flatten().min(),
         grace: Duration::from_secs(options.grace),
         wait: Duration::from_secs(options.wait),
         program: program(),
@@ -63,31 +74,42 @@ pub fn run(global: &Global, options: &WorkOptions) -> Outcome {
     }
 }
 
-/// One device argument per worker.
-fn devices(options: &WorkOptions, workspace: &Workspace, slots: Option<usize>) -> Vec<String> {
-    if let [one] = options.device[..] {
-        return ressa_sweep::devices_of(one, workspace.gpus(one), slots, options.threads.unwrap_or(1));
+/// How GPUs are granted to this process.
+enum Granted {
+    /// `CUDA_VISIBLE_DEVICES` says it, or nothing divides them.
+    ByEnvironment,
+    /// Slurm's list, where it does not set that variable.
+    Listed(String),
+    /// A job of Slurm that says nothing.
+    Unknown,
+}
+
+fn granted_gpus() -> Granted {
+    if env::var_os("CUDA_VISIBLE_DEVICES").is_some() || variable("SLURM_JOB_ID").is_none() {
+        return Granted::ByEnvironment;
     }
-    let listed: Vec<String> = options.device.iter().map(ToString::to_string).collect();
-    let count = slots.unwrap_or(listed.len()).max(1);
-    listed.iter().cycle().take(count).cloned().collect()
+    let list = variable("SLURM_STEP_GPUS").or_else(|| variable("SLURM_JOB_GPUS"));
+    list.map_or(Granted::Unknown, Granted::Listed)
 }
 
 /// The job of Slurm, Kubernetes or HyperQueue that this runs in, with how often it was started again.
 fn job() -> Option<String> {
-    let get = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-    if let Some(job) = get("SLURM_ARRAY_JOB_ID") {
-        return Some(format!("{job}_{}", get("SLURM_ARRAY_TASK_ID").unwrap_or_default()));
+    if let Some(job) = variable("SLURM_ARRAY_JOB_ID") {
+        return Some(format!("{job}_{}", variable("SLURM_ARRAY_TASK_ID").unwrap_or_default()));
     }
-    get("SLURM_JOB_ID")
-        .or_else(|| Some(format!("{}_{}", get("HQ_JOB_ID")?, get("HQ_TASK_ID")?)))
-        .or_else(|| get("JOB_COMPLETION_INDEX"))
+    variable("SLURM_JOB_ID")
+        .or_else(|| Some(format!("{}_{}", variable("HQ_JOB_ID")?, variable("HQ_TASK_ID")?)))
+        .or_else(|| variable("JOB_COMPLETION_INDEX"))
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// A name made of the job's: the same job started again is another worker.
 fn name_of_job() -> Option<String> {
-    let node = env::var("SLURMD_NODENAME").unwrap_or_else(|_| ressa_runlog::host());
-    let restarts = env::var("SLURM_RESTART_COUNT").unwrap_or_else(|_| "0".to_owned());
+    let node = variable("SLURMD_NODENAME").unwrap_or_else(ressa_runlog::host);
+    let restarts = variable("SLURM_RESTART_COUNT").unwrap_or_else(|| "0".to_owned());
     let name = format!("{}-{node}-{restarts}-{}", job()?, &ressa_runlog::nonce()[..6]);
     Some(name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect())
 }

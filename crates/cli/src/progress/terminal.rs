@@ -1,4 +1,4 @@
-//! Bars: one line per worker, one for the whole.
+//! Bars: one line per worker, as far as they fit on a screen, and one for the whole.
 
 use std::time::Duration;
 
@@ -7,6 +7,9 @@ use ressa_sweep::{SweepEvent, Totals};
 
 use super::{opening, trouble};
 use crate::text::duration;
+
+/// Workers that have a line.
+const SHOWN: usize = 16;
 
 /// The bars of a sweep.
 pub struct Terminal {
@@ -18,7 +21,9 @@ pub struct Terminal {
 /// A worker's line.
 struct Line {
     bar: ProgressBar,
-    what: String,
+    slot: usize,
+    /// What the worker does; none while it has nothing to do, so that another one may have the line.
+    what: Option<String>,
 }
 
 impl Terminal {
@@ -41,36 +46,55 @@ impl Terminal {
                 self.count(totals);
             }
             SweepEvent::StageStarted { slot, what, label, seconds, .. } => {
-                while self.workers.len() <= *slot {
-                    let bar = self.screen.insert_before(&self.total, ProgressBar::new(1000));
-                    bar.set_style(style("{prefix:>2} {bar:20} {elapsed:>4}  {wide_msg}"));
-                    bar.set_prefix(self.workers.len().to_string());
-                    bar.enable_steady_tick(Duration::from_millis(500));
-                    self.workers.push(Line { bar, what: String::new() });
-                }
-                let line = &mut self.workers[*slot];
-                line.what = format!("{what}  {label}");
+                let Some(line) = self.line_for(*slot) else { return };
+                let what = format!("{what}  {label}");
                 line.bar.reset();
-                line.bar.set_message(format!("{}  (about {})", line.what, duration(*seconds)));
+                line.bar.set_message(format!("{what}  (about {})", duration(*seconds)));
+                line.what = Some(what);
             }
             SweepEvent::Progress { slot, fraction, message } => {
-                if let Some(line) = self.workers.get(*slot) {
+                if let Some((line, what)) = self.line(*slot).and_then(|line| Some((line, line.what.as_ref()?))) {
                     let elapsed = line.bar.elapsed().as_secs_f64();
                     let left = if *fraction > 0.02 { elapsed * (1.0 - fraction) / fraction } else { 0.0 };
                     let eta = if left > 0.0 { format!("  {} left", duration(left)) } else { String::new() };
                     line.bar.set_position((fraction * 1000.0) as u64);
-                    line.bar.set_message(format!("{}  {message}{eta}", line.what));
+                    line.bar.set_message(format!("{what}  {message}{eta}"));
                 }
             }
             SweepEvent::StageFinished { slot, totals, .. } | SweepEvent::StageFailed { slot, totals, .. } => {
                 self.count(totals);
-                if let Some(line) = self.workers.get(*slot) {
+                if let Some(line) = self.workers.iter_mut().find(|line| line.slot == *slot) {
+                    line.what = None;
                     line.bar.set_position(0);
                     line.bar.set_message("idle");
                 }
             }
             _ => {}
         }
+    }
+
+    fn line(&self, slot: usize) -> Option<&Line> {
+        self.workers.iter().find(|line| line.slot == slot)
+    }
+
+    /// The line of a worker that begins something: its own, a new one, or one of a worker that has nothing to do.
+    fn line_for(&mut self, slot: usize) -> Option<&mut Line> {
+        let own = self.workers.iter().position(|line| line.slot == slot);
+        let at = match own {
+            Some(at) => at,
+            None if self.workers.len() < SHOWN => {
+                let bar = self.screen.insert_before(&self.total, ProgressBar::new(1000));
+                bar.set_style(style("{prefix:>2} {bar:20} {elapsed:>4}  {wide_msg}"));
+                bar.enable_steady_tick(Duration::from_millis(500));
+                self.workers.push(Line { bar, slot, what: None });
+                self.workers.len() - 1
+            }
+            None => self.workers.iter().position(|line| line.what.is_none())?,
+        };
+        let line = &mut self.workers[at];
+        line.slot = slot;
+        line.bar.set_prefix(slot.to_string());
+        Some(line)
     }
 
     /// Takes the bars off the screen; what was printed above them stays.

@@ -1,5 +1,6 @@
 //! The program as users meet it: real processes, the fake worker, exit codes and texts.
 
+mod cluster;
 mod errors;
 mod fetching;
 mod folders;
@@ -62,7 +63,7 @@ fn help_is_complete_and_cheap() {
           --results <DIR>      Results folder [default: `results` beside `experiments`]
           --experiments <DIR>  Experiments folder [default: looked for upwards from here]
           --worker <FILE>      The worker program [default: `ressa-worker` beside this one]
-          --json               Answer with one JSON value on standard output, also when something fails
+          --json               Answer with one JSON value on standard output; why something cannot be done is one on standard error
       -q, --quiet              Say less
       -v, --verbose            Say more
       -h, --help               Print help

@@ -18,6 +18,15 @@ fn answer(house: &House, arguments: &[&str]) -> (i32, Value) {
     (ended.code, value)
 }
 
+/// Why something cannot be done: one JSON value on standard error, and no answer.
+fn refusal(house: &House, arguments: &[&str]) -> (i32, Value) {
+    let ended = house.ressa(&[arguments, &["--json"]].concat());
+    assert_eq!(ended.stdout, "", "{arguments:?}");
+    let value = serde_json::from_str(&ended.stderr)
+        .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", ended.stderr));
+    (ended.code, value)
+}
+
 #[test]
 fn json_is_one_value_whatever_happens() {
     let house = House::new();
@@ -28,16 +37,15 @@ fn json_is_one_value_whatever_happens() {
     assert!(code == 0 && drawn["output"].as_str().unwrap().ends_with("contact-sheet.png"), "{drawn}");
 
     // Nothing there, nothing like it, not understood.
-    let (code, error) = answer(&house, &["report", "small"]);
+    let (code, error) = refusal(&house, &["report", "small"]);
     assert_eq!((code, &error["exit"]), (4, &json!(4)), "{error}");
-    assert_eq!(answer(&house, &["explain", "no such run", "small"]).0, 4);
-    assert_eq!(answer(&house, &["inspect", "nowhere"]).0, 66);
-    assert_eq!(answer(&house, &["inspect", "experiments"]).0, 65);
-    let (code, error) = answer(&house, &["plan", "--no-such-option"]);
+    assert_eq!(refusal(&house, &["explain", "no such run", "small"]).0, 4);
+    assert_eq!(refusal(&house, &["inspect", "nowhere"]).0, 66);
+    assert_eq!(refusal(&house, &["inspect", "experiments"]).0, 65);
+    let (code, error) = refusal(&house, &["plan", "--no-such-option"]);
     assert!(code == 2 && error["error"].as_str().unwrap().contains("--no-such-option"), "{error}");
-    // A mistake in what was asked is no answer.
-    let mistaken = house.ressa(&["plan", "small", "prune.metric=wander", "--json"]);
-    assert_eq!((mistaken.code, mistaken.stdout.as_str()), (78, ""));
+    let (code, error) = refusal(&house, &["plan", "small", "prune.metric=wander"]);
+    assert!(code == 78 && error["at"].is_string(), "{error}");
 
     // A sweep that fails, one without a report, and one that is done.
     house.instruct(json!({ "dense": { "fail": "data" } }));
@@ -56,8 +64,9 @@ fn json_is_one_value_whatever_happens() {
         .arg(&worker)
         .output()
         .unwrap();
-    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((output.status.code(), &error["exit"]), (Some(1), &json!(1)), "{error}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let error: Value = serde_json::from_str(stderr.lines().last().unwrap_or_default()).unwrap();
+    assert!(output.stdout.is_empty() && output.status.code() == Some(1) && error["exit"] == 1, "{stderr}");
     assert_eq!(answer(&house, &["verify", "--all", "--file", "small"]).0, 0);
 }
 

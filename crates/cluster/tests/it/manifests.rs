@@ -86,7 +86,7 @@ fn an_indexed_job_is_what_a_class_says() {
                 "command": [
                   "/bin/sh",
                   "-c",
-                  ". /etc/profile\ncd /opt/ressa\nexec ressa work --results /mnt/study --device auto --slots 2 --class default --time-limit 14400 --name \"$HOSTNAME\""
+                  ". /etc/profile\ncd /opt/ressa\nexec ressa work --results /mnt/study --device auto --slots 2 --class default --time-limit 14400 --grace 120"
                 ],
                 "resources": {
                   "requests": {
@@ -149,7 +149,7 @@ fn a_task_array_is_what_a_class_says() {
     let words = hyperqueue_command(&pilot(), &profile.classes[0], "gpus/nvidia", 8, "ressa-default-1");
     insta::assert_snapshot!(shell_line(&words), @r#"
     hq submit --name ressa-default-1 --array 0-7 --cpus 8 --resource gpus/nvidia=2 --resource mem=65536 --time-request 90min --time-limit 90min --crash-limit unlimited --cwd /opt/ressa --stdout none --stderr '/data/my results/pilots/ressa-default-1-%{TASK_ID}.log' --priority=5 -- bash -c '. /etc/profile
-    exec /opt/ressa/ressa work --results '\''/data/my results'\'' --device auto --slots 2 --class default --time-limit 5400 --name "hq-$HQ_JOB_ID-$HQ_TASK_ID"'
+    exec /opt/ressa/ressa work --results '\''/data/my results'\'' --device auto --slots 2 --class default --time-limit 5400 --grace 300'
     "#);
 }
 

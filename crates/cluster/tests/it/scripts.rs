@@ -24,7 +24,7 @@ fn a_script_holds_settings_and_the_results_folder() {
     #SBATCH --chdir=/opt/ressa
     #SBATCH --output="/data/my results/pilots/ressa-default-1-%a.log"
     unset SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU
-    exec /opt/ressa/ressa work --results '/data/my results' --device auto --class default --time-limit 14400 --name "slurm-${SLURM_ARRAY_JOB_ID}-${SLURM_ARRAY_TASK_ID}"
+    exec /opt/ressa/ressa work --results '/data/my results' --device auto --class default --time-limit 14400 --grace 300
     "#);
 }
 
@@ -81,7 +81,7 @@ classes:
     #SBATCH --exclusive
     unset SLURM_MEM_PER_NODE SLURM_MEM_PER_CPU
     module load cuda
-    exec '/opt/it'\''s/ressa' --worker '/opt/a b/worker' work --results '/data/50 %' --device auto --slots 8 --class train --time-limit 129600 --name "slurm-${SLURM_ARRAY_JOB_ID}-${SLURM_ARRAY_TASK_ID}"
+    exec '/opt/it'\''s/ressa' --worker '/opt/a b/worker' work --results '/data/50 %' --device auto --slots 8 --class train --time-limit 129600 --grace 600
     "#);
 }
 
@@ -119,8 +119,8 @@ fn the_pilot_takes_the_place_of_the_shell() {
             "default",
             "--time-limit",
             "14400",
-            "--name",
-            "slurm-12-3",
+            "--grace",
+            "300",
             "unset"
         ]
     );

@@ -2,18 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use ressa_experiment::{StageKey, protocol::Event};
+use ressa_experiment::{Stage, StageKey, protocol::Event};
 use ressa_runlog::{LogEvent, LogPart};
 
 use super::{Coordinator, Orphan};
 use crate::{
     SweepEvent,
-    meet::{Arrival, Beat, Direction, Down, Holding, Lost, Place, SpoolWriter, Up},
+    recruit::ClassWork,
+    meet::{Arrival, Beat, Direction, Down, Hello, Holding, Lost, SpoolWriter, Up},
     slot::{Link, Running, Slot},
 };
 
 /// Time that is left to a pilot after which it is given nothing more: what it has must be saved.
 const MARGIN: f64 = 30.0;
+/// Seconds that are enough for a training to get somewhere before it is saved.
+const WORTHWHILE: f64 = 600.0;
+/// Time without work after which the job of a pilot is given back to the cluster.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// A pilot, as the coordinator knows it.
 #[derive(Debug)]
@@ -23,9 +28,38 @@ pub(super) struct Pilot {
     slots: Vec<usize>,
     /// Job of the cluster's engine.
     pub job: String,
+    /// The class that it works for; one without takes everything.
+    pub class: Option<usize>,
     /// Seconds until its job ends, as of when that was said.
     left: Option<(f64, Instant)>,
+    /// The most that these were.
+    whole: f64,
+    /// Since when it has nothing to do.
+    idle: Option<Instant>,
     state: Presence,
+}
+
+/// Time that the job of a pilot has, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct JobTime {
+    /// Left to work in.
+    pub left: f64,
+    /// Left to work in when it came.
+    pub whole: f64,
+}
+
+impl JobTime {
+    /// Whether a stage that is expected to take so many seconds is worth beginning.
+    ///
+    /// A training that is interrupted goes on elsewhere, but pays its start twice. Anything else would be lost: where it is too long even
+    /// for a new job, it is tried at the beginning of one, for estimates may be wrong.
+    pub fn suffices(self, stage: &Stage, seconds: f64) -> bool {
+        let wanted = match stage {
+            Stage::Adapt { .. } | Stage::Dense { .. } => seconds.min(WORTHWHILE),
+            _ => seconds,
+        };
+        self.left > 0.0 && self.left >= wanted.min(0.9 * self.whole)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +83,13 @@ impl Pilot {
         self.state == Presence::Gone
     }
 
-    /// Seconds that a stage may take there.
-    pub fn seconds_left(&self) -> Option<f64> {
-        self.left.map(|(left, since)| left - since.elapsed().as_secs_f64() - MARGIN)
+    /// Time that a stage may take there; `None` where nothing ends its job.
+    pub fn time(&self) -> Option<JobTime> {
+        let usable = |left: f64| left - MARGIN;
+        self.left.map(|(left, since)| JobTime {
+            left: usable(left - since.elapsed().as_secs_f64()),
+            whole: usable(self.whole),
+        })
     }
 }
 
@@ -80,9 +118,9 @@ impl Coordinator<'_> {
 
     pub(super) fn heard_pilot(&mut self, name: &str, arrival: Arrival) {
         match arrival {
-            Arrival::Said(Up::Hello { segment, host, job, program, machine: _, places, holding }) => {
-                if segment == self.log.number() {
-                    self.joined(name, host, job, &program, places, holding);
+            Arrival::Said(Up::Hello(hello)) => {
+                if hello.segment == self.log.number() {
+                    self.joined(name, hello);
                 }
             }
             Arrival::Said(Up::Said { place, event, log }) => self.relayed(name, place, event, log),
@@ -113,15 +151,8 @@ impl Coordinator<'_> {
         }
     }
 
-    fn joined(
-        &mut self,
-        name: &str,
-        host: String,
-        job: String,
-        program: &str,
-        places: Vec<Place>,
-        holding: Vec<Option<Holding>>,
-    ) {
+    fn joined(&mut self, name: &str, hello: Hello) {
+        let Hello { segment: _, host, job, class, program, machine: _, places, holding } = hello;
         if self.pilots.contains_key(name) {
             return;
         }
@@ -133,7 +164,9 @@ impl Coordinator<'_> {
         let first = self.slots.len();
         let slots: Vec<usize> = (first..first + places.len()).collect();
         let state = Presence::Working;
-        self.pilots.insert(name.to_owned(), Pilot { writer, slots, job, left: None, state });
+        let class = class.and_then(|class| self.classes.position(&class));
+        let pilot = Pilot { writer, slots, job, class, left: None, whole: 0.0, idle: None, state };
+        self.pilots.insert(name.to_owned(), pilot);
         if program != self.options.program {
             return self.tell(name, &Down::Leave { why: "it is of another version of the program".to_owned() });
         }
@@ -158,7 +191,7 @@ impl Coordinator<'_> {
         };
         let slot = &mut self.slots[index];
         slot.ready = true;
-        slot.running = Some(Running::new(orphan.stage, held.attempt, 0));
+        slot.running = Some(Running::new(orphan.stage, held.attempt, 0, 0));
         self.running += 1;
     }
 
@@ -249,6 +282,7 @@ impl Coordinator<'_> {
     fn beat(&mut self, name: &str, beat: Beat) {
         let Some(pilot) = self.pilots.get_mut(name) else { return };
         pilot.left = beat.seconds_left.map(|left| (left, Instant::now()));
+        pilot.whole = beat.seconds_left.map_or(0.0, |left| left.max(pilot.whole));
         let slots = pilot.slots.clone();
         let came_back = pilot.state == Presence::Silent;
         if came_back {
@@ -267,6 +301,34 @@ impl Coordinator<'_> {
             }
             if let Some(held) = held {
                 self.progressed(index, &held.key, held.fraction, held.message);
+            }
+        }
+    }
+
+    /// Sends pilots home that were started for this sweep and have had nothing to do for a while: all of a class without work, all but one of
+    /// a class whose work waits for others.
+    pub(super) fn release_idle(&mut self, work: &[ClassWork]) {
+        let mut staying = vec![0; work.len()];
+        let mut idle: Vec<(String, usize)> = Vec::new();
+        for (name, pilot) in &mut self.pilots {
+            let Some(class) = pilot.class.filter(|_| pilot.takes_work() && !pilot.job.is_empty()) else { continue };
+            staying[class] += 1;
+            if pilot.slots.iter().all(|&slot| self.slots[slot].is_free()) {
+                if pilot.idle.get_or_insert_with(Instant::now).elapsed() >= IDLE {
+                    idle.push((name.clone(), class));
+                }
+            } else {
+                pilot.idle = None;
+            }
+        }
+        for (name, class) in idle {
+            let least = usize::from(work[class].active + work[class].waiting > 0);
+            if staying[class] > least {
+                staying[class] -= 1;
+                self.tell(&name, &Down::Leave { why: "there is nothing to do for it now".to_owned() });
+                if let Some(pilot) = self.pilots.get_mut(&name) {
+                    pilot.state = Presence::Leaving;
+                }
             }
         }
     }

@@ -8,18 +8,22 @@ use super::Coordinator;
 use crate::{
     describe,
     live::{FailureStatus, StageStatus, Status, WorkerStatus},
-    slot::Slot,
+    slot::{Link, Slot},
 };
 
 /// Failures and remarks that the view holds.
-const SHOWN: usize = 50;
+pub(super) const SHOWN: usize = 50;
+/// Workers that the view holds.
+const WORKERS: usize = 100;
 
 impl Coordinator<'_> {
     /// Writes the live view.
     pub(super) fn show_live(&mut self, ended: bool) {
         let totals = self.totals();
-        let mut workers: Vec<WorkerStatus> = self.slots.iter().map(|slot| self.worker_status(slot)).collect();
-        workers.sort_by_key(|worker| (worker.stage.is_none(), worker.state != "idle"));
+        // Busy ones first, then idle ones.
+        let mut slots: Vec<&Slot> = self.slots.iter().filter(|slot| !self.has_left(slot)).collect();
+        slots.sort_by_key(|slot| (slot.running.is_none(), !slot.is_free()));
+        let workers = slots.iter().take(WORKERS).map(|slot| self.worker_status(slot)).collect();
         let failures = self.failed.iter().rev().take(SHOWN).rev().map(|failed| FailureStatus {
             key: failed.key,
             what: failed.what.clone(),
@@ -42,11 +46,21 @@ impl Coordinator<'_> {
             skipped: totals.skipped,
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             eta_seconds: totals.eta_seconds,
+            cluster: self.standing.clone(),
             failures: failures.collect(),
             workers,
-            told: self.told.iter().rev().take(SHOWN).rev().cloned().collect(),
+            other_workers: slots.len().saturating_sub(WORKERS),
+            told: self.told.iter().cloned().collect(),
         };
         self.live.show(&status);
+    }
+
+    /// Whether a slot is one of a pilot that ended.
+    fn has_left(&self, slot: &Slot) -> bool {
+        match &slot.link {
+            Link::Local { .. } => false,
+            Link::Remote { pilot, .. } => self.pilots.get(pilot).is_none_or(super::arrivals::Pilot::is_gone),
+        }
     }
 
     fn worker_status(&self, slot: &Slot) -> WorkerStatus {

@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Beat, CoordinatorBeat, Direction, Meet, Pulse, SpoolReader, Taken, Up, beat, spool::names};
+use super::{Beat, CoordinatorBeat, Direction, Meet, Pace, Pulse, SpoolReader, Taken, Up, beat, spool::names};
 
-/// Time between two looks at messages, at least; with many pilots a look takes longer, and so does the pause.
-const LOOK: Duration = Duration::from_millis(50);
+/// Maximum time until the end of the listening is noticed, beside that of a look.
+const NAP: Duration = Duration::from_millis(50);
 /// Time between two looks for signs of life, as a share of the lease.
 const LOOKS_PER_LEASE: u32 = 12;
 
@@ -59,16 +59,22 @@ impl Host {
         let end = Arc::clone(&ends);
         let thread = std::thread::spawn(move || {
             let mut ear = Ear { meet, own: beat, lease, pilots: BTreeMap::new(), count: 0, looked: None };
+            let mut pace = Pace::default();
             while !end.load(Ordering::SeqCst) {
                 let start = Instant::now();
-                if !ear.look(&mut |name, arrival| sender.send(wrap(name, arrival)).is_ok()) {
+                let listens = ear.look(&mut |name, arrival| {
+                    if matches!(arrival, Arrival::Said(_)) {
+                        pace.message();
+                    }
+                    sender.send(wrap(name, arrival)).is_ok()
+                });
+                if !listens {
                     return;
                 }
-                // At most a fifth of the time is spent looking.
-                let pause = LOOK.max(start.elapsed() * 4);
+                let pause = pace.pause(start.elapsed());
                 let until = Instant::now() + pause;
                 while !end.load(Ordering::SeqCst) && Instant::now() < until {
-                    std::thread::sleep(LOOK.min(pause));
+                    std::thread::sleep(NAP.min(pause));
                 }
             }
         });

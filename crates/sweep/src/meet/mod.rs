@@ -20,6 +20,7 @@
 mod beat;
 mod folder;
 mod host;
+mod pace;
 mod seal;
 mod spool;
 
@@ -27,6 +28,7 @@ pub(crate) use beat::{Beat, Holding, Pulse};
 pub use folder::Meet;
 pub(crate) use folder::{CoordinatorBeat, Invitation};
 pub(crate) use host::{Arrival, Host};
+pub(crate) use pace::Pace;
 pub(crate) use spool::{Direction, SpoolReader, SpoolWriter, Taken};
 
 use std::time::Duration;
@@ -55,22 +57,7 @@ pub(crate) struct Place {
 #[serde(tag = "up", rename_all = "kebab-case")]
 pub(crate) enum Up {
     /// It is there; said again to every coordinator it meets.
-    Hello {
-        /// Segment of the coordinator it says it to.
-        segment: u32,
-        /// Its machine, or node.
-        host: String,
-        /// Job of the cluster's engine.
-        job: String,
-        /// Its program.
-        program: String,
-        /// Kind of device: what times are comparable on.
-        machine: String,
-        /// Its places for workers.
-        places: Vec<Place>,
-        /// What they work on.
-        holding: Vec<Option<Holding>>,
-    },
+    Hello(Hello),
     /// A worker said something.
     Said {
         /// Its place.
@@ -102,6 +89,29 @@ pub(crate) enum Up {
         /// Why.
         why: String,
     },
+}
+
+/// Who a pilot is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Hello {
+    /// Segment of the coordinator it says it to.
+    pub segment: u32,
+    /// Its machine, or node.
+    pub host: String,
+    /// Job of the cluster's engine.
+    pub job: String,
+    /// Class of workers that it was started for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// Its program.
+    pub program: String,
+    /// Kind of device: what times are comparable on.
+    pub machine: String,
+    /// Its places for workers.
+    pub places: Vec<Place>,
+    /// What they work on.
+    pub holding: Vec<Option<Holding>>,
 }
 
 /// A stage that died with its worker.

@@ -3,7 +3,7 @@
 //! Estimates get better with every stage that ends, so seconds cannot be summed once. What is kept up to date is how many stages are left of
 //! each shape: a sort of stage with the shapes of what waits for it. A million stages of a grid have a few dozen shapes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use super::{State, costs::Costs};
 use crate::{Estimates, Graph};
@@ -65,17 +65,15 @@ impl Remaining {
         }
     }
 
-    /// What waits or is ready, by kind of stage: how many, and their expected seconds.
-    pub fn open(&self, graph: &Graph, estimates: &Estimates) -> BTreeMap<&'static str, (usize, f64)> {
+    /// Expected seconds of what waits or is ready, one stage after the other, by what `of` says of a stage of each sort.
+    pub fn work(&self, graph: &Graph, estimates: &Estimates, of: impl Fn(usize) -> usize, parts: usize) -> Vec<f64> {
         let seconds = self.costs.seconds(graph, estimates);
-        let mut open: BTreeMap<&'static str, (usize, f64)> = BTreeMap::new();
+        let mut work = vec![0.0; parts];
         for shape in self.shapes.iter().filter(|shape| shape.open > 0) {
             let sort = shape.sort as usize;
-            let kind = open.entry(graph.stages[self.costs.example[sort]].node.stage.kind()).or_default();
-            kind.0 += shape.open;
-            kind.1 += shape.open as f64 * seconds[sort];
+            work[of(self.costs.example[sort])] += shape.open as f64 * seconds[sort];
         }
-        open
+        work
     }
 
     /// Expected seconds with `slots` workers: the larger of total work and longest chain. A chain ends where a stage fails; what else waits

@@ -8,6 +8,7 @@ use ressa_experiment::{
 };
 
 use super::*;
+use crate::GraphRun;
 
 fn graph(gated: &[usize]) -> Graph {
     let mut cells = Vec::new();
@@ -69,7 +70,13 @@ impl<'g> Look<'g> {
         Self { graph, canary, chain }
     }
 
-    fn next(&self, schedule: &Schedule<'_>, resident: &Resident, gate_only: bool) -> Option<usize> {
+    fn next(
+        &self,
+        schedule: &Schedule<'_>,
+        resident: &Resident,
+        takes: impl Fn(usize) -> bool,
+        gate_only: bool,
+    ) -> Option<usize> {
         let preference = |position: usize| {
             let stage = &self.graph.stages[position];
             let other_model = resident.dense.is_some() && dense_of(self.graph, position) != resident.dense;
@@ -77,10 +84,11 @@ impl<'g> Look<'g> {
             (!stage.gate, self.canary[position], other_model, stage.dependents.is_empty(), !just_made)
         };
         let ready = (0..self.graph.stages.len()).filter(|&position| schedule.state(position) == State::Ready);
-        ready.filter(|&position| !gate_only || self.graph.stages[position].gate).min_by(|&a, &b| {
+        let best = ready.filter(|&position| takes(position)).min_by(|&a, &b| {
             let chain = self.chain[b].total_cmp(&self.chain[a]);
             preference(a).cmp(&preference(b)).then(chain).then(a.cmp(&b))
-        })
+        });
+        best.filter(|&position| !gate_only || self.graph.stages[position].gate)
     }
 
     /// Work and longest chain by a look at every stage.
@@ -120,8 +128,14 @@ fn outcomes(with_failures: bool) -> impl Strategy<Value = Outcome> {
     ]
 }
 
-/// Outcome, what the worker holds (stages that are taken modulo their number), whether only the gate is open.
-type Step = (Outcome, Option<usize>, Option<usize>, bool);
+/// Outcome, what the worker holds (stages that are taken modulo their number), its class, whether only the gate is open.
+type Step = (Outcome, Option<usize>, Option<usize>, Option<usize>, bool);
+
+/// Trainings and evaluations have workers of their own.
+fn classes() -> Classes {
+    let others = ["adapt", "evaluate"].map(|kind| ((kind.to_owned(), true), 1));
+    Classes::new(vec!["first".to_owned(), "second".to_owned()], others.into())
+}
 
 fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool) {
     let graph = graph(gated);
@@ -132,14 +146,18 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
     let mut estimates = Estimates::default();
     estimates.learn("shapes-flant5", "evaluate", "vqav2", 7.0);
     let look = Look::new(&graph, &inventory.present, &estimates);
-    let mut schedule = Schedule::new(&graph, &inventory, &estimates);
-    for &(outcome, dense, last, gate_only) in steps {
+    let classes = classes();
+    let mut schedule = Schedule::new(&graph, &inventory, &estimates, &classes);
+    for &(outcome, dense, last, class, gate_only) in steps {
         let dense = dense.and_then(|position| dense_of(&graph, position % graph.stages.len()));
         let resident = Resident { dense, last: last.map(|position| position % graph.stages.len()) };
-        let expected = look.next(&schedule, &resident, gate_only);
-        let taken = schedule.take(&resident, gate_only);
-        assert_eq!(taken, expected, "{resident:?}");
-        if let Some(position) = taken {
+        let class_of = |position: usize| classes.of(&graph.stages[position]);
+        let takes = |position: usize| class.is_none_or(|class| class_of(position) == class);
+        let expected = look.next(&schedule, &resident, takes, gate_only);
+        let next = schedule.next(&resident, class, gate_only, |_| true);
+        assert_eq!(next, expected, "{resident:?}");
+        if let Some(position) = next {
+            assert!(schedule.reserve(position) && !schedule.reserve(position));
             assert_eq!(schedule.state(position), State::Running);
             match outcome {
                 Outcome::Made => schedule.made(position),
@@ -152,8 +170,19 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
         let mut counts = Counts::default();
         states().for_each(|state| *counts.of(state) += 1);
         assert_eq!(schedule.counts(), counts);
+        for (class, work) in schedule.work(&estimates).into_iter().enumerate() {
+            let own = states().enumerate().filter(|&(position, _)| class_of(position) == class);
+            let of = |state: State| own.clone().filter(move |(_, own)| *own == state);
+            assert_eq!(work.active, of(State::Ready).chain(of(State::Running)).count());
+            assert_eq!(work.waiting, of(State::Waiting).count());
+            let left = of(State::Ready).chain(of(State::Waiting));
+            let seconds: f64 = left.map(|(position, _)| estimates.seconds(&graph.stages[position])).sum();
+            assert!((work.seconds - seconds).abs() < 1e-6, "{} is not {seconds}", work.seconds);
+        }
         let settled = states().zip(&graph.stages).all(|(state, stage)| !stage.gate || !state.is_open());
         assert_eq!(schedule.gate_is_settled(), settled);
+        let is_complete = |run: &&GraphRun| run.stages.iter().all(|&stage| schedule.state(stage).is_present());
+        assert_eq!(schedule.complete_runs(), graph.runs.iter().filter(is_complete).count());
         estimates.learn("shapes-vicuna", "merge", "lora", 3.0);
         let (kept, looked) = (schedule.eta(&estimates, 3, |_| 0.25), look.eta(&schedule, &estimates, 3));
         // After a failure, chains through what is skipped are still counted.
@@ -169,7 +198,7 @@ proptest! {
         present in prop::collection::vec(prop::bool::weighted(0.2), 1..50),
         gated in prop::collection::vec(0..1000_usize, 0..6),
         steps in prop::collection::vec(
-            (outcomes(false), prop::option::of(0..1000_usize), prop::option::of(0..1000_usize), prop::bool::weighted(0.2)),
+            (outcomes(false), prop::option::of(0..1000_usize), prop::option::of(0..1000_usize), prop::option::of(0..2_usize), prop::bool::weighted(0.2)),
             1..150,
         ),
     ) {
@@ -181,10 +210,30 @@ proptest! {
         present in prop::collection::vec(prop::bool::weighted(0.1), 1..50),
         gated in prop::collection::vec(0..1000_usize, 0..6),
         steps in prop::collection::vec(
-            (outcomes(true), prop::option::of(0..1000_usize), prop::option::of(0..1000_usize), prop::bool::weighted(0.2)),
+            (outcomes(true), prop::option::of(0..1000_usize), prop::option::of(0..1000_usize), prop::option::of(0..2_usize), prop::bool::weighted(0.2)),
             1..150,
         ),
     ) {
         follow(&present, &gated, &steps, true);
     }
+}
+
+#[test]
+fn a_worker_is_given_what_it_can_take() {
+    let graph = graph(&[]);
+    let present = vec![false; graph.stages.len()];
+    let inventory = Inventory { present, damaged: Vec::new() };
+    let estimates = Estimates::default();
+    let mut schedule = Schedule::new(&graph, &inventory, &estimates, &Classes::default());
+    let resident = Resident::default();
+    let is_dense = |position: usize| graph.stages[position].node.stage.kind() == "dense";
+    let next = schedule.next(&resident, None, false, |position| !is_dense(position));
+    assert_eq!(next, None, "only dense models can begin");
+    while let Some(dense) = schedule.next(&resident, None, false, is_dense) {
+        schedule.reserve(dense);
+        schedule.made(dense);
+    }
+    let first = schedule.next(&resident, None, false, |_| true).unwrap();
+    let second = schedule.next(&resident, None, false, |position| position != first).unwrap();
+    assert_ne!(second, first);
 }

@@ -9,7 +9,7 @@ use ressa_experiment::{
 };
 use ressa_runlog::{FailureRecord, Log, LogEvent};
 use ressa_store::Store;
-use ressa_sweep::{DeviceChoice, Graph, Options, Stop, Summary, SweepError, SweepEvent, WorkerCommand, execute};
+use ressa_sweep::{Devices, Graph, Options, Stop, Summary, SweepError, SweepEvent, WorkerCommand, execute};
 use tempfile::TempDir;
 
 /// A results folder that goes with the test.
@@ -33,10 +33,8 @@ impl Bench {
                 deterministic: false,
                 arguments: Vec::new(),
             },
-            device: DeviceChoice::Cpu,
-            gpus: 0,
+            devices: Devices::cpu(2),
             machine: "cpu".to_owned(),
-            slots: Some(2),
             max_failures: None,
             retries: ressa_sweep::RetryPolicy::default(),
             timeout: Some(Duration::from_secs(60)),

@@ -61,3 +61,12 @@ fn statistics_that_nobody_will_read_are_not_missed() {
     cells.push(bench::cell(run));
     assert_eq!(bench.sweep(&graph(&cells)).totals.made, 1 + 1 + 1);
 }
+
+#[test]
+fn the_live_view_of_a_thousand_workers_is_short() {
+    let mut bench = Bench::new();
+    bench.options.devices.slots = Some(1000);
+    bench.sweep(&graph(&cells()));
+    let status = ressa_sweep::live_status(bench.folder.path()).unwrap();
+    assert_eq!((status.workers.len(), status.other_workers), (100, 900));
+}

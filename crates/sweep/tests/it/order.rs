@@ -9,7 +9,7 @@ use crate::bench::{Bench, cell, cells, graph, run};
 #[test]
 fn one_run_of_each_code_path_precedes_the_bulk() {
     let mut bench = Bench::new();
-    bench.options.slots = Some(1);
+    bench.options.devices.slots = Some(1);
     let mut cells = cells();
     for seed in 0..2 {
         cells.push(cell(run(Metric::Magnitude, RestoreMethod::None, seed)));

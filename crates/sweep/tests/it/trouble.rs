@@ -114,7 +114,7 @@ fn what_may_pass_is_tried_again_within_the_sweep() {
 #[test]
 fn max_failures_stops_the_sweep() {
     let mut bench = Bench::new();
-    bench.options.slots = Some(1);
+    bench.options.devices.slots = Some(1);
     bench.options.max_failures = Some(1);
     bench.instruct(json!({ "prune": { "fail": "bug" } }));
     let summary = bench.sweep(&graph(&cells()));
@@ -131,7 +131,7 @@ fn max_failures_counts_this_sweep() {
         fs::remove_dir_all(bench.store.folder(&key)).unwrap();
     }
     bench.options.max_failures = Some(2);
-    bench.options.slots = Some(1);
+    bench.options.devices.slots = Some(1);
     bench.instruct(json!({ "evaluate vqav2": { "fail": "nan" } }));
     let (summary, remembered) = remembering(&bench, &graph);
     assert_eq!((remembered, summary.failed.len()), (4, 6), "two new ones were allowed");
@@ -172,7 +172,7 @@ fn without_any_place_left_the_sweep_ends_and_says_why_of_each() {
 #[test]
 fn foreign_output_of_a_worker_is_ignored_and_logged() {
     let mut bench = Bench::new();
-    bench.options.slots = Some(1);
+    bench.options.devices.slots = Some(1);
     script(&mut bench, "printf 'caf\\351: a warning\\nplain\\n[1]\\nno end of line'; exec \"$WORKER\" \"$@\"");
     let summary = bench.sweep(&graph(&cells()));
     assert_eq!((summary.complete, summary.failed.len()), (4, 0));
@@ -232,9 +232,9 @@ fn a_cause_that_is_gone_is_tried_again_by_itself() {
     let mut bench = Bench::new();
     fail(&bench, "oom");
     assert_eq!(again(&bench), 2);
-    bench.options.slots = Some(3);
+    bench.options.devices.slots = Some(3);
     assert_eq!(again(&bench), 2, "more workers share the memory");
-    bench.options.slots = Some(1);
+    bench.options.devices.slots = Some(1);
     assert_eq!(again(&bench), 4, "one has it alone");
 
     for kind in ["nan", "bug", "oom"] {
@@ -333,7 +333,7 @@ fn a_worker_that_cannot_start_is_quoted_once() {
     fs::write(&program, "#!/bin/sh\necho 'libtorch is not there' >&2\nexit 3\n").unwrap();
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     bench.options.worker.program = program;
-    bench.options.slots = Some(1);
+    bench.options.devices.slots = Some(1);
     let error = bench.listen(&graph(&cells()), &Stop::new(), &mut |_| {}).expect_err("no worker, no sweep");
     let SweepError::NotReady { how, message, .. } = error else { panic!("{error}") };
     assert_eq!((how.as_str(), message.as_str()), ("exit code 3", "libtorch is not there"));
