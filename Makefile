@@ -60,7 +60,7 @@ check: setup ## format, lints, tidy
 	@$(CARGO) test --release --quiet -p ressa-testkit --test it tidy
 
 bench: build ## print speed figures, as ratios where a reference can be run
-	@$(CARGO) build --release --quiet -p ressa-cli --example fake-worker-of-cli -p ressa-report --example study_speed
+	@$(CARGO) build --release --quiet --example fake-worker-of-cli --example study_speed
 	@scripts/bench.py $(OPTIONS)
 
 calibration: ## print how often claims are decided falsely, by simulation (OPTIONS=repetitions)

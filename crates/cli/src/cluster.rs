@@ -88,11 +88,15 @@ impl Cluster {
                     let stages = count(work.active + work.waiting, "stage");
                     let now = if work.active == 0 { " once its stages can begin" } else { "" };
                     let jobs = count(jobs as usize, "job");
-                    say(format_args!("# class {}: {stages}; {jobs} at first{now}, then as the work asks for", class.name));
+                    say(format_args!(
+                        "# class {}: {stages}; {jobs} at first{now}, then as the work asks for",
+                        class.name
+                    ));
                     say(sbatch_script(&self.pilot, class, array, EXAMPLE, &[]).trim_end());
                 }
                 Engine::Kubernetes(settings) => {
-                    let job = indexed_job(&self.pilot, class, settings, jobs.min(MAX_COMPLETIONS), &self.token(&class.name));
+                    let job =
+                        indexed_job(&self.pilot, class, settings, jobs.min(MAX_COMPLETIONS), &self.token(&class.name));
                     // YAML is what `kubectl` users read; JSON is YAML.
                     say(format_args!("---\n{}", serde_json::to_string_pretty(&job).expect("a manifest is plain data")));
                 }

@@ -1,8 +1,8 @@
-//! How long a large study takes to report, and in how much memory: `study_speed FOLDER CELLS`.
+//! How long a large study takes to report, and in how much memory: `study_speed FOLDER CELLS [no-log]`.
 //!
 //! The first call fills a store below the folder with made-up results, best in memory (`/dev/shm`): a grid of wanda at 100 seeds. Every cell has
-//! stages of its own, so every cell costs manifests to read. Then the manifests are read, by themselves, and the report is rendered, which
-//! reads them again.
+//! stages of its own, so every cell costs results to read. A log speaks of them, as after a sweep. Then the manifests are read, by
+//! themselves, and the report is rendered, which takes results from the log. With a third argument, `no-log`, it reads the manifests.
 
 #[expect(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/it/world.rs"]
@@ -18,6 +18,7 @@ use std::{
 
 use ressa_experiment::Experiment;
 use ressa_report::Options;
+use ressa_runlog::{Log, LogEvent, Proof, Published};
 use ressa_store::Store;
 
 /// Replicate seeds of a point.
@@ -25,8 +26,11 @@ const SEEDS: usize = 100;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, cells] = arguments.as_slice() else { return Err("usage: study_speed FOLDER CELLS".into()) };
-    let (folder, cells) = (Path::new(folder), cells.parse::<usize>()?);
+    let (folder, cells, is_logged) = match arguments.as_slice() {
+        [folder, cells] => (Path::new(folder), cells.parse::<usize>()?, true),
+        [folder, cells, word] if word == "no-log" => (Path::new(folder), cells.parse::<usize>()?, false),
+        _ => return Err("usage: study_speed FOLDER CELLS [no-log]".into()),
+    };
     let experiment = experiment(folder, cells.div_ceil(SEEDS).max(1));
     let store = Store::open(folder.join("store"), Vec::new())?;
     let start = Instant::now();
@@ -39,6 +43,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
         fs::write(folder.join("filled"), "")?;
         eprintln!("filled in {:.1} s", start.elapsed().as_secs_f64());
+    }
+    let log = ressa_runlog::folder(&store);
+    if !is_logged && log.exists() {
+        fs::remove_dir_all(&log)?;
+    } else if is_logged && !log.exists() {
+        write_log(&store, &experiment)?;
     }
     let start = Instant::now();
     for node in experiment.stages() {
@@ -57,6 +67,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         "peak-megabytes": peak_megabytes(),
     });
     println!("{told}");
+    Ok(())
+}
+
+/// Writes down every output, as a sweep does.
+fn write_log(store: &Store, experiment: &Experiment) -> Result<(), Box<dyn Error>> {
+    let mut log = Log::begin(store, "a measurement")?;
+    for node in experiment.stages() {
+        let Some(entry) = store.entry(&node.key.hex())? else { continue };
+        let proof = Proof::of(entry.folder(), entry.manifest.files.keys().map(String::as_str))?;
+        let record = Published::of(&entry.manifest, "shapes-flant5", proof);
+        log.write(LogEvent::Found { key: node.key, record })?;
+    }
+    log.settle()?;
     Ok(())
 }
 

@@ -24,6 +24,7 @@ pub mod published;
 pub mod records;
 mod remarks;
 pub mod rendered;
+mod results;
 mod saved;
 pub mod statistics;
 pub mod study;

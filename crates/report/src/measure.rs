@@ -4,19 +4,22 @@
 //! same sources hold the same measurement, not two: a magnitude mask does not know the seed, and retrieval does not see language sparsity.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
+use rayon::prelude::*;
 use ressa_experiment::{
-    Cell, Stage, StageKey, StageNode, Task, Tower,
+    Cell, KeyMap, Stage, StageKey, StageNode, Task, Tower,
     config::Metric,
     places::without_places,
-    record::{Certificate, ExternalScores, Score, Shortfall, TaskScore},
+    record::{Certificate, Score, Shortfall},
     value::Value,
 };
-use ressa_runlog::Index;
-use ressa_store::{Entry, Store, StoreError};
+use ressa_runlog::FailureRecord;
+use ressa_store::{Environment, Store, StoreError};
+
+use crate::results::{Found, Results, Scored};
 
 /// A number with its standard error over test items (0 where it is counted, not estimated).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,34 +105,74 @@ impl Block {
     }
 }
 
-/// Reads each stage's manifest once.
-pub struct Reader<'a> {
-    store: &'a Store,
-    /// What the log says; read when it is first asked.
-    index: Option<Index>,
-    scores: HashMap<StageKey, Option<TaskScore>>,
-    counts: HashMap<StageKey, Option<Counts>>,
-    /// Whether zeros are counted block by block too, which takes much more memory than the rest.
-    by_block: bool,
+/// What a certificate says.
+#[derive(Clone, Debug)]
+struct Certifies {
+    counts: Counts,
+    violations: Vec<String>,
+    calibration: Option<Shortfall>,
+}
+
+/// A result of a stage, and whether the provenance knows it.
+struct Known<T> {
+    found: Found<T>,
+    noted: bool,
+}
+
+/// The results of some cells, each stage's read once.
+pub struct Reader {
+    scores: KeyMap<Known<Scored>>,
+    certificates: KeyMap<Known<Certifies>>,
+    /// What the log says of failed stages.
+    failures: KeyMap<FailureRecord>,
     /// What the certificates of the last run say together: its values are asked for one after the other.
     last: Option<(Arc<str>, Certified)>,
     /// What was found on the way.
     pub provenance: Provenance,
 }
 
-impl<'a> Reader<'a> {
-    /// A reader over a store; with `by_block`, it knows what [`Reader::blocks`] says.
-    pub fn new(store: &'a Store, by_block: bool) -> Self {
-        let (scores, counts) = Default::default();
-        Self { store, index: None, scores, counts, by_block, last: None, provenance: Provenance::default() }
+impl Reader {
+    /// Reads the results of cells from a store; with `by_block`, it knows what [`Reader::blocks`] says, which takes much more memory than the
+    /// rest.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn new(store: &Store, cells: &[Cell], by_block: bool) -> Result<Self, StoreError> {
+        // The log belongs to the sweep; one that cannot be read says nothing.
+        let index = ressa_runlog::read(store).unwrap_or_default().index;
+        let results = Results::new(store, &index);
+        let (mut evaluations, mut certifying) = (Vec::new(), Vec::new());
+        let mut seen = KeyMap::default();
+        for node in cells.iter().flat_map(|cell| &cell.stages) {
+            let keys = match *node.stage {
+                Stage::Evaluate { .. } => &mut evaluations,
+                Stage::Merge { .. } | Stage::Prune { .. } => &mut certifying,
+                Stage::Dense { .. }
+                | Stage::Rescale { .. }
+                | Stage::Sensitivity { .. }
+                | Stage::Statistics { .. }
+                | Stage::Adapt { .. } => continue,
+            };
+            if seen.insert(node.key, ()).is_none() {
+                keys.push(node.key);
+            }
+        }
+        drop(seen);
+        let scores = known(evaluations, |key| results.score(key))?;
+        let certificates = known(certifying, |key| {
+            let certifies = |Found { result, environment }| Found { result: certifies(result, by_block), environment };
+            Ok(results.certificate(key)?.map(certifies))
+        })?;
+        let failures = index.failures().into_iter().map(|record| (record.key, record.clone())).collect();
+        Ok(Self { scores, certificates, failures, last: None, provenance: Provenance::default() })
     }
 
     /// Whether every result of a cell is there.
-    pub fn is_complete(&mut self, cell: &Cell) -> Result<bool, StoreError> {
+    pub fn is_complete(&mut self, cell: &Cell) -> bool {
         for node in &cell.stages {
             let there = match *node.stage {
-                Stage::Evaluate { .. } => self.score(&node.key)?.is_some(),
-                Stage::Merge { .. } | Stage::Prune { .. } => self.counts(&node.key)?.is_some(),
+                Stage::Evaluate { .. } => self.score(&node.key).is_some(),
+                Stage::Merge { .. } | Stage::Prune { .. } => self.counts(&node.key).is_some(),
                 Stage::Dense { .. }
                 | Stage::Rescale { .. }
                 | Stage::Sensitivity { .. }
@@ -138,27 +181,29 @@ impl<'a> Reader<'a> {
             };
             if !there {
                 self.note_failures(cell);
-                return Ok(false);
+                return false;
             }
         }
-        Ok(true)
+        true
     }
 
     /// The parts that the evaluated tasks of a cell turned out to have.
-    pub fn parts(&mut self, cell: &Cell) -> Result<Vec<Value>, StoreError> {
+    pub fn parts(&mut self, cell: &Cell) -> Vec<Value> {
         let mut parts = Vec::new();
         for (task, node) in evaluations(cell) {
-            if let Some(score) = self.score(&node.key)? {
-                parts.extend(score.parts.keys().map(|part| Value::Part(task, part.clone())));
+            if let Some(score) = self.score(&node.key) {
+                parts.extend(
+                    score.score.parts.keys().chain(score.external.keys()).map(|part| Value::Part(task, part.clone())),
+                );
             }
         }
-        Ok(parts)
+        parts
     }
 
     /// A value of a cell; `None` when the cell cannot have it, as a task that is not evaluated.
-    pub fn measure(&mut self, cell: &Cell, value: &Value) -> Result<Option<Measurement>, StoreError> {
+    pub fn measure(&mut self, cell: &Cell, value: &Value) -> Option<Measurement> {
         if value.is_certified() {
-            return self.certified(cell, value).map(Some);
+            return Some(self.certified(cell, value));
         }
         let mut keys = Vec::new();
         let mut numbers = Vec::new();
@@ -166,17 +211,17 @@ impl<'a> Reader<'a> {
         let members = value.members();
         for member in &members {
             let (Value::Task(task) | Value::Part(task, _)) = member else { continue };
-            let Some((_, node)) = evaluations(cell).find(|(other, _)| other == task) else { return Ok(None) };
+            let (_, node) = evaluations(cell).find(|(other, _)| other == task)?;
             let key = node.key.short();
             if !keys.contains(&key) {
                 keys.push(key);
             }
-            if let Some(score) = self.score(&node.key)? {
+            if let Some(score) = self.score(&node.key) {
                 let found = match member {
-                    Value::Part(_, part) => score.parts.get(part),
-                    _ => score.score.as_ref(),
+                    Value::Part(_, part) => score.part(part),
+                    _ => score.score.score.as_ref(),
                 };
-                let Some(found) = found else { return Ok(None) };
+                let found = found?;
                 numbers.push(number(found));
                 if let (Value::Task(task), Stage::Evaluate { items, .. }) = (member, &*node.stage)
                     && found.items < u64::from(*items)
@@ -187,33 +232,33 @@ impl<'a> Reader<'a> {
         }
         self.provenance.fewer.extend(fewer);
         let whole = numbers.len() == members.len();
-        Ok(Some(Measurement { number: whole.then(|| mean(&numbers)), source: keys.join("+").into() }))
+        Some(Measurement { number: whole.then(|| mean(&numbers)), source: keys.join("+").into() })
     }
 
     /// Certified sparsity of every pruned block of a cell; `None` while a certificate is missing.
-    pub fn blocks(&mut self, cell: &Cell) -> Result<Option<BTreeMap<Block, f64>>, StoreError> {
+    pub fn blocks(&mut self, cell: &Cell) -> Option<BTreeMap<Block, f64>> {
         let mut blocks = BTreeMap::new();
         for node in certifiers(cell) {
-            let Some(counts) = self.counts(&node.key)? else { return Ok(None) };
+            let counts = self.counts(&node.key)?;
             let pruned = |&(_, &(zeros, total)): &(&Block, &(u64, u64))| zeros > 0 && total > 0;
             let share = |(block, &(zeros, total)): (&Block, &(u64, u64))| (block.clone(), zeros as f64 / total as f64);
             let towers: BTreeSet<Tower> = counts.blocks.iter().filter(pruned).map(|(block, _)| block.tower).collect();
             blocks.extend(counts.blocks.iter().filter(|(block, _)| towers.contains(&block.tower)).map(share));
         }
-        Ok(Some(blocks))
+        Some(blocks)
     }
 
-    fn certified(&mut self, cell: &Cell, value: &Value) -> Result<Measurement, StoreError> {
+    fn certified(&mut self, cell: &Cell, value: &Value) -> Measurement {
         let known = self.last.take().filter(|(run, _)| *run == cell.run_id);
         let (_, certified) = match known {
             Some(known) => self.last.insert(known),
             None => {
-                let certified = self.certificates(cell)?;
+                let certified = self.certificates(cell);
                 self.last.insert((Arc::clone(&cell.run_id), certified))
             }
         };
         let source = Arc::clone(&certified.source);
-        let Some(all) = &certified.sums else { return Ok(Measurement { number: None, source }) };
+        let Some(all) = &certified.sums else { return Measurement { number: None, source } };
         let budget = |tower: Tower| match cell.run.prune.metric {
             Metric::None => 0.0,
             _ => cell.run.prune.tower(tower).sparsity,
@@ -242,16 +287,16 @@ impl<'a> Reader<'a> {
                 unreachable!("not certified")
             }
         };
-        Ok(Measurement { number: Some(Number { value: number, standard_error: 0.0, items: 0 }), source })
+        Measurement { number: Some(Number { value: number, standard_error: 0.0, items: 0 }), source }
     }
 
     /// The sums of a cell's certificates.
-    fn certificates(&mut self, cell: &Cell) -> Result<Certified, StoreError> {
+    fn certificates(&mut self, cell: &Cell) -> Certified {
         let last = certifiers(cell);
         let source = last.iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+").into();
         let mut all = Counts::default();
         for node in &last {
-            let Some(counts) = self.counts(&node.key)? else { return Ok(Certified { source, sums: None }) };
+            let Some(counts) = self.counts(&node.key) else { return Certified { source, sums: None } };
             for (&tower, &(zeros, total)) in &counts.towers {
                 let sum = all.towers.entry(tower).or_default();
                 *sum = (sum.0 + zeros, sum.1 + total);
@@ -259,67 +304,41 @@ impl<'a> Reader<'a> {
             all.revived += counts.revived;
             all.group_violations += counts.group_violations;
         }
-        Ok(Certified { source, sums: Some(all) })
+        Certified { source, sums: Some(all) }
     }
 
-    fn score(&mut self, key: &StageKey) -> Result<Option<&TaskScore>, StoreError> {
-        if !self.scores.contains_key(key) {
-            let score = match self.entry(key)? {
-                Some(entry) => {
-                    let mut score: TaskScore = entry.result()?;
-                    let digest = entry.manifest.files.get("predictions.jsonl").map(|file| file.blake3.as_str());
-                    let kept = digest.and_then(|digest| ExternalScores::read(self.store.root(), &key.hex(), digest));
-                    score.parts.extend(kept.map(|kept| kept.parts).unwrap_or_default());
-                    self.note(&entry);
-                    match &score.score {
-                        Some(found) => {
-                            let items = self.provenance.items.entry(score.task.name().to_owned()).or_default();
-                            items.insert(found.items);
-                            self.provenance.metrics.entry(score.task).or_default().insert(found.metric.clone());
-                        }
-                        None => self.provenance.undefined.extend(score.undefined().map(|why| (score.task, why))),
-                    }
-                    Some(score)
+    fn score(&mut self, key: &StageKey) -> Option<&Scored> {
+        let Known { found, noted } = self.scores.get_mut(key)?;
+        let score = &found.result.score;
+        if !std::mem::replace(noted, true) {
+            self.provenance.note(&found.environment);
+            match &score.score {
+                Some(found) => {
+                    self.provenance.items.entry(score.task.name().to_owned()).or_default().insert(found.items);
+                    self.provenance.metrics.entry(score.task).or_default().insert(found.metric.clone());
                 }
-                None => None,
-            };
-            self.scores.insert(*key, score);
+                None => self.provenance.undefined.extend(score.undefined().map(|why| (score.task, why))),
+            }
         }
-        Ok(self.scores[key].as_ref())
+        Some(&found.result)
     }
 
-    fn counts(&mut self, key: &StageKey) -> Result<Option<&Counts>, StoreError> {
-        if !self.counts.contains_key(key) {
-            let counts = match self.entry(key)? {
-                Some(entry) => {
-                    let certificate: Certificate = entry.result()?;
-                    self.note(&entry);
-                    self.provenance.certificates += 1;
-                    let violations = certificate.violations.iter().map(|v| format!("{}: {v}", key.short()));
-                    self.provenance.violations.extend(violations);
-                    self.provenance.calibrations.extend(certificate.calibration);
-                    Some(count(&certificate, self.by_block))
-                }
-                None => None,
-            };
-            self.counts.insert(*key, counts);
+    fn counts(&mut self, key: &StageKey) -> Option<&Counts> {
+        let Known { found, noted } = self.certificates.get_mut(key)?;
+        let certifies = &found.result;
+        if !std::mem::replace(noted, true) {
+            self.provenance.note(&found.environment);
+            self.provenance.certificates += 1;
+            let violations = certifies.violations.iter().map(|v| format!("{}: {v}", key.short()));
+            self.provenance.violations.extend(violations);
+            self.provenance.calibrations.extend(certifies.calibration);
         }
-        Ok(self.counts[key].as_ref())
+        Some(&certifies.counts)
     }
 
-    /// A stage whose manifest is damaged counts as not there: the next sweep makes it again.
-    fn entry(&self, key: &StageKey) -> Result<Option<Entry>, StoreError> {
-        match self.store.entry(&key.hex()) {
-            Err(e) if e.is_damage() => Ok(None),
-            other => other,
-        }
-    }
-
-    /// What is known about failed stages of a cell. The log belongs to the sweep; one that cannot be read says nothing.
+    /// What is known about failed stages of a cell.
     fn note_failures(&mut self, cell: &Cell) {
-        let store = self.store;
-        let index = self.index.get_or_insert_with(|| ressa_runlog::read(store).unwrap_or_default().index);
-        for record in cell.stages.iter().filter_map(|node| index.failure(&node.key)) {
+        for record in cell.stages.iter().filter_map(|node| self.failures.get(&node.key)) {
             let failure = &record.failure;
             let first_line = failure.message.lines().next().unwrap_or_default();
             let told = format!("{}: {}: {first_line}", record.what, failure.kind.name());
@@ -327,15 +346,39 @@ impl<'a> Reader<'a> {
             self.provenance.failures.insert(without_places(&told));
         }
     }
+}
 
-    fn note(&mut self, entry: &Entry) {
-        let environment = &entry.manifest.environment;
-        let program = format!("ressa {} ({})", environment.ressa, environment.revision);
-        self.provenance.programs.insert(program);
-        self.provenance.libtorch.insert(environment.libtorch.clone());
-        let threads = if environment.threads == 1 { "thread" } else { "threads" };
-        self.provenance.devices.insert(format!("{}, {} {threads}", environment.device, environment.threads));
+impl Reader {
+    /// The scores that were read, and what was found on the way.
+    pub(crate) fn into_parts(self) -> (KeyMap<Scored>, Provenance) {
+        let scores = self.scores.into_iter().map(|(key, known)| (key, known.found.result)).collect();
+        (scores, self.provenance)
     }
+}
+
+impl Provenance {
+    fn note(&mut self, environment: &Environment) {
+        let program = format!("ressa {} ({})", environment.ressa, environment.revision);
+        self.programs.insert(program);
+        self.libtorch.insert(environment.libtorch.clone());
+        let threads = if environment.threads == 1 { "thread" } else { "threads" };
+        self.devices.insert(format!("{}, {} {threads}", environment.device, environment.threads));
+    }
+}
+
+/// The results of stages that have one, read side by side.
+fn known<T: Send>(
+    keys: Vec<StageKey>,
+    read: impl Fn(&StageKey) -> Result<Option<Found<T>>, StoreError> + Sync + Send,
+) -> Result<KeyMap<Known<T>>, StoreError> {
+    let found: Vec<_> = keys.par_iter().map(read).collect();
+    let mut known = KeyMap::with_capacity_and_hasher(keys.len(), Default::default());
+    for (key, found) in keys.into_iter().zip(found) {
+        if let Some(found) = found? {
+            known.insert(key, Known { found, noted: false });
+        }
+    }
+    Ok(known)
 }
 
 /// The stages with the last word on a cell's weights: the merge's; without one, the pruned towers' own.
@@ -379,7 +422,7 @@ fn mean(numbers: &[Number]) -> Number {
     }
 }
 
-fn count(certificate: &Certificate, by_block: bool) -> Counts {
+fn certifies(certificate: Certificate, by_block: bool) -> Certifies {
     let mut counts = Counts::default();
     for (name, tensor) in &certificate.tensors {
         let tower = counts.towers.entry(tensor.tower).or_default();
@@ -391,5 +434,5 @@ fn count(certificate: &Certificate, by_block: bool) -> Counts {
         counts.revived += tensor.revived;
         counts.group_violations += tensor.group_violations;
     }
-    counts
+    Certifies { counts, violations: certificate.violations, calibration: certificate.calibration }
 }

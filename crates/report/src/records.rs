@@ -128,7 +128,7 @@ impl Records {
         let axes = study.axes()?;
         let asked = study.values()?;
         let heat = study.report.figures.iter().any(|figure| figure.kind == FigureKind::HeatMap);
-        let mut reader = Reader::new(store, heat);
+        let mut reader = Reader::new(store, study.cells, heat)?;
         let mut points: Vec<Point> = Vec::new();
         let mut index: HashMap<Point, usize> = HashMap::new();
         let mut cells: Vec<Recorded> = Vec::with_capacity(study.cells.len());
@@ -139,7 +139,7 @@ impl Records {
         // Parts of a task's score are known once some cell has it; then every cell is expected to have them.
         let mut parts = BTreeSet::new();
         for cell in study.cells {
-            parts.extend(reader.parts(cell)?);
+            parts.extend(reader.parts(cell));
         }
         parts.extend(asked.into_iter().filter(|value| matches!(value, Quantity::Part(..))));
         let names = Quantity::names();
@@ -155,17 +155,17 @@ impl Records {
                 index.insert(point, points.len() - 1);
                 points.len() - 1
             });
-            let complete = reader.is_complete(cell)?;
+            let complete = reader.is_complete(cell);
             if heat {
-                let source = reader.measure(cell, &Quantity::Sparsity(None))?.map(|m| m.source).unwrap_or_default();
+                let source = reader.measure(cell, &Quantity::Sparsity(None)).map(|m| m.source).unwrap_or_default();
                 let seeds = certified.entry(at).or_default();
                 if !seeds.iter().any(|(known, _)| *known == source) {
-                    seeds.push((source, reader.blocks(cell)?));
+                    seeds.push((source, reader.blocks(cell)));
                 }
             }
             runs.insert(&cell.run_id, complete);
             for (column, value) in columns.iter().enumerate() {
-                let Some(Measurement { number, source }) = reader.measure(cell, value)? else { continue };
+                let Some(Measurement { number, source }) = reader.measure(cell, value) else { continue };
                 let source = match sources.get(&source) {
                     Some(known) => Arc::clone(known),
                     None => {
@@ -181,11 +181,12 @@ impl Records {
         }
         measured.iter_mut().for_each(|measured| mark_distinct(&mut measured.samples));
         frames::aggregate(&cells, values.len(), &mut measured)?;
+        let (scores, provenance) = reader.into_parts();
         Ok(Self {
             done: runs.values().filter(|complete| **complete).count(),
             expected: runs.len(),
-            provenance: reader.provenance,
-            items: Items::new(store, study.cells),
+            provenance,
+            items: Items::new(store, study.cells, scores),
             everywhere: dense::everywhere(study.cells, &axes, &points),
             axes,
             points,

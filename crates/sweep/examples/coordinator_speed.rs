@@ -23,8 +23,8 @@ use ressa_experiment::{
 use ressa_runlog::{Log, LogEvent, Proof, Published, folder};
 use ressa_store::{Environment, MANIFEST, Store};
 use ressa_sweep::{
-    DEFAULT_LEASE, Devices, Graph, Interruption, Options, PilotOptions, RetryPolicy, Stop, SweepEvent,
-    WorkerCommand, execute, pilot,
+    DEFAULT_LEASE, Devices, Graph, Interruption, Options, PilotOptions, RetryPolicy, Stop, SweepEvent, WorkerCommand,
+    execute, pilot,
 };
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
@@ -92,7 +92,14 @@ fn cell(seed: u64) -> Cell {
     run.evaluate.tasks = vec![Task::Vqav2, Task::Flickr30k];
     let stages = ressa_experiment::chain::stages(&run).into_iter().map(Into::into).collect();
     let coordinates = vec![("metric".to_owned(), "wanda".to_owned())];
-    Cell { coordinates: coordinates.into(), seed, run_id: seed.to_string().into(), point: None, stages, run: run.into() }
+    Cell {
+        coordinates: coordinates.into(),
+        seed,
+        run_id: seed.to_string().into(),
+        point: None,
+        stages,
+        run: run.into(),
+    }
 }
 
 /// Puts stages into the store as they are once they are published: nobody reads their manifests, which are no manifests.

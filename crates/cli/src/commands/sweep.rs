@@ -95,8 +95,17 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
         let (workspace, study, graph, store) = (&workspace, &study, &graph, &store);
         let (limits, cluster, stop, display) = (&limits, cluster.as_ref(), &stop, &mut display);
         let gated = !options.no_gate;
-        remade =
-            Some(forced.remake(&mut Remake { workspace, study, graph, store, limits, cluster, stop, display, gated })?);
+        remade = Some(forced.remake(&mut Remake {
+            workspace,
+            study,
+            graph,
+            store,
+            limits,
+            cluster,
+            stop,
+            display,
+            gated,
+        })?);
     }
     let recruiter = cluster.as_ref().map(Cluster::recruit).transpose()?;
     let summary = execute(&graph, &store, &limits, &stop, recruiter, &mut |event| display.show(&event))?;

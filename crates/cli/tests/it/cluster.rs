@@ -66,8 +66,10 @@ fn stages_are_made_by_jobs_of_the_class_that_takes_them() {
     assert_eq!(swept.code, 0, "{}{}", swept.stdout, swept.stderr);
     assert_eq!(house.stored().len(), 29);
     let scripts = fs::read_dir(house.path("results/pilots")).unwrap().map(|item| item.unwrap().path());
-    let scripts: Vec<String> =
-        scripts.filter(|path| path.extension().is_some_and(|end| end == "sh")).map(|path| fs::read_to_string(path).unwrap()).collect();
+    let scripts: Vec<String> = scripts
+        .filter(|path| path.extension().is_some_and(|end| end == "sh"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
     assert!(scripts.len() >= 2, "{scripts:?}");
     // A job's number is in the name of its workers.
     let train = fs::read_to_string(house.path("bin/submitted")).unwrap();
@@ -90,7 +92,11 @@ fn a_dry_run_prints_a_script_for_each_class_and_does_nothing() {
     let shown = house.with_slurm(&["sweep", "small", "--profile", "small", "--dry-run"]);
     assert_eq!(shown.code, 0, "{}", shown.stderr);
     assert_eq!(shown.stdout.matches("#!/bin/bash").count(), 2);
-    assert!(shown.stdout.contains("# class train: 4 stages; 1 job at first once its stages can begin"), "{}", shown.stdout);
+    assert!(
+        shown.stdout.contains("# class train: 4 stages; 1 job at first once its stages can begin"),
+        "{}",
+        shown.stdout
+    );
     assert!(shown.stdout.contains("#SBATCH --mem=2048M") && shown.stdout.contains("--class train"), "{}", shown.stdout);
     assert!(!house.path("bin/submitted").exists() && !house.path("results/store/log").exists());
     let lines: Vec<&str> = shown.stdout.lines().filter(|line| line.starts_with("exec ")).collect();
@@ -109,13 +115,21 @@ fn what_cannot_work_is_said_before_anything_begins() {
     );
     house.write("profiles/odd.yaml", "engine: slurm\ndefaults: { time: soon }\n");
     let odd = house.with_slurm(&["sweep", "small", "--profile", "odd"]);
-    assert!(odd.code == 78 && odd.stderr.contains("profiles/odd.yaml") && odd.stderr.contains("soon"), "{}", odd.stderr);
+    assert!(
+        odd.code == 78 && odd.stderr.contains("profiles/odd.yaml") && odd.stderr.contains("soon"),
+        "{}",
+        odd.stderr
+    );
     // Slurm refuses for good: nobody comes, and the sweep does not wait for ever.
     house.write("bin/sbatch", "#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpu' >&2\nexit 1\n");
     fs::set_permissions(house.path("bin/sbatch"), fs::Permissions::from_mode(0o755)).unwrap();
     let refused = house.with_slurm(&["sweep", "small", "--profile", "small", "--device", "cpu"]);
     assert_eq!(refused.code, 1, "{}", refused.stderr);
-    assert!(refused.stderr.contains("none comes") && refused.stderr.contains("invalid partition"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("none comes") && refused.stderr.contains("invalid partition"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]
@@ -129,7 +143,8 @@ fn manifests_of_other_engines_are_printed() {
     assert_eq!(shown.code, 0, "{}", shown.stderr);
     let manifest: serde_json::Value = serde_json::from_str(shown.stdout.trim_start_matches("---\n")).unwrap();
     assert_eq!((&manifest["kind"], &manifest["spec"]["completionMode"]), (&"Job".into(), &"Indexed".into()));
-    house.write("profiles/pods.yaml", "engine: kubernetes\nkubernetes: { image: ressa, claim: results, mount: /mnt }\n");
+    house
+        .write("profiles/pods.yaml", "engine: kubernetes\nkubernetes: { image: ressa, claim: results, mount: /mnt }\n");
     let unseen = house.ressa(&["sweep", "small", "--profile", "pods", "--dry-run"]);
     assert!(unseen.code == 78 && unseen.stderr.contains("pods would not see"), "{}", unseen.stderr);
     house.write("profiles/queue.yaml", "engine: hyperqueue\ndefaults: { time: 1h, cpus: 2 }\n");

@@ -22,8 +22,8 @@ fn answer(house: &House, arguments: &[&str]) -> (i32, Value) {
 fn refusal(house: &House, arguments: &[&str]) -> (i32, Value) {
     let ended = house.ressa(&[arguments, &["--json"]].concat());
     assert_eq!(ended.stdout, "", "{arguments:?}");
-    let value = serde_json::from_str(&ended.stderr)
-        .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", ended.stderr));
+    let value =
+        serde_json::from_str(&ended.stderr).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", ended.stderr));
     (ended.code, value)
 }
 

@@ -21,12 +21,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ressa_experiment::{Cell, Stage, StageKey, Task, record::TaskScore, value::Value};
+use ressa_experiment::{Cell, KeyMap, Stage, StageKey, Task, value::Value};
 use ressa_store::Store;
 use serde::Deserialize;
 
-/// File in which an evaluation stores its predictions.
-const PREDICTIONS: &str = "predictions.jsonl";
+use crate::results::{PREDICTIONS, Predictions, Scored};
 
 /// Relative distance up to which the mean of contributions is the score that was published.
 const SAME: f64 = 1e-6;
@@ -69,6 +68,7 @@ struct Line<'a> {
 pub struct Items {
     store: Store,
     stages: HashMap<String, (Task, StageKey)>,
+    scores: KeyMap<Scored>,
     read: Mutex<HashMap<Wanted, Option<Arc<ItemScores>>>>,
 }
 
@@ -76,15 +76,15 @@ pub struct Items {
 type Wanted = (String, Option<String>);
 
 impl Items {
-    /// A reader for the evaluations of some cells.
-    pub fn new(store: &Store, cells: &[Cell]) -> Self {
+    /// A reader for the evaluations of some cells, with their scores as far as they are there.
+    pub(crate) fn new(store: &Store, cells: &[Cell], scores: KeyMap<Scored>) -> Self {
         let mut stages = HashMap::new();
         for node in cells.iter().flat_map(|cell| &cell.stages) {
             if let Stage::Evaluate { task, .. } = *node.stage {
                 stages.entry(node.key.short().to_string()).or_insert_with(|| (task, node.key));
             }
         }
-        Self { store: store.clone(), stages, read: Mutex::default() }
+        Self { store: store.clone(), stages, scores, read: Mutex::default() }
     }
 
     /// Contributions to a value, one list per evaluation behind it, in the order of its source (short keys joined by `+`). `None` where
@@ -112,17 +112,20 @@ impl Items {
 
     fn load(&self, key: &str, part: Option<&str>) -> Option<ItemScores> {
         let (task, key) = self.stages.get(key)?;
-        let entry = self.store.entry(&key.hex()).ok()??;
-        let published: TaskScore = entry.result().ok()?;
+        let published = self.scores.get(key)?;
         let score = match part {
-            None => published.score.as_ref()?,
-            Some(part) => published.parts.get(part)?,
+            None => published.score.score.as_ref()?,
+            Some(part) => published.score.parts.get(part)?,
         };
-        let path = entry.file(PREDICTIONS).ok()?;
-        let text = fs::read(path).ok()?;
-        if text.len() as u64 != entry.manifest.files.get(PREDICTIONS)?.bytes {
-            return None;
-        }
+        let text = match published.predictions {
+            Predictions::Absent => return None,
+            Predictions::Untouched => fs::read(self.store.folder(&key.hex()).join(PREDICTIONS)).ok()?,
+            Predictions::Unproven => {
+                let entry = self.store.entry(&key.hex()).ok()??;
+                let text = fs::read(entry.file(PREDICTIONS).ok()?).ok()?;
+                (text.len() as u64 == entry.manifest.files.get(PREDICTIONS)?.bytes).then_some(text)?
+            }
+        };
         let scores = contributions(*task, part, &text)?;
         let mean = mean(&scores.values);
         ((mean - score.value).abs() <= SAME * score.value.abs().max(1.0)).then_some(scores)

@@ -83,7 +83,8 @@ impl Ready {
         let read_it = read_it.min();
         let best = read_it.unwrap_or(first);
         let suits = |place: &u32| fits(self.stage(*place));
-        let place = if suits(&best) { best } else { *set.iter().chain(&line.all).take(LOOKED).find(|place| suits(place))? };
+        let place =
+            if suits(&best) { best } else { *set.iter().chain(&line.all).take(LOOKED).find(|place| suits(place))? };
         let part = |firsts: &[u32]| firsts.partition_point(|&first| first <= place);
         Some((part(&places.bands), held.is_none(), part(&places.halves), read_it != Some(place), place))
     }
