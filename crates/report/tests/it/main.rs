@@ -5,6 +5,7 @@ mod evidence;
 mod figures;
 mod folders;
 mod labels;
+mod losses;
 mod probe;
 mod rendering;
 mod study;
