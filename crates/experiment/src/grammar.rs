@@ -1,6 +1,9 @@
 //! The keys of an experiment file besides settings, as data: the validator walks it, the JSON Schema is made from it.
 
-use crate::shape::{Bounds, Field, Need, Shape};
+use crate::{
+    output::LOSSES,
+    shape::{Bounds, Field, Need, Shape},
+};
 
 const fn must(key: &'static str, shape: Shape, doc: &'static str) -> Field {
     Field { key, need: Need::Must, shape, doc }
@@ -45,7 +48,11 @@ const PUBLISHED: Field =
 /// Keys of `report`.
 pub(crate) const REPORT: &[Field] = &[
     may("tables", Shape::List(&Shape::Object(TABLE)), "Tables in order."),
-    may("figures", Shape::List(&Shape::Object(FIGURE)), "Figures in order."),
+    may(
+        "figures",
+        Shape::List(&Shape::ByKind(&[(&["bars", "lines", "heat-map"], FIGURE), (&["losses"], FIGURE_OF_LOSSES)])),
+        "Figures in order.",
+    ),
 ];
 
 /// Keys of a table.
@@ -60,25 +67,48 @@ pub(crate) const TABLE: &[Field] = &[
     PUBLISHED,
 ];
 
-/// Keys of a figure.
+const ID: Field = must("id", Shape::Id, "File name stem.");
+const TITLE: Field = may("title", Shape::Text, "Title above the figure.");
+const KIND: Field = must(
+    "kind",
+    Shape::Choice(&["bars", "lines", "heat-map", "losses"]),
+    "Grouped bars, lines with markers, colours by block, or losses of trainings by step.",
+);
+const SERIES: Field = may("series", Shape::Axis, "Axis behind the colours.");
+const PANELS: Field = may("panels", Shape::Axis, "Axis behind the panels, side by side.");
+const X_LABEL: Field = may("x-label", Shape::Text, "Text of the x axis.");
+const Y_LABEL: Field = may("y-label", Shape::Text, "Text of the y axis.");
+const WIDTH: Field = may("width", Shape::Choice(&["single", "double"]), "One text column (3.3 in) or both (6.9 in).");
+
+/// Keys of a figure of results.
 pub(crate) const FIGURE: &[Field] = &[
-    must("id", Shape::Id, "File name stem."),
-    may("title", Shape::Text, "Title above the figure."),
-    must(
-        "kind",
-        Shape::Choice(&["bars", "lines", "heat-map"]),
-        "Grouped bars, lines with markers, or colours by block.",
-    ),
+    ID,
+    TITLE,
+    KIND,
     must("x", Shape::Axis, "Axis along x; the rows of a heat map, whose columns are the pruned blocks."),
     must("y", Shape::Value, "Value along y; of a heat map's blocks, `sparsity` or `density`."),
-    may("series", Shape::Axis, "Axis behind the colours."),
-    may("panels", Shape::Axis, "Axis behind the panels, side by side."),
+    SERIES,
+    PANELS,
     WHERE,
-    may("x-label", Shape::Text, "Text of the x axis."),
-    may("y-label", Shape::Text, "Text of the y axis."),
-    may("width", Shape::Choice(&["single", "double"]), "One text column (3.3 in) or both (6.9 in)."),
+    X_LABEL,
+    Y_LABEL,
+    WIDTH,
     PUBLISHED,
     may("baseline", Shape::Point, "An `include` point drawn as a dashed line across all panels."),
+];
+
+/// Keys of a figure of losses.
+pub(crate) const FIGURE_OF_LOSSES: &[Field] = &[
+    ID,
+    TITLE,
+    KIND,
+    may("y", Shape::Choice(&LOSSES), "Column of the trainings' `losses.csv`; `total` where absent."),
+    SERIES,
+    PANELS,
+    WHERE,
+    X_LABEL,
+    Y_LABEL,
+    WIDTH,
 ];
 
 /// Keys of a claim.

@@ -113,7 +113,12 @@ pub enum FigureKind {
     Lines,
     /// Colours by block: a row for each label of `x`, a column for each block that was pruned, `y` being `sparsity` or `density`.
     HeatMap,
+    /// Losses of trainings by step: for each label of `series`, the mean over its trainings.
+    Losses,
 }
+
+/// What a figure of losses can show of a training's `losses.csv`; the first where nothing is chosen.
+pub const LOSSES: [&str; 6] = ["total", "questions", "captions", "contrastive", "distillation", "gradient-norm"];
 
 /// A figure: `y` over `x`, one colour per `series`, one panel per `panels` label.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -124,11 +129,13 @@ pub struct Figure {
     /// Title above the figure.
     #[serde(default)]
     pub title: Option<String>,
-    /// Bars or lines.
+    /// What is drawn.
     pub kind: FigureKind,
-    /// Axis along x.
+    /// Axis along x; of losses, always the step.
+    #[serde(default = "step")]
     pub x: String,
-    /// Value along y.
+    /// Value along y; of losses, one of [`LOSSES`].
+    #[serde(default = "total")]
     pub y: String,
     /// Axis behind the colours.
     #[serde(default)]
@@ -155,6 +162,22 @@ pub struct Figure {
     /// Name of an `include` point drawn as a dashed line across all panels, such as `dense`.
     #[serde(default)]
     pub baseline: Option<String>,
+}
+
+fn step() -> String {
+    "step".to_owned()
+}
+
+fn total() -> String {
+    LOSSES[0].to_owned()
+}
+
+impl Figure {
+    /// Axes that its keys name, without those of `where`.
+    pub fn axes(&self) -> impl Iterator<Item = &str> {
+        let x = (self.kind != FigureKind::Losses).then_some(&self.x);
+        x.into_iter().chain(&self.series).chain(&self.panels).map(String::as_str)
+    }
 }
 
 /// Figure widths.

@@ -161,6 +161,14 @@ fn shape(of: &Shape) -> Value {
             "additionalProperties": { "type": "number", "minimum": 0, "maximum": 1 }
         }),
         Shape::Object(fields) => fields_schema(fields),
+        Shape::ByKind(kinds) => {
+            let of_kinds = |(words, fields): &(&[&str], &[Field])| {
+                let mut schema = fields_schema(fields);
+                schema["properties"]["kind"]["enum"] = json!(words);
+                schema
+            };
+            json!({ "oneOf": kinds.iter().map(of_kinds).collect::<Vec<_>>() })
+        }
         Shape::Named(fields) => json!({
             "type": "object",
             "propertyNames": shape(&Shape::Id),

@@ -56,6 +56,8 @@ pub enum Shape {
     Shares,
     /// A mapping with known keys.
     Object(&'static [Field]),
+    /// A mapping whose key `kind` decides which other keys it has.
+    ByKind(&'static [(&'static [&'static str], &'static [Field])]),
     /// A mapping from names, each of which could be a file's, to mappings with known keys.
     Named(&'static [Field]),
     /// A mapping from any texts to texts.
@@ -193,6 +195,13 @@ impl Shape {
                 check_number(&format!("{name}: {}", key.text), share, &bounds)
             }),
             Shape::Object(fields) => check_object(name, node, fields, names),
+            Shape::ByKind(kinds) => {
+                let kind = node.map(name)?.iter().find(|(key, _)| key.text == "kind");
+                let kind = kind.and_then(|(_, value)| value.text("kind").ok()).unwrap_or_default();
+                // An unknown kind is the mistake that the first fields name.
+                let known = kinds.iter().find(|(words, _)| words.contains(&kind)).or(kinds.first());
+                known.map_or(Ok(()), |(_, fields)| check_object(name, node, fields, names))
+            }
             Shape::Named(fields) => node.map(name)?.iter().try_for_each(|(key, value)| {
                 check_file_name(name, &key.text, &key.at)?;
                 check_object(&format!("{name}.{}", key.text), value, fields, names)

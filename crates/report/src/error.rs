@@ -51,6 +51,15 @@ pub enum ReportError {
         /// The table or figure.
         item: String,
     },
+    /// A figure of losses of cells that train nothing.
+    #[error(
+        "figure `{item}` shows losses, and no cell that it selects trains anything; add a `restore.method` other than `none`, or choose other \
+         cells with `where`"
+    )]
+    Untrained {
+        /// The figure.
+        item: String,
+    },
     /// More series in one figure than there are styles.
     #[error(
         "figure `{item}` has {series} series, and no more than {} can be told apart by colour, marker and dash; choose some with `where`, or \
@@ -139,6 +148,7 @@ impl ReportError {
             | ReportError::Mixed { item, .. }
             | ReportError::HeatMap { item, .. }
             | ReportError::Empty { item }
+            | ReportError::Untrained { item }
             | ReportError::TooMany { item, .. }
             | ReportError::Crowded { item, .. } => Some(item),
             _ => None,

@@ -7,6 +7,7 @@
 pub mod canvas;
 pub mod draw;
 mod heat;
+mod losses;
 mod marks;
 pub mod output;
 pub mod palette;
@@ -28,7 +29,7 @@ pub struct Figure {
     pub caption: String,
     /// Text for those who cannot see it.
     pub description: String,
-    /// Bars, lines or colours.
+    /// What is drawn.
     pub kind: FigureKind,
     /// Width in inches.
     pub width: f64,
@@ -48,6 +49,8 @@ pub struct Figure {
     pub ceiling: Option<f64>,
     /// What the paper's numbers are to ours.
     pub scale: Scale,
+    /// Trainings behind a figure of losses.
+    pub trainings: losses::Found,
 }
 
 /// A dashed line.
@@ -102,37 +105,20 @@ impl Figure {
         let baseline_points: Vec<usize> = spec.baseline.iter().flat_map(|name| records.named(name)).collect();
         let shown: Vec<usize> =
             records.select(&spec.only).into_iter().filter(|point| !baseline_points.contains(point)).collect();
+        if spec.kind == FigureKind::Losses {
+            return losses::build(spec, records, &shown, published.scale);
+        }
         let shown: Vec<usize> = shown.into_iter().filter(|&p| records.label(p, &spec.x).is_some()).collect();
-
         if spec.kind == FigureKind::HeatMap {
             let (series, panels) = heat::panels(spec, records, &shown)?;
             return Ok(Self::new(spec, series, panels, None, published.scale));
         }
 
-        let series_labels = spec.series.as_ref().map_or_else(|| vec![String::new()], |a| records.labels(&shown, a));
-        let styles = styles(spec, records, &series_labels)?;
-        let names = match &spec.series {
-            Some(axis) => names::labels(axis, &series_labels),
-            None => vec![String::new()],
-        };
-        let series: Vec<Series> = series_labels
-            .into_iter()
-            .zip(names)
-            .zip(styles)
-            .map(|((label, name), style)| Series { label, name, style })
-            .collect();
-        let panel_labels = spec.panels.as_ref().map_or_else(|| vec![String::new()], |a| records.labels(&shown, a));
-
-        fits(spec, panel_labels.len())?;
-        let titles = match &spec.panels {
-            Some(axis) => panel_titles(axis, &panel_labels).into_iter().map(Some).collect(),
-            None => vec![None],
-        };
+        let series = series(spec, records, &shown)?;
+        let (panel_labels, titles) = panel_labels(spec, records, &shown)?;
         let mut panels = Vec::new();
+        let on = |axis: &Option<String>, label: &str, point: usize| is_at(records, axis.as_ref(), label, point);
         for (panel, title) in panel_labels.iter().zip(titles) {
-            let on = |axis: &Option<String>, label: &str, point: usize| {
-                axis.as_ref().is_none_or(|axis| records.label(point, axis) == Some(label))
-            };
             let inside: Vec<usize> = shown.iter().copied().filter(|&p| on(&spec.panels, panel, p)).collect();
             let labels = sorted_if_numeric(records.labels(&inside, &spec.x), spec.kind);
             let mut marks = Vec::new();
@@ -183,7 +169,10 @@ impl Figure {
         baseline: Option<Baseline>,
         scale: Scale,
     ) -> Self {
-        let (y_title, decimals) = names::value(&spec.y);
+        let (y_title, decimals) = match spec.kind {
+            FigureKind::Losses => (names::loss(&spec.y), 3),
+            _ => names::value(&spec.y),
+        };
         let mut figure = Self {
             id: spec.id.clone(),
             caption: String::new(),
@@ -201,6 +190,7 @@ impl Figure {
             baseline,
             ceiling: names::ceiling(&spec.y),
             scale,
+            trainings: losses::Found::default(),
         };
         let title = spec.title.clone().unwrap_or_else(|| format!("{} by {}.", figure.y_title, figure.x_title));
         figure.caption = caption(&figure, title.trim());
@@ -244,6 +234,9 @@ impl Figure {
 
     /// The numbers behind the figure, one line per mark.
     pub fn csv(&self) -> String {
+        if self.kind == FigureKind::Losses {
+            return losses::csv(self);
+        }
         let mut writer = csv::Writer::from_writer(Vec::new());
         let head =
             ["panel", "series", "x", "mean", "half_width_95", "n", "expected", "standard_error", self.scale.column()];
@@ -301,6 +294,38 @@ pub(crate) fn fits(spec: &spec::Figure, panels: usize) -> Result<(), ReportError
     if panels <= most { Ok(()) } else { Err(ReportError::Crowded { item: spec.id.clone(), panels, most }) }
 }
 
+/// The labels of the axis behind the colours, with their looks.
+fn series(spec: &spec::Figure, records: &Records, shown: &[usize]) -> Result<Vec<Series>, ReportError> {
+    let labels = spec.series.as_ref().map_or_else(|| vec![String::new()], |axis| records.labels(shown, axis));
+    let styles = styles(spec, records, &labels)?;
+    let names = match &spec.series {
+        Some(axis) => names::labels(axis, &labels),
+        None => vec![String::new()],
+    };
+    let looks = labels.into_iter().zip(names).zip(styles);
+    Ok(looks.map(|((label, name), style)| Series { label, name, style }).collect())
+}
+
+/// The labels of the axis behind the panels, with their titles.
+fn panel_labels(
+    spec: &spec::Figure,
+    records: &Records,
+    shown: &[usize],
+) -> Result<(Vec<String>, Vec<Option<String>>), ReportError> {
+    let labels = spec.panels.as_ref().map_or_else(|| vec![String::new()], |axis| records.labels(shown, axis));
+    fits(spec, labels.len())?;
+    let titles = match &spec.panels {
+        Some(axis) => panel_titles(axis, &labels).into_iter().map(Some).collect(),
+        None => vec![None],
+    };
+    Ok((labels, titles))
+}
+
+/// Whether a point stands at a label of an axis; without an axis, all do.
+fn is_at(records: &Records, axis: Option<&String>, label: &str, point: usize) -> bool {
+    axis.is_none_or(|axis| records.label(point, axis) == Some(label))
+}
+
 /// One style for each label that is shown. They are chosen for the whole axis, so that the figures of an experiment agree, or, where that has more
 /// labels than there are styles, for those that are shown.
 fn styles(spec: &spec::Figure, records: &Records, shown: &[String]) -> Result<Vec<palette::Style>, ReportError> {
@@ -328,6 +353,9 @@ fn caption(figure: &Figure, title: &str) -> String {
     let mut parts = vec![title.to_owned()];
     if !title.ends_with('.') {
         parts[0].push('.');
+    }
+    if figure.kind == FigureKind::Losses {
+        return parts.remove(0);
     }
     if let Some(replicates) = crate::evidence::replicates(figure.summaries()).filter(|r| r.several) {
         let is_map = figure.kind == FigureKind::HeatMap;

@@ -119,6 +119,19 @@ pub fn value(name: &str) -> (String, usize) {
     (value.title(), decimals)
 }
 
+/// The reader's name of a column of losses.
+pub fn loss(column: &str) -> String {
+    let known = match column {
+        "total" => "Loss",
+        "questions" => "Loss of answers",
+        "captions" => "Loss of captions",
+        "contrastive" => "Contrastive loss",
+        "distillation" => "Distillation loss",
+        other => return words(other),
+    };
+    known.to_owned()
+}
+
 /// What a value cannot exceed: shares of right answers and recalls end at 100 points, fractions at 1; captions' scores and counts have no end, nor
 /// have means with a caption's score among them.
 pub fn ceiling(name: &str) -> Option<f64> {

@@ -16,6 +16,7 @@ use crate::{
     figure::{self, palette},
     measure,
     published::Published,
+    records::training,
     study::Study,
     study_of,
 };
@@ -46,6 +47,13 @@ pub fn check(experiment: &Experiment, published: Option<&Path>) -> Result<(), Re
     for spec in &study.report.figures {
         figure::check(spec)?;
     }
+    for spec in study.report.figures.iter().filter(|figure| figure.kind == FigureKind::Losses) {
+        let shown = |cell: &&Cell| passes(&spec.only, cell) && spec.axes().all(|axis| cell.label(axis).is_some());
+        let is_trained = study.cells.iter().filter(shown).any(|cell| training(cell).is_some());
+        if !is_trained && experiment.origin.is_whole() {
+            return Err(ReportError::Untrained { item: spec.id.clone() });
+        }
+    }
     for item in items(&study)? {
         let shown: Vec<&Cell> = study.cells.iter().filter(|cell| item.shows(cell)).collect();
         // A selection on the command line may take away all that one of many figures is about.
@@ -60,7 +68,9 @@ pub fn check(experiment: &Experiment, published: Option<&Path>) -> Result<(), Re
         let labels = |axis: &Option<String>| -> usize {
             let Some(axis) = axis else { return 1 };
             let is_baseline = |cell: &Cell| spec.baseline.is_some() && cell.point == spec.baseline;
+            let is_trained = |cell: &Cell| spec.kind != FigureKind::Losses || training(cell).is_some();
             let shown = study.cells.iter().filter(|cell| passes(&spec.only, cell) && !is_baseline(cell));
+            let shown = shown.filter(|cell| is_trained(cell));
             shown.filter_map(|cell| cell.label(axis)).collect::<HashSet<_>>().len()
         };
         let series = labels(&spec.series);
@@ -90,13 +100,12 @@ fn items<'a>(study: &Study<'a>) -> Result<Vec<Item<'a>>, ReportError> {
             by_value,
         });
     }
-    for figure in &study.report.figures {
-        let beside = figure.series.iter().chain(&figure.panels).map(String::as_str);
+    for figure in study.report.figures.iter().filter(|figure| figure.kind != FigureKind::Losses) {
         items.push(Item {
             id: &figure.id,
             only: &figure.only,
             baseline: figure.baseline.as_deref(),
-            axes: std::iter::once(figure.x.as_str()).chain(beside).collect(),
+            axes: figure.axes().collect(),
             values: vec![value(&figure.id, &figure.y)?],
             by_value: false,
         });

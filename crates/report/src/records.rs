@@ -8,6 +8,7 @@
 
 mod dense;
 mod frames;
+mod trainings;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -27,6 +28,8 @@ use crate::{
     statistics,
     study::Study,
 };
+
+pub(crate) use trainings::{Curve, Trainings, training};
 
 /// Share of zeros in each block.
 type Shares = BTreeMap<Block, f64>;
@@ -110,6 +113,8 @@ pub struct Records {
     pub expected: usize,
     /// Points of single items, read when a comparison needs them.
     pub items: Items,
+    /// Trainings of each point, and their losses, read when a figure needs them.
+    pub(crate) trainings: Trainings,
     /// Per point and axis: whether the point stands at every label of the axis.
     everywhere: Vec<Vec<bool>>,
     cells: Vec<Recorded>,
@@ -146,6 +151,7 @@ impl Records {
         let columns: Vec<Quantity> = names.iter().filter_map(|name| name.parse().ok()).chain(parts).collect();
         let values: Vec<String> = columns.iter().map(ToString::to_string).collect();
 
+        let mut trainings = Trainings::new(store);
         let mut certified: HashMap<usize, Vec<(Arc<str>, Option<Shares>)>> = HashMap::new();
         for cell in study.cells {
             let point = Point { name: cell.point.clone(), labels: axes.iter().map(|axis| cell.label(axis)).collect() };
@@ -155,6 +161,7 @@ impl Records {
                 index.insert(point, points.len() - 1);
                 points.len() - 1
             });
+            trainings.add(at, cell);
             let complete = reader.is_complete(cell);
             if heat {
                 let source = reader.measure(cell, &Quantity::Sparsity(None)).map(|m| m.source).unwrap_or_default();
@@ -187,6 +194,7 @@ impl Records {
             expected: runs.len(),
             provenance,
             items: Items::new(store, study.cells, scores),
+            trainings,
             everywhere: dense::everywhere(study.cells, &axes, &points),
             axes,
             points,

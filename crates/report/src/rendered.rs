@@ -80,6 +80,7 @@ impl Rendered {
         let mut notes: Vec<String> = note.into_iter().collect();
         notes.extend(figures.iter().filter_map(|figure| boxes(&figure.model)));
         notes.extend(figures.iter().filter_map(|figure| crowded(&figure.model)));
+        notes.extend(figures.iter().filter_map(|figure| unreadable(&figure.model)));
         notes.extend(tables.iter().filter_map(codes));
         Ok(Self {
             folder: results.join(&name),
@@ -281,6 +282,17 @@ fn crowded(figure: &Figure) -> Option<String> {
         format!(
             "figure `{}`: some values along x lie closer together than a thousandth of their range, so all stand at equal distances; divide them among figures for an axis to scale",
             figure.id
+        )
+    })
+}
+
+/// That trainings of a figure have no losses to read.
+fn unreadable(figure: &Figure) -> Option<String> {
+    let found = &figure.trainings;
+    (found.unreadable > 0).then(|| {
+        format!(
+            "figure `{}`: `losses.csv` of {} of {} trainings is missing, damaged or of another version, so they are left out; `ressa verify` finds damage",
+            figure.id, found.unreadable, found.planned
         )
     })
 }

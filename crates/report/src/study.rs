@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ressa_experiment::{
     Cell,
-    output::{Claim, ClaimTest, Report, Where},
+    output::{Claim, ClaimTest, FigureKind, Report, Where},
     value::Value,
 };
 
@@ -59,8 +59,8 @@ impl Study<'_> {
             }
         }
         for figure in &self.report.figures {
-            add(&figure.id, &figure.x);
-            figure.series.iter().chain(&figure.panels).chain(figure.only.keys()).for_each(|axis| add(&figure.id, axis));
+            let filter = figure.only.keys().map(String::as_str);
+            figure.axes().chain(filter).for_each(|axis| add(&figure.id, axis));
         }
         for claim in self.claims {
             let mut all = |filter: &Where| filter.keys().for_each(|axis| add(&claim.id, axis));
@@ -85,7 +85,8 @@ impl Study<'_> {
         for table in &self.report.tables {
             names.extend(table.values.iter().map(|value| (table.id.as_str(), value.as_str())));
         }
-        names.extend(self.report.figures.iter().map(|figure| (figure.id.as_str(), figure.y.as_str())));
+        let of_results = self.report.figures.iter().filter(|figure| figure.kind != FigureKind::Losses);
+        names.extend(of_results.map(|figure| (figure.id.as_str(), figure.y.as_str())));
         for claim in self.claims {
             match &claim.test {
                 ClaimTest::Greater(c) | ClaimTest::Same(c) => names.push((&claim.id, &c.metric)),

@@ -138,6 +138,11 @@ fn files() -> Vec<(&'static str, String)> {
         ),
         ("a figure of an unknown kind", with("report: { figures: [{ id: f, kind: pie, x: pattern, y: average }] }\n")),
         (
+            "a figure of losses over an axis",
+            with("report: { figures: [{ id: f, kind: losses, x: pattern, series: restoration }] }\n"),
+        ),
+        ("a figure of a loss that is not there", with("report: { figures: [{ id: f, kind: losses, y: distil }] }\n")),
+        (
             "a label that does not exist",
             with("report: { figures: [{ id: f, kind: bars, x: pattern, y: average, where: { pattern: \"2:5\" } }] }\n"),
         ),

@@ -21,6 +21,8 @@ use super::palette::{Colour, Hatching, Marker, PAPER, Style};
 pub const FAMILY: &str = "DejaVu Sans";
 /// The font: DejaVu Sans reduced to the characters that figures use.
 pub static FONT: &[u8] = include_bytes!("../../assets/DejaVuSans.ttf");
+/// Opacity of a shaded area.
+const SHADE: f64 = 0.18;
 /// Units per inch.
 const RESOLUTION: u32 = 600;
 
@@ -132,6 +134,14 @@ impl<'a> Canvas<'a> {
     pub fn line(&mut self, points: &[(f64, f64)], colour: Colour, width: f64) {
         let path: Vec<(i32, i32)> = points.iter().copied().map(place).collect();
         let outcome = self.backend.draw_path(path, &paint(colour, units(width).max(1) as u32));
+        self.keep(outcome);
+    }
+
+    /// A shaded area with these corners, through which one sees what is below.
+    pub fn shade(&mut self, corners: &[(f64, f64)], colour: Colour) {
+        let corners: Vec<(i32, i32)> = corners.iter().copied().map(place).collect();
+        let paint = RGBColor(colour.0, colour.1, colour.2).mix(SHADE);
+        let outcome = self.backend.fill_polygon(corners, &ShapeStyle::from(paint));
         self.keep(outcome);
     }
 

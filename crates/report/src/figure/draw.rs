@@ -5,7 +5,7 @@ use ressa_experiment::output::FigureKind;
 use super::{
     Baseline, Figure, Panel,
     canvas::{Anchor, Canvas, text_width},
-    heat, marks,
+    heat, losses, marks,
     palette::{FAINT, GRID, INK, Style},
 };
 use crate::names;
@@ -239,6 +239,7 @@ pub fn draw(figure: &Figure, layout: &Layout, canvas: &mut Canvas<'_>) {
                 canvas.dashed(&[(x0, row.y(height)), (x1, row.y(height))], INK, 0.8, BASELINE);
             }
             match panel.positions {
+                _ if figure.kind == FigureKind::Losses => losses::draw(figure, panel, row, (x0, x1), canvas),
                 Some(_) => marks::lines(figure, panel, row, (x0, x1), canvas),
                 None if figure.kind == FigureKind::Lines => {
                     marks::lines(figure, panel, row, (x0, x1), canvas);
@@ -246,7 +247,10 @@ pub fn draw(figure: &Figure, layout: &Layout, canvas: &mut Canvas<'_>) {
                 None => marks::bars(figure, panel, row, (x0, x1), canvas),
             }
             canvas.line(&[(x0, row.bottom), (x1, row.bottom)], INK, 0.7);
-            ticks(panel, layout, row, (x0, x1), canvas);
+            match figure.kind {
+                FigureKind::Losses => losses::ticks(figure, row, (x0, x1), canvas),
+                _ => ticks(panel, layout, row, (x0, x1), canvas),
+            }
         }
         let mut value = 0.0;
         while value <= row.highest * 1.0001 {

@@ -6,6 +6,7 @@ use super::{
     Baseline, Figure, Panel,
     canvas::{Anchor, Canvas, text_width},
     draw::{Labels, Row, Source, VALUE},
+    losses,
     palette::{Colour, FAINT, INK, Marker, PAPER, Style},
 };
 use crate::{names, records::Summary};
@@ -21,12 +22,15 @@ struct Mark {
     incomplete: bool,
 }
 
-fn mark(panel: &Panel, source: Source, series: usize, x: usize) -> Option<Mark> {
+fn mark(figure: &Figure, panel: &Panel, source: Source, series: usize, x: usize) -> Option<Mark> {
     match source {
         Source::Ours => {
             let summary: Summary = panel.marks[series][x]?;
             let value = if summary.n > 0 { summary.mean } else { f64::NAN };
-            let half_width = summary.half_width.unwrap_or(0.0);
+            let half_width = match figure.kind {
+                FigureKind::Losses => losses::spread(&summary),
+                _ => summary.half_width.unwrap_or(0.0),
+            };
             Some(Mark { value, half_width, incomplete: summary.is_incomplete() })
         }
         Source::Published => {
@@ -39,7 +43,9 @@ fn mark(panel: &Panel, source: Source, series: usize, x: usize) -> Option<Mark> 
 fn every(figure: &Figure, source: Source) -> impl Iterator<Item = Mark> + '_ {
     figure.panels.iter().flat_map(move |panel| {
         let places = 0..panel.labels.len();
-        places.flat_map(move |x| (0..figure.series.len()).filter_map(move |series| mark(panel, source, series, x)))
+        places.flat_map(move |x| {
+            (0..figure.series.len()).filter_map(move |series| mark(figure, panel, source, series, x))
+        })
     })
 }
 
@@ -103,7 +109,7 @@ fn text(mark: Mark, decimals: usize) -> String {
 }
 
 fn labels(figure: &Figure, panels: &[(f64, f64)], source: Source) -> Labels {
-    if figure.kind == FigureKind::Lines {
+    if figure.kind != FigureKind::Bars {
         return Labels::None;
     }
     let pitch = |(panel, &(x0, x1)): (&Panel, &(f64, f64))| {
@@ -141,7 +147,7 @@ pub(super) fn bars(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), can
     for position in 0..panel.labels.len() {
         let middle = place(panel, position, x);
         for (at, series) in figure.series.iter().enumerate() {
-            let Some(mark) = mark(panel, row.source, at, position) else { continue };
+            let Some(mark) = mark(figure, panel, row.source, at, position) else { continue };
             let centre = middle + pitch * (at as f64 - 0.5 * (count - 1.0));
             let half = 0.5 * pitch - if count > 1.0 { 0.4 } else { 0.0 };
             if !mark.value.is_finite() {
@@ -214,7 +220,7 @@ pub(super) fn lines(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), ca
     for (index, series) in figure.series.iter().enumerate() {
         let Style { colour, marker, dash, .. } = series.style;
         let marks: Vec<Option<Mark>> =
-            (0..panel.labels.len()).map(|position| mark(panel, row.source, index, position)).collect();
+            (0..panel.labels.len()).map(|position| mark(figure, panel, row.source, index, position)).collect();
         let point = |(position, mark): (usize, &Option<Mark>)| Some((at(index, position), row.y(mark.as_ref()?.value)));
         let present = |mark: &Option<Mark>| mark.is_some_and(|mark| mark.value.is_finite());
         for stretch in stretches(&marks, panel.positions.is_some(), present) {

@@ -6,6 +6,7 @@ mod figures;
 mod folders;
 mod labels;
 mod logged;
+mod losses;
 mod probe;
 mod rendering;
 mod study;

@@ -36,12 +36,12 @@ pub fn fill_with(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> O
             }
             let mut files = Vec::new();
             let result = match &*node.stage {
-                Stage::Dense { .. }
-                | Stage::Rescale { .. }
-                | Stage::Sensitivity { .. }
-                | Stage::Statistics { .. }
-                | Stage::Adapt { .. } => {
+                Stage::Dense { .. } | Stage::Rescale { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. } => {
                     continue;
+                }
+                Stage::Adapt { training, .. } => {
+                    files.push(("losses.csv", losses(training.steps, cell.seed)));
+                    serde_json::json!({ "steps": training.steps })
                 }
                 Stage::Prune { .. } | Stage::Merge { .. } => serde_json::to_value(certificate(cell, node)).unwrap(),
                 Stage::Evaluate { task, items, .. } => match score(cell, *task) {
@@ -64,6 +64,16 @@ pub fn fill_with(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> O
             publish_with(store, node, result, &files);
         }
     }
+}
+
+/// Losses as a training stores them: they halve every tenth of the way, from `4 + seed`.
+pub fn losses(steps: u32, seed: u64) -> String {
+    let mut text = "step,total,questions,captions,contrastive,distillation,gradient_norm\n".to_owned();
+    for step in 0..steps {
+        let total = (4 + seed) as f64 * 0.5f64.powf(10.0 * f64::from(step) / f64::from(steps));
+        writeln!(text, "{step},{total:.6},{:.6},0.000000,0.000000,0.000000,1.000000", total / 2.0).unwrap();
+    }
+    text
 }
 
 /// Lines as an evaluation stores them, with points whose mean is (nearly) `value`, and that mean. Items are always solved in the same order,
