@@ -8,8 +8,8 @@ use ressa_runlog::{LogEvent, LogPart};
 use super::{Coordinator, Orphan};
 use crate::{
     SweepEvent,
-    recruit::ClassWork,
     meet::{Arrival, Beat, Direction, Down, Hello, Holding, Lost, SpoolWriter, Up},
+    recruit::ClassWork,
     slot::{Link, Running, Slot},
 };
 
@@ -300,7 +300,7 @@ impl Coordinator<'_> {
                 }
             }
             if let Some(held) = held {
-                self.progressed(index, &held.key, held.fraction, held.message);
+                self.progressed(index, &held.key, held.fraction, held.message, held.loss);
             }
         }
     }
