@@ -46,6 +46,9 @@ pub enum Event {
         fraction: f64,
         /// What is going on, such as `step 120/900 loss 1.24`.
         message: String,
+        /// Loss of the last step, where the stage trains.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        loss: Option<f64>,
     },
     /// The output of the stage is finished, and waits to be published.
     Done {
@@ -125,5 +128,20 @@ impl FailureKind {
             FailureKind::Storage => "storage",
             FailureKind::Bug => "bug",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Event;
+
+    #[test]
+    fn progress_says_a_loss_only_where_there_is_one() {
+        let line = format!(r#"{{"event":"progress","key":"{}","fraction":0.5,"message":"step 1/2"}}"#, "ab".repeat(32));
+        let old: Event = serde_json::from_str(&line).unwrap();
+        assert!(matches!(old, Event::Progress { loss: None, .. }));
+        assert_eq!(serde_json::to_string(&old).unwrap(), line);
+        let new = line.replace("1/2\"}", "1/2\",\"loss\":4.5}");
+        assert!(matches!(serde_json::from_str(&new).unwrap(), Event::Progress { loss: Some(4.5), .. }));
     }
 }

@@ -40,7 +40,9 @@ pub(crate) fn run(
     let mut batches = samples.batches(training, training.contrastive > 0.0, *seed, &scratch)?;
     let checkpoints = Checkpoints { folder: scratch, every: Interval::Time(CHECKPOINT_INTERVAL) };
     let options = TrainingOptions { masked: *masked, seed: *seed, checkpoints: Some(&checkpoints) };
+    let last = executor.loss();
     let mut show = |loss: &StepLoss| {
+        last.set(Some(loss.total));
         let share = f64::from(loss.step + 1) / f64::from(training.steps);
         progress(share, &format!("step {}/{} loss {:.3}", loss.step + 1, training.steps, loss.total));
     };

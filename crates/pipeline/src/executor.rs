@@ -1,6 +1,6 @@
 //! The executor: runs a stage into a draft, which its coordinator publishes.
 
-use std::time::Instant;
+use std::{cell::Cell, rc::Rc, time::Instant};
 
 use ressa_contents::Contents;
 use ressa_experiment::{Stage, StageNode};
@@ -18,6 +18,7 @@ pub struct Executor {
     pub(crate) device: Device,
     pub(crate) resident: Resident,
     pub(crate) loading: Loading,
+    pub(crate) loss: Rc<Cell<Option<f64>>>,
     environment: Environment,
 }
 
@@ -27,7 +28,13 @@ pub type Progress<'a> = &'a mut dyn FnMut(f64, &str);
 impl Executor {
     /// An executor on `device` that reads from and writes into `store`.
     pub fn new(store: Store, device: Device, environment: Environment) -> Self {
-        Self { store, device, resident: Resident::default(), loading: Loading::default(), environment }
+        let (resident, loading, loss) = Default::default();
+        Self { store, device, resident, loading, loss, environment }
+    }
+
+    /// Where a training leaves the loss of a step before it reports progress. Whoever hears of the progress takes it from there.
+    pub fn loss(&self) -> Rc<Cell<Option<f64>>> {
+        Rc::clone(&self.loss)
     }
 
     /// The same with other settings of loading than the device's usual ones.

@@ -41,6 +41,8 @@ struct Instruction {
     libtorch: Option<String>,
     /// What its output holds.
     output: Option<String>,
+    /// Losses that it reports first.
+    losses: Vec<f64>,
     /// What a recount finds.
     violation: Option<String>,
 }
@@ -104,12 +106,17 @@ fn execute(
     let half = Duration::from_secs_f64(instruction.sleep / 2.0);
     let log = || instruction.log.iter().for_each(|text| drop(writeln!(std::io::stderr(), "{text}")));
     log();
+    let steps = instruction.losses.len();
+    for (step, &loss) in instruction.losses.iter().enumerate() {
+        let (fraction, message) = (0.5 * (step + 1) as f64 / steps as f64, format!("loss {loss:.3}"));
+        send(&Event::Progress { key: node.key, fraction, message, loss: Some(loss) });
+    }
     if !slept(half, stop) {
         return Ok(false);
     }
     log();
     let message = "half way".to_owned();
-    send(&Event::Progress { key: node.key, fraction: 0.5, message });
+    send(&Event::Progress { key: node.key, fraction: 0.5, message, loss: None });
     if !slept(half, stop) {
         return Ok(false);
     }

@@ -6,6 +6,7 @@
 
 pub mod archive;
 mod coordinator;
+mod curve;
 mod devices;
 mod error;
 mod estimate;

@@ -94,6 +94,9 @@ pub struct StageStatus {
     pub fraction: f64,
     /// What is going on.
     pub message: String,
+    /// Losses of a training so far: share done and loss, at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<(f64, f64)>,
     /// Seconds since it began.
     pub seconds: f64,
     /// Stages that wait for it, directly.

@@ -172,6 +172,7 @@ struct Given {
     attempt: u32,
     fraction: f64,
     message: String,
+    loss: Option<f64>,
     log_offset: u64,
     oom_kills: u64,
 }
@@ -310,6 +311,7 @@ impl Pilot<'_> {
             attempt: given.attempt,
             fraction: given.fraction,
             message: given.message.clone(),
+            loss: given.loss,
         };
         self.seats.iter().map(|seat| seat.given.as_ref().map(held)).collect()
     }
@@ -379,6 +381,7 @@ impl Pilot<'_> {
             attempt,
             fraction: 0.0,
             message: String::new(),
+            loss: None,
             log_offset: worker.log_size(),
             oom_kills: kernel_oom_kills(),
         });
@@ -399,9 +402,9 @@ impl Pilot<'_> {
         };
         match line {
             Line::Closed => self.bury(place),
-            Line::Event(Event::Progress { fraction, message, .. }) => {
+            Line::Event(Event::Progress { fraction, message, loss, .. }) => {
                 if let Some(given) = &mut seat.given {
-                    (given.fraction, given.message) = (fraction, message);
+                    (given.fraction, given.message, given.loss) = (fraction, message, loss);
                 }
                 Ok(())
             }

@@ -12,6 +12,7 @@ use ressa_experiment::{
 };
 
 use crate::{
+    curve::LossCurve,
     schedule::Resident,
     worker::{Worker, ending, kernel_oom_kills, speaks_of_memory},
 };
@@ -75,6 +76,8 @@ pub(crate) struct Running {
     pub fraction: f64,
     /// What is going on.
     pub message: String,
+    /// Losses so far, where it trains.
+    pub losses: LossCurve,
     /// Share done when that was last written into the log.
     pub logged: f64,
     /// Where the worker's log stood when it began.
@@ -94,6 +97,7 @@ impl Running {
             since: Instant::now(),
             fraction: 0.0,
             message: String::new(),
+            losses: LossCurve::default(),
             logged: 0.0,
             log_offset,
             oom_kills,

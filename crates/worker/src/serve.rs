@@ -49,11 +49,13 @@ pub fn serve(
                 let mut last = Instant::now();
                 let key = node.key;
                 let mut at = String::new();
+                let last_loss = executor.loss();
                 let mut progress = |fraction: f64, message: &str| {
                     message.clone_into(&mut at);
+                    let loss = last_loss.take();
                     if last.elapsed() >= PROGRESS_INTERVAL {
                         last = Instant::now();
-                        send(&Event::Progress { key, fraction, message: message.to_owned() });
+                        send(&Event::Progress { key, fraction, message: message.to_owned(), loss });
                     }
                 };
                 let trains = matches!(*node.stage, Stage::Adapt { .. } | Stage::Dense { .. });

@@ -18,6 +18,8 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(1);
 /// A view older than this is of a coordinator that died.
 const STALE: u64 = 15_000;
+/// Maximum length of a line of losses.
+const SPARKS: usize = 16;
 /// Workers and failures that are shown.
 const SHOWN: usize = 20;
 
@@ -98,7 +100,7 @@ pub fn render(status: &Status) -> String {
                 format!("{:.0} %", 100.0 * stage.fraction),
                 duration(stage.seconds),
                 match (&*worker.state, stage.message.as_str()) {
-                    ("busy", message) => message.to_owned(),
+                    ("busy", message) => format!("{message}  {}", sparkline(&stage.losses)).trim_end().to_owned(),
                     (state, _) => state.to_owned(),
                 },
             ]),
@@ -134,4 +136,34 @@ pub fn render(status: &Status) -> String {
         }
     }
     text
+}
+
+/// Losses as a line of blocks as high as they are, evenly over what is done; nothing for fewer than two.
+fn sparkline(losses: &[(f64, f64)]) -> String {
+    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    if losses.len() < 2 {
+        return String::new();
+    }
+    let per_block = losses.len().div_ceil(SPARKS);
+    let means: Vec<f64> = losses
+        .chunks(per_block)
+        .map(|part| part.iter().map(|point| point.1).sum::<f64>() / part.len() as f64)
+        .collect();
+    let (low, high) = means.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &m| (a.min(m), b.max(m)));
+    let height = |mean: &f64| if high > low { (mean - low) / (high - low) } else { 0.0 };
+    means.iter().map(|mean| BLOCKS[((height(mean) * 8.0) as usize).min(7)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_a_short_line() {
+        let falling = |n: u32| (0..n).map(|at| (f64::from(at), f64::from(n - at))).collect::<Vec<_>>();
+        assert_eq!(sparkline(&falling(8)), "█▇▆▅▄▃▂▁");
+        assert_eq!(sparkline(&falling(64)).chars().count(), SPARKS);
+        assert_eq!(sparkline(&[(0.1, 2.0), (0.2, 2.0)]), "▁▁");
+        assert_eq!(sparkline(&falling(1)), "");
+    }
 }

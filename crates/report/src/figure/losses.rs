@@ -25,6 +25,9 @@ const POINTS: (u32, u32) = (120, 30);
 /// Markers on a line, which tell series of one colour apart.
 const MARKERS: usize = 6;
 
+/// Space beside the first and the last step, for the halves of their labels.
+const INSET: f64 = 8.0;
+
 /// Trainings behind a figure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -94,7 +97,10 @@ pub(super) fn build(
     }
     let mut figure = Figure::new(spec, series, panels, None, scale);
     figure.trainings = found;
-    figure.caption.push_str(&caption(found));
+    figure.caption.push_str(&caption(&figure));
+    if !figure.description.ends_with('.') {
+        figure.description.push('.');
+    }
     figure.description.push_str(&description(&figure));
     Ok(figure)
 }
@@ -127,8 +133,17 @@ pub(super) fn spread(summary: &Summary) -> f64 {
 }
 
 /// What the caption says beyond the title.
-fn caption(found: Found) -> String {
-    let mut text = " Means over trainings; shaded: one standard deviation over them.".to_owned();
+fn caption(figure: &Figure) -> String {
+    let found = figure.trainings;
+    let counts = || figure.summaries().map(|summary| summary.n);
+    let mut text = match (counts().min(), counts().max()) {
+        (Some(_), Some(1)) => " One training each.".to_owned(),
+        (Some(low), Some(high)) => {
+            let n = if low == high { high.to_string() } else { format!("{low} to {high}") };
+            format!(" Means over n = {n} trainings; shaded: one standard deviation over them.")
+        }
+        _ => String::new(),
+    };
     if found.bin > 1 {
         text += &format!(" Each point is the mean of {} steps.", found.bin);
     }
@@ -181,7 +196,7 @@ pub(super) fn csv(figure: &Figure) -> String {
 
 /// Where a step stands along x.
 fn place(figure: &Figure, step: f64, (x0, x1): (f64, f64)) -> f64 {
-    x0 + (x1 - x0) * step / f64::from(figure.trainings.steps.max(1))
+    x0 + INSET + (x1 - x0 - 2.0 * INSET) * step / f64::from(figure.trainings.steps.max(1))
 }
 
 /// Draws the lines of a panel.

@@ -300,7 +300,7 @@ impl Coordinator<'_> {
                 }
             }
             if let Some(held) = held {
-                self.progressed(index, &held.key, held.fraction, held.message);
+                self.progressed(index, &held.key, held.fraction, held.message, held.loss);
             }
         }
     }

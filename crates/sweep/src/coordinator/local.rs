@@ -110,7 +110,9 @@ impl Coordinator<'_> {
                 };
                 (self.events)(SweepEvent::WorkerReady { slot: index, device });
             }
-            Event::Progress { key, fraction, message } => self.progressed(index, &key, fraction, message),
+            Event::Progress { key, fraction, message, loss } => {
+                self.progressed(index, &key, fraction, message, loss);
+            }
             Event::Done { key, attempt, seconds } => {
                 if let Some(running) = self.ended(index, &key, attempt) {
                     self.finish(Some(index), running.stage, attempt, seconds, log);

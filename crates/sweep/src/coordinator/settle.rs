@@ -53,7 +53,14 @@ impl Coordinator<'_> {
         Some(running)
     }
 
-    pub(super) fn progressed(&mut self, index: usize, key: &StageKey, fraction: f64, message: String) {
+    pub(super) fn progressed(
+        &mut self,
+        index: usize,
+        key: &StageKey,
+        fraction: f64,
+        message: String,
+        loss: Option<f64>,
+    ) {
         let graph = self.graph;
         let Some(running) = &mut self.slots[index].running else { return };
         if graph.stages[running.stage].node.key != *key {
@@ -61,6 +68,9 @@ impl Coordinator<'_> {
         }
         running.fraction = fraction;
         running.message.clone_from(&message);
+        if let Some(loss) = loss {
+            running.losses.add(fraction, loss);
+        }
         let attempt = running.attempt;
         if fraction >= running.logged + LOGGED {
             running.logged = fraction;

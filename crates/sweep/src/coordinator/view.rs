@@ -73,6 +73,7 @@ impl Coordinator<'_> {
                 attempt: running.attempt,
                 fraction: running.fraction,
                 message: running.message.clone(),
+                losses: running.losses.points(),
                 seconds: running.since.elapsed().as_secs_f64(),
                 awaited_by: stage.dependents.len(),
             }

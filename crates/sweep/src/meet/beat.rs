@@ -22,6 +22,9 @@ pub(crate) struct Holding {
     pub fraction: f64,
     /// What is going on.
     pub message: String,
+    /// Loss of the last step, where it trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
 }
 
 /// What a pilot writes again and again.

@@ -9,10 +9,12 @@ mod order;
 mod stopping;
 mod trouble;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use bench::{Bench, cells, graph};
 use ressa_experiment::config::{Metric, Propagate, RestoreMethod};
+use ressa_sweep::{Interruption, Stop};
+use serde_json::json;
 
 #[test]
 fn everything_is_made_once_and_then_cached() {
@@ -60,6 +62,37 @@ fn statistics_that_nobody_will_read_are_not_missed() {
     run.prune.language.sparsity = 0.6;
     cells.push(bench::cell(run));
     assert_eq!(bench.sweep(&graph(&cells)).totals.made, 1 + 1 + 1);
+}
+
+/// Losses of what trains are in the view while it trains.
+#[test]
+fn the_live_view_shows_losses() {
+    let bench = Bench::new();
+    bench.instruct(json!({ "adapt": { "sleep": 600.0, "losses": [4.0, 2.0, 1.0] } }));
+    let stop = Stop::new();
+    let seen = std::thread::scope(|scope| {
+        let seen = scope.spawn(|| {
+            let losses = || {
+                let status = ressa_sweep::live_status(bench.folder.path())?;
+                assert!(!status.ended, "the sweep ended before its losses were seen");
+                let stages = status.workers.into_iter().filter_map(|worker| worker.stage);
+                stages.map(|stage| stage.losses).find(|losses| losses.len() == 3)
+            };
+            let seen = loop {
+                match losses() {
+                    Some(losses) => break losses,
+                    None => std::thread::sleep(Duration::from_millis(20)),
+                }
+            };
+            stop.request(Interruption::Interrupt);
+            stop.request(Interruption::Terminate);
+            seen
+        });
+        bench.listen(&graph(&cells()), &stop, &mut |_| {}).unwrap();
+        seen.join().unwrap()
+    });
+    let losses: Vec<f64> = seen.into_iter().map(|(_, loss)| loss).collect();
+    assert_eq!(losses, [4.0, 2.0, 1.0]);
 }
 
 #[test]
