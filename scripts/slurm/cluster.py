@@ -12,7 +12,7 @@ Everything lies in one folder (--dir, by default ressa-slurm-UID in the folder f
 which stay; `run` configuration, state, logs and pids, new at every start; `bin` the commands, each with its own environment, so that
 PATH is all that needs to be exported. Two clusters may run at once from two folders.
 
-Nodes n1, n2, ... have 2 CPUs, 4000 MB and 2 GPUs each, which are only counted (SLURM_GPUS_ON_NODE, no CUDA_VISIBLE_DEVICES); odd ones
+Nodes n1, n2, ... have 2 CPUs, 8000 MB and 2 GPUs each, which are only counted (SLURM_GPUS_ON_NODE, no CUDA_VISIBLE_DEVICES); odd ones
 have the feature `fast`, even ones `slow`. Partitions: `main` (default), `low` (jobs there are requeued when `main` needs the node; a
 grace time of 4 s) and `short` (2 minutes at most).
 """
@@ -186,7 +186,7 @@ class Cluster:
         names = [f"n{number}" for number in range(1, options.nodes + 1)]
         gpus = "" if options.no_gpus else f"Gres=gpu:{GPUS} "
         lines = [
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=4000 {gpus}"
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=8000 {gpus}"
             f"Features={'fast' if number % 2 == 0 else 'slow'} State=UNKNOWN"
             for number, (name, port) in enumerate(zip(names, ports[1:]))
         ]

@@ -7,16 +7,17 @@ use std::{
 };
 
 use ressa_cluster::{
-    Array, ClassStatus, DEFAULT_CLASS, Engine, Fleet, MAX_COMPLETIONS, Need as FleetNeed, Pilot, Profile, Work,
+    Array, Class, ClassStatus, DEFAULT_CLASS, Engine, Fleet, MAX_COMPLETIONS, Need as FleetNeed, Pilot, Profile, Work,
     hyperqueue_command, indexed_job, sbatch_script, sees_results, shell_line, slurm::Programs, wanted,
 };
 use ressa_experiment::Stage;
+use serde_json::json;
 use ressa_sweep::{ClassWork, Classes, Need, Recruiter, SweepError, Told};
 
 use crate::{
     arguments::Global,
     exit::{Exit, Failure},
-    text::{count, say},
+    text::{count, note, say, say_json},
     workspace::Workspace,
 };
 
@@ -77,33 +78,56 @@ impl Cluster {
         classes(&self.profile)
     }
 
-    /// Prints what would be given to the engine for so much work, and how much that is.
-    pub fn print(&self, work: &[ClassWork]) {
+    /// Prints what would be given to the engine for so much work, and how much that is; a value for each class where a machine reads.
+    pub fn print(&self, work: &[ClassWork], json: bool) {
+        let mut listed = Vec::new();
         for (class, work) in self.profile.classes.iter().zip(work).filter(|(_, work)| work.active + work.waiting > 0) {
             // A class whose work waits for others gets its jobs later; what one of them would look like is shown all the same.
             let jobs = wanted(open(*work), &class.resources).max(1);
+            if json {
+                listed.push(json!({
+                    "class": class.name, "jobs": jobs, "stages": work.active + work.waiting, "seconds": work.seconds,
+                    "submission": self.submission(class, jobs),
+                }));
+                continue;
+            }
             match &self.profile.engine {
                 Engine::Slurm => {
-                    let array = Array::of(jobs, class.resources.array_limit, u32::MAX);
                     let stages = count(work.active + work.waiting, "stage");
                     let now = if work.active == 0 { " once its stages can begin" } else { "" };
-                    let jobs = count(jobs as usize, "job");
+                    let number = count(jobs as usize, "job");
                     say(format_args!(
-                        "# class {}: {stages}; {jobs} at first{now}, then as the work asks for",
+                        "# class {}: {stages}; {number} at first{now}, then as the work asks for",
                         class.name
                     ));
-                    say(sbatch_script(&self.pilot, class, array, EXAMPLE, &[]).trim_end());
+                    say(self.submission(class, jobs).trim_end());
                 }
-                Engine::Kubernetes(settings) => {
-                    let job =
-                        indexed_job(&self.pilot, class, settings, jobs.min(MAX_COMPLETIONS), &self.token(&class.name));
-                    // YAML is what `kubectl` users read; JSON is YAML.
-                    say(format_args!("---\n{}", serde_json::to_string_pretty(&job).expect("a manifest is plain data")));
-                }
-                Engine::HyperQueue { gpu_resource } => {
-                    let token = self.token(&class.name);
-                    say(shell_line(&hyperqueue_command(&self.pilot, class, gpu_resource, jobs, &token)));
-                }
+                // One document after the other, as `kubectl` takes them.
+                Engine::Kubernetes(_) => say(format_args!("---\n{}", self.submission(class, jobs))),
+                Engine::HyperQueue { .. } => say(self.submission(class, jobs)),
+            }
+        }
+        if json {
+            say_json(&json!(listed));
+        } else if work.iter().all(|work| work.active + work.waiting == 0) {
+            note("nothing to do, so nothing would be submitted");
+        }
+    }
+
+    /// What the engine takes for jobs of a class: a script, a manifest (JSON is YAML), or a command.
+    fn submission(&self, class: &Class, jobs: u32) -> String {
+        match &self.profile.engine {
+            Engine::Slurm => {
+                let array = Array::of(jobs, class.resources.array_limit, u32::MAX);
+                sbatch_script(&self.pilot, class, array, EXAMPLE, &[])
+            }
+            Engine::Kubernetes(settings) => {
+                let token = self.token(&class.name);
+                let job = indexed_job(&self.pilot, class, settings, jobs.min(MAX_COMPLETIONS), &token);
+                serde_json::to_string_pretty(&job).expect("a manifest is plain data")
+            }
+            Engine::HyperQueue { gpu_resource } => {
+                shell_line(&hyperqueue_command(&self.pilot, class, gpu_resource, jobs, &self.token(&class.name)))
             }
         }
     }
@@ -150,7 +174,12 @@ impl Recruiter for Recruits {
         let status = fleet.status();
         Told {
             lines: events.iter().map(ToString::to_string).collect(),
-            hopeless: status.hopeless().map(str::to_owned),
+            given_up: status
+                .classes
+                .iter()
+                .enumerate()
+                .filter_map(|(class, status)| Some((class, status.hopeless()?.to_owned())))
+                .collect(),
             standing: status.classes.iter().map(standing).collect(),
         }
     }

@@ -182,6 +182,7 @@ impl From<SweepError> for Failure {
         let exit = match &error {
             error if error.is_storage() => Exit::CannotWrite,
             SweepError::Busy { .. } => Exit::Busy,
+            SweepError::Name { .. } => Exit::Usage,
             _ => Exit::Other,
         };
         Failure::new(exit, error.to_string())

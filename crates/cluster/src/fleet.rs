@@ -75,16 +75,11 @@ pub struct ClassStatus {
     pub gave_up: Option<String>,
 }
 
-impl FleetStatus {
-    /// Why nothing more will come, where work is left, no job lives and none is submitted any more.
+impl ClassStatus {
+    /// Why nobody of this class will come, where no job lives and none is submitted any more.
     pub fn hopeless(&self) -> Option<&str> {
-        let living = |class: &ClassStatus| class.waiting + class.running + class.joined > 0;
-        let lacking = |class: &&ClassStatus| class.wanted > 0 && class.gave_up.is_some();
-        let able = |class: &ClassStatus| class.wanted > 0 && class.gave_up.is_none();
-        if self.classes.iter().any(|class| living(class) || able(class)) {
-            return None;
-        }
-        self.classes.iter().find(lacking).and_then(|class| class.gave_up.as_deref())
+        let lives = self.waiting + self.running + self.joined > 0;
+        self.gave_up.as_deref().filter(|_| !lives)
     }
 }
 

@@ -32,7 +32,7 @@ impl Pilot {
         words.push("work".to_owned());
         let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
         option("--results", quoted(&self.results.display().to_string()));
-        option("--device", "auto".to_owned());
+        option("--device", if resources.gpus > 0 { "auto" } else { "cpu" }.to_owned());
         if let Some(slots) = resources.slots() {
             option("--slots", slots.to_string());
         }

@@ -22,7 +22,7 @@ use crate::{
     SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, describe, failures, gate,
     live::Live,
     meet::{Arrival, CoordinatorBeat, Down, Host, Invitation, LEASE, Meet},
-    recruit::{Classes, Need, Recruiter},
+    recruit::{ClassWork, Classes, Need, Recruiter},
     schedule::{Schedule, State},
     slot::{Link, Running, Slot},
     take_inventory,
@@ -123,7 +123,9 @@ pub fn execute(
     for (position, why) in news.gone {
         log.write(LogEvent::Gone { key: graph.stages[position].node.key, why })?;
     }
-    let estimates = Estimates::of(log.index(), |device| device == options.machine);
+    // Where all workers are elsewhere, this machine's times say nothing.
+    let is_elsewhere = options.workers().is_empty();
+    let estimates = Estimates::of(log.index(), |device| is_elsewhere || device == options.machine);
     let classes = recruiter.as_ref().map_or_else(Classes::default, |recruiter| recruiter.classes());
     let schedule = Schedule::new(graph, &inventory, &estimates, &classes);
     let (sender, receiver) = mpsc::channel();
@@ -166,6 +168,7 @@ pub fn execute(
         told: VecDeque::new(),
         quick: HashMap::new(),
         alone: HashMap::new(),
+        refusals: HashMap::new(),
     };
     coordinator.free = (0..coordinator.slots.len()).collect();
     coordinator.gather_unpublished()?;
@@ -238,6 +241,8 @@ struct Coordinator<'a> {
     quick: HashMap<String, Vec<f64>>,
     /// What came too late before anything else was published under its key.
     alone: HashMap<StageKey, Vec<settle::Late>>,
+    /// Lines of each pilot that were refused.
+    refusals: HashMap<String, u64>,
 }
 
 /// An attempt that an earlier coordinator gave to a pilot.
@@ -364,11 +369,30 @@ impl Coordinator<'_> {
         self.standing = told.standing;
         told.lines.into_iter().for_each(|line| self.say(line));
         self.release_idle(&need.work);
-        let nobody = self.orphans.is_empty() && self.slots.iter().all(|slot| slot.retired.is_some());
-        match told.hopeless {
-            Some(why) if nobody && !self.stopping => Err(SweepError::NobodyComes { why }),
+        match self.given_up(&need.work, told.given_up) {
+            Some(why) if !self.stopping => Err(SweepError::NobodyComes { why }),
             _ => Ok(()),
         }
+    }
+
+    /// Why nothing will happen any more, if so: nobody has a stage, and whatever could begin is for classes whose workers will not come.
+    fn given_up(&self, work: &[ClassWork], reasons: HashMap<usize, String>) -> Option<String> {
+        if self.running > 0 || !self.orphans.is_empty() || !self.resting.is_empty() {
+            return None;
+        }
+        let class_of = |slot: &Slot| match &slot.link {
+            Link::Local { .. } => None,
+            Link::Remote { pilot, .. } => self.pilots.get(pilot).and_then(|pilot| pilot.class),
+        };
+        let present: Vec<_> = self.slots.iter().filter(|slot| slot.retired.is_none()).map(class_of).collect();
+        let mut lacking = (0..work.len()).filter(|&class| work[class].active > 0).peekable();
+        lacking.peek()?;
+        let why = lacking.map(|class| {
+            let is_there = present.iter().any(|there| there.is_none_or(|there| there == class));
+            reasons.get(&class).filter(|_| !is_there)
+        });
+        // The first says enough; all have to have one.
+        why.collect::<Option<Vec<_>>>()?.first().map(|why| (*why).clone())
     }
 
     /// Gives every idle worker a stage.
@@ -445,7 +469,13 @@ impl Coordinator<'_> {
             Link::Local { worker: None, .. } => unreachable!("a worker was just started"),
             Link::Remote { pilot, place } => {
                 let (pilot, place) = (pilot.clone(), *place);
-                self.tell(&pilot, &Down::Execute { place, node, attempt });
+                if !self.tell(&pilot, &Down::Execute { place, node, attempt }) {
+                    let key = self.graph.stages[stage].node.key;
+                    if self.ended(index, &key, attempt).is_some() {
+                        self.give_back(stage, attempt, "its pilot could not be told");
+                    }
+                    return;
+                }
             }
         }
         (self.events)(event);
@@ -480,7 +510,8 @@ impl Coordinator<'_> {
     fn stop(&mut self, why: &str) {
         if !self.stopping {
             self.stopping = true;
-            let running = self.running;
+            let is_here = |slot: &&Slot| matches!(slot.link, Link::Local { .. }) && slot.running.is_some();
+            let running = self.slots.iter().filter(is_here).count();
             (self.events)(SweepEvent::Stopping { why: why.to_owned(), running });
         }
     }
@@ -534,16 +565,23 @@ impl Coordinator<'_> {
         self.standing.clear();
         self.show_live(true);
         let _ = self.log.settle();
+        // Jobs that wait are not needed now; what runs may go on.
+        let told = self.recruiter.as_mut().map(|recruiter| recruiter.end()).unwrap_or_default();
+        told.into_iter().for_each(|line| self.say(line));
         if detached == 0 || !is_well {
             for name in self.pilots.keys().cloned().collect::<Vec<_>>() {
                 self.tell(&name, &Down::Leave { why: "the sweep has ended".to_owned() });
             }
-            let told = self.recruiter.as_mut().map(|recruiter| recruiter.end()).unwrap_or_default();
-            told.into_iter().for_each(|line| self.say(line));
             let gone: Vec<String> =
                 self.pilots.iter().filter(|(_, pilot)| pilot.is_gone()).map(|(name, _)| name.clone()).collect();
             gone.iter().for_each(|name| self.meet.forget(name));
             self.meet.clone().close();
+        } else {
+            let is_busy = |slot: &usize| self.slots[*slot].running.is_some() || self.slots[*slot].late.is_some();
+            let idle = self.pilots.iter().filter(|(_, pilot)| !pilot.slots().iter().any(is_busy));
+            for name in idle.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+                self.tell(&name, &Down::Leave { why: "the sweep was interrupted".to_owned() });
+            }
         }
         detached
     }

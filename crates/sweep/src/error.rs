@@ -42,6 +42,12 @@ pub enum SweepError {
         /// Of this process.
         own: String,
     },
+    /// A pilot's name is none that a file may have.
+    #[error("a worker cannot be named `{name}`: at most 100 letters, digits, `.`, `_` and `-`, without a `.` in front")]
+    Name {
+        /// The name.
+        name: String,
+    },
     /// Every worker that a pilot starts ends before it is ready.
     #[error("no worker becomes ready on this machine; their logs are in `{}`, and `ressa doctor` looks for the cause", logs.display())]
     NoWorkerHere {
@@ -112,6 +118,7 @@ impl SweepError {
             | SweepError::Replaced { .. }
             | SweepError::Token { .. }
             | SweepError::OtherProgram { .. }
+            | SweepError::Name { .. }
             | SweepError::NoWorkerHere { .. }
             | SweepError::Spawn { .. }
             | SweepError::NotReady { .. }

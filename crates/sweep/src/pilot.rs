@@ -21,7 +21,7 @@ use crate::{
     Stop, SweepError, WorkerCommand,
     meet::{
         Beat, Direction, Down, Hello, Holding, Invitation, Lost, Meet, Pace, Place, Pulse, SpoolReader, SpoolWriter,
-        Taken, Up,
+        Taken, Up, is_name,
     },
     slot::death,
     worker::{Line, Worker, ending, kernel_oom_kills},
@@ -68,6 +68,8 @@ pub struct PilotOptions {
 /// How a pilot ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PilotEnd {
+    /// No sweep came to join.
+    NoSweep,
     /// There is nothing more to do for it.
     Done(String),
     /// It was asked to end, or its time ran out: what it had is given back, and somebody else may go on.
@@ -80,10 +82,13 @@ pub enum PilotEnd {
 /// No sweep to join, or nothing that can be written or started.
 pub fn pilot(options: &PilotOptions, stop: &Stop, say: &mut dyn FnMut(&str)) -> Result<PilotEnd, SweepError> {
     let start = Instant::now();
-    let Some((meet, invitation)) = join(options, stop, start)? else {
-        return Ok(PilotEnd::Done("no sweep came".to_owned()));
-    };
     let name = options.name.clone().unwrap_or_else(|| format!("{}-{}", host(), nonce()));
+    if !is_name(&name) {
+        return Err(SweepError::Name { name });
+    }
+    let Some((meet, invitation)) = join(options, stop, start, say)? else {
+        return Ok(PilotEnd::NoSweep);
+    };
     let path = meet.folder().join(Direction::Up.folder()).join(&name);
     let writer = SpoolWriter::open(meet.folder(), Direction::Up, &name, meet.token())
         .map_err(|source| SweepError::Write { path, source })?;
@@ -135,7 +140,13 @@ pub fn pilot(options: &PilotOptions, stop: &Stop, say: &mut dyn FnMut(&str)) -> 
 }
 
 /// Waits for a sweep to join; `None` where none came in time.
-fn join(options: &PilotOptions, stop: &Stop, start: Instant) -> Result<Option<(Meet, Invitation)>, SweepError> {
+fn join(
+    options: &PilotOptions,
+    stop: &Stop,
+    start: Instant,
+    say: &mut dyn FnMut(&str),
+) -> Result<Option<(Meet, Invitation)>, SweepError> {
+    let mut is_said = false;
     loop {
         let meet = Meet::join(&options.results)
             .map_err(|source| SweepError::Token { folder: options.results.clone(), source })?;
@@ -149,6 +160,11 @@ fn join(options: &PilotOptions, stop: &Stop, start: Instant) -> Result<Option<(M
         }
         if stop.requests() > 0 || start.elapsed() > options.wait {
             return Ok(None);
+        }
+        if !is_said {
+            is_said = true;
+            let (folder, wait) = (options.results.display(), options.wait.as_secs());
+            say(&format!("no sweep runs in `{folder}` yet; waiting for one, {wait} s at most"));
         }
         std::thread::sleep(LOOK);
     }

@@ -73,8 +73,8 @@ pub struct Need {
 pub struct Told {
     /// What happened, a line each.
     pub lines: Vec<String>,
-    /// Why nobody will come any more, if so.
-    pub hopeless: Option<String>,
+    /// Classes for which nobody will come any more, and why.
+    pub given_up: HashMap<usize, String>,
     /// How things stand with those that were asked for, a line for each class.
     pub standing: Vec<String>,
 }

@@ -80,6 +80,8 @@ pub(crate) struct Running {
     pub losses: LossCurve,
     /// Share done when that was last written into the log.
     pub logged: f64,
+    /// Signs of life of its pilot that did not know of it, in a row.
+    pub missed: u32,
     /// Where the worker's log stood when it began.
     pub log_offset: u64,
     /// Kernel counter when it began.
@@ -99,6 +101,7 @@ impl Running {
             message: String::new(),
             losses: LossCurve::default(),
             logged: 0.0,
+            missed: 0,
             log_offset,
             oom_kills,
             timed_out: None,

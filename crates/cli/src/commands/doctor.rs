@@ -73,7 +73,14 @@ fn site(workspace: &Workspace, cluster: &Cluster, try_jobs: Option<u64>) -> Vec<
     let mut checks = folder_checks(&workspace.results);
     match &profile.engine {
         Engine::Slurm => checks.extend(slurm_checks(profile, pilot, &programs)),
-        Engine::Kubernetes(_) | Engine::HyperQueue { .. } => {}
+        Engine::Kubernetes(_) | Engine::HyperQueue { .. } => {
+            let found = "not asked: what `--dry-run` prints is checked when you submit it";
+            return checks
+                .into_iter()
+                .map(|check| Finding::new(check.what, check.good, check.found))
+                .chain([Finding::new("engine", try_jobs.is_none(), found)])
+                .collect();
+        }
     }
     if let (Engine::Slurm, Some(seconds)) = (&profile.engine, try_jobs) {
         let version = concat!("ressa ", env!("CARGO_PKG_VERSION"));

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     arguments::{Global, MachineOptions, StatusOptions},
     commands::watch::{self, is_stale, render},
-    exit::{Exit, Outcome},
+    exit::{Exit, Failure, Outcome},
     study::Study,
     text::{columns, count, say, say_json},
     workspace::Workspace,
@@ -17,12 +17,20 @@ use crate::{
 pub fn run(global: &Global, options: &StatusOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     if options.watch {
+        if !options.selection.filters.filter.is_empty() || options.selection.partition.is_some() {
+            let message = "--watch shows a whole sweep; leave out -E and --partition, or --watch";
+            return Err(Failure::new(Exit::Usage, message));
+        }
         return watch::watch(&workspace, global.json);
     }
     let store = workspace.reading();
     let running = running_coordinator(&workspace.results);
     let live = live_status(&workspace.results).filter(|live| !live.ended && !is_stale(live));
-    if let Some(live) = live.as_ref().filter(|_| options.selection.what.is_empty() && !global.json) {
+    // On one machine the lock knows better.
+    let live = live.filter(|live| running.is_some() || live.host != ressa_runlog::host());
+    let selection = &options.selection;
+    let is_whole = selection.what.is_empty() && selection.filters.filter.is_empty() && selection.partition.is_none();
+    if let Some(live) = live.as_ref().filter(|_| is_whole && !global.json) {
         // What the coordinator counts need not be counted again.
         say(render(live).trim_end());
         return Ok(Exit::Done);

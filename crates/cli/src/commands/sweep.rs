@@ -59,7 +59,7 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     }
     if let Some(cluster) = cluster.as_ref().filter(|_| options.dry_run) {
         let estimates = Estimates::of(&ressa_runlog::read(&store)?.index, |_| true);
-        cluster.print(&work_of(&graph, &inventory, &estimates, &cluster.classes()));
+        cluster.print(&work_of(&graph, &inventory, &estimates, &cluster.classes()), global.json);
         return Ok(Exit::Done);
     }
 
@@ -178,7 +178,9 @@ pub fn print(summary: &Summary, graph: &Graph, quiet: bool) {
     }
     if summary.detached > 0 {
         let what = count(summary.detached, "stage");
-        say(format_args!("{what} go on at workers of other machines; the same command takes them over"));
+        let go = if summary.detached == 1 { "goes" } else { "go" };
+        let when = "the same command takes over; without it they are given back after some minutes";
+        say(format_args!("{what} {go} on at workers of other machines; {when}"));
     }
     if summary.interrupted.is_some() {
         let open = totals.stages - totals.cached - totals.made - totals.failed - totals.skipped;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ressa_sweep::{PilotEnd, PilotOptions, WorkerCommand, pilot, visible_gpus};
+use ressa_sweep::{DeviceChoice, PilotEnd, PilotOptions, WorkerCommand, pilot, visible_gpus};
 
 use crate::{
     arguments::{Global, WorkOptions},
@@ -24,7 +24,7 @@ pub fn run(global: &Global, options: &WorkOptions) -> Outcome {
     match &granted {
         Granted::ByEnvironment => {}
         Granted::Listed(list) => devices.gpus = visible_gpus(Some(list)),
-        Granted::Unknown if devices.gpus > 0 => {
+        Granted::Unknown if devices.gpus > 0 && devices.asked.contains(&DeviceChoice::Auto) => {
             devices.gpus = 1;
             if !global.quiet {
                 note("Slurm does not say which GPUs are this job's; one is used");
@@ -63,6 +63,10 @@ pub fn run(global: &Global, options: &WorkOptions) -> Outcome {
         }
     };
     match pilot(&pilot_options, &signals::stop(), &mut say).map_err(Failure::from)? {
+        PilotEnd::NoSweep => {
+            let message = format!("no sweep came in `{}`; --wait SECONDS waits longer", workspace.show(&workspace.results));
+            Err(Failure::new(Exit::NothingSelected, message))
+        }
         PilotEnd::Done(why) => {
             say(&format!("ended: {why}"));
             Ok(Exit::Done)

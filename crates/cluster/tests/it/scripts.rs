@@ -24,7 +24,7 @@ fn a_script_holds_settings_and_the_results_folder() {
     #SBATCH --chdir=/opt/ressa
     #SBATCH --output="/data/my results/pilots/ressa-default-1-%a.log"
     unset SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU
-    exec /opt/ressa/ressa work --results '/data/my results' --device auto --class default --time-limit 14400 --grace 300
+    exec /opt/ressa/ressa work --results '/data/my results' --device cpu --class default --time-limit 14400 --grace 300
     "#);
 }
 
@@ -112,7 +112,7 @@ fn the_pilot_takes_the_place_of_the_shell() {
             "--results",
             "/data/it's 50 %",
             "--device",
-            "auto",
+            "cpu",
             "--slots",
             "2",
             "--class",

@@ -3,18 +3,21 @@
 use std::time::{Duration, Instant};
 
 use ressa_experiment::{Stage, StageKey, protocol::Event};
-use ressa_runlog::{LogEvent, LogPart};
+use ressa_runlog::{Circumstances, LogEvent, LogPart};
 
 use super::{Coordinator, Orphan};
 use crate::{
     SweepEvent,
     meet::{Arrival, Beat, Direction, Down, Hello, Holding, Lost, SpoolWriter, Up},
     recruit::ClassWork,
+    schedule::Resident,
     slot::{Link, Running, Slot},
 };
 
 /// Time that is left to a pilot after which it is given nothing more: what it has must be saved.
 const MARGIN: f64 = 30.0;
+/// Looks without a stage that a pilot was given, after which it does not have it.
+const MISSED: u32 = 3;
 /// Seconds that are enough for a training to get somewhere before it is saved.
 const WORTHWHILE: f64 = 600.0;
 /// Time without work after which the job of a pilot is given back to the cluster.
@@ -23,11 +26,13 @@ const IDLE: Duration = Duration::from_secs(60);
 /// A pilot, as the coordinator knows it.
 #[derive(Debug)]
 pub(super) struct Pilot {
-    writer: Option<SpoolWriter>,
+    writer: SpoolWriter,
     /// Its slots, by place.
     slots: Vec<usize>,
     /// Job of the cluster's engine.
     pub job: String,
+    /// Kind of device: what times are comparable on.
+    machine: String,
     /// The class that it works for; one without takes everything.
     pub class: Option<usize>,
     /// Seconds until its job ends, as of when that was said.
@@ -76,6 +81,11 @@ impl Pilot {
     /// Whether it may be given a stage.
     pub fn takes_work(&self) -> bool {
         self.state == Presence::Working
+    }
+
+    /// Its slots, by place.
+    pub fn slots(&self) -> &[usize] {
+        &self.slots
     }
 
     /// Whether it has ended.
@@ -137,38 +147,59 @@ impl Coordinator<'_> {
                 self.lost(name, Presence::Silent, &why);
             }
             Arrival::Refused(why) => {
-                self.note(LogEvent::Refused { worker: name.to_owned(), why: why.clone() });
-                self.say(format!("refused from `{name}`: {why}"));
+                // Somebody who says it again and again is heard the first, the tenth, the hundredth time.
+                let times = self.refusals.entry(name.to_owned()).or_default();
+                *times += 1;
+                let times = *times;
+                if 10_u64.pow(times.ilog10()) == times {
+                    let again = if times == 1 { String::new() } else { format!(" ({times} times by now)") };
+                    self.note(LogEvent::Refused { worker: name.to_owned(), why: format!("{why}{again}") });
+                    self.say(format!("refused from `{name}`: {why}{again}"));
+                }
             }
         }
     }
 
-    /// Says something to a pilot. One that cannot be reached falls silent by itself.
-    pub(super) fn tell(&mut self, name: &str, down: &Down) {
-        let Some(pilot) = self.pilots.get_mut(name).filter(|pilot| pilot.state != Presence::Gone) else { return };
-        if let Some(writer) = &mut pilot.writer {
-            let _ = writer.send(down);
+    /// Says something to a pilot. Whether it was written.
+    pub(super) fn tell(&mut self, name: &str, down: &Down) -> bool {
+        let pilot = self.pilots.get_mut(name).filter(|pilot| pilot.state != Presence::Gone);
+        pilot.is_some_and(|pilot| pilot.writer.send(down).is_ok())
+    }
+
+    /// What decides whether a stage that failed at a pilot may succeed elsewhere, or later.
+    pub(super) fn circumstances_at(&self, pilot: &str) -> Circumstances {
+        let mut circumstances = self.circumstances.clone();
+        if let Some(pilot) = self.pilots.get(pilot) {
+            circumstances.machine.clone_from(&pilot.machine);
+            circumstances.slots = pilot.slots.len();
         }
+        circumstances
     }
 
     fn joined(&mut self, name: &str, hello: Hello) {
-        let Hello { segment: _, host, job, class, program, machine: _, places, holding } = hello;
+        let Hello { segment: _, host, job, class, program, machine, places, holding } = hello;
         if self.pilots.contains_key(name) {
             return;
         }
-        if program != self.options.program {
-            let told = format!("`{name}` runs {program}, this sweep {}; it was sent away", self.options.program);
-            self.say(told);
-        }
-        let writer = SpoolWriter::open(self.meet.folder(), Direction::Down, name, self.meet.token()).ok();
+        let writer = match SpoolWriter::open(self.meet.folder(), Direction::Down, name, self.meet.token()) {
+            Ok(writer) => writer,
+            Err(error) => return self.say(format!("`{name}` cannot be answered: {error}")),
+        };
+        let (class, unwanted) = self.class_of(class.as_deref());
+        let unwanted = match program == self.options.program {
+            true => unwanted,
+            false => Some(format!("it runs {program}, this sweep {}", self.options.program)),
+        };
         let first = self.slots.len();
+        let places = if unwanted.is_none() { places } else { Vec::new() };
         let slots: Vec<usize> = (first..first + places.len()).collect();
-        let state = Presence::Working;
-        let class = class.and_then(|class| self.classes.position(&class));
-        let pilot = Pilot { writer, slots, job, class, left: None, whole: 0.0, idle: None, state };
+        let state = if unwanted.is_none() { Presence::Working } else { Presence::Leaving };
+        let pilot = Pilot { writer, slots, job, machine, class, left: None, whole: 0.0, idle: None, state };
         self.pilots.insert(name.to_owned(), pilot);
-        if program != self.options.program {
-            return self.tell(name, &Down::Leave { why: "it is of another version of the program".to_owned() });
+        if let Some(why) = unwanted {
+            self.say(format!("`{name}` was sent away: {why}"));
+            self.tell(name, &Down::Leave { why });
+            return;
         }
         for (place, info) in places.into_iter().enumerate() {
             let link = Link::Remote { pilot: name.to_owned(), place };
@@ -180,6 +211,14 @@ impl Coordinator<'_> {
                 None => drop(self.free.insert(index)),
             }
         }
+    }
+
+    /// The class of a pilot that names one, and why there is no use for it. Without a profile every worker takes everything.
+    fn class_of(&self, name: Option<&str>) -> (Option<usize>, Option<String>) {
+        let Some(name) = name.filter(|_| self.recruiter.is_some()) else { return (None, None) };
+        let class = self.classes.position(name);
+        let known = || format!("this sweep has no class `{name}`, only {}", self.classes.names().join(", "));
+        (class, if class.is_none() { Some(known()) } else { None })
     }
 
     /// A pilot of an earlier coordinator has a stage: it goes on if nobody else has it.
@@ -299,21 +338,24 @@ impl Coordinator<'_> {
                     self.free.insert(index);
                 }
             }
+            self.look_for_lost(index, held.as_ref());
             if let Some(held) = held {
                 self.progressed(index, &held.key, held.fraction, held.message, held.loss);
             }
         }
     }
 
-    /// Sends pilots home that were started for this sweep and have had nothing to do for a while: all of a class without work, all but one of
-    /// a class whose work waits for others.
+    /// Sends pilots home that were started for this sweep and have had nothing to do for a while: all of a class without work, or whose work
+    /// is too long for the time that they have left, and all but one of a class whose work waits for others.
     pub(super) fn release_idle(&mut self, work: &[ClassWork]) {
+        let gate_only = self.gate.is_none();
         let mut staying = vec![0; work.len()];
         let mut idle: Vec<(String, usize)> = Vec::new();
         for (name, pilot) in &mut self.pilots {
             let Some(class) = pilot.class.filter(|_| pilot.takes_work() && !pilot.job.is_empty()) else { continue };
             staying[class] += 1;
-            if pilot.slots.iter().all(|&slot| self.slots[slot].is_free()) {
+            let is_idle = |slot: &Slot| slot.running.is_none() && slot.late.is_none();
+            if pilot.slots.iter().all(|&slot| is_idle(&self.slots[slot])) {
                 if pilot.idle.get_or_insert_with(Instant::now).elapsed() >= IDLE {
                     idle.push((name.clone(), class));
                 }
@@ -322,13 +364,33 @@ impl Coordinator<'_> {
             }
         }
         for (name, class) in idle {
-            let least = usize::from(work[class].active + work[class].waiting > 0);
+            // What could begin and does not was not given to it: it takes too long for the time that its job has left.
+            let could_begin = self.schedule.next(&Resident::default(), Some(class), gate_only, |_| true).is_some();
+            let least = usize::from(!could_begin && work[class].active + work[class].waiting > 0);
             if staying[class] > least {
                 staying[class] -= 1;
                 self.tell(&name, &Down::Leave { why: "there is nothing to do for it now".to_owned() });
                 if let Some(pilot) = self.pilots.get_mut(&name) {
                     pilot.state = Presence::Leaving;
                 }
+            }
+        }
+    }
+
+    /// A stage that a pilot was given and does not have, look after look, was never heard of there.
+    fn look_for_lost(&mut self, index: usize, held: Option<&Holding>) {
+        let (graph, lease) = (self.graph, self.options.lease);
+        let Some(running) = &mut self.slots[index].running else { return };
+        let key = graph.stages[running.stage].node.key;
+        if held.is_some_and(|held| held.key == key && held.attempt == running.attempt) {
+            running.missed = 0;
+            return;
+        }
+        running.missed += 1;
+        if running.missed >= MISSED && running.since.elapsed() >= lease {
+            let attempt = running.attempt;
+            if let Some(running) = self.ended(index, &key, attempt) {
+                self.give_back(running.stage, attempt, "its worker never heard of it");
             }
         }
     }
@@ -353,5 +415,28 @@ impl Coordinator<'_> {
             }
         }
         self.say(format!("`{name}` is gone: {why}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ressa_experiment::{chain::stages, model::ModelConfig};
+
+    use super::*;
+
+    #[test]
+    fn a_stage_is_begun_where_its_time_suffices() {
+        let run = ressa_experiment::RunConfig::of(ModelConfig::default());
+        let evaluate = stages(&run).into_iter().find(|node| node.stage.kind() == "evaluate").unwrap().stage;
+        let training =
+            Stage::Dense { preset: None, checkpoint: None, data: Default::default(), seed: 0, steps: None };
+        let new = |whole: f64| JobTime { left: whole, whole };
+        let old = |left: f64| JobTime { left, whole: 14_000.0 };
+        assert!(new(14_000.0).suffices(&evaluate, 13_000.0) && !old(5_000.0).suffices(&evaluate, 13_000.0));
+        // Too long for any job: a new one tries.
+        assert!(new(14_000.0).suffices(&evaluate, 1e6) && !old(5_000.0).suffices(&evaluate, 1e6));
+        // A training goes on elsewhere from where it was.
+        assert!(old(5_000.0).suffices(&training, 1e6) && !old(500.0).suffices(&training, 1e6));
+        assert!(old(500.0).suffices(&training, 400.0) && !old(-1.0).suffices(&training, 0.0));
     }
 }

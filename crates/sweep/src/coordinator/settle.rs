@@ -18,7 +18,7 @@ use crate::{
     FailedStage, SweepError, SweepEvent, describe, detail, failures,
     inventory::proof,
     schedule::{State, dense_of},
-    slot::Running,
+    slot::{Link, Running},
     worker::read_part,
 };
 
@@ -177,7 +177,10 @@ impl Coordinator<'_> {
             label: failed.label.clone(),
             failure: kept,
             at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
-            circumstances: self.circumstances.clone(),
+            circumstances: match index.map(|index| &self.slots[index].link) {
+                Some(Link::Remote { pilot, .. }) => self.circumstances_at(pilot),
+                Some(Link::Local { .. }) | None => self.circumstances.clone(),
+            },
         };
         let worker = index.map_or_else(String::new, |index| self.slots[index].name.clone());
         self.note(LogEvent::Failed { key, attempt, worker, record });
@@ -185,11 +188,14 @@ impl Coordinator<'_> {
         if kind != FailureKind::Storage {
             let _ = self.store.discard(&key.hex(), attempt);
         }
-        if let Some(index) = index {
+        // Limits that were set, data and numbers say nothing of a machine.
+        let blames_machine = matches!(kind, FailureKind::Killed | FailureKind::Oom | FailureKind::Bug);
+        if let Some(index) = index.filter(|_| blames_machine) {
             let quick = self.quick.entry(self.slots[index].host.clone()).or_default();
-            if quick.len() < QUICK {
-                quick.push(seconds);
+            if quick.len() == QUICK {
+                quick.remove(0);
             }
+            quick.push(seconds);
         }
         if let Some(delay) = delay {
             // It counts as running meanwhile, so nobody else takes it.

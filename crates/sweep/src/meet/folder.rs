@@ -78,6 +78,12 @@ impl Meet {
             Some(token) => token,
             None => {
                 let token = Token::random();
+                // What was said in an earlier sweep would be refused, line by line.
+                for part in ["up", "down", "beat"].map(|part| folder.join(part)) {
+                    for (_, path) in ressa_store::named(&part)? {
+                        fs::remove_file(&path).map_err(failed(&path))?;
+                    }
+                }
                 let draft = folder.join("token.draft");
                 fs::write(&draft, "")
                     .and_then(|()| fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)))

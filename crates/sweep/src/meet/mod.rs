@@ -29,7 +29,7 @@ pub use folder::Meet;
 pub(crate) use folder::{CoordinatorBeat, Invitation};
 pub(crate) use host::{Arrival, Host};
 pub(crate) use pace::Pace;
-pub(crate) use spool::{Direction, SpoolReader, SpoolWriter, Taken};
+pub(crate) use spool::{Direction, SpoolReader, SpoolWriter, Taken, is_name};
 
 use std::time::Duration;
 

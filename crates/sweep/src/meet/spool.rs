@@ -47,6 +47,8 @@ pub(crate) struct SpoolWriter {
     token: Token,
     /// Number of the next line.
     next: u64,
+    /// Whether the last line may be written in part.
+    is_torn: bool,
 }
 
 impl SpoolWriter {
@@ -61,13 +63,19 @@ impl SpoolWriter {
         }
         let number = |line: &[u8]| std::str::from_utf8(line).ok()?.split(' ').next()?.parse::<u64>().ok();
         let next = text.split(|&byte| byte == b'\n').filter_map(number).max().map_or(0, |last| last + 1);
-        Ok(Self { path, channel: channel(direction, name), token: token.clone(), next })
+        Ok(Self { path, channel: channel(direction, name), token: token.clone(), next, is_torn: false })
     }
 
     /// Appends a message. The file is closed after it, so that a network file system hands it on.
     pub fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
-        let line = seal_line(&self.token, &self.channel, self.next, &serde_json::to_vec(message)?);
+        let mut line = seal_line(&self.token, &self.channel, self.next, &serde_json::to_vec(message)?);
+        if self.is_torn {
+            line.insert(0, b'\n');
+        }
+        // Part of a line that could not be written must not swallow the next one.
+        self.is_torn = true;
         OpenOptions::new().append(true).open(&self.path)?.write_all(&line)?;
+        self.is_torn = false;
         self.next += 1;
         Ok(())
     }

@@ -5,6 +5,7 @@ mod bench;
 mod damage;
 mod estimates;
 mod gate;
+mod joining;
 mod order;
 mod stopping;
 mod trouble;
