@@ -11,8 +11,8 @@ use ressa_cluster::{
     hyperqueue_command, indexed_job, sbatch_script, sees_results, shell_line, slurm::Programs, wanted,
 };
 use ressa_experiment::Stage;
-use serde_json::json;
 use ressa_sweep::{ClassWork, Classes, Need, Recruiter, SweepError, Told};
+use serde_json::json;
 
 use crate::{
     arguments::Global,

@@ -4,6 +4,8 @@
 //! stages of its own, so every cell costs results to read. A log speaks of them, as after a sweep. Then the manifests are read, by
 //! themselves, and the report is rendered, which takes results from the log. With a third argument, `no-log`, it reads the manifests.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 #[expect(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/it/world.rs"]
 mod world;

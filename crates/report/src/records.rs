@@ -127,6 +127,9 @@ pub struct Records {
     blocks: HashMap<usize, BTreeMap<Block, Summary>>,
 }
 
+/// The source of a run's certificate, and the zeros that it counts by block.
+type Certified = (Arc<str>, Option<Shares>);
+
 impl Records {
     /// Reads the results of every cell from the store.
     pub fn collect(study: &Study<'_>, store: &Store) -> Result<Self, ReportError> {
@@ -152,7 +155,7 @@ impl Records {
         let values: Vec<String> = columns.iter().map(ToString::to_string).collect();
 
         let mut trainings = Trainings::new(store);
-        let mut certified: HashMap<usize, Vec<(Arc<str>, Option<Shares>)>> = HashMap::new();
+        let mut certified: HashMap<usize, Vec<Certified>> = HashMap::new();
         for cell in study.cells {
             let point = Point { name: cell.point.clone(), labels: axes.iter().map(|axis| cell.label(axis)).collect() };
             let at = index.get(&point).copied().unwrap_or_else(|| {
@@ -306,7 +309,7 @@ fn mark_distinct(samples: &mut [Sample]) {
 }
 
 /// Aggregates blocks over distinct measurements.
-fn of_blocks(seeds: Vec<(Arc<str>, Option<BTreeMap<Block, f64>>)>) -> BTreeMap<Block, Summary> {
+fn of_blocks(seeds: Vec<Certified>) -> BTreeMap<Block, Summary> {
     let expected = seeds.len();
     let mut values: BTreeMap<Block, Vec<f64>> = BTreeMap::new();
     for (block, share) in seeds.into_iter().filter_map(|(_, blocks)| blocks).flatten() {

@@ -241,8 +241,8 @@ struct Coordinator<'a> {
     quick: HashMap<String, Vec<f64>>,
     /// What came too late before anything else was published under its key.
     alone: HashMap<StageKey, Vec<settle::Late>>,
-    /// Lines of each pilot that were refused.
-    refusals: HashMap<String, u64>,
+    /// Lines of each pilot that were refused, by reason.
+    refusals: HashMap<(String, String), u64>,
 }
 
 /// An attempt that an earlier coordinator gave to a pilot.

@@ -119,7 +119,10 @@ mod tests {
             let (beat, over) = (&beat, over);
             scope.spawn(move || {
                 let mut count = 2;
-                while over.recv_timeout(Duration::from_millis(20)).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout) {
+                while over
+                    .recv_timeout(Duration::from_millis(20))
+                    .is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout)
+                {
                     beat(count);
                     count += 1;
                 }

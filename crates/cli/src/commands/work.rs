@@ -64,7 +64,8 @@ pub fn run(global: &Global, options: &WorkOptions) -> Outcome {
     };
     match pilot(&pilot_options, &signals::stop(), &mut say).map_err(Failure::from)? {
         PilotEnd::NoSweep => {
-            let message = format!("no sweep came in `{}`; --wait SECONDS waits longer", workspace.show(&workspace.results));
+            let message =
+                format!("no sweep came in `{}`; --wait SECONDS waits longer", workspace.show(&workspace.results));
             Err(Failure::new(Exit::NothingSelected, message))
         }
         PilotEnd::Done(why) => {

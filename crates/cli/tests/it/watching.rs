@@ -19,7 +19,8 @@ impl House {
             let view: Option<Value> = view.and_then(|bytes| serde_json::from_slice(&bytes).ok());
             if let Some(view) = view {
                 let stages = view["workers"].as_array().unwrap().iter().map(|worker| worker["stage"].clone());
-                let found = stages.into_iter().find(|stage| stage["what"].as_str().is_some_and(|what| what.starts_with(kind)));
+                let found =
+                    stages.into_iter().find(|stage| stage["what"].as_str().is_some_and(|what| what.starts_with(kind)));
                 if let Some(stage) = found {
                     return stage;
                 }

@@ -148,7 +148,7 @@ impl Coordinator<'_> {
             }
             Arrival::Refused(why) => {
                 // Somebody who says it again and again is heard the first, the tenth, the hundredth time.
-                let times = self.refusals.entry(name.to_owned()).or_default();
+                let times = self.refusals.entry((name.to_owned(), why.clone())).or_default();
                 *times += 1;
                 let times = *times;
                 if 10_u64.pow(times.ilog10()) == times {
@@ -428,8 +428,7 @@ mod tests {
     fn a_stage_is_begun_where_its_time_suffices() {
         let run = ressa_experiment::RunConfig::of(ModelConfig::default());
         let evaluate = stages(&run).into_iter().find(|node| node.stage.kind() == "evaluate").unwrap().stage;
-        let training =
-            Stage::Dense { preset: None, checkpoint: None, data: Default::default(), seed: 0, steps: None };
+        let training = Stage::Dense { preset: None, checkpoint: None, data: Default::default(), seed: 0, steps: None };
         let new = |whole: f64| JobTime { left: whole, whole };
         let old = |left: f64| JobTime { left, whole: 14_000.0 };
         assert!(new(14_000.0).suffices(&evaluate, 13_000.0) && !old(5_000.0).suffices(&evaluate, 13_000.0));

@@ -231,7 +231,8 @@ impl Coordinator<'_> {
         let late = match self.store.finished(&key.hex(), attempt) {
             Ok(draft) => {
                 let kept = self.store.keep_superseded(&key.hex(), attempt).ok();
-                let kept = kept.map(|path| path.strip_prefix(&self.options.results).map_or(path.clone(), PathBuf::from));
+                let kept =
+                    kept.map(|path| path.strip_prefix(&self.options.results).map_or(path.clone(), PathBuf::from));
                 Late { key, attempt, worker, manifest: Ok(Box::new(draft.manifest)), kept }
             }
             Err(error) => Late { key, attempt, worker, manifest: Err(error.to_string()), kept: None },

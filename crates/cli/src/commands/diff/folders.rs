@@ -190,8 +190,7 @@ fn compare(graph: &Graph, position: usize, stage: &GraphStage, [a, b]: &[Store; 
     }
     let mut scores = None;
     if matches!(*stage.node.stage, Stage::Evaluate { .. }) {
-        let value =
-            |entry: &Entry| Ok::<_, Failure>(entry.result::<TaskScore>()?.score.map(|score| score.value));
+        let value = |entry: &Entry| Ok::<_, Failure>(entry.result::<TaskScore>()?.score.map(|score| score.value));
         let (a, b) = (value(&left)?, value(&right)?);
         let (key, what, label) = (key.to_string(), describe(&stage.node.stage), graph.label(position).to_owned());
         scores = (a != b).then_some(Scores { key, what, label, a, b });
