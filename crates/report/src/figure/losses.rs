@@ -184,7 +184,7 @@ pub(super) fn csv(figure: &Figure) -> String {
                     series.label.clone(),
                     step.clone(),
                     names::fixed(summary.mean, 6),
-                    names::fixed(summary.std, 6),
+                    if summary.n > 1 { names::fixed(summary.std, 6) } else { String::new() },
                     summary.n.to_string(),
                     summary.expected.to_string(),
                 ]);
