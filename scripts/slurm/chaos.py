@@ -244,17 +244,22 @@ def mounted(results):
 
 def check_late(results):
     """Every attempt that came too late was compared, and its output kept."""
-    found = collections.Counter()
+    found, compared = collections.Counter(), {}
+    published = set(chaos.publications(results))
     for name, fields in runlog.events(results):
         if name != "superseded":
             continue
         comparison = fields["comparison"]
         word = comparison if isinstance(comparison, str) else next(iter(comparison))
         found[word] += 1
+        compared[fields["key"], fields["attempt"]] = word
         if word == "differs":
             sys.exit(f"chaos: two attempts at {fields['key']} differ: {comparison}")
         if word != "unusable" and not (results / fields["kept"]).is_dir():
             sys.exit(f"chaos: the late output of {fields['key']} was not kept")
+    alone = [key for (key, _), word in compared.items() if word == "alone" and key in published]
+    if alone:
+        sys.exit(f"chaos: never compared with what was published: {', '.join(alone)}")
     return found
 
 

@@ -166,6 +166,20 @@ impl Store {
         Ok(to)
     }
 
+    /// The outputs that [`Store::keep_superseded`] put aside: key, attempt, and the output, as far as it can be read.
+    ///
+    /// # Errors
+    /// A folder that is there and cannot be read.
+    pub fn superseded(&self) -> Result<Vec<(String, u32, Entry)>, StoreError> {
+        let kept = named(&self.root().join(SUPERSEDED))?.into_iter().filter_map(|(name, folder)| {
+            let mut parts = name.split('.');
+            let (key, attempt) = (parts.next().filter(|key| is_key(key))?, parts.next()?.parse().ok()?);
+            let output = Entry::read(folder, key, true).ok()?;
+            Some((key.to_owned(), attempt, output))
+        });
+        Ok(kept.collect())
+    }
+
     /// Removes what an attempt wrote.
     ///
     /// # Errors

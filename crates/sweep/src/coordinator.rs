@@ -171,6 +171,7 @@ pub fn execute(
         refusals: HashMap::new(),
     };
     coordinator.free = (0..coordinator.slots.len()).collect();
+    coordinator.remember_late()?;
     coordinator.gather_unpublished()?;
     coordinator.remember_failures()?;
     coordinator.expect_pilots();

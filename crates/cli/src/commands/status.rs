@@ -54,8 +54,8 @@ pub fn run(global: &Global, options: &StatusOptions) -> Outcome {
         rows.push(std::iter::once(experiment.name.clone()).chain(figures.map(|n| n.to_string())).collect());
     }
     let log = ressa_runlog::read(&store)?;
-    let failed = failures(&log.index, &store).into_iter().filter(|record| graph.position(&record.key).is_some());
-    let failed: Vec<_> = failed.collect();
+    let (failed, others): (Vec<_>, Vec<_>) =
+        failures(&log.index, &store).into_iter().partition(|record| graph.position(&record.key).is_some());
 
     if global.json {
         say_json(&json!({ "running": running, "live": live, "experiments": list, "failures": failed }));
@@ -74,6 +74,10 @@ pub fn run(global: &Global, options: &StatusOptions) -> Outcome {
             let again = if is_retried(record, &now) { "; the next sweep tries again" } else { "" };
             say(format_args!("  {}  {}  {}{again}", record.key.short(), record.what, record.failure.message));
         }
+    }
+    if !others.is_empty() {
+        let others = count(others.len(), "stage");
+        say(format_args!("\n{others} of other experiments failed; `ressa logs` lists all that failed"));
     }
     Ok(Exit::Done)
 }

@@ -266,6 +266,27 @@ impl Coordinator<'_> {
         self.note(LogEvent::Superseded { key, attempt, worker, comparison, kept });
     }
 
+    /// Remembers what came too late under an earlier coordinator for stages that are still not published.
+    pub(super) fn remember_late(&mut self) -> Result<(), SweepError> {
+        for (key, attempt, output) in self.store.superseded()? {
+            let Ok(key) = key.parse::<StageKey>() else { continue };
+            let position = self.graph.position(&key);
+            if position.is_some_and(|position| self.schedule.state(position) != State::Cached) {
+                let kept = output.folder();
+                let kept = kept.strip_prefix(&self.options.results).unwrap_or(kept).to_owned();
+                let late = Late {
+                    key,
+                    attempt,
+                    worker: String::new(),
+                    manifest: Ok(Box::new(output.manifest)),
+                    kept: Some(kept),
+                };
+                self.alone.entry(key).or_default().push(late);
+            }
+        }
+        Ok(())
+    }
+
     /// Publishes what attempts finished whose coordinator died before it could, and removes what nobody fills any more.
     pub(super) fn gather_unpublished(&mut self) -> Result<(), SweepError> {
         for position in 0..self.graph.stages.len() {

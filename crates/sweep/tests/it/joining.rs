@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use ressa_runlog::LogEvent;
+use ressa_runlog::{Comparison, LogEvent};
 use ressa_sweep::{Devices, Graph, PilotEnd, PilotOptions, Stop, SweepError, SweepEvent, pilot};
 use serde_json::json;
 
@@ -89,4 +89,25 @@ fn names_that_lead_out_of_the_folder_are_refused() {
     }
     let waiting = PilotOptions { wait: Duration::ZERO, ..options(&bench, "alone", "a test") };
     assert_eq!(pilot(&waiting, &Stop::new(), &mut |_| {}).unwrap(), PilotEnd::NoSweep);
+}
+
+#[test]
+fn what_came_too_late_is_compared_when_something_is_published() {
+    let bench = Bench::new();
+    let graph = Graph::new("test", &cells(), &[]);
+    bench.sweep(&graph);
+    // An attempt came too late under a coordinator that died before anything was published.
+    let key = graph.stages.last().unwrap().node.key;
+    let aside = bench.store.root().join("superseded");
+    std::fs::create_dir(&aside).unwrap();
+    std::fs::rename(bench.store.folder(&key.hex()), aside.join(format!("{key}.7"))).unwrap();
+    bench.sweep(&graph);
+    let compared = log(&bench).into_iter().filter_map(|event| match event {
+        LogEvent::Superseded { key: of, attempt, comparison, kept, .. } if of == key => {
+            Some((attempt, comparison, kept))
+        }
+        _ => None,
+    });
+    let kept = Some(format!("store/superseded/{key}.7").into());
+    assert_eq!(compared.collect::<Vec<_>>(), [(7, Comparison::Same, kept)]);
 }
