@@ -37,7 +37,7 @@ fn text(output: &Output) -> String {
 #[test]
 fn a_sweep_is_watched_until_it_ends() {
     let house = House::new();
-    house.instruct(json!({ "adapt": { "sleep": 4.0, "log": "step by step" } }));
+    house.instruct(json!({ "adapt": { "sleep": 8.0, "log": "step by step" } }));
     let mut sweep = house.start(&["sweep", "small", "--no-report"]);
     let stage = house.until_running("adapt");
     let (words, lines) = (house.watch(&["status", "--watch"]), house.watch(&["status", "--watch", "--json"]));
