@@ -205,7 +205,7 @@ class Round:
         return True
 
     def goes_on(self):
-        """What was stopped for a while goes on."""
+        """Resumes what was stopped for a while."""
         now = time.monotonic()
         for until, pids in [one for one in self.frozen if one[0] <= now]:
             signal_all(pids, signal.SIGCONT)

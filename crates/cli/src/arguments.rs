@@ -115,7 +115,7 @@ pub enum Command {
     Logs(LogsOptions),
     /// Work for the sweep that runs on a results folder, on this machine: started here or by a cluster's engine
     Work(WorkOptions),
-    /// List stored stages that no experiment file and no recorded sweep asks for, and what was set aside; with --delete, move them to the trash
+    /// List stored stages that no experiment file and no recorded sweep asks for, and what is quarantined or came too late; with --delete, move them to the trash
     Gc(GcOptions),
     /// Print the JSON Schema of experiment files
     Schema,

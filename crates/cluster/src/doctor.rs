@@ -22,7 +22,8 @@ pub struct Check {
 }
 
 impl Check {
-    fn new(what: impl Into<String>, good: bool, found: impl Into<String>) -> Self {
+    /// A finding.
+    pub fn new(what: impl Into<String>, good: bool, found: impl Into<String>) -> Self {
         Self { what: what.into(), good, found: found.into() }
     }
 

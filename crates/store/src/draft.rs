@@ -166,7 +166,7 @@ impl Store {
         Ok(to)
     }
 
-    /// The outputs that [`Store::keep_superseded`] put aside: key, attempt, and the output, as far as it can be read.
+    /// The outputs that [`Store::keep_superseded`] keeps: key, attempt, and the output. Those that cannot be read are left out.
     ///
     /// # Errors
     /// A folder that is there and cannot be read.

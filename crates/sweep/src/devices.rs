@@ -114,7 +114,7 @@ impl Devices {
         listed.iter().cycle().take(count).cloned().collect()
     }
 
-    /// Each device once.
+    /// The devices in the order in which they were asked for.
     fn listed(&self) -> Vec<String> {
         let of = |choice: &DeviceChoice| match choice {
             DeviceChoice::Cuda(index) => vec![format!("cuda:{index}")],

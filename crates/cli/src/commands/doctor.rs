@@ -9,7 +9,7 @@ use std::{
 
 use ressa_cluster::{
     Engine,
-    doctor::{folder_checks, slurm_checks, try_job},
+    doctor::{Check, folder_checks, slurm_checks, try_job},
     slurm::Programs,
 };
 use ressa_store::Store;
@@ -24,39 +24,24 @@ use crate::{
     workspace::Workspace,
 };
 
-/// One finding: what was looked at, whether it is well, what was found.
-struct Finding {
-    what: String,
-    good: bool,
-    found: String,
-}
-
-impl Finding {
-    fn new(what: impl Into<String>, good: bool, found: impl Into<String>) -> Self {
-        Self { what: what.into(), good, found: found.into() }
-    }
-}
-
 /// Looks at everything and prints a line each.
 pub fn run(global: &Global, options: &DoctorOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let cluster = options.profile.as_ref().map(|name| Cluster::find(&workspace, global, name)).transpose()?;
     let mut findings = vec![
-        Finding::new("experiments", true, workspace.show(&workspace.experiments)),
+        Check::new("experiments", true, workspace.show(&workspace.experiments)),
         study(&workspace),
         results(&workspace),
         worker(&workspace),
-        libtorch(&workspace, &options.machine),
-        shipped(&workspace),
     ];
+    findings.extend(libtorch(&workspace, &options.machine));
+    findings.push(shipped(&workspace));
     if let Some(cluster) = &cluster {
         findings.extend(site(&workspace, cluster, options.try_job));
     }
     let well = findings.iter().all(|finding| finding.good);
     if global.json {
-        let list =
-            findings.iter().map(|f| json!({ "what": f.what, "good": f.good, "found": f.found })).collect::<Vec<_>>();
-        say_json(&json!(list));
+        say_json(&json!(findings));
     } else {
         let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or_default().max(12);
         for finding in &findings {
@@ -68,37 +53,42 @@ pub fn run(global: &Global, options: &DoctorOptions) -> Outcome {
 }
 
 /// A cluster: the folder that its machines share, and what a profile asks for.
-fn site(workspace: &Workspace, cluster: &Cluster, try_jobs: Option<u64>) -> Vec<Finding> {
+fn site(workspace: &Workspace, cluster: &Cluster, try_jobs: Option<u64>) -> Vec<Check> {
     let (profile, pilot, programs) = (cluster.profile(), cluster.pilot(), Programs::default());
     let mut checks = folder_checks(&workspace.results);
     match &profile.engine {
-        Engine::Slurm => checks.extend(slurm_checks(profile, pilot, &programs)),
+        Engine::Slurm => {
+            checks.extend(slurm_checks(profile, pilot, &programs));
+            let version = concat!("ressa ", env!("CARGO_PKG_VERSION"));
+            if let Some(limit) = try_jobs.map(Duration::from_secs) {
+                checks.extend(profile.classes.iter().map(|class| try_job(class, pilot, &programs, version, limit)));
+            }
+        }
         Engine::Kubernetes(_) | Engine::HyperQueue { .. } => {
-            let found = "not asked: what `--dry-run` prints is checked when you submit it";
-            return checks
-                .into_iter()
-                .map(|check| Finding::new(check.what, check.good, check.found))
-                .chain([Finding::new("engine", try_jobs.is_none(), found)])
-                .collect();
+            checks.push(match try_jobs {
+                None => Check::new(
+                    "engine",
+                    true,
+                    "not asked; submit what `ressa sweep --dry-run` prints to have it checked",
+                ),
+                Some(_) => {
+                    Check::new("engine", false, "jobs are submitted by you, so --try-job has none to try; leave it out")
+                }
+            });
         }
     }
-    if let (Engine::Slurm, Some(seconds)) = (&profile.engine, try_jobs) {
-        let version = concat!("ressa ", env!("CARGO_PKG_VERSION"));
-        let limit = Duration::from_secs(seconds);
-        checks.extend(profile.classes.iter().map(|class| try_job(class, pilot, &programs, version, limit)));
-    }
-    checks.into_iter().map(|check| Finding::new(check.what, check.good, check.found)).collect()
+    checks
 }
 
-fn study(workspace: &Workspace) -> Finding {
+fn study(workspace: &Workspace) -> Check {
     let (good, found) = match Study::load(workspace, &Default::default()) {
         Ok(study) => (true, format!("{} experiments load", study.experiments.len())),
         Err(failure) => (false, failure.message()),
     };
-    Finding::new("study", good, found)
+    Check::new("study", good, found)
 }
 
-fn results(workspace: &Workspace) -> Finding {
+fn results(workspace: &Workspace) -> Check {
     let probe = workspace.results.join(".doctor");
     let attempt = fs::create_dir_all(&workspace.results).and_then(|()| fs::write(&probe, b"x"));
     let _ = fs::remove_file(&probe);
@@ -110,19 +100,23 @@ fn results(workspace: &Workspace) -> Finding {
         },
         Err(e) => (false, format!("cannot write {shown}: {e}; choose another folder with --results")),
     };
-    Finding::new("results", good, found)
+    Check::new("results", good, found)
 }
 
-fn worker(workspace: &Workspace) -> Finding {
+fn worker(workspace: &Workspace) -> Check {
     let good = workspace.worker().is_file();
     let hint = if good { "" } else { " is not there; build it with `make build`" };
-    Finding::new("worker", good, format!("{}{hint}", workspace.show(workspace.worker())))
+    Check::new("worker", good, format!("{}{hint}", workspace.show(workspace.worker())))
 }
 
-fn libtorch(workspace: &Workspace, machine: &MachineOptions) -> Finding {
-    let devices = workspace.devices(&machine.device, None, None);
-    let device = devices.workers(1).into_iter().next().unwrap_or_else(|| "auto".to_owned());
-    let answer = Command::new(workspace.worker()).args(["probe", "--device", &device]).stdin(Stdio::null()).output();
+/// What a worker would use, on each of the devices.
+fn libtorch(workspace: &Workspace, machine: &MachineOptions) -> impl Iterator<Item = Check> {
+    let devices: BTreeSet<String> = workspace.devices(&machine.device, None, None).workers(1).into_iter().collect();
+    devices.into_iter().map(|device| probe(workspace, &device))
+}
+
+fn probe(workspace: &Workspace, device: &str) -> Check {
+    let answer = Command::new(workspace.worker()).args(["probe", "--device", device]).stdin(Stdio::null()).output();
     let (good, found) = match answer {
         Err(e) => (false, format!("the worker cannot be asked: {e}")),
         Ok(output) if !output.status.success() => {
@@ -133,7 +127,7 @@ fn libtorch(workspace: &Workspace, machine: &MachineOptions) -> Finding {
             Err(_) => {
                 (false, "the worker does not answer as expected; build both programs with `make build`".to_owned())
             }
-            Ok(found) if found["device"] == "cpu" && devices.is_gpu() => {
+            Ok(found) if found["device"] == "cpu" && device != "cpu" => {
                 let message = "there is a GPU, but the worker's libtorch does not use it: it was set up for a CPU, or the driver does not \
                                answer (`nvidia-smi`); remove .torch and .libtorch, then `make setup build`";
                 (false, message.to_owned())
@@ -144,11 +138,11 @@ fn libtorch(workspace: &Workspace, machine: &MachineOptions) -> Finding {
             }
         },
     };
-    Finding::new("libtorch", good, found)
+    Check::new("libtorch", good, found)
 }
 
 /// Shipped dense models: each must be what was published, or it is trained again.
-fn shipped(workspace: &Workspace) -> Finding {
+fn shipped(workspace: &Workspace) -> Check {
     let folder = workspace.shipped();
     let probe = Store::open(workspace.results.join("store"), vec![folder]);
     let keys: BTreeSet<String> = probe.iter().flat_map(|store| store.shipped_entries()).map(|(key, _)| key).collect();
@@ -166,5 +160,5 @@ fn shipped(workspace: &Workspace) -> Finding {
         (true, 0) => "none: the first sweep trains a dense model (`make pretrain` ships one)".to_owned(),
         (true, many) => format!("{many} dense model entries, intact"),
     };
-    Finding::new("shipped", damage.is_empty(), found)
+    Check::new("shipped", damage.is_empty(), found)
 }

@@ -222,7 +222,7 @@ proptest! {
 }
 
 #[test]
-fn what_was_set_aside_can_go() {
+fn what_came_too_late_can_go() {
     let house = House::new();
     house.ressa(&["sweep", "small", "--no-report"]);
     let key = house.stored().pop_first().unwrap();

@@ -50,7 +50,7 @@ fn help_is_complete_and_cheap() {
       retry        Forget recorded failures, so that the next sweep tries those stages again
       logs         Show what a stage or run logged, running or not; without a name, list what failed
       work         Work for the sweep that runs on a results folder, on this machine: started here or by a cluster's engine
-      gc           List stored stages that no experiment file and no recorded sweep asks for, and what was set aside; with --delete, move them to the trash
+      gc           List stored stages that no experiment file and no recorded sweep asks for, and what is quarantined or came too late; with --delete, move them to the trash
       schema       Print the JSON Schema of experiment files
       generate     Answer prompts about images with a model folder
       prune        Prune a model folder block by block, in bounded memory; run again to resume

@@ -56,7 +56,7 @@ pub(super) struct JobTime {
 impl JobTime {
     /// Whether a stage that is expected to take so many seconds is worth beginning.
     ///
-    /// A training that is interrupted goes on elsewhere, but pays its start twice. Anything else would be lost: where it is too long even
+    /// A training that is interrupted resumes elsewhere, but pays its start twice. Anything else would be lost: where it is too long even
     /// for a new job, it is tried at the beginning of one, for estimates may be wrong.
     pub fn suffices(self, stage: &Stage, seconds: f64) -> bool {
         let wanted = match stage {
@@ -434,7 +434,7 @@ mod tests {
         assert!(new(14_000.0).suffices(&evaluate, 13_000.0) && !old(5_000.0).suffices(&evaluate, 13_000.0));
         // Too long for any job: a new one tries.
         assert!(new(14_000.0).suffices(&evaluate, 1e6) && !old(5_000.0).suffices(&evaluate, 1e6));
-        // A training goes on elsewhere from where it was.
+        // A training resumes elsewhere.
         assert!(old(5_000.0).suffices(&training, 1e6) && !old(500.0).suffices(&training, 1e6));
         assert!(old(500.0).suffices(&training, 400.0) && !old(-1.0).suffices(&training, 0.0));
     }
