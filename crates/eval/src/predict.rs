@@ -65,7 +65,7 @@ pub fn predict(
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Prediction>, EvalError> {
     tch::no_grad(|| match prepared.task {
-        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::Nocaps => generate(model, prepared, options, progress),
+        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::Nocaps | Task::EasyVqa => generate(model, prepared, options, progress),
         Task::Flickr30k => search_both_ways(model, prepared, &options.batching, progress),
     })
 }

@@ -67,7 +67,7 @@ impl ScoreOptions {
 
 /// The score of a task with its parts.
 ///
-/// - question answering: VQA accuracy or, for GQA, exact match; parts per template, and `unlemmatized`, the score without the lemmatiser,
+/// - question answering: VQA accuracy or, for GQA and easy-VQA, exact match; parts per template, and `unlemmatized`, the score without the lemmatiser,
 ///   where OK-VQA has one;
 /// - captions: CIDEr-D over all sets together, for published benchmarks times 100 as the literature prints it, in the embedded world
 ///   times 10; undefined for a single image. Parts per set, with document frequencies from all references, `bleu-4` (published:
@@ -82,7 +82,7 @@ pub fn score(task: Task, predictions: &[Prediction], options: &ScoreOptions) -> 
     }
     let points = item_points(task, predictions, options)?;
     let (score, mut parts) = match task {
-        Task::Vqav2 | Task::Gqa | Task::Okvqa => ("accuracy", BTreeMap::new()),
+        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::EasyVqa => ("accuracy", BTreeMap::new()),
         Task::Nocaps => (options.cider().0, caption_parts(predictions, options)),
         Task::Flickr30k => return retrieval(task, predictions, &points),
     };
@@ -127,10 +127,10 @@ pub fn item_points(task: Task, predictions: &[Prediction], options: &ScoreOption
                 other => Err(wrong(other)),
             })
             .collect(),
-        Task::Vqav2 | Task::Gqa | Task::Okvqa => predictions
+        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::EasyVqa => predictions
             .iter()
             .map(|item| match item {
-                Prediction::Answer { prediction, answers, .. } if task == Task::Gqa => {
+                Prediction::Answer { prediction, answers, .. } if matches!(task, Task::Gqa | Task::EasyVqa) => {
                     let said = vqa::normalize_words(prediction);
                     Ok(if answers.contains(&said) { 100.0 } else { 0.0 })
                 }

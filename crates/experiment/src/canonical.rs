@@ -26,7 +26,8 @@ use crate::{
 ///   distillation of weight 0 its temperature and reduction.
 /// - Numbers of items that no task asks for, beams without generation and protocols of tasks that are not measured become the default;
 ///   tasks get the order of the tables.
-/// - Corpora that nothing reads become the default, as do instructions of samples that have none.
+/// - Corpora that nothing reads become the default, as do instructions of samples that have none and what is read of questions where no corpus
+///   has any. Matrices that train element by element have no rank.
 /// - A seed from which nothing is drawn becomes 0.
 pub fn canonical(run: &RunConfig) -> RunConfig {
     let mut run = run.clone();
@@ -114,6 +115,9 @@ fn canonical_restore(restore: &mut RestoreConfig) {
             *tower = TowerAdapter { tune: false, ..TowerAdapter::default() };
         }
         tower.targets.sort();
+        if tower.full {
+            (tower.rank, tower.scale) = (TowerAdapter::default().rank, TowerAdapter::default().scale);
+        }
     }
     if restore.distill.weight <= 0.0 {
         restore.distill = DistillConfig::default();
@@ -130,17 +134,20 @@ fn canonical_corpora(corpora: &mut CorporaConfig, read: bool) {
     if corpora.form == SampleForm::Prefix {
         corpora.instructions = CorporaConfig::default().instructions;
     }
+    if !corpora.corpora.iter().any(|corpus| corpus.asks()) {
+        corpora.question = None;
+    }
 }
 
 fn canonical_evaluate(evaluate: &mut EvaluateConfig) {
     let neutral = EvaluateConfig::default();
     let EvaluateConfig { tasks, questions, images, beams, answer, caption, okvqa, retrieval } = evaluate;
     tasks.sort_unstable();
-    if !tasks.iter().any(|task| Task::QUESTIONS.contains(task)) {
+    if !tasks.iter().any(|task| task.has_questions()) {
         *questions = neutral.questions;
         *answer = neutral.answer;
     }
-    if tasks.iter().all(|task| Task::QUESTIONS.contains(task)) {
+    if tasks.iter().all(|task| task.has_questions()) {
         *images = neutral.images;
     }
     if !tasks.iter().any(|task| task.uses_language()) {

@@ -526,6 +526,7 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], b
             qformer: tower(Tower::Qformer),
             language: tower(Tower::Language),
             steps: restore.steps,
+            align: restore.align,
             batch: restore.batch,
             questions: restore.questions,
             samples: restore.samples,
@@ -554,7 +555,7 @@ fn scored(run: &RunConfig) -> Vec<Scored> {
     let stage = |&task: &Task| {
         let stage = Stage::Evaluate {
             task,
-            items: if Task::QUESTIONS.contains(&task) { evaluate.questions } else { evaluate.images },
+            items: if task.has_questions() { evaluate.questions } else { evaluate.images },
             beams: task.uses_language().then_some(evaluate.beams),
             data: run.data.benchmarks(),
             asking: evaluate.asking(task).filter(|asking| !asking.is_default()).cloned().map(Box::new),

@@ -1,4 +1,4 @@
-//! The five evaluated tasks.
+//! The evaluated tasks: the five of the paper, and easy-VQA.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,11 +16,17 @@ pub enum Task {
     Nocaps,
     /// Retrieval both ways; mean of text and image recall at 1.
     Flickr30k,
+    /// easy-VQA: what shape, which colour, is there one, about one shape on a plain ground; exact match. Published only.
+    EasyVqa,
 }
 
 impl Task {
-    /// All tasks in the order of the paper's tables.
-    pub const ALL: [Task; 5] = [Task::Vqav2, Task::Gqa, Task::Okvqa, Task::Nocaps, Task::Flickr30k];
+    /// All tasks, those of the paper first.
+    pub const ALL: [Task; 6] =
+        [Task::Vqav2, Task::Gqa, Task::Okvqa, Task::Nocaps, Task::Flickr30k, Task::EasyVqa];
+
+    /// The paper's tasks in the order of its tables: what the embedded world has, and what `average` is the mean of.
+    pub const PAPER: [Task; 5] = [Task::Vqav2, Task::Gqa, Task::Okvqa, Task::Nocaps, Task::Flickr30k];
 
     /// The three question-answering columns, whose mean is `vqa-mean`.
     pub const QUESTIONS: [Task; 3] = [Task::Vqav2, Task::Gqa, Task::Okvqa];
@@ -33,7 +39,18 @@ impl Task {
             Task::Okvqa => "okvqa",
             Task::Nocaps => "nocaps",
             Task::Flickr30k => "flickr30k",
+            Task::EasyVqa => "easy-vqa",
         }
+    }
+
+    /// Whether its items are questions, counted by `evaluate.questions`; else they are images, counted by `evaluate.images`.
+    pub fn has_questions(self) -> bool {
+        matches!(self, Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::EasyVqa)
+    }
+
+    /// Whether the embedded world has it.
+    pub fn has_miniature(self) -> bool {
+        Task::PAPER.contains(&self)
     }
 
     /// Whether answers need the language model. Retrieval does not, so language sparsity cannot move it.

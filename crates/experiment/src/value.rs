@@ -79,7 +79,7 @@ impl Value {
     /// Tasks that must be evaluated for the value to exist.
     pub fn tasks(&self) -> &[Task] {
         match self {
-            Value::Average | Value::PaperAverage => &Task::ALL,
+            Value::Average | Value::PaperAverage => &Task::PAPER,
             Value::VqaMean => &Task::QUESTIONS,
             Value::Task(task) | Value::Part(task, _) => std::slice::from_ref(task),
             _ => &[],
@@ -90,7 +90,7 @@ impl Value {
     pub fn members(&self) -> Vec<Value> {
         let part = |task, part: &str| Value::Part(task, part.to_owned());
         match self {
-            Value::Average => Task::ALL.map(Value::Task).to_vec(),
+            Value::Average => Task::PAPER.map(Value::Task).to_vec(),
             Value::VqaMean => Task::QUESTIONS.map(Value::Task).to_vec(),
             Value::PaperAverage => vec![
                 Value::Task(Task::Vqav2),
@@ -139,6 +139,7 @@ fn task_title(task: Task) -> &'static str {
         Task::Okvqa => "OK-VQA",
         Task::Nocaps => "NoCaps",
         Task::Flickr30k => "Flickr30k",
+        Task::EasyVqa => "easy-VQA",
     }
 }
 

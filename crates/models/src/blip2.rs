@@ -315,6 +315,10 @@ impl VisionLanguage for Blip2 {
         self.writing().projection.forward(&queries.to_kind(self.kind))
     }
 
+    fn word_embeddings(&self, ids: &Tensor) -> Option<Tensor> {
+        Some(self.writer()?.language.words(ids))
+    }
+
     fn force_padded(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: AnswerBatch<'_>) -> Forced {
         self.writing().language.force(prefix, prompt, &answers, &self.special, None)
     }
@@ -407,19 +411,25 @@ impl VisionLanguage for Blip2 {
 
     fn weights(&self) -> Vec<&Weight> {
         let connectors = self.connectors().into_iter().flat_map(Linear::weights);
-        Parts::weights(self).into_iter().chain(connectors).collect()
+        Parts::weights(self).into_iter().chain(connectors).chain(self.queries()).collect()
     }
 
     fn weights_mut(&mut self) -> Vec<&mut Weight> {
-        let Self { vision, qformer, writer, retrieval, .. } = self;
+        let Self { vision, qformer: QFormer { layernorm, layers, query_tokens, .. }, writer, retrieval, .. } = self;
         let mut all = vision.weights_mut();
-        all.extend(qformer.weights_mut());
+        all.extend(layernorm.weights_mut());
+        all.extend(layers.weights_mut());
         if let Some(Writer { projection, language }) = writer {
             all.extend(language.weights_mut());
             all.extend(projection.weights_mut());
         }
         all.extend(retrieval.iter_mut().flat_map(Parts::weights_mut));
+        all.push(query_tokens);
         all
+    }
+
+    fn queries(&self) -> Option<&Weight> {
+        Some(&self.qformer.query_tokens)
     }
 
     fn norms(&self, tower: Tower) -> Vec<&Weight> {

@@ -10,6 +10,7 @@ mod world;
 use std::path::Path;
 
 use ressa_data::{Image, ImageLoader, Processor};
+use ressa_eval::FeatureCache;
 use ressa_experiment::{
     config::{CalibrationConfig, DataConfig, DataSource},
     record::Shortfall,
@@ -22,7 +23,7 @@ use tch::Tensor;
 
 pub use self::corpora::calibration_texts;
 use self::{ahead::Batches, corpora::CorpusSamples, world::WorldSamples};
-use crate::{Executor, PipelineError, resident::Dense};
+use crate::{Executor, PipelineError, features::ImagesOf, resident::Dense};
 
 /// Samples for calibration.
 #[derive(Default)]
@@ -33,6 +34,9 @@ pub(crate) struct Calibration {
     pub short: Option<Shortfall>,
 }
 
+/// Asked for the features of image files; nothing where pixels are wanted.
+pub(crate) type Encode<'a> = &'a mut dyn FnMut(&ImagesOf<'_>) -> Result<Option<FeatureCache>, PipelineError>;
+
 /// Where samples come from.
 pub(crate) trait Samples {
     /// Samples for calibration; fewer than asked for where there are not so many.
@@ -42,12 +46,14 @@ pub(crate) trait Samples {
     fn probe(&self) -> Result<Probe, PipelineError>;
 
     /// Batches for a training; `retrieval` adds texts for the contrastive loss. `scratch` is where the training keeps what it resumes from.
+    /// `encode` may have the features of the images, which batches then hold instead of pixels.
     fn batches(
         &self,
         training: &AdaptTraining,
         retrieval: bool,
         seed: u64,
         scratch: &Path,
+        encode: Encode<'_>,
     ) -> Result<Batches, PipelineError>;
 }
 

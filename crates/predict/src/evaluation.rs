@@ -23,6 +23,7 @@ fn published(task: Task) -> (f64, f64) {
         Task::Okvqa => (5_046.0, 5_046.0),
         Task::Nocaps => (4_500.0, 4_500.0),
         Task::Flickr30k => (1_000.0, 1_000.0 * texts::CAPTIONS_PER_IMAGE),
+        Task::EasyVqa => (1_000.0, 9_673.0),
     }
 }
 
@@ -58,7 +59,7 @@ fn size(task: Task, source: DataSource, items: f64) -> (f64, f64) {
         DataSource::Shapes => (items / 4.0, items),
     };
     match task {
-        Task::Vqav2 | Task::Gqa | Task::Okvqa => {
+        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::EasyVqa => {
             let share = (items / rows).min(1.0);
             (images * share, rows * share)
         }

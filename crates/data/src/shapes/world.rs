@@ -100,7 +100,7 @@ impl World {
             Task::Vqav2 => Some(question::vqav2(scene, rng)),
             Task::Gqa => question::gqa(scene, rng),
             Task::Okvqa => question::okvqa(scene, &self.facts, rng),
-            Task::Nocaps | Task::Flickr30k => None,
+            Task::Nocaps | Task::Flickr30k | Task::EasyVqa => None,
         }
     }
 
@@ -112,7 +112,7 @@ impl World {
     /// The test items of a task: `items` questions, or `items` images for retrieval and for each of the two caption sets.
     ///
     /// The items asked for are always the first of one endless list, so a smaller benchmark is a prefix of a larger one
-    /// (in captions: of each set).
+    /// (in captions: of each set). Nothing for a task that this world does not have.
     pub fn benchmark(&self, task: Task, items: usize) -> Benchmark {
         match task {
             Task::Vqav2 => self.questions(task, Purpose::Vqav2, items),
@@ -120,6 +120,7 @@ impl World {
             Task::Okvqa => self.questions(task, Purpose::Okvqa, items),
             Task::Nocaps => self.captions(items),
             Task::Flickr30k => self.retrieval(items),
+            Task::EasyVqa => Benchmark::new(task, Vec::new(), Vec::new()),
         }
     }
 

@@ -13,6 +13,7 @@ use ressa_data::{
     parallel,
     stream::{Purpose, distinct, stream},
 };
+use ressa_eval::FeatureCache;
 use ressa_experiment::{
     config::{Augment, CalibrationConfig, CorporaConfig, DataConfig},
     job::CalibrationRequest,
@@ -21,9 +22,10 @@ use ressa_experiment::{
 };
 use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
+use tch::Tensor;
 
-use super::{Batches, Calibration, Exchanges, Feed, Samples, draw::Draw};
-use crate::{PipelineError, calibration_input};
+use super::{Batches, Calibration, Encode, Exchanges, Feed, Samples, draw::Draw};
+use crate::{PipelineError, calibration_input, features::ImagesOf};
 
 /// Caption corpora as a source of samples.
 pub(super) struct CorpusSamples {
@@ -151,14 +153,24 @@ impl Samples for CorpusSamples {
         retrieval: bool,
         seed: u64,
         scratch: &Path,
+        encode: Encode<'_>,
     ) -> Result<Batches, PipelineError> {
         let (asked, captions) =
             (Captions::asked_for(training), Captions::of_training(&self.restoration, &self.root, training, seed)?);
         let entries = Arc::new(Draw::new(&captions, Some(scratch.to_owned()))?);
+        let features = match self.restoration.augment {
+            Augment::None => {
+                let paths: BTreeSet<&Path> = entries.entries().iter().map(|entry| entry.image.as_path()).collect();
+                encode(&ImagesOf { loader: &self.loader, paths: &Vec::from_iter(paths) })?
+            }
+            // A changed image is another one each time.
+            Augment::Crop => None,
+        };
         let batches = CorpusBatches {
             config: self.restoration.clone(),
             feed: self.feed.clone(),
             loader: self.loader.clone(),
+            features,
             threads: threads(),
             draw: Arc::clone(&entries),
             batch: training.batch as usize,
@@ -172,11 +184,30 @@ impl Samples for CorpusSamples {
     }
 }
 
-/// Batches of caption corpora: every sample once, then every sample again in another order.
+/// A row of a batch before it is tokenized.
+struct Row {
+    shown: Shown,
+    read: String,
+    written: String,
+}
+
+/// What a row shows.
+enum Shown {
+    /// The levels of its image.
+    Levels(Vec<u8>),
+    /// The features of its image `[tokens, width]`, on the host.
+    Features(Tensor),
+    /// Neither: the cache does not have it.
+    Nothing,
+}
+
+/// Batches of corpora: every sample once, then every sample again in another order.
 struct CorpusBatches {
     config: CorporaConfig,
     feed: Feed,
     loader: ImageLoader,
+    /// Features of the images, where they are computed once.
+    features: Option<FeatureCache>,
     threads: usize,
     draw: Arc<Draw>,
     batch: usize,
@@ -207,17 +238,48 @@ impl CorpusBatches {
 
     fn compose(&self, step: u32) -> Result<TrainingBatch, PipelineError> {
         let first = u64::from(step) * self.batch as u64;
-        let composed = parallel(self.batch, self.threads, |row| {
-            let position = first + row as u64;
-            self.draw.read(self.entry(position), |entry| {
-                let rng = stream(self.seed, Purpose::RestorationEntry, position);
-                compose(&self.loader, &self.config, entry, rng)
+        let rng = |position| stream(self.seed, Purpose::RestorationEntry, position);
+        let rows = |open: &(dyn Fn(&Captioned, u64) -> Result<Row, DataError> + Sync)| {
+            parallel(self.batch, self.threads, |row| {
+                let position = first + row as u64;
+                self.draw.read(self.entry(position), |entry| open(entry, position))
             })
-        })?;
-        let (chosen, composed): (Vec<usize>, Vec<Composed>) = composed.into_iter().unzip();
-        let (levels, captions) = stack(composed);
+        };
+        let known = match &self.features {
+            Some(cache) => rows(&|entry, position| {
+                let features = cache.key(&entry.image).and_then(|key| cache.get(&key));
+                let (read, written) = entry.sample(&self.config, &mut rng(position));
+                Ok(Row { shown: features.map_or(Shown::Nothing, Shown::Features), read, written })
+            })?,
+            None => Vec::new(),
+        };
+        // One image that the cache has lost, and all are opened.
+        let is_known = |(_, row): &(usize, Row)| matches!(row.shown, Shown::Features(_));
+        let composed = match !known.is_empty() && known.iter().all(is_known) {
+            true => known,
+            false => rows(&|entry, position| {
+                let Composed { levels, read, written } =
+                    compose(&self.loader, &self.config, entry, rng(position))?;
+                Ok(Row { shown: Shown::Levels(levels), read, written })
+            })?,
+        };
+        let mut captions = Exchanges::default();
+        let (mut chosen, mut levels, mut features) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, (entry, Row { shown, read, written })) in composed.into_iter().enumerate() {
+            chosen.push(entry);
+            captions.push(row, read, written);
+            match shown {
+                Shown::Levels(image) => levels.extend(image),
+                Shown::Features(image) => features.push(image),
+                Shown::Nothing => {}
+            }
+        }
+        let shown = match features.is_empty() {
+            true => self.feed.levels(levels),
+            false => Tensor::f_stack(&features, 0).map_err(ressa_models::ModelError::from)?.to_device(self.feed.device),
+        };
         let caption = |entry: usize| self.draw.entries()[entry].caption.clone();
         let retrieval: Option<Vec<String>> = self.retrieval.then(|| chosen.into_iter().map(caption).collect());
-        self.feed.batch(self.feed.levels(levels), &Exchanges::default(), &captions, retrieval.as_deref())
+        self.feed.batch(shown, &Exchanges::default(), &captions, retrieval.as_deref())
     }
 }

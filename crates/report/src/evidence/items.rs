@@ -137,7 +137,7 @@ pub fn contributions(task: Task, part: Option<&str>, lines: &[u8]) -> Option<Ite
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     match task {
         Task::Flickr30k => retrieval(part, lines),
-        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::Nocaps => means(task, part, lines),
+        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::EasyVqa | Task::Nocaps => means(task, part, lines),
     }
 }
 
