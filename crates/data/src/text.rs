@@ -298,6 +298,30 @@ impl Text {
     }
 }
 
+/// Largest text file that is read, in bytes.
+const TEXT_LIMIT: u64 = 1 << 30;
+
+/// A text file, as it is but for a byte-order mark at its beginning.
+///
+/// # Errors
+/// [`DataError::Read`] for a file that cannot be read, [`DataError::Unfit`] for one that is too large or no UTF-8.
+pub fn text_of(path: &Path) -> Result<String, DataError> {
+    use std::io::Read;
+    let unread = |source| DataError::Read { path: path.to_owned(), source };
+    let unfit = |reason: String| DataError::Unfit { path: path.to_owned(), reason };
+    if !path.metadata().map_err(unread)?.is_file() {
+        // A pipe would never end.
+        return Err(unread(std::io::Error::other("it is not a regular file")));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(unread)?.take(TEXT_LIMIT + 1).read_to_end(&mut bytes).map_err(unread)?;
+    if bytes.len() as u64 > TEXT_LIMIT {
+        return Err(unfit(format!("it has more than {TEXT_LIMIT} bytes, the most that is read")));
+    }
+    let text = std::str::from_utf8(without_mark(&bytes)).map_err(|error| unfit(format!("it is no UTF-8 text: {error}")))?;
+    Ok(text.to_owned())
+}
+
 /// What LLaMA's fast tokenizer puts around a text, whatever `tokenizer.json` says.
 fn surrounding(begin: Option<(String, u32)>, end: Option<(String, u32)>) -> Result<TemplateProcessing, String> {
     let piece = |token: &Option<(String, u32)>, kind: u8| token.as_ref().map(|(name, _)| format!("{name}:{kind}"));

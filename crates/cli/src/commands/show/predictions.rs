@@ -106,7 +106,7 @@ fn predicted(line: Line, benchmark: Option<&Benchmark>, data: &DataConfig, root:
     };
     let name = match picture {
         Some(ressa_data::Picture::File(path)) => Some(below(path)),
-        Some(ressa_data::Picture::Held(_)) => index.map(|index| format!("image {index}")),
+        Some(ressa_data::Picture::Held(_) | ressa_data::Picture::Cell(_)) => index.map(|index| format!("image {index}")),
         None => None,
     };
     let prediction = match (line.prediction, line.rank) {
