@@ -56,7 +56,7 @@ pub(crate) fn run(
                 most: (*items > 0).then_some(*items as usize),
             };
             // A model that cannot is refused before the text is read.
-            ressa_eval::perplexity::check(model.as_ref(), windows.tokens)?;
+            perplexity::check(model.as_ref(), windows.tokens)?;
             let ids = executor.processor(node)?.tokenize(&text_of(path)?, true)?;
             perplexity(model.as_ref(), &ids, windows, executor.device, &mut show)?
         }

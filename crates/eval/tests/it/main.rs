@@ -1,8 +1,10 @@
 //! Integration tests of the crate.
 
 mod batching;
+mod benchmarks;
 mod echo;
 mod external;
 mod metrics;
+mod perplexity;
 mod predicting;
 mod scoring;
