@@ -54,7 +54,9 @@ pub fn missing(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path)
                     checkpoint(&root.join(folder), "evaluate.retrieval.checkpoint", &mut list);
                 }
                 match &data.text {
-                    Some(text) if !root.join(text).is_file() => list.lacks(&root.join(text), &format!("{task}: the text")),
+                    Some(text) if !root.join(text).is_file() => {
+                        list.lacks(&root.join(text), &format!("{task}: the text"))
+                    }
                     Some(_) => {}
                     None => list.benchmark(&stage.node.stage, data, *task),
                 }

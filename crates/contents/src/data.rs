@@ -80,11 +80,9 @@ pub(crate) fn named(stage: &Stage) -> Option<Named> {
             let by = format!("training {} {} {} {seed}", training.steps, training.batch, training.samples);
             Some(corpora(&data.restoration, by))
         }
-        Stage::Evaluate { task, items, .. } => Some(Named {
-            annotations: Vec::new(),
-            optional: false,
-            by: format!("benchmark {task} {items}"),
-        }),
+        Stage::Evaluate { task, items, .. } => {
+            Some(Named { annotations: Vec::new(), optional: false, by: format!("benchmark {task} {items}") })
+        }
         _ => None,
     }
 }

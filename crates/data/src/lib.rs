@@ -43,5 +43,5 @@ pub use preprocess::ImageProcessor;
 pub use processor::Processor;
 pub use question::Question;
 pub use shapes::{World, contact_sheet};
-pub use text::{Side, text_of};
+pub use text::{Side, text_of, tokens_of};
 pub use tokenizer::{Family, write_processor_files};

@@ -78,7 +78,9 @@ pub fn asked(asking: &AskingConfig, facts: &Facts, text: &str) -> String {
 /// The first character as a capital, all others in lower case, as Python's `capitalize`.
 fn capitalized(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters.as_str().to_lowercase().chars()).collect())
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters.as_str().to_lowercase().chars()).collect())
 }
 
 /// Letters of options.

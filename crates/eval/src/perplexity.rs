@@ -7,7 +7,7 @@
 //! Reference: `eval_ppl_wikitext` in Wanda's `lib/eval.py`, `opt_eval` and `llama_eval` of SparseGPT. Differs: windows are not multiplied by
 //! their length and divided by it again, and logarithms are added in f64.
 
-use ressa_models::{TextBatch, VisionLanguage};
+use ressa_models::{Forced, TextBatch, TextModel, VisionLanguage};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
 
@@ -36,15 +36,42 @@ pub fn perplexity(
     device: Device,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Prediction>, EvalError> {
-    let Windows { tokens, most } = windows;
-    check(model, tokens)?;
+    check(model, windows.tokens)?;
+    of_windows(&|prompt, answers| model.force(None, prompt, answers), ids, windows, device, progress)
+}
+
+/// The same of a language model without anything that sees.
+///
+/// # Errors
+/// As [`perplexity`].
+pub fn perplexity_of_text(
+    model: &TextModel,
+    ids: &[u32],
+    windows: Windows,
+    device: Device,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Vec<Prediction>, EvalError> {
+    fits(windows.tokens, model.positions())?;
+    of_windows(&|prompt, answers| model.force(prompt, answers), ids, windows, device, progress)
+}
+
+/// What forces answers behind prompts.
+type Force<'a> = &'a dyn Fn(&TextBatch, &[Vec<u32>]) -> Forced;
+
+fn of_windows(
+    force: Force<'_>,
+    ids: &[u32],
+    Windows { tokens, most }: Windows,
+    device: Device,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Vec<Prediction>, EvalError> {
     if ids.len() < tokens {
         return Err(EvalError::ShortText { tokens: ids.len(), window: tokens });
     }
     let parts: Vec<&[u32]> = ids.chunks_exact(tokens).take(most.unwrap_or(usize::MAX)).collect();
     let mut found = Vec::with_capacity(parts.len());
     for (number, part) in parts.iter().enumerate() {
-        let nll = tch::no_grad(|| nll(model, part, device))?;
+        let nll = tch::no_grad(|| nll(force, part, device));
         found.push(Prediction::Window { id: number.to_string(), tokens: tokens as u32 - 1, nll });
         progress((number + 1) as f64 / parts.len() as f64);
     }
@@ -58,21 +85,34 @@ pub fn perplexity(
 pub fn check(model: &dyn VisionLanguage, tokens: usize) -> Result<(), EvalError> {
     let no = |reason: String| Err(EvalError::NoText(reason));
     match model.text_positions() {
-        _ if tokens < 2 => no(format!("a window of {tokens} tokens has none to predict; it needs at least 2")),
         _ if !model.writes() => no("the model has no language model".to_owned()),
-        None => no("the language model reads its prompt with an encoder; it takes a decoder-only one such as OPT or LLaMA".to_owned()),
-        Some(positions) if positions < tokens => {
-            no(format!("a window has {tokens} tokens, and the language model {positions} positions; set a smaller window"))
+        None => {
+            no("the language model reads its prompt with an encoder; it takes a decoder-only one such as OPT or LLaMA"
+                .to_owned())
         }
-        Some(_) => Ok(()),
+        Some(positions) => fits(tokens, positions),
     }
 }
 
+/// Whether a window has something to predict and is not too long.
+fn fits(tokens: usize, positions: usize) -> Result<(), EvalError> {
+    let no = |reason: String| Err(EvalError::NoText(reason));
+    if tokens < 2 {
+        return no(format!("a window of {tokens} tokens has none to predict; it needs at least 2"));
+    }
+    if positions < tokens {
+        return no(format!(
+            "a window has {tokens} tokens, and the language model {positions} positions; set a smaller window"
+        ));
+    }
+    Ok(())
+}
+
 /// Mean negative log-likelihood of all tokens of a window but the first.
-fn nll(model: &dyn VisionLanguage, window: &[u32], device: Device) -> Result<f64, EvalError> {
+fn nll(force: Force<'_>, window: &[u32], device: Device) -> f64 {
     let (first, rest) = window.split_at(1);
     let prompt = TextBatch::pad(&[first.to_vec()], first[0], device);
-    let forced = model.force(None, &prompt, &[rest.to_vec()]);
+    let forced = force(&prompt, &[rest.to_vec()]);
     let mut sum = 0.0;
     let count = rest.len() as i64;
     for from in (0..count).step_by(POSITIONS as usize) {
@@ -82,5 +122,5 @@ fn nll(model: &dyn VisionLanguage, window: &[u32], device: Device) -> Result<f64
         let picked: Tensor = logits.gather(-1, &targets, false).to_kind(Kind::Double);
         sum -= picked.sum(Kind::Double).double_value(&[]);
     }
-    Ok(sum / count as f64)
+    sum / count as f64
 }

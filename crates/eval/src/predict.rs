@@ -8,7 +8,9 @@ use ressa_experiment::{
 use ressa_models::{Search, VisionLanguage};
 use tch::Tensor;
 
-use crate::{Batching, Direction, EvalError, Prediction, Prepared, encoder::Encoder, likelihood, metrics::retrieval::rank};
+use crate::{
+    Batching, Direction, EvalError, Prediction, Prepared, encoder::Encoder, likelihood, metrics::retrieval::rank,
+};
 
 /// How answers and captions are searched for, and how much is computed at once.
 #[derive(Clone, Debug)]

@@ -52,7 +52,9 @@ fn data(run: &RunConfig) -> Option<Conflict> {
             "`data.source: folder` needs `data.root`",
             "set `data.root` to the folder that holds the benchmarks",
         ),
-        (DataSource::Shapes, _) if run.evaluate.tasks.iter().any(|task| task.uses_vision() && !task.has_miniature()) => {
+        (DataSource::Shapes, _)
+            if run.evaluate.tasks.iter().any(|task| task.uses_vision() && !task.has_miniature()) =>
+        {
             let strange = run.evaluate.tasks.iter().find(|task| task.uses_vision() && !task.has_miniature());
             found(
                 "evaluate.tasks",

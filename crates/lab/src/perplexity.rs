@@ -2,13 +2,17 @@
 
 use std::time::Instant;
 
-use ressa_data::text_of;
+use ressa_data::{text_of, tokens_of};
 use ressa_eval::{
     Prediction, ScoreOptions, Windows,
-    perplexity::{check, perplexity},
+    perplexity::{check, perplexity, perplexity_of_text},
     score,
 };
-use ressa_experiment::{Task, job::Perplexity};
+use ressa_experiment::{
+    Task,
+    job::{Compute, Perplexity},
+};
+use ressa_models::{LoadOptions, TextModel};
 use ressa_runtime::Device;
 use serde_json::{Value, json};
 
@@ -18,12 +22,24 @@ use crate::{LabError, Progress, loaded::Loaded};
 pub(crate) fn run(job: &Perplexity, device: Device, progress: Progress<'_>) -> Result<Value, LabError> {
     let text = text_of(&job.text)?;
     progress(0.0, "loading");
-    let loaded = Loaded::open(&job.model, device)?;
-    check(&loaded.model, job.window)?;
-    let ids = loaded.processor.tokenize(&text, true)?;
-    let start = Instant::now();
     let windows = Windows { tokens: job.window, most: job.windows };
-    let predictions = perplexity(&loaded.model, &ids, windows, device, &mut |share| progress(share, "predicting"))?;
+    let start;
+    let mut show = |share| progress(share, "predicting");
+    let (ids, predictions) = if TextModel::is_in(&job.model.folder)? {
+        let ids = tokens_of(&job.model.folder, &text)?;
+        let compute = job.model.compute.unwrap_or(Compute::Float32);
+        let model = TextModel::load(&job.model.folder, &LoadOptions { compute, ..LoadOptions::on(device) })?;
+        start = Instant::now();
+        let predictions = perplexity_of_text(&model, &ids, windows, device, &mut show)?;
+        (ids, predictions)
+    } else {
+        let loaded = Loaded::open(&job.model, device)?;
+        check(&loaded.model, job.window)?;
+        let ids = loaded.processor.tokenize(&text, true)?;
+        start = Instant::now();
+        let predictions = perplexity(&loaded.model, &ids, windows, device, &mut show)?;
+        (ids, predictions)
+    };
     let seconds = start.elapsed().as_secs_f64();
     let scored = score(Task::Perplexity, &predictions, &ScoreOptions::default())?;
     let mut answer = json!({

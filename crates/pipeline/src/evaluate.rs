@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use ressa_eval::{
-    Batching, Lemmas, MatchOptions, PredictOptions, ScoreOptions, Windows, from_json_lines, match_both_ways, perplexity,
-    predict, score, to_json_lines,
-};
 use ressa_data::text_of;
+use ressa_eval::{
+    Batching, Lemmas, MatchOptions, PredictOptions, ScoreOptions, Windows, from_json_lines, match_both_ways,
+    perplexity, predict, score, to_json_lines,
+};
 use ressa_experiment::{
     Asks, Stage, StageNode,
     config::{DataConfig, DataSource, Lemmatizer, OkvqaConfig, RetrievalConfig},
@@ -51,10 +51,8 @@ pub(crate) fn run(
         _ if task.asks() == Asks::Text => {
             let model = executor.evaluated(node)?;
             let path = data.text.as_deref().ok_or_else(|| PipelineError::Internal("no text is named".to_owned()))?;
-            let windows = Windows {
-                tokens: window.unwrap_or_default() as usize,
-                most: (*items > 0).then_some(*items as usize),
-            };
+            let windows =
+                Windows { tokens: window.unwrap_or_default() as usize, most: (*items > 0).then_some(*items as usize) };
             // A model that cannot is refused before the text is read.
             perplexity::check(model.as_ref(), windows.tokens)?;
             let ids = executor.processor(node)?.tokenize(&text_of(path)?, true)?;

@@ -114,6 +114,9 @@ pub fn value(name: &str) -> (String, usize) {
     let decimals = match value {
         Value::Sparsity(_) | Value::Density(_) | Value::TargetSparsity(_) => 3,
         Value::Revived | Value::GroupViolations => 0,
+        Value::Task(Task::Perplexity) => 2,
+        // Nats.
+        Value::Part(Task::Perplexity, _) => 4,
         _ => 1,
     };
     (value.title(), decimals)

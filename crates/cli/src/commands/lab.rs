@@ -18,8 +18,8 @@ use crate::{
     arguments::{
         Global,
         model::{
-            DampingName, ForwardOptions, JobMachine, Lab, ModelOptions, PerplexityOptions, PreprocessOptions, PruneLayerOptions, RandomOptions,
-            SparseLoraOptions, StatsOptions, TokenizeOptions,
+            DampingName, ForwardOptions, JobMachine, Lab, ModelOptions, PerplexityOptions, PreprocessOptions,
+            PruneLayerOptions, RandomOptions, SparseLoraOptions, StatsOptions, TokenizeOptions,
         },
     },
     commands::{model_at, model_folder, read_requests},

@@ -275,7 +275,10 @@ impl Table {
             row.image = match shown {
                 Shown::Own(image) => image,
                 Shown::Of(index) => *own.get(&index).ok_or_else(|| {
-                    self.wrong(row.number, format!("`image` is the index {index}, and there is no image in a row of it"))
+                    self.wrong(
+                        row.number,
+                        format!("`image` is the index {index}, and there is no image in a row of it"),
+                    )
                 })?,
             };
             Ok(row)

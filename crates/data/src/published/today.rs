@@ -69,8 +69,7 @@ pub(super) fn vizwiz(root: &Path, items: usize) -> Result<Benchmark, DataError> 
             other => return Err(entry.error(format!("`answerable` is {other}, neither 0 nor 1"))),
         };
         let image = entry.image(&folder)?;
-        let question =
-            (entry.text("question")?.to_owned(), entry.texts_within("answers", "answer")?, Some(kind));
+        let question = (entry.text("question")?.to_owned(), entry.texts_within("answers", "answer")?, Some(kind));
         asked.add(&entry, entry.text("image")?.to_owned(), image, question)?;
         Ok(if asked.items.len() < items { Next::More } else { Next::Enough })
     })?;
@@ -94,8 +93,7 @@ pub(super) fn pope(root: &Path, items: usize) -> Result<Benchmark, DataError> {
                 }
                 // What stands before the last `-` is the image, which all splits ask about.
                 let id = format!("{}-{split}{}", entry.text("image")?, entry.id("question_id")?);
-                let question =
-                    (entry.text("text")?.to_owned(), vec![label.to_owned()], Some(split.to_owned()));
+                let question = (entry.text("text")?.to_owned(), vec![label.to_owned()], Some(split.to_owned()));
                 found.add(&entry, id, entry.image(&folder)?, question)?;
                 Ok(if found.items.len() < most { Next::More } else { Next::Enough })
             })?;

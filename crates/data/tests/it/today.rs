@@ -57,7 +57,8 @@ fn questions_are_asked_as_lmms_eval_words_them() {
 #[test]
 fn a_prompt_of_the_experiment_takes_the_place_of_the_tasks() {
     let asking = AskingConfig { prompt: Some("Question: {} Answer:".to_owned()), ..AskingConfig::default() };
-    let first = |task| lines(&load(&root(), task, 1).expect("complete").asked(&asking)).lines().next().unwrap().to_owned();
+    let first =
+        |task| lines(&load(&root(), task, 1).expect("complete").asked(&asking)).lines().next().unwrap().to_owned();
     assert!(first(Task::Textvqa).contains(r#""Question: what does Sign 0 say? Answer:""#), "{}", first(Task::Textvqa));
     // What the benchmark itself asks for stays.
     assert!(first(Task::Mme).contains("Please answer yes or no. Answer:"), "{}", first(Task::Mme));

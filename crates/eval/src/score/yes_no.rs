@@ -187,7 +187,8 @@ fn paired(predictions: &[Prediction]) -> Result<Paired<'_>, EvalError> {
     }
     if let Some((name, place)) = places.iter().find(|(_, place)| images[**place].right.len() != PAIR) {
         let count = images[*place].right.len();
-        let reason = format!("of its image there are {count} items; MME scores pairs, alike up to the last `-` of their ids");
+        let reason =
+            format!("of its image there are {count} items; MME scores pairs, alike up to the last `-` of their ids");
         return Err(EvalError::Unfit { id: (*name).to_owned(), reason });
     }
     Ok((images, items))

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 fn goldens() -> Vec<(Task, BTreeMap<String, f64>, Vec<Prediction>)> {
     let of = |line: &str| {
         let golden: Value = serde_json::from_str(line).expect("JSON");
-        let lines: Vec<String> = golden["predictions"].as_array().expect("a list").iter().map(Value::to_string).collect();
+        let lines: Vec<String> =
+            golden["predictions"].as_array().expect("a list").iter().map(Value::to_string).collect();
         let expected = serde_json::from_value(golden["expected"].clone()).expect("numbers");
         let task = Task::named(golden["task"].as_str().expect("a name")).expect("a task");
         (task, expected, from_json_lines(&lines.join("\n")).expect("predictions"))
@@ -38,7 +39,8 @@ fn scores_are_those_of_the_official_rules() {
 fn points_of_items_average_to_the_score() {
     for (task, expected, predictions) in goldens() {
         let lines = to_json_lines(task, &predictions, &ScoreOptions::default()).expect("points");
-        let point = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["points"].as_f64().expect("a number");
+        let point =
+            |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["points"].as_f64().expect("a number");
         let points: Vec<f64> = lines.lines().map(point).collect();
         let (mean, _) = statistics::mean_and_error(&points);
         assert!((mean - expected[task.name()]).abs() < 1e-9, "{task}: {mean}");
@@ -53,9 +55,7 @@ fn read(lines: &[Value]) -> Vec<Prediction> {
 
 #[test]
 fn predictions_that_contradict_themselves_are_named() {
-    let answer = |id: &str, answers: Value, template: Value| {
-        json!({ "kind": "answer", "id": id, "prompt": "", "prediction": "yes", "answers": answers, "template": template })
-    };
+    let answer = |id: &str, answers: Value, template: Value| json!({ "kind": "answer", "id": id, "prompt": "", "prediction": "yes", "answers": answers, "template": template });
     let choice = |answer: u64, more: Value| {
         let mut line = json!({ "kind": "choice", "id": "7-0", "prompt": "", "prediction": "A", "options": ["x", "y"], "answer": answer });
         line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -88,8 +88,11 @@ fn predictions_that_contradict_themselves_are_named() {
 
 #[test]
 fn a_perplexity_is_the_exponential_of_the_mean_over_windows() {
-    let windows: Vec<Value> =
-        [1.0, 2.0, 6.0].iter().enumerate().map(|(at, nll)| json!({ "kind": "window", "id": at.to_string(), "tokens": 9, "nll": nll })).collect();
+    let windows: Vec<Value> = [1.0, 2.0, 6.0]
+        .iter()
+        .enumerate()
+        .map(|(at, nll)| json!({ "kind": "window", "id": at.to_string(), "tokens": 9, "nll": nll }))
+        .collect();
     let scored = score(Task::Perplexity, &read(&windows), &ScoreOptions::default()).expect("a score");
     let found = scored.score.expect("defined");
     assert!((found.value - 3.0f64.exp()).abs() < 1e-9);

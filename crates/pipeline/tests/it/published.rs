@@ -139,6 +139,7 @@ fn a_paper_run_on_folders_is_certified_scored_and_repeated_to_the_bit() {
                         Task::Nocaps => 2,
                         // Two images searched with, and ten captions.
                         Task::Flickr30k => 2 + 10,
+                        other => panic!("{other} was not asked for"),
                     };
                     assert_eq!(predictions.len(), expected, "{task}");
                     match task {
