@@ -24,7 +24,7 @@ def language_model(folder):
     config = transformers.AutoConfig.from_pretrained(folder)
     classes = {"blip-2": transformers.Blip2ForConditionalGeneration, "instructblip": transformers.InstructBlipForConditionalGeneration}
     one = classes.get(config.model_type, transformers.AutoModelForCausalLM)
-    model = one.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    model = one.from_pretrained(folder, dtype=torch.float32).eval()
     return getattr(model, "language_model", model)
 
 

@@ -4,6 +4,7 @@ mod batching;
 mod benchmarks;
 mod echo;
 mod external;
+mod likelihood;
 mod metrics;
 mod perplexity;
 mod predicting;
