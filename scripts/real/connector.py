@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 
 from folder import narrowed, read_tensors, write_tensors  # noqa: E402
 
-LARGEST = 8 << 20
+LARGEST = 8_000_000
 CONNECTS = ("query_tokens", "qformer.", "language_projection.", "multi_modal_projector.")
 
 

@@ -65,7 +65,7 @@ struct Subject {
 impl Subject {
     fn of(stage: &Stage, what: ReadingKind, place: &str) -> Self {
         let by = match what {
-            ReadingKind::Model | ReadingKind::Matcher => String::new(),
+            ReadingKind::Model | ReadingKind::Matcher | ReadingKind::Text => String::new(),
             ReadingKind::Data => data::named(stage).map(|named| named.by).unwrap_or_default(),
         };
         Self { place: Path::new(place).components().collect(), by }
@@ -202,6 +202,8 @@ impl<'a> Contents<'a> {
                 files_read(&folder)?.into_iter().map(of).collect()
             }
             ReadingKind::Data => stage.map_or(Ok(Vec::new()), |stage| self.data(stage, &folder))?,
+            // One file, whatever it is called.
+            ReadingKind::Text => vec![Source { name: String::new(), path: folder, optional: false }],
         };
         let digests: Vec<String> = sources.par_iter().map(|source| self.line(source)).collect::<Result<_, _>>()?;
         self.store.digests().keep();

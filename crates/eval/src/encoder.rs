@@ -2,7 +2,6 @@
 
 use std::{
     ops::Range,
-    path::PathBuf,
     sync::{
         Arc,
         mpsc::{SyncSender, sync_channel},
@@ -10,7 +9,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use ressa_data::{Ahead, ImageLoader, parallel};
+use ressa_data::{Ahead, ImageLoader, Picture, parallel};
 use ressa_models::VisionLanguage;
 use ressa_runtime::{Device, Levels};
 use ressa_store::CacheKey;
@@ -90,7 +89,7 @@ impl<'a> Encoder<'a> {
 }
 
 impl Files {
-    fn new(prepared: &Prepared, paths: &Arc<[PathBuf]>, ranges: Vec<Range<usize>>, batching: &Batching) -> Self {
+    fn new(prepared: &Prepared, paths: &Arc<[Picture]>, ranges: Vec<Range<usize>>, batching: &Batching) -> Self {
         let loader = ImageLoader::new(&prepared.processor, batching.pixels.as_ref());
         let features = batching.features.as_ref().map(|cache| cache.after(prepared.processor.images()));
         let writer = features.as_ref().and_then(|cache| Writer::start(cache.clone(), paths.len()));
@@ -105,19 +104,19 @@ impl Files {
 
 /// Decodes what is not known yet.
 fn load(
-    paths: &[PathBuf],
+    pictures: &[Picture],
     loader: &ImageLoader,
     cache: Option<&FeatureCache>,
     device: Device,
     threads: usize,
 ) -> Result<Load, EvalError> {
-    let opened = parallel(paths.len(), threads, |position| {
-        let path = &paths[position];
-        let key = cache.and_then(|cache| cache.key(path));
+    let opened = parallel(pictures.len(), threads, |position| {
+        let picture = &pictures[position];
+        let key = cache.and_then(|cache| cache.key(picture));
         if let Some(known) = cache.zip(key.as_ref()).and_then(|(cache, key)| cache.get(key)) {
             return Ok((Source::Known(known), Vec::new()));
         }
-        Ok::<_, EvalError>((Source::Levels(key), loader.levels(path)?))
+        Ok::<_, EvalError>((Source::Levels(key), loader.levels_of(picture)?))
     })?;
     let (images, levels): (Vec<Source>, Vec<Vec<u8>>) = opened.into_iter().unzip();
     Ok(Load { images, levels: Levels::new(levels.concat(), loader.processor().image_size(), device) })

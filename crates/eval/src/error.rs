@@ -38,6 +38,25 @@ pub enum EvalError {
         /// The prediction.
         id: String,
     },
+    /// A prediction that contradicts itself or the task.
+    #[error("prediction `{id}`: {reason}")]
+    Unfit {
+        /// The prediction.
+        id: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A text that is too short for a window.
+    #[error("the text has {tokens} tokens, and a window {window}; set a smaller window")]
+    ShortText {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Tokens of a window.
+        window: usize,
+    },
+    /// A model whose language model does not predict a text from left to right, or has not the positions for a window of it.
+    #[error("perplexity: {0}")]
+    NoText(String),
     /// A scorer that is another program.
     #[error("{program}: {reason}")]
     External {

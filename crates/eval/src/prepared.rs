@@ -1,6 +1,6 @@
 //! A benchmark as token ids and images: made once per process, used for every model that is evaluated.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use ressa_data::{Benchmark, Content, Image, Item, Picture, Processor, parallel};
 use ressa_experiment::Task;
@@ -19,6 +19,8 @@ pub struct Prepared {
     pub(crate) items: Vec<Item>,
     pub(crate) images: usize,
     pub(crate) texts: Vec<Tokens>,
+    /// Of items with options, what their likelihoods are computed from.
+    pub(crate) choices: Vec<Option<Choice>>,
     pub(crate) pixels: Pixels,
     pub(crate) processor: Processor,
     pub(crate) device: Device,
@@ -30,12 +32,47 @@ pub(crate) struct Tokens {
     pub language: Vec<u32>,
 }
 
+/// A question with options.
+pub(crate) struct Choice {
+    /// What stands before an option.
+    pub stem: Tokens,
+    /// Each option's own tokens.
+    pub options: Vec<Vec<u32>>,
+}
+
+impl Choice {
+    /// `None` for other items.
+    ///
+    /// An option's tokens are those that its text, behind a blank, adds to the stem. Where the stem ends with a token of its own (an
+    /// encoder's), or the last word would be cut otherwise, they are those of the option alone.
+    fn of(processor: &Processor, item: &Item) -> Result<Option<Self>, EvalError> {
+        let Content::Choice { stem, options, .. } = &item.content else { return Ok(None) };
+        let tokens = Tokens { qformer: processor.encode_qformer(stem)?, language: processor.encode_prompt(stem)? };
+        let ids = |option: &String| {
+            let whole = processor.encode_prompt(&format!("{stem} {option}"))?;
+            let ids = match whole.strip_prefix(tokens.language.as_slice()) {
+                Some(added) if !added.is_empty() => added.to_vec(),
+                _ => processor.encode_answer(option)?,
+            };
+            match ids.is_empty() {
+                true => Err(EvalError::Unfit {
+                    id: item.id.clone(),
+                    reason: format!("the tokenizer makes nothing of its option `{option}`"),
+                }),
+                false => Ok(ids),
+            }
+        };
+        let options = options.iter().map(ids).collect::<Result<_, EvalError>>()?;
+        Ok(Some(Self { stem: tokens, options }))
+    }
+}
+
 /// Images of a benchmark.
 pub(crate) enum Pixels {
     /// Model-ready `[images, 3, height, width]` of each block.
     Ready(Vec<Tensor>),
     /// On disk.
-    Files(Arc<[PathBuf]>),
+    Files(Arc<[Picture]>),
 }
 
 /// Consecutive images with the items about them.
@@ -43,7 +80,7 @@ pub(crate) struct Block {
     /// Its images.
     pub images: Range<usize>,
     /// Indices of its items, in the benchmark's order.
-    items: Vec<usize>,
+    pub items: Vec<usize>,
 }
 
 /// Items whose prompts are read together.
@@ -62,7 +99,7 @@ impl Prepared {
     pub fn new(processor: &Processor, benchmark: &Benchmark, device: Device) -> Result<Self, EvalError> {
         Self::tokenized(processor, benchmark, device, &|item| {
             let (text, read_by_language) = match &item.content {
-                Content::Question { text, .. } => (text, true),
+                Content::Question { text, .. } | Content::Choice { text, .. } => (text, true),
                 Content::Caption { instruction, .. } => (instruction, true),
                 Content::Retrieval { caption } => (caption, false),
             };
@@ -105,6 +142,7 @@ impl Prepared {
         Ok(Self {
             task: benchmark.task(),
             texts: parallel(items.len(), threads, |item| tokens(&items[item]))?,
+            choices: parallel(items.len(), threads, |item| Choice::of(processor, &items[item]))?,
             items,
             images: benchmark.images().len(),
             pixels: Pixels::of(processor, benchmark.images(), device)?,
@@ -184,21 +222,15 @@ impl Prepared {
 
 impl Pixels {
     fn of(processor: &Processor, pictures: &[Picture], device: Device) -> Result<Self, EvalError> {
-        let files: Vec<PathBuf> = pictures
-            .iter()
-            .filter_map(|picture| match picture {
-                Picture::File(path) => Some(path.clone()),
-                Picture::Held(_) => None,
-            })
-            .collect();
-        if !files.is_empty() {
-            return Ok(Self::Files(files.into()));
+        let is_held = |picture: &Picture| matches!(picture, Picture::Held(_));
+        if pictures.iter().any(|picture| !is_held(picture)) {
+            return Ok(Self::Files(pictures.into()));
         }
         let (height, width) = processor.image_size();
         let block = |pictures: &[Picture]| -> Result<Tensor, EvalError> {
             let images = pictures.iter().filter_map(|picture| match picture {
                 Picture::Held(image) => Some(image),
-                Picture::File(_) => None,
+                Picture::File(_) | Picture::Cell(_) => None,
             });
             let images: Vec<&Image> = images.collect();
             let shape = [images.len() as i64, 3, i64::from(height), i64::from(width)];

@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
+    Asks, Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
     allocation::{AllocationScope, BudgetConfig},
     config::{
         CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod,
@@ -555,14 +555,15 @@ fn scored(run: &RunConfig) -> Vec<Scored> {
     let stage = |&task: &Task| {
         let stage = Stage::Evaluate {
             task,
-            items: if task.has_questions() { evaluate.questions } else { evaluate.images },
-            beams: task.uses_language().then_some(evaluate.beams),
-            data: run.data.benchmarks(),
+            items: evaluate.items(task),
+            beams: task.writes().then_some(evaluate.beams),
+            data: run.data.of_task(task),
             asking: evaluate.asking(task).filter(|asking| !asking.is_default()).cloned().map(Box::new),
             okvqa: (task == Task::Okvqa && !evaluate.okvqa.is_default()).then(|| Box::new(evaluate.okvqa)),
-            retrieval: (!task.uses_language() && !evaluate.retrieval.is_default())
+            retrieval: (task.asks() == Asks::Match && !evaluate.retrieval.is_default())
                 .then(|| Box::new(evaluate.retrieval.clone())),
             compute: run.model.compute,
+            window: (task.asks() == Asks::Text).then_some(evaluate.perplexity.window),
         };
         Scored { task, evaluation: Configured::new(stage) }
     };

@@ -47,19 +47,26 @@ fn model(run: &RunConfig) -> Option<Conflict> {
 }
 
 fn data(run: &RunConfig) -> Option<Conflict> {
-    let shapes = run.data.source == DataSource::Shapes;
-    if let Some(task) = run.evaluate.tasks.iter().find(|task| shapes && !task.has_miniature()) {
-        return found(
-            "evaluate.tasks",
-            format!("the embedded world has no `{task}`"),
-            "set `data.source: folder` and `data.root`, or drop the task",
-        );
-    }
     match (run.data.source, &run.data.root) {
         (DataSource::Folder, None) => found(
             "data.source",
             "`data.source: folder` needs `data.root`",
             "set `data.root` to the folder that holds the benchmarks",
+        ),
+        (DataSource::Shapes, _)
+            if run.evaluate.tasks.iter().any(|task| task.uses_vision() && !task.has_miniature()) =>
+        {
+            let strange = run.evaluate.tasks.iter().find(|task| task.uses_vision() && !task.has_miniature());
+            found(
+                "evaluate.tasks",
+                format!("`{}` is not in the embedded world", strange.map_or("it", |task| task.name())),
+                "set `data.source: folder` and `data.root` to the folder that holds the benchmark, or drop the task",
+            )
+        }
+        _ if run.data.text.is_none() && run.evaluate.tasks.contains(&Task::Perplexity) => found(
+            "data.text",
+            "`perplexity` needs a text",
+            "set `data.text` to a text file such as the test part of WikiText-2, or drop the task",
         ),
         (DataSource::Shapes, Some(_)) => found(
             "data.root",

@@ -75,6 +75,6 @@ pub use pattern::Pattern;
 pub use percent::{percent, rounded_percent};
 pub use reading::{Reading, ReadingKind, Readings};
 pub use stage::{Stage, StageNode};
-pub use task::Task;
+pub use task::{Asks, Task};
 pub use tower::Tower;
 pub use trace::{Traced, WrittenBy};

@@ -204,9 +204,9 @@ pub enum Stage {
     Evaluate {
         /// The task.
         task: Task,
-        /// Questions, or images for captions and retrieval.
+        /// Questions, images for captions and retrieval, or windows of a text, of which 0 means all.
         items: u32,
-        /// Beams; null for retrieval.
+        /// Beams; null for retrieval and texts.
         beams: Option<u32>,
         /// Benchmark data.
         data: DataConfig,
@@ -222,6 +222,9 @@ pub enum Stage {
         /// Type of the computation, where the experiment says it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         compute: Option<Compute>,
+        /// Tokens of a window of a text; absent for all other tasks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        window: Option<u32>,
     },
 }
 

@@ -343,6 +343,16 @@ impl VisionLanguage for Blip2 {
         Some(self.writer()?.language.search_sizes(self.kind.elt_size_in_bytes() as u64))
     }
 
+    fn text_positions(&self) -> Option<usize> {
+        self.writer()?;
+        let positions = match &self.config.text_config {
+            crate::config::TextConfig::T5(_) => return None,
+            crate::config::TextConfig::Llama(text) => text.max_position_embeddings,
+            crate::config::TextConfig::Opt(text) => text.max_position_embeddings,
+        };
+        usize::try_from(positions).ok()
+    }
+
     fn image_tokens(&self) -> usize {
         self.qformer.queries() as usize
     }

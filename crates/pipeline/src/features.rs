@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ressa_data::{ImageLoader, parallel};
+use ressa_data::{ImageLoader, Picture, parallel};
 use ressa_eval::FeatureCache;
 use ressa_experiment::{
     Stage, StageKey, StageNode, Tower,
@@ -79,7 +79,7 @@ impl Executor {
         };
         let unknown: Vec<(&Path, CacheKey)> = paths
             .iter()
-            .filter_map(|path| Some((*path, cache.key(path)?)))
+            .filter_map(|path| Some((*path, cache.key(&Picture::File(path.to_path_buf()))?)))
             .filter(|(_, key)| cache.get(key).is_none())
             .collect();
         for (number, part) in unknown.chunks(AT_ONCE).enumerate() {

@@ -81,6 +81,8 @@ fn items_of(task: Task, asked: u32, data: &DataConfig, root: &Path, draws: &mut 
     let key = format!("{} {task} {asked}", folder.display());
     // What is missing or cannot be used is said with the files.
     let count = |benchmark: Benchmark| match is_question {
+        // Rotations of a question are one.
+        true if task == Task::Mmbench => benchmark.items().iter().filter(|item| item.id.ends_with("-0")).count(),
         true => benchmark.items().len(),
         false => benchmark.images().len(),
     };

@@ -8,7 +8,7 @@ use std::{
 
 use rand_chacha::ChaCha8Rng;
 use ressa_data::{
-    Captioned, Captions, DataError, ImageLoader,
+    Captioned, Captions, DataError, ImageLoader, Picture,
     augment::augment,
     parallel,
     stream::{Purpose, distinct, stream},
@@ -247,7 +247,7 @@ impl CorpusBatches {
         };
         let known = match &self.features {
             Some(cache) => rows(&|entry, position| {
-                let features = cache.key(&entry.image).and_then(|key| cache.get(&key));
+                let features = cache.key(&Picture::File(entry.image.clone())).and_then(|key| cache.get(&key));
                 let (read, written) = entry.sample(&self.config, &mut rng(position));
                 Ok(Row { shown: features.map_or(Shown::Nothing, Shown::Features), read, written })
             })?,
