@@ -79,14 +79,16 @@ fn of_rows(
     let stems: Vec<Vec<u32>> = choices.iter().map(|(_, choice)| choice.stem.language.clone()).collect();
     let qformer: Vec<Vec<u32>> = choices.iter().map(|(_, choice)| choice.stem.qformer.clone()).collect();
     let whole: Vec<Vec<u32>> = stems.iter().zip(&options).map(|(stem, option)| [&stem[..], option].concat()).collect();
+    // The chat template of a model puts every question's image at the same place.
+    let layout = choices.first().and_then(|(_, choice)| choice.stem.layout.clone()).map(std::sync::Arc::new);
     let mut prompts = Prompts {
         image: Tensor::from_slice(&images).to_kind(Kind::Int64).to_device(device),
         qformer: TextBatch::pad(&qformer, prepared.processor.qformer_pad(), device),
-        language: TextBatch::pad(&whole, pad, device),
+        language: TextBatch::pad(&whole, pad, device).behind(layout.clone()),
     };
     // A model with an encoder has no positions to run out of; one without reads stem and option as one sequence.
     model.check_prompts(&prompts)?;
-    prompts.language = TextBatch::pad(&stems, pad, device);
+    prompts.language = TextBatch::pad(&stems, pad, device).behind(layout);
     let prefix = model.visual_prefix(features, &prompts);
     let forced = model.force(Some(&prefix), &prompts.language, &options);
     let tokens = options.first().map_or(0, Vec::len) as i64;

@@ -43,6 +43,7 @@ pub mod places;
 pub mod protocol;
 mod range;
 pub mod reading;
+pub mod prompt;
 pub mod record;
 pub mod schema;
 pub mod search;
