@@ -9,12 +9,12 @@ use crate::{
     AnswerBatch, Forced, LoadOptions, ModelError, Scope, TextBatch, Weights,
     config::{SpecialTokens, TextConfig},
     folder::CONFIG,
-    language::Language,
+    language::{self, LanguageModel},
 };
 
 /// A decoder-only language model.
 pub struct TextModel {
-    language: Language,
+    language: Box<dyn LanguageModel>,
     positions: usize,
 }
 
@@ -48,7 +48,7 @@ impl TextModel {
         };
         let mut weights = Weights::open(folder, options)?;
         let scope = Scope::root(&mut weights, options.kind(), options.rounding);
-        let language = Language::load(&scope, &config)?;
+        let language = language::load(&scope, &config)?;
         drop(scope);
         weights.finish()?;
         Ok(Self { language, positions: usize::try_from(positions).unwrap_or_default() })
