@@ -145,6 +145,20 @@ fn answers_are_those_of_transformers() {
             let found = model.generate(&prefix, &batch.language, &resolved).unwrap();
             let found: Vec<Vec<u32>> = found.into_iter().map(|answer| answer.tokens).collect();
             assert_eq!(found, rows(&golden["tokens"]), "{name} {search}");
+            // Twice the same questions: each image is read once, however many ask about it.
+            let twice: Vec<(Option<Layout>, Vec<u32>)> = (0..2)
+                .flat_map(|_| rows(&text["prompts"]))
+                .map(|row| (batch.language.layout().cloned(), row))
+                .collect();
+            let twice = Prompts {
+                image: Tensor::from_slice(&[0i64, 1, 2, 0, 1, 2]),
+                qformer: TextBatch::pad(&vec![Vec::new(); 6], 0, Device::Cpu),
+                language: TextBatch::prompts(twice, 0, Device::Cpu).expect("one layout"),
+            };
+            let features = model.encode_images(&tensors.get("pixel_values"));
+            let again = model.answer(&features, &twice, &resolved).unwrap();
+            let again: Vec<Vec<u32>> = again.into_iter().map(|answer| answer.tokens).collect();
+            assert_eq!(again, [found.clone(), found].concat(), "{name} {search}: prefixes read once");
         }
     }
 }
