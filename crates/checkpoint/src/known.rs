@@ -19,13 +19,7 @@ pub(crate) const READ: [&str; 10] = [
 pub(crate) const TOKENIZER: usize = 4;
 
 /// What other libraries read: tokenizers in other forms.
-const READ_ELSEWHERE: [&str; 5] = [
-    "spiece.model",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-];
+const READ_ELSEWHERE: [&str; 5] = ["spiece.model", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt"];
 
 /// What says how the model may be used.
 const DOCUMENTS: [&str; 9] = [

@@ -89,7 +89,8 @@ impl Chat {
         }
         let repeat = |&found: &u32| std::iter::repeat_n(found, if found == *id { self.image_tokens } else { 1 });
         let expanded: Vec<u32> = ids.iter().flat_map(repeat).collect();
-        let (layout, text) = Layout::split(&expanded, *id).unwrap_or_else(|| unreachable!("an image token was counted"));
+        let (layout, text) =
+            Layout::split(&expanded, *id).unwrap_or_else(|| unreachable!("an image token was counted"));
         Ok(Prompt { layout: Some(layout), text })
     }
 

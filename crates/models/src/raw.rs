@@ -7,10 +7,7 @@
 use tch::{Kind, Tensor};
 
 use crate::{
-    Family, Model, ModelError, Prompts, TextBatch, VisionLanguage,
-    config::TextConfig,
-    layers::prefixed,
-    model::MUTE,
+    Family, Model, ModelError, Prompts, TextBatch, VisionLanguage, config::TextConfig, layers::prefixed, model::MUTE,
     qformer::QFormer,
 };
 
