@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ressa_eval::{
-    Prediction, ScoreOptions, Windows,
+    EvalError, Prediction, ScoreOptions, Windows,
     perplexity::{check, perplexity},
     score,
 };
@@ -56,7 +56,7 @@ fn windows_have_the_likelihoods_that_transformers_finds() {
 #[test]
 fn what_has_no_perplexity_is_refused() {
     let opt = model("blip2-opt");
-    let said = |result: Result<Vec<Prediction>, _>| result.expect_err("refused").to_string();
+    let said = |result: Result<Vec<Prediction>, EvalError>| result.expect_err("refused").to_string();
     let of = |ids: usize, tokens| {
         said(perplexity(&opt, &vec![5; ids], Windows { tokens, most: None }, Device::Cpu, &mut |_| ()))
     };
