@@ -1,10 +1,14 @@
 //! A benchmark as token ids and images: made once per process, used for every model that is evaluated.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    sync::Arc,
+};
 
-use ressa_data::{Benchmark, Content, Image, Item, Picture, Processor, parallel};
+use ressa_data::{Benchmark, Content, Image, Item, Picture, Processor, Prompt, parallel};
 use ressa_experiment::Task;
-use ressa_models::{Prompts, TextBatch};
+use ressa_models::{Layout, Prompts, TextBatch};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
 
@@ -19,6 +23,8 @@ pub struct Prepared {
     pub(crate) items: Vec<Item>,
     pub(crate) images: usize,
     pub(crate) texts: Vec<Tokens>,
+    /// Which of the different layouts each text is behind.
+    layouts: Vec<usize>,
     /// Of items with options, what their likelihoods are computed from.
     pub(crate) choices: Vec<Option<Choice>>,
     pub(crate) pixels: Pixels,
@@ -30,12 +36,16 @@ pub struct Prepared {
 pub(crate) struct Tokens {
     pub qformer: Vec<u32>,
     pub language: Vec<u32>,
+    /// What stands before the language model's text; prompts of one batch have the same.
+    pub layout: Option<Layout>,
 }
 
 /// A question with options.
 pub(crate) struct Choice {
     /// What stands before an option.
     pub stem: Tokens,
+    /// Which of the different layouts the stem is behind.
+    pub layout: usize,
     /// Each option's own tokens.
     pub options: Vec<Vec<u32>>,
 }
@@ -43,13 +53,17 @@ pub(crate) struct Choice {
 impl Choice {
     /// `None` for other items.
     ///
-    /// An option's tokens are those that its text, behind a blank, adds to the stem. Where the stem ends with a token of its own (an
-    /// encoder's), or the last word would be cut otherwise, they are those of the option alone.
+    /// An option's tokens are those that its text, behind a blank, adds to the stem. Where the stem is a turn of a conversation or ends with a
+    /// token of its own (an encoder's), or the last word would be cut otherwise, they are those of the option alone.
     fn of(processor: &Processor, item: &Item) -> Result<Option<Self>, EvalError> {
         let Content::Choice { stem, options, .. } = &item.content else { return Ok(None) };
-        let tokens = Tokens { qformer: processor.encode_qformer(stem)?, language: processor.encode_prompt(stem)? };
+        let Prompt { layout, text: language } = processor.prompt(stem)?;
+        let tokens = Tokens { qformer: processor.encode_qformer(stem)?, language, layout };
         let ids = |option: &String| {
-            let whole = processor.encode_prompt(&format!("{stem} {option}"))?;
+            let whole = match &tokens.layout {
+                None => processor.encode_prompt(&format!("{stem} {option}"))?,
+                Some(_) => Vec::new(),
+            };
             let ids = match whole.strip_prefix(tokens.language.as_slice()) {
                 Some(added) if !added.is_empty() => added.to_vec(),
                 _ => processor.encode_answer(option)?,
@@ -63,8 +77,18 @@ impl Choice {
             }
         };
         let options = options.iter().map(ids).collect::<Result<_, EvalError>>()?;
-        Ok(Some(Self { stem: tokens, options }))
+        Ok(Some(Self { stem: tokens, layout: 0, options }))
     }
+}
+
+/// Numbers of layouts, equal ones for equal layouts.
+fn numbered<'a>(layouts: impl Iterator<Item = &'a Option<Layout>>) -> Vec<usize> {
+    let mut known: HashMap<&Option<Layout>, usize> = HashMap::new();
+    let number = |layout| {
+        let next = known.len();
+        *known.entry(layout).or_insert(next)
+    };
+    layouts.map(number).collect()
 }
 
 /// Images of a benchmark.
@@ -103,8 +127,9 @@ impl Prepared {
                 Content::Caption { instruction, .. } => (instruction, true),
                 Content::Retrieval { caption } => (caption, false),
             };
-            let language = if read_by_language { processor.encode_prompt(text)? } else { Vec::new() };
-            Ok(Tokens { qformer: processor.encode_qformer(text)?, language })
+            let Prompt { layout, text: language } =
+                if read_by_language { processor.prompt(text)? } else { Prompt::default() };
+            Ok(Tokens { qformer: processor.encode_qformer(text)?, language, layout })
         })
     }
 
@@ -127,7 +152,7 @@ impl Prepared {
             if ids.len() > tokens {
                 ids.drain(tokens.saturating_sub(1)..ids.len() - 1);
             }
-            Ok(Tokens { qformer: ids, language: Vec::new() })
+            Ok(Tokens { qformer: ids, language: Vec::new(), layout: None })
         })
     }
 
@@ -139,10 +164,19 @@ impl Prepared {
     ) -> Result<Self, EvalError> {
         let items = benchmark.items().to_vec();
         let threads = tch::get_num_threads().max(1) as usize;
+        let texts = parallel(items.len(), threads, |item| tokens(&items[item]))?;
+        let layouts = numbered(texts.iter().map(|text| &text.layout));
+        let mut choices: Vec<Option<Choice>> =
+            parallel(items.len(), threads, |item| Choice::of(processor, &items[item]))?;
+        let numbers = numbered(choices.iter().flatten().map(|choice| &choice.stem.layout));
+        for (choice, number) in choices.iter_mut().flatten().zip(numbers) {
+            choice.layout = number;
+        }
         Ok(Self {
             task: benchmark.task(),
-            texts: parallel(items.len(), threads, |item| tokens(&items[item]))?,
-            choices: parallel(items.len(), threads, |item| Choice::of(processor, &items[item]))?,
+            layouts,
+            texts,
+            choices,
             items,
             images: benchmark.images().len(),
             pixels: Pixels::of(processor, benchmark.images(), device)?,
@@ -178,25 +212,27 @@ impl Prepared {
         rows: &dyn Fn(usize) -> usize,
     ) -> impl Iterator<Item = Batch> {
         let lengths = |item: usize| (self.texts[item].qformer.len(), self.texts[item].language.len());
+        let layouts = |item: usize| self.layouts[item];
         let mut parts: Vec<Vec<usize>> = Vec::new();
         if batching.padded {
             let mut items = block.items.clone();
             // The language model's steps cost most, so its lengths come first.
-            items.sort_by_key(|&item| (lengths(item).1, lengths(item).0));
+            items.sort_by_key(|&item| (layouts(item), lengths(item).1, lengths(item).0));
             // Each item is the longest so far.
             for item in items {
                 let most = rows(lengths(item).1).max(1);
                 match parts.last_mut() {
-                    Some(part) if part.len() < most => part.push(item),
+                    Some(part) if part.len() < most && layouts(part[0]) == layouts(item) => part.push(item),
                     _ => parts.push(vec![item]),
                 }
             }
         } else {
-            let mut equal: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
+            let mut equal: BTreeMap<(usize, usize, usize), Vec<usize>> = BTreeMap::new();
             for &item in &block.items {
-                equal.entry(lengths(item)).or_default().push(item);
+                let (qformer, language) = lengths(item);
+                equal.entry((layouts(item), qformer, language)).or_default().push(item);
             }
-            for ((_, language), items) in &equal {
+            for ((_, _, language), items) in &equal {
                 parts.extend(items.chunks(rows(*language).max(1)).map(<[usize]>::to_vec));
             }
         }
@@ -207,7 +243,8 @@ impl Prepared {
             let prompts = Prompts {
                 image: Tensor::from_slice(&images).to_kind(Kind::Int64).to_device(self.device),
                 qformer: self.captions(&items),
-                language: TextBatch::pad(&language, self.processor.pad(), self.device),
+                language: TextBatch::pad(&language, self.processor.pad(), self.device)
+                    .behind(self.texts[items[0]].layout.clone().map(Arc::new)),
             };
             Batch { items, prompts }
         })

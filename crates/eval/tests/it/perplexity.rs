@@ -8,7 +8,7 @@ use ressa_eval::{
     score,
 };
 use ressa_experiment::Task;
-use ressa_models::{Blip2, folder::load_options, load_blip2};
+use ressa_models::{Model, folder::load_options, load_model};
 use ressa_runtime::Device;
 use serde::Deserialize;
 
@@ -24,9 +24,9 @@ struct Golden {
     perplexity: f64,
 }
 
-fn model(name: &str) -> Blip2 {
+fn model(name: &str) -> Model {
     let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/goldens").join(name);
-    load_blip2(&folder, &load_options(&folder, Device::Cpu, None).expect("options")).expect("a model")
+    load_model(&folder, &load_options(&folder, Device::Cpu, None).expect("options")).expect("a model")
 }
 
 #[test]
