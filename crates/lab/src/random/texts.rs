@@ -68,6 +68,10 @@ impl Texts {
             files.extend(self.tokenizer(Style::Bert, rows, "qformer_tokenizer/"));
         }
         files.extend(self.processor());
+        if matches!(self.files, Files::Patches { .. }) {
+            let path = folder.join("chat_template.jinja");
+            fs::write(&path, CONVERSATION).map_err(CheckpointError::io("write", &path))?;
+        }
         for (name, value) in files {
             let path = folder.join(name);
             if let Some(parent) = path.parent() {
@@ -112,7 +116,6 @@ impl Texts {
                 processor.insert("num_additional_image_tokens".to_owned(), json!(1));
                 processor.insert("patch_size".to_owned(), json!(patch));
                 processor.insert("vision_feature_select_strategy".to_owned(), json!(strategy));
-                processor.insert("chat_template".to_owned(), json!(CONVERSATION));
                 "LlavaProcessor"
             }
         };
