@@ -7,7 +7,7 @@ use std::{
 };
 
 use ressa_store::Store;
-use ressa_sweep::{DEFAULT_LEASE, DeviceChoice, Devices, Options, RetryPolicy, WorkerCommand, visible_gpus};
+use ressa_sweep::{DEFAULT_IDLE, DEFAULT_LEASE, DeviceChoice, Devices, Options, RetryPolicy, WorkerCommand, visible_gpus};
 
 use crate::{
     arguments::{Global, MachineOptions, SweepOptions},
@@ -126,6 +126,7 @@ impl Workspace {
             max_failures: None,
             timeout: None,
             lease: DEFAULT_LEASE,
+            idle: DEFAULT_IDLE,
             title: String::new(),
             program: String::new(),
             retries: RetryPolicy::default(),

@@ -1,7 +1,7 @@
 //! The identity of a stage.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     hash::{BuildHasherDefault, Hash, Hasher},
     str::FromStr,
@@ -16,6 +16,9 @@ pub struct StageKey([u8; 32]);
 
 /// A map by stage.
 pub type KeyMap<T> = HashMap<StageKey, T, BuildHasherDefault<KeyHasher>>;
+
+/// A set of stages.
+pub type KeySet = HashSet<StageKey, BuildHasherDefault<KeyHasher>>;
 
 /// A text that is no key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

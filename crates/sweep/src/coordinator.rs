@@ -22,7 +22,7 @@ use crate::{
     SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, describe, failures, gate,
     live::Live,
     meet::{Arrival, CoordinatorBeat, Down, Host, Invitation, LEASE, Meet},
-    recruit::{ClassWork, Classes, Need, Recruiter},
+    recruit::{ClassStanding, ClassWork, Classes, Need, Recruiter},
     schedule::{Schedule, State},
     slot::{Link, Running, Slot},
     take_inventory,
@@ -57,6 +57,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// Time without a sign of life after which a worker of another machine counts as gone.
     pub lease: Duration,
+    /// Time without work after which a pilot that a cluster's engine started is sent home.
+    pub idle: Duration,
     /// The sweep in words, for who looks at it: files and overrides.
     pub title: String,
     /// Version and revision of the program.
@@ -216,7 +218,7 @@ struct Coordinator<'a> {
     recruiter: Option<Box<dyn Recruiter>>,
     classes: Classes,
     /// How things stand with who was asked for.
-    standing: Vec<String>,
+    standing: Vec<ClassStanding>,
     sender: Sender<Message>,
     circumstances: Circumstances,
     log: Log,
@@ -361,7 +363,7 @@ impl Coordinator<'_> {
     fn recruit(&mut self) -> Result<(), SweepError> {
         let Some(recruiter) = &mut self.recruiter else { return Ok(()) };
         let need = Need {
-            work: self.schedule.work(&self.estimates),
+            work: self.schedule.work(&self.estimates, self.gate.is_none()),
             jobs: self.pilots.values().filter(|pilot| !pilot.is_gone()).map(|pilot| pilot.job.clone()).collect(),
             quick_failures: self.quick.clone(),
             stopping: self.stopping,
@@ -471,11 +473,7 @@ impl Coordinator<'_> {
             Link::Remote { pilot, place } => {
                 let (pilot, place) = (pilot.clone(), *place);
                 if !self.tell(&pilot, &Down::Execute { place, node, attempt }) {
-                    let key = self.graph.stages[stage].node.key;
-                    if self.ended(index, &key, attempt).is_some() {
-                        self.give_back(stage, attempt, "its pilot could not be told");
-                    }
-                    return;
+                    return self.unreachable(&pilot);
                 }
             }
         }
@@ -646,3 +644,9 @@ impl Coordinator<'_> {
 
 /// The lease that is used where nobody says another.
 pub const DEFAULT_LEASE: Duration = LEASE;
+
+/// The time without work after which a pilot is sent home, where nobody says another.
+pub const DEFAULT_IDLE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;
