@@ -4,10 +4,12 @@
 //! file that it was made of says the same, and all that its stages read from outside the store has the same content. Losing it, or a folder that
 //! cannot be written, costs time only.
 
+use std::path::PathBuf;
+
 use ressa_contents::Contents;
 use ressa_experiment::{Reading, SourceFile, Stage};
 use ressa_store::{Cache, CacheKey};
-use ressa_sweep::{Outline, RunNames};
+use ressa_sweep::{Graph, Outline, RunNames};
 use rmp_serde::Deserializer;
 use serde::{Deserialize, Serialize};
 
@@ -44,29 +46,37 @@ pub fn named_outline(workspace: &Workspace, selection: &Selection) -> Result<(Ou
 
 /// The outline that is remembered, or made now and remembered. Names are left out where nobody wants them.
 fn look_up(workspace: &Workspace, selection: &Selection, named: bool) -> Result<(Outline, RunNames), Failure> {
-    let cache = Cache::new(workspace.reading().root().join(FOLDER), LIMIT);
-    // A program without a name could be any.
-    let key = build().map(|build| key(workspace, selection, &build));
-    let known = key.as_ref().and_then(|key| unpack(workspace, &cache.get(key)?, named));
+    let known = key(workspace, selection).and_then(|key| unpack(workspace, &cache(workspace).get(&key)?, named));
     if let Some(known) = known {
         return Ok(known);
     }
     let study = Study::load(workspace, selection)?;
-    let (outline, names) = Outline::of(study.parts(), &study.graph(true));
-    // A look makes no store.
-    if let Some(key) = key.filter(|_| workspace.reading().root().is_dir()) {
-        cache.put(&key, &pack(&study, &outline, &names));
-    }
-    Ok((outline, names))
+    Ok(remember(workspace, selection, &study, &study.graph(true)))
 }
 
-fn key(workspace: &Workspace, selection: &Selection, build: &str) -> CacheKey {
+/// Makes the outline of what was loaded, whose graph with its gates is `graph`, and remembers it.
+pub fn remember(workspace: &Workspace, selection: &Selection, study: &Study, graph: &Graph) -> (Outline, RunNames) {
+    let (outline, names) = Outline::of(study.parts(), graph);
+    // A look makes no store.
+    if let Some(key) = key(workspace, selection).filter(|_| workspace.reading().root().is_dir()) {
+        cache(workspace).put(&key, &pack(study, &outline, &names));
+    }
+    (outline, names)
+}
+
+fn cache(workspace: &Workspace) -> Cache {
+    Cache::new(workspace.reading().root().join(FOLDER), LIMIT)
+}
+
+/// What asks for an outline; none for a program without a name, which could be any.
+fn key(workspace: &Workspace, selection: &Selection) -> Option<CacheKey> {
     let Asked { files, overrides } = Asked::of(workspace, selection);
-    let absolute = |path: &std::path::PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let files: Vec<_> = files.iter().map(absolute).collect();
     let partition = selection.partition.map(|partition| partition.to_string());
     let asked = (&workspace.root, &workspace.experiments, files, overrides, &selection.filters.filter, partition);
-    CacheKey::new("outline").with(build).with(rmp_serde::to_vec(&asked).expect("paths are UTF-8, the rest is text"))
+    let asked = rmp_serde::to_vec(&asked).expect("paths are UTF-8, the rest is text");
+    Some(CacheKey::new("outline").with(build()?).with(asked))
 }
 
 fn pack(study: &Study, outline: &Outline, names: &RunNames) -> Vec<u8> {

@@ -231,9 +231,8 @@ pub fn find_among<'a>(
     word: &str,
 ) -> Result<Option<Match>, Failure> {
     let is_key = is_digits(word);
-    let shown = |(position, (id, label)): (usize, (&str, &str))| {
-        (Match::Run(position), format!("{}  {label}", short(id)))
-    };
+    let shown =
+        |(position, (id, label)): (usize, (&str, &str))| (Match::Run(position), format!("{}  {label}", short(id)));
     let named = runs.clone().enumerate().filter(|(_, (id, label))| is_key && id.starts_with(word) || *label == word);
     let mut found: Vec<(Match, String)> = named.map(shown).chain(stages).collect();
     if found.is_empty() {

@@ -7,7 +7,9 @@ use std::{
 };
 
 use ressa_store::Store;
-use ressa_sweep::{DEFAULT_IDLE, DEFAULT_LEASE, DeviceChoice, Devices, Options, RetryPolicy, WorkerCommand, visible_gpus};
+use ressa_sweep::{
+    DEFAULT_IDLE, DEFAULT_LEASE, DeviceChoice, Devices, Options, RetryPolicy, WorkerCommand, visible_gpus,
+};
 
 use crate::{
     arguments::{Global, MachineOptions, SweepOptions},

@@ -162,14 +162,7 @@ pub(crate) fn read(path: &Path, notes: &mut Vec<Note>) -> Result<Option<Index>, 
 
 /// A row of which only the state is wanted.
 #[derive(Deserialize)]
-struct Brief<'r>(
-    StageKey,
-    IgnoredAny,
-    IgnoredAny,
-    IgnoredAny,
-    Option<IgnoredAny>,
-    #[serde(borrow)] Option<&'r str>,
-);
+struct Brief<'r>(StageKey, IgnoredAny, IgnoredAny, IgnoredAny, Option<IgnoredAny>, #[serde(borrow)] Option<&'r str>);
 
 /// Takes the states that the index in a file says, and returns how far it reaches; none where [`read`] would find none.
 pub(crate) fn read_states(path: &Path, states: &mut States) -> Result<Option<Segments>, StoreError> {

@@ -3,7 +3,7 @@
 use ressa_experiment::{KeyMap, StageKey, key::KeySet};
 use ressa_store::{Store, StoreError};
 
-use crate::{FailureRecord, INDEX, LogEvent, follow, folder, older, record::by_time, segment::Segments, snapshot};
+use crate::{FailureRecord, INDEX, LogEvent, folder, follow, older, record::by_time, segment::Segments, snapshot};
 
 /// The last that happened to every stage, without what is known of it otherwise.
 #[derive(Debug, Default)]

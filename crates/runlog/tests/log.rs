@@ -8,7 +8,8 @@ use ressa_experiment::{
     protocol::{Failure, FailureKind},
 };
 use ressa_runlog::{
-    Circumstances, FailureRecord, Index, Log, LogEvent, LogPart, Proof, Published, Record, State, history_of, read, states,
+    Circumstances, FailureRecord, Index, Log, LogEvent, LogPart, Proof, Published, Record, State, history_of, read,
+    states,
 };
 use ressa_store::{Environment, Store};
 

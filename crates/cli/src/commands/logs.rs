@@ -65,7 +65,8 @@ pub fn run(global: &Global, options: &LogsOptions) -> Outcome {
         let failure = reading.index.failure(&key);
         if global.json {
             let events = events.of_stage(&key);
-            answers.push(json!({ "key": key, "state": state(record), "record": failure, "log": text, "events": events }));
+            answers
+                .push(json!({ "key": key, "state": state(record), "record": failure, "log": text, "events": events }));
             continue;
         }
         say(format_args!("{}  {}", key.short(), state(record)));

@@ -18,6 +18,7 @@ use crate::{
     exit::{Exit, Failure, Outcome},
     memory,
     missing::missing,
+    outlines::remember,
     preflight::{Preflight, refusal},
     progress::Display,
     reuse::{Reuse, mixture, others, put_away},
@@ -71,6 +72,11 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     let files: Vec<String> = study.experiments.iter().map(|experiment| workspace.show(&experiment.path)).collect();
     record_sweep(&store, &files, &study.words(), &graph)?;
     study.findings.remember();
+    // Who looks at the sweep need not plan it.
+    match options.no_gate {
+        true => drop(remember(&workspace, &options.selection, &study, &study.graph(true))),
+        false => drop(remember(&workspace, &options.selection, &study, &graph)),
+    }
 
     let stop = signals::stop();
     let title = files.iter().chain(&study.overrides).map(String::as_str).collect::<Vec<_>>().join(" ");

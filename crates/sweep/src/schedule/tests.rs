@@ -180,7 +180,8 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
             assert!((work.seconds - seconds).abs() < 1e-6, "{} is not {seconds}", work.seconds);
             // While the gate is open, only what it waits for can begin.
             let gate = schedule.work(&estimates, true)[class];
-            let of_gate = of(State::Ready).chain(of(State::Running)).filter(|&(position, _)| graph.stages[position].gate);
+            let of_gate =
+                of(State::Ready).chain(of(State::Running)).filter(|&(position, _)| graph.stages[position].gate);
             assert_eq!((gate.active, gate.active + gate.waiting), (of_gate.count(), work.active + work.waiting));
         }
         let settled = states().zip(&graph.stages).all(|(state, stage)| !stage.gate || !state.is_open());

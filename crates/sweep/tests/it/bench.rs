@@ -9,9 +9,7 @@ use ressa_experiment::{
 };
 use ressa_runlog::{FailureRecord, Log, LogEvent};
 use ressa_store::Store;
-use ressa_sweep::{
-    Devices, Graph, Options, Recruiter, Stop, Summary, SweepError, SweepEvent, WorkerCommand, execute,
-};
+use ressa_sweep::{Devices, Graph, Options, Recruiter, Stop, Summary, SweepError, SweepEvent, WorkerCommand, execute};
 use tempfile::TempDir;
 
 /// A results folder that goes with the test.

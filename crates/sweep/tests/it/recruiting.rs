@@ -81,7 +81,8 @@ fn a_sweep_ends_when_only_hopeless_classes_have_work() {
     bench.options.devices = Devices::cpu(0);
     let graph = Graph::new("test", &cells(), &[]);
     let quick = of_class(&bench, "quick", "quick");
-    let standing = ClassStanding { class: "train".to_owned(), gave_up: Some("no partition".to_owned()), ..Default::default() };
+    let standing =
+        ClassStanding { class: "train".to_owned(), gave_up: Some("no partition".to_owned()), ..Default::default() };
     let told =
         Told { given_up: HashMap::from([(1, "no partition".to_owned())]), standing: vec![standing], ..Told::default() };
     thread::scope(|scope| {
