@@ -234,8 +234,21 @@ impl Log {
     /// # Errors
     /// A disk that fails.
     pub fn settle(&mut self) -> Result<(), StoreError> {
+        self.keep(BEHIND.max(self.reading.index.len() / 4))
+    }
+
+    /// The same at the end, when writing the index once more is worth it for whoever looks afterwards.
+    ///
+    /// # Errors
+    /// A disk that fails.
+    pub fn close(&mut self) -> Result<(), StoreError> {
+        self.keep(BEHIND)
+    }
+
+    /// Makes what was written last, and writes the index anew where more than so many lines stand behind it.
+    fn keep(&mut self, behind: usize) -> Result<(), StoreError> {
         self.writer.sync()?;
-        if self.reading.behind > BEHIND.max(self.reading.index.len() / 4) {
+        if self.reading.behind > behind {
             let index = &mut self.reading.index;
             index.segments.insert(self.writer.number(), self.writer.place().clone());
             snapshot::write(&self.folder.join(INDEX), index)?;

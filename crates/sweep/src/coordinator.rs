@@ -563,7 +563,7 @@ impl Coordinator<'_> {
         self.note(LogEvent::Ended { made: totals.made, failed: totals.failed, open });
         self.standing.clear();
         self.show_live(true);
-        let _ = self.log.settle();
+        let _ = self.log.close();
         // Jobs that wait are not needed now; what runs may go on.
         let told = self.recruiter.as_mut().map(|recruiter| recruiter.end()).unwrap_or_default();
         told.into_iter().for_each(|line| self.say(line));

@@ -74,7 +74,7 @@ fn what_is_remembered_is_what_the_files_say() {
 fn a_table_of_published_numbers_decides_about_what_is_remembered() {
     let house = House::new();
     house.write("experiments/paper/expected.csv", "id,value\nours,1\n");
-    let report = "report: { figures: [{ id: main, kind: bars, x: prune.metric, y: vqav2, published: [ours] }] }\n";
+    let report = "report: { tables: [{ id: main, rows: [prune.metric], columns: metric, values: [vqav2], published: [ours] }] }\n";
     let small = fs::read_to_string(house.path("experiments/shapes/small.yaml")).unwrap();
     house.write("experiments/shapes/small.yaml", &format!("{small}\n{report}"));
     let swept = house.ressa(&["sweep", "small", "--no-report"]);

@@ -111,7 +111,8 @@ fn a_pilot_without_work_goes_home_and_one_with_work_stays() {
             let sender = sender.clone();
             scope.spawn(move || drop(sender.send(pilot(options, &Stop::new(), &mut |_| {}))));
         }
-        scope.spawn(|| {
+        let stop = &stop;
+        scope.spawn(move || {
             let first = ended.recv().unwrap().unwrap();
             let second = ended.try_recv();
             stop.request(Interruption::Interrupt);
@@ -119,6 +120,6 @@ fn a_pilot_without_work_goes_home_and_one_with_work_stays() {
             assert_eq!(first, PilotEnd::Done("there is nothing to do for it now".to_owned()));
             assert!(second.is_err(), "{second:?}");
         });
-        bench.recruit(&graph, &stop, office(Told::default()), &mut |_| {}).unwrap();
+        bench.recruit(&graph, stop, office(Told::default()), &mut |_| {}).unwrap();
     });
 }
