@@ -71,7 +71,7 @@ fn a_pilot_of_a_class_that_nobody_knows_is_sent_away() {
         let why = "this sweep has no class `large`, only quick, train".to_owned();
         assert_eq!(joined.join().unwrap().unwrap(), PilotEnd::Done(why));
     });
-    assert_eq!(told, ["`stranger` was sent away: this sweep has no class `large`, only quick, train"]);
+    assert_eq!(told[0], "`stranger` was sent away: this sweep has no class `large`, only quick, train");
 }
 
 /// A class that nobody comes for does not end a sweep while others can work.
