@@ -129,6 +129,7 @@ impl Workspace {
             timeout: None,
             lease: DEFAULT_LEASE,
             idle: DEFAULT_IDLE,
+            is_followed: false,
             title: String::new(),
             program: String::new(),
             retries: RetryPolicy::default(),

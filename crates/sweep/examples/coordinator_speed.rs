@@ -146,6 +146,7 @@ fn options(results: &Path, slots: usize) -> Options {
         timeout: None,
         lease: DEFAULT_LEASE,
         idle: ressa_sweep::DEFAULT_IDLE,
+        is_followed: false,
         title: "a measurement".to_owned(),
         program: PROGRAM.to_owned(),
         retries: RetryPolicy::default(),

@@ -59,6 +59,8 @@ pub struct Options {
     pub lease: Duration,
     /// Time without work after which a pilot that a cluster's engine started is sent home.
     pub idle: Duration,
+    /// Whether the same process coordinates a sweep of this folder right after this one: who works for it stays.
+    pub is_followed: bool,
     /// The sweep in words, for who looks at it: files and overrides.
     pub title: String,
     /// Version and revision of the program.
@@ -105,7 +107,7 @@ pub fn execute(
     store: &Store,
     options: &Options,
     stop: &Stop,
-    recruiter: Option<Box<dyn Recruiter>>,
+    recruiter: Option<&mut dyn Recruiter>,
     events: &mut dyn FnMut(SweepEvent),
 ) -> Result<Summary, SweepError> {
     let start = Instant::now();
@@ -151,7 +153,8 @@ pub fn execute(
         pilots: HashMap::new(),
         orphans: HashMap::new(),
         meet: Meet::host(&options.results)?,
-        recruiter,
+        // Only a reference itself can come to live shorter, not one within an option.
+        recruiter: recruiter.map(|recruiter| recruiter as &mut dyn Recruiter),
         classes,
         standing: Vec::new(),
         sender,
@@ -215,7 +218,7 @@ struct Coordinator<'a> {
     /// Attempts of an earlier coordinator at pilots that have not spoken yet: their stage, number, worker and the end of the wait.
     orphans: HashMap<StageKey, Orphan>,
     meet: Meet,
-    recruiter: Option<Box<dyn Recruiter>>,
+    recruiter: Option<&'a mut dyn Recruiter>,
     classes: Classes,
     /// How things stand with who was asked for.
     standing: Vec<ClassStanding>,
@@ -561,9 +564,15 @@ impl Coordinator<'_> {
         let totals = self.totals();
         let open = totals.stages - totals.cached - totals.made - totals.failed - totals.skipped;
         self.note(LogEvent::Ended { made: totals.made, failed: totals.failed, open });
-        self.standing.clear();
-        self.show_live(true);
+        let stays = self.options.is_followed && is_well && detached == 0 && !self.stopping;
+        if !stays {
+            self.standing.clear();
+        }
+        self.show_live(!stays);
         let _ = self.log.close();
+        if stays {
+            return detached;
+        }
         // Jobs that wait are not needed now; what runs may go on.
         let told = self.recruiter.as_mut().map(|recruiter| recruiter.end()).unwrap_or_default();
         told.into_iter().for_each(|line| self.say(line));

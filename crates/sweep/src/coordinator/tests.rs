@@ -43,6 +43,7 @@ fn options(results: &Path) -> Options {
         timeout: None,
         lease: Duration::from_secs(1),
         idle: DEFAULT_IDLE,
+        is_followed: false,
         title: "test".to_owned(),
         program: "a test".to_owned(),
         retries: RetryPolicy::default(),

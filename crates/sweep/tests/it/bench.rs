@@ -40,6 +40,7 @@ impl Bench {
             timeout: Some(Duration::from_secs(60)),
             lease: Duration::from_secs(2),
             idle: ressa_sweep::DEFAULT_IDLE,
+            is_followed: false,
             title: "test".to_owned(),
             program: "a test".to_owned(),
         };
@@ -71,7 +72,7 @@ impl Bench {
         &self,
         graph: &Graph,
         stop: &Stop,
-        recruiter: Option<Box<dyn Recruiter>>,
+        recruiter: Option<&mut dyn Recruiter>,
         events: &mut dyn FnMut(SweepEvent),
     ) -> Result<Summary, SweepError> {
         execute(graph, &self.store, &self.options, stop, recruiter, events)

@@ -38,8 +38,8 @@ fn classes() -> Classes {
     Classes::new(vec!["quick".to_owned(), "train".to_owned()], HashMap::from([(("adapt".to_owned(), true), 1)]))
 }
 
-fn office(told: Told) -> Option<Box<dyn Recruiter>> {
-    Some(Box::new(Office { classes: classes(), told }))
+fn office(told: Told) -> Office {
+    Office { classes: classes(), told }
 }
 
 fn of_class(bench: &Bench, name: &str, class: &str) -> PilotOptions {
@@ -67,7 +67,7 @@ fn a_pilot_of_a_class_that_nobody_knows_is_sent_away() {
             SweepEvent::Told(line) => told.push(line),
             _ => {}
         };
-        bench.recruit(&graph, &stop, office(Told::default()), &mut hear).unwrap();
+        bench.recruit(&graph, &stop, Some(&mut office(Told::default())), &mut hear).unwrap();
         let why = "this sweep has no class `large`, only quick, train".to_owned();
         assert_eq!(joined.join().unwrap().unwrap(), PilotEnd::Done(why));
     });
@@ -87,7 +87,7 @@ fn a_sweep_ends_when_only_hopeless_classes_have_work() {
         Told { given_up: HashMap::from([(1, "no partition".to_owned())]), standing: vec![standing], ..Told::default() };
     thread::scope(|scope| {
         let joined = scope.spawn(|| pilot(&quick, &Stop::new(), &mut |_| {}));
-        let ended = bench.recruit(&graph, &Stop::new(), office(told), &mut |_| {});
+        let ended = bench.recruit(&graph, &Stop::new(), Some(&mut office(told)), &mut |_| {});
         assert!(matches!(&ended, Err(SweepError::NobodyComes { why }) if why == "no partition"), "{ended:?}");
         assert!(matches!(joined.join().unwrap(), Ok(PilotEnd::Done(_))));
     });
@@ -120,6 +120,29 @@ fn a_pilot_without_work_goes_home_and_one_with_work_stays() {
             assert_eq!(first, PilotEnd::Done("there is nothing to do for it now".to_owned()));
             assert!(second.is_err(), "{second:?}");
         });
-        bench.recruit(&graph, stop, office(Told::default()), &mut |_| {}).unwrap();
+        bench.recruit(&graph, stop, Some(&mut office(Told::default())), &mut |_| {}).unwrap();
     });
+}
+
+/// A sweep that another one follows keeps who works for it.
+#[test]
+fn pilots_stay_for_the_sweep_that_follows() {
+    let mut bench = Bench::new();
+    bench.options.devices = Devices::cpu(0);
+    let worker = of_class(&bench, "both", "quick");
+    let mut office = office(Told::default());
+    office.classes = Classes::new(vec!["quick".to_owned()], HashMap::new());
+    let cells = cells();
+    thread::scope(|scope| {
+        let joined = scope.spawn(|| pilot(&worker, &Stop::new(), &mut |_| {}));
+        bench.options.is_followed = true;
+        let first = Graph::new("test", &cells[..1], &[]);
+        assert_eq!(bench.recruit(&first, &Stop::new(), Some(&mut office), &mut |_| {}).unwrap().complete, 1);
+        assert!(!live_status(bench.folder.path()).unwrap().ended, "who watches goes on");
+        bench.options.is_followed = false;
+        let all = Graph::new("test", &cells, &[]);
+        assert_eq!(bench.recruit(&all, &Stop::new(), Some(&mut office), &mut |_| {}).unwrap().complete, 4);
+        assert!(matches!(joined.join().unwrap(), Ok(PilotEnd::Done(_))));
+    });
+    assert!(live_status(bench.folder.path()).unwrap().ended);
 }
