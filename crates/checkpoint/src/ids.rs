@@ -8,7 +8,7 @@ use crate::{CheckpointError, json, read_config};
 
 /// File name of the generation settings.
 pub const GENERATION: &str = "generation_config.json";
-/// Sizes of vocabularies where a configuration says none, by `model_type`; an entry without one is OPT's.
+/// Sizes of vocabularies where a configuration says none, by `model_type`; an entry without one is OPT's, in LLaVA LLaMA's.
 const DEFAULT_ROWS: [(&str, usize); 3] = [("t5", 32_128), ("llama", 32_000), ("opt", 50_272)];
 /// The Q-Former's.
 const QFORMER_ROWS: usize = 30_522;
@@ -21,7 +21,8 @@ pub fn rows(config: &Map<String, Value>, part: &str) -> Option<usize> {
         Some(size) => size.as_u64().and_then(|size| usize::try_from(size).ok()),
         None if part == "qformer_config" => Some(QFORMER_ROWS),
         None => {
-            let kind = fields.and_then(|fields| fields.get("model_type")).map_or(Some("opt"), Value::as_str)?;
+            let of_class = if config.get("model_type").is_some_and(|kind| kind == "llava") { "llama" } else { "opt" };
+            let kind = fields.and_then(|fields| fields.get("model_type")).map_or(Some(of_class), Value::as_str)?;
             DEFAULT_ROWS.iter().find_map(|(name, rows)| (*name == kind).then_some(*rows))
         }
     }

@@ -1,7 +1,8 @@
 //! The files that a model folder is made of: what is fetched, and what is written into a folder for others.
 
-/// What is read here beside the weights where it is there: architecture, generation settings, image preprocessing, then the tokenizer.
-pub(crate) const READ: [&str; 8] = [
+/// What is read here beside the weights where it is there: architecture, generation settings, image preprocessing, then the tokenizer and the template of a
+/// conversation.
+pub(crate) const READ: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -10,21 +11,15 @@ pub(crate) const READ: [&str; 8] = [
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
 ];
 
 /// Where a tokenizer's files begin among those.
 pub(crate) const TOKENIZER: usize = 4;
 
-/// What other libraries read: templates, tokenizers in other forms.
-const READ_ELSEWHERE: [&str; 7] = [
-    "chat_template.json",
-    "chat_template.jinja",
-    "spiece.model",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-];
+/// What other libraries read: tokenizers in other forms.
+const READ_ELSEWHERE: [&str; 5] = ["spiece.model", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt"];
 
 /// What says how the model may be used.
 const DOCUMENTS: [&str; 9] = [

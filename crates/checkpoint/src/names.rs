@@ -11,6 +11,8 @@ pub enum Part {
     Vision,
     /// The Q-Former with its queries and text embeddings.
     Qformer,
+    /// What stands between image encoder and language model where that is no Q-Former.
+    Connector,
     /// From the Q-Former's width to the language model's.
     Projection,
     /// The language model.
@@ -23,14 +25,15 @@ pub enum Part {
 
 impl Part {
     /// Every part, in the order in which tables show them.
-    pub const ALL: [Part; 6] =
-        [Part::Vision, Part::Qformer, Part::Projection, Part::Language, Part::Retrieval, Part::Other];
+    pub const ALL: [Part; 7] =
+        [Part::Vision, Part::Qformer, Part::Connector, Part::Projection, Part::Language, Part::Retrieval, Part::Other];
 
     /// The name used in tables.
     pub fn name(self) -> &'static str {
         match self {
             Part::Vision => "vision",
             Part::Qformer => "qformer",
+            Part::Connector => "connector",
             Part::Projection => "projection",
             Part::Language => "language",
             Part::Retrieval => "retrieval",
@@ -42,9 +45,10 @@ impl Part {
     pub fn of(name: &str) -> Part {
         let first = name.split('.').next().unwrap_or_default();
         match first {
-            "vision_model" => Part::Vision,
+            "vision_model" | "vision_tower" => Part::Vision,
             // `embeddings` at the top is the text input of the Q-Former in image-text matching checkpoints.
             "qformer" | "query_tokens" | "embeddings" => Part::Qformer,
+            "multi_modal_projector" => Part::Connector,
             "language_projection" => Part::Projection,
             "language_model" => Part::Language,
             "vision_projection" | "text_projection" | "itm_head" => Part::Retrieval,
@@ -56,7 +60,7 @@ impl Part {
     pub fn tower(self) -> Option<Tower> {
         match self {
             Part::Vision => Some(Tower::Vision),
-            Part::Qformer => Some(Tower::Qformer),
+            Part::Qformer | Part::Connector => Some(Tower::Qformer),
             Part::Language => Some(Tower::Language),
             Part::Projection | Part::Retrieval | Part::Other => None,
         }
@@ -64,9 +68,17 @@ impl Part {
 }
 
 /// The name that the published checkpoints have for a tensor that another program wrote below `model.`, where it wraps the network in a
-/// module of that name. `None` for every other name: no part is called `model`.
+/// module of that name, or beside it. `None` for every other name: no part is called `model`.
 pub(crate) fn canonical(name: &str) -> Option<String> {
+    if let Some(head) = name.strip_prefix("lm_head.") {
+        return Some(format!("language_model.lm_head.{head}"));
+    }
     let inner = name.strip_prefix("model.")?;
+    // Newer versions of transformers keep the head beside the model, so the language model's own `model` is gone.
+    let headless = |rest: &str| ["layers.", "embed_tokens.", "norm."].iter().any(|part| rest.starts_with(part));
+    if let Some(rest) = inner.strip_prefix("language_model.").filter(|rest| headless(rest)) {
+        return Some(format!("language_model.model.{rest}"));
+    }
     (Part::of(inner) != Part::Other).then(|| inner.to_owned())
 }
 
@@ -93,14 +105,14 @@ pub fn block(name: &str) -> Option<Block<'_>> {
     None
 }
 
-/// Whether a tensor is the weight of a prunable linear: a matrix inside a block of a tower, T5's table of position biases excepted.
-/// [`Part::tower`] says whose.
+/// Whether a tensor is the weight of a prunable linear: a matrix inside a block of a tower, T5's table of position biases excepted, or one
+/// of a connector that has no blocks. [`Part::tower`] says whose.
 pub fn is_prunable(name: &str, shape: &[usize]) -> bool {
     shape.len() == 2
         && name.ends_with(".weight")
         && !name.ends_with(".relative_attention_bias.weight")
         && Part::of(name).tower().is_some()
-        && block(name).is_some()
+        && (block(name).is_some() || Part::of(name) == Part::Connector)
 }
 
 /// Why a tensor can be in a checkpoint although the network computes it; copies of other tensors are told by their bytes.
@@ -158,9 +170,17 @@ mod tests {
         assert_eq!(seen("language_model.model.decoder.embed_tokens.weight", &[9, 4]), (Part::Language, None, false));
         assert!(is_prunable("language_model.model.decoder.layers.2.fc1.weight", &[8, 4]));
         assert_eq!(seen("language_projection.weight", &[4, 4]), (Part::Projection, None, false));
+        assert_eq!(seen("multi_modal_projector.linear_1.weight", &[8, 4]), (Part::Connector, None, true));
         assert_eq!(seen("itm_head.weight", &[2, 4]), (Part::Retrieval, None, false));
         assert_eq!(canonical("model.vision_model.post_layernorm.bias").unwrap(), "vision_model.post_layernorm.bias");
         assert_eq!(canonical("model.query_tokens").unwrap(), "query_tokens");
+        let newer = [
+            ("lm_head.weight", "language_model.lm_head.weight"),
+            ("model.language_model.layers.3.mlp.up_proj.weight", "language_model.model.layers.3.mlp.up_proj.weight"),
+            ("model.vision_tower.vision_model.post_layernorm.bias", "vision_tower.vision_model.post_layernorm.bias"),
+            ("model.multi_modal_projector.linear_1.bias", "multi_modal_projector.linear_1.bias"),
+        ];
+        assert!(newer.iter().all(|(written, published)| canonical(written).as_deref() == Some(*published)));
         assert_eq!(canonical("language_model.model.norm.weight").or(canonical("model.norm.weight")), None);
         assert_eq!(seen("stray.layers.1.weight", &[2, 4]), (Part::Other, at("stray.layers", 1), false));
     }

@@ -2,6 +2,8 @@
 //!
 //! The networks themselves are the models crate's, which checks every tensor; a test there holds the two together.
 
+mod llava;
+
 use std::{collections::BTreeMap, path::Path};
 
 use safetensors::Dtype;
@@ -22,11 +24,14 @@ const SHOWN: usize = 3;
 /// Rows of OPT's position table before the first position; a rule of the architecture, not a setting.
 const OPT_OFFSET: usize = 2;
 /// Classes that are known, by `model_type`.
-const CLASSES: [(&str, &str); 3] = [
+const CLASSES: [(&str, &str); 4] = [
     ("instructblip", "InstructBlipForConditionalGeneration"),
     ("blip-2", "Blip2ForConditionalGeneration"),
     ("blip-2", RETRIEVAL),
+    ("llava", LLAVA),
 ];
+/// The class of LLaVA-1.5.
+const LLAVA: &str = "LlavaForConditionalGeneration";
 /// The class without a language model.
 const RETRIEVAL: &str = "Blip2ForImageTextRetrieval";
 
@@ -83,6 +88,10 @@ impl Outline {
         let mut problems = Vec::new();
         let class = class(config, &mut problems).unwrap_or_default();
         let mut outline = Self::default();
+        if class == LLAVA {
+            outline.llava(config, &mut problems);
+            return if problems.is_empty() { Ok(outline) } else { Err(problems) };
+        }
         let mut vision = Sizes::of(config, "vision_config", &mut problems);
         let image_width = outline.vision(&mut vision);
         problems.append(&mut vision.problems);

@@ -10,6 +10,7 @@ pub mod ahead;
 mod annotations;
 pub mod augment;
 pub mod benchmark;
+mod chat;
 pub mod corpus;
 mod decode;
 pub mod error;
@@ -32,6 +33,7 @@ pub mod wording;
 
 pub use ahead::Ahead;
 pub use benchmark::{Benchmark, Content, Item, Picture};
+pub use chat::Prompt;
 pub use corpus::{Captioned, Captions};
 pub use error::DataError;
 pub use image::Image;

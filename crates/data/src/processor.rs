@@ -9,7 +9,8 @@ use ressa_checkpoint::{PREPROCESSOR, PROCESSOR, json, known::QFORMER, rows};
 use serde_json::{Map, Value};
 
 use crate::{
-    DataError, Image, ImageProcessor,
+    DataError, Image, ImageProcessor, Prompt,
+    chat::Chat,
     text::{Side, Text},
 };
 
@@ -24,6 +25,7 @@ pub struct Processor {
     qformer: Option<Arc<Text>>,
     images: Arc<ImageProcessor>,
     query_tokens: Option<usize>,
+    chat: Option<Arc<Chat>>,
 }
 
 impl Processor {
@@ -79,6 +81,7 @@ impl Processor {
         let matches = classes == Some("Blip2ForImageTextRetrieval") || (!own.is_dir() && language.is_bert());
         language.within(folder, embedded(if matches { "qformer_config" } else { "text_config" }))?;
         language.agrees(folder, &config, query_tokens)?;
+        let chat = patches(folder, &config)?.map(|tokens| Chat::load(folder, &language, tokens)).transpose()?;
         let language = Arc::new(language);
         let qformer = if own.is_dir() {
             let mut qformer = Text::load(&own, pad_of("qformer_config"))?;
@@ -100,7 +103,14 @@ impl Processor {
             );
             return Err(DataError::Processor { path: folder.join(PREPROCESSOR), reason });
         }
-        Ok(Self { folder: folder.to_path_buf(), language, qformer, images: Arc::new(images), query_tokens })
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            language,
+            qformer,
+            images: Arc::new(images),
+            query_tokens,
+            chat: chat.map(Arc::new),
+        })
     }
 
     /// A text as the language model's tokenizer reads it, with or without the special tokens that its family puts around it.
@@ -140,6 +150,18 @@ impl Processor {
     /// [`DataError::Encode`].
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, DataError> {
         self.language.encode(text, true)
+    }
+
+    /// What the language model reads of a prompt about an image: a turn of a conversation where the folder's model reads those, else the
+    /// prompt behind the image.
+    ///
+    /// # Errors
+    /// [`DataError::Encode`]; a chat template that does not take such a turn.
+    pub fn prompt(&self, text: &str) -> Result<Prompt, DataError> {
+        match &self.chat {
+            Some(chat) => chat.prompt(&self.language, text),
+            None => Ok(Prompt { layout: None, text: self.encode_prompt(text)? }),
+        }
     }
 
     /// The prompt with its image placeholders before it, even before the beginning token, as `transformers`' processors put them.
@@ -249,6 +271,42 @@ impl Processor {
         }
         Ok(pixels)
     }
+}
+
+/// Positions that an image takes in a model that has one for each patch; `None` for other models.
+///
+/// # Errors
+/// Settings of the processor that do not fit the model.
+fn patches(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>, DataError> {
+    if config.get("model_type").is_none_or(|kind| kind != "llava") {
+        return Ok(None);
+    }
+    let vision = config.get("vision_config").and_then(Value::as_object);
+    let size = |field: &str, of_class: usize, of_model: usize| {
+        let default = if vision.is_some() { of_class } else { of_model };
+        vision.and_then(|fields| fields.get(field)?.as_u64()).map_or(default, |size| size as usize)
+    };
+    let (side, patch) = (size("image_size", 224, 336), size("patch_size", 32, 14).max(1));
+    let full = config.get("vision_feature_select_strategy").is_some_and(|strategy| strategy == "full");
+    let tokens = (side / patch).pow(2) + usize::from(full);
+    let path = folder.join(PROCESSOR);
+    let settings = optional(&path)?;
+    let written = settings.get("patch_size").and_then(Value::as_u64);
+    if let Some(other) = written.filter(|&other| other != patch as u64) {
+        let reason = format!("`patch_size` is {other}; the model in config.json has {patch}");
+        return Err(DataError::Processor { path, reason });
+    }
+    let strategy = settings.get("vision_feature_select_strategy").and_then(Value::as_str);
+    if let Some(other) = strategy.filter(|&other| (other == "full") != full) {
+        let reason = format!("`vision_feature_select_strategy` is `{other}`, and another one in config.json");
+        return Err(DataError::Processor { path, reason });
+    }
+    if tokens > MOST_QUERIES {
+        let reason =
+            format!("an image takes {tokens} positions (`vision_config`); at most {MOST_QUERIES} are supported");
+        return Err(DataError::Processor { path: folder.join("config.json"), reason });
+    }
+    Ok(Some(tokens))
 }
 
 /// A JSON object; empty where there is no such file.

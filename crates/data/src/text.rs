@@ -36,6 +36,10 @@ pub(crate) struct Text {
     /// Blanks before punctuation are taken out of decoded text.
     clean_up: bool,
     image_token: Option<u32>,
+    /// The text of that token.
+    image_text: String,
+    /// Texts of the tokens that begin and end a text.
+    ends: (Option<String>, Option<String>),
     /// Tokens that the model embeds; none where the model is not known.
     embedded: Option<u32>,
 }
@@ -151,6 +155,7 @@ impl Text {
         let left_padded = own_padding.is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left));
         let padding_default = if left_padded || class == Class::Llama { Side::Left } else { Side::Right };
         let image_token = tokenizer.token_to_id(settings.image_token());
+        let ends = (named("bos_token"), named("eos_token"));
         Ok(Self {
             class,
             pad,
@@ -159,6 +164,8 @@ impl Text {
             max_length: settings.max_length(),
             clean_up: settings.flag("clean_up_tokenization_spaces").unwrap_or(false),
             image_token,
+            image_text: settings.image_token().to_owned(),
+            ends,
             embedded: None,
             tokenizer,
         })
@@ -285,6 +292,16 @@ impl Text {
     /// The token that stands for an image position.
     pub(crate) fn image_token(&self) -> Option<u32> {
         self.image_token
+    }
+
+    /// The text of the token that stands for an image position.
+    pub(crate) fn image_text(&self) -> &str {
+        &self.image_text
+    }
+
+    /// Texts of the tokens that begin and end a text, where the folder names them.
+    pub(crate) fn ends(&self) -> (Option<String>, Option<String>) {
+        self.ends.clone()
     }
 
     /// Adds the token that stands for an image position where the folder's tokenizer has none, as `transformers`' processors do.

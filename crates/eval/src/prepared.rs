@@ -1,10 +1,15 @@
 //! A benchmark as token ids and images: made once per process, used for every model that is evaluated.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    path::PathBuf,
+    sync::Arc,
+};
 
-use ressa_data::{Benchmark, Content, Image, Item, Picture, Processor, parallel};
+use ressa_data::{Benchmark, Content, Image, Item, Picture, Processor, Prompt, parallel};
 use ressa_experiment::Task;
-use ressa_models::{Prompts, TextBatch};
+use ressa_models::{Layout, Prompts, TextBatch};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
 
@@ -19,6 +24,8 @@ pub struct Prepared {
     pub(crate) items: Vec<Item>,
     pub(crate) images: usize,
     pub(crate) texts: Vec<Tokens>,
+    /// Which of the different layouts each text is behind.
+    layouts: Vec<usize>,
     pub(crate) pixels: Pixels,
     pub(crate) processor: Processor,
     pub(crate) device: Device,
@@ -28,6 +35,8 @@ pub struct Prepared {
 pub(crate) struct Tokens {
     pub qformer: Vec<u32>,
     pub language: Vec<u32>,
+    /// What stands before the language model's text; prompts of one batch have the same.
+    pub layout: Option<Layout>,
 }
 
 /// Images of a benchmark.
@@ -66,8 +75,9 @@ impl Prepared {
                 Content::Caption { instruction, .. } => (instruction, true),
                 Content::Retrieval { caption } => (caption, false),
             };
-            let language = if read_by_language { processor.encode_prompt(text)? } else { Vec::new() };
-            Ok(Tokens { qformer: processor.encode_qformer(text)?, language })
+            let Prompt { layout, text: language } =
+                if read_by_language { processor.prompt(text)? } else { Prompt::default() };
+            Ok(Tokens { qformer: processor.encode_qformer(text)?, language, layout })
         })
     }
 
@@ -90,7 +100,7 @@ impl Prepared {
             if ids.len() > tokens {
                 ids.drain(tokens.saturating_sub(1)..ids.len() - 1);
             }
-            Ok(Tokens { qformer: ids, language: Vec::new() })
+            Ok(Tokens { qformer: ids, language: Vec::new(), layout: None })
         })
     }
 
@@ -102,9 +112,19 @@ impl Prepared {
     ) -> Result<Self, EvalError> {
         let items = benchmark.items().to_vec();
         let threads = tch::get_num_threads().max(1) as usize;
+        let texts = parallel(items.len(), threads, |item| tokens(&items[item]))?;
+        let mut known: HashMap<&Option<Layout>, usize> = HashMap::new();
+        let layouts = texts
+            .iter()
+            .map(|text| {
+                let next = known.len();
+                *known.entry(&text.layout).or_insert(next)
+            })
+            .collect();
         Ok(Self {
             task: benchmark.task(),
-            texts: parallel(items.len(), threads, |item| tokens(&items[item]))?,
+            layouts,
+            texts,
             items,
             images: benchmark.images().len(),
             pixels: Pixels::of(processor, benchmark.images(), device)?,
@@ -140,25 +160,27 @@ impl Prepared {
         rows: &dyn Fn(usize) -> usize,
     ) -> impl Iterator<Item = Batch> {
         let lengths = |item: usize| (self.texts[item].qformer.len(), self.texts[item].language.len());
+        let layouts = |item: usize| self.layouts[item];
         let mut parts: Vec<Vec<usize>> = Vec::new();
         if batching.padded {
             let mut items = block.items.clone();
             // The language model's steps cost most, so its lengths come first.
-            items.sort_by_key(|&item| (lengths(item).1, lengths(item).0));
+            items.sort_by_key(|&item| (layouts(item), lengths(item).1, lengths(item).0));
             // Each item is the longest so far.
             for item in items {
                 let most = rows(lengths(item).1).max(1);
                 match parts.last_mut() {
-                    Some(part) if part.len() < most => part.push(item),
+                    Some(part) if part.len() < most && layouts(part[0]) == layouts(item) => part.push(item),
                     _ => parts.push(vec![item]),
                 }
             }
         } else {
-            let mut equal: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
+            let mut equal: BTreeMap<(usize, usize, usize), Vec<usize>> = BTreeMap::new();
             for &item in &block.items {
-                equal.entry(lengths(item)).or_default().push(item);
+                let (qformer, language) = lengths(item);
+                equal.entry((layouts(item), qformer, language)).or_default().push(item);
             }
-            for ((_, language), items) in &equal {
+            for ((_, _, language), items) in &equal {
                 parts.extend(items.chunks(rows(*language).max(1)).map(<[usize]>::to_vec));
             }
         }
@@ -169,7 +191,8 @@ impl Prepared {
             let prompts = Prompts {
                 image: Tensor::from_slice(&images).to_kind(Kind::Int64).to_device(self.device),
                 qformer: self.captions(&items),
-                language: TextBatch::pad(&language, self.processor.pad(), self.device),
+                language: TextBatch::pad(&language, self.processor.pad(), self.device)
+                    .behind(self.texts[items[0]].layout.clone().map(Arc::new)),
             };
             Batch { items, prompts }
         })

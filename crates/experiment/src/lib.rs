@@ -40,6 +40,7 @@ pub mod path;
 pub mod pattern;
 pub mod percent;
 pub mod places;
+pub mod prompt;
 pub mod protocol;
 pub mod provenance;
 mod range;

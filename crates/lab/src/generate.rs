@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ressa_experiment::job::{Generate, Generated};
-use ressa_models::{Blip2Config, Prompts, Search, VisionLanguage, config::TextConfig, folder::read_generation};
+use ressa_models::{Architecture, Prompts, Search, VisionLanguage, folder::read_generation};
 use ressa_runtime::Device;
 use serde_json::Value;
 use tch::Tensor;
@@ -18,7 +18,7 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
     progress(0.0, "loading");
     let loaded = Loaded::open(&job.model, device)?;
     let config = loaded.model.config();
-    let search = Search::resolve(&job.search, &read_generation(&job.model.folder)?, &config.text_config)?;
+    let search = Search::resolve(&job.search, &read_generation(&job.model.folder)?, config.text_config())?;
     let mut answers: Vec<Option<Generated>> = vec![None; job.requests.len()];
     let mut done = 0;
     for (image, members) in by_image(job) {
@@ -35,8 +35,7 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
             if let Some(message) = too_long(job, config, prompts.language.ids.size()[1]) {
                 return Err(of_requests(job, rows, &message));
             }
-            let prefix = loaded.model.visual_prefix(&features, &prompts);
-            for (&row, answer) in rows.iter().zip(loaded.model.generate(&prefix, &prompts.language, &search)?) {
+            for (&row, answer) in rows.iter().zip(loaded.model.answer(&features, &prompts, &search)?) {
                 let text = loaded.processor.decode(&answer.tokens)?;
                 answers[row] = Some(Generated { tokens: answer.tokens, text });
             }
@@ -48,14 +47,10 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
 }
 
 /// Why a model whose positions are bounded cannot write so many new tokens behind its image and a prompt of `tokens`; `None` where it can.
-fn too_long(job: &Generate, config: &Blip2Config, tokens: i64) -> Option<String> {
+fn too_long(job: &Generate, config: &dyn Architecture, tokens: i64) -> Option<String> {
     let wanted = job.search.max_new_tokens?;
-    let positions = match &config.text_config {
-        TextConfig::T5(_) => return None,
-        TextConfig::Llama(text) => text.max_position_embeddings,
-        TextConfig::Opt(text) => text.max_position_embeddings,
-    };
-    let image = config.num_query_tokens;
+    let positions = i64::try_from(config.text_config().positions()?).ok()?;
+    let image = config.image_tokens();
     let room = usize::try_from(positions - image - tokens).unwrap_or_default();
     (wanted > room).then(|| {
         format!(

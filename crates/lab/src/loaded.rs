@@ -4,7 +4,8 @@ use std::path::Path;
 
 use ressa_data::{Image, Processor};
 use ressa_experiment::job::ModelAt;
-use ressa_models::{Blip2, TextBatch, folder::load_options, load_blip2};
+use ressa_models::{Model, TextBatch, folder::load_options, load_model};
+use ressa_pipeline::language_batch;
 use ressa_runtime::Device;
 use tch::Tensor;
 
@@ -12,14 +13,14 @@ use crate::LabError;
 
 /// A model with its processor.
 pub(crate) struct Loaded {
-    pub model: Blip2,
+    pub model: Model,
     pub processor: Processor,
     pub device: Device,
 }
 
 /// The network of a folder.
-pub(crate) fn network(at: &ModelAt, device: Device) -> Result<Blip2, LabError> {
-    Ok(load_blip2(&at.folder, &load_options(&at.folder, device, at.compute)?)?)
+pub(crate) fn network(at: &ModelAt, device: Device) -> Result<Model, LabError> {
+    Ok(load_model(&at.folder, &load_options(&at.folder, device, at.compute)?)?)
 }
 
 impl Loaded {
@@ -72,7 +73,6 @@ impl Reader<'_> {
 
     /// Instructions as the language model reads them, without image positions.
     pub fn language(&self, texts: &[&str]) -> Result<TextBatch, LabError> {
-        let rows = texts.iter().map(|text| self.processor.encode_prompt(text)).collect::<Result<Vec<_>, _>>()?;
-        Ok(TextBatch::pad(&rows, self.processor.pad(), self.device))
+        Ok(language_batch(self.processor, self.device, texts)?)
     }
 }

@@ -21,7 +21,7 @@ use ressa_experiment::{
     config::Propagate,
     job::{Compute, Prune},
 };
-use ressa_models::{Blip2, VisionLanguage, folder::load_options};
+use ressa_models::{Model, VisionLanguage, folder::load_options};
 use ressa_prune::{
     PruneError, PruneRequest,
     select::Selection,
@@ -129,7 +129,7 @@ pub fn run(job: &Prune, device: Device, progress: Progress<'_>) -> Result<Value,
 }
 
 /// Refuses before anything is done what some block would refuse in the end.
-fn check(model: &Blip2, asked: &PruneSettings) -> Result<(), LabError> {
+fn check(model: &Model, asked: &PruneSettings) -> Result<(), LabError> {
     for (&tower, request) in &asked.towers {
         let selection = request.selection()?;
         let mut layers = model.linears().into_iter().filter(|(id, _)| id.tower == tower).peekable();

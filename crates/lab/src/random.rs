@@ -9,15 +9,15 @@ use std::{fs, path::Path};
 use ressa_checkpoint::{CheckpointError, Draft};
 use ressa_experiment::job::RandomCheckpoint;
 use ressa_models::{
-    Blip2, Blip2Config, ModelError,
-    config::{Family, GenerationConfig, TextConfig},
+    Architecture, Family, Model, ModelError,
+    config::{GenerationConfig, TextConfig},
     folder::{CONFIG, GENERATION, read_config_file},
-    published::{PUBLISHED, published_config},
+    published::{PUBLISHED, published_architecture},
 };
 use serde_json::{Map, Value, json};
 
 use crate::LabError;
-use texts::{Style, Texts};
+use texts::{Files, Style, Texts};
 use weights::Values;
 
 /// Writes the folder: configuration, generation settings, tokenizers that know whole words, processor settings, weights in files of at most
@@ -41,7 +41,7 @@ pub fn hollow_checkpoint(job: &RandomCheckpoint, progress: crate::Progress<'_>) 
 fn checkpoint(job: &RandomCheckpoint, values: Values, progress: crate::Progress<'_>) -> Result<Value, LabError> {
     let (mut written, config) = configuration(&job.like)?;
     set_dtype(&mut written, job.dtype.name());
-    let shapes = Blip2::tensor_shapes(&config)?;
+    let shapes = Model::tensor_shapes(config.as_ref())?;
     let draft = Draft::begin(&job.output)?;
     let folder = draft.folder();
     if values != Values::Hollow {
@@ -49,10 +49,10 @@ fn checkpoint(job: &RandomCheckpoint, values: Values, progress: crate::Progress<
         space::check(folder, needed).map_err(CheckpointError::io("write", &job.output))?;
     }
     save(folder, CONFIG, &written)?;
-    if let Some(generation) = generation(&config)? {
+    if let Some(generation) = generation(config.as_ref())? {
         save(folder, GENERATION, &generation)?;
     }
-    texts(&config)?.write(folder)?;
+    texts(config.as_ref())?.write(folder)?;
     let summary = weights::write(folder, &shapes, values, job.dtype, weights::LARGEST, progress)?;
     draft.publish()?;
     Ok(json!({
@@ -65,9 +65,9 @@ fn checkpoint(job: &RandomCheckpoint, values: Values, progress: crate::Progress<
 }
 
 /// The configuration as it will be written, and as the network reads it.
-fn configuration(like: &str) -> Result<(Value, Blip2Config), LabError> {
-    if let Some(config) = published_config(like) {
-        let written = serde_json::to_value(&config).map_err(|e| LabError::Unsupported(e.to_string()))?;
+fn configuration(like: &str) -> Result<(Value, Box<dyn Architecture>), LabError> {
+    if let Some(config) = published_architecture(like) {
+        let written = config.to_json().map_err(|e| LabError::Unsupported(e.to_string()))?;
         return Ok((written, config));
     }
     let path = match Path::new(like) {
@@ -100,24 +100,24 @@ fn save(folder: &Path, name: &str, value: &Value) -> Result<(), LabError> {
 }
 
 /// Begin token of the language model: its configuration, then its class's default.
-fn begin(config: &Blip2Config) -> Result<i64, LabError> {
-    let text = serde_json::to_value(&config.text_config).map_err(|e| LabError::Unsupported(e.to_string()))?;
-    Ok(text["bos_token_id"].as_i64().unwrap_or(match &config.text_config {
+fn begin(config: &dyn Architecture) -> Result<i64, LabError> {
+    let text = serde_json::to_value(config.text_config()).map_err(|e| LabError::Unsupported(e.to_string()))?;
+    Ok(text["bos_token_id"].as_i64().unwrap_or(match config.text_config() {
         TextConfig::Opt(_) => 2,
         _ => 1,
     }))
 }
 
 /// `generation_config.json`, where there is something to generate with.
-fn generation(config: &Blip2Config) -> Result<Option<Value>, LabError> {
-    if !config.family()?.writes() {
+fn generation(config: &dyn Architecture) -> Result<Option<Value>, LabError> {
+    if !config.writes() {
         return Ok(None);
     }
     let special = config.special_tokens(&GenerationConfig::default());
     let mut fields = Map::new();
     fields.insert("_from_model_config".to_owned(), json!(true));
     fields.insert("bos_token_id".to_owned(), json!(begin(config)?));
-    if matches!(config.text_config, TextConfig::T5(_)) {
+    if config.text_config().has_encoder() {
         fields.insert("decoder_start_token_id".to_owned(), json!(special.decoder_start));
     }
     let eos = if let [one] = special.eos.as_slice() { json!(one) } else { json!(special.eos) };
@@ -126,16 +126,28 @@ fn generation(config: &Blip2Config) -> Result<Option<Value>, LabError> {
     Ok(Some(Value::Object(fields)))
 }
 
-fn texts(config: &Blip2Config) -> Result<Texts, LabError> {
-    let family = config.family()?;
+fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
     let special = config.special_tokens(&GenerationConfig::default());
     let id = |id: i64| usize::try_from(id).map_err(|_| ModelError::Config(format!("token id {id} is negative")));
-    let qformer = id(config.qformer_config.vocab_size)?;
-    let (style, vocabulary) = match (&config.text_config, family) {
-        (_, Family::ImageTextRetrieval) => (Style::Bert, qformer),
-        (TextConfig::T5(_), _) => (Style::T5, id(config.vocab_size())?),
-        (TextConfig::Llama(_), _) => (Style::Llama, id(config.vocab_size())?),
-        (TextConfig::Opt(_), _) => (Style::Opt, id(config.vocab_size())?),
+    let words = config.text_config();
+    let mut style = match words {
+        TextConfig::T5(_) => Style::T5,
+        TextConfig::Llama(_) => Style::Llama,
+        TextConfig::Opt(_) => Style::Opt,
+    };
+    let mut vocabulary = id(words.vocab_size())?;
+    let (mut qformer, image_size) = (None, id(config.image_size())?);
+    let files = match config.blip2() {
+        Some(blip2) => {
+            let (family, rows) = (blip2.family()?, id(blip2.qformer_config.vocab_size)?);
+            if family == Family::ImageTextRetrieval {
+                (style, vocabulary) = (Style::Bert, rows);
+            }
+            qformer = (family == Family::InstructBlip).then_some(rows);
+            let class = if family == Family::InstructBlip { "InstructBlipProcessor" } else { "Blip2Processor" };
+            Files::Queries { class, queries: id(config.image_tokens())? }
+        }
+        None => Files::Patches { patch: id(config.patch())?, tokens: id(config.image_tokens())? },
     };
     Ok(Texts {
         style,
@@ -144,9 +156,8 @@ fn texts(config: &Blip2Config) -> Result<Texts, LabError> {
         bos: id(begin(config)?)?,
         pad: id(special.pad)?,
         image: config.image_token().map(id).transpose()?,
-        qformer: (family == Family::InstructBlip).then_some(qformer),
-        image_size: id(config.vision_config.image_size)?,
-        queries: id(config.num_query_tokens)?,
-        processor: if family == Family::InstructBlip { "InstructBlipProcessor" } else { "Blip2Processor" },
+        qformer,
+        image_size,
+        files,
     })
 }

@@ -8,7 +8,7 @@ use ressa_experiment::{
     config::TokenConfig,
     job::{Compute, Stats},
 };
-use ressa_models::{VisionLanguage, config::TextConfig, folder::load_options};
+use ressa_models::{VisionLanguage, folder::load_options};
 use ressa_prune::{
     statistics::Needs,
     walk::{InMemory, Look, Onward, Place, Together, Walk},
@@ -33,7 +33,7 @@ pub(crate) fn run(job: &Stats, device: Device, progress: Progress<'_>) -> Result
     let mut streamed = Streamed::open(&job.model.folder, compute, device)?;
     streamed.converts = true;
     let model = streamed.network();
-    if job.end_token && !matches!(model.config().text_config, TextConfig::T5(_)) {
+    if job.end_token && !model.config().text_config().has_encoder() {
         let end = model.special_tokens().eos.first().and_then(|&id| u32::try_from(id).ok());
         samples.texts.iter_mut().for_each(|text| text.answer.extend(end));
     }

@@ -5,7 +5,7 @@ mod ahead;
 use std::{cell::RefCell, path::Path};
 
 use ressa_experiment::job::Compute;
-use ressa_models::{Blip2, LayerId, ModelError, Pages, VisionLanguage, load_streamed};
+use ressa_models::{LayerId, Model, ModelError, Pages, VisionLanguage, load_streamed};
 use ressa_prune::walk::{Blocks, Place, layers_of};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
@@ -17,7 +17,7 @@ use crate::LabError;
 pub(crate) struct Streamed {
     /// The block under way and the next one, where they are copied ahead. Before the pages, which they read until they are dropped.
     ahead: RefCell<Vec<Ahead>>,
-    model: Blip2,
+    model: Model,
     pages: Pages,
     device: Device,
     /// Whether weights of half precision that f32 is computed with are converted once when their block is brought, not in each pass.
@@ -48,7 +48,7 @@ impl Streamed {
     }
 
     /// The network.
-    pub fn network(&self) -> &Blip2 {
+    pub fn network(&self) -> &Model {
         &self.model
     }
 

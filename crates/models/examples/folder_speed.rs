@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = load_folder(folder, device)?;
     let load = start.elapsed().as_secs_f64();
     let search =
-        Search::resolve(&serde_json::from_str(search)?, &read_generation(folder)?, &read_config(folder)?.text_config)?;
+        Search::resolve(&serde_json::from_str(search)?, &read_generation(folder)?, read_config(folder)?.text_config())?;
     let inputs = Golden::open(inputs);
     let text = |name: &str| {
         let mask = inputs.get(&format!("{name}_mask")).to_kind(Kind::Bool);

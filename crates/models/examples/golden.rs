@@ -15,7 +15,7 @@ use std::{
 
 use ressa_experiment::job::{Compute, SearchOptions};
 use ressa_models::{
-    Answer, Blip2, ForwardInputs, LoadOptions, Observer, Prompts, Search, TextBatch, VisionLanguage,
+    Answer, ForwardInputs, LoadOptions, Model, Observer, Prompts, Search, TextBatch, VisionLanguage,
     config::GenerationConfig,
     folder::{load_as, read_config, read_config_file, read_generation},
 };
@@ -69,12 +69,12 @@ fn compare(folder: &Path, golden: &Path, config: Option<&Path>) -> Result<bool, 
     let device = ressa_runtime::init(&RuntimeOptions { device: DeviceChoice::Cpu, threads: 1 })?;
     let _no_grad = tch::no_grad_guard();
     let config = config.map_or_else(|| read_config(folder), read_config_file)?;
-    let load = |compute| load_as(folder, &config, &LoadOptions { compute, ..LoadOptions::on(device) });
+    let load = |compute| load_as(folder, config.as_ref(), &LoadOptions { compute, ..LoadOptions::on(device) });
     let model = load(Compute::Float32)?;
     let tensors = Golden::open(golden.join("golden.safetensors"));
     let mut checks = Checks(true);
     // Of rounded weights only the answers' logits were exported.
-    if config.rest.get("dtype").or(config.rest.get("torch_dtype")).is_some_and(|dtype| dtype == "bfloat16") {
+    if config.rest().get("dtype").or(config.rest().get("torch_dtype")).is_some_and(|dtype| dtype == "bfloat16") {
         for (compute, name, tolerance) in [
             (Compute::Float32, "bf16_weights_fp32_compute", TOLERANCE),
             (Compute::Bfloat16, "bf16_weights_bf16_compute", ROUNDED),
@@ -150,7 +150,7 @@ impl Observer for Sums {
 
 /// Each sample alone, without padding, and what every prunable linear has seen of all of them.
 fn statistics(
-    model: &Blip2,
+    model: &Model,
     tensors: &Golden,
     expected: &Golden,
     checks: &mut Checks,
@@ -196,7 +196,7 @@ fn statistics(
 
 /// Tokens that searches give.
 fn generated(
-    model: &Blip2,
+    model: &Model,
     tensors: &Golden,
     generation: &GenerationConfig,
     golden: &Path,
@@ -219,7 +219,7 @@ fn generated(
     for (name, case) in text["generate"].as_object().into_iter().flatten() {
         let options = &case["options"];
         let options: SearchOptions = serde_json::from_value(options.clone())?;
-        let search = Search::resolve(&options, generation, &model.config().text_config)?;
+        let search = Search::resolve(&options, generation, model.config().text_config())?;
         let expected: Vec<Vec<u32>> = serde_json::from_value(case["tokens"].clone())?;
         let tokens = |found: Vec<Answer>| found.into_iter().map(|answer| answer.tokens).collect::<Vec<_>>();
         let found = tokens(model.generate(&prefix, &prompts.language, &search)?);

@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout)]
 
 use ressa_models::{
-    Blip2, Prompts, Search, TensorMap, TextBatch, VisionLanguage,
+    Model, Prompts, Search, TensorMap, TextBatch, VisionLanguage,
     presets::{random_tensors, shapes_flant5, shapes_vicuna},
 };
 use ressa_runtime::{Device, DeviceChoice, RuntimeOptions, cpu_seconds};
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let answers: Vec<Vec<u32>> = (0..ROWS as u32).map(|row| vec![3 + row % 50]).collect();
 
         println!("{name}: {IMAGES} images, {ROWS} questions");
-        let model = Blip2::from_tensors(&config, &trained)?;
+        let model = Model::from_tensors(&config, &trained)?;
         time("  image encoder, forward and backward", || model.encode_images(&pixels).sum(Kind::Float).backward());
         let features = tch::no_grad(|| model.encode_images(&pixels));
         time("  Q-Former and projection, forward and backward", || {
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let prefix = model.visual_prefix(&features, &prompts);
             model.force(Some(&prefix), &prompts.language, &answers).loss().backward();
         });
-        let frozen = Blip2::from_tensors(&config, &tensors)?;
+        let frozen = Model::from_tensors(&config, &tensors)?;
         let _no_grad = tch::no_grad_guard();
         for (what, search) in [
             ("  greedy, 2 tokens, from pixels", Search { max_new_tokens: 2, ..Search::default() }),

@@ -1,82 +1,12 @@
-//! `config.json` of a model folder, and what is read beside it.
+//! What the configurations of all families share: their language models, special tokens, checks.
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
 
-use crate::{ModelError, llama::LlamaConfig, opt::OptConfig, qformer::QFormerConfig, t5::T5Config, vit::VisionConfig};
-
-/// `config.json` of a checkpoint of the BLIP-2 family.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Blip2Config {
-    /// `instructblip` or `blip-2`.
-    pub model_type: String,
-    /// Learned queries of the Q-Former: image positions in the language model.
-    #[serde(default = "published_queries")]
-    pub num_query_tokens: i64,
-    /// Width of the retrieval head, where a checkpoint has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image_text_hidden_size: Option<i64>,
-    /// Image encoder.
-    #[serde(default, deserialize_with = "or_default")]
-    pub vision_config: VisionConfig,
-    /// Interface.
-    #[serde(default, deserialize_with = "or_default")]
-    pub qformer_config: QFormerConfig,
-    /// Language model. A retrieval checkpoint has the entry and no such model.
-    #[serde(default, deserialize_with = "or_default")]
-    pub text_config: TextConfig,
-    /// Fields that the network does not read, kept for writing the folder again.
-    #[serde(flatten)]
-    pub rest: Map<String, Value>,
-}
-
-/// What a checkpoint of the family is for, and which parts it has for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// Image and instruction to text; the Q-Former reads the instruction.
-    InstructBlip,
-    /// Image and instruction to text; the Q-Former reads nothing.
-    Blip2,
-    /// Image and caption to a score; no language model.
-    ImageTextRetrieval,
-}
-
-impl Family {
-    /// Every family.
-    pub const ALL: [Family; 3] = [Family::InstructBlip, Family::Blip2, Family::ImageTextRetrieval];
-
-    /// The class that `architectures` names.
-    pub fn architecture(self) -> &'static str {
-        match self {
-            Family::InstructBlip => "InstructBlipForConditionalGeneration",
-            Family::Blip2 => "Blip2ForConditionalGeneration",
-            Family::ImageTextRetrieval => "Blip2ForImageTextRetrieval",
-        }
-    }
-
-    /// `model_type`.
-    pub fn model_type(self) -> &'static str {
-        match self {
-            Family::InstructBlip => "instructblip",
-            Family::Blip2 | Family::ImageTextRetrieval => "blip-2",
-        }
-    }
-
-    /// Whether it has a language model.
-    pub fn writes(self) -> bool {
-        self != Family::ImageTextRetrieval
-    }
-}
-
-fn published_queries() -> i64 {
-    32
-}
-
-/// Width of the retrieval head where `Blip2Config` does not say it.
-const PUBLISHED_RETRIEVAL_WIDTH: i64 = 256;
+use crate::{ModelError, llama::LlamaConfig, opt::OptConfig, t5::T5Config};
 
 /// `null` counts as absent, as in the reference.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
@@ -173,68 +103,18 @@ pub struct GenerationConfig {
     pub rest: Map<String, Value>,
 }
 
-impl Blip2Config {
-    /// What the checkpoint is for: told by `architectures`, or by `model_type` where that is absent.
-    pub fn family(&self) -> Result<Family, ModelError> {
-        let named = self.rest.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
-        let found = Family::ALL.into_iter().find(|family| {
-            family.model_type() == self.model_type && named.is_none_or(|name| name == family.architecture())
-        });
-        found.ok_or_else(|| {
-            let supported: Vec<String> = Family::ALL
-                .iter()
-                .map(|family| format!("`{}` ({})", family.architecture(), family.model_type()))
-                .collect();
-            ModelError::Config(format!(
-                "`model_type` is `{}` and `architectures` names `{}`; supported are {}",
-                self.model_type,
-                named.unwrap_or("nothing"),
-                supported.join(", ")
-            ))
-        })
-    }
-
-    /// Refuses what no network can have: sizes below one or beyond reason, heads that do not divide widths, unknown forms.
-    pub fn check(&self) -> Result<(), ModelError> {
-        let family = self.family()?;
-        at_least_one("num_query_tokens", self.num_query_tokens)?;
-        if let Some(width) = self.image_text_hidden_size {
-            at_least_one("image_text_hidden_size", width)?;
-        }
-        self.vision_config.check()?;
-        self.qformer_config.check()?;
-        if family == Family::ImageTextRetrieval && !self.qformer_config.use_qformer_text_input {
-            return Err(ModelError::Config(
-                "`qformer_config.use_qformer_text_input` is `false`; an image-text matching model reads captions"
-                    .to_owned(),
-            ));
-        }
-        match &self.text_config {
-            _ if !family.writes() => Ok(()),
+impl TextConfig {
+    pub(crate) fn check(&self) -> Result<(), ModelError> {
+        match self {
             TextConfig::T5(c) => c.check(),
             TextConfig::Llama(c) => c.check(),
             TextConfig::Opt(c) => c.check(),
         }
     }
 
-    /// Width of the retrieval head, if the family or the configuration has one.
-    pub fn retrieval_width(&self) -> Result<Option<i64>, ModelError> {
-        Ok(match self.family()? {
-            Family::InstructBlip => self.image_text_hidden_size,
-            // BLIP-2's class writes the width whether or not the checkpoint has the head.
-            Family::Blip2 => None,
-            Family::ImageTextRetrieval => Some(self.image_text_hidden_size.unwrap_or(PUBLISHED_RETRIEVAL_WIDTH)),
-        })
-    }
-
-    /// Id that stands for an image position among the language model's tokens. Folders of 2023 have none.
-    pub fn image_token(&self) -> Option<i64> {
-        ["image_token_index", "image_token_id"].iter().find_map(|field| self.rest.get(*field)?.as_i64())
-    }
-
-    /// Special tokens: `generation_config.json` first, then the language model's configuration, then its class's defaults.
+    /// Special tokens: `generation_config.json` first, then this configuration, then its class's defaults.
     pub fn special_tokens(&self, generation: &GenerationConfig) -> SpecialTokens {
-        let (eos, pad, start, defaults) = match &self.text_config {
+        let (eos, pad, start, defaults) = match self {
             TextConfig::T5(c) => (&c.eos_token_id, c.pad_token_id, c.decoder_start_token_id, (1, 0)),
             TextConfig::Llama(c) => (&c.eos_token_id, c.pad_token_id, None, (2, 0)),
             TextConfig::Opt(c) => (&c.eos_token_id, c.pad_token_id, None, (2, 1)),
@@ -252,20 +132,34 @@ impl Blip2Config {
 
     /// Tokens the language model can read and write.
     pub fn vocab_size(&self) -> i64 {
-        match &self.text_config {
+        match self {
             TextConfig::T5(c) => c.vocab_size,
             TextConfig::Llama(c) => c.vocab_size,
             TextConfig::Opt(c) => c.vocab_size,
         }
     }
 
-    /// Width of the language model's word embeddings, which image positions are projected to.
-    pub fn text_width(&self) -> i64 {
-        match &self.text_config {
+    /// Width of the word embeddings, which image positions are projected to.
+    pub fn word_width(&self) -> i64 {
+        match self {
             TextConfig::T5(c) => c.d_model,
             TextConfig::Llama(c) => c.hidden_size,
             TextConfig::Opt(c) => c.word_width(),
         }
+    }
+
+    /// Longest sequence of a model whose positions are bounded.
+    pub fn positions(&self) -> Option<usize> {
+        match self {
+            TextConfig::T5(_) => None,
+            TextConfig::Llama(c) => usize::try_from(c.max_position_embeddings).ok(),
+            TextConfig::Opt(c) => usize::try_from(c.max_position_embeddings).ok(),
+        }
+    }
+
+    /// Whether it is an encoder and a decoder: answers then are a sequence of their own.
+    pub fn has_encoder(&self) -> bool {
+        matches!(self, TextConfig::T5(_))
     }
 }
 

@@ -8,8 +8,9 @@ use ressa_runtime::Device;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Blip2, Blip2Config, LoadOptions, ModelError, TensorMap, VisionLanguage, Weights,
-    config::{GenerationConfig, Ids, TextConfig},
+    Architecture, LoadOptions, Model, ModelError, TensorMap, VisionLanguage, Weights,
+    config::{GenerationConfig, Ids},
+    families,
     weights::{self, Pages, SINGLE, Storage},
 };
 
@@ -25,35 +26,35 @@ pub fn load_folder(folder: &Path, device: Device) -> Result<Box<dyn VisionLangua
 
 /// Loads the model in a folder, whatever its family.
 pub fn load_folder_with(folder: &Path, options: &LoadOptions) -> Result<Box<dyn VisionLanguage>, ModelError> {
-    Ok(Box::new(load_blip2(folder, options)?))
+    Ok(Box::new(load_model(folder, options)?))
 }
 
-/// Loads a folder of the BLIP-2 family. Every tensor must be there, finite, of the configured shape, and every tensor must have a place.
-pub fn load_blip2(folder: &Path, options: &LoadOptions) -> Result<Blip2, ModelError> {
+/// Loads the model in a folder. Every tensor must be there, finite, of the configured shape, and every tensor must have a place.
+pub fn load_model(folder: &Path, options: &LoadOptions) -> Result<Model, ModelError> {
     let config = read_config(folder)?;
-    load_as(folder, &config, options)
+    load_as(folder, config.as_ref(), options)
 }
 
 /// Loads the weights of a folder with a configuration that may be written differently from the folder's own.
-pub fn load_as(folder: &Path, config: &Blip2Config, options: &LoadOptions) -> Result<Blip2, ModelError> {
+pub fn load_as(folder: &Path, config: &dyn Architecture, options: &LoadOptions) -> Result<Model, ModelError> {
     check_ids(folder)?;
     let special = config.special_tokens(&read_generation(folder)?);
     let mut weights = Weights::open(folder, options)?;
-    let model = Blip2::load(config, special, &mut weights, options)?;
+    let model = Model::load(config, special, &mut weights, options)?;
     weights.finish()?;
     Ok(model)
 }
 
-/// Loads a folder of the BLIP-2 family for running one block after the other: every prunable matrix stays mapped on the host, in its own type,
+/// Loads a folder for running one block after the other: every prunable matrix stays mapped on the host, in its own type,
 /// until it is used, and what was used can be given back. Their values are not checked. Everything else is on the device; on the host, other
 /// matrices stay mapped too, so that nothing of the files is in memory afterwards.
-pub fn load_streamed(folder: &Path, compute: Compute, device: Device) -> Result<(Blip2, Pages), ModelError> {
+pub fn load_streamed(folder: &Path, compute: Compute, device: Device) -> Result<(Model, Pages), ModelError> {
     let config = read_config(folder)?;
     check_ids(folder)?;
     let options = LoadOptions { compute, ..LoadOptions::on(device) };
     let special = config.special_tokens(&read_generation(folder)?);
     let mut weights = Weights::open_streamed(folder, &options)?;
-    let model = Blip2::load(&config, special, &mut weights, &options)?;
+    let model = Model::load(config.as_ref(), special, &mut weights, &options)?;
     let pages = weights.pages();
     weights.finish()?;
     pages.release_all();
@@ -61,13 +62,13 @@ pub fn load_streamed(folder: &Path, compute: Compute, device: Device) -> Result<
 }
 
 /// Reads `config.json`.
-pub fn read_config(folder: &Path) -> Result<Blip2Config, ModelError> {
+pub fn read_config(folder: &Path) -> Result<Box<dyn Architecture>, ModelError> {
     read_config_file(&folder.join(CONFIG))
 }
 
 /// Reads a configuration from a file of any name.
-pub fn read_config_file(path: &Path) -> Result<Blip2Config, ModelError> {
-    let config: Blip2Config = read_json(path)?;
+pub fn read_config_file(path: &Path) -> Result<Box<dyn Architecture>, ModelError> {
+    let config = families::parse(read_json(path)?).map_err(|reason| ModelError::file(path, reason))?;
     config.check()?;
     Ok(config)
 }
@@ -82,7 +83,7 @@ pub fn read_generation(folder: &Path) -> Result<GenerationConfig, ModelError> {
 pub fn load_options(folder: &Path, device: Device, compute: Option<Compute>) -> Result<LoadOptions, ModelError> {
     let stored = || -> Result<Option<Compute>, ModelError> {
         let config = read_config(folder)?;
-        let named = config.rest.get("dtype").or(config.rest.get("torch_dtype")).and_then(serde_json::Value::as_str);
+        let named = config.rest().get("dtype").or(config.rest().get("torch_dtype")).and_then(serde_json::Value::as_str);
         Ok(named.and_then(|name| name.parse().ok()))
     };
     let compute = match compute {
@@ -96,12 +97,12 @@ pub fn load_options(folder: &Path, device: Device, compute: Option<Compute>) -> 
 /// Writes a model folder: same configuration and tensors, same bytes. `transformers` opens it.
 pub fn save_folder(
     folder: &Path,
-    config: &Blip2Config,
+    config: &dyn Architecture,
     tensors: &TensorMap,
     storage: Storage,
 ) -> Result<(), ModelError> {
     let special = config.special_tokens(&GenerationConfig::default());
-    let start = matches!(config.text_config, TextConfig::T5(_)).then_some(special.decoder_start);
+    let start = config.text_config().has_encoder().then_some(special.decoder_start);
     let generation = GenerationConfig {
         eos_token_id: Some(match special.eos.as_slice() {
             [one] => Ids::One(*one),
@@ -117,19 +118,20 @@ pub fn save_folder(
 /// [`save_folder`] with the generation settings of the folder that the model came from ([`read_generation`]).
 pub fn save_folder_with(
     folder: &Path,
-    config: &Blip2Config,
+    config: &dyn Architecture,
     generation: &GenerationConfig,
     tensors: &TensorMap,
     storage: Storage,
 ) -> Result<(), ModelError> {
     std::fs::create_dir_all(folder).map_err(ModelError::io("write", folder))?;
-    let mut config = config.clone();
+    let mut config = config.boxed();
     for field in ["dtype", "torch_dtype"] {
-        if let Some(written) = config.rest.get_mut(field) {
+        if let Some(written) = config.rest_mut().get_mut(field) {
             *written = storage.name().into();
         }
     }
-    write_json(&folder.join(CONFIG), &config)?;
+    let path = folder.join(CONFIG);
+    write_json(&path, &config.to_json().map_err(|e| ModelError::file(&path, e))?)?;
     write_json(&folder.join(GENERATION), generation)?;
     weights::write(&folder.join(SINGLE), &weights::stored(tensors, storage)?, ("format", "pt".to_owned()))
 }

@@ -9,9 +9,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Feed, Linear, ModelError, Scope,
+    causal::{CausalBlock, CausalNetwork, KeysValues, Positions},
     config::{Ids, at_least_one, divides, flag, layers, positive},
-    generate::cache::{BlockCache, Cache, Turn},
-    layers::{Activation, Attend, Embedding, RmsNorm, attention, causal_bias, key_bias, parts, split_heads},
+    generate::cache::{BlockCache, Turn},
+    layers::{Activation, Attend, Embedding, RmsNorm, attention, parts, split_heads},
 };
 
 /// `text_config` of a LLaMA checkpoint; absent fields have the published class's defaults.
@@ -150,14 +151,14 @@ impl Rotary {
         Self { cos: Tensor::cat(&[&cos, &cos], -1), sin: Tensor::cat(&[&-&sin, &sin], -1) }
     }
 
-    /// From the two tables, as [`Rotary::tables`] gave them.
-    pub fn from_tables(cos: &Tensor, sin: &Tensor) -> Self {
-        Self { cos: cos.shallow_clone(), sin: sin.shallow_clone() }
+    /// From the two tables, as [`Rotary::into_tables`] gave them.
+    fn from_tables(tables: &[Tensor]) -> Self {
+        Self { cos: tables[0].shallow_clone(), sin: tables[1].shallow_clone() }
     }
 
     /// Both tables.
-    pub fn tables(&self) -> [Tensor; 2] {
-        [self.cos.shallow_clone(), self.sin.shallow_clone()]
+    fn into_tables(self) -> Vec<Tensor> {
+        vec![self.cos, self.sin]
     }
 
     /// Turns element `i` of the first half and element `i` of the second as one complex number. Not `fused`, every operation is rounded, as
@@ -257,33 +258,38 @@ impl Block {
             mlp: Mlp::load(&scope.at("mlp"), c)?,
         })
     }
+}
 
-    /// What its norms feed.
-    fn feeds(&self) -> impl Iterator<Item = Feed> {
+impl CausalBlock for Block {
+    fn feeds(&self) -> Vec<Feed> {
         let Attention { q_proj, k_proj, v_proj, .. } = &self.self_attn;
         let Mlp { gate_proj, up_proj, .. } = &self.mlp;
         let attention = self.input_layernorm.feeds(&[q_proj, k_proj, v_proj]);
-        [attention, self.post_attention_layernorm.feeds(&[gate_proj, up_proj])].into_iter().flatten()
+        [attention, self.post_attention_layernorm.feeds(&[gate_proj, up_proj])].into_iter().flatten().collect()
     }
 
-    /// `[rows, tokens, width]` to the same, each token seeing those before it.
-    pub fn forward(&self, x: &Tensor, rotary: &Rotary) -> Tensor {
-        self.forward_keeping(x, rotary, None).0
+    fn writing_linears(&self) -> [&Linear; 2] {
+        [&self.self_attn.k_proj, &self.mlp.up_proj]
     }
 
-    /// The same, with the keys and values it computed. A `bias`, if given, says instead of the order which token sees which.
-    fn forward_keeping(&self, x: &Tensor, rotary: &Rotary, bias: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
-        let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), rotary);
+    fn forward_behind(
+        &self,
+        x: &Tensor,
+        shared: &[Tensor],
+        before: Option<&KeysValues>,
+        bias: Option<&Tensor>,
+    ) -> (Tensor, KeysValues) {
+        let (q, keys, values) = self.self_attn.project(&self.input_layernorm.forward(x), &Rotary::from_tables(shared));
+        let kept = KeysValues { keys, values }.behind(before);
         let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none(), rounded: false };
-        let mixed = attention(&q, &k, &v, attend);
+        let mixed = attention(&q, &kept.keys, &kept.values, attend);
         let x = x + self.self_attn.o_proj.forward(&mixed);
         let x = &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x));
-        (x, k, v)
+        (x, kept)
     }
 
-    /// One token per beam, `[rows * beams, 1, width]` to the same.
-    fn step(&self, x: &Tensor, rotary: &Rotary, cache: &BlockCache, turn: &Turn) -> Tensor {
-        let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), rotary);
+    fn step(&self, x: &Tensor, shared: &[Tensor], cache: &BlockCache, turn: &Turn) -> Tensor {
+        let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), &Rotary::from_tables(shared));
         let x = x + self.self_attn.o_proj.forward(&cache.attend(&q, &k, &v, turn, self.self_attn.scale));
         &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
     }
@@ -292,9 +298,9 @@ impl Block {
 /// `language_model`.
 pub(crate) struct Llama {
     embed_tokens: Embedding,
-    pub blocks: Vec<Block>,
+    blocks: Vec<Block>,
     norm: RmsNorm,
-    pub head: Linear,
+    head: Linear,
     frequencies: Tensor,
     kind: Kind,
 }
@@ -322,97 +328,46 @@ impl Llama {
             kind: scope.kind(),
         })
     }
+}
 
-    pub fn device(&self) -> Device {
+impl CausalNetwork for Llama {
+    type Block = Block;
+    /// The rotary tables.
+    const SHARED: usize = 2;
+
+    fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    fn head(&self) -> &Linear {
+        &self.head
+    }
+
+    fn device(&self) -> Device {
         self.embed_tokens.weight.device()
     }
 
-    /// Of the first block that writes: what makes keys, and the first feed-forward layer.
-    pub fn writing_linears(&self) -> [&Linear; 2] {
-        let block = &self.blocks[0];
-        [&block.self_attn.k_proj, &block.mlp.up_proj]
+    fn kind(&self) -> Kind {
+        self.kind
     }
 
-    /// Norms that only prunable linears read. The last one feeds the head.
-    pub fn feeds(&self) -> Vec<Feed> {
-        self.blocks.iter().flat_map(Block::feeds).collect()
-    }
-
-    /// Rotary tables for positions `0..tokens`.
-    pub fn rotary(&self, tokens: i64) -> Rotary {
-        Rotary::at(&Tensor::arange(tokens, (Kind::Int64, self.device())), &self.frequencies, self.kind)
-    }
-
-    /// What enters the first block: image positions, then ids `[rows, tokens]` packed without padding between.
-    pub fn embed(&self, prefix: Option<&Tensor>, ids: &Tensor) -> Tensor {
-        let words = self.embed_tokens.forward(ids);
-        match prefix {
-            Some(prefix) => Tensor::cat(&[prefix, &words], 1),
-            None => words,
-        }
-    }
-
-    /// What left the last block. `states[i]` is what left block `i`.
-    pub fn run(&self, mut x: Tensor, mut states: Option<&mut Vec<Tensor>>) -> Tensor {
-        let rotary = self.rotary(x.size()[1]);
-        for block in &self.blocks {
-            x = block.forward(&x, &rotary);
-            if let Some(states) = states.as_deref_mut() {
-                states.push(x.shallow_clone());
-            }
-        }
-        x
-    }
-
-    /// Word embeddings `[rows, tokens, width]` of ids.
-    pub fn words(&self, ids: &Tensor) -> Tensor {
+    fn words(&self, ids: &Tensor) -> Tensor {
         self.embed_tokens.forward(ids)
     }
 
-    /// Logits `[rows, tokens, vocabulary]` at every position of what enters the first block `[rows, tokens, width]`, with its mask
-    /// `[rows, tokens]`. Positions count padding, as in a plain forward of the reference.
-    pub fn read(&self, x: Tensor, mask: &Tensor) -> Tensor {
-        let (rotary, bias) = (self.rotary(x.size()[1]), causal_bias(mask, self.kind));
-        let x = self.blocks.iter().fold(x, |x, block| block.forward_keeping(&x, &rotary, Some(&bias)).0);
-        self.head.forward(&self.norm.forward(&x))
+    fn place(&self, words: Tensor, positions: Positions<'_>) -> (Tensor, Vec<Tensor>) {
+        let positions = match positions {
+            // A padded batch counts its padding, as in a plain forward of the reference.
+            Positions::Sequence(_) | Positions::Padded(_) => {
+                Tensor::arange(words.size()[1], (Kind::Int64, self.device()))
+            }
+            Positions::Next(positions) => positions.view([-1, 1, 1]),
+        };
+        (words, Rotary::at(&positions, &self.frequencies, self.kind).into_tables())
     }
 
-    /// Logits at the positions `at`, i64 `[rows, targets]`, of what left the last block `[rows, tokens, width]`.
-    pub fn finish(&self, x: &Tensor, at: &Tensor) -> Tensor {
-        let size = x.size();
-        let starts = Tensor::arange(size[0], (Kind::Int64, x.device())).unsqueeze(1) * size[1];
-        let picked = x.reshape([-1, size[2]]).index_select(0, &(starts + at).view([-1]));
-        let targets = at.size()[1];
-        self.head.forward(&self.norm.forward(&picked)).view([size[0], targets, -1])
-    }
-
-    /// Reads the prompts, packed as in [`Llama::embed`], of `lengths` real positions each, image positions included. Logits after the last
-    /// one `[rows, vocabulary]`.
-    pub fn begin(&self, mut x: Tensor, lengths: &Tensor) -> (Cache, Tensor) {
-        let tokens = x.size()[1];
-        let rotary = self.rotary(tokens);
-        let mut blocks = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            let (out, key, value) = block.forward_keeping(&x, &rotary, None);
-            blocks.push(BlockCache::after_prompt(&key, &value));
-            x = out;
-        }
-        let real = Tensor::arange(tokens, (Kind::Int64, self.device())).unsqueeze(0).less_tensor(&lengths.unsqueeze(1));
-        let logits = self.finish(&x, &(lengths - 1).unsqueeze(1)).squeeze_dim(1);
-        let cache = Cache::after_prompt(blocks, &key_bias(&real, self.kind), lengths.shallow_clone());
-        (cache, logits)
-    }
-
-    /// Logits `[rows * beams, vocabulary]` after each beam's newest token, i64 `[rows * beams]`.
-    pub fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
-        let turn = cache.advance();
-        let positions = (&cache.lengths + turn.step).repeat_interleave_self_int(turn.beams, 0, None);
-        let rotary = Rotary::at(&positions.view([-1, 1, 1]), &self.frequencies, self.kind);
-        let mut x = self.embed_tokens.forward(&tokens.unsqueeze(1));
-        for (block, memory) in self.blocks.iter().zip(&cache.blocks) {
-            x = block.step(&x, &rotary, memory, &turn);
-        }
-        self.head.forward(&self.norm.forward(&x)).squeeze_dim(1)
+    fn logits(&self, x: &Tensor) -> Tensor {
+        self.head.forward(&self.norm.forward(x))
     }
 }
 

@@ -9,9 +9,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Feed, Linear, ModelError, Scope,
+    causal::{CausalBlock, CausalNetwork, KeysValues, Positions},
     config::{Ids, at_least_one, divides, flag, layers},
-    generate::cache::{BlockCache, Cache, Turn},
-    layers::{Activation, Attend, Embedding, LayerNorm, attention, causal_bias, key_bias, parts, split_heads},
+    generate::cache::{BlockCache, Turn},
+    layers::{Activation, Attend, Embedding, LayerNorm, attention, parts, split_heads},
 };
 
 /// Rows of the position table before the first position; a rule of the architecture, not a setting.
@@ -165,33 +166,6 @@ impl Block {
         })
     }
 
-    /// What its norms feed. Norms behind their layers are read by the residual too: nothing.
-    fn feeds(&self) -> impl Iterator<Item = Feed> {
-        let Attention { q_proj, k_proj, v_proj, .. } = &self.self_attn;
-        let attention = self.self_attn_layer_norm.feeds(&[q_proj, k_proj, v_proj]);
-        let all = [attention, self.final_layer_norm.feeds(&[&self.fc1])];
-        all.into_iter().flatten().filter(|_| self.before)
-    }
-
-    /// `[rows, tokens, width]` to the same, each token seeing those before it.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.forward_keeping(x, None).0
-    }
-
-    /// The same, with the keys and values it computed. A `bias`, if given, says instead of the order which token sees which.
-    fn forward_keeping(&self, x: &Tensor, bias: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
-        let (q, k, v) = self.self_attn.project(&self.before_attention(x));
-        let attend = Attend { scale: 1.0, bias, causal: bias.is_none(), rounded: false };
-        let mixed = attention(&q, &k, &v, attend);
-        (self.after_attention(x, &mixed), k, v)
-    }
-
-    /// One token per beam, `[rows * beams, 1, width]`.
-    fn step(&self, x: &Tensor, cache: &BlockCache, turn: &Turn) -> Tensor {
-        let (q, k, v) = self.self_attn.project(&self.before_attention(x));
-        self.after_attention(x, &cache.attend(&q, &k, &v, turn, 1.0))
-    }
-
     fn before_attention(&self, x: &Tensor) -> Tensor {
         if self.before { self.self_attn_layer_norm.forward(x) } else { x.shallow_clone() }
     }
@@ -208,15 +182,48 @@ impl Block {
     }
 }
 
+impl CausalBlock for Block {
+    /// Norms behind their layers are read by the residual too: nothing.
+    fn feeds(&self) -> Vec<Feed> {
+        let Attention { q_proj, k_proj, v_proj, .. } = &self.self_attn;
+        let attention = self.self_attn_layer_norm.feeds(&[q_proj, k_proj, v_proj]);
+        let all = [attention, self.final_layer_norm.feeds(&[&self.fc1])];
+        all.into_iter().flatten().filter(|_| self.before).collect()
+    }
+
+    fn writing_linears(&self) -> [&Linear; 2] {
+        [&self.self_attn.k_proj, &self.fc1]
+    }
+
+    fn forward_behind(
+        &self,
+        x: &Tensor,
+        _shared: &[Tensor],
+        before: Option<&KeysValues>,
+        bias: Option<&Tensor>,
+    ) -> (Tensor, KeysValues) {
+        let (q, keys, values) = self.self_attn.project(&self.before_attention(x));
+        let kept = KeysValues { keys, values }.behind(before);
+        let attend = Attend { scale: 1.0, bias, causal: bias.is_none(), rounded: false };
+        let mixed = attention(&q, &kept.keys, &kept.values, attend);
+        (self.after_attention(x, &mixed), kept)
+    }
+
+    fn step(&self, x: &Tensor, _shared: &[Tensor], cache: &BlockCache, turn: &Turn) -> Tensor {
+        let (q, k, v) = self.self_attn.project(&self.before_attention(x));
+        self.after_attention(x, &cache.attend(&q, &k, &v, turn, 1.0))
+    }
+}
+
 /// `language_model`.
 pub(crate) struct Opt {
     embed_tokens: Embedding,
     embed_positions: Embedding,
     project_in: Option<Linear>,
-    pub blocks: Vec<Block>,
+    blocks: Vec<Block>,
     final_layer_norm: Option<LayerNorm>,
     project_out: Option<Linear>,
-    pub head: Linear,
+    head: Linear,
     kind: Kind,
 }
 
@@ -247,110 +254,65 @@ impl Opt {
             kind: scope.kind(),
         })
     }
+}
 
-    pub fn device(&self) -> Device {
+impl CausalNetwork for Opt {
+    type Block = Block;
+    /// Positions are in the hidden states from the beginning.
+    const SHARED: usize = 0;
+
+    fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    fn head(&self) -> &Linear {
+        &self.head
+    }
+
+    fn device(&self) -> Device {
         self.embed_tokens.weight.device()
     }
 
-    /// Of the first block that writes: what makes keys, and the first feed-forward layer.
-    pub fn writing_linears(&self) -> [&Linear; 2] {
-        let block = &self.blocks[0];
-        [&block.self_attn.k_proj, &block.fc1]
+    fn kind(&self) -> Kind {
+        self.kind
     }
 
-    /// Norms that only prunable linears read. The last one feeds the head.
-    pub fn feeds(&self) -> Vec<Feed> {
-        self.blocks.iter().flat_map(Block::feeds).collect()
-    }
-
-    /// Longest sequence that has positions.
-    pub fn longest(&self) -> i64 {
-        self.embed_positions.rows() - OFFSET
-    }
-
-    /// Word embeddings `[rows, tokens, width]` of ids.
-    pub fn words(&self, ids: &Tensor) -> Tensor {
+    fn words(&self, ids: &Tensor) -> Tensor {
         self.embed_tokens.forward(ids)
     }
 
-    /// Word embeddings at positions, counted from 0; -1 is padding's. Both `[rows, tokens, ...]`. Rows that have
-    /// ended may count on beyond the table; what they compute is not looked at.
-    fn place(&self, words: &Tensor, positions: &Tensor) -> Tensor {
-        let positions = self.embed_positions.forward(&(positions.clamp_max(self.longest() - 1) + OFFSET));
-        match &self.project_in {
-            Some(project) => project.forward(words) + positions,
-            None => words + positions,
-        }
-    }
-
-    /// What enters the first block: image positions, then ids `[rows, tokens]` packed without padding between.
-    pub fn embed(&self, prefix: Option<&Tensor>, ids: &Tensor) -> Tensor {
-        let words = self.words(ids);
-        let words = match prefix {
-            Some(prefix) => Tensor::cat(&[prefix, &words], 1),
-            None => words,
-        };
-        let positions = Tensor::arange(words.size()[1], (Kind::Int64, self.device())).unsqueeze(0);
-        self.place(&words, &positions)
-    }
-
-    /// What left the last block. `states[i]` is what left block `i`.
-    pub fn run(&self, mut x: Tensor, mut states: Option<&mut Vec<Tensor>>) -> Tensor {
-        for block in &self.blocks {
-            x = block.forward(&x);
-            if let Some(states) = states.as_deref_mut() {
-                states.push(x.shallow_clone());
+    /// Positions are counted from 0; -1 is padding's. Rows that have ended may count on beyond the table; what they compute is not looked at.
+    fn place(&self, words: Tensor, positions: Positions<'_>) -> (Tensor, Vec<Tensor>) {
+        let positions = match positions {
+            Positions::Sequence(_) => Tensor::arange(words.size()[1], (Kind::Int64, self.device())).unsqueeze(0),
+            Positions::Next(positions) => positions.unsqueeze(1),
+            // What is real is counted, as in a plain forward of the reference.
+            Positions::Padded(mask) => {
+                let real = mask.to_kind(Kind::Int64);
+                real.cumsum(1, Kind::Int64) * &real - 1
             }
-        }
-        x
+        };
+        let positions = self.embed_positions.forward(&(positions.clamp_max(self.positions() - 1) + OFFSET));
+        let placed = match &self.project_in {
+            Some(project) => project.forward(&words) + positions,
+            None => words + positions,
+        };
+        (placed, Vec::new())
     }
 
-    /// Logits of what left the last block `[..., width]`.
     fn logits(&self, x: &Tensor) -> Tensor {
         let x = self.final_layer_norm.as_ref().map_or_else(|| x.shallow_clone(), |norm| norm.forward(x));
         self.head.forward(&self.project_out.as_ref().map_or_else(|| x.shallow_clone(), |project| project.forward(&x)))
     }
 
-    /// Logits `[rows, tokens, vocabulary]` at every position of word embeddings with image positions `[rows, tokens, width]`, with their
-    /// mask `[rows, tokens]`. Positions count what is real, as in a plain forward of the reference.
-    pub fn read(&self, words: &Tensor, mask: &Tensor) -> Tensor {
-        let real = mask.to_kind(Kind::Int64);
-        let x = self.place(words, &(real.cumsum(1, Kind::Int64) * &real - 1));
-        let bias = causal_bias(mask, self.kind);
-        self.logits(&self.blocks.iter().fold(x, |x, block| block.forward_keeping(&x, Some(&bias)).0))
+    fn longest(&self) -> Option<i64> {
+        Some(self.positions())
     }
+}
 
-    /// Logits at the positions `at`, i64 `[rows, targets]`, of what left the last block `[rows, tokens, width]`.
-    pub fn finish(&self, x: &Tensor, at: &Tensor) -> Tensor {
-        let size = x.size();
-        let starts = Tensor::arange(size[0], (Kind::Int64, x.device())).unsqueeze(1) * size[1];
-        let picked = x.reshape([-1, size[2]]).index_select(0, &(starts + at).view([-1]));
-        self.logits(&picked).view([size[0], at.size()[1], -1])
-    }
-
-    /// Reads the prompts, packed as in [`Opt::embed`], of `lengths` real positions each, image positions included. Logits after the last
-    /// one `[rows, vocabulary]`.
-    pub fn begin(&self, mut x: Tensor, lengths: &Tensor) -> (Cache, Tensor) {
-        let tokens = x.size()[1];
-        let mut blocks = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            let (out, key, value) = block.forward_keeping(&x, None);
-            blocks.push(BlockCache::after_prompt(&key, &value));
-            x = out;
-        }
-        let real = Tensor::arange(tokens, (Kind::Int64, self.device())).unsqueeze(0).less_tensor(&lengths.unsqueeze(1));
-        let logits = self.finish(&x, &(lengths - 1).unsqueeze(1)).squeeze_dim(1);
-        (Cache::after_prompt(blocks, &key_bias(&real, self.kind), lengths.shallow_clone()), logits)
-    }
-
-    /// Logits `[rows * beams, vocabulary]` after each beam's newest token, i64 `[rows * beams]`.
-    pub fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
-        let turn = cache.advance();
-        let positions = (&cache.lengths + turn.step).repeat_interleave_self_int(turn.beams, 0, None);
-        let mut x = self.place(&self.words(&tokens.unsqueeze(1)), &positions.unsqueeze(1));
-        for (block, memory) in self.blocks.iter().zip(&cache.blocks) {
-            x = block.step(&x, memory, &turn);
-        }
-        self.logits(&x).squeeze_dim(1)
+impl Opt {
+    /// Positions that the table has.
+    fn positions(&self) -> i64 {
+        self.embed_positions.rows() - OFFSET
     }
 }

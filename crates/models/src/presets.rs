@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use crate::{
-    Blip2, Blip2Config, ModelError, TensorMap,
-    config::{Family, Ids, TextConfig},
+    Blip2Config, Family, Model, ModelError, TensorMap,
+    config::{Ids, TextConfig},
     llama::LlamaConfig,
     opt::OptConfig,
     qformer::QFormerConfig,
@@ -118,15 +118,15 @@ fn described(mut config: Blip2Config, family: Family) -> Blip2Config {
 
 /// A model with weights drawn from `seed`, at scales that keep activations near 1. Nothing is left at 0 or 1, so that tests see every
 /// tensor.
-pub fn random(config: &Blip2Config, seed: u64) -> Result<Blip2, ModelError> {
-    Blip2::from_tensors(config, &random_tensors(config, seed)?)
+pub fn random(config: &Blip2Config, seed: u64) -> Result<Model, ModelError> {
+    Model::from_tensors(config, &random_tensors(config, seed)?)
 }
 
 /// The tensors of [`random`].
 pub fn random_tensors(config: &Blip2Config, seed: u64) -> Result<TensorMap, ModelError> {
     let mut bits = seed;
     let mut tensors = TensorMap::new();
-    for (name, shape) in Blip2::tensor_shapes(config)? {
+    for (name, shape) in Model::tensor_shapes(config)? {
         let fan_in: i64 = shape.iter().skip(1).product();
         let (mean, spread) = match shape.len() {
             1 if name.ends_with("bias") => (0.0, 0.1),

@@ -185,6 +185,15 @@ impl FeedForward {
     }
 }
 
+/// What a layer of a block reads of the block's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    All,
+    Queries,
+    Texts,
+    Images,
+}
+
 /// What the queries look at.
 #[derive(Clone, Copy)]
 pub(crate) struct Images<'a> {
@@ -233,6 +242,20 @@ impl Layer {
             query_feed_forward: FeedForward::load(scope, c, "_query")?,
             text_feed_forward: if reads { Some(FeedForward::load(scope, c, "")?) } else { None },
         })
+    }
+
+    /// What the linear of this name reads.
+    pub fn share_of(&self, name: &str) -> Share {
+        let is = |linears: &[&Linear]| linears.iter().any(|linear| linear.name() == name);
+        let Attention { query, key, value, dense, .. } = &self.attention;
+        if is(&[query, key, value, dense]) {
+            return Share::All;
+        }
+        if self.crossattention.as_ref().is_some_and(|cross| is(&[&cross.key, &cross.value])) {
+            return Share::Images;
+        }
+        let texts = self.text_feed_forward.as_ref();
+        if texts.is_some_and(|texts| is(&[&texts.intermediate, &texts.output])) { Share::Texts } else { Share::Queries }
     }
 
     fn text(&self, x: &Tensor) -> Tensor {
@@ -296,6 +319,11 @@ impl QFormer {
     /// Number of learned queries.
     pub fn queries(&self) -> i64 {
         self.query_tokens.size()[1]
+    }
+
+    /// Longest text that has positions; `None` where no text is read.
+    pub fn positions(&self) -> Option<i64> {
+        self.words.as_ref().map(|words| words.position_embeddings.rows())
     }
 
     /// Features in the type of this part's computation.

@@ -1,18 +1,14 @@
 //! A forward pass over raw inputs, padded and masked as the caller has them: for comparing with other implementations.
 //!
-//! Semantics of `forward` in transformers 4.57, `modeling_instructblip.py` and `modeling_blip_2.py`: projected queries take the places of the
-//! image tokens, every position gets logits, a decoder-only model shifts its labels by one, T5 makes its decoder's inputs from them. Folders
+//! Semantics of `forward` in transformers 4.57, `modeling_instructblip.py` and its siblings: image positions take the places of the image
+//! tokens, every position gets logits, a decoder-only model shifts its labels by one, T5 makes its decoder's inputs from them. Folders
 //! of 2023 have no image token; their queries come before the text, as in the releases of that time.
 
 use tch::{Kind, Tensor};
 
 use crate::{
-    Blip2, ModelError, TextBatch, VisionLanguage,
-    blip2::MUTE,
-    config::{Family, TextConfig},
-    language::Language,
-    layers::prefixed,
-    qformer::{Images, QFormer},
+    Family, Model, ModelError, Prompts, TextBatch, VisionLanguage, config::TextConfig, layers::prefixed, model::MUTE,
+    qformer::QFormer,
 };
 
 /// Label of a position that does not count.
@@ -51,29 +47,29 @@ pub struct ForwardOutputs {
     pub loss: Option<Tensor>,
 }
 
-impl Blip2 {
+impl Model {
     /// Runs the model without gradients. Taps on its linears see every position, padding included.
     pub fn forward(&self, inputs: &ForwardInputs) -> Result<ForwardOutputs, ModelError> {
         tch::no_grad(|| self.forward_raw(inputs))
     }
 
     fn forward_raw(&self, inputs: &ForwardInputs) -> Result<ForwardOutputs, ModelError> {
-        let Some(writer) = self.writer() else {
+        let Some(language) = self.language() else {
             return Err(ModelError::Config(MUTE.to_owned()));
         };
         let checked = Checked::new(self, inputs)?;
         let features = self.encode_images(&checked.pixels);
-        let rows = QFormer::each(checked.rows, self.device());
-        let images = Images { features: &features, rows: &rows };
-        let queries = self.qformer.forward(images, checked.instruction.as_ref());
-        let prefix = self.project(&queries);
-        let (x, mask) = checked.place(&writer.language.words(&checked.words()), &prefix);
-        let logits = match &writer.language {
-            Language::T5(t5) => t5.decode(&checked.decoder_ids(self), &t5.read(x, &mask)),
-            Language::Llama(llama) => llama.read(x, &mask),
-            Language::Opt(opt) => opt.read(&x, &mask),
+        let unread = || TextBatch::new(checked.ids.shallow_clone(), checked.mask.shallow_clone());
+        let prompts = Prompts {
+            image: QFormer::each(checked.rows, self.device()),
+            qformer: checked.instruction.as_ref().map_or_else(unread, TextBatch::shallow_clone),
+            language: unread(),
         };
-        let shifted = !matches!(writer.language, Language::T5(_));
+        let queries = self.query_output(&features, &prompts);
+        let prefix = self.project(&queries);
+        let (x, mask) = checked.place(&language.words(&checked.words()), &prefix);
+        let logits = language.read(x, &mask, &checked.decoder_ids(self));
+        let shifted = !self.config().text_config().has_encoder();
         let loss = checked.labels.as_ref().map(|labels| loss(&logits, labels, shifted));
         Ok(ForwardOutputs {
             vision_last_hidden_state: features,
@@ -105,13 +101,13 @@ struct Checked {
 }
 
 impl Checked {
-    fn new(model: &Blip2, inputs: &ForwardInputs) -> Result<Self, ModelError> {
+    fn new(model: &Model, inputs: &ForwardInputs) -> Result<Self, ModelError> {
         let (config, device) = (model.config(), model.device());
-        let rows = pixels(&inputs.pixel_values, config.vision_config.patch_size)?;
-        let vocabulary = config.vocab_size();
+        let rows = pixels(&inputs.pixel_values, config.patch())?;
+        let vocabulary = config.text_config().vocab_size();
         let ids = whole("input_ids", &inputs.input_ids, rows)?.f_to_device(device)?;
         let mask = mask("attention_mask", &inputs.attention_mask, &ids.size())?.f_to_device(device)?;
-        let places = places(&ids, &mask, config.image_token(), config.num_query_tokens)?;
+        let places = places(&ids, &mask, config.image_token(), config.image_tokens())?;
         if let Places::Tokens(tokens) = &places {
             within("input_ids", &ids.masked_fill(tokens, 0), vocabulary)?;
         } else {
@@ -122,7 +118,7 @@ impl Checked {
             Some(labels) => {
                 let labels = whole("labels", labels, rows)?.f_to_device(device)?;
                 within("labels", &labels.masked_fill(&labels.eq(IGNORED), 0), vocabulary)?;
-                let decoder_only = !matches!(config.text_config, TextConfig::T5(_));
+                let decoder_only = !config.text_config().has_encoder();
                 if decoder_only && labels.size() != ids.size() {
                     let found = labels.size();
                     return Err(input(
@@ -133,9 +129,9 @@ impl Checked {
                 Some(labels)
             }
         };
-        if let (TextConfig::Opt(c), Places::Before) = (&config.text_config, &places) {
-            longest("input_ids", ids.size()[1] + config.num_query_tokens, c.max_position_embeddings)?;
-        } else if let TextConfig::Opt(c) = &config.text_config {
+        if let (TextConfig::Opt(c), Places::Before) = (config.text_config(), &places) {
+            longest("input_ids", ids.size()[1] + config.image_tokens(), c.max_position_embeddings)?;
+        } else if let TextConfig::Opt(c) = config.text_config() {
             longest("input_ids", ids.size()[1], c.max_position_embeddings)?;
         }
         let instruction = instruction(model, inputs, rows)?;
@@ -163,7 +159,7 @@ impl Checked {
     }
 
     /// What T5's decoder reads: the labels moved right by one behind the start token; what is ignored becomes padding.
-    fn decoder_ids(&self, model: &Blip2) -> Tensor {
+    fn decoder_ids(&self, model: &Model) -> Tensor {
         let special = model.special_tokens();
         let start = Tensor::full([self.rows, 1], special.decoder_start, (Kind::Int64, model.device()));
         match &self.labels {
@@ -277,13 +273,14 @@ fn places(ids: &Tensor, mask: &Tensor, image: Option<i64>, queries: i64) -> Resu
 }
 
 /// The Q-Former's instruction, where the family has one.
-fn instruction(model: &Blip2, inputs: &ForwardInputs, rows: i64) -> Result<Option<TextBatch>, ModelError> {
-    if model.config().family()? != Family::InstructBlip {
+fn instruction(model: &Model, inputs: &ForwardInputs, rows: i64) -> Result<Option<TextBatch>, ModelError> {
+    let Some(config) = model.config().blip2().filter(|config| config.family().is_ok_and(|f| f == Family::InstructBlip))
+    else {
         return Ok(None);
-    }
+    };
     let missing = || input("qformer_input_ids", "it is missing; InstructBLIP's Q-Former reads the instruction");
     let ids = whole("qformer_input_ids", inputs.qformer_input_ids.as_ref().ok_or_else(missing)?, rows)?;
-    let config = &model.config().qformer_config;
+    let config = &config.qformer_config;
     within("qformer_input_ids", &ids, config.vocab_size)?;
     longest("qformer_input_ids", ids.size()[1], config.max_position_embeddings)?;
     let mask = match &inputs.qformer_attention_mask {

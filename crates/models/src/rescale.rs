@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::Path, rc::Rc};
 use ressa_checkpoint::{Checkpoint, Dtype, Entry, ExportRequest, File, PROGRAM, export, scale};
 use ressa_runtime::{Device, normals};
 
-use crate::{Blip2, Blip2Config, LoadOptions, ModelError, Shapes, config::GenerationConfig, folder::read_config};
+use crate::{Architecture, LoadOptions, Model, ModelError, Shapes, config::GenerationConfig, folder::read_config};
 
 /// A norm whose outputs are read by prunable linears and by nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub fn rescale_folder(
     let mut rescaled = Rescaled { norms: 0, channels: 0, deviation: 0.0 };
     let mut factors = BTreeMap::new();
     let (mut sum, mut squares) = (0.0, 0.0);
-    for Feed { norm, bias, readers } in feeds(&read_config(source)?)? {
+    for Feed { norm, bias, readers } in feeds(read_config(source)?.as_ref())? {
         let gain = format!("{norm}.weight");
         let channels = entry(&checkpoint, &gain)?.elements();
         let powers = Rc::new(spread.powers(&norm, channels));
@@ -105,9 +105,9 @@ pub fn rescale_folder(
 }
 
 /// The feeds of a network of this configuration, without its weights.
-pub fn feeds(config: &Blip2Config) -> Result<Vec<Feed>, ModelError> {
+pub fn feeds(config: &dyn Architecture) -> Result<Vec<Feed>, ModelError> {
     let special = config.special_tokens(&GenerationConfig::default());
-    let network = Blip2::load(config, special, &mut Shapes::default(), &LoadOptions::on(Device::Cpu))?;
+    let network = Model::load(config, special, &mut Shapes::default(), &LoadOptions::on(Device::Cpu))?;
     Ok(network.feeds())
 }
 

@@ -3,6 +3,8 @@
 //! Reference: `T5ForConditionalGeneration` in transformers, `modeling_t5.py` (version 1.1: gated feed-forward layers, attention without
 //! scaling, separate output head).
 
+mod language;
+
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -416,7 +418,7 @@ impl T5 {
         })
     }
 
-    pub fn device(&self) -> Device {
+    fn device(&self) -> Device {
         self.shared.weight.device()
     }
 

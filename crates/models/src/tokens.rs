@@ -17,28 +17,3 @@ impl TokenKind {
         counts.iter().flat_map(|&(kind, count)| std::iter::repeat_n(kind, count.max(0) as usize)).collect()
     }
 }
-
-/// What a layer of a Q-Former block reads of its block's tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Share {
-    All,
-    Queries,
-    Texts,
-    Images,
-}
-
-impl Share {
-    /// From the module path below the block, which tells the parts of a block apart.
-    pub fn of(path: &str) -> Self {
-        if path.starts_with("crossattention.attention.key") || path.starts_with("crossattention.attention.value") {
-            Share::Images
-        } else if ["crossattention.", "intermediate_query.", "output_query."].iter().any(|part| path.starts_with(part))
-        {
-            Share::Queries
-        } else if path.starts_with("attention.") {
-            Share::All
-        } else {
-            Share::Texts
-        }
-    }
-}

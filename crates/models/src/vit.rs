@@ -7,9 +7,11 @@ use serde_json::{Map, Value};
 use tch::Tensor;
 
 use crate::{
-    Feed, Linear, ModelError, Scope,
+    Feed, Flow, Linear, ModelError, Scope, TensorMap, Weight,
+    clip::patches,
     config::{at_least_one, divides, layers, positive},
-    layers::{Activation, Attend, LayerNorm, attention, parts},
+    encoder::ImageEncoder,
+    layers::{Activation, Attend, LayerNorm, Parts, attention, parts},
 };
 
 /// `vision_config` of a checkpoint; absent fields have the published class's defaults.
@@ -106,6 +108,10 @@ struct Embeddings {
     patch_weight: Tensor,
     patch_bias: Tensor,
     patch: i64,
+    /// Patches along an edge of an image of the configured size.
+    side: i64,
+    /// Name of the positions.
+    positions: String,
 }
 
 impl Embeddings {
@@ -117,22 +123,16 @@ impl Embeddings {
             patch_weight: patch.tensor("weight", &[c.hidden_size, 3, c.patch_size, c.patch_size])?,
             patch_bias: patch.tensor("bias", &[c.hidden_size])?,
             patch: c.patch_size,
+            side: c.side(),
+            positions: format!("{}.position_embedding", scope.path()),
         })
     }
 
-    /// The reference's convolution, whose stride is its kernel, written as the matrix product that it is. Pixels beyond the last whole
-    /// patch are not seen. Images of another size than the configured one get interpolated positions.
+    /// Images of another size than the configured one get interpolated positions.
     fn forward(&self, pixels: &Tensor) -> Tensor {
         let size = pixels.size();
         let (images, rows, columns) = (size[0], size[2] / self.patch, size[3] / self.patch);
-        let patches = pixels
-            .to_kind(self.patch_weight.kind())
-            .narrow(2, 0, rows * self.patch)
-            .narrow(3, 0, columns * self.patch)
-            .reshape([images, 3, rows, self.patch, columns, self.patch])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([images, rows * columns, -1]);
-        let patches = patches.linear(&self.patch_weight.flatten(1, -1), Some(&self.patch_bias));
+        let patches = patches(pixels, &self.patch_weight, Some(&self.patch_bias), self.patch);
         let class = self.class_embedding.expand([images, -1, -1], false);
         Tensor::cat(&[class, patches], 1) + interpolate_positions(&self.position_embedding, rows, columns)
     }
@@ -217,7 +217,7 @@ impl Layer {
     }
 
     /// `[images, tokens, width]` to the same.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
+    fn forward(&self, x: &Tensor) -> Tensor {
         let x = x + self.self_attn.forward(&self.layer_norm1.forward(x));
         &x + self.mlp.forward(&self.layer_norm2.forward(&x))
     }
@@ -226,7 +226,7 @@ impl Layer {
 /// `vision_model`.
 pub(crate) struct Vit {
     embeddings: Embeddings,
-    pub layers: Vec<Layer>,
+    layers: Vec<Layer>,
     post_layernorm: LayerNorm,
 }
 
@@ -239,25 +239,39 @@ impl Vit {
             post_layernorm: LayerNorm::load(&scope.at("post_layernorm"), c.hidden_size, c.layer_norm_eps)?,
         })
     }
+}
 
-    /// Norms that only prunable linears read. The last one's outputs go to the Q-Former.
-    pub fn feeds(&self) -> Vec<Feed> {
+impl ImageEncoder for Vit {
+    fn by_block(&self) -> Vec<Vec<&Linear>> {
+        self.layers.iter().map(Parts::linears).collect()
+    }
+
+    fn block_weights(&self, block: usize) -> Vec<&Weight> {
+        self.layers[block].weights()
+    }
+
+    /// The last norm's outputs go to the connector.
+    fn feeds(&self) -> Vec<Feed> {
         self.layers.iter().flat_map(Layer::feeds).collect()
     }
 
-    /// What enters the first block, `[images, tokens, width]`, from pixels `[images, 3, height, width]`.
-    pub fn embed(&self, pixels: &Tensor) -> Tensor {
-        self.embeddings.forward(pixels)
+    fn enter(&self, pixels: &Tensor) -> Flow {
+        Flow { hidden: self.embeddings.forward(pixels), context: Vec::new(), carried: None }
     }
 
-    /// The norm after the last block.
-    pub fn finish(&self, x: &Tensor) -> Tensor {
-        self.post_layernorm.forward(x)
+    fn run_block(&self, block: usize, flow: &Flow) -> Flow {
+        flow.with_hidden(self.layers[block].forward(&flow.hidden))
     }
 
-    /// Image features `[images, tokens, width]`.
-    pub fn forward(&self, pixels: &Tensor) -> Tensor {
-        let embedded = self.embed(pixels);
-        self.finish(&self.layers.iter().fold(embedded, |x, layer| layer.forward(&x)))
+    fn leave(&self, flow: &Flow) -> Tensor {
+        self.post_layernorm.forward(&flow.hidden)
+    }
+
+    /// Positions are interpolated.
+    fn refit(&self, tensors: &mut TensorMap) {
+        if let Some(positions) = tensors.get_mut(&self.embeddings.positions) {
+            let side = self.embeddings.side;
+            *positions = tch::no_grad(|| interpolate_positions(positions, side, side));
+        }
     }
 }

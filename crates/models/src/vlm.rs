@@ -6,7 +6,7 @@ use ressa_experiment::search::SearchSizes;
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
 
-use crate::{Linear, ModelError, Search, TokenKind, Weight, linear::LayerId};
+use crate::{Layout, Linear, ModelError, Search, TokenKind, Weight, linear::LayerId};
 
 /// The two images of text that an instructed model reads, and token ids padded on the right.
 #[derive(Debug)]
@@ -17,19 +17,54 @@ pub struct TextBatch {
     pub mask: Tensor,
     /// The rows on the host, where they came from there: reading them back would wait for the device.
     rows: Option<Arc<[Vec<u32>]>>,
+    /// What stands before every row, the image's places in it; nothing where the image comes first and alone.
+    layout: Option<Arc<Layout>>,
 }
 
 impl TextBatch {
     /// From tensors; `mask` is true on a prefix of each row.
     pub fn new(ids: Tensor, mask: Tensor) -> Self {
-        Self { ids, mask, rows: None }
+        Self { ids, mask, rows: None, layout: None }
     }
 
     /// The rows from `from` on, padded as they are.
     pub fn narrow(&self, from: i64, count: i64) -> Self {
         let part = from as usize..(from + count) as usize;
         let rows = self.rows.as_ref().map(|rows| rows[part].into());
-        Self { ids: self.ids.narrow(0, from, count), mask: self.mask.narrow(0, from, count), rows }
+        let layout = self.layout.clone();
+        Self { ids: self.ids.narrow(0, from, count), mask: self.mask.narrow(0, from, count), rows, layout }
+    }
+
+    /// A second handle on the same tokens.
+    pub fn shallow_clone(&self) -> Self {
+        Self {
+            ids: self.ids.shallow_clone(),
+            mask: self.mask.shallow_clone(),
+            rows: self.rows.clone(),
+            layout: self.layout.clone(),
+        }
+    }
+
+    /// Texts with what stands before them, padded on the right with `pad`: the same for all, `None` where rows differ in it.
+    pub fn prompts(rows: Vec<(Option<Layout>, Vec<u32>)>, pad: u32, device: Device) -> Option<Self> {
+        let (layouts, rows): (Vec<Option<Layout>>, Vec<Vec<u32>>) = rows.into_iter().unzip();
+        let mut layouts = layouts.into_iter();
+        let layout = layouts.next().flatten();
+        if layouts.any(|other| other != layout) {
+            return None;
+        }
+        Some(Self::pad(&rows, pad, device).behind(layout.map(Arc::new)))
+    }
+
+    /// The same rows behind a layout.
+    #[must_use]
+    pub fn behind(self, layout: Option<Arc<Layout>>) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// What stands before every row.
+    pub fn layout(&self) -> Option<&Layout> {
+        self.layout.as_deref()
     }
 
     /// The real tokens of each row, on the host.
@@ -67,6 +102,7 @@ impl TextBatch {
             ids: Tensor::from_slice(&ids).view(shape).to_device(device),
             mask: Tensor::from_slice(&mask).view(shape).to_device(device),
             rows: Some(rows.into()),
+            layout: None,
         }
     }
 }
@@ -213,9 +249,16 @@ pub trait VisionLanguage: Send {
     /// Projects query outputs into the language model's embedding space, `[rows, queries, language width]`.
     fn project(&self, queries: &Tensor) -> Tensor;
 
-    /// What the interface hands to the language model, `[rows, queries, language width]`.
+    /// Image positions `[rows, queries, language width]` in their places among the words before a row's own text; as they are where no such
+    /// words are.
+    fn place_images(&self, states: Tensor, prompt: &TextBatch) -> Tensor {
+        let _ = prompt;
+        states
+    }
+
+    /// What the language model reads before a row's own text, `[rows, tokens, language width]`.
     fn visual_prefix(&self, features: &Tensor, prompts: &Prompts) -> Tensor {
-        self.project(&self.query_output(features, prompts))
+        self.place_images(self.project(&self.query_output(features, prompts)), &prompts.language)
     }
 
     /// Teacher-forced logits. `prefix` is `None` for text without an image; `answers` have neither start nor end token.
@@ -235,6 +278,15 @@ pub trait VisionLanguage: Send {
     /// # Errors
     /// A row whose prompt leaves no room under `search.max_length`; a model that does not write.
     fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: &Search) -> Result<Vec<Answer>, ModelError>;
+
+    /// The answer to each row of prompts about images of these features: [`VisionLanguage::visual_prefix`] and [`VisionLanguage::generate`],
+    /// except that a prefix that is the same for all questions on an image is read once.
+    ///
+    /// # Errors
+    /// As [`VisionLanguage::generate`].
+    fn answer(&self, features: &Tensor, prompts: &Prompts, search: &Search) -> Result<Vec<Answer>, ModelError> {
+        self.generate(&self.visual_prefix(features, prompts), &prompts.language, search)
+    }
 
     /// Sizes that the memory of a search follows from; `None` where it is of no account.
     fn search_sizes(&self) -> Option<SearchSizes> {

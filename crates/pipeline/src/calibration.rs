@@ -1,6 +1,6 @@
 //! What a network reads of one calibration sample: the same for stages, `ressa prune` and `ressa lab stats`.
 
-use ressa_data::{DataError, Processor};
+use ressa_data::{DataError, Processor, Prompt};
 use ressa_models::{Prompts, TextBatch};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
@@ -20,7 +20,20 @@ pub fn calibration_input(
     let prompts = Prompts {
         image: Tensor::zeros([1], (Kind::Int64, device)),
         qformer: one(processor.encode_qformer(prompt)?, processor.qformer_pad()),
-        language: one(processor.encode_prompt(prompt)?, processor.pad()),
+        language: language_batch(processor, device, &[prompt])?,
     };
     Ok((prompts, processor.encode_answer(answer)?))
+}
+
+/// Texts as the language model reads them.
+///
+/// # Errors
+/// A text that cannot be tokenized; texts that put their images in different places, which no batch can hold.
+pub fn language_batch(processor: &Processor, device: Device, texts: &[&str]) -> Result<TextBatch, DataError> {
+    let prompts = texts.iter().map(|text| processor.prompt(text)).collect::<Result<Vec<_>, _>>()?;
+    let rows = prompts.into_iter().map(|Prompt { layout, text }| (layout, text)).collect();
+    TextBatch::prompts(rows, processor.pad(), device).ok_or_else(|| DataError::Encode {
+        text: texts.join("\n"),
+        reason: "prompts of one batch have their images in different places; give them one by one".to_owned(),
+    })
 }

@@ -22,7 +22,7 @@ use tch::Tensor;
 
 pub use self::corpora::calibration_texts;
 use self::{ahead::Batches, corpora::CorpusSamples, world::WorldSamples};
-use crate::{Executor, PipelineError, resident::Dense};
+use crate::{Executor, PipelineError, calibration::language_batch, resident::Dense};
 
 /// Samples for calibration.
 #[derive(Default)]
@@ -108,11 +108,11 @@ impl Feed {
     }
 
     fn prompts(&self, texts: &[String], images: &[i64]) -> Result<Prompts, PipelineError> {
-        let language = texts.iter().map(|t| self.processor.encode_prompt(t)).collect::<Result<Vec<_>, _>>()?;
+        let read: Vec<&str> = texts.iter().map(String::as_str).collect();
         Ok(Prompts {
             image: Tensor::from_slice(images).to_device(self.device),
             qformer: self.qformer(texts)?,
-            language: TextBatch::pad(&language, self.processor.pad(), self.device),
+            language: language_batch(&self.processor, self.device, &read)?,
         })
     }
 

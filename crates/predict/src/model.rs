@@ -153,10 +153,14 @@ impl Model {
         let elements = |shape: &Vec<usize>| shape.iter().map(|&size| size as f64).product::<f64>();
         let all = outline.linears.values().chain(outline.others.values());
         let stored = config.get("dtype").or(config.get("torch_dtype")).and_then(Value::as_str);
+        let patches = size("vision_model.embeddings.position_embedding", 1)
+            .or(size("vision_tower.vision_model.embeddings.position_embedding.weight", 0))
+            .unwrap_or_default();
         Ok(Self {
             stacks: stacks(&layers, config),
-            patches: size("vision_model.embeddings.position_embedding", 1).unwrap_or_default() as f64,
-            queries: size("query_tokens", 1).unwrap_or_default() as f64,
+            patches: patches as f64,
+            // A connector without queries hands on every patch.
+            queries: size("query_tokens", 1).unwrap_or(patches.saturating_sub(1)) as f64,
             reads_instruction: layers.iter().any(|layer| layer.reads == Reads::Text),
             words: words.map_or(0.0, |shape| shape[0] as f64),
             word_width: words.map_or(0.0, |shape| shape[1] as f64),
@@ -235,6 +239,7 @@ fn layer(name: &str, shape: &[usize], config: &Map<String, Value>) -> Option<Lay
             }
             Some("t5") => (BlockKind::T5Decoder, Reads::Answer),
             Some("llama") => (BlockKind::Llama, Reads::Sequence),
+            None if config.get("model_type").is_some_and(|kind| kind == "llava") => (BlockKind::Llama, Reads::Sequence),
             _ => (BlockKind::Opt, Reads::Sequence),
         },
     };

@@ -3,7 +3,7 @@
 //! Products at this scale are too small for libtorch's own threads to help, so the parallelism is over rows. The number of shards is part
 //! of the recipe, not of the machine: the result does not depend on how many cores there are.
 
-use ressa_models::Blip2;
+use ressa_models::Model;
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -19,7 +19,7 @@ pub const SHARDS: usize = 2;
 /// A model and its training heads over one shard's leaves.
 pub struct Shard {
     /// The model.
-    pub model: Blip2,
+    pub model: Model,
     /// The heads.
     pub auxiliary: Auxiliary,
     /// The oracle slots as they were when the language model had learnt to read them; from the third stage on.
@@ -50,7 +50,7 @@ impl Shards {
     /// Shards over `parameters`; `build` makes the model of one from its leaves.
     pub fn new(
         parameters: &Parameters,
-        mut build: impl FnMut(&TensorMap) -> Result<Blip2, TrainError>,
+        mut build: impl FnMut(&TensorMap) -> Result<Model, TrainError>,
     ) -> Result<Self, TrainError> {
         let shards = (0..SHARDS)
             .map(|_| {

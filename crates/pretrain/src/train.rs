@@ -6,7 +6,7 @@ use std::{
 };
 
 use ressa_data::{Processor, World};
-use ressa_models::{Blip2, Blip2Config, config::TextConfig};
+use ressa_models::{Blip2Config, Model, config::TextConfig};
 use ressa_runtime::optim::{AdamW, AdamWOptions, Parameter, Schedule};
 
 use crate::{
@@ -111,13 +111,13 @@ pub fn train(request: &Request<'_>, progress: &mut dyn FnMut(f64, &str)) -> Resu
     let Request { config, recipe, seed, .. } = *request;
     progress(0.0, "drawing training images");
     let corpus = Corpus::new(request.world, request.processor, recipe.images, crate::shards::SHARDS)?;
-    let mut shapes = Blip2::tensor_shapes(config)?;
+    let mut shapes = Model::tensor_shapes(config)?;
     shapes.extend(Auxiliary::shapes(
         config.vision_config.hidden_size,
         config.qformer_config.hidden_size,
-        config.text_width(),
+        config.text_config.word_width(),
         config.num_query_tokens,
-        config.vocab_size(),
+        config.text_config.vocab_size(),
     ));
     let head_width = match &config.text_config {
         TextConfig::T5(t5) => Some(t5.d_kv),
@@ -130,7 +130,7 @@ pub fn train(request: &Request<'_>, progress: &mut dyn FnMut(f64, &str)) -> Resu
     let mut parameters = Parameters::draw(&shapes, start, seed);
     let checkpoint = Checkpoint::in_folder(request.resume);
     let mut saved = checkpoint.load(&mut parameters)?;
-    let mut shards = Shards::new(&parameters, |leaves| Ok(Blip2::from_tensors(config, leaves)?))?;
+    let mut shards = Shards::new(&parameters, |leaves| Ok(Model::from_tensors(config, leaves)?))?;
     let begin = saved.as_ref().map_or(Position { stage: 0, step: 0 }, |s| s.position);
     let mut target = saved.as_mut().and_then(|s| s.target.take());
 

@@ -14,7 +14,7 @@ use ressa_experiment::{
     job::Compute,
 };
 use ressa_models::{
-    Blip2, LoadOptions, Prompts, Sample, TensorMap, TextBatch, VisionLanguage,
+    Architecture, LoadOptions, Model, Prompts, Sample, TensorMap, TextBatch, VisionLanguage,
     config::{GenerationConfig, TextConfig},
     published::published_config,
 };
@@ -46,13 +46,13 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let mut tensors = TensorMap::new();
-    for (name, shape) in Blip2::tensor_shapes(&config)? {
+    for (name, shape) in Model::tensor_shapes(&config)? {
         let fan_in: i64 = shape.iter().skip(1).product();
         let spread = if shape.len() == 1 { 1.0 } else { (fan_in.max(1) as f64).powf(-0.5) };
         tensors.insert(name, Tensor::randn(shape.as_slice(), (options.kind(), device)) * spread);
     }
     let special = config.special_tokens(&GenerationConfig::default());
-    let mut model = Blip2::load(&config, special, &mut &tensors, &options)?;
+    let mut model = Model::load(&config, special, &mut &tensors, &options)?;
     drop(tensors);
 
     let side = config.vision_config.image_size;

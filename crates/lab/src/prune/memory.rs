@@ -7,7 +7,7 @@ use ressa_experiment::{
     Tower,
     config::{Metric, StatisticsNeeds},
 };
-use ressa_models::{Blip2, Linear, VisionLanguage};
+use ressa_models::{Linear, Model, VisionLanguage};
 use ressa_prune::walk::{Place, layers_of};
 use tch::{Kind, Tensor};
 
@@ -43,7 +43,7 @@ pub(super) struct Room {
 
 impl Needed {
     /// What the blocks of the towers need that are visited. `held` is what the process holds already.
-    pub fn estimate(model: &Blip2, asked: &PruneSettings, samples: Option<&Samples>, held: u64) -> Self {
+    pub fn estimate(model: &Model, asked: &PruneSettings, samples: Option<&Samples>, held: u64) -> Self {
         let last = asked.towers.keys().next_back();
         let visited = |tower: &Tower| asked.prunes(*tower) || (samples.is_some() && Some(tower) < last);
         // What is measured before takes less than what is chosen then.
@@ -72,7 +72,7 @@ impl Needed {
             }
             if let Some(samples) = samples {
                 // Old and new states, and what goes along: image features or the encoder's output, biases of the positions.
-                let features = model.config().vision_config.hidden_size as u64;
+                let features = model.config().vision_shape().1 as u64;
                 let along = match tower {
                     Tower::Vision => 0,
                     Tower::Qformer => tokens_of_image(model) * features,
@@ -121,17 +121,15 @@ fn elements(linear: &Linear) -> u64 {
     linear.weight().numel() as u64
 }
 
-/// Patches and class token of an image.
-fn tokens_of_image(model: &Blip2) -> u64 {
-    let vision = &model.config().vision_config;
-    let side = (vision.image_size / vision.patch_size.max(1)) as u64;
-    side * side + 1
+/// Tokens of an image in the image encoder.
+fn tokens_of_image(model: &Model) -> u64 {
+    model.config().vision_shape().0 as u64
 }
 
 /// Most tokens of a sample in a tower.
-fn tokens(model: &Blip2, tower: Tower, samples: &Samples) -> u64 {
+fn tokens(model: &Model, tower: Tower, samples: &Samples) -> u64 {
     let (qformer, language) = samples.longest();
-    let queries = model.config().num_query_tokens;
+    let queries = model.config().image_tokens();
     match tower {
         Tower::Vision => tokens_of_image(model),
         Tower::Qformer => (queries + qformer) as u64,

@@ -41,11 +41,24 @@ pub struct Texts {
     pub qformer: Option<usize>,
     /// Height and width.
     pub image_size: usize,
-    /// Image positions.
-    pub queries: usize,
-    /// Class that reads the folder in transformers.
-    pub processor: &'static str,
+    /// The family's own settings.
+    pub files: Files,
 }
+
+/// Settings of a processor that depend on the family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// The BLIP-2 family: the class that reads the folder in transformers, and the image positions.
+    Queries { class: &'static str, queries: usize },
+    /// LLaVA: an image takes a position per patch.
+    Patches { patch: usize, tokens: usize },
+}
+
+/// A conversation as LLaVA-1.5 was tuned on, one turn of each side after the other.
+const CONVERSATION: &str = "{% for message in messages %}{{ 'USER: ' if message['role'] == 'user' else 'ASSISTANT: ' }}\
+    {% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}\
+    {% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] + ' ' }}{% endfor %}{% endfor %}\
+    {% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}";
 
 impl Texts {
     /// Writes the files.
@@ -54,28 +67,11 @@ impl Texts {
         if let Some(rows) = self.qformer {
             files.extend(self.tokenizer(Style::Bert, rows, "qformer_tokenizer/"));
         }
-        files.push((
-            "preprocessor_config.json".to_owned(),
-            json!({
-                "do_convert_rgb": true,
-                "do_normalize": true,
-                "do_rescale": true,
-                "do_resize": true,
-                "image_mean": CLIP_MEAN,
-                "image_processor_type": "BlipImageProcessor",
-                "image_std": CLIP_STD,
-                "processor_class": self.processor,
-                "resample": 3,
-                "rescale_factor": 1.0 / 255.0,
-                "size": { "height": self.image_size, "width": self.image_size },
-            }),
-        ));
-        let mut processor = Map::new();
-        if self.image.is_some() {
-            processor.insert("num_query_tokens".to_owned(), json!(self.queries));
+        files.extend(self.processor());
+        if matches!(self.files, Files::Patches { .. }) {
+            let path = folder.join("chat_template.jinja");
+            fs::write(&path, CONVERSATION).map_err(CheckpointError::io("write", &path))?;
         }
-        processor.insert("processor_class".to_owned(), json!(self.processor));
-        files.push(("processor_config.json".to_owned(), Value::Object(processor)));
         for (name, value) in files {
             let path = folder.join(name);
             if let Some(parent) = path.parent() {
@@ -84,6 +80,49 @@ impl Texts {
             fs::write(&path, format!("{value:#}\n")).map_err(CheckpointError::io("write", &path))?;
         }
         Ok(())
+    }
+
+    /// Settings of images, and of prompts with an image.
+    fn processor(&self) -> Vec<(String, Value)> {
+        let size = json!({ "height": self.image_size, "width": self.image_size });
+        let mut images = json!({
+            "do_convert_rgb": true,
+            "do_normalize": true,
+            "do_rescale": true,
+            "do_resize": true,
+            "image_mean": CLIP_MEAN,
+            "image_std": CLIP_STD,
+            "resample": 3,
+            "rescale_factor": 1.0 / 255.0,
+        });
+        let mut processor = Map::new();
+        let class = match self.files {
+            Files::Queries { class, queries } => {
+                images["image_processor_type"] = json!("BlipImageProcessor");
+                images["size"] = size;
+                if self.image.is_some() {
+                    processor.insert("num_query_tokens".to_owned(), json!(queries));
+                }
+                class
+            }
+            Files::Patches { patch, tokens } => {
+                images["image_processor_type"] = json!("CLIPImageProcessor");
+                images["do_center_crop"] = json!(true);
+                images["crop_size"] = size;
+                images["size"] = json!({ "shortest_edge": self.image_size });
+                let patches = (self.image_size / patch.max(1)).pow(2);
+                let strategy = if tokens == patches { "default" } else { "full" };
+                processor.insert("image_token".to_owned(), json!("<image>"));
+                processor.insert("num_additional_image_tokens".to_owned(), json!(1));
+                processor.insert("patch_size".to_owned(), json!(patch));
+                processor.insert("vision_feature_select_strategy".to_owned(), json!(strategy));
+                "LlavaProcessor"
+            }
+        };
+        images["processor_class"] = json!(class);
+        processor.insert("processor_class".to_owned(), json!(class));
+        let named = |name: &str, value: Value| (name.to_owned(), value);
+        vec![named("preprocessor_config.json", images), named("processor_config.json", Value::Object(processor))]
     }
 
     fn tokenizer(&self, style: Style, rows: usize, folder: &str) -> Vec<(String, Value)> {

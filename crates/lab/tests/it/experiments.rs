@@ -15,7 +15,7 @@ use ressa_lab::{
     prune::{MaskHash, run},
     random::random_checkpoint,
 };
-use ressa_models::{LoadOptions, MaskSet, VisionLanguage, load_blip2, presets};
+use ressa_models::{LoadOptions, MaskSet, VisionLanguage, load_model, presets};
 use ressa_pipeline::Executor;
 use ressa_runtime::{DeviceChoice, RuntimeOptions};
 use ressa_store::{Environment, Store};
@@ -31,7 +31,7 @@ fn of_experiment(config: &RunConfig, dense: &Path) -> String {
         .into_iter()
         .filter(|node| !matches!(*node.stage, Stage::Evaluate { .. } | Stage::Merge { .. }))
         .collect();
-    let model = load_blip2(dense, &LoadOptions::on(Device::Cpu)).unwrap();
+    let model = load_model(dense, &LoadOptions::on(Device::Cpu)).unwrap();
     let mut hash = MaskHash::default();
     for node in &nodes {
         executor.execute(node, 1, &mut |_, _| {}).unwrap_or_else(|e| panic!("{}: {e}", node.stage.kind()));

@@ -22,7 +22,7 @@ use ressa_lab::{
     prune::{MaskHash, ordered, run},
     random::random_checkpoint,
 };
-use ressa_models::{Blip2Config, LoadOptions, Prompts, Sample, TextBatch, VisionLanguage, load_blip2, presets};
+use ressa_models::{Blip2Config, LoadOptions, Prompts, Sample, TextBatch, VisionLanguage, load_model, presets};
 use ressa_prune::{
     PruneRequest, TowerInputs,
     allocation::{MeasureRequest, WINDOW, divide, measure, places},
@@ -114,7 +114,7 @@ fn listed(job: &Prune) -> &[CalibrationRequest] {
 /// Hash of the masks that pruning tower after tower with the whole model in memory gives.
 fn in_memory(job: &Prune) -> String {
     let _no_grad = tch::no_grad_guard();
-    let mut model = load_blip2(&job.model.folder, &LoadOptions::on(Device::Cpu)).unwrap();
+    let mut model = load_model(&job.model.folder, &LoadOptions::on(Device::Cpu)).unwrap();
     let processor = Processor::load(&job.model.folder).unwrap();
     let batch = |ids: Vec<u32>, pad: u32| TextBatch::pad(&[ids], pad, Device::Cpu);
     let sample = |request: &CalibrationRequest| {
@@ -178,7 +178,7 @@ fn check_written(job: &Prune, hash: &str) {
     assert_eq!(own.run.as_ref().unwrap()["mask_hash"], hash);
     let found = verify(&checkpoint, Some(&own), &Claims::default());
     assert!(found.holds(), "{:?}", found.violations);
-    let open = |folder: &Path| load_blip2(folder, &LoadOptions::on(Device::Cpu)).unwrap().tensors();
+    let open = |folder: &Path| load_model(folder, &LoadOptions::on(Device::Cpu)).unwrap().tensors();
     if job.prune.metric == Metric::SparseGpt {
         return;
     }

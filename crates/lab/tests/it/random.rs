@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use ressa_data::Processor;
 use ressa_experiment::job::{Compute, RandomCheckpoint};
 use ressa_lab::{LabError, random::random_checkpoint};
-use ressa_models::{LoadOptions, VisionLanguage, load_blip2};
+use ressa_models::{LoadOptions, VisionLanguage, load_model};
 use tch::{Device, Kind};
 
 /// A configuration of the models crate's goldens.
@@ -43,7 +43,7 @@ fn a_folder_of_every_family_opens_and_is_the_same_each_time() {
         for dtype in [Compute::Float32, Compute::Bfloat16, Compute::Float16] {
             let folder = root.path().join(format!("{family}-{}", dtype.name()));
             let summary = write(&like(family), &folder, 1, dtype).unwrap();
-            let model = load_blip2(&folder, &LoadOptions::on(Device::Cpu)).unwrap();
+            let model = load_model(&folder, &LoadOptions::on(Device::Cpu)).unwrap();
             let parameters: usize = model.tensors().values().map(|tensor| tensor.numel()).sum();
             assert_eq!(summary["parameters"].as_u64(), Some(parameters as u64), "{family}");
             Processor::load(&folder).unwrap();
@@ -61,7 +61,7 @@ fn values_are_spread_as_they_should_be_and_depend_on_the_seed() {
     let tensors = |seed: u64| {
         let folder = root.path().join(seed.to_string());
         write(&like("instructblip-vicuna"), &folder, seed, Compute::Float32).unwrap();
-        load_blip2(&folder, &LoadOptions::on(Device::Cpu)).unwrap().tensors()
+        load_model(&folder, &LoadOptions::on(Device::Cpu)).unwrap().tensors()
     };
     let (first, second) = (tensors(1), tensors(2));
     let head = &first["language_model.lm_head.weight"];

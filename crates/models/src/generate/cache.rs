@@ -109,6 +109,8 @@ pub(crate) struct Cache {
     pub blocks: Vec<BlockCache>,
     /// Real positions before the first step, i64 `[rows]`.
     pub lengths: Tensor,
+    /// What the positions of new tokens are ahead of their number.
+    pub offset: i64,
     /// Position biases `[1, heads, 1, steps]` of the steps so far, the farthest first, where a decoder has them.
     pub relative: Option<Tensor>,
     memory_bias: Tensor,
@@ -124,7 +126,16 @@ impl Cache {
     pub fn after_prompt(blocks: Vec<BlockCache>, prompt_bias: &Tensor, lengths: Tensor) -> Self {
         let hidden = prompt_bias.squeeze_dim(1);
         let slots = hidden.size()[2];
-        Self { blocks, lengths, relative: None, memory_bias: prompt_bias.shallow_clone(), hidden, slots, steps: 0 }
+        Self {
+            blocks,
+            lengths,
+            offset: 0,
+            relative: None,
+            memory_bias: prompt_bias.shallow_clone(),
+            hidden,
+            slots,
+            steps: 0,
+        }
     }
 
     /// An encoder-decoder's memory. `memory_bias` `[rows, 1, 1, tokens]` hides the encoder's padding.
@@ -132,7 +143,7 @@ impl Cache {
         let rows = memory_bias.size()[0];
         let hidden = Tensor::zeros([rows, 1, 0], (memory_bias.kind(), memory_bias.device()));
         let lengths = Tensor::zeros([rows], (Kind::Int64, memory_bias.device()));
-        Self { blocks, lengths, relative: None, memory_bias, hidden, slots: 0, steps: 0 }
+        Self { blocks, lengths, offset: 0, relative: None, memory_bias, hidden, slots: 0, steps: 0 }
     }
 
     /// A memory without blocks, for a decoder that needs none.

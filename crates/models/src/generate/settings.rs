@@ -107,7 +107,7 @@ impl Search {
             (None, Some(whole)) => (usize::MAX, Some(whole)),
             // The library's own default means new tokens, as far as the model has positions; any other length is a whole one.
             (None, None) => match folder.count("max_length")?.unwrap_or(DEFAULT_LENGTH) {
-                DEFAULT_LENGTH => (DEFAULT_LENGTH, positions(text)),
+                DEFAULT_LENGTH => (DEFAULT_LENGTH, text.positions()),
                 whole => (usize::MAX, Some(whole)),
             },
         };
@@ -237,14 +237,5 @@ fn rest(text: &TextConfig) -> &Map<String, Value> {
         TextConfig::T5(c) => &c.rest,
         TextConfig::Llama(c) => &c.rest,
         TextConfig::Opt(c) => &c.rest,
-    }
-}
-
-/// Longest sequence of a model whose positions are bounded.
-fn positions(text: &TextConfig) -> Option<usize> {
-    match text {
-        TextConfig::T5(_) => None,
-        TextConfig::Llama(c) => usize::try_from(c.max_position_embeddings).ok(),
-        TextConfig::Opt(c) => usize::try_from(c.max_position_embeddings).ok(),
     }
 }

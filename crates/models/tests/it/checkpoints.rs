@@ -9,9 +9,9 @@ use std::{
 
 use ressa_experiment::job::Compute;
 use ressa_models::{
-    Blip2, ForwardInputs, LoadOptions, Observer, TextBatch, Tower, VisionLanguage,
+    ForwardInputs, LoadOptions, Model, Observer, TextBatch, Tower, VisionLanguage,
     folder::{load_as, read_config_file},
-    load_blip2,
+    load_model,
 };
 use ressa_testkit::{Golden, difference};
 use serde_json::Value;
@@ -29,9 +29,9 @@ fn golden(name: &str) -> Golden {
     Golden::open(folder(name).join("golden.safetensors"))
 }
 
-fn load(name: &str, compute: Compute) -> Blip2 {
+fn load(name: &str, compute: Compute) -> Model {
     let options = LoadOptions { compute, convert_up_to: 0, ..LoadOptions::on(Device::Cpu) };
-    load_blip2(&folder(name), &options).unwrap_or_else(|error| panic!("{name}: {error}"))
+    load_model(&folder(name), &options).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 fn inputs(tensors: &Golden, batch: &str) -> ForwardInputs {
@@ -54,7 +54,7 @@ fn padded_batches_give_what_transformers_gives() {
     for name in WRITING {
         let tensors = golden(name);
         let config = read_config_file(&folder(name).join("config.v5.json")).unwrap();
-        let later = load_as(&folder(name), &config, &LoadOptions::on(Device::Cpu)).unwrap();
+        let later = load_as(&folder(name), config.as_ref(), &LoadOptions::on(Device::Cpu)).unwrap();
         for (release, model) in [("4", load(name, Compute::Float32)), ("5", later)] {
             for batch in ["right", "left"] {
                 let found = model.forward(&inputs(&tensors, batch)).unwrap();

@@ -1,24 +1,24 @@
 //! Small models and prompts that several tests use.
 
 use ressa_models::{
-    Blip2, Blip2Config, Prompts, TextBatch, VisionLanguage,
+    Blip2Config, Model, Prompts, TextBatch, VisionLanguage,
     presets::{random, tiny_blip2_flant5, tiny_blip2_opt, tiny_flant5, tiny_vicuna},
 };
 use tch::{Device, Kind, Tensor};
 
 pub const VOCABULARY: i64 = 40;
 
-fn made(configs: impl IntoIterator<Item = (&'static str, Blip2Config)>) -> Vec<(&'static str, Blip2)> {
+fn made(configs: impl IntoIterator<Item = (&'static str, Blip2Config)>) -> Vec<(&'static str, Model)> {
     configs.into_iter().map(|(name, config)| (name, random(&config, 7).expect("presets are sound"))).collect()
 }
 
 /// InstructBLIP with both of its language models, by name.
-pub fn instructed() -> Vec<(&'static str, Blip2)> {
+pub fn instructed() -> Vec<(&'static str, Model)> {
     made([("flant5", tiny_flant5(VOCABULARY)), ("vicuna", tiny_vicuna(VOCABULARY))])
 }
 
 /// Every family that writes, by name.
-pub fn models() -> Vec<(&'static str, Blip2)> {
+pub fn models() -> Vec<(&'static str, Model)> {
     let mut models = instructed();
     models.extend(made([
         ("blip2-flant5", tiny_blip2_flant5(VOCABULARY)),
@@ -58,6 +58,6 @@ pub fn prompts(images: &[i64], texts: &[Vec<u32>]) -> Prompts {
 }
 
 /// The language model's prefix for prompts over the images of [`pixels`].
-pub fn prefix(model: &Blip2, prompts: &Prompts) -> Tensor {
+pub fn prefix(model: &Model, prompts: &Prompts) -> Tensor {
     model.visual_prefix(&model.encode_images(&pixels(2)), prompts)
 }

@@ -1,7 +1,7 @@
 //! What only some families have: matching, image encoders exchanged between models, images of other sizes.
 
 use ressa_models::{
-    Blip2, Blip2Config, Search, TextBatch, Tower, VisionLanguage,
+    Blip2Config, Model, Search, TextBatch, Tower, VisionLanguage,
     presets::{random, tiny_flant5, tiny_retrieval},
     vit::interpolate_positions,
 };
@@ -12,7 +12,7 @@ use crate::common::{VOCABULARY, instructions, models, pixels};
 
 const TOLERANCE: f64 = 1e-5;
 
-fn retrieval() -> Blip2 {
+fn retrieval() -> Model {
     random(&tiny_retrieval(VOCABULARY), 5).expect("presets are sound")
 }
 

@@ -3,8 +3,8 @@
 use std::{fs, path::Path};
 
 use ressa_models::{
-    Blip2, LoadOptions, Lora, LoraParts, MaskSet, ModelError, SparseLora, Storage, Update, UpdateSet, VisionLanguage,
-    load_blip2, load_folder,
+    LoadOptions, Lora, LoraParts, MaskSet, Model, ModelError, SparseLora, Storage, Update, UpdateSet, VisionLanguage,
+    load_folder, load_model,
     presets::{random_tensors, tiny_flant5, tiny_vicuna},
     save_folder,
 };
@@ -27,15 +27,15 @@ fn save_load_save_gives_the_same_bytes() {
                 scratch.path().join(format!("{name}-{storage:?}-2")),
             );
             save_folder(&first, &config, &tensors, storage).unwrap();
-            let loaded = load_blip2(&first, &LoadOptions::on(Device::Cpu)).unwrap();
-            assert_eq!(loaded.config().text_config, config.text_config);
-            assert_eq!(loaded.config().rest["dtype"], storage.name());
+            let loaded = load_model(&first, &LoadOptions::on(Device::Cpu)).unwrap();
+            assert_eq!(loaded.config().text_config(), &config.text_config);
+            assert_eq!(loaded.config().rest()["dtype"], storage.name());
             save_folder(&second, loaded.config(), &loaded.tensors(), storage).unwrap();
             for file in ["config.json", "generation_config.json", "model.safetensors"] {
                 assert_eq!(read(&first, file), read(&second, file), "{name} {storage:?} {file}");
             }
             if storage == Storage::F32 {
-                let original = Blip2::from_tensors(&config, &tensors).unwrap();
+                let original = Model::from_tensors(&config, &tensors).unwrap();
                 assert_eq!(loaded.special_tokens(), original.special_tokens());
                 let _no_grad = tch::no_grad_guard();
                 assert!(loaded.encode_images(&pixels(1)).equal(&original.encode_images(&pixels(1))));

@@ -23,7 +23,7 @@ fn all_blocks_one_by_one_equal_the_plain_forward_bit_for_bit() {
         for (tower, plain) in [(Tower::Vision, features), (Tower::Qformer, prefix), (Tower::Language, forced.logits)] {
             let start = model.enter(tower, &sample);
             let end = (0..model.blocks(tower)).fold(start, |flow, block| model.run_block(tower, block, &flow));
-            assert!(model.finish(tower, &end).equal(&plain), "{name} {tower}");
+            assert!(model.leave(tower, &end).equal(&plain), "{name} {tower}");
         }
     }
 }

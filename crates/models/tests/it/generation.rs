@@ -1,17 +1,17 @@
 //! Cached search against the same search by forced decoding, and beam search against trying everything.
 
-use ressa_models::{Answer, Blip2, Search, TextBatch, VisionLanguage, config::TextConfig, presets};
+use ressa_models::{Answer, Model, Search, TextBatch, VisionLanguage, config::TextConfig, presets};
 use tch::{Device, Kind, Tensor};
 
 use crate::common::{VOCABULARY, instructions, models, prefix, prompts};
 
 /// The token that ends an answer.
-fn end(model: &Blip2) -> u32 {
+fn end(model: &Model) -> u32 {
     model.special_tokens().eos[0] as u32
 }
 
 /// Log-probabilities of each next token after an answer so far.
-fn next(model: &Blip2, prefix: &Tensor, text: &[u32], so_far: &[u32]) -> Vec<f64> {
+fn next(model: &Model, prefix: &Tensor, text: &[u32], so_far: &[u32]) -> Vec<f64> {
     let batch = TextBatch::pad(&[text.to_vec()], 0, Device::Cpu);
     let logits = model.force(Some(prefix), &batch, &[so_far.to_vec()]).logits;
     let last = logits.get(0).get(so_far.len() as i64).log_softmax(-1, Kind::Double);

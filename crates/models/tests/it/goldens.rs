@@ -1,7 +1,7 @@
 //! Closed forms of what the architectures rest on.
 
 use ressa_models::{
-    Blip2, VisionLanguage,
+    Model, VisionLanguage,
     presets::{shapes_flant5, shapes_vicuna},
     t5::bucket,
 };
@@ -24,7 +24,7 @@ fn relative_position_buckets_are_exact_up_close_and_logarithmic_beyond() {
 #[test]
 fn presets_are_as_large_as_they_say() {
     for (config, language) in [(shapes_flant5(140), 2.64), (shapes_vicuna(140), 2.16)] {
-        let shapes = Blip2::tensor_shapes(&config).unwrap();
+        let shapes = Model::tensor_shapes(&config).unwrap();
         let total: i64 = shapes.iter().map(|(_, shape)| shape.iter().product::<i64>()).sum();
         assert!((1_150_000..1_350_000).contains(&total), "{total} parameters");
         let model = ressa_models::presets::random(&config, 0).unwrap();

@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use ressa_experiment::job::Compute;
 use ressa_models::{
-    Blip2, Blip2Config, LoadOptions, Lora, LoraParts, ModelError, SparseLora, Storage, TensorMap, Update,
-    VisionLanguage, load_blip2,
+    Blip2Config, LoadOptions, Lora, LoraParts, Model, ModelError, SparseLora, Storage, TensorMap, Update,
+    VisionLanguage, load_model,
     presets::{random_tensors, tiny_blip2_flant5, tiny_blip2_opt, tiny_flant5, tiny_retrieval, tiny_vicuna},
     save_folder,
 };
@@ -33,12 +33,12 @@ fn written(config: &Blip2Config, storage: Storage) -> (tempfile::TempDir, Tensor
     (scratch, tensors)
 }
 
-fn load(folder: &Path, compute: Compute, convert_up_to: u64) -> Result<Blip2, ModelError> {
-    load_blip2(folder, &LoadOptions { compute, convert_up_to, ..LoadOptions::on(Device::Cpu) })
+fn load(folder: &Path, compute: Compute, convert_up_to: u64) -> Result<Model, ModelError> {
+    load_model(folder, &LoadOptions { compute, convert_up_to, ..LoadOptions::on(Device::Cpu) })
 }
 
 /// Everything the model computes of some prompts, end to end.
-fn outputs(model: &Blip2) -> Tensor {
+fn outputs(model: &Model) -> Tensor {
     let (images, texts) = instructions();
     let batch = prompts(&images, &texts);
     let features = model.encode_images(&pixels(2));
@@ -55,7 +55,7 @@ fn weights_left_as_stored_compute_the_same_bits_as_converted_ones() {
         let (folder, _) = written(&config, Storage::Bf16);
         let mut mapped = load(folder.path(), Compute::Float32, 0).unwrap();
         let mut converted = load(folder.path(), Compute::Float32, u64::MAX).unwrap();
-        let kinds = |model: &Blip2| model.linears().iter().map(|(_, l)| l.weight().kind()).collect::<Vec<_>>();
+        let kinds = |model: &Model| model.linears().iter().map(|(_, l)| l.weight().kind()).collect::<Vec<_>>();
         assert!(kinds(&mapped).iter().all(|&kind| kind == Kind::BFloat16));
         assert!(kinds(&converted).iter().all(|&kind| kind == Kind::Float));
         assert!(outputs(&mapped).equal(&outputs(&converted)), "{:?}", config.family());
@@ -166,20 +166,20 @@ fn a_head_of_its_own_is_used_whatever_the_configuration_says_of_tying() {
     let _no_grad = tch::no_grad_guard();
     let config = tiny_flant5(VOCABULARY);
     let mut tensors = random_tensors(&config, 3).unwrap();
-    let separate = outputs(&Blip2::from_tensors(&config, &tensors).unwrap());
+    let separate = outputs(&Model::from_tensors(&config, &tensors).unwrap());
     let mut tied = serde_json::to_value(&config).unwrap();
     tied["text_config"]["tie_word_embeddings"] = json!(true);
     let tied: Blip2Config = serde_json::from_value(tied).unwrap();
-    assert!(outputs(&Blip2::from_tensors(&tied, &tensors).unwrap()).equal(&separate));
+    assert!(outputs(&Model::from_tensors(&tied, &tensors).unwrap()).equal(&separate));
 
     let shared = tensors["language_model.shared.weight"].copy();
     tensors.insert("language_model.lm_head.weight".into(), shared);
-    let unscaled = outputs(&Blip2::from_tensors(&config, &tensors).unwrap());
-    let scaled = outputs(&Blip2::from_tensors(&tied, &tensors).unwrap());
+    let unscaled = outputs(&Model::from_tensors(&config, &tensors).unwrap());
+    let scaled = outputs(&Model::from_tensors(&tied, &tensors).unwrap());
     assert_close("scaled by width^-1/2", &(scaled.shallow_clone() * 32f64.sqrt()), &unscaled, 1e-5);
     tensors.remove("language_model.lm_head.weight");
-    assert!(outputs(&Blip2::from_tensors(&tied, &tensors).unwrap()).equal(&scaled));
-    let missing = Blip2::from_tensors(&config, &tensors).err().expect("a head is asked for");
+    assert!(outputs(&Model::from_tensors(&tied, &tensors).unwrap()).equal(&scaled));
+    let missing = Model::from_tensors(&config, &tensors).err().expect("a head is asked for");
     assert!(matches!(missing, ModelError::Missing(name) if name == "language_model.lm_head.weight"));
 }
 
@@ -212,12 +212,13 @@ fn weights_of_whole_numbers_and_unknown_networks_are_refused() {
 
     let path = folder.path().join("config.json");
     let text = fs::read_to_string(&path).unwrap();
-    for (from, to) in [("Blip2ForImageTextRetrieval", "Blip2TextModelWithProjection"), ("\"blip-2\"", "\"llava\"")] {
+    let classes = "`InstructBlipForConditionalGeneration`";
+    for (from, to, supported) in [
+        ("Blip2ForImageTextRetrieval", "Blip2TextModelWithProjection", classes),
+        ("\"blip-2\"", "\"flamingo\"", "instructblip, blip-2, llava"),
+    ] {
         fs::write(&path, text.replacen(from, to, 1)).unwrap();
         let error = load(folder.path(), Compute::Float32, 0).err().expect("unknown").to_string();
-        assert!(
-            error.contains(to.trim_matches('"')) && error.contains("`InstructBlipForConditionalGeneration`"),
-            "{error}"
-        );
+        assert!(error.contains(to.trim_matches('"')) && error.contains(supported), "{error}");
     }
 }

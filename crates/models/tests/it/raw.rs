@@ -1,7 +1,7 @@
 //! The raw forward pass against the training pass, which packs its rows and pads nothing between.
 
 use ressa_models::{
-    Blip2, Blip2Config, ForwardInputs, ModelError, VisionLanguage, config::TextConfig, presets::random,
+    Blip2Config, ForwardInputs, Model, ModelError, VisionLanguage, config::TextConfig, presets::random,
 };
 use ressa_testkit::assert_close;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ fn table(rows: &[Vec<i64>], fill: i64, left: bool) -> Tensor {
 }
 
 /// The image of each row, its instruction and its answer as another implementation would be given them.
-fn inputs(model: &Blip2, left: bool) -> ForwardInputs {
+fn inputs(model: &Model, left: bool) -> ForwardInputs {
     let (images, texts) = instructions();
     let config = model.config();
     let image = config.image_token().expect("presets have one");
@@ -35,7 +35,7 @@ fn inputs(model: &Blip2, left: bool) -> ForwardInputs {
     for (text, answer) in texts.iter().zip(answers()) {
         let prompt = [vec![image; QUERIES], wide(text)].concat();
         let answer = [wide(&answer), vec![end]].concat();
-        if matches!(config.text_config, TextConfig::T5(_)) {
+        if matches!(config.text_config(), TextConfig::T5(_)) {
             ids.push(prompt);
             labels.push(answer);
         } else {
@@ -67,7 +67,7 @@ fn padding_on_either_side_gives_what_packed_rows_give() {
         let forced = model.force(Some(&prefix), &batch.language, &answers());
         // Rotary positions count padding, so a LLaMA padded on the left is another function; T5's labels are padded on the right.
         let sides: &[bool] =
-            if matches!(model.config().text_config, TextConfig::Opt(_)) { &[false, true] } else { &[false] };
+            if matches!(model.config().text_config(), TextConfig::Opt(_)) { &[false, true] } else { &[false] };
         for &left in sides {
             let given = inputs(&model, left);
             let found = model.forward(&given).unwrap();
@@ -76,7 +76,7 @@ fn padding_on_either_side_gives_what_packed_rows_give() {
             assert_close(&format!("{name} features"), &found.vision_last_hidden_state, &expected, TOLERANCE);
             let loss = found.loss.expect("there are labels").to_kind(Kind::Double);
             assert_close(&format!("{name} loss"), &loss, &forced.loss(), TOLERANCE);
-            let shifted = !matches!(model.config().text_config, TextConfig::T5(_));
+            let shifted = !matches!(model.config().text_config(), TextConfig::T5(_));
             let counts = given.labels.expect("as given").ne(IGNORED).nonzero();
             let (rows, at) = (counts.select(1, 0), counts.select(1, 1) - i64::from(shifted));
             let logits = found.logits.index(&[Some(&rows), Some(&at)]);
@@ -91,7 +91,7 @@ fn padding_on_either_side_gives_what_packed_rows_give() {
 fn folders_without_an_image_token_put_the_image_first() {
     let _no_grad = tch::no_grad_guard();
     for (name, model) in models() {
-        let mut config: Blip2Config = model.config().clone();
+        let mut config: Blip2Config = model.config().blip2().expect("a BLIP-2 model").clone();
         assert!(config.rest.shift_remove("image_token_index").is_some());
         let legacy = random(&config, 7).unwrap();
         let given = inputs(&model, false);
@@ -163,7 +163,7 @@ fn inputs_that_do_not_fit_are_named() {
 fn configurations_of_other_releases_are_the_same_model() {
     let _no_grad = tch::no_grad_guard();
     for (name, model) in models() {
-        let mut written = serde_json::to_value(model.config()).unwrap();
+        let mut written = model.config().to_json().unwrap();
         let token = written["image_token_index"].take();
         let fields = written.as_object_mut().unwrap();
         fields.shift_remove("image_token_index");
@@ -172,7 +172,7 @@ fn configurations_of_other_releases_are_the_same_model() {
         for later in [("dtype", json!("float32")), ("num_decoder_layers_note", Value::Null)] {
             text.insert(later.0.to_owned(), later.1);
         }
-        match &model.config().text_config {
+        match model.config().text_config() {
             TextConfig::T5(_) => {
                 text.insert("tie_word_embeddings".to_owned(), json!(true));
                 text.insert("scale_decoder_outputs".to_owned(), json!(false));
@@ -184,7 +184,7 @@ fn configurations_of_other_releases_are_the_same_model() {
             TextConfig::Opt(_) => assert_eq!(text.shift_remove("model_type"), Some(json!("opt"))),
         }
         let config: Blip2Config = serde_json::from_value(written).unwrap();
-        let again = Blip2::from_tensors(&config, &model.tensors()).unwrap();
+        let again = Model::from_tensors(&config, &model.tensors()).unwrap();
         let given = inputs(&model, false);
         assert!(again.forward(&given).unwrap().logits.equal(&model.forward(&given).unwrap().logits), "{name}");
     }

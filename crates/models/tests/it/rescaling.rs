@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use ressa_experiment::job::Compute;
 use ressa_models::{
-    Blip2, Blip2Config, LoadOptions, ModelError, Rescaled, Search, Spread, Storage, VisionLanguage, load_blip2,
+    Blip2Config, LoadOptions, Model, ModelError, Rescaled, Search, Spread, Storage, VisionLanguage, load_model,
     presets::{random_tensors, tiny_blip2_flant5, tiny_blip2_opt, tiny_flant5, tiny_retrieval, tiny_vicuna},
     rescale_folder, save_folder,
 };
@@ -35,12 +35,12 @@ fn rescale(home: &Path, name: &str, deviation: f64, seed: u64) -> Result<Rescale
     rescale_folder(&home.join("source"), &home.join(name), Spread { deviation, seed }, &mut |_, _| {})
 }
 
-fn load(folder: &Path, compute: Compute) -> Blip2 {
-    load_blip2(folder, &LoadOptions { compute, ..LoadOptions::on(Device::Cpu) }).unwrap()
+fn load(folder: &Path, compute: Compute) -> Model {
+    load_model(folder, &LoadOptions { compute, ..LoadOptions::on(Device::Cpu) }).unwrap()
 }
 
 /// Everything the model computes of some prompts: logits, or matching scores, and what it says.
-fn outputs(model: &Blip2) -> (Tensor, Vec<Vec<u32>>) {
+fn outputs(model: &Model) -> (Tensor, Vec<Vec<u32>>) {
     let (images, texts) = instructions();
     let batch = prompts(&images, &texts);
     let features = model.encode_images(&pixels(2));

@@ -6,7 +6,7 @@ use ressa_experiment::job::SearchOptions;
 use ressa_models::{
     LoadOptions, Search, VisionLanguage,
     folder::{read_config, read_generation},
-    load_blip2,
+    load_model,
 };
 use ressa_testkit::Golden;
 use serde_json::Value;
@@ -29,7 +29,7 @@ fn rows(golden: &Value) -> Vec<Vec<u32>> {
 fn every_part_gives_what_transformers_gives() {
     let _no_grad = tch::no_grad_guard();
     for name in ["flant5", "vicuna"] {
-        let model = load_blip2(&folder(name), &LoadOptions::on(Device::Cpu)).unwrap();
+        let model = load_model(&folder(name), &LoadOptions::on(Device::Cpu)).unwrap();
         let config = read_config(&folder(name)).unwrap();
         let generation = read_generation(&folder(name)).unwrap();
         let tensors = Golden::open(folder(name).join("golden.safetensors"));
@@ -52,7 +52,7 @@ fn every_part_gives_what_transformers_gives() {
         }
         for (search, options) in text["searches"].as_object().unwrap() {
             let options: SearchOptions = serde_json::from_value(options.clone()).unwrap();
-            let resolved = Search::resolve(&options, &generation, &config.text_config).unwrap();
+            let resolved = Search::resolve(&options, &generation, config.text_config()).unwrap();
             let found = model.generate(&prefix, &batch.language, &resolved).unwrap();
             let found: Vec<Vec<u32>> = found.into_iter().map(|answer| answer.tokens).collect();
             assert_eq!(found, rows(&text["generated"][search]), "{name} {search}");

@@ -8,7 +8,7 @@ use std::{
 
 use ressa_data::{Family, Processor, World, tokenizer::VOCABULARY_SIZE, write_processor_files};
 use ressa_experiment::{config::DataConfig, model::Preset};
-use ressa_models::{Blip2, Blip2Config, presets};
+use ressa_models::{Blip2Config, Model, presets};
 use ressa_pretrain::{Recipe, Request, TensorMap, train};
 
 const STEPS: u32 = 2;
@@ -59,7 +59,7 @@ fn a_killed_training_ends_with_the_same_bits() {
             assert!(tensor.equal(&resumed[name]), "`{name}` differs after resuming");
         }
         // Nothing of the throw-away heads is left, nothing of the model is missing.
-        Blip2::from_tensors(&config(preset), &expected).unwrap();
+        Model::from_tensors(&config(preset), &expected).unwrap();
         assert!(expected.keys().all(|name| !name.starts_with("auxiliary.")));
     }
 }

@@ -10,7 +10,7 @@ use ressa_experiment::{
     },
     config::{Group, MethodConfig, Metric, Propagate, TokenConfig},
 };
-use ressa_models::{Blip2, Sample, VisionLanguage};
+use ressa_models::{Model, Sample, VisionLanguage};
 use ressa_prune::{
     PruneRequest,
     allocation::{Counts, MeasureRequest, WINDOW, allocate, measure, places},
@@ -31,7 +31,7 @@ fn measured(model: &dyn VisionLanguage, tower: Tower, measurement: Measurement, 
 }
 
 /// Weights and gradients of a tower's layers for the summed loss of one sample, all at once.
-fn gradients(model: &Blip2, tower: Tower, sample: &Sample) -> BTreeMap<String, (Tensor, Tensor)> {
+fn gradients(model: &Model, tower: Tower, sample: &Sample) -> BTreeMap<String, (Tensor, Tensor)> {
     let mut model = model.shallow_clone();
     let mut leaves = BTreeMap::new();
     for (id, linear) in model.linears_mut().into_iter().filter(|(id, _)| id.tower == tower) {

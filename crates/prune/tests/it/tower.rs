@@ -6,7 +6,7 @@ use ressa_experiment::{
     Pattern, Tower,
     config::{Group, MethodConfig, Metric, Propagate, TokenConfig},
 };
-use ressa_models::{Blip2, MaskSet, Observer, Prompts, Sample, TextBatch, VisionLanguage, presets};
+use ressa_models::{MaskSet, Model, Observer, Prompts, Sample, TextBatch, VisionLanguage, presets};
 use ressa_prune::{
     PruneError, PruneRequest, certify_tower,
     metric::{PruningMetric, Wanda},
@@ -19,11 +19,11 @@ use tch::{Kind, Tensor};
 
 const VOCABULARY: i64 = 40;
 
-pub fn t5() -> Blip2 {
+pub fn t5() -> Model {
     presets::random(&presets::tiny_flant5(VOCABULARY), 7).expect("a model")
 }
 
-pub fn vicuna() -> Blip2 {
+pub fn vicuna() -> Model {
     presets::random(&presets::tiny_vicuna(VOCABULARY), 7).expect("a model")
 }
 

@@ -6,12 +6,12 @@ use ressa_experiment::{
     config::{DistillConfig, Recompute, TowerAdapter},
     stage::AdaptTraining,
 };
-use ressa_models::{Blip2, MaskSet, Prompts, TextBatch, Tower, VisionLanguage, presets};
+use ressa_models::{MaskSet, Model, Prompts, TextBatch, Tower, VisionLanguage, presets};
 use ressa_restore::{BatchSource, Probe, TrainingBatch};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
 
-pub fn dense() -> Blip2 {
+pub fn dense() -> Model {
     presets::random(&presets::tiny_flant5(40), 11).expect("a model")
 }
 
@@ -28,7 +28,7 @@ pub fn masks(model: &dyn VisionLanguage) -> MaskSet {
 }
 
 /// A decoder-only model.
-pub fn dense_vicuna() -> Blip2 {
+pub fn dense_vicuna() -> Model {
     presets::random(&presets::tiny_vicuna(40), 12).expect("a model")
 }
 

@@ -1,0 +1,161 @@
+//! Prompts as instruction-tuned models of today read them: one turn of a conversation, laid out by the Jinja template that a folder keeps.
+//!
+//! Reference: `apply_chat_template` and the processors' image placeholders in transformers 4.57, `processing_utils.py`.
+
+use std::path::{Path, PathBuf};
+
+use minijinja::{Environment, Error, ErrorKind, Value as Jinja, context};
+use ressa_checkpoint::{PROCESSOR, json};
+use ressa_experiment::prompt::Layout;
+use serde_json::{Map, Value};
+
+use crate::{DataError, text::Text};
+
+/// Where a folder keeps its template, the first that is there counts: a file of its own, or an entry of settings.
+const TEMPLATE_FILE: &str = "chat_template.jinja";
+const TEMPLATE_SETTINGS: [&str; 3] = ["chat_template.json", PROCESSOR, "tokenizer_config.json"];
+/// The entry.
+const ENTRY: &str = "chat_template";
+/// Largest template, in bytes.
+const TEMPLATE_LIMIT: u64 = 1 << 20;
+/// Steps that a template may take: far more than a turn needs, few enough to end.
+const FUEL: u64 = 1_000_000;
+
+/// How a folder lays out a turn of a conversation about an image.
+pub(crate) struct Chat {
+    environment: Environment<'static>,
+    path: PathBuf,
+    /// The text that stands for an image, and its id.
+    image_token: (String, u32),
+    /// Positions that an image takes.
+    image_tokens: usize,
+    bos: Option<String>,
+    eos: Option<String>,
+}
+
+/// What a language model reads of a prompt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// What stands before the text, with the image's places; nothing where an image comes first and alone.
+    pub layout: Option<Layout>,
+    /// The text behind the image.
+    pub text: Vec<u32>,
+}
+
+impl Chat {
+    /// Reads the template of `folder`.
+    ///
+    /// # Errors
+    /// A folder without one; a template that is no Jinja; a tokenizer that does not know the image token.
+    pub fn load(folder: &Path, tokenizer: &Text, image_tokens: usize) -> Result<Self, DataError> {
+        let (path, template) = template(folder)?;
+        let broken = |error: Error| DataError::Processor {
+            path: path.clone(),
+            reason: format!("its chat template cannot be read: {}", told(&error)),
+        };
+        let mut environment = Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_template_owned(ENTRY, template).map_err(broken)?;
+        let image = tokenizer.image_text().to_owned();
+        let id = tokenizer.image_token().ok_or_else(|| DataError::Tokenizer {
+            path: folder.join("tokenizer.json"),
+            reason: format!("it has no token {image:?}, which stands for an image in the prompts of this model"),
+        })?;
+        let (bos, eos) = tokenizer.ends();
+        Ok(Self { environment, path, image_token: (image, id), image_tokens, bos, eos })
+    }
+
+    /// A prompt with its image: the template's one turn of a user who shows an image and says `text`, or, where `text` has an image token
+    /// itself, that text as it is.
+    ///
+    /// # Errors
+    /// A template that refuses the turn or leaves the image out, a text that cannot be tokenized, more than one image token in it.
+    pub fn prompt(&self, tokenizer: &Text, text: &str) -> Result<Prompt, DataError> {
+        let (image, id) = &self.image_token;
+        let whole = if text.contains(image.as_str()) { text.to_owned() } else { self.turn(text)? };
+        // As in the reference: a template that writes the beginning itself gets no second one.
+        let special = self.bos.as_ref().is_none_or(|bos| bos.is_empty() || !whole.starts_with(bos.as_str()));
+        let ids = tokenizer.encode(&whole, special)?;
+        let images = ids.iter().filter(|&found| found == id).count();
+        if images != 1 {
+            let reason = format!("it has {images} image tokens {image:?}; a prompt about an image has one");
+            return Err(DataError::Encode { text: text.to_owned(), reason });
+        }
+        let repeat = |&found: &u32| std::iter::repeat_n(found, if found == *id { self.image_tokens } else { 1 });
+        let expanded: Vec<u32> = ids.iter().flat_map(repeat).collect();
+        let (layout, text) =
+            Layout::split(&expanded, *id).unwrap_or_else(|| unreachable!("an image token was counted"));
+        Ok(Prompt { layout: Some(layout), text })
+    }
+
+    /// The template's text for one turn.
+    fn turn(&self, text: &str) -> Result<String, DataError> {
+        let refused = |reason: String| DataError::Processor { path: self.path.clone(), reason };
+        let content = serde_json::json!([{ "type": "image" }, { "type": "text", "text": text }]);
+        let messages = serde_json::json!([{ "role": "user", "content": content }]);
+        let template = self.environment.get_template(ENTRY).map_err(|error| refused(told(&error)))?;
+        let made = template.render(context! {
+            messages => Jinja::from_serialize(&messages),
+            add_generation_prompt => true,
+            bos_token => self.bos.as_deref().unwrap_or_default(),
+            eos_token => self.eos.as_deref().unwrap_or_default(),
+        });
+        let made = made.map_err(|error| {
+            refused(format!("its chat template does not take a user's turn with an image and a text: {}", told(&error)))
+        })?;
+        if made.contains(self.image_token.0.as_str()) {
+            return Ok(made);
+        }
+        Err(refused(format!("its chat template leaves the image out: no {:?} in {made:?}", self.image_token.0)))
+    }
+}
+
+/// An error with where it is.
+fn told(error: &Error) -> String {
+    let line = error.line().map_or_else(String::new, |line| format!(" in line {line}"));
+    let detail = error.detail().map_or_else(String::new, |detail| format!(": {detail}"));
+    format!("{}{detail}{line}", error.kind())
+}
+
+/// A folder's template and the file that it is in.
+fn template(folder: &Path) -> Result<(PathBuf, String), DataError> {
+    let own = folder.join(TEMPLATE_FILE);
+    if own.exists() {
+        let bytes = json::bytes(&own, TEMPLATE_LIMIT).map_err(DataError::of_settings)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| DataError::Processor { path: own.clone(), reason: "it is not UTF-8".to_owned() })?;
+        return Ok((own, text));
+    }
+    for name in TEMPLATE_SETTINGS {
+        let path = folder.join(name);
+        let fields: Map<String, Value> = json::optional(&path).map_err(DataError::of_settings)?.unwrap_or_default();
+        match fields.get(ENTRY) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) => return Ok((path, text.clone())),
+            // Older folders keep several by name.
+            Some(Value::Array(named)) => {
+                let default = named.iter().find(|one| one.get("name").is_some_and(|name| name == "default"));
+                if let Some(text) = default.and_then(|one| one.get("template")?.as_str()) {
+                    return Ok((path, text.to_owned()));
+                }
+            }
+            Some(_) => {
+                return Err(DataError::Processor { path, reason: format!("`{ENTRY}` is not a text") });
+            }
+        }
+    }
+    Err(DataError::Processor {
+        path: own,
+        reason: format!(
+            "there is no chat template, here or as `{ENTRY}` in {}; this model reads prompts as turns of a conversation. Add the template of \
+             the published model, or write prompts that have the image token themselves",
+            TEMPLATE_SETTINGS.join(", ")
+        ),
+    })
+}

@@ -1,0 +1,79 @@
+//! What stands between an image encoder and a language model.
+
+use tch::Tensor;
+
+use crate::{Feed, Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight, layers::Parts, qformer::QFormer};
+
+/// From image features to image positions of a language model.
+///
+/// The parts that it shows are prunable; [`Connector::projections`] are not.
+pub(crate) trait Connector: Parts + Send {
+    /// Tokens that an image of the configured size takes in the language model.
+    fn image_tokens(&self) -> usize;
+
+    /// Linears of each block, in the order of execution.
+    fn by_block(&self) -> Vec<Vec<&Linear>>;
+
+    /// Weights that [`Connector::run_block`] reads.
+    fn block_weights(&self, block: usize) -> Vec<&Weight>;
+
+    /// Norms whose outputs are read by prunable linears and by nothing else.
+    fn feeds(&self) -> Vec<Feed> {
+        Vec::new()
+    }
+
+    /// What enters the first block, from features `[images, tokens, width]` and the instructions about them.
+    fn enter(&self, features: &Tensor, prompts: &Prompts) -> Flow;
+
+    /// Runs one block.
+    fn run_block(&self, block: usize, flow: &Flow) -> Flow;
+
+    /// What the last block leaves for the projection, `[rows, tokens, width]`.
+    fn leave(&self, flow: &Flow) -> Tensor;
+
+    /// Into the language model's embedding space; nothing to do where the last block ends there.
+    fn project(&self, states: &Tensor) -> Tensor {
+        states.shallow_clone()
+    }
+
+    /// [`Connector::enter`], all blocks, [`Connector::leave`].
+    fn forward(&self, features: &Tensor, prompts: &Prompts) -> Tensor {
+        let entry = self.enter(features, prompts);
+        self.leave(&(0..self.by_block().len()).fold(entry, |flow, block| self.run_block(block, &flow)))
+    }
+
+    /// Flows at the first block as the rows of one, where their shapes are the same.
+    fn stack(&self, flows: &[Flow]) -> Option<Flow>;
+
+    /// What the tokens are that enter a block with `flow`.
+    fn token_kinds(&self, flow: &Flow) -> Vec<TokenKind>;
+
+    /// What the tokens are that a layer reads when its block runs on `flow`.
+    fn layer_tokens(&self, layer: &LayerId, flow: &Flow) -> Vec<TokenKind> {
+        let _ = layer;
+        self.token_kinds(flow)
+    }
+
+    /// Linears that are never pruned and can be updated.
+    fn projections(&self) -> Vec<&Linear> {
+        Vec::new()
+    }
+
+    /// Every weight, to change: of the prunable parts, and of the projections.
+    fn all_weights_mut(&mut self) -> (Vec<&mut Weight>, Vec<&mut Weight>) {
+        (self.weights_mut(), Vec::new())
+    }
+
+    /// Whether instructions fit into the positions that it has.
+    ///
+    /// # Errors
+    /// How many tokens there are, and how many there may be.
+    fn check_prompts(&self, _prompts: &Prompts) -> Result<(), ModelError> {
+        Ok(())
+    }
+
+    /// The Q-Former, where it is one: retrieval looks at its queries.
+    fn qformer(&self) -> Option<&QFormer> {
+        None
+    }
+}

@@ -1,0 +1,42 @@
+//! What an image encoder does for a vision-language model.
+
+use tch::Tensor;
+
+use crate::{Feed, Flow, Linear, TensorMap, Weight, layers::Parts};
+
+/// From pixels to image features, block by block.
+pub(crate) trait ImageEncoder: Parts + Send {
+    /// Linears of each block, in the order of execution.
+    fn by_block(&self) -> Vec<Vec<&Linear>>;
+
+    /// Weights that [`ImageEncoder::run_block`] reads.
+    fn block_weights(&self, block: usize) -> Vec<&Weight>;
+
+    /// Norms whose outputs are read by prunable linears and by nothing else.
+    fn feeds(&self) -> Vec<Feed>;
+
+    /// What enters the first block, from pixels `[images, 3, height, width]`.
+    fn enter(&self, pixels: &Tensor) -> Flow;
+
+    /// Runs one block.
+    fn run_block(&self, block: usize, flow: &Flow) -> Flow;
+
+    /// Image features `[images, tokens, width]` from what left the last block.
+    fn leave(&self, flow: &Flow) -> Tensor;
+
+    /// Number of blocks that features follow from; those behind are in the checkpoint and change nothing.
+    fn needed(&self) -> usize {
+        self.by_block().len()
+    }
+
+    /// Image features `[images, tokens, width]`.
+    fn forward(&self, pixels: &Tensor) -> Tensor {
+        let flow = (0..self.needed()).fold(self.enter(pixels), |flow, block| self.run_block(block, &flow));
+        self.leave(&flow)
+    }
+
+    /// Makes tensors of an encoder of the same shape for another image size fit this one.
+    fn refit(&self, tensors: &mut TensorMap) {
+        let _ = tensors;
+    }
+}

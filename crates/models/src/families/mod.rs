@@ -1,0 +1,133 @@
+//! The families of models, each a composition of an image encoder, a connector and a language model.
+//!
+//! A family is a file here that says what its `config.json` holds and which networks its tensors make, and a row in [`FAMILIES`].
+
+mod blip2;
+mod llava;
+
+use std::fmt::Debug;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+pub use self::{
+    blip2::{Blip2Config, Family},
+    llava::LlavaConfig,
+};
+use crate::{
+    ModelError, Scope,
+    config::{GenerationConfig, SpecialTokens, TextConfig},
+    connector::Connector,
+    encoder::ImageEncoder,
+    language::LanguageModel,
+    retrieval::Retrieval,
+};
+
+/// Reads a configuration of one family.
+type Read = fn(Value) -> serde_json::Result<Box<dyn Architecture>>;
+
+/// Every family by the `model_type` of its `config.json`.
+const FAMILIES: [(&str, Read); 3] =
+    [("instructblip", read::<Blip2Config>), ("blip-2", read::<Blip2Config>), ("llava", read::<LlavaConfig>)];
+
+/// A model folder's `config.json`: which networks it describes.
+pub trait Architecture: Debug + Send + Sync {
+    /// `model_type`.
+    fn model_type(&self) -> &str;
+
+    /// Refuses what no network can have: sizes below one or beyond reason, heads that do not divide widths, unknown forms.
+    ///
+    /// # Errors
+    /// Names the field and what it must be.
+    fn check(&self) -> Result<(), ModelError>;
+
+    /// The language model's part. A retrieval checkpoint has the entry and no such model.
+    fn text_config(&self) -> &TextConfig;
+
+    /// Whether there is a language model.
+    fn writes(&self) -> bool {
+        true
+    }
+
+    /// Id that stands for an image position among the language model's tokens.
+    fn image_token(&self) -> Option<i64>;
+
+    /// Positions that an image of the configured size takes.
+    fn image_tokens(&self) -> i64;
+
+    /// Height and width of an image.
+    fn image_size(&self) -> i64;
+
+    /// Height and width of a patch of an image.
+    fn patch(&self) -> i64;
+
+    /// Tokens of an image within the image encoder, and their width.
+    fn vision_shape(&self) -> (i64, i64);
+
+    /// Fields that the networks do not read.
+    fn rest(&self) -> &Map<String, Value>;
+
+    /// The same, to change.
+    fn rest_mut(&mut self) -> &mut Map<String, Value>;
+
+    /// Reads the networks' tensors.
+    #[doc(hidden)]
+    fn build(&self, root: &Scope<'_>) -> Result<Networks, ModelError>;
+
+    /// Path of the image encoder in a checkpoint.
+    fn vision_path(&self) -> &'static str;
+
+    /// A copy.
+    fn boxed(&self) -> Box<dyn Architecture>;
+
+    /// As it is written.
+    ///
+    /// # Errors
+    /// Numbers that JSON does not have.
+    fn to_json(&self) -> serde_json::Result<Value>;
+
+    /// The configuration of a BLIP-2 model, where it is one.
+    fn blip2(&self) -> Option<&Blip2Config> {
+        None
+    }
+
+    /// Special tokens: `generation_config.json` first, then the language model's configuration, then its class's defaults.
+    fn special_tokens(&self, generation: &GenerationConfig) -> SpecialTokens {
+        self.text_config().special_tokens(generation)
+    }
+}
+
+/// The parts that a model is composed of.
+pub struct Networks {
+    pub(crate) vision: Box<dyn ImageEncoder>,
+    pub(crate) connector: Box<dyn Connector>,
+    pub(crate) language: Option<Box<dyn LanguageModel>>,
+    pub(crate) retrieval: Option<Retrieval>,
+}
+
+/// The configuration that a `config.json` holds.
+///
+/// # Errors
+/// A family that is not supported; a field of another type than the family gives it.
+pub fn parse(config: Value) -> Result<Box<dyn Architecture>, String> {
+    let named = config.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let Some((_, read)) = FAMILIES.iter().find(|(name, _)| *name == named) else {
+        let supported: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
+        let architecture = config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
+        return Err(format!(
+            "`model_type` is `{named}` and `architectures` names `{}`; supported are the model types {}",
+            architecture.unwrap_or("nothing"),
+            supported.join(", ")
+        ));
+    };
+    read(config).map_err(|error| error.to_string())
+}
+
+fn read<T: Architecture + DeserializeOwned + 'static>(config: Value) -> serde_json::Result<Box<dyn Architecture>> {
+    Ok(Box::new(serde_json::from_value::<T>(config)?))
+}
+
+/// The image token, under either of its names.
+fn image_token(rest: &Map<String, Value>) -> Option<i64> {
+    ["image_token_index", "image_token_id"].iter().find_map(|field| rest.get(*field)?.as_i64())
+}

@@ -1,0 +1,127 @@
+//! A Q-Former and the projection of what its queries give: the connector of the BLIP-2 family.
+
+use tch::{Kind, Tensor};
+
+use crate::{
+    Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight,
+    connector::Connector,
+    layers::{Part, PartMut, Parts},
+    qformer::{Images, QFormer, Share},
+    raw::longest,
+};
+
+/// Places of image features and of the rows that look at them among the companions of a flow.
+const FEATURES: usize = 0;
+const ROWS: usize = 1;
+
+/// `qformer` and `language_projection`.
+pub(crate) struct QFormerConnector {
+    qformer: QFormer,
+    /// Nothing in a retrieval model.
+    projection: Option<Linear>,
+    kind: Kind,
+}
+
+impl QFormerConnector {
+    pub fn new(qformer: QFormer, projection: Option<Linear>, kind: Kind) -> Self {
+        Self { qformer, projection, kind }
+    }
+}
+
+/// The projection is beside the prunable parts.
+impl Parts for QFormerConnector {
+    fn visit<'a>(&'a self, show: &mut dyn FnMut(Part<'a>)) {
+        self.qformer.visit(show);
+    }
+    fn visit_mut<'a>(&'a mut self, show: &mut dyn FnMut(PartMut<'a>)) {
+        self.qformer.visit_mut(show);
+    }
+}
+
+impl Connector for QFormerConnector {
+    fn image_tokens(&self) -> usize {
+        self.qformer.queries() as usize
+    }
+
+    fn by_block(&self) -> Vec<Vec<&Linear>> {
+        self.qformer.layers.iter().map(Parts::linears).collect()
+    }
+
+    fn block_weights(&self, block: usize) -> Vec<&Weight> {
+        self.qformer.layers[block].weights()
+    }
+
+    fn enter(&self, features: &Tensor, prompts: &Prompts) -> Flow {
+        let (hidden, bias) = self.qformer.embed(prompts.image.size()[0], Some(&prompts.qformer));
+        let features = self.qformer.features(features);
+        let context = [Some(features), Some(prompts.image.shallow_clone()), bias].into_iter().flatten().collect();
+        Flow { hidden, context, carried: Some(FEATURES) }
+    }
+
+    fn run_block(&self, block: usize, flow: &Flow) -> Flow {
+        let images = Some(Images { features: &flow.context[FEATURES], rows: &flow.context[ROWS] });
+        let bias = flow.context.get(ROWS + 1);
+        flow.with_hidden(self.qformer.layers[block].forward(&flow.hidden, self.qformer.queries(), bias, images))
+    }
+
+    fn leave(&self, flow: &Flow) -> Tensor {
+        flow.hidden.narrow(1, 0, self.qformer.queries())
+    }
+
+    fn project(&self, states: &Tensor) -> Tensor {
+        match &self.projection {
+            Some(projection) => projection.forward(&states.to_kind(self.kind)),
+            None => states.shallow_clone(),
+        }
+    }
+
+    fn stack(&self, flows: &[Flow]) -> Option<Flow> {
+        // Each row looks at its own image, wherever that came from.
+        let alone = flows.iter().map(|flow| {
+            let mut flow = flow.shallow_clone();
+            flow.context[FEATURES] = flow.context[FEATURES].index_select(0, &flow.context[ROWS]);
+            flow
+        });
+        let mut stacked = Flow::stack(&alone.collect::<Vec<_>>(), usize::MAX)?;
+        stacked.context[ROWS] = QFormer::each(stacked.hidden.size()[0], stacked.hidden.device());
+        Some(stacked)
+    }
+
+    fn token_kinds(&self, flow: &Flow) -> Vec<TokenKind> {
+        let (tokens, queries) = (flow.hidden.size()[1], self.qformer.queries());
+        TokenKind::parts(&[(TokenKind::Query, queries), (TokenKind::Text, tokens - queries)])
+    }
+
+    fn layer_tokens(&self, layer: &LayerId, flow: &Flow) -> Vec<TokenKind> {
+        let own = self.token_kinds(flow);
+        let only = |kind| own.iter().copied().filter(|own| *own == kind).collect();
+        match self.qformer.layers[layer.block].share_of(&layer.name) {
+            Share::All => own,
+            Share::Queries => only(TokenKind::Query),
+            Share::Texts => only(TokenKind::Text),
+            Share::Images => {
+                let patches = flow.context.get(FEATURES).map_or(0, |features| features.size()[..2].iter().product());
+                TokenKind::parts(&[(TokenKind::Visual, patches)])
+            }
+        }
+    }
+
+    fn projections(&self) -> Vec<&Linear> {
+        self.projection.iter().collect()
+    }
+
+    fn all_weights_mut(&mut self) -> (Vec<&mut Weight>, Vec<&mut Weight>) {
+        (self.qformer.weights_mut(), self.projection.iter_mut().flat_map(Linear::weights_mut).collect())
+    }
+
+    fn check_prompts(&self, prompts: &Prompts) -> Result<(), ModelError> {
+        match self.qformer.positions() {
+            Some(positions) => longest("Q-Former's text", prompts.qformer.ids.size()[1], positions),
+            None => Ok(()),
+        }
+    }
+
+    fn qformer(&self) -> Option<&QFormer> {
+        Some(&self.qformer)
+    }
+}
