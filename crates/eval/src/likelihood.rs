@@ -1,5 +1,7 @@
 //! How likely a model finds each option of a question.
 
+use std::sync::Arc;
+
 use ressa_models::{Prompts, TextBatch, VisionLanguage};
 use tch::{Kind, Tensor};
 
@@ -22,7 +24,8 @@ struct Row {
 /// Logarithms of the probabilities of all options of the items of a block that have any, with the items. An end token does not count, nor does
 /// what stands before the option.
 ///
-/// Options are computed together where they have the same number of tokens and, unless batches are padded, prompts of one length.
+/// Options are computed together where they have the same number of tokens and prompts of one layout and, unless batches are padded, of one
+/// length.
 pub(crate) fn of_block(
     model: &dyn VisionLanguage,
     features: &Tensor,
@@ -37,8 +40,9 @@ pub(crate) fn of_block(
         rows.extend((0..options(item)).map(|option| Row { item, option }));
     }
     let lengths = |row: &Row| {
-        choice(row.item).map_or((0, (0, 0)), |choice| {
-            (choice.options[row.option].len(), (choice.stem.language.len(), choice.stem.qformer.len()))
+        choice(row.item).map_or(((0, 0), (0, 0)), |choice| {
+            let stem = (choice.stem.language.len(), choice.stem.qformer.len());
+            ((choice.options[row.option].len(), choice.layout), stem)
         })
     };
     rows.sort_by_key(lengths);
@@ -50,7 +54,7 @@ pub(crate) fn of_block(
         a == b && (batching.padded || prompt_a == prompt_b)
     };
     for group in rows.chunk_by(together) {
-        let tokens = lengths(&group[0]).0 + 1;
+        let tokens = lengths(&group[0]).0.0 + 1;
         let most = (LOGITS / (LOGIT_BYTES * words * tokens).max(1)).clamp(1, batching.rows.max(1));
         for rows in group.chunks(most) {
             for (row, value) in rows.iter().zip(of_rows(model, features, prepared, block, rows)?) {
@@ -79,8 +83,7 @@ fn of_rows(
     let stems: Vec<Vec<u32>> = choices.iter().map(|(_, choice)| choice.stem.language.clone()).collect();
     let qformer: Vec<Vec<u32>> = choices.iter().map(|(_, choice)| choice.stem.qformer.clone()).collect();
     let whole: Vec<Vec<u32>> = stems.iter().zip(&options).map(|(stem, option)| [&stem[..], option].concat()).collect();
-    // The chat template of a model puts every question's image at the same place.
-    let layout = choices.first().and_then(|(_, choice)| choice.stem.layout.clone()).map(std::sync::Arc::new);
+    let layout = choices.first().and_then(|(_, choice)| choice.stem.layout.clone()).map(Arc::new);
     let mut prompts = Prompts {
         image: Tensor::from_slice(&images).to_kind(Kind::Int64).to_device(device),
         qformer: TextBatch::pad(&qformer, prepared.processor.qformer_pad(), device),

@@ -23,10 +23,10 @@ pub struct Prepared {
     pub(crate) items: Vec<Item>,
     pub(crate) images: usize,
     pub(crate) texts: Vec<Tokens>,
-    /// Of items with options, what their likelihoods are computed from.
-    pub(crate) choices: Vec<Option<Choice>>,
     /// Which of the different layouts each text is behind.
     layouts: Vec<usize>,
+    /// Of items with options, what their likelihoods are computed from.
+    pub(crate) choices: Vec<Option<Choice>>,
     pub(crate) pixels: Pixels,
     pub(crate) processor: Processor,
     pub(crate) device: Device,
@@ -44,6 +44,8 @@ pub(crate) struct Tokens {
 pub(crate) struct Choice {
     /// What stands before an option.
     pub stem: Tokens,
+    /// Which of the different layouts the stem is behind.
+    pub layout: usize,
     /// Each option's own tokens.
     pub options: Vec<Vec<u32>>,
 }
@@ -51,14 +53,17 @@ pub(crate) struct Choice {
 impl Choice {
     /// `None` for other items.
     ///
-    /// An option's tokens are those that its text, behind a blank, adds to the stem. Where the stem ends with a token of its own (an
-    /// encoder's), or the last word would be cut otherwise, they are those of the option alone.
+    /// An option's tokens are those that its text, behind a blank, adds to the stem. Where the stem is a turn of a conversation or ends with a
+    /// token of its own (an encoder's), or the last word would be cut otherwise, they are those of the option alone.
     fn of(processor: &Processor, item: &Item) -> Result<Option<Self>, EvalError> {
         let Content::Choice { stem, options, .. } = &item.content else { return Ok(None) };
         let Prompt { layout, text: language } = processor.prompt(stem)?;
         let tokens = Tokens { qformer: processor.encode_qformer(stem)?, language, layout };
         let ids = |option: &String| {
-            let whole = processor.prompt(&format!("{stem} {option}"))?.text;
+            let whole = match &tokens.layout {
+                None => processor.encode_prompt(&format!("{stem} {option}"))?,
+                Some(_) => Vec::new(),
+            };
             let ids = match whole.strip_prefix(tokens.language.as_slice()) {
                 Some(added) if !added.is_empty() => added.to_vec(),
                 _ => processor.encode_answer(option)?,
@@ -72,8 +77,18 @@ impl Choice {
             }
         };
         let options = options.iter().map(ids).collect::<Result<_, EvalError>>()?;
-        Ok(Some(Self { stem: tokens, options }))
+        Ok(Some(Self { stem: tokens, layout: 0, options }))
     }
+}
+
+/// Numbers of layouts, equal ones for equal layouts.
+fn numbered<'a>(layouts: impl Iterator<Item = &'a Option<Layout>>) -> Vec<usize> {
+    let mut known: HashMap<&Option<Layout>, usize> = HashMap::new();
+    let number = |layout| {
+        let next = known.len();
+        *known.entry(layout).or_insert(next)
+    };
+    layouts.map(number).collect()
 }
 
 /// Images of a benchmark.
@@ -150,19 +165,18 @@ impl Prepared {
         let items = benchmark.items().to_vec();
         let threads = tch::get_num_threads().max(1) as usize;
         let texts = parallel(items.len(), threads, |item| tokens(&items[item]))?;
-        let mut known: HashMap<&Option<Layout>, usize> = HashMap::new();
-        let layouts = texts
-            .iter()
-            .map(|text| {
-                let next = known.len();
-                *known.entry(&text.layout).or_insert(next)
-            })
-            .collect();
+        let layouts = numbered(texts.iter().map(|text| &text.layout));
+        let mut choices: Vec<Option<Choice>> =
+            parallel(items.len(), threads, |item| Choice::of(processor, &items[item]))?;
+        let numbers = numbered(choices.iter().flatten().map(|choice| &choice.stem.layout));
+        for (choice, number) in choices.iter_mut().flatten().zip(numbers) {
+            choice.layout = number;
+        }
         Ok(Self {
             task: benchmark.task(),
-            choices: parallel(items.len(), threads, |item| Choice::of(processor, &items[item]))?,
             layouts,
             texts,
+            choices,
             items,
             images: benchmark.images().len(),
             pixels: Pixels::of(processor, benchmark.images(), device)?,

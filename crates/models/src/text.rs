@@ -35,23 +35,16 @@ impl TextModel {
     pub fn load(folder: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
         let path = folder.join(CONFIG);
         let config: TextConfig = json::read(&path, json::CONFIG_LIMIT)?;
-        let positions = match &config {
-            TextConfig::Llama(text) => {
-                text.check()?;
-                text.max_position_embeddings
-            }
-            TextConfig::Opt(text) => {
-                text.check()?;
-                text.max_position_embeddings
-            }
-            TextConfig::T5(_) => return Err(ModelError::file(path, "an encoder reads what T5 is given")),
-        };
+        config.check()?;
+        let positions = config.positions().ok_or_else(|| {
+            ModelError::file(path, "what T5 is given, an encoder reads; a text needs a decoder-only model")
+        })?;
         let mut weights = Weights::open(folder, options)?;
         let scope = Scope::root(&mut weights, options.kind(), options.rounding);
         let language = language::load(&scope, &config)?;
         drop(scope);
         weights.finish()?;
-        Ok(Self { language, positions: usize::try_from(positions).unwrap_or_default() })
+        Ok(Self { language, positions })
     }
 
     /// Positions that it has for a text.

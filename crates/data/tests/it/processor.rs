@@ -79,6 +79,7 @@ fn every_prompt_of_every_benchmark_is_known() {
                 Content::Question { text, answers, .. } => [vec![text], answers].concat(),
                 Content::Caption { instruction, references, .. } => [vec![instruction], references].concat(),
                 Content::Retrieval { caption } => vec![caption],
+                Content::Choice { .. } => panic!("no task of the embedded world has options"),
             };
             for text in texts {
                 assert!(!processor.encode_prompt(&text).expect("words").contains(&unknown), "{text}");

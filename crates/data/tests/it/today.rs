@@ -45,12 +45,12 @@ fn questions_are_asked_as_lmms_eval_words_them() {
         }
         lines(&benchmark)
     };
-    insta::assert_snapshot!(show(Task::Textvqa, 3), @"");
-    insta::assert_snapshot!(show(Task::Vizwiz, 100), @"");
-    insta::assert_snapshot!(show(Task::Pope, 5), @"");
-    insta::assert_snapshot!(show(Task::Scienceqa, 100), @"");
-    insta::assert_snapshot!(show(Task::Mmbench, 100), @"");
-    insta::assert_snapshot!(show(Task::Mme, 5), @"");
+    insta::assert_snapshot!(show(Task::Textvqa, 3));
+    insta::assert_snapshot!(show(Task::Vizwiz, 100));
+    insta::assert_snapshot!(show(Task::Pope, 5));
+    insta::assert_snapshot!(show(Task::Scienceqa, 100));
+    insta::assert_snapshot!(show(Task::Mmbench, 100));
+    insta::assert_snapshot!(show(Task::Mme, 5));
     assert_eq!(load(&root(), Task::Mme, 1000).expect("complete").items().len(), 2 * 17);
 }
 
@@ -162,7 +162,7 @@ fn what_is_wrong_is_named_with_its_file_and_entry() {
         let error = load(folder.path(), *task, 1000).expect_err("damaged").to_string();
         said += &format!("{task}: {}\n", error.replace(&folder.path().display().to_string(), "ROOT"));
     }
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn pictures_that_are_none_are_named_when_they_are_opened() {
         said(&|t| t.replacen("iVBORw0KGgo", "iVBORw0KGg=", 1)),
         said(&|t| t.replacen("iVBORw0KGgo", "AAAARw0KGgo", 1)),
     ];
-    insta::assert_snapshot!(told.join("\n"), @"");
+    insta::assert_snapshot!(told.join("\n"));
     // A table that was changed meanwhile.
     let folder = damaged(MMBENCH, |text| text);
     let benchmark = load(folder.path(), Task::Mmbench, 10).expect("read");
@@ -195,7 +195,7 @@ fn what_is_not_there_is_listed() {
     let said = |task| load(folder.path(), task, 1).expect_err("empty").to_string();
     let text: Vec<String> =
         TODAY.into_iter().map(|task| said(task).replace(&folder.path().display().to_string(), "ROOT")).collect();
-    insta::assert_snapshot!(text.join("\n"), @"");
+    insta::assert_snapshot!(text.join("\n"));
     let shapes = Benchmark::load(&DataConfig::default(), Task::Pope, 1).expect_err("no miniature").to_string();
     assert_eq!(shapes, "the embedded world has no `pope`; set `data.source: folder` and `data.root`");
 }

@@ -81,7 +81,21 @@ fn predictions_that_contradict_themselves_are_named() {
         .into_iter()
         .map(|(task, lines)| score(task, &read(&lines), &ScoreOptions::default()).expect_err("contradicts").to_string())
         .collect();
-    insta::assert_snapshot!(said.join("\n"), @r"");
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    prediction `a`: its answers are ["maybe"]; `pope` has one, `yes` or `no`
+    prediction `a`: its answers are ["yes", "no"]; `pope` has one, `yes` or `no`
+    prediction `a`: `template`, its split, is missing
+    prediction `count/1`: of its image there are 1 items; MME scores pairs, alike up to the last `-` of their ids
+    prediction `1-2`: its subtask is `color`, and that of its image is `count`
+    prediction `7-0`: `answer` is 2, and there are 2 options, counted from 0
+    prediction `7-0`: it has 2 options, 1 likelihoods and 1 numbers of tokens
+    prediction `7-0`: a likelihood is not a number, or an option has no tokens
+    prediction `7-0`: it has 1 options; there must be 2 to 26
+    prediction `1`: its window predicts 8 tokens, and the first window 7
+    prediction `0`: -2 is no mean negative log-likelihood
+    prediction `0` does not belong to task `mmbench`
+    prediction `7-0` does not belong to task `perplexity`
+    "#);
     let task = Task::Textvqa;
     assert!(matches!(score(task, &[], &ScoreOptions::default()), Err(EvalError::Empty(Task::Textvqa))));
 }

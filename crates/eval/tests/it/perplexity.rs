@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use ressa_eval::{
-    Prediction, ScoreOptions, Windows,
+    EvalError, Prediction, ScoreOptions, Windows,
     perplexity::{check, perplexity},
     score,
 };
 use ressa_experiment::Task;
-use ressa_models::{Blip2, folder::load_options, load_blip2};
+use ressa_models::{Model, folder::load_options, load_model};
 use ressa_runtime::Device;
 use serde::Deserialize;
 
@@ -24,9 +24,9 @@ struct Golden {
     perplexity: f64,
 }
 
-fn model(name: &str) -> Blip2 {
+fn model(name: &str) -> Model {
     let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/goldens").join(name);
-    load_blip2(&folder, &load_options(&folder, Device::Cpu, None).expect("options")).expect("a model")
+    load_model(&folder, &load_options(&folder, Device::Cpu, None).expect("options")).expect("a model")
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn windows_have_the_likelihoods_that_transformers_finds() {
 #[test]
 fn what_has_no_perplexity_is_refused() {
     let opt = model("blip2-opt");
-    let said = |result: Result<Vec<Prediction>, _>| result.expect_err("refused").to_string();
+    let said = |result: Result<Vec<Prediction>, EvalError>| result.expect_err("refused").to_string();
     let of = |ids: usize, tokens| {
         said(perplexity(&opt, &vec![5; ids], Windows { tokens, most: None }, Device::Cpu, &mut |_| ()))
     };
