@@ -47,7 +47,7 @@ connector)
   untrained=$("$python" scripts/real/assemble.py --to "$real" --untrained "$model")
   ressa sweep experiments/real/connector.yaml ${OPTIONS:-}
   rm -rf "$real/trained"
-  ressa export "connector: trained" --output "$real/trained"
+  ressa export trained experiments/real/connector.yaml ${OPTIONS:-} --output "$real/trained"
   "$python" scripts/real/connector.py "$real/trained" "$untrained" "experiments/real/connectors/$model.safetensors" \
     --note "trained=experiments/real/connector.yaml" --note "data=easy-VQA 1.0, training questions"
   ;;
