@@ -109,7 +109,10 @@ impl<'a> Contents<'a> {
                     // What is there and wrong is said by the checks before a sweep, or by the stage.
                     Err(_) => None,
                 };
-                self.lock().contents.insert(subject, content.clone());
+                let reading = Reading { what, place: place.clone(), content: content.clone() };
+                let mut found = self.lock();
+                found.contents.insert(subject, content.clone());
+                found.findings.asked.push((stage.clone(), reading));
                 content
             });
             Reading { what, place, content }
