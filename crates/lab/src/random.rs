@@ -41,7 +41,8 @@ pub fn hollow_checkpoint(job: &RandomCheckpoint, progress: crate::Progress<'_>) 
 fn checkpoint(job: &RandomCheckpoint, values: Values, progress: crate::Progress<'_>) -> Result<Value, LabError> {
     let (mut written, config) = configuration(&job.like)?;
     set_dtype(&mut written, job.dtype.name());
-    let shapes = Model::tensor_shapes(config.as_ref())?;
+    let mut shapes = Model::tensor_shapes(config.as_ref())?;
+    shapes.iter_mut().for_each(|(name, _)| *name = config.written(name));
     let draft = Draft::begin(&job.output)?;
     let folder = draft.folder();
     if values != Values::Hollow {
@@ -133,6 +134,7 @@ fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
     let mut style = match words {
         TextConfig::T5(_) => Style::T5,
         TextConfig::Llama(_) => Style::Llama,
+        TextConfig::Qwen2(_) => Style::Qwen,
         TextConfig::Opt(_) => Style::Opt,
     };
     let mut vocabulary = id(words.vocab_size())?;
@@ -146,6 +148,11 @@ fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
             qformer = (family == Family::InstructBlip).then_some(rows);
             let class = if family == Family::InstructBlip { "InstructBlipProcessor" } else { "Blip2Processor" };
             Files::Queries { class, queries: id(config.image_tokens())? }
+        }
+        None if config.grid().is_some() => {
+            let cut = config.grid().unwrap_or_else(|| unreachable!("it was just seen"));
+            let class = if config.model_type() == "qwen2_vl" { "Qwen2VLProcessor" } else { "Qwen2_5_VLProcessor" };
+            Files::Cells { class, patch: id(cut.patch)?, merge: id(cut.merge)?, frames: id(cut.frames)?, start: id(cut.start)? }
         }
         None => Files::Patches { patch: id(config.patch())?, tokens: id(config.image_tokens())? },
     };

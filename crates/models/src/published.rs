@@ -52,8 +52,18 @@ mod tests {
             crate::folder::read_config(&path).expect(name)
         };
         let published = PUBLISHED.map(|name| published_config(name).expect("it is in the list").boxed());
-        let goldens =
-            ["instructblip-flant5", "instructblip-vicuna", "blip2-flant5", "blip2-opt", "blip2-itm"].map(golden);
+        let goldens = [
+            "instructblip-flant5",
+            "instructblip-vicuna",
+            "blip2-flant5",
+            "blip2-opt",
+            "blip2-itm",
+            "qwen2-vl",
+            "qwen2-vl-parts",
+            "qwen2_5-vl",
+            "qwen2_5-vl-parts",
+        ]
+        .map(golden);
         for config in published.into_iter().chain(goldens) {
             let written = config.to_json().expect("JSON");
             let outline = Outline::of(written.as_object().expect("an object")).expect("a supported network");

@@ -11,6 +11,7 @@ mod generation;
 mod goldens;
 mod linears;
 mod loading;
+mod qwen;
 mod raw;
 mod rescaling;
 mod transformers;
