@@ -25,15 +25,8 @@ pub enum Part {
 
 impl Part {
     /// Every part, in the order in which tables show them.
-    pub const ALL: [Part; 7] = [
-        Part::Vision,
-        Part::Qformer,
-        Part::Connector,
-        Part::Projection,
-        Part::Language,
-        Part::Retrieval,
-        Part::Other,
-    ];
+    pub const ALL: [Part; 7] =
+        [Part::Vision, Part::Qformer, Part::Connector, Part::Projection, Part::Language, Part::Retrieval, Part::Other];
 
     /// The name used in tables.
     pub fn name(self) -> &'static str {

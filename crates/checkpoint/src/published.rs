@@ -1,12 +1,13 @@
 //! Configurations of the published models, by the names they have on the hub. Shapes only: a folder's own files always are what is read.
 //!
-//! What a configuration leaves out has its class's default; image encoder and Q-Former are the same in all of them.
+//! What a configuration leaves out has its class's default; image encoder and Q-Former are the same in all
+//! models of the BLIP-2 family.
 
 use ressa_experiment::model::Preset;
 use serde_json::{Map, Value, json};
 
 /// Names that [`published_config`] knows.
-pub const PUBLISHED: [&str; 10] = [
+pub const PUBLISHED: [&str; 12] = [
     "instructblip-flan-t5-xl",
     "instructblip-flan-t5-xxl",
     "instructblip-vicuna-7b",
@@ -17,6 +18,8 @@ pub const PUBLISHED: [&str; 10] = [
     "blip2-opt-6.7b",
     "blip2-itm-vit-g",
     "blip2-itm-vit-g-coco",
+    "llava-1.5-7b-hf",
+    "llava-1.5-13b-hf",
 ];
 
 /// Words of the instructions' tokenizer: BERT's and one for the beginning of what the decoder writes.
@@ -39,6 +42,8 @@ pub fn published_config(name: &str) -> Option<Map<String, Value>> {
         "blip2-opt-6.7b" => described(opt(4096, 16384), 50265),
         "blip2-itm-vit-g" => retrieval(224),
         "blip2-itm-vit-g-coco" => retrieval(364),
+        "llava-1.5-7b-hf" => llava(vicuna(4096, 11008, 32, 32)),
+        "llava-1.5-13b-hf" => llava(vicuna(5120, 13824, 40, 40)),
         _ => return None,
     };
     match config {
@@ -86,6 +91,34 @@ fn retrieval(image: u32) -> Value {
         "num_query_tokens": 32,
         "qformer_config": { "model_type": "blip_2_qformer", "use_qformer_text_input": true, "vocab_size": QFORMER_WORDS },
         "vision_config": { "image_size": image, "model_type": "blip_2_vision_model" },
+    })
+}
+
+fn llava(mut text: Value) -> Value {
+    text["vocab_size"] = json!(32064);
+    text["max_position_embeddings"] = json!(4096);
+    text["rms_norm_eps"] = json!(1e-5);
+    json!({
+        "architectures": ["LlavaForConditionalGeneration"],
+        "dtype": "float16",
+        "image_token_index": 32000,
+        "model_type": "llava",
+        "pad_token_id": 32001,
+        "projector_hidden_act": "gelu",
+        "text_config": text,
+        "vision_config": {
+            "hidden_size": 1024,
+            "image_size": 336,
+            "intermediate_size": 4096,
+            "model_type": "clip_vision_model",
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 14,
+            "projection_dim": 768,
+            "vocab_size": 32000,
+        },
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
     })
 }
 

@@ -121,7 +121,14 @@ impl Processor {
             );
             return Err(DataError::Processor { path: folder.join(PREPROCESSOR), reason });
         }
-        Ok(Self { folder: folder.to_path_buf(), language, qformer, images: Arc::new(images), query_tokens, chat: chat.map(Arc::new) })
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            language,
+            qformer,
+            images: Arc::new(images),
+            query_tokens,
+            chat: chat.map(Arc::new),
+        })
     }
 
     /// A text as the language model's tokenizer reads it, with or without the special tokens that its family puts around it.
@@ -379,7 +386,8 @@ fn patches(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>, 
         return Err(DataError::Processor { path, reason });
     }
     if tokens > MOST_QUERIES {
-        let reason = format!("an image takes {tokens} positions (`vision_config`); at most {MOST_QUERIES} are supported");
+        let reason =
+            format!("an image takes {tokens} positions (`vision_config`); at most {MOST_QUERIES} are supported");
         return Err(DataError::Processor { path: folder.join("config.json"), reason });
     }
     Ok(Some(tokens))

@@ -87,8 +87,7 @@ fn generate(
         for batch in prepared.batches(block, &options.batching, &rows) {
             let prompts = &batch.prompts;
             model.check_prompts(prompts)?;
-            let prefix = model.visual_prefix(&features, prompts);
-            for (item, answer) in batch.items.iter().zip(model.generate(&prefix, &prompts.language, &search)?) {
+            for (item, answer) in batch.items.iter().zip(model.answer(&features, prompts, &search)?) {
                 texts[*item] = prepared.processor.decode(answer.content())?;
             }
             done += batch.items.len();

@@ -36,8 +36,7 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
             if let Some(message) = too_long(job, config, &prompts.language) {
                 return Err(of_requests(job, rows, &message));
             }
-            let prefix = loaded.model.visual_prefix(&features, &prompts);
-            for (&row, answer) in rows.iter().zip(loaded.model.generate(&prefix, &prompts.language, &search)?) {
+            for (&row, answer) in rows.iter().zip(loaded.model.answer(&features, &prompts, &search)?) {
                 let text = loaded.processor.decode(&answer.tokens)?;
                 answers[row] = Some(Generated { tokens: answer.tokens, text });
             }

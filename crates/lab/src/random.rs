@@ -12,7 +12,7 @@ use ressa_models::{
     Architecture, Family, Model, ModelError,
     config::{GenerationConfig, TextConfig},
     folder::{CONFIG, GENERATION, read_config_file},
-    published::{PUBLISHED, published_config},
+    published::{PUBLISHED, published_architecture},
 };
 use serde_json::{Map, Value, json};
 
@@ -67,9 +67,9 @@ fn checkpoint(job: &RandomCheckpoint, values: Values, progress: crate::Progress<
 
 /// The configuration as it will be written, and as the network reads it.
 fn configuration(like: &str) -> Result<(Value, Box<dyn Architecture>), LabError> {
-    if let Some(config) = published_config(like) {
-        let written = serde_json::to_value(&config).map_err(|e| LabError::Unsupported(e.to_string()))?;
-        return Ok((written, Box::new(config)));
+    if let Some(config) = published_architecture(like) {
+        let written = config.to_json().map_err(|e| LabError::Unsupported(e.to_string()))?;
+        return Ok((written, config));
     }
     let path = match Path::new(like) {
         folder if folder.is_dir() => folder.join(CONFIG),

@@ -15,7 +15,7 @@ use std::{
 
 use ressa_experiment::job::{Compute, SearchOptions};
 use ressa_models::{
-    Answer, Model, ForwardInputs, LoadOptions, Observer, Prompts, Search, TextBatch, VisionLanguage,
+    Answer, ForwardInputs, LoadOptions, Model, Observer, Prompts, Search, TextBatch, VisionLanguage,
     config::GenerationConfig,
     folder::{load_as, read_config, read_config_file, read_generation},
 };

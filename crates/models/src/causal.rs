@@ -13,7 +13,7 @@ use crate::{
         cache::{BlockCache, Cache, Turn},
     },
     language::{LanguageModel, search_sizes},
-    layers::{Part, PartMut, Parts, causal_bias, key_bias},
+    layers::{Part, PartMut, Parts, causal_bias, hidden, key_bias},
     packed::{Answers, Packed},
 };
 
@@ -36,7 +36,8 @@ pub(crate) enum Positions<'a> {
 pub(crate) trait CausalNetwork: Parts + Send {
     /// Its blocks.
     type Block: CausalBlock;
-    /// Number of tensors that every block reads beside the hidden states.
+    /// Number of tensors that every block reads beside the hidden states: tables of positions, `[..., tokens, width]`, the same for all rows.
+    /// Where there are some, positions are in them alone.
     const SHARED: usize;
 
     /// All blocks, in the order of execution.
@@ -69,10 +70,46 @@ pub(crate) trait CausalBlock: Parts {
     fn feeds(&self) -> Vec<Feed>;
     /// What makes keys, and the first feed-forward layer.
     fn writing_linears(&self) -> [&Linear; 2];
-    /// `[rows, tokens, width]` to the same, with the keys and values it computed. Each token sees those before it, or what a `bias` says.
-    fn forward_keeping(&self, x: &Tensor, shared: &[Tensor], bias: Option<&Tensor>) -> (Tensor, Tensor, Tensor);
+    /// `[rows, tokens, width]` to the same, with keys and values `[rows, heads, tokens, width]`: those `before`, if there are some, and its own.
+    /// Each token sees those before it, or what a `bias` says.
+    fn forward_behind(
+        &self,
+        x: &Tensor,
+        shared: &[Tensor],
+        before: Option<&KeysValues>,
+        bias: Option<&Tensor>,
+    ) -> (Tensor, KeysValues);
+
+    /// [`CausalBlock::forward_behind`] nothing.
+    fn forward_keeping(&self, x: &Tensor, shared: &[Tensor], bias: Option<&Tensor>) -> (Tensor, KeysValues) {
+        self.forward_behind(x, shared, None, bias)
+    }
     /// One token per beam, `[rows * beams, 1, width]` to the same.
     fn step(&self, x: &Tensor, shared: &[Tensor], cache: &BlockCache, turn: &Turn) -> Tensor;
+}
+
+/// Keys and values `[rows, heads, tokens, width]` of a block.
+pub(crate) struct KeysValues {
+    pub keys: Tensor,
+    pub values: Tensor,
+}
+
+impl KeysValues {
+    /// These behind others of the same rows.
+    pub fn behind(self, before: Option<&Self>) -> Self {
+        match before {
+            None => self,
+            Some(before) => Self {
+                keys: Tensor::cat(&[&before.keys, &self.keys], 2),
+                values: Tensor::cat(&[&before.values, &self.values], 2),
+            },
+        }
+    }
+
+    /// Of each row those of an entry, i64 `[rows]`.
+    fn of(&self, rows: &Tensor) -> Self {
+        Self { keys: self.keys.index_select(0, rows), values: self.values.index_select(0, rows) }
+    }
 }
 
 /// A decoder-only language model.
@@ -111,15 +148,63 @@ impl<N: CausalNetwork> Causal<N> {
         let (mut x, shared) = self.0.place(words, Positions::Sequence(layout));
         let mut blocks = Vec::with_capacity(self.0.blocks().len());
         for block in self.0.blocks() {
-            let (out, key, value) = block.forward_keeping(&x, &shared, None);
-            blocks.push(BlockCache::after_prompt(&key, &value));
+            let (out, kept) = block.forward_keeping(&x, &shared, None);
+            blocks.push(BlockCache::after_prompt(&kept.keys, &kept.values));
             x = out;
         }
-        let real = Tensor::arange(tokens, (Kind::Int64, self.device())).unsqueeze(0).less_tensor(&lengths.unsqueeze(1));
         let logits = self.logits_at(&x, &(lengths - 1).unsqueeze(1)).squeeze_dim(1);
+        (self.cache(blocks, layout, lengths, tokens), logits)
+    }
+
+    /// [`Causal::begin`], the prefixes `[images, tokens, width]` read once each and not once for every row that is about them: row `r` is
+    /// about `rows[r]`, i64 `[rows]`, and reads `ids` `[rows, tokens]` behind it, at least one.
+    fn begin_about(
+        &self,
+        prefixes: &Tensor,
+        rows: &Tensor,
+        ids: &Tensor,
+        layout: &Layout,
+        lengths: &Tensor,
+    ) -> (Cache, Tensor) {
+        let (before, own) = (prefixes.size()[1], ids.size()[1]);
+        let (mut images, shared) = self.0.place(prefixes.shallow_clone(), Positions::Sequence(Some(layout)));
+        let whole = Tensor::zeros([1, before + own, 1], (self.0.kind(), self.device()));
+        let (_, tables) = self.0.place(whole, Positions::Sequence(Some(layout)));
+        let tables: Vec<Tensor> = tables.iter().map(|table| table.narrow(-2, before, own)).collect();
+        // Everything before, and of a row's own text what is not later.
+        let later = Tensor::ones([own, before + own], (Kind::Bool, self.device())).triu(before + 1);
+        let bias = Tensor::zeros([own, before + own], (self.0.kind(), self.device()));
+        let bias = bias.masked_fill(&later, hidden(self.0.kind())).unsqueeze(0).unsqueeze(0);
+        let mut x = self.0.words(ids);
+        let mut blocks = Vec::with_capacity(self.0.blocks().len());
+        for block in self.0.blocks() {
+            let (out, kept) = block.forward_keeping(&images, &shared, None);
+            images = out;
+            let (out, kept) = block.forward_behind(&x, &tables, Some(&kept.of(rows)), Some(&bias));
+            blocks.push(BlockCache::after_prompt(&kept.keys, &kept.values));
+            x = out;
+        }
+        let logits = self.logits_at(&x, &(lengths - (before + 1)).unsqueeze(1)).squeeze_dim(1);
+        (self.cache(blocks, Some(layout), lengths, before + own), logits)
+    }
+
+    /// The memory of prompts of `lengths` real tokens, padded to `tokens`.
+    fn cache(&self, blocks: Vec<BlockCache>, layout: Option<&Layout>, lengths: &Tensor, tokens: i64) -> Cache {
+        let real = Tensor::arange(tokens, (Kind::Int64, self.device())).unsqueeze(0).less_tensor(&lengths.unsqueeze(1));
         let mut cache = Cache::after_prompt(blocks, &key_bias(&real, self.0.kind()), lengths.shallow_clone());
         cache.offset = layout.map_or(0, |layout| self.0.offset(layout));
-        (cache, logits)
+        cache
+    }
+
+    /// Searches on from what a prompt has left.
+    fn search(&self, start: Start, search: &Search) -> Result<Vec<Answer>, ModelError> {
+        let Some(positions) = self.longest() else {
+            return generate::search(self, start, search);
+        };
+        // Positions are learned: behind the last one nothing can be read.
+        let positions = positions as usize;
+        let max_length = Some(search.max_length.map_or(positions, |length| length.min(positions)));
+        generate::search(self, start, &Search { max_length, ..*search })
     }
 
     fn shared<'f>(&self, flow: &'f Flow) -> &'f [Tensor] {
@@ -199,14 +284,28 @@ impl<N: CausalNetwork> LanguageModel for Causal<N> {
         };
         let prompts = packed.before(prefix.size()[1] as usize, &lengths, &before);
         let (cache, logits) = self.begin(self.join(Some(prefix), &packed.ids), prompt.layout(), &lengths);
-        let start = Start { cache, logits, eos: special.eos.clone(), prompts };
-        let Some(positions) = self.longest() else {
-            return generate::search(self, start, search);
+        self.search(Start { cache, logits, eos: special.eos.clone(), prompts }, search)
+    }
+
+    fn generate_about(
+        &self,
+        prefixes: &Tensor,
+        rows: &Tensor,
+        prompt: &TextBatch,
+        special: &SpecialTokens,
+        search: &Search,
+    ) -> Result<Vec<Answer>, ModelError> {
+        let nothing = vec![Vec::new(); prompt.ids.size()[0] as usize];
+        let alone = prompt.on_host().iter().any(Vec::is_empty);
+        let Some(layout) = prompt.layout().filter(|_| N::SHARED > 0 && !alone) else {
+            return self.generate(&prefixes.index_select(0, rows), prompt, special, None, search);
         };
-        // Positions are learned: behind the last one nothing can be read.
-        let positions = positions as usize;
-        let max_length = Some(search.max_length.map_or(positions, |length| length.min(positions)));
-        generate::search(self, start, &Search { max_length, ..*search })
+        let packed = Packed::new(Some(prefixes), prompt, &AnswerBatch::whole(&nothing), special, self.device());
+        let lengths = packed.predictors.select(1, 0) + 1;
+        let before: Vec<i64> = layout.ids.iter().map(|&id| i64::from(id)).collect();
+        let prompts = packed.before(prefixes.size()[1] as usize, &lengths, &before);
+        let (cache, logits) = self.begin_about(prefixes, rows, &packed.ids, layout, &lengths);
+        self.search(Start { cache, logits, eos: special.eos.clone(), prompts }, search)
     }
 
     fn read(&self, words: Tensor, mask: &Tensor, _decoder_ids: &Tensor, axes: Option<&Tensor>) -> Tensor {

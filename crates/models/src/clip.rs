@@ -310,7 +310,8 @@ mod tests {
         }
         let pixels = Tensor::arange(3 * 4 * 5, (Kind::Float, tch::Device::Cpu)).view([1, 3, 4, 5]);
         let weight = Tensor::ones([1, 3, 2, 2], (Kind::Float, tch::Device::Cpu));
-        let convolved = pixels.conv2d::<Tensor>(&weight, None, [2i64, 2].as_slice(), [0i64].as_slice(), [1i64].as_slice(), 1);
+        let convolved =
+            pixels.conv2d::<Tensor>(&weight, None, [2i64, 2].as_slice(), [0i64].as_slice(), [1i64].as_slice(), 1);
         assert!(patches(&pixels, &weight, None, 2).view([-1]).equal(&convolved.view([-1])));
     }
 }

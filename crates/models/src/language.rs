@@ -62,6 +62,19 @@ pub(crate) trait LanguageModel: Parts + Send {
         search: &Search,
     ) -> Result<Vec<Answer>, ModelError>;
 
+    /// As [`LanguageModel::generate`], where several rows have the same prefix: of `prefixes` `[images, tokens, width]`, row `r` has that of
+    /// `rows[r]`, i64 `[rows]`.
+    fn generate_about(
+        &self,
+        prefixes: &Tensor,
+        rows: &Tensor,
+        prompt: &TextBatch,
+        special: &SpecialTokens,
+        search: &Search,
+    ) -> Result<Vec<Answer>, ModelError> {
+        self.generate(&prefixes.index_select(0, rows), prompt, special, None, search)
+    }
+
     /// What the logits of forced answers are to predict.
     fn targets(&self, answers: &AnswerBatch<'_>, special: &SpecialTokens) -> Targets {
         let Answers { targets, mask } = Answers::new(answers, special, self.device());

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Feed, Layout, Linear, ModelError, Scope, axes,
-    causal::{CausalBlock, CausalNetwork, Positions},
+    causal::{CausalBlock, CausalNetwork, KeysValues, Positions},
     config::{Ids, at_least_one, divides, flag, layers, positive},
     generate::cache::{BlockCache, Turn},
     layers::{Activation, Attend, Embedding, RmsNorm, attention, parts, split_heads},
@@ -315,13 +315,20 @@ impl CausalBlock for Block {
         [&self.self_attn.k_proj, &self.mlp.up_proj]
     }
 
-    fn forward_keeping(&self, x: &Tensor, shared: &[Tensor], bias: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
-        let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), &Rotary::from_tables(shared));
+    fn forward_behind(
+        &self,
+        x: &Tensor,
+        shared: &[Tensor],
+        before: Option<&KeysValues>,
+        bias: Option<&Tensor>,
+    ) -> (Tensor, KeysValues) {
+        let (q, keys, values) = self.self_attn.project(&self.input_layernorm.forward(x), &Rotary::from_tables(shared));
+        let kept = KeysValues { keys, values }.behind(before);
         let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none(), rounded: false };
-        let mixed = attention(&q, &k, &v, attend);
+        let mixed = attention(&q, &kept.keys, &kept.values, attend);
         let x = x + self.self_attn.o_proj.forward(&mixed);
         let x = &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x));
-        (x, k, v)
+        (x, kept)
     }
 
     fn step(&self, x: &Tensor, shared: &[Tensor], cache: &BlockCache, turn: &Turn) -> Tensor {

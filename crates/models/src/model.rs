@@ -1,6 +1,6 @@
 //! A vision-language model: an image encoder, a connector and a language model, each behind its trait.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use ressa_checkpoint::names::role;
 use ressa_experiment::{job::Compute, search::SearchSizes};
@@ -274,6 +274,25 @@ impl VisionLanguage for Model {
         let image_token = self.architecture.image_token();
         let language = self.language.as_ref().ok_or_else(|| ModelError::Config(MUTE.to_owned()))?;
         tch::no_grad(|| language.generate(prefix, prompt, &self.special, image_token, search))
+    }
+
+    fn answer(&self, features: &Tensor, prompts: &Prompts, search: &Search) -> Result<Vec<Answer>, ModelError> {
+        let rows = crate::generate::ids(&prompts.image);
+        let images: Vec<i64> = rows.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        // Where words stand before the image, nothing before a row's own text depends on the row.
+        let (Some(language), true) = (&self.language, prompts.language.layout().is_some() && images.len() < rows.len())
+        else {
+            return self.generate(&self.visual_prefix(features, prompts), &prompts.language, search);
+        };
+        let once = Prompts {
+            image: Tensor::from_slice(&images).to_device(self.device),
+            qformer: prompts.qformer.shallow_clone(),
+            language: prompts.language.shallow_clone(),
+        };
+        let prefixes = self.visual_prefix(features, &once);
+        let of_row = |row: &i64| images.binary_search(row).unwrap_or_default() as i64;
+        let about = Tensor::from_slice(&rows.iter().map(of_row).collect::<Vec<_>>()).to_device(self.device);
+        tch::no_grad(|| language.generate_about(&prefixes, &about, &prompts.language, &self.special, search))
     }
 
     fn search_sizes(&self) -> Option<SearchSizes> {

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Feed, Linear, ModelError, Scope,
-    causal::{CausalBlock, CausalNetwork, Positions},
+    causal::{CausalBlock, CausalNetwork, KeysValues, Positions},
     config::{Ids, at_least_one, divides, flag, layers},
     generate::cache::{BlockCache, Turn},
     layers::{Activation, Attend, Embedding, LayerNorm, attention, parts, split_heads},
@@ -195,11 +195,18 @@ impl CausalBlock for Block {
         [&self.self_attn.k_proj, &self.fc1]
     }
 
-    fn forward_keeping(&self, x: &Tensor, _shared: &[Tensor], bias: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
-        let (q, k, v) = self.self_attn.project(&self.before_attention(x));
+    fn forward_behind(
+        &self,
+        x: &Tensor,
+        _shared: &[Tensor],
+        before: Option<&KeysValues>,
+        bias: Option<&Tensor>,
+    ) -> (Tensor, KeysValues) {
+        let (q, keys, values) = self.self_attn.project(&self.before_attention(x));
+        let kept = KeysValues { keys, values }.behind(before);
         let attend = Attend { scale: 1.0, bias, causal: bias.is_none(), rounded: false };
-        let mixed = attention(&q, &k, &v, attend);
-        (self.after_attention(x, &mixed), k, v)
+        let mixed = attention(&q, &kept.keys, &kept.values, attend);
+        (self.after_attention(x, &mixed), kept)
     }
 
     fn step(&self, x: &Tensor, _shared: &[Tensor], cache: &BlockCache, turn: &Turn) -> Tensor {

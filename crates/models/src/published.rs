@@ -4,13 +4,18 @@ use serde_json::Value;
 
 pub use ressa_checkpoint::PUBLISHED;
 
-use crate::Blip2Config;
+use crate::{Architecture, Blip2Config, families};
 
 /// The configuration of a published model, by the name it has on the hub.
-pub fn published_config(name: &str) -> Option<Blip2Config> {
+pub fn published_architecture(name: &str) -> Option<Box<dyn Architecture>> {
     let config = ressa_checkpoint::published_config(name)?;
     // A test reads every one of them.
-    serde_json::from_value(Value::Object(config)).ok()
+    families::parse(Value::Object(config)).ok()
+}
+
+/// The same, of a model of the BLIP-2 family.
+pub fn published_config(name: &str) -> Option<Blip2Config> {
+    published_architecture(name)?.blip2().cloned()
 }
 
 #[cfg(test)]
@@ -20,7 +25,7 @@ mod tests {
     use ressa_checkpoint::{Outline, names::is_prunable};
 
     use super::*;
-    use crate::{Architecture, Model};
+    use crate::Model;
 
     /// Counted by hand from the papers' and the hub's figures; copies of tied tensors count once.
     #[test]
@@ -30,17 +35,19 @@ mod tests {
             ("instructblip-vicuna-7b", 7_913_210_624),
             ("blip2-flan-t5-xl", 3_942_446_592),
             ("blip2-opt-2.7b", 3_744_761_856),
+            ("llava-1.5-7b-hf", 7_063_427_072),
         ] {
-            let config = published_config(name).expect("it is in the list");
-            let shapes = Model::tensor_shapes(&config).expect("published shapes are sound");
+            let config = published_architecture(name).expect("it is in the list");
+            let shapes = Model::tensor_shapes(config.as_ref()).expect("published shapes are sound");
             let found: i64 = shapes.iter().map(|(_, shape)| shape.iter().product::<i64>()).sum();
             assert_eq!(found, parameters, "{name}");
         }
         for name in PUBLISHED {
-            let config = published_config(name).expect("it is in the list");
-            let again: Blip2Config = serde_json::from_value(serde_json::to_value(&config).expect("JSON")).expect(name);
-            assert_eq!(again, config, "{name} reads as written");
-            assert!(Model::tensor_shapes(&config).is_ok(), "{name}");
+            let config = published_architecture(name).expect("it is in the list");
+            let written = config.to_json().expect("JSON");
+            let again = families::parse(written.clone()).expect(name);
+            assert_eq!(again.to_json().expect("JSON"), written, "{name} reads as written");
+            assert!(Model::tensor_shapes(config.as_ref()).is_ok(), "{name}");
         }
     }
 
@@ -51,19 +58,22 @@ mod tests {
             let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
             crate::folder::read_config(&path).expect(name)
         };
-        let published = PUBLISHED.map(|name| published_config(name).expect("it is in the list").boxed());
+        let published = PUBLISHED.map(|name| published_architecture(name).expect("it is in the list"));
         let goldens = [
             "instructblip-flant5",
             "instructblip-vicuna",
             "blip2-flant5",
             "blip2-opt",
             "blip2-itm",
+            "llava-default",
+            "llava-full",
+            "llava-tied",
             "qwen2-vl",
             "qwen2-vl-parts",
             "qwen2_5-vl",
             "qwen2_5-vl-parts",
-        ]
-        .map(golden);
+        ];
+        let goldens = goldens.map(golden);
         for config in published.into_iter().chain(goldens) {
             let written = config.to_json().expect("JSON");
             let outline = Outline::of(written.as_object().expect("an object")).expect("a supported network");

@@ -9,10 +9,7 @@ mod grids;
 use tch::{Kind, Tensor};
 
 use crate::{
-    Family, Model, ModelError, Prompts, TextBatch, VisionLanguage,
-    config::TextConfig,
-    layers::prefixed,
-    model::MUTE,
+    Family, Model, ModelError, Prompts, TextBatch, VisionLanguage, config::TextConfig, layers::prefixed, model::MUTE,
     qformer::QFormer,
 };
 

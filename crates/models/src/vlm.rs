@@ -279,6 +279,15 @@ pub trait VisionLanguage: Send {
     /// A row whose prompt leaves no room under `search.max_length`; a model that does not write.
     fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: &Search) -> Result<Vec<Answer>, ModelError>;
 
+    /// The answer to each row of prompts about images of these features: [`VisionLanguage::visual_prefix`] and [`VisionLanguage::generate`],
+    /// except that a prefix that is the same for all questions on an image is read once.
+    ///
+    /// # Errors
+    /// As [`VisionLanguage::generate`].
+    fn answer(&self, features: &Tensor, prompts: &Prompts, search: &Search) -> Result<Vec<Answer>, ModelError> {
+        self.generate(&self.visual_prefix(features, prompts), &prompts.language, search)
+    }
+
     /// Sizes that the memory of a search follows from; `None` where it is of no account.
     fn search_sizes(&self) -> Option<SearchSizes> {
         None

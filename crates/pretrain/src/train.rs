@@ -6,7 +6,7 @@ use std::{
 };
 
 use ressa_data::{Processor, World};
-use ressa_models::{Model, Blip2Config, config::TextConfig};
+use ressa_models::{Blip2Config, Model, config::TextConfig};
 use ressa_runtime::optim::{AdamW, AdamWOptions, Parameter, Schedule};
 
 use crate::{

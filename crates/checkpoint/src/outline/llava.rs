@@ -25,9 +25,8 @@ impl Outline {
     /// CLIP's image encoder. An entry that is absent has the sizes of the published model, absent fields those of the class.
     fn clip(&mut self, c: &mut Sizes<'_>) -> usize {
         let published = c.fields.is_none();
-        let mut size = |field: &str, of_class: usize, of_model: usize| {
-            c.size(field, if published { of_model } else { of_class })
-        };
+        let mut size =
+            |field: &str, of_class: usize, of_model: usize| c.size(field, if published { of_model } else { of_class });
         let (width, inner) = (size("hidden_size", 768, 1024), size("intermediate_size", 3072, 4096));
         let (image, patch) = (size("image_size", 224, 336), size("patch_size", 32, 14));
         c.divides("hidden_size", width, "num_attention_heads", if published { 16 } else { 12 });

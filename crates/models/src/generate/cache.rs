@@ -126,7 +126,16 @@ impl Cache {
     pub fn after_prompt(blocks: Vec<BlockCache>, prompt_bias: &Tensor, lengths: Tensor) -> Self {
         let hidden = prompt_bias.squeeze_dim(1);
         let slots = hidden.size()[2];
-        Self { blocks, lengths, offset: 0, relative: None, memory_bias: prompt_bias.shallow_clone(), hidden, slots, steps: 0 }
+        Self {
+            blocks,
+            lengths,
+            offset: 0,
+            relative: None,
+            memory_bias: prompt_bias.shallow_clone(),
+            hidden,
+            slots,
+            steps: 0,
+        }
     }
 
     /// An encoder-decoder's memory. `memory_bias` `[rows, 1, 1, tokens]` hides the encoder's padding.

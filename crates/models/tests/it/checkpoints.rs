@@ -9,7 +9,7 @@ use std::{
 
 use ressa_experiment::job::Compute;
 use ressa_models::{
-    Model, ForwardInputs, LoadOptions, Observer, TextBatch, Tower, VisionLanguage,
+    ForwardInputs, LoadOptions, Model, Observer, TextBatch, Tower, VisionLanguage,
     folder::{load_as, read_config_file},
     load_model,
 };

@@ -3,8 +3,8 @@
 use std::{fs, path::Path};
 
 use ressa_models::{
-    Model, LoadOptions, Lora, LoraParts, MaskSet, ModelError, SparseLora, Storage, Update, UpdateSet, VisionLanguage,
-    load_model, load_folder,
+    LoadOptions, Lora, LoraParts, MaskSet, Model, ModelError, SparseLora, Storage, Update, UpdateSet, VisionLanguage,
+    load_folder, load_model,
     presets::{random_tensors, tiny_flant5, tiny_vicuna},
     save_folder,
 };

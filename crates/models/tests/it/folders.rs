@@ -12,7 +12,7 @@ use std::{
 
 use ressa_experiment::job::{Compute, SearchOptions};
 use ressa_models::{
-    Model, ForwardInputs, LoadOptions, Observer, Search, TextBatch, VisionLanguage,
+    ForwardInputs, LoadOptions, Model, Observer, Search, TextBatch, VisionLanguage,
     folder::{load_as, read_config, read_config_file, read_generation},
     load_model,
 };
@@ -133,13 +133,24 @@ fn half_precision_is_as_near_as_that_of_transformers() {
 
 /// Sums over the rows that a linear has read.
 #[derive(Default)]
-struct Moments {
-    rows: i64,
-    sums: Option<(Tensor, Tensor)>,
+pub struct Moments {
+    pub rows: i64,
+    pub sums: Option<(Tensor, Tensor)>,
+    paused: bool,
+}
+
+impl Moments {
+    /// Stops or goes on looking; answers with how it was.
+    pub fn pause(&mut self, paused: bool) -> bool {
+        std::mem::replace(&mut self.paused, paused)
+    }
 }
 
 impl Observer for Moments {
     fn observe(&mut self, input: &Tensor) {
+        if self.paused {
+            return;
+        }
         let x = input.to_kind(Kind::Double).view([-1, *input.size().last().unwrap()]);
         let all = |x: &Tensor| x.sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
         self.rows += x.size()[0];

@@ -3,6 +3,7 @@
 mod batches;
 mod checkpoints;
 mod common;
+mod conversations;
 mod families;
 mod files;
 mod flows;

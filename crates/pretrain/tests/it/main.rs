@@ -8,7 +8,7 @@ use std::{
 
 use ressa_data::{Family, Processor, World, tokenizer::VOCABULARY_SIZE, write_processor_files};
 use ressa_experiment::{config::DataConfig, model::Preset};
-use ressa_models::{Model, Blip2Config, presets};
+use ressa_models::{Blip2Config, Model, presets};
 use ressa_pretrain::{Recipe, Request, TensorMap, train};
 
 const STEPS: u32 = 2;

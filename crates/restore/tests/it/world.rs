@@ -6,7 +6,7 @@ use ressa_experiment::{
     config::{DistillConfig, Recompute, TowerAdapter},
     stage::AdaptTraining,
 };
-use ressa_models::{Model, MaskSet, Prompts, TextBatch, Tower, VisionLanguage, presets};
+use ressa_models::{MaskSet, Model, Prompts, TextBatch, Tower, VisionLanguage, presets};
 use ressa_restore::{BatchSource, Probe, TrainingBatch};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};

@@ -1,0 +1,192 @@
+//! Models that put their image into a conversation, against what transformers computed; made by `scripts/export_composed_goldens.py`.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use ressa_experiment::job::{Compute, SearchOptions};
+use ressa_models::{
+    ForwardInputs, Layout, LoadOptions, Model, Prompts, Sample, Search, TextBatch, Tower, VisionLanguage,
+    folder::{read_config, read_generation},
+    load_model, load_streamed,
+};
+use ressa_testkit::{Golden, assert_close};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+use crate::folders::Moments;
+
+/// Largest difference as a share of the largest value.
+const TOLERANCE: f64 = 3e-5;
+
+const FOLDERS: [&str; 3] = ["llava-default", "llava-full", "llava-tied"];
+
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
+}
+
+fn golden(name: &str) -> (Golden, Value, Model) {
+    let text = fs::read(folder(name).join("golden.json")).unwrap();
+    let model = load_model(&folder(name), &LoadOptions::on(Device::Cpu)).unwrap();
+    (Golden::open(folder(name).join("golden.safetensors")), serde_json::from_slice(&text).unwrap(), model)
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).expect("token ids")
+}
+
+fn rows(value: &Value) -> Vec<Vec<u32>> {
+    value.as_array().expect("rows").iter().map(ids).collect()
+}
+
+/// The golden's prompts: what stands before, and each row's own text.
+fn prompts(text: &Value) -> Prompts {
+    let token = text["image_token"].as_u64().unwrap() as u32;
+    let texts = rows(&text["prompts"]).into_iter().map(|row| {
+        let whole = [ids(&text["before"]), row].concat();
+        let (layout, text) = Layout::split(&whole, token).expect("an image");
+        (Some(layout), text)
+    });
+    let language = TextBatch::prompts(texts.collect(), 0, Device::Cpu).expect("one layout");
+    let images: Vec<i64> = (0..language.ids.size()[0]).collect();
+    Prompts {
+        image: Tensor::from_slice(&images),
+        qformer: TextBatch::pad(&vec![Vec::new(); images.len()], 0, Device::Cpu),
+        language,
+    }
+}
+
+#[test]
+fn padded_batches_give_the_logits_of_transformers() {
+    for name in FOLDERS {
+        let (tensors, _, model) = golden(name);
+        let get = |part: &str| tensors.get(part);
+        let inputs = ForwardInputs {
+            pixel_values: get("pixel_values"),
+            input_ids: get("input_ids"),
+            attention_mask: get("attention_mask"),
+            labels: Some(get("labels")),
+            qformer_input_ids: None,
+            qformer_attention_mask: None,
+        };
+        let found = model.forward(&inputs).unwrap();
+        // What a padded position predicts is nobody's.
+        let real = get("attention_mask").to_kind(Kind::Float).unsqueeze(-1);
+        assert_close(name, &(found.logits * &real), &(get("logits") * &real), TOLERANCE);
+        tensors.check("loss", &found.loss.expect("there are labels").view([1]), TOLERANCE);
+    }
+}
+
+#[test]
+fn every_linear_reads_what_it_reads_in_transformers() {
+    let _no_grad = tch::no_grad_guard();
+    for name in FOLDERS {
+        let (tensors, text, model) = golden(name);
+        let mut seen = BTreeMap::new();
+        let mut guards = Vec::new();
+        for (id, linear) in model.linears() {
+            let moments = Arc::new(Mutex::new(Moments::default()));
+            guards.push(linear.tap(Arc::clone(&moments) as Arc<Mutex<dyn ressa_models::Observer>>));
+            seen.insert(id.name.clone(), moments);
+        }
+        // Block by block, as calibration runs them: of every row its image, its prompt and its answer.
+        let batch = prompts(&text);
+        let before = ids(&text["before"]).len() as i64;
+        for row in 0..batch.language.ids.size()[0] {
+            let own = tensors.get("attention_mask").select(0, row).sum(Kind::Int64).int64_value(&[]);
+            let whole = tensors.get("input_ids").select(0, row).narrow(0, before, own - before);
+            let read: Vec<i64> = Vec::try_from(whole).unwrap();
+            let length = rows(&text["prompts"])[row as usize].len();
+            let sample = Sample {
+                pixels: tensors.get("pixel_values").narrow(0, row, 1),
+                prompt: Prompts {
+                    image: Tensor::from_slice(&[0i64]),
+                    qformer: TextBatch::pad(&[Vec::new()], 0, Device::Cpu),
+                    language: TextBatch::pad(&[rows(&text["prompts"])[row as usize].clone()], 0, Device::Cpu)
+                        .behind(batch.language.layout().cloned().map(Arc::new)),
+                },
+                answer: read[length..].iter().map(|&id| id as u32).collect(),
+            };
+            for tower in Tower::ALL {
+                // The towers below run without being looked at.
+                let quiet: Vec<_> = seen.values().map(|moments| moments.lock().unwrap().pause(true)).collect();
+                let entry = model.enter(tower, &sample);
+                seen.values().zip(quiet).for_each(|(moments, was)| drop(moments.lock().unwrap().pause(was)));
+                (0..model.blocks(tower)).fold(entry, |flow, block| model.run_block(tower, block, &flow));
+            }
+        }
+        let theirs: Vec<&str> =
+            tensors.iter().filter_map(|(key, _)| key.strip_prefix("stats.")?.strip_suffix(".rows")).collect();
+        assert_eq!(theirs, seen.keys().map(String::as_str).collect::<Vec<_>>(), "{name}");
+        for (linear, moments) in &seen {
+            let moments = moments.lock().unwrap();
+            let (sum, squares) = moments.sums.as_ref().unwrap();
+            assert_eq!(tensors.get(&format!("stats.{linear}.rows")).int64_value(&[0]), moments.rows, "{name} {linear}");
+            tensors.check(&format!("stats.{linear}.sum"), &sum.to_kind(Kind::Float), TOLERANCE);
+            tensors.check(&format!("stats.{linear}.sqsum"), &squares.to_kind(Kind::Float), TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn answers_are_those_of_transformers() {
+    let _no_grad = tch::no_grad_guard();
+    for name in FOLDERS {
+        let (tensors, text, model) = golden(name);
+        let (config, generation) = (read_config(&folder(name)).unwrap(), read_generation(&folder(name)).unwrap());
+        let batch = prompts(&text);
+        let prefix = model.visual_prefix(&model.encode_images(&tensors.get("pixel_values")), &batch);
+        for (search, golden) in text["generate"].as_object().unwrap() {
+            let options: SearchOptions = serde_json::from_value(golden["options"].clone()).unwrap();
+            let resolved = Search::resolve(&options, &generation, config.text_config()).unwrap();
+            let found = model.generate(&prefix, &batch.language, &resolved).unwrap();
+            let found: Vec<Vec<u32>> = found.into_iter().map(|answer| answer.tokens).collect();
+            assert_eq!(found, rows(&golden["tokens"]), "{name} {search}");
+            // Twice the same questions: each image is read once, however many ask about it.
+            let twice: Vec<(Option<Layout>, Vec<u32>)> = (0..2)
+                .flat_map(|_| rows(&text["prompts"]))
+                .map(|row| (batch.language.layout().cloned(), row))
+                .collect();
+            let twice = Prompts {
+                image: Tensor::from_slice(&[0i64, 1, 2, 0, 1, 2]),
+                qformer: TextBatch::pad(&vec![Vec::new(); 6], 0, Device::Cpu),
+                language: TextBatch::prompts(twice, 0, Device::Cpu).expect("one layout"),
+            };
+            let features = model.encode_images(&tensors.get("pixel_values"));
+            let again = model.answer(&features, &twice, &resolved).unwrap();
+            let again: Vec<Vec<u32>> = again.into_iter().map(|answer| answer.tokens).collect();
+            assert_eq!(again, [found.clone(), found].concat(), "{name} {search}: prefixes read once");
+        }
+    }
+}
+
+/// Forced answers, blocks run one by one, and a folder whose matrices stay on the disk give the same numbers.
+#[test]
+fn blocks_and_streamed_folders_give_what_a_forward_pass_gives() {
+    let _no_grad = tch::no_grad_guard();
+    for name in FOLDERS {
+        let (tensors, text, model) = golden(name);
+        let batch = prompts(&text);
+        let features = model.encode_images(&tensors.get("pixel_values"));
+        let prefix = model.visual_prefix(&features, &batch);
+        let answers = vec![vec![20, 21], vec![23], vec![25, 24, 22]];
+        let forced = model.force(Some(&prefix), &batch.language, &answers);
+        let (streamed, _pages) = load_streamed(&folder(name), Compute::Float32, Device::Cpu).unwrap();
+        let again = streamed.visual_prefix(&streamed.encode_images(&tensors.get("pixel_values")), &batch);
+        assert_close(name, &streamed.force(Some(&again), &batch.language, &answers).logits, &forced.logits, 1e-6);
+        let entry = model.enter_from(ressa_models::Entry::Prefix {
+            prefix: &prefix,
+            prompt: &batch.language,
+            answers: ressa_models::AnswerBatch::whole(&answers),
+        });
+        let kinds = model.token_kinds(Tower::Language, 0, &entry);
+        let visual = kinds.iter().filter(|kind| **kind == ressa_models::TokenKind::Visual).count();
+        assert_eq!(visual, model.image_tokens(), "{name}: words before the image are text");
+        let last = (0..model.blocks(Tower::Language))
+            .fold(entry, |flow, block| model.run_block(Tower::Language, block, &flow));
+        assert_close(name, &model.leave(Tower::Language, &last), &forced.logits, 1e-6);
+    }
+}
