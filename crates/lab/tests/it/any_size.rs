@@ -79,7 +79,7 @@ fn pruned(name: &str, output: PathBuf, metric: Metric, spill: bool) -> Result<Va
         checkpoint_after: 0.0,
         output,
     };
-    run(&Job::Prune(job), Device::Cpu, &mut |_, _| ())
+    run(&Job::Prune(Box::new(job)), Device::Cpu, &mut |_, _| ())
 }
 
 #[test]
