@@ -19,14 +19,8 @@ pub(crate) const READ: [&str; 10] = [
 pub(crate) const TOKENIZER: usize = 4;
 
 /// What other libraries read: tokenizers in other forms, settings of films.
-const READ_ELSEWHERE: [&str; 6] = [
-    "spiece.model",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "video_preprocessor_config.json",
-];
+const READ_ELSEWHERE: [&str; 6] =
+    ["spiece.model", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "video_preprocessor_config.json"];
 
 /// What says how the model may be used.
 const DOCUMENTS: [&str; 9] = [

@@ -51,7 +51,9 @@ pub fn mrope_sections(fields: &Map<String, Value>, frequencies: usize) -> Result
         Some((place, sections))
     });
     let Some((place, written)) = found else {
-        return Err("`text_config.rope_scaling.mrope_section` is missing: nothing says how positions of images turn".to_owned());
+        return Err(
+            "`text_config.rope_scaling.mrope_section` is missing: nothing says how positions of images turn".to_owned()
+        );
     };
     let numbers: Option<Vec<i64>> = written.as_array().map(|all| all.iter().filter_map(Value::as_i64).collect());
     let three: Option<[i64; 3]> = numbers.and_then(|numbers| numbers.try_into().ok());
@@ -75,7 +77,8 @@ mod tests {
     fn both_layouts_give_the_same_fields_and_sections_must_fit() {
         let object = |value: Value| value.as_object().cloned().unwrap_or_default();
         let rope = json!({"type": "mrope", "mrope_section": [2, 3, 3]});
-        let older = object(json!({"model_type": "qwen2_vl", "hidden_size": 64, "rope_scaling": rope, "vision_config": {}}));
+        let older =
+            object(json!({"model_type": "qwen2_vl", "hidden_size": 64, "rope_scaling": rope, "vision_config": {}}));
         let newer = object(json!({"model_type": "qwen2_vl", "text_config": {"hidden_size": 64, "rope_scaling": rope}}));
         let (older, newer) = (qwen_text(&older), qwen_text(&newer));
         assert_eq!(older, newer);

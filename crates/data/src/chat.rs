@@ -109,7 +109,8 @@ impl Chat {
         }
         let repeat = |&found: &u32| std::iter::repeat_n(found, if found == *id { count } else { 1 });
         let expanded: Vec<u32> = ids.iter().flat_map(repeat).collect();
-        let (mut layout, text) = Layout::split(&expanded, *id).unwrap_or_else(|| unreachable!("an image token was counted"));
+        let (mut layout, text) =
+            Layout::split(&expanded, *id).unwrap_or_else(|| unreachable!("an image token was counted"));
         if let Takes::Cells { start: Some(start), .. } = self.takes
             && ids.windows(2).any(|two| two == [start, *id])
         {

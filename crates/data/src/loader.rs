@@ -71,7 +71,11 @@ impl ImageLoader {
         };
         let sized = sized().map_err(|error| error.of_image(path))?;
         if let Some((cache, key)) = &entry {
-            if own { cache.put(key, &marked(&sized)) } else { cache.put(key, &sized.levels) };
+            if own {
+                cache.put(key, &marked(&sized))
+            } else {
+                cache.put(key, &sized.levels)
+            };
         }
         Ok(sized)
     }

@@ -356,7 +356,8 @@ impl Fields<'_> {
     fn count(&self, name: &str, default: u32) -> Result<u32, DataError> {
         const MOST: u32 = 1 << 12;
         let Some(value) = self.get(name) else { return Ok(default) };
-        let count = value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| (1..=MOST).contains(count));
+        let count =
+            value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| (1..=MOST).contains(count));
         count.ok_or_else(|| self.wrong(format!("`{name}` is {value}; it must be between 1 and {MOST}")))
     }
 

@@ -114,7 +114,9 @@ impl Processor {
         };
         let written = config.get("vision_config").and_then(|vision| vision.get("image_size")).and_then(Value::as_u64);
         let (height, width) = images.image_size();
-        if let Some(side) = written.filter(|side| cells.is_none() && (u64::from(height), u64::from(width)) != (*side, *side)) {
+        if let Some(side) =
+            written.filter(|side| cells.is_none() && (u64::from(height), u64::from(width)) != (*side, *side))
+        {
             let reason = format!(
                 "it makes pictures of {width}x{height} pixels, and the model reads {side}x{side} (`vision_config.image_size` in its \
                  config.json)"

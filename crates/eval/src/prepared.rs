@@ -251,9 +251,9 @@ impl Pixels {
             let shape = [images.len() as i64, 3, i64::from(height), i64::from(width)];
             Ok(Tensor::from_slice(&processor.pixels(images)?).view(shape).to_device(device))
         };
-        let blocks = runs.iter().flat_map(|(images, size)| {
-            pictures[images.clone()].chunks(BLOCK).map(|pictures| block(pictures, *size))
-        });
+        let blocks = runs
+            .iter()
+            .flat_map(|(images, size)| pictures[images.clone()].chunks(BLOCK).map(|pictures| block(pictures, *size)));
         Ok(Self::Ready(blocks.collect::<Result<_, _>>()?))
     }
 }

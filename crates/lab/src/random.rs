@@ -152,7 +152,13 @@ fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
         None if config.grid().is_some() => {
             let cut = config.grid().unwrap_or_else(|| unreachable!("it was just seen"));
             let class = if config.model_type() == "qwen2_vl" { "Qwen2VLProcessor" } else { "Qwen2_5_VLProcessor" };
-            Files::Cells { class, patch: id(cut.patch)?, merge: id(cut.merge)?, frames: id(cut.frames)?, start: id(cut.start)? }
+            Files::Cells {
+                class,
+                patch: id(cut.patch)?,
+                merge: id(cut.merge)?,
+                frames: id(cut.frames)?,
+                start: id(cut.start)?,
+            }
         }
         None => Files::Patches { patch: id(config.patch())?, tokens: id(config.image_tokens())? },
     };

@@ -295,9 +295,10 @@ impl QwenVit {
         let (merge, merged) = (self.config.merge, self.config.merge * self.config.merge);
         let (down, across) = (rows / merge, columns / merge);
         let mut sizes: BTreeMap<usize, Vec<Vec<i64>>> = BTreeMap::new();
-        for (top, left) in (0..down).step_by(side as usize).flat_map(|top| {
-            (0..across).step_by(side as usize).map(move |left| (top, left))
-        }) {
+        for (top, left) in (0..down)
+            .step_by(side as usize)
+            .flat_map(|top| (0..across).step_by(side as usize).map(move |left| (top, left)))
+        {
             let features = (top..(top + side).min(down))
                 .flat_map(|row| (left..(left + side).min(across)).map(move |column| row * across + column));
             let patches: Vec<i64> = features.flat_map(|feature| feature * merged..(feature + 1) * merged).collect();
@@ -308,7 +309,8 @@ impl QwenVit {
 
     fn enter_cut(&self, patches: &Tensor, grid: [i64; 2]) -> Flow {
         let device = self.patch_weight.device();
-        let hidden = patches.to_kind(self.patch_weight.kind()).linear::<Tensor>(&self.patch_weight.flatten(1, -1), None);
+        let hidden =
+            patches.to_kind(self.patch_weight.kind()).linear::<Tensor>(&self.patch_weight.flatten(1, -1), None);
         let table = |rows: &[Vec<i64>]| {
             let flat: Vec<i64> = rows.concat();
             Tensor::from_slice(&flat).view([rows.len() as i64, -1]).to_device(device)
@@ -322,8 +324,7 @@ impl QwenVit {
         }
         // Half of the frequencies turn with rows, half with columns.
         let count = self.config.width / self.config.heads / 4;
-        let frequencies: Vec<f32> =
-            (0..count).map(|i| 1.0 / THETA.powf((2 * i) as f32 / (2 * count) as f32)).collect();
+        let frequencies: Vec<f32> = (0..count).map(|i| 1.0 / THETA.powf((2 * i) as f32 / (2 * count) as f32)).collect();
         let frequencies = Tensor::from_slice(&frequencies).to_device(device);
         let angles = (places.to_kind(Kind::Float).unsqueeze(-1) * frequencies).flatten(1, -1);
         let mut context = Rotary::of(&angles, Kind::Float).into_tables();

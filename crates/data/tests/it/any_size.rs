@@ -119,8 +119,11 @@ fn sizes_are_under_either_of_their_names_and_a_film_of_pictures_is_none() {
     // Its own names count.
     let both = json!({"image_processor_type": qwen, "size": {"shortest_edge": 3136, "longest_edge": 99_999}, "max_pixels": few});
     assert_eq!(sized(both), small);
-    fs::write(root.path().join("preprocessor_config.json"), json!({"image_processor_type": qwen, "do_resize": false}).to_string())
-        .unwrap();
+    fs::write(
+        root.path().join("preprocessor_config.json"),
+        json!({"image_processor_type": qwen, "do_resize": false}).to_string(),
+    )
+    .unwrap();
     let kept = ImageProcessor::load(root.path()).unwrap();
     assert_eq!(kept.size_of(56, 84).unwrap(), (84, 56));
     let error = kept.size_of(50, 84).unwrap_err().to_string();

@@ -27,7 +27,10 @@ impl Model {
     fn forward_cut(&self, inputs: &ForwardInputs, grids: &Tensor) -> Result<ForwardOutputs, ModelError> {
         let language = self.language().ok_or_else(|| ModelError::Config(MUTE.to_owned()))?;
         let Some(cut) = self.config().grid() else {
-            return Err(input("image_grid_thw", "this model reads images of one size, `pixel_values` [images, 3, height, width]"));
+            return Err(input(
+                "image_grid_thw",
+                "this model reads images of one size, `pixel_values` [images, 3, height, width]",
+            ));
         };
         let grids = images(grids, cut)?;
         let patches = patches(&inputs.pixel_values, &grids, cut)?.f_to_device(self.device())?;
@@ -110,7 +113,10 @@ fn images(grids: &Tensor, cut: Grid) -> Result<Vec<[i64; 2]>, ModelError> {
     let image = |(at, grid): (usize, &[i64; 3])| {
         let &[frames, rows, columns] = grid;
         if frames != 1 {
-            return Err(input(NAME, format!("image {at} has {frames} frames; an image has 1, and films are not supported")));
+            return Err(input(
+                NAME,
+                format!("image {at} has {frames} frames; an image has 1, and films are not supported"),
+            ));
         }
         let fits = |side: i64| side > 0 && side % cut.merge == 0;
         if !fits(rows) || !fits(columns) || rows.saturating_mul(columns) > MOST_PATCHES {
@@ -134,7 +140,10 @@ fn patches(pixels: &Tensor, grids: &[[i64; 2]], cut: Grid) -> Result<Tensor, Mod
     if pixels.size() != wanted {
         return Err(input(
             "pixel_values",
-            format!("shape {:?} is not {wanted:?}, the patches of `image_grid_thw` and the values of a patch", pixels.size()),
+            format!(
+                "shape {:?} is not {wanted:?}, the patches of `image_grid_thw` and the values of a patch",
+                pixels.size()
+            ),
         ));
     }
     if !pixels.is_floating_point() {

@@ -60,7 +60,8 @@ impl Case {
 
     /// What the padded batch is about.
     fn inputs(&self) -> ForwardInputs {
-        let shown: Vec<&str> = self.text["shown"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+        let shown: Vec<&str> =
+            self.text["shown"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
         ForwardInputs {
             pixel_values: Tensor::cat(&shown.iter().map(|name| self.patches(name)).collect::<Vec<_>>(), 0),
             input_ids: self.tensors.get("input_ids"),
@@ -204,7 +205,8 @@ fn inputs_that_do_not_fit_are_named() {
 
 #[test]
 fn configurations_that_no_network_has_are_named() {
-    let path = |name: &str| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name).join("config.json");
+    let path =
+        |name: &str| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name).join("config.json");
     let root = tempfile::tempdir().unwrap();
     let refused = |name: &str, change: &dyn Fn(&mut Value), part: &str| {
         let mut config: Value = serde_json::from_slice(&fs::read(path(name)).unwrap()).unwrap();
@@ -216,7 +218,11 @@ fn configurations_that_no_network_has_are_named() {
         assert!(outline.contains(part), "{outline}");
     };
     refused("qwen2-vl", &|c| c["rope_scaling"]["mrope_section"] = serde_json::json!([1, 1, 1]), "whose sum is 4");
-    refused("qwen2-vl", &|c| drop(c.as_object_mut().unwrap().remove("rope_scaling")), "`text_config.rope_scaling.mrope_section` is missing");
+    refused(
+        "qwen2-vl",
+        &|c| drop(c.as_object_mut().unwrap().remove("rope_scaling")),
+        "`text_config.rope_scaling.mrope_section` is missing",
+    );
     refused("qwen2-vl-parts", &|c| c["text_config"]["rope_scaling"]["rope_type"] = "yarn".into(), "not supported");
     refused("qwen2-vl", &|c| c["vision_config"]["depth"] = 0.into(), "depth");
     refused("qwen2-vl", &|c| c["vision_config"]["num_heads"] = 5.into(), "`num_heads` = 5");
