@@ -84,6 +84,11 @@ def start_up():
         row("its peak memory", (megabytes, "MB"), 300)
 
 
+# As much of a manifest as a program that reads no result asks for.
+MANIFEST = {
+    "kind": "evaluate", "version": 1, "configuration": {}, "inputs": {}, "result": {}, "files": {}, "seconds": 1.0, "cpu_seconds": 1.0,
+    "environment": {},
+}
 VALUES = [round(0.001 * i, 3) for i in range(1, 101)]
 
 
@@ -110,6 +115,7 @@ def program(folder):
 def scale():
     """Large stores of made-up results: what reading them costs."""
     print("\nscale, made-up results (wall seconds of whole processes)")
+    worker = TARGET / "release" / "examples" / "fake-worker-of-cli"
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         file = grid(folder, VALUES[:20], VALUES, 10)
@@ -118,10 +124,16 @@ def scale():
         for key in keys:
             output = folder / "results" / "store" / key[:2] / key
             output.mkdir(parents=True)
-            (output / "manifest.json").write_text("{}")
-        seconds, _ = peak([*program(folder), "status", file])
-        row(f"status of {len(keys):,} stages, all there, without a log", (seconds, "s"), 0.1)
-    worker = TARGET / "release" / "examples" / "fake-worker-of-cli"
+            (output / "manifest.json").write_text(json.dumps({**MANIFEST, "key": key}))
+        status = [*program(folder), "status", file]
+        seconds, _ = peak(status, 1)
+        row(f"first status of {len(keys):,} stages, all there", (seconds, "s"))
+        seconds, _ = peak(status)
+        row("the next, without a log", (seconds, "s"), 0.1)
+        sweep = [*program(folder), "--worker", worker, "--quiet", "sweep", "--no-gate", "--no-report", file]
+        subprocess.run([str(part) for part in sweep], check=True, stdout=subprocess.DEVNULL)
+        seconds, _ = peak(status)
+        row("after a sweep that found them", (seconds, "s"), 0.1)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         file = grid(folder, VALUES[:1], VALUES[:30], 10)

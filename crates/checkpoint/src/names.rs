@@ -87,6 +87,12 @@ pub(crate) fn canonical(name: &str) -> Option<String> {
     (Part::of(inner) != Part::Other).then(|| inner.to_owned())
 }
 
+/// Whether a name is one that a language model in a folder of its own has. Where a folder has only such names, they are the published ones.
+pub(crate) fn is_of_text(name: &str) -> bool {
+    let inner = name.strip_prefix("model.").map(|inner| inner.strip_prefix("decoder.").unwrap_or(inner));
+    name.starts_with("lm_head.") || inner.is_some_and(|inner| Part::of(inner) == Part::Other)
+}
+
 /// A block of a stack of equal blocks, such as `vision_model.encoder.layers.3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Block<'a> {
@@ -206,6 +212,8 @@ mod tests {
         let qkv = "visual.blocks.3.attn.qkv.weight";
         assert_eq!(seen(qkv, &[9, 3]), (Part::Vision, at("visual.blocks", 3), true));
         assert_eq!(seen("visual.patch_embed.proj.weight", &[9, 3, 2, 4, 4]), (Part::Vision, None, false));
+        assert!(is_of_text("model.norm.weight") && is_of_text("lm_head.weight"));
+        assert!(!is_of_text("visual.merger.ln_q.weight") && !is_of_text("model.visual.merger.ln_q.weight"));
         for written in ["model.norm.weight", "model.language_model.norm.weight"] {
             assert_eq!(canonical(written).as_deref(), Some("language_model.model.norm.weight"));
         }

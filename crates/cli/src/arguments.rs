@@ -396,6 +396,7 @@ pub struct LogsOptions {
 
 /// Options of `status`.
 #[derive(Args, Debug)]
+#[command(mut_arg("what", |what| what.help(STATUS_WHAT)))]
 pub struct StatusOptions {
     #[command(flatten)]
     pub selection: Selection,
@@ -403,6 +404,9 @@ pub struct StatusOptions {
     #[arg(short, long)]
     pub watch: bool,
 }
+
+const STATUS_WHAT: &str = "Experiment files (or names in experiments/shapes), and overrides as `sweep` takes them; without a file: every experiment \
+    that was swept in this results folder, or the default study where none was";
 
 /// Options of `work`.
 #[derive(Args, Debug)]

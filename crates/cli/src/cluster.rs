@@ -11,7 +11,7 @@ use ressa_cluster::{
     hyperqueue_command, indexed_job, sbatch_script, sees_results, shell_line, slurm::Programs, wanted,
 };
 use ressa_experiment::Stage;
-use ressa_sweep::{ClassWork, Classes, Need, Recruiter, SweepError, Told};
+use ressa_sweep::{ClassStanding, ClassWork, Classes, Need, Recruiter, SweepError, Told};
 use serde_json::json;
 
 use crate::{
@@ -195,12 +195,9 @@ fn open(work: ClassWork) -> Work {
     Work { open: work.active.max(usize::from(work.waiting > 0)), seconds: work.seconds }
 }
 
-fn standing(class: &ClassStatus) -> String {
-    let mut text = format!("{}: {} running, {} waiting", class.class, class.running, class.waiting);
-    class.reason.iter().for_each(|reason| text += &format!(" ({reason})"));
-    text += &format!(", {} wanted", class.wanted);
-    class.gave_up.iter().for_each(|why| text += &format!("; no more are submitted: {why}"));
-    text
+fn standing(status: &ClassStatus) -> ClassStanding {
+    let ClassStatus { class, wanted, waiting, reason, running, joined, gave_up } = status.clone();
+    ClassStanding { class, wanted, running, joined, waiting, reason, gave_up }
 }
 
 fn classes(profile: &Profile) -> Classes {

@@ -10,6 +10,7 @@ mod hub;
 mod job;
 mod memory;
 mod missing;
+mod outlines;
 mod preflight;
 mod progress;
 mod reuse;
@@ -102,7 +103,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Lab(lab) => commands::lab::run(global, lab),
         Command::Schema => commands::schema::run(),
         Command::Doctor(options) => commands::doctor::run(global, options),
-        Command::Completions(options) => commands::manual::completions(options),
+        Command::Completions(options) => commands::manual::completions(global, options),
         Command::Man(options) => commands::manual::man(global, options),
     }
 }

@@ -53,7 +53,13 @@ pub fn missing(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path)
                 if let Some(folder) = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_ref()) {
                     checkpoint(&root.join(folder), "evaluate.retrieval.checkpoint", &mut list);
                 }
-                list.benchmark(&stage.node.stage, data, *task);
+                match &data.text {
+                    Some(text) if !root.join(text).is_file() => {
+                        list.lacks(&root.join(text), &format!("{task}: the text"))
+                    }
+                    Some(_) => {}
+                    None => list.benchmark(&stage.node.stage, data, *task),
+                }
             }
             _ => {}
         }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, path::PathBuf};
 
 use ressa_contents::{Contents, Findings};
-use ressa_experiment::{Cell, Experiment, Filter, StageKey};
+use ressa_experiment::{Cell, Experiment, Filter, SourceFile, StageKey};
 use ressa_sweep::Graph;
 
 use crate::{
@@ -29,25 +29,14 @@ pub struct Study {
     limited: Option<Limited>,
     /// What their stages read from outside the store.
     pub findings: Findings,
+    /// Every file that decided about them, of experiments without a selected run too.
+    pub sources: Vec<SourceFile>,
 }
 
 impl Study {
-    /// Loads what is selected. Words with `=` are overrides, unless a file of that name exists; they apply to every file.
+    /// Loads what is selected.
     pub fn load(workspace: &Workspace, selection: &Selection) -> Result<Self, Failure> {
-        let (mut files, mut overrides) = (Vec::new(), Vec::new());
-        for word in &selection.what {
-            if word.contains('=') && !PathBuf::from(word).exists() {
-                overrides.push(word.clone());
-            } else {
-                let file = workspace.experiment_file(word);
-                if !files.contains(&file) {
-                    files.push(file);
-                }
-            }
-        }
-        if files.is_empty() {
-            files = DEFAULT_STUDY.iter().map(|name| workspace.experiment_file(name)).collect();
-        }
+        let Asked { files, overrides } = Asked::of(workspace, selection);
         let mut experiments: Vec<Experiment> = files
             .iter()
             .map(|file| Experiment::load(file, &workspace.experiments, &overrides))
@@ -63,10 +52,11 @@ impl Study {
                 return Err(Failure::new(Exit::BadExperiment, message));
             }
         }
+        let sources = experiments.iter().flat_map(|experiment| experiment.sources.iter().cloned()).collect();
         let chosen = Chosen::of(selection, &mut experiments)?;
         let findings = read_contents(workspace, &mut experiments)?;
         let limited = chosen.limited(&experiments);
-        Ok(Self { experiments, overrides, selection: chosen.words, limited, findings })
+        Ok(Self { experiments, overrides, selection: chosen.words, limited, findings, sources })
     }
 
     /// Whether single stages were selected rather than runs.
@@ -156,6 +146,36 @@ impl Study {
     }
 }
 
+/// What a command line asks for.
+#[derive(Debug)]
+pub struct Asked {
+    /// Experiment files, each once.
+    pub files: Vec<PathBuf>,
+    /// Overrides, which apply to every file.
+    pub overrides: Vec<String>,
+}
+
+impl Asked {
+    /// Words with `=` are overrides, unless a file of that name exists. Without a file, it is the default study.
+    pub fn of(workspace: &Workspace, selection: &Selection) -> Self {
+        let (mut files, mut overrides) = (Vec::new(), Vec::new());
+        for word in &selection.what {
+            if word.contains('=') && !PathBuf::from(word).exists() {
+                overrides.push(word.clone());
+            } else {
+                let file = workspace.experiment_file(word);
+                if !files.contains(&file) {
+                    files.push(file);
+                }
+            }
+        }
+        if files.is_empty() {
+            files = DEFAULT_STUDY.iter().map(|name| workspace.experiment_file(name)).collect();
+        }
+        Self { files, overrides }
+    }
+}
+
 /// Looks at what stages read from outside the store, so that their keys are those of the contents.
 pub fn read_contents(workspace: &Workspace, experiments: &mut [Experiment]) -> Result<Findings, Failure> {
     let store = workspace.reading();
@@ -181,31 +201,45 @@ pub enum Match {
 
 /// Finds a run or stage by the first digits of its key, or a run by words of its label.
 pub fn find(graph: &Graph, word: &str) -> Result<Match, Failure> {
-    let is_key = word.len() >= 4 && word.bytes().all(|b| b.is_ascii_hexdigit());
-    let mut found: Vec<(Match, String)> = Vec::new();
-    for (position, run) in graph.runs.iter().enumerate() {
-        if (is_key && run.id.starts_with(word)) || run.label == word {
-            found.push((Match::Run(position), format!("{}  {}", short(&run.id), run.label)));
-        }
-    }
-    if is_key {
+    let mut stages = Vec::new();
+    if is_digits(word) {
         for (position, stage) in graph.stages.iter().enumerate() {
             if stage.node.key.hex().starts_with(word) {
                 let what = ressa_sweep::describe(&stage.node.stage);
-                found.push((Match::Stage(position), format!("{}  {what}", stage.node.key.short())));
+                stages.push((Match::Stage(position), format!("{}  {what}", stage.node.key.short())));
             }
         }
     }
-    if found.is_empty() {
-        let hits = graph.runs.iter().enumerate().filter(|(_, run)| mentions(&run.label, word));
-        found.extend(hits.map(|(at, run)| (Match::Run(at), format!("{}  {}", short(&run.id), run.label))));
-    }
-    match found.len() {
-        1 => Ok(found.remove(0).0),
-        0 => Err(Failure::new(
+    let runs = graph.runs.iter().map(|run| (&*run.id, run.label.as_str()));
+    find_among(runs, stages, word)?.ok_or_else(|| {
+        Failure::new(
             Exit::NothingSelected,
             format!("no run or stage is called `{word}`; `ressa plan -v` lists the runs"),
-        )),
+        )
+    })
+}
+
+/// Whether a word may be the beginning of a key or a run's identity.
+pub fn is_digits(word: &str) -> bool {
+    word.len() >= 4 && word.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Finds what a word means: one of `runs` (identity and label), or one of `stages`, which are those that it may mean. `None` where it is neither.
+pub fn find_among<'a>(
+    runs: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    stages: Vec<(Match, String)>,
+    word: &str,
+) -> Result<Option<Match>, Failure> {
+    let is_key = is_digits(word);
+    let shown =
+        |(position, (id, label)): (usize, (&str, &str))| (Match::Run(position), format!("{}  {label}", short(id)));
+    let named = runs.clone().enumerate().filter(|(_, (id, label))| is_key && id.starts_with(word) || *label == word);
+    let mut found: Vec<(Match, String)> = named.map(shown).chain(stages).collect();
+    if found.is_empty() {
+        found = runs.enumerate().filter(|(_, (_, label))| mentions(label, word)).map(shown).collect();
+    }
+    match found.len() {
+        0 | 1 => Ok(found.pop().map(|(what, _)| what)),
         many => {
             let shown: Vec<String> = found.iter().take(8).map(|(_, line)| format!("\n  {line}")).collect();
             let more = if many > 8 { format!("\n  and {} more", many - 8) } else { String::new() };

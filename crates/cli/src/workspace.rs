@@ -7,7 +7,9 @@ use std::{
 };
 
 use ressa_store::Store;
-use ressa_sweep::{DEFAULT_LEASE, DeviceChoice, Devices, Options, RetryPolicy, WorkerCommand, visible_gpus};
+use ressa_sweep::{
+    DEFAULT_IDLE, DEFAULT_LEASE, DeviceChoice, Devices, Options, RetryPolicy, WorkerCommand, visible_gpus,
+};
 
 use crate::{
     arguments::{Global, MachineOptions, SweepOptions},
@@ -126,6 +128,8 @@ impl Workspace {
             max_failures: None,
             timeout: None,
             lease: DEFAULT_LEASE,
+            idle: DEFAULT_IDLE,
+            is_followed: false,
             title: String::new(),
             program: String::new(),
             retries: RetryPolicy::default(),

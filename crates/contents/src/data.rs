@@ -13,7 +13,7 @@ use crate::{ContentError, Contents, Source};
 
 /// What names images.
 pub(crate) struct Named {
-    /// Annotation files, relative to the root.
+    /// Annotation files of corpora, relative to the root; those of a benchmark are looked for there.
     annotations: Vec<&'static str>,
     /// Whether missing images are done without.
     optional: bool,
@@ -27,10 +27,18 @@ impl Contents<'_> {
         let Some(named) = named(stage) else { return Ok(Vec::new()) };
         let mut sources: Vec<Source> = Vec::new();
         let mut key = CacheKey::new("images").with(&named.by);
-        for name in &named.annotations {
-            let path = root.join(name);
+        let annotations = match stage {
+            Stage::Evaluate { task, .. } => published::annotations(root, *task),
+            _ => named.annotations.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        for name in annotations {
+            let path = root.join(&name);
+            // Where files are not named by the benchmark, their names say which images there are.
+            if matches!(stage, Stage::Evaluate { task: Task::Mme, .. }) {
+                key = key.with(&name);
+            }
             key = key.with(self.digest(&path)?.as_bytes());
-            sources.push(Source { name: (*name).to_owned(), path, optional: false });
+            sources.push(Source { name, path, optional: false });
         }
         for name in self.images(stage, root, &key)? {
             sources.push(Source { path: root.join(&name), name, optional: named.optional });
@@ -72,11 +80,9 @@ pub(crate) fn named(stage: &Stage) -> Option<Named> {
             let by = format!("training {} {} {} {seed}", training.steps, training.batch, training.samples);
             Some(corpora(&data.restoration, by))
         }
-        Stage::Evaluate { task, items, .. } => Some(Named {
-            annotations: published::annotations(*task),
-            optional: false,
-            by: format!("benchmark {task} {items}"),
-        }),
+        Stage::Evaluate { task, items, .. } => {
+            Some(Named { annotations: Vec::new(), optional: false, by: format!("benchmark {task} {items}") })
+        }
         _ => None,
     }
 }
@@ -121,7 +127,8 @@ fn benchmark(root: &Path, task: Task, items: usize) -> Result<Vec<std::path::Pat
     let benchmark: Benchmark = published::read(root, task, items)?;
     let file = |picture: &Picture| match picture {
         Picture::File(path) => Some(path.clone()),
-        Picture::Held(_) => None,
+        // Those in a table are read with it.
+        Picture::Held(_) | Picture::Cell(_) => None,
     };
     Ok(benchmark.images().iter().filter_map(file).collect())
 }

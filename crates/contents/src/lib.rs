@@ -65,7 +65,7 @@ struct Subject {
 impl Subject {
     fn of(stage: &Stage, what: ReadingKind, place: &str) -> Self {
         let by = match what {
-            ReadingKind::Model | ReadingKind::Matcher => String::new(),
+            ReadingKind::Model | ReadingKind::Matcher | ReadingKind::Text => String::new(),
             ReadingKind::Data => data::named(stage).map(|named| named.by).unwrap_or_default(),
         };
         Self { place: Path::new(place).components().collect(), by }
@@ -109,7 +109,10 @@ impl<'a> Contents<'a> {
                     // What is there and wrong is said by the checks before a sweep, or by the stage.
                     Err(_) => None,
                 };
-                self.lock().contents.insert(subject, content.clone());
+                let reading = Reading { what, place: place.clone(), content: content.clone() };
+                let mut found = self.lock();
+                found.contents.insert(subject, content.clone());
+                found.findings.asked.push((stage.clone(), reading));
                 content
             });
             Reading { what, place, content }
@@ -202,6 +205,8 @@ impl<'a> Contents<'a> {
                 files_read(&folder)?.into_iter().map(of).collect()
             }
             ReadingKind::Data => stage.map_or(Ok(Vec::new()), |stage| self.data(stage, &folder))?,
+            // One file, whatever it is called.
+            ReadingKind::Text => vec![Source { name: String::new(), path: folder, optional: false }],
         };
         let digests: Vec<String> = sources.par_iter().map(|source| self.line(source)).collect::<Result<_, _>>()?;
         self.store.digests().keep();

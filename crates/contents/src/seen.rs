@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
 };
 
+use ressa_experiment::{Reading, Stage};
 use ressa_store::{Store, is_key, replace};
 
 use crate::Subject;
@@ -20,6 +21,8 @@ pub struct Findings {
     pub unreadable: Option<String>,
     /// Places that are not what the last sweep read there.
     pub changed: BTreeSet<String>,
+    /// What was looked at, each with a stage that reads it: while [`crate::Contents::readings`] says the same of these, it does of all.
+    pub asked: Vec<(Stage, Reading)>,
 }
 
 impl Findings {

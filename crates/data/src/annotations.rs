@@ -5,7 +5,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::{DataError, json};
@@ -19,6 +19,8 @@ pub(crate) enum Place {
     Under(&'static str),
     /// The file is an object of entries; each entry's name there becomes its field of this name.
     Named(&'static str),
+    /// The file has one entry after the other, mostly a line each.
+    Lines,
 }
 
 /// Whether reading goes on.
@@ -65,6 +67,12 @@ impl Entry<'_> {
             Value::String(text) if !text.is_empty() => Ok(text.clone()),
             other => Err(self.error(format!("`{field}` is {}, neither a whole number nor a text", brief(other)))),
         }
+    }
+
+    /// A whole number.
+    pub(crate) fn number(&self, field: &str) -> Result<u64, DataError> {
+        let value = self.need(field)?;
+        value.as_u64().ok_or_else(|| self.error(format!("`{field}` is {}, not a whole number", brief(value))))
     }
 
     /// A list of texts, at least one.
@@ -127,8 +135,9 @@ pub(crate) fn each(
         Place::Whole => list.deserialize(&mut json),
         Place::Under(key) => Keyed { key, list: &mut list }.deserialize(&mut json),
         Place::Named(field) => json.deserialize_map(Named { field, list: &mut list }),
+        Place::Lines => list.lines(&mut json),
     };
-    let read = read.and_then(|()| json.end());
+    let read = if place == Place::Lines { read } else { read.and_then(|()| json.end()) };
     let (seen, stopped) = (list.seen, list.stopped.take());
     match (stopped, read) {
         (Some(Err(error)), _) => Err(error),
@@ -179,6 +188,20 @@ impl<'de> Visitor<'de> for &mut List<'_> {
 }
 
 impl List<'_> {
+    /// Reads entries that follow each other.
+    fn lines<'de, R: serde_json::de::Read<'de>>(
+        &mut self,
+        json: &mut serde_json::Deserializer<R>,
+    ) -> Result<(), serde_json::Error> {
+        loop {
+            if json.end().is_ok() {
+                return Ok(());
+            }
+            let fields = Map::<String, Value>::deserialize(&mut *json)?;
+            self.take(fields)?;
+        }
+    }
+
     /// Hands on one entry; an error ends the reading, for a reason that `stopped` holds.
     fn take<E: serde::de::Error>(&mut self, fields: Map<String, Value>) -> Result<(), E> {
         self.seen += 1;

@@ -7,7 +7,7 @@ use ressa_experiment::{
     config::{AskingConfig, DataConfig, DataSource},
 };
 
-use crate::{DataError, Image, World, published, wording};
+use crate::{Cell, DataError, Image, World, file_identity, published, wording};
 
 /// One test entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +41,23 @@ pub enum Content {
         /// Part of the benchmark, such as `in-domain`.
         set: Option<String>,
     },
+    /// A question with options, one of which is right.
+    Choice {
+        /// The prompt as the model reads it, with the options and their letters.
+        text: String,
+        /// The prompt that an option's own text follows, where options are compared by their likelihood.
+        stem: String,
+        /// The question alone.
+        question: String,
+        /// What is to be known before, where there is anything.
+        context: Option<String>,
+        /// The options, `A` first; at most 26.
+        options: Vec<String>,
+        /// Index of the right one.
+        answer: usize,
+        /// Kinds of question that it belongs to, as parts of the score are called.
+        kinds: Vec<String>,
+    },
     /// A caption to be matched with its image, and the image with it.
     Retrieval {
         /// The caption.
@@ -55,6 +72,8 @@ pub enum Picture {
     Held(Image),
     /// On disk.
     File(PathBuf),
+    /// In a table on disk, written in base64.
+    Cell(Cell),
 }
 
 impl Picture {
@@ -66,6 +85,20 @@ impl Picture {
         match self {
             Picture::Held(image) => Ok(Cow::Borrowed(image)),
             Picture::File(path) => Image::open(path).map(Cow::Owned),
+            Picture::Cell(cell) => cell.image().map(Cow::Owned),
+        }
+    }
+
+    /// What the image is known by without reading it (see [`file_identity`]); `None` where it is in memory or not there.
+    pub fn identity(&self) -> Option<Vec<u8>> {
+        match self {
+            Picture::Held(_) => None,
+            Picture::File(path) => file_identity(path),
+            Picture::Cell(cell) => {
+                let mut identity = file_identity(cell.path())?;
+                identity.extend(cell.offset().to_le_bytes());
+                Some(identity)
+            }
         }
     }
 }
@@ -95,7 +128,11 @@ impl Benchmark {
         Self::of(task, images.into_iter().map(Picture::File).collect(), items)
     }
 
-    fn of(task: Task, images: Vec<Picture>, items: Vec<Item>) -> Self {
+    /// A benchmark of pictures of any kind.
+    ///
+    /// # Panics
+    /// If an item points at an image that is not there.
+    pub fn of(task: Task, images: Vec<Picture>, items: Vec<Item>) -> Self {
         assert!(items.iter().all(|item| item.image < images.len()), "every item has its image");
         Self { task, images, items }
     }
@@ -106,6 +143,7 @@ impl Benchmark {
     /// For published benchmarks: what is missing under `data.root`, by name, or the entry that cannot be used.
     pub fn load(config: &DataConfig, task: Task, items: usize) -> Result<Self, DataError> {
         match config.source {
+            DataSource::Shapes if !task.has_miniature() => Err(DataError::NoMiniature(task)),
             DataSource::Shapes => Ok(World::new(config)?.benchmark(task, items)),
             DataSource::Folder => {
                 let root = config.root.as_deref().ok_or(DataError::NoRoot)?;
@@ -114,11 +152,16 @@ impl Benchmark {
         }
     }
 
-    /// The same benchmark with its questions and instructions worded as an experiment says.
+    /// The same benchmark with its questions and instructions worded as an experiment says, or else as the task has it.
     pub fn asked(mut self, asking: &AskingConfig) -> Self {
+        let facts = self.task.facts();
         for item in &mut self.items {
             match &mut item.content {
-                Content::Question { text, .. } => *text = wording::question(asking, text),
+                Content::Question { text, .. } => *text = wording::asked(asking, facts, text),
+                Content::Choice { text, stem, question, context, options, .. } => {
+                    let form = wording::Choice { question, context: context.as_deref(), options };
+                    (*text, *stem) = form.prompts(asking, facts);
+                }
                 Content::Caption { instruction, .. } => {
                     if let Some(prompt) = &asking.prompt {
                         instruction.clone_from(prompt);

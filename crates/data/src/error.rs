@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ressa_checkpoint::CheckpointError;
+use ressa_experiment::Task;
 
 /// A data set, a tokenizer or an image that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +11,12 @@ pub enum DataError {
     /// The embedded world was asked for with a configuration that points elsewhere.
     #[error("`data.source: folder` has no embedded world; use `data.source: shapes`")]
     NotShapes,
+    /// A task that the embedded world was asked for and does not have.
+    #[error("the embedded world has no `{0}`; set `data.source: folder` and `data.root`")]
+    NoMiniature(Task),
+    /// A task without images that was asked for some.
+    #[error("`{0}` has no images and no questions")]
+    NoImages(Task),
     /// Published benchmarks without a root folder.
     #[error("`data.source: folder` needs `data.root`, the folder that holds the benchmarks")]
     NoRoot,

@@ -4,7 +4,7 @@ use std::{os::unix::fs::MetadataExt, path::Path};
 
 use ressa_store::{Cache, CacheKey};
 
-use crate::{DataError, Image, Processor};
+use crate::{DataError, Image, Picture, Processor};
 
 /// Raised when decoding or resizing gives other levels, so that no older entry is found.
 const LEVELS_VERSION: u8 = 1;
@@ -45,13 +45,30 @@ impl ImageLoader {
         self.changed(path, b"", |image| image)
     }
 
+    /// The same of a benchmark's picture.
+    ///
+    /// # Errors
+    /// As [`ImageLoader::levels`].
+    pub fn levels_of(&self, picture: &Picture) -> Result<Sized, DataError> {
+        self.kept(picture.identity(), b"", || picture.image().map(std::borrow::Cow::into_owned))
+    }
+
     /// The same of an image that is changed between opening and resizing; `how` tells this change from others.
     ///
     /// # Errors
     /// As [`ImageLoader::levels`].
     pub fn changed(&self, path: &Path, how: &[u8], change: impl FnOnce(Image) -> Image) -> Result<Sized, DataError> {
-        let entry =
-            self.cache.as_ref().and_then(|(cache, key)| Some((cache, key.with(file_identity(path)?).with(how))));
+        self.kept(file_identity(path), how, || Image::open(path).map(change)).map_err(|error| error.of_image(path))
+    }
+
+    /// The levels of an image with an identity, from the cache where they are in it.
+    fn kept(
+        &self,
+        identity: Option<Vec<u8>>,
+        how: &[u8],
+        open: impl FnOnce() -> Result<Image, DataError>,
+    ) -> Result<Sized, DataError> {
+        let entry = self.cache.as_ref().and_then(|(cache, key)| Some((cache, key.with(identity?).with(how))));
         let images = self.processor.images();
         let own = images.cells().is_some();
         if let Some((cache, key)) = &entry
@@ -65,11 +82,9 @@ impl ImageLoader {
                 return Ok(Sized { levels: known, size: images.image_size() });
             }
         }
-        let image = change(Image::open(path)?);
-        let sized = || -> Result<Sized, DataError> {
-            Ok(Sized { levels: images.levels(&image)?, size: images.size_of(image.width(), image.height())? })
-        };
-        let sized = sized().map_err(|error| error.of_image(path))?;
+        let image = open()?;
+        let size = images.size_of(image.width(), image.height())?;
+        let sized = Sized { levels: images.levels(&image)?, size };
         if let Some((cache, key)) = &entry {
             if own {
                 cache.put(key, &marked(&sized))

@@ -4,8 +4,11 @@
 //! of COCO and Flickr30k: Karpathy's); which of them it is, a file's content says.
 
 mod captions;
+mod choices;
 pub(crate) mod karpathy;
+mod mme;
 mod questions;
+mod today;
 
 use std::{
     collections::HashMap,
@@ -28,6 +31,23 @@ const NOCAPS_IMAGES: &str = "nocaps/images";
 const FLICKR30K_CAPTIONS: &str = "flickr30k/annotations/test.json";
 const FLICKR30K_IMAGES: &str = "flickr30k/images";
 
+const TEXTVQA_QUESTIONS: &str = "textvqa/annotations/TextVQA_0.5.1_val.json";
+const TEXTVQA_IMAGES: &str = "textvqa/images/train_images";
+const VIZWIZ_QUESTIONS: &str = "vizwiz/annotations/val.json";
+const VIZWIZ_IMAGES: &str = "vizwiz/images/val";
+/// Splits of POPE with their files, in the order in which its questions alternate.
+const POPE_SPLITS: [(&str, &str); 3] = [
+    ("random", "pope/annotations/coco_pope_random.json"),
+    ("popular", "pope/annotations/coco_pope_popular.json"),
+    ("adversarial", "pope/annotations/coco_pope_adversarial.json"),
+];
+const COCO_VAL: &str = "coco/images/val2014";
+const SCIENCEQA_PROBLEMS: &str = "scienceqa/annotations/problems.json";
+const SCIENCEQA_SPLITS: &str = "scienceqa/annotations/pid_splits.json";
+const SCIENCEQA_IMAGES: &str = "scienceqa/images";
+const MMBENCH_TABLE: &str = "mmbench/annotations/MMBench_DEV_EN.tsv";
+const MME: &str = "mme";
+
 /// A file or folder that a benchmark needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
@@ -43,7 +63,7 @@ const fn expect(path: &'static str, holds: &'static str) -> Expected {
 
 /// What a benchmark needs, annotations first.
 pub fn expected(task: Task) -> &'static [Expected] {
-    const COCO: Expected = expect("coco/images/val2014", "COCO val2014 images");
+    const COCO: Expected = expect(COCO_VAL, "COCO val2014 images");
     const VQAV2: &[Expected] = &[
         expect(VQAV2_QUESTIONS, "image, question and id of each question"),
         expect(VQAV2_ANNOTATIONS, "ten answers per question"),
@@ -64,18 +84,47 @@ pub fn expected(task: Task) -> &'static [Expected] {
         expect(FLICKR30K_CAPTIONS, "image and five captions"),
         expect("flickr30k/images/flickr30k-images", "Flickr30k images"),
     ];
+    const TEXTVQA: &[Expected] = &[
+        expect(TEXTVQA_QUESTIONS, "image, question and ten answers"),
+        expect(TEXTVQA_IMAGES, "TextVQA images of training and validation"),
+    ];
+    const VIZWIZ: &[Expected] = &[
+        expect(VIZWIZ_QUESTIONS, "image, question, ten answers and whether it can be answered"),
+        expect(VIZWIZ_IMAGES, "VizWiz validation images"),
+    ];
+    const POPE: &[Expected] = &[
+        expect(POPE_SPLITS[0].1, "image, question and label, a line each"),
+        expect(POPE_SPLITS[1].1, "image, question and label, a line each"),
+        expect(POPE_SPLITS[2].1, "image, question and label, a line each"),
+        COCO,
+    ];
+    const SCIENCEQA: &[Expected] = &[
+        expect(SCIENCEQA_PROBLEMS, "question, options and answer of each problem"),
+        expect(SCIENCEQA_SPLITS, "problems of each split"),
+        expect("scienceqa/images/test", "ScienceQA test images"),
+    ];
+    const MMBENCH: &[Expected] = &[expect(MMBENCH_TABLE, "questions, options, answers and images")];
     match task {
         Task::Vqav2 => VQAV2,
         Task::Gqa => GQA,
         Task::Okvqa => OKVQA,
         Task::Nocaps => NOCAPS,
         Task::Flickr30k => FLICKR30K,
+        Task::Textvqa => TEXTVQA,
+        Task::Vizwiz => VIZWIZ,
+        Task::Pope => POPE,
+        Task::Scienceqa => SCIENCEQA,
+        Task::Mmbench => MMBENCH,
+        Task::Mme => &mme::EXPECTED,
+        Task::Perplexity => &[],
     }
 }
 
-/// The annotation files of a benchmark, relative to the root.
-pub fn annotations(task: Task) -> Vec<&'static str> {
-    expected(task).iter().map(|file| file.path).filter(|path| path.ends_with(".json")).collect()
+/// The annotation files of a benchmark, relative to the root: those that [`expected`] names, or that its folders hold.
+pub fn annotations(root: &Path, task: Task) -> Vec<String> {
+    let is_file = |path: &&str| path.ends_with(".json") || path.ends_with(".tsv");
+    let named = expected(task).iter().map(|file| file.path).filter(is_file).map(str::to_owned);
+    named.chain(if task == Task::Mme { mme::questions(root) } else { Vec::new() }).collect()
 }
 
 /// What a corpus needs: its annotations, then its images.
@@ -148,6 +197,13 @@ pub fn read(root: &Path, task: Task, items: usize) -> Result<Benchmark, DataErro
         Task::Gqa => questions::gqa(root, items),
         Task::Nocaps => captions::nocaps(root, items),
         Task::Flickr30k => captions::flickr30k(root, items),
+        Task::Textvqa => today::textvqa(root, items),
+        Task::Vizwiz => today::vizwiz(root, items),
+        Task::Pope => today::pope(root, items),
+        Task::Scienceqa => choices::scienceqa(root, items),
+        Task::Mmbench => choices::mmbench(root, items),
+        Task::Mme => mme::mme(root, items),
+        Task::Perplexity => Err(DataError::NoImages(task)),
     }
 }
 

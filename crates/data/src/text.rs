@@ -241,20 +241,20 @@ impl Text {
             Some(id) => {
                 let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
                 let reason = format!("the model has no embedding for its token {token:?} (id {id})");
-                Err(DataError::Encode { text: text.to_owned(), reason })
+                Err(DataError::Encode { text: brief(text), reason })
             }
         }
     }
 
     pub(crate) fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, DataError> {
         let encoding = library::guarded(|| self.tokenizer.encode_fast(text, special));
-        let failed = |reason: String| DataError::Encode { text: text.to_owned(), reason };
+        let failed = |reason: String| DataError::Encode { text: brief(text), reason };
         self.known(encoding.map_err(failed)?.get_ids(), text)
     }
 
     /// As [`Text::encode`], but of at most `max` ids: special tokens stay, the text is cut on the folder's side.
     pub(crate) fn encode_within(&self, text: &str, special: bool, max: usize) -> Result<Vec<u32>, DataError> {
-        let failed = |reason: String| DataError::Encode { text: text.to_owned(), reason };
+        let failed = |reason: String| DataError::Encode { text: brief(text), reason };
         let added = match self.tokenizer.get_post_processor() {
             Some(processor) if special => processor.added_tokens(false),
             _ => 0,
@@ -332,6 +332,54 @@ impl Text {
             self.image_token = self.tokenizer.token_to_id("<image>");
         }
     }
+}
+
+/// A text, or its beginning where it is long, for messages.
+fn brief(text: &str) -> String {
+    const MOST: usize = 200;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A text as the language model of a folder reads it, with the special tokens that its family puts around it; the folder needs no other part of
+/// a processor.
+///
+/// # Errors
+/// A tokenizer that is missing, malformed or not the model's; a text that cannot be tokenized.
+pub fn tokens_of(folder: &Path, text: &str) -> Result<Vec<u32>, DataError> {
+    let config = json::optional(&folder.join("config.json")).map_err(DataError::of_settings)?.unwrap_or_default();
+    // Nothing is filled up.
+    let mut tokenizer = Text::load(folder, Some(0))?;
+    let words = config.get("vocab_size").and_then(Value::as_u64).and_then(|words| usize::try_from(words).ok());
+    tokenizer.within(folder, words.map(|words| (words, "config")))?;
+    tokenizer.encode(text, true)
+}
+
+/// Largest text file that is read, in bytes.
+const TEXT_LIMIT: u64 = 1 << 30;
+
+/// A text file, as it is but for a byte-order mark at its beginning.
+///
+/// # Errors
+/// [`DataError::Read`] for a file that cannot be read, [`DataError::Unfit`] for one that is too large or no UTF-8.
+pub fn text_of(path: &Path) -> Result<String, DataError> {
+    use std::io::Read;
+    let unread = |source| DataError::Read { path: path.to_owned(), source };
+    let unfit = |reason: String| DataError::Unfit { path: path.to_owned(), reason };
+    if !path.metadata().map_err(unread)?.is_file() {
+        // A pipe would never end.
+        return Err(unread(std::io::Error::other("it is not a regular file")));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(unread)?.take(TEXT_LIMIT + 1).read_to_end(&mut bytes).map_err(unread)?;
+    if bytes.len() as u64 > TEXT_LIMIT {
+        return Err(unfit(format!("it has more than {TEXT_LIMIT} bytes, the most that is read")));
+    }
+    let text =
+        std::str::from_utf8(without_mark(&bytes)).map_err(|error| unfit(format!("it is no UTF-8 text: {error}")))?;
+    Ok(text.to_owned())
 }
 
 /// What LLaMA's fast tokenizer puts around a text, whatever `tokenizer.json` says.

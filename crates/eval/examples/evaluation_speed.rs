@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let processor = Processor::load(&folder)?;
         let model = presets::random(&config, 1)?;
         println!("{name}");
-        for task in Task::ALL {
+        for task in Task::PAPER {
             let started = cpu_seconds();
             let items = if Task::QUESTIONS.contains(&task) { 1000 } else { 300 };
             let prepared = Prepared::new(&processor, &world.benchmark(task, items), device)?;

@@ -2,7 +2,6 @@
 
 use std::{
     ops::Range,
-    path::PathBuf,
     sync::{
         Arc,
         mpsc::{SyncSender, sync_channel},
@@ -10,7 +9,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use ressa_data::{Ahead, DataError, ImageLoader, parallel};
+use ressa_data::{Ahead, ImageLoader, Picture, parallel};
 use ressa_models::VisionLanguage;
 use ressa_runtime::{Device, Levels};
 use ressa_store::CacheKey;
@@ -94,7 +93,7 @@ impl Files {
     /// Loads of images that have one size each, height and width.
     fn new(
         prepared: &Prepared,
-        paths: &Arc<[PathBuf]>,
+        paths: &Arc<[Picture]>,
         ranges: Vec<(Range<usize>, (u32, u32))>,
         batching: &Batching,
     ) -> Self {
@@ -114,23 +113,22 @@ impl Files {
 
 /// Decodes what is not known yet.
 fn load(
-    paths: &[PathBuf],
+    pictures: &[Picture],
     size: (u32, u32),
     loader: &ImageLoader,
     cache: Option<&FeatureCache>,
     device: Device,
     threads: usize,
 ) -> Result<Load, EvalError> {
-    let opened = parallel(paths.len(), threads, |position| {
-        let path = &paths[position];
-        let key = cache.and_then(|cache| cache.key(path));
+    let opened = parallel(pictures.len(), threads, |position| {
+        let picture = &pictures[position];
+        let key = cache.and_then(|cache| cache.key(picture));
         if let Some(known) = cache.zip(key.as_ref()).and_then(|(cache, key)| cache.get(key)) {
             return Ok((Source::Known(known), Vec::new()));
         }
-        let sized = loader.levels(path)?;
+        let sized = loader.levels_of(picture)?;
         if sized.size != size {
-            let reason = "it was replaced by an image of another size; start again".to_owned();
-            return Err(DataError::Image { path: path.clone(), reason }.into());
+            return Err(EvalError::Replaced { wanted: size, found: sized.size });
         }
         Ok::<_, EvalError>((Source::Levels(key), sized.levels))
     })?;

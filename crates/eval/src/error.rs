@@ -10,6 +10,17 @@ pub enum EvalError {
     /// Data that cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// An image of another size than when the benchmark was prepared.
+    #[error(
+        "an image was replaced by another one while the benchmark was read: {}x{} pixels reach the model now, {}x{} did before; start again",
+        .found.1, .found.0, .wanted.1, .wanted.0
+    )]
+    Replaced {
+        /// Height and width before.
+        wanted: (u32, u32),
+        /// Height and width now.
+        found: (u32, u32),
+    },
     /// A tensor operation that failed, out of memory among others; the message is libtorch's, without its trace.
     #[error("{0}")]
     Tensor(String),
@@ -38,6 +49,25 @@ pub enum EvalError {
         /// The prediction.
         id: String,
     },
+    /// A prediction that contradicts itself or the task.
+    #[error("prediction `{id}`: {reason}")]
+    Unfit {
+        /// The prediction.
+        id: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A text that is too short for a window.
+    #[error("the text has {tokens} tokens, and a window {window}; set a smaller window")]
+    ShortText {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Tokens of a window.
+        window: usize,
+    },
+    /// A model whose language model does not predict a text from left to right, or has not the positions for a window of it.
+    #[error("perplexity: {0}")]
+    NoText(String),
     /// A scorer that is another program.
     #[error("{program}: {reason}")]
     External {

@@ -1,8 +1,6 @@
 //! Image features kept between evaluations: those of one image encoder on one kind of device, to the bit as they were computed.
 
-use std::path::Path;
-
-use ressa_data::{ImageProcessor, file_identity};
+use ressa_data::{ImageProcessor, Picture};
 use ressa_store::{Cache, CacheKey};
 use tch::{Kind, Tensor};
 
@@ -31,8 +29,8 @@ impl FeatureCache {
     }
 
     /// The key of an image file; `None` where it is not there.
-    pub(crate) fn key(&self, image: &Path) -> Option<CacheKey> {
-        Some(self.key.with(file_identity(image)?))
+    pub(crate) fn key(&self, image: &Picture) -> Option<CacheKey> {
+        Some(self.key.with(image.identity()?))
     }
 
     /// Features `[tokens, width]` on the host.

@@ -1,14 +1,16 @@
 //! Running a model over a benchmark.
 
-use ressa_data::{Content, Item};
+use ressa_data::Content;
 use ressa_experiment::{
-    Task,
+    Asks, Task,
     config::{AskingConfig, Repetition},
 };
 use ressa_models::{Layout, Search, VisionLanguage};
 use tch::Tensor;
 
-use crate::{Batching, Direction, EvalError, Prediction, Prepared, encoder::Encoder, metrics::retrieval::rank};
+use crate::{
+    Batching, Direction, EvalError, Prediction, Prepared, encoder::Encoder, likelihood, metrics::retrieval::rank,
+};
 
 /// How answers and captions are searched for, and how much is computed at once.
 #[derive(Clone, Debug)]
@@ -33,12 +35,13 @@ impl Default for PredictOptions {
 impl PredictOptions {
     /// The search of a task. Beam scores are length-penalised as in the reference: short answers favoured, captions averaged per token.
     fn search(&self, task: Task) -> Search {
-        let (tokens, length_penalty) = match (task, self.published) {
-            (Task::Nocaps, false) => (32, 1.0),
-            (Task::Nocaps, true) => (30, 1.0),
-            (_, false) => (3, -1.0),
-            (_, true) => (10, -1.0),
+        let is_caption = task.asks() == Asks::Caption;
+        let tokens = match (is_caption, self.published) {
+            (_, true) => task.facts().tokens,
+            (true, false) => 32,
+            (false, false) => 3,
         };
+        let length_penalty = if is_caption { 1.0 } else { -1.0 };
         let asking = &self.asking;
         Search {
             max_new_tokens: asking.max_new_tokens.unwrap_or(tokens) as usize,
@@ -64,9 +67,10 @@ pub fn predict(
     options: &PredictOptions,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Prediction>, EvalError> {
-    tch::no_grad(|| match prepared.task {
-        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::Nocaps => generate(model, prepared, options, progress),
-        Task::Flickr30k => search_both_ways(model, prepared, &options.batching, progress),
+    tch::no_grad(|| match prepared.task.asks() {
+        Asks::Answer | Asks::Caption | Asks::Choice => generate(model, prepared, options, progress),
+        Asks::Match => search_both_ways(model, prepared, &options.batching, progress),
+        Asks::Text => Err(EvalError::NoText("it is taken of a text, not of a benchmark".to_owned())),
     })
 }
 
@@ -78,6 +82,7 @@ fn generate(
 ) -> Result<Vec<Prediction>, EvalError> {
     let search = options.search(prepared.task);
     let mut texts: Vec<String> = vec![String::new(); prepared.items.len()];
+    let mut likelihoods: Vec<Vec<f64>> = vec![Vec::new(); prepared.items.len()];
     let mut done = 0;
     let blocks = prepared.blocks(&options.batching);
     let mut encoder = Encoder::new(prepared, &blocks, &options.batching);
@@ -93,8 +98,12 @@ fn generate(
             done += batch.items.len();
             progress(done as f64 / prepared.items.len() as f64);
         }
+        for (item, found) in likelihood::of_block(model, &features, prepared, block, &options.batching)? {
+            likelihoods[item] = found;
+        }
     }
-    Ok(prepared.items.iter().zip(texts).filter_map(|(item, text)| written(item, text)).collect())
+    let found = texts.into_iter().zip(likelihoods).enumerate();
+    Ok(found.filter_map(|(item, (text, likelihoods))| written(prepared, item, text, likelihoods)).collect())
 }
 
 /// How many prompts of at most so many tokens, behind an image alone or a layout, a batch may hold.
@@ -116,7 +125,10 @@ fn rows_within(
 }
 
 /// The prediction of an item that asks for text.
-fn written(item: &Item, prediction: String) -> Option<Prediction> {
+fn written(prepared: &Prepared, item: usize, prediction: String, log_likelihoods: Vec<f64>) -> Option<Prediction> {
+    let tokens = prepared.choices[item].iter().flat_map(|choice| choice.options.iter().map(|ids| ids.len() as u32));
+    let tokens = tokens.collect();
+    let item = &prepared.items[item];
     let id = item.id.clone();
     match item.content.clone() {
         Content::Question { text, answers, template } => {
@@ -124,6 +136,9 @@ fn written(item: &Item, prediction: String) -> Option<Prediction> {
         }
         Content::Caption { instruction, references, set } => {
             Some(Prediction::Caption { id, prompt: instruction, prediction, references, set })
+        }
+        Content::Choice { text, options, answer, kinds, .. } => {
+            Some(Prediction::Choice { id, prompt: text, prediction, options, answer, log_likelihoods, tokens, kinds })
         }
         Content::Retrieval { .. } => None,
     }

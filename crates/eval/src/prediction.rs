@@ -9,8 +9,8 @@ use crate::{
 };
 
 /// What a model said about one item.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Prediction {
     /// An answer to a question.
     Answer {
@@ -37,6 +37,38 @@ pub enum Prediction {
         references: Vec<String>,
         /// Part of the benchmark, such as `in-domain`.
         set: Option<String>,
+    },
+    /// A choice among options: what the model wrote, and how likely it finds each option.
+    Choice {
+        /// The item. Of a question under all rotations of its options, what stands before the last `-` is the question.
+        id: String,
+        /// The prompt that asks for a letter.
+        prompt: String,
+        /// What the model said.
+        prediction: String,
+        /// The options, `A` first.
+        options: Vec<String>,
+        /// Index of the right one.
+        answer: usize,
+        /// Natural logarithm of the probability of each option's text behind the question, summed over its tokens; empty where it was not
+        /// asked for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        log_likelihoods: Vec<f64>,
+        /// Tokens of each option's text.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tokens: Vec<u32>,
+        /// Kinds of question that it belongs to.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        kinds: Vec<String>,
+    },
+    /// A window of a text.
+    Window {
+        /// Its number, counted from 0.
+        id: String,
+        /// Tokens that are predicted, each from all before it in the window.
+        tokens: u32,
+        /// Mean negative logarithm of their probabilities, in nats.
+        nll: f64,
     },
     /// One search of retrieval.
     Rank {
@@ -65,7 +97,11 @@ impl Prediction {
     /// The item it is about.
     pub fn id(&self) -> &str {
         match self {
-            Prediction::Answer { id, .. } | Prediction::Caption { id, .. } | Prediction::Rank { id, .. } => id,
+            Prediction::Answer { id, .. }
+            | Prediction::Caption { id, .. }
+            | Prediction::Choice { id, .. }
+            | Prediction::Window { id, .. }
+            | Prediction::Rank { id, .. } => id,
         }
     }
 }

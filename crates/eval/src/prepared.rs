@@ -4,7 +4,6 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
     ops::Range,
-    path::PathBuf,
     sync::Arc,
 };
 
@@ -30,6 +29,8 @@ pub struct Prepared {
     pub(crate) texts: Vec<Tokens>,
     /// Which of the different layouts each text is behind.
     layouts: Vec<usize>,
+    /// Of items with options, what their likelihoods are computed from.
+    pub(crate) choices: Vec<Option<Choice>>,
     pub(crate) pixels: Pixels,
     pub(crate) processor: Processor,
     pub(crate) device: Device,
@@ -43,12 +44,63 @@ pub(crate) struct Tokens {
     pub layout: Option<Layout>,
 }
 
+/// A question with options.
+pub(crate) struct Choice {
+    /// What stands before an option.
+    pub stem: Tokens,
+    /// Which of the different layouts the stem is behind.
+    pub layout: usize,
+    /// Each option's own tokens.
+    pub options: Vec<Vec<u32>>,
+}
+
+impl Choice {
+    /// `None` for other items.
+    ///
+    /// An option's tokens are those that its text, behind a blank, adds to the stem. Where the stem is a turn of a conversation or ends with a
+    /// token of its own (an encoder's), or the last word would be cut otherwise, they are those of the option alone.
+    fn of(processor: &Processor, item: &Item, size: (u32, u32)) -> Result<Option<Self>, EvalError> {
+        let Content::Choice { stem, options, .. } = &item.content else { return Ok(None) };
+        let Prompt { layout, text: language } = processor.prompt(stem, size)?;
+        let tokens = Tokens { qformer: processor.encode_qformer(stem)?, language, layout };
+        let ids = |option: &String| {
+            let whole = match &tokens.layout {
+                None => processor.encode_prompt(&format!("{stem} {option}"))?,
+                Some(_) => Vec::new(),
+            };
+            let ids = match whole.strip_prefix(tokens.language.as_slice()) {
+                Some(added) if !added.is_empty() => added.to_vec(),
+                _ => processor.encode_answer(option)?,
+            };
+            match ids.is_empty() {
+                true => Err(EvalError::Unfit {
+                    id: item.id.clone(),
+                    reason: format!("the tokenizer makes nothing of its option `{option}`"),
+                }),
+                false => Ok(ids),
+            }
+        };
+        let options = options.iter().map(ids).collect::<Result<_, EvalError>>()?;
+        Ok(Some(Self { stem: tokens, layout: 0, options }))
+    }
+}
+
+/// Numbers of layouts, equal ones for equal layouts.
+fn numbered<'a>(layouts: impl Iterator<Item = &'a Option<Layout>>) -> Vec<usize> {
+    let mut known: HashMap<&Option<Layout>, usize> = HashMap::new();
+    let number = |layout| {
+        let next = known.len();
+        *known.entry(layout).or_insert(next)
+    };
+    layouts.map(number).collect()
+}
+
 /// Images of a benchmark.
 pub(crate) enum Pixels {
     /// Model-ready `[images, 3, height, width]` of each block.
     Ready(Vec<Tensor>),
     /// On disk.
-    Files(Arc<[PathBuf]>),
+    Files(Arc<[Picture]>),
 }
 
 /// Consecutive images with the items about them.
@@ -58,7 +110,7 @@ pub(crate) struct Block {
     /// Height and width of their pixels.
     pub size: (u32, u32),
     /// Indices of its items, in the benchmark's order.
-    items: Vec<usize>,
+    pub items: Vec<usize>,
 }
 
 /// Items whose prompts are read together.
@@ -77,7 +129,7 @@ impl Prepared {
     pub fn new(processor: &Processor, benchmark: &Benchmark, device: Device) -> Result<Self, EvalError> {
         Self::tokenized(processor, benchmark, device, &|item, size| {
             let (text, read_by_language) = match &item.content {
-                Content::Question { text, .. } => (text, true),
+                Content::Question { text, .. } | Content::Choice { text, .. } => (text, true),
                 Content::Caption { instruction, .. } => (instruction, true),
                 Content::Retrieval { caption } => (caption, false),
             };
@@ -124,18 +176,18 @@ impl Prepared {
             own.map_or_else(|| processor.image_size(), |(_, size)| *size)
         };
         let texts = parallel(items.len(), threads, |item| tokens(&items[item], size(items[item].image)))?;
-        let mut known: HashMap<&Option<Layout>, usize> = HashMap::new();
-        let layouts = texts
-            .iter()
-            .map(|text| {
-                let next = known.len();
-                *known.entry(&text.layout).or_insert(next)
-            })
-            .collect();
+        let layouts = numbered(texts.iter().map(|text| &text.layout));
+        let choice = |item: usize| Choice::of(processor, &items[item], size(items[item].image));
+        let mut choices: Vec<Option<Choice>> = parallel(items.len(), threads, choice)?;
+        let numbers = numbered(choices.iter().flatten().map(|choice| &choice.stem.layout));
+        for (choice, number) in choices.iter_mut().flatten().zip(numbers) {
+            choice.layout = number;
+        }
         Ok(Self {
             task: benchmark.task(),
             layouts,
             texts,
+            choices,
             items,
             images: pictures.len(),
             pixels: Pixels::of(processor, &pictures, &runs, device)?,
@@ -232,20 +284,14 @@ impl Pixels {
         runs: &[(Range<usize>, (u32, u32))],
         device: Device,
     ) -> Result<Self, EvalError> {
-        let files: Vec<PathBuf> = pictures
-            .iter()
-            .filter_map(|picture| match picture {
-                Picture::File(path) => Some(path.clone()),
-                Picture::Held(_) => None,
-            })
-            .collect();
-        if !files.is_empty() {
-            return Ok(Self::Files(files.into()));
+        let is_held = |picture: &Picture| matches!(picture, Picture::Held(_));
+        if pictures.iter().any(|picture| !is_held(picture)) {
+            return Ok(Self::Files(pictures.into()));
         }
         let block = |pictures: &[Picture], (height, width): (u32, u32)| -> Result<Tensor, EvalError> {
             let images = pictures.iter().filter_map(|picture| match picture {
                 Picture::Held(image) => Some(image),
-                Picture::File(_) => None,
+                Picture::File(_) | Picture::Cell(_) => None,
             });
             let images: Vec<&Image> = images.collect();
             let shape = [images.len() as i64, 3, i64::from(height), i64::from(width)];
@@ -276,9 +322,12 @@ impl<'a> Ordered<'a> {
         if processor.images().cells().is_none() {
             return Ok(Self { pictures: Cow::Borrowed(pictures), runs: vec![(all, processor.image_size())] });
         }
-        let size = |at: usize| match &pictures[at] {
-            Picture::Held(image) => processor.size_of(image),
-            Picture::File(path) => processor.size_of(&Image::open(path)?).map_err(|error| error.of_image(path)),
+        let size = |at: usize| {
+            let sized = processor.size_of(pictures[at].image()?.as_ref());
+            match &pictures[at] {
+                Picture::File(path) => sized.map_err(|error| error.of_image(path)),
+                Picture::Held(_) | Picture::Cell(_) => sized,
+            }
         };
         let sizes = parallel(pictures.len(), threads, size)?;
         let mut order: Vec<usize> = all.collect();

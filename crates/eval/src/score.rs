@@ -1,5 +1,9 @@
 //! From stored predictions to the score of a task: pure functions, no model in sight.
 
+mod choice;
+mod text;
+mod yes_no;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
@@ -72,6 +76,12 @@ impl ScoreOptions {
 /// - captions: CIDEr-D over all sets together, for published benchmarks times 100 as the literature prints it, in the embedded world
 ///   times 10; undefined for a single image. Parts per set, with document frequencies from all references, `bleu-4` (published:
 ///   `bleu-1` to `bleu-4`) and `rouge-l`;
+/// - yes or no: POPE's accuracy over all splits; parts `f1`, its mean over splits, and per split accuracy (its name), `-precision`, `-recall`,
+///   `-f1` and `-yes` (share of yes). MME's sum of accuracies; parts `perception`, `cognition`, and each subtask;
+/// - multiple choice: accuracy of the letter (MMBench: of questions with all rotations right); parts `likelihood` and
+///   `likelihood-per-token`, the same of the likeliest option, and the kinds of questions;
+/// - VizWiz also `unanswerable-f1`, how well it says what cannot be answered;
+/// - a text: its perplexity; part `nll`, the mean negative log-likelihood of a token;
 /// - retrieval: mean of text and image recall at 1; parts `text-recall@k` and `image-recall@k`.
 ///
 /// # Errors
@@ -80,12 +90,22 @@ pub fn score(task: Task, predictions: &[Prediction], options: &ScoreOptions) -> 
     if predictions.is_empty() {
         return Err(EvalError::Empty(task));
     }
+    match task {
+        Task::Pope => return yes_no::pope(predictions),
+        Task::Mme => return yes_no::mme(predictions),
+        Task::Scienceqa | Task::Mmbench => return choice::score(task, predictions),
+        Task::Perplexity => return text::score(predictions),
+        _ => {}
+    }
     let points = item_points(task, predictions, options)?;
     let (score, mut parts) = match task {
-        Task::Vqav2 | Task::Gqa | Task::Okvqa => ("accuracy", BTreeMap::new()),
         Task::Nocaps => (options.cider().0, caption_parts(predictions, options)),
         Task::Flickr30k => return retrieval(task, predictions, &points),
+        _ => ("accuracy", BTreeMap::new()),
     };
+    if task == Task::Vizwiz {
+        parts.insert("unanswerable-f1".to_owned(), yes_no::unanswerable(predictions));
+    }
     if task == Task::Nocaps && predictions.len() < FEWEST_IMAGES {
         return Ok(TaskScore { task, score: None, parts });
     }
@@ -106,7 +126,8 @@ pub fn score(task: Task, predictions: &[Prediction], options: &ScoreOptions) -> 
     Ok(scored)
 }
 
-/// What each prediction contributes, in the score's unit: the mean over items is the score (for retrieval, over each direction).
+/// What each prediction contributes, in the score's unit: the mean over items is the score (for retrieval, over each direction). Of MME and
+/// MMBench, points are weighted for that; of a text, they are the negative log-likelihood of a token.
 ///
 /// # Errors
 /// [`EvalError::WrongKind`] for predictions of another task.
@@ -127,9 +148,19 @@ pub fn item_points(task: Task, predictions: &[Prediction], options: &ScoreOption
                 other => Err(wrong(other)),
             })
             .collect(),
-        Task::Vqav2 | Task::Gqa | Task::Okvqa => predictions
+        Task::Pope => yes_no::pope_points(predictions),
+        Task::Mme => yes_no::mme_points(predictions),
+        Task::Scienceqa | Task::Mmbench => choice::points(task, predictions),
+        Task::Perplexity => text::points(predictions),
+        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::Textvqa | Task::Vizwiz => predictions
             .iter()
             .map(|item| match item {
+                Prediction::Answer { prediction, answers, .. } if task == Task::Textvqa => {
+                    Ok(100.0 * vqa::accuracy_of_text(prediction, answers))
+                }
+                Prediction::Answer { prediction, answers, .. } if task == Task::Vizwiz => {
+                    Ok(100.0 * vqa::accuracy_as_written(prediction, answers))
+                }
                 Prediction::Answer { prediction, answers, .. } if task == Task::Gqa => {
                     let said = vqa::normalize_words(prediction);
                     Ok(if answers.contains(&said) { 100.0 } else { 0.0 })

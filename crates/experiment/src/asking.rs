@@ -116,6 +116,31 @@ impl TextRule {
     }
 }
 
+/// How a text is cut for its perplexity: windows of one length that do not overlap, a shorter one at its end left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PerplexityConfig {
+    /// Tokens of a window.
+    pub window: u32,
+    /// The first so many windows; `null`: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<u32>,
+}
+
+impl PerplexityConfig {
+    /// Whether nothing is set.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for PerplexityConfig {
+    /// The published windows.
+    fn default() -> Self {
+        Self { window: 2048, windows: None }
+    }
+}
+
 /// How retrieval compares. Without a checkpoint, the model's own contrastive head does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]

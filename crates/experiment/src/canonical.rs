@@ -44,6 +44,9 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
     canonical_prune(&mut run.prune);
     canonical_restore(&mut run.restore);
     canonical_evaluate(&mut run.evaluate);
+    if !run.evaluate.tasks.contains(&Task::Perplexity) {
+        run.data.text = None;
+    }
     let folder = run.data.source == DataSource::Folder;
     canonical_corpora(&mut run.data.calibration, folder && run.prune.calibrates());
     canonical_corpora(&mut run.data.restoration, folder && run.restore.method != RestoreMethod::None);
@@ -134,16 +137,16 @@ fn canonical_corpora(corpora: &mut CorporaConfig, read: bool) {
 
 fn canonical_evaluate(evaluate: &mut EvaluateConfig) {
     let neutral = EvaluateConfig::default();
-    let EvaluateConfig { tasks, questions, images, beams, answer, caption, okvqa, retrieval } = evaluate;
+    let EvaluateConfig { tasks, questions, images, beams, answer, caption, okvqa, retrieval, perplexity } = evaluate;
     tasks.sort_unstable();
-    if !tasks.iter().any(|task| Task::QUESTIONS.contains(task)) {
+    if !tasks.iter().any(|task| task.has_questions()) {
         *questions = neutral.questions;
         *answer = neutral.answer;
     }
-    if tasks.iter().all(|task| Task::QUESTIONS.contains(task)) {
+    if !tasks.iter().any(|task| task.has_images_only()) {
         *images = neutral.images;
     }
-    if !tasks.iter().any(|task| task.uses_language()) {
+    if !tasks.iter().any(|task| task.writes()) {
         *beams = neutral.beams;
     }
     if !tasks.contains(&Task::Okvqa) {
@@ -159,6 +162,9 @@ fn canonical_evaluate(evaluate: &mut EvaluateConfig) {
     } else {
         // No question goes into a caption's prompt.
         caption.text = neutral.caption.text;
+    }
+    if !tasks.contains(&Task::Perplexity) {
+        *perplexity = neutral.perplexity;
     }
     if !tasks.contains(&Task::Flickr30k) || retrieval.checkpoint.is_none() {
         *retrieval = neutral.retrieval;

@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
+    Asks, Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
     allocation::{AllocationScope, BudgetConfig},
     config::{
         CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod,
@@ -20,7 +20,7 @@ use crate::{
     model::{DenseConfig, ModelConfig},
     reading::{ReadingKind, Readings},
     shared::Shared,
-    stage::{AdaptTraining, Inputs, identify},
+    stage::{AdaptTraining, Identifier, Inputs, identify},
 };
 
 /// The chain of one run, upstream first. `run` must be canonical, see [`crate::canonical::canonical`].
@@ -125,7 +125,21 @@ impl Configured {
 /// An evaluation of a task.
 struct Scored {
     task: Task,
-    evaluation: Configured,
+    stage: Arc<Stage>,
+    identifier: Identifier,
+}
+
+impl Scored {
+    fn new(task: Task, stage: Stage) -> Self {
+        let Configured { stage, configuration } = Configured::new(stage);
+        Self { task, identifier: Identifier::new(&stage, &configuration), stage }
+    }
+
+    /// The evaluation of what is read.
+    fn node(&self, read: &Read) -> Arc<StageNode> {
+        let (key, inputs) = (self.identifier.key(&read.json), Arc::clone(&read.inputs));
+        Arc::new(StageNode { key, stage: Arc::clone(&self.stage), inputs, readings: Readings::default() })
+    }
 }
 
 /// What stages read, and its JSON.
@@ -243,19 +257,18 @@ impl Planner {
         let is_blind = merge.is_none() && pruned.masks.iter().any(|(tower, _)| *tower == Tower::Language);
         let blind = is_blind.then(|| {
             let masks = masks(|tower| tower != Tower::Language);
-            let buffer = &mut self.buffer;
             let make = |(_, _, masks): &Blind| {
                 let read = read(masks.clone());
                 let blind = scored.iter().filter(|scored| !scored.task.uses_language());
-                blind.map(|scored| scored.evaluation.node(&read, buffer)).collect()
+                blind.map(|scored| scored.node(&read)).collect()
             };
             Arc::clone(self.blind.entry((base, evaluate, masks)).or_insert_with_key(make))
         });
         let mut blind = blind.iter().flat_map(|nodes| nodes.iter());
         let whole = read(masks(|_| true));
-        for Scored { task, evaluation } in scored.iter() {
-            let known = if task.uses_language() { None } else { blind.next() };
-            nodes.push(known.map_or_else(|| evaluation.node(&whole, &mut self.buffer), Arc::clone));
+        for scored in scored.iter() {
+            let known = if scored.task.uses_language() { None } else { blind.next() };
+            nodes.push(known.map_or_else(|| scored.node(&whole), Arc::clone));
         }
         nodes
     }
@@ -554,16 +567,17 @@ fn scored(run: &RunConfig) -> Vec<Scored> {
     let stage = |&task: &Task| {
         let stage = Stage::Evaluate {
             task,
-            items: if Task::QUESTIONS.contains(&task) { evaluate.questions } else { evaluate.images },
-            beams: task.uses_language().then_some(evaluate.beams),
-            data: run.data.benchmarks(),
+            items: evaluate.items(task),
+            beams: task.writes().then_some(evaluate.beams),
+            data: run.data.of_task(task),
             asking: evaluate.asking(task).filter(|asking| !asking.is_default()).cloned().map(Box::new),
             okvqa: (task == Task::Okvqa && !evaluate.okvqa.is_default()).then(|| Box::new(evaluate.okvqa)),
-            retrieval: (!task.uses_language() && !evaluate.retrieval.is_default())
+            retrieval: (task.asks() == Asks::Match && !evaluate.retrieval.is_default())
                 .then(|| Box::new(evaluate.retrieval.clone())),
             compute: run.model.compute,
+            window: (task.asks() == Asks::Text).then_some(evaluate.perplexity.window),
         };
-        Scored { task, evaluation: Configured::new(stage) }
+        Scored::new(task, stage)
     };
     evaluate.tasks.iter().map(stage).collect()
 }

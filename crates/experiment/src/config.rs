@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Pattern, Task, Tower,
+    Asks, Pattern, Task, Tower,
     allocation::AllocationConfig,
     method::is_default,
     model::{DenseConfig, ModelConfig},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub use crate::{
-    asking::{AskingConfig, Crop, Lemmatizer, OkvqaConfig, Repetition, RetrievalConfig, TextRule},
+    asking::{AskingConfig, Crop, Lemmatizer, OkvqaConfig, PerplexityConfig, Repetition, RetrievalConfig, TextRule},
     corpora::{Augment, CorporaConfig, Corpus, SampleForm},
     method::{
         BlockThreshold, Damping, DsnotConfig, InitialMetric, MagnitudeConfig, MethodConfig, Rounding, SignRule,
@@ -90,13 +90,24 @@ pub struct DataConfig {
     /// What restoration trains on (`source: folder`).
     #[serde(skip_serializing_if = "CorporaConfig::is_default")]
     pub restoration: CorporaConfig,
+    /// Text file of the task `perplexity`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<std::path::PathBuf>,
 }
 
 impl DataConfig {
     /// What an evaluation sees: no training data.
     pub fn benchmarks(&self) -> Self {
         let (calibration, restoration) = Default::default();
-        Self { source: self.source, seed: self.seed, root: self.root.clone(), calibration, restoration }
+        Self { source: self.source, seed: self.seed, root: self.root.clone(), calibration, restoration, text: None }
+    }
+
+    /// What the evaluation of a task sees: benchmarks, or a text alone.
+    pub fn of_task(&self, task: Task) -> Self {
+        match task.asks() {
+            Asks::Text => Self { text: self.text.clone(), ..Self::default() },
+            _ => self.benchmarks(),
+        }
     }
 
     /// What calibration sees.
@@ -122,7 +133,7 @@ impl DataConfig {
 impl Default for DataConfig {
     fn default() -> Self {
         let (calibration, restoration) = Default::default();
-        Self { source: DataSource::Shapes, seed: 1234, root: None, calibration, restoration }
+        Self { source: DataSource::Shapes, seed: 1234, root: None, calibration, restoration, text: None }
     }
 }
 
@@ -623,15 +634,27 @@ pub struct EvaluateConfig {
     /// How images and texts are compared.
     #[serde(skip_serializing_if = "RetrievalConfig::is_default")]
     pub retrieval: RetrievalConfig,
+    /// How a text is cut.
+    #[serde(skip_serializing_if = "PerplexityConfig::is_default")]
+    pub perplexity: PerplexityConfig,
 }
 
 impl EvaluateConfig {
-    /// How a task is asked; `None` for retrieval, which asks nothing.
+    /// How a task is asked; `None` for retrieval and texts, where nothing is asked.
     pub fn asking(&self, task: Task) -> Option<&AskingConfig> {
-        match task {
-            Task::Vqav2 | Task::Gqa | Task::Okvqa => Some(&self.answer),
-            Task::Nocaps => Some(&self.caption),
-            Task::Flickr30k => None,
+        match task.asks() {
+            Asks::Answer | Asks::Choice => Some(&self.answer),
+            Asks::Caption => Some(&self.caption),
+            Asks::Match | Asks::Text => None,
+        }
+    }
+
+    /// Items of a task that are asked for: questions, images, or windows of a text, of which 0 means all.
+    pub fn items(&self, task: Task) -> u32 {
+        match task.asks() {
+            Asks::Answer | Asks::Choice => self.questions,
+            Asks::Caption | Asks::Match => self.images,
+            Asks::Text => self.perplexity.windows.unwrap_or(0),
         }
     }
 }
@@ -639,7 +662,7 @@ impl EvaluateConfig {
 impl Default for EvaluateConfig {
     fn default() -> Self {
         Self {
-            tasks: Task::ALL.to_vec(),
+            tasks: Task::PAPER.to_vec(),
             questions: 1000,
             images: 300,
             beams: 1,
@@ -647,6 +670,7 @@ impl Default for EvaluateConfig {
             caption: AskingConfig::default(),
             okvqa: OkvqaConfig::default(),
             retrieval: RetrievalConfig::default(),
+            perplexity: PerplexityConfig::default(),
         }
     }
 }

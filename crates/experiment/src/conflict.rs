@@ -52,6 +52,21 @@ fn data(run: &RunConfig) -> Option<Conflict> {
             "`data.source: folder` needs `data.root`",
             "set `data.root` to the folder that holds the benchmarks",
         ),
+        (DataSource::Shapes, _)
+            if run.evaluate.tasks.iter().any(|task| task.uses_vision() && !task.has_miniature()) =>
+        {
+            let strange = run.evaluate.tasks.iter().find(|task| task.uses_vision() && !task.has_miniature());
+            found(
+                "evaluate.tasks",
+                format!("`{}` is not in the embedded world", strange.map_or("it", |task| task.name())),
+                "set `data.source: folder` and `data.root` to the folder that holds the benchmark, or drop the task",
+            )
+        }
+        _ if run.data.text.is_none() && run.evaluate.tasks.contains(&Task::Perplexity) => found(
+            "data.text",
+            "`perplexity` needs a text",
+            "set `data.text` to a text file such as the test part of WikiText-2, or drop the task",
+        ),
         (DataSource::Shapes, Some(_)) => found(
             "data.root",
             "`data.root` has no effect: the data are the embedded world",

@@ -24,6 +24,7 @@ use crate::{
     origin::Origin,
     output::{Claim, Report},
     overrides,
+    provenance::SourceFile,
     reading::Readings,
     shape::{Names, Shape},
     source::Location,
@@ -55,6 +56,8 @@ pub struct Experiment {
     pub gates: Vec<Gate>,
     /// How many of everything.
     pub counts: Counts,
+    /// Every file that decided about it.
+    pub sources: Vec<SourceFile>,
     /// Where tables, figures and claims are, by their ids.
     places: BTreeMap<String, Location>,
     /// What it was made of: the file over its bases, with overrides.
@@ -99,7 +102,9 @@ impl Experiment {
     /// # Errors
     /// Every mistake in the files or the overrides, with the place where it was made.
     pub fn load(path: &Path, root: &Path, overrides: &[String]) -> Result<Self, ExperimentError> {
-        let Loaded { mut document, start } = load::load(path, root)?;
+        let Loaded { mut document, start, mut sources } = load::load(path, root)?;
+        let (published, ids) = published(root);
+        sources.push(published);
         let written = document.clone();
         overrides::apply(&mut document, overrides)?;
         let expansion = expand::expand(&document, &start, !overrides.is_empty())?;
@@ -108,7 +113,7 @@ impl Experiment {
             axes: expansion.axes.iter().map(|axis| (axis.name.clone(), axis.labels.clone())).collect(),
             points: document.include.iter().flatten().map(|include| include.name.clone()).collect(),
             tasks,
-            published: published(root),
+            published: ids,
         };
         // Overrides may have narrowed an axis; what the file says about the labels it had is still right.
         for axis in &written.axes {
@@ -151,6 +156,7 @@ impl Experiment {
             cells: expansion.cells,
             gates: expansion.gates,
             counts: expansion.counts,
+            sources,
             places,
             document: Arc::new(document),
         })
@@ -234,9 +240,15 @@ fn common_tasks(cells: &[Cell]) -> Vec<Task> {
     Task::ALL.into_iter().filter(everywhere).collect()
 }
 
-/// Ids of the table of published numbers, where there is one.
-fn published(root: &Path) -> Option<Vec<String>> {
-    let text = std::fs::read_to_string(root.join("paper/expected.csv")).ok()?;
+/// The table of published numbers and its ids, where there is one.
+fn published(root: &Path) -> (SourceFile, Option<Vec<String>>) {
+    let path = root.join("paper/expected.csv");
+    let content = std::fs::read(&path).ok();
+    let file = SourceFile::new(&path, content.as_deref());
+    (file, content.and_then(|bytes| String::from_utf8(bytes).ok()).map(|text| ids(&text)))
+}
+
+fn ids(text: &str) -> Vec<String> {
     let mut ids: Vec<String> = text
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -244,7 +256,7 @@ fn published(root: &Path) -> Option<Vec<String>> {
         .filter_map(|line| Some(line.split(',').next()?.to_owned()))
         .collect();
     ids.dedup();
-    Some(ids)
+    ids
 }
 
 type Places = BTreeMap<String, Location>;

@@ -36,6 +36,23 @@ pub enum Job {
     Prune(Box<Prune>),
     /// Stored predictions scored, also by other programs.
     Score(Box<ScorePredictions>),
+    /// Perplexity of a text.
+    Perplexity(Perplexity),
+}
+
+/// Settings of [`Job::Perplexity`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Perplexity {
+    /// The model.
+    pub model: ModelAt,
+    /// Text file.
+    pub text: PathBuf,
+    /// Tokens of a window.
+    pub window: usize,
+    /// The first so many windows; `null`: all.
+    pub windows: Option<usize>,
+    /// Whether the answer lists the windows.
+    pub list: bool,
 }
 
 /// Settings of [`Job::Score`]. Paths are absolute.

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::{
     document::Document,
     error::{ErrorKind, ExperimentError},
+    provenance::SourceFile,
     source::{Location, Source},
     yaml,
 };
@@ -19,14 +20,16 @@ const MAX_FILES: usize = 256;
 pub(crate) struct Loaded {
     pub document: Document,
     pub start: Location,
+    /// The file and its bases, as they were read.
+    pub sources: Vec<SourceFile>,
 }
 
 /// Reads `path` and everything it extends; bases must lie below `root`.
 pub(crate) fn load(path: &Path, root: &Path) -> Result<Loaded, ExperimentError> {
     let mut files = Files::default();
-    let loaded = read(path, &path.display().to_string(), root, &mut files)?;
-    loaded.document.check_removals()?;
-    Ok(loaded)
+    let (document, start) = read(path, path, &path.display().to_string(), root, &mut files)?;
+    document.check_removals()?;
+    Ok(Loaded { document, start, sources: files.sources })
 }
 
 /// Files on the way to the one being read.
@@ -36,17 +39,27 @@ struct Files {
     chain: Vec<(PathBuf, String)>,
     /// Files read so far; one that several extend is read, and counts, several times.
     read: usize,
+    /// Everything read so far.
+    sources: Vec<SourceFile>,
 }
 
-fn read(path: &Path, shown: &str, root: &Path, files: &mut Files) -> Result<Loaded, ExperimentError> {
+/// Reads `path` and its bases; `asked` is the path before links were followed. Returns the document and the beginning of the file.
+fn read(
+    path: &Path,
+    asked: &Path,
+    shown: &str,
+    root: &Path,
+    files: &mut Files,
+) -> Result<(Document, Location), ExperimentError> {
     let source = Source::read(path, shown)?;
+    files.sources.push(SourceFile::new(asked, Some(source.text().as_bytes())));
     let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     files.chain.push((real.clone(), shown.to_owned()));
     let tree = yaml::parse(&source)?;
     let mut own = Document::read(&tree)?;
     let mut merged = Document::default();
     for (relative, at) in std::mem::take(&mut own.extends) {
-        let (base, base_shown) = resolve(&real, &relative, root, &at)?;
+        let Base { path: base, asked, shown: base_shown } = resolve(&real, &relative, root, &at)?;
         let chain = &files.chain;
         files.read += 1;
         if files.read > MAX_FILES {
@@ -70,14 +83,24 @@ fn read(path: &Path, shown: &str, root: &Path, files: &mut Files) -> Result<Load
                 .error(ErrorKind::Cycle, format!("more than {MAX_CHAIN} files extend each other"))
                 .help("flatten the chain of bases"));
         }
-        merged = merged.overlay(read(&base, &base_shown, root, files)?.document);
+        merged = merged.overlay(read(&base, &asked, &base_shown, root, files)?.0);
     }
     files.chain.pop();
-    Ok(Loaded { document: merged.overlay(own), start: tree.at })
+    Ok((merged.overlay(own), tree.at))
 }
 
-/// The file that `extends: relative` means, seen from `from`, and how to show it.
-fn resolve(from: &Path, relative: &str, root: &Path, at: &Location) -> Result<(PathBuf, String), ExperimentError> {
+/// A file that another extends.
+struct Base {
+    /// Where it is.
+    path: PathBuf,
+    /// The same before links were followed.
+    asked: PathBuf,
+    /// How it is shown.
+    shown: String,
+}
+
+/// The file that `extends: relative` means, seen from `from`.
+fn resolve(from: &Path, relative: &str, root: &Path, at: &Location) -> Result<Base, ExperimentError> {
     let outside = || {
         at.error(ErrorKind::Outside, format!("`{relative}` leads out of the experiments folder"))
             .label("not allowed")
@@ -113,7 +136,7 @@ fn resolve(from: &Path, relative: &str, root: &Path, at: &Location) -> Result<(P
         Ok(real) if real.starts_with(&real_root) => {
             let below = real.strip_prefix(&real_root).unwrap_or(&real);
             let shown = root.join(below).display().to_string();
-            Ok((real, shown))
+            Ok(Base { path: real, asked: target, shown })
         }
         Ok(_) => Err(outside()),
         Err(_) => {

@@ -30,6 +30,8 @@ pub enum ReadingKind {
     Matcher,
     /// Annotations and images below `data.root`.
     Data,
+    /// The text file `data.text`.
+    Text,
 }
 
 /// The readings of a stage; most have none, and the evaluations of a run share theirs.
@@ -113,7 +115,8 @@ impl Stage {
             Stage::Evaluate { data: own, retrieval, .. } => {
                 let matcher = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_deref());
                 let matcher = matcher.map(|folder| (ReadingKind::Matcher, text(folder)));
-                data(own).into_iter().chain(matcher).collect()
+                let file = own.text.as_deref().map(|file| (ReadingKind::Text, text(file)));
+                data(own).into_iter().chain(matcher).chain(file).collect()
             }
         }
     }
@@ -137,6 +140,9 @@ impl Stage {
                 let folder = retrieval.as_mut().and_then(|retrieval| retrieval.checkpoint.as_mut());
                 if let (Some(folder), Some(name)) = (folder, of(ReadingKind::Matcher)) {
                     *folder = name.into();
+                }
+                if let (Some(file), Some(name)) = (&mut data.text, of(ReadingKind::Text)) {
+                    *file = name.into();
                 }
                 Some(data)
             }

@@ -51,7 +51,7 @@ impl ExternalScores {
     }
 }
 
-/// A measured value, higher is better, in points: 0 to 100 for accuracies and recalls. Captions of published benchmarks are in the unit
+/// A measured value, higher is better (but for perplexity), in points: 0 to 100 for accuracies and recalls; MME's are sums of accuracies. Captions of published benchmarks are in the unit
 /// that the literature prints, `cider`, 100 times what `pycocoevalcap` returns (BLIP-2 on NoCaps: 121.7); those of the embedded world
 /// are 10 times it, `cider-d`, so that 100 is the best there too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,6 +73,12 @@ impl Score {
             "cider-d" => "x 10",
             "cider" | "meteor" | "spice" => "x 100",
             metric if metric.starts_with("bleu") || metric.starts_with("rouge") => "x 100",
+            "perplexity" => "",
+            "nll" => "nats per token",
+            "mme" => "of 2800",
+            "mme-perception" => "of 2000",
+            "mme-cognition" => "of 800",
+            "mme-subtask" => "of 200",
             _ => "%",
         }
     }

@@ -3,7 +3,7 @@
 use serde_yaml::Value;
 
 use crate::{
-    RunConfig,
+    RunConfig, Task,
     flow::Reading,
     shape::{Bounds, Shape},
 };
@@ -88,7 +88,7 @@ const METHOD: Shape = Shape::Choice(&["uniform", "table", "owl", "ecoflap"]);
 const RULE: Shape = Shape::Choice(&["aobd", "obd", "obd-absolute", "gradient"]);
 const BIAS: Shape = Shape::Choice(&["none", "lora-only", "all"]);
 const TARGETS: Shape = Shape::Set { of: &Shape::Text, min: 0 };
-const TASK: Shape = Shape::Choice(&["vqav2", "gqa", "okvqa", "nocaps", "flickr30k"]);
+const TASK: Shape = Shape::Choice(&Task::NAMES);
 const CORPORA: Shape = Shape::Set { of: &Shape::Choice(&["coco", "vg", "cc3m"]), min: 0 };
 const FORM: Shape = Shape::Choice(&["prefix", "instruct"]);
 const INSTRUCTIONS: Shape = Shape::Set { of: &Shape::Text, min: 1 };
@@ -135,6 +135,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "Seed of the embedded world; every split follows from it.";
     "data.root" Shape::OrNull(&Shape::Path), data.root,
         "Root folder of published benchmarks and corpora, with `data.source: folder`.";
+    "data.text" Shape::OrNull(&Shape::Path), data.text,
+        "Text file (UTF-8) of the task `perplexity`.";
     "data.calibration.corpora" CORPORA, data.calibration.corpora,
         "Caption corpora under `data.root` that calibration draws from, samples split evenly.";
     "data.calibration.form" FORM, data.calibration.form,
@@ -375,6 +377,10 @@ pub static SETTINGS: &[Setting] = settings! {
         "Best contrastive matches that the matching head looks at again.";
     "evaluate.retrieval.text-tokens" Shape::Integer { min: 3, max: 4096 }, evaluate.retrieval.text_tokens,
         "Tokens that texts are cut and padded to for the matching model.";
+    "evaluate.perplexity.window" Shape::Integer { min: 2, max: 1 << 20 }, evaluate.perplexity.window,
+        "Tokens of a window of the text; windows do not overlap, and a shorter one at the end is left out. 2048 is the published one.";
+    "evaluate.perplexity.windows" Shape::OrNull(&whole(1)), evaluate.perplexity.windows,
+        "The first so many windows; null means all.";
     "seed" SEED, seed,
         "Replicate seed: calibration sample, random masks, adapters, training batches. Usually set by `replicate`.";
 };

@@ -367,6 +367,16 @@ fn check_set(name: &str, node: &Node, of: &Shape, min: usize, names: &Names) -> 
 fn check_floors(name: &str, node: &Node) -> Result<(), ExperimentError> {
     for (key, floor) in node.map(name)? {
         match key.text.parse::<Value>() {
+            Ok(value) if value.lower_is_better() => {
+                return Err(key
+                    .at
+                    .error(
+                        ErrorKind::BadValue,
+                        format!("`{}` is better the lower it is, so it has no lowest score", key.text),
+                    )
+                    .label("no floor")
+                    .help("name another score"));
+            }
             Ok(Value::Task(_) | Value::Part(..)) => {}
             _ => {
                 let names = Value::names_with_parts();

@@ -204,9 +204,9 @@ pub enum Stage {
     Evaluate {
         /// The task.
         task: Task,
-        /// Questions, or images for captions and retrieval.
+        /// Questions, images for captions and retrieval, or windows of a text, of which 0 means all.
         items: u32,
-        /// Beams; null for retrieval.
+        /// Beams; null for retrieval and texts.
         beams: Option<u32>,
         /// Benchmark data.
         data: DataConfig,
@@ -222,6 +222,9 @@ pub enum Stage {
         /// Type of the computation, where the experiment says it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         compute: Option<Compute>,
+        /// Tokens of a window of a text; absent for all other tasks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        window: Option<u32>,
     },
 }
 
@@ -366,6 +369,14 @@ pub(crate) fn identify(
     configuration: impl FnOnce(&mut Vec<u8>),
     inputs: impl FnOnce(&mut Vec<u8>),
 ) -> StageKey {
+    before_inputs(buffer, stage, configuration);
+    inputs(buffer);
+    buffer.push(b'}');
+    blake3::hash(buffer).into()
+}
+
+/// What is hashed before the inputs, in a buffer.
+fn before_inputs(buffer: &mut Vec<u8>, stage: &Stage, configuration: impl FnOnce(&mut Vec<u8>)) {
     buffer.clear();
     for part in [b"{\"kind\":\"", stage.kind().as_bytes(), b"\",\"version\":"] {
         buffer.extend_from_slice(part);
@@ -374,7 +385,23 @@ pub(crate) fn identify(
     buffer.extend_from_slice(b",\"configuration\":");
     configuration(buffer);
     buffer.extend_from_slice(b",\"inputs\":");
-    inputs(buffer);
-    buffer.push(b'}');
-    blake3::hash(buffer).into()
+}
+
+/// The keys of one stage with ever other inputs: what comes before them is hashed once.
+pub(crate) struct Identifier(blake3::Hasher);
+
+impl Identifier {
+    /// For a stage whose configuration is this JSON.
+    pub fn new(stage: &Stage, configuration: &[u8]) -> Self {
+        let mut buffer = Vec::new();
+        before_inputs(&mut buffer, stage, |buffer| buffer.extend_from_slice(configuration));
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&buffer);
+        Self(hasher)
+    }
+
+    /// The key with inputs of this JSON, as [`identify`] makes it.
+    pub fn key(&self, inputs: &[u8]) -> StageKey {
+        self.0.clone().update(inputs).update(b"}").finalize().into()
+    }
 }

@@ -2,10 +2,10 @@
 //!
 //! | name | meaning |
 //! | --- | --- |
-//! | `average` | mean of all five task columns |
+//! | `average` | mean of the five task columns of the paper |
 //! | `paper-average` | the paper's mean of seven: VQAv2, OK-VQA, GQA, NoCaps CIDEr and SPICE, Flickr30k text and image recall at 1 |
 //! | `vqa-mean` | mean of the three question-answering columns |
-//! | `vqav2`, `gqa`, `okvqa`, `nocaps`, `flickr30k` | the column of one task |
+//! | `vqav2`, `gqa`, ..., `mme`, `perplexity` | the column of one task |
 //! | `gqa/where-row`, ... | a part of a task's score: a question template, a caption set, a direction of retrieval |
 //! | `sparsity`, `sparsity-vision`, ... | certified fraction of zeros, over all pruned towers or in one tower |
 //! | `density`, `density-vision`, ... | 1 minus sparsity |
@@ -22,7 +22,7 @@ use crate::{Task, Tower};
 /// A value of a cell.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Value {
-    /// Mean of all five task columns, in points.
+    /// Mean of the five task columns of the paper, in points.
     Average,
     /// Mean of the seven numbers of the tables that the paper's averages follow (ECoFLaP's): it needs SPICE, which an external scorer computes.
     PaperAverage,
@@ -79,7 +79,7 @@ impl Value {
     /// Tasks that must be evaluated for the value to exist.
     pub fn tasks(&self) -> &[Task] {
         match self {
-            Value::Average | Value::PaperAverage => &Task::ALL,
+            Value::Average | Value::PaperAverage => &Task::PAPER,
             Value::VqaMean => &Task::QUESTIONS,
             Value::Task(task) | Value::Part(task, _) => std::slice::from_ref(task),
             _ => &[],
@@ -90,7 +90,7 @@ impl Value {
     pub fn members(&self) -> Vec<Value> {
         let part = |task, part: &str| Value::Part(task, part.to_owned());
         match self {
-            Value::Average => Task::ALL.map(Value::Task).to_vec(),
+            Value::Average => Task::PAPER.map(Value::Task).to_vec(),
             Value::VqaMean => Task::QUESTIONS.map(Value::Task).to_vec(),
             Value::PaperAverage => vec![
                 Value::Task(Task::Vqav2),
@@ -111,6 +111,11 @@ impl Value {
         self.tasks().is_empty()
     }
 
+    /// Whether less is better.
+    pub fn lower_is_better(&self) -> bool {
+        matches!(self, Value::Task(task) | Value::Part(task, _) if task.facts().lower_is_better)
+    }
+
     /// Text for an axis or a column head.
     pub fn title(&self) -> String {
         let of = |name: &str, tower: &Option<Tower>| match tower {
@@ -121,24 +126,14 @@ impl Value {
             Value::Average => "Average".to_owned(),
             Value::PaperAverage => "Average of 7".to_owned(),
             Value::VqaMean => "VQA mean".to_owned(),
-            Value::Task(task) => task_title(*task).to_owned(),
-            Value::Part(task, part) => format!("{}: {}", task_title(*task), part.replace('-', " ")),
+            Value::Task(task) => task.title().to_owned(),
+            Value::Part(task, part) => format!("{}: {}", task.title(), part.replace('-', " ")),
             Value::Sparsity(tower) => of("Sparsity", tower),
             Value::Density(tower) => of("Density", tower),
             Value::TargetSparsity(tower) => of("Target sparsity", tower),
             Value::Revived => "Revived weights".to_owned(),
             Value::GroupViolations => "N:M violations".to_owned(),
         }
-    }
-}
-
-fn task_title(task: Task) -> &'static str {
-    match task {
-        Task::Vqav2 => "VQAv2",
-        Task::Gqa => "GQA",
-        Task::Okvqa => "OK-VQA",
-        Task::Nocaps => "NoCaps",
-        Task::Flickr30k => "Flickr30k",
     }
 }
 
@@ -182,12 +177,11 @@ impl FromStr for Value {
             let near = crate::suggest::nearest(name, names.iter().map(String::as_str)).map(str::to_owned);
             ValueError { name: name.to_owned(), near }
         };
-        let task = |name: &str| Task::ALL.into_iter().find(|task| task.name() == name);
-        if let Some(task) = task(name) {
+        if let Some(task) = Task::named(name) {
             return Ok(Value::Task(task));
         }
         if let Some((head, part)) = name.split_once('/') {
-            let task = task(head).ok_or_else(wrong)?;
+            let task = Task::named(head).ok_or_else(wrong)?;
             let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '@';
             let near = PARTS.iter().find(|(other, _)| *other == task).and_then(|(_, parts)| {
                 let known = parts.contains(&part);

@@ -22,6 +22,9 @@ pub enum LabError {
     /// The stages of a run cannot be read or put together.
     #[error(transparent)]
     Pipeline(#[from] ressa_pipeline::PipelineError),
+    /// Predictions that cannot be made or scored.
+    #[error(transparent)]
+    Eval(#[from] ressa_eval::EvalError),
     /// A file given to the job does not hold what it should.
     #[error("`{}`: {reason}", path.display())]
     Input {

@@ -6,6 +6,7 @@ mod export;
 mod forward;
 mod generate;
 mod loaded;
+mod perplexity;
 pub mod prune;
 mod prune_layer;
 pub mod random;
@@ -40,5 +41,6 @@ pub fn run(job: &Job, device: Device, progress: Progress<'_>) -> Result<Value, L
         Job::Export(job) => export::run(job, device, progress),
         Job::Prune(job) => prune::run(job, device, progress),
         Job::Score(job) => score::run(job, progress),
+        Job::Perplexity(job) => perplexity::run(job, device, progress),
     }
 }

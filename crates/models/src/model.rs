@@ -299,6 +299,11 @@ impl VisionLanguage for Model {
         Some(self.language()?.search_sizes(self.kind.elt_size_in_bytes() as u64))
     }
 
+    fn text_positions(&self) -> Option<usize> {
+        self.language()?;
+        self.config().text_config().positions()
+    }
+
     fn image_tokens(&self) -> usize {
         self.connector.image_tokens()
     }

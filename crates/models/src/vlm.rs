@@ -293,6 +293,11 @@ pub trait VisionLanguage: Send {
         None
     }
 
+    /// Positions that a decoder-only language model has for a text; `None` where the text is read by an encoder, or by nothing.
+    fn text_positions(&self) -> Option<usize> {
+        None
+    }
+
     /// Tokens that stand for an image in the language model.
     fn image_tokens(&self) -> usize {
         0

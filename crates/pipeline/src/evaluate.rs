@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use ressa_data::text_of;
 use ressa_eval::{
-    Batching, Lemmas, MatchOptions, PredictOptions, ScoreOptions, from_json_lines, match_both_ways, predict, score,
-    to_json_lines,
+    Batching, Lemmas, MatchOptions, PredictOptions, ScoreOptions, Windows, from_json_lines, match_both_ways,
+    perplexity, predict, score, to_json_lines,
 };
 use ressa_experiment::{
-    Stage, StageNode,
+    Asks, Stage, StageNode,
     config::{DataConfig, DataSource, Lemmatizer, OkvqaConfig, RetrievalConfig},
     record::{Score, TaskScore},
 };
@@ -30,7 +31,7 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Evaluate { task, items, beams, data, asking, okvqa, retrieval, .. } = &*node.stage else {
+    let Stage::Evaluate { task, items, beams, data, asking, okvqa, retrieval, window, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not an evaluate stage".to_owned()));
     };
     let name = task.name();
@@ -46,6 +47,16 @@ pub(crate) fn run(
                 let options = MatchOptions { rerank: *rerank as usize, batching: batching.shrunk(rows) };
                 Ok(match_both_ways(matcher.as_ref(), &prepared, &options, &mut show)?)
             })?
+        }
+        _ if task.asks() == Asks::Text => {
+            let model = executor.evaluated(node)?;
+            let path = data.text.as_deref().ok_or_else(|| PipelineError::Internal("no text is named".to_owned()))?;
+            let windows =
+                Windows { tokens: window.unwrap_or_default() as usize, most: (*items > 0).then_some(*items as usize) };
+            // A model that cannot is refused before the text is read.
+            perplexity::check(model.as_ref(), windows.tokens)?;
+            let ids = executor.processor(node)?.tokenize(&text_of(path)?, true)?;
+            perplexity(model.as_ref(), &ids, windows, executor.device, &mut show)?
         }
         _ => {
             let prepared = executor.prepared(node, data, (*task, *items), (asking.as_deref(), okvqa.as_deref()))?;

@@ -143,9 +143,7 @@ impl Executor {
             return Ok(prepared.clone());
         }
         let mut benchmark = Benchmark::load(data, task, items as usize)?;
-        if let Some(asking) = asking {
-            benchmark = benchmark.asked(asking);
-        }
+        benchmark = benchmark.asked(asking.unwrap_or(&AskingConfig::default()));
         let mut processor = (*self.processor(node)?).clone();
         if crop == Crop::Center {
             processor = processor.center_cropped();

@@ -1,7 +1,7 @@
 //! What an evaluation takes: features of images, searches for answers, pairs of images and texts.
 
 use ressa_experiment::{
-    Task, Tower,
+    Asks, Task, Tower,
     config::{AskingConfig, DataSource, RetrievalConfig},
     search,
 };
@@ -17,13 +17,8 @@ use crate::{
 
 /// Images and questions of a published benchmark, whole.
 fn published(task: Task) -> (f64, f64) {
-    match task {
-        Task::Vqav2 => (40_504.0, 214_354.0),
-        Task::Gqa => (398.0, 12_578.0),
-        Task::Okvqa => (5_046.0, 5_046.0),
-        Task::Nocaps => (4_500.0, 4_500.0),
-        Task::Flickr30k => (1_000.0, 1_000.0 * texts::CAPTIONS_PER_IMAGE),
-    }
+    let (images, items) = task.facts().published;
+    (f64::from(images), f64::from(items))
 }
 
 /// An evaluation of one task.
@@ -57,16 +52,17 @@ fn size(task: Task, source: DataSource, items: f64) -> (f64, f64) {
         // A scene of the embedded world has a few questions.
         DataSource::Shapes => (items / 4.0, items),
     };
-    match task {
-        Task::Vqav2 | Task::Gqa | Task::Okvqa => {
+    match task.asks() {
+        Asks::Answer | Asks::Choice => {
             let share = (items / rows).min(1.0);
             (images * share, rows * share)
         }
-        Task::Nocaps => (images.min(items), images.min(items)),
-        Task::Flickr30k => {
+        Asks::Caption => (images.min(items), images.min(items)),
+        Asks::Match => {
             let images = images.min(items);
             (images, images * texts::CAPTIONS_PER_IMAGE)
         }
+        Asks::Text => (0.0, if items > 0.0 { items } else { rows }),
     }
 }
 
@@ -106,9 +102,9 @@ impl Evaluated<'_> {
     fn searched(&self, asking: Option<&AskingConfig>, fewer: usize) -> Need {
         let Subject { model, machine, .. } = self.subject;
         let (images, rows) = self.size();
-        let caption = self.task == Task::Nocaps;
+        let caption = self.task.asks() == Asks::Caption;
         let mean = if caption { texts::CAPTION } else { texts::ANSWER };
-        let limit = asking.and_then(|asking| asking.max_new_tokens).unwrap_or(if caption { 30 } else { 10 });
+        let limit = asking.and_then(|asking| asking.max_new_tokens).unwrap_or(self.task.facts().tokens);
         let least = asking.and_then(|asking| asking.min_new_tokens).unwrap_or(0);
         let steps = (mean * texts::LONGEST).max(f64::from(least)).min(f64::from(limit));
         let prompt = if caption { texts::INSTRUCTION } else { texts::QUESTION };
@@ -184,6 +180,22 @@ impl Evaluated<'_> {
             2.0 * batch.rows * slots * stack.keys * stack.blocks * machine.bytes()
         };
         Self::writers(model).map(of).sum()
+    }
+
+    /// Time and memory of the windows of a text, one after the other; of a text whose windows are not counted, as many as the test part of
+    /// WikiText-2 has.
+    pub fn text(&self, window: f64) -> Need {
+        let Subject { model, machine, .. } = self.subject;
+        let (_, windows) = self.size();
+        // The image's positions are not there: what stands for them is taken off the window's prompt.
+        let prompt = 1.0 - model.queries;
+        let batch = Batch { images: 0.0, rows: 1.0, instruction: 0.0, prompt, answer: window };
+        let pass = Pass { model, machine, batch };
+        let is_language = |tower| tower == Tower::Language;
+        let mut work = pass.forward(is_language).times(windows);
+        work += machine.syncs(windows);
+        let peak = self.subject.weights_bytes() + pass.live(is_language) + pass.logits() * search::LOGIT_BYTES as f64;
+        Need { time: Time { seconds: machine.seconds(work), work, steps: 1.0 }, peak, fallback: None }
     }
 
     /// Time and memory of retrieval, with a matching model or with the model's own head.

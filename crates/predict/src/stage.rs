@@ -1,6 +1,6 @@
 //! What one stage takes on a card.
 
-use ressa_experiment::{Stage, Tower, job::Compute, stage::Inputs};
+use ressa_experiment::{Asks, Stage, Tower, job::Compute, stage::Inputs};
 use serde::Serialize;
 
 use crate::{
@@ -159,14 +159,14 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&
             Training { subject, settings: training, masked: *masked, taught: known.teacher }.need()
         }
         Stage::Merge { .. } => merge(subject),
-        Stage::Evaluate { task, items, beams, data, asking, retrieval, .. } => {
+        Stage::Evaluate { task, items, beams, data, asking, retrieval, window, .. } => {
             let beams = f64::from(beams.unwrap_or(1));
             let items = f64::from(*items);
             let evaluated = Evaluated { subject, task: *task, source: data.source, items, beams, known };
-            if task.uses_language() {
-                evaluated.generate(asking.as_deref())
-            } else {
-                evaluated.retrieval(matcher, &retrieval.as_deref().cloned().unwrap_or_default())
+            match task.asks() {
+                Asks::Match => evaluated.retrieval(matcher, &retrieval.as_deref().cloned().unwrap_or_default()),
+                Asks::Text => evaluated.text(f64::from(window.unwrap_or_default())),
+                Asks::Answer | Asks::Choice | Asks::Caption => evaluated.generate(asking.as_deref()),
             }
         }
     })

@@ -19,6 +19,8 @@ pub use sides::{Pair, Side, Sides};
 pub use spread::{Group, Part, Row, Spread, TestSet};
 pub use words::{Replicates, bold_note, interval, replicates};
 
+use ressa_experiment::value::Value;
+
 use crate::records::Records;
 
 /// Two-sided level behind bold entries: the best of a column is bold with a probability of at least 95 %.
@@ -84,7 +86,9 @@ const FEWEST: usize = 10;
 /// Compares the best of some points, each with its mean, with the others. The level holds for all comparisons together, so the point that
 /// is truly best is among the tied ones with 95 % probability. `None` where nothing can be compared.
 pub fn rank(points: &[(usize, f64)], value: &str, records: &Records) -> Option<Ranking> {
-    let best = points.iter().max_by(|a, b| a.1.total_cmp(&b.1))?.0;
+    let falls = value.parse::<Value>().is_ok_and(|value| value.lower_is_better());
+    let order = |a: &&(usize, f64), b: &&(usize, f64)| if falls { b.1.total_cmp(&a.1) } else { a.1.total_cmp(&b.1) };
+    let best = points.iter().max_by(order)?.0;
     let compared: Vec<Option<Difference>> = points
         .iter()
         .map(
@@ -99,6 +103,7 @@ pub fn rank(points: &[(usize, f64)], value: &str, records: &Records) -> Option<R
         return None;
     }
     let level = looks::max_level(&differences.iter().collect::<Vec<_>>(), points.len() - 1, BOLD);
-    let tied = compared.iter().map(|d| d.as_ref().is_none_or(|d| !d.is_above(0.0, level))).collect();
+    let beaten = |d: &Difference| if falls { d.is_below(0.0, level) } else { d.is_above(0.0, level) };
+    let tied = compared.iter().map(|d| d.as_ref().is_none_or(|d| !beaten(d))).collect();
     Some(Ranking { tied, differences })
 }

@@ -114,6 +114,9 @@ pub fn value(name: &str) -> (String, usize) {
     let decimals = match value {
         Value::Sparsity(_) | Value::Density(_) | Value::TargetSparsity(_) => 3,
         Value::Revived | Value::GroupViolations => 0,
+        Value::Task(Task::Perplexity) => 2,
+        // Nats.
+        Value::Part(Task::Perplexity, _) => 4,
         _ => 1,
     };
     (value.title(), decimals)
@@ -139,7 +142,10 @@ pub fn ceiling(name: &str) -> Option<f64> {
     match value {
         Value::Sparsity(_) | Value::Density(_) | Value::TargetSparsity(_) => Some(1.0),
         Value::Revived | Value::GroupViolations => None,
-        scores => (!scores.tasks().contains(&Task::Nocaps)).then_some(100.0),
+        // Parts of MME's sum have ends of their own.
+        Value::Part(Task::Mme, _) => None,
+        Value::Task(task) => task.facts().ceiling,
+        scores => scores.tasks().iter().all(|task| task.facts().ceiling == Some(100.0)).then_some(100.0),
     }
 }
 

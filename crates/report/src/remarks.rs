@@ -25,6 +25,13 @@ pub fn on<'a>(values: impl Iterator<Item = &'a str>, found: &Provenance) -> Vec<
         remarks
             .extend(evaluated(Task::Nocaps).filter_map(|metric| unit(metric)).map(|unit| format!("NoCaps: {unit}.")));
     }
+    for task in &scores {
+        let (facts, title) = (task.facts(), task.title());
+        if facts.lower_is_better {
+            remarks.push(format!("{title}: less is better."));
+        }
+        remarks.extend(facts.ceiling.filter(|most| *most > 100.0).map(|most| format!("{title}: at most {most}.")));
+    }
     for (task, why) in found.undefined.iter().filter(|(task, _)| scores.contains(task)) {
         let title = Value::Task(*task).title();
         remarks.push(format!("{title}: not defined where it is missing, and so are means with it: {why}."));

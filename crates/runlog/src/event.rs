@@ -169,6 +169,29 @@ pub enum LogEvent {
     },
 }
 
+impl LogEvent {
+    /// The stage that it is about.
+    pub fn key(&self) -> Option<&StageKey> {
+        match self {
+            Self::Started { key, .. }
+            | Self::Progress { key, .. }
+            | Self::Published { key, .. }
+            | Self::Found { key, .. }
+            | Self::Gone { key, .. }
+            | Self::Failed { key, .. }
+            | Self::Returned { key, .. }
+            | Self::Superseded { key, .. }
+            | Self::Retried { key } => Some(key),
+            Self::Began { .. }
+            | Self::Planned { .. }
+            | Self::WorkerUp { .. }
+            | Self::WorkerDown { .. }
+            | Self::Refused { .. }
+            | Self::Ended { .. } => None,
+        }
+    }
+}
+
 /// A part of a worker's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{KeyMap, StageKey};
 
-use crate::{Attempt, FailureRecord, LogEvent, LogPart, Published, Record, State, segment::Segments, shared::Shared};
+use crate::{
+    Attempt, FailureRecord, LogEvent, LogPart, Published, Record, State, record::by_time, segment::Segments,
+    shared::Shared,
+};
 
 /// Everything the log says, as of now.
 #[derive(Clone, Debug, Default)]
@@ -41,16 +44,10 @@ impl Index {
 
     /// Stages whose last attempt failed, the oldest failure first.
     pub fn failures(&self) -> Vec<&FailureRecord> {
-        let mut found: Vec<&FailureRecord> = self
-            .records
-            .iter()
-            .filter_map(|(_, record)| match &record.state {
-                State::Failed(failure) => Some(failure.as_ref()),
-                State::Open | State::Published(_) => None,
-            })
-            .collect();
-        found.sort_by(|a, b| (a.at, &a.key).cmp(&(b.at, &b.key)));
-        found
+        by_time(self.records.iter().filter_map(|(_, record)| match &record.state {
+            State::Failed(failure) => Some(failure.as_ref()),
+            State::Open | State::Published(_) => None,
+        }))
     }
 
     /// Every stage that the log knows, in the order in which it was first spoken of.

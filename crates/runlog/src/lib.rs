@@ -17,9 +17,14 @@ mod record;
 mod segment;
 mod shared;
 mod snapshot;
+mod states;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
+use ressa_experiment::StageKey;
 use ressa_store::{Store, StoreError};
 
 pub use event::{Comparison, Entry, LogEvent, LogPart};
@@ -27,6 +32,7 @@ pub use index::Index;
 pub use older::take_over;
 pub use record::{Attempt, Circumstances, FailureRecord, Proof, Published, Record, State};
 pub use segment::{host, nonce};
+pub use states::{States, states};
 
 use segment::{Place, Segments, Writer};
 
@@ -89,6 +95,20 @@ pub fn history(store: &Store) -> Result<(Vec<Entry>, Vec<Note>), StoreError> {
     let (mut entries, mut notes) = (Vec::new(), Vec::new());
     follow(&folder(store), &mut Segments::new(), &mut notes, &mut |entry| entries.push(entry))?;
     Ok((entries, notes))
+}
+
+/// What the log says of some stages, oldest first.
+///
+/// # Errors
+/// A file that is there and cannot be read.
+pub fn history_of(store: &Store, keys: &HashSet<StageKey>) -> Result<Vec<Entry>, StoreError> {
+    let mut entries = Vec::new();
+    follow(&folder(store), &mut Segments::new(), &mut Vec::new(), &mut |entry| {
+        if entry.event.key().is_some_and(|key| keys.contains(key)) {
+            entries.push(entry);
+        }
+    })?;
+    Ok(entries)
 }
 
 impl Reading {
@@ -214,8 +234,21 @@ impl Log {
     /// # Errors
     /// A disk that fails.
     pub fn settle(&mut self) -> Result<(), StoreError> {
+        self.keep(BEHIND.max(self.reading.index.len() / 4))
+    }
+
+    /// The same at the end, when writing the index once more is worth it for whoever looks afterwards.
+    ///
+    /// # Errors
+    /// A disk that fails.
+    pub fn close(&mut self) -> Result<(), StoreError> {
+        self.keep(BEHIND)
+    }
+
+    /// Makes what was written last, and writes the index anew where more than so many lines stand behind it.
+    fn keep(&mut self, behind: usize) -> Result<(), StoreError> {
         self.writer.sync()?;
-        if self.reading.behind > BEHIND.max(self.reading.index.len() / 4) {
+        if self.reading.behind > behind {
             let index = &mut self.reading.index;
             index.segments.insert(self.writer.number(), self.writer.place().clone());
             snapshot::write(&self.folder.join(INDEX), index)?;

@@ -103,6 +103,13 @@ pub struct FailureRecord {
     pub circumstances: Circumstances,
 }
 
+/// Failures, the oldest first.
+pub(crate) fn by_time<'r>(failures: impl Iterator<Item = &'r FailureRecord>) -> Vec<&'r FailureRecord> {
+    let mut failures: Vec<&FailureRecord> = failures.collect();
+    failures.sort_by(|a, b| (a.at, &a.key).cmp(&(b.at, &b.key)));
+    failures
+}
+
 /// Machine settings that can make a stage fail.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -8,11 +8,12 @@ use std::{collections::HashMap, fs, path::Path, sync::Arc};
 use ressa_experiment::StageKey;
 use ressa_store::{Environment, StoreError, replace};
 use rmp_serde::Deserializer;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::{
-    Attempt, FailureRecord, Index, LogPart, Note, Proof, Published, Record, State, segment::Segments, shared::Shared,
+    Attempt, FailureRecord, Index, LogPart, Note, Proof, Published, Record, State, States, segment::Segments,
+    shared::Shared,
 };
 
 /// First bytes of the file; another layout gets another word, so an old index is made anew.
@@ -133,22 +134,60 @@ pub(crate) fn write(path: &Path, index: &Index) -> Result<(), StoreError> {
     replace(path, &bytes)
 }
 
+/// The bytes of a file; none where there is no such file.
+fn bytes(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StoreError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// Head and rows of a file that is whole.
+fn payload(bytes: &[u8]) -> Option<&[u8]> {
+    let (digest, payload) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<DIGEST>()?;
+    (blake3::hash(payload).as_bytes() == digest).then_some(payload)
+}
+
 /// The index in a file. One that is absent or of another version is none; one that is not whole is none, and named.
 pub(crate) fn read(path: &Path, notes: &mut Vec<Note>) -> Result<Option<Index>, StoreError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(StoreError::Read { path: path.to_owned(), source }),
-    };
-    let whole = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk::<DIGEST>());
-    let found = whole
-        .filter(|(digest, payload)| blake3::hash(payload).as_bytes() == *digest)
-        .and_then(|(_, payload)| unpack(payload));
+    let Some(bytes) = bytes(path)? else { return Ok(None) };
+    let found = payload(&bytes).and_then(unpack);
     if found.is_none() && !bytes.is_empty() {
         let what = "it is not whole, or of another version of the program; it is made anew from the log".to_owned();
         notes.push(Note { file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), what });
     }
     Ok(found)
+}
+
+/// A row of which only the state is wanted.
+#[derive(Deserialize)]
+struct Brief<'r>(StageKey, IgnoredAny, IgnoredAny, IgnoredAny, Option<IgnoredAny>, #[serde(borrow)] Option<&'r str>);
+
+/// Takes the states that the index in a file says, and returns how far it reaches; none where [`read`] would find none.
+pub(crate) fn read_states(path: &Path, states: &mut States) -> Result<Option<Segments>, StoreError> {
+    let bytes = bytes(path)?;
+    let mut found = States::default();
+    let Some(segments) = bytes.as_deref().and_then(payload).and_then(|payload| unpack_states(payload, &mut found))
+    else {
+        return Ok(None);
+    };
+    *states = found;
+    Ok(Some(segments))
+}
+
+fn unpack_states(payload: &[u8], states: &mut States) -> Option<Segments> {
+    let mut source = Deserializer::from_read_ref(payload);
+    let Head { segments, rows, .. } = Head::deserialize(&mut source).ok()?;
+    states.reserve(rows.min(payload.len() / ROW_AT_LEAST));
+    for _ in 0..rows {
+        match Brief::deserialize(&mut source).ok()? {
+            Brief(key, .., Some(_), _) => states.publish(key),
+            Brief(.., None, Some(failure)) => states.fail(serde_json::from_str(failure).ok()?),
+            Brief(.., None, None) => {}
+        }
+    }
+    Some(segments)
 }
 
 /// The index of a file's head and rows.

@@ -7,7 +7,10 @@ use ressa_experiment::{
     StageKey,
     protocol::{Failure, FailureKind},
 };
-use ressa_runlog::{Circumstances, FailureRecord, Index, Log, LogEvent, LogPart, Proof, Published, Record, read};
+use ressa_runlog::{
+    Circumstances, FailureRecord, Index, Log, LogEvent, LogPart, Proof, Published, Record, State, history_of, read,
+    states,
+};
 use ressa_store::{Environment, Store};
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -72,6 +75,15 @@ fn records(index: &Index) -> BTreeMap<StageKey, Record> {
     index.iter().map(|(key, record)| (*key, record.clone())).collect()
 }
 
+/// The states alone are those of the index.
+fn check_states(store: &Store) {
+    let (index, states) = (read(store).unwrap().index, states(store).unwrap());
+    for (key, record) in index.iter() {
+        assert_eq!(states.is_published(key), matches!(record.state, State::Published(_)), "{key}");
+    }
+    assert_eq!(states.failures(), index.failures());
+}
+
 /// Writes events, a segment per list.
 fn write(store: &Store, segments: &[Vec<(u8, u32, u8)>]) -> Vec<PathBuf> {
     for events in segments {
@@ -107,6 +119,7 @@ proptest! {
             fs::write(last, &text[..cut]).unwrap();
             let reading = read(&store).unwrap();
             prop_assert_eq!(&records(&reading.index), &without, "cut at {}", cut);
+            check_states(&store);
             // Who coordinates next begins a file of its own, so the torn line stays the last of its own.
             let mut log = Log::begin(&store, "a test").unwrap();
             log.write(event(200, 1, 1)).unwrap();
@@ -172,6 +185,8 @@ fn the_index_is_what_the_log_says_and_can_be_lost() {
     let bytes = fs::read(&index).unwrap();
     let whole = read(&store).unwrap();
     assert_eq!(whole.notes, []);
+    check_states(&store);
+    assert_eq!(history_of(&store, &[key(9)].into()).unwrap().len(), 1);
 
     fs::remove_file(&index).unwrap();
     assert_eq!(records(&read(&store).unwrap().index), records(&whole.index));
@@ -179,6 +194,7 @@ fn the_index_is_what_the_log_says_and_can_be_lost() {
         fs::write(&index, &bytes[..cut]).unwrap();
         let reading = read(&store).unwrap();
         assert_eq!(records(&reading.index), records(&whole.index), "cut at {cut}");
+        check_states(&store);
         assert!(cut == 0 || reading.notes.iter().any(|note| note.file == "index"), "{cut}: {:?}", reading.notes);
     }
     // A segment that was lost lives on in the index.

@@ -145,6 +145,8 @@ fn options(results: &Path, slots: usize) -> Options {
         max_failures: None,
         timeout: None,
         lease: DEFAULT_LEASE,
+        idle: ressa_sweep::DEFAULT_IDLE,
+        is_followed: false,
         title: "a measurement".to_owned(),
         program: PROGRAM.to_owned(),
         retries: RetryPolicy::default(),

@@ -22,7 +22,7 @@ use crate::{
     SkippedStage, Stop, Summary, SweepError, SweepEvent, Totals, WorkerCommand, describe, failures, gate,
     live::Live,
     meet::{Arrival, CoordinatorBeat, Down, Host, Invitation, LEASE, Meet},
-    recruit::{ClassWork, Classes, Need, Recruiter},
+    recruit::{ClassStanding, ClassWork, Classes, Need, Recruiter},
     schedule::{Schedule, State},
     slot::{Link, Running, Slot},
     take_inventory,
@@ -57,6 +57,10 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// Time without a sign of life after which a worker of another machine counts as gone.
     pub lease: Duration,
+    /// Time without work after which a pilot that a cluster's engine started is sent home.
+    pub idle: Duration,
+    /// Whether the same process coordinates a sweep of this folder right after this one: who works for it stays.
+    pub is_followed: bool,
     /// The sweep in words, for who looks at it: files and overrides.
     pub title: String,
     /// Version and revision of the program.
@@ -103,7 +107,7 @@ pub fn execute(
     store: &Store,
     options: &Options,
     stop: &Stop,
-    recruiter: Option<Box<dyn Recruiter>>,
+    recruiter: Option<&mut dyn Recruiter>,
     events: &mut dyn FnMut(SweepEvent),
 ) -> Result<Summary, SweepError> {
     let start = Instant::now();
@@ -149,7 +153,8 @@ pub fn execute(
         pilots: HashMap::new(),
         orphans: HashMap::new(),
         meet: Meet::host(&options.results)?,
-        recruiter,
+        // Only a reference itself can come to live shorter, not one within an option.
+        recruiter: recruiter.map(|recruiter| recruiter as &mut dyn Recruiter),
         classes,
         standing: Vec::new(),
         sender,
@@ -213,10 +218,10 @@ struct Coordinator<'a> {
     /// Attempts of an earlier coordinator at pilots that have not spoken yet: their stage, number, worker and the end of the wait.
     orphans: HashMap<StageKey, Orphan>,
     meet: Meet,
-    recruiter: Option<Box<dyn Recruiter>>,
+    recruiter: Option<&'a mut dyn Recruiter>,
     classes: Classes,
     /// How things stand with who was asked for.
-    standing: Vec<String>,
+    standing: Vec<ClassStanding>,
     sender: Sender<Message>,
     circumstances: Circumstances,
     log: Log,
@@ -361,7 +366,7 @@ impl Coordinator<'_> {
     fn recruit(&mut self) -> Result<(), SweepError> {
         let Some(recruiter) = &mut self.recruiter else { return Ok(()) };
         let need = Need {
-            work: self.schedule.work(&self.estimates),
+            work: self.schedule.work(&self.estimates, self.gate.is_none()),
             jobs: self.pilots.values().filter(|pilot| !pilot.is_gone()).map(|pilot| pilot.job.clone()).collect(),
             quick_failures: self.quick.clone(),
             stopping: self.stopping,
@@ -471,11 +476,7 @@ impl Coordinator<'_> {
             Link::Remote { pilot, place } => {
                 let (pilot, place) = (pilot.clone(), *place);
                 if !self.tell(&pilot, &Down::Execute { place, node, attempt }) {
-                    let key = self.graph.stages[stage].node.key;
-                    if self.ended(index, &key, attempt).is_some() {
-                        self.give_back(stage, attempt, "its pilot could not be told");
-                    }
-                    return;
+                    return self.unreachable(&pilot);
                 }
             }
         }
@@ -563,9 +564,15 @@ impl Coordinator<'_> {
         let totals = self.totals();
         let open = totals.stages - totals.cached - totals.made - totals.failed - totals.skipped;
         self.note(LogEvent::Ended { made: totals.made, failed: totals.failed, open });
-        self.standing.clear();
-        self.show_live(true);
-        let _ = self.log.settle();
+        let stays = self.options.is_followed && is_well && detached == 0 && !self.stopping;
+        if !stays {
+            self.standing.clear();
+        }
+        self.show_live(!stays);
+        let _ = self.log.close();
+        if stays {
+            return detached;
+        }
         // Jobs that wait are not needed now; what runs may go on.
         let told = self.recruiter.as_mut().map(|recruiter| recruiter.end()).unwrap_or_default();
         told.into_iter().for_each(|line| self.say(line));
@@ -646,3 +653,9 @@ impl Coordinator<'_> {
 
 /// The lease that is used where nobody says another.
 pub const DEFAULT_LEASE: Duration = LEASE;
+
+/// The time without work after which a pilot is sent home, where nobody says another.
+pub const DEFAULT_IDLE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;

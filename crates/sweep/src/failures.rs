@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::UNIX_EPOCH};
 
 use ressa_experiment::protocol::FailureKind;
-use ressa_runlog::{Circumstances, FailureRecord, Index};
+use ressa_runlog::{Circumstances, FailureRecord};
 use ressa_store::Store;
 
 /// The identity of a program's file; empty where there is none.
@@ -30,9 +30,8 @@ pub fn is_retried(record: &FailureRecord, now: &Circumstances) -> bool {
     }
 }
 
-/// The record of every stage that failed and is not in the store, oldest first.
-pub fn failures<'i>(index: &'i Index, store: &Store) -> Vec<&'i FailureRecord> {
-    let mut records = index.failures();
+/// Of the failures that the log knows, those whose stage is not in the store.
+pub fn failures<'r>(mut records: Vec<&'r FailureRecord>, store: &Store) -> Vec<&'r FailureRecord> {
     records.retain(|record| !store.contains(&record.key.hex()));
     records
 }

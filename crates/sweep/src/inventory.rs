@@ -1,7 +1,10 @@
 //! What of a graph is already in the store. What the log knows is compared with what the file system says of it, everything else is proven
 //! by digests; what is damaged is quarantined by name.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use rayon::prelude::*;
 use ressa_experiment::{Stage, StageKey};
@@ -42,20 +45,35 @@ pub(crate) struct News {
     pub gone: Vec<(usize, String)>,
 }
 
-/// Looks at names only: enough to plan. Folders are listed rather than asked for key by key, so that the cost follows what the store has, not
-/// what a large grid wants.
+/// Looks at names only: enough to plan.
 pub fn glance(graph: &Graph, store: &Store) -> Inventory {
     let mut present = vec![false; graph.stages.len()];
-    let entries: Vec<(String, PathBuf)> = store.all_entries().collect();
-    let whole = |(key, folder): &(String, PathBuf)| {
-        let stage = graph.position(&key.parse().ok()?)?;
-        folder.join(MANIFEST).is_file().then_some(stage)
-    };
-    let found: Vec<usize> = entries.par_iter().filter_map(whole).collect();
-    found.into_iter().for_each(|stage| present[stage] = true);
+    listed(store, |key| graph.position(key), |_| false).into_iter().for_each(|stage| present[stage] = true);
     let mut inventory = Inventory { present, damaged: Vec::new() };
     inventory.settle(graph);
     inventory
+}
+
+/// Positions of the stages whose outputs are in a store, by name. Folders are listed rather than asked for key by key, so that the cost follows
+/// what the store has, not what a large grid wants. Where a folder is whole for whoever is `known`, it is not looked into.
+pub(crate) fn listed(
+    store: &Store,
+    position: impl Fn(&StageKey) -> Option<usize> + Sync,
+    known: impl Fn(&StageKey) -> bool + Sync,
+) -> Vec<usize> {
+    let whole = |shard: &Path, name: &str| {
+        let key = name.parse().ok()?;
+        let stage = position(&key)?;
+        (known(&key) || shard.join(name).join(MANIFEST).is_file()).then_some(stage)
+    };
+    let own = store.own_shards().unwrap_or_default();
+    let of_shard = |shard: &PathBuf| {
+        let names = keys_in(shard).unwrap_or_default();
+        names.iter().filter_map(|name| whole(shard, name)).collect::<Vec<_>>()
+    };
+    let mut found: Vec<usize> = own.par_iter().flat_map_iter(of_shard).collect();
+    found.extend(store.shipped_entries().filter_map(|(name, folder)| whole(folder.parent()?, &name)));
+    found
 }
 
 impl Inventory {

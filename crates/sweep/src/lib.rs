@@ -22,6 +22,7 @@ mod lock;
 mod made_on;
 mod meet;
 mod nearest;
+mod outline;
 mod pilot;
 mod recruit;
 mod retries;
@@ -34,7 +35,7 @@ mod worker;
 
 use inventory::take_inventory;
 
-pub use coordinator::{DEFAULT_LEASE, Options, execute};
+pub use coordinator::{DEFAULT_IDLE, DEFAULT_LEASE, Options, execute};
 pub use devices::{DeviceChoice, DeviceError, Devices, visible_gpus};
 pub use error::SweepError;
 pub use estimate::{Estimates, detail};
@@ -49,10 +50,11 @@ pub use live::{FailureStatus, StageStatus, Status, WorkerStatus, live_folder, li
 pub use lock::{CoordinatorLock, running_coordinator};
 pub use made_on::{MadeOn, made_on};
 pub use nearest::{Difference, Nearest, nearest};
+pub use outline::{Outline, Progress, RunNames, progress};
 pub use pilot::{PilotEnd, PilotOptions, pilot};
-pub use recruit::{ClassWork, Classes, Need, Recruiter, Told};
+pub use recruit::{ClassStanding, ClassWork, Classes, Need, Recruiter, Told};
 pub use retries::RetryPolicy;
-pub use roots::{SweepRecord, forget_sweep, record_sweep, recorded_sweeps};
+pub use roots::{SweepRecord, SweepTitle, forget_sweep, record_sweep, recorded_sweeps, recorded_titles};
 pub use schedule::{expected_seconds, work_of};
 pub use stop::{Stop, Watch};
 pub use verify::{Verdict, verify};

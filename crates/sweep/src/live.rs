@@ -11,6 +11,8 @@ use ressa_experiment::StageKey;
 use ressa_store::replace;
 use serde::{Deserialize, Serialize};
 
+use crate::ClassStanding;
+
 /// Folder of the view within a results folder.
 pub fn live_folder(results: &Path) -> PathBuf {
     results.join("live")
@@ -48,9 +50,9 @@ pub struct Status {
     pub elapsed_seconds: f64,
     /// Expected seconds to the end.
     pub eta_seconds: f64,
-    /// How things stand with workers that a cluster was asked for, a line for each class.
+    /// How things stand with workers that a cluster was asked for, by class.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub cluster: Vec<String>,
+    pub cluster: Vec<ClassStanding>,
     /// Workers, busy ones first; a limited number.
     pub workers: Vec<WorkerStatus>,
     /// How many more there are.

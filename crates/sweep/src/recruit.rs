@@ -1,7 +1,12 @@
 //! Who has workers started on other machines. The coordinator says what there is to do; how many workers that takes, where and when, is
 //! decided outside this crate.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+};
+
+use serde::{Deserialize, Serialize};
 
 use crate::GraphStage;
 
@@ -75,8 +80,40 @@ pub struct Told {
     pub lines: Vec<String>,
     /// Classes for which nobody will come any more, and why.
     pub given_up: HashMap<usize, String>,
-    /// How things stand with those that were asked for, a line for each class.
-    pub standing: Vec<String>,
+    /// How things stand with those that were asked for.
+    pub standing: Vec<ClassStanding>,
+}
+
+/// The jobs of a class of workers, as the engine last said it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ClassStanding {
+    /// Name of the class.
+    pub class: String,
+    /// Jobs that its work asks for.
+    pub wanted: u32,
+    /// Jobs on a machine.
+    pub running: usize,
+    /// Those of them whose pilot has joined the sweep.
+    pub joined: usize,
+    /// Jobs in the queue.
+    pub waiting: usize,
+    /// Why most of them wait, in the engine's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why no more jobs are submitted, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gave_up: Option<String>,
+}
+
+/// A line for people: `train: 2 running, 3 waiting (Priority), 5 wanted`.
+impl fmt::Display for ClassStanding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} running, {} waiting", self.class, self.running, self.waiting)?;
+        self.reason.iter().try_for_each(|reason| write!(f, " ({reason})"))?;
+        write!(f, ", {} wanted", self.wanted)?;
+        self.gave_up.iter().try_for_each(|why| write!(f, "; no more are submitted: {why}"))
+    }
 }
 
 /// Has workers started and ended.

@@ -4,13 +4,13 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use ressa_experiment::StageKey;
 use ressa_store::{Store, StoreError, named, replace};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::Graph;
 
@@ -24,7 +24,7 @@ pub struct SweepRecord {
     pub id: String,
     /// Experiment files, as people know them.
     pub files: Vec<String>,
-    /// Overrides of the command line.
+    /// Overrides of the command line, and options that chose some of the runs.
     pub overrides: Vec<String>,
     /// When it was first started, in milliseconds since 1970.
     pub first: u64,
@@ -35,6 +35,22 @@ pub struct SweepRecord {
     pub forgotten: bool,
     /// Every stage it wants.
     pub keys: Vec<StageKey>,
+}
+
+/// A recorded sweep without the stages that it wants.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct SweepTitle {
+    /// As in [`SweepRecord`].
+    pub id: String,
+    /// Experiment files, as people know them.
+    pub files: Vec<String>,
+    /// Overrides of the command line, and options that chose some of the runs.
+    pub overrides: Vec<String>,
+    /// When it was last started, in milliseconds since 1970.
+    pub last: u64,
+    /// Whether somebody said that its results are no longer wanted.
+    #[serde(default)]
+    pub forgotten: bool,
 }
 
 impl SweepRecord {
@@ -83,7 +99,7 @@ pub(crate) fn record_keys(
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64);
     let (files, overrides) = (files.to_vec(), overrides.to_vec());
     let mut record = SweepRecord { id, files, overrides, first: now, last: now, forgotten: false, keys };
-    if let Ok(known) = read(&record.path(store)) {
+    if let Ok(known) = read::<SweepRecord>(&record.path(store)) {
         record.first = known.first;
     }
     record.write(store)?;
@@ -95,13 +111,26 @@ pub(crate) fn record_keys(
 /// # Errors
 /// A record that cannot be read or understood: what it wants is not known, so nothing may be taken for garbage.
 pub fn recorded_sweeps(store: &Store) -> Result<Vec<SweepRecord>, StoreError> {
-    let is_id = |name: &str| name.len() == 12 && name.bytes().all(|b| b.is_ascii_hexdigit());
-    let is_record = |name: &str| name.strip_suffix(".json").is_some_and(is_id);
-    let files =
-        named(&store.root().join(FOLDER))?.into_iter().filter(|(name, _)| is_record(name)).map(|(_, path)| path);
-    let mut records = files.map(|path| read(&path)).collect::<Result<Vec<_>, _>>()?;
+    let mut records: Vec<SweepRecord> = all(store)?;
     records.sort_by(|a, b| (b.last, &a.id).cmp(&(a.last, &b.id)));
     Ok(records)
+}
+
+/// The same without the stages that they want.
+///
+/// # Errors
+/// As for [`recorded_sweeps`].
+pub fn recorded_titles(store: &Store) -> Result<Vec<SweepTitle>, StoreError> {
+    let mut titles: Vec<SweepTitle> = all(store)?;
+    titles.sort_by(|a, b| (b.last, &a.id).cmp(&(a.last, &b.id)));
+    Ok(titles)
+}
+
+fn all<T: DeserializeOwned>(store: &Store) -> Result<Vec<T>, StoreError> {
+    let is_id = |name: &str| name.len() == 12 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_record = |name: &str| name.strip_suffix(".json").is_some_and(is_id);
+    let files = named(&store.root().join(FOLDER))?;
+    files.into_iter().filter(|(name, _)| is_record(name)).map(|(_, path)| read(&path)).collect()
 }
 
 /// Marks a recorded sweep as no longer wanted. Starting it again makes it wanted again.
@@ -112,7 +141,7 @@ pub fn forget_sweep(store: &Store, record: &SweepRecord) -> Result<(), StoreErro
     SweepRecord { forgotten: true, ..record.clone() }.write(store)
 }
 
-fn read(path: &std::path::Path) -> Result<SweepRecord, StoreError> {
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     let text = fs::read(path).map_err(|source| StoreError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text)
         .map_err(|e| StoreError::Damaged { path: path.to_owned(), what: format!(

@@ -96,6 +96,8 @@ pub(crate) struct Schedule<'g> {
     class: Vec<u8>,
     /// By class, stages that are ready or run, and stages that wait.
     work: Vec<(usize, usize)>,
+    /// By class, stages that the gate waits for and that are ready or run.
+    gate_work: Vec<usize>,
     ready: Ready,
     remaining: Remaining,
     complete: Complete,
@@ -124,6 +126,7 @@ impl<'g> Schedule<'g> {
         let places = order::places(graph, present, &costs, &costs.seconds(graph, estimates));
         let mut ready = Ready::new(places, classes.names().len());
         let mut work = vec![(0, 0); classes.names().len()];
+        let mut gate_work = vec![0; work.len()];
         let mut counts = Counts::default();
         let mut open_gate = 0;
         for (position, state) in state.iter().enumerate() {
@@ -131,6 +134,7 @@ impl<'g> Schedule<'g> {
             open_gate += usize::from(graph.stages[position].gate && state.is_open());
             let class = usize::from(class[position]);
             work[class].0 += usize::from(state.is_active());
+            gate_work[class] += usize::from(state.is_active() && graph.stages[position].gate);
             work[class].1 += usize::from(*state == State::Waiting);
             if *state == State::Ready {
                 ready.insert(graph, position, class);
@@ -138,7 +142,7 @@ impl<'g> Schedule<'g> {
         }
         let remaining = Remaining::new(graph, present, costs);
         let complete = Complete::new(graph, |stage| state[stage].is_present());
-        Self { graph, state, missing_inputs, class, work, ready, remaining, complete, counts, open_gate }
+        Self { graph, state, missing_inputs, class, work, gate_work, ready, remaining, complete, counts, open_gate }
     }
 
     /// State of a stage.
@@ -184,12 +188,16 @@ impl<'g> Schedule<'g> {
         is_ready
     }
 
-    /// What each class of workers has to do.
-    pub fn work(&self, estimates: &Estimates) -> Vec<ClassWork> {
+    /// What each class of workers has to do; with `gate_only`, what the gate does not wait for waits.
+    pub fn work(&self, estimates: &Estimates, gate_only: bool) -> Vec<ClassWork> {
         let class = |position: usize| usize::from(self.class[position]);
         let seconds = self.remaining.work(self.graph, estimates, class, self.work.len());
-        let work = self.work.iter().zip(seconds);
-        work.map(|(&(active, waiting), seconds)| ClassWork { active, waiting, seconds }).collect()
+        let work = self.work.iter().zip(&self.gate_work).zip(seconds);
+        let of_class = |((&(active, waiting), &of_gate), seconds)| {
+            let held_up = if gate_only { active - of_gate } else { 0 };
+            ClassWork { active: active - held_up, waiting: waiting + held_up, seconds }
+        };
+        work.map(of_class).collect()
     }
 
     /// Puts a stage back whose worker never began it.
@@ -245,6 +253,10 @@ impl<'g> Schedule<'g> {
             self.open_gate = self.open_gate + usize::from(new.is_open()) - usize::from(old.is_open());
         }
         let class = usize::from(self.class[position]);
+        if self.graph.stages[position].gate {
+            let of_gate = &mut self.gate_work[class];
+            *of_gate = *of_gate + usize::from(new.is_active()) - usize::from(old.is_active());
+        }
         let work = &mut self.work[class];
         work.0 = work.0 + usize::from(new.is_active()) - usize::from(old.is_active());
         work.1 = work.1 + usize::from(new == State::Waiting) - usize::from(old == State::Waiting);
@@ -260,7 +272,8 @@ impl<'g> Schedule<'g> {
 
 /// What each class of workers has to do where a sweep over what an inventory lacks begins.
 pub fn work_of(graph: &Graph, inventory: &Inventory, estimates: &Estimates, classes: &Classes) -> Vec<ClassWork> {
-    Schedule::new(graph, inventory, estimates, classes).work(estimates)
+    let schedule = Schedule::new(graph, inventory, estimates, classes);
+    schedule.work(estimates, !schedule.gate_is_settled())
 }
 
 /// Expected seconds of a sweep over what an inventory lacks, with `slots` workers.

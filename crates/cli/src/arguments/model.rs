@@ -152,6 +152,8 @@ pub enum Lab {
     Forward(ForwardOptions),
     /// Collect `<name>.sqsum, .sum, .rows` of the inputs of every prunable linear
     Stats(StatsOptions),
+    /// Take the perplexity of a text by the language model of a folder, as the code of Wanda and SparseGPT does
+    Perplexity(PerplexityOptions),
     /// Write a folder of a published shape with random weights, for capacity and speed trials
     RandomCheckpoint(RandomOptions),
     /// Prune one layer: `weight [out,in]` and `inputs [samples,tokens,in]` in, `keep_mask, weight, importance` out
@@ -282,6 +284,28 @@ pub struct StatsOptions {
     /// Safetensors file to write
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: PathBuf,
+    #[command(flatten)]
+    pub machine: JobMachine,
+}
+
+/// Options of `lab perplexity`.
+#[derive(Args, Debug)]
+pub struct PerplexityOptions {
+    /// Model folder, or a repository that `ressa fetch` has brought
+    #[arg(value_name = "DIR", value_parser = path())]
+    pub folder: PathBuf,
+    /// Text file in UTF-8, tokenized as a whole
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    pub text: PathBuf,
+    /// Tokens of a window; what is left of the text behind the last whole window is not looked at
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = at_least::<2>)]
+    pub window: usize,
+    /// The first so many windows [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least::<1>)]
+    pub windows: Option<usize>,
+    /// Type of the computation: float32, bfloat16 or float16 [default: float32 on a CPU, on a GPU that of the weights]
+    #[arg(long, value_name = "TYPE", value_parser = |text: &str| text.parse::<Compute>())]
+    pub dtype: Option<Compute>,
     #[command(flatten)]
     pub machine: JobMachine,
 }

@@ -11,7 +11,7 @@ pub struct ScoreOptions {
     /// `predictions.jsonl` of stored evaluations, or the folders of such stages
     #[arg(value_name = "FILE", required = true)]
     pub predictions: Vec<PathBuf>,
-    /// Task of files that lie in no stage's folder: vqav2, gqa, okvqa, nocaps or flickr30k; their captions are scored as published ones
+    /// Task of files that lie in no stage's folder, such as vqav2, pope or mmbench; their captions are scored as published ones
     #[arg(long, value_name = "TASK", value_parser = task)]
     pub task: Option<Task>,
     /// Compute METEOR too, with this `meteor-1.5.jar` (pycocoevalcap brings it); needs Java
@@ -35,8 +35,5 @@ pub struct ScoreOptions {
 }
 
 fn task(text: &str) -> Result<Task, String> {
-    Task::ALL.into_iter().find(|task| task.name() == text).ok_or_else(|| {
-        let names: Vec<&str> = Task::ALL.iter().map(|task| task.name()).collect();
-        format!("expected one of {}", names.join(", "))
-    })
+    Task::named(text).ok_or_else(|| format!("expected one of {}", Task::NAMES.join(", ")))
 }

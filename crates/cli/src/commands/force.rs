@@ -9,13 +9,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use ressa_experiment::{Filter, Stage, StageKey};
 use ressa_store::{Manifest, Store};
 use ressa_sweep::{
-    CoordinatorLock, Garbage, Graph, Inventory, Options, Stop, Summary, describe, execute, move_to_trash, restore_stage,
+    CoordinatorLock, Garbage, Graph, Inventory, Options, Recruiter, Stop, Summary, describe, execute, move_to_trash,
+    restore_stage,
 };
 use serde::Serialize;
 
 use crate::{
     arguments::SweepOptions,
-    cluster::Cluster,
     exit::{Exit, Failure},
     progress::Display,
     study::Study,
@@ -178,8 +178,8 @@ pub struct Remake<'a> {
     pub store: &'a Store,
     /// Machine settings.
     pub limits: &'a Options,
-    /// Who has workers started on a cluster.
-    pub cluster: Option<&'a Cluster>,
+    /// Who has workers started on a cluster; they stay for the sweep that follows.
+    pub recruiter: Option<&'a mut dyn Recruiter>,
     /// Who may interrupt it.
     pub stop: &'a Stop,
     /// Where it is shown.
@@ -194,9 +194,11 @@ impl Remake<'_> {
         let keys: HashSet<StageKey> = stages.iter().map(|&stage| self.graph.stages[stage].node.key).collect();
         let part = self.study.graph_of(&keys, self.gated);
         let display = &mut *self.display;
-        let recruiter = self.cluster.map(Cluster::recruit).transpose()?;
+        let limits = Options { is_followed: true, ..self.limits.clone() };
+        // Lent to each sweep anew, for as long as that lasts.
+        let recruiter = self.recruiter.as_mut().map(|recruiter| &mut **recruiter as &mut dyn Recruiter);
         let Summary { failed, gate_failed, storage, interrupted, .. } =
-            execute(&part, self.store, self.limits, self.stop, recruiter, &mut |event| display.show(&event))?;
+            execute(&part, self.store, &limits, self.stop, recruiter, &mut |event| display.show(&event))?;
         Ok(failed.is_empty() && !gate_failed && storage.is_none() && interrupted.is_none())
     }
 }

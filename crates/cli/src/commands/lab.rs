@@ -18,8 +18,8 @@ use crate::{
     arguments::{
         Global,
         model::{
-            DampingName, ForwardOptions, JobMachine, Lab, PreprocessOptions, PruneLayerOptions, RandomOptions,
-            SparseLoraOptions, StatsOptions, TokenizeOptions,
+            DampingName, ForwardOptions, JobMachine, Lab, ModelOptions, PerplexityOptions, PreprocessOptions,
+            PruneLayerOptions, RandomOptions, SparseLoraOptions, StatsOptions, TokenizeOptions,
         },
     },
     commands::{model_at, model_folder, read_requests},
@@ -35,6 +35,7 @@ pub fn run(global: &Global, lab: &Lab) -> Outcome {
         Lab::Tokenize(options) => tokenize(options),
         Lab::Forward(options) => forward(global, options),
         Lab::Stats(options) => stats(global, options),
+        Lab::Perplexity(options) => perplexity(global, options),
         Lab::RandomCheckpoint(options) => random(global, options),
         Lab::PruneLayer(options) => prune_layer(global, options),
         Lab::SparseLora(options) => sparse_lora(global, options),
@@ -197,6 +198,29 @@ fn sparse_lora(global: &Global, options: &SparseLoraOptions) -> Outcome {
         say_json(&summary);
     } else {
         wrote(output);
+    }
+    Ok(Exit::Done)
+}
+
+fn perplexity(global: &Global, options: &PerplexityOptions) -> Outcome {
+    let PerplexityOptions { folder, text, window, windows, dtype, machine } = options;
+    if !text.is_file() {
+        return Err(Failure::new(Exit::MissingInput, format!("there is no file `{}`", text.display())));
+    }
+    let model = model_at(&ModelOptions { model: folder.clone(), dtype: *dtype })?;
+    let (text, window, windows) = (text.clone(), *window, *windows);
+    let job = job::Perplexity { model, text, window, windows, list: global.json };
+    let answer = work(global, machine, &Job::Perplexity(job))?;
+    if global.json {
+        say_json(&answer);
+        return Ok(Exit::Done);
+    }
+    let score = &answer["scores"]["score"];
+    if let (Some(value), Some(error)) = (score["value"].as_f64(), score["standard_error"].as_f64()) {
+        let (windows, tokens) = (&score["items"], &answer["tokens"]);
+        say(format_args!(
+            "perplexity {value:.3} +- {error:.3} (1 se; {windows} windows of {window} of the text's {tokens} tokens)"
+        ));
     }
     Ok(Exit::Done)
 }

@@ -1,7 +1,8 @@
 //! `ressa logs`: what stages logged, and which of them failed.
 
+mod told;
+
 use std::{
-    cmp::Reverse,
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::Path,
@@ -11,14 +12,18 @@ use std::{
 use ressa_experiment::StageKey;
 use ressa_runlog::{Index, LogPart, Reading, Record, State, read};
 use ressa_store::Store;
-use ressa_sweep::{failures, recorded_sweeps};
+use ressa_sweep::{failures, recorded_titles};
 use serde_json::json;
 
+use told::Told;
+
 use crate::{
-    arguments::{Global, LogsOptions, Selection},
+    arguments::{Global, LogsOptions},
+    chosen::recorded,
     exit::{Exit, Failure, Outcome},
+    outlines::named_outline,
     signals,
-    study::{Match, Study, find},
+    study::{Match, find_among, is_digits},
     text::{say, say_json},
     workspace::Workspace,
 };
@@ -44,20 +49,36 @@ pub fn run(global: &Global, options: &LogsOptions) -> Outcome {
         };
         return follow(&workspace, &store, reading, key);
     }
+    let texts: Vec<String> = keys
+        .iter()
+        .map(|key| {
+            let part = reading.index.get(key).and_then(part);
+            part.map(|part| text(&workspace.results, &part, part.from)).unwrap_or_default()
+        })
+        .collect();
+    // Where its worker printed nothing, there is still what the sweep wrote down of it.
+    let silent = keys.iter().zip(&texts).filter(|(_, text)| global.json || text.trim().is_empty()).map(|(key, _)| *key);
+    let events = Told::of(&store, silent.collect())?;
     let mut answers = Vec::new();
-    for key in keys {
+    for (key, text) in keys.into_iter().zip(texts) {
         let Some(record) = reading.index.get(&key) else { continue };
-        let text = part(record).map(|part| text(&workspace.results, &part, part.from)).unwrap_or_default();
+        let failure = reading.index.failure(&key);
         if global.json {
-            let failure = reading.index.failure(&key);
-            answers.push(json!({ "key": key, "state": state(record), "record": failure, "log": text }));
+            let events = events.of_stage(&key);
+            answers
+                .push(json!({ "key": key, "state": state(record), "record": failure, "log": text, "events": events }));
             continue;
         }
         say(format_args!("{}  {}", key.short(), state(record)));
-        if let Some(failure) = reading.index.failure(&key) {
+        if let Some(failure) = failure {
             say(format_args!("{}  {}\n{}\n", failure.what, failure.label, failure.failure.message));
         }
-        say(if text.trim().is_empty() { "the worker logged nothing" } else { text.trim_end() });
+        if text.trim().is_empty() {
+            say("its worker printed nothing; the sweep wrote down:");
+            events.lines(&key).iter().for_each(say);
+        } else {
+            say(text.trim_end());
+        }
     }
     if global.json {
         match answers.len() {
@@ -69,7 +90,7 @@ pub fn run(global: &Global, options: &LogsOptions) -> Outcome {
 }
 
 fn list(global: &Global, workspace: &Workspace, index: &Index, store: &Store) -> Outcome {
-    let records = failures(index, store);
+    let records = failures(index.failures(), store);
     if global.json {
         say_json(&json!(records));
     } else if records.is_empty() {
@@ -85,8 +106,7 @@ fn list(global: &Global, workspace: &Workspace, index: &Index, store: &Store) ->
 
 /// The stages that a word means: by key, as the log knows them, or those of a run of what was swept here, the latest sweep first.
 fn stages(workspace: &Workspace, store: &Store, index: &Index, word: &str) -> Result<Vec<StageKey>, Failure> {
-    let is_key = word.len() >= 4 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_key {
+    if is_digits(word) {
         let mut keys: Vec<StageKey> =
             index.iter().map(|(key, _)| *key).filter(|key| key.hex().starts_with(word)).collect();
         keys.sort_unstable();
@@ -105,21 +125,13 @@ fn stages(workspace: &Workspace, store: &Store, index: &Index, word: &str) -> Re
         );
         Failure::new(Exit::NothingSelected, message)
     };
-    let mut sweeps = recorded_sweeps(store)?;
-    sweeps.sort_by_key(|sweep| Reverse(sweep.last));
-    for sweep in sweeps {
+    for sweep in recorded_titles(store)? {
         let files = sweep.files.iter().map(|file| workspace.root.join(file).display().to_string());
-        let overrides = sweep.overrides.iter().filter(|word| word.contains('=') && !word.starts_with('-')).cloned();
-        let selection = Selection { what: files.chain(overrides).collect(), ..Selection::default() };
         // Its file may be gone, or say something else by now.
-        let Ok(study) = Study::load(workspace, &selection) else { continue };
-        let graph = study.graph(true);
-        let keys: Vec<StageKey> = match find(&graph, word) {
-            Ok(Match::Run(run)) => graph.runs[run].stages.iter().map(|&stage| graph.stages[stage].node.key).collect(),
-            Ok(Match::Stage(stage)) => vec![graph.stages[stage].node.key],
-            Err(_) => continue,
-        };
-        let known: Vec<StageKey> = keys.into_iter().filter(|key| index.get(key).is_some()).collect();
+        let Ok((outline, names)) = named_outline(workspace, &recorded(files, &sweep.overrides)) else { continue };
+        let runs = names.iter().map(|(id, label)| (id.as_str(), label.as_str()));
+        let Some(Match::Run(run)) = find_among(runs, Vec::new(), word)? else { continue };
+        let known: Vec<StageKey> = outline.run(run).filter(|key| index.get(key).is_some()).copied().collect();
         if !known.is_empty() {
             return Ok(known);
         }
@@ -189,6 +201,9 @@ fn follow(workspace: &Workspace, store: &Store, mut reading: Reading, key: Stage
             shown = Some((part, from + new.len() as u64));
         }
         if is_over || stop.requests() > 0 {
+            if shown.is_none_or(|(part, to)| to == part.from) {
+                Told::of(store, [key].into())?.lines(&key).iter().for_each(say);
+            }
             return Ok(Exit::Done);
         }
         std::thread::sleep(LOOK);

@@ -3,6 +3,7 @@
 use std::{fs, io};
 
 use clap::{Command, CommandFactory};
+use serde_json::json;
 
 use crate::{
     arguments::{
@@ -17,10 +18,14 @@ use crate::{
 const NAME: &str = "ressa";
 
 /// Prints the completions of a shell.
-pub fn completions(options: &CompletionsOptions) -> Outcome {
+pub fn completions(global: &Global, options: &CompletionsOptions) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut Arguments::command(), NAME, &mut script);
-    say(String::from_utf8_lossy(&script).trim_end());
+    let script = String::from_utf8_lossy(&script);
+    match global.json {
+        true => say_json(&json!({ "shell": options.shell.to_string(), "script": script })),
+        false => say(script.trim_end()),
+    }
     Ok(Exit::Done)
 }
 
@@ -30,7 +35,11 @@ pub fn man(global: &Global, options: &ManOptions) -> Outcome {
     // Pages of commands know their full names, and the options that hold for all.
     command.build();
     let Some(folder) = &options.folder else {
-        say(page(&command).map_err(|e| Failure::new(Exit::Other, e.to_string()))?.trim_end());
+        let page = page(&command).map_err(|e| Failure::new(Exit::Other, e.to_string()))?;
+        match global.json {
+            true => say_json(&json!({ "page": page })),
+            false => say(page.trim_end()),
+        }
         return Ok(Exit::Done);
     };
     let mut written = Vec::new();
@@ -45,7 +54,7 @@ pub fn man(global: &Global, options: &ManOptions) -> Outcome {
     }
     written.sort();
     match global.json {
-        true => say_json(&serde_json::json!({ "pages": written })),
+        true => say_json(&json!({ "pages": written })),
         false => say(format_args!(
             "{} pages in `{}`; read one with `man -l {}`",
             written.len(),

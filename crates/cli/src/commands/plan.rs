@@ -55,7 +55,10 @@ pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     }
     // As the sweep would end here: a script asks with the plan. For a card that is elsewhere, files may be elsewhere too.
     let lacking = if forecasts.is_empty() { &lacking[..] } else { &[] };
-    Ok(refusal(lacking, &preflight).map_or(Exit::Done, |(exit, _)| exit))
+    let exit = refusal(lacking, &preflight).map_or(Exit::Done, |(exit, _)| exit);
+    // The process ends: a million small parts need not be freed one by one.
+    std::mem::forget((study, graph));
+    Ok(exit)
 }
 
 /// The figures of a plan.

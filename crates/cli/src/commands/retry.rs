@@ -20,7 +20,7 @@ pub fn run(global: &Global, options: &RetryOptions) -> Outcome {
     let workspace = Workspace::find(global)?;
     let store = workspace.reading();
     let reading = read(&store)?;
-    let mut records = failures(&reading.index, &store);
+    let mut records = failures(reading.index.failures(), &store);
     if !options.filters.filter.is_empty() {
         let (what, filters) = (options.files.clone(), options.filters.clone());
         let study = Study::load(&workspace, &Selection { what, filters, partition: None })?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ressa_experiment::protocol::FailureKind;
 use ressa_predict::Host;
-use ressa_sweep::{Estimates, FailedStage, Graph, Summary, execute, glance, record_sweep, work_of};
+use ressa_sweep::{Estimates, FailedStage, Graph, Recruiter, Summary, execute, glance, record_sweep, work_of};
 use serde_json::json;
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     exit::{Exit, Failure, Outcome},
     memory,
     missing::missing,
+    outlines::remember,
     preflight::{Preflight, refusal},
     progress::Display,
     reuse::{Reuse, mixture, others, put_away},
@@ -71,6 +72,11 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     let files: Vec<String> = study.experiments.iter().map(|experiment| workspace.show(&experiment.path)).collect();
     record_sweep(&store, &files, &study.words(), &graph)?;
     study.findings.remember();
+    // Who looks at the sweep need not plan it.
+    match options.no_gate {
+        true => drop(remember(&workspace, &options.selection, &study, &study.graph(true))),
+        false => drop(remember(&workspace, &options.selection, &study, &graph)),
+    }
 
     let stop = signals::stop();
     let title = files.iter().chain(&study.overrides).map(String::as_str).collect::<Vec<_>>().join(" ");
@@ -87,13 +93,15 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     limits.lease = Duration::from_secs(options.lease);
     limits.program = program();
     let mut display = Display::new(global);
+    let mut recruiter = cluster.as_ref().map(Cluster::recruit).transpose()?;
     let mut remade = None;
     if let Some(forced) = &forced {
         if !global.quiet {
             note(forced.notice());
         }
         let (workspace, study, graph, store) = (&workspace, &study, &graph, &store);
-        let (limits, cluster, stop, display) = (&limits, cluster.as_ref(), &stop, &mut display);
+        let (limits, stop, display) = (&limits, &stop, &mut display);
+        let recruiter = recruiter.as_deref_mut().map(|recruiter| recruiter as &mut dyn Recruiter);
         let gated = !options.no_gate;
         remade = Some(forced.remake(&mut Remake {
             workspace,
@@ -101,13 +109,13 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
             graph,
             store,
             limits,
-            cluster,
+            recruiter,
             stop,
             display,
             gated,
         })?);
     }
-    let recruiter = cluster.as_ref().map(Cluster::recruit).transpose()?;
+    let recruiter = recruiter.as_deref_mut().map(|recruiter| recruiter as &mut dyn Recruiter);
     let summary = execute(&graph, &store, &limits, &stop, recruiter, &mut |event| display.show(&event))?;
     display.finish();
 

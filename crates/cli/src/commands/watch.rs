@@ -108,8 +108,8 @@ pub fn render(status: &Status) -> String {
         }
         rows.push(row);
     }
-    for line in &status.cluster {
-        text += &format!("jobs of class {line}\n");
+    for class in &status.cluster {
+        text += &format!("jobs of class {class}\n");
     }
     text += &columns(&rows);
     let others = status.workers.len().saturating_sub(SHOWN) + status.other_workers;

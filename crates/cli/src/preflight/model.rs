@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ressa_checkpoint::{Outline, names};
 use ressa_experiment::{
-    Pattern, Stage, Tower,
+    Pattern, Stage, Task, Tower,
     config::{TowerAdapter, TrainedBiases},
 };
 use serde_json::{Map, Value};
@@ -19,6 +19,10 @@ pub(super) struct Network {
     linears: Vec<Linear>,
     /// Whether the linears of the language model have biases.
     has_language_biases: bool,
+    /// Whether the language model reads its prompt with an encoder.
+    has_encoder: bool,
+    /// Positions of the language model, where its configuration says how many.
+    positions: Option<u64>,
 }
 
 struct Linear {
@@ -48,7 +52,12 @@ impl Network {
             Some("llama") => ["attention_bias", "mlp_bias"].iter().any(|name| field(name) == Some(&Value::Bool(true))),
             _ => true,
         };
-        Some(Self { linears: outline.linears.iter().filter_map(linear).collect(), has_language_biases })
+        Some(Self {
+            linears: outline.linears.iter().filter_map(linear).collect(),
+            has_language_biases,
+            has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
+            positions: field("max_position_embeddings").and_then(Value::as_u64),
+        })
     }
 
     /// What a stage could not follow.
@@ -60,6 +69,18 @@ impl Network {
                     if let Some(adapter) = training.tower(tower).filter(|adapter| adapter.tune) {
                         self.adapter(tower, adapter, found);
                     }
+                }
+            }
+            Stage::Evaluate { task: Task::Perplexity, window, .. } => {
+                let window = window.unwrap_or_default();
+                if self.has_encoder {
+                    let what =
+                        "`perplexity` needs a decoder-only language model; this one reads its prompt with an encoder";
+                    found.problem("evaluate.tasks", what);
+                }
+                if let Some(positions) = self.positions.filter(|positions| *positions < u64::from(window)) {
+                    let what = format!("a window has {window} tokens, and the language model {positions} positions");
+                    found.problem("evaluate.perplexity.window", what);
                 }
             }
             _ => {}
@@ -150,6 +171,21 @@ mod tests {
             };
             assert_eq!(found(config, change), [""; 0]);
         }
+    }
+
+    #[test]
+    fn texts_that_no_language_model_can_follow_are_said() {
+        let asks = |run: &mut RunConfig| {
+            run.evaluate.tasks = vec![Task::Perplexity];
+            run.evaluate.perplexity.window = 4096;
+        };
+        let opt = found(published_config("blip2-opt-2.7b").expect("known"), asks);
+        assert_eq!(
+            opt,
+            ["evaluate.perplexity.window: a window has 4096 tokens, and the language model 2048 positions"]
+        );
+        let t5 = found(preset_config(Preset::ShapesFlanT5), asks);
+        assert!(t5.len() == 1 && t5[0].contains("decoder-only"), "{t5:?}");
     }
 
     #[test]

@@ -77,10 +77,12 @@ pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &
 /// Items of a benchmark: questions, or images for captions and retrieval.
 fn items_of(task: Task, asked: u32, data: &DataConfig, root: &Path, draws: &mut Draws, found: &mut Preflight) {
     let Some(folder) = data.published_root().map(|folder| root.join(folder)) else { return };
-    let is_question = Task::QUESTIONS.contains(&task);
+    let is_question = task.has_questions();
     let key = format!("{} {task} {asked}", folder.display());
     // What is missing or cannot be used is said with the files.
     let count = |benchmark: Benchmark| match is_question {
+        // Rotations of a question are one.
+        true if task == Task::Mmbench => benchmark.items().iter().filter(|item| item.id.ends_with("-0")).count(),
         true => benchmark.items().len(),
         false => benchmark.images().len(),
     };

@@ -8,6 +8,7 @@ mod forcing;
 mod garbage;
 mod house;
 mod killing;
+mod looking;
 mod output;
 mod pilots;
 mod predicting;

@@ -110,7 +110,7 @@ fn asked(path: &Path, folder: &Path, items: usize) -> Result<(Images, Vec<Item>)
 }
 
 /// A kind of question as a part's name: `yes/no` becomes `yes-no`.
-fn part_name(text: &str) -> String {
+pub(super) fn part_name(text: &str) -> String {
     text.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 

@@ -15,6 +15,7 @@ fn show(benchmark: &Benchmark) -> String {
             format!("{instruction} -> {} [{}]", references[..2].join(" | "), set.as_deref().unwrap_or("-"))
         }
         Content::Retrieval { caption } => caption.clone(),
+        Content::Choice { .. } => panic!("no task of the paper has options"),
     };
     benchmark.items().iter().map(|i| format!("{} #{} {}\n", i.id, i.image, line(&i.content))).collect()
 }

@@ -6,5 +6,6 @@ mod images;
 mod processor;
 mod published;
 mod questions;
+mod today;
 mod tokenizers;
 mod world;

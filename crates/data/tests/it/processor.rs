@@ -73,12 +73,13 @@ fn every_prompt_of_every_benchmark_is_known() {
     let (_folder, processor) = processor(Family::T5);
     let unknown = 2;
     let world = World::new(&DataConfig::default()).expect("shapes");
-    for task in Task::ALL {
+    for task in Task::PAPER {
         for item in world.benchmark(task, 40).items() {
             let texts = match item.content.clone() {
                 Content::Question { text, answers, .. } => [vec![text], answers].concat(),
                 Content::Caption { instruction, references, .. } => [vec![instruction], references].concat(),
                 Content::Retrieval { caption } => vec![caption],
+                Content::Choice { .. } => panic!("no task of the embedded world has options"),
             };
             for text in texts {
                 assert!(!processor.encode_prompt(&text).expect("words").contains(&unknown), "{text}");

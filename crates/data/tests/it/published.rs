@@ -33,6 +33,7 @@ fn lines(benchmark: &Benchmark) -> String {
             format!("`{instruction}` -> {} {} [{}]", references.len(), references[0], set.as_deref().unwrap_or("-"))
         }
         Content::Retrieval { caption } => caption.clone(),
+        Content::Choice { .. } => panic!("no task of the paper has options"),
     };
     benchmark.items().iter().map(|i| format!("{} #{} {}\n", i.id, i.image, line(&i.content))).collect()
 }
@@ -194,7 +195,7 @@ fn with(task: Task, file: &str, text: &str) -> String {
         Ok(benchmark) => {
             let path = |picture: &Picture| match picture {
                 Picture::File(path) => path.strip_prefix(&folder).expect("below the root").display().to_string(),
-                Picture::Held(_) => "held".to_owned(),
+                Picture::Held(_) | Picture::Cell(_) => "held".to_owned(),
             };
             let images: Vec<String> = benchmark.images().iter().map(path).collect();
             format!("{}{}", lines(&benchmark), images.join(" "))

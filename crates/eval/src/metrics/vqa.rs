@@ -33,6 +33,36 @@ pub fn accuracy(prediction: &str, answers: &[String]) -> f64 {
     }
 }
 
+/// Accuracy of VizWiz: the same mean over annotators, whose answers stay as they were written.
+///
+/// Reference: `VQAEval.evaluate` of the VizWiz evaluation tools, which normalises the prediction alone.
+pub fn accuracy_as_written(prediction: &str, answers: &[String]) -> f64 {
+    let said = normalize(prediction);
+    mean_credit(&answers.iter().map(|answer| *answer == said).collect::<Vec<_>>())
+}
+
+/// Accuracy of TextVQA: the same mean over annotators, whose answers are normalised as the prediction is.
+///
+/// Reference: `EvalAIAnswerProcessor` and `TextVQAAccuracyEvaluator` of Pythia (MMF), whose copies other evaluations use.
+pub fn accuracy_of_text(prediction: &str, answers: &[String]) -> f64 {
+    let said = normalize_text(prediction);
+    mean_credit(&answers.iter().map(|answer| normalize_text(answer) == said).collect::<Vec<_>>())
+}
+
+/// The mean over annotators of `min(1, others that gave the answer / 3)`, given who gave it.
+fn mean_credit(same: &[bool]) -> f64 {
+    let agreeing = same.iter().filter(|same| **same).count();
+    let credit = |same: &bool| ((agreeing - usize::from(*same)) as f64 / AGREEING as f64).min(1.0);
+    same.iter().map(credit).sum::<f64>() / same.len().max(1) as f64
+}
+
+/// TextVQA's normalisation: lower case, commas and question marks deleted, `'s` set apart, then as any answer.
+pub fn normalize_text(answer: &str) -> String {
+    let lower = answer.to_lowercase().replace([',', '?'], "").replace("'s", " 's");
+    let flat = lower.trim().replace(['\n', '\t'], " ");
+    normalize_words(flat.trim())
+}
+
 /// The normalisation of a predicted answer: whitespace, punctuation, then words.
 pub fn normalize(answer: &str) -> String {
     normalize_words(answer.replace(['\n', '\t'], " ").trim())

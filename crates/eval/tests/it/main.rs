@@ -1,8 +1,11 @@
 //! Integration tests of the crate.
 
 mod batching;
+mod benchmarks;
 mod echo;
 mod external;
+mod likelihood;
 mod metrics;
+mod perplexity;
 mod predicting;
 mod scoring;

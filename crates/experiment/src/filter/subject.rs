@@ -115,7 +115,7 @@ impl Subject {
             Subject::Seed => Some(experiment.seeds.iter().map(u64::to_string).collect()),
             Subject::Experiment => Some(vec![experiment.name.clone()]),
             Subject::Kind => Some(Stage::VERSIONS.map(|(kind, _)| kind.to_owned()).to_vec()),
-            Subject::Task => Some(crate::Task::ALL.map(|task| task.name().to_owned()).to_vec()),
+            Subject::Task => Some(crate::Task::NAMES.map(str::to_owned).to_vec()),
             Subject::Point | Subject::Axis(..) => {
                 let mut labels = match self {
                     Subject::Axis(at, _) => experiment.axes[at].labels.clone(),

@@ -430,6 +430,7 @@ model: { preset: shapes-flant5, checkpoint: x, compute: float32, channel-spread:
 dense: { steps: 1, gate: { gqa: 1 } }
 data:
   root: x
+  text: x
   calibration: { augment: crop }
   restoration: { augment: crop }
 prune:
@@ -456,6 +457,7 @@ evaluate:
   caption: { prompt: x, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1, repetition-over: answer }
   okvqa: { lemmatizer: rules, crop: center }
   retrieval: { checkpoint: x }
+  perplexity: { window: 16, windows: 1 }
 ";
     let run: RunConfig = serde_yaml::from_str(yaml).unwrap();
     let mut found = BTreeSet::new();

@@ -32,7 +32,7 @@ fn checkpoint(folder: &Path, config: &mut Blip2Config, family: Family, image: i6
     fs::write(path, processor.to_string()).unwrap();
 }
 
-fn paper_run(folder: &Path, family: Family) -> RunConfig {
+pub(crate) fn paper_run(folder: &Path, family: Family) -> RunConfig {
     let vocabulary = VOCABULARY_SIZE as i64;
     let model = folder.join("model");
     let mut config = match family {
@@ -99,7 +99,7 @@ fn paper_run(folder: &Path, family: Family) -> RunConfig {
     run
 }
 
-fn predictions(store: &Store, node: &StageNode) -> Vec<serde_json::Value> {
+pub(crate) fn predictions(store: &Store, node: &StageNode) -> Vec<serde_json::Value> {
     let path = store.require(&node.key.hex()).unwrap().file("predictions.jsonl").unwrap();
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -139,6 +139,7 @@ fn a_paper_run_on_folders_is_certified_scored_and_repeated_to_the_bit() {
                         Task::Nocaps => 2,
                         // Two images searched with, and ten captions.
                         Task::Flickr30k => 2 + 10,
+                        other => panic!("{other} was not asked for"),
                     };
                     assert_eq!(predictions.len(), expected, "{task}");
                     match task {

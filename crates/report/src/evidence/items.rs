@@ -21,11 +21,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ressa_experiment::{Cell, KeyMap, Stage, StageKey, Task, value::Value};
+use ressa_experiment::{Asks, Cell, KeyMap, Stage, StageKey, Task, value::Value};
 use ressa_store::Store;
 use serde::Deserialize;
 
 use crate::results::{PREDICTIONS, Predictions, Scored};
+
+/// The part of a perplexity that is a mean over windows.
+const NLL: &str = "nll";
 
 /// Relative distance up to which the mean of contributions is the score that was published.
 const SAME: f64 = 1e-6;
@@ -55,6 +58,8 @@ struct Line<'a> {
     template: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     set: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    kinds: Vec<Cow<'a, str>>,
     #[serde(borrow, default)]
     direction: Option<Cow<'a, str>>,
     #[serde(default)]
@@ -135,9 +140,11 @@ impl Items {
 /// What each unit contributes to a task's score or to a part of it; `None` where the lines do not say.
 pub fn contributions(task: Task, part: Option<&str>, lines: &[u8]) -> Option<ItemScores> {
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    match task {
-        Task::Flickr30k => retrieval(part, lines),
-        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::Nocaps => means(task, part, lines),
+    match task.asks() {
+        Asks::Match => retrieval(part, lines),
+        Asks::Answer | Asks::Choice | Asks::Caption => means(task, part, lines),
+        // Of a text, the mean over windows is that of the part `nll`; the perplexity is none.
+        Asks::Text => means(task, part.filter(|part| *part != NLL), lines),
     }
 }
 
@@ -201,7 +208,7 @@ fn means<'a>(task: Task, part: Option<&str>, lines: impl Iterator<Item = &'a [u8
     let mut units = Units::default();
     // Ids of several questions about one image are the image's and a number.
     let unit = |id: &str| match task {
-        Task::Nocaps => id.len(),
+        Task::Nocaps | Task::Perplexity => id.len(),
         _ => id.rfind('-').unwrap_or(id.len()),
     };
     let mut lines = lines.peekable();
@@ -214,8 +221,8 @@ fn means<'a>(task: Task, part: Option<&str>, lines: impl Iterator<Item = &'a [u8
             continue;
         }
         let line: Line<'_> = serde_json::from_slice(line).ok()?;
-        let group = line.template.as_ref().or(line.set.as_ref());
-        if part.is_some_and(|part| group.is_none_or(|group| group.as_ref() != part)) {
+        let mut groups = line.template.iter().chain(&line.set).chain(&line.kinds);
+        if part.is_some_and(|part| !groups.any(|group| group.as_ref() == part)) {
             continue;
         }
         match line.image {
@@ -228,7 +235,8 @@ fn means<'a>(task: Task, part: Option<&str>, lines: impl Iterator<Item = &'a [u8
         list: units.list(),
         values: units.sums.iter().map(|sum| sum * scale).collect(),
         weights: units.counts.iter().map(|count| count * scale).collect(),
-        reach: (task != Task::Nocaps).then_some(100.0 * scale),
+        // Points of MME's and MMBench's items are weighted, so one may count for more.
+        reach: matches!(task.asks(), Asks::Answer).then_some(100.0 * scale).filter(|_| task != Task::Mme),
         items: units.total as usize,
     })
 }

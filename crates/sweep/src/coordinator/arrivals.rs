@@ -20,8 +20,6 @@ const MARGIN: f64 = 30.0;
 const MISSED: u32 = 3;
 /// Seconds that are enough for a training to get somewhere before it is saved.
 const WORTHWHILE: f64 = 600.0;
-/// Time without work after which the job of a pilot is given back to the cluster.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// A pilot, as the coordinator knows it.
 #[derive(Debug)]
@@ -349,6 +347,7 @@ impl Coordinator<'_> {
     /// is too long for the time that they have left, and all but one of a class whose work waits for others.
     pub(super) fn release_idle(&mut self, work: &[ClassWork]) {
         let gate_only = self.gate.is_none();
+        let limit = self.options.idle;
         let mut staying = vec![0; work.len()];
         let mut idle: Vec<(String, usize)> = Vec::new();
         for (name, pilot) in &mut self.pilots {
@@ -356,7 +355,7 @@ impl Coordinator<'_> {
             staying[class] += 1;
             let is_idle = |slot: &Slot| slot.running.is_none() && slot.late.is_none();
             if pilot.slots.iter().all(|&slot| is_idle(&self.slots[slot])) {
-                if pilot.idle.get_or_insert_with(Instant::now).elapsed() >= IDLE {
+                if pilot.idle.get_or_insert_with(Instant::now).elapsed() >= limit {
                     idle.push((name.clone(), class));
                 }
             } else {
@@ -393,6 +392,11 @@ impl Coordinator<'_> {
                 self.give_back(running.stage, attempt, "its worker never heard of it");
             }
         }
+    }
+
+    /// A pilot cannot be given orders: until it shows that it lives it counts as gone, so that it is not tried again at once.
+    pub(super) fn unreachable(&mut self, name: &str) {
+        self.lost(name, Presence::Silent, "what it should be told cannot be written");
     }
 
     /// A pilot is gone, for now or for good: what it had is given to others.

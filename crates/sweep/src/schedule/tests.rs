@@ -170,7 +170,7 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
         let mut counts = Counts::default();
         states().for_each(|state| *counts.of(state) += 1);
         assert_eq!(schedule.counts(), counts);
-        for (class, work) in schedule.work(&estimates).into_iter().enumerate() {
+        for (class, work) in schedule.work(&estimates, false).into_iter().enumerate() {
             let own = states().enumerate().filter(|&(position, _)| class_of(position) == class);
             let of = |state: State| own.clone().filter(move |(_, own)| *own == state);
             assert_eq!(work.active, of(State::Ready).chain(of(State::Running)).count());
@@ -178,6 +178,11 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
             let left = of(State::Ready).chain(of(State::Waiting));
             let seconds: f64 = left.map(|(position, _)| estimates.seconds(&graph.stages[position])).sum();
             assert!((work.seconds - seconds).abs() < 1e-6, "{} is not {seconds}", work.seconds);
+            // While the gate is open, only what it waits for can begin.
+            let gate = schedule.work(&estimates, true)[class];
+            let of_gate =
+                of(State::Ready).chain(of(State::Running)).filter(|&(position, _)| graph.stages[position].gate);
+            assert_eq!((gate.active, gate.active + gate.waiting), (of_gate.count(), work.active + work.waiting));
         }
         let settled = states().zip(&graph.stages).all(|(state, stage)| !stage.gate || !state.is_open());
         assert_eq!(schedule.gate_is_settled(), settled);

@@ -9,7 +9,7 @@ use ressa_experiment::{
 };
 use ressa_runlog::{FailureRecord, Log, LogEvent};
 use ressa_store::Store;
-use ressa_sweep::{Devices, Graph, Options, Stop, Summary, SweepError, SweepEvent, WorkerCommand, execute};
+use ressa_sweep::{Devices, Graph, Options, Recruiter, Stop, Summary, SweepError, SweepEvent, WorkerCommand, execute};
 use tempfile::TempDir;
 
 /// A results folder that goes with the test.
@@ -39,6 +39,8 @@ impl Bench {
             retries: ressa_sweep::RetryPolicy::default(),
             timeout: Some(Duration::from_secs(60)),
             lease: Duration::from_secs(2),
+            idle: ressa_sweep::DEFAULT_IDLE,
+            is_followed: false,
             title: "test".to_owned(),
             program: "a test".to_owned(),
         };
@@ -62,7 +64,18 @@ impl Bench {
         stop: &Stop,
         events: &mut dyn FnMut(SweepEvent),
     ) -> Result<Summary, SweepError> {
-        execute(graph, &self.store, &self.options, stop, None, events)
+        self.recruit(graph, stop, None, events)
+    }
+
+    /// A sweep for which somebody has workers started.
+    pub fn recruit(
+        &self,
+        graph: &Graph,
+        stop: &Stop,
+        recruiter: Option<&mut dyn Recruiter>,
+        events: &mut dyn FnMut(SweepEvent),
+    ) -> Result<Summary, SweepError> {
+        execute(graph, &self.store, &self.options, stop, recruiter, events)
     }
 
     /// Keys in the order of publication.
@@ -78,7 +91,7 @@ impl Bench {
     /// What failed and was not made since.
     pub fn failures(&self) -> Vec<FailureRecord> {
         let index = ressa_runlog::read(&self.store).unwrap().index;
-        ressa_sweep::failures(&index, &self.store).into_iter().cloned().collect()
+        ressa_sweep::failures(index.failures(), &self.store).into_iter().cloned().collect()
     }
 
     /// Forgets every failure, as `ressa retry` does.

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::bench::{Bench, cells};
 
 /// A pilot of a build.
-fn options(bench: &Bench, name: &str, program: &str) -> PilotOptions {
+pub fn options(bench: &Bench, name: &str, program: &str) -> PilotOptions {
     PilotOptions {
         results: bench.folder.path().to_owned(),
         worker: bench.options.worker.clone(),

@@ -7,6 +7,7 @@ mod estimates;
 mod gate;
 mod joining;
 mod order;
+mod recruiting;
 mod stopping;
 mod trouble;
 

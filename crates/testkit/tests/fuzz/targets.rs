@@ -23,13 +23,14 @@ use crate::{driver::Target, mutate::Form};
 type Make = fn() -> Target;
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Make); 10] = [
+pub const TARGETS: [(&str, Make); 11] = [
     ("model", model),
     ("processor", processor),
     ("tokenizer", tokenizer),
     ("safetensors", safetensors),
     ("folder", folder),
     ("annotations", annotations),
+    ("tables", tables),
     ("images", images),
     ("yaml", yaml),
     ("overrides", overrides),
@@ -321,7 +322,9 @@ fn annotations() -> Target {
     let listed = Task::ALL.iter().flat_map(|task| ressa_data::published::expected(*task).iter());
     let corpora = CORPORA.iter().flat_map(|corpus| ressa_data::published::expected_of_corpus(*corpus).iter());
     for file in listed.chain(corpora).filter(|file| file.path.ends_with(".json") && data.join(file.path).is_file()) {
-        if !names.iter().any(|name| name == file.path) {
+        // Those with a line for each entry are read by `tables`.
+        let is_document = serde_json::from_slice::<Value>(&read(&data.join(file.path))).is_ok();
+        if is_document && !names.iter().any(|name| name == file.path) {
             names.push(file.path.to_owned());
         }
     }
@@ -355,6 +358,34 @@ fn annotations() -> Target {
         let _kept = &root;
     };
     Target { form: Form::Json, seeds, run: Box::new(run) }
+}
+
+/// Annotations that are no JSON document: a table, lines of JSON, lines of text. The first byte says which is changed.
+fn tables() -> Target {
+    const FILES: [(&str, Task); 3] = [
+        ("mmbench/annotations/MMBench_DEV_EN.tsv", Task::Mmbench),
+        ("pope/annotations/coco_pope_random.json", Task::Pope),
+        ("mme/existence/0000.txt", Task::Mme),
+    ];
+    let root = TempDir::new().unwrap();
+    let data = root.path().to_owned();
+    copy(&ours("crates/data/tests/published"), &data);
+    let original = FILES.map(|(name, _)| read(&data.join(name)));
+    let seeds = original.iter().enumerate().map(|(at, bytes)| [&[at as u8], bytes.as_slice()].concat()).collect();
+    let run = move |input: &[u8]| {
+        let Some((which, bytes)) = input.split_first() else { return };
+        let at = *which as usize % FILES.len();
+        let (name, task) = FILES[at];
+        fs::write(data.join(name), bytes).unwrap();
+        let config = DataConfig { source: DataSource::Folder, root: Some(data.clone()), ..DataConfig::default() };
+        if let Ok(benchmark) = Benchmark::load(&config, task, 100) {
+            benchmark.images().iter().for_each(|image| drop(image.image()));
+            let _ = benchmark.asked(&Default::default());
+        }
+        fs::write(data.join(name), &original[at]).unwrap();
+        let _kept = &root;
+    };
+    Target { form: Form::Bytes, seeds, run: Box::new(run) }
 }
 
 fn copy(from: &Path, to: &Path) {

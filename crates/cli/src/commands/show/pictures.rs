@@ -25,6 +25,7 @@ impl Picture {
         Some(match picture {
             ressa_data::Picture::Held(image) => Self::Held(image.clone()),
             ressa_data::Picture::File(path) => Self::File(path.clone()),
+            ressa_data::Picture::Cell(cell) => Self::Held(cell.image().ok()?),
         })
     }
 

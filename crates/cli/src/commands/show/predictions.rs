@@ -7,7 +7,7 @@ use std::{
 };
 
 use ressa_data::Benchmark;
-use ressa_experiment::{Stage, StageNode, Task, config::DataConfig};
+use ressa_experiment::{Asks, Stage, StageNode, Task, config::DataConfig};
 use ressa_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,9 @@ struct Line {
     prediction: Option<String>,
     answers: Option<Vec<String>>,
     references: Option<Vec<String>>,
+    options: Option<Vec<String>>,
+    answer: Option<usize>,
+    nll: Option<f64>,
     direction: Option<String>,
     image: Option<usize>,
     rank: Option<u64>,
@@ -81,8 +84,10 @@ pub fn read(node: &StageNode, many: usize, store: &Store, root: &Path) -> Result
             lines.push(serde_json::from_str(&text).map_err(|e| Failure::new(Exit::Unusable, wrong(e)))?);
         }
     }
+    let is_text = task.asks() == Asks::Text;
     let (benchmark, note) = match benchmark(data, *task, *items as usize, root) {
         Ok(benchmark) => (Some(benchmark), None),
+        Err(_) if is_text => (None, None),
         Err(error) => (None, Some(format!("images are not named: {error}"))),
     };
     let predictions = lines.into_iter().map(|line| predicted(line, benchmark.as_ref(), data, root)).collect();
@@ -106,22 +111,26 @@ fn predicted(line: Line, benchmark: Option<&Benchmark>, data: &DataConfig, root:
     };
     let name = match picture {
         Some(ressa_data::Picture::File(path)) => Some(below(path)),
-        Some(ressa_data::Picture::Held(_)) => index.map(|index| format!("image {index}")),
+        Some(ressa_data::Picture::Held(_) | ressa_data::Picture::Cell(_)) => {
+            index.map(|index| format!("image {index}"))
+        }
         None => None,
     };
-    let prediction = match (line.prediction, line.rank) {
-        (Some(text), _) => text,
-        (None, rank) => {
+    let prediction = match (line.prediction, line.nll, line.rank) {
+        (Some(text), ..) => text,
+        (None, Some(nll), _) => format!("{nll:.4} nats per token"),
+        (None, None, rank) => {
             let what = if line.direction.as_deref() == Some("image-to-text") { "text" } else { "image" };
             format!("right {what} at place {}", rank.unwrap_or_default())
         }
     };
+    let option = line.options.zip(line.answer).and_then(|(options, answer)| Some(vec![options.get(answer)?.clone()]));
     Predicted {
         id: line.id,
         image: name,
         prompt: line.prompt,
         prediction,
-        right: line.answers.or(line.references).unwrap_or_default(),
+        right: line.answers.or(line.references).or(option).unwrap_or_default(),
         points: line.points,
         picture: picture.and_then(Picture::of),
     }
