@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{CheckpointError, Entry, File, INDEX, Index, WeightFiles, names::{canonical, is_of_text}};
+use crate::{
+    CheckpointError, Entry, File, INDEX, Index, WeightFiles,
+    names::{canonical, is_of_text},
+};
 
 /// The opened weights of a folder.
 #[derive(Clone, Debug)]
