@@ -352,19 +352,23 @@ impl Fields<'_> {
         }
     }
 
-    /// A whole number from 1 on.
-    fn count(&self, name: &str, default: u32) -> Result<u32, DataError> {
-        const MOST: u32 = 1 << 12;
+    /// A whole number from 1 to `most`.
+    fn count(&self, name: &str, default: u32, most: u32) -> Result<u32, DataError> {
         let Some(value) = self.get(name) else { return Ok(default) };
         let count =
-            value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| (1..=MOST).contains(count));
-        count.ok_or_else(|| self.wrong(format!("`{name}` is {value}; it must be between 1 and {MOST}")))
+            value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| (1..=most).contains(count));
+        count.ok_or_else(|| self.wrong(format!("`{name}` is {value}; it must be between 1 and {most}")))
     }
 
     /// How images are cut that are read at their own size.
     fn cells(&self) -> Result<Cells, DataError> {
-        let (patch, merge) = (self.count("patch_size", 14)?, self.count("merge_size", 2)?);
-        Ok(Cells { patch, merge, frames: self.count("temporal_patch_size", 2)? })
+        /// Pixels along a side of a patch, patches along a side of a feature, frames of a patch: far more than published settings have.
+        const MOST: [u32; 3] = [1 << 10, 1 << 6, 1 << 4];
+        Ok(Cells {
+            patch: self.count("patch_size", 14, MOST[0])?,
+            merge: self.count("merge_size", 2, MOST[1])?,
+            frames: self.count("temporal_patch_size", 2, MOST[2])?,
+        })
     }
 
     /// Fewest and most pixels: under names of their own, which count, or as the edges of `size`.

@@ -139,8 +139,8 @@ fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
     };
     let mut vocabulary = id(words.vocab_size())?;
     let (mut qformer, image_size) = (None, id(config.image_size())?);
-    let files = match config.blip2() {
-        Some(blip2) => {
+    let files = match (config.blip2(), config.grid()) {
+        (Some(blip2), _) => {
             let (family, rows) = (blip2.family()?, id(blip2.qformer_config.vocab_size)?);
             if family == Family::ImageTextRetrieval {
                 (style, vocabulary) = (Style::Bert, rows);
@@ -149,8 +149,7 @@ fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
             let class = if family == Family::InstructBlip { "InstructBlipProcessor" } else { "Blip2Processor" };
             Files::Queries { class, queries: id(config.image_tokens())? }
         }
-        None if config.grid().is_some() => {
-            let cut = config.grid().unwrap_or_else(|| unreachable!("it was just seen"));
+        (None, Some(cut)) => {
             let class = if config.model_type() == "qwen2_vl" { "Qwen2VLProcessor" } else { "Qwen2_5_VLProcessor" };
             Files::Cells {
                 class,
@@ -160,7 +159,7 @@ fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
                 start: id(cut.start)?,
             }
         }
-        None => Files::Patches { patch: id(config.patch())?, tokens: id(config.image_tokens())? },
+        (None, None) => Files::Patches { patch: id(config.patch())?, tokens: id(config.image_tokens())? },
     };
     Ok(Texts {
         style,

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::{
     Feed, Flow, Linear, ModelError, Scope, Weight,
@@ -20,6 +20,8 @@ use crate::{
 const EPS: f64 = 1e-6;
 /// Base of the rotary frequencies; no setting of the reference.
 const THETA: f32 = 10_000.0;
+/// Most values of a patch or a feature: far more than published models have.
+const MOST_VALUES: i64 = 1 << 24;
 /// The rotary tables' places among the companions of a flow; windows come behind them.
 const TABLES: usize = 2;
 
@@ -72,6 +74,16 @@ impl QwenVision {
             ("vision_config.spatial_merge_size", self.merge),
         ] {
             at_least_one(field, size)?;
+        }
+        for (what, factors) in [
+            ("a feature of `spatial_merge_size` squared patches", [self.width, self.merge, self.merge, 1]),
+            ("a patch of `patch_size` squared pixels in all frames", [3, self.frames, self.patch, self.patch]),
+        ] {
+            let product = factors.iter().try_fold(1i64, |all, &factor| all.checked_mul(factor));
+            if product.is_none_or(|product| product > MOST_VALUES) {
+                let message = format!("`vision_config`: {what} has more than {MOST_VALUES} values");
+                return Err(ModelError::Config(message));
+            }
         }
         if self.channels != 3 {
             let message = format!("`vision_config.in_channels` is {}; images have 3", self.channels);
@@ -209,17 +221,13 @@ impl Block {
     fn load(scope: &Scope<'_>, c: &QwenVision, number: usize) -> Result<Self, ModelError> {
         let (d, newer) = (c.width, c.windows.is_some());
         let linear = |name: &str, outputs, inputs| Linear::load(&scope.at(name), outputs, inputs, true);
-        let mlp = match newer {
-            true => [Some("mlp.gate_proj"), Some("mlp.up_proj"), Some("mlp.down_proj")],
-            false => [None, Some("mlp.fc1"), Some("mlp.fc2")],
-        };
-        let [gate, up, down] = mlp.map(Option::unwrap_or_default);
+        let [up, down] = if newer { ["mlp.up_proj", "mlp.down_proj"] } else { ["mlp.fc1", "mlp.fc2"] };
         Ok(Self {
             norm1: Norm::load(&scope.at("norm1"), d, newer)?,
             attn: Attention { qkv: linear("attn.qkv", 3 * d, d)?, proj: linear("attn.proj", d, d)?, heads: c.heads },
             norm2: Norm::load(&scope.at("norm2"), d, newer)?,
             mlp: Mlp {
-                gate: if newer { Some(linear(gate, c.inner, d)?) } else { None },
+                gate: if newer { Some(linear("mlp.gate_proj", c.inner, d)?) } else { None },
                 up: linear(up, c.inner, d)?,
                 down: linear(down, d, c.inner)?,
                 activation: c.activation,
@@ -387,6 +395,8 @@ impl ImageEncoder for QwenVit {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     fn encoder(windows: Option<Windows>) -> QwenVit {
