@@ -42,7 +42,7 @@ impl Network {
         let linear = |(tensor, shape): (&String, &Vec<usize>)| {
             let (&[outputs, inputs], name) = (shape.as_slice(), tensor.strip_suffix(".weight")?) else { return None };
             let tower = names::Part::of(tensor).tower()?;
-            let role = name.rsplit('.').next().unwrap_or_default().to_owned();
+            let role = names::role(name).to_owned();
             Some(Linear { tower, role, name: name.to_owned(), outputs, inputs })
         };
         let text = config.get("text_config").and_then(Value::as_object);

@@ -8,7 +8,7 @@ use std::{
 
 use rand_chacha::ChaCha8Rng;
 use ressa_data::{
-    Captioned, Captions, DataError, ImageLoader,
+    Captioned, Captions, DataError, ImageLoader, Sized,
     augment::augment,
     parallel,
     stream::{Purpose, distinct, stream},
@@ -74,7 +74,7 @@ pub fn calibration_texts(
 
 /// An image and a caption, ready to be tokenized.
 struct Composed {
-    levels: Vec<u8>,
+    sized: Sized,
     read: String,
     written: String,
 }
@@ -87,24 +87,31 @@ fn compose(
     mut rng: ChaCha8Rng,
 ) -> Result<Composed, DataError> {
     let (read, written) = entry.sample(config, &mut rng);
-    let levels = if config.augment == Augment::None {
+    let sized = if config.augment == Augment::None {
         loader.levels(&entry.image)?
     } else {
         // The change follows from where in which stream of random numbers it begins.
         let how = format!("{:?} {:?} {} {}", config.augment, rng.get_seed(), rng.get_stream(), rng.get_word_pos());
         loader.changed(&entry.image, how.as_bytes(), |image| augment(image, config.augment, &mut rng))?
     };
-    Ok(Composed { levels, read, written })
+    Ok(Composed { sized, read, written })
 }
 
 /// The images one after the other, and what is asked about them.
-fn stack(composed: impl IntoIterator<Item = Composed>) -> (Vec<u8>, Exchanges) {
-    let (mut levels, mut asked) = (Vec::new(), Exchanges::default());
-    for (row, Composed { levels: image, read, written }) in composed.into_iter().enumerate() {
-        levels.extend(image);
+///
+/// # Errors
+/// Images of different sizes.
+fn stack(composed: impl IntoIterator<Item = Composed>) -> Result<(Sized, Exchanges), DataError> {
+    let (mut all, mut asked) = (None, Exchanges::default());
+    for (row, Composed { sized, read, written }) in composed.into_iter().enumerate() {
+        let Sized { levels, size } = all.get_or_insert(Sized { levels: Vec::new(), size: sized.size });
+        if *size != sized.size {
+            return Err(DataError::Sizes(*size, sized.size));
+        }
+        levels.extend(sized.levels);
         asked.push(row, read, written);
     }
-    (levels, asked)
+    Ok((all.unwrap_or(Sized { levels: Vec::new(), size: (0, 0) }), asked))
 }
 
 fn threads() -> usize {
@@ -124,9 +131,10 @@ impl Samples for CorpusSamples {
         })?;
         // An entry that stands in for an unreadable one is there twice.
         let distinct: BTreeSet<usize> = composed.iter().map(|(entry, _)| *entry).collect();
-        let sample = |(_, Composed { levels, read, written })| {
-            let (prompt, answer) = calibration_input(&self.feed.processor, self.feed.device, &read, &written)?;
-            Ok(Sample { pixels: self.feed.levels(levels), prompt, answer })
+        let sample = |(_, Composed { sized, read, written })| {
+            let (processor, device) = (&self.feed.processor, self.feed.device);
+            let (prompt, answer) = calibration_input(processor, device, &read, &written, sized.size)?;
+            Ok(Sample { pixels: self.feed.levels(sized), prompt, answer })
         };
         let samples = composed.into_iter().map(sample).collect::<Result<_, PipelineError>>()?;
         Ok(Calibration { samples, short: Shortfall::of(distinct.len(), config.images) })
@@ -140,8 +148,11 @@ impl Samples for CorpusSamples {
             let rng = || stream(0, Purpose::Probe, position as u64);
             Ok(entries.read(position, |entry| compose(&self.loader, &config, entry, rng()))?.1)
         };
-        let composed = (0..first.entries().len()).map(compose).collect::<Result<Vec<_>, DataError>>()?;
-        let (levels, asked) = stack(composed);
+        let mut composed = (0..first.entries().len()).map(compose).collect::<Result<Vec<_>, DataError>>()?;
+        // Where images keep their sizes, those like the first.
+        let size = composed.first().map(|composed| composed.sized.size);
+        composed.retain(|composed| Some(composed.sized.size) == size);
+        let (levels, asked) = stack(composed)?;
         self.feed.probe(self.feed.levels(levels), &asked)
     }
 
@@ -215,7 +226,7 @@ impl CorpusBatches {
             })
         })?;
         let (chosen, composed): (Vec<usize>, Vec<Composed>) = composed.into_iter().unzip();
-        let (levels, captions) = stack(composed);
+        let (levels, captions) = stack(composed)?;
         let caption = |entry: usize| self.draw.entries()[entry].caption.clone();
         let retrieval: Option<Vec<String>> = self.retrieval.then(|| chosen.into_iter().map(caption).collect());
         self.feed.batch(self.feed.levels(levels), &Exchanges::default(), &captions, retrieval.as_deref())
