@@ -76,7 +76,8 @@ impl Executor {
         let processor = loader.processor();
         // Features of images of different sizes do not make a batch.
         let fixed = processor.images().cells().is_none();
-        let Some(cache) = self.feature_cache(node, data)?.map(|cache| cache.after(processor.images())).filter(|_| fixed)
+        let Some(cache) =
+            self.feature_cache(node, data)?.map(|cache| cache.after(processor.images())).filter(|_| fixed)
         else {
             return Ok(None);
         };

@@ -23,9 +23,7 @@ use tch::Tensor;
 
 pub use self::corpora::calibration_texts;
 use self::{ahead::Batches, corpora::CorpusSamples, world::WorldSamples};
-use crate::{
-    Executor, PipelineError, calibration::language_batch, features::ImagesOf, resident::Dense,
-};
+use crate::{Executor, PipelineError, calibration::language_batch, features::ImagesOf, resident::Dense};
 
 /// Samples for calibration.
 #[derive(Default)]

@@ -116,8 +116,9 @@ impl Network {
             };
             found.problem(format!("restore.{tower}.targets"), what);
         }
-        let is_target =
-            |linear: &&Linear| adapter.targets.is_empty() || adapter.targets.iter().any(|target| is_named(linear, target));
+        let is_target = |linear: &&Linear| {
+            adapter.targets.is_empty() || adapter.targets.iter().any(|target| is_named(linear, target))
+        };
         let side = |linear: &Linear| linear.outputs.min(linear.inputs);
         if let Some(narrowest) = self.of_tower(tower).filter(is_target).min_by_key(|linear| side(linear))
             && !adapter.full
