@@ -99,7 +99,7 @@ fn compose(
     Ok(Composed { sized, read, written })
 }
 
-/// The images one after the other, and what is asked about them.
+/// The images one after the other.
 ///
 /// # Errors
 /// Images of different sizes.
