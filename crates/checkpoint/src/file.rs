@@ -78,7 +78,7 @@ impl File {
     }
 
     /// Gives tensors the names that [`canonical`] has for them.
-    pub(crate) fn of_model(mut self) -> Self {
+    pub(crate) fn of_composed_model(mut self) -> Self {
         for entry in &mut self.entries {
             if let Some(name) = canonical(&entry.name) {
                 entry.name = name;

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{CheckpointError, Entry, File, INDEX, Index, WeightFiles, names::canonical};
+use crate::{
+    CheckpointError, Entry, File, INDEX, Index, WeightFiles,
+    names::{canonical, is_of_text},
+};
 
 /// The opened weights of a folder.
 #[derive(Clone, Debug)]
@@ -25,15 +28,16 @@ impl Checkpoint {
     /// As there; a damaged header, a tensor that is there twice or in none of the pieces.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
         let (files, index) = match WeightFiles::find(folder)? {
-            WeightFiles::Whole(file) => (vec![File::open(&file)?.of_model()], None),
+            WeightFiles::Whole(file) => (vec![File::open(&file)?], None),
             WeightFiles::Pieces { index, files } => {
-                let open = |file: &PathBuf| Ok(File::open(file)?.of_model());
+                let open = |file: &PathBuf| File::open(file);
                 (files.iter().map(open).collect::<Result<_, CheckpointError>>()?, Some(index))
             }
         };
+        let (files, alone) = named(files);
         let places = placed(&files)?;
         let listed = || index.iter().flat_map(|index| index.weight_map.keys());
-        let is_absent = |name: &&String| match canonical(name) {
+        let is_absent = |name: &&String| match canonical(name).filter(|_| !alone) {
             Some(name) => !places.contains_key(&name),
             None => !places.contains_key(*name),
         };
@@ -46,7 +50,7 @@ impl Checkpoint {
 
     /// Opens one safetensors file as if it were the whole checkpoint.
     pub fn of_file(path: &Path) -> Result<Self, CheckpointError> {
-        let files = vec![File::open(path)?.of_model()];
+        let (files, _) = named(vec![File::open(path)?]);
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         Ok(Self { folder, places: placed(&files)?, files, index: None })
     }
@@ -81,6 +85,12 @@ impl Checkpoint {
     pub fn tensors(&self) -> impl Iterator<Item = (&File, &Entry)> {
         self.files.iter().flat_map(|file| file.entries().iter().map(move |entry| (file, entry)))
     }
+}
+
+/// Files with the names that the published checkpoints have; and whether they are of a language model alone, which has its own.
+fn named(files: Vec<File>) -> (Vec<File>, bool) {
+    let alone = files.iter().flat_map(File::entries).all(|entry| is_of_text(&entry.name));
+    (if alone { files } else { files.into_iter().map(File::of_composed_model).collect() }, alone)
 }
 
 /// Where each tensor is, and that none is twice.

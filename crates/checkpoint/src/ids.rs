@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::{CheckpointError, json, read_config};
+use crate::{CheckpointError, is_qwen_vl, json, qwen_text, read_config};
 
 /// File name of the generation settings.
 pub const GENERATION: &str = "generation_config.json";
@@ -15,6 +15,9 @@ const QFORMER_ROWS: usize = 30_522;
 
 /// Tokens that a part of the model has embeddings for: `text_config` or `qformer_config`. `None` where the configuration says nothing usable.
 pub fn rows(config: &Map<String, Value>, part: &str) -> Option<usize> {
+    if part == "text_config" && is_qwen_vl(config) {
+        return qwen_text(config).get("vocab_size")?.as_u64().and_then(|size| usize::try_from(size).ok());
+    }
     let fields = config.get(part).and_then(Value::as_object);
     let written = fields.and_then(|fields| fields.get("vocab_size"));
     match written {
@@ -49,7 +52,12 @@ pub(crate) fn wrong_ids(config: &Map<String, Value>, generation: &Map<String, Va
     let writes = classes != Some("Blip2ForImageTextRetrieval");
     let Some(rows) = rows(config, "text_config").filter(|_| writes) else { return Vec::new() };
     let none = Map::new();
-    let text = config.get("text_config").and_then(Value::as_object).unwrap_or(&none);
+    // Older folders of Qwen-VL have its fields at the top.
+    let text = match config.get("text_config").and_then(Value::as_object) {
+        Some(text) => text,
+        None if is_qwen_vl(config) => config,
+        None => &none,
+    };
     let mut found = Vec::new();
     let mut look = |file: &'static str, part: &str, field: &str, value: &Value| {
         let ids = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);

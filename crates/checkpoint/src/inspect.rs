@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::{
     Checkpoint, CheckpointError, Companion, Entry, File, Part, companions,
     ids::{GENERATION, wrong_ids},
-    json,
+    is_qwen_vl, json,
     names::{block, is_prunable, leftover, originals},
     outline::{Outline, misfits_of, quoted, read_config},
     quantized,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Sizes of a network that are quoted from its configuration.
-const QUOTED: [&str; 12] = [
+const QUOTED: [&str; 17] = [
     "hidden_size",
     "d_model",
     "num_hidden_layers",
@@ -31,6 +31,11 @@ const QUOTED: [&str; 12] = [
     "intermediate_size",
     "d_ff",
     "vocab_size",
+    "depth",
+    "embed_dim",
+    "out_hidden_size",
+    "spatial_merge_size",
+    "window_size",
     "image_size",
     "patch_size",
 ];
@@ -307,7 +312,12 @@ fn architecture(config: &Map<String, Value>) -> Architecture {
     let classes = config.get("architectures").and_then(Value::as_array);
     let mut sizes = BTreeMap::new();
     for part in ["vision_config", "qformer_config", "text_config"] {
-        let Some(fields) = config.get(part).and_then(Value::as_object) else { continue };
+        let fields = match config.get(part).and_then(Value::as_object) {
+            Some(fields) => fields,
+            // Older folders of Qwen-VL have them at the top.
+            None if part == "text_config" && is_qwen_vl(config) => config,
+            None => continue,
+        };
         let quoted = QUOTED.iter().filter_map(|&name| Some((name.to_owned(), fields.get(name)?.clone())));
         sizes.insert(part, quoted.collect());
     }

@@ -18,8 +18,9 @@ pub(crate) const READ: [&str; 10] = [
 /// Where a tokenizer's files begin among those.
 pub(crate) const TOKENIZER: usize = 4;
 
-/// What other libraries read: tokenizers in other forms.
-const READ_ELSEWHERE: [&str; 5] = ["spiece.model", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt"];
+/// What other libraries read: tokenizers in other forms, settings of films.
+const READ_ELSEWHERE: [&str; 6] =
+    ["spiece.model", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "video_preprocessor_config.json"];
 
 /// What says how the model may be used.
 const DOCUMENTS: [&str; 9] = [

@@ -45,7 +45,8 @@ impl Part {
     pub fn of(name: &str) -> Part {
         let first = name.split('.').next().unwrap_or_default();
         match first {
-            "vision_model" | "vision_tower" => Part::Vision,
+            "visual" if name.starts_with("visual.merger.") => Part::Connector,
+            "vision_model" | "vision_tower" | "visual" => Part::Vision,
             // `embeddings` at the top is the text input of the Q-Former in image-text matching checkpoints.
             "qformer" | "query_tokens" | "embeddings" => Part::Qformer,
             "multi_modal_projector" => Part::Connector,
@@ -79,7 +80,17 @@ pub(crate) fn canonical(name: &str) -> Option<String> {
     if let Some(rest) = inner.strip_prefix("language_model.").filter(|rest| headless(rest)) {
         return Some(format!("language_model.model.{rest}"));
     }
+    // Qwen-VL's folders of 2024 have them right there.
+    if headless(inner) {
+        return Some(format!("language_model.model.{inner}"));
+    }
     (Part::of(inner) != Part::Other).then(|| inner.to_owned())
+}
+
+/// Whether a name is one that a language model in a folder of its own has. Where a folder has only such names, they are the published ones.
+pub(crate) fn is_of_text(name: &str) -> bool {
+    let inner = name.strip_prefix("model.").map(|inner| inner.strip_prefix("decoder.").unwrap_or(inner));
+    name.starts_with("lm_head.") || inner.is_some_and(|inner| Part::of(inner) == Part::Other)
 }
 
 /// A block of a stack of equal blocks, such as `vision_model.encoder.layers.3`.
@@ -96,7 +107,7 @@ pub fn block(name: &str) -> Option<Block<'_>> {
     let mut start = 0;
     for (at, _) in name.match_indices('.') {
         let word = &name[start..at];
-        if ["layers", "layer", "block"].contains(&word) {
+        if ["layers", "layer", "block", "blocks"].contains(&word) {
             let index = name[at + 1..].split('.').next()?.parse().ok()?;
             return Some(Block { stack: &name[..at], index });
         }
@@ -113,6 +124,17 @@ pub fn is_prunable(name: &str, shape: &[usize]) -> bool {
         && !name.ends_with(".relative_attention_bias.weight")
         && Part::of(name).tower().is_some()
         && (block(name).is_some() || Part::of(name) == Part::Connector)
+}
+
+/// What a linear does within its block: the last word of its module path, or the last two where that word is only a number.
+pub fn role(module: &str) -> &str {
+    let (before, last) = module.rsplit_once('.').unwrap_or(("", module));
+    match before.rsplit('.').next() {
+        Some(word) if !word.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()) => {
+            &module[module.len() - word.len() - 1 - last.len()..]
+        }
+        _ => last,
+    }
 }
 
 /// Why a tensor can be in a checkpoint although the network computes it; copies of other tensors are told by their bytes.
@@ -181,7 +203,21 @@ mod tests {
             ("model.multi_modal_projector.linear_1.bias", "multi_modal_projector.linear_1.bias"),
         ];
         assert!(newer.iter().all(|(written, published)| canonical(written).as_deref() == Some(*published)));
-        assert_eq!(canonical("language_model.model.norm.weight").or(canonical("model.norm.weight")), None);
+        assert_eq!(canonical("language_model.model.norm.weight"), None);
+        // Qwen-VL, in both of its layouts.
+        for written in ["visual.merger.mlp.0.weight", "model.visual.merger.mlp.0.weight"] {
+            let name = canonical(written).unwrap_or_else(|| written.to_owned());
+            assert_eq!(seen(&name, &[8, 8]), (Part::Connector, None, true));
+        }
+        let qkv = "visual.blocks.3.attn.qkv.weight";
+        assert_eq!(seen(qkv, &[9, 3]), (Part::Vision, at("visual.blocks", 3), true));
+        assert_eq!(seen("visual.patch_embed.proj.weight", &[9, 3, 2, 4, 4]), (Part::Vision, None, false));
+        assert!(is_of_text("model.norm.weight") && is_of_text("lm_head.weight"));
+        assert!(!is_of_text("visual.merger.ln_q.weight") && !is_of_text("model.visual.merger.ln_q.weight"));
+        for written in ["model.norm.weight", "model.language_model.norm.weight"] {
+            assert_eq!(canonical(written).as_deref(), Some("language_model.model.norm.weight"));
+        }
+        assert_eq!([role("visual.merger.mlp.0"), role("a.b.qkv"), role("qkv")], ["mlp.0", "qkv", "qkv"]);
         assert_eq!(seen("stray.layers.1.weight", &[2, 4]), (Part::Other, at("stray.layers", 1), false));
     }
 }

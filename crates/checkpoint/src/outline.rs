@@ -3,6 +3,7 @@
 //! The networks themselves are the models crate's, which checks every tensor; a test there holds the two together.
 
 mod llava;
+mod qwen;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -24,14 +25,19 @@ const SHOWN: usize = 3;
 /// Rows of OPT's position table before the first position; a rule of the architecture, not a setting.
 const OPT_OFFSET: usize = 2;
 /// Classes that are known, by `model_type`.
-const CLASSES: [(&str, &str); 4] = [
+const CLASSES: [(&str, &str); 6] = [
     ("instructblip", "InstructBlipForConditionalGeneration"),
     ("blip-2", "Blip2ForConditionalGeneration"),
     ("blip-2", RETRIEVAL),
     ("llava", LLAVA),
+    ("qwen2_vl", QWEN2),
+    ("qwen2_5_vl", QWEN2_5),
 ];
 /// The class of LLaVA-1.5.
 const LLAVA: &str = "LlavaForConditionalGeneration";
+/// The classes of Qwen2-VL and Qwen2.5-VL.
+const QWEN2: &str = "Qwen2VLForConditionalGeneration";
+const QWEN2_5: &str = "Qwen2_5_VLForConditionalGeneration";
 /// The class without a language model.
 const RETRIEVAL: &str = "Blip2ForImageTextRetrieval";
 
@@ -90,6 +96,10 @@ impl Outline {
         let mut outline = Self::default();
         if class == LLAVA {
             outline.llava(config, &mut problems);
+            return if problems.is_empty() { Ok(outline) } else { Err(problems) };
+        }
+        if class == QWEN2 || class == QWEN2_5 {
+            outline.qwen(config, class == QWEN2_5, &mut problems);
             return if problems.is_empty() { Ok(outline) } else { Err(problems) };
         }
         let mut vision = Sizes::of(config, "vision_config", &mut problems);

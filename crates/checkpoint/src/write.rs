@@ -22,6 +22,11 @@ impl Written {
     pub fn floats(shape: Vec<usize>, values: &[f32]) -> Self {
         Self { dtype: Dtype::F32, shape, data: values.iter().flat_map(|value| value.to_le_bytes()).collect() }
     }
+
+    /// Whole numbers of a shape.
+    pub fn whole(shape: Vec<usize>, values: &[i64]) -> Self {
+        Self { dtype: Dtype::I64, shape, data: values.iter().flat_map(|value| value.to_le_bytes()).collect() }
+    }
 }
 
 impl View for &Written {

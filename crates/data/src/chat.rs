@@ -9,7 +9,7 @@ use ressa_checkpoint::{PROCESSOR, json};
 use ressa_experiment::prompt::Layout;
 use serde_json::{Map, Value};
 
-use crate::{DataError, text::Text};
+use crate::{Cells, DataError, text::Text};
 
 /// Where a folder keeps its template, the first that is there counts: a file of its own, or an entry of settings.
 const TEMPLATE_FILE: &str = "chat_template.jinja";
@@ -27,10 +27,18 @@ pub(crate) struct Chat {
     path: PathBuf,
     /// The text that stands for an image, and its id.
     image_token: (String, u32),
-    /// Positions that an image takes.
-    image_tokens: usize,
+    takes: Takes,
     bos: Option<String>,
     eos: Option<String>,
+}
+
+/// The positions that an image takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Takes {
+    /// So many, whatever the image.
+    Fixed(usize),
+    /// One for each feature, in rows and columns where the token before the image is the one that announces it.
+    Cells { cells: Cells, start: Option<u32> },
 }
 
 /// What a language model reads of a prompt.
@@ -47,7 +55,7 @@ impl Chat {
     ///
     /// # Errors
     /// A folder without one; a template that is no Jinja; a tokenizer that does not know the image token.
-    pub fn load(folder: &Path, tokenizer: &Text, image_tokens: usize) -> Result<Self, DataError> {
+    pub fn load(folder: &Path, tokenizer: &Text, takes: Takes) -> Result<Self, DataError> {
         let (path, template) = template(folder)?;
         let broken = |error: Error| DataError::Processor {
             path: path.clone(),
@@ -68,15 +76,15 @@ impl Chat {
             reason: format!("it has no token {image:?}, which stands for an image in the prompts of this model"),
         })?;
         let (bos, eos) = tokenizer.ends();
-        Ok(Self { environment, path, image_token: (image, id), image_tokens, bos, eos })
+        Ok(Self { environment, path, image_token: (image, id), takes, bos, eos })
     }
 
-    /// A prompt with its image: the template's one turn of a user who shows an image and says `text`, or, where `text` has an image token
+    /// A prompt with its image of so many pixels in height and width: the template's one turn of a user who shows an image and says `text`, or, where `text` has an image token
     /// itself, that text as it is.
     ///
     /// # Errors
     /// A template that refuses the turn or leaves the image out, a text that cannot be tokenized, more than one image token in it.
-    pub fn prompt(&self, tokenizer: &Text, text: &str) -> Result<Prompt, DataError> {
+    pub fn prompt(&self, tokenizer: &Text, text: &str, size: (u32, u32)) -> Result<Prompt, DataError> {
         let (image, id) = &self.image_token;
         let whole = if text.contains(image.as_str()) { text.to_owned() } else { self.turn(text)? };
         // As in the reference: a template that writes the beginning itself gets no second one.
@@ -87,10 +95,27 @@ impl Chat {
             let reason = format!("it has {images} image tokens {image:?}; a prompt about an image has one");
             return Err(DataError::Encode { text: text.to_owned(), reason });
         }
-        let repeat = |&found: &u32| std::iter::repeat_n(found, if found == *id { self.image_tokens } else { 1 });
+        let grid = match self.takes {
+            Takes::Fixed(_) => None,
+            Takes::Cells { cells, .. } => Some(cells.grid(size)),
+        };
+        let count = match (self.takes, grid) {
+            (Takes::Fixed(count), _) => count,
+            (_, grid) => grid.unwrap_or_default().iter().map(|&size| size as usize).product(),
+        };
+        if count == 0 {
+            let reason = format!("its image of {}x{} pixels has no feature", size.1, size.0);
+            return Err(DataError::Encode { text: text.to_owned(), reason });
+        }
+        let repeat = |&found: &u32| std::iter::repeat_n(found, if found == *id { count } else { 1 });
         let expanded: Vec<u32> = ids.iter().flat_map(repeat).collect();
-        let (layout, text) =
+        let (mut layout, text) =
             Layout::split(&expanded, *id).unwrap_or_else(|| unreachable!("an image token was counted"));
+        if let Takes::Cells { start: Some(start), .. } = self.takes
+            && ids.windows(2).any(|two| two == [start, *id])
+        {
+            layout.grids = Vec::from_iter(grid);
+        }
         Ok(Prompt { layout: Some(layout), text })
     }
 

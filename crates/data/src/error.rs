@@ -134,6 +134,22 @@ pub enum DataError {
         /// What the image library said.
         reason: String,
     },
+    /// An image of a shape that the processor does not take.
+    #[error("cannot use an image of {width}x{height} pixels: {reason}")]
+    Shape {
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// Images that should be one batch and are of different sizes.
+    #[error(
+        "images that become {}x{} and {}x{} pixels cannot be one batch: this model reads images at their own size; use batches of one \
+         image (`restore.batch: 1`)", .0.1, .0.0, .1.1, .1.0
+    )]
+    Sizes((u32, u32), (u32, u32)),
     /// An image that the processor's settings do not bring to the size that the model reads.
     #[error(
         "image of {found_width}x{found_height} pixels; the processor of this model reads {width}x{height} and does not resize to it"
@@ -167,9 +183,18 @@ impl DataError {
         }
     }
 
+    /// The same, with the file that the image is in.
+    #[must_use]
+    pub fn of_image(self, path: &std::path::Path) -> Self {
+        match self {
+            DataError::Shape { .. } => DataError::Image { path: path.to_path_buf(), reason: self.to_string() },
+            other => other,
+        }
+    }
+
     /// Whether an image file is missing, damaged or no image: what another image can stand in for.
     pub fn is_unreadable_image(&self) -> bool {
-        matches!(self, DataError::Read { .. } | DataError::Image { .. })
+        matches!(self, DataError::Read { .. } | DataError::Image { .. } | DataError::Shape { .. })
     }
 
     /// Whether the disk or its permissions kept something from being written.

@@ -9,6 +9,15 @@ use crate::{DataError, Image, Picture, Processor};
 /// Raised when decoding or resizing gives other levels, so that no older entry is found.
 const LEVELS_VERSION: u8 = 1;
 
+/// An image at the size that the model reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sized {
+    /// `[3, height, width]`.
+    pub levels: Vec<u8>,
+    /// Height and width.
+    pub size: (u32, u32),
+}
+
 /// Opens image files for one processor. Cheap to clone, and safe to use from several threads.
 #[derive(Clone)]
 pub struct ImageLoader {
@@ -28,11 +37,11 @@ impl ImageLoader {
         &self.processor
     }
 
-    /// The levels `[3, height, width]` of a file's image at the size that the model reads.
+    /// The levels of a file's image at the size that the model reads.
     ///
     /// # Errors
     /// As [`Image::open`], and [`DataError::ImageSize`].
-    pub fn levels(&self, path: &Path) -> Result<Vec<u8>, DataError> {
+    pub fn levels(&self, path: &Path) -> Result<Sized, DataError> {
         self.changed(path, b"", |image| image)
     }
 
@@ -40,7 +49,7 @@ impl ImageLoader {
     ///
     /// # Errors
     /// As [`ImageLoader::levels`].
-    pub fn levels_of(&self, picture: &Picture) -> Result<Vec<u8>, DataError> {
+    pub fn levels_of(&self, picture: &Picture) -> Result<Sized, DataError> {
         self.kept(picture.identity(), b"", || picture.image().map(std::borrow::Cow::into_owned))
     }
 
@@ -48,8 +57,8 @@ impl ImageLoader {
     ///
     /// # Errors
     /// As [`ImageLoader::levels`].
-    pub fn changed(&self, path: &Path, how: &[u8], change: impl FnOnce(Image) -> Image) -> Result<Vec<u8>, DataError> {
-        self.kept(file_identity(path), how, || Image::open(path).map(change))
+    pub fn changed(&self, path: &Path, how: &[u8], change: impl FnOnce(Image) -> Image) -> Result<Sized, DataError> {
+        self.kept(file_identity(path), how, || Image::open(path).map(change)).map_err(|error| error.of_image(path))
     }
 
     /// The levels of an image with an identity, from the cache where they are in it.
@@ -58,19 +67,63 @@ impl ImageLoader {
         identity: Option<Vec<u8>>,
         how: &[u8],
         open: impl FnOnce() -> Result<Image, DataError>,
-    ) -> Result<Vec<u8>, DataError> {
+    ) -> Result<Sized, DataError> {
         let entry = self.cache.as_ref().and_then(|(cache, key)| Some((cache, key.with(identity?).with(how))));
         let images = self.processor.images();
+        let own = images.cells().is_some();
         if let Some((cache, key)) = &entry
-            && let Some(levels) = cache.get(key).filter(|levels| levels.len() == images.values())
+            && let Some(known) = cache.get(key)
         {
-            return Ok(levels);
+            if own {
+                if let Some(sized) = unmarked(known) {
+                    return Ok(sized);
+                }
+            } else if known.len() == images.values() {
+                return Ok(Sized { levels: known, size: images.image_size() });
+            }
         }
-        let levels = images.levels(&open()?)?;
+        let image = open()?;
+        let size = images.size_of(image.width(), image.height())?;
+        let sized = Sized { levels: images.levels(&image)?, size };
         if let Some((cache, key)) = &entry {
-            cache.put(key, &levels);
+            if own {
+                cache.put(key, &marked(&sized))
+            } else {
+                cache.put(key, &sized.levels)
+            };
         }
-        Ok(levels)
+        Ok(sized)
+    }
+}
+
+/// Levels with their size behind them, where that is not the same for all images.
+fn marked(Sized { levels, size }: &Sized) -> Vec<u8> {
+    [levels.as_slice(), &size.0.to_le_bytes(), &size.1.to_le_bytes()].concat()
+}
+
+/// What [`marked`] has written; `None` of anything else.
+fn unmarked(mut entry: Vec<u8>) -> Option<Sized> {
+    let (rest, width) = entry.split_last_chunk::<4>()?;
+    let (levels, height) = rest.split_last_chunk::<4>()?;
+    let size = (u32::from_le_bytes(*height), u32::from_le_bytes(*width));
+    let count = 3u64.checked_mul(size.0.into())?.checked_mul(size.1.into())?;
+    if levels.len() as u64 != count {
+        return None;
+    }
+    entry.truncate(count as usize);
+    Some(Sized { levels: entry, size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_of_any_size_come_back_with_it() {
+        let sized = Sized { levels: (0..36).collect(), size: (3, 4) };
+        assert_eq!(unmarked(marked(&sized)), Some(sized.clone()));
+        let cut = marked(&sized)[1..].to_vec();
+        assert_eq!((unmarked(cut), unmarked(Vec::new())), (None, None));
     }
 }
 

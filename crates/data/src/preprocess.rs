@@ -1,6 +1,6 @@
 //! The image processor of a checkpoint folder: images of any size to the pixels that its vision tower reads.
 //!
-//! Reference: `BlipImageProcessor` and `CLIPImageProcessor` of `transformers` (the ones without `Fast`, whose results these are to the
+//! Reference: `BlipImageProcessor`, `CLIPImageProcessor` and `Qwen2VLImageProcessor` of `transformers` (the ones without `Fast`, whose results these are to the
 //! bit): resize, centre crop, rescale, normalise, in that order.
 
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use ressa_checkpoint::{ImageSettings, PREPROCESSOR, PROCESSOR, image_processor};
 use serde_json::{Map, Value};
 
 use crate::{
-    DataError, Image,
+    Cells, DataError, Image,
+    cells::sized,
     image::Values,
     resize::{Filter, Window, resize},
 };
@@ -26,8 +27,10 @@ pub struct ImageProcessor {
     resize: Option<(Target, Filter)>,
     /// Height and width.
     crop: Option<(usize, usize)>,
-    /// Height and width of what comes out.
+    /// Height and width of what comes out; nothing where they depend on the image.
     output: (usize, usize),
+    /// How an image is cut, where its size is its own.
+    cells: Option<Cells>,
     /// Model-ready value of each grey level, per channel, rounded as `transformers` does.
     table: [[f32; 256]; 3],
     /// The same, rounded once; what the shipped models of the embedded world have seen.
@@ -40,6 +43,8 @@ enum Target {
     Exact(usize, usize),
     /// The shorter side; the other follows.
     ShortestEdge(usize),
+    /// Multiples of a feature's side, near the image's own size, with at least and at most so many pixels.
+    Near { feature: u32, pixels: [u64; 2] },
 }
 
 /// Which class of `transformers` a folder asks for; they differ in defaults and in what an integer size means.
@@ -47,7 +52,13 @@ enum Target {
 enum Class {
     Blip,
     Clip,
+    Qwen,
 }
+
+/// Fewest and most pixels of an image where a folder of Qwen-VL says none.
+const QWEN_PIXELS: [u64; 2] = [56 * 56, 28 * 28 * 1280];
+/// Most features of an image.
+const MOST_FEATURES: u64 = 1 << 16;
 
 impl ImageProcessor {
     /// Reads `preprocessor_config.json`, or where there is none the `image_processor` part of `processor_config.json`.
@@ -79,12 +90,14 @@ impl ImageProcessor {
     fn new(fields: &Fields<'_>) -> Result<Self, DataError> {
         let class = fields.class()?;
         let default = match class {
-            Class::Blip => Target::Exact(384, 384),
+            Class::Blip | Class::Qwen => Target::Exact(384, 384),
             Class::Clip => Target::ShortestEdge(224),
         };
-        let target = match fields.get("size") {
-            None => default,
-            Some(value) => fields.target(value, class)?,
+        let cells = (class == Class::Qwen).then(|| fields.cells()).transpose()?;
+        let target = match (fields.get("size"), cells) {
+            (_, Some(cells)) => Target::Near { feature: cells.feature(), pixels: fields.pixels(cells)? },
+            (None, None) => default,
+            (Some(value), None) => fields.target(value, class)?,
         };
         let resize =
             fields.flag("do_resize", true)?.then(|| fields.filter()).transpose()?.map(|filter| (target, filter));
@@ -92,6 +105,7 @@ impl ImageProcessor {
         let output = crop.unwrap_or(match target {
             Target::Exact(height, width) => (height, width),
             Target::ShortestEdge(edge) => (edge, edge),
+            Target::Near { .. } => (0, 0),
         });
 
         let scale = match fields.flag("do_rescale", true)? {
@@ -111,6 +125,7 @@ impl ImageProcessor {
             resize,
             crop,
             output,
+            cells,
             table: std::array::from_fn(|channel| {
                 let (mean, std) = (means[channel] as f32, stds[channel] as f32);
                 std::array::from_fn(|level| (grey(level) as f32 - mean) / std)
@@ -125,19 +140,43 @@ impl ImageProcessor {
     /// The same, but an image keeps its shape: the shorter side becomes that of the model, and the middle of the longer one is kept.
     #[must_use]
     pub fn center_cropped(mut self) -> Self {
-        if let Some((target, _)) = &mut self.resize {
+        if let (Some((target, _)), None) = (&mut self.resize, self.cells) {
             *target = Target::ShortestEdge(self.output.0.min(self.output.1));
             self.crop = Some(self.output);
         }
         self
     }
 
-    /// Height and width of what [`ImageProcessor::pixels`] gives.
+    /// Height and width of what [`ImageProcessor::pixels`] gives; nothing of both where they depend on the image.
     pub fn image_size(&self) -> (u32, u32) {
         (self.output.0 as u32, self.output.1 as u32)
     }
 
-    /// Values of one image: `3 * height * width`.
+    /// How an image is cut, where its size depends on the image.
+    pub fn cells(&self) -> Option<Cells> {
+        self.cells
+    }
+
+    /// Height and width of what [`ImageProcessor::pixels`] gives for an image of `width` and `height`.
+    ///
+    /// # Errors
+    /// [`DataError::Shape`] where the model reads images at their own size and not of this shape.
+    pub fn size_of(&self, width: u32, height: u32) -> Result<(u32, u32), DataError> {
+        let Some(cells) = self.cells else { return Ok(self.image_size()) };
+        let refused = |reason: String| DataError::Shape { width, height, reason };
+        match self.resize {
+            Some((Target::Near { feature, pixels }, _)) => sized(width, height, feature, pixels).map_err(refused),
+            _ if width > 0 && height > 0 && width % cells.feature() == 0 && height % cells.feature() == 0 => {
+                Ok((height, width))
+            }
+            _ => Err(refused(format!(
+                "with `do_resize` off, both sides must be multiples of {} (`patch_size` times `merge_size`)",
+                cells.feature()
+            ))),
+        }
+    }
+
+    /// Values of one image of the size that all have: `3 * height * width`.
     pub(crate) fn values(&self) -> usize {
         3 * self.output.0 * self.output.1
     }
@@ -173,7 +212,7 @@ impl ImageProcessor {
     /// # Errors
     /// [`DataError::ImageSize`] where the settings do not bring the image to the size of the others.
     pub fn pixels(&self, image: &Image, pixels: &mut Vec<f32>) -> Result<(), DataError> {
-        let (height, width) = self.output;
+        let (height, width) = self.sides(image)?;
         let from = (image.width() as usize, image.height() as usize);
         if let Values::Drawn(planes) = image.values()
             && from == (width, height)
@@ -190,11 +229,18 @@ impl ImageProcessor {
         Ok(())
     }
 
+    /// Height and width of what comes out for an image.
+    fn sides(&self, image: &Image) -> Result<(usize, usize), DataError> {
+        let (height, width) = self.size_of(image.width(), image.height())?;
+        Ok((height as usize, width as usize))
+    }
+
     /// The image resized and cropped, interleaved.
     fn sized(&self, image: &Image) -> Result<Vec<u8>, DataError> {
         let from = (image.width() as usize, image.height() as usize);
-        let (height, width) = self.output;
+        let (height, width) = self.sides(image)?;
         let to = match self.resize {
+            Some((Target::Near { .. }, _)) => (width, height),
             None => from,
             Some((Target::Exact(height, width), _)) => (width, height),
             Some((Target::ShortestEdge(edge), _)) => scaled(from, edge),
@@ -281,8 +327,9 @@ impl Fields<'_> {
         match stem {
             Some("Blip" | "Blip2" | "InstructBlip") => Ok(Class::Blip),
             Some("CLIP") => Ok(Class::Clip),
+            Some("Qwen2VL") => Ok(Class::Qwen),
             _ => Err(self.wrong(format!(
-                "image processor {name} is not known; `BlipImageProcessor` and `CLIPImageProcessor` are"
+                "image processor {name} is not known; `BlipImageProcessor`, `CLIPImageProcessor` and `Qwen2VLImageProcessor` are"
             ))),
         }
     }
@@ -303,6 +350,52 @@ impl Fields<'_> {
                 None => Err(self.wrong(format!("`{name}` is {value}; it must be a number"))),
             },
         }
+    }
+
+    /// A whole number from 1 to `most`.
+    fn count(&self, name: &str, default: u32, most: u32) -> Result<u32, DataError> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        let count =
+            value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| (1..=most).contains(count));
+        count.ok_or_else(|| self.wrong(format!("`{name}` is {value}; it must be between 1 and {most}")))
+    }
+
+    /// How images are cut that are read at their own size.
+    fn cells(&self) -> Result<Cells, DataError> {
+        /// Pixels along a side of a patch, patches along a side of a feature, frames of a patch: far more than published settings have.
+        const MOST: [u32; 3] = [1 << 10, 1 << 6, 1 << 4];
+        Ok(Cells {
+            patch: self.count("patch_size", 14, MOST[0])?,
+            merge: self.count("merge_size", 2, MOST[1])?,
+            frames: self.count("temporal_patch_size", 2, MOST[2])?,
+        })
+    }
+
+    /// Fewest and most pixels: under names of their own, which count, or as the edges of `size`.
+    fn pixels(&self, cells: Cells) -> Result<[u64; 2], DataError> {
+        let size = self.get("size").and_then(Value::as_object);
+        let of = |name: &str, edge: &str, default: u64| {
+            let written = self.get(name).or_else(|| size?.get(edge).filter(|value| !value.is_null()));
+            let count = written.map_or(Some(default), Value::as_u64).filter(|count| (1..=TARGET_LIMIT).contains(count));
+            let shown = written.map(Value::to_string).unwrap_or_default();
+            count.ok_or_else(|| {
+                let name = if self.get(name).is_some() { name.to_owned() } else { format!("size.{edge}") };
+                self.wrong(format!("`{name}` is {shown}; it must be a number of pixels up to {TARGET_LIMIT}"))
+            })
+        };
+        let least = of("min_pixels", "shortest_edge", QWEN_PIXELS[0])?;
+        let most = of("max_pixels", "longest_edge", QWEN_PIXELS[1])?;
+        if least > most {
+            return Err(self.wrong(format!("`min_pixels` is {least}, more than `max_pixels` = {most}")));
+        }
+        let feature = u64::from(cells.feature());
+        if most / (feature * feature) > MOST_FEATURES {
+            return Err(self.wrong(format!(
+                "`max_pixels` is {most}: an image could take {} positions; at most {MOST_FEATURES} are supported",
+                most / (feature * feature)
+            )));
+        }
+        Ok([least, most])
     }
 
     /// One number per channel, or one for all.
@@ -343,9 +436,10 @@ impl Fields<'_> {
         let sensible = target.filter(|target| match *target {
             Target::Exact(height, width) => within_limit(height, width),
             Target::ShortestEdge(edge) => within_limit(edge, edge),
+            Target::Near { .. } => true,
         });
         let forms = match class {
-            Class::Blip => "`height` and `width`, or one number for both",
+            Class::Blip | Class::Qwen => "`height` and `width`, or one number for both",
             Class::Clip => "`shortest_edge`, or `height` and `width`",
         };
         sensible.ok_or_else(|| {

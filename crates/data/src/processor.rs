@@ -5,12 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use ressa_checkpoint::{PREPROCESSOR, PROCESSOR, json, known::QFORMER, rows};
+use ressa_checkpoint::{PREPROCESSOR, PROCESSOR, is_qwen_vl, json, known::QFORMER, rows};
 use serde_json::{Map, Value};
 
 use crate::{
-    DataError, Image, ImageProcessor, Prompt,
-    chat::Chat,
+    Cells, DataError, Image, ImageProcessor, Prompt,
+    chat::{Chat, Takes},
     text::{Side, Text},
 };
 
@@ -81,7 +81,26 @@ impl Processor {
         let matches = classes == Some("Blip2ForImageTextRetrieval") || (!own.is_dir() && language.is_bert());
         language.within(folder, embedded(if matches { "qformer_config" } else { "text_config" }))?;
         language.agrees(folder, &config, query_tokens)?;
-        let chat = patches(folder, &config)?.map(|tokens| Chat::load(folder, &language, tokens)).transpose()?;
+        let images = ImageProcessor::load(folder)?;
+        let cells = cells(folder, &config, &images)?;
+        let takes = match cells {
+            Some(cells) => {
+                language.reads_images_as(QWEN_IMAGE);
+                let of_model = config.get("image_token_id").and_then(Value::as_u64).unwrap_or(QWEN_IMAGE_ID);
+                if let Some(own) = language.image_token().filter(|&own| u64::from(own) != of_model) {
+                    let reason = format!(
+                        "its image token has id {own}, and `image_token_id` in config.json is {of_model}; tokenizer and model are not of one \
+                         folder"
+                    );
+                    return Err(DataError::Tokenizer { path: folder.join("tokenizer.json"), reason });
+                }
+                let start = config.get("vision_start_token_id").and_then(Value::as_u64);
+                let start = start.map_or_else(|| language.id(QWEN_START), |id| u32::try_from(id).ok());
+                Some(Takes::Cells { cells, start })
+            }
+            None => patches(folder, &config)?.map(Takes::Fixed),
+        };
+        let chat = takes.map(|takes| Chat::load(folder, &language, takes)).transpose()?;
         let language = Arc::new(language);
         let qformer = if own.is_dir() {
             let mut qformer = Text::load(&own, pad_of("qformer_config"))?;
@@ -93,10 +112,11 @@ impl Processor {
         } else {
             language.is_bert().then(|| Arc::clone(&language))
         };
-        let images = ImageProcessor::load(folder)?;
         let written = config.get("vision_config").and_then(|vision| vision.get("image_size")).and_then(Value::as_u64);
         let (height, width) = images.image_size();
-        if let Some(side) = written.filter(|side| (u64::from(height), u64::from(width)) != (*side, *side)) {
+        if let Some(side) =
+            written.filter(|side| cells.is_none() && (u64::from(height), u64::from(width)) != (*side, *side))
+        {
             let reason = format!(
                 "it makes pictures of {width}x{height} pixels, and the model reads {side}x{side} (`vision_config.image_size` in its \
                  config.json)"
@@ -152,14 +172,15 @@ impl Processor {
         self.language.encode(text, true)
     }
 
-    /// What the language model reads of a prompt about an image: a turn of a conversation where the folder's model reads those, else the
-    /// prompt behind the image.
+    /// What the language model reads of a prompt about an image of so many pixels in height and width, as [`Processor::size_of`] gives them: a
+    /// turn of a conversation where the folder's model reads those, else the prompt behind the image. Most models read all images at one
+    /// size and do not look at it.
     ///
     /// # Errors
     /// [`DataError::Encode`]; a chat template that does not take such a turn.
-    pub fn prompt(&self, text: &str) -> Result<Prompt, DataError> {
+    pub fn prompt(&self, text: &str, size: (u32, u32)) -> Result<Prompt, DataError> {
         match &self.chat {
-            Some(chat) => chat.prompt(&self.language, text),
+            Some(chat) => chat.prompt(&self.language, text, size),
             None => Ok(Prompt { layout: None, text: self.encode_prompt(text)? }),
         }
     }
@@ -255,12 +276,36 @@ impl Processor {
         &self.images
     }
 
-    /// Height and width that the model reads.
+    /// Height and width at which the model reads an image.
+    ///
+    /// # Errors
+    /// [`DataError::Shape`].
+    pub fn size_of(&self, image: &Image) -> Result<(u32, u32), DataError> {
+        self.images.size_of(image.width(), image.height())
+    }
+
+    /// The one height and width at which the model reads some images.
+    ///
+    /// # Errors
+    /// [`DataError::Sizes`] where it reads them at different ones, [`DataError::Shape`].
+    pub fn common_size<'a>(&self, images: impl IntoIterator<Item = &'a Image>) -> Result<(u32, u32), DataError> {
+        let mut common = None;
+        for image in images {
+            let size = self.size_of(image)?;
+            match common {
+                Some(other) if other != size => return Err(DataError::Sizes(other, size)),
+                _ => common = Some(size),
+            }
+        }
+        Ok(common.unwrap_or_else(|| self.image_size()))
+    }
+
+    /// Height and width that the model reads; nothing of both where they depend on the image.
     pub fn image_size(&self) -> (u32, u32) {
         self.images.image_size()
     }
 
-    /// Model-ready pixels `[images, 3, height, width]` of images of any size, as the folder's image processor makes them.
+    /// Model-ready pixels `[3, height, width]` of images one after the other, as the folder's image processor makes them.
     ///
     /// # Errors
     /// [`DataError::ImageSize`] where the folder's settings do not bring an image to the size that the model reads.
@@ -270,6 +315,47 @@ impl Processor {
             self.images.pixels(image, &mut pixels)?;
         }
         Ok(pixels)
+    }
+}
+
+/// The token of an image in Qwen-VL, where a folder names none, with its id where a configuration has none, and the token before an image.
+const QWEN_IMAGE: &str = "<|image_pad|>";
+const QWEN_IMAGE_ID: u64 = 151_655;
+const QWEN_START: &str = "<|vision_start|>";
+
+/// How images are cut, for a model that reads them at their own size; `None` for other models.
+///
+/// # Errors
+/// Settings of the processor that do not fit the model.
+fn cells(folder: &Path, config: &Map<String, Value>, images: &ImageProcessor) -> Result<Option<Cells>, DataError> {
+    let wrong = |reason: String| DataError::Processor { path: folder.join(PREPROCESSOR), reason };
+    match (images.cells(), is_qwen_vl(config)) {
+        (None, false) => Ok(None),
+        (Some(cells), true) => {
+            let fields = [
+                ("patch_size", "patch_size", cells.patch, 14),
+                ("merge_size", "spatial_merge_size", cells.merge, 2),
+                ("temporal_patch_size", "temporal_patch_size", cells.frames, 2),
+            ];
+            for (own, of_model, found, default) in fields {
+                let written = config.get("vision_config").and_then(|vision| vision.get(of_model)?.as_u64());
+                let wanted = written.unwrap_or(default);
+                if u64::from(found) != wanted {
+                    let reason = format!("`{own}` is {found}; the model in config.json has {wanted} (`vision_config.{of_model}`)");
+                    return Err(wrong(reason));
+                }
+            }
+            Ok(Some(cells))
+        }
+        (Some(_), false) if config.is_empty() => Ok(None),
+        (Some(_), false) => {
+            Err(wrong("it makes images of any size, and the model in config.json reads images of one size".to_owned()))
+        }
+        (None, true) => Err(wrong(
+            "it makes images of one size, and the model in config.json reads them at their own; its `image_processor_type` is \
+             `Qwen2VLImageProcessor`"
+                .to_owned(),
+        )),
     }
 }
 

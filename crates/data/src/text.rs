@@ -38,6 +38,8 @@ pub(crate) struct Text {
     image_token: Option<u32>,
     /// The text of that token.
     image_text: String,
+    /// Whether the folder names it.
+    names_image: bool,
     /// Texts of the tokens that begin and end a text.
     ends: (Option<String>, Option<String>),
     /// Tokens that the model embeds; none where the model is not known.
@@ -51,6 +53,7 @@ enum Class {
     Gpt2,
     Bert,
     T5,
+    Qwen2,
     Other,
 }
 
@@ -61,6 +64,7 @@ impl Class {
             Some("GPT2Tokenizer") => Self::Gpt2,
             Some("BertTokenizer") => Self::Bert,
             Some("T5Tokenizer") => Self::T5,
+            Some("Qwen2Tokenizer") => Self::Qwen2,
             _ => Self::Other,
         }
     }
@@ -72,7 +76,7 @@ impl Class {
             (Self::Llama | Self::T5, "eos_token") => Some("</s>"),
             (Self::T5, "pad_token") => Some("<pad>"),
             (Self::Bert, "pad_token") => Some("[PAD]"),
-            (Self::Gpt2, "bos_token" | "eos_token") => Some("<|endoftext|>"),
+            (Self::Gpt2, "bos_token" | "eos_token") | (Self::Qwen2, "eos_token" | "pad_token") => Some("<|endoftext|>"),
             _ => None,
         }
     }
@@ -137,7 +141,7 @@ impl Text {
                     tokenizer.with_pre_tokenizer(Some(level));
                 }
             }
-            Class::T5 | Class::Other => {}
+            Class::T5 | Class::Qwen2 | Class::Other => {}
         }
 
         let pad_name = named("pad_token").or_else(|| own_padding.as_ref().map(|padding| padding.pad_token.clone()));
@@ -154,7 +158,8 @@ impl Text {
         };
         let left_padded = own_padding.is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left));
         let padding_default = if left_padded || class == Class::Llama { Side::Left } else { Side::Right };
-        let image_token = tokenizer.token_to_id(settings.image_token());
+        let image_text = settings.image_token().unwrap_or("<image>").to_owned();
+        let image_token = tokenizer.token_to_id(&image_text);
         let ends = (named("bos_token"), named("eos_token"));
         Ok(Self {
             class,
@@ -164,7 +169,8 @@ impl Text {
             max_length: settings.max_length(),
             clean_up: settings.flag("clean_up_tokenization_spaces").unwrap_or(false),
             image_token,
-            image_text: settings.image_token().to_owned(),
+            image_text,
+            names_image: settings.image_token().is_some(),
             ends,
             embedded: None,
             tokenizer,
@@ -302,6 +308,19 @@ impl Text {
     /// Texts of the tokens that begin and end a text, where the folder names them.
     pub(crate) fn ends(&self) -> (Option<String>, Option<String>) {
         self.ends.clone()
+    }
+
+    /// Takes a token for the one that stands for an image position, unless the folder names another.
+    pub(crate) fn reads_images_as(&mut self, text: &str) {
+        if !self.names_image {
+            self.image_token = self.tokenizer.token_to_id(text);
+            text.clone_into(&mut self.image_text);
+        }
+    }
+
+    /// The id of a token.
+    pub(crate) fn id(&self, text: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(text)
     }
 
     /// Adds the token that stands for an image position where the folder's tokenizer has none, as `transformers`' processors do.

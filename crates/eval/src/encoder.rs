@@ -58,7 +58,8 @@ impl<'a> Encoder<'a> {
         let mut loads = Vec::with_capacity(blocks.len());
         for block in blocks {
             let first = ranges.len();
-            ranges.extend(block.images.clone().step_by(rows).map(|at| at..(at + rows).min(block.images.end)));
+            let parts = block.images.clone().step_by(rows).map(|at| at..(at + rows).min(block.images.end));
+            ranges.extend(parts.map(|part| (part, block.size)));
             loads.push(first..ranges.len());
         }
         let files = match &prepared.pixels {
@@ -89,15 +90,23 @@ impl<'a> Encoder<'a> {
 }
 
 impl Files {
-    fn new(prepared: &Prepared, paths: &Arc<[Picture]>, ranges: Vec<Range<usize>>, batching: &Batching) -> Self {
+    /// Loads of images that have one size each, height and width.
+    fn new(
+        prepared: &Prepared,
+        paths: &Arc<[Picture]>,
+        ranges: Vec<(Range<usize>, (u32, u32))>,
+        batching: &Batching,
+    ) -> Self {
         let loader = ImageLoader::new(&prepared.processor, batching.pixels.as_ref());
         let features = batching.features.as_ref().map(|cache| cache.after(prepared.processor.images()));
         let writer = features.as_ref().and_then(|cache| Writer::start(cache.clone(), paths.len()));
         let (device, paths) = (prepared.device, Arc::clone(paths));
         let threads = tch::get_num_threads().max(1) as usize;
         let count = ranges.len();
-        let load =
-            move |number: usize| load(&paths[ranges[number].clone()], &loader, features.as_ref(), device, threads);
+        let load = move |number: usize| {
+            let (images, size) = ranges[number].clone();
+            load(&paths[images], size, &loader, features.as_ref(), device, threads)
+        };
         Self { loads: Ahead::new(count, batching.ahead, load), writer }
     }
 }
@@ -105,6 +114,7 @@ impl Files {
 /// Decodes what is not known yet.
 fn load(
     pictures: &[Picture],
+    size: (u32, u32),
     loader: &ImageLoader,
     cache: Option<&FeatureCache>,
     device: Device,
@@ -116,10 +126,14 @@ fn load(
         if let Some(known) = cache.zip(key.as_ref()).and_then(|(cache, key)| cache.get(key)) {
             return Ok((Source::Known(known), Vec::new()));
         }
-        Ok::<_, EvalError>((Source::Levels(key), loader.levels_of(picture)?))
+        let sized = loader.levels_of(picture)?;
+        if sized.size != size {
+            return Err(EvalError::Replaced { wanted: size, found: sized.size });
+        }
+        Ok::<_, EvalError>((Source::Levels(key), sized.levels))
     })?;
     let (images, levels): (Vec<Source>, Vec<Vec<u8>>) = opened.into_iter().unzip();
-    Ok(Load { images, levels: Levels::new(levels.concat(), loader.processor().image_size(), device) })
+    Ok(Load { images, levels: Levels::new(levels.concat(), size, device) })
 }
 
 /// Features of a load, in the order of its images.

@@ -10,6 +10,17 @@ pub enum EvalError {
     /// Data that cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// An image of another size than when the benchmark was prepared.
+    #[error(
+        "an image was replaced by another one while the benchmark was read: {}x{} pixels reach the model now, {}x{} did before; start again",
+        .found.1, .found.0, .wanted.1, .wanted.0
+    )]
+    Replaced {
+        /// Height and width before.
+        wanted: (u32, u32),
+        /// Height and width now.
+        found: (u32, u32),
+    },
     /// A tensor operation that failed, out of memory among others; the message is libtorch's, without its trace.
     #[error("{0}")]
     Tensor(String),

@@ -5,7 +5,7 @@ use ressa_experiment::{
     Asks, Task,
     config::{AskingConfig, Repetition},
 };
-use ressa_models::{Search, VisionLanguage};
+use ressa_models::{Layout, Search, VisionLanguage};
 use tch::Tensor;
 
 use crate::{
@@ -106,13 +106,20 @@ fn generate(
     Ok(found.filter_map(|(item, (text, likelihoods))| written(prepared, item, text, likelihoods)).collect())
 }
 
-/// How many prompts of at most so many tokens a batch may hold.
-fn rows_within(model: &dyn VisionLanguage, search: &Search, batching: &Batching) -> impl Fn(usize) -> usize {
+/// How many prompts of at most so many tokens, behind an image alone or a layout, a batch may hold.
+fn rows_within(
+    model: &dyn VisionLanguage,
+    search: &Search,
+    batching: &Batching,
+) -> impl Fn(Option<&Layout>, usize) -> usize {
     let limit = model.search_sizes().zip(batching.search_bytes);
     let (images, steps, beams) = (model.image_tokens(), search.max_new_tokens as u64, search.beams as u64);
     let most = batching.rows;
-    move |tokens| match limit {
-        Some((sizes, bytes)) => most.min(sizes.rows(bytes, (images + tokens) as u64, steps, beams)),
+    move |layout, tokens| match limit {
+        Some((sizes, bytes)) => {
+            let before = layout.map_or(images, Layout::tokens);
+            most.min(sizes.rows(bytes, (before + tokens) as u64, steps, beams))
+        }
         None => most,
     }
 }
@@ -174,7 +181,7 @@ pub(crate) fn similarities(
         let features = encoder.features(model, number)?;
         seen(&features);
         images.push(model.retrieval_images(&features).ok_or_else(head)?);
-        for batch in prepared.batches(block, batching, &|_| batching.rows) {
+        for batch in prepared.batches(block, batching, &|_, _| batching.rows) {
             texts.push(model.retrieval_texts(&batch.prompts.qformer).ok_or_else(head)?);
             order.extend(batch.items);
         }

@@ -1,6 +1,7 @@
 //! A benchmark as token ids and images: made once per process, used for every model that is evaluated.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     ops::Range,
     sync::Arc,
@@ -20,8 +21,11 @@ const BLOCK: usize = 512;
 /// Token ids and images of one benchmark, for one device. Images that are files are opened whenever they are needed.
 pub struct Prepared {
     pub(crate) task: Task,
+    /// Its items; their images are counted in the order of `runs`.
     pub(crate) items: Vec<Item>,
     pub(crate) images: usize,
+    /// Images at which the model looks at one size, height and width.
+    runs: Vec<(Range<usize>, (u32, u32))>,
     pub(crate) texts: Vec<Tokens>,
     /// Which of the different layouts each text is behind.
     layouts: Vec<usize>,
@@ -55,9 +59,9 @@ impl Choice {
     ///
     /// An option's tokens are those that its text, behind a blank, adds to the stem. Where the stem is a turn of a conversation or ends with a
     /// token of its own (an encoder's), or the last word would be cut otherwise, they are those of the option alone.
-    fn of(processor: &Processor, item: &Item) -> Result<Option<Self>, EvalError> {
+    fn of(processor: &Processor, item: &Item, size: (u32, u32)) -> Result<Option<Self>, EvalError> {
         let Content::Choice { stem, options, .. } = &item.content else { return Ok(None) };
-        let Prompt { layout, text: language } = processor.prompt(stem)?;
+        let Prompt { layout, text: language } = processor.prompt(stem, size)?;
         let tokens = Tokens { qformer: processor.encode_qformer(stem)?, language, layout };
         let ids = |option: &String| {
             let whole = match &tokens.layout {
@@ -103,6 +107,8 @@ pub(crate) enum Pixels {
 pub(crate) struct Block {
     /// Its images.
     pub images: Range<usize>,
+    /// Height and width of their pixels.
+    pub size: (u32, u32),
     /// Indices of its items, in the benchmark's order.
     pub items: Vec<usize>,
 }
@@ -121,14 +127,14 @@ impl Prepared {
     /// # Errors
     /// Texts or images that the model's processor cannot read.
     pub fn new(processor: &Processor, benchmark: &Benchmark, device: Device) -> Result<Self, EvalError> {
-        Self::tokenized(processor, benchmark, device, &|item| {
+        Self::tokenized(processor, benchmark, device, &|item, size| {
             let (text, read_by_language) = match &item.content {
                 Content::Question { text, .. } | Content::Choice { text, .. } => (text, true),
                 Content::Caption { instruction, .. } => (instruction, true),
                 Content::Retrieval { caption } => (caption, false),
             };
             let Prompt { layout, text: language } =
-                if read_by_language { processor.prompt(text)? } else { Prompt::default() };
+                if read_by_language { processor.prompt(text, size)? } else { Prompt::default() };
             Ok(Tokens { qformer: processor.encode_qformer(text)?, language, layout })
         })
     }
@@ -144,7 +150,7 @@ impl Prepared {
         tokens: usize,
         device: Device,
     ) -> Result<Self, EvalError> {
-        Self::tokenized(processor, benchmark, device, &|item| {
+        Self::tokenized(processor, benchmark, device, &|item, _| {
             let Content::Retrieval { caption } = &item.content else {
                 return Err(EvalError::WrongKind { task: benchmark.task(), id: item.id.clone() });
             };
@@ -160,14 +166,19 @@ impl Prepared {
         processor: &Processor,
         benchmark: &Benchmark,
         device: Device,
-        tokens: &(dyn Fn(&Item) -> Result<Tokens, EvalError> + Sync),
+        tokens: &(dyn Fn(&Item, (u32, u32)) -> Result<Tokens, EvalError> + Sync),
     ) -> Result<Self, EvalError> {
-        let items = benchmark.items().to_vec();
+        let mut items = benchmark.items().to_vec();
         let threads = tch::get_num_threads().max(1) as usize;
-        let texts = parallel(items.len(), threads, |item| tokens(&items[item]))?;
+        let Ordered { pictures, runs } = Ordered::new(processor, benchmark.images(), &mut items, threads)?;
+        let size = |image: usize| {
+            let own = runs.iter().find(|(images, _)| images.contains(&image));
+            own.map_or_else(|| processor.image_size(), |(_, size)| *size)
+        };
+        let texts = parallel(items.len(), threads, |item| tokens(&items[item], size(items[item].image)))?;
         let layouts = numbered(texts.iter().map(|text| &text.layout));
-        let mut choices: Vec<Option<Choice>> =
-            parallel(items.len(), threads, |item| Choice::of(processor, &items[item]))?;
+        let choice = |item: usize| Choice::of(processor, &items[item], size(items[item].image));
+        let mut choices: Vec<Option<Choice>> = parallel(items.len(), threads, choice)?;
         let numbers = numbered(choices.iter().flatten().map(|choice| &choice.stem.layout));
         for (choice, number) in choices.iter_mut().flatten().zip(numbers) {
             choice.layout = number;
@@ -178,8 +189,9 @@ impl Prepared {
             texts,
             choices,
             items,
-            images: benchmark.images().len(),
-            pixels: Pixels::of(processor, benchmark.images(), device)?,
+            images: pictures.len(),
+            pixels: Pixels::of(processor, &pictures, &runs, device)?,
+            runs,
             processor: processor.clone(),
             device,
         })
@@ -196,20 +208,27 @@ impl Prepared {
             Pixels::Ready(_) => BLOCK,
             Pixels::Files(_) => batching.images.max(1),
         };
-        let images = (0..self.images).step_by(most).map(|first| first..(first + most).min(self.images));
-        let mut blocks: Vec<Block> = images.map(|images| Block { images, items: Vec::new() }).collect();
+        let mut blocks: Vec<Block> = Vec::new();
+        let mut block_of = vec![0; self.images];
+        for (run, size) in &self.runs {
+            for first in run.clone().step_by(most) {
+                let images = first..(first + most).min(run.end);
+                block_of[images.clone()].fill(blocks.len());
+                blocks.push(Block { images, size: *size, items: Vec::new() });
+            }
+        }
         for (index, item) in self.items.iter().enumerate() {
-            blocks[item.image / most].items.push(index);
+            blocks[block_of[item.image]].items.push(index);
         }
         blocks
     }
 
-    /// The items of a block in batches of at most `rows` prompts, given the tokens of the longest prompt among them.
+    /// The items of a block in batches of at most `rows` prompts, given what stands before them and the tokens of the longest among them.
     pub(crate) fn batches(
         &self,
         block: &Block,
         batching: &Batching,
-        rows: &dyn Fn(usize) -> usize,
+        rows: &dyn Fn(Option<&Layout>, usize) -> usize,
     ) -> impl Iterator<Item = Batch> {
         let lengths = |item: usize| (self.texts[item].qformer.len(), self.texts[item].language.len());
         let layouts = |item: usize| self.layouts[item];
@@ -220,7 +239,7 @@ impl Prepared {
             items.sort_by_key(|&item| (layouts(item), lengths(item).1, lengths(item).0));
             // Each item is the longest so far.
             for item in items {
-                let most = rows(lengths(item).1).max(1);
+                let most = rows(self.texts[item].layout.as_ref(), lengths(item).1).max(1);
                 match parts.last_mut() {
                     Some(part) if part.len() < most && layouts(part[0]) == layouts(item) => part.push(item),
                     _ => parts.push(vec![item]),
@@ -233,7 +252,8 @@ impl Prepared {
                 equal.entry((layouts(item), qformer, language)).or_default().push(item);
             }
             for ((_, _, language), items) in &equal {
-                parts.extend(items.chunks(rows(*language).max(1)).map(<[usize]>::to_vec));
+                let most = rows(self.texts[items[0]].layout.as_ref(), *language).max(1);
+                parts.extend(items.chunks(most).map(<[usize]>::to_vec));
             }
         }
         let first = block.images.start;
@@ -258,13 +278,17 @@ impl Prepared {
 }
 
 impl Pixels {
-    fn of(processor: &Processor, pictures: &[Picture], device: Device) -> Result<Self, EvalError> {
+    fn of(
+        processor: &Processor,
+        pictures: &[Picture],
+        runs: &[(Range<usize>, (u32, u32))],
+        device: Device,
+    ) -> Result<Self, EvalError> {
         let is_held = |picture: &Picture| matches!(picture, Picture::Held(_));
         if pictures.iter().any(|picture| !is_held(picture)) {
             return Ok(Self::Files(pictures.into()));
         }
-        let (height, width) = processor.image_size();
-        let block = |pictures: &[Picture]| -> Result<Tensor, EvalError> {
+        let block = |pictures: &[Picture], (height, width): (u32, u32)| -> Result<Tensor, EvalError> {
             let images = pictures.iter().filter_map(|picture| match picture {
                 Picture::Held(image) => Some(image),
                 Picture::File(_) | Picture::Cell(_) => None,
@@ -273,6 +297,51 @@ impl Pixels {
             let shape = [images.len() as i64, 3, i64::from(height), i64::from(width)];
             Ok(Tensor::from_slice(&processor.pixels(images)?).view(shape).to_device(device))
         };
-        Ok(Self::Ready(pictures.chunks(BLOCK).map(block).collect::<Result<_, _>>()?))
+        let blocks = runs
+            .iter()
+            .flat_map(|(images, size)| pictures[images.clone()].chunks(BLOCK).map(|pictures| block(pictures, *size)));
+        Ok(Self::Ready(blocks.collect::<Result<_, _>>()?))
+    }
+}
+
+/// Pictures in an order in which those of one size follow each other.
+struct Ordered<'a> {
+    pictures: Cow<'a, [Picture]>,
+    runs: Vec<(Range<usize>, (u32, u32))>,
+}
+
+impl<'a> Ordered<'a> {
+    /// As they are where all have one size; `items` are told the new places of their pictures.
+    fn new(
+        processor: &Processor,
+        pictures: &'a [Picture],
+        items: &mut [Item],
+        threads: usize,
+    ) -> Result<Self, EvalError> {
+        let all = 0..pictures.len();
+        if processor.images().cells().is_none() {
+            return Ok(Self { pictures: Cow::Borrowed(pictures), runs: vec![(all, processor.image_size())] });
+        }
+        let size = |at: usize| {
+            let sized = processor.size_of(pictures[at].image()?.as_ref());
+            match &pictures[at] {
+                Picture::File(path) => sized.map_err(|error| error.of_image(path)),
+                Picture::Held(_) | Picture::Cell(_) => sized,
+            }
+        };
+        let sizes = parallel(pictures.len(), threads, size)?;
+        let mut order: Vec<usize> = all.collect();
+        order.sort_by_key(|&image| sizes[image]);
+        let mut places = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(place, &image)| places[image] = place);
+        items.iter_mut().for_each(|item| item.image = places[item.image]);
+        let mut runs: Vec<(Range<usize>, (u32, u32))> = Vec::new();
+        for (place, &image) in order.iter().enumerate() {
+            match runs.last_mut() {
+                Some((images, size)) if *size == sizes[image] => images.end = place + 1,
+                _ => runs.push((place..place + 1, sizes[image])),
+            }
+        }
+        Ok(Self { pictures: order.iter().map(|&image| pictures[image].clone()).collect(), runs })
     }
 }

@@ -3,7 +3,9 @@
 use crate::{
     Pattern, RunConfig, Tower,
     allocation::{AllocationMethod, AllocationScope},
-    config::{BlockThreshold, DataSource, Group, Metric, PruneConfig, RestoreMethod, SampleForm, Threshold, TowerPrune},
+    config::{
+        BlockThreshold, DataSource, Group, Metric, PruneConfig, RestoreMethod, SampleForm, Threshold, TowerPrune,
+    },
     task::Task,
 };
 
@@ -392,7 +394,11 @@ fn published(run: &RunConfig) -> Option<Conflict> {
             );
         }
         if run.restore.questions > 0 {
-            return found("restore.questions", "entries of corpora are drawn one by one", "set `restore.questions` to 0");
+            return found(
+                "restore.questions",
+                "entries of corpora are drawn one by one",
+                "set `restore.questions` to 0",
+            );
         }
     }
     None

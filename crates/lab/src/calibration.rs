@@ -22,6 +22,8 @@ pub(crate) struct Samples {
     pub texts: Vec<SampleText>,
     /// One file for each distinct image, in the order in which they are first needed.
     pub images: Vec<PathBuf>,
+    /// Largest height times width at which the model reads one of them.
+    pub pixels: u64,
     /// What tells these samples from others.
     pub digest: String,
 }
@@ -108,7 +110,7 @@ impl Samples {
         Read { images: &self.images[..images], texts, reader }
     }
 
-    /// Reads texts and digests of the samples of a pruning; opens no image.
+    /// Reads texts and digests of the samples of a pruning; opens no image, unless its size says what the language model reads.
     ///
     /// # Errors
     /// Images that cannot be read, texts that cannot be tokenized, fewer samples than asked for.
@@ -140,13 +142,18 @@ impl Samples {
     fn of(used: Vec<(&CalibrationRequest, blake3::Hash)>, reader: Reader<'_>) -> Result<Self, LabError> {
         let mut hasher = blake3::Hasher::new();
         let (mut texts, mut images, mut places) = (Vec::new(), Vec::new(), HashMap::new());
+        let mut sizes: Vec<(u32, u32)> = Vec::new();
         for (request, digest) in used {
             let image = *places.entry(digest).or_insert_with(|| {
                 images.push(request.image.clone());
                 images.len() - 1
             });
+            if sizes.len() < images.len() {
+                sizes.push(reader.size(&request.image)?);
+            }
+            let (processor, device) = (reader.processor, reader.device);
             let (prompts, answer) =
-                calibration_input(reader.processor, reader.device, &request.prompt, &request.answer)?;
+                calibration_input(processor, device, &request.prompt, &request.answer, sizes[image])?;
             // What the network reads, so that other tokenizer files make other samples.
             hasher.update(digest.as_bytes());
             let mut add = |ids: &[i64]| {
@@ -161,7 +168,8 @@ impl Samples {
             add(&answer.iter().copied().map(i64::from).collect::<Vec<_>>());
             texts.push(SampleText { image, prompts, answer });
         }
-        Ok(Self { texts, images, digest: hasher.finalize().to_hex().to_string() })
+        let pixels = sizes.iter().map(|&(height, width)| u64::from(height) * u64::from(width)).max().unwrap_or(0);
+        Ok(Self { texts, images, pixels, digest: hasher.finalize().to_hex().to_string() })
     }
 
     /// Most tokens that the Q-Former and the language model read of one sample, queries not counted.

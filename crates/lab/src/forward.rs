@@ -32,7 +32,10 @@ pub(crate) fn run(job: &Forward, device: Device, progress: Progress<'_>) -> Resu
     progress(0.5, "computing");
     let start = Instant::now();
     let ForwardOutputs { vision_last_hidden_state, qformer_query_output, language_model_inputs, logits, loss } =
-        model.forward(&inputs)?;
+        match given.find("image_grid_thw")? {
+            Some(grids) if model.config().grid().is_some() => model.forward_grids(&inputs, &grids)?,
+            _ => model.forward(&inputs)?,
+        };
     let loss_value = loss.as_ref().map(|loss| loss.double_value(&[]));
     let seconds = start.elapsed().as_secs_f64();
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ressa_experiment::job::{Generate, Generated};
-use ressa_models::{Architecture, Prompts, Search, VisionLanguage, folder::read_generation};
+use ressa_models::{Architecture, Prompts, Search, TextBatch, VisionLanguage, folder::read_generation};
 use ressa_runtime::Device;
 use serde_json::Value;
 use tch::Tensor;
@@ -22,17 +22,18 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
     let mut answers: Vec<Option<Generated>> = vec![None; job.requests.len()];
     let mut done = 0;
     for (image, members) in by_image(job) {
-        let features = loaded.model.encode_images(&loaded.pixels(image)?);
+        let pixels = loaded.pixels(image)?;
+        let features = loaded.model.encode_images(&pixels);
         for rows in members.chunks(ROWS) {
             progress(done as f64 / answers.len() as f64, "answering");
             let texts: Vec<&str> = rows.iter().map(|&row| job.requests[row].prompt.as_str()).collect();
             let prompts = Prompts {
                 image: Tensor::zeros([rows.len() as i64], (tch::Kind::Int64, device)),
                 qformer: loaded.qformer(&texts)?,
-                language: loaded.language(&texts)?,
+                language: loaded.language(&texts, &pixels)?,
             };
             loaded.model.check_prompts(&prompts).map_err(|error| of_requests(job, rows, &error.to_string()))?;
-            if let Some(message) = too_long(job, config, prompts.language.ids.size()[1]) {
+            if let Some(message) = too_long(job, config, &prompts.language) {
                 return Err(of_requests(job, rows, &message));
             }
             for (&row, answer) in rows.iter().zip(loaded.model.answer(&features, &prompts, &search)?) {
@@ -47,10 +48,14 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
 }
 
 /// Why a model whose positions are bounded cannot write so many new tokens behind its image and a prompt of `tokens`; `None` where it can.
-fn too_long(job: &Generate, config: &dyn Architecture, tokens: i64) -> Option<String> {
+fn too_long(job: &Generate, config: &dyn Architecture, prompt: &TextBatch) -> Option<String> {
     let wanted = job.search.max_new_tokens?;
     let positions = i64::try_from(config.text_config().positions()?).ok()?;
-    let image = config.image_tokens();
+    let (all, image) = match prompt.layout() {
+        Some(layout) => (layout.tokens() as i64, layout.features() as i64),
+        None => (config.image_tokens(), config.image_tokens()),
+    };
+    let tokens = prompt.ids.size()[1] + all - image;
     let room = usize::try_from(positions - image - tokens).unwrap_or_default();
     (wanted > room).then(|| {
         format!(

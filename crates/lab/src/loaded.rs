@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ressa_data::{Image, Processor};
+use ressa_data::{DataError, Image, Processor};
 use ressa_experiment::job::ModelAt;
 use ressa_models::{Model, TextBatch, folder::load_options, load_model};
 use ressa_pipeline::language_batch;
@@ -40,9 +40,10 @@ impl Loaded {
         self.reader().qformer(texts)
     }
 
-    /// Instructions as the language model reads them, without image positions.
-    pub fn language(&self, texts: &[&str]) -> Result<TextBatch, LabError> {
-        self.reader().language(texts)
+    /// Instructions about an image, pixels `[1, 3, height, width]`, as the language model reads them.
+    pub fn language(&self, texts: &[&str], pixels: &Tensor) -> Result<TextBatch, LabError> {
+        let size = pixels.size();
+        Ok(language_batch(&self.processor, self.device, texts, (size[2] as u32, size[3] as u32))?)
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -60,8 +61,9 @@ pub(crate) struct Reader<'a> {
 impl Reader<'_> {
     /// Pixels `[1, 3, height, width]` of an image file.
     pub fn pixels(&self, image: &Path) -> Result<Tensor, LabError> {
-        let pixels = self.processor.pixels([&Image::open(image)?])?;
-        let (height, width) = self.processor.image_size();
+        let opened = Image::open(image)?;
+        let read = || Ok((self.processor.size_of(&opened)?, self.processor.pixels([&opened])?));
+        let ((height, width), pixels) = read().map_err(|error: DataError| error.of_image(image))?;
         Ok(Tensor::from_slice(&pixels).view([1, 3, i64::from(height), i64::from(width)]).to_device(self.device))
     }
 
@@ -71,8 +73,11 @@ impl Reader<'_> {
         Ok(TextBatch::pad(&rows, self.processor.qformer_pad(), self.device))
     }
 
-    /// Instructions as the language model reads them, without image positions.
-    pub fn language(&self, texts: &[&str]) -> Result<TextBatch, LabError> {
-        Ok(language_batch(self.processor, self.device, texts)?)
+    /// Height and width at which the model reads an image file, which is opened only where they depend on it.
+    pub fn size(&self, image: &Path) -> Result<(u32, u32), LabError> {
+        if self.processor.images().cells().is_none() {
+            return Ok(self.processor.image_size());
+        }
+        Ok(self.processor.size_of(&Image::open(image)?).map_err(|error| error.of_image(image))?)
     }
 }

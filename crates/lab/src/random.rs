@@ -41,7 +41,8 @@ pub fn hollow_checkpoint(job: &RandomCheckpoint, progress: crate::Progress<'_>) 
 fn checkpoint(job: &RandomCheckpoint, values: Values, progress: crate::Progress<'_>) -> Result<Value, LabError> {
     let (mut written, config) = configuration(&job.like)?;
     set_dtype(&mut written, job.dtype.name());
-    let shapes = Model::tensor_shapes(config.as_ref())?;
+    let mut shapes = Model::tensor_shapes(config.as_ref())?;
+    shapes.iter_mut().for_each(|(name, _)| *name = config.written(name));
     let draft = Draft::begin(&job.output)?;
     let folder = draft.folder();
     if values != Values::Hollow {
@@ -133,12 +134,13 @@ fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
     let mut style = match words {
         TextConfig::T5(_) => Style::T5,
         TextConfig::Llama(_) => Style::Llama,
+        TextConfig::Qwen2(_) => Style::Qwen,
         TextConfig::Opt(_) => Style::Opt,
     };
     let mut vocabulary = id(words.vocab_size())?;
     let (mut qformer, image_size) = (None, id(config.image_size())?);
-    let files = match config.blip2() {
-        Some(blip2) => {
+    let files = match (config.blip2(), config.grid()) {
+        (Some(blip2), _) => {
             let (family, rows) = (blip2.family()?, id(blip2.qformer_config.vocab_size)?);
             if family == Family::ImageTextRetrieval {
                 (style, vocabulary) = (Style::Bert, rows);
@@ -147,7 +149,17 @@ fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
             let class = if family == Family::InstructBlip { "InstructBlipProcessor" } else { "Blip2Processor" };
             Files::Queries { class, queries: id(config.image_tokens())? }
         }
-        None => Files::Patches { patch: id(config.patch())?, tokens: id(config.image_tokens())? },
+        (None, Some(cut)) => {
+            let class = if config.model_type() == "qwen2_vl" { "Qwen2VLProcessor" } else { "Qwen2_5_VLProcessor" };
+            Files::Cells {
+                class,
+                patch: id(cut.patch)?,
+                merge: id(cut.merge)?,
+                frames: id(cut.frames)?,
+                start: id(cut.start)?,
+            }
+        }
+        (None, None) => Files::Patches { patch: id(config.patch())?, tokens: id(config.image_tokens())? },
     };
     Ok(Texts {
         style,

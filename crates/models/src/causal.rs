@@ -28,6 +28,8 @@ pub(crate) enum Positions<'a> {
     Next(&'a Tensor),
     /// Those of a batch that the caller has padded, with its mask, bool `[rows, tokens]`.
     Padded(&'a Tensor),
+    /// Those of a batch in which images have rows and columns, i64 `[3, rows, tokens]`.
+    Axes(&'a Tensor),
 }
 
 /// A decoder-only network: what one has of its own.
@@ -306,8 +308,8 @@ impl<N: CausalNetwork> LanguageModel for Causal<N> {
         self.search(Start { cache, logits, eos: special.eos.clone(), prompts }, search)
     }
 
-    fn read(&self, words: Tensor, mask: &Tensor, _decoder_ids: &Tensor) -> Tensor {
-        let (x, shared) = self.0.place(words, Positions::Padded(mask));
+    fn read(&self, words: Tensor, mask: &Tensor, _decoder_ids: &Tensor, axes: Option<&Tensor>) -> Tensor {
+        let (x, shared) = self.0.place(words, axes.map_or(Positions::Padded(mask), Positions::Axes));
         let bias = causal_bias(mask, self.0.kind());
         let run = |x: Tensor, block: &N::Block| block.forward_keeping(&x, &shared, Some(&bias)).0;
         self.0.logits(&self.0.blocks().iter().fold(x, run))

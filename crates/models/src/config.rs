@@ -20,6 +20,9 @@ pub enum TextConfig {
     /// Decoder-only.
     #[serde(rename = "llama")]
     Llama(LlamaConfig),
+    /// Decoder-only: LLaMA's network with biases on queries, keys and values, and positions of rows and columns where Qwen-VL's images are.
+    #[serde(rename = "qwen2")]
+    Qwen2(LlamaConfig),
     /// Decoder-only; what the reference takes an entry without `model_type` for.
     #[serde(rename = "opt")]
     Opt(OptConfig),
@@ -108,6 +111,7 @@ impl TextConfig {
         match self {
             TextConfig::T5(c) => c.check(),
             TextConfig::Llama(c) => c.check(),
+            TextConfig::Qwen2(c) => c.check().and_then(|()| c.qwen2().map(|_| ())),
             TextConfig::Opt(c) => c.check(),
         }
     }
@@ -117,6 +121,11 @@ impl TextConfig {
         let (eos, pad, start, defaults) = match self {
             TextConfig::T5(c) => (&c.eos_token_id, c.pad_token_id, c.decoder_start_token_id, (1, 0)),
             TextConfig::Llama(c) => (&c.eos_token_id, c.pad_token_id, None, (2, 0)),
+            TextConfig::Qwen2(c) => {
+                // Its class names none; those of the published models.
+                let known = |id: i64| id.min(c.vocab_size - 1);
+                (&c.eos_token_id, c.pad_token_id, None, (known(151_645), known(151_643)))
+            }
             TextConfig::Opt(c) => (&c.eos_token_id, c.pad_token_id, None, (2, 1)),
         };
         let eos = generation.eos_token_id.as_ref().or(eos.as_ref()).map_or(vec![defaults.0], Ids::to_vec);
@@ -134,7 +143,7 @@ impl TextConfig {
     pub fn vocab_size(&self) -> i64 {
         match self {
             TextConfig::T5(c) => c.vocab_size,
-            TextConfig::Llama(c) => c.vocab_size,
+            TextConfig::Llama(c) | TextConfig::Qwen2(c) => c.vocab_size,
             TextConfig::Opt(c) => c.vocab_size,
         }
     }
@@ -143,7 +152,7 @@ impl TextConfig {
     pub fn word_width(&self) -> i64 {
         match self {
             TextConfig::T5(c) => c.d_model,
-            TextConfig::Llama(c) => c.hidden_size,
+            TextConfig::Llama(c) | TextConfig::Qwen2(c) => c.hidden_size,
             TextConfig::Opt(c) => c.word_width(),
         }
     }
@@ -152,7 +161,7 @@ impl TextConfig {
     pub fn positions(&self) -> Option<usize> {
         match self {
             TextConfig::T5(_) => None,
-            TextConfig::Llama(c) => usize::try_from(c.max_position_embeddings).ok(),
+            TextConfig::Llama(c) | TextConfig::Qwen2(c) => usize::try_from(c.max_position_embeddings).ok(),
             TextConfig::Opt(c) => usize::try_from(c.max_position_embeddings).ok(),
         }
     }

@@ -18,6 +18,18 @@ pub(crate) trait ImageEncoder: Parts + Send {
     /// What enters the first block, from pixels `[images, 3, height, width]`.
     fn enter(&self, pixels: &Tensor) -> Flow;
 
+    /// The same from patches `[1, patches, values]` of one image, in so many rows and columns, in the order in which the encoder's family has
+    /// them; nothing where the encoder cuts images itself.
+    fn enter_patches(&self, patches: &Tensor, grid: [i64; 2]) -> Option<Flow> {
+        let _ = (patches, grid);
+        None
+    }
+
+    /// Flows at the first block as the rows of one, where their shapes are the same.
+    fn stack(&self, flows: &[Flow]) -> Option<Flow> {
+        Flow::stack(flows, 0)
+    }
+
     /// Runs one block.
     fn run_block(&self, block: usize, flow: &Flow) -> Flow;
 

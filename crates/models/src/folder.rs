@@ -133,7 +133,9 @@ pub fn save_folder_with(
     let path = folder.join(CONFIG);
     write_json(&path, &config.to_json().map_err(|e| ModelError::file(&path, e))?)?;
     write_json(&folder.join(GENERATION), generation)?;
-    weights::write(&folder.join(SINGLE), &weights::stored(tensors, storage)?, ("format", "pt".to_owned()))
+    let stored = weights::stored(tensors, storage)?;
+    let stored = stored.into_iter().map(|(name, tensor)| (config.written(&name), tensor)).collect();
+    weights::write(&folder.join(SINGLE), &stored, ("format", "pt".to_owned()))
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {

@@ -87,8 +87,8 @@ pub(crate) trait LanguageModel: Parts + Send {
     }
 
     /// Logits of a padded batch as another implementation has it: embeddings `[rows, tokens, width]` with their mask, and, for an
-    /// encoder-decoder, the ids that its decoder reads.
-    fn read(&self, words: Tensor, mask: &Tensor, decoder_ids: &Tensor) -> Tensor;
+    /// encoder-decoder, the ids that its decoder reads. `axes` i64 `[3, rows, tokens]` are positions where images have rows and columns.
+    fn read(&self, words: Tensor, mask: &Tensor, decoder_ids: &Tensor, axes: Option<&Tensor>) -> Tensor;
 
     /// What enters the first block.
     fn enter(&self, prefix: &Tensor, prompt: &TextBatch, answers: &AnswerBatch<'_>, special: &SpecialTokens) -> Flow;
@@ -122,7 +122,8 @@ pub(crate) trait LanguageModel: Parts + Send {
 pub(crate) fn load(scope: &Scope<'_>, config: &TextConfig) -> Result<Box<dyn LanguageModel>, ModelError> {
     Ok(match config {
         TextConfig::T5(c) => Box::new(T5::load(scope, c)?),
-        TextConfig::Llama(c) => Box::new(Causal(Llama::load(scope, c)?)),
+        TextConfig::Llama(c) => Box::new(Causal(Llama::load(scope, c, c.llama())?)),
+        TextConfig::Qwen2(c) => Box::new(Causal(Llama::load(scope, c, c.qwen2()?)?)),
         TextConfig::Opt(c) => Box::new(Causal(Opt::load(scope, c)?)),
     })
 }

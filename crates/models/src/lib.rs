@@ -1,5 +1,6 @@
 //! The networks, one file per architecture, shaped like their checkpoints, and the few layers they share.
 
+mod axes;
 pub mod blocks;
 mod causal;
 pub mod certify;
@@ -27,6 +28,8 @@ pub mod presets;
 pub mod published;
 pub mod qformer;
 mod qformer_connector;
+mod qwen_merger;
+pub mod qwen_vision;
 pub mod raw;
 pub mod rescale;
 mod retrieval;
@@ -43,7 +46,7 @@ pub mod weights;
 pub use changes::WeightSet;
 pub use config::SpecialTokens;
 pub use error::ModelError;
-pub use families::{Architecture, Blip2Config, Family, LlavaConfig};
+pub use families::{Architecture, Blip2Config, Family, Grid, LlavaConfig, QwenVlConfig};
 pub use folder::{load_folder, load_folder_with, load_model, load_streamed, save_folder, save_folder_with};
 pub use generate::settings::{EarlyStopping, Search};
 pub use keep::KeepMask;

@@ -1,6 +1,6 @@
-//! LLaMA: one decoder that reads image positions, instruction and answer as one sequence.
+//! LLaMA, and Qwen2 as its relative: one decoder that reads image positions, instruction and answer as one sequence.
 //!
-//! Reference: `LlamaForCausalLM` in transformers, `modeling_llama.py`. Differs: rows are packed without padding between instruction and
+//! Reference: `LlamaForCausalLM` in transformers, `modeling_llama.py`; `Qwen2VLTextModel`, `modeling_qwen2_vl.py`. Differs: rows are packed without padding between instruction and
 //! answer, so that positions count real tokens and a causal mask is all that is needed; the reference pads on the left and masks.
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Feed, Linear, ModelError, Scope,
+    Feed, Layout, Linear, ModelError, Scope, axes,
     causal::{CausalBlock, CausalNetwork, KeysValues, Positions},
     config::{Ids, at_least_one, divides, flag, layers, positive},
     generate::cache::{BlockCache, Turn},
@@ -90,7 +90,41 @@ impl Default for LlamaConfig {
     }
 }
 
+/// What the kinds of this network differ in.
+#[derive(Clone, Copy)]
+pub(crate) struct Form {
+    /// Whether queries, keys and values have biases, and whether the projection behind attention has one.
+    biases: [bool; 2],
+    /// How many of a head's frequencies turn with frames, rows and columns, where images have those.
+    sections: Option<[i64; 3]>,
+}
+
 impl LlamaConfig {
+    /// The form of LLaMA.
+    pub(crate) fn llama(&self) -> Form {
+        Form { biases: [self.attention_bias; 2], sections: None }
+    }
+
+    /// The form of Qwen-VL's language model.
+    ///
+    /// # Errors
+    /// Sections of positions that are missing or do not fit; attention to a part of the text, which it does not have here.
+    pub(crate) fn qwen2(&self) -> Result<Form, ModelError> {
+        divides("text_config.hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads)?;
+        let listed = self.rest.get("layer_types").and_then(Value::as_array);
+        let slides = flag(&self.rest, "use_sliding_window", false) && {
+            let first = self.rest.get("max_window_layers").and_then(Value::as_u64).unwrap_or(80);
+            listed.is_none() && first < self.num_hidden_layers as u64
+        };
+        if slides || listed.is_some_and(|types| types.iter().any(|kind| kind == "sliding_attention")) {
+            let message = "`text_config.use_sliding_window`: attention in sliding windows is not supported";
+            return Err(ModelError::Config(message.to_owned()));
+        }
+        let fields = self.positions();
+        let sections = ressa_checkpoint::mrope_sections(&fields, (self.head_width() / 2) as usize);
+        Ok(Form { biases: [true, false], sections: Some(sections.map_err(ModelError::Config)?) })
+    }
+
     fn key_value_heads(&self) -> i64 {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
     }
@@ -101,11 +135,16 @@ impl LlamaConfig {
 
     /// The base of the rotary frequencies, in words what is wrong with it.
     fn rope(&self) -> Result<f64, String> {
+        ressa_checkpoint::rope_theta(&self.positions())
+    }
+
+    /// What is written about positions.
+    fn positions(&self) -> Map<String, Value> {
         let mut fields = Map::new();
         fields.insert("rope_theta".to_owned(), self.rope_theta.clone().unwrap_or_default());
         fields.insert("rope_parameters".to_owned(), self.rope_parameters.clone().unwrap_or_default());
         fields.insert("rope_scaling".to_owned(), self.rope_scaling.clone().unwrap_or_default());
-        ressa_checkpoint::rope_theta(&fields)
+        fields
     }
 
     fn theta(&self) -> f64 {
@@ -146,24 +185,28 @@ pub(crate) struct Rotary {
 impl Rotary {
     /// For positions i64 `[tokens]`, or `[rows, 1, 1]` for one token per row.
     fn at(positions: &Tensor, frequencies: &Tensor, kind: Kind) -> Self {
-        let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * frequencies;
+        Self::of(&(positions.to_kind(Kind::Float).unsqueeze(-1) * frequencies), kind)
+    }
+
+    /// For angles f32 `[..., tokens, half of the head width]`.
+    pub fn of(angles: &Tensor, kind: Kind) -> Self {
         let (cos, sin) = (angles.cos().to_kind(kind), angles.sin().to_kind(kind));
         Self { cos: Tensor::cat(&[&cos, &cos], -1), sin: Tensor::cat(&[&-&sin, &sin], -1) }
     }
 
     /// From the two tables, as [`Rotary::into_tables`] gave them.
-    fn from_tables(tables: &[Tensor]) -> Self {
+    pub fn from_tables(tables: &[Tensor]) -> Self {
         Self { cos: tables[0].shallow_clone(), sin: tables[1].shallow_clone() }
     }
 
     /// Both tables.
-    fn into_tables(self) -> Vec<Tensor> {
+    pub fn into_tables(self) -> Vec<Tensor> {
         vec![self.cos, self.sin]
     }
 
     /// Turns element `i` of the first half and element `i` of the second as one complex number. Not `fused`, every operation is rounded, as
     /// in the reference.
-    fn turn(&self, x: &Tensor, fused: bool) -> Tensor {
+    pub fn turn(&self, x: &Tensor, fused: bool) -> Tensor {
         let half = x.size().last().copied().unwrap_or(0) / 2;
         let turned = x.roll([half], [-1]);
         if fused { (x * &self.cos).addcmul(&turned, &self.sin) } else { x * &self.cos + turned * &self.sin }
@@ -183,14 +226,14 @@ struct Attention {
 }
 
 impl Attention {
-    fn load(scope: &Scope<'_>, c: &LlamaConfig) -> Result<Self, ModelError> {
-        let (d, width, bias) = (c.hidden_size, c.head_width(), c.attention_bias);
+    fn load(scope: &Scope<'_>, c: &LlamaConfig, form: Form) -> Result<Self, ModelError> {
+        let (d, width, [bias, bias_behind]) = (c.hidden_size, c.head_width(), form.biases);
         let (inner, shared) = (c.num_attention_heads * width, c.key_value_heads() * width);
         Ok(Self {
             q_proj: Linear::load(&scope.at("q_proj"), inner, d, bias)?,
             k_proj: Linear::load(&scope.at("k_proj"), shared, d, bias)?,
             v_proj: Linear::load(&scope.at("v_proj"), shared, d, bias)?,
-            o_proj: Linear::load(&scope.at("o_proj"), d, inner, bias)?,
+            o_proj: Linear::load(&scope.at("o_proj"), d, inner, bias_behind)?,
             heads: c.num_attention_heads,
             key_value_heads: c.key_value_heads(),
             scale: (width as f64).powf(-0.5),
@@ -249,11 +292,11 @@ parts!(Block: input_layernorm, self_attn, post_attention_layernorm, mlp);
 parts!(Llama: blocks, norm);
 
 impl Block {
-    fn load(scope: &Scope<'_>, c: &LlamaConfig) -> Result<Self, ModelError> {
+    fn load(scope: &Scope<'_>, c: &LlamaConfig, form: Form) -> Result<Self, ModelError> {
         let norm = |name: &str| RmsNorm::load(&scope.at(name), c.hidden_size, c.rms_norm_eps);
         Ok(Self {
             input_layernorm: norm("input_layernorm")?,
-            self_attn: Attention::load(&scope.at("self_attn"), c)?,
+            self_attn: Attention::load(&scope.at("self_attn"), c, form)?,
             post_attention_layernorm: norm("post_attention_layernorm")?,
             mlp: Mlp::load(&scope.at("mlp"), c)?,
         })
@@ -302,11 +345,13 @@ pub(crate) struct Llama {
     norm: RmsNorm,
     head: Linear,
     frequencies: Tensor,
+    /// The axis that each frequency turns with, i64 `[frequencies]`, where images have rows and columns.
+    axes: Option<Tensor>,
     kind: Kind,
 }
 
 impl Llama {
-    pub fn load(scope: &Scope<'_>, c: &LlamaConfig) -> Result<Self, ModelError> {
+    pub fn load(scope: &Scope<'_>, c: &LlamaConfig, form: Form) -> Result<Self, ModelError> {
         let model = scope.at("model");
         let embed_tokens = Embedding::load(&model.at("embed_tokens"), c.vocab_size, c.hidden_size)?;
         let head = if flag(&c.rest, "tie_word_embeddings", false) {
@@ -318,15 +363,28 @@ impl Llama {
         let frequencies: Vec<f32> =
             (0..width / 2).map(|i| 1.0 / (c.theta() as f32).powf((2 * i) as f32 / width as f32)).collect();
         let frequencies = Tensor::from_slice(&frequencies).to_device(embed_tokens.weight.device());
+        let axes = form.sections.map(|sections| {
+            let axes: Vec<i64> = (0..3).flat_map(|axis| vec![axis; sections[axis as usize] as usize]).collect();
+            Tensor::from_slice(&axes).to_device(frequencies.device())
+        });
         let layers = model.at("layers");
         Ok(Self {
             embed_tokens,
-            blocks: (0..c.num_hidden_layers).map(|i| Block::load(&layers.at(i), c)).collect::<Result<_, _>>()?,
+            blocks: (0..c.num_hidden_layers).map(|i| Block::load(&layers.at(i), c, form)).collect::<Result<_, _>>()?,
             norm: RmsNorm::load(&model.at("norm"), c.hidden_size, c.rms_norm_eps)?,
             head,
             frequencies,
+            axes,
             kind: scope.kind(),
         })
+    }
+}
+
+impl Llama {
+    /// The tables of positions i64 `[3, ..., tokens]` on three axes.
+    fn turned(&self, axes: &Tensor, positions: &Tensor) -> Rotary {
+        let chosen = positions.to_device(self.device()).index_select(0, axes).movedim_int(0, -1);
+        Rotary::of(&(chosen.to_kind(Kind::Float) * &self.frequencies), self.kind)
     }
 }
 
@@ -356,18 +414,30 @@ impl CausalNetwork for Llama {
     }
 
     fn place(&self, words: Tensor, positions: Positions<'_>) -> (Tensor, Vec<Tensor>) {
-        let positions = match positions {
+        let positions = match (positions, &self.axes) {
+            (Positions::Sequence(Some(layout)), Some(axes)) if !layout.grids.is_empty() => {
+                let positions = axes::of_layout(layout, words.size()[1] as usize);
+                return (words, self.turned(axes, &positions).into_tables());
+            }
+            (Positions::Axes(positions), Some(axes)) => {
+                // The same for all heads.
+                return (words, self.turned(axes, &positions.unsqueeze(2)).into_tables());
+            }
             // A padded batch counts its padding, as in a plain forward of the reference.
-            Positions::Sequence(_) | Positions::Padded(_) => {
+            (Positions::Sequence(_) | Positions::Padded(_) | Positions::Axes(_), _) => {
                 Tensor::arange(words.size()[1], (Kind::Int64, self.device()))
             }
-            Positions::Next(positions) => positions.view([-1, 1, 1]),
+            (Positions::Next(positions), _) => positions.view([-1, 1, 1]),
         };
         (words, Rotary::at(&positions, &self.frequencies, self.kind).into_tables())
     }
 
     fn logits(&self, x: &Tensor) -> Tensor {
         self.head.forward(&self.norm.forward(x))
+    }
+
+    fn offset(&self, layout: &Layout) -> i64 {
+        if self.axes.is_some() { axes::offset(layout) } else { 0 }
     }
 }
 

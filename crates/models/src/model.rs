@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use ressa_checkpoint::names::role;
 use ressa_experiment::{job::Compute, search::SearchSizes};
 use tch::{Device, Kind, Tensor};
 
@@ -129,6 +130,14 @@ impl Model {
         self.language.as_deref().expect(MUTE)
     }
 
+    /// Features `[1, tokens, width]` of an image that was cut into patches `[1, patches, values]`, in so many rows and columns; nothing where
+    /// the encoder takes no such images.
+    pub(crate) fn encode_patches(&self, patches: &Tensor, grid: [i64; 2]) -> Option<Tensor> {
+        let entry = self.vision.enter_patches(patches, grid)?;
+        let flow = (0..self.vision.needed()).fold(entry, |flow, block| self.vision.run_block(block, &flow));
+        Some(self.vision.leave(&flow))
+    }
+
     /// What left the encoder's last norm for a prompt; nothing for a decoder-only model.
     pub fn encode_prompt(&self, prefix: &Tensor, prompt: &TextBatch) -> Option<Tensor> {
         self.language.as_ref()?.encode(prefix, prompt)
@@ -199,7 +208,7 @@ fn layer_ids(networks: &Networks) -> Vec<LayerId> {
         for (block, linears) in blocks.into_iter().enumerate() {
             for linear in linears {
                 let name = linear.name().to_owned();
-                let role = name.rsplit('.').next().unwrap_or_default().to_owned();
+                let role = role(&name).to_owned();
                 ids.push(LayerId { tower, block, role, name });
             }
         }
@@ -420,7 +429,7 @@ impl VisionLanguage for Model {
 
     fn stack(&self, tower: Tower, flows: &[Flow]) -> Option<Flow> {
         match tower {
-            Tower::Vision => Flow::stack(flows, 0),
+            Tower::Vision => self.vision.stack(flows),
             Tower::Qformer => self.connector.stack(flows),
             Tower::Language => self.language()?.stack(flows),
         }

@@ -284,7 +284,9 @@ impl CausalNetwork for Opt {
     /// Positions are counted from 0; -1 is padding's. Rows that have ended may count on beyond the table; what they compute is not looked at.
     fn place(&self, words: Tensor, positions: Positions<'_>) -> (Tensor, Vec<Tensor>) {
         let positions = match positions {
-            Positions::Sequence(_) => Tensor::arange(words.size()[1], (Kind::Int64, self.device())).unsqueeze(0),
+            Positions::Sequence(_) | Positions::Axes(_) => {
+                Tensor::arange(words.size()[1], (Kind::Int64, self.device())).unsqueeze(0)
+            }
             Positions::Next(positions) => positions.unsqueeze(1),
             // What is real is counted, as in a plain forward of the reference.
             Positions::Padded(mask) => {

@@ -68,6 +68,10 @@ mod tests {
             "llava-default",
             "llava-full",
             "llava-tied",
+            "qwen2-vl",
+            "qwen2-vl-parts",
+            "qwen2_5-vl",
+            "qwen2_5-vl-parts",
         ];
         let goldens = goldens.map(golden);
         for config in published.into_iter().chain(goldens) {

@@ -4,6 +4,8 @@
 //! tokens, every position gets logits, a decoder-only model shifts its labels by one, T5 makes its decoder's inputs from them. Folders
 //! of 2023 have no image token; their queries come before the text, as in the releases of that time.
 
+mod grids;
+
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -57,6 +59,10 @@ impl Model {
         let Some(language) = self.language() else {
             return Err(ModelError::Config(MUTE.to_owned()));
         };
+        if self.config().grid().is_some() {
+            let reason = "it is missing; this model reads images of any size as patches in rows and columns";
+            return Err(input("image_grid_thw", reason));
+        }
         let checked = Checked::new(self, inputs)?;
         let features = self.encode_images(&checked.pixels);
         let unread = || TextBatch::new(checked.ids.shallow_clone(), checked.mask.shallow_clone());
@@ -68,7 +74,7 @@ impl Model {
         let queries = self.query_output(&features, &prompts);
         let prefix = self.project(&queries);
         let (x, mask) = checked.place(&language.words(&checked.words()), &prefix);
-        let logits = language.read(x, &mask, &checked.decoder_ids(self));
+        let logits = language.read(x, &mask, &checked.decoder_ids(self), None);
         let shifted = !self.config().text_config().has_encoder();
         let loss = checked.labels.as_ref().map(|labels| loss(&logits, labels, shifted));
         Ok(ForwardOutputs {

@@ -74,7 +74,11 @@ impl Executor {
         const AT_ONCE: usize = 16;
         let ImagesOf { loader, paths } = images;
         let processor = loader.processor();
-        let Some(cache) = self.feature_cache(node, data)?.map(|cache| cache.after(processor.images())) else {
+        // Features of images of different sizes do not make a batch.
+        let fixed = processor.images().cells().is_none();
+        let Some(cache) =
+            self.feature_cache(node, data)?.map(|cache| cache.after(processor.images())).filter(|_| fixed)
+        else {
             return Ok(None);
         };
         let unknown: Vec<(&Path, CacheKey)> = paths
@@ -88,7 +92,7 @@ impl Executor {
                 Ok::<_, PipelineError>(loader.levels(part[at].0).ok())
             })?;
             let read: Vec<(&CacheKey, Vec<u8>)> =
-                part.iter().zip(opened).filter_map(|((_, key), levels)| Some((key, levels?))).collect();
+                part.iter().zip(opened).filter_map(|((_, key), image)| Some((key, image?.levels))).collect();
             if read.is_empty() {
                 continue;
             }

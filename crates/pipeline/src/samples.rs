@@ -9,7 +9,7 @@ mod world;
 
 use std::path::Path;
 
-use ressa_data::{Image, ImageLoader, Processor};
+use ressa_data::{Image, ImageLoader, Processor, Sized};
 use ressa_eval::FeatureCache;
 use ressa_experiment::{
     config::{CalibrationConfig, DataConfig, DataSource},
@@ -23,9 +23,7 @@ use tch::Tensor;
 
 pub use self::corpora::calibration_texts;
 use self::{ahead::Batches, corpora::CorpusSamples, world::WorldSamples};
-use crate::{
-    Executor, PipelineError, calibration::language_batch, features::ImagesOf, resident::Dense,
-};
+use crate::{Executor, PipelineError, calibration::language_batch, features::ImagesOf, resident::Dense};
 
 /// Samples for calibration.
 #[derive(Default)]
@@ -99,39 +97,46 @@ struct Feed {
 }
 
 impl Feed {
+    /// Pixels `[images, 3, height, width]`.
     fn pixels<'i>(&self, images: impl IntoIterator<Item = &'i Image>) -> Result<Tensor, PipelineError> {
-        Ok(self.tensor(&self.processor.pixels(images)?))
+        let images: Vec<&Image> = images.into_iter().collect();
+        let (height, width) = self.processor.common_size(images.iter().copied())?;
+        let pixels = self.processor.pixels(images)?;
+        Ok(Tensor::from_slice(&pixels).view([-1, 3, i64::from(height), i64::from(width)]).to_device(self.device))
     }
 
-    /// Pixels `[images, 3, height, width]` from their values.
-    fn tensor(&self, pixels: &[f32]) -> Tensor {
-        let (height, width) = self.processor.image_size();
-        Tensor::from_slice(pixels).view([-1, 3, i64::from(height), i64::from(width)]).to_device(self.device)
-    }
-
-    /// Pixels `[images, 3, height, width]` from the levels of decoded images, which become pixels on the device.
-    fn levels(&self, levels: Vec<u8>) -> Tensor {
-        let levels = Levels::new(levels, self.processor.image_size(), self.device);
+    /// Pixels `[images, 3, height, width]` from the levels of decoded images of one size, which become pixels on the device.
+    fn levels(&self, Sized { levels, size }: Sized) -> Tensor {
+        let levels = Levels::new(levels, size, self.device);
         levels.pixels(0, levels.images(), self.processor.images().table())
     }
 
-    fn prompts(&self, texts: &[String], images: &[i64]) -> Result<Prompts, PipelineError> {
+    /// Prompts about images of one size.
+    fn prompts(&self, texts: &[String], images: &[i64], size: (u32, u32)) -> Result<Prompts, PipelineError> {
         let read: Vec<&str> = texts.iter().map(String::as_str).collect();
         Ok(Prompts {
             image: Tensor::from_slice(images).to_device(self.device),
             qformer: self.qformer(texts)?,
-            language: language_batch(&self.processor, self.device, &read)?,
+            language: language_batch(&self.processor, self.device, &read, size)?,
         })
     }
 
-    /// Texts with the tokens of their answers.
-    fn asked(&self, asked: &Exchanges) -> Result<(Prompts, Vec<Vec<u32>>), PipelineError> {
+    /// Texts about images `[images, 3, height, width]`, or their features, with the tokens of their answers.
+    fn asked(&self, pixels: &Tensor, asked: &Exchanges) -> Result<(Prompts, Vec<Vec<u32>>), PipelineError> {
         let answers = asked.answers.iter().map(|t| self.processor.encode_answer(t)).collect::<Result<_, _>>()?;
-        Ok((self.prompts(&asked.texts, &asked.rows)?, answers))
+        Ok((self.prompts(&asked.texts, &asked.rows, self.size(pixels))?, answers))
+    }
+
+    /// Height and width of pixels `[images, 3, height, width]`; features stand for images of the one size that a model reads.
+    fn size(&self, shown: &Tensor) -> (u32, u32) {
+        match shown.size().as_slice() {
+            &[_, _, height, width] => (height as u32, width as u32),
+            _ => self.processor.image_size(),
+        }
     }
 
     fn probe(&self, pixels: Tensor, asked: &Exchanges) -> Result<Probe, PipelineError> {
-        let (prompts, answers) = self.asked(asked)?;
+        let (prompts, answers) = self.asked(&pixels, asked)?;
         Ok(Probe { pixels, prompts, answers })
     }
 
@@ -143,8 +148,8 @@ impl Feed {
         captions: &Exchanges,
         retrieval: Option<&[String]>,
     ) -> Result<TrainingBatch, PipelineError> {
-        let (questions, answers) = self.asked(questions)?;
-        let (captions, caption_answers) = self.asked(captions)?;
+        let (questions, answers) = self.asked(&pixels, questions)?;
+        let (captions, caption_answers) = self.asked(&pixels, captions)?;
         let retrieval = retrieval.map(|texts| self.qformer(texts)).transpose()?;
         Ok(TrainingBatch { pixels, questions, answers, captions, caption_answers, retrieval })
     }

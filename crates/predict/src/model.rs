@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use ressa_checkpoint::{Outline, PUBLISHED, names, published_config, read_config};
+use ressa_checkpoint::{Outline, PUBLISHED, is_qwen_vl, names, published_config, qwen_text, read_config};
 use ressa_experiment::{Tower, job::Compute, search::SearchSizes};
 use serde_json::{Map, Value};
 
@@ -158,11 +158,14 @@ impl Model {
         let patches = size("vision_model.embeddings.position_embedding", 1)
             .or(size("vision_tower.vision_model.embeddings.position_embedding.weight", 0))
             .unwrap_or_default();
+        // Where images keep their sizes, one of middling size counts: 32 patches a side, four of which are a feature.
+        let any_size = is_qwen_vl(config);
+        let patches = if any_size { 1024 } else { patches };
         Ok(Self {
             stacks: stacks(&layers, config),
             patches: patches as f64,
             // A connector without queries hands on every patch.
-            queries: size("query_tokens", 1).unwrap_or(patches.saturating_sub(1)) as f64,
+            queries: size("query_tokens", 1).unwrap_or(if any_size { 256 } else { patches.saturating_sub(1) }) as f64,
             reads_instruction: layers.iter().any(|layer| layer.reads == Reads::Text),
             words: words.map_or(0.0, |shape| shape[0] as f64),
             word_width: words.map_or(0.0, |shape| shape[1] as f64),
@@ -241,6 +244,7 @@ fn layer(name: &str, shape: &[usize], config: &Map<String, Value>) -> Option<Lay
             }
             Some("t5") => (BlockKind::T5Decoder, Reads::Answer),
             Some("llama") => (BlockKind::Llama, Reads::Sequence),
+            _ if is_qwen_vl(config) => (BlockKind::Llama, Reads::Sequence),
             None if config.get("model_type").is_some_and(|kind| kind == "llava") => (BlockKind::Llama, Reads::Sequence),
             _ => (BlockKind::Opt, Reads::Sequence),
         },
@@ -265,13 +269,16 @@ fn stacks(layers: &[Layer], config: &Map<String, Value>) -> Vec<Stack> {
         let blocks: BTreeSet<usize> = own.iter().map(|layer| layer.block).collect();
         let first = own.first()?;
         let (part, heads, default) = match kind {
+            BlockKind::Vision if is_qwen_vl(config) => ("vision_config", "num_heads", 16),
             BlockKind::Vision => ("vision_config", "num_attention_heads", 16),
             BlockKind::Qformer => ("qformer_config", "num_attention_heads", 12),
             BlockKind::T5Encoder | BlockKind::T5Decoder => ("text_config", "num_heads", 8),
             BlockKind::Llama => ("text_config", "num_attention_heads", 32),
             BlockKind::Opt => ("text_config", "num_attention_heads", 12),
         };
-        let field = |name: &str| config.get(part).and_then(|fields| fields.get(name)?.as_u64());
+        let beside = (is_qwen_vl(config) && part == "text_config").then(|| Value::Object(qwen_text(config)));
+        let fields = beside.as_ref().or_else(|| config.get(part));
+        let field = |name: &str| fields.and_then(|fields| fields.get(name)?.as_u64());
         let heads = field(heads).unwrap_or(default) as f64;
         let of_block: Vec<&&Layer> = own.iter().filter(|layer| layer.block == first.block).collect();
         // The residual stream is what most layers of a block read; the widest side of a block's layers is the feed-forward width.

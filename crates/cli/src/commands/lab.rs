@@ -45,12 +45,32 @@ pub fn run(global: &Global, lab: &Lab) -> Outcome {
 fn preprocess(global: &Global, options: &PreprocessOptions) -> Outcome {
     let processor = Processor::load(&model_folder(&options.model)?)?;
     let images = options.images.iter().map(|path| Image::open(path)).collect::<Result<Vec<_>, _>>()?;
-    let pixels = processor.pixels(&images)?;
-    let (height, width) = processor.image_size();
-    let shape = vec![images.len(), 3, height as usize, width as usize];
-    let summary = json!({ "output": options.output, "pixel_values": shape });
-    let tensor = Written::floats(shape, &pixels);
-    write(&options.output, [("pixel_values", &tensor)], ("format", "pt"))?;
+    let summary = match processor.images().cells() {
+        Some(cells) => {
+            let (mut patches, mut grids) = (Vec::new(), Vec::new());
+            for image in &images {
+                let size = processor.size_of(image)?;
+                patches.extend(cells.cut(&processor.pixels([image])?, size));
+                let [frames, rows, columns] = cells.grid(size);
+                grids.extend([frames, rows * cells.merge, columns * cells.merge].map(i64::from));
+            }
+            let values = (3 * cells.frames * cells.patch * cells.patch) as usize;
+            let shape = vec![patches.len() / values.max(1), values];
+            let summary = json!({ "output": options.output, "pixel_values": shape, "image_grid_thw": grids });
+            let (patches, grids) = (Written::floats(shape, &patches), Written::whole(vec![images.len(), 3], &grids));
+            let named = [("image_grid_thw", &grids), ("pixel_values", &patches)];
+            write(&options.output, named, ("format", "pt"))?;
+            summary
+        }
+        None => {
+            let pixels = processor.pixels(&images)?;
+            let (height, width) = processor.image_size();
+            let shape = vec![images.len(), 3, height as usize, width as usize];
+            let summary = json!({ "output": options.output, "pixel_values": shape });
+            write(&options.output, [("pixel_values", &Written::floats(shape, &pixels))], ("format", "pt"))?;
+            summary
+        }
+    };
     if global.json {
         say_json(&summary);
     } else {

@@ -42,7 +42,7 @@ impl Network {
         let linear = |(tensor, shape): (&String, &Vec<usize>)| {
             let (&[outputs, inputs], name) = (shape.as_slice(), tensor.strip_suffix(".weight")?) else { return None };
             let tower = names::Part::of(tensor).tower()?;
-            let role = name.rsplit('.').next().unwrap_or_default().to_owned();
+            let role = names::role(name).to_owned();
             Some(Linear { tower, role, name: name.to_owned(), outputs, inputs })
         };
         let text = config.get("text_config").and_then(Value::as_object);
@@ -116,8 +116,9 @@ impl Network {
             };
             found.problem(format!("restore.{tower}.targets"), what);
         }
-        let is_target =
-            |linear: &&Linear| adapter.targets.is_empty() || adapter.targets.iter().any(|target| is_named(linear, target));
+        let is_target = |linear: &&Linear| {
+            adapter.targets.is_empty() || adapter.targets.iter().any(|target| is_named(linear, target))
+        };
         let side = |linear: &Linear| linear.outputs.min(linear.inputs);
         if let Some(narrowest) = self.of_tower(tower).filter(is_target).min_by_key(|linear| side(linear))
             && !adapter.full

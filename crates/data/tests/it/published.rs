@@ -79,7 +79,11 @@ fn questions_of_a_corpus_are_asked_as_its_template_says() {
 
     // A row of another length, and a name that leads out of the folder.
     for (from, to, told) in [
-        ("\"teal\", 1", "\"teal\"", "is not as expected after 1 entries: expected the 3 values question, answer, image_id, found 2"),
+        (
+            "\"teal\", 1",
+            "\"teal\"",
+            "is not as expected after 1 entries: expected the 3 values question, answer, image_id, found 2",
+        ),
         ("\"teal\", 1", "\"teal\", \"../1\"", "entry 2: `image_id` is `../1.png`, not a path below"),
         ("\"teal\"", "7", "entry 2: `answer` is `7`, not a text"),
     ] {

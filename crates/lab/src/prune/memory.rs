@@ -75,7 +75,7 @@ impl Needed {
                 let features = model.config().vision_shape().1 as u64;
                 let along = match tower {
                     Tower::Vision => 0,
-                    Tower::Qformer => tokens_of_image(model) * features,
+                    Tower::Qformer => tokens_of_image(model, samples) * features,
                     Tower::Language => tokens * widest + 64 * tokens * tokens,
                 };
                 let rows = if tower == Tower::Vision { samples.images.len() } else { samples.texts.len() };
@@ -121,17 +121,23 @@ fn elements(linear: &Linear) -> u64 {
     linear.weight().numel() as u64
 }
 
-/// Tokens of an image in the image encoder.
-fn tokens_of_image(model: &Model) -> u64 {
-    model.config().vision_shape().0 as u64
+/// Tokens of an image in the image encoder; of the largest where images keep their sizes.
+fn tokens_of_image(model: &Model, samples: &Samples) -> u64 {
+    match model.config().grid() {
+        Some(cut) => samples.pixels / (cut.patch * cut.patch).unsigned_abs().max(1),
+        None => model.config().vision_shape().0 as u64,
+    }
 }
 
 /// Most tokens of a sample in a tower.
 fn tokens(model: &Model, tower: Tower, samples: &Samples) -> u64 {
     let (qformer, language) = samples.longest();
-    let queries = model.config().image_tokens();
+    let queries = match model.config().grid() {
+        Some(cut) => (tokens_of_image(model, samples) / (cut.merge * cut.merge).unsigned_abs().max(1)) as i64,
+        None => model.config().image_tokens(),
+    };
     match tower {
-        Tower::Vision => tokens_of_image(model),
+        Tower::Vision => tokens_of_image(model, samples),
         Tower::Qformer => (queries + qformer) as u64,
         Tower::Language => (queries + language) as u64,
     }

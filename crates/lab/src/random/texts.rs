@@ -20,6 +20,8 @@ pub enum Style {
     Llama,
     /// Texts begin with `</s>`.
     Opt,
+    /// Turns are between `<|im_start|>` and `<|im_end|>`.
+    Qwen,
     /// Texts are between `[CLS]` and `[SEP]`.
     Bert,
 }
@@ -52,7 +54,15 @@ pub enum Files {
     Queries { class: &'static str, queries: usize },
     /// LLaVA: an image takes a position per patch.
     Patches { patch: usize, tokens: usize },
+    /// Qwen-VL: an image takes a position per square of patches; the token before it.
+    Cells { class: &'static str, patch: usize, merge: usize, frames: usize, start: usize },
 }
+
+/// A conversation as Qwen-VL was tuned on, without what a system says.
+const TURNS: &str = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n\
+    {% for part in message['content'] %}{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>\
+    {% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}\
+    {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// A conversation as LLaVA-1.5 was tuned on, one turn of each side after the other.
 const CONVERSATION: &str = "{% for message in messages %}{{ 'USER: ' if message['role'] == 'user' else 'ASSISTANT: ' }}\
@@ -68,9 +78,14 @@ impl Texts {
             files.extend(self.tokenizer(Style::Bert, rows, "qformer_tokenizer/"));
         }
         files.extend(self.processor());
-        if matches!(self.files, Files::Patches { .. }) {
+        let template = match self.files {
+            Files::Queries { .. } => None,
+            Files::Patches { .. } => Some(CONVERSATION),
+            Files::Cells { .. } => Some(TURNS),
+        };
+        if let Some(template) = template {
             let path = folder.join("chat_template.jinja");
-            fs::write(&path, CONVERSATION).map_err(CheckpointError::io("write", &path))?;
+            fs::write(&path, template).map_err(CheckpointError::io("write", &path))?;
         }
         for (name, value) in files {
             let path = folder.join(name);
@@ -105,6 +120,17 @@ impl Texts {
                 }
                 class
             }
+            Files::Cells { class, patch, merge, frames, .. } => {
+                images["image_processor_type"] = json!("Qwen2VLImageProcessor");
+                // Four to sixty-four features a side, roughly.
+                let feature = patch * merge;
+                images["min_pixels"] = json!(4 * feature * feature);
+                images["max_pixels"] = json!(16_384 * feature * feature);
+                images["patch_size"] = json!(patch);
+                images["merge_size"] = json!(merge);
+                images["temporal_patch_size"] = json!(frames);
+                class
+            }
             Files::Patches { patch, tokens } => {
                 images["image_processor_type"] = json!("CLIPImageProcessor");
                 images["do_center_crop"] = json!(true);
@@ -133,6 +159,7 @@ impl Texts {
             Style::T5 => (None, named("eos_token")),
             Style::Llama | Style::Opt => (named("bos_token"), None),
             Style::Bert => (named("cls_token"), named("sep_token")),
+            Style::Qwen => (None, None),
         };
         let special: Vec<&str> = tokens.special.values().map(String::as_str).collect();
         let all: Vec<&str> = tokens.all.iter().map(String::as_str).collect();
@@ -155,13 +182,14 @@ impl Texts {
             config.insert("extra_ids".to_owned(), json!(0));
         }
         config.insert("model_max_length".to_owned(), json!(512));
-        let left = matches!(style, Style::Llama | Style::Opt);
+        let left = matches!(style, Style::Llama | Style::Opt | Style::Qwen);
         config.insert("padding_side".to_owned(), json!(if left { "left" } else { "right" }));
         let class = match style {
             Style::T5 => "T5TokenizerFast",
             Style::Llama => "LlamaTokenizerFast",
             Style::Opt => "PreTrainedTokenizerFast",
             Style::Bert => "BertTokenizerFast",
+            Style::Qwen => "Qwen2TokenizerFast",
         };
         config.insert("tokenizer_class".to_owned(), json!(class));
         vec![
@@ -202,9 +230,19 @@ impl Texts {
                 ("pad_token", "<pad>", at(self.pad)),
                 ("unk_token", "<unk>", None),
             ],
+            Style::Qwen => vec![
+                ("eos_token", "<|im_end|>", at(self.eos)),
+                ("pad_token", "<|endoftext|>", at(self.pad)),
+                ("unk_token", "<unk>", None),
+                ("", "<|im_start|>", None),
+                ("", "<|vision_end|>", None),
+            ],
         };
         if let (true, Some(image)) = (style == self.style, self.image) {
-            list.push(("", "<image>", at(image)));
+            list.push(("", if style == Style::Qwen { "<|image_pad|>" } else { "<image>" }, at(image)));
+        }
+        if let Files::Cells { start, .. } = self.files {
+            list.push(("", "<|vision_start|>", at(start)));
         }
         let mut special: Vec<(&'static str, String, Option<usize>)> = Vec::new();
         for (role, text, id) in list {

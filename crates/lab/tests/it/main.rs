@@ -1,5 +1,6 @@
 //! Single steps on model folders.
 
+mod any_size;
 mod experiments;
 mod pruning;
 mod random;

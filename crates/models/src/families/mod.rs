@@ -4,6 +4,7 @@
 
 mod blip2;
 mod llava;
+mod qwen;
 
 use std::fmt::Debug;
 
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 pub use self::{
     blip2::{Blip2Config, Family},
     llava::LlavaConfig,
+    qwen::QwenVlConfig,
 };
 use crate::{
     ModelError, Scope,
@@ -27,8 +29,28 @@ use crate::{
 type Read = fn(Value) -> serde_json::Result<Box<dyn Architecture>>;
 
 /// Every family by the `model_type` of its `config.json`.
-const FAMILIES: [(&str, Read); 3] =
-    [("instructblip", read::<Blip2Config>), ("blip-2", read::<Blip2Config>), ("llava", read::<LlavaConfig>)];
+const FAMILIES: [(&str, Read); 5] = [
+    ("instructblip", read::<Blip2Config>),
+    ("blip-2", read::<Blip2Config>),
+    ("llava", read::<LlavaConfig>),
+    ("qwen2_vl", read::<QwenVlConfig>),
+    ("qwen2_5_vl", read::<QwenVlConfig>),
+];
+
+/// How a model that reads images of any size has them cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Height and width of a patch.
+    pub patch: i64,
+    /// Patches along a side that become one feature.
+    pub merge: i64,
+    /// Frames that a patch spans.
+    pub frames: i64,
+    /// Values of a patch.
+    pub values: i64,
+    /// The token before an image: without it, an image's tokens have the positions of words.
+    pub start: i64,
+}
 
 /// A model folder's `config.json`: which networks it describes.
 pub trait Architecture: Debug + Send + Sync {
@@ -63,6 +85,16 @@ pub trait Architecture: Debug + Send + Sync {
 
     /// Tokens of an image within the image encoder, and their width.
     fn vision_shape(&self) -> (i64, i64);
+
+    /// How images are cut, where the model reads them at any size. The sizes above are then those of an image of middling size.
+    fn grid(&self) -> Option<Grid> {
+        None
+    }
+
+    /// The name that a published folder has for a tensor of the network.
+    fn written(&self, name: &str) -> String {
+        name.to_owned()
+    }
 
     /// Fields that the networks do not read.
     fn rest(&self) -> &Map<String, Value>;

@@ -88,7 +88,7 @@ impl LanguageModel for T5 {
         Some(T5::encode(self, Some(prefix), prompt, None).states)
     }
 
-    fn read(&self, words: Tensor, mask: &Tensor, decoder_ids: &Tensor) -> Tensor {
+    fn read(&self, words: Tensor, mask: &Tensor, decoder_ids: &Tensor, _axes: Option<&Tensor>) -> Tensor {
         self.decode(decoder_ids, &T5::read(self, words, mask))
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use rand_chacha::ChaCha8Rng;
 use ressa_data::{
-    Captioned, Captions, DataError, ImageLoader, Picture,
+    Captioned, Captions, DataError, ImageLoader, Picture, Sized,
     augment::augment,
     parallel,
     stream::{Purpose, distinct, stream},
@@ -76,7 +76,7 @@ pub fn calibration_texts(
 
 /// An image and a caption, ready to be tokenized.
 struct Composed {
-    levels: Vec<u8>,
+    sized: Sized,
     read: String,
     written: String,
 }
@@ -89,24 +89,30 @@ fn compose(
     mut rng: ChaCha8Rng,
 ) -> Result<Composed, DataError> {
     let (read, written) = entry.sample(config, &mut rng);
-    let levels = if config.augment == Augment::None {
+    let sized = if config.augment == Augment::None {
         loader.levels(&entry.image)?
     } else {
         // The change follows from where in which stream of random numbers it begins.
         let how = format!("{:?} {:?} {} {}", config.augment, rng.get_seed(), rng.get_stream(), rng.get_word_pos());
         loader.changed(&entry.image, how.as_bytes(), |image| augment(image, config.augment, &mut rng))?
     };
-    Ok(Composed { levels, read, written })
+    Ok(Composed { sized, read, written })
 }
 
-/// The images one after the other, and what is asked about them.
-fn stack(composed: impl IntoIterator<Item = Composed>) -> (Vec<u8>, Exchanges) {
-    let (mut levels, mut asked) = (Vec::new(), Exchanges::default());
-    for (row, Composed { levels: image, read, written }) in composed.into_iter().enumerate() {
-        levels.extend(image);
-        asked.push(row, read, written);
+/// The images one after the other.
+///
+/// # Errors
+/// Images of different sizes.
+fn stack(images: impl IntoIterator<Item = Sized>) -> Result<Sized, DataError> {
+    let mut all: Option<Sized> = None;
+    for image in images {
+        let Sized { levels, size } = all.get_or_insert(Sized { levels: Vec::new(), size: image.size });
+        if *size != image.size {
+            return Err(DataError::Sizes(*size, image.size));
+        }
+        levels.extend(image.levels);
     }
-    (levels, asked)
+    Ok(all.unwrap_or(Sized { levels: Vec::new(), size: (0, 0) }))
 }
 
 fn threads() -> usize {
@@ -126,9 +132,10 @@ impl Samples for CorpusSamples {
         })?;
         // An entry that stands in for an unreadable one is there twice.
         let distinct: BTreeSet<usize> = composed.iter().map(|(entry, _)| *entry).collect();
-        let sample = |(_, Composed { levels, read, written })| {
-            let (prompt, answer) = calibration_input(&self.feed.processor, self.feed.device, &read, &written)?;
-            Ok(Sample { pixels: self.feed.levels(levels), prompt, answer })
+        let sample = |(_, Composed { sized, read, written })| {
+            let (processor, device) = (&self.feed.processor, self.feed.device);
+            let (prompt, answer) = calibration_input(processor, device, &read, &written, sized.size)?;
+            Ok(Sample { pixels: self.feed.levels(sized), prompt, answer })
         };
         let samples = composed.into_iter().map(sample).collect::<Result<_, PipelineError>>()?;
         Ok(Calibration { samples, short: Shortfall::of(distinct.len(), config.images) })
@@ -142,9 +149,16 @@ impl Samples for CorpusSamples {
             let rng = || stream(0, Purpose::Probe, position as u64);
             Ok(entries.read(position, |entry| compose(&self.loader, &config, entry, rng()))?.1)
         };
-        let composed = (0..first.entries().len()).map(compose).collect::<Result<Vec<_>, DataError>>()?;
-        let (levels, asked) = stack(composed);
-        self.feed.probe(self.feed.levels(levels), &asked)
+        let mut composed = (0..first.entries().len()).map(compose).collect::<Result<Vec<_>, DataError>>()?;
+        // Where images keep their sizes, those like the first.
+        let size = composed.first().map(|composed| composed.sized.size);
+        composed.retain(|composed| Some(composed.sized.size) == size);
+        let (mut images, mut asked) = (Vec::new(), Exchanges::default());
+        for (row, Composed { sized, read, written }) in composed.into_iter().enumerate() {
+            images.push(sized);
+            asked.push(row, read, written);
+        }
+        self.feed.probe(self.feed.levels(stack(images)?), &asked)
     }
 
     fn batches(
@@ -194,7 +208,7 @@ struct Row {
 /// What a row shows.
 enum Shown {
     /// The levels of its image.
-    Levels(Vec<u8>),
+    Levels(Sized),
     /// The features of its image `[tokens, width]`, on the host.
     Features(Tensor),
     /// Neither: the cache does not have it.
@@ -258,24 +272,23 @@ impl CorpusBatches {
         let composed = match !known.is_empty() && known.iter().all(is_known) {
             true => known,
             false => rows(&|entry, position| {
-                let Composed { levels, read, written } =
-                    compose(&self.loader, &self.config, entry, rng(position))?;
-                Ok(Row { shown: Shown::Levels(levels), read, written })
+                let Composed { sized, read, written } = compose(&self.loader, &self.config, entry, rng(position))?;
+                Ok(Row { shown: Shown::Levels(sized), read, written })
             })?,
         };
         let mut captions = Exchanges::default();
-        let (mut chosen, mut levels, mut features) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut chosen, mut images, mut features) = (Vec::new(), Vec::new(), Vec::new());
         for (row, (entry, Row { shown, read, written })) in composed.into_iter().enumerate() {
             chosen.push(entry);
             captions.push(row, read, written);
             match shown {
-                Shown::Levels(image) => levels.extend(image),
+                Shown::Levels(image) => images.push(image),
                 Shown::Features(image) => features.push(image),
                 Shown::Nothing => {}
             }
         }
         let shown = match features.is_empty() {
-            true => self.feed.levels(levels),
+            true => self.feed.levels(stack(images)?),
             false => Tensor::f_stack(&features, 0).map_err(ressa_models::ModelError::from)?.to_device(self.feed.device),
         };
         let caption = |entry: usize| self.draw.entries()[entry].caption.clone();

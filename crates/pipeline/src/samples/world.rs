@@ -67,7 +67,8 @@ impl Samples for WorldSamples {
             let labelled = self.world.training_image(index);
             let pixels = self.feed.pixels([&labelled.image])?;
             let mut add = |text: String, answer: String| -> Result<(), PipelineError> {
-                let (prompt, answer) = calibration_input(&self.feed.processor, self.feed.device, &text, &answer)?;
+                let (prompt, answer) =
+                    calibration_input(&self.feed.processor, self.feed.device, &text, &answer, super::size(&pixels))?;
                 samples.push(Sample { pixels: pixels.shallow_clone(), prompt, answer });
                 Ok(())
             };

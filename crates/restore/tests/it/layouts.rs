@@ -71,7 +71,10 @@ fn cases() -> impl Iterator<Item = (&'static str, AdaptTraining)> {
         ("vision alone", AdaptTraining { language: None, qformer: None, ..small(None) }),
         ("connector", AdaptTraining { vision: None, language: None, qformer: Some(connector()), ..small(None) }),
         // Two steps without the language model, then one through it.
-        ("aligned", AdaptTraining { align: 2, vision: None, language: None, qformer: Some(connector()), ..small(None) }),
+        (
+            "aligned",
+            AdaptTraining { align: 2, vision: None, language: None, qformer: Some(connector()), ..small(None) },
+        ),
     ]
     .into_iter()
 }
@@ -128,8 +131,7 @@ fn a_connector_trains_whole_and_merges_exactly() {
 #[test]
 fn features_stand_for_pixels() {
     let model = dense();
-    let settings =
-        AdaptTraining { vision: None, contrastive: 0.5, batch: 4, ..settings(STEPS, None) };
+    let settings = AdaptTraining { vision: None, contrastive: 0.5, batch: 4, ..settings(STEPS, None) };
     let seen = train(&model, &settings, 4);
     for recompute in [Recompute::None, Recompute::Blocks] {
         let mut student = student_of(&model);

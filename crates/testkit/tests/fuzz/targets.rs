@@ -133,8 +133,9 @@ fn use_processor(folder: &Path, image: &Image) {
     let _ = processor.detokenize(&[0, 1, u32::MAX, 300], false);
     let _ = (processor.leading_specials(), processor.placeholders(), processor.qformer_pad());
     // Large pictures only take long.
-    let (height, width) = processor.image_size();
+    let (height, width) = processor.size_of(image).unwrap_or((u32::MAX, u32::MAX));
     if u64::from(height) * u64::from(width) <= 1 << 20 {
+        let _ = processor.prompt(TEXT, (height, width));
         let _ = processor.pixels([image]);
         let _ = processor.images().levels(image);
     }
