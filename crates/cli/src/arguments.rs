@@ -289,9 +289,12 @@ pub struct DataOptions {
     /// Seed of the world
     #[arg(long, default_value_t = 1234)]
     pub seed: u64,
-    /// Images on the sheet
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=400))]
-    pub images: u32,
+    /// Images on the sheet, at most 400; with --write, training images [default: 12; with --write 6000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub images: Option<u32>,
+    /// Write training images with questions and captions below this folder instead, as the corpus `shapes` of `data.root`
+    #[arg(long, value_name = "DIR", conflicts_with = "output", value_parser = path())]
+    pub write: Option<PathBuf>,
     /// PNG file [default: `contact-sheet.png` in the results folder]
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub output: Option<PathBuf>,

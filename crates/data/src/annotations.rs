@@ -19,6 +19,8 @@ pub(crate) enum Place {
     Under(&'static str),
     /// The file is an object of entries; each entry's name there becomes its field of this name.
     Named(&'static str),
+    /// The file is a list of lists; their values, in order, become the fields of these names.
+    Rows(&'static [&'static str]),
     /// The file has one entry after the other, mostly a line each.
     Lines,
 }
@@ -135,6 +137,7 @@ pub(crate) fn each(
         Place::Whole => list.deserialize(&mut json),
         Place::Under(key) => Keyed { key, list: &mut list }.deserialize(&mut json),
         Place::Named(field) => json.deserialize_map(Named { field, list: &mut list }),
+        Place::Rows(names) => json.deserialize_seq(Rows { names, list: &mut list }),
         Place::Lines => list.lines(&mut json),
     };
     let read = if place == Place::Lines { read } else { read.and_then(|()| json.end()) };
@@ -234,6 +237,39 @@ impl<'de> Visitor<'de> for Named<'_, '_> {
             self.list.take(fields)?;
         }
         Ok(())
+    }
+}
+
+/// Entries that are lists of values.
+struct Rows<'l, 'a> {
+    names: &'static [&'static str],
+    list: &'l mut List<'a>,
+}
+
+impl<'de> Visitor<'de> for Rows<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of lists")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        let Self { names, list } = self;
+        loop {
+            if !(list.wanted)(list.seen) {
+                match sequence.next_element::<IgnoredAny>()? {
+                    Some(_) => list.seen += 1,
+                    None => return Ok(()),
+                }
+                continue;
+            }
+            let Some(values) = sequence.next_element::<Vec<Value>>()? else { return Ok(()) };
+            if values.len() != names.len() {
+                let (found, named) = (values.len(), names.join(", "));
+                return Err(A::Error::custom(format!("expected the {} values {named}, found {found}", names.len())));
+            }
+            list.take(names.iter().map(|name| (*name).to_owned()).zip(values).collect())?;
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Caption corpora on disk: entries drawn for calibration and restoration, and the samples made of them.
+//! Corpora on disk, of captions or of questions: entries drawn for calibration and restoration, and the samples made of them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -15,7 +15,7 @@ use crate::{
     DataError,
     annotations::{Entry, Next, Place, each},
     json::Top,
-    published::{self, karpathy},
+    published::{self, easy_vqa, karpathy},
     stream::{Purpose, distinct, stream},
     wording::blip_caption,
 };
@@ -25,8 +25,10 @@ use crate::{
 pub struct Captioned {
     /// The image.
     pub image: PathBuf,
-    /// The caption, processed as LAVIS' `blip_caption` does; not empty.
+    /// The caption, processed as LAVIS' `blip_caption` does; not empty. Of a question, its answer.
     pub caption: String,
+    /// The question, as it is written; `None` in a caption corpus.
+    pub question: Option<String>,
 }
 
 /// Samples of the batch that merging is compared on.
@@ -159,8 +161,12 @@ impl Captions {
                         entry.error(format!("`caption` is too short: `{caption}` has not {shortest} characters"))
                     );
                 }
+                let question = match source.corpus.asks() {
+                    true => Some(entry.text("question")?.to_owned()),
+                    false => None,
+                };
                 if let Some(position) = positions.next() {
-                    found.insert(*position, Captioned { image, caption });
+                    found.insert(*position, Captioned { image, caption, question });
                 }
                 Ok(if found.len() == wanted.len() { Next::Enough } else { Next::More })
             })?;
@@ -186,8 +192,9 @@ fn share(samples: usize, number: usize, corpora: usize) -> usize {
 /// Told an entry, its caption as it is written and its image.
 type Take<'a> = &'a mut dyn FnMut(&Entry<'_>, &str, PathBuf) -> Result<Next, DataError>;
 
-/// The annotations of one corpus: LAVIS' list of captions or, for COCO, Karpathy's file.
+/// The annotations of one corpus: LAVIS' list of captions, for COCO also Karpathy's file, for corpora of questions the list of easy-VQA's package.
 struct Source {
+    corpus: Corpus,
     path: PathBuf,
     images: PathBuf,
     karpathy: bool,
@@ -200,22 +207,28 @@ impl Source {
         let top = Top::of(&path)?;
         let karpathy = corpus == Corpus::Coco && karpathy::is(&top);
         if top == Top::List || karpathy {
-            return Ok(Self { path, images, karpathy });
+            return Ok(Self { corpus, path, images, karpathy });
         }
         let expected = match corpus {
             Corpus::Coco => {
                 "LAVIS' list of captions (`image`, `caption`), or Karpathy's object with a list `images` (`filepath`, `filename`, `sentences`, `split`)"
             }
             Corpus::Vg | Corpus::Cc3m => "LAVIS' list of captions (`image`, `caption`)",
+            Corpus::EasyVqa | Corpus::Shapes => "easy-VQA's list of questions (`[question, answer, image]`)",
         };
         Err(DataError::Form { path, found: top.to_string(), expected })
     }
 
-    /// The number of captions; counting stops at `enough`.
+    /// Where the entries of a list stand.
+    fn place(&self) -> Place {
+        if self.corpus.asks() { easy_vqa::ENTRY } else { Place::Whole }
+    }
+
+    /// The number of captions or questions; counting stops at `enough`.
     fn count(&self, enough: usize) -> Result<usize, DataError> {
         if !self.karpathy {
             let counted =
-                each(&self.path, Place::Whole, &|position| position + 1 == enough, &mut |_| Ok(Next::Enough))?;
+                each(&self.path, self.place(), &|position| position + 1 == enough, &mut |_| Ok(Next::Enough))?;
             return Ok(counted.min(enough));
         }
         let mut counted = 0;
@@ -229,8 +242,15 @@ impl Source {
     /// Hands on the wanted captions, counted from 0. Karpathy's training set is that of LAVIS: the splits `train` and `restval`, a caption
     /// after the other.
     fn each(&self, wanted: &dyn Fn(usize) -> bool, take: Take<'_>) -> Result<(), DataError> {
+        if self.corpus.asks() {
+            return each(&self.path, self.place(), wanted, &mut |entry| {
+                let image = easy_vqa::image(&entry, &self.images)?;
+                take(&entry, entry.text("answer")?, image)
+            })
+            .map(|_| ());
+        }
         if !self.karpathy {
-            return each(&self.path, Place::Whole, wanted, &mut |entry| {
+            return each(&self.path, self.place(), wanted, &mut |entry| {
                 let image = entry.image(&self.images)?;
                 take(&entry, entry.text("caption")?, image)
             })
@@ -252,6 +272,11 @@ impl Source {
 impl Captioned {
     /// What the model reads and what it is to write.
     pub fn sample(&self, config: &CorporaConfig, rng: &mut (impl Rng + ?Sized)) -> (String, String) {
+        if let Some(question) = &self.question {
+            // Only the place in the template counts; braces in the question stay what they are.
+            let read = config.question.as_ref().map_or(question.clone(), |text| text.replacen("{}", question, 1));
+            return (read, self.caption.clone());
+        }
         match config.form {
             SampleForm::Instruct => {
                 let instructions = &config.instructions;

@@ -46,6 +46,6 @@ pub use parallel::parallel;
 pub use preprocess::ImageProcessor;
 pub use processor::Processor;
 pub use question::Question;
-pub use shapes::{World, contact_sheet};
+pub use shapes::{World, contact_sheet, write_corpus};
 pub use text::{Side, text_of, tokens_of};
 pub use tokenizer::{Family, write_processor_files};

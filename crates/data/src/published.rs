@@ -5,6 +5,7 @@
 
 mod captions;
 mod choices;
+pub(crate) mod easy_vqa;
 pub(crate) mod karpathy;
 mod mme;
 mod questions;
@@ -30,6 +31,8 @@ const NOCAPS_REFERENCES: &str = "nocaps/annotations/nocaps_val_4500_captions.jso
 const NOCAPS_IMAGES: &str = "nocaps/images";
 const FLICKR30K_CAPTIONS: &str = "flickr30k/annotations/test.json";
 const FLICKR30K_IMAGES: &str = "flickr30k/images";
+const EASY_VQA_QUESTIONS: &str = "easy-vqa/test/questions.json";
+const EASY_VQA_IMAGES: &str = "easy-vqa/test/images";
 
 const TEXTVQA_QUESTIONS: &str = "textvqa/annotations/TextVQA_0.5.1_val.json";
 const TEXTVQA_IMAGES: &str = "textvqa/images/train_images";
@@ -84,6 +87,10 @@ pub fn expected(task: Task) -> &'static [Expected] {
         expect(FLICKR30K_CAPTIONS, "image and five captions"),
         expect("flickr30k/images/flickr30k-images", "Flickr30k images"),
     ];
+    const EASY_VQA: &[Expected] = &[
+        expect(EASY_VQA_QUESTIONS, "question, answer and image of each test question"),
+        expect(EASY_VQA_IMAGES, "easy-VQA test images"),
+    ];
     const TEXTVQA: &[Expected] = &[
         expect(TEXTVQA_QUESTIONS, "image, question and ten answers"),
         expect(TEXTVQA_IMAGES, "TextVQA images of training and validation"),
@@ -105,6 +112,7 @@ pub fn expected(task: Task) -> &'static [Expected] {
     ];
     const MMBENCH: &[Expected] = &[expect(MMBENCH_TABLE, "questions, options, answers and images")];
     match task {
+        Task::EasyVqa => EASY_VQA,
         Task::Vqav2 => VQAV2,
         Task::Gqa => GQA,
         Task::Okvqa => OKVQA,
@@ -141,7 +149,17 @@ pub fn expected_of_corpus(corpus: Corpus) -> &'static [Expected; 2] {
         expect("conceptual_caption/annotations/cc3m.json", "image and caption"),
         expect("conceptual_caption/images", "Conceptual Captions images"),
     ];
+    const EASY_VQA: &[Expected; 2] = &[
+        expect("easy-vqa/train/questions.json", "question, answer and image of each training question"),
+        expect("easy-vqa/train/images", "easy-VQA training images"),
+    ];
+    const SHAPES: &[Expected; 2] = &[
+        expect("shapes/train/questions.json", "question, answer and image, as `ressa data --write` writes them"),
+        expect("shapes/train/images", "training images of the embedded world"),
+    ];
     match corpus {
+        Corpus::EasyVqa => EASY_VQA,
+        Corpus::Shapes => SHAPES,
         Corpus::Coco => COCO,
         Corpus::Vg => VG,
         Corpus::Cc3m => CC3M,
@@ -195,6 +213,7 @@ pub fn read(root: &Path, task: Task, items: usize) -> Result<Benchmark, DataErro
     match task {
         Task::Vqav2 | Task::Okvqa => questions::vqa(root, task, items),
         Task::Gqa => questions::gqa(root, items),
+        Task::EasyVqa => easy_vqa::read(root, items),
         Task::Nocaps => captions::nocaps(root, items),
         Task::Flickr30k => captions::flickr30k(root, items),
         Task::Textvqa => today::textvqa(root, items),

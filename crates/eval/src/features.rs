@@ -23,29 +23,29 @@ impl FeatureCache {
     }
 
     /// The same for images as a processor makes them model-ready.
-    pub(crate) fn after(&self, processor: &ImageProcessor) -> Self {
+    pub fn after(&self, processor: &ImageProcessor) -> Self {
         let table: Vec<u8> = processor.table().as_flattened().iter().flat_map(|value| value.to_le_bytes()).collect();
         Self { cache: self.cache.clone(), key: self.key.with(processor.identity()).with(table) }
     }
 
     /// The key of an image file; `None` where it is not there.
-    pub(crate) fn key(&self, image: &Picture) -> Option<CacheKey> {
+    pub fn key(&self, image: &Picture) -> Option<CacheKey> {
         Some(self.key.with(image.identity()?))
     }
 
     /// Features `[tokens, width]` on the host.
-    pub(crate) fn get(&self, key: &CacheKey) -> Option<Tensor> {
+    pub fn get(&self, key: &CacheKey) -> Option<Tensor> {
         read(&self.cache.get(key)?)
     }
 
     /// Whether the features of so many images, of so many bytes each, would leave half of the cache to others. A benchmark that does
     /// not fit would push out its own first images before it is asked for again.
-    pub(crate) fn has_room(&self, images: usize, bytes: usize) -> bool {
+    pub fn has_room(&self, images: usize, bytes: usize) -> bool {
         (images as u64).saturating_mul(bytes as u64) <= self.cache.limit() / 2
     }
 
     /// Keeps features `[tokens, width]` of the host.
-    pub(crate) fn put(&self, key: &CacheKey, features: &Tensor) {
+    pub fn put(&self, key: &CacheKey, features: &Tensor) {
         if let Some(entry) = written(features) {
             self.cache.put(key, &entry);
         }

@@ -71,7 +71,7 @@ impl ScoreOptions {
 
 /// The score of a task with its parts.
 ///
-/// - question answering: VQA accuracy or, for GQA, exact match; parts per template, and `unlemmatized`, the score without the lemmatiser,
+/// - question answering: VQA accuracy or, for GQA and easy-VQA, exact match; parts per template, and `unlemmatized`, the score without the lemmatiser,
 ///   where OK-VQA has one;
 /// - captions: CIDEr-D over all sets together, for published benchmarks times 100 as the literature prints it, in the embedded world
 ///   times 10; undefined for a single image. Parts per set, with document frequencies from all references, `bleu-4` (published:
@@ -152,7 +152,7 @@ pub fn item_points(task: Task, predictions: &[Prediction], options: &ScoreOption
         Task::Mme => yes_no::mme_points(predictions),
         Task::Scienceqa | Task::Mmbench => choice::points(task, predictions),
         Task::Perplexity => text::points(predictions),
-        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::Textvqa | Task::Vizwiz => predictions
+        Task::Vqav2 | Task::Gqa | Task::Okvqa | Task::Textvqa | Task::Vizwiz | Task::EasyVqa => predictions
             .iter()
             .map(|item| match item {
                 Prediction::Answer { prediction, answers, .. } if task == Task::Textvqa => {
@@ -161,7 +161,7 @@ pub fn item_points(task: Task, predictions: &[Prediction], options: &ScoreOption
                 Prediction::Answer { prediction, answers, .. } if task == Task::Vizwiz => {
                     Ok(100.0 * vqa::accuracy_as_written(prediction, answers))
                 }
-                Prediction::Answer { prediction, answers, .. } if task == Task::Gqa => {
+                Prediction::Answer { prediction, answers, .. } if matches!(task, Task::Gqa | Task::EasyVqa) => {
                     let said = vqa::normalize_words(prediction);
                     Ok(if answers.contains(&said) { 100.0 } else { 0.0 })
                 }

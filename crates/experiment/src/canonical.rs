@@ -26,7 +26,8 @@ use crate::{
 ///   distillation of weight 0 its temperature and reduction.
 /// - Numbers of items that no task asks for, beams without generation and protocols of tasks that are not measured become the default;
 ///   tasks get the order of the tables.
-/// - Corpora that nothing reads become the default, as do instructions of samples that have none.
+/// - Corpora that nothing reads become the default, as do instructions of samples that have none and what is read of questions where no corpus
+///   has any. Matrices that train element by element have no rank.
 /// - A seed from which nothing is drawn becomes 0.
 pub fn canonical(run: &RunConfig) -> RunConfig {
     let mut run = run.clone();
@@ -117,6 +118,9 @@ fn canonical_restore(restore: &mut RestoreConfig) {
             *tower = TowerAdapter { tune: false, ..TowerAdapter::default() };
         }
         tower.targets.sort();
+        if tower.full {
+            (tower.rank, tower.scale) = (TowerAdapter::default().rank, TowerAdapter::default().scale);
+        }
     }
     if restore.distill.weight <= 0.0 {
         restore.distill = DistillConfig::default();
@@ -132,6 +136,9 @@ fn canonical_corpora(corpora: &mut CorporaConfig, read: bool) {
     corpora.corpora.sort_unstable();
     if corpora.form == SampleForm::Prefix {
         corpora.instructions = CorporaConfig::default().instructions;
+    }
+    if !corpora.corpora.iter().any(|corpus| corpus.asks()) {
+        corpora.question = None;
     }
 }
 

@@ -539,6 +539,7 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], b
             qformer: tower(Tower::Qformer),
             language: tower(Tower::Language),
             steps: restore.steps,
+            align: restore.align,
             batch: restore.batch,
             questions: restore.questions,
             samples: restore.samples,

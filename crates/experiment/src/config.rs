@@ -426,6 +426,9 @@ pub struct RestoreConfig {
     pub language: TowerAdapter,
     /// Optimiser steps.
     pub steps: u32,
+    /// The first so many steps leave the language model out: what leaves the interface is compared with the embeddings of the answers' words.
+    #[serde(skip_serializing_if = "is_default")]
+    pub align: u32,
     /// Images per step; each brings `questions` questions and one caption.
     pub batch: u32,
     /// Questions per image and step.
@@ -496,6 +499,7 @@ impl Default for RestoreConfig {
             qformer: tower(4),
             language: tower(8),
             steps: 60,
+            align: 0,
             batch: 16,
             questions: 3,
             samples: 2000,
@@ -548,8 +552,15 @@ pub struct TowerAdapter {
     pub rank: u32,
     /// Factor on the update (`alpha / rank` of the reference).
     pub scale: f64,
-    /// Roles of the linears that get an adapter, such as `qkv` or `wi_0`; empty means every prunable linear.
+    /// Roles of the linears that get an adapter, such as `qkv` or `wi_0`, or modules on their path, such as `crossattention`; empty means
+    /// every prunable linear.
     pub targets: Vec<String>,
+    /// Whether matrices change element by element instead of by a product of low rank.
+    #[serde(skip_serializing_if = "is_default")]
+    pub full: bool,
+    /// The learned queries of the interface train, element by element.
+    #[serde(skip_serializing_if = "is_default")]
+    pub queries: bool,
     /// Biases that train beside the adapters, element by element.
     #[serde(skip_serializing_if = "is_default")]
     pub bias: TrainedBiases,
@@ -560,8 +571,8 @@ pub struct TowerAdapter {
 
 impl Default for TowerAdapter {
     fn default() -> Self {
-        let (bias, norms) = Default::default();
-        Self { tune: true, rank: 8, scale: 2.0, targets: Vec::new(), bias, norms }
+        let (full, queries, bias, norms) = Default::default();
+        Self { tune: true, rank: 8, scale: 2.0, targets: Vec::new(), full, queries, bias, norms }
     }
 }
 

@@ -3,7 +3,9 @@
 use crate::{
     Pattern, RunConfig, Tower,
     allocation::{AllocationMethod, AllocationScope},
-    config::{BlockThreshold, DataSource, Group, Metric, PruneConfig, RestoreMethod, Threshold, TowerPrune},
+    config::{
+        BlockThreshold, DataSource, Group, Metric, PruneConfig, RestoreMethod, SampleForm, Threshold, TowerPrune,
+    },
     task::Task,
 };
 
@@ -22,6 +24,7 @@ pub(crate) fn conflict(run: &RunConfig) -> Option<Conflict> {
         .or_else(|| prune(&run.prune))
         .or_else(|| restore(run))
         .or_else(|| asking(run))
+        .or_else(|| corpora(run))
         .or_else(|| published(run))
 }
 
@@ -249,6 +252,38 @@ fn restore(run: &RunConfig) -> Option<Conflict> {
             "set `restore.vision.tune`, `restore.qformer.tune` or `restore.language.tune` to true",
         );
     }
+    for tower in Tower::ALL {
+        let is_pruned = run.prune.metric != Metric::None && run.prune.tower(tower).sparsity > 0.0;
+        if restore.tower(tower).tune
+            && restore.tower(tower).full
+            && is_pruned
+            && restore.method != RestoreMethod::SparseLora
+        {
+            return found(
+                match tower {
+                    Tower::Vision => "restore.vision.full",
+                    Tower::Qformer => "restore.qformer.full",
+                    Tower::Language => "restore.language.full",
+                },
+                format!("the {tower} tower is pruned, and `{}` would not keep its mask", restore.method.name()),
+                "set `restore.method` to sparse-lora, which masks what trains, or `full` to false",
+            );
+        }
+    }
+    if restore.align > restore.steps {
+        return found(
+            "restore.align",
+            format!("{} of {} steps cannot leave the language model out", restore.align, restore.steps),
+            "lower `restore.align` or raise `restore.steps`",
+        );
+    }
+    if restore.align > 0 && !restore.qformer.tune {
+        return found(
+            "restore.align",
+            "only the interface learns without the language model, and `restore.qformer.tune` is false",
+            "set `restore.align` to 0, or tune the interface",
+        );
+    }
     if restore.batch > restore.samples {
         return found(
             "restore.batch",
@@ -296,6 +331,31 @@ fn asking(run: &RunConfig) -> Option<Conflict> {
     None
 }
 
+/// How questions of a corpus are read.
+fn corpora(run: &RunConfig) -> Option<Conflict> {
+    let both = [
+        ("data.calibration.form", "data.calibration.question", &run.data.calibration),
+        ("data.restoration.form", "data.restoration.question", &run.data.restoration),
+    ];
+    for (form, question, config) in both {
+        if let Some(corpus) = config.corpora.iter().find(|corpus| corpus.asks() && config.form == SampleForm::Prefix) {
+            return found(
+                form,
+                format!("`{}` has questions with answers, which are not cut in two", corpus.name()),
+                "set `form` to instruct, or name caption corpora alone",
+            );
+        }
+        if let Some(text) = config.question.as_ref().filter(|text| text.matches("{}").count() != 1) {
+            return found(
+                question,
+                format!("`{text}` does not say where the question goes"),
+                "write `{}` there, once, as in `Question: {} Short answer:`",
+            );
+        }
+    }
+    None
+}
+
 /// What published data cannot give.
 fn published(run: &RunConfig) -> Option<Conflict> {
     if run.data.source != DataSource::Folder {
@@ -320,7 +380,7 @@ fn published(run: &RunConfig) -> Option<Conflict> {
         if calibration.questions > 0 || calibration.captions != 1 {
             return found(
                 "prune.calibration.questions",
-                "an entry of a caption corpus is one image with one caption",
+                "an entry of a corpus is one image with one caption or question",
                 "set `prune.calibration.questions` to 0 and `prune.calibration.captions` to 1",
             );
         }
@@ -334,7 +394,11 @@ fn published(run: &RunConfig) -> Option<Conflict> {
             );
         }
         if run.restore.questions > 0 {
-            return found("restore.questions", "caption corpora have no questions", "set `restore.questions` to 0");
+            return found(
+                "restore.questions",
+                "entries of corpora are drawn one by one",
+                "set `restore.questions` to 0",
+            );
         }
     }
     None

@@ -1,4 +1,4 @@
-//! Settings of training data on disk: which caption corpora, and how an image and its caption become a sample.
+//! Settings of training data on disk: which corpora, and how an image and its caption or question become a sample.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,9 @@ pub struct CorporaConfig {
     pub form: SampleForm,
     /// Instructions of `form: instruct`; each sample draws one.
     pub instructions: Vec<String>,
+    /// What the model reads of a corpus of questions; `{}` stands for the question. Null means the question alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
     /// What happens to an image before the model's own preprocessing.
     pub augment: Augment,
 }
@@ -29,12 +32,13 @@ impl Default for CorporaConfig {
             corpora: Vec::new(),
             form: SampleForm::Instruct,
             instructions: vec!["A short image caption.".to_owned()],
+            question: None,
             augment: Augment::None,
         }
     }
 }
 
-/// A caption corpus: a list of images with one caption each.
+/// A corpus: a list of images with one caption each, or with a question and its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Corpus {
@@ -44,15 +48,29 @@ pub enum Corpus {
     Vg,
     /// Conceptual Captions 3M.
     Cc3m,
+    /// easy-VQA's training questions.
+    EasyVqa,
+    /// Questions and captions of the embedded world, written as files (`ressa data --write`).
+    Shapes,
 }
 
 impl Corpus {
+    /// All corpora.
+    pub const ALL: [Corpus; 5] = [Corpus::Coco, Corpus::Vg, Corpus::Cc3m, Corpus::EasyVqa, Corpus::Shapes];
+
+    /// Whether its entries are questions with an answer instead of captions.
+    pub fn asks(self) -> bool {
+        matches!(self, Corpus::EasyVqa | Corpus::Shapes)
+    }
+
     /// The name used in YAML and messages.
     pub fn name(self) -> &'static str {
         match self {
             Corpus::Coco => "coco",
             Corpus::Vg => "vg",
             Corpus::Cc3m => "cc3m",
+            Corpus::EasyVqa => "easy-vqa",
+            Corpus::Shapes => "shapes",
         }
     }
 }
@@ -61,7 +79,7 @@ impl std::str::FromStr for Corpus {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Corpus::Coco, Corpus::Vg, Corpus::Cc3m];
+        let all = Corpus::ALL;
         let names = || all.map(Corpus::name).join(", ");
         all.into_iter()
             .find(|corpus| corpus.name() == text)

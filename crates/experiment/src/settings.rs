@@ -89,7 +89,7 @@ const RULE: Shape = Shape::Choice(&["aobd", "obd", "obd-absolute", "gradient"]);
 const BIAS: Shape = Shape::Choice(&["none", "lora-only", "all"]);
 const TARGETS: Shape = Shape::Set { of: &Shape::Text, min: 0 };
 const TASK: Shape = Shape::Choice(&Task::NAMES);
-const CORPORA: Shape = Shape::Set { of: &Shape::Choice(&["coco", "vg", "cc3m"]), min: 0 };
+const CORPORA: Shape = Shape::Set { of: &Shape::Choice(&["coco", "vg", "cc3m", "easy-vqa", "shapes"]), min: 0 };
 const FORM: Shape = Shape::Choice(&["prefix", "instruct"]);
 const INSTRUCTIONS: Shape = Shape::Set { of: &Shape::Text, min: 1 };
 const AUGMENT: Shape = Shape::Choice(&["none", "crop"]);
@@ -138,19 +138,23 @@ pub static SETTINGS: &[Setting] = settings! {
     "data.text" Shape::OrNull(&Shape::Path), data.text,
         "Text file (UTF-8) of the task `perplexity`.";
     "data.calibration.corpora" CORPORA, data.calibration.corpora,
-        "Caption corpora under `data.root` that calibration draws from, samples split evenly.";
+        "Corpora under `data.root` that calibration draws from, samples split evenly.";
     "data.calibration.form" FORM, data.calibration.form,
         "`instruct`: an instruction is read and the caption written; `prefix`: the caption's beginning is read and its rest written.";
     "data.calibration.instructions" INSTRUCTIONS, data.calibration.instructions,
         "Instructions of `form: instruct`, one drawn per sample.";
+    "data.calibration.question" Shape::OrNull(&Shape::Text), data.calibration.question,
+        "What the model reads of a corpus of questions, with `{}` where the question goes; null means the question alone.";
     "data.calibration.augment" AUGMENT, data.calibration.augment,
         "`crop`: a random part of the image, mirrored every other time, as in training; `none`: the image as evaluation sees it.";
     "data.restoration.corpora" CORPORA, data.restoration.corpora,
-        "Caption corpora under `data.root` that restoration trains on, samples split evenly.";
+        "Corpora under `data.root` that restoration trains on, samples split evenly.";
     "data.restoration.form" FORM, data.restoration.form,
         "`instruct`: an instruction is read and the caption written; `prefix`: the caption's beginning is read and its rest written.";
     "data.restoration.instructions" INSTRUCTIONS, data.restoration.instructions,
         "Instructions of `form: instruct`, one drawn per sample.";
+    "data.restoration.question" Shape::OrNull(&Shape::Text), data.restoration.question,
+        "What the model reads of a corpus of questions, with `{}` where the question goes; null means the question alone.";
     "data.restoration.augment" AUGMENT, data.restoration.augment,
         "`crop`: a random part of the image, mirrored every other time; `none`: the image as evaluation sees it.";
     "prune.metric" Shape::Choice(&["none", "random", "magnitude", "wanda", "ria", "sparsegpt", "dsnot"]), prune.metric,
@@ -272,7 +276,9 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.vision.scale" POSITIVE, restore.vision.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.vision.targets" TARGETS, restore.vision.targets,
-        "Roles of the linears that get an adapter, such as `qkv`; empty means every prunable one.";
+        "Roles of the linears that get an adapter, such as `qkv`, or modules on their path, such as `self_attn`; empty means every prunable one.";
+    "restore.vision.full" Shape::Flag, restore.vision.full,
+        "Whether the matrices of the image encoder that are trained change element by element instead of by a product of low rank.";
     "restore.vision.bias" BIAS, restore.vision.bias,
         "Biases of the image encoder that train beside the low-rank updates: `none`, `lora-only` those of the linears with an update, `all` with the shifts of norms.";
     "restore.vision.norms" Shape::Flag, restore.vision.norms,
@@ -284,9 +290,13 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.qformer.scale" POSITIVE, restore.qformer.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.qformer.targets" TARGETS, restore.qformer.targets,
-        "Roles of the linears that get an adapter, such as `query`; empty means every prunable one. What connects the towers can be named here too: `language_projection`, and the projections of a retrieval head.";
+        "Roles of the linears that get an adapter, such as `query`, or modules on their path, such as `crossattention`; empty means every prunable one. What connects the towers can be named here too: `language_projection`, and the projections of a retrieval head.";
+    "restore.qformer.full" Shape::Flag, restore.qformer.full,
+        "Whether the matrices of the interface that are trained change element by element instead of by a product of low rank.";
     "restore.qformer.bias" BIAS, restore.qformer.bias,
         "Biases of the interface that train beside the low-rank updates: `none`, `lora-only` those of the linears with an update, `all` with the shifts of norms. Those of what connects the towers train where `targets` names it.";
+    "restore.qformer.queries" Shape::Flag, restore.qformer.queries,
+        "Whether the learned queries of the interface train, element by element.";
     "restore.qformer.norms" Shape::Flag, restore.qformer.norms,
         "Whether gains and shifts of the interface's norms train beside the low-rank updates.";
     "restore.language.tune" Shape::Flag, restore.language.tune,
@@ -296,13 +306,17 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.language.scale" POSITIVE, restore.language.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.language.targets" TARGETS, restore.language.targets,
-        "Roles of the linears that get an adapter, such as `wi_0`; empty means every prunable one.";
+        "Roles of the linears that get an adapter, such as `wi_0`, or modules on their path, such as `decoder`; empty means every prunable one.";
+    "restore.language.full" Shape::Flag, restore.language.full,
+        "Whether the matrices of the language model that are trained change element by element instead of by a product of low rank.";
     "restore.language.bias" BIAS, restore.language.bias,
         "Biases of the language model that train beside the low-rank updates: `none`, `lora-only` those of the linears with an update, `all` with the shifts of norms.";
     "restore.language.norms" Shape::Flag, restore.language.norms,
         "Whether gains and shifts of the language model's norms train beside the low-rank updates.";
     "restore.steps" whole(1), restore.steps,
         "Optimiser steps.";
+    "restore.align" whole(0), restore.align,
+        "The first so many steps leave the language model out, for an interface that knows nothing yet: its outputs are compared with the embeddings of the answers' words (cosine, among the words of the batch), which takes a tenth of the time.";
     "restore.batch" whole(1), restore.batch,
         "Images per step; each brings its questions and one caption.";
     "restore.questions" whole(0), restore.questions,

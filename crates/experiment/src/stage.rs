@@ -240,6 +240,9 @@ pub struct AdaptTraining {
     pub language: Option<TowerAdapter>,
     /// Optimiser steps.
     pub steps: u32,
+    /// Steps, the first so many, that leave the language model out.
+    #[serde(default, skip_serializing_if = "crate::method::is_default")]
+    pub align: u32,
     /// Images per step.
     pub batch: u32,
     /// Questions per image.

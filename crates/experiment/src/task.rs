@@ -28,6 +28,8 @@ pub enum Task {
     Mmbench,
     /// Pairs of yes-or-no questions in 14 subtasks; the sum of accuracies.
     Mme,
+    /// easy-VQA: what shape, which colour, is there one, about one shape on a plain ground; exact match.
+    EasyVqa,
     /// Perplexity of a text file: the language model alone.
     Perplexity,
 }
@@ -124,6 +126,7 @@ const TASKS: [Facts; Task::ALL.len()] = [
         "{}\n\nAnswer with the option's letter from the given choices directly.",
     ),
     Facts { ceiling: Some(2_800.0), ..asked(paper(Task::Mme, "mme", "MME", Asks::Answer, (1_187, 2_374)), SHORT) },
+    paper(Task::EasyVqa, "easy-vqa", "easy-VQA", Asks::Answer, (1_000, 9_673)),
     Facts {
         ceiling: None,
         lower_is_better: true,
@@ -133,7 +136,7 @@ const TASKS: [Facts; Task::ALL.len()] = [
 
 impl Task {
     /// All tasks in the order of tables.
-    pub const ALL: [Task; 12] = [
+    pub const ALL: [Task; 13] = [
         Task::Vqav2,
         Task::Gqa,
         Task::Okvqa,
@@ -145,6 +148,7 @@ impl Task {
         Task::Scienceqa,
         Task::Mmbench,
         Task::Mme,
+        Task::EasyVqa,
         Task::Perplexity,
     ];
 

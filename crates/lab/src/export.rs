@@ -57,7 +57,7 @@ fn check_layers(weights: &RunWeights) -> Result<(), LabError> {
     let unknown: BTreeSet<&str> = weights
         .layers()
         .filter(|layer| {
-            let name = tensor_of(layer);
+            let name = tensor_of(&source, layer);
             let tuned = weights.mask(layer).is_none();
             source.get(&name).is_none_or(|(_, entry)| !is_prunable(&name, &entry.shape) && !tuned)
         })
@@ -74,9 +74,9 @@ fn check_layers(weights: &RunWeights) -> Result<(), LabError> {
     }
 }
 
-/// The tensor behind the name of a changed weight: biases are called by their whole name.
-fn tensor_of(weight: &str) -> String {
-    if weight.ends_with(".bias") { weight.to_owned() } else { format!("{weight}.weight") }
+/// The tensor behind the name of a changed weight: biases and learned queries are called by their whole name.
+fn tensor_of(source: &Checkpoint, weight: &str) -> String {
+    if source.get(weight).is_some() { weight.to_owned() } else { format!("{weight}.weight") }
 }
 
 /// The bytes of a tensor that the run changes.

@@ -59,7 +59,12 @@ pub(crate) trait Connector: Parts + Send {
         Vec::new()
     }
 
-    /// Every weight, to change: of the prunable parts, and of the projections.
+    /// Learned queries `[1, queries, width]`, where it has some.
+    fn queries(&self) -> Option<&Weight> {
+        None
+    }
+
+    /// Every weight, to change: of the prunable parts, and of the projections with the learned queries behind them.
     fn all_weights_mut(&mut self) -> (Vec<&mut Weight>, Vec<&mut Weight>) {
         (self.weights_mut(), Vec::new())
     }

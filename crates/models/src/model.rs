@@ -243,6 +243,10 @@ impl VisionLanguage for Model {
         self.connector.project(queries)
     }
 
+    fn word_embeddings(&self, ids: &Tensor) -> Option<Tensor> {
+        Some(self.language()?.words(ids))
+    }
+
     fn place_images(&self, states: Tensor, prompt: &TextBatch) -> Tensor {
         match prompt.layout() {
             None => states,
@@ -362,7 +366,9 @@ impl VisionLanguage for Model {
         let mut all = self.vision.weights();
         all.extend(self.connector.weights());
         all.extend(self.language.iter().flat_map(|language| language.weights()));
-        all.extend(self.connectors().into_iter().flat_map(Linear::weights));
+        all.extend(self.connector.projections().into_iter().flat_map(Linear::weights));
+        all.extend(self.connector.queries());
+        all.extend(self.retrieval.iter().flat_map(Parts::weights));
         all
     }
 
@@ -375,6 +381,10 @@ impl VisionLanguage for Model {
         all.extend(projections);
         all.extend(retrieval.iter_mut().flat_map(Parts::weights_mut));
         all
+    }
+
+    fn queries(&self) -> Option<&Weight> {
+        self.connector.queries()
     }
 
     fn norms(&self, tower: Tower) -> Vec<&Weight> {

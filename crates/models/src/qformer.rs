@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
 
 use crate::{
-    Linear, ModelError, Scope, TextBatch,
+    Linear, ModelError, Scope, TextBatch, Weight,
     config::{at_least_one, divides, layers, positive},
     layers::{Activation, Attend, Embedding, LayerNorm, attention, key_bias, parts, prefixed, split_heads},
 };
@@ -287,9 +287,10 @@ impl Layer {
 
 /// `qformer`, with the `query_tokens` and, for captions, the `embeddings` that the checkpoint keeps beside it.
 pub(crate) struct QFormer {
-    query_tokens: Tensor,
+    /// `[1, queries, width]`.
+    pub query_tokens: Weight,
     words: Option<Words>,
-    layernorm: LayerNorm,
+    pub layernorm: LayerNorm,
     pub layers: Vec<Layer>,
     kind: Kind,
 }
@@ -298,7 +299,7 @@ impl QFormer {
     /// `root` is the checkpoint's. In f16, BLIP-2's Q-Former computes in f32.
     pub fn load(root: &Scope<'_>, shape: Shape<'_>) -> Result<Self, ModelError> {
         let c = shape.config;
-        let query_tokens = root.wide().tensor("query_tokens", &[1, shape.queries, c.hidden_size])?;
+        let query_tokens = Weight::load(&root.wide(), "query_tokens", &[1, shape.queries, c.hidden_size])?;
         let instructed = shape.reads == Reads::Instructions;
         let scope = if instructed { root.at("qformer") } else { root.at("qformer").wide() };
         let (words, norm) = match shape.reads {
@@ -318,7 +319,7 @@ impl QFormer {
 
     /// Number of learned queries.
     pub fn queries(&self) -> i64 {
-        self.query_tokens.size()[1]
+        self.query_tokens.base().size()[1]
     }
 
     /// Longest text that has positions; `None` where no text is read.
@@ -342,7 +343,7 @@ impl QFormer {
     /// What enters the first layer, and the bias that hides padding. A Q-Former that reads nothing ignores the text.
     pub fn embed(&self, rows: i64, text: Option<&TextBatch>) -> (Tensor, Option<Tensor>) {
         let text = text.filter(|_| self.words.is_some());
-        let queries = self.query_tokens.expand([rows, -1, -1], false);
+        let queries = self.query_tokens.effective(self.query_tokens.kind()).expand([rows, -1, -1], false);
         let bias = text.map(|text| key_bias(&prefixed(&text.mask, self.queries()), self.kind));
         (self.enter(Some(&queries), text), bias)
     }

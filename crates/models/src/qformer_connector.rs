@@ -110,8 +110,17 @@ impl Connector for QFormerConnector {
         self.projection.iter().collect()
     }
 
+    fn queries(&self) -> Option<&Weight> {
+        Some(&self.qformer.query_tokens)
+    }
+
     fn all_weights_mut(&mut self) -> (Vec<&mut Weight>, Vec<&mut Weight>) {
-        (self.qformer.weights_mut(), self.projection.iter_mut().flat_map(Linear::weights_mut).collect())
+        let QFormer { layernorm, layers, query_tokens, .. } = &mut self.qformer;
+        let mut prunable = layernorm.weights_mut();
+        prunable.extend(layers.weights_mut());
+        let mut others: Vec<&mut Weight> = self.projection.iter_mut().flat_map(Linear::weights_mut).collect();
+        others.push(query_tokens);
+        (prunable, others)
     }
 
     fn check_prompts(&self, prompts: &Prompts) -> Result<(), ModelError> {

@@ -261,6 +261,12 @@ pub trait VisionLanguage: Send {
         self.place_images(self.project(&self.query_output(features, prompts)), &prompts.language)
     }
 
+    /// Embeddings `[..., width]` that the language model has of token ids `[...]`; `None` where there is none.
+    fn word_embeddings(&self, ids: &Tensor) -> Option<Tensor> {
+        let _ = ids;
+        None
+    }
+
     /// Teacher-forced logits. `prefix` is `None` for text without an image; `answers` have neither start nor end token.
     fn force(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> Forced {
         self.force_padded(prefix, prompt, AnswerBatch::whole(answers))
@@ -338,7 +344,13 @@ pub trait VisionLanguage: Send {
         Vec::new()
     }
 
-    /// Every weight that masks or updates can sit on: of prunable linears, of norms, of what connects the towers; biases among them.
+    /// The learned queries of the interface `[1, queries, width]`; `None` where it has none.
+    fn queries(&self) -> Option<&Weight> {
+        None
+    }
+
+    /// Every weight that masks or updates can sit on: of prunable linears, of norms, of what connects the towers, learned queries; biases
+    /// among them.
     fn weights(&self) -> Vec<&Weight> {
         self.linears().into_iter().flat_map(|(_, linear)| linear.weights()).collect()
     }

@@ -7,7 +7,7 @@ use ressa_restore::{Checkpoints, Interval, Layout, StepLoss, Teacher, TrainingOp
 use ressa_store::Draft;
 use serde_json::{Value, json};
 
-use crate::{Executor, PipelineError, executor::Progress};
+use crate::{Executor, PipelineError, executor::Progress, features::ImagesOf};
 
 /// File of the trained adapters.
 pub(crate) const ADAPTER: &str = "adapter.safetensors";
@@ -37,7 +37,13 @@ pub(crate) fn run(
     };
     let samples = executor.samples(data, &dense)?;
     let scratch = executor.store.scratch(&node.key.hex())?;
-    let mut batches = samples.batches(training, training.contrastive > 0.0, *seed, &scratch)?;
+    // Features are those of the student's image encoder: a training leaves it as it is, or they are not asked for.
+    let encodes_once = training.vision.is_none() && training.distill.is_none();
+    let mut encode = |images: &ImagesOf<'_>| match encodes_once {
+        true => executor.encoded_before(node, data, student.as_ref(), images, progress),
+        false => Ok(None),
+    };
+    let mut batches = samples.batches(training, training.contrastive > 0.0, *seed, &scratch, &mut encode)?;
     let checkpoints = Checkpoints { folder: scratch, every: Interval::Time(CHECKPOINT_INTERVAL) };
     let options = TrainingOptions { masked: *masked, seed: *seed, checkpoints: Some(&checkpoints) };
     let last = executor.loss();

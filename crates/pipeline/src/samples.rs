@@ -10,6 +10,7 @@ mod world;
 use std::path::Path;
 
 use ressa_data::{Image, ImageLoader, Processor, Sized};
+use ressa_eval::FeatureCache;
 use ressa_experiment::{
     config::{CalibrationConfig, DataConfig, DataSource},
     record::Shortfall,
@@ -22,7 +23,7 @@ use tch::Tensor;
 
 pub use self::corpora::calibration_texts;
 use self::{ahead::Batches, corpora::CorpusSamples, world::WorldSamples};
-use crate::{Executor, PipelineError, calibration::language_batch, resident::Dense};
+use crate::{Executor, PipelineError, calibration::language_batch, features::ImagesOf, resident::Dense};
 
 /// Samples for calibration.
 #[derive(Default)]
@@ -33,6 +34,9 @@ pub(crate) struct Calibration {
     pub short: Option<Shortfall>,
 }
 
+/// Asked for the features of image files; nothing where pixels are wanted.
+pub(crate) type Encode<'a> = &'a mut dyn FnMut(&ImagesOf<'_>) -> Result<Option<FeatureCache>, PipelineError>;
+
 /// Where samples come from.
 pub(crate) trait Samples {
     /// Samples for calibration; fewer than asked for where there are not so many.
@@ -42,12 +46,14 @@ pub(crate) trait Samples {
     fn probe(&self) -> Result<Probe, PipelineError>;
 
     /// Batches for a training; `retrieval` adds texts for the contrastive loss. `scratch` is where the training keeps what it resumes from.
+    /// `encode` may have the features of the images, which batches then hold instead of pixels.
     fn batches(
         &self,
         training: &AdaptTraining,
         retrieval: bool,
         seed: u64,
         scratch: &Path,
+        encode: Encode<'_>,
     ) -> Result<Batches, PipelineError>;
 }
 
@@ -115,10 +121,18 @@ impl Feed {
         })
     }
 
-    /// Texts about images `[images, 3, height, width]` with the tokens of their answers.
+    /// Texts about images `[images, 3, height, width]`, or their features, with the tokens of their answers.
     fn asked(&self, pixels: &Tensor, asked: &Exchanges) -> Result<(Prompts, Vec<Vec<u32>>), PipelineError> {
         let answers = asked.answers.iter().map(|t| self.processor.encode_answer(t)).collect::<Result<_, _>>()?;
-        Ok((self.prompts(&asked.texts, &asked.rows, size(pixels))?, answers))
+        Ok((self.prompts(&asked.texts, &asked.rows, self.size(pixels))?, answers))
+    }
+
+    /// Height and width of pixels `[images, 3, height, width]`; features stand for images of the one size that a model reads.
+    fn size(&self, shown: &Tensor) -> (u32, u32) {
+        match shown.size().as_slice() {
+            &[_, _, height, width] => (height as u32, width as u32),
+            _ => self.processor.image_size(),
+        }
     }
 
     fn probe(&self, pixels: Tensor, asked: &Exchanges) -> Result<Probe, PipelineError> {
@@ -144,10 +158,4 @@ impl Feed {
         let rows = texts.iter().map(|t| self.processor.encode_qformer(t)).collect::<Result<Vec<_>, _>>()?;
         Ok(TextBatch::pad(&rows, self.processor.qformer_pad(), self.device))
     }
-}
-
-/// Height and width of pixels `[images, 3, height, width]`.
-fn size(pixels: &Tensor) -> (u32, u32) {
-    let size = pixels.size();
-    (size[2] as u32, size[3] as u32)
 }

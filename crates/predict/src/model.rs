@@ -38,6 +38,8 @@ pub struct Layer {
     pub block: usize,
     /// The last word of its name, such as `qkv`.
     pub role: String,
+    /// Its name.
+    pub path: String,
     /// Rows of the weight.
     pub outputs: f64,
     /// Columns of the weight.
@@ -248,7 +250,8 @@ fn layer(name: &str, shape: &[usize], config: &Map<String, Value>) -> Option<Lay
         },
     };
     let role = name.rsplit('.').nth(1).unwrap_or_default().to_owned();
-    Some(Layer { tower, kind, reads, block: block.index, role, outputs: outputs as f64, inputs: inputs as f64 })
+    let path = name.to_owned();
+    Some(Layer { tower, kind, reads, block: block.index, role, path, outputs: outputs as f64, inputs: inputs as f64 })
 }
 
 /// The stacks that the layers are in.

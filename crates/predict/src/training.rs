@@ -24,8 +24,11 @@ impl Training<'_> {
     /// Whether a layer has an adapter, and its rank.
     fn rank(&self, layer: &Layer) -> Option<f64> {
         let adapter = self.settings.tower(layer.tower)?;
-        let is_target = adapter.targets.is_empty() || adapter.targets.contains(&layer.role);
-        is_target.then_some(f64::from(adapter.rank))
+        let is_named = |target: &String| *target == layer.role || layer.path.split('.').any(|module| module == target);
+        let is_target = adapter.targets.is_empty() || adapter.targets.iter().any(is_named);
+        // A matrix that trains element by element has as many parameters as an update of this rank.
+        let full = layer.weights() / (layer.inputs + layer.outputs);
+        is_target.then_some(if adapter.full { full } else { f64::from(adapter.rank) })
     }
 
     fn adapted(&self) -> impl Iterator<Item = (&Layer, f64)> {

@@ -8,7 +8,7 @@ use ressa_experiment::{
     config::{TowerAdapter, TrainedBiases},
     stage::AdaptTraining,
 };
-use ressa_models::{Full, Linear, Lora, LoraParts, SparseLora, Update, UpdateSet, VisionLanguage, Weight};
+use ressa_models::{Full, LayerId, Linear, Lora, LoraParts, SparseLora, Update, UpdateSet, VisionLanguage, Weight};
 use ressa_runtime::stream;
 use tch::{Kind, Tensor};
 
@@ -17,7 +17,7 @@ use crate::RestoreError;
 /// Fresh updates for every tuned tower. Low-rank: `a` uniform in `±1/sqrt(in)` (Kaiming-uniform with slope `sqrt(5)`, as the reference), `b` zero,
 /// so the model starts as it is. Each layer draws from its own stream, named by its module path.
 ///
-/// Biases and norms that the settings name train element by element, from no change.
+/// Biases, norms and learned queries that the settings name train element by element, from no change; matrices too where `full` says so.
 ///
 /// `masked` asks for SparseLoRA. A layer without a keep mask gets a plain adapter either way (the Q-Former, when it is not pruned).
 pub fn initialise(
@@ -28,7 +28,7 @@ pub fn initialise(
 ) -> Result<UpdateSet, RestoreError> {
     let mut adapters = UpdateSet::new();
     for tower in Tower::ALL {
-        let Some(wanted) = settings.tower(tower).filter(|t| t.tune && t.rank > 0) else {
+        let Some(wanted) = settings.tower(tower).filter(|t| t.tune && (t.rank > 0 || t.full)) else {
             continue;
         };
         check_targets(model, tower, &wanted.targets)?;
@@ -37,14 +37,21 @@ pub fn initialise(
             prunable.iter().filter(|(id, _)| id.tower == tower).map(|(id, linear)| (*linear, id.role.as_str()));
         let between = connectors(model, tower).into_iter();
         for (linear, role) in of_tower.chain(between.filter(|_| !wanted.targets.is_empty())) {
-            if wanted.targets.is_empty() || wanted.targets.iter().any(|target| target == role) {
-                let masked = masked && linear.matrix().keep().is_some();
-                let adapter = fresh(linear, linear.name(), i64::from(wanted.rank), wanted.scale, masked, seed);
+            if wanted.targets.is_empty() || wanted.targets.iter().any(|target| names(target, linear, role)) {
+                let adapter = if wanted.full {
+                    unchanged(linear.matrix())
+                } else {
+                    let masked = masked && linear.matrix().keep().is_some();
+                    fresh(linear, linear.name(), i64::from(wanted.rank), wanted.scale, masked, seed)
+                };
                 adapters.insert(linear.name(), adapter);
             }
         }
+        if let Some(queries) = model.queries().filter(|_| tower == Tower::Qformer && wanted.queries) {
+            adapters.insert(queries.key(), unchanged(queries));
+        }
         for weight in element_wise(model, tower, wanted, &adapters)? {
-            adapters.insert(weight.key(), Box::new(Full { delta: weight.base().zeros_like().to_kind(Kind::Float) }));
+            adapters.insert(weight.key(), unchanged(weight));
         }
     }
     if adapters.is_empty() {
@@ -94,6 +101,16 @@ fn fresh(linear: &Linear, name: &str, rank: i64, scale: f64, masked: bool, seed:
     if masked { Box::new(SparseLora(parts)) } else { Box::new(Lora(parts)) }
 }
 
+/// An update of every element, from no change.
+fn unchanged(weight: &Weight) -> Box<dyn Update> {
+    Box::new(Full { delta: weight.base().zeros_like().to_kind(Kind::Float) })
+}
+
+/// Whether a target means a linear: its role, or a module on its path.
+fn names(target: &str, linear: &Linear, role: &str) -> bool {
+    target == role || linear.name().split('.').any(|module| module == target)
+}
+
 /// Linears between the towers, with their roles: they follow the interface, and are tuned where a target names them.
 fn connectors(model: &dyn VisionLanguage, tower: Tower) -> Vec<(&Linear, &str)> {
     let all = if tower == Tower::Qformer { model.connectors() } else { Vec::new() };
@@ -103,8 +120,9 @@ fn connectors(model: &dyn VisionLanguage, tower: Tower) -> Vec<(&Linear, &str)> 
 /// A target that fits no layer is a mistake in the experiment, not an empty set.
 fn check_targets(model: &dyn VisionLanguage, tower: Tower, targets: &[String]) -> Result<(), RestoreError> {
     for target in targets {
-        let between = || connectors(model, tower).iter().any(|(_, role)| role == target);
-        if !model.linears().iter().any(|(id, _)| id.tower == tower && id.role == *target) && !between() {
+        let between = || connectors(model, tower).iter().any(|(linear, role)| names(target, linear, role));
+        let mine = |(id, linear): &(&LayerId, &Linear)| id.tower == tower && names(target, linear, &id.role);
+        if !model.linears().iter().any(mine) && !between() {
             return Err(RestoreError::UnknownTarget {
                 target: target.clone(),
                 tower,

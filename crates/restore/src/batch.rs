@@ -2,13 +2,14 @@
 
 use std::error::Error;
 
-use ressa_models::{Prompts, TextBatch};
+use ressa_models::{Prompts, TextBatch, VisionLanguage};
 use tch::Tensor;
 
 /// One step's images with what is asked and said about them.
 #[derive(Debug)]
 pub struct TrainingBatch {
-    /// Pixels `[images, 3, height, width]`.
+    /// Pixels `[images, 3, height, width]`; or image features `[images, tokens, width]`, for trainings that leave the image encoder as it is
+    /// and whose teacher, if there is one, looks through the same.
     pub pixels: Tensor,
     /// Questions in image order, the same number about each image; may have no rows.
     pub questions: Prompts,
@@ -20,6 +21,16 @@ pub struct TrainingBatch {
     pub caption_answers: Vec<Vec<u32>>,
     /// One text per image, in image order, for the contrastive loss; `None` to leave that loss out.
     pub retrieval: Option<TextBatch>,
+}
+
+/// Image features of what a batch shows: its pixels encoded, or what it has instead of them.
+pub(crate) fn features(model: &dyn VisionLanguage, shown: &Tensor) -> Tensor {
+    if are_features(shown) { shown.shallow_clone() } else { model.encode_images(shown) }
+}
+
+/// Whether a batch shows features instead of pixels: `[images, tokens, width]`.
+pub(crate) fn are_features(shown: &Tensor) -> bool {
+    shown.dim() == 3
 }
 
 /// Where batches come from.

@@ -50,6 +50,9 @@ pub enum RestoreError {
         /// The tower.
         tower: ressa_models::Tower,
     },
+    /// Alignment with words was asked of a model that has none.
+    #[error("`restore.align` compares with a language model's words, and this model has none; set it to 0")]
+    NoWords,
     /// Distillation without a dense model.
     #[error("distillation of weight `{0}` needs the dense model as teacher")]
     NoTeacher(f64),

@@ -16,6 +16,7 @@ mod pass;
 mod step;
 mod teacher;
 mod train;
+mod words;
 
 pub use batch::{BatchSource, TrainingBatch};
 pub use checkpoint::{Checkpoints, Interval};

@@ -56,7 +56,7 @@ impl Exchange {
 /// A part of a batch: some of its images with all that is asked and said about them.
 #[derive(Debug)]
 pub(crate) struct MicroBatch {
-    /// Pixels `[images, 3, height, width]`.
+    /// Pixels or features, see [`TrainingBatch::pixels`].
     pub pixels: Tensor,
     /// First image within the batch.
     pub from: i64,

@@ -8,11 +8,13 @@ use ressa_models::{
 use tch::{Kind, Tensor, no_grad, with_grad};
 
 use crate::{
+    batch::{are_features, features},
     gradient::FlatGradient,
     loss,
     micro::{Exchange, MicroBatch},
     step::{Reply, Terms, distills, forced},
     teacher::{Output, TeacherOutputs},
+    words::Words,
 };
 
 /// What the in-batch contrastive loss needs of this part.
@@ -35,10 +37,26 @@ pub(crate) struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// Compares what leaves the interface with words; the language model does not run.
+    pub fn aligning(self, words: &Words, gradient: &mut FlatGradient<'_>) -> Terms {
+        let terms = with_grad(|| {
+            let features = features(self.student, &self.batch.pixels);
+            let loss = |exchange: &Exchange, captions| {
+                let asked = !exchange.answers.is_empty();
+                let prefix = asked.then(|| self.student.visual_prefix(&features, &exchange.prompts));
+                prefix.and_then(|prefix| words.loss(&prefix, exchange, captions))
+            };
+            let (questions, captions) = (loss(&self.batch.questions, false), loss(&self.batch.captions, true));
+            Terms::aligned(questions, captions, self.batch.pixels.device())
+        });
+        gradient.add_all(&terms.total);
+        terms.without_history()
+    }
+
     /// Keeps every activation until the gradient is known. The student's weights keep the autograd graph.
     pub fn at_once(self, gradient: &mut FlatGradient<'_>) -> Terms {
         let (terms, total) = with_grad(|| {
-            let features = self.student.encode_images(&self.batch.pixels);
+            let features = features(self.student, &self.batch.pixels);
             let questions = forced(self.student, &features, &self.batch.questions);
             let captions = forced(self.student, &features, &self.batch.captions);
             let (contrastive, pull) = self.contrast(&features);
@@ -56,9 +74,14 @@ impl Pass<'_> {
     /// Keeps what enters each block, and computes the block again when its gradient is asked for.
     pub fn recomputing(self, gradient: &mut FlatGradient<'_>) -> Terms {
         let student = self.student;
-        let entry = with_grad(|| student.enter_from(Entry::Pixels(&self.batch.pixels)));
-        let (images, last) = Chain::run(student, Tower::Vision, &entry, gradient);
-        let features = with_grad(|| student.leave(Tower::Vision, &last));
+        let encoded = (!are_features(&self.batch.pixels)).then(|| {
+            let entry = with_grad(|| student.enter_from(Entry::Pixels(&self.batch.pixels)));
+            Chain::run(student, Tower::Vision, &entry, gradient)
+        });
+        let features = match &encoded {
+            Some((_, last)) => with_grad(|| student.leave(Tower::Vision, last)),
+            None => self.batch.pixels.shallow_clone(),
+        };
         let leaf = features.detach().set_requires_grad(features.requires_grad());
         let mut of_features = Accumulated::default();
 
@@ -76,7 +99,7 @@ impl Pass<'_> {
             let found = gradient.add_all_and(&total, &leaf);
             of_features.add(found);
         }
-        if let Some(found) = of_features.take() {
+        if let (Some(found), Some((images, last))) = (of_features.take(), encoded) {
             let back = with_grad(|| product(&features, &found));
             let last = backward_into(back, &last, gradient);
             images.backward(student, last, gradient);

@@ -128,7 +128,7 @@ impl<'a> Teacher<'a> {
         {
             return taught;
         }
-        let features = self.model.encode_images(&part.pixels);
+        let features = crate::batch::features(self.model, &part.pixels);
         let output = |exchange: &Exchange| {
             forced(self.model, &features, exchange).map(|forced| Output::of(forced.logits, distill))
         };

@@ -11,13 +11,14 @@ use tch::{Tensor, no_grad};
 
 use crate::{
     RestoreError, adapters,
-    batch::{BatchSource, TrainingBatch},
+    batch::{BatchSource, TrainingBatch, features},
     checkpoint::{Checkpoints, Saved},
     gradient::{FlatGradient, Places},
     micro::{MicroBatch, cut},
     pass::{Contrast, Pass, contrast_of},
     step::{StepLoss, distills},
     teacher::{Teacher, TeacherOutputs},
+    words::Words,
 };
 
 /// A finished training.
@@ -177,7 +178,13 @@ impl Stepper<'_> {
     ) -> Result<(Tensor, Tensor), RestoreError> {
         let parts = cut(batch, i64::from(self.layout.micro_batch));
         let mut gradient = FlatGradient::new(optimiser.parameters(), self.places, optimiser.no_gradient());
-        let contrasts = self.contrasts(batch, &parts);
+        let contrasts = match step < self.settings.align {
+            true => parts.iter().map(|_| Contrast::None).collect(),
+            false => self.contrasts(batch, &parts),
+        };
+        let words = (step < self.settings.align).then(|| Words::of(self.student, batch)).transpose()?;
+        // A teacher says nothing about steps without a language model.
+        let mut teacher = teacher.filter(|_| words.is_none());
         if let Some(teacher) = teacher.as_deref_mut() {
             teacher.begin(step);
         }
@@ -187,7 +194,11 @@ impl Stepper<'_> {
                 (Some(teacher), Some(distill)) => no_grad(|| teacher.taught(part, distill)),
                 _ => TeacherOutputs::default(),
             };
-            let terms = if self.layout.recompute {
+            let terms = if let Some(words) = &words {
+                self.form_weights()?;
+                let working = self.working.as_deref().expect("made by form_weights");
+                self.pass(working, part, &taught, contrast).aligning(words, &mut gradient)
+            } else if self.layout.recompute {
                 self.pass(self.student, part, &taught, contrast).recomputing(&mut gradient)
             } else {
                 self.form_weights()?;
@@ -229,7 +240,7 @@ impl Stepper<'_> {
         let texts_of = |part: &MicroBatch| texts.narrow(part.from, part.pixels.size()[0]);
         let embedded: Option<Vec<(Tensor, Tensor)>> = no_grad(|| {
             let embed = |part: &MicroBatch| {
-                let features = student.encode_images(&part.pixels);
+                let features = features(student, &part.pixels);
                 Some((student.retrieval_images(&features)?, student.retrieval_texts(&texts_of(part))?))
             };
             parts.iter().map(embed).collect()

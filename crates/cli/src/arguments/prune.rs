@@ -47,7 +47,7 @@ pub struct PruneOptions {
     #[arg(long, value_name = "KEY=VALUE", long_help = settable_help())]
     pub set: Vec<String>,
     /// JSON list of `{"image": FILE, "prompt": TEXT, "answer": TEXT}` or `{"image": FILE, "caption": TEXT}`, in any order; with --data-root
-    /// caption corpora: coco, vg, cc3m, or several with commas
+    /// corpora: coco, vg, cc3m, easy-vqa, shapes, or several with commas
     #[arg(long, value_name = "FILE|CORPORA")]
     pub calibration: Option<String>,
     /// Root folder of corpora, as `data.root` of experiments

@@ -106,7 +106,7 @@ impl Network {
 
     fn adapter(&self, tower: Tower, adapter: &TowerAdapter, found: &mut Preflight) {
         let connects = |target: &str| tower == Tower::Qformer && CONNECTORS.contains(&target);
-        let is_role = |target: &str| self.of_tower(tower).any(|linear| linear.role == target);
+        let is_role = |target: &str| self.of_tower(tower).any(|linear| is_named(linear, target));
         for target in adapter.targets.iter().filter(|target| !is_role(target) && !connects(target)) {
             let roles: BTreeSet<String> = self.of_tower(tower).map(|linear| format!("`{}`", linear.role)).collect();
             let roles: Vec<String> = roles.into_iter().collect();
@@ -116,9 +116,12 @@ impl Network {
             };
             found.problem(format!("restore.{tower}.targets"), what);
         }
-        let is_target = |linear: &&Linear| adapter.targets.is_empty() || adapter.targets.contains(&linear.role);
+        let is_target = |linear: &&Linear| {
+            adapter.targets.is_empty() || adapter.targets.iter().any(|target| is_named(linear, target))
+        };
         let side = |linear: &Linear| linear.outputs.min(linear.inputs);
         if let Some(narrowest) = self.of_tower(tower).filter(is_target).min_by_key(|linear| side(linear))
+            && !adapter.full
             && adapter.rank as usize > side(narrowest)
         {
             let (rank, role, side) = (adapter.rank, &narrowest.role, side(narrowest));
@@ -131,6 +134,11 @@ impl Network {
             found.problem("restore.language.bias", "this language model has no bias to train; set it to `none`");
         }
     }
+}
+
+/// Whether a target means a linear: its role, or a module on its path.
+fn is_named(linear: &Linear, target: &str) -> bool {
+    linear.role == target || linear.name.split('.').any(|module| module == target)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub(crate) enum Purpose {
     Okvqa = 10,
     Captions = 11,
     HeldOutCaptions = 12,
+    WrittenTexts = 13,
 }
 
 /// The stream of one purpose and one index under a world seed.

@@ -15,6 +15,7 @@ pub mod scene;
 pub mod sheet;
 pub mod vocabulary;
 pub mod world;
+mod written;
 
 pub use attributes::{Color, Shape, Size, Texture};
 pub use facts::Facts;
@@ -23,3 +24,4 @@ pub use render::IMAGE_SIZE;
 pub use scene::{Object, Scene, Side};
 pub use sheet::contact_sheet;
 pub use world::{LabelledImage, World};
+pub use written::write_corpus;

@@ -112,7 +112,7 @@ impl World {
     /// The test items of a task: `items` questions, or `items` images for retrieval and for each of the two caption sets.
     ///
     /// The items asked for are always the first of one endless list, so a smaller benchmark is a prefix of a larger one
-    /// (in captions: of each set).
+    /// (in captions: of each set). Nothing for a task that this world does not have.
     pub fn benchmark(&self, task: Task, items: usize) -> Benchmark {
         match task {
             Task::Vqav2 => self.questions(task, Purpose::Vqav2, items),

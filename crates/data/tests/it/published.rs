@@ -53,6 +53,69 @@ fn every_benchmark_is_read_in_file_order_and_its_images_open() {
     insta::assert_snapshot!(load(Task::Gqa, 100));
     insta::assert_snapshot!(load(Task::Nocaps, 100));
     insta::assert_snapshot!(load(Task::Flickr30k, 1));
+    insta::assert_snapshot!(load(Task::EasyVqa, 100), @r"
+    0-0 #0 what is the red shape? -> circle [shape]
+    0-1 #0 what color is the circle? -> red [color]
+    1-0 #1 is there no blue shape? -> no [yes-no]
+    0-2 #0 is a circle present? -> yes [yes-no]
+    ");
+}
+
+#[test]
+fn questions_of_a_corpus_are_asked_as_its_template_says() {
+    let corpora = CorporaConfig {
+        corpora: vec![Corpus::EasyVqa],
+        question: Some("Question: {} Short answer:".to_owned()),
+        ..CorporaConfig::default()
+    };
+    let first = Captions::first(&corpora, &root(), 2).expect("a complete corpus");
+    let entry = &first.entries()[1];
+    assert!(entry.image.ends_with("easy-vqa/train/images/1.png"), "{}", entry.image.display());
+    let said = |config: &CorporaConfig| entry.sample(config, &mut ChaCha8Rng::seed_from_u64(1));
+    let texts = |read: &str| (read.to_owned(), "teal".to_owned());
+    assert_eq!(said(&corpora), texts("Question: what color is the shape? Short answer:"));
+    assert_eq!(said(&CorporaConfig { question: None, ..corpora.clone() }), texts("what color is the shape?"));
+    assert_eq!(Captions::available(&corpora, &root(), 100).expect("counted"), 3);
+
+    // A row of another length, and a name that leads out of the folder.
+    for (from, to, told) in [
+        (
+            "\"teal\", 1",
+            "\"teal\"",
+            "is not as expected after 1 entries: expected the 3 values question, answer, image_id, found 2",
+        ),
+        ("\"teal\", 1", "\"teal\", \"../1\"", "entry 2: `image_id` is `../1.png`, not a path below"),
+        ("\"teal\"", "7", "entry 2: `answer` is `7`, not a text"),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let of = |path: &str| folder.path().join("easy-vqa/train").join(path);
+        fs::create_dir_all(of("images")).expect("created");
+        let text = fs::read_to_string(root().join("easy-vqa/train/questions.json")).expect("read");
+        assert!(text.contains(from), "{text}");
+        fs::write(of("questions.json"), text.replacen(from, to, 1)).expect("written");
+        let error = Captions::first(&corpora, folder.path(), 3).expect_err("damaged").to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+/// The embedded world's training side as files: the corpus that is drawn from is the world's own images and texts.
+#[test]
+fn the_embedded_world_is_written_as_a_corpus() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let world = DataConfig::default();
+    ressa_data::write_corpus(&world, folder.path(), 3, 2).expect("written");
+    let corpora = CorporaConfig { corpora: vec![Corpus::Shapes], ..CorporaConfig::default() };
+    let drawn = Captions::first(&corpora, folder.path(), 100).expect("a complete corpus");
+    assert_eq!(drawn.entries().len(), 9);
+    let painted = ressa_data::World::new(&world).expect("a world").training_image(1).image;
+    let entry = &drawn.entries()[5];
+    assert_eq!(entry.question.as_deref(), Some("describe the image"));
+    let read = ressa_data::Image::open(&entry.image).expect("an image");
+    assert_eq!(read.rgb(), painted.rgb());
+    let again = tempfile::tempdir().expect("a temporary folder");
+    ressa_data::write_corpus(&world, again.path(), 3, 1).expect("written");
+    let list = "shapes/train/questions.json";
+    assert_eq!(fs::read(again.path().join(list)).expect("read"), fs::read(folder.path().join(list)).expect("read"));
 }
 
 #[test]

@@ -83,6 +83,9 @@ fn a_picture_in_a_table_has_the_levels_of_its_file() {
     }
 }
 
+/// What becomes of a file's text.
+type Change<'a> = &'a dyn Fn(String) -> String;
+
 /// A copy of the benchmarks with one file changed.
 fn damaged(file: &str, change: impl Fn(String) -> String) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -121,7 +124,7 @@ fn what_is_wrong_is_named_with_its_file_and_entry() {
     const SPLITS: &str = "scienceqa/annotations/pid_splits.json";
     const MMBENCH: &str = "mmbench/annotations/MMBench_DEV_EN.tsv";
     const MME: &str = "mme/existence/0000.txt";
-    let cases: &[(Task, &str, &dyn Fn(String) -> String)] = &[
+    let cases: &[(Task, &str, Change<'_>)] = &[
         (Task::Textvqa, TEXTVQA, &|t| t.replacen("\"question_id\": 34603", "\"question_id\": 34602", 1)),
         (Task::Textvqa, TEXTVQA, &|t| t.replacen("\"question\": ", "\"asked\": ", 1)),
         (Task::Textvqa, TEXTVQA, &|t| t.replacen("\"image_id\": \"", "\"image_id\": \"../../", 1)),

@@ -32,6 +32,12 @@ pub const PAPER: [&str; 8] = [
     "towers",
 ];
 
+/// Studies on real weights, and the training of their connector.
+#[allow(dead_code, reason = "the report's tests, which share this file, draw no study on real weights")]
+pub const REAL: [&str; 8] =
+    ["allocation", "connector", "methods", "modalities", "reduced", "restoration", "sparsegpt", "towers"];
+
 /// What those extend.
 #[allow(dead_code, reason = "the report's tests render no base")]
-pub const BASES: [&str; 6] = ["official", "paper-flant5", "paper-vicuna", "shapes", "shapes-flant5", "shapes-vicuna"];
+pub const BASES: [&str; 7] =
+    ["official", "paper-flant5", "paper-vicuna", "real-instructblip", "shapes", "shapes-flant5", "shapes-vicuna"];

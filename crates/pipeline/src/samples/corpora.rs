@@ -8,11 +8,12 @@ use std::{
 
 use rand_chacha::ChaCha8Rng;
 use ressa_data::{
-    Captioned, Captions, DataError, ImageLoader, Sized,
+    Captioned, Captions, DataError, ImageLoader, Picture, Sized,
     augment::augment,
     parallel,
     stream::{Purpose, distinct, stream},
 };
+use ressa_eval::FeatureCache;
 use ressa_experiment::{
     config::{Augment, CalibrationConfig, CorporaConfig, DataConfig},
     job::CalibrationRequest,
@@ -21,9 +22,10 @@ use ressa_experiment::{
 };
 use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
+use tch::Tensor;
 
-use super::{Batches, Calibration, Exchanges, Feed, Samples, draw::Draw};
-use crate::{PipelineError, calibration_input};
+use super::{Batches, Calibration, Encode, Exchanges, Feed, Samples, draw::Draw};
+use crate::{PipelineError, calibration_input, features::ImagesOf};
 
 /// Caption corpora as a source of samples.
 pub(super) struct CorpusSamples {
@@ -97,21 +99,20 @@ fn compose(
     Ok(Composed { sized, read, written })
 }
 
-/// The images one after the other, and what is asked about them.
+/// The images one after the other.
 ///
 /// # Errors
 /// Images of different sizes.
-fn stack(composed: impl IntoIterator<Item = Composed>) -> Result<(Sized, Exchanges), DataError> {
-    let (mut all, mut asked) = (None, Exchanges::default());
-    for (row, Composed { sized, read, written }) in composed.into_iter().enumerate() {
-        let Sized { levels, size } = all.get_or_insert(Sized { levels: Vec::new(), size: sized.size });
-        if *size != sized.size {
-            return Err(DataError::Sizes(*size, sized.size));
+fn stack(images: impl IntoIterator<Item = Sized>) -> Result<Sized, DataError> {
+    let mut all: Option<Sized> = None;
+    for image in images {
+        let Sized { levels, size } = all.get_or_insert(Sized { levels: Vec::new(), size: image.size });
+        if *size != image.size {
+            return Err(DataError::Sizes(*size, image.size));
         }
-        levels.extend(sized.levels);
-        asked.push(row, read, written);
+        levels.extend(image.levels);
     }
-    Ok((all.unwrap_or(Sized { levels: Vec::new(), size: (0, 0) }), asked))
+    Ok(all.unwrap_or(Sized { levels: Vec::new(), size: (0, 0) }))
 }
 
 fn threads() -> usize {
@@ -152,8 +153,12 @@ impl Samples for CorpusSamples {
         // Where images keep their sizes, those like the first.
         let size = composed.first().map(|composed| composed.sized.size);
         composed.retain(|composed| Some(composed.sized.size) == size);
-        let (levels, asked) = stack(composed)?;
-        self.feed.probe(self.feed.levels(levels), &asked)
+        let (mut images, mut asked) = (Vec::new(), Exchanges::default());
+        for (row, Composed { sized, read, written }) in composed.into_iter().enumerate() {
+            images.push(sized);
+            asked.push(row, read, written);
+        }
+        self.feed.probe(self.feed.levels(stack(images)?), &asked)
     }
 
     fn batches(
@@ -162,14 +167,24 @@ impl Samples for CorpusSamples {
         retrieval: bool,
         seed: u64,
         scratch: &Path,
+        encode: Encode<'_>,
     ) -> Result<Batches, PipelineError> {
         let (asked, captions) =
             (Captions::asked_for(training), Captions::of_training(&self.restoration, &self.root, training, seed)?);
         let entries = Arc::new(Draw::new(&captions, Some(scratch.to_owned()))?);
+        let features = match self.restoration.augment {
+            Augment::None => {
+                let paths: BTreeSet<&Path> = entries.entries().iter().map(|entry| entry.image.as_path()).collect();
+                encode(&ImagesOf { loader: &self.loader, paths: &Vec::from_iter(paths) })?
+            }
+            // A changed image is another one each time.
+            Augment::Crop => None,
+        };
         let batches = CorpusBatches {
             config: self.restoration.clone(),
             feed: self.feed.clone(),
             loader: self.loader.clone(),
+            features,
             threads: threads(),
             draw: Arc::clone(&entries),
             batch: training.batch as usize,
@@ -183,11 +198,30 @@ impl Samples for CorpusSamples {
     }
 }
 
-/// Batches of caption corpora: every sample once, then every sample again in another order.
+/// A row of a batch before it is tokenized.
+struct Row {
+    shown: Shown,
+    read: String,
+    written: String,
+}
+
+/// What a row shows.
+enum Shown {
+    /// The levels of its image.
+    Levels(Sized),
+    /// The features of its image `[tokens, width]`, on the host.
+    Features(Tensor),
+    /// Neither: the cache does not have it.
+    Nothing,
+}
+
+/// Batches of corpora: every sample once, then every sample again in another order.
 struct CorpusBatches {
     config: CorporaConfig,
     feed: Feed,
     loader: ImageLoader,
+    /// Features of the images, where they are computed once.
+    features: Option<FeatureCache>,
     threads: usize,
     draw: Arc<Draw>,
     batch: usize,
@@ -218,17 +252,47 @@ impl CorpusBatches {
 
     fn compose(&self, step: u32) -> Result<TrainingBatch, PipelineError> {
         let first = u64::from(step) * self.batch as u64;
-        let composed = parallel(self.batch, self.threads, |row| {
-            let position = first + row as u64;
-            self.draw.read(self.entry(position), |entry| {
-                let rng = stream(self.seed, Purpose::RestorationEntry, position);
-                compose(&self.loader, &self.config, entry, rng)
+        let rng = |position| stream(self.seed, Purpose::RestorationEntry, position);
+        let rows = |open: &(dyn Fn(&Captioned, u64) -> Result<Row, DataError> + Sync)| {
+            parallel(self.batch, self.threads, |row| {
+                let position = first + row as u64;
+                self.draw.read(self.entry(position), |entry| open(entry, position))
             })
-        })?;
-        let (chosen, composed): (Vec<usize>, Vec<Composed>) = composed.into_iter().unzip();
-        let (levels, captions) = stack(composed)?;
+        };
+        let known = match &self.features {
+            Some(cache) => rows(&|entry, position| {
+                let features = cache.key(&Picture::File(entry.image.clone())).and_then(|key| cache.get(&key));
+                let (read, written) = entry.sample(&self.config, &mut rng(position));
+                Ok(Row { shown: features.map_or(Shown::Nothing, Shown::Features), read, written })
+            })?,
+            None => Vec::new(),
+        };
+        // One image that the cache has lost, and all are opened.
+        let is_known = |(_, row): &(usize, Row)| matches!(row.shown, Shown::Features(_));
+        let composed = match !known.is_empty() && known.iter().all(is_known) {
+            true => known,
+            false => rows(&|entry, position| {
+                let Composed { sized, read, written } = compose(&self.loader, &self.config, entry, rng(position))?;
+                Ok(Row { shown: Shown::Levels(sized), read, written })
+            })?,
+        };
+        let mut captions = Exchanges::default();
+        let (mut chosen, mut images, mut features) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, (entry, Row { shown, read, written })) in composed.into_iter().enumerate() {
+            chosen.push(entry);
+            captions.push(row, read, written);
+            match shown {
+                Shown::Levels(image) => images.push(image),
+                Shown::Features(image) => features.push(image),
+                Shown::Nothing => {}
+            }
+        }
+        let shown = match features.is_empty() {
+            true => self.feed.levels(stack(images)?),
+            false => Tensor::f_stack(&features, 0).map_err(ressa_models::ModelError::from)?.to_device(self.feed.device),
+        };
         let caption = |entry: usize| self.draw.entries()[entry].caption.clone();
         let retrieval: Option<Vec<String>> = self.retrieval.then(|| chosen.into_iter().map(caption).collect());
-        self.feed.batch(self.feed.levels(levels), &Exchanges::default(), &captions, retrieval.as_deref())
+        self.feed.batch(shown, &Exchanges::default(), &captions, retrieval.as_deref())
     }
 }

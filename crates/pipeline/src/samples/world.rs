@@ -13,7 +13,7 @@ use ressa_experiment::{Task, config::CalibrationConfig, record::Shortfall, stage
 use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 
-use super::{Batches, Calibration, Exchanges, Feed, Samples};
+use super::{Batches, Calibration, Encode, Exchanges, Feed, Samples};
 use crate::{PipelineError, calibration_input};
 
 /// Size of the training split that calibration and restoration draw from.
@@ -96,6 +96,7 @@ impl Samples for WorldSamples {
         retrieval: bool,
         seed: u64,
         _: &Path,
+        _: Encode<'_>,
     ) -> Result<Batches, PipelineError> {
         let batches = WorldBatches::new(self.clone(), training, retrieval, seed);
         Ok(Batches::new(training.steps, self.ahead, move |step| batches.compose(step)))

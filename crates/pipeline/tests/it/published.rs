@@ -187,6 +187,43 @@ fn loading_ahead_and_a_cache_change_no_byte() {
     assert!(usage["pixels"].entries > 0 && usage["features"].entries > 0, "{usage:?}");
 }
 
+/// A training that leaves the image encoder as it is reads features from the cache, also those of a cache that has lost some, and publishes the
+/// bytes of one without. Pruning, training and evaluation ask easy-VQA's questions.
+#[test]
+fn a_connector_trains_on_features_that_are_kept() {
+    let (models, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut run = paper_run(models.path(), Family::Llama);
+    run.restore.method = RestoreMethod::Lora;
+    run.prune = Default::default();
+    (run.restore.vision.tune, run.restore.language.tune) = (false, false);
+    run.restore.distill.weight = 0.0;
+    (run.restore.align, run.restore.samples) = (2, 3);
+    let qformer = &mut run.restore.qformer;
+    (qformer.full, qformer.queries) = (true, true);
+    qformer.targets = vec!["crossattention".to_owned(), "language_projection".to_owned()];
+    run.data.restoration = CorporaConfig {
+        corpora: vec![Corpus::EasyVqa],
+        question: Some("Question: {} Short answer:".to_owned()),
+        ..CorporaConfig::default()
+    };
+    run.evaluate.tasks = vec![Task::EasyVqa];
+    let nodes = stages(&run);
+    let plain = tempfile::tempdir().unwrap();
+    execute(&mut executor(plain.path()), &nodes);
+    for size in [100 << 20, 100 << 20, 3000] {
+        let store = tempfile::tempdir().unwrap();
+        let loading = Loading { cache: Some(Cache::new(cache.path(), size)), ..Loading::default() };
+        execute(&mut executor(store.path()).with_loading(loading), &nodes);
+        assert_eq!(digests(store.path(), &nodes), digests(plain.path(), &nodes), "{size}");
+    }
+    let store = Store::open(plain.path(), Vec::new()).unwrap();
+    let evaluated = nodes.last().unwrap();
+    let score: TaskScore = store.require(&evaluated.key.hex()).unwrap().result().unwrap();
+    assert_eq!((score.score.unwrap().items, score.parts["yes-no"].items), (4, 2));
+    let prompt = predictions(&store, evaluated)[0]["prompt"].as_str().unwrap().to_owned();
+    assert_eq!(prompt, "Question: what is the red shape? Short answer:");
+}
+
 /// An image of a training and one of the calibration cannot be read: the next ones stand in for them, and the training counts it. Whether
 /// a file is damaged or missing makes no difference, nor whether batches are made ahead.
 #[test]

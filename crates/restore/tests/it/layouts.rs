@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use ressa_experiment::{
-    config::{DistillConfig, Recompute, Reduction, RestoreMethod, TrainedBiases},
+    config::{DistillConfig, Recompute, Reduction, RestoreMethod, TowerAdapter, TrainedBiases},
     stage::AdaptTraining,
 };
 use ressa_models::{Tower, Update, VisionLanguage};
-use ressa_restore::{Layout, MergeRequest, Restoration, TrainingOptions, merge, train_adapters};
+use ressa_restore::{
+    BatchSource, Layout, MergeRequest, Restoration, TrainingBatch, TrainingOptions, merge, train_adapters,
+};
 use tch::Kind;
 
 use crate::world::{Batches, dense, dense_vicuna, masks, probe, settings, student_of};
@@ -67,8 +69,95 @@ fn cases() -> impl Iterator<Item = (&'static str, AdaptTraining)> {
         ("without contrast", AdaptTraining { contrastive: 0.0, ..small(distilled(Reduction::Sum)) }),
         ("language alone", AdaptTraining { vision: None, qformer: None, ..small(None) }),
         ("vision alone", AdaptTraining { language: None, qformer: None, ..small(None) }),
+        ("connector", AdaptTraining { vision: None, language: None, qformer: Some(connector()), ..small(None) }),
+        // Two steps without the language model, then one through it.
+        (
+            "aligned",
+            AdaptTraining { align: 2, vision: None, language: None, qformer: Some(connector()), ..small(None) },
+        ),
     ]
     .into_iter()
+}
+
+/// What a connector trains that starts from nothing: cross-attention and the projection whole, biases, norms, the queries.
+fn connector() -> TowerAdapter {
+    TowerAdapter {
+        full: true,
+        queries: true,
+        targets: vec!["crossattention".to_owned(), "language_projection".to_owned()],
+        bias: TrainedBiases::All,
+        norms: true,
+        ..TowerAdapter::default()
+    }
+}
+
+/// Matrices named by a module on their path change element by element, and nothing else changes; merged, the model answers as it did.
+#[test]
+fn a_connector_trains_whole_and_merges_exactly() {
+    let model = dense();
+    let settings = AdaptTraining {
+        align: 1,
+        vision: None,
+        language: None,
+        qformer: Some(connector()),
+        contrastive: 0.0,
+        batch: 4,
+        ..settings(STEPS, None)
+    };
+    let trained = train(&model, &settings, 4);
+    assert!(trained.adapters.iter().all(|(name, update)| update.kind() == "full" && !name.starts_with("vision_model")));
+    let cross = |name: &str| name.contains(".crossattention.") || name == "language_projection";
+    let matrices = model.linears().into_iter().map(|(id, _)| id.name.clone()).chain(["language_projection".to_owned()]);
+    for name in matrices {
+        assert_eq!(trained.adapters.get(&name).is_some(), cross(&name), "{name}");
+    }
+    let still: Vec<&str> =
+        trained.adapters.iter().filter(|(_, update)| is_still(*update)).map(|(name, _)| name).collect();
+    assert_eq!(still.iter().filter(|name| !has_no_gradient(name)).count(), 0, "{still:?}");
+    assert!(trained.adapters.get("query_tokens").is_some());
+    let (masks, patterns) = (masks(&model), BTreeMap::new());
+    let request = MergeRequest {
+        method: RestoreMethod::SparseLora,
+        masks: &masks,
+        adapters: &trained.adapters,
+        patterns: &patterns,
+    };
+    let merged = merge(&model, request, &probe()).expect("merges");
+    assert!(merged.certificate.holds(), "{:?}", merged.certificate.violations);
+    assert!(merged.tensors.contains_key("query_tokens"));
+}
+
+/// Image features in the place of pixels are the same training, where the image encoder stays as it is.
+#[test]
+fn features_stand_for_pixels() {
+    let model = dense();
+    let settings = AdaptTraining { vision: None, contrastive: 0.5, batch: 4, ..settings(STEPS, None) };
+    let seen = train(&model, &settings, 4);
+    for recompute in [Recompute::None, Recompute::Blocks] {
+        let mut student = student_of(&model);
+        let encoder = student.shallow_clone();
+        let mut batches = Encoded { of: Batches { images: 4, ..Batches::default() }, encoder: encoder.as_ref() };
+        let options = TrainingOptions { masked: true, seed: 5, checkpoints: None };
+        let settings = AdaptTraining { recompute, micro_batch: Some(3), ..settings.clone() };
+        let encoded =
+            train_adapters(student.as_mut(), None, &settings, options, &mut batches, &mut |_| {}).expect("trains");
+        let (losses, parameters) = differences(&seen, &encoded);
+        assert!(losses < LOSSES && parameters < PARAMETERS, "{recompute:?}: {losses:.1e} {parameters:.1e}");
+    }
+}
+
+/// Batches whose images are encoded already.
+struct Encoded<'a> {
+    of: Batches,
+    encoder: &'a dyn VisionLanguage,
+}
+
+impl BatchSource for Encoded<'_> {
+    fn batch(&mut self, step: u32) -> Result<TrainingBatch, Box<dyn std::error::Error + Send + Sync>> {
+        let batch = self.of.batch(step)?;
+        let pixels = tch::no_grad(|| self.encoder.encode_images(&batch.pixels));
+        Ok(TrainingBatch { pixels, ..batch })
+    }
 }
 
 #[test]

@@ -50,6 +50,7 @@ pub fn settings(steps: u32, distill: Option<DistillConfig>) -> AdaptTraining {
         qformer: tower(2),
         language: tower(4),
         steps,
+        align: 0,
         batch: 3,
         questions: 2,
         samples: 12,
