@@ -166,6 +166,11 @@ impl Samples {
                 add(&Vec::<i64>::try_from(ids.flatten(0, -1)).map_err(ressa_models::ModelError::from)?);
             }
             add(&answer.iter().copied().map(i64::from).collect::<Vec<_>>());
+            // Where an image's size decides what stands before the text.
+            if let Some(layout) = prompts.language.layout().filter(|layout| !layout.grids.is_empty()) {
+                add(&layout.ids.iter().copied().map(i64::from).collect::<Vec<_>>());
+                add(&layout.grids.iter().flatten().copied().map(i64::from).collect::<Vec<_>>());
+            }
             texts.push(SampleText { image, prompts, answer });
         }
         let pixels = sizes.iter().map(|&(height, width)| u64::from(height) * u64::from(width)).max().unwrap_or(0);

@@ -95,7 +95,7 @@ fn folders_are_pruned_block_by_block_with_activations_in_memory_or_not() {
             let weights = |folder: &PathBuf| fs::read(folder.join("model.safetensors")).unwrap();
             assert!(weights(&folders[0]) == weights(&folders[1]), "{name} {}", metric.name());
             let model = load_model(&folders[0], &LoadOptions::on(Device::Cpu)).unwrap();
-            assert!(model.linears().len() > 20);
+            assert!(model.linears().len() >= 20);
             for (id, linear) in model.linears() {
                 let zeros = linear.weight().eq(0.0).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
                 assert!((zeros - 0.5).abs() < 1e-3, "{name} {}: {zeros}", id.name);

@@ -53,7 +53,7 @@ impl Case {
     fn patches(&self, picture: &str) -> Tensor {
         let (pixels, Grid { patch, merge, frames, values, .. }) = (self.pixels(picture), self.cut);
         let [down, across] = [2, 3].map(|axis: usize| pixels.size()[axis] / (patch * merge));
-        let cut = pixels.view([3, down, merge, patch, across, merge, patch]).permute([1, 4, 2, 5, 0, 3, 6]);
+        let cut = pixels.reshape([3, down, merge, patch, across, merge, patch]).permute([1, 4, 2, 5, 0, 3, 6]);
         let still = cut.unsqueeze(5).expand([-1, -1, -1, -1, -1, frames, -1, -1], false);
         still.reshape([-1, values])
     }
@@ -188,16 +188,23 @@ fn inputs_that_do_not_fit_are_named() {
     refused(&|inputs, _| inputs.pixel_values = inputs.pixel_values.narrow(1, 0, 5), "`pixel_values`");
     refused(&|inputs, _| inputs.input_ids = inputs.input_ids.masked_fill(&inputs.input_ids.eq(5), 6), "0 image tokens");
     refused(&|inputs, _| inputs.labels = inputs.labels.as_ref().map(|labels| labels.narrow(1, 0, 3)), "`labels`");
-    // As many image tokens as features, but not where the images are.
+    // As many image tokens as features, but too few in the row of the first two images.
+    let counts: Vec<i64> = (0..3).map(|row| (1..3).map(|side| grids.int64_value(&[row, side]) / 2).product()).collect();
+    let features: i64 = counts.iter().sum();
+    let row = |ids: Vec<i64>, real: i64| {
+        let fill = features + 1 - ids.len() as i64;
+        let ids = Tensor::cat(&[Tensor::from_slice(&ids), Tensor::zeros([fill], (Kind::Int64, Device::Cpu))], 0);
+        (ids, Tensor::arange(features + 1, (Kind::Int64, Device::Cpu)).less(real))
+    };
+    let rest = [vec![3], vec![5; features as usize - 3]].concat();
+    let (first, second) = (row(vec![3, 5, 3, 5, 5], 5), row(rest, features - 2));
     refused(
         &|inputs, _| {
-            let ids = &inputs.input_ids;
-            let size = ids.size();
-            let moved = ids.flip([0]);
-            inputs.attention_mask = Tensor::ones(size.as_slice(), (Kind::Int64, Device::Cpu));
-            inputs.input_ids = moved;
+            inputs.labels = None;
+            inputs.input_ids = Tensor::stack(&[&first.0, &second.0], 0);
+            inputs.attention_mask = Tensor::stack(&[&first.1, &second.1], 0);
         },
-        "are not those of its images",
+        "row 0 are not those of its images",
     );
     let error = case.model.forward(&case.inputs()).expect_err("no grids").to_string();
     assert!(error.contains("`image_grid_thw`: it is missing"), "{error}");

@@ -68,7 +68,7 @@ impl Samples for WorldSamples {
             let pixels = self.feed.pixels([&labelled.image])?;
             let mut add = |text: String, answer: String| -> Result<(), PipelineError> {
                 let (prompt, answer) =
-                    calibration_input(&self.feed.processor, self.feed.device, &text, &answer, super::size(&pixels))?;
+                    calibration_input(&self.feed.processor, self.feed.device, &text, &answer, self.feed.size(&pixels))?;
                 samples.push(Sample { pixels: pixels.shallow_clone(), prompt, answer });
                 Ok(())
             };
