@@ -166,7 +166,7 @@ impl ImageProcessor {
         let refused = |reason: String| DataError::Shape { width, height, reason };
         match self.resize {
             Some((Target::Near { feature, pixels }, _)) => sized(width, height, feature, pixels).map_err(refused),
-            _ if width > 0 && height > 0 && width % cells.feature() == 0 && height % cells.feature() == 0 => {
+            _ if width > 0 && height > 0 && [width, height].iter().all(|side| side.is_multiple_of(cells.feature())) => {
                 Ok((height, width))
             }
             _ => Err(refused(format!(
