@@ -173,7 +173,7 @@ impl Stepper<'_> {
         &mut self,
         step: u32,
         batch: &TrainingBatch,
-        mut teacher: Option<&mut Teacher<'_>>,
+        teacher: Option<&mut Teacher<'_>>,
         optimiser: &FlatAdamW,
     ) -> Result<(Tensor, Tensor), RestoreError> {
         let parts = cut(batch, i64::from(self.layout.micro_batch));

@@ -21,10 +21,11 @@ pub const SHAPES: [&str; 14] = [
 
 /// Studies of published checkpoints.
 #[allow(dead_code, reason = "the report's tests, which share this file, draw no study of published checkpoints")]
-pub const PAPER: [&str; 8] = [
+pub const PAPER: [&str; 9] = [
     "ablations",
     "allocation-vicuna",
     "allocation",
+    "methods-llava",
     "methods-official",
     "methods",
     "restoration-vicuna",
@@ -39,5 +40,13 @@ pub const REAL: [&str; 8] =
 
 /// What those extend.
 #[allow(dead_code, reason = "the report's tests render no base")]
-pub const BASES: [&str; 7] =
-    ["official", "paper-flant5", "paper-vicuna", "real-instructblip", "shapes", "shapes-flant5", "shapes-vicuna"];
+pub const BASES: [&str; 8] = [
+    "official",
+    "paper-flant5",
+    "paper-llava",
+    "paper-vicuna",
+    "real-instructblip",
+    "shapes",
+    "shapes-flant5",
+    "shapes-vicuna",
+];

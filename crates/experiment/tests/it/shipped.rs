@@ -7,7 +7,7 @@ use std::{
 
 use ressa_experiment::{Experiment, experiment::Counts, schema::schema};
 
-use crate::names::{BASES, PAPER, SHAPES};
+use crate::names::{BASES, PAPER, REAL, SHAPES};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments")
@@ -26,7 +26,7 @@ fn show(error: impl miette::Diagnostic + Send + Sync + 'static) -> String {
 #[test]
 fn every_experiment_loads_and_plans() {
     let mut lines = Vec::new();
-    for (_, path) in files("shapes", &SHAPES).chain(files("paper", &PAPER)) {
+    for (_, path) in files("shapes", &SHAPES).chain(files("paper", &PAPER)).chain(files("real", &REAL)) {
         let experiment = Experiment::load(&path, &root(), &[]).unwrap_or_else(|error| panic!("{}", show(error)));
         let Counts { points, excluded, included, seeds, cells, runs } = experiment.counts;
         let stages: Vec<String> =

@@ -114,7 +114,9 @@ fn every_linear_reads_what_it_reads_in_transformers() {
                 // The towers below run without being looked at.
                 let quiet: Vec<_> = seen.values().map(|moments| moments.lock().unwrap().pause(true)).collect();
                 let entry = model.enter(tower, &sample);
-                seen.values().zip(quiet).for_each(|(moments, was)| drop(moments.lock().unwrap().pause(was)));
+                for (moments, was) in seen.values().zip(quiet) {
+                    moments.lock().unwrap().pause(was);
+                }
                 (0..model.blocks(tower)).fold(entry, |flow, block| model.run_block(tower, block, &flow));
             }
         }

@@ -311,7 +311,7 @@ fn folder() -> Target {
     Target { form: Form::Json, seeds, run: Box::new(run) }
 }
 
-const CORPORA: [Corpus; 4] = Corpus::ALL;
+const CORPORA: [Corpus; 5] = Corpus::ALL;
 
 /// Annotation files of every benchmark and corpus.
 fn annotations() -> Target {
