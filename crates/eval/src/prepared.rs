@@ -18,6 +18,9 @@ use crate::{Batching, EvalError};
 /// Images in memory whose features are held together.
 const BLOCK: usize = 512;
 
+/// What is read of an item about an image whose pixels have this height and width.
+type Reads<'a> = dyn Fn(&Item, (u32, u32)) -> Result<Tokens, EvalError> + Sync + 'a;
+
 /// Token ids and images of one benchmark, for one device. Images that are files are opened whenever they are needed.
 pub struct Prepared {
     pub(crate) task: Task,
@@ -166,7 +169,7 @@ impl Prepared {
         processor: &Processor,
         benchmark: &Benchmark,
         device: Device,
-        tokens: &(dyn Fn(&Item, (u32, u32)) -> Result<Tokens, EvalError> + Sync),
+        tokens: &Reads<'_>,
     ) -> Result<Self, EvalError> {
         let mut items = benchmark.items().to_vec();
         let threads = tch::get_num_threads().max(1) as usize;
