@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_a_record_says_is_the_selection_that_was_asked_for() {
-        let filter = vec!["method ~ 'it''s' and seed = 0".to_owned(), "task = gqa".to_owned()];
+        let filter = vec!["method ~ \"it's\" and seed = 0".to_owned(), "task = gqa".to_owned()];
         let parsed = Filter::parse(&filter).unwrap();
         let partition: Partition = "2/8".parse().unwrap();
         let mut said = vec!["prune.metric=wanda".to_owned()];

@@ -47,6 +47,14 @@ impl Network {
         };
         let text = config.get("text_config").and_then(Value::as_object);
         let field = |name: &str| text.and_then(|text| text.get(name));
+        // Where a configuration says nothing, its class does.
+        let positions = |text: Option<&Map<String, Value>>| match field("model_type").and_then(Value::as_str) {
+            Some("t5") => None,
+            Some("llama" | "opt") | None => {
+                Some(text.and_then(|text| text.get("max_position_embeddings")?.as_u64()).unwrap_or(2048))
+            }
+            _ => field("max_position_embeddings").and_then(Value::as_u64),
+        };
         let has_language_biases = match field("model_type").and_then(Value::as_str) {
             Some("t5") => false,
             Some("llama") => ["attention_bias", "mlp_bias"].iter().any(|name| field(name) == Some(&Value::Bool(true))),
@@ -56,7 +64,7 @@ impl Network {
             linears: outline.linears.iter().filter_map(linear).collect(),
             has_language_biases,
             has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
-            positions: field("max_position_embeddings").and_then(Value::as_u64),
+            positions: positions(text),
         })
     }
 

@@ -431,8 +431,8 @@ dense: { steps: 1, gate: { gqa: 1 } }
 data:
   root: x
   text: x
-  calibration: { augment: crop }
-  restoration: { augment: crop }
+  calibration: { augment: crop, question: x }
+  restoration: { augment: crop, question: x }
 prune:
   allocation: { cap: 0.5 }
   calibration: { tokens: { select: atv } }
@@ -447,10 +447,11 @@ prune:
 restore:
   micro-batch: 1
   recompute: blocks
+  align: 1
   distill: { top-k: 1 }
-  vision: { bias: all, norms: true }
-  qformer: { bias: all, norms: true }
-  language: { bias: all, norms: true }
+  vision: { bias: all, norms: true, full: true }
+  qformer: { bias: all, norms: true, full: true, queries: true }
+  language: { bias: all, norms: true, full: true }
 evaluate:
   answer:
     { prompt: x, text: blip-question, max-new-tokens: 1, min-new-tokens: 1, length-penalty: 1, repetition-penalty: 1, repetition-over: answer }

@@ -56,11 +56,20 @@ fn every_experiment_loads_and_plans() {
     paper-ablations: 18 points - 0 + 2, 3 seeds, 60 cells, 49 runs: 1 dense, 6 prune, 45 adapt, 45 merge, 245 evaluate; 0 gates
     paper-allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 147 evaluate; 0 gates
     paper-allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 147 evaluate; 0 gates
+    paper-methods-llava: 16 points - 0 + 3, 3 seeds, 57 cells, 47 runs: 1 dense, 83 prune, 3 adapt, 3 merge, 188 evaluate; 0 gates
     paper-methods-official: 42 points - 0 + 1, 3 seeds, 129 cells, 113 runs: 1 dense, 6 statistics, 224 prune, 565 evaluate; 0 gates
     paper-methods: 42 points - 0 + 1, 3 seeds, 129 cells, 113 runs: 1 dense, 224 prune, 565 evaluate; 0 gates
     paper-restoration-vicuna: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 0 gates
     paper-restoration: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 0 gates
     paper-towers: 30 points - 0 + 1, 3 seeds, 93 cells, 82 runs: 1 dense, 81 prune, 246 evaluate; 0 gates
+    allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 98 evaluate; 1 gates
+    connector: 1 points - 0 + 0, 1 seeds, 1 cells, 1 runs: 1 dense, 1 adapt, 1 merge, 1 evaluate; 0 gates
+    methods: 25 points - 0 + 1, 3 seeds, 78 cells, 66 runs: 1 dense, 130 prune, 132 evaluate; 1 gates
+    modalities: 4 points - 0 + 1, 3 seeds, 15 cells, 13 runs: 1 dense, 12 prune, 26 evaluate; 1 gates
+    reduced: 20 points - 0 + 1, 1 seeds, 21 cells, 21 runs: 1 dense, 24 prune, 42 evaluate; 1 gates
+    restoration: 15 points - 0 + 1, 3 seeds, 48 cells, 46 runs: 1 dense, 18 prune, 27 adapt, 36 merge, 92 evaluate; 1 gates
+    sparsegpt: 9 points - 0 + 1, 1 seeds, 10 cells, 10 runs: 1 dense, 9 prune, 20 evaluate; 1 gates
+    towers: 15 points - 0 + 1, 3 seeds, 48 cells, 46 runs: 1 dense, 45 prune, 92 evaluate; 1 gates
     ");
 }
 

@@ -113,7 +113,11 @@ fn a_connector_trains_whole_and_merges_exactly() {
     }
     let still: Vec<&str> =
         trained.adapters.iter().filter(|(_, update)| is_still(*update)).map(|(name, _)| name).collect();
-    assert_eq!(still.iter().filter(|name| !has_no_gradient(name)).count(), 0, "{still:?}");
+    // What becomes of the instruction in the last layer, nobody reads.
+    let unread = |name: &str| {
+        name.starts_with("qformer.encoder.layer.1.") && !name.contains("_query.") && !name.contains("attention.")
+    };
+    assert_eq!(still.iter().filter(|name| !has_no_gradient(name) && !unread(name)).count(), 0, "{still:?}");
     assert!(trained.adapters.get("query_tokens").is_some());
     let (masks, patterns) = (masks(&model), BTreeMap::new());
     let request = MergeRequest {
