@@ -114,19 +114,6 @@ fn unmarked(mut entry: Vec<u8>) -> Option<Sized> {
     Some(Sized { levels: entry, size })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn levels_of_any_size_come_back_with_it() {
-        let sized = Sized { levels: (0..36).collect(), size: (3, 4) };
-        assert_eq!(unmarked(marked(&sized)), Some(sized.clone()));
-        let cut = marked(&sized)[1..].to_vec();
-        assert_eq!((unmarked(cut), unmarked(Vec::new())), (None, None));
-    }
-}
-
 /// What a file is known by without reading it: its absolute path, what the file system says it is, its size and when it was changed (an
 /// edit that puts the time of modification back shows in the time of change). `None` where it is not there.
 pub fn file_identity(path: &Path) -> Option<Vec<u8>> {
@@ -139,4 +126,17 @@ pub fn file_identity(path: &Path) -> Option<Vec<u8>> {
     }
     identity.extend(std::path::absolute(path).ok()?.as_os_str().as_encoded_bytes());
     Some(identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_of_any_size_come_back_with_it() {
+        let sized = Sized { levels: (0..36).collect(), size: (3, 4) };
+        assert_eq!(unmarked(marked(&sized)), Some(sized.clone()));
+        let cut = marked(&sized)[1..].to_vec();
+        assert_eq!((unmarked(cut), unmarked(Vec::new())), (None, None));
+    }
 }

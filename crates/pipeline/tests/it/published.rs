@@ -187,8 +187,8 @@ fn loading_ahead_and_a_cache_change_no_byte() {
     assert!(usage["pixels"].entries > 0 && usage["features"].entries > 0, "{usage:?}");
 }
 
-/// A training that leaves the image encoder as it is reads features from the cache, also those of a cache that has lost some, and publishes the
-/// bytes of one without. Pruning, training and evaluation ask easy-VQA's questions.
+/// A training that leaves the image encoder as it is reads features from the cache, and publishes the same bytes whenever it does; those of one
+/// without a cache up to rounding. Pruning, training and evaluation ask easy-VQA's questions.
 #[test]
 fn a_connector_trains_on_features_that_are_kept() {
     let (models, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -228,7 +228,7 @@ fn a_connector_trains_on_features_that_are_kept() {
     assert!((last_loss(first.path()) - last_loss(plain.path())).abs() < 1e-4);
     // No room for features: pixels, as without a cache.
     let small = tempfile::tempdir().unwrap();
-    assert_eq!(digests(run(small.path(), 3000).path(), &nodes), digests(plain.path(), &nodes));
+    assert_eq!(digests(run(small.path(), 100).path(), &nodes), digests(plain.path(), &nodes));
     let store = Store::open(plain.path(), Vec::new()).unwrap();
     let evaluated = nodes.last().unwrap();
     let score: TaskScore = store.require(&evaluated.key.hex()).unwrap().result().unwrap();

@@ -131,9 +131,10 @@ fn play(part: impl FnOnce(&mut Puppet, &Store)) -> Vec<String> {
     let mut told = Vec::new();
     thread::scope(|scope| {
         let sweep = scope.spawn(|| {
-            let mut hear = |event| match event {
-                SweepEvent::Told(line) => told.push(line),
-                _ => {}
+            let mut hear = |event| {
+                if let SweepEvent::Told(line) = event {
+                    told.push(line);
+                }
             };
             execute(&graph, &store, &options, &stop, None, &mut hear)
         });

@@ -63,9 +63,10 @@ fn a_pilot_of_a_class_that_nobody_knows_is_sent_away() {
             stop.request(Interruption::Interrupt);
             end
         });
-        let mut hear = |event| match event {
-            SweepEvent::Told(line) => told.push(line),
-            _ => {}
+        let mut hear = |event| {
+            if let SweepEvent::Told(line) = event {
+                told.push(line);
+            }
         };
         bench.recruit(&graph, &stop, Some(&mut office(Told::default())), &mut hear).unwrap();
         let why = "this sweep has no class `large`, only quick, train".to_owned();
