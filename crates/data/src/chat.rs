@@ -179,7 +179,7 @@ fn template(folder: &Path) -> Result<(PathBuf, String), DataError> {
         path: own,
         reason: format!(
             "there is no chat template, here or as `{ENTRY}` in {}; this model reads prompts as turns of a conversation. Add the template of \
-             the published model, or write prompts that have the image token themselves",
+             the published model",
             TEMPLATE_SETTINGS.join(", ")
         ),
     })
