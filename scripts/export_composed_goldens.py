@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from export_goldens import randomised
+from export_goldens import randomised, statistics
 from rounding import settled
 
 SEARCHES = {
@@ -79,24 +79,9 @@ def ids_of(family, image_token, answers, side):
     return ids, mask
 
 
-def statistics(model, run):
-    """Sum, sum of squares and number of the inputs of every linear inside of blocks, and of the connector."""
-    seen, hooks = {}, []
-    for name, module in model.named_modules():
-        inside = ".layers." in name or "projector" in name
-        if isinstance(module, torch.nn.Linear) and inside:
-            def note(_, inputs, name=published(name)):
-                x = inputs[0].reshape(-1, inputs[0].shape[-1]).double()
-                rows, total, squares = seen.get(name, (0, 0, 0))
-                seen[name] = (rows + x.shape[0], total + x.sum(0), squares + (x * x).sum(0))
-            hooks.append(module.register_forward_pre_hook(note))
-    run()
-    for hook in hooks:
-        hook.remove()
-    found = {}
-    for name, (rows, total, squares) in seen.items():
-        found.update({f"{name}.rows": torch.tensor([rows]), f"{name}.sum": total.float(), f"{name}.sqsum": squares.float()})
-    return found
+def counts(name):
+    """Whether a module is inside of blocks, or the connector's."""
+    return ".layers." in name or "projector" in name
 
 
 def published(name):
@@ -138,7 +123,7 @@ def export(name, folder):
                 real = mask[row].bool()
                 model(pixel_values=pixels[row : row + 1], input_ids=ids[row : row + 1][:, real], attention_mask=mask[row : row + 1][:, real])
 
-        tensors.update({f"stats.{key}": value for key, value in statistics(model, run).items()})
+        tensors.update({f"stats.{key}": value for key, value in statistics(model, run, counts, published).items()})
         generated = {}
         for search, options in SEARCHES.items():
             found = []

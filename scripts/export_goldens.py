@@ -257,13 +257,17 @@ def outputs(model, family, pixels, batch):
     return {name: tensor.float().contiguous() for name, tensor in found.items()}
 
 
-def statistics(model, run):
-    """Sum, sum of squares and number of the inputs of every linear inside of the towers' blocks."""
+def in_blocks(name):
+    """Whether a module of the BLIP-2 family is inside of the towers' blocks."""
+    return name.startswith(("vision_model.encoder.", "qformer.encoder.", "language_model.")) and "lm_head" not in name
+
+
+def statistics(model, run, counts=in_blocks, named=str):
+    """Sum, sum of squares and number of the inputs of every linear whose name `counts`, under the names that `named` gives."""
     seen, hooks = {}, []
     for name, module in model.named_modules():
-        tower = name.startswith(("vision_model.encoder.", "qformer.encoder.", "language_model."))
-        if isinstance(module, torch.nn.Linear) and tower and "lm_head" not in name:
-            def note(_, inputs, name=name):
+        if isinstance(module, torch.nn.Linear) and counts(name):
+            def note(_, inputs, name=named(name)):
                 x = inputs[0].reshape(-1, inputs[0].shape[-1]).double()
                 rows, total, squares = seen.get(name, (0, 0, 0))
                 seen[name] = (rows + x.shape[0], total + x.sum(0), squares + (x * x).sum(0))

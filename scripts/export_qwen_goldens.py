@@ -141,7 +141,7 @@ def export(name, folder):
     words_of = Qwen2TokenizerFast.from_pretrained(folder)
 
     def processor(shown, rows):
-        """What `Qwen2VLProcessor` does; itself it wants torchvision for films."""
+        """What `Qwen2VLProcessor` does; itself it wants torchvision for videos."""
         seen = images(shown, return_tensors="pt")
         counts = iter([int(grid.prod()) // merge**2 for grid in seen["image_grid_thw"]])
         parts = [row.split("<|image_pad|>") for row in rows]

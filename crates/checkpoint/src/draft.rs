@@ -13,7 +13,7 @@ use crate::CheckpointError;
 pub struct Draft {
     target: PathBuf,
     folder: PathBuf,
-    /// What the folder lies in together with the notes of an unfinished work.
+    /// What the folder lies in together with the notes of an unfinished run.
     home: Option<PathBuf>,
     /// Held while the draft is filled: a draft that nobody holds was left behind by a process that died.
     _claim: File,

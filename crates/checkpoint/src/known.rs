@@ -18,7 +18,7 @@ pub(crate) const READ: [&str; 10] = [
 /// Where a tokenizer's files begin among those.
 pub(crate) const TOKENIZER: usize = 4;
 
-/// What other libraries read: tokenizers in other forms, settings of films.
+/// What other libraries read: tokenizers in other forms, settings of videos.
 const READ_ELSEWHERE: [&str; 6] =
     ["spiece.model", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "video_preprocessor_config.json"];
 

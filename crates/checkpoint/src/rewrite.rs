@@ -74,7 +74,7 @@ impl Rewrite {
         &self.source
     }
 
-    /// Where notes about the unfinished work go; removed when it is finished.
+    /// Where notes about the unfinished run go; removed when it is finished.
     pub fn notes(&self) -> &Path {
         self.draft.home()
     }

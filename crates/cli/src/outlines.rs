@@ -17,7 +17,7 @@ use crate::{
     arguments::Selection,
     build_id::build,
     exit::Failure,
-    study::{Asked, Study},
+    study::{Requested, Study},
     workspace::Workspace,
 };
 
@@ -70,7 +70,7 @@ fn cache(workspace: &Workspace) -> Cache {
 
 /// What asks for an outline; none for a program without a name, which could be any.
 fn key(workspace: &Workspace, selection: &Selection) -> Option<CacheKey> {
-    let Asked { files, overrides } = Asked::of(workspace, selection);
+    let Requested { files, overrides } = Requested::of(workspace, selection);
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let files: Vec<_> = files.iter().map(absolute).collect();
     let partition = selection.partition.map(|partition| partition.to_string());

@@ -36,7 +36,7 @@ pub struct Study {
 impl Study {
     /// Loads what is selected.
     pub fn load(workspace: &Workspace, selection: &Selection) -> Result<Self, Failure> {
-        let Asked { files, overrides } = Asked::of(workspace, selection);
+        let Requested { files, overrides } = Requested::of(workspace, selection);
         let mut experiments: Vec<Experiment> = files
             .iter()
             .map(|file| Experiment::load(file, &workspace.experiments, &overrides))
@@ -148,14 +148,14 @@ impl Study {
 
 /// What a command line asks for.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Requested {
     /// Experiment files, each once.
     pub files: Vec<PathBuf>,
     /// Overrides, which apply to every file.
     pub overrides: Vec<String>,
 }
 
-impl Asked {
+impl Requested {
     /// Words with `=` are overrides, unless a file of that name exists. Without a file, it is the default study.
     pub fn of(workspace: &Workspace, selection: &Selection) -> Self {
         let (mut files, mut overrides) = (Vec::new(), Vec::new());

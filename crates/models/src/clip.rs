@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use crate::{
     Feed, Flow, Linear, ModelError, Scope, Weight,
-    config::{at_least_one, divides, layers, positive},
+    config::EncoderSizes,
     encoder::ImageEncoder,
     layers::{Activation, Attend, Embedding, LayerNorm, Parts, attention, parts, split_heads},
 };
@@ -70,19 +70,16 @@ impl ClipConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), ModelError> {
-        layers("vision_config.num_hidden_layers", self.num_hidden_layers)?;
-        positive("vision_config.layer_norm_eps", self.layer_norm_eps)?;
-        at_least_one("vision_config.intermediate_size", self.intermediate_size)?;
-        divides("vision_config.hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads)?;
-        at_least_one("vision_config.image_size", self.image_size)?;
-        at_least_one("vision_config.patch_size", self.patch_size)?;
-        if self.patch_size > self.image_size {
-            return Err(ModelError::Config(format!(
-                "`vision_config.patch_size` is {}, larger than the image of {}",
-                self.patch_size, self.image_size
-            )));
+        EncoderSizes {
+            layers: self.num_hidden_layers,
+            width: self.hidden_size,
+            heads: self.num_attention_heads,
+            inner: self.intermediate_size,
+            image: self.image_size,
+            patch: self.patch_size,
+            eps: self.layer_norm_eps,
         }
-        Ok(())
+        .check()
     }
 }
 

@@ -212,3 +212,32 @@ pub(crate) fn positive(field: &str, value: f64) -> Result<(), ModelError> {
 pub(crate) fn flag(fields: &Map<String, Value>, name: &str, default: bool) -> bool {
     fields.get(name).and_then(Value::as_bool).unwrap_or(default)
 }
+
+/// Sizes of an image encoder over square images, as its configuration has them.
+pub(crate) struct EncoderSizes {
+    pub layers: usize,
+    pub width: i64,
+    pub heads: i64,
+    pub inner: i64,
+    pub image: i64,
+    pub patch: i64,
+    pub eps: f64,
+}
+
+impl EncoderSizes {
+    /// Refuses what no encoder can have.
+    pub fn check(&self) -> Result<(), ModelError> {
+        let Self { image, patch, .. } = *self;
+        layers("vision_config.num_hidden_layers", self.layers)?;
+        positive("vision_config.layer_norm_eps", self.eps)?;
+        at_least_one("vision_config.intermediate_size", self.inner)?;
+        divides("vision_config.hidden_size", self.width, "num_attention_heads", self.heads)?;
+        at_least_one("vision_config.image_size", image)?;
+        at_least_one("vision_config.patch_size", patch)?;
+        if patch > image {
+            let message = format!("`vision_config.patch_size` is {patch}, larger than the image of {image}");
+            return Err(ModelError::Config(message));
+        }
+        Ok(())
+    }
+}

@@ -281,9 +281,10 @@ impl VisionLanguage for Model {
     }
 
     fn answer(&self, features: &Tensor, prompts: &Prompts, search: &Search) -> Result<Vec<Answer>, ModelError> {
-        let rows = crate::generate::ids(&prompts.image);
+        // Where words stand before the image, nothing before a row's own text depends on the row. Elsewhere rows are not read: that would
+        // wait for the device.
+        let rows = prompts.language.layout().map(|_| crate::generate::ids(&prompts.image)).unwrap_or_default();
         let images: Vec<i64> = rows.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-        // Where words stand before the image, nothing before a row's own text depends on the row.
         let (Some(language), true) = (&self.language, prompts.language.layout().is_some() && images.len() < rows.len())
         else {
             return self.generate(&self.visual_prefix(features, prompts), &prompts.language, search);

@@ -280,7 +280,7 @@ impl QwenVit {
         let [down, across] = [size[2], size[3]].map(|side| side / (patch * merge));
         let cut = pixels.narrow(2, 0, down * patch * merge).narrow(3, 0, across * patch * merge);
         let cut = cut.reshape([size[0], channels, down, merge, patch, across, merge, patch]);
-        // An image is a film that stands still.
+        // An image is a video that stands still.
         let still = cut.permute([0, 2, 5, 3, 6, 1, 4, 7]).unsqueeze(6);
         let still = still.expand([-1, -1, -1, -1, -1, -1, frames, -1, -1], false);
         (still.reshape([size[0], down * across * merge * merge, -1]), [down * merge, across * merge])

@@ -15,13 +15,13 @@ use crate::{
 
 /// Questions with their answers, as they are collected.
 #[derive(Default)]
-struct Asked {
+struct Questions {
     images: Images,
     items: Vec<Item>,
     seen: HashSet<String>,
 }
 
-impl Asked {
+impl Questions {
     fn add(
         &mut self,
         entry: &Entry<'_>,
@@ -47,7 +47,7 @@ impl Asked {
 /// Questions of the validation part, whose list is called `data`; images are files named by `image_id`.
 pub(super) fn textvqa(root: &Path, items: usize) -> Result<Benchmark, DataError> {
     let (path, folder) = (root.join(TEXTVQA_QUESTIONS), root.join(TEXTVQA_IMAGES));
-    let mut asked = Asked::default();
+    let mut asked = Questions::default();
     each(&path, Place::Under("data"), &|_| true, &mut |entry| {
         let image = entry.file("image_id", &folder, &format!("{}.jpg", entry.id("image_id")?))?;
         let question = (entry.text("question")?.to_owned(), entry.texts("answers")?, None);
@@ -61,7 +61,7 @@ pub(super) fn textvqa(root: &Path, items: usize) -> Result<Benchmark, DataError>
 /// `unanswerable` where `answerable` says so.
 pub(super) fn vizwiz(root: &Path, items: usize) -> Result<Benchmark, DataError> {
     let (path, folder) = (root.join(VIZWIZ_QUESTIONS), root.join(VIZWIZ_IMAGES));
-    let mut asked = Asked::default();
+    let mut asked = Questions::default();
     each(&path, Place::Whole, &|_| true, &mut |entry| {
         let kind = match entry.number("answerable")? {
             0 => "unanswerable".to_owned(),
@@ -79,12 +79,12 @@ pub(super) fn vizwiz(root: &Path, items: usize) -> Result<Benchmark, DataError> 
 /// Questions whether something is there, of the three splits in turn, so that the first so many are of all three.
 pub(super) fn pope(root: &Path, items: usize) -> Result<Benchmark, DataError> {
     let folder = root.join(COCO_VAL);
-    let mut asked = Asked::default();
+    let mut asked = Questions::default();
     let mut splits = Vec::new();
     for (number, (split, file)) in POPE_SPLITS.into_iter().enumerate() {
         let path = root.join(file);
         let most = items.saturating_sub(number).div_ceil(POPE_SPLITS.len());
-        let mut found = Asked::default();
+        let mut found = Questions::default();
         if most > 0 {
             each(&path, Place::Lines, &|_| true, &mut |entry| {
                 let label = entry.text("label")?;

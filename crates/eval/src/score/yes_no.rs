@@ -19,7 +19,7 @@ const COGNITION: [&str; 4] = ["commonsense-reasoning", "numerical-calculation", 
 const PAIR: usize = 2;
 
 /// An item as these benchmarks see it.
-struct Asked<'a> {
+struct YesNoItem<'a> {
     id: &'a str,
     said: &'a str,
     /// Whether `yes` is right.
@@ -28,7 +28,7 @@ struct Asked<'a> {
     kind: &'a str,
 }
 
-fn asked<'a>(task: Task, predictions: &'a [Prediction]) -> Result<Vec<Asked<'a>>, EvalError> {
+fn yes_no_items<'a>(task: Task, predictions: &'a [Prediction]) -> Result<Vec<YesNoItem<'a>>, EvalError> {
     let kinds = if task == Task::Mme { "its subtask" } else { "its split" };
     let of = |item: &'a Prediction| match item {
         Prediction::Answer { id, prediction, answers, template, .. } => {
@@ -39,7 +39,7 @@ fn asked<'a>(task: Task, predictions: &'a [Prediction]) -> Result<Vec<Asked<'a>>
                 _ => return Err(wrong(format!("its answers are {answers:?}; `{task}` has one, `yes` or `no`"))),
             };
             let kind = template.as_deref().ok_or_else(|| wrong(format!("`template`, {kinds}, is missing")))?;
-            Ok(Asked { id, said: prediction, yes, kind })
+            Ok(YesNoItem { id, said: prediction, yes, kind })
         }
         other => Err(EvalError::WrongKind { task, id: other.id().to_owned() }),
     };
@@ -68,7 +68,7 @@ fn beginning(text: &str) -> Option<bool> {
 
 /// 100 for a right answer.
 pub(super) fn pope_points(predictions: &[Prediction]) -> Result<Vec<f64>, EvalError> {
-    let asked = asked(Task::Pope, predictions)?;
+    let asked = yes_no_items(Task::Pope, predictions)?;
     Ok(asked.iter().map(|item| if says_yes(item.said) == item.yes { 100.0 } else { 0.0 }).collect())
 }
 
@@ -76,7 +76,7 @@ pub(super) fn pope_points(predictions: &[Prediction]) -> Result<Vec<f64>, EvalEr
 pub(super) fn pope(predictions: &[Prediction]) -> Result<TaskScore, EvalError> {
     let points = pope_points(predictions)?;
     let mut splits: BTreeMap<&str, Vec<(bool, bool)>> = BTreeMap::new();
-    for item in asked(Task::Pope, predictions)? {
+    for item in yes_no_items(Task::Pope, predictions)? {
         splits.entry(item.kind).or_default().push((says_yes(item.said), item.yes));
     }
     let mut parts = BTreeMap::new();
@@ -168,7 +168,7 @@ fn paired(predictions: &[Prediction]) -> Result<Paired<'_>, EvalError> {
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     let mut images: Vec<Image<'_>> = Vec::new();
     let mut items = Vec::with_capacity(predictions.len());
-    for item in asked(Task::Mme, predictions)? {
+    for item in yes_no_items(Task::Mme, predictions)? {
         let name = item.id.rsplit_once('-').map_or(item.id, |(image, _)| image);
         let place = match places.entry(name) {
             Entry::Occupied(known) => *known.get(),

@@ -17,7 +17,7 @@ pub const REPO: &str = "some-lab/tiny-blip";
 
 /// A request as it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct Received {
     pub path: String,
     pub range: Option<String>,
     pub token: Option<String>,
@@ -40,7 +40,7 @@ pub struct Behaviour {
     pub statuses: Vec<u16>,
     /// Token without which nothing is told.
     pub token: Option<String>,
-    pub asked: Vec<Asked>,
+    pub asked: Vec<Received>,
 }
 
 /// A running server with an empty cache beside it.
@@ -127,7 +127,7 @@ impl Hub {
     }
 
     /// What was asked since the last call.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<Received> {
         std::mem::take(&mut self.behaviour.lock().unwrap().asked)
     }
 
@@ -151,7 +151,7 @@ fn answer(mut stream: TcpStream, behaviour: &Mutex<Behaviour>, host: &str) -> st
     let mut behaviour = behaviour.lock().unwrap();
     let token = headers.get("authorization").cloned();
     let range = headers.get("range").cloned();
-    behaviour.asked.push(Asked { path: path.clone(), range: range.clone(), token: token.clone() });
+    behaviour.asked.push(Received { path: path.clone(), range: range.clone(), token: token.clone() });
     let about_cdn = path.starts_with("/cdn/");
     if !behaviour.statuses.is_empty() {
         let status = behaviour.statuses.remove(0);

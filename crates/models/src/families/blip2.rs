@@ -217,14 +217,6 @@ impl Architecture for Blip2Config {
         "vision_model"
     }
 
-    fn boxed(&self) -> Box<dyn Architecture> {
-        Box::new(self.clone())
-    }
-
-    fn to_json(&self) -> serde_json::Result<Value> {
-        serde_json::to_value(self)
-    }
-
     fn blip2(&self) -> Option<&Blip2Config> {
         Some(self)
     }

@@ -176,12 +176,4 @@ impl Architecture for LlavaConfig {
     fn vision_path(&self) -> &'static str {
         "vision_tower.vision_model"
     }
-
-    fn boxed(&self) -> Box<dyn Architecture> {
-        Box::new(self.clone())
-    }
-
-    fn to_json(&self) -> serde_json::Result<Value> {
-        serde_json::to_value(self)
-    }
 }

@@ -8,7 +8,7 @@ mod qwen;
 
 use std::fmt::Debug;
 
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 pub use self::{
@@ -52,8 +52,30 @@ pub struct Grid {
     pub start: i64,
 }
 
+/// What every configuration can do because it is plain data.
+pub trait Written {
+    /// A copy.
+    fn boxed(&self) -> Box<dyn Architecture>;
+
+    /// As it is written.
+    ///
+    /// # Errors
+    /// Numbers that JSON does not have.
+    fn to_json(&self) -> serde_json::Result<Value>;
+}
+
+impl<T: Architecture + Clone + Serialize + 'static> Written for T {
+    fn boxed(&self) -> Box<dyn Architecture> {
+        Box::new(self.clone())
+    }
+
+    fn to_json(&self) -> serde_json::Result<Value> {
+        serde_json::to_value(self)
+    }
+}
+
 /// A model folder's `config.json`: which networks it describes.
-pub trait Architecture: Debug + Send + Sync {
+pub trait Architecture: Written + Debug + Send + Sync {
     /// `model_type`.
     fn model_type(&self) -> &str;
 
@@ -108,15 +130,6 @@ pub trait Architecture: Debug + Send + Sync {
 
     /// Path of the image encoder in a checkpoint.
     fn vision_path(&self) -> &'static str;
-
-    /// A copy.
-    fn boxed(&self) -> Box<dyn Architecture>;
-
-    /// As it is written.
-    ///
-    /// # Errors
-    /// Numbers that JSON does not have.
-    fn to_json(&self) -> serde_json::Result<Value>;
 
     /// The configuration of a BLIP-2 model, where it is one.
     fn blip2(&self) -> Option<&Blip2Config> {

@@ -4,7 +4,7 @@
 //! 2024 have the language model's settings at the top of `config.json` and its tensors below `model`, newer ones both in parts of their own.
 
 use ressa_checkpoint::qwen_text;
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Map, Value};
 
 use super::{Architecture, Grid, Networks, image_token};
@@ -170,6 +170,13 @@ impl QwenVlConfig {
     }
 }
 
+/// As the folder has it.
+impl Serialize for QwenVlConfig {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.fields.serialize(to)
+    }
+}
+
 impl Architecture for QwenVlConfig {
     fn model_type(&self) -> &str {
         &self.model_type
@@ -247,13 +254,5 @@ impl Architecture for QwenVlConfig {
     /// As folders of 2024 have it, which every version of the reference reads.
     fn written(&self, name: &str) -> String {
         name.strip_prefix("language_model.").unwrap_or(name).to_owned()
-    }
-
-    fn boxed(&self) -> Box<dyn Architecture> {
-        Box::new(self.clone())
-    }
-
-    fn to_json(&self) -> serde_json::Result<Value> {
-        Ok(Value::Object(self.fields.clone()))
     }
 }

@@ -115,7 +115,7 @@ fn images(grids: &Tensor, cut: Grid) -> Result<Vec<[i64; 2]>, ModelError> {
         if frames != 1 {
             return Err(input(
                 NAME,
-                format!("image {at} has {frames} frames; an image has 1, and films are not supported"),
+                format!("image {at} has {frames} frames; an image has 1, and videos are not supported"),
             ));
         }
         let fits = |side: i64| side > 0 && side % cut.merge == 0;

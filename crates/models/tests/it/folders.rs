@@ -140,7 +140,15 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Stops or goes on looking; answers with how it was.
+    /// Compares them with those that a golden has of a linear.
+    pub fn check(&self, name: &str, linear: &str, tensors: &Golden, tolerance: f64) {
+        let (sum, squares) = self.sums.as_ref().unwrap();
+        assert_eq!(tensors.get(&format!("stats.{linear}.rows")).int64_value(&[0]), self.rows, "{name} {linear}");
+        tensors.check(&format!("stats.{linear}.sum"), &sum.to_kind(Kind::Float), tolerance);
+        tensors.check(&format!("stats.{linear}.sqsum"), &squares.to_kind(Kind::Float), tolerance);
+    }
+
+    /// Stops or resumes looking; answers with how it was.
     pub fn pause(&mut self, paused: bool) -> bool {
         std::mem::replace(&mut self.paused, paused)
     }
@@ -180,11 +188,7 @@ fn every_prunable_linear_sees_the_inputs_that_it_sees_in_transformers() {
             tensors.iter().filter_map(|(key, _)| key.strip_prefix("stats.")?.strip_suffix(".rows")).collect();
         assert_eq!(theirs, seen.keys().map(String::as_str).collect::<Vec<_>>(), "{name}");
         for (linear, moments) in &seen {
-            let moments = moments.lock().unwrap();
-            let (sum, squares) = moments.sums.as_ref().unwrap();
-            assert_eq!(tensors.get(&format!("stats.{linear}.rows")).int64_value(&[0]), moments.rows, "{name} {linear}");
-            tensors.check(&format!("stats.{linear}.sum"), &sum.to_kind(Kind::Float), TOLERANCE);
-            tensors.check(&format!("stats.{linear}.sqsum"), &squares.to_kind(Kind::Float), TOLERANCE);
+            moments.lock().unwrap().check(name, linear, &tensors, TOLERANCE);
         }
     }
 }
