@@ -56,9 +56,8 @@ fn read(
     let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     files.chain.push((real.clone(), shown.to_owned()));
     let tree = yaml::parse(&source)?;
-    let mut own = Document::read(&tree)?;
     let mut merged = Document::default();
-    for (relative, at) in std::mem::take(&mut own.extends) {
+    for (relative, at) in Document::bases(&tree)? {
         let Base { path: base, asked, shown: base_shown } = resolve(&real, &relative, root, &at)?;
         let chain = &files.chain;
         files.read += 1;
@@ -86,6 +85,7 @@ fn read(
         merged = merged.overlay(read(&base, &asked, &base_shown, root, files)?.0);
     }
     files.chain.pop();
+    let own = Document::read(&tree, &merged.steps)?;
     Ok((merged.overlay(own), tree.at))
 }
 

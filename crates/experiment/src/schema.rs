@@ -6,6 +6,7 @@ use crate::{
     grammar,
     settings::{SETTINGS, Setting},
     shape::{Bounds, Field, Need, Shape},
+    steps::StepKind,
     value,
 };
 
@@ -175,11 +176,27 @@ fn shape(of: &Shape) -> Value {
             "additionalProperties": fields_schema(fields)
         }),
         Shape::Texts => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+        Shape::Steps => steps(),
         Shape::Value => reference("value"),
         Shape::NumberOrValue => json!({ "anyOf": [{ "type": "number" }, reference("value")] }),
         Shape::Where => reference("where"),
         Shape::LabelOf(_) => reference("label"),
     }
+}
+
+/// A list of steps: a kind alone, or a kind with settings of its section and a name.
+fn steps() -> Value {
+    let kinds = StepKind::ALL.map(|kind| {
+        let mut own = settings_below(&format!("{}.", kind.name()));
+        own.insert("name".to_owned(), described(shape(&Shape::Id), "What settings and tables call the step."));
+        let body = json!({ "anyOf": [closed(own), { "type": "null" }] });
+        json!({
+            "type": "object", "properties": { kind.name(): body }, "required": [kind.name()], "additionalProperties": false
+        })
+    });
+    let names = json!({ "type": "string", "enum": StepKind::ALL.map(StepKind::name) });
+    let item = Value::Array([names].into_iter().chain(kinds).collect());
+    json!({ "anyOf": [{ "type": "array", "items": { "anyOf": item }, "minItems": 1 }, { "type": "null" }] })
 }
 
 fn number(bounds: &Bounds) -> Value {
