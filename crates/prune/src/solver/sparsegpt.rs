@@ -19,7 +19,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use super::{FIRST, LayerGroup, LayerProblem, LayerSolution, LayerSolver, check, factor};
 use crate::{
     error::PruneError,
-    rows::{each_part, floats, rows_per_part},
+    rows::{each_part, flags, floats, rows_per_part},
     select::{Selection, host},
     statistics::{ColumnStatistics, Needs},
 };
@@ -339,13 +339,6 @@ fn put_first(gone: &[bool], importance: &mut [f32]) {
 /// Takes what is gone out of a keep mask.
 fn hold_down(gone: &[bool], keep: &mut [bool]) {
     gone.iter().zip(keep).for_each(|(gone, keep)| *keep &= !gone);
-}
-
-fn flags(tensor: &Tensor) -> Vec<bool> {
-    let flat = tensor.to_device(Device::Cpu).contiguous().view([-1]);
-    let mut values = vec![false; flat.numel()];
-    flat.copy_data(&mut values, flat.numel());
-    values
 }
 
 /// `w^2 / U_jj^2`.
