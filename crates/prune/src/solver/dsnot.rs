@@ -18,7 +18,7 @@ use super::{LayerGroup, LayerProblem, LayerSolution, LayerSolver, SparseGpt, che
 use crate::{
     error::PruneError,
     metric::{PruningMetric, Wanda},
-    rows::{each_part, floats, rows_per_part},
+    rows::{each_part, flags, floats, rows_per_part},
     select::Selection,
     statistics::{ColumnStatistics, Needs},
 };
@@ -179,9 +179,7 @@ struct Row<'a> {
 
 impl Dsnot {
     fn refine(&self, layer: &LayerProblem<'_>, importance: &Tensor, inputs: &Inputs) -> Vec<bool> {
-        let initial = layer.selection.keep(importance).to_device(Device::Cpu).contiguous().view([-1]);
-        let mut keep = vec![false; initial.numel()];
-        initial.copy_data(&mut keep, initial.numel());
+        let mut keep = flags(&layer.selection.keep(importance));
         let (weight, importance) = (floats(layer.weight), floats(importance));
         let width = inputs.sum.len().max(1);
         let group = match layer.selection {
