@@ -51,7 +51,7 @@ impl Refinement for LeastSquares {
                 let (mut weights, mut before, mut after) = (Vec::new(), Vec::new(), Vec::new());
                 for rows in parts(whole.dense.size()[0], PART / whole.dense.size()[1].max(1)) {
                     let part = whole.rows(rows);
-                    let solved = self.solve(&part, &damped);
+                    let solved = self.solve(&part.dense, part.weight.copy(), &part.keep, &damped);
                     let [old, new] =
                         [&part.weight, &solved].map(|weight| error::energy(&(&part.dense - weight), &gram));
                     let better = new.lt_tensor(&old);
@@ -69,14 +69,14 @@ impl Refinement for LeastSquares {
 }
 
 impl LeastSquares {
-    /// The weights of some rows after the steps.
-    fn solve(&self, part: &Prepared, damped: &Tensor) -> Tensor {
+    /// The kept weights of some rows `[rows, in]` after the steps, from `weight`, which is zero where `keep` is false and overwritten; f32. `damped` is the Gram
+    /// matrix with its damping.
+    pub(crate) fn solve(&self, dense: &Tensor, mut weight: Tensor, keep: &Tensor, damped: &Tensor) -> Tensor {
         let by_row = |left: &Tensor, right: &Tensor| error::inner(left, right).unsqueeze(1);
         let step = |ratio: &Tensor, of: &Tensor| ratio.to_kind(Kind::Float) * of;
-        let keep = part.keep.to_kind(Kind::Float);
+        let keep = keep.to_kind(Kind::Float);
         let inverse = damped.diagonal(0, 0, 1).reciprocal();
-        let mut weight = part.weight.copy();
-        let mut residual = part.missing().matmul(damped) * &keep;
+        let mut residual = (dense - &weight).matmul(damped) * &keep;
         let mut direction = &residual * &inverse;
         let mut length = by_row(&residual, &direction);
         let enough = &length * self.tolerance.powi(2);

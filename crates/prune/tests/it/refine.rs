@@ -193,9 +193,9 @@ proptest! {
     }
 }
 
-/// Each brings what it is for, and one after the other brings more.
+/// Each lowers what Wanda's masks lose, and least squares also what swaps left.
 #[test]
-fn refinements_add_up() {
+fn refinements_lower_the_error_of_a_layer() {
     let (dense, x) = (noise(&[30, 152], 1.713), inputs(4, 110, 152));
     let seen = collect(&x, ALL);
     for pattern in [Pattern::Unstructured, TWO_OF_FOUR] {
@@ -204,9 +204,9 @@ fn refinements_add_up() {
         let swapped = refine(&SparseSwaps::default(), layer, &seen);
         let solved = refine(&LeastSquares::default(), layer, &seen);
         let both = refine(&LeastSquares::default(), PrunedLayer { keep: &swapped.keep, ..layer }, &seen);
-        let share = |found: &Refined| found.error.after / swapped.error.before;
-        assert!(share(&swapped) < 0.9 && share(&solved) < 0.9, "{pattern}: {swapped:?} {solved:?}");
-        assert!(share(&both) < 0.95 * share(&swapped).min(share(&solved)), "{pattern}: {both:?}");
+        for Refined { error, .. } in [swapped, solved, both] {
+            assert!(error.after < 0.8 * error.before, "{pattern}: {error:?}");
+        }
     }
 }
 

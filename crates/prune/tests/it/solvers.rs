@@ -313,12 +313,14 @@ fn threads_and_batches_change_nothing() {
         }
         (0..5).for_each(|_| pieces.end_sample());
         let mut found = vec![whole.hessian().expect("gram"), pieces.hessian().expect("gram")];
-        for (_, solver) in solvers() {
+        for (name, solver) in solvers() {
             for selection in [half(Group::Row), half(Group::Matrix), Selection::NOfM { keep: 2, of: 4 }] {
                 let solution = solve(solver.as_ref(), &weight, &whole, selection);
-                for refined in refine_all(&weight, &solution, selection.pattern(), &whole) {
-                    found.push(refined.keep);
-                    found.extend(refined.weight);
+                if ["wanda", "sparsegpt"].contains(&name) {
+                    for refined in refine_all(&weight, &solution, selection.pattern(), &whole) {
+                        found.push(refined.keep);
+                        found.extend(refined.weight);
+                    }
                 }
                 found.push(solution.keep);
                 found.extend(solution.weight);
