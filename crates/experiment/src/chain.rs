@@ -553,7 +553,7 @@ fn alone(prune: &PruneConfig, tower: Tower) -> PruneConfig {
     if own.allocation.is_default() {
         let neutral = [
             (Tower::Vision, &mut own.vision),
-            (Tower::Qformer, &mut own.qformer),
+            (Tower::Connector, &mut own.connector),
             (Tower::Language, &mut own.language),
         ];
         for (_, other) in neutral.into_iter().filter(|(other, _)| *other != tower) {
@@ -669,7 +669,7 @@ fn restoration(
         masked: restore.method == RestoreMethod::SparseLora,
         training: Box::new(AdaptTraining {
             vision: tower(Tower::Vision),
-            qformer: tower(Tower::Qformer),
+            connector: tower(Tower::Connector),
             language: tower(Tower::Language),
             steps: restore.steps,
             align: restore.align,

@@ -223,7 +223,7 @@ fn method(prune: &PruneConfig) -> Option<Conflict> {
 fn tokens(prune: &PruneConfig) -> Option<Conflict> {
     let tokens = &prune.calibration.tokens;
     let seen = [
-        (Tower::Qformer, "prune.calibration.tokens.query", tokens.query + tokens.text),
+        (Tower::Connector, "prune.calibration.tokens.query", tokens.query + tokens.text),
         (Tower::Language, "prune.calibration.tokens.text", tokens.text + tokens.visual),
     ];
     let blind = |&(tower, _, weight): &(Tower, &str, f64)| prune.tower(tower).sparsity > 0.0 && weight <= 0.0;
@@ -238,7 +238,7 @@ fn tokens(prune: &PruneConfig) -> Option<Conflict> {
 fn sparsity_of(tower: Tower) -> &'static str {
     match tower {
         Tower::Vision => "prune.vision.sparsity",
-        Tower::Qformer => "prune.qformer.sparsity",
+        Tower::Connector => "prune.connector.sparsity",
         Tower::Language => "prune.language.sparsity",
     }
 }
@@ -246,7 +246,7 @@ fn sparsity_of(tower: Tower) -> &'static str {
 fn group_of(tower: Tower) -> &'static str {
     match tower {
         Tower::Vision => "prune.vision.group",
-        Tower::Qformer => "prune.qformer.group",
+        Tower::Connector => "prune.connector.group",
         Tower::Language => "prune.language.group",
     }
 }
@@ -315,7 +315,7 @@ fn restore(restore: &RestoreConfig, gone: &BTreeMap<Tower, (f64, &str)>) -> Opti
         return found(
             "restore.method",
             format!("`{}` trains no tower: every `tune` is false", restore.method.name()),
-            "set `restore.vision.tune`, `restore.qformer.tune` or `restore.language.tune` to true",
+            "set `restore.vision.tune`, `restore.connector.tune` or `restore.language.tune` to true",
         );
     }
     for tower in Tower::ALL {
@@ -328,7 +328,7 @@ fn restore(restore: &RestoreConfig, gone: &BTreeMap<Tower, (f64, &str)>) -> Opti
             return found(
                 match tower {
                     Tower::Vision => "restore.vision.full",
-                    Tower::Qformer => "restore.qformer.full",
+                    Tower::Connector => "restore.connector.full",
                     Tower::Language => "restore.language.full",
                 },
                 format!("the {tower} tower is pruned, and `{}` would not keep its mask", restore.method.name()),
@@ -343,11 +343,11 @@ fn restore(restore: &RestoreConfig, gone: &BTreeMap<Tower, (f64, &str)>) -> Opti
             "lower `restore.align` or raise `restore.steps`",
         );
     }
-    if restore.align > 0 && !restore.qformer.tune {
+    if restore.align > 0 && !restore.connector.tune {
         return found(
             "restore.align",
-            "only the interface learns without the language model, and `restore.qformer.tune` is false",
-            "set `restore.align` to 0, or tune the interface",
+            "only the connector learns without the language model, and `restore.connector.tune` is false",
+            "set `restore.align` to 0, or tune the connector",
         );
     }
     if restore.batch > restore.samples {

@@ -53,6 +53,7 @@ pub mod settings;
 mod shape;
 pub mod shared;
 pub mod source;
+mod spelling;
 pub mod stage;
 pub mod steps;
 pub mod strict;

@@ -39,9 +39,9 @@ pub(crate) fn floats(tensor: &Tensor) -> Vec<f32> {
 /// The elements of a bool tensor in row order, on the host.
 pub(crate) fn flags(tensor: &Tensor) -> Vec<bool> {
     let flat = tensor.to_device(Device::Cpu).contiguous().view([-1]);
-    let mut values = vec![false; flat.numel()];
-    flat.copy_data(&mut values, flat.numel());
-    values
+    let mut flags = vec![false; flat.numel()];
+    flat.copy_data(&mut flags, flat.numel());
+    flags
 }
 
 /// Shows the elements of a tensor in row order, as f32 on the host, without a copy where they lie like that already.

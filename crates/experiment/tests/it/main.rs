@@ -6,6 +6,7 @@ mod filtering;
 mod names;
 mod overriding;
 mod shipped;
+mod spelling;
 mod steps;
 
 use std::path::PathBuf;

@@ -211,7 +211,7 @@ fn broken_lists_are_pointed_at() {
         ("weights that would come back", with("steps.second.vision.sparsity: 0.2\n")),
         ("weights that would come back in a list", format!("{HEAD}{}", GRADUAL.replace("0.5", "0.2"))),
         ("a contradiction in a step", with("steps.last.batch: 4000\n")),
-        ("a pattern in a step", format!("{HEAD}{}", GRADUAL.replace("name: second", "name: second, pattern: \"2:4\", qformer.sparsity: 0.7"))),
+        ("a pattern in a step", format!("{HEAD}{}", GRADUAL.replace("name: second", "name: second, pattern: \"2:4\", connector.sparsity: 0.7"))),
     ];
     let mut shown = String::new();
     for (title, yaml) in files {

@@ -4,7 +4,7 @@
 //! Layers that read the same input are solved together, so that what depends on the input alone is done once.
 
 mod dsnot;
-mod factor;
+pub(crate) mod factor;
 mod sparsegpt;
 mod threshold;
 
@@ -201,29 +201,46 @@ pub(crate) fn importance(
 
 /// Refuses what no method could prune.
 fn check(layers: &[LayerProblem<'_>], needs: Needs, statistics: Option<&ColumnStatistics>) -> Result<(), PruneError> {
-    for layer in layers {
-        let name = || layer.name.to_owned();
-        let size = layer.weight.size();
-        let &[_, width] = size.as_slice() else {
-            return Err(PruneError::NotAMatrix { layer: name(), shape: size });
+    layers.iter().try_for_each(|layer| {
+        let group = match layer.selection {
+            Selection::NOfM { keep, of } => Some((keep, of)),
+            _ => None,
         };
-        if let Selection::NOfM { keep, of } = layer.selection
-            && (of < 1 || !(0..=of).contains(&keep) || width % of != 0)
-        {
-            return Err(PruneError::Width { layer: name(), width, of });
-        }
-        if needs.is_empty() {
-            continue;
-        }
-        let Some(statistics) = statistics.filter(|s| s.collects().covers(needs) && s.samples() > 0) else {
-            return Err(PruneError::NoStatistics { layer: name() });
-        };
-        if statistics.columns() != width {
-            return Err(PruneError::StatisticsWidth { layer: name(), width, found: statistics.columns() });
-        }
-        if !statistics.is_finite() {
-            return Err(PruneError::NotFiniteInput { layer: name() });
-        }
+        check_layer(layer.name, &layer.weight.size(), group, needs, statistics)
+    })
+}
+
+/// Refuses a layer by the shape of its weight, its N:M groups (kept, of) and its statistics.
+///
+/// # Errors
+/// A weight that is no matrix; a width that the groups do not divide; statistics that are missing, of another width or not finite.
+pub(crate) fn check_layer(
+    layer: &str,
+    shape: &[i64],
+    group: Option<(i64, i64)>,
+    needs: Needs,
+    statistics: Option<&ColumnStatistics>,
+) -> Result<(), PruneError> {
+    let name = || layer.to_owned();
+    let &[_, width] = shape else {
+        return Err(PruneError::NotAMatrix { layer: name(), shape: shape.to_vec() });
+    };
+    if let Some((keep, of)) = group
+        && (of < 1 || !(0..=of).contains(&keep) || width % of != 0)
+    {
+        return Err(PruneError::Width { layer: name(), width, of });
+    }
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let Some(statistics) = statistics.filter(|s| s.collects().covers(needs) && s.samples() > 0) else {
+        return Err(PruneError::NoStatistics { layer: name() });
+    };
+    if statistics.columns() != width {
+        return Err(PruneError::StatisticsWidth { layer: name(), width, found: statistics.columns() });
+    }
+    if !statistics.is_finite() {
+        return Err(PruneError::NotFiniteInput { layer: name() });
     }
     Ok(())
 }

@@ -12,22 +12,24 @@ use ressa_prune::{
 };
 use tch::{Device, Kind, Tensor};
 
-const ALL: Needs = Needs { norms: true, moments: true, gram: true };
+use crate::refine::refine_all;
+
+pub const ALL: Needs = Needs { norms: true, moments: true, gram: true };
 
 /// Numbers between -1 and 1 without a pattern, other ones for another `salt`.
-fn noise(size: &[i64], salt: f64) -> Tensor {
+pub fn noise(size: &[i64], salt: f64) -> Tensor {
     let at = Tensor::arange(size.iter().product::<i64>(), (Kind::Double, Device::Cpu));
     ((at * 12.9898 + salt).sin() * 43758.5453).frac().view(size).to_kind(Kind::Float)
 }
 
 /// Samples `[samples, tokens, in]` whose columns depend on each other, with unlike norms and means that are not zero.
-fn inputs(samples: i64, tokens: i64, columns: i64) -> Tensor {
+pub fn inputs(samples: i64, tokens: i64, columns: i64) -> Tensor {
     let mix = noise(&[columns, columns], 0.7) * (3.0 / (columns as f64).sqrt());
     let mixed = noise(&[samples, tokens, columns], 0.1).matmul(&mix) + noise(&[columns], 0.5) * 0.4;
     mixed * (noise(&[columns], 0.9).abs() + 0.2)
 }
 
-fn collect(inputs: &Tensor, needs: Needs) -> ColumnStatistics {
+pub fn collect(inputs: &Tensor, needs: Needs) -> ColumnStatistics {
     let mut statistics = ColumnStatistics::new(inputs.size()[2], needs, Device::Cpu);
     for sample in 0..inputs.size()[0] {
         statistics.add_sample(&inputs.get(sample));
@@ -68,11 +70,11 @@ fn bits(keep: &Tensor) -> Vec<u8> {
     Vec::try_from(keep.to_kind(Kind::Uint8).reshape([-1])).expect("bits")
 }
 
-fn floats(tensor: &Tensor) -> Vec<f32> {
+pub fn floats(tensor: &Tensor) -> Vec<f32> {
     Vec::try_from(tensor.reshape([-1])).expect("f32")
 }
 
-fn finite(tensor: &Tensor) -> bool {
+pub fn finite(tensor: &Tensor) -> bool {
     tensor.isfinite().all().int64_value(&[]) == 1
 }
 
@@ -311,9 +313,15 @@ fn threads_and_batches_change_nothing() {
         }
         (0..5).for_each(|_| pieces.end_sample());
         let mut found = vec![whole.hessian().expect("gram"), pieces.hessian().expect("gram")];
-        for (_, solver) in solvers() {
+        for (name, solver) in solvers() {
             for selection in [half(Group::Row), half(Group::Matrix), Selection::NOfM { keep: 2, of: 4 }] {
                 let solution = solve(solver.as_ref(), &weight, &whole, selection);
+                if ["wanda", "sparsegpt"].contains(&name) {
+                    for refined in refine_all(&weight, &solution, selection.pattern(), &whole) {
+                        found.push(refined.keep);
+                        found.extend(refined.weight);
+                    }
+                }
                 found.push(solution.keep);
                 found.extend(solution.weight);
             }
