@@ -73,7 +73,9 @@ pub(crate) fn named(stage: &Stage) -> Option<Named> {
             let by = format!("calibration {} {}", calibration.images, seed.unwrap_or_default());
             Some(corpora(&data.calibration, by))
         }
-        Stage::Sensitivity { data, calibration, seed, .. } | Stage::Statistics { data, calibration, seed, .. } => {
+        Stage::Sensitivity { data, calibration, seed, .. }
+        | Stage::Statistics { data, calibration, seed, .. }
+        | Stage::Refine { data, calibration, seed, .. } => {
             Some(corpora(&data.calibration, format!("calibration {} {seed}", calibration.images)))
         }
         Stage::Adapt { data, training, seed, .. } => {
@@ -93,7 +95,9 @@ fn opened(stage: &Stage, root: &Path) -> Result<Vec<String>, DataError> {
         Stage::Prune { data: Some(data), calibration: Some(calibration), seed, .. } => {
             calibrating(&data.calibration, root, calibration.images, seed.unwrap_or_default())?
         }
-        Stage::Sensitivity { data, calibration, seed, .. } | Stage::Statistics { data, calibration, seed, .. } => {
+        Stage::Sensitivity { data, calibration, seed, .. }
+        | Stage::Statistics { data, calibration, seed, .. }
+        | Stage::Refine { data, calibration, seed, .. } => {
             calibrating(&data.calibration, root, calibration.images, *seed)?
         }
         Stage::Adapt { data, training, seed, .. } => {

@@ -30,7 +30,7 @@ impl Address {
     /// The setting at a path of a run.
     pub fn of_run(path: &str, run: &RunConfig) -> Option<Self> {
         Self::among(path, &|name| match run.steps.is_empty() {
-            true => StepKind::named(name),
+            true => StepKind::named(name).filter(|kind| StepKind::USUAL.contains(kind)),
             false => run.steps.iter().find(|step| step.name == name).map(|step| step.kind),
         })
     }

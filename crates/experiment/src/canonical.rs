@@ -8,7 +8,8 @@ use crate::{
         Repetition, RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerCalibration, TowerPrune,
     },
     model::DenseConfig,
-    steps::Step,
+    refine::{RefineConfig, RefineMethod},
+    steps::{Step, StepKind},
 };
 
 /// Makes settings neutral that cannot change any of the run's numbers.
@@ -50,7 +51,7 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
         run.data.text = None;
     }
     let folder = run.data.source == DataSource::Folder;
-    let calibrates = run.prunings().any(|prune| prune.calibrates());
+    let calibrates = run.calibrates();
     let trains = run.restorations().next().is_some();
     canonical_corpora(&mut run.data.calibration, folder && calibrates);
     canonical_corpora(&mut run.data.restoration, folder && trains);
@@ -62,7 +63,8 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
 
 /// Whether anything in a canonical run is drawn from its seed.
 pub fn draws(run: &RunConfig) -> bool {
-    run.prunings().any(|prune| prune.metric == Metric::Random || prune.calibrates())
+    run.calibrates()
+        || run.prunings().any(|prune| prune.metric == Metric::Random)
         || run.restorations().next().is_some()
 }
 
@@ -71,25 +73,39 @@ pub fn draws(run: &RunConfig) -> bool {
 fn canonical_steps(run: &mut RunConfig) {
     if run.steps.is_empty() {
         canonical_prune(&mut run.prune);
+        run.refine = RefineConfig::default();
         canonical_restore(&mut run.restore);
         return;
     }
     let names: Vec<String> = run.steps.iter().map(|step| step.name.clone()).collect();
     let mut steps: Vec<(String, Step)> = names.into_iter().zip(run.sequence()).collect();
-    for (_, step) in &mut steps {
+    // Backwards: what refines a pruning comes after it, and reads its calibration.
+    let mut is_refined = false;
+    for (_, step) in steps.iter_mut().rev() {
         match step {
-            Step::Prune(prune) => canonical_prune(prune),
-            Step::Restore(restore) => canonical_restore(restore),
+            Step::Prune(prune) => {
+                canonical_pruning(prune, is_refined);
+                is_refined = false;
+            }
+            Step::Refine(refine) => {
+                *refine = refine.canonical();
+                is_refined |= refine.method != RefineMethod::None;
+            }
+            Step::Restore(restore) => {
+                canonical_restore(restore);
+                is_refined &= restore.method == RestoreMethod::None;
+            }
         }
     }
     steps.retain(|(_, step)| step.does_something());
-    (run.prune, run.restore, run.steps) = Default::default();
-    let is_usual = steps.iter().all(|(name, step)| name == step.kind().name())
+    (run.prune, run.refine, run.restore, run.steps) = Default::default();
+    let is_usual = steps.iter().all(|(name, step)| StepKind::USUAL.contains(&step.kind()) && name == step.kind().name())
         && steps.windows(2).all(|pair| pair[0].1.kind() < pair[1].1.kind());
     if is_usual {
         for (_, step) in steps {
             match step {
                 Step::Prune(prune) => run.prune = prune,
+                Step::Refine(refine) => run.refine = refine,
                 Step::Restore(restore) => run.restore = restore,
             }
         }
@@ -99,6 +115,11 @@ fn canonical_steps(run: &mut RunConfig) {
 }
 
 pub(crate) fn canonical_prune(prune: &mut PruneConfig) {
+    canonical_pruning(prune, false);
+}
+
+/// The same of a pruning whose calibration a refinement may read.
+fn canonical_pruning(prune: &mut PruneConfig, is_refined: bool) {
     let dense = Tower::ALL.iter().all(|&tower| prune.tower(tower).sparsity <= 0.0);
     if prune.metric == Metric::None || dense {
         *prune = PruneConfig::default();
@@ -125,7 +146,7 @@ pub(crate) fn canonical_prune(prune: &mut PruneConfig) {
     (prune.rounding, prune.threshold) = (method.rounding, method.threshold);
     (prune.magnitude, prune.sparsegpt, prune.dsnot) = (method.magnitude, method.sparsegpt, method.dsnot);
     prune.calibration.tokens = prune.calibration.tokens.canonical();
-    let calibrates = prune.calibrates();
+    let calibrates = prune.calibrates() || is_refined;
     for tower in [&mut prune.vision, &mut prune.connector, &mut prune.language] {
         let own = &mut tower.calibration;
         if !calibrates {
@@ -136,7 +157,7 @@ pub(crate) fn canonical_prune(prune: &mut PruneConfig) {
         own.captions = own.captions.filter(|&captions| captions != shared.captions);
         own.corpora.sort_unstable();
     }
-    if !metric.needs_calibration() && !prune.allocation.is_measured() {
+    if !calibrates {
         prune.calibration = CalibrationConfig::default();
     } else if !metric.needs_calibration() {
         prune.calibration.propagate = CalibrationConfig::default().propagate;

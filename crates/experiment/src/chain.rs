@@ -22,6 +22,7 @@ use crate::{
     },
     model::{DenseConfig, ModelConfig},
     reading::{ReadingKind, Readings},
+    refine::RefineConfig,
     shared::Shared,
     stage::{AdaptTraining, Identifier, Inputs, identify},
     steps::{Step, StepConfig},
@@ -82,6 +83,8 @@ struct Parts {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Section {
     Prune(u32),
+    /// With the pruning whose calibration it reads.
+    Refine(RefineConfig, u32),
     Restore(u32),
 }
 
@@ -277,6 +280,7 @@ impl Planner {
             dense,
             data,
             prune: self.prunes.value(parts.prune),
+            refine: RefineConfig::default(),
             restore: self.restores.value(parts.restore),
             evaluate: self.evaluations.value(parts.evaluate),
             steps: self.lists.value(parts.list),
@@ -311,9 +315,12 @@ impl Planner {
             return Arc::clone(known);
         }
         let steps = run.sequence().into_iter().filter(Step::does_something);
-        let numbered = steps.map(|step| match step {
-            Step::Prune(prune) => Section::Prune(self.prunes.intern(prune)),
-            Step::Restore(restore) => Section::Restore(self.restores.intern(restore)),
+        let mut pruning = None;
+        let numbered = steps.filter_map(|step| match step {
+            Step::Prune(prune) => Some(Section::Prune(*pruning.insert(self.prunes.intern(prune)))),
+            // A file in which nothing is pruned before was refused.
+            Step::Refine(refine) => Some(Section::Refine(refine, pruning?)),
+            Step::Restore(restore) => Some(Section::Restore(self.restores.intern(restore))),
         });
         let sequence: Arc<[Section]> = numbered.collect();
         self.sequences.insert(key, Arc::clone(&sequence));
@@ -334,6 +341,7 @@ impl Planner {
                 None => {
                     let done = Arc::new(match section {
                         Section::Prune(prune) => self.prune(doing, state, prune),
+                        Section::Refine(refine, prune) => self.refine(doing, state, (refine, prune)),
                         Section::Restore(restore) => self.restore(doing, state, restore),
                     });
                     self.done.insert(key, Arc::clone(&done));
@@ -457,6 +465,42 @@ impl Planner {
         pruning
     }
 
+    /// Refines the towers that were pruned since the last restoration, each by what its layers see in the state.
+    fn refine(&mut self, doing: Doing<'_>, state: u32, (refine, prune): (RefineConfig, u32)) -> Done {
+        let (run, config) = (doing.run, self.prunes.value(prune));
+        let before = self.states.all[state as usize].clone();
+        let mut after = before.clone();
+        let mut nodes = Vec::new();
+        for &(tower, _) in &before.masks {
+            let needs = StatisticsNeeds { gram: true, ..StatisticsNeeds::default() };
+            // Nothing is propagated: every layer is measured before the first is refined.
+            let calibration = CalibrationConfig { propagate: Propagate::Dense, ..config.calibration_of(tower) };
+            let statistics = self.measure(doing, &before, (&config, tower), (needs, &calibration), &mut nodes);
+            let node = Stage::Refine {
+                tower,
+                method: refine.method,
+                iterations: refine.iterations(),
+                calibration,
+                data: run.data.for_calibration_of(config.tower(tower)),
+                seed: run.seed,
+                compute: run.model.compute,
+            }
+            .node_with(
+                Inputs {
+                    dense: Some(doing.dense),
+                    statistics: Some(statistics),
+                    masks: before.masks(|other| other <= tower),
+                    merge: before.merge,
+                    ..Inputs::default()
+                },
+                &mut self.buffer,
+            );
+            after.prune(tower, node.key);
+            nodes.push(Arc::new(node));
+        }
+        Done { nodes, state: self.states.number(after) }
+    }
+
     /// Trains on a state and merges.
     fn restore(&mut self, doing: Doing<'_>, state: u32, restore: u32) -> Done {
         let config = self.restores.value(restore);
@@ -469,17 +513,30 @@ impl Planner {
     /// The key of what is collected of a tower's inputs on a state, whose stage joins `nodes`.
     fn statistics(
         &mut self,
-        Doing { run, dense, .. }: Doing<'_>,
+        doing: Doing<'_>,
         state: &State,
         prune: &PruneConfig,
         tower: Tower,
         nodes: &mut Vec<Arc<StageNode>>,
     ) -> StageKey {
+        let needs = StatisticsNeeds::of(prune.metric, &prune.method());
+        self.measure(doing, state, (prune, tower), (needs, &prune.calibration_of(tower)), nodes)
+    }
+
+    /// As [`Planner::statistics`], of what is asked for.
+    fn measure(
+        &mut self,
+        Doing { run, dense, .. }: Doing<'_>,
+        state: &State,
+        (prune, tower): (&PruneConfig, Tower),
+        (needs, calibration): (StatisticsNeeds, &CalibrationConfig),
+        nodes: &mut Vec<Arc<StageNode>>,
+    ) -> StageKey {
         let masks = state.masks(|other| other <= tower);
         let node = Stage::Statistics {
             tower,
-            needs: StatisticsNeeds::of(prune.metric, &prune.method()),
-            calibration: prune.calibration_of(tower),
+            needs,
+            calibration: calibration.clone(),
             data: run.data.for_calibration_of(prune.tower(tower)),
             seed: run.seed,
             compute: run.model.compute,

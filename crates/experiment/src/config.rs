@@ -9,6 +9,7 @@ use crate::{
     allocation::AllocationConfig,
     method::is_default,
     model::{DenseConfig, ModelConfig},
+    refine::RefineConfig,
     settings::SETTINGS,
     shared::Shared,
     steps::StepConfig,
@@ -39,6 +40,9 @@ pub struct RunConfig {
     /// What is removed.
     #[serde(default)]
     pub prune: Shared<PruneConfig>,
+    /// How what was pruned is refined; for steps `refine` only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub refine: RefineConfig,
     /// How quality is given back.
     #[serde(default)]
     pub restore: Shared<RestoreConfig>,
@@ -61,6 +65,7 @@ impl RunConfig {
             dense: Shared::default(),
             data: Shared::default(),
             prune: Shared::default(),
+            refine: RefineConfig::default(),
             restore: Shared::default(),
             evaluate: Shared::default(),
             steps: Shared::default(),
@@ -70,8 +75,8 @@ impl RunConfig {
 
     /// Whether two runs differ in nothing but their seed.
     pub fn is_but_for_seed(&self, other: &Self) -> bool {
-        let Self { model, dense, data, prune, restore, evaluate, steps, seed: _ } = self;
-        (prune, restore, steps) == (&other.prune, &other.restore, &other.steps)
+        let Self { model, dense, data, prune, refine, restore, evaluate, steps, seed: _ } = self;
+        (prune, refine, restore, steps) == (&other.prune, &other.refine, &other.restore, &other.steps)
             && *evaluate == other.evaluate
             && (model, dense, data) == (&other.model, &other.dense, &other.data)
     }

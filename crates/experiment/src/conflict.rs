@@ -9,6 +9,7 @@ use crate::{
         BlockThreshold, DataSource, Group, Metric, PruneConfig, RestoreConfig, RestoreMethod, SampleForm, Threshold,
         TowerPrune,
     },
+    refine::RefineMethod,
     steps::{Step, StepKind},
     task::Task,
 };
@@ -61,9 +62,11 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
     let names = run.step_names();
     // What is gone of each tower, and the step that removed it.
     let mut gone: BTreeMap<Tower, (f64, &str)> = BTreeMap::new();
+    // The last pruning since the last restoration.
+    let mut last: Option<&PruneConfig> = None;
     for (step, name) in sequence.iter().zip(names) {
         let found = match step {
-            Step::Prune(config) => prune(config).or_else(|| calibrated_from(run, config)).or_else(|| {
+            Step::Prune(config) => prune(config).or_else(|| calibrated_from(run, config, config.calibrates())).or_else(|| {
                 let towers = Tower::ALL.into_iter().filter(|_| config.metric != Metric::None);
                 let mut pruned = towers.map(|tower| (tower, config.tower(tower).sparsity)).filter(|(_, s)| *s > 0.0);
                 pruned.find_map(|(tower, sparsity)| match gone.insert(tower, (sparsity, name)) {
@@ -75,7 +78,17 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
                     _ => None,
                 })
             }),
+            Step::Refine(config) => match last {
+                _ if config.method == RefineMethod::None => None,
+                Some(pruned) => calibrated_from(run, pruned, true),
+                None => found(
+                    "refine.method",
+                    format!("`{name}` has nothing to refine: nothing was pruned before it, or since the last restoration"),
+                    "put it behind a step `prune`, or set its method to none",
+                ),
+            },
             Step::Restore(config) => {
+                last = last.filter(|_| config.method == RestoreMethod::None);
                 let found = restore(config, &gone).or_else(|| trained_on(run, config));
                 if config.method == RestoreMethod::Lora {
                     gone.clear();
@@ -83,6 +96,11 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
                 found
             }
         };
+        if let Step::Prune(config) = step
+            && step.does_something()
+        {
+            last = Some(config);
+        }
         if let Some(found) = found {
             return Some(if run.steps.is_empty() { found } else { found.within(name) });
         }
@@ -437,10 +455,10 @@ fn published(run: &RunConfig) -> Option<Conflict> {
     None
 }
 
-/// What published data cannot give to a pruning.
-fn calibrated_from(run: &RunConfig, prune: &PruneConfig) -> Option<Conflict> {
+/// What published data cannot give to a pruning, or to its refinement.
+fn calibrated_from(run: &RunConfig, prune: &PruneConfig, calibrates: bool) -> Option<Conflict> {
     let prunes = Tower::ALL.iter().any(|&tower| prune.tower(tower).sparsity > 0.0);
-    if run.data.source != DataSource::Folder || !prune.calibrates() || !prunes {
+    if run.data.source != DataSource::Folder || !calibrates || !prunes {
         return None;
     }
     if run.data.calibration.corpora.is_empty() {

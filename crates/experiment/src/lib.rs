@@ -47,6 +47,7 @@ pub mod provenance;
 mod range;
 pub mod reading;
 pub mod record;
+pub mod refine;
 pub mod schema;
 pub mod search;
 pub mod settings;

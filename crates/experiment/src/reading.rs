@@ -111,6 +111,7 @@ impl Stage {
             Stage::Prune { data: own, .. } => own.as_ref().and_then(data).into_iter().collect(),
             Stage::Sensitivity { data: own, .. }
             | Stage::Statistics { data: own, .. }
+            | Stage::Refine { data: own, .. }
             | Stage::Adapt { data: own, .. } => data(own).into_iter().collect(),
             Stage::Evaluate { data: own, retrieval, .. } => {
                 let matcher = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_deref());
@@ -135,7 +136,10 @@ impl Stage {
             }
             Stage::Dense { .. } | Stage::Rescale { .. } | Stage::Merge { .. } => None,
             Stage::Prune { data, .. } => data.as_mut(),
-            Stage::Sensitivity { data, .. } | Stage::Statistics { data, .. } | Stage::Adapt { data, .. } => Some(data),
+            Stage::Sensitivity { data, .. }
+            | Stage::Statistics { data, .. }
+            | Stage::Refine { data, .. }
+            | Stage::Adapt { data, .. } => Some(data),
             Stage::Evaluate { data, retrieval, .. } => {
                 let folder = retrieval.as_mut().and_then(|retrieval| retrieval.checkpoint.as_mut());
                 if let (Some(folder), Some(name)) = (folder, of(ReadingKind::Matcher)) {

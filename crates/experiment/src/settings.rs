@@ -5,6 +5,7 @@ use serde_yaml::Value;
 use crate::{
     RunConfig, Task,
     flow::Reading,
+    refine::RefineMethod,
     shape::{Bounds, Shape},
     steps::StepKind,
 };
@@ -276,6 +277,10 @@ pub static SETTINGS: &[Setting] = settings! {
         "OWL: how many times the mean of its group an outlier is.";
     "prune.allocation.table" Shape::Shares, prune.allocation.table,
         "Sparsity by layer pattern, such as `{ \"language.0\": 0.3, \"*.wo\": 0.6 }`; the other layers fill the budget. Layers are called `tower.block.role` or by module path, `*` stands for anything, the longest pattern counts.";
+    "refine.method" Shape::Choice(&RefineMethod::NAMES), refine.method,
+        "How a step `refine` changes what was pruned: `sparseswaps` swaps pruned weights for kept ones, `least-squares` solves for the kept ones; both by Gram matrices of the layers' inputs, calibrated as the pruning was.";
+    "refine.iterations" Shape::OrNull(&whole(1)), refine.iterations,
+        "Maximum number of swaps in a row, or of steps of the solver; null means 100 swaps, 10 steps.";
     "restore.method" Shape::Choice(&["none", "lora", "lora-remasked", "sparse-lora"]), restore.method,
         "How quality is given back; `none` leaves the pruned model as it is.";
     "restore.vision.tune" Shape::Flag, restore.vision.tune,

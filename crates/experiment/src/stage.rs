@@ -17,6 +17,7 @@ use crate::{
     job::Compute,
     model::Preset,
     reading::Readings,
+    refine::RefineMethod,
 };
 
 pub use crate::chain::stages;
@@ -51,7 +52,7 @@ pub struct Inputs {
     /// else was collected in the same pass changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<StageKey>,
-    /// Pruned towers, in tower order; of a tower that several steps have pruned since the merge, the last.
+    /// Pruned towers, in tower order; of a tower that several steps have pruned or refined since the merge, the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<StageKey>,
     /// Trained adapters.
@@ -181,6 +182,26 @@ pub enum Stage {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         method: Option<Box<MethodConfig>>,
     },
+    /// Refine the layers of a tower that was pruned. Output: `masks.safetensors`, `weights.safetensors` where kept weights are not those that were pruned,
+    /// and a certificate with the error of each layer before and after.
+    Refine {
+        /// The tower.
+        #[serde(serialize_with = "crate::tower::in_keys")]
+        tower: Tower,
+        /// How.
+        method: RefineMethod,
+        /// Maximum number of swaps in a row, or of steps of the solver.
+        iterations: u32,
+        /// Calibration.
+        calibration: CalibrationConfig,
+        /// Data of the calibration samples.
+        data: DataConfig,
+        /// Replicate seed.
+        seed: u64,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
+    },
     /// Train adapters on a pruned model. Output: `adapter.safetensors`, `losses.csv`.
     Adapt {
         /// Whether the update is masked while training.
@@ -305,6 +326,7 @@ impl Stage {
             Stage::Sensitivity { .. } => "sensitivity",
             Stage::Statistics { .. } => "statistics",
             Stage::Prune { .. } => "prune",
+            Stage::Refine { .. } => "refine",
             Stage::Adapt { .. } => "adapt",
             Stage::Merge { .. } => "merge",
             Stage::Evaluate { .. } => "evaluate",
@@ -318,6 +340,7 @@ impl Stage {
             Stage::Sensitivity { compute, .. }
             | Stage::Statistics { compute, .. }
             | Stage::Prune { compute, .. }
+            | Stage::Refine { compute, .. }
             | Stage::Adapt { compute, .. }
             | Stage::Merge { compute, .. }
             | Stage::Evaluate { compute, .. } => *compute,
@@ -326,16 +349,30 @@ impl Stage {
 
     /// Version of each stage's code. Raise it with every change that can move a number: outputs of older versions are then made anew.
     /// A test compares the sources behind each stage with what was recorded for its version (`stage-sources.json`).
-    pub const VERSIONS: [(&'static str, u32); 8] = [
+    pub const VERSIONS: [(&'static str, u32); 9] = [
         ("dense", 1),
         ("rescale", 1),
         ("sensitivity", 1),
         ("statistics", 1),
         ("prune", 1),
+        ("refine", 1),
         ("adapt", 2),
         ("merge", 1),
         ("evaluate", 1),
     ];
+
+    /// The tower whose masks it publishes.
+    pub fn masks(&self) -> Option<Tower> {
+        match self {
+            Stage::Prune { tower, .. } | Stage::Refine { tower, .. } => Some(*tower),
+            _ => None,
+        }
+    }
+
+    /// Whether it publishes a certificate of weights.
+    pub fn is_certified(&self) -> bool {
+        self.masks().is_some() || matches!(self, Stage::Merge { .. })
+    }
 
     /// Version of the stage's code.
     pub fn version(&self) -> u32 {

@@ -22,6 +22,7 @@ use crate::{
     document::{self, Override},
     error::{ErrorKind, ExperimentError},
     model::ModelConfig,
+    refine::{RefineConfig, RefineMethod},
     settings::{self, SETTINGS},
     shape,
     shared::Shared,
@@ -35,18 +36,24 @@ use crate::{
 pub enum StepKind {
     /// Removes weights, of one tower after the other.
     Prune,
+    /// Exchanges what was removed, or changes what stays, layer by layer.
+    Refine,
     /// Trains, and merges what was trained.
     Restore,
 }
 
 impl StepKind {
     /// Every kind.
-    pub const ALL: [StepKind; 2] = [StepKind::Prune, StepKind::Restore];
+    pub const ALL: [StepKind; 3] = [StepKind::Prune, StepKind::Refine, StepKind::Restore];
+
+    /// The kinds of a run that lists no steps.
+    pub(crate) const USUAL: [StepKind; 2] = [StepKind::Prune, StepKind::Restore];
 
     /// Its name in YAML, and that of the section with its settings.
     pub fn name(self) -> &'static str {
         match self {
             StepKind::Prune => "prune",
+            StepKind::Refine => "refine",
             StepKind::Restore => "restore",
         }
     }
@@ -84,6 +91,7 @@ pub struct StepConfig {
 #[serde(rename_all = "kebab-case")]
 enum Tagged {
     Prune(Body),
+    Refine(Body),
     Restore(Body),
 }
 
@@ -98,6 +106,7 @@ impl From<Tagged> for StepConfig {
     fn from(tagged: Tagged) -> Self {
         let (kind, Body { name, settings }) = match tagged {
             Tagged::Prune(body) => (StepKind::Prune, body),
+            Tagged::Refine(body) => (StepKind::Refine, body),
             Tagged::Restore(body) => (StepKind::Restore, body),
         };
         Self { kind, name, settings }
@@ -109,6 +118,7 @@ impl From<StepConfig> for Tagged {
         let body = Body { name, settings };
         match kind {
             StepKind::Prune => Tagged::Prune(body),
+            StepKind::Refine => Tagged::Refine(body),
             StepKind::Restore => Tagged::Restore(body),
         }
     }
@@ -119,6 +129,8 @@ impl From<StepConfig> for Tagged {
 pub enum Step {
     /// Removes weights.
     Prune(Shared<PruneConfig>),
+    /// Exchanges what was removed, or changes what stays.
+    Refine(RefineConfig),
     /// Trains, and merges what was trained.
     Restore(Shared<RestoreConfig>),
 }
@@ -128,6 +140,7 @@ impl Step {
     pub fn kind(&self) -> StepKind {
         match self {
             Step::Prune(_) => StepKind::Prune,
+            Step::Refine(_) => StepKind::Refine,
             Step::Restore(_) => StepKind::Restore,
         }
     }
@@ -136,6 +149,7 @@ impl Step {
     pub fn does_something(&self) -> bool {
         match self {
             Step::Prune(prune) => prune.metric != Metric::None && Tower::ALL.iter().any(|&t| prune.tower(t).sparsity > 0.0),
+            Step::Refine(refine) => refine.method != RefineMethod::None,
             Step::Restore(restore) => restore.method != RestoreMethod::None,
         }
     }
@@ -144,6 +158,7 @@ impl Step {
     fn as_section(&self, run: &mut RunConfig) {
         match self {
             Step::Prune(prune) => run.prune = prune.clone(),
+            Step::Refine(refine) => run.refine = *refine,
             Step::Restore(restore) => run.restore = restore.clone(),
         }
     }
@@ -175,7 +190,7 @@ impl RunConfig {
     /// The names of the steps, in order.
     pub fn step_names(&self) -> Vec<&str> {
         if self.steps.is_empty() {
-            return StepKind::ALL.map(StepKind::name).to_vec();
+            return StepKind::USUAL.map(StepKind::name).to_vec();
         }
         self.steps.iter().map(|step| step.name.as_str()).collect()
     }
@@ -191,6 +206,7 @@ impl RunConfig {
         }
         match step.kind {
             StepKind::Prune => Step::Prune(run.prune),
+            StepKind::Refine => Step::Refine(run.refine),
             StepKind::Restore => Step::Restore(run.restore),
         }
     }
@@ -199,7 +215,16 @@ impl RunConfig {
     pub fn prunings(&self) -> impl Iterator<Item = Shared<PruneConfig>> {
         self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
             Step::Prune(prune) => Some(prune),
-            Step::Restore(_) => None,
+            Step::Refine(_) | Step::Restore(_) => None,
+        })
+    }
+
+    /// Whether a step looks at calibration samples.
+    pub(crate) fn calibrates(&self) -> bool {
+        self.sequence().iter().filter(|step| step.does_something()).any(|step| match step {
+            Step::Prune(prune) => prune.calibrates(),
+            Step::Refine(_) => true,
+            Step::Restore(_) => false,
         })
     }
 
@@ -207,7 +232,7 @@ impl RunConfig {
     pub fn restorations(&self) -> impl Iterator<Item = Shared<RestoreConfig>> {
         self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
             Step::Restore(restore) => Some(restore),
-            Step::Prune(_) => None,
+            Step::Prune(_) | Step::Refine(_) => None,
         })
     }
 
@@ -240,6 +265,7 @@ impl RunConfig {
             Some(step) => self.resolved(step),
             None if self.steps.is_empty() => match StepKind::named(name)? {
                 StepKind::Prune => Step::Prune(self.prune.clone()),
+                StepKind::Refine => return None,
                 StepKind::Restore => Step::Restore(self.restore.clone()),
             },
             None => return None,

@@ -63,6 +63,17 @@ impl Executor {
         Ok(model)
     }
 
+    /// A fresh view of the dense model with the weights that the prunings since the last restoration chose from.
+    pub(crate) fn unpruned(
+        &mut self,
+        node: &StageNode,
+        changes: &Changes,
+    ) -> Result<Box<dyn VisionLanguage>, PipelineError> {
+        let mut model = self.dense(node)?.model.shallow_clone();
+        changes.lay_restored_under(model.as_mut())?;
+        Ok(model)
+    }
+
     /// What everything up to a merge, and with it, made of the dense model.
     fn restored(&self, merge: &StageKey) -> Result<Changes, PipelineError> {
         let node = node_of(&self.store.require(&merge.hex())?)?;
@@ -83,24 +94,26 @@ impl Executor {
         Ok(changes)
     }
 
-    /// Adds what a pruned tower changed.
+    /// Adds what a pruned or refined tower changed.
     fn pruned(&self, key: &StageKey, changes: &mut Changes) -> Result<(), PipelineError> {
         let entry = self.store.require(&key.hex())?;
         let node = node_of(&entry)?;
-        let Stage::Prune { tower, pattern, .. } = *node.stage else {
-            return Err(PipelineError::Internal("not a prune stage".to_owned()));
+        let Some(tower) = node.stage.masks() else {
+            return Err(PipelineError::Internal("not a stage with masks".to_owned()));
         };
         // A step before it may have changed weights that this one only chose among.
         for before in &node.inputs.masks {
             let earlier = node_of(&self.store.require(&before.hex())?)?;
-            if matches!(*earlier.stage, Stage::Prune { tower: other, .. } if other == tower) {
+            if earlier.stage.masks() == Some(tower) {
                 self.pruned(before, changes)?;
             }
         }
         let masks = MaskSet::load(&entry.file(crate::prune::MASKS)?)?;
         changes.changed.extend(crate::prune::changes(&entry, &masks)?);
         changes.masks.extend(masks);
-        changes.patterns.insert(tower, pattern);
+        if let Stage::Prune { pattern, .. } = *node.stage {
+            changes.patterns.insert(tower, pattern);
+        }
         changes.is_pruned = true;
         changes.stages.push(*key);
         Ok(())
@@ -149,8 +162,19 @@ impl Changes {
         Ok(())
     }
 
+    /// Whether pruning has given a layer other weights than those it chose from, since the last restoration.
+    pub fn is_changed(&self, layer: &str) -> bool {
+        self.changed.get(layer).is_some()
+    }
+
     /// Gives a model the values that its weights have under their masks.
     fn lay_under(&self, model: &mut dyn VisionLanguage) -> Result<(), PipelineError> {
+        self.lay_restored_under(model)?;
+        Ok(self.changed.apply(model)?)
+    }
+
+    /// Gives a model the values that restorations gave its weights.
+    fn lay_restored_under(&self, model: &mut dyn VisionLanguage) -> Result<(), PipelineError> {
         if !self.restored.is_empty() {
             for weight in model.weights_mut() {
                 if let Some(value) = self.restored(weight.key(), weight.base())? {
@@ -159,7 +183,7 @@ impl Changes {
                 }
             }
         }
-        Ok(self.changed.apply(model)?)
+        Ok(())
     }
 
     /// What restorations made of a weight.

@@ -108,7 +108,7 @@ impl Executor {
         }
         for key in &inputs.masks {
             let entry = self.store.require(&key.hex())?;
-            if matches!(&*node_of(&entry)?.stage, Stage::Prune { tower: Tower::Vision, .. }) {
+            if node_of(&entry)?.stage.masks() == Some(Tower::Vision) {
                 let files: Vec<&str> = entry.manifest.files.values().map(|file| file.blake3.as_str()).collect();
                 masks.push(json!({ "stage": key, "files": files }));
             }

@@ -15,6 +15,7 @@ mod loading;
 mod memory;
 mod merge;
 mod prune;
+mod refine;
 mod rescale;
 mod resident;
 mod samples;

@@ -81,7 +81,7 @@ impl Published {
 }
 
 impl Executor {
-    /// The published statistics that a `prune` stage reads; `None` where they are not there, and have to be collected on the way.
+    /// The published statistics that a stage reads; `None` where they are not there, and have to be collected on the way.
     pub(crate) fn statistics(&mut self, node: &StageNode) -> Result<Option<Rc<Published>>, PipelineError> {
         let Some(key) = &node.inputs.statistics else { return Ok(None) };
         if let Some(known) = self.resident.statistics.get(key) {
@@ -118,6 +118,7 @@ fn load(entry: &Entry, block: usize, device: Device) -> Result<BlockStatistics, 
     BlockStatistics::load(&path, device)
 }
 
-fn wanted(needs: StatisticsNeeds) -> Needs {
+/// What is collected, as pruning calls it.
+pub(crate) fn wanted(needs: StatisticsNeeds) -> Needs {
     Needs { norms: needs.norms, moments: needs.moments, gram: needs.gram }
 }

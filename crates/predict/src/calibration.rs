@@ -6,6 +6,7 @@ use ressa_experiment::{
     Tower,
     allocation::Measurement,
     config::{CalibrationConfig, MethodConfig, Metric, Propagate, StatisticsNeeds},
+    refine::RefineMethod,
 };
 
 use crate::{
@@ -171,6 +172,51 @@ impl Calibrated<'_> {
             + block * pruning::RANKED_BYTES
             + held
             + grams;
+        Need { time: Time::of(machine, work, waiting), peak, fallback: None }
+    }
+
+    /// The stage `refine`; `stored` where statistics are read from an earlier stage.
+    pub fn refine(
+        &self,
+        method: RefineMethod,
+        iterations: u32,
+        calibration: &CalibrationConfig,
+        stored: bool,
+    ) -> Need {
+        /// Bytes that a layer's weights take while they are refined: dense, pruned, missing and their products in f32, and masks.
+        const REFINED_BYTES: f64 = 24.0;
+        let Subject { model, machine, .. } = self.subject;
+        let iterations = f64::from(iterations);
+        let mut work = Work::default();
+        for layer in self.layers() {
+            // The error before and after.
+            work += machine.single_product(layer.outputs, layer.inputs, layer.inputs, 2.0);
+            work += match method {
+                RefineMethod::SparseSwaps => {
+                    machine.traffic(layer.weights() * 12.0 * iterations, pruning::SWAP_LAUNCHES * iterations)
+                }
+                RefineMethod::LeastSquares => {
+                    machine.single_product(layer.outputs, layer.inputs, layer.inputs, iterations)
+                }
+                RefineMethod::None => Work::default(),
+            };
+        }
+        let collected = match stored {
+            true => Need::default(),
+            false => self.statistics(calibration, StatisticsNeeds { gram: true, ..StatisticsNeeds::default() }),
+        };
+        work += collected.time.work;
+        let weights = model.weights(self.tower);
+        let changed = if method == RefineMethod::LeastSquares { weights * machine.bytes() } else { 0.0 };
+        let written = weights / 8.0 + changed;
+        let peak = self.subject.weights_bytes()
+            + self.subject.masks_bytes()
+            + self.subject.masked_bytes()
+            + written
+            + self.largest_layer() * REFINED_BYTES
+            + self.grams(false)
+            + collected.peak;
+        let waiting = machine.copy(written) + written / host::DISK_BYTES;
         Need { time: Time::of(machine, work, waiting), peak, fallback: None }
     }
 

@@ -171,20 +171,13 @@ impl<'a> Predictor<'a> {
                 _ => false,
             })
         };
-        let masks = behind.iter().filter(|node| tower_of(node) == Some(Tower::Vision)).map(|node| &node.key);
+        let masks = behind.iter().filter(|node| node.stage.masks() == Some(Tower::Vision)).map(|node| &node.key);
         (!behind.iter().any(trains)).then(|| format!("{:?} {:?}", node.inputs.dense, masks.collect::<Vec<_>>()))
     }
 
     /// Towers that the masks behind a stage belong to.
     fn pruned(&self, node: &StageNode) -> BTreeSet<Tower> {
-        self.behind(node).into_iter().filter_map(tower_of).collect()
+        self.behind(node).into_iter().filter_map(|node| node.stage.masks()).collect()
     }
 }
 
-/// The tower that a stage prunes.
-fn tower_of(node: &StageNode) -> Option<Tower> {
-    match &*node.stage {
-        Stage::Prune { tower, .. } => Some(*tower),
-        _ => None,
-    }
-}

@@ -162,6 +162,10 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&
             let stored = inputs.statistics.is_some();
             Calibrated { subject, tower: *tower }.prune(*metric, &method, calibration.as_ref(), stored)
         }
+        Stage::Refine { tower, method, iterations, calibration, .. } => {
+            let stored = inputs.statistics.is_some();
+            Calibrated { subject, tower: *tower }.refine(*method, *iterations, calibration, stored)
+        }
         Stage::Adapt { training, masked, .. } => {
             Training { subject, settings: training, masked: *masked, taught: known.teacher }.need()
         }

@@ -152,7 +152,7 @@ impl Reader {
         for node in cells.iter().flat_map(|cell| &cell.stages) {
             let keys = match *node.stage {
                 Stage::Evaluate { .. } => &mut evaluations,
-                Stage::Merge { .. } | Stage::Prune { .. } => &mut certifying,
+                Stage::Merge { .. } | Stage::Prune { .. } | Stage::Refine { .. } => &mut certifying,
                 Stage::Dense { .. }
                 | Stage::Rescale { .. }
                 | Stage::Sensitivity { .. }
@@ -178,7 +178,7 @@ impl Reader {
         for node in &cell.stages {
             let there = match *node.stage {
                 Stage::Evaluate { .. } => self.score(&node.key).is_some(),
-                Stage::Merge { .. } | Stage::Prune { .. } => self.counts(&node.key).is_some(),
+                Stage::Merge { .. } | Stage::Prune { .. } | Stage::Refine { .. } => self.counts(&node.key).is_some(),
                 Stage::Dense { .. }
                 | Stage::Rescale { .. }
                 | Stage::Sensitivity { .. }
@@ -382,11 +382,11 @@ fn known<T: Send>(
     Ok(known)
 }
 
-/// The stages that say of a cell's weights what they are: the last merge, and what was pruned after it, a later one of a tower overriding.
+/// The stages that say of a cell's weights what they are: the last merge, and what was pruned or refined after it, a later one of a tower overriding.
 fn certifiers(cell: &Cell) -> impl Iterator<Item = &StageNode> {
     let merge = cell.stages.iter().rposition(|node| matches!(*node.stage, Stage::Merge { .. }));
     let last = cell.stages[merge.unwrap_or(0)..].iter().map(AsRef::as_ref);
-    last.filter(|node: &&StageNode| matches!(*node.stage, Stage::Merge { .. } | Stage::Prune { .. }))
+    last.filter(|node: &&StageNode| node.stage.is_certified())
 }
 
 /// The stages that a value of a cell is computed from, as in [`Measurement::source`], whether or not they have run. `None` when the cell cannot

@@ -96,7 +96,10 @@ impl Estimates {
 pub fn detail(stage: &Stage) -> &'static str {
     match stage {
         Stage::Dense { preset, .. } => preset.map_or("", |preset| preset.name()),
-        Stage::Sensitivity { tower, .. } | Stage::Statistics { tower, .. } | Stage::Prune { tower, .. } => tower.name(),
+        Stage::Sensitivity { tower, .. }
+        | Stage::Statistics { tower, .. }
+        | Stage::Prune { tower, .. }
+        | Stage::Refine { tower, .. } => tower.name(),
         Stage::Rescale { .. } | Stage::Adapt { .. } => "",
         Stage::Merge { method, .. } => method.name(),
         Stage::Evaluate { task, .. } => task.name(),
@@ -112,7 +115,7 @@ pub(crate) fn default_seconds(stage: &Stage) -> f64 {
         Stage::Rescale { .. } => 0.3,
         Stage::Sensitivity { measurement: Measurement::Perturbation { .. }, .. } => 60.0,
         Stage::Sensitivity { .. } => 3.0,
-        Stage::Statistics { .. } | Stage::Prune { .. } => 2.0,
+        Stage::Statistics { .. } | Stage::Prune { .. } | Stage::Refine { .. } => 2.0,
         Stage::Adapt { .. } => 20.0,
         Stage::Merge { .. } => 0.3,
         Stage::Evaluate { .. } => 3.0,

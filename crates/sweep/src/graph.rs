@@ -215,6 +215,7 @@ pub fn describe(stage: &Stage) -> String {
             }
             None => format!("prune {tower} {} {pattern}", metric.name()),
         },
+        Stage::Refine { tower, method, .. } => format!("refine {tower} {}", method.name()),
         Stage::Adapt { masked, training, .. } => {
             let masked = if *masked { "sparse" } else { "dense" };
             format!("adapt {masked}{}", if training.distill.is_some() { " distilled" } else { "" })
@@ -238,6 +239,7 @@ fn code_path(cell: &Cell) -> String {
             let pattern = if prune.pattern.sparsity().is_some() { "n:m" } else { "unstructured" };
             format!("{} {pattern} {:?}", prune.metric.name(), prune.calibration.propagate)
         }
+        Step::Refine(refine) => refine.method.name().to_owned(),
         Step::Restore(restore) => format!("{} {}", restore.method.name(), restore.distill.weight > 0.0),
     };
     let steps: Vec<String> = run.sequence().into_iter().filter(Step::does_something).map(step).collect();

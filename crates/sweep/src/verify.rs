@@ -66,7 +66,7 @@ pub fn verify(
             Err(error) => verdict.violations.push(error.to_string()),
         }
         verdict.present = true;
-        let is_certified = matches!(*node.stage, Stage::Prune { .. } | Stage::Merge { .. });
+        let is_certified = node.stage.is_certified();
         let is_scored = matches!(*node.stage, Stage::Evaluate { .. });
         if verdict.violations.is_empty() && (is_certified || is_scored) {
             let (worker, answers) = match &mut worker {

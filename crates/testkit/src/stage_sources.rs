@@ -32,7 +32,7 @@ fn crates(stage: &str) -> &'static [&'static str] {
     match stage {
         "dense" => &["pretrain", "models", "data", "runtime"],
         "rescale" => &["checkpoint", "models", "runtime"],
-        "prune" | "sensitivity" | "statistics" => &["prune", "models", "data", "runtime"],
+        "prune" | "refine" | "sensitivity" | "statistics" => &["prune", "models", "data", "runtime"],
         "adapt" => &["restore", "models", "data", "runtime"],
         "merge" => &["restore", "models", "data"],
         _ => &["eval", "restore", "models", "data"],
@@ -50,11 +50,13 @@ pub fn current(stage: &str) -> String {
         .collect();
     files.extend(SHARED.map(|file| crates_folder.join(file)));
     files.push(crates_folder.join(format!("pipeline/src/{stage}.rs")));
-    if stage == "prune" {
-        // Where the budget is divided, and where stored statistics are read.
-        files.push(crates_folder.join("pipeline/src/sensitivity.rs"));
-        files.push(crates_folder.join("pipeline/src/statistics.rs"));
-    }
+    // Where the budget is divided, where files are named, and where stored statistics are read.
+    let beside: &[&str] = match stage {
+        "prune" => &["sensitivity", "statistics"],
+        "refine" => &["prune", "statistics"],
+        _ => &[],
+    };
+    files.extend(beside.iter().map(|file| crates_folder.join(format!("pipeline/src/{file}.rs"))));
     files.sort();
     let mut hasher = blake3::Hasher::new();
     for file in files {

@@ -33,7 +33,7 @@ pub fn of_stage(stage: &Stage) -> &'static str {
         Stage::Evaluate { beams: Some(2..), .. } => {
             "set fewer `evaluate.beams` or `model.compute: bfloat16`, or use fewer --slots for each device"
         }
-        Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Prune { .. } => {
+        Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Prune { .. } | Stage::Refine { .. } => {
             "set fewer `prune.calibration.images` or `model.compute: bfloat16`, or use fewer --slots for each device"
         }
         Stage::Dense { .. } | Stage::Rescale { .. } | Stage::Merge { .. } | Stage::Evaluate { .. } => {

@@ -131,6 +131,11 @@ fn tell(
             weights.masks.insert(*tower, key);
             seen = *seed;
         }
+        Stage::Refine { tower, method, .. } => {
+            let how = format!("refined by {}", method.name());
+            making.pruned.entry(*tower).and_modify(|pruned| *pruned = format!("{pruned}; then {how}")).or_insert(how);
+            weights.masks.insert(*tower, key);
+        }
         Stage::Adapt { training, seed, .. } => {
             let short: Option<Shortfall> = match store.entry(&key.hex())? {
                 Some(entry) => serde_json::from_value(entry.result::<serde_json::Value>()?["images"].take()).ok(),

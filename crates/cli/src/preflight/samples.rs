@@ -33,7 +33,8 @@ pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &
     let (setting, data, config, asked) = match stage {
         Stage::Prune { data: Some(data), calibration: Some(calibration), .. }
         | Stage::Sensitivity { data, calibration, .. }
-        | Stage::Statistics { data, calibration, .. } => {
+        | Stage::Statistics { data, calibration, .. }
+        | Stage::Refine { data, calibration, .. } => {
             ("prune.calibration.images", data, &data.calibration, calibration.images)
         }
         Stage::Adapt { data, training, .. } => {
@@ -45,7 +46,10 @@ pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &
     let Some(folder) = data.published_root().map(|folder| root.join(folder)) else { return };
     let seed = match stage {
         Stage::Prune { seed, .. } => seed.unwrap_or_default(),
-        Stage::Sensitivity { seed, .. } | Stage::Statistics { seed, .. } | Stage::Adapt { seed, .. } => *seed,
+        Stage::Sensitivity { seed, .. }
+        | Stage::Statistics { seed, .. }
+        | Stage::Refine { seed, .. }
+        | Stage::Adapt { seed, .. } => *seed,
         _ => 0,
     };
     let key = format!("{} {setting} {:?} {asked} {seed}", folder.display(), config.corpora);

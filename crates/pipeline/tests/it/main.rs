@@ -92,6 +92,7 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
             | Stage::Rescale { .. }
             | Stage::Sensitivity { .. }
             | Stage::Statistics { .. }
+            | Stage::Refine { .. }
             | Stage::Adapt { .. } => {}
         }
     }

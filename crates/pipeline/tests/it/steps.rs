@@ -132,6 +132,53 @@ fn gradual_pruning_is_a_list_of_steps() {
     }
 }
 
+/// Whatever pruned: no layer's error rises, as many weights are gone as before, and all that follows reads the new masks and weights.
+#[test]
+fn refinements_follow_prunings() {
+    for (metric, pattern) in [
+        (Metric::Magnitude, Pattern::Unstructured),
+        (Metric::Wanda, Pattern::NOfM { keep: 2, of: 4 }),
+        (Metric::SparseGpt, Pattern::Unstructured),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut executor = executor(folder.path());
+        let store = Store::open(folder.path(), Vec::new()).unwrap();
+        let mut run = run_of(metric, Vec::new());
+        run.prune.pattern = pattern;
+        let steps = vec![
+            step("prune", "prune", json!({})),
+            step("refine", "swap", json!({ "iterations": 20 })),
+            step("refine", "solve", json!({ "method": "least-squares" })),
+            step("restore", "restore", json!({})),
+        ];
+        run.steps = steps.into();
+        let nodes = stages(&canonical(&run));
+        execute(&mut executor, &nodes);
+        nodes.iter().for_each(|node| assert_eq!(executor.verify(node).unwrap(), Vec::<String>::new()));
+        let (prunes, refines) = (of_kind(&nodes, "prune"), of_kind(&nodes, "refine"));
+        assert_eq!((prunes.len(), refines.len(), of_kind(&nodes, "statistics").len()), (2, 4, 4));
+        let mut better = 0;
+        for (refine, earlier) in refines.iter().zip(prunes.iter().chain(&refines)) {
+            let (before, after) = (masks(&store, earlier), masks(&store, refine));
+            for (layer, mask) in after.iter() {
+                assert_eq!(mask.kept(), before.get(layer).unwrap().kept(), "`{layer}`");
+            }
+            let result: Json = store.require(&refine.key.hex()).unwrap().result().unwrap();
+            for (layer, error) in result["errors"].as_object().unwrap() {
+                let (before, after) = (error["before"].as_f64().unwrap(), error["after"].as_f64().unwrap());
+                assert!(after <= before, "`{layer}`: {before} to {after}");
+                better += i32::from(after < before);
+            }
+        }
+        assert!(better > 0, "{}", metric.name());
+        // The merge and the evaluation see the last masks.
+        let last = weights(&mut executor, outcome(&nodes));
+        for refine in &refines[2..] {
+            assert!(masks(&store, refine).iter().all(|(layer, mask)| last.mask(layer).unwrap().equal(mask)));
+        }
+    }
+}
+
 /// A list is free: trained first and pruned then, twice in a row, with a method that fills what was pruned.
 #[test]
 fn steps_come_in_any_order_and_number() {

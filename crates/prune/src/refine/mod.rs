@@ -7,14 +7,17 @@
 mod error;
 mod least_squares;
 mod swaps;
+mod tower;
 
 use ressa_experiment::Pattern;
 use ressa_models::ModelError;
 use ressa_runtime::is_finite;
+use serde::Serialize;
 use tch::{Kind, Tensor};
 
 pub use least_squares::LeastSquares;
 pub use swaps::SparseSwaps;
+pub use tower::{RefineRequest, TowerRefinement, certify_refined, refine_tower};
 
 use crate::{
     error::PruneError,
@@ -59,7 +62,7 @@ pub struct Refined {
 }
 
 /// A reconstruction error before and after a refinement, relative to `|X W|^2`; 0 for a layer without output.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Change {
     /// As pruning left the layer.
     pub before: f64,

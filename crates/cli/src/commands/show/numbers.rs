@@ -18,7 +18,7 @@ use crate::{
 pub struct Numbers {
     /// The column of each task, followed by its parts.
     pub scores: Vec<Scored>,
-    /// Figures of each tower that a certificate counts: the last merge's, and of the towers pruned after it.
+    /// Figures of each tower that a certificate counts: the last merge's, and of the towers pruned or refined after it.
     pub certificate: Vec<Counted>,
     /// What certificates found wrong.
     pub violations: Vec<String>,
@@ -60,7 +60,7 @@ impl Scored {
 impl Numbers {
     /// Adds what a stage found; nothing where it is not there.
     pub fn add(&mut self, node: &StageNode, store: &Store) -> Result<(), Failure> {
-        let is_certified = matches!(*node.stage, Stage::Prune { .. } | Stage::Merge { .. });
+        let is_certified = node.stage.is_certified();
         let is_scored = matches!(*node.stage, Stage::Evaluate { .. });
         let entry = match store.entry(&node.key.hex()) {
             Ok(Some(entry)) if is_certified || is_scored => entry,

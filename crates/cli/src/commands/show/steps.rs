@@ -34,6 +34,7 @@ fn what(step: &Step) -> String {
             });
             [prune.metric.name().to_owned()].into_iter().chain(parts).collect::<Vec<_>>().join(", ")
         }
+        Step::Refine(refine) => format!("{}, at most {} iterations", refine.method.name(), refine.iterations()),
         Step::Restore(restore) => {
             let distilled = if restore.distill.weight > 0.0 { ", distilled" } else { "" };
             format!("{}, {} steps of {} images{distilled}", restore.method.name(), restore.steps, restore.batch)
