@@ -34,6 +34,7 @@ fn keys(cell: &Cell) -> Vec<StageKey> {
 fn numbers(cell: &Cell) -> Vec<f64> {
     let number = |step: Step| match step {
         Step::Prune(prune) => prune.vision.sparsity,
+        Step::Refine(refine) => f64::from(refine.iterations()),
         Step::Restore(restore) => f64::from(restore.steps),
     };
     cell.run.sequence().into_iter().map(number).collect()
@@ -46,6 +47,7 @@ fn chain(cell: &Cell) -> String {
         let what = match &*node.stage {
             Stage::Prune { tower, sparsity, .. } => format!("{tower} {}", sparsity.unwrap_or_default()),
             Stage::Statistics { tower, .. } => tower.to_string(),
+            Stage::Refine { tower, method, .. } => format!("{tower} {}", method.name()),
             Stage::Adapt { training, seed, .. } => format!("{} steps, seed {seed}", training.steps),
             Stage::Evaluate { task, .. } => task.to_string(),
             _ => String::new(),
@@ -83,6 +85,15 @@ steps:
   - prune: { name: first, language.sparsity: 0.3, calibration.propagate: pruned, vision.sparsity: 0.3 }
   - prune: { name: second, language.sparsity: 0.5, calibration.propagate: pruned }
 ";
+    let refined = "
+steps:
+  - prune: { vision.sparsity: 0.5, language.sparsity: 0.5 }
+  - refine: { name: swap }
+  - refine: { name: solve, method: least-squares }
+  - restore
+";
+    let refined = good(refined, &["prune.metric=magnitude"]);
+    insta::assert_snapshot!("chain_of_refinement", chain(&refined.cells[0]));
     insta::assert_snapshot!("chain_of_two_prunings", chain(&good(twice, &[]).cells[0]));
 }
 
@@ -211,6 +222,8 @@ fn broken_lists_are_pointed_at() {
         ("weights that would come back", with("steps.second.vision.sparsity: 0.2\n")),
         ("weights that would come back in a list", format!("{HEAD}{}", GRADUAL.replace("0.5", "0.2"))),
         ("a contradiction in a step", with("steps.last.batch: 4000\n")),
+        ("nothing to refine", list("  - prune: { vision.sparsity: 0.5 }\n  - restore\n  - refine\n")),
+        ("a refinement that is none", list("  - prune\n  - refine: { method: sparse-swaps }\n")),
         ("a pattern in a step", format!("{HEAD}{}", GRADUAL.replace("name: second", "name: second, pattern: \"2:4\", connector.sparsity: 0.7"))),
     ];
     let mut shown = String::new();

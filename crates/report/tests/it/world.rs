@@ -43,7 +43,7 @@ pub fn fill_with(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> O
                     files.push(("losses.csv", losses(training.steps, cell.seed)));
                     serde_json::json!({ "steps": training.steps })
                 }
-                Stage::Prune { .. } | Stage::Merge { .. } => serde_json::to_value(certificate(cell, node)).unwrap(),
+                Stage::Prune { .. } | Stage::Refine { .. } | Stage::Merge { .. } => serde_json::to_value(certificate(cell, node)).unwrap(),
                 Stage::Evaluate { task, items, .. } => match score(cell, *task) {
                     Some(value) => {
                         let (lines, value) = predictions(*task, *items as usize, value);
@@ -156,7 +156,7 @@ fn certificate(cell: &Cell, node: &StageNode) -> Certificate {
     for tower in ressa_experiment::Tower::ALL {
         let sparsity = cell.run.prune.tower(tower).sparsity;
         let here = match *node.stage {
-            Stage::Prune { tower: own, .. } => own == tower,
+            Stage::Prune { tower: own, .. } | Stage::Refine { tower: own, .. } => own == tower,
             _ => sparsity > 0.0,
         };
         if !here {

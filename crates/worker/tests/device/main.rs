@@ -64,7 +64,7 @@ impl Machine<'_> {
             let event = worker.make(&published, node);
             assert!(matches!(event, Event::Done { .. }), "{}: {event:?}", label(node));
         }
-        for node in nodes.iter().filter(|node| matches!(*node.stage, Stage::Prune { .. } | Stage::Merge { .. })) {
+        for node in nodes.iter().filter(|node| node.stage.is_certified()) {
             let event = worker.ask(&Request::Verify { node: Box::new(node.clone()) });
             assert!(matches!(&event, Event::Verified { violations, .. } if violations.is_empty()), "{event:?}");
         }
@@ -103,6 +103,7 @@ fn rounded_otherwise(nodes: &[StageNode]) -> BTreeSet<StageKey> {
         let half = node.stage.compute() == Some(Compute::Bfloat16);
         let own = match &*node.stage {
             Stage::Prune { metric, .. } => *metric == Metric::SparseGpt,
+            Stage::Refine { .. } => true,
             Stage::Statistics { needs, .. } => needs.gram,
             _ => false,
         };
@@ -119,7 +120,7 @@ fn near(one: &Entry, two: &Entry, node: &StageNode) -> bool {
     /// Share of mask bits that rounding may turn over.
     const TURNED: f64 = 0.15;
     match &*node.stage {
-        Stage::Prune { .. } => {
+        Stage::Prune { .. } | Stage::Refine { .. } => {
             let zeros = |entry: &Entry| -> BTreeMap<String, u64> {
                 let certificate: Certificate = entry.result().unwrap();
                 certificate.tensors.into_iter().map(|(name, tensor)| (name, tensor.zeros)).collect()
