@@ -393,7 +393,7 @@ fn certifiers(cell: &Cell) -> impl Iterator<Item = &StageNode> {
 /// have the value.
 pub(crate) fn source(cell: &Cell, value: &Value) -> Option<String> {
     if value.is_certified() {
-        return Some(certifiers(cell).iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+"));
+        return Some(certifiers(cell).map(|node| node.key.short()).collect::<Vec<_>>().join("+"));
     }
     let key = |task: &Task| evaluations(cell).find(|(other, _)| other == task).map(|(_, node)| node.key.short());
     Some(value.tasks().iter().map(key).collect::<Option<Vec<_>>>()?.join("+"))
