@@ -21,7 +21,7 @@ use crate::{
 pub struct Traced {
     /// Its path.
     pub path: String,
-    /// The value in the run, in which settings that it cannot see are neutral.
+    /// The value in the run, in which settings that it cannot see are neutral; of a list of steps, their names.
     pub value: Value,
     /// What was written, where that has no effect in this run.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,6 +101,10 @@ impl<'a> Trail<'a> {
     /// A setting of the run that was made of it, or of one of its steps, which the trail may know although the run has sections only.
     fn trace(&self, run: &RunConfig, step: Option<&str>, setting: &'static Setting) -> Traced {
         let get = |run: &RunConfig| {
+            // What the steps say stands in rows of their own.
+            if setting.path == "steps" {
+                return run.steps.iter().map(|step| step.name.as_str()).collect();
+            }
             let value = match step {
                 Some(name) => run.of_step(name, |run| setting.get_section(run)),
                 None => None,
