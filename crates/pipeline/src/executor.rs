@@ -9,7 +9,8 @@ use ressa_store::{Draft, Environment, Manifest, Store};
 use serde_json::Value;
 
 use crate::{
-    Loading, PipelineError, adapt, dense, evaluate, merge, prune, refine, rescale, resident::Resident, sensitivity, statistics,
+    Loading, PipelineError, adapt, dense, evaluate, merge, prune, refine, rescale, resident::Resident, sensitivity,
+    statistics,
 };
 
 /// Executes stages on one device. Keeps the dense model, masks and benchmarks it has used in memory.

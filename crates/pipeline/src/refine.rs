@@ -1,6 +1,8 @@
 //! Stage `refine`: other masks of the same size, or other weights under the same masks, for a tower that was pruned.
 
-use ressa_experiment::{Pattern, Stage, StageNode, Tower, config::StatisticsNeeds, record::Certificate, refine::RefineMethod};
+use ressa_experiment::{
+    Pattern, Stage, StageNode, Tower, config::StatisticsNeeds, record::Certificate, refine::RefineMethod,
+};
 use ressa_models::MaskSet;
 use ressa_prune::{
     TowerInputs,
@@ -56,11 +58,8 @@ pub(crate) fn run(
     let look = Look { needs, tokens: calibration.tokens };
     let request = RefineRequest { tower: *tower, method: refinement.as_ref(), pattern, look, changed: &changed };
     let of_block = stored.map(|stored| move |block| stored.block(block));
-    let inputs = TowerInputs {
-        samples: &samples,
-        counts: None,
-        statistics: of_block.as_ref().map(|of_block| of_block as _),
-    };
+    let inputs =
+        TowerInputs { samples: &samples, counts: None, statistics: of_block.as_ref().map(|of_block| of_block as _) };
     let message = format!("{} {tower}", method.name());
     let TowerRefinement { masks, weights, errors } =
         refine_tower(model.as_ref(), unpruned.as_ref(), request, inputs, &mut |share| progress(share, &message))?;

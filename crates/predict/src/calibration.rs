@@ -176,13 +176,7 @@ impl Calibrated<'_> {
     }
 
     /// The stage `refine`; `stored` where statistics are read from an earlier stage.
-    pub fn refine(
-        &self,
-        method: RefineMethod,
-        iterations: u32,
-        calibration: &CalibrationConfig,
-        stored: bool,
-    ) -> Need {
+    pub fn refine(&self, method: RefineMethod, iterations: u32, calibration: &CalibrationConfig, stored: bool) -> Need {
         /// Bytes that a layer's weights take while they are refined: dense, pruned, missing and their products in f32, and masks.
         const REFINED_BYTES: f64 = 24.0;
         let Subject { model, machine, .. } = self.subject;

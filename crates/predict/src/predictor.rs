@@ -180,4 +180,3 @@ impl<'a> Predictor<'a> {
         self.behind(node).into_iter().filter_map(|node| node.stage.masks()).collect()
     }
 }
-

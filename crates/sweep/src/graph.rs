@@ -2,9 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use ressa_experiment::{
-    Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, percent, steps::Step,
-};
+use ressa_experiment::{Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, percent, steps::Step};
 
 /// Runs, their distinct stages (upstream first) and the gates of their dense models.
 #[derive(Debug, Default)]

@@ -96,7 +96,9 @@ fn refine_block(
     for (names, statistics) in statistics.into_groups() {
         let mut members = Vec::new();
         for name in &names {
-            let Some((&(id, linear), dense)) = layers.get(name.as_str()).zip(before.get(name.as_str())) else { continue };
+            let Some((&(id, linear), dense)) = layers.get(name.as_str()).zip(before.get(name.as_str())) else {
+                continue;
+            };
             let Some(keep) = linear.matrix().keep().map(KeepMask::keep) else { continue };
             let weight = (request.changed)(name).then(|| linear.weight().shallow_clone());
             members.push(Member { id, dense: dense.weight().shallow_clone(), weight, keep });

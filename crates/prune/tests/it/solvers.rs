@@ -345,7 +345,8 @@ fn layers_solved_together_are_solved_alike() {
     let weights = [noise(&[40, 136], 1.713), noise(&[24, 136], 0.913)];
     let selections = [half(Group::Matrix), Selection::NOfM { keep: 1, of: 4 }];
     for (name, solver) in solvers() {
-        let problem = |at: usize| LayerProblem { name: "layer", weight: &weights[at], selection: selections[at], gone: None };
+        let problem =
+            |at: usize| LayerProblem { name: "layer", weight: &weights[at], selection: selections[at], gone: None };
         let together = solver.solve(&[problem(0), problem(1)], Some(&seen)).expect("solves");
         for (at, found) in together.iter().enumerate() {
             let alone = solver.solve(&[problem(at)], Some(&seen)).expect("solves").remove(0);

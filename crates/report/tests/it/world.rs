@@ -43,7 +43,9 @@ pub fn fill_with(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> O
                     files.push(("losses.csv", losses(training.steps, cell.seed)));
                     serde_json::json!({ "steps": training.steps })
                 }
-                Stage::Prune { .. } | Stage::Refine { .. } | Stage::Merge { .. } => serde_json::to_value(certificate(cell, node)).unwrap(),
+                Stage::Prune { .. } | Stage::Refine { .. } | Stage::Merge { .. } => {
+                    serde_json::to_value(certificate(cell, node)).unwrap()
+                }
                 Stage::Evaluate { task, items, .. } => match score(cell, *task) {
                     Some(value) => {
                         let (lines, value) = predictions(*task, *items as usize, value);
