@@ -99,8 +99,9 @@ fn canonical_steps(run: &mut RunConfig) {
     }
     steps.retain(|(_, step)| step.does_something());
     (run.prune, run.refine, run.restore, run.steps) = Default::default();
-    let is_usual = steps.iter().all(|(name, step)| StepKind::USUAL.contains(&step.kind()) && name == step.kind().name())
-        && steps.windows(2).all(|pair| pair[0].1.kind() < pair[1].1.kind());
+    let is_usual =
+        steps.iter().all(|(name, step)| StepKind::USUAL.contains(&step.kind()) && name == step.kind().name())
+            && steps.windows(2).all(|pair| pair[0].1.kind() < pair[1].1.kind());
     if is_usual {
         for (_, step) in steps {
             match step {

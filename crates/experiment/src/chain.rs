@@ -11,8 +11,6 @@ use std::{
     sync::Arc,
 };
 
-use serde::Serialize;
-
 use crate::{
     Asks, Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
     allocation::{AllocationScope, BudgetConfig},
@@ -20,6 +18,7 @@ use crate::{
         CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod,
         StatisticsNeeds, TowerPrune,
     },
+    interner::Interner,
     model::{DenseConfig, ModelConfig},
     reading::{ReadingKind, Readings},
     refine::RefineConfig,
@@ -438,8 +437,7 @@ impl Planner {
         let calibrated = prune.metric.needs_calibration();
         let unstructured = prune.pattern == Pattern::Unstructured;
         let sees_masks = calibrated && prune.calibration.propagate == Propagate::Pruned;
-        let statistics =
-            (calibrated && !sees_masks).then(|| self.statistics(doing, &before, prune, tower, &mut nodes));
+        let statistics = (calibrated && !sees_masks).then(|| self.statistics(doing, &before, prune, tower, &mut nodes));
         let method = prune.method();
         let configured = Configured::new(Stage::Prune {
             tower,
@@ -777,45 +775,4 @@ fn scored(run: &RunConfig) -> Vec<Scored> {
         Scored::new(task, stage)
     };
     evaluate.tasks.iter().map(stage).collect()
-}
-
-/// Numbers for equal values. Looking at the last value first makes the common case a comparison.
-struct Interner<T> {
-    last: Option<(T, u32)>,
-    /// By the digest of the value's JSON.
-    known: HashMap<blake3::Hash, u32>,
-    values: Vec<(T, blake3::Hash)>,
-}
-
-impl<T> Default for Interner<T> {
-    fn default() -> Self {
-        Self { last: None, known: HashMap::new(), values: Vec::new() }
-    }
-}
-
-impl<T: Clone + PartialEq + Serialize> Interner<T> {
-    fn intern(&mut self, value: T) -> u32 {
-        if let Some((last, id)) = &self.last
-            && *last == value
-        {
-            return *id;
-        }
-        let bytes = serde_json::to_vec(&value).expect("a configuration is plain data with text keys");
-        let digest = blake3::hash(&bytes);
-        let id = *self.known.entry(digest).or_insert_with(|| {
-            self.values.push((value.clone(), digest));
-            self.values.len() as u32 - 1
-        });
-        self.last = Some((value, id));
-        id
-    }
-
-    /// The value of a number.
-    fn value(&self, id: u32) -> T {
-        self.values[id as usize].0.clone()
-    }
-
-    fn digest(&self, id: u32) -> &[u8; 32] {
-        self.values[id as usize].1.as_bytes()
-    }
 }

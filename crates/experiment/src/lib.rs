@@ -25,6 +25,7 @@ pub mod filter;
 mod flow;
 pub mod gate;
 mod grammar;
+mod interner;
 pub mod job;
 pub mod json;
 pub mod key;
