@@ -170,7 +170,8 @@ impl Experiment {
         for setting in SETTINGS {
             match StepKind::of_section(setting.path) {
                 None => traced.push(trail.trace(&cell.run, None, setting)),
-                Some(kind) if cell.run.steps.is_empty() => {
+                // Without a list there are no other steps.
+                Some(kind) if cell.run.steps.is_empty() && StepKind::USUAL.contains(&kind) => {
                     traced.push(trail.trace(&cell.run, Some(kind.name()), setting))
                 }
                 Some(_) => {}

@@ -245,7 +245,7 @@ fn the_steps_of_a_run_are_swept_shown_and_explained() {
     let settings = json["settings"].as_array().unwrap();
     let of = |path: &str| settings.iter().find(|setting| setting["path"] == path).unwrap();
     assert_eq!(of("steps.first.vision.sparsity")["value"], 0.3);
-    assert_eq!(of("steps.first.vision.sparsity")["at"]["line"], 13);
+    assert_eq!(of("steps.first.vision.sparsity")["at"]["line"], 12);
     assert_eq!(of("steps.last.vision.sparsity")["at"]["file"], "experiments/base/model.yaml");
     assert!(settings.iter().all(|setting| !setting["path"].as_str().unwrap().starts_with("prune.")));
     let kinds: Vec<&str> =
