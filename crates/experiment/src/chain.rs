@@ -533,8 +533,9 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], b
         Inputs { dense: Some(*dense), masks: masks.iter().map(|(_, key)| *key).collect(), ..Inputs::default() };
     let tower = |tower: Tower| Some(restore.tower(tower)).filter(|adapter| adapter.tune).cloned();
     let adapt = Stage::Adapt {
-        masked: restore.method == RestoreMethod::SparseLora,
+        masked: restore.method.trains_masked(),
         training: Box::new(AdaptTraining {
+            update: restore.method.update(),
             vision: tower(Tower::Vision),
             connector: tower(Tower::Connector),
             language: tower(Tower::Language),

@@ -254,11 +254,7 @@ fn restore(run: &RunConfig) -> Option<Conflict> {
     }
     for tower in Tower::ALL {
         let is_pruned = run.prune.metric != Metric::None && run.prune.tower(tower).sparsity > 0.0;
-        if restore.tower(tower).tune
-            && restore.tower(tower).full
-            && is_pruned
-            && restore.method != RestoreMethod::SparseLora
-        {
+        if restore.tower(tower).tune && restore.tower(tower).full && is_pruned && !restore.method.trains_masked() {
             return found(
                 match tower {
                     Tower::Vision => "restore.vision.full",

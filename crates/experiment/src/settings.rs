@@ -157,8 +157,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "What the model reads of a corpus of questions, with `{}` where the question goes; null means the question alone.";
     "data.restoration.augment" AUGMENT, data.restoration.augment,
         "`crop`: a random part of the image, mirrored every other time; `none`: the image as evaluation sees it.";
-    "prune.metric" Shape::Choice(&["none", "random", "magnitude", "wanda", "ria", "sparsegpt", "dsnot"]), prune.metric,
-        "What decides which weights go; `sparsegpt` also changes those that stay, `dsnot` swaps from the mask of another metric, `none` leaves the model dense.";
+    "prune.metric" Shape::Choice(&["none", "random", "magnitude", "wanda", "ria", "sparsegpt", "alps", "dsnot"]), prune.metric,
+        "What decides which weights go; `sparsegpt` and `alps` also change those that stay, `dsnot` swaps from the mask of another metric, `none` leaves the model dense.";
     "prune.pattern" Shape::Pattern, prune.pattern,
         "`unstructured`, or N:M as in the field: `2:4` keeps 2 of every 4.";
     "prune.vision.sparsity" SPARSITY, prune.vision.sparsity,
@@ -229,6 +229,16 @@ pub static SETTINGS: &[Setting] = settings! {
         "Columns whose masks are chosen at once; the comparison group is the block, or with `group: row` each of its rows.";
     "prune.sparsegpt.threshold" Shape::Choice(&["exact", "inclusive"]), prune.sparsegpt.threshold,
         "Whether blocks add up to the number that is asked for, or each takes all up to and with the first weight that should stay (published; one more per block).";
+    "prune.sparsegpt.order" Shape::Choice(&["natural", "loss"]), prune.sparsegpt.order,
+        "Columns are walked from left to right (published), or, where blocks lose unlike shares, those first in which most is lost (ROSE).";
+    "prune.alps.damping-share" POSITIVE, prune.alps.damping_share,
+        "What damping adds to the diagonal of the Gram matrix, as a share of its mean.";
+    "prune.alps.penalty" POSITIVE, prune.alps.penalty,
+        "The first penalty on the distance between the weights and the nearest sparse ones; it follows from the changes of the mask after that.";
+    "prune.alps.iterations" whole(1), prune.alps.iterations,
+        "Maximum number of iterations that look for the mask.";
+    "prune.alps.steps" whole(0), prune.alps.steps,
+        "Maximum number of steps of least squares on the mask that was found.";
     "prune.dsnot.initial" Shape::Choice(&["magnitude", "wanda", "ria", "sparsegpt"]), prune.dsnot.initial,
         "What makes the first mask; `sparsegpt`: its saliency of the weights as they are.";
     "prune.dsnot.cycles" whole(0), prune.dsnot.cycles,
@@ -267,7 +277,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "OWL: how many times the mean of its group an outlier is.";
     "prune.allocation.table" Shape::Shares, prune.allocation.table,
         "Sparsity by layer pattern, such as `{ \"language.0\": 0.3, \"*.wo\": 0.6 }`; the other layers fill the budget. Layers are called `tower.block.role` or by module path, `*` stands for anything, the longest pattern counts.";
-    "restore.method" Shape::Choice(&["none", "lora", "lora-remasked", "sparse-lora"]), restore.method,
+    "restore.method" Shape::Choice(&["none", "lora", "lora-remasked", "sparse-lora", "scale-lora", "spp", "spp-lora"]), restore.method,
         "How quality is given back; `none` leaves the pruned model as it is.";
     "restore.vision.tune" Shape::Flag, restore.vision.tune,
         "Whether the image encoder is trained.";

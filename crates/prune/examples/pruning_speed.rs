@@ -12,7 +12,7 @@ use ressa_prune::{
     metric::{Magnitude, Ria, Wanda},
     refine::{LeastSquares, PrunedLayer, Refinement, SparseSwaps},
     select::Selection,
-    solver::{Dsnot, LayerProblem, LayerSolution, LayerSolver, Ranked, SparseGpt, Threshold},
+    solver::{Dsnot, LayerProblem, LayerSolver, Ranked, SparseGpt, Threshold},
     statistics::{ColumnStatistics, Needs},
 };
 use ressa_runtime::{Device, DeviceChoice, RuntimeOptions, cpu_seconds};
