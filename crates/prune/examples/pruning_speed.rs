@@ -79,7 +79,8 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         }
         statistics_seconds += clock.elapsed().as_secs_f64();
         let clock = Instant::now();
-        let problems: Vec<_> = weights.iter().map(|weight| LayerProblem { name: "layer", weight, selection }).collect();
+        let problems: Vec<_> =
+            weights.iter().map(|weight| LayerProblem { name: "layer", weight, selection, gone: None }).collect();
         let mut solutions = solver.solve(&problems, Some(&statistics))?;
         if let Some(refinement) = &refinement {
             let layers: Vec<_> = weights

@@ -134,14 +134,14 @@ impl<'a> Input<'a> {
         }
         let weight = weight.masked_fill(&self.dead, 0.0);
         let scaled = &weight * &self.scale;
-        let keep = layer.selection.keep(&scaled.abs());
+        let keep = mask(layer, scaled.abs());
         if keep.all().int64_value(&[]) == 1 {
             let importance = Some(scaled.abs().to_device(device));
             return Ok(LayerSolution { keep: keep.to_device(device), importance, weight: None });
         }
         let found = self.alternate(layer, &scaled, keep)?;
-        let importance = found.abs();
-        let keep = layer.selection.keep(&importance);
+        let importance = layer.ranked(found.abs());
+        let keep = layer.without_gone(layer.selection.keep(&importance));
         let start = (found / &self.scale).masked_fill(&keep.logical_not(), 0.0);
         let squares = LeastSquares { steps: self.method.steps, ..LeastSquares::default() };
         let solved = squares.solve(&weight, start, &keep, &self.gram);
@@ -165,7 +165,7 @@ impl<'a> Input<'a> {
         for iteration in 1..=self.method.iterations {
             solved = (&target - &dual + &nearest * penalty).matmul(&inverse_of);
             let shifted = &solved + &dual / penalty;
-            keep = layer.selection.keep(&shifted.abs());
+            keep = mask(layer, shifted.abs());
             nearest = sparse(&shifted, &keep);
             dual += (&solved - &nearest) * penalty;
             if iteration % LOOK != 0 {
@@ -189,6 +189,11 @@ impl<'a> Input<'a> {
         }
         Ok(solved)
     }
+}
+
+/// The mask of a layer whose weights have such sizes.
+fn mask(layer: &LayerProblem<'_>, size: Tensor) -> Tensor {
+    layer.without_gone(layer.selection.keep(&layer.ranked(size)))
 }
 
 /// `(gram + penalty I)^-1`, f32.

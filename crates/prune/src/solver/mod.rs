@@ -34,7 +34,30 @@ pub struct LayerProblem<'a> {
     pub weight: &'a Tensor,
     /// What has to go.
     pub selection: Selection,
+    /// What is gone already, bool `[out, in]`, zero in the weight: it goes first and never comes back.
+    pub gone: Option<&'a Tensor>,
 }
+
+impl LayerProblem<'_> {
+    /// An importance, f32 `[out, in]`, in which what is gone already comes before everything else.
+    pub(crate) fn ranked(&self, importance: Tensor) -> Tensor {
+        match self.gone {
+            Some(gone) => importance.masked_fill(&gone.to_device(importance.device()), FIRST),
+            None => importance,
+        }
+    }
+
+    /// A keep mask without what is gone already: a group may have lost more than is asked of it.
+    pub(crate) fn without_gone(&self, keep: Tensor) -> Tensor {
+        match self.gone {
+            Some(gone) => keep.logical_and(&gone.to_device(keep.device()).logical_not()),
+            None => keep,
+        }
+    }
+}
+
+/// The importance of what is gone already, below every other and finite.
+pub(crate) const FIRST: f64 = f32::MIN as f64;
 
 /// Layers that read one input, and what was seen of it.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +141,8 @@ impl LayerSolver for Ranked {
                 return Ok(LayerSolution { keep, importance: None, weight: None });
             }
             let importance = importance(self.0.as_ref(), layer, statistics)?;
-            Ok(LayerSolution { keep: layer.selection.keep(&importance), importance: Some(importance), weight: None })
+            let keep = layer.without_gone(layer.selection.keep(&importance));
+            Ok(LayerSolution { keep, importance: Some(importance), weight: None })
         };
         layers.iter().map(rank).collect()
     }
@@ -152,13 +176,16 @@ fn keep_by_rows(
     let keep = new_mask(&[rows, columns], |keep| {
         let mut parts = (0..rows).step_by(part).zip(keep.chunks_mut((part * columns as usize).max(1)));
         done = parts.try_for_each(|(from, keep)| {
-            let weight = layer.weight.narrow(0, from, keep.len() as i64 / columns);
-            let importance = importance(metric, &LayerProblem { weight: &weight, ..*layer }, statistics)?;
+            let rows = keep.len() as i64 / columns;
+            let weight = layer.weight.narrow(0, from, rows);
+            let gone = layer.gone.map(|gone| gone.narrow(0, from, rows));
+            let part = LayerProblem { weight: &weight, gone: gone.as_ref(), ..*layer };
+            let importance = importance(metric, &part, statistics)?;
             with_floats(&importance, |values| host::prune(values, members as usize, count as usize, keep));
             Ok(())
         });
     });
-    done.map(|()| Some(keep))
+    done.map(|()| Some(layer.without_gone(keep)))
 }
 
 /// A metric's importance, f32 and finite.
@@ -167,7 +194,7 @@ pub(crate) fn importance(
     layer: &LayerProblem<'_>,
     statistics: Option<&ColumnStatistics>,
 ) -> Result<Tensor, PruneError> {
-    let importance = metric.importance(layer.name, layer.weight, statistics).to_kind(Kind::Float);
+    let importance = layer.ranked(metric.importance(layer.name, layer.weight, statistics).to_kind(Kind::Float));
     if is_finite(&importance) {
         return Ok(importance);
     }

@@ -58,7 +58,7 @@ fn solvers() -> Vec<(&'static str, Box<dyn LayerSolver>)> {
 }
 
 fn solve(solver: &dyn LayerSolver, weight: &Tensor, seen: &ColumnStatistics, selection: Selection) -> LayerSolution {
-    let problem = LayerProblem { name: "layer", weight, selection };
+    let problem = LayerProblem { name: "layer", weight, selection, gone: None };
     solver.solve(&[problem], Some(seen)).expect("solves").remove(0)
 }
 
@@ -152,7 +152,7 @@ fn ranking_in_parts_is_ranking_at_once() {
     let seen = collect(&inputs(2, 40, 1030), Needs::NORMS);
     for (name, solver) in &solvers()[..3] {
         for selection in [half(Group::Row), Selection::NOfM { keep: 2, of: 5 }, half(Group::Matrix)] {
-            let problem = LayerProblem { name: "layer", weight: &weight, selection };
+            let problem = LayerProblem { name: "layer", weight: &weight, selection, gone: None };
             let importance = solver.importance(&problem, Some(&seen)).expect("finite").expect("ranks at once");
             let found = solve(solver.as_ref(), &weight, &seen, selection);
             assert!(found.keep.equal(&selection.keep(&importance)), "{name} {selection:?}");
@@ -160,7 +160,7 @@ fn ranking_in_parts_is_ranking_at_once() {
     }
     let _ = weight.get(600).get(1029).fill_(f64::INFINITY);
     for (name, solver) in &solvers()[..3] {
-        let problem = LayerProblem { name: "layer", weight: &weight, selection: half(Group::Row) };
+        let problem = LayerProblem { name: "layer", weight: &weight, selection: half(Group::Row), gone: None };
         let refused = solver.solve(&[problem], Some(&seen)).expect_err(name);
         assert!(matches!(refused, PruneError::NotFiniteWeight { .. }), "{name}: {refused}");
     }
@@ -263,7 +263,7 @@ fn what_cannot_be_solved_is_said() {
     let weight = noise(&[4, 16], 1.713);
     let x = inputs(2, 9, 16);
     let refuse = |solver: &dyn LayerSolver, weight: &Tensor, seen: Option<&ColumnStatistics>, selection| {
-        let problem = LayerProblem { name: "fc1", weight, selection };
+        let problem = LayerProblem { name: "fc1", weight, selection, gone: None };
         solver.solve(&[problem], seen).expect_err("refused")
     };
     let seen = collect(&x, ALL);
@@ -351,7 +351,8 @@ fn layers_solved_together_are_solved_alike() {
     let weights = [noise(&[40, 136], 1.713), noise(&[24, 136], 0.913)];
     let selections = [half(Group::Matrix), Selection::NOfM { keep: 1, of: 4 }];
     for (name, solver) in solvers() {
-        let problem = |at: usize| LayerProblem { name: "layer", weight: &weights[at], selection: selections[at] };
+        let problem =
+            |at: usize| LayerProblem { name: "layer", weight: &weights[at], selection: selections[at], gone: None };
         let together = solver.solve(&[problem(0), problem(1)], Some(&seen)).expect("solves");
         for (at, found) in together.iter().enumerate() {
             let alone = solver.solve(&[problem(at)], Some(&seen)).expect("solves").remove(0);
