@@ -611,7 +611,7 @@ pub enum MatrixUpdate {
 pub struct TowerAdapter {
     /// Whether the tower is trained at all.
     pub tune: bool,
-    /// Rank of the update; with `spp`, rows of its factor of the columns.
+    /// Rank of the update; with `spp`, rows of its factor of the columns. 0 leaves matrices as they are.
     pub rank: u32,
     /// Factor on the update (`alpha / rank` of the reference). `scale-lora` has none.
     pub scale: f64,
@@ -630,6 +630,13 @@ pub struct TowerAdapter {
     /// Whether gains and shifts of norms train, element by element.
     #[serde(skip_serializing_if = "is_default")]
     pub norms: bool,
+}
+
+impl TowerAdapter {
+    /// Whether anything of the tower is to train, where it is tuned.
+    pub fn trains(&self) -> bool {
+        self.rank > 0 || self.full || self.queries || self.norms || self.bias != TrainedBiases::None
+    }
 }
 
 impl Default for TowerAdapter {

@@ -92,7 +92,7 @@ const SHARE: Shape = Shape::Number(Bounds { at_least: Some(0.0), at_most: Some(1
 const NOT_NEGATIVE: Shape = Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY });
 const POSITIVE: Shape = Shape::Number(Bounds { above: Some(0.0), ..Bounds::ANY });
 const GROUP: Shape = Shape::OrNull(&Shape::Choice(&["row", "matrix", "tower"]));
-const RANK: Shape = Shape::Integer { min: 1, max: 4096 };
+const RANK: Shape = Shape::Integer { min: 0, max: 4096 };
 const METHOD: Shape = Shape::Choice(&["uniform", "table", "owl", "ecoflap"]);
 const RULE: Shape = Shape::Choice(&["aobd", "obd", "obd-absolute", "gradient"]);
 const BIAS: Shape = Shape::Choice(&["none", "lora-only", "all"]);
@@ -291,7 +291,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.vision.tune" Shape::Flag, restore.vision.tune,
         "Whether the image encoder is trained.";
     "restore.vision.rank" RANK, restore.vision.rank,
-        "Rank of the update.";
+        "Rank of the update; with `spp`, rows of its factor of the columns. 0 leaves the matrices as they are.";
     "restore.vision.scale" POSITIVE, restore.vision.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.vision.targets" TARGETS, restore.vision.targets,
@@ -305,7 +305,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.connector.tune" Shape::Flag, restore.connector.tune,
         "Whether the connector is trained.";
     "restore.connector.rank" RANK, restore.connector.rank,
-        "Rank of the update.";
+        "Rank of the update; with `spp`, rows of its factor of the columns. 0 leaves the matrices as they are.";
     "restore.connector.scale" POSITIVE, restore.connector.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.connector.targets" TARGETS, restore.connector.targets,
@@ -321,7 +321,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.language.tune" Shape::Flag, restore.language.tune,
         "Whether the language model is trained.";
     "restore.language.rank" RANK, restore.language.rank,
-        "Rank of the update.";
+        "Rank of the update; with `spp`, rows of its factor of the columns. 0 leaves the matrices as they are.";
     "restore.language.scale" POSITIVE, restore.language.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.language.targets" TARGETS, restore.language.targets,

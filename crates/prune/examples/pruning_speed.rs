@@ -92,6 +92,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
                     weight: found.weight.as_ref(),
                     keep: &found.keep,
                     pattern: selection.pattern(),
+                    gone: None,
                 })
                 .collect();
             let refined = refinement.refine(&layers, Some(&statistics))?;

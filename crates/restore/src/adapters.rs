@@ -20,7 +20,8 @@ use crate::RestoreError;
 /// Fresh updates for every tuned tower. Low-rank: `a` uniform in `±1/sqrt(in)` (Kaiming-uniform with slope `sqrt(5)`, as the reference), `b` zero; where
 /// the product scales the weights, all of both `1/sqrt(rank)`; so the model starts as it is. Each layer draws from its own stream, named by its module path.
 ///
-/// Biases, norms and learned queries that the settings name train element by element, from no change; matrices too where `full` says so.
+/// Biases, norms and learned queries that the settings name train element by element, from no change; matrices too where `full` says so. With rank 0
+/// matrices stay as they are.
 ///
 /// `masked` asks for updates that keep masks. Where they are sums, a layer without a mask gets a plain adapter either way (the Q-Former, when it is not pruned).
 pub fn initialise(
@@ -31,7 +32,7 @@ pub fn initialise(
 ) -> Result<UpdateSet, RestoreError> {
     let mut adapters = UpdateSet::new();
     for tower in Tower::ALL {
-        let Some(wanted) = settings.tower(tower).filter(|t| t.tune && (t.rank > 0 || t.full)) else {
+        let Some(wanted) = settings.tower(tower).filter(|t| t.tune && t.trains()) else {
             continue;
         };
         check_targets(model, tower, &wanted.targets)?;
@@ -41,11 +42,11 @@ pub fn initialise(
         let between = connectors(model, tower).into_iter();
         for (linear, role) in of_tower.chain(between.filter(|_| !wanted.targets.is_empty())) {
             if wanted.targets.is_empty() || wanted.targets.iter().any(|target| names(target, linear, role)) {
-                let adapter = if wanted.full {
-                    unchanged(linear.matrix())
-                } else {
-                    let masked = masked && linear.matrix().keep().is_some();
-                    fresh(linear, wanted, (settings.update, masked), seed)
+                let masked = masked && linear.matrix().keep().is_some();
+                let adapter = match wanted {
+                    TowerAdapter { full: true, .. } => unchanged(linear.matrix()),
+                    TowerAdapter { rank: 0, .. } => continue,
+                    _ => fresh(linear, wanted, (settings.update, masked), seed),
                 };
                 adapters.insert(linear.name(), adapter);
             }

@@ -211,6 +211,7 @@ fn masks_are_those_of_the_model_in_memory() {
         };
         for (prune_config, spill) in [
             (settings(Metric::Wanda, TWO_OF_FOUR), false),
+            (with(&job, |prune| (prune.metric, prune.alps.iterations) = (Metric::Alps, 9)).prune, false),
             (with(&job, |prune| prune.calibration.propagate = Propagate::Dense).prune, true),
             (unstructured(Metric::Wanda, |prune| prune.vision.group = Some(Group::Matrix)), true),
             (unstructured(Metric::Magnitude, |prune| prune.rounding = Rounding::Nearest), false),
