@@ -36,7 +36,7 @@ fn refine(refinement: &dyn Refinement, layer: PrunedLayer<'_>, seen: &ColumnStat
 }
 
 fn prune(solver: &dyn LayerSolver, weight: &Tensor, seen: &ColumnStatistics, selection: Selection) -> LayerSolution {
-    let problem = LayerProblem { name: "layer", weight, selection };
+    let problem = LayerProblem { name: "layer", weight, selection, gone: None };
     solver.solve(&[problem], Some(seen)).expect("solves").remove(0)
 }
 
