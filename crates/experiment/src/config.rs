@@ -11,6 +11,7 @@ use crate::{
     model::{DenseConfig, ModelConfig},
     settings::SETTINGS,
     shared::Shared,
+    steps::StepConfig,
 };
 
 pub use crate::{
@@ -44,6 +45,9 @@ pub struct RunConfig {
     /// What is measured.
     #[serde(default)]
     pub evaluate: Shared<EvaluateConfig>,
+    /// What is done to the dense model, in order, where it is not one pruning and one restoration. Sections say what steps do not say.
+    #[serde(default, skip_serializing_if = "no_steps")]
+    pub steps: Shared<Vec<StepConfig>>,
     /// Replicate seed: calibration sample, random masks, adapter initialisation and training batches.
     #[serde(default)]
     pub seed: u64,
@@ -59,18 +63,22 @@ impl RunConfig {
             prune: Shared::default(),
             restore: Shared::default(),
             evaluate: Shared::default(),
+            steps: Shared::default(),
             seed: 0,
         }
     }
 
     /// Whether two runs differ in nothing but their seed.
     pub fn is_but_for_seed(&self, other: &Self) -> bool {
-        let Self { model, dense, data, prune, restore, evaluate, seed: _ } = self;
-        *prune == other.prune
-            && *restore == other.restore
+        let Self { model, dense, data, prune, restore, evaluate, steps, seed: _ } = self;
+        (prune, restore, steps) == (&other.prune, &other.restore, &other.steps)
             && *evaluate == other.evaluate
             && (model, dense, data) == (&other.model, &other.dense, &other.data)
     }
+}
+
+fn no_steps(steps: &[StepConfig]) -> bool {
+    steps.is_empty()
 }
 
 /// Where samples come from.

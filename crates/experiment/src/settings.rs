@@ -6,6 +6,7 @@ use crate::{
     RunConfig, Task,
     flow::Reading,
     shape::{Bounds, Shape},
+    steps::StepKind,
 };
 
 /// One setting, addressed by its dotted path.
@@ -25,8 +26,16 @@ impl Setting {
         (self.set)(run, value)
     }
 
-    /// The value in a run.
+    /// The value in a run. Of a section that steps have in their own ways, what is said at all of its steps; null where they differ.
     pub fn get(&self, run: &RunConfig) -> Value {
+        match StepKind::of_section(self.path).filter(|_| !run.steps.is_empty()) {
+            Some(kind) => run.common(kind, |run| self.get_section(run)).unwrap_or_default(),
+            None => self.get_section(run),
+        }
+    }
+
+    /// The value in the section of a run, whatever its steps say.
+    pub(crate) fn get_section(&self, run: &RunConfig) -> Value {
         // Every setting is plain data, which always serialises; null would show as an absent label.
         (self.get)(run).unwrap_or(Value::Null)
     }
@@ -35,7 +44,7 @@ impl Setting {
     pub(crate) fn reading(&self) -> Reading {
         match self.shape {
             Shape::Set { of: Shape::Text, .. } | Shape::List(Shape::Text) => Reading::List { texts: true },
-            Shape::Set { .. } | Shape::List(_) => Reading::List { texts: false },
+            Shape::Set { .. } | Shape::List(_) | Shape::Steps => Reading::List { texts: false },
             Shape::Text | Shape::Path | Shape::OrNull(Shape::Text | Shape::Path) => Reading::Text,
             _ => Reading::Plain,
         }
@@ -395,6 +404,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "Tokens of a window of the text; windows do not overlap, and a shorter one at the end is left out. 2048 is the published one.";
     "evaluate.perplexity.windows" Shape::OrNull(&whole(1)), evaluate.perplexity.windows,
         "The first so many windows; null means all.";
+    "steps" Shape::Steps, steps,
+        "What is done to the dense model, in order: each item a kind of step, with the settings that it does not leave to the section of that kind and a `name`. `steps.NAME.SETTING` is a step's setting anywhere else. Null, as nothing, is `[prune, restore]`.";
     "seed" SEED, seed,
         "Replicate seed: calibration sample, random masks, adapters, training batches. Usually set by `replicate`.";
 };

@@ -51,13 +51,13 @@ pub struct Inputs {
     /// else was collected in the same pass changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<StageKey>,
-    /// Pruned towers, in tower order.
+    /// Pruned towers, in tower order; of a tower that several steps have pruned since the merge, the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<StageKey>,
     /// Trained adapters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<StageKey>,
-    /// The merge that `evaluate` looks at.
+    /// The restoration that all else comes after: its weights stand for those of the dense model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merge: Option<StageKey>,
 }

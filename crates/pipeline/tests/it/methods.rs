@@ -79,7 +79,7 @@ fn changed_weights_are_used_by_everything_downstream() {
     let bare =
         Inputs { dense: Some(nodes[0].key), masks: prunes.iter().map(|node| node.key).collect(), ..Inputs::default() };
     let merge = nodes.iter().find(|node| matches!(*node.stage, Stage::Merge { .. })).unwrap();
-    let whole = Inputs { merge: Some(merge.key), ..bare.clone() };
+    let whole = Inputs { merge: Some(merge.key), masks: Vec::new(), ..bare.clone() };
     let mut weights = |inputs: &Inputs| executor.run_weights(inputs, &Readings::default(), Path::new("")).unwrap();
     let (bare, whole) = (weights(&bare), weights(&whole));
     let mut moved = 0;

@@ -7,7 +7,7 @@
 //! - Reference: `fasterprune` in IST-DASLab/sparsegpt; `lavis/compression/pruners/sparsegpt_pruner.py`
 //! - Differs: `U` comes from one factorisation (see [`super::factor`]); layers with the same input share it and are walked together. Counts are exact
 //!   unless [`Threshold::Inclusive`] asks for the reference's comparison, which takes at least one weight more in each block. With an N:M pattern whose group
-//!   size does not divide the block, blocks are shortened to whole groups. A Gram matrix that is still singular after damping is damped further.
+//!   size does not divide the block, blocks are shortened to whole groups. What earlier steps pruned goes first and is corrected for as it is met. A Gram matrix that is still singular after damping is damped further.
 
 mod device;
 mod n_of_m;
@@ -16,10 +16,10 @@ mod quota;
 use ressa_runtime::is_finite;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{LayerGroup, LayerProblem, LayerSolution, LayerSolver, check, factor};
+use super::{FIRST, LayerGroup, LayerProblem, LayerSolution, LayerSolver, check, factor};
 use crate::{
     error::PruneError,
-    rows::{each_part, floats, rows_per_part},
+    rows::{each_part, flags, floats, rows_per_part},
     select::{Selection, host},
     statistics::{ColumnStatistics, Needs},
 };
@@ -82,7 +82,7 @@ impl LayerSolver for SparseGpt {
         no_grad(|| {
             let mut walk = self.begin(layers, statistics)?;
             let block = self.block_for(layers);
-            if walk.weight.device() != Device::Cpu && walk.is_uniform() {
+            if walk.weight.device() != Device::Cpu && walk.is_uniform() && walk.gone.is_none() {
                 let mut groups = [device::Group { layers, walk }];
                 device::walk(&mut groups, block, self.threshold);
                 let [group] = groups;
@@ -106,7 +106,8 @@ impl LayerSolver for SparseGpt {
         let all: Vec<LayerProblem<'_>> = groups.iter().flat_map(|group| group.layers).copied().collect();
         let pattern = |layer: &LayerProblem<'_>| layer.selection.pattern();
         let alike = all.windows(2).all(|pair| pattern(&pair[0]) == pattern(&pair[1]));
-        if !alike || all.iter().any(|layer| !self.joins(layer.weight.device())) {
+        let walked_here = |layer: &LayerProblem<'_>| !self.joins(layer.weight.device()) || layer.gone.is_some();
+        if !alike || all.iter().any(walked_here) {
             return groups.iter().map(|group| self.solve(group.layers, group.statistics)).collect();
         }
         no_grad(|| {
@@ -210,6 +211,8 @@ struct Walk {
     upper: Tensor,
     keep: Tensor,
     importance: Tensor,
+    /// What was gone before, bool `[rows, in]`. Corrections give it values on the way, so it is held down in each block.
+    gone: Option<Tensor>,
 }
 
 /// One thread's rows of a block.
@@ -218,6 +221,8 @@ struct Part<'a> {
     error: &'a mut [f32],
     keep: &'a mut [bool],
     importance: &'a mut [f32],
+    /// Empty where nothing was gone before.
+    gone: &'a [bool],
     groups: &'a [Option<(usize, usize)>],
 }
 
@@ -233,7 +238,15 @@ impl Walk {
             };
             groups.resize(groups.len() + rows, group);
         }
+        let gone = layers.iter().any(|layer| layer.gone.is_some()).then(|| {
+            let part = |layer: &LayerProblem<'_>| match layer.gone {
+                Some(gone) => gone.to_device(weight.device()),
+                None => Tensor::zeros(layer.weight.size(), (Kind::Bool, weight.device())),
+            };
+            Tensor::cat(&layers.iter().map(part).collect::<Vec<_>>(), 0)
+        });
         Self {
+            gone,
             columns: weight.size()[1],
             places,
             groups,
@@ -250,6 +263,11 @@ impl Walk {
         let upper = floats(&self.upper.narrow(0, from, to - from).narrow(1, from, to - from));
         let diagonal: Vec<f32> = (0..width).map(|at| upper[at * width + at]).collect();
 
+        let gone: Vec<bool> = match &self.gone {
+            Some(gone) => flags(&gone.narrow(1, from, to - from)),
+            None => Vec::new(),
+        };
+
         let mut importance = vec![0.0; rows * width];
         let mut keep = vec![true; rows * width];
         for (layer, &(first, rows)) in layers.iter().zip(&self.places) {
@@ -258,8 +276,11 @@ impl Walk {
             }
             let at = first * width..(first + rows) * width;
             saliency(&weight[at.clone()], &diagonal, &mut importance[at.clone()]);
-            let (importance, keep) = (&importance[at.clone()], &mut keep[at]);
+            let gone = gone.get(at.clone()).unwrap_or_default();
+            let (importance, keep) = (&mut importance[at.clone()], &mut keep[at]);
+            put_first(gone, importance);
             choose(layer.selection, importance, rows as i64, (from, to), self.columns, threshold, keep);
+            hold_down(gone, keep);
         }
 
         let mut error = vec![0.0; rows * width];
@@ -269,7 +290,11 @@ impl Walk {
             .zip(error.chunks_mut(run))
             .zip(keep.chunks_mut(run).zip(importance.chunks_mut(run)))
             .zip(self.groups.chunks(run / width))
-            .map(|(((weight, error), (keep, importance)), groups)| Part { weight, error, keep, importance, groups });
+            .enumerate()
+            .map(|(at, (((weight, error), (keep, importance)), groups))| {
+                let gone = gone.get(at * run..at * run + weight.len()).unwrap_or_default();
+                Part { weight, error, keep, importance, gone, groups }
+            });
         each_part(parts, |part| walk_rows(part, &upper, &diagonal));
 
         let shape = [rows as i64, to - from];
@@ -306,6 +331,16 @@ impl Walk {
     }
 }
 
+/// Ranks what is gone below everything else.
+fn put_first(gone: &[bool], importance: &mut [f32]) {
+    gone.iter().zip(importance).filter(|(gone, _)| **gone).for_each(|(_, importance)| *importance = FIRST as f32);
+}
+
+/// Takes what is gone out of a keep mask.
+fn hold_down(gone: &[bool], keep: &mut [bool]) {
+    gone.iter().zip(keep).for_each(|(gone, keep)| *keep &= !gone);
+}
+
 /// `w^2 / U_jj^2`.
 fn saliency(weight: &[f32], diagonal: &[f32], importance: &mut [f32]) {
     for (weight, importance) in weight.chunks(diagonal.len()).zip(importance.chunks_mut(diagonal.len())) {
@@ -340,14 +375,18 @@ fn walk_rows(part: Part<'_>, upper: &[f32], diagonal: &[f32]) {
     let width = diagonal.len();
     let rows = part.weight.chunks_mut(width).zip(part.error.chunks_mut(width));
     let rows = rows.zip(part.keep.chunks_mut(width).zip(part.importance.chunks_mut(width))).zip(part.groups);
-    for (((weight, error), (keep, importance)), group) in rows {
+    for (row, (((weight, error), (keep, importance)), group)) in rows.enumerate() {
+        let gone = part.gone.get(row * width..(row + 1) * width).unwrap_or_default();
         for at in 0..width {
             if let &Some((of, count)) = group
                 && at % of == 0
             {
                 let members = at..at + of;
                 saliency(&weight[members.clone()], &diagonal[members.clone()], &mut importance[members.clone()]);
-                prune_smallest(&importance[members.clone()], &mut keep[members], count);
+                let gone = gone.get(members.clone()).unwrap_or_default();
+                put_first(gone, &mut importance[members.clone()]);
+                prune_smallest(&importance[members.clone()], &mut keep[members.clone()], count);
+                hold_down(gone, &mut keep[members]);
             }
             if keep[at] {
                 continue;
@@ -406,7 +445,7 @@ mod tests {
             (Selection::NOfM { keep: 4, of: 8 }, Threshold::Exact),
             (Selection::NOfM { keep: 7, of: 16 }, Threshold::Exact),
         ] {
-            let problem = |weight| LayerProblem { name: "layer", weight, selection };
+            let problem = |weight| LayerProblem { name: "layer", weight, selection, gone: None };
             let layers: [Vec<LayerProblem<'_>>; 2] =
                 [wide.iter().map(problem).collect(), narrow.iter().map(problem).collect()];
             let begin = |at: usize| {

@@ -141,6 +141,6 @@ fn solve(method: &str, options: &Value, weight: &Tensor, statistics: &ColumnStat
         }),
         other => panic!("no method `{other}`"),
     };
-    let problem = LayerProblem { name: "layer", weight, selection };
+    let problem = LayerProblem { name: "layer", weight, selection, gone: None };
     solver.solve(&[problem], Some(statistics)).expect("solves").remove(0)
 }
