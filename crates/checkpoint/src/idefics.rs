@@ -4,6 +4,8 @@ use serde_json::{Map, Value};
 
 use crate::EncoderKind;
 
+/// Most values of a feature: far more than published models have.
+const MOST_VALUES: usize = 1 << 24;
 /// Tiles of a photograph: three rows of four, and the whole image.
 const OF_PHOTOGRAPH: usize = 13;
 
@@ -42,6 +44,10 @@ impl TileSizes {
                 "`scale_factor` is {scale}, which does not divide the {patches} patches along a side of a tile \
                  (`vision_config.image_size` {side} in patches of `patch_size` {patch})"
             ));
+        }
+        let values = size(&vision, "hidden_size")?.saturating_mul(scale).saturating_mul(scale);
+        if values > MOST_VALUES {
+            return Err(format!("a feature of `scale_factor` squared patches has {values} values; at most {MOST_VALUES} are supported"));
         }
         Ok(Self { side, patches, scale })
     }
@@ -104,7 +110,13 @@ mod tests {
         }
         let odd = sizes(json!({"vision_config": {"image_size": 12, "patch_size": 4}})).unwrap_err();
         assert!(odd.contains("`scale_factor` is 2"), "{odd}");
-        for refused in [json!({"vision_config": 3}), json!({"scale_factor": 0}), json!({"vision_config": {"patch_size": -1}})] {
+        let large = json!({"image_size": 1 << 12, "patch_size": 1, "hidden_size": 1 << 20});
+        for refused in [
+            json!({"vision_config": 3}),
+            json!({"scale_factor": 0}),
+            json!({"vision_config": {"patch_size": -1}}),
+            json!({"vision_config": large, "scale_factor": 1 << 11}),
+        ] {
             assert!(sizes(refused).is_err());
         }
         assert_eq!(idefics_text(&Map::new()).unwrap()["model_type"], "llama");

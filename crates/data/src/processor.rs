@@ -84,7 +84,6 @@ impl Processor {
         let classes = config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
         let matches = classes == Some("Blip2ForImageTextRetrieval") || (!own.is_dir() && language.is_bert());
         language.within(folder, embedded(if matches { "qformer_config" } else { "text_config" }))?;
-        language.agrees(folder, &config, query_tokens)?;
         let images = ImageProcessor::load(folder)?;
         let cells = cells(folder, &config, &images)?;
         let spelling = tiles(folder, &config, &images, &language)?;
@@ -92,20 +91,15 @@ impl Processor {
             (_, Some(spelling)) => Some(Takes::Tiles(spelling)),
             (Some(cells), None) => {
                 language.reads_images_as(QWEN_IMAGE);
-                let of_model = config.get("image_token_id").and_then(Value::as_u64).unwrap_or(QWEN_IMAGE_ID);
-                if let Some(own) = language.image_token().filter(|&own| u64::from(own) != of_model) {
-                    let reason = format!(
-                        "its image token has id {own}, and `image_token_id` in config.json is {of_model}; tokenizer and model are not of one \
-                         folder"
-                    );
-                    return Err(DataError::Tokenizer { path: folder.join("tokenizer.json"), reason });
-                }
                 let start = config.get("vision_start_token_id").and_then(Value::as_u64);
                 let start = start.map_or_else(|| language.id(QWEN_START), |id| u32::try_from(id).ok());
                 Some(Takes::Cells { cells, start })
             }
             (None, None) => patches(folder, &config)?.map(Takes::Fixed),
         };
+        if takes.is_some() || query_tokens.is_some() {
+            language.agrees(folder, &config, cells.map(|_| QWEN_IMAGE_ID))?;
+        }
         let chat = takes.map(|takes| Chat::load(folder, &language, takes)).transpose()?;
         let language = Arc::new(language);
         let qformer = if own.is_dir() {

@@ -210,7 +210,8 @@ impl Text {
         Ok(())
     }
 
-    /// Sees that the model takes the same token for an image position as the processor writes.
+    /// Sees that the model takes the same token for an image position as a processor that writes such tokens. `default` is the model's where its
+    /// configuration says none.
     ///
     /// # Errors
     /// Two different tokens: with transformers, no image would be seen.
@@ -218,12 +219,12 @@ impl Text {
         &self,
         folder: &Path,
         config: &Map<String, Value>,
-        query_tokens: Option<usize>,
+        default: Option<u64>,
     ) -> Result<(), DataError> {
         let written = ["image_token_index", "image_token_id"]
             .iter()
-            .find_map(|field| Some((field, config.get(*field)?.as_u64()?)));
-        match (written, self.image_token.filter(|_| query_tokens.is_some())) {
+            .find_map(|field| Some((*field, config.get(*field)?.as_u64()?)));
+        match (written.or_else(|| Some(("image_token_id", default?))), self.image_token) {
             (Some((field, of_model)), Some(own)) if of_model != u64::from(own) => {
                 let reason = format!(
                     "its image token has id {own}, and `{field}` in config.json is {of_model}; tokenizer and model are not of one folder"

@@ -348,6 +348,8 @@ mod tests {
             ("instructblip-vicuna-7b", 7_913_210_624.0),
             ("blip2-flan-t5-xl", 3_942_446_592.0),
             ("blip2-opt-2.7b", 3_744_761_856.0),
+            ("qwen2.5-vl-3b-instruct", 3_754_622_976.0),
+            ("smolvlm-256m-instruct", 256_484_928.0),
         ] {
             let found = published(name).parameters;
             assert!((0.998..=1.0).contains(&(found / parameters)), "{name}: {found}");
@@ -372,6 +374,21 @@ mod tests {
         assert_eq!(sizes("instructblip-flan-t5-xl"), [&image[..], &xl].concat());
         let vicuna = (BlockKind::Llama, [32.0, 4096.0, 11008.0, 4096.0, 32.0]);
         assert_eq!(sizes("instructblip-vicuna-7b"), [&image[..], &[vicuna]].concat());
+        let smolvlm = [
+            (BlockKind::Vision, [12.0, 768.0, 3072.0, 768.0, 12.0]),
+            (BlockKind::Llama, [30.0, 576.0, 1536.0, 576.0, 9.0]),
+        ];
+        assert_eq!(sizes("smolvlm-256m-instruct"), smolvlm);
+        let interleave = [
+            (BlockKind::Vision, [26.0, 1152.0, 4304.0, 1152.0, 16.0]),
+            (BlockKind::Llama, [24.0, 1024.0, 2816.0, 1024.0, 16.0]),
+        ];
+        assert_eq!(sizes("llava-interleave-qwen-0.5b-hf"), interleave);
+        let images = |name: &str| [published(name).patches, published(name).queries];
+        assert_eq!(images("smolvlm-256m-instruct"), [13.0 * 1024.0, 13.0 * 64.0]);
+        assert_eq!(images("llava-interleave-qwen-0.5b-hf"), [729.0, 729.0]);
+        assert_eq!(images("llava-1.5-7b-hf"), [577.0, 576.0]);
+        assert_eq!(images("qwen2-vl-2b-instruct"), [1024.0, 256.0]);
         let model = published("blip2-itm-vit-g-coco");
         assert_eq!((model.patches, model.words, model.reads_instruction), (677.0, 0.0, true));
         assert!(!published("blip2-opt-2.7b").reads_instruction);
