@@ -225,7 +225,7 @@ fn inputs_that_do_not_fit_are_named() {
     refused(&|_, mask| *mask = mask.logical_not(), "rectangle");
     refused(&|inputs, _| inputs.pixel_values = inputs.pixel_values.zeros_like(), "12 image tokens");
     refused(&|inputs, _| inputs.input_ids = inputs.input_ids.masked_fill(&inputs.input_ids.eq(4), 6), "0 image tokens");
-    refused(&|inputs, _| inputs.input_ids = &inputs.input_ids + 1000, "not in the vocabulary");
+    refused(&|inputs, _| inputs.input_ids = inputs.input_ids.masked_fill(&inputs.input_ids.eq(9), 1000), "not in the vocabulary");
     // As many image tokens as features, but one too few in the first of two rows.
     let (mut inputs, _) = case.padded();
     let row = |images: usize| [vec![4i64; images], vec![9; 13 - images]].concat();
@@ -255,6 +255,7 @@ fn configurations_that_no_network_has_are_named() {
     refused("idefics3", &|c| c["vision_config"] = json!(3), "`vision_config`");
     refused("idefics3", &|c| c["text_config"]["model_type"] = "gemma".into(), "`gemma`");
     refused("llava-siglip", &|c| c["vision_config"]["model_type"] = "idefics3".into(), "idefics3");
-    refused("llava-siglip", &|c| c["text_config"]["use_sliding_window"] = true.into(), "sliding windows");
+    let sliding = json!(["full_attention", "sliding_attention"]);
+    refused("llava-siglip", &|c| c["text_config"]["layer_types"] = sliding.clone(), "sliding windows");
     refused("llava-dinov2-gated", &|c| c["text_config"]["sliding_window"] = 8.into(), "`text_config.sliding_window`");
 }
