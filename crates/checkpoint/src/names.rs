@@ -61,7 +61,7 @@ impl Part {
     pub fn tower(self) -> Option<Tower> {
         match self {
             Part::Vision => Some(Tower::Vision),
-            Part::Qformer | Part::Connector => Some(Tower::Qformer),
+            Part::Qformer | Part::Connector => Some(Tower::Connector),
             Part::Language => Some(Tower::Language),
             Part::Projection | Part::Retrieval | Part::Other => None,
         }

@@ -366,8 +366,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 fn tower(text: &str) -> Result<Tower, String> {
-    let tower = Tower::ALL.into_iter().find(|tower| tower.name() == text);
-    tower.ok_or_else(|| format!("`{text}` is not one of vision, qformer, language"))
+    Tower::named(text).ok_or_else(|| format!("`{text}` is not one of {}", Tower::ALL.map(Tower::name).join(", ")))
 }
 
 /// Options of `retry`.

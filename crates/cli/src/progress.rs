@@ -1,5 +1,6 @@
 //! Shows a sweep while it runs: bars on a terminal, bounded plain lines elsewhere. Always on standard error.
 
+mod pace;
 mod plain;
 mod terminal;
 

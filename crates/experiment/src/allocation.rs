@@ -261,6 +261,7 @@ pub struct BudgetConfig {
     /// How it is divided; canonical.
     pub rule: AllocationConfig,
     /// Towers that meet it together, with their sparsities.
+    #[serde(serialize_with = "crate::tower::map_in_keys")]
     pub towers: BTreeMap<Tower, f64>,
 }
 

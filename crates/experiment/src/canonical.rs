@@ -71,7 +71,7 @@ pub(crate) fn canonical_prune(prune: &mut PruneConfig) {
     }
     let (metric, pattern) = (prune.metric, prune.pattern);
     let shared = prune.calibration.clone();
-    for tower in [&mut prune.vision, &mut prune.qformer, &mut prune.language] {
+    for tower in [&mut prune.vision, &mut prune.connector, &mut prune.language] {
         if tower.sparsity <= 0.0 {
             *tower = TowerPrune::default();
         } else {
@@ -91,7 +91,7 @@ pub(crate) fn canonical_prune(prune: &mut PruneConfig) {
     (prune.magnitude, prune.sparsegpt, prune.dsnot) = (method.magnitude, method.sparsegpt, method.dsnot);
     prune.calibration.tokens = prune.calibration.tokens.canonical();
     let calibrates = prune.calibrates();
-    for tower in [&mut prune.vision, &mut prune.qformer, &mut prune.language] {
+    for tower in [&mut prune.vision, &mut prune.connector, &mut prune.language] {
         let own = &mut tower.calibration;
         if !calibrates {
             *own = TowerCalibration::default();
@@ -113,7 +113,7 @@ fn canonical_restore(restore: &mut RestoreConfig) {
         *restore = RestoreConfig::default();
         return;
     }
-    for tower in [&mut restore.vision, &mut restore.qformer, &mut restore.language] {
+    for tower in [&mut restore.vision, &mut restore.connector, &mut restore.language] {
         if !tower.tune {
             *tower = TowerAdapter { tune: false, ..TowerAdapter::default() };
         }

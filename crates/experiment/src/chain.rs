@@ -425,7 +425,7 @@ fn alone(prune: &PruneConfig, tower: Tower) -> PruneConfig {
     if own.allocation.is_default() {
         let neutral = [
             (Tower::Vision, &mut own.vision),
-            (Tower::Qformer, &mut own.qformer),
+            (Tower::Connector, &mut own.connector),
             (Tower::Language, &mut own.language),
         ];
         for (_, other) in neutral.into_iter().filter(|(other, _)| *other != tower) {
@@ -536,7 +536,7 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], b
         masked: restore.method == RestoreMethod::SparseLora,
         training: Box::new(AdaptTraining {
             vision: tower(Tower::Vision),
-            qformer: tower(Tower::Qformer),
+            connector: tower(Tower::Connector),
             language: tower(Tower::Language),
             steps: restore.steps,
             align: restore.align,

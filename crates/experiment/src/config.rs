@@ -157,8 +157,9 @@ pub struct PruneConfig {
     pub pattern: Pattern,
     /// Budget of the image encoder.
     pub vision: TowerPrune,
-    /// Budget of the interface; the paper never prunes it.
-    pub qformer: TowerPrune,
+    /// Budget of the connector; the paper never prunes it. Keys have its earlier name.
+    #[serde(rename = "qformer", alias = "connector")]
+    pub connector: TowerPrune,
     /// Budget of the language model.
     pub language: TowerPrune,
     /// Samples behind the statistics.
@@ -235,7 +236,7 @@ impl PruneConfig {
     pub fn tower(&self, tower: Tower) -> &TowerPrune {
         match tower {
             Tower::Vision => &self.vision,
-            Tower::Qformer => &self.qformer,
+            Tower::Connector => &self.connector,
             Tower::Language => &self.language,
         }
     }
@@ -247,7 +248,7 @@ impl Default for PruneConfig {
             metric: Metric::None,
             pattern: Pattern::Unstructured,
             vision: TowerPrune::default(),
-            qformer: TowerPrune::default(),
+            connector: TowerPrune::default(),
             language: TowerPrune::default(),
             calibration: CalibrationConfig::default(),
             allocation: AllocationConfig::default(),
@@ -420,13 +421,14 @@ pub struct RestoreConfig {
     pub method: RestoreMethod,
     /// Adapters of the image encoder.
     pub vision: TowerAdapter,
-    /// Adapters of the interface, never masked unless the interface itself is pruned.
-    pub qformer: TowerAdapter,
+    /// Adapters of the connector, never masked unless the connector itself is pruned. Keys have its earlier name.
+    #[serde(rename = "qformer", alias = "connector")]
+    pub connector: TowerAdapter,
     /// Adapters of the language model.
     pub language: TowerAdapter,
     /// Optimiser steps.
     pub steps: u32,
-    /// The first so many steps leave the language model out: what leaves the interface is compared with the embeddings of the answers' words.
+    /// The first so many steps leave the language model out: what leaves the connector is compared with the embeddings of the answers' words.
     #[serde(skip_serializing_if = "is_default")]
     pub align: u32,
     /// Images per step; each brings `questions` questions and one caption.
@@ -484,7 +486,7 @@ impl RestoreConfig {
     pub fn tower(&self, tower: Tower) -> &TowerAdapter {
         match tower {
             Tower::Vision => &self.vision,
-            Tower::Qformer => &self.qformer,
+            Tower::Connector => &self.connector,
             Tower::Language => &self.language,
         }
     }
@@ -496,7 +498,7 @@ impl Default for RestoreConfig {
         Self {
             method: RestoreMethod::None,
             vision: tower(8),
-            qformer: tower(4),
+            connector: tower(4),
             language: tower(8),
             steps: 60,
             align: 0,
@@ -558,7 +560,7 @@ pub struct TowerAdapter {
     /// Whether matrices change element by element instead of by a product of low rank.
     #[serde(skip_serializing_if = "is_default")]
     pub full: bool,
-    /// The learned queries of the interface train, element by element.
+    /// The learned queries of the connector train, element by element.
     #[serde(skip_serializing_if = "is_default")]
     pub queries: bool,
     /// Biases that train beside the adapters, element by element.

@@ -99,7 +99,7 @@ pub(crate) fn prune(prune: &PruneConfig) -> Option<Conflict> {
             if sparsity > 0.0 && (sparsity - implied).abs() > 1e-6 {
                 let path = match tower {
                     Tower::Vision => "prune.vision.sparsity",
-                    Tower::Qformer => "prune.qformer.sparsity",
+                    Tower::Connector => "prune.connector.sparsity",
                     Tower::Language => "prune.language.sparsity",
                 };
                 return found(
@@ -165,7 +165,7 @@ fn method(prune: &PruneConfig) -> Option<Conflict> {
 fn tokens(prune: &PruneConfig) -> Option<Conflict> {
     let tokens = &prune.calibration.tokens;
     let seen = [
-        (Tower::Qformer, "prune.calibration.tokens.query", tokens.query + tokens.text),
+        (Tower::Connector, "prune.calibration.tokens.query", tokens.query + tokens.text),
         (Tower::Language, "prune.calibration.tokens.text", tokens.text + tokens.visual),
     ];
     let blind = |&(tower, _, weight): &(Tower, &str, f64)| prune.tower(tower).sparsity > 0.0 && weight <= 0.0;
@@ -180,7 +180,7 @@ fn tokens(prune: &PruneConfig) -> Option<Conflict> {
 fn group_of(tower: Tower) -> &'static str {
     match tower {
         Tower::Vision => "prune.vision.group",
-        Tower::Qformer => "prune.qformer.group",
+        Tower::Connector => "prune.connector.group",
         Tower::Language => "prune.language.group",
     }
 }
@@ -249,7 +249,7 @@ fn restore(run: &RunConfig) -> Option<Conflict> {
         return found(
             "restore.method",
             format!("`{}` trains no tower: every `tune` is false", restore.method.name()),
-            "set `restore.vision.tune`, `restore.qformer.tune` or `restore.language.tune` to true",
+            "set `restore.vision.tune`, `restore.connector.tune` or `restore.language.tune` to true",
         );
     }
     for tower in Tower::ALL {
@@ -262,7 +262,7 @@ fn restore(run: &RunConfig) -> Option<Conflict> {
             return found(
                 match tower {
                     Tower::Vision => "restore.vision.full",
-                    Tower::Qformer => "restore.qformer.full",
+                    Tower::Connector => "restore.connector.full",
                     Tower::Language => "restore.language.full",
                 },
                 format!("the {tower} tower is pruned, and `{}` would not keep its mask", restore.method.name()),
@@ -277,11 +277,11 @@ fn restore(run: &RunConfig) -> Option<Conflict> {
             "lower `restore.align` or raise `restore.steps`",
         );
     }
-    if restore.align > 0 && !restore.qformer.tune {
+    if restore.align > 0 && !restore.connector.tune {
         return found(
             "restore.align",
-            "only the interface learns without the language model, and `restore.qformer.tune` is false",
-            "set `restore.align` to 0, or tune the interface",
+            "only the connector learns without the language model, and `restore.connector.tune` is false",
+            "set `restore.align` to 0, or tune the connector",
         );
     }
     if restore.batch > restore.samples {

@@ -52,6 +52,7 @@ pub mod settings;
 mod shape;
 pub mod shared;
 pub mod source;
+mod spelling;
 pub mod stage;
 pub mod strict;
 mod suggest;

@@ -7,7 +7,7 @@ use crate::{
     error::{ErrorKind, ExperimentError},
     provenance::SourceFile,
     source::{Location, Source},
-    yaml,
+    spelling, yaml,
 };
 
 /// Longest chain of files that extend each other.
@@ -55,7 +55,8 @@ fn read(
     files.sources.push(SourceFile::new(asked, Some(source.text().as_bytes())));
     let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     files.chain.push((real.clone(), shown.to_owned()));
-    let tree = yaml::parse(&source)?;
+    let mut tree = yaml::parse(&source)?;
+    spelling::current(&mut tree)?;
     let mut own = Document::read(&tree)?;
     let mut merged = Document::default();
     for (relative, at) in std::mem::take(&mut own.extends) {

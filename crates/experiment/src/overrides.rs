@@ -7,7 +7,7 @@
 //!
 //! Values are written as in YAML's flow syntax, see [`crate::flow`]: quotes, brackets, `null`.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     RunConfig,
@@ -19,7 +19,7 @@ use crate::{
     settings::{self, SETTINGS, Setting},
     shape::Names,
     source::{COMMAND_LINE, Location, Source},
-    suggest,
+    spelling, suggest,
     yaml::{Node, Tree},
 };
 
@@ -65,7 +65,7 @@ type Each<'a> = &'a mut dyn FnMut(&Arc<Source>, &str, Location, usize) -> Result
 
 /// Takes arguments apart; `example` is for those who write none.
 fn each(arguments: &[String], example: &str, one: Each<'_>) -> Result<(), ExperimentError> {
-    let mut done: Vec<&str> = Vec::new();
+    let mut done: Vec<Cow<'_, str>> = Vec::new();
     for argument in arguments {
         let source = Source::inline(COMMAND_LINE, argument);
         let place = |span: std::ops::Range<usize>| Location::new(&source, span);
@@ -75,15 +75,15 @@ fn each(arguments: &[String], example: &str, one: Each<'_>) -> Result<(), Experi
                 .label("expected `path=value`")
                 .help(format!("write for example {example}")));
         };
-        let path = argument[..equals].trim();
+        let path = spelling::setting(argument[..equals].trim());
         let key = place(0..equals);
         if done.contains(&path) {
             return Err(key
                 .error(ErrorKind::Override, format!("`{path}` is overridden twice"))
                 .help(format!("give all values at once: `{path}=a,b`")));
         }
+        one(&source, &path, key, equals + 1)?;
         done.push(path);
-        one(&source, path, key, equals + 1)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use crate::{
     grammar,
     settings::{SETTINGS, Setting},
     shape::{Bounds, Field, Need, Shape},
-    value,
+    spelling, value,
 };
 
 /// The schema (draft 2020-12).
@@ -19,10 +19,13 @@ pub fn schema() -> Value {
     }
     definitions.insert("settings".to_owned(), closed(settings_below("")));
     let value_names = value::Value::names_with_parts();
-    definitions.insert(
-        "value".to_owned(),
-        json!({ "type": "string", "anyOf": [{ "enum": value_names }, { "pattern": "^[a-z0-9]+/[a-z0-9@-]+$" }] }),
-    );
+    let earlier: Vec<String> = value_names.iter().filter_map(|name| spelling::earlier(name)).collect();
+    let forms = [
+        json!({ "enum": value_names }),
+        json!({ "enum": earlier, "deprecated": true }),
+        json!({ "pattern": "^[a-z0-9]+/[a-z0-9@-]+$" }),
+    ];
+    definitions.insert("value".to_owned(), json!({ "type": "string", "anyOf": forms }));
     let label = json!({ "type": ["string", "number", "boolean"] });
     definitions.insert("label".to_owned(), label);
     definitions.insert(
@@ -51,9 +54,14 @@ pub fn schema() -> Value {
 
 fn section_shape(key: &str) -> Value {
     let columns = || -> Map<String, Value> {
-        let path = |setting: &'static Setting| (setting.path.to_owned(), values(setting));
         let varies = |setting: &&Setting| setting.path != "seed" && !matches!(setting.shape, Shape::Floors);
-        SETTINGS.iter().filter(varies).map(path).collect()
+        let named = |setting: &'static Setting| {
+            paths(setting).map(|path| {
+                let schema = path.of(values(setting));
+                (path.text, schema)
+            })
+        };
+        SETTINGS.iter().filter(varies).flat_map(named).collect()
     };
     let labels = || json!({ "type": "array", "items": reference("label") });
     match key {
@@ -118,12 +126,35 @@ fn values(setting: &Setting) -> Value {
     described(json!({ "anyOf": forms }), setting.doc)
 }
 
+/// A name under which a setting is read.
+struct Path {
+    text: String,
+    is_earlier: bool,
+}
+
+impl Path {
+    /// What is known of a value, for this name.
+    fn of(&self, mut schema: Value) -> Value {
+        if self.is_earlier {
+            schema["deprecated"] = json!(true);
+        }
+        schema
+    }
+}
+
+/// The names under which a setting is read: its path, and the path of earlier versions where it had another one.
+fn paths(setting: &Setting) -> impl Iterator<Item = Path> {
+    let earlier = spelling::earlier(setting.path).map(|text| Path { text, is_earlier: true });
+    std::iter::once(Path { text: setting.path.to_owned(), is_earlier: false }).chain(earlier)
+}
+
 /// Every way to write the settings below a section: `prune.metric` in full, or nested at any dot.
 fn settings_below(prefix: &str) -> Map<String, Value> {
     let mut properties = Map::new();
-    for setting in SETTINGS {
-        let Some(rest) = setting.path.strip_prefix(prefix) else { continue };
-        properties.insert(rest.to_owned(), reference(setting.path));
+    let every = SETTINGS.iter().flat_map(|setting| paths(setting).map(move |path| (setting, path)));
+    for (setting, path) in every {
+        let Some(rest) = path.text.strip_prefix(prefix) else { continue };
+        properties.insert(rest.to_owned(), path.of(reference(setting.path)));
         for (dot, _) in rest.match_indices('.') {
             let section = &rest[..dot];
             if !properties.contains_key(section) {

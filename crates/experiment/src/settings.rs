@@ -173,17 +173,17 @@ pub static SETTINGS: &[Setting] = settings! {
         "Captions for each calibration image of this tower; null means as `prune.calibration`.";
     "prune.vision.calibration.corpora" CORPORA, prune.vision.calibration.corpora,
         "Corpora that this tower's calibration draws from; none means those of `data.calibration`.";
-    "prune.qformer.sparsity" SPARSITY, prune.qformer.sparsity,
-        "Fraction removed from the interface; the paper never prunes it.";
-    "prune.qformer.group" GROUP, prune.qformer.group,
+    "prune.connector.sparsity" SPARSITY, prune.connector.sparsity,
+        "Fraction removed from the connector; the paper never prunes it.";
+    "prune.connector.group" GROUP, prune.connector.group,
         "Weights among which importance is compared; null means the metric's published group.";
-    "prune.qformer.calibration.images" Shape::OrNull(&whole(1)), prune.qformer.calibration.images,
+    "prune.connector.calibration.images" Shape::OrNull(&whole(1)), prune.connector.calibration.images,
         "Distinct calibration images of this tower; null means as `prune.calibration`.";
-    "prune.qformer.calibration.questions" Shape::OrNull(&whole(0)), prune.qformer.calibration.questions,
+    "prune.connector.calibration.questions" Shape::OrNull(&whole(0)), prune.connector.calibration.questions,
         "Questions for each calibration image of this tower; null means as `prune.calibration`.";
-    "prune.qformer.calibration.captions" Shape::OrNull(&whole(0)), prune.qformer.calibration.captions,
+    "prune.connector.calibration.captions" Shape::OrNull(&whole(0)), prune.connector.calibration.captions,
         "Captions for each calibration image of this tower; null means as `prune.calibration`.";
-    "prune.qformer.calibration.corpora" CORPORA, prune.qformer.calibration.corpora,
+    "prune.connector.calibration.corpora" CORPORA, prune.connector.calibration.corpora,
         "Corpora that this tower's calibration draws from; none means those of `data.calibration`.";
     "prune.language.sparsity" SPARSITY, prune.language.sparsity,
         "Fraction removed from the language model. With an N:M pattern: 0, or what the pattern implies.";
@@ -212,7 +212,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "prune.calibration.tokens.visual" NOT_NEGATIVE, prune.calibration.tokens.visual,
         "Weight of a visual token: image patches, and the image's tokens in the language model.";
     "prune.calibration.tokens.query" NOT_NEGATIVE, prune.calibration.tokens.query,
-        "Weight of a query token of the interface.";
+        "Weight of a query token of the connector.";
     "prune.calibration.tokens.alpha" POSITIVE, prune.calibration.tokens.alpha,
         "`atv`: factor on the mean change.";
     "prune.rounding" Shape::Choice(&["decimal", "truncated", "nearest"]), prune.rounding,
@@ -283,22 +283,22 @@ pub static SETTINGS: &[Setting] = settings! {
         "Biases of the image encoder that train beside the low-rank updates: `none`, `lora-only` those of the linears with an update, `all` with the shifts of norms.";
     "restore.vision.norms" Shape::Flag, restore.vision.norms,
         "Whether gains and shifts of the image encoder's norms train beside the low-rank updates.";
-    "restore.qformer.tune" Shape::Flag, restore.qformer.tune,
-        "Whether the interface is trained.";
-    "restore.qformer.rank" RANK, restore.qformer.rank,
+    "restore.connector.tune" Shape::Flag, restore.connector.tune,
+        "Whether the connector is trained.";
+    "restore.connector.rank" RANK, restore.connector.rank,
         "Rank of the update.";
-    "restore.qformer.scale" POSITIVE, restore.qformer.scale,
+    "restore.connector.scale" POSITIVE, restore.connector.scale,
         "Factor on the update (alpha / rank of the reference).";
-    "restore.qformer.targets" TARGETS, restore.qformer.targets,
+    "restore.connector.targets" TARGETS, restore.connector.targets,
         "Roles of the linears that get an adapter, such as `query`, or modules on their path, such as `crossattention`; empty means every prunable one. What connects the towers can be named here too: `language_projection`, and the projections of a retrieval head.";
-    "restore.qformer.full" Shape::Flag, restore.qformer.full,
-        "Whether the matrices of the interface that are trained change element by element instead of by a product of low rank.";
-    "restore.qformer.bias" BIAS, restore.qformer.bias,
-        "Biases of the interface that train beside the low-rank updates: `none`, `lora-only` those of the linears with an update, `all` with the shifts of norms. Those of what connects the towers train where `targets` names it.";
-    "restore.qformer.queries" Shape::Flag, restore.qformer.queries,
-        "Whether the learned queries of the interface train, element by element.";
-    "restore.qformer.norms" Shape::Flag, restore.qformer.norms,
-        "Whether gains and shifts of the interface's norms train beside the low-rank updates.";
+    "restore.connector.full" Shape::Flag, restore.connector.full,
+        "Whether the matrices of the connector that are trained change element by element instead of by a product of low rank.";
+    "restore.connector.bias" BIAS, restore.connector.bias,
+        "Biases of the connector that train beside the low-rank updates: `none`, `lora-only` those of the linears with an update, `all` with the shifts of norms. Those of what connects the towers train where `targets` names it.";
+    "restore.connector.queries" Shape::Flag, restore.connector.queries,
+        "Whether the learned queries of the connector train, element by element.";
+    "restore.connector.norms" Shape::Flag, restore.connector.norms,
+        "Whether gains and shifts of the connector's norms train beside the low-rank updates.";
     "restore.language.tune" Shape::Flag, restore.language.tune,
         "Whether the language model is trained.";
     "restore.language.rank" RANK, restore.language.rank,
@@ -316,7 +316,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.steps" whole(1), restore.steps,
         "Optimiser steps.";
     "restore.align" whole(0), restore.align,
-        "The first so many steps leave the language model out, for an interface that knows nothing yet: its outputs are compared with the embeddings of the answers' words (cosine, among the words of the batch), which takes a tenth of the time.";
+        "The first so many steps leave the language model out, for a connector that knows nothing yet: its outputs are compared with the embeddings of the answers' words (cosine, among the words of the batch), which takes a tenth of the time.";
     "restore.batch" whole(1), restore.batch,
         "Images per step; each brings its questions and one caption.";
     "restore.questions" whole(0), restore.questions,

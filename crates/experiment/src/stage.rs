@@ -119,6 +119,7 @@ pub enum Stage {
     /// Measure how much each layer of a tower matters, to divide budgets by. Output: one number per layer.
     Sensitivity {
         /// The tower.
+        #[serde(serialize_with = "crate::tower::in_keys")]
         tower: Tower,
         /// What is measured.
         measurement: Measurement,
@@ -137,6 +138,7 @@ pub enum Stage {
     /// Collect what the layers of a tower of the dense model see. Output: one file per block.
     Statistics {
         /// The tower.
+        #[serde(serialize_with = "crate::tower::in_keys")]
         tower: Tower,
         /// What is collected.
         needs: StatisticsNeeds,
@@ -153,6 +155,7 @@ pub enum Stage {
     /// Mask one tower. Output: `masks.safetensors`, `weights.safetensors` where the method changes weights, and a certificate.
     Prune {
         /// The tower.
+        #[serde(serialize_with = "crate::tower::in_keys")]
         tower: Tower,
         /// What ranks the weights.
         metric: Metric,
@@ -234,8 +237,9 @@ pub enum Stage {
 pub struct AdaptTraining {
     /// Adapters of the image encoder.
     pub vision: Option<TowerAdapter>,
-    /// Adapters of the interface.
-    pub qformer: Option<TowerAdapter>,
+    /// Adapters of the connector. Keys have its earlier name.
+    #[serde(rename = "qformer", alias = "connector")]
+    pub connector: Option<TowerAdapter>,
     /// Adapters of the language model.
     pub language: Option<TowerAdapter>,
     /// Optimiser steps.
@@ -286,7 +290,7 @@ impl AdaptTraining {
     pub fn tower(&self, tower: Tower) -> Option<&TowerAdapter> {
         match tower {
             Tower::Vision => self.vision.as_ref(),
-            Tower::Qformer => self.qformer.as_ref(),
+            Tower::Connector => self.connector.as_ref(),
             Tower::Language => self.language.as_ref(),
         }
     }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::method::is_default;
 
-/// Weights of the tokens that a layer sees. Visual tokens are image patches in the image encoder and where the interface looks at them, and the
-/// image's tokens in the language model; query tokens are the interface's; the rest is text.
+/// Weights of the tokens that a layer sees. Visual tokens are image patches in the image encoder and where the connector looks at them, and the
+/// image's tokens in the language model; query tokens are the connector's; the rest is text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct TokenConfig {

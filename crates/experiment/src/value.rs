@@ -197,7 +197,7 @@ impl FromStr for Value {
         let tower = |suffix: &str| match suffix.strip_prefix('-') {
             None if suffix.is_empty() => Some(None),
             None => None,
-            Some(name) => Tower::ALL.into_iter().find(|tower| tower.name() == name).map(Some),
+            Some(name) => Tower::named(name).map(Some),
         };
         match name {
             "average" => return Ok(Value::Average),

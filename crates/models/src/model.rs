@@ -208,7 +208,7 @@ impl Model {
 fn layer_ids(networks: &Networks) -> Vec<LayerId> {
     let towers = [
         (Tower::Vision, networks.vision.by_block()),
-        (Tower::Qformer, networks.connector.by_block()),
+        (Tower::Connector, networks.connector.by_block()),
         (Tower::Language, networks.language.as_ref().map(|language| language.by_block()).unwrap_or_default()),
     ];
     let mut ids = Vec::new();
@@ -399,7 +399,7 @@ impl VisionLanguage for Model {
     fn norms(&self, tower: Tower) -> Vec<&Weight> {
         match tower {
             Tower::Vision => self.vision.norms(),
-            Tower::Qformer => self.connector.norms(),
+            Tower::Connector => self.connector.norms(),
             Tower::Language => self.language.iter().flat_map(|language| language.norms()).collect(),
         }
     }
@@ -407,7 +407,7 @@ impl VisionLanguage for Model {
     fn block_weights(&self, tower: Tower, block: usize) -> Vec<&Weight> {
         match tower {
             Tower::Vision => self.vision.block_weights(block),
-            Tower::Qformer => self.connector.block_weights(block),
+            Tower::Connector => self.connector.block_weights(block),
             Tower::Language => self.language.iter().flat_map(|language| language.block_weights(block)).collect(),
         }
     }
@@ -415,7 +415,7 @@ impl VisionLanguage for Model {
     fn blocks(&self, tower: Tower) -> usize {
         match tower {
             Tower::Vision => self.vision.by_block().len(),
-            Tower::Qformer => self.connector.by_block().len(),
+            Tower::Connector => self.connector.by_block().len(),
             Tower::Language => self.language.as_ref().map_or(0, |language| language.by_block().len()),
         }
     }
@@ -431,7 +431,7 @@ impl VisionLanguage for Model {
     fn leave(&self, tower: Tower, flow: &Flow) -> Tensor {
         match tower {
             Tower::Vision => self.vision.leave(flow),
-            Tower::Qformer => self.connector.project(&self.connector.leave(flow)),
+            Tower::Connector => self.connector.project(&self.connector.leave(flow)),
             Tower::Language => self.writing().finish(flow),
         }
     }
@@ -439,7 +439,7 @@ impl VisionLanguage for Model {
     fn stack(&self, tower: Tower, flows: &[Flow]) -> Option<Flow> {
         match tower {
             Tower::Vision => self.vision.stack(flows),
-            Tower::Qformer => self.connector.stack(flows),
+            Tower::Connector => self.connector.stack(flows),
             Tower::Language => self.language()?.stack(flows),
         }
     }
@@ -451,7 +451,7 @@ impl VisionLanguage for Model {
     fn run_block(&self, tower: Tower, block: usize, flow: &Flow) -> Flow {
         match tower {
             Tower::Vision => self.vision.run_block(block, flow),
-            Tower::Qformer => self.connector.run_block(block, flow),
+            Tower::Connector => self.connector.run_block(block, flow),
             Tower::Language => self.writing().run_block(block, flow),
         }
     }
@@ -460,7 +460,7 @@ impl VisionLanguage for Model {
         let tokens = flow.hidden.size()[1];
         match tower {
             Tower::Vision => TokenKind::parts(&[(TokenKind::Visual, tokens)]),
-            Tower::Qformer => self.connector.token_kinds(flow),
+            Tower::Connector => self.connector.token_kinds(flow),
             Tower::Language if self.writing().sees_image(block) => self.language_kinds(flow, tokens),
             Tower::Language => TokenKind::parts(&[(TokenKind::Text, tokens)]),
         }
@@ -468,7 +468,7 @@ impl VisionLanguage for Model {
 
     fn layer_tokens(&self, layer: &LayerId, flow: &Flow) -> Vec<TokenKind> {
         match layer.tower {
-            Tower::Qformer => self.connector.layer_tokens(layer, flow),
+            Tower::Connector => self.connector.layer_tokens(layer, flow),
             Tower::Language => match self.writing().memory_read_by(layer, flow) {
                 Some(tokens) => self.language_kinds(flow, tokens),
                 None => self.token_kinds(layer.tower, layer.block, flow),

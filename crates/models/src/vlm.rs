@@ -383,7 +383,7 @@ pub trait VisionLanguage: Send {
             return self.enter_from(Entry::Pixels(pixels));
         }
         let features = self.encode_images(pixels);
-        if tower == crate::Tower::Qformer {
+        if tower == crate::Tower::Connector {
             return self.enter_from(Entry::Features { features: &features, prompts: prompt });
         }
         let prefix = self.visual_prefix(&features, prompt);

@@ -60,7 +60,7 @@ impl Samples {
     fn passes(&self, tower: Tower) -> (Batch, f64) {
         match tower {
             Tower::Vision => (Batch { rows: 0.0, ..self.batch(self.stacked) }, (self.images / self.stacked).ceil()),
-            Tower::Qformer | Tower::Language => (self.batch(self.rows), (self.texts / self.rows).ceil()),
+            Tower::Connector | Tower::Language => (self.batch(self.rows), (self.texts / self.rows).ceil()),
         }
     }
 }
@@ -242,7 +242,7 @@ impl Calibrated<'_> {
         let machine = &self.subject.machine;
         let all = match self.tower {
             Tower::Vision => Batch { rows: 0.0, ..samples.batch(samples.images) },
-            Tower::Qformer | Tower::Language => samples.batch(samples.texts),
+            Tower::Connector | Tower::Language => samples.batch(samples.texts),
         };
         let one = |stack: &Stack| {
             let reads = match stack.kind {
@@ -255,7 +255,7 @@ impl Calibrated<'_> {
             (2.0 * self.tokens(all, reads) + memory) * stack.width
         };
         // The interface's samples bring the features of their images.
-        let features = if self.tower == Tower::Qformer { self.pass(all).features() } else { 0.0 };
+        let features = if self.tower == Tower::Connector { self.pass(all).features() } else { 0.0 };
         self.stacks().map(one).fold(0.0, f64::max) * machine.bytes() + features
     }
 

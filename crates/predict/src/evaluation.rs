@@ -131,7 +131,7 @@ impl Evaluated<'_> {
         // Images are loaded while the device computes; texts are scored after it.
         let seconds = machine.seconds(work).max(self.loading(images)) + self.texts(rows);
         let row = sizes.map_or(0.0, |sizes| sizes.row_bytes(tokens, steps.ceil() as u64, beams) as f64);
-        let interface = reading.live(|tower| tower == Tower::Qformer);
+        let interface = reading.live(|tower| tower == Tower::Connector);
         let peak = self.subject.weights_bytes()
             + model.feature_bytes(machine.bytes()) * held
             + encoding.live(|tower| tower == Tower::Vision).max(interface).max(asked.rows * row);
@@ -209,7 +209,7 @@ impl Evaluated<'_> {
             machine,
             batch: Batch { images, rows, instruction: tokens, prompt: 0.0, answer: 0.0 },
         };
-        let interface = |tower: Tower| tower == Tower::Qformer;
+        let interface = |tower: Tower| tower == Tower::Connector;
         let (block, together) = ((search::ROWS as f64).min(images), search::ROWS as f64);
         let passes = (images / block.max(1.0)).ceil();
         // Contrastive: every image and every text once.

@@ -78,7 +78,7 @@ impl BlockKind {
     pub fn tower(self) -> Tower {
         match self {
             BlockKind::Vision => Tower::Vision,
-            BlockKind::Qformer => Tower::Qformer,
+            BlockKind::Qformer => Tower::Connector,
             BlockKind::T5Encoder | BlockKind::T5Decoder | BlockKind::Llama | BlockKind::Opt => Tower::Language,
         }
     }
@@ -229,7 +229,7 @@ fn layer(name: &str, shape: &[usize], config: &Map<String, Value>) -> Option<Lay
     let has = |part: &str| name.contains(part);
     let (kind, reads) = match tower {
         Tower::Vision => (BlockKind::Vision, Reads::Patches),
-        Tower::Qformer => {
+        Tower::Connector => {
             let reads = match () {
                 // Keys and values of an image are made once, however many rows look at it.
                 () if has(".crossattention.attention.key.") || has(".crossattention.attention.value.") => {

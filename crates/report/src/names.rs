@@ -34,6 +34,7 @@ pub fn label(axis: &str, label: &str) -> String {
         "ressa" => "RESSA",
         "unstructured" => "Unstructured",
         "vision" => "Vision",
+        "connector" => "Connector",
         "qformer" => "Q-Former",
         "language" => "Language",
         "both" | "vision+language" => "V + L",
@@ -92,6 +93,7 @@ pub fn axis(name: &str) -> String {
         "model.channel-spread" => "Planted channel spread",
         "model.preset" => "Model",
         "prune.vision.sparsity" => "Vision sparsity",
+        "prune.connector.sparsity" => "Connector sparsity",
         "prune.language.sparsity" => "Language sparsity",
         other => return words(other.rsplit('.').next().unwrap_or(other)),
     };

@@ -47,7 +47,7 @@ pub fn initialise(
                 adapters.insert(linear.name(), adapter);
             }
         }
-        if let Some(queries) = model.queries().filter(|_| tower == Tower::Qformer && wanted.queries) {
+        if let Some(queries) = model.queries().filter(|_| tower == Tower::Connector && wanted.queries) {
             adapters.insert(queries.key(), unchanged(queries));
         }
         for weight in element_wise(model, tower, wanted, &adapters)? {
@@ -113,7 +113,7 @@ fn names(target: &str, linear: &Linear, role: &str) -> bool {
 
 /// Linears between the towers, with their roles: they follow the interface, and are tuned where a target names them.
 fn connectors(model: &dyn VisionLanguage, tower: Tower) -> Vec<(&Linear, &str)> {
-    let all = if tower == Tower::Qformer { model.connectors() } else { Vec::new() };
+    let all = if tower == Tower::Connector { model.connectors() } else { Vec::new() };
     all.into_iter().map(|linear| (linear, linear.name().rsplit('.').next().unwrap_or_default())).collect()
 }
 
@@ -137,6 +137,6 @@ fn roles(model: &dyn VisionLanguage, tower: Option<Tower>) -> String {
     let linears = model.linears();
     let of_tower = linears.iter().filter(|(id, _)| tower.is_none_or(|t| id.tower == t));
     let mut roles: BTreeSet<&str> = of_tower.map(|(id, _)| id.role.as_str()).collect();
-    roles.extend(connectors(model, tower.unwrap_or(Tower::Qformer)).into_iter().map(|(_, role)| role));
+    roles.extend(connectors(model, tower.unwrap_or(Tower::Connector)).into_iter().map(|(_, role)| role));
     roles.iter().map(|role| format!("`{role}`")).collect::<Vec<_>>().join(", ")
 }

@@ -123,8 +123,8 @@ impl Pass<'_> {
         let student = self.student;
         let prompts = &exchange.prompts;
         let asked = with_grad(|| student.enter_from(Entry::Features { features, prompts }));
-        let (interface, queries) = Chain::run(student, Tower::Qformer, &asked, gradient);
-        let prefix = with_grad(|| student.leave(Tower::Qformer, &queries));
+        let (interface, queries) = Chain::run(student, Tower::Connector, &asked, gradient);
+        let prefix = with_grad(|| student.leave(Tower::Connector, &queries));
         let prefix_leaf = prefix.detach().set_requires_grad(prefix.requires_grad());
         let read = with_grad(|| {
             let (prompt, answers) = (&prompts.language, exchange.answers());

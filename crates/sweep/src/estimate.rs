@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ressa_experiment::{Stage, StageKey, allocation::Measurement};
+use ressa_experiment::{Stage, StageKey, Tower, allocation::Measurement};
 use ressa_runlog::{Index, State};
 
 use crate::GraphStage;
@@ -46,7 +46,8 @@ impl Estimates {
             };
             push("");
             if !published.detail.is_empty() {
-                push(&published.detail);
+                // Manifests name a tower as keys do.
+                push(Tower::named(&published.detail).map_or(&*published.detail, |tower| tower.name()));
             }
         }
         let mut estimates = Self::default();

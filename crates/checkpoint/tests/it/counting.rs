@@ -86,7 +86,7 @@ fn claims_hold_or_name_what_does_not() {
             "tower `language`: 256 of 512 weights are zero, fewer than a share of 0.6"
         ]
     );
-    assert_eq!(claim("", None, &[Tower::Qformer]), ["there is no tower `qformer`"]);
+    assert_eq!(claim("", None, &[Tower::Connector]), ["there is no tower `connector`"]);
 }
 
 #[test]

@@ -29,9 +29,9 @@ pub struct PruneOptions {
     /// Sparsity of the image encoder; with N:M 0 or what the pattern implies
     #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = fraction, allow_negative_numbers = true)]
     pub vision: f64,
-    /// Sparsity of the Q-Former
-    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = fraction, allow_negative_numbers = true)]
-    pub qformer: f64,
+    /// Sparsity of the connector: the Q-Former, or the linears of LLaVA and Qwen-VL
+    #[arg(long, alias = "qformer", value_name = "S", default_value_t = 0.0, value_parser = fraction, allow_negative_numbers = true)]
+    pub connector: f64,
     /// Sparsity of the language model
     #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = fraction, allow_negative_numbers = true)]
     pub language: f64,

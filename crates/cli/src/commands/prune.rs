@@ -73,7 +73,7 @@ fn settings(options: &PruneOptions) -> Result<RunConfig, Failure> {
     prune.calibration.propagate = options.propagate.into();
     for (tower, sparsity) in [
         (&mut prune.vision, options.vision),
-        (&mut prune.qformer, options.qformer),
+        (&mut prune.connector, options.connector),
         (&mut prune.language, options.language),
     ] {
         (tower.sparsity, tower.group) = (sparsity, options.group.map(Into::into));
@@ -163,7 +163,7 @@ mod tests {
                          --set prune.vision.group=matrix --set prune.allocation.group=layer \
                          --set prune.calibration.tokens.select=atv";
         let prune = settings(&line(arguments)).unwrap().prune;
-        assert_eq!((prune.vision.sparsity, prune.qformer.sparsity, prune.language.sparsity), (0.5, 0.0, 0.6));
+        assert_eq!((prune.vision.sparsity, prune.connector.sparsity, prune.language.sparsity), (0.5, 0.0, 0.6));
         assert_eq!(Tower::ALL.map(|tower| prune.tower(tower).group), [Group::Matrix, Group::Row, Group::Row].map(Some));
         assert_eq!((prune.sparsegpt.damping, prune.sparsegpt.block), (Damping::OnFailure, 64));
         assert_eq!(prune.sparsegpt.threshold, BlockThreshold::Inclusive);

@@ -113,7 +113,7 @@ impl Network {
     }
 
     fn adapter(&self, tower: Tower, adapter: &TowerAdapter, found: &mut Preflight) {
-        let connects = |target: &str| tower == Tower::Qformer && CONNECTORS.contains(&target);
+        let connects = |target: &str| tower == Tower::Connector && CONNECTORS.contains(&target);
         let is_role = |target: &str| self.of_tower(tower).any(|linear| is_named(linear, target));
         for target in adapter.targets.iter().filter(|target| !is_role(target) && !connects(target)) {
             let roles: BTreeSet<String> = self.of_tower(tower).map(|linear| format!("`{}`", linear.role)).collect();
@@ -182,7 +182,7 @@ mod tests {
             let change = |run: &mut RunConfig| {
                 run.prune.pattern = Pattern::NOfM { keep: 2, of: 4 };
                 run.restore.language.targets = vec!["q_proj".to_owned()];
-                run.restore.qformer.targets = vec!["language_projection".to_owned(), "query".to_owned()];
+                run.restore.connector.targets = vec!["language_projection".to_owned(), "query".to_owned()];
                 run.restore.vision.bias = TrainedBiases::All;
             };
             assert_eq!(found(config, change), [""; 0]);

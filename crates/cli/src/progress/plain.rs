@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ressa_sweep::SweepEvent;
 
-use super::{opening, trouble};
+use super::{opening, pace::Pace, trouble};
 use crate::text::{duration, note};
 
 /// Minimum time between two lines about finished stages.
@@ -25,7 +25,7 @@ pub struct Plain {
 #[derive(Clone)]
 struct Running {
     what: String,
-    since: Instant,
+    pace: Pace,
     /// When something was last said about it.
     told: Instant,
 }
@@ -45,7 +45,7 @@ impl Plain {
         match event {
             SweepEvent::StageStarted { slot, what, label, .. } => {
                 let now = Instant::now();
-                let running = Running { what: what.clone(), since: now, told: now };
+                let running = Running { what: what.clone(), pace: Pace::default(), told: now };
                 if self.running.len() <= *slot {
                     self.running.resize(slot + 1, running.clone());
                 }
@@ -55,17 +55,14 @@ impl Plain {
                 }
             }
             SweepEvent::Progress { slot, fraction, message } => {
-                if let Some(running) = self.running.get_mut(*slot)
-                    && running.told.elapsed() >= RUNNING
-                {
-                    running.told = Instant::now();
-                    let left = running.since.elapsed().as_secs_f64() * (1.0 - fraction) / fraction.max(0.01);
+                let Some(running) = self.running.get_mut(*slot) else { return };
+                let now = Instant::now();
+                let left = running.pace.left(*fraction, now);
+                if now.duration_since(running.told) >= RUNNING {
+                    running.told = now;
                     let percent = fraction * 100.0;
-                    note(format_args!(
-                        "worker {slot}: {}, {percent:.0} %, {message}; {} left",
-                        running.what,
-                        duration(left)
-                    ));
+                    let left = left.map(|seconds| format!("; {} left", duration(seconds))).unwrap_or_default();
+                    note(format_args!("worker {slot}: {}, {percent:.0} %, {message}{left}", running.what));
                 }
             }
             SweepEvent::StageFinished { what, label, seconds, totals, .. } => {

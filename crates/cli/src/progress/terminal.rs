@@ -1,11 +1,11 @@
 //! Bars: one line per worker, as far as they fit on a screen, and one for the whole.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ressa_sweep::{SweepEvent, Totals};
 
-use super::{opening, trouble};
+use super::{opening, pace::Pace, trouble};
 use crate::text::duration;
 
 /// Workers that have a line.
@@ -24,6 +24,7 @@ struct Line {
     slot: usize,
     /// What the worker does; none while it has nothing to do, so that another one may have the line.
     what: Option<String>,
+    pace: Pace,
 }
 
 impl Terminal {
@@ -51,15 +52,15 @@ impl Terminal {
                 line.bar.reset();
                 line.bar.set_message(format!("{what}  (about {})", duration(*seconds)));
                 line.what = Some(what);
+                line.pace = Pace::default();
             }
             SweepEvent::Progress { slot, fraction, message } => {
-                if let Some((line, what)) = self.line(*slot).and_then(|line| Some((line, line.what.as_ref()?))) {
-                    let elapsed = line.bar.elapsed().as_secs_f64();
-                    let left = if *fraction > 0.02 { elapsed * (1.0 - fraction) / fraction } else { 0.0 };
-                    let eta = if left > 0.0 { format!("  {} left", duration(left)) } else { String::new() };
-                    line.bar.set_position((fraction * 1000.0) as u64);
-                    line.bar.set_message(format!("{what}  {message}{eta}"));
-                }
+                let Some(line) = self.workers.iter_mut().find(|line| line.slot == *slot) else { return };
+                let Some(what) = &line.what else { return };
+                let left = line.pace.left(*fraction, Instant::now());
+                let left = left.map(|seconds| format!("  {} left", duration(seconds))).unwrap_or_default();
+                line.bar.set_position((fraction * 1000.0) as u64);
+                line.bar.set_message(format!("{what}  {message}{left}"));
             }
             SweepEvent::StageFinished { slot, totals, .. } | SweepEvent::StageFailed { slot, totals, .. } => {
                 self.count(totals);
@@ -73,10 +74,6 @@ impl Terminal {
         }
     }
 
-    fn line(&self, slot: usize) -> Option<&Line> {
-        self.workers.iter().find(|line| line.slot == slot)
-    }
-
     /// The line of a worker that begins something: its own, a new one, or one of a worker that has nothing to do.
     fn line_for(&mut self, slot: usize) -> Option<&mut Line> {
         let own = self.workers.iter().position(|line| line.slot == slot);
@@ -86,7 +83,7 @@ impl Terminal {
                 let bar = self.screen.insert_before(&self.total, ProgressBar::new(1000));
                 bar.set_style(style("{prefix:>2} {bar:20} {elapsed:>4}  {wide_msg}"));
                 bar.enable_steady_tick(Duration::from_millis(500));
-                self.workers.push(Line { bar, slot, what: None });
+                self.workers.push(Line { bar, slot, what: None, pace: Pace::default() });
                 self.workers.len() - 1
             }
             None => self.workers.iter().position(|line| line.what.is_none())?,

@@ -170,7 +170,7 @@ fn a_folder_is_written_again_and_verified() {
     insta::assert_snapshot!(wrote.stdout, @"
     1 file of weights, 11.1 kB; 0 tensors changed
       vision    40.62 % zero
-      qformer   0.00 % zero
+      connector 0.00 % zero
       language  50.00 % zero
     left out pytorch_model.bin  (weights in another form, possibly a pickle)
     wrote out
@@ -188,7 +188,7 @@ fn a_folder_is_written_again_and_verified() {
 
       tower     linears  weights     zero  pattern
       vision          4      448  40.62 %
-      qformer        12      552   0.00 %
+      connector      12      552   0.00 %
       language       18    1 536  50.00 %      1:2
 
     43 tensors compared with its certificate, 0 wrong

@@ -5,6 +5,7 @@ use crate::{
     error::{ErrorKind, ExperimentError},
     output::Label,
     settings::{self, SETTINGS, Setting},
+    spelling,
     stage::StageNode,
     suggest,
 };
@@ -69,8 +70,16 @@ pub(super) fn resolve(name: &Word, experiments: &[Experiment]) -> Result<Vec<Opt
     Ok(found)
 }
 
-/// An axis of that name comes first, then what every experiment has, a setting's path, and the end of one path.
+/// What a name can mean, in today's spelling or an earlier one.
 fn meaning(name: &str, experiment: &Experiment) -> Meaning {
+    match (exact_meaning(name, experiment), spelling::end_of_setting(name)) {
+        (Meaning::None, Some(today)) => exact_meaning(&today, experiment),
+        (found, _) => found,
+    }
+}
+
+/// An axis of that name comes first, then what every experiment has, a setting's path, and the end of one path.
+fn exact_meaning(name: &str, experiment: &Experiment) -> Meaning {
     let axis = |at: usize| Subject::Axis(at, settings::find(&experiment.axes[at].name));
     if let Some(at) = experiment.axes.iter().position(|axis| axis.name == name) {
         return Meaning::One(axis(at));

@@ -60,7 +60,7 @@ fn files() -> Vec<(&'static str, String)> {
         ("a list for a mapping", with("restore: [1, 2]\n")),
         ("a number for a mapping", instead("{ seed: 0..1 }", "3")),
         ("sparsity in percent", instead("prune.vision.sparsity: [0.5, 0.5]", "prune.vision.sparsity: [50, 0.5]")),
-        ("sparsity of 1", with("prune.qformer.sparsity: 1.0\n")),
+        ("sparsity of 1", with("prune.connector.sparsity: 1.0\n")),
         ("a rank of 0", with("restore.vision.rank: 0\n")),
         ("a fraction for a whole number", with("restore.steps: 1.5\n")),
         (
@@ -86,7 +86,7 @@ fn files() -> Vec<(&'static str, String)> {
             "a division where a whole tower is compared",
             with("prune.allocation.method: ecoflap\nprune.vision.group: tower\n"),
         ),
-        ("no tower to train", with("restore: { vision.tune: false, qformer.tune: false, language.tune: false }\n")),
+        ("no tower to train", with("restore: { vision.tune: false, connector.tune: false, language.tune: false }\n")),
         ("no task", with("evaluate.tasks: []\n")),
         ("a task twice", with("evaluate.tasks: [gqa, vqav2, gqa]\n")),
         ("no question", with("evaluate.questions: 0\n")),

@@ -223,7 +223,7 @@ evaluate.tasks: [gqa]
 #[test]
 fn a_run_has_the_stages_in_a_grid_that_it_has_alone() {
     let divided = "prune.allocation: { method: owl, towers: joint }";
-    for settings in ["", "prune.calibration.propagate: dense", divided, "prune.qformer.sparsity: 0.5"] {
+    for settings in ["", "prune.calibration.propagate: dense", divided, "prune.connector.sparsity: 0.5"] {
         let study = good(&format!("{STUDY}{settings}\n"), &["replicate.seed=3,1"]);
         for cell in &study.cells {
             let in_grid = cell.stages.iter().map(|node| &**node);
@@ -286,12 +286,12 @@ fn settings_that_a_run_cannot_see_do_not_split_it() {
     let sparsegpt = "prune: { metric: sparsegpt, vision.sparsity: 0.5 }";
     let dsnot = "prune: { metric: dsnot, vision.sparsity: 0.5 }";
     let nm = "prune: { metric: wanda, pattern: \"2:4\", vision.sparsity: 0.5 }";
-    let lora = "restore: { method: lora, qformer.tune: false }";
+    let lora = "restore: { method: lora, connector.tune: false }";
     // what varies, in which run, distinct runs over two seeds
     for (axis, rest, expected) in [
         ("restore.steps: [1, 2]", wanda, 2),
         ("restore.steps: [1, 2]", lora, 4),
-        ("restore.qformer.rank: [1, 2]", lora, 2),
+        ("restore.connector.rank: [1, 2]", lora, 2),
         ("restore.distill.temperature: [1, 2]", lora, 2),
         ("prune.metric: [none, magnitude, wanda]", "", 1),
         ("prune.metric: [none, magnitude, wanda]", "prune.vision.sparsity: 0.5", 4),
@@ -437,7 +437,7 @@ prune:
   allocation: { cap: 0.5 }
   calibration: { tokens: { select: atv } }
   vision: { calibration: { images: 1 } }
-  qformer: { calibration: { images: 1 } }
+  connector: { calibration: { images: 1 } }
   language: { calibration: { images: 1 } }
   rounding: nearest
   threshold: strict
@@ -450,7 +450,7 @@ restore:
   align: 1
   distill: { top-k: 1 }
   vision: { bias: all, norms: true, full: true }
-  qformer: { bias: all, norms: true, full: true, queries: true }
+  connector: { bias: all, norms: true, full: true, queries: true }
   language: { bias: all, norms: true, full: true }
 evaluate:
   answer:
@@ -463,6 +463,8 @@ evaluate:
     let run: RunConfig = serde_yaml::from_str(yaml).unwrap();
     let mut found = BTreeSet::new();
     leaves("", &serde_json::to_value(&run).unwrap(), &mut found);
+    // Keys are made of the earlier name.
+    let found: BTreeSet<String> = found.iter().map(|path| path.replace(".qformer.", ".connector.")).collect();
     let table: BTreeSet<String> =
         ressa_experiment::settings::SETTINGS.iter().map(|setting| setting.path.to_owned()).collect();
     assert_eq!(found, table);

@@ -6,6 +6,7 @@ mod filtering;
 mod names;
 mod overriding;
 mod shipped;
+mod spelling;
 
 use std::path::PathBuf;
 

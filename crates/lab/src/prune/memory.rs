@@ -75,7 +75,7 @@ impl Needed {
                 let features = model.config().vision_shape().1 as u64;
                 let along = match tower {
                     Tower::Vision => 0,
-                    Tower::Qformer => tokens_of_image(model, samples) * features,
+                    Tower::Connector => tokens_of_image(model, samples) * features,
                     Tower::Language => tokens * widest + 64 * tokens * tokens,
                 };
                 let rows = if tower == Tower::Vision { samples.images.len() } else { samples.texts.len() };
@@ -132,7 +132,7 @@ fn tokens(model: &Model, tower: Tower, samples: &Samples) -> u64 {
     let queries = model.config().tokens_of(samples.pixels)[1] as i64;
     match tower {
         Tower::Vision => tokens_of_image(model, samples),
-        Tower::Qformer => (queries + qformer) as u64,
+        Tower::Connector => (queries + qformer) as u64,
         Tower::Language => (queries + language) as u64,
     }
 }

@@ -65,7 +65,7 @@ fn questions_about_pictures_of_different_sizes_are_answered_in_one_job() {
 
 fn pruned(name: &str, output: PathBuf, metric: Metric, spill: bool) -> Result<Value, ressa_lab::LabError> {
     let half = TowerPrune { sparsity: 0.5, ..TowerPrune::default() };
-    let (vision, qformer, language) = (half.clone(), half.clone(), half);
+    let (vision, connector, language) = (half.clone(), half.clone(), half);
     let pattern = Pattern::NOfM { keep: 2, of: 4 };
     let ask = |shown: &str, prompt: &str, answer: &str| CalibrationRequest {
         image: picture(shown),
@@ -74,7 +74,7 @@ fn pruned(name: &str, output: PathBuf, metric: Metric, spill: bool) -> Result<Va
     };
     let job = Prune {
         model: at(name),
-        prune: PruneConfig { metric, pattern, vision, qformer, language, ..PruneConfig::default() },
+        prune: PruneConfig { metric, pattern, vision, connector, language, ..PruneConfig::default() },
         calibration: CalibrationSource::Listed(vec![
             ask("wide", "what is red ?", "a circle"),
             ask("tall", "what is red ?", "a circle"),

@@ -73,8 +73,8 @@ fn requests(root: &Path) -> Vec<CalibrationRequest> {
 /// Half of every tower.
 fn settings(metric: Metric, pattern: Pattern) -> PruneConfig {
     let half = TowerPrune { sparsity: 0.5, ..TowerPrune::default() };
-    let (vision, qformer, language) = (half.clone(), half.clone(), half);
-    PruneConfig { metric, pattern, vision, qformer, language, ..PruneConfig::default() }
+    let (vision, connector, language) = (half.clone(), half.clone(), half);
+    PruneConfig { metric, pattern, vision, connector, language, ..PruneConfig::default() }
 }
 
 /// The same job with other settings.
@@ -243,7 +243,7 @@ fn masks_are_those_of_the_model_in_memory() {
             (
                 unstructured(Metric::Magnitude, |prune| {
                     let (group, towers) = (AllocationGroup::Layer, AllocationScope::Joint);
-                    prune.qformer.sparsity = 0.0;
+                    prune.connector.sparsity = 0.0;
                     prune.allocation = AllocationConfig {
                         method: AllocationMethod::Owl,
                         group,
@@ -299,7 +299,7 @@ fn what_was_killed_at_any_step_ends_as_if_nothing_had_happened() {
         let root = tempfile::tempdir().unwrap();
         folder(root.path(), &config, Compute::Bfloat16);
         let undisturbed = with(&job(root.path(), "undisturbed"), |prune| {
-            (prune.metric, prune.qformer.sparsity) = (metric, 0.0);
+            (prune.metric, prune.connector.sparsity) = (metric, 0.0);
             change(prune);
         });
         let summary = prune(&undisturbed).unwrap();
@@ -380,7 +380,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_written() {
     refused(change(|p| p.language.sparsity = 0.6), &["`2:4` removes 0.5", "is 0.6"]);
     refused(change(|p| p.vision.sparsity = 1.5), &["sparsity `1.5` of tower `vision`"]);
     refused(
-        change(|p| (p.vision.sparsity, p.qformer.sparsity, p.language.sparsity) = (0.0, 0.0, 0.0)),
+        change(|p| (p.vision.sparsity, p.connector.sparsity, p.language.sparsity) = (0.0, 0.0, 0.0)),
         &["`2:4` prunes nothing"],
     );
     refused(Prune { calibration: CalibrationSource::Listed(Vec::new()), ..job.clone() }, &["`wanda`", "none"]);

@@ -140,7 +140,7 @@ fn every_prunable_linear_sees_what_transformers_shows_its_own() {
         }
         drop(taps);
         // The exporter leaves the Q-Former's out, for size.
-        let wanted = |tower: Tower| tower != Tower::Qformer;
+        let wanted = |tower: Tower| tower != Tower::Connector;
         for ((id, _), seen) in model.linears().iter().zip(&seen).filter(|((id, _), _)| wanted(id.tower)) {
             let rows = Tensor::cat(&seen.lock().expect("no tap has failed").0, 0);
             let expected = |part: &str| tensors.get(&format!("stats.{}.{part}", id.name));

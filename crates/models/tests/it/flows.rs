@@ -20,7 +20,8 @@ fn all_blocks_one_by_one_equal_the_plain_forward_bit_for_bit() {
         let features = model.encode_images(&sample.pixels);
         let prefix = model.visual_prefix(&features, &sample.prompt);
         let forced = model.force(Some(&prefix), &sample.prompt.language, std::slice::from_ref(&sample.answer));
-        for (tower, plain) in [(Tower::Vision, features), (Tower::Qformer, prefix), (Tower::Language, forced.logits)] {
+        for (tower, plain) in [(Tower::Vision, features), (Tower::Connector, prefix), (Tower::Language, forced.logits)]
+        {
             let start = model.enter(tower, &sample);
             let end = (0..model.blocks(tower)).fold(start, |flow, block| model.run_block(tower, block, &flow));
             assert!(model.leave(tower, &end).equal(&plain), "{name} {tower}");

@@ -140,7 +140,7 @@ fn blocks_one_by_one_give_what_the_whole_gives_and_only_equal_images_run_togethe
         let prompts = case.prompts(key, &pixels);
         let features = run(Tower::Vision, Entry::Pixels(&pixels));
         assert!(features.equal(&model.encode_images(&pixels)));
-        let states = run(Tower::Qformer, Entry::Features { features: &features, prompts: &prompts });
+        let states = run(Tower::Connector, Entry::Features { features: &features, prompts: &prompts });
         let prefix = model.place_images(states, &prompts.language);
         assert!(prefix.equal(&model.visual_prefix(&features, &prompts)));
         let answers = [vec![9, 10]];
@@ -158,7 +158,7 @@ fn blocks_one_by_one_give_what_the_whole_gives_and_only_equal_images_run_togethe
         let roles: Vec<&str> = model
             .linears()
             .into_iter()
-            .filter(|(id, _)| id.tower == Tower::Qformer)
+            .filter(|(id, _)| id.tower == Tower::Connector)
             .map(|(id, _)| id.role.as_str())
             .collect();
         assert_eq!(roles, ["mlp.0", "mlp.2"]);

@@ -185,7 +185,7 @@ fn every_linear_reads_what_it_reads_in_transformers() {
         let (key, picture) = case.keys().next().unwrap();
         let (pixels, prompts) = (case.canvas(picture), case.prompts(key));
         let features = run(Tower::Vision, Entry::Pixels(&pixels));
-        let states = run(Tower::Qformer, Entry::Features { features: &features, prompts: &prompts });
+        let states = run(Tower::Connector, Entry::Features { features: &features, prompts: &prompts });
         let prefix = model.place_images(states, &prompts.language);
         let nothing = [Vec::new()];
         let answers = AnswerBatch::whole(&nothing);

@@ -219,7 +219,7 @@ fn tokens_count_as_the_experiment_says() {
     let mut executor = executor(folder.path());
     let mut masks = |tokens: TokenConfig| {
         let mut run = run_of(Metric::Wanda, Preset::ShapesVicuna, false);
-        run.prune.qformer.sparsity = 0.5;
+        run.prune.connector.sparsity = 0.5;
         run.prune.calibration.propagate = Propagate::Dense;
         run.prune.calibration.tokens = tokens;
         let nodes = stages(&run);

@@ -198,7 +198,7 @@ fn a_connector_trains_on_features_that_are_kept() {
     (run.restore.vision.tune, run.restore.language.tune) = (false, false);
     run.restore.distill.weight = 0.0;
     (run.restore.align, run.restore.samples) = (2, 3);
-    let qformer = &mut run.restore.qformer;
+    let qformer = &mut run.restore.connector;
     (qformer.full, qformer.queries) = (true, true);
     qformer.targets = vec!["crossattention".to_owned(), "language_projection".to_owned()];
     run.data.restoration = CorporaConfig {

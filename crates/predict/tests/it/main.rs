@@ -34,7 +34,7 @@ pub fn paper(model: &str, batch: u32) -> RunConfig {
     run.prune.language.sparsity = 0.5;
     let restore = &mut run.restore;
     restore.method = RestoreMethod::SparseLora;
-    (restore.vision.rank, restore.qformer.rank, restore.language.rank) = (4, 2, 8);
+    (restore.vision.rank, restore.connector.rank, restore.language.rank) = (4, 2, 8);
     (restore.batch, restore.questions, restore.samples, restore.steps) = (batch, 0, 25_000, 25_000 / batch);
     restore.contrastive = 0.0;
     restore.distill.weight = 0.1;

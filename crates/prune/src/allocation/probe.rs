@@ -18,7 +18,7 @@ impl<'a> Probe<'a> {
     pub(super) fn new(model: &dyn VisionLanguage, tower: Tower, samples: &'a [Sample]) -> Self {
         let entry = |sample: &Sample| match tower {
             Tower::Vision => None,
-            Tower::Qformer => Some(model.encode_images(&sample.pixels)),
+            Tower::Connector => Some(model.encode_images(&sample.pixels)),
             Tower::Language => Some(model.visual_prefix(&model.encode_images(&sample.pixels), &sample.prompt)),
         };
         Self { samples, tower, entries: no_grad(|| samples.iter().filter_map(entry).collect()) }
@@ -40,7 +40,7 @@ impl<'a> Probe<'a> {
         let Sample { pixels, prompt, answer } = &self.samples[sample];
         let prefix = match self.tower {
             Tower::Vision => model.visual_prefix(&model.encode_images(pixels), prompt),
-            Tower::Qformer => model.visual_prefix(&self.entries[sample], prompt),
+            Tower::Connector => model.visual_prefix(&self.entries[sample], prompt),
             Tower::Language => self.entries[sample].shallow_clone(),
         };
         model.force(Some(&prefix), &prompt.language, slice::from_ref(answer))

@@ -75,12 +75,17 @@ fn entry(table: &BTreeMap<String, f64>, place: &Place) -> Result<Option<f64>, Al
 
 /// `tower.block.role`, such as `language.3.wi_0`.
 fn short(place: &Place) -> String {
-    format!("{}.{}.{}", place.id.tower, place.id.block, place.id.role)
+    below(place.id.tower.name(), place)
+}
+
+fn below(tower: &str, place: &Place) -> String {
+    format!("{tower}.{}.{}", place.id.block, place.id.role)
 }
 
 /// Whether a pattern names a layer: by `tower.block.role` or by module path, or by the beginning of one of them up to a dot.
 fn names(pattern: &str, place: &Place) -> bool {
-    [short(place), place.id.name.clone()].iter().any(|name| {
+    let mut written = place.id.tower.spellings().map(|tower| below(tower, place)).chain([place.id.name.clone()]);
+    written.any(|name| {
         let ends = name.match_indices('.').map(|(at, _)| at).chain([name.len()]);
         ends.into_iter().any(|end| matches(pattern.as_bytes(), &name.as_bytes()[..end]))
     })

@@ -148,7 +148,7 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
         let width = |tensor: &Tensor| tensor.size().last().copied().unwrap_or(0);
         let rows = match tower {
             Tower::Vision => Layout::by_shape((0..samples.images()).map(|_| ((), TOKENS / IMAGES)), together),
-            Tower::Qformer => {
+            Tower::Connector => {
                 let shape = |(_, prompts, _): (_, &Prompts, &[u32])| width(&prompts.qformer.ids);
                 Layout::by_shape(texts().map(shape).map(|width| (width, tokens(width, 0))), together)
             }
@@ -227,7 +227,7 @@ fn fewest_rows<S: CalibrationSet>(tower: Tower, flow: &Flow, queries: i64, sampl
     let answer = answer.len() as i64;
     match tower {
         // Queries and text have layers of their own.
-        Tower::Qformer => {
+        Tower::Connector => {
             let text = prompts.qformer.ids.size()[1];
             if all > text { text.min(all - text) } else { all }
         }
@@ -250,12 +250,12 @@ impl<F: Flows> Below<'_, F> {
         }
         let (image, prompts, answer) = samples.text(sample);
         Ok(match self.tower {
-            Tower::Qformer => {
+            Tower::Connector => {
                 let features = self.of(blocks, Tower::Vision, image)?;
                 model.enter_from(Entry::Features { features: &features, prompts })
             }
             _ => {
-                let prefix = self.of(blocks, Tower::Qformer, sample)?;
+                let prefix = self.of(blocks, Tower::Connector, sample)?;
                 let answers = [answer.to_vec()];
                 let (prompt, answers) = (&prompts.language, AnswerBatch::whole(&answers));
                 model.enter_from(Entry::Prefix { prefix: &prefix, prompt, answers })

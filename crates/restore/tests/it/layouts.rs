@@ -67,13 +67,13 @@ fn cases() -> impl Iterator<Item = (&'static str, AdaptTraining)> {
         ("mean", small(distilled(Reduction::Mean))),
         ("sum", small(distilled(Reduction::Sum))),
         ("without contrast", AdaptTraining { contrastive: 0.0, ..small(distilled(Reduction::Sum)) }),
-        ("language alone", AdaptTraining { vision: None, qformer: None, ..small(None) }),
-        ("vision alone", AdaptTraining { language: None, qformer: None, ..small(None) }),
-        ("connector", AdaptTraining { vision: None, language: None, qformer: Some(connector()), ..small(None) }),
+        ("language alone", AdaptTraining { vision: None, connector: None, ..small(None) }),
+        ("vision alone", AdaptTraining { language: None, connector: None, ..small(None) }),
+        ("connector", AdaptTraining { vision: None, language: None, connector: Some(connector()), ..small(None) }),
         // Two steps without the language model, then one through it.
         (
             "aligned",
-            AdaptTraining { align: 2, vision: None, language: None, qformer: Some(connector()), ..small(None) },
+            AdaptTraining { align: 2, vision: None, language: None, connector: Some(connector()), ..small(None) },
         ),
     ]
     .into_iter()
@@ -99,7 +99,7 @@ fn a_connector_trains_whole_and_merges_exactly() {
         align: 1,
         vision: None,
         language: None,
-        qformer: Some(connector()),
+        connector: Some(connector()),
         contrastive: 0.0,
         batch: 4,
         ..settings(STEPS, None)
@@ -192,7 +192,7 @@ fn the_projection_trains_where_a_target_names_it_in_every_layout() {
     let model = dense();
     let mut settings =
         AdaptTraining { learning_rate: LEARNING_RATE, batch: 4, vision: None, language: None, ..settings(STEPS, None) };
-    settings.qformer.as_mut().expect("tuned").targets = vec!["language_projection".to_owned(), "query".to_owned()];
+    settings.connector.as_mut().expect("tuned").targets = vec!["language_projection".to_owned(), "query".to_owned()];
     let whole = train(&model, &settings, 4);
     let projection = whole.adapters.get("language_projection").expect("an update");
     let (_, b) = projection.parameters()[1];
@@ -218,10 +218,10 @@ fn the_projection_trains_where_a_target_names_it_in_every_layout() {
 fn norms_and_biases_train_in_every_layout() {
     for (family, model) in [("t5", dense()), ("vicuna", dense_vicuna())] {
         let mut settings = AdaptTraining { learning_rate: LEARNING_RATE, batch: 4, ..settings(STEPS, None) };
-        for tower in [&mut settings.vision, &mut settings.qformer, &mut settings.language].into_iter().flatten() {
+        for tower in [&mut settings.vision, &mut settings.connector, &mut settings.language].into_iter().flatten() {
             tower.norms = true;
         }
-        for tower in [&mut settings.vision, &mut settings.qformer].into_iter().flatten() {
+        for tower in [&mut settings.vision, &mut settings.connector].into_iter().flatten() {
             tower.bias = TrainedBiases::All;
         }
         let whole = train(&model, &AdaptTraining { recompute: Recompute::None, ..settings.clone() }, 4);

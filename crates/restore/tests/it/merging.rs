@@ -35,7 +35,7 @@ fn sparse_lora_keeps_outputs_and_zeros() {
     assert!(merged.largest_output_difference < 1e-4, "{}", merged.largest_output_difference);
     assert_eq!(merged.certificate.sparsity(Tower::Vision), Some(0.5));
     assert_eq!(merged.certificate.sparsity(Tower::Language), Some(0.5));
-    assert_eq!(merged.certificate.sparsity(Tower::Qformer), Some(0.0));
+    assert_eq!(merged.certificate.sparsity(Tower::Connector), Some(0.0));
     assert_eq!(merged.tensors.len(), dense().linears().len());
 }
 
@@ -90,7 +90,7 @@ fn an_adapter_trained_for_another_method_is_refused() {
 #[test]
 fn merged_norms_and_biases_keep_outputs_and_zeros() {
     let mut settings = settings(4, None);
-    for tower in [&mut settings.vision, &mut settings.qformer, &mut settings.language].into_iter().flatten() {
+    for tower in [&mut settings.vision, &mut settings.connector, &mut settings.language].into_iter().flatten() {
         tower.norms = true;
     }
     settings.vision.as_mut().expect("tuned").bias = TrainedBiases::LoraOnly;

@@ -45,7 +45,7 @@ fn training_lowers_the_loss_and_never_touches_pruned_positions() {
         let update = linear.matrix().update().expect("every layer is updated");
         let [_, (_, b)] = update.parameters()[..] else { panic!("two factors") };
         assert!(b.abs().max().double_value(&[]) > 0.0, "{} did not train", id.name);
-        assert_eq!(update.respects_mask(), id.tower != Tower::Qformer);
+        assert_eq!(update.respects_mask(), id.tower != Tower::Connector);
         if let Some(keep) = linear.mask() {
             let pruned = linear.effective_weight().masked_select(&keep.logical_not());
             assert_eq!(pruned.count_nonzero(None).int64_value(&[]), 0, "{} is revived", id.name);
@@ -133,7 +133,7 @@ fn what_cannot_be_trained_is_said() {
         message(&settings(3, None), &mut Batches { sick_at: Some(1), ..Batches::default() }, false),
         "training diverged at step 1: loss is `NaN`; lower `restore.learning-rate` or raise `restore.warmup`"
     );
-    let nothing = AdaptTraining { vision: None, qformer: None, language: None, ..settings(2, None) };
+    let nothing = AdaptTraining { vision: None, connector: None, language: None, ..settings(2, None) };
     let error = train_adapters(student().as_mut(), None, &nothing, options(true), &mut Batches::default(), &mut |_| {});
     assert!(matches!(error, Err(RestoreError::NothingToTrain { .. })));
 }

@@ -18,7 +18,7 @@ pub fn dense() -> Model {
 /// Every other weight of vision and language, shifted from row to row: 50 %, and 2:4.
 pub fn masks(model: &dyn VisionLanguage) -> MaskSet {
     let mut masks = MaskSet::new();
-    for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower != Tower::Qformer) {
+    for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower != Tower::Connector) {
         let (rows, columns) = linear.shape();
         let range = |n| Tensor::arange(n, (Kind::Int64, Device::Cpu));
         let keep = (range(rows).unsqueeze(1) + range(columns)).remainder(2).eq(0);
@@ -47,7 +47,7 @@ pub fn settings(steps: u32, distill: Option<DistillConfig>) -> AdaptTraining {
     let tower = |rank| Some(TowerAdapter { rank, ..TowerAdapter::default() });
     AdaptTraining {
         vision: tower(4),
-        qformer: tower(2),
+        connector: tower(2),
         language: tower(4),
         steps,
         align: 0,
