@@ -43,7 +43,8 @@ pub fn check_windows(kind: &str, fields: &Map<String, Value>) -> Result<(), Stri
         _ => false,
     };
     let slides = slides || listed.is_some_and(|types| types.iter().any(|kind| kind == "sliding_attention"));
-    let covers = number("sliding_window").zip(number("max_position_embeddings")).is_some_and(|(window, all)| window >= all);
+    let covers =
+        number("sliding_window").zip(number("max_position_embeddings")).is_some_and(|(window, all)| window >= all);
     if !slides || covers {
         return Ok(());
     }
@@ -66,7 +67,9 @@ mod tests {
         assert!(check("llama", json!({"sliding_window": 16})).is_ok(), "LLaMA has none");
         assert!(check("qwen2", json!({"sliding_window": 16})).is_ok(), "nobody asked for it");
         assert!(check("qwen2", json!({"use_sliding_window": true, "max_window_layers": 32})).is_ok());
-        assert!(check("qwen2", json!({"use_sliding_window": true, "sliding_window": 64, "max_window_layers": 2})).is_err());
+        assert!(
+            check("qwen2", json!({"use_sliding_window": true, "sliding_window": 64, "max_window_layers": 2})).is_err()
+        );
         assert!(check("qwen2", json!({"layer_types": ["full_attention", "sliding_attention"]})).is_err());
         let absent = check("mistral", json!({})).expect_err("4096 of 131072");
         assert!(absent.contains("`text_config.sliding_window`"), "{absent}");

@@ -47,7 +47,9 @@ impl TileSizes {
         }
         let values = size(&vision, "hidden_size")?.saturating_mul(scale).saturating_mul(scale);
         if values > MOST_VALUES {
-            return Err(format!("a feature of `scale_factor` squared patches has {values} values; at most {MOST_VALUES} are supported"));
+            return Err(format!(
+                "a feature of `scale_factor` squared patches has {values} values; at most {MOST_VALUES} are supported"
+            ));
         }
         Ok(Self { side, patches, scale })
     }

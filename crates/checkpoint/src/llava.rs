@@ -1,8 +1,18 @@
 //! What the configuration of a LLaVA says about its image encoder and the positions of an image.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::EncoderKind;
+
+/// Sizes of the published image encoder.
+const PUBLISHED: [(&str, u64); 6] = [
+    ("hidden_size", 1024),
+    ("image_size", 336),
+    ("intermediate_size", 4096),
+    ("num_attention_heads", 16),
+    ("num_hidden_layers", 24),
+    ("patch_size", 14),
+];
 
 /// Whether a configuration is of LLaVA-1.5's class.
 pub fn is_llava(config: &Map<String, Value>) -> bool {
@@ -15,13 +25,7 @@ pub fn is_llava(config: &Map<String, Value>) -> bool {
 /// In words: an entry that is no object, an encoder that is not supported.
 pub fn llava_vision(config: &Map<String, Value>) -> Result<(EncoderKind, Map<String, Value>), String> {
     let fields = match config.get("vision_config") {
-        None | Some(Value::Null) => match json!({
-            "hidden_size": 1024, "image_size": 336, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
-            "patch_size": 14,
-        }) {
-            Value::Object(published) => published,
-            _ => Map::new(),
-        },
+        None | Some(Value::Null) => PUBLISHED.map(|(name, size)| (name.to_owned(), size.into())).into_iter().collect(),
         Some(Value::Object(fields)) => fields.clone(),
         Some(_) => return Err("`vision_config` is not an object".to_owned()),
     };
@@ -39,7 +43,8 @@ pub fn keeps_first(config: &Map<String, Value>) -> bool {
 /// or that has no usable sizes.
 pub fn llava_tokens(config: &Map<String, Value>) -> Option<[usize; 2]> {
     let (kind, fields) = llava_vision(config).ok()?;
-    let size = |name: &str| fields.get(name)?.as_u64().and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
+    let size =
+        |name: &str| fields.get(name)?.as_u64().and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
     let side = size("image_size")? / size("patch_size")?;
     let tokens = side.checked_mul(side)?.checked_add(usize::from(kind.has_class()))?;
     Some([tokens, tokens - usize::from(!keeps_first(config)).min(tokens)])
@@ -47,6 +52,8 @@ pub fn llava_tokens(config: &Map<String, Value>) -> Option<[usize; 2]> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -147,7 +147,9 @@ pub fn leftover(name: &str) -> Option<&'static str> {
     }
     let last = name.rsplit('.').next().unwrap_or_default();
     match last {
-        "mask_token" if Part::of(name) == Part::Vision => Some("DINOv2's token of hidden patches, which its own training reads"),
+        "mask_token" if Part::of(name) == Part::Vision => {
+            Some("DINOv2's token of hidden patches, which its own training reads")
+        }
         "position_ids" => Some("a range that the network computes"),
         "inv_freq" => Some("a constant that the network computes"),
         _ => None,

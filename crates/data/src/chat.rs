@@ -122,7 +122,9 @@ impl Chat {
             Takes::Tiles(Spelling { tiles, features, .. }) => {
                 let wanted = tiles.count(size) * features;
                 if images != wanted {
-                    return Err(refused(format!("the tokenizer makes {images} image tokens of {wanted} times {image:?}")));
+                    return Err(refused(format!(
+                        "the tokenizer makes {images} image tokens of {wanted} times {image:?}"
+                    )));
                 }
             }
         }

@@ -508,7 +508,9 @@ impl Fields<'_> {
             Target::Near { .. } => true,
         });
         let forms = match class {
-            Class::Blip | Class::Siglip | Class::Qwen | Class::Idefics => "`height` and `width`, or one number for both",
+            Class::Blip | Class::Siglip | Class::Qwen | Class::Idefics => {
+                "`height` and `width`, or one number for both"
+            }
             Class::Clip => "`shortest_edge`, or `height` and `width`",
         };
         sensible.ok_or_else(|| {

@@ -6,7 +6,8 @@ use std::{
 };
 
 use ressa_checkpoint::{
-    PREPROCESSOR, PROCESSOR, TileSizes, is_idefics, is_llava, is_qwen_vl, json, keeps_first, known::QFORMER, llava_tokens, llava_vision, rows,
+    PREPROCESSOR, PROCESSOR, TileSizes, is_idefics, is_llava, is_qwen_vl, json, keeps_first, known::QFORMER,
+    llava_tokens, llava_vision, rows,
 };
 use serde_json::{Map, Value};
 
@@ -403,11 +404,16 @@ fn tiles(
         let shown = written.map_or_else(|| "no number".to_owned(), |count| count.to_string());
         return Err(wrong(
             PROCESSOR,
-            format!("`image_seq_len` is {shown} (169 where it is missing); the model in config.json has {features} features of a tile"),
+            format!(
+                "`image_seq_len` is {shown} (169 where it is missing); the model in config.json has {features} features of a tile"
+            ),
         ));
     }
     if features > MOST_QUERIES {
-        return Err(wrong("config.json", format!("a tile has {features} features; at most {MOST_QUERIES} are supported")));
+        return Err(wrong(
+            "config.json",
+            format!("a tile has {features} features; at most {MOST_QUERIES} are supported"),
+        ));
     }
     let settings = Settings::load(folder)?;
     let named = |name: &str, default: &str| settings.named(name).unwrap_or(default).to_owned();
@@ -432,7 +438,9 @@ fn patches(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>, 
     let patch = fields.get("patch_size").and_then(Value::as_u64).unwrap_or_default();
     let tokens = llava_tokens(config).map(|[_, features]| features).filter(|features| *features > 0);
     let Some(tokens) = tokens else {
-        return Err(wrong("`vision_config` has no `image_size` and `patch_size` that leave a feature of an image".to_owned()));
+        return Err(wrong(
+            "`vision_config` has no `image_size` and `patch_size` that leave a feature of an image".to_owned(),
+        ));
     };
     let full = keeps_first(config);
     let path = folder.join(PROCESSOR);

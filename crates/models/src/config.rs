@@ -45,7 +45,9 @@ impl<'de> Deserialize<'de> for TextConfig {
         let parse = |fields: Map<String, Value>| match kind.as_ref().map(|kind| kind.as_str().unwrap_or_default()) {
             Some("t5") => Some(serde_json::from_value(fields.into()).map(TextConfig::T5)),
             Some("llama") => Some(serde_json::from_value(fields.into()).map(TextConfig::Llama)),
-            Some("qwen2") => Some(serde_json::from_value(decoder_fields("qwen2", &fields).into()).map(TextConfig::Qwen2)),
+            Some("qwen2") => {
+                Some(serde_json::from_value(decoder_fields("qwen2", &fields).into()).map(TextConfig::Qwen2))
+            }
             Some("mistral") => {
                 Some(serde_json::from_value(decoder_fields("mistral", &fields).into()).map(TextConfig::Mistral))
             }
@@ -171,7 +173,9 @@ impl TextConfig {
     pub fn positions(&self) -> Option<usize> {
         match self {
             TextConfig::T5(_) => None,
-            TextConfig::Llama(c) | TextConfig::Qwen2(c) | TextConfig::Mistral(c) => usize::try_from(c.max_position_embeddings).ok(),
+            TextConfig::Llama(c) | TextConfig::Qwen2(c) | TextConfig::Mistral(c) => {
+                usize::try_from(c.max_position_embeddings).ok()
+            }
             TextConfig::Opt(c) => usize::try_from(c.max_position_embeddings).ok(),
         }
     }

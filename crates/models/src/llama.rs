@@ -135,7 +135,8 @@ impl LlamaConfig {
     /// # Errors
     /// The setting is missing or does not fit.
     pub(crate) fn sections(&self) -> Result<[i64; 3], ModelError> {
-        ressa_checkpoint::mrope_sections(&self.positions(), (self.head_width() / 2) as usize).map_err(ModelError::Config)
+        ressa_checkpoint::mrope_sections(&self.positions(), (self.head_width() / 2) as usize)
+            .map_err(ModelError::Config)
     }
 
     fn check_windows(&self, kind: &str) -> Result<(), ModelError> {

@@ -51,10 +51,11 @@ impl Shuffle {
     /// Patches of tiles `[images, tiles * patches, width]` to `[images, tiles * features, width * scale * scale]`.
     fn gather(&self, patches: &Tensor) -> Tensor {
         let (size, squares) = (patches.size(), self.side / self.scale);
-        patches
-            .reshape([-1, squares, self.scale, squares, self.scale, size[2]])
-            .permute([0, 1, 3, 2, 4, 5])
-            .reshape([size[0], size[1] / (self.scale * self.scale), size[2] * self.scale * self.scale])
+        patches.reshape([-1, squares, self.scale, squares, self.scale, size[2]]).permute([0, 1, 3, 2, 4, 5]).reshape([
+            size[0],
+            size[1] / (self.scale * self.scale),
+            size[2] * self.scale * self.scale,
+        ])
     }
 }
 

@@ -138,7 +138,10 @@ impl Block {
             attention: Attention::load(scope, names, shape)?,
             norm2: norm(norm2)?,
             feed_forward: FeedForward::load(scope, names, shape)?,
-            scales: names.scales.map(|[of_attention, behind]| Ok::<_, ModelError>([scale(of_attention)?, scale(behind)?])).transpose()?,
+            scales: names
+                .scales
+                .map(|[of_attention, behind]| Ok::<_, ModelError>([scale(of_attention)?, scale(behind)?]))
+                .transpose()?,
         })
     }
 

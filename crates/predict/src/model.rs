@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, path::Path};
 
 use ressa_checkpoint::{
-    LLAMA_LIKE, Outline, PUBLISHED, TileSizes, decoder_fields, idefics_vision, is_idefics, is_llava, is_qwen_vl, llava_tokens, llava_vision, names, published_config,
-    qwen_text, read_config,
+    LLAMA_LIKE, Outline, PUBLISHED, TileSizes, decoder_fields, idefics_vision, is_idefics, is_llava, is_qwen_vl,
+    llava_tokens, llava_vision, names, published_config, qwen_text, read_config,
 };
 use ressa_experiment::{Tower, job::Compute, search::SearchSizes};
 use serde_json::{Map, Value};

@@ -26,12 +26,16 @@ impl Outline {
             let (stack, attention) = match kind {
                 EncoderKind::Dinov2 => (
                     "layer",
-                    ["attention.attention.query", "attention.attention.key", "attention.attention.value", "attention.output.dense"],
+                    [
+                        "attention.attention.query",
+                        "attention.attention.key",
+                        "attention.attention.value",
+                        "attention.output.dense",
+                    ],
                 ),
-                EncoderKind::Clip | EncoderKind::Siglip | EncoderKind::Idefics3 => (
-                    "layers",
-                    ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"],
-                ),
+                EncoderKind::Clip | EncoderKind::Siglip | EncoderKind::Idefics3 => {
+                    ("layers", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"])
+                }
             };
             let layer = format!("{at}.encoder.{stack}.{layer}");
             for name in attention {
@@ -51,10 +55,9 @@ impl Outline {
                 ("position_embeddings", vec![1, positions, width]),
                 ("patch_embeddings.projection.weight", patches),
             ],
-            EncoderKind::Clip | EncoderKind::Siglip | EncoderKind::Idefics3 => vec![
-                ("position_embedding.weight", vec![positions, width]),
-                ("patch_embedding.weight", patches),
-            ],
+            EncoderKind::Clip | EncoderKind::Siglip | EncoderKind::Idefics3 => {
+                vec![("position_embedding.weight", vec![positions, width]), ("patch_embedding.weight", patches)]
+            }
         };
         for (name, shape) in embeddings {
             self.others.insert(format!("{at}.embeddings.{name}"), shape);

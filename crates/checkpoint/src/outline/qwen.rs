@@ -18,7 +18,9 @@ impl Outline {
         text.require(words.is_multiple_of(heads), || {
             format!("`text_config.hidden_size` is {words}, which `num_attention_heads` = {heads} does not divide")
         });
-        if let Err(problem) = mrope_sections(&fields, words / heads.max(1) / 2).map(|_| ()).and(check_windows("qwen2", &fields)) {
+        if let Err(problem) =
+            mrope_sections(&fields, words / heads.max(1) / 2).map(|_| ()).and(check_windows("qwen2", &fields))
+        {
             text.require(false, || problem);
         }
         text.require(handed == words, || {

@@ -275,7 +275,9 @@ impl Texts {
             list.push(("", "<|vision_start|>", at(start)));
         }
         if let (true, Files::Tiles { .. }) = (style == self.style, &self.files) {
-            list.extend(["<fake_token_around_image>", "<global-img>", "<end_of_utterance>"].map(|token| ("", token, None)));
+            list.extend(
+                ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>"].map(|token| ("", token, None)),
+            );
         }
         let mut special: Vec<(&'static str, String, Option<usize>)> = Vec::new();
         for (role, text, id) in list {

@@ -166,8 +166,7 @@ fn a_forward_pass_takes_the_tensors_of_the_processor_by_their_names() {
 fn a_forward_pass_over_tiles_takes_which_of_their_pixels_are_real() {
     let root = tempfile::tempdir().unwrap();
     let (inputs, output) = (root.path().join("in.safetensors"), root.path().join("out.safetensors"));
-    let golden: Vec<(String, Tensor)> =
-        Tensor::read_safetensors(goldens().join("smolvlm/golden.safetensors")).unwrap();
+    let golden: Vec<(String, Tensor)> = Tensor::read_safetensors(goldens().join("smolvlm/golden.safetensors")).unwrap();
     let get = |name: &str| golden.iter().find(|(key, _)| key == name).map(|(_, tensor)| tensor).unwrap();
     let ids = get("padded.input_ids");
     let mask = Tensor::ones_like(ids);

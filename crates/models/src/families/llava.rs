@@ -84,7 +84,6 @@ impl LlavaConfig {
         let blocks = after("vision_feature_layer", self.feature_layer, self.vision.layers)?;
         Ok(Takes::After { blocks, without_first: !self.keeps_first })
     }
-
 }
 
 impl Architecture for LlavaConfig {
@@ -104,7 +103,8 @@ impl Architecture for LlavaConfig {
             return Err(ModelError::Config(message.to_owned()));
         }
         if self.image_tokens() == 0 {
-            let message = "`vision_feature_select_strategy` is `default`, which leaves nothing of an image of one patch";
+            let message =
+                "`vision_feature_select_strategy` is `default`, which leaves nothing of an image of one patch";
             return Err(ModelError::Config(message.to_owned()));
         }
         self.takes().map(|_| ())

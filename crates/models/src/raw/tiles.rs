@@ -6,7 +6,9 @@ use ressa_checkpoint::TileSizes;
 use tch::{Device, Kind, Tensor};
 
 use super::{Checked, ForwardInputs, ForwardOutputs, Places, input, loss};
-use crate::{Model, ModelError, Prompts, TextBatch, VisionLanguage, generate::ids as on_host, model::MUTE, qformer::QFormer};
+use crate::{
+    Model, ModelError, Prompts, TextBatch, VisionLanguage, generate::ids as on_host, model::MUTE, qformer::QFormer,
+};
 
 impl Model {
     /// As [`Model::forward`], for a model that reads images as tiles: `pixel_values` are `[rows, tiles, 3, side, side]`, `mask` says
@@ -108,7 +110,8 @@ fn tiles(
     let sizes = seen.iter().map(|tile| {
         let [down, across] = [tile.select(1, 0), tile.select(0, 0)].map(|side| side.sum(Kind::Int64).int64_value(&[]));
         // A rectangle in the upper left corner.
-        let rectangle = (0..patches).flat_map(|row| (0..patches).map(move |column| i64::from(row < down && column < across)));
+        let rectangle =
+            (0..patches).flat_map(|row| (0..patches).map(move |column| i64::from(row < down && column < across)));
         if down == 0 || across == 0 || !on_host(tile).into_iter().eq(rectangle) {
             let reason = "what it leaves of a tile is no rectangle in the upper left corner";
             return Err(input(MASK, reason));

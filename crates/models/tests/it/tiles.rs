@@ -225,7 +225,10 @@ fn inputs_that_do_not_fit_are_named() {
     refused(&|_, mask| *mask = mask.logical_not(), "rectangle");
     refused(&|inputs, _| inputs.pixel_values = inputs.pixel_values.zeros_like(), "12 image tokens");
     refused(&|inputs, _| inputs.input_ids = inputs.input_ids.masked_fill(&inputs.input_ids.eq(4), 6), "0 image tokens");
-    refused(&|inputs, _| inputs.input_ids = inputs.input_ids.masked_fill(&inputs.input_ids.eq(9), 1000), "not in the vocabulary");
+    refused(
+        &|inputs, _| inputs.input_ids = inputs.input_ids.masked_fill(&inputs.input_ids.eq(9), 1000),
+        "not in the vocabulary",
+    );
     // As many image tokens as features, but one too few in the first of two rows.
     let (mut inputs, _) = case.padded();
     let row = |images: usize| [vec![4i64; images], vec![9; 13 - images]].concat();
