@@ -17,8 +17,8 @@ use crate::{
     Asks, Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
     allocation::{AllocationScope, BudgetConfig},
     config::{
-        CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod,
-        StatisticsNeeds, TowerPrune,
+        CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, StatisticsNeeds,
+        TowerPrune,
     },
     model::{DenseConfig, ModelConfig},
     reading::{ReadingKind, Readings},
@@ -430,8 +430,7 @@ impl Planner {
         let calibrated = prune.metric.needs_calibration();
         let unstructured = prune.pattern == Pattern::Unstructured;
         let sees_masks = calibrated && prune.calibration.propagate == Propagate::Pruned;
-        let statistics =
-            (calibrated && !sees_masks).then(|| self.statistics(doing, &before, prune, tower, &mut nodes));
+        let statistics = (calibrated && !sees_masks).then(|| self.statistics(doing, &before, prune, tower, &mut nodes));
         let method = prune.method();
         let configured = Configured::new(Stage::Prune {
             tower,
@@ -666,8 +665,9 @@ fn restoration(
     let inputs = Inputs { dense: Some(dense), masks, merge: state.merge, ..Inputs::default() };
     let tower = |tower: Tower| Some(restore.tower(tower)).filter(|adapter| adapter.tune).cloned();
     let adapt = Stage::Adapt {
-        masked: restore.method == RestoreMethod::SparseLora,
+        masked: restore.method.trains_masked(),
         training: Box::new(AdaptTraining {
+            update: restore.method.update(),
             vision: tower(Tower::Vision),
             connector: tower(Tower::Connector),
             language: tower(Tower::Language),

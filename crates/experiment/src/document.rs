@@ -411,9 +411,8 @@ pub(crate) fn points(address: &Address, values: &[Node]) -> Result<Vec<Point>, E
 
 /// Refuses names that would be ambiguous in tables, figures and claims.
 pub(crate) fn check_axis_name(key: &Key) -> Result<(), ExperimentError> {
-    let taken = settings::find(&key.text).is_some()
-        || settings::is_section(&key.text)
-        || key.text.starts_with("steps.");
+    let taken =
+        settings::find(&key.text).is_some() || settings::is_section(&key.text) || key.text.starts_with("steps.");
     let reserved = ["metric", "seed", "name", "labels", "tags"].contains(&key.text.as_str());
     if taken || reserved || key.text.is_empty() || key.text.contains(['=', ',']) {
         return Err(key

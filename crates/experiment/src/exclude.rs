@@ -41,11 +41,7 @@ impl Exclusion {
 }
 
 /// Reads the entries; names and labels must exist.
-pub(crate) fn read(
-    nodes: &[Node],
-    axes: &[AxisInfo],
-    steps: &StepNames,
-) -> Result<Vec<Exclusion>, ExperimentError> {
+pub(crate) fn read(nodes: &[Node], axes: &[AxisInfo], steps: &StepNames) -> Result<Vec<Exclusion>, ExperimentError> {
     nodes.iter().map(|node| entry(node, axes, steps)).collect()
 }
 

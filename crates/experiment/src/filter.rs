@@ -145,7 +145,8 @@ fn is_like(text: &str, pattern: &str) -> bool {
 
 /// Refuses values that cannot be there: in the experiments that know the name, no axis has the label, or the setting takes no such value.
 fn check(test: &Test, subjects: &[Option<Subject>], experiments: &[Experiment]) -> Result<(), ExperimentError> {
-    let known = || subjects.iter().zip(experiments).filter_map(|(subject, experiment)| Some((subject.as_ref()?, experiment)));
+    let known =
+        || subjects.iter().zip(experiments).filter_map(|(subject, experiment)| Some((subject.as_ref()?, experiment)));
     match test.relation {
         Relation::Like => Ok(()),
         Relation::Is => test.values.iter().try_for_each(|word| {
@@ -173,12 +174,12 @@ fn check(test: &Test, subjects: &[Option<Subject>], experiments: &[Experiment]) 
             Err(error.help(help))
         }),
         Relation::Below | Relation::AtMost | Relation::Above | Relation::AtLeast => {
-            let is_ordered = |(subject, experiment): (&Subject, &Experiment)| match (subject.labels(experiment), subject)
-            {
-                (Some(labels), _) => labels.iter().any(|label| number(label).is_some()),
-                (None, Subject::Setting(address)) => address.setting.is_number(),
-                (None, _) => false,
-            };
+            let is_ordered =
+                |(subject, experiment): (&Subject, &Experiment)| match (subject.labels(experiment), subject) {
+                    (Some(labels), _) => labels.iter().any(|label| number(label).is_some()),
+                    (None, Subject::Setting(address)) => address.setting.is_number(),
+                    (None, _) => false,
+                };
             if !known().any(is_ordered) {
                 let message =
                     format!("`{}` is no number, so it cannot be compared with `{}`", test.name.text, test.relation);

@@ -11,8 +11,8 @@ use crate::{
     Pattern, StageKey, Task, Tower,
     allocation::{BudgetConfig, Measurement},
     config::{
-        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MethodConfig, Metric, OkvqaConfig,
-        Recompute, RestoreMethod, RetrievalConfig, StatisticsNeeds, TowerAdapter,
+        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MatrixUpdate, MethodConfig, Metric,
+        OkvqaConfig, Recompute, RestoreMethod, RetrievalConfig, StatisticsNeeds, TowerAdapter,
     },
     job::Compute,
     model::Preset,
@@ -235,6 +235,9 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AdaptTraining {
+    /// How updates of matrices are formed.
+    #[serde(default, skip_serializing_if = "crate::method::is_default")]
+    pub update: MatrixUpdate,
     /// Adapters of the image encoder.
     pub vision: Option<TowerAdapter>,
     /// Adapters of the connector. Keys have its earlier name.

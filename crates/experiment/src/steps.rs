@@ -126,7 +126,9 @@ impl Step {
     /// Whether it changes anything.
     pub fn does_something(&self) -> bool {
         match self {
-            Step::Prune(prune) => prune.metric != Metric::None && Tower::ALL.iter().any(|&t| prune.tower(t).sparsity > 0.0),
+            Step::Prune(prune) => {
+                prune.metric != Metric::None && Tower::ALL.iter().any(|&t| prune.tower(t).sparsity > 0.0)
+            }
             Step::Restore(restore) => restore.method != RestoreMethod::None,
         }
     }
@@ -279,7 +281,9 @@ impl StepNames {
             return Some(Unknown {
                 message,
                 help: match self.0.is_empty() {
-                    true => "nothing here has `steps:`; without it, settings are those of `prune` and `restore`".to_owned(),
+                    true => {
+                        "nothing here has `steps:`; without it, settings are those of `prune` and `restore`".to_owned()
+                    }
                     false => suggest::hint(name, "steps", self.iter()),
                 },
             });
@@ -425,9 +429,11 @@ fn item(node: &Node) -> Result<(StepKind, Option<&Node>, &Location), ExperimentE
 
 fn unknown(kind: &str, at: &Location) -> ExperimentError {
     let kinds = StepKind::ALL.map(StepKind::name);
-    at.error(ErrorKind::BadValue, format!("there is no step `{kind}`"))
-        .label("not a kind of step")
-        .help(suggest::hint(kind, "kinds of steps", kinds))
+    at.error(ErrorKind::BadValue, format!("there is no step `{kind}`")).label("not a kind of step").help(suggest::hint(
+        kind,
+        "kinds of steps",
+        kinds,
+    ))
 }
 
 fn check_name(node: &Node) -> Result<&str, ExperimentError> {

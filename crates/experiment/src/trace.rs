@@ -109,7 +109,8 @@ impl<'a> Trail<'a> {
             serde_json::to_value(value.unwrap_or_else(|| setting.get_section(run))).unwrap_or_default()
         };
         let (value, written) = (get(run), get(&self.run));
-        let (by, at) = self.decided(step, setting).map_or((WrittenBy::Default, None), |(by, at)| (by.clone(), Some(*at)));
+        let (by, at) =
+            self.decided(step, setting).map_or((WrittenBy::Default, None), |(by, at)| (by.clone(), Some(*at)));
         let argument = at.filter(|at| at.source.name() == COMMAND_LINE).map(|at| at.source.text().to_owned());
         let written = Some(written).filter(|written| *written != value);
         let path = match step.filter(|_| !run.steps.is_empty()).zip(setting.path.split_once('.')) {
@@ -165,12 +166,15 @@ impl Experiment {
         for setting in SETTINGS {
             match StepKind::of_section(setting.path) {
                 None => traced.push(trail.trace(&cell.run, None, setting)),
-                Some(kind) if cell.run.steps.is_empty() => traced.push(trail.trace(&cell.run, Some(kind.name()), setting)),
+                Some(kind) if cell.run.steps.is_empty() => {
+                    traced.push(trail.trace(&cell.run, Some(kind.name()), setting))
+                }
                 Some(_) => {}
             }
             if setting.path == "steps" {
                 for step in cell.run.steps.iter() {
-                    let of_kind = SETTINGS.iter().filter(|setting| StepKind::of_section(setting.path) == Some(step.kind));
+                    let of_kind =
+                        SETTINGS.iter().filter(|setting| StepKind::of_section(setting.path) == Some(step.kind));
                     traced.extend(of_kind.map(|setting| trail.trace(&cell.run, Some(&step.name), setting)));
                 }
             }

@@ -17,8 +17,7 @@ use crate::{
     document::{Axis, AxisKind, Override, Point, check_axis_name},
     error::{ErrorKind, ExperimentError},
     output::Label,
-    range,
-    settings,
+    range, settings,
     shape::Names,
     source::Location,
     steps::StepNames,
@@ -51,7 +50,11 @@ pub(crate) fn axis(key: &Key, node: &Node, steps: &StepNames) -> Result<Axis, Ex
             path => {
                 let Some(address) = Address::find(path, steps) else {
                     if let Some(why) = steps.unknown(path) {
-                        return Err(key.at.error(ErrorKind::UnknownKey, why.message).label("unknown key").help(why.help));
+                        return Err(key
+                            .at
+                            .error(ErrorKind::UnknownKey, why.message)
+                            .label("unknown key")
+                            .help(why.help));
                     }
                     let paths = settings::SETTINGS.iter().map(|setting| setting.path).chain(["labels", "tags"]);
                     return Err(key
@@ -95,9 +98,7 @@ pub(crate) fn axis(key: &Key, node: &Node, steps: &StepNames) -> Result<Axis, Ex
     let label_place = |row: usize| labels.as_ref().map_or(&key.at, |(nodes, _)| &nodes[row].at);
     let mut points: Vec<Point> = Vec::with_capacity(length);
     for (row, own) in given.into_iter().enumerate() {
-        let set = columns.iter().map(|column| {
-            Override::new(column.address.clone(), &column.values[row])
-        });
+        let set = columns.iter().map(|column| Override::new(column.address.clone(), &column.values[row]));
         let tags = tags.iter().map(|(_, nodes)| label(&nodes[row])).collect::<Result<_, _>>()?;
         let point = Point { label: own, tags, set: set.collect() };
         if points.iter().any(|other| other.label == point.label && other.tags == point.tags) {

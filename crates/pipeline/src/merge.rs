@@ -58,7 +58,8 @@ impl Executor {
         }
         let dense = self.dense(node)?;
         let probe = self.samples(&data, &dense)?.probe()?;
-        let request = MergeRequest { method: *method, masks: &changes.masks, adapters: &adapters, patterns: &changes.patterns };
+        let request =
+            MergeRequest { method: *method, masks: &changes.masks, adapters: &adapters, patterns: &changes.patterns };
         Ok(merge(pruned.as_ref(), request, &probe)?)
     }
 }

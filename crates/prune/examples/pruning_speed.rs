@@ -12,7 +12,7 @@ use ressa_prune::{
     metric::{Magnitude, Ria, Wanda},
     refine::{LeastSquares, PrunedLayer, Refinement, SparseSwaps},
     select::Selection,
-    solver::{Dsnot, LayerProblem, LayerSolution, LayerSolver, Ranked, SparseGpt, Threshold},
+    solver::{Dsnot, LayerProblem, LayerSolver, Ranked, SparseGpt, Threshold},
     statistics::{ColumnStatistics, Needs},
 };
 use ressa_runtime::{Device, DeviceChoice, RuntimeOptions, cpu_seconds};
@@ -79,7 +79,8 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         }
         statistics_seconds += clock.elapsed().as_secs_f64();
         let clock = Instant::now();
-        let problems: Vec<_> = weights.iter().map(|weight| LayerProblem { name: "layer", weight, selection, gone: None }).collect();
+        let problems: Vec<_> =
+            weights.iter().map(|weight| LayerProblem { name: "layer", weight, selection, gone: None }).collect();
         let mut solutions = solver.solve(&problems, Some(&statistics))?;
         if let Some(refinement) = &refinement {
             let layers: Vec<_> = weights
@@ -91,6 +92,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
                     weight: found.weight.as_ref(),
                     keep: &found.keep,
                     pattern: selection.pattern(),
+                    gone: None,
                 })
                 .collect();
             let refined = refinement.refine(&layers, Some(&statistics))?;

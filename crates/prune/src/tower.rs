@@ -123,16 +123,14 @@ pub fn solve_tower(
     if !solver.needs().is_empty() && inputs.samples.is_empty() && inputs.statistics.is_none() {
         return Err(PruneError::NoSamples { metric: request.metric });
     }
-    no_grad(|| {
-        match selection {
-            Selection::Unstructured { sparsity, group: Group::Tower } if inputs.counts.is_none() => {
-                let metric = method::ranking(request.metric, &request.method, request.seed);
-                let metric = metric.ok_or(PruneError::NoMetric)?;
-                let masks = prune_at_once(model, request, metric.as_ref(), sparsity, inputs, progress)?;
-                Ok(TowerSolution { masks, ..TowerSolution::default() })
-            }
-            _ => prune_block_by_block(model, request, solver.as_ref(), inputs, progress),
+    no_grad(|| match selection {
+        Selection::Unstructured { sparsity, group: Group::Tower } if inputs.counts.is_none() => {
+            let metric = method::ranking(request.metric, &request.method, request.seed);
+            let metric = metric.ok_or(PruneError::NoMetric)?;
+            let masks = prune_at_once(model, request, metric.as_ref(), sparsity, inputs, progress)?;
+            Ok(TowerSolution { masks, ..TowerSolution::default() })
         }
+        _ => prune_block_by_block(model, request, solver.as_ref(), inputs, progress),
     })
 }
 

@@ -272,9 +272,9 @@ impl Reader {
         let share = |(zeros, total): (f64, f64)| if total > 0.0 { zeros / total } else { 0.0 };
         let sparsity = |tower: &Option<Tower>| match tower {
             Some(tower) => share((total(*tower).zeros as f64, total(*tower).weights as f64)),
-            None => share(
-                with_budget().map(total).fold((0.0, 0.0), |s, t| (s.0 + t.zeros as f64, s.1 + t.weights as f64)),
-            ),
+            None => {
+                share(with_budget().map(total).fold((0.0, 0.0), |s, t| (s.0 + t.zeros as f64, s.1 + t.weights as f64)))
+            }
         };
         let target = |tower: &Option<Tower>| match tower {
             Some(tower) => budget(*tower),

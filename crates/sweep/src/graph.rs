@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use ressa_experiment::{
-    Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, percent, steps::Step,
+    Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, config::MatrixUpdate, percent, steps::Step,
 };
 
 /// Runs, their distinct stages (upstream first) and the gates of their dense models.
@@ -216,8 +216,14 @@ pub fn describe(stage: &Stage) -> String {
             None => format!("prune {tower} {} {pattern}", metric.name()),
         },
         Stage::Adapt { masked, training, .. } => {
-            let masked = if *masked { "sparse" } else { "dense" };
-            format!("adapt {masked}{}", if training.distill.is_some() { " distilled" } else { "" })
+            let update = match (training.update, *masked) {
+                (MatrixUpdate::Sum, true) => "sparse",
+                (MatrixUpdate::Sum, false) => "dense",
+                (MatrixUpdate::Scale, _) => "scale",
+                (MatrixUpdate::Spp, _) => "spp",
+                (MatrixUpdate::SppLora, _) => "spp-lora",
+            };
+            format!("adapt {update}{}", if training.distill.is_some() { " distilled" } else { "" })
         }
         Stage::Merge { method, .. } => format!("merge {}", method.name()),
         Stage::Evaluate { task, .. } => format!("evaluate {task}"),

@@ -248,7 +248,8 @@ fn the_steps_of_a_run_are_swept_shown_and_explained() {
     assert_eq!(of("steps.first.vision.sparsity")["at"]["line"], 13);
     assert_eq!(of("steps.last.vision.sparsity")["at"]["file"], "experiments/base/model.yaml");
     assert!(settings.iter().all(|setting| !setting["path"].as_str().unwrap().starts_with("prune.")));
-    let kinds: Vec<&str> = json["stages"].as_array().unwrap().iter().map(|stage| stage["kind"].as_str().unwrap()).collect();
+    let kinds: Vec<&str> =
+        json["stages"].as_array().unwrap().iter().map(|stage| stage["kind"].as_str().unwrap()).collect();
     let round = ["prune", "prune", "adapt", "merge"];
     assert_eq!(kinds, [&["dense"], &round[..], &round[..], &["evaluate", "evaluate"]].concat());
     assert!(house.ressa(&["show", which, "small"]).stdout.contains("\nsteps\n"));

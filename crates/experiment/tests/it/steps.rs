@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use ressa_experiment::{Cell, Experiment, Stage, StageKey, WrittenBy, canonical::canonical, config::Metric, steps::Step};
+use ressa_experiment::{
+    Cell, Experiment, Stage, StageKey, WrittenBy, canonical::canonical, config::Metric, steps::Step,
+};
 
 use crate::{Folder, broken::render, load};
 
@@ -114,12 +116,10 @@ fn a_steps_own_settings_come_before_those_of_its_section() {
     assert_eq!(numbers(&good(&named, &["steps.restore-1.steps=8"]).cells[0]), [0.3, 8.0, 0.7, 60.0]);
     let nested = format!("axes: {{ steps.second.vision.sparsity: [0.5, 0.6] }}\n{GRADUAL}");
     let cells = good(&nested, &["steps.last.steps=1,2"]).cells;
-    assert_eq!(cells.iter().map(numbers).collect::<Vec<_>>(), [
-        [0.3, 20.0, 0.5, 1.0],
-        [0.3, 20.0, 0.5, 2.0],
-        [0.3, 20.0, 0.6, 1.0],
-        [0.3, 20.0, 0.6, 2.0]
-    ]);
+    assert_eq!(
+        cells.iter().map(numbers).collect::<Vec<_>>(),
+        [[0.3, 20.0, 0.5, 1.0], [0.3, 20.0, 0.5, 2.0], [0.3, 20.0, 0.6, 1.0], [0.3, 20.0, 0.6, 2.0]]
+    );
     assert_eq!(cells[2].label("steps.second.vision.sparsity").as_deref(), Some("0.6"));
     assert_eq!(cells[2].label("steps.first.vision.sparsity").as_deref(), Some("0.3"));
     assert_eq!(cells[2].label("prune.metric").as_deref(), Some("wanda"));
@@ -151,10 +151,15 @@ include:
     assert_eq!(found[5], lists[5]);
     assert!(cells[4].run.is_dense() && cells[4].run.restorations().next().is_none());
     assert_eq!(good(yaml, &["schedule=gradual"]).counts.points, 2);
-    let at = |cells: &[Cell]| cells.iter().map(|cell| cell.run.sparsity(ressa_experiment::Tower::Vision)).collect::<Vec<_>>();
+    let at = |cells: &[Cell]| {
+        cells.iter().map(|cell| cell.run.sparsity(ressa_experiment::Tower::Vision)).collect::<Vec<_>>()
+    };
     assert_eq!(at(&cells[..4]), [0.6, 0.6, 0.7, 0.7]);
     let other = good(GRADUAL, &["steps=[prune: {vision.sparsity: 0.5}]", "prune.metric=magnitude,random"]);
-    assert_eq!(other.cells.iter().map(|cell| cell.run.prune.metric).collect::<Vec<_>>(), [Metric::Magnitude, Metric::Random]);
+    assert_eq!(
+        other.cells.iter().map(|cell| cell.run.prune.metric).collect::<Vec<_>>(),
+        [Metric::Magnitude, Metric::Random]
+    );
 }
 
 #[test]
@@ -172,7 +177,8 @@ fn a_filter_knows_the_settings_of_steps() {
 
 #[test]
 fn every_setting_of_a_step_says_who_set_it() {
-    let experiment = good(&format!("axes: {{ steps.second.vision.sparsity: [0.5, 0.6] }}\n{GRADUAL}"), &["steps.last.steps=7"]);
+    let experiment =
+        good(&format!("axes: {{ steps.second.vision.sparsity: [0.5, 0.6] }}\n{GRADUAL}"), &["steps.last.steps=7"]);
     let traced = experiment.trace(&experiment.cells[1]);
     let find = |path: &str| traced.iter().find(|traced| traced.path == path).unwrap_or_else(|| panic!("{path}"));
     assert_eq!(find("steps.first.vision.sparsity").at.as_ref().map(|at| at.line), Some(10));
@@ -206,12 +212,20 @@ fn broken_lists_are_pointed_at() {
         ("lists as an axis", format!("{HEAD}axes: {{ steps: [[prune], [restore]] }}\n")),
         (
             "one name for two kinds",
-            format!("{HEAD}variants: {{ a: {{ x: {{ steps: [ prune: {{ name: s }} ] }}, y: {{ steps: [ restore: {{ name: s }} ] }} }} }}\n"),
+            format!(
+                "{HEAD}variants: {{ a: {{ x: {{ steps: [ prune: {{ name: s }} ] }}, y: {{ steps: [ restore: {{ name: s }} ] }} }} }}\n"
+            ),
         ),
         ("weights that would come back", with("steps.second.vision.sparsity: 0.2\n")),
         ("weights that would come back in a list", format!("{HEAD}{}", GRADUAL.replace("0.5", "0.2"))),
         ("a contradiction in a step", with("steps.last.batch: 4000\n")),
-        ("a pattern in a step", format!("{HEAD}{}", GRADUAL.replace("name: second", "name: second, pattern: \"2:4\", connector.sparsity: 0.7"))),
+        (
+            "a pattern in a step",
+            format!(
+                "{HEAD}{}",
+                GRADUAL.replace("name: second", "name: second, pattern: \"2:4\", connector.sparsity: 0.7")
+            ),
+        ),
     ];
     let mut shown = String::new();
     for (title, yaml) in files {

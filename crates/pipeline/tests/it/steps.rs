@@ -111,7 +111,8 @@ fn gradual_pruning_is_a_list_of_steps() {
         }
 
         // The last weights are the first restoration's, or what pruning made of them, with the last update, under the last mask.
-        let before = weights(&mut whole, &Inputs { merge: Some(merges[0].key), dense: Some(nodes[0].key), ..Inputs::default() });
+        let before =
+            weights(&mut whole, &Inputs { merge: Some(merges[0].key), dense: Some(nodes[0].key), ..Inputs::default() });
         let last = weights(&mut whole, outcome(&nodes));
         let adapter = store.require(&of_kind(&nodes, "adapt")[1].key.hex()).unwrap();
         let updates = UpdateSet::load(&adapter.file("adapter.safetensors").unwrap()).unwrap();
@@ -119,7 +120,8 @@ fn gradual_pruning_is_a_list_of_steps() {
         for (layer, keep) in masks(&store, language_again).iter() {
             let [rows, columns] = keep.size();
             let dense = Tensor::ones([rows, columns], (Kind::Float, tch::Device::Cpu));
-            let (one, other) = (before.weight(layer, &dense).unwrap().unwrap(), last.weight(layer, &dense).unwrap().unwrap());
+            let (one, other) =
+                (before.weight(layer, &dense).unwrap().unwrap(), last.weight(layer, &dense).unwrap().unwrap());
             assert_eq!(other.masked_select(&keep.remove()).ne(0.0).any().int64_value(&[]), 0, "`{layer}`");
             assert!(last.mask(layer).unwrap().equal(keep));
             if metric == Metric::Wanda {
@@ -145,8 +147,7 @@ fn steps_come_in_any_order_and_number() {
     ];
     for steps in lists {
         let nodes = stages(&run_of(Metric::Magnitude, steps));
-        let fresh: Vec<StageNode> =
-            nodes.iter().filter(|node| !store.contains(&node.key.hex())).cloned().collect();
+        let fresh: Vec<StageNode> = nodes.iter().filter(|node| !store.contains(&node.key.hex())).cloned().collect();
         execute(&mut executor, &fresh);
         nodes.iter().for_each(|node| assert_eq!(executor.verify(node).unwrap(), Vec::<String>::new()));
         let inputs = outcome(&nodes);

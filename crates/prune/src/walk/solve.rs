@@ -73,12 +73,8 @@ pub fn solve<B: Outcome>(
         if part.is_empty() {
             break;
         }
-        let problems: Vec<Vec<LayerProblem<'_>>> = part
-            .iter()
-            .map(|(members, _)| {
-                members.iter().map(Member::problem).collect()
-            })
-            .collect();
+        let problems: Vec<Vec<LayerProblem<'_>>> =
+            part.iter().map(|(members, _)| members.iter().map(Member::problem).collect()).collect();
         let of_groups: Vec<LayerGroup<'_>> = problems
             .iter()
             .zip(&part)

@@ -243,10 +243,13 @@ fn towers_are_pruned_to_their_shares() {
 
             let mut other = counts.clone();
             *other.values_mut().next().expect("a layer") += 1;
-            let found = certify_tower_divided(&model, &request, &other, &pruned.masks, &MaskSet::new()).expect("counts");
+            let found =
+                certify_tower_divided(&model, &request, &other, &pruned.masks, &MaskSet::new()).expect("counts");
             assert_eq!(found.violations.len(), 1);
             other.pop_first();
-            let failed = certify_tower_divided(&model, &request, &other, &pruned.masks, &MaskSet::new()).unwrap_err().to_string();
+            let failed = certify_tower_divided(&model, &request, &other, &pruned.masks, &MaskSet::new())
+                .unwrap_err()
+                .to_string();
             assert!(failed.contains("divided without"), "{failed}");
             let two_of_four = PruneRequest { pattern: Pattern::NOfM { keep: 2, of: 4 }, sparsity: None, ..request };
             let failed = prune_tower_divided(&mut model, &two_of_four, &counts, &samples(), &mut |_| {}).unwrap_err();

@@ -6,7 +6,8 @@ use ressa_prune::{
     metric::{Magnitude, PruningMetric, Ria, Wanda},
     select::{Selection, pruned_count},
     solver::{
-        Damping, Dsnot, Initial, LayerProblem, LayerSolution, LayerSolver, Ranked, SignRule, SparseGpt, Threshold,
+        Alps, Damping, Dsnot, Initial, LayerProblem, LayerSolution, LayerSolver, Order, Ranked, SignRule, SparseGpt,
+        Threshold,
     },
     statistics::{ColumnStatistics, Needs},
 };
@@ -44,6 +45,9 @@ fn solvers() -> Vec<(&'static str, Box<dyn LayerSolver>)> {
         ("ria", Box::new(Ranked(Box::new(Ria::default())))),
         ("sparsegpt", Box::new(SparseGpt::default())),
         ("sparsegpt on failure", Box::new(SparseGpt { damping: Damping::OnFailure, ..SparseGpt::default() })),
+        ("sparsegpt by loss", Box::new(SparseGpt { order: Order::Loss, block: 16, ..SparseGpt::default() })),
+        // Enough iterations for what is asked here.
+        ("alps", Box::new(Alps { iterations: 12, ..Alps::default() })),
         ("dsnot", Box::new(Dsnot::default())),
         (
             "dsnot from sparsegpt",
@@ -216,6 +220,8 @@ fn corrected_weights_stay_closer_to_the_dense_output() {
         let wanda = change(&Ranked(Box::new(Wanda)), selection);
         let sparsegpt = change(&SparseGpt::default(), selection);
         assert!(sparsegpt < 0.8 * wanda, "{sparsegpt} against {wanda}");
+        let alps = change(&Alps::default(), selection);
+        assert!(alps < 0.8 * sparsegpt, "{alps} against {sparsegpt}");
     }
 }
 
@@ -345,7 +351,8 @@ fn layers_solved_together_are_solved_alike() {
     let weights = [noise(&[40, 136], 1.713), noise(&[24, 136], 0.913)];
     let selections = [half(Group::Matrix), Selection::NOfM { keep: 1, of: 4 }];
     for (name, solver) in solvers() {
-        let problem = |at: usize| LayerProblem { name: "layer", weight: &weights[at], selection: selections[at], gone: None };
+        let problem =
+            |at: usize| LayerProblem { name: "layer", weight: &weights[at], selection: selections[at], gone: None };
         let together = solver.solve(&[problem(0), problem(1)], Some(&seen)).expect("solves");
         for (at, found) in together.iter().enumerate() {
             let alone = solver.solve(&[problem(at)], Some(&seen)).expect("solves").remove(0);

@@ -19,7 +19,8 @@ pub fn of(run: &RunConfig) -> Vec<StepShown> {
     if run.steps.is_empty() {
         return Vec::new();
     }
-    let shown = |(name, step): (&str, Step)| StepShown { name: name.to_owned(), step: step.kind().name(), what: what(&step) };
+    let shown =
+        |(name, step): (&str, Step)| StepShown { name: name.to_owned(), step: step.kind().name(), what: what(&step) };
     run.step_names().into_iter().zip(run.sequence()).map(shown).collect()
 }
 
