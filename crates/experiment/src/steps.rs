@@ -31,7 +31,8 @@ use crate::{
 };
 
 /// What a step does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StepKind {
     /// Removes weights, of one tower after the other.
     Prune,
@@ -69,7 +70,7 @@ impl StepKind {
 
 /// A step of a list, with the settings that it does not leave to its section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Tagged", into = "Tagged")]
+#[serde(try_from = "BTreeMap<StepKind, Body>", into = "BTreeMap<StepKind, Body>")]
 pub struct StepConfig {
     /// What it does.
     pub kind: StepKind,
@@ -79,14 +80,7 @@ pub struct StepConfig {
     pub settings: BTreeMap<String, Value>,
 }
 
-/// A step as it is written.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Tagged {
-    Prune(Body),
-    Restore(Body),
-}
-
+/// The settings of a step as they are written, below its kind.
 #[derive(Serialize, Deserialize)]
 struct Body {
     name: String,
@@ -94,23 +88,20 @@ struct Body {
     settings: BTreeMap<String, Value>,
 }
 
-impl From<Tagged> for StepConfig {
-    fn from(tagged: Tagged) -> Self {
-        let (kind, Body { name, settings }) = match tagged {
-            Tagged::Prune(body) => (StepKind::Prune, body),
-            Tagged::Restore(body) => (StepKind::Restore, body),
-        };
-        Self { kind, name, settings }
+impl TryFrom<BTreeMap<StepKind, Body>> for StepConfig {
+    type Error = &'static str;
+
+    fn try_from(mut written: BTreeMap<StepKind, Body>) -> Result<Self, Self::Error> {
+        match (written.pop_first(), written.is_empty()) {
+            (Some((kind, Body { name, settings })), true) => Ok(Self { kind, name, settings }),
+            _ => Err("a step has one key, its kind"),
+        }
     }
 }
 
-impl From<StepConfig> for Tagged {
+impl From<StepConfig> for BTreeMap<StepKind, Body> {
     fn from(StepConfig { kind, name, settings }: StepConfig) -> Self {
-        let body = Body { name, settings };
-        match kind {
-            StepKind::Prune => Tagged::Prune(body),
-            StepKind::Restore => Tagged::Restore(body),
-        }
+        BTreeMap::from([(kind, Body { name, settings })])
     }
 }
 
