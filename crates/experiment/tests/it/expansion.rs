@@ -448,7 +448,8 @@ prune:
   rounding: nearest
   threshold: strict
   magnitude: { signed: true }
-  sparsegpt: { block: 1 }
+  sparsegpt: { block: 1, order: loss }
+  alps: { steps: 1 }
   dsnot: { cycles: 1 }
 restore:
   micro-batch: 1
