@@ -66,7 +66,7 @@ pub use ressa_experiment::Tower;
 pub use scope::{Scope, Shapes, TensorMap, TensorSource};
 pub use text::TextModel;
 pub use tokens::TokenKind;
-pub use update::{Full, Lora, LoraParts, SparseLora, Update, UpdateSet};
+pub use update::{Full, Lora, LoraParts, ScaleLora, SparseLora, Spp, SppLora, Update, UpdateSet};
 pub use vlm::{Answer, AnswerBatch, Entry, Flow, Forced, Prompts, Sample, Targets, TextBatch, VisionLanguage};
 pub use weight::{Form, Weight};
 pub use weights::{LoadOptions, Pages, Rounding, Storage, Weights};

@@ -182,6 +182,8 @@ fn solving(linears: &[&Linear], metric: Metric, gram: bool) -> u64 {
         Metric::Ria => (5, 12 + 8, 0),
         Metric::Dsnot => (5, 24 + 8, if gram { 16 } else { 0 }),
         Metric::SparseGpt => (8 + 1 + 4 + 9, 8, 16),
+        // Weights, importance and mask; ten matrices of the layer; Gram matrix, scaled one, two inverses and a factor.
+        Metric::Alps => (4 + 4 + 1, 40, 24),
     };
     let need = |(&(_, width), group): (&(&str, u64), &Siblings)| {
         each * group.elements + working * group.largest + square * width * width
