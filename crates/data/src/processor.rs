@@ -16,6 +16,8 @@ use crate::{
 
 /// Most image positions that a processor may ask for; published ones ask for 32.
 const MOST_QUERIES: usize = 1 << 16;
+/// Largest side of an image or a patch, in pixels, as the networks' configurations are checked.
+const LARGEST_SIDE: u64 = 1 << 24;
 
 /// Tokenizers and image processor of one model, read from its folder. Clones share them.
 #[derive(Clone)]
@@ -44,7 +46,8 @@ impl Processor {
     /// # Errors
     /// Names the file that is missing or malformed, and the tokenizer whose words the model of `config.json` does not have.
     pub fn load(folder: &Path) -> Result<Self, DataError> {
-        let config = optional(&folder.join("config.json"))?;
+        let model = folder.join("config.json");
+        let config = optional(&model)?;
         let pad_of = |part: &str| {
             let id =
                 config.get(part).and_then(|part| part.get("pad_token_id")).or_else(|| config.get("pad_token_id"))?;
@@ -63,7 +66,7 @@ impl Processor {
                 let count = count.filter(|count| *count <= MOST_QUERIES);
                 let count =
                     count.ok_or_else(|| wrong(format!("it must be a number of tokens up to {MOST_QUERIES}")))?;
-                match config.get("num_query_tokens").and_then(Value::as_u64) {
+                match whole(&model, &config, "num_query_tokens")? {
                     Some(of_model) if of_model != count as u64 => {
                         return Err(wrong(format!("the model in config.json has {of_model}")));
                     }
@@ -80,25 +83,27 @@ impl Processor {
         let classes = config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
         let matches = classes == Some("Blip2ForImageTextRetrieval") || (!own.is_dir() && language.is_bert());
         language.within(folder, embedded(if matches { "qformer_config" } else { "text_config" }))?;
-        language.agrees(folder, &config, query_tokens)?;
+        let image_token = of_image(&model, &config)?;
+        if query_tokens.is_some() {
+            language.agrees(folder, image_token)?;
+        }
         let images = ImageProcessor::load(folder)?;
         let cells = cells(folder, &config, &images)?;
         let takes = match cells {
             Some(cells) => {
                 language.reads_images_as(QWEN_IMAGE);
-                let of_model = config.get("image_token_id").and_then(Value::as_u64).unwrap_or(QWEN_IMAGE_ID);
-                if let Some(own) = language.image_token().filter(|&own| u64::from(own) != of_model) {
-                    let reason = format!(
-                        "its image token has id {own}, and `image_token_id` in config.json is {of_model}; tokenizer and model are not of one \
-                         folder"
-                    );
-                    return Err(DataError::Tokenizer { path: folder.join("tokenizer.json"), reason });
-                }
-                let start = config.get("vision_start_token_id").and_then(Value::as_u64);
+                language.agrees(folder, image_token.or(Some(QWEN_IMAGE_ID)))?;
+                let start = whole(&model, &config, "vision_start_token_id")?;
                 let start = start.map_or_else(|| language.id(QWEN_START), |id| u32::try_from(id).ok());
                 Some(Takes::Cells { cells, start })
             }
-            None => patches(folder, &config)?.map(Takes::Fixed),
+            None => match patches(folder, &config)? {
+                Some(positions) => {
+                    language.agrees(folder, image_token)?;
+                    Some(Takes::Fixed(positions))
+                }
+                None => None,
+            },
         };
         let chat = takes.map(|takes| Chat::load(folder, &language, takes)).transpose()?;
         let language = Arc::new(language);
@@ -112,7 +117,7 @@ impl Processor {
         } else {
             language.is_bert().then(|| Arc::clone(&language))
         };
-        let written = config.get("vision_config").and_then(|vision| vision.get("image_size")).and_then(Value::as_u64);
+        let written = whole(&model, &config, "vision_config.image_size")?;
         let (height, width) = images.image_size();
         if let Some(side) =
             written.filter(|side| cells.is_none() && (u64::from(height), u64::from(width)) != (*side, *side))
@@ -320,7 +325,7 @@ impl Processor {
 
 /// The token of an image in Qwen-VL, where a folder names none, with its id where a configuration has none, and the token before an image.
 const QWEN_IMAGE: &str = "<|image_pad|>";
-const QWEN_IMAGE_ID: u64 = 151_655;
+const QWEN_IMAGE_ID: (&str, u64) = ("image_token_id", 151_655);
 const QWEN_START: &str = "<|vision_start|>";
 
 /// How images are cut, for a model that reads them at their own size; `None` for other models.
@@ -338,10 +343,10 @@ fn cells(folder: &Path, config: &Map<String, Value>, images: &ImageProcessor) ->
                 ("temporal_patch_size", "temporal_patch_size", cells.frames, 2),
             ];
             for (own, of_model, found, default) in fields {
-                let written = config.get("vision_config").and_then(|vision| vision.get(of_model)?.as_u64());
-                let wanted = written.unwrap_or(default);
+                let of_model = format!("vision_config.{of_model}");
+                let wanted = whole(&folder.join("config.json"), config, &of_model)?.unwrap_or(default);
                 if u64::from(found) != wanted {
-                    let reason = format!("`{own}` is {found}; the model in config.json has {wanted} (`vision_config.{of_model}`)");
+                    let reason = format!("`{own}` is {found}; the model in config.json has {wanted} (`{of_model}`)");
                     return Err(wrong(reason));
                 }
             }
@@ -367,18 +372,22 @@ fn patches(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>, 
     if config.get("model_type").is_none_or(|kind| kind != "llava") {
         return Ok(None);
     }
-    let vision = config.get("vision_config").and_then(Value::as_object);
-    let size = |field: &str, of_class: usize, of_model: usize| {
-        let default = if vision.is_some() { of_class } else { of_model };
-        vision.and_then(|fields| fields.get(field)?.as_u64()).map_or(default, |size| size as usize)
+    let model = folder.join("config.json");
+    let is_written = config.get("vision_config").is_some_and(Value::is_object);
+    let size = |name: &str, of_class: u64, of_model: u64| {
+        let size = whole(&model, config, name)?.unwrap_or(if is_written { of_class } else { of_model });
+        if (1..=LARGEST_SIDE).contains(&size) {
+            return Ok(size);
+        }
+        let reason = format!("`{name}` is {size}; it must be between 1 and {LARGEST_SIDE}");
+        Err(DataError::Processor { path: model.clone(), reason })
     };
-    let (side, patch) = (size("image_size", 224, 336), size("patch_size", 32, 14).max(1));
+    let (side, patch) = (size("vision_config.image_size", 224, 336)?, size("vision_config.patch_size", 32, 14)?);
     let full = config.get("vision_feature_select_strategy").is_some_and(|strategy| strategy == "full");
-    let tokens = (side / patch).pow(2) + usize::from(full);
+    let tokens = (side / patch).pow(2) + u64::from(full);
     let path = folder.join(PROCESSOR);
     let settings = optional(&path)?;
-    let written = settings.get("patch_size").and_then(Value::as_u64);
-    if let Some(other) = written.filter(|&other| other != patch as u64) {
+    if let Some(other) = whole(&path, &settings, "patch_size")?.filter(|&other| other != patch) {
         let reason = format!("`patch_size` is {other}; the model in config.json has {patch}");
         return Err(DataError::Processor { path, reason });
     }
@@ -387,12 +396,38 @@ fn patches(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>, 
         let reason = format!("`vision_feature_select_strategy` is `{other}`, and another one in config.json");
         return Err(DataError::Processor { path, reason });
     }
-    if tokens > MOST_QUERIES {
-        let reason =
-            format!("an image takes {tokens} positions (`vision_config`); at most {MOST_QUERIES} are supported");
-        return Err(DataError::Processor { path: folder.join("config.json"), reason });
+    match usize::try_from(tokens).ok().filter(|&tokens| tokens <= MOST_QUERIES) {
+        Some(tokens) => Ok(Some(tokens)),
+        None => {
+            let reason =
+                format!("an image takes {tokens} positions (`vision_config`); at most {MOST_QUERIES} are supported");
+            Err(DataError::Processor { path: model, reason })
+        }
     }
-    Ok(Some(tokens))
+}
+
+/// Field and id of the token that stands for an image position in the model's configuration.
+fn of_image(model: &Path, config: &Map<String, Value>) -> Result<Option<(&'static str, u64)>, DataError> {
+    for field in ["image_token_index", "image_token_id"] {
+        if let Some(id) = whole(model, config, field)? {
+            return Ok(Some((field, id)));
+        }
+    }
+    Ok(None)
+}
+
+/// A number of a settings file, under a name with a dot between a part and its field; `None` where it is absent or `null`.
+///
+/// # Errors
+/// Anything but a whole number that is not negative.
+fn whole(path: &Path, fields: &Map<String, Value>, name: &str) -> Result<Option<u64>, DataError> {
+    let mut parts = name.split('.');
+    let top = parts.next().and_then(|part| fields.get(part));
+    let Some(value) = parts.fold(top, |value, part| value?.get(part)).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let reason = || format!("`{name}` is {value}; it must be a whole number that is not negative");
+    value.as_u64().map(Some).ok_or_else(|| DataError::Processor { path: path.to_owned(), reason: reason() })
 }
 
 /// A JSON object; empty where there is no such file.
