@@ -101,7 +101,10 @@ impl Rows {
             return Ok(None);
         }
         if last.ends_with(&END[1..]) {
-            return Err("a cell begins with a quotation mark that nothing closes; write it twice, within quotation marks".to_owned());
+            return Err(
+                "a cell begins with a quotation mark that nothing closes; write it twice, within quotation marks"
+                    .to_owned(),
+            );
         }
         if self.columns == 0 {
             self.columns = self.record.len();
@@ -111,7 +114,9 @@ impl Rows {
             tabs + 1 >= self.columns.max(2) && cell.contains(&b'\n')
         };
         if self.record.iter().any(holds_rows) {
-            return Err("a cell holds whole rows: it begins with a quotation mark that is closed in another one".to_owned());
+            return Err(
+                "a cell holds whole rows: it begins with a quotation mark that is closed in another one".to_owned()
+            );
         }
         Ok(Some((offset, &self.record)))
     }

@@ -14,9 +14,9 @@ use minijinja::{
     machinery::{
         CodeGenerator, Vm, WhitespaceConfig,
         ast::{
-            BinOp, BinOpKind, Call, CallArg, CallBlock, Compare, CompareOp, Const, Do, EmitExpr, Expr, Filter, FilterBlock, ForLoop,
-            GetAttr, GetItem, IfCond, IfExpr, List, Macro, Map, Set, SetBlock, Slice, Spanned, Stmt, Template as Root, Test, UnaryOp,
-            UnaryOpKind, Var, WithBlock,
+            BinOp, BinOpKind, Call, CallArg, CallBlock, Compare, CompareOp, Const, Do, EmitExpr, Expr, Filter,
+            FilterBlock, ForLoop, GetAttr, GetItem, IfCond, IfExpr, List, Macro, Map, Set, SetBlock, Slice, Spanned,
+            Stmt, Template as Root, Test, UnaryOp, UnaryOpKind, Var, WithBlock,
         },
         make_string_output, parse,
     },
@@ -107,9 +107,7 @@ fn statement<'a>(from: &Stmt<'a>) -> Result<Stmt<'a>, Error> {
             let assignments = s.assignments.iter().map(|(name, value)| (expression(name), read(value))).collect();
             Stmt::WithBlock(Spanned::new(WithBlock { assignments, body: statements(&s.body)? }, s.span()))
         }
-        Stmt::Set(s) => {
-            Stmt::Set(Spanned::new(Set { target: expression(&s.target), expr: read(&s.expr) }, s.span()))
-        }
+        Stmt::Set(s) => Stmt::Set(Spanned::new(Set { target: expression(&s.target), expr: read(&s.expr) }, s.span())),
         Stmt::SetBlock(s) => {
             let filter = s.filter.as_ref().map(expression);
             let new = SetBlock { target: expression(&s.target), filter, body: statements(&s.body)? };
@@ -190,10 +188,9 @@ fn expression<'a>(from: &Expr<'a>) -> Expr<'a> {
                 Expr::BinOp(Spanned::new(new, e.span()))
             }
             BinOpKind::Mul => metering(through(meter::TIMES, read(&e.left), vec![CallArg::Pos(read(&e.right))])),
-            op => metering(Expr::BinOp(Spanned::new(
-                BinOp { op, left: read(&e.left), right: read(&e.right) },
-                e.span(),
-            ))),
+            op => {
+                metering(Expr::BinOp(Spanned::new(BinOp { op, left: read(&e.left), right: read(&e.right) }, e.span())))
+            }
         },
         Expr::Compare(e) => {
             let ops = e.ops.iter().map(|one| CompareOp { op: one.op, expr: read(&one.expr) }).collect();

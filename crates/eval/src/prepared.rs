@@ -83,12 +83,7 @@ impl Choice {
     ///
     /// An option's tokens are those that its text, behind a blank, adds to the stem. Where the stem is a turn of a conversation or ends with a
     /// token of its own (an encoder's), or the last word would be cut otherwise, they are those of the option alone.
-    fn of(
-        processor: &Processor,
-        item: &Item,
-        size: (u32, u32),
-        layouts: &Layouts,
-    ) -> Result<Option<Self>, EvalError> {
+    fn of(processor: &Processor, item: &Item, size: (u32, u32), layouts: &Layouts) -> Result<Option<Self>, EvalError> {
         let Content::Choice { stem, options, .. } = &item.content else { return Ok(None) };
         let tokens = layouts.prompt(processor.prompt(stem, size)?, processor.encode_qformer(stem)?);
         let ids = |option: &String| {

@@ -30,7 +30,8 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
             .iter()
             .map(|(rows, prompts)| {
                 let checked = loaded.model.check_prompts(prompts).map_err(|error| error.to_string());
-                let search = checked.and_then(|()| within(&search, job.search.max_new_tokens, config, &prompts.language));
+                let search =
+                    checked.and_then(|()| within(&search, job.search.max_new_tokens, config, &prompts.language));
                 search.map_err(|reason| of_requests(job, rows, &reason))
             })
             .collect::<Result<Vec<_>, _>>()?;

@@ -224,7 +224,8 @@ fn of_side(pixels: &Tensor, side: i64) -> Result<(), ModelError> {
     match pixels.size()[2..] {
         [height, width] if (height, width) == (side, side) => Ok(()),
         ref size => {
-            let reason = format!("images of {size:?} pixels; this model reads {side} x {side} (`vision_config.image_size`)");
+            let reason =
+                format!("images of {size:?} pixels; this model reads {side} x {side} (`vision_config.image_size`)");
             Err(input("pixel_values", reason))
         }
     }

@@ -33,9 +33,34 @@ const LEFT: &str = "allowance";
 
 /// Python's methods of texts, lists and maps that templates may call: those whose results are not much larger than what they read.
 const METHODS: [&str; 28] = [
-    "capitalize", "count", "endswith", "find", "get", "isalnum", "isalpha", "isascii", "isdigit", "islower", "isnumeric", "isspace",
-    "isupper", "items", "join", "keys", "lower", "lstrip", "replace", "rfind", "rstrip", "split", "splitlines", "startswith", "strip",
-    "title", "upper", "values",
+    "capitalize",
+    "count",
+    "endswith",
+    "find",
+    "get",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdigit",
+    "islower",
+    "isnumeric",
+    "isspace",
+    "isupper",
+    "items",
+    "join",
+    "keys",
+    "lower",
+    "lstrip",
+    "replace",
+    "rfind",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "title",
+    "upper",
+    "values",
 ];
 
 /// Filters of the engine whose results can be much larger than what they read.
@@ -62,7 +87,9 @@ impl Allowance {
             return Err(refused("its lists are in too many lists"));
         }
         match object.repr() {
-            ObjectRepr::Seq => object.try_iter().into_iter().flatten().try_for_each(|item| self.weigh(&item, depth + 1)),
+            ObjectRepr::Seq => {
+                object.try_iter().into_iter().flatten().try_for_each(|item| self.weigh(&item, depth + 1))
+            }
             ObjectRepr::Map => object.try_iter_pairs().into_iter().flatten().try_for_each(|(key, item)| {
                 self.weigh(&key, depth + 1)?;
                 self.weigh(&item, depth + 1)
@@ -114,7 +141,9 @@ fn allowance(state: &State<'_, '_>) -> std::sync::Arc<Allowance> {
 fn argument(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     let value = allowance(state).through(value)?;
     let short = Allowance(AtomicUsize::new(ARGUMENT_ALLOWANCE)).weigh(&value, 0);
-    short.map_err(|_| refused(format!("an argument of a filter or a test holds more than {ARGUMENT_ALLOWANCE} bytes")))?;
+    short.map_err(|_| {
+        refused(format!("an argument of a filter or a test holds more than {ARGUMENT_ALLOWANCE} bytes"))
+    })?;
     Ok(value)
 }
 
@@ -150,7 +179,12 @@ fn take_stripped(state: &State<'_, '_>, text: &str, characters: &str) -> Result<
     allowance(state).take(text.len().saturating_mul(characters.len()) / AT_ONCE)
 }
 
-fn replace(state: &State<'_, '_>, text: StringInput<'_>, old: StringInput<'_>, new: StringInput<'_>) -> Result<Value, Error> {
+fn replace(
+    state: &State<'_, '_>,
+    text: StringInput<'_>,
+    old: StringInput<'_>,
+    new: StringInput<'_>,
+) -> Result<Value, Error> {
     take_replaced(state, text.as_str(), old.as_str(), new.as_str())?;
     filters::replace(state, text, old, new)
 }

@@ -79,8 +79,14 @@ fn what_does_not_fit_is_named() {
     refused(load(settings, &|value| value["image_processor_type"] = "CLIPImageProcessor".into()), "images of one size");
     refused(load("config.json", &|value| value["image_token_id"] = 7.into()), "image token");
     refused(load("config.json", &|value| value["image_token_id"] = "x".into()), "`image_token_id` is \"x\"");
-    refused(load("config.json", &|value| value["vision_config"]["patch_size"] = json!(-4)), "`vision_config.patch_size` is -4");
-    refused(load(settings, &|value| value["size"] = json!({"height": 30, "width": 30})), "`shortest_edge` and `longest_edge`");
+    refused(
+        load("config.json", &|value| value["vision_config"]["patch_size"] = json!(-4)),
+        "`vision_config.patch_size` is -4",
+    );
+    refused(
+        load(settings, &|value| value["size"] = json!({"height": 30, "width": 30})),
+        "`shortest_edge` and `longest_edge`",
+    );
     refused(load("tokenizer_config.json", &remove("chat_template")), "chat template");
     refused(load("config.json", &|value| value["model_type"] = "llava".into()), "images of one size");
 

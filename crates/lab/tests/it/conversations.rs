@@ -68,7 +68,8 @@ fn prompts_and_samples_without_room_are_refused_and_answers_end_where_positions_
     let most = answers(&root, &["red ".repeat(40).as_str()], None).unwrap();
     assert!(most[0].tokens.len() < 20, "{most:?}");
 
-    let request = CalibrationRequest { image: goldens().join("images/wide.png"), prompt: long, answer: "red".to_owned() };
+    let request =
+        CalibrationRequest { image: goldens().join("images/wide.png"), prompt: long, answer: "red".to_owned() };
     let output = root.path().join("stats.safetensors");
     let job = Stats { model: at(&root), requests: vec![request], end_token: false, output };
     let error = run(&Job::Stats(job), Device::Cpu, &mut |_, _| ()).unwrap_err().to_string();

@@ -192,7 +192,8 @@ fn blocks_and_streamed_folders_give_what_a_forward_pass_gives() {
 #[test]
 fn images_of_another_size_are_refused() {
     let (_, _, model) = golden("llava-default");
-    let ids = Tensor::full([1, 12], 41, (Kind::Int64, Device::Cpu)).slice_scatter(&Tensor::from_slice(&[[1i64, 2, 3]]), 1, 9, 12, 1);
+    let image = [41; 9].iter().chain(&[1, 2, 3]).copied().collect::<Vec<i64>>();
+    let ids = Tensor::from_slice(&image).view([1, -1]);
     for size in [[30, 30], [10, 10], [16, 16], [15, 20]] {
         let given = ForwardInputs {
             pixel_values: Tensor::zeros([1, 3, size[0], size[1]], (Kind::Float, Device::Cpu)),
@@ -220,11 +221,26 @@ fn fields_of_another_type_are_named() {
         error
     };
     let cases = [
-        (refused("llava-default", &|c| c["vision_feature_layer"] = json!([-2, -1])), "`vision_feature_layer`: invalid type"),
-        (refused("llava-default", &|c| c["projector_hidden_act"] = "swish2".into()), "`projector_hidden_act`: unknown variant"),
-        (refused("llava-default", &|c| c["vision_feature_select_strategy"] = "some".into()), "`vision_feature_select_strategy`: unknown"),
-        (refused("llava-default", &|c| c["text_config"]["hidden_size"] = "x".into()), "`text_config.hidden_size`: invalid type"),
-        (refused("llava-default", &|c| c["text_config"]["model_type"] = "bert".into()), "`text_config.model_type` is `bert`"),
+        (
+            refused("llava-default", &|c| c["vision_feature_layer"] = json!([-2, -1])),
+            "`vision_feature_layer`: invalid type",
+        ),
+        (
+            refused("llava-default", &|c| c["projector_hidden_act"] = "swish2".into()),
+            "`projector_hidden_act`: unknown variant",
+        ),
+        (
+            refused("llava-default", &|c| c["vision_feature_select_strategy"] = "some".into()),
+            "`vision_feature_select_strategy`: unknown",
+        ),
+        (
+            refused("llava-default", &|c| c["text_config"]["hidden_size"] = "x".into()),
+            "`text_config.hidden_size`: invalid type",
+        ),
+        (
+            refused("llava-default", &|c| c["text_config"]["model_type"] = "bert".into()),
+            "`text_config.model_type` is `bert`",
+        ),
         (refused("qwen2-vl", &|c| c["vision_config"]["depth"] = json!(-1)), "`vision_config.depth`: invalid value"),
         (refused("qwen2-vl", &|c| c["vision_config"]["num_heads"] = json!(0)), "`vision_config.num_heads` is 0"),
         (refused("qwen2-vl", &|c| c["hidden_size"] = json!(0)), ": `hidden_size` is 0"),
