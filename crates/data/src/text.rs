@@ -158,7 +158,7 @@ impl Text {
         };
         let left_padded = own_padding.is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left));
         let padding_default = if left_padded || class == Class::Llama { Side::Left } else { Side::Right };
-        let image_text = settings.image_token().unwrap_or("<image>").to_owned();
+        let image_text = settings.named("image_token").unwrap_or("<image>").to_owned();
         let image_token = tokenizer.token_to_id(&image_text);
         let ends = (named("bos_token"), named("eos_token"));
         Ok(Self {
@@ -170,7 +170,7 @@ impl Text {
             clean_up: settings.flag("clean_up_tokenization_spaces").unwrap_or(false),
             image_token,
             image_text,
-            names_image: settings.image_token().is_some(),
+            names_image: settings.named("image_token").is_some(),
             ends,
             embedded: None,
             tokenizer,

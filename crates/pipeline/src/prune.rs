@@ -34,7 +34,8 @@ pub(crate) fn run(
         Some(stored) => Calibration { samples: Vec::new(), short: stored.short()? },
         None => calibration(executor, node)?,
     };
-    let mut model = executor.masked(node)?;
+    let (mut model, before) = executor.changed(node)?;
+    before.masks.apply(model.as_mut())?;
     let message = format!("{} {}", request.metric.name(), request.tower);
     let mut show = |share| progress(share, &message);
     let of_block = stored.map(|stored| move |block| stored.block(block));
@@ -55,7 +56,7 @@ pub(crate) fn run(
     if !weights.is_empty() {
         WeightSet::load(&changed, &written)?.apply(model.as_mut())?;
     }
-    let mut certificate = recount(model.as_ref(), &request, counts.as_ref(), &written)?;
+    let mut certificate = recount(model.as_ref(), &request, counts.as_ref(), (&written, &before.masks))?;
     certificate.calibration = calibration.short;
     if !certificate.holds() {
         return Err(PipelineError::Certificate(certificate.violations));
@@ -73,10 +74,10 @@ pub(crate) fn run(
 pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Vec<String>, PipelineError> {
     let request = request(node)?;
     let counts = sensitivity::counts(executor, node)?;
-    let mut model = executor.dense(node)?.model.shallow_clone();
+    let (mut model, before) = executor.changed(node)?;
     let masks = MaskSet::load(&entry.file(MASKS)?)?;
     changes(entry, &masks)?.apply(model.as_mut())?;
-    let found = recount(model.as_ref(), &request, counts.as_ref(), &masks)?;
+    let found = recount(model.as_ref(), &request, counts.as_ref(), (&masks, &before.masks))?;
     let published: Certificate = entry.result()?;
     let mut violations = found.violations.clone();
     if found.tensors != published.tensors {
@@ -97,11 +98,11 @@ fn recount(
     model: &dyn VisionLanguage,
     request: &PruneRequest,
     counts: Option<&Counts>,
-    masks: &MaskSet,
+    (masks, before): (&MaskSet, &MaskSet),
 ) -> Result<Certificate, PipelineError> {
     Ok(match counts {
-        Some(counts) => certify_tower_divided(model, request, counts, masks)?,
-        None => certify_tower(model, request, masks)?,
+        Some(counts) => certify_tower_divided(model, request, counts, masks, before)?,
+        None => certify_tower(model, request, masks, before)?,
     })
 }
 

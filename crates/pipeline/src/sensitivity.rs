@@ -1,4 +1,4 @@
-//! Stage `sensitivity`: how much each layer of a tower matters, measured on the dense model; and what `prune` makes of it.
+//! Stage `sensitivity`: how much each layer of a tower matters before a step prunes it; and what `prune` makes of it.
 
 use ressa_experiment::{
     Stage, StageNode, Tower,
@@ -21,12 +21,15 @@ pub(crate) fn run(executor: &mut Executor, node: &StageNode, progress: Progress<
     let Stage::Sensitivity { tower, measurement, samples: first, calibration, data, seed, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a sensitivity stage".to_owned()));
     };
-    let dense = executor.dense(&in_full_precision(node, *measurement))?;
+    let node = in_full_precision(node, *measurement);
+    let dense = executor.dense(&node)?;
     let mut samples = executor.samples(data, &dense)?.calibration(calibration, *seed)?.samples;
     samples.truncate(first.map_or(usize::MAX, |first| first as usize));
     let request = MeasureRequest { tower: *tower, measurement: *measurement, window: WINDOW, seed: *seed };
     let message = format!("{} {tower}", measurement.name());
-    let found = measure(dense.model.as_ref(), &request, &samples, &mut |share| progress(share, &message))?;
+    let mut model = dense.model.shallow_clone();
+    executor.changes(&node.inputs)?.bake(model.as_mut())?;
+    let found = measure(model.as_ref(), &request, &samples, &mut |share| progress(share, &message))?;
     plain(&found)
 }
 

@@ -1,4 +1,4 @@
-//! Stage `statistics`: what the layers of a tower of the dense model see, once for every method, ratio and pattern that is pruned from it.
+//! Stage `statistics`: what the layers of a tower see before a step prunes it, once for every method, ratio and pattern that is pruned from it.
 
 use std::rc::Rc;
 
@@ -34,7 +34,8 @@ pub(crate) fn run(
     };
     let dense = executor.dense(node)?;
     let Calibration { samples, short } = executor.samples(data, &dense)?.calibration(calibration, *seed)?;
-    let model = dense.model.as_ref();
+    let model = executor.masked(node)?;
+    let model = model.as_ref();
     let look = Look { needs: wanted(*needs), tokens: calibration.tokens };
     let blocks = model.blocks(*tower);
     collect(model, *tower, look, &samples, &mut |block, statistics| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ressa_checkpoint::{Outline, is_qwen_vl, names, qwen_text};
+use ressa_checkpoint::{Outline, is_idefics, is_qwen_vl, names, qwen_text};
 use ressa_experiment::{
     Pattern, Stage, Task, Tower,
     config::{DataSource, TowerAdapter, TrainedBiases},
@@ -60,7 +60,7 @@ impl Network {
             _ => field("max_position_embeddings").and_then(Value::as_u64),
         };
         let has_language_biases = match field("model_type").and_then(Value::as_str) {
-            Some("t5") => false,
+            Some("t5" | "mistral") => false,
             Some("llama") => ["attention_bias", "mlp_bias"].iter().any(|name| field(name) == Some(&Value::Bool(true))),
             _ => true,
         };
@@ -69,7 +69,7 @@ impl Network {
             has_language_biases,
             has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
             positions: positions(text),
-            keeps_sizes: is_qwen_vl(&config),
+            keeps_sizes: is_qwen_vl(&config) || is_idefics(&config),
         })
     }
 
