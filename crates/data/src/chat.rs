@@ -4,13 +4,14 @@
 
 use std::path::{Path, PathBuf};
 
-use minijinja::{Environment, Error, ErrorKind, Value as Jinja, context};
+use minijinja::{Error, Value as Jinja, context};
 use ressa_checkpoint::{PROCESSOR, json};
 use ressa_experiment::prompt::Layout;
 use serde_json::{Map, Value};
 
 use crate::{
     Cells, DataError,
+    jinja::Template,
     text::{Text, brief},
     tiles::Spelling,
 };
@@ -22,12 +23,12 @@ const TEMPLATE_SETTINGS: [&str; 3] = ["chat_template.json", PROCESSOR, "tokenize
 const ENTRY: &str = "chat_template";
 /// Largest template, in bytes.
 const TEMPLATE_LIMIT: u64 = 1 << 20;
-/// Steps that a template may take: far more than a turn needs, few enough to end.
-const FUEL: u64 = 1_000_000;
+/// Bytes that a template may put around a text.
+const AROUND: usize = 1 << 16;
 
 /// How a folder lays out a turn of a conversation about an image.
 pub(crate) struct Chat {
-    environment: Environment<'static>,
+    template: Template,
     path: PathBuf,
     /// The text that stands for an image, and its id.
     image_token: (String, u32),
@@ -67,22 +68,14 @@ impl Chat {
             path: path.clone(),
             reason: format!("its chat template cannot be read: {}", told(&error)),
         };
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_template_owned(ENTRY, template).map_err(broken)?;
+        let template = Template::new(template).map_err(broken)?;
         let image = tokenizer.image_text().to_owned();
         let id = tokenizer.image_token().ok_or_else(|| DataError::Tokenizer {
             path: folder.join("tokenizer.json"),
             reason: format!("it has no token {image:?}, which stands for an image in the prompts of this model"),
         })?;
         let (bos, eos) = tokenizer.ends();
-        Ok(Self { environment, path, image_token: (image, id), takes, bos, eos })
+        Ok(Self { template, path, image_token: (image, id), takes, bos, eos })
     }
 
     /// A prompt with its image of so many pixels in height and width: the template's one turn of a user who shows an image and says `text`, or, where `text` has an image token
@@ -148,8 +141,7 @@ impl Chat {
         let refused = |reason: String| DataError::Processor { path: self.path.clone(), reason };
         let content = serde_json::json!([{ "type": "image" }, { "type": "text", "text": text }]);
         let messages = serde_json::json!([{ "role": "user", "content": content }]);
-        let template = self.environment.get_template(ENTRY).map_err(|error| refused(told(&error)))?;
-        let made = template.render(context! {
+        let made = self.template.render(context! {
             messages => Jinja::from_serialize(&messages),
             add_generation_prompt => true,
             bos_token => self.bos.as_deref().unwrap_or_default(),
@@ -158,9 +150,17 @@ impl Chat {
         let made = made.map_err(|error| {
             refused(format!("its chat template does not take a user's turn with an image and a text: {}", told(&error)))
         })?;
+        if made.len() > text.len() + AROUND {
+            return Err(refused(format!(
+                "its chat template makes {} bytes of a text of {}; at most {AROUND} more are supported",
+                made.len(),
+                text.len()
+            )));
+        }
         if made.contains(self.image_token.0.as_str()) {
             return Ok(made);
         }
+        let made = brief(&made);
         Err(refused(format!("its chat template leaves the image out: no {:?} in {made:?}", self.image_token.0)))
     }
 }
@@ -168,7 +168,7 @@ impl Chat {
 /// An error with where it is.
 fn told(error: &Error) -> String {
     let line = error.line().map_or_else(String::new, |line| format!(" in line {line}"));
-    let detail = error.detail().map_or_else(String::new, |detail| format!(": {detail}"));
+    let detail = error.detail().map_or_else(String::new, |detail| format!(": {}", brief(detail)));
     format!("{}{detail}{line}", error.kind())
 }
 

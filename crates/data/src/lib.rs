@@ -17,6 +17,7 @@ pub mod corpus;
 mod decode;
 pub mod error;
 pub mod image;
+mod jinja;
 mod json;
 mod library;
 pub mod loader;

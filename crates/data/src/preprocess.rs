@@ -204,7 +204,12 @@ impl ImageProcessor {
         match self.resize {
             Some((Target::Near { feature, pixels }, _)) => sized(width, height, feature, pixels).map_err(refused),
             _ if width > 0 && height > 0 && [width, height].iter().all(|side| side.is_multiple_of(cells.feature())) => {
-                Ok((height, width))
+                match features(u64::from(width) * u64::from(height), cells) {
+                    0..=MOST_FEATURES => Ok((height, width)),
+                    taken => Err(refused(format!(
+                        "with `do_resize` off it takes {taken} positions; at most {MOST_FEATURES} are supported"
+                    ))),
+                }
             }
             _ => Err(refused(format!(
                 "with `do_resize` off, both sides must be multiples of {} (`patch_size` times `merge_size`)",
@@ -289,14 +294,27 @@ impl ImageProcessor {
             Some((Target::Exact(height, width), _)) => (width, height),
             Some((Target::ShortestEdge(edge), _)) => scaled(from, edge),
         };
-        let fits = if self.crop.is_some() { to.0.max(to.1) <= TARGET_LIMIT as usize } else { to == (width, height) };
-        if !fits || from.0 == 0 || from.1 == 0 {
-            return Err(DataError::ImageSize {
-                found_width: u32::try_from(to.0).unwrap_or(u32::MAX),
-                found_height: u32::try_from(to.1).unwrap_or(u32::MAX),
-                width: width as u32,
-                height: height as u32,
-            });
+        let shape = |reason| DataError::Shape { width: image.width(), height: image.height(), reason };
+        if from.0 == 0 || from.1 == 0 {
+            return Err(shape("it has no pixels".to_owned()));
+        }
+        match self.crop {
+            Some(_) if to.0.max(to.1) > TARGET_LIMIT as usize => {
+                return Err(shape(format!(
+                    "resized to a shorter side of {} it would be {} long, and at most {TARGET_LIMIT} is supported; crop it or cut it up",
+                    to.0.min(to.1),
+                    to.0.max(to.1)
+                )));
+            }
+            None if to != (width, height) => {
+                return Err(DataError::ImageSize {
+                    found_width: u32::try_from(to.0).unwrap_or(u32::MAX),
+                    found_height: u32::try_from(to.1).unwrap_or(u32::MAX),
+                    width: width as u32,
+                    height: height as u32,
+                });
+            }
+            _ => {}
         }
         let filter = self.resize.map_or(Filter::Nearest, |(_, filter)| filter);
         let (columns, rows) = (Cut::new(to.0, width), Cut::new(to.1, height));
@@ -313,6 +331,12 @@ impl ImageProcessor {
         }
         Ok(padded)
     }
+}
+
+/// Features that so many pixels make.
+fn features(pixels: u64, cells: Cells) -> u64 {
+    let side = u64::from(cells.feature());
+    pixels / (side * side)
 }
 
 /// One axis of a centre crop.
@@ -443,6 +467,13 @@ impl Fields<'_> {
     /// Fewest and most pixels: under names of their own, which count, or as the edges of `size`.
     fn pixels(&self, cells: Cells) -> Result<[u64; 2], DataError> {
         let size = self.get("size").and_then(Value::as_object);
+        if let Some(value) = self.get("size").filter(|_| {
+            size.is_none_or(|size| !size.contains_key("shortest_edge") || !size.contains_key("longest_edge"))
+        }) {
+            return Err(self.wrong(format!(
+                "`size` is {value}; it must have `shortest_edge` and `longest_edge`, the fewest and most pixels of an image"
+            )));
+        }
         let of = |name: &str, edge: &str, default: u64| {
             let written = self.get(name).or_else(|| size?.get(edge).filter(|value| !value.is_null()));
             let count = written.map_or(Some(default), Value::as_u64).filter(|count| (1..=TARGET_LIMIT).contains(count));
@@ -457,11 +488,10 @@ impl Fields<'_> {
         if least > most {
             return Err(self.wrong(format!("`min_pixels` is {least}, more than `max_pixels` = {most}")));
         }
-        let feature = u64::from(cells.feature());
-        if most / (feature * feature) > MOST_FEATURES {
+        let taken = features(most, cells);
+        if taken > MOST_FEATURES {
             return Err(self.wrong(format!(
-                "`max_pixels` is {most}: an image could take {} positions; at most {MOST_FEATURES} are supported",
-                most / (feature * feature)
+                "`max_pixels` is {most}: an image could take {taken} positions; at most {MOST_FEATURES} are supported"
             )));
         }
         Ok([least, most])

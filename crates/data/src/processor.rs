@@ -21,6 +21,8 @@ use crate::{
 
 /// Most image positions that a processor may ask for; published ones ask for 32.
 const MOST_QUERIES: usize = 1 << 16;
+/// Largest side of an image or a patch, in pixels, as the networks' configurations are checked.
+const LARGEST_SIDE: u64 = 1 << 24;
 
 /// Tokenizers and image processor of one model, read from its folder. Clones share them.
 #[derive(Clone)]
@@ -49,7 +51,8 @@ impl Processor {
     /// # Errors
     /// Names the file that is missing or malformed, and the tokenizer whose words the model of `config.json` does not have.
     pub fn load(folder: &Path) -> Result<Self, DataError> {
-        let config = optional(&folder.join("config.json"))?;
+        let model = folder.join("config.json");
+        let config = optional(&model)?;
         let pad_of = |part: &str| {
             let id =
                 config.get(part).and_then(|part| part.get("pad_token_id")).or_else(|| config.get("pad_token_id"))?;
@@ -68,7 +71,7 @@ impl Processor {
                 let count = count.filter(|count| *count <= MOST_QUERIES);
                 let count =
                     count.ok_or_else(|| wrong(format!("it must be a number of tokens up to {MOST_QUERIES}")))?;
-                match config.get("num_query_tokens").and_then(Value::as_u64) {
+                match whole(&model, &config, "num_query_tokens")? {
                     Some(of_model) if of_model != count as u64 => {
                         return Err(wrong(format!("the model in config.json has {of_model}")));
                     }
@@ -92,14 +95,14 @@ impl Processor {
             (_, Some(spelling)) => Some(Takes::Tiles(spelling)),
             (Some(cells), None) => {
                 language.reads_images_as(QWEN_IMAGE);
-                let start = config.get("vision_start_token_id").and_then(Value::as_u64);
+                let start = whole(&model, &config, "vision_start_token_id")?;
                 let start = start.map_or_else(|| language.id(QWEN_START), |id| u32::try_from(id).ok());
                 Some(Takes::Cells { cells, start })
             }
             (None, None) => patches(folder, &config)?.map(Takes::Fixed),
         };
         if takes.is_some() || query_tokens.is_some() {
-            language.agrees(folder, &config, cells.map(|_| QWEN_IMAGE_ID))?;
+            language.agrees(folder, of_image(&model, &config)?.or(cells.map(|_| QWEN_IMAGE_ID)))?;
         }
         let chat = takes.map(|takes| Chat::load(folder, &language, takes)).transpose()?;
         let language = Arc::new(language);
@@ -113,7 +116,7 @@ impl Processor {
         } else {
             language.is_bert().then(|| Arc::clone(&language))
         };
-        let written = config.get("vision_config").and_then(|vision| vision.get("image_size")).and_then(Value::as_u64);
+        let written = whole(&model, &config, "vision_config.image_size")?;
         let (height, width) = images.image_size();
         if let Some(side) =
             written.filter(|side| images.has_one_size() && (u64::from(height), u64::from(width)) != (*side, *side))
@@ -321,7 +324,7 @@ impl Processor {
 
 /// The token of an image in Qwen-VL, where a folder names none, with its id where a configuration has none, and the token before an image.
 const QWEN_IMAGE: &str = "<|image_pad|>";
-const QWEN_IMAGE_ID: u64 = 151_655;
+const QWEN_IMAGE_ID: (&str, u64) = ("image_token_id", 151_655);
 const QWEN_START: &str = "<|vision_start|>";
 
 /// How images are cut, for a model that reads them at their own size; `None` for other models.
@@ -339,10 +342,10 @@ fn cells(folder: &Path, config: &Map<String, Value>, images: &ImageProcessor) ->
                 ("temporal_patch_size", "temporal_patch_size", cells.frames, 2),
             ];
             for (own, of_model, found, default) in fields {
-                let written = config.get("vision_config").and_then(|vision| vision.get(of_model)?.as_u64());
-                let wanted = written.unwrap_or(default);
+                let of_model = format!("vision_config.{of_model}");
+                let wanted = whole(&folder.join("config.json"), config, &of_model)?.unwrap_or(default);
                 if u64::from(found) != wanted {
-                    let reason = format!("`{own}` is {found}; the model in config.json has {wanted} (`vision_config.{of_model}`)");
+                    let reason = format!("`{own}` is {found}; the model in config.json has {wanted} (`{of_model}`)");
                     return Err(wrong(reason));
                 }
             }
@@ -435,6 +438,12 @@ fn patches(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>, 
     }
     let wrong = |reason: String| DataError::Processor { path: folder.join("config.json"), reason };
     let (kind, fields) = llava_vision(config).map_err(wrong)?;
+    for name in ["vision_config.image_size", "vision_config.patch_size"] {
+        let size = whole(&folder.join("config.json"), config, name)?;
+        if let Some(size) = size.filter(|size| !(1..=LARGEST_SIDE).contains(size)) {
+            return Err(wrong(format!("`{name}` is {size}; it must be between 1 and {LARGEST_SIDE}")));
+        }
+    }
     let patch = fields.get("patch_size").and_then(Value::as_u64).unwrap_or_default();
     let tokens = llava_tokens(config).map(|[_, features]| features).filter(|features| *features > 0);
     let Some(tokens) = tokens else {
@@ -447,8 +456,7 @@ fn patches(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>, 
     let settings = optional(&path)?;
     let class = u64::from(kind.has_class());
     for (field, of_model) in [("patch_size", patch), ("num_additional_image_tokens", class)] {
-        let written = settings.get(field).and_then(Value::as_u64);
-        if let Some(other) = written.filter(|&other| other != of_model) {
+        if let Some(other) = whole(&path, &settings, field)?.filter(|&other| other != of_model) {
             let reason = format!("`{field}` is {other}; the model in config.json has {of_model}");
             return Err(DataError::Processor { path, reason });
         }
@@ -464,6 +472,30 @@ fn patches(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>, 
         )));
     }
     Ok(Some(tokens))
+}
+
+/// Field and id of the token that stands for an image position in the model's configuration.
+fn of_image(model: &Path, config: &Map<String, Value>) -> Result<Option<(&'static str, u64)>, DataError> {
+    for field in ["image_token_index", "image_token_id"] {
+        if let Some(id) = whole(model, config, field)? {
+            return Ok(Some((field, id)));
+        }
+    }
+    Ok(None)
+}
+
+/// A number of a settings file, under a name with a dot between a part and its field; `None` where it is absent or `null`.
+///
+/// # Errors
+/// Anything but a whole number that is not negative.
+fn whole(path: &Path, fields: &Map<String, Value>, name: &str) -> Result<Option<u64>, DataError> {
+    let mut parts = name.split('.');
+    let top = parts.next().and_then(|part| fields.get(part));
+    let Some(value) = parts.fold(top, |value, part| value?.get(part)).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let reason = || format!("`{name}` is {value}; it must be a whole number that is not negative");
+    value.as_u64().map(Some).ok_or_else(|| DataError::Processor { path: path.to_owned(), reason: reason() })
 }
 
 /// A JSON object; empty where there is no such file.

@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use ressa_checkpoint::{CheckpointError, json};
+use ressa_checkpoint::{CheckpointError, is_qwen_vl, json, rows};
 use ressa_experiment::json::without_mark;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokenizers::{
     AddedToken, Encoding, NormalizerWrapper, PaddingDirection, PostProcessor, PreTokenizerWrapper, Tokenizer,
     TruncationDirection, processors::template::TemplateProcessing,
@@ -210,21 +210,12 @@ impl Text {
         Ok(())
     }
 
-    /// Sees that the model takes the same token for an image position as a processor that writes such tokens. `default` is the model's where its
-    /// configuration says none.
+    /// Sees that the model takes the same token for an image position as the processor writes. `of_model` is field and id in `config.json`.
     ///
     /// # Errors
     /// Two different tokens: with transformers, no image would be seen.
-    pub(crate) fn agrees(
-        &self,
-        folder: &Path,
-        config: &Map<String, Value>,
-        default: Option<u64>,
-    ) -> Result<(), DataError> {
-        let written = ["image_token_index", "image_token_id"]
-            .iter()
-            .find_map(|field| Some((*field, config.get(*field)?.as_u64()?)));
-        match (written.or_else(|| Some(("image_token_id", default?))), self.image_token) {
+    pub(crate) fn agrees(&self, folder: &Path, of_model: Option<(&str, u64)>) -> Result<(), DataError> {
+        match (of_model, self.image_token) {
             (Some((field, of_model)), Some(own)) if of_model != u64::from(own) => {
                 let reason = format!(
                     "its image token has id {own}, and `{field}` in config.json is {of_model}; tokenizer and model are not of one folder"
@@ -353,8 +344,12 @@ pub fn tokens_of(folder: &Path, text: &str) -> Result<Vec<u32>, DataError> {
     let config = json::optional(&folder.join("config.json")).map_err(DataError::of_settings)?.unwrap_or_default();
     // Nothing is filled up.
     let mut tokenizer = Text::load(folder, Some(0))?;
-    let words = config.get("vocab_size").and_then(Value::as_u64).and_then(|words| usize::try_from(words).ok());
-    tokenizer.within(folder, words.map(|words| (words, "config")))?;
+    let part = if is_qwen_vl(&config) || config.contains_key("text_config") { "text_config" } else { "config" };
+    let words = match part {
+        "config" => config.get("vocab_size").and_then(Value::as_u64).and_then(|words| usize::try_from(words).ok()),
+        part => rows(&config, part),
+    };
+    tokenizer.within(folder, words.map(|words| (words, part)))?;
     tokenizer.encode(text, true)
 }
 

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use ressa_data::{DataError, Image, Processor};
+use ressa_data::{DataError, Image, Processor, Prompt};
 use ressa_experiment::job::ModelAt;
 use ressa_models::{Model, TextBatch, folder::load_options, load_model};
-use ressa_pipeline::language_batch;
 use ressa_runtime::Device;
 use tch::Tensor;
 
@@ -40,10 +39,10 @@ impl Loaded {
         self.reader().qformer(texts)
     }
 
-    /// Instructions about an image, pixels `[1, 3, height, width]`, as the language model reads them.
-    pub fn language(&self, texts: &[&str], pixels: &Tensor) -> Result<TextBatch, LabError> {
+    /// An instruction about an image, pixels `[1, 3, height, width]`, as the language model reads it.
+    pub fn prompt(&self, text: &str, pixels: &Tensor) -> Result<Prompt, LabError> {
         let size = pixels.size();
-        Ok(language_batch(&self.processor, self.device, texts, (size[2] as u32, size[3] as u32))?)
+        Ok(self.processor.prompt(text, (size[2] as u32, size[3] as u32))?)
     }
 
     fn reader(&self) -> Reader<'_> {

@@ -68,6 +68,7 @@ pub fn run(job: &Prune, device: Device, progress: Progress<'_>) -> Result<Value,
     let mut streamed = Streamed::open(&job.model.folder, compute, device)?;
     let model = streamed.network();
     check(model, &asked)?;
+    samples.iter().try_for_each(|samples| samples.fit(model.config()))?;
     // A table is held to the model before anything is done; what is measured is known later.
     let counts = if asked.measures()?.is_none() { asked.counts(model, &BTreeMap::new())? } else { None };
     let steps = steps(model, &asked)?;

@@ -57,7 +57,7 @@ impl<'de> Deserialize<'de> for TextConfig {
         let unknown = || {
             let kind = kind.clone().unwrap_or_default();
             D::Error::custom(format!(
-                "`text_config.model_type` is `{}`; supported are `t5`, `opt`, {}",
+                "`text_config.model_type` is `{}`; supported are `opt`, {} and, in BLIP-2 and InstructBLIP, `t5`",
                 kind.as_str().map_or_else(|| kind.to_string(), str::to_owned),
                 LLAMA_LIKE.map(|name| format!("`{name}`")).join(", ")
             ))
@@ -198,7 +198,8 @@ pub(crate) fn at_least_one(field: &str, value: i64) -> Result<(), ModelError> {
 
 pub(crate) fn divides(field: &str, value: i64, by: &str, divisor: i64) -> Result<(), ModelError> {
     at_least_one(field, value)?;
-    at_least_one(by, divisor)?;
+    let part = field.rsplit_once('.').map_or("", |(part, _)| part);
+    at_least_one(&format!("{part}.{by}"), divisor)?;
     if value % divisor == 0 {
         return Ok(());
     }

@@ -180,6 +180,7 @@ impl LlamaConfig {
         at_least_one("text_config.hidden_size", self.hidden_size)?;
         at_least_one("text_config.intermediate_size", self.intermediate_size)?;
         at_least_one("text_config.head_dim", self.head_width())?;
+        at_least_one("text_config.max_position_embeddings", self.max_position_embeddings)?;
         divides(
             "text_config.num_attention_heads",
             self.num_attention_heads,

@@ -20,7 +20,8 @@ const IGNORED: i64 = -100;
 /// What goes in. Rows are `B`; masks are anything that is 0 where a token is padding.
 #[derive(Debug)]
 pub struct ForwardInputs {
-    /// `[B, 3, height, width]`. Another size than the configured one gets interpolated positions.
+    /// `[B, 3, height, width]`. For another size than the configured one, BLIP-2 and InstructBLIP interpolate their positions; other families
+    /// refuse it.
     pub pixel_values: Tensor,
     /// Tokens of the language model, i64 `[B, T]`, image tokens included if the configuration has one.
     pub input_ids: Tensor,
@@ -114,6 +115,9 @@ impl Checked {
     fn new(model: &Model, inputs: &ForwardInputs) -> Result<Self, ModelError> {
         let config = model.config();
         let rows = pixels(&inputs.pixel_values, config.patch())?;
+        if config.blip2().is_none() {
+            of_side(&inputs.pixel_values, config.image_size())?;
+        }
         let find = |ids: &Tensor, mask: &Tensor| places(ids, mask, config.image_token(), config.image_tokens());
         let texts = Self::of_texts(model, inputs, rows, &find)?;
         let instruction = instruction(model, inputs, rows)?;
@@ -230,6 +234,18 @@ fn pixels(pixels: &Tensor, patch: i64) -> Result<i64, ModelError> {
         return Err(input("pixel_values", format!("type {:?} is not a floating-point one", pixels.kind())));
     }
     Ok(rows)
+}
+
+/// Refuses images that are not as large as the positions of the image encoder say.
+fn of_side(pixels: &Tensor, side: i64) -> Result<(), ModelError> {
+    match pixels.size()[2..] {
+        [height, width] if (height, width) == (side, side) => Ok(()),
+        ref size => {
+            let reason =
+                format!("images of {size:?} pixels; this model reads {side} x {side} (`vision_config.image_size`)");
+            Err(input("pixel_values", reason))
+        }
+    }
 }
 
 /// A table of whole numbers with at least one column, as i64.

@@ -36,7 +36,13 @@ impl TextModel {
     pub fn load(folder: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
         let path = folder.join(CONFIG);
         let config: TextConfig = json::read(&path, json::CONFIG_LIMIT)?;
-        config.check()?;
+        match config.check() {
+            // All of the file is the language model's.
+            Err(ModelError::Config(reason)) => {
+                return Err(ModelError::file(path, reason.replace("`text_config.", "`")));
+            }
+            other => other?,
+        }
         let positions = config.positions().ok_or_else(|| {
             ModelError::file(path, "what T5 is given, an encoder reads; a text needs a decoder-only model")
         })?;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use ressa_checkpoint::{Outline, names};
+use ressa_checkpoint::{Outline, is_idefics, is_qwen_vl, names, qwen_text};
 use ressa_experiment::{
     Pattern, Stage, Task, Tower,
-    config::{TowerAdapter, TrainedBiases},
+    config::{DataSource, TowerAdapter, TrainedBiases},
 };
 use serde_json::{Map, Value};
 
@@ -23,6 +23,8 @@ pub(super) struct Network {
     has_encoder: bool,
     /// Positions of the language model, where its configuration says how many.
     positions: Option<u64>,
+    /// Whether images are read at their own size.
+    keeps_sizes: bool,
 }
 
 struct Linear {
@@ -45,7 +47,9 @@ impl Network {
             let role = names::role(name).to_owned();
             Some(Linear { tower, role, name: name.to_owned(), outputs, inputs })
         };
-        let text = config.get("text_config").and_then(Value::as_object);
+        // Qwen-VL's of 2024 have the language model's settings at the top.
+        let qwen = is_qwen_vl(&config).then(|| qwen_text(&config));
+        let text = qwen.as_ref().or_else(|| config.get("text_config")?.as_object());
         let field = |name: &str| text.and_then(|text| text.get(name));
         // Where a configuration says nothing, its class does.
         let positions = |text: Option<&Map<String, Value>>| match field("model_type").and_then(Value::as_str) {
@@ -65,6 +69,7 @@ impl Network {
             has_language_biases,
             has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
             positions: positions(text),
+            keeps_sizes: is_qwen_vl(&config) || is_idefics(&config),
         })
     }
 
@@ -72,7 +77,14 @@ impl Network {
     pub fn look(&self, stage: &Stage, found: &mut Preflight) {
         match stage {
             Stage::Prune { tower, pattern: Pattern::NOfM { keep, of }, .. } => self.widths(*tower, *keep, *of, found),
-            Stage::Adapt { training, .. } => {
+            Stage::Adapt { training, data, .. } => {
+                if self.keeps_sizes && data.source == DataSource::Folder && training.batch > 1 {
+                    let what = format!(
+                        "this model reads images at their own size, and images of different sizes cannot be one batch of {}; set it to 1",
+                        training.batch
+                    );
+                    found.problem("restore.batch", what);
+                }
                 for tower in Tower::ALL {
                     if let Some(adapter) = training.tower(tower).filter(|adapter| adapter.tune) {
                         self.adapter(tower, adapter, found);
@@ -202,6 +214,20 @@ mod tests {
         );
         let t5 = found(preset_config(Preset::ShapesFlanT5), asks);
         assert!(t5.len() == 1 && t5[0].contains("decoder-only"), "{t5:?}");
+    }
+
+    #[test]
+    fn batches_of_images_that_keep_their_sizes_are_said() {
+        const QWEN: &str = include_str!("../../../models/tests/goldens/qwen2-vl/config.json");
+        let said = |batch: u32, source: DataSource| {
+            let config = serde_json::from_str(QWEN).expect("a configuration");
+            let change = |run: &mut RunConfig| (run.restore.batch, run.data.source) = (batch, source);
+            found(config, change).into_iter().filter(|said| said.starts_with("restore.batch")).collect::<Vec<_>>()
+        };
+        let two = said(2, DataSource::Folder);
+        assert!(two.len() == 1 && two[0].contains("reads images at their own size"), "{two:?}");
+        assert_eq!(said(1, DataSource::Folder), [""; 0]);
+        assert_eq!(said(2, DataSource::Shapes), [""; 0], "its images have one size");
     }
 
     #[test]

@@ -188,7 +188,36 @@ pub fn parse(config: Value) -> Result<Box<dyn Architecture>, String> {
             supported.join(", ")
         ));
     };
-    read(config).map_err(|error| error.to_string())
+    read(config.clone()).map_err(|error| {
+        let error = error.to_string();
+        match culprit(*read, &config, &error) {
+            // Readers of parts name the part.
+            Some(field) if !error.contains(&format!("`{field}`")) => {
+                let part = field.split_once('.').map_or("", |(part, _)| part);
+                format!("`{field}`: {}", error.trim_start_matches(&format!("`{part}`: ")))
+            }
+            _ => error,
+        }
+    })
+}
+
+/// The field, or part and field, without which a configuration would not have the error that it has: serde names fields only where they are
+/// missing.
+fn culprit(read: Read, config: &Value, error: &str) -> Option<String> {
+    let differs = |changed: &Value| read(changed.clone()).err().is_none_or(|other| other.to_string() != error);
+    let names = |value: &Value| -> Vec<String> {
+        let fields = value.as_object().into_iter().flat_map(Map::keys);
+        fields.filter(|name| *name != "model_type").cloned().collect()
+    };
+    let top = names(config).into_iter().find(|name| {
+        let mut changed = config.clone();
+        changed.as_object_mut().is_some_and(|fields| fields.shift_remove(name).is_some()) && differs(&changed)
+    })?;
+    let within = names(&config[&top]).into_iter().find(|name| {
+        let mut changed = config.clone();
+        changed[&top].as_object_mut().is_some_and(|fields| fields.shift_remove(name).is_some()) && differs(&changed)
+    });
+    Some(within.map_or_else(|| top.clone(), |field| format!("{top}.{field}")))
 }
 
 fn read<T: Architecture + DeserializeOwned + 'static>(config: Value) -> serde_json::Result<Box<dyn Architecture>> {
