@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     Asks, Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
-    allocation::{AllocationScope, BudgetConfig},
+    allocation::{AllocationMethod, AllocationScope, BudgetConfig},
     config::{
         CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod,
         StatisticsNeeds, TowerPrune,
@@ -330,6 +330,7 @@ impl Planner {
         let method = prune.method();
         let configured = Configured::new(Stage::Prune {
             tower,
+            projection: budget.projection,
             metric: prune.metric,
             pattern: prune.pattern,
             sparsity: unstructured.then_some(budget.sparsity),
@@ -359,6 +360,7 @@ impl Planner {
     ) -> StageKey {
         let node = Stage::Statistics {
             tower,
+            projection: run.prune.tower(tower).projection,
             needs: StatisticsNeeds::of(run.prune.metric, &run.prune.method()),
             calibration: run.prune.calibration_of(tower),
             data: run.data.for_calibration_of(run.prune.tower(tower)),
@@ -395,6 +397,7 @@ impl Planner {
             for &tower in towers.keys() {
                 let node = Stage::Sensitivity {
                     tower,
+                    projection: run.prune.tower(tower).projection,
                     measurement,
                     samples: rule.samples,
                     // Measured on the dense model, whatever later stages propagate, and on every token.
@@ -415,7 +418,10 @@ impl Planner {
                 }
             }
         }
-        (Some(Box::new(BudgetConfig { rule: rule.clone(), towers })), keys)
+        // A table is held to all layers that there are.
+        let sees_connector = rule.method == AllocationMethod::Table || towers.contains_key(&Tower::Connector);
+        let projection = sees_connector && run.prune.connector.projection;
+        (Some(Box::new(BudgetConfig { rule: rule.clone(), towers, projection })), keys)
     }
 }
 

@@ -47,6 +47,14 @@ impl Streamed {
         Ok(Self { ahead: RefCell::default(), model, pages, device, converts: false, brought: Vec::new(), read: 0 })
     }
 
+    /// Makes the projection into the language model a layer of the connector.
+    ///
+    /// # Errors
+    /// There is none beside the connector's layers.
+    pub fn join_projection(&mut self) -> Result<(), LabError> {
+        Ok(ressa_prune::join_projection(&mut self.model)?)
+    }
+
     /// The network.
     pub fn network(&self) -> &Model {
         &self.model

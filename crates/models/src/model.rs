@@ -56,8 +56,8 @@ impl Model {
         let (kind, device) = (options.kind(), options.device);
         let mut keep = Keep { source, device, kept: TensorMap::new() };
         let networks = architecture.build(&Scope::root(&mut keep, kind, options.rounding))?;
-        let ids = layer_ids(&networks);
         let Networks { vision, connector, language, retrieval } = networks;
+        let ids = layer_ids(vision.as_ref(), connector.as_ref(), language.as_deref());
         let mut model = Self {
             architecture: architecture.boxed(),
             special,
@@ -143,7 +143,7 @@ impl Model {
         self.language.as_ref()?.encode(prefix, prompt)
     }
 
-    /// Linears that are never pruned and can be tapped like the others: projections into the language model, and its head.
+    /// Linears that are not pruned and can be tapped like the others: projections into the language model, and its head.
     pub fn unpruned_linears(&self) -> Vec<&Linear> {
         match &self.language {
             Some(language) => self.connector.projections().into_iter().chain([language.head()]).collect(),
@@ -166,6 +166,15 @@ impl Model {
             }
         }
         self
+    }
+
+    /// A model of the same configuration and blocks over other tensors.
+    fn over(&self, tensors: &TensorMap) -> Result<Self, ModelError> {
+        let mut model = Self::load(self.config(), self.special.clone(), &mut &*tensors, &self.options())?;
+        if self.connector.has_joined() {
+            VisionLanguage::join_projection(&mut model);
+        }
+        Ok(model)
     }
 
     fn options(&self) -> LoadOptions {
@@ -197,11 +206,15 @@ impl Model {
 }
 
 /// Places of all prunable linears, in the order of execution.
-fn layer_ids(networks: &Networks) -> Vec<LayerId> {
+fn layer_ids(
+    vision: &dyn ImageEncoder,
+    connector: &dyn Connector,
+    language: Option<&dyn LanguageModel>,
+) -> Vec<LayerId> {
     let towers = [
-        (Tower::Vision, networks.vision.by_block()),
-        (Tower::Connector, networks.connector.by_block()),
-        (Tower::Language, networks.language.as_ref().map(|language| language.by_block()).unwrap_or_default()),
+        (Tower::Vision, vision.by_block()),
+        (Tower::Connector, connector.by_block()),
+        (Tower::Language, language.map(|language| language.by_block()).unwrap_or_default()),
     ];
     let mut ids = Vec::new();
     for (tower, blocks) in towers {
@@ -340,8 +353,7 @@ impl VisionLanguage for Model {
             tensors.insert(weight.name().to_owned(), tch::no_grad(|| weight.exact().detach()));
         }
         self.vision.refit(&mut tensors);
-        let options = self.options();
-        let model = Self::load(self.config(), self.special.clone(), &mut &tensors, &options)?;
+        let model = self.over(&tensors)?;
         Ok(Box::new(
             model.wearing(VisionLanguage::weights(self).into_iter().filter(|weight| !of_vision(weight.name()))),
         ))
@@ -356,6 +368,12 @@ impl VisionLanguage for Model {
         let Self { vision, connector, language, ids, .. } = self;
         let language = language.iter_mut().flat_map(|language| language.linears_mut());
         ids.iter().zip(vision.linears_mut().into_iter().chain(connector.linears_mut()).chain(language)).collect()
+    }
+
+    fn join_projection(&mut self) -> bool {
+        let has_joined = self.connector.join_projection();
+        self.ids = layer_ids(self.vision.as_ref(), self.connector.as_ref(), self.language.as_deref());
+        has_joined
     }
 
     fn connectors(&self) -> Vec<&Linear> {
@@ -423,7 +441,7 @@ impl VisionLanguage for Model {
     fn leave(&self, tower: Tower, flow: &Flow) -> Tensor {
         match tower {
             Tower::Vision => self.vision.leave(flow),
-            Tower::Connector => self.connector.project(&self.connector.leave(flow)),
+            Tower::Connector => self.connector.hand_over(flow),
             Tower::Language => self.writing().finish(flow),
         }
     }
@@ -470,9 +488,7 @@ impl VisionLanguage for Model {
     }
 
     fn shallow_clone(&self) -> Box<dyn VisionLanguage> {
-        let tensors = self.tensors();
-        let clone = Self::load(self.config(), self.special.clone(), &mut &tensors, &self.options())
-            .expect("a model holds the tensors that its own configuration asks for");
+        let clone = self.over(&self.tensors()).expect("a model holds the tensors that its own configuration asks for");
         Box::new(clone.wearing(VisionLanguage::weights(self)))
     }
 

@@ -339,7 +339,13 @@ pub trait VisionLanguage: Send {
     /// The same, to change masks, adapters or weights.
     fn linears_mut(&mut self) -> Vec<(&LayerId, &mut Linear)>;
 
-    /// Linears between the towers, which are never pruned and can be updated: the projection into the language model, heads of retrieval.
+    /// Makes the projection into the language model a layer of the connector, its last block: prunable, and pruned by masks that name it. Answers
+    /// whether there is one that was not prunable before; a connector may end in prunable layers.
+    fn join_projection(&mut self) -> bool {
+        false
+    }
+
+    /// Linears between the towers that are not pruned and can be updated: the projection into the language model, heads of retrieval.
     fn connectors(&self) -> Vec<&Linear> {
         Vec::new()
     }

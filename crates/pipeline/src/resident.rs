@@ -16,6 +16,7 @@ use ressa_experiment::{
     stage::Inputs,
 };
 use ressa_models::{LoadOptions, MaskSet, Rounding, UpdateSet, VisionLanguage, WeightSet, folder::load_options};
+use ressa_prune::join_projection;
 use ressa_store::{Entry, Manifest};
 use serde_json::Value;
 use tch::Tensor;
@@ -78,6 +79,19 @@ impl Executor {
         });
         self.resident.dense = Some(dense.clone());
         Ok(dense)
+    }
+
+    /// A view of the dense model that a stage reads, its projection a layer of the connector where `projection` says so.
+    pub(crate) fn measured(
+        &mut self,
+        node: &StageNode,
+        projection: bool,
+    ) -> Result<Box<dyn VisionLanguage>, PipelineError> {
+        let mut model = self.dense(node)?.model.shallow_clone();
+        if projection {
+            join_projection(model.as_mut())?;
+        }
+        Ok(model)
     }
 
     /// The processor of the dense model that a stage reads; the model itself need not be in memory.
@@ -209,6 +223,7 @@ impl Executor {
     pub(crate) fn changed(&mut self, node: &StageNode) -> Result<(Box<dyn VisionLanguage>, MaskSet), PipelineError> {
         let mut model = self.dense(node)?.model.shallow_clone();
         let (masks, weights) = self.pruned(&node.inputs.masks)?;
+        masks.join(model.as_mut());
         weights.apply(model.as_mut())?;
         Ok((model, masks))
     }

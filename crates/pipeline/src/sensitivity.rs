@@ -18,15 +18,19 @@ use crate::{
 
 /// Measures the tower; the numbers are the stage's result.
 pub(crate) fn run(executor: &mut Executor, node: &StageNode, progress: Progress<'_>) -> Result<Value, PipelineError> {
-    let Stage::Sensitivity { tower, measurement, samples: first, calibration, data, seed, .. } = &*node.stage else {
+    let Stage::Sensitivity { tower, projection, measurement, samples: first, calibration, data, seed, .. } =
+        &*node.stage
+    else {
         return Err(PipelineError::Internal("not a sensitivity stage".to_owned()));
     };
-    let dense = executor.dense(&in_full_precision(node, *measurement))?;
+    let measured = in_full_precision(node, *measurement);
+    let dense = executor.dense(&measured)?;
     let mut samples = executor.samples(data, &dense)?.calibration(calibration, *seed)?.samples;
     samples.truncate(first.map_or(usize::MAX, |first| first as usize));
     let request = MeasureRequest { tower: *tower, measurement: *measurement, window: WINDOW, seed: *seed };
     let message = format!("{} {tower}", measurement.name());
-    let found = measure(dense.model.as_ref(), &request, &samples, &mut |share| progress(share, &message))?;
+    let model = executor.measured(&measured, *projection)?;
+    let found = measure(model.as_ref(), &request, &samples, &mut |share| progress(share, &message))?;
     plain(&found)
 }
 
@@ -48,7 +52,7 @@ pub(crate) fn counts(executor: &mut Executor, node: &StageNode) -> Result<Option
     for key in &node.inputs.sensitivities {
         found.extend(executor.store.require(&key.hex())?.result::<Sensitivities>()?);
     }
-    let dense = executor.dense(node)?;
-    let places = places(dense.model.as_ref(), Tower::ALL);
+    let model = executor.measured(node, budget.projection)?;
+    let places = places(model.as_ref(), Tower::ALL);
     Ok(Some(allocate(&places, budget, &found).map_err(PruneError::from)?))
 }

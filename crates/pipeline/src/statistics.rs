@@ -29,12 +29,13 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Statistics { tower, needs, calibration, data, seed, .. } = &*node.stage else {
+    let Stage::Statistics { tower, projection, needs, calibration, data, seed, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a statistics stage".to_owned()));
     };
     let dense = executor.dense(node)?;
     let Calibration { samples, short } = executor.samples(data, &dense)?.calibration(calibration, *seed)?;
-    let model = dense.model.as_ref();
+    let model = executor.measured(node, *projection)?;
+    let model = model.as_ref();
     let look = Look { needs: wanted(*needs), tokens: calibration.tokens };
     let blocks = model.blocks(*tower);
     collect(model, *tower, look, &samples, &mut |block, statistics| {
