@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ressa_experiment::job::{Generate, Generated};
-use ressa_models::{Architecture, Prompts, Search, TextBatch, VisionLanguage, folder::read_generation};
+use ressa_models::{Architecture, Infer, Prompts, Search, TextBatch, folder::read_generation};
 use ressa_runtime::Device;
 use serde_json::Value;
 use tch::Tensor;

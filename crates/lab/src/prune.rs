@@ -21,7 +21,7 @@ use ressa_experiment::{
     config::Propagate,
     job::{Compute, Prune},
 };
-use ressa_models::{Model, VisionLanguage, folder::load_options};
+use ressa_models::{Model, Surgery, folder::load_options};
 use ressa_prune::{
     PruneError, PruneRequest,
     select::Selection,

@@ -5,7 +5,7 @@ mod ahead;
 use std::{cell::RefCell, path::Path};
 
 use ressa_experiment::job::Compute;
-use ressa_models::{LayerId, Model, ModelError, Pages, VisionLanguage, load_streamed};
+use ressa_models::{LayerId, Model, ModelError, Pages, Surgery, VisionLanguage, load_streamed};
 use ressa_prune::walk::{Blocks, Place, layers_of};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};

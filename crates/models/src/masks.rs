@@ -94,7 +94,7 @@ impl MaskSet {
         })
     }
 
-    /// Makes the projection a layer of a model's connector where these masks have one for it, see [`VisionLanguage::join_projection`].
+    /// Makes the projection a layer of a model's connector where these masks have one for it, see [`crate::Surgery::join_projection`].
     pub fn join(&self, model: &mut dyn VisionLanguage) {
         if model.connectors().iter().any(|linear| self.masks.contains_key(linear.name())) {
             model.join_projection();

@@ -9,7 +9,7 @@ mod grids;
 use tch::{Kind, Tensor};
 
 use crate::{
-    Family, Model, ModelError, Prompts, TextBatch, VisionLanguage, config::TextConfig, layers::prefixed, model::MUTE,
+    Family, Infer, Model, ModelError, Prompts, TextBatch, config::TextConfig, layers::prefixed, model::MUTE,
     qformer::QFormer,
 };
 

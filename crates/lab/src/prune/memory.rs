@@ -7,7 +7,7 @@ use ressa_experiment::{
     Tower,
     config::{Metric, StatisticsNeeds},
 };
-use ressa_models::{Linear, Model, VisionLanguage};
+use ressa_models::{InBlocks, Linear, Model, Surgery};
 use ressa_prune::walk::{Place, layers_of};
 use tch::{Kind, Tensor};
 

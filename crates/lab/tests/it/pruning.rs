@@ -22,7 +22,9 @@ use ressa_lab::{
     prune::{MaskHash, ordered, run},
     random::random_checkpoint,
 };
-use ressa_models::{Blip2Config, LoadOptions, Prompts, Sample, TextBatch, VisionLanguage, load_model, presets};
+use ressa_models::{
+    Blip2Config, LoadOptions, Prompts, Sample, Surgery, TextBatch, VisionLanguage, load_model, presets,
+};
 use ressa_prune::{
     PruneRequest, TowerInputs,
     allocation::{MeasureRequest, WINDOW, divide, measure, places},

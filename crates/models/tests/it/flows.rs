@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use ressa_models::{MaskSet, Model, Observer, Sample, Tower, VisionLanguage};
+use ressa_models::{InBlocks, Infer, MaskSet, Model, Observer, Sample, Surgery, Tower, VisionLanguage};
 use tch::Tensor;
 
 use crate::common::{answers, instructions, models, pixels, prompts};

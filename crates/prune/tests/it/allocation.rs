@@ -10,7 +10,7 @@ use ressa_experiment::{
     },
     config::{Group, MethodConfig, Metric, Propagate, TokenConfig},
 };
-use ressa_models::{Model, Sample, VisionLanguage};
+use ressa_models::{InBlocks, Model, Sample, Surgery, VisionLanguage};
 use ressa_prune::{
     PruneRequest,
     allocation::{Counts, MeasureRequest, WINDOW, allocate, measure, places},

@@ -6,7 +6,7 @@ use ressa_experiment::{
     Pattern, Tower,
     config::{Group, MethodConfig, Metric, Propagate, TokenConfig},
 };
-use ressa_models::{MaskSet, Model, Observer, Prompts, Sample, TextBatch, VisionLanguage, presets};
+use ressa_models::{Infer, MaskSet, Model, Observer, Prompts, Sample, Surgery, TextBatch, VisionLanguage, presets};
 use ressa_prune::{
     PruneError, PruneRequest, certify_tower, join_projection,
     metric::{PruningMetric, Wanda},

@@ -7,7 +7,7 @@ use ressa_experiment::{
     config::{Recompute, RestoreMethod, TrainedBiases},
     stage::AdaptTraining,
 };
-use ressa_models::{MaskSet, Tower, UpdateSet, VisionLanguage};
+use ressa_models::{MaskSet, Surgery, Tower, UpdateSet};
 use ressa_restore::{MergeRequest, Merged, RestoreError, TrainingOptions, certify_merged, merge, train_adapters};
 
 use crate::world::{Batches, dense, masks, probe, settings, student};
