@@ -2,8 +2,9 @@
 """Compares the pruning methods of ressa with plain PyTorch ones on one FlanT5-XL encoder block: `make bench`.
 
 The other side is written as the methods' own repositories write them: statistics per linear and per sample, a full sort of every row for Wanda, a Python loop over
-groups for N:M, Cholesky, inverse, Cholesky and a Python loop over columns for SparseGPT, whole-matrix sorts and gathers for DSnoT. Same libtorch, same
-number of threads, same weights and inputs (drawn from the same seed); both sides are run in turns and the median of the ratios is printed.
+groups for N:M, Cholesky, inverse, Cholesky and a Python loop over columns for SparseGPT, whole-matrix sorts and gathers for DSnoT, one swap of all rows at a time
+for SparseSwaps (`swaps`, from Wanda's mask; nothing is published, so this is its formula in tensor operations). Same libtorch, same number of threads, same weights
+and inputs (drawn from the same seed); both sides are run in turns and the median of the ratios is printed.
 
     scripts/bench_pruning.py [--threads N] [--rounds N] [--samples N] [--methods wanda-50 wanda-2:4 ...]   (needs torch; builds the Rust side)
 """
@@ -24,7 +25,7 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 TOKENS = 96
 LOOKED_AT = 8  # samples on which errors are measured
 BLOCK = [(2048, [2048] * 3), (2048, [2048]), (2048, [5120] * 2), (5120, [2048])]
-GOALS = {"wanda-50": 1.5, "wanda-2:4": 10, "sparsegpt-50": 3, "sparsegpt-2:4": 3, "dsnot-50": 5, "dsnot-2:4": 5}
+GOALS = {"wanda-50": 1.5, "wanda-2:4": 10, "sparsegpt-50": 3, "sparsegpt-2:4": 3, "dsnot-50": 5, "dsnot-2:4": 5, "swaps-50": 2, "swaps-2:4": 2}
 
 
 class Statistics:
@@ -33,16 +34,17 @@ class Statistics:
     def __init__(self, width, kind):
         self.kind, self.samples, self.tokens = kind, 0, 0
         self.square, self.total, self.var = torch.zeros(width), torch.zeros(width), torch.zeros(width)
-        self.hessian = torch.zeros(width, width) if kind == "sparsegpt" else None
+        self.hessian = torch.zeros(width, width) if kind in ("sparsegpt", "swaps") else None
 
     def add(self, x):
         columns = x.reshape(-1, x.shape[-1]).t()
         share = self.samples / (self.samples + 1)
         self.samples += 1
-        if self.kind == "sparsegpt":
+        if self.hessian is not None:
             self.hessian *= share
             columns = (2 / self.samples) ** 0.5 * columns.float()
             self.hessian += columns.matmul(columns.t())
+            self.square = self.hessian.diagonal() / 2
             return
         if self.kind == "dsnot":
             here = columns.shape[1]
@@ -102,6 +104,45 @@ def sparsegpt(weight, seen, pattern, block=128):
         weight[:, start:end] = kept
         weight[:, end:] -= errors.matmul(factor[start:end, end:])
     return weight != 0
+
+
+def swaps(weight, seen, pattern, most=100, candidates=32, rows=256):
+    dense, gram, columns = weight.clone(), seen.hessian, weight.shape[1]
+    keep = wanda(weight, seen, pattern)
+    diagonal = gram.diagonal()
+    grouped = isinstance(pattern, tuple)
+    if grouped:
+        m = pattern[1]
+        corners = gram.view(columns // m, m, columns // m, m).diagonal(0, 0, 2).permute(2, 0, 1)
+    for start in range(0, weight.shape[0], rows):
+        w, mask = dense[start : start + rows], keep[start : start + rows]
+        missing = torch.where(mask, 0.0, w)
+        product = missing @ gram
+        least = -1e-6 * (missing * product).sum(dim=1, keepdim=True)
+        active = torch.ones_like(least, dtype=torch.bool)
+        for _ in range(most):
+            back = (w * (w * diagonal - 2 * product)).masked_fill(mask, float("inf"))
+            gone = (w * (w * diagonal + 2 * product)).masked_fill(~mask, float("inf"))
+            if grouped:
+                sides = [t.view(len(w), -1, m) for t in (back, gone, w)]
+                change = sides[0].unsqueeze(3) + sides[1].unsqueeze(2) - 2 * sides[2].unsqueeze(3) * sides[2].unsqueeze(2) * corners
+                change, at = change.reshape(len(w), -1).min(dim=1, keepdim=True)
+                first = at // (m * m) * m
+                p, u = first + at % (m * m) // m, first + at % m
+            else:
+                (a, p), (b, u) = back.topk(candidates, largest=False), gone.topk(candidates, largest=False)
+                shared = gram[p.unsqueeze(2), u.unsqueeze(1)]
+                change = a.unsqueeze(2) + b.unsqueeze(1) - 2 * w.gather(1, p).unsqueeze(2) * w.gather(1, u).unsqueeze(1) * shared
+                change, at = change.reshape(len(w), -1).min(dim=1, keepdim=True)
+                p, u = p.gather(1, at // candidates), u.gather(1, at % candidates)
+            active &= change < least
+            if not active.any():
+                break
+            product += active * (w.gather(1, u) * gram[u.squeeze(1)] - w.gather(1, p) * gram[p.squeeze(1)])
+            mask.scatter_(1, p, mask.gather(1, p) | active)
+            mask.scatter_(1, u, mask.gather(1, u) & ~active)
+    weight.copy_(torch.where(keep, dense, 0.0))
+    return keep
 
 
 def signed_order(d):
@@ -179,7 +220,7 @@ def dsnot(weight, seen, pattern, cycles=50, threshold=0.1):
 
 def plain(method, pattern, samples):
     """Seconds of the plain implementation, by part; a digest of each mask, and what pruning did to the layer's outputs."""
-    prune = {"wanda": wanda, "sparsegpt": sparsegpt, "dsnot": dsnot}[method]
+    prune = {"wanda": wanda, "sparsegpt": sparsegpt, "dsnot": dsnot, "swaps": swaps}[method]
     torch.manual_seed(0)
     seconds = dict(statistics=0.0, pruning=0.0, cpu=0.0, digests=[], errors=[])
     with torch.no_grad():
@@ -223,6 +264,7 @@ def main():
         sys.exit("the Rust side does not build")
     program = TARGET / "release" / "examples" / "pruning_speed"
     print(f"one FlanT5-XL encoder block, {arguments.samples} samples of {TOKENS} tokens, {arguments.threads} thread(s); seconds (statistics + pruning)")
+    seconds = {}
     for name in arguments.methods:
         method, pattern = name.split("-")
         reference_pattern = tuple(map(int, pattern.split(":"))) if ":" in pattern else float(pattern) / 100
@@ -231,6 +273,7 @@ def main():
             pairs.append((plain(method, reference_pattern, arguments.samples), ours(program, method, pattern, arguments)))
         wall = stats.median((p["statistics"] + p["pruning"]) / (o["statistics"] + o["pruning"]) for p, o in pairs)
         cpu = stats.median(p["cpu"] / o["cpu"] for p, o in pairs)
+        seconds[name] = stats.median(o["statistics"] + o["pruning"] for _, o in pairs)
         p, o = pairs[-1]
         same = sum(a == b for a, b in zip(p["digests"], o["digests"]))
         worse = max(b / a for a, b in zip(p["errors"], o["errors"]))
@@ -239,6 +282,9 @@ def main():
             f"   {wall:6.2f} x wall, {cpu:6.2f} x CPU   goal {GOALS.get(name, 1)} x   {same} of {len(p['digests'])} masks equal, output error at most {worse:.4f} x",
             flush=True,
         )
+    for pattern in ("50", "2:4"):
+        if {f"swaps-{pattern}", f"sparsegpt-{pattern}"} <= seconds.keys():
+            print(f"  Wanda with SparseSwaps at {pattern}: {seconds[f'swaps-{pattern}'] / seconds[f'sparsegpt-{pattern}']:.2f} x the seconds of SparseGPT")
 
 
 if __name__ == "__main__":

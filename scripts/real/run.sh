@@ -27,8 +27,11 @@ if [ ! -x "$python" ] || [ "$(cat "$real/venv/installed" 2>/dev/null)" != "$want
 fi
 
 # Experiments name .real; another place is reached by a link.
-if [ "$real" != .real ] && [ ! -e .real ]; then
-  ln -s "$real" .real
+if [ "$real" != .real ]; then
+  if [ ! -e .real ] && [ ! -L .real ]; then
+    ln -s "$(cd "$real" && pwd)" .real
+  fi
+  [ .real -ef "$real" ] || die "REAL is $real, but .real is another folder, which the experiments would read: remove it, or move it there"
 fi
 
 ressa() { target/release/ressa --results "$results" "$@"; }

@@ -9,7 +9,11 @@ use ressa_checkpoint::{PROCESSOR, json};
 use ressa_experiment::prompt::Layout;
 use serde_json::{Map, Value};
 
-use crate::{Cells, DataError, text::Text};
+use crate::{
+    Cells, DataError,
+    text::{Text, brief},
+    tiles::Spelling,
+};
 
 /// Where a folder keeps its template, the first that is there counts: a file of its own, or an entry of settings.
 const TEMPLATE_FILE: &str = "chat_template.jinja";
@@ -33,12 +37,14 @@ pub(crate) struct Chat {
 }
 
 /// The positions that an image takes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Takes {
     /// So many, whatever the image.
     Fixed(usize),
     /// One for each feature, in rows and columns where the token before the image is the one that announces it.
     Cells { cells: Cells, start: Option<u32> },
+    /// Those of each tile, with words between them.
+    Tiles(Spelling),
 }
 
 /// What a language model reads of a prompt.
@@ -86,33 +92,51 @@ impl Chat {
     /// A template that refuses the turn or leaves the image out, a text that cannot be tokenized, more than one image token in it.
     pub fn prompt(&self, tokenizer: &Text, text: &str, size: (u32, u32)) -> Result<Prompt, DataError> {
         let (image, id) = &self.image_token;
-        let whole = if text.contains(image.as_str()) { text.to_owned() } else { self.turn(text)? };
+        let mut whole = if text.contains(image.as_str()) { text.to_owned() } else { self.turn(text)? };
         // As in the reference: a template that writes the beginning itself gets no second one.
         let special = self.bos.as_ref().is_none_or(|bos| bos.is_empty() || !whole.starts_with(bos.as_str()));
+        let refused = |reason: String| DataError::Encode { text: brief(text), reason };
+        let one = |images: usize| match images {
+            1 => Ok(()),
+            _ => Err(refused(format!("it has {images} image tokens {image:?}; a prompt about an image has one"))),
+        };
+        if let Takes::Tiles(spelling) = &self.takes {
+            one(whole.matches(image.as_str()).count())?;
+            whole = whole.replacen(image.as_str(), &spelling.text(image, size), 1);
+        }
         let ids = tokenizer.encode(&whole, special)?;
         let images = ids.iter().filter(|&found| found == id).count();
-        if images != 1 {
-            let reason = format!("it has {images} image tokens {image:?}; a prompt about an image has one");
-            return Err(DataError::Encode { text: text.to_owned(), reason });
+        let mut grid = None;
+        // What an image token of the text becomes.
+        let count = match &self.takes {
+            Takes::Fixed(count) => *count,
+            Takes::Cells { cells, .. } => {
+                let features = cells.grid(size);
+                grid = Some(features);
+                features.iter().map(|&size| size as usize).product()
+            }
+            Takes::Tiles(_) => 1,
+        };
+        match &self.takes {
+            Takes::Fixed(_) | Takes::Cells { .. } => one(images)?,
+            Takes::Tiles(Spelling { tiles, features, .. }) => {
+                let wanted = tiles.count(size) * features;
+                if images != wanted {
+                    return Err(refused(format!(
+                        "the tokenizer makes {images} image tokens of {wanted} times {image:?}"
+                    )));
+                }
+            }
         }
-        let grid = match self.takes {
-            Takes::Fixed(_) => None,
-            Takes::Cells { cells, .. } => Some(cells.grid(size)),
-        };
-        let count = match (self.takes, grid) {
-            (Takes::Fixed(count), _) => count,
-            (_, grid) => grid.unwrap_or_default().iter().map(|&size| size as usize).product(),
-        };
         if count == 0 {
-            let reason = format!("its image of {}x{} pixels has no feature", size.1, size.0);
-            return Err(DataError::Encode { text: text.to_owned(), reason });
+            return Err(refused(format!("its image of {}x{} pixels has no feature", size.1, size.0)));
         }
         let repeat = |&found: &u32| std::iter::repeat_n(found, if found == *id { count } else { 1 });
         let expanded: Vec<u32> = ids.iter().flat_map(repeat).collect();
         let (mut layout, text) =
             Layout::split(&expanded, *id).unwrap_or_else(|| unreachable!("an image token was counted"));
-        if let Takes::Cells { start: Some(start), .. } = self.takes
-            && ids.windows(2).any(|two| two == [start, *id])
+        if let Takes::Cells { start: Some(start), .. } = &self.takes
+            && ids.windows(2).any(|two| two == [*start, *id])
         {
             layout.grids = Vec::from_iter(grid);
         }

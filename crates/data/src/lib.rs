@@ -30,6 +30,7 @@ mod settings;
 pub mod shapes;
 pub mod stream;
 mod text;
+mod tiles;
 pub mod tokenizer;
 pub mod wording;
 
@@ -48,4 +49,5 @@ pub use processor::Processor;
 pub use question::Question;
 pub use shapes::{World, contact_sheet, write_corpus};
 pub use text::{Side, text_of, tokens_of};
+pub use tiles::Tiles;
 pub use tokenizer::{Family, write_processor_files};

@@ -1,7 +1,7 @@
 //! The image processor of a checkpoint folder: images of any size to the pixels that its vision tower reads.
 //!
-//! Reference: `BlipImageProcessor`, `CLIPImageProcessor` and `Qwen2VLImageProcessor` of `transformers` (the ones without `Fast`, whose results these are to the
-//! bit): resize, centre crop, rescale, normalise, in that order.
+//! Reference: `BlipImageProcessor`, `CLIPImageProcessor`, `BitImageProcessor`, `SiglipImageProcessor`, `Qwen2VLImageProcessor` and `Idefics3ImageProcessor` of
+//! `transformers` (the ones without `Fast`, whose results these are to the bit): resize, centre crop, rescale, normalise, in that order.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,15 @@ use crate::{
     cells::sized,
     image::Values,
     resize::{Filter, Window, resize},
+    tiles::{Tiles, Tiling},
 };
 
 /// Most pixels that a model may be said to read: larger ones are mistakes in a file.
 const TARGET_LIMIT: u64 = 1 << 24;
-/// Mean and standard deviation where a folder gives none: those of OpenAI's CLIP.
+/// Mean and standard deviation where a folder gives none: those of OpenAI's CLIP, and those of later encoders.
 const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+const HALF: [f64; 3] = [0.5; 3];
 
 /// What is done to an image before a model sees it.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub struct ImageProcessor {
     output: (usize, usize),
     /// How an image is cut, where its size is its own.
     cells: Option<Cells>,
+    /// How an image becomes tiles, where it does.
+    tiling: Option<Tiling>,
     /// Model-ready value of each grey level, per channel, rounded as `transformers` does.
     table: [[f32; 256]; 3],
     /// The same, rounded once; what the shipped models of the embedded world have seen.
@@ -52,9 +56,23 @@ enum Target {
 enum Class {
     Blip,
     Clip,
+    Siglip,
     Qwen,
+    Idefics,
 }
 
+impl Class {
+    /// Mean and standard deviation of each channel.
+    fn statistics(self) -> [[f64; 3]; 2] {
+        match self {
+            Class::Blip | Class::Clip | Class::Qwen => [CLIP_MEAN, CLIP_STD],
+            Class::Siglip | Class::Idefics => [HALF, HALF],
+        }
+    }
+}
+
+/// Classes that are known, without the end of their names.
+const KNOWN: [&str; 7] = ["Blip", "CLIP", "Bit", "Siglip", "Qwen2VL", "Idefics3", "SmolVLM"];
 /// Fewest and most pixels of an image where a folder of Qwen-VL says none.
 const QWEN_PIXELS: [u64; 2] = [56 * 56, 28 * 28 * 1280];
 /// Most features of an image.
@@ -91,18 +109,21 @@ impl ImageProcessor {
         let class = fields.class()?;
         let default = match class {
             Class::Blip | Class::Qwen => Target::Exact(384, 384),
+            Class::Siglip | Class::Idefics => Target::Exact(224, 224),
             Class::Clip => Target::ShortestEdge(224),
         };
         let cells = (class == Class::Qwen).then(|| fields.cells()).transpose()?;
+        let tiling = (class == Class::Idefics).then(|| fields.tiling()).transpose()?;
         let target = match (fields.get("size"), cells) {
             (_, Some(cells)) => Target::Near { feature: cells.feature(), pixels: fields.pixels(cells)? },
-            (None, None) => default,
-            (Some(value), None) => fields.target(value, class)?,
+            (Some(value), None) if tiling.is_none() => fields.target(value, class)?,
+            (_, None) => default,
         };
         let resize =
             fields.flag("do_resize", true)?.then(|| fields.filter()).transpose()?.map(|filter| (target, filter));
         let crop = (class == Class::Clip && fields.flag("do_center_crop", true)?).then(|| fields.crop()).transpose()?;
         let output = crop.unwrap_or(match target {
+            _ if tiling.is_some() => (0, 0),
             Target::Exact(height, width) => (height, width),
             Target::ShortestEdge(edge) => (edge, edge),
             Target::Near { .. } => (0, 0),
@@ -112,8 +133,9 @@ impl ImageProcessor {
             true => fields.number("rescale_factor")?.unwrap_or(1.0 / 255.0),
             false => 1.0,
         };
+        let [mean, std] = class.statistics();
         let statistics = match fields.flag("do_normalize", true)? {
-            true => Some((fields.channels("image_mean", CLIP_MEAN)?, fields.channels("image_std", CLIP_STD)?)),
+            true => Some((fields.channels("image_mean", mean)?, fields.channels("image_std", std)?)),
             false => None,
         };
         if statistics.is_some_and(|(_, stds)| stds.iter().any(|std| !std.is_normal() || *std < 0.0)) {
@@ -126,6 +148,7 @@ impl ImageProcessor {
             crop,
             output,
             cells,
+            tiling,
             table: std::array::from_fn(|channel| {
                 let (mean, std) = (means[channel] as f32, stds[channel] as f32);
                 std::array::from_fn(|level| (grey(level) as f32 - mean) / std)
@@ -140,7 +163,8 @@ impl ImageProcessor {
     /// The same, but an image keeps its shape: the shorter side becomes that of the model, and the middle of the longer one is kept.
     #[must_use]
     pub fn center_cropped(mut self) -> Self {
-        if let (Some((target, _)), None) = (&mut self.resize, self.cells) {
+        let has_one_size = self.has_one_size();
+        if let (Some((target, _)), true) = (&mut self.resize, has_one_size) {
             *target = Target::ShortestEdge(self.output.0.min(self.output.1));
             self.crop = Some(self.output);
         }
@@ -157,13 +181,26 @@ impl ImageProcessor {
         self.cells
     }
 
+    /// How a canvas is cut into tiles, where images are read as those.
+    pub fn tiles(&self) -> Option<Tiles> {
+        self.tiling.map(|tiling| tiling.tiles)
+    }
+
+    /// Whether all images are read at one size.
+    pub fn has_one_size(&self) -> bool {
+        self.cells.is_none() && self.tiling.is_none()
+    }
+
     /// Height and width of what [`ImageProcessor::pixels`] gives for an image of `width` and `height`.
     ///
     /// # Errors
     /// [`DataError::Shape`] where the model reads images at their own size and not of this shape.
     pub fn size_of(&self, width: u32, height: u32) -> Result<(u32, u32), DataError> {
-        let Some(cells) = self.cells else { return Ok(self.image_size()) };
         let refused = |reason: String| DataError::Shape { width, height, reason };
+        if let Some(tiling) = self.tiling {
+            return tiling.canvas(width, height).map_err(refused);
+        }
+        let Some(cells) = self.cells else { return Ok(self.image_size()) };
         match self.resize {
             Some((Target::Near { feature, pixels }, _)) => sized(width, height, feature, pixels).map_err(refused),
             _ if width > 0 && height > 0 && [width, height].iter().all(|side| side.is_multiple_of(cells.feature())) => {
@@ -183,7 +220,10 @@ impl ImageProcessor {
 
     /// What levels follow from beside the image: size, filter, crop.
     pub fn identity(&self) -> Vec<u8> {
-        format!("{:?}", (self.resize, self.crop, self.output)).into_bytes()
+        match self.tiling {
+            Some(tiling) => format!("{tiling:?}").into_bytes(),
+            None => format!("{:?}", (self.resize, self.crop, self.output)).into_bytes(),
+        }
     }
 
     /// Model-ready value of each level of each channel of an image that was decoded.
@@ -237,6 +277,10 @@ impl ImageProcessor {
 
     /// The image resized and cropped, interleaved.
     fn sized(&self, image: &Image) -> Result<Vec<u8>, DataError> {
+        if let Some(tiling) = &self.tiling {
+            let refused = |reason| DataError::Shape { width: image.width(), height: image.height(), reason };
+            return tiling.draw(image).map_err(refused);
+        }
         let from = (image.width() as usize, image.height() as usize);
         let (height, width) = self.sides(image)?;
         let to = match self.resize {
@@ -326,10 +370,13 @@ impl Fields<'_> {
         let stem = ends.iter().find_map(|end| text.strip_suffix(end));
         match stem {
             Some("Blip" | "Blip2" | "InstructBlip") => Ok(Class::Blip),
-            Some("CLIP") => Ok(Class::Clip),
+            Some("CLIP" | "Bit") => Ok(Class::Clip),
+            Some("Siglip") => Ok(Class::Siglip),
             Some("Qwen2VL") => Ok(Class::Qwen),
+            Some("Idefics3" | "SmolVLM") => Ok(Class::Idefics),
             _ => Err(self.wrong(format!(
-                "image processor {name} is not known; `BlipImageProcessor`, `CLIPImageProcessor` and `Qwen2VLImageProcessor` are"
+                "image processor {name} is not known; {} are",
+                KNOWN.map(|known| format!("`{known}ImageProcessor`")).join(", ")
             ))),
         }
     }
@@ -368,6 +415,28 @@ impl Fields<'_> {
             patch: self.count("patch_size", 14, MOST[0])?,
             merge: self.count("merge_size", 2, MOST[1])?,
             frames: self.count("temporal_patch_size", 2, MOST[2])?,
+        })
+    }
+
+    /// How images become tiles.
+    fn tiling(&self) -> Result<Tiling, DataError> {
+        /// Longest edges: far more than published settings have.
+        const MOST: u32 = 1 << 12;
+        let edge = |name: &str, default: u32| match self.get(name) {
+            None => Ok(default),
+            Some(value) => {
+                let edge = value.get("longest_edge").and_then(Value::as_u64).and_then(|edge| u32::try_from(edge).ok());
+                edge.filter(|edge| (1..=MOST).contains(edge)).ok_or_else(|| {
+                    self.wrong(format!("`{name}` is {value}; it must be `longest_edge`, between 1 and {MOST}"))
+                })
+            }
+        };
+        let longest = edge("size", 4 * 364)?;
+        Ok(Tiling {
+            tiles: Tiles { side: edge("max_image_size", 364)? },
+            longest: self.flag("do_resize", true)?.then_some(longest),
+            splits: self.flag("do_image_splitting", true)?,
+            filter: if self.get("resample").is_some() { self.filter()? } else { Filter::Lanczos },
         })
     }
 
@@ -439,7 +508,9 @@ impl Fields<'_> {
             Target::Near { .. } => true,
         });
         let forms = match class {
-            Class::Blip | Class::Qwen => "`height` and `width`, or one number for both",
+            Class::Blip | Class::Siglip | Class::Qwen | Class::Idefics => {
+                "`height` and `width`, or one number for both"
+            }
             Class::Clip => "`shortest_edge`, or `height` and `width`",
         };
         sensible.ok_or_else(|| {

@@ -158,7 +158,7 @@ impl Text {
         };
         let left_padded = own_padding.is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left));
         let padding_default = if left_padded || class == Class::Llama { Side::Left } else { Side::Right };
-        let image_text = settings.image_token().unwrap_or("<image>").to_owned();
+        let image_text = settings.named("image_token").unwrap_or("<image>").to_owned();
         let image_token = tokenizer.token_to_id(&image_text);
         let ends = (named("bos_token"), named("eos_token"));
         Ok(Self {
@@ -170,7 +170,7 @@ impl Text {
             clean_up: settings.flag("clean_up_tokenization_spaces").unwrap_or(false),
             image_token,
             image_text,
-            names_image: settings.image_token().is_some(),
+            names_image: settings.named("image_token").is_some(),
             ends,
             embedded: None,
             tokenizer,
@@ -210,7 +210,8 @@ impl Text {
         Ok(())
     }
 
-    /// Sees that the model takes the same token for an image position as the processor writes.
+    /// Sees that the model takes the same token for an image position as a processor that writes such tokens. `default` is the model's where its
+    /// configuration says none.
     ///
     /// # Errors
     /// Two different tokens: with transformers, no image would be seen.
@@ -218,12 +219,12 @@ impl Text {
         &self,
         folder: &Path,
         config: &Map<String, Value>,
-        query_tokens: Option<usize>,
+        default: Option<u64>,
     ) -> Result<(), DataError> {
         let written = ["image_token_index", "image_token_id"]
             .iter()
-            .find_map(|field| Some((field, config.get(*field)?.as_u64()?)));
-        match (written, self.image_token.filter(|_| query_tokens.is_some())) {
+            .find_map(|field| Some((*field, config.get(*field)?.as_u64()?)));
+        match (written.or_else(|| Some(("image_token_id", default?))), self.image_token) {
             (Some((field, of_model)), Some(own)) if of_model != u64::from(own) => {
                 let reason = format!(
                     "its image token has id {own}, and `{field}` in config.json is {of_model}; tokenizer and model are not of one folder"
@@ -335,7 +336,7 @@ impl Text {
 }
 
 /// A text, or its beginning where it is long, for messages.
-fn brief(text: &str) -> String {
+pub(crate) fn brief(text: &str) -> String {
     const MOST: usize = 200;
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}...", &text[..end]),

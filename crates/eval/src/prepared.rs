@@ -322,7 +322,7 @@ impl<'a> Ordered<'a> {
         threads: usize,
     ) -> Result<Self, EvalError> {
         let all = 0..pictures.len();
-        if processor.images().cells().is_none() {
+        if processor.images().has_one_size() {
             return Ok(Self { pictures: Cow::Borrowed(pictures), runs: vec![(all, processor.image_size())] });
         }
         let size = |at: usize| {

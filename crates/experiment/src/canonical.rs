@@ -8,6 +8,7 @@ use crate::{
         Repetition, RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerCalibration, TowerPrune,
     },
     model::DenseConfig,
+    steps::Step,
 };
 
 /// Makes settings neutral that cannot change any of the run's numbers.
@@ -27,7 +28,8 @@ use crate::{
 /// - Numbers of items that no task asks for, beams without generation and protocols of tasks that are not measured become the default;
 ///   tasks get the order of the tables.
 /// - Corpora that nothing reads become the default, as do instructions of samples that have none and what is read of questions where no corpus
-///   has any. Matrices that train element by element have no rank.
+///   has any. Matrices that train element by element have no rank, and those that are scaled no factor.
+/// - Steps that change nothing go; a list that is a pruning and a restoration, or less, becomes the sections.
 /// - A seed from which nothing is drawn becomes 0.
 pub fn canonical(run: &RunConfig) -> RunConfig {
     let mut run = run.clone();
@@ -42,15 +44,16 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
         DataSource::Shapes => run.data.root = None,
         DataSource::Folder => run.data.seed = DataConfig::default().seed,
     }
-    canonical_prune(&mut run.prune);
-    canonical_restore(&mut run.restore);
+    canonical_steps(&mut run);
     canonical_evaluate(&mut run.evaluate);
     if !run.evaluate.tasks.contains(&Task::Perplexity) {
         run.data.text = None;
     }
     let folder = run.data.source == DataSource::Folder;
-    canonical_corpora(&mut run.data.calibration, folder && run.prune.calibrates());
-    canonical_corpora(&mut run.data.restoration, folder && run.restore.method != RestoreMethod::None);
+    let calibrates = run.prunings().any(|prune| prune.calibrates());
+    let trains = run.restorations().next().is_some();
+    canonical_corpora(&mut run.data.calibration, folder && calibrates);
+    canonical_corpora(&mut run.data.restoration, folder && trains);
     if !draws(&run) {
         run.seed = 0;
     }
@@ -59,8 +62,40 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
 
 /// Whether anything in a canonical run is drawn from its seed.
 pub fn draws(run: &RunConfig) -> bool {
-    let metric = run.prune.metric;
-    metric == Metric::Random || run.prune.calibrates() || run.restore.method != RestoreMethod::None
+    run.prunings().any(|prune| prune.metric == Metric::Random || prune.calibrates())
+        || run.restorations().next().is_some()
+}
+
+/// What steps cannot see is neutral, and steps that change nothing go. A list that is then at most one pruning and one restoration behind it, under
+/// the names that they have without a list, becomes the sections; otherwise every step says all of its settings and the sections nothing.
+fn canonical_steps(run: &mut RunConfig) {
+    if run.steps.is_empty() {
+        canonical_prune(&mut run.prune);
+        canonical_restore(&mut run.restore);
+        return;
+    }
+    let names: Vec<String> = run.steps.iter().map(|step| step.name.clone()).collect();
+    let mut steps: Vec<(String, Step)> = names.into_iter().zip(run.sequence()).collect();
+    for (_, step) in &mut steps {
+        match step {
+            Step::Prune(prune) => canonical_prune(prune),
+            Step::Restore(restore) => canonical_restore(restore),
+        }
+    }
+    steps.retain(|(_, step)| step.does_something());
+    (run.prune, run.restore, run.steps) = Default::default();
+    let is_usual = steps.iter().all(|(name, step)| name == step.kind().name())
+        && steps.windows(2).all(|pair| pair[0].1.kind() < pair[1].1.kind());
+    if is_usual {
+        for (_, step) in steps {
+            match step {
+                Step::Prune(prune) => run.prune = prune,
+                Step::Restore(restore) => run.restore = restore,
+            }
+        }
+    } else {
+        *run.steps = steps.into_iter().map(|(name, step)| step.config(name)).collect();
+    }
 }
 
 pub(crate) fn canonical_prune(prune: &mut PruneConfig) {
@@ -88,7 +123,8 @@ pub(crate) fn canonical_prune(prune: &mut PruneConfig) {
         Tower::ALL.iter().map(|&t| prune.tower(t)).filter(|t| t.sparsity > 0.0).map(|t| t.group).collect();
     let method = prune.method().canonical(metric, pattern, &groups);
     (prune.rounding, prune.threshold) = (method.rounding, method.threshold);
-    (prune.magnitude, prune.sparsegpt, prune.dsnot) = (method.magnitude, method.sparsegpt, method.dsnot);
+    (prune.magnitude, prune.sparsegpt) = (method.magnitude, method.sparsegpt);
+    (prune.dsnot, prune.alps) = (method.dsnot, method.alps);
     prune.calibration.tokens = prune.calibration.tokens.canonical();
     let calibrates = prune.calibrates();
     for tower in [&mut prune.vision, &mut prune.connector, &mut prune.language] {
@@ -118,6 +154,9 @@ fn canonical_restore(restore: &mut RestoreConfig) {
             *tower = TowerAdapter { tune: false, ..TowerAdapter::default() };
         }
         tower.targets.sort();
+        if restore.method == RestoreMethod::ScaleLora {
+            tower.scale = TowerAdapter::default().scale;
+        }
         if tower.full {
             (tower.rank, tower.scale) = (TowerAdapter::default().rank, TowerAdapter::default().scale);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{RunConfig, StageNode, output::Label, settings};
+use crate::{RunConfig, StageNode, address::Address, output::Label};
 
 /// One point of the grid with one seed. Several cells can share a run: a magnitude mask does not know the seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ impl Cell {
         if let Some((_, value)) = self.coordinates.iter().find(|(name, _)| name == axis) {
             return Some(value.clone());
         }
-        let setting = settings::find(axis)?;
-        Label::of(&setting.get(&self.run)).map(|label| label.0)
+        let address = Address::of_run(axis, &self.run)?;
+        Label::of(&address.get(&self.run)).map(|label| label.0)
     }
 }

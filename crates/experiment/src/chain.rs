@@ -1,7 +1,10 @@
-//! From a run to its stages: `dense (-> rescale) -> (sensitivity, statistics per tower) -> prune per tower -> adapt -> merge -> evaluate per task`.
+//! From a run to its stages: `dense (-> rescale)`, the stages of its steps, and `evaluate` per task.
 //!
-//! A grid asks for the same parts again and again, so the [`Planner`] remembers them: sections of the configuration are interned,
-//! pruned towers and restorations are looked up by the numbers of their sections, and only a new combination is hashed.
+//! A step reads a state, which is the stages that made it, and leads to the next: pruning is `(sensitivity, statistics per tower) -> prune per tower`,
+//! restoration `adapt -> merge`. What a merge made stands for everything before it.
+//!
+//! A grid asks for the same parts again and again, so the [`Planner`] remembers them: sections of the configuration and states are interned, steps
+//! are looked up by their numbers, and only a new combination is hashed.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
@@ -14,13 +17,14 @@ use crate::{
     Asks, Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
     allocation::{AllocationMethod, AllocationScope, BudgetConfig},
     config::{
-        CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod,
-        StatisticsNeeds, TowerPrune,
+        CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, StatisticsNeeds,
+        TowerPrune,
     },
     model::{DenseConfig, ModelConfig},
     reading::{ReadingKind, Readings},
     shared::Shared,
     stage::{AdaptTraining, Identifier, Inputs, identify},
+    steps::{Step, StepConfig},
 };
 
 /// The chain of one run, upstream first. `run` must be canonical, see [`crate::canonical::canonical`].
@@ -43,14 +47,18 @@ pub(crate) struct Planner {
     prunes: Interner<Shared<PruneConfig>>,
     restores: Interner<Shared<RestoreConfig>>,
     evaluations: Interner<Shared<EvaluateConfig>>,
+    lists: Interner<Shared<Vec<StepConfig>>>,
+    /// The steps of runs with the same sections and list.
+    sequences: HashMap<(u32, u32, u32), Arc<[Section]>>,
     dense: HashMap<u32, Dense>,
-    pruned: HashMap<(u32, u32, u64), Arc<Pruned>>,
+    /// States that steps have led to; the first is the dense model.
+    states: States,
+    done: HashMap<(u32, u32, Section, u64), Arc<Done>>,
     /// Prune sections that decide about one tower, see [`alone`].
     alone: Interner<PruneConfig>,
     own: HashMap<(u32, Tower), u32>,
-    prunings: HashMap<(u32, u32, Tower, u64), Arc<Pruning>>,
+    prunings: HashMap<(u32, u32, u32, Tower, u64), Arc<Pruning>>,
     towers: HashMap<StageKey, Arc<StageNode>>,
-    restored: HashMap<(u32, u32, u32, u64), Restored>,
     scored: HashMap<(u32, u32), Arc<Vec<Scored>>>,
     /// Evaluations that do not read the language mask.
     blind: HashMap<Blind, Arc<[Arc<StageNode>]>>,
@@ -59,11 +67,26 @@ pub(crate) struct Planner {
     buffer: Vec<u8>,
 }
 
-/// Numbers of base, prune, restore and evaluate sections, and the seed.
-type Parts = (u32, u32, u32, u32, u64);
+/// The parts of a run, by the numbers of its sections.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Parts {
+    base: u32,
+    prune: u32,
+    restore: u32,
+    list: u32,
+    evaluate: u32,
+    seed: u64,
+}
 
-/// Numbers of base and evaluate sections, and the masks that are read.
-type Blind = (u32, u32, Vec<StageKey>);
+/// A step by the number of its settings.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Section {
+    Prune(u32),
+    Restore(u32),
+}
+
+/// Numbers of base and evaluate sections, the merge and the masks that are read.
+type Blind = (u32, u32, Option<StageKey>, Vec<StageKey>);
 
 /// What a planner knows about a run.
 pub(crate) enum Found {
@@ -80,25 +103,80 @@ struct Dense {
     key: StageKey,
 }
 
-struct Pruned {
-    nodes: Vec<Arc<StageNode>>,
+/// What steps made of the dense model: what the stages of the next step start from.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+struct State {
+    /// The last restoration.
+    merge: Option<StageKey>,
+    /// Pruned towers since then, in tower order, each by its last stage.
     masks: Vec<(Tower, StageKey)>,
+    /// Restorations so far.
+    restorations: u64,
 }
 
-/// How one tower is pruned, whatever the masks of earlier ones are.
-struct Pruning {
-    /// Stages that measure the dense model for it.
+impl State {
+    /// The masks of some towers.
+    fn masks(&self, of: impl Fn(Tower) -> bool) -> Vec<StageKey> {
+        let mut keys = Vec::with_capacity(self.masks.len());
+        keys.extend(self.masks.iter().filter(|(tower, _)| of(*tower)).map(|(_, key)| *key));
+        keys
+    }
+
+    fn prune(&mut self, tower: Tower, key: StageKey) {
+        match self.masks.binary_search_by_key(&tower, |(known, _)| *known) {
+            Ok(at) => self.masks[at].1 = key,
+            Err(at) => self.masks.insert(at, (tower, key)),
+        }
+    }
+}
+
+/// States by number.
+struct States {
+    all: Vec<State>,
+    numbers: HashMap<State, u32>,
+}
+
+impl Default for States {
+    fn default() -> Self {
+        Self { all: vec![State::default()], numbers: HashMap::from([(State::default(), 0)]) }
+    }
+}
+
+impl States {
+    fn number(&mut self, state: State) -> u32 {
+        *self.numbers.entry(state).or_insert_with_key(|state| {
+            self.all.push(state.clone());
+            self.all.len() as u32 - 1
+        })
+    }
+}
+
+/// A step that was done: its stages, and the number of the state that they lead to.
+struct Done {
     nodes: Vec<Arc<StageNode>>,
-    /// What is read, without masks.
+    state: u32,
+}
+
+/// The run whose steps are done, the number of its base and its dense model.
+#[derive(Clone, Copy)]
+struct Doing<'a> {
+    run: &'a RunConfig,
+    base: u32,
+    dense: StageKey,
+}
+
+/// How one tower is pruned, whatever the step does to earlier ones.
+struct Pruning {
+    /// Stages that measure the state for it.
+    nodes: Vec<Arc<StageNode>>,
+    /// What is read of the state.
     inputs: Inputs,
     configured: Configured,
     /// Whether masks of earlier towers are read.
     sees_masks: bool,
-    /// The stage without masks.
+    /// The stage where no earlier tower was pruned in the same step.
     first: Arc<StageNode>,
 }
-
-type Restored = (Arc<StageNode>, Arc<StageNode>);
 
 /// A stage without its inputs, and its JSON.
 struct Configured {
@@ -181,24 +259,28 @@ impl Planner {
     }
 
     fn parts(&mut self, run: &RunConfig) -> Parts {
-        let base = self.bases.intern((run.model.clone(), run.dense.clone(), run.data.clone()));
-        let prune = self.prunes.intern(run.prune.clone());
-        let restore = self.restores.intern(run.restore.clone());
-        let evaluate = self.evaluations.intern(run.evaluate.clone());
-        (base, prune, restore, evaluate, run.seed)
+        Parts {
+            base: self.bases.intern((run.model.clone(), run.dense.clone(), run.data.clone())),
+            prune: self.prunes.intern(run.prune.clone()),
+            restore: self.restores.intern(run.restore.clone()),
+            list: self.lists.intern(run.steps.clone()),
+            evaluate: self.evaluations.intern(run.evaluate.clone()),
+            seed: run.seed,
+        }
     }
 
     /// The configuration of some parts, which shares its sections with every other run that has them.
-    fn config(&self, (base, prune, restore, evaluate, seed): Parts) -> RunConfig {
-        let (model, dense, data) = self.bases.value(base);
+    fn config(&self, parts: Parts) -> RunConfig {
+        let (model, dense, data) = self.bases.value(parts.base);
         RunConfig {
             model,
             dense,
             data,
-            prune: self.prunes.value(prune),
-            restore: self.restores.value(restore),
-            evaluate: self.evaluations.value(evaluate),
-            seed,
+            prune: self.prunes.value(parts.prune),
+            restore: self.restores.value(parts.restore),
+            evaluate: self.evaluations.value(parts.evaluate),
+            steps: self.lists.value(parts.list),
+            seed: parts.seed,
         }
     }
 
@@ -207,65 +289,83 @@ impl Planner {
         self.runs.len()
     }
 
-    /// A run's identity: the digest of the digests of its sections, and its seed.
-    fn identity(&self, (base, prune, restore, evaluate, seed): Parts) -> Arc<str> {
+    /// A run's identity: the digest of the digests of its sections, its steps where it lists them, and its seed.
+    fn identity(&self, parts: Parts) -> Arc<str> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"ressa run 1");
-        hasher.update(self.bases.digest(base));
-        hasher.update(self.prunes.digest(prune));
-        hasher.update(self.restores.digest(restore));
-        hasher.update(self.evaluations.digest(evaluate));
-        hasher.update(&seed.to_le_bytes());
+        hasher.update(self.bases.digest(parts.base));
+        hasher.update(self.prunes.digest(parts.prune));
+        hasher.update(self.restores.digest(parts.restore));
+        hasher.update(self.evaluations.digest(parts.evaluate));
+        hasher.update(&parts.seed.to_le_bytes());
+        if !self.lists.value(parts.list).is_empty() {
+            hasher.update(self.lists.digest(parts.list));
+        }
         hasher.finalize().to_hex().as_str().into()
     }
 
-    fn stages(&mut self, run: &RunConfig, parts: Parts) -> Vec<Arc<StageNode>> {
-        let (base, prune, restore, evaluate, seed) = parts;
-        let dense = self.dense.entry(base).or_insert_with(|| dense(run)).clone();
-        let pruned = match self.pruned.get(&(base, prune, seed)) {
-            Some(known) => Arc::clone(known),
-            None => {
-                let made = Arc::new(self.prune(run, parts, &dense.key));
-                self.pruned.insert((base, prune, seed), Arc::clone(&made));
-                made
-            }
-        };
-        let restored = (run.restore.method != RestoreMethod::None).then(|| {
-            let known = self.restored.entry((base, prune, restore, seed));
-            known.or_insert_with(|| restoration(run, &dense.key, &pruned.masks, &mut self.buffer)).clone()
+    /// The steps of a run, by their numbers.
+    fn sequence(&mut self, run: &RunConfig, parts: Parts) -> Arc<[Section]> {
+        let key = (parts.prune, parts.restore, parts.list);
+        if let Some(known) = self.sequences.get(&key) {
+            return Arc::clone(known);
+        }
+        let steps = run.sequence().into_iter().filter(Step::does_something);
+        let numbered = steps.map(|step| match step {
+            Step::Prune(prune) => Section::Prune(self.prunes.intern(prune)),
+            Step::Restore(restore) => Section::Restore(self.restores.intern(restore)),
         });
+        let sequence: Arc<[Section]> = numbered.collect();
+        self.sequences.insert(key, Arc::clone(&sequence));
+        sequence
+    }
+
+    fn stages(&mut self, run: &RunConfig, parts: Parts) -> Vec<Arc<StageNode>> {
+        let Parts { base, evaluate, seed, .. } = parts;
+        let dense = self.dense.entry(base).or_insert_with(|| dense(run)).clone();
+        let doing = Doing { run, base, dense: dense.key };
+        let sequence = self.sequence(run, parts);
+        let mut state = 0;
+        let mut steps = Vec::with_capacity(sequence.len());
+        for &section in sequence.iter() {
+            let key = (base, state, section, seed);
+            let done = match self.done.get(&key) {
+                Some(known) => Arc::clone(known),
+                None => {
+                    let done = Arc::new(match section {
+                        Section::Prune(prune) => self.prune(doing, state, prune),
+                        Section::Restore(restore) => self.restore(doing, state, restore),
+                    });
+                    self.done.insert(key, Arc::clone(&done));
+                    done
+                }
+            };
+            state = done.state;
+            steps.push(done);
+        }
         let scored = Arc::clone(self.scored.entry((base, evaluate)).or_insert_with(|| Arc::new(scored(run))));
 
-        let restorations = if restored.is_some() { 2 } else { 0 };
-        let mut nodes = Vec::with_capacity(dense.nodes.len() + pruned.nodes.len() + restorations + scored.len());
+        let of_steps: usize = steps.iter().map(|done| done.nodes.len()).sum();
+        let mut nodes = Vec::with_capacity(dense.nodes.len() + of_steps + scored.len());
         nodes.extend(dense.nodes.iter().cloned());
-        nodes.extend(pruned.nodes.iter().cloned());
-        let merge = restored.map(|(adapt, merge)| {
-            let key = merge.key;
-            nodes.extend([adapt, merge]);
-            key
-        });
-        let read =
-            |masks: Vec<StageKey>| Read::new(Inputs { dense: Some(dense.key), masks, merge, ..Inputs::default() });
-        let masks = |seen: fn(Tower) -> bool| -> Vec<StageKey> {
-            let seen = pruned.masks.iter().filter(|(tower, _)| merge.is_none() && seen(*tower));
-            let mut keys = Vec::with_capacity(pruned.masks.len());
-            keys.extend(seen.map(|(_, key)| *key));
-            keys
+        nodes.extend(steps.iter().flat_map(|done| done.nodes.iter().cloned()));
+        let state = &self.states.all[state as usize];
+        let read = |masks: Vec<StageKey>| {
+            Read::new(Inputs { dense: Some(dense.key), masks, merge: state.merge, ..Inputs::default() })
         };
-        // Retrieval never runs the language model, so an unrestored run's language mask is not one of its inputs.
-        let is_blind = merge.is_none() && pruned.masks.iter().any(|(tower, _)| *tower == Tower::Language);
+        // Retrieval never runs the language model, so a language mask that is not merged is not one of its inputs.
+        let is_blind = state.masks.iter().any(|(tower, _)| *tower == Tower::Language);
         let blind = is_blind.then(|| {
-            let masks = masks(|tower| tower != Tower::Language);
-            let make = |(_, _, masks): &Blind| {
+            let masks = state.masks(|tower| tower != Tower::Language);
+            let make = |(_, _, _, masks): &Blind| {
                 let read = read(masks.clone());
                 let blind = scored.iter().filter(|scored| !scored.task.uses_language());
                 blind.map(|scored| scored.node(&read)).collect()
             };
-            Arc::clone(self.blind.entry((base, evaluate, masks)).or_insert_with_key(make))
+            Arc::clone(self.blind.entry((base, evaluate, state.merge, masks)).or_insert_with_key(make))
         });
         let mut blind = blind.iter().flat_map(|nodes| nodes.iter());
-        let whole = read(masks(|_| true));
+        let whole = read(state.masks(|_| true));
         for scored in scored.iter() {
             let known = if scored.task.uses_language() { None } else { blind.next() };
             nodes.push(known.map_or_else(|| scored.node(&whole), Arc::clone));
@@ -273,60 +373,64 @@ impl Planner {
         nodes
     }
 
-    fn prune(&mut self, run: &RunConfig, parts: Parts, dense: &StageKey) -> Pruned {
-        let prune = &run.prune;
-        let is_pruned = |tower: &Tower| prune.metric != Metric::None && prune.tower(*tower).sparsity > 0.0;
-        let towers = || Tower::ALL.into_iter().filter(is_pruned);
+    /// Prunes the towers of a state.
+    fn prune(&mut self, doing: Doing<'_>, state: u32, prune: u32) -> Done {
+        let config = self.prunes.value(prune);
+        let mut after = self.states.all[state as usize].clone();
         // One is kept for every run: nothing of it is to spare.
-        let mut pruned = Pruned { nodes: Vec::new(), masks: Vec::with_capacity(towers().count()) };
-        for tower in towers() {
-            let pruning = self.pruning(run, parts, dense, tower);
-            let above = pruning.nodes.iter().filter(|node| !pruned.nodes.iter().any(|known| known.key == node.key));
+        let mut nodes: Vec<Arc<StageNode>> = Vec::new();
+        let mut is_first = true;
+        for tower in Tower::ALL.into_iter().filter(|tower| config.tower(*tower).sparsity > 0.0) {
+            let pruning = self.pruning(doing, state, (prune, &config), tower);
+            let above = pruning.nodes.iter().filter(|node| !nodes.iter().any(|known| known.key == node.key));
             let above: Vec<Arc<StageNode>> = above.cloned().collect();
-            pruned.nodes.extend(above);
-            let node = match pruning.sees_masks && !pruned.masks.is_empty() {
+            nodes.extend(above);
+            let node = match pruning.sees_masks && !is_first {
                 false => Arc::clone(&pruning.first),
                 true => {
-                    let masks = pruned.masks.iter().map(|(_, key)| *key).collect();
+                    let masks = after.masks(|other| other <= tower);
                     let read = Read::new(Inputs { masks, ..pruning.inputs.clone() });
                     let node = pruning.configured.node(&read, &mut self.buffer);
                     Arc::clone(self.towers.entry(node.key).or_insert(node))
                 }
             };
-            pruned.masks.push((tower, node.key));
-            pruned.nodes.push(node);
+            is_first = false;
+            after.prune(tower, node.key);
+            nodes.push(node);
         }
-        pruned.nodes.shrink_to_fit();
-        pruned
+        nodes.shrink_to_fit();
+        Done { nodes, state: self.states.number(after) }
     }
 
-    /// How a tower of a run is pruned.
+    /// How a tower of a state is pruned.
     fn pruning(
         &mut self,
-        run: &RunConfig,
-        (base, prune, .., seed): Parts,
-        dense: &StageKey,
+        doing: Doing<'_>,
+        state: u32,
+        (number, prune): (u32, &PruneConfig),
         tower: Tower,
     ) -> Arc<Pruning> {
-        let own = match self.own.get(&(prune, tower)) {
+        let run = doing.run;
+        let own = match self.own.get(&(number, tower)) {
             Some(&own) => own,
             None => {
-                let own = self.alone.intern(alone(&run.prune, tower));
-                self.own.insert((prune, tower), own);
+                let own = self.alone.intern(alone(prune, tower));
+                self.own.insert((number, tower), own);
                 own
             }
         };
-        if let Some(known) = self.prunings.get(&(base, own, tower, seed)) {
+        let key = (doing.base, state, own, tower, run.seed);
+        if let Some(known) = self.prunings.get(&key) {
             return Arc::clone(known);
         }
-        let prune = &run.prune;
+        let before = self.states.all[state as usize].clone();
         let mut nodes = Vec::new();
-        let (budget_config, sensitivities) = self.division(run, dense, tower, &mut nodes);
+        let (budget_config, sensitivities) = self.division(doing, &before, prune, tower, &mut nodes);
         let budget = prune.tower(tower);
         let calibrated = prune.metric.needs_calibration();
         let unstructured = prune.pattern == Pattern::Unstructured;
         let sees_masks = calibrated && prune.calibration.propagate == Propagate::Pruned;
-        let statistics = (calibrated && !sees_masks).then(|| self.statistics(run, dense, tower, &mut nodes));
+        let statistics = (calibrated && !sees_masks).then(|| self.statistics(doing, &before, prune, tower, &mut nodes));
         let method = prune.method();
         let configured = Configured::new(Stage::Prune {
             tower,
@@ -342,32 +446,46 @@ impl Planner {
             budget: budget_config,
             method: (!method.is_default()).then(|| Box::new(method)),
         });
-        let inputs = Inputs { dense: Some(*dense), sensitivities, statistics, ..Inputs::default() };
+        // Activations come from the towers before this one; without them, only what this one has lost counts.
+        let masks = before.masks(|other| if calibrated { other <= tower } else { other == tower });
+        let (dense, merge) = (Some(doing.dense), before.merge);
+        let inputs = Inputs { dense, sensitivities, statistics, masks, adapter: None, merge };
         let first = configured.node(&Read::new(inputs.clone()), &mut self.buffer);
         let first = Arc::clone(self.towers.entry(first.key).or_insert(first));
         let pruning = Arc::new(Pruning { nodes, inputs, configured, sees_masks, first });
-        self.prunings.insert((base, own, tower, seed), Arc::clone(&pruning));
+        self.prunings.insert(key, Arc::clone(&pruning));
         pruning
     }
 
-    /// The key of what is collected of a tower's inputs on the dense model, whose stage joins `nodes`.
+    /// Trains on a state and merges.
+    fn restore(&mut self, doing: Doing<'_>, state: u32, restore: u32) -> Done {
+        let config = self.restores.value(restore);
+        let before = &self.states.all[state as usize];
+        let [adapt, merge] = restoration(doing, &config, before, &mut self.buffer).map(Arc::new);
+        let after = State { merge: Some(merge.key), masks: Vec::new(), restorations: before.restorations + 1 };
+        Done { nodes: vec![adapt, merge], state: self.states.number(after) }
+    }
+
+    /// The key of what is collected of a tower's inputs on a state, whose stage joins `nodes`.
     fn statistics(
         &mut self,
-        run: &RunConfig,
-        dense: &StageKey,
+        Doing { run, dense, .. }: Doing<'_>,
+        state: &State,
+        prune: &PruneConfig,
         tower: Tower,
         nodes: &mut Vec<Arc<StageNode>>,
     ) -> StageKey {
+        let masks = state.masks(|other| other <= tower);
         let node = Stage::Statistics {
             tower,
-            projection: run.prune.tower(tower).projection,
-            needs: StatisticsNeeds::of(run.prune.metric, &run.prune.method()),
-            calibration: run.prune.calibration_of(tower),
-            data: run.data.for_calibration_of(run.prune.tower(tower)),
+            projection: prune.tower(tower).projection,
+            needs: StatisticsNeeds::of(prune.metric, &prune.method()),
+            calibration: prune.calibration_of(tower),
+            data: run.data.for_calibration_of(prune.tower(tower)),
             seed: run.seed,
             compute: run.model.compute,
         }
-        .node_with(Inputs { dense: Some(*dense), ..Inputs::default() }, &mut self.buffer);
+        .node_with(Inputs { dense: Some(dense), masks, merge: state.merge, ..Inputs::default() }, &mut self.buffer);
         let key = node.key;
         nodes.push(Arc::clone(self.towers.entry(key).or_insert_with(|| Arc::new(node))));
         key
@@ -376,12 +494,13 @@ impl Planner {
     /// How a tower's budget is divided, and the keys of the measurements behind it, whose stages join `nodes`.
     fn division(
         &mut self,
-        run: &RunConfig,
-        dense: &StageKey,
+        Doing { run, dense, .. }: Doing<'_>,
+        state: &State,
+        prune: &PruneConfig,
         tower: Tower,
         nodes: &mut Vec<Arc<StageNode>>,
     ) -> (Option<Box<BudgetConfig>>, Vec<StageKey>) {
-        let rule = &run.prune.allocation;
+        let rule = &prune.allocation;
         if rule.is_default() {
             return (None, Vec::new());
         }
@@ -389,7 +508,7 @@ impl Planner {
         let towers: BTreeMap<Tower, f64> = Tower::ALL
             .into_iter()
             .filter(together)
-            .map(|tower| (tower, run.prune.tower(tower).sparsity))
+            .map(|tower| (tower, prune.tower(tower).sparsity))
             .filter(|(_, sparsity)| *sparsity > 0.0)
             .collect();
         let mut keys = Vec::new();
@@ -397,20 +516,28 @@ impl Planner {
             for &tower in towers.keys() {
                 let node = Stage::Sensitivity {
                     tower,
-                    projection: run.prune.tower(tower).projection,
+                    projection: prune.tower(tower).projection,
                     measurement,
                     samples: rule.samples,
-                    // Measured on the dense model, whatever later stages propagate, and on every token.
+                    // Measured on the state, whatever later stages propagate, and on every token.
                     calibration: CalibrationConfig {
                         propagate: CalibrationConfig::default().propagate,
                         tokens: CalibrationConfig::default().tokens,
-                        ..run.prune.calibration_of(tower)
+                        ..prune.calibration_of(tower)
                     },
-                    data: run.data.for_calibration_of(run.prune.tower(tower)),
+                    data: run.data.for_calibration_of(prune.tower(tower)),
                     seed: run.seed,
                     compute: run.model.compute,
                 }
-                .node_with(Inputs { dense: Some(*dense), ..Inputs::default() }, &mut self.buffer);
+                .node_with(
+                    Inputs {
+                        dense: Some(dense),
+                        masks: state.masks(|_| true),
+                        merge: state.merge,
+                        ..Inputs::default()
+                    },
+                    &mut self.buffer,
+                );
                 keys.push(node.key);
                 let node = self.towers.entry(node.key).or_insert_with(|| Arc::new(node));
                 if !nodes.iter().any(|known| known.key == node.key) {
@@ -420,7 +547,7 @@ impl Planner {
         }
         // A table is held to all layers that there are.
         let sees_connector = rule.method == AllocationMethod::Table || towers.contains_key(&Tower::Connector);
-        let projection = sees_connector && run.prune.connector.projection;
+        let projection = sees_connector && prune.connector.projection;
         (Some(Box::new(BudgetConfig { rule: rule.clone(), towers, projection })), keys)
     }
 }
@@ -533,14 +660,20 @@ fn dense(run: &RunConfig) -> Dense {
     Dense { nodes: [Some(made), rescaled].into_iter().flatten().map(Arc::new).collect(), key }
 }
 
-fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], buffer: &mut Vec<u8>) -> Restored {
-    let restore = &run.restore;
-    let inputs =
-        Inputs { dense: Some(*dense), masks: masks.iter().map(|(_, key)| *key).collect(), ..Inputs::default() };
+/// The training and the merge of a restoration.
+fn restoration(
+    Doing { run, dense, .. }: Doing<'_>,
+    restore: &RestoreConfig,
+    state: &State,
+    buffer: &mut Vec<u8>,
+) -> [StageNode; 2] {
+    let masks = state.masks(|_| true);
+    let inputs = Inputs { dense: Some(dense), masks, merge: state.merge, ..Inputs::default() };
     let tower = |tower: Tower| Some(restore.tower(tower)).filter(|adapter| adapter.tune).cloned();
     let adapt = Stage::Adapt {
-        masked: restore.method == RestoreMethod::SparseLora,
+        masked: restore.method.trains_masked(),
         training: Box::new(AdaptTraining {
+            update: restore.method.update(),
             vision: tower(Tower::Vision),
             connector: tower(Tower::Connector),
             language: tower(Tower::Language),
@@ -560,13 +693,19 @@ fn restoration(run: &RunConfig, dense: &StageKey, masks: &[(Tower, StageKey)], b
             recompute: restore.recompute,
         }),
         data: run.data.for_restoration(),
-        seed: run.seed,
+        seed: nth_seed(run.seed, state.restorations),
         compute: run.model.compute,
     }
     .node_with(inputs.clone(), buffer);
     let merge = Stage::Merge { method: restore.method, compute: run.model.compute }
         .node_with(Inputs { adapter: Some(adapt.key), ..inputs }, buffer);
-    (Arc::new(adapt), Arc::new(merge))
+    [adapt, merge]
+}
+
+/// The seed of a run's restoration with so many others before it: a later one goes on with other samples instead of those that the first has seen.
+/// Replicate seeds have 32 bits.
+fn nth_seed(seed: u64, before: u64) -> u64 {
+    seed + (before << 32)
 }
 
 fn scored(run: &RunConfig) -> Vec<Scored> {

@@ -11,14 +11,15 @@ use crate::{
     model::{DenseConfig, ModelConfig},
     settings::SETTINGS,
     shared::Shared,
+    steps::StepConfig,
 };
 
 pub use crate::{
     asking::{AskingConfig, Crop, Lemmatizer, OkvqaConfig, PerplexityConfig, Repetition, RetrievalConfig, TextRule},
     corpora::{Augment, CorporaConfig, Corpus, SampleForm},
     method::{
-        BlockThreshold, Damping, DsnotConfig, InitialMetric, MagnitudeConfig, MethodConfig, Rounding, SignRule,
-        SparseGptConfig, StatisticsNeeds, Threshold,
+        AlpsConfig, BlockThreshold, ColumnOrder, Damping, DsnotConfig, InitialMetric, MagnitudeConfig, MethodConfig,
+        Rounding, SignRule, SparseGptConfig, StatisticsNeeds, Threshold,
     },
     tokens::{TokenConfig, TokenSelection},
 };
@@ -44,6 +45,9 @@ pub struct RunConfig {
     /// What is measured.
     #[serde(default)]
     pub evaluate: Shared<EvaluateConfig>,
+    /// What is done to the dense model, in order, where it is not one pruning and one restoration. Sections say what steps do not say.
+    #[serde(default, skip_serializing_if = "no_steps")]
+    pub steps: Shared<Vec<StepConfig>>,
     /// Replicate seed: calibration sample, random masks, adapter initialisation and training batches.
     #[serde(default)]
     pub seed: u64,
@@ -59,18 +63,22 @@ impl RunConfig {
             prune: Shared::default(),
             restore: Shared::default(),
             evaluate: Shared::default(),
+            steps: Shared::default(),
             seed: 0,
         }
     }
 
     /// Whether two runs differ in nothing but their seed.
     pub fn is_but_for_seed(&self, other: &Self) -> bool {
-        let Self { model, dense, data, prune, restore, evaluate, seed: _ } = self;
-        *prune == other.prune
-            && *restore == other.restore
+        let Self { model, dense, data, prune, restore, evaluate, steps, seed: _ } = self;
+        (prune, restore, steps) == (&other.prune, &other.restore, &other.steps)
             && *evaluate == other.evaluate
             && (model, dense, data) == (&other.model, &other.dense, &other.data)
     }
+}
+
+fn no_steps(steps: &[StepConfig]) -> bool {
+    steps.is_empty()
 }
 
 /// Where samples come from.
@@ -182,6 +190,9 @@ pub struct PruneConfig {
     /// Settings of DSnoT.
     #[serde(skip_serializing_if = "is_default")]
     pub dsnot: DsnotConfig,
+    /// Settings of ALPS.
+    #[serde(skip_serializing_if = "is_default")]
+    pub alps: AlpsConfig,
 }
 
 impl PruneConfig {
@@ -205,8 +216,8 @@ impl PruneConfig {
 
     /// How the method prunes.
     pub fn method(&self) -> MethodConfig {
-        let Self { rounding, threshold, magnitude, sparsegpt, dsnot, .. } = *self;
-        MethodConfig { rounding, threshold, magnitude, sparsegpt, dsnot }
+        let Self { rounding, threshold, magnitude, sparsegpt, dsnot, alps, .. } = *self;
+        MethodConfig { rounding, threshold, magnitude, sparsegpt, dsnot, alps }
     }
 
     /// The same pruning with what it cannot see made neutral.
@@ -257,6 +268,7 @@ impl Default for PruneConfig {
             magnitude: MagnitudeConfig::default(),
             sparsegpt: SparseGptConfig::default(),
             dsnot: DsnotConfig::default(),
+            alps: AlpsConfig::default(),
         }
     }
 }
@@ -280,12 +292,14 @@ pub enum Metric {
     SparseGpt,
     /// Swaps that bring the expected output back (Zhang et al., arXiv 2310.08915).
     Dsnot,
+    /// Mask and weights together, by alternating directions (Meng et al., NeurIPS 2024).
+    Alps,
 }
 
 impl Metric {
     /// All that prune, as they are listed for people.
-    pub const METHODS: [Metric; 6] =
-        [Metric::Magnitude, Metric::Wanda, Metric::Ria, Metric::SparseGpt, Metric::Dsnot, Metric::Random];
+    pub const METHODS: [Metric; 7] =
+        [Metric::Magnitude, Metric::Wanda, Metric::Ria, Metric::SparseGpt, Metric::Alps, Metric::Dsnot, Metric::Random];
 
     /// The name used in YAML and tables.
     pub fn name(self) -> &'static str {
@@ -297,23 +311,29 @@ impl Metric {
             Metric::Ria => "ria",
             Metric::SparseGpt => "sparsegpt",
             Metric::Dsnot => "dsnot",
+            Metric::Alps => "alps",
         }
     }
 
     /// Whether the metric looks at calibration activations.
     pub fn needs_calibration(self) -> bool {
-        matches!(self, Metric::Wanda | Metric::Ria | Metric::SparseGpt | Metric::Dsnot)
+        matches!(self, Metric::Wanda | Metric::Ria | Metric::SparseGpt | Metric::Alps | Metric::Dsnot)
     }
 
     /// Whether the method ranks every weight once, so that weights of several layers can be compared.
     pub fn ranks(self) -> bool {
-        !matches!(self, Metric::SparseGpt | Metric::Dsnot)
+        !matches!(self, Metric::SparseGpt | Metric::Alps | Metric::Dsnot)
+    }
+
+    /// Whether the method changes the weights that stay.
+    pub fn changes_weights(self) -> bool {
+        matches!(self, Metric::SparseGpt | Metric::Alps)
     }
 
     /// The comparison group its authors use for unstructured pruning.
     pub fn published_group(self) -> Group {
         match self {
-            Metric::Magnitude | Metric::Ria | Metric::SparseGpt => Group::Matrix,
+            Metric::Magnitude | Metric::Ria | Metric::SparseGpt | Metric::Alps => Group::Matrix,
             Metric::None | Metric::Random | Metric::Wanda | Metric::Dsnot => Group::Row,
         }
     }
@@ -533,6 +553,12 @@ pub enum RestoreMethod {
     LoraRemasked,
     /// Adapter masked by the keep mask during training and merging (paper section 3.3).
     SparseLora,
+    /// Weights scaled by a low-rank product that starts at one (Zimmer et al., arXiv 2312.15230).
+    ScaleLora,
+    /// Weights that change by a share of themselves, a factor for the row times one for the column (Lu et al., ICML 2024).
+    Spp,
+    /// The same with a low-rank product in place of the two factors (arXiv 2510.14444).
+    SppLora,
 }
 
 impl RestoreMethod {
@@ -543,8 +569,43 @@ impl RestoreMethod {
             RestoreMethod::Lora => "lora",
             RestoreMethod::LoraRemasked => "lora-remasked",
             RestoreMethod::SparseLora => "sparse-lora",
+            RestoreMethod::ScaleLora => "scale-lora",
+            RestoreMethod::Spp => "spp",
+            RestoreMethod::SppLora => "spp-lora",
         }
     }
+
+    /// Whether what trains leaves pruned weights at zero.
+    pub fn trains_masked(self) -> bool {
+        !matches!(self, RestoreMethod::None | RestoreMethod::Lora | RestoreMethod::LoraRemasked)
+    }
+
+    /// What matrices get.
+    pub fn update(self) -> MatrixUpdate {
+        match self {
+            RestoreMethod::ScaleLora => MatrixUpdate::Scale,
+            RestoreMethod::Spp => MatrixUpdate::Spp,
+            RestoreMethod::SppLora => MatrixUpdate::SppLora,
+            RestoreMethod::None | RestoreMethod::Lora | RestoreMethod::LoraRemasked | RestoreMethod::SparseLora => {
+                MatrixUpdate::Sum
+            }
+        }
+    }
+}
+
+/// How a matrix's update and its weight come together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MatrixUpdate {
+    /// `W + s B A`.
+    #[default]
+    Sum,
+    /// `W * (B A)`.
+    Scale,
+    /// `W + s W * (b a)`, `a` with `rank` rows that are spread over the outputs.
+    Spp,
+    /// `W + s W * (B A)`.
+    SppLora,
 }
 
 /// Adapters of one tower.
@@ -553,9 +614,9 @@ impl RestoreMethod {
 pub struct TowerAdapter {
     /// Whether the tower is trained at all.
     pub tune: bool,
-    /// Rank of the update.
+    /// Rank of the update; with `spp`, rows of its factor of the columns. 0 leaves matrices as they are.
     pub rank: u32,
-    /// Factor on the update (`alpha / rank` of the reference).
+    /// Factor on the update (`alpha / rank` of the reference). `scale-lora` has none.
     pub scale: f64,
     /// Roles of the linears that get an adapter, such as `qkv` or `wi_0`, or modules on their path, such as `crossattention`; empty means
     /// every prunable linear.
@@ -572,6 +633,13 @@ pub struct TowerAdapter {
     /// Whether gains and shifts of norms train, element by element.
     #[serde(skip_serializing_if = "is_default")]
     pub norms: bool,
+}
+
+impl TowerAdapter {
+    /// Whether anything of the tower is to train, where it is tuned.
+    pub fn trains(&self) -> bool {
+        self.rank > 0 || self.full || self.queries || self.norms || self.bias != TrainedBiases::None
+    }
 }
 
 impl Default for TowerAdapter {

@@ -1,11 +1,15 @@
 //! Settings that are each valid and together make no sense.
 
+use std::collections::BTreeMap;
+
 use crate::{
     Pattern, RunConfig, Tower,
     allocation::{AllocationMethod, AllocationScope},
     config::{
-        BlockThreshold, DataSource, Group, Metric, PruneConfig, RestoreMethod, SampleForm, Threshold, TowerPrune,
+        BlockThreshold, DataSource, Group, Metric, PruneConfig, RestoreConfig, RestoreMethod, SampleForm, Threshold,
+        TowerPrune,
     },
+    steps::{Step, StepKind},
     task::Task,
 };
 
@@ -13,23 +17,81 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Conflict {
     pub path: &'static str,
+    /// Name of the step whose setting it is.
+    pub step: Option<String>,
     pub message: String,
     pub help: String,
+}
+
+impl Conflict {
+    /// A contradiction within one step of a list, whose settings are known by its name.
+    fn within(mut self, step: &str) -> Self {
+        let Some((section, _)) = self.path.split_once('.').filter(|(section, _)| StepKind::named(section).is_some())
+        else {
+            return self;
+        };
+        for text in [&mut self.message, &mut self.help] {
+            *text = text.replace(&format!("`{section}."), &format!("`steps.{step}."));
+        }
+        self.step = Some(step.to_owned());
+        self
+    }
+
+    /// Paths of what may have said so, the most likely first.
+    pub fn paths(&self) -> impl Iterator<Item = String> {
+        let (step, path) = (self.step.as_ref(), self.path);
+        let own = step.zip(path.split_once('.')).map(|(step, (_, below))| format!("steps.{step}.{below}"));
+        own.into_iter().chain([path.to_owned()]).chain(step.map(|step| format!("steps.{step}")))
+    }
 }
 
 /// The first contradiction of a run, as it was written (not canonical).
 pub(crate) fn conflict(run: &RunConfig) -> Option<Conflict> {
     model(run)
         .or_else(|| data(run))
-        .or_else(|| prune(&run.prune))
-        .or_else(|| restore(run))
+        .or_else(|| steps(run))
         .or_else(|| asking(run))
         .or_else(|| corpora(run))
         .or_else(|| published(run))
 }
 
+/// What steps cannot be, each after those before it.
+fn steps(run: &RunConfig) -> Option<Conflict> {
+    let sequence = run.sequence();
+    let names = run.step_names();
+    // What is gone of each tower, and the step that removed it.
+    let mut gone: BTreeMap<Tower, (f64, &str)> = BTreeMap::new();
+    for (step, name) in sequence.iter().zip(names) {
+        let found = match step {
+            Step::Prune(config) => prune(config).or_else(|| calibrated_from(run, config)).or_else(|| {
+                let towers = Tower::ALL.into_iter().filter(|_| config.metric != Metric::None);
+                let mut pruned = towers.map(|tower| (tower, config.tower(tower).sparsity)).filter(|(_, s)| *s > 0.0);
+                pruned.find_map(|(tower, sparsity)| match gone.insert(tower, (sparsity, name)) {
+                    Some((before, first)) if sparsity < before => found(
+                        sparsity_of(tower),
+                        format!("`{name}` removes {sparsity} of tower `{tower}`, of which `{first}` has removed {before} already"),
+                        "what is removed stays removed, and a sparsity counts from the whole tower: raise it, or set it to 0 to leave the tower as it is",
+                    ),
+                    _ => None,
+                })
+            }),
+            Step::Restore(config) => {
+                let found = restore(config, &gone).or_else(|| trained_on(run, config));
+                if config.method == RestoreMethod::Lora {
+                    gone.clear();
+                }
+                found
+            }
+        };
+        if let Some(found) = found {
+            return Some(if run.steps.is_empty() { found } else { found.within(name) });
+        }
+    }
+    None
+}
+
 fn found(path: &'static str, message: impl Into<String>, help: impl Into<String>) -> Option<Conflict> {
-    Some(Conflict { path, message: message.into(), help: help.into() })
+    Some(Conflict { path, step: None, message: message.into(), help: help.into() })
 }
 
 fn model(run: &RunConfig) -> Option<Conflict> {
@@ -97,11 +159,7 @@ pub(crate) fn prune(prune: &PruneConfig) -> Option<Conflict> {
         for tower in Tower::ALL {
             let sparsity = prune.tower(tower).sparsity;
             if sparsity > 0.0 && (sparsity - implied).abs() > 1e-6 {
-                let path = match tower {
-                    Tower::Vision => "prune.vision.sparsity",
-                    Tower::Connector => "prune.connector.sparsity",
-                    Tower::Language => "prune.language.sparsity",
-                };
+                let path = sparsity_of(tower);
                 return found(
                     path,
                     format!("`{path}` is {sparsity}, but `{}` removes {implied}", prune.pattern),
@@ -177,6 +235,14 @@ fn tokens(prune: &PruneConfig) -> Option<Conflict> {
     )
 }
 
+fn sparsity_of(tower: Tower) -> &'static str {
+    match tower {
+        Tower::Vision => "prune.vision.sparsity",
+        Tower::Connector => "prune.connector.sparsity",
+        Tower::Language => "prune.language.sparsity",
+    }
+}
+
 fn group_of(tower: Tower) -> &'static str {
     match tower {
         Tower::Vision => "prune.vision.group",
@@ -240,8 +306,8 @@ fn allocation(prune: &PruneConfig) -> Option<Conflict> {
     None
 }
 
-fn restore(run: &RunConfig) -> Option<Conflict> {
-    let restore = &run.restore;
+/// What a restoration cannot be, where so much of some towers is gone.
+fn restore(restore: &RestoreConfig, gone: &BTreeMap<Tower, (f64, &str)>) -> Option<Conflict> {
     if restore.method == RestoreMethod::None {
         return None;
     }
@@ -252,13 +318,17 @@ fn restore(run: &RunConfig) -> Option<Conflict> {
             "set `restore.vision.tune`, `restore.connector.tune` or `restore.language.tune` to true",
         );
     }
+    let trains = |tower: Tower| restore.tower(tower).tune && restore.tower(tower).trains();
+    if !Tower::ALL.into_iter().any(trains) {
+        return found(
+            "restore.method",
+            format!("`{}` trains nothing: the rank of every tower is 0", restore.method.name()),
+            "set a `rank` above 0, `full`, `norms` or `bias: all`",
+        );
+    }
     for tower in Tower::ALL {
-        let is_pruned = run.prune.metric != Metric::None && run.prune.tower(tower).sparsity > 0.0;
-        if restore.tower(tower).tune
-            && restore.tower(tower).full
-            && is_pruned
-            && restore.method != RestoreMethod::SparseLora
-        {
+        let is_pruned = gone.contains_key(&tower);
+        if restore.tower(tower).tune && restore.tower(tower).full && is_pruned && !restore.method.trains_masked() {
             return found(
                 match tower {
                     Tower::Vision => "restore.vision.full",
@@ -356,50 +426,58 @@ fn corpora(run: &RunConfig) -> Option<Conflict> {
     None
 }
 
-/// What published data cannot give.
+/// What published data cannot give to an evaluation.
 fn published(run: &RunConfig) -> Option<Conflict> {
-    if run.data.source != DataSource::Folder {
-        return None;
-    }
-    if run.evaluate.tasks.contains(&Task::Flickr30k) && run.evaluate.retrieval.checkpoint.is_none() {
+    if run.data.source == DataSource::Folder
+        && run.evaluate.tasks.contains(&Task::Flickr30k)
+        && run.evaluate.retrieval.checkpoint.is_none()
+    {
         return found(
             "evaluate.tasks",
             "`flickr30k` needs a model that compares images and texts, which published checkpoints that answer are not",
             "set `evaluate.retrieval.checkpoint` to the folder of a BLIP-2 image-text matching model, or drop the task",
         );
     }
-    let calibration = &run.prune.calibration;
-    if run.prune.calibrates() && Tower::ALL.iter().any(|&tower| run.prune.tower(tower).sparsity > 0.0) {
-        if run.data.calibration.corpora.is_empty() {
-            return found(
-                "data.calibration.corpora",
-                "pruning needs calibration samples here, but no corpus is named",
-                "set `data.calibration.corpora`, for instance to [cc3m]",
-            );
-        }
-        if calibration.questions > 0 || calibration.captions != 1 {
-            return found(
-                "prune.calibration.questions",
-                "an entry of a corpus is one image with one caption or question",
-                "set `prune.calibration.questions` to 0 and `prune.calibration.captions` to 1",
-            );
-        }
+    None
+}
+
+/// What published data cannot give to a pruning.
+fn calibrated_from(run: &RunConfig, prune: &PruneConfig) -> Option<Conflict> {
+    let prunes = Tower::ALL.iter().any(|&tower| prune.tower(tower).sparsity > 0.0);
+    if run.data.source != DataSource::Folder || !prune.calibrates() || !prunes {
+        return None;
     }
-    if run.restore.method != RestoreMethod::None {
-        if run.data.restoration.corpora.is_empty() {
-            return found(
-                "data.restoration.corpora",
-                format!("`{}` needs training samples, but no corpus is named", run.restore.method.name()),
-                "set `data.restoration.corpora`, for instance to [cc3m]",
-            );
-        }
-        if run.restore.questions > 0 {
-            return found(
-                "restore.questions",
-                "entries of corpora are drawn one by one",
-                "set `restore.questions` to 0",
-            );
-        }
+    if run.data.calibration.corpora.is_empty() {
+        return found(
+            "data.calibration.corpora",
+            "pruning needs calibration samples here, but no corpus is named",
+            "set `data.calibration.corpora`, for instance to [cc3m]",
+        );
+    }
+    if prune.calibration.questions > 0 || prune.calibration.captions != 1 {
+        return found(
+            "prune.calibration.questions",
+            "an entry of a corpus is one image with one caption or question",
+            "set `prune.calibration.questions` to 0 and `prune.calibration.captions` to 1",
+        );
+    }
+    None
+}
+
+/// What published data cannot give to a restoration.
+fn trained_on(run: &RunConfig, restore: &RestoreConfig) -> Option<Conflict> {
+    if run.data.source != DataSource::Folder || restore.method == RestoreMethod::None {
+        return None;
+    }
+    if run.data.restoration.corpora.is_empty() {
+        return found(
+            "data.restoration.corpora",
+            format!("`{}` needs training samples, but no corpus is named", restore.method.name()),
+            "set `data.restoration.corpora`, for instance to [cc3m]",
+        );
+    }
+    if restore.questions > 0 {
+        return found("restore.questions", "entries of corpora are drawn one by one", "set `restore.questions` to 0");
     }
     None
 }

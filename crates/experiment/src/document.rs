@@ -3,13 +3,15 @@
 use serde_yaml::Value;
 
 use crate::{
+    address::Address,
     error::{ErrorKind, ExperimentError},
     grammar,
     output::Label,
     range,
-    settings::{self, SETTINGS, Setting},
+    settings::{self, SETTINGS},
     shape::{self, Names},
     source::Location,
+    steps::{self, StepNames},
     suggest,
     yaml::{Key, Node, Tree},
 };
@@ -17,9 +19,30 @@ use crate::{
 /// A setting with the value it gets and the place that says so.
 #[derive(Clone, Debug)]
 pub(crate) struct Override {
-    pub setting: &'static Setting,
+    pub address: Address,
     pub value: Value,
     pub at: Location,
+    /// Of a list of steps, the places of the steps and of their settings, by their paths.
+    pub places: Vec<(String, Location)>,
+}
+
+impl Override {
+    /// A setting with a value that its shape has passed.
+    pub fn new(address: Address, node: &Node) -> Self {
+        let (value, places) = match address.setting.shape {
+            shape::Shape::Steps => steps::value(node),
+            _ => (node.value(), Vec::new()),
+        };
+        Self { address, value, at: node.at.clone(), places }
+    }
+
+    /// Where it says what a path is.
+    pub fn place(&self, path: &str) -> Option<&Location> {
+        if self.address.path == path {
+            return Some(&self.at);
+        }
+        self.places.iter().find(|(own, _)| own == path).map(|(_, at)| at)
+    }
 }
 
 /// What an axis was written as; later kinds win where two set the same setting.
@@ -75,10 +98,11 @@ pub(crate) struct Removal {
 /// The contents of one file, or of a file merged with its bases.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Document {
-    pub extends: Vec<(String, Location)>,
     pub name: Option<String>,
     pub description: Option<String>,
     pub settings: Vec<Override>,
+    /// The steps of all its lists.
+    pub steps: StepNames,
     pub seeds: Option<Vec<u64>>,
     /// Where they are given.
     pub seeds_at: Option<Location>,
@@ -94,13 +118,23 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    /// Reads a parsed file.
-    pub fn read(root: &Node) -> Result<Self, ExperimentError> {
-        let mut document = Document::default();
+    /// The files that a parsed file extends, with the places where it says so.
+    pub fn bases(root: &Node) -> Result<Vec<(String, Location)>, ExperimentError> {
+        let entries = root.map("experiment file")?;
+        let mut bases = entries.iter().filter(|(key, _)| key.text == "extends");
+        bases.next().map_or(Ok(Vec::new()), |(_, node)| extends(node))
+    }
+
+    /// Reads a parsed file; `inherited` are the steps of the files that it extends.
+    pub fn read(root: &Node, inherited: &StepNames) -> Result<Self, ExperimentError> {
+        let mut steps = inherited.clone();
+        steps.add_all(root)?;
+        let mut document = Document { steps, ..Document::default() };
         let entries = root.map("experiment file")?;
         for (key, node) in entries {
             match key.text.as_str() {
-                "extends" => document.extends = extends(node)?,
+                // Read before, see [`Document::bases`].
+                "extends" => {}
                 "name" => {
                     shape::Shape::Id.check("name", node, &Names::default())?;
                     document.name = Some(node.text("name")?.to_owned());
@@ -114,13 +148,13 @@ impl Document {
                 "zip" => document.read_axes(node, "zip", crate::zip::axis)?,
                 "variants" => document.read_axes(node, "variants", variants_axis)?,
                 "include" => {
-                    document.include =
-                        Some(list_or_null(node, "include")?.iter().map(include).collect::<Result<_, _>>()?);
+                    let points = list_or_null(node, "include")?.iter().map(|node| include(node, &document.steps));
+                    document.include = Some(points.collect::<Result<_, _>>()?);
                 }
                 "exclude" => document.exclude = Some(list_or_null(node, "exclude")?.to_vec()),
                 "report" => document.report = Some(node.clone()),
                 "claims" => document.claims = Some(node.clone()),
-                _ => setting(key, node, "", &mut document.settings)?,
+                _ => setting(key, node, "", &document.steps, &mut document.settings)?,
             }
         }
         for (position, axis) in document.axes.iter().enumerate() {
@@ -140,13 +174,13 @@ impl Document {
         &mut self,
         node: &Node,
         section: &str,
-        read: fn(&Key, &Node) -> Result<Axis, ExperimentError>,
+        read: fn(&Key, &Node, &StepNames) -> Result<Axis, ExperimentError>,
     ) -> Result<(), ExperimentError> {
         for (key, node) in node.map(section)? {
             if node.is_nothing() {
                 self.removals.push(Removal { name: key.text.clone(), at: key.at.clone(), found: false });
             } else {
-                self.axes.push(read(key, node)?);
+                self.axes.push(read(key, node, &self.steps)?);
             }
         }
         Ok(())
@@ -178,7 +212,7 @@ impl Document {
             !again && !later.removals.iter().any(|other| other.name == removal.name)
         });
         for new in later.settings {
-            match self.settings.iter_mut().find(|old| old.setting.path == new.setting.path) {
+            match self.settings.iter_mut().find(|old| old.address.path == new.address.path) {
                 Some(old) => *old = new,
                 None => self.settings.push(new),
             }
@@ -191,10 +225,10 @@ impl Document {
         }
         self.axes.sort_by_key(|axis| axis.kind);
         Document {
-            extends: Vec::new(),
             name: later.name,
             description: later.description.or(self.description),
             settings: self.settings,
+            steps: self.steps.and(later.steps),
             seeds: later.seeds.or(self.seeds),
             seeds_at: later.seeds_at.or(self.seeds_at),
             axes: self.axes,
@@ -220,13 +254,24 @@ fn extends(node: &Node) -> Result<Vec<(String, Location)>, ExperimentError> {
     }
 }
 
-/// Reads `prune.metric: wanda` or `prune: { metric: wanda }` below `prefix` into overrides.
-pub(crate) fn setting(key: &Key, node: &Node, prefix: &str, into: &mut Vec<Override>) -> Result<(), ExperimentError> {
+/// Reads `prune.metric: wanda` or `prune: { metric: wanda }` below `prefix` into overrides; `steps` are those whose settings can be named.
+pub(crate) fn setting(
+    key: &Key,
+    node: &Node,
+    prefix: &str,
+    steps: &StepNames,
+    into: &mut Vec<Override>,
+) -> Result<(), ExperimentError> {
     let path = if prefix.is_empty() { key.text.clone() } else { format!("{prefix}.{}", key.text) };
-    if let Some(setting) = settings::find(&path) {
-        setting.shape.check(&path, node, &Names::default())?;
-        let new = Override { setting, value: node.value(), at: node.at.clone() };
-        if let Some(first) = into.iter().find(|other| other.setting.path == path) {
+    // `steps: { first: { metric: wanda } }` are settings, `steps: [...]` is a list.
+    let is_of_steps = matches!(node.tree, Tree::Map(_)) && steps.is_section(&path);
+    if is_of_steps || settings::is_section(&path) {
+        return node.map(&path)?.iter().try_for_each(|(key, node)| setting(key, node, &path, steps, into));
+    }
+    if let Some(address) = Address::find(&path, steps) {
+        address.setting.shape.check(&path, node, &Names::default())?;
+        let new = Override::new(address, node);
+        if let Some(first) = into.iter().find(|other| other.address.path == path) {
             return Err(key
                 .at
                 .error(ErrorKind::DuplicateKey, format!("`{path}` is set twice"))
@@ -237,13 +282,13 @@ pub(crate) fn setting(key: &Key, node: &Node, prefix: &str, into: &mut Vec<Overr
         into.push(new);
         return Ok(());
     }
-    if settings::is_section(&path) {
-        return node.map(&path)?.iter().try_for_each(|(key, node)| setting(key, node, &path, into));
-    }
-    Err(unknown_setting(key, &path, prefix))
+    Err(unknown_setting(key, &path, prefix, steps))
 }
 
-fn unknown_setting(key: &Key, path: &str, prefix: &str) -> ExperimentError {
+fn unknown_setting(key: &Key, path: &str, prefix: &str, steps: &StepNames) -> ExperimentError {
+    if let Some(why) = steps.unknown(path) {
+        return key.at.error(ErrorKind::UnknownKey, why.message).label("unknown key").help(why.help);
+    }
     let paths = SETTINGS.iter().map(|setting| setting.path);
     let sections = grammar::SECTIONS.iter().map(|section| section.key).filter(|_| prefix.is_empty());
     let error = key.at.error(ErrorKind::UnknownKey, format!("there is no setting `{path}`")).label("unknown key");
@@ -301,9 +346,9 @@ pub(crate) fn seeds(node: &Node) -> Result<Vec<u64>, ExperimentError> {
     Ok(seeds)
 }
 
-fn product_axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
-    let Some(setting) = settings::find(&key.text) else {
-        let error = unknown_setting(key, &key.text, "axes");
+fn product_axis(key: &Key, node: &Node, steps: &StepNames) -> Result<Axis, ExperimentError> {
+    let Some(address) = Address::find(&key.text, steps) else {
+        let error = unknown_setting(key, &key.text, "axes", steps);
         return Err(if settings::is_section(&key.text) {
             key.at
                 .error(ErrorKind::UnknownKey, format!("`{}` is a group of settings, not one", key.text))
@@ -313,6 +358,7 @@ fn product_axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
             error
         });
     };
+    let setting = address.setting;
     if setting.path == "seed" {
         return Err(key
             .at
@@ -327,39 +373,46 @@ fn product_axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
             .label("checked, never computed with")
             .help(format!("write `{}` at the top level", setting.path)));
     }
+    if matches!(setting.shape, shape::Shape::Steps) {
+        return Err(key
+            .at
+            .error(ErrorKind::BadAxis, "`steps` is not an axis")
+            .label("lists have no labels")
+            .help("name each list in `variants:`, such as `schedule: { gradual: { steps: [...] } }`"));
+    }
     let values = range::values(&key.text, node, setting.is_integer())?;
     Ok(Axis {
         name: key.text.clone(),
         kind: AxisKind::Product,
         tags: Vec::new(),
-        points: points(setting, &values)?,
+        points: points(&address, &values)?,
         at: key.at.clone(),
     })
 }
 
-/// The points of a product axis over `setting`.
-pub(crate) fn points(setting: &'static Setting, values: &[Node]) -> Result<Vec<Point>, ExperimentError> {
+/// The points of a product axis over a setting.
+pub(crate) fn points(address: &Address, values: &[Node]) -> Result<Vec<Point>, ExperimentError> {
     let mut points: Vec<Point> = Vec::with_capacity(values.len());
     let mut seen = std::collections::HashSet::new();
     for node in values {
-        setting.shape.check(setting.path, node, &Names::default())?;
-        let value = node.value();
-        let label = Label::of(&value).map_or_else(|| "null".to_owned(), |label| label.0);
+        address.setting.shape.check(&address.path, node, &Names::default())?;
+        let new = Override::new(address.clone(), node);
+        let label = Label::of(&new.value).map_or_else(|| "null".to_owned(), |label| label.0);
         if !seen.insert(label.clone()) {
             return Err(node
                 .at
-                .error(ErrorKind::BadAxis, format!("axis `{}` has the value `{label}` twice", setting.path))
+                .error(ErrorKind::BadAxis, format!("axis `{}` has the value `{label}` twice", address.path))
                 .label("again here"));
         }
-        let set = vec![Override { setting, value, at: node.at.clone() }];
-        points.push(Point { label, tags: Vec::new(), set });
+        points.push(Point { label, tags: Vec::new(), set: vec![new] });
     }
     Ok(points)
 }
 
 /// Refuses names that would be ambiguous in tables, figures and claims.
 pub(crate) fn check_axis_name(key: &Key) -> Result<(), ExperimentError> {
-    let taken = settings::find(&key.text).is_some() || settings::is_section(&key.text);
+    let taken =
+        settings::find(&key.text).is_some() || settings::is_section(&key.text) || key.text.starts_with("steps.");
     let reserved = ["metric", "seed", "name", "labels", "tags"].contains(&key.text.as_str());
     if taken || reserved || key.text.is_empty() || key.text.contains(['=', ',']) {
         return Err(key
@@ -371,7 +424,7 @@ pub(crate) fn check_axis_name(key: &Key) -> Result<(), ExperimentError> {
     Ok(())
 }
 
-fn variants_axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
+fn variants_axis(key: &Key, node: &Node, steps: &StepNames) -> Result<Axis, ExperimentError> {
     check_axis_name(key)?;
     let mut points = Vec::new();
     for (label, overrides) in node.map(&format!("variants.{}", key.text))? {
@@ -380,7 +433,7 @@ fn variants_axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
             Tree::Scalar(Value::Null) => {}
             _ => {
                 for (key, node) in overrides.map(&label.text)? {
-                    setting(key, node, "", &mut set)?;
+                    setting(key, node, "", steps, &mut set)?;
                 }
             }
         }
@@ -396,15 +449,15 @@ fn variants_axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
     Ok(Axis { name: key.text.clone(), kind: AxisKind::Variants, tags: Vec::new(), points, at: key.at.clone() })
 }
 
-fn include(node: &Node) -> Result<Include, ExperimentError> {
+fn include(node: &Node, steps: &StepNames) -> Result<Include, ExperimentError> {
     let mut name = None;
     let (mut set, mut coordinates) = (Vec::new(), Vec::new());
     for (key, value) in node.map("include point")? {
         let head = key.text.split('.').next().unwrap_or_default();
         if key.text == "name" {
             name = Some(value.text("name")?.to_owned());
-        } else if settings::find(&key.text).is_some() || settings::is_section(head) {
-            setting(key, value, "", &mut set)?;
+        } else if head == "steps" || settings::find(&key.text).is_some() || settings::is_section(head) {
+            setting(key, value, "", steps, &mut set)?;
         } else {
             coordinates.push((key.clone(), value.clone()));
         }

@@ -2,12 +2,14 @@
 
 use crate::{
     RunConfig,
+    address::Address,
     error::{ErrorKind, ExperimentError},
     experiment::AxisInfo,
     output::Label,
-    settings::{self, SETTINGS, Setting},
+    settings::SETTINGS,
     shape::Names,
     source::Location,
+    steps::StepNames,
     suggest,
     yaml::{Node, Tree},
 };
@@ -24,7 +26,7 @@ enum Subject {
     /// Position among the coordinates.
     Axis(usize),
     Seed,
-    Setting(&'static Setting),
+    Setting(Address),
 }
 
 impl Exclusion {
@@ -33,17 +35,17 @@ impl Exclusion {
         self.conditions.iter().all(|(subject, wanted)| match subject {
             Subject::Axis(position) => wanted.iter().any(|label| label == labels[*position]),
             Subject::Seed => wanted.contains(&seed.to_string()),
-            Subject::Setting(setting) => Label::of(&setting.get(run)).is_some_and(|label| wanted.contains(&label.0)),
+            Subject::Setting(address) => Label::of(&address.get(run)).is_some_and(|label| wanted.contains(&label.0)),
         })
     }
 }
 
 /// Reads the entries; names and labels must exist.
-pub(crate) fn read(nodes: &[Node], axes: &[AxisInfo]) -> Result<Vec<Exclusion>, ExperimentError> {
-    nodes.iter().map(|node| entry(node, axes)).collect()
+pub(crate) fn read(nodes: &[Node], axes: &[AxisInfo], steps: &StepNames) -> Result<Vec<Exclusion>, ExperimentError> {
+    nodes.iter().map(|node| entry(node, axes, steps)).collect()
 }
 
-fn entry(node: &Node, axes: &[AxisInfo]) -> Result<Exclusion, ExperimentError> {
+fn entry(node: &Node, axes: &[AxisInfo], steps: &StepNames) -> Result<Exclusion, ExperimentError> {
     let entries = node.map("exclude entry")?;
     if entries.is_empty() {
         return Err(node
@@ -54,10 +56,10 @@ fn entry(node: &Node, axes: &[AxisInfo]) -> Result<Exclusion, ExperimentError> {
     let mut conditions = Vec::new();
     for (key, value) in entries {
         let axis = axes.iter().position(|axis| axis.name == key.text);
-        let subject = match (axis, settings::find(&key.text)) {
+        let subject = match (axis, Address::find(&key.text, steps)) {
             (Some(position), _) => Subject::Axis(position),
             (None, _) if key.text == "seed" => Subject::Seed,
-            (None, Some(setting)) => Subject::Setting(setting),
+            (None, Some(address)) => Subject::Setting(address),
             (None, None) => {
                 let names = axes.iter().map(|axis| axis.name.as_str());
                 let names = names.chain(SETTINGS.iter().map(|setting| setting.path));
@@ -79,8 +81,8 @@ fn entry(node: &Node, axes: &[AxisInfo]) -> Result<Exclusion, ExperimentError> {
                 _ => None,
             };
             let Some(Label(label)) = label else { return Err(item.wrong_type(&key.text, "a label or a list of them")) };
-            match subject {
-                Subject::Axis(position) if !axes[position].labels.contains(&label) => {
+            match &subject {
+                &Subject::Axis(position) if !axes[position].labels.contains(&label) => {
                     let labels = axes[position].labels.iter().map(String::as_str);
                     return Err(item
                         .at
@@ -88,7 +90,7 @@ fn entry(node: &Node, axes: &[AxisInfo]) -> Result<Exclusion, ExperimentError> {
                         .label("matches nothing")
                         .help(suggest::hint(&label, "labels", labels)));
                 }
-                Subject::Setting(setting) => setting.shape.check(&key.text, item, &Names::default())?,
+                Subject::Setting(address) => address.setting.shape.check(&key.text, item, &Names::default())?,
                 _ => {}
             }
             wanted.push(label);

@@ -62,7 +62,7 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
         document,
         seeds: &seeds,
         start,
-        exclusions: crate::exclude::read(document.exclude.as_deref().unwrap_or_default(), &axes)?,
+        exclusions: crate::exclude::read(document.exclude.as_deref().unwrap_or_default(), &axes, &document.steps)?,
         planner: Planner::default(),
         coordinates: axes.iter().map(|axis| axis.name.clone()).collect(),
         cells: Vec::with_capacity(expected),
@@ -100,10 +100,10 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
 /// Two axes of one kind that set the same setting would leave the winner to chance.
 fn two_writers(axes: &[Axis]) -> Result<(), ExperimentError> {
     for (position, axis) in axes.iter().enumerate() {
-        let mine: HashSet<&str> = axis.points.iter().flat_map(|p| &p.set).map(|o| o.setting.path).collect();
+        let mine: HashSet<&str> = axis.points.iter().flat_map(|p| &p.set).map(|o| &*o.address.path).collect();
         for other in axes[..position].iter().filter(|other| other.kind == axis.kind) {
-            if let Some(both) = other.points.iter().flat_map(|p| &p.set).find(|o| mine.contains(o.setting.path)) {
-                let path = both.setting.path;
+            if let Some(both) = other.points.iter().flat_map(|p| &p.set).find(|o| mine.contains(&*o.address.path)) {
+                let path = &both.address.path;
                 let message = format!("`{path}` is set by two axes, `{}` and `{}`", other.name, axis.name);
                 return Err(axis
                     .at
@@ -117,13 +117,26 @@ fn two_writers(axes: &[Axis]) -> Result<(), ExperimentError> {
     Ok(())
 }
 
-fn apply(run: &mut RunConfig, set: &[Override]) -> Result<(), ExperimentError> {
-    for Override { setting, value, at } in set {
-        setting.set(run, value).map_err(|error| {
-            at.error(ErrorKind::BadValue, format!("`{}` cannot be this: {error}", setting.path)).label("bad value")
+/// Sets what is not a setting of a step: those wait until all lists are known, see [`to_steps`].
+pub(crate) fn apply(run: &mut RunConfig, set: &[Override]) -> Result<(), ExperimentError> {
+    for Override { address, value, at, .. } in set.iter().filter(|one| one.address.step.is_none()) {
+        address.setting.set(run, value).map_err(|error| {
+            at.error(ErrorKind::BadValue, format!("`{}` cannot be this: {error}", address.path)).label("bad value")
         })?;
     }
     Ok(())
+}
+
+/// Sets `steps.NAME.SETTING` in the lists that have such a step, whatever said so first.
+pub(crate) fn to_steps<'a>(run: &mut RunConfig, set: impl Iterator<Item = &'a Override>) {
+    for Override { address, value, .. } in set {
+        let Some(name) = &address.step else { continue };
+        if let Some(at) = run.steps.iter().position(|step| step.name == *name) {
+            let step = &mut run.steps[at];
+            let below = address.setting.path[step.kind.name().len() + 1..].to_owned();
+            step.settings.insert(below, value.clone());
+        }
+    }
 }
 
 fn axis_infos(document: &Document) -> Vec<AxisInfo> {
@@ -163,7 +176,7 @@ pub(crate) fn include_labels(include: &Include) -> impl Iterator<Item = (&str, S
         Tree::Scalar(value) => Some((key.text.as_str(), text(value)?)),
         _ => None,
     });
-    let set = include.set.iter().filter_map(move |o| Some((o.setting.path, text(&o.value)?)));
+    let set = include.set.iter().filter_map(move |o| Some((&*o.address.path, text(&o.value)?)));
     stated.chain(set)
 }
 
@@ -258,6 +271,10 @@ impl<'a> Walk<'a> {
         point: Option<&str>,
         sets: &[&[Override]],
     ) -> Result<(), ExperimentError> {
+        let mut run = run.clone();
+        let settings = &self.document.settings;
+        to_steps(&mut run, settings.iter().chain(sets.iter().flat_map(|set| set.iter())));
+        let run = &run;
         let mut checked = false;
         let named = self.coordinates.iter().zip(labels);
         let coordinates: Arc<[(String, String)]> = named.map(|(n, l)| (n.clone(), (*l).to_owned())).collect();
@@ -277,14 +294,16 @@ impl<'a> Walk<'a> {
             if !checked {
                 checked = true;
                 if let Some(found) = conflict(run) {
-                    let here = |o: &&Override| o.setting.path == found.path;
-                    let varied = sets.iter().rev().flat_map(|set| set.iter()).find(here);
-                    let fixed = self.document.settings.iter().find(here);
-                    let at = varied.or(fixed).map_or(self.start, |o| &o.at);
+                    let varied = || sets.iter().rev().flat_map(|set| set.iter());
+                    let place = |path: &str| {
+                        let varied = varied().find_map(|one| Some((one.place(path)?, true)));
+                        varied.or_else(|| settings.iter().find_map(|one| Some((one.place(path)?, false))))
+                    };
+                    let (at, is_varied) = found.paths().find_map(|path| place(&path)).unwrap_or((self.start, false));
                     let error = at.error(ErrorKind::Conflict, found.message).help(found.help);
                     let names = self.coordinates.iter().zip(labels);
-                    let place: Vec<String> = names.map(|(name, label)| format!("{name}={label}")).collect();
-                    return Err(if varied.is_some() { error.label(format!("at {}", place.join(", "))) } else { error });
+                    let point: Vec<String> = names.map(|(name, label)| format!("{name}={label}")).collect();
+                    return Err(if is_varied { error.label(format!("at {}", point.join(", "))) } else { error });
                 }
                 self.note_gate(run);
             }

@@ -114,6 +114,7 @@ impl Experiment {
             points: document.include.iter().flatten().map(|include| include.name.clone()).collect(),
             tasks,
             published: ids,
+            steps: document.steps.clone(),
         };
         // Overrides may have narrowed an axis; what the file says about the labels it had is still right.
         for axis in &written.axes {
@@ -143,7 +144,7 @@ impl Experiment {
         };
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         free_name(document.name.as_deref().unwrap_or(&stem), path)?;
-        let alone = document.settings.iter().find(|o| o.setting.path == "seed").and_then(|o| o.value.as_u64());
+        let alone = document.settings.iter().find(|o| o.address.path == "seed").and_then(|o| o.value.as_u64());
         Ok(Experiment {
             name: document.name.clone().unwrap_or(stem),
             path: path.to_owned(),

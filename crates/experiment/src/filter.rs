@@ -89,7 +89,7 @@ impl Bound {
 
     fn holds(&self, position: usize, cell: &Cell, stage: Option<&StageNode>) -> bool {
         self.whole.holds(&|(test, subjects)| {
-            let Some(subject) = subjects[position] else { return false };
+            let Some(subject) = &subjects[position] else { return false };
             let fits =
                 |value: Option<&str>| test.values.iter().any(|word| fits(test.relation, subject, value, &word.text));
             subject.any(&self.names[position], cell, stage, &fits) != test.negated
@@ -100,7 +100,7 @@ impl Bound {
 /// Digits of a run's identity that are enough to name it.
 const FEWEST_DIGITS: usize = 4;
 
-fn fits(relation: Relation, subject: Subject, value: Option<&str>, wanted: &str) -> bool {
+fn fits(relation: Relation, subject: &Subject, value: Option<&str>, wanted: &str) -> bool {
     let Some(value) = value else { return relation == Relation::Is && wanted == "null" };
     let ordered = |test: fn(f64, f64) -> bool| number(value).zip(number(wanted)).is_some_and(|(a, b)| test(a, b));
     match relation {
@@ -145,7 +145,8 @@ fn is_like(text: &str, pattern: &str) -> bool {
 
 /// Refuses values that cannot be there: in the experiments that know the name, no axis has the label, or the setting takes no such value.
 fn check(test: &Test, subjects: &[Option<Subject>], experiments: &[Experiment]) -> Result<(), ExperimentError> {
-    let known = || subjects.iter().zip(experiments).filter_map(|(subject, experiment)| Some(((*subject)?, experiment)));
+    let known =
+        || subjects.iter().zip(experiments).filter_map(|(subject, experiment)| Some((subject.as_ref()?, experiment)));
     match test.relation {
         Relation::Like => Ok(()),
         Relation::Is => test.values.iter().try_for_each(|word| {
@@ -153,11 +154,11 @@ fn check(test: &Test, subjects: &[Option<Subject>], experiments: &[Experiment]) 
             for (subject, experiment) in known() {
                 match subject.labels(experiment) {
                     // A setting that is no axis here may be one elsewhere.
-                    None => return check_setting(&test.name, word, subject),
+                    None => return check_setting(word, subject),
                     Some(more) => labels.extend(more),
                 }
             }
-            let there = labels.iter().any(|label| fits(Relation::Is, Subject::Seed, Some(label), &word.text));
+            let there = labels.iter().any(|label| fits(Relation::Is, &Subject::Seed, Some(label), &word.text));
             if there || word.text == "null" {
                 return Ok(());
             }
@@ -173,12 +174,12 @@ fn check(test: &Test, subjects: &[Option<Subject>], experiments: &[Experiment]) 
             Err(error.help(help))
         }),
         Relation::Below | Relation::AtMost | Relation::Above | Relation::AtLeast => {
-            let is_ordered = |(subject, experiment): (Subject, &Experiment)| match (subject.labels(experiment), subject)
-            {
-                (Some(labels), _) => labels.iter().any(|label| number(label).is_some()),
-                (None, Subject::Setting(setting)) => setting.is_number(),
-                (None, _) => false,
-            };
+            let is_ordered =
+                |(subject, experiment): (&Subject, &Experiment)| match (subject.labels(experiment), subject) {
+                    (Some(labels), _) => labels.iter().any(|label| number(label).is_some()),
+                    (None, Subject::Setting(address)) => address.setting.is_number(),
+                    (None, _) => false,
+                };
             if !known().any(is_ordered) {
                 let message =
                     format!("`{}` is no number, so it cannot be compared with `{}`", test.name.text, test.relation);
@@ -199,8 +200,9 @@ fn distinct(labels: &[String]) -> Vec<&str> {
 }
 
 /// Refuses what a setting cannot be. Texts, paths and lists can be much, and are looked for as they stand.
-fn check_setting(name: &Word, word: &Word, subject: Subject) -> Result<(), ExperimentError> {
-    let Some(setting) = subject.setting() else { return Ok(()) };
+fn check_setting(word: &Word, subject: &Subject) -> Result<(), ExperimentError> {
+    let Some(address) = subject.setting() else { return Ok(()) };
+    let setting = address.setting;
     let is_free = |shape: &Shape| {
         matches!(shape, Shape::Text | Shape::Path | Shape::Set { .. } | Shape::List(_) | Shape::Floors | Shape::Shares)
     };
@@ -215,6 +217,5 @@ fn check_setting(name: &Word, word: &Word, subject: Subject) -> Result<(), Exper
     // Patterns and words of a choice are texts, whatever YAML makes of them.
     let text = || Node { tree: Tree::Scalar(serde_yaml::Value::String(word.text.clone())), at: word.at.clone() };
     let node = if matches!(shape, Shape::Choice(_) | Shape::Pattern) { text() } else { node };
-    let label = if name.text == setting.path { &name.text } else { setting.path };
-    shape.check(label, &node, &Names::default())
+    shape.check(&address.path, &node, &Names::default())
 }

@@ -7,6 +7,7 @@ use crate::{
     canonical::canonical,
     chain::Planner,
     config::{PruneConfig, RestoreConfig},
+    shared::Shared,
 };
 
 /// The gate of one dense model.
@@ -27,6 +28,7 @@ pub(crate) fn add(run: &RunConfig, planner: &mut Planner, gates: &mut Vec<Gate>)
     let mut dense = run.clone();
     dense.prune = PruneConfig::default().into();
     dense.restore = RestoreConfig::default().into();
+    dense.steps = Shared::default();
     dense.evaluate.tasks = Task::ALL.into_iter().filter(mentions).collect();
     // Numbers of items stay as the experiment has them, so that the gate's evaluations are the ones its dense runs need.
     let planned = planner.make(&RunConfig { evaluate: dense.evaluate.clone(), ..canonical(&dense) });

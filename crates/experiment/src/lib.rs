@@ -7,6 +7,7 @@
 //! [`expand`] multiplies axes out and takes exclusions away, [`canonical`] makes runs comparable, and [`chain`] turns runs into stages.
 //! Every mistake on the way is an [`ExperimentError`] that points at the text.
 
+mod address;
 pub mod allocation;
 pub mod asking;
 pub mod canonical;
@@ -54,6 +55,7 @@ pub mod shared;
 pub mod source;
 mod spelling;
 pub mod stage;
+pub mod steps;
 pub mod strict;
 mod suggest;
 pub mod task;

@@ -57,9 +57,8 @@ fn read(
     files.chain.push((real.clone(), shown.to_owned()));
     let mut tree = yaml::parse(&source)?;
     spelling::current(&mut tree)?;
-    let mut own = Document::read(&tree)?;
     let mut merged = Document::default();
-    for (relative, at) in std::mem::take(&mut own.extends) {
+    for (relative, at) in Document::bases(&tree)? {
         let Base { path: base, asked, shown: base_shown } = resolve(&real, &relative, root, &at)?;
         let chain = &files.chain;
         files.read += 1;
@@ -87,6 +86,7 @@ fn read(
         merged = merged.overlay(read(&base, &asked, &base_shown, root, files)?.0);
     }
     files.chain.pop();
+    let own = Document::read(&tree, &merged.steps)?;
     Ok((merged.overlay(own), tree.at))
 }
 

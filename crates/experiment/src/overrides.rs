@@ -11,13 +11,14 @@ use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     RunConfig,
+    address::Address,
     document::{self, Axis, AxisKind, Document, Override},
     error::{ErrorKind, ExperimentError},
     flow::{self, Reading, quoted},
     grammar,
     output::Label,
-    settings::{self, SETTINGS, Setting},
-    shape::Names,
+    settings::{self, SETTINGS},
+    shape::{Names, Shape},
     source::{COMMAND_LINE, Location, Source},
     spelling, suggest,
     yaml::{Node, Tree},
@@ -105,11 +106,14 @@ fn one(
         });
         return Ok(());
     }
-    if let Some(setting) = settings::find(path) {
-        return set(document, source, setting, key, start);
+    if let Some(address) = Address::find(path, &document.steps) {
+        return set(document, source, address, key, start);
     }
     if let Some(axis) = document.axes.iter_mut().find(|axis| axis.name == path) {
         return select(axis, source, start);
+    }
+    if let Some(why) = document.steps.unknown(path) {
+        return Err(key.error(ErrorKind::Override, why.message).label("unknown name").help(why.help));
     }
     let names = SETTINGS.iter().map(|setting| setting.path).chain(["replicate.seed"]);
     let names = names.chain(document.axes.iter().map(|axis| axis.name.as_str()));
@@ -127,12 +131,13 @@ fn one(
 fn set(
     document: &mut Document,
     source: &Arc<Source>,
-    setting: &'static Setting,
+    address: Address,
     key: Location,
     start: usize,
 ) -> Result<(), ExperimentError> {
-    let path = setting.path;
-    let sets = |axis: &&Axis| axis.points.iter().any(|point| point.set.iter().any(|o| o.setting.path == path));
+    let (path, setting) = (address.path.clone(), address.setting);
+    let path = &*path;
+    let sets = |axis: &&Axis| axis.points.iter().any(|point| point.set.iter().any(|o| o.address.path == path));
     if let Some(axis) = document.axes.iter().filter(|axis| axis.kind != AxisKind::Product).find(sets) {
         let labels = suggest::list(axis.points.iter().map(|point| point.label.as_str()));
         return Err(key
@@ -158,17 +163,19 @@ fn set(
         }
     }
     if let Some(axis) = document.axes.iter_mut().find(|axis| axis.name == path) {
-        axis.points = document::points(setting, &values)?;
+        axis.points = document::points(&address, &values)?;
         return Ok(());
     }
     if let [value] = values.as_slice() {
         setting.shape.check(path, value, &Names::default())?;
-        let new = Override { setting, value: value.value(), at: value.at.clone() };
-        document.settings.retain(|old| old.setting.path != path);
-        document.settings.push(new);
+        if matches!(setting.shape, Shape::Steps) && !value.is_nothing() {
+            document.steps.add(value)?;
+        }
+        document.settings.retain(|old| old.address.path != path);
+        document.settings.push(Override::new(address, value));
         return Ok(());
     }
-    let points = document::points(setting, &values)?;
+    let points = document::points(&address, &values)?;
     document.axes.push(Axis { name: path.to_owned(), kind: AxisKind::Product, tags: Vec::new(), points, at: key });
     document.axes.sort_by_key(|axis| axis.kind);
     Ok(())

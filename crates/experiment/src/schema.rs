@@ -6,7 +6,9 @@ use crate::{
     grammar,
     settings::{SETTINGS, Setting},
     shape::{Bounds, Field, Need, Shape},
-    spelling, value,
+    spelling,
+    steps::StepKind,
+    value,
 };
 
 /// The schema (draft 2020-12).
@@ -17,7 +19,7 @@ pub fn schema() -> Value {
     for setting in SETTINGS {
         definitions.insert(setting.path.to_owned(), described(shape(&setting.shape), setting.doc));
     }
-    definitions.insert("settings".to_owned(), closed(settings_below("")));
+    definitions.insert("settings".to_owned(), with_steps(closed(settings_below("")), json!({})));
     let value_names = value::Value::names_with_parts();
     let earlier: Vec<String> = value_names.iter().filter_map(|name| spelling::earlier(name)).collect();
     let forms = [
@@ -47,7 +49,7 @@ pub fn schema() -> Value {
     let mut root = Map::new();
     root.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
     root.insert("title".to_owned(), json!("ressa experiment"));
-    root.extend(object(closed(properties)));
+    root.extend(object(with_steps(closed(properties), json!({}))));
     root.insert("$defs".to_owned(), Value::Object(definitions));
     Value::Object(root)
 }
@@ -70,13 +72,17 @@ fn section_shape(key: &str) -> Value {
         "replicate" => json!({
             "type": "object", "properties": { "seed": seeds() }, "required": ["seed"], "additionalProperties": false
         }),
-        "axes" => closed(columns()),
+        "axes" => {
+            let mut columns = columns();
+            columns.remove("steps");
+            with_steps(closed(columns), values_of_steps())
+        }
         "zip" => {
             let mut block = columns();
             block.insert("labels".to_owned(), described(labels(), "Labels of the rows; derived where absent."));
             let tags = json!({ "type": "object", "additionalProperties": labels() });
             block.insert("tags".to_owned(), described(tags, "Further coordinates, for panels and `where`."));
-            json!({ "type": "object", "additionalProperties": closed(block) })
+            json!({ "type": "object", "additionalProperties": with_steps(closed(block), values_of_steps()) })
         }
         "variants" => json!({
             "type": "object",
@@ -206,11 +212,27 @@ fn shape(of: &Shape) -> Value {
             "additionalProperties": fields_schema(fields)
         }),
         Shape::Texts => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+        Shape::Steps => steps(),
         Shape::Value => reference("value"),
         Shape::NumberOrValue => json!({ "anyOf": [{ "type": "number" }, reference("value")] }),
         Shape::Where => reference("where"),
         Shape::LabelOf(_) => reference("label"),
     }
+}
+
+/// A list of steps: a kind alone, or a kind with settings of its section and a name.
+fn steps() -> Value {
+    let kinds = StepKind::ALL.map(|kind| {
+        let mut own = settings_below(&format!("{}.", kind.name()));
+        own.insert("name".to_owned(), described(shape(&Shape::Id), "What settings and tables call the step."));
+        let body = json!({ "anyOf": [closed(own), { "type": "null" }] });
+        json!({
+            "type": "object", "properties": { kind.name(): body }, "required": [kind.name()], "additionalProperties": false
+        })
+    });
+    let names = json!({ "type": "string", "enum": StepKind::ALL.map(StepKind::name) });
+    let item = Value::Array([names].into_iter().chain(kinds).collect());
+    json!({ "anyOf": [{ "type": "array", "items": { "anyOf": item }, "minItems": 1 }, { "type": "null" }] })
 }
 
 fn number(bounds: &Bounds) -> Value {
@@ -235,6 +257,18 @@ fn fields_schema(fields: &[Field]) -> Value {
         schema.insert("oneOf".to_owned(), Value::Array(alternatives));
     }
     Value::Object(schema)
+}
+
+/// An object that may also have settings of steps, `steps.NAME.SETTING`, whose names the schema does not know.
+fn with_steps(schema: Value, value: Value) -> Value {
+    let mut schema = object(schema);
+    schema.insert("patternProperties".to_owned(), json!({ "^steps\\.[a-z0-9]": value }));
+    Value::Object(schema)
+}
+
+/// Values of a step's setting on an axis.
+fn values_of_steps() -> Value {
+    json!({ "type": ["array", "string", "object"] })
 }
 
 fn closed(properties: Map<String, Value>) -> Value {

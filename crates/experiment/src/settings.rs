@@ -6,6 +6,7 @@ use crate::{
     RunConfig, Task,
     flow::Reading,
     shape::{Bounds, Shape},
+    steps::StepKind,
 };
 
 /// One setting, addressed by its dotted path.
@@ -25,8 +26,16 @@ impl Setting {
         (self.set)(run, value)
     }
 
-    /// The value in a run.
+    /// The value in a run. Of a section that steps have in their own ways, what is said at all of its steps; null where they differ.
     pub fn get(&self, run: &RunConfig) -> Value {
+        match StepKind::of_section(self.path).filter(|_| !run.steps.is_empty()) {
+            Some(kind) => run.common(kind, |run| self.get_section(run)).unwrap_or_default(),
+            None => self.get_section(run),
+        }
+    }
+
+    /// The value in the section of a run, whatever its steps say.
+    pub(crate) fn get_section(&self, run: &RunConfig) -> Value {
         // Every setting is plain data, which always serialises; null would show as an absent label.
         (self.get)(run).unwrap_or(Value::Null)
     }
@@ -35,7 +44,7 @@ impl Setting {
     pub(crate) fn reading(&self) -> Reading {
         match self.shape {
             Shape::Set { of: Shape::Text, .. } | Shape::List(Shape::Text) => Reading::List { texts: true },
-            Shape::Set { .. } | Shape::List(_) => Reading::List { texts: false },
+            Shape::Set { .. } | Shape::List(_) | Shape::Steps => Reading::List { texts: false },
             Shape::Text | Shape::Path | Shape::OrNull(Shape::Text | Shape::Path) => Reading::Text,
             _ => Reading::Plain,
         }
@@ -83,7 +92,7 @@ const SHARE: Shape = Shape::Number(Bounds { at_least: Some(0.0), at_most: Some(1
 const NOT_NEGATIVE: Shape = Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY });
 const POSITIVE: Shape = Shape::Number(Bounds { above: Some(0.0), ..Bounds::ANY });
 const GROUP: Shape = Shape::OrNull(&Shape::Choice(&["row", "matrix", "tower"]));
-const RANK: Shape = Shape::Integer { min: 1, max: 4096 };
+const RANK: Shape = Shape::Integer { min: 0, max: 4096 };
 const METHOD: Shape = Shape::Choice(&["uniform", "table", "owl", "ecoflap"]);
 const RULE: Shape = Shape::Choice(&["aobd", "obd", "obd-absolute", "gradient"]);
 const BIAS: Shape = Shape::Choice(&["none", "lora-only", "all"]);
@@ -157,8 +166,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "What the model reads of a corpus of questions, with `{}` where the question goes; null means the question alone.";
     "data.restoration.augment" AUGMENT, data.restoration.augment,
         "`crop`: a random part of the image, mirrored every other time; `none`: the image as evaluation sees it.";
-    "prune.metric" Shape::Choice(&["none", "random", "magnitude", "wanda", "ria", "sparsegpt", "dsnot"]), prune.metric,
-        "What decides which weights go; `sparsegpt` also changes those that stay, `dsnot` swaps from the mask of another metric, `none` leaves the model dense.";
+    "prune.metric" Shape::Choice(&["none", "random", "magnitude", "wanda", "ria", "sparsegpt", "alps", "dsnot"]), prune.metric,
+        "What decides which weights go; `sparsegpt` and `alps` also change those that stay, `dsnot` swaps from the mask of another metric, `none` leaves the model dense.";
     "prune.pattern" Shape::Pattern, prune.pattern,
         "`unstructured`, or N:M as in the field: `2:4` keeps 2 of every 4.";
     "prune.vision.sparsity" SPARSITY, prune.vision.sparsity,
@@ -231,6 +240,16 @@ pub static SETTINGS: &[Setting] = settings! {
         "Columns whose masks are chosen at once; the comparison group is the block, or with `group: row` each of its rows.";
     "prune.sparsegpt.threshold" Shape::Choice(&["exact", "inclusive"]), prune.sparsegpt.threshold,
         "Whether blocks add up to the number that is asked for, or each takes all up to and with the first weight that should stay (published; one more per block).";
+    "prune.sparsegpt.order" Shape::Choice(&["natural", "loss"]), prune.sparsegpt.order,
+        "Columns are walked from left to right (published), or, where blocks lose unlike shares, those first in which most is lost (ROSE).";
+    "prune.alps.damping-share" POSITIVE, prune.alps.damping_share,
+        "What damping adds to the diagonal of the Gram matrix, as a share of its mean.";
+    "prune.alps.penalty" POSITIVE, prune.alps.penalty,
+        "The first penalty on the distance between the weights and the nearest sparse ones; it follows from the changes of the mask after that.";
+    "prune.alps.iterations" whole(1), prune.alps.iterations,
+        "Maximum number of iterations that look for the mask.";
+    "prune.alps.steps" whole(0), prune.alps.steps,
+        "Maximum number of steps of least squares on the mask that was found.";
     "prune.dsnot.initial" Shape::Choice(&["magnitude", "wanda", "ria", "sparsegpt"]), prune.dsnot.initial,
         "What makes the first mask; `sparsegpt`: its saliency of the weights as they are.";
     "prune.dsnot.cycles" whole(0), prune.dsnot.cycles,
@@ -269,12 +288,12 @@ pub static SETTINGS: &[Setting] = settings! {
         "OWL: how many times the mean of its group an outlier is.";
     "prune.allocation.table" Shape::Shares, prune.allocation.table,
         "Sparsity by layer pattern, such as `{ \"language.0\": 0.3, \"*.wo\": 0.6 }`; the other layers fill the budget. Layers are called `tower.block.role` or by module path, `*` stands for anything, the longest pattern counts.";
-    "restore.method" Shape::Choice(&["none", "lora", "lora-remasked", "sparse-lora"]), restore.method,
+    "restore.method" Shape::Choice(&["none", "lora", "lora-remasked", "sparse-lora", "scale-lora", "spp", "spp-lora"]), restore.method,
         "How quality is given back; `none` leaves the pruned model as it is.";
     "restore.vision.tune" Shape::Flag, restore.vision.tune,
         "Whether the image encoder is trained.";
     "restore.vision.rank" RANK, restore.vision.rank,
-        "Rank of the update.";
+        "Rank of the update; with `spp`, rows of its factor of the columns. 0 leaves the matrices as they are.";
     "restore.vision.scale" POSITIVE, restore.vision.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.vision.targets" TARGETS, restore.vision.targets,
@@ -288,7 +307,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.connector.tune" Shape::Flag, restore.connector.tune,
         "Whether the connector is trained.";
     "restore.connector.rank" RANK, restore.connector.rank,
-        "Rank of the update.";
+        "Rank of the update; with `spp`, rows of its factor of the columns. 0 leaves the matrices as they are.";
     "restore.connector.scale" POSITIVE, restore.connector.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.connector.targets" TARGETS, restore.connector.targets,
@@ -304,7 +323,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.language.tune" Shape::Flag, restore.language.tune,
         "Whether the language model is trained.";
     "restore.language.rank" RANK, restore.language.rank,
-        "Rank of the update.";
+        "Rank of the update; with `spp`, rows of its factor of the columns. 0 leaves the matrices as they are.";
     "restore.language.scale" POSITIVE, restore.language.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.language.targets" TARGETS, restore.language.targets,
@@ -397,6 +416,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "Tokens of a window of the text; windows do not overlap, and a shorter one at the end is left out. 2048 is the published one.";
     "evaluate.perplexity.windows" Shape::OrNull(&whole(1)), evaluate.perplexity.windows,
         "The first so many windows; null means all.";
+    "steps" Shape::Steps, steps,
+        "What is done to the dense model, in order: each item a kind of step, with the settings that it does not leave to the section of that kind and a `name`. `steps.NAME.SETTING` is a step's setting anywhere else. Null, as nothing, is `[prune, restore]`.";
     "seed" SEED, seed,
         "Replicate seed: calibration sample, random masks, adapters, training batches. Usually set by `replicate`.";
 };

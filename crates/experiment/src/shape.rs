@@ -4,10 +4,12 @@ use serde_yaml::Value as Yaml;
 
 use crate::{
     Pattern, Task,
+    address::Address,
     error::{ErrorKind, ExperimentError},
     output::Label,
     settings,
     source::Location,
+    steps::{self, StepNames},
     suggest,
     value::Value,
     yaml::{Key, Node, Tree},
@@ -78,6 +80,8 @@ pub enum Shape {
     Point,
     /// An id of the table of published numbers.
     Published,
+    /// A list of steps, or null.
+    Steps,
 }
 
 /// Bounds of a number; `None` is unbounded.
@@ -152,6 +156,8 @@ pub(crate) struct Names {
     pub tasks: Vec<Task>,
     /// Ids of published numbers; `None` when there is no table of them.
     pub published: Option<Vec<String>>,
+    /// Steps whose settings can be named.
+    pub steps: StepNames,
 }
 
 impl Shape {
@@ -227,6 +233,7 @@ impl Shape {
                     _ => check_label(&axis.text, labels, names),
                 }
             }),
+            Shape::Steps => steps::check(node),
             Shape::LabelOf(_) => match &node.tree {
                 Tree::Scalar(_) => Ok(()),
                 _ => Err(node.wrong_type(name, "a label")),
@@ -449,7 +456,7 @@ fn check_axis(name: &str, node: &Node, names: &Names) -> Result<(), ExperimentEr
 }
 
 fn check_axis_name(axis: &str, at: &Location, names: &Names) -> Result<(), ExperimentError> {
-    if names.axes.iter().any(|(name, _)| name == axis) || settings::find(axis).is_some() {
+    if names.axes.iter().any(|(name, _)| name == axis) || Address::find(axis, &names.steps).is_some() {
         return Ok(());
     }
     let known: Vec<&str> = names.axes.iter().map(|(name, _)| name.as_str()).collect();
@@ -482,8 +489,8 @@ fn check_label(axis: &str, node: &Node, names: &Names) -> Result<(), ExperimentE
                     None => format!("labels: {}", suggest::list(all())),
                 }))
         }
-        None => match settings::find(axis) {
-            Some(setting) => setting.shape.check(axis, node, names),
+        None => match Address::find(axis, &names.steps) {
+            Some(address) => address.setting.shape.check(axis, node, names),
             None => Ok(()),
         },
     }

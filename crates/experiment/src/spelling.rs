@@ -24,11 +24,14 @@ fn renamed(path: &str) -> Option<String> {
 
 /// The path of a setting as it is written today; any other text as it is.
 pub(crate) fn setting(path: &str) -> Cow<'_, str> {
-    let is_below = |section: &str| {
-        path.strip_prefix(section).and_then(|rest| rest.strip_prefix('.')?.strip_prefix(Tower::EARLIER_CONNECTOR))
+    let mut parts = path.split('.');
+    let tower = match parts.next() {
+        Some("prune" | "restore") => parts.next(),
+        // `steps.NAME.TOWER`
+        Some("steps") => parts.nth(1),
+        _ => None,
     };
-    let rest = is_below("prune").or_else(|| is_below("restore"));
-    let names = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let names = tower == Some(Tower::EARLIER_CONNECTOR);
     renamed(path).filter(|_| names).map_or(Cow::Borrowed(path), Cow::Owned)
 }
 
@@ -70,7 +73,8 @@ fn below(node: &mut Node, section: &str) -> Result<(), ExperimentError> {
                     let key = today.strip_prefix(section).unwrap_or(&today).trim_start_matches('.').to_owned();
                     rename_key(entries, at, key)?;
                 }
-                let inner = if settings::is_section(&today) { &*today } else { "" };
+                let is_section = settings::is_section(&today) || today.split('.').next() == Some("steps");
+                let inner = if is_section { &*today } else { "" };
                 below(&mut entries[at].1, inner)?;
             }
         }
@@ -99,7 +103,8 @@ fn rename_text(text: &mut String) {
     }
     let path = setting(text);
     let value = || text.parse::<Value>().ok().map(|value| value.to_string());
-    let today = settings::find(&path).map(|setting| setting.path.to_owned()).or_else(value);
+    let is_setting = settings::find(&path).is_some() || path.starts_with("steps.");
+    let today = is_setting.then(|| path.into_owned()).or_else(value);
     if let Some(today) = today {
         *text = today;
     }

@@ -11,8 +11,8 @@ use crate::{
     Pattern, StageKey, Task, Tower,
     allocation::{BudgetConfig, Measurement},
     config::{
-        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MethodConfig, Metric, OkvqaConfig,
-        Recompute, RestoreMethod, RetrievalConfig, StatisticsNeeds, TowerAdapter,
+        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MatrixUpdate, MethodConfig, Metric,
+        OkvqaConfig, Recompute, RestoreMethod, RetrievalConfig, StatisticsNeeds, TowerAdapter,
     },
     job::Compute,
     model::Preset,
@@ -51,13 +51,13 @@ pub struct Inputs {
     /// else was collected in the same pass changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<StageKey>,
-    /// Pruned towers, in tower order.
+    /// Pruned towers, in tower order; of a tower that several steps have pruned since the merge, the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<StageKey>,
     /// Trained adapters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<StageKey>,
-    /// The merge that `evaluate` looks at.
+    /// The restoration that all else comes after: its weights stand for those of the dense model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merge: Option<StageKey>,
 }
@@ -244,6 +244,9 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AdaptTraining {
+    /// How updates of matrices are formed.
+    #[serde(default, skip_serializing_if = "crate::method::is_default")]
+    pub update: MatrixUpdate,
     /// Adapters of the image encoder.
     pub vision: Option<TowerAdapter>,
     /// Adapters of the connector. Keys have its earlier name.

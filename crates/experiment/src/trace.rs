@@ -1,5 +1,7 @@
 //! Where every setting of a run comes from: the defaults, a base, the file, the command line, or a point of the grid.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -7,17 +9,18 @@ use crate::{
     Cell, Experiment, RunConfig,
     document::{Override, Point},
     error::Position,
-    expand::include_labels,
+    expand::{self, include_labels},
     model::ModelConfig,
-    settings::SETTINGS,
+    settings::{SETTINGS, Setting},
     source::{COMMAND_LINE, Location},
+    steps::StepKind,
 };
 
 /// A setting of a run with the place that decided it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Traced {
     /// Its path.
-    pub path: &'static str,
+    pub path: String,
     /// The value in the run, in which settings that it cannot see are neutral.
     pub value: Value,
     /// What was written, where that has no effect in this run.
@@ -58,30 +61,73 @@ pub enum WrittenBy {
     Replicate,
 }
 
-/// Which override was applied last to each setting, and what it belongs to.
+/// What said something last, and where.
+type Said<'a> = (WrittenBy, &'a Location);
+
+/// The overrides that led to a run.
 struct Trail<'a> {
     run: RunConfig,
-    last: Vec<Option<(WrittenBy, &'a Location)>>,
+    /// What was said of settings, by path.
+    said: HashMap<&'a str, Said<'a>>,
+    /// What the list of steps in force says of its steps' settings.
+    listed: HashMap<&'a str, Said<'a>>,
+    /// All overrides, in order.
+    all: Vec<&'a Override>,
 }
 
 impl<'a> Trail<'a> {
     fn apply(&mut self, set: &'a [Override], by: &WrittenBy) {
+        // What the experiment was loaded with can be set again.
+        let _ = expand::apply(&mut self.run, set);
         for one in set {
-            // What the experiment was loaded with can be set again.
-            let _ = one.setting.set(&mut self.run, &one.value);
-            if let Some(at) = SETTINGS.iter().position(|setting| setting.path == one.setting.path) {
-                self.last[at] = Some((by.clone(), &one.at));
+            self.all.push(one);
+            self.said.insert(&one.address.path, (by.clone(), &one.at));
+            if one.address.path == "steps" {
+                self.listed = one.places.iter().map(|(path, at)| (path.as_str(), (by.clone(), at))).collect();
             }
         }
+    }
+
+    /// What decided a setting; of a step, its own or else its section's.
+    fn decided(&self, step: Option<&str>, setting: &Setting) -> Option<&Said<'a>> {
+        let of_step = step.and_then(|name| {
+            let (_, below) = setting.path.split_once('.')?;
+            let path = format!("steps.{name}.{below}");
+            self.said.get(path.as_str()).or_else(|| self.listed.get(path.as_str()))
+        });
+        of_step.or_else(|| self.said.get(setting.path))
+    }
+
+    /// A setting of the run that was made of it, or of one of its steps, which the trail may know although the run has sections only.
+    fn trace(&self, run: &RunConfig, step: Option<&str>, setting: &'static Setting) -> Traced {
+        let get = |run: &RunConfig| {
+            let value = match step {
+                Some(name) => run.of_step(name, |run| setting.get_section(run)),
+                None => None,
+            };
+            // Settings are plain data without odd keys, which is JSON too.
+            serde_json::to_value(value.unwrap_or_else(|| setting.get_section(run))).unwrap_or_default()
+        };
+        let (value, written) = (get(run), get(&self.run));
+        let (by, at) =
+            self.decided(step, setting).map_or((WrittenBy::Default, None), |(by, at)| (by.clone(), Some(*at)));
+        let argument = at.filter(|at| at.source.name() == COMMAND_LINE).map(|at| at.source.text().to_owned());
+        let written = Some(written).filter(|written| *written != value);
+        let path = match step.filter(|_| !run.steps.is_empty()).zip(setting.path.split_once('.')) {
+            Some((name, (_, below))) => format!("steps.{name}.{below}"),
+            None => setting.path.to_owned(),
+        };
+        Traced { path, value, written, by, at: at.map(Location::position), argument }
     }
 }
 
 impl Experiment {
-    /// Where each setting of a cell's run comes from, in the order of the documentation.
+    /// Where each setting of a cell's run comes from, in the order of the documentation. A run with a list of steps has the settings of each step in place
+    /// of those of the sections.
     pub fn trace(&self, cell: &Cell) -> Vec<Traced> {
         let document = &*self.document;
         let run = RunConfig::of(ModelConfig::default());
-        let mut trail = Trail { run, last: SETTINGS.iter().map(|_| None).collect() };
+        let mut trail = Trail { run, said: HashMap::new(), listed: HashMap::new(), all: Vec::new() };
         for one in &document.settings {
             let is_argument = one.at.source.name() == COMMAND_LINE;
             let by = if is_argument { WrittenBy::CommandLine } else { WrittenBy::File };
@@ -111,20 +157,28 @@ impl Experiment {
         if let Some(include) = include {
             trail.apply(&include.set, &WrittenBy::Include { point: include.name.clone() });
         }
-        let seed = SETTINGS.iter().position(|setting| setting.path == "seed");
-        if let (Some(at), Some(place)) = (seed, &document.seeds_at) {
-            trail.last[at] = Some((WrittenBy::Replicate, place));
+        if let Some(place) = &document.seeds_at {
+            trail.said.insert("seed", (WrittenBy::Replicate, place));
         }
         trail.run.seed = cell.seed;
-        // Settings are plain data without odd keys, which is JSON too.
-        let json = |value: serde_yaml::Value| serde_json::to_value(value).unwrap_or_default();
-        let traced = SETTINGS.iter().zip(trail.last).map(|(setting, last)| {
-            let (value, written) = (json(setting.get(&cell.run)), json(setting.get(&trail.run)));
-            let (by, at) = last.map_or((WrittenBy::Default, None), |(by, at)| (by, Some(at)));
-            let argument = at.filter(|at| at.source.name() == COMMAND_LINE).map(|at| at.source.text().to_owned());
-            let written = Some(written).filter(|written| *written != value);
-            Traced { path: setting.path, value, written, by, at: at.map(Location::position), argument }
-        });
-        traced.collect()
+        expand::to_steps(&mut trail.run, trail.all.iter().copied());
+        let mut traced = Vec::with_capacity(SETTINGS.len());
+        for setting in SETTINGS {
+            match StepKind::of_section(setting.path) {
+                None => traced.push(trail.trace(&cell.run, None, setting)),
+                Some(kind) if cell.run.steps.is_empty() => {
+                    traced.push(trail.trace(&cell.run, Some(kind.name()), setting))
+                }
+                Some(_) => {}
+            }
+            if setting.path == "steps" {
+                for step in cell.run.steps.iter() {
+                    let of_kind =
+                        SETTINGS.iter().filter(|setting| StepKind::of_section(setting.path) == Some(step.kind));
+                    traced.extend(of_kind.map(|setting| trail.trace(&cell.run, Some(&step.name), setting)));
+                }
+            }
+        }
+        traced
     }
 }

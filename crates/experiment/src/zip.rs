@@ -13,25 +13,26 @@
 use serde_yaml::Value;
 
 use crate::{
+    address::Address,
     document::{Axis, AxisKind, Override, Point, check_axis_name},
     error::{ErrorKind, ExperimentError},
     output::Label,
-    range,
-    settings::{self, Setting},
+    range, settings,
     shape::Names,
     source::Location,
+    steps::StepNames,
     suggest,
     yaml::{Key, Node, Tree},
 };
 
 struct Column {
-    setting: &'static Setting,
+    address: Address,
     values: Vec<Node>,
     at: Location,
 }
 
 /// Reads one block.
-pub(crate) fn axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
+pub(crate) fn axis(key: &Key, node: &Node, steps: &StepNames) -> Result<Axis, ExperimentError> {
     check_axis_name(key)?;
     let name = &key.text;
     let mut columns: Vec<Column> = Vec::new();
@@ -47,7 +48,14 @@ pub(crate) fn axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
                 }
             }
             path => {
-                let Some(setting) = settings::find(path) else {
+                let Some(address) = Address::find(path, steps) else {
+                    if let Some(why) = steps.unknown(path) {
+                        return Err(key
+                            .at
+                            .error(ErrorKind::UnknownKey, why.message)
+                            .label("unknown key")
+                            .help(why.help));
+                    }
                     let paths = settings::SETTINGS.iter().map(|setting| setting.path).chain(["labels", "tags"]);
                     return Err(key
                         .at
@@ -55,11 +63,11 @@ pub(crate) fn axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
                         .label("unknown key")
                         .help(suggest::hint(path, "a column is a setting; settings", paths)));
                 };
-                let values = range::values(path, node, setting.is_integer())?;
+                let values = range::values(path, node, address.setting.is_integer())?;
                 for value in &values {
-                    setting.shape.check(path, value, &Names::default())?;
+                    address.setting.shape.check(path, value, &Names::default())?;
                 }
-                columns.push(Column { setting, values, at: key.at.clone() });
+                columns.push(Column { address, values, at: key.at.clone() });
             }
         }
     }
@@ -71,7 +79,7 @@ pub(crate) fn axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
             .help("add a settings path with a list of values"));
     };
     let length = first.values.len();
-    let lists = columns[1..].iter().map(|column| (column.setting.path, &column.values, &column.at));
+    let lists = columns[1..].iter().map(|column| (&*column.address.path, &column.values, &column.at));
     let lists = lists.chain(labels.iter().map(|(values, at)| ("labels", values, at)));
     let lists = lists.chain(tags.iter().map(|(key, values)| (key.text.as_str(), values, &key.at)));
     for (column, values, at) in lists {
@@ -79,7 +87,7 @@ pub(crate) fn axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
             return Err(at
                 .error(ErrorKind::BadAxis, format!("columns of zip block `{name}` differ in length"))
                 .label(format!("`{column}` has {}", values.len()))
-                .also(&first.at, format!("`{}` has {length}", first.setting.path))
+                .also(&first.at, format!("`{}` has {length}", first.address.path))
                 .help("every column of a block needs the same number of values"));
         }
     }
@@ -90,10 +98,7 @@ pub(crate) fn axis(key: &Key, node: &Node) -> Result<Axis, ExperimentError> {
     let label_place = |row: usize| labels.as_ref().map_or(&key.at, |(nodes, _)| &nodes[row].at);
     let mut points: Vec<Point> = Vec::with_capacity(length);
     for (row, own) in given.into_iter().enumerate() {
-        let set = columns.iter().map(|column| {
-            let node = &column.values[row];
-            Override { setting: column.setting, value: node.value(), at: node.at.clone() }
-        });
+        let set = columns.iter().map(|column| Override::new(column.address.clone(), &column.values[row]));
         let tags = tags.iter().map(|(_, nodes)| label(&nodes[row])).collect::<Result<_, _>>()?;
         let point = Point { label: own, tags, set: set.collect() };
         if points.iter().any(|other| other.label == point.label && other.tags == point.tags) {
@@ -124,8 +129,8 @@ fn label(node: &Node) -> Result<String, ExperimentError> {
 
 /// Labels as the field writes them: `50 %` for a sparsity, `10:90` where towers differ, `2:4` for a pattern.
 fn derived(columns: &[Column], length: usize) -> Vec<String> {
-    let is_sparsity = |column: &&Column| column.setting.path.ends_with(".sparsity");
-    let pattern = columns.iter().find(|column| column.setting.path == "prune.pattern");
+    let is_sparsity = |column: &&Column| column.address.path.ends_with(".sparsity");
+    let pattern = columns.iter().find(|column| column.address.setting.path == "prune.pattern");
     let varies = |column: &&Column| {
         let first = column.values.first().map(Node::value);
         column.values.iter().any(|value| Some(value.value()) != first)
@@ -141,7 +146,7 @@ fn derived(columns: &[Column], length: usize) -> Vec<String> {
                 _ if percents.iter().all(|other| *other == percents[0]) => parts.push(format!("{} %", percents[0])),
                 _ => parts.push(percents.join(":")),
             }
-            let others = columns.iter().filter(|c| !is_sparsity(c) && c.setting.path != "prune.pattern");
+            let others = columns.iter().filter(|c| !is_sparsity(c) && c.address.setting.path != "prune.pattern");
             parts.extend(others.filter(|c| varies(c) || columns.len() == 1).map(text));
             parts.join(", ")
         })

@@ -99,7 +99,7 @@ fn changed(weights: &RunWeights, file: &File, entry: &Entry, device: Device) -> 
     let dense = dense.f_to_device(device).map_err(torch)?;
     let Some(weight) = weights.weight(layer, &dense)? else { return Ok(None) };
     let weight = weight.f_to_kind(kind).and_then(|w| w.f_to_device(Device::Cpu)?.f_contiguous()).map_err(torch)?;
-    if let Some(keep) = weights.mask(layer).filter(|_| weights.is_sealed()) {
+    if let Some(keep) = weights.mask(layer) {
         let revived = weight.to_kind(Kind::Bool).gt_tensor(&keep.keep().to_device(Device::Cpu));
         if count_nonzero(&revived) > 0 {
             return Err(LabError::input(file.path(), format!("`{}`: a pruned weight holds a value", entry.name)));

@@ -75,7 +75,7 @@ impl Reader<'_> {
 
     /// Height and width at which the model reads an image file, which is opened only where they depend on it.
     pub fn size(&self, image: &Path) -> Result<(u32, u32), LabError> {
-        if self.processor.images().cells().is_none() {
+        if self.processor.images().has_one_size() {
             return Ok(self.processor.image_size());
         }
         Ok(self.processor.size_of(&Image::open(image)?).map_err(|error| error.of_image(image))?)

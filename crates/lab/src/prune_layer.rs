@@ -100,7 +100,7 @@ fn prune_layer(weight: &Tensor, inputs: Option<&Tensor>, options: &LayerOptions)
             }
         }
     };
-    let problem = LayerProblem { name: LAYER, weight, selection };
+    let problem = LayerProblem { name: LAYER, weight, selection, gone: None };
     let mut solutions = solver.solve(&[problem], statistics.as_ref()).map_err(said)?;
     let LayerSolution { keep, importance, weight: changed } = solutions.pop().ok_or("the method gave no mask")?;
     let ranked = || solver.importance(&problem, statistics.as_ref()).map_err(|error| error.to_string());

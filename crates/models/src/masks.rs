@@ -72,6 +72,11 @@ impl MaskSet {
         self.masks.extend(other.masks);
     }
 
+    /// Drops the masks of layers for which `keeps` does not hold.
+    pub fn retain(&mut self, mut keeps: impl FnMut(&str) -> bool) {
+        self.masks.retain(|name, _| keeps(name));
+    }
+
     /// A second handle on the same masks.
     pub fn shallow_clone(&self) -> Self {
         Self { masks: self.masks.iter().map(|(name, mask)| (name.clone(), mask.shallow_clone())).collect() }

@@ -139,6 +139,14 @@ impl Model {
         Some(self.vision.leave(&flow))
     }
 
+    /// Features `[tiles, tokens, width]` of tiles `[tiles, 3, side, side]`, of each of which so many rows and columns of patches are no padding;
+    /// nothing where the encoder takes no tiles.
+    pub(crate) fn encode_tiles(&self, tiles: &Tensor, real: &[[i64; 2]]) -> Option<Tensor> {
+        let entry = self.vision.enter_tiles(tiles, real)?;
+        let flow = (0..self.vision.needed()).fold(entry, |flow, block| self.vision.run_block(block, &flow));
+        Some(self.vision.leave(&flow))
+    }
+
     /// What left the encoder's last norm for a prompt; nothing for a decoder-only model.
     pub fn encode_prompt(&self, prefix: &Tensor, prompt: &TextBatch) -> Option<Tensor> {
         self.language.as_ref()?.encode(prefix, prompt)

@@ -5,6 +5,7 @@
 //! of 2023 have no image token; their queries come before the text, as in the releases of that time.
 
 mod grids;
+mod tiles;
 
 use tch::{Kind, Tensor};
 
@@ -63,6 +64,9 @@ impl Model {
             let reason = "it is missing; this model reads images of any size as patches in rows and columns";
             return Err(input("image_grid_thw", reason));
         }
+        if self.config().tile().is_some() {
+            return self.forward_tiles(inputs, None);
+        }
         let checked = Checked::new(self, inputs)?;
         let features = self.encode_images(&checked.pixels);
         let unread = || TextBatch::new(checked.ids.shallow_clone(), checked.mask.shallow_clone());
@@ -108,12 +112,26 @@ struct Checked {
 
 impl Checked {
     fn new(model: &Model, inputs: &ForwardInputs) -> Result<Self, ModelError> {
-        let (config, device) = (model.config(), model.device());
+        let config = model.config();
         let rows = pixels(&inputs.pixel_values, config.patch())?;
+        let find = |ids: &Tensor, mask: &Tensor| places(ids, mask, config.image_token(), config.image_tokens());
+        let texts = Self::of_texts(model, inputs, rows, &find)?;
+        let instruction = instruction(model, inputs, rows)?;
+        Ok(Self { pixels: inputs.pixel_values.f_to_device(model.device())?, instruction, ..texts })
+    }
+
+    /// Everything but the images and the Q-Former's instruction, which are left as they are; `find` says where images go, from ids and mask.
+    fn of_texts(
+        model: &Model,
+        inputs: &ForwardInputs,
+        rows: i64,
+        find: &dyn Fn(&Tensor, &Tensor) -> Result<Places, ModelError>,
+    ) -> Result<Self, ModelError> {
+        let (config, device) = (model.config(), model.device());
         let vocabulary = config.text_config().vocab_size();
         let ids = whole("input_ids", &inputs.input_ids, rows)?.f_to_device(device)?;
         let mask = mask("attention_mask", &inputs.attention_mask, &ids.size())?.f_to_device(device)?;
-        let places = places(&ids, &mask, config.image_token(), config.image_tokens())?;
+        let places = find(&ids, &mask)?;
         if let Places::Tokens(tokens) = &places {
             within("input_ids", &ids.masked_fill(tokens, 0), vocabulary)?;
         } else {
@@ -140,9 +158,8 @@ impl Checked {
         } else if let TextConfig::Opt(c) = config.text_config() {
             longest("input_ids", ids.size()[1], c.max_position_embeddings)?;
         }
-        let instruction = instruction(model, inputs, rows)?;
-        let pixels = inputs.pixel_values.f_to_device(device)?;
-        Ok(Self { rows, pixels, ids, mask, places, labels, instruction })
+        let pixels = inputs.pixel_values.shallow_clone();
+        Ok(Self { rows, pixels, ids, mask, places, labels, instruction: None })
     }
 
     /// Tokens to look up: image tokens may lie outside the vocabulary and are replaced anyway.

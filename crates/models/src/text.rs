@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ressa_checkpoint::json;
+use ressa_checkpoint::{LLAMA_LIKE, json};
 use serde_json::Value;
 
 use crate::{
@@ -25,10 +25,11 @@ impl TextModel {
     /// A configuration that cannot be read.
     pub fn is_in(folder: &Path) -> Result<bool, ModelError> {
         let config: Value = json::read(&folder.join(CONFIG), json::CONFIG_LIMIT)?;
-        Ok(config.get("model_type").is_some_and(|kind| kind == "llama" || kind == "opt"))
+        let kind = config.get("model_type").and_then(Value::as_str);
+        Ok(kind.is_some_and(|kind| kind == "opt" || LLAMA_LIKE.contains(&kind)))
     }
 
-    /// Loads a folder of LLaMA or OPT. Every tensor must be there, finite, of the configured shape, and every tensor must have a place.
+    /// Loads a folder of LLaMA, one of its relatives, or OPT. Every tensor must be there, finite, of the configured shape, and every tensor must have a place.
     ///
     /// # Errors
     /// What is wrong with the configuration or the weights.

@@ -7,11 +7,12 @@ use ressa_eval::FeatureCache;
 use ressa_experiment::{
     Stage, StageKey, StageNode, Tower,
     config::{DataConfig, DataSource},
+    stage::Inputs,
 };
 use ressa_models::VisionLanguage;
 use ressa_runtime::{Device, Levels};
 use ressa_store::CacheKey;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{Executor, PipelineError, executor::Progress, resident::node_of};
 
@@ -34,25 +35,12 @@ impl Executor {
         let Some(cache) = self.loading.cache.as_ref().filter(|_| data.source == DataSource::Folder) else {
             return Ok(None);
         };
-        let mut inputs = node.inputs.clone();
-        if let Some(merge) = &node.inputs.merge {
-            inputs = node_of(&self.store.require(&merge.hex())?)?.inputs;
-        }
-        if let Some(adapter) = &inputs.adapter
-            && self.trains_vision(adapter)?
-        {
+        let mut masks = Vec::new();
+        if self.trains_vision(&node.inputs, &mut masks)? {
             return Ok(None);
         }
-        let mut masks = Vec::new();
-        for key in &inputs.masks {
-            let entry = self.store.require(&key.hex())?;
-            if matches!(&*node_of(&entry)?.stage, Stage::Prune { tower: Tower::Vision, .. }) {
-                let files: Vec<&str> = entry.manifest.files.values().map(|file| file.blake3.as_str()).collect();
-                masks.push(json!({ "stage": key, "files": files }));
-            }
-        }
         let encoder = json!({
-            "dense": inputs.dense.as_ref(),
+            "dense": node.inputs.dense.as_ref(),
             "masks": masks,
             "compute": node.stage.compute(),
             "arithmetic": self.arithmetic(),
@@ -75,7 +63,7 @@ impl Executor {
         let ImagesOf { loader, paths } = images;
         let processor = loader.processor();
         // Features of images of different sizes do not make a batch.
-        let fixed = processor.images().cells().is_none();
+        let fixed = processor.images().has_one_size();
         let Some(cache) =
             self.feature_cache(node, data)?.map(|cache| cache.after(processor.images())).filter(|_| fixed)
         else {
@@ -109,7 +97,26 @@ impl Executor {
         Ok(Some(cache))
     }
 
-    fn trains_vision(&self, adapter: &StageKey) -> Result<bool, PipelineError> {
+    /// Whether a restoration before a stage trained the image encoder; `masks` gets what pruned it.
+    fn trains_vision(&self, inputs: &Inputs, masks: &mut Vec<Value>) -> Result<bool, PipelineError> {
+        if let Some(merge) = &inputs.merge {
+            let merge = node_of(&self.store.require(&merge.hex())?)?;
+            let trains = merge.inputs.adapter.as_ref().map_or(Ok(false), |adapter| self.is_of_vision(adapter))?;
+            if trains || self.trains_vision(&merge.inputs, masks)? {
+                return Ok(true);
+            }
+        }
+        for key in &inputs.masks {
+            let entry = self.store.require(&key.hex())?;
+            if matches!(&*node_of(&entry)?.stage, Stage::Prune { tower: Tower::Vision, .. }) {
+                let files: Vec<&str> = entry.manifest.files.values().map(|file| file.blake3.as_str()).collect();
+                masks.push(json!({ "stage": key, "files": files }));
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_of_vision(&self, adapter: &StageKey) -> Result<bool, PipelineError> {
         let node = node_of(&self.store.require(&adapter.hex())?)?;
         let Stage::Adapt { training, .. } = &*node.stage else {
             return Err(PipelineError::Internal("the merge reads no adapter".to_owned()));

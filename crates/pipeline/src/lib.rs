@@ -4,6 +4,7 @@
 
 mod adapt;
 mod calibration;
+mod changes;
 mod dense;
 mod error;
 mod evaluate;

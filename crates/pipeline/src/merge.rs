@@ -1,7 +1,5 @@
 //! Stage `merge`: adapters folded into the weights, proven and certified. The weights themselves are not stored: they follow from the
-//! dense model, the masks and the adapters in milliseconds.
-
-use std::collections::BTreeMap;
+//! dense model, the masks and the adapters in milliseconds, see [`crate::changes`].
 
 use ressa_experiment::{ReadingKind, Stage, StageNode, record::Certificate};
 use ressa_restore::{MergeRequest, Merged, merge};
@@ -41,7 +39,7 @@ pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -
 }
 
 impl Executor {
-    /// What a merge makes of the dense model and what pruning changed of it. The outputs before and after are compared on a few calibration samples.
+    /// What a merge makes of the dense model and what earlier steps changed of it. The outputs before and after are compared on a few calibration samples.
     pub(crate) fn merged(&mut self, node: &StageNode) -> Result<Merged, PipelineError> {
         let Stage::Merge { method, .. } = &*node.stage else {
             return Err(PipelineError::Internal("not a merge stage".to_owned()));
@@ -49,13 +47,7 @@ impl Executor {
         let missing = || PipelineError::Internal("the merge reads no adapter".to_owned());
         let adapter = node.inputs.adapter.as_ref().ok_or_else(missing)?;
         let adapters = self.adapters(adapter)?;
-        let (pruned, masks) = self.changed(node)?;
-        let mut patterns = BTreeMap::new();
-        for key in &node.inputs.masks {
-            if let Stage::Prune { tower, pattern, .. } = *node_of(&self.store.require(&key.hex())?)?.stage {
-                patterns.insert(tower, pattern);
-            }
-        }
+        let (pruned, changes) = self.changed(node)?;
         let adapted = node_of(&self.store.require(&adapter.hex())?)?;
         let Stage::Adapt { data, .. } = &*adapted.stage else {
             return Err(missing());
@@ -66,7 +58,8 @@ impl Executor {
         }
         let dense = self.dense(node)?;
         let probe = self.samples(&data, &dense)?.probe()?;
-        let request = MergeRequest { method: *method, masks: &masks, adapters: &adapters, patterns: &patterns };
+        let request =
+            MergeRequest { method: *method, masks: &changes.masks, adapters: &adapters, patterns: &changes.patterns };
         Ok(merge(pruned.as_ref(), request, &probe)?)
     }
 }

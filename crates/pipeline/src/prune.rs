@@ -35,7 +35,8 @@ pub(crate) fn run(
         Some(stored) => Calibration { samples: Vec::new(), short: stored.short()? },
         None => calibration(executor, node)?,
     };
-    let mut model = executor.masked(node)?;
+    let (mut model, before) = executor.changed(node)?;
+    before.masks.apply(model.as_mut())?;
     if prunes_projection(node) {
         join_projection(model.as_mut())?;
     }
@@ -59,7 +60,7 @@ pub(crate) fn run(
     if !weights.is_empty() {
         WeightSet::load(&changed, &written)?.apply(model.as_mut())?;
     }
-    let mut certificate = recount(model.as_ref(), &request, counts.as_ref(), &written)?;
+    let mut certificate = recount(model.as_ref(), &request, counts.as_ref(), (&written, &before.masks))?;
     certificate.calibration = calibration.short;
     if !certificate.holds() {
         return Err(PipelineError::Certificate(certificate.violations));
@@ -77,10 +78,13 @@ pub(crate) fn run(
 pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Vec<String>, PipelineError> {
     let request = request(node)?;
     let counts = sensitivity::counts(executor, node)?;
-    let mut model = executor.measured(node, prunes_projection(node))?;
+    let (mut model, before) = executor.changed(node)?;
+    if prunes_projection(node) {
+        join_projection(model.as_mut())?;
+    }
     let masks = MaskSet::load(&entry.file(MASKS)?)?;
     changes(entry, &masks)?.apply(model.as_mut())?;
-    let found = recount(model.as_ref(), &request, counts.as_ref(), &masks)?;
+    let found = recount(model.as_ref(), &request, counts.as_ref(), (&masks, &before.masks))?;
     let published: Certificate = entry.result()?;
     let mut violations = found.violations.clone();
     if found.tensors != published.tensors {
@@ -101,11 +105,11 @@ fn recount(
     model: &dyn VisionLanguage,
     request: &PruneRequest,
     counts: Option<&Counts>,
-    masks: &MaskSet,
+    (masks, before): (&MaskSet, &MaskSet),
 ) -> Result<Certificate, PipelineError> {
     Ok(match counts {
-        Some(counts) => certify_tower_divided(model, request, counts, masks)?,
-        None => certify_tower(model, request, masks)?,
+        Some(counts) => certify_tower_divided(model, request, counts, masks, before)?,
+        None => certify_tower(model, request, masks, before)?,
     })
 }
 

@@ -15,8 +15,7 @@ use ressa_experiment::{
     job::Compute,
     stage::Inputs,
 };
-use ressa_models::{LoadOptions, MaskSet, Rounding, UpdateSet, VisionLanguage, WeightSet, folder::load_options};
-use ressa_prune::join_projection;
+use ressa_models::{LoadOptions, Rounding, UpdateSet, VisionLanguage, folder::load_options};
 use ressa_store::{Entry, Manifest};
 use serde_json::Value;
 use tch::Tensor;
@@ -79,19 +78,6 @@ impl Executor {
         });
         self.resident.dense = Some(dense.clone());
         Ok(dense)
-    }
-
-    /// A view of the dense model that a stage reads, its projection a layer of the connector where `projection` says so.
-    pub(crate) fn measured(
-        &mut self,
-        node: &StageNode,
-        projection: bool,
-    ) -> Result<Box<dyn VisionLanguage>, PipelineError> {
-        let mut model = self.dense(node)?.model.shallow_clone();
-        if projection {
-            join_projection(model.as_mut())?;
-        }
-        Ok(model)
     }
 
     /// The processor of the dense model that a stage reads; the model itself need not be in memory.
@@ -212,34 +198,6 @@ impl Executor {
         Ok(prepared)
     }
 
-    /// A fresh view of the dense model with what some stages made of its weights: masks, and values that a method changed.
-    pub(crate) fn masked(&mut self, node: &StageNode) -> Result<Box<dyn VisionLanguage>, PipelineError> {
-        let (mut model, masks) = self.changed(node)?;
-        masks.apply(model.as_mut())?;
-        Ok(model)
-    }
-
-    /// As [`Executor::masked`], with the masks still beside the model.
-    pub(crate) fn changed(&mut self, node: &StageNode) -> Result<(Box<dyn VisionLanguage>, MaskSet), PipelineError> {
-        let mut model = self.dense(node)?.model.shallow_clone();
-        let (masks, weights) = self.pruned(&node.inputs.masks)?;
-        masks.join(model.as_mut());
-        weights.apply(model.as_mut())?;
-        Ok((model, masks))
-    }
-
-    /// The masks of some stages together, and the weights that they changed.
-    pub(crate) fn pruned(&self, keys: &[StageKey]) -> Result<(MaskSet, WeightSet), PipelineError> {
-        let (mut all, mut weights) = (MaskSet::new(), WeightSet::new());
-        for key in keys {
-            let entry = self.store.require(&key.hex())?;
-            let masks = MaskSet::load(&entry.file(crate::prune::MASKS)?)?;
-            weights.extend(crate::prune::changes(&entry, &masks)?);
-            all.extend(masks);
-        }
-        Ok((all, weights))
-    }
-
     /// The adapters of a stage.
     pub(crate) fn adapters(&self, key: &StageKey) -> Result<UpdateSet, PipelineError> {
         Ok(UpdateSet::load(&self.store.require(&key.hex())?.file(crate::adapt::ADAPTER)?)?)
@@ -264,12 +222,7 @@ impl Executor {
             self.resident.dense = None;
         }
         drop(dense);
-        for weight in model.weights_mut() {
-            if let Some(value) = changes.weight(weight.key(), weight.base())? {
-                let kind = weight.base().kind();
-                weight.set_base(value.to_kind(kind))?;
-            }
-        }
+        changes.bake(model.as_mut())?;
         let model: Rc<dyn VisionLanguage> = Rc::from(model);
         self.resident.state = Some(State { inputs: (*node.inputs).clone(), compute, model: model.clone() });
         Ok(model)

@@ -1,4 +1,4 @@
-//! Stage `sensitivity`: how much each layer of a tower matters, measured on the dense model; and what `prune` makes of it.
+//! Stage `sensitivity`: how much each layer of a tower matters before a step prunes it; and what `prune` makes of it.
 
 use ressa_experiment::{
     Stage, StageNode, Tower,
@@ -8,6 +8,7 @@ use ressa_experiment::{
 use ressa_prune::{
     PruneError,
     allocation::{Counts, MeasureRequest, WINDOW, allocate, measure, places},
+    join_projection,
 };
 use serde_json::Value;
 
@@ -23,13 +24,17 @@ pub(crate) fn run(executor: &mut Executor, node: &StageNode, progress: Progress<
     else {
         return Err(PipelineError::Internal("not a sensitivity stage".to_owned()));
     };
-    let measured = in_full_precision(node, *measurement);
-    let dense = executor.dense(&measured)?;
+    let node = in_full_precision(node, *measurement);
+    let dense = executor.dense(&node)?;
     let mut samples = executor.samples(data, &dense)?.calibration(calibration, *seed)?.samples;
     samples.truncate(first.map_or(usize::MAX, |first| first as usize));
     let request = MeasureRequest { tower: *tower, measurement: *measurement, window: WINDOW, seed: *seed };
     let message = format!("{} {tower}", measurement.name());
-    let model = executor.measured(&measured, *projection)?;
+    let mut model = dense.model.shallow_clone();
+    executor.changes(&node.inputs)?.bake(model.as_mut())?;
+    if *projection {
+        join_projection(model.as_mut())?;
+    }
     let found = measure(model.as_ref(), &request, &samples, &mut |share| progress(share, &message))?;
     plain(&found)
 }
@@ -52,7 +57,10 @@ pub(crate) fn counts(executor: &mut Executor, node: &StageNode) -> Result<Option
     for key in &node.inputs.sensitivities {
         found.extend(executor.store.require(&key.hex())?.result::<Sensitivities>()?);
     }
-    let model = executor.measured(node, budget.projection)?;
+    let mut model = executor.dense(node)?.model.shallow_clone();
+    if budget.projection {
+        join_projection(model.as_mut())?;
+    }
     let places = places(model.as_ref(), Tower::ALL);
     Ok(Some(allocate(&places, budget, &found).map_err(PruneError::from)?))
 }

@@ -1,10 +1,10 @@
-//! Stage `statistics`: what the layers of a tower of the dense model see, once for every method, ratio and pattern that is pruned from it.
+//! Stage `statistics`: what the layers of a tower see before a step prunes it, once for every method, ratio and pattern that is pruned from it.
 
 use std::rc::Rc;
 
 use ressa_experiment::{Stage, StageNode, config::StatisticsNeeds, record::Shortfall};
 use ressa_prune::{
-    PruneError, collect,
+    PruneError, collect, join_projection,
     statistics::{BlockStatistics, Needs},
     walk::Look,
 };
@@ -34,7 +34,10 @@ pub(crate) fn run(
     };
     let dense = executor.dense(node)?;
     let Calibration { samples, short } = executor.samples(data, &dense)?.calibration(calibration, *seed)?;
-    let model = executor.measured(node, *projection)?;
+    let mut model = executor.masked(node)?;
+    if *projection {
+        join_projection(model.as_mut())?;
+    }
     let model = model.as_ref();
     let look = Look { needs: wanted(*needs), tokens: calibration.tokens };
     let blocks = model.blocks(*tower);

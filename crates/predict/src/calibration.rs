@@ -140,6 +140,13 @@ impl Calibrated<'_> {
                     let cycles = f64::from(method.dsnot.cycles);
                     work += machine.traffic(layer.weights() * 12.0 * cycles, pruning::SWAP_LAUNCHES * cycles);
                 }
+                Metric::Alps => {
+                    let iterations = pruning::ALTERNATIONS.min(f64::from(method.alps.iterations));
+                    let (products, inverses) = (iterations + f64::from(method.alps.steps), iterations / 3.0);
+                    work += machine.single_product(layer.outputs, layer.inputs, layer.inputs, products);
+                    work += machine.single_product(layer.inputs, 1.5 * layer.inputs, layer.inputs, inverses);
+                    work += machine.traffic(layer.weights() * 40.0 * products, 15.0 * products);
+                }
                 _ => {}
             }
         }
@@ -166,11 +173,11 @@ impl Calibrated<'_> {
         }
         // Masks packed, and where the method changes weights those that stay.
         let weights = self.weights();
-        let changed = if metric == Metric::SparseGpt { weights * machine.bytes() } else { 0.0 };
+        let changed = if metric.changes_weights() { weights * machine.bytes() } else { 0.0 };
         waiting += machine.copy(weights / 8.0 + changed) + (weights / 8.0 + changed) / host::DISK_BYTES;
         let block = self.stacks().map(|stack| self.of_block(stack)).fold(0.0, f64::max);
         let held = samples.map_or(0.0, |samples| self.flows(samples) + self.live(samples));
-        let grams = if needs.gram { self.grams(metric == Metric::SparseGpt) } else { 0.0 };
+        let grams = if needs.gram { self.grams(metric.changes_weights()) } else { 0.0 };
         let peak = self.subject.weights_bytes()
             + self.subject.masks_bytes()
             + self.subject.masked_bytes()

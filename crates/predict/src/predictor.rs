@@ -1,7 +1,7 @@
 //! From the stages of a plan to what each will take.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -104,7 +104,8 @@ impl<'a> Predictor<'a> {
         let compute = node.stage.compute().unwrap_or(default);
         let cores = f64::from(host.cores.max(1));
         let machine = Machine { card, compute, tf32: host.tf32, cores };
-        let subject = Subject { model, machine, pruned: self.pruned(node) };
+        let merged = node.inputs.merge.is_some();
+        let subject = Subject { model, machine, pruned: self.pruned(node), merged };
         let matcher = match &*node.stage {
             Stage::Evaluate { retrieval: Some(retrieval), .. } => {
                 retrieval.checkpoint.as_ref().and_then(|folder| self.models.get(&self.root.join(folder)))
@@ -147,30 +148,43 @@ impl<'a> Predictor<'a> {
         }
     }
 
-    /// What tells the image encoder of an evaluation from others: dense model and vision masks; `None` where its run has trained it.
-    fn encoder(&self, node: &StageNode) -> Option<String> {
-        let merged = node.inputs.merge.as_ref().and_then(|key| self.nodes.get(key));
-        let inputs = merged.map_or(&node.inputs, |merge| &merge.inputs);
-        let adapter = inputs.adapter.as_ref().and_then(|key| self.nodes.get(key));
-        let trained = adapter.is_some_and(|adapter| match &*adapter.stage {
-            Stage::Adapt { training, .. } => training.vision.is_some(),
-            _ => false,
-        });
-        let masks = inputs.masks.iter().filter(|key| self.tower_of(key) == Some(Tower::Vision));
-        (!trained).then(|| format!("{:?} {:?}", inputs.dense, masks.collect::<Vec<_>>()))
+    /// The stages whose merges and masks a stage reads, and those that they read in turn; the last first.
+    fn behind(&self, node: &StageNode) -> Vec<&'a StageNode> {
+        let mut all = Vec::new();
+        let mut next = Some(&*node.inputs);
+        while let Some(inputs) = next {
+            all.extend(inputs.masks.iter().filter_map(|key| self.nodes.get(key)));
+            let merge = inputs.merge.as_ref().and_then(|key| self.nodes.get(key));
+            all.extend(merge);
+            next = merge.map(|merge| &*merge.inputs);
+        }
+        all
     }
 
-    fn tower_of(&self, mask: &StageKey) -> Option<Tower> {
-        match &*self.nodes.get(mask)?.stage {
-            Stage::Prune { tower, .. } => Some(*tower),
-            _ => None,
-        }
+    /// What tells the image encoder of an evaluation from others: dense model and vision masks; `None` where its run has trained it.
+    fn encoder(&self, node: &StageNode) -> Option<String> {
+        let behind = self.behind(node);
+        let trains = |merge: &&StageNode| {
+            let adapter = merge.inputs.adapter.as_ref().and_then(|key| self.nodes.get(key));
+            adapter.is_some_and(|adapter| match &*adapter.stage {
+                Stage::Adapt { training, .. } => training.vision.is_some(),
+                _ => false,
+            })
+        };
+        let masks = behind.iter().filter(|node| tower_of(node) == Some(Tower::Vision)).map(|node| &node.key);
+        (!behind.iter().any(trains)).then(|| format!("{:?} {:?}", node.inputs.dense, masks.collect::<Vec<_>>()))
     }
 
     /// Towers that the masks behind a stage belong to.
-    fn pruned(&self, node: &StageNode) -> Vec<Tower> {
-        let merged = node.inputs.merge.as_ref().and_then(|key| self.nodes.get(key));
-        let masks = merged.map_or(&node.inputs.masks, |merge| &merge.inputs.masks);
-        masks.iter().filter_map(|key| self.tower_of(key)).collect()
+    fn pruned(&self, node: &StageNode) -> BTreeSet<Tower> {
+        self.behind(node).into_iter().filter_map(tower_of).collect()
+    }
+}
+
+/// The tower that a stage prunes.
+fn tower_of(node: &StageNode) -> Option<Tower> {
+    match &*node.stage {
+        Stage::Prune { tower, .. } => Some(*tower),
+        _ => None,
     }
 }

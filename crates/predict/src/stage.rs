@@ -1,5 +1,7 @@
 //! What one stage takes on a card.
 
+use std::collections::BTreeSet;
+
 use ressa_experiment::{Asks, Stage, Tower, job::Compute, stage::Inputs};
 use serde::Serialize;
 
@@ -19,7 +21,9 @@ pub(crate) struct Subject<'a> {
     pub model: &'a Model,
     pub machine: Machine<'a>,
     /// Towers with masks.
-    pub pruned: Vec<Tower>,
+    pub pruned: BTreeSet<Tower>,
+    /// Whether an earlier restoration gave it weights that are not the dense model's.
+    pub merged: bool,
 }
 
 impl Subject<'_> {
@@ -115,6 +119,9 @@ pub(crate) fn predict(
 ) -> Option<Prediction> {
     let need = need(stage, inputs, subject, matcher, known)?;
     let Need { time: Time { seconds, work, steps }, peak, fallback } = need;
+    // Weights of its own stand beside the dense ones, which give way to them in evaluations only.
+    let is_beside = subject.merged && !matches!(stage, Stage::Evaluate { .. });
+    let peak = peak + if is_beside { subject.model.prunable() * subject.machine.bytes() } else { 0.0 };
     Some(Prediction {
         seconds,
         peak_bytes: peak as u64,

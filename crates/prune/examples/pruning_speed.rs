@@ -1,6 +1,7 @@
 //! Prunes the linears of one FlanT5-XL encoder block and prints seconds as JSON: `pruning_speed METHOD PATTERN THREADS [SAMPLES]`.
 //!
-//! Weights and inputs are random, the same that `scripts/bench_pruning.py` draws; statistics and pruning are timed, drawing is not.
+//! Weights and inputs are random, the same that `scripts/bench_pruning.py` draws; statistics and pruning are timed, drawing is not. `swaps` and `squares` are
+//! refinements of Wanda's masks.
 
 #![allow(clippy::print_stdout)]
 
@@ -9,9 +10,10 @@ use std::{process::ExitCode, time::Instant};
 use ressa_experiment::config::Group;
 use ressa_prune::{
     metric::{Magnitude, Ria, Wanda},
+    refine::{LeastSquares, PrunedLayer, Refinement, SparseSwaps},
     select::Selection,
     solver::{Dsnot, LayerProblem, LayerSolver, Ranked, SparseGpt, Threshold},
-    statistics::ColumnStatistics,
+    statistics::{ColumnStatistics, Needs},
 };
 use ressa_runtime::{Device, DeviceChoice, RuntimeOptions, cpu_seconds};
 use tch::{Kind, Tensor};
@@ -47,8 +49,15 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         "ria" => Box::new(Ranked(Box::new(Ria::default()))),
         "sparsegpt" => Box::new(SparseGpt { threshold: Threshold::Inclusive, ..SparseGpt::default() }),
         "dsnot" => Box::new(Dsnot::default()),
+        "swaps" | "squares" => Box::new(Ranked(Box::new(Wanda))),
         other => return Err(format!("no method `{other}`").into()),
     };
+    let refinement: Option<Box<dyn Refinement>> = match method.as_str() {
+        "swaps" => Some(Box::new(SparseSwaps::default())),
+        "squares" => Some(Box::new(LeastSquares::default())),
+        _ => None,
+    };
+    let needs = refinement.as_ref().map_or(Needs::WEIGHT, |refinement| refinement.needs()) | solver.needs();
     let selection = match pattern.split_once(':') {
         Some((prune, of)) => {
             let of: i64 = of.parse()?;
@@ -64,14 +73,33 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         let inputs = Tensor::randn([samples, TOKENS, width], options) + Tensor::randn([width], options) * 0.5;
         let weights: Vec<Tensor> = heights.iter().map(|&h| Tensor::randn([h, width], options) * 0.02).collect();
         let (clock, cpu_clock) = (Instant::now(), cpu_seconds());
-        let mut statistics = ColumnStatistics::new(width, solver.needs(), device);
+        let mut statistics = ColumnStatistics::new(width, needs, device);
         for sample in 0..samples {
             statistics.add_sample(&inputs.get(sample));
         }
         statistics_seconds += clock.elapsed().as_secs_f64();
         let clock = Instant::now();
-        let problems: Vec<_> = weights.iter().map(|weight| LayerProblem { name: "layer", weight, selection }).collect();
-        let solutions = solver.solve(&problems, Some(&statistics))?;
+        let problems: Vec<_> =
+            weights.iter().map(|weight| LayerProblem { name: "layer", weight, selection, gone: None }).collect();
+        let mut solutions = solver.solve(&problems, Some(&statistics))?;
+        if let Some(refinement) = &refinement {
+            let layers: Vec<_> = weights
+                .iter()
+                .zip(&solutions)
+                .map(|(dense, found)| PrunedLayer {
+                    name: "layer",
+                    dense,
+                    weight: found.weight.as_ref(),
+                    keep: &found.keep,
+                    pattern: selection.pattern(),
+                    gone: None,
+                })
+                .collect();
+            let refined = refinement.refine(&layers, Some(&statistics))?;
+            for (solution, found) in solutions.iter_mut().zip(refined) {
+                (solution.keep, solution.weight) = (found.keep, found.weight);
+            }
+        }
         pruning_seconds += clock.elapsed().as_secs_f64();
         cpu += cpu_seconds() - cpu_clock;
         let seen = inputs.narrow(0, 0, samples.min(LOOKED_AT)).reshape([-1, width]);

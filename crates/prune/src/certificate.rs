@@ -6,6 +6,8 @@ use ressa_models::{
     certify::{self, Claim},
 };
 
+use ressa_runtime::count_nonzero;
+
 use crate::{
     allocation::Counts,
     error::PruneError,
@@ -16,13 +18,15 @@ use crate::{
 /// Recounts a tower: zeros and N:M groups on the weights with `masks` applied, and the exact numbers that `request` asked for.
 ///
 /// Works on what was just computed and on what was read back from disk. The model's own masks are not looked at, its weights are: those that a
-/// method changed must be in it. Of a method that prunes by threshold no number is expected.
+/// method changed must be in it. Of a method that prunes by threshold no number is expected. What `before` had removed must be removed still; there, a layer
+/// may have lost more than is asked of it.
 pub fn certify_tower(
     model: &dyn VisionLanguage,
     request: &PruneRequest,
     masks: &MaskSet,
+    before: &MaskSet,
 ) -> Result<Certificate, PruneError> {
-    certify(model, request, None, masks)
+    certify(model, request, None, (masks, before))
 }
 
 /// As [`certify_tower`], for what [`crate::prune_tower_divided`] promised: every layer its own number.
@@ -31,15 +35,16 @@ pub fn certify_tower_divided(
     request: &PruneRequest,
     counts: &Counts,
     masks: &MaskSet,
+    before: &MaskSet,
 ) -> Result<Certificate, PruneError> {
-    certify(model, request, Some(counts), masks)
+    certify(model, request, Some(counts), (masks, before))
 }
 
 pub(crate) fn certify(
     model: &dyn VisionLanguage,
     request: &PruneRequest,
     counts: Option<&Counts>,
-    masks: &MaskSet,
+    (masks, before): (&MaskSet, &MaskSet),
 ) -> Result<Certificate, PruneError> {
     let selection = request.selection()?;
     let mut certificate = Certificate::default();
@@ -55,18 +60,31 @@ pub(crate) fn certify(
             continue;
         }
         total += rows * columns;
-        pruned += rows * columns - keep.kept() as i64;
+        let lost = rows * columns - keep.kept() as i64;
+        pruned += lost;
+        let asked = match request.is_exact() {
+            true => request.of_layer(&id.name, (rows, columns), counts)?.pruned_in(rows, columns),
+            false => None,
+        };
+        let earlier = before.get(&id.name);
+        if let Some(earlier) = earlier {
+            if let Some(asked) = asked.filter(|asked| lost < *asked) {
+                let message = format!("`{}`: the mask prunes {lost} weights, {asked} were asked for", id.name);
+                certificate.violations.push(message);
+            }
+            let back = count_nonzero(&keep.keep().logical_and(&earlier.to_device(keep.device())?.remove()));
+            if back > 0 {
+                let message = format!("`{}`: {back} weights are kept that an earlier step had pruned", id.name);
+                certificate.violations.push(message);
+            }
+        }
         let found = certify::certify([Claim {
             layer: id,
             weight: linear.weight(),
             masked: true,
             keep: Some(keep),
             pattern: Some(selection.pattern()),
-            pruned: if request.is_exact() {
-                request.of_layer(&id.name, (rows, columns), counts)?.pruned_in(rows, columns)
-            } else {
-                None
-            },
+            pruned: asked.filter(|_| earlier.is_none()),
             sealed: true,
         }]);
         certificate.tensors.extend(found.tensors);
@@ -75,7 +93,7 @@ pub(crate) fn certify(
     if let Selection::Unstructured { sparsity, .. } = selection
         && counts.is_none()
         && selection.pruned_in(1, 1).is_none()
-        && pruned != pruned_count(total, sparsity)
+        && (pruned < pruned_count(total, sparsity) || (before.is_empty() && pruned > pruned_count(total, sparsity)))
     {
         let expected = pruned_count(total, sparsity);
         let tower = request.tower;

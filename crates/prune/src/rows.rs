@@ -36,6 +36,14 @@ pub(crate) fn floats(tensor: &Tensor) -> Vec<f32> {
     with_floats(tensor, <[f32]>::to_vec)
 }
 
+/// The elements of a bool tensor in row order, on the host.
+pub(crate) fn flags(tensor: &Tensor) -> Vec<bool> {
+    let flat = tensor.to_device(Device::Cpu).contiguous().view([-1]);
+    let mut flags = vec![false; flat.numel()];
+    flat.copy_data(&mut flags, flat.numel());
+    flags
+}
+
 /// Shows the elements of a tensor in row order, as f32 on the host, without a copy where they lie like that already.
 pub(crate) fn with_floats<R>(tensor: &Tensor, look: impl FnOnce(&[f32]) -> R) -> R {
     let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();

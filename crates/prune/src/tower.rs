@@ -7,9 +7,8 @@ use ressa_experiment::{
     config::{Group, Propagate},
     record::Certificate,
 };
-use ressa_models::{LayerId, MaskSet, Sample, VisionLanguage, WeightSet};
-use ressa_runtime::is_finite;
-use tch::{Kind, Tensor, no_grad};
+use ressa_models::{KeepMask, LayerId, MaskSet, Sample, VisionLanguage, WeightSet};
+use tch::{Tensor, no_grad};
 
 use crate::{
     allocation::Counts,
@@ -19,7 +18,7 @@ use crate::{
     metric::PruningMetric,
     request::PruneRequest,
     select::{Selection, keep_across_with},
-    solver::LayerSolver,
+    solver::{LayerProblem, LayerSolver, importance as importance_of},
     statistics::{BlockStatistics, RankDeficit},
     walk::{Blocks, InMemory, Listed, Look, Onward, Place, Resident, Shown, Walk, layers_of, solve},
 };
@@ -63,8 +62,8 @@ pub struct TowerInputs<'a> {
 
 /// Prunes one tower of `model`, which carries the new masks, and changed weights, afterwards. `progress` gets the share done.
 ///
-/// Masks of other towers are left as they are and shape the activations (towers run with the masks they have); masks that the tower itself
-/// carried are dropped first. `samples` may be empty for metrics that need no calibration.
+/// Masks of other towers are left as they are and shape the activations (towers run with the masks they have). What the tower's own masks have
+/// removed stays removed, and counts: it is the first that goes. `samples` may be empty for metrics that need no calibration.
 pub fn prune_tower(
     model: &mut dyn VisionLanguage,
     request: &PruneRequest,
@@ -95,13 +94,14 @@ pub fn prune_tower_with(
 ) -> Result<TowerPruning, PruneError> {
     let TowerSolution { masks, weights, .. } = solve_tower(model, request, inputs, progress)?;
     no_grad(|| {
+        let before = MaskSet::of(model);
         weights.apply(model)?;
         for (id, linear) in model.linears_mut() {
             if let Some(keep) = masks.get(&id.name) {
                 linear.matrix_mut().set_packed(Some(keep.shallow_clone()))?;
             }
         }
-        let certificate = certify(model, request, inputs.counts, &masks)?;
+        let certificate = certify(model, request, inputs.counts, (&masks, &before))?;
         Ok(TowerPruning { masks, weights, certificate })
     })
 }
@@ -123,19 +123,14 @@ pub fn solve_tower(
     if !solver.needs().is_empty() && inputs.samples.is_empty() && inputs.statistics.is_none() {
         return Err(PruneError::NoSamples { metric: request.metric });
     }
-    no_grad(|| {
-        for (_, linear) in model.linears_mut().into_iter().filter(|(id, _)| id.tower == request.tower) {
-            linear.set_mask(None)?;
+    no_grad(|| match selection {
+        Selection::Unstructured { sparsity, group: Group::Tower } if inputs.counts.is_none() => {
+            let metric = method::ranking(request.metric, &request.method, request.seed);
+            let metric = metric.ok_or(PruneError::NoMetric)?;
+            let masks = prune_at_once(model, request, metric.as_ref(), sparsity, inputs, progress)?;
+            Ok(TowerSolution { masks, ..TowerSolution::default() })
         }
-        match selection {
-            Selection::Unstructured { sparsity, group: Group::Tower } if inputs.counts.is_none() => {
-                let metric = method::ranking(request.metric, &request.method, request.seed);
-                let metric = metric.ok_or(PruneError::NoMetric)?;
-                let masks = prune_at_once(model, request, metric.as_ref(), sparsity, inputs, progress)?;
-                Ok(TowerSolution { masks, ..TowerSolution::default() })
-            }
-            _ => prune_block_by_block(model, request, solver.as_ref(), inputs, progress),
-        }
+        _ => prune_block_by_block(model, request, solver.as_ref(), inputs, progress),
     })
 }
 
@@ -257,15 +252,21 @@ fn prune_at_once(
             _ => seen.get(id.block),
         };
         let statistics = statistics.and_then(|statistics| statistics.get(&id.name));
-        let importance = metric.importance(&id.name, linear.weight(), statistics);
-        if !is_finite(&importance) {
-            return Err(PruneError::NotFiniteWeight { layer: id.name.clone() });
-        }
-        Ok(importance.to_kind(Kind::Float))
+        let matrix = linear.matrix();
+        let weight = matrix.stored().unwrap_or_else(|| matrix.base().shallow_clone());
+        let gone = matrix.keep().map(KeepMask::remove);
+        let selection = Selection::Unstructured { sparsity, group: Group::Tower };
+        let problem = LayerProblem { name: &id.name, weight: &weight, selection, gone: gone.as_ref() };
+        importance_of(metric, &problem, statistics)
     };
     let mut masks = MaskSet::new();
     keep_across_with(layers.len(), sparsity, &mut importance, &mut |at, keep| {
-        masks.insert(layers[at].0.name.clone(), keep)
+        let (id, linear) = layers[at];
+        let keep = match linear.matrix().keep() {
+            Some(before) => keep.logical_and(&before.keep()),
+            None => keep,
+        };
+        masks.insert(id.name.clone(), keep)
     })?;
     progress(1.0);
     Ok(masks)

@@ -11,7 +11,6 @@ use std::{
 use rayon::prelude::*;
 use ressa_experiment::{
     Cell, KeyMap, Stage, StageKey, StageNode, Task, Tower,
-    config::Metric,
     places::without_places,
     record::{Certificate, Score, Shortfall},
     value::Value,
@@ -68,13 +67,20 @@ pub struct Provenance {
     pub failures: BTreeSet<String>,
 }
 
-/// Zeros, weights, revived positions and group violations per tower.
+/// What a certificate counts, by tower and, where it was asked for, zeros and weights by block.
 #[derive(Clone, Debug, Default)]
 struct Counts {
-    towers: BTreeMap<Tower, (u64, u64)>,
+    towers: BTreeMap<Tower, TowerCounts>,
+    blocks: BTreeMap<Block, (u64, u64)>,
+}
+
+/// What a certificate counts in one tower.
+#[derive(Clone, Copy, Debug, Default)]
+struct TowerCounts {
+    zeros: u64,
+    weights: u64,
     revived: u64,
     group_violations: u64,
-    blocks: BTreeMap<Block, (u64, u64)>,
 }
 
 /// What the certificates of a run say together; no sums while one is missing.
@@ -263,21 +269,21 @@ impl Reader {
         };
         let source = Arc::clone(&certified.source);
         let Some(all) = &certified.sums else { return Measurement { number: None, source } };
-        let budget = |tower: Tower| match cell.run.prune.metric {
-            Metric::None => 0.0,
-            _ => cell.run.prune.tower(tower).sparsity,
-        };
+        let budgets = Tower::ALL.map(|tower| (tower, cell.run.sparsity(tower)));
+        let budget = |tower: Tower| budgets.iter().find(|(own, _)| *own == tower).map_or(0.0, |(_, budget)| *budget);
         let with_budget = || Tower::ALL.into_iter().filter(|&tower| budget(tower) > 0.0);
         let total = |tower: Tower| all.towers.get(&tower).copied().unwrap_or_default();
         let share = |(zeros, total): (f64, f64)| if total > 0.0 { zeros / total } else { 0.0 };
         let sparsity = |tower: &Option<Tower>| match tower {
-            Some(tower) => share((total(*tower).0 as f64, total(*tower).1 as f64)),
-            None => share(with_budget().map(total).fold((0.0, 0.0), |s, t| (s.0 + t.0 as f64, s.1 + t.1 as f64))),
+            Some(tower) => share((total(*tower).zeros as f64, total(*tower).weights as f64)),
+            None => {
+                share(with_budget().map(total).fold((0.0, 0.0), |s, t| (s.0 + t.zeros as f64, s.1 + t.weights as f64)))
+            }
         };
         let target = |tower: &Option<Tower>| match tower {
             Some(tower) => budget(*tower),
             None => share(with_budget().fold((0.0, 0.0), |s, tower| {
-                let weights = total(tower).1 as f64;
+                let weights = total(tower).weights as f64;
                 (s.0 + budget(tower) * weights, s.1 + weights)
             })),
         };
@@ -285,8 +291,8 @@ impl Reader {
             Value::Sparsity(tower) => sparsity(tower),
             Value::Density(tower) => 1.0 - sparsity(tower),
             Value::TargetSparsity(tower) => target(tower),
-            Value::Revived => all.revived as f64,
-            Value::GroupViolations => all.group_violations as f64,
+            Value::Revived => all.towers.values().map(|tower| tower.revived).sum::<u64>() as f64,
+            Value::GroupViolations => all.towers.values().map(|tower| tower.group_violations).sum::<u64>() as f64,
             Value::Average | Value::PaperAverage | Value::VqaMean | Value::Task(_) | Value::Part(..) => {
                 unreachable!("not certified")
             }
@@ -294,19 +300,14 @@ impl Reader {
         Measurement { number: Some(Number { value: number, standard_error: 0.0, items: 0 }), source }
     }
 
-    /// The sums of a cell's certificates.
+    /// What a cell's certificates say of each tower, the last one first to say it.
     fn certificates(&mut self, cell: &Cell) -> Certified {
-        let last = certifiers(cell);
+        let last: Vec<&StageNode> = certifiers(cell).collect();
         let source = last.iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+").into();
         let mut all = Counts::default();
         for node in &last {
             let Some(counts) = self.counts(&node.key) else { return Certified { source, sums: None } };
-            for (&tower, &(zeros, total)) in &counts.towers {
-                let sum = all.towers.entry(tower).or_default();
-                *sum = (sum.0 + zeros, sum.1 + total);
-            }
-            all.revived += counts.revived;
-            all.group_violations += counts.group_violations;
+            all.towers.extend(&counts.towers);
         }
         Certified { source, sums: Some(all) }
     }
@@ -385,20 +386,18 @@ fn known<T: Send>(
     Ok(known)
 }
 
-/// The stages with the last word on a cell's weights: the merge's; without one, the pruned towers' own.
-fn certifiers(cell: &Cell) -> Vec<&StageNode> {
-    let nodes = || cell.stages.iter().map(AsRef::as_ref);
-    match nodes().find(|n: &&StageNode| matches!(*n.stage, Stage::Merge { .. })) {
-        Some(merge) => vec![merge],
-        None => nodes().filter(|n: &&StageNode| matches!(*n.stage, Stage::Prune { .. })).collect(),
-    }
+/// The stages that say of a cell's weights what they are: the last merge, and what was pruned after it, a later one of a tower overriding.
+fn certifiers(cell: &Cell) -> impl Iterator<Item = &StageNode> {
+    let merge = cell.stages.iter().rposition(|node| matches!(*node.stage, Stage::Merge { .. }));
+    let last = cell.stages[merge.unwrap_or(0)..].iter().map(AsRef::as_ref);
+    last.filter(|node: &&StageNode| matches!(*node.stage, Stage::Merge { .. } | Stage::Prune { .. }))
 }
 
 /// The stages that a value of a cell is computed from, as in [`Measurement::source`], whether or not they have run. `None` when the cell cannot
 /// have the value.
 pub(crate) fn source(cell: &Cell, value: &Value) -> Option<String> {
     if value.is_certified() {
-        return Some(certifiers(cell).iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+"));
+        return Some(certifiers(cell).map(|node| node.key.short()).collect::<Vec<_>>().join("+"));
     }
     let key = |task: &Task| evaluations(cell).find(|(other, _)| other == task).map(|(_, node)| node.key.short());
     Some(value.tasks().iter().map(key).collect::<Option<Vec<_>>>()?.join("+"))
@@ -430,13 +429,14 @@ fn certifies(certificate: Certificate, by_block: bool) -> Certifies {
     let mut counts = Counts::default();
     for (name, tensor) in &certificate.tensors {
         let tower = counts.towers.entry(tensor.tower).or_default();
-        *tower = (tower.0 + tensor.zeros, tower.1 + tensor.total);
+        tower.zeros += tensor.zeros;
+        tower.weights += tensor.total;
+        tower.revived += tensor.revived;
+        tower.group_violations += tensor.group_violations;
         if by_block {
             let block = counts.blocks.entry(Block::of(tensor.tower, name)).or_default();
             *block = (block.0 + tensor.zeros, block.1 + tensor.total);
         }
-        counts.revived += tensor.revived;
-        counts.group_violations += tensor.group_violations;
     }
     Certifies { counts, violations: certificate.violations, calibration: certificate.calibration }
 }

@@ -103,7 +103,7 @@ fn merged_weights(
 /// When the adapter was trained for another method.
 pub fn merged_weight(weight: &Weight, method: RestoreMethod) -> Result<Tensor, RestoreError> {
     if let (Some(update), Some(_)) = (weight.update(), weight.keep())
-        && update.respects_mask() != (method == RestoreMethod::SparseLora)
+        && update.respects_mask() != method.trains_masked()
     {
         let (layer, method) = (weight.key().to_owned(), method.name());
         return Err(RestoreError::WrongAdapter { layer, method, masked: update.respects_mask() });

@@ -76,15 +76,8 @@ fn graph(stages: usize) -> Graph {
 }
 
 fn cell(seed: u64) -> Cell {
-    let mut run = RunConfig {
-        model: ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() }.into(),
-        dense: Default::default(),
-        data: Default::default(),
-        prune: Default::default(),
-        restore: Default::default(),
-        evaluate: Default::default(),
-        seed,
-    };
+    let mut run = RunConfig::of(ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() });
+    run.seed = seed;
     run.prune.metric = Metric::Wanda;
     run.prune.pattern = Pattern::Unstructured;
     (run.prune.vision.sparsity, run.prune.language.sparsity) = (0.5, 0.5);

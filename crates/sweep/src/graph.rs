@@ -3,9 +3,8 @@
 use std::{collections::HashSet, sync::Arc};
 
 use ressa_experiment::{
-    Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, Tower,
-    config::{Metric, RestoreMethod},
-    percent,
+    Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, Tower, config::MatrixUpdate, percent,
+    steps::Step,
 };
 
 /// Runs, their distinct stages (upstream first) and the gates of their dense models.
@@ -223,8 +222,14 @@ pub fn describe(stage: &Stage) -> String {
             }
         }
         Stage::Adapt { masked, training, .. } => {
-            let masked = if *masked { "sparse" } else { "dense" };
-            format!("adapt {masked}{}", if training.distill.is_some() { " distilled" } else { "" })
+            let update = match (training.update, *masked) {
+                (MatrixUpdate::Sum, true) => "sparse",
+                (MatrixUpdate::Sum, false) => "dense",
+                (MatrixUpdate::Scale, _) => "scale",
+                (MatrixUpdate::Spp, _) => "spp",
+                (MatrixUpdate::SppLora, _) => "spp-lora",
+            };
+            format!("adapt {update}{}", if training.distill.is_some() { " distilled" } else { "" })
         }
         Stage::Merge { method, .. } => format!("merge {}", method.name()),
         Stage::Evaluate { task, .. } => format!("evaluate {task}"),
@@ -245,14 +250,14 @@ fn code_path(cell: &Cell) -> String {
         (None, None) => String::new(),
     };
     let scaled = if run.model.channel_spread > 0.0 { "rescaled" } else { "" };
-    let pruned = match run.prune.metric {
-        Metric::None => "dense",
-        metric => metric.name(),
+    let step = |step: Step| match step {
+        Step::Prune(prune) => {
+            let pattern = if prune.pattern.sparsity().is_some() { "n:m" } else { "unstructured" };
+            format!("{} {pattern} {:?}", prune.metric.name(), prune.calibration.propagate)
+        }
+        Step::Restore(restore) => format!("{} {}", restore.method.name(), restore.distill.weight > 0.0),
     };
-    let pattern = if run.prune.pattern.sparsity().is_some() { "n:m" } else { "unstructured" };
-    let propagate = run.prune.calibration.propagate;
-    let distilled = run.restore.method != RestoreMethod::None && run.restore.distill.weight > 0.0;
+    let steps: Vec<String> = run.sequence().into_iter().filter(Step::does_something).map(step).collect();
     let tasks: Vec<&str> = run.evaluate.tasks.iter().map(|task| task.name()).collect();
-    let restored = run.restore.method.name();
-    format!("{model} {scaled} {pruned} {pattern} {propagate:?} {restored} {distilled} {}", tasks.join("+"))
+    format!("{model} {scaled} {} {}", steps.join(" "), tasks.join("+"))
 }

@@ -15,8 +15,9 @@ pub struct Recorded {
 }
 
 /// Files of `pipeline` behind every stage, beside the stage's own.
-const SHARED: [&str; 8] = [
+const SHARED: [&str; 9] = [
     "pipeline/src/calibration.rs",
+    "pipeline/src/changes.rs",
     "pipeline/src/features.rs",
     "pipeline/src/resident.rs",
     "pipeline/src/samples.rs",

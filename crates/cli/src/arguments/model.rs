@@ -168,7 +168,7 @@ pub struct PruneLayerOptions {
     /// Safetensors file: `weight` and, where the method looks at activations, `inputs`
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub input: PathBuf,
-    /// Method: magnitude, wanda, ria, sparsegpt, dsnot or random
+    /// Method: magnitude, wanda, ria, sparsegpt, alps, dsnot or random
     #[arg(long, value_name = "METHOD", value_parser = |text: &str| text.parse::<Metric>())]
     pub method: Metric,
     /// Fraction removed

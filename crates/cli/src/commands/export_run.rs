@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use ressa_checkpoint::{CardScore, Making, shown_name};
 use ressa_experiment::{
-    ReadingKind, Readings, Stage, Tower,
+    ReadingKind, Readings, Stage, StageKey, Tower,
     record::{Certificate, Shortfall, TaskScore},
     stage::{AdaptTraining, Inputs},
 };
@@ -47,7 +47,7 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store, root: &Path) -> Result<
             return Err(Failure::new(Exit::NothingSelected, message));
         }
     }
-    let mut inputs = Inputs::default();
+    let mut weights = Weights::default();
     let mut readings = Readings::default();
     let mut making = Making {
         base: String::new(),
@@ -62,12 +62,23 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store, root: &Path) -> Result<
     };
     for stage in stages {
         readings = readings.with(stage.node.readings.of(ReadingKind::Model));
-        tell(stage, store, root, &mut inputs, &mut making)?;
+        tell(stage, store, root, &mut weights, &mut making)?;
     }
+    let inputs = Inputs { masks: weights.masks.into_values().collect(), ..weights.inputs };
     if inputs.dense.is_none() {
         return Err(Failure::new(Exit::NothingSelected, format!("`{}` has no dense model", making.label)));
     }
     Ok((inputs, readings, making))
+}
+
+/// What makes the weights after the stages so far.
+#[derive(Default)]
+struct Weights {
+    inputs: Inputs,
+    /// Towers pruned since the last merge, each by its last stage.
+    masks: BTreeMap<Tower, StageKey>,
+    /// The training that waits for its merge, in words.
+    training: String,
 }
 
 /// Adds what one stage has to say.
@@ -75,7 +86,7 @@ fn tell(
     stage: &GraphStage,
     store: &Store,
     root: &Path,
-    inputs: &mut Inputs,
+    weights: &mut Weights,
     making: &mut Making,
 ) -> Result<(), Failure> {
     let key = stage.node.key;
@@ -85,9 +96,9 @@ fn tell(
             let preset = preset.map(|preset| preset.name().to_owned());
             let folder = checkpoint.as_ref().map(|folder| shown_name(&root.join(folder)));
             making.base = folder.or(preset).unwrap_or_default();
-            inputs.dense = Some(key);
+            weights.inputs.dense = Some(key);
         }
-        Stage::Rescale { .. } => inputs.dense = Some(key),
+        Stage::Rescale { .. } => weights.inputs.dense = Some(key),
         // Their numbers are in what was pruned by them.
         Stage::Sensitivity { .. } | Stage::Statistics { .. } => return Ok(()),
         Stage::Prune { tower, projection, metric, pattern, sparsity, group, calibration, seed, budget, .. } => {
@@ -117,8 +128,10 @@ fn tell(
                     written(&c.propagate)
                 );
             }
-            making.pruned.insert(*tower, how);
-            inputs.masks.push(key);
+            // What an earlier step did to the tower came first.
+            let pruned = making.pruned.entry(*tower).or_default();
+            *pruned = if pruned.is_empty() { how } else { format!("{pruned}; then {how}") };
+            weights.masks.insert(*tower, key);
             seen = *seed;
         }
         Stage::Adapt { training, seed, .. } => {
@@ -127,13 +140,17 @@ fn tell(
                 None => None,
             };
             let short = short.map(|short| format!(", from {short}")).unwrap_or_default();
-            making.restored = Some(trained(training) + &short);
+            weights.training = trained(training) + &short;
             seen = Some(*seed);
         }
         Stage::Merge { method, .. } => {
-            let training = making.restored.take().unwrap_or_default();
-            making.restored = Some(format!("{}, {training}", method.name()));
-            inputs.merge = Some(key);
+            let how = format!("{}, {}", method.name(), std::mem::take(&mut weights.training));
+            making.restored = Some(match making.restored.take() {
+                Some(before) => format!("{before}; then {how}"),
+                None => how,
+            });
+            weights.inputs.merge = Some(key);
+            weights.masks.clear();
         }
         Stage::Evaluate { .. } => {
             if let Some(entry) = store.entry(&key.hex())? {

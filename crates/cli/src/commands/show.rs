@@ -6,6 +6,7 @@ mod pictures;
 mod predictions;
 pub mod settings;
 mod stages;
+mod steps;
 
 use ressa_store::{Store, replace};
 use serde::Serialize;
@@ -17,6 +18,7 @@ use crate::{
         predictions::Evaluated,
         settings::Setting,
         stages::StageShown,
+        steps::StepShown,
     },
     exit::{Exit, Failure, Outcome},
     study::{Match, Study, find, short},
@@ -36,6 +38,9 @@ struct Shown {
     /// Settings of the run that are not the default; all of them with --verbose and in JSON. None of a single stage, whose own configuration is
     /// shown with it.
     settings: Vec<Setting>,
+    /// The run's steps, where it lists them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<StepShown>,
     stages: Vec<StageShown>,
     #[serde(flatten)]
     numbers: Numbers,
@@ -59,6 +64,7 @@ pub fn run(global: &Global, options: &ShowOptions) -> Outcome {
         }
     };
     let settings = cell.map(|(experiment, cell)| settings::of(&workspace, experiment, cell)).unwrap_or_default();
+    let steps = cell.map(|(_, cell)| steps::of(&cell.run)).unwrap_or_default();
     let nodes: Vec<_> = positions.iter().map(|&stage| &graph.stages[stage]).collect();
     let index = ressa_runlog::read(&store)?.index;
     let shown = |stage| StageShown::of(stage, (&store, &index), cell.is_none());
@@ -70,7 +76,7 @@ pub fn run(global: &Global, options: &ShowOptions) -> Outcome {
         Some(many) => evaluated(&nodes, many, &store, &workspace)?,
         None => Vec::new(),
     };
-    let shown = Shown { id, label, settings, stages, numbers, predictions: evaluated };
+    let shown = Shown { id, label, settings, steps, stages, numbers, predictions: evaluated };
     if let Some(file) = &options.html {
         let text = page::page(&shown);
         replace(file, text.as_bytes())?;
@@ -108,6 +114,7 @@ fn print(shown: &Shown, verbose: bool, predictions: bool) {
     let id = short(&shown.id);
     say(format_args!("{id}  {}", shown.label));
     settings::print(&shown.settings, verbose);
+    steps::print(&shown.steps);
     stages::print(&shown.stages);
     numbers::print(&shown.numbers, verbose);
     shown.predictions.iter().filter(|_| predictions).for_each(Evaluated::print);

@@ -58,7 +58,7 @@ impl Network {
             _ => field("max_position_embeddings").and_then(Value::as_u64),
         };
         let has_language_biases = match field("model_type").and_then(Value::as_str) {
-            Some("t5") => false,
+            Some("t5" | "mistral") => false,
             Some("llama") => ["attention_bias", "mlp_bias"].iter().any(|name| field(name) == Some(&Value::Bool(true))),
             _ => true,
         };

@@ -221,3 +221,40 @@ fn shells_and_man_know_every_command() {
         assert!(house.path(&format!("pages/ressa-{command}.1")).is_file(), "{command}");
     }
 }
+
+#[test]
+fn the_steps_of_a_run_are_swept_shown_and_explained() {
+    let house = House::new();
+    let small = fs::read_to_string(house.path("experiments/shapes/small.yaml")).unwrap();
+    let steps = "steps:\n  - prune: { name: first, vision.sparsity: 0.3, language.sparsity: 0.3 }\n  - restore: { steps: 20 }\n\
+                 \x20 - prune: { name: last }\n  - restore\n";
+    house.write("experiments/shapes/small.yaml", &(small + steps));
+    assert_eq!(house.ressa(&["sweep", "small", "--no-report"]).code, 0);
+    let which = "wanda ressa, seed 0";
+    let json = answer(&house, 0, &["show", which, "small"]);
+    let step = |name: &str, step: &str, what: &str| json!({ "name": name, "step": step, "what": what });
+    assert_eq!(
+        json["steps"],
+        json!([
+            step("first", "prune", "wanda, vision 30 %, language 30 %"),
+            step("restore-1", "restore", "sparse-lora, 20 steps of 16 images"),
+            step("last", "prune", "wanda, vision 50 %, language 50 %"),
+            step("restore-2", "restore", "sparse-lora, 60 steps of 16 images"),
+        ])
+    );
+    let settings = json["settings"].as_array().unwrap();
+    let of = |path: &str| settings.iter().find(|setting| setting["path"] == path).unwrap();
+    assert_eq!(of("steps.first.vision.sparsity")["value"], 0.3);
+    assert_eq!(of("steps.first.vision.sparsity")["at"]["line"], 13);
+    assert_eq!(of("steps.last.vision.sparsity")["at"]["file"], "experiments/base/model.yaml");
+    assert!(settings.iter().all(|setting| !setting["path"].as_str().unwrap().starts_with("prune.")));
+    let kinds: Vec<&str> =
+        json["stages"].as_array().unwrap().iter().map(|stage| stage["kind"].as_str().unwrap()).collect();
+    let round = ["prune", "prune", "adapt", "merge"];
+    assert_eq!(kinds, [&["dense"], &round[..], &round[..], &["evaluate", "evaluate"]].concat());
+    assert!(house.ressa(&["show", which, "small"]).stdout.contains("\nsteps\n"));
+    assert_eq!(house.ressa(&["explain", which, "small"]).code, 0);
+    assert_eq!(house.ressa(&["plan", "small", "steps.last.language.sparsity=0.6,0.7"]).code, 0);
+    assert_eq!(house.ressa(&["status", "small"]).code, 0);
+    assert_eq!(house.ressa(&["plan", "small", "steps.lst.metric=ria"]).code, 78);
+}

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 const FOLDERS: [&str; 4] = ["qwen2-vl", "qwen2-vl-parts", "qwen2_5-vl", "qwen2_5-vl-parts"];
 
-fn goldens() -> PathBuf {
+pub fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/goldens")
 }
 
 /// A folder's settings with changes, without weights.
-fn changed(name: &str, file: &str, change: &dyn Fn(&mut Value)) -> tempfile::TempDir {
+pub fn changed(name: &str, file: &str, change: &dyn Fn(&mut Value)) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for item in fs::read_dir(goldens().join(name)).unwrap().map(|item| item.unwrap().path()) {
         let own = item.file_name().unwrap().to_str().unwrap();

@@ -2,9 +2,10 @@
 
 use crate::{
     Cell, Experiment, Stage,
+    address::Address,
     error::{ErrorKind, ExperimentError},
     output::Label,
-    settings::{self, SETTINGS, Setting},
+    settings::SETTINGS,
     spelling,
     stage::StageNode,
     suggest,
@@ -16,7 +17,7 @@ use super::syntax::Word;
 pub(super) const OWN: [&str; 6] = ["seed", "run", "experiment", "point", "kind", "task"];
 
 /// What is compared.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Subject {
     Seed,
     Run,
@@ -28,8 +29,8 @@ pub(super) enum Subject {
     /// Task of an evaluation.
     Task,
     /// Position among the coordinates, and the setting that the axis varies, where it is one.
-    Axis(usize, Option<&'static Setting>),
-    Setting(&'static Setting),
+    Axis(usize, Option<Address>),
+    Setting(Address),
 }
 
 /// What a name can mean.
@@ -80,24 +81,25 @@ fn meaning(name: &str, experiment: &Experiment) -> Meaning {
 
 /// An axis of that name comes first, then what every experiment has, a setting's path, and the end of one path.
 fn exact_meaning(name: &str, experiment: &Experiment) -> Meaning {
-    let axis = |at: usize| Subject::Axis(at, settings::find(&experiment.axes[at].name));
+    let steps = &experiment.document.steps;
+    let axis = |at: usize| Subject::Axis(at, Address::find(&experiment.axes[at].name, steps));
     if let Some(at) = experiment.axes.iter().position(|axis| axis.name == name) {
         return Meaning::One(axis(at));
     }
     let own = [Subject::Seed, Subject::Run, Subject::Experiment, Subject::Point, Subject::Kind, Subject::Task];
     if let Some(at) = OWN.iter().position(|own| *own == name) {
-        return Meaning::One(own[at]);
+        return Meaning::One(own[at].clone());
     }
-    if let Some(setting) = settings::find(name) {
-        return Meaning::One(Subject::Setting(setting));
+    if let Some(address) = Address::find(name, steps) {
+        return Meaning::One(Subject::Setting(address));
     }
     let ends = |path: &str| path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
     let axes: Vec<usize> = (0..experiment.axes.len()).filter(|&at| ends(&experiment.axes[at].name)).collect();
-    let paths: Vec<&'static Setting> = SETTINGS.iter().filter(|setting| ends(setting.path)).collect();
+    let paths: Vec<_> = SETTINGS.iter().filter(|setting| ends(setting.path)).collect();
     match (axes.as_slice(), paths.as_slice()) {
         ([], []) => Meaning::None,
         ([one], _) => Meaning::One(axis(*one)),
-        ([], [one]) => Meaning::One(Subject::Setting(one)),
+        ([], [one]) => Meaning::One(Subject::Setting((*one).into())),
         ([], many) => Meaning::Many(many.iter().map(|setting| setting.path.to_owned()).collect()),
         (many, _) => Meaning::Many(many.iter().map(|&at| experiment.axes[at].name.clone()).collect()),
     }
@@ -105,21 +107,21 @@ fn exact_meaning(name: &str, experiment: &Experiment) -> Meaning {
 
 impl Subject {
     /// Whether it tells stages of one run apart.
-    pub fn is_of_stages(self) -> bool {
+    pub fn is_of_stages(&self) -> bool {
         matches!(self, Subject::Kind | Subject::Task)
     }
 
     /// The setting behind it.
-    pub fn setting(self) -> Option<&'static Setting> {
+    pub fn setting(&self) -> Option<&Address> {
         match self {
-            Subject::Axis(_, setting) => setting,
-            Subject::Setting(setting) => Some(setting),
+            Subject::Axis(_, address) => address.as_ref(),
+            Subject::Setting(address) => Some(address),
             _ => None,
         }
     }
 
     /// Every value that there is, where they are few and known.
-    pub fn labels(self, experiment: &Experiment) -> Option<Vec<String>> {
+    pub fn labels(&self, experiment: &Experiment) -> Option<Vec<String>> {
         match self {
             Subject::Seed => Some(experiment.seeds.iter().map(u64::to_string).collect()),
             Subject::Experiment => Some(vec![experiment.name.clone()]),
@@ -127,7 +129,7 @@ impl Subject {
             Subject::Task => Some(crate::Task::NAMES.map(str::to_owned).to_vec()),
             Subject::Point | Subject::Axis(..) => {
                 let mut labels = match self {
-                    Subject::Axis(at, _) => experiment.axes[at].labels.clone(),
+                    Subject::Axis(at, _) => experiment.axes[*at].labels.clone(),
                     _ => Vec::new(),
                 };
                 for point in experiment.cells.iter().filter_map(|cell| cell.point.as_ref()) {
@@ -143,13 +145,13 @@ impl Subject {
 
     /// Whether `test` holds for a value of a cell and one of its stages; it is given `None` where there is no value.
     pub fn any(
-        self,
+        &self,
         experiment: &str,
         cell: &Cell,
         stage: Option<&StageNode>,
         test: &dyn Fn(Option<&str>) -> bool,
     ) -> bool {
-        let of = |setting: &Setting| test(Label::of(&setting.get(&cell.run)).as_ref().map(|label| label.0.as_str()));
+        let of = |address: &Address| test(Label::of(&address.get(&cell.run)).as_ref().map(|label| label.0.as_str()));
         match self {
             Subject::Seed => test(Some(&cell.seed.to_string())),
             Subject::Run => test(Some(&cell.run_id)),
@@ -160,12 +162,12 @@ impl Subject {
                 Stage::Evaluate { task, .. } => Some(task.name()),
                 _ => None,
             })),
-            Subject::Setting(setting) => of(setting),
-            Subject::Axis(at, setting) => {
-                let label = cell.coordinates.get(at).map(|(_, label)| label.as_str());
+            Subject::Setting(address) => of(address),
+            Subject::Axis(at, address) => {
+                let label = cell.coordinates.get(*at).map(|(_, label)| label.as_str());
                 // An `include` point has its own name where it says no label; its setting is a value too.
                 let is_unstated = cell.point.is_some() && cell.point.as_deref() == label;
-                test(label) || setting.filter(|_| is_unstated).is_some_and(of)
+                test(label) || address.as_ref().filter(|_| is_unstated).is_some_and(of)
             }
         }
     }

@@ -62,12 +62,13 @@ pub struct CalibrationRequest {
 }
 
 /// Settings of experiments that a pruning job takes by their paths; a path that ends with a dot is a section. The others have an option of their own.
-pub const SETTABLE: [&str; 19] = [
+pub const SETTABLE: [&str; 20] = [
     "prune.rounding",
     "prune.threshold",
     "prune.magnitude.",
     "prune.sparsegpt.",
     "prune.dsnot.",
+    "prune.alps.",
     "prune.allocation.group",
     "prune.allocation.towers",
     "prune.allocation.cap",

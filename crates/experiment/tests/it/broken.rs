@@ -22,7 +22,7 @@ variants:
     ressa: { restore.method: sparse-lora }
 ";
 
-fn render(error: &ExperimentError, folder: &Folder) -> String {
+pub fn render(error: &ExperimentError, folder: &Folder) -> String {
     let handler =
         GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(400).with_links(false);
     let mut text = String::new();

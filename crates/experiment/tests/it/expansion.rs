@@ -459,6 +459,7 @@ evaluate:
   okvqa: { lemmatizer: rules, crop: center }
   retrieval: { checkpoint: x }
   perplexity: { window: 16, windows: 1 }
+steps: [ prune: { name: prune } ]
 ";
     let run: RunConfig = serde_yaml::from_str(yaml).unwrap();
     let mut found = BTreeSet::new();

@@ -7,6 +7,7 @@ mod names;
 mod overriding;
 mod shipped;
 mod spelling;
+mod steps;
 
 use std::path::PathBuf;
 

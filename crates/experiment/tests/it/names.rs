@@ -2,13 +2,14 @@
 //! holds: files that a user adds there are the user's. A new experiment is added here.
 
 /// Studies of the embedded world.
-pub const SHAPES: [&str; 14] = [
+pub const SHAPES: [&str; 16] = [
     "ablations",
     "allocation-methods",
     "allocation-vicuna",
     "allocation",
     "chaos",
     "device",
+    "gradual",
     "methods-planted",
     "methods",
     "modalities",
@@ -17,6 +18,7 @@ pub const SHAPES: [&str; 14] = [
     "restoration",
     "smoke",
     "towers",
+    "updates",
 ];
 
 /// Studies of published checkpoints.

@@ -43,8 +43,9 @@ fn every_experiment_loads_and_plans() {
     allocation-methods: 18 points - 3 + 1, 3 seeds, 48 cells, 46 runs: 1 dense, 12 sensitivity, 90 prune, 230 evaluate; 1 gates
     allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
-    chaos: 6 points - 0 + 0, 3 seeds, 18 cells, 16 runs: 1 dense, 8 prune, 12 adapt, 12 merge, 80 evaluate; 0 gates
-    device: 30 points - 2 + 20, 1 seeds, 48 cells, 48 runs: 2 dense, 1 rescale, 6 sensitivity, 2 statistics, 77 prune, 6 adapt, 7 merge, 58 evaluate; 0 gates
+    chaos: 6 points - 0 + 1, 3 seeds, 21 cells, 19 runs: 1 dense, 20 prune, 18 adapt, 18 merge, 95 evaluate; 0 gates
+    device: 30 points - 2 + 23, 1 seeds, 51 cells, 51 runs: 2 dense, 1 rescale, 6 sensitivity, 2 statistics, 89 prune, 8 adapt, 9 merge, 61 evaluate; 0 gates
+    gradual: 8 points - 0 + 1, 3 seeds, 27 cells, 23 runs: 1 dense, 40 prune, 42 adapt, 42 merge, 115 evaluate; 1 gates
     methods-planted: 40 points - 0 + 2, 3 seeds, 126 cells, 106 runs: 1 dense, 1 rescale, 208 prune, 530 evaluate; 2 gates
     methods: 42 points - 0 + 1, 3 seeds, 129 cells, 113 runs: 1 dense, 224 prune, 565 evaluate; 1 gates
     modalities: 12 points - 1 + 1, 3 seeds, 36 cells, 34 runs: 1 dense, 39 prune, 143 evaluate; 1 gates

@@ -186,7 +186,7 @@ fn check_written(job: &Prune, hash: &str) {
     let counted = found.tensors.iter().any(|tensor| tensor.name == "language_projection.weight");
     assert_eq!((own.projection, counted), (job.prune.connector.projection, job.prune.connector.projection));
     let open = |folder: &Path| load_model(folder, &LoadOptions::on(Device::Cpu)).unwrap().tensors();
-    if job.prune.metric == Metric::SparseGpt {
+    if job.prune.metric.changes_weights() {
         return;
     }
     let (dense, sparse) = (open(&job.model.folder), open(&job.output));
@@ -218,6 +218,7 @@ fn masks_are_those_of_the_model_in_memory() {
         };
         for (prune_config, spill) in [
             (settings(Metric::Wanda, TWO_OF_FOUR), false),
+            (with(&job, |prune| (prune.metric, prune.alps.iterations) = (Metric::Alps, 9)).prune, false),
             (with(&job, |prune| prune.calibration.propagate = Propagate::Dense).prune, true),
             (unstructured(Metric::Wanda, |prune| prune.vision.group = Some(Group::Matrix)), true),
             (unstructured(Metric::Magnitude, |prune| prune.rounding = Rounding::Nearest), false),

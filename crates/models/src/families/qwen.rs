@@ -185,6 +185,9 @@ impl Architecture for QwenVlConfig {
     fn check(&self) -> Result<(), ModelError> {
         self.vision.check()?;
         self.text.check()?;
+        if let TextConfig::Qwen2(text) = &self.text {
+            text.sections()?;
+        }
         let words = self.text.word_width();
         if self.vision.handed != words {
             let field = if self.vision.windows.is_some() { "out_hidden_size" } else { "hidden_size" };

@@ -22,7 +22,15 @@ use crate::folders::Moments;
 /// Largest difference as a share of the largest value.
 const TOLERANCE: f64 = 3e-5;
 
-const FOLDERS: [&str; 3] = ["llava-default", "llava-full", "llava-tied"];
+const FOLDERS: [&str; 7] = [
+    "llava-default",
+    "llava-full",
+    "llava-tied",
+    "llava-siglip",
+    "llava-siglip-default",
+    "llava-dinov2",
+    "llava-dinov2-gated",
+];
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)

@@ -177,7 +177,7 @@ fn configurations_of_other_releases_are_the_same_model() {
                 text.insert("tie_word_embeddings".to_owned(), json!(true));
                 text.insert("scale_decoder_outputs".to_owned(), json!(false));
             }
-            TextConfig::Llama(_) | TextConfig::Qwen2(_) => {
+            TextConfig::Llama(_) | TextConfig::Qwen2(_) | TextConfig::Mistral(_) => {
                 let theta = text.shift_remove("rope_theta").unwrap();
                 text.insert("rope_parameters".to_owned(), json!({ "rope_type": "default", "rope_theta": theta }));
             }

@@ -3,6 +3,7 @@
 mod methods;
 mod published;
 mod rescaled;
+mod steps;
 mod today;
 
 use std::{fs, path::Path};

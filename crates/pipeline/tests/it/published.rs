@@ -58,7 +58,6 @@ pub(crate) fn paper_run(folder: &Path, family: Family) -> RunConfig {
     let corpora = CorporaConfig { corpora: vec![Corpus::Coco, Corpus::Cc3m], ..CorporaConfig::default() };
     let mut run = RunConfig {
         model: ModelConfig { checkpoint: Some(model), ..ModelConfig::default() }.into(),
-        dense: Default::default(),
         data: DataConfig {
             source: DataSource::Folder,
             root: Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tests/published")),
@@ -67,10 +66,8 @@ pub(crate) fn paper_run(folder: &Path, family: Family) -> RunConfig {
             ..DataConfig::default()
         }
         .into(),
-        prune: Default::default(),
-        restore: Default::default(),
-        evaluate: Default::default(),
         seed: 1,
+        ..RunConfig::of(ModelConfig::default())
     };
     run.prune.metric = Metric::Wanda;
     (run.prune.vision.sparsity, run.prune.language.sparsity) = (0.5, 0.5);

@@ -62,7 +62,7 @@ pub(super) fn keep_counted(values: &Tensor, count: i64) -> Tensor {
 }
 
 /// Numbers that sort as the values do, i32. Negative zero equals zero.
-fn order(values: &Tensor) -> Tensor {
+pub(crate) fn order(values: &Tensor) -> Tensor {
     let bits = (values + 0.0).contiguous().view_dtype(Kind::Int);
     let flipped = bits.bitwise_right_shift_tensor_scalar(31).bitwise_and(0x7fff_ffff_i64);
     bits.bitwise_xor_tensor(&flipped)

@@ -18,7 +18,7 @@ use super::{LayerGroup, LayerProblem, LayerSolution, LayerSolver, SparseGpt, che
 use crate::{
     error::PruneError,
     metric::{PruningMetric, Wanda},
-    rows::{each_part, floats, rows_per_part},
+    rows::{each_part, flags, floats, rows_per_part},
     select::Selection,
     statistics::{ColumnStatistics, Needs},
 };
@@ -109,7 +109,7 @@ impl LayerSolver for Dsnot {
                 spread: floats(&variance).iter().map(|v| v.powf(self.variance_power as f32)).collect(),
                 norm: floats(&norm),
             };
-            let importance = self.initial.importance(layer, statistics)?;
+            let importance = layer.ranked(self.initial.importance(layer, statistics)?);
             let keep = self.refine(layer, &importance, &inputs);
             let keep = Tensor::from_slice(&keep).view_(layer.weight.size());
             Ok(LayerSolution { keep, importance: Some(importance), weight: None })
@@ -140,7 +140,7 @@ impl Dsnot {
             let (Some(first), Some(statistics)) = (layers.first(), statistics) else { continue };
             let inputs = device::Inputs::new(first.name, statistics, self.variance_power)?;
             for layer in layers {
-                let importance = self.initial.importance(layer, statistics)?;
+                let importance = layer.ranked(self.initial.importance(layer, statistics)?);
                 listed.push(device::Layer::new(layer, &importance, &inputs, most));
                 importances.push(importance);
             }
@@ -179,9 +179,7 @@ struct Row<'a> {
 
 impl Dsnot {
     fn refine(&self, layer: &LayerProblem<'_>, importance: &Tensor, inputs: &Inputs) -> Vec<bool> {
-        let initial = layer.selection.keep(importance).to_device(Device::Cpu).contiguous().view([-1]);
-        let mut keep = vec![false; initial.numel()];
-        initial.copy_data(&mut keep, initial.numel());
+        let mut keep = flags(&layer.without_gone(layer.selection.keep(importance)));
         let (weight, importance) = (floats(layer.weight), floats(importance));
         let width = inputs.sum.len().max(1);
         let group = match layer.selection {
@@ -348,7 +346,7 @@ mod tests {
                 let initial: Box<dyn PruningMetric> = if by_magnitude { Box::new(Magnitude) } else { Box::new(Wanda) };
                 let initial = Initial::Metric(initial);
                 let method = Dsnot { initial, max_cycles, threshold: 1e-3, variance_power, sign };
-                let problem = |weight| LayerProblem { name: "layer", weight, selection };
+                let problem = |weight| LayerProblem { name: "layer", weight, selection, gone: None };
                 let layers: [Vec<_>; 2] = [wide.iter().map(problem).collect(), narrow.iter().map(problem).collect()];
                 let groups: Vec<LayerGroup<'_>> = layers
                     .iter()

@@ -143,19 +143,19 @@ fn dot(left: &[f64], right: &[f64]) -> f64 {
 }
 
 /// Ones on the diagonal where it is zero, and `damping` added all along it.
-pub(super) fn dampen(h: &mut Tensor, dead: &Tensor, damping: f64) {
+pub(crate) fn dampen(h: &mut Tensor, dead: &Tensor, damping: f64) {
     let mut diagonal = h.diagonal(0, 0, 1);
     let _ = diagonal.masked_fill_(dead, 1.0);
     let _ = diagonal.g_add_scalar_(damping);
 }
 
 /// Columns that no token ever used, bool `[in]`.
-pub(super) fn dead_columns(h: &Tensor) -> Tensor {
+pub(crate) fn dead_columns(h: &Tensor) -> Tensor {
     h.diagonal(0, 0, 1).eq(0.0)
 }
 
 /// The mean of the diagonal once dead columns count as one, on the host in f64.
-pub(super) fn mean_diagonal(h: &Tensor, dead: &Tensor) -> f64 {
+pub(crate) fn mean_diagonal(h: &Tensor, dead: &Tensor) -> f64 {
     let diagonal = h.diagonal(0, 0, 1).masked_fill(dead, 1.0).to_device(Device::Cpu);
     diagonal.to_kind(Kind::Double).mean(Kind::Double).double_value(&[])
 }

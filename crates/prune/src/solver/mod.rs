@@ -3,13 +3,15 @@
 //! A [`PruningMetric`] ranks and [`Selection`] decides; [`Ranked`] is that as a solver. A method that does more is a [`LayerSolver`] of its own.
 //! Layers that read the same input are solved together, so that what depends on the input alone is done once.
 
+mod alps;
 mod dsnot;
-mod factor;
+pub(crate) mod factor;
 mod sparsegpt;
 mod threshold;
 
+pub use alps::Alps;
 pub use dsnot::{Dsnot, Initial, SignRule};
-pub use sparsegpt::{Damping, SparseGpt, Threshold};
+pub use sparsegpt::{Damping, Order, SparseGpt, Threshold};
 pub use threshold::ByThreshold;
 
 use ressa_runtime::is_finite;
@@ -32,7 +34,30 @@ pub struct LayerProblem<'a> {
     pub weight: &'a Tensor,
     /// What has to go.
     pub selection: Selection,
+    /// What is gone already, bool `[out, in]`, zero in the weight: it goes first and never comes back.
+    pub gone: Option<&'a Tensor>,
 }
+
+impl LayerProblem<'_> {
+    /// An importance, f32 `[out, in]`, in which what is gone already comes before everything else.
+    pub(crate) fn ranked(&self, importance: Tensor) -> Tensor {
+        match self.gone {
+            Some(gone) => importance.masked_fill(&gone.to_device(importance.device()), FIRST),
+            None => importance,
+        }
+    }
+
+    /// A keep mask without what is gone already: a group may have lost more than is asked of it.
+    pub(crate) fn without_gone(&self, keep: Tensor) -> Tensor {
+        match self.gone {
+            Some(gone) => keep.logical_and(&gone.to_device(keep.device()).logical_not()),
+            None => keep,
+        }
+    }
+}
+
+/// The importance of what is gone already, below every other and finite.
+pub(crate) const FIRST: f64 = f32::MIN as f64;
 
 /// Layers that read one input, and what was seen of it.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +141,8 @@ impl LayerSolver for Ranked {
                 return Ok(LayerSolution { keep, importance: None, weight: None });
             }
             let importance = importance(self.0.as_ref(), layer, statistics)?;
-            Ok(LayerSolution { keep: layer.selection.keep(&importance), importance: Some(importance), weight: None })
+            let keep = layer.without_gone(layer.selection.keep(&importance));
+            Ok(LayerSolution { keep, importance: Some(importance), weight: None })
         };
         layers.iter().map(rank).collect()
     }
@@ -150,13 +176,16 @@ fn keep_by_rows(
     let keep = new_mask(&[rows, columns], |keep| {
         let mut parts = (0..rows).step_by(part).zip(keep.chunks_mut((part * columns as usize).max(1)));
         done = parts.try_for_each(|(from, keep)| {
-            let weight = layer.weight.narrow(0, from, keep.len() as i64 / columns);
-            let importance = importance(metric, &LayerProblem { weight: &weight, ..*layer }, statistics)?;
+            let rows = keep.len() as i64 / columns;
+            let weight = layer.weight.narrow(0, from, rows);
+            let gone = layer.gone.map(|gone| gone.narrow(0, from, rows));
+            let part = LayerProblem { weight: &weight, gone: gone.as_ref(), ..*layer };
+            let importance = importance(metric, &part, statistics)?;
             with_floats(&importance, |values| host::prune(values, members as usize, count as usize, keep));
             Ok(())
         });
     });
-    done.map(|()| Some(keep))
+    done.map(|()| Some(layer.without_gone(keep)))
 }
 
 /// A metric's importance, f32 and finite.
@@ -165,7 +194,7 @@ pub(crate) fn importance(
     layer: &LayerProblem<'_>,
     statistics: Option<&ColumnStatistics>,
 ) -> Result<Tensor, PruneError> {
-    let importance = metric.importance(layer.name, layer.weight, statistics).to_kind(Kind::Float);
+    let importance = layer.ranked(metric.importance(layer.name, layer.weight, statistics).to_kind(Kind::Float));
     if is_finite(&importance) {
         return Ok(importance);
     }
@@ -174,29 +203,46 @@ pub(crate) fn importance(
 
 /// Refuses what no method could prune.
 fn check(layers: &[LayerProblem<'_>], needs: Needs, statistics: Option<&ColumnStatistics>) -> Result<(), PruneError> {
-    for layer in layers {
-        let name = || layer.name.to_owned();
-        let size = layer.weight.size();
-        let &[_, width] = size.as_slice() else {
-            return Err(PruneError::NotAMatrix { layer: name(), shape: size });
+    layers.iter().try_for_each(|layer| {
+        let group = match layer.selection {
+            Selection::NOfM { keep, of } => Some((keep, of)),
+            _ => None,
         };
-        if let Selection::NOfM { keep, of } = layer.selection
-            && (of < 1 || !(0..=of).contains(&keep) || width % of != 0)
-        {
-            return Err(PruneError::Width { layer: name(), width, of });
-        }
-        if needs.is_empty() {
-            continue;
-        }
-        let Some(statistics) = statistics.filter(|s| s.collects().covers(needs) && s.samples() > 0) else {
-            return Err(PruneError::NoStatistics { layer: name() });
-        };
-        if statistics.columns() != width {
-            return Err(PruneError::StatisticsWidth { layer: name(), width, found: statistics.columns() });
-        }
-        if !statistics.is_finite() {
-            return Err(PruneError::NotFiniteInput { layer: name() });
-        }
+        check_layer(layer.name, &layer.weight.size(), group, needs, statistics)
+    })
+}
+
+/// Refuses a layer by the shape of its weight, its N:M groups (kept, of) and its statistics.
+///
+/// # Errors
+/// A weight that is no matrix; a width that the groups do not divide; statistics that are missing, of another width or not finite.
+pub(crate) fn check_layer(
+    layer: &str,
+    shape: &[i64],
+    group: Option<(i64, i64)>,
+    needs: Needs,
+    statistics: Option<&ColumnStatistics>,
+) -> Result<(), PruneError> {
+    let name = || layer.to_owned();
+    let &[_, width] = shape else {
+        return Err(PruneError::NotAMatrix { layer: name(), shape: shape.to_vec() });
+    };
+    if let Some((keep, of)) = group
+        && (of < 1 || !(0..=of).contains(&keep) || width % of != 0)
+    {
+        return Err(PruneError::Width { layer: name(), width, of });
+    }
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let Some(statistics) = statistics.filter(|s| s.collects().covers(needs) && s.samples() > 0) else {
+        return Err(PruneError::NoStatistics { layer: name() });
+    };
+    if statistics.columns() != width {
+        return Err(PruneError::StatisticsWidth { layer: name(), width, found: statistics.columns() });
+    }
+    if !statistics.is_finite() {
+        return Err(PruneError::NotFiniteInput { layer: name() });
     }
     Ok(())
 }

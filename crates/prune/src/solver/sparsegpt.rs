@@ -7,19 +7,22 @@
 //! - Reference: `fasterprune` in IST-DASLab/sparsegpt; `lavis/compression/pruners/sparsegpt_pruner.py`
 //! - Differs: `U` comes from one factorisation (see [`super::factor`]); layers with the same input share it and are walked together. Counts are exact
 //!   unless [`Threshold::Inclusive`] asks for the reference's comparison, which takes at least one weight more in each block. With an N:M pattern whose group
-//!   size does not divide the block, blocks are shortened to whole groups. A Gram matrix that is still singular after damping is damped further.
+//!   size does not divide the block, blocks are shortened to whole groups. What earlier steps pruned goes first and is corrected for as it is met. A Gram matrix
+//!   that is still singular after damping is damped further. Columns may be walked in another order, see [`Order`].
 
 mod device;
 mod n_of_m;
+mod order;
 mod quota;
 
+pub use order::Order;
 use ressa_runtime::is_finite;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{LayerGroup, LayerProblem, LayerSolution, LayerSolver, check, factor};
+use super::{FIRST, LayerGroup, LayerProblem, LayerSolution, LayerSolver, check, factor};
 use crate::{
     error::PruneError,
-    rows::{each_part, floats, rows_per_part},
+    rows::{each_part, flags, floats, rows_per_part},
     select::{Selection, host},
     statistics::{ColumnStatistics, Needs},
 };
@@ -59,11 +62,14 @@ pub struct SparseGpt {
     pub block: i64,
     /// How many weights of a block go.
     pub threshold: Threshold,
+    /// In which order columns are walked. With [`Order::Loss`] every layer has an order, and a factor, of its own.
+    pub order: Order,
 }
 
 impl Default for SparseGpt {
     fn default() -> Self {
-        Self { damping: Damping::Always, damping_ratio: 0.01, block: 128, threshold: Threshold::Exact }
+        let (damping, threshold, order) = Default::default();
+        Self { damping, damping_ratio: 0.01, block: 128, threshold, order }
     }
 }
 
@@ -77,12 +83,16 @@ impl LayerSolver for SparseGpt {
         layers: &[LayerProblem<'_>],
         statistics: Option<&ColumnStatistics>,
     ) -> Result<Vec<LayerSolution>, PruneError> {
+        if self.order == Order::Loss && layers.len() > 1 {
+            let alone = layers.chunks(1).map(|layer| self.solve(layer, statistics));
+            return Ok(alone.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect());
+        }
         check(layers, self.needs(), statistics)?;
         let Some(statistics) = statistics else { return Ok(Vec::new()) };
         no_grad(|| {
             let mut walk = self.begin(layers, statistics)?;
             let block = self.block_for(layers);
-            if walk.weight.device() != Device::Cpu && walk.is_uniform() {
+            if walk.weight.device() != Device::Cpu && walk.is_uniform() && walk.gone.is_none() {
                 let mut groups = [device::Group { layers, walk }];
                 device::walk(&mut groups, block, self.threshold);
                 let [group] = groups;
@@ -103,10 +113,19 @@ impl LayerSolver for SparseGpt {
     }
 
     fn solve_groups(&self, groups: &[LayerGroup<'_>]) -> Result<Vec<Vec<LayerSolution>>, PruneError> {
+        if self.order == Order::Loss && groups.iter().any(|group| group.layers.len() > 1) {
+            let mut alone = Vec::new();
+            for &LayerGroup { layers, statistics } in groups {
+                alone.extend(layers.chunks(1).map(|layers| LayerGroup { layers, statistics }));
+            }
+            let mut solved = self.solve_groups(&alone)?.into_iter().flatten();
+            return Ok(groups.iter().map(|group| solved.by_ref().take(group.layers.len()).collect()).collect());
+        }
         let all: Vec<LayerProblem<'_>> = groups.iter().flat_map(|group| group.layers).copied().collect();
         let pattern = |layer: &LayerProblem<'_>| layer.selection.pattern();
         let alike = all.windows(2).all(|pair| pattern(&pair[0]) == pattern(&pair[1]));
-        if !alike || all.iter().any(|layer| !self.joins(layer.weight.device())) {
+        let walked_here = |layer: &LayerProblem<'_>| !self.joins(layer.weight.device()) || layer.gone.is_some();
+        if !alike || all.iter().any(walked_here) {
             return groups.iter().map(|group| self.solve(group.layers, group.statistics)).collect();
         }
         no_grad(|| {
@@ -131,17 +150,24 @@ impl SparseGpt {
     /// The walk over layers that read one input, before its first column.
     fn begin(&self, layers: &[LayerProblem<'_>], statistics: &ColumnStatistics) -> Result<Walk, PruneError> {
         let name = layers.first().map_or("", |layer| layer.name);
-        let (upper, dead) = self.factor(name, statistics)?;
-        let as_floats = |layer: &LayerProblem<'_>| layer.weight.detach().to_kind(Kind::Float).to_device(upper.device());
-        let weights: Vec<Tensor> = layers.iter().map(as_floats).collect();
-        let mut stacked = Tensor::cat(&weights, 0);
-        if !is_finite(&stacked) {
-            let sick = layers.iter().zip(&weights).find(|(_, weight)| !is_finite(weight)).map(|(layer, _)| layer.name);
-            return Err(PruneError::NotFiniteWeight { layer: sick.unwrap_or(name).to_owned() });
+        if self.order == Order::Natural {
+            let (upper, dead) = self.factor(name, statistics)?;
+            let stacked = stacked(layers, upper.device())?.masked_fill_(&dead, 0.0);
+            return Ok(Walk::new(layers, stacked, upper, None));
         }
-        drop(weights);
-        let _ = stacked.masked_fill_(&dead, 0.0);
-        Ok(Walk::new(layers, stacked, upper))
+        let hessian = statistics.hessian().ok_or_else(|| PruneError::Singular { layer: name.to_owned() })?;
+        let diagonal = hessian.diagonal(0, 0, 1);
+        let weight = stacked(layers, hessian.device())?.masked_fill_(&diagonal.eq(0.0), 0.0);
+        let order = layers
+            .first()
+            .and_then(|layer| order::by_loss(&weight, &diagonal.sqrt(), layer.selection, self.block_for(layers)));
+        let Some(order) = order.map(|order| Tensor::from_slice(&order).to_device(hessian.device())) else {
+            let (upper, _) = self.factor(name, statistics)?;
+            return Ok(Walk::new(layers, weight, upper, None));
+        };
+        let ordered = |tensor: &Tensor, dimension: i64| tensor.index_select(dimension, &order);
+        let (upper, _) = self.factorise(name, || Some(ordered(&ordered(&hessian, 0), 1)))?;
+        Ok(Walk::new(layers, ordered(&weight, 1), upper, Some(&order)))
     }
 
     /// `w^2 / U_jj^2` of the weights as they are, f32 `[out, in]`: what ranks them before the first column is walked. Zero in dead columns.
@@ -162,15 +188,15 @@ impl SparseGpt {
     /// `U` and the dead columns, from what the statistics remember where it is there.
     fn factor(&self, layer: &str, statistics: &ColumnStatistics) -> Result<(Tensor, Tensor), PruneError> {
         let settings = (self.damping == Damping::Always, self.damping_ratio.to_bits());
-        statistics.factor(settings, || self.factorise(layer, statistics))
+        statistics.factor(settings, || self.factorise(layer, || statistics.hessian_upper()))
     }
 
-    /// `U` and the dead columns.
-    fn factorise(&self, layer: &str, statistics: &ColumnStatistics) -> Result<(Tensor, Tensor), PruneError> {
+    /// `U` and the dead columns, from the upper triangle that `hessian` makes anew for each attempt.
+    fn factorise(&self, layer: &str, hessian: impl Fn() -> Option<Tensor>) -> Result<(Tensor, Tensor), PruneError> {
         let singular = || PruneError::Singular { layer: layer.to_owned() };
         let mut added = if self.damping == Damping::Always { 1.0 } else { 0.0 };
         for _ in 0..ATTEMPTS {
-            let mut h = statistics.hessian_upper().ok_or_else(singular)?;
+            let mut h = hessian().ok_or_else(singular)?;
             let dead = factor::dead_columns(&h);
             let step = self.damping_ratio * factor::mean_diagonal(&h, &dead);
             factor::dampen(&mut h, &dead, added * step);
@@ -194,6 +220,18 @@ impl SparseGpt {
     }
 }
 
+/// The weights of some layers under each other, f32 on a device.
+fn stacked(layers: &[LayerProblem<'_>], device: Device) -> Result<Tensor, PruneError> {
+    let as_floats = |layer: &LayerProblem<'_>| layer.weight.detach().to_kind(Kind::Float).to_device(device);
+    let weights: Vec<Tensor> = layers.iter().map(as_floats).collect();
+    let stacked = Tensor::cat(&weights, 0);
+    if is_finite(&stacked) {
+        return Ok(stacked);
+    }
+    let sick = layers.iter().zip(&weights).find(|(_, weight)| !is_finite(weight)).map_or("", |(layer, _)| layer.name);
+    Err(PruneError::NotFiniteWeight { layer: sick.to_owned() })
+}
+
 fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
@@ -210,6 +248,10 @@ struct Walk {
     upper: Tensor,
     keep: Tensor,
     importance: Tensor,
+    /// Where each column of the layers is walked, where that is not its place; i64 `[in]`.
+    places_of_columns: Option<Tensor>,
+    /// What was gone before, bool `[rows, in]`. Corrections give it values on the way, so it is held down in each block.
+    gone: Option<Tensor>,
 }
 
 /// One thread's rows of a block.
@@ -218,11 +260,14 @@ struct Part<'a> {
     error: &'a mut [f32],
     keep: &'a mut [bool],
     importance: &'a mut [f32],
+    /// Empty where nothing was gone before.
+    gone: &'a [bool],
     groups: &'a [Option<(usize, usize)>],
 }
 
 impl Walk {
-    fn new(layers: &[LayerProblem<'_>], weight: Tensor, upper: Tensor) -> Self {
+    /// `weight` and `upper` are those of columns in the order in which they are walked, `order` where that is not the layers' own.
+    fn new(layers: &[LayerProblem<'_>], weight: Tensor, upper: Tensor, order: Option<&Tensor>) -> Self {
         let (mut places, mut groups) = (Vec::new(), Vec::new());
         for layer in layers {
             let rows = layer.weight.size()[0] as usize;
@@ -233,7 +278,16 @@ impl Walk {
             };
             groups.resize(groups.len() + rows, group);
         }
+        let gone = layers.iter().any(|layer| layer.gone.is_some()).then(|| {
+            let part = |layer: &LayerProblem<'_>| match layer.gone {
+                Some(gone) => gone.to_device(weight.device()),
+                None => Tensor::zeros(layer.weight.size(), (Kind::Bool, weight.device())),
+            };
+            let gone = Tensor::cat(&layers.iter().map(part).collect::<Vec<_>>(), 0);
+            order.map_or(gone.shallow_clone(), |order| gone.index_select(1, order))
+        });
         Self {
+            gone,
             columns: weight.size()[1],
             places,
             groups,
@@ -241,6 +295,7 @@ impl Walk {
             importance: weight.zeros_like(),
             weight,
             upper,
+            places_of_columns: order.map(|order| order.argsort(0, false)),
         }
     }
 
@@ -250,6 +305,11 @@ impl Walk {
         let upper = floats(&self.upper.narrow(0, from, to - from).narrow(1, from, to - from));
         let diagonal: Vec<f32> = (0..width).map(|at| upper[at * width + at]).collect();
 
+        let gone: Vec<bool> = match &self.gone {
+            Some(gone) => flags(&gone.narrow(1, from, to - from)),
+            None => Vec::new(),
+        };
+
         let mut importance = vec![0.0; rows * width];
         let mut keep = vec![true; rows * width];
         for (layer, &(first, rows)) in layers.iter().zip(&self.places) {
@@ -258,8 +318,11 @@ impl Walk {
             }
             let at = first * width..(first + rows) * width;
             saliency(&weight[at.clone()], &diagonal, &mut importance[at.clone()]);
-            let (importance, keep) = (&importance[at.clone()], &mut keep[at]);
+            let gone = gone.get(at.clone()).unwrap_or_default();
+            let (importance, keep) = (&mut importance[at.clone()], &mut keep[at]);
+            put_first(gone, importance);
             choose(layer.selection, importance, rows as i64, (from, to), self.columns, threshold, keep);
+            hold_down(gone, keep);
         }
 
         let mut error = vec![0.0; rows * width];
@@ -269,7 +332,11 @@ impl Walk {
             .zip(error.chunks_mut(run))
             .zip(keep.chunks_mut(run).zip(importance.chunks_mut(run)))
             .zip(self.groups.chunks(run / width))
-            .map(|(((weight, error), (keep, importance)), groups)| Part { weight, error, keep, importance, groups });
+            .enumerate()
+            .map(|(at, (((weight, error), (keep, importance)), groups))| {
+                let gone = gone.get(at * run..at * run + weight.len()).unwrap_or_default();
+                Part { weight, error, keep, importance, gone, groups }
+            });
         each_part(parts, |part| walk_rows(part, &upper, &diagonal));
 
         let shape = [rows as i64, to - from];
@@ -290,9 +357,10 @@ impl Walk {
     }
 
     fn finish(self, layers: &[LayerProblem<'_>]) -> Vec<LayerSolution> {
-        let part = |tensor: &Tensor, (first, rows): (usize, usize)| match self.places.len() {
-            1 => tensor.shallow_clone(),
-            _ => tensor.narrow(0, first as i64, rows as i64).copy(),
+        let part = |tensor: &Tensor, (first, rows): (usize, usize)| match (&self.places_of_columns, self.places.len()) {
+            (Some(places), _) => tensor.narrow(0, first as i64, rows as i64).index_select(1, places),
+            (None, 1) => tensor.shallow_clone(),
+            (None, _) => tensor.narrow(0, first as i64, rows as i64).copy(),
         };
         let solution = |(layer, &place): (&LayerProblem<'_>, &(usize, usize))| {
             let (kind, device) = (layer.weight.kind(), layer.weight.device());
@@ -304,6 +372,16 @@ impl Walk {
         };
         layers.iter().zip(&self.places).map(solution).collect()
     }
+}
+
+/// Ranks what is gone below everything else.
+fn put_first(gone: &[bool], importance: &mut [f32]) {
+    gone.iter().zip(importance).filter(|(gone, _)| **gone).for_each(|(_, importance)| *importance = FIRST as f32);
+}
+
+/// Takes what is gone out of a keep mask.
+fn hold_down(gone: &[bool], keep: &mut [bool]) {
+    gone.iter().zip(keep).for_each(|(gone, keep)| *keep &= !gone);
 }
 
 /// `w^2 / U_jj^2`.
@@ -340,14 +418,18 @@ fn walk_rows(part: Part<'_>, upper: &[f32], diagonal: &[f32]) {
     let width = diagonal.len();
     let rows = part.weight.chunks_mut(width).zip(part.error.chunks_mut(width));
     let rows = rows.zip(part.keep.chunks_mut(width).zip(part.importance.chunks_mut(width))).zip(part.groups);
-    for (((weight, error), (keep, importance)), group) in rows {
+    for (row, (((weight, error), (keep, importance)), group)) in rows.enumerate() {
+        let gone = part.gone.get(row * width..(row + 1) * width).unwrap_or_default();
         for at in 0..width {
             if let &Some((of, count)) = group
                 && at % of == 0
             {
                 let members = at..at + of;
                 saliency(&weight[members.clone()], &diagonal[members.clone()], &mut importance[members.clone()]);
-                prune_smallest(&importance[members.clone()], &mut keep[members], count);
+                let gone = gone.get(members.clone()).unwrap_or_default();
+                put_first(gone, &mut importance[members.clone()]);
+                prune_smallest(&importance[members.clone()], &mut keep[members.clone()], count);
+                hold_down(gone, &mut keep[members]);
             }
             if keep[at] {
                 continue;
@@ -390,7 +472,7 @@ mod tests {
             let inputs = wave(200 * columns, 0.739).view([200, columns]) + wave(200, 1.3).view([200, 1]) * 0.7;
             let mut statistics = ColumnStatistics::new(columns, Needs::GRAM, Device::Cpu);
             statistics.add_sample(&inputs);
-            method.factorise("layer", &statistics).expect("definite").0
+            method.factorise("layer", || statistics.hessian_upper()).expect("definite").0
         };
         let weight = |rows: i64, columns: i64, step: f64| wave(rows * columns, step).view([rows, columns]);
         let wide = [weight(10, 160, 0.91), weight(10, 160, 0.37)];
@@ -406,12 +488,12 @@ mod tests {
             (Selection::NOfM { keep: 4, of: 8 }, Threshold::Exact),
             (Selection::NOfM { keep: 7, of: 16 }, Threshold::Exact),
         ] {
-            let problem = |weight| LayerProblem { name: "layer", weight, selection };
+            let problem = |weight| LayerProblem { name: "layer", weight, selection, gone: None };
             let layers: [Vec<LayerProblem<'_>>; 2] =
                 [wide.iter().map(problem).collect(), narrow.iter().map(problem).collect()];
             let begin = |at: usize| {
                 let weights: Vec<&Tensor> = layers[at].iter().map(|layer| layer.weight).collect();
-                Walk::new(&layers[at], Tensor::cat(&weights, 0), uppers[at].shallow_clone())
+                Walk::new(&layers[at], Tensor::cat(&weights, 0), uppers[at].shallow_clone(), None)
             };
             let group = |at: usize| device::Group { layers: &layers[at], walk: begin(at) };
             let mut device = [group(0), group(1)];

@@ -29,7 +29,7 @@ impl LayerSolver for ByThreshold {
         check(layers, self.needs(), statistics)?;
         let rank = |layer: &LayerProblem<'_>| {
             let importance = importance(self.metric.as_ref(), layer, statistics)?;
-            let keep = keep_by_threshold(&importance, layer.selection, self.inclusive);
+            let keep = layer.without_gone(keep_by_threshold(&importance, layer.selection, self.inclusive));
             Ok(LayerSolution { keep, importance: Some(importance), weight: None })
         };
         layers.iter().map(rank).collect()

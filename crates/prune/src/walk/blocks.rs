@@ -1,6 +1,6 @@
 //! Where the weights of a block come from and go to.
 
-use ressa_models::{LayerId, MaskSet, VisionLanguage, WeightSet};
+use ressa_models::{KeepMask, LayerId, Linear, MaskSet, VisionLanguage, WeightSet};
 use tch::{Device, Tensor};
 
 use super::Place;
@@ -39,11 +39,20 @@ pub trait Blocks {
 
 /// Weights that can be pruned.
 pub trait Outcome: Blocks {
-    /// The weight of a layer in the block that was brought: `[out, in]`, on the device, in the type in which it is kept.
+    /// The weight of a layer in the block that was brought: `[out, in]`, on the device, in the type in which it is kept, zero where an earlier step has
+    /// pruned it.
     ///
     /// # Errors
     /// There is no such layer.
     fn weight(&self, layer: &LayerId) -> Result<Tensor, Self::Error>;
+
+    /// What an earlier step has pruned of a layer, bool `[out, in]`.
+    ///
+    /// # Errors
+    /// There is no such layer.
+    fn gone(&self, _layer: &LayerId) -> Result<Option<Tensor>, Self::Error> {
+        Ok(None)
+    }
 
     /// Takes what was found for a layer, of which `asked` was asked. With `carries` the block runs with it from now on.
     ///
@@ -101,11 +110,22 @@ impl Blocks for Resident<'_> {
     }
 }
 
+impl Resident<'_> {
+    fn layer(&self, layer: &LayerId) -> Result<&Linear, PruneError> {
+        let mut linears = self.model.linears().into_iter();
+        let found = linears.find(|(id, _)| *id == layer).map(|(_, linear)| linear);
+        found.ok_or(PruneError::NoLayers { tower: layer.tower })
+    }
+}
+
 impl Outcome for Resident<'_> {
     fn weight(&self, layer: &LayerId) -> Result<Tensor, PruneError> {
-        let mut linears = self.model.linears().into_iter();
-        let found = linears.find(|(id, _)| *id == layer).map(|(_, linear)| linear.weight().shallow_clone());
-        found.ok_or(PruneError::NoLayers { tower: layer.tower })
+        let matrix = self.layer(layer)?.matrix();
+        Ok(matrix.stored().unwrap_or_else(|| matrix.base().shallow_clone()))
+    }
+
+    fn gone(&self, layer: &LayerId) -> Result<Option<Tensor>, PruneError> {
+        Ok(self.layer(layer)?.matrix().keep().map(KeepMask::remove))
     }
 
     fn take(

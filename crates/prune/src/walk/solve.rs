@@ -13,6 +13,21 @@ use crate::{
     statistics::{BlockStatistics, ColumnStatistics, RankDeficit},
 };
 
+/// A layer of a group.
+struct Member<'a> {
+    id: &'a LayerId,
+    weight: Tensor,
+    gone: Option<Tensor>,
+    selection: Selection,
+}
+
+impl Member<'_> {
+    fn problem(&self) -> LayerProblem<'_> {
+        let Self { id, weight, gone, selection } = self;
+        LayerProblem { name: &id.name, weight, selection: *selection, gone: gone.as_ref() }
+    }
+}
+
 /// Says what is asked of a layer of a shape `[out, in]`.
 pub type Asking<'a> = dyn Fn(&LayerId, (i64, i64)) -> Result<Selection, PruneError> + 'a;
 
@@ -43,10 +58,11 @@ pub fn solve<B: Outcome>(
     loop {
         let mut part = Vec::new();
         for (names, statistics) in groups.by_ref().take(most) {
-            let mut members: Vec<(&LayerId, Tensor, Selection)> = Vec::new();
+            let mut members: Vec<Member<'_>> = Vec::new();
             for name in &names {
                 let Some((id, shape)) = layers.iter().find(|(id, _)| id.name == *name) else { continue };
-                members.push((id, blocks.weight(id)?, asked(id, *shape)?));
+                let (weight, gone, selection) = (blocks.weight(id)?, blocks.gone(id)?, asked(id, *shape)?);
+                members.push(Member { id, weight, gone, selection });
                 left.remove(id.name.as_str());
                 if let Some(statistics) = statistics.as_deref().filter(|_| solver.needs().gram) {
                     rank.add(&id.name, statistics);
@@ -57,13 +73,8 @@ pub fn solve<B: Outcome>(
         if part.is_empty() {
             break;
         }
-        let problems: Vec<Vec<LayerProblem<'_>>> = part
-            .iter()
-            .map(|(members, _)| {
-                let members = members.iter();
-                members.map(|(id, weight, asked)| LayerProblem { name: &id.name, weight, selection: *asked }).collect()
-            })
-            .collect();
+        let problems: Vec<Vec<LayerProblem<'_>>> =
+            part.iter().map(|(members, _)| members.iter().map(Member::problem).collect()).collect();
         let of_groups: Vec<LayerGroup<'_>> = problems
             .iter()
             .zip(&part)
@@ -74,8 +85,8 @@ pub fn solve<B: Outcome>(
         drop(problems);
         for ((members, statistics), solutions) in part.into_iter().zip(solutions) {
             drop(statistics);
-            for ((id, weight, selection), solution) in members.into_iter().zip(solutions) {
-                drop(weight);
+            for (Member { id, weight, gone, selection }, solution) in members.into_iter().zip(solutions) {
+                drop((weight, gone));
                 blocks.take(id, selection, solution, carries)?;
             }
         }

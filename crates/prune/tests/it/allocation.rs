@@ -10,7 +10,7 @@ use ressa_experiment::{
     },
     config::{Group, MethodConfig, Metric, Propagate, TokenConfig},
 };
-use ressa_models::{InBlocks, Model, Sample, Surgery, VisionLanguage};
+use ressa_models::{InBlocks, MaskSet, Model, Sample, Surgery, VisionLanguage};
 use ressa_prune::{
     PruneRequest,
     allocation::{Counts, MeasureRequest, WINDOW, allocate, measure, places},
@@ -247,10 +247,13 @@ fn towers_are_pruned_to_their_shares() {
 
             let mut other = counts.clone();
             *other.values_mut().next().expect("a layer") += 1;
-            let found = certify_tower_divided(&model, &request, &other, &pruned.masks).expect("counts");
+            let found =
+                certify_tower_divided(&model, &request, &other, &pruned.masks, &MaskSet::new()).expect("counts");
             assert_eq!(found.violations.len(), 1);
             other.pop_first();
-            let failed = certify_tower_divided(&model, &request, &other, &pruned.masks).unwrap_err().to_string();
+            let failed = certify_tower_divided(&model, &request, &other, &pruned.masks, &MaskSet::new())
+                .unwrap_err()
+                .to_string();
             assert!(failed.contains("divided without"), "{failed}");
             let two_of_four = PruneRequest { pattern: Pattern::NOfM { keep: 2, of: 4 }, sparsity: None, ..request };
             let failed = prune_tower_divided(&mut model, &two_of_four, &counts, &samples(), &mut |_| {}).unwrap_err();

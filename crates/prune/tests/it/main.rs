@@ -4,6 +4,7 @@ mod allocation;
 mod budget;
 mod golden;
 mod properties;
+mod refine;
 mod rescaled;
 mod solvers;
 mod tower;

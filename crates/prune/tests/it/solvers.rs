@@ -6,28 +6,31 @@ use ressa_prune::{
     metric::{Magnitude, PruningMetric, Ria, Wanda},
     select::{Selection, pruned_count},
     solver::{
-        Damping, Dsnot, Initial, LayerProblem, LayerSolution, LayerSolver, Ranked, SignRule, SparseGpt, Threshold,
+        Alps, Damping, Dsnot, Initial, LayerProblem, LayerSolution, LayerSolver, Order, Ranked, SignRule, SparseGpt,
+        Threshold,
     },
     statistics::{ColumnStatistics, Needs},
 };
 use tch::{Device, Kind, Tensor};
 
-const ALL: Needs = Needs { norms: true, moments: true, gram: true };
+use crate::refine::refine_all;
+
+pub const ALL: Needs = Needs { norms: true, moments: true, gram: true };
 
 /// Numbers between -1 and 1 without a pattern, other ones for another `salt`.
-fn noise(size: &[i64], salt: f64) -> Tensor {
+pub fn noise(size: &[i64], salt: f64) -> Tensor {
     let at = Tensor::arange(size.iter().product::<i64>(), (Kind::Double, Device::Cpu));
     ((at * 12.9898 + salt).sin() * 43758.5453).frac().view(size).to_kind(Kind::Float)
 }
 
 /// Samples `[samples, tokens, in]` whose columns depend on each other, with unlike norms and means that are not zero.
-fn inputs(samples: i64, tokens: i64, columns: i64) -> Tensor {
+pub fn inputs(samples: i64, tokens: i64, columns: i64) -> Tensor {
     let mix = noise(&[columns, columns], 0.7) * (3.0 / (columns as f64).sqrt());
     let mixed = noise(&[samples, tokens, columns], 0.1).matmul(&mix) + noise(&[columns], 0.5) * 0.4;
     mixed * (noise(&[columns], 0.9).abs() + 0.2)
 }
 
-fn collect(inputs: &Tensor, needs: Needs) -> ColumnStatistics {
+pub fn collect(inputs: &Tensor, needs: Needs) -> ColumnStatistics {
     let mut statistics = ColumnStatistics::new(inputs.size()[2], needs, Device::Cpu);
     for sample in 0..inputs.size()[0] {
         statistics.add_sample(&inputs.get(sample));
@@ -42,6 +45,9 @@ fn solvers() -> Vec<(&'static str, Box<dyn LayerSolver>)> {
         ("ria", Box::new(Ranked(Box::new(Ria::default())))),
         ("sparsegpt", Box::new(SparseGpt::default())),
         ("sparsegpt on failure", Box::new(SparseGpt { damping: Damping::OnFailure, ..SparseGpt::default() })),
+        ("sparsegpt by loss", Box::new(SparseGpt { order: Order::Loss, block: 16, ..SparseGpt::default() })),
+        // Enough iterations for what is asked here.
+        ("alps", Box::new(Alps { iterations: 12, ..Alps::default() })),
         ("dsnot", Box::new(Dsnot::default())),
         (
             "dsnot from sparsegpt",
@@ -52,7 +58,7 @@ fn solvers() -> Vec<(&'static str, Box<dyn LayerSolver>)> {
 }
 
 fn solve(solver: &dyn LayerSolver, weight: &Tensor, seen: &ColumnStatistics, selection: Selection) -> LayerSolution {
-    let problem = LayerProblem { name: "layer", weight, selection };
+    let problem = LayerProblem { name: "layer", weight, selection, gone: None };
     solver.solve(&[problem], Some(seen)).expect("solves").remove(0)
 }
 
@@ -68,11 +74,11 @@ fn bits(keep: &Tensor) -> Vec<u8> {
     Vec::try_from(keep.to_kind(Kind::Uint8).reshape([-1])).expect("bits")
 }
 
-fn floats(tensor: &Tensor) -> Vec<f32> {
+pub fn floats(tensor: &Tensor) -> Vec<f32> {
     Vec::try_from(tensor.reshape([-1])).expect("f32")
 }
 
-fn finite(tensor: &Tensor) -> bool {
+pub fn finite(tensor: &Tensor) -> bool {
     tensor.isfinite().all().int64_value(&[]) == 1
 }
 
@@ -146,7 +152,7 @@ fn ranking_in_parts_is_ranking_at_once() {
     let seen = collect(&inputs(2, 40, 1030), Needs::NORMS);
     for (name, solver) in &solvers()[..3] {
         for selection in [half(Group::Row), Selection::NOfM { keep: 2, of: 5 }, half(Group::Matrix)] {
-            let problem = LayerProblem { name: "layer", weight: &weight, selection };
+            let problem = LayerProblem { name: "layer", weight: &weight, selection, gone: None };
             let importance = solver.importance(&problem, Some(&seen)).expect("finite").expect("ranks at once");
             let found = solve(solver.as_ref(), &weight, &seen, selection);
             assert!(found.keep.equal(&selection.keep(&importance)), "{name} {selection:?}");
@@ -154,7 +160,7 @@ fn ranking_in_parts_is_ranking_at_once() {
     }
     let _ = weight.get(600).get(1029).fill_(f64::INFINITY);
     for (name, solver) in &solvers()[..3] {
-        let problem = LayerProblem { name: "layer", weight: &weight, selection: half(Group::Row) };
+        let problem = LayerProblem { name: "layer", weight: &weight, selection: half(Group::Row), gone: None };
         let refused = solver.solve(&[problem], Some(&seen)).expect_err(name);
         assert!(matches!(refused, PruneError::NotFiniteWeight { .. }), "{name}: {refused}");
     }
@@ -214,6 +220,8 @@ fn corrected_weights_stay_closer_to_the_dense_output() {
         let wanda = change(&Ranked(Box::new(Wanda)), selection);
         let sparsegpt = change(&SparseGpt::default(), selection);
         assert!(sparsegpt < 0.8 * wanda, "{sparsegpt} against {wanda}");
+        let alps = change(&Alps::default(), selection);
+        assert!(alps < 0.8 * sparsegpt, "{alps} against {sparsegpt}");
     }
 }
 
@@ -255,7 +263,7 @@ fn what_cannot_be_solved_is_said() {
     let weight = noise(&[4, 16], 1.713);
     let x = inputs(2, 9, 16);
     let refuse = |solver: &dyn LayerSolver, weight: &Tensor, seen: Option<&ColumnStatistics>, selection| {
-        let problem = LayerProblem { name: "fc1", weight, selection };
+        let problem = LayerProblem { name: "fc1", weight, selection, gone: None };
         solver.solve(&[problem], seen).expect_err("refused")
     };
     let seen = collect(&x, ALL);
@@ -311,9 +319,15 @@ fn threads_and_batches_change_nothing() {
         }
         (0..5).for_each(|_| pieces.end_sample());
         let mut found = vec![whole.hessian().expect("gram"), pieces.hessian().expect("gram")];
-        for (_, solver) in solvers() {
+        for (name, solver) in solvers() {
             for selection in [half(Group::Row), half(Group::Matrix), Selection::NOfM { keep: 2, of: 4 }] {
                 let solution = solve(solver.as_ref(), &weight, &whole, selection);
+                if ["wanda", "sparsegpt"].contains(&name) {
+                    for refined in refine_all(&weight, &solution, selection.pattern(), &whole) {
+                        found.push(refined.keep);
+                        found.extend(refined.weight);
+                    }
+                }
                 found.push(solution.keep);
                 found.extend(solution.weight);
             }
@@ -337,7 +351,8 @@ fn layers_solved_together_are_solved_alike() {
     let weights = [noise(&[40, 136], 1.713), noise(&[24, 136], 0.913)];
     let selections = [half(Group::Matrix), Selection::NOfM { keep: 1, of: 4 }];
     for (name, solver) in solvers() {
-        let problem = |at: usize| LayerProblem { name: "layer", weight: &weights[at], selection: selections[at] };
+        let problem =
+            |at: usize| LayerProblem { name: "layer", weight: &weights[at], selection: selections[at], gone: None };
         let together = solver.solve(&[problem(0), problem(1)], Some(&seen)).expect("solves");
         for (at, found) in together.iter().enumerate() {
             let alone = solver.solve(&[problem(at)], Some(&seen)).expect("solves").remove(0);

@@ -59,7 +59,14 @@ fn request(tower: Tower, pattern: Pattern, sparsity: f64) -> PruneRequest {
     }
 }
 
+/// Prunes a tower that has lost nothing yet.
 fn prune(model: &mut dyn VisionLanguage, request: &PruneRequest) -> MaskSet {
+    MaskSet::new().apply(model).expect("drops masks");
+    prune_on(model, request)
+}
+
+/// Prunes a tower further.
+fn prune_on(model: &mut dyn VisionLanguage, request: &PruneRequest) -> MaskSet {
     let pruned = prune_tower(model, request, &samples(), &mut |_| {}).expect("prunes");
     assert!(pruned.certificate.holds(), "{:?}", pruned.certificate.violations);
     pruned.masks
@@ -195,8 +202,44 @@ fn the_image_encoder_counts_an_image_once() {
 fn pruning_again_gives_the_same_masks() {
     let mut model = vicuna();
     let asked = request(Tower::Language, Pattern::Unstructured, 0.7);
-    let (first, second) = (prune(&mut model, &asked), prune(&mut model, &asked));
+    let first = prune(&mut model, &asked);
+    let second = prune_on(&mut model, &asked);
     assert!(same(&first, &second) && same(&second, &MaskSet::of(&model)));
+    assert!(same(&first, &prune(&mut model, &asked)));
+}
+
+/// What is gone stays gone and counts, whatever ranks the weights and whatever pattern comes next.
+#[test]
+fn a_later_step_removes_what_an_earlier_one_did_and_more() {
+    let half = Pattern::NOfM { keep: 2, of: 4 };
+    for metric in Metric::METHODS {
+        for (pattern, share) in [(Pattern::Unstructured, 0.6), (half, 0.5)] {
+            let mut model = t5();
+            let first = PruneRequest { metric, ..request(Tower::Language, Pattern::Unstructured, 0.3) };
+            let first = prune_on(&mut model, &first);
+            let second = PruneRequest { metric, seed: 5, ..request(Tower::Language, pattern, share) };
+            let second = prune_on(&mut model, &second);
+            for (name, before) in first.iter() {
+                let after = second.get(name).expect("every layer").keep();
+                let back = after.logical_and(&before.remove()).any().int64_value(&[]);
+                assert_eq!(back, 0, "{} {pattern}: `{name}`", metric.name());
+            }
+            let sparsity = second.count().sparsity();
+            // Groups of four that had lost three stay so.
+            assert!((share - 0.01..share + 0.1).contains(&sparsity), "{} {pattern}: {sparsity}", metric.name());
+        }
+    }
+}
+
+/// Values that ranks compare equal, or above, are not what is gone: signed magnitudes and dead inputs.
+#[test]
+fn a_later_step_that_keeps_something_back_is_caught() {
+    let mut model = t5();
+    let first = prune(&mut model, &request(Tower::Vision, Pattern::Unstructured, 0.3));
+    let asked = request(Tower::Vision, Pattern::Unstructured, 0.5);
+    let second = prune(&mut model, &PruneRequest { metric: Metric::Random, ..asked.clone() });
+    let found = certify_tower(&model, &asked, &second, &first).expect("counts");
+    assert!(found.violations.iter().any(|v| v.contains("that an earlier step had pruned")), "{:?}", found.violations);
 }
 
 #[test]
@@ -207,7 +250,7 @@ fn certificates_catch_tampering() {
     let (name, keep) = masks.iter().next().map(|(n, m)| (n.to_owned(), m.keep().copy())).expect("a mask");
     let _ = keep.get(0).fill_(1);
     masks.insert(name.clone(), keep.shallow_clone());
-    let found = certify_tower(&model, &asked, &masks).expect("counts");
+    let found = certify_tower(&model, &asked, &masks, &MaskSet::new()).expect("counts");
     let (rows, columns) = (keep.size()[0], keep.size()[1]);
     assert_eq!(
         found.violations,

@@ -6,14 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use ressa_experiment::{Cell, RunConfig, config::Metric};
+use ressa_experiment::{Cell, RunConfig};
 
 use super::Point;
 
 /// Per point and axis: whether the point stands at every label.
 pub(super) fn everywhere(cells: &[Cell], axes: &[String], points: &[Point]) -> Vec<Vec<bool>> {
     let of_pruning: Vec<bool> = axes.iter().map(|axis| is_of_pruning(cells, axis)).collect();
-    let included = cells.iter().filter(|cell| cell.run.prune.metric == Metric::None);
+    let included = cells.iter().filter(|cell| cell.run.is_dense());
     let dense: BTreeSet<&str> = included.filter_map(|cell| cell.point.as_deref()).collect();
     let of_point = |point: &Point| {
         let dense = point.name.as_deref().is_some_and(|name| dense.contains(name));

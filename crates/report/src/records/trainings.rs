@@ -26,9 +26,9 @@ pub(crate) enum Curve {
     Read(Vec<f64>),
 }
 
-/// The training of a cell, if it has one.
+/// The last training of a cell, if it has one.
 pub(crate) fn training(cell: &Cell) -> Option<StageKey> {
-    cell.stages.iter().find(|node| matches!(*node.stage, Stage::Adapt { .. })).map(|node| node.key)
+    cell.stages.iter().rev().find(|node| matches!(*node.stage, Stage::Adapt { .. })).map(|node| node.key)
 }
 
 impl Trainings {

@@ -154,7 +154,10 @@ pub fn publish_with(store: &Store, node: &StageNode, result: serde_json::Value, 
 fn certificate(cell: &Cell, node: &StageNode) -> Certificate {
     let mut certificate = Certificate::default();
     for tower in ressa_experiment::Tower::ALL {
-        let sparsity = cell.run.prune.tower(tower).sparsity;
+        let sparsity = match &*node.stage {
+            Stage::Prune { sparsity: Some(sparsity), .. } => *sparsity,
+            _ => cell.run.sparsity(tower),
+        };
         let here = match *node.stage {
             Stage::Prune { tower: own, .. } => own == tower,
             _ => sparsity > 0.0,

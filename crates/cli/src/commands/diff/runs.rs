@@ -1,5 +1,7 @@
 //! Two runs: settings that differ, and scores with their differences over the same items.
 
+use std::collections::BTreeMap;
+
 use ressa_experiment::{Cell, Experiment};
 use ressa_report::{compare, names};
 use serde::Serialize;
@@ -34,7 +36,8 @@ struct Side {
 /// A setting with two values.
 #[derive(Serialize)]
 struct Differing {
-    setting: &'static str,
+    setting: String,
+    /// Null where the run has no such step.
     a: Value,
     b: Value,
     /// Where they are from.
@@ -75,8 +78,7 @@ impl Difference {
         let [(first, a), (second, b)] = cells[..] else {
             return Err(Failure::new(Exit::Other, "a run without cells"));
         };
-        let settings = settings::of(workspace, first, a).into_iter().zip(settings::of(workspace, second, b));
-        let settings = settings.filter_map(|(a, b)| differing(&a, &b)).collect();
+        let settings = differing(&settings::of(workspace, first, a), &settings::of(workspace, second, b));
         let both = left.stages.iter().filter(|stage| right.stages.contains(stage)).count();
         let stages = [both, left.stages.len() - both, right.stages.len() - both];
         let values = compare(a, b, &workspace.reading())?.into_iter().map(|compared| {
@@ -108,7 +110,7 @@ impl Difference {
             let mut rows = vec![["setting", "a", "b", "b from"].map(str::to_owned).to_vec()];
             for one in &self.settings {
                 let (a, b) = one.texts.clone();
-                rows.push(vec![one.setting.to_owned(), a, b, one.b_from.clone()]);
+                rows.push(vec![one.setting.clone(), a, b, one.b_from.clone()]);
             }
             say(format_args!("\nsettings that differ\n{}", columns(&rows).trim_end()));
         }
@@ -144,14 +146,32 @@ impl Difference {
     }
 }
 
-fn differing(a: &Setting, b: &Setting) -> Option<Differing> {
-    let (left, right) = (a.json(), b.json());
-    (left != right).then(|| Differing {
-        setting: a.path(),
-        a: left.clone(),
-        b: right.clone(),
-        a_from: a.source(),
-        b_from: b.source(),
-        texts: (a.value(), b.value()),
+/// The settings in which two runs differ. Their lists of steps may name others: what only one of them has is shown where somebody set it.
+fn differing(a: &[Setting], b: &[Setting]) -> Vec<Differing> {
+    let of = |settings: &[Setting]| -> BTreeMap<String, usize> {
+        settings.iter().enumerate().map(|(at, setting)| (setting.path().to_owned(), at)).collect()
+    };
+    let (in_a, in_b) = (of(a), of(b));
+    let left = a.iter().map(|one| (Some(one), in_b.get(one.path()).map(|&at| &b[at])));
+    let right = b.iter().filter(|one| !in_a.contains_key(one.path())).map(|one| (None, Some(one)));
+    left.chain(right).filter_map(|(a, b)| difference(a, b)).collect()
+}
+
+fn difference(a: Option<&Setting>, b: Option<&Setting>) -> Option<Differing> {
+    let one = a.or(b)?;
+    let differs = match (a, b) {
+        (Some(a), Some(b)) => a.json() != b.json(),
+        _ => !one.is_default(),
+    };
+    let json = |side: Option<&Setting>| side.map(|setting| setting.json().clone()).unwrap_or_default();
+    let source = |side: Option<&Setting>| side.map(Setting::source).unwrap_or_default();
+    let text = |side: Option<&Setting>| side.map_or_else(|| "-".to_owned(), Setting::value);
+    differs.then(|| Differing {
+        setting: one.path().to_owned(),
+        a: json(a),
+        b: json(b),
+        a_from: source(a),
+        b_from: source(b),
+        texts: (text(a), text(b)),
     })
 }

@@ -18,7 +18,7 @@ use crate::{
 pub struct Numbers {
     /// The column of each task, followed by its parts.
     pub scores: Vec<Scored>,
-    /// Figures of each tower that a certificate counts: the merge's, or of the pruned towers where nothing was merged.
+    /// Figures of each tower that a certificate counts: the last merge's, and of the towers pruned after it.
     pub certificate: Vec<Counted>,
     /// What certificates found wrong.
     pub violations: Vec<String>,
@@ -75,6 +75,8 @@ impl Numbers {
                 self.violations.clear();
             }
             for tower in Tower::ALL {
+                // So are those of what a later step has pruned.
+                self.certificate.retain(|known| known.tower != tower || certificate.tower(tower).1 == 0);
                 let tensors = || certificate.tensors.values().filter(|tensor| tensor.tower == tower);
                 let (zeros, weights) = certificate.tower(tower);
                 let revived = tensors().map(|tensor| tensor.revived).sum();
@@ -83,6 +85,7 @@ impl Numbers {
                     self.certificate.push(Counted { tower, zeros, weights, revived, group_violations });
                 }
             }
+            self.certificate.sort_by_key(|counted| counted.tower);
             self.violations.extend(certificate.violations);
             return Ok(());
         }

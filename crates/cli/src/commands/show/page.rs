@@ -45,6 +45,9 @@ pub fn page(shown: &Shown) -> String {
             let _ = writeln!(out, "<p>{}</p>", escape(note));
         }
     }
+    let steps: Vec<Vec<String>> =
+        (shown.steps.iter()).map(|step| vec![step.name.clone(), step.step.to_owned(), step.what.clone()]).collect();
+    table(&mut out, "Steps", &["step", "kind", "what"], &steps);
     let stages: Vec<Vec<String>> = (shown.stages.iter())
         .map(|stage| {
             let took = stage.seconds.map(duration).unwrap_or_default();

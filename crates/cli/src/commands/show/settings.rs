@@ -39,8 +39,8 @@ impl Setting {
     }
 
     /// Its path.
-    pub fn path(&self) -> &'static str {
-        self.traced.path
+    pub fn path(&self) -> &str {
+        &self.traced.path
     }
 
     /// Whether nobody says it.

@@ -78,7 +78,7 @@ impl Candidates {
 impl Layer {
     /// Lists the candidates of a layer for at most `most` swaps in a row.
     pub(super) fn new(layer: &LayerProblem<'_>, importance: &Tensor, inputs: &Inputs, most: i64) -> Self {
-        let keep = layer.selection.keep(importance);
+        let keep = layer.without_gone(layer.selection.keep(importance));
         let weight = layer.weight.to_kind(Kind::Float);
         let share = &weight * &inputs.sum;
         let pruned = keep.logical_not();

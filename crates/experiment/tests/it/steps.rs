@@ -1,0 +1,239 @@
+//! Lists of steps: what they expand to, what settings their steps have, and what is refused.
+
+use std::collections::BTreeSet;
+
+use ressa_experiment::{
+    Cell, Experiment, Stage, StageKey, WrittenBy, canonical::canonical, config::Metric, steps::Step,
+};
+
+use crate::{Folder, broken::render, load};
+
+const HEAD: &str = "
+model.preset: shapes-flant5
+replicate: { seed: 1 }
+prune: { metric: wanda, calibration.propagate: dense }
+restore: { method: sparse-lora, steps: 60 }
+evaluate.tasks: [gqa, flickr30k]
+";
+
+const GRADUAL: &str = "
+steps:
+  - prune: { name: first, vision.sparsity: 0.3, language.sparsity: 0.3 }
+  - restore: { steps: 20 }
+  - prune: { name: second, vision.sparsity: 0.5, language.sparsity: 0.5 }
+  - restore: { name: last }
+";
+
+fn good(yaml: &str, overrides: &[&str]) -> Experiment {
+    load(&format!("{HEAD}{yaml}"), overrides).unwrap_or_else(|error| panic!("{:?}", miette::Report::new(error)))
+}
+
+fn keys(cell: &Cell) -> Vec<StageKey> {
+    cell.stages.iter().map(|node| node.key).collect()
+}
+
+/// Sparsity of the image encoder in every step that prunes, steps of trainings in every one that restores.
+fn numbers(cell: &Cell) -> Vec<f64> {
+    let number = |step: Step| match step {
+        Step::Prune(prune) => prune.vision.sparsity,
+        Step::Restore(restore) => f64::from(restore.steps),
+    };
+    cell.run.sequence().into_iter().map(number).collect()
+}
+
+/// A chain in words: each stage with the numbers of those that it reads.
+fn chain(cell: &Cell) -> String {
+    let at = |key: &StageKey| cell.stages.iter().position(|node| node.key == *key).expect("read before");
+    let line = |(number, node): (usize, &std::sync::Arc<ressa_experiment::StageNode>)| {
+        let what = match &*node.stage {
+            Stage::Prune { tower, sparsity, .. } => format!("{tower} {}", sparsity.unwrap_or_default()),
+            Stage::Statistics { tower, .. } => tower.to_string(),
+            Stage::Adapt { training, seed, .. } => format!("{} steps, seed {seed}", training.steps),
+            Stage::Evaluate { task, .. } => task.to_string(),
+            _ => String::new(),
+        };
+        let inputs: Vec<String> = node.inputs.iter().map(|key| at(key).to_string()).collect();
+        format!("{number:2} {:10} {what:18} {}", node.stage.kind(), inputs.join(" "))
+    };
+    cell.stages.iter().enumerate().map(line).map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+#[test]
+fn a_list_of_the_usual_steps_is_no_list() {
+    let sections = &good("prune.vision.sparsity: 0.5\n", &[]).cells[0];
+    for list in [
+        "steps: [ prune: { vision.sparsity: 0.5 }, restore ]\n",
+        "prune.vision.sparsity: 0.5\nsteps: [ prune, restore: null ]\n",
+        "prune.vision.sparsity: 0.5\nsteps: null\n",
+        // Steps that change nothing are no steps.
+        "steps: [ prune: { name: idle }, prune: { name: prune, vision.sparsity: 0.5 }, restore: { name: restore }, restore: { method: none } ]\n",
+    ] {
+        let listed = &good(list, &[]).cells[0];
+        assert_eq!((&sections.run_id, keys(sections)), (&listed.run_id, keys(listed)), "{list}");
+        assert_eq!(sections.run, listed.run, "{list}");
+    }
+}
+
+#[test]
+fn steps_follow_each_other() {
+    let experiment = good(GRADUAL, &[]);
+    insta::assert_snapshot!("chain_of_gradual_pruning", chain(&experiment.cells[0]));
+    let turned = good("steps: [ restore, prune: { vision.sparsity: 0.5, language.sparsity: 0.5 } ]\n", &[]);
+    insta::assert_snapshot!("chain_of_restoration_before_pruning", chain(&turned.cells[0]));
+    let twice = "
+steps:
+  - prune: { name: first, language.sparsity: 0.3, calibration.propagate: pruned, vision.sparsity: 0.3 }
+  - prune: { name: second, language.sparsity: 0.5, calibration.propagate: pruned }
+";
+    insta::assert_snapshot!("chain_of_two_prunings", chain(&good(twice, &[]).cells[0]));
+}
+
+#[test]
+fn names_and_later_steps_leave_earlier_stages_alone() {
+    let gradual = good(GRADUAL, &[]);
+    let renamed = good(&GRADUAL.replace("first", "one").replace("last", "other"), &[]);
+    assert_eq!(keys(&gradual.cells[0]), keys(&renamed.cells[0]));
+    assert_ne!(gradual.cells[0].run_id, renamed.cells[0].run_id);
+    let further = good(&GRADUAL.replace("vision.sparsity: 0.5", "vision.sparsity: 0.6"), &[]);
+    let (before, after): (BTreeSet<_>, BTreeSet<_>) =
+        (keys(&gradual.cells[0]).into_iter().collect(), keys(&further.cells[0]).into_iter().collect());
+    let made_anew: Vec<&str> = (further.cells[0].stages.iter().filter(|node| !before.contains(&node.key)))
+        .map(|node| node.stage.kind())
+        .collect();
+    assert_eq!(made_anew, ["prune", "adapt", "merge", "evaluate", "evaluate"]);
+    assert_eq!(before.intersection(&after).count(), before.len() - 5);
+    for cell in gradual.cells.iter().chain(&further.cells) {
+        assert_eq!(canonical(&cell.run), *cell.run);
+    }
+}
+
+#[test]
+fn a_steps_own_settings_come_before_those_of_its_section() {
+    // The section, the list, what names the step; each wins over the one before, wherever it stands.
+    assert_eq!(numbers(&good(GRADUAL, &[]).cells[0]), [0.3, 20.0, 0.5, 60.0]);
+    assert_eq!(numbers(&good(GRADUAL, &["restore.steps=7"]).cells[0]), [0.3, 20.0, 0.5, 7.0]);
+    let named = format!("steps.second.vision.sparsity: 0.7\n{GRADUAL}");
+    assert_eq!(numbers(&good(&named, &["steps.restore-1.steps=8"]).cells[0]), [0.3, 8.0, 0.7, 60.0]);
+    let nested = format!("axes: {{ steps.second.vision.sparsity: [0.5, 0.6] }}\n{GRADUAL}");
+    let cells = good(&nested, &["steps.last.steps=1,2"]).cells;
+    assert_eq!(
+        cells.iter().map(numbers).collect::<Vec<_>>(),
+        [[0.3, 20.0, 0.5, 1.0], [0.3, 20.0, 0.5, 2.0], [0.3, 20.0, 0.6, 1.0], [0.3, 20.0, 0.6, 2.0]]
+    );
+    assert_eq!(cells[2].label("steps.second.vision.sparsity").as_deref(), Some("0.6"));
+    assert_eq!(cells[2].label("steps.first.vision.sparsity").as_deref(), Some("0.3"));
+    assert_eq!(cells[2].label("prune.metric").as_deref(), Some("wanda"));
+    assert_eq!(cells[2].label("prune.vision.sparsity"), None, "steps differ");
+}
+
+#[test]
+fn lists_are_variants_and_points() {
+    let yaml = "
+axes: { steps.last.vision.sparsity: [0.6, 0.7] }
+variants:
+  schedule:
+    one-shot: { steps: [ prune: { name: last, language.sparsity: 0.7 }, restore ] }
+    gradual:
+      steps:
+        - prune: { name: first, vision.sparsity: 0.3, language.sparsity: 0.3 }
+        - restore: { name: between, steps: 20 }
+        - prune: { name: last, language.sparsity: 0.7 }
+        - restore: { name: after, steps: 40 }
+include:
+  - { name: dense, prune.metric: none, restore.method: none }
+  - { name: sections, prune: { vision.sparsity: 0.5, language.sparsity: 0.5 } }
+";
+    let cells = good(yaml, &[]).cells;
+    let found: Vec<Vec<f64>> = cells.iter().map(numbers).collect();
+    let lists: [&[f64]; 6] =
+        [&[0.6, 60.0], &[0.3, 20.0, 0.6, 40.0], &[0.7, 60.0], &[0.3, 20.0, 0.7, 40.0], &[0.0, 60.0], &[0.5, 60.0]];
+    assert_eq!(found[..4], lists[..4]);
+    assert_eq!(found[5], lists[5]);
+    assert!(cells[4].run.is_dense() && cells[4].run.restorations().next().is_none());
+    assert_eq!(good(yaml, &["schedule=gradual"]).counts.points, 2);
+    let at = |cells: &[Cell]| {
+        cells.iter().map(|cell| cell.run.sparsity(ressa_experiment::Tower::Vision)).collect::<Vec<_>>()
+    };
+    assert_eq!(at(&cells[..4]), [0.6, 0.6, 0.7, 0.7]);
+    let other = good(GRADUAL, &["steps=[prune: {vision.sparsity: 0.5}]", "prune.metric=magnitude,random"]);
+    assert_eq!(
+        other.cells.iter().map(|cell| cell.run.prune.metric).collect::<Vec<_>>(),
+        [Metric::Magnitude, Metric::Random]
+    );
+}
+
+#[test]
+fn a_filter_knows_the_settings_of_steps() {
+    let experiment = good(&format!("axes: {{ steps.second.vision.sparsity: [0.5, 0.6, 0.7] }}\n{GRADUAL}"), &[]);
+    let select = |text: &str| {
+        let filter = ressa_experiment::Filter::parse(&[text.to_owned()]).unwrap().unwrap();
+        let bound = filter.bind(std::slice::from_ref(&experiment)).unwrap();
+        experiment.cells.iter().filter(|cell| bound.selects(0, cell)).count()
+    };
+    assert_eq!(select("steps.second.vision.sparsity > 0.5"), 2);
+    assert_eq!(select("steps.first.vision.sparsity = 0.3"), 3);
+    assert_eq!(select("prune.metric = wanda"), 3);
+}
+
+#[test]
+fn every_setting_of_a_step_says_who_set_it() {
+    let experiment =
+        good(&format!("axes: {{ steps.second.vision.sparsity: [0.5, 0.6] }}\n{GRADUAL}"), &["steps.last.steps=7"]);
+    let traced = experiment.trace(&experiment.cells[1]);
+    let find = |path: &str| traced.iter().find(|traced| traced.path == path).unwrap_or_else(|| panic!("{path}"));
+    assert_eq!(find("steps.first.vision.sparsity").at.as_ref().map(|at| at.line), Some(10));
+    assert_eq!(find("steps.first.metric").by, WrittenBy::File);
+    assert_eq!(find("steps.first.metric").value, "wanda");
+    assert_eq!(find("steps.last.steps").by, WrittenBy::CommandLine);
+    assert!(matches!(&find("steps.second.vision.sparsity").by, WrittenBy::Axis { label, .. } if label == "0.6"));
+    assert_eq!(find("steps.second.vision.group").by, WrittenBy::Default);
+    assert!(traced.iter().all(|traced| !traced.path.starts_with("prune.")));
+}
+
+#[test]
+fn broken_lists_are_pointed_at() {
+    let list = |text: &str| format!("{HEAD}steps:\n{text}");
+    let with = |text: &str| format!("{HEAD}{text}{GRADUAL}");
+    let files = [
+        ("no list", format!("{HEAD}steps: prune\n")),
+        ("an empty list", format!("{HEAD}steps: []\n")),
+        ("an unknown kind", list("  - prune\n  - restor: { steps: 3 }\n")),
+        ("a kind that does not exist yet", list("  - prune\n  - structure: { heads: 0.5 }\n")),
+        ("two kinds in one step", list("  - { prune: {}, restore: {} }\n")),
+        ("a typo in a step", list("  - prune: { vison.sparsity: 0.5 }\n")),
+        ("a setting of another kind", list("  - prune: { learning-rate: 0.1 }\n")),
+        ("a value out of range", list("  - prune: { vision.sparsity: 30 }\n")),
+        ("a name twice", list("  - prune: { name: one }\n  - restore: { name: one }\n")),
+        ("a name with a dot", list("  - prune: { name: step.1 }\n")),
+        ("a setting twice", list("  - prune: { vision.sparsity: 0.5, vision: { sparsity: 0.5 } }\n")),
+        ("a step that is not there", with("steps.frist.metric: ria\n")),
+        ("a setting that the step does not have", with("axes: { steps.first.steps: [1, 2] }\n")),
+        ("a step without a list", format!("{HEAD}axes: {{ steps.prune.metric: [ria, wanda] }}\n")),
+        ("lists as an axis", format!("{HEAD}axes: {{ steps: [[prune], [restore]] }}\n")),
+        (
+            "one name for two kinds",
+            format!(
+                "{HEAD}variants: {{ a: {{ x: {{ steps: [ prune: {{ name: s }} ] }}, y: {{ steps: [ restore: {{ name: s }} ] }} }} }}\n"
+            ),
+        ),
+        ("weights that would come back", with("steps.second.vision.sparsity: 0.2\n")),
+        ("weights that would come back in a list", format!("{HEAD}{}", GRADUAL.replace("0.5", "0.2"))),
+        ("a contradiction in a step", with("steps.last.batch: 4000\n")),
+        (
+            "a pattern in a step",
+            format!(
+                "{HEAD}{}",
+                GRADUAL.replace("name: second", "name: second, pattern: \"2:4\", connector.sparsity: 0.7")
+            ),
+        ),
+    ];
+    let mut shown = String::new();
+    for (title, yaml) in files {
+        let folder = Folder::new();
+        folder.write("broken.yaml", &yaml);
+        let error = folder.load("broken.yaml", &[]).err().unwrap_or_else(|| panic!("{title}: loaded"));
+        assert!(error.position().is_some(), "{title}: points nowhere");
+        shown += &format!("### {title}\n{}\n\n", render(&error, &folder));
+    }
+    insta::assert_snapshot!("broken_lists", shown);
+}

@@ -1,0 +1,196 @@
+//! What the steps before a stage made of the dense model's weights: found again from what their stages published, layer by layer.
+//!
+//! No step stores a model. Masks, the weights that a pruning method changed, and trained updates are read in the order of the steps, and each weight goes
+//! through them on its own.
+
+use std::collections::BTreeMap;
+
+use ressa_experiment::{Pattern, Stage, StageKey, StageNode, Tower, config::RestoreMethod, stage::Inputs};
+use ressa_models::{KeepMask, MaskSet, UpdateSet, VisionLanguage, Weight, WeightSet};
+use ressa_restore::merged_weight;
+use tch::{Kind, Tensor};
+
+use crate::{Executor, PipelineError, resident::node_of};
+
+/// What steps made of the dense model's weights.
+#[derive(Default)]
+pub(crate) struct Changes {
+    /// Restorations, in order, each with the prunings before it.
+    restored: Vec<Round>,
+    /// Weights that pruning has changed since the last restoration.
+    changed: WeightSet,
+    /// Whether anything has been pruned since then.
+    is_pruned: bool,
+    /// Masks of all that is gone.
+    pub masks: MaskSet,
+    /// The pattern that each pruned tower follows.
+    pub patterns: BTreeMap<Tower, Pattern>,
+    /// Stages that were read.
+    pub stages: Vec<StageKey>,
+}
+
+/// A restoration and what was pruned before it.
+struct Round {
+    masks: MaskSet,
+    changed: WeightSet,
+    updates: UpdateSet,
+    method: RestoreMethod,
+}
+
+impl Executor {
+    /// What the stages that a stage reads made of the dense model.
+    pub(crate) fn changes(&self, inputs: &Inputs) -> Result<Changes, PipelineError> {
+        let mut changes = match &inputs.merge {
+            Some(merge) => self.restored(merge)?,
+            None => Changes::default(),
+        };
+        inputs.masks.iter().try_for_each(|key| self.pruned(key, &mut changes))?;
+        Ok(changes)
+    }
+
+    /// A fresh view of the dense model with the weights that earlier steps left, still without their masks, which stand beside it.
+    pub(crate) fn changed(&mut self, node: &StageNode) -> Result<(Box<dyn VisionLanguage>, Changes), PipelineError> {
+        let changes = self.changes(&node.inputs)?;
+        let mut model = self.dense(node)?.model.shallow_clone();
+        changes.lay_under(model.as_mut())?;
+        Ok((model, changes))
+    }
+
+    /// A fresh view of the dense model with what earlier steps made of its weights: values and masks.
+    pub(crate) fn masked(&mut self, node: &StageNode) -> Result<Box<dyn VisionLanguage>, PipelineError> {
+        let (mut model, changes) = self.changed(node)?;
+        changes.masks.apply(model.as_mut())?;
+        Ok(model)
+    }
+
+    /// What everything up to a merge, and with it, made of the dense model.
+    fn restored(&self, merge: &StageKey) -> Result<Changes, PipelineError> {
+        let node = node_of(&self.store.require(&merge.hex())?)?;
+        let (Stage::Merge { method, .. }, Some(adapter)) = (&*node.stage, &node.inputs.adapter) else {
+            return Err(PipelineError::Internal("not a merge stage".to_owned()));
+        };
+        let mut changes = self.changes(&node.inputs)?;
+        changes.stages.extend([*adapter, *merge]);
+        let updates = self.adapters(adapter)?;
+        let masks = changes.masks.shallow_clone();
+        if *method == RestoreMethod::Lora {
+            // Values stand where its updates are: nothing of those layers is gone any longer.
+            changes.masks.retain(|layer| updates.get(layer).is_none());
+        }
+        let changed = std::mem::take(&mut changes.changed);
+        changes.restored.push(Round { masks, changed, updates, method: *method });
+        changes.is_pruned = false;
+        Ok(changes)
+    }
+
+    /// Adds what a pruned tower changed.
+    fn pruned(&self, key: &StageKey, changes: &mut Changes) -> Result<(), PipelineError> {
+        let entry = self.store.require(&key.hex())?;
+        let node = node_of(&entry)?;
+        let Stage::Prune { tower, pattern, .. } = *node.stage else {
+            return Err(PipelineError::Internal("not a prune stage".to_owned()));
+        };
+        // A step before it may have changed weights that this one only chose among.
+        for before in &node.inputs.masks {
+            let earlier = node_of(&self.store.require(&before.hex())?)?;
+            if matches!(*earlier.stage, Stage::Prune { tower: other, .. } if other == tower) {
+                self.pruned(before, changes)?;
+            }
+        }
+        let masks = MaskSet::load(&entry.file(crate::prune::MASKS)?)?;
+        changes.changed.extend(crate::prune::changes(&entry, &masks)?);
+        changes.masks.extend(masks);
+        changes.patterns.insert(tower, pattern);
+        changes.is_pruned = true;
+        changes.stages.push(*key);
+        Ok(())
+    }
+}
+
+impl Changes {
+    /// The weight of a layer `[out, in]` given the dense one; `None` for a layer that no step changes. Masks alone keep the type: what survives
+    /// is bit for bit the weight before, or what the pruning method made of it, in the type it was computed in. A merge computes and answers in f32, to be
+    /// rounded once; between two steps a weight is rounded to the dense one's type, as a model holds it.
+    ///
+    /// # Errors
+    /// When shapes do not fit, or an update was trained for another method.
+    pub fn weight(&self, layer: &str, dense: &Tensor) -> Result<Option<Tensor>, PipelineError> {
+        let restored = self.restored(layer, dense)?;
+        let Some(keep) = self.masks.get(layer).filter(|_| self.is_pruned) else { return Ok(restored) };
+        let changed = self.changed.get(layer).map(|weight| weight.to_device(dense.device()));
+        let held = restored.map(|weight| weight.to_kind(dense.kind()));
+        let base = changed.or(held).unwrap_or_else(|| dense.shallow_clone());
+        merged(layer, base, None, Some(keep), RestoreMethod::None).map(Some)
+    }
+
+    /// Whether a step changes a layer, or another weight by its name.
+    pub fn touches(&self, layer: &str) -> bool {
+        let in_round = |round: &Round| round.masks.get(layer).is_some() || round.updates.get(layer).is_some();
+        self.restored.iter().any(in_round) || self.masks.get(layer).is_some()
+    }
+
+    /// Layers, and other weights by their names, that a step changes; some more than once.
+    pub fn layers(&self) -> impl Iterator<Item = &str> {
+        let rounds = self.restored.iter();
+        let of_rounds = rounds.flat_map(|Round { masks, updates, .. }| {
+            masks.iter().map(|(name, _)| name).chain(updates.iter().map(|(name, _)| name))
+        });
+        of_rounds.chain(self.masks.iter().map(|(name, _)| name))
+    }
+
+    /// Makes the weights of a model final.
+    pub fn bake(&self, model: &mut dyn VisionLanguage) -> Result<(), PipelineError> {
+        for weight in model.weights_mut() {
+            if let Some(value) = self.weight(weight.key(), weight.base())? {
+                let kind = weight.base().kind();
+                weight.set_base(value.to_kind(kind))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a model the values that its weights have under their masks.
+    fn lay_under(&self, model: &mut dyn VisionLanguage) -> Result<(), PipelineError> {
+        if !self.restored.is_empty() {
+            for weight in model.weights_mut() {
+                if let Some(value) = self.restored(weight.key(), weight.base())? {
+                    let kind = weight.base().kind();
+                    weight.set_base(value.to_kind(kind))?;
+                }
+            }
+        }
+        self.masks.join(model);
+        Ok(self.changed.apply(model)?)
+    }
+
+    /// What restorations made of a weight.
+    fn restored(&self, layer: &str, dense: &Tensor) -> Result<Option<Tensor>, PipelineError> {
+        let mut value: Option<Tensor> = None;
+        for Round { masks, changed, updates, method } in &self.restored {
+            let (keep, update) = (masks.get(layer), updates.get(layer));
+            if keep.is_none() && update.is_none() {
+                continue;
+            }
+            let changed = changed.get(layer).map(|weight| weight.to_device(dense.device()));
+            let held = value.map(|weight| weight.to_kind(dense.kind()));
+            let base = changed.or(held).unwrap_or_else(|| dense.shallow_clone());
+            let base = if update.is_some() { base.to_kind(Kind::Float) } else { base };
+            let update = update.map(|update| update.shallow_clone());
+            value = Some(merged(layer, base, update, keep, *method)?);
+        }
+        Ok(value)
+    }
+}
+
+fn merged(
+    layer: &str,
+    base: Tensor,
+    update: Option<Box<dyn ressa_models::Update>>,
+    keep: Option<&KeepMask>,
+    method: RestoreMethod,
+) -> Result<Tensor, PipelineError> {
+    let mut weight = Weight::new(format!("{layer}.weight"), base);
+    weight.set_update(update)?;
+    weight.set_packed(keep.map(KeepMask::shallow_clone))?;
+    Ok(merged_weight(&weight, method)?)
+}

@@ -1,0 +1,180 @@
+//! Runs of several steps: later ones start from what earlier ones made, what is gone stays gone, and all of it is found again in the store.
+
+use std::path::Path;
+
+use ressa_experiment::{
+    Pattern, Readings, RunConfig, Stage, StageNode, Task, Tower,
+    canonical::canonical,
+    config::{Metric, RestoreMethod},
+    model::Preset,
+    record::Certificate,
+    stage::{Inputs, stages},
+    steps::StepConfig,
+};
+use ressa_models::{MaskSet, UpdateSet};
+use ressa_pipeline::{Executor, RunWeights};
+use ressa_store::Store;
+use serde_json::{Value as Json, json};
+use tch::{Kind, Tensor};
+
+use crate::{digests, execute, executor, short_run};
+
+/// A step in which some settings differ from the section's.
+fn step(kind: &str, name: &str, settings: Json) -> StepConfig {
+    let mut body = settings;
+    body["name"] = name.into();
+    serde_json::from_value(json!({ kind: body })).unwrap()
+}
+
+fn pruned_to(name: &str, sparsity: f64) -> StepConfig {
+    step("prune", name, json!({ "vision.sparsity": sparsity, "language.sparsity": sparsity }))
+}
+
+/// A run on the smallest model whose steps are those of a list.
+fn run_of(metric: Metric, steps: Vec<StepConfig>) -> RunConfig {
+    let mut run = short_run(Preset::ShapesFlanT5, RestoreMethod::SparseLora);
+    run.prune.metric = metric;
+    run.prune.pattern = Pattern::Unstructured;
+    run.evaluate.tasks = vec![Task::Gqa];
+    run.steps = steps.into();
+    canonical(&run)
+}
+
+fn of_kind<'a>(nodes: &'a [StageNode], kind: &str) -> Vec<&'a StageNode> {
+    nodes.iter().filter(|node| node.stage.kind() == kind).collect()
+}
+
+fn masks(store: &Store, node: &StageNode) -> MaskSet {
+    MaskSet::load(&store.require(&node.key.hex()).unwrap().file("masks.safetensors").unwrap()).unwrap()
+}
+
+fn certificate(store: &Store, node: &StageNode) -> Certificate {
+    store.require(&node.key.hex()).unwrap().result().unwrap()
+}
+
+fn weights(executor: &mut Executor, inputs: &Inputs) -> RunWeights {
+    executor.run_weights(inputs, &Readings::default(), Path::new("")).unwrap()
+}
+
+/// What an evaluation of a run looks at.
+fn outcome(nodes: &[StageNode]) -> &Inputs {
+    &of_kind(nodes, "evaluate").last().unwrap().inputs
+}
+
+/// Whether nothing that `before` removes is kept by `after`.
+fn nests(before: &MaskSet, after: &MaskSet) -> bool {
+    before.iter().all(|(layer, mask)| {
+        let kept = after.get(layer).unwrap().keep().logical_and(&mask.remove());
+        kept.any().int64_value(&[]) == 0
+    })
+}
+
+#[test]
+fn gradual_pruning_is_a_list_of_steps() {
+    for metric in [Metric::Wanda, Metric::SparseGpt] {
+        let steps = vec![
+            pruned_to("first", 0.3),
+            step("restore", "tune", json!({})),
+            pruned_to("second", 0.6),
+            step("restore", "last", json!({ "steps": 2 })),
+        ];
+        let nodes = stages(&run_of(metric, steps));
+        let kinds: Vec<&str> = nodes.iter().map(|node| node.stage.kind()).collect();
+        let round = ["prune", "prune", "adapt", "merge"];
+        assert_eq!(kinds, [&["dense"], &round[..], &round[..], &["evaluate"]].concat());
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut whole = executor(first.path());
+        execute(&mut whole, &nodes);
+
+        // One process does the first steps and is gone; another finds them in the store.
+        let at = nodes.iter().rposition(|node| node.stage.kind() == "adapt").unwrap();
+        execute(&mut executor(second.path()), &nodes[..at]);
+        execute(&mut executor(second.path()), &nodes[at..]);
+        assert_eq!(digests(first.path(), &nodes), digests(second.path(), &nodes));
+
+        for node in &nodes {
+            assert_eq!(whole.verify(node).unwrap(), Vec::<String>::new(), "{}", node.stage.kind());
+        }
+        let store = Store::open(first.path(), Vec::new()).unwrap();
+        let prunes = of_kind(&nodes, "prune");
+        let [vision, language, vision_again, language_again] = prunes.as_slice() else { panic!("four") };
+        assert!(nests(&masks(&store, vision), &masks(&store, vision_again)));
+        assert!(nests(&masks(&store, language), &masks(&store, language_again)));
+        let merges = of_kind(&nodes, "merge");
+        for (merge, sparsity) in merges.iter().zip([0.3, 0.6]) {
+            let certificate = certificate(&store, merge);
+            for tower in [Tower::Vision, Tower::Language] {
+                let found = certificate.sparsity(tower).unwrap();
+                assert!((found - sparsity).abs() < 0.02, "{tower}: {found} of {sparsity}");
+            }
+            assert!(certificate.holds() && certificate.tensors.values().all(|tensor| tensor.revived == 0));
+        }
+
+        // The last weights are the first restoration's, or what pruning made of them, with the last update, under the last mask.
+        let before =
+            weights(&mut whole, &Inputs { merge: Some(merges[0].key), dense: Some(nodes[0].key), ..Inputs::default() });
+        let last = weights(&mut whole, outcome(&nodes));
+        let adapter = store.require(&of_kind(&nodes, "adapt")[1].key.hex()).unwrap();
+        let updates = UpdateSet::load(&adapter.file("adapter.safetensors").unwrap()).unwrap();
+        let mut moved = 0;
+        for (layer, keep) in masks(&store, language_again).iter() {
+            let [rows, columns] = keep.size();
+            let dense = Tensor::ones([rows, columns], (Kind::Float, tch::Device::Cpu));
+            let (one, other) =
+                (before.weight(layer, &dense).unwrap().unwrap(), last.weight(layer, &dense).unwrap().unwrap());
+            assert_eq!(other.masked_select(&keep.remove()).ne(0.0).any().int64_value(&[]), 0, "`{layer}`");
+            assert!(last.mask(layer).unwrap().equal(keep));
+            if metric == Metric::Wanda {
+                let update = updates.get(layer).unwrap().form(&one, Some(keep), Kind::Float);
+                assert!((update - &other).abs().max().double_value(&[]) < 1e-6, "`{layer}`");
+            }
+            moved += i64::from(!one.equal(&other));
+        }
+        assert!(moved > 0);
+    }
+}
+
+/// A list is free: trained first and pruned then, twice in a row, with a method that fills what was pruned.
+#[test]
+fn steps_come_in_any_order_and_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut executor = executor(folder.path());
+    let store = Store::open(folder.path(), Vec::new()).unwrap();
+    let lists = [
+        vec![step("restore", "restore", json!({})), pruned_to("prune", 0.5)],
+        vec![pruned_to("first", 0.3), pruned_to("second", 0.5), step("restore", "restore", json!({}))],
+        vec![pruned_to("first", 0.5), step("restore", "last", json!({})), step("restore", "again", json!({}))],
+    ];
+    for steps in lists {
+        let nodes = stages(&run_of(Metric::Magnitude, steps));
+        let fresh: Vec<StageNode> = nodes.iter().filter(|node| !store.contains(&node.key.hex())).cloned().collect();
+        execute(&mut executor, &fresh);
+        nodes.iter().for_each(|node| assert_eq!(executor.verify(node).unwrap(), Vec::<String>::new()));
+        let inputs = outcome(&nodes);
+        let run = weights(&mut executor, inputs);
+        let certificate = run.certificate.clone();
+        for tower in [Tower::Vision, Tower::Language] {
+            assert!((certificate.sparsity(tower).unwrap() - 0.5).abs() < 0.02);
+        }
+        for (layer, tensor) in certificate.tensors.iter().filter(|(_, tensor)| tensor.zeros > 0) {
+            let keep = run.mask(layer).unwrap_or_else(|| panic!("`{layer}` has a mask"));
+            assert!(keep.numel() - keep.kept() == tensor.zeros, "`{layer}`");
+        }
+    }
+}
+
+/// `lora` gives values to what was pruned, so the next step prunes from the start.
+#[test]
+fn what_lora_fills_is_not_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut executor = executor(folder.path());
+    let filled = step("restore", "fill", json!({ "method": "lora" }));
+    let nodes = stages(&run_of(Metric::Magnitude, vec![pruned_to("first", 0.5), filled, pruned_to("second", 0.3)]));
+    execute(&mut executor, &nodes);
+    nodes.iter().for_each(|node| assert_eq!(executor.verify(node).unwrap(), Vec::<String>::new()));
+    let run = weights(&mut executor, outcome(&nodes));
+    for tower in [Tower::Vision, Tower::Language] {
+        assert!((run.certificate.sparsity(tower).unwrap() - 0.3).abs() < 0.02);
+    }
+    assert!(nodes.iter().any(|node| matches!(*node.stage, Stage::Merge { method: RestoreMethod::Lora, .. })));
+}
