@@ -443,7 +443,7 @@ prune:
   allocation: { cap: 0.5 }
   calibration: { tokens: { select: atv } }
   vision: { calibration: { images: 1 } }
-  connector: { calibration: { images: 1 } }
+  connector: { calibration: { images: 1 }, projection: true }
   language: { calibration: { images: 1 } }
   rounding: nearest
   threshold: strict
