@@ -15,7 +15,16 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    CLIPVisionConfig,
+    Dinov2Config,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    MistralConfig,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
 
 from export_goldens import randomised, statistics
 from rounding import settled
@@ -28,10 +37,11 @@ SEARCHES = {
 }
 ROWS, BEFORE = [[5, 6, 7, 8], [12], [14, 5, 30]], [1, 9, 4]
 TARGETS = [[20, 21], [23, 22, 24], [25]]
+ENDS = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
 
 
-def llava(vision, text, **rest):
-    return LlavaConfig(vision_config=CLIPVisionConfig(**vision), text_config=LlamaConfig(**text), **rest)
+def llava(vision, text, encoder=CLIPVisionConfig, decoder=LlamaConfig, **rest):
+    return LlavaConfig(vision_config=encoder(**vision), text_config=decoder(**text), **rest)
 
 
 # Configuration, class, seed, type of the weights, and whether its tensors have the names of transformers 5. No two sizes are equal by chance.
@@ -65,6 +75,47 @@ FAMILIES = {
         ),
         model=LlavaForConditionalGeneration, seed=45, stored=torch.float16, images=9, newer=False,
     ),
+    # As llava-interleave has it: SigLIP, whose pooling head is not read, all patches, Qwen2 with a tied head.
+    "llava-siglip": dict(
+        config=lambda: llava(
+            dict(hidden_size=24, intermediate_size=30, num_hidden_layers=3, num_attention_heads=3, image_size=20, patch_size=5),
+            dict(vocab_size=46, hidden_size=32, intermediate_size=26, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                 rope_theta=5e3, max_position_embeddings=80, tie_word_embeddings=True, **ENDS),
+            encoder=SiglipVisionConfig, decoder=Qwen2Config, image_token_index=43, vision_feature_layer=-1,
+            vision_feature_select_strategy="full", tie_word_embeddings=True,
+        ),
+        model=LlavaForConditionalGeneration, seed=51, stored=torch.float16, images=16, newer=False,
+    ),
+    # `default` leaves out a patch, as there is no class token.
+    "llava-siglip-default": dict(
+        config=lambda: llava(
+            dict(hidden_size=18, intermediate_size=34, num_hidden_layers=2, num_attention_heads=2, image_size=13, patch_size=4,
+                 layer_norm_eps=3e-5, vision_use_head=False),
+            dict(vocab_size=44, hidden_size=20, intermediate_size=36, num_hidden_layers=3, num_attention_heads=5, num_key_value_heads=5,
+                 max_position_embeddings=64, **ENDS),
+            encoder=SiglipVisionConfig, decoder=Qwen2Config, image_token_index=42,
+        ),
+        model=LlavaForConditionalGeneration, seed=52, stored=torch.bfloat16, images=8, newer=True,
+    ),
+    "llava-dinov2": dict(
+        config=lambda: llava(
+            dict(hidden_size=24, mlp_ratio=1.5, num_hidden_layers=3, num_attention_heads=4, image_size=12, patch_size=4, qkv_bias=False),
+            dict(vocab_size=43, hidden_size=28, intermediate_size=30, num_hidden_layers=2, num_attention_heads=7, max_position_embeddings=64, **ENDS),
+            encoder=Dinov2Config, image_token_index=41,
+        ),
+        model=LlavaForConditionalGeneration, seed=53, stored=torch.float32, images=9, newer=False,
+    ),
+    "llava-dinov2-gated": dict(
+        config=lambda: llava(
+            dict(hidden_size=16, mlp_ratio=3, num_hidden_layers=2, num_attention_heads=2, image_size=14, patch_size=7, use_swiglu_ffn=True,
+                 use_mask_token=False),
+            dict(vocab_size=45, hidden_size=24, intermediate_size=22, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1,
+                 head_dim=10, rope_theta=2e3, max_position_embeddings=48, sliding_window=None, **ENDS),
+            encoder=Dinov2Config, decoder=MistralConfig, image_token_index=40, vision_feature_layer=-1,
+            vision_feature_select_strategy="full", multimodal_projector_bias=False,
+        ),
+        model=LlavaForConditionalGeneration, seed=54, stored=torch.bfloat16, images=5, newer=False,
+    ),
 }
 
 
@@ -81,7 +132,7 @@ def ids_of(family, image_token, answers, side):
 
 def counts(name):
     """Whether a module is inside of blocks, or the connector's."""
-    return ".layers." in name or "projector" in name
+    return ".layers." in name or ".layer." in name or "projector" in name
 
 
 def published(name):

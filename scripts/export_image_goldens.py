@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
-from transformers import BlipImageProcessor, CLIPImageProcessor
+from transformers import BitImageProcessor, BlipImageProcessor, CLIPImageProcessor, SiglipImageProcessor
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT = 19, 14
@@ -158,7 +158,12 @@ CONFIGURATIONS = [
     {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 6}, "crop_size": {"height": 13, "width": 5}, "resample": 2},
     {"image_processor_type": "CLIPImageProcessor", "size": {"height": 8, "width": 9}, "do_center_crop": False},
     {"image_processor_type": "CLIPImageProcessor", "do_resize": False, "crop_size": {"height": 17, "width": 22}},
+    {"image_processor_type": "SiglipImageProcessor", "size": {"height": 9, "width": 11}},
+    {"image_processor_type": "SiglipImageProcessor", "size": {"height": 12, "width": 7}, "resample": 2, "image_mean": [0.4, 0.5, 0.6]},
+    {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 12}, "crop_size": {"height": 10, "width": 9},
+     "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
 ]
+CLASSES = {"CLIP": CLIPImageProcessor, "Siglip": SiglipImageProcessor, "Bit": BitImageProcessor}
 
 
 def export_pixels(output):
@@ -166,7 +171,8 @@ def export_pixels(output):
     cases, values = [], b""
     for configuration in CONFIGURATIONS:
         kind = configuration.get("image_processor_type") or configuration.get("feature_extractor_type") or "Blip"
-        processor = (CLIPImageProcessor if kind.startswith("CLIP") else BlipImageProcessor).from_dict(dict(configuration))
+        known = next((own for name, own in CLASSES.items() if kind.startswith(name)), BlipImageProcessor)
+        processor = known.from_dict(dict(configuration))
         pixels = np.asarray(processor(image, return_tensors="np")["pixel_values"][0])
         cases.append({"configuration": configuration, "shape": pixels.shape})
         values += pixels.astype("<f4").tobytes()

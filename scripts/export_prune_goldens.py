@@ -125,6 +125,99 @@ def sparsegpt(w, s, amount, damping, block=128):
     return keep, w, closest
 
 
+def rose_order(w, s, amount, block):
+    """The columns in the order of their losses where those of blocks are unlike enough, and how close the closest decision was."""
+    h = s["hessian"]
+    w = torch.where(h.diagonal() == 0, 0.0, w.double())
+    score = w.abs() * h.diagonal().sqrt()
+    width = amount[1] if isinstance(amount, tuple) else block
+    blocks = [(at, min(at + width, w.shape[1])) for at in range(0, w.shape[1], width)]
+    lost = torch.zeros(w.shape[1], dtype=torch.float64)
+    for start, end in blocks:
+        part = score[:, start:end]
+        if isinstance(amount, tuple):
+            keep = keep_smallest_out(part, amount[0])
+        else:
+            count = int(w.shape[0] * end * amount) - int(w.shape[0] * start * amount)
+            keep = keep_smallest_out(part.reshape(1, -1), count).view_as(part)
+        lost[start:end] = part.masked_fill(keep, 0).sum(0)
+    of_blocks = torch.stack([lost[start:end].sum() for start, end in blocks])
+    spread = float((of_blocks.max() - of_blocks.min()) / of_blocks.max())
+    near = lambda values: float((values.sort().values.diff() / values.sort().values[1:].clamp_min(1e-300)).min()) if len(values) > 1 else 1.0
+    closest = min(abs(spread - 0.5), near(of_blocks))
+    if spread <= 0.5:
+        return torch.arange(w.shape[1]), closest
+    order = []
+    for at in of_blocks.argsort(descending=True, stable=True).tolist():
+        start, end = blocks[at]
+        columns = torch.arange(start, end)
+        if not isinstance(amount, tuple):
+            closest = min(closest, near(lost[start:end]))
+            columns = columns[lost[start:end].argsort(descending=True, stable=True)]
+        order.append(columns)
+    return torch.cat(order), closest
+
+
+def rose(w, s, amount, block):
+    order, apart = rose_order(w, s, amount, block)
+    keep, pruned, closest = sparsegpt(w[:, order], dict(hessian=s["hessian"][order][:, order]), amount, "always", block)
+    back = order.argsort()
+    return keep[:, back], pruned[:, back], min(apart, closest), bool((order != torch.arange(len(order))).any())
+
+
+def alps(w, s, amount, noise=0.0, rho=0.1, most=300, steps=10):
+    """Rows of scaled weights; `noise`, a share of the largest value, is added in every iteration, as rounding in f32 is."""
+    g = s["hessian"].clone()
+    g.diagonal().add_(0.01 * g.diagonal().mean())
+    generator = torch.Generator().manual_seed(round(noise * 1e9))
+    scale = g.diagonal().sqrt()
+    g = g / scale / scale[:, None]
+    dense = w.double() * scale
+    target = dense @ g
+    values, vectors = torch.linalg.eigh(g)
+    inverse = lambda: (vectors / (values + rho)) @ vectors.T
+    first = seen = select(dense.abs(), amount, "matrix")
+    kept = int(first.sum())
+    b, d, v, inv, moved = dense, dense * first, torch.zeros_like(dense), inverse(), False
+    for at in range(most):
+        b = (target - v + rho * d) @ inv
+        b = b + noise * b.abs().max() * torch.randn(b.shape, generator=generator, dtype=b.dtype)
+        shifted = b + v / rho
+        keep = select(shifted.abs(), amount, "matrix")
+        d = shifted * keep
+        v = v + rho * (b - d)
+        if (at + 1) % 3:
+            continue
+        changes = int((keep != seen).sum())
+        seen = keep
+        if changes / kept > 0.1:
+            moved, rho = True, rho * 1.3
+        elif changes / kept > 0.005:
+            moved, rho = True, rho * 1.2
+        elif moved:
+            if changes == 0:
+                break
+            rho *= 1.1
+        else:
+            rho /= 5
+            if changes:
+                d, v = dense * first, torch.zeros_like(dense)
+        if at >= 30 and changes / kept < 0.0003:
+            break
+        inv = inverse()
+    keep = select(b.abs(), amount, "matrix")
+    b = b * keep
+    r = (target - b @ g) * keep
+    p, size = r, r.square().sum(1, keepdim=True)
+    for _ in range(steps):
+        q = (p @ g) * keep
+        step = size / (p * q).sum(1, keepdim=True).clamp_min(1e-300)
+        b, r = b + step * p, r - step * q
+        size, before = r.square().sum(1, keepdim=True), size
+        p = r + size / before.clamp_min(1e-300) * p
+    return keep, b / scale
+
+
 def dsnot(w, s, keep, importance, group, cycles, threshold, same_sign):
     """One row after the other. Returns the mask and the rows in which neither rounding nor a lack of candidates decides."""
     w, keep = w.double(), keep.clone()
@@ -227,6 +320,15 @@ def export(name, case):
             keep, pruned, closest = sparsegpt(w, s, amount, damping)
             exact = closest > 1e-4 and x.shape[0] * x.shape[1] >= w.shape[1]
             put(f"sparsegpt_{label}_damp-{damping}", keep, pruned, compare="exact" if exact else "loss")
+        if x.shape[0] * x.shape[1] >= w.shape[1]:
+            block = 16
+            keep, pruned, closest, moved = rose(w, s, amount, block)
+            if moved:
+                put(f"sparsegpt_{label}_rose", keep, pruned, compare="exact" if closest > 1e-4 else "loss", block=block)
+        if label in ("50", "60", "70", "2:4") and not case.get("dead"):
+            keep, pruned = alps(w, s, amount)
+            sure = all(torch.equal(alps(w, s, amount, noise)[0], keep) for noise in (1e-6, 1.1e-6, 1.2e-6, 3e-6, 5e-6))
+            put(f"alps_{label}", keep, pruned, compare="exact" if sure else "loss")
         if label in ("50", "60", "2:4"):
             for same_sign in (False, True)[: 1 if isinstance(amount, tuple) else 2]:
                 options = dict(max_cycle=w.shape[1] // 6, threshold=0.1)

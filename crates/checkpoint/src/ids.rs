@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::{CheckpointError, is_qwen_vl, json, qwen_text, read_config};
+use crate::{CheckpointError, decoder_fields, is_idefics, is_llava, is_qwen_vl, json, qwen_text, read_config};
 
 /// File name of the generation settings.
 pub const GENERATION: &str = "generation_config.json";
@@ -24,9 +24,10 @@ pub fn rows(config: &Map<String, Value>, part: &str) -> Option<usize> {
         Some(size) => size.as_u64().and_then(|size| usize::try_from(size).ok()),
         None if part == "qformer_config" => Some(QFORMER_ROWS),
         None => {
-            let of_class = if config.get("model_type").is_some_and(|kind| kind == "llava") { "llama" } else { "opt" };
+            let of_class = if is_llava(config) || is_idefics(config) { "llama" } else { "opt" };
             let kind = fields.and_then(|fields| fields.get("model_type")).map_or(Some(of_class), Value::as_str)?;
-            DEFAULT_ROWS.iter().find_map(|(name, rows)| (*name == kind).then_some(*rows))
+            let of_kind = || decoder_fields(kind, &Map::new()).get("vocab_size")?.as_u64().map(|size| size as usize);
+            DEFAULT_ROWS.iter().find_map(|(name, rows)| (*name == kind).then_some(*rows)).or_else(of_kind)
         }
     }
 }

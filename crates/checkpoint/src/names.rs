@@ -49,7 +49,7 @@ impl Part {
             "vision_model" | "vision_tower" | "visual" => Part::Vision,
             // `embeddings` at the top is the text input of the Q-Former in image-text matching checkpoints.
             "qformer" | "query_tokens" | "embeddings" => Part::Qformer,
-            "multi_modal_projector" => Part::Connector,
+            "multi_modal_projector" | "connector" => Part::Connector,
             "language_projection" => Part::Projection,
             "language_model" => Part::Language,
             "vision_projection" | "text_projection" | "itm_head" => Part::Retrieval,
@@ -78,6 +78,9 @@ pub(crate) fn canonical(name: &str) -> Option<String> {
     // Newer versions of transformers keep the head beside the model, so the language model's own `model` is gone.
     let headless = |rest: &str| ["layers.", "embed_tokens.", "norm."].iter().any(|part| rest.starts_with(part));
     if let Some(rest) = inner.strip_prefix("language_model.").filter(|rest| headless(rest)) {
+        return Some(format!("language_model.model.{rest}"));
+    }
+    if let Some(rest) = inner.strip_prefix("text_model.") {
         return Some(format!("language_model.model.{rest}"));
     }
     // Qwen-VL's folders of 2024 have them right there.
@@ -126,6 +129,17 @@ pub fn is_prunable(name: &str, shape: &[usize]) -> bool {
         && (block(name).is_some() || Part::of(name) == Part::Connector)
 }
 
+/// The weight of the projection into the language model, beside the Q-Former.
+pub const PROJECTION: &str = "language_projection.weight";
+
+/// The tower whose prunable weights a tensor counts among. `projection` says whether the projection was pruned with the connector, as one of its layers.
+pub fn counted_in(name: &str, shape: &[usize], projection: bool) -> Option<Tower> {
+    match name {
+        PROJECTION => projection.then_some(Tower::Connector),
+        _ => Part::of(name).tower().filter(|_| is_prunable(name, shape)),
+    }
+}
+
 /// What a linear does within its block: the last word of its module path, or the last two where that word is only a number.
 pub fn role(module: &str) -> &str {
     let (before, last) = module.rsplit_once('.').unwrap_or(("", module));
@@ -139,8 +153,14 @@ pub fn role(module: &str) -> &str {
 
 /// Why a tensor can be in a checkpoint although the network computes it; copies of other tensors are told by their bytes.
 pub fn leftover(name: &str) -> Option<&'static str> {
+    if name.starts_with("vision_tower.vision_model.head.") {
+        return Some("SigLIP's pooling head, which no image feature goes through");
+    }
     let last = name.rsplit('.').next().unwrap_or_default();
     match last {
+        "mask_token" if Part::of(name) == Part::Vision => {
+            Some("DINOv2's token of hidden patches, which its own training reads")
+        }
         "position_ids" => Some("a range that the network computes"),
         "inv_freq" => Some("a constant that the network computes"),
         _ => None,
@@ -212,6 +232,14 @@ mod tests {
         let qkv = "visual.blocks.3.attn.qkv.weight";
         assert_eq!(seen(qkv, &[9, 3]), (Part::Vision, at("visual.blocks", 3), true));
         assert_eq!(seen("visual.patch_embed.proj.weight", &[9, 3, 2, 4, 4]), (Part::Vision, None, false));
+        // Idefics3 and SmolVLM.
+        for (written, published) in [
+            ("model.text_model.layers.3.mlp.up_proj.weight", "language_model.model.layers.3.mlp.up_proj.weight"),
+            ("model.connector.modality_projection.proj.weight", "connector.modality_projection.proj.weight"),
+        ] {
+            assert_eq!(canonical(written).as_deref(), Some(published));
+        }
+        assert_eq!(seen("connector.modality_projection.proj.weight", &[4, 8]), (Part::Connector, None, true));
         assert!(is_of_text("model.norm.weight") && is_of_text("lm_head.weight"));
         assert!(!is_of_text("visual.merger.ln_q.weight") && !is_of_text("model.visual.merger.ln_q.weight"));
         for written in ["model.norm.weight", "model.language_model.norm.weight"] {

@@ -2,6 +2,8 @@
 //!
 //! The networks themselves are the models crate's, which checks every tensor; a test there holds the two together.
 
+mod encoder;
+mod idefics;
 mod llava;
 mod qwen;
 
@@ -11,7 +13,7 @@ use safetensors::Dtype;
 use serde_json::{Map, Value};
 
 use crate::{
-    Checkpoint, CheckpointError, Part, json,
+    Checkpoint, CheckpointError, LLAMA_LIKE, Part, check_windows, decoder_fields, json,
     names::{is_prunable, leftover},
     rope_theta,
 };
@@ -25,19 +27,24 @@ const SHOWN: usize = 3;
 /// Rows of OPT's position table before the first position; a rule of the architecture, not a setting.
 const OPT_OFFSET: usize = 2;
 /// Classes that are known, by `model_type`.
-const CLASSES: [(&str, &str); 6] = [
+const CLASSES: [(&str, &str); 8] = [
     ("instructblip", "InstructBlipForConditionalGeneration"),
     ("blip-2", "Blip2ForConditionalGeneration"),
     ("blip-2", RETRIEVAL),
     ("llava", LLAVA),
     ("qwen2_vl", QWEN2),
     ("qwen2_5_vl", QWEN2_5),
+    ("idefics3", IDEFICS),
+    ("smolvlm", SMOLVLM),
 ];
 /// The class of LLaVA-1.5.
 const LLAVA: &str = "LlavaForConditionalGeneration";
 /// The classes of Qwen2-VL and Qwen2.5-VL.
 const QWEN2: &str = "Qwen2VLForConditionalGeneration";
 const QWEN2_5: &str = "Qwen2_5_VLForConditionalGeneration";
+/// The classes of Idefics3 and SmolVLM.
+const IDEFICS: &str = "Idefics3ForConditionalGeneration";
+const SMOLVLM: &str = "SmolVLMForConditionalGeneration";
 /// The class without a language model.
 const RETRIEVAL: &str = "Blip2ForImageTextRetrieval";
 
@@ -94,37 +101,39 @@ impl Outline {
         let mut problems = Vec::new();
         let class = class(config, &mut problems).unwrap_or_default();
         let mut outline = Self::default();
-        if class == LLAVA {
-            outline.llava(config, &mut problems);
-            return if problems.is_empty() { Ok(outline) } else { Err(problems) };
+        match class {
+            LLAVA => outline.llava(config, &mut problems),
+            QWEN2 | QWEN2_5 => outline.qwen(config, class == QWEN2_5, &mut problems),
+            IDEFICS | SMOLVLM => outline.idefics(config, &mut problems),
+            _ => outline.blip2(config, class, &mut problems),
         }
-        if class == QWEN2 || class == QWEN2_5 {
-            outline.qwen(config, class == QWEN2_5, &mut problems);
-            return if problems.is_empty() { Ok(outline) } else { Err(problems) };
-        }
-        let mut vision = Sizes::of(config, "vision_config", &mut problems);
-        let image_width = outline.vision(&mut vision);
+        if problems.is_empty() { Ok(outline) } else { Err(problems) }
+    }
+
+    /// Everything of a configuration of the BLIP-2 family.
+    fn blip2(&mut self, config: &Map<String, Value>, class: &str, problems: &mut Vec<String>) {
+        let mut vision = Sizes::of(config, "vision_config", problems);
+        let image_width = self.vision(&mut vision);
         problems.append(&mut vision.problems);
-        let mut qformer = Sizes::of(config, "qformer_config", &mut problems);
-        let width = outline.qformer(&mut qformer, class, image_width);
+        let mut qformer = Sizes::of(config, "qformer_config", problems);
+        let width = self.qformer(&mut qformer, class, image_width);
         problems.append(&mut qformer.problems);
         let mut top = Sizes { part: "", fields: Some(config), problems: Vec::new() };
         let queries = top.size("num_query_tokens", 32);
-        outline.others.insert("query_tokens".to_owned(), vec![1, queries, width]);
+        self.others.insert("query_tokens".to_owned(), vec![1, queries, width]);
         if class != RETRIEVAL && !class.is_empty() {
-            let mut text = Sizes::of(config, "text_config", &mut problems);
-            let words = outline.language(&mut text);
+            let mut text = Sizes::of(config, "text_config", problems);
+            let words = self.language(&mut text);
             problems.append(&mut text.problems);
-            outline.others.insert("language_projection.weight".to_owned(), vec![words, width]);
+            self.others.insert("language_projection.weight".to_owned(), vec![words, width]);
         } else if class == RETRIEVAL {
             let shared = top.optional("image_text_hidden_size").unwrap_or(256);
             for name in ["vision_projection.weight", "text_projection.weight"] {
-                outline.others.insert(name.to_owned(), vec![shared, width]);
+                self.others.insert(name.to_owned(), vec![shared, width]);
             }
-            outline.others.insert("itm_head.weight".to_owned(), vec![2, width]);
+            self.others.insert("itm_head.weight".to_owned(), vec![2, width]);
         }
         problems.append(&mut top.problems);
-        if problems.is_empty() { Ok(outline) } else { Err(problems) }
     }
 
     /// What keeps a checkpoint's tensors from being those of the network.
@@ -244,13 +253,14 @@ impl Outline {
         let kind = c.fields.and_then(|fields| fields.get("model_type"));
         match kind.map(|kind| kind.as_str().unwrap_or_default()) {
             Some("t5") => self.t5(c),
-            Some("llama") => self.llama(c),
+            Some(kind) if LLAMA_LIKE.contains(&kind) => self.decoder(kind, c),
             // What the reference takes an entry without `model_type` for.
             Some("opt") | None => self.opt(c),
             Some(_) => {
                 let kind = kind.unwrap_or(&Value::Null).to_string();
                 let kind = kind.trim_matches('"');
-                c.problem(format!("`text_config.model_type` is `{kind}`; supported are `t5`, `llama` and `opt`"));
+                let known = LLAMA_LIKE.map(|name| format!("`{name}`")).join(", ");
+                c.problem(format!("`text_config.model_type` is `{kind}`; supported are `t5`, `opt`, {known}"));
                 1
             }
         }
@@ -290,6 +300,19 @@ impl Outline {
         let words = c.size("vocab_size", 32128);
         self.others.insert("language_model.shared.weight".to_owned(), vec![words, width]);
         self.head(c.flag("tie_word_embeddings", true), words, width);
+        width
+    }
+
+    /// A language model of LLaMA's network, with the defaults of its own class.
+    fn decoder(&mut self, kind: &str, c: &mut Sizes<'_>) -> usize {
+        let none = Map::new();
+        let fields = decoder_fields(kind, c.fields.unwrap_or(&none));
+        let mut own = Sizes { part: c.part, fields: Some(&fields), problems: Vec::new() };
+        let width = self.llama(&mut own);
+        if let Err(problem) = check_windows(kind, &fields) {
+            own.problem(problem);
+        }
+        c.problems.append(&mut own.problems);
         width
     }
 

@@ -6,8 +6,8 @@
 use ressa_experiment::model::Preset;
 use serde_json::{Map, Value, json};
 
-/// Names that [`published_config`] knows.
-pub const PUBLISHED: [&str; 12] = [
+/// Names that [`published_config`] knows, in small letters.
+pub const PUBLISHED: [&str; 19] = [
     "instructblip-flan-t5-xl",
     "instructblip-flan-t5-xxl",
     "instructblip-vicuna-7b",
@@ -20,6 +20,13 @@ pub const PUBLISHED: [&str; 12] = [
     "blip2-itm-vit-g-coco",
     "llava-1.5-7b-hf",
     "llava-1.5-13b-hf",
+    "llava-interleave-qwen-0.5b-hf",
+    "qwen2-vl-2b-instruct",
+    "qwen2-vl-7b-instruct",
+    "qwen2.5-vl-3b-instruct",
+    "qwen2.5-vl-7b-instruct",
+    "smolvlm-256m-instruct",
+    "smolvlm-500m-instruct",
 ];
 
 /// Words of the instructions' tokenizer: BERT's and one for the beginning of what the decoder writes.
@@ -44,6 +51,13 @@ pub fn published_config(name: &str) -> Option<Map<String, Value>> {
         "blip2-itm-vit-g-coco" => retrieval(364),
         "llava-1.5-7b-hf" => llava(vicuna(4096, 11008, 32, 32)),
         "llava-1.5-13b-hf" => llava(vicuna(5120, 13824, 40, 40)),
+        "llava-interleave-qwen-0.5b-hf" => llava_interleave(),
+        "qwen2-vl-2b-instruct" => qwen2_vl(qwen2([1536, 8960, 28, 12, 2], 151_936, true)),
+        "qwen2-vl-7b-instruct" => qwen2_vl(qwen2([3584, 18944, 28, 28, 4], 152_064, false)),
+        "qwen2.5-vl-3b-instruct" => qwen2_5_vl(qwen2([2048, 11008, 36, 16, 2], 151_936, true)),
+        "qwen2.5-vl-7b-instruct" => qwen2_5_vl(qwen2([3584, 18944, 28, 28, 4], 152_064, false)),
+        "smolvlm-256m-instruct" => smolvlm([576, 1536, 30, 9, 3]),
+        "smolvlm-500m-instruct" => smolvlm([960, 2560, 32, 15, 5]),
         _ => return None,
     };
     match config {
@@ -119,6 +133,142 @@ fn llava(mut text: Value) -> Value {
         },
         "vision_feature_layer": -2,
         "vision_feature_select_strategy": "default",
+    })
+}
+
+fn llava_interleave() -> Value {
+    json!({
+        "architectures": ["LlavaForConditionalGeneration"],
+        "dtype": "float16",
+        "image_token_index": 151_646,
+        "model_type": "llava",
+        "projector_hidden_act": "gelu",
+        "text_config": {
+            "architectures": ["Qwen2ForCausalLM"],
+            "bos_token_id": 151_643,
+            "eos_token_id": 151_645,
+            "hidden_size": 1024,
+            "intermediate_size": 2816,
+            "max_position_embeddings": 32_768,
+            "max_window_layers": 21,
+            "model_type": "qwen2",
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "num_key_value_heads": 16,
+            "rope_theta": 1e6,
+            "tie_word_embeddings": true,
+            "vocab_size": 152_000,
+        },
+        "vision_config": {
+            "hidden_size": 1152,
+            "image_size": 384,
+            "intermediate_size": 4304,
+            "model_type": "siglip_vision_model",
+            "num_attention_heads": 16,
+            "num_hidden_layers": 26,
+            "patch_size": 14,
+            "vision_use_head": false,
+        },
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+    })
+}
+
+/// The language model of a Qwen-VL, as folders of 2024 have it: beside the image encoder.
+fn qwen2([width, feed_forward, layers, heads, keys]: [u32; 5], words: u32, tied: bool) -> Value {
+    json!({
+        "bos_token_id": 151_643,
+        "dtype": "bfloat16",
+        "eos_token_id": 151_645,
+        "hidden_act": "silu",
+        "hidden_size": width,
+        "image_token_id": 151_655,
+        "intermediate_size": feed_forward,
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "num_key_value_heads": keys,
+        "rms_norm_eps": 1e-6,
+        "rope_scaling": { "mrope_section": [16, 24, 24], "type": "mrope" },
+        "rope_theta": 1e6,
+        "tie_word_embeddings": tied,
+        "use_sliding_window": false,
+        "video_token_id": 151_656,
+        "vision_end_token_id": 151_653,
+        "vision_start_token_id": 151_652,
+        "vocab_size": words,
+    })
+}
+
+fn qwen2_vl(mut text: Value) -> Value {
+    text["architectures"] = json!(["Qwen2VLForConditionalGeneration"]);
+    text["max_position_embeddings"] = json!(32_768);
+    text["model_type"] = json!("qwen2_vl");
+    text["vision_config"] = json!({
+        "depth": 32,
+        "embed_dim": 1280,
+        "hidden_size": text["hidden_size"],
+        "mlp_ratio": 4,
+        "num_heads": 16,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    });
+    text
+}
+
+fn qwen2_5_vl(mut text: Value) -> Value {
+    text["architectures"] = json!(["Qwen2_5_VLForConditionalGeneration"]);
+    text["max_position_embeddings"] = json!(128_000);
+    text["model_type"] = json!("qwen2_5_vl");
+    text["vision_config"] = json!({
+        "depth": 32,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+        "hidden_act": "silu",
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "out_hidden_size": text["hidden_size"],
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "window_size": 112,
+    });
+    text
+}
+
+fn smolvlm([width, feed_forward, layers, heads, keys]: [u32; 5]) -> Value {
+    json!({
+        "architectures": ["Idefics3ForConditionalGeneration"],
+        "dtype": "bfloat16",
+        "image_token_id": 49_190,
+        "model_type": "idefics3",
+        "scale_factor": 4,
+        "text_config": {
+            "bos_token_id": 1,
+            "eos_token_id": 49_279,
+            "head_dim": 64,
+            "hidden_size": width,
+            "intermediate_size": feed_forward,
+            "max_position_embeddings": 8192,
+            "model_type": "llama",
+            "num_attention_heads": heads,
+            "num_hidden_layers": layers,
+            "num_key_value_heads": keys,
+            "pad_token_id": 2,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 1e5,
+            "tie_word_embeddings": false,
+            "vocab_size": 49_280,
+        },
+        "tie_word_embeddings": false,
+        "vision_config": {
+            "hidden_size": 768,
+            "image_size": 512,
+            "model_type": "idefics3",
+            "num_attention_heads": 12,
+            "patch_size": 16,
+        },
+        "vocab_size": 49_280,
     })
 }
 

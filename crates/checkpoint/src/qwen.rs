@@ -21,7 +21,7 @@ pub fn qwen_text(config: &Map<String, Value>) -> Map<String, Value> {
     let defaults = json!({
         "vocab_size": 152_064, "hidden_size": 8192, "intermediate_size": 29_568, "num_hidden_layers": 80,
         "num_attention_heads": 64, "num_key_value_heads": 8, "hidden_act": "silu", "max_position_embeddings": 32_768,
-        "rms_norm_eps": 1e-5,
+        "rms_norm_eps": 1e-5, "max_window_layers": 80,
     });
     for (name, value) in defaults.as_object().into_iter().flatten() {
         fields.entry(name.clone()).or_insert_with(|| value.clone());

@@ -1,19 +1,23 @@
 //! Images that stand in a table on disk, written in base64.
 
 use std::{
+    cell,
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
+    rc::Rc,
     sync::Arc,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use csv::{ByteRecord, ReaderBuilder};
+use csv::{ByteRecord, Reader, ReaderBuilder};
 
 use crate::{DataError, Image};
 
 /// Largest row that is read, in bytes: more than any image within the limits of an image file needs.
 const ROW_LIMIT: u64 = 1 << 31;
+/// A row put behind the last one: where a quotation mark is still open there, it is no row of its own.
+const END: &[u8] = b"\n\0end\n";
 
 /// A cell of a table with tabs between its columns, whose text is an image in base64. Read when it is needed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,8 +68,77 @@ impl Cell {
     }
 }
 
+/// All rows of a table, one at a time.
+pub(crate) struct Rows {
+    reader: Reader<Box<dyn Read>>,
+    /// Bytes that the row that is being read may still have.
+    left: Rc<cell::Cell<u64>>,
+    record: ByteRecord,
+    /// Cells of the first row.
+    columns: usize,
+}
+
+impl Rows {
+    pub fn new(table: File) -> Self {
+        let left = Rc::new(cell::Cell::new(0));
+        let limited: Box<dyn Read> = Box::new(Limited { table: table.chain(END), left: Rc::clone(&left) });
+        Self { reader: rows().from_reader(limited), left, record: ByteRecord::new(), columns: 0 }
+    }
+
+    /// The next row with the place where it begins, in bytes from the beginning of the file; `None` behind the last one.
+    ///
+    /// # Errors
+    /// A row that is too long, or a cell with a quotation mark that swallows the rows behind it.
+    pub fn next(&mut self) -> Result<Option<(u64, &ByteRecord)>, String> {
+        self.left.set(ROW_LIMIT);
+        let offset = self.reader.position().byte();
+        if !self.reader.read_byte_record(&mut self.record).map_err(|error| error.to_string())? {
+            return Ok(None);
+        }
+        let end = END.trim_ascii();
+        let last = self.record.iter().next_back().unwrap_or_default();
+        if self.record.len() == 1 && last == end {
+            return Ok(None);
+        }
+        if last.ends_with(&END[1..]) {
+            return Err(
+                "a cell begins with a quotation mark that nothing closes; write it twice, within quotation marks"
+                    .to_owned(),
+            );
+        }
+        if self.columns == 0 {
+            self.columns = self.record.len();
+        }
+        let holds_rows = |cell: &[u8]| {
+            let tabs = cell.iter().filter(|byte| **byte == b'\t').count();
+            tabs + 1 >= self.columns.max(2) && cell.contains(&b'\n')
+        };
+        if self.record.iter().any(holds_rows) {
+            return Err(
+                "a cell holds whole rows: it begins with a quotation mark that is closed in another one".to_owned()
+            );
+        }
+        Ok(Some((offset, &self.record)))
+    }
+}
+
+/// A table that is read until a row is too long.
+struct Limited<R> {
+    table: R,
+    left: Rc<cell::Cell<u64>>,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.table.read(buffer)?;
+        let left = self.left.get().checked_sub(count as u64);
+        self.left.set(left.ok_or_else(|| io::Error::other(format!("it has more than {ROW_LIMIT} bytes")))?);
+        Ok(count)
+    }
+}
+
 /// Reads rows as spreadsheet programs and pandas write them: tabs between cells, quotes around a cell with tabs or line breaks.
-pub(crate) fn rows() -> ReaderBuilder {
+fn rows() -> ReaderBuilder {
     let mut reader = ReaderBuilder::new();
     reader.delimiter(b'\t').has_headers(false).flexible(true);
     reader

@@ -4,12 +4,17 @@
 
 use std::path::{Path, PathBuf};
 
-use minijinja::{Environment, Error, ErrorKind, Value as Jinja, context};
+use minijinja::{Error, Value as Jinja, context};
 use ressa_checkpoint::{PROCESSOR, json};
 use ressa_experiment::prompt::Layout;
 use serde_json::{Map, Value};
 
-use crate::{Cells, DataError, text::Text};
+use crate::{
+    Cells, DataError,
+    jinja::Template,
+    text::{Text, brief},
+    tiles::Spelling,
+};
 
 /// Where a folder keeps its template, the first that is there counts: a file of its own, or an entry of settings.
 const TEMPLATE_FILE: &str = "chat_template.jinja";
@@ -18,12 +23,12 @@ const TEMPLATE_SETTINGS: [&str; 3] = ["chat_template.json", PROCESSOR, "tokenize
 const ENTRY: &str = "chat_template";
 /// Largest template, in bytes.
 const TEMPLATE_LIMIT: u64 = 1 << 20;
-/// Steps that a template may take: far more than a turn needs, few enough to end.
-const FUEL: u64 = 1_000_000;
+/// Bytes that a template may put around a text.
+const AROUND: usize = 1 << 16;
 
 /// How a folder lays out a turn of a conversation about an image.
 pub(crate) struct Chat {
-    environment: Environment<'static>,
+    template: Template,
     path: PathBuf,
     /// The text that stands for an image, and its id.
     image_token: (String, u32),
@@ -33,12 +38,14 @@ pub(crate) struct Chat {
 }
 
 /// The positions that an image takes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Takes {
     /// So many, whatever the image.
     Fixed(usize),
     /// One for each feature, in rows and columns where the token before the image is the one that announces it.
     Cells { cells: Cells, start: Option<u32> },
+    /// Those of each tile, with words between them.
+    Tiles(Spelling),
 }
 
 /// What a language model reads of a prompt.
@@ -61,22 +68,14 @@ impl Chat {
             path: path.clone(),
             reason: format!("its chat template cannot be read: {}", told(&error)),
         };
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_template_owned(ENTRY, template).map_err(broken)?;
+        let template = Template::new(template).map_err(broken)?;
         let image = tokenizer.image_text().to_owned();
         let id = tokenizer.image_token().ok_or_else(|| DataError::Tokenizer {
             path: folder.join("tokenizer.json"),
             reason: format!("it has no token {image:?}, which stands for an image in the prompts of this model"),
         })?;
         let (bos, eos) = tokenizer.ends();
-        Ok(Self { environment, path, image_token: (image, id), takes, bos, eos })
+        Ok(Self { template, path, image_token: (image, id), takes, bos, eos })
     }
 
     /// A prompt with its image of so many pixels in height and width: the template's one turn of a user who shows an image and says `text`, or, where `text` has an image token
@@ -86,33 +85,51 @@ impl Chat {
     /// A template that refuses the turn or leaves the image out, a text that cannot be tokenized, more than one image token in it.
     pub fn prompt(&self, tokenizer: &Text, text: &str, size: (u32, u32)) -> Result<Prompt, DataError> {
         let (image, id) = &self.image_token;
-        let whole = if text.contains(image.as_str()) { text.to_owned() } else { self.turn(text)? };
+        let mut whole = if text.contains(image.as_str()) { text.to_owned() } else { self.turn(text)? };
         // As in the reference: a template that writes the beginning itself gets no second one.
         let special = self.bos.as_ref().is_none_or(|bos| bos.is_empty() || !whole.starts_with(bos.as_str()));
+        let refused = |reason: String| DataError::Encode { text: brief(text), reason };
+        let one = |images: usize| match images {
+            1 => Ok(()),
+            _ => Err(refused(format!("it has {images} image tokens {image:?}; a prompt about an image has one"))),
+        };
+        if let Takes::Tiles(spelling) = &self.takes {
+            one(whole.matches(image.as_str()).count())?;
+            whole = whole.replacen(image.as_str(), &spelling.text(image, size), 1);
+        }
         let ids = tokenizer.encode(&whole, special)?;
         let images = ids.iter().filter(|&found| found == id).count();
-        if images != 1 {
-            let reason = format!("it has {images} image tokens {image:?}; a prompt about an image has one");
-            return Err(DataError::Encode { text: text.to_owned(), reason });
+        let mut grid = None;
+        // What an image token of the text becomes.
+        let count = match &self.takes {
+            Takes::Fixed(count) => *count,
+            Takes::Cells { cells, .. } => {
+                let features = cells.grid(size);
+                grid = Some(features);
+                features.iter().map(|&size| size as usize).product()
+            }
+            Takes::Tiles(_) => 1,
+        };
+        match &self.takes {
+            Takes::Fixed(_) | Takes::Cells { .. } => one(images)?,
+            Takes::Tiles(Spelling { tiles, features, .. }) => {
+                let wanted = tiles.count(size) * features;
+                if images != wanted {
+                    return Err(refused(format!(
+                        "the tokenizer makes {images} image tokens of {wanted} times {image:?}"
+                    )));
+                }
+            }
         }
-        let grid = match self.takes {
-            Takes::Fixed(_) => None,
-            Takes::Cells { cells, .. } => Some(cells.grid(size)),
-        };
-        let count = match (self.takes, grid) {
-            (Takes::Fixed(count), _) => count,
-            (_, grid) => grid.unwrap_or_default().iter().map(|&size| size as usize).product(),
-        };
         if count == 0 {
-            let reason = format!("its image of {}x{} pixels has no feature", size.1, size.0);
-            return Err(DataError::Encode { text: text.to_owned(), reason });
+            return Err(refused(format!("its image of {}x{} pixels has no feature", size.1, size.0)));
         }
         let repeat = |&found: &u32| std::iter::repeat_n(found, if found == *id { count } else { 1 });
         let expanded: Vec<u32> = ids.iter().flat_map(repeat).collect();
         let (mut layout, text) =
             Layout::split(&expanded, *id).unwrap_or_else(|| unreachable!("an image token was counted"));
-        if let Takes::Cells { start: Some(start), .. } = self.takes
-            && ids.windows(2).any(|two| two == [start, *id])
+        if let Takes::Cells { start: Some(start), .. } = &self.takes
+            && ids.windows(2).any(|two| two == [*start, *id])
         {
             layout.grids = Vec::from_iter(grid);
         }
@@ -124,8 +141,7 @@ impl Chat {
         let refused = |reason: String| DataError::Processor { path: self.path.clone(), reason };
         let content = serde_json::json!([{ "type": "image" }, { "type": "text", "text": text }]);
         let messages = serde_json::json!([{ "role": "user", "content": content }]);
-        let template = self.environment.get_template(ENTRY).map_err(|error| refused(told(&error)))?;
-        let made = template.render(context! {
+        let made = self.template.render(context! {
             messages => Jinja::from_serialize(&messages),
             add_generation_prompt => true,
             bos_token => self.bos.as_deref().unwrap_or_default(),
@@ -134,9 +150,17 @@ impl Chat {
         let made = made.map_err(|error| {
             refused(format!("its chat template does not take a user's turn with an image and a text: {}", told(&error)))
         })?;
+        if made.len() > text.len() + AROUND {
+            return Err(refused(format!(
+                "its chat template makes {} bytes of a text of {}; at most {AROUND} more are supported",
+                made.len(),
+                text.len()
+            )));
+        }
         if made.contains(self.image_token.0.as_str()) {
             return Ok(made);
         }
+        let made = brief(&made);
         Err(refused(format!("its chat template leaves the image out: no {:?} in {made:?}", self.image_token.0)))
     }
 }
@@ -144,7 +168,7 @@ impl Chat {
 /// An error with where it is.
 fn told(error: &Error) -> String {
     let line = error.line().map_or_else(String::new, |line| format!(" in line {line}"));
-    let detail = error.detail().map_or_else(String::new, |detail| format!(": {detail}"));
+    let detail = error.detail().map_or_else(String::new, |detail| format!(": {}", brief(detail)));
     format!("{}{detail}{line}", error.kind())
 }
 

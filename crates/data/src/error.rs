@@ -187,7 +187,9 @@ impl DataError {
     #[must_use]
     pub fn of_image(self, path: &std::path::Path) -> Self {
         match self {
-            DataError::Shape { .. } => DataError::Image { path: path.to_path_buf(), reason: self.to_string() },
+            DataError::Shape { width, height, reason } => {
+                DataError::Image { path: path.to_path_buf(), reason: format!("{width}x{height} pixels: {reason}") }
+            }
             other => other,
         }
     }

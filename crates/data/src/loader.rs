@@ -70,7 +70,7 @@ impl ImageLoader {
     ) -> Result<Sized, DataError> {
         let entry = self.cache.as_ref().and_then(|(cache, key)| Some((cache, key.with(identity?).with(how))));
         let images = self.processor.images();
-        let own = images.cells().is_some();
+        let own = !images.has_one_size();
         if let Some((cache, key)) = &entry
             && let Some(known) = cache.get(key)
         {

@@ -1,7 +1,7 @@
 //! The image processor of a checkpoint folder: images of any size to the pixels that its vision tower reads.
 //!
-//! Reference: `BlipImageProcessor`, `CLIPImageProcessor` and `Qwen2VLImageProcessor` of `transformers` (the ones without `Fast`, whose results these are to the
-//! bit): resize, centre crop, rescale, normalise, in that order.
+//! Reference: `BlipImageProcessor`, `CLIPImageProcessor`, `BitImageProcessor`, `SiglipImageProcessor`, `Qwen2VLImageProcessor` and `Idefics3ImageProcessor` of
+//! `transformers` (the ones without `Fast`, whose results these are to the bit): resize, centre crop, rescale, normalise, in that order.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,15 @@ use crate::{
     cells::sized,
     image::Values,
     resize::{Filter, Window, resize},
+    tiles::{Tiles, Tiling},
 };
 
 /// Most pixels that a model may be said to read: larger ones are mistakes in a file.
 const TARGET_LIMIT: u64 = 1 << 24;
-/// Mean and standard deviation where a folder gives none: those of OpenAI's CLIP.
+/// Mean and standard deviation where a folder gives none: those of OpenAI's CLIP, and those of later encoders.
 const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+const HALF: [f64; 3] = [0.5; 3];
 
 /// What is done to an image before a model sees it.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub struct ImageProcessor {
     output: (usize, usize),
     /// How an image is cut, where its size is its own.
     cells: Option<Cells>,
+    /// How an image becomes tiles, where it does.
+    tiling: Option<Tiling>,
     /// Model-ready value of each grey level, per channel, rounded as `transformers` does.
     table: [[f32; 256]; 3],
     /// The same, rounded once; what the shipped models of the embedded world have seen.
@@ -52,9 +56,23 @@ enum Target {
 enum Class {
     Blip,
     Clip,
+    Siglip,
     Qwen,
+    Idefics,
 }
 
+impl Class {
+    /// Mean and standard deviation of each channel.
+    fn statistics(self) -> [[f64; 3]; 2] {
+        match self {
+            Class::Blip | Class::Clip | Class::Qwen => [CLIP_MEAN, CLIP_STD],
+            Class::Siglip | Class::Idefics => [HALF, HALF],
+        }
+    }
+}
+
+/// Classes that are known, without the end of their names.
+const KNOWN: [&str; 7] = ["Blip", "CLIP", "Bit", "Siglip", "Qwen2VL", "Idefics3", "SmolVLM"];
 /// Fewest and most pixels of an image where a folder of Qwen-VL says none.
 const QWEN_PIXELS: [u64; 2] = [56 * 56, 28 * 28 * 1280];
 /// Most features of an image.
@@ -91,18 +109,21 @@ impl ImageProcessor {
         let class = fields.class()?;
         let default = match class {
             Class::Blip | Class::Qwen => Target::Exact(384, 384),
+            Class::Siglip | Class::Idefics => Target::Exact(224, 224),
             Class::Clip => Target::ShortestEdge(224),
         };
         let cells = (class == Class::Qwen).then(|| fields.cells()).transpose()?;
+        let tiling = (class == Class::Idefics).then(|| fields.tiling()).transpose()?;
         let target = match (fields.get("size"), cells) {
             (_, Some(cells)) => Target::Near { feature: cells.feature(), pixels: fields.pixels(cells)? },
-            (None, None) => default,
-            (Some(value), None) => fields.target(value, class)?,
+            (Some(value), None) if tiling.is_none() => fields.target(value, class)?,
+            (_, None) => default,
         };
         let resize =
             fields.flag("do_resize", true)?.then(|| fields.filter()).transpose()?.map(|filter| (target, filter));
         let crop = (class == Class::Clip && fields.flag("do_center_crop", true)?).then(|| fields.crop()).transpose()?;
         let output = crop.unwrap_or(match target {
+            _ if tiling.is_some() => (0, 0),
             Target::Exact(height, width) => (height, width),
             Target::ShortestEdge(edge) => (edge, edge),
             Target::Near { .. } => (0, 0),
@@ -112,8 +133,9 @@ impl ImageProcessor {
             true => fields.number("rescale_factor")?.unwrap_or(1.0 / 255.0),
             false => 1.0,
         };
+        let [mean, std] = class.statistics();
         let statistics = match fields.flag("do_normalize", true)? {
-            true => Some((fields.channels("image_mean", CLIP_MEAN)?, fields.channels("image_std", CLIP_STD)?)),
+            true => Some((fields.channels("image_mean", mean)?, fields.channels("image_std", std)?)),
             false => None,
         };
         if statistics.is_some_and(|(_, stds)| stds.iter().any(|std| !std.is_normal() || *std < 0.0)) {
@@ -126,6 +148,7 @@ impl ImageProcessor {
             crop,
             output,
             cells,
+            tiling,
             table: std::array::from_fn(|channel| {
                 let (mean, std) = (means[channel] as f32, stds[channel] as f32);
                 std::array::from_fn(|level| (grey(level) as f32 - mean) / std)
@@ -140,7 +163,8 @@ impl ImageProcessor {
     /// The same, but an image keeps its shape: the shorter side becomes that of the model, and the middle of the longer one is kept.
     #[must_use]
     pub fn center_cropped(mut self) -> Self {
-        if let (Some((target, _)), None) = (&mut self.resize, self.cells) {
+        let has_one_size = self.has_one_size();
+        if let (Some((target, _)), true) = (&mut self.resize, has_one_size) {
             *target = Target::ShortestEdge(self.output.0.min(self.output.1));
             self.crop = Some(self.output);
         }
@@ -157,17 +181,35 @@ impl ImageProcessor {
         self.cells
     }
 
+    /// How a canvas is cut into tiles, where images are read as those.
+    pub fn tiles(&self) -> Option<Tiles> {
+        self.tiling.map(|tiling| tiling.tiles)
+    }
+
+    /// Whether all images are read at one size.
+    pub fn has_one_size(&self) -> bool {
+        self.cells.is_none() && self.tiling.is_none()
+    }
+
     /// Height and width of what [`ImageProcessor::pixels`] gives for an image of `width` and `height`.
     ///
     /// # Errors
     /// [`DataError::Shape`] where the model reads images at their own size and not of this shape.
     pub fn size_of(&self, width: u32, height: u32) -> Result<(u32, u32), DataError> {
-        let Some(cells) = self.cells else { return Ok(self.image_size()) };
         let refused = |reason: String| DataError::Shape { width, height, reason };
+        if let Some(tiling) = self.tiling {
+            return tiling.canvas(width, height).map_err(refused);
+        }
+        let Some(cells) = self.cells else { return Ok(self.image_size()) };
         match self.resize {
             Some((Target::Near { feature, pixels }, _)) => sized(width, height, feature, pixels).map_err(refused),
             _ if width > 0 && height > 0 && [width, height].iter().all(|side| side.is_multiple_of(cells.feature())) => {
-                Ok((height, width))
+                match features(u64::from(width) * u64::from(height), cells) {
+                    0..=MOST_FEATURES => Ok((height, width)),
+                    taken => Err(refused(format!(
+                        "with `do_resize` off it takes {taken} positions; at most {MOST_FEATURES} are supported"
+                    ))),
+                }
             }
             _ => Err(refused(format!(
                 "with `do_resize` off, both sides must be multiples of {} (`patch_size` times `merge_size`)",
@@ -183,7 +225,10 @@ impl ImageProcessor {
 
     /// What levels follow from beside the image: size, filter, crop.
     pub fn identity(&self) -> Vec<u8> {
-        format!("{:?}", (self.resize, self.crop, self.output)).into_bytes()
+        match self.tiling {
+            Some(tiling) => format!("{tiling:?}").into_bytes(),
+            None => format!("{:?}", (self.resize, self.crop, self.output)).into_bytes(),
+        }
     }
 
     /// Model-ready value of each level of each channel of an image that was decoded.
@@ -237,6 +282,10 @@ impl ImageProcessor {
 
     /// The image resized and cropped, interleaved.
     fn sized(&self, image: &Image) -> Result<Vec<u8>, DataError> {
+        if let Some(tiling) = &self.tiling {
+            let refused = |reason| DataError::Shape { width: image.width(), height: image.height(), reason };
+            return tiling.draw(image).map_err(refused);
+        }
         let from = (image.width() as usize, image.height() as usize);
         let (height, width) = self.sides(image)?;
         let to = match self.resize {
@@ -245,14 +294,27 @@ impl ImageProcessor {
             Some((Target::Exact(height, width), _)) => (width, height),
             Some((Target::ShortestEdge(edge), _)) => scaled(from, edge),
         };
-        let fits = if self.crop.is_some() { to.0.max(to.1) <= TARGET_LIMIT as usize } else { to == (width, height) };
-        if !fits || from.0 == 0 || from.1 == 0 {
-            return Err(DataError::ImageSize {
-                found_width: u32::try_from(to.0).unwrap_or(u32::MAX),
-                found_height: u32::try_from(to.1).unwrap_or(u32::MAX),
-                width: width as u32,
-                height: height as u32,
-            });
+        let shape = |reason| DataError::Shape { width: image.width(), height: image.height(), reason };
+        if from.0 == 0 || from.1 == 0 {
+            return Err(shape("it has no pixels".to_owned()));
+        }
+        match self.crop {
+            Some(_) if to.0.max(to.1) > TARGET_LIMIT as usize => {
+                return Err(shape(format!(
+                    "resized to a shorter side of {} it would be {} long, and at most {TARGET_LIMIT} is supported; crop it or cut it up",
+                    to.0.min(to.1),
+                    to.0.max(to.1)
+                )));
+            }
+            None if to != (width, height) => {
+                return Err(DataError::ImageSize {
+                    found_width: u32::try_from(to.0).unwrap_or(u32::MAX),
+                    found_height: u32::try_from(to.1).unwrap_or(u32::MAX),
+                    width: width as u32,
+                    height: height as u32,
+                });
+            }
+            _ => {}
         }
         let filter = self.resize.map_or(Filter::Nearest, |(_, filter)| filter);
         let (columns, rows) = (Cut::new(to.0, width), Cut::new(to.1, height));
@@ -269,6 +331,12 @@ impl ImageProcessor {
         }
         Ok(padded)
     }
+}
+
+/// Features that so many pixels make.
+fn features(pixels: u64, cells: Cells) -> u64 {
+    let side = u64::from(cells.feature());
+    pixels / (side * side)
 }
 
 /// One axis of a centre crop.
@@ -326,10 +394,13 @@ impl Fields<'_> {
         let stem = ends.iter().find_map(|end| text.strip_suffix(end));
         match stem {
             Some("Blip" | "Blip2" | "InstructBlip") => Ok(Class::Blip),
-            Some("CLIP") => Ok(Class::Clip),
+            Some("CLIP" | "Bit") => Ok(Class::Clip),
+            Some("Siglip") => Ok(Class::Siglip),
             Some("Qwen2VL") => Ok(Class::Qwen),
+            Some("Idefics3" | "SmolVLM") => Ok(Class::Idefics),
             _ => Err(self.wrong(format!(
-                "image processor {name} is not known; `BlipImageProcessor`, `CLIPImageProcessor` and `Qwen2VLImageProcessor` are"
+                "image processor {name} is not known; {} are",
+                KNOWN.map(|known| format!("`{known}ImageProcessor`")).join(", ")
             ))),
         }
     }
@@ -371,9 +442,38 @@ impl Fields<'_> {
         })
     }
 
+    /// How images become tiles.
+    fn tiling(&self) -> Result<Tiling, DataError> {
+        /// Longest edges: far more than published settings have.
+        const MOST: u32 = 1 << 12;
+        let edge = |name: &str, default: u32| match self.get(name) {
+            None => Ok(default),
+            Some(value) => {
+                let edge = value.get("longest_edge").and_then(Value::as_u64).and_then(|edge| u32::try_from(edge).ok());
+                edge.filter(|edge| (1..=MOST).contains(edge)).ok_or_else(|| {
+                    self.wrong(format!("`{name}` is {value}; it must be `longest_edge`, between 1 and {MOST}"))
+                })
+            }
+        };
+        let longest = edge("size", 4 * 364)?;
+        Ok(Tiling {
+            tiles: Tiles { side: edge("max_image_size", 364)? },
+            longest: self.flag("do_resize", true)?.then_some(longest),
+            splits: self.flag("do_image_splitting", true)?,
+            filter: if self.get("resample").is_some() { self.filter()? } else { Filter::Lanczos },
+        })
+    }
+
     /// Fewest and most pixels: under names of their own, which count, or as the edges of `size`.
     fn pixels(&self, cells: Cells) -> Result<[u64; 2], DataError> {
         let size = self.get("size").and_then(Value::as_object);
+        if let Some(value) = self.get("size").filter(|_| {
+            size.is_none_or(|size| !size.contains_key("shortest_edge") || !size.contains_key("longest_edge"))
+        }) {
+            return Err(self.wrong(format!(
+                "`size` is {value}; it must have `shortest_edge` and `longest_edge`, the fewest and most pixels of an image"
+            )));
+        }
         let of = |name: &str, edge: &str, default: u64| {
             let written = self.get(name).or_else(|| size?.get(edge).filter(|value| !value.is_null()));
             let count = written.map_or(Some(default), Value::as_u64).filter(|count| (1..=TARGET_LIMIT).contains(count));
@@ -388,11 +488,10 @@ impl Fields<'_> {
         if least > most {
             return Err(self.wrong(format!("`min_pixels` is {least}, more than `max_pixels` = {most}")));
         }
-        let feature = u64::from(cells.feature());
-        if most / (feature * feature) > MOST_FEATURES {
+        let taken = features(most, cells);
+        if taken > MOST_FEATURES {
             return Err(self.wrong(format!(
-                "`max_pixels` is {most}: an image could take {} positions; at most {MOST_FEATURES} are supported",
-                most / (feature * feature)
+                "`max_pixels` is {most}: an image could take {taken} positions; at most {MOST_FEATURES} are supported"
             )));
         }
         Ok([least, most])
@@ -439,7 +538,9 @@ impl Fields<'_> {
             Target::Near { .. } => true,
         });
         let forms = match class {
-            Class::Blip | Class::Qwen => "`height` and `width`, or one number for both",
+            Class::Blip | Class::Siglip | Class::Qwen | Class::Idefics => {
+                "`height` and `width`, or one number for both"
+            }
             Class::Clip => "`shortest_edge`, or `height` and `width`",
         };
         sensible.ok_or_else(|| {

@@ -5,17 +5,24 @@ use std::{
     sync::Arc,
 };
 
-use ressa_checkpoint::{PREPROCESSOR, PROCESSOR, is_qwen_vl, json, known::QFORMER, rows};
+use ressa_checkpoint::{
+    PREPROCESSOR, PROCESSOR, TileSizes, is_idefics, is_llava, is_qwen_vl, json, keeps_first, known::QFORMER,
+    llava_tokens, llava_vision, rows,
+};
 use serde_json::{Map, Value};
 
 use crate::{
     Cells, DataError, Image, ImageProcessor, Prompt,
     chat::{Chat, Takes},
+    settings::Settings,
     text::{Side, Text},
+    tiles::Spelling,
 };
 
 /// Most image positions that a processor may ask for; published ones ask for 32.
 const MOST_QUERIES: usize = 1 << 16;
+/// Largest side of an image or a patch, in pixels, as the networks' configurations are checked.
+const LARGEST_SIDE: u64 = 1 << 24;
 
 /// Tokenizers and image processor of one model, read from its folder. Clones share them.
 #[derive(Clone)]
@@ -44,7 +51,8 @@ impl Processor {
     /// # Errors
     /// Names the file that is missing or malformed, and the tokenizer whose words the model of `config.json` does not have.
     pub fn load(folder: &Path) -> Result<Self, DataError> {
-        let config = optional(&folder.join("config.json"))?;
+        let model = folder.join("config.json");
+        let config = optional(&model)?;
         let pad_of = |part: &str| {
             let id =
                 config.get(part).and_then(|part| part.get("pad_token_id")).or_else(|| config.get("pad_token_id"))?;
@@ -63,7 +71,7 @@ impl Processor {
                 let count = count.filter(|count| *count <= MOST_QUERIES);
                 let count =
                     count.ok_or_else(|| wrong(format!("it must be a number of tokens up to {MOST_QUERIES}")))?;
-                match config.get("num_query_tokens").and_then(Value::as_u64) {
+                match whole(&model, &config, "num_query_tokens")? {
                     Some(of_model) if of_model != count as u64 => {
                         return Err(wrong(format!("the model in config.json has {of_model}")));
                     }
@@ -80,26 +88,22 @@ impl Processor {
         let classes = config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
         let matches = classes == Some("Blip2ForImageTextRetrieval") || (!own.is_dir() && language.is_bert());
         language.within(folder, embedded(if matches { "qformer_config" } else { "text_config" }))?;
-        language.agrees(folder, &config, query_tokens)?;
         let images = ImageProcessor::load(folder)?;
         let cells = cells(folder, &config, &images)?;
-        let takes = match cells {
-            Some(cells) => {
+        let spelling = tiles(folder, &config, &images, &language)?;
+        let takes = match (cells, spelling) {
+            (_, Some(spelling)) => Some(Takes::Tiles(spelling)),
+            (Some(cells), None) => {
                 language.reads_images_as(QWEN_IMAGE);
-                let of_model = config.get("image_token_id").and_then(Value::as_u64).unwrap_or(QWEN_IMAGE_ID);
-                if let Some(own) = language.image_token().filter(|&own| u64::from(own) != of_model) {
-                    let reason = format!(
-                        "its image token has id {own}, and `image_token_id` in config.json is {of_model}; tokenizer and model are not of one \
-                         folder"
-                    );
-                    return Err(DataError::Tokenizer { path: folder.join("tokenizer.json"), reason });
-                }
-                let start = config.get("vision_start_token_id").and_then(Value::as_u64);
+                let start = whole(&model, &config, "vision_start_token_id")?;
                 let start = start.map_or_else(|| language.id(QWEN_START), |id| u32::try_from(id).ok());
                 Some(Takes::Cells { cells, start })
             }
-            None => patches(folder, &config)?.map(Takes::Fixed),
+            (None, None) => patches(folder, &config)?.map(Takes::Fixed),
         };
+        if takes.is_some() || query_tokens.is_some() {
+            language.agrees(folder, of_image(&model, &config)?.or(cells.map(|_| QWEN_IMAGE_ID)))?;
+        }
         let chat = takes.map(|takes| Chat::load(folder, &language, takes)).transpose()?;
         let language = Arc::new(language);
         let qformer = if own.is_dir() {
@@ -112,10 +116,10 @@ impl Processor {
         } else {
             language.is_bert().then(|| Arc::clone(&language))
         };
-        let written = config.get("vision_config").and_then(|vision| vision.get("image_size")).and_then(Value::as_u64);
+        let written = whole(&model, &config, "vision_config.image_size")?;
         let (height, width) = images.image_size();
         if let Some(side) =
-            written.filter(|side| cells.is_none() && (u64::from(height), u64::from(width)) != (*side, *side))
+            written.filter(|side| images.has_one_size() && (u64::from(height), u64::from(width)) != (*side, *side))
         {
             let reason = format!(
                 "it makes pictures of {width}x{height} pixels, and the model reads {side}x{side} (`vision_config.image_size` in its \
@@ -320,7 +324,7 @@ impl Processor {
 
 /// The token of an image in Qwen-VL, where a folder names none, with its id where a configuration has none, and the token before an image.
 const QWEN_IMAGE: &str = "<|image_pad|>";
-const QWEN_IMAGE_ID: u64 = 151_655;
+const QWEN_IMAGE_ID: (&str, u64) = ("image_token_id", 151_655);
 const QWEN_START: &str = "<|vision_start|>";
 
 /// How images are cut, for a model that reads them at their own size; `None` for other models.
@@ -338,10 +342,10 @@ fn cells(folder: &Path, config: &Map<String, Value>, images: &ImageProcessor) ->
                 ("temporal_patch_size", "temporal_patch_size", cells.frames, 2),
             ];
             for (own, of_model, found, default) in fields {
-                let written = config.get("vision_config").and_then(|vision| vision.get(of_model)?.as_u64());
-                let wanted = written.unwrap_or(default);
+                let of_model = format!("vision_config.{of_model}");
+                let wanted = whole(&folder.join("config.json"), config, &of_model)?.unwrap_or(default);
                 if u64::from(found) != wanted {
-                    let reason = format!("`{own}` is {found}; the model in config.json has {wanted} (`vision_config.{of_model}`)");
+                    let reason = format!("`{own}` is {found}; the model in config.json has {wanted} (`{of_model}`)");
                     return Err(wrong(reason));
                 }
             }
@@ -359,28 +363,103 @@ fn cells(folder: &Path, config: &Map<String, Value>, images: &ImageProcessor) ->
     }
 }
 
+/// How an image is spelled in a prompt, for a model that reads it as tiles; `None` for other models.
+///
+/// # Errors
+/// Settings of the processor that do not fit the model; a tokenizer without the word around images.
+fn tiles(
+    folder: &Path,
+    config: &Map<String, Value>,
+    images: &ImageProcessor,
+    language: &Text,
+) -> Result<Option<Spelling>, DataError> {
+    /// Features of a tile where the processor's settings say none, as its class has them.
+    const FEATURES: u64 = 169;
+    let wrong = |file: &str, reason: String| DataError::Processor { path: folder.join(file), reason };
+    let tiles = match (images.tiles(), is_idefics(config)) {
+        (None, false) => return Ok(None),
+        (Some(_), false) if config.is_empty() => return Ok(None),
+        (Some(tiles), true) => tiles,
+        (Some(_), false) => {
+            let reason = "it makes tiles of images, and the model in config.json reads images whole";
+            return Err(wrong(PREPROCESSOR, reason.to_owned()));
+        }
+        (None, true) => {
+            let reason = "it makes no tiles of images, which the model in config.json reads; its `image_processor_type` is \
+                          `Idefics3ImageProcessor` or `SmolVLMImageProcessor`";
+            return Err(wrong(PREPROCESSOR, reason.to_owned()));
+        }
+    };
+    let of_model = TileSizes::of(config).map_err(|reason| wrong("config.json", reason))?;
+    if tiles.side as usize != of_model.side {
+        return Err(wrong(
+            PREPROCESSOR,
+            format!(
+                "it makes tiles of {0}x{0} pixels (`max_image_size`), and the model reads {1}x{1} (`vision_config.image_size` in its \
+                 config.json)",
+                tiles.side, of_model.side
+            ),
+        ));
+    }
+    let written = optional(&folder.join(PROCESSOR))?.get("image_seq_len").map_or(Some(FEATURES), Value::as_u64);
+    let features = of_model.features();
+    if written != Some(features as u64) {
+        let shown = written.map_or_else(|| "no number".to_owned(), |count| count.to_string());
+        return Err(wrong(
+            PROCESSOR,
+            format!(
+                "`image_seq_len` is {shown} (169 where it is missing); the model in config.json has {features} features of a tile"
+            ),
+        ));
+    }
+    if features > MOST_QUERIES {
+        return Err(wrong(
+            "config.json",
+            format!("a tile has {features} features; at most {MOST_QUERIES} are supported"),
+        ));
+    }
+    let settings = Settings::load(folder)?;
+    let named = |name: &str, default: &str| settings.named(name).unwrap_or(default).to_owned();
+    let fake = named("fake_image_token", "<fake_token_around_image>");
+    if language.id(&fake).is_none() {
+        let reason = format!("it has no token {fake:?}, which stands around an image in the prompts of this model");
+        return Err(DataError::Tokenizer { path: folder.join("tokenizer.json"), reason });
+    }
+    Ok(Some(Spelling { tiles, features, fake, global: named("global_image_token", "<global-img>") }))
+}
+
 /// Positions that an image takes in a model that has one for each patch; `None` for other models.
 ///
 /// # Errors
 /// Settings of the processor that do not fit the model.
 fn patches(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>, DataError> {
-    if config.get("model_type").is_none_or(|kind| kind != "llava") {
+    if !is_llava(config) {
         return Ok(None);
     }
-    let vision = config.get("vision_config").and_then(Value::as_object);
-    let size = |field: &str, of_class: usize, of_model: usize| {
-        let default = if vision.is_some() { of_class } else { of_model };
-        vision.and_then(|fields| fields.get(field)?.as_u64()).map_or(default, |size| size as usize)
+    let wrong = |reason: String| DataError::Processor { path: folder.join("config.json"), reason };
+    let (kind, fields) = llava_vision(config).map_err(wrong)?;
+    for name in ["vision_config.image_size", "vision_config.patch_size"] {
+        let size = whole(&folder.join("config.json"), config, name)?;
+        if let Some(size) = size.filter(|size| !(1..=LARGEST_SIDE).contains(size)) {
+            return Err(wrong(format!("`{name}` is {size}; it must be between 1 and {LARGEST_SIDE}")));
+        }
+    }
+    let patch = fields.get("patch_size").and_then(Value::as_u64).unwrap_or_default();
+    let tokens = llava_tokens(config).map(|[_, features]| features).filter(|features| *features > 0);
+    let Some(tokens) = tokens else {
+        return Err(wrong(
+            "`vision_config` has no `image_size` and `patch_size` that leave a feature of an image".to_owned(),
+        ));
     };
-    let (side, patch) = (size("image_size", 224, 336), size("patch_size", 32, 14).max(1));
-    let full = config.get("vision_feature_select_strategy").is_some_and(|strategy| strategy == "full");
-    let tokens = (side / patch).pow(2) + usize::from(full);
+    let full = keeps_first(config);
     let path = folder.join(PROCESSOR);
     let settings = optional(&path)?;
-    let written = settings.get("patch_size").and_then(Value::as_u64);
-    if let Some(other) = written.filter(|&other| other != patch as u64) {
-        let reason = format!("`patch_size` is {other}; the model in config.json has {patch}");
-        return Err(DataError::Processor { path, reason });
+    let class = u64::from(kind.has_class());
+    for (field, of_model) in [("patch_size", patch), ("num_additional_image_tokens", class)] {
+        if let Some(other) = whole(&path, &settings, field)?.filter(|&other| other != of_model) {
+            let reason = format!("`{field}` is {other}; the model in config.json has {of_model}");
+            return Err(DataError::Processor { path, reason });
+        }
     }
     let strategy = settings.get("vision_feature_select_strategy").and_then(Value::as_str);
     if let Some(other) = strategy.filter(|&other| (other == "full") != full) {
@@ -388,11 +467,35 @@ fn patches(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>, 
         return Err(DataError::Processor { path, reason });
     }
     if tokens > MOST_QUERIES {
-        let reason =
-            format!("an image takes {tokens} positions (`vision_config`); at most {MOST_QUERIES} are supported");
-        return Err(DataError::Processor { path: folder.join("config.json"), reason });
+        return Err(wrong(format!(
+            "an image takes {tokens} positions (`vision_config`); at most {MOST_QUERIES} are supported"
+        )));
     }
     Ok(Some(tokens))
+}
+
+/// Field and id of the token that stands for an image position in the model's configuration.
+fn of_image(model: &Path, config: &Map<String, Value>) -> Result<Option<(&'static str, u64)>, DataError> {
+    for field in ["image_token_index", "image_token_id"] {
+        if let Some(id) = whole(model, config, field)? {
+            return Ok(Some((field, id)));
+        }
+    }
+    Ok(None)
+}
+
+/// A number of a settings file, under a name with a dot between a part and its field; `None` where it is absent or `null`.
+///
+/// # Errors
+/// Anything but a whole number that is not negative.
+fn whole(path: &Path, fields: &Map<String, Value>, name: &str) -> Result<Option<u64>, DataError> {
+    let mut parts = name.split('.');
+    let top = parts.next().and_then(|part| fields.get(part));
+    let Some(value) = parts.fold(top, |value, part| value?.get(part)).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let reason = || format!("`{name}` is {value}; it must be a whole number that is not negative");
+    value.as_u64().map(Some).ok_or_else(|| DataError::Processor { path: path.to_owned(), reason: reason() })
 }
 
 /// A JSON object; empty where there is no such file.

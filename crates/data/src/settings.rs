@@ -86,10 +86,10 @@ impl Settings {
         (length < NO_LIMIT).then(|| usize::try_from(length).ok())?
     }
 
-    /// The text of the token that stands for an image position, where the folder names one.
-    pub(crate) fn image_token(&self) -> Option<&str> {
-        let listed = self.map.get("extra_special_tokens").and_then(|tokens| tokens.get("image_token"));
-        listed.or_else(|| self.map.get("image_token")).and_then(content)
+    /// The text of the token that a processor knows by a name of its own, where the folder says it.
+    pub(crate) fn named(&self, name: &str) -> Option<&str> {
+        let listed = self.map.get("extra_special_tokens").and_then(|tokens| tokens.get(name));
+        listed.or_else(|| self.map.get(name)).and_then(content)
     }
 
     /// Adds the listed tokens that `tokenizer.json` lacks.

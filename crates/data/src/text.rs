@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use ressa_checkpoint::{CheckpointError, json};
+use ressa_checkpoint::{CheckpointError, is_qwen_vl, json, rows};
 use ressa_experiment::json::without_mark;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokenizers::{
     AddedToken, Encoding, NormalizerWrapper, PaddingDirection, PostProcessor, PreTokenizerWrapper, Tokenizer,
     TruncationDirection, processors::template::TemplateProcessing,
@@ -158,7 +158,7 @@ impl Text {
         };
         let left_padded = own_padding.is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left));
         let padding_default = if left_padded || class == Class::Llama { Side::Left } else { Side::Right };
-        let image_text = settings.image_token().unwrap_or("<image>").to_owned();
+        let image_text = settings.named("image_token").unwrap_or("<image>").to_owned();
         let image_token = tokenizer.token_to_id(&image_text);
         let ends = (named("bos_token"), named("eos_token"));
         Ok(Self {
@@ -170,7 +170,7 @@ impl Text {
             clean_up: settings.flag("clean_up_tokenization_spaces").unwrap_or(false),
             image_token,
             image_text,
-            names_image: settings.image_token().is_some(),
+            names_image: settings.named("image_token").is_some(),
             ends,
             embedded: None,
             tokenizer,
@@ -210,20 +210,12 @@ impl Text {
         Ok(())
     }
 
-    /// Sees that the model takes the same token for an image position as the processor writes.
+    /// Sees that the model takes the same token for an image position as the processor writes. `of_model` is field and id in `config.json`.
     ///
     /// # Errors
     /// Two different tokens: with transformers, no image would be seen.
-    pub(crate) fn agrees(
-        &self,
-        folder: &Path,
-        config: &Map<String, Value>,
-        query_tokens: Option<usize>,
-    ) -> Result<(), DataError> {
-        let written = ["image_token_index", "image_token_id"]
-            .iter()
-            .find_map(|field| Some((field, config.get(*field)?.as_u64()?)));
-        match (written, self.image_token.filter(|_| query_tokens.is_some())) {
+    pub(crate) fn agrees(&self, folder: &Path, of_model: Option<(&str, u64)>) -> Result<(), DataError> {
+        match (of_model, self.image_token) {
             (Some((field, of_model)), Some(own)) if of_model != u64::from(own) => {
                 let reason = format!(
                     "its image token has id {own}, and `{field}` in config.json is {of_model}; tokenizer and model are not of one folder"
@@ -335,7 +327,7 @@ impl Text {
 }
 
 /// A text, or its beginning where it is long, for messages.
-fn brief(text: &str) -> String {
+pub(crate) fn brief(text: &str) -> String {
     const MOST: usize = 200;
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}...", &text[..end]),
@@ -352,8 +344,12 @@ pub fn tokens_of(folder: &Path, text: &str) -> Result<Vec<u32>, DataError> {
     let config = json::optional(&folder.join("config.json")).map_err(DataError::of_settings)?.unwrap_or_default();
     // Nothing is filled up.
     let mut tokenizer = Text::load(folder, Some(0))?;
-    let words = config.get("vocab_size").and_then(Value::as_u64).and_then(|words| usize::try_from(words).ok());
-    tokenizer.within(folder, words.map(|words| (words, "config")))?;
+    let part = if is_qwen_vl(&config) || config.contains_key("text_config") { "text_config" } else { "config" };
+    let words = match part {
+        "config" => config.get("vocab_size").and_then(Value::as_u64).and_then(|words| usize::try_from(words).ok()),
+        part => rows(&config, part),
+    };
+    tokenizer.within(folder, words.map(|words| (words, part)))?;
     tokenizer.encode(text, true)
 }
 

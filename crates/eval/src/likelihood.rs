@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ressa_models::{Prompts, TextBatch, VisionLanguage};
+use ressa_models::{Infer, Layout, Prompts, TextBatch};
 use tch::{Kind, Tensor};
 
 use crate::{Batching, EvalError, Prepared, prepared::Block};
@@ -27,7 +27,7 @@ struct Row {
 /// Options are computed together where they have the same number of tokens and prompts of one layout and, unless batches are padded, of one
 /// length.
 pub(crate) fn of_block(
-    model: &dyn VisionLanguage,
+    model: &dyn Infer,
     features: &Tensor,
     prepared: &Prepared,
     block: &Block,
@@ -55,8 +55,15 @@ pub(crate) fn of_block(
     };
     for group in rows.chunk_by(together) {
         let tokens = lengths(&group[0]).0.0 + 1;
-        let most = (LOGITS / (LOGIT_BYTES * words * tokens).max(1)).clamp(1, batching.rows.max(1));
-        for rows in group.chunks(most) {
+        let most = (LOGITS / (LOGIT_BYTES * words * tokens).max(1)).min(batching.rows);
+        // What a block computes of a row is what a search of one beam holds, as long as its prompt and its option.
+        let held = model.search_sizes().zip(batching.search_bytes).map(|(sizes, bytes)| {
+            let stem = group.iter().map(|row| lengths(row).1.0).max().unwrap_or_default();
+            let layout = choice(group[0].item).and_then(|choice| choice.stem.layout.as_deref());
+            let before = layout.map_or(model.image_tokens(), Layout::tokens);
+            sizes.rows(bytes, (before + stem + tokens) as u64, tokens as u64, 1)
+        });
+        for rows in group.chunks(most.min(held.unwrap_or(most)).max(1)) {
             for (row, value) in rows.iter().zip(of_rows(model, features, prepared, block, rows)?) {
                 if let Ok(at) = found.binary_search_by_key(&row.item, |(item, _)| *item) {
                     found[at].1[row.option] = value;
@@ -69,7 +76,7 @@ pub(crate) fn of_block(
 
 /// The same of options of one length.
 fn of_rows(
-    model: &dyn VisionLanguage,
+    model: &dyn Infer,
     features: &Tensor,
     prepared: &Prepared,
     block: &Block,
@@ -83,7 +90,7 @@ fn of_rows(
     let stems: Vec<Vec<u32>> = choices.iter().map(|(_, choice)| choice.stem.language.clone()).collect();
     let qformer: Vec<Vec<u32>> = choices.iter().map(|(_, choice)| choice.stem.qformer.clone()).collect();
     let whole: Vec<Vec<u32>> = stems.iter().zip(&options).map(|(stem, option)| [&stem[..], option].concat()).collect();
-    let layout = choices.first().and_then(|(_, choice)| choice.stem.layout.clone()).map(Arc::new);
+    let layout = choices.first().and_then(|(_, choice)| choice.stem.layout.clone());
     let mut prompts = Prompts {
         image: Tensor::from_slice(&images).to_kind(Kind::Int64).to_device(device),
         qformer: TextBatch::pad(&qformer, prepared.processor.qformer_pad(), device),

@@ -2,9 +2,9 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Range,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use ressa_data::{Benchmark, Content, Image, Item, Picture, Processor, Prompt, parallel};
@@ -19,7 +19,7 @@ use crate::{Batching, EvalError};
 const BLOCK: usize = 512;
 
 /// What is read of an item about an image whose pixels have this height and width.
-type Reads<'a> = dyn Fn(&Item, (u32, u32)) -> Result<Tokens, EvalError> + Sync + 'a;
+type Reads<'a> = dyn Fn(&Item, (u32, u32), &Layouts) -> Result<Tokens, EvalError> + Sync + 'a;
 
 /// Token ids and images of one benchmark, for one device. Images that are files are opened whenever they are needed.
 pub struct Prepared {
@@ -44,7 +44,28 @@ pub(crate) struct Tokens {
     pub qformer: Vec<u32>,
     pub language: Vec<u32>,
     /// What stands before the language model's text; prompts of one batch have the same.
-    pub layout: Option<Layout>,
+    pub layout: Option<Arc<Layout>>,
+}
+
+/// The different layouts of a benchmark, each kept once: one has an id for each position of an image.
+#[derive(Default)]
+struct Layouts(Mutex<HashSet<Arc<Layout>>>);
+
+impl Layouts {
+    fn shared(&self, layout: Layout) -> Arc<Layout> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = known.get(&layout) {
+            return Arc::clone(same);
+        }
+        let new = Arc::new(layout);
+        known.insert(Arc::clone(&new));
+        new
+    }
+
+    /// A prompt as the language model reads it.
+    fn prompt(&self, Prompt { layout, text }: Prompt, qformer: Vec<u32>) -> Tokens {
+        Tokens { qformer, language: text, layout: layout.map(|layout| self.shared(layout)) }
+    }
 }
 
 /// A question with options.
@@ -62,10 +83,9 @@ impl Choice {
     ///
     /// An option's tokens are those that its text, behind a blank, adds to the stem. Where the stem is a turn of a conversation or ends with a
     /// token of its own (an encoder's), or the last word would be cut otherwise, they are those of the option alone.
-    fn of(processor: &Processor, item: &Item, size: (u32, u32)) -> Result<Option<Self>, EvalError> {
+    fn of(processor: &Processor, item: &Item, size: (u32, u32), layouts: &Layouts) -> Result<Option<Self>, EvalError> {
         let Content::Choice { stem, options, .. } = &item.content else { return Ok(None) };
-        let Prompt { layout, text: language } = processor.prompt(stem, size)?;
-        let tokens = Tokens { qformer: processor.encode_qformer(stem)?, language, layout };
+        let tokens = layouts.prompt(processor.prompt(stem, size)?, processor.encode_qformer(stem)?);
         let ids = |option: &String| {
             let whole = match &tokens.layout {
                 None => processor.encode_prompt(&format!("{stem} {option}"))?,
@@ -88,12 +108,12 @@ impl Choice {
     }
 }
 
-/// Numbers of layouts, equal ones for equal layouts.
-fn numbered<'a>(layouts: impl Iterator<Item = &'a Option<Layout>>) -> Vec<usize> {
-    let mut known: HashMap<&Option<Layout>, usize> = HashMap::new();
-    let number = |layout| {
+/// Numbers of layouts that are kept once, in their order.
+fn numbered<'a>(layouts: impl Iterator<Item = &'a Option<Arc<Layout>>>) -> Vec<usize> {
+    let mut known: HashMap<Option<*const Layout>, usize> = HashMap::new();
+    let number = |layout: &Option<Arc<Layout>>| {
         let next = known.len();
-        *known.entry(layout).or_insert(next)
+        *known.entry(layout.as_ref().map(Arc::as_ptr)).or_insert(next)
     };
     layouts.map(number).collect()
 }
@@ -130,15 +150,14 @@ impl Prepared {
     /// # Errors
     /// Texts or images that the model's processor cannot read.
     pub fn new(processor: &Processor, benchmark: &Benchmark, device: Device) -> Result<Self, EvalError> {
-        Self::tokenized(processor, benchmark, device, &|item, size| {
+        Self::tokenized(processor, benchmark, device, &|item, size, layouts| {
             let (text, read_by_language) = match &item.content {
                 Content::Question { text, .. } | Content::Choice { text, .. } => (text, true),
                 Content::Caption { instruction, .. } => (instruction, true),
                 Content::Retrieval { caption } => (caption, false),
             };
-            let Prompt { layout, text: language } =
-                if read_by_language { processor.prompt(text, size)? } else { Prompt::default() };
-            Ok(Tokens { qformer: processor.encode_qformer(text)?, language, layout })
+            let prompt = if read_by_language { processor.prompt(text, size)? } else { Prompt::default() };
+            Ok(layouts.prompt(prompt, processor.encode_qformer(text)?))
         })
     }
 
@@ -153,7 +172,7 @@ impl Prepared {
         tokens: usize,
         device: Device,
     ) -> Result<Self, EvalError> {
-        Self::tokenized(processor, benchmark, device, &|item, _| {
+        Self::tokenized(processor, benchmark, device, &|item, _, _| {
             let Content::Retrieval { caption } = &item.content else {
                 return Err(EvalError::WrongKind { task: benchmark.task(), id: item.id.clone() });
             };
@@ -174,13 +193,15 @@ impl Prepared {
         let mut items = benchmark.items().to_vec();
         let threads = tch::get_num_threads().max(1) as usize;
         let Ordered { pictures, runs } = Ordered::new(processor, benchmark.images(), &mut items, threads)?;
+        // Runs follow each other without gaps.
         let size = |image: usize| {
-            let own = runs.iter().find(|(images, _)| images.contains(&image));
+            let own = runs.get(runs.partition_point(|(images, _)| images.end <= image));
             own.map_or_else(|| processor.image_size(), |(_, size)| *size)
         };
-        let texts = parallel(items.len(), threads, |item| tokens(&items[item], size(items[item].image)))?;
+        let kept = Layouts::default();
+        let texts = parallel(items.len(), threads, |item| tokens(&items[item], size(items[item].image), &kept))?;
         let layouts = numbered(texts.iter().map(|text| &text.layout));
-        let choice = |item: usize| Choice::of(processor, &items[item], size(items[item].image));
+        let choice = |item: usize| Choice::of(processor, &items[item], size(items[item].image), &kept);
         let mut choices: Vec<Option<Choice>> = parallel(items.len(), threads, choice)?;
         let numbers = numbered(choices.iter().flatten().map(|choice| &choice.stem.layout));
         for (choice, number) in choices.iter_mut().flatten().zip(numbers) {
@@ -242,7 +263,7 @@ impl Prepared {
             items.sort_by_key(|&item| (layouts(item), lengths(item).1, lengths(item).0));
             // Each item is the longest so far.
             for item in items {
-                let most = rows(self.texts[item].layout.as_ref(), lengths(item).1).max(1);
+                let most = rows(self.texts[item].layout.as_deref(), lengths(item).1).max(1);
                 match parts.last_mut() {
                     Some(part) if part.len() < most && layouts(part[0]) == layouts(item) => part.push(item),
                     _ => parts.push(vec![item]),
@@ -255,7 +276,7 @@ impl Prepared {
                 equal.entry((layouts(item), qformer, language)).or_default().push(item);
             }
             for ((_, _, language), items) in &equal {
-                let most = rows(self.texts[items[0]].layout.as_ref(), *language).max(1);
+                let most = rows(self.texts[items[0]].layout.as_deref(), *language).max(1);
                 parts.extend(items.chunks(most).map(<[usize]>::to_vec));
             }
         }
@@ -267,7 +288,7 @@ impl Prepared {
                 image: Tensor::from_slice(&images).to_kind(Kind::Int64).to_device(self.device),
                 qformer: self.captions(&items),
                 language: TextBatch::pad(&language, self.processor.pad(), self.device)
-                    .behind(self.texts[items[0]].layout.clone().map(Arc::new)),
+                    .behind(self.texts[items[0]].layout.clone()),
             };
             Batch { items, prompts }
         })
@@ -322,7 +343,7 @@ impl<'a> Ordered<'a> {
         threads: usize,
     ) -> Result<Self, EvalError> {
         let all = 0..pictures.len();
-        if processor.images().cells().is_none() {
+        if processor.images().has_one_size() {
             return Ok(Self { pictures: Cow::Borrowed(pictures), runs: vec![(all, processor.image_size())] });
         }
         let size = |at: usize| {

@@ -29,7 +29,7 @@ use crate::{
 /// - Numbers of items that no task asks for, beams without generation and protocols of tasks that are not measured become the default;
 ///   tasks get the order of the tables.
 /// - Corpora that nothing reads become the default, as do instructions of samples that have none and what is read of questions where no corpus
-///   has any. Matrices that train element by element have no rank.
+///   has any. Matrices that train element by element have no rank, and those that are scaled no factor.
 /// - Steps that change nothing go; a list that is a pruning and a restoration, or less, becomes the sections.
 /// - A seed from which nothing is drawn becomes 0.
 pub fn canonical(run: &RunConfig) -> RunConfig {
@@ -145,7 +145,8 @@ fn canonical_pruning(prune: &mut PruneConfig, is_refined: bool) {
         Tower::ALL.iter().map(|&t| prune.tower(t)).filter(|t| t.sparsity > 0.0).map(|t| t.group).collect();
     let method = prune.method().canonical(metric, pattern, &groups);
     (prune.rounding, prune.threshold) = (method.rounding, method.threshold);
-    (prune.magnitude, prune.sparsegpt, prune.dsnot) = (method.magnitude, method.sparsegpt, method.dsnot);
+    (prune.magnitude, prune.sparsegpt) = (method.magnitude, method.sparsegpt);
+    (prune.dsnot, prune.alps) = (method.dsnot, method.alps);
     prune.calibration.tokens = prune.calibration.tokens.canonical();
     let calibrates = prune.calibrates() || is_refined;
     for tower in [&mut prune.vision, &mut prune.connector, &mut prune.language] {
@@ -175,6 +176,9 @@ fn canonical_restore(restore: &mut RestoreConfig) {
             *tower = TowerAdapter { tune: false, ..TowerAdapter::default() };
         }
         tower.targets.sort();
+        if restore.method == RestoreMethod::ScaleLora {
+            tower.scale = TowerAdapter::default().scale;
+        }
         if tower.full {
             (tower.rank, tower.scale) = (TowerAdapter::default().rank, TowerAdapter::default().scale);
         }

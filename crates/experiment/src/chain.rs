@@ -13,10 +13,10 @@ use std::{
 
 use crate::{
     Asks, Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
-    allocation::{AllocationScope, BudgetConfig},
+    allocation::{AllocationMethod, AllocationScope, BudgetConfig},
     config::{
-        CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, RestoreMethod,
-        StatisticsNeeds, TowerPrune,
+        CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, StatisticsNeeds,
+        TowerPrune,
     },
     interner::Interner,
     model::{DenseConfig, ModelConfig},
@@ -441,6 +441,7 @@ impl Planner {
         let method = prune.method();
         let configured = Configured::new(Stage::Prune {
             tower,
+            projection: budget.projection,
             metric: prune.metric,
             pattern: prune.pattern,
             sparsity: unstructured.then_some(budget.sparsity),
@@ -533,6 +534,7 @@ impl Planner {
         let masks = state.masks(|other| other <= tower);
         let node = Stage::Statistics {
             tower,
+            projection: prune.tower(tower).projection,
             needs,
             calibration: calibration.clone(),
             data: run.data.for_calibration_of(prune.tower(tower)),
@@ -570,6 +572,7 @@ impl Planner {
             for &tower in towers.keys() {
                 let node = Stage::Sensitivity {
                     tower,
+                    projection: prune.tower(tower).projection,
                     measurement,
                     samples: rule.samples,
                     // Measured on the state, whatever later stages propagate, and on every token.
@@ -598,7 +601,10 @@ impl Planner {
                 }
             }
         }
-        (Some(Box::new(BudgetConfig { rule: rule.clone(), towers })), keys)
+        // A table is held to all layers that there are.
+        let sees_connector = rule.method == AllocationMethod::Table || towers.contains_key(&Tower::Connector);
+        let projection = sees_connector && prune.connector.projection;
+        (Some(Box::new(BudgetConfig { rule: rule.clone(), towers, projection })), keys)
     }
 }
 
@@ -721,8 +727,9 @@ fn restoration(
     let inputs = Inputs { dense: Some(dense), masks, merge: state.merge, ..Inputs::default() };
     let tower = |tower: Tower| Some(restore.tower(tower)).filter(|adapter| adapter.tune).cloned();
     let adapt = Stage::Adapt {
-        masked: restore.method == RestoreMethod::SparseLora,
+        masked: restore.method.trains_masked(),
         training: Box::new(AdaptTraining {
+            update: restore.method.update(),
             vision: tower(Tower::Vision),
             connector: tower(Tower::Connector),
             language: tower(Tower::Language),

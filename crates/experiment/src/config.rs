@@ -19,8 +19,8 @@ pub use crate::{
     asking::{AskingConfig, Crop, Lemmatizer, OkvqaConfig, PerplexityConfig, Repetition, RetrievalConfig, TextRule},
     corpora::{Augment, CorporaConfig, Corpus, SampleForm},
     method::{
-        BlockThreshold, Damping, DsnotConfig, InitialMetric, MagnitudeConfig, MethodConfig, Rounding, SignRule,
-        SparseGptConfig, StatisticsNeeds, Threshold,
+        AlpsConfig, BlockThreshold, ColumnOrder, Damping, DsnotConfig, InitialMetric, MagnitudeConfig, MethodConfig,
+        Rounding, SignRule, SparseGptConfig, StatisticsNeeds, Threshold,
     },
     tokens::{TokenConfig, TokenSelection},
 };
@@ -195,6 +195,9 @@ pub struct PruneConfig {
     /// Settings of DSnoT.
     #[serde(skip_serializing_if = "is_default")]
     pub dsnot: DsnotConfig,
+    /// Settings of ALPS.
+    #[serde(skip_serializing_if = "is_default")]
+    pub alps: AlpsConfig,
 }
 
 impl PruneConfig {
@@ -218,8 +221,8 @@ impl PruneConfig {
 
     /// How the method prunes.
     pub fn method(&self) -> MethodConfig {
-        let Self { rounding, threshold, magnitude, sparsegpt, dsnot, .. } = *self;
-        MethodConfig { rounding, threshold, magnitude, sparsegpt, dsnot }
+        let Self { rounding, threshold, magnitude, sparsegpt, dsnot, alps, .. } = *self;
+        MethodConfig { rounding, threshold, magnitude, sparsegpt, dsnot, alps }
     }
 
     /// The same pruning with what it cannot see made neutral.
@@ -270,6 +273,7 @@ impl Default for PruneConfig {
             magnitude: MagnitudeConfig::default(),
             sparsegpt: SparseGptConfig::default(),
             dsnot: DsnotConfig::default(),
+            alps: AlpsConfig::default(),
         }
     }
 }
@@ -293,12 +297,14 @@ pub enum Metric {
     SparseGpt,
     /// Swaps that bring the expected output back (Zhang et al., arXiv 2310.08915).
     Dsnot,
+    /// Mask and weights together, by alternating directions (Meng et al., NeurIPS 2024).
+    Alps,
 }
 
 impl Metric {
     /// All that prune, as they are listed for people.
-    pub const METHODS: [Metric; 6] =
-        [Metric::Magnitude, Metric::Wanda, Metric::Ria, Metric::SparseGpt, Metric::Dsnot, Metric::Random];
+    pub const METHODS: [Metric; 7] =
+        [Metric::Magnitude, Metric::Wanda, Metric::Ria, Metric::SparseGpt, Metric::Alps, Metric::Dsnot, Metric::Random];
 
     /// The name used in YAML and tables.
     pub fn name(self) -> &'static str {
@@ -310,23 +316,29 @@ impl Metric {
             Metric::Ria => "ria",
             Metric::SparseGpt => "sparsegpt",
             Metric::Dsnot => "dsnot",
+            Metric::Alps => "alps",
         }
     }
 
     /// Whether the metric looks at calibration activations.
     pub fn needs_calibration(self) -> bool {
-        matches!(self, Metric::Wanda | Metric::Ria | Metric::SparseGpt | Metric::Dsnot)
+        matches!(self, Metric::Wanda | Metric::Ria | Metric::SparseGpt | Metric::Alps | Metric::Dsnot)
     }
 
     /// Whether the method ranks every weight once, so that weights of several layers can be compared.
     pub fn ranks(self) -> bool {
-        !matches!(self, Metric::SparseGpt | Metric::Dsnot)
+        !matches!(self, Metric::SparseGpt | Metric::Alps | Metric::Dsnot)
+    }
+
+    /// Whether the method changes the weights that stay.
+    pub fn changes_weights(self) -> bool {
+        matches!(self, Metric::SparseGpt | Metric::Alps)
     }
 
     /// The comparison group its authors use for unstructured pruning.
     pub fn published_group(self) -> Group {
         match self {
-            Metric::Magnitude | Metric::Ria | Metric::SparseGpt => Group::Matrix,
+            Metric::Magnitude | Metric::Ria | Metric::SparseGpt | Metric::Alps => Group::Matrix,
             Metric::None | Metric::Random | Metric::Wanda | Metric::Dsnot => Group::Row,
         }
     }
@@ -354,6 +366,9 @@ pub struct TowerPrune {
     /// What is different about this tower's calibration.
     #[serde(skip_serializing_if = "is_default")]
     pub calibration: TowerCalibration,
+    /// Of the connector: whether the projection into the language model is pruned with it, within its budget.
+    #[serde(skip_serializing_if = "is_default")]
+    pub projection: bool,
 }
 
 /// Calibration of one tower where it differs from that of the others.
@@ -543,6 +558,12 @@ pub enum RestoreMethod {
     LoraRemasked,
     /// Adapter masked by the keep mask during training and merging (paper section 3.3).
     SparseLora,
+    /// Weights scaled by a low-rank product that starts at one (Zimmer et al., arXiv 2312.15230).
+    ScaleLora,
+    /// Weights that change by a share of themselves, a factor for the row times one for the column (Lu et al., ICML 2024).
+    Spp,
+    /// The same with a low-rank product in place of the two factors (arXiv 2510.14444).
+    SppLora,
 }
 
 impl RestoreMethod {
@@ -553,8 +574,43 @@ impl RestoreMethod {
             RestoreMethod::Lora => "lora",
             RestoreMethod::LoraRemasked => "lora-remasked",
             RestoreMethod::SparseLora => "sparse-lora",
+            RestoreMethod::ScaleLora => "scale-lora",
+            RestoreMethod::Spp => "spp",
+            RestoreMethod::SppLora => "spp-lora",
         }
     }
+
+    /// Whether what trains leaves pruned weights at zero.
+    pub fn trains_masked(self) -> bool {
+        !matches!(self, RestoreMethod::None | RestoreMethod::Lora | RestoreMethod::LoraRemasked)
+    }
+
+    /// What matrices get.
+    pub fn update(self) -> MatrixUpdate {
+        match self {
+            RestoreMethod::ScaleLora => MatrixUpdate::Scale,
+            RestoreMethod::Spp => MatrixUpdate::Spp,
+            RestoreMethod::SppLora => MatrixUpdate::SppLora,
+            RestoreMethod::None | RestoreMethod::Lora | RestoreMethod::LoraRemasked | RestoreMethod::SparseLora => {
+                MatrixUpdate::Sum
+            }
+        }
+    }
+}
+
+/// How a matrix's update and its weight come together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MatrixUpdate {
+    /// `W + s B A`.
+    #[default]
+    Sum,
+    /// `W * (B A)`.
+    Scale,
+    /// `W + s W * (b a)`, `a` with `rank` rows that are spread over the outputs.
+    Spp,
+    /// `W + s W * (B A)`.
+    SppLora,
 }
 
 /// Adapters of one tower.
@@ -563,9 +619,9 @@ impl RestoreMethod {
 pub struct TowerAdapter {
     /// Whether the tower is trained at all.
     pub tune: bool,
-    /// Rank of the update.
+    /// Rank of the update; with `spp`, rows of its factor of the columns. 0 leaves matrices as they are.
     pub rank: u32,
-    /// Factor on the update (`alpha / rank` of the reference).
+    /// Factor on the update (`alpha / rank` of the reference). `scale-lora` has none.
     pub scale: f64,
     /// Roles of the linears that get an adapter, such as `qkv` or `wi_0`, or modules on their path, such as `crossattention`; empty means
     /// every prunable linear.
@@ -582,6 +638,13 @@ pub struct TowerAdapter {
     /// Whether gains and shifts of norms train, element by element.
     #[serde(skip_serializing_if = "is_default")]
     pub norms: bool,
+}
+
+impl TowerAdapter {
+    /// Whether anything of the tower is to train, where it is tuned.
+    pub fn trains(&self) -> bool {
+        self.rank > 0 || self.full || self.queries || self.norms || self.bias != TrainedBiases::None
+    }
 }
 
 impl Default for TowerAdapter {

@@ -336,13 +336,17 @@ fn restore(restore: &RestoreConfig, gone: &BTreeMap<Tower, (f64, &str)>) -> Opti
             "set `restore.vision.tune`, `restore.connector.tune` or `restore.language.tune` to true",
         );
     }
+    let trains = |tower: Tower| restore.tower(tower).tune && restore.tower(tower).trains();
+    if !Tower::ALL.into_iter().any(trains) {
+        return found(
+            "restore.method",
+            format!("`{}` trains nothing: the rank of every tower is 0", restore.method.name()),
+            "set a `rank` above 0, `full`, `norms` or `bias: all`",
+        );
+    }
     for tower in Tower::ALL {
         let is_pruned = gone.contains_key(&tower);
-        if restore.tower(tower).tune
-            && restore.tower(tower).full
-            && is_pruned
-            && restore.method != RestoreMethod::SparseLora
-        {
+        if restore.tower(tower).tune && restore.tower(tower).full && is_pruned && !restore.method.trains_masked() {
             return found(
                 match tower {
                     Tower::Vision => "restore.vision.full",

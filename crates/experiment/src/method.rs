@@ -26,6 +26,9 @@ pub struct MethodConfig {
     /// DSnoT.
     #[serde(skip_serializing_if = "is_default")]
     pub dsnot: DsnotConfig,
+    /// ALPS.
+    #[serde(skip_serializing_if = "is_default")]
+    pub alps: AlpsConfig,
 }
 
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -45,6 +48,7 @@ impl MethodConfig {
             Metric::Magnitude => own.magnitude = self.magnitude,
             Metric::SparseGpt => own.sparsegpt = self.sparsegpt.canonical(pattern),
             Metric::Dsnot => own.dsnot = self.dsnot.canonical(pattern),
+            Metric::Alps => own.alps = self.alps,
             Metric::None | Metric::Random | Metric::Wanda | Metric::Ria => {}
         }
         if metric == Metric::None || pattern != Pattern::Unstructured {
@@ -81,7 +85,7 @@ impl StatisticsNeeds {
         match metric {
             Metric::None | Metric::Random | Metric::Magnitude => Self::default(),
             Metric::Wanda | Metric::Ria => Self { norms: true, ..Self::default() },
-            Metric::SparseGpt => Self { gram: true, ..Self::default() },
+            Metric::SparseGpt | Metric::Alps => Self { gram: true, ..Self::default() },
             Metric::Dsnot => {
                 Self { norms: true, moments: true, gram: method.dsnot.initial == InitialMetric::SparseGpt }
             }
@@ -140,11 +144,15 @@ pub struct SparseGptConfig {
     pub block: u32,
     /// How many weights of a block go.
     pub threshold: BlockThreshold,
+    /// In which order columns are walked.
+    #[serde(skip_serializing_if = "is_default")]
+    pub order: ColumnOrder,
 }
 
 impl Default for SparseGptConfig {
     fn default() -> Self {
-        Self { damping: Damping::Always, damping_share: 0.01, block: 128, threshold: BlockThreshold::Exact }
+        let (damping, threshold, order) = (Damping::Always, BlockThreshold::Exact, ColumnOrder::Natural);
+        Self { damping, damping_share: 0.01, block: 128, threshold, order }
     }
 }
 
@@ -156,6 +164,17 @@ impl SparseGptConfig {
             Pattern::NOfM { .. } => Self { threshold: BlockThreshold::Exact, ..*self },
         }
     }
+}
+
+/// In which order SparseGPT walks the columns of a layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ColumnOrder {
+    /// From left to right (published).
+    #[default]
+    Natural,
+    /// Blocks, and columns in them, in which most is lost come first, where blocks are unlike (ROSE, arXiv 2603.05878).
+    Loss,
 }
 
 /// How many weights of a block of columns SparseGPT removes.
@@ -176,6 +195,26 @@ pub enum Damping {
     Always,
     /// Only if it cannot be factorised, again until it can (the reference).
     OnFailure,
+}
+
+/// ALPS.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct AlpsConfig {
+    /// What is added to the diagonal of the Gram matrix, as a share of its mean.
+    pub damping_share: f64,
+    /// The first penalty on the distance to the sparse matrix.
+    pub penalty: f64,
+    /// Maximum number of iterations that look for the mask.
+    pub iterations: u32,
+    /// Maximum number of steps of least squares on it.
+    pub steps: u32,
+}
+
+impl Default for AlpsConfig {
+    fn default() -> Self {
+        Self { damping_share: 0.01, penalty: 0.1, iterations: 300, steps: 10 }
+    }
 }
 
 /// DSnoT.

@@ -93,7 +93,7 @@ const SHARE: Shape = Shape::Number(Bounds { at_least: Some(0.0), at_most: Some(1
 const NOT_NEGATIVE: Shape = Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY });
 const POSITIVE: Shape = Shape::Number(Bounds { above: Some(0.0), ..Bounds::ANY });
 const GROUP: Shape = Shape::OrNull(&Shape::Choice(&["row", "matrix", "tower"]));
-const RANK: Shape = Shape::Integer { min: 1, max: 4096 };
+const RANK: Shape = Shape::Integer { min: 0, max: 4096 };
 const METHOD: Shape = Shape::Choice(&["uniform", "table", "owl", "ecoflap"]);
 const RULE: Shape = Shape::Choice(&["aobd", "obd", "obd-absolute", "gradient"]);
 const BIAS: Shape = Shape::Choice(&["none", "lora-only", "all"]);
@@ -167,8 +167,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "What the model reads of a corpus of questions, with `{}` where the question goes; null means the question alone.";
     "data.restoration.augment" AUGMENT, data.restoration.augment,
         "`crop`: a random part of the image, mirrored every other time; `none`: the image as evaluation sees it.";
-    "prune.metric" Shape::Choice(&["none", "random", "magnitude", "wanda", "ria", "sparsegpt", "dsnot"]), prune.metric,
-        "What decides which weights go; `sparsegpt` also changes those that stay, `dsnot` swaps from the mask of another metric, `none` leaves the model dense.";
+    "prune.metric" Shape::Choice(&["none", "random", "magnitude", "wanda", "ria", "sparsegpt", "alps", "dsnot"]), prune.metric,
+        "What decides which weights go; `sparsegpt` and `alps` also change those that stay, `dsnot` swaps from the mask of another metric, `none` leaves the model dense.";
     "prune.pattern" Shape::Pattern, prune.pattern,
         "`unstructured`, or N:M as in the field: `2:4` keeps 2 of every 4.";
     "prune.vision.sparsity" SPARSITY, prune.vision.sparsity,
@@ -187,6 +187,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "Fraction removed from the connector; the paper never prunes it.";
     "prune.connector.group" GROUP, prune.connector.group,
         "Weights among which importance is compared; null means the metric's published group.";
+    "prune.connector.projection" Shape::Flag, prune.connector.projection,
+        "Whether the projection into the language model (`language_projection`) is pruned with the connector, within its budget; the paper leaves it dense. Connectors of LLaVA and Qwen-VL have none beside them.";
     "prune.connector.calibration.images" Shape::OrNull(&whole(1)), prune.connector.calibration.images,
         "Distinct calibration images of this tower; null means as `prune.calibration`.";
     "prune.connector.calibration.questions" Shape::OrNull(&whole(0)), prune.connector.calibration.questions,
@@ -239,6 +241,16 @@ pub static SETTINGS: &[Setting] = settings! {
         "Columns whose masks are chosen at once; the comparison group is the block, or with `group: row` each of its rows.";
     "prune.sparsegpt.threshold" Shape::Choice(&["exact", "inclusive"]), prune.sparsegpt.threshold,
         "Whether blocks add up to the number that is asked for, or each takes all up to and with the first weight that should stay (published; one more per block).";
+    "prune.sparsegpt.order" Shape::Choice(&["natural", "loss"]), prune.sparsegpt.order,
+        "Columns are walked from left to right (published), or, where blocks lose unlike shares, those first in which most is lost (ROSE).";
+    "prune.alps.damping-share" POSITIVE, prune.alps.damping_share,
+        "What damping adds to the diagonal of the Gram matrix, as a share of its mean.";
+    "prune.alps.penalty" POSITIVE, prune.alps.penalty,
+        "The first penalty on the distance between the weights and the nearest sparse ones; it follows from the changes of the mask after that.";
+    "prune.alps.iterations" whole(1), prune.alps.iterations,
+        "Maximum number of iterations that look for the mask.";
+    "prune.alps.steps" whole(0), prune.alps.steps,
+        "Maximum number of steps of least squares on the mask that was found.";
     "prune.dsnot.initial" Shape::Choice(&["magnitude", "wanda", "ria", "sparsegpt"]), prune.dsnot.initial,
         "What makes the first mask; `sparsegpt`: its saliency of the weights as they are.";
     "prune.dsnot.cycles" whole(0), prune.dsnot.cycles,
@@ -281,12 +293,12 @@ pub static SETTINGS: &[Setting] = settings! {
         "How a step `refine` changes what was pruned: `sparseswaps` swaps pruned weights for kept ones, `least-squares` solves for the kept ones; both by Gram matrices of the layers' inputs, calibrated as the pruning was.";
     "refine.iterations" Shape::OrNull(&whole(1)), refine.iterations,
         "Maximum number of swaps in a row, or of steps of the solver; null means 100 swaps, 10 steps.";
-    "restore.method" Shape::Choice(&["none", "lora", "lora-remasked", "sparse-lora"]), restore.method,
+    "restore.method" Shape::Choice(&["none", "lora", "lora-remasked", "sparse-lora", "scale-lora", "spp", "spp-lora"]), restore.method,
         "How quality is given back; `none` leaves the pruned model as it is.";
     "restore.vision.tune" Shape::Flag, restore.vision.tune,
         "Whether the image encoder is trained.";
     "restore.vision.rank" RANK, restore.vision.rank,
-        "Rank of the update.";
+        "Rank of the update; with `spp`, rows of its factor of the columns. 0 leaves the matrices as they are.";
     "restore.vision.scale" POSITIVE, restore.vision.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.vision.targets" TARGETS, restore.vision.targets,
@@ -300,7 +312,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.connector.tune" Shape::Flag, restore.connector.tune,
         "Whether the connector is trained.";
     "restore.connector.rank" RANK, restore.connector.rank,
-        "Rank of the update.";
+        "Rank of the update; with `spp`, rows of its factor of the columns. 0 leaves the matrices as they are.";
     "restore.connector.scale" POSITIVE, restore.connector.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.connector.targets" TARGETS, restore.connector.targets,
@@ -316,7 +328,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.language.tune" Shape::Flag, restore.language.tune,
         "Whether the language model is trained.";
     "restore.language.rank" RANK, restore.language.rank,
-        "Rank of the update.";
+        "Rank of the update; with `spp`, rows of its factor of the columns. 0 leaves the matrices as they are.";
     "restore.language.scale" POSITIVE, restore.language.scale,
         "Factor on the update (alpha / rank of the reference).";
     "restore.language.targets" TARGETS, restore.language.targets,

@@ -11,8 +11,8 @@ use crate::{
     Pattern, StageKey, Task, Tower,
     allocation::{BudgetConfig, Measurement},
     config::{
-        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MethodConfig, Metric, OkvqaConfig,
-        Recompute, RestoreMethod, RetrievalConfig, StatisticsNeeds, TowerAdapter,
+        AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MatrixUpdate, MethodConfig, Metric,
+        OkvqaConfig, Recompute, RestoreMethod, RetrievalConfig, StatisticsNeeds, TowerAdapter,
     },
     job::Compute,
     model::Preset,
@@ -122,6 +122,9 @@ pub enum Stage {
         /// The tower.
         #[serde(serialize_with = "crate::tower::in_keys")]
         tower: Tower,
+        /// Whether the projection into the language model is one of the connector's layers.
+        #[serde(default, skip_serializing_if = "crate::method::is_default")]
+        projection: bool,
         /// What is measured.
         measurement: Measurement,
         /// Samples that are looked at, the first so many; null means all.
@@ -141,6 +144,9 @@ pub enum Stage {
         /// The tower.
         #[serde(serialize_with = "crate::tower::in_keys")]
         tower: Tower,
+        /// Whether the projection into the language model is one of the connector's layers.
+        #[serde(default, skip_serializing_if = "crate::method::is_default")]
+        projection: bool,
         /// What is collected.
         needs: StatisticsNeeds,
         /// Calibration.
@@ -158,6 +164,9 @@ pub enum Stage {
         /// The tower.
         #[serde(serialize_with = "crate::tower::in_keys")]
         tower: Tower,
+        /// Whether the projection into the language model is one of the connector's layers.
+        #[serde(default, skip_serializing_if = "crate::method::is_default")]
+        projection: bool,
         /// What ranks the weights.
         metric: Metric,
         /// Which positions go together.
@@ -256,6 +265,9 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AdaptTraining {
+    /// How updates of matrices are formed.
+    #[serde(default, skip_serializing_if = "crate::method::is_default")]
+    pub update: MatrixUpdate,
     /// Adapters of the image encoder.
     pub vision: Option<TowerAdapter>,
     /// Adapters of the connector. Keys have its earlier name.

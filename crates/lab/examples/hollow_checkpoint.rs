@@ -31,7 +31,9 @@ fn run(arguments: &[String]) -> Result<(), String> {
     let language = blocks(language)?;
     match &mut config.text_config {
         TextConfig::T5(text) => (text.num_layers, text.num_decoder_layers) = (language, Some(language)),
-        TextConfig::Llama(text) | TextConfig::Qwen2(text) => text.num_hidden_layers = language,
+        TextConfig::Llama(text) | TextConfig::Qwen2(text) | TextConfig::Mistral(text) => {
+            text.num_hidden_layers = language
+        }
         TextConfig::Opt(text) => text.num_hidden_layers = language,
     }
     let like = format!("{output}.config.json");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ressa_experiment::job::{CalibrationRequest, CalibrationSource, Prune};
-use ressa_models::Prompts;
+use ressa_models::{Architecture, Layout, Prompts};
 use ressa_pipeline::{calibration_input, calibration_texts};
 use ressa_prune::walk::CalibrationSet;
 use tch::Tensor;
@@ -129,6 +129,26 @@ impl Samples {
             }
         };
         Self::of(used, reader)
+    }
+
+    /// Refuses samples that are longer than the positions of the language model.
+    ///
+    /// # Errors
+    /// Names the first such sample.
+    pub fn fit(&self, config: &dyn Architecture) -> Result<(), LabError> {
+        let Some(positions) = config.text_config().positions().filter(|_| config.writes()) else { return Ok(()) };
+        for (number, SampleText { prompts, answer, .. }) in self.texts.iter().enumerate() {
+            let before = prompts.language.layout().map_or(config.image_tokens() as usize, Layout::tokens);
+            let tokens = before + prompts.language.ids.size()[1] as usize + answer.len();
+            if tokens > positions {
+                return Err(LabError::Unsupported(format!(
+                    "calibration sample {} takes {tokens} positions with its image and its answer, and the model has {positions}; shorten \
+                     it or leave it out",
+                    number + 1
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Reads the texts of samples in the order in which they are listed.

@@ -1,9 +1,10 @@
 //! Answers about images. Prompts about one image share its features, and are searched for together.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
+use ressa_data::Prompt;
 use ressa_experiment::job::{Generate, Generated};
-use ressa_models::{Architecture, Prompts, Search, TextBatch, VisionLanguage, folder::read_generation};
+use ressa_models::{Architecture, Infer, Layout, Prompts, Search, TextBatch, folder::read_generation};
 use ressa_runtime::Device;
 use serde_json::Value;
 use tch::Tensor;
@@ -23,20 +24,21 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
     let mut done = 0;
     for (image, members) in by_image(job) {
         let pixels = loaded.pixels(image)?;
+        // What is wrong with a prompt is said before the image is encoded, which takes longest.
+        let batches = batches(job, &loaded, &members, &pixels)?;
+        let searches = batches
+            .iter()
+            .map(|(rows, prompts)| {
+                let checked = loaded.model.check_prompts(prompts).map_err(|error| error.to_string());
+                let search =
+                    checked.and_then(|()| within(&search, job.search.max_new_tokens, config, &prompts.language));
+                search.map_err(|reason| of_requests(job, rows, &reason))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         let features = loaded.model.encode_images(&pixels);
-        for rows in members.chunks(ROWS) {
+        for ((rows, prompts), search) in batches.iter().zip(&searches) {
             progress(done as f64 / answers.len() as f64, "answering");
-            let texts: Vec<&str> = rows.iter().map(|&row| job.requests[row].prompt.as_str()).collect();
-            let prompts = Prompts {
-                image: Tensor::zeros([rows.len() as i64], (tch::Kind::Int64, device)),
-                qformer: loaded.qformer(&texts)?,
-                language: loaded.language(&texts, &pixels)?,
-            };
-            loaded.model.check_prompts(&prompts).map_err(|error| of_requests(job, rows, &error.to_string()))?;
-            if let Some(message) = too_long(job, config, &prompts.language) {
-                return Err(of_requests(job, rows, &message));
-            }
-            for (&row, answer) in rows.iter().zip(loaded.model.answer(&features, &prompts, &search)?) {
+            for (&row, answer) in rows.iter().zip(loaded.model.answer(&features, prompts, search)?) {
                 let text = loaded.processor.decode(&answer.tokens)?;
                 answers[row] = Some(Generated { tokens: answer.tokens, text });
             }
@@ -47,21 +49,66 @@ pub(crate) fn run(job: &Generate, device: Device, progress: Progress<'_>) -> Res
     serde_json::to_value(answers).map_err(|e| LabError::Unsupported(e.to_string()))
 }
 
-/// Why a model whose positions are bounded cannot write so many new tokens behind its image and a prompt of `tokens`; `None` where it can.
-fn too_long(job: &Generate, config: &dyn Architecture, prompt: &TextBatch) -> Option<String> {
-    let wanted = job.search.max_new_tokens?;
-    let positions = i64::try_from(config.text_config().positions()?).ok()?;
+/// Requests about one image in batches whose images are in the same places.
+fn batches(
+    job: &Generate,
+    loaded: &Loaded,
+    members: &[usize],
+    pixels: &Tensor,
+) -> Result<Vec<(Vec<usize>, Prompts)>, LabError> {
+    let mut groups: Vec<(Option<Layout>, Vec<(usize, Vec<u32>)>)> = Vec::new();
+    for &row in members {
+        let Prompt { layout, text } = loaded.prompt(&job.requests[row].prompt, pixels)?;
+        match groups.iter_mut().find(|(known, _)| *known == layout) {
+            Some((_, rows)) => rows.push((row, text)),
+            None => groups.push((layout, vec![(row, text)])),
+        }
+    }
+    let mut batches = Vec::new();
+    for (layout, rows) in groups {
+        let layout = layout.map(Arc::new);
+        for rows in rows.chunks(ROWS) {
+            let (rows, texts): (Vec<usize>, Vec<Vec<u32>>) = rows.iter().cloned().unzip();
+            let asked: Vec<&str> = rows.iter().map(|&row| job.requests[row].prompt.as_str()).collect();
+            let prompts = Prompts {
+                image: Tensor::zeros([rows.len() as i64], (tch::Kind::Int64, loaded.device)),
+                qformer: loaded.qformer(&asked)?,
+                language: TextBatch::pad(&texts, loaded.processor.pad(), loaded.device).behind(layout.clone()),
+            };
+            batches.push((rows, prompts));
+        }
+    }
+    Ok(batches)
+}
+
+/// A search for answers behind a prompt, of `wanted` new tokens; where nothing says how many, of as many as a model whose positions are bounded
+/// has left.
+///
+/// # Errors
+/// What does not fit, in words.
+fn within(
+    search: &Search,
+    wanted: Option<usize>,
+    config: &dyn Architecture,
+    prompt: &TextBatch,
+) -> Result<Search, String> {
+    let Some(positions) = config.text_config().positions().and_then(|count| i64::try_from(count).ok()) else {
+        return Ok(*search);
+    };
     let (all, image) = match prompt.layout() {
         Some(layout) => (layout.tokens() as i64, layout.features() as i64),
         None => (config.image_tokens(), config.image_tokens()),
     };
     let tokens = prompt.ids.size()[1] + all - image;
     let room = usize::try_from(positions - image - tokens).unwrap_or_default();
-    (wanted > room).then(|| {
-        format!(
-            "`max_new_tokens` is {wanted}; of the model's {positions} positions, {room} are left behind {image} of the image and {tokens} of the prompt"
-        )
-    })
+    let left = format!(
+        "of the model's {positions} positions, {room} are left behind {image} of the image and {tokens} of the prompt"
+    );
+    match wanted {
+        Some(wanted) if wanted > room => Err(format!("`max_new_tokens` is {wanted}; {left}")),
+        None if room == 0 => Err(format!("{left}; ask with a shorter prompt")),
+        _ => Ok(Search { max_new_tokens: search.max_new_tokens.min(room), ..*search }),
+    }
 }
 
 /// What is wrong with the longest prompt of some rows, with the place of that prompt in the job.

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use ressa_data::{DataError, Image, Processor};
+use ressa_data::{DataError, Image, Processor, Prompt};
 use ressa_experiment::job::ModelAt;
 use ressa_models::{Model, TextBatch, folder::load_options, load_model};
-use ressa_pipeline::language_batch;
 use ressa_runtime::Device;
 use tch::Tensor;
 
@@ -40,10 +39,10 @@ impl Loaded {
         self.reader().qformer(texts)
     }
 
-    /// Instructions about an image, pixels `[1, 3, height, width]`, as the language model reads them.
-    pub fn language(&self, texts: &[&str], pixels: &Tensor) -> Result<TextBatch, LabError> {
+    /// An instruction about an image, pixels `[1, 3, height, width]`, as the language model reads it.
+    pub fn prompt(&self, text: &str, pixels: &Tensor) -> Result<Prompt, LabError> {
         let size = pixels.size();
-        Ok(language_batch(&self.processor, self.device, texts, (size[2] as u32, size[3] as u32))?)
+        Ok(self.processor.prompt(text, (size[2] as u32, size[3] as u32))?)
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -75,7 +74,7 @@ impl Reader<'_> {
 
     /// Height and width at which the model reads an image file, which is opened only where they depend on it.
     pub fn size(&self, image: &Path) -> Result<(u32, u32), LabError> {
-        if self.processor.images().cells().is_none() {
+        if self.processor.images().has_one_size() {
             return Ok(self.processor.image_size());
         }
         Ok(self.processor.size_of(&Image::open(image)?).map_err(|error| error.of_image(image))?)

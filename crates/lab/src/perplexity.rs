@@ -16,7 +16,7 @@ use ressa_models::{LoadOptions, TextModel};
 use ressa_runtime::Device;
 use serde_json::{Value, json};
 
-use crate::{LabError, Progress, loaded::Loaded};
+use crate::{LabError, Progress, loaded::network};
 
 /// Cuts the text, predicts each window and answers with what the task `perplexity` would store.
 pub(crate) fn run(job: &Perplexity, device: Device, progress: Progress<'_>) -> Result<Value, LabError> {
@@ -33,11 +33,11 @@ pub(crate) fn run(job: &Perplexity, device: Device, progress: Progress<'_>) -> R
         let predictions = perplexity_of_text(&model, &ids, windows, device, &mut show)?;
         (ids, predictions)
     } else {
-        let loaded = Loaded::open(&job.model, device)?;
-        check(&loaded.model, job.window)?;
-        let ids = loaded.processor.tokenize(&text, true)?;
+        let model = network(&job.model, device)?;
+        check(&model, job.window)?;
+        let ids = tokens_of(&job.model.folder, &text)?;
         start = Instant::now();
-        let predictions = perplexity(&loaded.model, &ids, windows, device, &mut show)?;
+        let predictions = perplexity(&model, &ids, windows, device, &mut show)?;
         (ids, predictions)
     };
     let seconds = start.elapsed().as_secs_f64();

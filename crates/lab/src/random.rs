@@ -6,7 +6,7 @@ mod weights;
 
 use std::{fs, path::Path};
 
-use ressa_checkpoint::{CheckpointError, Draft};
+use ressa_checkpoint::{CheckpointError, Draft, keeps_first, llava_vision};
 use ressa_experiment::job::RandomCheckpoint;
 use ressa_models::{
     Architecture, Family, Model, ModelError,
@@ -133,7 +133,7 @@ fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
     let words = config.text_config();
     let mut style = match words {
         TextConfig::T5(_) => Style::T5,
-        TextConfig::Llama(_) => Style::Llama,
+        TextConfig::Llama(_) | TextConfig::Mistral(_) => Style::Llama,
         TextConfig::Qwen2(_) => Style::Qwen,
         TextConfig::Opt(_) => Style::Opt,
     };
@@ -159,7 +159,15 @@ fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
                 start: id(cut.start)?,
             }
         }
-        (None, None) => Files::Patches { patch: id(config.patch())?, tokens: id(config.image_tokens())? },
+        (None, None) if let Some(tile) = config.tile() => {
+            let class = if config.model_type() == "smolvlm" { "SmolVLMProcessor" } else { "Idefics3Processor" };
+            Files::Tiles { class, features: tile.features() }
+        }
+        (None, None) => {
+            let fields = config.rest();
+            let (encoder, _) = llava_vision(fields).map_err(ModelError::Config)?;
+            Files::Patches { encoder, patch: id(config.patch())?, full: keeps_first(fields) }
+        }
     };
     Ok(Texts {
         style,

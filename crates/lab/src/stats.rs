@@ -8,7 +8,7 @@ use ressa_experiment::{
     config::TokenConfig,
     job::{Compute, Stats},
 };
-use ressa_models::{VisionLanguage, folder::load_options};
+use ressa_models::{InBlocks, folder::load_options};
 use ressa_prune::{
     statistics::Needs,
     walk::{InMemory, Look, Onward, Place, Together, Walk},
@@ -37,6 +37,7 @@ pub(crate) fn run(job: &Stats, device: Device, progress: Progress<'_>) -> Result
         let end = model.special_tokens().eos.first().and_then(|&id| u32::try_from(id).ok());
         samples.texts.iter_mut().for_each(|text| text.answer.extend(end));
     }
+    samples.fit(model.config())?;
     let towers: Vec<(Tower, usize)> =
         Tower::ALL.map(|tower| (tower, model.blocks(tower))).into_iter().filter(|(_, blocks)| *blocks > 0).collect();
     let total: usize = towers.iter().map(|(_, blocks)| blocks).sum();

@@ -1,5 +1,6 @@
 //! What the configurations of all families share: their language models, special tokens, checks.
 
+use ressa_checkpoint::{LLAMA_LIKE, decoder_fields};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
 
@@ -23,6 +24,9 @@ pub enum TextConfig {
     /// Decoder-only: LLaMA's network with biases on queries, keys and values, and positions of rows and columns where Qwen-VL's images are.
     #[serde(rename = "qwen2")]
     Qwen2(LlamaConfig),
+    /// Decoder-only: LLaMA's network.
+    #[serde(rename = "mistral")]
+    Mistral(LlamaConfig),
     /// Decoder-only; what the reference takes an entry without `model_type` for.
     #[serde(rename = "opt")]
     Opt(OptConfig),
@@ -38,20 +42,27 @@ impl<'de> Deserialize<'de> for TextConfig {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut fields = Map::<String, Value>::deserialize(from)?;
         let kind = fields.shift_remove("model_type");
-        let parse = |fields| match kind.as_ref().map(|kind| kind.as_str().unwrap_or_default()) {
-            Some("t5") => Some(serde_json::from_value(fields).map(TextConfig::T5)),
-            Some("llama") => Some(serde_json::from_value(fields).map(TextConfig::Llama)),
-            Some("opt") | None => Some(serde_json::from_value(fields).map(TextConfig::Opt)),
+        let parse = |fields: Map<String, Value>| match kind.as_ref().map(|kind| kind.as_str().unwrap_or_default()) {
+            Some("t5") => Some(serde_json::from_value(fields.into()).map(TextConfig::T5)),
+            Some("llama") => Some(serde_json::from_value(fields.into()).map(TextConfig::Llama)),
+            Some("qwen2") => {
+                Some(serde_json::from_value(decoder_fields("qwen2", &fields).into()).map(TextConfig::Qwen2))
+            }
+            Some("mistral") => {
+                Some(serde_json::from_value(decoder_fields("mistral", &fields).into()).map(TextConfig::Mistral))
+            }
+            Some("opt") | None => Some(serde_json::from_value(fields.into()).map(TextConfig::Opt)),
             Some(_) => None,
         };
         let unknown = || {
             let kind = kind.clone().unwrap_or_default();
             D::Error::custom(format!(
-                "`text_config.model_type` is `{}`; supported are `t5`, `llama` and `opt`",
-                kind.as_str().map_or_else(|| kind.to_string(), str::to_owned)
+                "`text_config.model_type` is `{}`; supported are `opt`, {} and, in BLIP-2 and InstructBLIP, `t5`",
+                kind.as_str().map_or_else(|| kind.to_string(), str::to_owned),
+                LLAMA_LIKE.map(|name| format!("`{name}`")).join(", ")
             ))
         };
-        let parsed = parse(Value::Object(fields)).ok_or_else(unknown)?;
+        let parsed = parse(fields).ok_or_else(unknown)?;
         parsed.map_err(|e| D::Error::custom(format!("`text_config`: {e}")))
     }
 }
@@ -112,6 +123,7 @@ impl TextConfig {
             TextConfig::T5(c) => c.check(),
             TextConfig::Llama(c) => c.check(),
             TextConfig::Qwen2(c) => c.check().and_then(|()| c.qwen2().map(|_| ())),
+            TextConfig::Mistral(c) => c.check().and_then(|()| c.mistral().map(|_| ())),
             TextConfig::Opt(c) => c.check(),
         }
     }
@@ -120,7 +132,7 @@ impl TextConfig {
     pub fn special_tokens(&self, generation: &GenerationConfig) -> SpecialTokens {
         let (eos, pad, start, defaults) = match self {
             TextConfig::T5(c) => (&c.eos_token_id, c.pad_token_id, c.decoder_start_token_id, (1, 0)),
-            TextConfig::Llama(c) => (&c.eos_token_id, c.pad_token_id, None, (2, 0)),
+            TextConfig::Llama(c) | TextConfig::Mistral(c) => (&c.eos_token_id, c.pad_token_id, None, (2, 0)),
             TextConfig::Qwen2(c) => {
                 // Its class names none; those of the published models.
                 let known = |id: i64| id.min(c.vocab_size - 1);
@@ -143,7 +155,7 @@ impl TextConfig {
     pub fn vocab_size(&self) -> i64 {
         match self {
             TextConfig::T5(c) => c.vocab_size,
-            TextConfig::Llama(c) | TextConfig::Qwen2(c) => c.vocab_size,
+            TextConfig::Llama(c) | TextConfig::Qwen2(c) | TextConfig::Mistral(c) => c.vocab_size,
             TextConfig::Opt(c) => c.vocab_size,
         }
     }
@@ -152,7 +164,7 @@ impl TextConfig {
     pub fn word_width(&self) -> i64 {
         match self {
             TextConfig::T5(c) => c.d_model,
-            TextConfig::Llama(c) | TextConfig::Qwen2(c) => c.hidden_size,
+            TextConfig::Llama(c) | TextConfig::Qwen2(c) | TextConfig::Mistral(c) => c.hidden_size,
             TextConfig::Opt(c) => c.word_width(),
         }
     }
@@ -161,7 +173,9 @@ impl TextConfig {
     pub fn positions(&self) -> Option<usize> {
         match self {
             TextConfig::T5(_) => None,
-            TextConfig::Llama(c) | TextConfig::Qwen2(c) => usize::try_from(c.max_position_embeddings).ok(),
+            TextConfig::Llama(c) | TextConfig::Qwen2(c) | TextConfig::Mistral(c) => {
+                usize::try_from(c.max_position_embeddings).ok()
+            }
             TextConfig::Opt(c) => usize::try_from(c.max_position_embeddings).ok(),
         }
     }
@@ -184,7 +198,8 @@ pub(crate) fn at_least_one(field: &str, value: i64) -> Result<(), ModelError> {
 
 pub(crate) fn divides(field: &str, value: i64, by: &str, divisor: i64) -> Result<(), ModelError> {
     at_least_one(field, value)?;
-    at_least_one(by, divisor)?;
+    let part = field.rsplit_once('.').map_or("", |(part, _)| part);
+    at_least_one(&format!("{part}.{by}"), divisor)?;
     if value % divisor == 0 {
         return Ok(());
     }

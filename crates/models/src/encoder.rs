@@ -25,6 +25,13 @@ pub(crate) trait ImageEncoder: Parts + Send {
         None
     }
 
+    /// What enters the first block from tiles `[tiles, 3, side, side]`, of each of which so many rows and columns of patches are no padding;
+    /// nothing where the encoder reads images whole.
+    fn enter_tiles(&self, tiles: &Tensor, real: &[[i64; 2]]) -> Option<Flow> {
+        let _ = (tiles, real);
+        None
+    }
+
     /// Flows at the first block as the rows of one, where their shapes are the same.
     fn stack(&self, flows: &[Flow]) -> Option<Flow> {
         Flow::stack(flows, 0)

@@ -69,8 +69,10 @@ pub fn read_config(folder: &Path) -> Result<Box<dyn Architecture>, ModelError> {
 /// Reads a configuration from a file of any name.
 pub fn read_config_file(path: &Path) -> Result<Box<dyn Architecture>, ModelError> {
     let config = families::parse(read_json(path)?).map_err(|reason| ModelError::file(path, reason))?;
-    config.check()?;
-    Ok(config)
+    match config.check() {
+        Err(ModelError::Config(reason)) => Err(ModelError::file(path, reason)),
+        other => other.map(|()| config),
+    }
 }
 
 /// Reads `generation_config.json`; a folder without one has no settings.

@@ -124,6 +124,7 @@ pub(crate) fn load(scope: &Scope<'_>, config: &TextConfig) -> Result<Box<dyn Lan
         TextConfig::T5(c) => Box::new(T5::load(scope, c)?),
         TextConfig::Llama(c) => Box::new(Causal(Llama::load(scope, c, c.llama())?)),
         TextConfig::Qwen2(c) => Box::new(Causal(Llama::load(scope, c, c.qwen2()?)?)),
+        TextConfig::Mistral(c) => Box::new(Causal(Llama::load(scope, c, c.mistral()?)?)),
         TextConfig::Opt(c) => Box::new(Causal(Opt::load(scope, c)?)),
     })
 }

@@ -127,8 +127,14 @@ impl<T: Parts> Parts for Vec<T> {
     }
 }
 
-/// Implements [`Parts`] by a struct's fields.
+/// Implements [`Parts`] by a struct's fields; without any, for a module whose tensors are neither pruned nor trained.
 macro_rules! parts {
+    ($module:ty) => {
+        impl $crate::layers::Parts for $module {
+            fn visit<'a>(&'a self, _: &mut dyn FnMut($crate::layers::Part<'a>)) {}
+            fn visit_mut<'a>(&'a mut self, _: &mut dyn FnMut($crate::layers::PartMut<'a>)) {}
+        }
+    };
     ($module:ty: $($field:ident),+) => {
         impl $crate::layers::Parts for $module {
             fn visit<'a>(&'a self, show: &mut dyn FnMut($crate::layers::Part<'a>)) {

@@ -1,6 +1,7 @@
-//! LLaMA, and Qwen2 as its relative: one decoder that reads image positions, instruction and answer as one sequence.
+//! LLaMA, and Qwen2 and Mistral as its relatives: one decoder that reads image positions, instruction and answer as one sequence.
 //!
-//! Reference: `LlamaForCausalLM` in transformers, `modeling_llama.py`; `Qwen2VLTextModel`, `modeling_qwen2_vl.py`. Differs: rows are packed without padding between instruction and
+//! Reference: `LlamaForCausalLM` in transformers, `modeling_llama.py`; `Qwen2VLTextModel`, `modeling_qwen2_vl.py`;
+//! `Qwen2ForCausalLM`, `MistralForCausalLM`. Differs: rows are packed without padding between instruction and
 //! answer, so that positions count real tokens and a causal mask is all that is needed; the reference pads on the left and masks.
 
 use serde::{Deserialize, Serialize};
@@ -105,24 +106,44 @@ impl LlamaConfig {
         Form { biases: [self.attention_bias; 2], sections: None }
     }
 
-    /// The form of Qwen-VL's language model.
+    /// The form of Qwen2, which has the positions of rows and columns where its configuration says how frequencies share them.
     ///
     /// # Errors
-    /// Sections of positions that are missing or do not fit; attention to a part of the text, which it does not have here.
+    /// Sections of positions that do not fit; attention to a part of the text.
     pub(crate) fn qwen2(&self) -> Result<Form, ModelError> {
         divides("text_config.hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads)?;
-        let listed = self.rest.get("layer_types").and_then(Value::as_array);
-        let slides = flag(&self.rest, "use_sliding_window", false) && {
-            let first = self.rest.get("max_window_layers").and_then(Value::as_u64).unwrap_or(80);
-            listed.is_none() && first < self.num_hidden_layers as u64
-        };
-        if slides || listed.is_some_and(|types| types.iter().any(|kind| kind == "sliding_attention")) {
-            let message = "`text_config.use_sliding_window`: attention in sliding windows is not supported";
-            return Err(ModelError::Config(message.to_owned()));
-        }
+        self.check_windows("qwen2")?;
         let fields = self.positions();
-        let sections = ressa_checkpoint::mrope_sections(&fields, (self.head_width() / 2) as usize);
-        Ok(Form { biases: [true, false], sections: Some(sections.map_err(ModelError::Config)?) })
+        let has_sections = ["rope_scaling", "rope_parameters"]
+            .iter()
+            .any(|place| fields.get(*place).and_then(|place| place.get("mrope_section")).is_some());
+        let sections = has_sections.then(|| self.sections()).transpose()?;
+        Ok(Form { biases: [true, false], sections })
+    }
+
+    /// The form of Mistral.
+    ///
+    /// # Errors
+    /// Attention to a part of the text.
+    pub(crate) fn mistral(&self) -> Result<Form, ModelError> {
+        self.check_windows("mistral")?;
+        Ok(Form { biases: [false; 2], sections: None })
+    }
+
+    /// How many of a head's frequencies turn with frames, rows and columns.
+    ///
+    /// # Errors
+    /// The setting is missing or does not fit.
+    pub(crate) fn sections(&self) -> Result<[i64; 3], ModelError> {
+        ressa_checkpoint::mrope_sections(&self.positions(), (self.head_width() / 2) as usize)
+            .map_err(ModelError::Config)
+    }
+
+    fn check_windows(&self, kind: &str) -> Result<(), ModelError> {
+        let mut fields = self.rest.clone();
+        fields.insert("num_hidden_layers".to_owned(), self.num_hidden_layers.into());
+        fields.insert("max_position_embeddings".to_owned(), self.max_position_embeddings.into());
+        ressa_checkpoint::check_windows(kind, &fields).map_err(ModelError::Config)
     }
 
     fn key_value_heads(&self) -> i64 {
@@ -159,6 +180,7 @@ impl LlamaConfig {
         at_least_one("text_config.hidden_size", self.hidden_size)?;
         at_least_one("text_config.intermediate_size", self.intermediate_size)?;
         at_least_one("text_config.head_dim", self.head_width())?;
+        at_least_one("text_config.max_position_embeddings", self.max_position_embeddings)?;
         divides(
             "text_config.num_attention_heads",
             self.num_attention_heads,

@@ -36,6 +36,12 @@ mod tests {
             ("blip2-flan-t5-xl", 3_942_446_592),
             ("blip2-opt-2.7b", 3_744_761_856),
             ("llava-1.5-7b-hf", 7_063_427_072),
+            ("qwen2-vl-2b-instruct", 2_208_985_600),
+            ("qwen2-vl-7b-instruct", 8_291_375_616),
+            ("qwen2.5-vl-3b-instruct", 3_754_622_976),
+            ("qwen2.5-vl-7b-instruct", 8_292_166_656),
+            ("smolvlm-256m-instruct", 256_484_928),
+            ("smolvlm-500m-instruct", 507_482_304),
         ] {
             let config = published_architecture(name).expect("it is in the list");
             let shapes = Model::tensor_shapes(config.as_ref()).expect("published shapes are sound");
@@ -68,10 +74,18 @@ mod tests {
             "llava-default",
             "llava-full",
             "llava-tied",
+            "llava-siglip",
+            "llava-siglip-default",
+            "llava-dinov2",
+            "llava-dinov2-gated",
             "qwen2-vl",
             "qwen2-vl-parts",
             "qwen2_5-vl",
             "qwen2_5-vl-parts",
+            "smolvlm",
+            "smolvlm-thirds",
+            "idefics3",
+            "idefics3-whole",
         ];
         let goldens = goldens.map(golden);
         for config in published.into_iter().chain(goldens) {

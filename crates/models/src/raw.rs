@@ -5,11 +5,12 @@
 //! of 2023 have no image token; their queries come before the text, as in the releases of that time.
 
 mod grids;
+mod tiles;
 
 use tch::{Kind, Tensor};
 
 use crate::{
-    Family, Model, ModelError, Prompts, TextBatch, VisionLanguage, config::TextConfig, layers::prefixed, model::MUTE,
+    Family, Infer, Model, ModelError, Prompts, TextBatch, config::TextConfig, layers::prefixed, model::MUTE,
     qformer::QFormer,
 };
 
@@ -19,7 +20,8 @@ const IGNORED: i64 = -100;
 /// What goes in. Rows are `B`; masks are anything that is 0 where a token is padding.
 #[derive(Debug)]
 pub struct ForwardInputs {
-    /// `[B, 3, height, width]`. Another size than the configured one gets interpolated positions.
+    /// `[B, 3, height, width]`. For another size than the configured one, BLIP-2 and InstructBLIP interpolate their positions; other families
+    /// refuse it.
     pub pixel_values: Tensor,
     /// Tokens of the language model, i64 `[B, T]`, image tokens included if the configuration has one.
     pub input_ids: Tensor,
@@ -62,6 +64,9 @@ impl Model {
         if self.config().grid().is_some() {
             let reason = "it is missing; this model reads images of any size as patches in rows and columns";
             return Err(input("image_grid_thw", reason));
+        }
+        if self.config().tile().is_some() {
+            return self.forward_tiles(inputs, None);
         }
         let checked = Checked::new(self, inputs)?;
         let features = self.encode_images(&checked.pixels);
@@ -108,12 +113,29 @@ struct Checked {
 
 impl Checked {
     fn new(model: &Model, inputs: &ForwardInputs) -> Result<Self, ModelError> {
-        let (config, device) = (model.config(), model.device());
+        let config = model.config();
         let rows = pixels(&inputs.pixel_values, config.patch())?;
+        if config.blip2().is_none() {
+            of_side(&inputs.pixel_values, config.image_size())?;
+        }
+        let find = |ids: &Tensor, mask: &Tensor| places(ids, mask, config.image_token(), config.image_tokens());
+        let texts = Self::of_texts(model, inputs, rows, &find)?;
+        let instruction = instruction(model, inputs, rows)?;
+        Ok(Self { pixels: inputs.pixel_values.f_to_device(model.device())?, instruction, ..texts })
+    }
+
+    /// Everything but the images and the Q-Former's instruction, which are left as they are; `find` says where images go, from ids and mask.
+    fn of_texts(
+        model: &Model,
+        inputs: &ForwardInputs,
+        rows: i64,
+        find: &dyn Fn(&Tensor, &Tensor) -> Result<Places, ModelError>,
+    ) -> Result<Self, ModelError> {
+        let (config, device) = (model.config(), model.device());
         let vocabulary = config.text_config().vocab_size();
         let ids = whole("input_ids", &inputs.input_ids, rows)?.f_to_device(device)?;
         let mask = mask("attention_mask", &inputs.attention_mask, &ids.size())?.f_to_device(device)?;
-        let places = places(&ids, &mask, config.image_token(), config.image_tokens())?;
+        let places = find(&ids, &mask)?;
         if let Places::Tokens(tokens) = &places {
             within("input_ids", &ids.masked_fill(tokens, 0), vocabulary)?;
         } else {
@@ -140,9 +162,8 @@ impl Checked {
         } else if let TextConfig::Opt(c) = config.text_config() {
             longest("input_ids", ids.size()[1], c.max_position_embeddings)?;
         }
-        let instruction = instruction(model, inputs, rows)?;
-        let pixels = inputs.pixel_values.f_to_device(device)?;
-        Ok(Self { rows, pixels, ids, mask, places, labels, instruction })
+        let pixels = inputs.pixel_values.shallow_clone();
+        Ok(Self { rows, pixels, ids, mask, places, labels, instruction: None })
     }
 
     /// Tokens to look up: image tokens may lie outside the vocabulary and are replaced anyway.
@@ -213,6 +234,18 @@ fn pixels(pixels: &Tensor, patch: i64) -> Result<i64, ModelError> {
         return Err(input("pixel_values", format!("type {:?} is not a floating-point one", pixels.kind())));
     }
     Ok(rows)
+}
+
+/// Refuses images that are not as large as the positions of the image encoder say.
+fn of_side(pixels: &Tensor, side: i64) -> Result<(), ModelError> {
+    match pixels.size()[2..] {
+        [height, width] if (height, width) == (side, side) => Ok(()),
+        ref size => {
+            let reason =
+                format!("images of {size:?} pixels; this model reads {side} x {side} (`vision_config.image_size`)");
+            Err(input("pixel_values", reason))
+        }
+    }
 }
 
 /// A table of whole numbers with at least one column, as i64.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ressa_checkpoint::json;
+use ressa_checkpoint::{LLAMA_LIKE, json};
 use serde_json::Value;
 
 use crate::{
@@ -25,17 +25,24 @@ impl TextModel {
     /// A configuration that cannot be read.
     pub fn is_in(folder: &Path) -> Result<bool, ModelError> {
         let config: Value = json::read(&folder.join(CONFIG), json::CONFIG_LIMIT)?;
-        Ok(config.get("model_type").is_some_and(|kind| kind == "llama" || kind == "opt"))
+        let kind = config.get("model_type").and_then(Value::as_str);
+        Ok(kind.is_some_and(|kind| kind == "opt" || LLAMA_LIKE.contains(&kind)))
     }
 
-    /// Loads a folder of LLaMA or OPT. Every tensor must be there, finite, of the configured shape, and every tensor must have a place.
+    /// Loads a folder of LLaMA, one of its relatives, or OPT. Every tensor must be there, finite, of the configured shape, and every tensor must have a place.
     ///
     /// # Errors
     /// What is wrong with the configuration or the weights.
     pub fn load(folder: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
         let path = folder.join(CONFIG);
         let config: TextConfig = json::read(&path, json::CONFIG_LIMIT)?;
-        config.check()?;
+        match config.check() {
+            // All of the file is the language model's.
+            Err(ModelError::Config(reason)) => {
+                return Err(ModelError::file(path, reason.replace("`text_config.", "`")));
+            }
+            other => other?,
+        }
         let positions = config.positions().ok_or_else(|| {
             ModelError::file(path, "what T5 is given, an encoder reads; a text needs a decoder-only model")
         })?;
@@ -52,7 +59,7 @@ impl TextModel {
         self.positions
     }
 
-    /// Teacher-forced logits, as [`crate::VisionLanguage::force`] without an image. What ends an answer is of no account.
+    /// Teacher-forced logits, as [`crate::Infer::force`] without an image. What ends an answer is of no account.
     pub fn force(&self, prompt: &TextBatch, answers: &[Vec<u32>]) -> Forced {
         let special = SpecialTokens { eos: vec![0], pad: 0, decoder_start: 0 };
         self.language.force(None, prompt, &AnswerBatch::whole(answers), &special, None)

@@ -7,12 +7,15 @@ use serde_json::{Map, Value};
 use tch::Tensor;
 
 use crate::{
-    Feed, Flow, Linear, ModelError, Scope, TensorMap, Weight,
-    clip::patches,
+    ModelError, Scope, TensorMap,
     config::EncoderSizes,
-    encoder::ImageEncoder,
-    layers::{Activation, Attend, LayerNorm, Parts, attention, parts},
+    layers::{Activation, parts},
+    patch_encoder::{Embeddings, PatchEmbedding, PatchEncoder, Takes},
+    transformer::{BlockShape, Names, PLAIN},
 };
+
+/// What its checkpoints call the parts of a block.
+const NAMES: Names = Names { attention: &["self_attn.qkv"], projection: "self_attn.projection", ..PLAIN };
 
 /// `vision_config` of a checkpoint; absent fields have the published class's defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,176 +102,52 @@ pub fn interpolate_positions(positions: &Tensor, rows: i64, columns: i64) -> Ten
 }
 
 /// `embeddings`: patches, class token, learned positions.
-struct Embeddings {
+pub(crate) struct VitEmbeddings {
     class_embedding: Tensor,
     position_embedding: Tensor,
-    patch_weight: Tensor,
-    patch_bias: Tensor,
-    patch: i64,
+    patch_embedding: PatchEmbedding,
     /// Patches along an edge of an image of the configured size.
     side: i64,
     /// Name of the positions.
     positions: String,
 }
 
-impl Embeddings {
-    fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<Self, ModelError> {
-        let patch = scope.at("patch_embedding");
-        Ok(Self {
-            class_embedding: scope.tensor("class_embedding", &[1, 1, c.hidden_size])?,
-            position_embedding: scope.tensor("position_embedding", &[1, c.tokens(), c.hidden_size])?,
-            patch_weight: patch.tensor("weight", &[c.hidden_size, 3, c.patch_size, c.patch_size])?,
-            patch_bias: patch.tensor("bias", &[c.hidden_size])?,
-            patch: c.patch_size,
-            side: c.side(),
-            positions: format!("{}.position_embedding", scope.path()),
-        })
-    }
-
-    /// Images of another size than the configured one get interpolated positions.
-    fn forward(&self, pixels: &Tensor) -> Tensor {
-        let size = pixels.size();
-        let (images, rows, columns) = (size[0], size[2] / self.patch, size[3] / self.patch);
-        let patches = patches(pixels, &self.patch_weight, Some(&self.patch_bias), self.patch);
-        let class = self.class_embedding.expand([images, -1, -1], false);
-        Tensor::cat(&[class, patches], 1) + interpolate_positions(&self.position_embedding, rows, columns)
-    }
-}
-
-/// `self_attn`: one projection for queries, keys and values.
-struct Attention {
-    qkv: Linear,
-    projection: Linear,
-    heads: i64,
-}
-
-impl Attention {
-    fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<Self, ModelError> {
-        let d = c.hidden_size;
-        Ok(Self {
-            qkv: Linear::load(&scope.at("qkv"), 3 * d, d, c.qkv_bias)?,
-            projection: Linear::load(&scope.at("projection"), d, d, true)?,
-            heads: c.num_attention_heads,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let size = x.size();
-        let width = size[2] / self.heads;
-        let qkv = self.qkv.forward(x).view([size[0], size[1], 3, self.heads, width]).permute([2, 0, 3, 1, 4]);
-        // One by one, each part's gradient would be put into zeros of the whole.
-        let [q, k, v]: [Tensor; 3] = qkv.unbind(0).try_into().expect("three parts");
-        let attend = Attend { scale: (width as f64).powf(-0.5), bias: None, causal: false, rounded: false };
-        let mixed = attention(&q, &k, &v, attend);
-        self.projection.forward(&mixed)
-    }
-}
-
-/// `mlp`.
-struct Mlp {
-    fc1: Linear,
-    fc2: Linear,
-    activation: Activation,
-}
-
-impl Mlp {
-    fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<Self, ModelError> {
-        Ok(Self {
-            fc1: Linear::load(&scope.at("fc1"), c.intermediate_size, c.hidden_size, true)?,
-            fc2: Linear::load(&scope.at("fc2"), c.hidden_size, c.intermediate_size, true)?,
-            activation: c.hidden_act,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)))
-    }
-}
-
-/// `encoder.layers.i`: norms before attention and feed-forward layer.
-pub(crate) struct Layer {
-    layer_norm1: LayerNorm,
-    self_attn: Attention,
-    layer_norm2: LayerNorm,
-    mlp: Mlp,
-}
-
-parts!(Attention: qkv, projection);
-parts!(Mlp: fc1, fc2);
-parts!(Layer: layer_norm1, self_attn, layer_norm2, mlp);
-parts!(Vit: layers, post_layernorm);
-
-impl Layer {
-    fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<Self, ModelError> {
-        Ok(Self {
-            layer_norm1: LayerNorm::load(&scope.at("layer_norm1"), c.hidden_size, c.layer_norm_eps)?,
-            self_attn: Attention::load(&scope.at("self_attn"), c)?,
-            layer_norm2: LayerNorm::load(&scope.at("layer_norm2"), c.hidden_size, c.layer_norm_eps)?,
-            mlp: Mlp::load(&scope.at("mlp"), c)?,
-        })
-    }
-
-    /// What its norms feed.
-    fn feeds(&self) -> impl Iterator<Item = Feed> {
-        [self.layer_norm1.feeds(&[&self.self_attn.qkv]), self.layer_norm2.feeds(&[&self.mlp.fc1])].into_iter().flatten()
-    }
-
-    /// `[images, tokens, width]` to the same.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let x = x + self.self_attn.forward(&self.layer_norm1.forward(x));
-        &x + self.mlp.forward(&self.layer_norm2.forward(&x))
-    }
-}
+parts!(VitEmbeddings);
 
 /// `vision_model`.
-pub(crate) struct Vit {
-    embeddings: Embeddings,
-    layers: Vec<Layer>,
-    post_layernorm: LayerNorm,
+pub(crate) fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<PatchEncoder<VitEmbeddings>, ModelError> {
+    let embeddings = scope.at("embeddings");
+    let embeddings = VitEmbeddings {
+        class_embedding: embeddings.tensor("class_embedding", &[1, 1, c.hidden_size])?,
+        position_embedding: embeddings.tensor("position_embedding", &[1, c.tokens(), c.hidden_size])?,
+        patch_embedding: PatchEmbedding::load(&embeddings.at("patch_embedding"), c.hidden_size, c.patch_size, true)?,
+        side: c.side(),
+        positions: format!("{}.position_embedding", embeddings.path()),
+    };
+    let shape = BlockShape {
+        width: c.hidden_size,
+        inner: c.intermediate_size,
+        heads: c.num_attention_heads,
+        activation: Some(c.hidden_act),
+        eps: c.layer_norm_eps,
+        bias: c.qkv_bias,
+    };
+    let stack = ("encoder.layers", c.num_hidden_layers, "post_layernorm");
+    PatchEncoder::load(scope, embeddings, stack, &NAMES, shape, Takes::Last)
 }
 
-impl Vit {
-    pub fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<Self, ModelError> {
-        let layers = scope.at("encoder.layers");
-        Ok(Self {
-            embeddings: Embeddings::load(&scope.at("embeddings"), c)?,
-            layers: (0..c.num_hidden_layers).map(|i| Layer::load(&layers.at(i), c)).collect::<Result<_, _>>()?,
-            post_layernorm: LayerNorm::load(&scope.at("post_layernorm"), c.hidden_size, c.layer_norm_eps)?,
-        })
-    }
-}
-
-impl ImageEncoder for Vit {
-    fn by_block(&self) -> Vec<Vec<&Linear>> {
-        self.layers.iter().map(Parts::linears).collect()
+impl Embeddings for VitEmbeddings {
+    /// Images of another size than the configured one get interpolated positions.
+    fn forward(&self, pixels: &Tensor) -> Tensor {
+        let [rows, columns] = self.patch_embedding.grid(pixels);
+        let class = self.class_embedding.expand([pixels.size()[0], -1, -1], false);
+        let x = Tensor::cat(&[class, self.patch_embedding.forward(pixels)], 1);
+        x + interpolate_positions(&self.position_embedding, rows, columns)
     }
 
-    fn block_weights(&self, block: usize) -> Vec<&Weight> {
-        self.layers[block].weights()
-    }
-
-    /// The last norm's outputs go to the connector.
-    fn feeds(&self) -> Vec<Feed> {
-        self.layers.iter().flat_map(Layer::feeds).collect()
-    }
-
-    fn enter(&self, pixels: &Tensor) -> Flow {
-        Flow { hidden: self.embeddings.forward(pixels), context: Vec::new(), carried: None }
-    }
-
-    fn run_block(&self, block: usize, flow: &Flow) -> Flow {
-        flow.with_hidden(self.layers[block].forward(&flow.hidden))
-    }
-
-    fn leave(&self, flow: &Flow) -> Tensor {
-        self.post_layernorm.forward(&flow.hidden)
-    }
-
-    /// Positions are interpolated.
     fn refit(&self, tensors: &mut TensorMap) {
-        if let Some(positions) = tensors.get_mut(&self.embeddings.positions) {
-            let side = self.embeddings.side;
-            *positions = tch::no_grad(|| interpolate_positions(positions, side, side));
+        if let Some(positions) = tensors.get_mut(&self.positions) {
+            *positions = tch::no_grad(|| interpolate_positions(positions, self.side, self.side));
         }
     }
 }

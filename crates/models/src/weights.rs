@@ -14,11 +14,9 @@ use crate::{ModelError, TensorMap, TensorSource, scope::shaped};
 
 pub use ressa_checkpoint::{INDEX, SINGLE};
 
-/// Tensors that published checkpoints carry although the network computes or shares them, with the reason. Where the tensor is a copy, the
-/// tensors below the same module of which it may be one.
-const KNOWN_LEFTOVERS: [(&str, &str, &[&str]); 5] = [
-    ("position_ids", "a range that the network computes", &[]),
-    ("rotary_emb.inv_freq", "a constant that the network computes", &[]),
+/// Tensors that published checkpoints carry although they are copies, with the reason and the tensors below the same module that they may be
+/// copies of.
+const COPIES: [(&str, &str, &[&str]); 3] = [
     ("encoder.embed_tokens.weight", "a copy of T5's shared embedding", &["shared.weight"]),
     ("decoder.embed_tokens.weight", "a copy of T5's shared embedding", &["shared.weight"]),
     (
@@ -115,7 +113,10 @@ impl Weights {
     pub fn finish(self) -> Result<(), ModelError> {
         let mut left = Vec::new();
         for name in self.checkpoint.names().filter(|name| !self.taken.contains(*name)) {
-            let known = KNOWN_LEFTOVERS.iter().find_map(|(leftover, _reason, originals)| {
+            if ressa_checkpoint::names::leftover(name).is_some() {
+                continue;
+            }
+            let known = COPIES.iter().find_map(|(leftover, _reason, originals)| {
                 let module = name.strip_suffix(leftover)?;
                 (module.is_empty() || module.ends_with('.')).then_some((module, originals))
             });

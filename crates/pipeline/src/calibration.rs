@@ -30,7 +30,7 @@ pub fn calibration_input(
 ///
 /// # Errors
 /// A text that cannot be tokenized; texts that put their images in different places, which no batch can hold.
-pub fn language_batch(
+pub(crate) fn language_batch(
     processor: &Processor,
     device: Device,
     texts: &[&str],

@@ -183,6 +183,7 @@ impl Changes {
                 }
             }
         }
+        self.masks.join(model);
         Ok(())
     }
 

@@ -63,7 +63,7 @@ impl Executor {
         let ImagesOf { loader, paths } = images;
         let processor = loader.processor();
         // Features of images of different sizes do not make a batch.
-        let fixed = processor.images().cells().is_none();
+        let fixed = processor.images().has_one_size();
         let Some(cache) =
             self.feature_cache(node, data)?.map(|cache| cache.after(processor.images())).filter(|_| fixed)
         else {

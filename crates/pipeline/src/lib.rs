@@ -23,7 +23,7 @@ mod sensitivity;
 mod statistics;
 mod teaching;
 
-pub use calibration::{calibration_input, language_batch};
+pub use calibration::calibration_input;
 pub use error::PipelineError;
 pub use executor::Executor;
 pub use export::RunWeights;

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use ressa_checkpoint::{Outline, PUBLISHED, is_qwen_vl, names, published_config, qwen_text, read_config};
+use ressa_checkpoint::{
+    LLAMA_LIKE, Outline, PUBLISHED, TileSizes, decoder_fields, idefics_vision, is_idefics, is_llava, is_qwen_vl,
+    llava_tokens, llava_vision, names, published_config, qwen_text, read_config,
+};
 use ressa_experiment::{Tower, job::Compute, search::SearchSizes};
 use serde_json::{Map, Value};
 
@@ -105,6 +108,8 @@ pub struct Stack {
 pub struct Model {
     /// Prunable linears.
     pub layers: Vec<Layer>,
+    /// The projection of the queries, a layer of the connector where it is pruned with it.
+    pub projection: Option<Layer>,
     /// Stacks in the order in which they run.
     pub stacks: Vec<Stack>,
     /// Tokens of an image, the class token among them.
@@ -155,17 +160,20 @@ impl Model {
         let elements = |shape: &Vec<usize>| shape.iter().map(|&size| size as f64).product::<f64>();
         let all = outline.linears.values().chain(outline.others.values());
         let stored = config.get("dtype").or(config.get("torch_dtype")).and_then(Value::as_str);
-        let patches = size("vision_model.embeddings.position_embedding", 1)
-            .or(size("vision_tower.vision_model.embeddings.position_embedding.weight", 0))
-            .unwrap_or_default();
-        // Where images keep their sizes, one of middling size counts: 32 patches a side, four of which are a feature.
-        let any_size = is_qwen_vl(config);
-        let patches = if any_size { 1024 } else { patches };
+        let [patches, queries] = match () {
+            // Where images keep their sizes, one of middling size counts: 32 patches a side, four of which are a feature.
+            () if is_qwen_vl(config) => [1024, 256],
+            () if is_idefics(config) => TileSizes::of(config)?.of_photograph(),
+            () if is_llava(config) => llava_tokens(config).unwrap_or_default(),
+            () => [("vision_model.embeddings.position_embedding", 1), ("query_tokens", 1)]
+                .map(|(name, dimension)| size(name, dimension).unwrap_or_default()),
+        };
+        let projection = outline.others.get(names::PROJECTION).and_then(|shape| projection(shape, &layers));
         Ok(Self {
+            projection,
             stacks: stacks(&layers, config),
             patches: patches as f64,
-            // A connector without queries hands on every patch.
-            queries: size("query_tokens", 1).unwrap_or(if any_size { 256 } else { patches.saturating_sub(1) }) as f64,
+            queries: queries as f64,
             reads_instruction: layers.iter().any(|layer| layer.reads == Reads::Text),
             words: words.map_or(0.0, |shape| shape[0] as f64),
             word_width: words.map_or(0.0, |shape| shape[1] as f64),
@@ -237,21 +245,57 @@ fn layer(name: &str, shape: &[usize], config: &Map<String, Value>) -> Option<Lay
             };
             (BlockKind::Qformer, reads)
         }
-        Tower::Language => match config.get("text_config").and_then(|text| text.get("model_type")?.as_str()) {
+        Tower::Language => match decoder(config) {
             Some("t5") if has(".encoder.") => (BlockKind::T5Encoder, Reads::Sequence),
             Some("t5") if has(".EncDecAttention.k.") || has(".EncDecAttention.v.") => {
                 (BlockKind::T5Decoder, Reads::Sequence)
             }
             Some("t5") => (BlockKind::T5Decoder, Reads::Answer),
-            Some("llama") => (BlockKind::Llama, Reads::Sequence),
-            _ if is_qwen_vl(config) => (BlockKind::Llama, Reads::Sequence),
-            None if config.get("model_type").is_some_and(|kind| kind == "llava") => (BlockKind::Llama, Reads::Sequence),
+            Some(kind) if LLAMA_LIKE.contains(&kind) => (BlockKind::Llama, Reads::Sequence),
             _ => (BlockKind::Opt, Reads::Sequence),
         },
     };
     let role = name.rsplit('.').nth(1).unwrap_or_default().to_owned();
     let path = name.to_owned();
     Some(Layer { tower, kind, reads, block: block.index, role, path, outputs: outputs as f64, inputs: inputs as f64 })
+}
+
+/// The projection behind the connector's layers.
+fn projection(shape: &[usize], layers: &[Layer]) -> Option<Layer> {
+    let &[outputs, inputs] = shape else { return None };
+    let blocks = layers.iter().filter(|layer| layer.kind == BlockKind::Qformer).map(|layer| layer.block + 1);
+    Some(Layer {
+        tower: Tower::Connector,
+        kind: BlockKind::Qformer,
+        reads: Reads::Queries,
+        block: blocks.max().unwrap_or(0),
+        role: names::role(names::PROJECTION.trim_end_matches(".weight")).to_owned(),
+        path: names::PROJECTION.to_owned(),
+        outputs: outputs as f64,
+        inputs: inputs as f64,
+    })
+}
+
+/// `model_type` of the language model, where it is known.
+fn decoder(config: &Map<String, Value>) -> Option<&str> {
+    let written = config.get("text_config").and_then(|text| text.get("model_type")?.as_str());
+    match written {
+        _ if is_qwen_vl(config) => Some("qwen2"),
+        None if is_llava(config) || is_idefics(config) => Some("llama"),
+        written => written,
+    }
+}
+
+/// A part of a configuration with the defaults of its class, as far as they are not the same for all.
+fn fields(config: &Map<String, Value>, part: &str) -> Map<String, Value> {
+    let written = config.get(part).and_then(Value::as_object).cloned().unwrap_or_default();
+    match part {
+        "text_config" if is_qwen_vl(config) => qwen_text(config),
+        "text_config" => decoder_fields(decoder(config).unwrap_or_default(), &written),
+        "vision_config" if is_idefics(config) => idefics_vision(config).unwrap_or(written),
+        "vision_config" if is_llava(config) => llava_vision(config).map_or(written, |(_, fields)| fields),
+        _ => written,
+    }
 }
 
 /// The stacks that the layers are in.
@@ -276,9 +320,8 @@ fn stacks(layers: &[Layer], config: &Map<String, Value>) -> Vec<Stack> {
             BlockKind::Llama => ("text_config", "num_attention_heads", 32),
             BlockKind::Opt => ("text_config", "num_attention_heads", 12),
         };
-        let beside = (is_qwen_vl(config) && part == "text_config").then(|| Value::Object(qwen_text(config)));
-        let fields = beside.as_ref().or_else(|| config.get(part));
-        let field = |name: &str| fields.and_then(|fields| fields.get(name)?.as_u64());
+        let fields = fields(config, part);
+        let field = |name: &str| fields.get(name)?.as_u64();
         let heads = field(heads).unwrap_or(default) as f64;
         let of_block: Vec<&&Layer> = own.iter().filter(|layer| layer.block == first.block).collect();
         // The residual stream is what most layers of a block read; the widest side of a block's layers is the feed-forward width.
@@ -325,6 +368,8 @@ mod tests {
             ("instructblip-vicuna-7b", 7_913_210_624.0),
             ("blip2-flan-t5-xl", 3_942_446_592.0),
             ("blip2-opt-2.7b", 3_744_761_856.0),
+            ("qwen2.5-vl-3b-instruct", 3_754_622_976.0),
+            ("smolvlm-256m-instruct", 256_484_928.0),
         ] {
             let found = published(name).parameters;
             assert!((0.998..=1.0).contains(&(found / parameters)), "{name}: {found}");
@@ -349,6 +394,21 @@ mod tests {
         assert_eq!(sizes("instructblip-flan-t5-xl"), [&image[..], &xl].concat());
         let vicuna = (BlockKind::Llama, [32.0, 4096.0, 11008.0, 4096.0, 32.0]);
         assert_eq!(sizes("instructblip-vicuna-7b"), [&image[..], &[vicuna]].concat());
+        let smolvlm = [
+            (BlockKind::Vision, [12.0, 768.0, 3072.0, 768.0, 12.0]),
+            (BlockKind::Llama, [30.0, 576.0, 1536.0, 576.0, 9.0]),
+        ];
+        assert_eq!(sizes("smolvlm-256m-instruct"), smolvlm);
+        let interleave = [
+            (BlockKind::Vision, [26.0, 1152.0, 4304.0, 1152.0, 16.0]),
+            (BlockKind::Llama, [24.0, 1024.0, 2816.0, 1024.0, 16.0]),
+        ];
+        assert_eq!(sizes("llava-interleave-qwen-0.5b-hf"), interleave);
+        let images = |name: &str| [published(name).patches, published(name).queries];
+        assert_eq!(images("smolvlm-256m-instruct"), [13.0 * 1024.0, 13.0 * 64.0]);
+        assert_eq!(images("llava-interleave-qwen-0.5b-hf"), [729.0, 729.0]);
+        assert_eq!(images("llava-1.5-7b-hf"), [577.0, 576.0]);
+        assert_eq!(images("qwen2-vl-2b-instruct"), [1024.0, 256.0]);
         let model = published("blip2-itm-vit-g-coco");
         assert_eq!((model.patches, model.words, model.reads_instruction), (677.0, 0.0, true));
         assert!(!published("blip2-opt-2.7b").reads_instruction);

@@ -145,6 +145,8 @@ pub(crate) mod pruning {
     pub const CHOICE_LAUNCHES: f64 = 60.0;
     /// Operations of SparseGPT per column.
     pub const COLUMN_LAUNCHES: f64 = 8.0;
+    /// Iterations after which the masks of ALPS stand still.
+    pub const ALTERNATIONS: f64 = 60.0;
     /// Operations of DSnoT per swap of all rows.
     pub const SWAP_LAUNCHES: f64 = 25.0;
     /// Copies of the largest Gram matrix that a factorisation holds, in f32.

@@ -121,7 +121,7 @@ pub fn train(request: &Request<'_>, progress: &mut dyn FnMut(f64, &str)) -> Resu
     ));
     let head_width = match &config.text_config {
         TextConfig::T5(t5) => Some(t5.d_kv),
-        TextConfig::Llama(_) | TextConfig::Qwen2(_) | TextConfig::Opt(_) => None,
+        TextConfig::Llama(_) | TextConfig::Qwen2(_) | TextConfig::Mistral(_) | TextConfig::Opt(_) => None,
     };
     let start = |name: &str, shape: &[i64]| match Auxiliary::owns(name) {
         true => Auxiliary::initial(name, shape),

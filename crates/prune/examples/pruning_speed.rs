@@ -12,7 +12,7 @@ use ressa_prune::{
     metric::{Magnitude, Ria, Wanda},
     refine::{LeastSquares, PrunedLayer, Refinement, SparseSwaps},
     select::Selection,
-    solver::{Dsnot, LayerProblem, LayerSolution, LayerSolver, Ranked, SparseGpt, Threshold},
+    solver::{Dsnot, LayerProblem, LayerSolver, Ranked, SparseGpt, Threshold},
     statistics::{ColumnStatistics, Needs},
 };
 use ressa_runtime::{Device, DeviceChoice, RuntimeOptions, cpu_seconds};
@@ -92,6 +92,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
                     weight: found.weight.as_ref(),
                     keep: &found.keep,
                     pattern: selection.pattern(),
+                    gone: None,
                 })
                 .collect();
             let refined = refinement.refine(&layers, Some(&statistics))?;

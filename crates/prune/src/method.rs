@@ -5,7 +5,7 @@ use ressa_experiment::config::{self, InitialMetric, MethodConfig, Metric};
 use crate::{
     metric::{Magnitude, PruningMetric, Ria, SignedMagnitude, Wanda, metric},
     select::Rounding,
-    solver::{ByThreshold, Damping, Dsnot, Initial, LayerSolver, Ranked, SignRule, SparseGpt, Threshold},
+    solver::{Alps, ByThreshold, Damping, Dsnot, Initial, LayerSolver, Order, Ranked, SignRule, SparseGpt, Threshold},
 };
 
 /// The metric of a method that ranks all weights; `None` for others.
@@ -21,6 +21,7 @@ pub fn solver(name: Metric, method: &MethodConfig, seed: u64) -> Option<Box<dyn 
     match name {
         Metric::SparseGpt => Some(Box::new(sparsegpt(method))),
         Metric::Dsnot => Some(Box::new(dsnot(method))),
+        Metric::Alps => Some(Box::new(alps(method))),
         _ => {
             let metric = ranking(name, method, seed)?;
             Some(match method.threshold {
@@ -53,7 +54,16 @@ fn sparsegpt(method: &MethodConfig) -> SparseGpt {
             config::BlockThreshold::Exact => Threshold::Exact,
             config::BlockThreshold::Inclusive => Threshold::Inclusive,
         },
+        order: match method.sparsegpt.order {
+            config::ColumnOrder::Natural => Order::Natural,
+            config::ColumnOrder::Loss => Order::Loss,
+        },
     }
+}
+
+fn alps(method: &MethodConfig) -> Alps {
+    let config::AlpsConfig { damping_share, penalty, iterations, steps } = method.alps;
+    Alps { damping_ratio: damping_share, penalty, iterations: iterations as usize, steps: steps as usize }
 }
 
 fn dsnot(method: &MethodConfig) -> Dsnot {

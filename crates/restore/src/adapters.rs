@@ -5,21 +5,25 @@ use std::collections::BTreeSet;
 use rand::Rng;
 use ressa_experiment::{
     Tower,
-    config::{TowerAdapter, TrainedBiases},
+    config::{MatrixUpdate, TowerAdapter, TrainedBiases},
     stage::AdaptTraining,
 };
-use ressa_models::{Full, LayerId, Linear, Lora, LoraParts, SparseLora, Update, UpdateSet, VisionLanguage, Weight};
+use ressa_models::{
+    Full, LayerId, Linear, Lora, LoraParts, ScaleLora, SparseLora, Spp, SppLora, Update, UpdateSet, VisionLanguage,
+    Weight,
+};
 use ressa_runtime::stream;
 use tch::{Kind, Tensor};
 
 use crate::RestoreError;
 
-/// Fresh updates for every tuned tower. Low-rank: `a` uniform in `±1/sqrt(in)` (Kaiming-uniform with slope `sqrt(5)`, as the reference), `b` zero,
-/// so the model starts as it is. Each layer draws from its own stream, named by its module path.
+/// Fresh updates for every tuned tower. Low-rank: `a` uniform in `±1/sqrt(in)` (Kaiming-uniform with slope `sqrt(5)`, as the reference), `b` zero; where
+/// the product scales the weights, all of both `1/sqrt(rank)`; so the model starts as it is. Each layer draws from its own stream, named by its module path.
 ///
-/// Biases, norms and learned queries that the settings name train element by element, from no change; matrices too where `full` says so.
+/// Biases, norms and learned queries that the settings name train element by element, from no change; matrices too where `full` says so. With rank 0
+/// matrices stay as they are.
 ///
-/// `masked` asks for SparseLoRA. A layer without a keep mask gets a plain adapter either way (the Q-Former, when it is not pruned).
+/// `masked` asks for updates that keep masks. Where they are sums, a layer without a mask gets a plain adapter either way (the Q-Former, when it is not pruned).
 pub fn initialise(
     model: &dyn VisionLanguage,
     settings: &AdaptTraining,
@@ -28,7 +32,7 @@ pub fn initialise(
 ) -> Result<UpdateSet, RestoreError> {
     let mut adapters = UpdateSet::new();
     for tower in Tower::ALL {
-        let Some(wanted) = settings.tower(tower).filter(|t| t.tune && (t.rank > 0 || t.full)) else {
+        let Some(wanted) = settings.tower(tower).filter(|t| t.tune && t.trains()) else {
             continue;
         };
         check_targets(model, tower, &wanted.targets)?;
@@ -38,11 +42,11 @@ pub fn initialise(
         let between = connectors(model, tower).into_iter();
         for (linear, role) in of_tower.chain(between.filter(|_| !wanted.targets.is_empty())) {
             if wanted.targets.is_empty() || wanted.targets.iter().any(|target| names(target, linear, role)) {
-                let adapter = if wanted.full {
-                    unchanged(linear.matrix())
-                } else {
-                    let masked = masked && linear.matrix().keep().is_some();
-                    fresh(linear, linear.name(), i64::from(wanted.rank), wanted.scale, masked, seed)
+                let masked = masked && linear.matrix().keep().is_some();
+                let adapter = match wanted {
+                    TowerAdapter { full: true, .. } => unchanged(linear.matrix()),
+                    TowerAdapter { rank: 0, .. } => continue,
+                    _ => fresh(linear, wanted, (settings.update, masked), seed),
                 };
                 adapters.insert(linear.name(), adapter);
             }
@@ -86,19 +90,32 @@ fn element_wise<'m>(
     Ok(found)
 }
 
-fn fresh(linear: &Linear, name: &str, rank: i64, scale: f64, masked: bool, seed: u64) -> Box<dyn Update> {
-    let (outputs, inputs) = linear.shape();
-    let mut stream = stream(seed, name);
-    let bound = 1.0 / (inputs as f32).sqrt();
-    let unit = |bits: u32| (bits >> 8) as f32 / (1u32 << 24) as f32;
-    let values: Vec<f32> = (0..rank * inputs).map(|_| (2.0 * unit(stream.next_u32()) - 1.0) * bound).collect();
-    let device = linear.weight().device();
-    let parts = LoraParts {
-        a: Tensor::from_slice(&values).view([rank, inputs]).to_device(device),
-        b: Tensor::zeros([outputs, rank], (Kind::Float, device)),
-        scale,
+fn fresh(linear: &Linear, wanted: &TowerAdapter, (update, masked): (MatrixUpdate, bool), seed: u64) -> Box<dyn Update> {
+    let ((outputs, inputs), scale, device) = (linear.shape(), wanted.scale, linear.weight().device());
+    let filled = |shape: [i64; 2], value: f64| Tensor::full(shape, value, (Kind::Float, device));
+    let uniform = |rows: i64| {
+        let mut stream = stream(seed, linear.name());
+        let bound = 1.0 / (inputs as f32).sqrt();
+        let unit = |bits: u32| (bits >> 8) as f32 / (1u32 << 24) as f32;
+        let values: Vec<f32> = (0..rows * inputs).map(|_| (2.0 * unit(stream.next_u32()) - 1.0) * bound).collect();
+        Tensor::from_slice(&values).view([rows, inputs]).to_device(device)
     };
-    if masked { Box::new(SparseLora(parts)) } else { Box::new(Lora(parts)) }
+    let rank = i64::from(wanted.rank);
+    let from_zero = || LoraParts { a: uniform(rank), b: filled([outputs, rank], 0.0), scale };
+    match update {
+        MatrixUpdate::Sum if masked => Box::new(SparseLora(from_zero())),
+        MatrixUpdate::Sum => Box::new(Lora(from_zero())),
+        MatrixUpdate::SppLora => Box::new(SppLora(from_zero())),
+        MatrixUpdate::Spp => Box::new(Spp { a: uniform(rank.min(outputs)), b: filled([outputs, 1], 0.0), scale }),
+        MatrixUpdate::Scale => {
+            let root = 1.0 / (rank as f64).sqrt();
+            Box::new(ScaleLora(LoraParts {
+                a: filled([rank, inputs], root),
+                b: filled([outputs, rank], root),
+                scale: 1.0,
+            }))
+        }
+    }
 }
 
 /// An update of every element, from no change.

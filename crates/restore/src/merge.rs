@@ -68,6 +68,7 @@ pub fn merge(dense: &dyn VisionLanguage, request: MergeRequest<'_>, probe: &Prob
         request.adapters.apply(adapted.as_mut())?;
         let tensors = merged_weights(adapted.as_ref(), request)?;
         let mut plain = dense.shallow_clone();
+        request.masks.join(plain.as_mut());
         for weight in plain.weights_mut() {
             weight.set_update(None)?;
             weight.set_keep(None)?;
@@ -102,7 +103,7 @@ fn merged_weights(
 /// When the adapter was trained for another method.
 pub fn merged_weight(weight: &Weight, method: RestoreMethod) -> Result<Tensor, RestoreError> {
     if let (Some(update), Some(_)) = (weight.update(), weight.keep())
-        && update.respects_mask() != (method == RestoreMethod::SparseLora)
+        && update.respects_mask() != method.trains_masked()
     {
         let (layer, method) = (weight.key().to_owned(), method.name());
         return Err(RestoreError::WrongAdapter { layer, method, masked: update.respects_mask() });

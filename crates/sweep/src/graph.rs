@@ -2,7 +2,10 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use ressa_experiment::{Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, percent, steps::Step};
+use ressa_experiment::{
+    Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, Tower, config::MatrixUpdate, percent,
+    steps::Step,
+};
 
 /// Runs, their distinct stages (upstream first) and the gates of their dense models.
 #[derive(Debug, Default)]
@@ -203,24 +206,40 @@ pub fn describe(stage: &Stage) -> String {
         Stage::Dense { preset: Some(preset), .. } => format!("dense {}", preset.name()),
         Stage::Dense { checkpoint, .. } => format!("dense {}", checkpoint.as_deref().unwrap_or("checkpoint")),
         Stage::Rescale { spread, .. } => format!("rescale channels {spread}"),
-        Stage::Sensitivity { tower, measurement, .. } => format!("measure {tower} {}", measurement.name()),
-        Stage::Statistics { tower, .. } => format!("measure {tower} inputs"),
-        Stage::Prune { tower, metric, pattern, sparsity, budget, .. } => match sparsity {
-            Some(sparsity) => {
-                let divided =
-                    budget.as_ref().map(|budget| format!(" {}", budget.rule.method.name())).unwrap_or_default();
-                format!("prune {tower} {} {}%{divided}", metric.name(), percent(*sparsity))
+        Stage::Sensitivity { tower, projection, measurement, .. } => {
+            format!("measure {} {}", layers(*tower, *projection), measurement.name())
+        }
+        Stage::Statistics { tower, projection, .. } => format!("measure {} inputs", layers(*tower, *projection)),
+        Stage::Prune { tower, projection, metric, pattern, sparsity, budget, .. } => {
+            let layers = layers(*tower, *projection);
+            match sparsity {
+                Some(sparsity) => {
+                    let divided =
+                        budget.as_ref().map(|budget| format!(" {}", budget.rule.method.name())).unwrap_or_default();
+                    format!("prune {layers} {} {}%{divided}", metric.name(), percent(*sparsity))
+                }
+                None => format!("prune {layers} {} {pattern}", metric.name()),
             }
-            None => format!("prune {tower} {} {pattern}", metric.name()),
-        },
+        }
         Stage::Refine { tower, method, .. } => format!("refine {tower} {}", method.name()),
         Stage::Adapt { masked, training, .. } => {
-            let masked = if *masked { "sparse" } else { "dense" };
-            format!("adapt {masked}{}", if training.distill.is_some() { " distilled" } else { "" })
+            let update = match (training.update, *masked) {
+                (MatrixUpdate::Sum, true) => "sparse",
+                (MatrixUpdate::Sum, false) => "dense",
+                (MatrixUpdate::Scale, _) => "scale",
+                (MatrixUpdate::Spp, _) => "spp",
+                (MatrixUpdate::SppLora, _) => "spp-lora",
+            };
+            format!("adapt {update}{}", if training.distill.is_some() { " distilled" } else { "" })
         }
         Stage::Merge { method, .. } => format!("merge {}", method.name()),
         Stage::Evaluate { task, .. } => format!("evaluate {task}"),
     }
+}
+
+/// The layers that a stage is about.
+fn layers(tower: Tower, projection: bool) -> String {
+    if projection { format!("{tower} and projection") } else { tower.to_string() }
 }
 
 /// What code a run goes through. Two runs with one path can differ in numbers (sparsity, rank, seed), not in what is executed.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Outline, Sizes};
-use crate::{mrope_sections, qwen_text};
+use crate::{check_windows, mrope_sections, qwen_text};
 
 impl Outline {
     /// Everything of a configuration, `newer` for Qwen2.5-VL.
@@ -18,7 +18,9 @@ impl Outline {
         text.require(words.is_multiple_of(heads), || {
             format!("`text_config.hidden_size` is {words}, which `num_attention_heads` = {heads} does not divide")
         });
-        if let Err(problem) = mrope_sections(&fields, words / heads.max(1) / 2) {
+        if let Err(problem) =
+            mrope_sections(&fields, words / heads.max(1) / 2).map(|_| ()).and(check_windows("qwen2", &fields))
+        {
             text.require(false, || problem);
         }
         text.require(handed == words, || {

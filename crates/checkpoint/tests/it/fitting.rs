@@ -41,7 +41,7 @@ fn a_configuration_that_no_network_has_is_told_field_by_field() {
     };
     for (pointer, value, said) in [
         ("/model_type", json!("kosmos-2"), "`kosmos-2`"),
-        ("/text_config/model_type", json!("mistral"), "`mistral`; supported are `t5`, `llama` and `opt`"),
+        ("/text_config/model_type", json!("gemma"), "`gemma`; supported are `t5`, `opt`, `llama`, `qwen2`, `mistral`"),
         ("/vision_config/hidden_size", json!(-20), "`vision_config.hidden_size` is -20"),
         ("/vision_config/patch_size", json!(0), "`vision_config.patch_size` is 0"),
         ("/vision_config/num_attention_heads", json!(7), "`num_attention_heads` = 7 does not divide"),

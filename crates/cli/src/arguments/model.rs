@@ -168,7 +168,7 @@ pub struct PruneLayerOptions {
     /// Safetensors file: `weight` and, where the method looks at activations, `inputs`
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub input: PathBuf,
-    /// Method: magnitude, wanda, ria, sparsegpt, dsnot or random
+    /// Method: magnitude, wanda, ria, sparsegpt, alps, dsnot or random
     #[arg(long, value_name = "METHOD", value_parser = |text: &str| text.parse::<Metric>())]
     pub method: Metric,
     /// Fraction removed
@@ -260,7 +260,7 @@ pub struct TokenizeOptions {
 pub struct ForwardOptions {
     #[command(flatten)]
     pub model: ModelOptions,
-    /// Safetensors file: `pixel_values, input_ids, attention_mask, labels[, qformer_input_ids, qformer_attention_mask]`
+    /// Safetensors file: `pixel_values, input_ids, attention_mask, labels[, qformer_input_ids, qformer_attention_mask][, image_grid_thw]`
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub inputs: PathBuf,
     /// Safetensors file to write

@@ -20,7 +20,7 @@ use super::{
 pub struct PruneOptions {
     #[command(flatten)]
     pub model: ModelOptions,
-    /// Method: magnitude, wanda, ria, sparsegpt, dsnot or random
+    /// Method: magnitude, wanda, ria, sparsegpt, alps, dsnot or random
     #[arg(long = "metric", value_name = "METHOD", value_parser = |text: &str| text.parse::<Metric>())]
     pub metric: Metric,
     /// `unstructured`, or N:M such as 2:4
@@ -35,8 +35,8 @@ pub struct PruneOptions {
     /// Sparsity of the language model
     #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = fraction, allow_negative_numbers = true)]
     pub language: f64,
-    /// Weights compared with each other where the pattern is unstructured [default: as published: matrix for magnitude, ria and
-    /// sparsegpt, row for the others]
+    /// Weights compared with each other where the pattern is unstructured [default: as published: matrix for magnitude, ria,
+    /// sparsegpt and alps, row for the others]
     #[arg(long, value_name = "GROUP")]
     pub group: Option<GroupName>,
     /// How budgets are divided among layers: `uniform`, `owl` (by shares of outliers, counted in a pass of its own), or a YAML file of sparsities

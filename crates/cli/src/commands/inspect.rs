@@ -93,8 +93,11 @@ fn print(found: &Inspection, layers: bool) {
 }
 
 fn describe(architecture: &Architecture) -> String {
-    let quoted = |text: &Option<String>| text.as_ref().map_or_else(|| "unnamed".to_owned(), |text| format!("`{text}`"));
-    let mut line = format!("{} with {}", quoted(&architecture.model_type), quoted(&architecture.language));
+    let mut line = architecture.model_type.as_ref().map_or_else(|| "unnamed".to_owned(), |kind| format!("`{kind}`"));
+    // Some configurations do not name their language model.
+    if let Some(language) = &architecture.language {
+        line += &format!(" with `{language}`");
+    }
     if !architecture.classes.is_empty() {
         line += &format!(" ({})", architecture.classes.join(", "));
     }

@@ -45,8 +45,28 @@ pub fn run(global: &Global, lab: &Lab) -> Outcome {
 fn preprocess(global: &Global, options: &PreprocessOptions) -> Outcome {
     let processor = Processor::load(&model_folder(&options.model)?)?;
     let images = options.images.iter().map(|path| Image::open(path)).collect::<Result<Vec<_>, _>>()?;
-    let summary = match processor.images().cells() {
-        Some(cells) => {
+    let summary = match (processor.images().cells(), processor.images().tiles()) {
+        (None, Some(tiles)) => {
+            let sizes = images.iter().map(|image| processor.size_of(image)).collect::<Result<Vec<_>, _>>()?;
+            let most = sizes.iter().map(|&size| tiles.count(size)).max().unwrap_or_default();
+            let side = tiles.side as usize;
+            // One image in a row, filled up with tiles of zeros.
+            let (mut pixels, mut mask) = (Vec::new(), Vec::new());
+            for (row, (image, &size)) in images.iter().zip(&sizes).enumerate() {
+                pixels.extend(tiles.cut(&processor.pixels([image])?, size));
+                pixels.resize((row + 1) * most * 3 * side * side, 0.0);
+                mask.resize(mask.len() + tiles.count(size) * side * side, 1);
+                mask.resize((row + 1) * most * side * side, 0);
+            }
+            let grids: Vec<[u32; 2]> = sizes.iter().map(|&size| tiles.grid(size)).collect();
+            let shape = vec![images.len(), most, 3, side, side];
+            let summary = json!({ "output": options.output, "pixel_values": shape, "rows_and_columns": grids });
+            let mask = Written::whole(vec![images.len(), most, side, side], &mask);
+            let named = [("pixel_attention_mask", &mask), ("pixel_values", &Written::floats(shape, &pixels))];
+            write(&options.output, named, ("format", "pt"))?;
+            summary
+        }
+        (Some(cells), _) => {
             let (mut patches, mut grids) = (Vec::new(), Vec::new());
             for image in &images {
                 let size = processor.size_of(image)?;
@@ -62,7 +82,7 @@ fn preprocess(global: &Global, options: &PreprocessOptions) -> Outcome {
             write(&options.output, named, ("format", "pt"))?;
             summary
         }
-        None => {
+        (None, None) => {
             let pixels = processor.pixels(&images)?;
             let (height, width) = processor.image_size();
             let shape = vec![images.len(), 3, height as usize, width as usize];

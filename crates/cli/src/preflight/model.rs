@@ -2,27 +2,31 @@
 
 use std::collections::BTreeSet;
 
-use ressa_checkpoint::{Outline, names};
+use ressa_checkpoint::{Outline, is_idefics, is_qwen_vl, names, qwen_text};
 use ressa_experiment::{
     Pattern, Stage, Task, Tower,
-    config::{TowerAdapter, TrainedBiases},
+    config::{DataSource, TowerAdapter, TrainedBiases},
 };
 use serde_json::{Map, Value};
 
 use super::Preflight;
 
-/// What connects the towers: tuned where a target of the interface names it.
+/// What connects the towers: tuned where a target of the connector names it.
 const CONNECTORS: [&str; 4] = ["language_projection", "vision_projection", "text_projection", "itm_head"];
 
 /// A network by its configuration.
 pub(super) struct Network {
     linears: Vec<Linear>,
+    /// The projection into the language model, where it is beside the connector's layers.
+    projection: Option<Linear>,
     /// Whether the linears of the language model have biases.
     has_language_biases: bool,
     /// Whether the language model reads its prompt with an encoder.
     has_encoder: bool,
     /// Positions of the language model, where its configuration says how many.
     positions: Option<u64>,
+    /// Whether images are read at their own size.
+    keeps_sizes: bool,
 }
 
 struct Linear {
@@ -41,11 +45,13 @@ impl Network {
         let outline = Outline::of(&config).ok()?;
         let linear = |(tensor, shape): (&String, &Vec<usize>)| {
             let (&[outputs, inputs], name) = (shape.as_slice(), tensor.strip_suffix(".weight")?) else { return None };
-            let tower = names::Part::of(tensor).tower()?;
+            let tower = names::counted_in(tensor, shape, true)?;
             let role = names::role(name).to_owned();
             Some(Linear { tower, role, name: name.to_owned(), outputs, inputs })
         };
-        let text = config.get("text_config").and_then(Value::as_object);
+        // Qwen-VL's of 2024 have the language model's settings at the top.
+        let qwen = is_qwen_vl(&config).then(|| qwen_text(&config));
+        let text = qwen.as_ref().or_else(|| config.get("text_config")?.as_object());
         let field = |name: &str| text.and_then(|text| text.get(name));
         // Where a configuration says nothing, its class does.
         let positions = |text: Option<&Map<String, Value>>| match field("model_type").and_then(Value::as_str) {
@@ -56,23 +62,42 @@ impl Network {
             _ => field("max_position_embeddings").and_then(Value::as_u64),
         };
         let has_language_biases = match field("model_type").and_then(Value::as_str) {
-            Some("t5") => false,
+            Some("t5" | "mistral") => false,
             Some("llama") => ["attention_bias", "mlp_bias"].iter().any(|name| field(name) == Some(&Value::Bool(true))),
             _ => true,
         };
         Some(Self {
             linears: outline.linears.iter().filter_map(linear).collect(),
+            projection: outline.others.get_key_value(names::PROJECTION).and_then(linear),
             has_language_biases,
             has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
             positions: positions(text),
+            keeps_sizes: is_qwen_vl(&config) || is_idefics(&config),
         })
     }
 
     /// What a stage could not follow.
     pub fn look(&self, stage: &Stage, found: &mut Preflight) {
         match stage {
-            Stage::Prune { tower, pattern: Pattern::NOfM { keep, of }, .. } => self.widths(*tower, *keep, *of, found),
-            Stage::Adapt { training, .. } => {
+            Stage::Prune { tower, projection, pattern, .. } => {
+                if *projection && self.projection.is_none() {
+                    let what =
+                        "this model has no projection beside the prunable layers of its connector; set it to false";
+                    found.problem("prune.connector.projection", what);
+                }
+                if let Pattern::NOfM { keep, of } = pattern {
+                    let layers = self.of_tower(*tower).chain(self.projection.iter().filter(|_| *projection));
+                    widths(layers, *tower, *keep, *of, found);
+                }
+            }
+            Stage::Adapt { training, data, .. } => {
+                if self.keeps_sizes && data.source == DataSource::Folder && training.batch > 1 {
+                    let what = format!(
+                        "this model reads images at their own size, and images of different sizes cannot be one batch of {}; set it to 1",
+                        training.batch
+                    );
+                    found.problem("restore.batch", what);
+                }
                 for tower in Tower::ALL {
                     if let Some(adapter) = training.tower(tower).filter(|adapter| adapter.tune) {
                         self.adapter(tower, adapter, found);
@@ -97,19 +122,6 @@ impl Network {
 
     fn of_tower(&self, tower: Tower) -> impl Iterator<Item = &Linear> {
         self.linears.iter().filter(move |linear| linear.tower == tower)
-    }
-
-    fn widths(&self, tower: Tower, keep: u32, of: u32, found: &mut Preflight) {
-        if let Some(odd) = self.of_tower(tower).find(|linear| !linear.inputs.is_multiple_of(of as usize)) {
-            let (name, inputs) = (&odd.name, odd.inputs);
-            found.problem(
-                "prune.pattern",
-                format!(
-                    "`{keep}:{of}` does not fit tower `{tower}`: `{name}` reads {inputs} inputs, which groups of {of} do not divide; use another \
-                     pattern, or leave the tower with `prune.{tower}.sparsity: 0`"
-                ),
-            );
-        }
     }
 
     fn adapter(&self, tower: Tower, adapter: &TowerAdapter, found: &mut Preflight) {
@@ -141,6 +153,20 @@ impl Network {
         if adapter.bias != TrainedBiases::None && tower == Tower::Language && !self.has_language_biases {
             found.problem("restore.language.bias", "this language model has no bias to train; set it to `none`");
         }
+    }
+}
+
+/// Whether groups of an N:M pattern divide what layers of a tower read.
+fn widths<'a>(mut layers: impl Iterator<Item = &'a Linear>, tower: Tower, keep: u32, of: u32, found: &mut Preflight) {
+    if let Some(odd) = layers.find(|linear| !linear.inputs.is_multiple_of(of as usize)) {
+        let (name, inputs) = (&odd.name, odd.inputs);
+        found.problem(
+            "prune.pattern",
+            format!(
+                "`{keep}:{of}` does not fit tower `{tower}`: `{name}` reads {inputs} inputs, which groups of {of} do not divide; use another \
+                 pattern, or leave the tower with `prune.{tower}.sparsity: 0`"
+            ),
+        );
     }
 }
 
@@ -190,6 +216,17 @@ mod tests {
     }
 
     #[test]
+    fn a_projection_that_is_to_be_pruned_must_be_there() {
+        let asks = |run: &mut RunConfig| {
+            run.prune.pattern = Pattern::NOfM { keep: 2, of: 4 };
+            (run.prune.connector.sparsity, run.prune.connector.projection) = (0.5, true);
+        };
+        assert_eq!(found(published_config("instructblip-vicuna-7b").expect("known"), asks), [""; 0]);
+        let llava = found(published_config("llava-1.5-7b-hf").expect("known"), asks);
+        assert!(llava.len() == 1 && llava[0].starts_with("prune.connector.projection: this model has no"), "{llava:?}");
+    }
+
+    #[test]
     fn texts_that_no_language_model_can_follow_are_said() {
         let asks = |run: &mut RunConfig| {
             run.evaluate.tasks = vec![Task::Perplexity];
@@ -202,6 +239,20 @@ mod tests {
         );
         let t5 = found(preset_config(Preset::ShapesFlanT5), asks);
         assert!(t5.len() == 1 && t5[0].contains("decoder-only"), "{t5:?}");
+    }
+
+    #[test]
+    fn batches_of_images_that_keep_their_sizes_are_said() {
+        const QWEN: &str = include_str!("../../../models/tests/goldens/qwen2-vl/config.json");
+        let said = |batch: u32, source: DataSource| {
+            let config = serde_json::from_str(QWEN).expect("a configuration");
+            let change = |run: &mut RunConfig| (run.restore.batch, run.data.source) = (batch, source);
+            found(config, change).into_iter().filter(|said| said.starts_with("restore.batch")).collect::<Vec<_>>()
+        };
+        let two = said(2, DataSource::Folder);
+        assert!(two.len() == 1 && two[0].contains("reads images at their own size"), "{two:?}");
+        assert_eq!(said(1, DataSource::Folder), [""; 0]);
+        assert_eq!(said(2, DataSource::Shapes), [""; 0], "its images have one size");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{Images, MMBENCH_TABLE, SCIENCEQA_IMAGES, SCIENCEQA_PROBLEMS, SCIENCE
 use crate::{
     Benchmark, Cell, Content, DataError, Item, Picture,
     annotations::{Entry, Next, Place, each},
-    cell::{is_base64, rows},
+    cell::{Rows, is_base64},
     json,
     wording::LETTERS,
 };
@@ -238,25 +238,18 @@ impl Table {
     /// All rows, with their images looked up.
     fn rows(&mut self) -> Result<Vec<Row>, DataError> {
         let path = Arc::clone(&self.path);
-        // Offsets count from the beginning of the file, a byte-order mark included.
         let unread = |source| DataError::Read { path: path.to_path_buf(), source };
         if !path.metadata().map_err(unread)?.is_file() {
             return Err(unread(std::io::Error::other("it is not a regular file")));
         }
-        let mut reader = rows().from_reader(std::fs::File::open(&*path).map_err(unread)?);
-        let mut record = ByteRecord::new();
+        let mut table = Rows::new(std::fs::File::open(&*path).map_err(unread)?);
         let mut found = Vec::new();
         let mut number = 0;
-        loop {
-            let offset = reader.position().byte();
-            let more = reader.read_byte_record(&mut record);
-            if !more.map_err(|error| self.wrong(number, error.to_string()))? {
-                break;
-            }
+        while let Some((offset, record)) = table.next().map_err(|reason| self.wrong(number, reason))? {
             if number == 0 {
-                self.head(&record)?;
+                self.head(record)?;
             } else {
-                found.push(self.row(&record, offset, number)?);
+                found.push(self.row(record, offset, number)?);
             }
             number += 1;
         }

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 const FOLDERS: [&str; 4] = ["qwen2-vl", "qwen2-vl-parts", "qwen2_5-vl", "qwen2_5-vl-parts"];
 
-fn goldens() -> PathBuf {
+pub fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/goldens")
 }
 
 /// A folder's settings with changes, without weights.
-fn changed(name: &str, file: &str, change: &dyn Fn(&mut Value)) -> tempfile::TempDir {
+pub fn changed(name: &str, file: &str, change: &dyn Fn(&mut Value)) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for item in fs::read_dir(goldens().join(name)).unwrap().map(|item| item.unwrap().path()) {
         let own = item.file_name().unwrap().to_str().unwrap();
@@ -78,6 +78,15 @@ fn what_does_not_fit_is_named() {
     refused(load(settings, &|value| value["min_pixels"] = json!(1 << 20)), "more than `max_pixels`");
     refused(load(settings, &|value| value["image_processor_type"] = "CLIPImageProcessor".into()), "images of one size");
     refused(load("config.json", &|value| value["image_token_id"] = 7.into()), "image token");
+    refused(load("config.json", &|value| value["image_token_id"] = "x".into()), "`image_token_id` is \"x\"");
+    refused(
+        load("config.json", &|value| value["vision_config"]["patch_size"] = json!(-4)),
+        "`vision_config.patch_size` is -4",
+    );
+    refused(
+        load(settings, &|value| value["size"] = json!({"height": 30, "width": 30})),
+        "`shortest_edge` and `longest_edge`",
+    );
     refused(load("tokenizer_config.json", &remove("chat_template")), "chat template");
     refused(load("config.json", &|value| value["model_type"] = "llava".into()), "images of one size");
 
@@ -128,4 +137,74 @@ fn sizes_are_under_either_of_their_names_and_a_film_of_pictures_is_none() {
     assert_eq!(kept.size_of(56, 84).unwrap(), (84, 56));
     let error = kept.size_of(50, 84).unwrap_err().to_string();
     assert!(error.contains("multiples of 28"), "{error}");
+    let error = kept.size_of(28 * 257, 28 * 256).unwrap_err().to_string();
+    assert!(error.contains("takes 65792 positions"), "{error}");
+}
+
+/// What a folder of Qwen-VL makes of a question with another chat template.
+fn asked(template: &str) -> Result<Vec<u32>, String> {
+    let root = changed("qwen2-vl", "", &|_| ());
+    fs::write(root.path().join("chat_template.jinja"), template).unwrap();
+    let told = |error: ressa_data::DataError| error.to_string();
+    let prompt = Processor::load(root.path()).map_err(told)?.prompt("what is red?", (24, 24)).map_err(told)?;
+    Ok(prompt.layout.map(|layout| layout.ids).into_iter().flatten().chain(prompt.text).collect())
+}
+
+#[test]
+fn templates_of_any_usual_form_are_followed() {
+    let plain = asked("<|image_pad|>a: what is red?, what is red?, 3").unwrap();
+    let same = [
+        "<|image_pad|>a: {{ messages[0].content[1]['text'] }}, {{ messages[0]['content'][-1].text.strip() }}, {{ 1 + 2 }}",
+        "{%- for message in messages -%}{%- for part in message.content if part.type == 'image' -%}<|image_pad|>{%- endfor -%}\
+         {%- set texts = message.content|selectattr('type', 'equalto', 'text')|map(attribute='text')|list -%}\
+         a: {{ texts[0] ~ ', ' + (texts + texts)[1] }}, {{ texts|length * 3 }}{%- endfor -%}",
+        "{% macro shown(part) %}{% if part.type is equalto('image') %}<|image_pad|>a: {% else %}{{ part['text'] }}, \
+         {{ part.text|trim }}{% endif %}{% endmacro %}{% for part in messages[0].content %}{{ shown(part) }}{% endfor %}, \
+         {{ [1, 2]|last + 1 }}",
+        "{% set ns = namespace(seen=0, text='') %}{% for part in messages[0].content[::-1] %}{% set ns.seen = ns.seen + 1 %}\
+         {% if loop.first %}{% set ns.text = part.text.split('!')[0] %}{% endif %}{% endfor %}{{ '<|image_pad|>a: ' if ns.seen == 2 }}\
+         {{ [ns.text, ns.text]|join(', ') }}, {{ {'three': '3'}.get('three') }}",
+    ];
+    for template in same {
+        assert_eq!(asked(template).as_ref(), Ok(&plain), "{template}");
+    }
+}
+
+#[test]
+fn templates_take_bounded_memory_and_time() {
+    let doubling = |operator: &str| {
+        format!(
+            "{{% set ns = namespace(x='ab') %}}{{% for i in range(60) %}}{{% set ns.x = ns.x {operator} ns.x %}}{{% endfor %}}<|image_pad|>"
+        )
+    };
+    let too_much = "more text than a turn of a conversation has";
+    let cases = [
+        (doubling("~"), too_much),
+        (doubling("+"), too_much),
+        ("<|image_pad|>{{ 'a' * 90000000 }}".to_owned(), too_much),
+        ("<|image_pad|>{{ ['a'] * 90000000 }}".to_owned(), "chat template"),
+        ("<|image_pad|>{{ 'ab'|replace('', 'ab' * 2000)|replace('', 'ab' * 2000)|replace('', 'ab' * 2000) }}".to_owned(), too_much),
+        ("<|image_pad|>{{ '{:>9999999999}'.format(3) }}".to_owned(), "unknown method"),
+        ("<|image_pad|>{{ '%1000000000d'|format(3) }}".to_owned(), "filter format is unknown"),
+        ("<|image_pad|>{{ 'a'|indent(100000000) }}".to_owned(), "filter indent is unknown"),
+        ("<|image_pad|>{{ 'abc'.count('') }}".to_owned(), "`count` of an empty text"),
+        (
+            "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}<|image_pad|>".to_owned(),
+            too_much,
+        ),
+        (
+            "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x] %}{% endfor %}<|image_pad|>".to_owned(),
+            "too many lists",
+        ),
+        ("{% for i in range(90000) %}{{ 'a' * 500 }}{% endfor %}<|image_pad|>".to_owned(), too_much),
+        ("{% for i in range(9000) %}{{ 'a' * 50 }}{% endfor %}<|image_pad|>".to_owned(), "makes 450013 bytes of a text of 12"),
+        ("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}<|image_pad|>{{ f(0) }}".to_owned(), "recursion"),
+        ("{% include 'x' %}<|image_pad|>".to_owned(), "`include` in line 1 is not supported"),
+        ("{{ raise_exception('no images') }}".to_owned(), "no images"),
+    ];
+    for (template, part) in cases {
+        let error = asked(&template).unwrap_err();
+        assert!(error.contains("chat_template.jinja") && error.contains(part), "{template}: {error}");
+        assert!(error.len() < 600, "{error}");
+    }
 }

@@ -6,6 +6,7 @@ mod images;
 mod processor;
 mod published;
 mod questions;
+mod tiles;
 mod today;
 mod tokenizers;
 mod world;

@@ -169,6 +169,23 @@ fn what_is_wrong_is_named_with_its_file_and_entry() {
 }
 
 #[test]
+fn a_quotation_mark_that_swallows_rows_is_named_with_its_row() {
+    const MMBENCH: &str = "mmbench/annotations/MMBench_DEV_EN.tsv";
+    let said = |table: &str| {
+        let folder = damaged(MMBENCH, |_| table.to_owned());
+        load(folder.path(), Task::Mmbench, 1000).expect_err("swallowed").to_string()
+    };
+    let row = |index: u32, comment: &str| format!("{index}\tq\ta\tb\tA\tAAAA\t{comment}\n");
+    let head = "index\tquestion\tA\tB\tanswer\timage\tcomment\n";
+    let never_closed = [head, &row(1, "x"), &row(2, "\"x"), &row(3, "x"), &row(4, "x")].concat();
+    let error = said(&never_closed);
+    assert!(error.contains("entry 2: a cell begins with a quotation mark that nothing closes"), "{error}");
+    let closed_later = [head, &row(1, "\"x"), &row(2, "x"), &row(3, "\""), &row(4, "x")].concat();
+    let error = said(&closed_later);
+    assert!(error.contains("entry 1: a cell holds whole rows"), "{error}");
+}
+
+#[test]
 fn pictures_that_are_none_are_named_when_they_are_opened() {
     const MMBENCH: &str = "mmbench/annotations/MMBench_DEV_EN.tsv";
     let said = |change: &dyn Fn(String) -> String| {

@@ -8,6 +8,14 @@ use ressa_experiment::{Task, record::TaskScore};
 use super::average;
 use crate::{EvalError, Prediction};
 
+/// Parts of a score that come from likelihoods: of an option as a whole, and per token.
+const LIKELIHOOD: [&str; 2] = ["likelihood", "likelihood-per-token"];
+
+/// The part of a score that is about a kind of question.
+fn part_of(kind: &str) -> String {
+    if LIKELIHOOD.contains(&kind) { format!("kind-{kind}") } else { kind.to_owned() }
+}
+
 /// A choice, checked.
 struct Chosen<'a> {
     /// The question: of MMBench what all rotations share, else the item.
@@ -167,14 +175,14 @@ pub(super) fn score(task: Task, predictions: &[Prediction]) -> Result<TaskScore,
     for ((item, _), points) in by_letter.iter().zip(points(&by_letter)) {
         item.kinds.iter().for_each(|kind| kinds.entry(kind).or_default().push(points));
     }
-    parts.extend(kinds.into_iter().map(|(kind, points)| (kind.to_owned(), average("accuracy", &points))));
+    parts.extend(kinds.into_iter().map(|(kind, points)| (part_of(kind), average("accuracy", &points))));
     if items.iter().all(|item| !item.log_likelihoods.is_empty()) {
         let whole = |item: &Chosen<'_>, option: usize| item.log_likelihoods[option];
         let per_token = |item: &Chosen<'_>, option: usize| whole(item, option) / f64::from(item.tokens[option]);
         let sum = points(&questions(&items, |item| item.is_likeliest(whole)));
         let mean = points(&questions(&items, |item| item.is_likeliest(per_token)));
-        parts.insert("likelihood".to_owned(), average("accuracy", &sum));
-        parts.insert("likelihood-per-token".to_owned(), average("accuracy", &mean));
+        parts.insert(LIKELIHOOD[0].to_owned(), average("accuracy", &sum));
+        parts.insert(LIKELIHOOD[1].to_owned(), average("accuracy", &mean));
     }
     Ok(TaskScore { task, score: Some(average("accuracy", &points(&by_letter))), parts })
 }

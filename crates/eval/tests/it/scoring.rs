@@ -134,3 +134,21 @@ fn stored_predictions_read_back_and_show_their_points() {
     assert_eq!(message, "prediction `0` does not belong to task `nocaps`");
     assert!(matches!(score(Task::Gqa, &[]), Err(EvalError::Empty(Task::Gqa))));
 }
+
+#[test]
+fn a_kind_of_question_does_not_take_the_place_of_what_likelihoods_say() {
+    let choice = Prediction::Choice {
+        id: "1".into(),
+        prompt: "what".into(),
+        prediction: "A".into(),
+        options: vec!["yes".into(), "no".into()],
+        answer: 0,
+        log_likelihoods: vec![-2.0, -1.0],
+        tokens: vec![1, 1],
+        kinds: vec!["likelihood".into(), "likelihood-per-token".into(), "physics".into()],
+    };
+    let parts = score(Task::Scienceqa, &[choice]).unwrap().parts;
+    let of = |name: &str| parts[name].value;
+    assert_eq!([of("kind-likelihood"), of("kind-likelihood-per-token"), of("physics")], [100.0; 3]);
+    assert_eq!([of("likelihood"), of("likelihood-per-token")], [0.0; 2]);
+}

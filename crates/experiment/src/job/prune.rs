@@ -62,12 +62,13 @@ pub struct CalibrationRequest {
 }
 
 /// Settings of experiments that a pruning job takes by their paths; a path that ends with a dot is a section. The others have an option of their own.
-pub const SETTABLE: [&str; 18] = [
+pub const SETTABLE: [&str; 20] = [
     "prune.rounding",
     "prune.threshold",
     "prune.magnitude.",
     "prune.sparsegpt.",
     "prune.dsnot.",
+    "prune.alps.",
     "prune.allocation.group",
     "prune.allocation.towers",
     "prune.allocation.cap",
@@ -78,6 +79,7 @@ pub const SETTABLE: [&str; 18] = [
     "prune.calibration.tokens.",
     "prune.vision.group",
     "prune.connector.group",
+    "prune.connector.projection",
     "prune.language.group",
     "data.calibration.form",
     "data.calibration.instructions",

@@ -2,7 +2,7 @@
 //! holds: files that a user adds there are the user's. A new experiment is added here.
 
 /// Studies of the embedded world.
-pub const SHAPES: [&str; 15] = [
+pub const SHAPES: [&str; 16] = [
     "ablations",
     "allocation-methods",
     "allocation-vicuna",
@@ -18,6 +18,7 @@ pub const SHAPES: [&str; 15] = [
     "restoration",
     "smoke",
     "towers",
+    "updates",
 ];
 
 /// Studies of published checkpoints.

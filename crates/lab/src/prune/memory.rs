@@ -7,7 +7,7 @@ use ressa_experiment::{
     Tower,
     config::{Metric, StatisticsNeeds},
 };
-use ressa_models::{Linear, Model, VisionLanguage};
+use ressa_models::{InBlocks, Linear, Model, Surgery};
 use ressa_prune::walk::{Place, layers_of};
 use tch::{Kind, Tensor};
 
@@ -68,7 +68,10 @@ impl Needed {
                     converted = converted.max(elements * kind * (100 + MARGIN) / 100);
                 }
                 largest = largest.max(stored + seen + run.max(solve));
-                widest = linears.iter().map(|linear| linear.shape().1 as u64).fold(widest, u64::max);
+                // A projection is wider where it ends than anything before it.
+                let ends = asked.prune.tower(tower).projection;
+                let width = |linear: &&Linear| linear.shape().1.max(if ends { linear.shape().0 } else { 0 }) as u64;
+                widest = linears.iter().map(width).fold(widest, u64::max);
             }
             if let Some(samples) = samples {
                 // Old and new states, and what goes along: image features or the encoder's output, biases of the positions.
@@ -123,19 +126,13 @@ fn elements(linear: &Linear) -> u64 {
 
 /// Tokens of an image in the image encoder; of the largest where images keep their sizes.
 fn tokens_of_image(model: &Model, samples: &Samples) -> u64 {
-    match model.config().grid() {
-        Some(cut) => samples.pixels / (cut.patch * cut.patch).unsigned_abs().max(1),
-        None => model.config().vision_shape().0 as u64,
-    }
+    model.config().tokens_of(samples.pixels)[0]
 }
 
 /// Most tokens of a sample in a tower.
 fn tokens(model: &Model, tower: Tower, samples: &Samples) -> u64 {
     let (qformer, language) = samples.longest();
-    let queries = match model.config().grid() {
-        Some(cut) => (tokens_of_image(model, samples) / (cut.merge * cut.merge).unsigned_abs().max(1)) as i64,
-        None => model.config().image_tokens(),
-    };
+    let queries = model.config().tokens_of(samples.pixels)[1] as i64;
     match tower {
         Tower::Vision => tokens_of_image(model, samples),
         Tower::Connector => (queries + qformer) as u64,
@@ -188,6 +185,8 @@ fn solving(linears: &[&Linear], metric: Metric, gram: bool) -> u64 {
         Metric::Ria => (5, 12 + 8, 0),
         Metric::Dsnot => (5, 24 + 8, if gram { 16 } else { 0 }),
         Metric::SparseGpt => (8 + 1 + 4 + 9, 8, 16),
+        // Weights, importance and mask; ten matrices of the layer; Gram matrix, scaled one, two inverses and a factor.
+        Metric::Alps => (4 + 4 + 1, 40, 24),
     };
     let need = |(&(_, width), group): (&(&str, u64), &Siblings)| {
         each * group.elements + working * group.largest + square * width * width

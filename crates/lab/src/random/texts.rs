@@ -3,13 +3,16 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use ressa_checkpoint::CheckpointError;
+use ressa_checkpoint::{CheckpointError, EncoderKind};
 use ressa_data::{shapes::vocabulary, tokenizer::word_level};
 use serde_json::{Map, Value, json};
 
 /// Mean and standard deviation of the published image encoders, which a configuration does not tell.
 const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+
+/// Both of them of later ones.
+const HALF: [f64; 3] = [0.5; 3];
 
 /// Kinds of tokenizers, by whose special tokens they follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +55,18 @@ pub struct Texts {
 pub enum Files {
     /// The BLIP-2 family: the class that reads the folder in transformers, and the image positions.
     Queries { class: &'static str, queries: usize },
-    /// LLaVA: an image takes a position per patch.
-    Patches { patch: usize, tokens: usize },
+    /// LLaVA: an image takes a position per patch; whether there is a class token, and whether all tokens are features.
+    Patches { encoder: EncoderKind, patch: usize, full: bool },
+    /// Idefics3 and SmolVLM: a tile takes so many positions.
+    Tiles { class: &'static str, features: usize },
     /// Qwen-VL: an image takes a position per square of patches; the token before it.
     Cells { class: &'static str, patch: usize, merge: usize, frames: usize, start: usize },
 }
+
+/// A conversation as SmolVLM was tuned on.
+const UTTERANCES: &str = "{% for message in messages %}{{ message['role'] | capitalize }}:\
+    {% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }}{% endif %}\
+    {% endfor %}<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}";
 
 /// A conversation as Qwen-VL was tuned on, without what a system says.
 const TURNS: &str = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n\
@@ -82,6 +92,7 @@ impl Texts {
             Files::Queries { .. } => None,
             Files::Patches { .. } => Some(CONVERSATION),
             Files::Cells { .. } => Some(TURNS),
+            Files::Tiles { .. } => Some(UTTERANCES),
         };
         if let Some(template) = template {
             let path = folder.join("chat_template.jinja");
@@ -131,15 +142,33 @@ impl Texts {
                 images["temporal_patch_size"] = json!(frames);
                 class
             }
-            Files::Patches { patch, tokens } => {
-                images["image_processor_type"] = json!("CLIPImageProcessor");
-                images["do_center_crop"] = json!(true);
-                images["crop_size"] = size;
-                images["size"] = json!({ "shortest_edge": self.image_size });
-                let patches = (self.image_size / patch.max(1)).pow(2);
-                let strategy = if tokens == patches { "default" } else { "full" };
+            Files::Tiles { class, features } => {
+                images["image_processor_type"] = json!("Idefics3ImageProcessor");
+                images["image_mean"] = json!(HALF);
+                images["image_std"] = json!(HALF);
+                images["do_image_splitting"] = json!(true);
+                images["max_image_size"] = json!({ "longest_edge": self.image_size });
+                images["size"] = json!({ "longest_edge": (4 * self.image_size).min(4096) });
+                images["resample"] = json!(1);
+                processor.insert("image_seq_len".to_owned(), json!(features));
+                class
+            }
+            Files::Patches { encoder, patch, full } => {
+                if encoder == EncoderKind::Siglip {
+                    images["image_processor_type"] = json!("SiglipImageProcessor");
+                    images["image_mean"] = json!(HALF);
+                    images["image_std"] = json!(HALF);
+                    images["size"] = size;
+                } else {
+                    let class = if encoder == EncoderKind::Clip { "CLIPImageProcessor" } else { "BitImageProcessor" };
+                    images["image_processor_type"] = json!(class);
+                    images["do_center_crop"] = json!(true);
+                    images["crop_size"] = size;
+                    images["size"] = json!({ "shortest_edge": self.image_size });
+                }
+                let strategy = if full { "full" } else { "default" };
                 processor.insert("image_token".to_owned(), json!("<image>"));
-                processor.insert("num_additional_image_tokens".to_owned(), json!(1));
+                processor.insert("num_additional_image_tokens".to_owned(), json!(u32::from(encoder.has_class())));
                 processor.insert("patch_size".to_owned(), json!(patch));
                 processor.insert("vision_feature_select_strategy".to_owned(), json!(strategy));
                 "LlavaProcessor"
@@ -239,10 +268,16 @@ impl Texts {
             ],
         };
         if let (true, Some(image)) = (style == self.style, self.image) {
-            list.push(("", if style == Style::Qwen { "<|image_pad|>" } else { "<image>" }, at(image)));
+            let cells = matches!(self.files, Files::Cells { .. });
+            list.push(("", if cells { "<|image_pad|>" } else { "<image>" }, at(image)));
         }
         if let Files::Cells { start, .. } = self.files {
             list.push(("", "<|vision_start|>", at(start)));
+        }
+        if let (true, Files::Tiles { .. }) = (style == self.style, &self.files) {
+            list.extend(
+                ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>"].map(|token| ("", token, None)),
+            );
         }
         let mut special: Vec<(&'static str, String, Option<usize>)> = Vec::new();
         for (role, text, id) in list {

@@ -11,11 +11,20 @@ use ressa_experiment::{
     job::{CalibrationRequest, CalibrationSource, Forward, Generate, Generated, Job, ModelAt, PromptRequest, Prune},
 };
 use ressa_lab::run;
-use ressa_models::{LoadOptions, VisionLanguage, load_model};
+use ressa_models::{LoadOptions, Surgery, load_model};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-const FOLDERS: [&str; 4] = ["qwen2-vl", "qwen2-vl-parts", "qwen2_5-vl", "qwen2_5-vl-parts"];
+const FOLDERS: [&str; 8] = [
+    "qwen2-vl",
+    "qwen2-vl-parts",
+    "qwen2_5-vl",
+    "qwen2_5-vl-parts",
+    "smolvlm",
+    "smolvlm-thirds",
+    "idefics3",
+    "idefics3-whole",
+];
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/goldens")
@@ -151,4 +160,34 @@ fn a_forward_pass_takes_the_tensors_of_the_processor_by_their_names() {
     let missing: Vec<_> = named.iter().filter(|(name, _)| *name != "image_grid_thw").copied().collect();
     let error = run(&missing).unwrap_err().to_string();
     assert!(error.contains("`image_grid_thw`"), "{error}");
+}
+
+#[test]
+fn a_forward_pass_over_tiles_takes_which_of_their_pixels_are_real() {
+    let root = tempfile::tempdir().unwrap();
+    let (inputs, output) = (root.path().join("in.safetensors"), root.path().join("out.safetensors"));
+    let golden: Vec<(String, Tensor)> = Tensor::read_safetensors(goldens().join("smolvlm/golden.safetensors")).unwrap();
+    let get = |name: &str| golden.iter().find(|(key, _)| key == name).map(|(_, tensor)| tensor).unwrap();
+    let ids = get("padded.input_ids");
+    let mask = Tensor::ones_like(ids);
+    let named = [
+        ("pixel_values", get("padded.pixel_values")),
+        ("pixel_attention_mask", get("padded.pixel_attention_mask")),
+        ("input_ids", ids),
+        ("attention_mask", &mask),
+    ];
+    let run = |given: &[(&str, &Tensor)]| {
+        Tensor::write_safetensors(given, &inputs).unwrap();
+        let job = Forward { model: at("smolvlm"), inputs: inputs.clone(), output: output.clone() };
+        run(&Job::Forward(job), Device::Cpu, &mut |_, _| ()).unwrap();
+        let found: Vec<(String, Tensor)> = Tensor::read_safetensors(&output).unwrap();
+        found.into_iter().find(|(name, _)| name == "logits").unwrap().1
+    };
+    let apart = |logits: &Tensor| {
+        let wanted = get("padded.logits");
+        (logits - wanted).abs().max().double_value(&[]) / wanted.abs().max().double_value(&[])
+    };
+    assert!(apart(&run(&named)) < 3e-5);
+    let whole: Vec<_> = named.iter().filter(|(name, _)| *name != "pixel_attention_mask").copied().collect();
+    assert!(apart(&run(&whole)) > 1e-3, "padding counts");
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use ressa_data::Processor;
 use ressa_experiment::job::{Compute, RandomCheckpoint};
 use ressa_lab::{LabError, random::random_checkpoint};
-use ressa_models::{LoadOptions, VisionLanguage, load_model};
+use ressa_models::{LoadOptions, Surgery, load_model};
 use tch::{Device, Kind};
 
 /// A configuration of the models crate's goldens.
@@ -40,7 +40,14 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 fn a_folder_of_every_family_opens_and_is_the_same_each_time() {
     let root = tempfile::tempdir().unwrap();
     let blip2 = ["instructblip-flant5", "instructblip-vicuna", "blip2-flant5", "blip2-opt", "blip2-itm"];
-    for family in blip2.into_iter().chain(["qwen2-vl", "qwen2_5-vl-parts"]) {
+    for family in blip2.into_iter().chain([
+        "qwen2-vl",
+        "qwen2_5-vl-parts",
+        "llava-full",
+        "llava-siglip",
+        "llava-dinov2-gated",
+        "smolvlm",
+    ]) {
         for dtype in [Compute::Float32, Compute::Bfloat16, Compute::Float16] {
             let folder = root.path().join(format!("{family}-{}", dtype.name()));
             let summary = write(&like(family), &folder, 1, dtype).unwrap();

@@ -14,7 +14,7 @@ use crate::{
     qformer::{QFormer, QFormerConfig, Reads, Shape},
     qformer_connector::QFormerConnector,
     retrieval::Retrieval,
-    vit::{VisionConfig, Vit},
+    vit::{self, VisionConfig},
 };
 
 /// `config.json` of a checkpoint of the BLIP-2 family.
@@ -195,7 +195,7 @@ impl Architecture for Blip2Config {
                 Family::ImageTextRetrieval => Reads::Captions,
             },
         };
-        let vision = Vit::load(&root.at(self.vision_path()), &self.vision_config)?;
+        let vision = vit::load(&root.at(self.vision_path()), &self.vision_config)?;
         let qformer = QFormer::load(root, shape)?;
         let (width, words) = (self.qformer_config.hidden_size, self.text_config.word_width());
         let (projection, language) = match family.writes() {

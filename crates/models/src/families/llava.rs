@@ -1,104 +1,88 @@
-//! LLaVA-1.5: CLIP's image encoder, two linears, and a decoder-only language model.
+//! LLaVA-1.5: an image encoder (CLIP's, SigLIP's or DINOv2's), two linears, and a decoder-only language model.
 //!
 //! Reference: `LlavaForConditionalGeneration` in transformers, `modeling_llava.py`.
 
-use serde::{Deserialize, Serialize};
+use ressa_checkpoint::{keeps_first, llava_vision};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Map, Value};
 
 use super::{Architecture, Networks, image_token};
 use crate::{
     ModelError, Scope,
-    clip::{Chosen, Clip, ClipConfig, after},
-    config::{TextConfig, or_default},
+    config::TextConfig,
     language,
     layers::Activation,
-    llama::LlamaConfig,
     mlp::{Mlp, MlpShape},
+    patch_encoder::{self, EncoderConfig, Takes, after},
 };
 
 /// `config.json` of a LLaVA checkpoint.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LlavaConfig {
     /// `llava`.
     pub model_type: String,
     /// Image encoder.
-    #[serde(default = "published_vision", deserialize_with = "vision")]
-    pub vision_config: ClipConfig,
+    pub vision: EncoderConfig,
     /// Language model.
-    #[serde(default = "published_text", deserialize_with = "text")]
-    pub text_config: TextConfig,
+    pub text: TextConfig,
     /// Which of the encoder's hidden states are image features; negative numbers count from the end.
-    #[serde(default = "second_last")]
-    pub vision_feature_layer: i64,
-    /// `default` leaves the class token out, `full` keeps it.
-    #[serde(default)]
-    pub vision_feature_select_strategy: Select,
+    feature_layer: i64,
+    /// Whether the class token is an image feature, or, where there is none, the first patch.
+    keeps_first: bool,
     /// Between the connector's two linears.
-    #[serde(default = "gelu")]
-    pub projector_hidden_act: Activation,
+    projector_act: Activation,
     /// Whether the connector's linears have biases.
-    #[serde(default = "yes")]
-    pub multimodal_projector_bias: bool,
-    /// Fields that the network does not read, kept for writing the folder again.
-    #[serde(flatten)]
-    pub rest: Map<String, Value>,
+    projector_bias: bool,
+    /// Everything as it is written.
+    fields: Map<String, Value>,
 }
 
-/// Which tokens of the image encoder are image features.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Select {
-    /// All but the class token.
-    #[default]
-    Default,
-    /// All.
-    Full,
-}
-
-fn published_vision() -> ClipConfig {
-    ClipConfig {
-        hidden_size: 1024,
-        intermediate_size: 4096,
-        num_hidden_layers: 24,
-        num_attention_heads: 16,
-        image_size: 336,
-        patch_size: 14,
-        ..ClipConfig::default()
+impl<'de> Deserialize<'de> for LlavaConfig {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let fields: Map<String, Value> = Map::deserialize(from)?;
+        let wrong = |part: &'static str| move |e: serde_json::Error| D::Error::custom(format!("`{part}`: {e}"));
+        let (kind, encoder) = llava_vision(&fields).map_err(D::Error::custom)?;
+        let field = |name: &str| fields.get(name).filter(|value| !value.is_null()).cloned();
+        let strategy = field("vision_feature_select_strategy").unwrap_or_else(|| "default".into());
+        if strategy != "default" && strategy != "full" {
+            return Err(D::Error::custom(format!(
+                "`vision_feature_select_strategy` is {strategy}; it must be `default` or `full`"
+            )));
+        }
+        let layer = field("vision_feature_layer").map_or(Ok(-2), serde_json::from_value);
+        let act = field("projector_hidden_act").map_or(Ok(Activation::Gelu), serde_json::from_value);
+        let bias = field("multimodal_projector_bias").map_or(Ok(true), serde_json::from_value);
+        // An entry without `model_type` is LLaMA's, as in the reference.
+        let mut text = match fields.get("text_config") {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(text)) => text.clone(),
+            Some(_) => return Err(D::Error::custom("`text_config` is not an object")),
+        };
+        text.entry("model_type").or_insert_with(|| "llama".into());
+        Ok(Self {
+            model_type: field("model_type").and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default(),
+            vision: EncoderConfig::read(kind, &encoder).map_err(wrong("vision_config"))?,
+            text: serde_json::from_value(Value::Object(text)).map_err(D::Error::custom)?,
+            feature_layer: layer.map_err(wrong("vision_feature_layer"))?,
+            keeps_first: keeps_first(&fields),
+            projector_act: act.map_err(wrong("projector_hidden_act"))?,
+            projector_bias: bias.map_err(wrong("multimodal_projector_bias"))?,
+            fields,
+        })
     }
 }
 
-fn published_text() -> TextConfig {
-    TextConfig::Llama(LlamaConfig::default())
-}
-
-/// Without an entry, the published sizes; an entry's absent fields have the class's defaults.
-fn vision<'de, D: serde::Deserializer<'de>>(from: D) -> Result<ClipConfig, D::Error> {
-    Ok(Option::<ClipConfig>::deserialize(from)?.unwrap_or_else(published_vision))
-}
-
-/// An entry without `model_type` is LLaMA's, as in the reference.
-fn text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<TextConfig, D::Error> {
-    let mut fields: Map<String, Value> = or_default(from)?;
-    fields.entry("model_type").or_insert_with(|| "llama".into());
-    serde_json::from_value(Value::Object(fields)).map_err(serde::de::Error::custom)
-}
-
-fn second_last() -> i64 {
-    -2
-}
-
-fn gelu() -> Activation {
-    Activation::Gelu
-}
-
-fn yes() -> bool {
-    true
+/// As the folder has it.
+impl Serialize for LlavaConfig {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.fields.serialize(to)
+    }
 }
 
 impl LlavaConfig {
-    fn chosen(&self) -> Result<Chosen, ModelError> {
-        let after = after("vision_feature_layer", self.vision_feature_layer, self.vision_config.num_hidden_layers)?;
-        Ok(Chosen { after, without_class: self.vision_feature_select_strategy == Select::Default })
+    fn takes(&self) -> Result<Takes, ModelError> {
+        let blocks = after("vision_feature_layer", self.feature_layer, self.vision.layers)?;
+        Ok(Takes::After { blocks, without_first: !self.keeps_first })
     }
 }
 
@@ -108,72 +92,73 @@ impl Architecture for LlavaConfig {
     }
 
     fn check(&self) -> Result<(), ModelError> {
-        if let Some(kind) = self.vision_config.model_type.as_deref().filter(|kind| *kind != "clip_vision_model") {
-            let message = format!("`vision_config.model_type` is `{kind}`; supported is `clip_vision_model`");
-            return Err(ModelError::Config(message));
-        }
-        self.vision_config.check()?;
-        if self.text_config.has_encoder() {
+        self.vision.check()?;
+        if self.text.has_encoder() {
             let message = "`text_config.model_type` is `t5`; LLaVA's language model is a decoder";
             return Err(ModelError::Config(message.to_owned()));
         }
-        self.text_config.check()?;
+        self.text.check()?;
         if self.image_token().is_none() {
             let message = "`image_token_index` is missing: nothing says where in a prompt the image goes";
             return Err(ModelError::Config(message.to_owned()));
         }
-        self.chosen().map(|_| ())
+        if self.image_tokens() == 0 {
+            let message =
+                "`vision_feature_select_strategy` is `default`, which leaves nothing of an image of one patch";
+            return Err(ModelError::Config(message.to_owned()));
+        }
+        self.takes().map(|_| ())
     }
 
     fn text_config(&self) -> &TextConfig {
-        &self.text_config
+        &self.text
     }
 
     fn image_token(&self) -> Option<i64> {
-        image_token(&self.rest)
+        image_token(&self.fields)
     }
 
     fn image_tokens(&self) -> i64 {
-        self.vision_config.patches() + i64::from(self.vision_feature_select_strategy == Select::Full)
+        self.vision.tokens() - i64::from(!self.keeps_first)
     }
 
     fn image_size(&self) -> i64 {
-        self.vision_config.image_size
+        self.vision.image
     }
 
     fn vision_shape(&self) -> (i64, i64) {
-        (self.vision_config.patches() + 1, self.vision_config.hidden_size)
+        (self.vision.tokens(), self.vision.width)
     }
 
     fn patch(&self) -> i64 {
-        self.vision_config.patch_size
+        self.vision.patch
     }
 
     fn rest(&self) -> &Map<String, Value> {
-        &self.rest
+        &self.fields
     }
 
     fn rest_mut(&mut self) -> &mut Map<String, Value> {
-        &mut self.rest
+        &mut self.fields
     }
 
     fn build(&self, root: &Scope<'_>) -> Result<Networks, ModelError> {
         let shape = MlpShape {
-            inputs: self.vision_config.hidden_size,
-            outputs: self.text_config.word_width(),
-            bias: self.multimodal_projector_bias,
-            activation: self.projector_hidden_act,
+            inputs: self.vision.width,
+            outputs: self.text.word_width(),
+            bias: self.projector_bias,
+            activation: self.projector_act,
             tokens: self.image_tokens() as usize,
         };
         Ok(Networks {
-            vision: Box::new(Clip::load(&root.at(self.vision_path()), &self.vision_config, self.chosen()?)?),
+            vision: patch_encoder::load(&root.at(self.vision_path()), &self.vision, self.takes()?)?,
             connector: Box::new(Mlp::load(&root.at("multi_modal_projector"), &shape)?),
-            language: Some(language::load(&root.at("language_model"), &self.text_config)?),
+            language: Some(language::load(&root.at("language_model"), &self.text)?),
             retrieval: None,
         })
     }
 
     fn vision_path(&self) -> &'static str {
-        "vision_tower.vision_model"
+        self.vision.kind.path()
     }
 }

@@ -3,16 +3,19 @@
 //! A family is a file here that says what its `config.json` holds and which networks its tensors make, and a row in [`FAMILIES`].
 
 mod blip2;
+mod idefics;
 mod llava;
 mod qwen;
 
 use std::fmt::Debug;
 
+use ressa_checkpoint::TileSizes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 pub use self::{
     blip2::{Blip2Config, Family},
+    idefics::IdeficsConfig,
     llava::LlavaConfig,
     qwen::QwenVlConfig,
 };
@@ -29,12 +32,14 @@ use crate::{
 type Read = fn(Value) -> serde_json::Result<Box<dyn Architecture>>;
 
 /// Every family by the `model_type` of its `config.json`.
-const FAMILIES: [(&str, Read); 5] = [
+const FAMILIES: [(&str, Read); 7] = [
     ("instructblip", read::<Blip2Config>),
     ("blip-2", read::<Blip2Config>),
     ("llava", read::<LlavaConfig>),
     ("qwen2_vl", read::<QwenVlConfig>),
     ("qwen2_5_vl", read::<QwenVlConfig>),
+    ("idefics3", read::<IdeficsConfig>),
+    ("smolvlm", read::<IdeficsConfig>),
 ];
 
 /// How a model that reads images of any size has them cut.
@@ -113,6 +118,24 @@ pub trait Architecture: Written + Debug + Send + Sync {
         None
     }
 
+    /// A tile, where the model reads images as tiles. The sizes above are then those of a photograph, but for the image's own, which is a tile's.
+    fn tile(&self) -> Option<TileSizes> {
+        None
+    }
+
+    /// Tokens within the image encoder, and positions in the language model, of an image whose pixels are so many; of any image where all
+    /// are read at one size.
+    fn tokens_of(&self, pixels: u64) -> [u64; 2] {
+        let side = self.patch().unsigned_abs().max(1);
+        let patches = pixels / (side * side);
+        let merged = |along: u64| patches / (along * along).max(1);
+        match (self.grid(), self.tile()) {
+            (Some(cut), _) => [patches, merged(cut.merge.unsigned_abs())],
+            (None, Some(tile)) => [patches, merged(tile.scale as u64)],
+            (None, None) => [self.vision_shape().0, self.image_tokens()].map(i64::unsigned_abs),
+        }
+    }
+
     /// The name that a published folder has for a tensor of the network.
     fn written(&self, name: &str) -> String {
         name.to_owned()
@@ -165,7 +188,36 @@ pub fn parse(config: Value) -> Result<Box<dyn Architecture>, String> {
             supported.join(", ")
         ));
     };
-    read(config).map_err(|error| error.to_string())
+    read(config.clone()).map_err(|error| {
+        let error = error.to_string();
+        match culprit(*read, &config, &error) {
+            // Readers of parts name the part.
+            Some(field) if !error.contains(&format!("`{field}`")) => {
+                let part = field.split_once('.').map_or("", |(part, _)| part);
+                format!("`{field}`: {}", error.trim_start_matches(&format!("`{part}`: ")))
+            }
+            _ => error,
+        }
+    })
+}
+
+/// The field, or part and field, without which a configuration would not have the error that it has: serde names fields only where they are
+/// missing.
+fn culprit(read: Read, config: &Value, error: &str) -> Option<String> {
+    let differs = |changed: &Value| read(changed.clone()).err().is_none_or(|other| other.to_string() != error);
+    let names = |value: &Value| -> Vec<String> {
+        let fields = value.as_object().into_iter().flat_map(Map::keys);
+        fields.filter(|name| *name != "model_type").cloned().collect()
+    };
+    let top = names(config).into_iter().find(|name| {
+        let mut changed = config.clone();
+        changed.as_object_mut().is_some_and(|fields| fields.shift_remove(name).is_some()) && differs(&changed)
+    })?;
+    let within = names(&config[&top]).into_iter().find(|name| {
+        let mut changed = config.clone();
+        changed[&top].as_object_mut().is_some_and(|fields| fields.shift_remove(name).is_some()) && differs(&changed)
+    });
+    Some(within.map_or_else(|| top.clone(), |field| format!("{top}.{field}")))
 }
 
 fn read<T: Architecture + DeserializeOwned + 'static>(config: Value) -> serde_json::Result<Box<dyn Architecture>> {

@@ -184,7 +184,16 @@ impl Architecture for QwenVlConfig {
 
     fn check(&self) -> Result<(), ModelError> {
         self.vision.check()?;
-        self.text.check()?;
+        self.text.check().map_err(|error| match error {
+            // Folders of 2024 have these fields at the top.
+            ModelError::Config(reason) if !self.fields.contains_key("text_config") => {
+                ModelError::Config(reason.replace("`text_config.", "`"))
+            }
+            other => other,
+        })?;
+        if let TextConfig::Qwen2(text) = &self.text {
+            text.sections()?;
+        }
         let words = self.text.word_width();
         if self.vision.handed != words {
             let field = if self.vision.windows.is_some() { "out_hidden_size" } else { "hidden_size" };

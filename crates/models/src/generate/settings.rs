@@ -235,7 +235,7 @@ impl Layers<'_> {
 fn rest(text: &TextConfig) -> &Map<String, Value> {
     match text {
         TextConfig::T5(c) => &c.rest,
-        TextConfig::Llama(c) | TextConfig::Qwen2(c) => &c.rest,
+        TextConfig::Llama(c) | TextConfig::Qwen2(c) | TextConfig::Mistral(c) => &c.rest,
         TextConfig::Opt(c) => &c.rest,
     }
 }

@@ -32,6 +32,11 @@ impl LoraParts {
         weight.to_kind(kind).addmm(&update.to_kind(kind), &self.a.to_kind(kind))
     }
 
+    /// `scale * b @ a`, in `kind`.
+    pub(super) fn product(&self, kind: Kind) -> Tensor {
+        (&self.b * self.scale).to_kind(kind).matmul(&self.a.to_kind(kind))
+    }
+
     fn fits(&self, weight: &str, shape: &[i64]) -> Result<(), ModelError> {
         let &[outputs, inputs] = shape else {
             return Err(ModelError::Shape { name: weight.to_owned(), found: shape.to_vec(), wanted: vec![-1, -1] });
@@ -40,13 +45,26 @@ impl LoraParts {
         fitting(weight, "lora_B", &self.b, &[outputs, self.rank()])
     }
 
-    fn read(settings: &Value, part: &mut dyn FnMut(&'static str) -> Result<Tensor, String>) -> Result<Self, String> {
+    /// Reads the factors under the names that a file has for them.
+    pub(super) fn read_named(
+        settings: &Value,
+        [first, second]: [&'static str; 2],
+        part: &mut dyn FnMut(&'static str) -> Result<Tensor, String>,
+    ) -> Result<Self, String> {
         let scale = settings.get("scale").and_then(Value::as_f64).ok_or("its scale is missing")?;
         let mut matrix = |name| match part(name)? {
             tensor if tensor.dim() == 2 => Ok(tensor),
             _ => Err(format!("`{name}` is not a matrix")),
         };
-        Ok(Self { a: matrix("lora_A")?, b: matrix("lora_B")?, scale })
+        Ok(Self { a: matrix(first)?, b: matrix(second)?, scale })
+    }
+}
+
+/// A weight in `kind`, zero where `keep` removes.
+pub(super) fn pruned(base: &Tensor, keep: Option<&KeepMask>, kind: Kind) -> Tensor {
+    match keep {
+        Some(keep) => base.to_kind(kind).masked_fill(&keep.remove(), 0.0),
+        None => base.to_kind(kind),
     }
 }
 
@@ -69,7 +87,7 @@ pub(crate) trait LowRank: std::fmt::Debug + Send + Sized + 'static {
         settings: &Value,
         part: &mut dyn FnMut(&'static str) -> Result<Tensor, String>,
     ) -> Result<Box<dyn Update>, String> {
-        Ok(Box::new(Self::of(LoraParts::read(settings, part)?)))
+        Ok(Box::new(Self::of(LoraParts::read_named(settings, ["lora_A", "lora_B"], part)?)))
     }
 }
 

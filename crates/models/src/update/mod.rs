@@ -6,8 +6,10 @@
 
 mod full;
 mod lora;
+mod scale_lora;
 mod set;
 mod sparse_lora;
+mod spp;
 
 use std::fmt::Debug;
 
@@ -17,8 +19,10 @@ use tch::{Device, Kind, Tensor};
 pub use full::Full;
 use lora::LowRank;
 pub use lora::{Lora, LoraParts};
+pub use scale_lora::ScaleLora;
 pub use set::UpdateSet;
 pub use sparse_lora::SparseLora;
+pub use spp::{Spp, SppLora};
 
 use crate::{KeepMask, ModelError};
 
@@ -54,8 +58,14 @@ pub trait Update: Debug + Send {
 type Read = fn(&Value, &mut dyn FnMut(&'static str) -> Result<Tensor, String>) -> Result<Box<dyn Update>, String>;
 
 /// Every kind of update with what reads it from a file.
-const KINDS: [(&str, Read); 3] =
-    [(Lora::KIND, Lora::read_boxed), (SparseLora::KIND, SparseLora::read_boxed), (Full::KIND, Full::read_boxed)];
+const KINDS: [(&str, Read); 6] = [
+    (Lora::KIND, Lora::read_boxed),
+    (SparseLora::KIND, SparseLora::read_boxed),
+    (ScaleLora::KIND, ScaleLora::read_boxed),
+    (Spp::KIND, Spp::read_boxed),
+    (SppLora::KIND, SppLora::read_boxed),
+    (Full::KIND, Full::read_boxed),
+];
 
 impl dyn Update + '_ {
     /// A second handle on the same parameters.

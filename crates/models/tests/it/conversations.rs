@@ -9,12 +9,12 @@ use std::{
 
 use ressa_experiment::job::{Compute, SearchOptions};
 use ressa_models::{
-    ForwardInputs, Layout, LoadOptions, Model, Prompts, Sample, Search, TextBatch, Tower, VisionLanguage,
-    folder::{read_config, read_generation},
+    ForwardInputs, InBlocks, Infer, Layout, LoadOptions, Model, Prompts, Sample, Search, Surgery, TextBatch, Tower,
+    folder::{read_config, read_config_file, read_generation},
     load_model, load_streamed,
 };
 use ressa_testkit::{Golden, assert_close};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::folders::Moments;
@@ -22,7 +22,15 @@ use crate::folders::Moments;
 /// Largest difference as a share of the largest value.
 const TOLERANCE: f64 = 3e-5;
 
-const FOLDERS: [&str; 3] = ["llava-default", "llava-full", "llava-tied"];
+const FOLDERS: [&str; 7] = [
+    "llava-default",
+    "llava-full",
+    "llava-tied",
+    "llava-siglip",
+    "llava-siglip-default",
+    "llava-dinov2",
+    "llava-dinov2-gated",
+];
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
@@ -186,5 +194,67 @@ fn blocks_and_streamed_folders_give_what_a_forward_pass_gives() {
         let last = (0..model.blocks(Tower::Language))
             .fold(entry, |flow, block| model.run_block(Tower::Language, block, &flow));
         assert_close(name, &model.leave(Tower::Language, &last), &forced.logits, 1e-6);
+    }
+}
+
+#[test]
+fn images_of_another_size_are_refused() {
+    let (_, _, model) = golden("llava-default");
+    let image = [41; 9].iter().chain(&[1, 2, 3]).copied().collect::<Vec<i64>>();
+    let ids = Tensor::from_slice(&image).view([1, -1]);
+    for size in [[30, 30], [10, 10], [16, 16], [15, 20]] {
+        let given = ForwardInputs {
+            pixel_values: Tensor::zeros([1, 3, size[0], size[1]], (Kind::Float, Device::Cpu)),
+            attention_mask: ids.ones_like(),
+            input_ids: ids.shallow_clone(),
+            labels: None,
+            qformer_input_ids: None,
+            qformer_attention_mask: None,
+        };
+        let error = model.forward(&given).unwrap_err().to_string();
+        assert!(error.contains("pixel_values") && error.contains("`vision_config.image_size`"), "{size:?}: {error}");
+    }
+}
+
+#[test]
+fn fields_of_another_type_are_named() {
+    let refused = |like: &str, change: &dyn Fn(&mut Value)| {
+        let mut config: Value = serde_json::from_slice(&fs::read(folder(like).join("config.json")).unwrap()).unwrap();
+        change(&mut config);
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("config.json");
+        fs::write(&path, config.to_string()).unwrap();
+        let error = read_config_file(&path).unwrap_err().to_string();
+        assert!(error.contains("config.json"), "{error}");
+        error
+    };
+    let cases = [
+        (
+            refused("llava-default", &|c| c["vision_feature_layer"] = json!([-2, -1])),
+            "`vision_feature_layer`: invalid type",
+        ),
+        (
+            refused("llava-default", &|c| c["projector_hidden_act"] = "swish2".into()),
+            "`projector_hidden_act`: unknown variant",
+        ),
+        (
+            refused("llava-default", &|c| c["vision_feature_select_strategy"] = "some".into()),
+            "`vision_feature_select_strategy`: unknown",
+        ),
+        (
+            refused("llava-default", &|c| c["text_config"]["hidden_size"] = "x".into()),
+            "`text_config.hidden_size`: invalid type",
+        ),
+        (
+            refused("llava-default", &|c| c["text_config"]["model_type"] = "bert".into()),
+            "`text_config.model_type` is `bert`",
+        ),
+        (refused("qwen2-vl", &|c| c["vision_config"]["depth"] = json!(-1)), "`vision_config.depth`: invalid value"),
+        (refused("qwen2-vl", &|c| c["vision_config"]["num_heads"] = json!(0)), "`vision_config.num_heads` is 0"),
+        (refused("qwen2-vl", &|c| c["hidden_size"] = json!(0)), ": `hidden_size` is 0"),
+        (refused("qwen2-vl", &|c| c["hidden_size"] = "x".into()), "`hidden_size`: invalid type"),
+    ];
+    for (error, part) in cases {
+        assert!(error.contains(part), "{part}: {error}");
     }
 }

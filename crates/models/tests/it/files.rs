@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use ressa_models::{
-    LoadOptions, Lora, LoraParts, MaskSet, Model, ModelError, SparseLora, Storage, Update, UpdateSet, VisionLanguage,
+    Infer, LoadOptions, Lora, LoraParts, MaskSet, Model, ModelError, SparseLora, Storage, Surgery, Update, UpdateSet,
     load_folder, load_model,
     presets::{random_tensors, tiny_flant5, tiny_vicuna},
     save_folder,
@@ -120,7 +120,7 @@ fn configurations_that_no_network_can_have_are_refused() {
     let good = fs::read_to_string(&path).unwrap();
     for (from, to, message) in [
         (r#""num_attention_heads": 3"#, r#""num_attention_heads": 5"#, "does not divide"),
-        (r#""num_attention_heads": 3"#, r#""num_attention_heads": 0"#, "`num_attention_heads` is 0"),
+        (r#""num_attention_heads": 3"#, r#""num_attention_heads": 0"#, "_config.num_attention_heads` is 0"),
         (r#""d_model": 32"#, r#""d_model": -32"#, "`text_config.d_model` is -32"),
         (r#""cross_attention_frequency": 1"#, r#""cross_attention_frequency": 0"#, "cross_attention_frequency` is 0"),
         (r#""num_layers": 2"#, r#""num_layers": 1000000000000"#, "num_layers` is 1000000000000"),

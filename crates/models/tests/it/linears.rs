@@ -1,6 +1,6 @@
 //! Masks and adapters of one linear.
 
-use ressa_models::{Form, Linear, Lora, LoraParts, ModelError, SparseLora, Update};
+use ressa_models::{Form, Linear, Lora, LoraParts, ModelError, ScaleLora, SparseLora, Spp, SppLora, Update};
 use ressa_testkit::assert_close;
 use tch::{Device, Kind, Tensor};
 
@@ -40,6 +40,50 @@ fn the_effective_weight_is_the_formula() {
     linear.set_update(None).unwrap();
     assert!(linear.effective_weight().equal(&(&w * &keep)));
     assert!(linear.weight().equal(&w), "the weight itself is never touched");
+}
+
+/// With a mask, and with the zeros of the weight itself.
+#[test]
+fn updates_that_scale_are_their_formulas() {
+    let (w, m, a, b) = parts();
+    let keep = m.to_kind(Kind::Float);
+    let product = b.matmul(&a) * 2.0;
+    // Three rows for six outputs: two each.
+    let (factors, shares) = (
+        parts().2.narrow(0, 0, 1).repeat([3, 1]) * Tensor::from_slice(&[1.0f32, -2.0, 0.5]).view([3, 1]),
+        b.narrow(1, 0, 1),
+    );
+    let spread = Tensor::cat(&[0i64, 0, 1, 1, 2, 2].map(|row| factors.narrow(0, row, 1)), 0);
+    let low_rank = || LoraParts { a: a.shallow_clone(), b: b.shallow_clone(), scale: 2.0 };
+    let spp = || Spp { a: factors.shallow_clone(), b: shares.shallow_clone(), scale: 2.0 };
+    let updates: [(Box<dyn Update>, Tensor); 3] = [
+        (Box::new(ScaleLora(low_rank())), &w * &product),
+        (Box::new(SppLora(low_rank())), &w + &w * &product),
+        (Box::new(spp()), &w + &w * spread * &shares * 2.0),
+    ];
+    for (update, formula) in updates {
+        let kind = update.kind();
+        let mut linear = Linear::new("l", w.shallow_clone(), None);
+        linear.set_update(Some(update.shallow_clone())).unwrap();
+        assert_close(kind, &linear.effective_weight(), &formula, 1e-6);
+        linear.set_mask(Some(m.shallow_clone())).unwrap();
+        assert_close(kind, &linear.effective_weight(), &(&formula * &keep), 1e-6);
+        let at_removed = linear.effective_weight().masked_select(&m.logical_not());
+        assert_eq!(at_removed.count_nonzero(None).int64_value(&[]), 0, "{kind}: exactly zero where removed");
+        linear.set_mask(None).unwrap();
+        linear.set_weight(&w * &keep).unwrap();
+        assert_close(kind, &linear.effective_weight(), &(&formula * &keep), 1e-6);
+    }
+    // Seven outputs for three rows: three, three, one.
+    let uneven =
+        Spp { a: Tensor::from_slice(&[1.0f32, 2.0, 3.0]).view([3, 1]), b: Tensor::ones([7, 1], F32), scale: 1.0 };
+    let mut linear = Linear::new("l", Tensor::ones([7, 1], F32), None);
+    linear.set_update(Some(Box::new(uneven))).unwrap();
+    let formed = Vec::<f32>::try_from(linear.effective_weight().view([-1])).unwrap();
+    assert_eq!(formed, [2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 4.0]);
+    let wide = Spp { a: Tensor::ones([8, 1], F32), b: Tensor::ones([7, 1], F32), scale: 1.0 };
+    let error = linear.set_update(Some(Box::new(wide))).unwrap_err();
+    assert!(matches!(error, ModelError::Shape { name, wanted, .. } if name == "l.spp_A" && wanted == [7, 1]));
 }
 
 #[test]

@@ -15,4 +15,5 @@ mod loading;
 mod qwen;
 mod raw;
 mod rescaling;
+mod tiles;
 mod transformers;

@@ -1,7 +1,7 @@
 //! The raw forward pass against the training pass, which packs its rows and pads nothing between.
 
 use ressa_models::{
-    Blip2Config, ForwardInputs, Model, ModelError, VisionLanguage, config::TextConfig, presets::random,
+    Blip2Config, ForwardInputs, Infer, Model, ModelError, Surgery, config::TextConfig, presets::random,
 };
 use ressa_testkit::assert_close;
 use serde_json::{Value, json};
@@ -177,7 +177,7 @@ fn configurations_of_other_releases_are_the_same_model() {
                 text.insert("tie_word_embeddings".to_owned(), json!(true));
                 text.insert("scale_decoder_outputs".to_owned(), json!(false));
             }
-            TextConfig::Llama(_) | TextConfig::Qwen2(_) => {
+            TextConfig::Llama(_) | TextConfig::Qwen2(_) | TextConfig::Mistral(_) => {
                 let theta = text.shift_remove("rope_theta").unwrap();
                 text.insert("rope_parameters".to_owned(), json!({ "rope_type": "default", "rope_theta": theta }));
             }

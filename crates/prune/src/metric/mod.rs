@@ -36,7 +36,7 @@ pub trait PruningMetric: Send + Sync {
 /// [`crate::solver`].
 pub fn metric(name: Metric, seed: u64) -> Option<Box<dyn PruningMetric>> {
     match name {
-        Metric::None | Metric::SparseGpt | Metric::Dsnot => None,
+        Metric::None | Metric::SparseGpt | Metric::Alps | Metric::Dsnot => None,
         Metric::Random => Some(Box::new(Random { seed })),
         Metric::Magnitude => Some(Box::new(Magnitude)),
         Metric::Wanda => Some(Box::new(Wanda)),

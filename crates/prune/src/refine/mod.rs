@@ -38,6 +38,8 @@ pub struct PrunedLayer<'a> {
     pub keep: &'a Tensor,
     /// The pattern that the mask has and is to have.
     pub pattern: Pattern,
+    /// What must not come back, bool `[out, in]`; `None` where anything may.
+    pub gone: Option<&'a Tensor>,
 }
 
 impl PrunedLayer<'_> {
@@ -95,6 +97,7 @@ struct Prepared {
     /// Zero where it is pruned.
     weight: Tensor,
     keep: Tensor,
+    gone: Option<Tensor>,
 }
 
 impl Prepared {
@@ -102,7 +105,7 @@ impl Prepared {
     /// As [`Refinement::refine`].
     fn new(layer: &PrunedLayer<'_>, statistics: &ColumnStatistics, gram: &Tensor) -> Result<Self, PruneError> {
         check_layer(layer.name, &layer.dense.size(), layer.group(), Needs::GRAM, Some(statistics))?;
-        for (what, other) in [("weight", layer.weight), ("mask", Some(layer.keep))] {
+        for (what, other) in [("weight", layer.weight), ("mask", Some(layer.keep)), ("gone", layer.gone)] {
             if let Some(found) = other.map(Tensor::size).filter(|found| *found != layer.dense.size()) {
                 let name = format!("{} ({what})", layer.name);
                 return Err(ModelError::Shape { name, found, wanted: layer.dense.size() }.into());
@@ -110,19 +113,21 @@ impl Prepared {
         }
         let as_floats = |tensor: &Tensor| tensor.detach().to_device(gram.device()).to_kind(Kind::Float);
         let dense = as_floats(layer.dense);
-        let keep = layer.keep.to_device(gram.device()).to_kind(Kind::Bool);
+        let as_mask = |tensor: &Tensor| tensor.to_device(gram.device()).to_kind(Kind::Bool);
+        let keep = as_mask(layer.keep);
         let pruned = keep.logical_not();
         let weight = layer.weight.map_or_else(|| dense.shallow_clone(), as_floats).masked_fill(&pruned, 0.0);
         if !is_finite(&dense) || !is_finite(&weight) {
             return Err(PruneError::NotFiniteWeight { layer: layer.name.to_owned() });
         }
-        Ok(Self { dense, weight, keep })
+        Ok(Self { dense, weight, keep, gone: layer.gone.map(as_mask) })
     }
 
     /// Some rows, given their first and their number.
     fn rows(&self, (from, count): (i64, i64)) -> Self {
         let part = |tensor: &Tensor| tensor.narrow(0, from, count);
-        Self { dense: part(&self.dense), weight: part(&self.weight), keep: part(&self.keep) }
+        let [dense, weight, keep] = [&self.dense, &self.weight, &self.keep].map(part);
+        Self { dense, weight, keep, gone: self.gone.as_ref().map(part) }
     }
 
     /// `W - V`.

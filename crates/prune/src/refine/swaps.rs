@@ -144,6 +144,7 @@ mod tests {
         let dense = wave(24 * 32, 0.77, 6.0).round().view([24, 32]);
         let weight = &dense + wave(24 * 32, 1.3, 1.0).round().view([24, 32]);
         let order = wave(24 * 32, 2.1, 1.0).view([24, 32]);
+        let some = wave(24 * 32, 3.7, 1.0).view([24, 32]).gt(0.8);
         let mut made = 0;
         for (pattern, keep) in [
             (Pattern::Unstructured, order.gt(0.1)),
@@ -151,7 +152,8 @@ mod tests {
             (Pattern::NOfM { keep: 1, of: 8 }, crate::select::Selection::NOfM { keep: 1, of: 8 }.keep(&order)),
         ] {
             for weight in [None, Some(&weight)] {
-                let layer = PrunedLayer { name: "layer", dense: &dense, weight, keep: &keep, pattern };
+                let gone = weight.is_some().then_some(&some);
+                let layer = PrunedLayer { name: "layer", dense: &dense, weight, keep: &keep, pattern, gone };
                 let part = Prepared::new(&layer, &seen, &gram).expect("sound");
                 let start = Start::new(&part, layer.group().map(|(_, of)| of), &gram);
                 for (max_swaps, candidates) in [(100, 32), (100, 3), (2, 8), (0, 8), (3, 0)] {
@@ -162,6 +164,8 @@ mod tests {
                         host.weight.equal(&device.weight) && host.after.equal(&device.after),
                         "{pattern}, {method:?}"
                     );
+                    let back = host.keep.logical_and(&keep.logical_not());
+                    assert!(weight.is_none() || back.logical_and(&some).any().int64_value(&[]) == 0);
                     made += host.keep.ne_tensor(&keep).sum(Kind::Int64).int64_value(&[]) / 2;
                 }
             }

@@ -3,13 +3,15 @@
 //! A [`PruningMetric`] ranks and [`Selection`] decides; [`Ranked`] is that as a solver. A method that does more is a [`LayerSolver`] of its own.
 //! Layers that read the same input are solved together, so that what depends on the input alone is done once.
 
+mod alps;
 mod dsnot;
 pub(crate) mod factor;
 mod sparsegpt;
 mod threshold;
 
+pub use alps::Alps;
 pub use dsnot::{Dsnot, Initial, SignRule};
-pub use sparsegpt::{Damping, SparseGpt, Threshold};
+pub use sparsegpt::{Damping, Order, SparseGpt, Threshold};
 pub use threshold::ByThreshold;
 
 use ressa_runtime::is_finite;

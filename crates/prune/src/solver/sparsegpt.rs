@@ -7,12 +7,15 @@
 //! - Reference: `fasterprune` in IST-DASLab/sparsegpt; `lavis/compression/pruners/sparsegpt_pruner.py`
 //! - Differs: `U` comes from one factorisation (see [`super::factor`]); layers with the same input share it and are walked together. Counts are exact
 //!   unless [`Threshold::Inclusive`] asks for the reference's comparison, which takes at least one weight more in each block. With an N:M pattern whose group
-//!   size does not divide the block, blocks are shortened to whole groups. What earlier steps pruned goes first and is corrected for as it is met. A Gram matrix that is still singular after damping is damped further.
+//!   size does not divide the block, blocks are shortened to whole groups. What earlier steps pruned goes first and is corrected for as it is met. A Gram matrix
+//!   that is still singular after damping is damped further. Columns may be walked in another order, see [`Order`].
 
 mod device;
 mod n_of_m;
+mod order;
 mod quota;
 
+pub use order::Order;
 use ressa_runtime::is_finite;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -59,11 +62,14 @@ pub struct SparseGpt {
     pub block: i64,
     /// How many weights of a block go.
     pub threshold: Threshold,
+    /// In which order columns are walked. With [`Order::Loss`] every layer has an order, and a factor, of its own.
+    pub order: Order,
 }
 
 impl Default for SparseGpt {
     fn default() -> Self {
-        Self { damping: Damping::Always, damping_ratio: 0.01, block: 128, threshold: Threshold::Exact }
+        let (damping, threshold, order) = Default::default();
+        Self { damping, damping_ratio: 0.01, block: 128, threshold, order }
     }
 }
 
@@ -77,6 +83,10 @@ impl LayerSolver for SparseGpt {
         layers: &[LayerProblem<'_>],
         statistics: Option<&ColumnStatistics>,
     ) -> Result<Vec<LayerSolution>, PruneError> {
+        if self.order == Order::Loss && layers.len() > 1 {
+            let alone = layers.chunks(1).map(|layer| self.solve(layer, statistics));
+            return Ok(alone.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect());
+        }
         check(layers, self.needs(), statistics)?;
         let Some(statistics) = statistics else { return Ok(Vec::new()) };
         no_grad(|| {
@@ -103,6 +113,14 @@ impl LayerSolver for SparseGpt {
     }
 
     fn solve_groups(&self, groups: &[LayerGroup<'_>]) -> Result<Vec<Vec<LayerSolution>>, PruneError> {
+        if self.order == Order::Loss && groups.iter().any(|group| group.layers.len() > 1) {
+            let mut alone = Vec::new();
+            for &LayerGroup { layers, statistics } in groups {
+                alone.extend(layers.chunks(1).map(|layers| LayerGroup { layers, statistics }));
+            }
+            let mut solved = self.solve_groups(&alone)?.into_iter().flatten();
+            return Ok(groups.iter().map(|group| solved.by_ref().take(group.layers.len()).collect()).collect());
+        }
         let all: Vec<LayerProblem<'_>> = groups.iter().flat_map(|group| group.layers).copied().collect();
         let pattern = |layer: &LayerProblem<'_>| layer.selection.pattern();
         let alike = all.windows(2).all(|pair| pattern(&pair[0]) == pattern(&pair[1]));
@@ -132,17 +150,24 @@ impl SparseGpt {
     /// The walk over layers that read one input, before its first column.
     fn begin(&self, layers: &[LayerProblem<'_>], statistics: &ColumnStatistics) -> Result<Walk, PruneError> {
         let name = layers.first().map_or("", |layer| layer.name);
-        let (upper, dead) = self.factor(name, statistics)?;
-        let as_floats = |layer: &LayerProblem<'_>| layer.weight.detach().to_kind(Kind::Float).to_device(upper.device());
-        let weights: Vec<Tensor> = layers.iter().map(as_floats).collect();
-        let mut stacked = Tensor::cat(&weights, 0);
-        if !is_finite(&stacked) {
-            let sick = layers.iter().zip(&weights).find(|(_, weight)| !is_finite(weight)).map(|(layer, _)| layer.name);
-            return Err(PruneError::NotFiniteWeight { layer: sick.unwrap_or(name).to_owned() });
+        if self.order == Order::Natural {
+            let (upper, dead) = self.factor(name, statistics)?;
+            let stacked = stacked(layers, upper.device())?.masked_fill_(&dead, 0.0);
+            return Ok(Walk::new(layers, stacked, upper, None));
         }
-        drop(weights);
-        let _ = stacked.masked_fill_(&dead, 0.0);
-        Ok(Walk::new(layers, stacked, upper))
+        let hessian = statistics.hessian().ok_or_else(|| PruneError::Singular { layer: name.to_owned() })?;
+        let diagonal = hessian.diagonal(0, 0, 1);
+        let weight = stacked(layers, hessian.device())?.masked_fill_(&diagonal.eq(0.0), 0.0);
+        let order = layers
+            .first()
+            .and_then(|layer| order::by_loss(&weight, &diagonal.sqrt(), layer.selection, self.block_for(layers)));
+        let Some(order) = order.map(|order| Tensor::from_slice(&order).to_device(hessian.device())) else {
+            let (upper, _) = self.factor(name, statistics)?;
+            return Ok(Walk::new(layers, weight, upper, None));
+        };
+        let ordered = |tensor: &Tensor, dimension: i64| tensor.index_select(dimension, &order);
+        let (upper, _) = self.factorise(name, || Some(ordered(&ordered(&hessian, 0), 1)))?;
+        Ok(Walk::new(layers, ordered(&weight, 1), upper, Some(&order)))
     }
 
     /// `w^2 / U_jj^2` of the weights as they are, f32 `[out, in]`: what ranks them before the first column is walked. Zero in dead columns.
@@ -163,15 +188,15 @@ impl SparseGpt {
     /// `U` and the dead columns, from what the statistics remember where it is there.
     fn factor(&self, layer: &str, statistics: &ColumnStatistics) -> Result<(Tensor, Tensor), PruneError> {
         let settings = (self.damping == Damping::Always, self.damping_ratio.to_bits());
-        statistics.factor(settings, || self.factorise(layer, statistics))
+        statistics.factor(settings, || self.factorise(layer, || statistics.hessian_upper()))
     }
 
-    /// `U` and the dead columns.
-    fn factorise(&self, layer: &str, statistics: &ColumnStatistics) -> Result<(Tensor, Tensor), PruneError> {
+    /// `U` and the dead columns, from the upper triangle that `hessian` makes anew for each attempt.
+    fn factorise(&self, layer: &str, hessian: impl Fn() -> Option<Tensor>) -> Result<(Tensor, Tensor), PruneError> {
         let singular = || PruneError::Singular { layer: layer.to_owned() };
         let mut added = if self.damping == Damping::Always { 1.0 } else { 0.0 };
         for _ in 0..ATTEMPTS {
-            let mut h = statistics.hessian_upper().ok_or_else(singular)?;
+            let mut h = hessian().ok_or_else(singular)?;
             let dead = factor::dead_columns(&h);
             let step = self.damping_ratio * factor::mean_diagonal(&h, &dead);
             factor::dampen(&mut h, &dead, added * step);
@@ -195,6 +220,18 @@ impl SparseGpt {
     }
 }
 
+/// The weights of some layers under each other, f32 on a device.
+fn stacked(layers: &[LayerProblem<'_>], device: Device) -> Result<Tensor, PruneError> {
+    let as_floats = |layer: &LayerProblem<'_>| layer.weight.detach().to_kind(Kind::Float).to_device(device);
+    let weights: Vec<Tensor> = layers.iter().map(as_floats).collect();
+    let stacked = Tensor::cat(&weights, 0);
+    if is_finite(&stacked) {
+        return Ok(stacked);
+    }
+    let sick = layers.iter().zip(&weights).find(|(_, weight)| !is_finite(weight)).map_or("", |(layer, _)| layer.name);
+    Err(PruneError::NotFiniteWeight { layer: sick.to_owned() })
+}
+
 fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
@@ -211,6 +248,8 @@ struct Walk {
     upper: Tensor,
     keep: Tensor,
     importance: Tensor,
+    /// Where each column of the layers is walked, where that is not its place; i64 `[in]`.
+    places_of_columns: Option<Tensor>,
     /// What was gone before, bool `[rows, in]`. Corrections give it values on the way, so it is held down in each block.
     gone: Option<Tensor>,
 }
@@ -227,7 +266,8 @@ struct Part<'a> {
 }
 
 impl Walk {
-    fn new(layers: &[LayerProblem<'_>], weight: Tensor, upper: Tensor) -> Self {
+    /// `weight` and `upper` are those of columns in the order in which they are walked, `order` where that is not the layers' own.
+    fn new(layers: &[LayerProblem<'_>], weight: Tensor, upper: Tensor, order: Option<&Tensor>) -> Self {
         let (mut places, mut groups) = (Vec::new(), Vec::new());
         for layer in layers {
             let rows = layer.weight.size()[0] as usize;
@@ -243,7 +283,8 @@ impl Walk {
                 Some(gone) => gone.to_device(weight.device()),
                 None => Tensor::zeros(layer.weight.size(), (Kind::Bool, weight.device())),
             };
-            Tensor::cat(&layers.iter().map(part).collect::<Vec<_>>(), 0)
+            let gone = Tensor::cat(&layers.iter().map(part).collect::<Vec<_>>(), 0);
+            order.map_or(gone.shallow_clone(), |order| gone.index_select(1, order))
         });
         Self {
             gone,
@@ -254,6 +295,7 @@ impl Walk {
             importance: weight.zeros_like(),
             weight,
             upper,
+            places_of_columns: order.map(|order| order.argsort(0, false)),
         }
     }
 
@@ -315,9 +357,10 @@ impl Walk {
     }
 
     fn finish(self, layers: &[LayerProblem<'_>]) -> Vec<LayerSolution> {
-        let part = |tensor: &Tensor, (first, rows): (usize, usize)| match self.places.len() {
-            1 => tensor.shallow_clone(),
-            _ => tensor.narrow(0, first as i64, rows as i64).copy(),
+        let part = |tensor: &Tensor, (first, rows): (usize, usize)| match (&self.places_of_columns, self.places.len()) {
+            (Some(places), _) => tensor.narrow(0, first as i64, rows as i64).index_select(1, places),
+            (None, 1) => tensor.shallow_clone(),
+            (None, _) => tensor.narrow(0, first as i64, rows as i64).copy(),
         };
         let solution = |(layer, &place): (&LayerProblem<'_>, &(usize, usize))| {
             let (kind, device) = (layer.weight.kind(), layer.weight.device());
@@ -429,7 +472,7 @@ mod tests {
             let inputs = wave(200 * columns, 0.739).view([200, columns]) + wave(200, 1.3).view([200, 1]) * 0.7;
             let mut statistics = ColumnStatistics::new(columns, Needs::GRAM, Device::Cpu);
             statistics.add_sample(&inputs);
-            method.factorise("layer", &statistics).expect("definite").0
+            method.factorise("layer", || statistics.hessian_upper()).expect("definite").0
         };
         let weight = |rows: i64, columns: i64, step: f64| wave(rows * columns, step).view([rows, columns]);
         let wide = [weight(10, 160, 0.91), weight(10, 160, 0.37)];
@@ -450,7 +493,7 @@ mod tests {
                 [wide.iter().map(problem).collect(), narrow.iter().map(problem).collect()];
             let begin = |at: usize| {
                 let weights: Vec<&Tensor> = layers[at].iter().map(|layer| layer.weight).collect();
-                Walk::new(&layers[at], Tensor::cat(&weights, 0), uppers[at].shallow_clone())
+                Walk::new(&layers[at], Tensor::cat(&weights, 0), uppers[at].shallow_clone(), None)
             };
             let group = |at: usize| device::Group { layers: &layers[at], walk: begin(at) };
             let mut device = [group(0), group(1)];

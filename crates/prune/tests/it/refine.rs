@@ -26,7 +26,8 @@ fn refinements() -> Vec<(&'static str, Box<dyn Refinement>)> {
 
 /// What every refinement makes of a pruned layer.
 pub fn refine_all(dense: &Tensor, found: &LayerSolution, pattern: Pattern, seen: &ColumnStatistics) -> Vec<Refined> {
-    let layer = PrunedLayer { name: "layer", dense, weight: found.weight.as_ref(), keep: &found.keep, pattern };
+    let layer =
+        PrunedLayer { name: "layer", dense, weight: found.weight.as_ref(), keep: &found.keep, pattern, gone: None };
     refinements().iter().map(|(_, refinement)| refine(refinement.as_ref(), layer, seen)).collect()
 }
 
@@ -73,7 +74,7 @@ fn swaps_by_hand() {
     let (dense, seen) = by_hand();
     let keep = Tensor::from_slice(&[true, false]).view([1, 2]);
     for pattern in [Pattern::Unstructured, Pattern::NOfM { keep: 1, of: 2 }] {
-        let layer = PrunedLayer { name: "layer", dense: &dense, weight: None, keep: &keep, pattern };
+        let layer = PrunedLayer { name: "layer", dense: &dense, weight: None, keep: &keep, pattern, gone: None };
         let found = refine(&SparseSwaps::default(), layer, &seen);
         assert_eq!(Vec::<bool>::try_from(found.keep.view([-1])).expect("bool"), [false, true]);
         assert!(found.weight.is_none());
@@ -91,7 +92,14 @@ fn swaps_by_hand() {
 fn least_squares_by_hand() {
     let (dense, seen) = by_hand();
     let keep = Tensor::from_slice(&[false, true]).view([1, 2]);
-    let layer = PrunedLayer { name: "layer", dense: &dense, weight: None, keep: &keep, pattern: Pattern::Unstructured };
+    let layer = PrunedLayer {
+        name: "layer",
+        dense: &dense,
+        weight: None,
+        keep: &keep,
+        pattern: Pattern::Unstructured,
+        gone: None,
+    };
     let found = refine(&LeastSquares { damping_ratio: 0.0, ..LeastSquares::default() }, layer, &seen);
     let weight = floats(&found.weight.expect("weights"));
     assert!(weight[0] == 0.0 && (weight[1] - 1.6).abs() < 1e-5, "{weight:?}");
@@ -105,8 +113,14 @@ fn enough_steps_solve_the_normal_equations() {
     let seen = collect(&x, ALL);
     let gram = seen.hessian().expect("gram").to_kind(Kind::Double);
     let found = prune(&Ranked(Box::new(Wanda)), &dense, &seen, selection(Pattern::Unstructured, Group::Row));
-    let layer =
-        PrunedLayer { name: "layer", dense: &dense, weight: None, keep: &found.keep, pattern: Pattern::Unstructured };
+    let layer = PrunedLayer {
+        name: "layer",
+        dense: &dense,
+        weight: None,
+        keep: &found.keep,
+        pattern: Pattern::Unstructured,
+        gone: None,
+    };
     let exact = LeastSquares { steps: 60, tolerance: 1e-9, damping_ratio: 0.0 };
     let weight = refine(&exact, layer, &seen).weight.expect("weights");
     for row in 0..6 {
@@ -128,7 +142,7 @@ fn swaps_end_where_no_swap_helps() {
     for pattern in [Pattern::Unstructured, TWO_OF_FOUR] {
         let of = if pattern == TWO_OF_FOUR { 4 } else { 8 };
         let start = prune(&Ranked(Box::new(Random { seed: 1 })), &dense, &seen, selection(pattern, Group::Row));
-        let layer = PrunedLayer { name: "layer", dense: &dense, weight: None, keep: &start.keep, pattern };
+        let layer = PrunedLayer { name: "layer", dense: &dense, weight: None, keep: &start.keep, pattern, gone: None };
         let found = refine(&SparseSwaps::default(), layer, &seen);
         let reached = errors(&x, &dense, &(&dense * &found.keep));
         let kept: Vec<u32> = (0..40)
@@ -200,7 +214,7 @@ fn refinements_lower_the_error_of_a_layer() {
     let seen = collect(&x, ALL);
     for pattern in [Pattern::Unstructured, TWO_OF_FOUR] {
         let start = prune(&Ranked(Box::new(Wanda)), &dense, &seen, selection(pattern, Group::Row));
-        let layer = PrunedLayer { name: "layer", dense: &dense, weight: None, keep: &start.keep, pattern };
+        let layer = PrunedLayer { name: "layer", dense: &dense, weight: None, keep: &start.keep, pattern, gone: None };
         let swapped = refine(&SparseSwaps::default(), layer, &seen);
         let solved = refine(&LeastSquares::default(), layer, &seen);
         let both = refine(&LeastSquares::default(), PrunedLayer { keep: &swapped.keep, ..layer }, &seen);
@@ -215,7 +229,14 @@ fn a_dense_layer_stays_as_it_is() {
     let (dense, seen) = (noise(&[9, 40], 1.713), collect(&inputs(2, 30, 40), ALL));
     let keep = dense.ones_like().to_kind(Kind::Bool);
     for weight in [None, Some(&dense)] {
-        let layer = PrunedLayer { name: "layer", dense: &dense, weight, keep: &keep, pattern: Pattern::Unstructured };
+        let layer = PrunedLayer {
+            name: "layer",
+            dense: &dense,
+            weight,
+            keep: &keep,
+            pattern: Pattern::Unstructured,
+            gone: None,
+        };
         for (name, refinement) in refinements() {
             let found = refine(refinement.as_ref(), layer, &seen);
             assert!(found.keep.equal(&keep) && found.weight.is_none_or(|weight| weight.equal(&dense)), "{name}");
@@ -269,7 +290,14 @@ fn what_cannot_be_refined_is_said() {
     let sick = collect(&sick, ALL);
     let broken = dense.copy();
     let _ = broken.get(2).get(1).fill_(f64::INFINITY);
-    let layer = PrunedLayer { name: "fc1", dense: &dense, weight: None, keep: &keep, pattern: Pattern::Unstructured };
+    let layer = PrunedLayer {
+        name: "fc1",
+        dense: &dense,
+        weight: None,
+        keep: &keep,
+        pattern: Pattern::Unstructured,
+        gone: None,
+    };
     for (name, refinement) in refinements() {
         let refuse = |layer: PrunedLayer<'_>, seen: Option<&ColumnStatistics>| {
             refinement.refine(&[layer], seen).expect_err("refused")

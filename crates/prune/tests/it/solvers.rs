@@ -6,7 +6,8 @@ use ressa_prune::{
     metric::{Magnitude, PruningMetric, Ria, Wanda},
     select::{Selection, pruned_count},
     solver::{
-        Damping, Dsnot, Initial, LayerProblem, LayerSolution, LayerSolver, Ranked, SignRule, SparseGpt, Threshold,
+        Alps, Damping, Dsnot, Initial, LayerProblem, LayerSolution, LayerSolver, Order, Ranked, SignRule, SparseGpt,
+        Threshold,
     },
     statistics::{ColumnStatistics, Needs},
 };
@@ -44,6 +45,9 @@ fn solvers() -> Vec<(&'static str, Box<dyn LayerSolver>)> {
         ("ria", Box::new(Ranked(Box::new(Ria::default())))),
         ("sparsegpt", Box::new(SparseGpt::default())),
         ("sparsegpt on failure", Box::new(SparseGpt { damping: Damping::OnFailure, ..SparseGpt::default() })),
+        ("sparsegpt by loss", Box::new(SparseGpt { order: Order::Loss, block: 16, ..SparseGpt::default() })),
+        // Enough iterations for what is asked here.
+        ("alps", Box::new(Alps { iterations: 12, ..Alps::default() })),
         ("dsnot", Box::new(Dsnot::default())),
         (
             "dsnot from sparsegpt",
@@ -216,6 +220,8 @@ fn corrected_weights_stay_closer_to_the_dense_output() {
         let wanda = change(&Ranked(Box::new(Wanda)), selection);
         let sparsegpt = change(&SparseGpt::default(), selection);
         assert!(sparsegpt < 0.8 * wanda, "{sparsegpt} against {wanda}");
+        let alps = change(&Alps::default(), selection);
+        assert!(alps < 0.8 * sparsegpt, "{alps} against {sparsegpt}");
     }
 }
 

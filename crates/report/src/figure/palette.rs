@@ -123,6 +123,7 @@ fn bound(label: &str) -> Option<usize> {
         "sparse-lora" | "vision" | "v only" | "sparsegpt" => 2,
         "lora-remasked" | "dsnot" => 3,
         "lora" | "ria" => 4,
+        "scale-lora" | "alps" => 5,
         "random" | "pruned" | "none" | "uniform" => 6,
         _ => return None,
     })

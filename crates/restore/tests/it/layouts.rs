@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use ressa_experiment::{
-    config::{DistillConfig, Recompute, Reduction, RestoreMethod, TowerAdapter, TrainedBiases},
+    config::{DistillConfig, MatrixUpdate, Recompute, Reduction, RestoreMethod, TowerAdapter, TrainedBiases},
     stage::AdaptTraining,
 };
-use ressa_models::{Tower, Update, VisionLanguage};
+use ressa_models::{Surgery, Tower, Update, VisionLanguage};
 use ressa_restore::{
     BatchSource, Layout, MergeRequest, Restoration, TrainingBatch, TrainingOptions, merge, train_adapters,
 };
@@ -67,6 +67,8 @@ fn cases() -> impl Iterator<Item = (&'static str, AdaptTraining)> {
         ("mean", small(distilled(Reduction::Mean))),
         ("sum", small(distilled(Reduction::Sum))),
         ("without contrast", AdaptTraining { contrastive: 0.0, ..small(distilled(Reduction::Sum)) }),
+        ("scaled", AdaptTraining { update: MatrixUpdate::Scale, vision: None, connector: None, ..small(None) }),
+        ("spp", AdaptTraining { update: MatrixUpdate::Spp, vision: None, connector: None, ..small(None) }),
         ("language alone", AdaptTraining { vision: None, connector: None, ..small(None) }),
         ("vision alone", AdaptTraining { language: None, connector: None, ..small(None) }),
         ("connector", AdaptTraining { vision: None, language: None, connector: Some(connector()), ..small(None) }),

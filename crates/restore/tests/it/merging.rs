@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{
     Pattern,
-    config::{RestoreMethod, TrainedBiases},
+    config::{Recompute, RestoreMethod, TrainedBiases},
+    stage::AdaptTraining,
 };
-use ressa_models::{MaskSet, Tower, UpdateSet, VisionLanguage};
-use ressa_restore::{MergeRequest, Merged, RestoreError, TrainingOptions, certify_merged, merge, train_adapters};
+use ressa_models::{MaskSet, Surgery, Tower, UpdateSet};
+use ressa_restore::{
+    MergeRequest, Merged, RestoreError, TrainingOptions, adapters, certify_merged, merge, train_adapters,
+};
 
 use crate::world::{Batches, dense, masks, probe, settings, student};
 
@@ -37,6 +40,80 @@ fn sparse_lora_keeps_outputs_and_zeros() {
     assert_eq!(merged.certificate.sparsity(Tower::Language), Some(0.5));
     assert_eq!(merged.certificate.sparsity(Tower::Connector), Some(0.0));
     assert_eq!(merged.tensors.len(), dense().linears().len());
+}
+
+/// A projection that is pruned is trained where its tower is, keeps its mask, and is counted.
+#[test]
+fn a_pruned_projection_is_one_of_its_towers_layers() {
+    let dense = dense();
+    let mut masks = masks(&dense);
+    let projection = dense.connectors().into_iter().find(|linear| linear.name() == "language_projection").unwrap();
+    masks.insert("language_projection", projection.weight().gt(0.0));
+    for recompute in [Recompute::None, Recompute::Blocks] {
+        let mut student = dense.shallow_clone();
+        masks.apply(student.as_mut()).expect("fits");
+        let settings = AdaptTraining { recompute, ..settings(4, None) };
+        let options = TrainingOptions { masked: true, seed: 1, checkpoints: None };
+        let adapters = train_adapters(student.as_mut(), None, &settings, options, &mut Batches::default(), &mut |_| {})
+            .expect("trains")
+            .adapters;
+        let update = adapters.get("language_projection").expect("no target is named, so every layer is tuned");
+        assert!(update.respects_mask() && update.parameters()[1].1.abs().max().double_value(&[]) > 0.0);
+        let merged = merged(RestoreMethod::SparseLora, &masks, &adapters).expect("merges");
+        assert!(merged.certificate.holds(), "{:?}", merged.certificate.violations);
+        let (found, keep) =
+            (&merged.certificate.tensors["language_projection"], masks.get("language_projection").unwrap());
+        assert_eq!((found.zeros, found.total), (keep.numel() - keep.kept(), keep.numel()));
+    }
+}
+
+/// What scales weights is on every layer, with a mask or without; what it trained is what a file holds and what is merged.
+#[test]
+fn updates_that_scale_keep_outputs_and_zeros() {
+    for method in [RestoreMethod::ScaleLora, RestoreMethod::Spp, RestoreMethod::SppLora] {
+        let name = method.name();
+        let settings = AdaptTraining { update: method.update(), ..settings(4, None) };
+        let options = TrainingOptions { masked: true, seed: 1, checkpoints: None };
+        let mut student = student();
+        let before = adapters::initialise(student.as_ref(), &settings, true, 1).expect("adapters");
+        before.apply(student.as_mut()).expect("fits");
+        for (id, linear) in student.linears() {
+            let masked = linear.mask().map_or(linear.weight().shallow_clone(), |keep| linear.weight() * keep);
+            assert!(
+                linear.effective_weight().allclose(&masked, 1e-6, 1e-7, false),
+                "{name}: {} starts as it is",
+                id.name
+            );
+        }
+        let batches = &mut Batches::default();
+        let trained =
+            train_adapters(student.as_mut(), None, &settings, options, batches, &mut |_| {}).expect("trains").adapters;
+        assert_eq!(trained.len(), dense().linears().len(), "{name}");
+        assert!(trained.iter().all(|(_, update)| update.kind() == name));
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("adapter.safetensors");
+        trained.save(&file).expect("saves");
+        let trained = UpdateSet::load(&file).expect("loads");
+        let masks = masks(&dense());
+        let found = merged(method, &masks, &trained).expect("merges");
+        assert!(found.certificate.holds(), "{name}: {:?}", found.certificate.violations);
+        assert!(found.largest_output_difference < 1e-4, "{name}: {}", found.largest_output_difference);
+        assert_eq!(found.certificate.sparsity(Tower::Language), Some(0.5), "{name}");
+        assert!(matches!(merged(RestoreMethod::Lora, &masks, &trained), Err(RestoreError::WrongAdapter { .. })));
+    }
+}
+
+/// With rank 0, what trains are biases and norms.
+#[test]
+fn norms_and_biases_train_alone() {
+    let mut settings = settings(2, None);
+    (settings.connector, settings.language) = (None, None);
+    let vision = settings.vision.as_mut().expect("tuned");
+    (vision.rank, vision.norms, vision.bias) = (0, true, TrainedBiases::All);
+    let found = adapters::initialise(student().as_ref(), &settings, true, 1).expect("adapters");
+    assert!(found.iter().all(|(name, update)| update.kind() == "full" && name.starts_with("vision_model.")));
+    assert!(found.get("vision_model.encoder.layers.0.mlp.fc1.bias").is_some());
+    assert!(found.get("vision_model.encoder.layers.0.mlp.fc1").is_none());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use ressa_experiment::{
-    config::{DistillConfig, Recompute, TowerAdapter},
+    config::{DistillConfig, MatrixUpdate, Recompute, TowerAdapter},
     stage::AdaptTraining,
 };
 use ressa_models::{MaskSet, Model, Prompts, TextBatch, Tower, VisionLanguage, presets};
@@ -46,6 +46,7 @@ pub fn student_of(dense: &dyn VisionLanguage) -> Box<dyn VisionLanguage> {
 pub fn settings(steps: u32, distill: Option<DistillConfig>) -> AdaptTraining {
     let tower = |rank| Some(TowerAdapter { rank, ..TowerAdapter::default() });
     AdaptTraining {
+        update: MatrixUpdate::Sum,
         vision: tower(4),
         connector: tower(2),
         language: tower(4),

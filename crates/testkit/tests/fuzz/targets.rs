@@ -23,9 +23,10 @@ use crate::{driver::Target, mutate::Form};
 type Make = fn() -> Target;
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Make); 11] = [
+pub const TARGETS: [(&str, Make); 12] = [
     ("model", model),
     ("processor", processor),
+    ("templates", templates),
     ("tokenizer", tokenizer),
     ("safetensors", safetensors),
     ("folder", folder),
@@ -91,7 +92,7 @@ fn model() -> Target {
     let root = TempDir::new().unwrap();
     let mut folders = Vec::new();
     let mut seeds = Vec::new();
-    for like in ["instructblip-flant5", "instructblip-vicuna", "blip2-opt", "blip2-itm"] {
+    for like in ["instructblip-flant5", "instructblip-vicuna", "blip2-opt", "blip2-itm", "llava-siglip", "smolvlm"] {
         let folder = root.path().join(like);
         tiny(like, &folder);
         let mut seed: Map<String, Value> = serde_json::from_slice(&documents(&folder, &SETTINGS)).unwrap();
@@ -136,6 +137,8 @@ fn use_processor(folder: &Path, image: &Image) {
     let (height, width) = processor.size_of(image).unwrap_or((u32::MAX, u32::MAX));
     if u64::from(height) * u64::from(width) <= 1 << 20 {
         let _ = processor.prompt(TEXT, (height, width));
+        // A text with an image token of its own is no turn of a conversation.
+        let _ = processor.prompt("Is it red?", (height, width));
         let _ = processor.pixels([image]);
         let _ = processor.images().levels(image);
     }
@@ -178,6 +181,64 @@ fn processor() -> Target {
         let _kept = &root;
     };
     Target { form: Form::Json, seeds, run: Box::new(run) }
+}
+
+/// What chat templates are written with.
+const JINJA: [&str; 34] = [
+    "{{ ",
+    " }}",
+    "{% ",
+    " %}",
+    "{%- ",
+    " -%}",
+    "for i in range(9)",
+    "endfor",
+    "if ",
+    "elif ",
+    "else",
+    "endif",
+    "set ns = namespace(x='a')",
+    "set ns.x = ",
+    "ns.x",
+    "macro f(a)",
+    "endmacro",
+    "f(",
+    ")",
+    " ~ ",
+    " + ",
+    " * ",
+    "|join(",
+    "|replace('', 'ab')",
+    "|tojson",
+    "|list",
+    ".strip()",
+    ".split('a')",
+    "[0:]",
+    "[",
+    "]",
+    "messages",
+    "content",
+    "<|image_pad|>",
+];
+
+/// Chat templates.
+fn templates() -> Target {
+    let root = TempDir::new().unwrap();
+    let folder = root.path().to_owned();
+    copy(&ours("crates/models/tests/goldens/qwen2-vl"), &folder);
+    let of = |like: &str| {
+        let path = ours("crates/models/tests/goldens").join(like).join("tokenizer_config.json");
+        let settings: Value = serde_json::from_slice(&read(&path)).unwrap();
+        settings["chat_template"].as_str().map(|text| text.as_bytes().to_vec())
+    };
+    let seeds = ["qwen2-vl", "qwen2_5-vl"].into_iter().filter_map(of).collect();
+    let image = small_image();
+    let run = move |input: &[u8]| {
+        fs::write(folder.join("chat_template.jinja"), input).unwrap();
+        use_processor(&folder, &image);
+        let _kept = &root;
+    };
+    Target { form: Form::Text(&JINJA), seeds, run: Box::new(run) }
 }
 
 /// `tokenizer.json` of every kind.

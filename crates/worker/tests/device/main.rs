@@ -21,7 +21,6 @@ use std::{
 use ressa_checkpoint::{Dtype, File};
 use ressa_experiment::{
     Stage, StageKey, StageNode,
-    config::Metric,
     job::Compute,
     protocol::{Event, Request},
     record::Certificate,
@@ -102,7 +101,7 @@ fn rounded_otherwise(nodes: &[StageNode]) -> BTreeSet<StageKey> {
     for node in nodes {
         let half = node.stage.compute() == Some(Compute::Bfloat16);
         let own = match &*node.stage {
-            Stage::Prune { metric, .. } => *metric == Metric::SparseGpt,
+            Stage::Prune { metric, .. } => metric.changes_weights(),
             Stage::Refine { .. } => true,
             Stage::Statistics { needs, .. } => needs.gram,
             _ => false,

@@ -13,6 +13,8 @@ struct Rows<'a> {
     dense: Tensor,
     weight: Tensor,
     keep: Tensor,
+    /// What must not come back, bool.
+    gone: Option<Tensor>,
     /// `G (dense - weight)`.
     product: Tensor,
     gram: &'a Tensor,
@@ -32,6 +34,7 @@ pub(super) fn swap(method: &SparseSwaps, start: &Start<'_>) -> Swapped {
         dense: start.part.dense.to_kind(Kind::Double),
         weight: start.part.weight.to_kind(Kind::Double),
         keep: start.part.keep.copy(),
+        gone: start.part.gone.as_ref().map(Tensor::shallow_clone),
         product: start.product.to_kind(Kind::Double),
         gram: start.gram,
         diagonal: start.gram.diagonal(0, 0, 1).to_kind(Kind::Double),
@@ -65,7 +68,8 @@ impl Rows<'_> {
     fn alone(&self) -> [Tensor; 2] {
         let back = &self.dense * (&self.dense * &self.diagonal - &self.product * 2.0);
         let gone = &self.weight * (&self.weight * &self.diagonal + &self.product * 2.0);
-        [back.masked_fill(&self.keep, f64::INFINITY), gone.masked_fill(&self.keep.logical_not(), f64::INFINITY)]
+        let barred = self.gone.as_ref().map_or(self.keep.shallow_clone(), |gone| gone.logical_or(&self.keep));
+        [back.masked_fill(&barred, f64::INFINITY), gone.masked_fill(&self.keep.logical_not(), f64::INFINITY)]
     }
 
     fn best_in_groups(&self, corners: &Tensor) -> Best {

@@ -26,6 +26,8 @@ struct Row<'a> {
     dense: &'a [f32],
     weight: &'a mut [f32],
     keep: &'a mut [bool],
+    /// What must not come back; empty where anything may.
+    gone: &'a [bool],
     /// `G (dense - weight)`.
     product: Vec<f64>,
 }
@@ -35,6 +37,7 @@ struct Part<'a> {
     dense: &'a [f32],
     weight: &'a mut [f32],
     keep: &'a mut [bool],
+    gone: &'a [bool],
     product: &'a [f32],
     least: &'a [f64],
     error: &'a mut [f64],
@@ -54,6 +57,7 @@ pub(super) fn swap(method: &SparseSwaps, start: &Start<'_>) -> Swapped {
     let doubles = |tensor: &Tensor| Vec::<f64>::try_from(tensor).unwrap_or_default();
     let (dense, product) = (floats(&start.part.dense), floats(&start.product));
     let (mut weight, mut keep) = (floats(&start.part.weight), flags(&start.part.keep));
+    let gone = start.part.gone.as_ref().map(flags).unwrap_or_default();
     let (of, least, mut error) = (start.of, doubles(&start.least), doubles(&start.before));
     with_floats(start.gram, |values| {
         let gram = Gram { values, columns };
@@ -62,13 +66,10 @@ pub(super) fn swap(method: &SparseSwaps, start: &Start<'_>) -> Swapped {
         let wide = (run * columns).max(1);
         let parts = (dense.chunks(wide).zip(weight.chunks_mut(wide)).zip(keep.chunks_mut(wide)))
             .zip(product.chunks(wide).zip(least.chunks(run).zip(error.chunks_mut(run))))
-            .map(|(((dense, weight), keep), (product, (least, error)))| Part {
-                dense,
-                weight,
-                keep,
-                product,
-                least,
-                error,
+            .enumerate()
+            .map(|(at, (((dense, weight), keep), (product, (least, error))))| {
+                let gone = gone.get(at * wide..at * wide + keep.len()).unwrap_or_default();
+                Part { dense, weight, keep, gone, product, least, error }
             });
         each_part(parts, |part| part.swap(method, of, &gram, &diagonal));
     });
@@ -90,6 +91,7 @@ impl Part<'_> {
                 dense: &self.dense[at.clone()],
                 weight: &mut self.weight[at.clone()],
                 keep: &mut self.keep[at.clone()],
+                gone: self.gone.get(at.clone()).unwrap_or_default(),
                 product: self.product[at].iter().map(|&value| f64::from(value)).collect(),
             };
             for _ in 0..method.max_swaps {
@@ -106,14 +108,19 @@ impl Part<'_> {
 }
 
 impl Row<'_> {
+    /// Whether a weight is pruned and may come back.
+    fn may_return(&self, at: usize) -> bool {
+        !self.keep[at] && self.gone.get(at) != Some(&true)
+    }
+
     /// What bringing a pruned weight back adds to the error, alone.
-    fn back(&self, at: usize, diagonal: &[f64]) -> f64 {
+    fn come_back(&self, at: usize, diagonal: &[f64]) -> f64 {
         let weight = f64::from(self.dense[at]);
         weight * (weight * diagonal[at] - self.product[at] * 2.0)
     }
 
     /// What pruning a kept weight adds to the error, alone.
-    fn gone(&self, at: usize, diagonal: &[f64]) -> f64 {
+    fn leave(&self, at: usize, diagonal: &[f64]) -> f64 {
         let weight = f64::from(self.weight[at]);
         weight * (weight * diagonal[at] + self.product[at] * 2.0)
     }
@@ -127,10 +134,10 @@ impl Row<'_> {
     fn best_in_groups(&self, of: usize, gram: &Gram<'_>, diagonal: &[f64]) -> Option<Swap> {
         let mut best: Option<Swap> = None;
         for group in (0..self.keep.len()).step_by(of) {
-            for back in (group..group + of).filter(|&at| !self.keep[at]) {
-                let alone = self.back(back, diagonal);
+            for back in (group..group + of).filter(|&at| self.may_return(at)) {
+                let alone = self.come_back(back, diagonal);
                 for gone in (group..group + of).filter(|&at| self.keep[at]) {
-                    let swap = self.pair((back, alone), (gone, self.gone(gone, diagonal)), gram);
+                    let swap = self.pair((back, alone), (gone, self.leave(gone, diagonal)), gram);
                     if best.is_none_or(|best| swap.change < best.change) {
                         best = Some(swap);
                     }
@@ -146,9 +153,10 @@ impl Row<'_> {
         backs.found.clear();
         gones.found.clear();
         for at in 0..self.keep.len() {
-            match self.keep[at] {
-                false => backs.offer(self.back(at, diagonal), at),
-                true => gones.offer(self.gone(at, diagonal), at),
+            if self.keep[at] {
+                gones.offer(self.leave(at, diagonal), at);
+            } else if self.may_return(at) {
+                backs.offer(self.come_back(at, diagonal), at);
             }
         }
         let mut best: Option<Swap> = None;

@@ -1,0 +1,252 @@
+//! Images for models that read them as tiles of one size and, behind those, as a whole: the canvas that holds both, and the text that
+//! stands for it in a prompt.
+//!
+//! Reference: `Idefics3ImageProcessor` and `Idefics3Processor` in transformers 4.57, `image_processing_idefics3.py` and
+//! `processing_idefics3.py`; those of SmolVLM are the same. Differs: an image is made RGB before it is resized; the reference resizes grey
+//! images and palettes by nearest neighbours.
+
+use crate::{
+    Image,
+    resize::{Filter, Window, resize},
+};
+
+/// Longest side after the first resizing; no setting of the reference.
+const LONGEST: u32 = 4096;
+/// Most pixels of a canvas.
+const MOST_PIXELS: u64 = 1 << 26;
+/// Most tiles of an image.
+const MOST_TILES: u64 = 1 << 12;
+
+/// Tiles of a canvas: rows of them, and in a row of its own below, on the left, the whole image at the size of a tile. A canvas of one tile
+/// is an image that was not split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    /// Height and width of a tile in pixels.
+    pub side: u32,
+}
+
+impl Tiles {
+    /// Rows and columns of tiles on a canvas of so many pixels in height and width; nothing of both where the image was not split.
+    pub fn grid(&self, (height, width): (u32, u32)) -> [u32; 2] {
+        let side = self.side.max(1);
+        match (height / side).saturating_sub(1) {
+            0 => [0, 0],
+            rows => [rows, width / side],
+        }
+    }
+
+    /// Tiles of a canvas, the whole image among them.
+    pub fn count(&self, size: (u32, u32)) -> usize {
+        let [rows, columns] = self.grid(size);
+        rows as usize * columns as usize + 1
+    }
+
+    /// Values of a canvas `[3, height, width]` as tiles `[tiles, 3, side, side]`, the whole image last.
+    pub fn cut(&self, pixels: &[f32], size: (u32, u32)) -> Vec<f32> {
+        let [rows, columns] = self.grid(size).map(|count| count as usize);
+        let (side, height, width) = (self.side as usize, size.0 as usize, size.1 as usize);
+        let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))).chain([(rows, 0)]);
+        let mut tiles = Vec::with_capacity(self.count(size) * 3 * side * side);
+        for (top, left) in places.map(|(row, column)| (row * side, column * side)) {
+            for row in (0..3).flat_map(|channel| (0..side).map(move |row| channel * height + top + row)) {
+                tiles.extend_from_slice(&pixels[row * width + left..][..side]);
+            }
+        }
+        tiles
+    }
+}
+
+/// How an image becomes a canvas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tiling {
+    pub tiles: Tiles,
+    /// What the longer side is brought to first; nothing where images stay as they are.
+    pub longest: Option<u32>,
+    /// Whether images larger than a tile are split.
+    pub splits: bool,
+    pub filter: Filter,
+}
+
+/// The sizes, width and height, that an image is brought to one after the other, and the rows and columns that it is split into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Steps {
+    first: (u32, u32),
+    second: (u32, u32),
+    grid: [u32; 2],
+}
+
+impl Tiling {
+    /// Height and width of the canvas of an image.
+    ///
+    /// # Errors
+    /// In words: an image without pixels, or one whose tiles would be too many.
+    pub fn canvas(&self, width: u32, height: u32) -> Result<(u32, u32), String> {
+        let [rows, columns] = self.steps(width, height)?.grid;
+        let side = self.tiles.side;
+        Ok(((rows + 1) * side, columns.max(1) * side))
+    }
+
+    fn steps(&self, width: u32, height: u32) -> Result<Steps, String> {
+        if width == 0 || height == 0 {
+            return Err("it has no pixels".to_owned());
+        }
+        let side = self.tiles.side;
+        let first = self.longest.map_or((width, height), |longest| below(towards((width, height), longest), LONGEST));
+        if !self.splits {
+            return Ok(Steps { first, second: (side, side), grid: [0, 0] });
+        }
+        let second = multiples(first, side);
+        let [rows, columns] = [second.1, second.0].map(|length| u64::from(length / side));
+        let pixels = (rows + 1).saturating_mul(columns).saturating_mul(u64::from(side) * u64::from(side));
+        if pixels > MOST_PIXELS || rows.saturating_mul(columns) >= MOST_TILES {
+            return Err(format!(
+                "it would become {rows} rows and {columns} columns of tiles of {side}x{side} pixels, more than fit; make it smaller"
+            ));
+        }
+        let split = second.0 > side || second.1 > side;
+        Ok(Steps { first, second, grid: if split { [rows as u32, columns as u32] } else { [0, 0] } })
+    }
+
+    /// The canvas of an image, interleaved. What no tile covers is 0.
+    ///
+    /// # Errors
+    /// As [`Tiling::canvas`].
+    pub fn draw(&self, image: &Image) -> Result<Vec<u8>, String> {
+        let own = (image.width(), image.height());
+        let Steps { first, second, grid: [rows, _] } = self.steps(own.0, own.1)?;
+        let brought = |rgb: &[u8], from: (u32, u32), to: (u32, u32)| {
+            let [from, to] = [from, to].map(|(width, height)| (width as usize, height as usize));
+            resize(rgb, from, to, self.filter, &Window::whole(to))
+        };
+        let split = brought(&brought(&image.rgb(), own, first), first, second);
+        if rows == 0 {
+            return Ok(split);
+        }
+        let side = self.tiles.side;
+        let whole = brought(&split, second, (side, side));
+        let mut canvas = split;
+        for row in whole.chunks_exact(3 * side as usize) {
+            canvas.extend_from_slice(row);
+            canvas.resize(canvas.len() + 3 * (second.0 - side) as usize, 0);
+        }
+        Ok(canvas)
+    }
+}
+
+/// Width and height with the longer side `longest`. The shorter one is cut to a whole number and, where that is odd, made one longer.
+fn towards((width, height): (u32, u32), longest: u32) -> (u32, u32) {
+    let aspect = f64::from(width) / f64::from(height);
+    let even = |side: f64| {
+        let side = side as u32;
+        (side + side % 2).max(1)
+    };
+    match width >= height {
+        true => (longest, even(f64::from(longest) / aspect)),
+        false => (even(f64::from(longest) * aspect), longest),
+    }
+}
+
+/// Width and height with a longer side of at most `most`.
+fn below((width, height): (u32, u32), most: u32) -> (u32, u32) {
+    let aspect = f64::from(width) / f64::from(height);
+    match width >= height {
+        true if width > most => (most, ((f64::from(most) / aspect) as u32).max(1)),
+        false if height > most => (((f64::from(most) * aspect) as u32).max(1), most),
+        _ => (width, height),
+    }
+}
+
+/// Width and height as multiples of a tile's side: the longer one first, from which the other follows.
+fn multiples((width, height): (u32, u32), side: u32) -> (u32, u32) {
+    let aspect = f64::from(width) / f64::from(height);
+    let up = |length: f64| ((length / f64::from(side)).ceil() as u32).max(1).saturating_mul(side);
+    match width >= height {
+        true => {
+            let width = up(f64::from(width));
+            (width, up((f64::from(width) / aspect).floor()))
+        }
+        false => {
+            let height = up(f64::from(height));
+            (up((f64::from(height) * aspect).floor()), height)
+        }
+    }
+}
+
+/// The text that stands for a canvas in a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spelling {
+    pub tiles: Tiles,
+    /// Features of a tile.
+    pub features: usize,
+    /// Around each image.
+    pub fake: String,
+    /// Before the whole image.
+    pub global: String,
+}
+
+impl Spelling {
+    /// With `image` for each feature, the text of a canvas of so many pixels in height and width.
+    pub fn text(&self, image: &str, size: (u32, u32)) -> String {
+        let Self { tiles, features, fake, global } = self;
+        let [rows, columns] = tiles.grid(size);
+        let features = image.repeat(*features);
+        let mut text = String::new();
+        for row in 1..=rows {
+            for column in 1..=columns {
+                text += &format!("{fake}<row_{row}_col_{column}>{features}");
+            }
+            text.push('\n');
+        }
+        if rows > 0 {
+            text.push('\n');
+        }
+        text + &format!("{fake}{global}{features}{fake}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TILES: Tiles = Tiles { side: 512 };
+
+    fn canvas(width: u32, height: u32) -> Result<(u32, u32), String> {
+        Tiling { tiles: TILES, longest: Some(2048), splits: true, filter: Filter::Lanczos }.canvas(width, height)
+    }
+
+    #[test]
+    fn canvases_have_the_tiles_of_the_reference() {
+        // Rows and columns that transformers gives for the settings of SmolVLM.
+        for ((width, height), grid) in [
+            ((640, 480), [3, 4]),
+            ((480, 640), [4, 3]),
+            ((1000, 1000), [4, 4]),
+            ((30_000, 1), [1, 4]),
+            ((1, 30_000), [4, 1]),
+            ((1, 1), [4, 4]),
+            ((2048, 513), [2, 4]),
+        ] {
+            let size = canvas(width, height).expect("it has pixels");
+            assert_eq!(TILES.grid(size), grid, "{width}x{height}");
+            assert_eq!(TILES.count(size), (grid[0] * grid[1] + 1) as usize);
+        }
+        assert!(canvas(0, 5).unwrap_err().contains("no pixels"));
+        let whole = Tiling { tiles: TILES, longest: None, splits: false, filter: Filter::Lanczos };
+        assert_eq!(whole.canvas(3, 4000), Ok((512, 512)));
+        assert_eq!(TILES.grid((512, 512)), [0, 0]);
+        let small = Tiling { tiles: Tiles { side: 2 }, longest: None, splits: true, filter: Filter::Lanczos };
+        assert!(small.canvas(4000, 4000).unwrap_err().contains("2000 rows"));
+    }
+
+    #[test]
+    fn tiles_are_cut_in_rows_and_the_whole_image_is_last() {
+        let tiles = Tiles { side: 1 };
+        // Two rows and three columns, and the whole image below on the left.
+        let canvas: Vec<f32> = (0..27).map(|value| value as f32).collect();
+        let red: Vec<f32> = tiles.cut(&canvas, (3, 3)).into_iter().step_by(3).collect();
+        assert_eq!(red, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let spelling = Spelling { tiles, features: 2, fake: "|".into(), global: "G".into() };
+        assert_eq!(spelling.text(".", (1, 1)), "|G..|");
+        assert_eq!(spelling.text(".", (2, 2)), "|<row_1_col_1>..|<row_1_col_2>..\n\n|G..|");
+    }
+}
