@@ -237,7 +237,7 @@ fn a_later_step_that_keeps_something_back_is_caught() {
     let mut model = t5();
     let first = prune(&mut model, &request(Tower::Vision, Pattern::Unstructured, 0.3));
     let asked = request(Tower::Vision, Pattern::Unstructured, 0.5);
-    let second = prune(&mut model, &PruneRequest { metric: Metric::Random, ..asked.clone() });
+    let second = prune(&mut model, &PruneRequest { metric: Metric::Random, ..asked });
     let found = certify_tower(&model, &asked, &second, &first).expect("counts");
     assert!(found.violations.iter().any(|v| v.contains("that an earlier step had pruned")), "{:?}", found.violations);
 }
