@@ -17,7 +17,7 @@ pub(super) fn energy(weight: &Tensor, gram: &Tensor) -> Tensor {
         let (own, stripe) = (weight.narrow(1, from, size), gram.narrow(1, from, size));
         let mut product = own.matmul(&stripe.narrow(0, from, size));
         if from > 0 {
-            product = product + weight.narrow(1, 0, from).matmul(&stripe.narrow(0, 0, from)) * 2.0;
+            product += weight.narrow(1, 0, from).matmul(&stripe.narrow(0, 0, from)) * 2.0;
         }
         let _ = total.g_add_(&inner(&product, &own));
         from += size;
