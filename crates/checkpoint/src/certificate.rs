@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Checkpoint, CheckpointError, Entry, File, Part, json,
-    names::is_prunable,
+    Checkpoint, CheckpointError, Entry, File, json,
+    names::{PROJECTION, counted_in},
     scan::{Counts, crowded_groups, is_counted, scan, threads},
 };
 
@@ -39,6 +39,9 @@ pub struct FolderCertificate {
     /// How the weights were made, where a run made them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<Value>,
+    /// Whether the projection into the language model was pruned with the connector, and counts as part of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub projection: bool,
     /// Prunable weights of each tower.
     pub towers: BTreeMap<Tower, TowerClaim>,
     /// Every tensor.
@@ -74,7 +77,8 @@ pub struct TensorClaim {
 }
 
 impl FolderCertificate {
-    /// Counts a folder. `patterns` are the claims of whoever pruned it; where there is none, the pattern that is found is recorded.
+    /// Counts a folder. `patterns` are the claims of whoever pruned it; where there is none, the pattern that is found is recorded. A projection that
+    /// they name was pruned with the connector.
     ///
     /// # Errors
     /// When a claimed pattern does not hold.
@@ -85,10 +89,11 @@ impl FolderCertificate {
     ) -> Result<Self, CheckpointError> {
         let tensors: Vec<(&File, &Entry)> = checkpoint.tensors().collect();
         let found = examine(&tensors, true);
-        let mut certificate =
-            Self { format: FORMAT, counted_by, run: None, towers: BTreeMap::new(), tensors: BTreeMap::new() };
+        let projection = patterns.contains_key(PROJECTION);
+        let (towers, claims) = Default::default();
+        let mut certificate = Self { format: FORMAT, counted_by, run: None, projection, towers, tensors: claims };
         for ((file, entry), (counts, blake3)) in tensors.into_iter().zip(found) {
-            let prunable = is_prunable(&entry.name, &entry.shape);
+            let tower = counted_in(&entry.name, &entry.shape, projection);
             let claimed = patterns.get(&entry.name).copied();
             if let Some(pattern @ Pattern::NOfM { keep, of }) = claimed.filter(|_| is_counted(entry.dtype)) {
                 let crowded = crowded_groups(file, entry, keep, of);
@@ -98,12 +103,12 @@ impl FolderCertificate {
                     return Err(CheckpointError::file(file.path(), reason));
                 }
             }
-            if let (true, Some(counts), Some(tower)) = (prunable, counts, Part::of(&entry.name).tower()) {
+            if let (Some(counts), Some(tower)) = (counts, tower) {
                 let sums = certificate.towers.entry(tower).or_default();
                 sums.zeros += counts.zeros;
                 sums.elements += counts.elements;
             }
-            let found = counts.filter(|_| prunable).and_then(|counts| counts.pattern(entry.shape[1]));
+            let found = counts.filter(|_| tower.is_some()).and_then(|counts| counts.pattern(entry.shape[1]));
             let claim = TensorClaim {
                 dtype: entry.dtype.to_string(),
                 shape: entry.shape.clone(),
@@ -124,7 +129,7 @@ impl FolderCertificate {
         let mut patterns = self
             .tensors
             .iter()
-            .filter(|(name, claim)| is_prunable(name, &claim.shape) && Part::of(name).tower() == Some(tower))
+            .filter(|(name, claim)| counted_in(name, &claim.shape, self.projection) == Some(tower))
             .map(|(_, claim)| claim.pattern);
         let first = patterns.next().flatten();
         first.filter(|_| patterns.all(|pattern| pattern == first))

@@ -129,6 +129,17 @@ pub fn is_prunable(name: &str, shape: &[usize]) -> bool {
         && (block(name).is_some() || Part::of(name) == Part::Connector)
 }
 
+/// The weight of the projection into the language model, beside the Q-Former.
+pub const PROJECTION: &str = "language_projection.weight";
+
+/// The tower whose prunable weights a tensor counts among. `projection` says whether the projection was pruned with the connector, as one of its layers.
+pub fn counted_in(name: &str, shape: &[usize], projection: bool) -> Option<Tower> {
+    match name {
+        PROJECTION => projection.then_some(Tower::Connector),
+        _ => Part::of(name).tower().filter(|_| is_prunable(name, shape)),
+    }
+}
+
 /// What a linear does within its block: the last word of its module path, or the last two where that word is only a number.
 pub fn role(module: &str) -> &str {
     let (before, last) = module.rsplit_once('.').unwrap_or(("", module));

@@ -6,9 +6,9 @@ use ressa_experiment::{Pattern, Tower};
 use serde::Serialize;
 
 use crate::{
-    Checkpoint, Entry, File, FolderCertificate, Part,
+    Checkpoint, Entry, File, FolderCertificate,
     certificate::examine,
-    names::is_prunable,
+    names::counted_in,
     scan::{Counts, crowded_groups, is_counted},
 };
 
@@ -96,7 +96,7 @@ pub fn verify(checkpoint: &Checkpoint, own: Option<&FolderCertificate>, claims: 
     };
     let is_spoken_of = |tower: Tower| claims.towers.is_empty() || claims.towers.contains(&tower);
     for ((file, entry), (counts, digest)) in tensors.iter().zip(examined) {
-        let tower = Part::of(&entry.name).tower().filter(|_| is_prunable(&entry.name, &entry.shape));
+        let tower = counted_in(&entry.name, &entry.shape, own.is_some_and(|own| own.projection));
         let counts = counts.unwrap_or_default();
         let mut tensor = describe(entry, tower, &counts);
         let pattern = claims.pattern.filter(|_| tower.is_some_and(is_spoken_of));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use ressa_data::{Ahead, ImageLoader, Picture, parallel};
-use ressa_models::VisionLanguage;
+use ressa_models::Infer;
 use ressa_runtime::{Device, Levels};
 use ressa_store::CacheKey;
 use tch::Tensor;
@@ -70,7 +70,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// Features `[images, tokens, width]` of a block, computed at most `rows` images at a time.
-    pub fn features(&mut self, model: &dyn VisionLanguage, block: usize) -> Result<Tensor, EvalError> {
+    pub fn features(&mut self, model: &dyn Infer, block: usize) -> Result<Tensor, EvalError> {
         let parts: Vec<Tensor> = match (&self.prepared.pixels, &mut self.files) {
             (Pixels::Ready(blocks), _) => {
                 let pixels = blocks[block].split(self.rows as i64, 0);
@@ -137,12 +137,7 @@ fn load(
 }
 
 /// Features of a load, in the order of its images.
-fn encoded(
-    model: &dyn VisionLanguage,
-    load: Load,
-    prepared: &Prepared,
-    writer: Option<&Writer>,
-) -> Result<Tensor, EvalError> {
+fn encoded(model: &dyn Infer, load: Load, prepared: &Prepared, writer: Option<&Writer>) -> Result<Tensor, EvalError> {
     let new = load.levels.images();
     let fresh =
         (new > 0).then(|| model.encode_images(&load.levels.pixels(0, new, prepared.processor.images().table())));

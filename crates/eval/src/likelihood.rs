@@ -1,6 +1,6 @@
 //! How likely a model finds each option of a question.
 
-use ressa_models::{Layout, Prompts, TextBatch, VisionLanguage};
+use ressa_models::{Infer, Layout, Prompts, TextBatch};
 use tch::{Kind, Tensor};
 
 use crate::{Batching, EvalError, Prepared, prepared::Block};
@@ -25,7 +25,7 @@ struct Row {
 /// Options are computed together where they have the same number of tokens and prompts of one layout and, unless batches are padded, of one
 /// length.
 pub(crate) fn of_block(
-    model: &dyn VisionLanguage,
+    model: &dyn Infer,
     features: &Tensor,
     prepared: &Prepared,
     block: &Block,
@@ -74,7 +74,7 @@ pub(crate) fn of_block(
 
 /// The same of options of one length.
 fn of_rows(
-    model: &dyn VisionLanguage,
+    model: &dyn Infer,
     features: &Tensor,
     prepared: &Prepared,
     block: &Block,

@@ -3,7 +3,7 @@
 //! As LAVIS' `compute_sim_matrix`: for each image the best texts, and for each text the best images, are scored by the matching head's logit
 //! plus the contrastive similarity; what is not among the best comes after them.
 
-use ressa_models::VisionLanguage;
+use ressa_models::Retrieve;
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -34,7 +34,7 @@ pub struct MatchOptions {
 /// # Errors
 /// A model without contrastive or matching head, or a failed tensor operation.
 pub fn match_both_ways(
-    model: &dyn VisionLanguage,
+    model: &dyn Retrieve,
     prepared: &Prepared,
     options: &MatchOptions,
     progress: &mut dyn FnMut(f64),
@@ -128,7 +128,7 @@ fn best(count: usize, most: usize, value: impl Fn(usize) -> f32) -> Vec<usize> {
 
 /// The matching head's logits of one image and the captions of some items.
 fn scores(
-    model: &dyn VisionLanguage,
+    model: &dyn Retrieve,
     features: &Tensor,
     prepared: &Prepared,
     items: &[usize],

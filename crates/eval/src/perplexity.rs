@@ -7,7 +7,7 @@
 //! Reference: `eval_ppl_wikitext` in Wanda's `lib/eval.py`, `opt_eval` and `llama_eval` of SparseGPT. Differs: windows are not multiplied by
 //! their length and divided by it again, and logarithms are added in f64.
 
-use ressa_models::{Forced, TextBatch, TextModel, VisionLanguage};
+use ressa_models::{Forced, Infer, TextBatch, TextModel};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
 
@@ -30,7 +30,7 @@ pub struct Windows {
 /// # Errors
 /// A model that does not predict from left to right or has not the positions, a text that is shorter than a window.
 pub fn perplexity(
-    model: &dyn VisionLanguage,
+    model: &dyn Infer,
     ids: &[u32],
     windows: Windows,
     device: Device,
@@ -82,7 +82,7 @@ fn of_windows(
 ///
 /// # Errors
 /// Why not.
-pub fn check(model: &dyn VisionLanguage, tokens: usize) -> Result<(), EvalError> {
+pub fn check(model: &dyn Infer, tokens: usize) -> Result<(), EvalError> {
     let no = |reason: String| Err(EvalError::NoText(reason));
     match model.text_positions() {
         _ if !model.writes() => no("the model has no language model".to_owned()),

@@ -5,7 +5,7 @@ use ressa_experiment::{
     Asks, Task,
     config::{AskingConfig, Repetition},
 };
-use ressa_models::{Layout, Search, VisionLanguage};
+use ressa_models::{Layout, Retrieve, Search};
 use tch::Tensor;
 
 use crate::{
@@ -62,7 +62,7 @@ impl PredictOptions {
 /// # Errors
 /// A model without the head that a task needs, or a failed tensor operation that libtorch reports as an error.
 pub fn predict(
-    model: &dyn VisionLanguage,
+    model: &dyn Retrieve,
     prepared: &Prepared,
     options: &PredictOptions,
     progress: &mut dyn FnMut(f64),
@@ -75,7 +75,7 @@ pub fn predict(
 }
 
 fn generate(
-    model: &dyn VisionLanguage,
+    model: &dyn Retrieve,
     prepared: &Prepared,
     options: &PredictOptions,
     progress: &mut dyn FnMut(f64),
@@ -107,11 +107,7 @@ fn generate(
 }
 
 /// How many prompts of at most so many tokens, behind an image alone or a layout, a batch may hold.
-fn rows_within(
-    model: &dyn VisionLanguage,
-    search: &Search,
-    batching: &Batching,
-) -> impl Fn(Option<&Layout>, usize) -> usize {
+fn rows_within(model: &dyn Retrieve, search: &Search, batching: &Batching) -> impl Fn(Option<&Layout>, usize) -> usize {
     let limit = model.search_sizes().zip(batching.search_bytes);
     let (images, steps, beams) = (model.image_tokens(), search.max_new_tokens as u64, search.beams as u64);
     let most = batching.rows;
@@ -145,7 +141,7 @@ fn written(prepared: &Prepared, item: usize, prediction: String, log_likelihoods
 }
 
 fn search_both_ways(
-    model: &dyn VisionLanguage,
+    model: &dyn Retrieve,
     prepared: &Prepared,
     batching: &Batching,
     progress: &mut dyn FnMut(f64),
@@ -165,7 +161,7 @@ pub(crate) struct Similarities {
 /// Similarity of an image and a text: the largest dot product of the text with any of the image's queries. `seen` is shown the image
 /// features of each block.
 pub(crate) fn similarities(
-    model: &dyn VisionLanguage,
+    model: &dyn Retrieve,
     prepared: &Prepared,
     batching: &Batching,
     seen: &mut dyn FnMut(&Tensor),

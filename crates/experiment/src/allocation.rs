@@ -263,6 +263,9 @@ pub struct BudgetConfig {
     /// Towers that meet it together, with their sparsities.
     #[serde(serialize_with = "crate::tower::map_in_keys")]
     pub towers: BTreeMap<Tower, f64>,
+    /// Whether the connector's part is for its projection, too. Whoever lists the layers looks at it.
+    #[serde(default, skip_serializing_if = "crate::method::is_default")]
+    pub projection: bool,
 }
 
 /// Published by a `sensitivity` stage: what was measured of each layer, by module path.

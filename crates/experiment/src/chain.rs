@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::{
     Asks, Pattern, RunConfig, Stage, StageKey, StageNode, Task, Tower,
-    allocation::{AllocationScope, BudgetConfig},
+    allocation::{AllocationMethod, AllocationScope, BudgetConfig},
     config::{
         CalibrationConfig, DataConfig, EvaluateConfig, Metric, Propagate, PruneConfig, RestoreConfig, StatisticsNeeds,
         TowerPrune,
@@ -434,6 +434,7 @@ impl Planner {
         let method = prune.method();
         let configured = Configured::new(Stage::Prune {
             tower,
+            projection: budget.projection,
             metric: prune.metric,
             pattern: prune.pattern,
             sparsity: unstructured.then_some(budget.sparsity),
@@ -477,6 +478,7 @@ impl Planner {
         let masks = state.masks(|other| other <= tower);
         let node = Stage::Statistics {
             tower,
+            projection: prune.tower(tower).projection,
             needs: StatisticsNeeds::of(prune.metric, &prune.method()),
             calibration: prune.calibration_of(tower),
             data: run.data.for_calibration_of(prune.tower(tower)),
@@ -514,6 +516,7 @@ impl Planner {
             for &tower in towers.keys() {
                 let node = Stage::Sensitivity {
                     tower,
+                    projection: prune.tower(tower).projection,
                     measurement,
                     samples: rule.samples,
                     // Measured on the state, whatever later stages propagate, and on every token.
@@ -542,7 +545,10 @@ impl Planner {
                 }
             }
         }
-        (Some(Box::new(BudgetConfig { rule: rule.clone(), towers })), keys)
+        // A table is held to all layers that there are.
+        let sees_connector = rule.method == AllocationMethod::Table || towers.contains_key(&Tower::Connector);
+        let projection = sees_connector && prune.connector.projection;
+        (Some(Box::new(BudgetConfig { rule: rule.clone(), towers, projection })), keys)
     }
 }
 

@@ -361,6 +361,9 @@ pub struct TowerPrune {
     /// What is different about this tower's calibration.
     #[serde(skip_serializing_if = "is_default")]
     pub calibration: TowerCalibration,
+    /// Of the connector: whether the projection into the language model is pruned with it, within its budget.
+    #[serde(skip_serializing_if = "is_default")]
+    pub projection: bool,
 }
 
 /// Calibration of one tower where it differs from that of the others.

@@ -186,6 +186,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "Fraction removed from the connector; the paper never prunes it.";
     "prune.connector.group" GROUP, prune.connector.group,
         "Weights among which importance is compared; null means the metric's published group.";
+    "prune.connector.projection" Shape::Flag, prune.connector.projection,
+        "Whether the projection into the language model (`language_projection`) is pruned with the connector, within its budget; the paper leaves it dense. Connectors of LLaVA and Qwen-VL have none beside them.";
     "prune.connector.calibration.images" Shape::OrNull(&whole(1)), prune.connector.calibration.images,
         "Distinct calibration images of this tower; null means as `prune.calibration`.";
     "prune.connector.calibration.questions" Shape::OrNull(&whole(0)), prune.connector.calibration.questions,

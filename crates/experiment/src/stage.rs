@@ -121,6 +121,9 @@ pub enum Stage {
         /// The tower.
         #[serde(serialize_with = "crate::tower::in_keys")]
         tower: Tower,
+        /// Whether the projection into the language model is one of the connector's layers.
+        #[serde(default, skip_serializing_if = "crate::method::is_default")]
+        projection: bool,
         /// What is measured.
         measurement: Measurement,
         /// Samples that are looked at, the first so many; null means all.
@@ -140,6 +143,9 @@ pub enum Stage {
         /// The tower.
         #[serde(serialize_with = "crate::tower::in_keys")]
         tower: Tower,
+        /// Whether the projection into the language model is one of the connector's layers.
+        #[serde(default, skip_serializing_if = "crate::method::is_default")]
+        projection: bool,
         /// What is collected.
         needs: StatisticsNeeds,
         /// Calibration.
@@ -157,6 +163,9 @@ pub enum Stage {
         /// The tower.
         #[serde(serialize_with = "crate::tower::in_keys")]
         tower: Tower,
+        /// Whether the projection into the language model is one of the connector's layers.
+        #[serde(default, skip_serializing_if = "crate::method::is_default")]
+        projection: bool,
         /// What ranks the weights.
         metric: Metric,
         /// Which positions go together.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use ressa_checkpoint::{
-    Checkpoint, Dtype, Entry, ExportRequest, File, Making, card, export as write, names::is_prunable,
+    Checkpoint, Dtype, Entry, ExportRequest, File, Making, card, export as write, names::counted_in,
 };
 use ressa_experiment::job::Export;
 use ressa_pipeline::{Executor, RunWeights};
@@ -59,7 +59,7 @@ fn check_layers(weights: &RunWeights) -> Result<(), LabError> {
         .filter(|layer| {
             let name = tensor_of(&source, layer);
             let tuned = weights.mask(layer).is_none();
-            source.get(&name).is_none_or(|(_, entry)| !is_prunable(&name, &entry.shape) && !tuned)
+            source.get(&name).is_none_or(|(_, entry)| counted_in(&name, &entry.shape, true).is_none() && !tuned)
         })
         .collect();
     match unknown.first() {

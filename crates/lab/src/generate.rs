@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use ressa_data::Prompt;
 use ressa_experiment::job::{Generate, Generated};
-use ressa_models::{Architecture, Layout, Prompts, Search, TextBatch, VisionLanguage, folder::read_generation};
+use ressa_models::{Architecture, Infer, Layout, Prompts, Search, TextBatch, folder::read_generation};
 use ressa_runtime::Device;
 use serde_json::Value;
 use tch::Tensor;

@@ -14,14 +14,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ressa_checkpoint::{Exported, Finished, Making, PROGRAM, Rewrite, card, names::is_prunable, shown_name, stamp};
+use ressa_checkpoint::{Exported, Finished, Making, PROGRAM, Rewrite, card, names::counted_in, shown_name, stamp};
 use ressa_data::Processor;
 use ressa_experiment::{
     Pattern, Tower,
     config::Propagate,
     job::{Compute, Prune},
 };
-use ressa_models::{Model, VisionLanguage, folder::load_options};
+use ressa_models::{Model, Surgery, folder::load_options};
 use ressa_prune::{
     PruneError, PruneRequest,
     select::Selection,
@@ -66,6 +66,9 @@ pub fn run(job: &Prune, device: Device, progress: Progress<'_>) -> Result<Value,
         return Err(LabError::Unsupported(format!("`{what}` needs calibration samples and there are none")));
     }
     let mut streamed = Streamed::open(&job.model.folder, compute, device)?;
+    if asked.prune.connector.projection {
+        streamed.join_projection()?;
+    }
     let model = streamed.network();
     check(model, &asked)?;
     samples.iter().try_for_each(|samples| samples.fit(model.config()))?;
@@ -140,7 +143,7 @@ fn check(model: &Model, asked: &PruneSettings) -> Result<(), LabError> {
         for (id, linear) in layers {
             let (rows, columns) = linear.shape();
             let name = format!("{}.weight", id.name);
-            if !is_prunable(&name, &[rows as usize, columns as usize]) {
+            if counted_in(&name, &[rows as usize, columns as usize], true) != Some(tower) {
                 return Err(LabError::Unsupported(format!("`{name}` is not known as a prunable linear")));
             }
             if let Selection::NOfM { of, .. } = selection
@@ -191,13 +194,14 @@ fn finish(
     settings: &Map<String, Value>,
     progress: Progress<'_>,
 ) -> Result<Exported, LabError> {
-    let patterns: BTreeMap<String, Pattern> = match asked.prune.pattern {
-        Pattern::Unstructured => BTreeMap::new(),
-        pattern => notes.tensors.keys().map(|name| (name.clone(), pattern)).collect(),
-    };
+    let patterns: BTreeMap<String, Pattern> =
+        notes.tensors.keys().map(|name| (name.clone(), asked.prune.pattern)).collect();
     let how = |request: &PruneRequest| {
         let sparsity = asked.prune.tower(request.tower).sparsity;
         let mut how = format!("{}, {}, sparsity {sparsity}", request.metric.name(), request.pattern);
+        if asked.prune.tower(request.tower).projection {
+            how += ", its projection with it";
+        }
         if let Some(group) = request.group {
             how += &format!(", compared per {}", group.name());
         }

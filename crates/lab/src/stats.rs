@@ -8,7 +8,7 @@ use ressa_experiment::{
     config::TokenConfig,
     job::{Compute, Stats},
 };
-use ressa_models::{VisionLanguage, folder::load_options};
+use ressa_models::{InBlocks, folder::load_options};
 use ressa_prune::{
     statistics::Needs,
     walk::{InMemory, Look, Onward, Place, Together, Walk},

@@ -5,7 +5,7 @@ mod ahead;
 use std::{cell::RefCell, path::Path};
 
 use ressa_experiment::job::Compute;
-use ressa_models::{LayerId, Model, ModelError, Pages, VisionLanguage, load_streamed};
+use ressa_models::{LayerId, Model, ModelError, Pages, Surgery, VisionLanguage, load_streamed};
 use ressa_prune::walk::{Blocks, Place, layers_of};
 use ressa_runtime::Device;
 use tch::{Kind, Tensor};
@@ -45,6 +45,14 @@ impl Streamed {
     pub fn open(folder: &Path, compute: Compute, device: Device) -> Result<Self, LabError> {
         let (model, pages) = load_streamed(folder, compute, device)?;
         Ok(Self { ahead: RefCell::default(), model, pages, device, converts: false, brought: Vec::new(), read: 0 })
+    }
+
+    /// Makes the projection into the language model a layer of the connector.
+    ///
+    /// # Errors
+    /// There is none beside the connector's layers.
+    pub fn join_projection(&mut self) -> Result<(), LabError> {
+        Ok(ressa_prune::join_projection(&mut self.model)?)
     }
 
     /// The network.

@@ -15,7 +15,7 @@ use std::{
 
 use ressa_experiment::job::{Compute, SearchOptions};
 use ressa_models::{
-    Answer, ForwardInputs, LoadOptions, Model, Observer, Prompts, Search, TextBatch, VisionLanguage,
+    Answer, ForwardInputs, Infer, LoadOptions, Model, Observer, Prompts, Search, Surgery, TextBatch,
     config::GenerationConfig,
     folder::{load_as, read_config, read_config_file, read_generation},
 };

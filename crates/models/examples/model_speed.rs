@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout)]
 
 use ressa_models::{
-    Model, Prompts, Search, TensorMap, TextBatch, VisionLanguage,
+    Infer, Model, Prompts, Search, TensorMap, TextBatch,
     presets::{random_tensors, shapes_flant5, shapes_vicuna},
 };
 use ressa_runtime::{Device, DeviceChoice, RuntimeOptions, cpu_seconds};

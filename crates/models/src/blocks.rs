@@ -6,7 +6,7 @@
 
 use tch::{Kind, Tensor, no_grad, with_grad};
 
-use crate::{Flow, Tower, VisionLanguage};
+use crate::{Flow, InBlocks, Tower};
 
 /// What trains, block by block, and where gradients go.
 pub trait Sink {
@@ -39,7 +39,7 @@ pub struct Chain {
 impl Chain {
     /// Runs every block of `tower` on `entry`, whose tensors require gradients where they depend on what trains. Answers with what left the
     /// last block: leaves that require gradients where they depend on what trains.
-    pub fn run(model: &dyn VisionLanguage, tower: Tower, entry: &Flow, sink: &dyn Sink) -> (Self, Flow) {
+    pub fn run(model: &dyn InBlocks, tower: Tower, entry: &Flow, sink: &dyn Sink) -> (Self, Flow) {
         let blocks = model.blocks(tower);
         let (mut flows, mut depends) = (Vec::with_capacity(blocks), Vec::with_capacity(blocks));
         let mut now = (entry.hidden.requires_grad(), entry.carried().is_some_and(Tensor::requires_grad));
@@ -60,7 +60,7 @@ impl Chain {
 
     /// From gradients of what left the last block to those of what entered the first one. Parameters' gradients go to `sink` on the way; each
     /// block's activations live only while it has its turn.
-    pub fn backward(mut self, model: &dyn VisionLanguage, last: FlowGradient, sink: &mut dyn Sink) -> FlowGradient {
+    pub fn backward(mut self, model: &dyn InBlocks, last: FlowGradient, sink: &mut dyn Sink) -> FlowGradient {
         let mut gradient = last;
         while let (Some(flow), Some(depends)) = (self.flows.pop(), self.depends.pop()) {
             let block = self.flows.len();
@@ -93,7 +93,7 @@ impl Chain {
     /// on as it is hands its gradient on.
     fn weighed(
         &self,
-        model: &dyn VisionLanguage,
+        model: &dyn InBlocks,
         block: usize,
         input: &Flow,
         gradient: &mut FlowGradient,

@@ -6,7 +6,7 @@ use crate::{Feed, Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight,
 
 /// From image features to image positions of a language model.
 ///
-/// The parts that it shows are prunable; [`Connector::projections`] are not.
+/// The parts that it shows are prunable; [`Connector::projections`] are not, until [`Connector::join_projection`].
 pub(crate) trait Connector: Parts + Send {
     /// Tokens that an image of the configured size takes in the language model.
     fn image_tokens(&self) -> usize;
@@ -36,6 +36,11 @@ pub(crate) trait Connector: Parts + Send {
         states.shallow_clone()
     }
 
+    /// What the language model reads, from what left the last block.
+    fn hand_over(&self, flow: &Flow) -> Tensor {
+        self.project(&self.leave(flow))
+    }
+
     /// [`Connector::enter`], all blocks, [`Connector::leave`].
     fn forward(&self, features: &Tensor, prompts: &Prompts) -> Tensor {
         let entry = self.enter(features, prompts);
@@ -54,9 +59,19 @@ pub(crate) trait Connector: Parts + Send {
         self.token_kinds(flow)
     }
 
-    /// Linears that are never pruned and can be updated.
+    /// Linears that are not pruned and can be updated.
     fn projections(&self) -> Vec<&Linear> {
         Vec::new()
+    }
+
+    /// Makes the projection the last block, prunable like those before it. Answers whether there is one.
+    fn join_projection(&mut self) -> bool {
+        false
+    }
+
+    /// Whether the projection is the last block.
+    fn has_joined(&self) -> bool {
+        false
     }
 
     /// Learned queries `[1, queries, width]`, where it has some.

@@ -99,9 +99,17 @@ impl MaskSet {
         })
     }
 
+    /// Makes the projection a layer of a model's connector where these masks have one for it, see [`crate::Surgery::join_projection`].
+    pub fn join(&self, model: &mut dyn VisionLanguage) {
+        if model.connectors().iter().any(|linear| self.masks.contains_key(linear.name())) {
+            model.join_projection();
+        }
+    }
+
     /// Sets the model's masks: layers without a mask here lose theirs. An error changes nothing of the remaining layers' masks and names
     /// the layers that the model does not have.
     pub fn apply(&self, model: &mut dyn VisionLanguage) -> Result<(), ModelError> {
+        self.join(model);
         let mut unknown: Vec<String> = self.masks.keys().cloned().collect();
         unknown.retain(|name| !model.linears().iter().any(|(id, _)| id.name == *name));
         if !unknown.is_empty() {

@@ -1,22 +1,24 @@
 //! A vision-language model: an image encoder, a connector and a language model, each behind its trait.
 
-use std::collections::{BTreeSet, HashMap};
+mod blocks;
+mod infer;
+mod retrieve;
+mod surgery;
+
+use std::collections::HashMap;
 
 use ressa_checkpoint::names::role;
-use ressa_experiment::{job::Compute, search::SearchSizes};
+use ressa_experiment::job::Compute;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Answer, AnswerBatch, Entry, Feed, Flow, Forced, LayerId, Linear, LoadOptions, ModelError, Prompts, Scope, Search,
-    Shapes, Targets, TensorMap, TensorSource, TextBatch, TokenKind, Tower, VisionLanguage, Weight,
+    Feed, LayerId, Linear, LoadOptions, ModelError, Scope, Shapes, Surgery, TensorMap, TensorSource, TextBatch, Tower,
+    Weight,
     config::{GenerationConfig, SpecialTokens},
     connector::Connector,
     encoder::ImageEncoder,
     families::{Architecture, Networks},
     language::LanguageModel,
-    layers::Parts,
-    qformer::Images,
-    raw::longest,
     retrieval::Retrieval,
     scope::Keep,
     weights::Rounding,
@@ -56,8 +58,8 @@ impl Model {
         let (kind, device) = (options.kind(), options.device);
         let mut keep = Keep { source, device, kept: TensorMap::new() };
         let networks = architecture.build(&Scope::root(&mut keep, kind, options.rounding))?;
-        let ids = layer_ids(&networks);
         let Networks { vision, connector, language, retrieval } = networks;
+        let ids = layer_ids(vision.as_ref(), connector.as_ref(), language.as_deref());
         let mut model = Self {
             architecture: architecture.boxed(),
             special,
@@ -72,8 +74,7 @@ impl Model {
             device,
         };
         // A weight that is replaced must not be held here.
-        let owned: Vec<String> =
-            VisionLanguage::weights(&model).iter().map(|weight| weight.name().to_owned()).collect();
+        let owned: Vec<String> = Surgery::weights(&model).iter().map(|weight| weight.name().to_owned()).collect();
         owned.iter().for_each(|name| drop(model.tensors.remove(name)));
         Ok(model)
     }
@@ -151,7 +152,7 @@ impl Model {
         self.language.as_ref()?.encode(prefix, prompt)
     }
 
-    /// Linears that are never pruned and can be tapped like the others: projections into the language model, and its head.
+    /// Linears that are not pruned and can be tapped like the others: projections into the language model, and its head.
     pub fn unpruned_linears(&self) -> Vec<&Linear> {
         match &self.language {
             Some(language) => self.connector.projections().into_iter().chain([language.head()]).collect(),
@@ -168,12 +169,21 @@ impl Model {
     /// This model with the masks and updates of another's weights of the same names.
     fn wearing<'a>(mut self, others: impl IntoIterator<Item = &'a Weight>) -> Self {
         let others: HashMap<&str, &Weight> = others.into_iter().map(|other| (other.name(), other)).collect();
-        for mine in VisionLanguage::weights_mut(&mut self) {
+        for mine in Surgery::weights_mut(&mut self) {
             if let Some(other) = others.get(mine.name()) {
                 mine.wear(other);
             }
         }
         self
+    }
+
+    /// A model of the same configuration and blocks over other tensors.
+    fn over(&self, tensors: &TensorMap) -> Result<Self, ModelError> {
+        let mut model = Self::load(self.config(), self.special.clone(), &mut &*tensors, &self.options())?;
+        if self.connector.has_joined() {
+            Surgery::join_projection(&mut model);
+        }
+        Ok(model)
     }
 
     fn options(&self) -> LoadOptions {
@@ -184,32 +194,18 @@ impl Model {
         };
         LoadOptions { compute, rounding: self.rounding, ..LoadOptions::on(self.device) }
     }
-
-    /// What the tokens before a row's own text are, for a flow of the language model.
-    fn prefix_kinds(&self, flow: &Flow) -> Vec<TokenKind> {
-        match self.writing().image_places(flow) {
-            None => vec![TokenKind::Visual; self.connector.image_tokens()],
-            Some(places) => crate::generate::ids(&places.to_kind(Kind::Int64))
-                .into_iter()
-                .map(|of_image| if of_image != 0 { TokenKind::Visual } else { TokenKind::Text })
-                .collect(),
-        }
-    }
-
-    /// So many tokens, of which the first are those before a row's own text.
-    fn language_kinds(&self, flow: &Flow, tokens: i64) -> Vec<TokenKind> {
-        let mut kinds = self.prefix_kinds(flow);
-        kinds.resize(tokens.max(0) as usize, TokenKind::Text);
-        kinds
-    }
 }
 
 /// Places of all prunable linears, in the order of execution.
-fn layer_ids(networks: &Networks) -> Vec<LayerId> {
+fn layer_ids(
+    vision: &dyn ImageEncoder,
+    connector: &dyn Connector,
+    language: Option<&dyn LanguageModel>,
+) -> Vec<LayerId> {
     let towers = [
-        (Tower::Vision, networks.vision.by_block()),
-        (Tower::Connector, networks.connector.by_block()),
-        (Tower::Language, networks.language.as_ref().map(|language| language.by_block()).unwrap_or_default()),
+        (Tower::Vision, vision.by_block()),
+        (Tower::Connector, connector.by_block()),
+        (Tower::Language, language.map(|language| language.by_block()).unwrap_or_default()),
     ];
     let mut ids = Vec::new();
     for (tower, blocks) in towers {
@@ -222,273 +218,4 @@ fn layer_ids(networks: &Networks) -> Vec<LayerId> {
         }
     }
     ids
-}
-
-impl VisionLanguage for Model {
-    fn writes(&self) -> bool {
-        self.language.is_some()
-    }
-
-    fn check_prompts(&self, prompts: &Prompts) -> Result<(), ModelError> {
-        let language = self.language.as_ref().ok_or_else(|| ModelError::Config(MUTE.to_owned()))?;
-        self.connector.check_prompts(prompts)?;
-        let before = prompts.language.layout().map_or(self.connector.image_tokens(), crate::Layout::tokens);
-        match language.longest() {
-            Some(positions) => longest("prompt", before as i64 + prompts.language.ids.size()[1], positions - 1),
-            None => Ok(()),
-        }
-    }
-
-    fn encode_images(&self, pixels: &Tensor) -> Tensor {
-        self.vision.forward(pixels)
-    }
-
-    fn query_output(&self, features: &Tensor, prompts: &Prompts) -> Tensor {
-        self.connector.forward(features, prompts)
-    }
-
-    fn project(&self, queries: &Tensor) -> Tensor {
-        self.connector.project(queries)
-    }
-
-    fn word_embeddings(&self, ids: &Tensor) -> Option<Tensor> {
-        Some(self.language()?.words(ids))
-    }
-
-    fn place_images(&self, states: Tensor, prompt: &TextBatch) -> Tensor {
-        match prompt.layout() {
-            None => states,
-            Some(layout) => {
-                let ids: Vec<i64> = layout.ids.iter().map(|&id| i64::from(id)).collect();
-                let ids = Tensor::from_slice(&ids).unsqueeze(0).to_device(self.device);
-                // The image token may lie outside the vocabulary; what is looked up for it is not used.
-                let known = ids.masked_fill(&ids.eq(i64::from(layout.image_token)), 0);
-                crate::layout::merge(layout, &self.writing().words(&known), &states)
-            }
-        }
-    }
-
-    fn force_padded(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: AnswerBatch<'_>) -> Forced {
-        self.writing().force(prefix, prompt, &answers, &self.special, None)
-    }
-
-    fn force_traced(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> (Forced, Vec<Tensor>) {
-        let mut states = Vec::new();
-        let answers = AnswerBatch::whole(answers);
-        let forced = self.writing().force(prefix, prompt, &answers, &self.special, Some(&mut states));
-        // A decoder-only model's rows go on with the answer where the prompt ends; T5's encoder ends there by itself.
-        let width = prefix.map_or(0, |prefix| prefix.size()[1]) + prompt.ids.size()[1];
-        let states = states.into_iter().map(|x| x.narrow(1, 0, width.min(x.size()[1]))).collect();
-        (forced, states)
-    }
-
-    fn generate(&self, prefix: &Tensor, prompt: &TextBatch, search: &Search) -> Result<Vec<Answer>, ModelError> {
-        let image_token = self.architecture.image_token();
-        let language = self.language.as_ref().ok_or_else(|| ModelError::Config(MUTE.to_owned()))?;
-        tch::no_grad(|| language.generate(prefix, prompt, &self.special, image_token, search))
-    }
-
-    fn answer(&self, features: &Tensor, prompts: &Prompts, search: &Search) -> Result<Vec<Answer>, ModelError> {
-        // Where words stand before the image, nothing before a row's own text depends on the row. Elsewhere rows are not read: that would
-        // wait for the device.
-        let rows = prompts.language.layout().map(|_| crate::generate::ids(&prompts.image)).unwrap_or_default();
-        let images: Vec<i64> = rows.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-        let (Some(language), true) = (&self.language, prompts.language.layout().is_some() && images.len() < rows.len())
-        else {
-            return self.generate(&self.visual_prefix(features, prompts), &prompts.language, search);
-        };
-        let once = Prompts {
-            image: Tensor::from_slice(&images).to_device(self.device),
-            qformer: prompts.qformer.shallow_clone(),
-            language: prompts.language.shallow_clone(),
-        };
-        let prefixes = self.visual_prefix(features, &once);
-        let of_row = |row: &i64| images.binary_search(row).unwrap_or_default() as i64;
-        let about = Tensor::from_slice(&rows.iter().map(of_row).collect::<Vec<_>>()).to_device(self.device);
-        tch::no_grad(|| language.generate_about(&prefixes, &about, &prompts.language, &self.special, search))
-    }
-
-    fn search_sizes(&self) -> Option<SearchSizes> {
-        Some(self.language()?.search_sizes(self.kind.elt_size_in_bytes() as u64))
-    }
-
-    fn text_positions(&self) -> Option<usize> {
-        self.language()?;
-        self.config().text_config().positions()
-    }
-
-    fn image_tokens(&self) -> usize {
-        self.connector.image_tokens()
-    }
-
-    fn retrieval_images(&self, features: &Tensor) -> Option<Tensor> {
-        Some(self.retrieval.as_ref()?.images(self.connector.qformer()?, features, self.kind))
-    }
-
-    fn retrieval_texts(&self, texts: &TextBatch) -> Option<Tensor> {
-        self.retrieval.as_ref()?.texts(self.connector.qformer()?, texts, self.kind)
-    }
-
-    fn matching_scores(&self, features: &Tensor, images: &Tensor, captions: &TextBatch) -> Option<Tensor> {
-        let images = Images { features, rows: images };
-        self.retrieval.as_ref()?.matching(self.connector.qformer()?, images, captions, self.kind)
-    }
-
-    fn with_vision_of(&self, other: &dyn VisionLanguage) -> Result<Box<dyn VisionLanguage>, ModelError> {
-        let (mine, theirs) = (self.blocks(Tower::Vision), other.blocks(Tower::Vision));
-        if mine != theirs {
-            let message = format!("an image encoder of {theirs} blocks cannot take the place of one of {mine}");
-            return Err(ModelError::Config(message));
-        }
-        let mut tensors = self.tensors();
-        let path = format!("{}.", self.architecture.vision_path());
-        let of_vision = |name: &str| name.starts_with(&path);
-        tensors.extend(other.tensors().into_iter().filter(|(name, _)| of_vision(name)));
-        for weight in other.weights().into_iter().filter(|weight| of_vision(weight.name())) {
-            tensors.insert(weight.name().to_owned(), tch::no_grad(|| weight.exact().detach()));
-        }
-        self.vision.refit(&mut tensors);
-        let options = self.options();
-        let model = Self::load(self.config(), self.special.clone(), &mut &tensors, &options)?;
-        Ok(Box::new(
-            model.wearing(VisionLanguage::weights(self).into_iter().filter(|weight| !of_vision(weight.name()))),
-        ))
-    }
-
-    fn linears(&self) -> Vec<(&LayerId, &Linear)> {
-        let language = self.language.iter().flat_map(|language| language.linears());
-        self.ids.iter().zip(self.vision.linears().into_iter().chain(self.connector.linears()).chain(language)).collect()
-    }
-
-    fn linears_mut(&mut self) -> Vec<(&LayerId, &mut Linear)> {
-        let Self { vision, connector, language, ids, .. } = self;
-        let language = language.iter_mut().flat_map(|language| language.linears_mut());
-        ids.iter().zip(vision.linears_mut().into_iter().chain(connector.linears_mut()).chain(language)).collect()
-    }
-
-    fn connectors(&self) -> Vec<&Linear> {
-        let retrieval = self.retrieval.iter().flat_map(Parts::linears);
-        self.connector.projections().into_iter().chain(retrieval).collect()
-    }
-
-    fn weights(&self) -> Vec<&Weight> {
-        let mut all = self.vision.weights();
-        all.extend(self.connector.weights());
-        all.extend(self.language.iter().flat_map(|language| language.weights()));
-        all.extend(self.connector.projections().into_iter().flat_map(Linear::weights));
-        all.extend(self.connector.queries());
-        all.extend(self.retrieval.iter().flat_map(Parts::weights));
-        all
-    }
-
-    fn weights_mut(&mut self) -> Vec<&mut Weight> {
-        let Self { vision, connector, language, retrieval, .. } = self;
-        let mut all = vision.weights_mut();
-        let (prunable, projections) = connector.all_weights_mut();
-        all.extend(prunable);
-        all.extend(language.iter_mut().flat_map(|language| language.weights_mut()));
-        all.extend(projections);
-        all.extend(retrieval.iter_mut().flat_map(Parts::weights_mut));
-        all
-    }
-
-    fn queries(&self) -> Option<&Weight> {
-        self.connector.queries()
-    }
-
-    fn norms(&self, tower: Tower) -> Vec<&Weight> {
-        match tower {
-            Tower::Vision => self.vision.norms(),
-            Tower::Connector => self.connector.norms(),
-            Tower::Language => self.language.iter().flat_map(|language| language.norms()).collect(),
-        }
-    }
-
-    fn block_weights(&self, tower: Tower, block: usize) -> Vec<&Weight> {
-        match tower {
-            Tower::Vision => self.vision.block_weights(block),
-            Tower::Connector => self.connector.block_weights(block),
-            Tower::Language => self.language.iter().flat_map(|language| language.block_weights(block)).collect(),
-        }
-    }
-
-    fn blocks(&self, tower: Tower) -> usize {
-        match tower {
-            Tower::Vision => self.vision.by_block().len(),
-            Tower::Connector => self.connector.by_block().len(),
-            Tower::Language => self.language.as_ref().map_or(0, |language| language.by_block().len()),
-        }
-    }
-
-    fn enter_from(&self, entry: Entry<'_>) -> Flow {
-        match entry {
-            Entry::Pixels(pixels) => self.vision.enter(pixels),
-            Entry::Features { features, prompts } => self.connector.enter(features, prompts),
-            Entry::Prefix { prefix, prompt, answers } => self.writing().enter(prefix, prompt, &answers, &self.special),
-        }
-    }
-
-    fn leave(&self, tower: Tower, flow: &Flow) -> Tensor {
-        match tower {
-            Tower::Vision => self.vision.leave(flow),
-            Tower::Connector => self.connector.project(&self.connector.leave(flow)),
-            Tower::Language => self.writing().finish(flow),
-        }
-    }
-
-    fn stack(&self, tower: Tower, flows: &[Flow]) -> Option<Flow> {
-        match tower {
-            Tower::Vision => self.vision.stack(flows),
-            Tower::Connector => self.connector.stack(flows),
-            Tower::Language => self.language()?.stack(flows),
-        }
-    }
-
-    fn targets(&self, answers: &AnswerBatch<'_>) -> Targets {
-        self.writing().targets(answers, &self.special)
-    }
-
-    fn run_block(&self, tower: Tower, block: usize, flow: &Flow) -> Flow {
-        match tower {
-            Tower::Vision => self.vision.run_block(block, flow),
-            Tower::Connector => self.connector.run_block(block, flow),
-            Tower::Language => self.writing().run_block(block, flow),
-        }
-    }
-
-    fn token_kinds(&self, tower: Tower, block: usize, flow: &Flow) -> Vec<TokenKind> {
-        let tokens = flow.hidden.size()[1];
-        match tower {
-            Tower::Vision => TokenKind::parts(&[(TokenKind::Visual, tokens)]),
-            Tower::Connector => self.connector.token_kinds(flow),
-            Tower::Language if self.writing().sees_image(block) => self.language_kinds(flow, tokens),
-            Tower::Language => TokenKind::parts(&[(TokenKind::Text, tokens)]),
-        }
-    }
-
-    fn layer_tokens(&self, layer: &LayerId, flow: &Flow) -> Vec<TokenKind> {
-        match layer.tower {
-            Tower::Connector => self.connector.layer_tokens(layer, flow),
-            Tower::Language => match self.writing().memory_read_by(layer, flow) {
-                Some(tokens) => self.language_kinds(flow, tokens),
-                None => self.token_kinds(layer.tower, layer.block, flow),
-            },
-            Tower::Vision => self.token_kinds(layer.tower, layer.block, flow),
-        }
-    }
-
-    fn shallow_clone(&self) -> Box<dyn VisionLanguage> {
-        let tensors = self.tensors();
-        let clone = Self::load(self.config(), self.special.clone(), &mut &tensors, &self.options())
-            .expect("a model holds the tensors that its own configuration asks for");
-        Box::new(clone.wearing(VisionLanguage::weights(self)))
-    }
-
-    fn tensors(&self) -> TensorMap {
-        let mut tensors: TensorMap = self.tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
-        for weight in VisionLanguage::weights(self) {
-            tensors.insert(weight.name().to_owned(), weight.base().shallow_clone());
-        }
-        tensors
-    }
 }

@@ -19,22 +19,26 @@ pub(crate) struct QFormerConnector {
     qformer: QFormer,
     /// Nothing in a retrieval model.
     projection: Option<Linear>,
+    /// Whether the projection is the block behind the Q-Former's layers.
+    joined: bool,
     kind: Kind,
 }
 
 impl QFormerConnector {
     pub fn new(qformer: QFormer, projection: Option<Linear>, kind: Kind) -> Self {
-        Self { qformer, projection, kind }
+        Self { qformer, projection, joined: false, kind }
     }
 }
 
-/// The projection is beside the prunable parts.
+/// The projection is beside the prunable parts until it joins them.
 impl Parts for QFormerConnector {
     fn visit<'a>(&'a self, show: &mut dyn FnMut(Part<'a>)) {
         self.qformer.visit(show);
+        self.projection.iter().filter(|_| self.joined).for_each(|projection| projection.visit(show));
     }
     fn visit_mut<'a>(&'a mut self, show: &mut dyn FnMut(PartMut<'a>)) {
         self.qformer.visit_mut(show);
+        self.projection.iter_mut().filter(|_| self.joined).for_each(|projection| projection.visit_mut(show));
     }
 }
 
@@ -44,11 +48,15 @@ impl Connector for QFormerConnector {
     }
 
     fn by_block(&self) -> Vec<Vec<&Linear>> {
-        self.qformer.layers.iter().map(Parts::linears).collect()
+        let joined = self.projection.iter().filter(|_| self.joined).map(|projection| vec![projection]);
+        self.qformer.layers.iter().map(Parts::linears).chain(joined).collect()
     }
 
     fn block_weights(&self, block: usize) -> Vec<&Weight> {
-        self.qformer.layers[block].weights()
+        match self.qformer.layers.get(block) {
+            Some(layer) => layer.weights(),
+            None => self.projection.iter().flat_map(Linear::weights).collect(),
+        }
     }
 
     fn enter(&self, features: &Tensor, prompts: &Prompts) -> Flow {
@@ -59,9 +67,12 @@ impl Connector for QFormerConnector {
     }
 
     fn run_block(&self, block: usize, flow: &Flow) -> Flow {
+        let Some(layer) = self.qformer.layers.get(block) else {
+            return flow.with_hidden(self.project(&self.leave(flow)));
+        };
         let images = Some(Images { features: &flow.context[FEATURES], rows: &flow.context[ROWS] });
         let bias = flow.context.get(ROWS + 1);
-        flow.with_hidden(self.qformer.layers[block].forward(&flow.hidden, self.qformer.queries(), bias, images))
+        flow.with_hidden(layer.forward(&flow.hidden, self.qformer.queries(), bias, images))
     }
 
     fn leave(&self, flow: &Flow) -> Tensor {
@@ -73,6 +84,15 @@ impl Connector for QFormerConnector {
             Some(projection) => projection.forward(&states.to_kind(self.kind)),
             None => states.shallow_clone(),
         }
+    }
+
+    fn hand_over(&self, flow: &Flow) -> Tensor {
+        if self.joined { flow.hidden.shallow_clone() } else { self.project(&self.leave(flow)) }
+    }
+
+    fn forward(&self, features: &Tensor, prompts: &Prompts) -> Tensor {
+        let entry = self.enter(features, prompts);
+        self.leave(&(0..self.qformer.layers.len()).fold(entry, |flow, block| self.run_block(block, &flow)))
     }
 
     fn stack(&self, flows: &[Flow]) -> Option<Flow> {
@@ -95,7 +115,8 @@ impl Connector for QFormerConnector {
     fn layer_tokens(&self, layer: &LayerId, flow: &Flow) -> Vec<TokenKind> {
         let own = self.token_kinds(flow);
         let only = |kind| own.iter().copied().filter(|own| *own == kind).collect();
-        match self.qformer.layers[layer.block].share_of(&layer.name) {
+        let Some(block) = self.qformer.layers.get(layer.block) else { return only(TokenKind::Query) };
+        match block.share_of(&layer.name) {
             Share::All => own,
             Share::Queries => only(TokenKind::Query),
             Share::Texts => only(TokenKind::Text),
@@ -107,7 +128,16 @@ impl Connector for QFormerConnector {
     }
 
     fn projections(&self) -> Vec<&Linear> {
-        self.projection.iter().collect()
+        self.projection.iter().filter(|_| !self.joined).collect()
+    }
+
+    fn join_projection(&mut self) -> bool {
+        self.joined = self.projection.is_some();
+        self.joined
+    }
+
+    fn has_joined(&self) -> bool {
+        self.joined
     }
 
     fn queries(&self) -> Option<&Weight> {
@@ -116,9 +146,10 @@ impl Connector for QFormerConnector {
 
     fn all_weights_mut(&mut self) -> (Vec<&mut Weight>, Vec<&mut Weight>) {
         let QFormer { layernorm, layers, query_tokens, .. } = &mut self.qformer;
-        let mut prunable = layernorm.weights_mut();
+        let (mut prunable, mut others) = (layernorm.weights_mut(), Vec::new());
         prunable.extend(layers.weights_mut());
-        let mut others: Vec<&mut Weight> = self.projection.iter_mut().flat_map(Linear::weights_mut).collect();
+        let projections = if self.joined { &mut prunable } else { &mut others };
+        projections.extend(self.projection.iter_mut().flat_map(Linear::weights_mut));
         others.push(query_tokens);
         (prunable, others)
     }

@@ -10,7 +10,7 @@ mod tiles;
 use tch::{Kind, Tensor};
 
 use crate::{
-    Family, Model, ModelError, Prompts, TextBatch, VisionLanguage, config::TextConfig, layers::prefixed, model::MUTE,
+    Family, Infer, Model, ModelError, Prompts, TextBatch, config::TextConfig, layers::prefixed, model::MUTE,
     qformer::QFormer,
 };
 

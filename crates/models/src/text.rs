@@ -59,7 +59,7 @@ impl TextModel {
         self.positions
     }
 
-    /// Teacher-forced logits, as [`crate::VisionLanguage::force`] without an image. What ends an answer is of no account.
+    /// Teacher-forced logits, as [`crate::Infer::force`] without an image. What ends an answer is of no account.
     pub fn force(&self, prompt: &TextBatch, answers: &[Vec<u32>]) -> Forced {
         let special = SpecialTokens { eos: vec![0], pad: 0, decoder_start: 0 };
         self.language.force(None, prompt, &AnswerBatch::whole(answers), &special, None)

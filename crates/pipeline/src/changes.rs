@@ -159,6 +159,7 @@ impl Changes {
                 }
             }
         }
+        self.masks.join(model);
         Ok(self.changed.apply(model)?)
     }
 

@@ -45,7 +45,7 @@ pub(crate) fn run(
             let matcher = matcher.model.with_vision_of(model.as_ref())?;
             retry_smaller(batching.rows, |rows| {
                 let options = MatchOptions { rerank: *rerank as usize, batching: batching.shrunk(rows) };
-                Ok(match_both_ways(matcher.as_ref(), &prepared, &options, &mut show)?)
+                Ok(match_both_ways(&*matcher, &prepared, &options, &mut show)?)
             })?
         }
         _ if task.asks() == Asks::Text => {
@@ -54,9 +54,9 @@ pub(crate) fn run(
             let windows =
                 Windows { tokens: window.unwrap_or_default() as usize, most: (*items > 0).then_some(*items as usize) };
             // A model that cannot is refused before the text is read.
-            perplexity::check(model.as_ref(), windows.tokens)?;
+            perplexity::check(&*model, windows.tokens)?;
             let ids = executor.processor(node)?.tokenize(&text_of(path)?, true)?;
-            perplexity(model.as_ref(), &ids, windows, executor.device, &mut show)?
+            perplexity(&*model, &ids, windows, executor.device, &mut show)?
         }
         _ => {
             let prepared = executor.prepared(node, data, (*task, *items), (asking.as_deref(), okvqa.as_deref()))?;
@@ -69,7 +69,7 @@ pub(crate) fn run(
                     published: data.source == DataSource::Folder,
                     batching: batching.shrunk(rows),
                 };
-                Ok(predict(model.as_ref(), &prepared, &options, &mut show)?)
+                Ok(predict(&*model, &prepared, &options, &mut show)?)
             })?
         }
     };

@@ -8,6 +8,7 @@ use ressa_experiment::{
 use ressa_prune::{
     PruneError,
     allocation::{Counts, MeasureRequest, WINDOW, allocate, measure, places},
+    join_projection,
 };
 use serde_json::Value;
 
@@ -18,7 +19,9 @@ use crate::{
 
 /// Measures the tower; the numbers are the stage's result.
 pub(crate) fn run(executor: &mut Executor, node: &StageNode, progress: Progress<'_>) -> Result<Value, PipelineError> {
-    let Stage::Sensitivity { tower, measurement, samples: first, calibration, data, seed, .. } = &*node.stage else {
+    let Stage::Sensitivity { tower, projection, measurement, samples: first, calibration, data, seed, .. } =
+        &*node.stage
+    else {
         return Err(PipelineError::Internal("not a sensitivity stage".to_owned()));
     };
     let node = in_full_precision(node, *measurement);
@@ -29,6 +32,9 @@ pub(crate) fn run(executor: &mut Executor, node: &StageNode, progress: Progress<
     let message = format!("{} {tower}", measurement.name());
     let mut model = dense.model.shallow_clone();
     executor.changes(&node.inputs)?.bake(model.as_mut())?;
+    if *projection {
+        join_projection(model.as_mut())?;
+    }
     let found = measure(model.as_ref(), &request, &samples, &mut |share| progress(share, &message))?;
     plain(&found)
 }
@@ -51,7 +57,10 @@ pub(crate) fn counts(executor: &mut Executor, node: &StageNode) -> Result<Option
     for key in &node.inputs.sensitivities {
         found.extend(executor.store.require(&key.hex())?.result::<Sensitivities>()?);
     }
-    let dense = executor.dense(node)?;
-    let places = places(dense.model.as_ref(), Tower::ALL);
+    let mut model = executor.dense(node)?.model.shallow_clone();
+    if budget.projection {
+        join_projection(model.as_mut())?;
+    }
+    let places = places(model.as_ref(), Tower::ALL);
     Ok(Some(allocate(&places, budget, &found).map_err(PruneError::from)?))
 }

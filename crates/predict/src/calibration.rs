@@ -20,6 +20,8 @@ use crate::{
 pub(crate) struct Calibrated<'a> {
     pub subject: &'a Subject<'a>,
     pub tower: Tower,
+    /// Whether the projection is one of the connector's layers.
+    pub projection: bool,
 }
 
 /// Images and texts of a calibration set.
@@ -67,7 +69,13 @@ impl Samples {
 
 impl Calibrated<'_> {
     fn layers(&self) -> impl Iterator<Item = &Layer> {
-        self.subject.model.layers.iter().filter(|layer| layer.tower == self.tower)
+        let model = self.subject.model;
+        let joined = model.projection.iter().filter(|_| self.projection);
+        model.layers.iter().filter(|layer| layer.tower == self.tower).chain(joined)
+    }
+
+    fn weights(&self) -> f64 {
+        self.layers().map(Layer::weights).sum()
     }
 
     fn stacks(&self) -> impl Iterator<Item = &Stack> {
@@ -153,7 +161,7 @@ impl Calibrated<'_> {
         calibration: Option<&CalibrationConfig>,
         stored: bool,
     ) -> Need {
-        let Subject { model, machine, .. } = self.subject;
+        let machine = &self.subject.machine;
         let needs = StatisticsNeeds::of(metric, method);
         let propagates = calibration.is_some_and(|config| config.propagate == Propagate::Pruned);
         let samples = calibration.filter(|_| !stored && metric.needs_calibration()).map(Samples::of);
@@ -164,7 +172,7 @@ impl Calibrated<'_> {
             waiting += samples.images * host::IMAGE_SECONDS / machine.cores;
         }
         // Masks packed, and where the method changes weights those that stay.
-        let weights = model.weights(self.tower);
+        let weights = self.weights();
         let changed = if metric.changes_weights() { weights * machine.bytes() } else { 0.0 };
         waiting += machine.copy(weights / 8.0 + changed) + (weights / 8.0 + changed) / host::DISK_BYTES;
         let block = self.stacks().map(|stack| self.of_block(stack)).fold(0.0, f64::max);
@@ -207,7 +215,7 @@ impl Calibrated<'_> {
         // Gradients and differences are measured sample by sample.
         let pass = self.pass(samples.batch(1.0));
         let above = pass.forward(|tower| tower >= self.tower);
-        let weights = self.subject.model.weights(self.tower) * machine.bytes();
+        let weights = self.weights() * machine.bytes();
         let (work, held) = match measurement {
             Measurement::Outliers { .. } => {
                 let needs = StatisticsNeeds::of(Metric::Wanda, &MethodConfig::default());
@@ -224,7 +232,7 @@ impl Calibrated<'_> {
             Measurement::Perturbation { noise, .. } => {
                 let layers = self.layers().count() as f64;
                 let mut each = above.times(2.0);
-                let mean = self.subject.model.weights(self.tower) / layers.max(1.0);
+                let mean = self.weights() / layers.max(1.0);
                 each += machine.traffic(mean * 40.0, 20.0);
                 each += machine.syncs(2.0);
                 (each.times(samples.texts * f64::from(noise) * layers), self.largest_layer() * 12.0)

@@ -108,6 +108,8 @@ pub struct Stack {
 pub struct Model {
     /// Prunable linears.
     pub layers: Vec<Layer>,
+    /// The projection of the queries, a layer of the connector where it is pruned with it.
+    pub projection: Option<Layer>,
     /// Stacks in the order in which they run.
     pub stacks: Vec<Stack>,
     /// Tokens of an image, the class token among them.
@@ -166,7 +168,9 @@ impl Model {
             () => [("vision_model.embeddings.position_embedding", 1), ("query_tokens", 1)]
                 .map(|(name, dimension)| size(name, dimension).unwrap_or_default()),
         };
+        let projection = outline.others.get(names::PROJECTION).and_then(|shape| projection(shape, &layers));
         Ok(Self {
+            projection,
             stacks: stacks(&layers, config),
             patches: patches as f64,
             queries: queries as f64,
@@ -254,6 +258,22 @@ fn layer(name: &str, shape: &[usize], config: &Map<String, Value>) -> Option<Lay
     let role = name.rsplit('.').nth(1).unwrap_or_default().to_owned();
     let path = name.to_owned();
     Some(Layer { tower, kind, reads, block: block.index, role, path, outputs: outputs as f64, inputs: inputs as f64 })
+}
+
+/// The projection behind the connector's layers.
+fn projection(shape: &[usize], layers: &[Layer]) -> Option<Layer> {
+    let &[outputs, inputs] = shape else { return None };
+    let blocks = layers.iter().filter(|layer| layer.kind == BlockKind::Qformer).map(|layer| layer.block + 1);
+    Some(Layer {
+        tower: Tower::Connector,
+        kind: BlockKind::Qformer,
+        reads: Reads::Queries,
+        block: blocks.max().unwrap_or(0),
+        role: names::role(names::PROJECTION.trim_end_matches(".weight")).to_owned(),
+        path: names::PROJECTION.to_owned(),
+        outputs: outputs as f64,
+        inputs: inputs as f64,
+    })
 }
 
 /// `model_type` of the language model, where it is known.

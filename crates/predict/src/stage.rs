@@ -151,16 +151,25 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&
         }
         // Read and written once, on the host.
         Stage::Rescale { .. } => Need { time: Time::of(machine, Work::default(), 2.0 * read), ..Need::default() },
-        Stage::Sensitivity { tower, measurement, samples, calibration, .. } => {
-            Calibrated { subject, tower: *tower }.sensitivity(*measurement, *samples, calibration)
+        Stage::Sensitivity { tower, projection, measurement, samples, calibration, .. } => {
+            Calibrated { subject, tower: *tower, projection: *projection }.sensitivity(
+                *measurement,
+                *samples,
+                calibration,
+            )
         }
-        Stage::Statistics { tower, needs, calibration, .. } => {
-            Calibrated { subject, tower: *tower }.statistics(calibration, *needs)
+        Stage::Statistics { tower, projection, needs, calibration, .. } => {
+            Calibrated { subject, tower: *tower, projection: *projection }.statistics(calibration, *needs)
         }
-        Stage::Prune { tower, metric, method, calibration, .. } => {
+        Stage::Prune { tower, projection, metric, method, calibration, .. } => {
             let method = method.as_deref().copied().unwrap_or_default();
             let stored = inputs.statistics.is_some();
-            Calibrated { subject, tower: *tower }.prune(*metric, &method, calibration.as_ref(), stored)
+            Calibrated { subject, tower: *tower, projection: *projection }.prune(
+                *metric,
+                &method,
+                calibration.as_ref(),
+                stored,
+            )
         }
         Stage::Adapt { training, masked, .. } => {
             Training { subject, settings: training, masked: *masked, taught: known.teacher }.need()

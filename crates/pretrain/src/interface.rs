@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 use ressa_data::shapes::{Scene, caption};
-use ressa_models::{Prompts, VisionLanguage};
+use ressa_models::{Infer, Prompts, Retrieve};
 use tch::{Kind, Tensor};
 
 use crate::{

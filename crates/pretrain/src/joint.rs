@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 use ressa_data::shapes::{Scene, caption};
-use ressa_models::VisionLanguage;
+use ressa_models::Infer;
 use tch::Tensor;
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use rand_distr::{Distribution, StandardNormal};
 use ressa_data::shapes::{Scene, caption};
-use ressa_models::{Forced, VisionLanguage};
+use ressa_models::{Forced, Infer};
 use tch::Tensor;
 
 use crate::{

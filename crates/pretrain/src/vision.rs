@@ -1,7 +1,7 @@
 //! Stage 1: the image encoder alone learns what lies in each patch, and which patch that is.
 
 use rand::RngExt;
-use ressa_models::VisionLanguage;
+use ressa_models::Infer;
 use tch::{Kind, Tensor};
 
 use crate::{

@@ -27,6 +27,11 @@ pub enum PruneError {
         /// The tower.
         tower: Tower,
     },
+    /// The connector has no projection beside its prunable layers.
+    #[error(
+        "this model has no projection beside the prunable layers of its connector: leave `prune.connector.projection` at false"
+    )]
+    NoProjection,
     /// A tower was entered before the one below it was run.
     #[error("tower `{tower}` cannot be entered without the one below it; please report this")]
     NotEntered {

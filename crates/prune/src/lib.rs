@@ -25,6 +25,6 @@ pub use error::PruneError;
 pub use request::PruneRequest;
 pub use tokens::{TokenWeights, Visible};
 pub use tower::{
-    Stored, TowerInputs, TowerPruning, TowerSolution, collect, prune_tower, prune_tower_divided, prune_tower_with,
-    solve_tower,
+    Stored, TowerInputs, TowerPruning, TowerSolution, collect, join_projection, prune_tower, prune_tower_divided,
+    prune_tower_with, solve_tower,
 };

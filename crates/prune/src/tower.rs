@@ -134,6 +134,14 @@ pub fn solve_tower(
     })
 }
 
+/// Makes the projection into the language model a layer of the connector, for a request whose budget covers it.
+///
+/// # Errors
+/// There is none beside the connector's layers.
+pub fn join_projection(model: &mut dyn VisionLanguage) -> Result<(), PruneError> {
+    if model.join_projection() { Ok(()) } else { Err(PruneError::NoProjection) }
+}
+
 /// Collects the statistics of a tower's blocks, inputs coming from dense predecessors; `each` gets them block after block.
 ///
 /// # Errors

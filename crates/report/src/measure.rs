@@ -90,6 +90,9 @@ struct Certified {
     sums: Option<Counts>,
 }
 
+/// Module path of the projection beside a Q-Former.
+pub(crate) const PROJECTION: &str = "language_projection";
+
 /// A block of a tower, as its layers' module paths tell.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Block {
@@ -102,11 +105,12 @@ pub struct Block {
 }
 
 impl Block {
-    /// The block of a tensor: its path up to the first number.
+    /// The block of a tensor: its path up to the first number; the projection beside the connector is a stack of its own.
     fn of(tower: Tower, name: &str) -> Self {
         let parts: Vec<&str> = name.split('.').collect();
         let number = parts.iter().enumerate().find_map(|(at, part)| Some((at, part.parse::<u64>().ok()?)));
-        let (at, number) = number.unwrap_or((0, 0));
+        let projection = usize::from(parts == [PROJECTION]);
+        let (at, number) = number.unwrap_or((projection, 0));
         Self { tower, stack: parts[..at].join("."), number }
     }
 }

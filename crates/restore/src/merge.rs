@@ -68,6 +68,7 @@ pub fn merge(dense: &dyn VisionLanguage, request: MergeRequest<'_>, probe: &Prob
         request.adapters.apply(adapted.as_mut())?;
         let tensors = merged_weights(adapted.as_ref(), request)?;
         let mut plain = dense.shallow_clone();
+        request.masks.join(plain.as_mut());
         for weight in plain.weights_mut() {
             weight.set_update(None)?;
             weight.set_keep(None)?;

@@ -3,7 +3,8 @@
 use std::{collections::HashSet, sync::Arc};
 
 use ressa_experiment::{
-    Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, config::MatrixUpdate, percent, steps::Step,
+    Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, Tower, config::MatrixUpdate, percent,
+    steps::Step,
 };
 
 /// Runs, their distinct stages (upstream first) and the gates of their dense models.
@@ -205,16 +206,21 @@ pub fn describe(stage: &Stage) -> String {
         Stage::Dense { preset: Some(preset), .. } => format!("dense {}", preset.name()),
         Stage::Dense { checkpoint, .. } => format!("dense {}", checkpoint.as_deref().unwrap_or("checkpoint")),
         Stage::Rescale { spread, .. } => format!("rescale channels {spread}"),
-        Stage::Sensitivity { tower, measurement, .. } => format!("measure {tower} {}", measurement.name()),
-        Stage::Statistics { tower, .. } => format!("measure {tower} inputs"),
-        Stage::Prune { tower, metric, pattern, sparsity, budget, .. } => match sparsity {
-            Some(sparsity) => {
-                let divided =
-                    budget.as_ref().map(|budget| format!(" {}", budget.rule.method.name())).unwrap_or_default();
-                format!("prune {tower} {} {}%{divided}", metric.name(), percent(*sparsity))
+        Stage::Sensitivity { tower, projection, measurement, .. } => {
+            format!("measure {} {}", layers(*tower, *projection), measurement.name())
+        }
+        Stage::Statistics { tower, projection, .. } => format!("measure {} inputs", layers(*tower, *projection)),
+        Stage::Prune { tower, projection, metric, pattern, sparsity, budget, .. } => {
+            let layers = layers(*tower, *projection);
+            match sparsity {
+                Some(sparsity) => {
+                    let divided =
+                        budget.as_ref().map(|budget| format!(" {}", budget.rule.method.name())).unwrap_or_default();
+                    format!("prune {layers} {} {}%{divided}", metric.name(), percent(*sparsity))
+                }
+                None => format!("prune {layers} {} {pattern}", metric.name()),
             }
-            None => format!("prune {tower} {} {pattern}", metric.name()),
-        },
+        }
         Stage::Adapt { masked, training, .. } => {
             let update = match (training.update, *masked) {
                 (MatrixUpdate::Sum, true) => "sparse",
@@ -228,6 +234,11 @@ pub fn describe(stage: &Stage) -> String {
         Stage::Merge { method, .. } => format!("merge {}", method.name()),
         Stage::Evaluate { task, .. } => format!("evaluate {task}"),
     }
+}
+
+/// The layers that a stage is about.
+fn layers(tower: Tower, projection: bool) -> String {
+    if projection { format!("{tower} and projection") } else { tower.to_string() }
 }
 
 /// What code a run goes through. Two runs with one path can differ in numbers (sparsity, rank, seed), not in what is executed.

@@ -101,8 +101,11 @@ fn tell(
         Stage::Rescale { .. } => weights.inputs.dense = Some(key),
         // Their numbers are in what was pruned by them.
         Stage::Sensitivity { .. } | Stage::Statistics { .. } => return Ok(()),
-        Stage::Prune { tower, metric, pattern, sparsity, group, calibration, seed, budget, .. } => {
+        Stage::Prune { tower, projection, metric, pattern, sparsity, group, calibration, seed, budget, .. } => {
             let mut how = format!("{}, {pattern}", metric.name());
+            if *projection {
+                how += ", its projection with it";
+            }
             if let Some(sparsity) = sparsity {
                 how += &format!(", sparsity {sparsity}");
             }

@@ -11,12 +11,14 @@ use serde_json::{Map, Value};
 
 use super::Preflight;
 
-/// What connects the towers: tuned where a target of the interface names it.
+/// What connects the towers: tuned where a target of the connector names it.
 const CONNECTORS: [&str; 4] = ["language_projection", "vision_projection", "text_projection", "itm_head"];
 
 /// A network by its configuration.
 pub(super) struct Network {
     linears: Vec<Linear>,
+    /// The projection into the language model, where it is beside the connector's layers.
+    projection: Option<Linear>,
     /// Whether the linears of the language model have biases.
     has_language_biases: bool,
     /// Whether the language model reads its prompt with an encoder.
@@ -43,7 +45,7 @@ impl Network {
         let outline = Outline::of(&config).ok()?;
         let linear = |(tensor, shape): (&String, &Vec<usize>)| {
             let (&[outputs, inputs], name) = (shape.as_slice(), tensor.strip_suffix(".weight")?) else { return None };
-            let tower = names::Part::of(tensor).tower()?;
+            let tower = names::counted_in(tensor, shape, true)?;
             let role = names::role(name).to_owned();
             Some(Linear { tower, role, name: name.to_owned(), outputs, inputs })
         };
@@ -66,6 +68,7 @@ impl Network {
         };
         Some(Self {
             linears: outline.linears.iter().filter_map(linear).collect(),
+            projection: outline.others.get_key_value(names::PROJECTION).and_then(linear),
             has_language_biases,
             has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
             positions: positions(text),
@@ -76,7 +79,17 @@ impl Network {
     /// What a stage could not follow.
     pub fn look(&self, stage: &Stage, found: &mut Preflight) {
         match stage {
-            Stage::Prune { tower, pattern: Pattern::NOfM { keep, of }, .. } => self.widths(*tower, *keep, *of, found),
+            Stage::Prune { tower, projection, pattern, .. } => {
+                if *projection && self.projection.is_none() {
+                    let what =
+                        "this model has no projection beside the prunable layers of its connector; set it to false";
+                    found.problem("prune.connector.projection", what);
+                }
+                if let Pattern::NOfM { keep, of } = pattern {
+                    let layers = self.of_tower(*tower).chain(self.projection.iter().filter(|_| *projection));
+                    widths(layers, *tower, *keep, *of, found);
+                }
+            }
             Stage::Adapt { training, data, .. } => {
                 if self.keeps_sizes && data.source == DataSource::Folder && training.batch > 1 {
                     let what = format!(
@@ -111,19 +124,6 @@ impl Network {
         self.linears.iter().filter(move |linear| linear.tower == tower)
     }
 
-    fn widths(&self, tower: Tower, keep: u32, of: u32, found: &mut Preflight) {
-        if let Some(odd) = self.of_tower(tower).find(|linear| !linear.inputs.is_multiple_of(of as usize)) {
-            let (name, inputs) = (&odd.name, odd.inputs);
-            found.problem(
-                "prune.pattern",
-                format!(
-                    "`{keep}:{of}` does not fit tower `{tower}`: `{name}` reads {inputs} inputs, which groups of {of} do not divide; use another \
-                     pattern, or leave the tower with `prune.{tower}.sparsity: 0`"
-                ),
-            );
-        }
-    }
-
     fn adapter(&self, tower: Tower, adapter: &TowerAdapter, found: &mut Preflight) {
         let connects = |target: &str| tower == Tower::Connector && CONNECTORS.contains(&target);
         let is_role = |target: &str| self.of_tower(tower).any(|linear| is_named(linear, target));
@@ -153,6 +153,20 @@ impl Network {
         if adapter.bias != TrainedBiases::None && tower == Tower::Language && !self.has_language_biases {
             found.problem("restore.language.bias", "this language model has no bias to train; set it to `none`");
         }
+    }
+}
+
+/// Whether groups of an N:M pattern divide what layers of a tower read.
+fn widths<'a>(mut layers: impl Iterator<Item = &'a Linear>, tower: Tower, keep: u32, of: u32, found: &mut Preflight) {
+    if let Some(odd) = layers.find(|linear| !linear.inputs.is_multiple_of(of as usize)) {
+        let (name, inputs) = (&odd.name, odd.inputs);
+        found.problem(
+            "prune.pattern",
+            format!(
+                "`{keep}:{of}` does not fit tower `{tower}`: `{name}` reads {inputs} inputs, which groups of {of} do not divide; use another \
+                 pattern, or leave the tower with `prune.{tower}.sparsity: 0`"
+            ),
+        );
     }
 }
 
@@ -199,6 +213,17 @@ mod tests {
             };
             assert_eq!(found(config, change), [""; 0]);
         }
+    }
+
+    #[test]
+    fn a_projection_that_is_to_be_pruned_must_be_there() {
+        let asks = |run: &mut RunConfig| {
+            run.prune.pattern = Pattern::NOfM { keep: 2, of: 4 };
+            (run.prune.connector.sparsity, run.prune.connector.projection) = (0.5, true);
+        };
+        assert_eq!(found(published_config("instructblip-vicuna-7b").expect("known"), asks), [""; 0]);
+        let llava = found(published_config("llava-1.5-7b-hf").expect("known"), asks);
+        assert!(llava.len() == 1 && llava[0].starts_with("prune.connector.projection: this model has no"), "{llava:?}");
     }
 
     #[test]

@@ -186,10 +186,10 @@ fn a_folder_is_written_again_and_verified() {
     insta::assert_snapshot!(verified.stdout, @"
     out
 
-      tower     linears  weights     zero  pattern
-      vision          4      448  40.62 %
-      connector      12      552   0.00 %
-      language       18    1 536  50.00 %      1:2
+      tower      linears  weights     zero  pattern
+      vision           4      448  40.62 %
+      connector       12      552   0.00 %
+      language        18    1 536  50.00 %      1:2
 
     43 tensors compared with its certificate, 0 wrong
     ");

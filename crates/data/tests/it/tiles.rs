@@ -59,7 +59,11 @@ fn what_does_not_fit_is_named() {
     refused(load(settings, &|value| value["max_image_size"] = json!({"longest_edge": 20})), "20x20");
     refused(load(settings, &|value| value["max_image_size"] = json!(16)), "`max_image_size` is 16");
     refused(load(settings, &|value| value["size"] = json!({"longest_edge": 1 << 30})), "between 1 and 4096");
-    refused(load(settings, &|value| value["image_processor_type"] = "CLIPImageProcessor".into()), "makes no tiles");
+    let whole = |value: &mut Value| {
+        value["image_processor_type"] = "CLIPImageProcessor".into();
+        value["size"] = 16.into();
+    };
+    refused(load(settings, &whole), "makes no tiles");
     refused(load("processor_config.json", &|value| value["image_seq_len"] = 5.into()), "`image_seq_len` is 5");
     refused(load("processor_config.json", &|value| value["image_seq_len"] = Value::Null), "`image_seq_len`");
     refused(load("config.json", &|value| value["scale_factor"] = 3.into()), "`scale_factor` is 3");

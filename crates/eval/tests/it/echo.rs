@@ -1,11 +1,6 @@
 //! A model that says which image and which prompt it was shown.
 
-use std::collections::BTreeMap;
-
-use ressa_models::{
-    Answer, AnswerBatch, Entry, Flow, Forced, LayerId, Linear, ModelError, Prompts, Search, Targets, TextBatch, Tower,
-    VisionLanguage,
-};
+use ressa_models::{Answer, AnswerBatch, Forced, Infer, ModelError, Prompts, Retrieve, Search, TextBatch};
 use tch::{Kind, Tensor};
 
 /// Answers with the token that the image's first grey value stands for, then the last word of the prompt. Embeds an image as the unit
@@ -19,7 +14,7 @@ pub struct Echo {
     pub retrieves: bool,
 }
 
-impl VisionLanguage for Echo {
+impl Infer for Echo {
     fn encode_images(&self, pixels: &Tensor) -> Tensor {
         let (mean, std) = self.normalised;
         let grey: Tensor = (pixels.narrow(2, 0, 1).narrow(3, 0, 1).narrow(1, 0, 1) * std + mean) * 255.0;
@@ -46,14 +41,6 @@ impl VisionLanguage for Echo {
         Ok(answers)
     }
 
-    fn retrieval_images(&self, features: &Tensor) -> Option<Tensor> {
-        self.retrieves.then(|| features.view([-1, 1]).to_kind(Kind::Int64).one_hot(self.width).to_kind(Kind::Float))
-    }
-
-    fn retrieval_texts(&self, texts: &TextBatch) -> Option<Tensor> {
-        self.retrieves.then(|| texts.ids.select(1, 1).one_hot(self.width).to_kind(Kind::Float))
-    }
-
     fn force_padded(&self, _: Option<&Tensor>, _: &TextBatch, _: AnswerBatch<'_>) -> Forced {
         unreachable!("evaluation never forces an answer")
     }
@@ -61,40 +48,14 @@ impl VisionLanguage for Echo {
     fn force_traced(&self, _: Option<&Tensor>, _: &TextBatch, _: &[Vec<u32>]) -> (Forced, Vec<Tensor>) {
         unreachable!("evaluation never forces an answer")
     }
+}
 
-    fn tensors(&self) -> BTreeMap<String, Tensor> {
-        BTreeMap::new()
+impl Retrieve for Echo {
+    fn retrieval_images(&self, features: &Tensor) -> Option<Tensor> {
+        self.retrieves.then(|| features.view([-1, 1]).to_kind(Kind::Int64).one_hot(self.width).to_kind(Kind::Float))
     }
 
-    fn linears(&self) -> Vec<(&LayerId, &Linear)> {
-        Vec::new()
-    }
-
-    fn linears_mut(&mut self) -> Vec<(&LayerId, &mut Linear)> {
-        Vec::new()
-    }
-
-    fn blocks(&self, _: Tower) -> usize {
-        0
-    }
-
-    fn enter_from(&self, _: Entry<'_>) -> Flow {
-        unreachable!("evaluation never walks through blocks")
-    }
-
-    fn leave(&self, _: Tower, _: &Flow) -> Tensor {
-        unreachable!("evaluation never walks through blocks")
-    }
-
-    fn targets(&self, _: &AnswerBatch<'_>) -> Targets {
-        unreachable!("evaluation never forces an answer")
-    }
-
-    fn run_block(&self, _: Tower, _: usize, _: &Flow) -> Flow {
-        unreachable!("evaluation never walks through blocks")
-    }
-
-    fn shallow_clone(&self) -> Box<dyn VisionLanguage> {
-        Box::new(Echo { ..*self })
+    fn retrieval_texts(&self, texts: &TextBatch) -> Option<Tensor> {
+        self.retrieves.then(|| texts.ids.select(1, 1).one_hot(self.width).to_kind(Kind::Float))
     }
 }

@@ -62,7 +62,7 @@ pub struct CalibrationRequest {
 }
 
 /// Settings of experiments that a pruning job takes by their paths; a path that ends with a dot is a section. The others have an option of their own.
-pub const SETTABLE: [&str; 19] = [
+pub const SETTABLE: [&str; 20] = [
     "prune.rounding",
     "prune.threshold",
     "prune.magnitude.",
@@ -79,6 +79,7 @@ pub const SETTABLE: [&str; 19] = [
     "prune.calibration.tokens.",
     "prune.vision.group",
     "prune.connector.group",
+    "prune.connector.projection",
     "prune.language.group",
     "data.calibration.form",
     "data.calibration.instructions",

@@ -61,7 +61,7 @@ fn files() -> Vec<(&'static str, String)> {
         ("a number for a mapping", instead("{ seed: 0..1 }", "3")),
         ("sparsity in percent", instead("prune.vision.sparsity: [0.5, 0.5]", "prune.vision.sparsity: [50, 0.5]")),
         ("sparsity of 1", with("prune.connector.sparsity: 1.0\n")),
-        ("a rank of 0", with("restore.vision.rank: 0\n")),
+        ("a negative rank", with("restore.vision.rank: -1\n")),
         ("a fraction for a whole number", with("restore.steps: 1.5\n")),
         (
             "no token that counts",

@@ -317,6 +317,12 @@ fn settings_that_a_run_cannot_see_do_not_split_it() {
             "prune: { metric: sparsegpt, sparsegpt.threshold: inclusive, vision.sparsity: 0.5 }",
             2,
         ),
+        ("prune.sparsegpt.order: [natural, loss]", sparsegpt, 4),
+        ("prune.sparsegpt.order: [natural, loss]", wanda, 2),
+        ("prune.alps.penalty: [0.1, 0.2]", "prune: { metric: alps, vision.sparsity: 0.5 }", 4),
+        ("prune.alps.penalty: [0.1, 0.2]", sparsegpt, 2),
+        ("restore.language.scale: [1, 2]", "restore.method: spp", 4),
+        ("restore.language.scale: [1, 2]", "restore.method: scale-lora", 2),
         ("prune.dsnot.cycles: [1, 2]", sparsegpt, 2),
         ("prune.dsnot.threshold: [0.1, 0.2]", dsnot, 4),
         ("prune.dsnot.threshold: [0.1, 0.2]", "prune: { metric: dsnot, dsnot.cycles: 0, vision.sparsity: 0.5 }", 2),
@@ -437,12 +443,13 @@ prune:
   allocation: { cap: 0.5 }
   calibration: { tokens: { select: atv } }
   vision: { calibration: { images: 1 } }
-  connector: { calibration: { images: 1 } }
+  connector: { calibration: { images: 1 }, projection: true }
   language: { calibration: { images: 1 } }
   rounding: nearest
   threshold: strict
   magnitude: { signed: true }
-  sparsegpt: { block: 1 }
+  sparsegpt: { block: 1, order: loss }
+  alps: { steps: 1 }
   dsnot: { cycles: 1 }
 restore:
   micro-batch: 1

@@ -7,7 +7,7 @@ use ressa_experiment::{
     Tower,
     config::{Metric, StatisticsNeeds},
 };
-use ressa_models::{Linear, Model, VisionLanguage};
+use ressa_models::{InBlocks, Linear, Model, Surgery};
 use ressa_prune::walk::{Place, layers_of};
 use tch::{Kind, Tensor};
 
@@ -68,7 +68,10 @@ impl Needed {
                     converted = converted.max(elements * kind * (100 + MARGIN) / 100);
                 }
                 largest = largest.max(stored + seen + run.max(solve));
-                widest = linears.iter().map(|linear| linear.shape().1 as u64).fold(widest, u64::max);
+                // A projection is wider where it ends than anything before it.
+                let ends = asked.prune.tower(tower).projection;
+                let width = |linear: &&Linear| linear.shape().1.max(if ends { linear.shape().0 } else { 0 }) as u64;
+                widest = linears.iter().map(width).fold(widest, u64::max);
             }
             if let Some(samples) = samples {
                 // Old and new states, and what goes along: image features or the encoder's output, biases of the positions.

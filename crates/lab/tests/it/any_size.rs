@@ -11,7 +11,7 @@ use ressa_experiment::{
     job::{CalibrationRequest, CalibrationSource, Forward, Generate, Generated, Job, ModelAt, PromptRequest, Prune},
 };
 use ressa_lab::run;
-use ressa_models::{LoadOptions, VisionLanguage, load_model};
+use ressa_models::{LoadOptions, Surgery, load_model};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 

@@ -15,7 +15,7 @@ use ressa_lab::{
     prune::{MaskHash, run},
     random::random_checkpoint,
 };
-use ressa_models::{LoadOptions, MaskSet, VisionLanguage, load_model, presets};
+use ressa_models::{LoadOptions, MaskSet, Surgery, load_model, presets};
 use ressa_pipeline::Executor;
 use ressa_runtime::{DeviceChoice, RuntimeOptions};
 use ressa_store::{Environment, Store};

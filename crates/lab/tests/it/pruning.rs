@@ -22,7 +22,9 @@ use ressa_lab::{
     prune::{MaskHash, ordered, run},
     random::random_checkpoint,
 };
-use ressa_models::{Blip2Config, LoadOptions, Prompts, Sample, TextBatch, VisionLanguage, load_model, presets};
+use ressa_models::{
+    Blip2Config, LoadOptions, Prompts, Sample, Surgery, TextBatch, VisionLanguage, load_model, presets,
+};
 use ressa_prune::{
     PruneRequest, TowerInputs,
     allocation::{MeasureRequest, WINDOW, divide, measure, places},
@@ -115,6 +117,9 @@ fn listed(job: &Prune) -> &[CalibrationRequest] {
 fn in_memory(job: &Prune) -> String {
     let _no_grad = tch::no_grad_guard();
     let mut model = load_model(&job.model.folder, &LoadOptions::on(Device::Cpu)).unwrap();
+    if job.prune.connector.projection {
+        assert!(model.join_projection());
+    }
     let processor = Processor::load(&job.model.folder).unwrap();
     let batch = |ids: Vec<u32>, pad: u32| TextBatch::pad(&[ids], pad, Device::Cpu);
     let sample = |request: &CalibrationRequest| {
@@ -178,6 +183,8 @@ fn check_written(job: &Prune, hash: &str) {
     assert_eq!(own.run.as_ref().unwrap()["mask_hash"], hash);
     let found = verify(&checkpoint, Some(&own), &Claims::default());
     assert!(found.holds(), "{:?}", found.violations);
+    let counted = found.tensors.iter().any(|tensor| tensor.name == "language_projection.weight");
+    assert_eq!((own.projection, counted), (job.prune.connector.projection, job.prune.connector.projection));
     let open = |folder: &Path| load_model(folder, &LoadOptions::on(Device::Cpu)).unwrap().tensors();
     if job.prune.metric.changes_weights() {
         return;
@@ -255,6 +262,14 @@ fn masks_are_those_of_the_model_in_memory() {
                 }),
                 false,
             ),
+            (
+                unstructured(Metric::Wanda, |prune| {
+                    prune.connector.projection = true;
+                    prune.allocation.method = AllocationMethod::Owl;
+                }),
+                true,
+            ),
+            (with(&job, |prune| (prune.metric, prune.connector.projection) = (Metric::SparseGpt, true)).prune, false),
             (
                 unstructured(Metric::Ria, |prune| {
                     prune.allocation.method = AllocationMethod::Table;

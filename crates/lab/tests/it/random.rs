@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use ressa_data::Processor;
 use ressa_experiment::job::{Compute, RandomCheckpoint};
 use ressa_lab::{LabError, random::random_checkpoint};
-use ressa_models::{LoadOptions, VisionLanguage, load_model};
+use ressa_models::{LoadOptions, Surgery, load_model};
 use tch::{Device, Kind};
 
 /// A configuration of the models crate's goldens.

@@ -6,8 +6,8 @@ use tch::{Kind, Tensor};
 
 use super::{ForwardInputs, ForwardOutputs, IGNORED, input, loss, mask, within};
 use crate::{
-    Model, ModelError, Prompts, TextBatch, VisionLanguage, axes::axes, families::Grid, generate::ids as on_host,
-    model::MUTE, qformer::QFormer,
+    Infer, Model, ModelError, Prompts, TextBatch, axes::axes, families::Grid, generate::ids as on_host, model::MUTE,
+    qformer::QFormer,
 };
 
 /// Most patches of an image.

@@ -6,9 +6,7 @@ use ressa_checkpoint::TileSizes;
 use tch::{Device, Kind, Tensor};
 
 use super::{Checked, ForwardInputs, ForwardOutputs, Places, input, loss};
-use crate::{
-    Model, ModelError, Prompts, TextBatch, VisionLanguage, generate::ids as on_host, model::MUTE, qformer::QFormer,
-};
+use crate::{Infer, Model, ModelError, Prompts, TextBatch, generate::ids as on_host, model::MUTE, qformer::QFormer};
 
 impl Model {
     /// As [`Model::forward`], for a model that reads images as tiles: `pixel_values` are `[rows, tiles, 3, side, side]`, `mask` says

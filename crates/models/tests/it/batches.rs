@@ -1,6 +1,6 @@
 //! A row of a batch is what the sample gives alone.
 
-use ressa_models::{Prompts, Search, TextBatch, VisionLanguage};
+use ressa_models::{Infer, Prompts, Retrieve, Search, TextBatch};
 use ressa_testkit::assert_close;
 use tch::{Device, Tensor};
 

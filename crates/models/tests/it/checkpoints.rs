@@ -9,7 +9,7 @@ use std::{
 
 use ressa_experiment::job::Compute;
 use ressa_models::{
-    ForwardInputs, LoadOptions, Model, Observer, TextBatch, Tower, VisionLanguage,
+    ForwardInputs, Infer, LoadOptions, Model, Observer, Retrieve, Surgery, TextBatch, Tower,
     folder::{load_as, read_config_file},
     load_model,
 };

@@ -1,7 +1,7 @@
 //! Small models and prompts that several tests use.
 
 use ressa_models::{
-    Blip2Config, Model, Prompts, TextBatch, VisionLanguage,
+    Blip2Config, Infer, Model, Prompts, TextBatch,
     presets::{random, tiny_blip2_flant5, tiny_blip2_opt, tiny_flant5, tiny_vicuna},
 };
 use tch::{Device, Kind, Tensor};

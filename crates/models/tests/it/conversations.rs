@@ -9,7 +9,7 @@ use std::{
 
 use ressa_experiment::job::{Compute, SearchOptions};
 use ressa_models::{
-    ForwardInputs, Layout, LoadOptions, Model, Prompts, Sample, Search, TextBatch, Tower, VisionLanguage,
+    ForwardInputs, InBlocks, Infer, Layout, LoadOptions, Model, Prompts, Sample, Search, Surgery, TextBatch, Tower,
     folder::{read_config, read_config_file, read_generation},
     load_model, load_streamed,
 };

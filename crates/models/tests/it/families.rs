@@ -1,7 +1,7 @@
 //! What only some families have: matching, image encoders exchanged between models, images of other sizes.
 
 use ressa_models::{
-    Blip2Config, Model, Search, TextBatch, Tower, VisionLanguage,
+    Blip2Config, InBlocks, Infer, Model, Retrieve, Search, Surgery, TextBatch, Tower,
     presets::{random, tiny_flant5, tiny_retrieval},
     vit::interpolate_positions,
 };

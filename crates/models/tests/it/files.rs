@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use ressa_models::{
-    LoadOptions, Lora, LoraParts, MaskSet, Model, ModelError, SparseLora, Storage, Update, UpdateSet, VisionLanguage,
+    Infer, LoadOptions, Lora, LoraParts, MaskSet, Model, ModelError, SparseLora, Storage, Surgery, Update, UpdateSet,
     load_folder, load_model,
     presets::{random_tensors, tiny_flant5, tiny_vicuna},
     save_folder,

@@ -12,7 +12,7 @@ use std::{
 
 use ressa_experiment::job::{Compute, SearchOptions};
 use ressa_models::{
-    ForwardInputs, LoadOptions, Model, Observer, Search, TextBatch, VisionLanguage,
+    ForwardInputs, Infer, LoadOptions, Model, Observer, Retrieve, Search, Surgery, TextBatch,
     folder::{load_as, read_config, read_config_file, read_generation},
     load_model,
 };

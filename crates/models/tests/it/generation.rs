@@ -1,6 +1,6 @@
 //! Cached search against the same search by forced decoding, and beam search against trying everything.
 
-use ressa_models::{Answer, Model, Search, TextBatch, VisionLanguage, config::TextConfig, presets};
+use ressa_models::{Answer, Infer, Model, Search, TextBatch, config::TextConfig, presets};
 use tch::{Device, Kind, Tensor};
 
 use crate::common::{VOCABULARY, instructions, models, prefix, prompts};

@@ -1,7 +1,7 @@
 //! Closed forms of what the architectures rest on.
 
 use ressa_models::{
-    Model, VisionLanguage,
+    Model, Surgery,
     presets::{shapes_flant5, shapes_vicuna},
     t5::bucket,
 };

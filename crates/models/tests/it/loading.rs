@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use ressa_experiment::job::Compute;
 use ressa_models::{
-    Blip2Config, LoadOptions, Lora, LoraParts, Model, ModelError, SparseLora, Storage, TensorMap, Update,
-    VisionLanguage, load_model,
+    Blip2Config, InBlocks, Infer, LoadOptions, Lora, LoraParts, Model, ModelError, Retrieve, SparseLora, Storage,
+    Surgery, TensorMap, Update, load_model,
     presets::{random_tensors, tiny_blip2_flant5, tiny_blip2_opt, tiny_flant5, tiny_retrieval, tiny_vicuna},
     save_folder,
 };

@@ -4,7 +4,8 @@ use std::{fs, path::PathBuf};
 
 use ressa_experiment::job::SearchOptions;
 use ressa_models::{
-    Entry, ForwardInputs, Grid, Layout, LoadOptions, Model, Prompts, Search, TextBatch, Tower, VisionLanguage,
+    Entry, ForwardInputs, Grid, InBlocks, Infer, Layout, LoadOptions, Model, Prompts, Search, Surgery, TextBatch,
+    Tower,
     folder::{read_config, read_generation},
     load_model,
 };

@@ -1,7 +1,7 @@
 //! The raw forward pass against the training pass, which packs its rows and pads nothing between.
 
 use ressa_models::{
-    Blip2Config, ForwardInputs, Model, ModelError, VisionLanguage, config::TextConfig, presets::random,
+    Blip2Config, ForwardInputs, Infer, Model, ModelError, Surgery, config::TextConfig, presets::random,
 };
 use ressa_testkit::assert_close;
 use serde_json::{Value, json};

@@ -4,7 +4,8 @@ use std::{fs, path::Path};
 
 use ressa_experiment::job::Compute;
 use ressa_models::{
-    Blip2Config, LoadOptions, Model, ModelError, Rescaled, Search, Spread, Storage, VisionLanguage, load_model,
+    Blip2Config, Infer, LoadOptions, Model, ModelError, Rescaled, Retrieve, Search, Spread, Storage, Surgery,
+    load_model,
     presets::{random_tensors, tiny_blip2_flant5, tiny_blip2_opt, tiny_flant5, tiny_retrieval, tiny_vicuna},
     rescale_folder, save_folder,
 };

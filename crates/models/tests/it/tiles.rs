@@ -11,8 +11,8 @@ use std::{
 use ressa_checkpoint::TileSizes;
 use ressa_experiment::job::SearchOptions;
 use ressa_models::{
-    AnswerBatch, Entry, ForwardInputs, Layout, LoadOptions, Model, Observer, Prompts, Search, TextBatch, Tower,
-    VisionLanguage,
+    AnswerBatch, Entry, ForwardInputs, InBlocks, Infer, Layout, LoadOptions, Model, Observer, Prompts, Search, Surgery,
+    TextBatch, Tower,
     folder::{read_config, read_generation},
     load_model,
 };

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use ressa_experiment::job::SearchOptions;
 use ressa_models::{
-    LoadOptions, Search, VisionLanguage,
+    Infer, LoadOptions, Search,
     folder::{read_config, read_generation},
     load_model,
 };

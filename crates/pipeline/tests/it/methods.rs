@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use ressa_experiment::{
     Pattern, Readings, RunConfig, Stage, StageNode, Task, Tower,
+    allocation::{AllocationConfig, AllocationMethod},
     config::{
         BlockThreshold, Damping, InitialMetric, MethodConfig, Metric, Propagate, RestoreMethod, Rounding,
         StatisticsNeeds, Threshold, TokenConfig, TokenSelection,
@@ -243,4 +244,42 @@ fn tokens_count_as_the_experiment_says() {
     assert_eq!(differ(&text), [false, true, true]);
     let atv = masks(TokenConfig { select: TokenSelection::Atv, ..TokenConfig::default() });
     assert_eq!(differ(&atv), [false, false, true]);
+}
+
+/// A projection within the connector's budget: masked, certified, tuned, merged and exported with it, and divided budgets count it.
+#[test]
+fn a_projection_goes_with_its_connector_through_every_stage() {
+    const PROJECTION: &str = "language_projection";
+    let folder = tempfile::tempdir().unwrap();
+    let mut executor = executor(folder.path());
+    let mut run = run_of(Metric::SparseGpt, Preset::ShapesFlanT5, true);
+    run.prune.pattern = Pattern::Unstructured;
+    (run.prune.connector.sparsity, run.prune.connector.projection) = (0.5, true);
+    run.prune.allocation = AllocationConfig {
+        method: AllocationMethod::Table,
+        table: [(PROJECTION.to_owned(), 0.25)].into_iter().collect(),
+        ..AllocationConfig::default()
+    };
+    let nodes = stages(&run);
+    execute(&mut executor, &nodes);
+    certified(&mut executor, folder.path(), &nodes);
+    let of_connector = pruned(&nodes).find(|(tower, _)| *tower == Tower::Connector).unwrap().1;
+    let (masks, weights, certificate) = stored(folder.path(), of_connector);
+    // 96 rows of 64 weights, of which the table removes a quarter; the budget is that of all weights together.
+    let found = &certificate.tensors[PROJECTION];
+    assert_eq!((found.zeros, found.total), (1536, 6144));
+    assert_eq!(certificate.sparsity(Tower::Connector), Some(0.5));
+    assert!(masks.get(PROJECTION).is_some() && weights.get(PROJECTION).is_some());
+
+    let result = |kind: &str| -> Certificate {
+        let node = nodes.iter().find(|node| node.stage.kind() == kind).unwrap();
+        let store = Store::open(folder.path(), Vec::new()).unwrap();
+        store.require(&node.key.hex()).unwrap().result().unwrap()
+    };
+    let merged = result("merge");
+    assert!(merged.holds() && merged.tensors[PROJECTION].zeros >= 1536, "{:?}", merged.violations);
+    let merge = nodes.iter().find(|node| matches!(*node.stage, Stage::Merge { .. })).unwrap().key;
+    let inputs = Inputs { dense: Some(nodes[0].key), merge: Some(merge), ..Inputs::default() };
+    let whole = executor.run_weights(&inputs, &Readings::default(), Path::new("")).unwrap();
+    assert!(whole.is_changed(PROJECTION) && whole.patterns().contains_key("language_projection.weight"));
 }

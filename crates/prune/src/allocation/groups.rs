@@ -123,7 +123,9 @@ pub fn divide(
     };
     let mut counts = Counts::new();
     for towers in budgets {
-        counts.extend(allocate(places, &BudgetConfig { rule: rule.clone(), towers }, sensitivities)?);
+        // Which layers there are, `places` says.
+        let budget = BudgetConfig { rule: rule.clone(), towers, projection: false };
+        counts.extend(allocate(places, &budget, sensitivities)?);
     }
     Ok(counts)
 }

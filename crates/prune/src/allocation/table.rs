@@ -134,6 +134,7 @@ mod tests {
         BudgetConfig {
             rule: AllocationConfig { method: AllocationMethod::Table, table, ..AllocationConfig::default() },
             towers: BTreeMap::from([(Tower::Language, sparsity)]),
+            projection: false,
         }
     }
 

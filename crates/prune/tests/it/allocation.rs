@@ -10,7 +10,7 @@ use ressa_experiment::{
     },
     config::{Group, MethodConfig, Metric, Propagate, TokenConfig},
 };
-use ressa_models::{MaskSet, Model, Sample, VisionLanguage};
+use ressa_models::{InBlocks, MaskSet, Model, Sample, Surgery, VisionLanguage};
 use ressa_prune::{
     PruneRequest,
     allocation::{Counts, MeasureRequest, WINDOW, allocate, measure, places},
@@ -157,7 +157,7 @@ fn planted_outliers_are_found_and_their_block_keeps_more() {
 
     let found = outliers(AllocationGroup::Block);
     let rule = AllocationConfig { method: AllocationMethod::Owl, lambda: 0.1, ..AllocationConfig::default() };
-    let budget = BudgetConfig { rule, towers: BTreeMap::from([(Tower::Language, 0.6)]) };
+    let budget = BudgetConfig { rule, towers: BTreeMap::from([(Tower::Language, 0.6)]), projection: false };
     let places = places(&model, [Tower::Language]);
     let counts = allocate(&places, &budget, &found).expect("divides");
     let sparsity = |block: usize| {
@@ -194,14 +194,18 @@ fn every_division_meets_its_budget() {
                     let rule =
                         AllocationConfig { method, group, aggregate, cap: 0.9, m: 1.5, ..AllocationConfig::default() };
                     let found = rule.measurement().map(measure_all).unwrap_or_default();
-                    let joint = BudgetConfig { rule: rule.clone(), towers: BTreeMap::from(towers) };
+                    let joint = BudgetConfig { rule: rule.clone(), towers: BTreeMap::from(towers), projection: false };
                     let counts = allocate(&places, &joint, &found).expect("divides");
                     let asked = |(tower, sparsity)| pruned_count(weights(&model, tower), sparsity);
                     let goal: i64 = towers.into_iter().map(asked).sum();
                     assert_eq!(counts.values().sum::<u64>() as i64, goal, "{method:?} {group:?}");
                     for (tower, sparsity) in towers {
                         let own: Vec<_> = places.iter().filter(|place| place.id.tower == tower).cloned().collect();
-                        let each = BudgetConfig { rule: rule.clone(), towers: BTreeMap::from([(tower, sparsity)]) };
+                        let each = BudgetConfig {
+                            rule: rule.clone(),
+                            towers: BTreeMap::from([(tower, sparsity)]),
+                            projection: false,
+                        };
                         let counts = allocate(&own, &each, &found).expect("divides");
                         assert_eq!(removed(&counts, &model, tower), asked((tower, sparsity)));
                         assert!(own.iter().all(|p| counts[&p.id.name] as f64 <= 0.9 * p.elements as f64 + 1.0));
@@ -220,7 +224,7 @@ fn towers_are_pruned_to_their_shares() {
             let rule = AllocationConfig { method: AllocationMethod::Ecoflap, ..AllocationConfig::default() };
             let measurement = rule.measurement().expect("measures");
             let found = measured(&model, Tower::Vision, measurement, &samples()[..2]);
-            let budget = BudgetConfig { rule, towers: BTreeMap::from([(Tower::Vision, 0.537)]) };
+            let budget = BudgetConfig { rule, towers: BTreeMap::from([(Tower::Vision, 0.537)]), projection: false };
             let counts = allocate(&places(&model, [Tower::Vision]), &budget, &found).expect("divides");
             let request = PruneRequest {
                 method: MethodConfig::default(),
@@ -263,7 +267,7 @@ fn what_was_not_measured_or_cannot_be_is_said() {
     let mut model = t5();
     let places = places(&model, [Tower::Vision]);
     let rule = AllocationConfig { method: AllocationMethod::Ecoflap, ..AllocationConfig::default() };
-    let budget = BudgetConfig { rule, towers: BTreeMap::from([(Tower::Vision, 0.5)]) };
+    let budget = BudgetConfig { rule, towers: BTreeMap::from([(Tower::Vision, 0.5)]), projection: false };
     let message = allocate(&places, &budget, &Sensitivities::new()).unwrap_err().to_string();
     assert!(message.contains(&places[0].id.name), "{message}");
     let gradient = Measurement::Gradient { score: ScoreRule::Aobd };

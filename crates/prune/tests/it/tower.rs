@@ -6,9 +6,9 @@ use ressa_experiment::{
     Pattern, Tower,
     config::{Group, MethodConfig, Metric, Propagate, TokenConfig},
 };
-use ressa_models::{MaskSet, Model, Observer, Prompts, Sample, TextBatch, VisionLanguage, presets};
+use ressa_models::{Infer, MaskSet, Model, Observer, Prompts, Sample, Surgery, TextBatch, VisionLanguage, presets};
 use ressa_prune::{
-    PruneError, PruneRequest, certify_tower,
+    PruneError, PruneRequest, certify_tower, join_projection,
     metric::{PruningMetric, Wanda},
     prune_tower,
     select::Selection,
@@ -102,6 +102,36 @@ fn every_tower_metric_and_pattern_is_certified() {
             }
         }
     }
+}
+
+/// A projection that joined is pruned and counted with the connector; one that did not is in no certificate.
+#[test]
+fn a_projection_is_pruned_with_its_connector() {
+    let two_of_four = Pattern::NOfM { keep: 2, of: 4 };
+    let asked = Metric::METHODS.map(|metric| PruneRequest { metric, ..request(Tower::Connector, two_of_four, 0.0) });
+    let by_row = PruneRequest { group: Some(Group::Row), ..request(Tower::Connector, Pattern::Unstructured, 0.5) };
+    for asked in asked.into_iter().chain([by_row]) {
+        let pruned = |join: bool| {
+            let mut model = t5();
+            if join {
+                join_projection(&mut model).expect("there is one");
+            }
+            prune_tower(&mut model, &asked, &samples(), &mut |_| {}).expect("prunes")
+        };
+        let (alone, joined) = (pruned(false), pruned(true));
+        assert!(joined.certificate.holds(), "{:?}", joined.certificate.violations);
+        // 32 rows of 16 weights lose 8 each.
+        let found = &joined.certificate.tensors["language_projection"];
+        assert_eq!((found.zeros, found.total), (256, 512), "{:?}", asked.metric);
+        let (of_alone, of_joined) =
+            (alone.certificate.tower(Tower::Connector), joined.certificate.tower(Tower::Connector));
+        assert_eq!((of_joined.0 - of_alone.0, of_joined.1 - of_alone.1), (256, 512), "{:?}", asked.metric);
+        // What comes before the projection is pruned as without it.
+        assert!(alone.masks.iter().all(|(name, keep)| joined.masks.get(name).is_some_and(|other| other.equal(keep))));
+    }
+    let mut without = presets::random(&presets::tiny_retrieval(VOCABULARY), 7).expect("a model");
+    let refused = join_projection(&mut without).expect_err("a retrieval model has none").to_string();
+    assert!(refused.contains("prune.connector.projection"), "{refused}");
 }
 
 /// Weights compare kinds of token: where a layer sees one kind only, or none that counts, they decide nothing.

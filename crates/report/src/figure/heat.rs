@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     ReportError,
-    measure::Block,
+    measure::{Block, PROJECTION},
     names,
     records::{Records, Summary},
 };
@@ -67,15 +67,18 @@ pub(super) fn panels(
     blocks.sort_unstable();
     blocks.dedup();
     for block in blocks {
-        // An encoder runs before its decoder, whatever the alphabet says.
-        stacks.entry((block.tower, block.stack.contains("decoder"), &block.stack)).or_default().push(block);
+        // An encoder runs before its decoder, and a projection last, whatever the alphabet says.
+        let is_last = block.stack.contains("decoder") || block.stack == PROJECTION;
+        stacks.entry((block.tower, is_last, &block.stack)).or_default().push(block);
     }
-    let of_tower = |tower| stacks.keys().filter(|(other, ..)| *other == tower).count();
+    let is_of = |tower: Tower, key: &(Tower, bool, &str)| key.0 == tower && key.2 != PROJECTION;
+    let of_tower = |tower: Tower| stacks.keys().filter(|key| is_of(tower, *key)).count();
     let panels = stacks
         .iter()
-        .map(|((tower, decoder, _), blocks)| {
+        .map(|((tower, decoder, stack), blocks)| {
             let name = names::label("", tower.name());
             let title = match (of_tower(*tower), decoder) {
+                _ if *stack == PROJECTION => "Projection".to_owned(),
                 (1, _) => name,
                 (_, false) => format!("{name} encoder"),
                 (_, true) => format!("{name} decoder"),

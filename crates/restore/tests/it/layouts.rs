@@ -6,7 +6,7 @@ use ressa_experiment::{
     config::{DistillConfig, MatrixUpdate, Recompute, Reduction, RestoreMethod, TowerAdapter, TrainedBiases},
     stage::AdaptTraining,
 };
-use ressa_models::{Tower, Update, VisionLanguage};
+use ressa_models::{Surgery, Tower, Update, VisionLanguage};
 use ressa_restore::{
     BatchSource, Layout, MergeRequest, Restoration, TrainingBatch, TrainingOptions, merge, train_adapters,
 };

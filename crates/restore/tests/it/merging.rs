@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{
     Pattern,
-    config::{RestoreMethod, TrainedBiases},
+    config::{Recompute, RestoreMethod, TrainedBiases},
     stage::AdaptTraining,
 };
-use ressa_models::{MaskSet, Tower, UpdateSet, VisionLanguage};
+use ressa_models::{MaskSet, Surgery, Tower, UpdateSet};
 use ressa_restore::{
     MergeRequest, Merged, RestoreError, TrainingOptions, adapters, certify_merged, merge, train_adapters,
 };
@@ -40,6 +40,31 @@ fn sparse_lora_keeps_outputs_and_zeros() {
     assert_eq!(merged.certificate.sparsity(Tower::Language), Some(0.5));
     assert_eq!(merged.certificate.sparsity(Tower::Connector), Some(0.0));
     assert_eq!(merged.tensors.len(), dense().linears().len());
+}
+
+/// A projection that is pruned is trained where its tower is, keeps its mask, and is counted.
+#[test]
+fn a_pruned_projection_is_one_of_its_towers_layers() {
+    let dense = dense();
+    let mut masks = masks(&dense);
+    let projection = dense.connectors().into_iter().find(|linear| linear.name() == "language_projection").unwrap();
+    masks.insert("language_projection", projection.weight().gt(0.0));
+    for recompute in [Recompute::None, Recompute::Blocks] {
+        let mut student = dense.shallow_clone();
+        masks.apply(student.as_mut()).expect("fits");
+        let settings = AdaptTraining { recompute, ..settings(4, None) };
+        let options = TrainingOptions { masked: true, seed: 1, checkpoints: None };
+        let adapters = train_adapters(student.as_mut(), None, &settings, options, &mut Batches::default(), &mut |_| {})
+            .expect("trains")
+            .adapters;
+        let update = adapters.get("language_projection").expect("no target is named, so every layer is tuned");
+        assert!(update.respects_mask() && update.parameters()[1].1.abs().max().double_value(&[]) > 0.0);
+        let merged = merged(RestoreMethod::SparseLora, &masks, &adapters).expect("merges");
+        assert!(merged.certificate.holds(), "{:?}", merged.certificate.violations);
+        let (found, keep) =
+            (&merged.certificate.tensors["language_projection"], masks.get("language_projection").unwrap());
+        assert_eq!((found.zeros, found.total), (keep.numel() - keep.kept(), keep.numel()));
+    }
 }
 
 /// What scales weights is on every layer, with a mask or without; what it trained is what a file holds and what is merged.
