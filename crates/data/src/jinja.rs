@@ -69,7 +69,7 @@ impl Template {
 fn metered(source: &str) -> Result<Stmt<'_>, Error> {
     // As transformers sets up its engine.
     let whitespace = WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
-    statement(&parse(source, NAME, SyntaxConfig::default(), whitespace)?)
+    statement(&parse(source, NAME, SyntaxConfig, whitespace)?)
 }
 
 fn statements<'a>(list: &[Stmt<'a>]) -> Result<Vec<Stmt<'a>>, Error> {
@@ -176,10 +176,8 @@ fn expression<'a>(from: &Expr<'a>) -> Expr<'a> {
             metering(Expr::Slice(Spanned::new(Slice { expr: read(&e.expr), start, stop, step }, e.span())))
         }
         Expr::UnaryOp(e) => {
-            let op = match e.op {
-                UnaryOpKind::Not => UnaryOpKind::Not,
-                UnaryOpKind::Neg => UnaryOpKind::Neg,
-            };
+            // It is neither `Copy` nor `Clone`.
+            let op = if matches!(e.op, UnaryOpKind::Not) { UnaryOpKind::Not } else { UnaryOpKind::Neg };
             Expr::UnaryOp(Spanned::new(UnaryOp { op, expr: expression(&e.expr) }, e.span()))
         }
         Expr::BinOp(e) => match e.op {

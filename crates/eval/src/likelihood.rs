@@ -1,7 +1,5 @@
 //! How likely a model finds each option of a question.
 
-use std::sync::Arc;
-
 use ressa_models::{Infer, Layout, Prompts, TextBatch};
 use tch::{Kind, Tensor};
 

@@ -193,8 +193,9 @@ pub fn parse(config: Value) -> Result<Box<dyn Architecture>, String> {
         match culprit(*read, &config, &error) {
             // Readers of parts name the part.
             Some(field) if !error.contains(&format!("`{field}`")) => {
-                let part = field.split_once('.').map_or("", |(part, _)| part);
-                format!("`{field}`: {}", error.trim_start_matches(&format!("`{part}`: ")))
+                let parts = ["`vision_config`: ", "`text_config`: "];
+                let own = parts.into_iter().find_map(|part| error.strip_prefix(part));
+                format!("`{field}`: {}", own.unwrap_or(&error))
             }
             _ => error,
         }
