@@ -173,6 +173,13 @@ impl Changes {
         Ok(self.changed.apply(model)?)
     }
 
+    /// What of a layer was gone when the last restoration began and is still, bool `[out, in]`; `None` where nothing was.
+    pub fn gone(&self, layer: &str) -> Option<Tensor> {
+        let round = self.restored.last()?;
+        let revived = round.method == RestoreMethod::Lora && round.updates.get(layer).is_some();
+        round.masks.get(layer).filter(|_| !revived).map(KeepMask::remove)
+    }
+
     /// Gives a model the values that restorations gave its weights.
     fn lay_restored_under(&self, model: &mut dyn VisionLanguage) -> Result<(), PipelineError> {
         if !self.restored.is_empty() {

@@ -55,8 +55,10 @@ pub(crate) fn run(
     };
     let needs = wanted(StatisticsNeeds { gram: true, ..StatisticsNeeds::default() });
     let changed = |layer: &str| before.is_changed(layer);
+    let gone = |layer: &str| before.gone(layer);
     let look = Look { needs, tokens: calibration.tokens };
-    let request = RefineRequest { tower: *tower, method: refinement.as_ref(), pattern, look, changed: &changed };
+    let request =
+        RefineRequest { tower: *tower, method: refinement.as_ref(), pattern, look, changed: &changed, gone: &gone };
     let of_block = stored.map(|stored| move |block| stored.block(block));
     let inputs =
         TowerInputs { samples: &samples, counts: None, statistics: of_block.as_ref().map(|of_block| of_block as _) };

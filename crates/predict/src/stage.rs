@@ -173,7 +173,8 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&
         }
         Stage::Refine { tower, method, iterations, calibration, .. } => {
             let stored = inputs.statistics.is_some();
-            Calibrated { subject, tower: *tower }.refine(*method, *iterations, calibration, stored)
+            // The projection, where it is one of them, is a small part of its tower.
+            Calibrated { subject, tower: *tower, projection: false }.refine(*method, *iterations, calibration, stored)
         }
         Stage::Adapt { training, masked, .. } => {
             Training { subject, settings: training, masked: *masked, taught: known.teacher }.need()

@@ -30,6 +30,8 @@ pub struct RefineRequest<'a> {
     pub look: Look,
     /// Whether pruning gave a layer, by its module path, other weights than those it chose from.
     pub changed: &'a dyn Fn(&str) -> bool,
+    /// What of a layer, by its module path, earlier steps removed for good, bool `[out, in]`; `None` where they removed nothing.
+    pub gone: &'a dyn Fn(&str) -> Option<Tensor>,
 }
 
 /// A refined tower.
@@ -79,6 +81,7 @@ struct Member<'a> {
     dense: Tensor,
     weight: Option<Tensor>,
     keep: Tensor,
+    gone: Option<Tensor>,
 }
 
 fn refine_block(
@@ -101,16 +104,23 @@ fn refine_block(
             };
             let Some(keep) = linear.matrix().keep().map(KeepMask::keep) else { continue };
             let weight = (request.changed)(name).then(|| linear.weight().shallow_clone());
-            members.push(Member { id, dense: dense.weight().shallow_clone(), weight, keep });
+            members.push(Member {
+                id,
+                dense: dense.weight().shallow_clone(),
+                weight,
+                keep,
+                gone: (request.gone)(name),
+            });
         }
         let pruned: Vec<PrunedLayer<'_>> = members
             .iter()
-            .map(|Member { id, dense, weight, keep }| PrunedLayer {
+            .map(|Member { id, dense, weight, keep, gone }| PrunedLayer {
                 name: &id.name,
                 dense,
                 weight: weight.as_ref(),
                 keep,
                 pattern: request.pattern,
+                gone: gone.as_ref(),
             })
             .collect();
         let refined = request.method.refine(&pruned, Some(&statistics))?;
