@@ -39,7 +39,8 @@ fn a_bad_override_is_pointed_at() {
        ·              ───┬──
        ·                 ╰── not one of the choices
        ╰────
-      help: did you mean `wanda`? choices: `none`, `random`, `magnitude`, `wanda`, `ria`, `sparsegpt`, `alps`, `dsnot`
+      help: did you mean `wanda`? choices: `none`, `random`, `magnitude`, `wanda`, `ria`, `sparsegpt`, `alps`,
+            `dsnot`
     ");
 }
 

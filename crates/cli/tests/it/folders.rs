@@ -220,7 +220,7 @@ fn a_folder_that_cannot_be_loaded_is_neither_sound_nor_verified() {
     let codes = || (house.ressa(&["inspect", "m"]), house.ressa(&["verify", "m"]));
     for (from, to, said) in [
         ("instructblip\", \"dtype", "kosmos\", \"dtype", "`model_type` is `kosmos`"),
-        ("\"t5\"", "\"mistral\"", "`text_config.model_type` is `mistral`"),
+        ("\"t5\"", "\"gpt2\"", "`text_config.model_type` is `gpt2`"),
         ("\"patch_size\": 2", "\"patch_size\": 0", "`vision_config.patch_size` is 0"),
         ("\"d_ff\": 16", "\"d_ff\": 15", "DenseReluDense.wi_0.weight [16, 8], not [15, 8]"),
         ("\"num_layers\": 1", "\"num_layers\": 2", "missing, although the configuration speaks of them"),

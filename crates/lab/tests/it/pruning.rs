@@ -279,7 +279,7 @@ fn masks_are_those_of_the_model_in_memory() {
                 false,
             ),
         ] {
-            if prune_config.metric == Metric::SparseGpt && dtype != Compute::Float32 {
+            if prune_config.metric.changes_weights() && dtype != Compute::Float32 {
                 continue;
             }
             let job = Prune { prune: prune_config, spill, ..job.clone() };

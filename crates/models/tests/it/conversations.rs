@@ -239,7 +239,7 @@ fn fields_of_another_type_are_named() {
         ),
         (
             refused("llava-default", &|c| c["vision_feature_select_strategy"] = "some".into()),
-            "`vision_feature_select_strategy`: unknown",
+            "`vision_feature_select_strategy` is \"some\"; it must be",
         ),
         (
             refused("llava-default", &|c| c["text_config"]["hidden_size"] = "x".into()),

@@ -120,7 +120,7 @@ fn folders_are_pruned() {
     for (family, metric, pattern) in [
         (FAMILIES[0], Metric::SparseGpt, Pattern::Unstructured),
         (FAMILIES[1], Metric::Dsnot, Pattern::Unstructured),
-        (FAMILIES[0], Metric::Alps, Pattern::NOfM { keep: 2, of: 4 }),
+        (FAMILIES[0], Metric::Alps, Pattern::NOfM { keep: 1, of: 2 }),
         ("blip2-opt", Metric::Wanda, Pattern::Unstructured),
     ] {
         let path = root.path().join(family);
