@@ -11,6 +11,9 @@ use tch::Tensor;
 
 use crate::{LabError, Progress, loaded::Loaded};
 
+/// A request's number and the ids of its prompt.
+type Numbered = (usize, Vec<u32>);
+
 /// Prompts searched for at once. Changes memory and time, not answers.
 const ROWS: usize = 32;
 
@@ -56,7 +59,7 @@ fn batches(
     members: &[usize],
     pixels: &Tensor,
 ) -> Result<Vec<(Vec<usize>, Prompts)>, LabError> {
-    let mut groups: Vec<(Option<Layout>, Vec<(usize, Vec<u32>)>)> = Vec::new();
+    let mut groups: Vec<(Option<Layout>, Vec<Numbered>)> = Vec::new();
     for &row in members {
         let Prompt { layout, text } = loaded.prompt(&job.requests[row].prompt, pixels)?;
         match groups.iter_mut().find(|(known, _)| *known == layout) {

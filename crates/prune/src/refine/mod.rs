@@ -72,6 +72,13 @@ pub struct Change {
     pub after: f64,
 }
 
+impl Change {
+    /// Whether the error is larger than before, or no number.
+    fn has_risen(self) -> bool {
+        self.after.is_nan() || self.after > self.before
+    }
+}
+
 /// A method that refines pruned layers.
 pub trait Refinement {
     /// What the statistics must hold.

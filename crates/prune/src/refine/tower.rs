@@ -164,7 +164,7 @@ pub fn certify_refined(
         certificate.tensors.extend(found.tensors);
         certificate.violations.extend(found.violations);
     }
-    for (layer, Change { before, after }) in errors.iter().filter(|(_, error)| !(error.after <= error.before)) {
+    for (layer, Change { before, after }) in errors.iter().filter(|(_, error)| error.has_risen()) {
         certificate.violations.push(format!("`{layer}`: its error rose from {before:.3e} to {after:.3e}"));
     }
     certificate

@@ -72,7 +72,7 @@ pub(super) fn panels(
         stacks.entry((block.tower, is_last, &block.stack)).or_default().push(block);
     }
     let is_of = |tower: Tower, key: &(Tower, bool, &str)| key.0 == tower && key.2 != PROJECTION;
-    let of_tower = |tower: Tower| stacks.keys().filter(|key| is_of(tower, *key)).count();
+    let of_tower = |tower: Tower| stacks.keys().filter(|key| is_of(tower, key)).count();
     let panels = stacks
         .iter()
         .map(|((tower, decoder, stack), blocks)| {
