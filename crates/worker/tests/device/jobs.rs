@@ -9,7 +9,7 @@ use std::{
 use ressa_checkpoint::{Written, write};
 use ressa_experiment::{
     Pattern,
-    config::Metric,
+    config::{AlpsConfig, Metric, PruneConfig},
     job::{
         CalibrationRequest, CalibrationSource, Forward, Generate, Job, LayerOptions, ModelAt, PromptRequest, Prune,
         PruneLayer, SearchOptions, SparseLora, Stats,
@@ -128,8 +128,10 @@ fn folders_are_pruned() {
             folder(family, &path);
         }
         same(root.path(), &stand_in, &|output| {
-            let mut prune = ressa_experiment::config::PruneConfig { metric, pattern, ..Default::default() };
+            let mut prune = PruneConfig { metric, pattern, ..Default::default() };
             (prune.vision.sparsity, prune.language.sparsity) = (0.5, 0.5);
+            // Two pictures say little of some inputs: with less damping, or more iterations, rounding would grow into other masks and values.
+            prune.alps = AlpsConfig { damping_share: 1.0, iterations: 3, steps: 2, ..prune.alps };
             let sample =
                 |image| CalibrationRequest { image, prompt: "what is this".to_owned(), answer: "a circle".to_owned() };
             Job::Prune(Box::new(Prune {
