@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{Pattern, Stage, StageKey, StageNode, Tower, config::RestoreMethod, stage::Inputs};
 use ressa_models::{KeepMask, MaskSet, UpdateSet, VisionLanguage, Weight, WeightSet};
+use ressa_prune::join_projection;
 use ressa_restore::merged_weight;
 use tch::{Kind, Tensor};
 
@@ -48,11 +49,15 @@ impl Executor {
         Ok(changes)
     }
 
-    /// A fresh view of the dense model with the weights that earlier steps left, still without their masks, which stand beside it.
+    /// A fresh view of the dense model with the weights that earlier steps left, still without their masks, which stand beside it. Where the stage counts
+    /// the projection among the connector's layers, it is one.
     pub(crate) fn changed(&mut self, node: &StageNode) -> Result<(Box<dyn VisionLanguage>, Changes), PipelineError> {
         let changes = self.changes(&node.inputs)?;
         let mut model = self.dense(node)?.model.shallow_clone();
         changes.lay_under(model.as_mut())?;
+        if matches!(*node.stage, Stage::Prune { projection: true, .. } | Stage::Statistics { projection: true, .. }) {
+            join_projection(model.as_mut())?;
+        }
         Ok((model, changes))
     }
 

@@ -3,8 +3,7 @@
 use ressa_experiment::{Stage, StageNode, config::Propagate, record::Certificate};
 use ressa_models::{MaskSet, VisionLanguage, WeightSet};
 use ressa_prune::{
-    PruneRequest, TowerInputs, TowerSolution, allocation::Counts, certify_tower, certify_tower_divided,
-    join_projection, solve_tower,
+    PruneRequest, TowerInputs, TowerSolution, allocation::Counts, certify_tower, certify_tower_divided, solve_tower,
 };
 use ressa_store::{Draft, Entry};
 use serde_json::Value;
@@ -37,9 +36,6 @@ pub(crate) fn run(
     };
     let (mut model, before) = executor.changed(node)?;
     before.masks.apply(model.as_mut())?;
-    if prunes_projection(node) {
-        join_projection(model.as_mut())?;
-    }
     let message = format!("{} {}", request.metric.name(), request.tower);
     let mut show = |share| progress(share, &message);
     let of_block = stored.map(|stored| move |block| stored.block(block));
@@ -79,9 +75,6 @@ pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -
     let request = request(node)?;
     let counts = sensitivity::counts(executor, node)?;
     let (mut model, before) = executor.changed(node)?;
-    if prunes_projection(node) {
-        join_projection(model.as_mut())?;
-    }
     let masks = MaskSet::load(&entry.file(MASKS)?)?;
     changes(entry, &masks)?.apply(model.as_mut())?;
     let found = recount(model.as_ref(), &request, counts.as_ref(), (&masks, &before.masks))?;
@@ -128,11 +121,6 @@ fn request(node: &StageNode) -> Result<PruneRequest, PipelineError> {
         tokens: calibration.as_ref().map(|c| c.tokens).unwrap_or_default(),
         seed: seed.unwrap_or(0),
     })
-}
-
-/// Whether the projection is one of the connector's layers.
-fn prunes_projection(node: &StageNode) -> bool {
-    matches!(*node.stage, Stage::Prune { projection: true, .. })
 }
 
 fn calibration(executor: &mut Executor, node: &StageNode) -> Result<Calibration, PipelineError> {

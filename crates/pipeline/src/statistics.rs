@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use ressa_experiment::{Stage, StageNode, config::StatisticsNeeds, record::Shortfall};
 use ressa_prune::{
-    PruneError, collect, join_projection,
+    PruneError, collect,
     statistics::{BlockStatistics, Needs},
     walk::Look,
 };
@@ -29,15 +29,12 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Statistics { tower, projection, needs, calibration, data, seed, .. } = &*node.stage else {
+    let Stage::Statistics { tower, needs, calibration, data, seed, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a statistics stage".to_owned()));
     };
     let dense = executor.dense(node)?;
     let Calibration { samples, short } = executor.samples(data, &dense)?.calibration(calibration, *seed)?;
-    let mut model = executor.masked(node)?;
-    if *projection {
-        join_projection(model.as_mut())?;
-    }
+    let model = executor.masked(node)?;
     let model = model.as_ref();
     let look = Look { needs: wanted(*needs), tokens: calibration.tokens };
     let blocks = model.blocks(*tower);

@@ -181,6 +181,34 @@ fn refinements_follow_prunings() {
     }
 }
 
+/// What was gone before a restoration stays gone when a later pruning is refined, although the refinement may choose again among what that pruning removed.
+#[test]
+fn refinements_leave_what_was_gone_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut executor = executor(folder.path());
+    let store = Store::open(folder.path(), Vec::new()).unwrap();
+    let steps = vec![
+        pruned_to("first", 0.4),
+        step("restore", "restore", json!({})),
+        pruned_to("second", 0.6),
+        step("refine", "swap", json!({ "iterations": 20 })),
+    ];
+    let nodes = stages(&run_of(Metric::Magnitude, steps));
+    execute(&mut executor, &nodes);
+    nodes.iter().for_each(|node| assert_eq!(executor.verify(node).unwrap(), Vec::<String>::new()));
+    let (prunes, refines) = (of_kind(&nodes, "prune"), of_kind(&nodes, "refine"));
+    let mut swapped = 0;
+    for ((first, second), refine) in prunes.iter().zip(&prunes[2..]).zip(&refines) {
+        let [first, second, after] = [first, second, refine].map(|node| masks(&store, node));
+        for (layer, mask) in after.iter() {
+            let revived = mask.keep().logical_and(&first.get(layer).unwrap().remove());
+            assert_eq!(revived.any().int64_value(&[]), 0, "`{layer}`");
+            swapped += i32::from(!mask.equal(second.get(layer).unwrap()));
+        }
+    }
+    assert!(refines.len() == 2 && swapped > 0, "{} refinements, {swapped} layers changed", refines.len());
+}
+
 /// A list is free: trained first and pruned then, twice in a row, with a method that fills what was pruned.
 #[test]
 fn steps_come_in_any_order_and_number() {
