@@ -25,6 +25,7 @@ import json
 import os
 import random
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -173,6 +174,10 @@ def peer(folder: Path, output: Path, name: str, tool: str, metric: str, pattern:
     lap("pruning")
     model.save_pretrained(output, **({"save_compressed": False} if tool == "llm-compressor" else {}))
     lap("writing")
+    # For the scores: the same processor files on both sides.
+    for path in (folder / "model").iterdir():
+        if path.suffix != ".safetensors" and not (output / path.name).exists():
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, output / path.name)
     print("SECONDS", json.dumps(seconds))
 
 
@@ -248,7 +253,7 @@ def compare(folder: Path, name: str, tool: str, metric: str, pattern: str, threa
 def scores(folder: Path, written: list[tuple[str, Path]], questions: int) -> None:
     """What the folders of real weights are worth, by one sweep over all of them."""
     lines = [
-        f"extends: {ROOT / 'experiments/base/real-instructblip.yaml'}",
+        "extends: real-instructblip.yaml",
         "description: Folders pruned by several tools.",
         "dense.gate: {}",
         "prune.metric: none",
@@ -260,10 +265,13 @@ def scores(folder: Path, written: list[tuple[str, Path]], questions: int) -> Non
         *(f"    {json.dumps(label)}: {{ model.checkpoint: {json.dumps(str(path))} }}" for label, path in [("dense", folder / "model"), *written]),
         "report: { tables: [{ id: peers, rows: [folder], columns: metric, values: [easy-vqa, perplexity] }] }",
     ]
-    experiment = folder / "peers.yaml"
+    # An experiment's bases lie in its own folder of experiments.
+    experiments, results = folder / "experiments", folder / "results"
+    experiments.mkdir()
+    shutil.copy(ROOT / "experiments/base/real-instructblip.yaml", experiments)
+    experiment = experiments / "peers.yaml"
     experiment.write_text("\n".join(lines) + "\n")
-    results = folder / "results"
-    done = subprocess.run([RESSA, "--quiet", "--results", results, "sweep", experiment], cwd=ROOT)
+    done = subprocess.run([RESSA, "--quiet", "--experiments", experiments, "--results", results, "sweep", experiment])
     if done.returncode != 0:
         sys.exit(f"the sweep over pruned folders ended with {done.returncode}")
     print(next(results.rglob("peers.md")).read_text())

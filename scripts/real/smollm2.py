@@ -9,8 +9,8 @@ import numpy as np
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
-# Of the 17 special tokens that no text has, the one that stands for an image position.
-IMAGE_TOKEN = "<empty_output>"
+# Of the 17 special tokens that no text has, the one that stands for an image position; it takes the name that transformers' InstructBLIP processor looks for.
+UNUSED_TOKEN, IMAGE_TOKEN = "<empty_output>", "<image>"
 BLOCKS, WIDTH, HEADS, KEY_VALUE_HEADS, INNER, WORDS = 30, 576, 9, 3, 1536, 49152
 
 
@@ -84,10 +84,11 @@ def texts(reader: GGUFReader, field: str) -> list[str]:
 def tokenizer(reader: GGUFReader) -> dict[str, dict]:
     """tokenizer.json and what stands beside it, by file name.
 
-    Byte-level BPE, digits one by one. Differs from the published tokenizer in one point: every text begins with a blank, so that an answer is
+    Byte-level BPE, digits one by one. Differs from the published tokenizer in the name of the image token, and in that every text begins with a blank, so that an answer is
     the same word as within a sentence, as with the tokenizers of T5 and LLaMA.
     """
     words = texts(reader, "tokenizer.ggml.tokens")
+    words[image_token(reader)] = IMAGE_TOKEN
     kinds = reader.fields["tokenizer.ggml.token_type"]
     special = [number for number, part in enumerate(kinds.data) if int(kinds.parts[part][0]) == 3]
     added = {
@@ -117,8 +118,6 @@ def tokenizer(reader: GGUFReader) -> dict[str, dict]:
             **named,
             "chat_template": bytes(reader.fields["tokenizer.chat_template"].parts[-1]).decode(),
             "clean_up_tokenization_spaces": False,
-            "extra_special_tokens": {"image_token": IMAGE_TOKEN},
-            "image_token": IMAGE_TOKEN,
             "model_max_length": 8192,
             "padding_side": "left",
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -132,4 +131,4 @@ def read(path: Path) -> GGUFReader:
 
 
 def image_token(reader: GGUFReader) -> int:
-    return texts(reader, "tokenizer.ggml.tokens").index(IMAGE_TOKEN)
+    return texts(reader, "tokenizer.ggml.tokens").index(UNUSED_TOKEN)
