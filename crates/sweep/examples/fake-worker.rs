@@ -29,6 +29,8 @@ use serde::Deserialize;
 struct Instruction {
     /// Sleep this long first.
     sleep: f64,
+    /// Then wait until a file of this name stands beside the store.
+    until: Option<String>,
     /// What it logs at the beginning, and again half way.
     log: Option<String>,
     /// Die by SIGKILL.
@@ -119,6 +121,13 @@ fn execute(
     send(&Event::Progress { key: node.key, fraction: 0.5, message, loss: None });
     if !slept(half, stop) {
         return Ok(false);
+    }
+    if let Some(file) = &instruction.until {
+        while !store.root().with_file_name(file).exists() {
+            if !slept(Duration::from_millis(10), stop) {
+                return Ok(false);
+            }
+        }
     }
     if instruction.kill {
         die();

@@ -68,9 +68,15 @@ fn code(child: &mut Child) -> Option<i32> {
 #[test]
 fn workers_of_other_machines_do_a_sweep_and_end_with_it() {
     let house = House::new();
+    // The sweep cannot be over before the late one is there, however slowly its process starts.
+    house.instruct(json!({ "evaluate": { "until": "late" } }));
     let mut early = house.pilot("early", "2");
     let mut sweep = house.coordinator();
     let mut late = house.pilot("late", "1");
+    house.wait_until("the late one works", |events| {
+        events.iter().any(|event| matches!(event, LogEvent::WorkerUp { worker, .. } if worker.starts_with("late")))
+    });
+    house.write("results/late", "");
     assert_eq!(code(&mut sweep), Some(0));
     assert_eq!((code(&mut early), code(&mut late)), (Some(0), Some(0)));
     house.published_once();
