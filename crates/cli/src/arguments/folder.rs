@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use ressa_experiment::job::Container;
 
 use super::path;
 
@@ -35,6 +36,10 @@ pub struct ExportOptions {
     /// Maximum size of a file of weights, such as 5GB or 800MB; without it the files stay as in the source folder
     #[arg(long, value_name = "SIZE", value_parser = super::size::size)]
     pub max_shard_size: Option<u64>,
+    /// How pruned linears are stored: dense, bitmask (values that are not zero, and a bit for every place) or 2:4 (for those that follow it; others
+    /// stay dense)
+    #[arg(long, value_name = "FORMAT", default_value = "dense", value_parser = |text: &str| text.parse::<Container>())]
+    pub format: Container,
     #[command(flatten)]
     pub selection: super::Selection,
     #[command(flatten)]
