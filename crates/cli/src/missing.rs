@@ -49,7 +49,12 @@ pub fn missing(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path)
             | Stage::Sensitivity { data, .. }
             | Stage::Statistics { data, .. }
             | Stage::Refine { data, .. } => list.corpora(data, &data.calibration),
-            Stage::Adapt { data, .. } => list.corpora(data, &data.restoration),
+            Stage::Adapt { data, training, .. } => {
+                if let Some(folder) = training.distill.as_ref().and_then(|distill| distill.teacher.as_ref()) {
+                    checkpoint(&root.join(folder), "restore.distill.teacher", &mut list);
+                }
+                list.corpora(data, &data.restoration);
+            }
             Stage::Evaluate { task, data, retrieval, .. } => {
                 if let Some(folder) = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_ref()) {
                     checkpoint(&root.join(folder), "evaluate.retrieval.checkpoint", &mut list);

@@ -65,7 +65,7 @@ struct Subject {
 impl Subject {
     fn of(stage: &Stage, what: ReadingKind, place: &str) -> Self {
         let by = match what {
-            ReadingKind::Model | ReadingKind::Matcher | ReadingKind::Text => String::new(),
+            ReadingKind::Model | ReadingKind::Matcher | ReadingKind::Teacher | ReadingKind::Text => String::new(),
             ReadingKind::Data => data::named(stage).map(|named| named.by).unwrap_or_default(),
         };
         Self { place: Path::new(place).components().collect(), by }
@@ -200,7 +200,7 @@ impl<'a> Contents<'a> {
     fn content(&self, stage: Option<&Stage>, what: ReadingKind, place: &str) -> Result<String, ContentError> {
         let folder = self.root.join(place);
         let sources = match what {
-            ReadingKind::Model | ReadingKind::Matcher => {
+            ReadingKind::Model | ReadingKind::Matcher | ReadingKind::Teacher => {
                 let of = |name: String| Source { path: folder.join(&name), name, optional: false };
                 files_read(&folder)?.into_iter().map(of).collect()
             }

@@ -4,8 +4,8 @@ use crate::{
     Pattern, RunConfig, Task, Tower,
     allocation::AllocationConfig,
     config::{
-        CalibrationConfig, CorporaConfig, DataConfig, DataSource, DistillConfig, EvaluateConfig, Metric, PruneConfig,
-        Repetition, RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerCalibration, TowerPrune,
+        CalibrationConfig, CorporaConfig, DataConfig, DataSource, EvaluateConfig, Metric, PruneConfig, Repetition,
+        RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerCalibration, TowerPrune,
     },
     model::DenseConfig,
     refine::{RefineConfig, RefineMethod},
@@ -183,8 +183,9 @@ fn canonical_restore(restore: &mut RestoreConfig) {
             (tower.rank, tower.scale) = (TowerAdapter::default().rank, TowerAdapter::default().scale);
         }
     }
-    if restore.distill.weight <= 0.0 {
-        restore.distill = DistillConfig::default();
+    restore.distill.make_canonical();
+    if restore.contrastive <= 0.0 {
+        restore.hardness = 0.0;
     }
     restore.micro_batch = restore.micro_batch.filter(|&size| size < restore.batch);
 }

@@ -744,6 +744,7 @@ fn restoration(
             weight_decay: restore.weight_decay,
             clip: restore.clip,
             contrastive: restore.contrastive,
+            hardness: restore.hardness,
             distill: (restore.distill.weight > 0.0).then(|| restore.distill.clone()),
             micro_batch: restore.micro_batch,
             recompute: restore.recompute,

@@ -18,6 +18,7 @@ use crate::{
 pub use crate::{
     asking::{AskingConfig, Crop, Lemmatizer, OkvqaConfig, PerplexityConfig, Repetition, RetrievalConfig, TextRule},
     corpora::{Augment, CorporaConfig, Corpus, SampleForm},
+    distill::{DistillConfig, Divergence, HiddenConfig, Reduction},
     method::{
         AlpsConfig, BlockThreshold, ColumnOrder, Damping, DsnotConfig, InitialMetric, MagnitudeConfig, MethodConfig,
         Rounding, SignRule, SparseGptConfig, StatisticsNeeds, Threshold,
@@ -477,7 +478,10 @@ pub struct RestoreConfig {
     pub clip: f64,
     /// Weight of the contrastive image-text loss, for models with a retrieval head.
     pub contrastive: f64,
-    /// Distillation from the dense model that shares the weights.
+    /// How much more a wrong text or image of the contrastive loss counts the more it is like the right one; 0 counts all the same.
+    #[serde(skip_serializing_if = "is_default")]
+    pub hardness: f64,
+    /// What is learned from a teacher beside the task.
     pub distill: DistillConfig,
     /// Maximum number of images computed at once, not above `batch`; a step's batch is then computed in parts that add up to it. Null means the whole batch. Changes memory
     /// and time, and results by rounding only: it is not part of a stage's identity.
@@ -539,6 +543,7 @@ impl Default for RestoreConfig {
             weight_decay: 0.0,
             clip: 1.0,
             contrastive: 1.0,
+            hardness: 0.0,
             distill: DistillConfig::default(),
             micro_batch: None,
             recompute: Recompute::Auto,
@@ -665,38 +670,6 @@ pub enum TrainedBiases {
     LoraOnly,
     /// All of the tower, shifts of norms among them.
     All,
-}
-
-/// Knowledge distillation from the dense model: `(1 - weight) task + weight KL(teacher || student)`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct DistillConfig {
-    /// Share of the distillation loss, 0 to 1.
-    pub weight: f64,
-    /// Softmax temperature.
-    pub temperature: f64,
-    /// How the divergence is reduced over positions.
-    pub reduction: Reduction,
-    /// Compare the teacher's so many most probable tokens, and all others as one; null compares every token. What a teacher said is then
-    /// small enough to be kept for every training that sees the same batches.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_k: Option<u32>,
-}
-
-impl Default for DistillConfig {
-    fn default() -> Self {
-        Self { weight: 0.0, temperature: 1.0, reduction: Reduction::Mean, top_k: None }
-    }
-}
-
-/// Reduction of the divergence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reduction {
-    /// Mean over answer tokens; padding excluded.
-    Mean,
-    /// Sum over positions, mean over rows (the reference; grows with the answer's length).
-    Sum,
 }
 
 /// What is measured.

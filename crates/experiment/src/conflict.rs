@@ -372,6 +372,21 @@ fn restore(restore: &RestoreConfig, gone: &BTreeMap<Tower, (f64, &str)>) -> Opti
             "set `restore.align` to 0, or tune the connector",
         );
     }
+    let distill = &restore.distill;
+    if distill.weight > 0.0 && distill.logits <= 0.0 && distill.hidden.weight <= 0.0 {
+        return found(
+            "restore.distill.logits",
+            "distillation has a weight, and neither distributions nor hidden states have one",
+            "raise `restore.distill.logits` or `restore.distill.hidden.weight`, or set `restore.distill.weight` to 0",
+        );
+    }
+    if distill.compares_states() && distill.hidden.image + distill.hidden.text + distill.hidden.answer <= 0.0 {
+        return found(
+            "restore.distill.hidden.answer",
+            "hidden states are compared on no token: image, text and answer weigh 0",
+            "raise one of `restore.distill.hidden.image`, `restore.distill.hidden.text` and `restore.distill.hidden.answer`",
+        );
+    }
     if restore.batch > restore.samples {
         return found(
             "restore.batch",

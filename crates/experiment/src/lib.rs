@@ -16,6 +16,7 @@ pub mod chain;
 pub mod config;
 mod conflict;
 pub mod corpora;
+pub mod distill;
 mod document;
 pub mod error;
 mod exclude;

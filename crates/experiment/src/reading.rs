@@ -28,6 +28,8 @@ pub enum ReadingKind {
     Model,
     /// The checkpoint that retrieval compares with.
     Matcher,
+    /// The checkpoint that a restoration learns from.
+    Teacher,
     /// Annotations and images below `data.root`.
     Data,
     /// The text file `data.text`.
@@ -99,7 +101,7 @@ fn named(reading: &Reading) -> String {
 
 impl Stage {
     /// What a stage reads from outside the store by its own configuration, by kind and place: a published checkpoint for `dense`, data on
-    /// disk for stages with samples, the matching model of a retrieval. Nothing in the embedded world.
+    /// disk for stages with samples, the matching model of a retrieval, the teacher of a distillation. Nothing in the embedded world.
     pub fn reads(&self) -> Vec<(ReadingKind, String)> {
         let text = |path: &Path| path.display().to_string();
         let data = |data: &DataConfig| Some((ReadingKind::Data, text(data.published_root()?)));
@@ -111,8 +113,11 @@ impl Stage {
             Stage::Prune { data: own, .. } => own.as_ref().and_then(data).into_iter().collect(),
             Stage::Sensitivity { data: own, .. }
             | Stage::Statistics { data: own, .. }
-            | Stage::Refine { data: own, .. }
-            | Stage::Adapt { data: own, .. } => data(own).into_iter().collect(),
+            | Stage::Refine { data: own, .. } => data(own).into_iter().collect(),
+            Stage::Adapt { data: own, training, .. } => {
+                let teacher = training.distill.as_ref().and_then(|distill| distill.teacher.as_deref());
+                data(own).into_iter().chain(teacher.map(|folder| (ReadingKind::Teacher, text(folder)))).collect()
+            }
             Stage::Evaluate { data: own, retrieval, .. } => {
                 let matcher = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_deref());
                 let matcher = matcher.map(|folder| (ReadingKind::Matcher, text(folder)));
@@ -136,10 +141,14 @@ impl Stage {
             }
             Stage::Dense { .. } | Stage::Rescale { .. } | Stage::Merge { .. } => None,
             Stage::Prune { data, .. } => data.as_mut(),
-            Stage::Sensitivity { data, .. }
-            | Stage::Statistics { data, .. }
-            | Stage::Refine { data, .. }
-            | Stage::Adapt { data, .. } => Some(data),
+            Stage::Sensitivity { data, .. } | Stage::Statistics { data, .. } | Stage::Refine { data, .. } => Some(data),
+            Stage::Adapt { data, training, .. } => {
+                let folder = training.distill.as_mut().and_then(|distill| distill.teacher.as_mut());
+                if let (Some(folder), Some(name)) = (folder, of(ReadingKind::Teacher)) {
+                    *folder = name.into();
+                }
+                Some(data)
+            }
             Stage::Evaluate { data, retrieval, .. } => {
                 let folder = retrieval.as_mut().and_then(|retrieval| retrieval.checkpoint.as_mut());
                 if let (Some(folder), Some(name)) = (folder, of(ReadingKind::Matcher)) {

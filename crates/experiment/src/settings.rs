@@ -361,6 +361,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "Gradient norm above which gradients are scaled down.";
     "restore.contrastive" NOT_NEGATIVE, restore.contrastive,
         "Weight of the contrastive image-text loss, for models with a retrieval head.";
+    "restore.hardness" NOT_NEGATIVE, restore.hardness,
+        "How much more a wrong text or image counts in the contrastive loss, the more it is like the right one: this times the likeness is added to its logit, without a gradient (LLaVE; 9 there). 0 counts all the same.";
     "restore.distill.weight" SHARE, restore.distill.weight,
         "Share of the distillation loss; 0 trains on the task alone.";
     "restore.distill.temperature" POSITIVE, restore.distill.temperature,
@@ -369,6 +371,24 @@ pub static SETTINGS: &[Setting] = settings! {
         "Divergence as the mean over answer tokens, or the sum over positions (the reference).";
     "restore.distill.top-k" Shape::OrNull(&Shape::Integer { min: 1, max: 65_536 }), restore.distill.top_k,
         "Compare the teacher's so many most probable tokens, and all others as one: what it said is then small enough to be kept for other trainings; null compares every token.";
+    "restore.distill.divergence" Shape::Choice(&["forward", "reverse", "symmetric", "jensen-shannon"]), restore.distill.divergence,
+        "Divergence of the student's distribution q from the teacher's p: KL(p || q), KL(q || p), the mean of both, or that of both from their mean.";
+    "restore.distill.square" Shape::Flag, restore.distill.square,
+        "Whether the divergence is multiplied by the squared temperature, so that its gradient does not shrink with it.";
+    "restore.distill.logits" NOT_NEGATIVE, restore.distill.logits,
+        "Weight of the divergence of next-token distributions within the distillation loss.";
+    "restore.distill.hidden.weight" NOT_NEGATIVE, restore.distill.hidden.weight,
+        "Weight of the language model's hidden states within the distillation loss: squared distance over the teacher's squared length, per row; 0 compares none. A learned linear map brings another teacher's width to the student's. What a teacher said is then not kept for other trainings.";
+    "restore.distill.hidden.layers" Shape::List(&whole(0)), restore.distill.hidden.layers,
+        "Blocks whose outputs are compared, counted from 0 (T5: encoder, then decoder); empty means the last. A teacher of other depth is compared at the same share of it.";
+    "restore.distill.hidden.image" NOT_NEGATIVE, restore.distill.hidden.image,
+        "Weight of image tokens among the hidden states.";
+    "restore.distill.hidden.text" NOT_NEGATIVE, restore.distill.hidden.text,
+        "Weight of the instruction's tokens among the hidden states.";
+    "restore.distill.hidden.answer" NOT_NEGATIVE, restore.distill.hidden.answer,
+        "Weight of the answer's tokens among the hidden states.";
+    "restore.distill.teacher" Shape::OrNull(&Shape::Path), restore.distill.teacher,
+        "Folder of another model that teaches, with the same tokenizer and image preprocessing; null is the dense model of the run.";
     "restore.micro-batch" Shape::OrNull(&whole(1)), restore.micro_batch,
         "Maximum number of images of a step that are computed at once, at most `restore.batch`: a smaller number takes less memory and adds up to the same step, within rounding; null means all. Not part of a stage's identity.";
     "restore.recompute" Shape::Choice(&["auto", "none", "blocks"]), restore.recompute,

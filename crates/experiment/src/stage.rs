@@ -298,6 +298,9 @@ pub struct AdaptTraining {
     pub clip: f64,
     /// Weight of the contrastive loss.
     pub contrastive: f64,
+    /// What likeness adds to a wrong pair of the contrastive loss.
+    #[serde(default, skip_serializing_if = "crate::method::is_default")]
+    pub hardness: f64,
     /// Distillation; null when its weight is 0.
     pub distill: Option<DistillConfig>,
     /// Maximum number of images computed at once; not part of the stage's key.

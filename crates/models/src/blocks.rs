@@ -4,6 +4,8 @@
 //! Method: Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174. tch has no custom gradient functions, so the
 //! backward pass is driven from here, block by block, instead of from inside libtorch.
 
+use std::collections::BTreeMap;
+
 use tch::{Kind, Tensor, no_grad, with_grad};
 
 use crate::{Flow, InBlocks, Tower};
@@ -58,15 +60,38 @@ impl Chain {
         (Self { tower, flows, depends }, flow.leaf(now))
     }
 
+    /// What entered a block; nothing behind the last.
+    pub fn entered(&self, block: usize) -> Option<&Flow> {
+        self.flows.get(block)
+    }
+
+    /// [`Chain::entered`] as leaves, that require gradients where they depend on what trains.
+    pub fn leaf(&self, block: usize) -> Option<Flow> {
+        Some(self.flows.get(block)?.leaf(*self.depends.get(block)?))
+    }
+
     /// From gradients of what left the last block to those of what entered the first one. Parameters' gradients go to `sink` on the way; each
     /// block's activations live only while it has its turn.
-    pub fn backward(mut self, model: &dyn InBlocks, last: FlowGradient, sink: &mut dyn Sink) -> FlowGradient {
+    pub fn backward(self, model: &dyn InBlocks, last: FlowGradient, sink: &mut dyn Sink) -> FlowGradient {
+        self.backward_with(model, last, BTreeMap::new(), sink)
+    }
+
+    /// [`Chain::backward`] where what entered some blocks has gradients of its own, beside those that come through the block.
+    pub fn backward_with(
+        mut self,
+        model: &dyn InBlocks,
+        last: FlowGradient,
+        mut own: BTreeMap<usize, FlowGradient>,
+        sink: &mut dyn Sink,
+    ) -> FlowGradient {
         let mut gradient = last;
         while let (Some(flow), Some(depends)) = (self.flows.pop(), self.depends.pop()) {
             let block = self.flows.len();
             let parameters = sink.parameters(self.tower, block);
             let nothing_below = !depends.0 && !depends.1 && parameters.is_empty();
-            if nothing_below || (gradient.hidden.is_none() && gradient.carried.is_none()) {
+            let nothing_comes = gradient.hidden.is_none() && gradient.carried.is_none();
+            let more = own.remove(&block).unwrap_or_default();
+            if nothing_below || (nothing_comes && own.is_empty() && more.hidden.is_none() && more.carried.is_none()) {
                 return FlowGradient::default();
             }
             let input = flow.leaf(depends);
@@ -80,8 +105,8 @@ impl Chain {
             };
             let mut of_leaves = found.split_off(parameters.len()).into_iter();
             let mut take = |depends: bool| depends.then(|| of_leaves.next()).flatten().filter(Tensor::defined);
-            gradient.hidden = take(depends.0);
-            gradient.carried = sum(take(depends.1), passed);
+            gradient.hidden = sum(take(depends.0), more.hidden);
+            gradient.carried = sum(sum(take(depends.1), passed), more.carried);
             if !parameters.is_empty() {
                 sink.add(self.tower, block, found);
             }

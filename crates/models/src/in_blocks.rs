@@ -41,6 +41,12 @@ pub trait InBlocks: Infer {
     /// Blocks of a tower, in the order they run (T5: encoder, then decoder).
     fn blocks(&self, tower: Tower) -> usize;
 
+    /// The first block of the language model that reads answers alone, behind those of its encoder; nothing where every block reads the answer
+    /// behind the prompt.
+    fn answers_from(&self) -> Option<usize> {
+        None
+    }
+
     /// What enters the first block of a tower for a sample. Runs the towers below with their current weights.
     fn enter(&self, tower: Tower, sample: &Sample) -> Flow {
         let Sample { pixels, prompt, answer } = sample;

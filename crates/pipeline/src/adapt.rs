@@ -29,8 +29,10 @@ pub(crate) fn run(
     let dense = executor.dense(node)?;
     let mut student = executor.masked(node)?;
     let dense_key = node.inputs.dense.as_ref();
-    let kept = dense_key.and_then(|key| executor.teacher_store(key, training, data, *compute, *seed));
-    let teacher = training.distill.as_ref().map(|_| Teacher::new(dense.model.as_ref()));
+    let kept = dense_key.and_then(|key| executor.teacher_store(node, key, (training, data), *compute, *seed));
+    let other = executor.teacher(node, training)?;
+    let model = other.as_deref().unwrap_or(dense.model.as_ref());
+    let teacher = training.distill.as_ref().map(|_| Teacher::new(model));
     let teacher = match (&kept, teacher) {
         (Some(kept), Some(teacher)) => Some(teacher.remembering(kept)),
         (_, teacher) => teacher,

@@ -1,20 +1,32 @@
-//! What a teacher says about training batches, kept for every training that sees the same ones.
+//! The teacher of a distillation, where it is another model than the dense one; and what a teacher says about training batches, kept for every
+//! training that sees the same ones.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::Path};
 
 use ressa_experiment::{
-    StageKey,
+    ReadingKind, StageKey, StageNode,
     config::{DataConfig, DataSource},
     job::Compute,
     stage::AdaptTraining,
 };
+use ressa_models::VisionLanguage;
 use ressa_restore::{Output, TeacherOutputs, TeacherStore};
 use ressa_store::{Cache, CacheKey};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use serde_json::json;
+use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use crate::Executor;
+use crate::{Executor, PipelineError};
+
+/// Files that decide what a model reads of an image and a text.
+const READ: [&str; 6] = [
+    "tokenizer.json",
+    "qformer_tokenizer/tokenizer.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+];
 
 /// Types of the outputs.
 const KINDS: [(Kind, Dtype); 4] =
@@ -27,23 +39,46 @@ pub(crate) struct Kept {
 }
 
 impl Executor {
+    /// The model that a training learns from, where its settings name one.
+    ///
+    /// # Errors
+    /// A folder that cannot be loaded, or that reads images or texts in another way than the student's: it is given the student's batches.
+    pub(crate) fn teacher(
+        &self,
+        node: &StageNode,
+        training: &AdaptTraining,
+    ) -> Result<Option<Box<dyn VisionLanguage>>, PipelineError> {
+        let Some(folder) = training.distill.as_ref().and_then(|distill| distill.teacher.as_deref()) else {
+            return Ok(None);
+        };
+        let (student, _) = self.folder(node)?;
+        if let Some(name) = READ.into_iter().find(|name| differs(&student.join(name), &folder.join(name))) {
+            return Err(PipelineError::Unsupported(format!(
+                "the teacher `{}` has another `{name}` than the model that it teaches, and would read other tokens or pixels; choose one \
+                 with the same tokenizer and image preprocessing",
+                folder.display()
+            )));
+        }
+        self.load(folder, node.stage.compute(), true).map(Some)
+    }
+
     /// Where the teacher's outputs of a training are kept; nothing without a cache. Whole logits of a large vocabulary are more than a cache
-    /// should hold: with published data they are kept only by their most probable tokens (`restore.distill.top-k`).
+    /// should hold: with published data they are kept only by their most probable tokens (`restore.distill.top-k`). Hidden states are never kept.
     pub(crate) fn teacher_store(
         &self,
+        node: &StageNode,
         dense: &StageKey,
-        training: &AdaptTraining,
-        data: &DataConfig,
+        (training, data): (&AdaptTraining, &DataConfig),
         compute: Option<Compute>,
         seed: u64,
     ) -> Option<Kept> {
         let cache = self.loading.cache.as_ref()?;
         let distill = training.distill.as_ref()?;
-        if data.source == DataSource::Folder && distill.top_k.is_none() {
+        if (data.source == DataSource::Folder && distill.top_k.is_none()) || distill.compares_states() {
             return None;
         }
         // Everything that the batches follow from, and everything that the outputs depend on beside them.
-        let said = json!({
+        let mut said = json!({
             "dense": dense,
             "data": data,
             "seed": seed,
@@ -57,8 +92,20 @@ impl Executor {
             "compute": compute,
             "arithmetic": self.arithmetic(),
         });
+        if distill.teacher.is_some() {
+            // Without a digest nobody knows whether it is the same model another time.
+            said["teacher"] = node.readings.of(ReadingKind::Teacher)?.content.clone()?.into();
+        }
         Some(Kept { cache: cache.clone(), training: CacheKey::new("teacher").with(said.to_string()) })
     }
+}
+
+/// Whether two files say different things; a file that is not there says nothing.
+fn differs(one: &Path, other: &Path) -> bool {
+    let read = |path: &Path| fs::read(path).ok();
+    let (one, other) = (read(one), read(other));
+    let parsed = |bytes: &Option<Vec<u8>>| bytes.as_ref().and_then(|b| serde_json::from_slice::<Value>(b).ok());
+    one != other && (parsed(&one).is_none() || parsed(&one) != parsed(&other))
 }
 
 impl Kept {
@@ -107,7 +154,7 @@ fn read(bytes: &[u8]) -> Option<TeacherOutputs> {
         Tensor::f_from_data_size(view.data(), &shape, *kind).ok()
     };
     let output = |name: &str| Output::from_tensors((0..).map_while(|at| tensor(format!("{name}.{at}"))).collect());
-    Some(TeacherOutputs { questions: output("questions"), captions: output("captions") })
+    Some(TeacherOutputs { questions: output("questions"), captions: output("captions"), ..TeacherOutputs::default() })
 }
 
 #[cfg(test)]
@@ -120,8 +167,12 @@ mod tests {
         let top =
             Output::Top { ids: logits.argsort(-1, true).narrow(2, 0, 2), log_probabilities: logits.narrow(2, 0, 2) };
         for taught in [
-            TeacherOutputs { questions: Some(Output::Logits(logits.to_kind(Kind::BFloat16))), captions: Some(top) },
-            TeacherOutputs { questions: None, captions: Some(Output::Logits(logits.shallow_clone())) },
+            TeacherOutputs {
+                questions: Some(Output::Logits(logits.to_kind(Kind::BFloat16))),
+                captions: Some(top),
+                ..TeacherOutputs::default()
+            },
+            TeacherOutputs { captions: Some(Output::Logits(logits.shallow_clone())), ..TeacherOutputs::default() },
             TeacherOutputs::default(),
         ] {
             let again = read(&written(&taught).unwrap()).unwrap();

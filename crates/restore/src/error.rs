@@ -56,6 +56,30 @@ pub enum RestoreError {
     /// Distillation without a dense model.
     #[error("distillation of weight `{0}` needs the dense model as teacher")]
     NoTeacher(f64),
+    /// Hidden states of a block that is not there.
+    #[error("`restore.distill.hidden.layers` names block {layer}, and the language model has {blocks}, counted from 0")]
+    NoBlock {
+        /// The block.
+        layer: u32,
+        /// Blocks of the language model.
+        blocks: usize,
+    },
+    /// A teacher whose hidden states stand for other tokens.
+    #[error(
+        "the teacher's hidden states stand for other tokens than the student's: one has an encoder for the prompt, or reads no text; set \
+         `restore.distill.hidden.weight` to 0, or choose a teacher of the same kind"
+    )]
+    OtherReader,
+    /// A teacher that says something else than a distribution over the student's tokens.
+    #[error(
+        "the teacher knows {found} words and the student {wanted}; choose one with the same tokenizer and vocabulary"
+    )]
+    OtherWords {
+        /// Words of the teacher.
+        found: u64,
+        /// Words of the student.
+        wanted: u64,
+    },
     /// Batches could not be made.
     #[error("training batch of step {step}: {source}")]
     Batch {

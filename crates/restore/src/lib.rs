@@ -13,6 +13,7 @@ pub mod loss;
 mod merge;
 mod micro;
 mod pass;
+mod states;
 mod step;
 mod teacher;
 mod train;

@@ -4,9 +4,9 @@
 //! - task: mean cross entropy over the questions' answer tokens, plus that over the captions' tokens, plus `contrastive` times the
 //!   in-batch image-text loss where the model has a retrieval head. Questions and captions weigh the same however many tokens they have.
 //! - distillation: the divergence of the student's next-token distributions from the teacher's, over questions plus over captions. No
-//!   factor of the squared temperature, as in the reference.
+//!   factor of the squared temperature unless asked for, as in the reference; and the distance of hidden states, where they have a weight.
 
-use ressa_experiment::config::{DistillConfig, Reduction};
+use ressa_experiment::config::{DistillConfig, Divergence, Reduction};
 use ressa_models::Forced;
 use tch::{Kind, Tensor};
 
@@ -15,7 +15,7 @@ use crate::teacher::Output;
 /// Softmax temperature of the contrastive loss: what the retrieval heads are trained with from scratch start at.
 const CONTRASTIVE_TEMPERATURE: f64 = 0.1;
 
-/// Forward divergence `KL(teacher || student)` over the vocabulary, reduced over positions; a scalar.
+/// Divergence of the student's distributions from the teacher's over the vocabulary ([`Divergence`]), reduced over positions; a scalar.
 ///
 /// [`Reduction::Mean`] averages over the target tokens that count. [`Reduction::Sum`] is the reference's: the sum over all positions,
 /// padding included, divided by the rows, so it grows with the padded length.
@@ -31,7 +31,16 @@ pub fn distillation(teacher: &Output, student: &Forced, settings: &DistillConfig
             (with_rest(log_probabilities), with_rest(&got))
         }
     };
-    let divergence = (target.exp() * (&target - got)).sum_dim_intlist([-1i64].as_slice(), false, Kind::Float);
+    let divergence = match settings.divergence {
+        Divergence::Forward => kullback_leibler(&target, &got),
+        Divergence::Reverse => kullback_leibler(&got, &target),
+        Divergence::Symmetric => (kullback_leibler(&target, &got) + kullback_leibler(&got, &target)) / 2.0,
+        Divergence::JensenShannon => {
+            let middle = target.logaddexp(&got) - std::f64::consts::LN_2;
+            (kullback_leibler(&target, &middle) + kullback_leibler(&got, &middle)) / 2.0
+        }
+    };
+    let divergence = if settings.square { divergence * settings.temperature.powi(2) } else { divergence };
     match settings.reduction {
         Reduction::Mean => {
             let counts = student.mask.to_kind(Kind::Float);
@@ -39,6 +48,25 @@ pub fn distillation(teacher: &Output, student: &Forced, settings: &DistillConfig
         }
         Reduction::Sum => divergence.sum(Kind::Float) / (student.logits.size()[0] as f64),
     }
+}
+
+/// `KL(p || q)` of log-probabilities `[..., words]`, `[...]`.
+fn kullback_leibler(p: &Tensor, q: &Tensor) -> Tensor {
+    (p.exp() * (p - q)).sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
+}
+
+/// Distance of hidden states `[rows, tokens, width]`, f32, from the teacher's; a scalar: the mean over rows of the squared distance over the teacher's
+/// squared length, both summed over tokens with their `weights` `[rows, tokens]`. A row adds the same whatever it is padded to, and however large the
+/// states of a network are. A row of which no token counts adds nothing.
+pub fn hidden(student: &Tensor, teacher: &Tensor, weights: &Tensor) -> Tensor {
+    /// Keeps the length of nothing from being 0.
+    const LEAST: f64 = 1e-12;
+    let teacher = teacher.to_kind(Kind::Float);
+    let squares = |x: &Tensor| {
+        let of_tokens = x.square().sum_dim_intlist([-1i64].as_slice(), false, Kind::Float);
+        (of_tokens * weights).sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
+    };
+    (squares(&(student - &teacher)) / squares(&teacher).clamp_min(LEAST)).mean(Kind::Float)
 }
 
 /// Log-probabilities `[..., k]` with that of everything else behind them, `[..., k + 1]`.
@@ -52,8 +80,16 @@ fn with_rest(log_probabilities: &Tensor) -> Tensor {
 /// In-batch image-text contrastive loss: every image must find its text among all texts and the other way round; a scalar.
 ///
 /// `images` `[n, queries, d]` and `texts` `[n, d]` have unit norm; an image is as near to a text as the nearest of its queries.
-pub fn contrastive(images: &Tensor, texts: &Tensor) -> Tensor {
-    let nearness = images.matmul(&texts.transpose(0, 1)).amax([1i64].as_slice(), false) / CONTRASTIVE_TEMPERATURE;
+///
+/// `hardness` times the nearness of a wrong pair is added to its logit, without a gradient: its odds count `exp(hardness * nearness)` times (Lan et al.,
+/// "LLaVE", arXiv 2503.04812, whose reward model is the model itself).
+pub fn contrastive(images: &Tensor, texts: &Tensor, hardness: f64) -> Tensor {
+    let nearness = images.matmul(&texts.transpose(0, 1)).amax([1i64].as_slice(), false);
     let own = Tensor::arange(texts.size()[0], (Kind::Int64, texts.device()));
-    (nearness.cross_entropy_for_logits(&own) + nearness.transpose(0, 1).cross_entropy_for_logits(&own)) / 2.0
+    let mut logits = &nearness / CONTRASTIVE_TEMPERATURE;
+    if hardness > 0.0 {
+        let right = own.unsqueeze(1).eq_tensor(&own);
+        logits += (nearness.detach() * hardness).masked_fill(&right, 0.0);
+    }
+    (logits.cross_entropy_for_logits(&own) + logits.transpose(0, 1).cross_entropy_for_logits(&own)) / 2.0
 }

@@ -1,5 +1,7 @@
 //! Forward and backward over one part of a batch, in two ways that give the same gradient.
 
+use std::collections::BTreeMap;
+
 use ressa_experiment::stage::AdaptTraining;
 use ressa_models::{
     Entry, Flow, Forced, Targets, Tower, VisionLanguage,
@@ -12,6 +14,7 @@ use crate::{
     gradient::FlatGradient,
     loss,
     micro::{Exchange, MicroBatch},
+    states::{States, Traced, after, forced_traced, token_weights},
     step::{Reply, Terms, distills, forced},
     teacher::{Output, TeacherOutputs},
     words::Words,
@@ -27,11 +30,15 @@ pub(crate) enum Contrast<'a> {
     Part { texts: ressa_models::TextBatch, images_gradient: Tensor, texts_gradient: Tensor, value: Option<Tensor> },
 }
 
+/// What the student says in an exchange, and how far its hidden states are from the teacher's.
+type Said = (Forced, Option<Tensor>);
+
 /// What a part is computed with.
 pub(crate) struct Pass<'a> {
     pub student: &'a dyn VisionLanguage,
     pub batch: &'a MicroBatch,
     pub taught: &'a TeacherOutputs,
+    pub states: &'a States,
     pub contrast: Contrast<'a>,
     pub settings: &'a AdaptTraining,
 }
@@ -57,10 +64,10 @@ impl Pass<'_> {
     pub fn at_once(self, gradient: &mut FlatGradient<'_>) -> Terms {
         let (terms, total) = with_grad(|| {
             let features = features(self.student, &self.batch.pixels);
-            let questions = forced(self.student, &features, &self.batch.questions);
-            let captions = forced(self.student, &features, &self.batch.captions);
+            let questions = self.said(&features, &self.batch.questions, &self.taught.question_states);
+            let captions = self.said(&features, &self.batch.captions, &self.taught.caption_states);
             let (contrastive, pull) = self.contrast(&features);
-            let terms = self.terms(questions.as_ref(), captions.as_ref(), contrastive);
+            let terms = self.terms(questions, captions, contrastive);
             let total = match pull {
                 Some(pull) => &terms.total + pull,
                 None => terms.total.shallow_clone(),
@@ -86,8 +93,8 @@ impl Pass<'_> {
         let mut of_features = Accumulated::default();
 
         let (questions, captions) = (&self.batch.questions, &self.batch.captions);
-        let asked = self.exchange(questions, self.taught.questions.as_ref(), &leaf, &mut of_features, gradient, true);
-        let said = self.exchange(captions, self.taught.captions.as_ref(), &leaf, &mut of_features, gradient, false);
+        let asked = self.exchange(questions, &leaf, &mut of_features, gradient, true);
+        let said = self.exchange(captions, &leaf, &mut of_features, gradient, false);
         let (contrastive, pull) = with_grad(|| self.contrast(&leaf));
         let third = self.terms(None, None, contrastive);
         let total = match pull {
@@ -111,7 +118,6 @@ impl Pass<'_> {
     fn exchange(
         &self,
         exchange: &Exchange,
-        teacher: Option<&Output>,
         features: &Tensor,
         of_features: &mut Accumulated,
         gradient: &mut FlatGradient<'_>,
@@ -131,16 +137,21 @@ impl Pass<'_> {
             student.enter_from(Entry::Prefix { prefix: &prefix_leaf, prompt, answers })
         });
         let (language, states) = Chain::run(student, Tower::Language, &read, gradient);
+        let (teacher, taught) = match questions {
+            true => (self.taught.questions.as_ref(), &self.taught.question_states),
+            false => (self.taught.captions.as_ref(), &self.taught.caption_states),
+        };
+        let (hidden, own) = self.hidden_between((&language, &read, &states), exchange, taught, gradient);
         let terms = with_grad(|| {
             let logits = student.leave(Tower::Language, &states);
             let Targets { ids, mask } = student.targets(&exchange.answers());
             let said = Forced { logits, targets: ids, mask };
-            let reply = Reply { student: &said, teacher, exchange };
+            let reply = Reply { student: &said, teacher, exchange, hidden };
             let (first, second) = if questions { (Some(reply), None) } else { (None, Some(reply)) };
             Terms::new(first, second, None, self.batch.pixels.device(), self.settings)
         });
         let of_states = backward_into(Some(terms.total.shallow_clone()), &states, gradient);
-        let of_read = language.backward(student, of_states, gradient);
+        let of_read = language.backward_with(student, of_states, own, gradient);
         let of_prefix = no_later(of_read, &read, &prefix_leaf, gradient);
         let back = of_prefix.and_then(|found| with_grad(|| product(&prefix, &found)));
         let of_queries = backward_into(back, &queries, gradient);
@@ -149,16 +160,66 @@ impl Pass<'_> {
         Some(terms.without_history())
     }
 
-    fn terms(&self, questions: Option<&Forced>, captions: Option<&Forced>, contrastive: Option<Tensor>) -> Terms {
-        fn reply<'r>(
-            said: Option<&'r Forced>,
-            teacher: Option<&'r Output>,
-            exchange: &'r Exchange,
-        ) -> Option<Reply<'r>> {
-            said.map(|student| Reply { student, teacher, exchange })
+    /// What the student says in an exchange, with the distance of its hidden states where they are compared.
+    fn said(&self, features: &Tensor, exchange: &Exchange, taught: &[Tensor]) -> Option<Said> {
+        if self.states.is_empty() {
+            return Some((forced(self.student, features, exchange)?, None));
         }
-        let questions = reply(questions, self.taught.questions.as_ref(), &self.batch.questions);
-        let captions = reply(captions, self.taught.captions.as_ref(), &self.batch.captions);
+        let Traced { forced, states, entry } = forced_traced(self.student, features, exchange, &self.states.blocks())?;
+        let distance = |((block, state), taught): ((&usize, &Tensor), &Tensor)| {
+            self.distance(*block, state, taught, &entry, exchange)
+        };
+        Some((forced, states.iter().zip(taught).map(distance).reduce(|sum, more| sum + more)))
+    }
+
+    /// The distance of what left a block from what the teacher has there.
+    fn distance(&self, block: usize, state: &Tensor, taught: &Tensor, entry: &Flow, exchange: &Exchange) -> Tensor {
+        let hidden = distills(self.settings).map(|distill| distill.hidden.clone()).unwrap_or_default();
+        let tokens = token_weights(self.student, block, entry, exchange, &hidden, state.size()[1]);
+        self.states.loss(block, state, taught, &tokens)
+    }
+
+    /// The distance of hidden states of a tower that ran without a gradient. That of the last block has one through `last`; those of others are
+    /// gradients of what entered the blocks behind them.
+    fn hidden_between(
+        &self,
+        (chain, entry, last): (&Chain, &Flow, &Flow),
+        exchange: &Exchange,
+        taught: &[Tensor],
+        gradient: &mut FlatGradient<'_>,
+    ) -> (Option<Tensor>, BTreeMap<usize, FlowGradient>) {
+        let (mut sum, mut own): (Option<Tensor>, _) = (None, BTreeMap::new());
+        let share =
+            distills(self.settings).map_or(0.0, |distill| distill.weight * distill.hidden.weight) * exchange.rows;
+        for (block, taught) in self.states.blocks().into_iter().zip(taught) {
+            let behind = chain.leaf(block + 1);
+            let distance = with_grad(|| {
+                let state = after(self.student, block, behind.as_ref().unwrap_or(last));
+                self.distance(block, state, taught, entry, exchange)
+            });
+            let distance = match &behind {
+                None => distance,
+                Some(behind) => {
+                    let total = with_grad(|| &distance * share);
+                    own.insert(block + 1, backward_into(Some(total), behind, gradient));
+                    distance.detach()
+                }
+            };
+            sum = Some(match sum {
+                None => distance,
+                Some(sum) => with_grad(|| sum + distance),
+            });
+        }
+        (sum, own)
+    }
+
+    fn terms(&self, questions: Option<Said>, captions: Option<Said>, contrastive: Option<Tensor>) -> Terms {
+        fn reply<'r>(said: &'r Option<Said>, teacher: Option<&'r Output>, exchange: &'r Exchange) -> Option<Reply<'r>> {
+            let (student, hidden) = said.as_ref()?;
+            Some(Reply { student, teacher, exchange, hidden: hidden.as_ref().map(Tensor::shallow_clone) })
+        }
+        let questions = reply(&questions, self.taught.questions.as_ref(), &self.batch.questions);
+        let captions = reply(&captions, self.taught.captions.as_ref(), &self.batch.captions);
         Terms::new(questions, captions, contrastive, self.batch.pixels.device(), self.settings)
     }
 
@@ -167,7 +228,10 @@ impl Pass<'_> {
         let embed = |texts| Some((self.student.retrieval_images(features)?, self.student.retrieval_texts(texts)?));
         match &self.contrast {
             Contrast::None => (None, None),
-            Contrast::Whole(texts) => (embed(texts).map(|(images, texts)| loss::contrastive(&images, &texts)), None),
+            Contrast::Whole(texts) => {
+                let hardness = self.settings.hardness;
+                (embed(texts).map(|(images, texts)| loss::contrastive(&images, &texts, hardness)), None)
+            }
             Contrast::Part { texts, images_gradient, texts_gradient, value } => {
                 let task = 1.0 - distills(self.settings).map_or(0.0, |distill| distill.weight);
                 let pull = embed(texts).map(|(images, texts)| {
@@ -181,10 +245,10 @@ impl Pass<'_> {
 }
 
 /// The in-batch loss of all parts, and the gradients of all embeddings: those of images, those of texts.
-pub(crate) fn contrast_of(images: &[Tensor], texts: &[Tensor]) -> (Tensor, Tensor, Tensor) {
+pub(crate) fn contrast_of(images: &[Tensor], texts: &[Tensor], hardness: f64) -> (Tensor, Tensor, Tensor) {
     let leaf = |parts: &[Tensor]| no_grad(|| Tensor::cat(parts, 0)).set_requires_grad(true);
     let (images, texts) = (leaf(images), leaf(texts));
-    let value = with_grad(|| loss::contrastive(&images, &texts));
+    let value = with_grad(|| loss::contrastive(&images, &texts, hardness));
     let mut found = Tensor::run_backward(&[&value], &[&images, &texts], false, false);
     let texts = found.pop().expect("two gradients");
     (value.detach(), found.pop().expect("two gradients"), texts)

@@ -104,7 +104,7 @@ impl Terms {
             None => (task, zero()),
             Some(distill) => {
                 let divergence = |reply: &Option<Reply<'_>>| {
-                    reply.as_ref().and_then(|reply| reply.divergence(distill)).unwrap_or_else(zero)
+                    reply.as_ref().and_then(|reply| reply.distillation(distill)).unwrap_or_else(zero)
                 };
                 let distillation = divergence(&questions) + divergence(&captions);
                 (task * (1.0 - distill.weight) + &distillation * distill.weight, distillation)
@@ -161,11 +161,28 @@ pub(crate) struct Reply<'a> {
     pub student: &'a Forced,
     pub teacher: Option<&'a Output>,
     pub exchange: &'a Exchange,
+    /// Distance of hidden states, the mean over these rows, where they are compared.
+    pub hidden: Option<Tensor>,
 }
 
 impl Reply<'_> {
     fn cross_entropy(&self) -> Tensor {
         weighed(self.student.loss(), self.exchange.tokens)
+    }
+
+    /// What of it is distilled, with the weights of its parts.
+    fn distillation(&self, distill: &DistillConfig) -> Option<Tensor> {
+        let times = |loss: Tensor, weight: f64| if weight == 1.0 { loss } else { loss * weight };
+        let divergence = || self.divergence(distill).map(|divergence| times(divergence, distill.logits));
+        let divergence = if distill.logits > 0.0 { divergence() } else { None };
+        let hidden = self
+            .hidden
+            .as_ref()
+            .map(|hidden| times(weighed(hidden.shallow_clone(), self.exchange.rows), distill.hidden.weight));
+        match (divergence, hidden) {
+            (Some(divergence), Some(hidden)) => Some(divergence + hidden),
+            (divergence, hidden) => divergence.or(hidden),
+        }
     }
 
     fn divergence(&self, distill: &DistillConfig) -> Option<Tensor> {

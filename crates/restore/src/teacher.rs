@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     micro::{Exchange, MicroBatch},
+    states::States,
     step::forced,
 };
 
@@ -79,6 +80,10 @@ pub struct TeacherOutputs {
     pub questions: Option<Output>,
     /// About the captions; nothing where there are none.
     pub captions: Option<Output>,
+    /// Its hidden states about the questions, `[rows, tokens, width]` for each block that is compared. They are not kept.
+    pub question_states: Vec<Tensor>,
+    /// The same about the captions.
+    pub caption_states: Vec<Tensor>,
 }
 
 /// Keeps what a teacher said about the batches of a training.
@@ -113,6 +118,11 @@ impl<'a> Teacher<'a> {
         self
     }
 
+    /// The model that teaches.
+    pub(crate) fn model(&self) -> &dyn VisionLanguage {
+        self.model
+    }
+
     /// Before the parts of a step's batch, also when they are begun again.
     pub(crate) fn begin(&mut self, step: u32) {
         self.said.clear();
@@ -122,7 +132,18 @@ impl<'a> Teacher<'a> {
     }
 
     /// What it says about the next part of the batch of the step that was begun.
-    pub(crate) fn taught(&mut self, part: &MicroBatch, distill: &DistillConfig) -> TeacherOutputs {
+    pub(crate) fn taught(&mut self, part: &MicroBatch, distill: &DistillConfig, states: &States) -> TeacherOutputs {
+        if !states.is_empty() {
+            let features = crate::batch::features(self.model, &part.pixels);
+            let said = |exchange: &Exchange| {
+                let (forced, states) = states.ask(self.model, &features, exchange)?;
+                Some((Output::of(forced.logits, distill), states))
+            };
+            let (questions, question_states) = said(&part.questions).unzip();
+            let (captions, caption_states) = said(&part.captions).unzip();
+            let [question_states, caption_states] = [question_states, caption_states].map(Option::unwrap_or_default);
+            return TeacherOutputs { questions, captions, question_states, caption_states };
+        }
         if let Some((_, Some(whole))) = &self.known
             && let Some(taught) = part_of(whole, part)
         {
@@ -132,11 +153,12 @@ impl<'a> Teacher<'a> {
         let output = |exchange: &Exchange| {
             forced(self.model, &features, exchange).map(|forced| Output::of(forced.logits, distill))
         };
-        let taught = TeacherOutputs { questions: output(&part.questions), captions: output(&part.captions) };
+        let (questions, captions) = (output(&part.questions), output(&part.captions));
+        let taught = TeacherOutputs { questions, captions, ..TeacherOutputs::default() };
         if self.store.is_some() {
             let on_host = |output: &Option<Output>| output.as_ref().map(|o| o.map(|t| t.to_device(Device::Cpu)));
-            self.said
-                .push(TeacherOutputs { questions: on_host(&taught.questions), captions: on_host(&taught.captions) });
+            let (questions, captions) = (on_host(&taught.questions), on_host(&taught.captions));
+            self.said.push(TeacherOutputs { questions, captions, ..TeacherOutputs::default() });
         }
         taught
     }
@@ -147,7 +169,8 @@ impl<'a> Teacher<'a> {
         let Some(store) = self.store.filter(|_| !said.is_empty()) else { return };
         let (questions, captions): (Vec<_>, Vec<_>) = said.into_iter().map(|t| (t.questions, t.captions)).unzip();
         let join = |parts: Vec<Option<Output>>| Output::join(&parts.into_iter().flatten().collect::<Vec<_>>());
-        store.put(step, &TeacherOutputs { questions: join(questions), captions: join(captions) });
+        let (questions, captions) = (join(questions), join(captions));
+        store.put(step, &TeacherOutputs { questions, captions, ..TeacherOutputs::default() });
     }
 }
 
@@ -166,5 +189,6 @@ fn part_of(whole: &TeacherOutputs, part: &MicroBatch) -> Option<TeacherOutputs> 
     Some(TeacherOutputs {
         questions: rows(&whole.questions, &part.questions)?,
         captions: rows(&whole.captions, &part.captions)?,
+        ..TeacherOutputs::default()
     })
 }

@@ -5,7 +5,7 @@
 //! recomputation the student forms a block's weights when the block has its turn.
 
 use ressa_experiment::{layout::Layout, stage::AdaptTraining};
-use ressa_models::{Form, UpdateSet, VisionLanguage};
+use ressa_models::{Form, Update, UpdateSet, VisionLanguage};
 use ressa_runtime::optim::{AdamWOptions, FlatAdamW, Schedule};
 use tch::{Tensor, no_grad};
 
@@ -16,6 +16,7 @@ use crate::{
     gradient::{FlatGradient, Places},
     micro::{MicroBatch, cut},
     pass::{Contrast, Pass, contrast_of},
+    states::States,
     step::{StepLoss, distills},
     teacher::{Teacher, TeacherOutputs},
     words::Words,
@@ -81,13 +82,17 @@ pub fn train_with(
         (Some(distill), None) => return Err(RestoreError::NoTeacher(distill.weight)),
     };
     let fresh = adapters::initialise(student, settings, options.masked, options.seed)?;
-    let mut optimiser = FlatAdamW::new(&parameters(&fresh), settings.weight_decay, AdamWOptions::default());
+    let states = compared(student, teacher.as_ref(), settings, options.seed)?;
+    let own = parameters(&fresh);
+    let all: Vec<Tensor> = own.iter().map(Tensor::shallow_clone).chain(states.parameters()).collect();
+    let mut optimiser = FlatAdamW::new(&all, settings.weight_decay, AdamWOptions::default());
     let updates = with(&fresh, optimiser.parameters());
+    let states = states.with(&optimiser.parameters()[own.len()..]);
     updates.apply(student)?;
-    let names: Vec<String> = updates
-        .iter()
-        .flat_map(|(name, update)| update.parameters().into_iter().map(move |_| name.to_owned()))
-        .collect();
+    let named = |(name, update): (&str, &dyn Update)| vec![name.to_owned(); update.parameters().len()];
+    let mut names: Vec<String> = updates.iter().flat_map(named).collect();
+    // What brings a teacher's width to the student's is no weight of the model.
+    names.resize(all.len(), String::new());
     let places = Places::new(student, &names, optimiser.parameters());
     let identity = identity(settings, options, optimiser.parameters());
     let mut losses = Vec::with_capacity(settings.steps as usize);
@@ -103,7 +108,8 @@ pub fn train_with(
         final_share: settings.final_rate,
     };
     let clip = (settings.clip > 0.0).then_some(settings.clip);
-    let mut stepper = Stepper { student, working: None, settings, places: &places, layout: Layout::of(settings) };
+    let layout = Layout::of(settings);
+    let mut stepper = Stepper { student, working: None, settings, states: &states, places: &places, layout };
     let mut clock = options.checkpoints.map(Checkpoints::clock);
     for step in losses.len() as u32..settings.steps {
         let batch = batches.batch(step).map_err(|source| RestoreError::Batch { step, source })?;
@@ -144,6 +150,7 @@ struct Stepper<'a> {
     /// A copy whose weights are the student's effective ones; made when activations are kept.
     working: Option<Box<dyn VisionLanguage>>,
     settings: &'a AdaptTraining,
+    states: &'a States,
     places: &'a Places,
     layout: Layout,
 }
@@ -191,7 +198,7 @@ impl Stepper<'_> {
         let mut values: Option<Tensor> = None;
         for (part, contrast) in parts.iter().zip(contrasts) {
             let taught = match (teacher.as_deref_mut(), distills(self.settings)) {
-                (Some(teacher), Some(distill)) => no_grad(|| teacher.taught(part, distill)),
+                (Some(teacher), Some(distill)) => no_grad(|| teacher.taught(part, distill, self.states)),
                 _ => TeacherOutputs::default(),
             };
             let terms = if let Some(words) = &words {
@@ -225,7 +232,7 @@ impl Stepper<'_> {
         taught: &'p TeacherOutputs,
         contrast: Contrast<'p>,
     ) -> Pass<'p> {
-        Pass { student, batch, taught, contrast, settings: self.settings }
+        Pass { student, batch, taught, states: self.states, contrast, settings: self.settings }
     }
 
     /// What each part contributes to the in-batch loss. With several parts, embeddings of all are computed first without a gradient: Gao et
@@ -247,7 +254,7 @@ impl Stepper<'_> {
         });
         let Some(embedded) = embedded else { return none() };
         let (images, captions): (Vec<Tensor>, Vec<Tensor>) = embedded.into_iter().unzip();
-        let (value, of_images, of_texts) = contrast_of(&images, &captions);
+        let (value, of_images, of_texts) = contrast_of(&images, &captions, self.settings.hardness);
         let contrast = |part: &MicroBatch| {
             let (from, count) = (part.from, part.pixels.size()[0]);
             Contrast::Part {
@@ -281,6 +288,26 @@ impl Stepper<'_> {
         }
         Ok(())
     }
+}
+
+/// What of a teacher's hidden states is compared.
+///
+/// # Errors
+/// A teacher that speaks of other words, or whose states stand for other tokens.
+fn compared(
+    student: &dyn VisionLanguage,
+    teacher: Option<&Teacher<'_>>,
+    settings: &AdaptTraining,
+    seed: u64,
+) -> Result<States, RestoreError> {
+    let (Some(teacher), Some(distill)) = (teacher, distills(settings)) else { return Ok(States::default()) };
+    let words = |model: &dyn VisionLanguage| model.search_sizes().map(|sizes| sizes.words);
+    let (found, wanted) = (words(teacher.model()), words(student));
+    if found != wanted {
+        let [found, wanted] = [found, wanted].map(Option::unwrap_or_default);
+        return Err(RestoreError::OtherWords { found, wanted });
+    }
+    States::of(student, teacher.model(), distill, seed)
 }
 
 /// Everything that trains, in the order of the weights' names.

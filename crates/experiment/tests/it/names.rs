@@ -2,13 +2,14 @@
 //! holds: files that a user adds there are the user's. A new experiment is added here.
 
 /// Studies of the embedded world.
-pub const SHAPES: [&str; 16] = [
+pub const SHAPES: [&str; 17] = [
     "ablations",
     "allocation-methods",
     "allocation-vicuna",
     "allocation",
     "chaos",
     "device",
+    "distillation",
     "gradual",
     "methods-planted",
     "methods",

@@ -34,6 +34,11 @@ impl InBlocks for Model {
         }
     }
 
+    fn answers_from(&self) -> Option<usize> {
+        let language = self.language()?;
+        (0..language.by_block().len()).find(|&block| !language.sees_image(block))
+    }
+
     fn enter_from(&self, entry: Entry<'_>) -> Flow {
         match entry {
             Entry::Pixels(pixels) => self.vision.enter(pixels),

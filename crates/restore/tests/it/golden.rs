@@ -25,7 +25,7 @@ fn distillation_by_hand() {
         Tensor::from_slice(&[true, false]).view([1, 2]),
     );
     let value = |reduction| {
-        let settings = DistillConfig { weight: 1.0, temperature: 1.0, reduction, top_k: None };
+        let settings = DistillConfig { weight: 1.0, temperature: 1.0, reduction, ..DistillConfig::default() };
         distillation(&Output::Logits(teacher.shallow_clone()), &student, &settings).double_value(&[])
     };
     let first = 0.5 * (0.5f64 / 0.75).ln() + 0.5 * (0.5f64 / 0.25).ln();
@@ -40,7 +40,7 @@ fn distillation_by_hand() {
 fn contrastive_by_hand() {
     let images = Tensor::from_slice(&[1.0f32, 0.0, 0.0, -1.0, 0.0, 1.0, 0.0, 1.0]).view([2, 2, 2]);
     let texts = Tensor::from_slice(&[1.0f32, 0.0, 0.0, 1.0]).view([2, 2]);
-    let loss = contrastive(&images, &texts).double_value(&[]);
+    let loss = contrastive(&images, &texts, 0.0).double_value(&[]);
     assert!((loss - (1.0 + (-10.0f64).exp()).ln()).abs() < 1e-6, "{loss}");
 }
 
@@ -111,7 +111,7 @@ fn compare_case(path: &Path) {
     let student = forced(logits.shallow_clone(), labels.clamp_min(0), labels.ge(0));
     let weight = about["kd"]["kl_weight"].as_f64().expect("weight");
     let temperature = about["kd"]["temperature"].as_f64().expect("temperature");
-    let settings = DistillConfig { weight, temperature, reduction: Reduction::Sum, top_k: None };
+    let settings = DistillConfig { weight, temperature, reduction: Reduction::Sum, ..DistillConfig::default() };
     let (task, divergence) =
         (student.loss(), distillation(&Output::Logits(get("kd.dense_logits")), &student, &settings));
     let total = &task * (1.0 - weight) + &divergence * weight;

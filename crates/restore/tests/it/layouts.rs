@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use ressa_experiment::{
-    config::{DistillConfig, MatrixUpdate, Recompute, Reduction, RestoreMethod, TowerAdapter, TrainedBiases},
+    config::{
+        DistillConfig, Divergence, HiddenConfig, MatrixUpdate, Recompute, Reduction, RestoreMethod, TowerAdapter,
+        TrainedBiases,
+    },
     stage::AdaptTraining,
 };
 use ressa_models::{Surgery, Tower, Update, VisionLanguage};
@@ -66,6 +69,19 @@ fn cases() -> impl Iterator<Item = (&'static str, AdaptTraining)> {
         ("plain", small(None)),
         ("mean", small(distilled(Reduction::Mean))),
         ("sum", small(distilled(Reduction::Sum))),
+        (
+            "reverse",
+            small(Some(DistillConfig {
+                weight: 0.3,
+                divergence: Divergence::Reverse,
+                temperature: 2.0,
+                square: true,
+                ..DistillConfig::default()
+            })),
+        ),
+        ("hidden", small(hidden(&[]))),
+        ("hidden below", small(hidden(&[0, 1]))),
+        ("hard negatives", AdaptTraining { hardness: 9.0, ..small(None) }),
         ("without contrast", AdaptTraining { contrastive: 0.0, ..small(distilled(Reduction::Sum)) }),
         ("scaled", AdaptTraining { update: MatrixUpdate::Scale, vision: None, connector: None, ..small(None) }),
         ("spp", AdaptTraining { update: MatrixUpdate::Spp, vision: None, connector: None, ..small(None) }),
@@ -79,6 +95,12 @@ fn cases() -> impl Iterator<Item = (&'static str, AdaptTraining)> {
         ),
     ]
     .into_iter()
+}
+
+/// States of some blocks beside the logits, each kind of token with a weight of its own.
+fn hidden(layers: &[u32]) -> Option<DistillConfig> {
+    let hidden = HiddenConfig { weight: 0.7, layers: layers.to_vec(), image: 0.5, text: 2.0, answer: 1.0 };
+    Some(DistillConfig { weight: 0.4, hidden, ..DistillConfig::default() })
 }
 
 /// What a connector trains that starts from nothing: cross-attention and the projection whole, biases, norms, the queries.
@@ -185,6 +207,29 @@ fn every_layout_takes_the_same_steps() {
                 );
             }
         }
+    }
+}
+
+/// A teacher of other sizes, whose states are compared through maps that train too.
+#[test]
+fn maps_to_a_wider_teacher_train_in_every_layout() {
+    let model = dense();
+    let teacher = crate::distilling::wider();
+    let settings = AdaptTraining { learning_rate: LEARNING_RATE, batch: 4, ..settings(STEPS, hidden(&[0, 1, 2, 3])) };
+    let train = |micro_batch, recompute| {
+        let settings = AdaptTraining { micro_batch, recompute, ..settings.clone() };
+        let options = TrainingOptions { masked: true, seed: 5, checkpoints: None };
+        let mut batches = Batches { images: 4, ..Batches::default() };
+        let mut student = student_of(&model);
+        train_adapters(student.as_mut(), Some(&teacher), &settings, options, &mut batches, &mut |_| {}).expect("trains")
+    };
+    let whole = train(None, Recompute::None);
+    for (micro_batch, recompute) in [(4, Recompute::Blocks), (3, Recompute::None), (1, Recompute::Blocks)] {
+        let (losses, parameters) = differences(&whole, &train(Some(micro_batch), recompute));
+        assert!(
+            losses < LOSSES && parameters < PARAMETERS,
+            "{micro_batch} {recompute:?}: {losses:.1e} {parameters:.1e}"
+        );
     }
 }
 

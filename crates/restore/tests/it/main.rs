@@ -1,5 +1,6 @@
 //! Integration tests of restoration, one binary.
 
+mod distilling;
 mod golden;
 mod layouts;
 mod merging;

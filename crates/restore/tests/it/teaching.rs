@@ -27,7 +27,7 @@ impl TeacherStore for Memory {
         let again = |kept: &Option<Vec<tch::Tensor>>| {
             Output::from_tensors(kept.as_ref()?.iter().map(tch::Tensor::shallow_clone).collect())
         };
-        Some(TeacherOutputs { questions: again(questions), captions: again(captions) })
+        Some(TeacherOutputs { questions: again(questions), captions: again(captions), ..TeacherOutputs::default() })
     }
 
     fn put(&self, step: u32, taught: &TeacherOutputs) {

@@ -61,6 +61,7 @@ pub fn settings(steps: u32, distill: Option<DistillConfig>) -> AdaptTraining {
         weight_decay: 0.0,
         clip: 1.0,
         contrastive: 0.5,
+        hardness: 0.0,
         distill,
         micro_batch: None,
         recompute: Recompute::Auto,
