@@ -3,12 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use ressa_experiment::{
-    ReadingKind, StageKey, StageNode,
-    config::{DataConfig, DataSource},
-    job::Compute,
-    stage::AdaptTraining,
-};
+use ressa_experiment::{ReadingKind, Stage, StageNode, config::DataSource, stage::AdaptTraining};
 use ressa_models::VisionLanguage;
 use ressa_restore::{Output, TeacherOutputs, TeacherStore};
 use ressa_store::{Cache, CacheKey};
@@ -64,15 +59,13 @@ impl Executor {
 
     /// Where the teacher's outputs of a training are kept; nothing without a cache. Whole logits of a large vocabulary are more than a cache
     /// should hold: with published data they are kept only by their most probable tokens (`restore.distill.top-k`). Hidden states are never kept.
-    pub(crate) fn teacher_store(
-        &self,
-        node: &StageNode,
-        dense: &StageKey,
-        (training, data): (&AdaptTraining, &DataConfig),
-        compute: Option<Compute>,
-        seed: u64,
-    ) -> Option<Kept> {
+    pub(crate) fn teacher_store(&self, node: &StageNode) -> Option<Kept> {
         let cache = self.loading.cache.as_ref()?;
+        // Data by content: other captions in the same folder make other batches.
+        let stage = node.stage.by_content(&node.readings);
+        let (dense, Stage::Adapt { training, data, seed, compute, .. }) = (node.inputs.dense?, stage) else {
+            return None;
+        };
         let distill = training.distill.as_ref()?;
         if (data.source == DataSource::Folder && distill.top_k.is_none()) || distill.compares_states() {
             return None;
