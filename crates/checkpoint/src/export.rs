@@ -24,7 +24,7 @@ use crate::{
 /// File name of the model card.
 pub const CARD: &str = "README.md";
 /// Bytes gathered before they are handed to the system; larger tensors go there directly.
-const BUFFER: usize = 1 << 20;
+pub(crate) const BUFFER: usize = 1 << 20;
 
 /// What is to be written, and where.
 #[derive(Debug)]

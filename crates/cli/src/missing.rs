@@ -46,6 +46,7 @@ pub fn missing(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path)
         match &*stage.node.stage {
             Stage::Dense { checkpoint: Some(folder), .. } => checkpoint(&root.join(folder), "checkpoint", &mut list),
             Stage::Prune { data: Some(data), .. }
+            | Stage::Structure { data: Some(data), .. }
             | Stage::Sensitivity { data, .. }
             | Stage::Statistics { data, .. }
             | Stage::Refine { data, .. } => list.corpora(data, &data.calibration),

@@ -69,7 +69,8 @@ pub(crate) fn named(stage: &Stage) -> Option<Named> {
         by: format!("{by} {:?} {:?}", config.corpora, config.form),
     };
     match stage {
-        Stage::Prune { data: Some(data), calibration: Some(calibration), seed, .. } => {
+        Stage::Prune { data: Some(data), calibration: Some(calibration), seed, .. }
+        | Stage::Structure { data: Some(data), calibration: Some(calibration), seed, .. } => {
             let by = format!("calibration {} {}", calibration.images, seed.unwrap_or_default());
             Some(corpora(&data.calibration, by))
         }

@@ -30,6 +30,7 @@ use crate::{
 ///   tasks get the order of the tables.
 /// - Corpora that nothing reads become the default, as do instructions of samples that have none and what is read of questions where no corpus
 ///   has any. Matrices that train element by element have no rank, and those that are scaled no factor.
+/// - Scores that rank nothing, and calibration that no score reads, become the default in a structured removal.
 /// - Steps that change nothing go; a list that is a pruning and a restoration, or less, becomes the sections.
 /// - A seed from which nothing is drawn becomes 0.
 pub fn canonical(run: &RunConfig) -> RunConfig {
@@ -65,6 +66,7 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
 pub fn draws(run: &RunConfig) -> bool {
     run.calibrates()
         || run.prunings().any(|prune| prune.metric == Metric::Random)
+        || run.structures().any(|structure| structure.draws())
         || run.restorations().next().is_some()
 }
 
@@ -74,6 +76,7 @@ fn canonical_steps(run: &mut RunConfig) {
     if run.steps.is_empty() {
         canonical_prune(&mut run.prune);
         run.refine = RefineConfig::default();
+        run.structure = Default::default();
         canonical_restore(&mut run.restore);
         return;
     }
@@ -91,6 +94,7 @@ fn canonical_steps(run: &mut RunConfig) {
                 *refine = refine.canonical();
                 is_refined |= refine.method != RefineMethod::None;
             }
+            Step::Structure(structure) => *structure = structure.canonical().into(),
             Step::Restore(restore) => {
                 canonical_restore(restore);
                 is_refined &= restore.method == RestoreMethod::None;
@@ -98,7 +102,7 @@ fn canonical_steps(run: &mut RunConfig) {
         }
     }
     steps.retain(|(_, step)| step.does_something());
-    (run.prune, run.refine, run.restore, run.steps) = Default::default();
+    (run.prune, run.refine, run.structure, run.restore, run.steps) = Default::default();
     let is_usual =
         steps.iter().all(|(name, step)| StepKind::USUAL.contains(&step.kind()) && name == step.kind().name())
             && steps.windows(2).all(|pair| pair[0].1.kind() < pair[1].1.kind());
@@ -107,6 +111,7 @@ fn canonical_steps(run: &mut RunConfig) {
             match step {
                 Step::Prune(prune) => run.prune = prune,
                 Step::Refine(refine) => run.refine = refine,
+                Step::Structure(structure) => run.structure = structure,
                 Step::Restore(restore) => run.restore = restore,
             }
         }

@@ -6,8 +6,10 @@
 //! A grid asks for the same parts again and again, so the [`Planner`] remembers them: sections of the configuration and states are interned, steps
 //! are looked up by their numbers, and only a new combination is hashed.
 
+mod structure;
+
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     sync::Arc,
 };
 
@@ -25,6 +27,7 @@ use crate::{
     shared::Shared,
     stage::{AdaptTraining, Identifier, Inputs, identify},
     steps::{Step, StepConfig},
+    structure::StructureConfig,
 };
 
 /// The chain of one run, upstream first. `run` must be canonical, see [`crate::canonical::canonical`].
@@ -45,6 +48,7 @@ pub(crate) struct Run {
 pub(crate) struct Planner {
     bases: Interner<(Shared<ModelConfig>, Shared<DenseConfig>, Shared<DataConfig>)>,
     prunes: Interner<Shared<PruneConfig>>,
+    structures: Interner<Shared<StructureConfig>>,
     restores: Interner<Shared<RestoreConfig>>,
     evaluations: Interner<Shared<EvaluateConfig>>,
     lists: Interner<Shared<Vec<StepConfig>>>,
@@ -84,6 +88,7 @@ enum Section {
     Prune(u32),
     /// With the pruning whose calibration it reads.
     Refine(RefineConfig, u32),
+    Structure(u32),
     Restore(u32),
 }
 
@@ -112,6 +117,8 @@ struct State {
     merge: Option<StageKey>,
     /// Pruned towers since then, in tower order, each by its last stage.
     masks: Vec<(Tower, StageKey)>,
+    /// Those of them that were pruned.
+    pruned: BTreeSet<Tower>,
     /// Restorations so far.
     restorations: u64,
 }
@@ -124,7 +131,7 @@ impl State {
         keys
     }
 
-    fn prune(&mut self, tower: Tower, key: StageKey) {
+    fn change(&mut self, tower: Tower, key: StageKey) {
         match self.masks.binary_search_by_key(&tower, |(known, _)| *known) {
             Ok(at) => self.masks[at].1 = key,
             Err(at) => self.masks.insert(at, (tower, key)),
@@ -280,6 +287,7 @@ impl Planner {
             data,
             prune: self.prunes.value(parts.prune),
             refine: RefineConfig::default(),
+            structure: Shared::default(),
             restore: self.restores.value(parts.restore),
             evaluate: self.evaluations.value(parts.evaluate),
             steps: self.lists.value(parts.list),
@@ -319,6 +327,7 @@ impl Planner {
             Step::Prune(prune) => Some(Section::Prune(*pruning.insert(self.prunes.intern(prune)))),
             // A file in which nothing is pruned before was refused.
             Step::Refine(refine) => Some(Section::Refine(refine, pruning?)),
+            Step::Structure(structure) => Some(Section::Structure(self.structures.intern(structure))),
             Step::Restore(restore) => Some(Section::Restore(self.restores.intern(restore))),
         });
         let sequence: Arc<[Section]> = numbered.collect();
@@ -341,6 +350,7 @@ impl Planner {
                     let done = Arc::new(match section {
                         Section::Prune(prune) => self.prune(doing, state, prune),
                         Section::Refine(refine, prune) => self.refine(doing, state, (refine, prune)),
+                        Section::Structure(structure) => self.structure(doing, state, structure),
                         Section::Restore(restore) => self.restore(doing, state, restore),
                     });
                     self.done.insert(key, Arc::clone(&done));
@@ -402,7 +412,8 @@ impl Planner {
                 }
             };
             is_first = false;
-            after.prune(tower, node.key);
+            after.change(tower, node.key);
+            after.pruned.insert(tower);
             nodes.push(node);
         }
         nodes.shrink_to_fit();
@@ -470,7 +481,7 @@ impl Planner {
         let before = self.states.all[state as usize].clone();
         let mut after = before.clone();
         let mut nodes = Vec::new();
-        for &(tower, _) in &before.masks {
+        for &tower in &before.pruned {
             let needs = StatisticsNeeds { gram: true, ..StatisticsNeeds::default() };
             // Nothing is propagated: every layer is measured before the first is refined.
             let calibration = CalibrationConfig { propagate: Propagate::Dense, ..config.calibration_of(tower) };
@@ -494,7 +505,7 @@ impl Planner {
                 },
                 &mut self.buffer,
             );
-            after.prune(tower, node.key);
+            after.change(tower, node.key);
             nodes.push(Arc::new(node));
         }
         Done { nodes, state: self.states.number(after) }
@@ -505,7 +516,8 @@ impl Planner {
         let config = self.restores.value(restore);
         let before = &self.states.all[state as usize];
         let [adapt, merge] = restoration(doing, &config, before, &mut self.buffer).map(Arc::new);
-        let after = State { merge: Some(merge.key), masks: Vec::new(), restorations: before.restorations + 1 };
+        let restorations = before.restorations + 1;
+        let after = State { merge: Some(merge.key), restorations, ..State::default() };
         Done { nodes: vec![adapt, merge], state: self.states.number(after) }
     }
 

@@ -13,6 +13,7 @@ use crate::{
     settings::SETTINGS,
     shared::Shared,
     steps::StepConfig,
+    structure::StructureConfig,
 };
 
 pub use crate::{
@@ -43,6 +44,9 @@ pub struct RunConfig {
     /// How what was pruned is refined; for steps `refine` only.
     #[serde(default, skip_serializing_if = "is_default")]
     pub refine: RefineConfig,
+    /// What is removed as a whole; for steps `structure` only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub structure: Shared<StructureConfig>,
     /// How quality is given back.
     #[serde(default)]
     pub restore: Shared<RestoreConfig>,
@@ -66,6 +70,7 @@ impl RunConfig {
             data: Shared::default(),
             prune: Shared::default(),
             refine: RefineConfig::default(),
+            structure: Shared::default(),
             restore: Shared::default(),
             evaluate: Shared::default(),
             steps: Shared::default(),
@@ -75,8 +80,9 @@ impl RunConfig {
 
     /// Whether two runs differ in nothing but their seed.
     pub fn is_but_for_seed(&self, other: &Self) -> bool {
-        let Self { model, dense, data, prune, refine, restore, evaluate, steps, seed: _ } = self;
+        let Self { model, dense, data, prune, refine, structure, restore, evaluate, steps, seed: _ } = self;
         (prune, refine, restore, steps) == (&other.prune, &other.refine, &other.restore, &other.steps)
+            && *structure == other.structure
             && *evaluate == other.evaluate
             && (model, dense, data) == (&other.model, &other.dense, &other.data)
     }

@@ -6,11 +6,12 @@ use crate::{
     Pattern, RunConfig, Tower,
     allocation::{AllocationMethod, AllocationScope},
     config::{
-        BlockThreshold, DataSource, Group, Metric, PruneConfig, RestoreConfig, RestoreMethod, SampleForm, Threshold,
+        BlockThreshold, CalibrationConfig, DataSource, Group, Metric, PruneConfig, RestoreConfig, RestoreMethod, SampleForm, Threshold,
         TowerPrune,
     },
     refine::RefineMethod,
     steps::{Step, StepKind},
+    structure::{StructureConfig, TowerStructure},
     task::Task,
 };
 
@@ -62,11 +63,14 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
     let names = run.step_names();
     // What is gone of each tower, and the step that removed it.
     let mut gone: BTreeMap<Tower, (f64, &str)> = BTreeMap::new();
+    // Towers that are smaller, by the last step that made them so, and those that follow an N:M pattern.
+    let mut smaller: BTreeMap<Tower, (TowerStructure, &str)> = BTreeMap::new();
+    let mut patterns: BTreeMap<Tower, &str> = BTreeMap::new();
     // The last pruning since the last restoration.
     let mut last: Option<&PruneConfig> = None;
     for (step, name) in sequence.iter().zip(names) {
         let found = match step {
-            Step::Prune(config) => prune(config).or_else(|| calibrated_from(run, config, config.calibrates())).or_else(|| {
+            Step::Prune(config) => prune(config).or_else(|| calibrated_from(run, config, config.calibrates())).or_else(|| divided(config, &smaller)).or_else(|| {
                 let towers = Tower::ALL.into_iter().filter(|_| config.metric != Metric::None);
                 let mut pruned = towers.map(|tower| (tower, config.tower(tower).sparsity)).filter(|(_, s)| *s > 0.0);
                 pruned.find_map(|(tower, sparsity)| match gone.insert(tower, (sparsity, name)) {
@@ -87,11 +91,18 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
                     "put it behind a step `prune`, or set its method to none",
                 ),
             },
+            Step::Structure(config) => structure(config, name, &mut smaller, &patterns).or_else(|| {
+                let calibrates = config.calibrates() && run.data.source == DataSource::Folder;
+                calibrates.then(|| drawn_from(run, &config.calibration, "structure.calibration.questions")).flatten()
+            }),
             Step::Restore(config) => {
                 last = last.filter(|_| config.method == RestoreMethod::None);
-                let found = restore(config, &gone).or_else(|| trained_on(run, config));
+                let found = restore(config, &gone)
+                    .or_else(|| revived(config, &smaller))
+                    .or_else(|| trained_on(run, config));
                 if config.method == RestoreMethod::Lora {
                     gone.clear();
+                    patterns.clear();
                 }
                 found
             }
@@ -100,6 +111,10 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
             && step.does_something()
         {
             last = Some(config);
+            let pruned = Tower::ALL.into_iter().filter(|tower| config.tower(*tower).sparsity > 0.0);
+            if config.pattern != Pattern::Unstructured {
+                patterns.extend(pruned.map(|tower| (tower, name)));
+            }
         }
         if let Some(found) = found {
             return Some(if run.steps.is_empty() { found } else { found.within(name) });
@@ -251,6 +266,106 @@ fn tokens(prune: &PruneConfig) -> Option<Conflict> {
         format!("none of the tokens that tower `{tower}` sees counts: all have weight 0"),
         format!("raise `{path}`, or leave the tower dense"),
     )
+}
+
+/// What structured removal cannot be, behind other removals and N:M patterns. Takes note of what it makes smaller.
+fn structure<'a>(
+    config: &StructureConfig,
+    name: &'a str,
+    smaller: &mut BTreeMap<Tower, (TowerStructure, &'a str)>,
+    patterns: &BTreeMap<Tower, &str>,
+) -> Option<Conflict> {
+    for tower in config.towers() {
+        let target = *config.tower(tower);
+        let (known, first) = smaller.get(&tower).copied().unwrap_or_default();
+        let targets = [
+            ("heads", target.heads, known.heads),
+            ("channels", target.channels, known.channels),
+            ("blocks", target.blocks, known.blocks),
+        ];
+        for (what, now, before) in targets {
+            if now > 1.0 && now.fract() != 0.0 {
+                return found(
+                    target_of(tower, what),
+                    format!("{now} is neither a fraction of the {what} that goes nor a number of them that remains"),
+                    "write a number below 1 for a fraction, such as 0.25, or a whole number for what is to remain",
+                );
+            }
+            if let Some(first) = patterns.get(&tower).filter(|_| now > 0.0 && what != "blocks") {
+                return found(
+                    target_of(tower, what),
+                    format!("`{first}` has pruned tower `{tower}` by an N:M pattern, whose groups would be others in smaller layers"),
+                    "remove heads and channels first, and prune by the pattern behind",
+                );
+            }
+            let is_less = if now < 1.0 { now < before && before < 1.0 } else { now > before && before >= 1.0 };
+            if now > 0.0 && before > 0.0 && is_less {
+                return found(
+                    target_of(tower, what),
+                    format!("`{name}` asks for {now} of the {what}, and `{first}` has removed more already for {before}"),
+                    "what is removed stays removed, and targets count from the whole tower: remove more, or set it to 0 to leave what there is",
+                );
+            }
+        }
+        // What is not asked for again stays as an earlier step left it.
+        let either = |now: f64, before: f64| if now > 0.0 { now } else { before };
+        let now = TowerStructure {
+            heads: either(target.heads, known.heads),
+            channels: either(target.channels, known.channels),
+            blocks: either(target.blocks, known.blocks),
+        };
+        smaller.insert(tower, (now, name));
+    }
+    let calibration = &config.calibration;
+    if config.calibrates() && calibration.questions == 0 && calibration.captions == 0 {
+        return found(
+            "structure.calibration.questions",
+            "the scores need calibration text, but both questions and captions are 0",
+            "set `structure.calibration.questions` or `structure.calibration.captions` to at least 1",
+        );
+    }
+    None
+}
+
+/// A budget that is divided among the layers of a tower from which groups were removed.
+fn divided(prune: &PruneConfig, smaller: &BTreeMap<Tower, (TowerStructure, &str)>) -> Option<Conflict> {
+    if prune.metric == Metric::None || prune.allocation.method == AllocationMethod::Uniform {
+        return None;
+    }
+    let (tower, (_, first)) = smaller.iter().find(|(tower, _)| prune.tower(**tower).sparsity > 0.0)?;
+    found(
+        "prune.allocation.method",
+        format!("`{first}` has made tower `{tower}` smaller, and budgets are divided among whole layers only"),
+        "set `prune.allocation.method: uniform`, or divide the budget before the removal",
+    )
+}
+
+/// A training that would give values to what was removed as a whole.
+fn revived(restore: &RestoreConfig, smaller: &BTreeMap<Tower, (TowerStructure, &str)>) -> Option<Conflict> {
+    if restore.method == RestoreMethod::None || restore.method.trains_masked() {
+        return None;
+    }
+    let (tower, (_, first)) = smaller.iter().find(|(tower, _)| restore.tower(**tower).tune)?;
+    let method = restore.method.name();
+    found(
+        "restore.method",
+        format!("`{method}` trains as if nothing were removed, and `{first}` has removed parts of tower `{tower}` as a whole"),
+        "set it to sparse-lora, which is LoRA on what is left",
+    )
+}
+
+fn target_of(tower: Tower, what: &str) -> &'static str {
+    match (tower, what) {
+        (Tower::Vision, "heads") => "structure.vision.heads",
+        (Tower::Vision, "channels") => "structure.vision.channels",
+        (Tower::Vision, _) => "structure.vision.blocks",
+        (Tower::Connector, "heads") => "structure.connector.heads",
+        (Tower::Connector, "channels") => "structure.connector.channels",
+        (Tower::Connector, _) => "structure.connector.blocks",
+        (Tower::Language, "heads") => "structure.language.heads",
+        (Tower::Language, "channels") => "structure.language.channels",
+        (Tower::Language, _) => "structure.language.blocks",
+    }
 }
 
 fn sparsity_of(tower: Tower) -> &'static str {
@@ -465,6 +580,11 @@ fn calibrated_from(run: &RunConfig, prune: &PruneConfig, calibrates: bool) -> Op
     if run.data.source != DataSource::Folder || !calibrates || !prunes {
         return None;
     }
+    drawn_from(run, &prune.calibration, "prune.calibration.questions")
+}
+
+/// What corpora cannot give to the calibration of a step, whose setting `questions` is at a path.
+fn drawn_from(run: &RunConfig, calibration: &CalibrationConfig, questions: &'static str) -> Option<Conflict> {
     if run.data.calibration.corpora.is_empty() {
         return found(
             "data.calibration.corpora",
@@ -472,11 +592,11 @@ fn calibrated_from(run: &RunConfig, prune: &PruneConfig, calibrates: bool) -> Op
             "set `data.calibration.corpora`, for instance to [cc3m]",
         );
     }
-    if prune.calibration.questions > 0 || prune.calibration.captions != 1 {
+    if calibration.questions > 0 || calibration.captions != 1 {
         return found(
-            "prune.calibration.questions",
+            questions,
             "an entry of a corpus is one image with one caption or question",
-            "set `prune.calibration.questions` to 0 and `prune.calibration.captions` to 1",
+            format!("set `{questions}` to 0 and `{}` to 1", questions.replace("questions", "captions")),
         );
     }
     None

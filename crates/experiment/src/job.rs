@@ -230,6 +230,9 @@ pub struct Export {
     pub output: PathBuf,
     /// Maximum size of a file of weights in bytes; `null` keeps the files of the source folder.
     pub max_shard_size: Option<u64>,
+    /// Whether heads, channels and blocks that were removed stay as zeros, instead of a smaller model.
+    #[serde(default)]
+    pub full_size: bool,
     /// What the model card says beyond the certificate: label, settings and scores of the run. Its form is the checkpoint crate's.
     pub card: Value,
 }

@@ -59,6 +59,7 @@ mod spelling;
 pub mod stage;
 pub mod steps;
 pub mod strict;
+pub mod structure;
 mod suggest;
 pub mod task;
 pub mod tokens;

@@ -108,7 +108,9 @@ impl Stage {
                 checkpoint.iter().map(|folder| (ReadingKind::Model, folder.clone())).collect()
             }
             Stage::Rescale { .. } | Stage::Merge { .. } => Vec::new(),
-            Stage::Prune { data: own, .. } => own.as_ref().and_then(data).into_iter().collect(),
+            Stage::Prune { data: own, .. } | Stage::Structure { data: own, .. } => {
+                own.as_ref().and_then(data).into_iter().collect()
+            }
             Stage::Sensitivity { data: own, .. }
             | Stage::Statistics { data: own, .. }
             | Stage::Refine { data: own, .. }
@@ -135,7 +137,7 @@ impl Stage {
                 None
             }
             Stage::Dense { .. } | Stage::Rescale { .. } | Stage::Merge { .. } => None,
-            Stage::Prune { data, .. } => data.as_mut(),
+            Stage::Prune { data, .. } | Stage::Structure { data, .. } => data.as_mut(),
             Stage::Sensitivity { data, .. }
             | Stage::Statistics { data, .. }
             | Stage::Refine { data, .. }

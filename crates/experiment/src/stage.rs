@@ -18,6 +18,7 @@ use crate::{
     model::Preset,
     reading::Readings,
     refine::RefineMethod,
+    structure::{BlockScore, GroupScore, TowerStructure},
 };
 
 pub use crate::chain::stages;
@@ -211,6 +212,28 @@ pub enum Stage {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         compute: Option<Compute>,
     },
+    /// Remove heads, channels and blocks of a tower. Output: `masks.safetensors`, `structure.safetensors` with the rows and columns that are left of each
+    /// layer, and a certificate with the numbers of groups.
+    Structure {
+        /// The tower.
+        #[serde(serialize_with = "crate::tower::in_keys")]
+        tower: Tower,
+        /// What it loses.
+        target: TowerStructure,
+        /// What ranks heads and channels; null where all stay.
+        score: Option<GroupScore>,
+        /// What ranks blocks; null where all stay.
+        block_score: Option<BlockScore>,
+        /// Calibration; null for scores that need none.
+        calibration: Option<CalibrationConfig>,
+        /// Data of the calibration samples; null without calibration.
+        data: Option<DataConfig>,
+        /// Replicate seed; null where nothing is drawn.
+        seed: Option<u64>,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
+    },
     /// Train adapters on a pruned model. Output: `adapter.safetensors`, `losses.csv`.
     Adapt {
         /// Whether the update is masked while training.
@@ -339,6 +362,7 @@ impl Stage {
             Stage::Statistics { .. } => "statistics",
             Stage::Prune { .. } => "prune",
             Stage::Refine { .. } => "refine",
+            Stage::Structure { .. } => "structure",
             Stage::Adapt { .. } => "adapt",
             Stage::Merge { .. } => "merge",
             Stage::Evaluate { .. } => "evaluate",
@@ -353,6 +377,7 @@ impl Stage {
             | Stage::Statistics { compute, .. }
             | Stage::Prune { compute, .. }
             | Stage::Refine { compute, .. }
+            | Stage::Structure { compute, .. }
             | Stage::Adapt { compute, .. }
             | Stage::Merge { compute, .. }
             | Stage::Evaluate { compute, .. } => *compute,
@@ -361,13 +386,14 @@ impl Stage {
 
     /// Version of each stage's code. Raise it with every change that can move a number: outputs of older versions are then made anew.
     /// A test compares the sources behind each stage with what was recorded for its version (`stage-sources.json`).
-    pub const VERSIONS: [(&'static str, u32); 9] = [
+    pub const VERSIONS: [(&'static str, u32); 10] = [
         ("dense", 1),
         ("rescale", 1),
         ("sensitivity", 1),
         ("statistics", 1),
         ("prune", 1),
         ("refine", 1),
+        ("structure", 1),
         ("adapt", 2),
         ("merge", 1),
         ("evaluate", 1),
@@ -376,7 +402,7 @@ impl Stage {
     /// The tower whose masks it publishes.
     pub fn masks(&self) -> Option<Tower> {
         match self {
-            Stage::Prune { tower, .. } | Stage::Refine { tower, .. } => Some(*tower),
+            Stage::Prune { tower, .. } | Stage::Refine { tower, .. } | Stage::Structure { tower, .. } => Some(*tower),
             _ => None,
         }
     }

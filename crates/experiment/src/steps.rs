@@ -27,6 +27,7 @@ use crate::{
     shape,
     shared::Shared,
     source::Location,
+    structure::StructureConfig,
     suggest,
     yaml::{Key, Node, Tree},
 };
@@ -39,13 +40,15 @@ pub enum StepKind {
     Prune,
     /// Exchanges what was removed, or changes what stays, layer by layer.
     Refine,
+    /// Removes heads, channels and blocks as a whole.
+    Structure,
     /// Trains, and merges what was trained.
     Restore,
 }
 
 impl StepKind {
     /// Every kind.
-    pub const ALL: [StepKind; 3] = [StepKind::Prune, StepKind::Refine, StepKind::Restore];
+    pub const ALL: [StepKind; 4] = [StepKind::Prune, StepKind::Refine, StepKind::Structure, StepKind::Restore];
 
     /// The kinds of a run that lists no steps.
     pub(crate) const USUAL: [StepKind; 2] = [StepKind::Prune, StepKind::Restore];
@@ -55,6 +58,7 @@ impl StepKind {
         match self {
             StepKind::Prune => "prune",
             StepKind::Refine => "refine",
+            StepKind::Structure => "structure",
             StepKind::Restore => "restore",
         }
     }
@@ -119,6 +123,8 @@ pub enum Step {
     Prune(Shared<PruneConfig>),
     /// Exchanges what was removed, or changes what stays.
     Refine(RefineConfig),
+    /// Removes heads, channels and blocks.
+    Structure(Shared<StructureConfig>),
     /// Trains, and merges what was trained.
     Restore(Shared<RestoreConfig>),
 }
@@ -129,6 +135,7 @@ impl Step {
         match self {
             Step::Prune(_) => StepKind::Prune,
             Step::Refine(_) => StepKind::Refine,
+            Step::Structure(_) => StepKind::Structure,
             Step::Restore(_) => StepKind::Restore,
         }
     }
@@ -140,6 +147,7 @@ impl Step {
                 prune.metric != Metric::None && Tower::ALL.iter().any(|&t| prune.tower(t).sparsity > 0.0)
             }
             Step::Refine(refine) => refine.method != RefineMethod::None,
+            Step::Structure(structure) => structure.towers().next().is_some(),
             Step::Restore(restore) => restore.method != RestoreMethod::None,
         }
     }
@@ -149,6 +157,7 @@ impl Step {
         match self {
             Step::Prune(prune) => run.prune = prune.clone(),
             Step::Refine(refine) => run.refine = *refine,
+            Step::Structure(structure) => run.structure = structure.clone(),
             Step::Restore(restore) => run.restore = restore.clone(),
         }
     }
@@ -197,6 +206,7 @@ impl RunConfig {
         match step.kind {
             StepKind::Prune => Step::Prune(run.prune),
             StepKind::Refine => Step::Refine(run.refine),
+            StepKind::Structure => Step::Structure(run.structure),
             StepKind::Restore => Step::Restore(run.restore),
         }
     }
@@ -205,7 +215,7 @@ impl RunConfig {
     pub fn prunings(&self) -> impl Iterator<Item = Shared<PruneConfig>> {
         self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
             Step::Prune(prune) => Some(prune),
-            Step::Refine(_) | Step::Restore(_) => None,
+            Step::Refine(_) | Step::Structure(_) | Step::Restore(_) => None,
         })
     }
 
@@ -214,6 +224,7 @@ impl RunConfig {
         self.sequence().iter().filter(|step| step.does_something()).any(|step| match step {
             Step::Prune(prune) => prune.calibrates(),
             Step::Refine(_) => true,
+            Step::Structure(structure) => structure.calibrates(),
             Step::Restore(_) => false,
         })
     }
@@ -222,19 +233,32 @@ impl RunConfig {
     pub fn restorations(&self) -> impl Iterator<Item = Shared<RestoreConfig>> {
         self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
             Step::Restore(restore) => Some(restore),
-            Step::Prune(_) | Step::Refine(_) => None,
+            Step::Prune(_) | Step::Refine(_) | Step::Structure(_) => None,
         })
     }
 
-    /// The fraction of a tower that is removed when all steps are done; 0 for a tower that is not pruned.
+    /// The steps that remove heads, channels or blocks, in order.
+    pub fn structures(&self) -> impl Iterator<Item = Shared<StructureConfig>> {
+        self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
+            Step::Structure(structure) => Some(structure),
+            Step::Prune(_) | Step::Refine(_) | Step::Restore(_) => None,
+        })
+    }
+
+    /// The fraction of a tower's weights that its last pruning removes; 0 for a tower that is not pruned. It counts from what steps `structure` left before.
     pub fn sparsity(&self, tower: Tower) -> f64 {
         let removed = self.prunings().map(|prune| prune.tower(tower).sparsity).filter(|sparsity| *sparsity > 0.0);
         removed.last().unwrap_or(0.0)
     }
 
-    /// Whether no step prunes.
+    /// Whether a step removes something of a tower.
+    pub fn removes(&self, tower: Tower) -> bool {
+        self.sparsity(tower) > 0.0 || self.structures().any(|structure| !structure.tower(tower).is_none())
+    }
+
+    /// Whether no step removes anything.
     pub fn is_dense(&self) -> bool {
-        self.prunings().next().is_none()
+        self.prunings().next().is_none() && self.structures().next().is_none()
     }
 
     /// What all steps of a kind have at a place of their section; `None` where they differ.
@@ -255,7 +279,7 @@ impl RunConfig {
             Some(step) => self.resolved(step),
             None if self.steps.is_empty() => match StepKind::named(name)? {
                 StepKind::Prune => Step::Prune(self.prune.clone()),
-                StepKind::Refine => return None,
+                StepKind::Refine | StepKind::Structure => return None,
                 StepKind::Restore => Step::Restore(self.restore.clone()),
             },
             None => return None,

@@ -6,7 +6,7 @@ use ressa_experiment::search::SearchSizes;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Answer, AnswerBatch, Feed, Flow, Forced, Layout, Linear, ModelError, Search, TextBatch, Weight,
+    Answer, AnswerBatch, BlockGroups, Feed, Flow, Forced, Layout, Linear, ModelError, Search, TextBatch, Weight,
     config::SpecialTokens,
     generate::{
         self, Decoder, Start,
@@ -68,6 +68,8 @@ pub(crate) trait CausalNetwork: Parts + Send {
 pub(crate) trait CausalBlock: Parts {
     /// What its norms feed.
     fn feeds(&self) -> Vec<Feed>;
+    /// What of it can be removed as a whole.
+    fn groups(&self) -> BlockGroups;
     /// What makes keys, and the first feed-forward layer.
     fn writing_linears(&self) -> [&Linear; 2];
     /// `[rows, tokens, width]` to the same, with keys and values `[rows, heads, tokens, width]`: those `before`, if there are some, and its own.
@@ -227,6 +229,10 @@ impl<N: CausalNetwork> LanguageModel for Causal<N> {
 
     fn feeds(&self) -> Vec<Feed> {
         self.0.blocks().iter().flat_map(CausalBlock::feeds).collect()
+    }
+
+    fn groups(&self, block: usize) -> BlockGroups {
+        self.0.blocks()[block].groups()
     }
 
     fn by_block(&self) -> Vec<Vec<&Linear>> {

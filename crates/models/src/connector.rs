@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::{Feed, Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight, layers::Parts, qformer::QFormer};
+use crate::{BlockGroups, Feed, Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight, layers::Parts, qformer::QFormer};
 
 /// From image features to image positions of a language model.
 ///
@@ -20,6 +20,12 @@ pub(crate) trait Connector: Parts + Send {
     /// Norms whose outputs are read by prunable linears and by nothing else.
     fn feeds(&self) -> Vec<Feed> {
         Vec::new()
+    }
+
+    /// What of a block can be removed as a whole.
+    fn groups(&self, block: usize) -> BlockGroups {
+        let _ = block;
+        BlockGroups::default()
     }
 
     /// What enters the first block, from features `[images, tokens, width]` and the instructions about them.

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::{Feed, Flow, Linear, TensorMap, Weight, layers::Parts};
+use crate::{BlockGroups, Feed, Flow, Linear, TensorMap, Weight, layers::Parts};
 
 /// From pixels to image features, block by block.
 pub(crate) trait ImageEncoder: Parts + Send {
@@ -14,6 +14,12 @@ pub(crate) trait ImageEncoder: Parts + Send {
 
     /// Norms whose outputs are read by prunable linears and by nothing else.
     fn feeds(&self) -> Vec<Feed>;
+
+    /// What of a block can be removed as a whole.
+    fn groups(&self, block: usize) -> BlockGroups {
+        let _ = block;
+        BlockGroups::default()
+    }
 
     /// What enters the first block, from pixels `[images, 3, height, width]`.
     fn enter(&self, pixels: &Tensor) -> Flow;

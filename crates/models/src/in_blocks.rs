@@ -76,6 +76,11 @@ pub trait InBlocks: Infer {
     /// Runs one block of a tower. Calling it with a live tap shows the tap this block's inputs.
     fn run_block(&self, tower: Tower, block: usize, flow: &Flow) -> Flow;
 
+    /// What a block leaves of the tokens that enter it `[rows, tokens, width]`, before anything that follows a stack of blocks.
+    fn residual(&self, tower: Tower, block: usize, flow: &Flow) -> Tensor {
+        self.run_block(tower, block, flow).hidden
+    }
+
     /// What the tokens are that enter a block with `flow`.
     fn token_kinds(&self, tower: Tower, block: usize, flow: &Flow) -> Vec<TokenKind> {
         let _ = (tower, block);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Feed, Layout, Linear, ModelError, Scope, axes,
+    BlockGroups, Feed, GroupSet, Layout, Linear, ModelError, Scope, Unit, axes,
     causal::{CausalBlock, CausalNetwork, KeysValues, Positions},
     config::{Ids, at_least_one, divides, flag, layers, positive},
     generate::cache::{BlockCache, Turn},
@@ -331,6 +331,15 @@ impl CausalBlock for Block {
         let Mlp { gate_proj, up_proj, .. } = &self.mlp;
         let attention = self.input_layernorm.feeds(&[q_proj, k_proj, v_proj]);
         [attention, self.post_attention_layernorm.feeds(&[gate_proj, up_proj])].into_iter().flatten().collect()
+    }
+
+    /// A head of keys and values goes with the query heads that share it.
+    fn groups(&self) -> BlockGroups {
+        let Attention { q_proj, k_proj, v_proj, o_proj, key_value_heads, .. } = &self.self_attn;
+        let Mlp { gate_proj, up_proj, down_proj, .. } = &self.mlp;
+        let heads = GroupSet::new(Unit::Heads, *key_value_heads).made_by(&[q_proj, k_proj, v_proj], 1).read_by(o_proj);
+        let channels = GroupSet::new(Unit::Channels, down_proj.shape().1).made_by(&[gate_proj, up_proj], 1);
+        BlockGroups { sets: vec![heads, channels.read_by(down_proj)], is_removable: true, ..BlockGroups::default() }
     }
 
     fn writing_linears(&self) -> [&Linear; 2] {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Feed, Linear, ModelError, Scope,
+    BlockGroups, Feed, GroupSet, Linear, ModelError, Scope, Unit,
     causal::{CausalBlock, CausalNetwork, KeysValues, Positions},
     config::{Ids, at_least_one, divides, flag, layers},
     generate::cache::{BlockCache, Turn},
@@ -189,6 +189,14 @@ impl CausalBlock for Block {
         let attention = self.self_attn_layer_norm.feeds(&[q_proj, k_proj, v_proj]);
         let all = [attention, self.final_layer_norm.feeds(&[&self.fc1])];
         all.into_iter().flatten().filter(|_| self.before).collect()
+    }
+
+    /// Behind norms of residuals, a block does not pass on what it reads.
+    fn groups(&self) -> BlockGroups {
+        let Attention { q_proj, k_proj, v_proj, out_proj, heads, .. } = &self.self_attn;
+        let heads = GroupSet::new(Unit::Heads, *heads).made_by(&[q_proj, k_proj, v_proj], 1).read_by(out_proj);
+        let channels = GroupSet::new(Unit::Channels, self.fc2.shape().1).made_by(&[&self.fc1], 1).read_by(&self.fc2);
+        BlockGroups { sets: vec![heads, channels], is_removable: self.before, ..BlockGroups::default() }
     }
 
     fn writing_linears(&self) -> [&Linear; 2] {

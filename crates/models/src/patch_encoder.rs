@@ -7,7 +7,7 @@ use tch::Tensor;
 use ressa_checkpoint::EncoderKind;
 
 use crate::{
-    Feed, Flow, Linear, ModelError, Scope, TensorMap, Weight, clip,
+    BlockGroups, Feed, Flow, Linear, ModelError, Scope, TensorMap, Weight, clip,
     config::EncoderSizes,
     dinov2,
     encoder::ImageEncoder,
@@ -248,6 +248,12 @@ impl<E: Embeddings> ImageEncoder for PatchEncoder<E> {
     /// The last norm's outputs go to the connector.
     fn feeds(&self) -> Vec<Feed> {
         self.layers.iter().flat_map(Block::feeds).collect()
+    }
+
+    /// A block behind the states that are taken changes nothing, whether it is there or not.
+    fn groups(&self, block: usize) -> BlockGroups {
+        let (sets, is_removable) = (self.layers[block].groups(), block < self.needed());
+        BlockGroups { sets, is_removable, ..BlockGroups::default() }
     }
 
     fn enter(&self, pixels: &Tensor) -> Flow {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
 
 use crate::{
-    Linear, ModelError, Scope, TextBatch, Weight,
+    GroupSet, Linear, ModelError, Scope, TextBatch, Unit, Weight,
     config::{at_least_one, divides, layers, positive},
     layers::{Activation, Attend, Embedding, LayerNorm, attention, key_bias, parts, prefixed, split_heads},
 };
@@ -256,6 +256,21 @@ impl Layer {
         }
         let texts = self.text_feed_forward.as_ref();
         if texts.is_some_and(|texts| is(&[&texts.intermediate, &texts.output])) { Share::Texts } else { Share::Queries }
+    }
+
+    /// Its heads and channels. Norms stand behind residuals, so that the layer does not pass on what it reads.
+    pub fn groups(&self) -> Vec<GroupSet> {
+        let attentions = [Some(&self.attention), self.crossattention.as_ref()].into_iter().flatten();
+        let heads = attentions.map(|attention| {
+            let Attention { query, key, value, dense, heads, .. } = attention;
+            GroupSet::new(Unit::Heads, *heads).made_by(&[query, key, value], 1).read_by(dense)
+        });
+        let feeds = [Some(&self.query_feed_forward), self.text_feed_forward.as_ref()].into_iter().flatten();
+        let channels = feeds.map(|feed| {
+            let count = feed.output.shape().1;
+            GroupSet::new(Unit::Channels, count).made_by(&[&feed.intermediate], 1).read_by(&feed.output)
+        });
+        heads.chain(channels).collect()
     }
 
     fn text(&self, x: &Tensor) -> Tensor {

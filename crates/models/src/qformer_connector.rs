@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::{
-    Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight,
+    BlockGroups, Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight,
     connector::Connector,
     layers::{Part, PartMut, Parts},
     qformer::{Images, QFormer, Share},
@@ -57,6 +57,11 @@ impl Connector for QFormerConnector {
             Some(layer) => layer.weights(),
             None => self.projection.iter().flat_map(Linear::weights).collect(),
         }
+    }
+
+    fn groups(&self, block: usize) -> BlockGroups {
+        let sets = self.qformer.layers.get(block).map(|layer| layer.groups()).unwrap_or_default();
+        BlockGroups { sets, ..BlockGroups::default() }
     }
 
     fn enter(&self, features: &Tensor, prompts: &Prompts) -> Flow {

@@ -1,6 +1,6 @@
 //! Looking at the weights of a model and changing them: masks, updates, other values, other parts.
 
-use crate::{LayerId, Linear, ModelError, TensorMap, Tower, VisionLanguage, Weight};
+use crate::{BlockGroups, LayerId, Linear, ModelError, TensorMap, Tower, VisionLanguage, Weight};
 
 /// A model whose weights can be reached by name and place.
 pub trait Surgery {
@@ -24,6 +24,12 @@ pub trait Surgery {
     /// whether there is one that was not prunable before; a connector may end in prunable layers.
     fn join_projection(&mut self) -> bool {
         false
+    }
+
+    /// What of a block can be removed as a whole.
+    fn groups(&self, tower: Tower, block: usize) -> BlockGroups {
+        let _ = (tower, block);
+        BlockGroups::default()
     }
 
     /// Linears between the towers that are not pruned and can be updated: the projection into the language model, heads of retrieval.

@@ -6,7 +6,7 @@
 use tch::Tensor;
 
 use crate::{
-    Feed, Linear, ModelError, Scope,
+    Feed, GroupSet, Linear, ModelError, Scope, Unit,
     layers::{Activation, Attend, LayerNorm, attention, parts, split_heads},
 };
 
@@ -149,6 +149,16 @@ impl Block {
     pub fn feeds(&self) -> impl Iterator<Item = Feed> {
         let readers: Vec<&Linear> = self.attention.qkv.iter().collect();
         [self.norm1.feeds(&readers), self.norm2.feeds(&[&self.feed_forward.first])].into_iter().flatten()
+    }
+
+    /// Its heads and channels.
+    pub fn groups(&self) -> Vec<GroupSet> {
+        let Attention { qkv, projection, heads } = &self.attention;
+        let FeedForward { first, second, activation } = &self.feed_forward;
+        let made: Vec<&Linear> = qkv.iter().collect();
+        let heads = GroupSet::new(Unit::Heads, *heads).made_by(&made, 3 / made.len() as i64).read_by(projection);
+        let halves = if activation.is_some() { 1 } else { 2 };
+        vec![heads, GroupSet::new(Unit::Channels, second.shape().1).made_by(&[first], halves).read_by(second)]
     }
 
     /// `[images, tokens, width]` to the same. What `bias` says of keys is added to attention's logits.

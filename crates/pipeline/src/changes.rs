@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use ressa_experiment::{Pattern, Stage, StageKey, StageNode, Tower, config::RestoreMethod, stage::Inputs};
-use ressa_models::{KeepMask, MaskSet, UpdateSet, VisionLanguage, Weight, WeightSet};
+use ressa_models::{Cuts, KeepMask, MaskSet, TowerCut, UpdateSet, VisionLanguage, Weight, WeightSet};
 use ressa_prune::join_projection;
 use ressa_restore::merged_weight;
 use tch::{Kind, Tensor};
@@ -24,8 +24,10 @@ pub(crate) struct Changes {
     is_pruned: bool,
     /// Masks of all that is gone.
     pub masks: MaskSet,
-    /// The pattern that each pruned tower follows.
+    /// The pattern that each pruned tower follows, in what is left of it.
     pub patterns: BTreeMap<Tower, Pattern>,
+    /// What structured removal has left.
+    pub cuts: Cuts,
     /// Stages that were read.
     pub stages: Vec<StageKey>,
 }
@@ -116,8 +118,12 @@ impl Executor {
         let masks = MaskSet::load(&entry.file(crate::prune::MASKS)?)?;
         changes.changed.extend(crate::prune::changes(&entry, &masks)?);
         changes.masks.extend(masks);
-        if let Stage::Prune { pattern, .. } = *node.stage {
-            changes.patterns.insert(tower, pattern);
+        match *node.stage {
+            Stage::Prune { pattern, .. } => drop(changes.patterns.insert(tower, pattern)),
+            Stage::Structure { .. } => {
+                changes.cuts.insert(tower, TowerCut::load(&entry.file(crate::structure::STRUCTURE)?)?);
+            }
+            _ => {}
         }
         changes.is_pruned = true;
         changes.stages.push(*key);

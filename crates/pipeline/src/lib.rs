@@ -21,6 +21,7 @@ mod resident;
 mod samples;
 mod sensitivity;
 mod statistics;
+mod structure;
 mod teaching;
 
 pub use calibration::calibration_input;

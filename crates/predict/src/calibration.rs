@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{
     Tower,
-    allocation::Measurement,
+    allocation::{Measurement, ScoreRule},
     config::{CalibrationConfig, MethodConfig, Metric, Propagate, StatisticsNeeds},
     refine::RefineMethod,
+    structure::{BlockScore, GroupScore},
 };
 
 use crate::{
@@ -227,6 +228,43 @@ impl Calibrated<'_> {
             + collected.peak;
         let waiting = machine.copy(written) + written / host::DISK_BYTES;
         Need { time: Time::of(machine, work, waiting), peak, fallback: None }
+    }
+
+    /// The stage `structure`.
+    pub fn structure(
+        &self,
+        (score, block_score): (Option<GroupScore>, Option<BlockScore>),
+        calibration: Option<&CalibrationConfig>,
+    ) -> Need {
+        let machine = &self.subject.machine;
+        // Importances are made and summed over rows and columns.
+        let weights = self.weights();
+        let layers = self.layers().count() as f64;
+        let mut need = Need::default();
+        need.time.steps = 1.0;
+        let mut add = |other: Need| {
+            need.time.work += other.time.work;
+            need.time.seconds += other.time.seconds;
+            need.peak = need.peak.max(other.peak);
+        };
+        if let Some(calibration) = calibration {
+            if score == Some(GroupScore::Gradient) || block_score == Some(BlockScore::Gradient) {
+                add(self.sensitivity(Measurement::Gradient { score: ScoreRule::Aobd }, None, calibration));
+            }
+            // Each block runs once for what it changes and once to hand on.
+            let passes = if block_score == Some(BlockScore::Influence) { 2 } else { 0 };
+            let passes = passes + usize::from(score == Some(GroupScore::Wanda));
+            let needs = StatisticsNeeds { norms: score == Some(GroupScore::Wanda), ..StatisticsNeeds::default() };
+            (0..passes).for_each(|_| add(self.statistics(calibration, needs)));
+        }
+        let written = weights / 8.0;
+        let own = machine.traffic(weights * 24.0, layers * 12.0);
+        add(Need {
+            time: Time::of(machine, own, machine.copy(written) + written / host::DISK_BYTES),
+            peak: self.subject.weights_bytes() + self.subject.masks_bytes() + self.subject.masked_bytes() + self.largest_layer() * 24.0,
+            fallback: None,
+        });
+        need
     }
 
     /// The stage `statistics`.

@@ -176,6 +176,10 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&
             // The projection, where it is one of them, is a small part of its tower.
             Calibrated { subject, tower: *tower, projection: false }.refine(*method, *iterations, calibration, stored)
         }
+        Stage::Structure { tower, score, block_score, calibration, .. } => {
+            let scores = (*score, *block_score);
+            Calibrated { subject, tower: *tower, projection: false }.structure(scores, calibration.as_ref())
+        }
         Stage::Adapt { training, masked, .. } => {
             Training { subject, settings: training, masked: *masked, taught: known.teacher }.need()
         }

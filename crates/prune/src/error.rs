@@ -109,6 +109,42 @@ pub enum PruneError {
         /// Module path.
         layer: String,
     },
+    /// The tower declares nothing that can be removed as a whole.
+    #[error("tower `{tower}` of this model has no heads, channels or blocks that can be removed: set its `structure` to 0")]
+    NoGroups {
+        /// The tower.
+        tower: Tower,
+    },
+    /// More is to remain than there is.
+    #[error("{target} {what} of tower `{tower}` are to remain, and there are {count}: lower `structure.{tower}.{what}`")]
+    Target {
+        /// The tower.
+        tower: Tower,
+        /// What is counted.
+        what: &'static str,
+        /// What was asked.
+        target: f64,
+        /// How many there are.
+        count: usize,
+    },
+    /// Blocks that cannot be left out.
+    #[error("{removed} blocks of `{stack}` are to go, and {candidates} can: the others do not pass on what they read, or nothing reads them")]
+    Blocks {
+        /// Path of the stack.
+        stack: String,
+        /// How many are asked for.
+        removed: usize,
+        /// How many can go.
+        candidates: usize,
+    },
+    /// Groups that cannot be removed.
+    #[error("tower `{tower}` cannot be made smaller: {reason}")]
+    Structure {
+        /// The tower.
+        tower: Tower,
+        /// Why.
+        reason: String,
+    },
     /// A mask does not fit its layer.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -222,6 +222,7 @@ pub fn describe(stage: &Stage) -> String {
             }
         }
         Stage::Refine { tower, method, .. } => format!("refine {tower} {}", method.name()),
+        Stage::Structure { tower, target, .. } => format!("structure {tower} {target}"),
         Stage::Adapt { masked, training, .. } => {
             let update = match (training.update, *masked) {
                 (MatrixUpdate::Sum, true) => "sparse",
@@ -257,6 +258,9 @@ fn code_path(cell: &Cell) -> String {
             format!("{} {pattern} {:?}", prune.metric.name(), prune.calibration.propagate)
         }
         Step::Refine(refine) => refine.method.name().to_owned(),
+        Step::Structure(structure) => {
+            format!("structure {} {}", structure.score.name(), structure.block_score.name())
+        }
         Step::Restore(restore) => format!("{} {}", restore.method.name(), restore.distill.weight > 0.0),
     };
     let steps: Vec<String> = run.sequence().into_iter().filter(Step::does_something).map(step).collect();

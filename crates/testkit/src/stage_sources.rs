@@ -32,7 +32,7 @@ fn crates(stage: &str) -> &'static [&'static str] {
     match stage {
         "dense" => &["pretrain", "models", "data", "runtime"],
         "rescale" => &["checkpoint", "models", "runtime"],
-        "prune" | "refine" | "sensitivity" | "statistics" => &["prune", "models", "data", "runtime"],
+        "prune" | "refine" | "sensitivity" | "statistics" | "structure" => &["prune", "models", "data", "runtime"],
         "adapt" => &["restore", "models", "data", "runtime"],
         "merge" => &["restore", "models", "data"],
         _ => &["eval", "restore", "models", "data"],

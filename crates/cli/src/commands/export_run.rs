@@ -7,6 +7,7 @@ use ressa_experiment::{
     ReadingKind, Readings, Stage, StageKey, Tower,
     record::{Certificate, Shortfall, TaskScore},
     stage::{AdaptTraining, Inputs},
+    structure::GroupScore,
 };
 use ressa_store::Store;
 use ressa_sweep::{Graph, GraphStage, describe};
@@ -139,6 +140,18 @@ fn tell(
             making.pruned.entry(*tower).and_modify(|pruned| *pruned = format!("{pruned}; then {how}")).or_insert(how);
             weights.masks.insert(*tower, key);
         }
+        Stage::Structure { tower, score, block_score, seed: drawn, .. } => {
+            let scores = [score.map(GroupScore::name), block_score.map(|score| score.name())];
+            let by = scores.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+            let left = match store.entry(&key.hex())? {
+                Some(entry) => left(&entry.result::<serde_json::Value>()?["left"]),
+                None => String::new(),
+            };
+            let how = format!("made smaller by {by}{left}");
+            making.pruned.entry(*tower).and_modify(|pruned| *pruned = format!("{pruned}; then {how}")).or_insert(how);
+            weights.masks.insert(*tower, key);
+            seen = *drawn;
+        }
         Stage::Adapt { training, seed, .. } => {
             let short: Option<Shortfall> = match store.entry(&key.hex())? {
                 Some(entry) => serde_json::from_value(entry.result::<serde_json::Value>()?["images"].take()).ok(),
@@ -178,6 +191,12 @@ fn tell(
     making.seed = making.seed.or(seen);
     making.stages.push((describe(&stage.node.stage), stage.node.key.to_string()));
     Ok(())
+}
+
+/// What is left, as a certificate has it: numbers of groups by what they are called.
+fn left(numbers: &serde_json::Value) -> String {
+    let part = |(what, number): (&String, &serde_json::Value)| format!(", {what} {}", number.as_str().unwrap_or_default());
+    numbers.as_object().into_iter().flatten().map(part).collect()
 }
 
 fn trained(training: &AdaptTraining) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ressa_checkpoint::{Outline, is_idefics, is_qwen_vl, names, qwen_text};
+use ressa_checkpoint::{Outline, Removable, is_idefics, is_qwen_vl, names, qwen_text};
 use ressa_experiment::{
     Pattern, Stage, Task, Tower,
     config::{DataSource, TowerAdapter, TrainedBiases},
@@ -27,6 +27,8 @@ pub(super) struct Network {
     positions: Option<u64>,
     /// Whether images are read at their own size.
     keeps_sizes: bool,
+    /// What can be removed of each tower as a whole.
+    removable: [(Tower, Removable); 3],
 }
 
 struct Linear {
@@ -73,6 +75,7 @@ impl Network {
             has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
             positions: positions(text),
             keeps_sizes: is_qwen_vl(&config) || is_idefics(&config),
+            removable: Tower::ALL.map(|tower| (tower, Removable::of(&config, tower))),
         })
     }
 
@@ -88,6 +91,12 @@ impl Network {
                 if let Pattern::NOfM { keep, of } = pattern {
                     let layers = self.of_tower(*tower).chain(self.projection.iter().filter(|_| *projection));
                     widths(layers, *tower, *keep, *of, found);
+                }
+            }
+            Stage::Structure { tower, target, .. } => {
+                let of_tower = self.removable.iter().filter(|(own, _)| own == tower);
+                for (setting, what) in of_tower.flat_map(|(_, removable)| removable.refusals(*tower, target)) {
+                    found.problem(setting, what);
                 }
             }
             Stage::Adapt { training, data, .. } => {

@@ -37,6 +37,7 @@ fn numbers(cell: &Cell) -> Vec<f64> {
     let number = |step: Step| match step {
         Step::Prune(prune) => prune.vision.sparsity,
         Step::Refine(refine) => f64::from(refine.iterations()),
+        Step::Structure(structure) => structure.vision.channels,
         Step::Restore(restore) => f64::from(restore.steps),
     };
     cell.run.sequence().into_iter().map(number).collect()
@@ -50,6 +51,7 @@ fn chain(cell: &Cell) -> String {
             Stage::Prune { tower, sparsity, .. } => format!("{tower} {}", sparsity.unwrap_or_default()),
             Stage::Statistics { tower, .. } => tower.to_string(),
             Stage::Refine { tower, method, .. } => format!("{tower} {}", method.name()),
+            Stage::Structure { tower, target, .. } => format!("{tower} {target}"),
             Stage::Adapt { training, seed, .. } => format!("{} steps, seed {seed}", training.steps),
             Stage::Evaluate { task, .. } => task.to_string(),
             _ => String::new(),

@@ -6,3 +6,4 @@ mod experiments;
 mod pruning;
 mod random;
 mod scoring;
+mod structure;

@@ -70,6 +70,13 @@ impl InBlocks for Model {
         }
     }
 
+    fn residual(&self, tower: Tower, block: usize, flow: &Flow) -> Tensor {
+        match tower {
+            Tower::Language => self.writing().residual(block, flow),
+            Tower::Vision | Tower::Connector => self.run_block(tower, block, flow).hidden,
+        }
+    }
+
     fn token_kinds(&self, tower: Tower, block: usize, flow: &Flow) -> Vec<TokenKind> {
         let tokens = flow.hidden.size()[1];
         match tower {

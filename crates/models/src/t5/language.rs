@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::T5;
 use crate::{
-    Answer, AnswerBatch, Feed, Flow, Forced, LayerId, Linear, ModelError, Search, TextBatch, Weight,
+    Answer, AnswerBatch, BlockGroups, Feed, Flow, Forced, LayerId, Linear, ModelError, Search, TextBatch, Weight,
     config::SpecialTokens,
     generate::{self, Decoder, PromptPrefix, Start, cache::Cache},
     language::{LanguageModel, search_sizes},
@@ -31,6 +31,10 @@ impl LanguageModel for T5 {
 
     fn feeds(&self) -> Vec<Feed> {
         T5::feeds(self)
+    }
+
+    fn groups(&self, block: usize) -> BlockGroups {
+        T5::groups(self, block)
     }
 
     fn by_block(&self) -> Vec<Vec<&Linear>> {
@@ -120,6 +124,14 @@ impl LanguageModel for T5 {
                 flow.with_hidden(block.forward(&flow.hidden, bias, memory, memory_bias))
             }
             _ => unreachable!("a flow belongs to the model and the block that it was made for"),
+        }
+    }
+
+    /// The encoder's last norm follows its stack.
+    fn residual(&self, block: usize, flow: &Flow) -> Tensor {
+        match (self.encoder.get(block), flow.context.as_slice()) {
+            (Some(encoder), [_, _, bias]) => encoder.forward(&flow.hidden, bias),
+            _ => self.run_block(block, flow).hidden,
         }
     }
 

@@ -7,4 +7,5 @@ mod properties;
 mod refine;
 mod rescaled;
 mod solvers;
+mod structure;
 mod tower;
