@@ -111,7 +111,9 @@ impl Part {
 
 /// Why heads cannot be fewer where their width is not a setting.
 fn divided(entry: &str, what: &str) -> String {
-    format!("`{entry}` of {what} says the width of a head as its width divided by its heads, so it cannot say fewer heads of the same width")
+    format!(
+        "`{entry}` of {what} says the width of a head as its width divided by its heads, so it cannot say fewer heads of the same width"
+    )
 }
 
 impl Removable {
@@ -123,7 +125,8 @@ impl Removable {
         match tower {
             Tower::Vision => match vision(config) {
                 Some((_, Some(EncoderKind::Dinov2))) => nothing(
-                    "`vision_config` of DINOv2 derives its channels from its width and lists its blocks as stages".to_owned(),
+                    "`vision_config` of DINOv2 derives its channels from its width and lists its blocks as stages"
+                        .to_owned(),
                 ),
                 Some((part, encoder)) => {
                     let name = match encoder {
@@ -141,14 +144,19 @@ impl Removable {
                 Some(part) => Self {
                     heads: Err(divided("qformer_config", "a Q-Former")),
                     channels: Ok(part.channels()),
-                    blocks: Err("a Q-Former's norms stand behind its residuals, so that a layer does not pass on what it reads".to_owned()),
+                    blocks: Err(
+                        "a Q-Former's norms stand behind its residuals, so that a layer does not pass on what it reads"
+                            .to_owned(),
+                    ),
                 },
                 None => nothing(format!("the connector of `{kind}` models has neither heads nor channels of its own")),
             },
-            Tower::Language if is_llava(config) || is_idefics(config) || qformer(config).is_some() => match text(config) {
-                Some((part, kind)) => Self::of_text(&part, &kind),
-                None => unsupported(),
-            },
+            Tower::Language if is_llava(config) || is_idefics(config) || qformer(config).is_some() => {
+                match text(config) {
+                    Some((part, kind)) => Self::of_text(&part, &kind),
+                    None => unsupported(),
+                }
+            }
             Tower::Language => unsupported(),
         }
     }
@@ -163,7 +171,8 @@ impl Removable {
         };
         let post_norm = kind == "opt" && part.fields.get("do_layer_norm_before") == Some(&Value::Bool(false));
         let blocks = match post_norm {
-            true => Err("this OPT's norms stand behind its residuals, so that a layer does not pass on what it reads".to_owned()),
+            true => Err("this OPT's norms stand behind its residuals, so that a layer does not pass on what it reads"
+                .to_owned()),
             false => Ok(part.blocks()),
         };
         Self { heads, channels: Ok(part.channels()), blocks }
@@ -230,7 +239,9 @@ pub(crate) fn shrink(config: &mut Map<String, Value>, tower: Tower, left: &LeftO
             counts[stack(path)] = blocks.len() as u64;
         }
         fields.extend(part.blocks.iter().zip(counts).map(|((field, _), count)| (*field, count.into())));
-        if let (Some(types), Some(blocks)) = (part.fields.get("layer_types").and_then(Value::as_array), left.stacks.values().next()) {
+        if let (Some(types), Some(blocks)) =
+            (part.fields.get("layer_types").and_then(Value::as_array), left.stacks.values().next())
+        {
             let kept: Vec<Value> = blocks.iter().filter_map(|at| types.get(*at).cloned()).collect();
             fields.push(("layer_types", kept.into()));
         }
@@ -288,7 +299,10 @@ mod tests {
         let config = preset_config(Preset::ShapesFlanT5);
         let target = TowerStructure { heads: 0.5, channels: 400.0, blocks: 0.0 };
         let refused = Removable::of(&config, Tower::Vision).refusals(Tower::Vision, &target);
-        assert_eq!(refused.iter().map(|(setting, _)| setting.as_str()).collect::<Vec<_>>(), ["structure.vision.heads", "structure.vision.channels"]);
+        assert_eq!(
+            refused.iter().map(|(setting, _)| setting.as_str()).collect::<Vec<_>>(),
+            ["structure.vision.heads", "structure.vision.channels"]
+        );
         assert!(refused[1].1.starts_with("400 channels are to remain, and there are 320"), "{}", refused[1].1);
         let fits = TowerStructure { heads: 0.5, channels: 0.25, blocks: 3.0 };
         assert_eq!(Removable::of(&config, Tower::Language).refusals(Tower::Language, &fits), []);
@@ -312,11 +326,20 @@ mod tests {
         let stacks = BTreeMap::from([("vision_tower.vision_model.encoder.layers".to_owned(), vec![0, 2, 3])]);
         shrink(config, Tower::Vision, &LeftOfTower { stacks, ..LeftOfTower::default() }).expect("it can say so");
         assert_eq!(config["vision_feature_layer"], 2);
-        assert_eq!((&config["vision_config"]["num_hidden_layers"], &config["vision_config"]["image_size"]), (&json!(3), &json!(336)));
-        let t5 = LeftOfTower { stacks: BTreeMap::from([("language_model.decoder.block".to_owned(), vec![1])]), ..LeftOfTower::default() };
+        assert_eq!(
+            (&config["vision_config"]["num_hidden_layers"], &config["vision_config"]["image_size"]),
+            (&json!(3), &json!(336))
+        );
+        let t5 = LeftOfTower {
+            stacks: BTreeMap::from([("language_model.decoder.block".to_owned(), vec![1])]),
+            ..LeftOfTower::default()
+        };
         let mut config = preset_config(Preset::ShapesFlanT5);
         shrink(&mut config, Tower::Language, &t5).expect("it can say so");
-        assert_eq!((&config["text_config"]["num_layers"], &config["text_config"]["num_decoder_layers"]), (&json!(5), &json!(1)));
+        assert_eq!(
+            (&config["text_config"]["num_layers"], &config["text_config"]["num_decoder_layers"]),
+            (&json!(5), &json!(1))
+        );
         let heads = LeftOfTower { heads: Some(2), ..LeftOfTower::default() };
         assert!(shrink(&mut config, Tower::Vision, &heads).is_err());
     }

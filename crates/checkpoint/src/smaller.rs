@@ -12,7 +12,8 @@ use ressa_experiment::{Pattern, Tower};
 use serde_json::{Map, Value};
 
 use crate::{
-    CERTIFICATE, Checkpoint, CheckpointError, Entry, ExportRequest, Exported, File, FolderCertificate, INDEX, Index, SINGLE,
+    CERTIFICATE, Checkpoint, CheckpointError, Entry, ExportRequest, Exported, File, FolderCertificate, INDEX, Index,
+    SINGLE,
     carry::Carry,
     certificate::digest,
     clean,
@@ -43,7 +44,9 @@ impl Smaller {
     fn name(&self, name: &str) -> Option<String> {
         let stacks = || self.towers.values().flat_map(|tower| &tower.stacks);
         let Some(place) = block(name).filter(|_| !self.tables.contains(name)) else { return Some(name.to_owned()) };
-        let Some((_, left)) = stacks().find(|(path, _)| path.as_str() == place.stack) else { return Some(name.to_owned()) };
+        let Some((_, left)) = stacks().find(|(path, _)| path.as_str() == place.stack) else {
+            return Some(name.to_owned());
+        };
         let number = left.iter().position(|index| *index == place.index)?;
         Some(renumbered(name, number))
     }
@@ -125,13 +128,19 @@ pub fn export_smaller<E: From<CheckpointError>>(
     let mut certificate = FolderCertificate::count(&reread, &patterns, request.program.to_owned())?;
     certificate.run.clone_from(&request.run);
     certificate.run.iter_mut().for_each(clean::value);
-    let odd = digests.iter().find(|(name, digest)| certificate.tensors.get(*name).is_none_or(|found| found.blake3 != **digest));
+    let odd = digests
+        .iter()
+        .find(|(name, digest)| certificate.tensors.get(*name).is_none_or(|found| found.blake3 != **digest));
     if let Some((name, _)) = odd {
         let reason = format!("tensor `{name}` does not read back as it was written; the disk may be failing");
         return Err(CheckpointError::file(request.output, reason).into());
     }
     if let Some(problem) = crate::misfits(&reread).first() {
-        return Err(CheckpointError::file(request.output, format!("what is left is no model: {problem}; please report this")).into());
+        return Err(CheckpointError::file(
+            request.output,
+            format!("what is left is no model: {problem}; please report this"),
+        )
+        .into());
     }
     draft.write(CERTIFICATE, certificate.text().as_bytes())?;
     if let Some(card) = card {
@@ -186,14 +195,22 @@ fn pieces<'a>(
         let mut is_new = true;
         for whole in file.entries() {
             let Some(name_left) = smaller.name(&whole.name) else { continue };
-            let as_written = written.get(&whole.range.start).filter(|names| names.len() == 1).map_or(&whole.name, |names| &names[0]);
+            let as_written =
+                written.get(&whole.range.start).filter(|names| names.len() == 1).map_or(&whole.name, |names| &names[0]);
             let number = block(&name_left).map(|place| place.index);
-            let renamed = if name_left == whole.name { as_written.clone() } else { renumbered(as_written, number.unwrap_or_default()) };
+            let renamed = if name_left == whole.name {
+                as_written.clone()
+            } else {
+                renumbered(as_written, number.unwrap_or_default())
+            };
             let shape = smaller.shape(whole);
             let elements: usize = shape.iter().product();
             let bytes = elements * whole.bytes() / whole.elements().max(1);
             let entry = Entry { name: renamed, dtype: whole.dtype, shape, range: 0..bytes };
-            if is_new && most.is_none() || pieces.is_empty() || most.is_some_and(|most| size > 0 && size + bytes as u64 > most) {
+            if is_new && most.is_none()
+                || pieces.is_empty()
+                || most.is_some_and(|most| size > 0 && size + bytes as u64 > most)
+            {
                 pieces.push(Piece { name: name.clone(), tensors: Vec::new(), metadata: metadata.clone() });
                 size = 0;
             }
@@ -208,7 +225,8 @@ fn pieces<'a>(
     for (at, piece) in pieces.iter_mut().enumerate().filter(|_| most.is_some()) {
         // Wide elements first, so that every tensor lies at a multiple of its elements' size.
         piece.tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.entry.dtype.bitsize()));
-        piece.name = if many == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{many:05}.safetensors", at + 1) };
+        piece.name =
+            if many == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{many:05}.safetensors", at + 1) };
     }
     Ok(pieces)
 }
@@ -306,6 +324,9 @@ mod tests {
         assert_eq!(named(table).as_deref(), Some(table));
         let other = "language_model.decoder.block.0.layer.0.SelfAttention.q.weight";
         assert_eq!(named(other).as_deref(), Some(other));
-        assert_eq!(renumbered("model.text_model.layers.12.mlp.up_proj.weight", 3), "model.text_model.layers.3.mlp.up_proj.weight");
+        assert_eq!(
+            renumbered("model.text_model.layers.12.mlp.up_proj.weight", 3),
+            "model.text_model.layers.3.mlp.up_proj.weight"
+        );
     }
 }

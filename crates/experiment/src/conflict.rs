@@ -6,8 +6,8 @@ use crate::{
     Pattern, RunConfig, Tower,
     allocation::{AllocationMethod, AllocationScope},
     config::{
-        BlockThreshold, CalibrationConfig, DataSource, Group, Metric, PruneConfig, RestoreConfig, RestoreMethod, SampleForm, Threshold,
-        TowerPrune,
+        BlockThreshold, CalibrationConfig, DataSource, Group, Metric, PruneConfig, RestoreConfig, RestoreMethod,
+        SampleForm, Threshold, TowerPrune,
     },
     refine::RefineMethod,
     steps::{Step, StepKind},
@@ -294,7 +294,9 @@ fn structure<'a>(
             if let Some(first) = patterns.get(&tower).filter(|_| now > 0.0 && what != "blocks") {
                 return found(
                     target_of(tower, what),
-                    format!("`{first}` has pruned tower `{tower}` by an N:M pattern, whose groups would be others in smaller layers"),
+                    format!(
+                        "`{first}` has pruned tower `{tower}` by an N:M pattern, whose groups would be others in smaller layers"
+                    ),
                     "remove heads and channels first, and prune by the pattern behind",
                 );
             }
@@ -302,7 +304,9 @@ fn structure<'a>(
             if now > 0.0 && before > 0.0 && is_less {
                 return found(
                     target_of(tower, what),
-                    format!("`{name}` asks for {now} of the {what}, and `{first}` has removed more already for {before}"),
+                    format!(
+                        "`{name}` asks for {now} of the {what}, and `{first}` has removed more already for {before}"
+                    ),
                     "what is removed stays removed, and targets count from the whole tower: remove more, or set it to 0 to leave what there is",
                 );
             }
@@ -349,7 +353,9 @@ fn revived(restore: &RestoreConfig, smaller: &BTreeMap<Tower, (TowerStructure, &
     let method = restore.method.name();
     found(
         "restore.method",
-        format!("`{method}` trains as if nothing were removed, and `{first}` has removed parts of tower `{tower}` as a whole"),
+        format!(
+            "`{method}` trains as if nothing were removed, and `{first}` has removed parts of tower `{tower}` as a whole"
+        ),
         "set it to sparse-lora, which is LoRA on what is left",
     )
 }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Tower,
-    percent,
     config::{CalibrationConfig, Propagate},
+    percent,
     tokens::TokenConfig,
 };
 

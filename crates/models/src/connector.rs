@@ -2,7 +2,9 @@
 
 use tch::Tensor;
 
-use crate::{BlockGroups, Feed, Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight, layers::Parts, qformer::QFormer};
+use crate::{
+    BlockGroups, Feed, Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight, layers::Parts, qformer::QFormer,
+};
 
 /// From image features to image positions of a language model.
 ///

@@ -46,7 +46,9 @@ impl LayerCut {
     pub fn spread(&self, left: &Tensor, (rows, columns): (i64, i64)) -> Tensor {
         let (kind, device) = (left.kind(), left.device());
         let wide = match &self.columns {
-            Some(kept) => Tensor::zeros([left.size()[0], columns], (kind, device)).index_copy(1, &kept.to_device(device), left),
+            Some(kept) => {
+                Tensor::zeros([left.size()[0], columns], (kind, device)).index_copy(1, &kept.to_device(device), left)
+            }
             None => left.shallow_clone(),
         };
         match &self.rows {

@@ -36,7 +36,8 @@ pub struct Slice {
 impl Slice {
     /// Rows or columns of some of `count` groups, in ascending order.
     pub fn positions(&self, count: i64, groups: &[i64]) -> Vec<i64> {
-        let starts = (0..self.parts).flat_map(|part| groups.iter().map(move |group| (part * count + group) * self.width));
+        let starts =
+            (0..self.parts).flat_map(|part| groups.iter().map(move |group| (part * count + group) * self.width));
         starts.flat_map(|start| start..start + self.width).collect()
     }
 }

@@ -4,7 +4,8 @@ use ressa_experiment::search::SearchSizes;
 use tch::{Device, Tensor};
 
 use crate::{
-    Answer, AnswerBatch, BlockGroups, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, Targets, TextBatch, Weight,
+    Answer, AnswerBatch, BlockGroups, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, Targets,
+    TextBatch, Weight,
     causal::Causal,
     config::{SpecialTokens, TextConfig},
     layers::Parts,

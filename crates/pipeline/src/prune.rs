@@ -3,7 +3,8 @@
 use ressa_experiment::{Stage, StageNode, config::Propagate, record::Certificate};
 use ressa_models::{MaskSet, VisionLanguage, WeightSet};
 use ressa_prune::{
-    PruneRequest, TowerInputs, TowerSolution, allocation::Counts, certify_tower_divided, certify_tower_within, solve_tower,
+    PruneRequest, TowerInputs, TowerSolution, allocation::Counts, certify_tower_divided, certify_tower_within,
+    solve_tower,
 };
 use ressa_store::{Draft, Entry};
 use serde_json::Value;

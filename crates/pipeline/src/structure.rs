@@ -92,19 +92,12 @@ fn request(node: &StageNode) -> Result<StructureRequest, PipelineError> {
 }
 
 /// Refuses what the configuration of the model could not say.
-fn refuse(
-    executor: &Executor,
-    node: &StageNode,
-    tower: Tower,
-    target: &TowerStructure,
-) -> Result<(), PipelineError> {
+fn refuse(executor: &Executor, node: &StageNode, tower: Tower, target: &TowerStructure) -> Result<(), PipelineError> {
     let (folder, _) = executor.folder(node)?;
     let config = read_config(&folder).map_err(ressa_models::ModelError::from)?;
     match Removable::of(&config, tower).refusals(tower, target).into_iter().next() {
         None => Ok(()),
-        Some((setting, what)) => {
-            Err(PipelineError::Unsupported(format!("`{setting}`: {what}")))
-        }
+        Some((setting, what)) => Err(PipelineError::Unsupported(format!("`{setting}`: {what}"))),
     }
 }
 

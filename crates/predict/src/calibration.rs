@@ -261,7 +261,10 @@ impl Calibrated<'_> {
         let own = machine.traffic(weights * 24.0, layers * 12.0);
         add(Need {
             time: Time::of(machine, own, machine.copy(written) + written / host::DISK_BYTES),
-            peak: self.subject.weights_bytes() + self.subject.masks_bytes() + self.subject.masked_bytes() + self.largest_layer() * 24.0,
+            peak: self.subject.weights_bytes()
+                + self.subject.masks_bytes()
+                + self.subject.masked_bytes()
+                + self.largest_layer() * 24.0,
             fallback: None,
         });
         need

@@ -110,13 +110,17 @@ pub enum PruneError {
         layer: String,
     },
     /// The tower declares nothing that can be removed as a whole.
-    #[error("tower `{tower}` of this model has no heads, channels or blocks that can be removed: set its `structure` to 0")]
+    #[error(
+        "tower `{tower}` of this model has no heads, channels or blocks that can be removed: set its `structure` to 0"
+    )]
     NoGroups {
         /// The tower.
         tower: Tower,
     },
     /// More is to remain than there is.
-    #[error("{target} {what} of tower `{tower}` are to remain, and there are {count}: lower `structure.{tower}.{what}`")]
+    #[error(
+        "{target} {what} of tower `{tower}` are to remain, and there are {count}: lower `structure.{tower}.{what}`"
+    )]
     Target {
         /// The tower.
         tower: Tower,
@@ -128,7 +132,9 @@ pub enum PruneError {
         count: usize,
     },
     /// Blocks that cannot be left out.
-    #[error("{removed} blocks of `{stack}` are to go, and {candidates} can: the others do not pass on what they read, or nothing reads them")]
+    #[error(
+        "{removed} blocks of `{stack}` are to go, and {candidates} can: the others do not pass on what they read, or nothing reads them"
+    )]
     Blocks {
         /// Path of the stack.
         stack: String,

@@ -195,7 +195,8 @@ fn tell(
 
 /// What is left, as a certificate has it: numbers of groups by what they are called.
 fn left(numbers: &serde_json::Value) -> String {
-    let part = |(what, number): (&String, &serde_json::Value)| format!(", {what} {}", number.as_str().unwrap_or_default());
+    let part =
+        |(what, number): (&String, &serde_json::Value)| format!(", {what} {}", number.as_str().unwrap_or_default());
     numbers.as_object().into_iter().flatten().map(part).collect()
 }
 

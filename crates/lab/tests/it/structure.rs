@@ -64,14 +64,27 @@ fn masked(masks: &MaskSet, file: &File, entry: &Entry) -> Option<Vec<u8>> {
     let keep = masks.get(entry.name.strip_suffix(".weight").unwrap_or(&entry.name))?;
     let keep: Vec<bool> = Vec::try_from(KeepMask::keep(keep).view([-1])).unwrap();
     let (bytes, width) = (file.bytes(entry), entry.bytes() / entry.elements());
-    Some(bytes.chunks(width).zip(keep).flat_map(|(value, keep)| if keep { value.to_vec() } else { vec![0; width] }).collect())
+    Some(
+        bytes
+            .chunks(width)
+            .zip(keep)
+            .flat_map(|(value, keep)| if keep { value.to_vec() } else { vec![0; width] })
+            .collect(),
+    )
 }
 
 /// The folder with zeros, and the smaller one.
 fn write(source: &Path, root: &Path, cuts: &Cuts, masks: &MaskSet, most: Option<u64>) -> [(PathBuf, Exported); 2] {
     let patterns = BTreeMap::new();
     let output = [root.join("whole"), root.join("smaller")];
-    let request = |output| ExportRequest { source, output, max_shard_size: most, patterns: &patterns, program: "a test", run: None };
+    let request = |output| ExportRequest {
+        source,
+        output,
+        max_shard_size: most,
+        patterns: &patterns,
+        program: "a test",
+        run: None,
+    };
     let mut change = |file: &File, entry: &Entry| Ok::<_, LabError>(masked(masks, file, entry));
     let whole = export(&request(&output[0]), &mut change, None, &mut |_, _| ()).unwrap();
     let smaller = cuts.smaller().unwrap();
@@ -87,7 +100,8 @@ fn logits(golden: &Path, model: PathBuf, root: &Path) -> Tensor {
         let known = |wanted: String| named.iter().find(|(key, _)| *key == wanted).map(|(_, tensor)| tensor);
         known(name.to_owned()).or_else(|| known(format!("right.{name}")))
     };
-    let names = ["pixel_values", "input_ids", "attention_mask", "labels", "qformer_input_ids", "qformer_attention_mask"];
+    let names =
+        ["pixel_values", "input_ids", "attention_mask", "labels", "qformer_input_ids", "qformer_attention_mask"];
     let inputs: Vec<(&str, &Tensor)> = names.into_iter().filter_map(|name| Some((name, find(name)?))).collect();
     let (given, output) = (root.join("in.safetensors"), root.join("out.safetensors"));
     Tensor::write_safetensors(&inputs, &given).unwrap();
@@ -125,11 +139,14 @@ fn the_smaller_folder_computes_what_the_masked_model_does() {
             let [(whole, zeros), (smaller, left)] = write(&source, root.path(), &cuts, &masks, most);
             let (masked, small) = (logits(&source, whole, root.path()), logits(&source, smaller.clone(), root.path()));
             let dense = logits(&source, source.clone(), root.path());
-            let apart = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]) / b.abs().max().double_value(&[]);
+            let apart =
+                |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]) / b.abs().max().double_value(&[]);
             assert!(apart(&small, &masked) < 2e-5, "{name} {target}: {}", apart(&small, &masked));
             assert!(apart(&small, &dense) > 1e-3, "{name} {target}: nothing was removed");
 
-            let bytes = |exported: &Exported| -> u64 { exported.weights.iter().map(|path| path.metadata().unwrap().len()).sum() };
+            let bytes = |exported: &Exported| -> u64 {
+                exported.weights.iter().map(|path| path.metadata().unwrap().len()).sum()
+            };
             assert!(bytes(&left) < bytes(&zeros), "{name} {target}");
             assert!(left.certificate.towers.values().all(|tower| tower.zeros == 0), "{name} {target}");
             let checkpoint = Checkpoint::open(&smaller).unwrap();
@@ -207,7 +224,11 @@ fn magnitude_is_the_norm_of_a_group() {
 fn what_a_configuration_cannot_say_is_refused_by_name() {
     let refused = |name: &str, tower: Tower, target: TowerStructure| {
         let removable = Removable::of(&read_config(&folder(name)).unwrap(), tower);
-        removable.refusals(tower, &target).into_iter().map(|(setting, what)| format!("{setting}: {what}")).collect::<Vec<_>>()
+        removable
+            .refusals(tower, &target)
+            .into_iter()
+            .map(|(setting, what)| format!("{setting}: {what}"))
+            .collect::<Vec<_>>()
     };
     let heads = TowerStructure { heads: 0.5, ..TowerStructure::default() };
     for (name, tower, word) in [
@@ -224,7 +245,10 @@ fn what_a_configuration_cannot_say_is_refused_by_name() {
         assert!(found.len() == 1 && found[0].contains(word), "{name} {tower}: {found:?}");
     }
     let more = TowerStructure { blocks: 9.0, ..TowerStructure::default() };
-    assert_eq!(refused("smolvlm", Tower::Language, more), ["structure.language.blocks: 9 blocks are to remain, and there are 2; lower it"]);
+    assert_eq!(
+        refused("smolvlm", Tower::Language, more),
+        ["structure.language.blocks: 9 blocks are to remain, and there are 2; lower it"]
+    );
 }
 
 /// The configuration of the smaller folder, as other programs read it.
@@ -240,5 +264,8 @@ fn the_configuration_says_the_new_sizes() {
     let sizes = ["num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "num_hidden_layers"];
     assert_eq!(sizes.map(|size| text[size].as_u64().unwrap()), [2, 1, 8, 23, 2]);
     let vision = &config["vision_config"];
-    assert_eq!(["num_attention_heads", "intermediate_size", "num_hidden_layers"].map(|size| vision[size].as_u64().unwrap()), [3, 19, 1]);
+    assert_eq!(
+        ["num_attention_heads", "intermediate_size", "num_hidden_layers"].map(|size| vision[size].as_u64().unwrap()),
+        [3, 19, 1]
+    );
 }

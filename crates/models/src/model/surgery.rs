@@ -3,7 +3,10 @@
 use ressa_checkpoint::names;
 
 use super::{Model, layer_ids};
-use crate::{BlockGroups, InBlocks, LayerId, Linear, ModelError, Surgery, TensorMap, Tower, VisionLanguage, Weight, layers::Parts};
+use crate::{
+    BlockGroups, InBlocks, LayerId, Linear, ModelError, Surgery, TensorMap, Tower, VisionLanguage, Weight,
+    layers::Parts,
+};
 
 impl Surgery for Model {
     fn with_vision_of(&self, other: &dyn VisionLanguage) -> Result<Box<dyn VisionLanguage>, ModelError> {

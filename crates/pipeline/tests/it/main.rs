@@ -4,6 +4,7 @@ mod methods;
 mod published;
 mod rescaled;
 mod steps;
+mod structure;
 mod today;
 
 use std::{fs, path::Path};

@@ -20,7 +20,7 @@ use tch::{Kind, Tensor};
 use crate::{digests, execute, executor, short_run};
 
 /// A step in which some settings differ from the section's.
-fn step(kind: &str, name: &str, settings: Json) -> StepConfig {
+pub fn step(kind: &str, name: &str, settings: Json) -> StepConfig {
     let mut body = settings;
     body["name"] = name.into();
     serde_json::from_value(json!({ kind: body })).unwrap()
@@ -40,7 +40,7 @@ fn run_of(metric: Metric, steps: Vec<StepConfig>) -> RunConfig {
     canonical(&run)
 }
 
-fn of_kind<'a>(nodes: &'a [StageNode], kind: &str) -> Vec<&'a StageNode> {
+pub fn of_kind<'a>(nodes: &'a [StageNode], kind: &str) -> Vec<&'a StageNode> {
     nodes.iter().filter(|node| node.stage.kind() == kind).collect()
 }
 
@@ -52,12 +52,12 @@ fn certificate(store: &Store, node: &StageNode) -> Certificate {
     store.require(&node.key.hex()).unwrap().result().unwrap()
 }
 
-fn weights(executor: &mut Executor, inputs: &Inputs) -> RunWeights {
+pub fn weights(executor: &mut Executor, inputs: &Inputs) -> RunWeights {
     executor.run_weights(inputs, &Readings::default(), Path::new("")).unwrap()
 }
 
 /// What an evaluation of a run looks at.
-fn outcome(nodes: &[StageNode]) -> &Inputs {
+pub fn outcome(nodes: &[StageNode]) -> &Inputs {
     &of_kind(nodes, "evaluate").last().unwrap().inputs
 }
 

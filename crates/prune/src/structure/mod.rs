@@ -92,7 +92,8 @@ pub fn remove_groups(
             }
         }
         for (stack, kept) in stacks.iter().zip(&kept) {
-            for layer in (0..stack.blocks.len()).filter(|at| !kept.contains(at)).flat_map(|at| &stack.blocks[at].layers) {
+            for layer in (0..stack.blocks.len()).filter(|at| !kept.contains(at)).flat_map(|at| &stack.blocks[at].layers)
+            {
                 let nothing = Tensor::zeros([0], (Kind::Int64, tch::Device::Cpu));
                 cut.layers.insert(layer.clone(), LayerCut { rows: Some(nothing), columns: None });
             }
@@ -196,7 +197,9 @@ fn gone_groups(set: &GroupSet, before: Option<&TowerCut>) -> Vec<bool> {
     let columns = read.and_then(|slice| before?.layers.get(&slice.layer)?.columns.as_ref().map(|left| (slice, left)));
     let left: Vec<i64> = columns.map(|(_, left)| Vec::try_from(left).unwrap_or_default()).unwrap_or_default();
     let is_gone = |group: i64| match columns {
-        Some((slice, _)) => slice.positions(set.count, &[group]).iter().any(|position| left.binary_search(position).is_err()),
+        Some((slice, _)) => {
+            slice.positions(set.count, &[group]).iter().any(|position| left.binary_search(position).is_err())
+        }
         None => false,
     };
     (0..set.count).map(is_gone).collect()
@@ -260,7 +263,10 @@ pub fn certify_structure(
             let left = numbers.map_or(set.count, |numbers| numbers.left as i64);
             for slice in &set.slices {
                 let layer = cut.layers.get(&slice.layer);
-                let side = layer.and_then(|layer| if slice.side == Side::Rows { layer.rows.as_ref() } else { layer.columns.as_ref() });
+                let side =
+                    layer.and_then(
+                        |layer| if slice.side == Side::Rows { layer.rows.as_ref() } else { layer.columns.as_ref() },
+                    );
                 let found = side.map_or(set.count * slice.width * slice.parts, |side| side.size()[0]);
                 if found != left * slice.width * slice.parts {
                     let violation = format!("`{}`: {found} rows or columns are left of {left} groups", slice.layer);

@@ -90,7 +90,10 @@ impl Scores {
     ) -> Result<Self, PruneError> {
         let &Wanted { tower, groups, blocks, seed } = wanted;
         if wanted.calibrates() && samples.is_empty() {
-            return Err(PruneError::Structure { tower, reason: "its scores need calibration samples, and there are none".to_owned() });
+            return Err(PruneError::Structure {
+                tower,
+                reason: "its scores need calibration samples, and there are none".to_owned(),
+            });
         }
         let wanted = Wanted { tower, groups, blocks, seed };
         let by_magnitude = groups == Some(GroupScore::Magnitude) || blocks == Some(BlockScore::Magnitude);
@@ -146,8 +149,13 @@ impl Scores {
             Some(GroupScore::Gradient) => sums(set, &self.gradients, false),
             Some(GroupScore::Wanda) => sums(set, &self.readings, true),
         };
-        let layer = || set.slices.first().map(|slice| slice.layer.clone()).unwrap_or_else(|| format!("{stack}.{index}"));
-        if worth.iter().all(|worth| worth.is_finite()) { Ok(worth) } else { Err(PruneError::NotFiniteWeight { layer: layer() }) }
+        let layer =
+            || set.slices.first().map(|slice| slice.layer.clone()).unwrap_or_else(|| format!("{stack}.{index}"));
+        if worth.iter().all(|worth| worth.is_finite()) {
+            Ok(worth)
+        } else {
+            Err(PruneError::NotFiniteWeight { layer: layer() })
+        }
     }
 
     /// Worth of a block of a stack.

@@ -50,8 +50,10 @@ fn channels_that_nothing_reads_go_first() {
         for (mut model, ending) in [(t5(), ".wo"), (vicuna(), ".down_proj")] {
             let unread = Tensor::from_slice(&[2i64, 5]);
             change(&mut model, ending, |weight| weight.index_fill(1, &unread, 0.0));
-            let before: Vec<Tensor> = model.linears().iter().map(|(_, linear)| linear.weight().shallow_clone()).collect();
-            let channels = model.groups(Tower::Language, 0).sets.into_iter().find(|set| set.unit == Unit::Channels).unwrap();
+            let before: Vec<Tensor> =
+                model.linears().iter().map(|(_, linear)| linear.weight().shallow_clone()).collect();
+            let channels =
+                model.groups(Tower::Language, 0).sets.into_iter().find(|set| set.unit == Unit::Channels).unwrap();
             let target = TowerStructure { channels: (channels.count - 2) as f64, ..TowerStructure::default() };
             let found = remove(&mut model, &request(target, score, BlockScore::Random));
             let expected: Vec<i64> = (0..channels.count).filter(|channel| ![2, 5].contains(channel)).collect();
@@ -59,7 +61,10 @@ fn channels_that_nothing_reads_go_first() {
             let found: Vec<Vec<i64>> = cut.map(|(_, cut)| positions(cut.columns.as_ref().unwrap())).collect();
             assert!(!found.is_empty() && found.iter().all(|left| *left == expected), "{score:?}: {found:?}");
             let after = model.linears();
-            assert!(after.iter().zip(&before).all(|((_, linear), weight)| linear.weight().equal(weight)), "left as it was");
+            assert!(
+                after.iter().zip(&before).all(|((_, linear), weight)| linear.weight().equal(weight)),
+                "left as it was"
+            );
         }
     }
 }
@@ -77,7 +82,15 @@ fn heads_go_with_their_queries_and_through_a_whole_stack() {
     for (layer, cut) in &found.cut.layers {
         let (side, width) = match layer.rsplit('.').next().unwrap() {
             "o_proj" => (cut.columns.as_ref(), width),
-            _ => (cut.rows.as_ref(), heads.slices.iter().find(|slice| layer.ends_with(slice.layer.rsplit('.').next().unwrap())).unwrap().width),
+            _ => (
+                cut.rows.as_ref(),
+                heads
+                    .slices
+                    .iter()
+                    .find(|slice| layer.ends_with(slice.layer.rsplit('.').next().unwrap()))
+                    .unwrap()
+                    .width,
+            ),
         };
         let expected: Vec<i64> = (0..heads.count * width).filter(|at| at / width != 1).collect();
         assert_eq!(positions(side.unwrap()), expected, "{layer}");
@@ -86,9 +99,11 @@ fn heads_go_with_their_queries_and_through_a_whole_stack() {
     let mut model = t5();
     let found = remove(&mut model, &request(target, GroupScore::Magnitude, BlockScore::Random));
     for stack in ["encoder", "decoder"] {
-        let of_stack = found.cut.layers.iter().filter(|(layer, _)| {
-            layer.contains(&format!("{stack}.block")) && layer.ends_with("SelfAttention.o")
-        });
+        let of_stack = found
+            .cut
+            .layers
+            .iter()
+            .filter(|(layer, _)| layer.contains(&format!("{stack}.block")) && layer.ends_with("SelfAttention.o"));
         let left: Vec<Vec<i64>> = of_stack.map(|(_, cut)| positions(cut.columns.as_ref().unwrap())).collect();
         assert!(left.len() > 1 && left.windows(2).all(|pair| pair[0] == pair[1]), "{stack}: {left:?}");
     }
@@ -127,7 +142,8 @@ fn later_prunings_count_from_what_is_left() {
         (Metric::Dsnot, Pattern::Unstructured),
     ] {
         let mut model = vicuna();
-        let TowerRemoval { cut, masks } = remove(&mut model, &request(target, GroupScore::Magnitude, BlockScore::Influence));
+        let TowerRemoval { cut, masks } =
+            remove(&mut model, &request(target, GroupScore::Magnitude, BlockScore::Influence));
         masks.apply(&mut model).unwrap();
         let mut cuts = Cuts::default();
         cuts.insert(Tower::Language, cut);
@@ -149,13 +165,22 @@ fn later_prunings_count_from_what_is_left() {
         for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == Tower::Language) {
             let keep = pruned.masks.get(&id.name).unwrap().keep();
             let Some(cut) = cuts.layer(&id.name) else { continue };
-            assert!(!bool::try_from(keep.logical_and(&masks.get(&id.name).unwrap().remove()).any()).unwrap(), "{}", id.name);
+            assert!(
+                !bool::try_from(keep.logical_and(&masks.get(&id.name).unwrap().remove()).any()).unwrap(),
+                "{}",
+                id.name
+            );
             let (rows, columns) = cut.size(linear.shape());
             if rows * columns == 0 {
                 continue;
             }
             let left = cut.of(&keep);
-            assert_eq!(left.sum(Kind::Int64).int64_value(&[]), rows * columns - rows * columns / 2, "{metric:?} {}", id.name);
+            assert_eq!(
+                left.sum(Kind::Int64).int64_value(&[]),
+                rows * columns - rows * columns / 2,
+                "{metric:?} {}",
+                id.name
+            );
             if pattern != Pattern::Unstructured {
                 let groups = left.view([-1, 4]).sum_dim_intlist([1i64].as_slice(), false, Kind::Int64);
                 assert!(bool::try_from(groups.eq(2).all()).unwrap(), "{metric:?} {}", id.name);
@@ -163,7 +188,8 @@ fn later_prunings_count_from_what_is_left() {
         }
         // With the groups of the whole layers, the pattern does not hold.
         if pattern != Pattern::Unstructured {
-            let whole = certify_tower_within(&model, &request, &Cuts::default(), &pruned.masks, &MaskSet::new()).unwrap();
+            let whole =
+                certify_tower_within(&model, &request, &Cuts::default(), &pruned.masks, &MaskSet::new()).unwrap();
             assert!(!whole.holds());
         }
     }
@@ -207,7 +233,8 @@ fn targets_that_cannot_be_met_are_refused() {
     };
     let error = remove_groups(&mut vicuna(), &connector, None, &[], &mut |_| {}).unwrap_err();
     assert!(matches!(error, PruneError::Blocks { candidates: 0, .. }), "{error}");
-    let calibrated = request(TowerStructure { blocks: 0.5, ..TowerStructure::default() }, GroupScore::Random, BlockScore::Influence);
+    let calibrated =
+        request(TowerStructure { blocks: 0.5, ..TowerStructure::default() }, GroupScore::Random, BlockScore::Influence);
     let error = remove_groups(&mut vicuna(), &calibrated, None, &[], &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("calibration samples"), "{error}");
 }
