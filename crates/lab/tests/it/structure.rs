@@ -102,7 +102,14 @@ fn logits(golden: &Path, model: PathBuf, root: &Path) -> Tensor {
     };
     let names =
         ["pixel_values", "input_ids", "attention_mask", "labels", "qformer_input_ids", "qformer_attention_mask"];
-    let inputs: Vec<(&str, &Tensor)> = names.into_iter().filter_map(|name| Some((name, find(name)?))).collect();
+    let mut inputs: Vec<(&str, &Tensor)> = names.into_iter().filter_map(|name| Some((name, find(name)?))).collect();
+    let tiles =
+        ["pixel_values", "pixel_attention_mask", "input_ids"].map(|name| (name, find(&format!("padded.{name}"))));
+    let ones = tiles[2].1.map(Tensor::ones_like);
+    if let Some(ones) = &ones {
+        inputs = tiles.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).collect();
+        inputs.push(("attention_mask", ones));
+    }
     let (given, output) = (root.join("in.safetensors"), root.join("out.safetensors"));
     Tensor::write_safetensors(&inputs, &given).unwrap();
     let job = Forward { model: ModelAt { folder: model, compute: None }, inputs: given, output: output.clone() };
@@ -129,7 +136,7 @@ fn the_smaller_folder_computes_what_the_masked_model_does() {
     let targets = [
         TowerStructure { heads: 0.5, channels: 0.3, blocks: 0.5 },
         TowerStructure { heads: 0.0, channels: 0.25, blocks: 0.0 },
-        TowerStructure { heads: 1.0, channels: 8.0, blocks: 1.0 },
+        TowerStructure { heads: 1.0, channels: 8.0, blocks: 2.0 },
     ];
     for name in FOLDERS {
         for (at, target) in targets.into_iter().enumerate() {

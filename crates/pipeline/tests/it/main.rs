@@ -94,6 +94,7 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
             | Stage::Sensitivity { .. }
             | Stage::Statistics { .. }
             | Stage::Refine { .. }
+            | Stage::Structure { .. }
             | Stage::Adapt { .. } => {}
         }
     }

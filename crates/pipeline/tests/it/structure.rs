@@ -57,11 +57,16 @@ fn check_outcome(folder: &std::path::Path, nodes: &[StageNode]) {
     let last = weights(&mut executor, outcome(nodes));
     let mut biases = 0;
     for node in of_kind(nodes, "structure") {
-        for (name, mask) in masks(&store, node).iter() {
+        let (masks, cut) = (masks(&store, node), cut(&store, node));
+        for (name, mask) in masks.iter() {
             let [rows, columns] = mask.size();
-            let size = if name.ends_with(".bias") { vec![columns] } else { vec![rows, columns] };
+            let (size, gone) = match cut.layers.get(name) {
+                Some(layer) => (vec![rows, columns], layer.keep((rows, columns), tch::Device::Cpu).logical_not()),
+                None if name.ends_with(".bias") => (vec![columns], mask.remove().view([columns])),
+                None => continue,
+            };
             let weight = last.weight(name, &Tensor::ones(&size, (Kind::Float, tch::Device::Cpu))).unwrap().unwrap();
-            let gone = weight.masked_select(&mask.remove().view_as(&weight));
+            let gone = weight.masked_select(&gone);
             assert_eq!(gone.ne(0.0).any().int64_value(&[]), 0, "`{name}`");
             biases += i64::from(name.ends_with(".bias") && gone.numel() > 0);
         }
