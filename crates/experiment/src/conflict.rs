@@ -93,7 +93,7 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
             },
             Step::Structure(config) => structure(config, name, &mut smaller, &patterns).or_else(|| {
                 let calibrates = config.calibrates() && run.data.source == DataSource::Folder;
-                calibrates.then(|| drawn_from(run, &config.calibration, "structure.calibration.questions")).flatten()
+                calibrates.then(|| drawn_from(run, &config.calibration.config(), "structure.calibration.questions")).flatten()
             }),
             Step::Restore(config) => {
                 last = last.filter(|_| config.method == RestoreMethod::None);

@@ -12,7 +12,7 @@ use crate::{
 /// Structured removal: targets of each tower, and what ranks its groups.
 ///
 /// Every layer of a tower loses the same number of heads and channels, so that a model's configuration can say its new sizes and the budget is met exactly.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct StructureConfig {
     /// What ranks heads and channels.
@@ -26,19 +26,35 @@ pub struct StructureConfig {
     /// Targets of the language model.
     pub language: TowerStructure,
     /// Samples behind the scores.
-    pub calibration: CalibrationConfig,
+    pub calibration: GroupCalibration,
 }
 
-impl Default for StructureConfig {
+/// Samples behind scores of groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct GroupCalibration {
+    /// Distinct training images.
+    pub images: u32,
+    /// Questions drawn for each image.
+    pub questions: u32,
+    /// Captions drawn for each image.
+    pub captions: u32,
+}
+
+/// As many as prunings have.
+impl Default for GroupCalibration {
     fn default() -> Self {
-        Self {
-            score: GroupScore::default(),
-            block_score: BlockScore::default(),
-            vision: TowerStructure::default(),
-            connector: TowerStructure::default(),
-            language: TowerStructure::default(),
-            calibration: CalibrationConfig { propagate: Propagate::Dense, ..CalibrationConfig::default() },
-        }
+        let CalibrationConfig { images, questions, captions, .. } = CalibrationConfig::default();
+        Self { images, questions, captions }
+    }
+}
+
+impl GroupCalibration {
+    /// The same for those who draw them. Towers are measured as a step finds them, on every token.
+    pub fn config(self) -> CalibrationConfig {
+        let Self { images, questions, captions } = self;
+        let (propagate, tokens) = (Propagate::Dense, TokenConfig::default());
+        CalibrationConfig { images, questions, captions, propagate, tokens }
     }
 }
 
@@ -211,9 +227,6 @@ impl StructureConfig {
         if !own.towers().any(|tower| own.tower(tower).blocks > 0.0) {
             own.block_score = neutral.block_score;
         }
-        // Towers are measured as the step finds them, on every token.
-        own.calibration.propagate = neutral.calibration.propagate;
-        own.calibration.tokens = TokenConfig::default();
         if !own.calibrates() {
             own.calibration = neutral.calibration;
         }
@@ -245,7 +258,7 @@ mod tests {
         let channels = |images| StructureConfig {
             score: GroupScore::Magnitude,
             vision: TowerStructure { channels: 0.5, ..TowerStructure::default() },
-            calibration: CalibrationConfig { images, ..CalibrationConfig::default() },
+            calibration: GroupCalibration { images, ..GroupCalibration::default() },
             ..StructureConfig::default()
         };
         assert_eq!(channels(3).canonical(), channels(4).canonical());

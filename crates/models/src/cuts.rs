@@ -254,7 +254,7 @@ mod tests {
         let back = cut.spread(&part, (3, 4));
         assert!(back.equal(&(whole * cut.keep((3, 4), Device::Cpu))));
         assert_eq!(cut.keep((3, 4), Device::Cpu).to_kind(Kind::Int64).sum(Kind::Int64).int64_value(&[]), 4);
-        assert_eq!(super::LayerCut::default().size((3, 4)), (3, 4));
+        assert_eq!(LayerCut::default().size((3, 4)), (3, 4));
         let gone = LayerCut { rows: Some(Tensor::zeros([0], (Kind::Int64, Device::Cpu))), columns: None };
         assert_eq!(gone.keep((3, 4), Device::Cpu).any().int64_value(&[]), 0);
     }

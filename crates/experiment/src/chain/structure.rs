@@ -19,7 +19,7 @@ impl Planner {
                 target: *config.tower(tower),
                 score: config.score_of(tower),
                 block_score: config.block_score_of(tower),
-                calibration: calibrated.then(|| config.calibration.clone()),
+                calibration: calibrated.then(|| config.calibration.config()),
                 data: calibrated.then(|| run.data.for_calibration()),
                 seed: (calibrated || config.draws_tower(tower)).then_some(run.seed),
                 compute: run.model.compute,

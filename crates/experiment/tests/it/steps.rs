@@ -211,7 +211,7 @@ fn broken_lists_are_pointed_at() {
         ("no list", format!("{HEAD}steps: prune\n")),
         ("an empty list", format!("{HEAD}steps: []\n")),
         ("an unknown kind", list("  - prune\n  - restor: { steps: 3 }\n")),
-        ("a kind that does not exist yet", list("  - prune\n  - structure: { heads: 0.5 }\n")),
+        ("a kind that does not exist yet", list("  - prune\n  - quantize: { bits: 4 }\n")),
         ("two kinds in one step", list("  - { prune: {}, restore: {} }\n")),
         ("a typo in a step", list("  - prune: { vison.sparsity: 0.5 }\n")),
         ("a setting of another kind", list("  - prune: { learning-rate: 0.1 }\n")),
