@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use ressa_experiment::{Tower, json::without_mark, places::without_places, rounded_percent};
 use serde::{Deserialize, Serialize};
 
-use crate::{CARD, CERTIFICATE, FolderCertificate, carry::is_own, clean, json};
+use crate::{CARD, CERTIFICATE, ContainerClaim, FolderCertificate, carry::is_own, clean, json};
 
 /// How weights were made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,8 +78,43 @@ pub fn card(name: &str, making: Option<&Making>, certificate: &FolderCertificate
         "\n`{CERTIFICATE}` holds the counts and digests of all {} tensors; `ressa verify` on this folder recounts them.\n",
         certificate.tensors.len()
     );
+    if let Some(container) = &certificate.container {
+        text += &section(container);
+    }
     text += &format!("\nWritten by {}.\n", certificate.counted_by);
     without_places(&text)
+}
+
+/// Heading of what a card says about packed linears.
+const CONTAINER: &str = "## Container";
+
+/// What a card says about packed linears.
+fn section(container: &ContainerClaim) -> String {
+    let ContainerClaim { format, packed, linears, bytes, dense_bytes, .. } = container;
+    format!(
+        "\n{CONTAINER}\n\n{packed} of {linears} linears are stored without their zeros (`{format}`, the layout of compressed-tensors): \
+         {bytes} bytes of weights, {dense_bytes} when all is dense. `ressa` reads the folder as it is, and \
+         `ressa export --model DIR --output NEW` writes it dense; `scripts/read_container.py` of ressa gives the dense tensors to \
+         PyTorch.\n"
+    )
+}
+
+/// A carried card with what holds about packed linears now; `None` where it says that already. The paragraph is ours: a heading and what stands
+/// below it.
+pub(crate) fn with_container(card: &[u8], container: Option<&ContainerClaim>) -> Option<String> {
+    let text = std::str::from_utf8(card).ok()?;
+    let heading = format!("\n{CONTAINER}\n\n");
+    let section = container.map(section).unwrap_or_default();
+    let new = match text.find(&heading) {
+        None => format!("{}{section}", text.trim_end_matches('\n').to_owned() + "\n"),
+        Some(at) => {
+            let paragraph = &text[at + heading.len()..];
+            let rest = paragraph.find('\n').map_or("", |end| &paragraph[end + 1..]);
+            format!("{}{section}{rest}", &text[..at])
+        }
+    };
+    let changes = container.is_some() || text.contains(&heading);
+    (changes && new != text).then_some(new)
 }
 
 /// The hub's name of the dense model: its own, that of the snapshot that its folder is, or of the model that the folder's card names. A

@@ -42,10 +42,30 @@ pub struct FolderCertificate {
     /// Whether the projection into the language model was pruned with the connector, and counts as part of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub projection: bool,
+    /// How the files hold the weights, where linears are packed. What is said of tensors is said of the unpacked ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerClaim>,
     /// Prunable weights of each tower.
     pub towers: BTreeMap<Tower, TowerClaim>,
     /// Every tensor.
     pub tensors: BTreeMap<String, TensorClaim>,
+}
+
+/// How the files of a folder hold its linears.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerClaim {
+    /// Name of the layout, as `config.json` has it.
+    pub format: String,
+    /// Linears that are packed.
+    pub packed: u64,
+    /// Linears that could be.
+    pub linears: u64,
+    /// Bytes of the files of weights.
+    pub bytes: u64,
+    /// Bytes that they have when all is dense.
+    pub dense_bytes: u64,
+    /// Digest of each file of weights as it is stored, by name.
+    pub sha256: BTreeMap<String, String>,
 }
 
 /// Prunable weights of a tower.
@@ -91,7 +111,9 @@ impl FolderCertificate {
         let found = examine(&tensors, true);
         let projection = patterns.contains_key(PROJECTION);
         let (towers, claims) = Default::default();
-        let mut certificate = Self { format: FORMAT, counted_by, run: None, projection, towers, tensors: claims };
+        let container = None;
+        let mut certificate =
+            Self { format: FORMAT, counted_by, run: None, projection, container, towers, tensors: claims };
         for ((file, entry), (counts, blake3)) in tensors.into_iter().zip(found) {
             let tower = counted_in(&entry.name, &entry.shape, projection);
             let claimed = patterns.get(&entry.name).copied();
@@ -198,6 +220,11 @@ fn digests(tensors: &[(&File, &Entry)], threads: usize) -> Vec<String> {
         work();
     });
     digests.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes of a SHA-256 digest as they are written.
+pub(crate) fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Digest of bytes.

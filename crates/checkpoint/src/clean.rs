@@ -73,7 +73,7 @@ fn is_free(name: &str) -> bool {
 }
 
 /// Takes out what the configuration claims about zeros, and the whole entry where it says nothing else. Whether there was something.
-fn forget_zeros(fields: &mut Map<String, Value>) -> bool {
+pub(crate) fn forget_zeros(fields: &mut Map<String, Value>) -> bool {
     let mut found = fields.shift_remove(SPARSITY).is_some();
     for name in COMPRESSION {
         let Some(entry) = fields.get_mut(name).and_then(Value::as_object_mut) else { continue };

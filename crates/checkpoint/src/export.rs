@@ -8,16 +8,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ressa_experiment::Pattern;
+use ressa_experiment::{Pattern, job::Container};
 use serde_json::{Map, Value};
 
 use crate::{
-    CERTIFICATE, Checkpoint, CheckpointError, Dtype, Entry, File, FolderCertificate, INDEX, Index, SINGLE,
-    carry::{Carried, Carry},
-    certificate::digest,
+    CERTIFICATE, Checkpoint, CheckpointError, Entry, File, FolderCertificate, INDEX, Index, SINGLE,
+    card::with_container,
+    carry::{Carried, Carry, is_own},
+    certificate::{digest, examine},
     clean,
+    container::pack,
     draft::Draft,
-    header, json,
+    header::{self, alignment},
+    json,
     weights::INDEX_LIMIT,
 };
 
@@ -35,6 +38,8 @@ pub struct ExportRequest<'a> {
     pub output: &'a Path,
     /// Largest file of weights in bytes (a larger tensor has a file of its own); `None` keeps the files of the source.
     pub max_shard_size: Option<u64>,
+    /// How pruned linears are stored.
+    pub container: Container,
     /// Patterns that the changed tensors are claimed to follow, by tensor name.
     pub patterns: &'a BTreeMap<String, Pattern>,
     /// Program and version that write this, for the certificate.
@@ -60,11 +65,12 @@ pub struct Exported {
 pub type Change<'a, E> = &'a mut dyn FnMut(&File, &Entry) -> Result<Option<Vec<u8>>, E>;
 
 /// Writes the folder. Tensors are asked for once each, in the order of the files, and none is kept: memory holds one changed tensor.
-/// `card` makes the model card from the certificate; without it the source's own is carried along.
+/// `card` makes the model card from the certificate; without it the source's own is carried along. A container is made of the dense files, one
+/// after the other, before the folder is published.
 ///
 /// # Errors
-/// When the source is damaged, the output cannot be written or has something in it, what was written does not read back the same, or a
-/// claimed pattern does not hold. The output is then not there.
+/// When the source is damaged, the output cannot be written or has something in it, what was written does not read back the same, a
+/// claimed pattern does not hold, or nothing can be packed in the container that is asked for. The output is then not there.
 pub fn export<E: From<CheckpointError>>(
     request: &ExportRequest<'_>,
     change: Change<'_, E>,
@@ -98,7 +104,8 @@ pub fn export<E: From<CheckpointError>>(
     if card.is_some() {
         except.insert(CARD.into());
     }
-    let carried = Carry { except: &except, changed: !digests.is_empty() }.carry(request.source, &draft)?;
+    let changed = !digests.is_empty() || checkpoint.container().is_some();
+    let carried = Carry { except: &except, changed }.carry(request.source, &draft)?;
 
     progress(0.9, "counting what was written");
     let reread = Checkpoint::open(draft.folder())?;
@@ -111,11 +118,24 @@ pub fn export<E: From<CheckpointError>>(
             return Err(CheckpointError::file(request.output, reason).into());
         }
     }
-    draft.write(CERTIFICATE, certificate.text().as_bytes())?;
-    if let Some(card) = card {
-        draft.write(CARD, card(&certificate).as_bytes())?;
-    }
+    certificate.container = pack(&draft, &reread, request.container, &certificate)?;
     drop(reread);
+    if certificate.container.is_some() {
+        progress(0.95, "unpacking what was packed");
+        reads_back(&Checkpoint::open(draft.folder())?, &certificate)?;
+    }
+    draft.write(CERTIFICATE, certificate.text().as_bytes())?;
+    match card {
+        Some(card) => draft.write(CARD, card(&certificate).as_bytes())?,
+        None if is_own(draft.folder(), CARD) => {
+            let path = draft.folder().join(CARD);
+            let own = json::bytes(&path, json::CONFIG_LIMIT)?;
+            if let Some(text) = with_container(&own, certificate.container.as_ref()) {
+                draft.write(CARD, text.as_bytes())?;
+            }
+        }
+        None => {}
+    }
     draft.publish()?;
     let weights = pieces.iter().map(|piece| request.output.join(&piece.name)).collect();
     Ok(Exported { weights, carried, certificate, changed: digests.len() as u64 })
@@ -203,8 +223,17 @@ fn cut(checkpoint: &Checkpoint, most: u64) -> Vec<Piece<'_>> {
     pieces.collect()
 }
 
-fn alignment(dtype: Dtype) -> usize {
-    dtype.bitsize().div_ceil(8).next_power_of_two()
+/// Whether a packed folder unpacks to the tensors that were counted before it was packed.
+fn reads_back(packed: &Checkpoint, certificate: &FolderCertificate) -> Result<(), CheckpointError> {
+    let tensors: Vec<(&File, &Entry)> = packed.tensors().collect();
+    let found = tensors.iter().zip(examine(&tensors, true)).map(|((_, entry), (_, digest))| (&entry.name, digest));
+    let found: BTreeMap<&String, String> = found.collect();
+    let same = |(name, claim): (&String, &crate::TensorClaim)| found.get(name) == Some(&claim.blake3);
+    if found.len() == certificate.tensors.len() && certificate.tensors.iter().all(same) {
+        return Ok(());
+    }
+    let reason = "what was packed does not unpack to the same; the disk may be failing";
+    Err(CheckpointError::file(packed.folder(), reason))
 }
 
 /// The bytes of a list of pieces, without what it says about this machine.

@@ -12,6 +12,7 @@ use safetensors::Dtype;
 
 use crate::{
     CheckpointError,
+    container::Image,
     header::{self, Header},
     names::canonical,
 };
@@ -41,7 +42,8 @@ impl Entry {
     }
 }
 
-/// A mapped file. Handles share the map; it lives as long as any of them.
+/// A mapped file. Handles share the map; it lives as long as any of them. Where linears are packed, it is the dense file that they stand for, in
+/// memory.
 #[derive(Clone, Debug)]
 pub struct File {
     path: PathBuf,
@@ -51,10 +53,13 @@ pub struct File {
     metadata: BTreeMap<String, String>,
     /// The header for a copy of the file that others open, where that is not this file's own.
     published: Option<Arc<Vec<u8>>>,
+    /// Makes the dense file of a packed one.
+    image: Option<Arc<Image>>,
 }
 
 impl File {
-    /// Maps a file and checks its header: bounded length, known types, tensors back to back, nothing missing at the end.
+    /// Maps a file and checks its header: bounded length, known types, tensors back to back, nothing missing at the end; and, of packed linears,
+    /// that every value has its place. Their values are looked at when they are asked for.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         // A pipe would not open before somebody writes into it.
         let is_other = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
@@ -69,12 +74,19 @@ impl File {
         // SAFETY: the map is private and read-only. Someone truncating the file meanwhile would end the process; checkpoint files are
         // replaced by renaming, never rewritten in place.
         let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io("map", path))?;
-        let Header { data, entries, metadata } =
-            header::read(&map).map_err(|reason| CheckpointError::file(path, reason))?;
+        let found = header::read(&map).map_err(|reason| CheckpointError::file(path, reason))?;
+        let (mut map, mut image) = (Arc::new(map), None);
+        let Header { data, entries, metadata } = match Image::of(path, &map, &found)? {
+            None => found,
+            Some((dense, unpacked, header)) => {
+                (map, image) = (unpacked, Some(Arc::new(dense)));
+                header
+            }
+        };
         let published = metadata.as_ref().and_then(header::published);
         let published = published.and_then(|texts| header::with_metadata(&map[..data], &texts)).map(Arc::new);
         let metadata = metadata.unwrap_or_default();
-        Ok(Self { path: path.to_owned(), map: Arc::new(map), header: data, entries, metadata, published })
+        Ok(Self { path: path.to_owned(), map, header: data, entries, metadata, published, image })
     }
 
     /// Gives tensors the names that [`canonical`] has for them.
@@ -90,6 +102,22 @@ impl File {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where this process can map the bytes that [`File::map`] has: its path, or that of an unpacked file in memory, of which a tensor is there once
+    /// [`File::bytes`] was asked for it.
+    pub fn place(&self) -> PathBuf {
+        self.image.as_ref().map_or_else(|| self.path.clone(), |image| image.place())
+    }
+
+    /// The file as it is on the disk: of packed linears, the packed ones.
+    pub(crate) fn stored(&self) -> &[u8] {
+        self.image.as_ref().map_or(&self.map[..], |image| image.stored())
+    }
+
+    /// What its packed linears are unpacked by; none where nothing is packed.
+    pub(crate) fn image(&self) -> Option<&Image> {
+        self.image.as_deref()
     }
 
     /// Tensors in the order of their bytes.
@@ -115,13 +143,16 @@ impl File {
 
     /// The bytes of one of its tensors, little-endian.
     pub fn bytes(&self, entry: &Entry) -> &[u8] {
+        if let Some(image) = &self.image {
+            image.write(entry);
+        }
         &self.map[entry.range.clone()]
     }
 
     /// Bytes of one of its tensors need not stay in memory; looked at again, they are read again.
     pub fn release(&self, entry: &Entry) {
         if !entry.range.is_empty() {
-            // SAFETY: the map is private and read-only, so its pages hold what the file holds and nothing else.
+            // SAFETY: the map is read-only, so its pages hold what the file, on the disk or in memory, holds and nothing else.
             let advised = unsafe {
                 self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, entry.range.start, entry.range.len())
             };
@@ -130,7 +161,8 @@ impl File {
         }
     }
 
-    /// The map itself, for those who make tensors over it without a copy.
+    /// The map itself, for those who make tensors over it without a copy. Bytes of an unpacked tensor are there once [`File::bytes`] was asked for
+    /// it.
     pub fn map(&self) -> &Arc<Mmap> {
         &self.map
     }

@@ -37,9 +37,13 @@ impl Checkpoint {
         let (files, alone) = named(files);
         let places = placed(&files)?;
         let listed = || index.iter().flat_map(|index| index.weight_map.keys());
-        let is_absent = |name: &&String| match canonical(name).filter(|_| !alone) {
-            Some(name) => !places.contains_key(&name),
-            None => !places.contains_key(*name),
+        let is_part = |name: &str| files.iter().filter_map(File::image).any(|image| image.has(name));
+        let is_absent = |name: &&String| {
+            let is_there = match canonical(name).filter(|_| !alone) {
+                Some(name) => places.contains_key(&name),
+                None => places.contains_key(*name),
+            };
+            !is_there && !is_part(name)
         };
         if let Some(absent) = listed().find(is_absent) {
             let reason = format!("tensor `{absent}` is in none of the pieces");
@@ -68,6 +72,20 @@ impl Checkpoint {
     /// The list of pieces, where the checkpoint is in pieces.
     pub fn index(&self) -> Option<&Index> {
         self.index.as_ref()
+    }
+
+    /// Name of the layout in which linears are stored without their zeros, and how many are; none where all are dense.
+    pub fn container(&self) -> Option<(&'static str, usize)> {
+        let mut layouts = self.files.iter().filter_map(File::image).flat_map(|image| image.layouts());
+        let first = layouts.next()?;
+        let (mut many, mut name) = (1, first.name());
+        for layout in layouts {
+            many += 1;
+            if layout != first {
+                name = "several layouts";
+            }
+        }
+        Some((name, many))
     }
 
     /// Names of all tensors, sorted.

@@ -193,6 +193,11 @@ pub(crate) fn published(metadata: &BTreeMap<String, String>) -> Option<BTreeMap<
     (kept != *metadata).then_some(kept)
 }
 
+/// What a tensor's place is to be a multiple of, in bytes.
+pub(crate) fn alignment(dtype: Dtype) -> usize {
+    dtype.bitsize().div_ceil(8).next_power_of_two()
+}
+
 /// The length and the header of a file with other free-form texts; tensors, their order and their places behind the header stay.
 pub(crate) fn with_metadata(written: &[u8], metadata: &BTreeMap<String, String>) -> Option<Vec<u8>> {
     let mut header: Map<String, Value> = serde_json::from_slice(written.get(PREFIX..)?).ok()?;

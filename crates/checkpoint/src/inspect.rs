@@ -51,7 +51,10 @@ pub struct Inspection {
     pub files: Vec<Companion>,
     /// Files of weights.
     pub weights: Vec<PathBuf>,
-    /// Everything, leftovers excluded.
+    /// Name of the layout in which linears are stored without their zeros, and how many are; none where all are dense.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<(&'static str, usize)>,
+    /// Everything, leftovers excluded. Of packed linears, the unpacked ones.
     pub total: Sums,
     /// The parts that are there.
     pub parts: Vec<PartSums>,
@@ -188,6 +191,7 @@ pub fn inspect(path: &Path, count: bool) -> Result<Inspection, CheckpointError> 
         architecture: config.as_ref().map(architecture),
         files,
         weights: Vec::new(),
+        container: None,
         total: Sums::default(),
         parts: Vec::new(),
         leftovers: Vec::new(),
@@ -241,6 +245,7 @@ fn codes(folder: &Path, checkpoint: &Checkpoint) -> Option<String> {
 
 impl Inspection {
     fn add(&mut self, checkpoint: &Checkpoint) {
+        self.container = checkpoint.container();
         self.weights = checkpoint.files().iter().map(|file| file.path().to_owned()).collect();
         let tensors: Vec<(&File, &Entry)> = checkpoint.tensors().collect();
         let counts = if self.counted { scan(&tensors, threads(), &|_| ()) } else { vec![None; tensors.len()] };

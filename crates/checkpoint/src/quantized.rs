@@ -8,8 +8,8 @@ use crate::{Checkpoint, clean::is_quantizing, read_config};
 /// Endings of tensors that only quantized weights have, with the method that writes them.
 const MARKS: [(&str, &str); 11] = [
     (".weight_packed", "compressed-tensors, packed"),
-    (".compressed", "compressed-tensors, sparse and packed"),
-    (".bitmask", "compressed-tensors, sparse and packed"),
+    (".compressed", "compressed-tensors, sparse, its parts not all in one file or of other types"),
+    (".bitmask", "compressed-tensors, sparse, its parts not all in one file or of other types"),
     (".weight_scale", "compressed-tensors or FP8"),
     (".weight_scale_inv", "FP8 in blocks"),
     (".qweight", "GPTQ or AWQ"),

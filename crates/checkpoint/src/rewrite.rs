@@ -130,8 +130,8 @@ impl Rewrite {
             except.insert(INDEX.into());
         }
         except.insert(CARD.into());
-        let carried =
-            Carry { except: &except, changed: !changed.is_empty() }.carry(self.source.folder(), &self.draft)?;
+        let changes = !changed.is_empty() || self.source.container().is_some();
+        let carried = Carry { except: &except, changed: changes }.carry(self.source.folder(), &self.draft)?;
 
         progress(0.5, "counting what was written");
         let reread = Checkpoint::open(self.draft.folder())?;

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ressa_experiment::{Pattern, Tower};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use crate::{
     Checkpoint, Entry, File, FolderCertificate,
-    certificate::examine,
+    certificate::{examine, hex},
     names::counted_in,
     scan::{Counts, crowded_groups, is_counted},
 };
@@ -109,6 +110,16 @@ pub fn verify(checkpoint: &Checkpoint, own: Option<&FolderCertificate>, claims: 
         }
         if tower.is_some() || !tensor.violations.is_empty() {
             found.tensors.push(tensor);
+        }
+    }
+    if let Some(container) = own.and_then(|own| own.container.as_ref()) {
+        for (name, claim) in &container.sha256 {
+            let is_named = |file: &&File| file.path().file_name().is_some_and(|found| found.to_string_lossy() == *name);
+            let digest = checkpoint.files().iter().find(is_named).map(|file| hex(&Sha256::digest(file.stored())));
+            if digest.as_ref() != Some(claim) {
+                let what = if digest.is_none() { "is not there" } else { "has other bytes than the certificate says" };
+                found.violations.push(format!("`{name}` {what}"));
+            }
         }
     }
     if let Some(own) = own {

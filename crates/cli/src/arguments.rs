@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod folder;
+pub mod kernels;
 pub mod loading;
 pub mod model;
 pub mod prune;
@@ -128,6 +129,8 @@ pub enum Command {
     /// Single steps for comparison with other implementations
     #[command(subcommand)]
     Lab(model::Lab),
+    /// Time dense and sparse products for the shapes of a model: 2:4 kernels on a GPU, compressed rows on a CPU
+    BenchKernels(kernels::BenchKernelsOptions),
     /// Look for what keeps a sweep from running on this machine
     Doctor(DoctorOptions),
     /// Print completions for a shell

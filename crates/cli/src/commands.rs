@@ -1,5 +1,6 @@
 //! One module per command; each takes its arguments and answers with an exit code.
 
+pub mod bench_kernels;
 pub mod data;
 pub mod diff;
 pub mod doctor;

@@ -102,6 +102,7 @@ fn dispatch(arguments: &Arguments) -> Outcome {
         Command::Score(options) => commands::score::run(global, options),
         Command::Lab(lab) => commands::lab::run(global, lab),
         Command::Schema => commands::schema::run(),
+        Command::BenchKernels(options) => commands::bench_kernels::run(global, options),
         Command::Doctor(options) => commands::doctor::run(global, options),
         Command::Completions(options) => commands::manual::completions(global, options),
         Command::Man(options) => commands::manual::man(global, options),

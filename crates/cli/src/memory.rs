@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use ressa_checkpoint::WeightFiles;
+use ressa_checkpoint::{File, WeightFiles};
 use ressa_experiment::Stage;
 use ressa_sweep::{Graph, Options};
 
@@ -61,7 +61,8 @@ fn weights(folder: &Path) -> u64 {
         Ok(WeightFiles::Pieces { files, .. }) => files,
         Err(_) => Vec::new(),
     };
-    files.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum()
+    // Packed linears are unpacked in memory.
+    files.iter().filter_map(|path| File::open(path).ok()).map(|file| file.map().len() as u64).sum()
 }
 
 /// Bytes that can be had now: the machine's, or what is left of this container's limit. `None` where the system does not say.

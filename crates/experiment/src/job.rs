@@ -38,6 +38,34 @@ pub enum Job {
     Score(Box<ScorePredictions>),
     /// Perplexity of a text.
     Perplexity(Perplexity),
+    /// Dense and sparse products timed.
+    BenchKernels(BenchKernels),
+}
+
+/// Settings of [`Job::BenchKernels`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BenchKernels {
+    /// What is multiplied with.
+    pub shapes: Vec<KernelShape>,
+    /// Columns that are multiplied at once, ascending.
+    pub batches: Vec<u32>,
+    /// Share of zeros, anywhere; `null`: two of every four.
+    pub sparsity: Option<f64>,
+    /// Type of weights and inputs; `null` means f32 on a CPU, bf16 on a GPU.
+    pub dtype: Option<Compute>,
+}
+
+/// A shape that linears of a model have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelShape {
+    /// Rows of the weight.
+    pub outputs: usize,
+    /// Columns of the weight.
+    pub inputs: usize,
+    /// Linears of this shape.
+    pub layers: usize,
+    /// One of them.
+    pub example: String,
 }
 
 /// Settings of [`Job::Perplexity`].
@@ -118,6 +146,43 @@ impl std::str::FromStr for Compute {
             .into_iter()
             .find(|compute| compute.name() == text)
             .ok_or_else(|| format!("`{text}` is not one of float32, bfloat16, float16"))
+    }
+}
+
+/// How the files of an exported folder hold its pruned linears.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Container {
+    /// Every weight, zeros too.
+    #[default]
+    Dense,
+    /// Values that are not zero, and a bit for every place.
+    Bitmask,
+    /// Two values of every four places, and a bit for every place.
+    #[serde(rename = "2:4")]
+    TwoFour,
+}
+
+impl Container {
+    /// Every container.
+    pub const ALL: [Container; 3] = [Container::Dense, Container::Bitmask, Container::TwoFour];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Container::Dense => "dense",
+            Container::Bitmask => "bitmask",
+            Container::TwoFour => "2:4",
+        }
+    }
+}
+
+impl std::str::FromStr for Container {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|container| container.name() == text);
+        found.ok_or_else(|| format!("`{text}` is not one of dense, bitmask, 2:4"))
     }
 }
 
@@ -233,6 +298,9 @@ pub struct Export {
     /// Whether heads, channels and blocks that were removed stay as zeros, instead of a smaller model.
     #[serde(default)]
     pub full_size: bool,
+    /// How pruned linears are stored.
+    #[serde(default)]
+    pub container: Container,
     /// What the model card says beyond the certificate: label, settings and scores of the run. Its form is the checkpoint crate's.
     pub card: Value,
 }

@@ -38,6 +38,7 @@ pub(crate) fn run(job: &Export, device: Device, progress: Progress<'_>) -> Resul
         source: &weights.source,
         output: &job.output,
         max_shard_size: job.max_shard_size,
+        container: job.container,
         patterns: &patterns,
         program: &making.program,
         run: Some(json!(making)),
@@ -53,6 +54,7 @@ pub(crate) fn run(job: &Export, device: Device, progress: Progress<'_>) -> Resul
         "bytes": done.weights.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum::<u64>(),
         "changed": done.changed,
         "towers": done.certificate.towers,
+        "container": done.certificate.container,
         "copied": done.carried.copied,
         "left_out": done.carried.left_out,
     }))

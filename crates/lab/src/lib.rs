@@ -5,6 +5,7 @@ pub mod error;
 mod export;
 mod forward;
 mod generate;
+mod kernels;
 mod loaded;
 mod perplexity;
 pub mod prune;
@@ -42,5 +43,6 @@ pub fn run(job: &Job, device: Device, progress: Progress<'_>) -> Result<Value, L
         Job::Prune(job) => prune::run(job, device, progress),
         Job::Score(job) => score::run(job, progress),
         Job::Perplexity(job) => perplexity::run(job, device, progress),
+        Job::BenchKernels(job) => kernels::run(job, device, progress),
     }
 }

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, path::Path, rc::Rc};
 
 use ressa_checkpoint::{Checkpoint, Dtype, Entry, ExportRequest, File, PROGRAM, export, scale};
+use ressa_experiment::job::Container;
 use ressa_runtime::{Device, normals};
 
 use crate::{Architecture, LoadOptions, Model, ModelError, Shapes, config::GenerationConfig, folder::read_config};
@@ -98,8 +99,15 @@ pub fn rescale_folder(
         Some(factors) => scaled(file, entry, factors).map(Some),
         None => Ok(None),
     };
-    let request =
-        ExportRequest { source, output, max_shard_size: None, patterns: &BTreeMap::new(), program: PROGRAM, run: None };
+    let request = ExportRequest {
+        source,
+        output,
+        max_shard_size: None,
+        container: Container::Dense,
+        patterns: &BTreeMap::new(),
+        program: PROGRAM,
+        run: None,
+    };
     export::<ModelError>(&request, &mut change, None, progress)?;
     Ok(rescaled)
 }

@@ -141,6 +141,8 @@ impl Weights {
         let (file, entry) = self.checkpoint.get(name).ok_or_else(|| ModelError::Missing(name.to_owned()))?;
         let kind = kind(entry.dtype)
             .ok_or_else(|| ModelError::Dtype { name: name.to_owned(), found: format!("{:?}", entry.dtype) })?;
+        // A packed tensor is unpacked into the map now.
+        file.bytes(entry);
         let at = self.checkpoint.files().iter().position(|other| other.path() == file.path()).unwrap_or_default();
         Ok(view(&self.maps[at], entry, kind)?)
     }
@@ -256,8 +258,8 @@ pub fn kind(dtype: Dtype) -> Option<Kind> {
 
 /// A file's bytes as a tensor that owns the map.
 fn map(file: &File) -> Result<Tensor, ModelError> {
-    let path = file.path();
-    let name = path.to_str().ok_or_else(|| ModelError::file(path, "its path is not UTF-8, which libtorch needs"))?;
+    let path = file.place();
+    let name = path.to_str().ok_or_else(|| ModelError::file(&path, "its path is not UTF-8, which libtorch needs"))?;
     Ok(Tensor::f_from_file(name, false, file.map().len() as i64, (Kind::Uint8, Device::Cpu))?)
 }
 

@@ -51,6 +51,7 @@ pub fn of_job(job: &Job) -> &'static str {
         Job::Generate(_) => "use fewer --num-beams, --dtype bfloat16, or --device cpu",
         Job::Forward(_) => "give fewer rows, use --dtype bfloat16, or --device cpu",
         Job::Stats(_) => "use --dtype bfloat16 or --device cpu",
+        Job::BenchKernels(_) => "use smaller batches (--batch), or --device cpu",
         Job::Perplexity(_) => "use a smaller --window, --dtype bfloat16, or --device cpu",
         Job::Prune(_) => "use fewer --samples, --dtype bfloat16, or --device cpu",
         Job::RandomCheckpoint(_) | Job::PruneLayer(_) | Job::SparseLora(_) | Job::Export(_) | Job::Score(_) => {

@@ -6,7 +6,7 @@ use ressa_checkpoint::{
     CardScore, Change, Checkpoint, CheckpointError, Claims, Draft, ExportRequest, Exported, FolderCertificate, Making,
     card, export, verify,
 };
-use ressa_experiment::Tower;
+use ressa_experiment::{Tower, job::Container};
 
 use crate::making::{Piece, bf16s, f32s, file, files, put, values};
 
@@ -44,7 +44,7 @@ fn run(
     change: Change<'_, CheckpointError>,
 ) -> Result<Exported, CheckpointError> {
     let patterns = BTreeMap::new();
-    let request = ExportRequest { source, output, max_shard_size, patterns: &patterns, program: "a test", run: None };
+    let request = ExportRequest { source, output, max_shard_size, container: Container::Dense, patterns: &patterns, program: "a test", run: None };
     export(&request, change, None, &mut |_, _| ())
 }
 

@@ -13,6 +13,7 @@ use std::{
 use ressa_checkpoint::{
     Checkpoint, CheckpointError, ExportRequest, Exported, Finished, Making, Rewrite, card, export, has_card, known,
 };
+use ressa_experiment::job::Container;
 use serde_json::json;
 
 use crate::making::{Piece, f32s, file, files, put, values};
@@ -108,7 +109,7 @@ fn exported(
     let making = making(source.parent().unwrap());
     let patterns = BTreeMap::new();
     let run = Some(json!(making));
-    let request = ExportRequest { source, output, max_shard_size, patterns: &patterns, program: "a test", run };
+    let request = ExportRequest { source, output, max_shard_size, container: Container::Dense, patterns: &patterns, program: "a test", run };
     let make = |found: &_| card("out", Some(&making), found, source);
     let makes_card = !has_card(source);
     let mut change = |_: &_, entry: &ressa_checkpoint::Entry| Ok(new.clone().filter(|_| entry.name == QKV));

@@ -1,5 +1,6 @@
 //! Folders as they are met: counted, written again, damaged.
 
+mod containers;
 mod counting;
 mod exporting;
 mod fitting;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use ressa_experiment::job::Container;
 
 use super::path;
 
@@ -38,6 +39,10 @@ pub struct ExportOptions {
     /// Leave heads, channels and blocks that a step `structure` removed as zeros; without it, the folder is that of the smaller model
     #[arg(long, conflicts_with = "model")]
     pub full_size: bool,
+    /// How pruned linears are stored: dense, bitmask (values that are not zero, and a bit for every place) or 2:4 (for those that follow it; others
+    /// stay dense)
+    #[arg(long, value_name = "FORMAT", default_value = "dense", value_parser = |text: &str| text.parse::<Container>())]
+    pub format: Container,
     #[command(flatten)]
     pub selection: super::Selection,
     #[command(flatten)]

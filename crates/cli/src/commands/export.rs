@@ -52,6 +52,7 @@ fn of_run(global: &Global, options: &ExportOptions) -> Result<Value, Failure> {
         output: absolute(&options.output),
         max_shard_size: options.max_shard_size,
         full_size: options.full_size,
+        container: options.format,
         card: json!(making),
     };
     job::run(global, &options.machine, &Job::Export(Box::new(job)))
@@ -63,6 +64,7 @@ fn folder(source: &Path, options: &ExportOptions) -> Result<Value, Failure> {
         source,
         output: &options.output,
         max_shard_size: options.max_shard_size,
+        container: options.format,
         patterns: &Default::default(),
         program: PROGRAM,
         run: None,
@@ -82,6 +84,7 @@ fn summary(done: &Exported) -> Value {
         "bytes": done.weights.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum::<u64>(),
         "changed": done.changed,
         "towers": done.certificate.towers,
+        "container": done.certificate.container,
         "copied": done.carried.copied,
         "left_out": done.carried.left_out,
     })
@@ -92,6 +95,12 @@ fn print(summary: &Value, output: &Path) {
     let weights = summary["weights"].as_array().map_or(0, Vec::len);
     let changed = count(number(&summary["changed"]) as usize, "tensor");
     say(format_args!("{} of weights, {}; {changed} changed", count(weights, "file"), size(number(&summary["bytes"]))));
+    if let Some(dense) = summary["container"]["dense_bytes"].as_u64() {
+        let container = &summary["container"];
+        let (packed, linears) = (number(&container["packed"]), number(&container["linears"]));
+        let format = container["format"].as_str().unwrap_or_default();
+        say(format_args!("{packed} of {linears} linears packed ({format}); {} when all is dense", size(dense)));
+    }
     for (tower, sums) in summary["towers"].as_object().into_iter().flatten() {
         let share = rounded_percent(sums["sparsity"].as_f64().unwrap_or_default());
         say(format_args!("  {tower:<9} {share} zero"));

@@ -11,7 +11,7 @@ use ressa_data::{Benchmark, Captions, Image, Processor};
 use ressa_experiment::{
     Experiment, Task,
     config::{CorporaConfig, Corpus, DataConfig, DataSource},
-    job::{Compute, Generate, Job, ModelAt, PromptRequest, RandomCheckpoint, Reply, SearchOptions},
+    job::{Compute, Container, Generate, Job, ModelAt, PromptRequest, RandomCheckpoint, Reply, SearchOptions},
     protocol::{Event, Request},
 };
 use serde_json::{Map, Value, json};
@@ -306,8 +306,9 @@ fn use_folder(folder: &Path, output: &Path, writes: bool) {
     }
     for max_shard_size in [None, Some(5000)].into_iter().filter(|_| writes) {
         let patterns = BTreeMap::new();
+        let container = if max_shard_size.is_some() { Container::Bitmask } else { Container::Dense };
         let request =
-            ExportRequest { source: folder, output, max_shard_size, patterns: &patterns, program: "", run: None };
+            ExportRequest { source: folder, output, max_shard_size, container, patterns: &patterns, program: "", run: None };
         let card = |found: &FolderCertificate| ressa_checkpoint::card("x", None, found, folder);
         let _ = ressa_checkpoint::export::<ressa_checkpoint::CheckpointError>(
             &request,
@@ -339,6 +340,7 @@ fn folder() -> Target {
         source: &folder,
         output: &output,
         max_shard_size: Some(20_000),
+        container: Container::Dense,
         patterns: &patterns,
         program: "a test",
         run: None,

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, process::Command, thread};
 
 use ressa_experiment::{
     Experiment, Stage, StageNode,
-    job::{Export, Job},
+    job::{Container, Export, Job},
     stage::Inputs,
 };
 use ressa_testkit::stand_in::StandIn;
@@ -75,6 +75,7 @@ fn export(command: Command, store: &Path, merge: &StageNode, output: &Path) -> V
         output: output.to_owned(),
         max_shard_size: None,
         full_size: false,
+        container: Container::Dense,
         card: serde_json::json!({ "base": "", "label": "", "run": "", "stages": [], "pruned": {}, "restored": null, "seed": null, "scores": [], "program": "" }),
     };
     work(command, &Job::Export(Box::new(job))).unwrap_or_else(|failure| panic!("{failure:?}"));
