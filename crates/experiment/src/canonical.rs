@@ -8,6 +8,7 @@ use crate::{
         Repetition, RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerCalibration, TowerPrune,
     },
     model::DenseConfig,
+    reconstruct::ReconstructConfig,
     refine::{RefineConfig, RefineMethod},
     steps::{Step, StepKind},
 };
@@ -74,6 +75,7 @@ fn canonical_steps(run: &mut RunConfig) {
     if run.steps.is_empty() {
         canonical_prune(&mut run.prune);
         run.refine = RefineConfig::default();
+        run.reconstruct = ReconstructConfig::default().into();
         canonical_restore(&mut run.restore);
         return;
     }
@@ -91,6 +93,7 @@ fn canonical_steps(run: &mut RunConfig) {
                 *refine = refine.canonical();
                 is_refined |= refine.method != RefineMethod::None;
             }
+            Step::Reconstruct(reconstruct) => **reconstruct = reconstruct.canonical(),
             Step::Restore(restore) => {
                 canonical_restore(restore);
                 is_refined &= restore.method == RestoreMethod::None;
@@ -98,7 +101,7 @@ fn canonical_steps(run: &mut RunConfig) {
         }
     }
     steps.retain(|(_, step)| step.does_something());
-    (run.prune, run.refine, run.restore, run.steps) = Default::default();
+    (run.prune, run.refine, run.reconstruct, run.restore, run.steps) = Default::default();
     let is_usual =
         steps.iter().all(|(name, step)| StepKind::USUAL.contains(&step.kind()) && name == step.kind().name())
             && steps.windows(2).all(|pair| pair[0].1.kind() < pair[1].1.kind());
@@ -107,6 +110,7 @@ fn canonical_steps(run: &mut RunConfig) {
             match step {
                 Step::Prune(prune) => run.prune = prune,
                 Step::Refine(refine) => run.refine = refine,
+                Step::Reconstruct(reconstruct) => run.reconstruct = reconstruct,
                 Step::Restore(restore) => run.restore = restore,
             }
         }

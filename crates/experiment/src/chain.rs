@@ -6,8 +6,10 @@
 //! A grid asks for the same parts again and again, so the [`Planner`] remembers them: sections of the configuration and states are interned, steps
 //! are looked up by their numbers, and only a new combination is hashed.
 
+mod reconstruct;
+
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     sync::Arc,
 };
 
@@ -21,6 +23,7 @@ use crate::{
     interner::Interner,
     model::{DenseConfig, ModelConfig},
     reading::{ReadingKind, Readings},
+    reconstruct::ReconstructConfig,
     refine::RefineConfig,
     shared::Shared,
     stage::{AdaptTraining, Identifier, Inputs, identify},
@@ -46,6 +49,7 @@ pub(crate) struct Planner {
     bases: Interner<(Shared<ModelConfig>, Shared<DenseConfig>, Shared<DataConfig>)>,
     prunes: Interner<Shared<PruneConfig>>,
     restores: Interner<Shared<RestoreConfig>>,
+    reconstructs: Interner<Shared<ReconstructConfig>>,
     evaluations: Interner<Shared<EvaluateConfig>>,
     lists: Interner<Shared<Vec<StepConfig>>>,
     /// The steps of runs with the same sections and list.
@@ -84,6 +88,7 @@ enum Section {
     Prune(u32),
     /// With the pruning whose calibration it reads.
     Refine(RefineConfig, u32),
+    Reconstruct(u32),
     Restore(u32),
 }
 
@@ -110,8 +115,10 @@ struct Dense {
 struct State {
     /// The last restoration.
     merge: Option<StageKey>,
-    /// Pruned towers since then, in tower order, each by its last stage.
+    /// Towers that were pruned, refined or reconstructed since then, in tower order, each by its last stage.
     masks: Vec<(Tower, StageKey)>,
+    /// Those of them that were pruned.
+    pruned: BTreeSet<Tower>,
     /// Restorations so far.
     restorations: u64,
 }
@@ -124,7 +131,7 @@ impl State {
         keys
     }
 
-    fn prune(&mut self, tower: Tower, key: StageKey) {
+    fn change(&mut self, tower: Tower, key: StageKey) {
         match self.masks.binary_search_by_key(&tower, |(known, _)| *known) {
             Ok(at) => self.masks[at].1 = key,
             Err(at) => self.masks.insert(at, (tower, key)),
@@ -280,6 +287,7 @@ impl Planner {
             data,
             prune: self.prunes.value(parts.prune),
             refine: RefineConfig::default(),
+            reconstruct: Shared::default(),
             restore: self.restores.value(parts.restore),
             evaluate: self.evaluations.value(parts.evaluate),
             steps: self.lists.value(parts.list),
@@ -319,6 +327,7 @@ impl Planner {
             Step::Prune(prune) => Some(Section::Prune(*pruning.insert(self.prunes.intern(prune)))),
             // A file in which nothing is pruned before was refused.
             Step::Refine(refine) => Some(Section::Refine(refine, pruning?)),
+            Step::Reconstruct(reconstruct) => Some(Section::Reconstruct(self.reconstructs.intern(reconstruct))),
             Step::Restore(restore) => Some(Section::Restore(self.restores.intern(restore))),
         });
         let sequence: Arc<[Section]> = numbered.collect();
@@ -341,6 +350,7 @@ impl Planner {
                     let done = Arc::new(match section {
                         Section::Prune(prune) => self.prune(doing, state, prune),
                         Section::Refine(refine, prune) => self.refine(doing, state, (refine, prune)),
+                        Section::Reconstruct(reconstruct) => self.reconstruct(doing, state, reconstruct),
                         Section::Restore(restore) => self.restore(doing, state, restore),
                     });
                     self.done.insert(key, Arc::clone(&done));
@@ -402,7 +412,8 @@ impl Planner {
                 }
             };
             is_first = false;
-            after.prune(tower, node.key);
+            after.change(tower, node.key);
+            after.pruned.insert(tower);
             nodes.push(node);
         }
         nodes.shrink_to_fit();
@@ -470,7 +481,7 @@ impl Planner {
         let before = self.states.all[state as usize].clone();
         let mut after = before.clone();
         let mut nodes = Vec::new();
-        for &(tower, _) in &before.masks {
+        for &tower in &before.pruned {
             let needs = StatisticsNeeds { gram: true, ..StatisticsNeeds::default() };
             // Nothing is propagated: every layer is measured before the first is refined.
             let calibration = CalibrationConfig { propagate: Propagate::Dense, ..config.calibration_of(tower) };
@@ -494,7 +505,7 @@ impl Planner {
                 },
                 &mut self.buffer,
             );
-            after.prune(tower, node.key);
+            after.change(tower, node.key);
             nodes.push(Arc::new(node));
         }
         Done { nodes, state: self.states.number(after) }
@@ -505,7 +516,8 @@ impl Planner {
         let config = self.restores.value(restore);
         let before = &self.states.all[state as usize];
         let [adapt, merge] = restoration(doing, &config, before, &mut self.buffer).map(Arc::new);
-        let after = State { merge: Some(merge.key), masks: Vec::new(), restorations: before.restorations + 1 };
+        let restorations = before.restorations + 1;
+        let after = State { merge: Some(merge.key), restorations, ..State::default() };
         Done { nodes: vec![adapt, merge], state: self.states.number(after) }
     }
 

@@ -9,6 +9,7 @@ use crate::{
     allocation::AllocationConfig,
     method::is_default,
     model::{DenseConfig, ModelConfig},
+    reconstruct::ReconstructConfig,
     refine::RefineConfig,
     settings::SETTINGS,
     shared::Shared,
@@ -43,6 +44,9 @@ pub struct RunConfig {
     /// How what was pruned is refined; for steps `refine` only.
     #[serde(default, skip_serializing_if = "is_default")]
     pub refine: RefineConfig,
+    /// How what is left is reconstructed; for steps `reconstruct` only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reconstruct: Shared<ReconstructConfig>,
     /// How quality is given back.
     #[serde(default)]
     pub restore: Shared<RestoreConfig>,
@@ -66,6 +70,7 @@ impl RunConfig {
             data: Shared::default(),
             prune: Shared::default(),
             refine: RefineConfig::default(),
+            reconstruct: Shared::default(),
             restore: Shared::default(),
             evaluate: Shared::default(),
             steps: Shared::default(),
@@ -75,8 +80,9 @@ impl RunConfig {
 
     /// Whether two runs differ in nothing but their seed.
     pub fn is_but_for_seed(&self, other: &Self) -> bool {
-        let Self { model, dense, data, prune, refine, restore, evaluate, steps, seed: _ } = self;
+        let Self { model, dense, data, prune, refine, reconstruct, restore, evaluate, steps, seed: _ } = self;
         (prune, refine, restore, steps) == (&other.prune, &other.refine, &other.restore, &other.steps)
+            && *reconstruct == other.reconstruct
             && *evaluate == other.evaluate
             && (model, dense, data) == (&other.model, &other.dense, &other.data)
     }

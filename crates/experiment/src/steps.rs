@@ -22,6 +22,7 @@ use crate::{
     document::{self, Override},
     error::{ErrorKind, ExperimentError},
     model::ModelConfig,
+    reconstruct::{ReconstructConfig, Trained},
     refine::{RefineConfig, RefineMethod},
     settings::{self, SETTINGS},
     shape,
@@ -39,13 +40,15 @@ pub enum StepKind {
     Prune,
     /// Exchanges what was removed, or changes what stays, layer by layer.
     Refine,
+    /// Trains what stays, a part of the network at a time.
+    Reconstruct,
     /// Trains, and merges what was trained.
     Restore,
 }
 
 impl StepKind {
     /// Every kind.
-    pub const ALL: [StepKind; 3] = [StepKind::Prune, StepKind::Refine, StepKind::Restore];
+    pub const ALL: [StepKind; 4] = [StepKind::Prune, StepKind::Refine, StepKind::Reconstruct, StepKind::Restore];
 
     /// The kinds of a run that lists no steps.
     pub(crate) const USUAL: [StepKind; 2] = [StepKind::Prune, StepKind::Restore];
@@ -55,6 +58,7 @@ impl StepKind {
         match self {
             StepKind::Prune => "prune",
             StepKind::Refine => "refine",
+            StepKind::Reconstruct => "reconstruct",
             StepKind::Restore => "restore",
         }
     }
@@ -119,6 +123,8 @@ pub enum Step {
     Prune(Shared<PruneConfig>),
     /// Exchanges what was removed, or changes what stays.
     Refine(RefineConfig),
+    /// Trains what stays, a part of the network at a time.
+    Reconstruct(Shared<ReconstructConfig>),
     /// Trains, and merges what was trained.
     Restore(Shared<RestoreConfig>),
 }
@@ -129,6 +135,7 @@ impl Step {
         match self {
             Step::Prune(_) => StepKind::Prune,
             Step::Refine(_) => StepKind::Refine,
+            Step::Reconstruct(_) => StepKind::Reconstruct,
             Step::Restore(_) => StepKind::Restore,
         }
     }
@@ -140,6 +147,9 @@ impl Step {
                 prune.metric != Metric::None && Tower::ALL.iter().any(|&t| prune.tower(t).sparsity > 0.0)
             }
             Step::Refine(refine) => refine.method != RefineMethod::None,
+            Step::Reconstruct(reconstruct) => {
+                reconstruct.train != Trained::None && Tower::ALL.iter().any(|&tower| reconstruct.tower(tower).tune)
+            }
             Step::Restore(restore) => restore.method != RestoreMethod::None,
         }
     }
@@ -149,6 +159,7 @@ impl Step {
         match self {
             Step::Prune(prune) => run.prune = prune.clone(),
             Step::Refine(refine) => run.refine = *refine,
+            Step::Reconstruct(reconstruct) => run.reconstruct = reconstruct.clone(),
             Step::Restore(restore) => run.restore = restore.clone(),
         }
     }
@@ -197,6 +208,7 @@ impl RunConfig {
         match step.kind {
             StepKind::Prune => Step::Prune(run.prune),
             StepKind::Refine => Step::Refine(run.refine),
+            StepKind::Reconstruct => Step::Reconstruct(run.reconstruct),
             StepKind::Restore => Step::Restore(run.restore),
         }
     }
@@ -205,7 +217,7 @@ impl RunConfig {
     pub fn prunings(&self) -> impl Iterator<Item = Shared<PruneConfig>> {
         self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
             Step::Prune(prune) => Some(prune),
-            Step::Refine(_) | Step::Restore(_) => None,
+            Step::Refine(_) | Step::Reconstruct(_) | Step::Restore(_) => None,
         })
     }
 
@@ -213,7 +225,7 @@ impl RunConfig {
     pub(crate) fn calibrates(&self) -> bool {
         self.sequence().iter().filter(|step| step.does_something()).any(|step| match step {
             Step::Prune(prune) => prune.calibrates(),
-            Step::Refine(_) => true,
+            Step::Refine(_) | Step::Reconstruct(_) => true,
             Step::Restore(_) => false,
         })
     }
@@ -222,7 +234,7 @@ impl RunConfig {
     pub fn restorations(&self) -> impl Iterator<Item = Shared<RestoreConfig>> {
         self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
             Step::Restore(restore) => Some(restore),
-            Step::Prune(_) | Step::Refine(_) => None,
+            Step::Prune(_) | Step::Refine(_) | Step::Reconstruct(_) => None,
         })
     }
 
@@ -255,7 +267,7 @@ impl RunConfig {
             Some(step) => self.resolved(step),
             None if self.steps.is_empty() => match StepKind::named(name)? {
                 StepKind::Prune => Step::Prune(self.prune.clone()),
-                StepKind::Refine => return None,
+                StepKind::Refine | StepKind::Reconstruct => return None,
                 StepKind::Restore => Step::Restore(self.restore.clone()),
             },
             None => return None,

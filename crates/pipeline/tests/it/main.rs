@@ -93,6 +93,7 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
             | Stage::Sensitivity { .. }
             | Stage::Statistics { .. }
             | Stage::Refine { .. }
+            | Stage::Reconstruct { .. }
             | Stage::Adapt { .. } => {}
         }
     }

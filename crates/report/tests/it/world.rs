@@ -43,7 +43,7 @@ pub fn fill_with(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> O
                     files.push(("losses.csv", losses(training.steps, cell.seed)));
                     serde_json::json!({ "steps": training.steps })
                 }
-                Stage::Prune { .. } | Stage::Refine { .. } | Stage::Merge { .. } => {
+                Stage::Prune { .. } | Stage::Refine { .. } | Stage::Reconstruct { .. } | Stage::Merge { .. } => {
                     serde_json::to_value(certificate(cell, node)).unwrap()
                 }
                 Stage::Evaluate { task, items, .. } => match score(cell, *task) {
@@ -161,7 +161,9 @@ fn certificate(cell: &Cell, node: &StageNode) -> Certificate {
             _ => cell.run.sparsity(tower),
         };
         let here = match *node.stage {
-            Stage::Prune { tower: own, .. } | Stage::Refine { tower: own, .. } => own == tower,
+            Stage::Prune { tower: own, .. }
+            | Stage::Refine { tower: own, .. }
+            | Stage::Reconstruct { tower: own, .. } => own == tower,
             _ => sparsity > 0.0,
         };
         if !here {
