@@ -2,7 +2,7 @@
 //! holds: files that a user adds there are the user's. A new experiment is added here.
 
 /// Studies of the embedded world.
-pub const SHAPES: [&str; 16] = [
+pub const SHAPES: [&str; 17] = [
     "ablations",
     "allocation-methods",
     "allocation-vicuna",
@@ -14,6 +14,7 @@ pub const SHAPES: [&str; 16] = [
     "methods",
     "modalities",
     "official-vs-sound",
+    "reconstruction",
     "restoration-vicuna",
     "restoration",
     "smoke",

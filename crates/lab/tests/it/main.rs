@@ -5,4 +5,5 @@ mod conversations;
 mod experiments;
 mod pruning;
 mod random;
+mod reconstructed;
 mod scoring;

@@ -2,6 +2,7 @@
 
 mod methods;
 mod published;
+mod reconstruct;
 mod rescaled;
 mod steps;
 mod today;
