@@ -76,7 +76,9 @@ impl Packed {
             let part = |ending: &str| named.get(format!("{module}{ending}").as_str()).copied();
             let Some(bitmask) = part(BITMASK) else { continue };
             let Some(shape) = part(SHAPE) else {
-                return Err(format!("tensor `{module}{COMPRESSED}` is packed and `{module}{SHAPE}` is not in this file"));
+                return Err(format!(
+                    "tensor `{module}{COMPRESSED}` is packed and `{module}{SHAPE}` is not in this file"
+                ));
             };
             if part(WEIGHT).is_some() {
                 return Err(format!("tensor `{module}{WEIGHT}` is there twice, once packed"));
@@ -127,7 +129,9 @@ impl Parts<'_> {
                 return Ok(());
             }
             let Entry { name, dtype: found, shape: has, .. } = entry;
-            Err(format!("tensor `{name}` is {found} {has:?}; a packed matrix of {rows} x {columns} needs {dtype} {shape:?}"))
+            Err(format!(
+                "tensor `{name}` is {found} {has:?}; a packed matrix of {rows} x {columns} needs {dtype} {shape:?}"
+            ))
         };
         let width = columns.div_ceil(8);
         is(self.bitmask, Dtype::U8, &[rows, width])?;
@@ -180,7 +184,10 @@ impl Parts<'_> {
         // The bitmask, whose place in the file is known, has a bit for each element: what is larger is not there.
         let most = self.bitmask.bytes().saturating_mul(8) as i64;
         if rows < 1 || columns < 1 || rows.checked_mul(columns).is_none_or(|elements| elements > most) {
-            return Err(format!("tensor `{name}` says {rows} x {columns}, and `{}` has {most} places", self.bitmask.name));
+            return Err(format!(
+                "tensor `{name}` says {rows} x {columns}, and `{}` has {most} places",
+                self.bitmask.name
+            ));
         }
         Ok([rows as usize, columns as usize])
     }
@@ -197,7 +204,9 @@ impl Parts<'_> {
             let offset = i64::from_le_bytes(*offset);
             if offset != at as i64 {
                 let name = format!("{}{OFFSETS}", self.module);
-                return Err(format!("tensor `{name}` says {offset} for row {row}; the rows before it have {at} values"));
+                return Err(format!(
+                    "tensor `{name}` says {offset} for row {row}; the rows before it have {at} values"
+                ));
             }
             let used = columns % 8;
             if used > 0 && mask.last().is_some_and(|last| last >> used != 0) {

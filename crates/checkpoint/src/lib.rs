@@ -41,7 +41,9 @@ mod write;
 
 pub use card::{CardScore, Making, card, has_card};
 pub use carry::{Carried, LeftOut};
-pub use certificate::{CERTIFICATE, ContainerClaim, EXAMINED_AT_ONCE, FolderCertificate, PROGRAM, TensorClaim, TowerClaim};
+pub use certificate::{
+    CERTIFICATE, ContainerClaim, EXAMINED_AT_ONCE, FolderCertificate, PROGRAM, TensorClaim, TowerClaim,
+};
 pub use clean::{repository, shown_name};
 pub use companions::{Companion, ImageSettings, PREPROCESSOR, PROCESSOR, companions, image_processor};
 pub use decoders::{LLAMA_LIKE, check_windows, decoder_fields};

@@ -49,7 +49,8 @@ pub fn missing(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path)
             | Stage::Structure { data: Some(data), .. }
             | Stage::Sensitivity { data, .. }
             | Stage::Statistics { data, .. }
-            | Stage::Refine { data, .. } => list.corpora(data, &data.calibration),
+            | Stage::Refine { data, .. }
+            | Stage::Reconstruct { data, .. } => list.corpora(data, &data.calibration),
             Stage::Adapt { data, .. } => list.corpora(data, &data.restoration),
             Stage::Evaluate { task, data, retrieval, .. } => {
                 if let Some(folder) = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_ref()) {

@@ -76,7 +76,8 @@ pub(crate) fn named(stage: &Stage) -> Option<Named> {
         }
         Stage::Sensitivity { data, calibration, seed, .. }
         | Stage::Statistics { data, calibration, seed, .. }
-        | Stage::Refine { data, calibration, seed, .. } => {
+        | Stage::Refine { data, calibration, seed, .. }
+        | Stage::Reconstruct { data, calibration, seed, .. } => {
             Some(corpora(&data.calibration, format!("calibration {} {seed}", calibration.images)))
         }
         Stage::Adapt { data, training, seed, .. } => {
@@ -98,7 +99,8 @@ fn opened(stage: &Stage, root: &Path) -> Result<Vec<String>, DataError> {
         }
         Stage::Sensitivity { data, calibration, seed, .. }
         | Stage::Statistics { data, calibration, seed, .. }
-        | Stage::Refine { data, calibration, seed, .. } => {
+        | Stage::Refine { data, calibration, seed, .. }
+        | Stage::Reconstruct { data, calibration, seed, .. } => {
             calibrating(&data.calibration, root, calibration.images, *seed)?
         }
         Stage::Adapt { data, training, seed, .. } => {

@@ -8,6 +8,7 @@ use crate::{
         Repetition, RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerCalibration, TowerPrune,
     },
     model::DenseConfig,
+    reconstruct::ReconstructConfig,
     refine::{RefineConfig, RefineMethod},
     steps::{Step, StepKind},
 };
@@ -77,6 +78,7 @@ fn canonical_steps(run: &mut RunConfig) {
         canonical_prune(&mut run.prune);
         run.refine = RefineConfig::default();
         run.structure = Default::default();
+        run.reconstruct = ReconstructConfig::default().into();
         canonical_restore(&mut run.restore);
         return;
     }
@@ -95,6 +97,7 @@ fn canonical_steps(run: &mut RunConfig) {
                 is_refined |= refine.method != RefineMethod::None;
             }
             Step::Structure(structure) => *structure = structure.canonical().into(),
+            Step::Reconstruct(reconstruct) => **reconstruct = reconstruct.canonical(),
             Step::Restore(restore) => {
                 canonical_restore(restore);
                 is_refined &= restore.method == RestoreMethod::None;
@@ -102,7 +105,7 @@ fn canonical_steps(run: &mut RunConfig) {
         }
     }
     steps.retain(|(_, step)| step.does_something());
-    (run.prune, run.refine, run.structure, run.restore, run.steps) = Default::default();
+    (run.prune, run.refine, run.structure, run.reconstruct, run.restore, run.steps) = Default::default();
     let is_usual =
         steps.iter().all(|(name, step)| StepKind::USUAL.contains(&step.kind()) && name == step.kind().name())
             && steps.windows(2).all(|pair| pair[0].1.kind() < pair[1].1.kind());
@@ -112,6 +115,7 @@ fn canonical_steps(run: &mut RunConfig) {
                 Step::Prune(prune) => run.prune = prune,
                 Step::Refine(refine) => run.refine = refine,
                 Step::Structure(structure) => run.structure = structure,
+                Step::Reconstruct(reconstruct) => run.reconstruct = reconstruct,
                 Step::Restore(restore) => run.restore = restore,
             }
         }

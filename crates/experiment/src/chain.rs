@@ -6,6 +6,7 @@
 //! A grid asks for the same parts again and again, so the [`Planner`] remembers them: sections of the configuration and states are interned, steps
 //! are looked up by their numbers, and only a new combination is hashed.
 
+mod reconstruct;
 mod structure;
 
 use std::{
@@ -23,6 +24,7 @@ use crate::{
     interner::Interner,
     model::{DenseConfig, ModelConfig},
     reading::{ReadingKind, Readings},
+    reconstruct::ReconstructConfig,
     refine::RefineConfig,
     shared::Shared,
     stage::{AdaptTraining, Identifier, Inputs, identify},
@@ -50,6 +52,7 @@ pub(crate) struct Planner {
     prunes: Interner<Shared<PruneConfig>>,
     structures: Interner<Shared<StructureConfig>>,
     restores: Interner<Shared<RestoreConfig>>,
+    reconstructs: Interner<Shared<ReconstructConfig>>,
     evaluations: Interner<Shared<EvaluateConfig>>,
     lists: Interner<Shared<Vec<StepConfig>>>,
     /// The steps of runs with the same sections and list.
@@ -89,6 +92,7 @@ enum Section {
     /// With the pruning whose calibration it reads.
     Refine(RefineConfig, u32),
     Structure(u32),
+    Reconstruct(u32),
     Restore(u32),
 }
 
@@ -115,7 +119,7 @@ struct Dense {
 struct State {
     /// The last restoration.
     merge: Option<StageKey>,
-    /// Pruned towers since then, in tower order, each by its last stage.
+    /// Towers that were pruned, refined or reconstructed since then, in tower order, each by its last stage.
     masks: Vec<(Tower, StageKey)>,
     /// Those of them that were pruned.
     pruned: BTreeSet<Tower>,
@@ -288,6 +292,7 @@ impl Planner {
             prune: self.prunes.value(parts.prune),
             refine: RefineConfig::default(),
             structure: Shared::default(),
+            reconstruct: Shared::default(),
             restore: self.restores.value(parts.restore),
             evaluate: self.evaluations.value(parts.evaluate),
             steps: self.lists.value(parts.list),
@@ -328,6 +333,7 @@ impl Planner {
             // A file in which nothing is pruned before was refused.
             Step::Refine(refine) => Some(Section::Refine(refine, pruning?)),
             Step::Structure(structure) => Some(Section::Structure(self.structures.intern(structure))),
+            Step::Reconstruct(reconstruct) => Some(Section::Reconstruct(self.reconstructs.intern(reconstruct))),
             Step::Restore(restore) => Some(Section::Restore(self.restores.intern(restore))),
         });
         let sequence: Arc<[Section]> = numbered.collect();
@@ -351,6 +357,7 @@ impl Planner {
                         Section::Prune(prune) => self.prune(doing, state, prune),
                         Section::Refine(refine, prune) => self.refine(doing, state, (refine, prune)),
                         Section::Structure(structure) => self.structure(doing, state, structure),
+                        Section::Reconstruct(reconstruct) => self.reconstruct(doing, state, reconstruct),
                         Section::Restore(restore) => self.restore(doing, state, restore),
                     });
                     self.done.insert(key, Arc::clone(&done));

@@ -9,6 +9,7 @@ use crate::{
     allocation::AllocationConfig,
     method::is_default,
     model::{DenseConfig, ModelConfig},
+    reconstruct::ReconstructConfig,
     refine::RefineConfig,
     settings::SETTINGS,
     shared::Shared,
@@ -47,6 +48,9 @@ pub struct RunConfig {
     /// What is removed as a whole; for steps `structure` only.
     #[serde(default, skip_serializing_if = "is_default")]
     pub structure: Shared<StructureConfig>,
+    /// How what is left is reconstructed; for steps `reconstruct` only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reconstruct: Shared<ReconstructConfig>,
     /// How quality is given back.
     #[serde(default)]
     pub restore: Shared<RestoreConfig>,
@@ -71,6 +75,7 @@ impl RunConfig {
             prune: Shared::default(),
             refine: RefineConfig::default(),
             structure: Shared::default(),
+            reconstruct: Shared::default(),
             restore: Shared::default(),
             evaluate: Shared::default(),
             steps: Shared::default(),
@@ -80,9 +85,10 @@ impl RunConfig {
 
     /// Whether two runs differ in nothing but their seed.
     pub fn is_but_for_seed(&self, other: &Self) -> bool {
-        let Self { model, dense, data, prune, refine, structure, restore, evaluate, steps, seed: _ } = self;
+        let Self { model, dense, data, prune, refine, structure, reconstruct, restore, evaluate, steps, seed: _ } =
+            self;
         (prune, refine, restore, steps) == (&other.prune, &other.refine, &other.restore, &other.steps)
-            && *structure == other.structure
+            && (structure, reconstruct) == (&other.structure, &other.reconstruct)
             && *evaluate == other.evaluate
             && (model, dense, data) == (&other.model, &other.dense, &other.data)
     }

@@ -9,6 +9,7 @@ use crate::{
         BlockThreshold, CalibrationConfig, DataSource, Group, Metric, PruneConfig, RestoreConfig, RestoreMethod,
         SampleForm, Threshold, TowerPrune,
     },
+    reconstruct::{ReconstructConfig, Trained},
     refine::RefineMethod,
     steps::{Step, StepKind},
     structure::{StructureConfig, TowerStructure},
@@ -68,6 +69,8 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
     let mut patterns: BTreeMap<Tower, &str> = BTreeMap::new();
     // The last pruning since the last restoration.
     let mut last: Option<&PruneConfig> = None;
+    // Whether a step has changed anything.
+    let mut is_changed = false;
     for (step, name) in sequence.iter().zip(names) {
         let found = match step {
             Step::Prune(config) => prune(config).or_else(|| calibrated_from(run, config, config.calibrates())).or_else(|| divided(config, &smaller)).or_else(|| {
@@ -95,6 +98,7 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
                 let calibrates = config.calibrates() && run.data.source == DataSource::Folder;
                 calibrates.then(|| drawn_from(run, &config.calibration.config(), "structure.calibration.questions")).flatten()
             }),
+            Step::Reconstruct(config) => reconstruct(run, config, name, is_changed),
             Step::Restore(config) => {
                 last = last.filter(|_| config.method == RestoreMethod::None);
                 let found = restore(config, &gone)
@@ -116,6 +120,7 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
                 patterns.extend(pruned.map(|tower| (tower, name)));
             }
         }
+        is_changed |= step.does_something();
         if let Some(found) = found {
             return Some(if run.steps.is_empty() { found } else { found.within(name) });
         }
@@ -440,6 +445,52 @@ fn allocation(prune: &PruneConfig) -> Option<Conflict> {
             "prune.calibration.questions",
             "the division of the budget needs calibration text, but both questions and captions are 0",
             "set `prune.calibration.questions` or `prune.calibration.captions` to at least 1",
+        );
+    }
+    None
+}
+
+/// What a reconstruction cannot be, with whether a step before it has changed anything.
+fn reconstruct(run: &RunConfig, config: &ReconstructConfig, name: &str, is_changed: bool) -> Option<Conflict> {
+    if config.train == Trained::None {
+        return None;
+    }
+    if Tower::ALL.iter().all(|&tower| !config.tower(tower).tune) {
+        return found(
+            "reconstruct.train",
+            format!("`{name}` trains no tower: every `tune` is false"),
+            "set `reconstruct.vision.tune`, `reconstruct.connector.tune` or `reconstruct.language.tune` to true",
+        );
+    }
+    if !is_changed {
+        return found(
+            "reconstruct.train",
+            format!("`{name}` has nothing to reconstruct: no step before it changes the model"),
+            "put it behind a step `prune` or `restore`, or set `reconstruct.train` to none",
+        );
+    }
+    if config.batch > config.samples {
+        return found(
+            "reconstruct.batch",
+            format!("a batch of {} cannot come from {} samples", config.batch, config.samples),
+            "lower `reconstruct.batch` or raise `reconstruct.samples`",
+        );
+    }
+    if run.data.source != DataSource::Folder {
+        return None;
+    }
+    if config.questions > 0 {
+        return found(
+            "reconstruct.questions",
+            "an entry of a corpus is one image with one caption or question",
+            "set `reconstruct.questions` to 0",
+        );
+    }
+    if run.data.calibration.corpora.is_empty() {
+        return found(
+            "data.calibration.corpora",
+            format!("`{name}` needs calibration samples here, but no corpus is named"),
+            "set `data.calibration.corpora`, for instance to [cc3m]",
         );
     }
     None

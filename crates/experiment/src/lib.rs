@@ -47,6 +47,7 @@ pub mod protocol;
 pub mod provenance;
 mod range;
 pub mod reading;
+pub mod reconstruct;
 pub mod record;
 pub mod refine;
 pub mod schema;

@@ -114,6 +114,7 @@ impl Stage {
             Stage::Sensitivity { data: own, .. }
             | Stage::Statistics { data: own, .. }
             | Stage::Refine { data: own, .. }
+            | Stage::Reconstruct { data: own, .. }
             | Stage::Adapt { data: own, .. } => data(own).into_iter().collect(),
             Stage::Evaluate { data: own, retrieval, .. } => {
                 let matcher = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_deref());
@@ -141,6 +142,7 @@ impl Stage {
             Stage::Sensitivity { data, .. }
             | Stage::Statistics { data, .. }
             | Stage::Refine { data, .. }
+            | Stage::Reconstruct { data, .. }
             | Stage::Adapt { data, .. } => Some(data),
             Stage::Evaluate { data, retrieval, .. } => {
                 let folder = retrieval.as_mut().and_then(|retrieval| retrieval.checkpoint.as_mut());

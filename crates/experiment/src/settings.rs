@@ -5,6 +5,7 @@ use serde_yaml::Value;
 use crate::{
     RunConfig, Task,
     flow::Reading,
+    reconstruct::{Trained, Window},
     refine::RefineMethod,
     shape::{Bounds, Shape},
     steps::StepKind,
@@ -323,6 +324,38 @@ pub static SETTINGS: &[Setting] = settings! {
         "Questions drawn for each of these images.";
     "structure.calibration.captions" whole(0), structure.calibration.captions,
         "Captions drawn for each of these images.";
+    "reconstruct.train" Shape::Choice(&Trained::NAMES), reconstruct.train,
+        "What a step `reconstruct` trains in a window, under the masks that there are: `all` kept weights, `norms` and biases alone, or these beside an update of the matrices that keeps masks; `none` leaves the model as it is.";
+    "reconstruct.window" Shape::ChoiceOr(&Window::NAMES, &whole(1)), reconstruct.window,
+        "What is trained together: each `matrix`, attention and MLP apart (`attention-mlp`), a `block`, or so many blocks.";
+    "reconstruct.inputs" Shape::Choice(&["dense", "changed"]), reconstruct.inputs,
+        "What enters a window: what does in the `dense` model, or in the model as earlier steps and windows have `changed` it.";
+    "reconstruct.targets" Shape::Choice(&["dense", "window"]), reconstruct.targets,
+        "With `inputs: changed`, what is to leave a window: what leaves it in the `dense` model, or what the dense `window` makes of the same inputs.";
+    "reconstruct.vision.tune" Shape::Flag, reconstruct.vision.tune,
+        "Whether the image encoder is reconstructed. A tower that no step has changed is left alone, unless what it reads has changed and is to be made good (`inputs: changed`, `targets: dense`).";
+    "reconstruct.connector.tune" Shape::Flag, reconstruct.connector.tune,
+        "Whether the connector is reconstructed, as `reconstruct.vision.tune`; its projection where it was pruned with it.";
+    "reconstruct.language.tune" Shape::Flag, reconstruct.language.tune,
+        "Whether the language model is reconstructed, as `reconstruct.vision.tune`.";
+    "reconstruct.rank" Shape::Integer { min: 1, max: 4096 }, reconstruct.rank,
+        "Rank of the update that `reconstruct.train` names.";
+    "reconstruct.scale" POSITIVE, reconstruct.scale,
+        "Factor on the update (alpha / rank of the reference); `scale-lora` has none.";
+    "reconstruct.samples" whole(1), reconstruct.samples,
+        "Samples: images for the image encoder, texts about images for connector and language model; of the calibration data.";
+    "reconstruct.questions" whole(0), reconstruct.questions,
+        "Questions about each image, beside one caption.";
+    "reconstruct.batch" whole(1), reconstruct.batch,
+        "Samples of a step.";
+    "reconstruct.passes" whole(1), reconstruct.passes,
+        "How often a window sees every sample.";
+    "reconstruct.learning-rate" POSITIVE, reconstruct.learning_rate,
+        "Peak learning rate of AdamW, which decays no weight.";
+    "reconstruct.warmup" SHARE, reconstruct.warmup,
+        "Share of a window's steps over which the learning rate rises; then it falls to 0, both linearly.";
+    "reconstruct.cosine" NOT_NEGATIVE, reconstruct.cosine,
+        "Weight of the mean cosine between outputs and targets, which is taken from the mean squared error.";
     "restore.method" Shape::Choice(&["none", "lora", "lora-remasked", "sparse-lora", "scale-lora", "spp", "spp-lora"]), restore.method,
         "How quality is given back; `none` leaves the pruned model as it is.";
     "restore.vision.tune" Shape::Flag, restore.vision.tune,

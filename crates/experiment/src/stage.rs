@@ -17,6 +17,7 @@ use crate::{
     job::Compute,
     model::Preset,
     reading::Readings,
+    reconstruct::WindowTraining,
     refine::RefineMethod,
     structure::{BlockScore, GroupScore, TowerStructure},
 };
@@ -53,7 +54,7 @@ pub struct Inputs {
     /// else was collected in the same pass changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<StageKey>,
-    /// Pruned towers, in tower order; of a tower that several steps have pruned or refined since the merge, the last.
+    /// Pruned towers, in tower order; of a tower that several steps have changed since the merge, the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<StageKey>,
     /// Trained adapters.
@@ -234,6 +235,24 @@ pub enum Stage {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         compute: Option<Compute>,
     },
+    /// Reconstruct a tower: train a part of it at a time to put out what the dense model puts out there. Output: `masks.safetensors`, the masks that it had,
+    /// `weights.safetensors`, and a certificate with the error of each window before and after.
+    Reconstruct {
+        /// The tower.
+        #[serde(serialize_with = "crate::tower::in_keys")]
+        tower: Tower,
+        /// Training settings.
+        training: Box<WindowTraining>,
+        /// Samples.
+        calibration: CalibrationConfig,
+        /// Data of the samples.
+        data: DataConfig,
+        /// Replicate seed.
+        seed: u64,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
+    },
     /// Train adapters on a pruned model. Output: `adapter.safetensors`, `losses.csv`.
     Adapt {
         /// Whether the update is masked while training.
@@ -363,6 +382,7 @@ impl Stage {
             Stage::Prune { .. } => "prune",
             Stage::Refine { .. } => "refine",
             Stage::Structure { .. } => "structure",
+            Stage::Reconstruct { .. } => "reconstruct",
             Stage::Adapt { .. } => "adapt",
             Stage::Merge { .. } => "merge",
             Stage::Evaluate { .. } => "evaluate",
@@ -378,6 +398,7 @@ impl Stage {
             | Stage::Prune { compute, .. }
             | Stage::Refine { compute, .. }
             | Stage::Structure { compute, .. }
+            | Stage::Reconstruct { compute, .. }
             | Stage::Adapt { compute, .. }
             | Stage::Merge { compute, .. }
             | Stage::Evaluate { compute, .. } => *compute,
@@ -386,7 +407,7 @@ impl Stage {
 
     /// Version of each stage's code. Raise it with every change that can move a number: outputs of older versions are then made anew.
     /// A test compares the sources behind each stage with what was recorded for its version (`stage-sources.json`).
-    pub const VERSIONS: [(&'static str, u32); 10] = [
+    pub const VERSIONS: [(&'static str, u32); 11] = [
         ("dense", 1),
         ("rescale", 1),
         ("sensitivity", 1),
@@ -394,6 +415,7 @@ impl Stage {
         ("prune", 1),
         ("refine", 1),
         ("structure", 1),
+        ("reconstruct", 1),
         ("adapt", 2),
         ("merge", 1),
         ("evaluate", 1),
@@ -402,7 +424,10 @@ impl Stage {
     /// The tower whose masks it publishes.
     pub fn masks(&self) -> Option<Tower> {
         match self {
-            Stage::Prune { tower, .. } | Stage::Refine { tower, .. } | Stage::Structure { tower, .. } => Some(*tower),
+            Stage::Prune { tower, .. }
+            | Stage::Refine { tower, .. }
+            | Stage::Structure { tower, .. }
+            | Stage::Reconstruct { tower, .. } => Some(*tower),
             _ => None,
         }
     }

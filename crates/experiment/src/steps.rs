@@ -22,6 +22,7 @@ use crate::{
     document::{self, Override},
     error::{ErrorKind, ExperimentError},
     model::ModelConfig,
+    reconstruct::{ReconstructConfig, Trained},
     refine::{RefineConfig, RefineMethod},
     settings::{self, SETTINGS},
     shape,
@@ -42,13 +43,16 @@ pub enum StepKind {
     Refine,
     /// Removes heads, channels and blocks as a whole.
     Structure,
+    /// Trains what stays, a part of the network at a time.
+    Reconstruct,
     /// Trains, and merges what was trained.
     Restore,
 }
 
 impl StepKind {
     /// Every kind.
-    pub const ALL: [StepKind; 4] = [StepKind::Prune, StepKind::Refine, StepKind::Structure, StepKind::Restore];
+    pub const ALL: [StepKind; 5] =
+        [StepKind::Prune, StepKind::Refine, StepKind::Structure, StepKind::Reconstruct, StepKind::Restore];
 
     /// The kinds of a run that lists no steps.
     pub(crate) const USUAL: [StepKind; 2] = [StepKind::Prune, StepKind::Restore];
@@ -59,6 +63,7 @@ impl StepKind {
             StepKind::Prune => "prune",
             StepKind::Refine => "refine",
             StepKind::Structure => "structure",
+            StepKind::Reconstruct => "reconstruct",
             StepKind::Restore => "restore",
         }
     }
@@ -125,6 +130,8 @@ pub enum Step {
     Refine(RefineConfig),
     /// Removes heads, channels and blocks.
     Structure(Shared<StructureConfig>),
+    /// Trains what stays, a part of the network at a time.
+    Reconstruct(Shared<ReconstructConfig>),
     /// Trains, and merges what was trained.
     Restore(Shared<RestoreConfig>),
 }
@@ -136,6 +143,7 @@ impl Step {
             Step::Prune(_) => StepKind::Prune,
             Step::Refine(_) => StepKind::Refine,
             Step::Structure(_) => StepKind::Structure,
+            Step::Reconstruct(_) => StepKind::Reconstruct,
             Step::Restore(_) => StepKind::Restore,
         }
     }
@@ -148,6 +156,9 @@ impl Step {
             }
             Step::Refine(refine) => refine.method != RefineMethod::None,
             Step::Structure(structure) => structure.towers().next().is_some(),
+            Step::Reconstruct(reconstruct) => {
+                reconstruct.train != Trained::None && Tower::ALL.iter().any(|&tower| reconstruct.tower(tower).tune)
+            }
             Step::Restore(restore) => restore.method != RestoreMethod::None,
         }
     }
@@ -158,6 +169,7 @@ impl Step {
             Step::Prune(prune) => run.prune = prune.clone(),
             Step::Refine(refine) => run.refine = *refine,
             Step::Structure(structure) => run.structure = structure.clone(),
+            Step::Reconstruct(reconstruct) => run.reconstruct = reconstruct.clone(),
             Step::Restore(restore) => run.restore = restore.clone(),
         }
     }
@@ -207,6 +219,7 @@ impl RunConfig {
             StepKind::Prune => Step::Prune(run.prune),
             StepKind::Refine => Step::Refine(run.refine),
             StepKind::Structure => Step::Structure(run.structure),
+            StepKind::Reconstruct => Step::Reconstruct(run.reconstruct),
             StepKind::Restore => Step::Restore(run.restore),
         }
     }
@@ -215,7 +228,7 @@ impl RunConfig {
     pub fn prunings(&self) -> impl Iterator<Item = Shared<PruneConfig>> {
         self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
             Step::Prune(prune) => Some(prune),
-            Step::Refine(_) | Step::Structure(_) | Step::Restore(_) => None,
+            Step::Refine(_) | Step::Structure(_) | Step::Reconstruct(_) | Step::Restore(_) => None,
         })
     }
 
@@ -223,7 +236,7 @@ impl RunConfig {
     pub(crate) fn calibrates(&self) -> bool {
         self.sequence().iter().filter(|step| step.does_something()).any(|step| match step {
             Step::Prune(prune) => prune.calibrates(),
-            Step::Refine(_) => true,
+            Step::Refine(_) | Step::Reconstruct(_) => true,
             Step::Structure(structure) => structure.calibrates(),
             Step::Restore(_) => false,
         })
@@ -233,7 +246,7 @@ impl RunConfig {
     pub fn restorations(&self) -> impl Iterator<Item = Shared<RestoreConfig>> {
         self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
             Step::Restore(restore) => Some(restore),
-            Step::Prune(_) | Step::Refine(_) | Step::Structure(_) => None,
+            Step::Prune(_) | Step::Refine(_) | Step::Structure(_) | Step::Reconstruct(_) => None,
         })
     }
 
@@ -279,7 +292,7 @@ impl RunConfig {
             Some(step) => self.resolved(step),
             None if self.steps.is_empty() => match StepKind::named(name)? {
                 StepKind::Prune => Step::Prune(self.prune.clone()),
-                StepKind::Refine | StepKind::Structure => return None,
+                StepKind::Refine | StepKind::Structure | StepKind::Reconstruct => return None,
                 StepKind::Restore => Step::Restore(self.restore.clone()),
             },
             None => return None,

@@ -216,8 +216,7 @@ fn tolerance(kind: Kind) -> f64 {
 /// A weight with two values in every four columns, in turn at every pair of places; or a share of zeros anywhere.
 fn weight(shape: &KernelShape, sparsity: Option<f64>, on: (Kind, Device)) -> Result<Tensor, TchError> {
     /// Places of a group that are kept: all pairs.
-    const PAIRS: [[u8; 4]; 6] =
-        [[1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1], [0, 0, 1, 1]];
+    const PAIRS: [[u8; 4]; 6] = [[1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1], [0, 0, 1, 1]];
     let size = [shape.outputs as i64, shape.inputs as i64];
     let values = wave(&size, 1.7, on)?;
     let keep = match sparsity {

@@ -36,6 +36,16 @@ pub(crate) trait Connector: Parts + Send {
     /// Runs one block.
     fn run_block(&self, block: usize, flow: &Flow) -> Flow;
 
+    /// Parts of a block with a residual connection each.
+    fn parts(&self, _block: usize) -> usize {
+        1
+    }
+
+    /// Runs one part of a block.
+    fn run_part(&self, block: usize, _part: usize, flow: &Flow) -> Flow {
+        self.run_block(block, flow)
+    }
+
     /// What the last block leaves for the projection, `[rows, tokens, width]`.
     fn leave(&self, flow: &Flow) -> Tensor;
 

@@ -81,6 +81,19 @@ pub trait InBlocks: Infer {
         self.run_block(tower, block, flow).hidden
     }
 
+    /// Parts of a block that follow each other, each with a residual connection of its own: attention, then the feed-forward layer. 1 for a block
+    /// that is not divided.
+    fn parts(&self, tower: Tower, block: usize) -> usize {
+        let _ = (tower, block);
+        1
+    }
+
+    /// Runs one part of a block; all of them in their order are [`InBlocks::run_block`].
+    fn run_part(&self, tower: Tower, block: usize, part: usize, flow: &Flow) -> Flow {
+        let _ = part;
+        self.run_block(tower, block, flow)
+    }
+
     /// What the tokens are that enter a block with `flow`.
     fn token_kinds(&self, tower: Tower, block: usize, flow: &Flow) -> Vec<TokenKind> {
         let _ = (tower, block);

@@ -120,6 +120,16 @@ pub(crate) trait LanguageModel: Parts + Send {
         self.run_block(block, flow).hidden
     }
 
+    /// Parts of a block with a residual connection each.
+    fn parts(&self, _block: usize) -> usize {
+        1
+    }
+
+    /// Runs one part of a block.
+    fn run_part(&self, block: usize, _part: usize, flow: &Flow) -> Flow {
+        self.run_block(block, flow)
+    }
+
     /// Whether a block's own tokens begin with the image's.
     fn sees_image(&self, _block: usize) -> bool {
         true

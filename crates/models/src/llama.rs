@@ -346,7 +346,7 @@ impl CausalBlock for Block {
         [&self.self_attn.k_proj, &self.mlp.up_proj]
     }
 
-    fn forward_behind(
+    fn attend_behind(
         &self,
         x: &Tensor,
         shared: &[Tensor],
@@ -357,15 +357,16 @@ impl CausalBlock for Block {
         let kept = KeysValues { keys, values }.behind(before);
         let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none(), rounded: false };
         let mixed = attention(&q, &kept.keys, &kept.values, attend);
-        let x = x + self.self_attn.o_proj.forward(&mixed);
-        let x = &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x));
-        (x, kept)
+        (x + self.self_attn.o_proj.forward(&mixed), kept)
+    }
+
+    fn feed(&self, x: &Tensor) -> Tensor {
+        x + self.mlp.forward(&self.post_attention_layernorm.forward(x))
     }
 
     fn step(&self, x: &Tensor, shared: &[Tensor], cache: &BlockCache, turn: &Turn) -> Tensor {
         let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), &Rotary::from_tables(shared));
-        let x = x + self.self_attn.o_proj.forward(&cache.attend(&q, &k, &v, turn, self.self_attn.scale));
-        &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
+        self.feed(&(x + self.self_attn.o_proj.forward(&cache.attend(&q, &k, &v, turn, self.self_attn.scale))))
     }
 }
 

@@ -170,15 +170,10 @@ impl Block {
         if self.before { self.self_attn_layer_norm.forward(x) } else { x.shallow_clone() }
     }
 
-    /// Everything behind the attention over `x`, whose heads are joined in `mixed`.
-    fn after_attention(&self, x: &Tensor, mixed: &Tensor) -> Tensor {
-        let feed = |x: &Tensor| self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)));
+    /// What the attention over `x`, whose heads are joined in `mixed`, makes of it.
+    fn attended(&self, x: &Tensor, mixed: &Tensor) -> Tensor {
         let x = x + self.self_attn.out_proj.forward(mixed);
-        if self.before {
-            return &x + feed(&self.final_layer_norm.forward(&x));
-        }
-        let x = self.self_attn_layer_norm.forward(&x);
-        self.final_layer_norm.forward(&(&x + feed(&x)))
+        if self.before { x } else { self.self_attn_layer_norm.forward(&x) }
     }
 }
 
@@ -203,7 +198,7 @@ impl CausalBlock for Block {
         [&self.self_attn.k_proj, &self.fc1]
     }
 
-    fn forward_behind(
+    fn attend_behind(
         &self,
         x: &Tensor,
         _shared: &[Tensor],
@@ -214,12 +209,20 @@ impl CausalBlock for Block {
         let kept = KeysValues { keys, values }.behind(before);
         let attend = Attend { scale: 1.0, bias, causal: bias.is_none(), rounded: false };
         let mixed = attention(&q, &kept.keys, &kept.values, attend);
-        (self.after_attention(x, &mixed), kept)
+        (self.attended(x, &mixed), kept)
+    }
+
+    fn feed(&self, x: &Tensor) -> Tensor {
+        let inner = |x: &Tensor| self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)));
+        if self.before {
+            return x + inner(&self.final_layer_norm.forward(x));
+        }
+        self.final_layer_norm.forward(&(x + inner(x)))
     }
 
     fn step(&self, x: &Tensor, _shared: &[Tensor], cache: &BlockCache, turn: &Turn) -> Tensor {
         let (q, k, v) = self.self_attn.project(&self.before_attention(x));
-        self.after_attention(x, &cache.attend(&q, &k, &v, turn, 1.0))
+        self.feed(&self.attended(x, &cache.attend(&q, &k, &v, turn, 1.0)))
     }
 }
 

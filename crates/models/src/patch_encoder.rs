@@ -236,6 +236,23 @@ impl<E: Embeddings> PatchEncoder<E> {
     }
 }
 
+impl<E: Embeddings> PatchEncoder<E> {
+    /// What `run` makes of hidden states, each tile for itself, with what is hidden of padding.
+    fn by_tile(&self, flow: &Flow, run: impl Fn(&Tensor, Option<&Tensor>) -> Tensor) -> Flow {
+        let hidden = match self.tile {
+            None => run(&flow.hidden, None),
+            Some(tile) => {
+                let size = flow.hidden.size();
+                let tiles = flow.hidden.reshape([-1, tile.tokens, size[2]]);
+                // Only an encoder that takes no states aside keeps what is hidden of padding there.
+                let hidden = matches!(self.takes, Takes::Last).then(|| flow.context.first()).flatten();
+                run(&tiles, hidden).view(size.as_slice())
+            }
+        };
+        flow.with_hidden(hidden)
+    }
+}
+
 impl<E: Embeddings> ImageEncoder for PatchEncoder<E> {
     fn by_block(&self) -> Vec<Vec<&Linear>> {
         self.layers.iter().map(Parts::linears).collect()
@@ -280,17 +297,19 @@ impl<E: Embeddings> ImageEncoder for PatchEncoder<E> {
 
     fn run_block(&self, block: usize, flow: &Flow) -> Flow {
         let layer = &self.layers[block];
-        let hidden = match self.tile {
-            None => layer.forward(&flow.hidden, None),
-            Some(tile) => {
-                let size = flow.hidden.size();
-                let tiles = flow.hidden.reshape([-1, tile.tokens, size[2]]);
-                // Only an encoder that takes no states aside keeps what is hidden of padding there.
-                let hidden = matches!(self.takes, Takes::Last).then(|| flow.context.first()).flatten();
-                layer.forward(&tiles, hidden).view(size.as_slice())
-            }
-        };
-        self.take(flow.with_hidden(hidden), block + 1)
+        self.take(self.by_tile(flow, |x, bias| layer.forward(x, bias)), block + 1)
+    }
+
+    fn parts(&self, _block: usize) -> usize {
+        2
+    }
+
+    fn run_part(&self, block: usize, part: usize, flow: &Flow) -> Flow {
+        let layer = &self.layers[block];
+        match part {
+            0 => self.by_tile(flow, |x, bias| layer.attend(x, bias)),
+            _ => self.take(self.by_tile(flow, |x, _| layer.feed(x)), block + 1),
+        }
     }
 
     fn leave(&self, flow: &Flow) -> Tensor {

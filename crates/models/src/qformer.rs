@@ -282,21 +282,49 @@ impl Layer {
 
     /// `[rows, queries + tokens, width]` to the same. `images` is needed where there are queries.
     pub fn forward(&self, x: &Tensor, queries: i64, bias: Option<&Tensor>, images: Option<Images<'_>>) -> Tensor {
+        let [q, t] = self.attend(x, queries, bias, images);
+        self.feed(q, t)
+    }
+
+    /// The attention of [`Layer::forward`]: what becomes of the queries, and of the text.
+    pub fn attend(
+        &self,
+        x: &Tensor,
+        queries: i64,
+        bias: Option<&Tensor>,
+        images: Option<Images<'_>>,
+    ) -> [Option<Tensor>; 2] {
         let x = self.attention.over_self(x, bias);
-        let tokens = x.size()[1] - queries;
-        if queries == 0 {
-            return self.text(&x);
+        let [mut q, t] = apart(&x, queries);
+        if let (Some(queries), Some(crossattention), Some(images)) = (&q, &self.crossattention, images) {
+            q = Some(crossattention.over_images(queries, images.features, images.rows));
         }
-        let mut q = x.narrow(1, 0, queries);
-        if let (Some(crossattention), Some(images)) = (&self.crossattention, images) {
-            q = crossattention.over_images(&q, images.features, images.rows);
-        }
-        let q = self.query_feed_forward.forward(&q);
-        if tokens == 0 {
-            return q;
-        }
-        let t = self.text(&x.narrow(1, queries, tokens));
-        Tensor::cat(&[q, t], 1)
+        [q, t]
+    }
+
+    /// The feed-forward layers behind.
+    pub fn feed(&self, q: Option<Tensor>, t: Option<Tensor>) -> Tensor {
+        let (q, t) = (q.map(|q| self.query_feed_forward.forward(&q)), t.map(|t| self.text(&t)));
+        together([q, t])
+    }
+}
+
+/// The queries and the text of `[rows, queries + tokens, width]`, where there are some.
+pub(crate) fn apart(x: &Tensor, queries: i64) -> [Option<Tensor>; 2] {
+    let tokens = x.size()[1] - queries;
+    match (queries, tokens) {
+        (0, _) => [None, Some(x.shallow_clone())],
+        (_, 0) => [Some(x.narrow(1, 0, queries)), None],
+        _ => [Some(x.narrow(1, 0, queries)), Some(x.narrow(1, queries, tokens))],
+    }
+}
+
+/// The opposite of [`apart`].
+pub(crate) fn together(parts: [Option<Tensor>; 2]) -> Tensor {
+    match parts {
+        [Some(q), Some(t)] => Tensor::cat(&[q, t], 1),
+        [Some(one), None] | [None, Some(one)] => one,
+        [None, None] => unreachable!("queries or text"),
     }
 }
 

@@ -310,9 +310,16 @@ impl EncoderBlock {
 
     /// `[rows, tokens, width]` to the same.
     pub fn forward(&self, x: &Tensor, bias: &Tensor) -> Tensor {
+        self.feed(&self.attend(x, bias))
+    }
+
+    fn attend(&self, x: &Tensor, bias: &Tensor) -> Tensor {
         let normed = self.attention_norm.forward(x);
-        let x = bounded(x + self.attention.forward(&normed, &normed, bias));
-        &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
+        bounded(x + self.attention.forward(&normed, &normed, bias))
+    }
+
+    fn feed(&self, x: &Tensor) -> Tensor {
+        x + self.feed_forward.forward(&self.feed_forward_norm.forward(x))
     }
 }
 
@@ -354,10 +361,21 @@ impl DecoderBlock {
 
     /// `[rows, answer tokens, width]` to the same.
     pub fn forward(&self, x: &Tensor, bias: &Tensor, memory: &Tensor, memory_bias: &Tensor) -> Tensor {
+        self.feed(&self.look(&self.attend(x, bias), memory, memory_bias))
+    }
+
+    fn attend(&self, x: &Tensor, bias: &Tensor) -> Tensor {
         let normed = self.attention_norm.forward(x);
-        let x = bounded(x + self.attention.forward(&normed, &normed, bias));
-        let x = bounded(&x + self.cross.forward(&self.cross_norm.forward(&x), memory, memory_bias));
-        &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
+        bounded(x + self.attention.forward(&normed, &normed, bias))
+    }
+
+    /// Cross-attention.
+    fn look(&self, x: &Tensor, memory: &Tensor, memory_bias: &Tensor) -> Tensor {
+        bounded(x + self.cross.forward(&self.cross_norm.forward(x), memory, memory_bias))
+    }
+
+    fn feed(&self, x: &Tensor) -> Tensor {
+        x + self.feed_forward.forward(&self.feed_forward_norm.forward(x))
     }
 
     /// One token per beam, `[rows * beams, 1, width]` to the same.

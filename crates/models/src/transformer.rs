@@ -163,11 +163,23 @@ impl Block {
 
     /// `[images, tokens, width]` to the same. What `bias` says of keys is added to attention's logits.
     pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        let scaled = |added: Tensor, which: usize| match &self.scales {
+        self.feed(&self.attend(x, bias))
+    }
+
+    /// The first half of [`Block::forward`].
+    pub fn attend(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        x + self.scaled(self.attention.forward(&self.norm1.forward(x), bias), 0)
+    }
+
+    /// The second half.
+    pub fn feed(&self, x: &Tensor) -> Tensor {
+        x + self.scaled(self.feed_forward.forward(&self.norm2.forward(x)), 1)
+    }
+
+    fn scaled(&self, added: Tensor, which: usize) -> Tensor {
+        match &self.scales {
             Some(scales) => added * &scales[which],
             None => added,
-        };
-        let x = x + scaled(self.attention.forward(&self.norm1.forward(x), bias), 0);
-        &x + scaled(self.feed_forward.forward(&self.norm2.forward(&x)), 1)
+        }
     }
 }

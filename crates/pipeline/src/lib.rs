@@ -15,6 +15,7 @@ mod loading;
 mod memory;
 mod merge;
 mod prune;
+mod reconstruct;
 mod refine;
 mod rescale;
 mod resident;

@@ -28,7 +28,7 @@ pub(crate) struct Calibrated<'a> {
 
 /// Images and texts of a calibration set.
 #[derive(Clone, Copy, Debug)]
-struct Samples {
+pub(crate) struct Samples {
     images: f64,
     texts: f64,
     /// Texts of one shape that run together.
@@ -40,7 +40,7 @@ struct Samples {
 }
 
 impl Samples {
-    fn of(config: &CalibrationConfig) -> Self {
+    pub fn of(config: &CalibrationConfig) -> Self {
         let per_image = f64::from(config.questions + config.captions).max(1.0);
         let images = f64::from(config.images);
         let asked = if config.questions > 0 { texts::QUESTION } else { texts::INSTRUCTION };
@@ -52,6 +52,22 @@ impl Samples {
             false => (1.0, 1.0),
         };
         Self { images, texts, rows, stacked, lengths: (asked, answer) }
+    }
+
+    /// Distinct images.
+    pub fn images(&self) -> f64 {
+        self.images
+    }
+
+    /// Samples of a tower: images, or texts.
+    pub fn rows(&self, tower: Tower) -> f64 {
+        if tower == Tower::Vision { self.images } else { self.texts }
+    }
+
+    /// So many samples of a tower.
+    pub fn batch_of(&self, tower: Tower, rows: f64) -> Batch {
+        let batch = self.batch(rows);
+        if tower == Tower::Vision { Batch { rows: 0.0, ..batch } } else { batch }
     }
 
     /// So many texts, with their images.
@@ -70,26 +86,26 @@ impl Samples {
 }
 
 impl Calibrated<'_> {
-    fn layers(&self) -> impl Iterator<Item = &Layer> {
+    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
         let model = self.subject.model;
         let joined = model.projection.iter().filter(|_| self.projection);
         model.layers.iter().filter(|layer| layer.tower == self.tower).chain(joined)
     }
 
-    fn weights(&self) -> f64 {
+    pub fn weights(&self) -> f64 {
         self.layers().map(Layer::weights).sum()
     }
 
-    fn stacks(&self) -> impl Iterator<Item = &Stack> {
+    pub fn stacks(&self) -> impl Iterator<Item = &Stack> {
         self.subject.model.stacks.iter().filter(|stack| stack.kind.tower() == self.tower)
     }
 
-    fn pass(&self, batch: Batch) -> Pass<'_> {
+    pub fn pass(&self, batch: Batch) -> Pass<'_> {
         Pass { model: self.subject.model, machine: &self.subject.machine, batch }
     }
 
     /// All samples through one tower.
-    fn through(&self, samples: Samples, tower: Tower) -> Work {
+    pub fn through(&self, samples: Samples, tower: Tower) -> Work {
         let (batch, passes) = samples.passes(tower);
         self.pass(batch).forward(|own| own == tower).times(passes)
     }
@@ -323,18 +339,18 @@ impl Calibrated<'_> {
         Need { time: Time::of(machine, work, waiting), peak, fallback: None }
     }
 
-    fn largest_layer(&self) -> f64 {
+    pub fn largest_layer(&self) -> f64 {
         self.layers().map(Layer::weights).fold(0.0, f64::max)
     }
 
     /// Weights of one block of a stack.
-    fn of_block(&self, stack: &Stack) -> f64 {
+    pub fn of_block(&self, stack: &Stack) -> f64 {
         let own = self.layers().filter(|layer| layer.kind == stack.kind).map(Layer::weights).sum::<f64>();
         own / stack.blocks.max(1.0)
     }
 
     /// What enters and leaves a block, for all samples.
-    fn flows(&self, samples: Samples) -> f64 {
+    pub fn flows(&self, samples: Samples) -> f64 {
         let machine = &self.subject.machine;
         let all = match self.tower {
             Tower::Vision => Batch { rows: 0.0, ..samples.batch(samples.images) },

@@ -2,6 +2,7 @@
 
 use ressa_experiment::{Tower, config::Metric};
 use ressa_models::ModelError;
+use ressa_runtime::RuntimeError;
 
 /// A pruning that cannot be done as asked.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +152,35 @@ pub enum PruneError {
         /// Why.
         reason: String,
     },
+    /// There is nothing to train on.
+    #[error("tower `{tower}` has no samples to reconstruct from: raise `reconstruct.samples`")]
+    NothingToReconstruct {
+        /// The tower.
+        tower: Tower,
+    },
+    /// The process was asked to stop; finished windows are kept.
+    #[error("stopped, finished windows are kept to go on behind them")]
+    GivenBack,
+    /// A finished window cannot be kept.
+    #[error("finished window: {0}")]
+    Unsaved(#[from] RuntimeError),
     /// A mask does not fit its layer.
     #[error(transparent)]
     Model(#[from] ModelError),
+}
+
+impl PruneError {
+    /// Whether the work was saved and given back, as asked.
+    pub fn is_given_back(&self) -> bool {
+        matches!(self, PruneError::GivenBack)
+    }
+
+    /// Whether the disk or its permissions kept something from being written.
+    pub fn is_storage(&self) -> bool {
+        match self {
+            PruneError::Unsaved(_) => true,
+            PruneError::Model(error) => error.is_storage(),
+            _ => false,
+        }
+    }
 }

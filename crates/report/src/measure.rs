@@ -156,9 +156,11 @@ impl Reader {
         for node in cells.iter().flat_map(|cell| &cell.stages) {
             let keys = match *node.stage {
                 Stage::Evaluate { .. } => &mut evaluations,
-                Stage::Merge { .. } | Stage::Prune { .. } | Stage::Refine { .. } | Stage::Structure { .. } => {
-                    &mut certifying
-                }
+                Stage::Merge { .. }
+                | Stage::Prune { .. }
+                | Stage::Refine { .. }
+                | Stage::Structure { .. }
+                | Stage::Reconstruct { .. } => &mut certifying,
                 Stage::Dense { .. }
                 | Stage::Rescale { .. }
                 | Stage::Sensitivity { .. }
@@ -184,9 +186,11 @@ impl Reader {
         for node in &cell.stages {
             let there = match *node.stage {
                 Stage::Evaluate { .. } => self.score(&node.key).is_some(),
-                Stage::Merge { .. } | Stage::Prune { .. } | Stage::Refine { .. } | Stage::Structure { .. } => {
-                    self.counts(&node.key).is_some()
-                }
+                Stage::Merge { .. }
+                | Stage::Prune { .. }
+                | Stage::Refine { .. }
+                | Stage::Structure { .. }
+                | Stage::Reconstruct { .. } => self.counts(&node.key).is_some(),
                 Stage::Dense { .. }
                 | Stage::Rescale { .. }
                 | Stage::Sensitivity { .. }
@@ -391,7 +395,7 @@ fn known<T: Send>(
     Ok(known)
 }
 
-/// The stages that say of a cell's weights what they are: the last merge, and what was pruned, refined or made smaller after it, a later one of a tower overriding.
+/// The stages that say of a cell's weights what they are: the last merge, and what was done to single towers after it, a later one of a tower overriding.
 fn certifiers(cell: &Cell) -> impl Iterator<Item = &StageNode> {
     let merge = cell.stages.iter().rposition(|node| matches!(*node.stage, Stage::Merge { .. }));
     let last = cell.stages[merge.unwrap_or(0)..].iter().map(AsRef::as_ref);

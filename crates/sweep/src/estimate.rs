@@ -100,7 +100,8 @@ pub fn detail(stage: &Stage) -> &'static str {
         | Stage::Statistics { tower, .. }
         | Stage::Prune { tower, .. }
         | Stage::Refine { tower, .. }
-        | Stage::Structure { tower, .. } => tower.name(),
+        | Stage::Structure { tower, .. }
+        | Stage::Reconstruct { tower, .. } => tower.name(),
         Stage::Rescale { .. } | Stage::Adapt { .. } => "",
         Stage::Merge { method, .. } => method.name(),
         Stage::Evaluate { task, .. } => task.name(),
@@ -117,6 +118,7 @@ pub(crate) fn default_seconds(stage: &Stage) -> f64 {
         Stage::Sensitivity { measurement: Measurement::Perturbation { .. }, .. } => 60.0,
         Stage::Sensitivity { .. } => 3.0,
         Stage::Statistics { .. } | Stage::Prune { .. } | Stage::Refine { .. } | Stage::Structure { .. } => 2.0,
+        Stage::Reconstruct { .. } => 5.0,
         Stage::Adapt { .. } => 20.0,
         Stage::Merge { .. } => 0.3,
         Stage::Evaluate { .. } => 3.0,

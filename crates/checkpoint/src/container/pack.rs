@@ -18,8 +18,9 @@ use crate::{
     container::{BITMASK, COMPRESSED, Layout, OFFSETS, SHAPE, WEIGHT, places},
     draft::Draft,
     header::{self, alignment},
-    json, quantized, read_config,
+    json,
     names::{counted_in, is_prunable},
+    quantized, read_config,
     scan::is_counted,
 };
 

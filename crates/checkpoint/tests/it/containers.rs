@@ -8,8 +8,8 @@ use std::{
 };
 
 use ressa_checkpoint::{
-    Checkpoint, CheckpointError, Claims, ExportRequest, Exported, File, FolderCertificate, Making, card, export, inspect, quantized,
-    verify,
+    Checkpoint, CheckpointError, Claims, ExportRequest, Exported, File, FolderCertificate, Making, card, export,
+    inspect, quantized, verify,
 };
 use ressa_experiment::job::Container;
 use serde_json::{Value, json};
@@ -64,8 +64,15 @@ fn dense(folder: &Path) {
 
 fn write(source: &Path, output: &Path, container: Container) -> Result<Exported, CheckpointError> {
     let patterns = BTreeMap::new();
-    let request =
-        ExportRequest { source, output, max_shard_size: None, container, patterns: &patterns, program: "a test", run: None };
+    let request = ExportRequest {
+        source,
+        output,
+        max_shard_size: None,
+        container,
+        patterns: &patterns,
+        program: "a test",
+        run: None,
+    };
     export(&request, &mut |_, _| Ok(None), None, &mut |_, _| ())
 }
 
@@ -194,21 +201,22 @@ fn parts_are_where_the_layouts_have_them() {
         parts
     };
     let bitmask = vec![0b0100_1001, 0b1000, 0, 0, 0b1000, 0b0011, 0, 0];
-    assert_eq!(parts(Container::Bitmask), [
-        Some((vec![7], floats(&[1.0, 2.0, 3.0, -0.0, 4.0, 5.0, 6.0]))),
-        Some((vec![4, 2], bitmask)),
-        Some((vec![2], whole(&[4, 12]))),
-        Some((vec![4], whole(&[0, 4, 4, 7]))),
-    ]);
+    assert_eq!(
+        parts(Container::Bitmask),
+        [
+            Some((vec![7], floats(&[1.0, 2.0, 3.0, -0.0, 4.0, 5.0, 6.0]))),
+            Some((vec![4, 2], bitmask)),
+            Some((vec![2], whole(&[4, 12]))),
+            Some((vec![4], whole(&[0, 4, 4, 7]))),
+        ]
+    );
     let (zeros, empty) = ([0.0; 6], [0b0011_0011, 0b0011]);
     let values = [[1.0, 2.0, 0.0, 3.0, 0.0, -0.0], zeros, [0.0, 4.0, 0.0, 0.0, 5.0, 6.0], zeros].concat();
     let bitmask = [[0b0101_1001, 0b1001], empty, [0b0011_1001, 0b0011], empty].concat();
-    assert_eq!(parts(Container::TwoFour), [
-        Some((vec![4, 6], floats(&values))),
-        Some((vec![4, 2], bitmask)),
-        Some((vec![2, 1], whole(&[4, 12]))),
-        None,
-    ]);
+    assert_eq!(
+        parts(Container::TwoFour),
+        [Some((vec![4, 6], floats(&values))), Some((vec![4, 2], bitmask)), Some((vec![2, 1], whole(&[4, 12]))), None,]
+    );
 }
 
 #[test]
@@ -287,9 +295,12 @@ fn hostile_containers_are_refused_in_one_sentence() {
         ("nothing", shape([0, 12])),
         ("other width", shape([2, 20])),
         ("sizes of bytes", with(&|pieces| pieces[2] = Piece { dtype: "U8", shape: vec![16], ..pieces.remove(2) })),
-        ("three sizes", with(&|pieces| {
-            (pieces[2].shape, pieces[2].bytes) = (vec![3], whole(&[2, 12, 1]));
-        })),
+        (
+            "three sizes",
+            with(&|pieces| {
+                (pieces[2].shape, pieces[2].bytes) = (vec![3], whole(&[2, 12, 1]));
+            }),
+        ),
         ("bitmask of another type", with(&|pieces| pieces[1].dtype = "I8")),
         ("bitmask of another shape", with(&|pieces| pieces[1].shape = vec![4])),
         ("more places than values", with(&|pieces| pieces[1].bytes = vec![5, 0, 1, 8])),
@@ -300,7 +311,10 @@ fn hostile_containers_are_refused_in_one_sentence() {
         ("offsets of another length", with(&|pieces| (pieces[3].shape, pieces[3].bytes) = (vec![1], whole(&[0])))),
         ("no sizes", with(&|pieces| drop(pieces.remove(2)))),
         ("no bitmask", with(&|pieces| drop(pieces.remove(1)))),
-        ("codes", with(&|pieces| pieces[0] = Piece { name: pieces[0].name, dtype: "I8", shape: vec![3], bytes: vec![1; 3] })),
+        (
+            "codes",
+            with(&|pieces| pieces[0] = Piece { name: pieces[0].name, dtype: "I8", shape: vec![3], bytes: vec![1; 3] }),
+        ),
         ("there dense too", with(&|pieces| pieces.push(f32s("language_model.q.weight", &[2, 12], values(24))))),
         ("2:4 of ten columns", two(10, [0x55, 1, 0x55, 1], 10)),
         ("2:4 with three", two(12, [0x57, 5, 0x55, 5], 12)),
@@ -328,9 +342,15 @@ fn python_reads_what_was_packed() {
     for container in [Container::Dense, Container::Bitmask, Container::TwoFour] {
         let output = root.path().join(container.name());
         write(&source, &output, container).unwrap();
-        let compare = || python(&[script.as_os_str(), output.as_os_str(), "--compare".as_ref(), source.as_os_str()]).unwrap();
+        let compare =
+            || python(&[script.as_os_str(), output.as_os_str(), "--compare".as_ref(), source.as_os_str()]).unwrap();
         let same = compare();
-        assert!(same.status.success(), "{}{}", String::from_utf8_lossy(&same.stdout), String::from_utf8_lossy(&same.stderr));
+        assert!(
+            same.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&same.stdout),
+            String::from_utf8_lossy(&same.stderr)
+        );
         if container != Container::Dense {
             let path = output.join("model-00002-of-00002.safetensors");
             let mut bytes = fs::read(&path).unwrap();

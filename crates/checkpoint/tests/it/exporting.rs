@@ -44,7 +44,15 @@ fn run(
     change: Change<'_, CheckpointError>,
 ) -> Result<Exported, CheckpointError> {
     let patterns = BTreeMap::new();
-    let request = ExportRequest { source, output, max_shard_size, container: Container::Dense, patterns: &patterns, program: "a test", run: None };
+    let request = ExportRequest {
+        source,
+        output,
+        max_shard_size,
+        container: Container::Dense,
+        patterns: &patterns,
+        program: "a test",
+        run: None,
+    };
     export(&request, change, None, &mut |_, _| ())
 }
 

@@ -109,7 +109,15 @@ fn exported(
     let making = making(source.parent().unwrap());
     let patterns = BTreeMap::new();
     let run = Some(json!(making));
-    let request = ExportRequest { source, output, max_shard_size, container: Container::Dense, patterns: &patterns, program: "a test", run };
+    let request = ExportRequest {
+        source,
+        output,
+        max_shard_size,
+        container: Container::Dense,
+        patterns: &patterns,
+        program: "a test",
+        run,
+    };
     let make = |found: &_| card("out", Some(&making), found, source);
     let makes_card = !has_card(source);
     let mut change = |_: &_, entry: &ressa_checkpoint::Entry| Ok(new.clone().filter(|_| entry.name == QKV));

@@ -28,5 +28,8 @@ pub struct BenchKernelsOptions {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|share| (0.0..1.0).contains(share)).ok_or_else(|| "expected a number from 0 to below 1".to_owned())
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..1.0).contains(share))
+        .ok_or_else(|| "expected a number from 0 to below 1".to_owned())
 }

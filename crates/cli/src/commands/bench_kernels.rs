@@ -37,7 +37,8 @@ fn shapes(model: &Path) -> Result<Vec<KernelShape>, Failure> {
         Some(config) => config,
         None if !model.exists() && model.components().count() == 1 => {
             let (shown, names) = (model.display(), PUBLISHED.join(", "));
-            let message = format!("there is no folder `{shown}`, and no published shape of that name; there are {names}");
+            let message =
+                format!("there is no folder `{shown}`, and no published shape of that name; there are {names}");
             return Err(Failure::new(Exit::MissingInput, message));
         }
         None => read_config(&model_folder(model)?)?,
@@ -61,9 +62,12 @@ fn print(found: &Value) {
     let pattern = found["pattern"].as_f64().map_or_else(|| text(&found["pattern"]), |share| format!("{share} zeros"));
     say(format_args!("{}, {}, {pattern}", text(&found["device"]), text(&found["dtype"])));
     if !found["cuda"].as_bool().unwrap_or_default() {
-        say("no CUDA device: libtorch's 2:4 kernels need one of compute capability 8.0; measured here: compressed rows (CSR)");
+        say(
+            "no CUDA device: libtorch's 2:4 kernels need one of compute capability 8.0; measured here: compressed rows (CSR)",
+        );
     }
-    let mut rows = vec![["shape", "layers", "kernel", "batch", "dense", "sparse", "speed-up"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["shape", "layers", "kernel", "batch", "dense", "sparse", "speed-up"].map(str::to_owned).to_vec()];
     let (mut wins, mut unusable) = (Vec::new(), BTreeMap::new());
     for entry in found["shapes"].as_array().into_iter().flatten() {
         let shape = &entry["shape"];

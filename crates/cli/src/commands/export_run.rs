@@ -152,6 +152,12 @@ fn tell(
             weights.masks.insert(*tower, key);
             seen = *drawn;
         }
+        Stage::Reconstruct { tower, training, calibration, .. } => {
+            let samples = calibration.images * (calibration.questions + calibration.captions);
+            let how = format!("reconstructed by {} from {samples} samples", training.window);
+            making.pruned.entry(*tower).and_modify(|made| *made = format!("{made}; then {how}")).or_insert(how);
+            weights.masks.insert(*tower, key);
+        }
         Stage::Adapt { training, seed, .. } => {
             let short: Option<Shortfall> = match store.entry(&key.hex())? {
                 Some(entry) => serde_json::from_value(entry.result::<serde_json::Value>()?["images"].take()).ok(),

@@ -66,7 +66,8 @@ fn print(found: &Inspection, layers: bool) {
     if !found.parts.is_empty() {
         say(format_args!("\n{}", table(found, layers)));
         let files = count(found.weights.len(), "file");
-        let packed = found.container.map(|(layout, many)| format!(" when all is dense; {many} linears packed ({layout})"));
+        let packed =
+            found.container.map(|(layout, many)| format!(" when all is dense; {many} linears packed ({layout})"));
         say(format_args!("{files} of weights, {}{}", size(found.total.bytes), packed.unwrap_or_default()));
     }
     if !found.leftovers.is_empty() {

@@ -40,6 +40,9 @@ pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &
         Stage::Structure { data: Some(data), calibration: Some(calibration), .. } => {
             ("structure.calibration.images", data, &data.calibration, calibration.images)
         }
+        Stage::Reconstruct { data, calibration, .. } => {
+            ("reconstruct.samples", data, &data.calibration, calibration.images)
+        }
         Stage::Adapt { data, training, .. } => {
             ("restore.samples", data, &data.restoration, Captions::asked_for(training))
         }
@@ -52,6 +55,7 @@ pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &
         Stage::Sensitivity { seed, .. }
         | Stage::Statistics { seed, .. }
         | Stage::Refine { seed, .. }
+        | Stage::Reconstruct { seed, .. }
         | Stage::Adapt { seed, .. } => *seed,
         _ => 0,
     };

@@ -14,6 +14,7 @@ pub const SHAPES: [&str; 17] = [
     "methods",
     "modalities",
     "official-vs-sound",
+    "reconstruction",
     "restoration-vicuna",
     "restoration",
     "smoke",

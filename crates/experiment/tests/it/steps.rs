@@ -38,6 +38,7 @@ fn numbers(cell: &Cell) -> Vec<f64> {
         Step::Prune(prune) => prune.vision.sparsity,
         Step::Refine(refine) => f64::from(refine.iterations()),
         Step::Structure(structure) => structure.vision.channels,
+        Step::Reconstruct(reconstruct) => f64::from(reconstruct.samples),
         Step::Restore(restore) => f64::from(restore.steps),
     };
     cell.run.sequence().into_iter().map(number).collect()
@@ -50,6 +51,7 @@ fn chain(cell: &Cell) -> String {
         let what = match &*node.stage {
             Stage::Prune { tower, sparsity, .. } => format!("{tower} {}", sparsity.unwrap_or_default()),
             Stage::Statistics { tower, .. } => tower.to_string(),
+            Stage::Reconstruct { tower, training, .. } => format!("{tower} {}", training.window),
             Stage::Refine { tower, method, .. } => format!("{tower} {}", method.name()),
             Stage::Structure { tower, target, .. } => format!("{tower} {target}"),
             Stage::Adapt { training, seed, .. } => format!("{} steps, seed {seed}", training.steps),
@@ -98,6 +100,16 @@ steps:
 ";
     let refined = good(refined, &["prune.metric=magnitude"]);
     insta::assert_snapshot!("chain_of_refinement", chain(&refined.cells[0]));
+    let reconstructed = "
+steps:
+  - prune: { vision.sparsity: 0.5, language.sparsity: 0.5 }
+  - reconstruct: { name: dense }
+  - restore
+  - reconstruct: { name: changed, inputs: changed, window: 2, language.tune: false }
+  - reconstruct: { name: none, train: none }
+";
+    let reconstructed = good(reconstructed, &["prune.metric=magnitude"]);
+    insta::assert_snapshot!("chain_of_reconstruction", chain(&reconstructed.cells[0]));
     insta::assert_snapshot!("chain_of_two_prunings", chain(&good(twice, &[]).cells[0]));
 }
 
@@ -234,6 +246,13 @@ fn broken_lists_are_pointed_at() {
         ("a contradiction in a step", with("steps.last.batch: 4000\n")),
         ("nothing to refine", list("  - prune: { vision.sparsity: 0.5 }\n  - restore\n  - refine\n")),
         ("a refinement that is none", list("  - prune\n  - refine: { method: sparse-swaps }\n")),
+        ("nothing to reconstruct", list("  - reconstruct\n  - prune: { vision.sparsity: 0.5 }\n")),
+        ("a window that is none", list("  - prune\n  - reconstruct: { window: blok }\n")),
+        ("a window of no block", list("  - prune\n  - reconstruct: { window: 0 }\n")),
+        (
+            "a batch of more than all samples",
+            list("  - prune: { vision.sparsity: 0.5 }\n  - reconstruct: { batch: 8, samples: 4 }\n"),
+        ),
         (
             "a pattern in a step",
             format!(

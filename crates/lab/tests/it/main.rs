@@ -5,5 +5,6 @@ mod conversations;
 mod experiments;
 mod pruning;
 mod random;
+mod reconstructed;
 mod scoring;
 mod structure;

@@ -106,11 +106,24 @@ impl LanguageModel for T5 {
         Flow::stack(flows, usize::MAX)
     }
 
-    /// The flow turns from encoder to decoder when the last encoder block has run.
     fn run_block(&self, block: usize, flow: &Flow) -> Flow {
+        (0..self.parts(block)).fold(flow.shallow_clone(), |flow, part| self.run_part(block, part, &flow))
+    }
+
+    /// Two in the encoder, with cross-attention three in the decoder.
+    fn parts(&self, block: usize) -> usize {
+        if block < self.encoder.len() { 2 } else { 3 }
+    }
+
+    /// The flow turns from encoder to decoder when the last encoder block has run.
+    fn run_part(&self, block: usize, part: usize, flow: &Flow) -> Flow {
         match flow.context.as_slice() {
             [ids, memory_bias, bias] if block < self.encoder.len() => {
-                let hidden = self.encoder[block].forward(&flow.hidden, bias);
+                let layer = &self.encoder[block];
+                if part == 0 {
+                    return flow.with_hidden(layer.attend(&flow.hidden, bias));
+                }
+                let hidden = layer.feed(&flow.hidden);
                 if block + 1 < self.encoder.len() {
                     return flow.with_hidden(hidden);
                 }
@@ -121,7 +134,11 @@ impl LanguageModel for T5 {
             }
             [_, memory_bias, bias, memory] => {
                 let block = &self.decoder[block - self.encoder.len()];
-                flow.with_hidden(block.forward(&flow.hidden, bias, memory, memory_bias))
+                flow.with_hidden(match part {
+                    0 => block.attend(&flow.hidden, bias),
+                    1 => block.look(&flow.hidden, memory, memory_bias),
+                    _ => block.feed(&flow.hidden),
+                })
             }
             _ => unreachable!("a flow belongs to the model and the block that it was made for"),
         }

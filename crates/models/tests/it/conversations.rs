@@ -208,6 +208,9 @@ fn blocks_and_streamed_folders_give_what_a_forward_pass_gives() {
             prompt: &batch.language,
             answers: ressa_models::AnswerBatch::whole(&answers),
         });
+        let pixels = ressa_models::Entry::Pixels(&tensors.get("pixel_values"));
+        crate::common::parts_are_blocks(name, &model, Tower::Vision, &model.enter_from(pixels));
+        crate::common::parts_are_blocks(name, &model, Tower::Language, &entry);
         let kinds = model.token_kinds(Tower::Language, 0, &entry);
         let visual = kinds.iter().filter(|kind| **kind == ressa_models::TokenKind::Visual).count();
         assert_eq!(visual, model.image_tokens(), "{name}: words before the image are text");

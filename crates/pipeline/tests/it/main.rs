@@ -2,6 +2,7 @@
 
 mod methods;
 mod published;
+mod reconstruct;
 mod rescaled;
 mod steps;
 mod structure;
@@ -95,6 +96,7 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
             | Stage::Statistics { .. }
             | Stage::Refine { .. }
             | Stage::Structure { .. }
+            | Stage::Reconstruct { .. }
             | Stage::Adapt { .. } => {}
         }
     }

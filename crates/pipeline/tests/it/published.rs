@@ -160,6 +160,7 @@ fn a_paper_run_on_folders_is_certified_scored_and_repeated_to_the_bit() {
                 | Stage::Statistics { .. }
                 | Stage::Refine { .. }
                 | Stage::Structure { .. }
+                | Stage::Reconstruct { .. }
                 | Stage::Adapt { .. } => {}
             }
         }

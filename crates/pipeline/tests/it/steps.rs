@@ -26,12 +26,12 @@ pub fn step(kind: &str, name: &str, settings: Json) -> StepConfig {
     serde_json::from_value(json!({ kind: body })).unwrap()
 }
 
-fn pruned_to(name: &str, sparsity: f64) -> StepConfig {
+pub fn pruned_to(name: &str, sparsity: f64) -> StepConfig {
     step("prune", name, json!({ "vision.sparsity": sparsity, "language.sparsity": sparsity }))
 }
 
 /// A run on the smallest model whose steps are those of a list.
-fn run_of(metric: Metric, steps: Vec<StepConfig>) -> RunConfig {
+pub fn run_of(metric: Metric, steps: Vec<StepConfig>) -> RunConfig {
     let mut run = short_run(Preset::ShapesFlanT5, RestoreMethod::SparseLora);
     run.prune.metric = metric;
     run.prune.pattern = Pattern::Unstructured;
@@ -44,11 +44,11 @@ pub fn of_kind<'a>(nodes: &'a [StageNode], kind: &str) -> Vec<&'a StageNode> {
     nodes.iter().filter(|node| node.stage.kind() == kind).collect()
 }
 
-fn masks(store: &Store, node: &StageNode) -> MaskSet {
+pub fn masks(store: &Store, node: &StageNode) -> MaskSet {
     MaskSet::load(&store.require(&node.key.hex()).unwrap().file("masks.safetensors").unwrap()).unwrap()
 }
 
-fn certificate(store: &Store, node: &StageNode) -> Certificate {
+pub fn certificate(store: &Store, node: &StageNode) -> Certificate {
     store.require(&node.key.hex()).unwrap().result().unwrap()
 }
 

@@ -34,6 +34,8 @@ pub enum Together {
     Shapes,
     /// Those of one shape, more of them, on another device.
     Device,
+    /// Those of one shape, so many at most: a training takes them so.
+    Batches(usize),
 }
 
 impl Together {
@@ -53,6 +55,7 @@ impl Together {
             Together::Alone => 1,
             Together::Neighbours | Together::Shapes => (TOKENS / tokens).max(1),
             Together::Device => ON_DEVICE,
+            Together::Batches(most) => most.max(1),
         }
     }
 }
@@ -200,13 +203,27 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
         samples: &S,
         look: Look,
     ) -> Result<(), B::Error> {
+        let together = Together::on(self.blocks.device(), look);
+        self.arrive_in(tower, samples, together)
+    }
+
+    /// As [`Walk::arrive`], with samples that run together as they are told.
+    ///
+    /// # Errors
+    /// As [`Walk::enter`] and [`Walk::block`].
+    pub fn arrive_in<S: CalibrationSet<Error = B::Error>>(
+        &mut self,
+        tower: Tower,
+        samples: &S,
+        together: Together,
+    ) -> Result<(), B::Error> {
         let device = self.blocks.device();
         let unseen = Look { needs: Needs::WEIGHT, tokens: TokenConfig::default() };
         for below in Tower::ALL.into_iter().take_while(|&below| below != tower) {
             self.enter(below, samples, Together::on(device, unseen))?;
             self.pass(below)?;
         }
-        self.enter(tower, samples, Together::on(device, look))
+        self.enter(tower, samples, together)
     }
 }
 

@@ -4,6 +4,7 @@ mod allocation;
 mod budget;
 mod golden;
 mod properties;
+mod reconstruct;
 mod refine;
 mod rescaled;
 mod solvers;

@@ -307,8 +307,15 @@ fn use_folder(folder: &Path, output: &Path, writes: bool) {
     for max_shard_size in [None, Some(5000)].into_iter().filter(|_| writes) {
         let patterns = BTreeMap::new();
         let container = if max_shard_size.is_some() { Container::Bitmask } else { Container::Dense };
-        let request =
-            ExportRequest { source: folder, output, max_shard_size, container, patterns: &patterns, program: "", run: None };
+        let request = ExportRequest {
+            source: folder,
+            output,
+            max_shard_size,
+            container,
+            patterns: &patterns,
+            program: "",
+            run: None,
+        };
         let card = |found: &FolderCertificate| ressa_checkpoint::card("x", None, found, folder);
         let _ = ressa_checkpoint::export::<ressa_checkpoint::CheckpointError>(
             &request,
