@@ -66,7 +66,7 @@ pub use generate::settings::{EarlyStopping, Search};
 pub use in_blocks::{Entry, InBlocks, Targets};
 pub use infer::{Answer, Forced, Infer};
 pub use keep::KeepMask;
-pub use layout::Layout;
+pub use layout::{Layout, Mosaic};
 pub use linear::{LayerId, Linear, Observer, TapGuard};
 pub use masks::MaskSet;
 pub use model::Model;
