@@ -46,11 +46,15 @@ pub fn keeps_first(config: &Map<String, Value>) -> bool {
 /// In words: an entry that names none.
 pub fn feature_layers(config: &Map<String, Value>) -> Result<Vec<i64>, String> {
     const MOST: usize = 1 << 6;
-    let Some(written) = config.get("vision_feature_layer").filter(|value| !value.is_null()) else { return Ok(vec![-2]) };
+    let Some(written) = config.get("vision_feature_layer").filter(|value| !value.is_null()) else {
+        return Ok(vec![-2]);
+    };
     let listed = written.as_array().map_or_else(|| std::slice::from_ref(written), Vec::as_slice);
     let layers = listed.iter().map(Value::as_i64).collect::<Option<Vec<i64>>>();
     layers.filter(|layers| (1..=MOST).contains(&layers.len())).ok_or_else(|| {
-        format!("`vision_feature_layer` is {written}; it must be a whole number, or a list of between 1 and {MOST} of them")
+        format!(
+            "`vision_feature_layer` is {written}; it must be a whole number, or a list of between 1 and {MOST} of them"
+        )
     })
 }
 
@@ -83,11 +87,10 @@ mod tests {
         assert_eq!(tokens(json!({"vision_config": siglip})), Some([729, 728]));
         assert_eq!(tokens(json!({"vision_config": {"patch_size": 0}})), None);
         let layers = |written: Value| feature_layers(&Map::from_iter([("vision_feature_layer".to_owned(), written)]));
-        assert_eq!([layers(Value::Null), layers(json!(3)), layers(json!([-2, 1]))], [
-            Ok(vec![-2]),
-            Ok(vec![3]),
-            Ok(vec![-2, 1])
-        ]);
+        assert_eq!(
+            [layers(Value::Null), layers(json!(3)), layers(json!([-2, 1]))],
+            [Ok(vec![-2]), Ok(vec![3]), Ok(vec![-2, 1])]
+        );
         assert!([json!([]), json!("last"), json!([1.5])].into_iter().all(|written| layers(written).is_err()));
     }
 }

@@ -87,7 +87,8 @@ impl Pinpoints {
         let tiles = [height, width].map(|length| u64::from(length / self.pixels));
         let (pixels, side) = (u64::from(self.pixels), u64::from(self.side));
         let features = tiles[0].saturating_mul(tiles[1]).saturating_add(1).saturating_mul(side * (side + 1));
-        let taken = tiles[0].saturating_add(2).saturating_mul(tiles[1].saturating_add(1)).saturating_mul(pixels * pixels);
+        let taken =
+            tiles[0].saturating_add(2).saturating_mul(tiles[1].saturating_add(1)).saturating_mul(pixels * pixels);
         if taken > MOST_PIXELS || features > MOST_FEATURES {
             return Err(format!(
                 "{named}: an image could take {features} positions, or more than {MOST_PIXELS} pixels; at most {MOST_FEATURES} positions are \
@@ -149,7 +150,8 @@ impl Pinpoints {
 
 /// A height and a width.
 fn pair(value: &Value) -> Result<[u32; 2], String> {
-    let sides = value.as_array().into_iter().flatten().map(|side| side.as_u64().and_then(|side| u32::try_from(side).ok()));
+    let sides =
+        value.as_array().into_iter().flatten().map(|side| side.as_u64().and_then(|side| u32::try_from(side).ok()));
     let sides = sides.collect::<Option<Vec<u32>>>().and_then(|sides| <[u32; 2]>::try_from(sides).ok());
     let wrong = || format!("`image_grid_pinpoints` has {value}; it must be a height and a width of at least 1");
     sides.filter(|sides| sides.iter().all(|side| *side > 0)).ok_or_else(wrong)

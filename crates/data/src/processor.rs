@@ -467,7 +467,8 @@ fn mosaic(folder: &Path, config: &Map<String, Value>, images: &ImageProcessor) -
         return Err(wrong(PREPROCESSOR, reason));
     }
     if own.sizes != of_model.sizes {
-        let reason = "its `image_grid_pinpoints` are not those of the model in config.json, which takes images apart by them";
+        let reason =
+            "its `image_grid_pinpoints` are not those of the model in config.json, which takes images apart by them";
         return Err(wrong(PREPROCESSOR, reason.to_owned()));
     }
     agrees_on_patches(folder, config)?;

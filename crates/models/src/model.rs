@@ -12,8 +12,8 @@ use ressa_experiment::job::Compute;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Feed, LayerId, Linear, LoadOptions, ModelError, Mosaic, Scope, Shapes, Surgery, TensorMap, TensorSource, TextBatch, Tower,
-    Weight,
+    Feed, LayerId, Linear, LoadOptions, ModelError, Mosaic, Scope, Shapes, Surgery, TensorMap, TensorSource, TextBatch,
+    Tower, Weight,
     config::{GenerationConfig, SpecialTokens},
     connector::Connector,
     encoder::ImageEncoder,

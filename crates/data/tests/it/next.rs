@@ -68,7 +68,10 @@ fn what_does_not_fit_is_named() {
     refused(load(settings, &|value| value["image_processor_type"] = "CLIPImageProcessor".into()), "makes no tiles");
     refused(load(config, &|value| value["image_grid_pinpoints"] = Value::Null), "[336, 672]");
     refused(load(config, &|value| value["vision_config"]["image_size"] = json!(17)), "`image_grid_pinpoints` has");
-    refused(load(config, &|value| value["vision_config"]["image_size"] = Value::Null), "`vision_config.image_size` is null");
+    refused(
+        load(config, &|value| value["vision_config"]["image_size"] = Value::Null),
+        "`vision_config.image_size` is null",
+    );
     refused(load(config, &|value| value["vision_config"]["patch_size"] = json!(5)), "`patch_size` is 4");
     refused(load(config, &|value| value["model_type"] = "llava".into()), "reads images whole");
     refused(load(config, &|value| value["image_token_index"] = Value::Null), "`image_token_index`");

@@ -108,7 +108,10 @@ fn canvases(pixels: &Tensor, mosaics: &[Mosaic], side: i64) -> Result<Vec<Tensor
         false => size[0] == counts.iter().sum::<i64>(),
     };
     if !fits {
-        return Err(input(PIXELS, format!("shape {size:?} does not hold the images of `{SIZES}`, of {counts:?} tiles")));
+        return Err(input(
+            PIXELS,
+            format!("shape {size:?} does not hold the images of `{SIZES}`, of {counts:?} tiles"),
+        ));
     }
     let mut from = 0;
     let canvas = |(at, (mosaic, &count)): (usize, (&Mosaic, &i64))| {

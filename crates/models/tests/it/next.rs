@@ -209,8 +209,8 @@ fn every_linear_reads_what_it_reads_in_transformers() {
         assert_close(case.name, &model.encode_images(&both).narrow(0, 0, 1), &features, TOLERANCE);
         let alone = [&pixels, &half].map(|pixels| model.enter_from(Entry::Pixels(pixels)));
         let stacked = model.stack(Tower::Vision, &alone).expect("one shape");
-        let last = (0..model.blocks(Tower::Vision))
-            .fold(stacked, |flow, block| model.run_block(Tower::Vision, block, &flow));
+        let last =
+            (0..model.blocks(Tower::Vision)).fold(stacked, |flow, block| model.run_block(Tower::Vision, block, &flow));
         let second = model.leave(Tower::Vision, &last).narrow(0, 1, 1);
         assert_close(case.name, &second, &model.encode_images(&half), TOLERANCE);
         let flows = ["wide", "tall"].map(|name| model.enter_from(Entry::Pixels(&case.canvas(name))));
