@@ -173,9 +173,11 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
                 }
                 let handed = last.as_ref().map_or(0, |(_, handed): &(usize, Tensor)| handed.size()[1]);
                 // Where the image has its places among words, they are what stands before a text.
-                let layout = |sample: usize| samples.text(sample).1.language.layout();
                 let queries = match tower {
-                    Tower::Language => layout(rows[0]).map_or(handed, |layout| layout.tokens() as i64),
+                    Tower::Language => {
+                        let before = samples.text(rows[0]).1.language.layout();
+                        before.map_or(handed, |before| before.tokens() as i64)
+                    }
                     _ => handed,
                 };
                 let few = device == Device::Cpu && fewest_rows(tower, &flows[0], queries, samples, rows[0]) < FEW;
