@@ -49,7 +49,7 @@ impl Part {
             "vision_model" | "vision_tower" | "visual" => Part::Vision,
             // `embeddings` at the top is the text input of the Q-Former in image-text matching checkpoints.
             "qformer" | "query_tokens" | "embeddings" => Part::Qformer,
-            "multi_modal_projector" | "connector" => Part::Connector,
+            "multi_modal_projector" | "image_newline" | "connector" => Part::Connector,
             "language_projection" => Part::Projection,
             "language_model" => Part::Language,
             "vision_projection" | "text_projection" | "itm_head" => Part::Retrieval,
@@ -221,6 +221,7 @@ mod tests {
             ("model.language_model.layers.3.mlp.up_proj.weight", "language_model.model.layers.3.mlp.up_proj.weight"),
             ("model.vision_tower.vision_model.post_layernorm.bias", "vision_tower.vision_model.post_layernorm.bias"),
             ("model.multi_modal_projector.linear_1.bias", "multi_modal_projector.linear_1.bias"),
+            ("model.image_newline", "image_newline"),
         ];
         assert!(newer.iter().all(|(written, published)| canonical(written).as_deref() == Some(*published)));
         assert_eq!(canonical("language_model.model.norm.weight"), None);

@@ -3,7 +3,8 @@
 use tch::Tensor;
 
 use crate::{
-    BlockGroups, Feed, Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight, layers::Parts, qformer::QFormer,
+    BlockGroups, Feed, Flow, LayerId, Linear, ModelError, Mosaic, Prompts, TokenKind, Weight, layers::Parts,
+    qformer::QFormer,
 };
 
 /// From image features to image positions of a language model.
@@ -51,6 +52,13 @@ pub(crate) trait Connector: Parts + Send {
 
     /// Into the language model's embedding space; nothing to do where the last block ends there.
     fn project(&self, states: &Tensor) -> Tensor {
+        states.shallow_clone()
+    }
+
+    /// What the language model reads of the features of an image's tiles, `[rows, tokens, width]` in its embedding space; all of them where a
+    /// family has no tiles.
+    fn lay(&self, states: &Tensor, mosaic: &Mosaic) -> Tensor {
+        let _ = mosaic;
         states.shallow_clone()
     }
 

@@ -70,7 +70,7 @@ pub use groups::{BlockGroups, GroupSet, Side, Slice, Unit};
 pub use in_blocks::{Entry, InBlocks, Targets};
 pub use infer::{Answer, Forced, Infer};
 pub use keep::KeepMask;
-pub use layout::Layout;
+pub use layout::{Layout, Mosaic};
 pub use linear::{LayerId, Linear, Observer, TapGuard};
 pub use masks::MaskSet;
 pub use model::Model;

@@ -128,7 +128,8 @@ impl Pass<'_> {
         let prefix_leaf = prefix.detach().set_requires_grad(prefix.requires_grad());
         let read = with_grad(|| {
             let (prompt, answers) = (&prompts.language, exchange.answers());
-            student.enter_from(Entry::Prefix { prefix: &prefix_leaf, prompt, answers })
+            let prefix = student.place_images(prefix_leaf.shallow_clone(), prompt);
+            student.enter_from(Entry::Prefix { prefix: &prefix, prompt, answers })
         });
         let (language, states) = Chain::run(student, Tower::Language, &read, gradient);
         let terms = with_grad(|| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ressa_checkpoint::{Outline, Removable, is_idefics, is_qwen_vl, names, qwen_text};
+use ressa_checkpoint::{Outline, Removable, is_idefics, is_llava_next, is_qwen_vl, names, qwen_text};
 use ressa_experiment::{
     Pattern, Stage, Task, Tower,
     config::{DataSource, TowerAdapter, TrainedBiases},
@@ -74,7 +74,7 @@ impl Network {
             has_language_biases,
             has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
             positions: positions(text),
-            keeps_sizes: is_qwen_vl(&config) || is_idefics(&config),
+            keeps_sizes: is_qwen_vl(&config) || is_idefics(&config) || is_llava_next(&config),
             removable: Tower::ALL.map(|tower| (tower, Removable::of(&config, tower))),
         })
     }

@@ -1,6 +1,7 @@
 //! Single steps on model folders.
 
 mod any_size;
+mod bytes;
 mod conversations;
 mod experiments;
 mod pruning;

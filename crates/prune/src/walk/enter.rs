@@ -174,7 +174,15 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
                     flows.push(below.entry(&self.blocks, samples, sample)?);
                     last = below.last;
                 }
-                let queries = last.as_ref().map_or(0, |(_, handed): &(usize, Tensor)| handed.size()[1]);
+                let handed = last.as_ref().map_or(0, |(_, handed): &(usize, Tensor)| handed.size()[1]);
+                // Where the image has its places among words, they are what stands before a text.
+                let queries = match tower {
+                    Tower::Language => {
+                        let before = samples.text(rows[0]).1.language.layout();
+                        before.map_or(handed, |before| before.tokens() as i64)
+                    }
+                    _ => handed,
+                };
                 let few = device == Device::Cpu && fewest_rows(tower, &flows[0], queries, samples, rows[0]) < FEW;
                 let stacked = if flows.len() > 1 && !few { self.blocks.model().stack(tower, &flows) } else { None };
                 if let Some(stacked) = stacked {
@@ -272,7 +280,7 @@ impl<F: Flows> Below<'_, F> {
                 model.enter_from(Entry::Features { features: &features, prompts })
             }
             _ => {
-                let prefix = self.of(blocks, Tower::Connector, sample)?;
+                let prefix = model.place_images(self.of(blocks, Tower::Connector, sample)?, &prompts.language);
                 let answers = [answer.to_vec()];
                 let (prompt, answers) = (&prompts.language, AnswerBatch::whole(&answers));
                 model.enter_from(Entry::Prefix { prefix: &prefix, prompt, answers })

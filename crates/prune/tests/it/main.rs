@@ -2,6 +2,7 @@
 
 mod allocation;
 mod budget;
+mod conversations;
 mod golden;
 mod properties;
 mod reconstruct;
