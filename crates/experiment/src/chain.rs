@@ -82,8 +82,7 @@ struct Parts {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Section {
     Prune(u32),
-    /// With the pruning whose calibration it reads.
-    Refine(RefineConfig, u32),
+    Refine(RefineConfig),
     Restore(u32),
 }
 
@@ -110,24 +109,34 @@ struct Dense {
 struct State {
     /// The last restoration.
     merge: Option<StageKey>,
-    /// Pruned towers since then, in tower order, each by its last stage.
-    masks: Vec<(Tower, StageKey)>,
+    /// Pruned towers since then, in tower order.
+    masks: Vec<Masked>,
     /// Restorations so far.
     restorations: u64,
+}
+
+/// A pruned tower.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Masked {
+    tower: Tower,
+    /// The last stage that pruned or refined it.
+    stage: StageKey,
+    /// The number of what pruned it last, see [`alone`].
+    own: u32,
 }
 
 impl State {
     /// The masks of some towers.
     fn masks(&self, of: impl Fn(Tower) -> bool) -> Vec<StageKey> {
         let mut keys = Vec::with_capacity(self.masks.len());
-        keys.extend(self.masks.iter().filter(|(tower, _)| of(*tower)).map(|(_, key)| *key));
+        keys.extend(self.masks.iter().filter(|masked| of(masked.tower)).map(|masked| masked.stage));
         keys
     }
 
-    fn prune(&mut self, tower: Tower, key: StageKey) {
-        match self.masks.binary_search_by_key(&tower, |(known, _)| *known) {
-            Ok(at) => self.masks[at].1 = key,
-            Err(at) => self.masks.insert(at, (tower, key)),
+    fn prune(&mut self, new: Masked) {
+        match self.masks.binary_search_by_key(&new.tower, |masked| masked.tower) {
+            Ok(at) => self.masks[at] = new,
+            Err(at) => self.masks.insert(at, new),
         }
     }
 }
@@ -314,12 +323,10 @@ impl Planner {
             return Arc::clone(known);
         }
         let steps = run.sequence().into_iter().filter(Step::does_something);
-        let mut pruning = None;
-        let numbered = steps.filter_map(|step| match step {
-            Step::Prune(prune) => Some(Section::Prune(*pruning.insert(self.prunes.intern(prune)))),
-            // A file in which nothing is pruned before was refused.
-            Step::Refine(refine) => Some(Section::Refine(refine, pruning?)),
-            Step::Restore(restore) => Some(Section::Restore(self.restores.intern(restore))),
+        let numbered = steps.map(|step| match step {
+            Step::Prune(prune) => Section::Prune(self.prunes.intern(prune)),
+            Step::Refine(refine) => Section::Refine(refine),
+            Step::Restore(restore) => Section::Restore(self.restores.intern(restore)),
         });
         let sequence: Arc<[Section]> = numbered.collect();
         self.sequences.insert(key, Arc::clone(&sequence));
@@ -340,7 +347,7 @@ impl Planner {
                 None => {
                     let done = Arc::new(match section {
                         Section::Prune(prune) => self.prune(doing, state, prune),
-                        Section::Refine(refine, prune) => self.refine(doing, state, (refine, prune)),
+                        Section::Refine(refine) => self.refine(doing, state, refine),
                         Section::Restore(restore) => self.restore(doing, state, restore),
                     });
                     self.done.insert(key, Arc::clone(&done));
@@ -361,7 +368,7 @@ impl Planner {
             Read::new(Inputs { dense: Some(dense.key), masks, merge: state.merge, ..Inputs::default() })
         };
         // Retrieval never runs the language model, so a language mask that is not merged is not one of its inputs.
-        let is_blind = state.masks.iter().any(|(tower, _)| *tower == Tower::Language);
+        let is_blind = state.masks.iter().any(|masked| masked.tower == Tower::Language);
         let blind = is_blind.then(|| {
             let masks = state.masks(|tower| tower != Tower::Language);
             let make = |(_, _, _, masks): &Blind| {
@@ -387,7 +394,7 @@ impl Planner {
         // One is kept for every run: nothing of it is to spare.
         let mut nodes: Vec<Arc<StageNode>> = Vec::new();
         let mut is_first = true;
-        for tower in Tower::ALL.into_iter().filter(|tower| config.tower(*tower).sparsity > 0.0) {
+        for tower in config.pruned() {
             let pruning = self.pruning(doing, state, (prune, &config), tower);
             let above = pruning.nodes.iter().filter(|node| !nodes.iter().any(|known| known.key == node.key));
             let above: Vec<Arc<StageNode>> = above.cloned().collect();
@@ -402,7 +409,7 @@ impl Planner {
                 }
             };
             is_first = false;
-            after.prune(tower, node.key);
+            after.prune(Masked { tower, stage: node.key, own: self.own[&(prune, tower)] });
             nodes.push(node);
         }
         nodes.shrink_to_fit();
@@ -464,13 +471,14 @@ impl Planner {
         pruning
     }
 
-    /// Refines the towers that were pruned since the last restoration, each by what its layers see in the state.
-    fn refine(&mut self, doing: Doing<'_>, state: u32, (refine, prune): (RefineConfig, u32)) -> Done {
-        let (run, config) = (doing.run, self.prunes.value(prune));
+    /// Refines the towers that were pruned since the last restoration, each by what its layers see in the state, calibrated as its pruning was.
+    fn refine(&mut self, doing: Doing<'_>, state: u32, refine: RefineConfig) -> Done {
+        let run = doing.run;
         let before = self.states.all[state as usize].clone();
         let mut after = before.clone();
         let mut nodes = Vec::new();
-        for &(tower, _) in &before.masks {
+        for &Masked { tower, own, .. } in &before.masks {
+            let config = self.alone.value(own);
             let needs = StatisticsNeeds { gram: true, ..StatisticsNeeds::default() };
             // Nothing is propagated: every layer is measured before the first is refined.
             let calibration = CalibrationConfig { propagate: Propagate::Dense, ..config.calibration_of(tower) };
@@ -494,7 +502,7 @@ impl Planner {
                 },
                 &mut self.buffer,
             );
-            after.prune(tower, node.key);
+            after.prune(Masked { tower, stage: node.key, own });
             nodes.push(Arc::new(node));
         }
         Done { nodes, state: self.states.number(after) }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use ressa_experiment::{
-    Cell, Pattern, RunConfig, Task,
+    Cell, Pattern, RunConfig, StageKey, Task,
     config::{Metric, RestoreMethod},
     model::{ModelConfig, Preset},
 };
@@ -110,6 +110,21 @@ impl<'g> Look<'g> {
     }
 }
 
+/// Whether everything is there that a stage opens: what it reads, and of merges and masks among that, what they were made from in turn.
+fn has_all(schedule: &Schedule<'_>, position: usize) -> bool {
+    let inputs = &schedule.graph.stages[position].node.inputs;
+    let mut open: Vec<StageKey> = inputs.iter().copied().collect();
+    while let Some(key) = open.pop() {
+        let position = schedule.graph.position(&key).unwrap();
+        if !schedule.state(position).is_present() {
+            return false;
+        }
+        let inputs = &schedule.graph.stages[position].node.inputs;
+        open.extend(inputs.merge.iter().chain(&inputs.adapter).chain(&inputs.masks));
+    }
+    true
+}
+
 /// What becomes of a stage that was taken.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
@@ -159,6 +174,7 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
         if let Some(position) = next {
             assert!(schedule.reserve(position) && !schedule.reserve(position));
             assert_eq!(schedule.state(position), State::Running);
+            assert!(has_all(&schedule, position), "{}", crate::describe(&graph.stages[position].node.stage));
             match outcome {
                 Outcome::Made => schedule.made(position),
                 Outcome::Failed => schedule.failed(position),
