@@ -76,7 +76,7 @@ const KNOWN: [&str; 7] = ["Blip", "CLIP", "Bit", "Siglip", "Qwen2VL", "Idefics3"
 /// Fewest and most pixels of an image where a folder of Qwen-VL says none.
 const QWEN_PIXELS: [u64; 2] = [56 * 56, 28 * 28 * 1280];
 /// Most features of an image.
-const MOST_FEATURES: u64 = 1 << 16;
+pub(crate) const MOST_FEATURES: u64 = 1 << 16;
 
 impl ImageProcessor {
     /// Reads `preprocessor_config.json`, or where there is none the `image_processor` part of `processor_config.json`.
@@ -184,6 +184,11 @@ impl ImageProcessor {
     /// How a canvas is cut into tiles, where images are read as those.
     pub fn tiles(&self) -> Option<Tiles> {
         self.tiling.map(|tiling| tiling.tiles)
+    }
+
+    /// Tiles that an image becomes at most, the whole image among them; 1 where images are read whole.
+    pub(crate) fn most_tiles(&self) -> u64 {
+        self.tiling.map_or(1, |tiling| tiling.most())
     }
 
     /// Whether all images are read at one size.

@@ -110,19 +110,19 @@ impl<'g> Look<'g> {
     }
 }
 
-/// Whether everything is there that a stage opens: what it reads, and of merges and masks among that, what they were made from in turn.
-fn has_all(schedule: &Schedule<'_>, position: usize) -> bool {
-    let inputs = &schedule.graph.stages[position].node.inputs;
-    let mut open: Vec<StageKey> = inputs.iter().copied().collect();
-    while let Some(key) = open.pop() {
-        let position = schedule.graph.position(&key).unwrap();
-        if !schedule.state(position).is_present() {
-            return false;
-        }
+/// What a stage opens: its inputs, and of merges and masks that are there, what they were made from in turn.
+fn opened(schedule: &Schedule<'_>, position: usize) -> Vec<usize> {
+    let at = |key: &StageKey| schedule.graph.position(key).unwrap();
+    let mut opened: Vec<usize> = schedule.graph.stages[position].node.inputs.iter().map(at).collect();
+    let mut next = 0;
+    while let Some(&position) = opened.get(next) {
         let inputs = &schedule.graph.stages[position].node.inputs;
-        open.extend(inputs.merge.iter().chain(&inputs.adapter).chain(&inputs.masks));
+        if schedule.state(position).is_present() {
+            opened.extend(inputs.merge.iter().chain(&inputs.adapter).chain(&inputs.masks).map(at));
+        }
+        next += 1;
     }
-    true
+    opened
 }
 
 /// What becomes of a stage that was taken.
@@ -174,7 +174,8 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
         if let Some(position) = next {
             assert!(schedule.reserve(position) && !schedule.reserve(position));
             assert_eq!(schedule.state(position), State::Running);
-            assert!(has_all(&schedule, position), "{}", crate::describe(&graph.stages[position].node.stage));
+            let is_whole = opened(&schedule, position).iter().all(|&opened| schedule.state(opened).is_present());
+            assert!(is_whole, "{}", crate::describe(&graph.stages[position].node.stage));
             match outcome {
                 Outcome::Made => schedule.made(position),
                 Outcome::Failed => schedule.failed(position),
@@ -209,6 +210,26 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
         // After a failure, chains through what is skipped are still counted.
         assert!((kept - looked).abs() < 1e-6 || (with_failures && kept > looked), "{kept} is not {looked}");
     }
+    let failed = |schedule: &Schedule<'_>| {
+        (0..graph.stages.len()).filter(|&position| schedule.state(position) == State::Failed).collect::<Vec<_>>()
+    };
+    // Each that is tried again frees what waited for it alone, and nothing that waits for another failure.
+    for position in failed(&schedule) {
+        assert!(schedule.try_again(position) && !schedule.try_again(position));
+        for stage in 0..graph.stages.len() {
+            let opened = opened(&schedule, stage);
+            let of = |state: fn(State) -> bool| opened.iter().filter(|&&input| state(schedule.state(input))).count();
+            let is_lost = of(|state| matches!(state, State::Failed | State::Skipped { .. })) > 0;
+            let is_whole = of(State::is_present) == opened.len();
+            match schedule.state(stage) {
+                State::Skipped { cause } => assert!(is_lost && schedule.state(cause) == State::Failed),
+                State::Waiting => assert!(!is_lost && !is_whole),
+                State::Ready => assert!(is_whole),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!((schedule.counts().failed, schedule.counts().skipped), (0, 0));
 }
 
 proptest! {
