@@ -132,6 +132,9 @@ pub fn is_prunable(name: &str, shape: &[usize]) -> bool {
 /// The weight of the projection into the language model, beside the Q-Former.
 pub const PROJECTION: &str = "language_projection.weight";
 
+/// The learned queries of a Q-Former.
+pub const QUERIES: &str = "query_tokens";
+
 /// The tower whose prunable weights a tensor counts among. `projection` says whether the projection was pruned with the connector, as one of its layers.
 pub fn counted_in(name: &str, shape: &[usize], projection: bool) -> Option<Tower> {
     match name {

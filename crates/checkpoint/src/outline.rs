@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Checkpoint, CheckpointError, LLAMA_LIKE, Part, check_windows, decoder_fields, json,
-    names::{is_prunable, leftover},
+    names::{QUERIES, is_prunable, leftover},
     rope_theta,
 };
 
@@ -122,7 +122,7 @@ impl Outline {
         problems.append(&mut qformer.problems);
         let mut top = Sizes { part: "", fields: Some(config), problems: Vec::new() };
         let queries = top.size("num_query_tokens", 32);
-        self.others.insert("query_tokens".to_owned(), vec![1, queries, width]);
+        self.others.insert(QUERIES.to_owned(), vec![1, queries, width]);
         if class != RETRIEVAL && !class.is_empty() {
             let mut text = Sizes::of(config, "text_config", problems);
             let words = self.language(&mut text);

@@ -84,23 +84,28 @@ fn canonical_steps(run: &mut RunConfig) {
     }
     let names: Vec<String> = run.steps.iter().map(|step| step.name.clone()).collect();
     let mut steps: Vec<(String, Step)> = names.into_iter().zip(run.sequence()).collect();
-    // Backwards: what refines a pruning comes after it, and reads its calibration.
-    let mut is_refined = false;
+    // Backwards: what refines a tower comes after its pruning, and reads the calibration of that.
+    let mut refined: Vec<Tower> = Vec::new();
     for (_, step) in steps.iter_mut().rev() {
         match step {
             Step::Prune(prune) => {
-                canonical_pruning(prune, is_refined);
-                is_refined = false;
+                let pruned: Vec<Tower> = prune.pruned().collect();
+                canonical_pruning(prune, &refined);
+                refined.retain(|tower| !pruned.contains(tower));
             }
             Step::Refine(refine) => {
                 *refine = refine.canonical();
-                is_refined |= refine.method != RefineMethod::None;
+                if refine.method != RefineMethod::None {
+                    refined = Tower::ALL.into();
+                }
             }
             Step::Structure(structure) => *structure = structure.canonical().into(),
             Step::Reconstruct(reconstruct) => **reconstruct = reconstruct.canonical(),
             Step::Restore(restore) => {
                 canonical_restore(restore);
-                is_refined &= restore.method == RestoreMethod::None;
+                if restore.method != RestoreMethod::None {
+                    refined.clear();
+                }
             }
         }
     }
@@ -125,13 +130,13 @@ fn canonical_steps(run: &mut RunConfig) {
 }
 
 pub(crate) fn canonical_prune(prune: &mut PruneConfig) {
-    canonical_pruning(prune, false);
+    canonical_pruning(prune, &[]);
 }
 
-/// The same of a pruning whose calibration a refinement may read.
-fn canonical_pruning(prune: &mut PruneConfig, is_refined: bool) {
-    let dense = Tower::ALL.iter().all(|&tower| prune.tower(tower).sparsity <= 0.0);
-    if prune.metric == Metric::None || dense {
+/// The same of a pruning whose calibration is read by the refinement of some towers, where it prunes them.
+fn canonical_pruning(prune: &mut PruneConfig, refined: &[Tower]) {
+    let pruned: Vec<Tower> = prune.pruned().collect();
+    if pruned.is_empty() {
         *prune = PruneConfig::default();
         return;
     }
@@ -145,22 +150,26 @@ fn canonical_pruning(prune: &mut PruneConfig, is_refined: bool) {
             tower.group = (pattern == Pattern::Unstructured).then(|| tower.group.unwrap_or(metric.published_group()));
         }
     }
-    let pruned = Tower::ALL.iter().filter(|&&tower| prune.tower(tower).sparsity > 0.0).count();
     prune.allocation = match pattern {
-        Pattern::Unstructured => prune.allocation.canonical(pruned),
+        Pattern::Unstructured => prune.allocation.canonical(pruned.len()),
         Pattern::NOfM { .. } => AllocationConfig::default(),
     };
-    let groups: Vec<_> =
-        Tower::ALL.iter().map(|&t| prune.tower(t)).filter(|t| t.sparsity > 0.0).map(|t| t.group).collect();
+    let groups: Vec<_> = pruned.iter().map(|&tower| prune.tower(tower).group).collect();
     let method = prune.method().canonical(metric, pattern, &groups);
     (prune.rounding, prune.threshold) = (method.rounding, method.threshold);
     (prune.magnitude, prune.sparsegpt) = (method.magnitude, method.sparsegpt);
     (prune.dsnot, prune.alps) = (method.dsnot, method.alps);
     prune.calibration.tokens = prune.calibration.tokens.canonical();
-    let calibrates = prune.calibrates() || is_refined;
-    for tower in [&mut prune.vision, &mut prune.connector, &mut prune.language] {
-        let own = &mut tower.calibration;
-        if !calibrates {
+    let is_refined = |tower: &Tower| pruned.contains(tower) && refined.contains(tower);
+    let calibrates = prune.calibrates();
+    let towers = [
+        (Tower::Vision, &mut prune.vision),
+        (Tower::Connector, &mut prune.connector),
+        (Tower::Language, &mut prune.language),
+    ];
+    for (tower, settings) in towers {
+        let own = &mut settings.calibration;
+        if !calibrates && !is_refined(&tower) {
             *own = TowerCalibration::default();
         }
         own.images = own.images.filter(|&images| images != shared.images);
@@ -168,7 +177,7 @@ fn canonical_pruning(prune: &mut PruneConfig, is_refined: bool) {
         own.captions = own.captions.filter(|&captions| captions != shared.captions);
         own.corpora.sort_unstable();
     }
-    if !calibrates {
+    if !calibrates && !Tower::ALL.iter().any(is_refined) {
         prune.calibration = CalibrationConfig::default();
     } else if !metric.needs_calibration() {
         prune.calibration.propagate = CalibrationConfig::default().propagate;

@@ -10,7 +10,7 @@ mod reconstruct;
 mod structure;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::Arc,
 };
 
@@ -89,8 +89,7 @@ struct Parts {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Section {
     Prune(u32),
-    /// With the pruning whose calibration it reads.
-    Refine(RefineConfig, u32),
+    Refine(RefineConfig),
     Structure(u32),
     Reconstruct(u32),
     Restore(u32),
@@ -119,26 +118,43 @@ struct Dense {
 struct State {
     /// The last restoration.
     merge: Option<StageKey>,
-    /// Towers that were pruned, refined or reconstructed since then, in tower order, each by its last stage.
-    masks: Vec<(Tower, StageKey)>,
-    /// Those of them that were pruned.
-    pruned: BTreeSet<Tower>,
+    /// Towers that were changed since then, in tower order.
+    masks: Vec<Masked>,
     /// Restorations so far.
     restorations: u64,
+}
+
+/// A tower that was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Masked {
+    tower: Tower,
+    /// The last stage that changed it.
+    stage: StageKey,
+    /// The number of what pruned it last, see [`alone`]; nothing where it was not pruned.
+    own: Option<u32>,
 }
 
 impl State {
     /// The masks of some towers.
     fn masks(&self, of: impl Fn(Tower) -> bool) -> Vec<StageKey> {
         let mut keys = Vec::with_capacity(self.masks.len());
-        keys.extend(self.masks.iter().filter(|(tower, _)| of(*tower)).map(|(_, key)| *key));
+        keys.extend(self.masks.iter().filter(|masked| of(masked.tower)).map(|masked| masked.stage));
         keys
     }
 
-    fn change(&mut self, tower: Tower, key: StageKey) {
-        match self.masks.binary_search_by_key(&tower, |(known, _)| *known) {
-            Ok(at) => self.masks[at].1 = key,
-            Err(at) => self.masks.insert(at, (tower, key)),
+    /// Notes the last stage of a tower, which stays pruned where it was.
+    fn change(&mut self, tower: Tower, stage: StageKey) {
+        match self.masks.binary_search_by_key(&tower, |masked| masked.tower) {
+            Ok(at) => self.masks[at].stage = stage,
+            Err(at) => self.masks.insert(at, Masked { tower, stage, own: None }),
+        }
+    }
+
+    /// As [`State::change`], for a pruning.
+    fn prune(&mut self, tower: Tower, stage: StageKey, own: u32) {
+        self.change(tower, stage);
+        if let Some(masked) = self.masks.iter_mut().find(|masked| masked.tower == tower) {
+            masked.own = Some(own);
         }
     }
 }
@@ -327,14 +343,12 @@ impl Planner {
             return Arc::clone(known);
         }
         let steps = run.sequence().into_iter().filter(Step::does_something);
-        let mut pruning = None;
-        let numbered = steps.filter_map(|step| match step {
-            Step::Prune(prune) => Some(Section::Prune(*pruning.insert(self.prunes.intern(prune)))),
-            // A file in which nothing is pruned before was refused.
-            Step::Refine(refine) => Some(Section::Refine(refine, pruning?)),
-            Step::Structure(structure) => Some(Section::Structure(self.structures.intern(structure))),
-            Step::Reconstruct(reconstruct) => Some(Section::Reconstruct(self.reconstructs.intern(reconstruct))),
-            Step::Restore(restore) => Some(Section::Restore(self.restores.intern(restore))),
+        let numbered = steps.map(|step| match step {
+            Step::Prune(prune) => Section::Prune(self.prunes.intern(prune)),
+            Step::Refine(refine) => Section::Refine(refine),
+            Step::Structure(structure) => Section::Structure(self.structures.intern(structure)),
+            Step::Reconstruct(reconstruct) => Section::Reconstruct(self.reconstructs.intern(reconstruct)),
+            Step::Restore(restore) => Section::Restore(self.restores.intern(restore)),
         });
         let sequence: Arc<[Section]> = numbered.collect();
         self.sequences.insert(key, Arc::clone(&sequence));
@@ -355,7 +369,7 @@ impl Planner {
                 None => {
                     let done = Arc::new(match section {
                         Section::Prune(prune) => self.prune(doing, state, prune),
-                        Section::Refine(refine, prune) => self.refine(doing, state, (refine, prune)),
+                        Section::Refine(refine) => self.refine(doing, state, refine),
                         Section::Structure(structure) => self.structure(doing, state, structure),
                         Section::Reconstruct(reconstruct) => self.reconstruct(doing, state, reconstruct),
                         Section::Restore(restore) => self.restore(doing, state, restore),
@@ -378,7 +392,7 @@ impl Planner {
             Read::new(Inputs { dense: Some(dense.key), masks, merge: state.merge, ..Inputs::default() })
         };
         // Retrieval never runs the language model, so a language mask that is not merged is not one of its inputs.
-        let is_blind = state.masks.iter().any(|(tower, _)| *tower == Tower::Language);
+        let is_blind = state.masks.iter().any(|masked| masked.tower == Tower::Language);
         let blind = is_blind.then(|| {
             let masks = state.masks(|tower| tower != Tower::Language);
             let make = |(_, _, _, masks): &Blind| {
@@ -404,7 +418,7 @@ impl Planner {
         // One is kept for every run: nothing of it is to spare.
         let mut nodes: Vec<Arc<StageNode>> = Vec::new();
         let mut is_first = true;
-        for tower in Tower::ALL.into_iter().filter(|tower| config.tower(*tower).sparsity > 0.0) {
+        for tower in config.pruned() {
             let pruning = self.pruning(doing, state, (prune, &config), tower);
             let above = pruning.nodes.iter().filter(|node| !nodes.iter().any(|known| known.key == node.key));
             let above: Vec<Arc<StageNode>> = above.cloned().collect();
@@ -419,8 +433,7 @@ impl Planner {
                 }
             };
             is_first = false;
-            after.change(tower, node.key);
-            after.pruned.insert(tower);
+            after.prune(tower, node.key, self.own[&(prune, tower)]);
             nodes.push(node);
         }
         nodes.shrink_to_fit();
@@ -482,13 +495,15 @@ impl Planner {
         pruning
     }
 
-    /// Refines the towers that were pruned since the last restoration, each by what its layers see in the state.
-    fn refine(&mut self, doing: Doing<'_>, state: u32, (refine, prune): (RefineConfig, u32)) -> Done {
-        let (run, config) = (doing.run, self.prunes.value(prune));
+    /// Refines the towers that were pruned since the last restoration, each by what its layers see in the state, calibrated as its pruning was.
+    fn refine(&mut self, doing: Doing<'_>, state: u32, refine: RefineConfig) -> Done {
+        let run = doing.run;
         let before = self.states.all[state as usize].clone();
         let mut after = before.clone();
         let mut nodes = Vec::new();
-        for &tower in &before.pruned {
+        for &Masked { tower, own, .. } in &before.masks {
+            let Some(own) = own else { continue };
+            let config = self.alone.value(own);
             let needs = StatisticsNeeds { gram: true, ..StatisticsNeeds::default() };
             // Nothing is propagated: every layer is measured before the first is refined.
             let calibration = CalibrationConfig { propagate: Propagate::Dense, ..config.calibration_of(tower) };

@@ -260,6 +260,12 @@ impl PruneConfig {
         differs.map(|(s, value)| (s.path, serde_json::to_value(value).unwrap_or_default())).collect()
     }
 
+    /// The towers that it removes something of.
+    pub fn pruned(&self) -> impl Iterator<Item = Tower> + Clone {
+        let is_pruned = |tower: &Tower| self.metric != Metric::None && self.tower(*tower).sparsity > 0.0;
+        Tower::ALL.into_iter().filter(is_pruned)
+    }
+
     /// The settings of one tower.
     pub fn tower(&self, tower: Tower) -> &TowerPrune {
         match tower {
@@ -653,9 +659,14 @@ pub struct TowerAdapter {
 }
 
 impl TowerAdapter {
-    /// Whether anything of the tower is to train, where it is tuned.
+    /// Whether matrices of the tower are to train, where it is tuned.
+    pub fn trains_matrices(&self) -> bool {
+        self.rank > 0 || self.full
+    }
+
+    /// Whether anything of the tower is to train, where it is tuned. `lora-only` names biases of the matrices that train.
     pub fn trains(&self) -> bool {
-        self.rank > 0 || self.full || self.queries || self.norms || self.bias != TrainedBiases::None
+        self.trains_matrices() || self.queries || self.norms || self.bias == TrainedBiases::All
     }
 }
 

@@ -27,14 +27,11 @@ pub(crate) struct Conflict {
 }
 
 impl Conflict {
-    /// A contradiction within one step of a list, whose settings are known by its name.
+    /// A contradiction within one step of a list, whose settings are known by its name; one that knows its step stays as it is.
     fn within(mut self, step: &str) -> Self {
-        let Some((section, _)) = self.path.split_once('.').filter(|(section, _)| StepKind::named(section).is_some())
-        else {
-            return self;
-        };
+        let Some(kind) = StepKind::of_section(self.path).filter(|_| self.step.is_none()) else { return self };
         for text in [&mut self.message, &mut self.help] {
-            *text = text.replace(&format!("`{section}."), &format!("`steps.{step}."));
+            *text = text.replace(&format!("`{}.", kind.name()), &format!("`steps.{step}."));
         }
         self.step = Some(step.to_owned());
         self
@@ -58,74 +55,138 @@ pub(crate) fn conflict(run: &RunConfig) -> Option<Conflict> {
         .or_else(|| published(run))
 }
 
+/// What the steps before one have done.
+#[derive(Default)]
+struct Before<'a> {
+    /// What is gone of each tower, and the step that removed it.
+    gone: BTreeMap<Tower, (f64, &'a str)>,
+    /// The step that pruned the projection with the connector.
+    projection: Option<&'a str>,
+    /// By tower, its last pruning since the last restoration, and the name of that step.
+    pruned: BTreeMap<Tower, (&'a PruneConfig, &'a str)>,
+    /// Towers that are smaller, by the last step that made them so.
+    smaller: BTreeMap<Tower, (TowerStructure, &'a str)>,
+    /// Towers that follow an N:M pattern, and the step that pruned them by it.
+    patterns: BTreeMap<Tower, &'a str>,
+    /// Whether a step has changed anything.
+    is_changed: bool,
+}
+
 /// What steps cannot be, each after those before it.
 fn steps(run: &RunConfig) -> Option<Conflict> {
     let sequence = run.sequence();
-    let names = run.step_names();
-    // What is gone of each tower, and the step that removed it.
-    let mut gone: BTreeMap<Tower, (f64, &str)> = BTreeMap::new();
-    // Towers that are smaller, by the last step that made them so, and those that follow an N:M pattern.
-    let mut smaller: BTreeMap<Tower, (TowerStructure, &str)> = BTreeMap::new();
-    let mut patterns: BTreeMap<Tower, &str> = BTreeMap::new();
-    // The last pruning since the last restoration.
-    let mut last: Option<&PruneConfig> = None;
-    // Whether a step has changed anything.
-    let mut is_changed = false;
-    for (step, name) in sequence.iter().zip(names) {
+    let mut before = Before::default();
+    for (step, name) in sequence.iter().zip(run.step_names()) {
         let found = match step {
-            Step::Prune(config) => prune(config).or_else(|| calibrated_from(run, config, config.calibrates())).or_else(|| divided(config, &smaller)).or_else(|| {
-                let towers = Tower::ALL.into_iter().filter(|_| config.metric != Metric::None);
-                let mut pruned = towers.map(|tower| (tower, config.tower(tower).sparsity)).filter(|(_, s)| *s > 0.0);
-                pruned.find_map(|(tower, sparsity)| match gone.insert(tower, (sparsity, name)) {
-                    Some((before, first)) if sparsity < before => found(
-                        sparsity_of(tower),
-                        format!("`{name}` removes {sparsity} of tower `{tower}`, of which `{first}` has removed {before} already"),
-                        "what is removed stays removed, and a sparsity counts from the whole tower: raise it, or set it to 0 to leave the tower as it is",
-                    ),
-                    _ => None,
-                })
-            }),
-            Step::Refine(config) => match last {
-                _ if config.method == RefineMethod::None => None,
-                Some(pruned) => calibrated_from(run, pruned, true),
-                None => found(
-                    "refine.method",
-                    format!("`{name}` has nothing to refine: nothing was pruned before it, or since the last restoration"),
-                    "put it behind a step `prune`, or set its method to none",
-                ),
-            },
-            Step::Structure(config) => structure(config, name, &mut smaller, &patterns).or_else(|| {
+            Step::Prune(config) => {
+                let calibrated = config.pruned().filter(|_| config.calibrates());
+                let found = prune(config).or_else(|| calibrated_from(run, config, calibrated, "pruning"));
+                found.or_else(|| divided(config, &before.smaller)).or_else(|| removes(config, name, &mut before))
+            }
+            Step::Refine(config) if config.method == RefineMethod::None => None,
+            Step::Refine(_) => refine(run, name, &before),
+            Step::Structure(config) => structure(config, name, &mut before.smaller, &before.patterns).or_else(|| {
                 let calibrates = config.calibrates() && run.data.source == DataSource::Folder;
-                calibrates.then(|| drawn_from(run, &config.calibration.config(), "structure.calibration.questions")).flatten()
+                let calibration = config.calibration.config();
+                calibrates.then(|| drawn_from(run, &calibration, "structure.calibration.questions")).flatten()
             }),
-            Step::Reconstruct(config) => reconstruct(run, config, name, is_changed),
+            Step::Reconstruct(config) => reconstruct(run, config, name, before.is_changed),
             Step::Restore(config) => {
-                last = last.filter(|_| config.method == RestoreMethod::None);
-                let found = restore(config, &gone)
-                    .or_else(|| revived(config, &smaller))
+                let found = restore(config, &before.gone)
+                    .or_else(|| revived(config, &before.smaller))
                     .or_else(|| trained_on(run, config));
-                if config.method == RestoreMethod::Lora {
-                    gone.clear();
-                    patterns.clear();
-                }
+                restored(config, &mut before);
                 found
             }
         };
-        if let Step::Prune(config) = step
-            && step.does_something()
-        {
-            last = Some(config);
-            let pruned = Tower::ALL.into_iter().filter(|tower| config.tower(*tower).sparsity > 0.0);
-            if config.pattern != Pattern::Unstructured {
-                patterns.extend(pruned.map(|tower| (tower, name)));
-            }
-        }
-        is_changed |= step.does_something();
+        before.is_changed |= step.does_something();
         if let Some(found) = found {
             return Some(if run.steps.is_empty() { found } else { found.within(name) });
         }
     }
     None
+}
+
+/// What a pruning cannot remove after the steps before it; otherwise it joins them.
+fn removes<'a>(config: &'a PruneConfig, name: &'a str, before: &mut Before<'a>) -> Option<Conflict> {
+    for tower in config.pruned() {
+        let sparsity = config.tower(tower).sparsity;
+        if let Some((earlier, first)) = before.gone.insert(tower, (sparsity, name))
+            && sparsity < earlier
+        {
+            let way_out = match config.pattern {
+                Pattern::Unstructured => "raise it".to_owned(),
+                Pattern::NOfM { .. } => {
+                    format!(
+                        "set `prune.pattern` to one that removes at least {earlier}, or to unstructured with such a sparsity"
+                    )
+                }
+            };
+            return found(
+                sparsity_of(tower),
+                format!(
+                    "`{name}` removes {sparsity} of tower `{tower}`, of which `{first}` has removed {earlier} already"
+                ),
+                format!(
+                    "what is removed stays removed, and a sparsity counts from the whole tower: {way_out}, or set `{}` to 0 to leave the tower as it is",
+                    sparsity_of(tower)
+                ),
+            );
+        }
+        if tower == Tower::Connector {
+            match before.projection {
+                Some(first) if !config.connector.projection => {
+                    return found(
+                        "prune.connector.projection",
+                        format!(
+                            "`{name}` prunes the connector without its projection, which `{first}` has pruned with it"
+                        ),
+                        "what was pruned once is one of the layers that a sparsity counts: set `prune.connector.projection` to true",
+                    );
+                }
+                first => before.projection = first.or(config.connector.projection.then_some(name)),
+            }
+        }
+        before.pruned.insert(tower, (config, name));
+        if config.pattern != Pattern::Unstructured {
+            before.patterns.insert(tower, name);
+        }
+    }
+    None
+}
+
+/// What the step `name` cannot refine after the steps before it. It is calibrated as each tower's pruning, whose settings it reads, was.
+fn refine(run: &RunConfig, name: &str, before: &Before<'_>) -> Option<Conflict> {
+    if before.pruned.is_empty() {
+        return found(
+            "refine.method",
+            format!("`{name}` has nothing to refine: nothing was pruned before it, or since the last restoration"),
+            "put it behind a step `prune`, or set its method to none",
+        );
+    }
+    before.pruned.iter().find_map(|(&tower, &(config, pruning))| {
+        let found = texts(config, tower, &format!("`{name}`")).or_else(|| tokens(config, tower));
+        let found = found.or_else(|| calibrated_from(run, config, [tower].into_iter(), "refining"));
+        found.map(|found| found.within(pruning))
+    })
+}
+
+/// What is left to later steps of what was pruned before a restoration. Where `lora` fills every matrix of a tower, nothing of it is gone any longer.
+fn restored(config: &RestoreConfig, before: &mut Before<'_>) {
+    if config.method != RestoreMethod::None {
+        before.pruned.clear();
+    }
+    let fills = |tower: &Tower| {
+        let adapter = config.tower(*tower);
+        adapter.tune && adapter.trains_matrices() && adapter.targets.is_empty()
+    };
+    for tower in Tower::ALL.iter().filter(|tower| config.method == RestoreMethod::Lora && fills(tower)) {
+        before.gone.remove(tower);
+        before.patterns.remove(tower);
+        if *tower == Tower::Connector {
+            before.projection = None;
+        }
+    }
 }
 
 fn found(path: &'static str, message: impl Into<String>, help: impl Into<String>) -> Option<Conflict> {
@@ -211,18 +272,35 @@ pub(crate) fn prune(prune: &PruneConfig) -> Option<Conflict> {
     if let Some(conflict) = method(prune).or_else(|| allocation(prune)) {
         return Some(conflict);
     }
-    if let Some(conflict) = tokens(prune) {
-        return Some(conflict);
+    let mut calibrated = prune.pruned().filter(|_| prune.metric.needs_calibration());
+    let who = format!("`{}`", prune.metric.name());
+    calibrated.find_map(|tower| tokens(prune, tower).or_else(|| texts(prune, tower, &who)))
+}
+
+/// Why there is nothing to calibrate a tower with, which `who` needs.
+fn texts(prune: &PruneConfig, tower: Tower, who: &str) -> Option<Conflict> {
+    let calibration = prune.calibration_of(tower);
+    if calibration.questions > 0 || calibration.captions > 0 {
+        return None;
     }
-    let calibration = &prune.calibration;
-    if prune.metric.needs_calibration() && calibration.questions == 0 && calibration.captions == 0 {
-        return found(
-            "prune.calibration.questions",
-            format!("`{}` needs calibration text, but both questions and captions are 0", prune.metric.name()),
-            "set `prune.calibration.questions` or `prune.calibration.captions` to at least 1",
-        );
+    let (path, of_tower) = questions_of(prune, tower);
+    let section = path.trim_end_matches("questions");
+    found(
+        path,
+        format!("{who} needs calibration text, but both questions and captions{of_tower} are 0"),
+        format!("set `{path}` or `{section}captions` to at least 1"),
+    )
+}
+
+/// Where questions of a tower's calibration are set, and what words add to that.
+fn questions_of(prune: &PruneConfig, tower: Tower) -> (&'static str, &'static str) {
+    let own = &prune.tower(tower).calibration;
+    match tower {
+        _ if own.questions.is_none() && own.captions.is_none() => ("prune.calibration.questions", ""),
+        Tower::Vision => ("prune.vision.calibration.questions", " of tower `vision`"),
+        Tower::Connector => ("prune.connector.calibration.questions", " of tower `connector`"),
+        Tower::Language => ("prune.language.calibration.questions", " of tower `language`"),
     }
-    None
 }
 
 fn method(prune: &PruneConfig) -> Option<Conflict> {
@@ -258,14 +336,16 @@ fn method(prune: &PruneConfig) -> Option<Conflict> {
 }
 
 /// Weights that are all zero compare nothing. An image encoder sees one kind of token, which counts whatever its weight.
-fn tokens(prune: &PruneConfig) -> Option<Conflict> {
+fn tokens(prune: &PruneConfig, tower: Tower) -> Option<Conflict> {
     let tokens = &prune.calibration.tokens;
-    let seen = [
-        (Tower::Connector, "prune.calibration.tokens.query", tokens.query + tokens.text),
-        (Tower::Language, "prune.calibration.tokens.text", tokens.text + tokens.visual),
-    ];
-    let blind = |&(tower, _, weight): &(Tower, &str, f64)| prune.tower(tower).sparsity > 0.0 && weight <= 0.0;
-    let (tower, path, _) = seen.into_iter().filter(|_| prune.metric.needs_calibration()).find(blind)?;
+    let (path, weight) = match tower {
+        Tower::Vision => return None,
+        Tower::Connector => ("prune.calibration.tokens.query", tokens.query + tokens.text),
+        Tower::Language => ("prune.calibration.tokens.text", tokens.text + tokens.visual),
+    };
+    if weight > 0.0 {
+        return None;
+    }
     found(
         path,
         format!("none of the tokens that tower `{tower}` sees counts: all have weight 0"),
@@ -440,14 +520,8 @@ fn allocation(prune: &PruneConfig) -> Option<Conflict> {
             );
         }
     }
-    if rule.is_measured() && prune.calibration.questions == 0 && prune.calibration.captions == 0 {
-        return found(
-            "prune.calibration.questions",
-            "the division of the budget needs calibration text, but both questions and captions are 0",
-            "set `prune.calibration.questions` or `prune.calibration.captions` to at least 1",
-        );
-    }
-    None
+    let mut measured = prune.pruned().filter(|_| rule.is_measured());
+    measured.find_map(|tower| texts(prune, tower, "the division of the budget"))
 }
 
 /// What a reconstruction cannot be, with whether a step before it has changed anything.
@@ -513,7 +587,7 @@ fn restore(restore: &RestoreConfig, gone: &BTreeMap<Tower, (f64, &str)>) -> Opti
         return found(
             "restore.method",
             format!("`{}` trains nothing: the rank of every tower is 0", restore.method.name()),
-            "set a `rank` above 0, `full`, `norms` or `bias: all`",
+            "set a `rank` above 0, `full`, `norms`, `queries` or `bias: all`; `bias: lora-only` are biases of matrices that train",
         );
     }
     for tower in Tower::ALL {
@@ -631,15 +705,6 @@ fn published(run: &RunConfig) -> Option<Conflict> {
     None
 }
 
-/// What published data cannot give to a pruning, or to its refinement.
-fn calibrated_from(run: &RunConfig, prune: &PruneConfig, calibrates: bool) -> Option<Conflict> {
-    let prunes = Tower::ALL.iter().any(|&tower| prune.tower(tower).sparsity > 0.0);
-    if run.data.source != DataSource::Folder || !calibrates || !prunes {
-        return None;
-    }
-    drawn_from(run, &prune.calibration, "prune.calibration.questions")
-}
-
 /// What corpora cannot give to the calibration of a step, whose setting `questions` is at a path.
 fn drawn_from(run: &RunConfig, calibration: &CalibrationConfig, questions: &'static str) -> Option<Conflict> {
     if run.data.calibration.corpora.is_empty() {
@@ -657,6 +722,36 @@ fn drawn_from(run: &RunConfig, calibration: &CalibrationConfig, questions: &'sta
         );
     }
     None
+}
+
+/// What published data cannot give to the calibration of some towers of a pruning, by `doing` which they are calibrated.
+fn calibrated_from(
+    run: &RunConfig,
+    prune: &PruneConfig,
+    towers: impl Iterator<Item = Tower>,
+    doing: &str,
+) -> Option<Conflict> {
+    let mut towers = towers.filter(|_| run.data.source == DataSource::Folder);
+    towers.find_map(|tower| {
+        if run.data.for_calibration_of(prune.tower(tower)).calibration.corpora.is_empty() {
+            return found(
+                "data.calibration.corpora",
+                format!("{doing} needs calibration samples here, but no corpus is named"),
+                "set `data.calibration.corpora`, for instance to [cc3m]",
+            );
+        }
+        let calibration = prune.calibration_of(tower);
+        if calibration.questions == 0 && calibration.captions == 1 {
+            return None;
+        }
+        let (path, _) = questions_of(prune, tower);
+        let section = path.trim_end_matches("questions");
+        found(
+            path,
+            "an entry of a corpus is one image with one caption or question",
+            format!("set `{path}` to 0 and `{section}captions` to 1"),
+        )
+    })
 }
 
 /// What published data cannot give to a restoration.

@@ -275,14 +275,19 @@ impl Shape {
     }
 }
 
+/// Whether a text is a short plain word.
+pub(crate) fn is_id(text: &str) -> bool {
+    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.+".contains(c);
+    let first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.len() <= 80 && text.starts_with(first) && text.chars().all(letter)
+}
+
 fn check_id(name: &str, node: &Node) -> Result<(), ExperimentError> {
     check_file_name(name, node.text(name)?, &node.at)
 }
 
 fn check_file_name(name: &str, text: &str, at: &Location) -> Result<(), ExperimentError> {
-    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.+".contains(c);
-    let first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    if text.len() <= 80 && text.starts_with(first) && text.chars().all(letter) {
+    if is_id(text) {
         return Ok(());
     }
     Err(at

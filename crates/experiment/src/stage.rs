@@ -437,6 +437,11 @@ impl Stage {
         self.masks().is_some() || matches!(self, Stage::Merge { .. })
     }
 
+    /// Whether it is a part of what steps make of the weights: whoever reads such a stage also opens those of them that it was made from.
+    pub fn changes_weights(&self) -> bool {
+        self.is_certified() || matches!(self, Stage::Adapt { .. })
+    }
+
     /// Version of the stage's code.
     pub fn version(&self) -> u32 {
         let kind = self.kind();

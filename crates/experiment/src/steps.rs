@@ -18,14 +18,14 @@ use serde_yaml::Value;
 
 use crate::{
     RunConfig, Tower,
-    config::{Metric, PruneConfig, RestoreConfig, RestoreMethod},
+    config::{PruneConfig, RestoreConfig, RestoreMethod},
     document::{self, Override},
     error::{ErrorKind, ExperimentError},
     model::ModelConfig,
     reconstruct::{ReconstructConfig, Trained},
     refine::{RefineConfig, RefineMethod},
     settings::{self, SETTINGS},
-    shape,
+    shape::is_id,
     shared::Shared,
     source::Location,
     structure::StructureConfig,
@@ -151,9 +151,7 @@ impl Step {
     /// Whether it changes anything.
     pub fn does_something(&self) -> bool {
         match self {
-            Step::Prune(prune) => {
-                prune.metric != Metric::None && Tower::ALL.iter().any(|&t| prune.tower(t).sparsity > 0.0)
-            }
+            Step::Prune(prune) => prune.pruned().next().is_some(),
             Step::Refine(refine) => refine.method != RefineMethod::None,
             Step::Structure(structure) => structure.towers().next().is_some(),
             Step::Reconstruct(reconstruct) => {
@@ -254,7 +252,7 @@ impl RunConfig {
     pub fn structures(&self) -> impl Iterator<Item = Shared<StructureConfig>> {
         self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
             Step::Structure(structure) => Some(structure),
-            Step::Prune(_) | Step::Refine(_) | Step::Restore(_) => None,
+            Step::Prune(_) | Step::Refine(_) | Step::Reconstruct(_) | Step::Restore(_) => None,
         })
     }
 
@@ -310,6 +308,11 @@ impl StepNames {
     /// The kind of a step.
     pub fn kind(&self, name: &str) -> Option<StepKind> {
         self.0.get(name).copied()
+    }
+
+    /// Whether a step is of a kind.
+    pub fn has(&self, kind: StepKind) -> bool {
+        self.0.values().any(|known| *known == kind)
     }
 
     /// All names.
@@ -498,13 +501,16 @@ fn unknown(kind: &str, at: &Location) -> ExperimentError {
 
 fn check_name(node: &Node) -> Result<&str, ExperimentError> {
     let text = node.text("name")?;
-    shape::Shape::Id.check("name", node, &shape::Names::default())?;
+    let error = || node.at.error(ErrorKind::BadValue, format!("`{text}` cannot be the name of a step"));
     if text.contains('.') {
-        return Err(node
-            .at
-            .error(ErrorKind::BadValue, format!("`{text}` cannot be the name of a step"))
+        return Err(error()
             .label("has a dot")
             .help("dots divide the path of a setting, as in `steps.first.metric`: use `-`"));
+    }
+    if !is_id(text) {
+        return Err(error().label("not a part of a setting's path").help(
+            "use lower-case letters, digits, `-` and `_`, beginning with a letter or digit, as in `steps.first.metric`",
+        ));
     }
     Ok(text)
 }

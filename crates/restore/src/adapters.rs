@@ -87,7 +87,9 @@ fn element_wise<'m>(
     let of_linears = linears.into_iter().flat_map(Linear::weights).filter(is_bias);
     let norms = model.norms(tower).into_iter().filter(|weight| wanted.norms || all && is_bias(weight));
     let found: Vec<&Weight> = of_linears.chain(norms).collect();
-    if wanted.bias != TrainedBiases::None && !found.iter().any(is_bias) {
+    // Without matrices that train, no bias is one of theirs.
+    let wants_biases = all || wanted.bias == TrainedBiases::LoraOnly && wanted.trains_matrices();
+    if wants_biases && !found.iter().any(is_bias) {
         return Err(RestoreError::NoBias { tower });
     }
     Ok(found)

@@ -19,7 +19,7 @@ impl Planner {
         let sees_changes = config.inputs == WindowInputs::Changed;
         let makes_good = sees_changes && config.targets == WindowTargets::Dense;
         for tower in Tower::ALL.into_iter().filter(|&tower| config.tower(tower).tune) {
-            let changed = |which: &dyn Fn(Tower) -> bool| after.masks.iter().any(|(other, _)| which(*other));
+            let changed = |which: &dyn Fn(Tower) -> bool| after.masks.iter().any(|masked| which(masked.tower));
             let is_due = before.merge.is_some()
                 || changed(&|other| other == tower)
                 || makes_good && changed(&|other| other < tower);
