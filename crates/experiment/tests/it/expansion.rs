@@ -467,6 +467,7 @@ evaluate:
   retrieval: { checkpoint: x }
   perplexity: { window: 16, windows: 1 }
 refine: { method: least-squares, iterations: 1 }
+reconstruct: { samples: 1 }
 steps: [ prune: { name: prune } ]
 ";
     let run: RunConfig = serde_yaml::from_str(yaml).unwrap();
