@@ -93,7 +93,7 @@ fn certify(
     errors: &std::collections::BTreeMap<String, ressa_prune::refine::Change>,
 ) -> Certificate {
     let pattern = before.patterns.get(&tower).copied();
-    certify_reconstructed(model, (tower, pattern), (masks, &before.masks), errors)
+    certify_reconstructed(model, (tower, pattern), (masks, &before.masks), errors, &before.cuts)
 }
 
 /// Layers of a tower.

@@ -44,12 +44,13 @@ fn every_experiment_loads_and_plans() {
     allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     chaos: 6 points - 0 + 1, 3 seeds, 21 cells, 19 runs: 1 dense, 20 prune, 18 adapt, 18 merge, 95 evaluate; 0 gates
-    device: 35 points - 3 + 28, 1 seeds, 60 cells, 60 runs: 2 dense, 1 rescale, 6 sensitivity, 6 statistics, 99 prune, 4 refine, 11 adapt, 12 merge, 70 evaluate; 0 gates
+    device: 35 points - 3 + 29, 1 seeds, 61 cells, 61 runs: 2 dense, 1 rescale, 6 sensitivity, 6 statistics, 99 prune, 4 refine, 6 reconstruct, 11 adapt, 12 merge, 71 evaluate; 0 gates
     gradual: 8 points - 0 + 1, 3 seeds, 27 cells, 23 runs: 1 dense, 40 prune, 42 adapt, 42 merge, 115 evaluate; 1 gates
     methods-planted: 40 points - 0 + 2, 3 seeds, 126 cells, 106 runs: 1 dense, 1 rescale, 208 prune, 530 evaluate; 2 gates
     methods: 42 points - 0 + 1, 3 seeds, 129 cells, 113 runs: 1 dense, 224 prune, 565 evaluate; 1 gates
     modalities: 12 points - 1 + 1, 3 seeds, 36 cells, 34 runs: 1 dense, 39 prune, 143 evaluate; 1 gates
     official-vs-sound: 44 points - 0 + 1, 3 seeds, 135 cells, 125 runs: 1 dense, 12 sensitivity, 6 statistics, 224 prune, 12 adapt, 12 merge, 625 evaluate; 1 gates
+    reconstruction: 36 points - 0 + 1, 1 seeds, 37 cells, 37 runs: 1 dense, 8 statistics, 8 prune, 8 refine, 52 reconstruct, 4 adapt, 4 merge, 185 evaluate; 1 gates
     restoration-vicuna: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 1 gates
     restoration: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 1 gates
     smoke: 2 points - 0 + 0, 1 seeds, 2 cells, 2 runs: 1 dense, 2 prune, 1 adapt, 1 merge, 10 evaluate; 0 gates

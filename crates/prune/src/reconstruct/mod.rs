@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use ressa_experiment::{Pattern, Tower, reconstruct::WindowTraining, record::Certificate};
 use ressa_models::{
-    MaskSet, Update, VisionLanguage, Weight, WeightSet,
+    Cuts, MaskSet, Update, VisionLanguage, Weight, WeightSet,
     certify::{self, Claim},
 };
 
@@ -51,17 +51,19 @@ pub struct TowerReconstruction {
 }
 
 /// Recounts a reconstructed tower: its masks are those that it had, `model` holds nothing where they remove, and no error rose. The model's own masks are not looked at,
-/// its weights are. `pattern` is what the tower was pruned to, where it was.
+/// its weights are. `pattern` is what the tower was pruned to, where it was; groups of N:M are counted in what `cuts` have left of a layer.
 pub fn certify_reconstructed(
     model: &dyn VisionLanguage,
     (tower, pattern): (Tower, Option<Pattern>),
     (masks, before): (&MaskSet, &MaskSet),
     errors: &BTreeMap<String, Change>,
+    cuts: &Cuts,
 ) -> Certificate {
     let of_tower = || model.linears().into_iter().filter(|(id, _)| id.tower == tower);
     let mut certificate = certify::certify(of_tower().map(|(id, linear)| {
         let keep = masks.get(&id.name);
         Claim {
+            cut: cuts.layer(&id.name),
             layer: id,
             weight: linear.weight(),
             masked: keep.is_some(),

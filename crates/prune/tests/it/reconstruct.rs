@@ -6,7 +6,7 @@ use ressa_experiment::{
     Pattern, Tower,
     reconstruct::{Trained, Window, WindowInputs, WindowTargets, WindowTraining},
 };
-use ressa_models::{Full, InBlocks, MaskSet, Model, Observer, Surgery, Update, Weight};
+use ressa_models::{Cuts, Full, InBlocks, MaskSet, Model, Observer, Surgery, Update, Weight};
 use ressa_prune::reconstruct::{ReconstructRequest, TowerReconstruction, certify_reconstructed, reconstruct_tower};
 use tch::{Kind, Tensor};
 
@@ -76,6 +76,7 @@ fn every_window_of_every_tower_comes_closer_and_keeps_its_mask() {
                     (tower, Some(Pattern::Unstructured)),
                     (&masks, &masks),
                     &found.errors,
+                    &Cuts::default(),
                 );
                 assert!(certificate.holds(), "{:?}", certificate.violations);
                 // What is answered is what the student carries, and nothing else of it has changed.
