@@ -109,7 +109,7 @@ pub enum Command {
     /// Write part of the results into one archive, or take one in
     #[command(subcommand)]
     Results(results::Results),
-    /// Forget recorded failures, so that the next sweep tries those stages again
+    /// Forget recorded failures, so that the sweep that runs, or else the next one, tries those stages again
     Retry(RetryOptions),
     /// Show what a stage or run logged, running or not; without a name, list what failed
     Logs(LogsOptions),

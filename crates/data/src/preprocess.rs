@@ -87,7 +87,7 @@ const PATCH: u32 = 14;
 /// Fewest and most pixels of an image where a folder of Qwen-VL says none.
 const QWEN_PIXELS: [u64; 2] = [56 * 56, 28 * 28 * 1280];
 /// Most features of an image.
-const MOST_FEATURES: u64 = 1 << 16;
+pub(crate) const MOST_FEATURES: u64 = 1 << 16;
 
 impl ImageProcessor {
     /// Reads `preprocessor_config.json`, or where there is none the `image_processor` part of `processor_config.json`.
@@ -207,6 +207,11 @@ impl ImageProcessor {
     /// The resolutions that an image is brought to as tiles, where images are read as those and padding is left out.
     pub fn pinpoints(&self) -> Option<&Pinpoints> {
         self.resolutions.as_ref().map(|resolutions| &resolutions.pinpoints)
+    }
+
+    /// Tiles that an image becomes at most, the whole image among them; 1 where images are read whole.
+    pub(crate) fn most_tiles(&self) -> u64 {
+        self.tiling.map_or(1, |tiling| tiling.most())
     }
 
     /// Whether all images are read at one size.

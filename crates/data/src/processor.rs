@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use crate::{
     Cells, DataError, Image, ImageProcessor, Prompt,
     chat::{Chat, Takes},
+    preprocess::MOST_FEATURES,
     settings::Settings,
     text::{Side, Text},
     tiles::Spelling,
@@ -124,10 +125,16 @@ impl Processor {
         } else {
             language.is_bert().then(|| Arc::clone(&language))
         };
-        let written = whole(&model, &config, "vision_config.image_size")?;
+        let side = match whole(&model, &config, "vision_config.image_size")? {
+            // What a configuration leaves out is the default of its encoder's kind.
+            None if is_llava(&config) => {
+                llava_vision(&config).ok().and_then(|(_, encoder)| encoder.get("image_size")?.as_u64())
+            }
+            written => written,
+        };
         let (height, width) = images.image_size();
         if let Some(side) =
-            written.filter(|side| images.has_one_size() && (u64::from(height), u64::from(width)) != (*side, *side))
+            side.filter(|side| images.has_one_size() && (u64::from(height), u64::from(width)) != (*side, *side))
         {
             let reason = format!(
                 "it makes pictures of {width}x{height} pixels, and the model reads {side}x{side} (`vision_config.image_size` in its \
@@ -426,6 +433,18 @@ fn tiles(
         return Err(wrong(
             "config.json",
             format!("a tile has {features} features; at most {MOST_QUERIES} are supported"),
+        ));
+    }
+    // They are written out in the prompt before anybody counts its tokens.
+    let taken = images.most_tiles().saturating_mul(features as u64);
+    if taken > MOST_FEATURES {
+        return Err(wrong(
+            PREPROCESSOR,
+            format!(
+                "an image could become {} tiles of {features} features each, {taken} positions; at most {MOST_FEATURES} are supported: lower \
+                 `size.longest_edge`",
+                images.most_tiles()
+            ),
         ));
     }
     let settings = Settings::load(folder)?;

@@ -76,6 +76,12 @@ struct Steps {
 }
 
 impl Tiling {
+    /// Tiles of the largest canvas, the whole image among them; without a longest edge, those of the longest that is drawn.
+    pub fn most(&self) -> u64 {
+        let tiles = |longest: u32| u64::from(longest.div_ceil(self.tiles.side.max(1))).pow(2);
+        1 + if self.splits { tiles(self.longest.unwrap_or(LONGEST).min(LONGEST)) } else { 0 }
+    }
+
     /// Height and width of the canvas of an image.
     ///
     /// # Errors

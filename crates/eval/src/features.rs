@@ -5,7 +5,7 @@ use ressa_store::{Cache, CacheKey};
 use tch::{Kind, Tensor};
 
 /// Raised when the layout of an entry changes.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Kinds that features may have, by their number in an entry.
 const KINDS: [Kind; 4] = [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double];
 

@@ -97,8 +97,7 @@ fn of_rows(
     // A model with an encoder has no positions to run out of; one without reads stem and option as one sequence.
     model.check_prompts(&prompts)?;
     prompts.language = TextBatch::pad(&stems, pad, device).behind(layout);
-    let prefix = model.visual_prefix(features, &prompts);
-    let forced = model.force(Some(&prefix), &prompts.language, &options);
+    let forced = model.force_about(features, &prompts, &options);
     let tokens = options.first().map_or(0, Vec::len) as i64;
     let logits = forced.logits.narrow(1, 0, tokens).log_softmax(-1, Kind::Float);
     let targets = forced.targets.narrow(1, 0, tokens).unsqueeze(-1);

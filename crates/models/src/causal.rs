@@ -156,8 +156,7 @@ impl<N: CausalNetwork> Causal<N> {
         (self.cache(blocks, layout, lengths, tokens), logits)
     }
 
-    /// [`Causal::begin`], the prefixes `[images, tokens, width]` read once each and not once for every row that is about them: row `r` is
-    /// about `rows[r]`, i64 `[rows]`, and reads `ids` `[rows, tokens]` behind it, at least one.
+    /// [`Causal::begin`], the prefixes read once each, see [`Causal::behind`].
     fn begin_about(
         &self,
         prefixes: &Tensor,
@@ -166,6 +165,25 @@ impl<N: CausalNetwork> Causal<N> {
         layout: &Layout,
         lengths: &Tensor,
     ) -> (Cache, Tensor) {
+        let (before, own) = (prefixes.size()[1], ids.size()[1]);
+        let mut blocks = Vec::with_capacity(self.0.blocks().len());
+        let x = self.behind(prefixes, rows, ids, layout, &mut |kept| {
+            blocks.push(BlockCache::after_prompt(&kept.keys, &kept.values));
+        });
+        let logits = self.logits_at(&x, &(lengths - (before + 1)).unsqueeze(1)).squeeze_dim(1);
+        (self.cache(blocks, Some(layout), lengths, before + own), logits)
+    }
+
+    /// What leaves the last block for `ids` `[rows, tokens]`, at least one, behind prefixes `[images, tokens, width]` that are read once each and not once
+    /// for every row that is about them: row `r` is about `rows[r]`, i64 `[rows]`. Of each block, `keep` gets keys and values of prefix and row.
+    fn behind(
+        &self,
+        prefixes: &Tensor,
+        rows: &Tensor,
+        ids: &Tensor,
+        layout: &Layout,
+        keep: &mut dyn FnMut(KeysValues),
+    ) -> Tensor {
         let (before, own) = (prefixes.size()[1], ids.size()[1]);
         let (mut images, shared) = self.0.place(prefixes.shallow_clone(), Positions::Sequence(Some(layout)));
         let whole = Tensor::zeros([1, before + own, 1], (self.0.kind(), self.device()));
@@ -176,16 +194,21 @@ impl<N: CausalNetwork> Causal<N> {
         let bias = Tensor::zeros([own, before + own], (self.0.kind(), self.device()));
         let bias = bias.masked_fill(&later, hidden(self.0.kind())).unsqueeze(0).unsqueeze(0);
         let mut x = self.0.words(ids);
-        let mut blocks = Vec::with_capacity(self.0.blocks().len());
         for block in self.0.blocks() {
             let (out, kept) = block.forward_keeping(&images, &shared, None);
             images = out;
             let (out, kept) = block.forward_behind(&x, &tables, Some(&kept.of(rows)), Some(&bias));
-            blocks.push(BlockCache::after_prompt(&kept.keys, &kept.values));
+            keep(kept);
             x = out;
         }
-        let logits = self.logits_at(&x, &(lengths - (before + 1)).unsqueeze(1)).squeeze_dim(1);
-        (self.cache(blocks, Some(layout), lengths, before + own), logits)
+        x
+    }
+
+    /// The layout of prompts that can be read behind prefixes that rows share: there are words before the image, tables of positions that can be
+    /// cut, and of each row at least one token of its own.
+    fn shareable<'p>(&self, prompt: &'p TextBatch) -> Option<&'p Layout> {
+        let layout = prompt.layout().filter(|_| N::SHARED > 0)?;
+        (!prompt.on_host().iter().any(Vec::is_empty)).then_some(layout)
     }
 
     /// The memory of prompts of `lengths` real tokens, padded to `tokens`.
@@ -267,6 +290,24 @@ impl<N: CausalNetwork> LanguageModel for Causal<N> {
         Forced { logits: self.logits_at(&x, &packed.predictors), targets, mask }
     }
 
+    fn force_about(
+        &self,
+        prefixes: &Tensor,
+        rows: &Tensor,
+        prompt: &TextBatch,
+        answers: &AnswerBatch<'_>,
+        special: &SpecialTokens,
+    ) -> Forced {
+        let Some(layout) = self.shareable(prompt) else {
+            return self.force(Some(&prefixes.index_select(0, rows)), prompt, answers, special, None);
+        };
+        let packed = Packed::new(Some(prefixes), prompt, answers, special, self.device());
+        let Answers { targets, mask } = Answers::new(answers, special, self.device());
+        let x = self.behind(prefixes, rows, &packed.ids, layout, &mut |_| {});
+        let own = &packed.predictors - prefixes.size()[1];
+        Forced { logits: self.logits_at(&x, &own), targets, mask }
+    }
+
     fn generate(
         &self,
         prefix: &Tensor,
@@ -296,8 +337,7 @@ impl<N: CausalNetwork> LanguageModel for Causal<N> {
         search: &Search,
     ) -> Result<Vec<Answer>, ModelError> {
         let nothing = vec![Vec::new(); prompt.ids.size()[0] as usize];
-        let alone = prompt.on_host().iter().any(Vec::is_empty);
-        let Some(layout) = prompt.layout().filter(|_| N::SHARED > 0 && !alone) else {
+        let Some(layout) = self.shareable(prompt) else {
             return self.generate(&prefixes.index_select(0, rows), prompt, special, None, search);
         };
         let packed = Packed::new(Some(prefixes), prompt, &AnswerBatch::whole(&nothing), special, self.device());

@@ -101,6 +101,12 @@ pub trait Infer: Send {
     /// As [`Infer::force`], with answers that may be a part of a wider batch.
     fn force_padded(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: AnswerBatch<'_>) -> Forced;
 
+    /// [`Infer::visual_prefix`] and [`Infer::force`] for prompts about images of these features, except that a prefix that is the same for all rows about an
+    /// image is read once.
+    fn force_about(&self, features: &Tensor, prompts: &Prompts, answers: &[Vec<u32>]) -> Forced {
+        self.force(Some(&self.visual_prefix(features, prompts)), &prompts.language, answers)
+    }
+
     /// `force`, and the hidden states after each block that reads the instruction, `[rows, prefix + prompt tokens, width]` each
     /// (T5: the encoder's blocks; decoder-only: all blocks, answer positions cut off).
     fn force_traced(&self, prefix: Option<&Tensor>, prompt: &TextBatch, answers: &[Vec<u32>]) -> (Forced, Vec<Tensor>);

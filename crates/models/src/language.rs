@@ -75,6 +75,18 @@ pub(crate) trait LanguageModel: Parts + Send {
         self.generate(&prefixes.index_select(0, rows), prompt, special, None, search)
     }
 
+    /// As [`LanguageModel::force`], where several rows have the same prefix, as in [`LanguageModel::generate_about`].
+    fn force_about(
+        &self,
+        prefixes: &Tensor,
+        rows: &Tensor,
+        prompt: &TextBatch,
+        answers: &AnswerBatch<'_>,
+        special: &SpecialTokens,
+    ) -> Forced {
+        self.force(Some(&prefixes.index_select(0, rows)), prompt, answers, special, None)
+    }
+
     /// What the logits of forced answers are to predict.
     fn targets(&self, answers: &AnswerBatch<'_>, special: &SpecialTokens) -> Targets {
         let Answers { targets, mask } = Answers::new(answers, special, self.device());

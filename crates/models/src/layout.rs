@@ -5,7 +5,8 @@ use tch::Tensor;
 
 /// Features `[rows, features, width]` in their places among the words `[1, tokens, width]` of a layout: `[rows, tokens, width]`.
 pub(crate) fn merge(layout: &Layout, words: &Tensor, features: &Tensor) -> Tensor {
-    let rows = features.size()[0];
+    let (rows, given) = (features.size()[0], features.size()[1]);
+    assert_eq!(given, layout.features() as i64, "a layout has a place for each feature of its image");
     let mut taken = 0;
     let part = |(of_image, at, count): (bool, usize, usize)| {
         let count = count as i64;

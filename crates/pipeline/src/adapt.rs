@@ -23,13 +23,12 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Adapt { masked, training, data, seed, compute } = &*node.stage else {
+    let Stage::Adapt { masked, training, data, seed, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not an adapt stage".to_owned()));
     };
     let dense = executor.dense(node)?;
     let mut student = executor.masked(node)?;
-    let dense_key = node.inputs.dense.as_ref();
-    let kept = dense_key.and_then(|key| executor.teacher_store(key, training, data, *compute, *seed));
+    let kept = executor.teacher_store(node);
     let teacher = training.distill.as_ref().map(|_| Teacher::new(dense.model.as_ref()));
     let teacher = match (&kept, teacher) {
         (Some(kept), Some(teacher)) => Some(teacher.remembering(kept)),

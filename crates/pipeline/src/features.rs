@@ -121,6 +121,6 @@ impl Executor {
         let Stage::Adapt { training, .. } = &*node.stage else {
             return Err(PipelineError::Internal("the merge reads no adapter".to_owned()));
         };
-        Ok(training.vision.as_ref().is_some_and(|adapter| adapter.tune && adapter.rank > 0))
+        Ok(training.vision.as_ref().is_some_and(|adapter| adapter.tune && adapter.trains()))
     }
 }

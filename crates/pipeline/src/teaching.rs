@@ -2,12 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ressa_experiment::{
-    StageKey,
-    config::{DataConfig, DataSource},
-    job::Compute,
-    stage::AdaptTraining,
-};
+use ressa_experiment::{Stage, StageNode, config::DataSource};
 use ressa_restore::{Output, TeacherOutputs, TeacherStore};
 use ressa_store::{Cache, CacheKey};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -29,15 +24,13 @@ pub(crate) struct Kept {
 impl Executor {
     /// Where the teacher's outputs of a training are kept; nothing without a cache. Whole logits of a large vocabulary are more than a cache
     /// should hold: with published data they are kept only by their most probable tokens (`restore.distill.top-k`).
-    pub(crate) fn teacher_store(
-        &self,
-        dense: &StageKey,
-        training: &AdaptTraining,
-        data: &DataConfig,
-        compute: Option<Compute>,
-        seed: u64,
-    ) -> Option<Kept> {
+    pub(crate) fn teacher_store(&self, node: &StageNode) -> Option<Kept> {
         let cache = self.loading.cache.as_ref()?;
+        // Data by content: other captions in the same folder make other batches.
+        let stage = node.stage.by_content(&node.readings);
+        let (dense, Stage::Adapt { training, data, seed, compute, .. }) = (node.inputs.dense?, stage) else {
+            return None;
+        };
         let distill = training.distill.as_ref()?;
         if data.source == DataSource::Folder && distill.top_k.is_none() {
             return None;

@@ -49,6 +49,8 @@ pub(crate) fn certify(
     let selection = request.selection()?;
     let mut certificate = Certificate::default();
     let (mut pruned, mut total) = (0, 0);
+    // Whether an earlier step pruned this tower: then a layer may have lost more than is asked of it.
+    let mut is_later = false;
     for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == request.tower) {
         let Some(keep) = masks.get(&id.name) else {
             certificate.violations.push(format!("`{}`: has no mask", id.name));
@@ -67,6 +69,7 @@ pub(crate) fn certify(
             false => None,
         };
         let earlier = before.get(&id.name);
+        is_later |= earlier.is_some();
         if let Some(earlier) = earlier {
             if let Some(asked) = asked.filter(|asked| lost < *asked) {
                 let message = format!("`{}`: the mask prunes {lost} weights, {asked} were asked for", id.name);
@@ -93,7 +96,7 @@ pub(crate) fn certify(
     if let Selection::Unstructured { sparsity, .. } = selection
         && counts.is_none()
         && selection.pruned_in(1, 1).is_none()
-        && (pruned < pruned_count(total, sparsity) || (before.is_empty() && pruned > pruned_count(total, sparsity)))
+        && (pruned < pruned_count(total, sparsity) || (!is_later && pruned > pruned_count(total, sparsity)))
     {
         let expected = pruned_count(total, sparsity);
         let tower = request.tower;

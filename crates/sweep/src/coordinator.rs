@@ -179,6 +179,7 @@ pub fn execute(
     coordinator.remember_late()?;
     coordinator.gather_unpublished()?;
     coordinator.remember_failures()?;
+    coordinator.grant_wishes();
     coordinator.expect_pilots();
     coordinator.eta = coordinator.expected();
     let totals = coordinator.totals();
@@ -352,6 +353,7 @@ impl Coordinator<'_> {
                 self.give_back(orphan.stage, orphan.attempt, "its worker did not come back");
             }
         }
+        self.grant_wishes();
         self.eta = self.expected();
         if let Err(error) = self.log.settle() {
             self.storage.get_or_insert_with(|| error.to_string());

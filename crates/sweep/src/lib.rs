@@ -31,6 +31,7 @@ mod schedule;
 mod slot;
 mod stop;
 mod verify;
+mod wishes;
 mod worker;
 
 use inventory::take_inventory;
@@ -58,4 +59,5 @@ pub use roots::{SweepRecord, SweepTitle, forget_sweep, record_sweep, recorded_sw
 pub use schedule::{expected_seconds, work_of};
 pub use stop::{Stop, Watch};
 pub use verify::{Verdict, verify};
+pub use wishes::Wish;
 pub use worker::WorkerCommand;

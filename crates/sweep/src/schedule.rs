@@ -7,6 +7,8 @@ mod order;
 mod ready;
 mod remaining;
 
+use std::collections::BTreeSet;
+
 use crate::{
     Estimates, Graph, Inventory,
     recruit::{ClassWork, Classes},
@@ -231,6 +233,34 @@ impl<'g> Schedule<'g> {
                 }
             }
         }
+    }
+
+    /// Lets a failed stage be tried again, and what was skipped for it wait again. Whether it had failed.
+    pub fn try_again(&mut self, position: usize) -> bool {
+        if self.state[position] != State::Failed {
+            return false;
+        }
+        let graph = self.graph;
+        self.set(position, if self.missing_inputs[position] == 0 { State::Ready } else { State::Waiting });
+        // Inputs come before what reads them, so each is settled before it is asked.
+        let mut open = BTreeSet::from_iter(graph.stages[position].dependents.iter().copied());
+        while let Some(dependent) = open.pop_first() {
+            if !matches!(self.state[dependent], State::Skipped { .. }) {
+                continue;
+            }
+            let cause = graph.stages[dependent].inputs.iter().find_map(|&input| match self.state[input] {
+                State::Failed => Some(input),
+                State::Skipped { cause } => Some(cause),
+                _ => None,
+            });
+            match cause {
+                Some(cause) => self.set(dependent, State::Skipped { cause }),
+                None if self.missing_inputs[dependent] == 0 => self.set(dependent, State::Ready),
+                None => self.set(dependent, State::Waiting),
+            }
+            open.extend(graph.stages[dependent].dependents.iter().copied());
+        }
+        true
     }
 
     /// Runs whose every stage is published.

@@ -1,10 +1,14 @@
-//! `ressa retry`: forget failures, so that the next sweep tries again.
+//! `ressa retry`: forget failures, so that the sweep that runs, or else the next one, tries again.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    thread,
+    time::{Duration, Instant},
+};
 
-use ressa_experiment::protocol::FailureKind;
+use ressa_experiment::{StageKey, protocol::FailureKind};
 use ressa_runlog::{FailureRecord, Log, LogEvent, read};
-use ressa_sweep::{CoordinatorLock, DEFAULT_LEASE, failures};
+use ressa_sweep::{CoordinatorLock, DEFAULT_LEASE, SweepError, Wish, failures};
 use serde_json::json;
 
 use crate::{
@@ -14,6 +18,9 @@ use crate::{
     text::{count, say, say_json},
     workspace::{Workspace, program},
 };
+
+/// How long a running sweep is waited for: it looks once a second.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Clears the selected records.
 pub fn run(global: &Global, options: &RetryOptions) -> Outcome {
@@ -42,17 +49,7 @@ pub fn run(global: &Global, options: &RetryOptions) -> Outcome {
         .filter(|record| is_named(record))
         .filter(|record| !options.oom || record.failure.kind == FailureKind::Oom)
         .collect();
-    if !selected.is_empty() {
-        // One process writes the log at a time.
-        let _lock = CoordinatorLock::acquire(&workspace.results, DEFAULT_LEASE)?;
-        let store = workspace.store()?;
-        let mut log = Log::begin(&store, &program())?;
-        ressa_runlog::take_over(&store, &mut log)?;
-        for record in &selected {
-            log.write(LogEvent::Retried { key: record.key })?;
-        }
-        log.settle()?;
-    }
+    let taken = if selected.is_empty() { Taken::Next } else { clear(&workspace, &selected)? };
     if global.json {
         say_json(&json!({ "cleared": selected.iter().map(|record| &record.key).collect::<Vec<_>>() }));
     } else {
@@ -60,7 +57,52 @@ pub fn run(global: &Global, options: &RetryOptions) -> Outcome {
             say(format_args!("{}  {}  {}", record.key.short(), record.what, record.failure.message));
         }
         let what = count(selected.len(), "failure");
-        say(format_args!("{what} cleared{}", if selected.is_empty() { "" } else { "; the next sweep tries again" }));
+        let then = match taken {
+            _ if selected.is_empty() => "",
+            Taken::Next => "; the next sweep tries again",
+            Taken::Running => "; the running sweep tries again",
+            Taken::Asked => "; the running sweep was asked to try again, and has not answered yet",
+        };
+        say(format_args!("{what} cleared{then}"));
     }
     Ok(Exit::Done)
+}
+
+/// Who tries the stages again.
+enum Taken {
+    /// The next sweep.
+    Next,
+    /// The one that runs.
+    Running,
+    /// The one that runs, which has not taken the wish within some seconds; if it ends before it does, the next one.
+    Asked,
+}
+
+/// Clears records: in the log, or, while a sweep writes it, by asking that sweep.
+fn clear(workspace: &Workspace, selected: &[&FailureRecord]) -> Result<Taken, Failure> {
+    let lock = match CoordinatorLock::acquire(&workspace.results, DEFAULT_LEASE) {
+        Ok(lock) => lock,
+        Err(SweepError::Busy { .. }) => {
+            let keys: Vec<StageKey> = selected.iter().map(|record| record.key).collect();
+            let wish = Wish::retry(&workspace.results, &keys)?;
+            let start = Instant::now();
+            while !wish.is_taken() {
+                if start.elapsed() > ANSWER {
+                    return Ok(Taken::Asked);
+                }
+                thread::sleep(Duration::from_millis(50));
+            }
+            return Ok(Taken::Running);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let store = workspace.store()?;
+    let mut log = Log::begin(&store, &program())?;
+    ressa_runlog::take_over(&store, &mut log)?;
+    for record in selected {
+        log.write(LogEvent::Retried { key: record.key })?;
+    }
+    log.settle()?;
+    drop(lock);
+    Ok(Taken::Next)
 }

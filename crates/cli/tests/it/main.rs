@@ -48,7 +48,7 @@ fn help_is_complete_and_cheap() {
       export       Write a run, or a folder, as a model folder that other programs open
       inspect      Show what a model folder holds: towers, parameters, types, sparsity
       results      Write part of the results into one archive, or take one in
-      retry        Forget recorded failures, so that the next sweep tries those stages again
+      retry        Forget recorded failures, so that the sweep that runs, or else the next one, tries those stages again
       logs         Show what a stage or run logged, running or not; without a name, list what failed
       work         Work for the sweep that runs on a results folder, on this machine: started here or by a cluster's engine
       gc           List stored stages that no experiment file and no recorded sweep asks for, and what is quarantined or came too late; with --delete, move them to the trash

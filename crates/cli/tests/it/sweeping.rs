@@ -63,6 +63,45 @@ fn failures_are_shown_last_kept_and_retried_on_request() {
 }
 
 #[test]
+fn a_running_sweep_tries_again_what_it_is_asked_to() {
+    let house = House::new();
+    // It cannot end before it was asked, and has workers for all that waits.
+    let waits = json!({ "until": "asked" });
+    house.instruct(json!({ "adapt sparse": { "fail": "nan" }, "evaluate": waits }));
+    let mut sweep = house.start(&["sweep", "small", "--no-report", "--slots", "16"]);
+    while house.ressa(&["logs"]).stdout.matches("told to fail").count() < 4 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    house.instruct(json!({ "evaluate": waits }));
+    let retry = house.ressa(&["retry"]);
+    assert!(retry.stdout.ends_with("4 failures cleared; the running sweep tries again\n"), "{}", retry.stdout);
+    house.write("results/asked", "");
+    assert!(sweep.wait().unwrap().success());
+    assert!(!house.path("results/wishes").read_dir().unwrap().any(|wish| wish.is_ok()), "wishes are taken away");
+}
+
+/// A wish that no sweep took is the next one's.
+#[test]
+fn a_sweep_that_begins_takes_what_was_asked_of_the_last() {
+    let house = House::new();
+    house.instruct(json!({ "adapt sparse": { "fail": "nan" } }));
+    let failed = house.ressa(&["sweep", "small", "--no-report", "--json"]);
+    assert_eq!(failed.code, 100);
+    let keys: Vec<String> = serde_json::from_str::<serde_json::Value>(&house.ressa(&["status", "--json"]).stdout)
+        .unwrap()["failures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|failure| failure["key"].as_str().unwrap().to_owned())
+        .collect();
+    house.instruct(json!({}));
+    house.write("results/wishes/retry-00", &format!("{}\nnonsense\n", keys.join("\n")));
+    house.write("results/wishes/a stranger", "x");
+    assert_eq!(house.ressa(&["sweep", "small", "--no-report"]).code, 0);
+    assert!(house.path("results/wishes/a stranger").exists());
+}
+
+#[test]
 fn a_gate_that_is_not_reached_says_what_was_asked_and_found() {
     let house = House::new();
     let text = fs::read_to_string(house.path("experiments/base/model.yaml")).unwrap();

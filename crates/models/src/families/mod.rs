@@ -209,13 +209,17 @@ pub fn parse(config: Value) -> Result<Box<dyn Architecture>, String> {
     })
 }
 
+/// Fields of a configuration that are tried one by one; published ones have some dozens.
+const MOST_FIELDS: usize = 200;
+
 /// The field, or part and field, without which a configuration would not have the error that it has: serde names fields only where they are
-/// missing.
+/// missing. Nothing for configurations of more than [`MOST_FIELDS`] fields: each try reads all of it.
 fn culprit(read: Read, config: &Value, error: &str) -> Option<String> {
     let differs = |changed: &Value| read(changed.clone()).err().is_none_or(|other| other.to_string() != error);
     let names = |value: &Value| -> Vec<String> {
         let fields = value.as_object().into_iter().flat_map(Map::keys);
-        fields.filter(|name| *name != "model_type").cloned().collect()
+        let names: Vec<String> = fields.filter(|name| *name != "model_type").cloned().collect();
+        if names.len() > MOST_FIELDS { Vec::new() } else { names }
     };
     let top = names(config).into_iter().find(|name| {
         let mut changed = config.clone();

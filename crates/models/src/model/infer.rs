@@ -76,24 +76,23 @@ impl Infer for Model {
         tch::no_grad(|| language.generate(prefix, prompt, &self.special, image_token, search))
     }
 
+    fn force_about(&self, features: &Tensor, prompts: &Prompts, answers: &[Vec<u32>]) -> Forced {
+        match self.prefixes_of(features, prompts) {
+            Some((prefixes, rows)) => {
+                let answers = AnswerBatch::whole(answers);
+                self.writing().force_about(&prefixes, &rows, &prompts.language, &answers, &self.special)
+            }
+            None => self.force(Some(&self.visual_prefix(features, prompts)), &prompts.language, answers),
+        }
+    }
+
     fn answer(&self, features: &Tensor, prompts: &Prompts, search: &Search) -> Result<Vec<Answer>, ModelError> {
-        // Where words stand before the image, nothing before a row's own text depends on the row. Elsewhere rows are not read: that would
-        // wait for the device.
-        let rows = prompts.language.layout().map(|_| crate::generate::ids(&prompts.image)).unwrap_or_default();
-        let images: Vec<i64> = rows.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-        let (Some(language), true) = (&self.language, prompts.language.layout().is_some() && images.len() < rows.len())
-        else {
-            return self.generate(&self.visual_prefix(features, prompts), &prompts.language, search);
-        };
-        let once = Prompts {
-            image: Tensor::from_slice(&images).to_device(self.device),
-            qformer: prompts.qformer.shallow_clone(),
-            language: prompts.language.shallow_clone(),
-        };
-        let prefixes = self.visual_prefix(features, &once);
-        let of_row = |row: &i64| images.binary_search(row).unwrap_or_default() as i64;
-        let about = Tensor::from_slice(&rows.iter().map(of_row).collect::<Vec<_>>()).to_device(self.device);
-        tch::no_grad(|| language.generate_about(&prefixes, &about, &prompts.language, &self.special, search))
+        match (&self.language, self.prefixes_of(features, prompts)) {
+            (Some(language), Some((prefixes, rows))) => {
+                tch::no_grad(|| language.generate_about(&prefixes, &rows, &prompts.language, &self.special, search))
+            }
+            _ => self.generate(&self.visual_prefix(features, prompts), &prompts.language, search),
+        }
     }
 
     fn search_sizes(&self) -> Option<SearchSizes> {
@@ -107,5 +106,30 @@ impl Infer for Model {
 
     fn image_tokens(&self) -> usize {
         self.connector.image_tokens()
+    }
+}
+
+impl Model {
+    /// The prefix of each image that prompts are about, and of each row which one is its own, i64 `[rows]`; nothing where prefixes depend on more than the
+    /// image, or no two rows share one.
+    fn prefixes_of(&self, features: &Tensor, prompts: &Prompts) -> Option<(Tensor, Tensor)> {
+        // Where words stand before the image, nothing before a row's own text depends on the row. Elsewhere rows are not read: that would
+        // wait for the device.
+        self.language.as_ref()?;
+        prompts.language.layout()?;
+        let rows = crate::generate::ids(&prompts.image);
+        let images: Vec<i64> = rows.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        if images.len() == rows.len() {
+            return None;
+        }
+        let once = Prompts {
+            image: Tensor::from_slice(&images).to_device(self.device),
+            qformer: prompts.qformer.shallow_clone(),
+            language: prompts.language.shallow_clone(),
+        };
+        let prefixes = self.visual_prefix(features, &once);
+        let of_row = |row: &i64| images.binary_search(row).unwrap_or_default() as i64;
+        let about = Tensor::from_slice(&rows.iter().map(of_row).collect::<Vec<_>>()).to_device(self.device);
+        Some((prefixes, about))
     }
 }

@@ -153,20 +153,40 @@ fn answers_are_those_of_transformers() {
             let found: Vec<Vec<u32>> = found.into_iter().map(|answer| answer.tokens).collect();
             assert_eq!(found, rows(&golden["tokens"]), "{name} {search}");
             // Twice the same questions: each image is read once, however many ask about it.
-            let twice: Vec<(Option<Layout>, Vec<u32>)> = (0..2)
-                .flat_map(|_| rows(&text["prompts"]))
-                .map(|row| (batch.language.layout().cloned(), row))
-                .collect();
-            let twice = Prompts {
-                image: Tensor::from_slice(&[0i64, 1, 2, 0, 1, 2]),
-                qformer: TextBatch::pad(&vec![Vec::new(); 6], 0, Device::Cpu),
-                language: TextBatch::prompts(twice, 0, Device::Cpu).expect("one layout"),
-            };
+            let twice = twice(&batch, &rows(&text["prompts"]));
             let features = model.encode_images(&tensors.get("pixel_values"));
             let again = model.answer(&features, &twice, &resolved).unwrap();
             let again: Vec<Vec<u32>> = again.into_iter().map(|answer| answer.tokens).collect();
             assert_eq!(again, [found.clone(), found].concat(), "{name} {search}: prefixes read once");
         }
+    }
+}
+
+/// Every prompt twice, about the same image.
+fn twice(batch: &Prompts, prompts: &[Vec<u32>]) -> Prompts {
+    let rows: Vec<(Option<Layout>, Vec<u32>)> =
+        [prompts, prompts].concat().into_iter().map(|row| (batch.language.layout().cloned(), row)).collect();
+    Prompts {
+        image: Tensor::cat(&[&batch.image, &batch.image], 0),
+        qformer: TextBatch::pad(&vec![Vec::new(); rows.len()], 0, Device::Cpu),
+        language: TextBatch::prompts(rows, 0, Device::Cpu).expect("one layout"),
+    }
+}
+
+/// Answers of other lengths, several on an image: reading its prefix once changes no logit that counts.
+#[test]
+fn forced_answers_share_what_stands_before_them() {
+    let _no_grad = tch::no_grad_guard();
+    for name in FOLDERS {
+        let (tensors, text, model) = golden(name);
+        let batch = twice(&prompts(&text), &rows(&text["prompts"]));
+        let features = model.encode_images(&tensors.get("pixel_values"));
+        let answers: Vec<Vec<u32>> = vec![vec![20, 21], vec![23], vec![25, 24, 22], vec![22], vec![21, 25], vec![24]];
+        let apart = model.force(Some(&model.visual_prefix(&features, &batch)), &batch.language, &answers);
+        let shared = model.force_about(&features, &batch, &answers);
+        assert!(shared.targets.equal(&apart.targets) && shared.mask.equal(&apart.mask));
+        let counts = apart.mask.unsqueeze(-1);
+        assert_close(name, &(shared.logits * &counts), &(apart.logits * &counts), 1e-5);
     }
 }
 

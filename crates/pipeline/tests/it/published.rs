@@ -185,6 +185,61 @@ fn loading_ahead_and_a_cache_change_no_byte() {
     assert!(usage["pixels"].entries > 0 && usage["features"].entries > 0, "{usage:?}");
 }
 
+/// Features of an image encoder whose norms were trained are those of no other run, whichever came first.
+#[test]
+fn an_encoder_that_was_trained_at_all_shares_no_features() {
+    let (models, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut run = paper_run(models.path(), Family::T5);
+    run.evaluate.tasks = vec![Task::Vqav2];
+    run.restore.distill.weight = 0.0;
+    let mut norms = run.clone();
+    (norms.restore.vision.rank, norms.restore.vision.norms) = (0, true);
+    norms.restore.learning_rate = 0.1;
+    run.restore.vision.tune = false;
+    let made = |run: &RunConfig, cache: Option<&Path>| {
+        let (store, nodes) = (tempfile::tempdir().unwrap(), stages(run));
+        let cache = cache.map(|folder| Cache::new(folder, 100 << 20));
+        execute(&mut executor(store.path()).with_loading(Loading { cache, ..Loading::default() }), &nodes);
+        digests(store.path(), &nodes)
+    };
+    for run in [&norms, &run, &norms, &run] {
+        assert_eq!(made(run, Some(cache.path())), made(run, None));
+    }
+}
+
+/// What a teacher said about captions is not what it says about others in the same folder.
+#[test]
+fn a_teacher_is_asked_again_about_other_captions() {
+    let (models, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut run = paper_run(models.path(), Family::T5);
+    let root = models.path().join("data");
+    copy(run.data.root.as_deref().unwrap(), &root);
+    run.data.root = Some(root.clone());
+    run.data.restoration.corpora = vec![Corpus::Coco];
+    run.restore.distill.top_k = Some(4);
+    run.evaluate.tasks = Vec::new();
+    let made = |cache: Option<&Path>| {
+        let store = tempfile::tempdir().unwrap();
+        let mut nodes = stages(&run);
+        let contents = Store::open(store.path(), Vec::new()).unwrap();
+        let contents = ressa_contents::Contents::new(&contents, "");
+        for node in nodes.iter_mut().filter(|node| node.stage.kind() == "adapt") {
+            node.readings = contents.readings(&node.stage);
+        }
+        let cache = cache.map(|folder| Cache::new(folder, 100 << 20));
+        execute(&mut executor(store.path()).with_loading(Loading { cache, ..Loading::default() }), &nodes);
+        digests(store.path(), &nodes)
+    };
+    let first = made(Some(cache.path()));
+    assert!(Cache::new(cache.path(), 100 << 20).usage()["teacher"].entries > 0);
+    let captions = root.join("coco/annotations/coco_karpathy_train.json");
+    let text = fs::read_to_string(&captions).unwrap();
+    fs::write(&captions, text.replace("A yellow box, in the grass.", "A black kite, on a table.")).unwrap();
+    let second = made(Some(cache.path()));
+    assert_ne!(first, second, "the captions are others");
+    assert_eq!(second, made(None));
+}
+
 /// A training that leaves the image encoder as it is reads features from the cache, and publishes the same bytes whenever it does; those of one
 /// without a cache up to rounding. Pruning, training and evaluation ask easy-VQA's questions.
 #[test]

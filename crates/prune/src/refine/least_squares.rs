@@ -51,7 +51,9 @@ impl Refinement for LeastSquares {
                 let (mut weights, mut before, mut after) = (Vec::new(), Vec::new(), Vec::new());
                 for rows in parts(whole.dense.size()[0], PART / whole.dense.size()[1].max(1)) {
                     let part = whole.rows(rows);
+                    // Compared as it will be stored: in half precision, rounding moves a row too.
                     let solved = self.solve(&part.dense, part.weight.copy(), &part.keep, &damped);
+                    let solved = solved.to_kind(layer.dense.kind()).to_kind(Kind::Float);
                     let [old, new] =
                         [&part.weight, &solved].map(|weight| error::energy(&(&part.dense - weight), &gram));
                     let better = new.lt_tensor(&old);

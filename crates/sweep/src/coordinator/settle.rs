@@ -19,6 +19,7 @@ use crate::{
     inventory::proof,
     schedule::{State, dense_of},
     slot::{Link, Running},
+    wishes,
     worker::read_part,
 };
 
@@ -343,6 +344,22 @@ impl Coordinator<'_> {
             self.failed.push(failed);
         }
         Ok(())
+    }
+
+    /// Tries failed stages again that somebody asked for while the sweep runs.
+    pub(super) fn grant_wishes(&mut self) {
+        for key in wishes::take(&self.options.results) {
+            // What another sweep's stage was, or has been made meanwhile, needs nothing.
+            let Some(position) = self.graph.position(&key).filter(|&position| self.schedule.try_again(position)) else {
+                continue;
+            };
+            self.note(LogEvent::Retried { key });
+            self.failed.retain(|failed| failed.key != key);
+            self.retried.remove(&position);
+            let told =
+                format!("{} is tried again, as somebody asked", describe(&self.graph.stages[position].node.stage));
+            self.say(told);
+        }
     }
 
     /// The text of a part of a log.

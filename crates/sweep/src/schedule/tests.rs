@@ -193,6 +193,26 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
         // After a failure, chains through what is skipped are still counted.
         assert!((kept - looked).abs() < 1e-6 || (with_failures && kept > looked), "{kept} is not {looked}");
     }
+    let failed = |schedule: &Schedule<'_>| {
+        (0..graph.stages.len()).filter(|&position| schedule.state(position) == State::Failed).collect::<Vec<_>>()
+    };
+    // Each that is tried again frees what waited for it alone, and nothing that waits for another failure.
+    for position in failed(&schedule) {
+        assert!(schedule.try_again(position) && !schedule.try_again(position));
+        for (stage, node) in graph.stages.iter().enumerate() {
+            let of =
+                |state: fn(State) -> bool| node.inputs.iter().filter(|&&input| state(schedule.state(input))).count();
+            let is_lost = of(|state| matches!(state, State::Failed | State::Skipped { .. })) > 0;
+            let is_whole = of(State::is_present) == node.inputs.len();
+            match schedule.state(stage) {
+                State::Skipped { cause } => assert!(is_lost && schedule.state(cause) == State::Failed),
+                State::Waiting => assert!(!is_lost && !is_whole),
+                State::Ready => assert!(is_whole),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!((schedule.counts().failed, schedule.counts().skipped), (0, 0));
 }
 
 proptest! {

@@ -1,12 +1,15 @@
 //! The swaps in tensor operations, for devices other than the host; the same swaps, all rows together.
 //!
-//! Every row makes its next swap in the same few launches, and a row that has ended makes none; nothing waits for the device. Sums are f64 as on the host, and
+//! Every row makes its next swap in the same few launches, and a row that has ended makes none; whether all have is asked once in a while. Sums are f64 as on the host, and
 //! candidates are ranked by the same f32 scores, of equal ones the lower column first.
 
 use tch::{Kind, Tensor};
 
 use super::{SparseSwaps, Start, Swapped};
 use crate::select::device::order;
+
+/// Rounds after which it is asked whether any row still swaps.
+const ASKED: usize = 32;
 
 /// The rows of a part, f64 `[rows, in]` but for the mask.
 struct Rows<'a> {
@@ -45,7 +48,7 @@ pub(super) fn swap(method: &SparseSwaps, start: &Start<'_>) -> Swapped {
     let needed = start.least.neg().unsqueeze(1);
     let mut active = Tensor::ones_like(&needed).to_kind(Kind::Bool);
     let mut error = start.before.unsqueeze(1);
-    for _ in 0..most {
+    for round in 1..=most {
         let best = match &corners {
             Some(corners) => rows.best_in_groups(corners),
             None => rows.best_of_candidates(candidates),
@@ -53,6 +56,10 @@ pub(super) fn swap(method: &SparseSwaps, start: &Start<'_>) -> Swapped {
         active = active.logical_and(&best.change.lt_tensor(&needed));
         error += best.change.where_self(&active, &best.change.zeros_like());
         rows.make(&best, &active);
+        // Asking waits for the device.
+        if round % ASKED == 0 && active.any().int64_value(&[]) == 0 {
+            break;
+        }
     }
     Swapped { keep: rows.keep, weight: rows.weight.to_kind(Kind::Float), after: error.squeeze_dim(1) }
 }
