@@ -17,8 +17,9 @@ use crate::{
     carry::Carry,
     certificate::digest,
     clean,
+    container::pack,
     draft::Draft,
-    export::{BUFFER, CARD, Change},
+    export::{BUFFER, CARD, Change, reads_back},
     header, json,
     names::block,
     removable::{LeftOfTower, shrink},
@@ -142,11 +143,16 @@ pub fn export_smaller<E: From<CheckpointError>>(
         )
         .into());
     }
+    certificate.container = pack(&draft, &reread, request.container, &certificate)?;
+    drop(reread);
+    if certificate.container.is_some() {
+        progress(0.95, "unpacking what was packed");
+        reads_back(&Checkpoint::open(draft.folder())?, &certificate)?;
+    }
     draft.write(CERTIFICATE, certificate.text().as_bytes())?;
     if let Some(card) = card {
         draft.write(CARD, card(&certificate).as_bytes())?;
     }
-    drop(reread);
     draft.publish()?;
     let weights = pieces.iter().map(|piece| request.output.join(&piece.name)).collect();
     Ok(Exported { weights, carried, certificate, changed: digests.len() as u64 })
