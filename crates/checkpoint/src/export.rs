@@ -236,9 +236,23 @@ pub(crate) fn reads_back(packed: &Checkpoint, certificate: &FolderCertificate) -
     Err(CheckpointError::file(packed.folder(), reason))
 }
 
-/// The bytes of a list of pieces, without what it says about this machine.
-pub(crate) fn index_of(path: &Path) -> Result<Vec<u8>, CheckpointError> {
-    let bytes = json::bytes(path, INDEX_LIMIT)?;
+/// The bytes of a folder's list of pieces, without what it says about this machine. Of packed linears, it names the dense ones.
+pub(crate) fn index_of(checkpoint: &Checkpoint) -> Result<Vec<u8>, CheckpointError> {
+    if let (Some(index), Some(_)) = (checkpoint.index(), checkpoint.container()) {
+        let (mut total, mut places) = (0, BTreeMap::new());
+        for file in checkpoint.files() {
+            let name = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // Under the names that the file has itself.
+            for entry in File::open(file.path())?.entries() {
+                total += entry.bytes();
+                places.insert(entry.name.clone(), Value::from(name.clone()));
+            }
+        }
+        let mut metadata = index.metadata.clone();
+        metadata.insert("total_size".to_owned(), total.into());
+        return Ok(json::text(&Index { metadata, weight_map: places.into_iter().collect() }).into_bytes());
+    }
+    let bytes = json::bytes(&checkpoint.folder().join(INDEX), INDEX_LIMIT)?;
     Ok(clean::settings(Path::new(INDEX), &bytes, false).unwrap_or(bytes))
 }
 
@@ -250,8 +264,7 @@ fn index(
     total: usize,
 ) -> Result<Option<Vec<u8>>, CheckpointError> {
     if !new {
-        let path = checkpoint.folder().join(INDEX);
-        return checkpoint.index().map(|_| index_of(&path)).transpose();
+        return checkpoint.index().map(|_| index_of(checkpoint)).transpose();
     }
     if pieces.len() == 1 {
         return Ok(None);

@@ -126,7 +126,7 @@ impl Rewrite {
         let names = self.source.files().iter().filter_map(|file| file.path().file_name());
         let mut except: BTreeSet<PathBuf> = names.map(PathBuf::from).collect();
         if self.source.index().is_some() {
-            self.draft.write(INDEX, &index_of(&self.source.folder().join(INDEX))?)?;
+            self.draft.write(INDEX, &index_of(&self.source)?)?;
             except.insert(INDEX.into());
         }
         except.insert(CARD.into());

@@ -122,7 +122,7 @@ fn packed_folders_read_back_to_the_same_bits() {
     dense(&source);
     let expected = tensors(&source);
     for (container, layout, packed) in
-        [(Container::Bitmask, "sparse-bitmask", 3), (Container::TwoFour, "sparse-24-bitmask", 1)]
+        [(Container::Bitmask, "sparse-bitmask", 3), (Container::TwoFour, "sparse-24-bitmask", 2)]
     {
         let output = root.path().join(container.name());
         let done = write(&source, &output, container).unwrap();
@@ -234,14 +234,19 @@ fn what_cannot_be_packed_is_refused_by_name() {
     let bias = || f32s("language_model.a", &[3], values(3));
     let said = [
         refusal(&[f32s(Q, &[4, 8], values(32)), bias()], Container::Bitmask),
-        refusal(&[f32s(Q, &[4, 8], sparse(32, 3)), f32s(K, &[4, 6], sparse(24, 9))], Container::TwoFour),
+        refusal(&[f32s(Q, &[4, 8], values(32)), f32s(K, &[4, 6], sparse(24, 9))], Container::TwoFour),
         refusal(&[bias()], Container::TwoFour),
         refusal(
             &[Piece { name: "language_model.q.qweight", dtype: "U8", shape: vec![4], bytes: vec![1; 4] }],
             Container::Bitmask,
         ),
     ];
-    insta::assert_snapshot!(said.join("\n"), @"");
+    insta::assert_snapshot!(said.join("\n"), @"
+    none of its linears has so many zeros that it would be smaller with a bitmask; write it with `--format dense`
+    none of its linears follows 2:4 (`language_model.encoder.block.0.layer.0.SelfAttention.q.weight`: 8 groups of four keep more than two); write it with `--format bitmask` or `--format dense`
+    it has no prunable linears to pack; write it with `--format dense`
+    its weights are quantized (GPTQ or AWQ; tensor `language_model.q.qweight`); use the model's unquantized folder, or have its library write one (transformers: `model.dequantize()`)
+    ");
 }
 
 /// Parts of a packed matrix of 2 x 12, sound.
@@ -323,7 +328,33 @@ fn hostile_containers_are_refused_in_one_sentence() {
         ("2:4 with fewer values", two(12, [0x55, 5, 0x55, 5], 10)),
     ];
     let said: Vec<String> = said.into_iter().map(|(what, said)| format!("{what}: {said}")).collect();
-    insta::assert_snapshot!(said.join("\n"), @"");
+    insta::assert_snapshot!(said.join("\n"), @"
+    too many rows: tensor `language_model.q.shape` says 3 x 12, and `language_model.q.bitmask` has 32 places
+    more than there can be: tensor `language_model.q.shape` says 9223372036854775807 x 2, and `language_model.q.bitmask` has 32 places
+    2^40 columns: tensor `language_model.q.shape` says 2 x 1099511627776, and `language_model.q.bitmask` has 32 places
+    negative: tensor `language_model.q.shape` says -2 x -12, and `language_model.q.bitmask` has 32 places
+    nothing: tensor `language_model.q.shape` says 0 x 12, and `language_model.q.bitmask` has 32 places
+    other width: tensor `language_model.q.shape` says 2 x 20, and `language_model.q.bitmask` has 32 places
+    sizes of bytes: tensor `language_model.q.shape` is U8 [16]; the sizes of a packed matrix are I64 [2]
+    three sizes: tensor `language_model.q.shape` is I64 [3]; the sizes of a packed matrix are I64 [2]
+    bitmask of another type: tensor `language_model.q.bitmask` is I8 [2, 2]; a packed matrix of 2 x 12 needs U8 [2, 2]
+    bitmask of another shape: tensor `language_model.q.bitmask` is U8 [4]; a packed matrix of 2 x 12 needs U8 [2, 2]
+    more places than values: tensor `language_model.q.compressed` has 3 values, its bitmask 4 places
+    fewer places than values: tensor `language_model.q.compressed` has 3 values, its bitmask 2 places
+    a place behind the row: tensor `language_model.q.bitmask` has a place behind the last column of row 1
+    offsets that lie: tensor `language_model.q.row_offsets` says 1 for row 1; the rows before it have 2 values
+    negative offsets: tensor `language_model.q.row_offsets` says -1 for row 0; the rows before it have 0 values
+    offsets of another length: tensor `language_model.q.row_offsets` is I64 [1]; a packed matrix of 2 x 12 needs I64 [2]
+    no sizes: tensor `language_model.q.compressed` is packed and `language_model.q.shape` is not in this file
+    no bitmask: its weights are quantized (compressed-tensors, sparse, its parts not all in one file or of other types; tensor `language_model.q.compressed`); use the model's unquantized folder, or have its library write one (transformers: `model.dequantize()`)
+    codes: its weights are quantized (compressed-tensors, sparse, its parts not all in one file or of other types; tensor `language_model.q.bitmask`); use the model's unquantized folder, or have its library write one (transformers: `model.dequantize()`)
+    there dense too: tensor `language_model.q.weight` is there twice, once packed
+    2:4 of ten columns: tensor `language_model.q.shape` says 10 columns; without `.row_offsets` it is packed 2:4, which needs a multiple of four
+    2:4 with three: tensor `language_model.q.bitmask` has not two places in every four columns of row 0
+    2:4 with one in the last: tensor `language_model.q.bitmask` has not two places in every four columns of row 1
+    2:4 behind the row: tensor `language_model.q.bitmask` has not two places in every four columns of row 1
+    2:4 with fewer values: tensor `language_model.q.compressed` is F32 [2, 5]; a packed matrix of 2 x 12 needs F32 [2, 6]
+    ");
 }
 
 /// `scripts/read_container.py` gives back what the dense folder has, bit by bit; where Python has no torch there is nothing to ask.
@@ -369,5 +400,9 @@ fn a_card_says_how_weights_are_stored() {
     let certificate = write(&source, &output, Container::Bitmask).unwrap().certificate;
     let text = card("m", None::<&Making>, &certificate, &source);
     let (_, said) = text.split_once("## Container\n\n").unwrap();
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @"
+    3 of 4 linears are stored without their zeros (`sparse-bitmask`, the layout of compressed-tensors): 2765 bytes of weights, 2945 when all is dense. `ressa` reads the folder as it is, and `ressa export --model DIR --output NEW` writes it dense; `scripts/read_container.py` of ressa gives the dense tensors to PyTorch.
+
+    Written by a test.
+    ");
 }
