@@ -18,7 +18,7 @@ use serde_yaml::Value;
 
 use crate::{
     RunConfig, Tower,
-    config::{PruneConfig, RestoreConfig, RestoreMethod},
+    config::{Metric, PruneConfig, RestoreConfig, RestoreMethod},
     document::{self, Override},
     error::{ErrorKind, ExperimentError},
     model::ModelConfig,
@@ -135,10 +135,16 @@ impl Step {
 
     /// Whether it changes anything.
     pub fn does_something(&self) -> bool {
+        self.is_idle().is_none()
+    }
+
+    /// Why it changes nothing; `None` where it does.
+    pub fn is_idle(&self) -> Option<&'static str> {
         match self {
-            Step::Prune(prune) => prune.pruned().next().is_some(),
-            Step::Refine(refine) => refine.method != RefineMethod::None,
-            Step::Restore(restore) => restore.method != RestoreMethod::None,
+            Step::Prune(prune) if prune.metric == Metric::None => Some("its `metric` is none"),
+            Step::Prune(prune) => prune.pruned().next().is_none().then_some("the sparsity of every tower is 0"),
+            Step::Refine(refine) => (refine.method == RefineMethod::None).then_some("its `method` is none"),
+            Step::Restore(restore) => (restore.method == RestoreMethod::None).then_some("its `method` is none"),
         }
     }
 
