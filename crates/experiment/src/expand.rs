@@ -1,6 +1,9 @@
 //! From a document to cells, in a fixed order: product, zip, variants, include, exclude, canonicalise, de-duplicate.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use serde_yaml::Value;
 
@@ -32,6 +35,16 @@ pub(crate) struct Expansion {
     pub cells: Vec<Cell>,
     pub counts: Counts,
     pub gates: Vec<Gate>,
+    pub idle_steps: Vec<IdleStep>,
+}
+
+/// A listed step that changes nothing, at no point of the grid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdleStep {
+    /// Its name.
+    pub name: String,
+    /// Why it changes nothing.
+    pub why: String,
 }
 
 /// Expands; `start` is where errors point that belong to the file as a whole, `lenient` accepts an `exclude` that matches nothing
@@ -68,6 +81,7 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
         planner: Planner::default(),
         coordinates: axes.iter().map(|axis| axis.name.clone()).collect(),
         named: HashSet::new(),
+        idle_steps: BTreeMap::new(),
         cells: Vec::with_capacity(expected),
         counts: Counts { seeds: seeds.len(), ..Counts::default() },
         gates: Vec::new(),
@@ -110,7 +124,8 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
     for run in &walk.gates {
         gate::add(run, &mut walk.planner, &mut gates);
     }
-    Ok(Expansion { axes, cells: walk.cells, counts: walk.counts, gates })
+    let idle = walk.idle_steps.into_iter().filter_map(|(name, why)| Some(IdleStep { name, why: why?.to_owned() }));
+    Ok(Expansion { axes, cells: walk.cells, counts: walk.counts, gates, idle_steps: idle.collect() })
 }
 
 /// Two axes of one kind that set the same setting would leave the winner to chance.
@@ -230,6 +245,8 @@ struct Walk<'a> {
     planner: Planner,
     /// Settings of steps that some list has, by where they are in the document.
     named: HashSet<*const Override>,
+    /// Listed steps by their names, with why they change nothing; none where one does at some point.
+    idle_steps: BTreeMap<String, Option<&'static str>>,
     /// Names of the coordinates, in order.
     coordinates: Vec<String>,
     cells: Vec<Cell>,
@@ -356,6 +373,11 @@ impl<'a> Walk<'a> {
                     return Err(if is_varied { error.label(format!("at {}", point.join(", "))) } else { error });
                 }
                 self.note_gate(run);
+                for (step, listed) in run.sequence().iter().zip(run.steps.iter()) {
+                    let why = step.is_idle();
+                    let known = self.idle_steps.entry(listed.name.clone()).or_insert(why);
+                    *known = known.and(why);
+                }
             }
             prepared.seed = if seeded { seed } else { 0 };
             let run = match self.planner.run(&prepared, self.cells.len()) {

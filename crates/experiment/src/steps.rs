@@ -18,7 +18,7 @@ use serde_yaml::Value;
 
 use crate::{
     RunConfig, Tower,
-    config::{PruneConfig, RestoreConfig, RestoreMethod},
+    config::{Metric, PruneConfig, RestoreConfig, RestoreMethod},
     document::{self, Override},
     error::{ErrorKind, ExperimentError},
     model::ModelConfig,
@@ -150,14 +150,22 @@ impl Step {
 
     /// Whether it changes anything.
     pub fn does_something(&self) -> bool {
+        self.is_idle().is_none()
+    }
+
+    /// Why it changes nothing; `None` where it does.
+    pub fn is_idle(&self) -> Option<&'static str> {
         match self {
-            Step::Prune(prune) => prune.pruned().next().is_some(),
-            Step::Refine(refine) => refine.method != RefineMethod::None,
-            Step::Structure(structure) => structure.towers().next().is_some(),
+            Step::Prune(prune) if prune.metric == Metric::None => Some("its `metric` is none"),
+            Step::Prune(prune) => prune.pruned().next().is_none().then_some("the sparsity of every tower is 0"),
+            Step::Refine(refine) => (refine.method == RefineMethod::None).then_some("its `method` is none"),
+            Step::Restore(restore) => (restore.method == RestoreMethod::None).then_some("its `method` is none"),
+            Step::Structure(structure) => structure.towers().next().is_none().then_some("every target is 0"),
+            Step::Reconstruct(reconstruct) if reconstruct.train == Trained::None => Some("its `train` is none"),
             Step::Reconstruct(reconstruct) => {
-                reconstruct.train != Trained::None && Tower::ALL.iter().any(|&tower| reconstruct.tower(tower).tune)
+                let tunes = Tower::ALL.iter().any(|&tower| reconstruct.tower(tower).tune);
+                (!tunes).then_some("every `tune` is false")
             }
-            Step::Restore(restore) => restore.method != RestoreMethod::None,
         }
     }
 

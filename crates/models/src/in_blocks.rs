@@ -9,7 +9,7 @@ use crate::{AnswerBatch, Flow, Infer, LayerId, Prompts, Sample, TextBatch, Token
 pub enum Entry<'a> {
     /// The image encoder: pixels `[images, 3, height, width]`.
     Pixels(&'a Tensor),
-    /// The interface: image features `[images, tokens, width]` and the instructions about them.
+    /// The connector: image features `[images, tokens, width]` and the instructions about them.
     Features {
         /// What left the image encoder.
         features: &'a Tensor,
@@ -18,7 +18,7 @@ pub enum Entry<'a> {
     },
     /// The language model: the visual prefix `[rows, queries, language width]`, the instructions, and the answers that are forced.
     Prefix {
-        /// What left the interface.
+        /// What left the connector.
         prefix: &'a Tensor,
         /// The instructions as the language model reads them.
         prompt: &'a TextBatch,

@@ -1,4 +1,4 @@
-//! The interface between the two models: learned queries that read an instruction and look at image features.
+//! The connector between the two models: learned queries that read an instruction and look at image features.
 //!
 //! Reference: `InstructBlipQFormerModel` in transformers, `modeling_instructblip.py` (a post-norm BERT with cross-attention and a feed-forward
 //! layer of their own for the queries), and `Blip2QFormerModel`, `modeling_blip_2.py`: the same without text, or with text whose words and

@@ -37,7 +37,7 @@ pub trait Surgery {
         Vec::new()
     }
 
-    /// The learned queries of the interface `[1, queries, width]`; `None` where it has none.
+    /// The learned queries of the connector `[1, queries, width]`; `None` where it has none.
     fn queries(&self) -> Option<&Weight> {
         None
     }

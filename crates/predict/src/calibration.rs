@@ -366,7 +366,7 @@ impl Calibrated<'_> {
             let memory = if stack.kind == BlockKind::T5Decoder { self.tokens(all, Reads::Sequence) } else { 0.0 };
             (2.0 * self.tokens(all, reads) + memory) * stack.width
         };
-        // The interface's samples bring the features of their images.
+        // The connector's samples bring the features of their images.
         let features = if self.tower == Tower::Connector { self.pass(all).features() } else { 0.0 };
         self.stacks().map(one).fold(0.0, f64::max) * machine.bytes() + features
     }

@@ -16,11 +16,11 @@ use crate::PredictError;
 pub enum Reads {
     /// Patches of every image, once for each image.
     Patches,
-    /// Queries and text of the interface, for each row.
+    /// Queries and text of the connector, for each row.
     QueriesAndText,
-    /// Queries of the interface.
+    /// Queries of the connector.
     Queries,
-    /// Text of the interface.
+    /// Text of the connector.
     Text,
     /// What an encoder reads, or a decoder-only model: image tokens and prompt (and for the latter the answer).
     Sequence,
@@ -61,7 +61,7 @@ impl Layer {
 pub enum BlockKind {
     /// Image encoder.
     Vision,
-    /// Interface.
+    /// Connector.
     Qformer,
     /// T5's encoder.
     T5Encoder,
@@ -116,7 +116,7 @@ pub struct Model {
     pub patches: f64,
     /// Queries: tokens that stand for an image in the language model.
     pub queries: f64,
-    /// Whether the interface reads the instruction.
+    /// Whether the connector reads the instruction.
     pub reads_instruction: bool,
     /// Words of the language model; 0 where there is none.
     pub words: f64,

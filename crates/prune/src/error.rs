@@ -7,11 +7,13 @@ use ressa_runtime::RuntimeError;
 /// A pruning that cannot be done as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    /// A metric that needs activations got no calibration samples.
-    #[error("metric `{}` needs calibration samples and there are none: raise `prune.calibration.images`", metric.name())]
+    /// There are no calibration samples where activations are needed.
+    #[error(
+        "{what} needs calibration samples and there are none: raise `prune.calibration.images`, and `questions` or `captions` beside it"
+    )]
     NoSamples {
-        /// The metric.
-        metric: Metric,
+        /// What needs them.
+        what: String,
     },
     /// Nothing to rank weights with.
     #[error("metric `none` prunes nothing: choose one, such as `magnitude` or `wanda`")]

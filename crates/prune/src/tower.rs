@@ -121,7 +121,7 @@ pub fn solve_tower(
     let solver = method::solver(request.metric, &request.method, request.seed).ok_or(PruneError::NoMetric)?;
     check_layers(model, request.tower, selection, inputs.cuts)?;
     if !solver.needs().is_empty() && inputs.samples.is_empty() && inputs.statistics.is_none() {
-        return Err(PruneError::NoSamples { metric: request.metric });
+        return Err(PruneError::NoSamples { what: format!("metric `{}`", request.metric.name()) });
     }
     no_grad(|| match selection {
         Selection::Unstructured { sparsity, group: Group::Tower } if inputs.counts.is_none() => {
@@ -145,7 +145,7 @@ pub fn join_projection(model: &mut dyn VisionLanguage) -> Result<(), PruneError>
 /// Collects the statistics of a tower's blocks, inputs coming from dense predecessors; `each` gets them block after block.
 ///
 /// # Errors
-/// Activations that are not finite; those of `each`.
+/// No samples; activations that are not finite; those of `each`.
 pub fn collect(
     model: &dyn VisionLanguage,
     tower: Tower,
@@ -153,6 +153,9 @@ pub fn collect(
     samples: &[Sample],
     each: &mut dyn FnMut(usize, BlockStatistics) -> Result<(), PruneError>,
 ) -> Result<(), PruneError> {
+    if samples.is_empty() {
+        return Err(PruneError::NoSamples { what: format!("tower `{tower}`") });
+    }
     let mut walk = begin(Shown(model), tower, look, samples)?;
     for block in 0..model.blocks(tower) {
         let onward = if block + 1 < model.blocks(tower) { Onward::Before } else { Onward::Nowhere };

@@ -153,7 +153,7 @@ fn names(target: &str, linear: &Linear, role: &str) -> bool {
     target == role || linear.name().split('.').any(|module| module == target)
 }
 
-/// Linears between the towers, with their roles: they follow the interface, and are tuned where a target names them.
+/// Linears between the towers, with their roles: they follow the connector, and are tuned where a target names them.
 fn connectors(model: &dyn VisionLanguage, tower: Tower) -> Vec<(&Linear, &str)> {
     let all = if tower == Tower::Connector { model.connectors() } else { Vec::new() };
     all.into_iter().map(|linear| (linear, linear.name().rsplit('.').next().unwrap_or_default())).collect()

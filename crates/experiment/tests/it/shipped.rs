@@ -77,6 +77,29 @@ fn every_experiment_loads_and_plans() {
     ");
 }
 
+/// What a file's first lines say it costs, `# Cost: 66 runs with 27 trainings`, is what it plans.
+#[test]
+fn headers_count_runs_and_trainings() {
+    let mut counted = 0;
+    for (_, path) in files("shapes", &SHAPES).chain(files("paper", &PAPER)).chain(files("real", &REAL)) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let Some(cost) = text.lines().find_map(|line| line.strip_prefix("# Cost: ")) else { continue };
+        let words: Vec<&str> = cost.split([' ', ';', ',', '.']).collect();
+        let said = |word: &str| words.windows(2).find(|pair| pair[1] == word)?[0].parse::<usize>().ok();
+        let experiment = Experiment::load(&path, &root(), &[]).unwrap_or_else(|error| panic!("{}", show(error)));
+        let trainings =
+            crate::kinds(&experiment).iter().find(|(kind, _)| *kind == "adapt").map_or(0, |(_, count)| *count);
+        if let Some(runs) = said("runs") {
+            assert_eq!(runs, experiment.counts.runs, "runs of {}", path.display());
+            counted += 1;
+        }
+        if let Some(said) = said("trainings") {
+            assert_eq!(said, trainings, "trainings of {}", path.display());
+        }
+    }
+    assert!(counted > 10, "only {counted} files say how many runs they have");
+}
+
 #[test]
 fn bases_become_experiments_by_an_override() {
     for (name, path) in files("base", &BASES) {

@@ -261,6 +261,21 @@ include:
     );
 }
 
+/// A step that one point of the grid fills with life is none of them.
+#[test]
+fn steps_that_never_change_anything_are_told() {
+    let told = |yaml: &str, overrides: &[&str]| {
+        let idle = good(yaml, overrides).idle_steps;
+        idle.into_iter().map(|step| format!("{}: {}", step.name, step.why)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(GRADUAL, &[]), [""; 0]);
+    let none = ["last: its `method` is none", "restore-1: its `method` is none"];
+    assert_eq!(told(GRADUAL, &["restore.method=none"]), none);
+    assert_eq!(told(GRADUAL, &["restore.method=none,sparse-lora"]), [""; 0]);
+    let idle = "steps: [ prune: { name: a }, prune: { name: b, metric: none, vision.sparsity: 0.5 }, restore ]\n";
+    assert_eq!(told(idle, &[]), ["a: the sparsity of every tower is 0", "b: its `metric` is none"]);
+}
+
 #[test]
 fn a_filter_knows_the_settings_of_steps() {
     let experiment = good(&format!("axes: {{ steps.second.vision.sparsity: [0.5, 0.6, 0.7] }}\n{GRADUAL}"), &[]);

@@ -38,7 +38,7 @@ fn outputs(model: &dyn VisionLanguage) -> [Tensor; 2] {
 fn the_folder_of_a_reconstructed_run_answers_as_the_run() {
     let _no_grad = tch::no_grad_guard();
     let root = tempfile::tempdir().unwrap();
-    let open = || Store::open(&root.path().join("store"), Vec::new()).unwrap();
+    let open = || Store::open(root.path().join("store"), Vec::new()).unwrap();
     let mut run = RunConfig::of(ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() });
     run.dense.steps = Some(2);
     run.prune.metric = Metric::Magnitude;
@@ -71,6 +71,8 @@ fn the_folder_of_a_reconstructed_run_answers_as_the_run() {
         readings: Default::default(),
         output: output.clone(),
         max_shard_size: None,
+        full_size: false,
+        container: Default::default(),
         card: json!({ "base": "", "label": "", "run": "", "stages": [], "pruned": {}, "restored": null, "seed": null, "scores": [], "program": "" }),
     };
     ressa_lab::run(&Job::Export(Box::new(job)), Device::Cpu, &mut |_, _| ()).unwrap();

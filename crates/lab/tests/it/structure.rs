@@ -81,6 +81,7 @@ fn write(source: &Path, root: &Path, cuts: &Cuts, masks: &MaskSet, most: Option<
         source,
         output,
         max_shard_size: most,
+        container: Default::default(),
         patterns: &patterns,
         program: "a test",
         run: None,

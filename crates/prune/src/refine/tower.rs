@@ -51,7 +51,7 @@ pub struct TowerRefinement {
 /// are left as they are. `progress` gets the share done.
 ///
 /// # Errors
-/// Activations or weights that are not finite.
+/// Neither samples nor statistics; activations or weights that are not finite.
 pub fn refine_tower(
     model: &dyn VisionLanguage,
     unpruned: &dyn VisionLanguage,
