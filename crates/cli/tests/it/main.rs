@@ -34,32 +34,33 @@ fn help_is_complete_and_cheap() {
     Usage: ressa [OPTIONS] <COMMAND>
 
     Commands:
-      plan         Show what a sweep would do: runs, distinct stages, what is cached, how long the rest takes here or on a card
-      sweep        Make what is missing, then render the report; run again to resume
-      status       Show how far experiments are, and what failed
-      show         Show a run: every setting with its file and line, stages, scores, certificate, predictions
-      diff         Compare two runs, results folders or reports; exit code 0 where nothing differs, 108 where something does
-      explain      Say why a run or stage is cached or not
-      report       Render tables and figures from what is in the store
-      fetch        Bring a checkpoint from the hub into its cache, and print its folder
-      data         Draw a contact sheet of the embedded world
-      pretrain     Train the shipped dense models again and put them where every store finds them
-      verify       Prove stored results or a model folder: digests, and certificates recounted on the weights
-      export       Write a run, or a folder, as a model folder that other programs open
-      inspect      Show what a model folder holds: towers, parameters, types, sparsity
-      results      Write part of the results into one archive, or take one in
-      retry        Forget recorded failures, so that the sweep that runs, or else the next one, tries those stages again
-      logs         Show what a stage or run logged, running or not; without a name, list what failed
-      work         Work for the sweep that runs on a results folder, on this machine: started here or by a cluster's engine
-      gc           List stored stages that no experiment file and no recorded sweep asks for, and what is quarantined or came too late; with --delete, move them to the trash
-      schema       Print the JSON Schema of experiment files
-      generate     Answer prompts about images with a model folder
-      prune        Prune a model folder block by block, in bounded memory; run again to resume
-      score        Score stored predictions again, also with METEOR's and SPICE's own programs
-      lab          Single steps for comparison with other implementations
-      doctor       Look for what keeps a sweep from running on this machine
-      completions  Print completions for a shell
-      man          Print the manual page, or write one for each command
+      plan           Show what a sweep would do: runs, distinct stages, what is cached, how long the rest takes here or on a card
+      sweep          Make what is missing, then render the report; run again to resume
+      status         Show how far experiments are, and what failed
+      show           Show a run: every setting with its file and line, stages, scores, certificate, predictions
+      diff           Compare two runs, results folders or reports; exit code 0 where nothing differs, 108 where something does
+      explain        Say why a run or stage is cached or not
+      report         Render tables and figures from what is in the store
+      fetch          Bring a checkpoint from the hub into its cache, and print its folder
+      data           Draw a contact sheet of the embedded world
+      pretrain       Train the shipped dense models again and put them where every store finds them
+      verify         Prove stored results or a model folder: digests, and certificates recounted on the weights
+      export         Write a run, or a folder, as a model folder that other programs open
+      inspect        Show what a model folder holds: towers, parameters, types, sparsity
+      results        Write part of the results into one archive, or take one in
+      retry          Forget recorded failures, so that the sweep that runs, or else the next one, tries those stages again
+      logs           Show what a stage or run logged, running or not; without a name, list what failed
+      work           Work for the sweep that runs on a results folder, on this machine: started here or by a cluster's engine
+      gc             List stored stages that no experiment file and no recorded sweep asks for, and what is quarantined or came too late; with --delete, move them to the trash
+      schema         Print the JSON Schema of experiment files
+      generate       Answer prompts about images with a model folder
+      prune          Prune a model folder block by block, in bounded memory; run again to resume
+      score          Score stored predictions again, also with METEOR's and SPICE's own programs
+      lab            Single steps for comparison with other implementations
+      bench-kernels  Time dense and sparse products for the shapes of a model: 2:4 kernels on a GPU, compressed rows on a CPU
+      doctor         Look for what keeps a sweep from running on this machine
+      completions    Print completions for a shell
+      man            Print the manual page, or write one for each command
 
     Options:
           --results <DIR>      Results folder [default: `results` beside `experiments`]
