@@ -9,6 +9,7 @@ default study, from the recorded seconds of its stages. Figures are compared wit
     scripts/bench.py --quick    start-up and planning only
     scripts/bench.py --scale    status of 100,000 stages and a report of 20,000 cells, with made-up results, and a sweep that finds all done
     scripts/bench.py --points   many pruning points from one statistics pass only
+    scripts/bench.py --reconstruction  local reconstruction beside SparseLoRA on as many samples only
     scripts/bench.py --large    a folder of full size too (8 GB on disk for a while): opening, looking, one forward pass
     scripts/bench.py --million  log and coordinator at a million stages, workers side by side (about 40 minutes, 10 GB on disk for a while)
 
@@ -208,6 +209,23 @@ def points():
         row("many points over the mean of one", (seconds / one, "x"), 3)
 
 
+def reconstruction():
+    """Both see 128 texts about 32 images once; the image encoder's own reconstruction sees 128 images."""
+    print("\nlocal reconstruction beside SparseLoRA on as many samples, shapes-flant5, 2:4 (CPU seconds of one worker)")
+    steps = "steps=[prune, reconstruct, restore]"
+    epoch = ["restore.method=sparse-lora", "restore.samples=32", "restore.batch=16", "restore.distill.weight=0"]
+    base = ROOT / "experiments" / "shapes" / "smoke.yaml"
+    with tempfile.TemporaryDirectory() as folder:
+        ressa("--results", folder, "--quiet", "sweep", "--slots", "1", base, steps, *epoch)
+        lines = list(published(folder))
+        made = [json.loads(path.read_text()) for path in Path(folder, "store").glob("*/*/manifest.json")]
+    windows = sum(len(found["result"]["errors"]) for found in made if found["kind"] == "reconstruct")
+    seconds = {kind: sum(line["cpu_seconds"] for line in lines if line["kind"] == kind) for kind in ("reconstruct", "adapt")}
+    row(f"{windows} blocks, one after the other", (seconds["reconstruct"], "s"))
+    row("one epoch of SparseLoRA", (seconds["adapt"], "s"))
+    row("one block over one epoch", (seconds["reconstruct"] / windows / seconds["adapt"], "x"), 1)
+
+
 def sharing():
     print("\nsharing in the default study")
     with tempfile.TemporaryDirectory() as folder:
@@ -310,6 +328,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="start-up and planning only")
     parser.add_argument("--scale", action="store_true", help="large stores of made-up results only")
     parser.add_argument("--points", action="store_true", help="many pruning points from one statistics pass only")
+    parser.add_argument("--reconstruction", action="store_true", help="local reconstruction beside SparseLoRA only")
     parser.add_argument("--million", action="store_true", help="log and coordinator at a million stages only")
     parser.add_argument("--large", action="store_true", help="a folder of full size too")
     arguments = parser.parse_args()
@@ -317,6 +336,8 @@ def main():
         sys.exit(f"{RESSA} is not there; run `make build` first")
     if arguments.points:
         return points()
+    if arguments.reconstruction:
+        return reconstruction()
     if arguments.scale:
         return scale()
     if arguments.million:
@@ -326,6 +347,7 @@ def main():
         scale()
         stages()
         points()
+        reconstruction()
         sharing()
         million(100_000, 5_000, (16, 64))
         comparisons()

@@ -4,8 +4,9 @@
 Usage: python3 scripts/bench_transformers.py [--threads N] [--repeats N] [--beams N] [--new-tokens N] [--rows N] [--keep FOLDER]
        (needs torch 2.11 and transformers 4.57; builds and runs the example `folder_speed` of crates/models)
 
-Makes two InstructBLIP folders of middle size with random weights (FlanT5 and Vicuna). The pass is over one image per row; the search
-answers all rows about one shared image, in transformers by one batched `generate` call, as its users write it. Both sides
+Makes folders with random weights: two InstructBLIP of middle size (FlanT5 and Vicuna), a LLaVA, a LLaVA-NeXT and a Qwen2-VL of middle size, and a
+SmolVLM of the shape of SmolVLM-256M. The pass is over one image per row; the search answers all rows about one shared image, in transformers by one
+batched `generate` call, as its users write it. Both sides
 run in f32 without gradients, one process each, alternating; loading is printed apart and process start is not counted. The best of
 the repeats counts, by wall and by CPU time: on a machine with other work the latter is the fairer. A ratio above 1 means that ressa is faster.
 """
@@ -39,17 +40,54 @@ TEXT = {
 }
 # An id that no drawn prompt has.
 IMAGE_TOKEN = 31999
+CLIP = dict(model_type="clip_vision_model", hidden_size=384, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=6, image_size=336,
+            patch_size=14, projection_dim=64)
+QWEN = dict(
+    model_type="qwen2_vl", vocab_size=32000, hidden_size=512, intermediate_size=1376, num_hidden_layers=8, num_attention_heads=8,
+    num_key_value_heads=2, max_position_embeddings=4096, rope_scaling=dict(type="mrope", mrope_section=[8, 12, 12]), bos_token_id=1,
+    eos_token_id=2, pad_token_id=0, image_token_id=IMAGE_TOKEN, video_token_id=31998, vision_start_token_id=31997, vision_end_token_id=31996,
+    vision_config=dict(depth=8, embed_dim=384, hidden_size=512, num_heads=6, mlp_ratio=4, patch_size=14, spatial_merge_size=2,
+                       temporal_patch_size=2),
+)
+SMOLVLM = dict(
+    model_type="idefics3", image_token_id=IMAGE_TOKEN, scale_factor=4, pad_token_id=0,
+    vision_config=dict(model_type="idefics3_vision", hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=512, patch_size=16),
+    text_config=dict(model_type="llama", vocab_size=49280, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+                     num_key_value_heads=3, max_position_embeddings=8192, rope_theta=1e5, bos_token_id=1, eos_token_id=2, pad_token_id=0),
+)
+# Models of conversations: the configuration, height and width of the canvas that an image is on, and the features that it becomes.
+CONVERSATIONS = {
+    "llava": (dict(model_type="llava", vision_config=CLIP, text_config=TEXT["vicuna"] | dict(max_position_embeddings=4096), image_token_index=IMAGE_TOKEN), (336, 336), 576),
+    # Two tiles side by side, whose image is half as high as they are: of 24 lines six are cut from above and six from below.
+    "llava-next": (dict(model_type="llava_next", vision_config=CLIP, text_config=TEXT["vicuna"] | dict(max_position_embeddings=4096), image_token_index=IMAGE_TOKEN),
+                   (2 * 336 + 6, 2 * 336), 576 + 12 * 49),
+    "qwen2-vl": (QWEN, (448, 448), 256),
+    # Two rows and columns of tiles, and the whole image below.
+    "smolvlm": (SMOLVLM, (3 * 512, 2 * 512), 5 * 64),
+}
+# The size of an image that the canvas of `llava-next` holds.
+NEXT_SIZE = (168, 672)
+BEFORE = [1, 11, 12, 13]
+
+
+def config_of(name):
+    from transformers import CONFIG_MAPPING, InstructBlipConfig
+
+    if name in CONVERSATIONS:
+        fields = dict(CONVERSATIONS[name][0])
+        return CONFIG_MAPPING[fields.pop("model_type")](**fields)
+    return InstructBlipConfig(
+        vision_config=VISION, qformer_config=QFORMER, text_config=TEXT[name], num_query_tokens=QUERIES, image_token_index=IMAGE_TOKEN
+    )
 
 
 def make(name, folder):
     import torch
-    from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
-    config = InstructBlipConfig(
-        vision_config=VISION, qformer_config=QFORMER, text_config=TEXT[name], num_query_tokens=QUERIES, image_token_index=IMAGE_TOKEN
-    )
+    config = config_of(name)
     torch.manual_seed(1)
-    model = InstructBlipForConditionalGeneration(config).eval()
+    model = AutoModelForImageTextToText.from_config(config).eval()
     with torch.no_grad():
         for key, tensor in model.state_dict().items():
             # Weights that keep activations near 1: with the library's tiny ones all answers look alike.
@@ -59,8 +97,8 @@ def make(name, folder):
     model.save_pretrained(folder)
 
 
-def draw(rows, file):
-    """Prompts and answers of different lengths, padded right, without image positions."""
+def draw(name, rows, file):
+    """Prompts and answers of different lengths, padded right, without image positions; where images stand among words, what is before the text."""
     import torch
     from safetensors.torch import save_file
 
@@ -69,26 +107,57 @@ def draw(rows, file):
     real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     ids = lambda vocabulary: torch.randint(5, vocabulary, real.shape) * real
     answers = torch.randint(5, 30000, (rows, 10))
+    _, canvas, features = CONVERSATIONS.get(name, (None, (IMAGE, IMAGE), 0))
     tensors = dict(
-        pixel_values=torch.randn(rows, 3, IMAGE, IMAGE), answers=answers,
+        pixel_values=torch.randn(rows, 3, *canvas), answers=answers,
         qformer_ids=ids(2000), qformer_mask=real.long(), language_ids=ids(30000), language_mask=real.long(),
     )
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+    if features:
+        tensors["before"] = torch.tensor(BEFORE + [IMAGE_TOKEN] * features)
+        tensors["image_token"] = torch.tensor([IMAGE_TOKEN])
+    if name == "qwen2-vl":
+        tensors["before"] = torch.tensor(BEFORE + [31997] + [IMAGE_TOKEN] * features)
+        tensors["grid"] = torch.tensor([1, 16, 16])
+    if name == "llava-next":
+        # Rows and columns of tiles, features along a side, what is cut.
+        tensors["mosaic"] = torch.tensor([1, 2, 24, 6, 0])
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, file)
     return tensors
+
+
+def images(name, pixels):
+    """What a model of transformers reads of canvases `[rows, 3, height, width]`."""
+    import torch
+
+    def tiles(side, rows, columns):
+        cut = pixels[:, :, : rows * side, : columns * side].unfold(2, side, side).unfold(3, side, side)
+        return cut.permute(0, 2, 3, 1, 4, 5).flatten(1, 2), pixels[:, None, :, rows * side : (rows + 1) * side, :side]
+
+    if name == "smolvlm":
+        return dict(pixel_values=torch.cat(tiles(512, 2, 2), 1))
+    if name == "llava-next":
+        cut, whole = tiles(336, 1, 2)
+        return dict(pixel_values=torch.cat([whole, cut], 1), image_sizes=torch.tensor([NEXT_SIZE] * len(pixels)))
+    if name == "qwen2-vl":
+        rows, side = len(pixels), 448 // 28
+        still = pixels[:, None].expand(-1, 2, -1, -1, -1).reshape(rows, 2, 3, side, 2, 14, side, 2, 14)
+        patches = still.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(rows * 4 * side * side, -1)
+        return dict(pixel_values=patches, image_grid_thw=torch.tensor([[1, 2 * side, 2 * side]] * rows))
+    return dict(pixel_values=pixels)
 
 
 def rows_of(tensors):
     """Real ids of each prompt, behind its image positions."""
-    image = [IMAGE_TOKEN] * QUERIES
+    image = tensors["before"].tolist() if "before" in tensors else [IMAGE_TOKEN] * QUERIES
     return [image + row[: mask.sum()].tolist() for row, mask in zip(tensors["language_ids"], tensors["language_mask"])]
 
 
-def padded(rows, fill, left=False):
-    """Rows of one length and their mask. On the left, image positions stay in front of the padding, as the processor has it."""
+def padded(rows, fill, left=None):
+    """Rows of one length and their mask, padded behind so many positions: behind those of an image as the processor of InstructBLIP has it."""
     import torch
 
     width = max(len(row) for row in rows)
-    at = QUERIES if left else width
+    at = width if left is None else left
     lines, masks = [], []
     for row in rows:
         padding = [fill] * (width - len(row))
@@ -98,40 +167,43 @@ def padded(rows, fill, left=False):
 
 
 class Theirs:
-    def __init__(self, folder, tensors, options):
-        from transformers import InstructBlipForConditionalGeneration
+    def __init__(self, name, folder, tensors, options):
+        from transformers import AutoModelForImageTextToText
 
         start = time.perf_counter()
-        self.model = InstructBlipForConditionalGeneration.from_pretrained(folder).eval()
+        self.model = AutoModelForImageTextToText.from_pretrained(folder).eval()
         self.load = time.perf_counter() - start
-        self.tensors, self.options = tensors, options
-        self.encoder_decoder = self.model.config.text_config.is_encoder_decoder
+        self.name, self.tensors, self.options = name, tensors, options
+        self.encoder_decoder = getattr(self.model.config.get_text_config(), "is_encoder_decoder", False)
+        self.end = self.model.generation_config.eos_token_id
 
     def shared(self):
+        if self.name in CONVERSATIONS:
+            return {}
         return dict(qformer_input_ids=self.tensors["qformer_ids"], qformer_attention_mask=self.tensors["qformer_mask"])
 
     def forward(self):
         import torch
 
-        end = self.model.config.text_config.eos_token_id
-        prompts, answers = rows_of(self.tensors), [row + [end] for row in self.tensors["answers"].tolist()]
+        prompts, answers = rows_of(self.tensors), [row + [self.end] for row in self.tensors["answers"].tolist()]
         if self.encoder_decoder:
             ids, mask = padded(prompts, 0)
             labels = torch.tensor(answers)
         else:
             ids, mask = padded([prompt + answer for prompt, answer in zip(prompts, answers)], 0)
             labels, _ = padded([[-100] * len(prompt) + answer for prompt, answer in zip(prompts, answers)], -100)
-        pixels = self.tensors["pixel_values"]
-        out = self.model(pixel_values=pixels, input_ids=ids, attention_mask=mask, labels=labels, **self.shared())
+        shown = images(self.name, self.tensors["pixel_values"])
+        out = self.model(**shown, input_ids=ids, attention_mask=mask, labels=labels, **self.shared())
         return out.loss.item()
 
     def generate(self):
-        ids, mask = padded(rows_of(self.tensors), 0, left=not self.encoder_decoder)
-        pixels = self.tensors["pixel_values"][:1].expand(len(ids), -1, -1, -1)
+        at = 0 if self.name in CONVERSATIONS else QUERIES
+        ids, mask = padded(rows_of(self.tensors), 0, left=None if self.encoder_decoder else at)
+        shown = images(self.name, self.tensors["pixel_values"][:1].expand(len(ids), -1, -1, -1))
         found = self.model.generate(
-            pixel_values=pixels, input_ids=ids, attention_mask=mask, do_sample=False, **self.shared(), **self.options
+            **shown, input_ids=ids, attention_mask=mask, do_sample=False, **self.shared(), **self.options
         )
-        end = self.model.config.text_config.eos_token_id
+        end = self.end
         rows = [row[1 if self.encoder_decoder else ids.shape[1] :].tolist() for row in found]
         return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
@@ -155,9 +227,9 @@ def compare(name, folder, arguments):
     if not (folder / "config.json").exists():
         make(name, folder)
     inputs = folder / "inputs.safetensors"
-    tensors = draw(arguments.rows, inputs)
+    tensors = draw(name, arguments.rows, inputs)
     options = dict(num_beams=arguments.beams, max_new_tokens=arguments.new_tokens)
-    theirs = Theirs(folder, tensors, options)
+    theirs = Theirs(name, folder, tensors, options)
     times = {side: {"forward": [], "generate": []} for side in ("theirs", "ours")}
     with torch.no_grad():
         for turn in range(arguments.repeats):
@@ -192,7 +264,7 @@ def main():
     parser.add_argument("--new-tokens", type=int, default=24)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--keep", type=Path, help="folder for the models, used again if they are there")
-    parser.add_argument("--only", choices=list(TEXT), help="one family")
+    parser.add_argument("--only", choices=[*TEXT, *CONVERSATIONS], help="one family")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
@@ -200,7 +272,7 @@ def main():
     subprocess.run(build, cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.keep or Path(scratch)
-        names = [arguments.only] if arguments.only else list(TEXT)
+        names = [arguments.only] if arguments.only else [*TEXT, *CONVERSATIONS]
         same = [compare(name, folder / name, arguments) for name in names]
     sys.exit(0 if all(same) else 1)
 

@@ -300,6 +300,8 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=500, help="questions of easy-VQA that score a folder of real weights; 0: no scores")
     parser.add_argument("--keep", type=Path, help="a folder for everything, left behind; it must be absent or empty")
     arguments = parser.parse_args()
+    if arguments.keep and arguments.keep.exists() and (not arguments.keep.is_dir() or any(arguments.keep.iterdir())):
+        parser.error(f"--keep {arguments.keep} is not an empty folder: name one that is absent or empty")
     if not RESSA.exists():
         sys.exit(f"{RESSA} is not there; run `make build` first")
     if importlib.util.find_spec("PIL") is None or importlib.util.find_spec("numpy") is None:

@@ -75,6 +75,15 @@ FAMILIES = {
         ),
         model=LlavaForConditionalGeneration, seed=45, stored=torch.float16, images=9, newer=False,
     ),
+    # Several states beside each other, not in their order.
+    "llava-layers": dict(
+        config=lambda: llava(
+            dict(hidden_size=16, intermediate_size=26, num_hidden_layers=3, num_attention_heads=2, image_size=12, patch_size=4, projection_dim=16),
+            dict(vocab_size=43, hidden_size=20, intermediate_size=30, num_hidden_layers=2, num_attention_heads=5, max_position_embeddings=64, **ENDS),
+            image_token_index=41, vision_feature_layer=[-1, 0, -3],
+        ),
+        model=LlavaForConditionalGeneration, seed=55, stored=torch.bfloat16, images=9, newer=False,
+    ),
     # As llava-interleave has it: SigLIP, whose pooling head is not read, all patches, Qwen2 with a tied head.
     "llava-siglip": dict(
         config=lambda: llava(

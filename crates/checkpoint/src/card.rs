@@ -19,6 +19,9 @@ pub struct Making {
     pub run: String,
     /// Stages by what they do, with their keys, in the order they ran.
     pub stages: Vec<(String, String)>,
+    /// What was done to the dense model, in words and in order: what, and how.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<(String, String)>,
     /// How each tower was pruned, in words.
     pub pruned: BTreeMap<Tower, String>,
     /// How the pruned model was restored, in words; none where it was not.
@@ -140,10 +143,12 @@ pub fn has_card(folder: &Path) -> bool {
 
 fn made(making: &Making, base: &str) -> String {
     let mut text = format!("Made from `{base}` by the run `{}`.\n\n", making.label);
-    for (tower, how) in &making.pruned {
-        text += &format!("- {tower}: {how}\n");
+    for (what, how) in &making.steps {
+        text += &format!("- {what}: {how}\n");
     }
-    text += &format!("- restoration: {}\n", making.restored.as_deref().unwrap_or("none"));
+    if making.restored.is_none() {
+        text += "- restoration: none\n";
+    }
     if let Some(seed) = making.seed {
         text += &format!("- seed: {seed}\n");
     }

@@ -27,7 +27,7 @@ use crate::{
 /// File name of the model card.
 pub const CARD: &str = "README.md";
 /// Bytes gathered before they are handed to the system; larger tensors go there directly.
-const BUFFER: usize = 1 << 20;
+pub(crate) const BUFFER: usize = 1 << 20;
 
 /// What is to be written, and where.
 #[derive(Debug)]
@@ -224,7 +224,7 @@ fn cut(checkpoint: &Checkpoint, most: u64) -> Vec<Piece<'_>> {
 }
 
 /// Whether a packed folder unpacks to the tensors that were counted before it was packed.
-fn reads_back(packed: &Checkpoint, certificate: &FolderCertificate) -> Result<(), CheckpointError> {
+pub(crate) fn reads_back(packed: &Checkpoint, certificate: &FolderCertificate) -> Result<(), CheckpointError> {
     let tensors: Vec<(&File, &Entry)> = packed.tensors().collect();
     let found = tensors.iter().zip(examine(&tensors, true)).map(|((_, entry), (_, digest))| (&entry.name, digest));
     let found: BTreeMap<&String, String> = found.collect();

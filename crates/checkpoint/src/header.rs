@@ -171,6 +171,17 @@ impl<'de> Visitor<'de> for WrittenVisitor {
     }
 }
 
+/// Names of the tensors of a header as it is written, by where their bytes begin in the file.
+pub(crate) fn names(written: &[u8]) -> Result<BTreeMap<usize, Vec<String>>, String> {
+    let text = written.get(PREFIX..).unwrap_or_default();
+    let header: Written = serde_json::from_slice(text).map_err(|e| format!("its header cannot be read ({e})"))?;
+    let mut names: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for (name, info) in header.tensors {
+        names.entry(written.len() + info.data_offsets.0 as usize).or_default().push(name);
+    }
+    Ok(names)
+}
+
 /// The free-form texts with which others open a file: `transformers` refuses metadata without `format`, and takes a file without any; texts
 /// that name a place on this machine are left out. `None` where they stay as they are.
 pub(crate) fn published(metadata: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {

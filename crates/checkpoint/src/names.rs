@@ -49,7 +49,7 @@ impl Part {
             "vision_model" | "vision_tower" | "visual" => Part::Vision,
             // `embeddings` at the top is the text input of the Q-Former in image-text matching checkpoints.
             "qformer" | "query_tokens" | "embeddings" => Part::Qformer,
-            "multi_modal_projector" | "connector" => Part::Connector,
+            "multi_modal_projector" | "image_newline" | "connector" => Part::Connector,
             "language_projection" => Part::Projection,
             "language_model" => Part::Language,
             "vision_projection" | "text_projection" | "itm_head" => Part::Retrieval,
@@ -131,6 +131,9 @@ pub fn is_prunable(name: &str, shape: &[usize]) -> bool {
 
 /// The weight of the projection into the language model, beside the Q-Former.
 pub const PROJECTION: &str = "language_projection.weight";
+
+/// The learned queries of a Q-Former.
+pub const QUERIES: &str = "query_tokens";
 
 /// The tower whose prunable weights a tensor counts among. `projection` says whether the projection was pruned with the connector, as one of its layers.
 pub fn counted_in(name: &str, shape: &[usize], projection: bool) -> Option<Tower> {
@@ -221,6 +224,7 @@ mod tests {
             ("model.language_model.layers.3.mlp.up_proj.weight", "language_model.model.layers.3.mlp.up_proj.weight"),
             ("model.vision_tower.vision_model.post_layernorm.bias", "vision_tower.vision_model.post_layernorm.bias"),
             ("model.multi_modal_projector.linear_1.bias", "multi_modal_projector.linear_1.bias"),
+            ("model.image_newline", "image_newline"),
         ];
         assert!(newer.iter().all(|(written, published)| canonical(written).as_deref() == Some(*published)));
         assert_eq!(canonical("language_model.model.norm.weight"), None);

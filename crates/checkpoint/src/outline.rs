@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Checkpoint, CheckpointError, LLAMA_LIKE, Part, check_windows, decoder_fields, json,
-    names::{is_prunable, leftover},
+    names::{QUERIES, is_prunable, leftover},
     rope_theta,
 };
 
@@ -27,18 +27,20 @@ const SHOWN: usize = 3;
 /// Rows of OPT's position table before the first position; a rule of the architecture, not a setting.
 const OPT_OFFSET: usize = 2;
 /// Classes that are known, by `model_type`.
-const CLASSES: [(&str, &str); 8] = [
+const CLASSES: [(&str, &str); 9] = [
     ("instructblip", "InstructBlipForConditionalGeneration"),
     ("blip-2", "Blip2ForConditionalGeneration"),
     ("blip-2", RETRIEVAL),
     ("llava", LLAVA),
+    ("llava_next", LLAVA_NEXT),
     ("qwen2_vl", QWEN2),
     ("qwen2_5_vl", QWEN2_5),
     ("idefics3", IDEFICS),
     ("smolvlm", SMOLVLM),
 ];
-/// The class of LLaVA-1.5.
+/// The classes of LLaVA-1.5 and LLaVA-NeXT.
 const LLAVA: &str = "LlavaForConditionalGeneration";
+const LLAVA_NEXT: &str = "LlavaNextForConditionalGeneration";
 /// The classes of Qwen2-VL and Qwen2.5-VL.
 const QWEN2: &str = "Qwen2VLForConditionalGeneration";
 const QWEN2_5: &str = "Qwen2_5_VLForConditionalGeneration";
@@ -102,7 +104,7 @@ impl Outline {
         let class = class(config, &mut problems).unwrap_or_default();
         let mut outline = Self::default();
         match class {
-            LLAVA => outline.llava(config, &mut problems),
+            LLAVA | LLAVA_NEXT => outline.llava(config, &mut problems),
             QWEN2 | QWEN2_5 => outline.qwen(config, class == QWEN2_5, &mut problems),
             IDEFICS | SMOLVLM => outline.idefics(config, &mut problems),
             _ => outline.blip2(config, class, &mut problems),
@@ -120,7 +122,7 @@ impl Outline {
         problems.append(&mut qformer.problems);
         let mut top = Sizes { part: "", fields: Some(config), problems: Vec::new() };
         let queries = top.size("num_query_tokens", 32);
-        self.others.insert("query_tokens".to_owned(), vec![1, queries, width]);
+        self.others.insert(QUERIES.to_owned(), vec![1, queries, width]);
         if class != RETRIEVAL && !class.is_empty() {
             let mut text = Sizes::of(config, "text_config", problems);
             let words = self.language(&mut text);

@@ -7,7 +7,7 @@ use ressa_experiment::model::Preset;
 use serde_json::{Map, Value, json};
 
 /// Names that [`published_config`] knows, in small letters.
-pub const PUBLISHED: [&str; 19] = [
+pub const PUBLISHED: [&str; 22] = [
     "instructblip-flan-t5-xl",
     "instructblip-flan-t5-xxl",
     "instructblip-vicuna-7b",
@@ -21,6 +21,9 @@ pub const PUBLISHED: [&str; 19] = [
     "llava-1.5-7b-hf",
     "llava-1.5-13b-hf",
     "llava-interleave-qwen-0.5b-hf",
+    "llava-v1.6-vicuna-7b-hf",
+    "llava-v1.6-mistral-7b-hf",
+    "llama3-llava-next-8b-hf",
     "qwen2-vl-2b-instruct",
     "qwen2-vl-7b-instruct",
     "qwen2.5-vl-3b-instruct",
@@ -52,6 +55,9 @@ pub fn published_config(name: &str) -> Option<Map<String, Value>> {
         "llava-1.5-7b-hf" => llava(vicuna(4096, 11008, 32, 32)),
         "llava-1.5-13b-hf" => llava(vicuna(5120, 13824, 40, 40)),
         "llava-interleave-qwen-0.5b-hf" => llava_interleave(),
+        "llava-v1.6-vicuna-7b-hf" => llava_next(vicuna_1_5(vicuna(4096, 11008, 32, 32)), 32_000),
+        "llava-v1.6-mistral-7b-hf" => llava_next(mistral(), 32_000),
+        "llama3-llava-next-8b-hf" => llava_next(llama3(), 128_256),
         "qwen2-vl-2b-instruct" => qwen2_vl(qwen2([1536, 8960, 28, 12, 2], 151_936, true)),
         "qwen2-vl-7b-instruct" => qwen2_vl(qwen2([3584, 18944, 28, 28, 4], 152_064, false)),
         "qwen2.5-vl-3b-instruct" => qwen2_5_vl(qwen2([2048, 11008, 36, 16, 2], 151_936, true)),
@@ -108,16 +114,41 @@ fn retrieval(image: u32) -> Value {
     })
 }
 
-fn llava(mut text: Value) -> Value {
-    text["vocab_size"] = json!(32064);
+fn llava(text: Value) -> Value {
+    let mut config = with_clip(vicuna_1_5(text), 32_000);
+    config["architectures"] = json!(["LlavaForConditionalGeneration"]);
+    config["model_type"] = json!("llava");
+    config["pad_token_id"] = json!(32_001);
+    config
+}
+
+/// What version 1.5 of Vicuna has of its own, which LLaVA adds an image token and padding to.
+fn vicuna_1_5(mut text: Value) -> Value {
+    text["vocab_size"] = json!(32_064);
     text["max_position_embeddings"] = json!(4096);
     text["rms_norm_eps"] = json!(1e-5);
+    text
+}
+
+fn llava_next(text: Value, image_token: u32) -> Value {
+    let words = text["vocab_size"].clone();
+    let mut config = with_clip(text, image_token);
+    config["architectures"] = json!(["LlavaNextForConditionalGeneration"]);
+    config["image_grid_pinpoints"] = json!([[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]);
+    config["model_type"] = json!("llava_next");
+    config["tie_word_embeddings"] = json!(false);
+    config["use_image_newline_parameter"] = json!(true);
+    config["vocab_size"] = words;
+    config
+}
+
+/// CLIP's large image encoder, two linears and a language model, as all LLaVA have them.
+fn with_clip(text: Value, image_token: u32) -> Value {
     json!({
-        "architectures": ["LlavaForConditionalGeneration"],
+        "architectures": null,
         "dtype": "float16",
-        "image_token_index": 32000,
-        "model_type": "llava",
-        "pad_token_id": 32001,
+        "image_token_index": image_token,
+        "model_type": null,
         "projector_hidden_act": "gelu",
         "text_config": text,
         "vision_config": {
@@ -133,6 +164,40 @@ fn llava(mut text: Value) -> Value {
         },
         "vision_feature_layer": -2,
         "vision_feature_select_strategy": "default",
+    })
+}
+
+/// The language model of LLaVA-NeXT-Mistral.
+fn mistral() -> Value {
+    json!({
+        "architectures": ["MistralForCausalLM"],
+        "intermediate_size": 14_336,
+        "max_position_embeddings": 32_768,
+        "model_type": "mistral",
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e6,
+        "sliding_window": null,
+        "vocab_size": 32_064,
+    })
+}
+
+/// The language model of LLaVA-NeXT-LLaMA-3.
+fn llama3() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"],
+        "bos_token_id": 128_000,
+        "eos_token_id": 128_009,
+        "hidden_size": 4096,
+        "intermediate_size": 14_336,
+        "max_position_embeddings": 8192,
+        "model_type": "llama",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 5e5,
+        "vocab_size": 128_320,
     })
 }
 

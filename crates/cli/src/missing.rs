@@ -46,9 +46,11 @@ pub fn missing(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path)
         match &*stage.node.stage {
             Stage::Dense { checkpoint: Some(folder), .. } => checkpoint(&root.join(folder), "checkpoint", &mut list),
             Stage::Prune { data: Some(data), .. }
+            | Stage::Structure { data: Some(data), .. }
             | Stage::Sensitivity { data, .. }
             | Stage::Statistics { data, .. }
-            | Stage::Refine { data, .. } => list.corpora(data, &data.calibration),
+            | Stage::Refine { data, .. }
+            | Stage::Reconstruct { data, .. } => list.corpora(data, &data.calibration),
             Stage::Adapt { data, training, .. } => {
                 if let Some(folder) = training.distill.as_ref().and_then(|distill| distill.teacher.as_ref()) {
                     checkpoint(&root.join(folder), "restore.distill.teacher", &mut list);

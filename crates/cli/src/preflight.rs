@@ -11,7 +11,7 @@ use std::{
 
 use ressa_checkpoint::{preset_config, published_config, read_config};
 use ressa_contents::Contents;
-use ressa_experiment::{Stage, StageKey};
+use ressa_experiment::{Experiment, Stage, StageKey, expand::IdleStep};
 use ressa_store::Store;
 use ressa_sweep::{Graph, GraphStage, Inventory};
 use serde::Serialize;
@@ -57,6 +57,13 @@ impl Preflight {
             }
         }
         found
+    }
+
+    /// Notes listed steps that change nothing.
+    pub fn note_steps(&mut self, experiments: &[Experiment]) {
+        for IdleStep { name, why } in experiments.iter().flat_map(|experiment| &experiment.idle_steps) {
+            self.note(format!("steps.{name}"), format!("this step changes nothing: {why}"));
+        }
     }
 
     fn problem(&mut self, setting: impl Into<String>, what: impl Into<String>) {

@@ -69,13 +69,15 @@ pub(crate) fn named(stage: &Stage) -> Option<Named> {
         by: format!("{by} {:?} {:?}", config.corpora, config.form),
     };
     match stage {
-        Stage::Prune { data: Some(data), calibration: Some(calibration), seed, .. } => {
+        Stage::Prune { data: Some(data), calibration: Some(calibration), seed, .. }
+        | Stage::Structure { data: Some(data), calibration: Some(calibration), seed, .. } => {
             let by = format!("calibration {} {}", calibration.images, seed.unwrap_or_default());
             Some(corpora(&data.calibration, by))
         }
         Stage::Sensitivity { data, calibration, seed, .. }
         | Stage::Statistics { data, calibration, seed, .. }
-        | Stage::Refine { data, calibration, seed, .. } => {
+        | Stage::Refine { data, calibration, seed, .. }
+        | Stage::Reconstruct { data, calibration, seed, .. } => {
             Some(corpora(&data.calibration, format!("calibration {} {seed}", calibration.images)))
         }
         Stage::Adapt { data, training, seed, .. } => {
@@ -97,7 +99,8 @@ fn opened(stage: &Stage, root: &Path) -> Result<Vec<String>, DataError> {
         }
         Stage::Sensitivity { data, calibration, seed, .. }
         | Stage::Statistics { data, calibration, seed, .. }
-        | Stage::Refine { data, calibration, seed, .. } => {
+        | Stage::Refine { data, calibration, seed, .. }
+        | Stage::Reconstruct { data, calibration, seed, .. } => {
             calibrating(&data.calibration, root, calibration.images, *seed)?
         }
         Stage::Adapt { data, training, seed, .. } => {

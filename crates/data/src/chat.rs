@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use minijinja::{Error, Value as Jinja, context};
 use ressa_checkpoint::{PROCESSOR, json};
-use ressa_experiment::prompt::Layout;
+use ressa_experiment::prompt::{Layout, Mosaic};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -46,6 +46,8 @@ pub(crate) enum Takes {
     Cells { cells: Cells, start: Option<u32> },
     /// Those of each tile, with words between them.
     Tiles(Spelling),
+    /// Those of tiles of so many pixels and features along a side, without what is padding.
+    Mosaic { pixels: u32, side: u32 },
 }
 
 /// What a language model reads of a prompt.
@@ -99,7 +101,7 @@ impl Chat {
         }
         let ids = tokenizer.encode(&whole, special)?;
         let images = ids.iter().filter(|&found| found == id).count();
-        let mut grid = None;
+        let (mut grid, mut mosaic) = (None, None);
         // What an image token of the text becomes.
         let count = match &self.takes {
             Takes::Fixed(count) => *count,
@@ -109,9 +111,10 @@ impl Chat {
                 features.iter().map(|&size| size as usize).product()
             }
             Takes::Tiles(_) => 1,
+            Takes::Mosaic { pixels, side } => mosaic.insert(Mosaic::on(size, *pixels, *side)).features(),
         };
         match &self.takes {
-            Takes::Fixed(_) | Takes::Cells { .. } => one(images)?,
+            Takes::Fixed(_) | Takes::Cells { .. } | Takes::Mosaic { .. } => one(images)?,
             Takes::Tiles(Spelling { tiles, features, .. }) => {
                 let wanted = tiles.count(size) * features;
                 if images != wanted {
@@ -133,6 +136,7 @@ impl Chat {
         {
             layout.grids = Vec::from_iter(grid);
         }
+        layout.mosaic = mosaic;
         Ok(Prompt { layout: Some(layout), text })
     }
 

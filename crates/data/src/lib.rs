@@ -21,6 +21,7 @@ mod jinja;
 mod json;
 mod library;
 pub mod loader;
+pub mod mosaic;
 pub mod parallel;
 pub mod preprocess;
 pub mod processor;

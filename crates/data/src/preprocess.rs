@@ -1,17 +1,18 @@
 //! The image processor of a checkpoint folder: images of any size to the pixels that its vision tower reads.
 //!
-//! Reference: `BlipImageProcessor`, `CLIPImageProcessor`, `BitImageProcessor`, `SiglipImageProcessor`, `Qwen2VLImageProcessor` and `Idefics3ImageProcessor` of
-//! `transformers` (the ones without `Fast`, whose results these are to the bit): resize, centre crop, rescale, normalise, in that order.
+//! Reference: `BlipImageProcessor`, `CLIPImageProcessor`, `BitImageProcessor`, `SiglipImageProcessor`, `Qwen2VLImageProcessor`, `Idefics3ImageProcessor` and
+//! `LlavaNextImageProcessor` of `transformers` (the ones without `Fast`, whose results these are to the bit): resize, centre crop, rescale, normalise, in that order.
 
 use std::path::{Path, PathBuf};
 
-use ressa_checkpoint::{ImageSettings, PREPROCESSOR, PROCESSOR, image_processor};
+use ressa_checkpoint::{ImageSettings, PREPROCESSOR, PROCESSOR, Pinpoints, image_processor, is_llava_next, json};
 use serde_json::{Map, Value};
 
 use crate::{
     Cells, DataError, Image,
     cells::sized,
     image::Values,
+    mosaic::Resolutions,
     resize::{Filter, Window, resize},
     tiles::{Tiles, Tiling},
 };
@@ -35,6 +36,8 @@ pub struct ImageProcessor {
     cells: Option<Cells>,
     /// How an image becomes tiles, where it does.
     tiling: Option<Tiling>,
+    /// The resolutions that an image is brought to as tiles, where there are some.
+    resolutions: Option<Resolutions>,
     /// Model-ready value of each grey level, per channel, rounded as `transformers` does.
     table: [[f32; 256]; 3],
     /// The same, rounded once; what the shipped models of the embedded world have seen.
@@ -59,20 +62,28 @@ enum Class {
     Siglip,
     Qwen,
     Idefics,
+    LlavaNext,
 }
 
 impl Class {
+    /// Whether a size may be that of the shorter side.
+    fn has_edges(self) -> bool {
+        matches!(self, Class::Clip | Class::LlavaNext)
+    }
+
     /// Mean and standard deviation of each channel.
     fn statistics(self) -> [[f64; 3]; 2] {
         match self {
-            Class::Blip | Class::Clip | Class::Qwen => [CLIP_MEAN, CLIP_STD],
+            Class::Blip | Class::Clip | Class::Qwen | Class::LlavaNext => [CLIP_MEAN, CLIP_STD],
             Class::Siglip | Class::Idefics => [HALF, HALF],
         }
     }
 }
 
 /// Classes that are known, without the end of their names.
-const KNOWN: [&str; 7] = ["Blip", "CLIP", "Bit", "Siglip", "Qwen2VL", "Idefics3", "SmolVLM"];
+const KNOWN: [&str; 8] = ["Blip", "CLIP", "Bit", "Siglip", "Qwen2VL", "Idefics3", "SmolVLM", "LlavaNext"];
+/// Pixels along a side of a patch where a folder has no model that says so: those of the published one.
+const PATCH: u32 = 14;
 /// Fewest and most pixels of an image where a folder of Qwen-VL says none.
 const QWEN_PIXELS: [u64; 2] = [56 * 56, 28 * 28 * 1280];
 /// Most features of an image.
@@ -86,10 +97,11 @@ impl ImageProcessor {
     /// transformers 4 reads the first, transformers 5 the second.
     pub fn load(folder: &Path) -> Result<Self, DataError> {
         let ImageSettings { path, fields, nested } = image_processor(folder).map_err(DataError::of_settings)?;
-        let processor = Self::new(&Fields { path: &path, map: &fields })?;
+        let patches = |pixels: u32| features_of_a_side(folder, pixels);
+        let processor = Self::new(&Fields { path: &path, map: &fields }, &patches)?;
         if let Some(nested) = nested {
             let shared = folder.join(PROCESSOR);
-            let other = Self::new(&Fields { path: &shared, map: &nested })?;
+            let other = Self::new(&Fields { path: &shared, map: &nested }, &patches)?;
             if !other.makes_the_same(&processor) {
                 let reason = format!(
                     "its `image_processor` and `{PREPROCESSOR}` beside it make different pixels, and versions of transformers read one \
@@ -105,12 +117,13 @@ impl ImageProcessor {
         self.identity() == other.identity() && self.table == other.table
     }
 
-    fn new(fields: &Fields<'_>) -> Result<Self, DataError> {
+    /// `patches` says how many features along a side a tile of so many pixels has.
+    fn new(fields: &Fields<'_>, patches: &dyn Fn(u32) -> Result<u32, DataError>) -> Result<Self, DataError> {
         let class = fields.class()?;
         let default = match class {
             Class::Blip | Class::Qwen => Target::Exact(384, 384),
             Class::Siglip | Class::Idefics => Target::Exact(224, 224),
-            Class::Clip => Target::ShortestEdge(224),
+            Class::Clip | Class::LlavaNext => Target::ShortestEdge(224),
         };
         let cells = (class == Class::Qwen).then(|| fields.cells()).transpose()?;
         let tiling = (class == Class::Idefics).then(|| fields.tiling()).transpose()?;
@@ -121,9 +134,13 @@ impl ImageProcessor {
         };
         let resize =
             fields.flag("do_resize", true)?.then(|| fields.filter()).transpose()?.map(|filter| (target, filter));
+        let resolutions = match class {
+            Class::LlavaNext => Some(fields.resolutions(target, patches)?),
+            _ => None,
+        };
         let crop = (class == Class::Clip && fields.flag("do_center_crop", true)?).then(|| fields.crop()).transpose()?;
         let output = crop.unwrap_or(match target {
-            _ if tiling.is_some() => (0, 0),
+            _ if tiling.is_some() || resolutions.is_some() => (0, 0),
             Target::Exact(height, width) => (height, width),
             Target::ShortestEdge(edge) => (edge, edge),
             Target::Near { .. } => (0, 0),
@@ -149,6 +166,7 @@ impl ImageProcessor {
             output,
             cells,
             tiling,
+            resolutions,
             table: std::array::from_fn(|channel| {
                 let (mean, std) = (means[channel] as f32, stds[channel] as f32);
                 std::array::from_fn(|level| (grey(level) as f32 - mean) / std)
@@ -191,9 +209,14 @@ impl ImageProcessor {
         self.tiling.map_or(1, |tiling| tiling.most())
     }
 
+    /// The resolutions that an image is brought to as tiles, where images are read as those and padding is left out.
+    pub fn pinpoints(&self) -> Option<&Pinpoints> {
+        self.resolutions.as_ref().map(|resolutions| &resolutions.pinpoints)
+    }
+
     /// Whether all images are read at one size.
     pub fn has_one_size(&self) -> bool {
-        self.cells.is_none() && self.tiling.is_none()
+        self.cells.is_none() && self.tiling.is_none() && self.resolutions.is_none()
     }
 
     /// Height and width of what [`ImageProcessor::pixels`] gives for an image of `width` and `height`.
@@ -204,6 +227,9 @@ impl ImageProcessor {
         let refused = |reason: String| DataError::Shape { width, height, reason };
         if let Some(tiling) = self.tiling {
             return tiling.canvas(width, height).map_err(refused);
+        }
+        if let Some(resolutions) = &self.resolutions {
+            return resolutions.canvas(width, height).map_err(refused);
         }
         let Some(cells) = self.cells else { return Ok(self.image_size()) };
         match self.resize {
@@ -230,9 +256,10 @@ impl ImageProcessor {
 
     /// What levels follow from beside the image: size, filter, crop.
     pub fn identity(&self) -> Vec<u8> {
-        match self.tiling {
-            Some(tiling) => format!("{tiling:?}").into_bytes(),
-            None => format!("{:?}", (self.resize, self.crop, self.output)).into_bytes(),
+        match (self.tiling, &self.resolutions) {
+            (Some(tiling), _) => format!("{tiling:?}").into_bytes(),
+            (None, Some(resolutions)) => format!("{resolutions:?}").into_bytes(),
+            (None, None) => format!("{:?}", (self.resize, self.crop, self.output)).into_bytes(),
         }
     }
 
@@ -287,9 +314,12 @@ impl ImageProcessor {
 
     /// The image resized and cropped, interleaved.
     fn sized(&self, image: &Image) -> Result<Vec<u8>, DataError> {
+        let refused = |reason| DataError::Shape { width: image.width(), height: image.height(), reason };
         if let Some(tiling) = &self.tiling {
-            let refused = |reason| DataError::Shape { width: image.width(), height: image.height(), reason };
             return tiling.draw(image).map_err(refused);
+        }
+        if let Some(resolutions) = &self.resolutions {
+            return resolutions.draw(image).map_err(refused);
         }
         let from = (image.width() as usize, image.height() as usize);
         let (height, width) = self.sides(image)?;
@@ -299,13 +329,12 @@ impl ImageProcessor {
             Some((Target::Exact(height, width), _)) => (width, height),
             Some((Target::ShortestEdge(edge), _)) => scaled(from, edge),
         };
-        let shape = |reason| DataError::Shape { width: image.width(), height: image.height(), reason };
         if from.0 == 0 || from.1 == 0 {
-            return Err(shape("it has no pixels".to_owned()));
+            return Err(refused("it has no pixels".to_owned()));
         }
         match self.crop {
             Some(_) if to.0.max(to.1) > TARGET_LIMIT as usize => {
-                return Err(shape(format!(
+                return Err(refused(format!(
                     "resized to a shorter side of {} it would be {} long, and at most {TARGET_LIMIT} is supported; crop it or cut it up",
                     to.0.min(to.1),
                     to.0.max(to.1)
@@ -336,6 +365,17 @@ impl ImageProcessor {
         }
         Ok(padded)
     }
+}
+
+/// Features along a side of a tile of so many pixels, as the model of a folder has them.
+fn features_of_a_side(folder: &Path, pixels: u32) -> Result<u32, DataError> {
+    let path = folder.join("config.json");
+    let config = json::optional(&path).map_err(DataError::of_settings)?.unwrap_or_default();
+    if !is_llava_next(&config) {
+        return Ok((pixels / PATCH).max(1));
+    }
+    let of_model = Pinpoints::of(&config).map_err(|reason| DataError::Processor { path, reason })?;
+    Ok(of_model.side)
 }
 
 /// Features that so many pixels make.
@@ -403,6 +443,7 @@ impl Fields<'_> {
             Some("Siglip") => Ok(Class::Siglip),
             Some("Qwen2VL") => Ok(Class::Qwen),
             Some("Idefics3" | "SmolVLM") => Ok(Class::Idefics),
+            Some("LlavaNext") => Ok(Class::LlavaNext),
             _ => Err(self.wrong(format!(
                 "image processor {name} is not known; {} are",
                 KNOWN.map(|known| format!("`{known}ImageProcessor`")).join(", ")
@@ -469,6 +510,30 @@ impl Fields<'_> {
         })
     }
 
+    /// The resolutions that images are brought to. A tile is what is cropped and what the shorter side is brought to: with both of one size, neither
+    /// changes it.
+    fn resolutions(
+        &self,
+        target: Target,
+        patches: &dyn Fn(u32) -> Result<u32, DataError>,
+    ) -> Result<Resolutions, DataError> {
+        let crop = self.crop()?;
+        let edge = match target {
+            Target::ShortestEdge(edge) => (edge, edge),
+            Target::Exact(height, width) => (height, width),
+            Target::Near { .. } => (0, 0),
+        };
+        if crop != edge || crop.0 != crop.1 {
+            return Err(self.wrong(format!(
+                "`size` brings the whole image to {}x{} pixels and `crop_size` makes tiles of {}x{}; both must be one square",
+                edge.1, edge.0, crop.1, crop.0
+            )));
+        }
+        let pixels = u32::try_from(crop.0).unwrap_or(u32::MAX);
+        let pinpoints = Pinpoints::new(pixels, patches(pixels)?, self.get("image_grid_pinpoints"));
+        Ok(Resolutions { pinpoints: pinpoints.map_err(|reason| self.wrong(reason))?, filter: self.filter()? })
+    }
+
     /// Fewest and most pixels: under names of their own, which count, or as the edges of `size`.
     fn pixels(&self, cells: Cells) -> Result<[u64; 2], DataError> {
         let size = self.get("size").and_then(Value::as_object);
@@ -526,7 +591,7 @@ impl Fields<'_> {
     fn target(&self, value: &Value, class: Class) -> Result<Target, DataError> {
         let target = match value {
             Value::Object(map) => match (map.get("height"), map.get("width"), map.get("shortest_edge")) {
-                (_, _, Some(edge)) if class == Class::Clip => side(edge).map(Target::ShortestEdge),
+                (_, _, Some(edge)) if class.has_edges() => side(edge).map(Target::ShortestEdge),
                 (Some(height), Some(width), _) => both(height, width),
                 _ => None,
             },
@@ -534,7 +599,7 @@ impl Fields<'_> {
                 [height, width] => both(height, width),
                 _ => None,
             },
-            edge if class == Class::Clip => side(edge).map(Target::ShortestEdge),
+            edge if class.has_edges() => side(edge).map(Target::ShortestEdge),
             edge => both(edge, edge),
         };
         let sensible = target.filter(|target| match *target {
@@ -546,7 +611,7 @@ impl Fields<'_> {
             Class::Blip | Class::Siglip | Class::Qwen | Class::Idefics => {
                 "`height` and `width`, or one number for both"
             }
-            Class::Clip => "`shortest_edge`, or `height` and `width`",
+            Class::Clip | Class::LlavaNext => "`shortest_edge`, or `height` and `width`",
         };
         sensible.ok_or_else(|| {
             self.wrong(format!("`size` is {value}; it must be {forms}, of at most {TARGET_LIMIT} pixels in all"))

@@ -6,8 +6,8 @@ use std::{
 };
 
 use ressa_checkpoint::{
-    PREPROCESSOR, PROCESSOR, TileSizes, is_idefics, is_llava, is_qwen_vl, json, keeps_first, known::QFORMER,
-    llava_tokens, llava_vision, rows,
+    PREPROCESSOR, PROCESSOR, Pinpoints, TileSizes, is_idefics, is_llava, is_llava_next, is_qwen_vl, json, keeps_first,
+    known::QFORMER, llava_tokens, llava_vision, rows,
 };
 use serde_json::{Map, Value};
 
@@ -100,10 +100,18 @@ impl Processor {
                 let start = start.map_or_else(|| language.id(QWEN_START), |id| u32::try_from(id).ok());
                 Some(Takes::Cells { cells, start })
             }
-            (None, None) => patches(folder, &config)?.map(Takes::Fixed),
+            (None, None) => match mosaic(folder, &config, &images)? {
+                Some(takes) => Some(takes),
+                None => patches(folder, &config)?.map(Takes::Fixed),
+            },
         };
         if takes.is_some() || query_tokens.is_some() {
-            language.agrees(folder, of_image(&model, &config)?.or(cells.map(|_| QWEN_IMAGE_ID)))?;
+            let by_default = match takes {
+                Some(Takes::Cells { .. }) => Some(QWEN_IMAGE_ID),
+                Some(Takes::Mosaic { .. }) => Some(LLAVA_NEXT_IMAGE_ID),
+                _ => None,
+            };
+            language.agrees(folder, of_image(&model, &config)?.or(by_default))?;
         }
         let chat = takes.map(|takes| Chat::load(folder, &language, takes)).transpose()?;
         let language = Arc::new(language);
@@ -333,6 +341,8 @@ impl Processor {
 const QWEN_IMAGE: &str = "<|image_pad|>";
 const QWEN_IMAGE_ID: (&str, u64) = ("image_token_id", 151_655);
 const QWEN_START: &str = "<|vision_start|>";
+/// The id of an image in LLaVA-NeXT where a configuration has none.
+const LLAVA_NEXT_IMAGE_ID: (&str, u64) = ("image_token_index", 32_000);
 
 /// How images are cut, for a model that reads them at their own size; `None` for other models.
 ///
@@ -447,6 +457,43 @@ fn tiles(
     Ok(Some(Spelling { tiles, features, fake, global: named("global_image_token", "<global-img>") }))
 }
 
+/// The positions of an image in a model that reads it as tiles without padding; `None` for other models.
+///
+/// # Errors
+/// Settings of the processor that do not fit the model.
+fn mosaic(folder: &Path, config: &Map<String, Value>, images: &ImageProcessor) -> Result<Option<Takes>, DataError> {
+    let wrong = |file: &str, reason: String| DataError::Processor { path: folder.join(file), reason };
+    let own = match (images.pinpoints(), is_llava_next(config)) {
+        (None, false) => return Ok(None),
+        (Some(_), false) if config.is_empty() => return Ok(None),
+        (Some(own), true) => own,
+        (Some(_), false) => {
+            let reason = "it makes tiles of images, and the model in config.json reads images whole";
+            return Err(wrong(PREPROCESSOR, reason.to_owned()));
+        }
+        (None, true) => {
+            let reason = "it makes no tiles of images, which the model in config.json reads; its `image_processor_type` is \
+                          `LlavaNextImageProcessor`";
+            return Err(wrong(PREPROCESSOR, reason.to_owned()));
+        }
+    };
+    let of_model = Pinpoints::of(config).map_err(|reason| wrong("config.json", reason))?;
+    if own.pixels != of_model.pixels {
+        let reason = format!(
+            "it makes tiles of {0}x{0} pixels, and the model reads {1}x{1} (`vision_config.image_size` in its config.json)",
+            own.pixels, of_model.pixels
+        );
+        return Err(wrong(PREPROCESSOR, reason));
+    }
+    if own.sizes != of_model.sizes {
+        let reason =
+            "its `image_grid_pinpoints` are not those of the model in config.json, which takes images apart by them";
+        return Err(wrong(PREPROCESSOR, reason.to_owned()));
+    }
+    agrees_on_patches(folder, config)?;
+    Ok(Some(Takes::Mosaic { pixels: own.pixels, side: own.side }))
+}
+
 /// Positions that an image takes in a model that has one for each patch; `None` for other models.
 ///
 /// # Errors
@@ -456,20 +503,32 @@ fn patches(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>, 
         return Ok(None);
     }
     let wrong = |reason: String| DataError::Processor { path: folder.join("config.json"), reason };
-    let (kind, fields) = llava_vision(config).map_err(wrong)?;
     for name in ["vision_config.image_size", "vision_config.patch_size"] {
         let size = whole(&folder.join("config.json"), config, name)?;
         if let Some(size) = size.filter(|size| !(1..=LARGEST_SIDE).contains(size)) {
             return Err(wrong(format!("`{name}` is {size}; it must be between 1 and {LARGEST_SIDE}")));
         }
     }
-    let patch = fields.get("patch_size").and_then(Value::as_u64).unwrap_or_default();
     let tokens = llava_tokens(config).map(|[_, features]| features).filter(|features| *features > 0);
     let Some(tokens) = tokens else {
         return Err(wrong(
             "`vision_config` has no `image_size` and `patch_size` that leave a feature of an image".to_owned(),
         ));
     };
+    agrees_on_patches(folder, config)?;
+    if tokens > MOST_QUERIES {
+        return Err(wrong(format!(
+            "an image takes {tokens} positions (`vision_config`); at most {MOST_QUERIES} are supported"
+        )));
+    }
+    Ok(Some(tokens))
+}
+
+/// Refuses settings of a LLaVA's processor that count other positions of an image than the model.
+fn agrees_on_patches(folder: &Path, config: &Map<String, Value>) -> Result<(), DataError> {
+    let wrong = |reason: String| DataError::Processor { path: folder.join("config.json"), reason };
+    let (kind, fields) = llava_vision(config).map_err(wrong)?;
+    let patch = fields.get("patch_size").and_then(Value::as_u64).unwrap_or_default();
     let full = keeps_first(config);
     let path = folder.join(PROCESSOR);
     let settings = optional(&path)?;
@@ -485,12 +544,7 @@ fn patches(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>, 
         let reason = format!("`vision_feature_select_strategy` is `{other}`, and another one in config.json");
         return Err(DataError::Processor { path, reason });
     }
-    if tokens > MOST_QUERIES {
-        return Err(wrong(format!(
-            "an image takes {tokens} positions (`vision_config`); at most {MOST_QUERIES} are supported"
-        )));
-    }
-    Ok(Some(tokens))
+    Ok(())
 }
 
 /// Field and id of the token that stands for an image position in the model's configuration.

@@ -8,6 +8,7 @@ use crate::{
         RestoreConfig, RestoreMethod, SampleForm, TowerAdapter, TowerCalibration, TowerPrune,
     },
     model::DenseConfig,
+    reconstruct::ReconstructConfig,
     refine::{RefineConfig, RefineMethod},
     steps::{Step, StepKind},
 };
@@ -30,6 +31,7 @@ use crate::{
 ///   tasks get the order of the tables.
 /// - Corpora that nothing reads become the default, as do instructions of samples that have none and what is read of questions where no corpus
 ///   has any. Matrices that train element by element have no rank, and those that are scaled no factor.
+/// - Scores that rank nothing, and calibration that no score reads, become the default in a structured removal.
 /// - Steps that change nothing go; a list that is a pruning and a restoration, or less, becomes the sections.
 /// - A seed from which nothing is drawn becomes 0.
 pub fn canonical(run: &RunConfig) -> RunConfig {
@@ -65,6 +67,7 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
 pub fn draws(run: &RunConfig) -> bool {
     run.calibrates()
         || run.prunings().any(|prune| prune.metric == Metric::Random)
+        || run.structures().any(|structure| structure.draws())
         || run.restorations().next().is_some()
 }
 
@@ -74,31 +77,40 @@ fn canonical_steps(run: &mut RunConfig) {
     if run.steps.is_empty() {
         canonical_prune(&mut run.prune);
         run.refine = RefineConfig::default();
+        run.structure = Default::default();
+        run.reconstruct = ReconstructConfig::default().into();
         canonical_restore(&mut run.restore);
         return;
     }
     let names: Vec<String> = run.steps.iter().map(|step| step.name.clone()).collect();
     let mut steps: Vec<(String, Step)> = names.into_iter().zip(run.sequence()).collect();
-    // Backwards: what refines a pruning comes after it, and reads its calibration.
-    let mut is_refined = false;
+    // Backwards: what refines a tower comes after its pruning, and reads the calibration of that.
+    let mut refined: Vec<Tower> = Vec::new();
     for (_, step) in steps.iter_mut().rev() {
         match step {
             Step::Prune(prune) => {
-                canonical_pruning(prune, is_refined);
-                is_refined = false;
+                let pruned: Vec<Tower> = prune.pruned().collect();
+                canonical_pruning(prune, &refined);
+                refined.retain(|tower| !pruned.contains(tower));
             }
             Step::Refine(refine) => {
                 *refine = refine.canonical();
-                is_refined |= refine.method != RefineMethod::None;
+                if refine.method != RefineMethod::None {
+                    refined = Tower::ALL.into();
+                }
             }
+            Step::Structure(structure) => *structure = structure.canonical().into(),
+            Step::Reconstruct(reconstruct) => **reconstruct = reconstruct.canonical(),
             Step::Restore(restore) => {
                 canonical_restore(restore);
-                is_refined &= restore.method == RestoreMethod::None;
+                if restore.method != RestoreMethod::None {
+                    refined.clear();
+                }
             }
         }
     }
     steps.retain(|(_, step)| step.does_something());
-    (run.prune, run.refine, run.restore, run.steps) = Default::default();
+    (run.prune, run.refine, run.structure, run.reconstruct, run.restore, run.steps) = Default::default();
     let is_usual =
         steps.iter().all(|(name, step)| StepKind::USUAL.contains(&step.kind()) && name == step.kind().name())
             && steps.windows(2).all(|pair| pair[0].1.kind() < pair[1].1.kind());
@@ -107,6 +119,8 @@ fn canonical_steps(run: &mut RunConfig) {
             match step {
                 Step::Prune(prune) => run.prune = prune,
                 Step::Refine(refine) => run.refine = refine,
+                Step::Structure(structure) => run.structure = structure,
+                Step::Reconstruct(reconstruct) => run.reconstruct = reconstruct,
                 Step::Restore(restore) => run.restore = restore,
             }
         }
@@ -116,13 +130,13 @@ fn canonical_steps(run: &mut RunConfig) {
 }
 
 pub(crate) fn canonical_prune(prune: &mut PruneConfig) {
-    canonical_pruning(prune, false);
+    canonical_pruning(prune, &[]);
 }
 
-/// The same of a pruning whose calibration a refinement may read.
-fn canonical_pruning(prune: &mut PruneConfig, is_refined: bool) {
-    let dense = Tower::ALL.iter().all(|&tower| prune.tower(tower).sparsity <= 0.0);
-    if prune.metric == Metric::None || dense {
+/// The same of a pruning whose calibration is read by the refinement of some towers, where it prunes them.
+fn canonical_pruning(prune: &mut PruneConfig, refined: &[Tower]) {
+    let pruned: Vec<Tower> = prune.pruned().collect();
+    if pruned.is_empty() {
         *prune = PruneConfig::default();
         return;
     }
@@ -136,22 +150,26 @@ fn canonical_pruning(prune: &mut PruneConfig, is_refined: bool) {
             tower.group = (pattern == Pattern::Unstructured).then(|| tower.group.unwrap_or(metric.published_group()));
         }
     }
-    let pruned = Tower::ALL.iter().filter(|&&tower| prune.tower(tower).sparsity > 0.0).count();
     prune.allocation = match pattern {
-        Pattern::Unstructured => prune.allocation.canonical(pruned),
+        Pattern::Unstructured => prune.allocation.canonical(pruned.len()),
         Pattern::NOfM { .. } => AllocationConfig::default(),
     };
-    let groups: Vec<_> =
-        Tower::ALL.iter().map(|&t| prune.tower(t)).filter(|t| t.sparsity > 0.0).map(|t| t.group).collect();
+    let groups: Vec<_> = pruned.iter().map(|&tower| prune.tower(tower).group).collect();
     let method = prune.method().canonical(metric, pattern, &groups);
     (prune.rounding, prune.threshold) = (method.rounding, method.threshold);
     (prune.magnitude, prune.sparsegpt) = (method.magnitude, method.sparsegpt);
     (prune.dsnot, prune.alps) = (method.dsnot, method.alps);
     prune.calibration.tokens = prune.calibration.tokens.canonical();
-    let calibrates = prune.calibrates() || is_refined;
-    for tower in [&mut prune.vision, &mut prune.connector, &mut prune.language] {
-        let own = &mut tower.calibration;
-        if !calibrates {
+    let is_refined = |tower: &Tower| pruned.contains(tower) && refined.contains(tower);
+    let calibrates = prune.calibrates();
+    let towers = [
+        (Tower::Vision, &mut prune.vision),
+        (Tower::Connector, &mut prune.connector),
+        (Tower::Language, &mut prune.language),
+    ];
+    for (tower, settings) in towers {
+        let own = &mut settings.calibration;
+        if !calibrates && !is_refined(&tower) {
             *own = TowerCalibration::default();
         }
         own.images = own.images.filter(|&images| images != shared.images);
@@ -159,7 +177,7 @@ fn canonical_pruning(prune: &mut PruneConfig, is_refined: bool) {
         own.captions = own.captions.filter(|&captions| captions != shared.captions);
         own.corpora.sort_unstable();
     }
-    if !calibrates {
+    if !calibrates && !Tower::ALL.iter().any(is_refined) {
         prune.calibration = CalibrationConfig::default();
     } else if !metric.needs_calibration() {
         prune.calibration.propagate = CalibrationConfig::default().propagate;

@@ -6,6 +6,12 @@
 //! A grid asks for the same parts again and again, so the [`Planner`] remembers them: sections of the configuration and states are interned, steps
 //! are looked up by their numbers, and only a new combination is hashed.
 
+mod reconstruct;
+mod shared;
+mod structure;
+
+pub(crate) use shared::{mark_contents, share_statistics};
+
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::Arc,
@@ -20,11 +26,13 @@ use crate::{
     },
     interner::Interner,
     model::{DenseConfig, ModelConfig},
-    reading::{ReadingKind, Readings},
+    reading::Readings,
+    reconstruct::ReconstructConfig,
     refine::RefineConfig,
     shared::Shared,
     stage::{AdaptTraining, Identifier, Inputs, identify},
     steps::{Step, StepConfig},
+    structure::StructureConfig,
 };
 
 /// The chain of one run, upstream first. `run` must be canonical, see [`crate::canonical::canonical`].
@@ -45,7 +53,9 @@ pub(crate) struct Run {
 pub(crate) struct Planner {
     bases: Interner<(Shared<ModelConfig>, Shared<DenseConfig>, Shared<DataConfig>)>,
     prunes: Interner<Shared<PruneConfig>>,
+    structures: Interner<Shared<StructureConfig>>,
     restores: Interner<Shared<RestoreConfig>>,
+    reconstructs: Interner<Shared<ReconstructConfig>>,
     evaluations: Interner<Shared<EvaluateConfig>>,
     lists: Interner<Shared<Vec<StepConfig>>>,
     /// The steps of runs with the same sections and list.
@@ -82,8 +92,9 @@ struct Parts {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Section {
     Prune(u32),
-    /// With the pruning whose calibration it reads.
-    Refine(RefineConfig, u32),
+    Refine(RefineConfig),
+    Structure(u32),
+    Reconstruct(u32),
     Restore(u32),
 }
 
@@ -110,24 +121,43 @@ struct Dense {
 struct State {
     /// The last restoration.
     merge: Option<StageKey>,
-    /// Pruned towers since then, in tower order, each by its last stage.
-    masks: Vec<(Tower, StageKey)>,
+    /// Towers that were changed since then, in tower order.
+    masks: Vec<Masked>,
     /// Restorations so far.
     restorations: u64,
+}
+
+/// A tower that was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Masked {
+    tower: Tower,
+    /// The last stage that changed it.
+    stage: StageKey,
+    /// The number of what pruned it last, see [`alone`]; nothing where it was not pruned.
+    own: Option<u32>,
 }
 
 impl State {
     /// The masks of some towers.
     fn masks(&self, of: impl Fn(Tower) -> bool) -> Vec<StageKey> {
         let mut keys = Vec::with_capacity(self.masks.len());
-        keys.extend(self.masks.iter().filter(|(tower, _)| of(*tower)).map(|(_, key)| *key));
+        keys.extend(self.masks.iter().filter(|masked| of(masked.tower)).map(|masked| masked.stage));
         keys
     }
 
-    fn prune(&mut self, tower: Tower, key: StageKey) {
-        match self.masks.binary_search_by_key(&tower, |(known, _)| *known) {
-            Ok(at) => self.masks[at].1 = key,
-            Err(at) => self.masks.insert(at, (tower, key)),
+    /// Notes the last stage of a tower, which stays pruned where it was.
+    fn change(&mut self, tower: Tower, stage: StageKey) {
+        match self.masks.binary_search_by_key(&tower, |masked| masked.tower) {
+            Ok(at) => self.masks[at].stage = stage,
+            Err(at) => self.masks.insert(at, Masked { tower, stage, own: None }),
+        }
+    }
+
+    /// As [`State::change`], for a pruning.
+    fn prune(&mut self, tower: Tower, stage: StageKey, own: u32) {
+        self.change(tower, stage);
+        if let Some(masked) = self.masks.iter_mut().find(|masked| masked.tower == tower) {
+            masked.own = Some(own);
         }
     }
 }
@@ -280,6 +310,8 @@ impl Planner {
             data,
             prune: self.prunes.value(parts.prune),
             refine: RefineConfig::default(),
+            structure: Shared::default(),
+            reconstruct: Shared::default(),
             restore: self.restores.value(parts.restore),
             evaluate: self.evaluations.value(parts.evaluate),
             steps: self.lists.value(parts.list),
@@ -314,12 +346,12 @@ impl Planner {
             return Arc::clone(known);
         }
         let steps = run.sequence().into_iter().filter(Step::does_something);
-        let mut pruning = None;
-        let numbered = steps.filter_map(|step| match step {
-            Step::Prune(prune) => Some(Section::Prune(*pruning.insert(self.prunes.intern(prune)))),
-            // A file in which nothing is pruned before was refused.
-            Step::Refine(refine) => Some(Section::Refine(refine, pruning?)),
-            Step::Restore(restore) => Some(Section::Restore(self.restores.intern(restore))),
+        let numbered = steps.map(|step| match step {
+            Step::Prune(prune) => Section::Prune(self.prunes.intern(prune)),
+            Step::Refine(refine) => Section::Refine(refine),
+            Step::Structure(structure) => Section::Structure(self.structures.intern(structure)),
+            Step::Reconstruct(reconstruct) => Section::Reconstruct(self.reconstructs.intern(reconstruct)),
+            Step::Restore(restore) => Section::Restore(self.restores.intern(restore)),
         });
         let sequence: Arc<[Section]> = numbered.collect();
         self.sequences.insert(key, Arc::clone(&sequence));
@@ -340,7 +372,9 @@ impl Planner {
                 None => {
                     let done = Arc::new(match section {
                         Section::Prune(prune) => self.prune(doing, state, prune),
-                        Section::Refine(refine, prune) => self.refine(doing, state, (refine, prune)),
+                        Section::Refine(refine) => self.refine(doing, state, refine),
+                        Section::Structure(structure) => self.structure(doing, state, structure),
+                        Section::Reconstruct(reconstruct) => self.reconstruct(doing, state, reconstruct),
                         Section::Restore(restore) => self.restore(doing, state, restore),
                     });
                     self.done.insert(key, Arc::clone(&done));
@@ -361,7 +395,7 @@ impl Planner {
             Read::new(Inputs { dense: Some(dense.key), masks, merge: state.merge, ..Inputs::default() })
         };
         // Retrieval never runs the language model, so a language mask that is not merged is not one of its inputs.
-        let is_blind = state.masks.iter().any(|(tower, _)| *tower == Tower::Language);
+        let is_blind = state.masks.iter().any(|masked| masked.tower == Tower::Language);
         let blind = is_blind.then(|| {
             let masks = state.masks(|tower| tower != Tower::Language);
             let make = |(_, _, _, masks): &Blind| {
@@ -387,7 +421,7 @@ impl Planner {
         // One is kept for every run: nothing of it is to spare.
         let mut nodes: Vec<Arc<StageNode>> = Vec::new();
         let mut is_first = true;
-        for tower in Tower::ALL.into_iter().filter(|tower| config.tower(*tower).sparsity > 0.0) {
+        for tower in config.pruned() {
             let pruning = self.pruning(doing, state, (prune, &config), tower);
             let above = pruning.nodes.iter().filter(|node| !nodes.iter().any(|known| known.key == node.key));
             let above: Vec<Arc<StageNode>> = above.cloned().collect();
@@ -402,7 +436,7 @@ impl Planner {
                 }
             };
             is_first = false;
-            after.prune(tower, node.key);
+            after.prune(tower, node.key, self.own[&(prune, tower)]);
             nodes.push(node);
         }
         nodes.shrink_to_fit();
@@ -464,13 +498,15 @@ impl Planner {
         pruning
     }
 
-    /// Refines the towers that were pruned since the last restoration, each by what its layers see in the state.
-    fn refine(&mut self, doing: Doing<'_>, state: u32, (refine, prune): (RefineConfig, u32)) -> Done {
-        let (run, config) = (doing.run, self.prunes.value(prune));
+    /// Refines the towers that were pruned since the last restoration, each by what its layers see in the state, calibrated as its pruning was.
+    fn refine(&mut self, doing: Doing<'_>, state: u32, refine: RefineConfig) -> Done {
+        let run = doing.run;
         let before = self.states.all[state as usize].clone();
         let mut after = before.clone();
         let mut nodes = Vec::new();
-        for &(tower, _) in &before.masks {
+        for &Masked { tower, own, .. } in &before.masks {
+            let Some(own) = own else { continue };
+            let config = self.alone.value(own);
             let needs = StatisticsNeeds { gram: true, ..StatisticsNeeds::default() };
             // Nothing is propagated: every layer is measured before the first is refined.
             let calibration = CalibrationConfig { propagate: Propagate::Dense, ..config.calibration_of(tower) };
@@ -494,7 +530,7 @@ impl Planner {
                 },
                 &mut self.buffer,
             );
-            after.prune(tower, node.key);
+            after.change(tower, node.key);
             nodes.push(Arc::new(node));
         }
         Done { nodes, state: self.states.number(after) }
@@ -505,7 +541,8 @@ impl Planner {
         let config = self.restores.value(restore);
         let before = &self.states.all[state as usize];
         let [adapt, merge] = restoration(doing, &config, before, &mut self.buffer).map(Arc::new);
-        let after = State { merge: Some(merge.key), masks: Vec::new(), restorations: before.restorations + 1 };
+        let restorations = before.restorations + 1;
+        let after = State { merge: Some(merge.key), restorations, ..State::default() };
         Done { nodes: vec![adapt, merge], state: self.states.number(after) }
     }
 
@@ -622,80 +659,6 @@ fn alone(prune: &PruneConfig, tower: Tower) -> PruneConfig {
         }
     }
     own
-}
-
-/// Lets runs that read statistics of the same inputs read them from one stage, which collects what any of them needs.
-pub(crate) fn share_statistics<'a>(chains: impl Iterator<Item = &'a mut Vec<Arc<StageNode>>>) {
-    let chains: Vec<_> = chains.filter(|chain| chain.iter().any(|node| is_statistics(node))).collect();
-    // By the stage as it would be if it collected nothing.
-    let mut needs: HashMap<StageKey, StatisticsNeeds> = HashMap::new();
-    let bare = |node: &StageNode| with_needs(node, StatisticsNeeds::default());
-    let mut bares: HashMap<StageKey, StageKey> = HashMap::new();
-    for node in chains.iter().flat_map(|chain| chain.iter()).filter(|node| is_statistics(node)) {
-        let Stage::Statistics { needs: own, .. } = &*node.stage else { continue };
-        let bare = bares.entry(node.key).or_insert_with(|| bare(node).key);
-        let all = needs.entry(*bare).or_default();
-        *all = all.and(*own);
-    }
-    let mut shared: HashMap<StageKey, Arc<StageNode>> = HashMap::new();
-    for node in chains.into_iter().flatten() {
-        if let Some(new) = shared.get(&node.key) {
-            *node = Arc::clone(new);
-            continue;
-        }
-        let new = if is_statistics(node) {
-            with_needs(node, needs[&bares[&node.key]])
-        } else if let Some(new) = node.inputs.statistics.and_then(|old| shared.get(&old)) {
-            let inputs = Inputs { statistics: Some(new.key), ..(*node.inputs).clone() };
-            StageNode { inputs: Arc::new(inputs), ..(**node).clone() }
-        } else {
-            continue;
-        };
-        let new = Arc::new(new);
-        shared.insert(std::mem::replace(node, Arc::clone(&new)).key, new);
-    }
-}
-
-/// Tells stages what they read from outside the store (`of`, asked once per stage and configuration), and gives them and all that is made
-/// from them keys by content.
-pub(crate) fn mark_contents<'a>(
-    chains: impl Iterator<Item = &'a mut Vec<Arc<StageNode>>>,
-    of: &mut dyn FnMut(&Stage) -> Readings,
-) {
-    let mut moved: HashMap<StageKey, Arc<StageNode>> = HashMap::new();
-    // Evaluations of all runs share their stages.
-    let mut own: HashMap<*const Stage, Readings> = HashMap::new();
-    let mut buffer = Vec::new();
-    for node in chains.flatten() {
-        if let Some(new) = moved.get(&node.key) {
-            *node = Arc::clone(new);
-            continue;
-        }
-        let readings = own.entry(Arc::as_ptr(&node.stage)).or_insert_with(|| of(&node.stage)).clone();
-        let inputs = node.inputs.renamed(|key| *moved.get(key).map_or(key, |new| &new.key));
-        let stage = node.stage.by_content(&readings);
-        let key = identify(&mut buffer, &stage, |buffer| stage.write(buffer), |buffer| inputs.write(buffer));
-        let dense = node.inputs.dense.as_ref().and_then(|dense| moved.get(dense));
-        let adapter = node.inputs.adapter.as_ref().and_then(|adapter| moved.get(adapter));
-        let readings = readings
-            .with(dense.and_then(|dense| dense.readings.of(ReadingKind::Model)))
-            .with(adapter.and_then(|adapter| adapter.readings.of(ReadingKind::Data)));
-        let new = StageNode { key, stage: Arc::clone(&node.stage), inputs: Arc::new(inputs), readings };
-        let new = Arc::new(new);
-        moved.insert(std::mem::replace(node, Arc::clone(&new)).key, new);
-    }
-}
-
-fn is_statistics(node: &StageNode) -> bool {
-    matches!(*node.stage, Stage::Statistics { .. })
-}
-
-fn with_needs(node: &StageNode, all: StatisticsNeeds) -> StageNode {
-    let mut stage = Stage::clone(&node.stage);
-    if let Stage::Statistics { needs, .. } = &mut stage {
-        *needs = all;
-    }
-    stage.node((*node.inputs).clone())
 }
 
 fn dense(run: &RunConfig) -> Dense {

@@ -9,10 +9,12 @@ use crate::{
     allocation::AllocationConfig,
     method::is_default,
     model::{DenseConfig, ModelConfig},
+    reconstruct::ReconstructConfig,
     refine::RefineConfig,
     settings::SETTINGS,
     shared::Shared,
     steps::StepConfig,
+    structure::StructureConfig,
 };
 
 pub use crate::{
@@ -44,6 +46,12 @@ pub struct RunConfig {
     /// How what was pruned is refined; for steps `refine` only.
     #[serde(default, skip_serializing_if = "is_default")]
     pub refine: RefineConfig,
+    /// What is removed as a whole; for steps `structure` only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub structure: Shared<StructureConfig>,
+    /// How what is left is reconstructed; for steps `reconstruct` only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reconstruct: Shared<ReconstructConfig>,
     /// How quality is given back.
     #[serde(default)]
     pub restore: Shared<RestoreConfig>,
@@ -67,6 +75,8 @@ impl RunConfig {
             data: Shared::default(),
             prune: Shared::default(),
             refine: RefineConfig::default(),
+            structure: Shared::default(),
+            reconstruct: Shared::default(),
             restore: Shared::default(),
             evaluate: Shared::default(),
             steps: Shared::default(),
@@ -76,8 +86,10 @@ impl RunConfig {
 
     /// Whether two runs differ in nothing but their seed.
     pub fn is_but_for_seed(&self, other: &Self) -> bool {
-        let Self { model, dense, data, prune, refine, restore, evaluate, steps, seed: _ } = self;
+        let Self { model, dense, data, prune, refine, structure, reconstruct, restore, evaluate, steps, seed: _ } =
+            self;
         (prune, refine, restore, steps) == (&other.prune, &other.refine, &other.restore, &other.steps)
+            && (structure, reconstruct) == (&other.structure, &other.reconstruct)
             && *evaluate == other.evaluate
             && (model, dense, data) == (&other.model, &other.dense, &other.data)
     }
@@ -247,6 +259,12 @@ impl PruneConfig {
         let differs = of_prune.map(|setting| (setting, setting.get(&own))).filter(|(s, v)| *v != s.get(&neutral));
         // Settings are plain data without odd keys, which is JSON too.
         differs.map(|(s, value)| (s.path, serde_json::to_value(value).unwrap_or_default())).collect()
+    }
+
+    /// The towers that it removes something of.
+    pub fn pruned(&self) -> impl Iterator<Item = Tower> + Clone {
+        let is_pruned = |tower: &Tower| self.metric != Metric::None && self.tower(*tower).sparsity > 0.0;
+        Tower::ALL.into_iter().filter(is_pruned)
     }
 
     /// The settings of one tower.
@@ -646,9 +664,14 @@ pub struct TowerAdapter {
 }
 
 impl TowerAdapter {
-    /// Whether anything of the tower is to train, where it is tuned.
+    /// Whether matrices of the tower are to train, where it is tuned.
+    pub fn trains_matrices(&self) -> bool {
+        self.rank > 0 || self.full
+    }
+
+    /// Whether anything of the tower is to train, where it is tuned. `lora-only` names biases of the matrices that train.
     pub fn trains(&self) -> bool {
-        self.rank > 0 || self.full || self.queries || self.norms || self.bias != TrainedBiases::None
+        self.trains_matrices() || self.queries || self.norms || self.bias == TrainedBiases::All
     }
 }
 

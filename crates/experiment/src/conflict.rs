@@ -6,11 +6,13 @@ use crate::{
     Pattern, RunConfig, Tower,
     allocation::{AllocationMethod, AllocationScope},
     config::{
-        BlockThreshold, DataSource, Group, Metric, PruneConfig, RestoreConfig, RestoreMethod, SampleForm, Threshold,
-        TowerPrune,
+        BlockThreshold, CalibrationConfig, DataSource, Group, Metric, PruneConfig, RestoreConfig, RestoreMethod,
+        SampleForm, Threshold, TowerPrune,
     },
+    reconstruct::{ReconstructConfig, Trained},
     refine::RefineMethod,
     steps::{Step, StepKind},
+    structure::{StructureConfig, TowerStructure},
     task::Task,
 };
 
@@ -25,14 +27,11 @@ pub(crate) struct Conflict {
 }
 
 impl Conflict {
-    /// A contradiction within one step of a list, whose settings are known by its name.
+    /// A contradiction within one step of a list, whose settings are known by its name; one that knows its step stays as it is.
     fn within(mut self, step: &str) -> Self {
-        let Some((section, _)) = self.path.split_once('.').filter(|(section, _)| StepKind::named(section).is_some())
-        else {
-            return self;
-        };
+        let Some(kind) = StepKind::of_section(self.path).filter(|_| self.step.is_none()) else { return self };
         for text in [&mut self.message, &mut self.help] {
-            *text = text.replace(&format!("`{section}."), &format!("`steps.{step}."));
+            *text = text.replace(&format!("`{}.", kind.name()), &format!("`steps.{step}."));
         }
         self.step = Some(step.to_owned());
         self
@@ -56,56 +55,138 @@ pub(crate) fn conflict(run: &RunConfig) -> Option<Conflict> {
         .or_else(|| published(run))
 }
 
+/// What the steps before one have done.
+#[derive(Default)]
+struct Before<'a> {
+    /// What is gone of each tower, and the step that removed it.
+    gone: BTreeMap<Tower, (f64, &'a str)>,
+    /// The step that pruned the projection with the connector.
+    projection: Option<&'a str>,
+    /// By tower, its last pruning since the last restoration, and the name of that step.
+    pruned: BTreeMap<Tower, (&'a PruneConfig, &'a str)>,
+    /// Towers that are smaller, by the last step that made them so.
+    smaller: BTreeMap<Tower, (TowerStructure, &'a str)>,
+    /// Towers that follow an N:M pattern, and the step that pruned them by it.
+    patterns: BTreeMap<Tower, &'a str>,
+    /// Whether a step has changed anything.
+    is_changed: bool,
+}
+
 /// What steps cannot be, each after those before it.
 fn steps(run: &RunConfig) -> Option<Conflict> {
     let sequence = run.sequence();
-    let names = run.step_names();
-    // What is gone of each tower, and the step that removed it.
-    let mut gone: BTreeMap<Tower, (f64, &str)> = BTreeMap::new();
-    // The last pruning since the last restoration.
-    let mut last: Option<&PruneConfig> = None;
-    for (step, name) in sequence.iter().zip(names) {
+    let mut before = Before::default();
+    for (step, name) in sequence.iter().zip(run.step_names()) {
         let found = match step {
-            Step::Prune(config) => prune(config).or_else(|| calibrated_from(run, config, config.calibrates())).or_else(|| {
-                let towers = Tower::ALL.into_iter().filter(|_| config.metric != Metric::None);
-                let mut pruned = towers.map(|tower| (tower, config.tower(tower).sparsity)).filter(|(_, s)| *s > 0.0);
-                pruned.find_map(|(tower, sparsity)| match gone.insert(tower, (sparsity, name)) {
-                    Some((before, first)) if sparsity < before => found(
-                        sparsity_of(tower),
-                        format!("`{name}` removes {sparsity} of tower `{tower}`, of which `{first}` has removed {before} already"),
-                        "what is removed stays removed, and a sparsity counts from the whole tower: raise it, or set it to 0 to leave the tower as it is",
-                    ),
-                    _ => None,
-                })
+            Step::Prune(config) => {
+                let calibrated = config.pruned().filter(|_| config.calibrates());
+                let found = prune(config).or_else(|| calibrated_from(run, config, calibrated, "pruning"));
+                found.or_else(|| divided(config, &before.smaller)).or_else(|| removes(config, name, &mut before))
+            }
+            Step::Refine(config) if config.method == RefineMethod::None => None,
+            Step::Refine(_) => refine(run, name, &before),
+            Step::Structure(config) => structure(config, name, &mut before.smaller, &before.patterns).or_else(|| {
+                let calibrates = config.calibrates() && run.data.source == DataSource::Folder;
+                let calibration = config.calibration.config();
+                calibrates.then(|| drawn_from(run, &calibration, "structure.calibration.questions")).flatten()
             }),
-            Step::Refine(config) => match last {
-                _ if config.method == RefineMethod::None => None,
-                Some(pruned) => calibrated_from(run, pruned, true),
-                None => found(
-                    "refine.method",
-                    format!("`{name}` has nothing to refine: nothing was pruned before it, or since the last restoration"),
-                    "put it behind a step `prune`, or set its method to none",
-                ),
-            },
+            Step::Reconstruct(config) => reconstruct(run, config, name, before.is_changed),
             Step::Restore(config) => {
-                last = last.filter(|_| config.method == RestoreMethod::None);
-                let found = restore(config, &gone).or_else(|| trained_on(run, config));
-                if config.method == RestoreMethod::Lora {
-                    gone.clear();
-                }
+                let found = restore(config, &before.gone)
+                    .or_else(|| revived(config, &before.smaller))
+                    .or_else(|| trained_on(run, config));
+                restored(config, &mut before);
                 found
             }
         };
-        if let Step::Prune(config) = step
-            && step.does_something()
-        {
-            last = Some(config);
-        }
+        before.is_changed |= step.does_something();
         if let Some(found) = found {
             return Some(if run.steps.is_empty() { found } else { found.within(name) });
         }
     }
     None
+}
+
+/// What a pruning cannot remove after the steps before it; otherwise it joins them.
+fn removes<'a>(config: &'a PruneConfig, name: &'a str, before: &mut Before<'a>) -> Option<Conflict> {
+    for tower in config.pruned() {
+        let sparsity = config.tower(tower).sparsity;
+        if let Some((earlier, first)) = before.gone.insert(tower, (sparsity, name))
+            && sparsity < earlier
+        {
+            let way_out = match config.pattern {
+                Pattern::Unstructured => "raise it".to_owned(),
+                Pattern::NOfM { .. } => {
+                    format!(
+                        "set `prune.pattern` to one that removes at least {earlier}, or to unstructured with such a sparsity"
+                    )
+                }
+            };
+            return found(
+                sparsity_of(tower),
+                format!(
+                    "`{name}` removes {sparsity} of tower `{tower}`, of which `{first}` has removed {earlier} already"
+                ),
+                format!(
+                    "what is removed stays removed, and a sparsity counts from the whole tower: {way_out}, or set `{}` to 0 to leave the tower as it is",
+                    sparsity_of(tower)
+                ),
+            );
+        }
+        if tower == Tower::Connector {
+            match before.projection {
+                Some(first) if !config.connector.projection => {
+                    return found(
+                        "prune.connector.projection",
+                        format!(
+                            "`{name}` prunes the connector without its projection, which `{first}` has pruned with it"
+                        ),
+                        "what was pruned once is one of the layers that a sparsity counts: set `prune.connector.projection` to true",
+                    );
+                }
+                first => before.projection = first.or(config.connector.projection.then_some(name)),
+            }
+        }
+        before.pruned.insert(tower, (config, name));
+        if config.pattern != Pattern::Unstructured {
+            before.patterns.insert(tower, name);
+        }
+    }
+    None
+}
+
+/// What the step `name` cannot refine after the steps before it. It is calibrated as each tower's pruning, whose settings it reads, was.
+fn refine(run: &RunConfig, name: &str, before: &Before<'_>) -> Option<Conflict> {
+    if before.pruned.is_empty() {
+        return found(
+            "refine.method",
+            format!("`{name}` has nothing to refine: nothing was pruned before it, or since the last restoration"),
+            "put it behind a step `prune`, or set its method to none",
+        );
+    }
+    before.pruned.iter().find_map(|(&tower, &(config, pruning))| {
+        let found = texts(config, tower, &format!("`{name}`")).or_else(|| tokens(config, tower));
+        let found = found.or_else(|| calibrated_from(run, config, [tower].into_iter(), "refining"));
+        found.map(|found| found.within(pruning))
+    })
+}
+
+/// What is left to later steps of what was pruned before a restoration. Where `lora` fills every matrix of a tower, nothing of it is gone any longer.
+fn restored(config: &RestoreConfig, before: &mut Before<'_>) {
+    if config.method != RestoreMethod::None {
+        before.pruned.clear();
+    }
+    let fills = |tower: &Tower| {
+        let adapter = config.tower(*tower);
+        adapter.tune && adapter.trains_matrices() && adapter.targets.is_empty()
+    };
+    for tower in Tower::ALL.iter().filter(|tower| config.method == RestoreMethod::Lora && fills(tower)) {
+        before.gone.remove(tower);
+        before.patterns.remove(tower);
+        if *tower == Tower::Connector {
+            before.projection = None;
+        }
+    }
 }
 
 fn found(path: &'static str, message: impl Into<String>, help: impl Into<String>) -> Option<Conflict> {
@@ -191,18 +272,35 @@ pub(crate) fn prune(prune: &PruneConfig) -> Option<Conflict> {
     if let Some(conflict) = method(prune).or_else(|| allocation(prune)) {
         return Some(conflict);
     }
-    if let Some(conflict) = tokens(prune) {
-        return Some(conflict);
+    let mut calibrated = prune.pruned().filter(|_| prune.metric.needs_calibration());
+    let who = format!("`{}`", prune.metric.name());
+    calibrated.find_map(|tower| tokens(prune, tower).or_else(|| texts(prune, tower, &who)))
+}
+
+/// Why there is nothing to calibrate a tower with, which `who` needs.
+fn texts(prune: &PruneConfig, tower: Tower, who: &str) -> Option<Conflict> {
+    let calibration = prune.calibration_of(tower);
+    if calibration.questions > 0 || calibration.captions > 0 {
+        return None;
     }
-    let calibration = &prune.calibration;
-    if prune.metric.needs_calibration() && calibration.questions == 0 && calibration.captions == 0 {
-        return found(
-            "prune.calibration.questions",
-            format!("`{}` needs calibration text, but both questions and captions are 0", prune.metric.name()),
-            "set `prune.calibration.questions` or `prune.calibration.captions` to at least 1",
-        );
+    let (path, of_tower) = questions_of(prune, tower);
+    let section = path.trim_end_matches("questions");
+    found(
+        path,
+        format!("{who} needs calibration text, but both questions and captions{of_tower} are 0"),
+        format!("set `{path}` or `{section}captions` to at least 1"),
+    )
+}
+
+/// Where questions of a tower's calibration are set, and what words add to that.
+fn questions_of(prune: &PruneConfig, tower: Tower) -> (&'static str, &'static str) {
+    let own = &prune.tower(tower).calibration;
+    match tower {
+        _ if own.questions.is_none() && own.captions.is_none() => ("prune.calibration.questions", ""),
+        Tower::Vision => ("prune.vision.calibration.questions", " of tower `vision`"),
+        Tower::Connector => ("prune.connector.calibration.questions", " of tower `connector`"),
+        Tower::Language => ("prune.language.calibration.questions", " of tower `language`"),
     }
-    None
 }
 
 fn method(prune: &PruneConfig) -> Option<Conflict> {
@@ -238,19 +336,127 @@ fn method(prune: &PruneConfig) -> Option<Conflict> {
 }
 
 /// Weights that are all zero compare nothing. An image encoder sees one kind of token, which counts whatever its weight.
-fn tokens(prune: &PruneConfig) -> Option<Conflict> {
+fn tokens(prune: &PruneConfig, tower: Tower) -> Option<Conflict> {
     let tokens = &prune.calibration.tokens;
-    let seen = [
-        (Tower::Connector, "prune.calibration.tokens.query", tokens.query + tokens.text),
-        (Tower::Language, "prune.calibration.tokens.text", tokens.text + tokens.visual),
-    ];
-    let blind = |&(tower, _, weight): &(Tower, &str, f64)| prune.tower(tower).sparsity > 0.0 && weight <= 0.0;
-    let (tower, path, _) = seen.into_iter().filter(|_| prune.metric.needs_calibration()).find(blind)?;
+    let (path, weight) = match tower {
+        Tower::Vision => return None,
+        Tower::Connector => ("prune.calibration.tokens.query", tokens.query + tokens.text),
+        Tower::Language => ("prune.calibration.tokens.text", tokens.text + tokens.visual),
+    };
+    if weight > 0.0 {
+        return None;
+    }
     found(
         path,
         format!("none of the tokens that tower `{tower}` sees counts: all have weight 0"),
         format!("raise `{path}`, or leave the tower dense"),
     )
+}
+
+/// What structured removal cannot be, behind other removals and N:M patterns. Takes note of what it makes smaller.
+fn structure<'a>(
+    config: &StructureConfig,
+    name: &'a str,
+    smaller: &mut BTreeMap<Tower, (TowerStructure, &'a str)>,
+    patterns: &BTreeMap<Tower, &str>,
+) -> Option<Conflict> {
+    for tower in config.towers() {
+        let target = *config.tower(tower);
+        let (known, first) = smaller.get(&tower).copied().unwrap_or_default();
+        let targets = [
+            ("heads", target.heads, known.heads),
+            ("channels", target.channels, known.channels),
+            ("blocks", target.blocks, known.blocks),
+        ];
+        for (what, now, before) in targets {
+            if now > 1.0 && now.fract() != 0.0 {
+                return found(
+                    target_of(tower, what),
+                    format!("{now} is neither a fraction of the {what} that goes nor a number of them that remains"),
+                    "write a number below 1 for a fraction, such as 0.25, or a whole number for what is to remain",
+                );
+            }
+            if let Some(first) = patterns.get(&tower).filter(|_| now > 0.0 && what != "blocks") {
+                return found(
+                    target_of(tower, what),
+                    format!(
+                        "`{first}` has pruned tower `{tower}` by an N:M pattern, whose groups would be others in smaller layers"
+                    ),
+                    "remove heads and channels first, and prune by the pattern behind",
+                );
+            }
+            let is_less = if now < 1.0 { now < before && before < 1.0 } else { now > before && before >= 1.0 };
+            if now > 0.0 && before > 0.0 && is_less {
+                return found(
+                    target_of(tower, what),
+                    format!(
+                        "`{name}` asks for {now} of the {what}, and `{first}` has removed more already for {before}"
+                    ),
+                    "what is removed stays removed, and targets count from the whole tower: remove more, or set it to 0 to leave what there is",
+                );
+            }
+        }
+        // What is not asked for again stays as an earlier step left it.
+        let either = |now: f64, before: f64| if now > 0.0 { now } else { before };
+        let now = TowerStructure {
+            heads: either(target.heads, known.heads),
+            channels: either(target.channels, known.channels),
+            blocks: either(target.blocks, known.blocks),
+        };
+        smaller.insert(tower, (now, name));
+    }
+    let calibration = &config.calibration;
+    if config.calibrates() && calibration.questions == 0 && calibration.captions == 0 {
+        return found(
+            "structure.calibration.questions",
+            "the scores need calibration text, but both questions and captions are 0",
+            "set `structure.calibration.questions` or `structure.calibration.captions` to at least 1",
+        );
+    }
+    None
+}
+
+/// A budget that is divided among the layers of a tower from which groups were removed.
+fn divided(prune: &PruneConfig, smaller: &BTreeMap<Tower, (TowerStructure, &str)>) -> Option<Conflict> {
+    if prune.metric == Metric::None || prune.allocation.method == AllocationMethod::Uniform {
+        return None;
+    }
+    let (tower, (_, first)) = smaller.iter().find(|(tower, _)| prune.tower(**tower).sparsity > 0.0)?;
+    found(
+        "prune.allocation.method",
+        format!("`{first}` has made tower `{tower}` smaller, and budgets are divided among whole layers only"),
+        "set `prune.allocation.method: uniform`, or divide the budget before the removal",
+    )
+}
+
+/// A training that would give values to what was removed as a whole.
+fn revived(restore: &RestoreConfig, smaller: &BTreeMap<Tower, (TowerStructure, &str)>) -> Option<Conflict> {
+    if restore.method == RestoreMethod::None || restore.method.trains_masked() {
+        return None;
+    }
+    let (tower, (_, first)) = smaller.iter().find(|(tower, _)| restore.tower(**tower).tune)?;
+    let method = restore.method.name();
+    found(
+        "restore.method",
+        format!(
+            "`{method}` trains as if nothing were removed, and `{first}` has removed parts of tower `{tower}` as a whole"
+        ),
+        "set it to sparse-lora, which is LoRA on what is left",
+    )
+}
+
+fn target_of(tower: Tower, what: &str) -> &'static str {
+    match (tower, what) {
+        (Tower::Vision, "heads") => "structure.vision.heads",
+        (Tower::Vision, "channels") => "structure.vision.channels",
+        (Tower::Vision, _) => "structure.vision.blocks",
+        (Tower::Connector, "heads") => "structure.connector.heads",
+        (Tower::Connector, "channels") => "structure.connector.channels",
+        (Tower::Connector, _) => "structure.connector.blocks",
+        (Tower::Language, "heads") => "structure.language.heads",
+        (Tower::Language, "channels") => "structure.language.channels",
+        (Tower::Language, _) => "structure.language.blocks",
+    }
 }
 
 fn sparsity_of(tower: Tower) -> &'static str {
@@ -314,11 +520,51 @@ fn allocation(prune: &PruneConfig) -> Option<Conflict> {
             );
         }
     }
-    if rule.is_measured() && prune.calibration.questions == 0 && prune.calibration.captions == 0 {
+    let mut measured = prune.pruned().filter(|_| rule.is_measured());
+    measured.find_map(|tower| texts(prune, tower, "the division of the budget"))
+}
+
+/// What a reconstruction cannot be, with whether a step before it has changed anything.
+fn reconstruct(run: &RunConfig, config: &ReconstructConfig, name: &str, is_changed: bool) -> Option<Conflict> {
+    if config.train == Trained::None {
+        return None;
+    }
+    if Tower::ALL.iter().all(|&tower| !config.tower(tower).tune) {
         return found(
-            "prune.calibration.questions",
-            "the division of the budget needs calibration text, but both questions and captions are 0",
-            "set `prune.calibration.questions` or `prune.calibration.captions` to at least 1",
+            "reconstruct.train",
+            format!("`{name}` trains no tower: every `tune` is false"),
+            "set `reconstruct.vision.tune`, `reconstruct.connector.tune` or `reconstruct.language.tune` to true",
+        );
+    }
+    if !is_changed {
+        return found(
+            "reconstruct.train",
+            format!("`{name}` has nothing to reconstruct: no step before it changes the model"),
+            "put it behind a step `prune` or `restore`, or set `reconstruct.train` to none",
+        );
+    }
+    if config.batch > config.samples {
+        return found(
+            "reconstruct.batch",
+            format!("a batch of {} cannot come from {} samples", config.batch, config.samples),
+            "lower `reconstruct.batch` or raise `reconstruct.samples`",
+        );
+    }
+    if run.data.source != DataSource::Folder {
+        return None;
+    }
+    if config.questions > 0 {
+        return found(
+            "reconstruct.questions",
+            "an entry of a corpus is one image with one caption or question",
+            "set `reconstruct.questions` to 0",
+        );
+    }
+    if run.data.calibration.corpora.is_empty() {
+        return found(
+            "data.calibration.corpora",
+            format!("`{name}` needs calibration samples here, but no corpus is named"),
+            "set `data.calibration.corpora`, for instance to [cc3m]",
         );
     }
     None
@@ -341,7 +587,7 @@ fn restore(restore: &RestoreConfig, gone: &BTreeMap<Tower, (f64, &str)>) -> Opti
         return found(
             "restore.method",
             format!("`{}` trains nothing: the rank of every tower is 0", restore.method.name()),
-            "set a `rank` above 0, `full`, `norms` or `bias: all`",
+            "set a `rank` above 0, `full`, `norms`, `queries` or `bias: all`; `bias: lora-only` are biases of matrices that train",
         );
     }
     for tower in Tower::ALL {
@@ -474,12 +720,8 @@ fn published(run: &RunConfig) -> Option<Conflict> {
     None
 }
 
-/// What published data cannot give to a pruning, or to its refinement.
-fn calibrated_from(run: &RunConfig, prune: &PruneConfig, calibrates: bool) -> Option<Conflict> {
-    let prunes = Tower::ALL.iter().any(|&tower| prune.tower(tower).sparsity > 0.0);
-    if run.data.source != DataSource::Folder || !calibrates || !prunes {
-        return None;
-    }
+/// What corpora cannot give to the calibration of a step, whose setting `questions` is at a path.
+fn drawn_from(run: &RunConfig, calibration: &CalibrationConfig, questions: &'static str) -> Option<Conflict> {
     if run.data.calibration.corpora.is_empty() {
         return found(
             "data.calibration.corpora",
@@ -487,14 +729,44 @@ fn calibrated_from(run: &RunConfig, prune: &PruneConfig, calibrates: bool) -> Op
             "set `data.calibration.corpora`, for instance to [cc3m]",
         );
     }
-    if prune.calibration.questions > 0 || prune.calibration.captions != 1 {
+    if calibration.questions > 0 || calibration.captions != 1 {
         return found(
-            "prune.calibration.questions",
+            questions,
             "an entry of a corpus is one image with one caption or question",
-            "set `prune.calibration.questions` to 0 and `prune.calibration.captions` to 1",
+            format!("set `{questions}` to 0 and `{}` to 1", questions.replace("questions", "captions")),
         );
     }
     None
+}
+
+/// What published data cannot give to the calibration of some towers of a pruning, by `doing` which they are calibrated.
+fn calibrated_from(
+    run: &RunConfig,
+    prune: &PruneConfig,
+    towers: impl Iterator<Item = Tower>,
+    doing: &str,
+) -> Option<Conflict> {
+    let mut towers = towers.filter(|_| run.data.source == DataSource::Folder);
+    towers.find_map(|tower| {
+        if run.data.for_calibration_of(prune.tower(tower)).calibration.corpora.is_empty() {
+            return found(
+                "data.calibration.corpora",
+                format!("{doing} needs calibration samples here, but no corpus is named"),
+                "set `data.calibration.corpora`, for instance to [cc3m]",
+            );
+        }
+        let calibration = prune.calibration_of(tower);
+        if calibration.questions == 0 && calibration.captions == 1 {
+            return None;
+        }
+        let (path, _) = questions_of(prune, tower);
+        let section = path.trim_end_matches("questions");
+        found(
+            path,
+            "an entry of a corpus is one image with one caption or question",
+            format!("set `{path}` to 0 and `{section}captions` to 1"),
+        )
+    })
 }
 
 /// What published data cannot give to a restoration.

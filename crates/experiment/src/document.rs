@@ -186,6 +186,12 @@ impl Document {
         Ok(())
     }
 
+    /// What the points of the grid set beside the settings of all.
+    pub fn points(&self) -> impl Iterator<Item = &[Override]> {
+        let of_axes = self.axes.iter().flat_map(|axis| &axis.points).map(|point| point.set.as_slice());
+        of_axes.chain(self.include.iter().flatten().map(|include| include.set.as_slice()))
+    }
+
     /// Refuses removals that nothing inherited answers to: they are mistyped, or meant an axis of this file.
     pub fn check_removals(&self) -> Result<(), ExperimentError> {
         let Some(idle) = self.removals.iter().find(|removal| !removal.found) else { return Ok(()) };

@@ -1,6 +1,9 @@
 //! From a document to cells, in a fixed order: product, zip, variants, include, exclude, canonicalise, de-duplicate.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use serde_yaml::Value;
 
@@ -18,6 +21,7 @@ use crate::{
     output::Label,
     settings,
     source::Location,
+    steps::StepKind,
     suggest,
     yaml::Tree,
 };
@@ -31,6 +35,16 @@ pub(crate) struct Expansion {
     pub cells: Vec<Cell>,
     pub counts: Counts,
     pub gates: Vec<Gate>,
+    pub idle_steps: Vec<IdleStep>,
+}
+
+/// A listed step that changes nothing, at no point of the grid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdleStep {
+    /// Its name.
+    pub name: String,
+    /// Why it changes nothing.
+    pub why: String,
 }
 
 /// Expands; `start` is where errors point that belong to the file as a whole, `lenient` accepts an `exclude` that matches nothing
@@ -44,6 +58,7 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
             .help("this is a base: extend it from an experiment, or add an axis such as `axes: { prune.metric: [wanda, magnitude] }`"));
     }
     two_writers(&document.axes)?;
+    unread_section(document)?;
     let mut base = RunConfig::of(ModelConfig::default());
     apply(&mut base, &document.settings)?;
     let seeds = document.seeds.clone().unwrap_or_else(|| vec![base.seed]);
@@ -65,6 +80,8 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
         exclusions: crate::exclude::read(document.exclude.as_deref().unwrap_or_default(), &axes, &document.steps)?,
         planner: Planner::default(),
         coordinates: axes.iter().map(|axis| axis.name.clone()).collect(),
+        named: HashSet::new(),
+        idle_steps: BTreeMap::new(),
         cells: Vec::with_capacity(expected),
         counts: Counts { seeds: seeds.len(), ..Counts::default() },
         gates: Vec::new(),
@@ -84,6 +101,19 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
             .label("no such point")
             .help("correct the labels, or remove the entry"));
     }
+    if let Some(idle) = document.points().flatten().find(|one| walk.is_idle(one))
+        && !lenient
+    {
+        let name = idle.address.step.as_deref().unwrap_or_default();
+        return Err(idle
+            .at
+            .error(ErrorKind::UnknownKey, format!("no step is named `{name}` where this is set"))
+            .label("changes nothing")
+            .help(format!(
+                "give a step of the list that holds here the name `{name}`, or remove `{}`",
+                idle.address.path
+            )));
+    }
     if walk.cells.is_empty() {
         return Err(start.error(ErrorKind::Exclude, "`exclude` leaves no points").help("remove an `exclude`"));
     }
@@ -94,7 +124,8 @@ pub(crate) fn expand(document: &Document, start: &Location, lenient: bool) -> Re
     for run in &walk.gates {
         gate::add(run, &mut walk.planner, &mut gates);
     }
-    Ok(Expansion { axes, cells: walk.cells, counts: walk.counts, gates })
+    let idle = walk.idle_steps.into_iter().filter_map(|(name, why)| Some(IdleStep { name, why: why?.to_owned() }));
+    Ok(Expansion { axes, cells: walk.cells, counts: walk.counts, gates, idle_steps: idle.collect() })
 }
 
 /// Two axes of one kind that set the same setting would leave the winner to chance.
@@ -117,6 +148,26 @@ fn two_writers(axes: &[Axis]) -> Result<(), ExperimentError> {
     Ok(())
 }
 
+/// A section that only steps of its kind read, in a file that has none, would do nothing.
+fn unread_section(document: &Document) -> Result<(), ExperimentError> {
+    let of_points = document.points().flatten();
+    let is_unread = |kind: StepKind| !StepKind::USUAL.contains(&kind) && !document.steps.has(kind);
+    for Override { address, at, .. } in document.settings.iter().chain(of_points) {
+        if let Some(kind) = StepKind::of_section(&address.path).filter(|kind| is_unread(*kind)) {
+            let name = kind.name();
+            return Err(at
+                .error(
+                    ErrorKind::Conflict,
+                    format!("`{}` has no effect: no list of steps has a step `{name}`", address.path),
+                )
+                .help(format!(
+                    "put the step where it is to happen, as in `steps: [prune, {name}, restore]`, or remove the setting"
+                )));
+        }
+    }
+    Ok(())
+}
+
 /// Sets what is not a setting of a step: those wait until all lists are known, see [`to_steps`].
 pub(crate) fn apply(run: &mut RunConfig, set: &[Override]) -> Result<(), ExperimentError> {
     for Override { address, value, at, .. } in set.iter().filter(|one| one.address.step.is_none()) {
@@ -127,14 +178,20 @@ pub(crate) fn apply(run: &mut RunConfig, set: &[Override]) -> Result<(), Experim
     Ok(())
 }
 
-/// Sets `steps.NAME.SETTING` in the lists that have such a step, whatever said so first.
-pub(crate) fn to_steps<'a>(run: &mut RunConfig, set: impl Iterator<Item = &'a Override>) {
-    for Override { address, value, .. } in set {
+/// Sets `steps.NAME.SETTING` in the lists that have such a step, whatever said so first; `did` is told what was set.
+pub(crate) fn to_steps<'a>(
+    run: &mut RunConfig,
+    set: impl Iterator<Item = &'a Override>,
+    did: &mut dyn FnMut(&'a Override),
+) {
+    for one in set {
+        let Override { address, value, .. } = one;
         let Some(name) = &address.step else { continue };
         if let Some(at) = run.steps.iter().position(|step| step.name == *name) {
             let step = &mut run.steps[at];
             let below = address.setting.path[step.kind.name().len() + 1..].to_owned();
             step.settings.insert(below, value.clone());
+            did(one);
         }
     }
 }
@@ -186,6 +243,10 @@ struct Walk<'a> {
     start: &'a Location,
     exclusions: Vec<Exclusion>,
     planner: Planner,
+    /// Settings of steps that some list has, by where they are in the document.
+    named: HashSet<*const Override>,
+    /// Listed steps by their names, with why they change nothing; none where one does at some point.
+    idle_steps: BTreeMap<String, Option<&'static str>>,
     /// Names of the coordinates, in order.
     coordinates: Vec<String>,
     cells: Vec<Cell>,
@@ -195,6 +256,11 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
+    /// Whether a setting is one of a step that no list had where it was set.
+    fn is_idle(&self, one: &Override) -> bool {
+        one.address.step.is_some() && !self.named.contains(&std::ptr::from_ref(one))
+    }
+
     /// One level of the product below `chosen`.
     fn product(&mut self, run: &RunConfig, chosen: &mut Vec<&'a Point>) -> Result<(), ExperimentError> {
         let document = self.document;
@@ -273,7 +339,8 @@ impl<'a> Walk<'a> {
     ) -> Result<(), ExperimentError> {
         let mut run = run.clone();
         let settings = &self.document.settings;
-        to_steps(&mut run, settings.iter().chain(sets.iter().flat_map(|set| set.iter())));
+        let all = settings.iter().chain(sets.iter().flat_map(|set| set.iter()));
+        to_steps(&mut run, all, &mut |one| _ = self.named.insert(one));
         let run = &run;
         let mut checked = false;
         let named = self.coordinates.iter().zip(labels);
@@ -306,6 +373,11 @@ impl<'a> Walk<'a> {
                     return Err(if is_varied { error.label(format!("at {}", point.join(", "))) } else { error });
                 }
                 self.note_gate(run);
+                for (step, listed) in run.sequence().iter().zip(run.steps.iter()) {
+                    let why = step.is_idle();
+                    let known = self.idle_steps.entry(listed.name.clone()).or_insert(why);
+                    *known = known.and(why);
+                }
             }
             prepared.seed = if seeded { seed } else { 0 };
             let run = match self.planner.run(&prepared, self.cells.len()) {

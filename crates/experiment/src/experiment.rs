@@ -16,7 +16,7 @@ use crate::{
     Cell, Stage, StageKey, StageNode, Task,
     document::{AxisKind, Document},
     error::{ErrorKind, ExperimentError},
-    expand,
+    expand::{self, IdleStep},
     gate::Gate,
     grammar,
     load::{self, Loaded},
@@ -56,6 +56,8 @@ pub struct Experiment {
     pub gates: Vec<Gate>,
     /// How many of everything.
     pub counts: Counts,
+    /// Steps that are listed and change nothing.
+    pub idle_steps: Vec<IdleStep>,
     /// Every file that decided about it.
     pub sources: Vec<SourceFile>,
     /// Where tables, figures and claims are, by their ids.
@@ -157,6 +159,7 @@ impl Experiment {
             cells: expansion.cells,
             gates: expansion.gates,
             counts: expansion.counts,
+            idle_steps: expansion.idle_steps,
             sources,
             places,
             document: Arc::new(document),

@@ -295,6 +295,9 @@ pub struct Export {
     pub output: PathBuf,
     /// Maximum size of a file of weights in bytes; `null` keeps the files of the source folder.
     pub max_shard_size: Option<u64>,
+    /// Whether heads, channels and blocks that were removed stay as zeros, instead of a smaller model.
+    #[serde(default)]
+    pub full_size: bool,
     /// How pruned linears are stored.
     #[serde(default)]
     pub container: Container,

@@ -17,7 +17,7 @@ use crate::{
     flow::{self, Reading, quoted},
     grammar,
     output::Label,
-    settings::{self, SETTINGS},
+    settings::{self, SETTINGS, Setting},
     shape::{Names, Shape},
     source::{COMMAND_LINE, Location, Source},
     spelling, suggest,
@@ -50,7 +50,7 @@ pub fn assign(
             });
         };
         open(path).map_err(|why| key.error(ErrorKind::Override, format!("`{path}` cannot be set here")).help(why))?;
-        let values = flow::values(source, start, setting.reading())?;
+        let values = values(source, start, setting)?;
         let [value] = values.as_slice() else {
             let at = Location::new(source, start..source.text().len());
             return Err(at.error(ErrorKind::Override, format!("`{path}` takes one value")));
@@ -87,6 +87,13 @@ fn each(arguments: &[String], example: &str, one: Each<'_>) -> Result<(), Experi
         done.push(path);
     }
     Ok(())
+}
+
+/// The values of a setting, named as today.
+fn values(source: &Arc<Source>, start: usize, setting: &Setting) -> Result<Vec<Node>, ExperimentError> {
+    let mut values = flow::values(source, start, setting.reading())?;
+    values.iter_mut().try_for_each(spelling::current)?;
+    Ok(values)
 }
 
 fn one(
@@ -151,7 +158,7 @@ fn set(
             .error(ErrorKind::Override, "`seed` is set by `replicate`, which would win")
             .help(format!("write `replicate.seed={}`", &source.text()[start..])));
     }
-    let mut values = flow::values(source, start, setting.reading())?;
+    let mut values = values(source, start, setting)?;
     if let [single] = values.as_slice() {
         let is_range = match &single.tree {
             Tree::Scalar(_) => setting.is_integer() && single.at.text().contains(".."),

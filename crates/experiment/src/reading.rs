@@ -110,10 +110,13 @@ impl Stage {
                 checkpoint.iter().map(|folder| (ReadingKind::Model, folder.clone())).collect()
             }
             Stage::Rescale { .. } | Stage::Merge { .. } => Vec::new(),
-            Stage::Prune { data: own, .. } => own.as_ref().and_then(data).into_iter().collect(),
+            Stage::Prune { data: own, .. } | Stage::Structure { data: own, .. } => {
+                own.as_ref().and_then(data).into_iter().collect()
+            }
             Stage::Sensitivity { data: own, .. }
             | Stage::Statistics { data: own, .. }
-            | Stage::Refine { data: own, .. } => data(own).into_iter().collect(),
+            | Stage::Refine { data: own, .. }
+            | Stage::Reconstruct { data: own, .. } => data(own).into_iter().collect(),
             Stage::Adapt { data: own, training, .. } => {
                 let teacher = training.distill.as_ref().and_then(|distill| distill.teacher.as_deref());
                 data(own).into_iter().chain(teacher.map(|folder| (ReadingKind::Teacher, text(folder)))).collect()
@@ -140,8 +143,11 @@ impl Stage {
                 None
             }
             Stage::Dense { .. } | Stage::Rescale { .. } | Stage::Merge { .. } => None,
-            Stage::Prune { data, .. } => data.as_mut(),
-            Stage::Sensitivity { data, .. } | Stage::Statistics { data, .. } | Stage::Refine { data, .. } => Some(data),
+            Stage::Prune { data, .. } | Stage::Structure { data, .. } => data.as_mut(),
+            Stage::Sensitivity { data, .. }
+            | Stage::Statistics { data, .. }
+            | Stage::Refine { data, .. }
+            | Stage::Reconstruct { data, .. } => Some(data),
             Stage::Adapt { data, training, .. } => {
                 let folder = training.distill.as_mut().and_then(|distill| distill.teacher.as_mut());
                 if let (Some(folder), Some(name)) = (folder, of(ReadingKind::Teacher)) {

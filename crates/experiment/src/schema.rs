@@ -182,6 +182,7 @@ fn shape(of: &Shape) -> Value {
         Shape::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Shape::Number(bounds) => number(bounds),
         Shape::Choice(words) => json!({ "type": "string", "enum": words }),
+        Shape::ChoiceOr(words, other) => json!({ "anyOf": [shape(&Shape::Choice(words)), shape(other)] }),
         Shape::Pattern => json!({ "type": "string", "pattern": "^(unstructured|[0-9]+:[0-9]+)$" }),
         Shape::Set { of, min } => {
             json!({ "type": "array", "items": shape(of), "minItems": min, "uniqueItems": true })

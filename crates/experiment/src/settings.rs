@@ -5,9 +5,11 @@ use serde_yaml::Value;
 use crate::{
     RunConfig, Task,
     flow::Reading,
+    reconstruct::{Trained, Window},
     refine::RefineMethod,
     shape::{Bounds, Shape},
     steps::StepKind,
+    structure::{BlockScore, GroupScore},
 };
 
 /// One setting, addressed by its dotted path.
@@ -92,6 +94,7 @@ const SPARSITY: Shape = Shape::Number(Bounds { at_least: Some(0.0), below: Some(
 const SHARE: Shape = Shape::Number(Bounds { at_least: Some(0.0), at_most: Some(1.0), ..Bounds::ANY });
 const NOT_NEGATIVE: Shape = Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY });
 const POSITIVE: Shape = Shape::Number(Bounds { above: Some(0.0), ..Bounds::ANY });
+const TARGET: Shape = Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY });
 const GROUP: Shape = Shape::OrNull(&Shape::Choice(&["row", "matrix", "tower"]));
 const RANK: Shape = Shape::Integer { min: 0, max: 4096 };
 const METHOD: Shape = Shape::Choice(&["uniform", "table", "owl", "ecoflap"]);
@@ -293,6 +296,66 @@ pub static SETTINGS: &[Setting] = settings! {
         "How a step `refine` changes what was pruned: `sparseswaps` swaps pruned weights for kept ones, `least-squares` solves for the kept ones; both by Gram matrices of the layers' inputs, calibrated as the pruning was.";
     "refine.iterations" Shape::OrNull(&whole(1)), refine.iterations,
         "Maximum number of swaps in a row, or of steps of the solver; null means 100 swaps, 10 steps.";
+    "structure.score" Shape::Choice(&GroupScore::NAMES), structure.score,
+        "What ranks the heads and channels that a step `structure` removes: `magnitude` the norm of a group's weights, `wanda` weights that read its outputs times the norms of these, `gradient` the first-order change of the loss, element by element, `random`. Groups compete within a layer.";
+    "structure.block-score" Shape::Choice(&BlockScore::NAMES), structure.block_score,
+        "What ranks blocks: `influence` 1 minus the mean cosine of what enters and leaves, `magnitude`, `gradient`, `random`.";
+    "structure.vision.heads" TARGET, structure.vision.heads,
+        "Attention heads of each layer of the image encoder: below 1 the fraction removed, from 1 on the number that remains, 0 all stay. Here and below, a model whose configuration cannot say the new number is refused by name.";
+    "structure.vision.channels" TARGET, structure.vision.channels,
+        "Channels of each feed-forward layer of the image encoder: fraction removed, or number that remains.";
+    "structure.vision.blocks" TARGET, structure.vision.blocks,
+        "Blocks of the image encoder: fraction removed, or number that remains.";
+    "structure.connector.heads" TARGET, structure.connector.heads,
+        "Attention heads of each layer of the connector: fraction removed, or number that remains.";
+    "structure.connector.channels" TARGET, structure.connector.channels,
+        "Channels of each feed-forward layer of the connector: fraction removed, or number that remains.";
+    "structure.connector.blocks" TARGET, structure.connector.blocks,
+        "Blocks of the connector: fraction removed, or number that remains.";
+    "structure.language.heads" TARGET, structure.language.heads,
+        "Attention heads of each layer of the language model: fraction removed, or number that remains. Where query heads share keys and values, these with their query heads; T5's position biases belong to heads, so that its encoder, and its decoder, loses the same ones in all blocks.";
+    "structure.language.channels" TARGET, structure.language.channels,
+        "Channels of each feed-forward layer of the language model: fraction removed, or number that remains.";
+    "structure.language.blocks" TARGET, structure.language.blocks,
+        "Blocks of the language model: fraction removed, or number that remains; of T5, of encoder and decoder each.";
+    "structure.calibration.images" whole(1), structure.calibration.images,
+        "Distinct training images behind the scores.";
+    "structure.calibration.questions" whole(0), structure.calibration.questions,
+        "Questions drawn for each of these images.";
+    "structure.calibration.captions" whole(0), structure.calibration.captions,
+        "Captions drawn for each of these images.";
+    "reconstruct.train" Shape::Choice(&Trained::NAMES), reconstruct.train,
+        "What a step `reconstruct` trains in a window, under the masks that there are: `all` kept weights, `norms` and biases alone, or these beside an update of the matrices that keeps masks; `none` leaves the model as it is.";
+    "reconstruct.window" Shape::ChoiceOr(&Window::NAMES, &whole(1)), reconstruct.window,
+        "What is trained together: each `matrix`, attention and MLP apart (`attention-mlp`), a `block`, or so many blocks.";
+    "reconstruct.inputs" Shape::Choice(&["dense", "changed"]), reconstruct.inputs,
+        "What enters a window: what does in the `dense` model, or in the model as earlier steps and windows have `changed` it.";
+    "reconstruct.targets" Shape::Choice(&["dense", "window"]), reconstruct.targets,
+        "With `inputs: changed`, what is to leave a window: what leaves it in the `dense` model, or what the dense `window` makes of the same inputs.";
+    "reconstruct.vision.tune" Shape::Flag, reconstruct.vision.tune,
+        "Whether the image encoder is reconstructed. A tower that no step has changed is left alone, unless what it reads has changed and is to be made good (`inputs: changed`, `targets: dense`).";
+    "reconstruct.connector.tune" Shape::Flag, reconstruct.connector.tune,
+        "Whether the connector is reconstructed, as `reconstruct.vision.tune`; its projection where it was pruned with it.";
+    "reconstruct.language.tune" Shape::Flag, reconstruct.language.tune,
+        "Whether the language model is reconstructed, as `reconstruct.vision.tune`.";
+    "reconstruct.rank" Shape::Integer { min: 1, max: 4096 }, reconstruct.rank,
+        "Rank of the update that `reconstruct.train` names.";
+    "reconstruct.scale" POSITIVE, reconstruct.scale,
+        "Factor on the update (alpha / rank of the reference); `scale-lora` has none.";
+    "reconstruct.samples" whole(1), reconstruct.samples,
+        "Samples: images for the image encoder, texts about images for connector and language model; of the calibration data.";
+    "reconstruct.questions" whole(0), reconstruct.questions,
+        "Questions about each image, beside one caption.";
+    "reconstruct.batch" whole(1), reconstruct.batch,
+        "Samples of a step.";
+    "reconstruct.passes" whole(1), reconstruct.passes,
+        "How often a window sees every sample.";
+    "reconstruct.learning-rate" POSITIVE, reconstruct.learning_rate,
+        "Peak learning rate of AdamW, which decays no weight.";
+    "reconstruct.warmup" SHARE, reconstruct.warmup,
+        "Share of a window's steps over which the learning rate rises; then it falls to 0, both linearly.";
+    "reconstruct.cosine" NOT_NEGATIVE, reconstruct.cosine,
+        "Weight of the mean cosine between outputs and targets, which is taken from the mean squared error.";
     "restore.method" Shape::Choice(&["none", "lora", "lora-remasked", "sparse-lora", "scale-lora", "spp", "spp-lora"]), restore.method,
         "How quality is given back; `none` leaves the pruned model as it is.";
     "restore.vision.tune" Shape::Flag, restore.vision.tune,

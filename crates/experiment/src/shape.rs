@@ -39,6 +39,8 @@ pub enum Shape {
     Number(Bounds),
     /// One of a few words.
     Choice(&'static [&'static str]),
+    /// One of a few words, or another shape.
+    ChoiceOr(&'static [&'static str], &'static Shape),
     /// A sparsity pattern.
     Pattern,
     /// A list of at least `min` items, none twice.
@@ -178,6 +180,10 @@ impl Shape {
             Shape::Integer { min, max } => check_integer(name, node, *min, *max),
             Shape::Number(bounds) => check_number(name, node, bounds),
             Shape::Choice(words) => check_choice(name, node, words),
+            Shape::ChoiceOr(words, other) => match node.tree {
+                Tree::Scalar(Yaml::String(_)) => check_choice(name, node, words),
+                _ => other.check(name, node, names),
+            },
             Shape::Pattern => match node.text(name)?.parse::<Pattern>() {
                 Ok(_) => Ok(()),
                 Err(error) => Err(node
@@ -269,14 +275,19 @@ impl Shape {
     }
 }
 
+/// Whether a text is a short plain word.
+pub(crate) fn is_id(text: &str) -> bool {
+    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.+".contains(c);
+    let first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.len() <= 80 && text.starts_with(first) && text.chars().all(letter)
+}
+
 fn check_id(name: &str, node: &Node) -> Result<(), ExperimentError> {
     check_file_name(name, node.text(name)?, &node.at)
 }
 
 fn check_file_name(name: &str, text: &str, at: &Location) -> Result<(), ExperimentError> {
-    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.+".contains(c);
-    let first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    if text.len() <= 80 && text.starts_with(first) && text.chars().all(letter) {
+    if is_id(text) {
         return Ok(());
     }
     Err(at

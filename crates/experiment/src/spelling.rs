@@ -14,30 +14,30 @@ use crate::{
     yaml::{Key, Node, Tree},
 };
 
-/// A dotted path with today's names, where a part of it is an earlier one.
-fn renamed(path: &str) -> Option<String> {
-    path.split('.').any(|part| part == Tower::EARLIER_CONNECTOR).then(|| {
-        let today = |part| if part == Tower::EARLIER_CONNECTOR { Tower::Connector.name() } else { part };
-        path.split('.').map(today).collect::<Vec<_>>().join(".")
-    })
+/// A dotted path with today's name of a tower in one place, where the earlier one is there.
+fn renamed(path: &str, place: usize) -> Option<String> {
+    let mut parts: Vec<&str> = path.split('.').collect();
+    let part = parts.get_mut(place).filter(|part| **part == Tower::EARLIER_CONNECTOR)?;
+    *part = Tower::Connector.name();
+    Some(parts.join("."))
 }
 
 /// The path of a setting as it is written today; any other text as it is.
 pub(crate) fn setting(path: &str) -> Cow<'_, str> {
-    let mut parts = path.split('.');
-    let tower = match parts.next() {
-        Some("prune" | "restore") => parts.next(),
-        // `steps.NAME.TOWER`
-        Some("steps") => parts.nth(1),
+    let tower = match path.split('.').next() {
+        Some("prune" | "restore") => Some(1),
+        // `steps.NAME.TOWER`, and a step may have the name of a tower.
+        Some("steps") => Some(2),
         _ => None,
     };
-    let names = tower == Some(Tower::EARLIER_CONNECTOR);
-    renamed(path).filter(|_| names).map_or(Cow::Borrowed(path), Cow::Owned)
+    tower.and_then(|place| renamed(path, place)).map_or(Cow::Borrowed(path), Cow::Owned)
 }
 
 /// The end of a setting's path as it is written today, where it names a tower as earlier versions did.
 pub(crate) fn end_of_setting(end: &str) -> Option<String> {
-    renamed(end)
+    // What comes before the tower may have names of its own, what comes behind has not.
+    let tower = end.split('.').enumerate().filter(|(_, part)| *part == Tower::EARLIER_CONNECTOR).last();
+    tower.and_then(|(place, _)| renamed(end, place))
 }
 
 /// The name that a setting or value had in earlier versions, where it is read as one.

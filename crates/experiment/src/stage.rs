@@ -17,7 +17,9 @@ use crate::{
     job::Compute,
     model::Preset,
     reading::Readings,
+    reconstruct::WindowTraining,
     refine::RefineMethod,
+    structure::{BlockScore, GroupScore, TowerStructure},
 };
 
 pub use crate::chain::stages;
@@ -52,7 +54,7 @@ pub struct Inputs {
     /// else was collected in the same pass changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<StageKey>,
-    /// Pruned towers, in tower order; of a tower that several steps have pruned or refined since the merge, the last.
+    /// Pruned towers, in tower order; of a tower that several steps have changed since the merge, the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<StageKey>,
     /// Trained adapters.
@@ -211,6 +213,46 @@ pub enum Stage {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         compute: Option<Compute>,
     },
+    /// Remove heads, channels and blocks of a tower. Output: `masks.safetensors`, `structure.safetensors` with the rows and columns that are left of each
+    /// layer, and a certificate with the numbers of groups.
+    Structure {
+        /// The tower.
+        #[serde(serialize_with = "crate::tower::in_keys")]
+        tower: Tower,
+        /// What it loses.
+        target: TowerStructure,
+        /// What ranks heads and channels; null where all stay.
+        score: Option<GroupScore>,
+        /// What ranks blocks; null where all stay.
+        block_score: Option<BlockScore>,
+        /// Calibration; null for scores that need none.
+        calibration: Option<CalibrationConfig>,
+        /// Data of the calibration samples; null without calibration.
+        data: Option<DataConfig>,
+        /// Replicate seed; null where nothing is drawn.
+        seed: Option<u64>,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
+    },
+    /// Reconstruct a tower: train a part of it at a time to put out what the dense model puts out there. Output: `masks.safetensors`, the masks that it had,
+    /// `weights.safetensors`, and a certificate with the error of each window before and after.
+    Reconstruct {
+        /// The tower.
+        #[serde(serialize_with = "crate::tower::in_keys")]
+        tower: Tower,
+        /// Training settings.
+        training: Box<WindowTraining>,
+        /// Samples.
+        calibration: CalibrationConfig,
+        /// Data of the samples.
+        data: DataConfig,
+        /// Replicate seed.
+        seed: u64,
+        /// Type of the computation, where the experiment says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute: Option<Compute>,
+    },
     /// Train adapters on a pruned model. Output: `adapter.safetensors`, `losses.csv`.
     Adapt {
         /// Whether the update is masked while training.
@@ -342,6 +384,8 @@ impl Stage {
             Stage::Statistics { .. } => "statistics",
             Stage::Prune { .. } => "prune",
             Stage::Refine { .. } => "refine",
+            Stage::Structure { .. } => "structure",
+            Stage::Reconstruct { .. } => "reconstruct",
             Stage::Adapt { .. } => "adapt",
             Stage::Merge { .. } => "merge",
             Stage::Evaluate { .. } => "evaluate",
@@ -356,6 +400,8 @@ impl Stage {
             | Stage::Statistics { compute, .. }
             | Stage::Prune { compute, .. }
             | Stage::Refine { compute, .. }
+            | Stage::Structure { compute, .. }
+            | Stage::Reconstruct { compute, .. }
             | Stage::Adapt { compute, .. }
             | Stage::Merge { compute, .. }
             | Stage::Evaluate { compute, .. } => *compute,
@@ -364,13 +410,15 @@ impl Stage {
 
     /// Version of each stage's code. Raise it with every change that can move a number: outputs of older versions are then made anew.
     /// A test compares the sources behind each stage with what was recorded for its version (`stage-sources.json`).
-    pub const VERSIONS: [(&'static str, u32); 9] = [
+    pub const VERSIONS: [(&'static str, u32); 11] = [
         ("dense", 1),
         ("rescale", 1),
         ("sensitivity", 1),
         ("statistics", 1),
         ("prune", 1),
         ("refine", 1),
+        ("structure", 1),
+        ("reconstruct", 1),
         ("adapt", 2),
         ("merge", 1),
         ("evaluate", 1),
@@ -379,7 +427,10 @@ impl Stage {
     /// The tower whose masks it publishes.
     pub fn masks(&self) -> Option<Tower> {
         match self {
-            Stage::Prune { tower, .. } | Stage::Refine { tower, .. } => Some(*tower),
+            Stage::Prune { tower, .. }
+            | Stage::Refine { tower, .. }
+            | Stage::Structure { tower, .. }
+            | Stage::Reconstruct { tower, .. } => Some(*tower),
             _ => None,
         }
     }
@@ -387,6 +438,11 @@ impl Stage {
     /// Whether it publishes a certificate of weights.
     pub fn is_certified(&self) -> bool {
         self.masks().is_some() || matches!(self, Stage::Merge { .. })
+    }
+
+    /// Whether it is a part of what steps make of the weights: whoever reads such a stage also opens those of them that it was made from.
+    pub fn changes_weights(&self) -> bool {
+        self.is_certified() || matches!(self, Stage::Adapt { .. })
     }
 
     /// Version of the stage's code.

@@ -22,11 +22,13 @@ use crate::{
     document::{self, Override},
     error::{ErrorKind, ExperimentError},
     model::ModelConfig,
+    reconstruct::{ReconstructConfig, Trained},
     refine::{RefineConfig, RefineMethod},
     settings::{self, SETTINGS},
-    shape,
+    shape::is_id,
     shared::Shared,
     source::Location,
+    structure::StructureConfig,
     suggest,
     yaml::{Key, Node, Tree},
 };
@@ -39,13 +41,18 @@ pub enum StepKind {
     Prune,
     /// Exchanges what was removed, or changes what stays, layer by layer.
     Refine,
+    /// Removes heads, channels and blocks as a whole.
+    Structure,
+    /// Trains what stays, a part of the network at a time.
+    Reconstruct,
     /// Trains, and merges what was trained.
     Restore,
 }
 
 impl StepKind {
     /// Every kind.
-    pub const ALL: [StepKind; 3] = [StepKind::Prune, StepKind::Refine, StepKind::Restore];
+    pub const ALL: [StepKind; 5] =
+        [StepKind::Prune, StepKind::Refine, StepKind::Structure, StepKind::Reconstruct, StepKind::Restore];
 
     /// The kinds of a run that lists no steps.
     pub(crate) const USUAL: [StepKind; 2] = [StepKind::Prune, StepKind::Restore];
@@ -55,6 +62,8 @@ impl StepKind {
         match self {
             StepKind::Prune => "prune",
             StepKind::Refine => "refine",
+            StepKind::Structure => "structure",
+            StepKind::Reconstruct => "reconstruct",
             StepKind::Restore => "restore",
         }
     }
@@ -119,6 +128,10 @@ pub enum Step {
     Prune(Shared<PruneConfig>),
     /// Exchanges what was removed, or changes what stays.
     Refine(RefineConfig),
+    /// Removes heads, channels and blocks.
+    Structure(Shared<StructureConfig>),
+    /// Trains what stays, a part of the network at a time.
+    Reconstruct(Shared<ReconstructConfig>),
     /// Trains, and merges what was trained.
     Restore(Shared<RestoreConfig>),
 }
@@ -129,18 +142,30 @@ impl Step {
         match self {
             Step::Prune(_) => StepKind::Prune,
             Step::Refine(_) => StepKind::Refine,
+            Step::Structure(_) => StepKind::Structure,
+            Step::Reconstruct(_) => StepKind::Reconstruct,
             Step::Restore(_) => StepKind::Restore,
         }
     }
 
     /// Whether it changes anything.
     pub fn does_something(&self) -> bool {
+        self.is_idle().is_none()
+    }
+
+    /// Why it changes nothing; `None` where it does.
+    pub fn is_idle(&self) -> Option<&'static str> {
         match self {
-            Step::Prune(prune) => {
-                prune.metric != Metric::None && Tower::ALL.iter().any(|&t| prune.tower(t).sparsity > 0.0)
+            Step::Prune(prune) if prune.metric == Metric::None => Some("its `metric` is none"),
+            Step::Prune(prune) => prune.pruned().next().is_none().then_some("the sparsity of every tower is 0"),
+            Step::Refine(refine) => (refine.method == RefineMethod::None).then_some("its `method` is none"),
+            Step::Restore(restore) => (restore.method == RestoreMethod::None).then_some("its `method` is none"),
+            Step::Structure(structure) => structure.towers().next().is_none().then_some("every target is 0"),
+            Step::Reconstruct(reconstruct) if reconstruct.train == Trained::None => Some("its `train` is none"),
+            Step::Reconstruct(reconstruct) => {
+                let tunes = Tower::ALL.iter().any(|&tower| reconstruct.tower(tower).tune);
+                (!tunes).then_some("every `tune` is false")
             }
-            Step::Refine(refine) => refine.method != RefineMethod::None,
-            Step::Restore(restore) => restore.method != RestoreMethod::None,
         }
     }
 
@@ -149,6 +174,8 @@ impl Step {
         match self {
             Step::Prune(prune) => run.prune = prune.clone(),
             Step::Refine(refine) => run.refine = *refine,
+            Step::Structure(structure) => run.structure = structure.clone(),
+            Step::Reconstruct(reconstruct) => run.reconstruct = reconstruct.clone(),
             Step::Restore(restore) => run.restore = restore.clone(),
         }
     }
@@ -197,6 +224,8 @@ impl RunConfig {
         match step.kind {
             StepKind::Prune => Step::Prune(run.prune),
             StepKind::Refine => Step::Refine(run.refine),
+            StepKind::Structure => Step::Structure(run.structure),
+            StepKind::Reconstruct => Step::Reconstruct(run.reconstruct),
             StepKind::Restore => Step::Restore(run.restore),
         }
     }
@@ -205,7 +234,7 @@ impl RunConfig {
     pub fn prunings(&self) -> impl Iterator<Item = Shared<PruneConfig>> {
         self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
             Step::Prune(prune) => Some(prune),
-            Step::Refine(_) | Step::Restore(_) => None,
+            Step::Refine(_) | Step::Structure(_) | Step::Reconstruct(_) | Step::Restore(_) => None,
         })
     }
 
@@ -213,7 +242,8 @@ impl RunConfig {
     pub(crate) fn calibrates(&self) -> bool {
         self.sequence().iter().filter(|step| step.does_something()).any(|step| match step {
             Step::Prune(prune) => prune.calibrates(),
-            Step::Refine(_) => true,
+            Step::Refine(_) | Step::Reconstruct(_) => true,
+            Step::Structure(structure) => structure.calibrates(),
             Step::Restore(_) => false,
         })
     }
@@ -222,19 +252,32 @@ impl RunConfig {
     pub fn restorations(&self) -> impl Iterator<Item = Shared<RestoreConfig>> {
         self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
             Step::Restore(restore) => Some(restore),
-            Step::Prune(_) | Step::Refine(_) => None,
+            Step::Prune(_) | Step::Refine(_) | Step::Structure(_) | Step::Reconstruct(_) => None,
         })
     }
 
-    /// The fraction of a tower that is removed when all steps are done; 0 for a tower that is not pruned.
+    /// The steps that remove heads, channels or blocks, in order.
+    pub fn structures(&self) -> impl Iterator<Item = Shared<StructureConfig>> {
+        self.sequence().into_iter().filter(Step::does_something).filter_map(|step| match step {
+            Step::Structure(structure) => Some(structure),
+            Step::Prune(_) | Step::Refine(_) | Step::Reconstruct(_) | Step::Restore(_) => None,
+        })
+    }
+
+    /// The fraction of a tower's weights that its last pruning removes; 0 for a tower that is not pruned. It counts from what steps `structure` left before.
     pub fn sparsity(&self, tower: Tower) -> f64 {
         let removed = self.prunings().map(|prune| prune.tower(tower).sparsity).filter(|sparsity| *sparsity > 0.0);
         removed.last().unwrap_or(0.0)
     }
 
-    /// Whether no step prunes.
+    /// Whether a step removes something of a tower.
+    pub fn removes(&self, tower: Tower) -> bool {
+        self.sparsity(tower) > 0.0 || self.structures().any(|structure| !structure.tower(tower).is_none())
+    }
+
+    /// Whether no step removes anything.
     pub fn is_dense(&self) -> bool {
-        self.prunings().next().is_none()
+        self.prunings().next().is_none() && self.structures().next().is_none()
     }
 
     /// What all steps of a kind have at a place of their section; `None` where they differ.
@@ -255,7 +298,7 @@ impl RunConfig {
             Some(step) => self.resolved(step),
             None if self.steps.is_empty() => match StepKind::named(name)? {
                 StepKind::Prune => Step::Prune(self.prune.clone()),
-                StepKind::Refine => return None,
+                StepKind::Refine | StepKind::Structure | StepKind::Reconstruct => return None,
                 StepKind::Restore => Step::Restore(self.restore.clone()),
             },
             None => return None,
@@ -273,6 +316,11 @@ impl StepNames {
     /// The kind of a step.
     pub fn kind(&self, name: &str) -> Option<StepKind> {
         self.0.get(name).copied()
+    }
+
+    /// Whether a step is of a kind.
+    pub fn has(&self, kind: StepKind) -> bool {
+        self.0.values().any(|known| *known == kind)
     }
 
     /// All names.
@@ -461,13 +509,16 @@ fn unknown(kind: &str, at: &Location) -> ExperimentError {
 
 fn check_name(node: &Node) -> Result<&str, ExperimentError> {
     let text = node.text("name")?;
-    shape::Shape::Id.check("name", node, &shape::Names::default())?;
+    let error = || node.at.error(ErrorKind::BadValue, format!("`{text}` cannot be the name of a step"));
     if text.contains('.') {
-        return Err(node
-            .at
-            .error(ErrorKind::BadValue, format!("`{text}` cannot be the name of a step"))
+        return Err(error()
             .label("has a dot")
             .help("dots divide the path of a setting, as in `steps.first.metric`: use `-`"));
+    }
+    if !is_id(text) {
+        return Err(error().label("not a part of a setting's path").help(
+            "use lower-case letters, digits, `-` and `_`, beginning with a letter or digit, as in `steps.first.metric`",
+        ));
     }
     Ok(text)
 }

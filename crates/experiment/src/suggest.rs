@@ -2,7 +2,7 @@
 
 /// The candidate nearest to `word`, if one is near enough to be what was meant.
 ///
-/// `_` and `-` and letter case do not count; a last segment on its own finds its path (`metric` finds `prune.metric`).
+/// `_` and `-` and letter case do not count. Where nothing is near as a whole, a last segment finds its path (`metric` finds `prune.metric`).
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = plain(word);
     let last = |path: &str| path.rsplit(['.', '/']).next().unwrap_or_default().to_owned();
@@ -15,9 +15,9 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
             let near = |length: usize| 1.max(length / 3);
             let length = word.chars().count();
             if whole <= near(length) {
-                Some((2 * whole, candidate))
+                Some(((false, whole), candidate))
             } else if segment <= near(length) / 2 && length > 2 {
-                Some((2 * segment + 1, candidate))
+                Some(((true, segment), candidate))
             } else {
                 None
             }
@@ -80,5 +80,9 @@ mod tests {
         assert_eq!(nearest("restore.learning_rate", paths), Some("restore.learning-rate"));
         assert_eq!(nearest("bananas", paths), None);
         assert_eq!(nearest("pruen.pattern", paths), Some("prune.pattern"));
+        // An equal end is no reason to take another path than the one with a typo.
+        let towers = ["prune.connector.sparsity", "prune.language.sparsity", "prune.vision.sparsity"];
+        assert_eq!(nearest("prune.vison.sparsity", towers), Some("prune.vision.sparsity"));
+        assert_eq!(nearest("prune.langauge.sparsity", towers), Some("prune.language.sparsity"));
     }
 }

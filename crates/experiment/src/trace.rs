@@ -165,7 +165,7 @@ impl Experiment {
             trail.said.insert("seed", (WrittenBy::Replicate, place));
         }
         trail.run.seed = cell.seed;
-        expand::to_steps(&mut trail.run, trail.all.iter().copied());
+        expand::to_steps(&mut trail.run, trail.all.iter().copied(), &mut |_| {});
         let mut traced = Vec::with_capacity(SETTINGS.len());
         for setting in SETTINGS {
             match StepKind::of_section(setting.path) {

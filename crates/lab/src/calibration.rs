@@ -187,7 +187,8 @@ impl Samples {
             }
             add(&answer.iter().copied().map(i64::from).collect::<Vec<_>>());
             // Where an image's size decides what stands before the text.
-            if let Some(layout) = prompts.language.layout().filter(|layout| !layout.grids.is_empty()) {
+            let sized = |layout: &&Layout| !layout.grids.is_empty() || layout.mosaic.is_some();
+            if let Some(layout) = prompts.language.layout().filter(sized) {
                 add(&layout.ids.iter().copied().map(i64::from).collect::<Vec<_>>());
                 add(&layout.grids.iter().flatten().copied().map(i64::from).collect::<Vec<_>>());
             }

@@ -1,10 +1,10 @@
 //! Job `export`: the weights of a run as a model folder. The dense folder's files are the template; only pruned and merged linears get new
-//! bytes, rounded once into the type that the file has.
+//! bytes, rounded once into the type that the file has. What was removed as a whole is not in it, unless the full size is asked for.
 
 use std::collections::BTreeSet;
 
 use ressa_checkpoint::{
-    Checkpoint, Dtype, Entry, ExportRequest, File, Making, card, export as write, names::counted_in,
+    Checkpoint, Dtype, Entry, ExportRequest, File, Making, card, export as write, export_smaller, names::counted_in,
 };
 use ressa_experiment::job::Export;
 use ressa_pipeline::{Executor, RunWeights};
@@ -28,7 +28,12 @@ pub(crate) fn run(job: &Export, device: Device, progress: Progress<'_>) -> Resul
         .map_err(|e| LabError::Unsupported(format!("the card of the job is of another version: {e}")))?;
     check_layers(&weights)?;
     let name = job.output.file_name().unwrap_or_default().to_string_lossy();
-    let patterns = weights.patterns();
+    let smaller = weights.smaller();
+    let mut patterns = weights.patterns();
+    if let Some(smaller) = smaller.as_ref().filter(|_| job.full_size) {
+        // Between removed columns, groups are others.
+        patterns.retain(|name, _| !smaller.columns.contains_key(name));
+    }
     let request = ExportRequest {
         source: &weights.source,
         output: &job.output,
@@ -40,7 +45,10 @@ pub(crate) fn run(job: &Export, device: Device, progress: Progress<'_>) -> Resul
     };
     let make = |found: &_| card(&name, Some(&making), found, &weights.source);
     let mut change = |file: &File, entry: &Entry| changed(&weights, file, entry, device);
-    let done = write::<LabError>(&request, &mut change, Some(&make), progress)?;
+    let done = match smaller.filter(|_| !job.full_size) {
+        Some(smaller) => export_smaller::<LabError>(&request, &smaller, &mut change, Some(&make), progress)?,
+        None => write::<LabError>(&request, &mut change, Some(&make), progress)?,
+    };
     Ok(json!({
         "weights": done.weights,
         "bytes": done.weights.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum::<u64>(),
@@ -60,8 +68,9 @@ fn check_layers(weights: &RunWeights) -> Result<(), LabError> {
         .layers()
         .filter(|layer| {
             let name = tensor_of(&source, layer);
-            let tuned = weights.mask(layer).is_none();
-            source.get(&name).is_none_or(|(_, entry)| counted_in(&name, &entry.shape, true).is_none() && !tuned)
+            // A bias is masked where its outputs were removed.
+            let free = weights.mask(layer).is_none() || name.ends_with(".bias");
+            source.get(&name).is_none_or(|(_, entry)| counted_in(&name, &entry.shape, true).is_none() && !free)
         })
         .collect();
     match unknown.first() {
@@ -102,7 +111,7 @@ fn changed(weights: &RunWeights, file: &File, entry: &Entry, device: Device) -> 
     let Some(weight) = weights.weight(layer, &dense)? else { return Ok(None) };
     let weight = weight.f_to_kind(kind).and_then(|w| w.f_to_device(Device::Cpu)?.f_contiguous()).map_err(torch)?;
     if let Some(keep) = weights.mask(layer) {
-        let revived = weight.to_kind(Kind::Bool).gt_tensor(&keep.keep().to_device(Device::Cpu));
+        let revived = weight.to_kind(Kind::Bool).gt_tensor(&keep.keep().to_device(Device::Cpu).view_as(&weight));
         if count_nonzero(&revived) > 0 {
             return Err(LabError::input(file.path(), format!("`{}`: a pruned weight holds a value", entry.name)));
         }

@@ -34,6 +34,10 @@ pub(crate) fn run(job: &Forward, device: Device, progress: Progress<'_>) -> Resu
     let ForwardOutputs { vision_last_hidden_state, qformer_query_output, language_model_inputs, logits, loss } =
         match given.find("image_grid_thw")? {
             Some(grids) if model.config().grid().is_some() => model.forward_grids(&inputs, &grids)?,
+            _ if model.config().pinpoints().is_some() => match given.find("image_sizes")? {
+                Some(sizes) => model.forward_sizes(&inputs, &sizes)?,
+                None => model.forward(&inputs)?,
+            },
             _ if model.config().tile().is_some() => {
                 model.forward_tiles(&inputs, given.find("pixel_attention_mask")?.as_ref())?
             }

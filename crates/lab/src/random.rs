@@ -166,7 +166,8 @@ fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
         (None, None) => {
             let fields = config.rest();
             let (encoder, _) = llava_vision(fields).map_err(ModelError::Config)?;
-            Files::Patches { encoder, patch: id(config.patch())?, full: keeps_first(fields) }
+            let resolutions = config.pinpoints().map(|pinpoints| pinpoints.sizes.clone());
+            Files::Patches { encoder, patch: id(config.patch())?, full: keeps_first(fields), resolutions }
         }
     };
     Ok(Texts {

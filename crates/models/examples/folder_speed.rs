@@ -1,16 +1,18 @@
 //! Times a folder's teacher-forced pass and search: `folder_speed FOLDER INPUTS SEARCH THREADS REPEATS`.
 //!
 //! `INPUTS` is a safetensors file with `pixel_values` (one image per row), `qformer_ids`, `qformer_mask`, `language_ids`, `language_mask`
-//! (without image positions, padded right) and `answers` (padded with -100); `SEARCH` is JSON with the names of `SearchOptions`. The search
+//! (without image positions, padded right) and `answers` (padded with -100). Where images stand among words, `before` is what stands before a
+//! text, `image_token` the id that stands for a feature, `grid` frames, rows and columns of an image, `mosaic` rows and columns of its tiles,
+//! features along a side and what is cut of both axes. `SEARCH` is JSON with the names of `SearchOptions`. The search
 //! asks every row about the first image. Prints JSON: seconds of loading, wall and CPU seconds of each repeat, tokens.
 //! `scripts/bench_transformers.py` calls it.
 
 #![allow(clippy::print_stdout)]
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use ressa_models::{
-    Prompts, Search, TextBatch,
+    Infer, Layout, Mosaic, Prompts, Search, TextBatch,
     folder::{read_config, read_generation},
     load_folder,
 };
@@ -37,9 +39,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mask = inputs.get(&format!("{name}_mask")).to_kind(Kind::Bool);
         TextBatch::new(inputs.get(&format!("{name}_ids")), mask)
     };
+    let layout = layout(&inputs)?.map(Arc::new);
     let pixels = inputs.get("pixel_values");
     let rows = pixels.size()[0];
-    let prompts = |image: Tensor| Prompts { image, qformer: text("qformer"), language: text("language") };
+    let prompts =
+        |image: Tensor| Prompts { image, qformer: text("qformer"), language: text("language").behind(layout.clone()) };
     let each = prompts(Tensor::arange(rows, (Kind::Int64, device)));
     let shared = prompts(Tensor::zeros([rows], (Kind::Int64, device)));
     let labels = inputs.get("answers");
@@ -60,14 +64,37 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok(())
         })?);
         generate.push(timed(|| {
-            let prefix = model.visual_prefix(&model.encode_images(&pixels.narrow(0, 0, 1)), &shared);
-            let found = model.generate(&prefix, &shared.language, &search)?;
+            let found = model.answer(&model.encode_images(&pixels.narrow(0, 0, 1)), &shared, &search)?;
             tokens = found.into_iter().map(|answer| answer.tokens).collect();
             Ok(())
         })?);
     }
     println!("{}", json!({ "load": load, "forward": forward, "generate": generate, "loss": loss, "tokens": tokens }));
     Ok(())
+}
+
+/// What stands before every text.
+fn layout(inputs: &Golden) -> Result<Option<Layout>, Box<dyn std::error::Error>> {
+    let numbers = |name: &str| -> Result<Option<Vec<u32>>, Box<dyn std::error::Error>> {
+        if !inputs.contains(name) {
+            return Ok(None);
+        }
+        let whole = Vec::<i64>::try_from(inputs.get(name).to_kind(Kind::Int64))?;
+        Ok(Some(whole.into_iter().map(u32::try_from).collect::<Result<_, _>>()?))
+    };
+    let (Some(ids), Some(image)) = (numbers("before")?, numbers("image_token")?) else { return Ok(None) };
+    let grid = numbers("grid")?.map(<[u32; 3]>::try_from).transpose().map_err(|_| "`grid` has three numbers")?;
+    let mosaic = numbers("mosaic")?.map(<[u32; 5]>::try_from).transpose().map_err(|_| "`mosaic` has five numbers")?;
+    Ok(Some(Layout {
+        ids,
+        image_token: image.first().copied().unwrap_or_default(),
+        grids: Vec::from_iter(grid),
+        mosaic: mosaic.map(|[rows, columns, side, above, left]| Mosaic {
+            tiles: [rows, columns],
+            side,
+            cut: [above, left],
+        }),
+    }))
 }
 
 /// Wall and CPU seconds.

@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(found[0], [0, 1, 1, 1, 1, 1, 1, 4, 5, 5, 7]);
         assert_eq!(found[1], [0, 1, 1, 1, 2, 2, 2, 4, 5, 6, 7]);
         assert_eq!(found[2], [0, 1, 2, 3, 1, 2, 3, 4, 5, 5, 7]);
-        let layout = Layout { ids: vec![5, 9, 9, 9, 9], image_token: 9, grids: vec![[1, 2, 2]] };
+        let layout = Layout { ids: vec![5, 9, 9, 9, 9], image_token: 9, grids: vec![[1, 2, 2]], mosaic: None };
         assert_eq!(offset(&layout), -2);
         assert_eq!(Vec::<i64>::try_from(of_layout(&layout, 7).get(1)).unwrap(), [0, 1, 1, 2, 2, 3, 4]);
         assert_eq!(axes(&[5, 9, 9], 9, &[[1, 2, 2]]), None);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor, no_grad, with_grad};
 
-use crate::{Flow, InBlocks, Tower};
+use crate::{Flow, InBlocks, Tower, flow::is_same};
 
 /// What trains, block by block, and where gradients go.
 pub trait Sink {
@@ -147,8 +147,4 @@ fn sum(left: Option<Tensor>, right: Option<Tensor>) -> Option<Tensor> {
         (Some(left), Some(right)) => Some(left + right),
         (left, right) => left.or(right),
     }
-}
-
-fn is_same(left: Option<&Tensor>, right: Option<&Tensor>) -> bool {
-    matches!((left, right), (Some(left), Some(right)) if left.data_ptr() == right.data_ptr() && left.size() == right.size())
 }

@@ -6,7 +6,7 @@ use ressa_experiment::search::SearchSizes;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Answer, AnswerBatch, Feed, Flow, Forced, Layout, Linear, ModelError, Search, TextBatch, Weight,
+    Answer, AnswerBatch, BlockGroups, Feed, Flow, Forced, Layout, Linear, ModelError, Search, TextBatch, Weight,
     config::SpecialTokens,
     generate::{
         self, Decoder, Start,
@@ -68,17 +68,33 @@ pub(crate) trait CausalNetwork: Parts + Send {
 pub(crate) trait CausalBlock: Parts {
     /// What its norms feed.
     fn feeds(&self) -> Vec<Feed>;
+    /// What of it can be removed as a whole.
+    fn groups(&self) -> BlockGroups;
     /// What makes keys, and the first feed-forward layer.
     fn writing_linears(&self) -> [&Linear; 2];
-    /// `[rows, tokens, width]` to the same, with keys and values `[rows, heads, tokens, width]`: those `before`, if there are some, and its own.
-    /// Each token sees those before it, or what a `bias` says.
-    fn forward_behind(
+    /// The attention of `[rows, tokens, width]` with its residual connection, with keys and values `[rows, heads, tokens, width]`: those `before`, if
+    /// there are some, and its own. Each token sees those before it, or what a `bias` says.
+    fn attend_behind(
         &self,
         x: &Tensor,
         shared: &[Tensor],
         before: Option<&KeysValues>,
         bias: Option<&Tensor>,
     ) -> (Tensor, KeysValues);
+    /// The feed-forward layer with its residual connection: the rest of the block.
+    fn feed(&self, x: &Tensor) -> Tensor;
+
+    /// [`CausalBlock::attend_behind`], then [`CausalBlock::feed`].
+    fn forward_behind(
+        &self,
+        x: &Tensor,
+        shared: &[Tensor],
+        before: Option<&KeysValues>,
+        bias: Option<&Tensor>,
+    ) -> (Tensor, KeysValues) {
+        let (x, kept) = self.attend_behind(x, shared, before, bias);
+        (self.feed(&x), kept)
+    }
 
     /// [`CausalBlock::forward_behind`] nothing.
     fn forward_keeping(&self, x: &Tensor, shared: &[Tensor], bias: Option<&Tensor>) -> (Tensor, KeysValues) {
@@ -252,6 +268,10 @@ impl<N: CausalNetwork> LanguageModel for Causal<N> {
         self.0.blocks().iter().flat_map(CausalBlock::feeds).collect()
     }
 
+    fn groups(&self, block: usize) -> BlockGroups {
+        self.0.blocks()[block].groups()
+    }
+
     fn by_block(&self) -> Vec<Vec<&Linear>> {
         self.0.blocks().iter().map(Parts::linears).collect()
     }
@@ -381,6 +401,18 @@ impl<N: CausalNetwork> LanguageModel for Causal<N> {
 
     fn run_block(&self, block: usize, flow: &Flow) -> Flow {
         flow.with_hidden(self.0.blocks()[block].forward_keeping(&flow.hidden, self.shared(flow), None).0)
+    }
+
+    fn parts(&self, _block: usize) -> usize {
+        2
+    }
+
+    fn run_part(&self, block: usize, part: usize, flow: &Flow) -> Flow {
+        let block = &self.0.blocks()[block];
+        flow.with_hidden(match part {
+            0 => block.attend_behind(&flow.hidden, self.shared(flow), None, None).0,
+            _ => block.feed(&flow.hidden),
+        })
     }
 
     fn image_places(&self, flow: &Flow) -> Option<Tensor> {

@@ -7,7 +7,7 @@ use ressa_experiment::{
 use ressa_runtime::{count_nonzero, is_finite};
 use tch::{Device, Kind, Tensor};
 
-use crate::{KeepMask, LayerId};
+use crate::{KeepMask, LayerCut, LayerId};
 
 /// What one weight matrix is claimed to be.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +20,10 @@ pub struct Claim<'a> {
     pub masked: bool,
     /// Keep mask `[out, in]`; `None` where nothing was pruned. Goes where the weight is.
     pub keep: Option<&'a KeepMask>,
-    /// Pattern that the zeros follow.
+    /// Pattern that the zeros follow, in what is left of the layer.
     pub pattern: Option<Pattern>,
+    /// What is left of the layer; `None` where all of it is.
+    pub cut: Option<&'a LayerCut>,
     /// Positions that must be pruned, where the number is known.
     pub pruned: Option<i64>,
     /// Whether a value at a pruned position is a violation. A merged dense adapter revives weights openly: they are counted openly.
@@ -56,7 +58,10 @@ fn recount(claim: &Claim<'_>) -> (TensorCertificate, Vec<String>) {
         revived: keep.as_ref().map_or(0, |keep| count_nonzero(&alive.gt_tensor(keep))),
         pattern: claim.pattern,
         group_violations: match claim.pattern {
-            Some(Pattern::NOfM { keep, of }) => crowded_groups(&alive, i64::from(keep), i64::from(of)),
+            Some(Pattern::NOfM { keep, of }) => {
+                let alive = claim.cut.map_or_else(|| alive.shallow_clone(), |cut| cut.of(&alive));
+                crowded_groups(&alive, i64::from(keep), i64::from(of))
+            }
             Some(Pattern::Unstructured) | None => 0,
         },
     };
@@ -121,6 +126,7 @@ mod tests {
             masked: false,
             keep: Some(&KeepMask::pack("block.0.wi_0", &keep).unwrap()),
             pattern,
+            cut: None,
             pruned: Some(4),
             sealed: true,
         };
@@ -153,6 +159,7 @@ mod tests {
             masked: false,
             keep: Some(&KeepMask::pack("block.0.wi_0", &keep).unwrap()),
             pattern: None,
+            cut: None,
             pruned: Some(2),
             sealed: true,
         };

@@ -1,17 +1,20 @@
-//! Weights that pruning changed, and their file: only the values that stay, in the order of the keep mask.
+//! Weights that a step changed, and their file: of a pruned matrix only the values that stay, in the order of the keep mask.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use tch::Tensor;
 
-use crate::{KeepMask, MaskSet, ModelError, TensorMap, VisionLanguage, weights};
+use crate::{MaskSet, ModelError, TensorMap, VisionLanguage, weights};
 
 /// The header entry that tells the file from others.
 const NOTE: &str = "ressa.weights";
 /// Its text: the layout of the file.
 const LAYOUT: &str = "kept values by row";
 
-/// Whole weights `[out, in]` of changed layers, by layer name.
+/// Whole weights of changed layers, by layer name; biases and norms by theirs ([`crate::Weight::key`]).
 #[derive(Debug, Default)]
 pub struct WeightSet {
     weights: BTreeMap<String, Tensor>,
@@ -48,33 +51,38 @@ impl WeightSet {
         self.weights.extend(other.weights);
     }
 
-    /// Replaces the weights of the layers named here; masks and adapters stay. Models that share the old weights keep them.
+    /// Replaces the weights named here; masks and adapters stay. Models that share the old weights keep them.
     ///
     /// # Errors
-    /// A layer that the model does not have, before anything is changed; a weight of another shape.
+    /// A weight that the model does not have, before anything is changed; one of another shape.
     pub fn apply(&self, model: &mut dyn VisionLanguage) -> Result<(), ModelError> {
-        let mut unknown: Vec<String> = self.weights.keys().cloned().collect();
-        unknown.retain(|name| !model.linears().iter().any(|(id, _)| id.name == *name));
-        if !unknown.is_empty() {
-            return Err(ModelError::UnknownLayers(unknown));
+        let mut unknown: BTreeSet<&str> = self.weights.keys().map(String::as_str).collect();
+        for weight in model.weights() {
+            unknown.remove(weight.key());
         }
-        for (id, linear) in model.linears_mut() {
-            if let Some(weight) = self.weights.get(&id.name) {
-                let device = linear.weight().device();
-                linear.set_weight(weight.f_to_device(device)?)?;
+        if !unknown.is_empty() {
+            return Err(ModelError::UnknownLayers(unknown.into_iter().map(str::to_owned).collect()));
+        }
+        for weight in model.weights_mut() {
+            if let Some(value) = self.weights.get(weight.key()) {
+                let device = weight.device();
+                weight.set_base(value.f_to_device(device)?)?;
             }
         }
         Ok(())
     }
 
-    /// Writes the values at the kept positions of `masks`, one vector per layer, in the type of the weight.
+    /// Writes the values at the kept positions of `masks`, one vector per layer, in the type of the weight; a weight without a mask whole.
     ///
     /// # Errors
-    /// A changed layer without a mask, or with one of another shape.
+    /// A mask of another shape than its weight.
     pub fn save(&self, path: &Path, masks: &MaskSet) -> Result<(), ModelError> {
         let mut kept = TensorMap::new();
         for (name, weight) in &self.weights {
-            let keep = mask_of(path, name, masks)?;
+            let Some(keep) = masks.get(name) else {
+                kept.insert(name.clone(), weight.f_detach()?.f_contiguous()?);
+                continue;
+            };
             if keep.size().as_slice() != weight.size().as_slice() {
                 return Err(ModelError::file(path, format!("weight and mask of `{name}` differ in shape")));
             }
@@ -94,7 +102,10 @@ impl WeightSet {
         }
         let mut weights = BTreeMap::new();
         for (name, values) in kept {
-            let keep = mask_of(path, &name, masks)?;
+            let Some(keep) = masks.get(&name) else {
+                weights.insert(name, values);
+                continue;
+            };
             let count = keep.kept() as i64;
             if values.size() != [count] || !values.is_floating_point() {
                 return Err(ModelError::file(path, format!("the values of `{name}` do not fit its mask")));
@@ -104,8 +115,4 @@ impl WeightSet {
         }
         Ok(Self { weights })
     }
-}
-
-fn mask_of<'m>(path: &Path, layer: &str, masks: &'m MaskSet) -> Result<&'m KeepMask, ModelError> {
-    masks.get(layer).ok_or_else(|| ModelError::file(path, format!("the changed layer `{layer}` has no mask")))
 }

@@ -2,7 +2,10 @@
 
 use tch::Tensor;
 
-use crate::{Feed, Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight, layers::Parts, qformer::QFormer};
+use crate::{
+    BlockGroups, Feed, Flow, LayerId, Linear, ModelError, Mosaic, Prompts, TokenKind, Weight, layers::Parts,
+    qformer::QFormer,
+};
 
 /// From image features to image positions of a language model.
 ///
@@ -22,17 +25,40 @@ pub(crate) trait Connector: Parts + Send {
         Vec::new()
     }
 
+    /// What of a block can be removed as a whole.
+    fn groups(&self, block: usize) -> BlockGroups {
+        let _ = block;
+        BlockGroups::default()
+    }
+
     /// What enters the first block, from features `[images, tokens, width]` and the instructions about them.
     fn enter(&self, features: &Tensor, prompts: &Prompts) -> Flow;
 
     /// Runs one block.
     fn run_block(&self, block: usize, flow: &Flow) -> Flow;
 
+    /// Parts of a block with a residual connection each.
+    fn parts(&self, _block: usize) -> usize {
+        1
+    }
+
+    /// Runs one part of a block.
+    fn run_part(&self, block: usize, _part: usize, flow: &Flow) -> Flow {
+        self.run_block(block, flow)
+    }
+
     /// What the last block leaves for the projection, `[rows, tokens, width]`.
     fn leave(&self, flow: &Flow) -> Tensor;
 
     /// Into the language model's embedding space; nothing to do where the last block ends there.
     fn project(&self, states: &Tensor) -> Tensor {
+        states.shallow_clone()
+    }
+
+    /// What the language model reads of the features of an image's tiles, `[rows, tokens, width]` in its embedding space; all of them where a
+    /// family has no tiles.
+    fn lay(&self, states: &Tensor, mosaic: &Mosaic) -> Tensor {
+        let _ = mosaic;
         states.shallow_clone()
     }
 

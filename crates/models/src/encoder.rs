@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::{Feed, Flow, Linear, TensorMap, Weight, layers::Parts};
+use crate::{BlockGroups, Feed, Flow, Linear, TensorMap, Weight, layers::Parts};
 
 /// From pixels to image features, block by block.
 pub(crate) trait ImageEncoder: Parts + Send {
@@ -14,6 +14,12 @@ pub(crate) trait ImageEncoder: Parts + Send {
 
     /// Norms whose outputs are read by prunable linears and by nothing else.
     fn feeds(&self) -> Vec<Feed>;
+
+    /// What of a block can be removed as a whole.
+    fn groups(&self, block: usize) -> BlockGroups {
+        let _ = block;
+        BlockGroups::default()
+    }
 
     /// What enters the first block, from pixels `[images, 3, height, width]`.
     fn enter(&self, pixels: &Tensor) -> Flow;
@@ -39,6 +45,16 @@ pub(crate) trait ImageEncoder: Parts + Send {
 
     /// Runs one block.
     fn run_block(&self, block: usize, flow: &Flow) -> Flow;
+
+    /// Parts of a block with a residual connection each.
+    fn parts(&self, _block: usize) -> usize {
+        1
+    }
+
+    /// Runs one part of a block.
+    fn run_part(&self, block: usize, _part: usize, flow: &Flow) -> Flow {
+        self.run_block(block, flow)
+    }
 
     /// Image features `[images, tokens, width]` from what left the last block.
     fn leave(&self, flow: &Flow) -> Tensor;

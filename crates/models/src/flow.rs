@@ -71,6 +71,11 @@ impl Flow {
         self.carried.and_then(|at| self.context.get(at))
     }
 
+    /// The companion that depends on earlier towers or blocks, where it is not the one that `before` had.
+    pub fn made_since(&self, before: &Self) -> Option<&Tensor> {
+        self.carried().filter(|_| !is_same(before.carried(), self.carried()))
+    }
+
     /// The same values without their autograd graph.
     pub fn detached(&self) -> Self {
         let context = self.context.iter().map(Tensor::detach).collect();
@@ -91,4 +96,9 @@ impl Flow {
     pub fn wanting(&self) -> impl Iterator<Item = &Tensor> {
         std::iter::once(&self.hidden).chain(self.carried()).filter(|tensor| tensor.requires_grad())
     }
+}
+
+/// Whether two companions are one and the same.
+pub(crate) fn is_same(left: Option<&Tensor>, right: Option<&Tensor>) -> bool {
+    matches!((left, right), (Some(left), Some(right)) if left.data_ptr() == right.data_ptr() && left.size() == right.size())
 }

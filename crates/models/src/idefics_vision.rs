@@ -38,8 +38,7 @@ pub(crate) fn load(
         kind: scope.kind(),
     };
     let stack = ("encoder.layers", c.layers, "post_layernorm");
-    let encoder = PatchEncoder::load(scope, embeddings, stack, &PLAIN, c.block(), takes)?;
-    Ok(encoder.over_tiles(c.image, c.tokens()))
+    PatchEncoder::load(scope, embeddings, stack, &PLAIN, c.block(), takes)
 }
 
 impl Idefics3Embeddings {

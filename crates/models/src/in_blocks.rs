@@ -9,7 +9,7 @@ use crate::{AnswerBatch, Flow, Infer, LayerId, Prompts, Sample, TextBatch, Token
 pub enum Entry<'a> {
     /// The image encoder: pixels `[images, 3, height, width]`.
     Pixels(&'a Tensor),
-    /// The interface: image features `[images, tokens, width]` and the instructions about them.
+    /// The connector: image features `[images, tokens, width]` and the instructions about them.
     Features {
         /// What left the image encoder.
         features: &'a Tensor,
@@ -18,7 +18,7 @@ pub enum Entry<'a> {
     },
     /// The language model: the visual prefix `[rows, queries, language width]`, the instructions, and the answers that are forced.
     Prefix {
-        /// What left the interface.
+        /// What left the connector.
         prefix: &'a Tensor,
         /// The instructions as the language model reads them.
         prompt: &'a TextBatch,
@@ -81,6 +81,24 @@ pub trait InBlocks: Infer {
 
     /// Runs one block of a tower. Calling it with a live tap shows the tap this block's inputs.
     fn run_block(&self, tower: Tower, block: usize, flow: &Flow) -> Flow;
+
+    /// What a block leaves of the tokens that enter it `[rows, tokens, width]`, before anything that follows a stack of blocks.
+    fn residual(&self, tower: Tower, block: usize, flow: &Flow) -> Tensor {
+        self.run_block(tower, block, flow).hidden
+    }
+
+    /// Parts of a block that follow each other, each with a residual connection of its own: attention, then the feed-forward layer. 1 for a block
+    /// that is not divided.
+    fn parts(&self, tower: Tower, block: usize) -> usize {
+        let _ = (tower, block);
+        1
+    }
+
+    /// Runs one part of a block; all of them in their order are [`InBlocks::run_block`].
+    fn run_part(&self, tower: Tower, block: usize, part: usize, flow: &Flow) -> Flow {
+        let _ = part;
+        self.run_block(tower, block, flow)
+    }
 
     /// What the tokens are that enter a block with `flow`.
     fn token_kinds(&self, tower: Tower, block: usize, flow: &Flow) -> Vec<TokenKind> {

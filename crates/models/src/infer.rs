@@ -69,7 +69,7 @@ pub trait Infer: Send {
     /// Image features `[images, tokens, width]` after the vision tower's last norm, from pixels `[images, 3, height, width]`.
     fn encode_images(&self, pixels: &Tensor) -> Tensor;
 
-    /// Outputs of the interface's queries, `[rows, queries, interface width]`.
+    /// Outputs of the connector's queries, `[rows, queries, connector width]`.
     fn query_output(&self, features: &Tensor, prompts: &Prompts) -> Tensor;
 
     /// Projects query outputs into the language model's embedding space, `[rows, queries, language width]`.

@@ -4,7 +4,8 @@ use ressa_experiment::search::SearchSizes;
 use tch::{Device, Tensor};
 
 use crate::{
-    Answer, AnswerBatch, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, Targets, TextBatch, Weight,
+    Answer, AnswerBatch, BlockGroups, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, Targets,
+    TextBatch, Weight,
     causal::Causal,
     config::{SpecialTokens, TextConfig},
     layers::Parts,
@@ -27,6 +28,9 @@ pub(crate) trait LanguageModel: Parts + Send {
 
     /// Norms whose outputs are read by prunable linears and by nothing else.
     fn feeds(&self) -> Vec<Feed>;
+
+    /// What of a block can be removed as a whole.
+    fn groups(&self, block: usize) -> BlockGroups;
 
     /// Linears of each block, in the order of execution.
     fn by_block(&self) -> Vec<Vec<&Linear>>;
@@ -110,6 +114,21 @@ pub(crate) trait LanguageModel: Parts + Send {
 
     /// Runs one block.
     fn run_block(&self, block: usize, flow: &Flow) -> Flow;
+
+    /// What a block leaves of its own tokens `[rows, tokens, width]`, before anything that follows a stack.
+    fn residual(&self, block: usize, flow: &Flow) -> Tensor {
+        self.run_block(block, flow).hidden
+    }
+
+    /// Parts of a block with a residual connection each.
+    fn parts(&self, _block: usize) -> usize {
+        1
+    }
+
+    /// Runs one part of a block.
+    fn run_part(&self, block: usize, _part: usize, flow: &Flow) -> Flow {
+        self.run_block(block, flow)
+    }
 
     /// Whether a block's own tokens begin with the image's.
     fn sees_image(&self, _block: usize) -> bool {

@@ -1,6 +1,6 @@
 //! Image features in their places among the words of a prompt.
 
-pub use ressa_experiment::prompt::Layout;
+pub use ressa_experiment::prompt::{Layout, Mosaic};
 use tch::Tensor;
 
 /// Features `[rows, features, width]` in their places among the words `[1, tokens, width]` of a layout: `[rows, tokens, width]`.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Feed, Layout, Linear, ModelError, Scope, axes,
+    BlockGroups, Feed, GroupSet, Layout, Linear, ModelError, Scope, Unit, axes,
     causal::{CausalBlock, CausalNetwork, KeysValues, Positions},
     config::{Ids, at_least_one, divides, flag, layers, positive},
     generate::cache::{BlockCache, Turn},
@@ -333,11 +333,20 @@ impl CausalBlock for Block {
         [attention, self.post_attention_layernorm.feeds(&[gate_proj, up_proj])].into_iter().flatten().collect()
     }
 
+    /// A head of keys and values goes with the query heads that share it.
+    fn groups(&self) -> BlockGroups {
+        let Attention { q_proj, k_proj, v_proj, o_proj, key_value_heads, .. } = &self.self_attn;
+        let Mlp { gate_proj, up_proj, down_proj, .. } = &self.mlp;
+        let heads = GroupSet::new(Unit::Heads, *key_value_heads).made_by(&[q_proj, k_proj, v_proj], 1).read_by(o_proj);
+        let channels = GroupSet::new(Unit::Channels, down_proj.shape().1).made_by(&[gate_proj, up_proj], 1);
+        BlockGroups { sets: vec![heads, channels.read_by(down_proj)], is_removable: true, ..BlockGroups::default() }
+    }
+
     fn writing_linears(&self) -> [&Linear; 2] {
         [&self.self_attn.k_proj, &self.mlp.up_proj]
     }
 
-    fn forward_behind(
+    fn attend_behind(
         &self,
         x: &Tensor,
         shared: &[Tensor],
@@ -348,15 +357,16 @@ impl CausalBlock for Block {
         let kept = KeysValues { keys, values }.behind(before);
         let attend = Attend { scale: self.self_attn.scale, bias, causal: bias.is_none(), rounded: false };
         let mixed = attention(&q, &kept.keys, &kept.values, attend);
-        let x = x + self.self_attn.o_proj.forward(&mixed);
-        let x = &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x));
-        (x, kept)
+        (x + self.self_attn.o_proj.forward(&mixed), kept)
+    }
+
+    fn feed(&self, x: &Tensor) -> Tensor {
+        x + self.mlp.forward(&self.post_attention_layernorm.forward(x))
     }
 
     fn step(&self, x: &Tensor, shared: &[Tensor], cache: &BlockCache, turn: &Turn) -> Tensor {
         let (q, k, v) = self.self_attn.project(&self.input_layernorm.forward(x), &Rotary::from_tables(shared));
-        let x = x + self.self_attn.o_proj.forward(&cache.attend(&q, &k, &v, turn, self.self_attn.scale));
-        &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x))
+        self.feed(&(x + self.self_attn.o_proj.forward(&cache.attend(&q, &k, &v, turn, self.self_attn.scale))))
     }
 }
 

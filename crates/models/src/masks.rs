@@ -1,4 +1,4 @@
-//! Keep masks of a model's layers, and their file: one bit per weight.
+//! Keep masks of a model's layers, and of biases that were removed with outputs, and their file: one bit per weight.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -84,10 +84,8 @@ impl MaskSet {
 
     /// The masks a model carries.
     pub fn of(model: &dyn VisionLanguage) -> Self {
-        let masks = model
-            .linears()
-            .into_iter()
-            .filter_map(|(id, linear)| Some((id.name.clone(), linear.matrix().keep()?.shallow_clone())));
+        let weights = model.linears().into_iter().flat_map(|(_, linear)| linear.weights());
+        let masks = weights.filter_map(|weight| Some((weight.key().to_owned(), weight.keep()?.shallow_clone())));
         Self { masks: masks.collect() }
     }
 
@@ -111,12 +109,13 @@ impl MaskSet {
     pub fn apply(&self, model: &mut dyn VisionLanguage) -> Result<(), ModelError> {
         self.join(model);
         let mut unknown: Vec<String> = self.masks.keys().cloned().collect();
-        unknown.retain(|name| !model.linears().iter().any(|(id, _)| id.name == *name));
+        let known = |name: &String| model.linears().iter().any(|(_, linear)| linear.weights().any(|w| w.key() == name));
+        unknown.retain(|name| !known(name));
         if !unknown.is_empty() {
             return Err(ModelError::UnknownLayers(unknown));
         }
-        for (id, linear) in model.linears_mut() {
-            linear.matrix_mut().set_packed(self.masks.get(&id.name).map(KeepMask::shallow_clone))?;
+        for weight in model.linears_mut().into_iter().flat_map(|(_, linear)| linear.weights_mut()) {
+            weight.set_packed(self.masks.get(weight.key()).map(KeepMask::shallow_clone))?;
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
-//! The connector of LLaVA: two linears on each image feature.
+//! The connector of LLaVA: two linears on each image feature. Where an image is tiles (LLaVA-NeXT), their features are put together behind it, and
+//! a learned vector ends each line.
 //!
-//! Reference: `LlavaMultiModalProjector` in transformers, `modeling_llava.py`.
+//! Reference: `LlavaMultiModalProjector` in transformers, `modeling_llava.py`; `pack_image_features` in `modeling_llava_next.py`.
 
 use tch::{Kind, Tensor};
 
 use crate::{
-    Flow, Linear, ModelError, Prompts, Scope, TokenKind, Weight,
+    Flow, Linear, ModelError, Mosaic, Prompts, Scope, TokenKind, Weight,
     connector::Connector,
     layers::{Activation, Parts, parts},
 };
@@ -31,6 +32,8 @@ pub(crate) struct Mlp {
     activation: Activation,
     tokens: usize,
     kind: Kind,
+    /// `image_newline`, `[width]`, where an image is tiles.
+    newline: Option<Tensor>,
 }
 
 parts!(Mlp: linear_1, linear_2);
@@ -43,7 +46,13 @@ impl Mlp {
             activation: shape.activation,
             tokens: shape.tokens,
             kind: scope.kind(),
+            newline: None,
         })
+    }
+
+    /// The same for images that are tiles, with what ends a line.
+    pub fn with_newline(self, newline: Tensor) -> Self {
+        Self { newline: Some(newline), ..self }
     }
 }
 
@@ -93,6 +102,13 @@ impl Connector for Mlp {
 
     fn leave(&self, flow: &Flow) -> Tensor {
         leave_images(flow)
+    }
+
+    fn lay(&self, states: &Tensor, mosaic: &Mosaic) -> Tensor {
+        let Some(newline) = &self.newline else { return states.shallow_clone() };
+        let end = newline.view([1, 1, -1]).expand([states.size()[0], -1, -1], false);
+        let places = Tensor::from_slice(&mosaic.places()).to_device(states.device());
+        Tensor::cat(&[states, &end], 1).index_select(1, &places)
     }
 
     fn stack(&self, flows: &[Flow]) -> Option<Flow> {

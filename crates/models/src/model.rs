@@ -12,8 +12,8 @@ use ressa_experiment::job::Compute;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Feed, LayerId, Linear, LoadOptions, ModelError, Scope, Shapes, Surgery, TensorMap, TensorSource, TextBatch, Tower,
-    Weight,
+    Feed, LayerId, Linear, LoadOptions, ModelError, Mosaic, Scope, Shapes, Surgery, TensorMap, TensorSource, TextBatch,
+    Tower, Weight,
     config::{GenerationConfig, SpecialTokens},
     connector::Connector,
     encoder::ImageEncoder,
@@ -145,6 +145,11 @@ impl Model {
         let entry = self.vision.enter_tiles(tiles, real)?;
         let flow = (0..self.vision.needed()).fold(entry, |flow, block| self.vision.run_block(block, &flow));
         Some(self.vision.leave(&flow))
+    }
+
+    /// What the language model reads of the features of an image's tiles `[rows, tokens, width]`.
+    pub(crate) fn lay(&self, states: &Tensor, mosaic: &Mosaic) -> Tensor {
+        self.connector.lay(states, mosaic)
     }
 
     /// What left the encoder's last norm for a prompt; nothing for a decoder-only model.

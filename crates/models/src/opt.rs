@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Feed, Linear, ModelError, Scope,
+    BlockGroups, Feed, GroupSet, Linear, ModelError, Scope, Unit,
     causal::{CausalBlock, CausalNetwork, KeysValues, Positions},
     config::{Ids, at_least_one, divides, flag, layers},
     generate::cache::{BlockCache, Turn},
@@ -170,15 +170,10 @@ impl Block {
         if self.before { self.self_attn_layer_norm.forward(x) } else { x.shallow_clone() }
     }
 
-    /// Everything behind the attention over `x`, whose heads are joined in `mixed`.
-    fn after_attention(&self, x: &Tensor, mixed: &Tensor) -> Tensor {
-        let feed = |x: &Tensor| self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)));
+    /// What the attention over `x`, whose heads are joined in `mixed`, makes of it.
+    fn attended(&self, x: &Tensor, mixed: &Tensor) -> Tensor {
         let x = x + self.self_attn.out_proj.forward(mixed);
-        if self.before {
-            return &x + feed(&self.final_layer_norm.forward(&x));
-        }
-        let x = self.self_attn_layer_norm.forward(&x);
-        self.final_layer_norm.forward(&(&x + feed(&x)))
+        if self.before { x } else { self.self_attn_layer_norm.forward(&x) }
     }
 }
 
@@ -191,11 +186,19 @@ impl CausalBlock for Block {
         all.into_iter().flatten().filter(|_| self.before).collect()
     }
 
+    /// Behind norms of residuals, a block does not pass on what it reads.
+    fn groups(&self) -> BlockGroups {
+        let Attention { q_proj, k_proj, v_proj, out_proj, heads, .. } = &self.self_attn;
+        let heads = GroupSet::new(Unit::Heads, *heads).made_by(&[q_proj, k_proj, v_proj], 1).read_by(out_proj);
+        let channels = GroupSet::new(Unit::Channels, self.fc2.shape().1).made_by(&[&self.fc1], 1).read_by(&self.fc2);
+        BlockGroups { sets: vec![heads, channels], is_removable: self.before, ..BlockGroups::default() }
+    }
+
     fn writing_linears(&self) -> [&Linear; 2] {
         [&self.self_attn.k_proj, &self.fc1]
     }
 
-    fn forward_behind(
+    fn attend_behind(
         &self,
         x: &Tensor,
         _shared: &[Tensor],
@@ -206,12 +209,20 @@ impl CausalBlock for Block {
         let kept = KeysValues { keys, values }.behind(before);
         let attend = Attend { scale: 1.0, bias, causal: bias.is_none(), rounded: false };
         let mixed = attention(&q, &kept.keys, &kept.values, attend);
-        (self.after_attention(x, &mixed), kept)
+        (self.attended(x, &mixed), kept)
+    }
+
+    fn feed(&self, x: &Tensor) -> Tensor {
+        let inner = |x: &Tensor| self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)));
+        if self.before {
+            return x + inner(&self.final_layer_norm.forward(x));
+        }
+        self.final_layer_norm.forward(&(x + inner(x)))
     }
 
     fn step(&self, x: &Tensor, _shared: &[Tensor], cache: &BlockCache, turn: &Turn) -> Tensor {
         let (q, k, v) = self.self_attn.project(&self.before_attention(x));
-        self.after_attention(x, &cache.attend(&q, &k, &v, turn, 1.0))
+        self.feed(&self.attended(x, &cache.attend(&q, &k, &v, turn, 1.0)))
     }
 }
 

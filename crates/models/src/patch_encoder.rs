@@ -1,13 +1,15 @@
 //! Image encoders that are a stack of equal blocks over patches: what enters the first block differs between them, and which states a model
 //! takes.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 use tch::Tensor;
 
 use ressa_checkpoint::EncoderKind;
 
 use crate::{
-    Feed, Flow, Linear, ModelError, Scope, TensorMap, Weight, clip,
+    BlockGroups, Feed, Flow, Linear, ModelError, Scope, TensorMap, Weight, clip,
     config::EncoderSizes,
     dinov2,
     encoder::ImageEncoder,
@@ -21,14 +23,14 @@ use crate::{
 const TAKEN: usize = 0;
 
 /// Which states of an encoder are image features.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Takes {
     /// Those behind the last block, through the last norm.
     Last,
-    /// Those after so many blocks.
+    /// Those after so many blocks, one beside the other.
     After {
-        /// Blocks that have run.
-        blocks: usize,
+        /// Blocks that have run, for each of them.
+        blocks: Vec<usize>,
         /// Whether the first token of an image, where there is one its class token, is left out.
         without_first: bool,
     },
@@ -134,13 +136,22 @@ impl EncoderConfig {
     }
 }
 
-/// The encoder of a configuration.
-pub(crate) fn load(scope: &Scope<'_>, c: &EncoderConfig, takes: Takes) -> Result<Box<dyn ImageEncoder>, ModelError> {
+/// The encoder of a configuration, for images or, where they are `tiled`, for canvases of tiles of the configured size.
+pub(crate) fn load(
+    scope: &Scope<'_>,
+    c: &EncoderConfig,
+    takes: Takes,
+    tiled: bool,
+) -> Result<Box<dyn ImageEncoder>, ModelError> {
+    fn boxed<E: Embeddings + 'static>(encoder: PatchEncoder<E>, tile: Option<Tile>) -> Box<dyn ImageEncoder> {
+        Box::new(PatchEncoder { tile, ..encoder })
+    }
+    let tile = tiled.then(|| Tile { side: c.image, tokens: c.tokens() });
     Ok(match c.kind {
-        EncoderKind::Clip => Box::new(clip::load(scope, c, takes)?),
-        EncoderKind::Siglip => Box::new(siglip::load(scope, c, takes)?),
-        EncoderKind::Dinov2 => Box::new(dinov2::load(scope, c, takes)?),
-        EncoderKind::Idefics3 => Box::new(idefics_vision::load(scope, c, takes)?),
+        EncoderKind::Clip => boxed(clip::load(scope, c, takes)?, tile),
+        EncoderKind::Siglip => boxed(siglip::load(scope, c, takes)?, tile),
+        EncoderKind::Dinov2 => boxed(dinov2::load(scope, c, takes)?, tile),
+        EncoderKind::Idefics3 => boxed(idefics_vision::load(scope, c, takes)?, tile),
     })
 }
 
@@ -165,7 +176,7 @@ struct Tile {
 
 impl Tile {
     /// Tiles `[images * tiles, 3, side, side]` of canvases `[images, 3, height, width]`: rows of tiles, and in a row of its own below, on the
-    /// left, the whole image. A canvas of one tile is an image that was not split.
+    /// left, the whole image. A canvas of one tile is an image that was not split. Pixels behind the tiles are not seen.
     fn cut(self, canvases: &Tensor) -> Tensor {
         let (size, side) = (canvases.size(), self.side);
         let (rows, columns) = (size[2] / side - 1, size[3] / side);
@@ -173,7 +184,8 @@ impl Tile {
         if rows == 0 {
             return whole.squeeze_dim(1);
         }
-        let tiles = canvases.narrow(2, 0, rows * side).reshape([size[0], 3, rows, side, columns, side]);
+        let tiles = canvases.narrow(2, 0, rows * side).narrow(3, 0, columns * side);
+        let tiles = tiles.reshape([size[0], 3, rows, side, columns, side]);
         let tiles = tiles.permute([0, 2, 4, 1, 3, 5]).reshape([size[0], rows * columns, 3, side, side]);
         Tensor::cat(&[tiles, whole], 1).flatten(0, 1)
     }
@@ -212,15 +224,10 @@ impl<E: Embeddings> PatchEncoder<E> {
         })
     }
 
-    /// The same encoder for canvases of tiles of so many pixels along a side and so many tokens.
-    pub fn over_tiles(self, side: i64, tokens: i64) -> Self {
-        Self { tile: Some(Tile { side, tokens }), ..self }
-    }
-
-    /// The states after `ran` blocks, kept aside if they are taken.
+    /// The states after `ran` blocks, kept aside if they are taken, beside those that were before.
     fn take(&self, flow: Flow, ran: usize) -> Flow {
-        let Takes::After { blocks, without_first } = self.takes else { return flow };
-        if ran != blocks {
+        let Takes::After { blocks, without_first } = &self.takes else { return flow };
+        if !blocks.contains(&ran) {
             return flow;
         }
         let size = flow.hidden.size();
@@ -232,7 +239,28 @@ impl<E: Embeddings> PatchEncoder<E> {
             }
             false => flow.hidden.shallow_clone(),
         };
+        let taken = match flow.context.get(TAKEN) {
+            Some(before) => Tensor::cat(&[before, &taken], -1),
+            None => taken,
+        };
         Flow { context: vec![taken], carried: Some(TAKEN), ..flow }
+    }
+}
+
+impl<E: Embeddings> PatchEncoder<E> {
+    /// What `run` makes of hidden states, each tile for itself, with what is hidden of padding.
+    fn by_tile(&self, flow: &Flow, run: impl Fn(&Tensor, Option<&Tensor>) -> Tensor) -> Flow {
+        let hidden = match self.tile {
+            None => run(&flow.hidden, None),
+            Some(tile) => {
+                let size = flow.hidden.size();
+                let tiles = flow.hidden.reshape([-1, tile.tokens, size[2]]);
+                // Only an encoder that takes no states aside keeps what is hidden of padding there.
+                let hidden = matches!(self.takes, Takes::Last).then(|| flow.context.first()).flatten();
+                run(&tiles, hidden).view(size.as_slice())
+            }
+        };
+        flow.with_hidden(hidden)
     }
 }
 
@@ -248,6 +276,12 @@ impl<E: Embeddings> ImageEncoder for PatchEncoder<E> {
     /// The last norm's outputs go to the connector.
     fn feeds(&self) -> Vec<Feed> {
         self.layers.iter().flat_map(Block::feeds).collect()
+    }
+
+    /// A block behind the states that are taken changes nothing, whether it is there or not.
+    fn groups(&self, block: usize) -> BlockGroups {
+        let (sets, is_removable) = (self.layers[block].groups(), block < self.needed());
+        BlockGroups { sets, is_removable, ..BlockGroups::default() }
     }
 
     fn enter(&self, pixels: &Tensor) -> Flow {
@@ -272,38 +306,56 @@ impl<E: Embeddings> ImageEncoder for PatchEncoder<E> {
         Some(Flow { context: vec![key_bias(&seen, hidden.kind())], hidden, carried: None })
     }
 
+    /// What is taken belongs to its row.
+    fn stack(&self, flows: &[Flow]) -> Option<Flow> {
+        Flow::stack(flows, usize::MAX)
+    }
+
     fn run_block(&self, block: usize, flow: &Flow) -> Flow {
         let layer = &self.layers[block];
-        let hidden = match self.tile {
-            None => layer.forward(&flow.hidden, None),
-            Some(tile) => {
-                let size = flow.hidden.size();
-                let tiles = flow.hidden.reshape([-1, tile.tokens, size[2]]);
-                // Only an encoder that takes no states aside keeps what is hidden of padding there.
-                let hidden = matches!(self.takes, Takes::Last).then(|| flow.context.first()).flatten();
-                layer.forward(&tiles, hidden).view(size.as_slice())
-            }
-        };
-        self.take(flow.with_hidden(hidden), block + 1)
+        self.take(self.by_tile(flow, |x, bias| layer.forward(x, bias)), block + 1)
+    }
+
+    fn parts(&self, _block: usize) -> usize {
+        2
+    }
+
+    fn run_part(&self, block: usize, part: usize, flow: &Flow) -> Flow {
+        let layer = &self.layers[block];
+        match part {
+            0 => self.by_tile(flow, |x, bias| layer.attend(x, bias)),
+            _ => self.take(self.by_tile(flow, |x, _| layer.feed(x)), block + 1),
+        }
     }
 
     fn leave(&self, flow: &Flow) -> Tensor {
-        match self.takes {
+        match &self.takes {
             Takes::Last => self.last_norm.forward(&flow.hidden),
-            Takes::After { .. } => flow.context[TAKEN].shallow_clone(),
+            Takes::After { blocks, .. } => listed(&flow.context[TAKEN], blocks),
         }
     }
 
     fn needed(&self) -> usize {
-        match self.takes {
+        match &self.takes {
             Takes::Last => self.layers.len(),
-            Takes::After { blocks, .. } => blocks,
+            Takes::After { blocks, .. } => blocks.iter().copied().max().unwrap_or_default(),
         }
     }
 
     fn refit(&self, tensors: &mut TensorMap) {
         self.embeddings.refit(tensors);
     }
+}
+
+/// States `[..., width]` that were taken after each of some numbers of blocks, in the order in which the numbers are listed and as often.
+fn listed(taken: &Tensor, blocks: &[usize]) -> Tensor {
+    let distinct: Vec<usize> = blocks.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    if distinct == blocks {
+        return taken.shallow_clone();
+    }
+    let states = taken.chunk(distinct.len() as i64, -1);
+    let place = |block: &usize| &states[distinct.binary_search(block).unwrap_or_default()];
+    Tensor::cat(&blocks.iter().map(place).collect::<Vec<_>>(), -1)
 }
 
 /// A convolution whose stride is its kernel, written as the matrix product that it is.
@@ -368,6 +420,14 @@ mod tests {
             let error = after("vision_feature_layer", outside, 24).expect_err("outside").to_string();
             assert!(error.contains("-25 to 24"), "{error}");
         }
+    }
+
+    #[test]
+    fn states_come_in_the_order_of_the_list() {
+        let taken = Tensor::from_slice(&[0i64, 0, 1, 1, 2, 2]).view([1, 6]);
+        let of = |blocks: &[usize]| Vec::<i64>::try_from(listed(&taken, blocks).view([-1])).expect("numbers");
+        assert_eq!(of(&[3, 5, 9]), [0, 0, 1, 1, 2, 2]);
+        assert_eq!(of(&[9, 3, 9, 5]), [2, 2, 0, 0, 2, 2, 1, 1]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The interface between the two models: learned queries that read an instruction and look at image features.
+//! The connector between the two models: learned queries that read an instruction and look at image features.
 //!
 //! Reference: `InstructBlipQFormerModel` in transformers, `modeling_instructblip.py` (a post-norm BERT with cross-attention and a feed-forward
 //! layer of their own for the queries), and `Blip2QFormerModel`, `modeling_blip_2.py`: the same without text, or with text whose words and
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
 
 use crate::{
-    Linear, ModelError, Scope, TextBatch, Weight,
+    GroupSet, Linear, ModelError, Scope, TextBatch, Unit, Weight,
     config::{at_least_one, divides, layers, positive},
     layers::{Activation, Attend, Embedding, LayerNorm, attention, key_bias, parts, prefixed, split_heads},
 };
@@ -258,6 +258,21 @@ impl Layer {
         if texts.is_some_and(|texts| is(&[&texts.intermediate, &texts.output])) { Share::Texts } else { Share::Queries }
     }
 
+    /// Its heads and channels. Norms stand behind residuals, so that the layer does not pass on what it reads.
+    pub fn groups(&self) -> Vec<GroupSet> {
+        let attentions = [Some(&self.attention), self.crossattention.as_ref()].into_iter().flatten();
+        let heads = attentions.map(|attention| {
+            let Attention { query, key, value, dense, heads, .. } = attention;
+            GroupSet::new(Unit::Heads, *heads).made_by(&[query, key, value], 1).read_by(dense)
+        });
+        let feeds = [Some(&self.query_feed_forward), self.text_feed_forward.as_ref()].into_iter().flatten();
+        let channels = feeds.map(|feed| {
+            let count = feed.output.shape().1;
+            GroupSet::new(Unit::Channels, count).made_by(&[&feed.intermediate], 1).read_by(&feed.output)
+        });
+        heads.chain(channels).collect()
+    }
+
     fn text(&self, x: &Tensor) -> Tensor {
         match &self.text_feed_forward {
             Some(feed_forward) => feed_forward.forward(x),
@@ -267,21 +282,49 @@ impl Layer {
 
     /// `[rows, queries + tokens, width]` to the same. `images` is needed where there are queries.
     pub fn forward(&self, x: &Tensor, queries: i64, bias: Option<&Tensor>, images: Option<Images<'_>>) -> Tensor {
+        let [q, t] = self.attend(x, queries, bias, images);
+        self.feed(q, t)
+    }
+
+    /// The attention of [`Layer::forward`]: what becomes of the queries, and of the text.
+    pub fn attend(
+        &self,
+        x: &Tensor,
+        queries: i64,
+        bias: Option<&Tensor>,
+        images: Option<Images<'_>>,
+    ) -> [Option<Tensor>; 2] {
         let x = self.attention.over_self(x, bias);
-        let tokens = x.size()[1] - queries;
-        if queries == 0 {
-            return self.text(&x);
+        let [mut q, t] = apart(&x, queries);
+        if let (Some(queries), Some(crossattention), Some(images)) = (&q, &self.crossattention, images) {
+            q = Some(crossattention.over_images(queries, images.features, images.rows));
         }
-        let mut q = x.narrow(1, 0, queries);
-        if let (Some(crossattention), Some(images)) = (&self.crossattention, images) {
-            q = crossattention.over_images(&q, images.features, images.rows);
-        }
-        let q = self.query_feed_forward.forward(&q);
-        if tokens == 0 {
-            return q;
-        }
-        let t = self.text(&x.narrow(1, queries, tokens));
-        Tensor::cat(&[q, t], 1)
+        [q, t]
+    }
+
+    /// The feed-forward layers behind.
+    pub fn feed(&self, q: Option<Tensor>, t: Option<Tensor>) -> Tensor {
+        let (q, t) = (q.map(|q| self.query_feed_forward.forward(&q)), t.map(|t| self.text(&t)));
+        together([q, t])
+    }
+}
+
+/// The queries and the text of `[rows, queries + tokens, width]`, where there are some.
+pub(crate) fn apart(x: &Tensor, queries: i64) -> [Option<Tensor>; 2] {
+    let tokens = x.size()[1] - queries;
+    match (queries, tokens) {
+        (0, _) => [None, Some(x.shallow_clone())],
+        (_, 0) => [Some(x.narrow(1, 0, queries)), None],
+        _ => [Some(x.narrow(1, 0, queries)), Some(x.narrow(1, queries, tokens))],
+    }
+}
+
+/// The opposite of [`apart`].
+pub(crate) fn together(parts: [Option<Tensor>; 2]) -> Tensor {
+    match parts {
+        [Some(q), Some(t)] => Tensor::cat(&[q, t], 1),
+        [Some(one), None] | [None, Some(one)] => one,
+        [None, None] => unreachable!("queries or text"),
     }
 }
 

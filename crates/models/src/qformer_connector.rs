@@ -3,10 +3,10 @@
 use tch::{Kind, Tensor};
 
 use crate::{
-    Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight,
+    BlockGroups, Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight,
     connector::Connector,
     layers::{Part, PartMut, Parts},
-    qformer::{Images, QFormer, Share},
+    qformer::{Images, QFormer, Share, apart, together},
     raw::longest,
 };
 
@@ -59,6 +59,11 @@ impl Connector for QFormerConnector {
         }
     }
 
+    fn groups(&self, block: usize) -> BlockGroups {
+        let sets = self.qformer.layers.get(block).map(|layer| layer.groups()).unwrap_or_default();
+        BlockGroups { sets, ..BlockGroups::default() }
+    }
+
     fn enter(&self, features: &Tensor, prompts: &Prompts) -> Flow {
         let (hidden, bias) = self.qformer.embed(prompts.image.size()[0], Some(&prompts.qformer));
         let features = self.qformer.features(features);
@@ -73,6 +78,27 @@ impl Connector for QFormerConnector {
         let images = Some(Images { features: &flow.context[FEATURES], rows: &flow.context[ROWS] });
         let bias = flow.context.get(ROWS + 1);
         flow.with_hidden(layer.forward(&flow.hidden, self.qformer.queries(), bias, images))
+    }
+
+    /// Attention, to the image too, and feed-forward layers; the projection is not divided.
+    fn parts(&self, block: usize) -> usize {
+        if block < self.qformer.layers.len() { 2 } else { 1 }
+    }
+
+    fn run_part(&self, block: usize, part: usize, flow: &Flow) -> Flow {
+        let (Some(layer), queries) = (self.qformer.layers.get(block), self.qformer.queries()) else {
+            return self.run_block(block, flow);
+        };
+        flow.with_hidden(match part {
+            0 => {
+                let images = Some(Images { features: &flow.context[FEATURES], rows: &flow.context[ROWS] });
+                together(layer.attend(&flow.hidden, queries, flow.context.get(ROWS + 1), images))
+            }
+            _ => {
+                let [q, t] = apart(&flow.hidden, queries);
+                layer.feed(q, t)
+            }
+        })
     }
 
     fn leave(&self, flow: &Flow) -> Tensor {

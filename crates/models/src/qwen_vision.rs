@@ -241,15 +241,18 @@ impl Block {
         [self.norm1.feeds(&[&self.attn.qkv]), self.norm2.feeds(&readers)].into_iter().flatten()
     }
 
-    fn forward(&self, x: &Tensor, rotary: &Rotary, windows: &[Tensor]) -> Tensor {
+    fn attend(&self, x: &Tensor, rotary: &Rotary, windows: &[Tensor]) -> Tensor {
         let windows = if self.whole { &[] } else { windows };
-        let x = x + self.attn.forward(&self.norm1.forward(x), rotary, windows);
-        let (read, mlp) = (self.norm2.forward(&x), &self.mlp);
+        x + self.attn.forward(&self.norm1.forward(x), rotary, windows)
+    }
+
+    fn feed(&self, x: &Tensor) -> Tensor {
+        let (read, mlp) = (self.norm2.forward(x), &self.mlp);
         let inner = match &mlp.gate {
             Some(gate) => mlp.activation.forward(&gate.forward(&read)) * mlp.up.forward(&read),
             None => mlp.activation.forward(&mlp.up.forward(&read)),
         };
-        &x + mlp.down.forward(&inner)
+        x + mlp.down.forward(&inner)
     }
 }
 
@@ -380,8 +383,19 @@ impl ImageEncoder for QwenVit {
     }
 
     fn run_block(&self, block: usize, flow: &Flow) -> Flow {
-        let (tables, windows) = flow.context.split_at(TABLES);
-        flow.with_hidden(self.blocks[block].forward(&flow.hidden, &Rotary::from_tables(tables), windows))
+        self.run_part(block, 1, &self.run_part(block, 0, flow))
+    }
+
+    fn parts(&self, _block: usize) -> usize {
+        2
+    }
+
+    fn run_part(&self, block: usize, part: usize, flow: &Flow) -> Flow {
+        let (block, (tables, windows)) = (&self.blocks[block], flow.context.split_at(TABLES));
+        flow.with_hidden(match part {
+            0 => block.attend(&flow.hidden, &Rotary::from_tables(tables), windows),
+            _ => block.feed(&flow.hidden),
+        })
     }
 
     /// In the order of the image again.

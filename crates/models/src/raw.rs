@@ -5,6 +5,7 @@
 //! of 2023 have no image token; their queries come before the text, as in the releases of that time.
 
 mod grids;
+mod sizes;
 mod tiles;
 
 use tch::{Kind, Tensor};
@@ -21,7 +22,7 @@ const IGNORED: i64 = -100;
 #[derive(Debug)]
 pub struct ForwardInputs {
     /// `[B, 3, height, width]`. For another size than the configured one, BLIP-2 and InstructBLIP interpolate their positions; other families
-    /// refuse it.
+    /// refuse it. Families that read patches or tiles have passes of their own, which say what it is there.
     pub pixel_values: Tensor,
     /// Tokens of the language model, i64 `[B, T]`, image tokens included if the configuration has one.
     pub input_ids: Tensor,
@@ -64,6 +65,9 @@ impl Model {
         if self.config().grid().is_some() {
             let reason = "it is missing; this model reads images of any size as patches in rows and columns";
             return Err(input("image_grid_thw", reason));
+        }
+        if self.config().pinpoints().is_some() {
+            return Err(input("image_sizes", "it is missing; this model reads images as tiles without their padding"));
         }
         if self.config().tile().is_some() {
             return self.forward_tiles(inputs, None);

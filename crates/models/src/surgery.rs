@@ -1,6 +1,6 @@
 //! Looking at the weights of a model and changing them: masks, updates, other values, other parts.
 
-use crate::{LayerId, Linear, ModelError, TensorMap, Tower, VisionLanguage, Weight};
+use crate::{BlockGroups, LayerId, Linear, ModelError, TensorMap, Tower, VisionLanguage, Weight};
 
 /// A model whose weights can be reached by name and place.
 pub trait Surgery {
@@ -26,12 +26,18 @@ pub trait Surgery {
         false
     }
 
+    /// What of a block can be removed as a whole.
+    fn groups(&self, tower: Tower, block: usize) -> BlockGroups {
+        let _ = (tower, block);
+        BlockGroups::default()
+    }
+
     /// Linears between the towers that are not pruned and can be updated: the projection into the language model, heads of retrieval.
     fn connectors(&self) -> Vec<&Linear> {
         Vec::new()
     }
 
-    /// The learned queries of the interface `[1, queries, width]`; `None` where it has none.
+    /// The learned queries of the connector `[1, queries, width]`; `None` where it has none.
     fn queries(&self) -> Option<&Weight> {
         None
     }

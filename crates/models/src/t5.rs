@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Feed, Linear, ModelError, Scope, TextBatch,
+    BlockGroups, Feed, GroupSet, Linear, ModelError, Scope, TextBatch, Unit,
     config::{Ids, at_least_one, flag, layers, positive},
     generate::cache::{BlockCache, Cache, Turn},
     layers::{Activation, Attend, Embedding, RmsNorm, attention, hidden, key_bias, parts, prefixed, split_heads},
@@ -152,6 +152,8 @@ pub fn bucket(distance: i64, bidirectional: bool, buckets: i64, max_distance: i6
 /// `relative_attention_bias`, kept by the first block of a stack and used by all.
 struct RelativeBias {
     table: Embedding,
+    /// Name of the table.
+    name: String,
     bidirectional: bool,
     max_distance: i64,
     /// Buckets by query and key, i64 `[n, n]` where the table is, for the longest sequence so far.
@@ -162,8 +164,8 @@ impl RelativeBias {
     fn load(scope: &Scope<'_>, c: &T5Config, bidirectional: bool) -> Result<Self, ModelError> {
         let scope = scope.at("block.0.layer.0.SelfAttention.relative_attention_bias");
         let table = Embedding::load(&scope, c.relative_attention_num_buckets, c.num_heads)?;
-        let buckets = Mutex::default();
-        Ok(Self { table, bidirectional, max_distance: c.relative_attention_max_distance, buckets })
+        let (buckets, name) = (Mutex::default(), scope.at("weight").path().to_owned());
+        Ok(Self { table, name, bidirectional, max_distance: c.relative_attention_max_distance, buckets })
     }
 
     /// `[1, heads, queries, keys]` for the queries at `positions` and the keys from the first on.
@@ -219,6 +221,10 @@ impl Attention {
         [&self.q, &self.k, &self.v]
     }
 
+    fn groups(&self) -> GroupSet {
+        GroupSet::new(Unit::Heads, self.heads).made_by(&self.inputs(), 1).read_by(&self.o)
+    }
+
     fn query(&self, x: &Tensor) -> Tensor {
         split_heads(&self.q.forward(x), self.heads)
     }
@@ -261,6 +267,10 @@ impl FeedForward {
         [&self.wi_0, &self.wi_1]
     }
 
+    fn groups(&self) -> GroupSet {
+        GroupSet::new(Unit::Channels, self.wo.shape().1).made_by(&self.inputs(), 1).read_by(&self.wo)
+    }
+
     fn forward(&self, x: &Tensor) -> Tensor {
         let hidden = self.activation.forward(&self.wi_0.forward(x)) * self.wi_1.forward(x);
         self.wo.forward(&hidden.to_kind(self.wide))
@@ -300,9 +310,16 @@ impl EncoderBlock {
 
     /// `[rows, tokens, width]` to the same.
     pub fn forward(&self, x: &Tensor, bias: &Tensor) -> Tensor {
+        self.feed(&self.attend(x, bias))
+    }
+
+    fn attend(&self, x: &Tensor, bias: &Tensor) -> Tensor {
         let normed = self.attention_norm.forward(x);
-        let x = bounded(x + self.attention.forward(&normed, &normed, bias));
-        &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
+        bounded(x + self.attention.forward(&normed, &normed, bias))
+    }
+
+    fn feed(&self, x: &Tensor) -> Tensor {
+        x + self.feed_forward.forward(&self.feed_forward_norm.forward(x))
     }
 }
 
@@ -344,10 +361,21 @@ impl DecoderBlock {
 
     /// `[rows, answer tokens, width]` to the same.
     pub fn forward(&self, x: &Tensor, bias: &Tensor, memory: &Tensor, memory_bias: &Tensor) -> Tensor {
+        self.feed(&self.look(&self.attend(x, bias), memory, memory_bias))
+    }
+
+    fn attend(&self, x: &Tensor, bias: &Tensor) -> Tensor {
         let normed = self.attention_norm.forward(x);
-        let x = bounded(x + self.attention.forward(&normed, &normed, bias));
-        let x = bounded(&x + self.cross.forward(&self.cross_norm.forward(&x), memory, memory_bias));
-        &x + self.feed_forward.forward(&self.feed_forward_norm.forward(&x))
+        bounded(x + self.attention.forward(&normed, &normed, bias))
+    }
+
+    /// Cross-attention.
+    fn look(&self, x: &Tensor, memory: &Tensor, memory_bias: &Tensor) -> Tensor {
+        bounded(x + self.cross.forward(&self.cross_norm.forward(x), memory, memory_bias))
+    }
+
+    fn feed(&self, x: &Tensor) -> Tensor {
+        x + self.feed_forward.forward(&self.feed_forward_norm.forward(x))
     }
 
     /// One token per beam, `[rows * beams, 1, width]` to the same.
@@ -433,6 +461,22 @@ impl T5 {
         let memory: Vec<&Linear> = self.decoder.iter().flat_map(|block| [&block.cross.k, &block.cross.v]).collect();
         let encoder = self.encoder.iter().flat_map(EncoderBlock::feeds).chain(self.encoder_norm.feeds(&memory));
         encoder.chain(self.decoder.iter().flat_map(DecoderBlock::feeds)).collect()
+    }
+
+    /// What of a block can be removed, encoder blocks before decoder blocks. A stack has position biases for the heads of all its blocks, those of
+    /// self-attention; cross-attention has none.
+    pub fn groups(&self, block: usize) -> BlockGroups {
+        let (sets, bias) = match block.checked_sub(self.encoder.len()) {
+            None => {
+                let EncoderBlock { attention, feed_forward, .. } = &self.encoder[block];
+                (vec![attention.groups().tied(), feed_forward.groups()], &self.encoder_bias)
+            }
+            Some(block) => {
+                let DecoderBlock { attention, cross, feed_forward, .. } = &self.decoder[block];
+                (vec![attention.groups().tied(), cross.groups(), feed_forward.groups()], &self.decoder_bias)
+            }
+        };
+        BlockGroups { sets, is_removable: true, tables: vec![bias.name.clone()], place: None }
     }
 
     /// What enters the encoder, `[rows, prefix + tokens, width]`, its position bias with padding hidden, and the memory's bias.

@@ -5,9 +5,9 @@
 pub enum TokenKind {
     /// A word of an instruction or an answer.
     Text,
-    /// A patch of an image, or what the interface tells the language model of one.
+    /// A patch of an image, or what the connector tells the language model of one.
     Visual,
-    /// A learned query of the interface.
+    /// A learned query of the connector.
     Query,
 }
 

@@ -6,7 +6,7 @@
 use tch::Tensor;
 
 use crate::{
-    Feed, Linear, ModelError, Scope,
+    Feed, GroupSet, Linear, ModelError, Scope, Unit,
     layers::{Activation, Attend, LayerNorm, attention, parts, split_heads},
 };
 
@@ -151,13 +151,35 @@ impl Block {
         [self.norm1.feeds(&readers), self.norm2.feeds(&[&self.feed_forward.first])].into_iter().flatten()
     }
 
+    /// Its heads and channels.
+    pub fn groups(&self) -> Vec<GroupSet> {
+        let Attention { qkv, projection, heads } = &self.attention;
+        let FeedForward { first, second, activation } = &self.feed_forward;
+        let made: Vec<&Linear> = qkv.iter().collect();
+        let heads = GroupSet::new(Unit::Heads, *heads).made_by(&made, 3 / made.len() as i64).read_by(projection);
+        let halves = if activation.is_some() { 1 } else { 2 };
+        vec![heads, GroupSet::new(Unit::Channels, second.shape().1).made_by(&[first], halves).read_by(second)]
+    }
+
     /// `[images, tokens, width]` to the same. What `bias` says of keys is added to attention's logits.
     pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        let scaled = |added: Tensor, which: usize| match &self.scales {
+        self.feed(&self.attend(x, bias))
+    }
+
+    /// The first half of [`Block::forward`].
+    pub fn attend(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        x + self.scaled(self.attention.forward(&self.norm1.forward(x), bias), 0)
+    }
+
+    /// The second half.
+    pub fn feed(&self, x: &Tensor) -> Tensor {
+        x + self.scaled(self.feed_forward.forward(&self.norm2.forward(x)), 1)
+    }
+
+    fn scaled(&self, added: Tensor, which: usize) -> Tensor {
+        match &self.scales {
             Some(scales) => added * &scales[which],
             None => added,
-        };
-        let x = x + scaled(self.attention.forward(&self.norm1.forward(x), bias), 0);
-        &x + scaled(self.feed_forward.forward(&self.norm2.forward(&x)), 1)
+        }
     }
 }

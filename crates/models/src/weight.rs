@@ -96,7 +96,7 @@ impl Weight {
 
     /// The effective value without an update in the type in which it is stored; nothing where an update makes it.
     pub fn stored(&self) -> Option<Tensor> {
-        let masked = |keep: &KeepMask| self.base.masked_fill(&keep.remove(), 0.0);
+        let masked = |keep: &KeepMask| self.base.masked_fill(&keep.remove().view_as(&self.base), 0.0);
         match (&self.update, &self.keep) {
             (Some(_), _) => None,
             (None, None) => Some(self.base.shallow_clone()),
@@ -148,13 +148,17 @@ impl Weight {
         self.set_packed(packed)
     }
 
-    /// As [`Weight::set_keep`], with a mask that is packed already.
+    /// As [`Weight::set_keep`], with a mask that is packed already; that of a vector is a matrix of one row.
     ///
     /// # Errors
     /// A mask of another shape.
     pub fn set_packed(&mut self, keep: Option<KeepMask>) -> Result<(), ModelError> {
+        let fits = |keep: &KeepMask| match self.base.size().as_slice() {
+            &[elements] => keep.size() == [1, elements],
+            size => keep.size().as_slice() == size,
+        };
         if let Some(keep) = &keep
-            && keep.size().as_slice() != self.base.size().as_slice()
+            && !fits(keep)
         {
             let (name, found) = (self.key().to_owned(), keep.size().to_vec());
             return Err(ModelError::Shape { name, found, wanted: self.base.size() });

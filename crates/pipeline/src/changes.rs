@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use ressa_experiment::{Pattern, Stage, StageKey, StageNode, Tower, config::RestoreMethod, stage::Inputs};
-use ressa_models::{KeepMask, MaskSet, UpdateSet, VisionLanguage, Weight, WeightSet};
+use ressa_models::{Cuts, KeepMask, MaskSet, TowerCut, UpdateSet, VisionLanguage, Weight, WeightSet};
 use ressa_prune::join_projection;
 use ressa_restore::merged_weight;
 use tch::{Kind, Tensor};
@@ -18,14 +18,16 @@ use crate::{Executor, PipelineError, resident::node_of};
 pub(crate) struct Changes {
     /// Restorations, in order, each with the prunings before it.
     restored: Vec<Round>,
-    /// Weights that pruning has changed since the last restoration.
+    /// Weights that steps have changed since the last restoration.
     changed: WeightSet,
     /// Whether anything has been pruned since then.
     is_pruned: bool,
     /// Masks of all that is gone.
     pub masks: MaskSet,
-    /// The pattern that each pruned tower follows.
+    /// The pattern that each pruned tower follows, in what is left of it.
     pub patterns: BTreeMap<Tower, Pattern>,
+    /// What structured removal has left.
+    pub cuts: Cuts,
     /// Stages that were read.
     pub stages: Vec<StageKey>,
 }
@@ -36,6 +38,13 @@ struct Round {
     changed: WeightSet,
     updates: UpdateSet,
     method: RestoreMethod,
+}
+
+impl Round {
+    /// Whether it changes a layer, or another weight by its name.
+    fn touches(&self, layer: &str) -> bool {
+        self.masks.get(layer).is_some() || self.changed.get(layer).is_some() || self.updates.get(layer).is_some()
+    }
 }
 
 impl Executor {
@@ -99,7 +108,7 @@ impl Executor {
         Ok(changes)
     }
 
-    /// Adds what a pruned or refined tower changed.
+    /// Adds what a step changed of a tower.
     fn pruned(&self, key: &StageKey, changes: &mut Changes) -> Result<(), PipelineError> {
         let entry = self.store.require(&key.hex())?;
         let node = node_of(&entry)?;
@@ -116,8 +125,12 @@ impl Executor {
         let masks = MaskSet::load(&entry.file(crate::prune::MASKS)?)?;
         changes.changed.extend(crate::prune::changes(&entry, &masks)?);
         changes.masks.extend(masks);
-        if let Stage::Prune { pattern, .. } = *node.stage {
-            changes.patterns.insert(tower, pattern);
+        match *node.stage {
+            Stage::Prune { pattern, .. } => drop(changes.patterns.insert(tower, pattern)),
+            Stage::Structure { .. } => {
+                changes.cuts.insert(tower, TowerCut::load(&entry.file(crate::structure::STRUCTURE)?)?);
+            }
+            _ => {}
         }
         changes.is_pruned = true;
         changes.stages.push(*key);
@@ -134,26 +147,32 @@ impl Changes {
     /// When shapes do not fit, or an update was trained for another method.
     pub fn weight(&self, layer: &str, dense: &Tensor) -> Result<Option<Tensor>, PipelineError> {
         let restored = self.restored(layer, dense)?;
-        let Some(keep) = self.masks.get(layer).filter(|_| self.is_pruned) else { return Ok(restored) };
+        let keep = self.masks.get(layer).filter(|_| self.is_pruned);
         let changed = self.changed.get(layer).map(|weight| weight.to_device(dense.device()));
+        if keep.is_none() {
+            return Ok(changed.or(restored));
+        }
         let held = restored.map(|weight| weight.to_kind(dense.kind()));
         let base = changed.or(held).unwrap_or_else(|| dense.shallow_clone());
-        merged(layer, base, None, Some(keep), RestoreMethod::None).map(Some)
+        merged(layer, base, None, keep, RestoreMethod::None).map(Some)
     }
 
     /// Whether a step changes a layer, or another weight by its name.
     pub fn touches(&self, layer: &str) -> bool {
-        let in_round = |round: &Round| round.masks.get(layer).is_some() || round.updates.get(layer).is_some();
-        self.restored.iter().any(in_round) || self.masks.get(layer).is_some()
+        self.restored.iter().any(|round| round.touches(layer))
+            || self.masks.get(layer).is_some()
+            || self.changed.get(layer).is_some()
     }
 
     /// Layers, and other weights by their names, that a step changes; some more than once.
     pub fn layers(&self) -> impl Iterator<Item = &str> {
         let rounds = self.restored.iter();
-        let of_rounds = rounds.flat_map(|Round { masks, updates, .. }| {
-            masks.iter().map(|(name, _)| name).chain(updates.iter().map(|(name, _)| name))
+        let of_rounds = rounds.flat_map(|Round { masks, changed, updates, .. }| {
+            let changed = changed.iter().map(|(name, _)| name);
+            masks.iter().map(|(name, _)| name).chain(changed).chain(updates.iter().map(|(name, _)| name))
         });
-        of_rounds.chain(self.masks.iter().map(|(name, _)| name))
+        let changed = self.changed.iter().map(|(name, _)| name);
+        of_rounds.chain(self.masks.iter().map(|(name, _)| name)).chain(changed)
     }
 
     /// Makes the weights of a model final.
@@ -167,7 +186,7 @@ impl Changes {
         Ok(())
     }
 
-    /// Whether pruning has given a layer other weights than those it chose from, since the last restoration.
+    /// Whether a step has given a layer other weights than those that pruning chose from, since the last restoration.
     pub fn is_changed(&self, layer: &str) -> bool {
         self.changed.get(layer).is_some()
     }
@@ -202,11 +221,9 @@ impl Changes {
     /// What restorations made of a weight.
     fn restored(&self, layer: &str, dense: &Tensor) -> Result<Option<Tensor>, PipelineError> {
         let mut value: Option<Tensor> = None;
-        for Round { masks, changed, updates, method } in &self.restored {
+        for round in self.restored.iter().filter(|round| round.touches(layer)) {
+            let Round { masks, changed, updates, method } = round;
             let (keep, update) = (masks.get(layer), updates.get(layer));
-            if keep.is_none() && update.is_none() {
-                continue;
-            }
             let changed = changed.get(layer).map(|weight| weight.to_device(dense.device()));
             let held = value.map(|weight| weight.to_kind(dense.kind()));
             let base = changed.or(held).unwrap_or_else(|| dense.shallow_clone());

@@ -45,6 +45,7 @@ impl PipelineError {
     /// Whether the stage was given back, which is no failure.
     pub fn is_given_back(&self) -> bool {
         match self {
+            PipelineError::Prune(e) => e.is_given_back(),
             PipelineError::Restore(e) => e.is_given_back(),
             PipelineError::Training(e) => e.is_given_back(),
             _ => false,
@@ -68,6 +69,7 @@ impl PipelineError {
             PipelineError::Store(e) => e.is_storage(),
             PipelineError::Model(e) => e.is_storage(),
             PipelineError::Data(e) => e.is_storage(),
+            PipelineError::Prune(e) => e.is_storage(),
             PipelineError::Restore(e) => e.is_storage(),
             PipelineError::Training(e) => e.is_storage(),
             _ => false,

@@ -9,8 +9,8 @@ use ressa_store::{Draft, Environment, Manifest, Store};
 use serde_json::Value;
 
 use crate::{
-    Loading, PipelineError, adapt, dense, evaluate, merge, prune, refine, rescale, resident::Resident, sensitivity,
-    statistics,
+    Loading, PipelineError, adapt, dense, evaluate, merge, prune, reconstruct, refine, rescale, resident::Resident,
+    sensitivity, statistics, structure,
 };
 
 /// Executes stages on one device. Keeps the dense model, masks and benchmarks it has used in memory.
@@ -102,6 +102,8 @@ impl Executor {
             Stage::Statistics { .. } => statistics::run(self, node, draft, progress),
             Stage::Prune { .. } => prune::run(self, node, draft, progress),
             Stage::Refine { .. } => refine::run(self, node, draft, progress),
+            Stage::Structure { .. } => structure::run(self, node, draft, progress),
+            Stage::Reconstruct { .. } => reconstruct::run(self, node, draft, progress),
             Stage::Adapt { .. } => adapt::run(self, node, draft, progress),
             Stage::Merge { .. } => merge::run(self, node, draft, progress),
             Stage::Evaluate { .. } => evaluate::run(self, node, draft, progress),
@@ -119,6 +121,8 @@ impl Executor {
         match &*node.stage {
             Stage::Prune { .. } => prune::verify(self, node, &entry),
             Stage::Refine { .. } => refine::verify(self, node, &entry),
+            Stage::Structure { .. } => structure::verify(self, node, &entry),
+            Stage::Reconstruct { .. } => reconstruct::verify(self, node, &entry),
             Stage::Merge { .. } => merge::verify(self, node, &entry),
             Stage::Evaluate { .. } => evaluate::verify(node, &entry),
             Stage::Dense { .. }

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ressa_checkpoint::Smaller;
 use ressa_contents::Contents;
 use ressa_experiment::{Pattern, Readings, record::Certificate, stage::Inputs};
 use ressa_models::KeepMask;
@@ -55,6 +56,11 @@ impl Executor {
 }
 
 impl RunWeights {
+    /// What is left of the dense folder's tensors; `None` where nothing was removed as a whole.
+    pub fn smaller(&self) -> Option<Smaller> {
+        self.changes.cuts.smaller()
+    }
+
     /// Whether the run changes a weight.
     pub fn is_changed(&self, weight: &str) -> bool {
         self.changes.touches(weight)
@@ -65,7 +71,7 @@ impl RunWeights {
         self.changes.layers().collect::<BTreeSet<_>>().into_iter()
     }
 
-    /// Patterns that hold by tensor name (`LAYER.weight`): those of the certificate, where values have not come back since.
+    /// Patterns that hold by tensor name (`LAYER.weight`) in what is left of the tensors: those of the certificate, where values have not come back since.
     pub fn patterns(&self) -> BTreeMap<String, Pattern> {
         let sealed = self.certificate.tensors.iter().filter(|(name, _)| self.mask(name).is_some());
         sealed.filter_map(|(name, found)| Some((format!("{name}.weight"), found.pattern?))).collect()

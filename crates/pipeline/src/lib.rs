@@ -15,12 +15,14 @@ mod loading;
 mod memory;
 mod merge;
 mod prune;
+mod reconstruct;
 mod refine;
 mod rescale;
 mod resident;
 mod samples;
 mod sensitivity;
 mod statistics;
+mod structure;
 mod teaching;
 
 pub use calibration::calibration_input;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     Executor, PipelineError,
+    changes::Changes,
     executor::{Progress, plain},
     resident::node_of,
 };
@@ -58,8 +59,8 @@ impl Executor {
         }
         let dense = self.dense(node)?;
         let probe = self.samples(&data, &dense)?.probe()?;
-        let request =
-            MergeRequest { method: *method, masks: &changes.masks, adapters: &adapters, patterns: &changes.patterns };
+        let Changes { masks, patterns, cuts, .. } = &changes;
+        let request = MergeRequest { method: *method, masks, adapters: &adapters, patterns, cuts };
         Ok(merge(pruned.as_ref(), request, &probe)?)
     }
 }

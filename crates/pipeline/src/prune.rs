@@ -3,13 +3,15 @@
 use ressa_experiment::{Stage, StageNode, config::Propagate, record::Certificate};
 use ressa_models::{MaskSet, VisionLanguage, WeightSet};
 use ressa_prune::{
-    PruneRequest, TowerInputs, TowerSolution, allocation::Counts, certify_tower, certify_tower_divided, solve_tower,
+    PruneRequest, TowerInputs, TowerSolution, allocation::Counts, certify_tower_divided, certify_tower_within,
+    solve_tower,
 };
 use ressa_store::{Draft, Entry};
 use serde_json::Value;
 
 use crate::{
     Executor, PipelineError,
+    changes::Changes,
     executor::{Progress, plain},
     samples::Calibration,
     sensitivity,
@@ -43,6 +45,7 @@ pub(crate) fn run(
         samples: &calibration.samples,
         counts: counts.as_ref(),
         statistics: of_block.as_ref().map(|of_block| of_block as _),
+        cuts: Some(&before.cuts),
     };
     let TowerSolution { masks, weights, rank } = solve_tower(model.as_mut(), &request, inputs, &mut show)?;
     let path = draft.folder().join(MASKS);
@@ -56,7 +59,7 @@ pub(crate) fn run(
     if !weights.is_empty() {
         WeightSet::load(&changed, &written)?.apply(model.as_mut())?;
     }
-    let mut certificate = recount(model.as_ref(), &request, counts.as_ref(), (&written, &before.masks))?;
+    let mut certificate = recount(model.as_ref(), &request, counts.as_ref(), (&written, &before))?;
     certificate.calibration = calibration.short;
     if !certificate.holds() {
         return Err(PipelineError::Certificate(certificate.violations));
@@ -77,7 +80,7 @@ pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -
     let (mut model, before) = executor.changed(node)?;
     let masks = MaskSet::load(&entry.file(MASKS)?)?;
     changes(entry, &masks)?.apply(model.as_mut())?;
-    let found = recount(model.as_ref(), &request, counts.as_ref(), (&masks, &before.masks))?;
+    let found = recount(model.as_ref(), &request, counts.as_ref(), (&masks, &before))?;
     let published: Certificate = entry.result()?;
     let mut violations = found.violations.clone();
     if found.tensors != published.tensors {
@@ -98,11 +101,11 @@ fn recount(
     model: &dyn VisionLanguage,
     request: &PruneRequest,
     counts: Option<&Counts>,
-    (masks, before): (&MaskSet, &MaskSet),
+    (masks, before): (&MaskSet, &Changes),
 ) -> Result<Certificate, PipelineError> {
     Ok(match counts {
-        Some(counts) => certify_tower_divided(model, request, counts, masks, before)?,
-        None => certify_tower(model, request, masks, before)?,
+        Some(counts) => certify_tower_divided(model, request, counts, masks, &before.masks)?,
+        None => certify_tower_within(model, request, &before.cuts, masks, &before.masks)?,
     })
 }
 

@@ -57,11 +57,21 @@ pub(crate) fn run(
     let changed = |layer: &str| before.is_changed(layer);
     let gone = |layer: &str| before.gone(layer);
     let look = Look { needs, tokens: calibration.tokens };
-    let request =
-        RefineRequest { tower: *tower, method: refinement.as_ref(), pattern, look, changed: &changed, gone: &gone };
+    let request = RefineRequest {
+        tower: *tower,
+        method: refinement.as_ref(),
+        pattern,
+        look,
+        changed: &changed,
+        gone: &gone,
+        cuts: &before.cuts,
+    };
     let of_block = stored.map(|stored| move |block| stored.block(block));
-    let inputs =
-        TowerInputs { samples: &samples, counts: None, statistics: of_block.as_ref().map(|of_block| of_block as _) };
+    let inputs = TowerInputs {
+        samples: &samples,
+        statistics: of_block.as_ref().map(|of_block| of_block as _),
+        ..TowerInputs::default()
+    };
     let message = format!("{} {tower}", method.name());
     let TowerRefinement { masks, weights, errors } =
         refine_tower(model.as_ref(), unpruned.as_ref(), request, inputs, &mut |share| progress(share, &message))?;
@@ -76,7 +86,8 @@ pub(crate) fn run(
     if !weights.is_empty() {
         ressa_models::WeightSet::load(&changed, &written)?.apply(model.as_mut())?;
     }
-    let mut certificate = certify_refined(model.as_ref(), (*tower, pattern), &written, &before.masks, &errors);
+    let mut certificate =
+        certify_refined(model.as_ref(), (*tower, pattern), &written, &before.masks, &errors, &before.cuts);
     certificate.calibration = short;
     if !certificate.holds() {
         return Err(PipelineError::Certificate(certificate.violations));
@@ -96,7 +107,7 @@ pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -
     let masks = MaskSet::load(&entry.file(MASKS)?)?;
     crate::prune::changes(entry, &masks)?.apply(model.as_mut())?;
     let request = (*tower, pattern(&before, *tower)?);
-    let found = certify_refined(model.as_ref(), request, &masks, &before.masks, &Default::default());
+    let found = certify_refined(model.as_ref(), request, &masks, &before.masks, &Default::default(), &before.cuts);
     let published: Certificate = entry.result()?;
     let mut violations = found.violations.clone();
     if found.tensors != published.tensors {

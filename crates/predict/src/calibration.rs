@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{
     Tower,
-    allocation::Measurement,
+    allocation::{Measurement, ScoreRule},
     config::{CalibrationConfig, MethodConfig, Metric, Propagate, StatisticsNeeds},
     refine::RefineMethod,
+    structure::{BlockScore, GroupScore},
 };
 
 use crate::{
@@ -27,7 +28,7 @@ pub(crate) struct Calibrated<'a> {
 
 /// Images and texts of a calibration set.
 #[derive(Clone, Copy, Debug)]
-struct Samples {
+pub(crate) struct Samples {
     images: f64,
     texts: f64,
     /// Texts of one shape that run together.
@@ -39,7 +40,7 @@ struct Samples {
 }
 
 impl Samples {
-    fn of(config: &CalibrationConfig) -> Self {
+    pub fn of(config: &CalibrationConfig) -> Self {
         let per_image = f64::from(config.questions + config.captions).max(1.0);
         let images = f64::from(config.images);
         let asked = if config.questions > 0 { texts::QUESTION } else { texts::INSTRUCTION };
@@ -51,6 +52,22 @@ impl Samples {
             false => (1.0, 1.0),
         };
         Self { images, texts, rows, stacked, lengths: (asked, answer) }
+    }
+
+    /// Distinct images.
+    pub fn images(&self) -> f64 {
+        self.images
+    }
+
+    /// Samples of a tower: images, or texts.
+    pub fn rows(&self, tower: Tower) -> f64 {
+        if tower == Tower::Vision { self.images } else { self.texts }
+    }
+
+    /// So many samples of a tower.
+    pub fn batch_of(&self, tower: Tower, rows: f64) -> Batch {
+        let batch = self.batch(rows);
+        if tower == Tower::Vision { Batch { rows: 0.0, ..batch } } else { batch }
     }
 
     /// So many texts, with their images.
@@ -69,26 +86,26 @@ impl Samples {
 }
 
 impl Calibrated<'_> {
-    fn layers(&self) -> impl Iterator<Item = &Layer> {
+    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
         let model = self.subject.model;
         let joined = model.projection.iter().filter(|_| self.projection);
         model.layers.iter().filter(|layer| layer.tower == self.tower).chain(joined)
     }
 
-    fn weights(&self) -> f64 {
+    pub fn weights(&self) -> f64 {
         self.layers().map(Layer::weights).sum()
     }
 
-    fn stacks(&self) -> impl Iterator<Item = &Stack> {
+    pub fn stacks(&self) -> impl Iterator<Item = &Stack> {
         self.subject.model.stacks.iter().filter(|stack| stack.kind.tower() == self.tower)
     }
 
-    fn pass(&self, batch: Batch) -> Pass<'_> {
+    pub fn pass(&self, batch: Batch) -> Pass<'_> {
         Pass { model: self.subject.model, machine: &self.subject.machine, batch }
     }
 
     /// All samples through one tower.
-    fn through(&self, samples: Samples, tower: Tower) -> Work {
+    pub fn through(&self, samples: Samples, tower: Tower) -> Work {
         let (batch, passes) = samples.passes(tower);
         self.pass(batch).forward(|own| own == tower).times(passes)
     }
@@ -229,6 +246,46 @@ impl Calibrated<'_> {
         Need { time: Time::of(machine, work, waiting), peak, fallback: None }
     }
 
+    /// The stage `structure`.
+    pub fn structure(
+        &self,
+        (score, block_score): (Option<GroupScore>, Option<BlockScore>),
+        calibration: Option<&CalibrationConfig>,
+    ) -> Need {
+        let machine = &self.subject.machine;
+        // Importances are made and summed over rows and columns.
+        let weights = self.weights();
+        let layers = self.layers().count() as f64;
+        let mut need = Need::default();
+        need.time.steps = 1.0;
+        let mut add = |other: Need| {
+            need.time.work += other.time.work;
+            need.time.seconds += other.time.seconds;
+            need.peak = need.peak.max(other.peak);
+        };
+        if let Some(calibration) = calibration {
+            if score == Some(GroupScore::Gradient) || block_score == Some(BlockScore::Gradient) {
+                add(self.sensitivity(Measurement::Gradient { score: ScoreRule::Aobd }, None, calibration));
+            }
+            // Each block runs once for what it changes and once to hand on.
+            let passes = if block_score == Some(BlockScore::Influence) { 2 } else { 0 };
+            let passes = passes + usize::from(score == Some(GroupScore::Wanda));
+            let needs = StatisticsNeeds { norms: score == Some(GroupScore::Wanda), ..StatisticsNeeds::default() };
+            (0..passes).for_each(|_| add(self.statistics(calibration, needs)));
+        }
+        let written = weights / 8.0;
+        let own = machine.traffic(weights * 24.0, layers * 12.0);
+        add(Need {
+            time: Time::of(machine, own, machine.copy(written) + written / host::DISK_BYTES),
+            peak: self.subject.weights_bytes()
+                + self.subject.masks_bytes()
+                + self.subject.masked_bytes()
+                + self.largest_layer() * 24.0,
+            fallback: None,
+        });
+        need
+    }
+
     /// The stage `statistics`.
     pub fn statistics(&self, calibration: &CalibrationConfig, needs: StatisticsNeeds) -> Need {
         let machine = &self.subject.machine;
@@ -282,18 +339,18 @@ impl Calibrated<'_> {
         Need { time: Time::of(machine, work, waiting), peak, fallback: None }
     }
 
-    fn largest_layer(&self) -> f64 {
+    pub fn largest_layer(&self) -> f64 {
         self.layers().map(Layer::weights).fold(0.0, f64::max)
     }
 
     /// Weights of one block of a stack.
-    fn of_block(&self, stack: &Stack) -> f64 {
+    pub fn of_block(&self, stack: &Stack) -> f64 {
         let own = self.layers().filter(|layer| layer.kind == stack.kind).map(Layer::weights).sum::<f64>();
         own / stack.blocks.max(1.0)
     }
 
     /// What enters and leaves a block, for all samples.
-    fn flows(&self, samples: Samples) -> f64 {
+    pub fn flows(&self, samples: Samples) -> f64 {
         let machine = &self.subject.machine;
         let all = match self.tower {
             Tower::Vision => Batch { rows: 0.0, ..samples.batch(samples.images) },
@@ -309,7 +366,7 @@ impl Calibrated<'_> {
             let memory = if stack.kind == BlockKind::T5Decoder { self.tokens(all, Reads::Sequence) } else { 0.0 };
             (2.0 * self.tokens(all, reads) + memory) * stack.width
         };
-        // The interface's samples bring the features of their images.
+        // The connector's samples bring the features of their images.
         let features = if self.tower == Tower::Connector { self.pass(all).features() } else { 0.0 };
         self.stacks().map(one).fold(0.0, f64::max) * machine.bytes() + features
     }

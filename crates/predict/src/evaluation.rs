@@ -131,10 +131,10 @@ impl Evaluated<'_> {
         // Images are loaded while the device computes; texts are scored after it.
         let seconds = machine.seconds(work).max(self.loading(images)) + self.texts(rows);
         let row = sizes.map_or(0.0, |sizes| sizes.row_bytes(tokens, steps.ceil() as u64, beams) as f64);
-        let interface = reading.live(|tower| tower == Tower::Connector);
+        let connector = reading.live(|tower| tower == Tower::Connector);
         let peak = self.subject.weights_bytes()
             + model.feature_bytes(machine.bytes()) * held
-            + encoding.live(|tower| tower == Tower::Vision).max(interface).max(asked.rows * row);
+            + encoding.live(|tower| tower == Tower::Vision).max(connector).max(asked.rows * row);
         Need { time: Time { seconds, work, steps: 1.0 }, peak, fallback: None }
     }
 
@@ -209,20 +209,20 @@ impl Evaluated<'_> {
             machine,
             batch: Batch { images, rows, instruction: tokens, prompt: 0.0, answer: 0.0 },
         };
-        let interface = |tower: Tower| tower == Tower::Connector;
+        let connector = |tower: Tower| tower == Tower::Connector;
         let (block, together) = ((search::ROWS as f64).min(images), search::ROWS as f64);
         let passes = (images / block.max(1.0)).ceil();
         // Contrastive: every image and every text once.
         let mut work = of(block, 0.0).vision().times(passes);
-        work += of(block, block).forward(interface).times(passes);
-        work += of(0.0, together).forward(interface).times((captions / together).ceil());
+        work += of(block, block).forward(connector).times(passes);
+        work += of(0.0, together).forward(connector).times((captions / together).ceil());
         if config.rerank > 0 && matcher.is_some() {
             // The best texts of each image and the best images of each text, image by image.
             let rerank = f64::from(config.rerank);
             let pairs = (images * rerank.min(captions) + captions * rerank.min(images)).min(images * captions);
             let chunks = (pairs / images.max(1.0) / together).ceil() * images;
             work += of(block, 0.0).vision().times(passes);
-            work += of(1.0, pairs / chunks.max(1.0)).forward(interface).times(chunks);
+            work += of(1.0, pairs / chunks.max(1.0)).forward(connector).times(chunks);
             work += machine.syncs(chunks);
         }
         let seconds = machine.seconds(work).max(2.0 * self.loading(images)) + self.texts(captions);
@@ -231,7 +231,7 @@ impl Evaluated<'_> {
         let peak = self.subject.weights_bytes()
             + own
             + pass.features()
-            + pass.live(|tower| tower == Tower::Vision).max(of(1.0, together).live(interface));
+            + pass.live(|tower| tower == Tower::Vision).max(of(1.0, together).live(connector));
         Need { time: Time { seconds, work, steps: 1.0 }, peak, fallback: None }
     }
 }

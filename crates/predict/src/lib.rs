@@ -11,6 +11,7 @@ pub mod model;
 mod pass;
 mod predictor;
 mod program;
+mod reconstruction;
 mod shared;
 mod stage;
 mod training;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, path::Path};
 
 use ressa_checkpoint::{
-    LLAMA_LIKE, Outline, PUBLISHED, TileSizes, decoder_fields, idefics_vision, is_idefics, is_llava, is_qwen_vl,
-    llava_tokens, llava_vision, names, published_config, qwen_text, read_config,
+    LLAMA_LIKE, Outline, PUBLISHED, Pinpoints, TileSizes, decoder_fields, idefics_vision, is_idefics, is_llava,
+    is_llava_next, is_qwen_vl, llava_tokens, llava_vision, names, published_config, qwen_text, read_config,
 };
 use ressa_experiment::{Tower, job::Compute, search::SearchSizes};
 use serde_json::{Map, Value};
@@ -16,11 +16,11 @@ use crate::PredictError;
 pub enum Reads {
     /// Patches of every image, once for each image.
     Patches,
-    /// Queries and text of the interface, for each row.
+    /// Queries and text of the connector, for each row.
     QueriesAndText,
-    /// Queries of the interface.
+    /// Queries of the connector.
     Queries,
-    /// Text of the interface.
+    /// Text of the connector.
     Text,
     /// What an encoder reads, or a decoder-only model: image tokens and prompt (and for the latter the answer).
     Sequence,
@@ -61,7 +61,7 @@ impl Layer {
 pub enum BlockKind {
     /// Image encoder.
     Vision,
-    /// Interface.
+    /// Connector.
     Qformer,
     /// T5's encoder.
     T5Encoder,
@@ -116,7 +116,7 @@ pub struct Model {
     pub patches: f64,
     /// Queries: tokens that stand for an image in the language model.
     pub queries: f64,
-    /// Whether the interface reads the instruction.
+    /// Whether the connector reads the instruction.
     pub reads_instruction: bool,
     /// Words of the language model; 0 where there is none.
     pub words: f64,
@@ -164,6 +164,10 @@ impl Model {
             // Where images keep their sizes, one of middling size counts: 32 patches a side, four of which are a feature.
             () if is_qwen_vl(config) => [1024, 256],
             () if is_idefics(config) => TileSizes::of(config)?.of_photograph(),
+            () if is_llava_next(config) => {
+                let mosaic = Pinpoints::of(config)?.of_photograph();
+                [mosaic.count() * llava_tokens(config).unwrap_or_default()[0], mosaic.features()]
+            }
             () if is_llava(config) => llava_tokens(config).unwrap_or_default(),
             () => [("vision_model.embeddings.position_embedding", 1), ("query_tokens", 1)]
                 .map(|(name, dimension)| size(name, dimension).unwrap_or_default()),
@@ -408,6 +412,7 @@ mod tests {
         assert_eq!(images("smolvlm-256m-instruct"), [13.0 * 1024.0, 13.0 * 64.0]);
         assert_eq!(images("llava-interleave-qwen-0.5b-hf"), [729.0, 729.0]);
         assert_eq!(images("llava-1.5-7b-hf"), [577.0, 576.0]);
+        assert_eq!(images("llava-v1.6-mistral-7b-hf"), [5.0 * 577.0, 2340.0]);
         assert_eq!(images("qwen2-vl-2b-instruct"), [1024.0, 256.0]);
         let model = published("blip2-itm-vit-g-coco");
         assert_eq!((model.patches, model.words, model.reads_instruction), (677.0, 0.0, true));

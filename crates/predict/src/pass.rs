@@ -15,7 +15,7 @@ pub(crate) struct Batch {
     pub images: f64,
     /// Rows of text.
     pub rows: f64,
-    /// Tokens that the interface reads, for each row.
+    /// Tokens that the connector reads, for each row.
     pub instruction: f64,
     /// Tokens of the prompt.
     pub prompt: f64,
@@ -97,7 +97,7 @@ impl Pass<'_> {
         self.forward(|tower| tower == Tower::Vision)
     }
 
-    /// Interface and language model up to the first step of a search, for features that are there. Of a decoder that looks at an encoder's states,
+    /// Connector and language model up to the first step of a search, for features that are there. Of a decoder that looks at an encoder's states,
     /// only the keys and values of these are made.
     pub fn reading(&self) -> Work {
         let runs = |kind: BlockKind| kind != BlockKind::Vision && kind != BlockKind::T5Decoder;

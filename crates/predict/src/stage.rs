@@ -11,6 +11,7 @@ use crate::{
     evaluation::Evaluated,
     model::{Layer, Model},
     program::{device, host},
+    reconstruction::Reconstruction,
     shared::Known,
     training::{Training, largest_block},
     work::{Machine, Work},
@@ -175,6 +176,14 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&
             let stored = inputs.statistics.is_some();
             // The projection, where it is one of them, is a small part of its tower.
             Calibrated { subject, tower: *tower, projection: false }.refine(*method, *iterations, calibration, stored)
+        }
+        Stage::Structure { tower, score, block_score, calibration, .. } => {
+            let scores = (*score, *block_score);
+            Calibrated { subject, tower: *tower, projection: false }.structure(scores, calibration.as_ref())
+        }
+        Stage::Reconstruct { tower, training, calibration, .. } => {
+            let calibrated = Calibrated { subject, tower: *tower, projection: false };
+            Reconstruction { calibrated, training }.need(calibration)
         }
         Stage::Adapt { training, masked, .. } => {
             Training { subject, settings: training, masked: *masked, taught: known.teacher }.need()

@@ -2,7 +2,7 @@
 
 use ressa_experiment::record::Certificate;
 use ressa_models::{
-    MaskSet, VisionLanguage,
+    Cuts, MaskSet, VisionLanguage,
     certify::{self, Claim},
 };
 
@@ -26,7 +26,21 @@ pub fn certify_tower(
     masks: &MaskSet,
     before: &MaskSet,
 ) -> Result<Certificate, PruneError> {
-    certify(model, request, None, (masks, before))
+    certify(model, request, None, None, (masks, before))
+}
+
+/// As [`certify_tower`], of a model of which structured removal has left `cuts`: numbers and patterns are those of what is left.
+///
+/// # Errors
+/// As [`PruneRequest::selection`].
+pub fn certify_tower_within(
+    model: &dyn VisionLanguage,
+    request: &PruneRequest,
+    cuts: &Cuts,
+    masks: &MaskSet,
+    before: &MaskSet,
+) -> Result<Certificate, PruneError> {
+    certify(model, request, None, Some(cuts), (masks, before))
 }
 
 /// As [`certify_tower`], for what [`crate::prune_tower_divided`] promised: every layer its own number.
@@ -37,13 +51,14 @@ pub fn certify_tower_divided(
     masks: &MaskSet,
     before: &MaskSet,
 ) -> Result<Certificate, PruneError> {
-    certify(model, request, Some(counts), (masks, before))
+    certify(model, request, Some(counts), None, (masks, before))
 }
 
 pub(crate) fn certify(
     model: &dyn VisionLanguage,
     request: &PruneRequest,
     counts: Option<&Counts>,
+    cuts: Option<&Cuts>,
     (masks, before): (&MaskSet, &MaskSet),
 ) -> Result<Certificate, PruneError> {
     let selection = request.selection()?;
@@ -61,13 +76,18 @@ pub(crate) fn certify(
             certificate.violations.push(format!("`{}`: the mask has another shape than the weight", id.name));
             continue;
         }
-        total += rows * columns;
+        let cut = cuts.and_then(|cuts| cuts.layer(&id.name));
+        let (rows_left, columns_left) = cut.map_or((rows, columns), |cut| cut.size((rows, columns)));
+        // What was removed as a whole is beside what was asked for.
+        let removed = rows * columns - rows_left * columns_left;
+        total += rows_left * columns_left;
         let lost = rows * columns - keep.kept() as i64;
-        pruned += lost;
+        pruned += lost - removed;
         let asked = match request.is_exact() {
-            true => request.of_layer(&id.name, (rows, columns), counts)?.pruned_in(rows, columns),
+            true => request.of_layer(&id.name, (rows_left, columns_left), counts)?.pruned_in(rows_left, columns_left),
             false => None,
         };
+        let asked = asked.map(|asked| asked + removed);
         let earlier = before.get(&id.name);
         is_later |= earlier.is_some();
         if let Some(earlier) = earlier {
@@ -87,7 +107,9 @@ pub(crate) fn certify(
             masked: true,
             keep: Some(keep),
             pattern: Some(selection.pattern()),
-            pruned: asked.filter(|_| earlier.is_none()),
+            cut,
+            // Where nothing but whole groups was gone, the number is exact.
+            pruned: asked.filter(|_| earlier.is_none_or(|earlier| earlier.numel() - earlier.kept() == removed as u64)),
             sealed: true,
         }]);
         certificate.tensors.extend(found.tensors);

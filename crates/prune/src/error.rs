@@ -2,15 +2,18 @@
 
 use ressa_experiment::{Tower, config::Metric};
 use ressa_models::ModelError;
+use ressa_runtime::RuntimeError;
 
 /// A pruning that cannot be done as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    /// A metric that needs activations got no calibration samples.
-    #[error("metric `{}` needs calibration samples and there are none: raise `prune.calibration.images`", metric.name())]
+    /// There are no calibration samples where activations are needed.
+    #[error(
+        "{what} needs calibration samples and there are none: raise `prune.calibration.images`, and `questions` or `captions` beside it"
+    )]
     NoSamples {
-        /// The metric.
-        metric: Metric,
+        /// What needs them.
+        what: String,
     },
     /// Nothing to rank weights with.
     #[error("metric `none` prunes nothing: choose one, such as `magnitude` or `wanda`")]
@@ -109,7 +112,77 @@ pub enum PruneError {
         /// Module path.
         layer: String,
     },
+    /// The tower declares nothing that can be removed as a whole.
+    #[error(
+        "tower `{tower}` of this model has no heads, channels or blocks that can be removed: set its `structure` to 0"
+    )]
+    NoGroups {
+        /// The tower.
+        tower: Tower,
+    },
+    /// More is to remain than there is.
+    #[error(
+        "{target} {what} of tower `{tower}` are to remain, and there are {count}: lower `structure.{tower}.{what}`"
+    )]
+    Target {
+        /// The tower.
+        tower: Tower,
+        /// What is counted.
+        what: &'static str,
+        /// What was asked.
+        target: f64,
+        /// How many there are.
+        count: usize,
+    },
+    /// Blocks that cannot be left out.
+    #[error(
+        "{removed} blocks of `{stack}` are to go, and {candidates} can: the others do not pass on what they read, or nothing reads them"
+    )]
+    Blocks {
+        /// Path of the stack.
+        stack: String,
+        /// How many are asked for.
+        removed: usize,
+        /// How many can go.
+        candidates: usize,
+    },
+    /// Groups that cannot be removed.
+    #[error("tower `{tower}` cannot be made smaller: {reason}")]
+    Structure {
+        /// The tower.
+        tower: Tower,
+        /// Why.
+        reason: String,
+    },
+    /// There is nothing to train on.
+    #[error("tower `{tower}` has no samples to reconstruct from: raise `reconstruct.samples`")]
+    NothingToReconstruct {
+        /// The tower.
+        tower: Tower,
+    },
+    /// The process was asked to stop; finished windows are kept.
+    #[error("stopped, finished windows are kept to go on behind them")]
+    GivenBack,
+    /// A finished window cannot be kept.
+    #[error("finished window: {0}")]
+    Unsaved(#[from] RuntimeError),
     /// A mask does not fit its layer.
     #[error(transparent)]
     Model(#[from] ModelError),
+}
+
+impl PruneError {
+    /// Whether the work was saved and given back, as asked.
+    pub fn is_given_back(&self) -> bool {
+        matches!(self, PruneError::GivenBack)
+    }
+
+    /// Whether the disk or its permissions kept something from being written.
+    pub fn is_storage(&self) -> bool {
+        match self {
+            PruneError::Unsaved(_) => true,
+            PruneError::Model(error) => error.is_storage(),
+            _ => false,
+        }
+    }
 }

@@ -144,6 +144,35 @@ impl ColumnStatistics {
         }
     }
 
+    /// The statistics of some columns alone, i64 in ascending order, as if the layer read nothing else.
+    #[must_use]
+    pub fn columns_alone(&self, columns: &Tensor) -> Self {
+        let of = |values: &Tensor| values.index_select(0, &columns.to_device(values.device()));
+        let gram = |gram: &Gram| {
+            let upper = gram.upper();
+            let columns = columns.to_device(upper.device());
+            Gram::from_upper(upper.index_select(0, &columns).index_select(1, &columns))
+        };
+        let moments = |of_all: &Moments| Moments {
+            sum: of(&of_all.sum),
+            scatter: of(&of_all.scatter),
+            mass: of_all.mass,
+            open: None,
+        };
+        Self {
+            columns: columns.size()[0],
+            samples: self.samples,
+            tokens: self.tokens,
+            squares: self.squares.as_ref().map(of),
+            moments: self.moments.as_ref().map(moments),
+            gram: self.gram.as_ref().map(gram),
+            remembers: false,
+            factor: RefCell::new(None),
+            apart: Vec::new(),
+            finite: Cell::new(None),
+        }
+    }
+
     /// What is being collected.
     pub fn collects(&self) -> Needs {
         Needs { norms: self.squares.is_some(), moments: self.moments.is_some(), gram: self.gram.is_some() }

@@ -1,14 +1,12 @@
 //! Pruning one tower of a model in memory: statistics, importance, selection, certificate.
 
-use std::collections::BTreeMap;
-
 use ressa_experiment::{
     Tower,
     config::{Group, Propagate},
     record::Certificate,
 };
-use ressa_models::{KeepMask, LayerId, MaskSet, Sample, VisionLanguage, WeightSet};
-use tch::{Tensor, no_grad};
+use ressa_models::{Cuts, KeepMask, LayerId, MaskSet, Sample, VisionLanguage, WeightSet};
+use tch::{Kind, Tensor, no_grad};
 
 use crate::{
     allocation::Counts,
@@ -58,6 +56,8 @@ pub struct TowerInputs<'a> {
     pub counts: Option<&'a Counts>,
     /// Statistics of each block, collected on the dense model; in place of samples.
     pub statistics: Option<&'a Stored>,
+    /// What structured removal has left of the model: what is asked for counts from that, and the rest stays removed.
+    pub cuts: Option<&'a Cuts>,
 }
 
 /// Prunes one tower of `model`, which carries the new masks, and changed weights, afterwards. `progress` gets the share done.
@@ -101,7 +101,7 @@ pub fn prune_tower_with(
                 linear.matrix_mut().set_packed(Some(keep.shallow_clone()))?;
             }
         }
-        let certificate = certify(model, request, inputs.counts, (&masks, &before))?;
+        let certificate = certify(model, request, inputs.counts, inputs.cuts, (&masks, &before))?;
         Ok(TowerPruning { masks, weights, certificate })
     })
 }
@@ -119,9 +119,9 @@ pub fn solve_tower(
 ) -> Result<TowerSolution, PruneError> {
     let selection = request.selection()?;
     let solver = method::solver(request.metric, &request.method, request.seed).ok_or(PruneError::NoMetric)?;
-    check_layers(model, request.tower, selection)?;
+    check_layers(model, request.tower, selection, inputs.cuts)?;
     if !solver.needs().is_empty() && inputs.samples.is_empty() && inputs.statistics.is_none() {
-        return Err(PruneError::NoSamples { metric: request.metric });
+        return Err(PruneError::NoSamples { what: format!("metric `{}`", request.metric.name()) });
     }
     no_grad(|| match selection {
         Selection::Unstructured { sparsity, group: Group::Tower } if inputs.counts.is_none() => {
@@ -145,7 +145,7 @@ pub fn join_projection(model: &mut dyn VisionLanguage) -> Result<(), PruneError>
 /// Collects the statistics of a tower's blocks, inputs coming from dense predecessors; `each` gets them block after block.
 ///
 /// # Errors
-/// Activations that are not finite; those of `each`.
+/// No samples; activations that are not finite; those of `each`.
 pub fn collect(
     model: &dyn VisionLanguage,
     tower: Tower,
@@ -153,6 +153,9 @@ pub fn collect(
     samples: &[Sample],
     each: &mut dyn FnMut(usize, BlockStatistics) -> Result<(), PruneError>,
 ) -> Result<(), PruneError> {
+    if samples.is_empty() {
+        return Err(PruneError::NoSamples { what: format!("tower `{tower}`") });
+    }
     let mut walk = begin(Shown(model), tower, look, samples)?;
     for block in 0..model.blocks(tower) {
         let onward = if block + 1 < model.blocks(tower) { Onward::Before } else { Onward::Nowhere };
@@ -162,7 +165,7 @@ pub fn collect(
 }
 
 /// A walk at the entry of a tower, activations on the model's own device.
-fn begin<B: Blocks<Error = PruneError>>(
+pub(crate) fn begin<B: Blocks<Error = PruneError>>(
     blocks: B,
     tower: Tower,
     look: Look,
@@ -181,17 +184,17 @@ fn prune_block_by_block(
     inputs: TowerInputs<'_>,
     progress: &mut dyn FnMut(f64),
 ) -> Result<TowerSolution, PruneError> {
-    let mut selections = BTreeMap::new();
+    // What cannot be asked of a layer is said before the first block runs.
     for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == request.tower) {
-        selections.insert(id.name.clone(), request.of_layer(&id.name, linear.shape(), inputs.counts)?);
+        request.of_layer(&id.name, linear.shape(), inputs.counts)?;
     }
-    let asked = |id: &LayerId, _: (i64, i64)| Ok(selections[&id.name]);
+    let asked = |id: &LayerId, shape: (i64, i64)| request.of_layer(&id.name, shape, inputs.counts);
     let look = Look { needs: solver.needs(), tokens: request.tokens };
     let observes = !look.needs.is_empty() && inputs.statistics.is_none();
     let carries = observes && request.propagate == Propagate::Pruned;
     let blocks = model.blocks(request.tower);
     let device = Shown(model).device();
-    let resident = Resident::new(model);
+    let resident = Resident::new(model).within(inputs.cuts);
     let mut walk = match observes {
         true => begin(resident, request.tower, look, inputs.samples)?,
         false => Walk::new(resident, InMemory::new(device)),
@@ -238,7 +241,12 @@ fn prune_at_once(
             Ok(())
         })?;
     }
-    let layers: Vec<_> = (0..blocks).flat_map(|block| layers_of(model, Place { tower, block })).collect();
+    let all = (0..blocks).flat_map(|block| layers_of(model, Place { tower, block }));
+    let (layers, removed): (Vec<_>, Vec<_>) = all.partition(|(id, linear)| {
+        let cut = inputs.cuts.and_then(|cuts| cuts.layer(&id.name));
+        let (rows, columns) = cut.map_or(linear.shape(), |cut| cut.size(linear.shape()));
+        rows * columns > 0
+    });
     let mut stored: Option<(usize, BlockStatistics)> = None;
     let mut importance = |at: usize| -> Result<Tensor, PruneError> {
         let (id, linear) = layers[at];
@@ -253,15 +261,24 @@ fn prune_at_once(
         };
         let statistics = statistics.and_then(|statistics| statistics.get(&id.name));
         let matrix = linear.matrix();
-        let weight = matrix.stored().unwrap_or_else(|| matrix.base().shallow_clone());
-        let gone = matrix.keep().map(KeepMask::remove);
+        let cut = inputs.cuts.and_then(|cuts| cuts.layer(&id.name));
+        let rest = |whole: Tensor| cut.map_or_else(|| whole.shallow_clone(), |cut| cut.of(&whole));
+        let weight = rest(matrix.stored().unwrap_or_else(|| matrix.base().shallow_clone()));
+        let gone = matrix.keep().map(KeepMask::remove).map(rest);
+        let columns = cut.and_then(|cut| cut.columns.as_ref());
+        let alone = statistics.zip(columns).map(|(statistics, columns)| statistics.columns_alone(columns));
         let selection = Selection::Unstructured { sparsity, group: Group::Tower };
         let problem = LayerProblem { name: &id.name, weight: &weight, selection, gone: gone.as_ref() };
-        importance_of(metric, &problem, statistics)
+        importance_of(metric, &problem, alone.as_ref().or(statistics))
     };
     let mut masks = MaskSet::new();
+    for (id, linear) in removed {
+        masks.insert(id.name.clone(), Tensor::zeros_like(linear.weight()).to_kind(Kind::Bool));
+    }
     keep_across_with(layers.len(), sparsity, &mut importance, &mut |at, keep| {
         let (id, linear) = layers[at];
+        let cut = inputs.cuts.and_then(|cuts| cuts.layer(&id.name));
+        let keep = cut.map_or_else(|| keep.shallow_clone(), |cut| cut.spread(&keep, linear.shape()));
         let keep = match linear.matrix().keep() {
             Some(before) => keep.logical_and(&before.keep()),
             None => keep,
@@ -272,11 +289,17 @@ fn prune_at_once(
     Ok(masks)
 }
 
-fn check_layers(model: &dyn VisionLanguage, tower: Tower, selection: Selection) -> Result<(), PruneError> {
+fn check_layers(
+    model: &dyn VisionLanguage,
+    tower: Tower,
+    selection: Selection,
+    cuts: Option<&Cuts>,
+) -> Result<(), PruneError> {
     let mut found = false;
     for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == tower) {
         found = true;
-        let width = linear.shape().1;
+        let cut = cuts.and_then(|cuts| cuts.layer(&id.name));
+        let width = cut.map_or(linear.shape(), |cut| cut.size(linear.shape())).1;
         if let Selection::NOfM { of, .. } = selection
             && width % of != 0
         {

@@ -156,7 +156,11 @@ impl Reader {
         for node in cells.iter().flat_map(|cell| &cell.stages) {
             let keys = match *node.stage {
                 Stage::Evaluate { .. } => &mut evaluations,
-                Stage::Merge { .. } | Stage::Prune { .. } | Stage::Refine { .. } => &mut certifying,
+                Stage::Merge { .. }
+                | Stage::Prune { .. }
+                | Stage::Refine { .. }
+                | Stage::Structure { .. }
+                | Stage::Reconstruct { .. } => &mut certifying,
                 Stage::Dense { .. }
                 | Stage::Rescale { .. }
                 | Stage::Sensitivity { .. }
@@ -182,7 +186,11 @@ impl Reader {
         for node in &cell.stages {
             let there = match *node.stage {
                 Stage::Evaluate { .. } => self.score(&node.key).is_some(),
-                Stage::Merge { .. } | Stage::Prune { .. } | Stage::Refine { .. } => self.counts(&node.key).is_some(),
+                Stage::Merge { .. }
+                | Stage::Prune { .. }
+                | Stage::Refine { .. }
+                | Stage::Structure { .. }
+                | Stage::Reconstruct { .. } => self.counts(&node.key).is_some(),
                 Stage::Dense { .. }
                 | Stage::Rescale { .. }
                 | Stage::Sensitivity { .. }
@@ -277,7 +285,8 @@ impl Reader {
         let sparsity = |tower: &Option<Tower>| match tower {
             Some(tower) => share((total(*tower).zeros as f64, total(*tower).weights as f64)),
             None => {
-                share(with_budget().map(total).fold((0.0, 0.0), |s, t| (s.0 + t.zeros as f64, s.1 + t.weights as f64)))
+                let reduced = Tower::ALL.into_iter().filter(|&tower| cell.run.removes(tower));
+                share(reduced.map(total).fold((0.0, 0.0), |s, t| (s.0 + t.zeros as f64, s.1 + t.weights as f64)))
             }
         };
         let target = |tower: &Option<Tower>| match tower {
@@ -386,7 +395,7 @@ fn known<T: Send>(
     Ok(known)
 }
 
-/// The stages that say of a cell's weights what they are: the last merge, and what was pruned or refined after it, a later one of a tower overriding.
+/// The stages that say of a cell's weights what they are: the last merge, and what was done to single towers after it, a later one of a tower overriding.
 fn certifiers(cell: &Cell) -> impl Iterator<Item = &StageNode> {
     let merge = cell.stages.iter().rposition(|node| matches!(*node.stage, Stage::Merge { .. }));
     let last = cell.stages[merge.unwrap_or(0)..].iter().map(AsRef::as_ref);

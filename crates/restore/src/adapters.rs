@@ -6,6 +6,7 @@ use rand::Rng;
 use ressa_experiment::{
     Tower,
     config::{MatrixUpdate, TowerAdapter, TrainedBiases},
+    reconstruct::{Trained, WindowTraining},
     stage::AdaptTraining,
 };
 use ressa_models::{
@@ -46,7 +47,9 @@ pub fn initialise(
                 let adapter = match wanted {
                     TowerAdapter { full: true, .. } => unchanged(linear.matrix()),
                     TowerAdapter { rank: 0, .. } => continue,
-                    _ => fresh(linear, wanted, (settings.update, masked), seed),
+                    TowerAdapter { rank, scale, .. } => {
+                        fresh(linear.matrix(), (*rank, *scale), (settings.update, masked), seed)
+                    }
                 };
                 adapters.insert(linear.name(), adapter);
             }
@@ -84,23 +87,45 @@ fn element_wise<'m>(
     let of_linears = linears.into_iter().flat_map(Linear::weights).filter(is_bias);
     let norms = model.norms(tower).into_iter().filter(|weight| wanted.norms || all && is_bias(weight));
     let found: Vec<&Weight> = of_linears.chain(norms).collect();
-    if wanted.bias != TrainedBiases::None && !found.iter().any(is_bias) {
+    // Without matrices that train, no bias is one of theirs.
+    let wants_biases = all || wanted.bias == TrainedBiases::LoraOnly && wanted.trains_matrices();
+    if wants_biases && !found.iter().any(is_bias) {
         return Err(RestoreError::NoBias { tower });
     }
     Ok(found)
 }
 
-fn fresh(linear: &Linear, wanted: &TowerAdapter, (update, masked): (MatrixUpdate, bool), seed: u64) -> Box<dyn Update> {
-    let ((outputs, inputs), scale, device) = (linear.shape(), wanted.scale, linear.weight().device());
+/// What trains on a weight in a local reconstruction: on a matrix what the settings name, which keeps its mask; all of a bias or a norm.
+pub fn in_window(weight: &Weight, training: &WindowTraining, seed: u64) -> Option<Box<dyn Update>> {
+    let is_matrix = weight.base().dim() == 2;
+    match (training.train, training.train.update()) {
+        (Trained::None, _) => None,
+        (Trained::Norms, _) if is_matrix => None,
+        (_, Some(update)) if is_matrix => {
+            let (rank, scale) = (training.rank.unwrap_or(1), training.scale.unwrap_or(1.0));
+            Some(fresh(weight, (rank, scale), (update, weight.keep().is_some()), seed))
+        }
+        _ => Some(unchanged(weight)),
+    }
+}
+
+fn fresh(
+    matrix: &Weight,
+    (rank, scale): (u32, f64),
+    (update, masked): (MatrixUpdate, bool),
+    seed: u64,
+) -> Box<dyn Update> {
+    let (size, device) = (matrix.base().size(), matrix.device());
+    let (outputs, inputs) = (size[0], size[1]);
     let filled = |shape: [i64; 2], value: f64| Tensor::full(shape, value, (Kind::Float, device));
     let uniform = |rows: i64| {
-        let mut stream = stream(seed, linear.name());
+        let mut stream = stream(seed, matrix.key());
         let bound = 1.0 / (inputs as f32).sqrt();
         let unit = |bits: u32| (bits >> 8) as f32 / (1u32 << 24) as f32;
         let values: Vec<f32> = (0..rows * inputs).map(|_| (2.0 * unit(stream.next_u32()) - 1.0) * bound).collect();
         Tensor::from_slice(&values).view([rows, inputs]).to_device(device)
     };
-    let rank = i64::from(wanted.rank);
+    let rank = i64::from(rank);
     let from_zero = || LoraParts { a: uniform(rank), b: filled([outputs, rank], 0.0), scale };
     match update {
         MatrixUpdate::Sum if masked => Box::new(SparseLora(from_zero())),
@@ -128,7 +153,7 @@ fn names(target: &str, linear: &Linear, role: &str) -> bool {
     target == role || linear.name().split('.').any(|module| module == target)
 }
 
-/// Linears between the towers, with their roles: they follow the interface, and are tuned where a target names them.
+/// Linears between the towers, with their roles: they follow the connector, and are tuned where a target names them.
 fn connectors(model: &dyn VisionLanguage, tower: Tower) -> Vec<(&Linear, &str)> {
     let all = if tower == Tower::Connector { model.connectors() } else { Vec::new() };
     all.into_iter().map(|linear| (linear, linear.name().rsplit('.').next().unwrap_or_default())).collect()

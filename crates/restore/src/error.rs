@@ -28,7 +28,8 @@ pub enum RestoreError {
     },
     /// No layer matches the tuned towers and targets.
     #[error(
-        "no layer takes an adapter: tune a tower of the model, with a rank of at least 1 and targets out of {roles}"
+        "nothing of this model trains: tune a tower, with a rank of at least 1 and targets out of {roles}, or `full`, or biases, norms or queries that \
+         it has"
     )]
     NothingToTrain {
         /// Roles that the model has, for the message.

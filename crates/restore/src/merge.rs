@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{Pattern, Tower, config::RestoreMethod, record::Certificate};
 use ressa_models::{
-    Form, MaskSet, Prompts, UpdateSet, VisionLanguage, Weight,
+    Cuts, Form, MaskSet, Prompts, UpdateSet, VisionLanguage, Weight,
     certify::{Claim, certify},
 };
 use tch::{Kind, Tensor, no_grad};
@@ -23,8 +23,10 @@ pub struct MergeRequest<'a> {
     pub masks: &'a MaskSet,
     /// Trained adapters.
     pub adapters: &'a UpdateSet,
-    /// Pattern of each pruned tower.
+    /// Pattern of each pruned tower, in what is left of it.
     pub patterns: &'a BTreeMap<Tower, Pattern>,
+    /// What structured removal has left.
+    pub cuts: &'a Cuts,
 }
 
 /// A small batch on which outputs before and after merging are compared.
@@ -146,7 +148,7 @@ pub fn merged_weight(weight: &Weight, method: RestoreMethod) -> Result<Tensor, R
     }
     let value = weight.exact().to_kind(weight.base().kind());
     Ok(match weight.keep() {
-        Some(keep) if method != RestoreMethod::Lora => value.masked_fill(&keep.remove(), 0.0),
+        Some(keep) if method != RestoreMethod::Lora => value.masked_fill(&keep.remove().view_as(&value), 0.0),
         _ => value,
     })
 }
@@ -162,6 +164,7 @@ pub fn certify_merged(merged: &dyn VisionLanguage, request: MergeRequest<'_>) ->
             masked: false,
             keep,
             pattern: keep.and_then(|_| request.patterns.get(&id.tower).copied()),
+            cut: request.cuts.layer(&id.name),
             pruned: None,
             sealed,
         }

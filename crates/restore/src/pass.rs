@@ -44,7 +44,7 @@ pub(crate) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Compares what leaves the interface with words; the language model does not run.
+    /// Compares what leaves the connector with words; the language model does not run.
     pub fn aligning(self, words: &Words, gradient: &mut FlatGradient<'_>) -> Terms {
         let terms = with_grad(|| {
             let features = features(self.student, &self.batch.pixels);
@@ -102,7 +102,7 @@ impl Pass<'_> {
             None => third.total.shallow_clone(),
         };
         if total.requires_grad() {
-            // Retrieval reads the interface without recomputation: its queries are few.
+            // Retrieval reads the connector without recomputation: its queries are few.
             let found = gradient.add_all_and(&total, &leaf);
             of_features.add(found);
         }
@@ -129,12 +129,13 @@ impl Pass<'_> {
         let student = self.student;
         let prompts = &exchange.prompts;
         let asked = with_grad(|| student.enter_from(Entry::Features { features, prompts }));
-        let (interface, queries) = Chain::run(student, Tower::Connector, &asked, gradient);
+        let (connector, queries) = Chain::run(student, Tower::Connector, &asked, gradient);
         let prefix = with_grad(|| student.leave(Tower::Connector, &queries));
         let prefix_leaf = prefix.detach().set_requires_grad(prefix.requires_grad());
         let read = with_grad(|| {
             let (prompt, answers) = (&prompts.language, exchange.answers());
-            student.enter_from(Entry::Prefix { prefix: &prefix_leaf, prompt, answers })
+            let prefix = student.place_images(prefix_leaf.shallow_clone(), prompt);
+            student.enter_from(Entry::Prefix { prefix: &prefix, prompt, answers })
         });
         let (language, states) = Chain::run(student, Tower::Language, &read, gradient);
         let (teacher, taught) = match questions {
@@ -155,7 +156,7 @@ impl Pass<'_> {
         let of_prefix = no_later(of_read, &read, &prefix_leaf, gradient);
         let back = of_prefix.and_then(|found| with_grad(|| product(&prefix, &found)));
         let of_queries = backward_into(back, &queries, gradient);
-        let of_asked = interface.backward(student, of_queries, gradient);
+        let of_asked = connector.backward(student, of_queries, gradient);
         of_features.add(no_later(of_asked, &asked, features, gradient));
         Some(terms.without_history())
     }

@@ -16,7 +16,7 @@ pub struct StepLoss {
     pub step: u32,
     /// What is minimised.
     pub total: f64,
-    /// Cross entropy of the answers; in steps that align the interface, that of their words.
+    /// Cross entropy of the answers; in steps that align the connector, that of their words.
     pub questions: f64,
     /// Cross entropy of the captions, likewise.
     pub captions: f64,
@@ -113,7 +113,7 @@ impl Terms {
         Self { total, questions: question_loss, captions: caption_loss, contrastive, distillation }
     }
 
-    /// Of a step that aligns the interface with words.
+    /// Of a step that aligns the connector with words.
     pub(crate) fn aligned(questions: Option<Tensor>, captions: Option<Tensor>, device: tch::Device) -> Self {
         let zero = || Tensor::zeros([], (Kind::Float, device));
         let (questions, captions) = (questions.unwrap_or_else(zero), captions.unwrap_or_else(zero));

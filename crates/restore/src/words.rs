@@ -1,8 +1,8 @@
-//! Alignment of an interface with the language model's words, without running the language model.
+//! Alignment of a connector with the language model's words, without running the language model.
 //!
-//! What the language model reads of an image are vectors where words have their embeddings. An interface that knows nothing yet learns what its
+//! What the language model reads of an image are vectors where words have their embeddings. A connector that knows nothing yet learns what its
 //! vectors have to say from the embeddings alone: every word of an answer must be what one of the visual tokens is most like, among the words of
-//! the batch. As BLIP-2's first stage, it prepares the interface before the language model joins in.
+//! the batch. As BLIP-2's first stage, it prepares the connector before the language model joins in.
 
 use ressa_models::VisionLanguage;
 use tch::{Kind, Tensor};

@@ -99,7 +99,9 @@ pub fn detail(stage: &Stage) -> &'static str {
         Stage::Sensitivity { tower, .. }
         | Stage::Statistics { tower, .. }
         | Stage::Prune { tower, .. }
-        | Stage::Refine { tower, .. } => tower.name(),
+        | Stage::Refine { tower, .. }
+        | Stage::Structure { tower, .. }
+        | Stage::Reconstruct { tower, .. } => tower.name(),
         Stage::Rescale { .. } | Stage::Adapt { .. } => "",
         Stage::Merge { method, .. } => method.name(),
         Stage::Evaluate { task, .. } => task.name(),
@@ -115,7 +117,8 @@ pub(crate) fn default_seconds(stage: &Stage) -> f64 {
         Stage::Rescale { .. } => 0.3,
         Stage::Sensitivity { measurement: Measurement::Perturbation { .. }, .. } => 60.0,
         Stage::Sensitivity { .. } => 3.0,
-        Stage::Statistics { .. } | Stage::Prune { .. } | Stage::Refine { .. } => 2.0,
+        Stage::Statistics { .. } | Stage::Prune { .. } | Stage::Refine { .. } | Stage::Structure { .. } => 2.0,
+        Stage::Reconstruct { .. } => 5.0,
         Stage::Adapt { .. } => 20.0,
         Stage::Merge { .. } => 0.3,
         Stage::Evaluate { .. } => 3.0,

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use ressa_experiment::{
     Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, Tower, config::MatrixUpdate, percent,
-    steps::Step,
+    reconstruct::ReconstructConfig, steps::Step,
 };
 
 /// Runs, their distinct stages (upstream first) and the gates of their dense models.
@@ -222,6 +222,10 @@ pub fn describe(stage: &Stage) -> String {
             }
         }
         Stage::Refine { tower, method, .. } => format!("refine {tower} {}", method.name()),
+        Stage::Structure { tower, target, .. } => format!("structure {tower} {target}"),
+        Stage::Reconstruct { tower, training, .. } => {
+            format!("reconstruct {tower} {} by {}", training.train.name(), training.window)
+        }
         Stage::Adapt { masked, training, .. } => {
             let update = match (training.update, *masked) {
                 (MatrixUpdate::Sum, true) => "sparse",
@@ -257,6 +261,13 @@ fn code_path(cell: &Cell) -> String {
             format!("{} {pattern} {:?}", prune.metric.name(), prune.calibration.propagate)
         }
         Step::Refine(refine) => refine.method.name().to_owned(),
+        Step::Structure(structure) => {
+            format!("structure {} {}", structure.score.name(), structure.block_score.name())
+        }
+        Step::Reconstruct(reconstruct) => {
+            let ReconstructConfig { train, window, inputs, targets, .. } = *reconstruct;
+            format!("{} {window} {inputs:?} {targets:?}", train.name())
+        }
         Step::Restore(restore) => format!("{} {}", restore.method.name(), restore.distill.weight > 0.0),
     };
     let steps: Vec<String> = run.sequence().into_iter().filter(Step::does_something).map(step).collect();

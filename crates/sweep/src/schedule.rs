@@ -1,6 +1,7 @@
 //! Which stage comes next: a state per stage, and what is kept up to date when one changes, so that a change costs the same in a sweep of a
 //! dozen stages and in one of a million.
 
+mod behind;
 mod complete;
 mod costs;
 mod order;
@@ -13,6 +14,7 @@ use crate::{
     Estimates, Graph, Inventory,
     recruit::{ClassWork, Classes},
 };
+use behind::Behind;
 use complete::Complete;
 use costs::Costs;
 use ready::Ready;
@@ -93,7 +95,9 @@ pub(crate) struct Resident {
 pub(crate) struct Schedule<'g> {
     graph: &'g Graph,
     state: Vec<State>,
+    /// By stage, how much of what it opens is not there.
     missing_inputs: Vec<u32>,
+    behind: Behind,
     /// The class of workers that takes each stage.
     class: Vec<u8>,
     /// By class, stages that are ready or run, and stages that wait.
@@ -113,10 +117,12 @@ impl<'g> Schedule<'g> {
     pub fn new(graph: &'g Graph, inventory: &Inventory, estimates: &Estimates, classes: &Classes) -> Self {
         let present = &inventory.present;
         let costs = Costs::new(graph);
-        let missing = |inputs: &[usize]| {
-            u32::try_from(inputs.iter().filter(|&&input| !present[input]).count()).unwrap_or(u32::MAX)
+        let behind = Behind::new(graph, present);
+        let missing = |position: usize| {
+            let inputs = graph.stages[position].inputs.iter().filter(|&&input| !present[input]);
+            u32::try_from(inputs.count() + behind.opened(position).len()).unwrap_or(u32::MAX)
         };
-        let missing_inputs: Vec<u32> = graph.stages.iter().map(|stage| missing(&stage.inputs)).collect();
+        let missing_inputs: Vec<u32> = (0..graph.stages.len()).map(missing).collect();
         let state: Vec<State> = (0..graph.stages.len())
             .map(|position| match (present[position], missing_inputs[position]) {
                 (true, _) => State::Cached,
@@ -144,7 +150,20 @@ impl<'g> Schedule<'g> {
         }
         let remaining = Remaining::new(graph, present, costs);
         let complete = Complete::new(graph, |stage| state[stage].is_present());
-        Self { graph, state, missing_inputs, class, work, gate_work, ready, remaining, complete, counts, open_gate }
+        Self {
+            graph,
+            state,
+            missing_inputs,
+            behind,
+            class,
+            work,
+            gate_work,
+            ready,
+            remaining,
+            complete,
+            counts,
+            open_gate,
+        }
     }
 
     /// State of a stage.
@@ -212,7 +231,7 @@ impl<'g> Schedule<'g> {
         self.set(position, State::Made);
         let graph = self.graph;
         self.complete.made(graph, position, |stage| self.state[stage].is_present());
-        for &dependent in &graph.stages[position].dependents {
+        for dependent in self.waiting_for(position) {
             self.missing_inputs[dependent] -= 1;
             if self.missing_inputs[dependent] == 0 && self.state[dependent] == State::Waiting {
                 self.set(dependent, State::Ready);
@@ -223,10 +242,9 @@ impl<'g> Schedule<'g> {
     /// Marks a stage as failed and everything that depends on it as skipped.
     pub fn failed(&mut self, position: usize) {
         self.set(position, State::Failed);
-        let graph = self.graph;
         let mut open = vec![position];
         while let Some(failed) = open.pop() {
-            for &dependent in &graph.stages[failed].dependents {
+            for dependent in self.waiting_for(failed) {
                 if matches!(self.state[dependent], State::Waiting | State::Ready) {
                     self.set(dependent, State::Skipped { cause: position });
                     open.push(dependent);
@@ -240,15 +258,15 @@ impl<'g> Schedule<'g> {
         if self.state[position] != State::Failed {
             return false;
         }
-        let graph = self.graph;
         self.set(position, if self.missing_inputs[position] == 0 { State::Ready } else { State::Waiting });
         // Inputs come before what reads them, so each is settled before it is asked.
-        let mut open = BTreeSet::from_iter(graph.stages[position].dependents.iter().copied());
+        let mut open = BTreeSet::from_iter(self.waiting_for(position));
         while let Some(dependent) = open.pop_first() {
             if !matches!(self.state[dependent], State::Skipped { .. }) {
                 continue;
             }
-            let cause = graph.stages[dependent].inputs.iter().find_map(|&input| match self.state[input] {
+            let opened = self.graph.stages[dependent].inputs.iter().chain(self.behind.opened(dependent));
+            let cause = opened.copied().find_map(|input| match self.state[input] {
                 State::Failed => Some(input),
                 State::Skipped { cause } => Some(cause),
                 _ => None,
@@ -258,9 +276,14 @@ impl<'g> Schedule<'g> {
                 None if self.missing_inputs[dependent] == 0 => self.set(dependent, State::Ready),
                 None => self.set(dependent, State::Waiting),
             }
-            open.extend(graph.stages[dependent].dependents.iter().copied());
+            open.extend(self.waiting_for(dependent));
         }
         true
+    }
+
+    /// Stages that open a stage, directly or behind others.
+    fn waiting_for(&self, position: usize) -> Vec<usize> {
+        self.graph.stages[position].dependents.iter().chain(self.behind.opened_by(position)).copied().collect()
     }
 
     /// Runs whose every stage is published.

@@ -32,7 +32,8 @@ fn crates(stage: &str) -> &'static [&'static str] {
     match stage {
         "dense" => &["pretrain", "models", "data", "runtime"],
         "rescale" => &["checkpoint", "models", "runtime"],
-        "prune" | "refine" | "sensitivity" | "statistics" => &["prune", "models", "data", "runtime"],
+        "prune" | "refine" | "sensitivity" | "statistics" | "structure" => &["prune", "models", "data", "runtime"],
+        "reconstruct" => &["prune", "restore", "models", "data", "runtime"],
         "adapt" => &["restore", "models", "data", "runtime"],
         "merge" => &["restore", "models", "data"],
         _ => &["eval", "restore", "models", "data"],
@@ -54,6 +55,7 @@ pub fn current(stage: &str) -> String {
     let beside: &[&str] = match stage {
         "prune" => &["sensitivity", "statistics"],
         "refine" => &["prune", "statistics"],
+        "reconstruct" => &["prune"],
         _ => &[],
     };
     files.extend(beside.iter().map(|file| crates_folder.join(format!("pipeline/src/{file}.rs"))));

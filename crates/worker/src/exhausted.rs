@@ -36,6 +36,12 @@ pub fn of_stage(stage: &Stage) -> &'static str {
         Stage::Sensitivity { .. } | Stage::Statistics { .. } | Stage::Prune { .. } | Stage::Refine { .. } => {
             "set fewer `prune.calibration.images` or `model.compute: bfloat16`, or use fewer --slots for each device"
         }
+        Stage::Structure { .. } => {
+            "set fewer `structure.calibration.images` or `model.compute: bfloat16`, or use fewer --slots for each device"
+        }
+        Stage::Reconstruct { .. } => {
+            "set a smaller `reconstruct.batch`, fewer `reconstruct.samples` or a smaller `reconstruct.window`, or use fewer --slots for each device"
+        }
         Stage::Dense { .. } | Stage::Rescale { .. } | Stage::Merge { .. } | Stage::Evaluate { .. } => {
             "set `model.compute: bfloat16`, or use fewer --slots for each device"
         }

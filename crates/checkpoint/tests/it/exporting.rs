@@ -138,7 +138,10 @@ fn a_changed_tensor_changes_its_own_bytes_only() {
         label: "restoration: ressa wanda, seed 0".to_owned(),
         run: "0123456789ab".to_owned(),
         stages: vec![("prune vision".to_owned(), "ab12".to_owned())],
-        pruned: [(Tower::Vision, "wanda, 2:4".to_owned())].into(),
+        steps: [("prune vision", "wanda, 2:4"), ("restore", "sparse-lora, 100 steps"), ("prune vision", "wanda, 1:4")]
+            .map(|(what, how)| (what.to_owned(), how.to_owned()))
+            .into(),
+        pruned: [(Tower::Vision, "wanda, 2:4; then wanda, 1:4".to_owned())].into(),
         restored: Some("sparse-lora, 100 steps".to_owned()),
         seed: Some(0),
         scores: vec![score("gqa")],
@@ -162,8 +165,9 @@ fn a_changed_tensor_changes_its_own_bytes_only() {
 
     Made from `org/base` by the run `restoration: ressa wanda, seed 0`.
 
-    - vision: wanda, 2:4
-    - restoration: sparse-lora, 100 steps
+    - prune vision: wanda, 2:4
+    - restore: sparse-lora, 100 steps
+    - prune vision: wanda, 1:4
     - seed: 0
 
     ## Scores

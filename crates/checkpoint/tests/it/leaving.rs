@@ -84,6 +84,7 @@ fn making(place: &Path) -> Making {
         label: format!("mine: model.checkpoint={}/source", place.display()),
         run: "0123".to_owned(),
         stages: vec![(format!("dense {}/source", place.display()), "ab".to_owned())],
+        steps: Vec::new(),
         pruned: BTreeMap::new(),
         restored: None,
         seed: None,

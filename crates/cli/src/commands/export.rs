@@ -51,6 +51,7 @@ fn of_run(global: &Global, options: &ExportOptions) -> Result<Value, Failure> {
         readings,
         output: absolute(&options.output),
         max_shard_size: options.max_shard_size,
+        full_size: options.full_size,
         container: options.format,
         card: json!(making),
     };

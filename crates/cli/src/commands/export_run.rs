@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, path::Path};
 use ressa_checkpoint::{CardScore, Making, shown_name};
 use ressa_experiment::{
     ReadingKind, Readings, Stage, StageKey, Tower,
+    config::{TowerAdapter, TrainedBiases},
     record::{Certificate, Shortfall, TaskScore},
     stage::{AdaptTraining, Inputs},
+    structure::GroupScore,
 };
 use ressa_store::Store;
 use ressa_sweep::{Graph, GraphStage, describe};
@@ -54,6 +56,7 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store, root: &Path) -> Result<
         label,
         run: short(&run),
         stages: Vec::new(),
+        steps: Vec::new(),
         pruned: BTreeMap::new(),
         restored: None,
         seed: None,
@@ -128,6 +131,7 @@ fn tell(
                     written(&c.propagate)
                 );
             }
+            making.steps.push((format!("prune {tower}"), how.clone()));
             // What an earlier step did to the tower came first.
             let pruned = making.pruned.entry(*tower).or_default();
             *pruned = if pruned.is_empty() { how } else { format!("{pruned}; then {how}") };
@@ -135,8 +139,27 @@ fn tell(
             seen = *seed;
         }
         Stage::Refine { tower, method, .. } => {
+            making.steps.push((format!("refine {tower}"), method.name().to_owned()));
             let how = format!("refined by {}", method.name());
             making.pruned.entry(*tower).and_modify(|pruned| *pruned = format!("{pruned}; then {how}")).or_insert(how);
+            weights.masks.insert(*tower, key);
+        }
+        Stage::Structure { tower, score, block_score, seed: drawn, .. } => {
+            let scores = [score.map(GroupScore::name), block_score.map(|score| score.name())];
+            let by = scores.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+            let left = match store.entry(&key.hex())? {
+                Some(entry) => left(&entry.result::<serde_json::Value>()?["left"]),
+                None => String::new(),
+            };
+            let how = format!("made smaller by {by}{left}");
+            making.pruned.entry(*tower).and_modify(|pruned| *pruned = format!("{pruned}; then {how}")).or_insert(how);
+            weights.masks.insert(*tower, key);
+            seen = *drawn;
+        }
+        Stage::Reconstruct { tower, training, calibration, .. } => {
+            let samples = calibration.images * (calibration.questions + calibration.captions);
+            let how = format!("reconstructed by {} from {samples} samples", training.window);
+            making.pruned.entry(*tower).and_modify(|made| *made = format!("{made}; then {how}")).or_insert(how);
             weights.masks.insert(*tower, key);
         }
         Stage::Adapt { training, seed, .. } => {
@@ -150,6 +173,7 @@ fn tell(
         }
         Stage::Merge { method, .. } => {
             let how = format!("{}, {}", method.name(), std::mem::take(&mut weights.training));
+            making.steps.push(("restore".to_owned(), how.clone()));
             making.restored = Some(match making.restored.take() {
                 Some(before) => format!("{before}; then {how}"),
                 None => how,
@@ -180,13 +204,81 @@ fn tell(
     Ok(())
 }
 
+/// What is left, as a certificate has it: numbers of groups by what they are called.
+fn left(numbers: &serde_json::Value) -> String {
+    let part =
+        |(what, number): (&String, &serde_json::Value)| format!(", {what} {}", number.as_str().unwrap_or_default());
+    numbers.as_object().into_iter().flatten().map(part).collect()
+}
+
+/// What trained of each tower, in words.
 fn trained(training: &AdaptTraining) -> String {
-    let adapters = Tower::ALL.iter().filter_map(|&tower| Some((tower, training.tower(tower)?))).filter(|(_, a)| a.tune);
-    let ranks: Vec<String> = adapters.map(|(tower, adapter)| format!("{tower} rank {}", adapter.rank)).collect();
-    format!("{} steps of {} images, adapters: {}", training.steps, training.batch, ranks.join(", "))
+    let mut words = format!("{} steps of {} images", training.steps, training.batch);
+    for tower in Tower::ALL {
+        let Some(adapter) = training.tower(tower).filter(|adapter| adapter.tune && adapter.trains()) else { continue };
+        let on = match adapter.targets.as_slice() {
+            [] => String::new(),
+            targets => format!(" on {}", targets.join(" ")),
+        };
+        let matrices = match adapter {
+            TowerAdapter { full: true, .. } => Some(format!("full{on}")),
+            TowerAdapter { rank: 0, .. } => None,
+            TowerAdapter { rank, .. } => Some(format!("rank {rank}{on}")),
+        };
+        let biases = match adapter.bias {
+            TrainedBiases::All => Some("biases"),
+            TrainedBiases::LoraOnly if adapter.trains_matrices() => Some("biases of these layers"),
+            TrainedBiases::LoraOnly | TrainedBiases::None => None,
+        };
+        let others = [biases, adapter.norms.then_some("norms"), adapter.queries.then_some("queries")];
+        let parts: Vec<String> = matrices.into_iter().chain(others.into_iter().flatten().map(str::to_owned)).collect();
+        words += &format!("; {tower}: {}", parts.join(", "));
+    }
+    words
 }
 
 /// A choice as experiment files write it.
 fn written(choice: &impl serde::Serialize) -> String {
     serde_json::to_value(choice).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use ressa_experiment::{
+        RunConfig,
+        config::{Metric, RestoreMethod},
+        model::{ModelConfig, Preset},
+        stage::stages,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_card_says_what_trained() {
+        let words = |change: &dyn Fn(&mut RunConfig)| {
+            let mut run = RunConfig::of(ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() });
+            run.prune.metric = Metric::None;
+            run.restore.method = RestoreMethod::Lora;
+            change(&mut run);
+            let found = stages(&run).into_iter().find_map(|node| match &*node.stage {
+                Stage::Adapt { training, .. } => Some(trained(training)),
+                _ => None,
+            });
+            found.expect("a training")
+        };
+        assert_eq!(words(&|_| {}), "60 steps of 16 images; vision: rank 8; connector: rank 4; language: rank 8");
+        let connector = words(&|run| {
+            (run.restore.vision.tune, run.restore.language.rank) = (false, 0);
+            let connector = &mut run.restore.connector;
+            (connector.full, connector.norms, connector.queries) = (true, true, true);
+            connector.bias = TrainedBiases::All;
+        });
+        assert_eq!(connector, "60 steps of 16 images; connector: full, biases, norms, queries");
+        let some = words(&|run| {
+            (run.restore.connector.tune, run.restore.language.tune) = (false, false);
+            run.restore.vision.targets = vec!["qkv".to_owned(), "fc1".to_owned()];
+            run.restore.vision.bias = TrainedBiases::LoraOnly;
+        });
+        assert_eq!(some, "60 steps of 16 images; vision: rank 8 on fc1 qkv, biases of these layers");
+    }
 }

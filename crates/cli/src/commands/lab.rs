@@ -6,11 +6,12 @@ use std::{
 };
 
 use ressa_checkpoint::{Written, write};
-use ressa_data::{Image, Processor};
+use ressa_data::{Image, Processor, mosaic};
 use ressa_experiment::{
     config::{BlockThreshold, Damping, Rounding, SignRule},
     job::{self, CalibrationRequest, Job, LayerOptions},
     json::without_mark,
+    prompt::Mosaic,
 };
 use serde_json::json;
 
@@ -80,6 +81,26 @@ fn preprocess(global: &Global, options: &PreprocessOptions) -> Outcome {
             let (patches, grids) = (Written::floats(shape, &patches), Written::whole(vec![images.len(), 3], &grids));
             let named = [("image_grid_thw", &grids), ("pixel_values", &patches)];
             write(&options.output, named, ("format", "pt"))?;
+            summary
+        }
+        (None, None) if let Some(pinpoints) = processor.images().pinpoints() => {
+            let sizes = images.iter().map(|image| processor.size_of(image)).collect::<Result<Vec<_>, _>>()?;
+            let mosaics: Vec<Mosaic> =
+                sizes.iter().map(|&size| Mosaic::on(size, pinpoints.pixels, pinpoints.side)).collect();
+            let most = mosaics.iter().map(Mosaic::count).max().unwrap_or_default();
+            let side = pinpoints.pixels as usize;
+            // Of each image the whole and its tiles, filled up with tiles of zeros.
+            let mut pixels = Vec::new();
+            for (row, ((image, &size), &mosaic)) in images.iter().zip(&sizes).zip(&mosaics).enumerate() {
+                pixels.extend(mosaic::cut(&processor.pixels([image])?, size, mosaic, pinpoints.pixels));
+                pixels.resize((row + 1) * most * 3 * side * side, 0.0);
+            }
+            let own: Vec<i64> =
+                images.iter().flat_map(|image| [image.height(), image.width()]).map(i64::from).collect();
+            let shape = vec![images.len(), most, 3, side, side];
+            let summary = json!({ "output": options.output, "pixel_values": shape, "image_sizes": own });
+            let (own, pixels) = (Written::whole(vec![images.len(), 2], &own), Written::floats(shape, &pixels));
+            write(&options.output, [("image_sizes", &own), ("pixel_values", &pixels)], ("format", "pt"))?;
             summary
         }
         (None, None) => {

@@ -40,7 +40,8 @@ pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     let plan = Plan::new(&graph, &inventory, &estimates, (&store, &log.index), &machine, &study.findings);
     let lacking = missing(&graph, &inventory, &store, &workspace.root);
     let forecasts = forecasts(options, &workspace, &graph, &inventory, (&store, &log.index))?;
-    let preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
+    let mut preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
+    preflight.note_steps(&study.experiments);
     if global.json {
         let mut answer = plan.json(&study, &graph, &inventory, &lacking);
         answer["problems"] = json!(preflight.problems);

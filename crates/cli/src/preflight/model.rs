@@ -1,8 +1,8 @@
 //! Settings against the layers of a model, known from its configuration: targets and ranks of updates, biases, widths of N:M patterns.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
-use ressa_checkpoint::{Outline, is_idefics, is_qwen_vl, names, qwen_text};
+use ressa_checkpoint::{Outline, Removable, is_idefics, is_llava_next, is_qwen_vl, names, qwen_text};
 use ressa_experiment::{
     Pattern, Stage, Task, Tower,
     config::{DataSource, TowerAdapter, TrainedBiases},
@@ -19,14 +19,18 @@ pub(super) struct Network {
     linears: Vec<Linear>,
     /// The projection into the language model, where it is beside the connector's layers.
     projection: Option<Linear>,
-    /// Whether the linears of the language model have biases.
-    has_language_biases: bool,
+    /// Whether the connector has learned queries.
+    has_queries: bool,
+    /// Whether the connector has norms, as image encoders and language models have.
+    has_connector_norms: bool,
     /// Whether the language model reads its prompt with an encoder.
     has_encoder: bool,
     /// Positions of the language model, where its configuration says how many.
     positions: Option<u64>,
     /// Whether images are read at their own size.
     keeps_sizes: bool,
+    /// What can be removed of each tower as a whole.
+    removable: [(Tower, Removable); 3],
 }
 
 struct Linear {
@@ -37,6 +41,7 @@ struct Linear {
     name: String,
     outputs: usize,
     inputs: usize,
+    has_bias: bool,
 }
 
 impl Network {
@@ -47,11 +52,11 @@ impl Network {
             let (&[outputs, inputs], name) = (shape.as_slice(), tensor.strip_suffix(".weight")?) else { return None };
             let tower = names::counted_in(tensor, shape, true)?;
             let role = names::role(name).to_owned();
-            Some(Linear { tower, role, name: name.to_owned(), outputs, inputs })
+            let has_bias = has_bias(&config, tower, &role);
+            Some(Linear { tower, role, name: name.to_owned(), outputs, inputs, has_bias })
         };
-        // Qwen-VL's of 2024 have the language model's settings at the top.
-        let qwen = is_qwen_vl(&config).then(|| qwen_text(&config));
-        let text = qwen.as_ref().or_else(|| config.get("text_config")?.as_object());
+        let text = text(&config);
+        let text = text.as_deref();
         let field = |name: &str| text.and_then(|text| text.get(name));
         // Where a configuration says nothing, its class does.
         let positions = |text: Option<&Map<String, Value>>| match field("model_type").and_then(Value::as_str) {
@@ -61,18 +66,16 @@ impl Network {
             }
             _ => field("max_position_embeddings").and_then(Value::as_u64),
         };
-        let has_language_biases = match field("model_type").and_then(Value::as_str) {
-            Some("t5" | "mistral") => false,
-            Some("llama") => ["attention_bias", "mlp_bias"].iter().any(|name| field(name) == Some(&Value::Bool(true))),
-            _ => true,
-        };
+        let has_queries = outline.others.contains_key(names::QUERIES);
         Some(Self {
             linears: outline.linears.iter().filter_map(linear).collect(),
             projection: outline.others.get_key_value(names::PROJECTION).and_then(linear),
-            has_language_biases,
+            has_queries,
+            has_connector_norms: has_queries || is_qwen_vl(&config),
             has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
             positions: positions(text),
-            keeps_sizes: is_qwen_vl(&config) || is_idefics(&config),
+            keeps_sizes: is_qwen_vl(&config) || is_idefics(&config) || is_llava_next(&config),
+            removable: Tower::ALL.map(|tower| (tower, Removable::of(&config, tower))),
         })
     }
 
@@ -88,6 +91,12 @@ impl Network {
                 if let Pattern::NOfM { keep, of } = pattern {
                     let layers = self.of_tower(*tower).chain(self.projection.iter().filter(|_| *projection));
                     widths(layers, *tower, *keep, *of, found);
+                }
+            }
+            Stage::Structure { tower, target, .. } => {
+                let of_tower = self.removable.iter().filter(|(own, _)| own == tower);
+                for (setting, what) in of_tower.flat_map(|(_, removable)| removable.refusals(*tower, target)) {
+                    found.problem(setting, what);
                 }
             }
             Stage::Adapt { training, data, .. } => {
@@ -150,8 +159,81 @@ impl Network {
                 format!("a rank of {rank} is larger than the shorter side of `{role}`, {side}, which is the rank of any change"),
             );
         }
-        if adapter.bias != TrainedBiases::None && tower == Tower::Language && !self.has_language_biases {
-            found.problem("restore.language.bias", "this language model has no bias to train; set it to `none`");
+        let lacks_biases = match adapter.bias {
+            TrainedBiases::None => false,
+            TrainedBiases::All => !self.of_tower(tower).any(|linear| linear.has_bias),
+            TrainedBiases::LoraOnly => {
+                let mut trained = self.of_tower(tower).filter(is_target);
+                let connects = adapter.targets.iter().any(|target| connects(target));
+                adapter.trains_matrices() && !connects && !trained.any(|linear| linear.has_bias)
+            }
+        };
+        if lacks_biases {
+            let what = match (tower, adapter.bias) {
+                (_, TrainedBiases::LoraOnly) if self.of_tower(tower).any(|linear| linear.has_bias) => {
+                    "the layers that `targets` names have no bias to train; name others, or set it to `none`".to_owned()
+                }
+                (Tower::Language, _) => "this language model has no bias to train; set it to `none`".to_owned(),
+                _ => format!("tower `{tower}` of this model has no bias to train; set it to `none`"),
+            };
+            found.problem(format!("restore.{tower}.bias"), what);
+        }
+        if tower == Tower::Connector {
+            self.element_wise(adapter, found);
+        }
+    }
+
+    /// Queries and norms of a connector that has none: where nothing else of it trains, somebody waits for what cannot happen.
+    fn element_wise(&self, adapter: &TowerAdapter, found: &mut Preflight) {
+        let asked = [
+            ("restore.connector.queries", "learned queries", adapter.queries, self.has_queries),
+            ("restore.connector.norms", "norms", adapter.norms, self.has_connector_norms),
+        ];
+        let trains = adapter.trains_matrices() || adapter.bias == TrainedBiases::All;
+        let trains = trains || asked.iter().any(|(_, _, is_asked, has)| *is_asked && *has);
+        for (setting, what, _, _) in asked.into_iter().filter(|(_, _, is_asked, has)| *is_asked && !has) {
+            let what = format!("the connector of this model has no {what}");
+            match trains {
+                true => found.note(setting, format!("{what}: it has no effect")),
+                false => found.problem(
+                    setting,
+                    format!(
+                        "{what}, and nothing else of it trains; set a `rank`, or `restore.connector.tune` to false"
+                    ),
+                ),
+            }
+        }
+    }
+}
+
+/// The language model's part of a configuration; Qwen-VL's of 2024 have its settings at the top.
+fn text(config: &Map<String, Value>) -> Option<Cow<'_, Map<String, Value>>> {
+    match is_qwen_vl(config) {
+        true => Some(Cow::Owned(qwen_text(config))),
+        false => config.get("text_config")?.as_object().map(Cow::Borrowed),
+    }
+}
+
+/// Whether a linear of a tower has a bias, by its role. Where a configuration says nothing, its class does.
+fn has_bias(config: &Map<String, Value>, tower: Tower, role: &str) -> bool {
+    let says = |part: Option<&Map<String, Value>>, name: &str, class: bool| {
+        part.and_then(|part| part.get(name)).and_then(Value::as_bool).unwrap_or(class)
+    };
+    match tower {
+        Tower::Vision => {
+            role != "qkv" || says(config.get("vision_config").and_then(Value::as_object), "qkv_bias", true)
+        }
+        Tower::Connector => !is_idefics(config) && says(Some(config), "multimodal_projector_bias", true),
+        Tower::Language if is_qwen_vl(config) => ["q_proj", "k_proj", "v_proj"].contains(&role),
+        Tower::Language => {
+            let text = text(config);
+            let text = text.as_deref();
+            match text.and_then(|text| text.get("model_type")).and_then(Value::as_str) {
+                Some("t5" | "mistral") => false,
+                Some("llama") if ["gate_proj", "up_proj", "down_proj"].contains(&role) => says(text, "mlp_bias", false),
+                Some("llama") => says(text, "attention_bias", false),
+                _ => true,
+            }
         }
     }
 }
@@ -280,5 +362,53 @@ mod tests {
         );
         let bias = found(shapes(), |run| run.restore.language.bias = TrainedBiases::LoraOnly);
         assert_eq!(bias, ["restore.language.bias: this language model has no bias to train; set it to `none`"]);
+    }
+
+    #[test]
+    fn what_is_not_there_cannot_train() {
+        let llava = || published_config("llava-1.5-7b-hf").expect("known");
+        let both = |rank: u32| {
+            move |run: &mut RunConfig| {
+                let connector = &mut run.restore.connector;
+                (connector.rank, connector.queries, connector.norms) = (rank, true, true);
+            }
+        };
+        let alone = "and nothing else of it trains; set a `rank`, or `restore.connector.tune` to false";
+        assert_eq!(
+            found(llava(), both(0)),
+            [
+                format!("restore.connector.norms: the connector of this model has no norms, {alone}"),
+                format!("restore.connector.queries: the connector of this model has no learned queries, {alone}"),
+            ]
+        );
+        assert_eq!(
+            found(llava(), both(4)),
+            [
+                "note: restore.connector.norms: the connector of this model has no norms: it has no effect",
+                "note: restore.connector.queries: the connector of this model has no learned queries: it has no effect",
+            ]
+        );
+        assert_eq!(found(published_config("instructblip-vicuna-7b").expect("known"), both(0)), [""; 0]);
+        let (mut plain, mut shapes) = (llava(), preset_config(Preset::ShapesFlanT5));
+        plain.insert("multimodal_projector_bias".to_owned(), false.into());
+        shapes["vision_config"]["qkv_bias"] = false.into();
+        let biases = |run: &mut RunConfig| run.restore.connector.bias = TrainedBiases::All;
+        assert_eq!(
+            found(plain, biases),
+            ["restore.connector.bias: tower `connector` of this model has no bias to train; set it to `none`"]
+        );
+        let qkv = |targets: [&'static str; 1]| {
+            move |run: &mut RunConfig| {
+                (run.restore.vision.bias, run.restore.vision.targets) =
+                    (TrainedBiases::LoraOnly, targets.map(str::to_owned).into());
+            }
+        };
+        assert_eq!(
+            found(shapes.clone(), qkv(["qkv"])),
+            [
+                "restore.vision.bias: the layers that `targets` names have no bias to train; name others, or set it to `none`"
+            ]
+        );
+        assert_eq!(found(shapes, qkv(["fc1"])), [""; 0]);
     }
 }

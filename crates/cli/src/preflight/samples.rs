@@ -37,6 +37,12 @@ pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &
         | Stage::Refine { data, calibration, .. } => {
             ("prune.calibration.images", data, &data.calibration, calibration.images)
         }
+        Stage::Structure { data: Some(data), calibration: Some(calibration), .. } => {
+            ("structure.calibration.images", data, &data.calibration, calibration.images)
+        }
+        Stage::Reconstruct { data, calibration, .. } => {
+            ("reconstruct.samples", data, &data.calibration, calibration.images)
+        }
         Stage::Adapt { data, training, .. } => {
             ("restore.samples", data, &data.restoration, Captions::asked_for(training))
         }
@@ -45,10 +51,11 @@ pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &
     };
     let Some(folder) = data.published_root().map(|folder| root.join(folder)) else { return };
     let seed = match stage {
-        Stage::Prune { seed, .. } => seed.unwrap_or_default(),
+        Stage::Prune { seed, .. } | Stage::Structure { seed, .. } => seed.unwrap_or_default(),
         Stage::Sensitivity { seed, .. }
         | Stage::Statistics { seed, .. }
         | Stage::Refine { seed, .. }
+        | Stage::Reconstruct { seed, .. }
         | Stage::Adapt { seed, .. } => *seed,
         _ => 0,
     };

@@ -3,6 +3,7 @@
 mod any_size;
 mod benchmarks;
 mod images;
+mod next;
 mod processor;
 mod published;
 mod questions;

@@ -2,7 +2,7 @@
 //! holds: files that a user adds there are the user's. A new experiment is added here.
 
 /// Studies of the embedded world.
-pub const SHAPES: [&str; 17] = [
+pub const SHAPES: [&str; 19] = [
     "ablations",
     "allocation-methods",
     "allocation-vicuna",
@@ -15,9 +15,11 @@ pub const SHAPES: [&str; 17] = [
     "methods",
     "modalities",
     "official-vs-sound",
+    "reconstruction",
     "restoration-vicuna",
     "restoration",
     "smoke",
+    "structure",
     "towers",
     "updates",
 ];

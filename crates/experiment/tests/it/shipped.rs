@@ -44,15 +44,17 @@ fn every_experiment_loads_and_plans() {
     allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     chaos: 6 points - 0 + 1, 3 seeds, 21 cells, 19 runs: 1 dense, 20 prune, 18 adapt, 18 merge, 95 evaluate; 0 gates
-    device: 35 points - 3 + 28, 1 seeds, 60 cells, 60 runs: 2 dense, 1 rescale, 6 sensitivity, 6 statistics, 99 prune, 4 refine, 11 adapt, 12 merge, 70 evaluate; 0 gates
+    device: 35 points - 3 + 31, 1 seeds, 63 cells, 63 runs: 2 dense, 1 rescale, 6 sensitivity, 8 statistics, 103 prune, 6 refine, 7 structure, 12 adapt, 13 merge, 73 evaluate; 0 gates
     gradual: 8 points - 0 + 1, 3 seeds, 27 cells, 23 runs: 1 dense, 40 prune, 42 adapt, 42 merge, 115 evaluate; 1 gates
     methods-planted: 40 points - 0 + 2, 3 seeds, 126 cells, 106 runs: 1 dense, 1 rescale, 208 prune, 530 evaluate; 2 gates
     methods: 42 points - 0 + 1, 3 seeds, 129 cells, 113 runs: 1 dense, 224 prune, 565 evaluate; 1 gates
     modalities: 12 points - 1 + 1, 3 seeds, 36 cells, 34 runs: 1 dense, 39 prune, 143 evaluate; 1 gates
     official-vs-sound: 44 points - 0 + 1, 3 seeds, 135 cells, 125 runs: 1 dense, 12 sensitivity, 6 statistics, 224 prune, 12 adapt, 12 merge, 625 evaluate; 1 gates
+    reconstruction: 36 points - 0 + 1, 1 seeds, 37 cells, 37 runs: 1 dense, 8 statistics, 8 prune, 8 refine, 52 reconstruct, 4 adapt, 4 merge, 185 evaluate; 1 gates
     restoration-vicuna: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 1 gates
     restoration: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 1 gates
     smoke: 2 points - 0 + 0, 1 seeds, 2 cells, 2 runs: 1 dense, 2 prune, 1 adapt, 1 merge, 10 evaluate; 0 gates
+    structure: 60 points - 18 + 1, 1 seeds, 43 cells, 43 runs: 1 dense, 10 prune, 40 structure, 12 adapt, 12 merge, 205 evaluate; 1 gates
     towers: 30 points - 0 + 1, 3 seeds, 93 cells, 82 runs: 1 dense, 81 prune, 247 evaluate; 1 gates
     updates: 16 points - 0 + 1, 1 seeds, 17 cells, 17 runs: 1 dense, 4 prune, 14 adapt, 14 merge, 85 evaluate; 1 gates
     paper-ablations: 18 points - 0 + 2, 3 seeds, 60 cells, 49 runs: 1 dense, 6 prune, 45 adapt, 45 merge, 245 evaluate; 0 gates
@@ -73,6 +75,29 @@ fn every_experiment_loads_and_plans() {
     sparsegpt: 9 points - 0 + 1, 1 seeds, 10 cells, 10 runs: 1 dense, 9 prune, 20 evaluate; 1 gates
     towers: 15 points - 0 + 1, 3 seeds, 48 cells, 46 runs: 1 dense, 45 prune, 92 evaluate; 1 gates
     ");
+}
+
+/// What a file's first lines say it costs, `# Cost: 66 runs with 27 trainings`, is what it plans.
+#[test]
+fn headers_count_runs_and_trainings() {
+    let mut counted = 0;
+    for (_, path) in files("shapes", &SHAPES).chain(files("paper", &PAPER)).chain(files("real", &REAL)) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let Some(cost) = text.lines().find_map(|line| line.strip_prefix("# Cost: ")) else { continue };
+        let words: Vec<&str> = cost.split([' ', ';', ',', '.']).collect();
+        let said = |word: &str| words.windows(2).find(|pair| pair[1] == word)?[0].parse::<usize>().ok();
+        let experiment = Experiment::load(&path, &root(), &[]).unwrap_or_else(|error| panic!("{}", show(error)));
+        let trainings =
+            crate::kinds(&experiment).iter().find(|(kind, _)| *kind == "adapt").map_or(0, |(_, count)| *count);
+        if let Some(runs) = said("runs") {
+            assert_eq!(runs, experiment.counts.runs, "runs of {}", path.display());
+            counted += 1;
+        }
+        if let Some(said) = said("trainings") {
+            assert_eq!(said, trainings, "trainings of {}", path.display());
+        }
+    }
+    assert!(counted > 10, "only {counted} files say how many runs they have");
 }
 
 #[test]

@@ -57,6 +57,34 @@ fn overrides_and_filters_take_both_names() {
     assert_eq!(selected("qformer.scale = 3"), today.cells.len());
 }
 
+/// A list on the command line is read as in a file, and a step may have the earlier name of the tower.
+#[test]
+fn lists_of_steps_take_both_names() {
+    let head = "model.preset: shapes-flant5\nreplicate: { seed: 1 }\nevaluate.tasks: [gqa]\nprune.metric: magnitude\n";
+    let cells = |steps: &str, overrides: &[&str]| {
+        load(&format!("{head}{steps}"), overrides).unwrap_or_else(|error| panic!("{steps}: {error}")).cells
+    };
+    let list = |step: &str, tower: &str| format!("[prune: {{ name: {step}, {tower}.sparsity: 0.5 }}]");
+    let of = |step: &str, tower: &str| cells(&format!("steps: {}\n", list(step, tower)), &[]);
+    assert_eq!(of("first", "connector"), of("first", "qformer"));
+    assert_eq!(cells("", &[&format!("steps={}", list("first", "qformer"))]), of("first", "connector"));
+    let named = format!("steps: {}\n", list("qformer", "connector"));
+    let expected = cells(&named.replace("0.5", "0.7"), &[]);
+    for tower in ["connector", "qformer"] {
+        let path = format!("steps.qformer.{tower}.sparsity");
+        assert_eq!(cells(&named, &[&format!("{path}=0.7")]), expected);
+        assert_eq!(cells(&format!("{named}{path}: 0.7\n"), &[]), expected);
+        assert_eq!(
+            cells(&format!("{named}variants: {{ a: {{ b: {{ {path}: 0.7 }} }} }}\n"), &[])[0].run,
+            expected[0].run
+        );
+        let found = load(&format!("{head}{named}"), &[&format!("{path}=0.6,0.7")]).unwrap();
+        let filter = Filter::parse(&[format!("{path} = 0.7")]).unwrap().unwrap();
+        let bound = filter.bind(std::slice::from_ref(&found)).unwrap();
+        assert_eq!(found.cells.iter().filter(|cell| bound.selects(0, cell)).count(), 1, "{path}");
+    }
+}
+
 #[test]
 fn both_names_at_once_are_refused() {
     let with = |more: &str| format!("model.preset: shapes-flant5\naxes: {{ restore.steps: [1, 2] }}\n{more}\n");

@@ -37,6 +37,8 @@ fn numbers(cell: &Cell) -> Vec<f64> {
     let number = |step: Step| match step {
         Step::Prune(prune) => prune.vision.sparsity,
         Step::Refine(refine) => f64::from(refine.iterations()),
+        Step::Structure(structure) => structure.vision.channels,
+        Step::Reconstruct(reconstruct) => f64::from(reconstruct.samples),
         Step::Restore(restore) => f64::from(restore.steps),
     };
     cell.run.sequence().into_iter().map(number).collect()
@@ -49,7 +51,9 @@ fn chain(cell: &Cell) -> String {
         let what = match &*node.stage {
             Stage::Prune { tower, sparsity, .. } => format!("{tower} {}", sparsity.unwrap_or_default()),
             Stage::Statistics { tower, .. } => tower.to_string(),
+            Stage::Reconstruct { tower, training, .. } => format!("{tower} {}", training.window),
             Stage::Refine { tower, method, .. } => format!("{tower} {}", method.name()),
+            Stage::Structure { tower, target, .. } => format!("{tower} {target}"),
             Stage::Adapt { training, seed, .. } => format!("{} steps, seed {seed}", training.steps),
             Stage::Evaluate { task, .. } => task.to_string(),
             _ => String::new(),
@@ -96,7 +100,91 @@ steps:
 ";
     let refined = good(refined, &["prune.metric=magnitude"]);
     insta::assert_snapshot!("chain_of_refinement", chain(&refined.cells[0]));
+    let reconstructed = "
+steps:
+  - prune: { vision.sparsity: 0.5, language.sparsity: 0.5 }
+  - reconstruct: { name: dense }
+  - restore
+  - reconstruct: { name: changed, inputs: changed, window: 2, language.tune: false }
+  - reconstruct: { name: none, train: none }
+";
+    let reconstructed = good(reconstructed, &["prune.metric=magnitude"]);
+    insta::assert_snapshot!("chain_of_reconstruction", chain(&reconstructed.cells[0]));
     insta::assert_snapshot!("chain_of_two_prunings", chain(&good(twice, &[]).cells[0]));
+}
+
+/// Images of the calibration of every refinement, by its tower.
+fn refined_with(yaml: &str) -> Vec<(String, u32)> {
+    let cell = &good(yaml, &["prune.metric=magnitude"]).cells[0];
+    assert_eq!(canonical(&cell.run), *cell.run);
+    let images = |node: &std::sync::Arc<ressa_experiment::StageNode>| match &*node.stage {
+        Stage::Refine { tower, calibration, .. } => Some((tower.to_string(), calibration.images)),
+        _ => None,
+    };
+    cell.stages.iter().filter_map(images).collect()
+}
+
+#[test]
+fn a_tower_is_refined_with_the_calibration_of_its_own_pruning() {
+    let list = "
+steps:
+  - prune: { name: first, vision.sparsity: 0.5, vision.calibration.images: 5, calibration.images: 9 }
+  - prune: { name: second, language.sparsity: 0.5, calibration.images: 6 }
+  - refine
+";
+    let of = |tower: &str, images| (tower.to_owned(), images);
+    assert_eq!(refined_with(list), [of("vision", 5), of("language", 6)]);
+    // A later pruning of the same tower is what is refined.
+    let again = list.replace("name: second", "name: second, vision.sparsity: 0.6");
+    assert_eq!(refined_with(&again), [of("vision", 6), of("language", 6)]);
+    // A pruning that does nothing is none, wherever it stands.
+    for idle in ["metric: none", "language.sparsity: 0"] {
+        let idle = format!("  - prune: {{ name: idle, {idle} }}\n  - refine\n");
+        assert_eq!(refined_with(&list.replace("  - refine\n", &idle)), [of("vision", 5), of("language", 6)], "{idle}");
+    }
+}
+
+/// Only what a merge fills is there again: not a tower that was not tuned, whose matrices did not train, or of which targets leave something out.
+#[test]
+fn what_lora_fills_can_be_pruned_less_again() {
+    let list = |lora: &str, last: &str| {
+        let lists = format!(
+            "{HEAD}steps:\n  - prune: {{ name: first, vision.sparsity: 0.5, language.sparsity: 0.5 }}\n  \
+             - restore: {{ method: lora, {lora} }}\n  - {last}\n"
+        );
+        load(&lists, &[]).map(|found| found.cells[0].run.sparsity(ressa_experiment::Tower::Vision))
+    };
+    let less = "prune: { name: second, vision.sparsity: 0.3 }";
+    let full = "restore: { name: last, method: lora, vision.full: true }";
+    assert_eq!(list("vision.rank: 4", less).unwrap(), 0.3);
+    assert!(list("vision.rank: 4", full).is_ok());
+    for lora in ["vision.tune: false", "vision: { rank: 0, norms: true }", "vision.targets: [qkv]"] {
+        let error = list(lora, less).expect_err(lora).to_string();
+        assert!(error.contains("`second` removes 0.3 of tower `vision`, of which `first` has removed 0.5"), "{error}");
+        let error = list(lora, full).expect_err(lora).to_string();
+        assert!(error.contains("the vision tower is pruned, and `lora` would not keep its mask"), "{error}");
+    }
+}
+
+#[test]
+fn calibration_text_is_asked_for_tower_by_tower() {
+    let with = |metric: &str, prune: &str, last: &str| {
+        let steps = format!("steps: [ prune: {{ vision.sparsity: 0.5, {prune} }}, {last} ]\n");
+        load(&format!("{HEAD}{steps}"), &[&format!("prune.metric={metric}")])
+            .map(drop)
+            .map_err(|error| error.to_string())
+    };
+    let none = "calibration.questions: 0, calibration.captions: 0";
+    let own = "vision.calibration.questions: 0, vision.calibration.captions: 0";
+    let elsewhere = "language.calibration.questions: 0, language.calibration.captions: 0";
+    let given = format!("{none}, vision.calibration.questions: 1");
+    assert_eq!(with("magnitude", none, "restore"), Ok(()), "nothing is calibrated");
+    for (metric, last) in [("wanda", "restore"), ("magnitude", "refine")] {
+        assert!(with(metric, none, last).unwrap_err().contains("both questions and captions are 0"));
+        assert!(with(metric, own, last).unwrap_err().contains("both questions and captions of tower `vision` are 0"));
+        assert_eq!(with(metric, elsewhere, last), Ok(()), "the language model is not pruned");
+        assert_eq!(with(metric, &given, last), Ok(()));
+    }
 }
 
 #[test]
@@ -173,6 +261,21 @@ include:
     );
 }
 
+/// A step that one point of the grid fills with life is none of them.
+#[test]
+fn steps_that_never_change_anything_are_told() {
+    let told = |yaml: &str, overrides: &[&str]| {
+        let idle = good(yaml, overrides).idle_steps;
+        idle.into_iter().map(|step| format!("{}: {}", step.name, step.why)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(GRADUAL, &[]), [""; 0]);
+    let none = ["last: its `method` is none", "restore-1: its `method` is none"];
+    assert_eq!(told(GRADUAL, &["restore.method=none"]), none);
+    assert_eq!(told(GRADUAL, &["restore.method=none,sparse-lora"]), [""; 0]);
+    let idle = "steps: [ prune: { name: a }, prune: { name: b, metric: none, vision.sparsity: 0.5 }, restore ]\n";
+    assert_eq!(told(idle, &[]), ["a: the sparsity of every tower is 0", "b: its `metric` is none"]);
+}
+
 #[test]
 fn a_filter_knows_the_settings_of_steps() {
     let experiment = good(&format!("axes: {{ steps.second.vision.sparsity: [0.5, 0.6, 0.7] }}\n{GRADUAL}"), &[]);
@@ -209,7 +312,7 @@ fn broken_lists_are_pointed_at() {
         ("no list", format!("{HEAD}steps: prune\n")),
         ("an empty list", format!("{HEAD}steps: []\n")),
         ("an unknown kind", list("  - prune\n  - restor: { steps: 3 }\n")),
-        ("a kind that does not exist yet", list("  - prune\n  - structure: { heads: 0.5 }\n")),
+        ("a kind that does not exist yet", list("  - prune\n  - quantize: { bits: 4 }\n")),
         ("two kinds in one step", list("  - { prune: {}, restore: {} }\n")),
         ("a typo in a step", list("  - prune: { vison.sparsity: 0.5 }\n")),
         ("a setting of another kind", list("  - prune: { learning-rate: 0.1 }\n")),
@@ -232,6 +335,13 @@ fn broken_lists_are_pointed_at() {
         ("a contradiction in a step", with("steps.last.batch: 4000\n")),
         ("nothing to refine", list("  - prune: { vision.sparsity: 0.5 }\n  - restore\n  - refine\n")),
         ("a refinement that is none", list("  - prune\n  - refine: { method: sparse-swaps }\n")),
+        ("nothing to reconstruct", list("  - reconstruct\n  - prune: { vision.sparsity: 0.5 }\n")),
+        ("a window that is none", list("  - prune\n  - reconstruct: { window: blok }\n")),
+        ("a window of no block", list("  - prune\n  - reconstruct: { window: 0 }\n")),
+        (
+            "a batch of more than all samples",
+            list("  - prune: { vision.sparsity: 0.5 }\n  - reconstruct: { batch: 8, samples: 4 }\n"),
+        ),
         (
             "a pattern in a step",
             format!(
@@ -240,8 +350,46 @@ fn broken_lists_are_pointed_at() {
             ),
         ),
     ];
+    let lists = |head: &str, text: &str| format!("{HEAD}{head}steps:\n{text}");
+    let folder = "data: { source: folder, root: /data }\n";
+    let refined = "  - prune: { name: first, metric: magnitude, vision.sparsity: 0.5 }\n  - refine: { name: swap }\n";
+    let after = "  - prune: { name: first, vision.sparsity: 0.6, connector: { sparsity: 0.5, projection: true } }\n";
+    let more = [
+        ("a name that no path can have", list("  - prune: { name: \u{e9} }\n")),
+        ("no text to refine with", lists("prune.calibration: { questions: 0, captions: 0 }\n", refined)),
+        ("no corpus to refine with", lists(folder, refined)),
+        (
+            "questions of a corpus to refine with",
+            lists(&format!("{folder}data.calibration.corpora: [cc3m]\n"), refined),
+        ),
+        (
+            "a pattern that removes too little",
+            lists("", &format!("{after}  - prune: {{ name: second, pattern: \"2:4\", vision.sparsity: 0.5 }}\n")),
+        ),
+        (
+            "a projection that was pruned",
+            lists("", &format!("{after}  - prune: {{ name: second, connector.sparsity: 0.6 }}\n")),
+        ),
+        ("a section that no step reads", format!("{HEAD}refine.method: least-squares\n")),
+        (
+            "an axis that no step reads",
+            format!("{HEAD}axes: {{ refine.method: [sparseswaps, least-squares] }}\nsteps: [prune]\n"),
+        ),
+        (
+            "a step of another variant",
+            format!(
+                "{HEAD}variants:\n  way:\n    one: {{ steps: [prune: {{ name: only }}], steps.first.metric: ria }}\n    two: {{ steps: [prune: {{ name: first }}] }}\n"
+            ),
+        ),
+        (
+            "nothing that trains",
+            list(
+                "  - prune\n  - restore: { vision.rank: 0, connector.rank: 0, language: { rank: 0, bias: lora-only } }\n",
+            ),
+        ),
+    ];
     let mut shown = String::new();
-    for (title, yaml) in files {
+    for (title, yaml) in files.into_iter().chain(more) {
         let folder = Folder::new();
         folder.write("broken.yaml", &yaml);
         let error = folder.load("broken.yaml", &[]).err().unwrap_or_else(|| panic!("{title}: loaded"));

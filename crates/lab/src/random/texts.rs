@@ -56,7 +56,8 @@ pub enum Files {
     /// The BLIP-2 family: the class that reads the folder in transformers, and the image positions.
     Queries { class: &'static str, queries: usize },
     /// LLaVA: an image takes a position per patch; whether there is a class token, and whether all tokens are features.
-    Patches { encoder: EncoderKind, patch: usize, full: bool },
+    /// In LLaVA-NeXT, a position per patch of its tiles: the resolutions.
+    Patches { encoder: EncoderKind, patch: usize, full: bool, resolutions: Option<Vec<[u32; 2]>> },
     /// Idefics3 and SmolVLM: a tile takes so many positions.
     Tiles { class: &'static str, features: usize },
     /// Qwen-VL: an image takes a position per square of patches; the token before it.
@@ -153,15 +154,24 @@ impl Texts {
                 processor.insert("image_seq_len".to_owned(), json!(features));
                 class
             }
-            Files::Patches { encoder, patch, full } => {
+            Files::Patches { encoder, patch, full, ref resolutions } => {
                 if encoder == EncoderKind::Siglip {
-                    images["image_processor_type"] = json!("SiglipImageProcessor");
                     images["image_mean"] = json!(HALF);
                     images["image_std"] = json!(HALF);
+                }
+                if encoder == EncoderKind::Siglip && resolutions.is_none() {
+                    images["image_processor_type"] = json!("SiglipImageProcessor");
                     images["size"] = size;
                 } else {
-                    let class = if encoder == EncoderKind::Clip { "CLIPImageProcessor" } else { "BitImageProcessor" };
+                    let class = match (resolutions, encoder) {
+                        (Some(_), _) => "LlavaNextImageProcessor",
+                        (None, EncoderKind::Clip) => "CLIPImageProcessor",
+                        (None, _) => "BitImageProcessor",
+                    };
                     images["image_processor_type"] = json!(class);
+                    if let Some(resolutions) = resolutions {
+                        images["image_grid_pinpoints"] = json!(resolutions);
+                    }
                     images["do_center_crop"] = json!(true);
                     images["crop_size"] = size;
                     images["size"] = json!({ "shortest_edge": self.image_size });
@@ -171,7 +181,7 @@ impl Texts {
                 processor.insert("num_additional_image_tokens".to_owned(), json!(u32::from(encoder.has_class())));
                 processor.insert("patch_size".to_owned(), json!(patch));
                 processor.insert("vision_feature_select_strategy".to_owned(), json!(strategy));
-                "LlavaProcessor"
+                if resolutions.is_some() { "LlavaNextProcessor" } else { "LlavaProcessor" }
             }
         };
         images["processor_class"] = json!(class);

@@ -15,7 +15,7 @@ use ressa_models::{LoadOptions, Surgery, load_model};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-const FOLDERS: [&str; 8] = [
+const FOLDERS: [&str; 11] = [
     "qwen2-vl",
     "qwen2-vl-parts",
     "qwen2_5-vl",
@@ -24,6 +24,9 @@ const FOLDERS: [&str; 8] = [
     "smolvlm-thirds",
     "idefics3",
     "idefics3-whole",
+    "llava-next",
+    "llava-next-layers",
+    "llava-next-full",
 ];
 
 fn goldens() -> PathBuf {
@@ -190,4 +193,33 @@ fn a_forward_pass_over_tiles_takes_which_of_their_pixels_are_real() {
     assert!(apart(&run(&named)) < 3e-5);
     let whole: Vec<_> = named.iter().filter(|(name, _)| *name != "pixel_attention_mask").copied().collect();
     assert!(apart(&run(&whole)) > 1e-3, "padding counts");
+}
+
+#[test]
+fn a_forward_pass_over_tiles_without_padding_takes_the_sizes_of_the_images() {
+    let root = tempfile::tempdir().unwrap();
+    let (inputs, output) = (root.path().join("in.safetensors"), root.path().join("out.safetensors"));
+    let file = goldens().join("llava-next-full/golden.safetensors");
+    let golden: Vec<(String, Tensor)> = Tensor::read_safetensors(file).unwrap();
+    let get = |name: &str| golden.iter().find(|(key, _)| key == name).map(|(_, tensor)| tensor).unwrap();
+    let tiles = |picture: &str| (get(&format!("levels.{picture}")).to_kind(Kind::Float) / 255.0 - 0.5) / 0.5;
+    let pixels = Tensor::cat(&["wide", "tall", "wide"].map(tiles), 0);
+    let sizes = Tensor::from_slice(&[38i64, 61, 26, 11, 38, 61]).view([3, 2]);
+    let named = [
+        ("pixel_values", &pixels),
+        ("image_sizes", &sizes),
+        ("input_ids", get("input_ids")),
+        ("attention_mask", get("attention_mask")),
+        ("labels", get("labels")),
+    ];
+    let run = |given: &[(&str, &Tensor)]| {
+        Tensor::write_safetensors(given, &inputs).unwrap();
+        let job = Forward { model: at("llava-next-full"), inputs: inputs.clone(), output: output.clone() };
+        run(&Job::Forward(job), Device::Cpu, &mut |_, _| ())
+    };
+    let loss = run(&named).unwrap()["loss"].as_f64().unwrap();
+    assert!((loss - get("loss").double_value(&[0])).abs() < 1e-4, "{loss}");
+    let missing: Vec<_> = named.iter().filter(|(name, _)| *name != "image_sizes").copied().collect();
+    let error = run(&missing).unwrap_err().to_string();
+    assert!(error.contains("`image_sizes`"), "{error}");
 }

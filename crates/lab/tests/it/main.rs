@@ -1,8 +1,11 @@
 //! Single steps on model folders.
 
 mod any_size;
+mod bytes;
 mod conversations;
 mod experiments;
 mod pruning;
 mod random;
+mod reconstructed;
 mod scoring;
+mod structure;

@@ -164,7 +164,7 @@ fn in_memory(job: &Prune) -> String {
             method: asked.method(),
             tokens: asked.calibration.tokens,
         };
-        let inputs = TowerInputs { samples: &samples, counts: counts.as_ref(), statistics: None };
+        let inputs = TowerInputs { samples: &samples, counts: counts.as_ref(), ..TowerInputs::default() };
         let masks = prune_tower_with(&mut model, &request, inputs, &mut |_| ()).unwrap().masks;
         for (id, _) in model.linears().into_iter().filter(|(id, _)| id.tower == tower) {
             hash.add(&id.name, &masks.get(&id.name).unwrap().keep()).unwrap();

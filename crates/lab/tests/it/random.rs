@@ -46,6 +46,9 @@ fn a_folder_of_every_family_opens_and_is_the_same_each_time() {
         "llava-full",
         "llava-siglip",
         "llava-dinov2-gated",
+        "llava-layers",
+        "llava-next-layers",
+        "llava-next-full",
         "smolvlm",
     ]) {
         for dtype in [Compute::Float32, Compute::Bfloat16, Compute::Float16] {

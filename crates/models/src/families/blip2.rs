@@ -31,7 +31,7 @@ pub struct Blip2Config {
     /// Image encoder.
     #[serde(default, deserialize_with = "or_default")]
     pub vision_config: VisionConfig,
-    /// Interface.
+    /// Connector.
     #[serde(default, deserialize_with = "or_default")]
     pub qformer_config: QFormerConfig,
     /// Language model. A retrieval checkpoint has the entry and no such model.

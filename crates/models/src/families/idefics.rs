@@ -118,7 +118,7 @@ impl Architecture for IdeficsConfig {
             tokens: self.image_tokens() as usize,
         };
         Ok(Networks {
-            vision: patch_encoder::load(&root.at(self.vision_path()), &self.vision, Takes::Last)?,
+            vision: patch_encoder::load(&root.at(self.vision_path()), &self.vision, Takes::Last, true)?,
             connector: Box::new(Shuffle::load(&root.at("connector.modality_projection"), &shape)?),
             language: Some(language::load(&root.at("language_model"), &self.text)?),
             retrieval: None,

@@ -9,7 +9,7 @@ mod qwen;
 
 use std::fmt::Debug;
 
-use ressa_checkpoint::TileSizes;
+use ressa_checkpoint::{Pinpoints, TileSizes};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
@@ -32,10 +32,11 @@ use crate::{
 type Read = fn(Value) -> serde_json::Result<Box<dyn Architecture>>;
 
 /// Every family by the `model_type` of its `config.json`.
-const FAMILIES: [(&str, Read); 7] = [
+const FAMILIES: [(&str, Read); 8] = [
     ("instructblip", read::<Blip2Config>),
     ("blip-2", read::<Blip2Config>),
     ("llava", read::<LlavaConfig>),
+    ("llava_next", read::<LlavaConfig>),
     ("qwen2_vl", read::<QwenVlConfig>),
     ("qwen2_5_vl", read::<QwenVlConfig>),
     ("idefics3", read::<IdeficsConfig>),
@@ -110,7 +111,7 @@ pub trait Architecture: Written + Debug + Send + Sync {
     /// Height and width of a patch of an image.
     fn patch(&self) -> i64;
 
-    /// Tokens of an image within the image encoder, and their width.
+    /// Tokens of an image within the image encoder, and the width of a feature.
     fn vision_shape(&self) -> (i64, i64);
 
     /// How images are cut, where the model reads them at any size. The sizes above are then those of an image of middling size.
@@ -120,6 +121,12 @@ pub trait Architecture: Written + Debug + Send + Sync {
 
     /// A tile, where the model reads images as tiles. The sizes above are then those of a photograph, but for the image's own, which is a tile's.
     fn tile(&self) -> Option<TileSizes> {
+        None
+    }
+
+    /// The resolutions that an image is brought to, where the model reads those as tiles without their padding. Sizes are then as for
+    /// [`Architecture::tile`].
+    fn pinpoints(&self) -> Option<&Pinpoints> {
         None
     }
 

@@ -75,6 +75,29 @@ impl InBlocks for Model {
         }
     }
 
+    fn residual(&self, tower: Tower, block: usize, flow: &Flow) -> Tensor {
+        match tower {
+            Tower::Language => self.writing().residual(block, flow),
+            Tower::Vision | Tower::Connector => self.run_block(tower, block, flow).hidden,
+        }
+    }
+
+    fn parts(&self, tower: Tower, block: usize) -> usize {
+        match tower {
+            Tower::Vision => self.vision.parts(block),
+            Tower::Connector => self.connector.parts(block),
+            Tower::Language => self.writing().parts(block),
+        }
+    }
+
+    fn run_part(&self, tower: Tower, block: usize, part: usize, flow: &Flow) -> Flow {
+        match tower {
+            Tower::Vision => self.vision.run_part(block, part, flow),
+            Tower::Connector => self.connector.run_part(block, part, flow),
+            Tower::Language => self.writing().run_part(block, part, flow),
+        }
+    }
+
     fn token_kinds(&self, tower: Tower, block: usize, flow: &Flow) -> Vec<TokenKind> {
         let tokens = flow.hidden.size()[1];
         match tower {

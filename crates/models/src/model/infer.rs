@@ -47,6 +47,10 @@ impl Infer for Model {
                 let ids = Tensor::from_slice(&ids).unsqueeze(0).to_device(self.device);
                 // The image token may lie outside the vocabulary; what is looked up for it is not used.
                 let known = ids.masked_fill(&ids.eq(i64::from(layout.image_token)), 0);
+                let states = match &layout.mosaic {
+                    Some(mosaic) => self.lay(&states, mosaic),
+                    None => states,
+                };
                 crate::layout::merge(layout, &self.writing().words(&known), &states)
             }
         }

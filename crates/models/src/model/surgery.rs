@@ -1,7 +1,12 @@
 //! How a model shows its weights and lets them be changed.
 
+use ressa_checkpoint::names;
+
 use super::{Model, layer_ids};
-use crate::{InBlocks, LayerId, Linear, ModelError, Surgery, TensorMap, Tower, VisionLanguage, Weight, layers::Parts};
+use crate::{
+    BlockGroups, InBlocks, LayerId, Linear, ModelError, Surgery, TensorMap, Tower, VisionLanguage, Weight,
+    layers::Parts,
+};
 
 impl Surgery for Model {
     fn with_vision_of(&self, other: &dyn VisionLanguage) -> Result<Box<dyn VisionLanguage>, ModelError> {
@@ -37,6 +42,17 @@ impl Surgery for Model {
         let has_joined = self.connector.join_projection();
         self.ids = layer_ids(self.vision.as_ref(), self.connector.as_ref(), self.language.as_deref());
         has_joined
+    }
+
+    fn groups(&self, tower: Tower, block: usize) -> BlockGroups {
+        let groups = match tower {
+            Tower::Vision => self.vision.groups(block),
+            Tower::Connector => self.connector.groups(block),
+            Tower::Language => self.language.as_ref().map(|language| language.groups(block)).unwrap_or_default(),
+        };
+        let first = self.ids.iter().find(|id| id.tower == tower && id.block == block);
+        let place = first.and_then(|id| names::block(&id.name)).map(|place| (place.stack.to_owned(), place.index));
+        BlockGroups { place, ..groups }
     }
 
     fn connectors(&self) -> Vec<&Linear> {

@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::T5;
 use crate::{
-    Answer, AnswerBatch, Feed, Flow, Forced, LayerId, Linear, ModelError, Search, TextBatch, Weight,
+    Answer, AnswerBatch, BlockGroups, Feed, Flow, Forced, LayerId, Linear, ModelError, Search, TextBatch, Weight,
     config::SpecialTokens,
     generate::{self, Decoder, PromptPrefix, Start, cache::Cache},
     language::{LanguageModel, search_sizes},
@@ -31,6 +31,10 @@ impl LanguageModel for T5 {
 
     fn feeds(&self) -> Vec<Feed> {
         T5::feeds(self)
+    }
+
+    fn groups(&self, block: usize) -> BlockGroups {
+        T5::groups(self, block)
     }
 
     fn by_block(&self) -> Vec<Vec<&Linear>> {
@@ -102,11 +106,24 @@ impl LanguageModel for T5 {
         Flow::stack(flows, usize::MAX)
     }
 
-    /// The flow turns from encoder to decoder when the last encoder block has run.
     fn run_block(&self, block: usize, flow: &Flow) -> Flow {
+        (0..self.parts(block)).fold(flow.shallow_clone(), |flow, part| self.run_part(block, part, &flow))
+    }
+
+    /// Two in the encoder, with cross-attention three in the decoder.
+    fn parts(&self, block: usize) -> usize {
+        if block < self.encoder.len() { 2 } else { 3 }
+    }
+
+    /// The flow turns from encoder to decoder when the last encoder block has run.
+    fn run_part(&self, block: usize, part: usize, flow: &Flow) -> Flow {
         match flow.context.as_slice() {
             [ids, memory_bias, bias] if block < self.encoder.len() => {
-                let hidden = self.encoder[block].forward(&flow.hidden, bias);
+                let layer = &self.encoder[block];
+                if part == 0 {
+                    return flow.with_hidden(layer.attend(&flow.hidden, bias));
+                }
+                let hidden = layer.feed(&flow.hidden);
                 if block + 1 < self.encoder.len() {
                     return flow.with_hidden(hidden);
                 }
@@ -117,9 +134,21 @@ impl LanguageModel for T5 {
             }
             [_, memory_bias, bias, memory] => {
                 let block = &self.decoder[block - self.encoder.len()];
-                flow.with_hidden(block.forward(&flow.hidden, bias, memory, memory_bias))
+                flow.with_hidden(match part {
+                    0 => block.attend(&flow.hidden, bias),
+                    1 => block.look(&flow.hidden, memory, memory_bias),
+                    _ => block.feed(&flow.hidden),
+                })
             }
             _ => unreachable!("a flow belongs to the model and the block that it was made for"),
+        }
+    }
+
+    /// The encoder's last norm follows its stack.
+    fn residual(&self, block: usize, flow: &Flow) -> Tensor {
+        match (self.encoder.get(block), flow.context.as_slice()) {
+            (Some(encoder), [_, _, bias]) => encoder.forward(&flow.hidden, bias),
+            _ => self.run_block(block, flow).hidden,
         }
     }
 

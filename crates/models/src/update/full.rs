@@ -53,7 +53,7 @@ impl Update for Full {
     fn form(&self, base: &Tensor, keep: Option<&KeepMask>, kind: Kind) -> Tensor {
         let formed = (base.to_kind(Kind::Float) + &self.delta).to_kind(kind);
         match keep {
-            Some(keep) => formed.masked_fill(&keep.remove(), 0.0),
+            Some(keep) => formed.masked_fill(&keep.remove().view_as(&formed), 0.0),
             None => formed,
         }
     }

@@ -1,7 +1,7 @@
 //! Small models and prompts that several tests use.
 
 use ressa_models::{
-    Blip2Config, Infer, Model, Prompts, TextBatch,
+    Blip2Config, Flow, InBlocks, Infer, Model, Prompts, TextBatch, Tower,
     presets::{random, tiny_blip2_flant5, tiny_blip2_opt, tiny_flant5, tiny_vicuna},
 };
 use tch::{Device, Kind, Tensor};
@@ -60,4 +60,23 @@ pub fn prompts(images: &[i64], texts: &[Vec<u32>]) -> Prompts {
 /// The language model's prefix for prompts over the images of [`pixels`].
 pub fn prefix(model: &Model, prompts: &Prompts) -> Tensor {
     model.visual_prefix(&model.encode_images(&pixels(2)), prompts)
+}
+
+/// The parts of every block, in their order, make of what enters it what the block makes; each changes something.
+pub fn parts_are_blocks(name: &str, model: &Model, tower: Tower, entry: &Flow) {
+    let mut flow = entry.shallow_clone();
+    for block in 0..model.blocks(tower) {
+        let whole = model.run_block(tower, block, &flow);
+        let mut part_by_part = flow.shallow_clone();
+        for part in 0..model.parts(tower, block) {
+            let next = model.run_part(tower, block, part, &part_by_part);
+            let same = next.hidden.size() == part_by_part.hidden.size() && next.hidden.equal(&part_by_part.hidden);
+            assert!(!same, "{name} {tower} {block}: part {part} does nothing");
+            part_by_part = next;
+        }
+        let label = format!("{name} {tower} {block}");
+        ressa_testkit::assert_close(&label, &part_by_part.hidden, &whole.hidden, 1e-6);
+        assert_eq!(part_by_part.companions().len(), whole.companions().len(), "{label}");
+        flow = whole;
+    }
 }

@@ -22,7 +22,7 @@ use crate::folders::Moments;
 /// Largest difference as a share of the largest value.
 const TOLERANCE: f64 = 3e-5;
 
-const FOLDERS: [&str; 7] = [
+const FOLDERS: [&str; 8] = [
     "llava-default",
     "llava-full",
     "llava-tied",
@@ -30,6 +30,7 @@ const FOLDERS: [&str; 7] = [
     "llava-siglip-default",
     "llava-dinov2",
     "llava-dinov2-gated",
+    "llava-layers",
 ];
 
 fn folder(name: &str) -> PathBuf {
@@ -208,6 +209,9 @@ fn blocks_and_streamed_folders_give_what_a_forward_pass_gives() {
             prompt: &batch.language,
             answers: ressa_models::AnswerBatch::whole(&answers),
         });
+        let pixels = ressa_models::Entry::Pixels(&tensors.get("pixel_values"));
+        crate::common::parts_are_blocks(name, &model, Tower::Vision, &model.enter_from(pixels));
+        crate::common::parts_are_blocks(name, &model, Tower::Language, &entry);
         let kinds = model.token_kinds(Tower::Language, 0, &entry);
         let visual = kinds.iter().filter(|kind| **kind == ressa_models::TokenKind::Visual).count();
         assert_eq!(visual, model.image_tokens(), "{name}: words before the image are text");
@@ -250,8 +254,8 @@ fn fields_of_another_type_are_named() {
     };
     let cases = [
         (
-            refused("llava-default", &|c| c["vision_feature_layer"] = json!([-2, -1])),
-            "`vision_feature_layer`: invalid type",
+            refused("llava-default", &|c| c["vision_feature_layer"] = json!([-2, "last"])),
+            "`vision_feature_layer` is [-2,\"last\"]; it must be",
         ),
         (
             refused("llava-default", &|c| c["projector_hidden_act"] = "swish2".into()),

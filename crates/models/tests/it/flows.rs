@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use ressa_models::{InBlocks, Infer, MaskSet, Model, Observer, Sample, Surgery, Tower, VisionLanguage};
 use tch::Tensor;
 
-use crate::common::{answers, instructions, models, pixels, prompts};
+use crate::common::{answers, instructions, models, parts_are_blocks, pixels, prompts};
 
 fn sample() -> Sample {
     let (_, texts) = instructions();
@@ -36,6 +36,7 @@ fn all_blocks_one_by_one_equal_the_plain_forward_bit_for_bit() {
         for (tower, plain) in [(Tower::Vision, features), (Tower::Connector, prefix), (Tower::Language, forced.logits)]
         {
             let start = model.enter(tower, &sample);
+            parts_are_blocks(&name, &model, tower, &start);
             let end = (0..model.blocks(tower)).fold(start, |flow, block| model.run_block(tower, block, &flow));
             assert!(model.leave(tower, &end).equal(&plain), "{name} {tower}");
         }

@@ -12,6 +12,7 @@ mod generation;
 mod goldens;
 mod linears;
 mod loading;
+mod next;
 mod qwen;
 mod raw;
 mod rescaling;

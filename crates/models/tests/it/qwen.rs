@@ -133,6 +133,7 @@ fn blocks_one_by_one_give_what_the_whole_gives_and_only_equal_images_run_togethe
         let model = &case.model;
         let run = |tower, entry: Entry<'_>| {
             let blocks = 0..model.blocks(tower);
+            crate::common::parts_are_blocks(case.name, model, tower, &model.enter_from(entry));
             let flow = blocks.fold(model.enter_from(entry), |flow, block| model.run_block(tower, block, &flow));
             model.leave(tower, &flow)
         };

@@ -171,6 +171,8 @@ fn every_linear_reads_what_it_reads_in_transformers() {
     let _no_grad = tch::no_grad_guard();
     for case in FOLDERS.map(case) {
         let model = &case.model;
+        let first = case.canvas(case.keys().next().unwrap().1);
+        crate::common::parts_are_blocks(case.name, model, Tower::Vision, &model.enter_from(Entry::Pixels(&first)));
         let (mut seen, mut guards) = (BTreeMap::new(), Vec::new());
         for (id, linear) in model.linears() {
             let moments = Arc::new(Mutex::new(Moments::default()));

@@ -2,8 +2,10 @@
 
 mod methods;
 mod published;
+mod reconstruct;
 mod rescaled;
 mod steps;
+mod structure;
 mod today;
 
 use std::{fs, path::Path};
@@ -93,6 +95,8 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
             | Stage::Sensitivity { .. }
             | Stage::Statistics { .. }
             | Stage::Refine { .. }
+            | Stage::Structure { .. }
+            | Stage::Reconstruct { .. }
             | Stage::Adapt { .. } => {}
         }
     }

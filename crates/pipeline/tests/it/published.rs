@@ -159,6 +159,8 @@ fn a_paper_run_on_folders_is_certified_scored_and_repeated_to_the_bit() {
                 | Stage::Sensitivity { .. }
                 | Stage::Statistics { .. }
                 | Stage::Refine { .. }
+                | Stage::Structure { .. }
+                | Stage::Reconstruct { .. }
                 | Stage::Adapt { .. } => {}
             }
         }

@@ -20,18 +20,18 @@ use tch::{Kind, Tensor};
 use crate::{digests, execute, executor, short_run};
 
 /// A step in which some settings differ from the section's.
-fn step(kind: &str, name: &str, settings: Json) -> StepConfig {
+pub fn step(kind: &str, name: &str, settings: Json) -> StepConfig {
     let mut body = settings;
     body["name"] = name.into();
     serde_json::from_value(json!({ kind: body })).unwrap()
 }
 
-fn pruned_to(name: &str, sparsity: f64) -> StepConfig {
+pub fn pruned_to(name: &str, sparsity: f64) -> StepConfig {
     step("prune", name, json!({ "vision.sparsity": sparsity, "language.sparsity": sparsity }))
 }
 
 /// A run on the smallest model whose steps are those of a list.
-fn run_of(metric: Metric, steps: Vec<StepConfig>) -> RunConfig {
+pub fn run_of(metric: Metric, steps: Vec<StepConfig>) -> RunConfig {
     let mut run = short_run(Preset::ShapesFlanT5, RestoreMethod::SparseLora);
     run.prune.metric = metric;
     run.prune.pattern = Pattern::Unstructured;
@@ -40,24 +40,24 @@ fn run_of(metric: Metric, steps: Vec<StepConfig>) -> RunConfig {
     canonical(&run)
 }
 
-fn of_kind<'a>(nodes: &'a [StageNode], kind: &str) -> Vec<&'a StageNode> {
+pub fn of_kind<'a>(nodes: &'a [StageNode], kind: &str) -> Vec<&'a StageNode> {
     nodes.iter().filter(|node| node.stage.kind() == kind).collect()
 }
 
-fn masks(store: &Store, node: &StageNode) -> MaskSet {
+pub fn masks(store: &Store, node: &StageNode) -> MaskSet {
     MaskSet::load(&store.require(&node.key.hex()).unwrap().file("masks.safetensors").unwrap()).unwrap()
 }
 
-fn certificate(store: &Store, node: &StageNode) -> Certificate {
+pub fn certificate(store: &Store, node: &StageNode) -> Certificate {
     store.require(&node.key.hex()).unwrap().result().unwrap()
 }
 
-fn weights(executor: &mut Executor, inputs: &Inputs) -> RunWeights {
+pub fn weights(executor: &mut Executor, inputs: &Inputs) -> RunWeights {
     executor.run_weights(inputs, &Readings::default(), Path::new("")).unwrap()
 }
 
 /// What an evaluation of a run looks at.
-fn outcome(nodes: &[StageNode]) -> &Inputs {
+pub fn outcome(nodes: &[StageNode]) -> &Inputs {
     &of_kind(nodes, "evaluate").last().unwrap().inputs
 }
 

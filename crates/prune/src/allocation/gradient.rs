@@ -32,6 +32,29 @@ pub(super) fn gradients(
     samples: &[Sample],
     progress: &mut dyn FnMut(f64),
 ) -> Result<Sensitivities, AllocationError> {
+    let mut sensitivities = Sensitivities::new();
+    differentiate(model, tower, window, samples, progress, &mut |name, weight, _| {
+        let sum = no_grad(|| weigh(score, &weight.detach(), &weight.grad()));
+        *sensitivities.entry(name.to_owned()).or_insert(0.0) += sum;
+        weight.zero_grad();
+    })?;
+    sensitivities.values_mut().for_each(|sum| *sum /= samples.len() as f64);
+    Ok(sensitivities)
+}
+
+/// Sees a weight with its gradient, by its layer's module path, behind each sample; whether it was the last one.
+pub(crate) type Differentiated<'a> = dyn FnMut(&str, &mut Tensor, bool) + 'a;
+
+/// Shows the weights of a tower with the gradients of each sample's loss; gradients add up where they are not taken away. `model` is given back as it
+/// was.
+pub(crate) fn differentiate(
+    model: &mut dyn VisionLanguage,
+    tower: Tower,
+    window: u64,
+    samples: &[Sample],
+    progress: &mut dyn FnMut(f64),
+    seen: &mut Differentiated<'_>,
+) -> Result<(), AllocationError> {
     let probe = Probe::new(model, tower, samples);
     let layers: Vec<(usize, u64)> = model
         .linears()
@@ -43,7 +66,6 @@ pub(super) fn gradients(
         })
         .collect();
     let windows = windows(&layers, window);
-    let mut sensitivities = Sensitivities::new();
     for (done, layers) in windows.iter().enumerate() {
         let mut originals = Vec::with_capacity(layers.len());
         let mut leaves = Vec::with_capacity(layers.len());
@@ -57,12 +79,10 @@ pub(super) fn gradients(
             leaves.push((id.name.clone(), leaf));
         }
         drop(linears);
-        let mut sums = vec![0.0; leaves.len()];
         for sample in 0..samples.len() {
             with_grad(|| probe.loss(model, sample).backward());
-            for (sum, (_, weight)) in sums.iter_mut().zip(&mut leaves) {
-                *sum += no_grad(|| weigh(score, &weight.detach(), &weight.grad()));
-                weight.zero_grad();
+            for (name, weight) in &mut leaves {
+                seen(name, weight, sample + 1 == samples.len());
             }
             progress((done * samples.len() + sample + 1) as f64 / (windows.len() * samples.len()) as f64);
         }
@@ -70,9 +90,8 @@ pub(super) fn gradients(
         for (&at, original) in layers.iter().zip(originals) {
             linears[at].1.set_weight(original)?;
         }
-        sensitivities.extend(leaves.into_iter().zip(sums).map(|((name, _), sum)| (name, sum / samples.len() as f64)));
     }
-    Ok(sensitivities)
+    Ok(())
 }
 
 /// Layers that are differentiated together: consecutive ones up to `window` bytes, at least one.

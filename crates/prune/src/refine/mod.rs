@@ -74,7 +74,7 @@ pub struct Change {
 
 impl Change {
     /// Whether the error is larger than before, or no number.
-    fn has_risen(self) -> bool {
+    pub(crate) fn has_risen(self) -> bool {
         self.after.is_nan() || self.after > self.before
     }
 }

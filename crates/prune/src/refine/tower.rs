@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{Pattern, Tower, record::Certificate};
 use ressa_models::{
-    KeepMask, LayerId, Linear, MaskSet, VisionLanguage, WeightSet,
+    Cuts, KeepMask, LayerCut, LayerId, Linear, MaskSet, VisionLanguage, WeightSet,
     certify::{self, Claim},
 };
 use tch::{Tensor, no_grad};
@@ -32,6 +32,8 @@ pub struct RefineRequest<'a> {
     pub changed: &'a dyn Fn(&str) -> bool,
     /// What of a layer, by its module path, earlier steps removed for good, bool `[out, in]`; `None` where they removed nothing.
     pub gone: &'a dyn Fn(&str) -> Option<Tensor>,
+    /// What structured removal has left of the model.
+    pub cuts: &'a Cuts,
 }
 
 /// A refined tower.
@@ -49,7 +51,7 @@ pub struct TowerRefinement {
 /// are left as they are. `progress` gets the share done.
 ///
 /// # Errors
-/// Activations or weights that are not finite.
+/// Neither samples nor statistics; activations or weights that are not finite.
 pub fn refine_tower(
     model: &dyn VisionLanguage,
     unpruned: &dyn VisionLanguage,
@@ -82,6 +84,9 @@ struct Member<'a> {
     weight: Option<Tensor>,
     keep: Tensor,
     gone: Option<Tensor>,
+    /// What is left of the layer, which is all that the others are of.
+    cut: Option<&'a LayerCut>,
+    shape: (i64, i64),
 }
 
 fn refine_block(
@@ -102,19 +107,27 @@ fn refine_block(
             let Some((&(id, linear), dense)) = layers.get(name.as_str()).zip(before.get(name.as_str())) else {
                 continue;
             };
-            let Some(keep) = linear.matrix().keep().map(KeepMask::keep) else { continue };
-            let weight = (request.changed)(name).then(|| linear.weight().shallow_clone());
-            members.push(Member {
-                id,
-                dense: dense.weight().shallow_clone(),
-                weight,
-                keep,
-                gone: (request.gone)(name),
-            });
+            let Some(keep) = linear.matrix().keep() else { continue };
+            let (cut, shape) = (request.cuts.layer(name), linear.shape());
+            let (rows, columns) = cut.map_or(shape, |cut| cut.size(shape));
+            if rows * columns == 0 {
+                found.masks.insert(id.name.clone(), keep.keep());
+                continue;
+            }
+            let rest = |whole: Tensor| cut.map_or_else(|| whole.shallow_clone(), |cut| cut.of(&whole));
+            let weight = (request.changed)(name).then(|| rest(linear.weight().shallow_clone()));
+            let (dense, keep, gone) = (rest(dense.weight().shallow_clone()), rest(keep.keep()), (request.gone)(name));
+            members.push(Member { id, dense, weight, keep, gone: gone.map(rest), cut, shape });
         }
+        if members.is_empty() {
+            continue;
+        }
+        let columns = members.first().and_then(|member| member.cut?.columns.as_ref());
+        let alone = columns.map(|columns| statistics.columns_alone(columns));
+        let statistics = alone.as_ref().unwrap_or(&statistics);
         let pruned: Vec<PrunedLayer<'_>> = members
             .iter()
-            .map(|Member { id, dense, weight, keep, gone }| PrunedLayer {
+            .map(|Member { id, dense, weight, keep, gone, .. }| PrunedLayer {
                 name: &id.name,
                 dense,
                 weight: weight.as_ref(),
@@ -123,13 +136,14 @@ fn refine_block(
                 gone: gone.as_ref(),
             })
             .collect();
-        let refined = request.method.refine(&pruned, Some(&statistics))?;
+        let refined = request.method.refine(&pruned, Some(statistics))?;
         drop(pruned);
-        for (Member { id, .. }, refined) in members.into_iter().zip(refined) {
-            found.masks.insert(id.name.clone(), refined.keep);
+        for (Member { id, cut, shape, .. }, refined) in members.into_iter().zip(refined) {
+            let whole = |rest: Tensor| cut.map_or_else(|| rest.shallow_clone(), |cut| cut.spread(&rest, shape));
+            found.masks.insert(id.name.clone(), whole(refined.keep));
             found.errors.insert(id.name.clone(), refined.error);
             if let Some(weight) = refined.weight {
-                found.weights.insert(id.name.clone(), weight);
+                found.weights.insert(id.name.clone(), whole(weight));
             }
         }
     }
@@ -144,6 +158,7 @@ pub fn certify_refined(
     masks: &MaskSet,
     before: &MaskSet,
     errors: &BTreeMap<String, Change>,
+    cuts: &Cuts,
 ) -> Certificate {
     let mut certificate = Certificate::default();
     for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == tower) {
@@ -158,6 +173,7 @@ pub fn certify_refined(
             masked: true,
             keep: Some(keep),
             pattern: Some(pattern),
+            cut: cuts.layer(&id.name),
             pruned: Some(gone(earlier)),
             sealed: true,
         }]);

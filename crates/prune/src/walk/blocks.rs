@@ -1,6 +1,6 @@
 //! Where the weights of a block come from and go to.
 
-use ressa_models::{KeepMask, LayerId, Linear, MaskSet, VisionLanguage, WeightSet};
+use ressa_models::{Cuts, KeepMask, LayerCut, LayerId, Linear, MaskSet, VisionLanguage, WeightSet};
 use tch::{Device, Tensor};
 
 use super::Place;
@@ -54,6 +54,11 @@ pub trait Outcome: Blocks {
         Ok(None)
     }
 
+    /// What structured removal has left of a layer; `None` where all of it is.
+    fn cut(&self, _layer: &LayerId) -> Option<&LayerCut> {
+        None
+    }
+
     /// Takes what was found for a layer, of which `asked` was asked. With `carries` the block runs with it from now on.
     ///
     /// # Errors
@@ -89,12 +94,18 @@ pub struct Resident<'a> {
     pub masks: MaskSet,
     /// Weights that the method changed, whole.
     pub weights: WeightSet,
+    cuts: Option<&'a Cuts>,
 }
 
 impl<'a> Resident<'a> {
     /// A model for which nothing has been found.
     pub fn new(model: &'a mut dyn VisionLanguage) -> Self {
-        Self { model, masks: MaskSet::new(), weights: WeightSet::new() }
+        Self { model, masks: MaskSet::new(), weights: WeightSet::new(), cuts: None }
+    }
+
+    /// The same, of which structured removal has left this.
+    pub fn within(self, cuts: Option<&'a Cuts>) -> Self {
+        Self { cuts, ..self }
     }
 }
 
@@ -126,6 +137,10 @@ impl Outcome for Resident<'_> {
 
     fn gone(&self, layer: &LayerId) -> Result<Option<Tensor>, PruneError> {
         Ok(self.layer(layer)?.matrix().keep().map(KeepMask::remove))
+    }
+
+    fn cut(&self, layer: &LayerId) -> Option<&LayerCut> {
+        self.cuts?.layer(&layer.name)
     }
 
     fn take(

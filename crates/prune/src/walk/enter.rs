@@ -34,6 +34,8 @@ pub enum Together {
     Shapes,
     /// Those of one shape, more of them, on another device.
     Device,
+    /// Those of one shape, so many at most: a training takes them so.
+    Batches(usize),
 }
 
 impl Together {
@@ -53,6 +55,7 @@ impl Together {
             Together::Alone => 1,
             Together::Neighbours | Together::Shapes => (TOKENS / tokens).max(1),
             Together::Device => ON_DEVICE,
+            Together::Batches(most) => most.max(1),
         }
     }
 }
@@ -171,7 +174,15 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
                     flows.push(below.entry(&self.blocks, samples, sample)?);
                     last = below.last;
                 }
-                let queries = last.as_ref().map_or(0, |(_, handed): &(usize, Tensor)| handed.size()[1]);
+                let handed = last.as_ref().map_or(0, |(_, handed): &(usize, Tensor)| handed.size()[1]);
+                // Where the image has its places among words, they are what stands before a text.
+                let queries = match tower {
+                    Tower::Language => {
+                        let before = samples.text(rows[0]).1.language.layout();
+                        before.map_or(handed, |before| before.tokens() as i64)
+                    }
+                    _ => handed,
+                };
                 let few = device == Device::Cpu && fewest_rows(tower, &flows[0], queries, samples, rows[0]) < FEW;
                 let stacked = if flows.len() > 1 && !few { self.blocks.model().stack(tower, &flows) } else { None };
                 if let Some(stacked) = stacked {
@@ -200,13 +211,27 @@ impl<B: Blocks, F: Flows<Error = B::Error>> Walk<B, F> {
         samples: &S,
         look: Look,
     ) -> Result<(), B::Error> {
+        let together = Together::on(self.blocks.device(), look);
+        self.arrive_in(tower, samples, together)
+    }
+
+    /// As [`Walk::arrive`], with samples that run together as they are told.
+    ///
+    /// # Errors
+    /// As [`Walk::enter`] and [`Walk::block`].
+    pub fn arrive_in<S: CalibrationSet<Error = B::Error>>(
+        &mut self,
+        tower: Tower,
+        samples: &S,
+        together: Together,
+    ) -> Result<(), B::Error> {
         let device = self.blocks.device();
         let unseen = Look { needs: Needs::WEIGHT, tokens: TokenConfig::default() };
         for below in Tower::ALL.into_iter().take_while(|&below| below != tower) {
             self.enter(below, samples, Together::on(device, unseen))?;
             self.pass(below)?;
         }
-        self.enter(tower, samples, Together::on(device, look))
+        self.enter(tower, samples, together)
     }
 }
 
@@ -255,7 +280,7 @@ impl<F: Flows> Below<'_, F> {
                 model.enter_from(Entry::Features { features: &features, prompts })
             }
             _ => {
-                let prefix = self.of(blocks, Tower::Connector, sample)?;
+                let prefix = model.place_images(self.of(blocks, Tower::Connector, sample)?, &prompts.language);
                 let answers = [answer.to_vec()];
                 let (prompt, answers) = (&prompts.language, AnswerBatch::whole(&answers));
                 model.enter_from(Entry::Prefix { prefix: &prefix, prompt, answers })

@@ -2,30 +2,41 @@
 
 use std::{collections::BTreeSet, rc::Rc};
 
-use ressa_models::LayerId;
-use tch::Tensor;
+use ressa_models::{LayerCut, LayerId};
+use tch::{Kind, Tensor};
 
 use super::{Outcome, Place, layers_of};
 use crate::{
     error::PruneError,
     select::Selection,
-    solver::{LayerGroup, LayerProblem, LayerSolver},
+    solver::{LayerGroup, LayerProblem, LayerSolution, LayerSolver},
     statistics::{BlockStatistics, ColumnStatistics, RankDeficit},
 };
 
-/// A layer of a group.
+/// A layer of a group, as far as structured removal has left it.
 struct Member<'a> {
     id: &'a LayerId,
     weight: Tensor,
     gone: Option<Tensor>,
     selection: Selection,
+    cut: Option<LayerCut>,
+    /// Outputs and inputs of the whole layer.
+    shape: (i64, i64),
 }
 
 impl Member<'_> {
     fn problem(&self) -> LayerProblem<'_> {
-        let Self { id, weight, gone, selection } = self;
+        let Self { id, weight, gone, selection, .. } = self;
         LayerProblem { name: &id.name, weight, selection: *selection, gone: gone.as_ref() }
     }
+}
+
+/// What was found for the rest of a layer, as what is found for all of it.
+fn spread(cut: Option<&LayerCut>, shape: (i64, i64), solution: LayerSolution) -> LayerSolution {
+    let Some(cut) = cut else { return solution };
+    let LayerSolution { keep, weight, .. } = solution;
+    let weight = weight.map(|weight| cut.spread(&weight, shape));
+    LayerSolution { keep: cut.spread(&keep, shape), importance: None, weight }
 }
 
 /// Says what is asked of a layer of a shape `[out, in]`.
@@ -56,21 +67,38 @@ pub fn solve<B: Outcome>(
     let mut groups = groups.into_iter();
     let mut rank = RankDeficit::default();
     loop {
-        let mut part = Vec::new();
+        let (mut part, mut is_over) = (Vec::new(), true);
         for (names, statistics) in groups.by_ref().take(most) {
+            is_over = false;
             let mut members: Vec<Member<'_>> = Vec::new();
             for name in &names {
                 let Some((id, shape)) = layers.iter().find(|(id, _)| id.name == *name) else { continue };
-                let (weight, gone, selection) = (blocks.weight(id)?, blocks.gone(id)?, asked(id, *shape)?);
-                members.push(Member { id, weight, gone, selection });
                 left.remove(id.name.as_str());
-                if let Some(statistics) = statistics.as_deref().filter(|_| solver.needs().gram) {
-                    rank.add(&id.name, statistics);
+                let (weight, gone, cut) = (blocks.weight(id)?, blocks.gone(id)?, blocks.cut(id).cloned());
+                let (rows, columns) = cut.as_ref().map_or(*shape, |cut| cut.size(*shape));
+                if rows * columns == 0 {
+                    let keep = Tensor::zeros([shape.0, shape.1], (Kind::Bool, weight.device()));
+                    let nothing = LayerSolution { keep, importance: None, weight: None };
+                    blocks.take(id, asked(id, *shape)?, nothing, carries)?;
+                    continue;
                 }
+                let rest = |whole: Tensor| cut.as_ref().map_or_else(|| whole.shallow_clone(), |cut| cut.of(&whole));
+                let (weight, gone, selection) = (rest(weight), gone.map(rest), asked(id, (rows, columns))?);
+                members.push(Member { id, weight, gone, selection, cut, shape: *shape });
             }
-            part.push((members, statistics));
+            let columns = members.first().and_then(|member| member.cut.as_ref()?.columns.as_ref());
+            let statistics = match (statistics, columns) {
+                (Some(statistics), Some(columns)) => Some(Rc::new(statistics.columns_alone(columns))),
+                (statistics, _) => statistics,
+            };
+            if let Some(statistics) = statistics.as_deref().filter(|_| solver.needs().gram) {
+                members.iter().for_each(|member| rank.add(&member.id.name, statistics));
+            }
+            if !members.is_empty() {
+                part.push((members, statistics));
+            }
         }
-        if part.is_empty() {
+        if is_over {
             break;
         }
         let problems: Vec<Vec<LayerProblem<'_>>> =
@@ -85,9 +113,9 @@ pub fn solve<B: Outcome>(
         drop(problems);
         for ((members, statistics), solutions) in part.into_iter().zip(solutions) {
             drop(statistics);
-            for (Member { id, weight, gone, selection }, solution) in members.into_iter().zip(solutions) {
+            for (Member { id, weight, gone, selection, cut, shape }, solution) in members.into_iter().zip(solutions) {
                 drop((weight, gone));
-                blocks.take(id, selection, solution, carries)?;
+                blocks.take(id, selection, spread(cut.as_ref(), shape, solution), carries)?;
             }
         }
     }

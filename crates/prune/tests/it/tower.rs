@@ -45,7 +45,7 @@ pub fn samples() -> Vec<Sample> {
     (0..6).map(|i| sample(i / 2, i as u32)).collect()
 }
 
-fn request(tower: Tower, pattern: Pattern, sparsity: f64) -> PruneRequest {
+pub fn request(tower: Tower, pattern: Pattern, sparsity: f64) -> PruneRequest {
     PruneRequest {
         tower,
         metric: Metric::Wanda,
@@ -60,7 +60,7 @@ fn request(tower: Tower, pattern: Pattern, sparsity: f64) -> PruneRequest {
 }
 
 /// Prunes a tower that has lost nothing yet.
-fn prune(model: &mut dyn VisionLanguage, request: &PruneRequest) -> MaskSet {
+pub fn prune(model: &mut dyn VisionLanguage, request: &PruneRequest) -> MaskSet {
     MaskSet::new().apply(model).expect("drops masks");
     prune_on(model, request)
 }

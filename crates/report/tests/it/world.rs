@@ -43,9 +43,11 @@ pub fn fill_with(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> O
                     files.push(("losses.csv", losses(training.steps, cell.seed)));
                     serde_json::json!({ "steps": training.steps })
                 }
-                Stage::Prune { .. } | Stage::Refine { .. } | Stage::Merge { .. } => {
-                    serde_json::to_value(certificate(cell, node)).unwrap()
-                }
+                Stage::Prune { .. }
+                | Stage::Refine { .. }
+                | Stage::Structure { .. }
+                | Stage::Reconstruct { .. }
+                | Stage::Merge { .. } => serde_json::to_value(certificate(cell, node)).unwrap(),
                 Stage::Evaluate { task, items, .. } => match score(cell, *task) {
                     Some(value) => {
                         let (lines, value) = predictions(*task, *items as usize, value);
@@ -158,10 +160,14 @@ fn certificate(cell: &Cell, node: &StageNode) -> Certificate {
     for tower in ressa_experiment::Tower::ALL {
         let sparsity = match &*node.stage {
             Stage::Prune { sparsity: Some(sparsity), .. } => *sparsity,
+            Stage::Structure { .. } => 0.25,
             _ => cell.run.sparsity(tower),
         };
         let here = match *node.stage {
-            Stage::Prune { tower: own, .. } | Stage::Refine { tower: own, .. } => own == tower,
+            Stage::Prune { tower: own, .. }
+            | Stage::Refine { tower: own, .. }
+            | Stage::Structure { tower: own, .. }
+            | Stage::Reconstruct { tower: own, .. } => own == tower,
             _ => sparsity > 0.0,
         };
         if !here {

@@ -9,7 +9,7 @@ use ressa_experiment::{
     },
     stage::AdaptTraining,
 };
-use ressa_models::{Surgery, Tower, Update, VisionLanguage};
+use ressa_models::{Cuts, Surgery, Tower, Update, VisionLanguage};
 use ressa_restore::{
     BatchSource, Layout, MergeRequest, Restoration, TrainingBatch, TrainingOptions, merge, train_adapters,
 };
@@ -149,6 +149,7 @@ fn a_connector_trains_whole_and_merges_exactly() {
         masks: &masks,
         adapters: &trained.adapters,
         patterns: &patterns,
+        cuts: &Cuts::default(),
     };
     let merged = merge(&model, request, &probe()).expect("merges");
     assert!(merged.certificate.holds(), "{:?}", merged.certificate.violations);
@@ -251,6 +252,7 @@ fn the_projection_trains_where_a_target_names_it_in_every_layout() {
         masks: &masks,
         adapters: &whole.adapters,
         patterns: &patterns,
+        cuts: &Cuts::default(),
     };
     let merged = merge(&model, request, &probe()).expect("merges");
     assert!(merged.certificate.holds(), "{:?}", merged.certificate.violations);

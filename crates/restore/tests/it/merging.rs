@@ -7,7 +7,7 @@ use ressa_experiment::{
     config::{Recompute, RestoreMethod, TrainedBiases},
     stage::AdaptTraining,
 };
-use ressa_models::{MaskSet, Surgery, Tower, UpdateSet};
+use ressa_models::{Cuts, MaskSet, Surgery, Tower, UpdateSet};
 use ressa_restore::{
     MergeRequest, Merged, RestoreError, TrainingOptions, adapters, certify_merged, merge, train_adapters,
 };
@@ -27,7 +27,7 @@ fn trained(masked: bool) -> UpdateSet {
 
 fn merged(method: RestoreMethod, masks: &MaskSet, adapters: &UpdateSet) -> Result<Merged, RestoreError> {
     let patterns = BTreeMap::from([(Tower::Vision, PATTERN), (Tower::Language, PATTERN)]);
-    merge(&dense(), MergeRequest { method, masks, adapters, patterns: &patterns }, &probe())
+    merge(&dense(), MergeRequest { method, masks, adapters, patterns: &patterns, cuts: &Cuts::default() }, &probe())
 }
 
 #[test]
@@ -141,8 +141,9 @@ fn a_revived_weight_breaks_the_certificate() {
     }
     let name = masks.iter().next().map(|(name, _)| name.to_owned()).expect("a mask");
     let patterns = BTreeMap::from([(Tower::Vision, PATTERN), (Tower::Language, PATTERN)]);
-    let request =
-        MergeRequest { method: RestoreMethod::SparseLora, masks: &masks, adapters: &adapters, patterns: &patterns };
+    let cuts = Cuts::default();
+    let (masks, adapters, patterns, cuts) = (&masks, &adapters, &patterns, &cuts);
+    let request = MergeRequest { method: RestoreMethod::SparseLora, masks, adapters, patterns, cuts };
     assert!(certify_merged(&model, request).holds());
     for (id, linear) in model.linears_mut() {
         if id.name == name {

@@ -4,10 +4,12 @@
 //! each: a step costs a handful of large operations and one small one per parameter, and the state is two tensors and a counter.
 
 mod flat;
+mod linear;
 
 use tch::{Kind, Tensor, no_grad};
 
 pub use flat::FlatAdamW;
+pub use linear::LinearSchedule;
 
 /// A tensor that trains, with its own decay.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use ressa_experiment::{
-    Cell, Pattern, RunConfig, Task,
+    Cell, Pattern, RunConfig, StageKey, Task,
     config::{Metric, RestoreMethod},
     model::{ModelConfig, Preset},
 };
@@ -110,6 +110,21 @@ impl<'g> Look<'g> {
     }
 }
 
+/// What a stage opens: its inputs, and of merges and masks that are there, what they were made from in turn.
+fn opened(schedule: &Schedule<'_>, position: usize) -> Vec<usize> {
+    let at = |key: &StageKey| schedule.graph.position(key).unwrap();
+    let mut opened: Vec<usize> = schedule.graph.stages[position].node.inputs.iter().map(at).collect();
+    let mut next = 0;
+    while let Some(&position) = opened.get(next) {
+        let inputs = &schedule.graph.stages[position].node.inputs;
+        if schedule.state(position).is_present() {
+            opened.extend(inputs.merge.iter().chain(&inputs.adapter).chain(&inputs.masks).map(at));
+        }
+        next += 1;
+    }
+    opened
+}
+
 /// What becomes of a stage that was taken.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
@@ -159,6 +174,8 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
         if let Some(position) = next {
             assert!(schedule.reserve(position) && !schedule.reserve(position));
             assert_eq!(schedule.state(position), State::Running);
+            let is_whole = opened(&schedule, position).iter().all(|&opened| schedule.state(opened).is_present());
+            assert!(is_whole, "{}", crate::describe(&graph.stages[position].node.stage));
             match outcome {
                 Outcome::Made => schedule.made(position),
                 Outcome::Failed => schedule.failed(position),
@@ -199,11 +216,11 @@ fn follow(present: &[bool], gated: &[usize], steps: &[Step], with_failures: bool
     // Each that is tried again frees what waited for it alone, and nothing that waits for another failure.
     for position in failed(&schedule) {
         assert!(schedule.try_again(position) && !schedule.try_again(position));
-        for (stage, node) in graph.stages.iter().enumerate() {
-            let of =
-                |state: fn(State) -> bool| node.inputs.iter().filter(|&&input| state(schedule.state(input))).count();
+        for stage in 0..graph.stages.len() {
+            let opened = opened(&schedule, stage);
+            let of = |state: fn(State) -> bool| opened.iter().filter(|&&input| state(schedule.state(input))).count();
             let is_lost = of(|state| matches!(state, State::Failed | State::Skipped { .. })) > 0;
-            let is_whole = of(State::is_present) == node.inputs.len();
+            let is_whole = of(State::is_present) == opened.len();
             match schedule.state(stage) {
                 State::Skipped { cause } => assert!(is_lost && schedule.state(cause) == State::Failed),
                 State::Waiting => assert!(!is_lost && !is_whole),

@@ -5,10 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ressa_experiment::StageKey;
+use ressa_experiment::{
+    StageKey,
+    config::{Metric, RestoreMethod},
+};
 use ressa_sweep::{Graph, Stop, SweepEvent};
+use serde_json::json;
 
-use crate::bench::{Bench, cells, graph};
+use crate::bench::{Bench, cell, cells, graph, run};
 
 fn key(graph: &Graph, kind: &str) -> StageKey {
     graph.stages.iter().find(|stage| stage.node.stage.kind() == kind).unwrap().node.key
@@ -52,6 +56,36 @@ fn damaged_entries_are_named_put_aside_and_made_again() {
     `RESULTS/store/../KEY` has no manifest
     ");
     assert_eq!(bench.sweep(&graph).totals.made, 0);
+}
+
+/// An evaluation of a merged model opens the training behind the merge, which its list of inputs does not name.
+#[test]
+fn what_is_gone_behind_a_published_stage_is_made_before_it_is_opened() {
+    let bench = Bench::new();
+    let graph = graph(&[cell(run(Metric::Magnitude, RestoreMethod::SparseLora, 0))]);
+    bench.sweep(&graph);
+    let folder = |kind: &str| bench.store.folder(&key(&graph, kind).hex());
+    fs::remove_dir_all(folder("adapt")).unwrap();
+    fs::remove_dir_all(folder("evaluate")).unwrap();
+    bench.instruct(json!({ "adapt": { "sleep": 0.5 } }));
+    let mut told = Vec::new();
+    let mut listen = |event| match event {
+        SweepEvent::StageStarted { what, .. } => told.push(format!("{what} begins")),
+        SweepEvent::StageFinished { what, .. } => told.push(format!("{what} is made")),
+        _ => {}
+    };
+    bench.listen(&graph, &Stop::new(), &mut listen).unwrap();
+    let last = graph.stages.iter().find(|stage| stage.node.stage.kind() == "evaluate").unwrap();
+    let evaluate = ressa_sweep::describe(&last.node.stage);
+    let expected = ["adapt sparse begins", "adapt sparse is made", "evaluate begins", "evaluate is made"];
+    assert_eq!(told, expected.map(|line| line.replace("evaluate", &evaluate)));
+
+    // Without it, nothing that opens it can be made.
+    fs::remove_dir_all(folder("adapt")).unwrap();
+    fs::remove_dir_all(folder("evaluate")).unwrap();
+    bench.instruct(json!({ "adapt": { "fail": "bug" } }));
+    let summary = bench.sweep(&graph);
+    assert_eq!((summary.failed.len(), summary.totals.skipped), (1, 1));
 }
 
 #[test]

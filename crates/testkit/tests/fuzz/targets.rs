@@ -92,7 +92,15 @@ fn model() -> Target {
     let root = TempDir::new().unwrap();
     let mut folders = Vec::new();
     let mut seeds = Vec::new();
-    for like in ["instructblip-flant5", "instructblip-vicuna", "blip2-opt", "blip2-itm", "llava-siglip", "smolvlm"] {
+    for like in [
+        "instructblip-flant5",
+        "instructblip-vicuna",
+        "blip2-opt",
+        "blip2-itm",
+        "llava-siglip",
+        "smolvlm",
+        "llava-next",
+    ] {
         let folder = root.path().join(like);
         tiny(like, &folder);
         let mut seed: Map<String, Value> = serde_json::from_slice(&documents(&folder, &SETTINGS)).unwrap();

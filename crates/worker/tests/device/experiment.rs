@@ -74,6 +74,7 @@ fn export(command: Command, store: &Path, merge: &StageNode, output: &Path) -> V
         readings: Default::default(),
         output: output.to_owned(),
         max_shard_size: None,
+        full_size: false,
         container: Container::Dense,
         card: serde_json::json!({ "base": "", "label": "", "run": "", "stages": [], "pruned": {}, "restored": null, "seed": null, "scores": [], "program": "" }),
     };

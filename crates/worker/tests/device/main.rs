@@ -102,7 +102,7 @@ fn rounded_otherwise(nodes: &[StageNode]) -> BTreeSet<StageKey> {
         let half = node.stage.compute() == Some(Compute::Bfloat16);
         let own = match &*node.stage {
             Stage::Prune { metric, .. } => metric.changes_weights(),
-            Stage::Refine { .. } => true,
+            Stage::Refine { .. } | Stage::Reconstruct { .. } => true,
             Stage::Statistics { needs, .. } => needs.gram,
             _ => false,
         };
@@ -119,7 +119,7 @@ fn near(one: &Entry, two: &Entry, node: &StageNode) -> bool {
     /// Share of mask bits that rounding may turn over.
     const TURNED: f64 = 0.15;
     match &*node.stage {
-        Stage::Prune { .. } | Stage::Refine { .. } => {
+        Stage::Prune { .. } | Stage::Refine { .. } | Stage::Reconstruct { .. } => {
             let zeros = |entry: &Entry| -> BTreeMap<String, u64> {
                 let certificate: Certificate = entry.result().unwrap();
                 certificate.tensors.into_iter().map(|(name, tensor)| (name, tensor.zeros)).collect()

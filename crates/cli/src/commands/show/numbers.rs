@@ -18,7 +18,7 @@ use crate::{
 pub struct Numbers {
     /// The column of each task, followed by its parts.
     pub scores: Vec<Scored>,
-    /// Figures of each tower that a certificate counts: the last merge's, and of the towers pruned or refined after it.
+    /// Figures of each tower that a certificate counts: the last merge's, and of the towers pruned, refined or made smaller after it.
     pub certificate: Vec<Counted>,
     /// What certificates found wrong.
     pub violations: Vec<String>,

@@ -35,7 +35,16 @@ fn what(step: &Step) -> String {
             });
             [prune.metric.name().to_owned()].into_iter().chain(parts).collect::<Vec<_>>().join(", ")
         }
+        Step::Structure(structure) => {
+            let towers = structure.towers().map(|tower| format!("{tower} {}", structure.tower(tower)));
+            let scores = [structure.score.name(), structure.block_score.name()].map(str::to_owned);
+            scores.into_iter().chain(towers).collect::<Vec<_>>().join(", ")
+        }
         Step::Refine(refine) => format!("{}, at most {} iterations", refine.method.name(), refine.iterations()),
+        Step::Reconstruct(reconstruct) => {
+            let (train, window, samples) = (reconstruct.train.name(), reconstruct.window, reconstruct.samples);
+            format!("{train} by {window}, {samples} samples")
+        }
         Step::Restore(restore) => {
             let distilled = if restore.distill.weight > 0.0 { ", distilled" } else { "" };
             format!("{}, {} steps of {} images{distilled}", restore.method.name(), restore.steps, restore.batch)
