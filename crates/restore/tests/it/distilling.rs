@@ -4,7 +4,7 @@ use ressa_experiment::{
     config::{DistillConfig, Divergence, HiddenConfig, Reduction},
     stage::AdaptTraining,
 };
-use ressa_models::{Forced, Model, VisionLanguage, config::TextConfig, presets};
+use ressa_models::{Forced, Model, Surgery, VisionLanguage, config::TextConfig, presets};
 use ressa_restore::{
     Checkpoints, Interval, Output, Restoration, TrainingOptions,
     loss::{contrastive, distillation, hidden},
