@@ -97,7 +97,8 @@ impl Pinpoints {
         }
         // A canvas says in less than a tile what is cut from one side.
         if tiles.iter().any(|count| count * side / 2 >= pixels) {
-            return Err(format!("{named}: more than {} tiles of {pixels} pixels in a row", 2 * pixels / side.max(1)));
+            let most = (2 * pixels - 1) / side.max(1);
+            return Err(format!("{named}; with tiles of {pixels} pixels, at most {most} tiles in a row are supported"));
         }
         Ok(())
     }
@@ -181,7 +182,7 @@ mod tests {
             ([1000, 1000], [672, 672], 2928),
             ([300, 1000], [336, 1008], 2182),
             ([1, 30_000], [336, 672], 576),
-            ([30_000, 1], [672, 336], 600),
+            ([30_000, 1], [336, 672], 600),
             ([1, 1], [336, 672], 1176),
             ([97, 213], [336, 672], 1654),
         ] {
@@ -207,7 +208,10 @@ mod tests {
         refused(json!([[336, 500]]), "multiples of a tile's 336");
         refused(json!([[336, 336 * 4096]]), "positions");
         refused(json!([[336 * 12_000_000u64, 336 * 12_000_000u64]]), "positions");
-        assert!(Pinpoints::new(4, 4, Some(&json!([[4, 32]]))).unwrap_err().contains("8 tiles"), "a pixel per patch");
+        assert!(
+            Pinpoints::new(4, 4, Some(&json!([[4, 32]]))).unwrap_err().contains("at most 1 tiles"),
+            "a pixel per patch"
+        );
         let config = json!({"vision_config": {"image_size": 16, "patch_size": 17}});
         assert!(Pinpoints::of(config.as_object().unwrap()).unwrap_err().contains("larger than the image"));
         let none = json!({"vision_config": {"image_size": 0}});

@@ -260,7 +260,8 @@ pub struct TokenizeOptions {
 pub struct ForwardOptions {
     #[command(flatten)]
     pub model: ModelOptions,
-    /// Safetensors file: `pixel_values, input_ids, attention_mask, labels[, qformer_input_ids, qformer_attention_mask][, image_grid_thw][, pixel_attention_mask]`
+    /// Safetensors file: `pixel_values, input_ids, attention_mask, labels[, qformer_input_ids, qformer_attention_mask][, image_grid_thw]
+    /// [, pixel_attention_mask][, image_sizes]`
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub inputs: PathBuf,
     /// Safetensors file to write

@@ -57,8 +57,7 @@ fn a_folder_in_which_nothing_changes_is_the_same_files() {
             program: "a test",
             run: None,
         };
-        let mut unchanged = |_: &_, _: &_| Ok::<Option<Vec<u8>>, CheckpointError>(None);
-        let done = export(&request, &mut unchanged, None, &mut |_, _| ()).unwrap();
+        let done = export::<CheckpointError>(&request, &mut |_, _| Ok(None), None, &mut |_, _| ()).unwrap();
         assert_eq!(done.changed, 0, "{name}");
         let (before, after) = (files(source), files(output));
         assert!(before.keys().eq(after.keys()), "{name}: {:?} and {:?}", before.keys(), after.keys());

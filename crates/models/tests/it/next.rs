@@ -240,7 +240,7 @@ fn inputs_that_do_not_fit_are_named() {
     refused(&|_, sizes| *sizes = sizes.f_fill_(1 << 40).unwrap(), "no pixels");
     refused(&|inputs, _| inputs.input_ids = inputs.input_ids.masked_fill(&inputs.input_ids.eq(4), 6), "0 image tokens");
     refused(
-        &|inputs, _| inputs.input_ids = inputs.input_ids.masked_fill(&inputs.input_ids.eq(6), 1000),
+        &|inputs, _| inputs.input_ids = inputs.input_ids.masked_fill(&inputs.input_ids.eq(10), 1000),
         "not in the vocabulary",
     );
     let (inputs, _) = case.inputs();
@@ -272,5 +272,5 @@ fn configurations_that_no_network_has_are_named() {
     refused("llava-next", &strategy("full"), "17 features of the 16", false);
     refused("llava-next-full", &strategy("default"), "15 features of the 16", false);
     // Without a list, that of the class, which is of other tiles.
-    refused("llava-next", &|c| c["image_grid_pinpoints"] = Value::Null, "positions", true);
+    refused("llava-next", &|c| c["image_grid_pinpoints"] = Value::Null, "[336, 672]", true);
 }
