@@ -12,7 +12,7 @@
 use std::{path::Path, sync::Arc, time::Instant};
 
 use ressa_models::{
-    Infer, Layout, Mosaic, Prompts, Search, TextBatch,
+    Layout, Mosaic, Prompts, Search, TextBatch,
     folder::{read_config, read_generation},
     load_folder,
 };

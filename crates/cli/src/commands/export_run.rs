@@ -279,6 +279,6 @@ mod tests {
             run.restore.vision.targets = vec!["qkv".to_owned(), "fc1".to_owned()];
             run.restore.vision.bias = TrainedBiases::LoraOnly;
         });
-        assert_eq!(some, "60 steps of 16 images; vision: rank 8 on fc1 qkv, biases of these layers");
+        assert_eq!(some, "60 steps of 16 images; vision: rank 8 on qkv fc1, biases of these layers");
     }
 }

@@ -1,10 +1,10 @@
 //! Sweeps through the command line.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use serde_json::json;
 
-use crate::house::House;
+use crate::house::{House, fake_worker};
 
 #[test]
 fn a_sweep_a_second_sweep_and_a_verification() {
@@ -68,7 +68,9 @@ fn a_running_sweep_tries_again_what_it_is_asked_to() {
     // It cannot end before it was asked, and has workers for all that waits.
     let waits = json!({ "until": "asked" });
     house.instruct(json!({ "adapt sparse": { "fail": "nan" }, "evaluate": waits }));
-    let mut sweep = house.start(&["sweep", "small", "--no-report", "--slots", "16"]);
+    let arguments = ["sweep", "small", "--no-report", "--device", "cpu", "--slots", "16", "--worker"];
+    let mut sweep =
+        house.plain(&arguments).arg(fake_worker()).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while house.ressa(&["logs"]).stdout.matches("told to fail").count() < 4 {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }

@@ -69,7 +69,11 @@ fn questions_about_pictures_of_different_sizes_are_answered_in_one_job() {
 fn pruned(name: &str, output: PathBuf, metric: Metric, spill: bool) -> Result<Value, ressa_lab::LabError> {
     let half = TowerPrune { sparsity: 0.5, ..TowerPrune::default() };
     let (vision, connector, language) = (half.clone(), half.clone(), half);
-    let pattern = Pattern::NOfM { keep: 2, of: 4 };
+    // Its heads make 30 inputs, which groups of four do not divide.
+    let pattern = match name {
+        "llava-next-layers" => Pattern::Unstructured,
+        _ => Pattern::NOfM { keep: 2, of: 4 },
+    };
     let ask = |shown: &str, prompt: &str, answer: &str| CalibrationRequest {
         image: picture(shown),
         prompt: prompt.to_owned(),
