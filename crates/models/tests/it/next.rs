@@ -235,7 +235,7 @@ fn inputs_that_do_not_fit_are_named() {
     refused(&|inputs, _| inputs.pixel_values = inputs.pixel_values.to_kind(Kind::Int64), "floating-point");
     refused(&|_, sizes| *sizes = sizes.narrow(1, 0, 1), "[images, 2]");
     refused(&|_, sizes| *sizes = sizes.to_kind(Kind::Float), "whole numbers");
-    refused(&|_, sizes| *sizes = &*sizes * 0, "image 0 of [0, 0]");
+    refused(&|_, sizes| *sizes = sizes.zeros_like(), "image 0 of [0, 0]");
     refused(&|_, sizes| *sizes = &*sizes * -1, "no pixels");
     refused(&|_, sizes| *sizes = sizes.f_fill_(1 << 40).unwrap(), "no pixels");
     refused(&|inputs, _| inputs.input_ids = inputs.input_ids.masked_fill(&inputs.input_ids.eq(4), 6), "0 image tokens");
