@@ -225,8 +225,10 @@ fn a_teacher_is_asked_again_about_other_captions() {
         let mut nodes = stages(&run);
         let contents = Store::open(store.path(), Vec::new()).unwrap();
         let contents = ressa_contents::Contents::new(&contents, "");
-        for node in nodes.iter_mut().filter(|node| node.stage.kind() == "adapt") {
-            node.readings = contents.readings(&node.stage);
+        let adapt = nodes.iter().find(|node| node.stage.kind() == "adapt").expect("a training");
+        let readings = contents.readings(&adapt.stage);
+        for node in nodes.iter_mut().filter(|node| ["adapt", "merge"].contains(&node.stage.kind())) {
+            node.readings = readings.clone();
         }
         let cache = cache.map(|folder| Cache::new(folder, 100 << 20));
         execute(&mut executor(store.path()).with_loading(Loading { cache, ..Loading::default() }), &nodes);
