@@ -455,7 +455,8 @@ restore:
   micro-batch: 1
   recompute: blocks
   align: 1
-  distill: { top-k: 1 }
+  distill: { top-k: 1, divergence: reverse, square: true, logits: 0.5, hidden: { weight: 1 }, teacher: x }
+  hardness: 1
   vision: { bias: all, norms: true, full: true }
   connector: { bias: all, norms: true, full: true, queries: true }
   language: { bias: all, norms: true, full: true }
