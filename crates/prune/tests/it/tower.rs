@@ -273,7 +273,8 @@ fn what_cannot_be_done_is_said() {
     let wanda = request(Tower::Vision, Pattern::Unstructured, 0.5);
     assert_eq!(
         message(wanda, &[]),
-        "metric `wanda` needs calibration samples and there are none: raise `prune.calibration.images`"
+        "metric `wanda` needs calibration samples and there are none: raise `prune.calibration.images`, and `questions` or `captions` \
+         beside it"
     );
     assert_eq!(
         message(PruneRequest { sparsity: Some(1.0), ..wanda }, &samples()),

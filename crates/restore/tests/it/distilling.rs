@@ -159,7 +159,7 @@ fn a_model_is_not_away_from_itself() {
         let mut batches = Batches::default();
         let found = train_adapters(student.as_mut(), Some(&model), &settings, options, &mut batches, &mut |_| {});
         let loss = found.expect("trains").losses[0];
-        assert!(loss.distillation.abs() < 1e-9, "{loss:?}");
+        assert!(loss.distillation.abs() < 1e-6, "{loss:?}");
     }
 }
 
