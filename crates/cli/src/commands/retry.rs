@@ -61,7 +61,7 @@ pub fn run(global: &Global, options: &RetryOptions) -> Outcome {
             _ if selected.is_empty() => "",
             Taken::Next => "; the next sweep tries again",
             Taken::Running => "; the running sweep tries again",
-            Taken::Asked => "; the running sweep was asked to try again, and has not answered yet",
+            Taken::Pending => "; the running sweep was asked to try again, and has not answered yet",
         };
         say(format_args!("{what} cleared{then}"));
     }
@@ -75,7 +75,7 @@ enum Taken {
     /// The one that runs.
     Running,
     /// The one that runs, which has not taken the wish within some seconds; if it ends before it does, the next one.
-    Asked,
+    Pending,
 }
 
 /// Clears records: in the log, or, while a sweep writes it, by asking that sweep.
@@ -88,7 +88,7 @@ fn clear(workspace: &Workspace, selected: &[&FailureRecord]) -> Result<Taken, Fa
             let start = Instant::now();
             while !wish.is_taken() {
                 if start.elapsed() > ANSWER {
-                    return Ok(Taken::Asked);
+                    return Ok(Taken::Pending);
                 }
                 thread::sleep(Duration::from_millis(50));
             }

@@ -81,7 +81,7 @@ pub(super) struct Scores {
 }
 
 impl Scores {
-    /// Measures what is wanted on a model, which is left as it was.
+    /// Measures the scores of a request on a model, which is unchanged afterwards.
     pub fn measure(
         model: &mut dyn VisionLanguage,
         wanted: &Wanted,
