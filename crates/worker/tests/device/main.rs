@@ -83,16 +83,20 @@ fn label(node: &StageNode) -> String {
 fn differences(one: &Path, two: &Path, nodes: &[StageNode]) -> Vec<String> {
     let shipped = || vec![repository().join("experiments/store")];
     let open = |folder: &Path| Store::open(folder, shipped()).unwrap();
-    let (one, two) = (open(one), open(two));
+    let stores = (open(one), open(two));
     let rounded = rounded_otherwise(nodes);
     let differs = |node: &&StageNode| {
         let of = |store: &Store| store.require(&node.key.hex()).unwrap();
-        let (one, two) = (of(&one), of(&two));
+        let (one, two) = (of(&stores.0), of(&stores.1));
         let same = one.manifest.files == two.manifest.files && one.manifest.result == two.manifest.result;
-        // What was measured on masks that rounding may turn over has other values.
-        let follows =
-            matches!(*node.stage, Stage::Statistics { .. }) && node.inputs.iter().any(|key| rounded.contains(key));
-        let is_near = || follows || (rounded.contains(&node.key) && near(&one, &two, node));
+        // What was measured under masks that rounding has turned over has other values; under the same masks it is close.
+        let are_turned = |key: &StageKey| {
+            let files = |store: &Store| store.require(&key.hex()).unwrap().manifest.files;
+            rounded.contains(key) && files(&stores.0) != files(&stores.1)
+        };
+        let is_measured = matches!(*node.stage, Stage::Statistics { .. });
+        let is_elsewhere = || is_measured && node.inputs.iter().any(are_turned);
+        let is_near = || rounded.contains(&node.key) && (is_elsewhere() || near(&one, &two, node));
         !same && !is_near()
     };
     nodes.iter().filter(differs).map(label).collect()
