@@ -3,7 +3,7 @@
 use std::{cell::Cell, rc::Rc, time::Instant};
 
 use ressa_contents::Contents;
-use ressa_experiment::{Stage, StageNode};
+use ressa_experiment::{Stage, StageNode, record::Certificate};
 use ressa_runtime::Device;
 use ressa_store::{Draft, Environment, Manifest, Store};
 use serde_json::Value;
@@ -118,19 +118,25 @@ impl Executor {
             return Ok(vec![damage.to_string()]);
         }
         let _no_grad = tch::no_grad_guard();
-        match &*node.stage {
-            Stage::Prune { .. } => prune::verify(self, node, &entry),
-            Stage::Refine { .. } => refine::verify(self, node, &entry),
-            Stage::Structure { .. } => structure::verify(self, node, &entry),
-            Stage::Reconstruct { .. } => reconstruct::verify(self, node, &entry),
-            Stage::Merge { .. } => merge::verify(self, node, &entry),
-            Stage::Evaluate { .. } => evaluate::verify(node, &entry),
+        let found = match &*node.stage {
+            Stage::Prune { .. } => prune::recounted(self, node, &entry)?,
+            Stage::Refine { .. } => refine::recounted(self, node, &entry)?,
+            Stage::Structure { .. } => structure::recounted(self, node, &entry)?,
+            Stage::Reconstruct { .. } => reconstruct::recounted(self, node, &entry)?,
+            Stage::Merge { .. } => merge::recounted(self, node)?,
+            Stage::Evaluate { .. } => return evaluate::verify(node, &entry),
             Stage::Dense { .. }
             | Stage::Rescale { .. }
             | Stage::Sensitivity { .. }
             | Stage::Statistics { .. }
-            | Stage::Adapt { .. } => Ok(Vec::new()),
+            | Stage::Adapt { .. } => return Ok(Vec::new()),
+        };
+        let published: Certificate = entry.result()?;
+        let mut violations = found.violations;
+        if found.tensors != published.tensors {
+            violations.push("a recount differs from the published certificate".to_owned());
         }
+        Ok(violations)
     }
 }
 

@@ -28,15 +28,9 @@ pub(crate) fn run(
     plain(&merged.certificate)
 }
 
-/// Merges again and compares with what was published.
-pub(crate) fn verify(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Vec<String>, PipelineError> {
-    let merged = executor.merged(node)?;
-    let published: Certificate = entry.result()?;
-    let mut violations = merged.certificate.violations.clone();
-    if merged.certificate.tensors != published.tensors {
-        violations.push("a recount differs from the published certificate".to_owned());
-    }
-    Ok(violations)
+/// Merges again.
+pub(crate) fn recounted(executor: &mut Executor, node: &StageNode) -> Result<Certificate, PipelineError> {
+    Ok(executor.merged(node)?.certificate)
 }
 
 impl Executor {
