@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ExperimentError, Tower,
+    config::{Group, Metric, PruneConfig},
+    method::is_default,
     shape::{Names, Shape},
     source::Source,
     yaml,
@@ -27,6 +29,12 @@ pub struct AllocationConfig {
     pub floor: f64,
     /// Calibration samples that are looked at, the first so many; `None` means all.
     pub samples: Option<u32>,
+    /// TAMP, LoSA: how far a group's sparsity may be from its tower's; `None` means as published.
+    #[serde(skip_serializing_if = "is_default")]
+    pub margin: Option<f64>,
+    /// EvoPress: what is searched.
+    #[serde(skip_serializing_if = "is_default")]
+    pub search: SearchConfig,
     /// Where ECoFLaP's scores come from.
     pub order: ScoreOrder,
     /// What ECoFLaP's scores weigh.
@@ -54,6 +62,8 @@ impl Default for AllocationConfig {
             cap: 0.95,
             floor: 0.0,
             samples: Some(32),
+            margin: None,
+            search: SearchConfig::default(),
             order: ScoreOrder::First,
             score: ScoreRule::Aobd,
             aggregate: Aggregate::Sum,
@@ -87,7 +97,19 @@ impl AllocationConfig {
 
     /// Whether the model must be measured first.
     pub fn is_measured(&self) -> bool {
-        matches!(self.method, AllocationMethod::Owl | AllocationMethod::Ecoflap)
+        !matches!(self.method, AllocationMethod::Uniform | AllocationMethod::Table)
+    }
+
+    /// How far a group's sparsity may be from `sparsity`, that of its tower, where the method bounds it so.
+    pub fn margin(&self, sparsity: f64) -> Option<f64> {
+        let published = match self.method {
+            AllocationMethod::Tamp => 0.1,
+            AllocationMethod::Losa if sparsity <= 0.5 => 0.01,
+            AllocationMethod::Losa if sparsity <= 0.6 => 0.02,
+            AllocationMethod::Losa => 0.03,
+            _ => return None,
+        };
+        Some(self.margin.unwrap_or(published))
     }
 
     /// The same division with what it cannot see made neutral. `towers` is how many towers have a budget.
@@ -115,12 +137,19 @@ impl AllocationConfig {
                     (own.epsilon, own.noise) = (self.epsilon, self.noise);
                 }
             }
+            AllocationMethod::Tamp => {
+                (own.group, own.samples, own.margin) = (self.group, self.samples, self.margin);
+            }
+            AllocationMethod::Losa => (own.samples, own.margin) = (self.samples, self.margin),
+            AllocationMethod::Evopress => {
+                (own.group, own.samples, own.search) = (self.group, self.samples, self.search);
+            }
         }
         own
     }
 
-    /// What has to be measured for it; `None` where nothing is.
-    pub fn measurement(&self) -> Option<Measurement> {
+    /// What has to be measured of a tower for it; `None` where nothing is. `prune` is the section that it is part of.
+    pub fn measurement(&self, prune: &PruneConfig, tower: Tower) -> Option<Measurement> {
         match self.method {
             AllocationMethod::Uniform | AllocationMethod::Table => None,
             AllocationMethod::Owl => Some(Measurement::Outliers { group: self.group, m: self.m }),
@@ -130,7 +159,36 @@ impl AllocationConfig {
                     Measurement::Perturbation { score: self.score, epsilon: self.epsilon, noise: self.noise }
                 }
             }),
+            AllocationMethod::Tamp => Some(Measurement::Density),
+            AllocationMethod::Losa => Some(Measurement::Similarity),
+            AllocationMethod::Evopress => Some(Measurement::Search {
+                metric: if prune.metric.ranks() { prune.metric } else { Metric::Wanda },
+                compared: prune.tower(tower).group.unwrap_or(Group::Matrix),
+                sparsity: prune.tower(tower).sparsity,
+                group: self.group,
+                floor: self.floor,
+                cap: self.cap,
+                search: self.search,
+            }),
         }
+    }
+}
+
+/// What EvoPress searches.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct SearchConfig {
+    /// Rounds of mutation and selection.
+    pub generations: u32,
+    /// Candidates in a round.
+    pub offspring: u32,
+    /// Steps from the tower's sparsity up to the most that a group may lose, and as many down.
+    pub levels: u32,
+}
+
+impl Default for SearchConfig {
+    fn default() -> Self {
+        Self { generations: 50, offspring: 16, levels: 8 }
     }
 }
 
@@ -146,6 +204,12 @@ pub enum AllocationMethod {
     Owl,
     /// How much the loss depends on the weights (Sung et al., arXiv 2310.02998).
     Ecoflap,
+    /// How unlike each other the outputs of visual and text tokens are (Lee et al., arXiv 2504.09897).
+    Tamp,
+    /// How like other blocks' a block's input is (Huang et al., ICLR 2025).
+    Losa,
+    /// What a search over divisions finds closest to the dense model's answers (Sieberling et al., ICML 2025).
+    Evopress,
 }
 
 impl AllocationMethod {
@@ -156,6 +220,9 @@ impl AllocationMethod {
             AllocationMethod::Table => "table",
             AllocationMethod::Owl => "owl",
             AllocationMethod::Ecoflap => "ecoflap",
+            AllocationMethod::Tamp => "tamp",
+            AllocationMethod::Losa => "losa",
+            AllocationMethod::Evopress => "evopress",
         }
     }
 }
@@ -241,6 +308,28 @@ pub enum Measurement {
         /// Noises per sample.
         noise: u32,
     },
+    /// How far the outputs of visual tokens, of text tokens, and of one beside the other are from pointing one way.
+    Density,
+    /// What a block's input does not have in common with other blocks' inputs.
+    Similarity,
+    /// The share that a layer loses in the best division that a search finds, every other tower being dense.
+    Search {
+        /// What ranks the weights of a candidate.
+        metric: Metric,
+        /// Weights that it compares.
+        compared: Group,
+        /// Share that the tower loses.
+        sparsity: f64,
+        /// Layers that get one share.
+        group: AllocationGroup,
+        /// Least share.
+        floor: f64,
+        /// Largest share.
+        cap: f64,
+        /// What is searched.
+        #[serde(flatten)]
+        search: SearchConfig,
+    },
 }
 
 impl Measurement {
@@ -250,6 +339,9 @@ impl Measurement {
             Measurement::Outliers { .. } => "outliers",
             Measurement::Gradient { .. } => "gradients",
             Measurement::Perturbation { .. } => "perturbations",
+            Measurement::Density => "densities",
+            Measurement::Similarity => "similarities",
+            Measurement::Search { .. } => "search",
         }
     }
 }

@@ -605,8 +605,8 @@ impl Planner {
             .filter(|(_, sparsity)| *sparsity > 0.0)
             .collect();
         let mut keys = Vec::new();
-        if let Some(measurement) = rule.measurement() {
-            for &tower in towers.keys() {
+        for &tower in towers.keys() {
+            if let Some(measurement) = rule.measurement(prune, tower) {
                 let node = Stage::Sensitivity {
                     tower,
                     projection: prune.tower(tower).projection,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     Pattern, RunConfig, Tower,
-    allocation::{AllocationMethod, AllocationScope},
+    allocation::{AllocationGroup, AllocationMethod, AllocationScope},
     config::{
         BlockThreshold, CalibrationConfig, DataSource, Group, Metric, PruneConfig, RestoreConfig, RestoreMethod,
         SampleForm, Threshold, TowerPrune,
@@ -485,6 +485,28 @@ fn allocation(prune: &PruneConfig) -> Option<Conflict> {
             "prune.allocation.method",
             "`prune.allocation.method: table` needs `prune.allocation.table`",
             "write a sparsity for some layers, as in `{ \"language.0\": 0.3 }`",
+        );
+    }
+    let apart = matches!(rule.method, AllocationMethod::Losa | AllocationMethod::Evopress);
+    if apart && rule.towers == AllocationScope::Joint && prune.pruned().nth(1).is_some() {
+        return found(
+            "prune.allocation.towers",
+            format!("`{}` compares the blocks of one tower, and says nothing about one tower beside another", rule.method.name()),
+            "set `prune.allocation.towers: each`",
+        );
+    }
+    if rule.method == AllocationMethod::Losa && rule.group == AllocationGroup::Layer {
+        return found(
+            "prune.allocation.group",
+            "`losa` compares the inputs of blocks, so the layers of a block get one sparsity",
+            "set `prune.allocation.group: block`",
+        );
+    }
+    if rule.method == AllocationMethod::Losa && rule.samples == Some(1) {
+        return found(
+            "prune.allocation.samples",
+            "`losa` compares samples with each other, and there is one",
+            "raise it, to 32 as it is where it is not set",
         );
     }
     if rule.floor > rule.cap {

@@ -97,7 +97,7 @@ const POSITIVE: Shape = Shape::Number(Bounds { above: Some(0.0), ..Bounds::ANY }
 const TARGET: Shape = Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY });
 const GROUP: Shape = Shape::OrNull(&Shape::Choice(&["row", "matrix", "tower"]));
 const RANK: Shape = Shape::Integer { min: 0, max: 4096 };
-const METHOD: Shape = Shape::Choice(&["uniform", "table", "owl", "ecoflap"]);
+const METHOD: Shape = Shape::Choice(&["uniform", "table", "owl", "ecoflap", "tamp", "losa", "evopress"]);
 const RULE: Shape = Shape::Choice(&["aobd", "obd", "obd-absolute", "gradient"]);
 const BIAS: Shape = Shape::Choice(&["none", "lora-only", "all"]);
 const TARGETS: Shape = Shape::Set { of: &Shape::Text, min: 0 };
@@ -265,7 +265,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "prune.dsnot.variance-power" NOT_NEGATIVE, prune.dsnot.variance_power,
         "Exponent of the variance that contributions are divided by.";
     "prune.allocation.method" METHOD, prune.allocation.method,
-        "How a budget is divided among layers: evenly, by a table, by shares of outliers (OWL) or by how much the loss depends on them (ECoFLaP).";
+        "How a budget is divided among layers: evenly, by a table, by shares of outliers (OWL), by how much the loss depends on them (ECoFLaP), by how unlike each other the outputs of tokens are (TAMP), by what a block's input shares with other blocks' (LoSA), or as a search finds best (EvoPress).";
     "prune.allocation.group" Shape::Choice(&["layer", "block", "tower"]), prune.allocation.group,
         "Layers that get one sparsity: each matrix for itself, the matrices of a block, or those of a tower.";
     "prune.allocation.towers" Shape::Choice(&["each", "joint"]), prune.allocation.towers,
@@ -275,7 +275,15 @@ pub static SETTINGS: &[Setting] = settings! {
     "prune.allocation.floor" SHARE, prune.allocation.floor,
         "Minimum fraction removed from a group.";
     "prune.allocation.samples" Shape::OrNull(&whole(1)), prune.allocation.samples,
-        "Calibration samples that OWL and ECoFLaP look at, the first so many; null means all.";
+        "Calibration samples that are looked at before budgets are divided, the first so many; null means all.";
+    "prune.allocation.margin" Shape::OrNull(&SHARE), prune.allocation.margin,
+        "TAMP: how far above its tower's sparsity a group's may be; LoSA: how far above or below. null means 0.1 for TAMP, and for LoSA 0.01, 0.02 or 0.03 at sparsities up to 0.5, up to 0.6 and beyond.";
+    "prune.allocation.search.generations" whole(1), prune.allocation.search.generations,
+        "EvoPress: rounds of mutation and selection.";
+    "prune.allocation.search.offspring" whole(1), prune.allocation.search.offspring,
+        "EvoPress: candidates in a round. A quarter of them is compared on more samples than all, and an eighth on all samples.";
+    "prune.allocation.search.levels" Shape::Integer { min: 1, max: 100 }, prune.allocation.search.levels,
+        "EvoPress: sparsities above the tower's that a group can have, and as many below.";
     "prune.allocation.order" Shape::Choice(&["first", "zeroth"]), prune.allocation.order,
         "ECoFLaP: gradients of the loss, or its differences under noise on one matrix at a time.";
     "prune.allocation.score" RULE, prune.allocation.score,

@@ -115,7 +115,7 @@ pub(crate) fn default_seconds(stage: &Stage) -> f64 {
         Stage::Dense { checkpoint: Some(_), .. } => 0.1,
         Stage::Dense { steps, .. } => 330.0 * f64::from(steps.unwrap_or(2000)) / 2000.0,
         Stage::Rescale { .. } => 0.3,
-        Stage::Sensitivity { measurement: Measurement::Perturbation { .. }, .. } => 60.0,
+        Stage::Sensitivity { measurement: Measurement::Perturbation { .. } | Measurement::Search { .. }, .. } => 60.0,
         Stage::Sensitivity { .. } => 3.0,
         Stage::Statistics { .. } | Stage::Prune { .. } | Stage::Refine { .. } | Stage::Structure { .. } => 2.0,
         Stage::Reconstruct { .. } => 5.0,

@@ -108,7 +108,8 @@ impl PruneSettings {
                  `prune.allocation`"
             )))
         };
-        match self.prune.allocation.measurement() {
+        // No tower's own settings matter to what is measured here.
+        match self.prune.allocation.measurement(&self.prune, Tower::Language) {
             None => Ok(None),
             Some(Measurement::Outliers { group: AllocationGroup::Tower, .. }) => {
                 unsupported("the mean over a whole tower (`prune.allocation.group: tower`)")
@@ -117,6 +118,9 @@ impl PruneSettings {
             Some(Measurement::Gradient { .. } | Measurement::Perturbation { .. }) => {
                 unsupported("how the loss of the whole model depends on its layers (`ecoflap`)")
             }
+            Some(Measurement::Density) => unsupported("how unlike each other a layer's outputs are (`tamp`)"),
+            Some(Measurement::Similarity) => unsupported("what blocks have in common (`losa`)"),
+            Some(Measurement::Search { .. }) => unsupported("what the whole model answers (`evopress`)"),
         }
     }
 

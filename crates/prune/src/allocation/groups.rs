@@ -72,7 +72,10 @@ pub fn allocate(
     let (groups, of_places) = match rule.method {
         AllocationMethod::Table => return table::allocate(places, budget, removed),
         AllocationMethod::Uniform => grouped(places, AllocationGroup::Tower),
-        AllocationMethod::Owl | AllocationMethod::Ecoflap => grouped(places, rule.group),
+        AllocationMethod::Losa => grouped(places, AllocationGroup::Block),
+        AllocationMethod::Owl | AllocationMethod::Ecoflap | AllocationMethod::Tamp | AllocationMethod::Evopress => {
+            grouped(places, rule.group)
+        }
     };
     let mut sums = vec![0.0; groups.len()];
     if rule.is_measured() {
@@ -83,15 +86,19 @@ pub fn allocate(
             if !value.is_finite() || value < 0.0 {
                 return Err(AllocationError::NotFinite { layer: layer() });
             }
-            sums[group] += value;
+            // Counts and scores of layers add up; what is said of a whole group is the same for each of its weights.
+            let whole = matches!(rule.method, AllocationMethod::Losa | AllocationMethod::Evopress);
+            sums[group] += if whole { value * place.elements as f64 / groups[group].1 as f64 } else { value };
         }
     }
-    let dense = |group: usize| 1.0 - budget.towers.get(&groups[group].0).copied().unwrap_or(0.0);
+    let sparsity = |group: usize| budget.towers.get(&groups[group].0).copied().unwrap_or(0.0);
+    let dense = |group: usize| 1.0 - sparsity(group);
     let scores: Vec<f64> = match rule.method {
         AllocationMethod::Ecoflap if rule.aggregate == Aggregate::Average => {
             sums.iter().zip(&groups).map(|(sum, (_, elements))| sum / (*elements as f64)).collect()
         }
-        AllocationMethod::Ecoflap => sums,
+        AllocationMethod::Ecoflap | AllocationMethod::Tamp | AllocationMethod::Losa => sums,
+        AllocationMethod::Evopress => sums.iter().map(|share| 1.0 - share).collect(),
         AllocationMethod::Owl => {
             let ratios: Vec<f64> = sums.iter().zip(&groups).map(|(sum, (_, n))| sum / (*n as f64)).collect();
             shifts(&ratios, rule.lambda).iter().enumerate().map(|(group, shift)| dense(group) + shift).collect()
@@ -99,10 +106,21 @@ pub fn allocate(
         AllocationMethod::Uniform | AllocationMethod::Table => (0..groups.len()).map(dense).collect(),
     };
     let solver = match rule.method {
-        AllocationMethod::Ecoflap => Rule::Proportional,
+        AllocationMethod::Ecoflap | AllocationMethod::Tamp => Rule::Proportional,
+        AllocationMethod::Losa => Rule::Extreme,
         _ => Rule::Shifted,
     };
-    let solved: Vec<Group> = groups.iter().zip(scores).map(|(&(_, n), score)| group(n, score, rule)).collect();
+    let bounded = |(at, (&(_, elements), score)): (usize, (&(Tower, u64), f64))| {
+        let mut group = group(elements, score, rule);
+        if let Some(margin) = rule.margin(sparsity(at)) {
+            group.cap = group.cap.min(sparsity(at) + margin).max(group.floor);
+            if rule.method == AllocationMethod::Losa {
+                group.floor = group.floor.max(sparsity(at) - margin).min(group.cap);
+            }
+        }
+        group
+    };
+    let solved: Vec<Group> = groups.iter().zip(scores).enumerate().map(bounded).collect();
     let counts = solve(&solved, solver, removed)?;
     Ok(split(places, &of_places, &counts)?.into_iter().collect())
 }

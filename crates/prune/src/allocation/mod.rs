@@ -1,8 +1,10 @@
 //! Allocation: how much of a budget each layer gives.
 //!
-//! [`measure`] looks at a dense model and gives every layer of a tower one number, which all budgets share; [`allocate`] turns these numbers,
+//! [`measure`] looks at a dense model and gives every layer of a tower one number, which all budgets share (a search's own excepted); [`allocate`] turns these numbers,
 //! or a table, into whole numbers of weights per layer; [`solver`] meets the total to one weight.
 
+mod alone;
+mod density;
 mod error;
 mod gradient;
 mod groups;
@@ -10,7 +12,9 @@ mod noise;
 mod outliers;
 mod perturbation;
 mod probe;
+mod search;
 mod share;
+mod similarity;
 pub mod solver;
 mod table;
 
@@ -72,6 +76,12 @@ pub fn measure(
         Measurement::Perturbation { score, epsilon, noise: draws } => {
             let noise = perturbation::Noise { epsilon, draws, seed };
             perturbation::perturbations(dense.as_mut(), tower, score, noise, samples, progress)?
+        }
+        Measurement::Density => density::densities(dense.as_ref(), tower, samples, progress)?,
+        Measurement::Similarity => similarity::differences(dense.as_ref(), tower, samples, progress)?,
+        Measurement::Search { metric, compared, sparsity, group, floor, cap, search } => {
+            let space = search::Space { metric, compared, sparsity, group, floor, cap, search };
+            search::search(dense.as_mut(), tower, space, seed, samples, progress)?
         }
     };
     match found.iter().find(|(_, value)| !value.is_finite()) {

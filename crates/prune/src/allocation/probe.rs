@@ -36,6 +36,11 @@ impl<'a> Probe<'a> {
         forced.loss()
     }
 
+    /// Logarithms of the probabilities of every word at the places of a sample's answer, f32 `[tokens, vocabulary]`.
+    pub(super) fn log_probabilities(&self, model: &dyn VisionLanguage, sample: usize) -> Tensor {
+        self.forced(model, sample).logits.select(0, 0).to_kind(Kind::Float).log_softmax(-1, None::<Kind>)
+    }
+
     fn forced(&self, model: &dyn VisionLanguage, sample: usize) -> Forced {
         let Sample { pixels, prompt, answer } = &self.samples[sample];
         let prefix = match self.tower {

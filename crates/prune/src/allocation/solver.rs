@@ -39,6 +39,9 @@ pub enum Rule {
     Proportional,
     /// The kept fraction is the score plus a shift that all groups share (OWL; equal scores give one sparsity to all).
     Shifted,
+    /// Groups of the least scores give all they may, those of the largest as little as they may, and one lies between (LoSA: what minimises the
+    /// removed weights' sum of scores).
+    Extreme,
 }
 
 /// The line `start + rate * level` between two bounds, in kept weights.
@@ -68,7 +71,7 @@ pub fn solve(groups: &[Group], rule: Rule, removed: u64) -> Result<Vec<u64>, All
     for (position, group) in groups.iter().enumerate() {
         let fractions = (0.0..=1.0).contains(&group.floor) && (group.floor..=1.0).contains(&group.cap);
         let score = match rule {
-            Rule::Proportional => group.score.is_finite() && group.score >= 0.0,
+            Rule::Proportional | Rule::Extreme => group.score.is_finite() && group.score >= 0.0,
             Rule::Shifted => group.score.abs() <= 1e6,
         };
         if !fractions || !score {
@@ -82,6 +85,9 @@ pub fn solve(groups: &[Group], rule: Rule, removed: u64) -> Result<Vec<u64>, All
         return Err(AllocationError::Infeasible { removed, total, least, most });
     }
 
+    if rule == Rule::Extreme {
+        return Ok(extreme(groups, &bounds, removed));
+    }
     let unit = groups.iter().map(|group| group.score).fold(0.0, f64::max);
     let lines: Vec<Line> = groups.iter().zip(&bounds).map(|(group, bounds)| line(group, *bounds, rule, unit)).collect();
     let mut order: Vec<usize> = (0..groups.len()).collect();
@@ -103,6 +109,20 @@ pub fn solve(groups: &[Group], rule: Rule, removed: u64) -> Result<Vec<u64>, All
     Ok(whole(groups, &bounds, &kept, removed))
 }
 
+/// As few as every group must give, and what is missing from groups of rising scores; equal scores: the earlier group first.
+fn extreme(groups: &[Group], bounds: &[(u64, u64)], removed: u64) -> Vec<u64> {
+    let mut counts: Vec<u64> = bounds.iter().map(|bound| bound.0).collect();
+    let mut missing = removed.saturating_sub(counts.iter().sum());
+    let mut order: Vec<usize> = (0..groups.len()).collect();
+    order.sort_by(|&a, &b| groups[a].score.total_cmp(&groups[b].score));
+    for group in order {
+        let more = missing.min(bounds[group].1 - bounds[group].0);
+        counts[group] += more;
+        missing -= more;
+    }
+    counts
+}
+
 /// Fewest and most weights that a group may give.
 fn removable(group: &Group) -> (u64, u64) {
     let elements = group.elements as f64;
@@ -119,7 +139,7 @@ fn line(group: &Group, (fewest, most): (u64, u64), rule: Rule, unit: f64) -> Lin
             let rate = if unit > 0.0 { group.score / unit } else { 0.0 };
             (kept_least, if rate < NEGLIGIBLE { 0.0 } else { rate })
         }
-        Rule::Shifted => (group.elements as f64 * group.score, group.elements as f64),
+        Rule::Shifted | Rule::Extreme => (group.elements as f64 * group.score, group.elements as f64),
     };
     Line { start, rate, least: kept_least, most: kept_most }
 }
@@ -191,6 +211,15 @@ mod tests {
 
     fn group(elements: u64, score: f64) -> Group {
         Group { elements, score, floor: 0.0, cap: 1.0 }
+    }
+
+    #[test]
+    fn the_least_scores_give_all_they_may() {
+        let group = |score| Group { elements: 100, score, floor: 0.4, cap: 0.6 };
+        let groups = [group(0.9), group(0.1), group(0.5), group(0.7)];
+        assert_eq!(solve(&groups, Rule::Extreme, 200).unwrap(), [40, 60, 60, 40]);
+        assert_eq!(solve(&groups, Rule::Extreme, 175).unwrap(), [40, 55, 40, 40]);
+        assert!(solve(&groups, Rule::Extreme, 241).is_err());
     }
 
     #[test]
