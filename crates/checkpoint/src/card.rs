@@ -22,8 +22,6 @@ pub struct Making {
     /// What was done to the dense model, in words and in order: what, and how.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<(String, String)>,
-    /// How each tower was pruned, in words.
-    pub pruned: BTreeMap<Tower, String>,
     /// How the pruned model was restored, in words; none where it was not.
     pub restored: Option<String>,
     /// Replicate seed; none where nothing was drawn.

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use ressa_runlog::Index;
 use ressa_store::{Environment, Store};
 use ressa_sweep::{
-    CoordinatorLock, DEFAULT_LEASE, Garbage, Graph, Inventory, MadeOn, describe, made_on, move_to_trash,
+    CoordinatorLock, DEFAULT_LEASE, Garbage, Graph, Inventory, MadeOn, describe, interrupted, made_on, move_to_trash,
 };
 
 use crate::{
@@ -42,8 +42,8 @@ pub fn mixture(graph: &Graph, inventory: &Inventory, store: &Store, index: &Inde
     })
 }
 
-/// Cached stages that were not made by this libtorch on this kind of device, which count as absent from now on. Those of a read-only root
-/// stay: a worker could not replace them.
+/// Cached stages that were not made by this libtorch on this kind of device, and all that was made of them, which count as absent from now on:
+/// what is made again has other bytes, over which no earlier score may stand. Those of a read-only root stay: a worker could not replace them.
 pub fn others(
     workspace: &Workspace,
     machine: &MachineOptions,
@@ -54,14 +54,17 @@ pub fn others(
     let present = present(workspace, machine)?;
     let mut kinds: BTreeMap<MadeOn, Vec<usize>> = made_on(graph, inventory, store, &ressa_runlog::read(store)?.index);
     kinds.remove(&present);
+    let folder = |position: usize| store.folder(&graph.stages[position].node.key.hex());
+    let elsewhere = kinds.into_values().flatten().filter(|&position| folder(position).is_dir());
     let mut others = Vec::new();
-    for position in kinds.into_values().flatten() {
+    for position in graph.with_dependents(elsewhere) {
         let node = &graph.stages[position].node;
-        let (name, folder) = (node.key.to_string(), store.folder(&node.key.hex()));
-        if folder.is_dir() {
+        if folder(position).is_dir() {
             inventory.present[position] = false;
-            others.push(Garbage { name, what: describe(&node.stage), made_by: None, bytes: 0, folder });
+            let (name, what, folder) = (node.key.to_string(), describe(&node.stage), folder(position));
+            others.push(Garbage { name, what, made_by: None, bytes: 0, folder });
         }
+        others.extend(interrupted(store, &node.key));
     }
     Ok(others)
 }

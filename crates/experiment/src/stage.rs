@@ -445,6 +445,11 @@ impl Stage {
         self.is_certified() || matches!(self, Stage::Adapt { .. })
     }
 
+    /// Whether it changes weights step by step: by gradients, and so that it goes on where it was when it was interrupted.
+    pub fn trains(&self) -> bool {
+        matches!(self, Stage::Dense { .. } | Stage::Adapt { .. } | Stage::Reconstruct { .. })
+    }
+
     /// Version of the stage's code.
     pub fn version(&self) -> u32 {
         let kind = self.kind();

@@ -216,14 +216,12 @@ fn finish(
     };
     let folder = |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let source = std::path::absolute(&job.model.folder).unwrap_or_else(|_| job.model.folder.clone());
-    let pruned: BTreeMap<Tower, String> = asked.towers.iter().map(|(&tower, request)| (tower, how(request))).collect();
     let making = Making {
         base: shown_name(&source),
         label: "ressa prune".to_owned(),
         run: notes.masks.clone(),
         stages: vec![("masks".to_owned(), notes.masks.clone())],
-        steps: pruned.iter().map(|(tower, how)| (format!("prune {tower}"), how.clone())).collect(),
-        pruned,
+        steps: asked.towers.iter().map(|(tower, request)| (format!("prune {tower}"), how(request))).collect(),
         restored: None,
         seed: Some(job.seed),
         scores: Vec::new(),

@@ -32,7 +32,9 @@ impl Reconstruction<'_> {
         let forward = step.forward(|other| other == tower);
         // Gradients of activations and of weights are a product each for each of the forward pass.
         let mut each = forward.times(3.0);
-        each += machine.traffic(self.parameters() * training::PARAMETER_BYTES * 2.0, training::STEP_LAUNCHES);
+        // Every window has an optimiser of its own.
+        let steps = training::STEP_LAUNCHES * self.windows();
+        each += machine.traffic(self.parameters() * training::PARAMETER_BYTES * 2.0, steps);
         each += machine.traffic(self.trained() * training::WEIGHT_BYTES, 0.0);
         let below = Tower::ALL.into_iter().filter(|&below| below < tower).map(|below| own.through(samples, below));
         let mut work = below.sum::<Work>().times(if self.has_two_streams() { 2.0 } else { 1.0 });
@@ -55,7 +57,7 @@ impl Reconstruction<'_> {
         let waiting =
             samples.images() * host::IMAGE_SECONDS / machine.cores + machine.copy(written) + written / host::DISK_BYTES;
         let mut time = Time::of(machine, work, waiting);
-        time.steps = batches * passes;
+        time.steps = batches * passes * self.windows();
         Need { time, peak, fallback: None }
     }
 
@@ -74,6 +76,17 @@ impl Reconstruction<'_> {
         let blocks: f64 = self.calibrated.stacks().map(|stack| stack.blocks).sum();
         let layers = self.calibrated.layers().count() as f64 / blocks.max(1.0);
         runs + layers * if self.has_two_streams() { 2.0 } else { 1.0 }
+    }
+
+    /// Windows of the tower.
+    fn windows(&self) -> f64 {
+        let blocks: f64 = self.calibrated.stacks().map(|stack| stack.blocks).sum();
+        match self.training.window {
+            Window::Blocks(count) => (blocks / f64::from(count.max(1))).ceil(),
+            Window::Named(NamedWindow::Matrix) => self.calibrated.layers().count() as f64,
+            Window::Named(NamedWindow::AttentionMlp) => 2.0 * blocks,
+            Window::Named(NamedWindow::Block) => blocks,
+        }
     }
 
     /// Weights that change in all windows. Norms and biases are few.

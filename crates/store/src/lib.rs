@@ -121,9 +121,14 @@ impl Store {
 
     /// Where a stage may keep what it needs to go on after a kill (checkpoints of a training). Survives until the key is published.
     pub fn scratch(&self, key: &str) -> Result<PathBuf, StoreError> {
-        let path = self.root.join("drafts").join(format!("{key}.resume"));
+        let path = self.scratch_folder(key);
         fs::create_dir_all(&path).map_err(|e| StoreError::write(&path, e))?;
         Ok(path)
+    }
+
+    /// Where [`Store::scratch`] is, whether or not it is there.
+    pub fn scratch_folder(&self, key: &str) -> PathBuf {
+        self.root.join("drafts").join(format!("{key}.resume"))
     }
 
     /// Quarantines a damaged output (never deletes it), so that the key can be made again. Returns where it went.

@@ -6,7 +6,7 @@ mod settle;
 mod view;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     fs,
     path::PathBuf,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -166,6 +166,7 @@ pub fn execute(
         storage: None,
         retried: HashMap::new(),
         resting: Vec::new(),
+        granted: HashSet::new(),
         stopping: false,
         eta: 0.0,
         live: Live::new(&options.results),
@@ -236,6 +237,8 @@ struct Coordinator<'a> {
     retried: HashMap<usize, u32>,
     /// Stages that failed and are tried again, and when.
     resting: Vec<(Instant, usize)>,
+    /// Wishes that were granted and cannot be taken away.
+    granted: HashSet<PathBuf>,
     /// Whether no new stage may be started.
     stopping: bool,
     /// Expected seconds to the end, as of the last slow tick.

@@ -1,21 +1,24 @@
 //! Stored stages that nobody asks for any more, and the trash they go through: nothing is deleted in the step that finds it unwanted.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use ressa_experiment::{KeyMap, StageKey};
-use ressa_store::{SUPERSEDED, Store, StoreError, named};
+use ressa_store::{MANIFEST, Manifest, SUPERSEDED, Store, StoreError, named};
 use serde::Serialize;
 use walkdir::WalkDir;
 
-use crate::SweepRecord;
+use crate::{SweepRecord, made_of::made_of};
 
 /// Folder within the store's root where unwanted folders wait: `trash/<time>/<their path within the root>`.
 const TRASH: &str = "trash";
+
+/// What the folder of an interrupted stage is called.
+const INTERRUPTED: &str = "interrupted training";
 
 /// A folder of the writable root that can go.
 #[derive(Clone, Debug, Serialize)]
@@ -73,7 +76,7 @@ pub fn unreachable(
     });
     let interrupted = named(&store.root().join("drafts"))?.into_iter().filter_map(|(name, folder)| {
         let key = name.strip_suffix(".resume").and_then(key).filter(|key| !wanted.contains(key))?;
-        Some(item(key, name, "interrupted training".to_owned(), folder))
+        Some(item(key, name, INTERRUPTED.to_owned(), folder))
     });
     let mut aside = Vec::new();
     for (folder, what) in [("damaged", "damaged"), (SUPERSEDED, "came too late")] {
@@ -85,6 +88,13 @@ pub fn unreachable(
     let mut list: Vec<Garbage> = published.chain(interrupted).chain(aside).collect();
     list.sort_by(|a, b| (&a.what, &a.name).cmp(&(&b.what, &b.name)));
     Ok(list)
+}
+
+/// What an interrupted stage left to go on from, if it left something: it is of the inputs that it had then.
+pub fn interrupted(store: &Store, key: &StageKey) -> Option<Garbage> {
+    let folder = store.scratch_folder(&key.hex());
+    let name = format!("{}.resume", key.hex());
+    folder.is_dir().then(|| Garbage { name, what: INTERRUPTED.to_owned(), made_by: None, bytes: 0, folder })
 }
 
 /// Moves folders to the trash, from where [`restore_trash`] brings all of them back and [`restore_stage`] one. Returns the folder of the trash
@@ -134,21 +144,36 @@ pub fn empty_trash(store: &Store) -> Result<Trash, StoreError> {
     }
 }
 
-/// Brings back what the trash holds, the latest first. What was made again meanwhile stays as it is, and its old form in the trash.
-/// Returns how many folders came back.
+/// Brings back what the trash holds, the latest first. What was made again meanwhile stays as it is, and its old form in the trash, together with
+/// what was made of that where it is another. Returns how many folders came back.
 ///
 /// # Errors
 /// A folder that cannot be moved.
 pub fn restore_trash(store: &Store) -> Result<usize, StoreError> {
+    let folders = trashed(store)?;
+    let stages: BTreeMap<StageKey, Manifest> = folders.iter().filter_map(|(folder, _)| stage_in(folder)).collect();
+    let is_other = |key: &&StageKey| {
+        let there = store.entry(&key.hex()).ok().flatten();
+        there.is_some_and(|there| !there.manifest.is_same_output(&stages[*key]))
+    };
+    let others: BTreeSet<StageKey> = stages.keys().filter(is_other).copied().collect();
+    let of_others = made_of(&stages, &others);
     let mut restored = 0;
-    for (folder, inside) in trashed(store)? {
+    for (folder, inside) in folders {
         let target = store.root().join(inside);
-        if !target.exists() {
+        let stays = stage_in(&folder).is_some_and(|(key, _)| of_others.contains(&key));
+        if !stays && !target.exists() {
             moved(&folder, &target)?;
             restored += 1;
         }
     }
     Ok(restored)
+}
+
+/// The stage that a folder holds, if it is one.
+fn stage_in(folder: &Path) -> Option<(StageKey, Manifest)> {
+    let key = folder.file_name()?.to_str()?.parse().ok()?;
+    Some((key, serde_json::from_slice(&fs::read(folder.join(MANIFEST)).ok()?).ok()?))
 }
 
 /// Every folder in the trash with its path within the root, the latest first.

@@ -1,6 +1,9 @@
 //! The distinct stages of many runs, and who reads what.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use ressa_experiment::{
     Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, Tower, config::MatrixUpdate, percent,
@@ -77,6 +80,16 @@ impl Graph {
         graph.add_cells(experiment, cells, &mut HashSet::new());
         graph.add_gates(gates);
         graph
+    }
+
+    /// Some stages and all that is made of them, in the order of the graph.
+    pub fn with_dependents(&self, stages: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let mut open: Vec<usize> = stages.into_iter().collect();
+        let mut found: BTreeSet<usize> = open.iter().copied().collect();
+        while let Some(stage) = open.pop() {
+            open.extend(self.stages[stage].dependents.iter().filter(|&&stage| found.insert(stage)));
+        }
+        found.into_iter().collect()
     }
 
     fn add_cells<'a>(&mut self, experiment: &str, cells: &'a [Cell], seen: &mut HashSet<&'a str>) {

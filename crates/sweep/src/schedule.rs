@@ -258,27 +258,34 @@ impl<'g> Schedule<'g> {
         if self.state[position] != State::Failed {
             return false;
         }
-        self.set(position, if self.missing_inputs[position] == 0 { State::Ready } else { State::Waiting });
+        let state = self.unblocked(position);
+        self.set(position, state);
         // Inputs come before what reads them, so each is settled before it is asked.
         let mut open = BTreeSet::from_iter(self.waiting_for(position));
         while let Some(dependent) = open.pop_first() {
             if !matches!(self.state[dependent], State::Skipped { .. }) {
                 continue;
             }
-            let opened = self.graph.stages[dependent].inputs.iter().chain(self.behind.opened(dependent));
-            let cause = opened.copied().find_map(|input| match self.state[input] {
-                State::Failed => Some(input),
-                State::Skipped { cause } => Some(cause),
-                _ => None,
-            });
-            match cause {
-                Some(cause) => self.set(dependent, State::Skipped { cause }),
-                None if self.missing_inputs[dependent] == 0 => self.set(dependent, State::Ready),
-                None => self.set(dependent, State::Waiting),
-            }
+            let state = self.unblocked(dependent);
+            self.set(dependent, state);
             open.extend(self.waiting_for(dependent));
         }
         true
+    }
+
+    /// What a stage is that neither has been made nor has failed: skipped for what failed in front of it, else ready or waiting.
+    fn unblocked(&self, position: usize) -> State {
+        let opened = self.graph.stages[position].inputs.iter().chain(self.behind.opened(position));
+        let cause = opened.copied().find_map(|input| match self.state[input] {
+            State::Failed => Some(input),
+            State::Skipped { cause } => Some(cause),
+            _ => None,
+        });
+        match cause {
+            Some(cause) => State::Skipped { cause },
+            None if self.missing_inputs[position] == 0 => State::Ready,
+            None => State::Waiting,
+        }
     }
 
     /// Stages that open a stage, directly or behind others.

@@ -13,13 +13,16 @@ use ressa_runlog::nonce;
 
 use crate::SweepError;
 
-/// Bytes of a wish that are read: 100,000 keys and more.
+/// Keys of a wish; more are several.
+const MOST: usize = 50_000;
+
+/// Bytes of a wish that are read.
 const LIMIT: u64 = 8 << 20;
 
-/// A wish that was written down.
+/// Wishes that were written down.
 #[derive(Debug)]
 pub struct Wish {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
 }
 
 impl Wish {
@@ -31,35 +34,39 @@ impl Wish {
         let folder = folder(results);
         let write = |source| SweepError::Write { path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(write)?;
-        let path = folder.join(format!("retry-{}", nonce()));
-        let lines: String = keys.iter().map(|key| format!("{}\n", key.hex())).collect();
-        ressa_store::replace(&path, lines.as_bytes())?;
-        Ok(Self { path })
+        let mut paths = Vec::new();
+        for keys in keys.chunks(MOST) {
+            let path = folder.join(format!("retry-{}", nonce()));
+            let lines: String = keys.iter().map(|key| format!("{}\n", key.hex())).collect();
+            ressa_store::replace(&path, lines.as_bytes())?;
+            paths.push(path);
+        }
+        Ok(Self { paths })
     }
 
-    /// Whether a sweep has taken it.
+    /// Whether a sweep has taken all of them.
     pub fn is_taken(&self) -> bool {
-        matches!(fs::symlink_metadata(&self.path), Err(error) if error.kind() == io::ErrorKind::NotFound)
+        let is_gone = |path: &PathBuf| {
+            matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
+        };
+        self.paths.iter().all(is_gone)
     }
 }
 
-/// Takes away what was asked for: keys of stages to try again. What is no wish stays where it is and is not looked at.
-pub(crate) fn take(results: &Path) -> Vec<StageKey> {
+/// What is asked for: files, with the keys of stages to try again. What is no wish stays where it is and is not looked at. Whoever has granted one
+/// and written that down takes its file away.
+pub(crate) fn asked(results: &Path) -> Vec<(PathBuf, Vec<StageKey>)> {
     let Ok(entries) = fs::read_dir(folder(results)) else { return Vec::new() };
-    let mut keys = Vec::new();
-    for entry in entries.flatten() {
+    let wish = |entry: fs::DirEntry| {
         let is_wish = entry.file_name().to_str().is_some_and(|name| name.starts_with("retry-") && !name.contains('.'));
         let is_small = entry.metadata().is_ok_and(|data| data.is_file() && data.len() <= LIMIT);
         if !is_wish || !is_small {
-            continue;
+            return None;
         }
-        let Ok(text) = fs::read_to_string(entry.path()) else { continue };
-        // Where it cannot be taken away it would be granted every second.
-        if fs::remove_file(entry.path()).is_ok() {
-            keys.extend(text.lines().filter_map(|line| line.parse::<StageKey>().ok()));
-        }
-    }
-    keys
+        let text = fs::read_to_string(entry.path()).ok()?;
+        Some((entry.path(), text.lines().filter_map(|line| line.parse::<StageKey>().ok()).collect()))
+    };
+    entries.flatten().filter_map(wish).collect()
 }
 
 fn folder(results: &Path) -> PathBuf {

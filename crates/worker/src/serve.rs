@@ -58,8 +58,7 @@ pub fn serve(
                         send(&Event::Progress { key, fraction, message: message.to_owned(), loss });
                     }
                 };
-                let trains = matches!(*node.stage, Stage::Adapt { .. } | Stage::Dense { .. });
-                ressa_runtime::set_deterministic(deterministic && trains);
+                ressa_runtime::set_deterministic(deterministic && node.stage.trains());
                 let mut given_back = false;
                 let explain = |error: PipelineError| {
                     given_back = error.is_given_back();

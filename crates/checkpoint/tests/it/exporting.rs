@@ -141,7 +141,6 @@ fn a_changed_tensor_changes_its_own_bytes_only() {
         steps: [("prune vision", "wanda, 2:4"), ("restore", "sparse-lora, 100 steps"), ("prune vision", "wanda, 1:4")]
             .map(|(what, how)| (what.to_owned(), how.to_owned()))
             .into(),
-        pruned: [(Tower::Vision, "wanda, 2:4; then wanda, 1:4".to_owned())].into(),
         restored: Some("sparse-lora, 100 steps".to_owned()),
         seed: Some(0),
         scores: vec![score("gqa")],

@@ -85,7 +85,6 @@ fn making(place: &Path) -> Making {
         run: "0123".to_owned(),
         stages: vec![(format!("dense {}/source", place.display()), "ab".to_owned())],
         steps: Vec::new(),
-        pruned: BTreeMap::new(),
         restored: None,
         seed: None,
         scores: Vec::new(),

@@ -57,7 +57,6 @@ pub fn plan(graph: &Graph, found: &Match, store: &Store, root: &Path) -> Result<
         run: short(&run),
         stages: Vec::new(),
         steps: Vec::new(),
-        pruned: BTreeMap::new(),
         restored: None,
         seed: None,
         scores: Vec::new(),
@@ -131,17 +130,12 @@ fn tell(
                     written(&c.propagate)
                 );
             }
-            making.steps.push((format!("prune {tower}"), how.clone()));
-            // What an earlier step did to the tower came first.
-            let pruned = making.pruned.entry(*tower).or_default();
-            *pruned = if pruned.is_empty() { how } else { format!("{pruned}; then {how}") };
+            making.steps.push((format!("prune {tower}"), how));
             weights.masks.insert(*tower, key);
             seen = *seed;
         }
         Stage::Refine { tower, method, .. } => {
             making.steps.push((format!("refine {tower}"), method.name().to_owned()));
-            let how = format!("refined by {}", method.name());
-            making.pruned.entry(*tower).and_modify(|pruned| *pruned = format!("{pruned}; then {how}")).or_insert(how);
             weights.masks.insert(*tower, key);
         }
         Stage::Structure { tower, score, block_score, seed: drawn, .. } => {
@@ -151,15 +145,14 @@ fn tell(
                 Some(entry) => left(&entry.result::<serde_json::Value>()?["left"]),
                 None => String::new(),
             };
-            let how = format!("made smaller by {by}{left}");
-            making.pruned.entry(*tower).and_modify(|pruned| *pruned = format!("{pruned}; then {how}")).or_insert(how);
+            making.steps.push((format!("structure {tower}"), format!("made smaller by {by}{left}")));
             weights.masks.insert(*tower, key);
             seen = *drawn;
         }
         Stage::Reconstruct { tower, training, calibration, .. } => {
             let samples = calibration.images * (calibration.questions + calibration.captions);
-            let how = format!("reconstructed by {} from {samples} samples", training.window);
-            making.pruned.entry(*tower).and_modify(|made| *made = format!("{made}; then {how}")).or_insert(how);
+            let how = format!("{} by {}, from {samples} samples", training.train.name(), training.window);
+            making.steps.push((format!("reconstruct {tower}"), how));
             weights.masks.insert(*tower, key);
         }
         Stage::Adapt { training, seed, .. } => {

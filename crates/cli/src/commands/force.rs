@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use ressa_experiment::{Filter, Stage, StageKey};
 use ressa_store::{Manifest, Store};
 use ressa_sweep::{
-    CoordinatorLock, Garbage, Graph, Inventory, Options, Recruiter, Stop, Summary, describe, execute, move_to_trash,
-    restore_stage,
+    CoordinatorLock, Garbage, Graph, Inventory, Options, Recruiter, Stop, Summary, describe, execute, interrupted,
+    move_to_trash, restore_stage,
 };
 use serde::Serialize;
 
@@ -30,6 +30,10 @@ pub struct Forced {
     targets: Vec<usize>,
     /// Stages of the writable root that were made of them, in the order of the graph.
     dependents: Vec<usize>,
+    /// All of these and what is made of them and not in the store.
+    reached: HashSet<usize>,
+    /// What interrupted stages among them left to go on from, which is of the old inputs.
+    begun: Vec<Garbage>,
     /// Whether those are made again in any case.
     all: bool,
     /// Named stages that are shipped, which cannot be made again here.
@@ -76,14 +80,12 @@ impl Forced {
             );
             return Err(Failure::new(Exit::NothingSelected, message));
         }
-        let mut below: BTreeSet<usize> = BTreeSet::new();
-        let mut open: Vec<usize> = named.iter().copied().filter(|&stage| own(stage)).collect();
-        let targets = open.clone();
-        while let Some(stage) = open.pop() {
-            open.extend(graph.stages[stage].dependents.iter().filter(|&&stage| below.insert(stage)));
-        }
+        let targets: Vec<usize> = named.iter().copied().filter(|&stage| own(stage)).collect();
+        let below = graph.with_dependents(targets.iter().copied());
+        let reached = below.iter().copied().collect();
+        let begun = below.iter().filter_map(|&stage| interrupted(store, &graph.stages[stage].node.key)).collect();
         let dependents = below.into_iter().filter(|&stage| !named.contains(&stage) && own(stage)).collect();
-        let forced = Self { targets, dependents, all: options.dependents, shipped };
+        let forced = Self { targets, dependents, reached, begun, all: options.dependents, shipped };
         for &stage in forced.targets.iter().chain(&forced.dependents) {
             inventory.present[stage] = false;
         }
@@ -108,7 +110,7 @@ impl Forced {
         let all: Vec<usize> = self.targets.iter().chain(&self.dependents).copied().collect();
         let key = |stage: usize| graph.stages[stage].node.key;
         let mut before: HashMap<usize, Manifest> = HashMap::new();
-        let mut garbage = Vec::new();
+        let mut garbage = self.begun.clone();
         for &stage in &all {
             let (name, folder) = (key(stage).to_string(), sweep.store.folder(&key(stage).hex()));
             // One whose manifest cannot be read is made again like any damaged one.
@@ -127,17 +129,24 @@ impl Forced {
         let mut to_make = self.targets.clone();
         let mut same: HashSet<usize> = HashSet::new();
         while !self.all && !to_make.is_empty() && sweep.makes(&to_make)? {
+            // In the order of the graph: what a stage reads is judged before it.
+            to_make.sort_unstable();
             for &stage in &to_make {
                 let now = sweep.store.entry(&key(stage).hex())?.map(|entry| entry.manifest);
-                if now.zip(before.get(&stage)).is_some_and(|(now, before)| now.is_same_output(before)) {
+                let is_same = now.zip(before.get(&stage)).is_some_and(|(now, before)| now.is_same_output(before));
+                // A merge and masks say what steps made of the weights only together with what they were made from: the same bytes behind other
+                // bytes are other weights.
+                let changed = |input: &&usize| {
+                    graph.stages[**input].node.stage.changes_weights() && self.reached.contains(input) && !same.contains(input)
+                };
+                if is_same && !graph.stages[stage].inputs.iter().any(|input| changed(&input)) {
                     same.insert(stage);
                 }
             }
-            let moved: HashSet<usize> = all.iter().copied().collect();
             let _lock = CoordinatorLock::acquire(&sweep.workspace.results, sweep.limits.lease)?;
             let mut left = Vec::new();
             for stage in pending {
-                let unchanged = |input: &usize| !moved.contains(input) || same.contains(input);
+                let unchanged = |input: &usize| !self.reached.contains(input) || same.contains(input);
                 if graph.stages[stage].inputs.iter().all(unchanged) && !sweep.store.contains(&key(stage).hex()) {
                     restore_stage(sweep.store, &trash, &key(stage))?;
                     same.insert(stage);

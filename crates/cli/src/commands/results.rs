@@ -67,6 +67,9 @@ fn import(global: &Global, options: &ImportOptions) -> Outcome {
     for key in imported.different.iter().filter(|_| !global.quiet) {
         note(format_args!("stage {} is there with other bytes and stays as it is", key.short()));
     }
+    for key in imported.of_different.iter().filter(|_| !global.quiet) {
+        note(format_args!("stage {} is not taken: it was made of one that is there with other bytes", key.short()));
+    }
     let known = imported.known.len() + imported.different.len();
     say(format_args!("{} taken, {known} were there", count(imported.new.len(), "stage")));
     Ok(Exit::Done)

@@ -51,7 +51,8 @@ pub fn run(global: &Global, options: &RetryOptions) -> Outcome {
         .collect();
     let taken = if selected.is_empty() { Taken::Next } else { clear(&workspace, &selected)? };
     if global.json {
-        say_json(&json!({ "cleared": selected.iter().map(|record| &record.key).collect::<Vec<_>>() }));
+        let cleared: Vec<&StageKey> = selected.iter().map(|record| &record.key).collect();
+        say_json(&json!({ "cleared": cleared, "by": taken.name() }));
     } else {
         for record in &selected {
             say(format_args!("{}  {}  {}", record.key.short(), record.what, record.failure.message));
@@ -60,7 +61,7 @@ pub fn run(global: &Global, options: &RetryOptions) -> Outcome {
         let then = match taken {
             _ if selected.is_empty() => "",
             Taken::Next => "; the next sweep tries again",
-            Taken::Running => "; the running sweep tries again",
+            Taken::Running => "; the running sweep tries again what is its own",
             Taken::Pending => "; the running sweep was asked to try again, and has not answered yet",
         };
         say(format_args!("{what} cleared{then}"));
@@ -76,6 +77,17 @@ enum Taken {
     Running,
     /// The one that runs, which has not taken the wish within some seconds; if it ends before it does, the next one.
     Pending,
+}
+
+impl Taken {
+    /// The name in JSON.
+    fn name(&self) -> &'static str {
+        match self {
+            Taken::Next => "next",
+            Taken::Running => "running",
+            Taken::Pending => "pending",
+        }
+    }
 }
 
 /// Clears records: in the log, or, while a sweep writes it, by asking that sweep.

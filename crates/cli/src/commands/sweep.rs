@@ -51,7 +51,8 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     };
     let forced = Forced::of(options, &study, &graph, &mut inventory, &store)?;
     let lacking = missing(&graph, &inventory, &store, &workspace.root);
-    let preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
+    let mut preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
+    preflight.note_steps(&study.experiments);
     if let Some((exit, message)) = refusal(&lacking, &preflight) {
         return Err(Failure::new(exit, message));
     }

@@ -229,7 +229,12 @@ fn has_bias(config: &Map<String, Value>, tower: Tower, role: &str) -> bool {
             let text = text(config);
             let text = text.as_deref();
             match text.and_then(|text| text.get("model_type")).and_then(Value::as_str) {
+                // Qwen2 has them in attention's inputs alone; LLaVA's language model is LLaMA where its configuration does not say.
+                Some("qwen2") => ["q_proj", "k_proj", "v_proj"].contains(&role),
                 Some("t5" | "mistral") => false,
+                None if config.get("model_type").and_then(Value::as_str).is_some_and(|name| name.starts_with("llava")) => {
+                    false
+                }
                 Some("llama") if ["gate_proj", "up_proj", "down_proj"].contains(&role) => says(text, "mlp_bias", false),
                 Some("llama") => says(text, "attention_bias", false),
                 _ => true,

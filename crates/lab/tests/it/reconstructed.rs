@@ -73,7 +73,7 @@ fn the_folder_of_a_reconstructed_run_answers_as_the_run() {
         max_shard_size: None,
         full_size: false,
         container: Default::default(),
-        card: json!({ "base": "", "label": "", "run": "", "stages": [], "pruned": {}, "restored": null, "seed": null, "scores": [], "program": "" }),
+        card: json!({ "base": "", "label": "", "run": "", "stages": [], "restored": null, "seed": null, "scores": [], "program": "" }),
     };
     ressa_lab::run(&Job::Export(Box::new(job)), Device::Cpu, &mut |_, _| ()).unwrap();
 

@@ -21,7 +21,7 @@ use super::{
     ArchiveError,
     list::{LIST, LONGEST_LIST, List, Place, shown},
 };
-use crate::roots::record_keys;
+use crate::{made_of::made_of, roots::record_keys};
 
 /// How many times its size a compressed archive may hold: deflate cannot do more.
 const MOST_COMPRESSED: u64 = 1100;
@@ -38,6 +38,8 @@ pub struct Imported {
     pub known: Vec<StageKey>,
     /// Stages that were there with other bytes, which stay.
     pub different: Vec<StageKey>,
+    /// Stages that are not taken: what is there of what they were made from has other bytes.
+    pub of_different: Vec<StageKey>,
 }
 
 /// Whether an archive of that name is compressed.
@@ -213,17 +215,30 @@ fn publish(
     // Before anything is there that nobody asks for.
     let clean = |texts: &[String]| texts.iter().map(|text| shown(text)).collect::<Vec<_>>();
     record_keys(store, &clean(&list.files), &clean(&list.words), stages.keys().copied())?;
-    for (key, manifest) in stages {
-        let hex = key.hex();
-        let is_same = match store.entry(&hex) {
-            Ok(there) => there.map(|there| there.manifest.files == manifest.files),
+    let mut there: BTreeMap<StageKey, bool> = BTreeMap::new();
+    for (key, manifest) in &stages {
+        let is_same = match store.entry(&key.hex()) {
+            Ok(Some(mut entry)) => {
+                // As it would be written for others.
+                ressa_experiment::places::reduce(&mut entry.manifest.result);
+                entry.manifest.is_same_output(manifest)
+            }
+            Ok(None) => continue,
             // Damaged: a sweep that finds it moves it away, and makes it again.
-            Err(error) if error.is_damage() => Some(false),
+            Err(error) if error.is_damage() => false,
             Err(error) => return Err(error.into()),
         };
+        there.insert(*key, is_same);
+    }
+    let others: BTreeSet<StageKey> = there.iter().filter(|(_, same)| !**same).map(|(key, _)| *key).collect();
+    let of_others = made_of(&stages, &others);
+    for key in stages.keys() {
+        let (key, hex) = (*key, key.hex());
+        let is_same = there.get(&key).copied();
         match is_same {
             Some(true) => imported.known.push(key),
             Some(false) => imported.different.push(key),
+            None if of_others.contains(&key) => imported.of_different.push(key),
             None => {
                 moved(&draft.join(&hex[..2]).join(&*hex), &store.folder(&hex))?;
                 imported.new.push(key);
@@ -231,7 +246,7 @@ fn publish(
         }
         let scores = draft.join("scores").join(format!("{hex}.json"));
         let target = store.root().join("scores").join(format!("{hex}.json"));
-        if is_same != Some(false) && scores.is_file() && !target.exists() {
+        if is_same != Some(false) && !of_others.contains(&key) && scores.is_file() && !target.exists() {
             moved(&scores, &target)?;
         }
     }

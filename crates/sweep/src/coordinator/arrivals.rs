@@ -57,10 +57,7 @@ impl JobTime {
     /// A training that is interrupted resumes elsewhere, but pays its start twice. Anything else would be lost: where it is too long even
     /// for a new job, it is tried at the beginning of one, for estimates may be wrong.
     pub fn suffices(self, stage: &Stage, seconds: f64) -> bool {
-        let wanted = match stage {
-            Stage::Adapt { .. } | Stage::Dense { .. } => seconds.min(WORTHWHILE),
-            _ => seconds,
-        };
+        let wanted = if stage.trains() { seconds.min(WORTHWHILE) } else { seconds };
         self.left > 0.0 && self.left >= wanted.min(0.9 * self.whole)
     }
 }

@@ -346,20 +346,40 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    /// Tries failed stages again that somebody asked for while the sweep runs.
+    /// Tries failed stages again that somebody asked for while the sweep runs. A sweep that stops begins nothing: the next one is asked.
     pub(super) fn grant_wishes(&mut self) {
-        for key in wishes::take(&self.options.results) {
-            // What another sweep's stage was, or has been made meanwhile, needs nothing.
-            let Some(position) = self.graph.position(&key).filter(|&position| self.schedule.try_again(position)) else {
-                continue;
-            };
-            self.note(LogEvent::Retried { key });
-            self.failed.retain(|failed| failed.key != key);
-            self.retried.remove(&position);
-            let told =
-                format!("{} is tried again, as somebody asked", describe(&self.graph.stages[position].node.stage));
-            self.say(told);
+        if self.stopping {
+            return;
         }
+        for (path, keys) in wishes::asked(&self.options.results) {
+            if self.granted.contains(&path) {
+                continue;
+            }
+            keys.into_iter().for_each(|key| self.grant(key));
+            // Written down first: a wish that is gone must not be forgotten. One that cannot be taken away is granted once.
+            if self.log.settle().is_ok() && std::fs::remove_file(&path).is_err() {
+                self.granted.insert(path);
+            }
+        }
+    }
+
+    fn grant(&mut self, key: StageKey) {
+        let Some(position) = self.graph.position(&key) else {
+            // Another sweep's stage: that it failed is forgotten, so that its next sweep tries again.
+            return self.note(LogEvent::Retried { key });
+        };
+        if let Some((at, _)) = self.resting.iter_mut().find(|(_, resting)| *resting == position) {
+            *at = Instant::now();
+            return;
+        }
+        // What has been made meanwhile needs nothing.
+        if !self.schedule.try_again(position) {
+            return;
+        }
+        self.note(LogEvent::Retried { key });
+        self.failed.retain(|failed| failed.key != key);
+        self.retried.remove(&position);
+        self.say(format!("{} is tried again, as somebody asked", describe(&self.graph.stages[position].node.stage)));
     }
 
     /// The text of a part of a log.

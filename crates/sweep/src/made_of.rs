@@ -1,0 +1,33 @@
+//! What was made of what, as manifests tell it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ressa_experiment::{StageKey, stage::Inputs};
+use ressa_store::Manifest;
+
+/// Stages that were made of some, directly or through others.
+pub(crate) fn made_of(stages: &BTreeMap<StageKey, Manifest>, some: &BTreeSet<StageKey>) -> BTreeSet<StageKey> {
+    let mut found = BTreeSet::new();
+    if some.is_empty() {
+        return found;
+    }
+    let inputs: Vec<(StageKey, Vec<StageKey>)> =
+        stages.iter().map(|(key, manifest)| (*key, inputs_of(manifest))).collect();
+    loop {
+        let is_new = |(key, inputs): &&(StageKey, Vec<StageKey>)| {
+            !found.contains(key) && inputs.iter().any(|input| some.contains(input) || found.contains(input))
+        };
+        let new: Vec<StageKey> = inputs.iter().filter(is_new).map(|(key, _)| *key).collect();
+        if new.is_empty() {
+            return found;
+        }
+        found.extend(new);
+    }
+}
+
+/// The stages that one was made of, as far as its manifest says: an archive may be of another program.
+fn inputs_of(manifest: &Manifest) -> Vec<StageKey> {
+    serde_json::from_value::<Inputs>(manifest.inputs.clone())
+        .map(|inputs| inputs.iter().copied().collect())
+        .unwrap_or_default()
+}
