@@ -246,7 +246,7 @@ pub(crate) fn shrink(config: &mut Map<String, Value>, tower: Tower, left: &LeftO
             fields.push(("layer_types", kept.into()));
         }
         if tower == Tower::Vision {
-            shift_feature_layer(config, left);
+            shift_feature_layers(config, left, part.blocks().first().copied().unwrap_or_default());
         }
     }
     let entry = config.entry(part.entry).or_insert(Value::Null);
@@ -259,14 +259,23 @@ pub(crate) fn shrink(config: &mut Map<String, Value>, tower: Tower, left: &LeftO
     Ok(())
 }
 
-/// The layer that LLaVA takes image features from, where it counts from the front: those removed before it no longer count. Negative numbers count
-/// from the end, and nothing behind is removed.
-fn shift_feature_layer(config: &mut Map<String, Value>, left: &LeftOfTower) {
-    let Some(layer) = config.get("vision_feature_layer").and_then(Value::as_u64) else { return };
-    if let Some(blocks) = left.stacks.values().next() {
-        let before = blocks.iter().filter(|block| (**block as u64) < layer).count();
-        config.insert("vision_feature_layer".to_owned(), before.into());
-    }
+/// The layers that LLaVA takes image features from, each the number of blocks before it: those removed no longer count. A single one that counts from
+/// the end stays, since nothing behind it is removed. `depth` is the number of blocks before any was removed.
+fn shift_feature_layers(config: &mut Map<String, Value>, left: &LeftOfTower, depth: u64) {
+    let Some(written) = config.get("vision_feature_layer").filter(|written| !written.is_null()) else { return };
+    let (Some(kept), Ok(layers)) = (left.stacks.values().next(), feature_layers(config)) else { return };
+    let is_list = written.is_array();
+    let shifted = |layer: i64| {
+        // States are one more than blocks: the first is what enters them.
+        let before = if layer < 0 { layer.saturating_add_unsigned(depth).saturating_add(1) } else { layer };
+        kept.iter().filter(|block| i64::try_from(**block).is_ok_and(|block| block < before)).count()
+    };
+    let new: Value = match (is_list, layers.as_slice()) {
+        (false, &[layer]) if layer < 0 => return,
+        (false, &[layer]) => shifted(layer).into(),
+        _ => layers.into_iter().map(shifted).collect::<Vec<_>>().into(),
+    };
+    config.insert("vision_feature_layer".to_owned(), new);
 }
 
 #[cfg(test)]
@@ -292,6 +301,21 @@ mod tests {
         let qformer = of("blip2-opt-2.7b", Tower::Connector);
         assert!(qformer.heads.is_err() && qformer.channels == Ok(3072) && qformer.blocks.is_err());
         assert!(of("llava-1.5-7b-hf", Tower::Connector).channels.is_err());
+    }
+
+    #[test]
+    fn feature_layers_count_the_blocks_that_are_left() {
+        // Of eight blocks 1, 4 and 6 are gone.
+        let left = LeftOfTower { stacks: [(String::new(), vec![0, 2, 3, 5, 7])].into(), ..LeftOfTower::default() };
+        let shifted = |written: Value| {
+            let mut config = Map::from_iter([("vision_feature_layer".to_owned(), written)]);
+            shift_feature_layers(&mut config, &left, 8);
+            config.remove("vision_feature_layer").expect("still there")
+        };
+        // States behind 0, 4, 7 and 8 blocks are those behind 0, 3, 4 and 5 of what is left.
+        assert_eq!([json!(0), json!(4), json!(7), json!(8)].map(shifted), [json!(0), json!(3), json!(4), json!(5)]);
+        assert_eq!([json!(-2), json!([-2, -5]), json!([3, -1])].map(shifted), [json!(-2), json!([4, 3]), json!([3, 5])]);
+        assert_eq!(shifted(json!("last")), json!("last"));
     }
 
     #[test]

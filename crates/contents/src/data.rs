@@ -26,7 +26,7 @@ impl Contents<'_> {
     pub(crate) fn data(&self, stage: &Stage, root: &Path) -> Result<Vec<Source>, ContentError> {
         let Some(named) = named(stage) else { return Ok(Vec::new()) };
         let mut sources: Vec<Source> = Vec::new();
-        let mut key = CacheKey::new("images").with(&named.by);
+        let mut key = CacheKey::new("images 2").with(&named.by);
         let annotations = match stage {
             Stage::Evaluate { task, .. } => published::annotations(root, *task),
             _ => named.annotations.iter().map(|name| (*name).to_owned()).collect(),
@@ -61,6 +61,41 @@ impl Contents<'_> {
     }
 }
 
+/// How the images of a stage are drawn.
+enum Drawing<'a> {
+    /// So many of the corpora, under a seed.
+    Calibration { config: &'a CorporaConfig, images: u32, seed: u64 },
+    /// Those of a training.
+    Training { config: &'a CorporaConfig, training: &'a TrainingSettings, seed: u64 },
+    /// Those of a benchmark's first items.
+    Benchmark { task: Task, items: u32 },
+}
+
+/// The drawing of a stage; `None` where it opens no images.
+fn drawing(stage: &Stage) -> Option<Drawing<'_>> {
+    Some(match stage {
+        Stage::Prune { data: Some(data), calibration: Some(calibration), seed, .. } => {
+            let seed = seed.unwrap_or_default();
+            Drawing::Calibration { config: &data.calibration, images: calibration.images, seed }
+        }
+        Stage::Structure { data: Some(data), calibration: Some(calibration), seed, .. } => {
+            let seed = seed.unwrap_or_default();
+            Drawing::Calibration { config: &data.calibration, images: calibration.images, seed }
+        }
+        Stage::Sensitivity { data, calibration, seed, .. }
+        | Stage::Statistics { data, calibration, seed, .. }
+        | Stage::Refine { data, calibration, seed, .. }
+        | Stage::Reconstruct { data, calibration, seed, .. } => {
+            Drawing::Calibration { config: &data.calibration, images: calibration.images, seed: *seed }
+        }
+        Stage::Adapt { data, training, seed, .. } => {
+            Drawing::Training { config: &data.restoration, training, seed: *seed }
+        }
+        Stage::Evaluate { task, items, .. } => Drawing::Benchmark { task: *task, items: *items },
+        _ => return None,
+    })
+}
+
 /// What names the images of a stage; `None` where it opens none.
 pub(crate) fn named(stage: &Stage) -> Option<Named> {
     let corpora = |config: &CorporaConfig, by: String| Named {
@@ -68,50 +103,30 @@ pub(crate) fn named(stage: &Stage) -> Option<Named> {
         optional: true,
         by: format!("{by} {:?} {:?}", config.corpora, config.form),
     };
-    match stage {
-        Stage::Prune { data: Some(data), calibration: Some(calibration), seed, .. }
-        | Stage::Structure { data: Some(data), calibration: Some(calibration), seed, .. } => {
-            let by = format!("calibration {} {}", calibration.images, seed.unwrap_or_default());
-            Some(corpora(&data.calibration, by))
+    Some(match drawing(stage)? {
+        Drawing::Calibration { config, images, seed } => corpora(config, format!("calibration {images} {seed}")),
+        Drawing::Training { config, training, seed } => {
+            corpora(config, format!("training {} {} {} {seed}", training.steps, training.batch, training.samples))
         }
-        Stage::Sensitivity { data, calibration, seed, .. }
-        | Stage::Statistics { data, calibration, seed, .. }
-        | Stage::Refine { data, calibration, seed, .. }
-        | Stage::Reconstruct { data, calibration, seed, .. } => {
-            Some(corpora(&data.calibration, format!("calibration {} {seed}", calibration.images)))
+        Drawing::Benchmark { task, items } => {
+            Named { annotations: Vec::new(), optional: false, by: format!("benchmark {task} {items}") }
         }
-        Stage::Adapt { data, training, seed, .. } => {
-            let by = format!("training {} {} {} {seed}", training.steps, training.batch, training.samples);
-            Some(corpora(&data.restoration, by))
-        }
-        Stage::Evaluate { task, items, .. } => {
-            Some(Named { annotations: Vec::new(), optional: false, by: format!("benchmark {task} {items}") })
-        }
-        _ => None,
-    }
+    })
 }
 
 /// The images that a stage opens, each once, in the order of their first mention, relative to `root`.
 fn opened(stage: &Stage, root: &Path) -> Result<Vec<String>, DataError> {
-    let mut images = match stage {
-        Stage::Prune { data: Some(data), calibration: Some(calibration), seed, .. } => {
-            calibrating(&data.calibration, root, calibration.images, seed.unwrap_or_default())?
-        }
-        Stage::Sensitivity { data, calibration, seed, .. }
-        | Stage::Statistics { data, calibration, seed, .. }
-        | Stage::Refine { data, calibration, seed, .. }
-        | Stage::Reconstruct { data, calibration, seed, .. } => {
-            calibrating(&data.calibration, root, calibration.images, *seed)?
-        }
-        Stage::Adapt { data, training, seed, .. } => {
+    let mut images = match drawing(stage) {
+        Some(Drawing::Calibration { config, images, seed }) => calibrating(config, root, images, seed)?,
+        Some(Drawing::Training { config, training, seed }) => {
             // A merge compares outputs on the first entries, as they are.
-            let plain = CorporaConfig { augment: Augment::None, ..data.restoration.clone() };
+            let plain = CorporaConfig { augment: Augment::None, ..config.clone() };
             let [drawn, first] =
-                [Captions::of_training(&data.restoration, root, training, *seed)?, Captions::of_probe(&plain, root)?];
+                [Captions::of_training(config, root, training, seed)?, Captions::of_probe(&plain, root)?];
             drawn.entries().iter().chain(first.entries()).map(|entry| entry.image.clone()).collect()
         }
-        Stage::Evaluate { task, items, .. } => benchmark(root, *task, *items as usize)?,
-        _ => Vec::new(),
+        Some(Drawing::Benchmark { task, items }) => benchmark(root, task, items as usize)?,
+        None => Vec::new(),
     };
     let mut seen = std::collections::HashSet::new();
     images.retain(|image| seen.insert(image.clone()));
