@@ -8,7 +8,9 @@ use ressa_experiment::{
 };
 use serde_json::{Map, Value};
 
-use crate::{EncoderKind, decoder_fields, idefics_text, idefics_vision, is_idefics, is_llava, llava_vision};
+use crate::{
+    EncoderKind, decoder_fields, feature_layers, idefics_text, idefics_vision, is_idefics, is_llava, llava_vision,
+};
 
 /// Groups of a tower, as a configuration counts them; why it cannot say another number, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -86,8 +86,7 @@ fn certify(
     masks: &MaskSet,
     errors: &std::collections::BTreeMap<String, ressa_prune::refine::Change>,
 ) -> Certificate {
-    let pattern = before.patterns.get(&tower).copied();
-    certify_reconstructed(model, (tower, pattern), (masks, &before.masks), errors, &before.cuts)
+    certify_reconstructed(model, (tower, &before.patterns), (masks, &before.masks), errors, &before.cuts)
 }
 
 /// Layers of a tower.
