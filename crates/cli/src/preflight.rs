@@ -3,6 +3,8 @@
 
 mod model;
 mod samples;
+mod teaching;
+mod widths;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -53,7 +55,11 @@ impl Preflight {
             let Some(dense) = dense_of(graph, stage) else { continue };
             let network = networks.entry(dense.node.key).or_insert_with(|| network(dense, store, root));
             if let Some(network) = network {
-                network.look(&stage.node.stage, &mut found);
+                let removed = |tower| widths::removals(graph, stage, tower);
+                network.look(&stage.node.stage, &removed, &mut found);
+            }
+            if let Stage::Adapt { training, .. } = &*stage.node.stage {
+                teaching::teacher(training, dense, store, root, &mut found);
             }
         }
         found

@@ -70,7 +70,11 @@ pub(crate) fn run(
 }
 
 /// Recounts published masks on the weights they belong to.
-pub(crate) fn recounted(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Certificate, PipelineError> {
+pub(crate) fn recounted(
+    executor: &mut Executor,
+    node: &StageNode,
+    entry: &Entry,
+) -> Result<Certificate, PipelineError> {
     let Stage::Reconstruct { tower, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a reconstruct stage".to_owned()));
     };

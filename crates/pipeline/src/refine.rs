@@ -98,7 +98,11 @@ pub(crate) fn run(
 }
 
 /// Recounts published masks on the weights they belong to.
-pub(crate) fn recounted(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Certificate, PipelineError> {
+pub(crate) fn recounted(
+    executor: &mut Executor,
+    node: &StageNode,
+    entry: &Entry,
+) -> Result<Certificate, PipelineError> {
     let Stage::Refine { tower, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a refine stage".to_owned()));
     };

@@ -334,6 +334,9 @@ fn compared(
         let [found, wanted] = [found, wanted].map(Option::unwrap_or_default);
         return Err(RestoreError::OtherWords { found, wanted });
     }
+    if student.image_tokens() != teacher.model().image_tokens() {
+        return Err(RestoreError::OtherReader);
+    }
     States::of(student, teacher.model(), distill, seed)
 }
 

@@ -79,9 +79,8 @@ mod tests {
     #[test]
     fn blocks_that_are_alike_count_least() {
         // Samples along one axis; along the same axis, turned and scaled, which CKA does not see; and along another pattern.
-        let block = |values: [[f32; 2]; 3]| {
-            centred_gram(&values.map(|sample| Tensor::from_slice(&sample).view([1, 2])))
-        };
+        let block =
+            |values: [[f32; 2]; 3]| centred_gram(&values.map(|sample| Tensor::from_slice(&sample).view([1, 2])));
         let first = block([[1.0, 0.0], [2.0, 0.0], [4.0, 0.0]]);
         let same = block([[0.0, 3.0], [0.0, 6.0], [0.0, 12.0]]);
         let other = block([[1.0, 0.0], [-2.0, 0.0], [1.0, 0.0]]);
