@@ -278,3 +278,27 @@ fn what_is_there_and_cannot_be_used_is_no_absence() {
     fs::write(world.path("matcher/model.safetensors"), &header[..20]).unwrap();
     assert_eq!(world.moved(&before), set(&["gqa", "flickr30k"]), "weights that were cut off");
 }
+
+/// A removal draws the images that a pruning of as many and the same seed draws: neither may hide them from the other.
+#[test]
+fn images_of_a_removal_are_read_whoever_is_asked_first() {
+    let world = World::new();
+    let removal = "structure: { score: gradient, language.channels: 0.5, calibration: { images: 2, questions: 0, captions: 1 } }\n\
+                   steps: [structure, prune, restore]\n";
+    let text = STUDY.replace("MODEL", "model").replace("MATCHER", "matcher").replace("DATA", "data");
+    world.write("experiments/mine.yaml", &format!("{text}{removal}"));
+    let with_removal = world.nodes();
+    assert_eq!(with_removal.keys().filter(|name| *name == "structure").count(), 1);
+    let image = world.path("data/conceptual_caption/images/a.jpg");
+    let before = fs::read_to_string(&image).unwrap();
+    fs::write(&image, before.to_uppercase()).unwrap();
+    let moved = world.moved(&with_removal);
+    assert!(moved.contains("structure") && moved.contains("prune") && !moved.contains("dense"), "{moved:?}");
+    fs::write(&image, &before).unwrap();
+    assert_eq!(world.moved(&with_removal), set(&[]), "put back");
+    // What was planned behind a removal is remembered for the pruning alone.
+    world.study("model", "matcher", "data");
+    let plain = world.nodes();
+    fs::write(&image, before.to_uppercase()).unwrap();
+    assert_eq!(world.moved(&plain), set(&ALL[1..]));
+}

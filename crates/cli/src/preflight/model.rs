@@ -292,6 +292,15 @@ mod tests {
     use super::*;
 
     fn found(config: Map<String, Value>, change: impl Fn(&mut RunConfig)) -> Vec<String> {
+        found_behind(config, TowerStructure::default(), change)
+    }
+
+    /// What is found where a step before the others removes `target` of every tower.
+    fn found_behind(
+        config: Map<String, Value>,
+        target: TowerStructure,
+        change: impl Fn(&mut RunConfig),
+    ) -> Vec<String> {
         let network = Network::of(config).expect("a supported network");
         let mut run = RunConfig::of(ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() });
         run.prune.metric = Metric::Magnitude;
@@ -299,7 +308,7 @@ mod tests {
         run.restore.method = RestoreMethod::SparseLora;
         change(&mut run);
         let mut found = Preflight::default();
-        stages(&run).iter().for_each(|node| network.look(&node.stage, &|_| Vec::new(), &mut found));
+        stages(&run).iter().for_each(|node| network.look(&node.stage, &|_| vec![target], &mut found));
         let shown = |mark: &'static str| {
             move |problem: &super::super::Problem| format!("{mark}{}: {}", problem.setting, problem.what)
         };
@@ -328,6 +337,57 @@ mod tests {
         assert_eq!(found(published_config("instructblip-vicuna-7b").expect("known"), asks), [""; 0]);
         let llava = found(published_config("llava-1.5-7b-hf").expect("known"), asks);
         assert!(llava.len() == 1 && llava[0].starts_with("prune.connector.projection: this model has no"), "{llava:?}");
+    }
+
+    #[test]
+    fn widths_are_those_that_a_removal_leaves() {
+        let two_of_four = |run: &mut RunConfig| {
+            run.prune.pattern = Pattern::NOfM { keep: 2, of: 4 };
+            run.restore.method = RestoreMethod::None;
+            run.prune.vision.sparsity = 0.0;
+        };
+        let said = |heads: f64, channels: f64| {
+            let config = published_config("instructblip-vicuna-7b").expect("known");
+            found_behind(config, TowerStructure { heads, channels, blocks: 0.0 }, two_of_four)
+        };
+        // 11008 channels: a fifth less is 8807, which groups of four do not divide; 8808 are.
+        let odd = said(0.0, 0.2);
+        assert!(odd.len() == 1 && odd[0].starts_with("structure.language.channels: "), "{odd:?}");
+        assert!(odd[0].contains("8807 inputs") && odd[0].contains("down_proj"), "{odd:?}");
+        assert_eq!([said(0.0, 8808.0), said(0.3, 0.0), said(0.25, 0.5)], [const { Vec::<String>::new() }; 3]);
+    }
+
+    #[test]
+    fn hidden_states_are_those_of_blocks_and_of_tokens_that_are_there() {
+        let shapes = || preset_config(Preset::ShapesFlanT5);
+        let said = |layers: &[u32], text: f64, answer: f64| {
+            let states = |run: &mut RunConfig| {
+                run.restore.distill.weight = 0.5;
+                run.restore.distill.hidden.weight = 1.0;
+                run.restore.distill.hidden.layers = layers.to_vec();
+                (run.restore.distill.hidden.text, run.restore.distill.hidden.answer) = (text, answer);
+            };
+            found(shapes(), states)
+        };
+        assert_eq!([said(&[0], 1.0, 0.0), said(&[], 1.0, 1.0)], [const { Vec::<String>::new() }; 2]);
+        let beyond = said(&[99], 1.0, 1.0);
+        assert!(beyond.len() == 1 && beyond[0].contains("there is no block 99"), "{beyond:?}");
+        // The last block of a T5 is the decoder's.
+        let none = said(&[], 1.0, 0.0);
+        assert!(none.len() == 1 && none[0].contains("compared on no token"), "{none:?}");
+    }
+
+    #[test]
+    fn biases_are_those_of_the_decoder() {
+        let llava = |text: Value| {
+            let mut config = published_config("llava-1.5-7b-hf").expect("known");
+            config.insert("text_config".to_owned(), text);
+            move |role: &str| has_bias(&config, Tower::Language, role)
+        };
+        let qwen = llava(serde_json::json!({ "model_type": "qwen2" }));
+        assert_eq!(["q_proj", "o_proj", "down_proj"].map(qwen), [true, false, false]);
+        let unnamed = llava(serde_json::json!({}));
+        assert_eq!(["q_proj", "down_proj"].map(unnamed), [false, false]);
     }
 
     #[test]
