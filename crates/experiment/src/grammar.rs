@@ -50,7 +50,11 @@ pub(crate) const REPORT: &[Field] = &[
     may("tables", Shape::List(&Shape::Object(TABLE)), "Tables in order."),
     may(
         "figures",
-        Shape::List(&Shape::ByKind(&[(&["bars", "lines", "heat-map"], FIGURE), (&["losses"], FIGURE_OF_LOSSES)])),
+        Shape::List(&Shape::ByKind(&[
+            (&["bars", "lines", "heat-map"], FIGURE),
+            (&["losses"], FIGURE_OF_LOSSES),
+            (&["scatter"], SCATTER),
+        ])),
         "Figures in order.",
     ),
 ];
@@ -71,8 +75,8 @@ const ID: Field = must("id", Shape::Id, "File name stem.");
 const TITLE: Field = may("title", Shape::Text, "Title above the figure.");
 const KIND: Field = must(
     "kind",
-    Shape::Choice(&["bars", "lines", "heat-map", "losses"]),
-    "Grouped bars, lines with markers, colours by block, or losses of trainings by step.",
+    Shape::Choice(&["bars", "lines", "heat-map", "losses", "scatter"]),
+    "Grouped bars, lines with markers, colours by block, losses of trainings by step, or one value over another.",
 );
 const SERIES: Field = may("series", Shape::Axis, "Axis behind the colours.");
 const PANELS: Field = may("panels", Shape::Axis, "Axis behind the panels, side by side.");
@@ -109,6 +113,22 @@ pub(crate) const FIGURE_OF_LOSSES: &[Field] = &[
     X_LABEL,
     Y_LABEL,
     WIDTH,
+];
+
+/// Keys of a figure of one value over another.
+pub(crate) const SCATTER: &[Field] = &[
+    ID,
+    TITLE,
+    KIND,
+    must("x", Shape::Value, "Value along x, such as `seconds` or `parameters`."),
+    must("y", Shape::Value, "Value along y."),
+    must("series", Shape::Axis, "Axis whose labels are the markers."),
+    PANELS,
+    WHERE,
+    X_LABEL,
+    Y_LABEL,
+    WIDTH,
+    may("baseline", Shape::Point, "An `include` point drawn as a dashed line across all panels."),
 ];
 
 /// Keys of a claim.

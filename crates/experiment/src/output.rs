@@ -115,6 +115,8 @@ pub enum FigureKind {
     HeatMap,
     /// Losses of trainings by step: for each label of `series`, the mean over its trainings.
     Losses,
+    /// One value over another, such as quality over seconds: a marker for each label of `series`, and a line through those that none beats in both.
+    Scatter,
 }
 
 /// What a figure of losses can show of a training's `losses.csv`; the first where nothing is chosen.
@@ -131,7 +133,7 @@ pub struct Figure {
     pub title: Option<String>,
     /// What is drawn.
     pub kind: FigureKind,
-    /// Axis along x; of losses, always the step.
+    /// Axis along x; of losses, always the step; of a scatter, a value.
     #[serde(default = "step")]
     pub x: String,
     /// Value along y; of losses, one of [`LOSSES`].
@@ -175,7 +177,7 @@ fn total() -> String {
 impl Figure {
     /// Axes that its keys name, without those of `where`.
     pub fn axes(&self) -> impl Iterator<Item = &str> {
-        let x = (self.kind != FigureKind::Losses).then_some(&self.x);
+        let x = (!matches!(self.kind, FigureKind::Losses | FigureKind::Scatter)).then_some(&self.x);
         x.into_iter().chain(&self.series).chain(&self.panels).map(String::as_str)
     }
 }

@@ -12,6 +12,8 @@
 //! | `target-sparsity`, `target-sparsity-vision`, ... | the fraction that was asked for |
 //! | `revived` | certified number of pruned positions that hold a value again |
 //! | `group-violations` | certified number of N:M groups that keep more than the pattern allows |
+//! | `seconds` | wall seconds of the stages that made the model from the dense one, as they were when they ran; what stages share counts fully |
+//! | `parameters` | parameters of the last training |
 //!
 //! This module names and checks; the report computes.
 
@@ -42,6 +44,11 @@ pub enum Value {
     Revived,
     /// N:M groups that keep more than the pattern allows, summed over the certificate.
     GroupViolations,
+    /// Wall seconds of the stages that made the model from the dense one, as they were when they ran. Not the same on every machine: only in records that
+    /// ask for it.
+    Seconds,
+    /// Parameters of the last training; 0 without one.
+    Parameters,
 }
 
 /// Parts of the embedded world's task scores; published benchmarks may bring others.
@@ -57,7 +64,7 @@ pub const PARTS: [(Task, &[&str]); 5] = [
 ];
 
 impl Value {
-    /// Every name without parts, in the order they are listed to people.
+    /// Every name without costs and parts, in the order they are listed to people: what every record has.
     pub fn names() -> Vec<String> {
         let towers = || Tower::ALL.into_iter().map(Some);
         let mut values = vec![Value::Average, Value::PaperAverage, Value::VqaMean];
@@ -70,10 +77,11 @@ impl Value {
         values.iter().map(Value::to_string).collect()
     }
 
-    /// Every name with the parts that the embedded world has.
+    /// Every name with costs and the parts that the embedded world has.
     pub fn names_with_parts() -> Vec<String> {
         let parts = PARTS.iter().flat_map(|(task, parts)| parts.iter().map(move |part| format!("{task}/{part}")));
-        Value::names().into_iter().chain(parts).collect()
+        let costs = [Value::Seconds, Value::Parameters].map(|cost| cost.to_string());
+        Value::names().into_iter().chain(costs).chain(parts).collect()
     }
 
     /// Tasks that must be evaluated for the value to exist.
@@ -106,14 +114,19 @@ impl Value {
         }
     }
 
-    /// Whether the value comes from a certificate rather than from an evaluation.
+    /// Whether the value says what a model took rather than what it is.
+    pub fn is_cost(&self) -> bool {
+        matches!(self, Value::Seconds | Value::Parameters)
+    }
+
+    /// Whether the value comes from a certificate, or another record of how a model was made, rather than from an evaluation.
     pub fn is_certified(&self) -> bool {
         self.tasks().is_empty()
     }
 
     /// Whether less is better.
     pub fn lower_is_better(&self) -> bool {
-        matches!(self, Value::Task(task) | Value::Part(task, _) if task.facts().lower_is_better)
+        self.is_cost() || matches!(self, Value::Task(task) | Value::Part(task, _) if task.facts().lower_is_better)
     }
 
     /// Text for an axis or a column head.
@@ -133,6 +146,8 @@ impl Value {
             Value::TargetSparsity(tower) => of("Target sparsity", tower),
             Value::Revived => "Revived weights".to_owned(),
             Value::GroupViolations => "N:M violations".to_owned(),
+            Value::Seconds => "Seconds".to_owned(),
+            Value::Parameters => "Trained parameters".to_owned(),
         }
     }
 }
@@ -154,6 +169,8 @@ impl fmt::Display for Value {
             Value::TargetSparsity(tower) => of(f, "target-sparsity", tower),
             Value::Revived => f.write_str("revived"),
             Value::GroupViolations => f.write_str("group-violations"),
+            Value::Seconds => f.write_str("seconds"),
+            Value::Parameters => f.write_str("parameters"),
         }
     }
 }
@@ -205,6 +222,8 @@ impl FromStr for Value {
             "vqa-mean" => return Ok(Value::VqaMean),
             "revived" => return Ok(Value::Revived),
             "group-violations" => return Ok(Value::GroupViolations),
+            "seconds" => return Ok(Value::Seconds),
+            "parameters" => return Ok(Value::Parameters),
             _ => {}
         }
         type Family = fn(Option<Tower>) -> Value;

@@ -68,6 +68,7 @@ pub(crate) fn run(
         "steps": training.steps,
         "first-loss": trained.losses.first().map(|l| l.total),
         "last-loss": trained.losses.last().map(|l| l.total),
+        "parameters": trained.adapters.iter().flat_map(|(_, update)| update.parameters()).map(|(_, p)| p.numel()).sum::<usize>(),
     });
     // How memory was saved, where it had to be.
     let Layout { micro_batch, recompute } = trained.layout;

@@ -11,6 +11,7 @@ mod losses;
 mod marks;
 pub mod output;
 pub mod palette;
+mod scatter;
 
 use ressa_experiment::output::{self as spec, FigureKind, Width};
 
@@ -108,7 +109,9 @@ impl Figure {
         if spec.kind == FigureKind::Losses {
             return losses::build(spec, records, &shown, published.scale);
         }
-        let shown: Vec<usize> = shown.into_iter().filter(|&p| records.label(p, &spec.x).is_some()).collect();
+        let is_scatter = spec.kind == FigureKind::Scatter;
+        let shown: Vec<usize> =
+            shown.into_iter().filter(|&p| is_scatter || records.label(p, &spec.x).is_some()).collect();
         if spec.kind == FigureKind::HeatMap {
             let (series, panels) = heat::panels(spec, records, &shown)?;
             return Ok(Self::new(spec, series, panels, None, published.scale));
@@ -120,6 +123,10 @@ impl Figure {
         let on = |axis: &Option<String>, label: &str, point: usize| is_at(records, axis.as_ref(), label, point);
         for (panel, title) in panel_labels.iter().zip(titles) {
             let inside: Vec<usize> = shown.iter().copied().filter(|&p| on(&spec.panels, panel, p)).collect();
+            if is_scatter {
+                panels.push(scatter::panel(spec, records, &series, &inside, (panel, title))?);
+                continue;
+            }
             let labels = sorted_if_numeric(records.labels(&inside, &spec.x), spec.kind);
             let mut marks = Vec::new();
             let mut beside = Vec::new();
@@ -182,7 +189,10 @@ impl Figure {
                 Width::Single => 3.3,
                 Width::Double => 6.9,
             },
-            x_title: spec.x_label.clone().unwrap_or_else(|| names::axis(&spec.x).to_lowercase()),
+            x_title: spec.x_label.clone().unwrap_or_else(|| match spec.kind {
+                FigureKind::Scatter => names::value(&spec.x).0.to_lowercase(),
+                _ => names::axis(&spec.x).to_lowercase(),
+            }),
             y_title: spec.y_label.clone().unwrap_or(y_title),
             decimals,
             series,
@@ -236,6 +246,9 @@ impl Figure {
     pub fn csv(&self) -> String {
         if self.kind == FigureKind::Losses {
             return losses::csv(self);
+        }
+        if self.kind == FigureKind::Scatter {
+            return scatter::csv(self);
         }
         let mut writer = csv::Writer::from_writer(Vec::new());
         let head =
@@ -373,6 +386,9 @@ fn caption(figure: &Figure, title: &str) -> String {
     if figure.has_published() {
         let place = if figure.has_lower_row() { ", below" } else { "" };
         parts.push(format!("Hollow{place}: {}.", figure.scale.mark()));
+    }
+    if figure.kind == FigureKind::Scatter {
+        parts.push("Dotted: what none beats in both.".to_owned());
     }
     if figure.is_crowded() {
         parts.push("Values along x stand at equal distances, as some lie too near to each other.".to_owned());

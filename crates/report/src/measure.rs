@@ -18,7 +18,7 @@ use ressa_experiment::{
 use ressa_runlog::FailureRecord;
 use ressa_store::{Environment, Store, StoreError};
 
-use crate::results::{Found, Results, Scored};
+use crate::results::{Found, Results, Scored, Spent};
 
 /// A number with its standard error over test items (0 where it is counted, not estimated).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,6 +133,8 @@ struct Known<T> {
 pub struct Reader {
     scores: KeyMap<Known<Scored>>,
     certificates: KeyMap<Known<Certifies>>,
+    /// What stages took, where that is asked for.
+    spent: KeyMap<Known<Spent>>,
     /// What the log says of failed stages.
     failures: KeyMap<FailureRecord>,
     /// What the certificates of the last run say together: its values are asked for one after the other.
@@ -143,11 +145,11 @@ pub struct Reader {
 
 impl Reader {
     /// Reads the results of cells from a store; with `by_block`, it knows what [`Reader::blocks`] says, which takes much more memory than the
-    /// rest.
+    /// rest; with `costs`, what stages took.
     ///
     /// # Errors
     /// A store that cannot be read.
-    pub fn new(store: &Store, cells: &[Cell], by_block: bool) -> Result<Self, StoreError> {
+    pub fn new(store: &Store, cells: &[Cell], by_block: bool, costs: bool) -> Result<Self, StoreError> {
         // The log belongs to the sweep; one that cannot be read says nothing.
         let index = ressa_runlog::read(store).unwrap_or_default().index;
         let results = Results::new(store, &index);
@@ -177,8 +179,16 @@ impl Reader {
             let certifies = |Found { result, environment }| Found { result: certifies(result, by_block), environment };
             Ok(results.certificate(key)?.map(certifies))
         })?;
+        let mut making = Vec::new();
+        let mut seen = KeyMap::default();
+        for node in cells.iter().filter(|_| costs).flat_map(making_of) {
+            if seen.insert(node.key, ()).is_none() {
+                making.push(node.key);
+            }
+        }
+        let spent = known(making, |key| results.spent(key))?;
         let failures = index.failures().into_iter().map(|record| (record.key, record.clone())).collect();
-        Ok(Self { scores, certificates, failures, last: None, provenance: Provenance::default() })
+        Ok(Self { scores, certificates, spent, failures, last: None, provenance: Provenance::default() })
     }
 
     /// Whether every result of a cell is there.
@@ -220,6 +230,9 @@ impl Reader {
 
     /// A value of a cell; `None` when the cell cannot have it, as a task that is not evaluated.
     pub fn measure(&mut self, cell: &Cell, value: &Value) -> Option<Measurement> {
+        if value.is_cost() {
+            return Some(self.cost(cell, value));
+        }
         if value.is_certified() {
             return Some(self.certified(cell, value));
         }
@@ -266,6 +279,20 @@ impl Reader {
         Some(blocks)
     }
 
+    /// What a cell's stages took; nothing while one is missing.
+    fn cost(&self, cell: &Cell, value: &Value) -> Measurement {
+        let source = certifiers(cell).map(|node| node.key.short()).collect::<Vec<_>>().join("+").into();
+        let spent = |node: &StageNode| self.spent.get(&node.key).map(|known| &known.found.result);
+        let value = match value {
+            Value::Seconds => making_of(cell).map(|node| Some(spent(node)?.seconds)).sum::<Option<f64>>(),
+            _ => match making_of(cell).filter(|node| matches!(*node.stage, Stage::Adapt { .. })).last() {
+                Some(training) => spent(training).and_then(|spent| spent.parameters),
+                None => Some(0.0),
+            },
+        };
+        Measurement { number: value.map(|value| Number { value, standard_error: 0.0, items: 0 }), source }
+    }
+
     fn certified(&mut self, cell: &Cell, value: &Value) -> Measurement {
         let known = self.last.take().filter(|(run, _)| *run == cell.run_id);
         let (_, certified) = match known {
@@ -302,9 +329,13 @@ impl Reader {
             Value::TargetSparsity(tower) => target(tower),
             Value::Revived => all.towers.values().map(|tower| tower.revived).sum::<u64>() as f64,
             Value::GroupViolations => all.towers.values().map(|tower| tower.group_violations).sum::<u64>() as f64,
-            Value::Average | Value::PaperAverage | Value::VqaMean | Value::Task(_) | Value::Part(..) => {
-                unreachable!("not certified")
-            }
+            Value::Average
+            | Value::PaperAverage
+            | Value::VqaMean
+            | Value::Task(_)
+            | Value::Part(..)
+            | Value::Seconds
+            | Value::Parameters => unreachable!("not certified"),
         };
         Measurement { number: Some(Number { value: number, standard_error: 0.0, items: 0 }), source }
     }
@@ -400,6 +431,14 @@ fn certifiers(cell: &Cell) -> impl Iterator<Item = &StageNode> {
     let merge = cell.stages.iter().rposition(|node| matches!(*node.stage, Stage::Merge { .. }));
     let last = cell.stages[merge.unwrap_or(0)..].iter().map(AsRef::as_ref);
     last.filter(|node: &&StageNode| node.stage.is_certified())
+}
+
+/// The stages that make a cell's model from the dense one.
+fn making_of(cell: &Cell) -> impl Iterator<Item = &StageNode> {
+    let is_making = |node: &&StageNode| {
+        !matches!(*node.stage, Stage::Dense { .. } | Stage::Rescale { .. } | Stage::Evaluate { .. })
+    };
+    cell.stages.iter().map(AsRef::as_ref).filter(is_making)
 }
 
 /// The stages that a value of a cell is computed from, as in [`Measurement::source`], whether or not they have run. `None` when the cell cannot

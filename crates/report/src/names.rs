@@ -119,7 +119,7 @@ pub fn value(name: &str) -> (String, usize) {
     let Ok(value) = name.parse::<Value>() else { return (name.to_owned(), 1) };
     let decimals = match value {
         Value::Sparsity(_) | Value::Density(_) | Value::TargetSparsity(_) => 3,
-        Value::Revived | Value::GroupViolations => 0,
+        Value::Revived | Value::GroupViolations | Value::Parameters => 0,
         Value::Task(Task::Perplexity) => 2,
         // Nats.
         Value::Part(Task::Perplexity, _) => 4,
@@ -147,12 +147,25 @@ pub fn ceiling(name: &str) -> Option<f64> {
     let value = name.parse::<Value>().ok()?;
     match value {
         Value::Sparsity(_) | Value::Density(_) | Value::TargetSparsity(_) => Some(1.0),
-        Value::Revived | Value::GroupViolations => None,
+        Value::Revived | Value::GroupViolations | Value::Seconds | Value::Parameters => None,
         // Parts of MME's sum have ends of their own.
         Value::Part(Task::Mme, _) => None,
         Value::Task(task) => task.facts().ceiling,
         scores => scores.tasks().iter().all(|task| task.facts().ceiling == Some(100.0)).then_some(100.0),
     }
+}
+
+/// A number of a scale in little room: `0.5`, `500`, `20k`, `1.5M`.
+pub fn short(number: f64) -> String {
+    let (divided, unit) = match number.abs() {
+        size if size >= 1e9 => (number / 1e9, "G"),
+        size if size >= 1e6 => (number / 1e6, "M"),
+        size if size >= 1e4 => (number / 1e3, "k"),
+        _ => (number, ""),
+    };
+    let text = fixed(divided, 2);
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{unit}")
 }
 
 /// A number with fixed decimals; never `-0.0`.
@@ -167,6 +180,14 @@ pub fn fixed(number: f64, decimals: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_a_scale_are_short() {
+        assert_eq!(
+            [0.0, 0.25, 500.0, 2000.0, 20_000.0, 1.5e6, 2e9].map(short),
+            ["0", "0.25", "500", "2000", "20k", "1.5M", "2G"]
+        );
+    }
 
     #[test]
     fn labels_read_like_the_paper() {

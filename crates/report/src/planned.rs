@@ -106,7 +106,11 @@ fn items<'a>(study: &Study<'a>) -> Result<Vec<Item<'a>>, ReportError> {
             only: &figure.only,
             baseline: figure.baseline.as_deref(),
             axes: figure.axes().collect(),
-            values: vec![value(&figure.id, &figure.y)?],
+            values: [&figure.y]
+                .into_iter()
+                .chain((figure.kind == FigureKind::Scatter).then_some(&figure.x))
+                .map(|name| value(&figure.id, name))
+                .collect::<Result<_, _>>()?,
             by_value: false,
         });
     }

@@ -136,7 +136,8 @@ impl Records {
         let axes = study.axes()?;
         let asked = study.values()?;
         let heat = study.report.figures.iter().any(|figure| figure.kind == FigureKind::HeatMap);
-        let mut reader = Reader::new(store, study.cells, heat)?;
+        let costs = asked.iter().any(Quantity::is_cost);
+        let mut reader = Reader::new(store, study.cells, heat, costs)?;
         let mut points: Vec<Point> = Vec::new();
         let mut index: HashMap<Point, usize> = HashMap::new();
         let mut cells: Vec<Recorded> = Vec::with_capacity(study.cells.len());
@@ -149,7 +150,8 @@ impl Records {
         for cell in study.cells {
             parts.extend(reader.parts(cell));
         }
-        parts.extend(asked.into_iter().filter(|value| matches!(value, Quantity::Part(..))));
+        // What a model took is another number on another machine: it stands in the records only where somebody asks for it.
+        parts.extend(asked.into_iter().filter(|value| matches!(value, Quantity::Part(..)) || value.is_cost()));
         let names = Quantity::names();
         let columns: Vec<Quantity> = names.iter().filter_map(|name| name.parse().ok()).chain(parts).collect();
         let values: Vec<String> = columns.iter().map(ToString::to_string).collect();

@@ -9,6 +9,7 @@ use ressa_experiment::{
 use ressa_runlog::{Index, Published};
 use ressa_store::{Entry, Environment, Store, StoreError};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// File in which an evaluation stores its predictions.
 pub(crate) const PREDICTIONS: &str = "predictions.jsonl";
@@ -38,6 +39,15 @@ impl Scored {
     pub fn part(&self, name: &str) -> Option<&Score> {
         self.external.get(name).or_else(|| self.score.parts.get(name))
     }
+}
+
+/// What a stage took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spent {
+    /// Wall seconds.
+    pub seconds: f64,
+    /// Parameters that it trained, where its result says so.
+    pub parameters: Option<f64>,
 }
 
 /// The file of an evaluation's predictions.
@@ -103,6 +113,21 @@ impl<'a> Results<'a> {
         }
         let Some(entry) = self.entry(key)? else { return Ok(None) };
         let result = entry.result()?;
+        Ok(Some(Found { result, environment: Arc::new(entry.manifest.environment) }))
+    }
+
+    /// What a stage took; `None` where it is not there.
+    ///
+    /// # Errors
+    /// As [`Results::score`].
+    pub fn spent(&self, key: &StageKey) -> Result<Option<Found<Spent>>, StoreError> {
+        let of = |seconds, result: &Value| Spent { seconds, parameters: result["parameters"].as_f64() };
+        if let Some((known, result)) = self.logged::<Value>(key) {
+            let environment = Arc::clone(&known.environment);
+            return Ok(Some(Found { result: of(known.seconds, &result), environment }));
+        }
+        let Some(entry) = self.entry(key)? else { return Ok(None) };
+        let result = of(entry.manifest.seconds, &entry.manifest.result);
         Ok(Some(Found { result, environment: Arc::new(entry.manifest.environment) }))
     }
 

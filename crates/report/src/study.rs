@@ -87,6 +87,8 @@ impl Study<'_> {
         }
         let of_results = self.report.figures.iter().filter(|figure| figure.kind != FigureKind::Losses);
         names.extend(of_results.map(|figure| (figure.id.as_str(), figure.y.as_str())));
+        let scattered = self.report.figures.iter().filter(|figure| figure.kind == FigureKind::Scatter);
+        names.extend(scattered.map(|figure| (figure.id.as_str(), figure.x.as_str())));
         for claim in self.claims {
             match &claim.test {
                 ClaimTest::Greater(c) | ClaimTest::Same(c) => names.push((&claim.id, &c.metric)),

@@ -7,6 +7,7 @@ use super::{
     canvas::{Anchor, Canvas, text_width},
     heat, losses, marks,
     palette::{FAINT, GRID, INK, Style},
+    scatter,
 };
 use crate::names;
 
@@ -211,6 +212,9 @@ pub fn draw(figure: &Figure, layout: &Layout, canvas: &mut Canvas<'_>) {
             Entry::Series(style, _) if figure.kind == FigureKind::Bars => {
                 canvas.bar((*x, y - 6.5), (x + 14.0, y + 0.5), style, false);
             }
+            Entry::Series(style, _) if figure.kind == FigureKind::Scatter => {
+                canvas.marker(style.marker, (x + 7.5, y - 2.8), 2.4, style.colour, false);
+            }
             Entry::Series(style, _) => {
                 canvas.dashed(&[(*x, y - 2.8), (x + 15.0, y - 2.8)], style.colour, 1.2, style.dash);
                 canvas.marker(style.marker, (x + 7.5, y - 2.8), 2.4, style.colour, false);
@@ -240,6 +244,7 @@ pub fn draw(figure: &Figure, layout: &Layout, canvas: &mut Canvas<'_>) {
             }
             match panel.positions {
                 _ if figure.kind == FigureKind::Losses => losses::draw(figure, panel, row, (x0, x1), canvas),
+                _ if figure.kind == FigureKind::Scatter => scatter::draw(figure, panel, row, (x0, x1), canvas),
                 Some(_) => marks::lines(figure, panel, row, (x0, x1), canvas),
                 None if figure.kind == FigureKind::Lines => {
                     marks::lines(figure, panel, row, (x0, x1), canvas);
@@ -249,6 +254,7 @@ pub fn draw(figure: &Figure, layout: &Layout, canvas: &mut Canvas<'_>) {
             canvas.line(&[(x0, row.bottom), (x1, row.bottom)], INK, 0.7);
             match figure.kind {
                 FigureKind::Losses => losses::ticks(figure, row, (x0, x1), canvas),
+                FigureKind::Scatter => scatter::ticks(figure, row, (x0, x1), canvas),
                 _ => ticks(panel, layout, row, (x0, x1), canvas),
             }
         }

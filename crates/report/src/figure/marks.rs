@@ -233,15 +233,7 @@ pub(super) fn lines(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), ca
                 canvas.text("†", (x, row.bottom - 2.0), VALUE, Anchor::Middle, FAINT, false);
                 continue;
             }
-            let y = row.y(mark.value);
-            if mark.half_width > 0.0 {
-                interval(figure, row, mark, x, 1.6, colour, canvas);
-            }
-            canvas.marker(marker, (x, y), 2.4, colour, hollow);
-            if mark.incomplete {
-                let above = row.y(upper(figure, mark)) - 3.0;
-                canvas.text("†", (x, above), VALUE, Anchor::Middle, colour, false);
-            }
+            dot(figure, row, mark, series.style, x, canvas);
         }
         if !hollow {
             let beside: Vec<Option<f64>> =
@@ -255,6 +247,26 @@ pub(super) fn lines(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), ca
                 canvas.marker(marker, at, 2.4, colour, true);
             }
         }
+    }
+}
+
+/// The mark of a series at its own place, at `x`.
+pub(super) fn point(figure: &Figure, panel: &Panel, row: &Row, series: usize, x: f64, canvas: &mut Canvas<'_>) {
+    if let Some(mark) = mark(figure, panel, row.source, series, series) {
+        dot(figure, row, mark, figure.series[series].style, x, canvas);
+    }
+}
+
+/// A marker with its interval, and a dagger where something planned is missing.
+fn dot(figure: &Figure, row: &Row, mark: Mark, style: Style, x: f64, canvas: &mut Canvas<'_>) {
+    let Style { colour, marker, .. } = style;
+    if mark.half_width > 0.0 {
+        interval(figure, row, mark, x, 1.6, colour, canvas);
+    }
+    canvas.marker(marker, (x, row.y(mark.value)), 2.4, colour, row.source == Source::Published);
+    if mark.incomplete {
+        let above = row.y(upper(figure, mark)) - 3.0;
+        canvas.text("†", (x, above), VALUE, Anchor::Middle, colour, false);
     }
 }
 
