@@ -1,6 +1,7 @@
 //! Tests of rendering, from published stages to files.
 
 mod claims;
+mod costs;
 mod evidence;
 mod figures;
 mod folders;

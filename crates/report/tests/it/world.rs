@@ -41,7 +41,7 @@ pub fn fill_with(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> O
                 }
                 Stage::Adapt { training, .. } => {
                     files.push(("losses.csv", losses(training.steps, cell.seed)));
-                    serde_json::json!({ "steps": training.steps })
+                    serde_json::json!({ "steps": training.steps, "parameters": 1000 })
                 }
                 Stage::Prune { .. }
                 | Stage::Refine { .. }
