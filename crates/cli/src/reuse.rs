@@ -8,9 +8,7 @@ use std::{
 use clap::ValueEnum;
 use ressa_runlog::Index;
 use ressa_store::{Environment, Store};
-use ressa_sweep::{
-    CoordinatorLock, DEFAULT_LEASE, Garbage, Graph, Inventory, MadeOn, describe, interrupted, made_on, move_to_trash,
-};
+use ressa_sweep::{Graph, Inventory, MadeOn, made_on};
 
 use crate::{
     arguments::MachineOptions,
@@ -42,41 +40,20 @@ pub fn mixture(graph: &Graph, inventory: &Inventory, store: &Store, index: &Inde
     })
 }
 
-/// Cached stages that were not made by this libtorch on this kind of device, and all that was made of them, which count as absent from now on:
-/// what is made again has other bytes, over which no earlier score may stand. Those of a read-only root stay: a worker could not replace them.
+/// Cached stages that were not made by this libtorch on this kind of device, by their positions. Those of a read-only root are left out: a worker
+/// could not replace them.
 pub fn others(
     workspace: &Workspace,
     machine: &MachineOptions,
     graph: &Graph,
-    inventory: &mut Inventory,
+    inventory: &Inventory,
     store: &Store,
-) -> Result<Vec<Garbage>, Failure> {
+) -> Result<Vec<usize>, Failure> {
     let present = present(workspace, machine)?;
     let mut kinds: BTreeMap<MadeOn, Vec<usize>> = made_on(graph, inventory, store, &ressa_runlog::read(store)?.index);
     kinds.remove(&present);
-    let folder = |position: usize| store.folder(&graph.stages[position].node.key.hex());
-    let elsewhere = kinds.into_values().flatten().filter(|&position| folder(position).is_dir());
-    let mut others = Vec::new();
-    for position in graph.with_dependents(elsewhere) {
-        let node = &graph.stages[position].node;
-        if folder(position).is_dir() {
-            inventory.present[position] = false;
-            let (name, what, folder) = (node.key.to_string(), describe(&node.stage), folder(position));
-            others.push(Garbage { name, what, made_by: None, bytes: 0, folder });
-        }
-        others.extend(interrupted(store, &node.key));
-    }
-    Ok(others)
-}
-
-/// Moves them to the trash.
-pub fn put_away(workspace: &Workspace, store: &Store, others: &[Garbage]) -> Result<(), Failure> {
-    if others.is_empty() {
-        return Ok(());
-    }
-    let _lock = CoordinatorLock::acquire(&workspace.results, DEFAULT_LEASE)?;
-    move_to_trash(store, others)?;
-    Ok(())
+    let is_own = |position: &usize| store.folder(&graph.stages[*position].node.key.hex()).is_dir();
+    Ok(kinds.into_values().flatten().filter(is_own).collect())
 }
 
 /// What workers would run on, as one of them says it.

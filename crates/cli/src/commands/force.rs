@@ -55,18 +55,19 @@ pub struct Outcome {
 }
 
 impl Forced {
-    /// The stages that `--force` names. They, and what was made of them, count as absent from now on.
+    /// The stages that `--force` names, and those that were made elsewhere. They, and what was made of them, count as absent from now on.
     pub fn of(
         options: &SweepOptions,
+        elsewhere: &[usize],
         study: &Study,
         graph: &Graph,
         inventory: &mut Inventory,
         store: &Store,
     ) -> Result<Option<Self>, Failure> {
-        if options.force.is_empty() {
+        if options.force.is_empty() && elsewhere.is_empty() {
             return Ok(None);
         }
-        let mut named = BTreeSet::new();
+        let mut named: BTreeSet<usize> = elsewhere.iter().copied().collect();
         for word in &options.force {
             named.extend(find(word, study, graph)?);
         }

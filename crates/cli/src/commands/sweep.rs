@@ -21,7 +21,7 @@ use crate::{
     outlines::remember,
     preflight::{Preflight, refusal},
     progress::Display,
-    reuse::{Reuse, mixture, others, put_away},
+    reuse::{Reuse, mixture, others},
     signals,
     study::Study,
     text::{apart, columns, count, duration, note, say, say_json},
@@ -47,9 +47,9 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     let mut inventory = glance(&graph, &store);
     let elsewhere = match options.reuse {
         Reuse::Any => Vec::new(),
-        Reuse::Alike => others(&workspace, &options.machine, &graph, &mut inventory, &store)?,
+        Reuse::Alike => others(&workspace, &options.machine, &graph, &inventory, &store)?,
     };
-    let forced = Forced::of(options, &study, &graph, &mut inventory, &store)?;
+    let forced = Forced::of(options, &elsewhere, &study, &graph, &mut inventory, &store)?;
     let lacking = missing(&graph, &inventory, &store, &workspace.root);
     let mut preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
     preflight.note_steps(&study.experiments);
@@ -66,9 +66,9 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     }
 
     // Nothing keeps the sweep from running any more.
-    put_away(&workspace, &store, &elsewhere)?;
     if !elsewhere.is_empty() && !global.quiet {
-        note(format_args!("{} made elsewhere moved to the trash", count(elsewhere.len(), "stage")));
+        let were = if elsewhere.len() == 1 { "was" } else { "were" };
+        note(format_args!("{} {were} made elsewhere", count(elsewhere.len(), "stage")));
     }
     let files: Vec<String> = study.experiments.iter().map(|experiment| workspace.show(&experiment.path)).collect();
     record_sweep(&store, &files, &study.words(), &graph)?;

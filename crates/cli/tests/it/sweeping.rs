@@ -76,7 +76,11 @@ fn a_running_sweep_tries_again_what_it_is_asked_to() {
     }
     house.instruct(json!({ "evaluate": waits }));
     let retry = house.ressa(&["retry"]);
-    assert!(retry.stdout.ends_with("4 failures cleared; the running sweep tries again\n"), "{}", retry.stdout);
+    assert!(
+        retry.stdout.ends_with("4 failures cleared; the running sweep tries again what is its own\n"),
+        "{}",
+        retry.stdout
+    );
     house.write("results/asked", "");
     assert!(sweep.wait().unwrap().success());
     assert!(!house.path("results/wishes").read_dir().unwrap().any(|wish| wish.is_ok()), "wishes are taken away");
@@ -200,7 +204,9 @@ fn results_of_another_libtorch_are_never_mixed_in_silence() {
     house.instruct(serde_json::json!({}));
     assert!(house.ressa(&["sweep", "small", "--no-report"]).stderr.contains("nothing to do"), "taken as they are");
     let alike = house.ressa(&["sweep", "small", "--no-report", "--reuse", "alike"]);
-    assert!(alike.stderr.contains("6 stages made elsewhere moved to the trash"), "{}", alike.stderr);
+    let told = "6 stages were made elsewhere\n6 stages made again; of 20 stages made of them: made again where the outputs change";
+    assert!(alike.stderr.contains(told), "{}", alike.stderr);
+    assert!(alike.stdout.contains("forced: 6 stages made again, 6 with the same bytes"), "{}", alike.stdout);
     assert!(!alike.stdout.contains("round differently"), "{}", alike.stdout);
     assert_eq!(house.ressa(&["gc", "--restore"]).stdout, "0 folders brought back\n", "what was made again stands");
 }

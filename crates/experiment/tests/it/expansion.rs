@@ -440,7 +440,7 @@ data:
   calibration: { augment: crop, question: x }
   restoration: { augment: crop, question: x }
 prune:
-  allocation: { cap: 0.5 }
+  allocation: { cap: 0.5, margin: 0.1, search: { levels: 2 } }
   calibration: { tokens: { select: atv } }
   vision: { calibration: { images: 1 } }
   connector: { calibration: { images: 1 }, projection: true }

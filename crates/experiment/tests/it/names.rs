@@ -16,6 +16,7 @@ pub const SHAPES: [&str; 19] = [
     "modalities",
     "official-vs-sound",
     "reconstruction",
+    "restoration-all",
     "restoration-vicuna",
     "restoration",
     "smoke",

@@ -40,7 +40,7 @@ fn every_experiment_loads_and_plans() {
     }
     insta::assert_snapshot!(lines.join("\n"), @r"
     ablations: 20 points - 0 + 2, 3 seeds, 66 cells, 55 runs: 1 dense, 6 prune, 51 adapt, 51 merge, 275 evaluate; 1 gates
-    allocation-methods: 18 points - 3 + 1, 3 seeds, 48 cells, 46 runs: 1 dense, 12 sensitivity, 90 prune, 230 evaluate; 1 gates
+    allocation-methods: 36 points - 9 + 1, 3 seeds, 84 cells, 82 runs: 1 dense, 42 sensitivity, 162 prune, 410 evaluate; 1 gates
     allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     chaos: 6 points - 0 + 1, 3 seeds, 21 cells, 19 runs: 1 dense, 20 prune, 18 adapt, 18 merge, 95 evaluate; 0 gates

@@ -185,7 +185,7 @@ fn every_division_meets_its_budget() {
     for model in [t5(), vicuna()] {
         let towers = [(Tower::Vision, 0.513), (Tower::Language, 0.647)];
         let places = places(&model, towers.map(|(tower, _)| tower));
-        let mut prune = PruneConfig::default();
+        let mut prune = PruneConfig { metric: Metric::Wanda, ..PruneConfig::default() };
         (prune.vision.sparsity, prune.language.sparsity) = (0.513, 0.647);
         let measure_all = |rule: &AllocationConfig| -> Sensitivities {
             let of = |tower: Tower| {

@@ -63,7 +63,8 @@ fn costs_stand_beside_scores() {
     }
     // What a model took is another number elsewhere: nobody has it who did not ask.
     assert!(probe.read("records.csv").contains(",seconds,"));
-    let without = filled(&COSTS.replace(", seconds, parameters", "").replace("scatter, x: seconds", "bars, x: restore.method"));
+    let without =
+        filled(&COSTS.replace(", seconds, parameters", "").replace("scatter, x: seconds", "bars, x: restore.method"));
     without.render(true).unwrap();
     assert!(!without.read("records.csv").contains("seconds"));
 }
