@@ -188,7 +188,8 @@ pub(crate) fn examine(tensors: &[(&File, &Entry)], digest: bool) -> Vec<(Option<
         };
         let (part, after) = rest.split_at(rest.iter().take_while(fits).count().max(1));
         let read = in_turn(part.len(), threads(), |at| part[at].0.read(part[at].1));
-        let given: Vec<(&Entry, &[u8])> = part.iter().zip(&read).map(|((_, entry), bytes)| (*entry, &**bytes)).collect();
+        let given: Vec<(&Entry, &[u8])> =
+            part.iter().zip(&read).map(|((_, entry), bytes)| (*entry, &**bytes)).collect();
         let counts = scan(&given, threads());
         let digests = match digest {
             true => in_turn(given.len(), threads(), |at| self::digest(given[at].1)),

@@ -126,8 +126,7 @@ impl Plan<'_> {
         progress: &mut dyn FnMut(f64, &str),
     ) -> Result<Exported, E> {
         let draft = Draft::begin(request.output)?;
-        let total: usize =
-            self.pieces.iter().flat_map(|piece| &piece.tensors).map(|tensor| tensor.entry.bytes()).sum();
+        let total: usize = self.pieces.iter().flat_map(|piece| &piece.tensors).map(|tensor| tensor.entry.bytes()).sum();
         let mut new = New { smaller: self.smaller.as_ref().map(|(left, _)| *left), ..New::of(request.container) };
         let mut written = 0;
         for piece in &self.pieces {

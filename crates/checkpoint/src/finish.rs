@@ -6,14 +6,8 @@ use ressa_experiment::{Pattern, job::Container};
 use serde_json::Value;
 
 use crate::{
-    CARD, CERTIFICATE, Checkpoint, CheckpointError, Entry, File, FolderCertificate, TensorClaim,
-    card::with_container,
-    carry::is_own,
-    certificate::examine,
-    clean,
-    container::pack,
-    draft::Draft,
-    json, misfits,
+    CARD, CERTIFICATE, Checkpoint, CheckpointError, Entry, File, FolderCertificate, TensorClaim, card::with_container,
+    carry::is_own, certificate::examine, clean, container::pack, draft::Draft, json, misfits,
 };
 
 /// What a written folder is to be.

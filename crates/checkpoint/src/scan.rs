@@ -92,8 +92,7 @@ pub fn scan(tensors: &[(&Entry, &[u8])], threads: usize) -> Vec<Option<Counts>> 
         let (entry, bytes) = tensors[*position];
         count(entry, bytes, range.clone())
     });
-    let mut totals: Vec<_> =
-        tensors.iter().map(|(entry, _)| is_counted(entry.dtype).then(Counts::default)).collect();
+    let mut totals: Vec<_> = tensors.iter().map(|(entry, _)| is_counted(entry.dtype).then(Counts::default)).collect();
     for ((position, _), found) in pieces.iter().zip(found) {
         if let Some(total) = &mut totals[*position] {
             total.add(found);

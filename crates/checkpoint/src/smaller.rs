@@ -122,7 +122,8 @@ fn pieces<'a>(
     most: Option<u64>,
 ) -> Result<Vec<Piece<'a>>, CheckpointError> {
     let left = |file| Ok((file, left_in(file, smaller)?));
-    let files: Vec<(&File, Vec<Tensor<'_>>)> = checkpoint.files().iter().map(left).collect::<Result<_, CheckpointError>>()?;
+    let files: Vec<(&File, Vec<Tensor<'_>>)> =
+        checkpoint.files().iter().map(left).collect::<Result<_, CheckpointError>>()?;
     if let Some(most) = most {
         return Ok(cut(files.into_iter().flat_map(|(_, tensors)| tensors), &texts(checkpoint), most));
     }

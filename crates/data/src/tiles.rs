@@ -255,7 +255,11 @@ mod tests {
         assert_eq!(whole.canvas(3, 4000), Ok((512, 512)));
         assert_eq!(TILES.grid((512, 512)), [0, 0]);
         let odd = Tiling { tiles: Tiles { side: 99 }, longest: Some(99), splits: true, filter: Filter::Lanczos };
-        assert_eq!((odd.canvas(99, 99), odd.most()), (Ok((297, 99)), Some(5)), "two rows of one tile, and the whole image");
+        assert_eq!(
+            (odd.canvas(99, 99), odd.most()),
+            (Ok((297, 99)), Some(5)),
+            "two rows of one tile, and the whole image"
+        );
         assert_eq!((whole.most(), Tiling { splits: true, ..whole }.most()), (Some(1), None));
         let small = Tiling { tiles: Tiles { side: 2 }, longest: None, splits: true, filter: Filter::Lanczos };
         assert!(small.canvas(4000, 4000).unwrap_err().contains("2000 rows"));

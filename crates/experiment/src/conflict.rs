@@ -495,7 +495,10 @@ fn allocation(prune: &PruneConfig) -> Option<Conflict> {
     if apart && rule.towers == AllocationScope::Joint && prune.pruned().nth(1).is_some() {
         return found(
             "prune.allocation.towers",
-            format!("`{}` compares the blocks of one tower, and says nothing about one tower beside another", rule.method.name()),
+            format!(
+                "`{}` compares the blocks of one tower, and says nothing about one tower beside another",
+                rule.method.name()
+            ),
             "set `prune.allocation.towers: each`",
         );
     }

@@ -258,9 +258,7 @@ fn weight(shape: &KernelShape, sparsity: Option<f64>, on: (Kind, Device)) -> Res
             let turn = Tensor::f_arange(groups, (Kind::Int64, on.1))?.f_remainder(6)?;
             pairs.f_index_select(0, &turn)?.f_view([-1])?.f_narrow(0, 0, size[0] * size[1])?.f_view(size)?
         }
-        Some(sparsity) => {
-            Tensor::f_rand(size, (Kind::Float, on.1))?.f_ge(sparsity)?.f_to_kind(Kind::Uint8)?
-        }
+        Some(sparsity) => Tensor::f_rand(size, (Kind::Float, on.1))?.f_ge(sparsity)?.f_to_kind(Kind::Uint8)?,
     };
     values.f_mul(&keep.f_to_kind(on.0)?)
 }

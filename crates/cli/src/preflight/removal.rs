@@ -2,7 +2,7 @@
 
 use ressa_checkpoint::Removable;
 use ressa_experiment::{
-    Stage, StageNode, Tower,
+    Stage, StageKey, StageNode, Tower,
     structure::{TowerStructure, remaining},
 };
 use ressa_sweep::Graph;
@@ -24,7 +24,8 @@ pub fn look(graph: &Graph, node: &StageNode, removable: &[(Tower, Removable)], f
     ];
     for (what, of, counts) in kinds {
         let target = of(target);
-        let left = |count: u64| earlier.iter().filter_map(|earlier| remaining(of(earlier), count)).fold(count, u64::min);
+        let left =
+            |count: u64| earlier.iter().filter_map(|earlier| remaining(of(earlier), count)).fold(count, u64::min);
         let removes = |count: &u64| remaining(target, *count).is_none_or(|after| after < left(*count));
         let Some(&count) = counts.first().filter(|_| target > 0.0 && !counts.iter().any(removes)) else { continue };
         let why = match left(count) {
@@ -38,15 +39,12 @@ pub fn look(graph: &Graph, node: &StageNode, removable: &[(Tower, Removable)], f
 
 /// Targets of the stages that remove parts of a tower before another.
 fn add_earlier(graph: &Graph, node: &StageNode, tower: Tower, found: &mut Vec<TowerStructure>) {
-    let before = node.inputs.merge.iter().chain(&node.inputs.masks);
-    for node in before.filter_map(|key| Some(&graph.stages[graph.position(key)?].node)) {
-        match &*node.stage {
-            Stage::Structure { tower: own, target, .. } if *own == tower => found.push(*target),
-            _ => {}
-        }
-        let leads_back = node.stage.masks().is_none_or(|own| own == tower);
-        if leads_back {
-            add_earlier(graph, node, tower, found);
-        }
+    let node_of = |key: &StageKey| Some(&graph.stages[graph.position(key)?].node);
+    // The tower's last change since the merge, or where there is none the merge, which knows what was before it.
+    let last = node.inputs.masks.iter().filter_map(node_of).find(|node| node.stage.masks() == Some(tower));
+    let Some(last) = last.or_else(|| node_of(node.inputs.merge.as_ref()?)) else { return };
+    if let Stage::Structure { target, .. } = &*last.stage {
+        found.push(*target);
     }
+    add_earlier(graph, last, tower, found);
 }

@@ -95,7 +95,8 @@ impl Needed {
         // In the end what was written is counted, some tensors at a time.
         let of_tensor = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64;
         let written: u64 = model.tensors().values().map(of_tensor).sum();
-        let least = held + unpacked + LIBRARIES + largest.max(written.min(EXAMINED_AT_ONCE as u64)) * (100 + MARGIN) / 100;
+        let least =
+            held + unpacked + LIBRARIES + largest.max(written.min(EXAMINED_AT_ONCE as u64)) * (100 + MARGIN) / 100;
         Self { least, unpacked, converted, activations }
     }
 
@@ -113,7 +114,7 @@ impl Needed {
                 0 => String::new(),
                 bytes => format!(
                     ", with {} MiB of unpacked weights, which a dense folder does not need (`ressa export --model DIR --output NEW` writes one)",
-                    bytes >> 20
+                    bytes.div_ceil(1 << 20)
                 ),
             };
             let message = format!(
