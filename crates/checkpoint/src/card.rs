@@ -1,8 +1,8 @@
 //! The model card of an exported folder: how the weights were made, and what was counted on them.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
-use ressa_experiment::{Tower, json::without_mark, places::without_places, rounded_percent};
+use ressa_experiment::{json::without_mark, places::without_places, rounded_percent};
 use serde::{Deserialize, Serialize};
 
 use crate::{CARD, CERTIFICATE, ContainerClaim, FolderCertificate, carry::is_own, clean, json};

@@ -8,7 +8,9 @@ use ressa_experiment::{
 };
 use serde_json::{Map, Value};
 
-use crate::{EncoderKind, decoder_fields, idefics_text, idefics_vision, is_idefics, is_llava, llava_vision};
+use crate::{
+    EncoderKind, decoder_fields, feature_layers, idefics_text, idefics_vision, is_idefics, is_llava, llava_vision,
+};
 
 /// Groups of a tower, as a configuration counts them; why it cannot say another number, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -314,7 +316,10 @@ mod tests {
         };
         // States behind 0, 4, 7 and 8 blocks are those behind 0, 3, 4 and 5 of what is left.
         assert_eq!([json!(0), json!(4), json!(7), json!(8)].map(shifted), [json!(0), json!(3), json!(4), json!(5)]);
-        assert_eq!([json!(-2), json!([-2, -5]), json!([3, -1])].map(shifted), [json!(-2), json!([4, 3]), json!([3, 5])]);
+        assert_eq!(
+            [json!(-2), json!([-2, -5]), json!([3, -1])].map(shifted),
+            [json!(-2), json!([4, 3]), json!([3, 5])]
+        );
         assert_eq!(shifted(json!("last")), json!("last"));
     }
 

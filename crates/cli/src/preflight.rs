@@ -4,6 +4,8 @@
 mod model;
 mod removal;
 mod samples;
+mod teaching;
+mod widths;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -54,8 +56,12 @@ impl Preflight {
             let Some(dense) = dense_of(graph, stage) else { continue };
             let network = networks.entry(dense.node.key).or_insert_with(|| network(dense, store, root));
             if let Some((network, removables)) = network {
-                network.look(&stage.node.stage, &mut found);
-                removal::look(graph, &stage.node, removables, &mut found);
+                let removed = |tower| widths::removals(graph, stage, tower);
+                network.look(&stage.node.stage, &removed, &mut found);
+                removal::look(&stage.node.stage, &removed, removables, &mut found);
+            }
+            if let Stage::Adapt { training, .. } = &*stage.node.stage {
+                teaching::teacher(training, dense, store, root, &mut found);
             }
         }
         found

@@ -6,6 +6,7 @@ use ressa_data::{Benchmark, Captions, DataError, Picture, published, stream::Pur
 use ressa_experiment::{
     Stage, Task,
     config::{Augment, CorporaConfig},
+    stage::AdaptTraining,
 };
 use ressa_store::CacheKey;
 
@@ -66,7 +67,7 @@ enum Drawing<'a> {
     /// So many of the corpora, under a seed.
     Calibration { config: &'a CorporaConfig, images: u32, seed: u64 },
     /// Those of a training.
-    Training { config: &'a CorporaConfig, training: &'a TrainingSettings, seed: u64 },
+    Training { config: &'a CorporaConfig, training: &'a AdaptTraining, seed: u64 },
     /// Those of a benchmark's first items.
     Benchmark { task: Task, items: u32 },
 }

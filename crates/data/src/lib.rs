@@ -7,6 +7,7 @@
 //! - [`shapes`]: the embedded world, which draws images, questions, facts and captions from one seed.
 
 pub mod ahead;
+mod alike;
 mod annotations;
 pub mod augment;
 pub mod benchmark;
@@ -37,6 +38,7 @@ pub mod tokenizer;
 pub mod wording;
 
 pub use ahead::Ahead;
+pub use alike::reads_otherwise;
 pub use benchmark::{Benchmark, Content, Item, Picture};
 pub use cell::Cell;
 pub use cells::Cells;

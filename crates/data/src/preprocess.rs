@@ -113,7 +113,8 @@ impl ImageProcessor {
         Ok(processor)
     }
 
-    fn makes_the_same(&self, other: &Self) -> bool {
+    /// Whether two make the same pixels of every image.
+    pub(crate) fn makes_the_same(&self, other: &Self) -> bool {
         self.identity() == other.identity() && self.table == other.table
     }
 

@@ -9,7 +9,7 @@ use crate::{
         BlockThreshold, CalibrationConfig, DataSource, Group, Metric, PruneConfig, RestoreConfig, RestoreMethod,
         SampleForm, Threshold, TowerPrune,
     },
-    reconstruct::{ReconstructConfig, Trained},
+    reconstruct::{ReconstructConfig, Trained, WindowInputs, WindowTargets},
     refine::RefineMethod,
     steps::{Step, StepKind},
     structure::{StructureConfig, TowerStructure},
@@ -68,8 +68,16 @@ struct Before<'a> {
     smaller: BTreeMap<Tower, (TowerStructure, &'a str)>,
     /// Towers that follow an N:M pattern, and the step that pruned them by it.
     patterns: BTreeMap<Tower, &'a str>,
+    /// Whether a step has restored the model, which may change every tower.
+    is_restored: bool,
     /// Whether a step has changed anything.
     is_changed: bool,
+}
+
+impl Before<'_> {
+    fn has_changed(&self, tower: Tower) -> bool {
+        self.is_restored || self.gone.contains_key(&tower) || self.smaller.contains_key(&tower)
+    }
 }
 
 /// What steps cannot be, each after those before it.
@@ -90,7 +98,7 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
                 let calibration = config.calibration.config();
                 calibrates.then(|| drawn_from(run, &calibration, "structure.calibration.questions")).flatten()
             }),
-            Step::Reconstruct(config) => reconstruct(run, config, name, before.is_changed),
+            Step::Reconstruct(config) => reconstruct(run, config, name, &before),
             Step::Restore(config) => {
                 let found = restore(config, &before.gone)
                     .or_else(|| revived(config, &before.smaller))
@@ -177,6 +185,7 @@ fn refine(run: &RunConfig, name: &str, before: &Before<'_>) -> Option<Conflict> 
 fn restored(config: &RestoreConfig, before: &mut Before<'_>) {
     if config.method != RestoreMethod::None {
         before.pruned.clear();
+        before.is_restored = true;
     }
     let fills = |tower: &Tower| {
         let adapter = config.tower(*tower);
@@ -553,8 +562,8 @@ fn allocation(prune: &PruneConfig) -> Option<Conflict> {
     measured.find_map(|tower| texts(prune, tower, "the division of the budget"))
 }
 
-/// What a reconstruction cannot be, with whether a step before it has changed anything.
-fn reconstruct(run: &RunConfig, config: &ReconstructConfig, name: &str, is_changed: bool) -> Option<Conflict> {
+/// What a reconstruction cannot be after the steps before it.
+fn reconstruct(run: &RunConfig, config: &ReconstructConfig, name: &str, before: &Before<'_>) -> Option<Conflict> {
     if config.train == Trained::None {
         return None;
     }
@@ -565,11 +574,23 @@ fn reconstruct(run: &RunConfig, config: &ReconstructConfig, name: &str, is_chang
             "set `reconstruct.vision.tune`, `reconstruct.connector.tune` or `reconstruct.language.tune` to true",
         );
     }
-    if !is_changed {
+    if !before.is_changed {
         return found(
             "reconstruct.train",
             format!("`{name}` has nothing to reconstruct: no step before it changes the model"),
             "put it behind a step `prune` or `restore`, or set `reconstruct.train` to none",
+        );
+    }
+    let makes_good = config.inputs == WindowInputs::Changed && config.targets == WindowTargets::Dense;
+    let is_due = |tower: Tower| {
+        before.has_changed(tower)
+            || makes_good && Tower::ALL.into_iter().any(|below| below < tower && before.has_changed(below))
+    };
+    if !Tower::ALL.into_iter().any(|tower| config.tower(tower).tune && is_due(tower)) {
+        return found(
+            "reconstruct.train",
+            format!("`{name}` has nothing to reconstruct: no step before it changes a tower that it tunes"),
+            "tune a tower that is pruned, leave such a point out with `exclude`, or set `reconstruct.train` to none",
         );
     }
     if config.batch > config.samples {

@@ -266,7 +266,7 @@ impl ReconstructConfig {
     pub fn calibration(&self, tower: Tower) -> CalibrationConfig {
         let questions = if tower == Tower::Vision { 0 } else { self.questions };
         CalibrationConfig {
-            images: self.samples.div_ceil(questions + 1),
+            images: self.samples.div_ceil(questions.saturating_add(1)),
             questions,
             captions: 1,
             propagate: Propagate::Dense,

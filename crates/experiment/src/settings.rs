@@ -433,7 +433,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.contrastive" NOT_NEGATIVE, restore.contrastive,
         "Weight of the contrastive image-text loss, for models with a retrieval head.";
     "restore.hardness" NOT_NEGATIVE, restore.hardness,
-        "How much more a wrong text or image counts in the contrastive loss, the more it is like the right one: this times the likeness is added to its logit, without a gradient (LLaVE; 0.5 in its code). 0 counts all the same.";
+        "How much more a wrong text or image counts in the contrastive loss, the more it is like the right one: this times the likeness is added to its logit, without a gradient (LLaVE). 0 counts all the same.";
     "restore.distill.weight" SHARE, restore.distill.weight,
         "Share of the distillation loss; 0 trains on the task alone.";
     "restore.distill.temperature" POSITIVE, restore.distill.temperature,

@@ -24,8 +24,8 @@ pub(crate) struct Changes {
     is_pruned: bool,
     /// Masks of all that is gone.
     pub masks: MaskSet,
-    /// The pattern that each pruned tower follows, in what is left of it.
-    pub patterns: BTreeMap<Tower, Pattern>,
+    /// The pattern that each pruned layer follows, in what is left of it.
+    pub patterns: BTreeMap<String, Pattern>,
     /// What structured removal has left.
     pub cuts: Cuts,
     /// Stages that were read.
@@ -101,6 +101,7 @@ impl Executor {
         if *method == RestoreMethod::Lora {
             // Values stand where its updates are: nothing of those layers is gone any longer.
             changes.masks.retain(|layer| updates.get(layer).is_none());
+            changes.patterns.retain(|layer, _| updates.get(layer).is_none());
         }
         let changed = std::mem::take(&mut changes.changed);
         changes.restored.push(Round { masks, changed, updates, method: *method });
@@ -124,9 +125,11 @@ impl Executor {
         }
         let masks = MaskSet::load(&entry.file(crate::prune::MASKS)?)?;
         changes.changed.extend(crate::prune::changes(&entry, &masks)?);
+        if let Stage::Prune { pattern, .. } = *node.stage {
+            changes.patterns.extend(masks.iter().map(|(layer, _)| (layer.to_owned(), pattern)));
+        }
         changes.masks.extend(masks);
         match *node.stage {
-            Stage::Prune { pattern, .. } => drop(changes.patterns.insert(tower, pattern)),
             Stage::Structure { .. } => {
                 changes.cuts.insert(tower, TowerCut::load(&entry.file(crate::structure::STRUCTURE)?)?);
             }
@@ -139,6 +142,12 @@ impl Executor {
 }
 
 impl Changes {
+    /// The pattern of a tower that was pruned, as far as it holds still.
+    pub fn pattern(&self, model: &dyn VisionLanguage, tower: Tower) -> Option<Pattern> {
+        let mut of_tower = model.linears().into_iter().filter(|(id, _)| id.tower == tower);
+        of_tower.find_map(|(id, _)| self.patterns.get(&id.name).copied())
+    }
+
     /// The weight of a layer `[out, in]` given the dense one; `None` for a layer that no step changes. Masks alone keep the type: what survives
     /// is bit for bit the weight before, or what the pruning method made of it, in the type it was computed in. A merge computes and answers in f32, to be
     /// rounded once; between two steps a weight is rounded to the dense one's type, as a model holds it.

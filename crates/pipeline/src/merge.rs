@@ -3,7 +3,7 @@
 
 use ressa_experiment::{ReadingKind, Stage, StageNode, record::Certificate};
 use ressa_restore::{MergeRequest, Merged, merge};
-use ressa_store::{Draft, Entry};
+use ressa_store::Draft;
 use serde_json::Value;
 
 use crate::{

@@ -74,7 +74,11 @@ pub(crate) fn run(
 }
 
 /// Recounts published masks on the weights they belong to.
-pub(crate) fn recounted(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Certificate, PipelineError> {
+pub(crate) fn recounted(
+    executor: &mut Executor,
+    node: &StageNode,
+    entry: &Entry,
+) -> Result<Certificate, PipelineError> {
     let request = request(node)?;
     let counts = sensitivity::counts(executor, node)?;
     let (mut model, before) = executor.changed(node)?;

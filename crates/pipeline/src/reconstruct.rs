@@ -70,7 +70,11 @@ pub(crate) fn run(
 }
 
 /// Recounts published masks on the weights they belong to.
-pub(crate) fn recounted(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Certificate, PipelineError> {
+pub(crate) fn recounted(
+    executor: &mut Executor,
+    node: &StageNode,
+    entry: &Entry,
+) -> Result<Certificate, PipelineError> {
     let Stage::Reconstruct { tower, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a reconstruct stage".to_owned()));
     };
@@ -86,8 +90,7 @@ fn certify(
     masks: &MaskSet,
     errors: &std::collections::BTreeMap<String, ressa_prune::refine::Change>,
 ) -> Certificate {
-    let pattern = before.patterns.get(&tower).copied();
-    certify_reconstructed(model, (tower, pattern), (masks, &before.masks), errors, &before.cuts)
+    certify_reconstructed(model, (tower, &before.patterns), (masks, &before.masks), errors, &before.cuts)
 }
 
 /// Layers of a tower.

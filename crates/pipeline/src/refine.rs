@@ -3,7 +3,7 @@
 use ressa_experiment::{
     Pattern, Stage, StageNode, Tower, config::StatisticsNeeds, record::Certificate, refine::RefineMethod,
 };
-use ressa_models::MaskSet;
+use ressa_models::{MaskSet, VisionLanguage};
 use ressa_prune::{
     TowerInputs,
     refine::{LeastSquares, RefineRequest, Refinement, SparseSwaps, TowerRefinement, certify_refined, refine_tower},
@@ -45,7 +45,7 @@ pub(crate) fn run(
     let (mut model, before) = executor.changed(node)?;
     let unpruned = executor.unpruned(node, &before)?;
     before.masks.apply(model.as_mut())?;
-    let pattern = pattern(&before, *tower)?;
+    let pattern = pattern(model.as_ref(), &before, *tower)?;
     let refinement: Box<dyn Refinement> = match method {
         RefineMethod::SparseSwaps => {
             Box::new(SparseSwaps { max_swaps: *iterations as usize, ..SparseSwaps::default() })
@@ -98,7 +98,11 @@ pub(crate) fn run(
 }
 
 /// Recounts published masks on the weights they belong to.
-pub(crate) fn recounted(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Certificate, PipelineError> {
+pub(crate) fn recounted(
+    executor: &mut Executor,
+    node: &StageNode,
+    entry: &Entry,
+) -> Result<Certificate, PipelineError> {
     let Stage::Refine { tower, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a refine stage".to_owned()));
     };
@@ -106,12 +110,12 @@ pub(crate) fn recounted(executor: &mut Executor, node: &StageNode, entry: &Entry
     let mut model = executor.unpruned(node, &before)?;
     let masks = MaskSet::load(&entry.file(MASKS)?)?;
     crate::prune::changes(entry, &masks)?.apply(model.as_mut())?;
-    let request = (*tower, pattern(&before, *tower)?);
+    let request = (*tower, pattern(model.as_ref(), &before, *tower)?);
     Ok(certify_refined(model.as_ref(), request, &masks, &before.masks, &Default::default(), &before.cuts))
 }
 
 /// The pattern that a tower was pruned to.
-fn pattern(before: &Changes, tower: Tower) -> Result<Pattern, PipelineError> {
+fn pattern(model: &dyn VisionLanguage, before: &Changes, tower: Tower) -> Result<Pattern, PipelineError> {
     let none = || PipelineError::Internal(format!("tower `{tower}` was not pruned"));
-    before.patterns.get(&tower).copied().ok_or_else(none)
+    before.pattern(model, tower).ok_or_else(none)
 }

@@ -61,7 +61,11 @@ pub(crate) fn run(
 }
 
 /// Recounts what was published.
-pub(crate) fn recounted(executor: &mut Executor, node: &StageNode, entry: &Entry) -> Result<Certificate, PipelineError> {
+pub(crate) fn recounted(
+    executor: &mut Executor,
+    node: &StageNode,
+    entry: &Entry,
+) -> Result<Certificate, PipelineError> {
     let Stage::Structure { tower, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not a structure stage".to_owned()));
     };

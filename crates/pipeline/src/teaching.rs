@@ -1,27 +1,18 @@
 //! The teacher of a distillation, where it is another model than the dense one; and what a teacher says about training batches, kept for every
 //! training that sees the same ones.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::collections::BTreeMap;
 
+use ressa_data::reads_otherwise;
 use ressa_experiment::{ReadingKind, Stage, StageNode, config::DataSource, stage::AdaptTraining};
 use ressa_models::VisionLanguage;
 use ressa_restore::{Output, TeacherOutputs, TeacherStore};
 use ressa_store::{Cache, CacheKey};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use serde_json::{Value, json};
+use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use crate::{Executor, PipelineError};
-
-/// Files that decide what a model reads of an image and a text.
-const READ: [&str; 6] = [
-    "tokenizer.json",
-    "qformer_tokenizer/tokenizer.json",
-    "chat_template.json",
-    "chat_template.jinja",
-    "preprocessor_config.json",
-    "processor_config.json",
-];
 
 /// Types of the outputs.
 const KINDS: [(Kind, Dtype); 4] =
@@ -47,10 +38,10 @@ impl Executor {
             return Ok(None);
         };
         let (student, _) = self.folder(node)?;
-        if let Some(name) = READ.into_iter().find(|name| differs(&student.join(name), &folder.join(name))) {
+        if let Some(what) = reads_otherwise(&student, folder)? {
             return Err(PipelineError::Unsupported(format!(
-                "the teacher `{}` has another `{name}` than the model that it teaches, and would read other tokens or pixels; choose one \
-                 with the same tokenizer and image preprocessing",
+                "the teacher `{}` reads otherwise than the model that it teaches: {what}; choose one with the same tokenizer and image \
+                 preprocessing",
                 folder.display()
             )));
         }
@@ -84,6 +75,8 @@ impl Executor {
             "temperature": distill.top_k.map(|_| distill.temperature),
             "compute": compute,
             "arithmetic": self.arithmetic(),
+            // How batches are drawn and asked is the stage's code.
+            "version": Stage::VERSIONS.iter().find(|(kind, _)| *kind == node.stage.kind()).map(|(_, version)| version),
         });
         if distill.teacher.is_some() {
             // Without a digest nobody knows whether it is the same model another time.
@@ -91,14 +84,6 @@ impl Executor {
         }
         Some(Kept { cache: cache.clone(), training: CacheKey::new("teacher").with(said.to_string()) })
     }
-}
-
-/// Whether two files say different things; a file that is not there says nothing.
-fn differs(one: &Path, other: &Path) -> bool {
-    let read = |path: &Path| fs::read(path).ok();
-    let (one, other) = (read(one), read(other));
-    let parsed = |bytes: &Option<Vec<u8>>| bytes.as_ref().and_then(|b| serde_json::from_slice::<Value>(b).ok());
-    one != other && (parsed(&one).is_none() || parsed(&one) != parsed(&other))
 }
 
 impl Kept {

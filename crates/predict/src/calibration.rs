@@ -334,6 +334,28 @@ impl Calibrated<'_> {
                 each += machine.syncs(2.0);
                 (each.times(samples.texts * f64::from(noise) * layers), self.largest_layer() * 12.0)
             }
+            Measurement::Density => {
+                // Every output is made a second time, and read for three numbers.
+                let layers = self.layers().count() as f64;
+                let mut each = pass.forward(|tower| tower < self.tower);
+                each += pass.forward(|tower| tower == self.tower).times(2.0);
+                each += machine.syncs(3.0 * layers);
+                (each.times(samples.texts), self.flows(samples))
+            }
+            Measurement::Similarity => {
+                (pass.forward(|tower| tower <= self.tower).times(samples.texts), 2.0 * self.flows(samples))
+            }
+            Measurement::Search { metric, search, .. } => {
+                // In each of three rounds candidates times samples is an eighth of all.
+                let rounds = f64::from(search.generations) * f64::from(search.offspring) * 3.0 / 8.0;
+                let mut work = above.times(rounds * samples.texts);
+                work += machine.syncs(rounds * samples.texts);
+                // Some of the blocks are masked anew for each candidate.
+                work += machine.traffic(weights, pruning::CHOICE_LAUNCHES).times(rounds);
+                work += self.collect(samples, StatisticsNeeds::of(metric, &MethodConfig::default()), 1.0);
+                // The weights as they are beside those of a candidate, and a byte for each.
+                (work, weights + self.weights() + self.flows(samples))
+            }
         };
         let peak = self.subject.weights_bytes() + held + pass.live(|_| true) + self.largest_layer() * 4.0;
         Need { time: Time::of(machine, work, waiting), peak, fallback: None }

@@ -67,6 +67,11 @@ impl<'a> Predictor<'a> {
                         own.open(&root.join(folder))?;
                     }
                 }
+                Stage::Adapt { training, .. } => {
+                    if let Some(folder) = teacher(training) {
+                        own.open(&root.join(folder))?;
+                    }
+                }
                 _ => {}
             }
         }
@@ -106,14 +111,14 @@ impl<'a> Predictor<'a> {
         let machine = Machine { card, compute, tf32: host.tf32, cores };
         let merged = node.inputs.merge.is_some();
         let subject = Subject { model, machine, pruned: self.pruned(node), merged };
-        let matcher = match &*node.stage {
-            Stage::Evaluate { retrieval: Some(retrieval), .. } => {
-                retrieval.checkpoint.as_ref().and_then(|folder| self.models.get(&self.root.join(folder)))
-            }
+        let other = match &*node.stage {
+            Stage::Evaluate { retrieval: Some(retrieval), .. } => retrieval.checkpoint.as_ref(),
+            Stage::Adapt { training, .. } => teacher(training),
             _ => None,
         };
+        let other = other.and_then(|folder| self.models.get(&self.root.join(folder)));
         let known = self.known(node, model, &machine, shared);
-        predict(&node.stage, &node.inputs, &subject, matcher, known)
+        predict(&node.stage, &node.inputs, &subject, other, known)
     }
 
     /// What a stage finds in the cache, which it leaves there for later ones: by what the program's own cache is keyed by.
@@ -138,7 +143,8 @@ impl<'a> Predictor<'a> {
                 let (top_k, dense) = (distill.top_k, &node.inputs.dense);
                 let temperature = top_k.map(|_| distill.temperature);
                 let of_batches = (data, seed, batch, questions, samples, steps, contrastive > 0.0);
-                let name = format!("teacher {dense:?} {of_batches:?} {top_k:?} {temperature:?} {compute:?}");
+                let other = &distill.teacher;
+                let name = format!("teacher {dense:?} {other:?} {of_batches:?} {top_k:?} {temperature:?} {compute:?}");
                 // Ids and logarithms of probabilities, or all logits.
                 let each = top_k.map_or(model.words * machine.bytes(), |k| f64::from(k) * 12.0);
                 let rows = f64::from(batch) * (f64::from(questions) * texts::ANSWER + texts::CAPTION);
@@ -179,4 +185,9 @@ impl<'a> Predictor<'a> {
     fn pruned(&self, node: &StageNode) -> BTreeSet<Tower> {
         self.behind(node).into_iter().filter_map(|node| node.stage.masks()).collect()
     }
+}
+
+/// The folder of a training's teacher, where it is another model than the dense one.
+fn teacher(training: &AdaptTraining) -> Option<&PathBuf> {
+    training.distill.as_ref()?.teacher.as_ref()
 }

@@ -110,15 +110,16 @@ pub struct Prediction {
     pub steps: f64,
 }
 
-/// The stage on a card, where its sizes say anything; `None` for the training of a dense model. `known` is what earlier stages left in the cache.
+/// The stage on a card, where its sizes say anything; `None` for the training of a dense model. `other` is the model of a retrieval or of a teacher,
+/// where it is one of its own; `known` is what earlier stages left in the cache.
 pub(crate) fn predict(
     stage: &Stage,
     inputs: &Inputs,
     subject: &Subject<'_>,
-    matcher: Option<&Model>,
+    other: Option<&Model>,
     known: Known,
 ) -> Option<Prediction> {
-    let need = need(stage, inputs, subject, matcher, known)?;
+    let need = need(stage, inputs, subject, other, known)?;
     let Need { time: Time { seconds, work, steps }, peak, fallback } = need;
     // Weights of its own stand beside the dense ones, which give way to them in evaluations only.
     let is_beside = subject.merged && !matches!(stage, Stage::Evaluate { .. });
@@ -136,7 +137,7 @@ pub(crate) fn predict(
     })
 }
 
-fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&Model>, known: Known) -> Option<Need> {
+fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, other: Option<&Model>, known: Known) -> Option<Need> {
     let machine = &subject.machine;
     let stored = match subject.model.stored {
         Compute::Float32 => 4.0,
@@ -186,7 +187,7 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&
             Reconstruction { calibrated, training }.need(calibration)
         }
         Stage::Adapt { training, masked, .. } => {
-            Training { subject, settings: training, masked: *masked, taught: known.teacher }.need()
+            Training { subject, settings: training, masked: *masked, teacher: other, taught: known.teacher }.need()
         }
         Stage::Merge { .. } => merge(subject),
         Stage::Evaluate { task, items, beams, data, asking, retrieval, window, .. } => {
@@ -194,7 +195,7 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, matcher: Option<&
             let items = f64::from(*items);
             let evaluated = Evaluated { subject, task: *task, source: data.source, items, beams, known };
             match task.asks() {
-                Asks::Match => evaluated.retrieval(matcher, &retrieval.as_deref().cloned().unwrap_or_default()),
+                Asks::Match => evaluated.retrieval(other, &retrieval.as_deref().cloned().unwrap_or_default()),
                 Asks::Text => evaluated.text(f64::from(window.unwrap_or_default())),
                 Asks::Answer | Asks::Choice | Asks::Caption => evaluated.generate(asking.as_deref()),
             }

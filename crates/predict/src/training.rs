@@ -16,6 +16,8 @@ pub(crate) struct Training<'a> {
     pub settings: &'a AdaptTraining,
     /// Whether updates are masked.
     pub masked: bool,
+    /// The teacher, where it is another model than the dense one.
+    pub teacher: Option<&'a Model>,
     /// Whether what the teacher says is in the cache.
     pub taught: bool,
 }
@@ -66,12 +68,15 @@ impl Training<'_> {
         let Subject { model, machine, .. } = self.subject;
         let tuned = |layer: &Layer| self.rank(layer).is_some();
         let again = if recompute { 1.0 } else { 0.0 };
-        let teacher = if self.settings.distill.is_some() && !self.taught { 1.0 } else { 0.0 };
+        let is_asked = self.settings.distill.is_some() && !self.taught;
         let mut work = Work::default();
         for (number, batch) in self.batches(images).into_iter().enumerate() {
             let pass = Pass { model, machine, batch };
-            let forward = pass.forward(|tower| tower != Tower::Vision || number == 0);
-            work += forward.times(1.0 + again + teacher);
+            let sees = |tower: Tower| tower != Tower::Vision || number == 0;
+            work += pass.forward(sees).times(1.0 + again);
+            if is_asked {
+                work += Pass { model: self.teacher.unwrap_or(model), machine, batch }.forward(sees);
+            }
             // The image encoder's gradient is taken once, for the rows of both.
             work += pass.backward(&|layer| tuned(layer) && (layer.tower != Tower::Vision || number == 0));
             work += machine.traffic(pass.logits() * training::LOGIT_TRAFFIC, 0.0);
@@ -123,7 +128,10 @@ impl Training<'_> {
             true => (0.0, 0.0),
             false => (adapted * machine.bytes(), opened * training::OPEN_MASK_BYTES),
         };
+        // The dense model shares its weights with the student.
+        let teacher = self.teacher.map_or(0.0, |teacher| teacher.parameters * machine.bytes());
         self.subject.weights_bytes()
+            + teacher
             + self.subject.masks_bytes()
             + weights
             + masks

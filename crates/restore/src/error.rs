@@ -65,10 +65,19 @@ pub enum RestoreError {
         /// Blocks of the language model.
         blocks: usize,
     },
-    /// A teacher whose hidden states stand for other tokens.
+    /// Hidden states that are compared on no token.
     #[error(
-        "the teacher's hidden states stand for other tokens than the student's: one has an encoder for the prompt, or reads no text; set \
-         `restore.distill.hidden.weight` to 0, or choose a teacher of the same kind"
+        "the tokens that leave block {layer} of the language model weigh 0: name other blocks in `restore.distill.hidden.layers`, or raise the weight of \
+         its tokens (of a T5, `answer` is what the decoder's blocks have, `image` and `text` the encoder's)"
+    )]
+    NoToken {
+        /// The block.
+        layer: u32,
+    },
+    /// A teacher that sees an image or a prompt as other tokens.
+    #[error(
+        "the teacher reads an image or a prompt as other tokens than the student: images are another number of tokens, or one has an encoder for the \
+         prompt; choose a teacher of the same kind"
     )]
     OtherReader,
     /// A teacher that says something else than a distribution over the student's tokens.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ressa_experiment::{Pattern, Tower, config::RestoreMethod, record::Certificate};
+use ressa_experiment::{Pattern, config::RestoreMethod, record::Certificate};
 use ressa_models::{
     Cuts, Form, MaskSet, Prompts, UpdateSet, VisionLanguage, Weight,
     certify::{Claim, certify},
@@ -23,8 +23,8 @@ pub struct MergeRequest<'a> {
     pub masks: &'a MaskSet,
     /// Trained adapters.
     pub adapters: &'a UpdateSet,
-    /// Pattern of each pruned tower, in what is left of it.
-    pub patterns: &'a BTreeMap<Tower, Pattern>,
+    /// Pattern of each pruned layer, in what is left of it.
+    pub patterns: &'a BTreeMap<String, Pattern>,
     /// What structured removal has left.
     pub cuts: &'a Cuts,
 }
@@ -163,7 +163,7 @@ pub fn certify_merged(merged: &dyn VisionLanguage, request: MergeRequest<'_>) ->
             weight: linear.weight(),
             masked: false,
             keep,
-            pattern: keep.and_then(|_| request.patterns.get(&id.tower).copied()),
+            pattern: keep.and_then(|_| request.patterns.get(&id.name).copied()),
             cut: request.cuts.layer(&id.name),
             pruned: None,
             sealed,

@@ -41,9 +41,16 @@ pub(crate) struct Pass<'a> {
     pub states: &'a States,
     pub contrast: Contrast<'a>,
     pub settings: &'a AdaptTraining,
+    /// What losses are multiplied by before they are differentiated; the gradient has to be divided by it.
+    pub scale: f64,
 }
 
 impl Pass<'_> {
+    /// A loss as it is differentiated.
+    fn scaled(&self, loss: &Tensor) -> Tensor {
+        if self.scale == 1.0 { loss.shallow_clone() } else { with_grad(|| loss * self.scale) }
+    }
+
     /// Compares what leaves the connector with words; the language model does not run.
     pub fn aligning(self, words: &Words, gradient: &mut FlatGradient<'_>) -> Terms {
         let terms = with_grad(|| {
@@ -56,13 +63,13 @@ impl Pass<'_> {
             let (questions, captions) = (loss(&self.batch.questions, false), loss(&self.batch.captions, true));
             Terms::aligned(questions, captions, self.batch.pixels.device())
         });
-        gradient.add_all(&terms.total);
+        gradient.add_all(&self.scaled(&terms.total));
         terms.without_history()
     }
 
     /// Keeps every activation until the gradient is known. The student's weights keep the autograd graph.
     pub fn at_once(self, gradient: &mut FlatGradient<'_>) -> Terms {
-        let (terms, total) = with_grad(|| {
+        let (terms, scaled) = with_grad(|| {
             let features = features(self.student, &self.batch.pixels);
             let questions = self.said(&features, &self.batch.questions, &self.taught.question_states);
             let captions = self.said(&features, &self.batch.captions, &self.taught.caption_states);
@@ -72,9 +79,9 @@ impl Pass<'_> {
                 Some(pull) => &terms.total + pull,
                 None => terms.total.shallow_clone(),
             };
-            (terms, total)
+            (terms, self.scaled(&total))
         });
-        gradient.add_all(&total);
+        gradient.add_all(&scaled);
         terms
     }
 
@@ -103,7 +110,7 @@ impl Pass<'_> {
         };
         if total.requires_grad() {
             // Retrieval reads the connector without recomputation: its queries are few.
-            let found = gradient.add_all_and(&total, &leaf);
+            let found = gradient.add_all_and(&self.scaled(&total), &leaf);
             of_features.add(found);
         }
         if let (Some(found), Some((images, last))) = (of_features.take(), encoded) {
@@ -151,7 +158,7 @@ impl Pass<'_> {
             let (first, second) = if questions { (Some(reply), None) } else { (None, Some(reply)) };
             Terms::new(first, second, None, self.batch.pixels.device(), self.settings)
         });
-        let of_states = backward_into(Some(terms.total.shallow_clone()), &states, gradient);
+        let of_states = backward_into(Some(self.scaled(&terms.total)), &states, gradient);
         let of_read = language.backward_with(student, of_states, own, gradient);
         let of_prefix = no_later(of_read, &read, &prefix_leaf, gradient);
         let back = of_prefix.and_then(|found| with_grad(|| product(&prefix, &found)));
@@ -201,7 +208,7 @@ impl Pass<'_> {
             let distance = match &behind {
                 None => distance,
                 Some(behind) => {
-                    let total = with_grad(|| &distance * share);
+                    let total = with_grad(|| &distance * (share * self.scale));
                     own.insert(block + 1, backward_into(Some(total), behind, gradient));
                     distance.detach()
                 }

@@ -109,7 +109,9 @@ pub fn train_with(
     };
     let clip = (settings.clip > 0.0).then_some(settings.clip);
     let layout = Layout::of(settings);
-    let mut stepper = Stepper { student, working: None, settings, states: &states, places: &places, layout };
+    let is_half = student.weights().iter().any(|weight| weight.kind() == tch::Kind::Half);
+    let scale = if is_half { HALF_SCALE } else { 1.0 };
+    let mut stepper = Stepper { student, working: None, settings, states: &states, places: &places, layout, scale };
     let mut clock = options.checkpoints.map(Checkpoints::clock);
     for step in losses.len() as u32..settings.steps {
         let batch = batches.batch(step).map_err(|source| RestoreError::Batch { step, source })?;
@@ -144,6 +146,12 @@ pub fn train_with(
     Ok(Restoration { adapters, losses, layout })
 }
 
+/// What losses are multiplied by before they are differentiated where weights are float16: gradients of activations are small, that of hidden states
+/// smallest of all, and what is below 6e-8 is nothing there.
+const HALF_SCALE: f64 = 1024.0;
+/// By how much less they are multiplied where a gradient leaves float16's range.
+const BACK_OFF: f64 = 32.0;
+
 /// What computes a step's losses and gradient.
 struct Stepper<'a> {
     student: &'a mut dyn VisionLanguage,
@@ -153,12 +161,30 @@ struct Stepper<'a> {
     states: &'a States,
     places: &'a Places,
     layout: Layout,
+    /// What losses are multiplied by while they are differentiated.
+    scale: f64,
 }
 
 impl Stepper<'_> {
-    /// Losses `[total, questions, captions, contrastive, distillation]` and the flat gradient of a step; with a smaller layout from the step
-    /// on at which memory runs out.
+    /// Losses `[total, questions, captions, contrastive, distillation]` and the flat gradient of a step, which is finite if it can be.
     fn run(
+        &mut self,
+        step: u32,
+        batch: &TrainingBatch,
+        mut teacher: Option<&mut Teacher<'_>>,
+        optimiser: &FlatAdamW,
+    ) -> Result<(Tensor, Tensor), RestoreError> {
+        loop {
+            let (values, gradient) = self.fitting(step, batch, teacher.as_deref_mut(), optimiser)?;
+            if self.scale == 1.0 || ressa_runtime::is_finite(&gradient) {
+                return Ok((values, gradient));
+            }
+            self.scale = (self.scale / BACK_OFF).max(1.0);
+        }
+    }
+
+    /// With a smaller layout from the step on at which memory runs out.
+    fn fitting(
         &mut self,
         step: u32,
         batch: &TrainingBatch,
@@ -222,7 +248,8 @@ impl Stepper<'_> {
             teacher.end(step);
         }
         let values = values.unwrap_or_else(|| Tensor::zeros([5], (tch::Kind::Float, batch.pixels.device())));
-        Ok((values, gradient.into_flat()))
+        let gradient = gradient.into_flat();
+        Ok((values, if self.scale == 1.0 { gradient } else { gradient / self.scale }))
     }
 
     fn pass<'p>(
@@ -232,7 +259,7 @@ impl Stepper<'_> {
         taught: &'p TeacherOutputs,
         contrast: Contrast<'p>,
     ) -> Pass<'p> {
-        Pass { student, batch, taught, states: self.states, contrast, settings: self.settings }
+        Pass { student, batch, taught, states: self.states, contrast, settings: self.settings, scale: self.scale }
     }
 
     /// What each part contributes to the in-batch loss. With several parts, embeddings of all are computed first without a gradient: Gao et
@@ -307,6 +334,9 @@ fn compared(
         let [found, wanted] = [found, wanted].map(Option::unwrap_or_default);
         return Err(RestoreError::OtherWords { found, wanted });
     }
+    if student.image_tokens() != teacher.model().image_tokens() {
+        return Err(RestoreError::OtherReader);
+    }
     States::of(student, teacher.model(), distill, seed)
 }
 
@@ -329,7 +359,11 @@ fn with(updates: &UpdateSet, parameters: &[Tensor]) -> UpdateSet {
 /// What tells this training from another one that left a checkpoint.
 fn identity(settings: &AdaptTraining, options: TrainingOptions<'_>, parameters: &[Tensor]) -> String {
     let shapes: Vec<Vec<i64>> = parameters.iter().map(Tensor::size).collect();
-    let settings = settings.without_layout();
+    let mut settings = settings.without_layout();
+    // Where the teacher is says nothing: the stage's key, which names the folder of checkpoints, sees what it is.
+    if let Some(distill) = &mut settings.distill {
+        distill.teacher = None;
+    }
     let identity = serde_json::json!({
         "settings": settings, "masked": options.masked, "seed": options.seed, "shapes": shapes,
     });

@@ -281,7 +281,17 @@ fn code_path(cell: &Cell) -> String {
             let ReconstructConfig { train, window, inputs, targets, .. } = *reconstruct;
             format!("{} {window} {inputs:?} {targets:?}", train.name())
         }
-        Step::Restore(restore) => format!("{} {}", restore.method.name(), restore.distill.weight > 0.0),
+        Step::Restore(restore) => {
+            let distill = &restore.distill;
+            let learns = match distill.weight > 0.0 {
+                false => "alone".to_owned(),
+                true => {
+                    let (states, other) = (distill.compares_states(), distill.teacher.is_some());
+                    format!("{:?} {states} {other}", distill.divergence)
+                }
+            };
+            format!("{} {learns}", restore.method.name())
+        }
     };
     let steps: Vec<String> = run.sequence().into_iter().filter(Step::does_something).map(step).collect();
     let tasks: Vec<&str> = run.evaluate.tasks.iter().map(|task| task.name()).collect();

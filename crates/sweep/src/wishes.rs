@@ -46,9 +46,7 @@ impl Wish {
 
     /// Whether a sweep has taken all of them.
     pub fn is_taken(&self) -> bool {
-        let is_gone = |path: &PathBuf| {
-            matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
-        };
+        let is_gone = |path: &PathBuf| matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
         self.paths.iter().all(is_gone)
     }
 }

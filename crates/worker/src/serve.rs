@@ -8,7 +8,7 @@ use std::{
 };
 
 use ressa_experiment::{
-    Stage, StageKey,
+    StageKey,
     protocol::{Event, Failure, FailureKind, Request},
 };
 use ressa_pipeline::{Executor, Loading, PipelineError};

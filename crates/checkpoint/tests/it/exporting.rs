@@ -6,7 +6,7 @@ use ressa_checkpoint::{
     CardScore, Change, Checkpoint, CheckpointError, Claims, Draft, ExportRequest, Exported, FolderCertificate, Making,
     card, export, verify,
 };
-use ressa_experiment::{Tower, job::Container};
+use ressa_experiment::job::Container;
 
 use crate::making::{Piece, bf16s, f32s, file, files, put, values};
 

@@ -149,11 +149,14 @@ fn tell(
             weights.masks.insert(*tower, key);
             seen = *drawn;
         }
-        Stage::Reconstruct { tower, training, calibration, .. } => {
-            let samples = calibration.images * (calibration.questions + calibration.captions);
+        Stage::Reconstruct { tower, training, calibration, seed, .. } => {
+            let [images, questions, captions] =
+                [calibration.images, calibration.questions, calibration.captions].map(u64::from);
+            let samples = images.saturating_mul(questions + captions);
             let how = format!("{} by {}, from {samples} samples", training.train.name(), training.window);
             making.steps.push((format!("reconstruct {tower}"), how));
             weights.masks.insert(*tower, key);
+            seen = Some(*seed);
         }
         Stage::Adapt { training, seed, .. } => {
             let short: Option<Shortfall> = match store.entry(&key.hex())? {

@@ -137,7 +137,9 @@ impl Forced {
                 // A merge and masks say what steps made of the weights only together with what they were made from: the same bytes behind other
                 // bytes are other weights.
                 let changed = |input: &&usize| {
-                    graph.stages[**input].node.stage.changes_weights() && self.reached.contains(input) && !same.contains(input)
+                    graph.stages[**input].node.stage.changes_weights()
+                        && self.reached.contains(input)
+                        && !same.contains(input)
                 };
                 if is_same && !graph.stages[stage].inputs.iter().any(|input| changed(&input)) {
                     same.insert(stage);

@@ -6,10 +6,15 @@ use ressa_checkpoint::{Outline, Removable, is_idefics, is_llava_next, is_qwen_vl
 use ressa_experiment::{
     Pattern, Stage, Task, Tower,
     config::{DataSource, TowerAdapter, TrainedBiases},
+    structure::TowerStructure,
 };
 use serde_json::{Map, Value};
 
-use super::Preflight;
+use super::{
+    Preflight,
+    teaching::Depth,
+    widths::{Groups, widths},
+};
 
 /// What connects the towers: tuned where a target of the connector names it.
 const CONNECTORS: [&str; 4] = ["language_projection", "vision_projection", "text_projection", "itm_head"];
@@ -27,20 +32,23 @@ pub(super) struct Network {
     has_encoder: bool,
     /// Positions of the language model, where its configuration says how many.
     positions: Option<u64>,
+    /// Blocks of the language model.
+    depth: Depth,
     /// Whether images are read at their own size.
     keeps_sizes: bool,
-    /// What can be removed of each tower as a whole.
-    removable: [(Tower, Removable); 3],
+    /// What can be removed of each tower as a whole, in their order.
+    removable: [Removable; 3],
 }
 
-struct Linear {
+/// A matrix of the network.
+pub(super) struct Linear {
     tower: Tower,
     /// Last word of its module path, such as `qkv`.
-    role: String,
+    pub role: String,
     /// Module path.
-    name: String,
+    pub name: String,
     outputs: usize,
-    inputs: usize,
+    pub inputs: usize,
     has_bias: bool,
 }
 
@@ -66,6 +74,9 @@ impl Network {
             }
             _ => field("max_position_embeddings").and_then(Value::as_u64),
         };
+        let is_of_language =
+            |(tensor, shape): &(&String, &Vec<usize>)| names::counted_in(tensor, shape, true) == Some(Tower::Language);
+        let of_language = || outline.linears.iter().filter(is_of_language).map(|(tensor, _)| tensor.as_str());
         let has_queries = outline.others.contains_key(names::QUERIES);
         Some(Self {
             linears: outline.linears.iter().filter_map(linear).collect(),
@@ -74,13 +85,14 @@ impl Network {
             has_connector_norms: has_queries || is_qwen_vl(&config),
             has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
             positions: positions(text),
+            depth: Depth::of(of_language()),
             keeps_sizes: is_qwen_vl(&config) || is_idefics(&config) || is_llava_next(&config),
-            removable: Tower::ALL.map(|tower| (tower, Removable::of(&config, tower))),
+            removable: Tower::ALL.map(|tower| Removable::of(&config, tower)),
         })
     }
 
-    /// What a stage could not follow.
-    pub fn look(&self, stage: &Stage, found: &mut Preflight) {
+    /// What a stage could not follow. `removed` says what steps before it remove of a tower.
+    pub fn look(&self, stage: &Stage, removed: &dyn Fn(Tower) -> Vec<TowerStructure>, found: &mut Preflight) {
         match stage {
             Stage::Prune { tower, projection, pattern, .. } => {
                 if *projection && self.projection.is_none() {
@@ -90,12 +102,12 @@ impl Network {
                 }
                 if let Pattern::NOfM { keep, of } = pattern {
                     let layers = self.of_tower(*tower).chain(self.projection.iter().filter(|_| *projection));
-                    widths(layers, *tower, *keep, *of, found);
+                    let groups = Groups { tower: *tower, keep: *keep, of: *of };
+                    widths(layers, groups, self.removable(*tower), &removed(*tower), found);
                 }
             }
             Stage::Structure { tower, target, .. } => {
-                let of_tower = self.removable.iter().filter(|(own, _)| own == tower);
-                for (setting, what) in of_tower.flat_map(|(_, removable)| removable.refusals(*tower, target)) {
+                for (setting, what) in self.removable(*tower).refusals(*tower, target) {
                     found.problem(setting, what);
                 }
             }
@@ -106,6 +118,12 @@ impl Network {
                         training.batch
                     );
                     found.problem("restore.batch", what);
+                }
+                self.depth.look(training, found);
+                if training.hardness > 0.0 && training.contrastive > 0.0 && !self.has_queries {
+                    // Whether a Q-Former's model has its retrieval head, its weights say.
+                    let what = "this model has no retrieval head, so there is no contrastive loss: it has no effect";
+                    found.note("restore.hardness", what);
                 }
                 for tower in Tower::ALL {
                     if let Some(adapter) = training.tower(tower).filter(|adapter| adapter.tune) {
@@ -126,6 +144,15 @@ impl Network {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn removable(&self, tower: Tower) -> &Removable {
+        let [vision, connector, language] = &self.removable;
+        match tower {
+            Tower::Vision => vision,
+            Tower::Connector => connector,
+            Tower::Language => language,
         }
     }
 
@@ -232,7 +259,11 @@ fn has_bias(config: &Map<String, Value>, tower: Tower, role: &str) -> bool {
                 // Qwen2 has them in attention's inputs alone; LLaVA's language model is LLaMA where its configuration does not say.
                 Some("qwen2") => ["q_proj", "k_proj", "v_proj"].contains(&role),
                 Some("t5" | "mistral") => false,
-                None if config.get("model_type").and_then(Value::as_str).is_some_and(|name| name.starts_with("llava")) => {
+                None if config
+                    .get("model_type")
+                    .and_then(Value::as_str)
+                    .is_some_and(|name| name.starts_with("llava")) =>
+                {
                     false
                 }
                 Some("llama") if ["gate_proj", "up_proj", "down_proj"].contains(&role) => says(text, "mlp_bias", false),
@@ -240,20 +271,6 @@ fn has_bias(config: &Map<String, Value>, tower: Tower, role: &str) -> bool {
                 _ => true,
             }
         }
-    }
-}
-
-/// Whether groups of an N:M pattern divide what layers of a tower read.
-fn widths<'a>(mut layers: impl Iterator<Item = &'a Linear>, tower: Tower, keep: u32, of: u32, found: &mut Preflight) {
-    if let Some(odd) = layers.find(|linear| !linear.inputs.is_multiple_of(of as usize)) {
-        let (name, inputs) = (&odd.name, odd.inputs);
-        found.problem(
-            "prune.pattern",
-            format!(
-                "`{keep}:{of}` does not fit tower `{tower}`: `{name}` reads {inputs} inputs, which groups of {of} do not divide; use another \
-                 pattern, or leave the tower with `prune.{tower}.sparsity: 0`"
-            ),
-        );
     }
 }
 
@@ -282,7 +299,7 @@ mod tests {
         run.restore.method = RestoreMethod::SparseLora;
         change(&mut run);
         let mut found = Preflight::default();
-        stages(&run).iter().for_each(|node| network.look(&node.stage, &mut found));
+        stages(&run).iter().for_each(|node| network.look(&node.stage, &|_| Vec::new(), &mut found));
         let shown = |mark: &'static str| {
             move |problem: &super::super::Problem| format!("{mark}{}: {}", problem.setting, problem.what)
         };

@@ -2,19 +2,23 @@
 
 use ressa_checkpoint::Removable;
 use ressa_experiment::{
-    Stage, StageKey, StageNode, Tower,
+    Stage, Tower,
     structure::{TowerStructure, remaining},
 };
-use ressa_sweep::Graph;
 
 use super::Preflight;
 
-/// Notes targets of a stage that remove nothing from what the stages before it leave. `removable` are the groups of each tower.
-pub fn look(graph: &Graph, node: &StageNode, removable: &[(Tower, Removable)], found: &mut Preflight) {
-    let Stage::Structure { tower, target, .. } = &*node.stage else { return };
+/// Notes targets of a stage that remove nothing from what the stages before it leave. `removed` are the targets of those, `removable` the groups of each
+/// tower.
+pub(super) fn look(
+    stage: &Stage,
+    removed: &dyn Fn(Tower) -> Vec<TowerStructure>,
+    removable: &[(Tower, Removable)],
+    found: &mut Preflight,
+) {
+    let Stage::Structure { tower, target, .. } = stage else { return };
     let Some((_, removable)) = removable.iter().find(|(own, _)| own == tower) else { return };
-    let mut earlier = Vec::new();
-    add_earlier(graph, node, *tower, &mut earlier);
+    let earlier = removed(*tower);
     let one = |number: &Result<u64, String>| number.as_ref().map(|number| vec![*number]).unwrap_or_default();
     let blocks = removable.blocks.clone().unwrap_or_default();
     let kinds: [(&str, fn(&TowerStructure) -> f64, Vec<u64>); 3] = [
@@ -35,16 +39,4 @@ pub fn look(graph: &Graph, node: &StageNode, removable: &[(Tower, Removable)], f
         };
         found.note(format!("structure.{tower}.{what}"), format!("{why}: {target} removes nothing"));
     }
-}
-
-/// Targets of the stages that remove parts of a tower before another.
-fn add_earlier(graph: &Graph, node: &StageNode, tower: Tower, found: &mut Vec<TowerStructure>) {
-    let node_of = |key: &StageKey| Some(&graph.stages[graph.position(key)?].node);
-    // The tower's last change since the merge, or where there is none the merge, which knows what was before it.
-    let last = node.inputs.masks.iter().filter_map(node_of).find(|node| node.stage.masks() == Some(tower));
-    let Some(last) = last.or_else(|| node_of(node.inputs.merge.as_ref()?)) else { return };
-    if let Stage::Structure { target, .. } = &*last.stage {
-        found.push(*target);
-    }
-    add_earlier(graph, last, tower, found);
 }

@@ -141,7 +141,7 @@ fn in_memory(job: &Prune) -> String {
     let asked = &job.prune;
     let sparsities = Tower::ALL.map(|tower| (tower, asked.tower(tower).sparsity)).into_iter().filter(|(_, s)| *s > 0.0);
     let mut sensitivities = BTreeMap::new();
-    if let Some(measurement) = asked.allocation.measurement() {
+    if let Some(measurement) = asked.allocation.measurement(asked, Tower::Language) {
         let seen = &samples[..asked.allocation.samples.map_or(samples.len(), |n| samples.len().min(n as usize))];
         for (tower, _) in sparsities.clone() {
             let request = MeasureRequest { tower, measurement, window: WINDOW, seed: job.seed };

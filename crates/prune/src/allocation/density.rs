@@ -73,8 +73,7 @@ impl Sums {
 
     /// Three times the mean of the terms that exist: their sum, where all do.
     fn score(&self) -> f64 {
-        let terms: Vec<f64> =
-            self.0.iter().filter(|(_, n)| *n > 0).map(|(sum, n)| 1.0 - sum / *n as f64).collect();
+        let terms: Vec<f64> = self.0.iter().filter(|(_, n)| *n > 0).map(|(sum, n)| 1.0 - sum / *n as f64).collect();
         3.0 * terms.iter().sum::<f64>() / terms.len().max(1) as f64
     }
 }
@@ -90,7 +89,9 @@ impl Observer for Tap {
     fn observe(&mut self, input: &Tensor) {
         let output = no_grad(|| input.linear(&self.weight, self.bias.as_ref()));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(cosines) = seen.kinds.get(&self.layer).map(|kinds| no_grad(|| cosines(&output, kinds))) else { return };
+        let Some(cosines) = seen.kinds.get(&self.layer).map(|kinds| no_grad(|| cosines(&output, kinds))) else {
+            return;
+        };
         seen.sums.entry(self.layer.clone()).or_default().add(cosines);
     }
 }

@@ -73,9 +73,10 @@ pub(super) fn search(
         });
         candidates.restore()?;
         let best = best?;
-        let shares = units.iter().zip(&best).flat_map(|(unit, &level)| {
-            unit.layers.iter().map(move |layer| (layer.name.clone(), unit.share(level)))
-        });
+        let shares = units
+            .iter()
+            .zip(&best)
+            .flat_map(|(unit, &level)| unit.layers.iter().map(move |layer| (layer.name.clone(), unit.share(level))));
         Ok(shares.collect())
     })
 }
@@ -163,7 +164,10 @@ impl<'a> Candidates<'a> {
         let ladder = |unit: &Unit| {
             let of = |layer: &Layer| {
                 let (id, linear) = linears[layer.at];
-                (linear.weight().shallow_clone(), ladder(metric.as_ref(), (id, linear), &statistics, unit, space.compared))
+                (
+                    linear.weight().shallow_clone(),
+                    ladder(metric.as_ref(), (id, linear), &statistics, unit, space.compared),
+                )
             };
             unit.layers.iter().map(of).collect()
         };

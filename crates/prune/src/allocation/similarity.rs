@@ -79,16 +79,15 @@ mod tests {
     #[test]
     fn blocks_that_are_alike_count_least() {
         // Samples along one axis; along the same axis, turned and scaled, which CKA does not see; and along another pattern.
-        let block = |values: [[f32; 2]; 3]| {
-            centred_gram(&values.map(|sample| Tensor::from_slice(&sample).view([1, 2])))
-        };
+        let block =
+            |values: [[f32; 2]; 3]| centred_gram(&values.map(|sample| Tensor::from_slice(&sample).view([1, 2])));
         let first = block([[1.0, 0.0], [2.0, 0.0], [4.0, 0.0]]);
         let same = block([[0.0, 3.0], [0.0, 6.0], [0.0, 12.0]]);
         let other = block([[1.0, 0.0], [-2.0, 0.0], [1.0, 0.0]]);
         let found = scores(&[first.shallow_clone(), same, other]);
         assert!((found[0] - found[1]).abs() < 1e-12 && found[0] < found[2], "{found:?}");
         // By hand: centred, the samples are (-4, -1, 5) / 3 and (1, -2, 1): the alignment is the squared cosine, (3 / sqrt(42 * 6))^2 = 1 / 28.
-        let (alike, unlike) = (1.0 + 1.0 / 28.0, 2.0 / 28.0);
+        let (alike, unlike): (f64, f64) = (1.0 + 1.0 / 28.0, 2.0 / 28.0);
         let all = 2.0 * alike + unlike;
         assert!((found[0] - (-alike / all).exp()).abs() < 1e-9 && (found[2] - (-unlike / all).exp()).abs() < 1e-9);
         // Samples that do not differ have nothing in common with others.

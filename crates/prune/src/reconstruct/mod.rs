@@ -54,7 +54,7 @@ pub struct TowerReconstruction {
 /// its weights are. `pattern` is what the tower was pruned to, where it was; groups of N:M are counted in what `cuts` have left of a layer.
 pub fn certify_reconstructed(
     model: &dyn VisionLanguage,
-    (tower, pattern): (Tower, Option<Pattern>),
+    (tower, patterns): (Tower, &BTreeMap<String, Pattern>),
     (masks, before): (&MaskSet, &MaskSet),
     errors: &BTreeMap<String, Change>,
     cuts: &Cuts,
@@ -68,7 +68,7 @@ pub fn certify_reconstructed(
             weight: linear.weight(),
             masked: keep.is_some(),
             keep,
-            pattern: keep.and(pattern),
+            pattern: keep.and_then(|_| patterns.get(&id.name).copied()),
             pruned: None,
             sealed: true,
         }

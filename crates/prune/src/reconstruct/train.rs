@@ -46,6 +46,10 @@ pub(super) fn train(
     let mut members = Members::of(student, request, lesson.span);
     let Some(output) = members.keep_read(student, request, lesson)? else { return Ok(None) };
     let before = error(student, request, lesson, output);
+    if before == 0.0 {
+        // What leaves is what is to leave: nothing in front of it or in it has changed.
+        return Ok(Some(Trained { weights: Vec::new(), error: Change { before, after: before }, steps: 0 }));
+    }
     let mut optimiser = FlatAdamW::new(&members.parameters(), 0.0, AdamWOptions::default());
     members.adopt(optimiser.parameters());
     let batches = batches(request, lesson);

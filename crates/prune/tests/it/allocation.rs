@@ -6,9 +6,9 @@ use ressa_experiment::{
     Pattern, Tower,
     allocation::{
         Aggregate, AllocationConfig, AllocationGroup, AllocationMethod, BudgetConfig, Measurement, ScoreOrder,
-        ScoreRule, Sensitivities,
+        ScoreRule, SearchConfig, Sensitivities,
     },
-    config::{Group, MethodConfig, Metric, Propagate, TokenConfig},
+    config::{Group, MethodConfig, Metric, Propagate, PruneConfig, TokenConfig},
 };
 use ressa_models::{InBlocks, MaskSet, Model, Sample, Surgery, VisionLanguage};
 use ressa_prune::{
@@ -185,15 +185,36 @@ fn every_division_meets_its_budget() {
     for model in [t5(), vicuna()] {
         let towers = [(Tower::Vision, 0.513), (Tower::Language, 0.647)];
         let places = places(&model, towers.map(|(tower, _)| tower));
-        let measure_all = |measurement| -> Sensitivities {
-            towers.iter().flat_map(|(tower, _)| measured(&model, *tower, measurement, &samples()[..2])).collect()
+        let mut prune = PruneConfig::default();
+        (prune.vision.sparsity, prune.language.sparsity) = (0.513, 0.647);
+        let measure_all = |rule: &AllocationConfig| -> Sensitivities {
+            let of = |tower: Tower| {
+                let measurement = rule.measurement(&prune, tower)?;
+                Some(measured(&model, tower, measurement, &samples()[..2]))
+            };
+            towers.iter().filter_map(|(tower, _)| of(*tower)).flatten().collect()
         };
         for group in [AllocationGroup::Layer, AllocationGroup::Block, AllocationGroup::Tower] {
-            for method in [AllocationMethod::Uniform, AllocationMethod::Owl, AllocationMethod::Ecoflap] {
+            for method in [
+                AllocationMethod::Uniform,
+                AllocationMethod::Owl,
+                AllocationMethod::Ecoflap,
+                AllocationMethod::Tamp,
+                AllocationMethod::Losa,
+                AllocationMethod::Evopress,
+            ] {
                 for aggregate in [Aggregate::Sum, Aggregate::Average] {
-                    let rule =
-                        AllocationConfig { method, group, aggregate, cap: 0.9, m: 1.5, ..AllocationConfig::default() };
-                    let found = rule.measurement().map(measure_all).unwrap_or_default();
+                    let search = SearchConfig { generations: 2, offspring: 3, levels: 2 };
+                    let rule = AllocationConfig {
+                        method,
+                        group,
+                        aggregate,
+                        cap: 0.9,
+                        m: 1.5,
+                        search,
+                        ..AllocationConfig::default()
+                    };
+                    let found = measure_all(&rule);
                     let joint = BudgetConfig { rule: rule.clone(), towers: BTreeMap::from(towers), projection: false };
                     let counts = allocate(&places, &joint, &found).expect("divides");
                     let asked = |(tower, sparsity)| pruned_count(weights(&model, tower), sparsity);
@@ -222,7 +243,7 @@ fn towers_are_pruned_to_their_shares() {
     for mut model in [t5(), vicuna()] {
         for group in [Group::Row, Group::Matrix] {
             let rule = AllocationConfig { method: AllocationMethod::Ecoflap, ..AllocationConfig::default() };
-            let measurement = rule.measurement().expect("measures");
+            let measurement = rule.measurement(&PruneConfig::default(), Tower::Vision).expect("measures");
             let found = measured(&model, Tower::Vision, measurement, &samples()[..2]);
             let budget = BudgetConfig { rule, towers: BTreeMap::from([(Tower::Vision, 0.537)]), projection: false };
             let counts = allocate(&places(&model, [Tower::Vision]), &budget, &found).expect("divides");
@@ -262,6 +283,40 @@ fn towers_are_pruned_to_their_shares() {
     }
 }
 
+/// Blocks are compared as a whole, outputs of every layer by themselves, and a search keeps the budget.
+#[test]
+fn tamp_losa_and_evopress_say_what_they_promise() {
+    let mut prune = PruneConfig { metric: Metric::SparseGpt, ..PruneConfig::default() };
+    (prune.vision.sparsity, prune.language.sparsity) = (0.5, 0.6);
+    for model in [t5(), vicuna()] {
+        for tower in [Tower::Vision, Tower::Language] {
+            let places = places(&model, [tower]);
+            let of = |method| {
+                let search = SearchConfig { generations: 4, offspring: 4, levels: 4 };
+                let rule = AllocationConfig { method, search, cap: 0.8, ..AllocationConfig::default() };
+                measured(&model, tower, rule.measurement(&prune, tower).expect("measures"), &samples()[..3])
+            };
+            let densities = of(AllocationMethod::Tamp);
+            assert!(places.iter().all(|place| (0.0..6.0).contains(&densities[&place.id.name])), "{densities:?}");
+            let similarities = of(AllocationMethod::Losa);
+            for place in &places {
+                let first = places.iter().find(|other| other.id.block == place.id.block).expect("itself");
+                assert_eq!(similarities[&place.id.name], similarities[&first.id.name]);
+                assert!((0.3..=1.0).contains(&similarities[&place.id.name]));
+            }
+            let before: Vec<Tensor> = model.linears().iter().map(|(_, linear)| linear.weight().copy()).collect();
+            let shares = of(AllocationMethod::Evopress);
+            assert!(model.linears().iter().zip(&before).all(|((_, linear), before)| linear.weight().equal(before)));
+            let sum = |share: &dyn Fn(&str) -> f64| -> f64 {
+                places.iter().map(|place| place.elements as f64 * share(&place.id.name)).sum()
+            };
+            let (kept, all) = (sum(&|name| shares[name]), sum(&|_| 1.0));
+            assert!((kept / all - prune.tower(tower).sparsity).abs() < 1e-9, "{shares:?}");
+            assert!(shares.values().all(|share| (0.0..=0.8 + 1e-9).contains(share)), "{shares:?}");
+        }
+    }
+}
+
 #[test]
 fn what_was_not_measured_or_cannot_be_is_said() {
     let mut model = t5();
@@ -278,7 +333,7 @@ fn what_was_not_measured_or_cannot_be_is_said() {
     model.linears_mut()[0].1.set_weight(broken).expect("fits");
     for order in [ScoreOrder::First, ScoreOrder::Zeroth] {
         let rule = AllocationConfig { order, ..budget.rule.clone() };
-        let measurement = rule.measurement().expect("measures");
+        let measurement = rule.measurement(&PruneConfig::default(), Tower::Vision).expect("measures");
         let failed = measure(&model, &MeasureRequest { measurement, ..request }, &samples()[..1], &mut |_| {});
         assert!(failed.unwrap_err().to_string().contains("not finite"));
     }

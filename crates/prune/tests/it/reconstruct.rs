@@ -73,7 +73,7 @@ fn every_window_of_every_tower_comes_closer_and_keeps_its_mask() {
                 assert!(2 * better > found.errors.len(), "{tower} {window} {regime:?}: {:?}", found.errors);
                 let certificate = certify_reconstructed(
                     &student,
-                    (tower, Some(Pattern::Unstructured)),
+                    (tower, &BTreeMap::new()),
                     (&masks, &masks),
                     &found.errors,
                     &Cuts::default(),

@@ -26,8 +26,15 @@ fn trained(masked: bool) -> UpdateSet {
 }
 
 fn merged(method: RestoreMethod, masks: &MaskSet, adapters: &UpdateSet) -> Result<Merged, RestoreError> {
-    let patterns = BTreeMap::from([(Tower::Vision, PATTERN), (Tower::Language, PATTERN)]);
+    let patterns = patterns();
     merge(&dense(), MergeRequest { method, masks, adapters, patterns: &patterns, cuts: &Cuts::default() }, &probe())
+}
+
+/// Every layer of the pruned towers.
+fn patterns() -> BTreeMap<String, Pattern> {
+    let model = dense();
+    let pruned = model.linears().into_iter().filter(|(id, _)| id.tower != Tower::Connector);
+    pruned.map(|(id, _)| (id.name.clone(), PATTERN)).collect()
 }
 
 #[test]
@@ -140,7 +147,7 @@ fn a_revived_weight_breaks_the_certificate() {
         linear.set_weight(merged.tensors[&id.name].copy()).expect("fits");
     }
     let name = masks.iter().next().map(|(name, _)| name.to_owned()).expect("a mask");
-    let patterns = BTreeMap::from([(Tower::Vision, PATTERN), (Tower::Language, PATTERN)]);
+    let patterns = patterns();
     let cuts = Cuts::default();
     let (masks, adapters, patterns, cuts) = (&masks, &adapters, &patterns, &cuts);
     let request = MergeRequest { method: RestoreMethod::SparseLora, masks, adapters, patterns, cuts };

@@ -20,6 +20,7 @@ use tar::{Archive, Entry, EntryType};
 use super::{
     ArchiveError,
     list::{LIST, LONGEST_LIST, List, Place, shown},
+    places,
 };
 use crate::{made_of::made_of, roots::record_keys};
 
@@ -220,7 +221,7 @@ fn publish(
         let is_same = match store.entry(&key.hex()) {
             Ok(Some(mut entry)) => {
                 // As it would be written for others.
-                ressa_experiment::places::reduce(&mut entry.manifest.result);
+                places::reduce(&mut entry.manifest.result);
                 entry.manifest.is_same_output(manifest)
             }
             Ok(None) => continue,

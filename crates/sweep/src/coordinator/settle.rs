@@ -357,7 +357,7 @@ impl Coordinator<'_> {
             }
             keys.into_iter().for_each(|key| self.grant(key));
             // Written down first: a wish that is gone must not be forgotten. One that cannot be taken away is granted once.
-            if self.log.settle().is_ok() && std::fs::remove_file(&path).is_err() {
+            if self.log.settle().is_ok() && fs::remove_file(&path).is_err() {
                 self.granted.insert(path);
             }
         }
