@@ -127,7 +127,7 @@ impl Plan<'_> {
     ) -> Result<Exported, E> {
         let draft = Draft::begin(request.output)?;
         let total: usize = self.pieces.iter().flat_map(|piece| &piece.tensors).map(|tensor| tensor.entry.bytes()).sum();
-        let mut new = New { smaller: self.smaller.as_ref().map(|(left, _)| *left), ..New::of(request.container) };
+        let mut new = New::of(self.smaller.as_ref().map(|(left, _)| *left), request.container);
         let mut written = 0;
         for piece in &self.pieces {
             let message = format!("writing {}", piece.name);

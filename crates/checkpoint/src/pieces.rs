@@ -50,8 +50,8 @@ pub(crate) struct Piece<'a> {
 
 /// What files have that those of the source have not.
 pub(crate) struct New<'a> {
-    /// What is left of tensors.
-    pub smaller: Option<&'a Smaller>,
+    /// What is left of tensors; `None` where all of them are.
+    smaller: Option<&'a Smaller>,
     /// How linears will be stored.
     container: Container,
     /// Digests of tensors whose bytes are new, by published name.
@@ -60,10 +60,10 @@ pub(crate) struct New<'a> {
     pub negative_zeros: u64,
 }
 
-impl New<'_> {
-    /// Nothing yet, of whole tensors.
-    pub fn of(container: Container) -> Self {
-        Self { smaller: None, container, digests: BTreeMap::new(), negative_zeros: 0 }
+impl<'a> New<'a> {
+    /// Nothing yet.
+    pub fn of(smaller: Option<&'a Smaller>, container: Container) -> Self {
+        Self { smaller, container, digests: BTreeMap::new(), negative_zeros: 0 }
     }
 }
 
