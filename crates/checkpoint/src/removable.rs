@@ -318,7 +318,7 @@ mod tests {
         assert_eq!([json!(0), json!(4), json!(7), json!(8)].map(shifted), [json!(0), json!(3), json!(4), json!(5)]);
         assert_eq!(
             [json!(-2), json!([-2, -5]), json!([3, -1])].map(shifted),
-            [json!(-2), json!([4, 3]), json!([3, 5])]
+            [json!(-2), json!([4, 3]), json!([2, 5])]
         );
         assert_eq!(shifted(json!("last")), json!("last"));
     }

@@ -257,8 +257,8 @@ mod tests {
         let odd = Tiling { tiles: Tiles { side: 99 }, longest: Some(99), splits: true, filter: Filter::Lanczos };
         assert_eq!(
             (odd.canvas(99, 99), odd.most()),
-            (Ok((297, 99)), Some(5)),
-            "two rows of one tile, and the whole image"
+            (Ok((297, 198)), Some(5)),
+            "two rows of two tiles, and the whole image"
         );
         assert_eq!((whole.most(), Tiling { splits: true, ..whole }.most()), (Some(1), None));
         let small = Tiling { tiles: Tiles { side: 2 }, longest: None, splits: true, filter: Filter::Lanczos };
