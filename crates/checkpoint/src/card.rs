@@ -88,25 +88,29 @@ pub fn card(name: &str, making: Option<&Making>, certificate: &FolderCertificate
 
 /// Heading of what a card says about packed linears.
 const CONTAINER: &str = "## Container";
+/// Words by which that is told from what others say below such a heading.
+const STORED: &str = "linears are stored without their zeros (`";
 
 /// What a card says about packed linears.
 fn section(container: &ContainerClaim) -> String {
     let ContainerClaim { format, packed, linears, bytes, dense_bytes, .. } = container;
     format!(
-        "\n{CONTAINER}\n\n{packed} of {linears} linears are stored without their zeros (`{format}`, the layout of compressed-tensors): \
+        "\n{CONTAINER}\n\n{packed} of {linears} {STORED}{format}`, the layout of compressed-tensors): \
          {bytes} bytes of weights, {dense_bytes} when all is dense. `ressa` reads the folder as it is, and \
          `ressa export --model DIR --output NEW` writes it dense; `scripts/read_container.py` of ressa gives the dense tensors to \
          PyTorch.\n"
     )
 }
 
-/// A carried card with what holds about packed linears now; `None` where it says that already. The paragraph is ours: a heading and what stands
-/// below it.
+/// A carried card with what holds about packed linears now; `None` where it says that already. What is replaced is our own section alone, the heading
+/// and the line below it.
 pub(crate) fn with_container(card: &[u8], container: Option<&ContainerClaim>) -> Option<String> {
     let text = std::str::from_utf8(card).ok()?;
     let heading = format!("\n{CONTAINER}\n\n");
     let section = container.map(section).unwrap_or_default();
-    let new = match text.find(&heading) {
+    let is_ours = |at: &usize| text[at + heading.len()..].lines().next().is_some_and(|line| line.contains(STORED));
+    let own = text.match_indices(&heading).map(|(at, _)| at).find(is_ours);
+    let new = match own {
         None => format!("{}{section}", text.trim_end_matches('\n').to_owned() + "\n"),
         Some(at) => {
             let paragraph = &text[at + heading.len()..];
@@ -114,7 +118,7 @@ pub(crate) fn with_container(card: &[u8], container: Option<&ContainerClaim>) ->
             format!("{}{section}{rest}", &text[..at])
         }
     };
-    let changes = container.is_some() || text.contains(&heading);
+    let changes = container.is_some() || own.is_some();
     (changes && new != text).then_some(new)
 }
 

@@ -1,14 +1,6 @@
 //! The certificate of a folder: what each tensor was found to be when the folder was written, read back from disk.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use ressa_experiment::{Pattern, Tower};
 use serde::{Deserialize, Serialize};
@@ -17,7 +9,7 @@ use serde_json::Value;
 use crate::{
     Checkpoint, CheckpointError, Entry, File, json,
     names::{PROJECTION, counted_in},
-    scan::{Counts, crowded_groups, is_counted, scan, threads},
+    scan::{Counts, crowded_groups, in_turn, is_counted, scan, threads},
 };
 
 /// The program as it signs certificates.
@@ -64,6 +56,9 @@ pub struct ContainerClaim {
     pub bytes: u64,
     /// Bytes that they have when all is dense.
     pub dense_bytes: u64,
+    /// Negative zeros that became zeros, so that no group of four stores more than two elements; none where no group needed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_zeros: Option<u64>,
     /// Digest of each file of weights as it is stored, by name.
     pub sha256: BTreeMap<String, String>,
 }
@@ -181,7 +176,7 @@ impl FolderCertificate {
 pub const EXAMINED_AT_ONCE: usize = 256 << 20;
 
 /// Counts and digests of tensors, in their order; digests are empty unless asked for. A part of the tensors after the other, so that each is
-/// read from the disk once and little of the files is in memory at a time.
+/// read from the disk, or unpacked, once and little of the files is in memory at a time.
 pub(crate) fn examine(tensors: &[(&File, &Entry)], digest: bool) -> Vec<(Option<Counts>, String)> {
     let mut found = Vec::with_capacity(tensors.len());
     let mut rest = tensors;
@@ -192,34 +187,20 @@ pub(crate) fn examine(tensors: &[(&File, &Entry)], digest: bool) -> Vec<(Option<
             bytes <= EXAMINED_AT_ONCE
         };
         let (part, after) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-        let counts = scan(part, threads(), &|_| ());
-        let digests = if digest { digests(part, threads()) } else { vec![String::new(); part.len()] };
+        let read = in_turn(part.len(), threads(), |at| part[at].0.read(part[at].1));
+        let given: Vec<(&Entry, &[u8])> =
+            part.iter().zip(&read).map(|((_, entry), bytes)| (*entry, &**bytes)).collect();
+        let counts = scan(&given, threads());
+        let digests = match digest {
+            true => in_turn(given.len(), threads(), |at| self::digest(given[at].1)),
+            false => vec![String::new(); given.len()],
+        };
         found.extend(counts.into_iter().zip(digests));
+        drop(read);
         part.iter().for_each(|(file, entry)| file.release(entry));
         rest = after;
     }
     found
-}
-
-/// Digests of tensors' bytes, in their order.
-fn digests(tensors: &[(&File, &Entry)], threads: usize) -> Vec<String> {
-    let digests = Mutex::new(vec![String::new(); tensors.len()]);
-    let next = AtomicUsize::new(0);
-    let work = || {
-        loop {
-            let position = next.fetch_add(1, Ordering::Relaxed);
-            let Some((file, entry)) = tensors.get(position) else { return };
-            let digest = digest(file.bytes(entry));
-            digests.lock().unwrap_or_else(PoisonError::into_inner)[position] = digest;
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..threads.min(tensors.len()) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    digests.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Bytes of a SHA-256 digest as they are written.

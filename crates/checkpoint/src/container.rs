@@ -13,7 +13,7 @@ use safetensors::Dtype;
 use crate::{Entry, scan::is_counted};
 
 pub(crate) use image::Image;
-pub(crate) use pack::pack;
+pub(crate) use pack::{fit_two_of_four, pack};
 
 /// What stands behind a linear's name in the names of its parts: its values, which places they have, its sizes, and where each row begins.
 pub(crate) const COMPRESSED: &str = ".compressed";

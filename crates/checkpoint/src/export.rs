@@ -1,33 +1,28 @@
 //! The same folder with other values: names, types, order, header and pieces stay those of the source unless a size of pieces is asked for.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    fs,
-    io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
 
 use ressa_experiment::{Pattern, job::Container};
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use crate::{
-    CERTIFICATE, Checkpoint, CheckpointError, Entry, File, FolderCertificate, INDEX, Index, SINGLE,
-    card::with_container,
-    carry::{Carried, Carry, is_own},
-    certificate::{digest, examine},
+    Checkpoint, CheckpointError, Entry, File, FolderCertificate, INDEX, Index, Smaller,
+    carry::{Carried, Carry},
     clean,
-    container::pack,
     draft::Draft,
-    header::{self, alignment},
+    finish::Ending,
     json,
+    pieces::{self, New, Piece, Tensor, cut, texts},
     weights::INDEX_LIMIT,
 };
 
 /// File name of the model card.
 pub const CARD: &str = "README.md";
-/// Bytes gathered before they are handed to the system; larger tensors go there directly.
-pub(crate) const BUFFER: usize = 1 << 20;
+/// File name of a model's configuration.
+pub(crate) const CONFIG: &str = "config.json";
 
 /// What is to be written, and where.
 #[derive(Debug)]
@@ -61,10 +56,26 @@ pub struct Exported {
     pub changed: u64,
 }
 
+impl Exported {
+    /// What is said of it in JSON.
+    pub fn summary(&self) -> Value {
+        json!({
+            "weights": self.weights,
+            "bytes": self.weights.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum::<u64>(),
+            "changed": self.changed,
+            "towers": self.certificate.towers,
+            "container": self.certificate.container,
+            "copied": self.carried.copied,
+            "left_out": self.carried.left_out,
+        })
+    }
+}
+
 /// New bytes of a tensor, in its type and shape; `None` where it stays as it is.
 pub type Change<'a, E> = &'a mut dyn FnMut(&File, &Entry) -> Result<Option<Vec<u8>>, E>;
 
-/// Writes the folder. Tensors are asked for once each, in the order of the files, and none is kept: memory holds one changed tensor.
+/// Writes the folder. Tensors are asked for once each, in the order of the files, and none is kept: memory holds one changed tensor and, of a
+/// packed source, one unpacked tensor.
 /// `card` makes the model card from the certificate; without it the source's own is carried along. A container is made of the dense files, one
 /// after the other, before the folder is published.
 ///
@@ -78,162 +89,84 @@ pub fn export<E: From<CheckpointError>>(
     progress: &mut dyn FnMut(f64, &str),
 ) -> Result<Exported, E> {
     let checkpoint = Checkpoint::open(request.source)?;
-    let draft = Draft::begin(request.output)?;
-    let pieces = match request.max_shard_size {
-        None => checkpoint.files().iter().map(Piece::same).collect::<Result<Vec<_>, _>>()?,
-        Some(most) => cut(&checkpoint, most),
+    let (pieces, index) = match request.max_shard_size {
+        None => {
+            let pieces = checkpoint.files().iter().map(Piece::same).collect::<Result<Vec<_>, _>>()?;
+            (pieces, checkpoint.index().map(|_| index_of(&checkpoint)).transpose()?)
+        }
+        Some(most) => {
+            let pieces = cut(checkpoint.tensors().map(Tensor::same), &texts(&checkpoint), most);
+            let index = (pieces.len() > 1).then(|| pieces::index(&checkpoint, &pieces));
+            (pieces, index)
+        }
     };
-    let mut digests = BTreeMap::new();
-    let total: usize = checkpoint.tensors().map(|(_, entry)| entry.bytes()).sum();
-    let mut written = 0;
-    for piece in &pieces {
-        let message = format!("writing {}", piece.name);
-        piece.write(draft.folder(), change, &mut digests, &mut |bytes| {
-            written += bytes;
-            progress(0.9 * written as f64 / total.max(1) as f64, &message);
-        })?;
-    }
-    let mut except: BTreeSet<PathBuf> =
-        checkpoint.files().iter().filter_map(|f| f.path().file_name()).map(PathBuf::from).collect();
-    if let Some(index) = index(&checkpoint, &pieces, request.max_shard_size.is_some(), total)? {
-        draft.write(INDEX, &index)?;
-    }
-    if checkpoint.index().is_some() {
-        except.insert(INDEX.into());
-    }
-    if card.is_some() {
-        except.insert(CARD.into());
-    }
-    let changed = !digests.is_empty() || checkpoint.container().is_some();
-    let carried = Carry { except: &except, changed }.carry(request.source, &draft)?;
-
-    progress(0.9, "counting what was written");
-    let reread = Checkpoint::open(draft.folder())?;
-    let mut certificate = FolderCertificate::count(&reread, request.patterns, request.program.to_owned())?;
-    certificate.run.clone_from(&request.run);
-    certificate.run.iter_mut().for_each(clean::value);
-    for (name, digest) in &digests {
-        if certificate.tensors.get(name).is_none_or(|claim| claim.blake3 != *digest) {
-            let reason = format!("tensor `{name}` does not read back as it was written; the disk may be failing");
-            return Err(CheckpointError::file(request.output, reason).into());
-        }
-    }
-    certificate.container = pack(&draft, &reread, request.container, &certificate)?;
-    drop(reread);
-    if certificate.container.is_some() {
-        progress(0.95, "unpacking what was packed");
-        reads_back(&Checkpoint::open(draft.folder())?, &certificate)?;
-    }
-    draft.write(CERTIFICATE, certificate.text().as_bytes())?;
-    match card {
-        Some(card) => draft.write(CARD, card(&certificate).as_bytes())?,
-        None if is_own(draft.folder(), CARD) => {
-            let path = draft.folder().join(CARD);
-            let own = json::bytes(&path, json::CONFIG_LIMIT)?;
-            if let Some(text) = with_container(&own, certificate.container.as_ref()) {
-                draft.write(CARD, text.as_bytes())?;
-            }
-        }
-        None => {}
-    }
-    draft.publish()?;
-    let weights = pieces.iter().map(|piece| request.output.join(&piece.name)).collect();
-    Ok(Exported { weights, carried, certificate, changed: digests.len() as u64 })
+    let plan = Plan { pieces, index, smaller: None, patterns: request.patterns };
+    plan.write(request, &checkpoint, change, card, progress)
 }
 
-/// One file of weights to be written.
-struct Piece<'a> {
-    name: String,
-    /// Length and header.
-    header: Cow<'a, [u8]>,
-    tensors: Vec<(&'a File, &'a Entry)>,
+/// A folder to be written.
+pub(crate) struct Plan<'a> {
+    pub pieces: Vec<Piece<'a>>,
+    /// The list of pieces; none for a checkpoint in one file.
+    pub index: Option<Vec<u8>>,
+    /// What is left of the model, and the configuration that says so, where it is a smaller one.
+    pub smaller: Option<(&'a Smaller, Vec<u8>)>,
+    /// Patterns by the names that tensors have in the folder.
+    pub patterns: &'a BTreeMap<String, Pattern>,
 }
 
-impl<'a> Piece<'a> {
-    /// A file as it is in the source.
-    fn same(file: &'a File) -> Result<Self, CheckpointError> {
-        let name = file.path().file_name().and_then(|name| name.to_str());
-        let name = name.ok_or_else(|| CheckpointError::file(file.path(), "its name is not UTF-8"))?.to_owned();
-        let tensors = file.entries().iter().map(|entry| (file, entry)).collect();
-        Ok(Self { name, header: file.published_header().into(), tensors })
-    }
-
-    fn write<E: From<CheckpointError>>(
+impl Plan<'_> {
+    /// Writes the folder, of the whole model or of a smaller one.
+    pub fn write<E: From<CheckpointError>>(
         &self,
-        folder: &Path,
+        request: &ExportRequest<'_>,
+        checkpoint: &Checkpoint,
         change: Change<'_, E>,
-        digests: &mut BTreeMap<String, String>,
-        advance: &mut dyn FnMut(usize),
-    ) -> Result<(), E> {
-        let path = folder.join(&self.name);
-        let unwritten = || CheckpointError::io("write", &path);
-        let file = fs::File::create(&path).map_err(unwritten())?;
-        let mut out = BufWriter::with_capacity(BUFFER, file);
-        out.write_all(&self.header).map_err(unwritten())?;
-        for &(file, entry) in &self.tensors {
-            let bytes = match change(file, entry)? {
-                None => Cow::Borrowed(file.bytes(entry)),
-                Some(bytes) if bytes.len() != entry.bytes() => {
-                    let reason = format!("tensor `{}` was given {} bytes", entry.name, bytes.len());
-                    return Err(CheckpointError::file(file.path(), reason).into());
-                }
-                Some(bytes) if bytes == file.bytes(entry) => Cow::Borrowed(file.bytes(entry)),
-                Some(bytes) => {
-                    digests.insert(entry.name.clone(), digest(&bytes));
-                    Cow::Owned(bytes)
-                }
-            };
-            out.write_all(&bytes).map_err(unwritten())?;
-            advance(entry.bytes());
+        card: Option<&dyn Fn(&FolderCertificate) -> String>,
+        progress: &mut dyn FnMut(f64, &str),
+    ) -> Result<Exported, E> {
+        let draft = Draft::begin(request.output)?;
+        let total: usize = self.pieces.iter().flat_map(|piece| &piece.tensors).map(|tensor| tensor.entry.bytes()).sum();
+        let mut new = New::of(self.smaller.as_ref().map(|(left, _)| *left), request.container);
+        let mut written = 0;
+        for piece in &self.pieces {
+            let message = format!("writing {}", piece.name);
+            piece.write(draft.folder(), &mut new, change, &mut |bytes| {
+                written += bytes;
+                progress(0.9 * written as f64 / total.max(1) as f64, &message);
+            })?;
         }
-        let file = out.into_inner().map_err(|e| unwritten()(e.into_error()))?;
-        Ok(file.sync_all().map_err(unwritten())?)
-    }
-}
-
-/// Tensors in their order, cut into files of at most `most` bytes of tensors.
-fn cut(checkpoint: &Checkpoint, most: u64) -> Vec<Piece<'_>> {
-    let mut groups: Vec<Vec<(&File, &Entry)>> = vec![Vec::new()];
-    let mut size = 0;
-    for (file, entry) in checkpoint.tensors() {
-        let bytes = entry.bytes() as u64;
-        if size > 0 && size + bytes > most {
-            groups.push(Vec::new());
-            size = 0;
+        let files = checkpoint.files().iter().filter_map(|file| file.path().file_name()).map(PathBuf::from);
+        let mut except: BTreeSet<PathBuf> = files.collect();
+        if let Some(index) = &self.index {
+            draft.write(INDEX, index)?;
         }
-        size += bytes;
-        groups.last_mut().expect("never empty").push((file, entry));
+        if checkpoint.index().is_some() {
+            except.insert(INDEX.into());
+        }
+        if let Some((_, config)) = &self.smaller {
+            draft.write(CONFIG, config)?;
+            except.insert(CONFIG.into());
+        }
+        if card.is_some() {
+            except.insert(CARD.into());
+        }
+        let changed = !new.digests.is_empty() || checkpoint.container().is_some() || self.smaller.is_some();
+        let carried = Carry { except: &except, changed }.carry(request.source, &draft)?;
+        let ending = Ending {
+            output: request.output,
+            digests: &new.digests,
+            patterns: self.patterns,
+            program: request.program,
+            run: request.run.as_ref(),
+            container: request.container,
+            negative_zeros: new.negative_zeros,
+            is_new_model: self.smaller.is_some(),
+        };
+        let certificate = ending.publish(draft, card, &mut |share, message| progress(0.9 + 0.1 * share, message))?;
+        let weights = self.pieces.iter().map(|piece| request.output.join(&piece.name)).collect();
+        Ok(Exported { weights, carried, certificate, changed: new.digests.len() as u64 })
     }
-    let mut metadata = BTreeMap::new();
-    for file in checkpoint.files() {
-        metadata.extend(file.metadata().iter().map(|(name, text)| (name.clone(), text.clone())));
-    }
-    if let Some(published) = header::published(&metadata).filter(|_| !metadata.is_empty()) {
-        metadata = published;
-    }
-    let many = groups.len();
-    let pieces = groups.into_iter().enumerate().map(|(position, mut tensors)| {
-        // Wide elements first, as the format's own library does: every tensor then lies at a multiple of its elements' size.
-        tensors.sort_by_key(|(_, entry)| std::cmp::Reverse(alignment(entry.dtype)));
-        let header = header::write(tensors.iter().map(|(_, entry)| *entry), &metadata);
-        let name =
-            if many == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{many:05}.safetensors", position + 1) };
-        Piece { name, header: header.into(), tensors }
-    });
-    pieces.collect()
-}
-
-/// Whether a packed folder unpacks to the tensors that were counted before it was packed.
-pub(crate) fn reads_back(packed: &Checkpoint, certificate: &FolderCertificate) -> Result<(), CheckpointError> {
-    let tensors: Vec<(&File, &Entry)> = packed.tensors().collect();
-    let found = tensors.iter().zip(examine(&tensors, true)).map(|((_, entry), (_, digest))| (&entry.name, digest));
-    let found: BTreeMap<&String, String> = found.collect();
-    let same = |(name, claim): (&String, &crate::TensorClaim)| found.get(name) == Some(&claim.blake3);
-    if found.len() == certificate.tensors.len() && certificate.tensors.iter().all(same) {
-        return Ok(());
-    }
-    let reason = "what was packed does not unpack to the same; the disk may be failing";
-    Err(CheckpointError::file(packed.folder(), reason))
 }
 
 /// The bytes of a folder's list of pieces, without what it says about this machine. Of packed linears, it names the dense ones.
@@ -254,26 +187,4 @@ pub(crate) fn index_of(checkpoint: &Checkpoint) -> Result<Vec<u8>, CheckpointErr
     }
     let bytes = json::bytes(&checkpoint.folder().join(INDEX), INDEX_LIMIT)?;
     Ok(clean::settings(Path::new(INDEX), &bytes, false).unwrap_or(bytes))
-}
-
-/// The bytes of the list of pieces: the source's own, or a new one where the pieces are new; none for a checkpoint in one file.
-fn index(
-    checkpoint: &Checkpoint,
-    pieces: &[Piece<'_>],
-    new: bool,
-    total: usize,
-) -> Result<Option<Vec<u8>>, CheckpointError> {
-    if !new {
-        return checkpoint.index().map(|_| index_of(checkpoint)).transpose();
-    }
-    if pieces.len() == 1 {
-        return Ok(None);
-    }
-    let mut metadata = checkpoint.index().map(|index| index.metadata.clone()).unwrap_or_default();
-    metadata.insert("total_size".to_owned(), total.into());
-    let places: BTreeMap<&String, &String> =
-        pieces.iter().flat_map(|piece| piece.tensors.iter().map(|(_, entry)| (&entry.name, &piece.name))).collect();
-    let weight_map: Map<String, Value> =
-        places.into_iter().map(|(name, piece)| (name.clone(), piece.clone().into())).collect();
-    Ok(Some(json::text(&Index { metadata, weight_map }).into_bytes()))
 }

@@ -1,6 +1,7 @@
 //! One safetensors file, mapped read-only, its header checked.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
@@ -115,6 +116,11 @@ impl File {
         self.image.as_ref().map_or(&self.map[..], |image| image.stored())
     }
 
+    /// Whether linears in it are packed.
+    pub fn is_packed(&self) -> bool {
+        self.image.is_some()
+    }
+
     /// What its packed linears are unpacked by; none where nothing is packed.
     pub(crate) fn image(&self) -> Option<&Image> {
         self.image.as_deref()
@@ -141,7 +147,14 @@ impl File {
         self.published.as_ref().map_or_else(|| self.header(), |header| header.as_slice())
     }
 
-    /// The bytes of one of its tensors, little-endian.
+    /// The bytes of one of its tensors, little-endian, for those who look at them once: of a packed one, a copy that is dropped with the answer.
+    pub fn read(&self, entry: &Entry) -> Cow<'_, [u8]> {
+        let image = self.image.as_ref().filter(|_| !entry.range.is_empty());
+        image.and_then(|image| image.read(entry)).unwrap_or_else(|| Cow::Borrowed(&self.map[entry.range.clone()]))
+    }
+
+    /// The bytes of one of its tensors, little-endian, in their place in the map. A packed one stays unpacked, and takes memory, as long as any handle
+    /// lives; see [`File::read`].
     pub fn bytes(&self, entry: &Entry) -> &[u8] {
         if let Some(image) = &self.image {
             image.write(entry);

@@ -21,8 +21,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the weights that [`WeightFiles::find`] finds. Headers are read, weights are not. Tensors below `model.` have the names that the
-    /// published checkpoints give them.
+    /// Opens the weights that [`WeightFiles::find`] finds. Headers are read, weights are not; of packed linears, the bitmasks and offsets are read and
+    /// checked, at each opening. Tensors below `model.` have the names that the published checkpoints give them.
     ///
     /// # Errors
     /// As there; a damaged header, a tensor that is there twice or in none of the pieces.

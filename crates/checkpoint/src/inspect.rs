@@ -10,13 +10,15 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    Checkpoint, CheckpointError, Companion, Entry, File, Part, companions,
+    Checkpoint, CheckpointError, Companion, Entry, File, Part,
+    certificate::examine,
+    companions,
     ids::{GENERATION, wrong_ids},
     is_qwen_vl, json,
     names::{block, is_prunable, leftover, originals},
     outline::{Outline, misfits_of, quoted, read_config},
     quantized,
-    scan::{Counts, scan, threads},
+    scan::Counts,
 };
 
 /// Sizes of a network that are quoted from its configuration.
@@ -248,7 +250,10 @@ impl Inspection {
         self.container = checkpoint.container();
         self.weights = checkpoint.files().iter().map(|file| file.path().to_owned()).collect();
         let tensors: Vec<(&File, &Entry)> = checkpoint.tensors().collect();
-        let counts = if self.counted { scan(&tensors, threads(), &|_| ()) } else { vec![None; tensors.len()] };
+        let counts = match self.counted {
+            true => examine(&tensors, false).into_iter().map(|(counts, _)| counts).collect(),
+            false => vec![None; tensors.len()],
+        };
         let mut parts: BTreeMap<Part, PartSums> = BTreeMap::new();
         let mut stray: Vec<&str> = Vec::new();
         for ((file, entry), counts) in tensors.into_iter().zip(&counts) {
@@ -306,7 +311,7 @@ fn reason(checkpoint: &Checkpoint, file: &File, entry: &Entry) -> Option<String>
     }
     let original = originals(&entry.name).iter().find(|original| {
         checkpoint.get(original).is_some_and(|(other, known)| {
-            known.dtype == entry.dtype && known.shape == entry.shape && other.bytes(known) == file.bytes(entry)
+            known.dtype == entry.dtype && known.shape == entry.shape && other.read(known) == file.read(entry)
         })
     })?;
     Some(format!("a copy of `{original}`"))

@@ -8,12 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ressa_experiment::Pattern;
+use ressa_experiment::{Pattern, job::Container};
 use serde_json::Value;
 
 use crate::{
-    CARD, CERTIFICATE, Checkpoint, CheckpointError, Entry, Exported, FolderCertificate, INDEX, carry::Carry,
-    certificate::digest, clean, draft::Draft, export::index_of,
+    CARD, Checkpoint, CheckpointError, Entry, Exported, FolderCertificate, INDEX, carry::Carry, certificate::digest,
+    draft::Draft, export::index_of, finish::Ending,
 };
 
 /// Bytes of an unchanged tensor that are copied at once.
@@ -113,7 +113,7 @@ impl Rewrite {
         for (at, file) in self.source.files().iter().enumerate() {
             for entry in file.entries() {
                 if !changed.contains_key(&entry.name) {
-                    for (part, bytes) in file.bytes(entry).chunks(PART).enumerate() {
+                    for (part, bytes) in file.read(entry).chunks(PART).enumerate() {
                         self.write(at, bytes, entry.range.start + part * PART)?;
                     }
                     file.release(entry);
@@ -133,23 +133,20 @@ impl Rewrite {
         let changes = !changed.is_empty() || self.source.container().is_some();
         let carried = Carry { except: &except, changed: changes }.carry(self.source.folder(), &self.draft)?;
 
-        progress(0.5, "counting what was written");
-        let reread = Checkpoint::open(self.draft.folder())?;
-        let mut certificate = FolderCertificate::count(&reread, patterns, (*program).to_owned())?;
-        certificate.run.clone_from(run);
-        certificate.run.iter_mut().for_each(clean::value);
-        for (name, digest) in *changed {
-            if certificate.tensors.get(name).is_none_or(|claim| claim.blake3 != *digest) {
-                let reason = format!("tensor `{name}` does not read back as it was written; the disk may be failing");
-                return Err(CheckpointError::file(&self.output, reason));
-            }
-        }
-        drop(reread);
-        self.draft.write(CERTIFICATE, certificate.text().as_bytes())?;
-        self.draft.write(CARD, card(&certificate).as_bytes())?;
+        let ending = Ending {
+            output: &self.output,
+            digests: changed,
+            patterns,
+            program,
+            run: run.as_ref(),
+            container: Container::Dense,
+            negative_zeros: 0,
+            is_new_model: false,
+        };
         let name = |file: &crate::File| self.output.join(file.path().file_name().unwrap_or_default());
         let weights = self.source.files().iter().map(name).collect();
-        self.draft.publish()?;
+        let certificate =
+            ending.publish(self.draft, Some(card), &mut |share, message| progress(0.5 + 0.5 * share, message))?;
         Ok(Exported { weights, carried, certificate, changed: changed.len() as u64 })
     }
 

@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     sync::{
-        Mutex,
+        Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -78,39 +78,52 @@ fn exponent(dtype: Dtype) -> Option<u64> {
     }
 }
 
-/// Counts tensors, in their order; `None` for types that are not floats. `threads` at most; groups are looked at in prunable matrices.
-/// Calls `done` now and then with the share of the bytes that is behind.
-pub fn scan(tensors: &[(&File, &Entry)], threads: usize, done: &(dyn Fn(f64) + Sync)) -> Vec<Option<Counts>> {
+/// Counts tensors, given with their bytes, in their order; `None` for types that are not floats. `threads` at most; groups are looked at in
+/// prunable matrices.
+pub fn scan(tensors: &[(&Entry, &[u8])], threads: usize) -> Vec<Option<Counts>> {
     let mut pieces: Vec<(usize, Range<usize>)> = Vec::new();
-    for (position, (_, entry)) in tensors.iter().enumerate().filter(|(_, (_, entry))| is_counted(entry.dtype)) {
+    for (position, (entry, _)) in tensors.iter().enumerate().filter(|(_, (entry, _))| is_counted(entry.dtype)) {
         let elements = entry.elements();
         let starts = (0..elements).step_by(PIECE);
         pieces.extend(starts.map(|start| (position, start..(start + PIECE).min(elements))));
     }
-    let totals =
-        Mutex::new(tensors.iter().map(|(_, entry)| is_counted(entry.dtype).then(Counts::default)).collect::<Vec<_>>());
+    let found = in_turn(pieces.len(), threads, |piece| {
+        let (position, range) = &pieces[piece];
+        let (entry, bytes) = tensors[*position];
+        count(entry, bytes, range.clone())
+    });
+    let mut totals: Vec<_> = tensors.iter().map(|(entry, _)| is_counted(entry.dtype).then(Counts::default)).collect();
+    for ((position, _), found) in pieces.iter().zip(found) {
+        if let Some(total) = &mut totals[*position] {
+            total.add(found);
+        }
+    }
+    totals
+}
+
+/// What `work` makes of each number below `many`, in their order, on at most so many threads.
+pub(crate) fn in_turn<T: Send>(many: usize, threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let found = Mutex::new(Vec::with_capacity(many));
     let next = AtomicUsize::new(0);
-    let work = || {
+    let take_turns = || {
         loop {
-            let piece = next.fetch_add(1, Ordering::Relaxed);
-            let Some((position, range)) = pieces.get(piece) else { return };
-            let (file, entry) = tensors[*position];
-            let found = count(file, entry, range.clone());
-            let mut totals = totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if let Some(total) = &mut totals[*position] {
-                total.add(found);
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= many {
+                return;
             }
-            drop(totals);
-            done((piece + 1) as f64 / pieces.len() as f64);
+            let made = work(at);
+            found.lock().unwrap_or_else(PoisonError::into_inner).push((at, made));
         }
     };
     thread::scope(|scope| {
-        for _ in 1..threads.min(pieces.len()) {
-            scope.spawn(work);
+        for _ in 1..threads.min(many) {
+            scope.spawn(take_turns);
         }
-        work();
+        take_turns();
     });
-    totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_unstable_by_key(|(at, _)| *at);
+    found.into_iter().map(|(_, made)| made).collect()
 }
 
 /// Threads that this machine has for counting.
@@ -118,10 +131,9 @@ pub fn threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(16)
 }
 
-fn count(file: &File, entry: &Entry, range: Range<usize>) -> Counts {
+fn count(entry: &Entry, bytes: &[u8], range: Range<usize>) -> Counts {
     let size = entry.dtype.bitsize() / 8;
     let Some(exponent) = exponent(entry.dtype) else { return Counts::default() };
-    let bytes = file.bytes(entry);
     let grouped = is_prunable(&entry.name, &entry.shape);
     let mut counts = Counts::default();
     for batch in bytes[range.start * size..range.end * size].chunks(BATCH * size) {
@@ -144,12 +156,15 @@ pub fn crowded_groups(file: &File, entry: &Entry, keep: u32, of: u32) -> u64 {
         return (rows * inputs.div_ceil(of)) as u64;
     }
     let size = entry.dtype.bitsize() / 8;
-    let is_value = |element: &&[u8]| {
-        // Little-endian: the sign is the highest bit of the last byte.
-        element.split_last().is_some_and(|(last, rest)| last & 0x7f != 0 || rest.iter().any(|&byte| byte != 0))
-    };
-    let groups = file.bytes(entry).chunks_exact(of * size);
-    groups.filter(|group| group.chunks_exact(size).filter(is_value).count() > keep).count() as u64
+    let bytes = file.read(entry);
+    let is_crowded = |group: &&[u8]| group.chunks_exact(size).filter(|element| !is_zero(element)).count() > keep;
+    bytes.chunks_exact(of * size).filter(is_crowded).count() as u64
+}
+
+/// Whether a float, given by its bytes, is zero of either sign.
+pub(crate) fn is_zero(element: &[u8]) -> bool {
+    // Little-endian: the sign is the highest bit of the last byte.
+    element.split_last().is_none_or(|(last, rest)| last & 0x7f == 0 && rest.iter().all(|&byte| byte == 0))
 }
 
 /// Most values in any aligned group of each size. Fields are bytes of eight words, so that the compiler uses vector registers.

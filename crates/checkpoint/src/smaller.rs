@@ -3,29 +3,20 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    fs,
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use ressa_experiment::{Pattern, Tower};
 use serde_json::{Map, Value};
 
 use crate::{
-    CERTIFICATE, Checkpoint, CheckpointError, Entry, ExportRequest, Exported, File, FolderCertificate, INDEX, Index,
-    SINGLE,
-    carry::Carry,
-    certificate::digest,
-    clean,
-    container::pack,
-    draft::Draft,
-    export::{BUFFER, CARD, Change, reads_back},
+    Change, Checkpoint, CheckpointError, Entry, ExportRequest, Exported, File, FolderCertificate, clean,
+    export::{CONFIG, Plan},
     header, json,
     names::block,
+    pieces::{Piece, Tensor, cut, index, name_of, texts},
     removable::{LeftOfTower, shrink},
 };
-
-const CONFIG: &str = "config.json";
 
 /// What is left of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,7 +55,7 @@ impl Smaller {
     }
 
     /// The bytes that are left of a tensor.
-    fn rest<'b>(&self, entry: &Entry, bytes: Cow<'b, [u8]>) -> Cow<'b, [u8]> {
+    pub(crate) fn rest<'b>(&self, entry: &Entry, bytes: Cow<'b, [u8]>) -> Cow<'b, [u8]> {
         let (rows, columns) = (self.rows.get(&entry.name), self.columns.get(&entry.name));
         let Some(&outputs) = entry.shape.first().filter(|_| rows.is_some() || columns.is_some()) else { return bytes };
         let row = bytes.len() / outputs.max(1);
@@ -104,58 +95,13 @@ pub fn export_smaller<E: From<CheckpointError>>(
 ) -> Result<Exported, E> {
     let checkpoint = Checkpoint::open(request.source)?;
     let config = config(request.source, smaller)?;
-    let draft = Draft::begin(request.output)?;
     let pieces = pieces(&checkpoint, smaller, request.max_shard_size)?;
-    let total: usize = pieces.iter().flat_map(|piece| &piece.tensors).map(|tensor| tensor.entry.bytes()).sum();
-    let (mut written, mut digests) = (0, BTreeMap::new());
-    for piece in &pieces {
-        let message = format!("writing {}", piece.name);
-        written += piece.write(draft.folder(), smaller, change, &mut digests)?;
-        progress(0.9 * written as f64 / total.max(1) as f64, &message);
-    }
-    if pieces.len() > 1 || checkpoint.index().is_some() {
-        draft.write(INDEX, &index(&checkpoint, &pieces))?;
-    }
-    draft.write(CONFIG, &config)?;
-    let files = checkpoint.files().iter().filter_map(|file| file.path().file_name()).map(PathBuf::from);
-    let mut except: BTreeSet<PathBuf> = files.chain([INDEX.into(), CONFIG.into()]).collect();
-    except.extend(card.is_some().then(|| CARD.into()));
-    let carried = Carry { except: &except, changed: true }.carry(request.source, &draft)?;
-
-    progress(0.9, "counting what was written");
-    let reread = Checkpoint::open(draft.folder())?;
+    let in_pieces = request.max_shard_size.map_or(checkpoint.index().is_some(), |_| pieces.len() > 1);
+    let index = in_pieces.then(|| index(&checkpoint, &pieces));
     let left = |(name, pattern): (&String, &Pattern)| Some((smaller.name(name)?, *pattern));
     let patterns: BTreeMap<String, Pattern> = request.patterns.iter().filter_map(left).collect();
-    let mut certificate = FolderCertificate::count(&reread, &patterns, request.program.to_owned())?;
-    certificate.run.clone_from(&request.run);
-    certificate.run.iter_mut().for_each(clean::value);
-    let odd = digests
-        .iter()
-        .find(|(name, digest)| certificate.tensors.get(*name).is_none_or(|found| found.blake3 != **digest));
-    if let Some((name, _)) = odd {
-        let reason = format!("tensor `{name}` does not read back as it was written; the disk may be failing");
-        return Err(CheckpointError::file(request.output, reason).into());
-    }
-    if let Some(problem) = crate::misfits(&reread).first() {
-        return Err(CheckpointError::file(
-            request.output,
-            format!("what is left is no model: {problem}; please report this"),
-        )
-        .into());
-    }
-    certificate.container = pack(&draft, &reread, request.container, &certificate)?;
-    drop(reread);
-    if certificate.container.is_some() {
-        progress(0.95, "unpacking what was packed");
-        reads_back(&Checkpoint::open(draft.folder())?, &certificate)?;
-    }
-    draft.write(CERTIFICATE, certificate.text().as_bytes())?;
-    if let Some(card) = card {
-        draft.write(CARD, card(&certificate).as_bytes())?;
-    }
-    draft.publish()?;
-    let weights = pieces.iter().map(|piece| request.output.join(&piece.name)).collect();
-    Ok(Exported { weights, carried, certificate, changed: digests.len() as u64 })
+    let plan = Plan { pieces, index, smaller: Some((smaller, config)), patterns: &patterns };
+    plan.write(request, &checkpoint, change, card, progress)
 }
 
 /// The configuration of what is left.
@@ -169,120 +115,43 @@ fn config(source: &Path, smaller: &Smaller) -> Result<Vec<u8>, CheckpointError> 
     Ok(clean::settings(Path::new(CONFIG), &bytes, true).unwrap_or(bytes))
 }
 
-/// A tensor to be written.
-struct Tensor<'a> {
-    file: &'a File,
-    whole: &'a Entry,
-    /// Its name as the file has it, its new shape, and as many bytes as that takes.
-    entry: Entry,
-    /// Its published name.
-    name: String,
-}
-
-/// A file of weights to be written.
-struct Piece<'a> {
-    name: String,
-    tensors: Vec<Tensor<'a>>,
-    metadata: BTreeMap<String, String>,
-}
-
 /// The tensors that are left, in the files that they have in the source, or in files of at most `most` bytes.
 fn pieces<'a>(
     checkpoint: &'a Checkpoint,
     smaller: &Smaller,
     most: Option<u64>,
 ) -> Result<Vec<Piece<'a>>, CheckpointError> {
-    let mut pieces: Vec<Piece<'a>> = Vec::new();
-    let mut size = 0;
-    for file in checkpoint.files() {
-        let written = header::names(file.header()).map_err(|reason| CheckpointError::file(file.path(), reason))?;
-        let metadata = header::published(file.metadata()).unwrap_or_else(|| file.metadata().clone());
-        let name = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut is_new = true;
-        for whole in file.entries() {
-            let Some(name_left) = smaller.name(&whole.name) else { continue };
-            let as_written =
-                written.get(&whole.range.start).filter(|names| names.len() == 1).map_or(&whole.name, |names| &names[0]);
-            let number = block(&name_left).map(|place| place.index);
-            let renamed = if name_left == whole.name {
-                as_written.clone()
-            } else {
-                renumbered(as_written, number.unwrap_or_default())
-            };
-            let shape = smaller.shape(whole);
-            let elements: usize = shape.iter().product();
-            let bytes = elements * whole.bytes() / whole.elements().max(1);
-            let entry = Entry { name: renamed, dtype: whole.dtype, shape, range: 0..bytes };
-            if is_new && most.is_none()
-                || pieces.is_empty()
-                || most.is_some_and(|most| size > 0 && size + bytes as u64 > most)
-            {
-                pieces.push(Piece { name: name.clone(), tensors: Vec::new(), metadata: metadata.clone() });
-                size = 0;
-            }
-            is_new = false;
-            size += bytes as u64;
-            if let Some(piece) = pieces.last_mut() {
-                piece.tensors.push(Tensor { file, whole, entry, name: name_left });
-            }
-        }
+    let left = |file| Ok((file, left_in(file, smaller)?));
+    let files: Vec<(&File, Vec<Tensor<'_>>)> =
+        checkpoint.files().iter().map(left).collect::<Result<_, CheckpointError>>()?;
+    if let Some(most) = most {
+        return Ok(cut(files.into_iter().flat_map(|(_, tensors)| tensors), &texts(checkpoint), most));
     }
-    let many = pieces.len();
-    for (at, piece) in pieces.iter_mut().enumerate().filter(|_| most.is_some()) {
-        // Wide elements first, so that every tensor lies at a multiple of its elements' size.
-        piece.tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.entry.dtype.bitsize()));
-        piece.name =
-            if many == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{many:05}.safetensors", at + 1) };
-    }
-    Ok(pieces)
+    let piece = |(file, tensors): (&File, Vec<Tensor<'a>>)| {
+        let texts = header::published(file.metadata()).unwrap_or_else(|| file.metadata().clone());
+        let header = header::write(tensors.iter().map(|tensor| &*tensor.entry), &texts);
+        Ok(Piece { name: name_of(file)?, header: header.into(), tensors })
+    };
+    files.into_iter().filter(|(_, tensors)| !tensors.is_empty()).map(piece).collect()
 }
 
-impl Piece<'_> {
-    /// Writes the file, and answers with its bytes of tensors.
-    fn write<E: From<CheckpointError>>(
-        &self,
-        folder: &Path,
-        smaller: &Smaller,
-        change: Change<'_, E>,
-        digests: &mut BTreeMap<String, String>,
-    ) -> Result<usize, E> {
-        let path = folder.join(&self.name);
-        let unwritten = || CheckpointError::io("write", &path);
-        let mut out = BufWriter::with_capacity(BUFFER, fs::File::create(&path).map_err(unwritten())?);
-        let header = header::write(self.tensors.iter().map(|tensor| &tensor.entry), &self.metadata);
-        out.write_all(&header).map_err(unwritten())?;
-        let mut written = 0;
-        for Tensor { file, whole, entry, name } in &self.tensors {
-            let changed = change(file, whole)?;
-            let is_changed = changed.is_some() || entry.shape != whole.shape;
-            let bytes = changed.map_or_else(|| Cow::Borrowed(file.bytes(whole)), Cow::Owned);
-            if bytes.len() != whole.bytes() {
-                let reason = format!("tensor `{}` was given {} bytes", whole.name, bytes.len());
-                return Err(CheckpointError::file(file.path(), reason).into());
-            }
-            let rest = smaller.rest(whole, bytes);
-            if is_changed {
-                digests.insert(name.clone(), digest(&rest));
-            }
-            out.write_all(&rest).map_err(unwritten())?;
-            written += entry.bytes();
-        }
-        let file = out.into_inner().map_err(|e| unwritten()(e.into_error()))?;
-        file.sync_all().map_err(unwritten())?;
-        Ok(written)
-    }
-}
-
-/// The list of pieces.
-fn index(checkpoint: &Checkpoint, pieces: &[Piece<'_>]) -> Vec<u8> {
-    let mut metadata = checkpoint.index().map(|index| index.metadata.clone()).unwrap_or_default();
-    let total: usize = pieces.iter().flat_map(|piece| &piece.tensors).map(|tensor| tensor.entry.bytes()).sum();
-    metadata.insert("total_size".to_owned(), total.into());
-    let places: BTreeMap<&String, &String> =
-        pieces.iter().flat_map(|piece| piece.tensors.iter().map(|tensor| (&tensor.entry.name, &piece.name))).collect();
-    let weight_map: Map<String, Value> =
-        places.into_iter().map(|(name, piece)| (name.clone(), piece.clone().into())).collect();
-    json::text(&Index { metadata, weight_map }).into_bytes()
+/// The tensors of a file that are left, with their new names and sizes.
+fn left_in<'a>(file: &'a File, smaller: &Smaller) -> Result<Vec<Tensor<'a>>, CheckpointError> {
+    let written = header::names(file.header()).map_err(|reason| CheckpointError::file(file.path(), reason))?;
+    let tensor = |whole: &'a Entry| {
+        let name = smaller.name(&whole.name)?;
+        let as_written =
+            written.get(&whole.range.start).filter(|names| names.len() == 1).map_or(&whole.name, |names| &names[0]);
+        let renamed = match block(&name).filter(|_| name != whole.name) {
+            Some(place) => renumbered(as_written, place.index),
+            None => as_written.clone(),
+        };
+        let shape = smaller.shape(whole);
+        let bytes = shape.iter().product::<usize>() * whole.bytes() / whole.elements().max(1);
+        let entry = Entry { name: renamed, dtype: whole.dtype, shape, range: 0..bytes };
+        Some(Tensor { file, whole, entry: Cow::Owned(entry), name: name.into() })
+    };
+    Ok(file.entries().iter().filter_map(tensor).collect())
 }
 
 /// Names of tensors that a smaller model has other rows of: the weight of a layer and its bias.

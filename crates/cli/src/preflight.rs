@@ -2,6 +2,7 @@
 //! asked for. Needs configurations and annotations, no tensors.
 
 mod model;
+mod removal;
 mod samples;
 mod teaching;
 mod widths;
@@ -11,9 +12,9 @@ use std::{
     path::Path,
 };
 
-use ressa_checkpoint::{preset_config, published_config, read_config};
+use ressa_checkpoint::{Removable, preset_config, published_config, read_config};
 use ressa_contents::Contents;
-use ressa_experiment::{Experiment, Stage, StageKey, expand::IdleStep};
+use ressa_experiment::{Experiment, Stage, StageKey, Tower, expand::IdleStep};
 use ressa_store::Store;
 use ressa_sweep::{Graph, GraphStage, Inventory};
 use serde::Serialize;
@@ -47,16 +48,17 @@ impl Preflight {
     /// Looks at the stages that are still to be made. Relative paths start at `root`.
     pub fn of(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path) -> Self {
         let mut found = Self::default();
-        let mut networks: HashMap<StageKey, Option<Network>> = HashMap::new();
+        let mut networks: HashMap<StageKey, Option<(Network, Removables)>> = HashMap::new();
         let mut draws = BTreeMap::new();
         let contents = Contents::new(store, root);
         for (stage, _) in graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present) {
             samples::look(&stage.node.stage, &contents, root, &mut draws, &mut found);
             let Some(dense) = dense_of(graph, stage) else { continue };
             let network = networks.entry(dense.node.key).or_insert_with(|| network(dense, store, root));
-            if let Some(network) = network {
+            if let Some((network, removables)) = network {
                 let removed = |tower| widths::removals(graph, stage, tower);
                 network.look(&stage.node.stage, &removed, &mut found);
+                removal::look(&stage.node.stage, &removed, removables, &mut found);
             }
             if let Stage::Adapt { training, .. } = &*stage.node.stage {
                 teaching::teacher(training, dense, store, root, &mut found);
@@ -119,8 +121,11 @@ fn dense_of<'g>(graph: &'g Graph, stage: &'g GraphStage) -> Option<&'g GraphStag
     }
 }
 
+/// What can be removed of each tower as a whole.
+type Removables = [(Tower, Removable); 3];
+
 /// The network of a dense model: from its configuration, or where there is none from the name of its folder.
-fn network(dense: &GraphStage, store: &Store, root: &Path) -> Option<Network> {
+fn network(dense: &GraphStage, store: &Store, root: &Path) -> Option<(Network, Removables)> {
     let config = match &*dense.node.stage {
         Stage::Dense { checkpoint: Some(folder), .. } => {
             let folder = root.join(folder);
@@ -134,5 +139,6 @@ fn network(dense: &GraphStage, store: &Store, root: &Path) -> Option<Network> {
         }
         _ => return None,
     };
-    Network::of(config)
+    let removables = Tower::ALL.map(|tower| (tower, Removable::of(&config, tower)));
+    Some((Network::of(config)?, removables))
 }

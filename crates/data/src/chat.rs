@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::{
     Cells, DataError,
     jinja::Template,
+    preprocess::MOST_FEATURES,
     text::{Text, brief},
     tiles::Spelling,
 };
@@ -97,6 +98,15 @@ impl Chat {
         };
         if let Takes::Tiles(spelling) = &self.takes {
             one(whole.matches(image.as_str()).count())?;
+            let (tiles, features) = (spelling.tiles.count(size) as u64, spelling.features as u64);
+            let taken = tiles.saturating_mul(features);
+            if taken > MOST_FEATURES {
+                return Err(refused(format!(
+                    "its image of {}x{} pixels has {tiles} tiles of {features} features each, {taken} positions; at most {MOST_FEATURES} are supported: \
+                     make it smaller",
+                    size.1, size.0
+                )));
+            }
             whole = whole.replacen(image.as_str(), &spelling.text(image, size), 1);
         }
         let ids = tokenizer.encode(&whole, special)?;

@@ -8,6 +8,7 @@ use ressa_experiment::prompt::Mosaic;
 use crate::{
     Image,
     resize::{Filter, Window, resize},
+    tiles::squares,
 };
 
 /// How an image becomes a mosaic.
@@ -59,17 +60,10 @@ fn within([height, width]: [u32; 2], best: [u32; 2]) -> [u32; 2] {
 }
 
 /// Values of a canvas `[3, height, width]` as tiles `[tiles, 3, side, side]` of so many pixels along a side: the whole image, then rows of tiles.
-pub fn cut(pixels: &[f32], (height, width): (u32, u32), mosaic: Mosaic, side: u32) -> Vec<f32> {
+pub fn cut(pixels: &[f32], size: (u32, u32), mosaic: Mosaic, side: u32) -> Vec<f32> {
     let [rows, columns] = mosaic.tiles;
-    let (height, width) = (height as usize, width as usize);
-    let places = [(rows, 0)].into_iter().chain((0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))));
-    let mut tiles = Vec::with_capacity(mosaic.count() * 3 * (side * side) as usize);
-    for (top, left) in places.map(|(row, column)| ((row * side) as usize, (column * side) as usize)) {
-        for row in (0..3).flat_map(|channel| (0..side as usize).map(move |row| channel * height + top + row)) {
-            tiles.extend_from_slice(&pixels[row * width + left..][..side as usize]);
-        }
-    }
-    tiles
+    let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+    squares(pixels, size, side, [(rows, 0)].into_iter().chain(places))
 }
 
 #[cfg(test)]

@@ -205,9 +205,9 @@ impl ImageProcessor {
         self.tiling.map(|tiling| tiling.tiles)
     }
 
-    /// Tiles that an image becomes at most, the whole image among them; 1 where images are read whole.
-    pub(crate) fn most_tiles(&self) -> u64 {
-        self.tiling.map_or(1, |tiling| tiling.most())
+    /// Tiles that an image becomes at most, the whole image among them; 1 where images are read whole, `None` where they are split at their own size.
+    pub(crate) fn most_tiles(&self) -> Option<u64> {
+        self.tiling.map_or(Some(1), |tiling| tiling.most())
     }
 
     /// The resolutions that an image is brought to as tiles, where images are read as those and padding is left out.

@@ -435,15 +435,15 @@ fn tiles(
             format!("a tile has {features} features; at most {MOST_QUERIES} are supported"),
         ));
     }
-    // They are written out in the prompt before anybody counts its tokens.
-    let taken = images.most_tiles().saturating_mul(features as u64);
+    // They are written out in the prompt before anybody counts its tokens; where images keep their sizes, each is looked at then.
+    let most = images.most_tiles().unwrap_or(1);
+    let taken = most.saturating_mul(features as u64);
     if taken > MOST_FEATURES {
         return Err(wrong(
             PREPROCESSOR,
             format!(
-                "an image could become {} tiles of {features} features each, {taken} positions; at most {MOST_FEATURES} are supported: lower \
-                 `size.longest_edge`",
-                images.most_tiles()
+                "an image could become {most} tiles of {features} features each, {taken} positions; at most {MOST_FEATURES} are supported: lower \
+                 `size.longest_edge`"
             ),
         ));
     }

@@ -43,17 +43,27 @@ impl Tiles {
 
     /// Values of a canvas `[3, height, width]` as tiles `[tiles, 3, side, side]`, the whole image last.
     pub fn cut(&self, pixels: &[f32], size: (u32, u32)) -> Vec<f32> {
-        let [rows, columns] = self.grid(size).map(|count| count as usize);
-        let (side, height, width) = (self.side as usize, size.0 as usize, size.1 as usize);
+        let [rows, columns] = self.grid(size);
         let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))).chain([(rows, 0)]);
-        let mut tiles = Vec::with_capacity(self.count(size) * 3 * side * side);
-        for (top, left) in places.map(|(row, column)| (row * side, column * side)) {
-            for row in (0..3).flat_map(|channel| (0..side).map(move |row| channel * height + top + row)) {
-                tiles.extend_from_slice(&pixels[row * width + left..][..side]);
-            }
-        }
-        tiles
+        squares(pixels, size, self.side, places)
     }
+}
+
+/// Squares of a canvas `[3, height, width]` at places in rows and columns of squares: `[places, 3, side, side]`.
+pub(crate) fn squares(
+    pixels: &[f32],
+    (height, width): (u32, u32),
+    side: u32,
+    places: impl Iterator<Item = (u32, u32)>,
+) -> Vec<f32> {
+    let [height, width, side] = [height, width, side].map(|length| length as usize);
+    let mut squares = Vec::with_capacity(places.size_hint().0 * 3 * side * side);
+    for (top, left) in places.map(|(row, column)| (row as usize * side, column as usize * side)) {
+        for row in (0..3).flat_map(|channel| (0..side).map(move |row| channel * height + top + row)) {
+            squares.extend_from_slice(&pixels[row * width + left..][..side]);
+        }
+    }
+    squares
 }
 
 /// How an image becomes a canvas.
@@ -76,10 +86,14 @@ struct Steps {
 }
 
 impl Tiling {
-    /// Tiles of the largest canvas, the whole image among them; without a longest edge, those of the longest that is drawn.
-    pub fn most(&self) -> u64 {
-        let tiles = |longest: u32| u64::from(longest.div_ceil(self.tiles.side.max(1))).pow(2);
-        1 + if self.splits { tiles(self.longest.unwrap_or(LONGEST).min(LONGEST)) } else { 0 }
+    /// Tiles of the largest canvas, the whole image among them; `None` where images stay as they are, so that each has its own number.
+    pub fn most(&self) -> Option<u64> {
+        if !self.splits {
+            return Some(1);
+        }
+        // The shorter side is made even, which may make it the longer one.
+        let longest = self.longest?.next_multiple_of(2).min(LONGEST);
+        Some(1 + u64::from(longest.div_ceil(self.tiles.side.max(1))).pow(2))
     }
 
     /// Height and width of the canvas of an image.
@@ -240,6 +254,13 @@ mod tests {
         let whole = Tiling { tiles: TILES, longest: None, splits: false, filter: Filter::Lanczos };
         assert_eq!(whole.canvas(3, 4000), Ok((512, 512)));
         assert_eq!(TILES.grid((512, 512)), [0, 0]);
+        let odd = Tiling { tiles: Tiles { side: 99 }, longest: Some(99), splits: true, filter: Filter::Lanczos };
+        assert_eq!(
+            (odd.canvas(99, 99), odd.most()),
+            (Ok((297, 198)), Some(5)),
+            "two rows of two tiles, and the whole image"
+        );
+        assert_eq!((whole.most(), Tiling { splits: true, ..whole }.most()), (Some(1), None));
         let small = Tiling { tiles: Tiles { side: 2 }, longest: None, splits: true, filter: Filter::Lanczos };
         assert!(small.canvas(4000, 4000).unwrap_err().contains("2000 rows"));
     }

@@ -156,9 +156,11 @@ fn removes<'a>(config: &'a PruneConfig, name: &'a str, before: &mut Before<'a>) 
             }
         }
         before.pruned.insert(tower, (config, name));
-        if config.pattern != Pattern::Unstructured {
-            before.patterns.insert(tower, name);
-        }
+        match config.pattern {
+            // Zeros anywhere: what is left follows no pattern that anybody claims.
+            Pattern::Unstructured => before.patterns.remove(&tower),
+            Pattern::NOfM { .. } => before.patterns.insert(tower, name),
+        };
     }
     None
 }
@@ -427,7 +429,9 @@ fn structure<'a>(
 
 /// A budget that is divided among the layers of a tower from which groups were removed.
 fn divided(prune: &PruneConfig, smaller: &BTreeMap<Tower, (TowerStructure, &str)>) -> Option<Conflict> {
-    if prune.metric == Metric::None || prune.allocation.method == AllocationMethod::Uniform {
+    // An N:M pattern says every budget.
+    let divides = prune.allocation.method != AllocationMethod::Uniform && prune.pattern == Pattern::Unstructured;
+    if prune.metric == Metric::None || !divides {
         return None;
     }
     let (tower, (_, first)) = smaller.iter().find(|(tower, _)| prune.tower(**tower).sparsity > 0.0)?;

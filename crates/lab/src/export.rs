@@ -49,15 +49,7 @@ pub(crate) fn run(job: &Export, device: Device, progress: Progress<'_>) -> Resul
         Some(smaller) => export_smaller::<LabError>(&request, &smaller, &mut change, Some(&make), progress)?,
         None => write::<LabError>(&request, &mut change, Some(&make), progress)?,
     };
-    Ok(json!({
-        "weights": done.weights,
-        "bytes": done.weights.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum::<u64>(),
-        "changed": done.changed,
-        "towers": done.certificate.towers,
-        "container": done.certificate.container,
-        "copied": done.carried.copied,
-        "left_out": done.carried.left_out,
-    }))
+    Ok(done.summary())
 }
 
 /// Every weight of the run must be in the folder: a prunable matrix where it is masked, else one that was tuned. Those have no copies under
@@ -106,7 +98,7 @@ fn changed(weights: &RunWeights, file: &File, entry: &Entry, device: Device) -> 
     };
     let shape: Vec<i64> = entry.shape.iter().map(|&size| size as i64).collect();
     let torch = |e: tch::TchError| LabError::from(ressa_models::ModelError::from(e));
-    let dense = Tensor::f_from_data_size(file.bytes(entry), &shape, kind).map_err(torch)?;
+    let dense = Tensor::f_from_data_size(&file.read(entry), &shape, kind).map_err(torch)?;
     let dense = dense.f_to_device(device).map_err(torch)?;
     let Some(weight) = weights.weight(layer, &dense)? else { return Ok(None) };
     let weight = weight.f_to_kind(kind).and_then(|w| w.f_to_device(Device::Cpu)?.f_contiguous()).map_err(torch)?;

@@ -75,7 +75,7 @@ pub fn run(job: &Prune, device: Device, progress: Progress<'_>) -> Result<Value,
     // A table is held to the model before anything is done; what is measured is known later.
     let counts = if asked.measures()?.is_none() { asked.counts(model, &BTreeMap::new())? } else { None };
     let steps = steps(model, &asked)?;
-    let held = ressa_runtime::memory::resident_bytes();
+    let held = (ressa_runtime::memory::resident_bytes(), memory::unpacked(&job.model.folder)?);
     let needed = memory::Needed::estimate(model, &asked, samples.as_ref(), held);
     let room = needed.decide(job.memory_limit)?;
     streamed.converts = room.converts;

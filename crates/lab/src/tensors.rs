@@ -38,7 +38,7 @@ impl Inputs {
             )
         })?;
         let shape: Vec<i64> = entry.shape.iter().map(|&n| n as i64).collect();
-        let tensor = Tensor::f_from_data_size(self.file.bytes(entry), &shape, kind);
+        let tensor = Tensor::f_from_data_size(&self.file.read(entry), &shape, kind);
         let tensor = tensor.map_err(ressa_models::ModelError::from)?;
         Ok(Some(tensor.to_device(self.device)))
     }

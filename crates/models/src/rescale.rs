@@ -129,7 +129,7 @@ fn scaled(file: &File, entry: &Entry, factors: &Factors) -> Result<Vec<u8>, Mode
         let power = powers[index % powers.len()];
         if *divides { power.saturating_neg() } else { power }
     };
-    scale(entry.dtype, file.bytes(entry), power).ok_or_else(|| {
+    scale(entry.dtype, &file.read(entry), power).ok_or_else(|| {
         let (name, dtype) = (&entry.name, entry.dtype);
         let wider = if dtype == Dtype::F16 { ", or a folder with weights in BF16 or F32" } else { "" };
         let reason = format!(

@@ -367,7 +367,7 @@ pub fn read(path: &Path, note: &str) -> Result<(TensorMap, Option<String>), Mode
     for entry in file.entries() {
         let found = || ModelError::Dtype { name: entry.name.clone(), found: format!("{:?}", entry.dtype) };
         let shape: Vec<i64> = entry.shape.iter().map(|&n| n as i64).collect();
-        let tensor = Tensor::f_from_data_size(file.bytes(entry), &shape, kind(entry.dtype).ok_or_else(found)?)?;
+        let tensor = Tensor::f_from_data_size(&file.read(entry), &shape, kind(entry.dtype).ok_or_else(found)?)?;
         tensors.insert(entry.name.clone(), tensor);
     }
     Ok((tensors, file.metadata().get(note).cloned()))

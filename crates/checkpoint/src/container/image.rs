@@ -1,6 +1,7 @@
 //! A packed file as the dense file that it stands for, in memory: whoever reads it, sees that.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fs,
     ops::Range,
@@ -20,7 +21,7 @@ use crate::{
     header::{self, Header, alignment},
 };
 
-/// The dense file. It takes memory for the tensors that somebody has looked at, and keeps it.
+/// The dense file. It takes memory for the tensors that were written into it, and keeps it.
 #[derive(Debug)]
 pub(crate) struct Image {
     /// A file without a place on any disk.
@@ -33,7 +34,7 @@ pub(crate) struct Image {
     tensors: BTreeMap<usize, Slot>,
 }
 
-/// A tensor that is written when it is looked at.
+/// A tensor that is written when somebody needs it in its place.
 #[derive(Debug)]
 struct Slot {
     source: Source,
@@ -105,6 +106,16 @@ impl Image {
             };
             written.expect("memory for an unpacked tensor");
         });
+    }
+
+    /// The bytes of a tensor of the dense file without writing them into it; `None` where they are there already.
+    pub(crate) fn read(&self, entry: &Entry) -> Option<Cow<'_, [u8]>> {
+        let slot = self.tensors.get(&entry.range.start)?;
+        match &slot.source {
+            Source::Same(range) => Some(Cow::Borrowed(&self.stored[range.clone()])),
+            Source::Packed(packed) if slot.written.get().is_none() => Some(Cow::Owned(packed.unpack(&self.stored))),
+            Source::Packed(_) => None,
+        }
     }
 
     /// Where this process finds the dense file.

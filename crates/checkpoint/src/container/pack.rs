@@ -21,7 +21,7 @@ use crate::{
     json,
     names::{counted_in, is_prunable},
     quantized, read_config,
-    scan::is_counted,
+    scan::{is_counted, is_zero},
 };
 
 /// Packs what a draft holds and says so in its list of pieces and its `config.json`. `dense` is the draft, opened, whose tensors the
@@ -57,6 +57,7 @@ pub(crate) fn pack(
         linears: linears as u64,
         bytes: 0,
         dense_bytes: 0,
+        negative_zeros: None,
         sha256: BTreeMap::new(),
     };
     let (mut places, mut targets, mut total) = (BTreeMap::new(), Vec::new(), 0);
@@ -151,6 +152,30 @@ fn survey(bytes: &[u8], entry: &Entry, layout: Layout) -> Option<Survey> {
     let kept: Vec<usize> = bytes.chunks_exact(columns * size).map(count).collect();
     let packed = kept.iter().sum::<usize>() * size + rows * (columns.div_ceil(8) + 8) + 16;
     (packed < bytes.len()).then_some(Survey { kept })
+}
+
+/// A linear that follows 2:4 and has groups of four with more than two elements that are stored, because negative zeros are: with zeros in the place of
+/// the negative ones of these groups, and how many they are. `None` for every other tensor, which stays as it is.
+pub(crate) fn fit_two_of_four(name: &str, entry: &Entry, bytes: &[u8]) -> Option<(Vec<u8>, u64)> {
+    let is_linear = counted_in(name, &entry.shape, true).is_some() && is_counted(entry.dtype) && entry.elements() > 0;
+    if !is_linear || !entry.shape[1].is_multiple_of(4) {
+        return None;
+    }
+    let size = entry.dtype.bitsize() / 8;
+    let groups = || bytes.chunks_exact(4 * size);
+    let many = |group: &[u8], holds: fn(&[u8]) -> bool| group.chunks_exact(size).filter(|value| holds(value)).count();
+    let is_crowded = |group: &[u8]| many(group, is_value) > 2;
+    if !groups().any(is_crowded) || groups().any(|group| many(group, |value| !is_zero(value)) > 2) {
+        return None;
+    }
+    let (mut fitted, mut changed) = (bytes.to_vec(), 0);
+    for group in fitted.chunks_exact_mut(4 * size).filter(|group| is_crowded(group)) {
+        for value in group.chunks_exact_mut(size).filter(|value| is_value(value) && is_zero(value)) {
+            value.fill(0);
+            changed += 1;
+        }
+    }
+    Some((fitted, changed))
 }
 
 /// Whether an element is stored. A negative zero is: what is read back has the same bits.

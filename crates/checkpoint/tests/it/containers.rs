@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
+    os::unix::fs::MetadataExt,
     path::Path,
     process::Command,
 };
@@ -11,7 +12,7 @@ use ressa_checkpoint::{
     Checkpoint, CheckpointError, Claims, ExportRequest, Exported, File, FolderCertificate, Making, card, export,
     inspect, quantized, verify,
 };
-use ressa_experiment::job::Container;
+use ressa_experiment::{Pattern, job::Container};
 use serde_json::{Value, json};
 
 use crate::making::{Piece, bf16s, f32s, file, put, values};
@@ -175,6 +176,95 @@ fn packed_folders_read_back_to_the_same_bits() {
         assert!(damaged.violations.iter().any(|violation| violation.contains("has other bytes")), "{damaged:?}");
         assert!(damaged.tensors.iter().any(|tensor| tensor.name == Q && !tensor.violations.is_empty()));
     }
+}
+
+/// Whoever looks at each packed tensor once leaves none of them in memory; who needs one in its place, that one alone.
+#[test]
+fn packed_tensors_that_are_counted_are_not_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let (source, output, again) = (root.path().join("source"), root.path().join("output"), root.path().join("again"));
+    // Two matrices of 256 KiB.
+    put(&source, "model.safetensors", file("", 0, &[Q, K].map(|name| f32s(name, &[128, 512], sparse(65_536, 3)))));
+    put(&source, "config.json", "{}");
+    write(&source, &output, Container::Bitmask).unwrap();
+    let own = FolderCertificate::read(&output).unwrap().unwrap();
+    let checkpoint = Checkpoint::open(&output).unwrap();
+    let packed = &checkpoint.files()[0];
+    assert!(packed.is_packed());
+    let held = || fs::metadata(packed.place()).unwrap().blocks() * 512;
+    let header = held();
+    assert!(header <= 1 << 16, "{header}");
+    let claims = Claims { pattern: Some(Pattern::NOfM { keep: 1, of: 4 }), ..Claims::default() };
+    assert!(
+        !verify(&checkpoint, Some(&own), &claims).holds(),
+        "two of some fours are values, as groups say that are looked at"
+    );
+    assert_eq!(FolderCertificate::count(&checkpoint, &BTreeMap::new(), String::new()).unwrap().tensors, own.tensors);
+    assert_eq!(held(), header, "counted and digested");
+    write(&output, &again, Container::Dense).unwrap();
+    let (_, entry) = checkpoint.get(Q).unwrap();
+    let read = packed.read(entry).into_owned();
+    assert_eq!(held(), header, "read");
+    assert!(packed.bytes(entry) == read && packed.read(entry) == read);
+    assert!((1 << 18..1 << 19).contains(&(held() - header)), "one tensor: {}", held());
+}
+
+/// A model whose weights were multiplied by a mask has negative zeros in its places.
+#[test]
+fn negative_zeros_are_zeros_where_2_4_has_no_room_for_them() {
+    let root = tempfile::tempdir().unwrap();
+    let source = root.path().join("source");
+    let rows = [
+        // Two values and both signs of zero; a group with room; only zeros; what `W * mask` leaves.
+        [1.0, -0.0, 2.0, 0.0, 0.0, -0.0, 3.0, 0.0, -0.0, -0.0, -0.0, 0.0, -4.0, -0.0, -0.0, 5.0],
+        [0.0, 6.0, -7.0, -0.0, 0.0, 0.0, 0.0, 0.0, 8.0, 9.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0],
+    ];
+    let full = [1.0, 1.0, 1.0, -0.0, 0.0, 0.0, 0.0, 0.0];
+    let bias = [-0.0, -0.0, -0.0, 1.0];
+    let pieces = [f32s(Q, &[2, 16], rows.concat()), f32s(K, &[1, 8], full), f32s("language_model.a", &[4], bias)];
+    put(&source, "model.safetensors", file("", 0, &pieces));
+    put(&source, "config.json", "{}");
+    let before = tensors(&source);
+
+    let output = root.path().join("2-4");
+    let done = write(&source, &output, Container::TwoFour).unwrap();
+    let claim = done.certificate.container.clone().unwrap();
+    // One of the first group, three of the third, two of the fourth, one of the next row's first.
+    assert_eq!((claim.packed, claim.negative_zeros, done.changed), (1, Some(7), 1));
+    let after = tensors(&output);
+    let mut expected = rows;
+    for (row, place) in [(0, 1), (0, 8), (0, 9), (0, 10), (0, 13), (0, 14), (1, 3)] {
+        expected[row][place] = 0.0;
+    }
+    assert_eq!(after[Q].2, floats(&expected.concat()), "a group with room keeps its negative zero");
+    assert_eq!((&after[K], &after["language_model.a"]), (&before[K], &before["language_model.a"]));
+    let own = FolderCertificate::read(&output).unwrap().unwrap();
+    assert_eq!(own, done.certificate);
+    assert!(verify(&Checkpoint::open(&output).unwrap(), Some(&own), &Claims::default()).holds());
+
+    let output = root.path().join("bitmask");
+    let done = write(&source, &output, Container::Bitmask).unwrap();
+    assert_eq!((tensors(&output), done.changed), (before, 0), "a bitmask has room for every element");
+    assert_eq!(done.certificate.container.unwrap().negative_zeros, None);
+}
+
+/// What others say below a heading of the same words is theirs.
+#[test]
+fn a_section_of_somebody_elses_card_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let (source, output) = (root.path().join("source"), root.path().join("output"));
+    dense(&source);
+    let theirs = "# Mine\n\n## Container\n\nRun it with `docker run mine`.\nAnd so on.\n";
+    put(&source, "README.md", theirs);
+    let card = |folder: &Path| fs::read_to_string(folder.join("README.md")).unwrap();
+    write(&source, &output, Container::Dense).unwrap();
+    assert_eq!(card(&output), theirs);
+    let packed = root.path().join("packed");
+    write(&source, &packed, Container::Bitmask).unwrap();
+    assert!(card(&packed).starts_with(theirs) && card(&packed).contains("(`sparse-bitmask`"), "{}", card(&packed));
+    let again = root.path().join("again");
+    write(&packed, &again, Container::Dense).unwrap();
+    assert_eq!(card(&again).trim_end(), theirs.trim_end());
 }
 
 #[test]

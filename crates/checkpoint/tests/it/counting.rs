@@ -162,8 +162,8 @@ proptest! {
         ];
         put(folder.path(), "x.safetensors", file("", padding, &pieces));
         let opened = File::open(&folder.path().join("x.safetensors")).unwrap();
-        let tensors: Vec<_> = opened.entries().iter().map(|entry| (&opened, entry)).collect();
-        let counts = scan::scan(&tensors, 2, &|_| ());
+        let tensors: Vec<_> = opened.entries().iter().map(|entry| (entry, opened.bytes(entry))).collect();
+        let counts = scan::scan(&tensors, 2);
         prop_assert_eq!(counts[0], None);
         let found = counts[1].unwrap();
         prop_assert_eq!((found.zeros, found.non_finite), expected);

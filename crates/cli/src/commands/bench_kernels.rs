@@ -79,6 +79,11 @@ fn print(found: &Value) {
                 continue;
             }
             for row in kernel["rows"].as_array().into_iter().flatten() {
+                if let Some(reason) = row["unusable"].as_str() {
+                    let at = format!("{named} at batch {}", row["batch"]);
+                    unusable.entry((name.clone(), reason.to_owned())).or_insert_with(Vec::new).push(at);
+                    continue;
+                }
                 let micro = |field: &str| format!("{:.1} us", row[field].as_f64().unwrap_or_default() * 1e6);
                 rows.push(vec![
                     named.clone(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ressa_checkpoint::{CheckpointError, ExportRequest, Exported, PROGRAM, card, export, has_card};
+use ressa_checkpoint::{CheckpointError, ExportRequest, PROGRAM, card, export, has_card};
 use ressa_experiment::{
     job::{Export, Job},
     rounded_percent,
@@ -74,20 +74,7 @@ fn folder(source: &Path, options: &ExportOptions) -> Result<Value, Failure> {
     let make = |certificate: &_| card(&name, None, certificate, source);
     let makes_card = !has_card(source);
     let done = export::<CheckpointError>(&request, &mut |_, _| Ok(None), makes_card.then_some(&make), &mut |_, _| ())?;
-    Ok(summary(&done))
-}
-
-/// What an export says about itself.
-fn summary(done: &Exported) -> Value {
-    json!({
-        "weights": done.weights,
-        "bytes": done.weights.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum::<u64>(),
-        "changed": done.changed,
-        "towers": done.certificate.towers,
-        "container": done.certificate.container,
-        "copied": done.carried.copied,
-        "left_out": done.carried.left_out,
-    })
+    Ok(done.summary())
 }
 
 fn print(summary: &Value, output: &Path) {
@@ -100,6 +87,9 @@ fn print(summary: &Value, output: &Path) {
         let (packed, linears) = (number(&container["packed"]), number(&container["linears"]));
         let format = container["format"].as_str().unwrap_or_default();
         say(format_args!("{packed} of {linears} linears packed ({format}); {} when all is dense", size(dense)));
+        if let Some(negative) = container["negative_zeros"].as_u64() {
+            say(format_args!("{negative} negative zeros written as 0: a group of four stores two elements"));
+        }
     }
     for (tower, sums) in summary["towers"].as_object().into_iter().flatten() {
         let share = rounded_percent(sums["sparsity"].as_f64().unwrap_or_default());

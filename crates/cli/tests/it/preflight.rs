@@ -46,6 +46,40 @@ fn a_rank_beyond_a_matrix_is_said_and_trained() {
     assert!(!plan.stdout.contains(said), "all is made: {}", plan.stdout);
 }
 
+/// A fraction that rounds to no group, or that an earlier step has gone beyond, is a step without effect.
+#[test]
+fn removals_that_remove_nothing_are_said() {
+    let house = House::new();
+    let with = |steps: &str| {
+        house.write(
+            "experiments/shapes/small.yaml",
+            &format!(
+                "extends: ../base/model.yaml\nname: small\nreplicate: {{ seed: [0] }}\nrestore.method: none\n\
+                 structure: {{ score: magnitude, block-score: magnitude }}\nsteps:\n{steps}"
+            ),
+        );
+        let (code, plan) = plan(&house);
+        assert_eq!(code, 0, "{plan:#}");
+        let notes = plan["notes"].as_array().unwrap().iter();
+        let text = |note: &serde_json::Value, field: &str| note[field].as_str().unwrap_or_default().to_owned();
+        notes.map(|note| format!("{}: {}", text(note, "setting"), text(note, "what"))).collect::<Vec<_>>()
+    };
+    assert_eq!(with("  - structure: { name: a, language.blocks: 0.5, vision.channels: 0.5 }\n"), [""; 0]);
+    let few = with("  - structure: { name: a, language.heads: 0.1, vision.channels: 320 }\n");
+    assert_eq!(
+        few,
+        [
+            "structure.language.heads: 0.1 of 6 heads is less than one: 0.1 removes nothing",
+            "structure.vision.channels: there are 320 channels, and as many are to remain: 320 removes nothing",
+        ]
+    );
+    let spellings =
+        "  - structure: { name: a, vision.channels: 0.5 }\n  - structure: { name: b, vision.channels: 300 }\n";
+    let said = "structure.vision.channels: an earlier step leaves 160 of 320 channels: 300 removes nothing";
+    assert_eq!(with(spellings), [said]);
+    assert_eq!(with(&spellings.replace("300", "100")), [""; 0]);
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for item in fs::read_dir(from).unwrap() {

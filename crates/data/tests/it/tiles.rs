@@ -88,4 +88,10 @@ fn what_does_not_fit_is_named() {
         assert!(error.contains(&format!("{images} image tokens")) && error.len() < 500, "{error}");
     }
     assert!(processor.prompt("is <image> red", (16, 16)).is_ok());
+    // Images that keep their sizes have as many tiles as they like: those of one are looked at before they are written out.
+    let kept = changed("smolvlm", settings, &|value| value["do_resize"] = false.into());
+    fs::copy(folder("smolvlm").join("chat_template.jinja"), kept.path().join("chat_template.jinja")).unwrap();
+    let kept = Processor::load(kept.path()).unwrap();
+    let error = kept.prompt("is it red", (16 * 257, 16 * 256)).unwrap_err().to_string();
+    assert!(error.contains("4096x4112 pixels has 65537 tiles") && error.contains("at most 65536"), "{error}");
 }

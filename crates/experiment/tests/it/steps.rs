@@ -166,6 +166,26 @@ fn what_lora_fills_can_be_pruned_less_again() {
     }
 }
 
+/// What a removal cannot follow is an N:M pattern that is still claimed; what divides no budget cannot be wrong behind one.
+#[test]
+fn patterns_and_budgets_beside_removals() {
+    let list =
+        |steps: &str| load(&format!("{HEAD}steps: [ {steps} ]\n"), &[]).map(|_| ()).map_err(|error| error.to_string());
+    let half = "prune: { name: half, pattern: \"2:4\", vision.sparsity: 0.5 }";
+    let more = "prune: { name: more, vision.sparsity: 0.6 }";
+    let smaller = "structure: { name: small, score: magnitude, vision.channels: 0.25 }";
+    let refused = list(&format!("{half}, {smaller}, restore")).unwrap_err();
+    assert!(refused.contains("`half` has pruned tower `vision` by an N:M pattern"), "{refused}");
+    assert_eq!(list(&format!("{half}, {more}, {smaller}, restore")), Ok(()), "no pattern is claimed any longer");
+    let divided = |pattern: &str| {
+        let prune = format!("prune: {{ name: p, pattern: {pattern}, vision.sparsity: 0.5, allocation.method: owl }}");
+        list(&format!("{smaller}, {prune}, restore"))
+    };
+    let refused = divided("unstructured").unwrap_err();
+    assert!(refused.contains("budgets are divided among whole layers only"), "{refused}");
+    assert_eq!(divided("\"2:4\""), Ok(()), "a pattern says every budget");
+}
+
 #[test]
 fn calibration_text_is_asked_for_tower_by_tower() {
     let with = |metric: &str, prune: &str, last: &str| {

@@ -1,8 +1,8 @@
 //! How much memory a work needs, known before it starts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
-use ressa_checkpoint::EXAMINED_AT_ONCE;
+use ressa_checkpoint::{Checkpoint, EXAMINED_AT_ONCE};
 use ressa_experiment::{
     Tower,
     config::{Metric, StatisticsNeeds},
@@ -26,6 +26,8 @@ const MARGIN: u64 = 15;
 pub(super) struct Needed {
     /// Bytes with activations on the disk.
     pub least: u64,
+    /// How much of that the unpacked weights of a packed source take.
+    pub unpacked: u64,
     /// Bytes that the weights of a block take once more, converted to the type of the computation.
     pub converted: u64,
     /// Bytes that activations take in memory.
@@ -42,8 +44,13 @@ pub(super) struct Room {
 }
 
 impl Needed {
-    /// What the blocks of the towers need that are visited. `held` is what the process holds already.
-    pub fn estimate(model: &Model, asked: &PruneSettings, samples: Option<&Samples>, held: u64) -> Self {
+    /// What the blocks of the towers need that are visited. `held` is what the process holds already, `unpacked` what weights take that are not mapped.
+    pub fn estimate(
+        model: &Model,
+        asked: &PruneSettings,
+        samples: Option<&Samples>,
+        (held, unpacked): (u64, u64),
+    ) -> Self {
         let last = asked.towers.keys().next_back();
         let visited = |tower: &Tower| asked.prunes(*tower) || (samples.is_some() && Some(tower) < last);
         // What is measured before takes less than what is chosen then.
@@ -88,8 +95,9 @@ impl Needed {
         // In the end what was written is counted, some tensors at a time.
         let of_tensor = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64;
         let written: u64 = model.tensors().values().map(of_tensor).sum();
-        let least = held + LIBRARIES + largest.max(written.min(EXAMINED_AT_ONCE as u64)) * (100 + MARGIN) / 100;
-        Self { least, converted, activations }
+        let least =
+            held + unpacked + LIBRARIES + largest.max(written.min(EXAMINED_AT_ONCE as u64)) * (100 + MARGIN) / 100;
+        Self { least, unpacked, converted, activations }
     }
 
     /// What there is room for under a limit.
@@ -102,8 +110,15 @@ impl Needed {
             // What a process holds when it starts is not the same to the megabyte each time: what is asked for must be enough the next time.
             const STEP: u64 = 8;
             let enough = |bytes: u64| (bytes + (STEP << 19)).div_ceil(STEP << 20) * STEP;
+            let packed = match self.unpacked {
+                0 => String::new(),
+                bytes => format!(
+                    ", with {} MiB of unpacked weights, which a dense folder does not need (`ressa export --model DIR --output NEW` writes one)",
+                    bytes.div_ceil(1 << 20)
+                ),
+            };
             let message = format!(
-                "a memory limit of `{}` MiB cannot be kept: a block with its statistics, or the count at the end, needs {} MiB; raise the limit to that",
+                "a memory limit of `{}` MiB cannot be kept: a block with its statistics, or the count at the end, needs {} MiB{packed}; raise the limit to that",
                 limit >> 20,
                 enough(self.least)
             );
@@ -113,6 +128,13 @@ impl Needed {
         let taken = self.least + if converts { self.converted } else { 0 };
         Ok(Room { converts, keeps: taken + self.activations <= limit })
     }
+}
+
+/// Bytes that the tensors of packed files take once a model is loaded from them.
+pub(super) fn unpacked(folder: &Path) -> Result<u64, LabError> {
+    let checkpoint = Checkpoint::open(folder)?;
+    let packed = checkpoint.tensors().filter(|(file, _)| file.is_packed());
+    Ok(packed.map(|(_, entry)| entry.bytes() as u64).sum())
 }
 
 /// Bytes of a weight as it is stored.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ressa_checkpoint::{Checkpoint, Claims, FolderCertificate, verify};
+use ressa_checkpoint::{Checkpoint, CheckpointError, Claims, ExportRequest, FolderCertificate, export, verify};
 use ressa_data::{Image, Processor};
 use ressa_experiment::{
     Pattern, Tower,
@@ -16,7 +16,7 @@ use ressa_experiment::{
         BlockThreshold, Damping, Group, Metric, Propagate, PruneConfig, Rounding, Threshold, TokenConfig,
         TokenSelection, TowerPrune,
     },
-    job::{CalibrationRequest, CalibrationSource, Compute, ModelAt, Prune, RandomCheckpoint},
+    job::{CalibrationRequest, CalibrationSource, Compute, Container, ModelAt, Prune, RandomCheckpoint},
 };
 use ressa_lab::{
     prune::{MaskHash, ordered, run},
@@ -379,6 +379,31 @@ fn other_settings_do_not_go_on_with_an_unfinished_work() {
     let summary = prune(&same).unwrap();
     assert!(summary["resumed_at"].as_u64() > Some(0));
     assert_eq!(summary["mask_hash"].as_str().unwrap(), in_memory(&begun));
+}
+
+/// Weights of a packed folder are in memory once a model is loaded from it, and a limit counts them.
+#[test]
+fn a_packed_folder_needs_room_for_its_dense_weights() {
+    let root = tempfile::tempdir().unwrap();
+    folder(root.path(), &presets::tiny_flant5(VOCABULARY), Compute::Float32);
+    let magnitude = |output: &str| with(&job(root.path(), output), |prune| prune.metric = Metric::Magnitude);
+    let refused = |job: &Prune| prune(&Prune { memory_limit: Some(1 << 20), ..job.clone() }).unwrap_err().to_string();
+    assert!(!refused(&magnitude("sparse")).contains("unpacked"));
+    prune(&magnitude("sparse")).unwrap();
+    let (sparse, packed) = (root.path().join("sparse"), root.path().join("packed"));
+    let request = ExportRequest {
+        source: &sparse,
+        output: &packed,
+        max_shard_size: None,
+        container: Container::TwoFour,
+        patterns: &Default::default(),
+        program: "a test",
+        run: None,
+    };
+    export::<CheckpointError>(&request, &mut |_, _| Ok(None), None, &mut |_, _| ()).unwrap();
+    let dense: u64 = Checkpoint::open(&sparse).unwrap().tensors().map(|(_, entry)| entry.bytes() as u64).sum();
+    let said = refused(&Prune { model: ModelAt { folder: packed, compute: None }, ..magnitude("again") });
+    assert!(said.contains(&format!("with {} MiB of unpacked weights", dense.div_ceil(1 << 20))), "{said}");
 }
 
 #[test]

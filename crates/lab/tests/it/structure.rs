@@ -11,8 +11,8 @@ use ressa_checkpoint::{
     misfits, read_config, verify,
 };
 use ressa_experiment::{
-    Tower,
-    job::{Forward, Job, ModelAt},
+    Pattern, Tower,
+    job::{Container, Forward, Job, ModelAt},
     structure::{BlockScore, GroupScore, TowerStructure},
 };
 use ressa_lab::{LabError, run};
@@ -164,6 +164,45 @@ fn the_smaller_folder_computes_what_the_masked_model_does() {
             assert!(verified.holds(), "{name} {target}: {:?}", verified.violations);
         }
     }
+}
+
+static NONE: BTreeMap<String, Pattern> = BTreeMap::new();
+
+/// The folder of a smaller model is written as that of a whole one: one file needs no list of pieces, and a card that is carried along says how these
+/// weights are stored.
+#[test]
+fn a_smaller_folder_is_written_as_any_other() {
+    let (source, root) = (folder("instructblip-flant5"), tempfile::tempdir().unwrap());
+    let target = TowerStructure { channels: 0.25, ..TowerStructure::default() };
+    let (cuts, _) = removed(&source, target, GroupScore::Random);
+    let (pieces, joined, packed) = (root.path().join("pieces"), root.path().join("joined"), root.path().join("packed"));
+    let request = |source, output, most, container| ExportRequest {
+        source,
+        output,
+        max_shard_size: Some(most),
+        container,
+        patterns: &NONE,
+        program: "a test",
+        run: None,
+    };
+    let mut same = |_: &File, _: &Entry| Ok::<_, LabError>(None);
+    export(&request(&source, &pieces, 40_000, Container::Dense), &mut same, None, &mut |_, _| ()).unwrap();
+    assert!(pieces.join("model.safetensors.index.json").exists());
+    let smaller = cuts.smaller().unwrap();
+    // Zeros enough for a container.
+    let mut zeros =
+        |_: &File, entry: &Entry| Ok::<_, LabError>(entry.name.ends_with("wo.weight").then(|| vec![0; entry.bytes()]));
+    fs::write(pieces.join("README.md"), "# Mine\n").unwrap();
+    let card = |folder: &Path| fs::read_to_string(folder.join("README.md")).unwrap();
+    let bitmask = request(&pieces, &packed, 1 << 40, Container::Bitmask);
+    let done = export_smaller(&bitmask, &smaller, &mut zeros, None, &mut |_, _| ()).unwrap();
+    assert_eq!(done.weights, [packed.join("model.safetensors")]);
+    assert!(!packed.join("model.safetensors.index.json").exists());
+    assert!(card(&packed).contains("## Container"), "{}", card(&packed));
+    let again = removed(&packed, target, GroupScore::Random).0.smaller().unwrap();
+    let dense = request(&packed, &joined, 1 << 40, Container::Dense);
+    export_smaller(&dense, &again, &mut same, None, &mut |_, _| ()).unwrap();
+    assert_eq!(card(&joined), "# Mine\n");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Runs that remove heads, channels and blocks as a whole, before and behind other steps.
 
 use ressa_experiment::{
-    RunConfig, Stage, StageNode, Task, Tower,
+    Pattern, RunConfig, Stage, StageNode, Task, Tower,
     canonical::canonical,
     config::{Metric, RestoreMethod},
     model::Preset,
@@ -121,6 +121,21 @@ fn structure_then_a_pattern_then_training() {
         assert!(updates.iter().any(|(name, _)| name.ends_with(".bias")));
         check_outcome(first.path(), &nodes);
     }
+}
+
+/// Blocks may go behind an N:M pattern: their layers are zeros, and all others still follow it.
+#[test]
+fn a_pattern_holds_behind_removed_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocks = structure("small", json!({ "block-score": "magnitude", "language.blocks": 0.25 }));
+    let nodes = run_of(Preset::ShapesVicuna, vec![step("prune", "half", json!({ "pattern": "2:4" })), blocks]);
+    let mut whole = executor(folder.path());
+    execute(&mut whole, &nodes);
+    nodes.iter().for_each(|node| assert_eq!(whole.verify(node).unwrap(), Vec::<String>::new()));
+    let patterns = weights(&mut whole, outcome(&nodes)).patterns();
+    let language = patterns.keys().filter(|name| name.starts_with("language_model.")).count();
+    assert!(language > 0 && language < patterns.len(), "{patterns:?}");
+    assert!(patterns.values().all(|pattern| *pattern == Pattern::NOfM { keep: 2, of: 4 }), "{patterns:?}");
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub(super) fn gradients(
 /// Sees a weight with its gradient, by its layer's module path, behind each sample; whether it was the last one.
 pub(crate) type Differentiated<'a> = dyn FnMut(&str, &mut Tensor, bool) + 'a;
 
-/// Shows the weights of a tower with the gradients of each sample's loss; gradients add up where they are not taken away. `model` is given back as it
+/// Shows the weights of a tower with the gradients of each sample's loss; gradients add up, in the weights' type, where they are not taken away. `model` is given back as it
 /// was.
 pub(crate) fn differentiate(
     model: &mut dyn VisionLanguage,

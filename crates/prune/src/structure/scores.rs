@@ -70,6 +70,21 @@ impl Margins {
 
 type Layers = BTreeMap<String, Margins>;
 
+/// Gradients of weights summed over samples, by layer. Sums are f32 whatever the type of the weights: a sum of eight bits loses what is small beside it.
+#[derive(Default)]
+struct Sums(BTreeMap<String, Tensor>);
+
+impl Sums {
+    /// Adds the gradient of a sample; undefined where the loss does not depend on the layer.
+    fn add(&mut self, name: &str, gradient: &Tensor) {
+        if gradient.defined() {
+            let nothing = || Tensor::zeros(gradient.size(), (Kind::Float, gradient.device()));
+            let sum = self.0.entry(name.to_owned()).or_insert_with(nothing);
+            let _ = sum.g_add_(&gradient.to_kind(Kind::Float));
+        }
+    }
+}
+
 /// Measured worth.
 pub(super) struct Scores {
     wanted: Wanted,
@@ -124,10 +139,13 @@ impl Scores {
         let mut gradients = Layers::new();
         if wanted.differentiates() {
             let mut show = |share| progress(0.5 + 0.5 * share);
-            differentiate(model, tower, WINDOW, samples, &mut show, &mut |name, weight, is_last| {
-                if is_last && weight.grad().defined() {
-                    let change = weight.detach().to_kind(Kind::Float) * weight.grad().to_kind(Kind::Float);
-                    gradients.insert(name.to_owned(), Margins::of(&change.abs()));
+            let mut sums = Sums::default();
+            // A window holds a gradient and its sum.
+            differentiate(model, tower, WINDOW / 2, samples, &mut show, &mut |name, weight, is_last| {
+                sums.add(name, &weight.grad());
+                weight.zero_grad();
+                if is_last && let Some(sum) = sums.0.remove(name) {
+                    gradients.insert(name.to_owned(), Margins::of(&(weight.detach().to_kind(Kind::Float) * sum).abs()));
                 }
             })?;
         }
@@ -215,5 +233,16 @@ mod tests {
         assert_eq!(sums(&set, &layers, true), [20.0, 26.0]);
         // Nothing is known of a layer that no sample goes through.
         assert_eq!(sums(&set, &Layers::new(), false), [0.0, 0.0]);
+    }
+
+    /// In bf16, 1 + 1 / 512 is 1 again, as often as it is added.
+    #[test]
+    fn gradients_of_half_precision_are_summed_in_f32() {
+        let mut sums = Sums::default();
+        let of = |value: f64| Tensor::full([1, 1], value, (Kind::BFloat16, tch::Device::Cpu));
+        sums.add("a", &of(1.0));
+        (0..256).for_each(|_| sums.add("a", &of(1.0 / 512.0)));
+        sums.add("a", &Tensor::new());
+        assert_eq!(sums.0["a"].double_value(&[0, 0]), 1.5);
     }
 }
