@@ -93,3 +93,29 @@ pub fn contrastive(images: &Tensor, texts: &Tensor, hardness: f64) -> Tensor {
     }
     (logits.cross_entropy_for_logits(&own) + logits.transpose(0, 1).cross_entropy_for_logits(&own)) / 2.0
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::train::HALF_SCALE;
+
+    /// States as long as a large model's: their gradient is there in float16 only where the loss is scaled.
+    #[test]
+    fn gradients_of_hidden_states_are_not_lost_in_half_precision() {
+        tch::manual_seed(1);
+        let teacher = Tensor::randn([1, 300, 2048], (Kind::Float, Device::Cpu)) * 20.0;
+        let weights = Tensor::ones([1, 300], (Kind::Float, Device::Cpu));
+        let gradient = |kind: Kind, scale: f64| {
+            let state = (&teacher + 1.0).to_kind(kind).detach().set_requires_grad(true);
+            let loss = hidden(&state.to_kind(Kind::Float), &teacher, &weights) * scale;
+            Tensor::run_backward(&[&loss], &[&state], false, false).remove(0).to_kind(Kind::Float) / scale
+        };
+        let exact = gradient(Kind::Float, 1.0);
+        let sum = |tensor: &Tensor| tensor.abs().sum(Kind::Double).double_value(&[]);
+        assert_eq!(sum(&gradient(Kind::Half, 1.0)), 0.0);
+        let scaled = gradient(Kind::Half, HALF_SCALE);
+        assert!(sum(&(&scaled - &exact)) < 0.05 * sum(&exact), "{} {}", sum(&scaled), sum(&exact));
+    }
+}

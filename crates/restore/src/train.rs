@@ -148,7 +148,7 @@ pub fn train_with(
 
 /// What losses are multiplied by before they are differentiated where weights are float16: gradients of activations are small, that of hidden states
 /// smallest of all, and what is below 6e-8 is nothing there.
-const HALF_SCALE: f64 = 1024.0;
+pub(crate) const HALF_SCALE: f64 = 1024.0;
 /// By how much less they are multiplied where a gradient leaves float16's range.
 const BACK_OFF: f64 = 32.0;
 

@@ -2,7 +2,7 @@
 //! holds: files that a user adds there are the user's. A new experiment is added here.
 
 /// Studies of the embedded world.
-pub const SHAPES: [&str; 19] = [
+pub const SHAPES: [&str; 20] = [
     "ablations",
     "allocation-methods",
     "allocation-vicuna",
