@@ -6,7 +6,6 @@
 mod error;
 mod gradient;
 mod groups;
-mod noise;
 mod outliers;
 mod perturbation;
 mod probe;
