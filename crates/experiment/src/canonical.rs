@@ -26,7 +26,7 @@ use crate::{
 /// - Settings of allocation that its method does not look at become the default, as does all of it where it divides nothing: N:M patterns
 ///   say every layer's budget, and a tower on its own in one group has it already.
 /// - Without a method there is no restoration: `restore` becomes the default. Towers that are not tuned lose their adapter settings,
-///   distillation of weight 0 its temperature and reduction.
+///   distillation of weight 0 its temperature and reduction, masks that stay, noise and penalties of 0 all of their settings.
 /// - Numbers of items that no task asks for, beams without generation and protocols of tasks that are not measured become the default;
 ///   tasks get the order of the tables.
 /// - Corpora that nothing reads become the default, as do instructions of samples that have none and what is read of questions where no corpus
@@ -205,6 +205,9 @@ fn canonical_restore(restore: &mut RestoreConfig) {
     if restore.contrastive <= 0.0 {
         restore.hardness = 0.0;
     }
+    restore.evolve.make_canonical();
+    restore.perturb.make_canonical();
+    restore.penalty.make_canonical();
     restore.micro_batch = restore.micro_batch.filter(|&size| size < restore.batch);
 }
 

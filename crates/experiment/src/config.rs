@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Asks, Pattern, Task, Tower,
     allocation::AllocationConfig,
+    evolve::EvolveConfig,
     method::is_default,
     model::{DenseConfig, ModelConfig},
+    penalty::PenaltyConfig,
+    perturb::PerturbConfig,
     reconstruct::ReconstructConfig,
     refine::RefineConfig,
     settings::SETTINGS,
@@ -499,6 +502,15 @@ pub struct RestoreConfig {
     /// How much more a wrong text or image of the contrastive loss counts the more it is like the right one; 0 counts all the same.
     #[serde(skip_serializing_if = "is_default")]
     pub hardness: f64,
+    /// How masks change on the way.
+    #[serde(skip_serializing_if = "is_default")]
+    pub evolve: EvolveConfig,
+    /// Noise on the weights on the way.
+    #[serde(skip_serializing_if = "is_default")]
+    pub perturb: PerturbConfig,
+    /// Penalty on groups of weights.
+    #[serde(skip_serializing_if = "is_default")]
+    pub penalty: PenaltyConfig,
     /// What is learned from a teacher beside the task.
     pub distill: DistillConfig,
     /// Maximum number of images computed at once, not above `batch`; a step's batch is then computed in parts that add up to it. Null means the whole batch. Changes memory
@@ -562,6 +574,9 @@ impl Default for RestoreConfig {
             clip: 1.0,
             contrastive: 1.0,
             hardness: 0.0,
+            evolve: EvolveConfig::default(),
+            perturb: PerturbConfig::default(),
+            penalty: PenaltyConfig::default(),
             distill: DistillConfig::default(),
             micro_batch: None,
             recompute: Recompute::Auto,

@@ -1,5 +1,7 @@
 //! Settings that are each valid and together make no sense.
 
+mod restore;
+
 use std::collections::BTreeMap;
 
 use crate::{
@@ -100,7 +102,7 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
             }),
             Step::Reconstruct(config) => reconstruct(run, config, name, &before),
             Step::Restore(config) => {
-                let found = restore(config, &before.gone)
+                let found = restore::restore(config, &before.gone)
                     .or_else(|| revived(config, &before.smaller))
                     .or_else(|| trained_on(run, config));
                 restored(config, &mut before);
@@ -615,89 +617,6 @@ fn reconstruct(run: &RunConfig, config: &ReconstructConfig, name: &str, before: 
             "data.calibration.corpora",
             format!("`{name}` needs calibration samples here, but no corpus is named"),
             "set `data.calibration.corpora`, for instance to [cc3m]",
-        );
-    }
-    None
-}
-
-/// What a restoration cannot be, where so much of some towers is gone.
-fn restore(restore: &RestoreConfig, gone: &BTreeMap<Tower, (f64, &str)>) -> Option<Conflict> {
-    if restore.method == RestoreMethod::None {
-        return None;
-    }
-    if Tower::ALL.iter().all(|&tower| !restore.tower(tower).tune) {
-        return found(
-            "restore.method",
-            format!("`{}` trains no tower: every `tune` is false", restore.method.name()),
-            "set `restore.vision.tune`, `restore.connector.tune` or `restore.language.tune` to true",
-        );
-    }
-    let trains = |tower: Tower| restore.tower(tower).tune && restore.tower(tower).trains();
-    if !Tower::ALL.into_iter().any(trains) {
-        return found(
-            "restore.method",
-            format!("`{}` trains nothing: the rank of every tower is 0", restore.method.name()),
-            "set a `rank` above 0, `full`, `norms`, `queries` or `bias: all`; `bias: lora-only` are biases of matrices that train",
-        );
-    }
-    for tower in Tower::ALL {
-        let is_pruned = gone.contains_key(&tower);
-        if restore.tower(tower).tune && restore.tower(tower).full && is_pruned && !restore.method.trains_masked() {
-            return found(
-                match tower {
-                    Tower::Vision => "restore.vision.full",
-                    Tower::Connector => "restore.connector.full",
-                    Tower::Language => "restore.language.full",
-                },
-                format!("the {tower} tower is pruned, and `{}` would not keep its mask", restore.method.name()),
-                "set `restore.method` to sparse-lora, which masks what trains, or `full` to false",
-            );
-        }
-    }
-    if restore.align > restore.steps {
-        return found(
-            "restore.align",
-            format!("{} of {} steps cannot leave the language model out", restore.align, restore.steps),
-            "lower `restore.align` or raise `restore.steps`",
-        );
-    }
-    if restore.align > 0 && !restore.connector.tune {
-        return found(
-            "restore.align",
-            "only the connector learns without the language model, and `restore.connector.tune` is false",
-            "set `restore.align` to 0, or tune the connector",
-        );
-    }
-    let distill = &restore.distill;
-    if distill.weight > 0.0 && distill.logits <= 0.0 && distill.hidden.weight <= 0.0 {
-        return found(
-            "restore.distill.logits",
-            "distillation has a weight, and neither distributions nor hidden states have one",
-            "raise `restore.distill.logits` or `restore.distill.hidden.weight`, or set `restore.distill.weight` to 0",
-        );
-    }
-    if distill.compares_states() && distill.hidden.image + distill.hidden.text + distill.hidden.answer <= 0.0 {
-        return found(
-            "restore.distill.hidden.answer",
-            "hidden states are compared on no token: image, text and answer weigh 0",
-            "raise one of `restore.distill.hidden.image`, `restore.distill.hidden.text` and `restore.distill.hidden.answer`",
-        );
-    }
-    if restore.batch > restore.samples {
-        return found(
-            "restore.batch",
-            format!("a batch of {} images cannot come from {} samples", restore.batch, restore.samples),
-            "lower `restore.batch` or raise `restore.samples`",
-        );
-    }
-    if let Some(micro_batch) = restore.micro_batch.filter(|&size| size > restore.batch) {
-        return found(
-            "restore.micro-batch",
-            format!(
-                "a micro-batch of {micro_batch} images is larger than the batch of {} that it is a part of",
-                restore.batch
-            ),
-            "lower `restore.micro-batch`, or leave it out to compute the whole batch at once",
         );
     }
     None

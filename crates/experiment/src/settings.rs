@@ -434,6 +434,24 @@ pub static SETTINGS: &[Setting] = settings! {
         "Weight of the contrastive image-text loss, for models with a retrieval head.";
     "restore.hardness" NOT_NEGATIVE, restore.hardness,
         "How much more a wrong text or image counts in the contrastive loss, the more it is like the right one: this times the likeness is added to its logit, without a gradient (LLaVE). 0 counts all the same.";
+    "restore.evolve.every" whole(0), restore.evolve.every,
+        "Steps between two exchanges of masked weights: the least important kept weights of a layer are dropped and as many pruned ones grown, at zero, within every row of a row-balanced mask and every N:M group. 0 leaves masks as they are. Matrices of pruned towers that train, with `sparse-lora`.";
+    "restore.evolve.share" Shape::Number(Bounds { above: Some(0.0), at_most: Some(1.0), ..Bounds::ANY }), restore.evolve.share,
+        "Share of a layer's kept weights that would be exchanged at the first step; it falls to 0 along a half cosine. 0.3 is RigL's.";
+    "restore.evolve.until" Shape::Number(Bounds { above: Some(0.0), at_most: Some(1.0), ..Bounds::ANY }), restore.evolve.until,
+        "Share of the steps behind which masks stay as they are.";
+    "restore.evolve.drop" Shape::Choice(&["magnitude", "sensitivity"]), restore.evolve.drop,
+        "What makes a kept weight important: the magnitude of the effective weight, or its product with the gradient (SEFT).";
+    "restore.evolve.grow" Shape::Choice(&["gradient", "random"]), restore.evolve.grow,
+        "Which pruned weights grow: those with the largest gradient of the batch at hand (RigL), or any (SET).";
+    "restore.perturb.sigma" NOT_NEGATIVE, restore.perturb.sigma,
+        "Noise on the effective matrices while they train (LoRA-GGPO, arXiv 2502.14538v1): the expected length of a row's noise as a share of the row's own. 0 adds none; what is merged has none. 0.03 is usual.";
+    "restore.perturb.beta" NOT_NEGATIVE, restore.perturb.beta,
+        "Weight of the squared gradient of a row beside its squared length in the variance of its noise.";
+    "restore.penalty.weight" NOT_NEGATIVE, restore.penalty.weight,
+        "Weight of a group l1/l2 penalty on matrices that train element by element (`restore.TOWER.full`): behind each step a group shrinks by the learning rate times this times the root of its size, to exactly zero (arXiv 2308.12114). 0 for none.";
+    "restore.penalty.groups" Shape::Choice(&["structure", "rows"]), restore.penalty.groups,
+        "Weights that become zero together: heads and channels as the step `structure` removes them, or rows of every matrix.";
     "restore.distill.weight" SHARE, restore.distill.weight,
         "Share of the distillation loss; 0 trains on the task alone.";
     "restore.distill.temperature" POSITIVE, restore.distill.temperature,

@@ -14,8 +14,11 @@ use crate::{
         AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MatrixUpdate, MethodConfig, Metric,
         OkvqaConfig, Recompute, RestoreMethod, RetrievalConfig, StatisticsNeeds, TowerAdapter,
     },
+    evolve::EvolveConfig,
     job::Compute,
     model::Preset,
+    penalty::PenaltyConfig,
+    perturb::PerturbConfig,
     reading::Readings,
     reconstruct::WindowTraining,
     refine::RefineMethod,
@@ -253,7 +256,7 @@ pub enum Stage {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         compute: Option<Compute>,
     },
-    /// Train adapters on a pruned model. Output: `adapter.safetensors`, `losses.csv`.
+    /// Train adapters on a pruned model. Output: `adapter.safetensors`, `losses.csv`; where masks changed, `masks.safetensors` and `weights.safetensors`.
     Adapt {
         /// Whether the update is masked while training.
         masked: bool,
@@ -343,6 +346,15 @@ pub struct AdaptTraining {
     /// What likeness adds to a wrong pair of the contrastive loss.
     #[serde(default, skip_serializing_if = "crate::method::is_default")]
     pub hardness: f64,
+    /// How masks change on the way.
+    #[serde(default, skip_serializing_if = "crate::method::is_default")]
+    pub evolve: EvolveConfig,
+    /// Noise on the weights on the way.
+    #[serde(default, skip_serializing_if = "crate::method::is_default")]
+    pub perturb: PerturbConfig,
+    /// Penalty on groups of weights.
+    #[serde(default, skip_serializing_if = "crate::method::is_default")]
+    pub penalty: PenaltyConfig,
     /// Distillation; null when its weight is 0.
     pub distill: Option<DistillConfig>,
     /// Maximum number of images computed at once; not part of the stage's key.

@@ -1,13 +1,21 @@
-//! Stage `adapt`: trains adapters on a pruned model. Resumable from its last checkpoint.
+//! Stage `adapt`: trains adapters on a pruned model, whose masks may change on the way. Resumable from its last checkpoint.
 
 use std::time::Duration;
 
 use ressa_experiment::{Stage, StageNode};
-use ressa_restore::{Checkpoints, Interval, Layout, StepLoss, Teacher, TrainingOptions, train_with};
-use ressa_store::Draft;
+use ressa_models::{MaskSet, WeightSet};
+use ressa_restore::{
+    Budgets, Checkpoints, Evolution, Interval, Layout, StepLoss, Teacher, TrainingOptions, ZeroGroups, train_with,
+};
+use ressa_store::{Draft, Entry};
 use serde_json::{Value, json};
 
-use crate::{Executor, PipelineError, executor::Progress, features::ImagesOf};
+use crate::{
+    Executor, PipelineError,
+    executor::Progress,
+    features::ImagesOf,
+    prune::{MASKS, WEIGHTS},
+};
 
 /// File of the trained adapters.
 pub(crate) const ADAPTER: &str = "adapter.safetensors";
@@ -27,7 +35,8 @@ pub(crate) fn run(
         return Err(PipelineError::Internal("not an adapt stage".to_owned()));
     };
     let dense = executor.dense(node)?;
-    let mut student = executor.masked(node)?;
+    let (mut student, before) = executor.changed(node)?;
+    before.masks.apply(student.as_mut())?;
     let kept = executor.teacher_store(node);
     let other = executor.teacher(node, training)?;
     let model = other.as_deref().unwrap_or(dense.model.as_ref());
@@ -46,7 +55,8 @@ pub(crate) fn run(
     };
     let mut batches = samples.batches(training, training.contrastive > 0.0, *seed, &scratch, &mut encode)?;
     let checkpoints = Checkpoints { folder: scratch, every: Interval::Time(CHECKPOINT_INTERVAL) };
-    let options = TrainingOptions { masked: *masked, seed: *seed, checkpoints: Some(&checkpoints) };
+    let budgets = Budgets { patterns: Some(&before.patterns), cuts: Some(&before.cuts) };
+    let options = TrainingOptions { masked: *masked, seed: *seed, checkpoints: Some(&checkpoints), budgets };
     let last = executor.loss();
     let mut show = |loss: &StepLoss| {
         last.set(Some(loss.total));
@@ -55,6 +65,10 @@ pub(crate) fn run(
     };
     let trained = tch::with_grad(|| train_with(student.as_mut(), teacher, training, options, &mut batches, &mut show))?;
     trained.adapters.save(&draft.folder().join(ADAPTER))?;
+    if let Some(evolution) = &trained.evolution {
+        evolution.masks.save(&draft.folder().join(MASKS))?;
+        evolution.weights.save(&draft.folder().join(WEIGHTS), &evolution.masks)?;
+    }
     let mut curve = String::from("step,total,questions,captions,contrastive,distillation,gradient_norm\n");
     for l in &trained.losses {
         let StepLoss { step, total, questions, captions, contrastive, distillation, gradient_norm } = l;
@@ -86,5 +100,24 @@ pub(crate) fn run(
     if batches.skipped() > 0 {
         result["skipped-images"] = json!(batches.skipped());
     }
+    if let Some(Evolution { exchanges, exchanged, grown, .. }) = &trained.evolution {
+        result["evolution"] = json!({ "exchanges": exchanges, "exchanged": exchanged, "grown": grown });
+    }
+    // Groups that a penalty made zero.
+    for (tower, kinds) in &trained.groups {
+        for (kind, ZeroGroups { zero, of }) in kinds {
+            result["groups"][tower.name()][kind] = json!({ "zero": zero, "of": of });
+        }
+    }
     Ok(result)
+}
+
+/// The masks that a training has changed, and the stored weights that belong to them; nothing where it left them as they were.
+pub(crate) fn evolved(entry: &Entry) -> Result<Option<(MaskSet, WeightSet)>, PipelineError> {
+    if !entry.manifest.files.contains_key(MASKS) {
+        return Ok(None);
+    }
+    let masks = MaskSet::load(&entry.file(MASKS)?)?;
+    let weights = WeightSet::load(&entry.file(WEIGHTS)?, &masks)?;
+    Ok(Some((masks, weights)))
 }

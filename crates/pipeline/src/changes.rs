@@ -11,7 +11,7 @@ use ressa_prune::join_projection;
 use ressa_restore::merged_weight;
 use tch::{Kind, Tensor};
 
-use crate::{Executor, PipelineError, resident::node_of};
+use crate::{Executor, PipelineError, adapt::evolved, resident::node_of};
 
 /// What steps made of the dense model's weights.
 #[derive(Default)]
@@ -97,6 +97,11 @@ impl Executor {
         let mut changes = self.changes(&node.inputs)?;
         changes.stages.extend([*adapter, *merge]);
         let updates = self.adapters(adapter)?;
+        if let Some((masks, weights)) = evolved(&self.store.require(&adapter.hex())?)? {
+            // The updates were trained on these.
+            changes.masks.extend(masks);
+            changes.changed.extend(weights);
+        }
         let masks = changes.masks.shallow_clone();
         if *method == RestoreMethod::Lora {
             // Values stand where its updates are: nothing of those layers is gone any longer.
@@ -129,11 +134,8 @@ impl Executor {
             changes.patterns.extend(masks.iter().map(|(layer, _)| (layer.to_owned(), pattern)));
         }
         changes.masks.extend(masks);
-        match *node.stage {
-            Stage::Structure { .. } => {
-                changes.cuts.insert(tower, TowerCut::load(&entry.file(crate::structure::STRUCTURE)?)?);
-            }
-            _ => {}
+        if matches!(*node.stage, Stage::Structure { .. }) {
+            changes.cuts.insert(tower, TowerCut::load(&entry.file(crate::structure::STRUCTURE)?)?);
         }
         changes.is_pruned = true;
         changes.stages.push(*key);

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     Executor, PipelineError,
+    adapt::evolved,
     changes::Changes,
     executor::{Progress, plain},
     resident::node_of,
@@ -42,8 +43,15 @@ impl Executor {
         let missing = || PipelineError::Internal("the merge reads no adapter".to_owned());
         let adapter = node.inputs.adapter.as_ref().ok_or_else(missing)?;
         let adapters = self.adapters(adapter)?;
-        let (pruned, changes) = self.changed(node)?;
-        let adapted = node_of(&self.store.require(&adapter.hex())?)?;
+        let (mut pruned, mut changes) = self.changed(node)?;
+        let entry = self.store.require(&adapter.hex())?;
+        let evolved = evolved(&entry)?;
+        let before = evolved.as_ref().map(|_| changes.masks.shallow_clone());
+        if let Some((masks, weights)) = evolved {
+            weights.apply(pruned.as_mut())?;
+            changes.masks.extend(masks);
+        }
+        let adapted = node_of(&entry)?;
         let Stage::Adapt { data, .. } = &*adapted.stage else {
             return Err(missing());
         };
@@ -54,7 +62,7 @@ impl Executor {
         let dense = self.dense(node)?;
         let probe = self.samples(&data, &dense)?.probe()?;
         let Changes { masks, patterns, cuts, .. } = &changes;
-        let request = MergeRequest { method: *method, masks, adapters: &adapters, patterns, cuts };
+        let request = MergeRequest { method: *method, masks, adapters: &adapters, patterns, cuts, before: before.as_ref() };
         Ok(merge(pruned.as_ref(), request, &probe)?)
     }
 }

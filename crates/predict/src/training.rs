@@ -88,9 +88,25 @@ impl Training<'_> {
             if self.is_masked(layer) {
                 formed += machine.traffic(layer.weights() * training::MASK_BYTES, training::MASK_LAUNCHES);
             }
+            if self.settings.perturb.is_on() {
+                formed += machine.traffic(layer.weights() * training::NOISE_BYTES, training::NOISE_LAUNCHES);
+            }
             work += formed.times(1.0 + again / 2.0);
         }
         work
+    }
+
+    /// Weights whose masks change.
+    fn evolving(&self) -> f64 {
+        let layers = self.adapted().filter(|(layer, _)| self.settings.evolve.is_on() && self.is_masked(layer));
+        layers.map(|(layer, _)| layer.weights()).sum()
+    }
+
+    /// Passes beside the steps, each as long as one: those that an exchange of masked weights takes its gradients from.
+    fn passes(&self) -> f64 {
+        let AdaptTraining { evolve, steps, align, .. } = self.settings;
+        let pieces = (self.evolving() / training::EXCHANGED_WEIGHTS).ceil();
+        if evolve.needs_gradient() { f64::from(evolve.exchanges(*steps, *steps, *align)) * pieces } else { 0.0 }
     }
 
     /// Whether the update of a layer is masked.
@@ -137,6 +153,9 @@ impl Training<'_> {
             + masks
             + (kept + logits).max(gradients)
             + self.parameters() * training::PARAMETER_BYTES
+            // Stored weights of layers whose masks change are the training's own; some of their gradients are there during an exchange.
+            + self.evolving() * machine.bytes()
+            + self.evolving().min(training::EXCHANGED_WEIGHTS) * 4.0
     }
 
     /// Time and memory of the whole training.
@@ -159,8 +178,9 @@ impl Training<'_> {
         let step = self.step(layout);
         // A loader reads ahead: a step waits for its images only where they take longer than the step before.
         let loading = images * host::IMAGE_SECONDS / machine.cores;
-        let seconds = steps * machine.seconds(step).max(loading) * (1.0 + training::CHECKPOINT_SHARE);
-        Need { time: Time { seconds, work: step.times(steps), steps }, peak, fallback }
+        let all = steps + self.passes();
+        let seconds = all * machine.seconds(step).max(loading) * (1.0 + training::CHECKPOINT_SHARE);
+        Need { time: Time { seconds, work: step.times(all), steps }, peak, fallback }
     }
 }
 

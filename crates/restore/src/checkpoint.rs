@@ -65,6 +65,8 @@ pub(crate) struct Saved {
     pub optimiser: AdamWState,
     /// Losses of the steps done, one per step.
     pub losses: Vec<StepLoss>,
+    /// What else the training needs, by name.
+    pub more: BTreeMap<String, Tensor>,
 }
 
 impl Checkpoints {
@@ -76,14 +78,14 @@ impl Checkpoints {
         Clock { checkpoints: self, last: Instant::now(), wait }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.join("training.safetensors")
     }
 
     /// Replaces the checkpoint. `identity` tells this training from others.
     pub(crate) fn write(&self, identity: &str, saved: &Saved) -> Result<(), RestoreError> {
         let rows: Vec<f64> = saved.losses.iter().flat_map(|loss| loss.to_row()).collect();
-        let tensors = [
+        let own = [
             ("identity".to_owned(), Tensor::from_slice(identity.as_bytes())),
             ("losses".to_owned(), Tensor::from_slice(&rows)),
             ("optimiser.steps".to_owned(), Tensor::from_slice(&[saved.optimiser.steps as i64])),
@@ -91,6 +93,8 @@ impl Checkpoints {
             ("optimiser.first".to_owned(), saved.optimiser.first.shallow_clone()),
             ("optimiser.second".to_owned(), saved.optimiser.second.shallow_clone()),
         ];
+        let more = saved.more.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+        let tensors: Vec<(String, Tensor)> = own.into_iter().chain(more).collect();
         Ok(ressa_runtime::replace_tensors(&self.path(), &tensors)?)
     }
 
@@ -118,6 +122,7 @@ impl Checkpoints {
                 steps: u64::try_from(take("optimiser.steps")?.int64_value(&[0])).map_err(|_| incomplete())?,
             },
             losses: StepLoss::from_rows(&rows),
+            more: tensors,
         }))
     }
 }

@@ -128,6 +128,12 @@ pub enum RestoreError {
 }
 
 impl RestoreError {
+    /// A checkpoint with a part that does not fit.
+    pub(crate) fn unfit(checkpoints: Option<&crate::Checkpoints>, error: &ModelError) -> Self {
+        let path = checkpoints.map(crate::Checkpoints::path).unwrap_or_default();
+        RestoreError::Checkpoint { path, reason: format!("{error}; delete it to start again") }
+    }
+
     /// Whether training left the finite numbers, as opposed to wrong input.
     pub fn is_divergence(&self) -> bool {
         matches!(self, RestoreError::Diverged { .. })

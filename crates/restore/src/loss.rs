@@ -99,7 +99,7 @@ mod tests {
     use tch::Device;
 
     use super::*;
-    use crate::train::HALF_SCALE;
+    use crate::stepper::HALF_SCALE;
 
     /// States as long as a large model's: their gradient is there in float16 only where the loss is scaled.
     #[test]

@@ -9,7 +9,7 @@ use ressa_models::{
 };
 use tch::{Kind, Tensor, no_grad};
 
-use crate::RestoreError;
+use crate::{RestoreError, evolve::departures};
 
 /// Largest change of a logit, as a share of the largest logit, that the rounding of f32 sums may cause.
 const TOLERANCE: f64 = 1e-4;
@@ -27,6 +27,8 @@ pub struct MergeRequest<'a> {
     pub patterns: &'a BTreeMap<String, Pattern>,
     /// What structured removal has left.
     pub cuts: &'a Cuts,
+    /// The masks that the training began with, where it changed them: `masks` have the same budgets.
+    pub before: Option<&'a MaskSet>,
 }
 
 /// A small batch on which outputs before and after merging are compared.
@@ -156,7 +158,7 @@ pub fn merged_weight(weight: &Weight, method: RestoreMethod) -> Result<Tensor, R
 /// Recounts the weights of a merged model against the masks it must still have. Also for weights read back from disk.
 pub fn certify_merged(merged: &dyn VisionLanguage, request: MergeRequest<'_>) -> Certificate {
     let sealed = request.method != RestoreMethod::Lora;
-    certify(merged.linears().into_iter().map(|(id, linear)| {
+    let mut certificate = certify(merged.linears().into_iter().map(|(id, linear)| {
         let keep = request.masks.get(&id.name);
         Claim {
             layer: id,
@@ -168,7 +170,11 @@ pub fn certify_merged(merged: &dyn VisionLanguage, request: MergeRequest<'_>) ->
             pruned: None,
             sealed,
         }
-    }))
+    }));
+    if let Some(before) = request.before {
+        certificate.violations.extend(departures(before, request.masks, request.cuts));
+    }
+    certificate
 }
 
 /// Largest difference of a logit that counts, and the largest such logit.

@@ -4,22 +4,25 @@
 //! of the student as its plain weight, so questions, captions and the contrastive pass share one `(W + sBA)∘M` and one gradient of it. With
 //! recomputation the student forms a block's weights when the block has its turn.
 
-use ressa_experiment::{layout::Layout, stage::AdaptTraining};
-use ressa_models::{Form, Update, UpdateSet, VisionLanguage};
+use std::collections::BTreeMap;
+
+use ressa_experiment::{Tower, layout::Layout, stage::AdaptTraining};
+use ressa_models::{ModelError, UpdateSet, VisionLanguage};
 use ressa_runtime::optim::{AdamWOptions, FlatAdamW, Schedule};
-use tch::{Tensor, no_grad};
+use tch::Tensor;
 
 use crate::{
     RestoreError, adapters,
-    batch::{BatchSource, TrainingBatch, features},
+    batch::BatchSource,
     checkpoint::{Checkpoints, Saved},
-    gradient::{FlatGradient, Places},
-    micro::{MicroBatch, cut},
-    pass::{Contrast, Pass, contrast_of},
+    evolve::{self, Budgets, Evolution, Evolver},
+    gradient::Places,
+    penalty::{Penalty, ZeroGroups},
+    perturb::Perturbation,
     states::States,
     step::{StepLoss, distills},
-    teacher::{Teacher, TeacherOutputs},
-    words::Words,
+    stepper::{Stepper, Wanted},
+    teacher::Teacher,
 };
 
 /// A finished training.
@@ -31,6 +34,10 @@ pub struct Restoration {
     pub losses: Vec<StepLoss>,
     /// How steps were computed in the end.
     pub layout: Layout,
+    /// What became of the masks, where they could change.
+    pub evolution: Option<Evolution>,
+    /// Groups that are zero, by tower and kind, where groups were penalised.
+    pub groups: BTreeMap<Tower, BTreeMap<&'static str, ZeroGroups>>,
 }
 
 /// What a training is told beside its settings.
@@ -42,9 +49,11 @@ pub struct TrainingOptions<'a> {
     pub seed: u64,
     /// Where to keep an unfinished training; `None` starts over after an interruption.
     pub checkpoints: Option<&'a Checkpoints>,
+    /// What masks are held to where they change.
+    pub budgets: Budgets<'a>,
 }
 
-/// Trains updates on the masked `student`, which carries them afterwards. Nothing else changes.
+/// Trains updates on the masked `student`, which carries them afterwards. Nothing else changes, but for masks and stored weights where `settings.evolve` changes masks.
 ///
 /// `teacher` is looked at only where `settings.distill` has a weight. A training that finds its own checkpoint continues there; on a CPU it
 /// ends with the same bits as one that was never interrupted. `progress` sees every step. Where memory runs out, blocks are recomputed (if
@@ -89,16 +98,22 @@ pub fn train_with(
     let updates = with(&fresh, optimiser.parameters());
     let states = states.with(&optimiser.parameters()[own.len()..]);
     updates.apply(student)?;
-    let named = |(name, update): (&str, &dyn Update)| vec![name.to_owned(); update.parameters().len()];
-    let mut names: Vec<String> = updates.iter().flat_map(named).collect();
+    let mut names = evolve::names(&updates);
     // What brings a teacher's width to the student's is no weight of the model.
     names.resize(all.len(), String::new());
     let places = Places::new(student, &names, optimiser.parameters());
+    let mut more = More {
+        evolver: Evolver::of(student, settings, options.budgets, &names, options.seed),
+        perturbation: Perturbation::of(student, settings.perturb, &names, options.seed),
+        penalty: Penalty::of(student, settings.penalty, &names),
+    };
     let identity = identity(settings, options, optimiser.parameters());
     let mut losses = Vec::with_capacity(settings.steps as usize);
     let saved = options.checkpoints.map(|c| c.read(&identity)).transpose()?.flatten();
     if let Some(saved) = saved {
         optimiser.resume(&saved.parameters, &saved.optimiser)?;
+        let unfit = |error: ModelError| RestoreError::unfit(options.checkpoints, &error);
+        more.resume(student, &saved.more).map_err(unfit)?;
         losses = saved.losses;
     }
     let schedule = Schedule {
@@ -108,15 +123,27 @@ pub fn train_with(
         final_share: settings.final_rate,
     };
     let clip = (settings.clip > 0.0).then_some(settings.clip);
-    let layout = Layout::of(settings);
-    let is_half = student.weights().iter().any(|weight| weight.kind() == tch::Kind::Half);
-    let scale = if is_half { HALF_SCALE } else { 1.0 };
-    let mut stepper = Stepper { student, working: None, settings, states: &states, places: &places, layout, scale };
+    let mut stepper = Stepper::new(student, settings, &states);
     let mut clock = options.checkpoints.map(Checkpoints::clock);
     for step in losses.len() as u32..settings.steps {
         let batch = batches.batch(step).map_err(|source| RestoreError::Batch { step, source })?;
-        let (values, gradient) = stepper.run(step, &batch, teacher.as_mut(), &optimiser)?;
+        if let Some(evolver) = more.evolver.as_mut().filter(|evolver| evolver.share_at(step).is_some()) {
+            // What is exchanged is decided by the weights themselves, without their noise.
+            updates.apply(stepper.student)?;
+            evolver.exchange(&mut stepper, &mut optimiser, (step, &batch), teacher.as_mut())?;
+        }
+        if let Some(perturbation) = &more.perturbation {
+            perturbation.wear(stepper.student, &updates, step)?;
+        }
+        let wanted = Wanted { parameters: optimiser.parameters(), places: &places };
+        let (values, gradient) = stepper.run(step, &batch, teacher.as_mut(), wanted)?;
+        if let Some(perturbation) = &mut more.perturbation {
+            perturbation.learn(stepper.student, &optimiser, &gradient);
+        }
         let norm = optimiser.step(&gradient, schedule.at(step), clip);
+        if let Some(penalty) = &more.penalty {
+            penalty.shrink(stepper.student, &optimiser, schedule.at(step));
+        }
         // The one place where the host waits for the device.
         let values = Tensor::cat(&[values, norm.view([1])], 0);
         let values = Vec::<f32>::try_from(&values).map_err(|e| RestoreError::Model(e.into()))?;
@@ -132,6 +159,7 @@ pub fn train_with(
                 parameters: optimiser.flat().shallow_clone(),
                 optimiser: optimiser.state(),
                 losses: losses.clone(),
+                more: more.saved(stepper.student)?,
             };
             clock.write(&identity, &saved)?;
             if is_asked {
@@ -143,177 +171,40 @@ pub fn train_with(
     drop(stepper);
     let adapters = updates.detached();
     adapters.apply(student)?;
-    Ok(Restoration { adapters, losses, layout })
+    let groups = more.penalty.map(|penalty| penalty.zeros(student, &optimiser)).unwrap_or_default();
+    let evolution = more.evolver.map(|evolver| evolver.finish(student));
+    Ok(Restoration { adapters, losses, layout, evolution, groups })
 }
 
-/// What losses are multiplied by before they are differentiated where weights are float16: gradients of activations are small, that of hidden states
-/// smallest of all, and what is below 6e-8 is nothing there.
-pub(crate) const HALF_SCALE: f64 = 1024.0;
-/// By how much less they are multiplied where a gradient leaves float16's range.
-const BACK_OFF: f64 = 32.0;
-
-/// What computes a step's losses and gradient.
-struct Stepper<'a> {
-    student: &'a mut dyn VisionLanguage,
-    /// A copy whose weights are the student's effective ones; made when activations are kept.
-    working: Option<Box<dyn VisionLanguage>>,
-    settings: &'a AdaptTraining,
-    states: &'a States,
-    places: &'a Places,
-    layout: Layout,
-    /// What losses are multiplied by while they are differentiated.
-    scale: f64,
+/// What a training does beside steps of its optimiser.
+struct More {
+    evolver: Option<Evolver>,
+    perturbation: Option<Perturbation>,
+    penalty: Option<Penalty>,
 }
 
-impl Stepper<'_> {
-    /// Losses `[total, questions, captions, contrastive, distillation]` and the flat gradient of a step, which is finite if it can be.
-    fn run(
+impl More {
+    fn saved(&self, student: &dyn VisionLanguage) -> Result<BTreeMap<String, Tensor>, RestoreError> {
+        let mut saved = BTreeMap::new();
+        if let Some(evolver) = &self.evolver {
+            saved.extend(evolver.saved(student)?);
+        }
+        saved.extend(self.perturbation.as_ref().map(Perturbation::saved));
+        Ok(saved)
+    }
+
+    fn resume(
         &mut self,
-        step: u32,
-        batch: &TrainingBatch,
-        mut teacher: Option<&mut Teacher<'_>>,
-        optimiser: &FlatAdamW,
-    ) -> Result<(Tensor, Tensor), RestoreError> {
-        loop {
-            let (values, gradient) = self.fitting(step, batch, teacher.as_deref_mut(), optimiser)?;
-            if self.scale == 1.0 || ressa_runtime::is_finite(&gradient) {
-                return Ok((values, gradient));
-            }
-            self.scale = (self.scale / BACK_OFF).max(1.0);
+        student: &mut dyn VisionLanguage,
+        saved: &BTreeMap<String, Tensor>,
+    ) -> Result<(), ModelError> {
+        if let Some(evolver) = &mut self.evolver {
+            evolver.resume(student, saved)?;
         }
-    }
-
-    /// With a smaller layout from the step on at which memory runs out.
-    fn fitting(
-        &mut self,
-        step: u32,
-        batch: &TrainingBatch,
-        mut teacher: Option<&mut Teacher<'_>>,
-        optimiser: &FlatAdamW,
-    ) -> Result<(Tensor, Tensor), RestoreError> {
-        while let Some(smaller) = self.layout.smaller(self.settings) {
-            let attempt = || self.attempt(step, batch, teacher.as_deref_mut(), optimiser);
-            if let Some(done) = ressa_runtime::unless_out_of_memory(attempt) {
-                return done;
-            }
-            self.layout = smaller;
-            self.working = None;
+        match &mut self.perturbation {
+            Some(perturbation) => perturbation.resume(saved),
+            None => Ok(()),
         }
-        self.attempt(step, batch, teacher, optimiser)
-    }
-
-    fn attempt(
-        &mut self,
-        step: u32,
-        batch: &TrainingBatch,
-        teacher: Option<&mut Teacher<'_>>,
-        optimiser: &FlatAdamW,
-    ) -> Result<(Tensor, Tensor), RestoreError> {
-        let parts = cut(batch, i64::from(self.layout.micro_batch));
-        let mut gradient = FlatGradient::new(optimiser.parameters(), self.places, optimiser.no_gradient());
-        let contrasts = match step < self.settings.align {
-            true => parts.iter().map(|_| Contrast::None).collect(),
-            false => self.contrasts(batch, &parts),
-        };
-        let words = (step < self.settings.align).then(|| Words::of(self.student, batch)).transpose()?;
-        // A teacher says nothing about steps without a language model.
-        let mut teacher = teacher.filter(|_| words.is_none());
-        if let Some(teacher) = teacher.as_deref_mut() {
-            teacher.begin(step);
-        }
-        let mut values: Option<Tensor> = None;
-        for (part, contrast) in parts.iter().zip(contrasts) {
-            let taught = match (teacher.as_deref_mut(), distills(self.settings)) {
-                (Some(teacher), Some(distill)) => no_grad(|| teacher.taught(part, distill, self.states)),
-                _ => TeacherOutputs::default(),
-            };
-            let terms = if let Some(words) = &words {
-                self.form_weights()?;
-                let working = self.working.as_deref().expect("made by form_weights");
-                self.pass(working, part, &taught, contrast).aligning(words, &mut gradient)
-            } else if self.layout.recompute {
-                self.pass(self.student, part, &taught, contrast).recomputing(&mut gradient)
-            } else {
-                self.form_weights()?;
-                let working = self.working.as_deref().expect("made by form_weights");
-                self.pass(working, part, &taught, contrast).at_once(&mut gradient)
-            };
-            let found = terms.values();
-            values = Some(match values {
-                Some(values) => values + found,
-                None => found,
-            });
-        }
-        if let Some(teacher) = teacher {
-            teacher.end(step);
-        }
-        let values = values.unwrap_or_else(|| Tensor::zeros([5], (tch::Kind::Float, batch.pixels.device())));
-        let gradient = gradient.into_flat();
-        Ok((values, if self.scale == 1.0 { gradient } else { gradient / self.scale }))
-    }
-
-    fn pass<'p>(
-        &'p self,
-        student: &'p dyn VisionLanguage,
-        batch: &'p MicroBatch,
-        taught: &'p TeacherOutputs,
-        contrast: Contrast<'p>,
-    ) -> Pass<'p> {
-        Pass { student, batch, taught, states: self.states, contrast, settings: self.settings, scale: self.scale }
-    }
-
-    /// What each part contributes to the in-batch loss. With several parts, embeddings of all are computed first without a gradient: Gao et
-    /// al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", arXiv 2101.06983.
-    fn contrasts<'b>(&self, batch: &'b TrainingBatch, parts: &[MicroBatch]) -> Vec<Contrast<'b>> {
-        let none = || parts.iter().map(|_| Contrast::None).collect();
-        let Some(texts) = batch.retrieval.as_ref().filter(|_| self.settings.contrastive > 0.0) else { return none() };
-        if parts.len() == 1 {
-            return vec![Contrast::Whole(texts)];
-        }
-        let student: &dyn VisionLanguage = self.student;
-        let texts_of = |part: &MicroBatch| texts.narrow(part.from, part.pixels.size()[0]);
-        let embedded: Option<Vec<(Tensor, Tensor)>> = no_grad(|| {
-            let embed = |part: &MicroBatch| {
-                let features = features(student, &part.pixels);
-                Some((student.retrieval_images(&features)?, student.retrieval_texts(&texts_of(part))?))
-            };
-            parts.iter().map(embed).collect()
-        });
-        let Some(embedded) = embedded else { return none() };
-        let (images, captions): (Vec<Tensor>, Vec<Tensor>) = embedded.into_iter().unzip();
-        let (value, of_images, of_texts) = contrast_of(&images, &captions, self.settings.hardness);
-        let contrast = |part: &MicroBatch| {
-            let (from, count) = (part.from, part.pixels.size()[0]);
-            Contrast::Part {
-                texts: texts_of(part),
-                images_gradient: of_images.narrow(0, from, count),
-                texts_gradient: of_texts.narrow(0, from, count),
-                value: (from == 0).then(|| value.shallow_clone()),
-            }
-        };
-        parts.iter().map(contrast).collect()
-    }
-
-    /// Gives the working copy the weights that the current updates make, keeping the autograd graph.
-    fn form_weights(&mut self) -> Result<(), RestoreError> {
-        if self.working.is_none() {
-            let mut working = self.student.shallow_clone();
-            for weight in working.weights_mut() {
-                if weight.form() == Form::Masked {
-                    weight.bake()?;
-                }
-                weight.set_keep(None)?;
-                weight.set_update(None)?;
-            }
-            self.working = Some(working);
-        }
-        let working = self.working.as_deref_mut().expect("just made");
-        for (from, to) in self.student.weights().into_iter().zip(working.weights_mut()) {
-            if from.form() == Form::Updated {
-                to.set_base(tch::with_grad(|| from.effective(from.kind())))?;
-            }
-        }
-        Ok(())
     }
 }
 

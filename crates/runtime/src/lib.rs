@@ -9,6 +9,7 @@ mod errors;
 mod figures;
 mod levels;
 pub mod memory;
+mod noise;
 pub mod optim;
 mod settings;
 mod stopping;
@@ -23,6 +24,7 @@ pub use errors::{
 };
 pub use figures::{cpu_seconds, libtorch_version, peak_memory_bytes};
 pub use levels::{LevelTable, Levels};
+pub use noise::normal_like;
 pub use settings::{DeviceChoice, RuntimeOptions, device_name, flush_denormals, init, seed};
 pub use stopping::{ask_to_stop, is_asked_to_stop};
 pub use stream::{normals, stream};

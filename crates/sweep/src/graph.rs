@@ -247,7 +247,14 @@ pub fn describe(stage: &Stage) -> String {
                 (MatrixUpdate::Spp, _) => "spp",
                 (MatrixUpdate::SppLora, _) => "spp-lora",
             };
-            format!("adapt {update}{}", if training.distill.is_some() { " distilled" } else { "" })
+            let ways = [
+                (training.distill.is_some(), " distilled"),
+                (training.evolve.is_on(), " evolving"),
+                (training.perturb.is_on(), " with noise"),
+                (training.penalty.is_on(), " penalised"),
+            ];
+            let ways = ways.into_iter().filter_map(|(is_on, word)| is_on.then_some(word));
+            format!("adapt {update}{}", ways.collect::<String>())
         }
         Stage::Merge { method, .. } => format!("merge {}", method.name()),
         Stage::Evaluate { task, .. } => format!("evaluate {task}"),

@@ -230,6 +230,16 @@ fn trained(training: &AdaptTraining) -> String {
         let parts: Vec<String> = matrices.into_iter().chain(others.into_iter().flatten().map(str::to_owned)).collect();
         words += &format!("; {tower}: {}", parts.join(", "));
     }
+    let AdaptTraining { evolve, perturb, penalty, steps, align, .. } = training;
+    if evolve.is_on() {
+        words += &format!("; masks exchanged {} times", evolve.exchanges(*steps, *steps, *align));
+    }
+    if perturb.is_on() {
+        words += &format!("; noise of {} on the weights", perturb.sigma);
+    }
+    if penalty.is_on() {
+        words += &format!("; group penalty of {}", penalty.weight);
+    }
     words
 }
 
@@ -276,5 +286,13 @@ mod tests {
             run.restore.vision.bias = TrainedBiases::LoraOnly;
         });
         assert_eq!(some, "60 steps of 16 images; vision: rank 8 on qkv fc1, biases of these layers");
+        let more = words(&|run| {
+            (run.restore.vision.tune, run.restore.connector.tune) = (false, false);
+            (run.restore.evolve.every, run.restore.perturb.sigma, run.restore.penalty.weight) = (10, 0.03, 0.5);
+        });
+        assert_eq!(
+            more,
+            "60 steps of 16 images; language: rank 8; masks exchanged 4 times; noise of 0.03 on the weights; group penalty of 0.5"
+        );
     }
 }

@@ -87,6 +87,40 @@ fn files() -> Vec<(&'static str, String)> {
             with("prune.allocation.method: ecoflap\nprune.vision.group: tower\n"),
         ),
         ("no tower to train", with("restore: { vision.tune: false, connector.tune: false, language.tune: false }\n")),
+        (
+            "masks that change under a dense update",
+            instead("restore.method: sparse-lora", "restore: { method: lora-remasked, evolve.every: 5 }"),
+        ),
+        (
+            "masks that change where weights scale",
+            instead("restore.method: sparse-lora", "restore: { method: scale-lora, evolve.every: 5 }"),
+        ),
+        (
+            "masks that change where nothing trains under them",
+            instead(
+                "restore.method: sparse-lora",
+                "restore: { method: sparse-lora, evolve.every: 5, vision: { rank: 0, norms: true }, language.tune: false }",
+            ),
+        ),
+        (
+            "masks that never change",
+            instead("restore.method: sparse-lora", "restore: { method: sparse-lora, steps: 40, evolve.every: 30 }"),
+        ),
+        (
+            "noise on weights that scale",
+            instead("restore.method: sparse-lora", "restore: { method: spp, perturb.sigma: 0.03 }"),
+        ),
+        (
+            "a penalty on groups where products train",
+            instead("restore.method: sparse-lora", "restore: { method: sparse-lora, penalty.weight: 0.01 }"),
+        ),
+        (
+            "a penalty on heads of which a part trains",
+            instead(
+                "restore.method: sparse-lora",
+                "restore: { method: sparse-lora, penalty.weight: 0.01, vision: { full: true, targets: [qkv] } }",
+            ),
+        ),
         ("no task", with("evaluate.tasks: []\n")),
         ("a task twice", with("evaluate.tasks: [gqa, vqav2, gqa]\n")),
         ("no question", with("evaluate.questions: 0\n")),

@@ -457,6 +457,9 @@ restore:
   align: 1
   distill: { top-k: 1, divergence: reverse, square: true, logits: 0.5, hidden: { weight: 1 }, teacher: x }
   hardness: 1
+  evolve: { every: 1, drop: sensitivity, grow: random }
+  perturb: { sigma: 1 }
+  penalty: { weight: 1, groups: rows }
   vision: { bias: all, norms: true, full: true }
   connector: { bias: all, norms: true, full: true, queries: true }
   language: { bias: all, norms: true, full: true }

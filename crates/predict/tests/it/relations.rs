@@ -34,6 +34,13 @@ fn more_work_takes_longer_and_more_memory() {
     let doubled = of_kind(&predictions(&with(|run| run.restore.steps *= 2), "h200"), "adapt");
     let own = of_kind(&base, "adapt");
     assert!((doubled.seconds / own.seconds - 2.0).abs() < 0.01 && doubled.peak_bytes == own.peak_bytes);
+    // Six exchanges, each with the gradients of a part of the weights at a time.
+    let evolving = |run: &mut RunConfig| (run.restore.evolve.every, run.restore.method) = (10, RestoreMethod::SparseLora);
+    let evolved = of_kind(&predictions(&with(evolving), "h200"), "adapt");
+    let masked = of_kind(&predictions(&with(|run| run.restore.method = RestoreMethod::SparseLora), "h200"), "adapt");
+    assert!(evolved.seconds > masked.seconds && evolved.peak_bytes > masked.peak_bytes);
+    let noisy = of_kind(&predictions(&with(|run| run.restore.perturb.sigma = 0.03), "h200"), "adapt");
+    assert!(noisy.seconds > own.seconds && noisy.tflop == own.tflop);
     let untaught = of_kind(&predictions(&with(|run| run.restore.distill.weight = 0.0), "h200"), "adapt");
     assert!(untaught.tflop < own.tflop * 0.8, "a teacher is a fourth of the work");
 }

@@ -8,7 +8,6 @@ mod density;
 mod error;
 mod gradient;
 mod groups;
-mod noise;
 mod outliers;
 mod perturbation;
 mod probe;

@@ -14,9 +14,10 @@ use ressa_experiment::{
     allocation::{ScoreRule, Sensitivities},
 };
 use ressa_models::{Sample, VisionLanguage};
+use ressa_runtime::normal_like;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{AllocationError, noise::normal, probe::Probe};
+use super::{AllocationError, probe::Probe};
 
 /// What is drawn and how far it moves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,7 +76,7 @@ fn slopes(
     let original = original.to_kind(Kind::Float);
     for sample in 0..samples {
         for draw in 0..noise.draws {
-            let step = normal(&original, noise.seed, &format!("{name}/{sample}/{draw}")) * noise.epsilon;
+            let step = normal_like(&original, noise.seed, &format!("{name}/{sample}/{draw}")) * noise.epsilon;
             for sign in [1.0, -1.0] {
                 model.linears_mut()[at].1.set_weight(&original + &step * sign)?;
                 losses.push(probe.loss(model, sample).to_kind(Kind::Double));

@@ -6,7 +6,7 @@ use ressa_experiment::{
 };
 use ressa_models::{Forced, Model, Surgery, VisionLanguage, config::TextConfig, presets};
 use ressa_restore::{
-    Checkpoints, Interval, Output, Restoration, TrainingOptions,
+    Budgets, Checkpoints, Interval, Output, Restoration, TrainingOptions,
     loss::{contrastive, distillation, hidden},
     train_adapters,
 };
@@ -145,7 +145,7 @@ fn train(
     checkpoints: Option<&Checkpoints>,
     batches: &mut Batches,
 ) -> Result<Restoration, ressa_restore::RestoreError> {
-    let options = TrainingOptions { masked: true, seed: 5, checkpoints };
+    let options = TrainingOptions { masked: true, seed: 5, checkpoints, budgets: Budgets::default() };
     train_adapters(student_of(model).as_mut(), Some(teacher), settings, options, batches, &mut |_| {})
 }
 
@@ -154,7 +154,7 @@ fn train(
 fn a_model_is_not_away_from_itself() {
     for model in [dense(), dense_vicuna()] {
         let mut student = model.shallow_clone();
-        let options = TrainingOptions { masked: false, seed: 5, checkpoints: None };
+        let options = TrainingOptions { masked: false, seed: 5, checkpoints: None, budgets: Budgets::default() };
         let settings = settings(1, Some(states(&[0, 1])));
         let mut batches = Batches::default();
         let found = train_adapters(student.as_mut(), Some(&model), &settings, options, &mut batches, &mut |_| {});

@@ -11,7 +11,7 @@ use ressa_experiment::{
 };
 use ressa_models::{Cuts, Surgery, Tower, Update, VisionLanguage};
 use ressa_restore::{
-    BatchSource, Layout, MergeRequest, Restoration, TrainingBatch, TrainingOptions, merge, train_adapters,
+    BatchSource, Budgets, Layout, MergeRequest, Restoration, TrainingBatch, TrainingOptions, merge, train_adapters,
 };
 use tch::Kind;
 
@@ -27,7 +27,7 @@ const STEPS: u32 = 3;
 
 fn train(model: &dyn VisionLanguage, settings: &AdaptTraining, images: i64) -> Restoration {
     let mut student = student_of(model);
-    let options = TrainingOptions { masked: true, seed: 5, checkpoints: None };
+    let options = TrainingOptions { masked: true, seed: 5, checkpoints: None, budgets: Budgets::default() };
     let mut batches = Batches { images, ..Batches::default() };
     train_adapters(student.as_mut(), Some(model), settings, options, &mut batches, &mut |_| {}).expect("trains")
 }
@@ -150,6 +150,7 @@ fn a_connector_trains_whole_and_merges_exactly() {
         adapters: &trained.adapters,
         patterns: &patterns,
         cuts: &Cuts::default(),
+        before: None,
     };
     let merged = merge(&model, request, &probe()).expect("merges");
     assert!(merged.certificate.holds(), "{:?}", merged.certificate.violations);
@@ -166,7 +167,7 @@ fn features_stand_for_pixels() {
         let mut student = student_of(&model);
         let encoder = student.shallow_clone();
         let mut batches = Encoded { of: Batches { images: 4, ..Batches::default() }, encoder: encoder.as_ref() };
-        let options = TrainingOptions { masked: true, seed: 5, checkpoints: None };
+        let options = TrainingOptions { masked: true, seed: 5, checkpoints: None, budgets: Budgets::default() };
         let settings = AdaptTraining { recompute, micro_batch: Some(3), ..settings.clone() };
         let encoded =
             train_adapters(student.as_mut(), None, &settings, options, &mut batches, &mut |_| {}).expect("trains");
@@ -219,7 +220,7 @@ fn maps_to_a_wider_teacher_train_in_every_layout() {
     let settings = AdaptTraining { learning_rate: LEARNING_RATE, batch: 4, ..settings(STEPS, hidden(&[0, 1, 2, 3])) };
     let train = |micro_batch, recompute| {
         let settings = AdaptTraining { micro_batch, recompute, ..settings.clone() };
-        let options = TrainingOptions { masked: true, seed: 5, checkpoints: None };
+        let options = TrainingOptions { masked: true, seed: 5, checkpoints: None, budgets: Budgets::default() };
         let mut batches = Batches { images: 4, ..Batches::default() };
         let mut student = student_of(&model);
         train_adapters(student.as_mut(), Some(&teacher), &settings, options, &mut batches, &mut |_| {}).expect("trains")
@@ -253,6 +254,7 @@ fn the_projection_trains_where_a_target_names_it_in_every_layout() {
         adapters: &whole.adapters,
         patterns: &patterns,
         cuts: &Cuts::default(),
+        before: None,
     };
     let merged = merge(&model, request, &probe()).expect("merges");
     assert!(merged.certificate.holds(), "{:?}", merged.certificate.violations);

@@ -1,9 +1,11 @@
 //! Integration tests of restoration, one binary.
 
 mod distilling;
+mod evolving;
 mod golden;
 mod layouts;
 mod merging;
+mod perturbing;
 mod teaching;
 mod training;
 mod world;

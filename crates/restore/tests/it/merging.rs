@@ -9,7 +9,7 @@ use ressa_experiment::{
 };
 use ressa_models::{Cuts, MaskSet, Surgery, Tower, UpdateSet};
 use ressa_restore::{
-    MergeRequest, Merged, RestoreError, TrainingOptions, adapters, certify_merged, merge, train_adapters,
+    Budgets, MergeRequest, Merged, RestoreError, TrainingOptions, adapters, certify_merged, merge, train_adapters,
 };
 
 use crate::world::{Batches, dense, masks, probe, settings, student};
@@ -17,7 +17,7 @@ use crate::world::{Batches, dense, masks, probe, settings, student};
 const PATTERN: Pattern = Pattern::NOfM { keep: 2, of: 4 };
 
 fn trained(masked: bool) -> UpdateSet {
-    let options = TrainingOptions { masked, seed: 1, checkpoints: None };
+    let options = TrainingOptions { masked, seed: 1, checkpoints: None, budgets: Budgets::default() };
     let settings = settings(4, None);
     let mut student = student();
     train_adapters(student.as_mut(), None, &settings, options, &mut Batches::default(), &mut |_| {})
@@ -27,7 +27,7 @@ fn trained(masked: bool) -> UpdateSet {
 
 fn merged(method: RestoreMethod, masks: &MaskSet, adapters: &UpdateSet) -> Result<Merged, RestoreError> {
     let patterns = patterns();
-    merge(&dense(), MergeRequest { method, masks, adapters, patterns: &patterns, cuts: &Cuts::default() }, &probe())
+    merge(&dense(), MergeRequest { method, masks, adapters, patterns: &patterns, cuts: &Cuts::default(), before: None }, &probe())
 }
 
 /// Every layer of the pruned towers.
@@ -60,7 +60,7 @@ fn a_pruned_projection_is_one_of_its_towers_layers() {
         let mut student = dense.shallow_clone();
         masks.apply(student.as_mut()).expect("fits");
         let settings = AdaptTraining { recompute, ..settings(4, None) };
-        let options = TrainingOptions { masked: true, seed: 1, checkpoints: None };
+        let options = TrainingOptions { masked: true, seed: 1, checkpoints: None, budgets: Budgets::default() };
         let adapters = train_adapters(student.as_mut(), None, &settings, options, &mut Batches::default(), &mut |_| {})
             .expect("trains")
             .adapters;
@@ -80,7 +80,7 @@ fn updates_that_scale_keep_outputs_and_zeros() {
     for method in [RestoreMethod::ScaleLora, RestoreMethod::Spp, RestoreMethod::SppLora] {
         let name = method.name();
         let settings = AdaptTraining { update: method.update(), ..settings(4, None) };
-        let options = TrainingOptions { masked: true, seed: 1, checkpoints: None };
+        let options = TrainingOptions { masked: true, seed: 1, checkpoints: None, budgets: Budgets::default() };
         let mut student = student();
         let before = adapters::initialise(student.as_ref(), &settings, true, 1).expect("adapters");
         before.apply(student.as_mut()).expect("fits");
@@ -150,7 +150,7 @@ fn a_revived_weight_breaks_the_certificate() {
     let patterns = patterns();
     let cuts = Cuts::default();
     let (masks, adapters, patterns, cuts) = (&masks, &adapters, &patterns, &cuts);
-    let request = MergeRequest { method: RestoreMethod::SparseLora, masks, adapters, patterns, cuts };
+    let request = MergeRequest { method: RestoreMethod::SparseLora, masks, adapters, patterns, cuts, before: None };
     assert!(certify_merged(&model, request).holds());
     for (id, linear) in model.linears_mut() {
         if id.name == name {
@@ -181,7 +181,7 @@ fn merged_norms_and_biases_keep_outputs_and_zeros() {
     settings.vision.as_mut().expect("tuned").bias = TrainedBiases::LoraOnly;
     settings.vision.as_mut().expect("tuned").targets = vec!["fc1".to_owned()];
     for (masked, method) in [(true, RestoreMethod::SparseLora), (false, RestoreMethod::LoraRemasked)] {
-        let options = TrainingOptions { masked, seed: 1, checkpoints: None };
+        let options = TrainingOptions { masked, seed: 1, checkpoints: None, budgets: Budgets::default() };
         let mut student = student();
         let batches = &mut Batches::default();
         let adapters =
@@ -216,7 +216,7 @@ fn merged_norms_and_biases_keep_outputs_and_zeros() {
 fn biases_that_are_not_there_are_said() {
     let mut settings = settings(1, None);
     settings.language.as_mut().expect("tuned").bias = TrainedBiases::All;
-    let options = TrainingOptions { masked: true, seed: 1, checkpoints: None };
+    let options = TrainingOptions { masked: true, seed: 1, checkpoints: None, budgets: Budgets::default() };
     let (mut student, batches) = (student(), &mut Batches::default());
     let error =
         train_adapters(student.as_mut(), None, &settings, options, batches, &mut |_| {}).expect_err("T5 has none");

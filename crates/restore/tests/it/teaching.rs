@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use ressa_experiment::{config::DistillConfig, stage::AdaptTraining};
 use ressa_models::VisionLanguage;
-use ressa_restore::{Output, Restoration, Teacher, TeacherOutputs, TeacherStore, TrainingOptions, train_with};
+use ressa_restore::{Budgets, Output, Restoration, Teacher, TeacherOutputs, TeacherStore, TrainingOptions, train_with};
 
 use crate::world::{Batches, dense, settings, student};
 
@@ -43,7 +43,7 @@ fn train(settings: &AdaptTraining, store: Option<&Memory>) -> Restoration {
         Some(store) => teacher.remembering(store),
         None => teacher,
     };
-    let options = TrainingOptions { masked: true, seed: 5, checkpoints: None };
+    let options = TrainingOptions { masked: true, seed: 5, checkpoints: None, budgets: Budgets::default() };
     let mut student: Box<dyn VisionLanguage> = student();
     train_with(student.as_mut(), Some(teacher), settings, options, &mut Batches::default(), &mut |_| {})
         .expect("trains")

@@ -6,14 +6,14 @@ use ressa_experiment::{
 };
 use ressa_models::{Tower, UpdateSet, VisionLanguage};
 use ressa_restore::{
-    Checkpoints, Interval, Restoration, RestoreError, StepLoss, TrainingOptions, adapters, train_adapters,
+    Budgets, Checkpoints, Interval, Restoration, RestoreError, StepLoss, TrainingOptions, adapters, train_adapters,
 };
 use tch::Kind;
 
 use crate::world::{Batches, dense, settings, student};
 
 fn options(masked: bool) -> TrainingOptions<'static> {
-    TrainingOptions { masked, seed: 5, checkpoints: None }
+    TrainingOptions { masked, seed: 5, checkpoints: None, budgets: Budgets::default() }
 }
 
 fn train(settings: &AdaptTraining, options: TrainingOptions<'_>) -> Restoration {

@@ -4,6 +4,9 @@ use std::error::Error;
 
 use ressa_experiment::{
     config::{DistillConfig, MatrixUpdate, Recompute, TowerAdapter},
+    evolve::EvolveConfig,
+    penalty::PenaltyConfig,
+    perturb::PerturbConfig,
     stage::AdaptTraining,
 };
 use ressa_models::{MaskSet, Model, Prompts, TextBatch, Tower, VisionLanguage, presets};
@@ -62,6 +65,9 @@ pub fn settings(steps: u32, distill: Option<DistillConfig>) -> AdaptTraining {
         clip: 1.0,
         contrastive: 0.5,
         hardness: 0.0,
+        evolve: EvolveConfig::default(),
+        perturb: PerturbConfig::default(),
+        penalty: PenaltyConfig::default(),
         distill,
         micro_batch: None,
         recompute: Recompute::Auto,

@@ -77,6 +77,18 @@ impl FlatAdamW {
         })
     }
 
+    /// Makes elements of a parameter zero, and forgets what the optimiser knows of them. `elements` is bool, of the parameter's shape, true where.
+    pub fn reset(&mut self, parameter: usize, elements: &Tensor) {
+        let from: i64 = self.parameters[..parameter].iter().map(|p| p.numel() as i64).sum();
+        let elements = elements.reshape([-1]);
+        let count = elements.numel() as i64;
+        no_grad(|| {
+            for tensor in [&self.flat, &self.moments.first, &self.moments.second] {
+                let _ = tensor.narrow(0, from, count).masked_fill_(&elements, 0.0);
+            }
+        });
+    }
+
     /// All parameters, f32, flat, in their order: what [`FlatAdamW::resume`] wants beside the state.
     pub fn flat(&self) -> &Tensor {
         &self.flat
@@ -109,6 +121,30 @@ mod tests {
 
     fn wave(shape: [i64; 2], step: f64) -> Tensor {
         (Tensor::arange(shape[0] * shape[1], (Kind::Float, tch::Device::Cpu)) * step).sin().view(shape)
+    }
+
+    /// An element that is reset goes on as one that has not trained yet; its neighbours as if nothing had happened.
+    #[test]
+    fn a_reset_element_starts_again() {
+        let train = |is_reset: bool| {
+            let mut flat = FlatAdamW::new(&[wave([2, 3], 0.7), wave([2, 2], 1.3)], 0.0, AdamWOptions::default());
+            for step in 0..4 {
+                if is_reset && step == 3 {
+                    let elements = Tensor::from_slice(&[false, true, false, false]).view([2, 2]);
+                    flat.reset(1, &elements);
+                    assert_eq!(flat.parameters()[1].double_value(&[0, 1]), 0.0);
+                }
+                let _ = flat.step(&Tensor::ones([10], (Kind::Float, tch::Device::Cpu)), 0.1, None);
+            }
+            (flat.flat().copy(), flat.state())
+        };
+        let ((plain, left), (reset, right)) = (train(false), train(true));
+        let other = plain.ne_tensor(&reset);
+        assert_eq!(Vec::<i64>::try_from(other.nonzero().view([-1])).unwrap(), [7]);
+        let other = left.first.ne_tensor(&right.first).logical_or(&left.second.ne_tensor(&right.second));
+        assert_eq!(Vec::<i64>::try_from(other.nonzero().view([-1])).unwrap(), [7]);
+        // One step of a gradient of 1 on moments of 0.
+        assert!((right.first.double_value(&[7]) - 0.1).abs() < 1e-6);
     }
 
     /// The same bits as one parameter at a time, clipped and unclipped, with and without decay.

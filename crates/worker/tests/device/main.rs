@@ -111,6 +111,8 @@ fn rounded_otherwise(nodes: &[StageNode]) -> BTreeSet<StageKey> {
             Stage::Prune { metric, .. } => metric.changes_weights(),
             Stage::Refine { .. } | Stage::Reconstruct { .. } => true,
             Stage::Statistics { needs, .. } => needs.gram,
+            // Noise that is made on a device has another logarithm and sine.
+            Stage::Adapt { training, .. } => training.perturb.is_on(),
             _ => false,
         };
         if own || half || node.inputs.iter().any(|key| rounded.contains(key)) {

@@ -1,12 +1,13 @@
 //! Standard normal noise by name, the same wherever it is made.
 //!
-//! A label and a seed name a stream of ChaCha8 (`ressa_runtime::normals`), a counter-based generator: word `16 b + i` of a stream is word `i` of its block
+//! A label and a seed name a stream of ChaCha8 ([`normals`]), a counter-based generator: word `16 b + i` of a stream is word `i` of its block
 //! `b`. On the host the words are drawn one after the other. On another device all blocks of a piece are computed side by side in tensor operations,
 //! and no number crosses the bus; the words are the same, and so are the normals but for the last bit of the device's logarithm and sine.
 
 use rand_chacha::ChaCha8Rng;
-use ressa_runtime::{normals, stream};
 use tch::{Device, Kind, Tensor};
+
+use crate::{normals, stream};
 
 /// Blocks of sixteen words that are computed side by side.
 const PIECE: i64 = 1 << 18;
@@ -14,7 +15,7 @@ const PIECE: i64 = 1 << 18;
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
 /// Standard normal numbers shaped like `like`, f32, on its device.
-pub(super) fn normal(like: &Tensor, seed: u64, label: &str) -> Tensor {
+pub fn normal_like(like: &Tensor, seed: u64, label: &str) -> Tensor {
     match like.device() {
         Device::Cpu => {
             let values: Vec<f32> = normals(seed, label).take(like.numel()).map(|value| value as f32).collect();
@@ -36,7 +37,7 @@ fn on_device(stream: &ChaCha8Rng, count: i64, device: Device) -> Tensor {
     Tensor::cat(&pieces.collect::<Vec<_>>(), 0).narrow(0, 0, count)
 }
 
-/// Pairs of words as pairs of normals, as `ressa_runtime::normals` makes them, f32 `[blocks * 16]`.
+/// Pairs of words as pairs of normals, as [`normals`] makes them, f32 `[blocks * 16]`.
 fn box_muller(words: &Tensor) -> Tensor {
     let part = |at: i64| words.view([-1, 2]).select(1, at).to_kind(Kind::Double);
     // Words are signed here.
@@ -96,11 +97,11 @@ mod tests {
     #[test]
     fn noise_is_standard_normal_and_its_own() {
         let like = Tensor::zeros([101, 99], (Kind::Float, Device::Cpu));
-        let draw = normal(&like, 3, "a");
+        let draw = normal_like(&like, 3, "a");
         let moment = |power: f64| draw.pow_tensor_scalar(power).mean(Kind::Double).double_value(&[]);
         assert!(moment(1.0).abs() < 0.03 && (moment(2.0) - 1.0).abs() < 0.05 && (moment(4.0) - 3.0).abs() < 0.4);
-        assert!(draw.equal(&normal(&like, 3, "a")) && !draw.equal(&normal(&like, 3, "b")));
-        assert!(!draw.equal(&normal(&like, 4, "a")));
+        assert!(draw.equal(&normal_like(&like, 3, "a")) && !draw.equal(&normal_like(&like, 3, "b")));
+        assert!(!draw.equal(&normal_like(&like, 4, "a")));
     }
 
     #[test]
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn the_device_draws_what_the_host_draws() {
         let like = Tensor::zeros([1003], (Kind::Float, Device::Cpu));
-        let (host, device) = (normal(&like, 9, "x"), on_device(&stream(9, "x"), 1003, Device::Cpu));
+        let (host, device) = (normal_like(&like, 9, "x"), on_device(&stream(9, "x"), 1003, Device::Cpu));
         assert!((host - device).abs().max().double_value(&[]) < 1e-6);
     }
 }
