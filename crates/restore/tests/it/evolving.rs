@@ -54,9 +54,10 @@ fn same(left: &Restoration, right: &Restoration) -> bool {
     let (one, other) = (evolution(left), evolution(right));
     let masks = one.masks.iter().zip(other.masks.iter()).all(|((m, x), (n, y))| m == n && x.equal(y));
     let weights = one.weights.iter().zip(other.weights.iter()).all(|((m, x), (n, y))| m == n && x.equal(y));
-    let adapters = left.adapters.iter().zip(right.adapters.iter()).all(|((m, x), (n, y))| {
-        m == n && x.parameters().iter().zip(y.parameters()).all(|((_, x), (_, y))| x.equal(y))
-    });
+    let adapters =
+        left.adapters.iter().zip(right.adapters.iter()).all(|((m, x), (n, y))| {
+            m == n && x.parameters().iter().zip(y.parameters()).all(|((_, x), (_, y))| x.equal(y))
+        });
     masks && weights && adapters && left.losses == right.losses && one.exchanged == other.exchanged
 }
 
@@ -99,7 +100,10 @@ fn a_matrix_without_equal_rows_keeps_its_number() {
     let mut model = dense().shallow_clone();
     let mut uneven = MaskSet::new();
     for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == Tower::Language) {
-        uneven.insert(&id.name, linear.weight().abs().gt(0.02 + linear.weight().abs().mean(Kind::Float).double_value(&[]) / 2.0));
+        uneven.insert(
+            &id.name,
+            linear.weight().abs().gt(0.02 + linear.weight().abs().mean(Kind::Float).double_value(&[]) / 2.0),
+        );
     }
     uneven.apply(model.as_mut()).expect("fits");
     let options = TrainingOptions { masked: true, seed: 5, checkpoints: None, budgets: Budgets::default() };
@@ -191,7 +195,9 @@ fn a_resumed_training_ends_with_the_same_masks_and_bits() {
 fn every_way_to_compute_a_step_grows_the_same() {
     let settings = AdaptTraining { recompute: Recompute::None, ..evolving(false) };
     let (whole, _) = train(&settings, TWO_OF_FOUR, None);
-    for (micro_batch, recompute) in [(Some(2), Recompute::None), (None, Recompute::Blocks), (Some(1), Recompute::Blocks)] {
+    for (micro_batch, recompute) in
+        [(Some(2), Recompute::None), (None, Recompute::Blocks), (Some(1), Recompute::Blocks)]
+    {
         let (parts, _) = train(&AdaptTraining { micro_batch, recompute, ..settings.clone() }, TWO_OF_FOUR, None);
         let (mut other, mut kept) = (0, 0);
         for ((_, one), (_, two)) in evolution(&whole).masks.iter().zip(evolution(&parts).masks.iter()) {

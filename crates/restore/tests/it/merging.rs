@@ -27,7 +27,11 @@ fn trained(masked: bool) -> UpdateSet {
 
 fn merged(method: RestoreMethod, masks: &MaskSet, adapters: &UpdateSet) -> Result<Merged, RestoreError> {
     let patterns = BTreeMap::from([(Tower::Vision, PATTERN), (Tower::Language, PATTERN)]);
-    merge(&dense(), MergeRequest { method, masks, adapters, patterns: &patterns, cuts: &Cuts::default(), before: None }, &probe())
+    merge(
+        &dense(),
+        MergeRequest { method, masks, adapters, patterns: &patterns, cuts: &Cuts::default(), before: None },
+        &probe(),
+    )
 }
 
 #[test]
