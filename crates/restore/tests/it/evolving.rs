@@ -147,7 +147,8 @@ fn what_grows_starts_at_zero() {
             let grown = now.logical_and(&before.logical_not());
             let stayed = now.logical_and(&before);
             grown_in_all += grown.sum(Kind::Int64).int64_value(&[]);
-            assert_eq!(changed.masked_select(&grown).abs().max_other_or_zero(), 0.0, "{name}");
+            // The step behind the exchange moves by 1e-30.
+            assert!(changed.masked_select(&grown).abs().max_other_or_zero() < 1e-20, "{name}");
             assert!(changed.masked_select(&stayed).equal(&plain.masked_select(&stayed)), "{name}");
             // What went was smaller than what stayed, row by row.
             let gone = before.logical_and(&now.logical_not());
@@ -157,6 +158,27 @@ fn what_grows_starts_at_zero() {
         }
         assert!(grown_in_all > 0);
     }
+}
+
+/// What a low-rank product has where a weight grows is taken from the stored weight: one short step later, the weight is still nearer to zero than that.
+#[test]
+fn what_grows_under_a_product_starts_at_zero() {
+    let mut model = student();
+    let mut settings = AdaptTraining { steps: 3, final_rate: 0.0, ..evolving(false) };
+    settings.evolve = EvolveConfig { every: 2, until: 1.0, share: 0.9, ..EvolveConfig::default() };
+    let options = TrainingOptions { masked: true, seed: 5, checkpoints: None, budgets: Budgets::default() };
+    let trained = train_adapters(model.as_mut(), None, &settings, options, &mut Batches::default(), &mut |_| {});
+    let evolution = trained.expect("trains").evolution.expect("masks change");
+    let before = masks(&dense());
+    let (mut taken, mut left) = (0.0, 0.0);
+    for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower != Tower::Connector) {
+        let [was, is] = [&before, &evolution.masks].map(|masks| masks.get(&id.name).expect("a mask").keep());
+        let grown = is.logical_and(&was.logical_not());
+        let sum = |values: &Tensor| values.masked_select(&grown).abs().sum(Kind::Double).double_value(&[]);
+        taken += sum(evolution.weights.get(&id.name).expect("a weight"));
+        left += sum(&linear.effective_weight());
+    }
+    assert!(0.0 < left && left < 0.5 * taken, "{left} of {taken}");
 }
 
 trait MaxOrZero {
