@@ -96,8 +96,7 @@ mod tests {
     #[test]
     fn shares_fall_along_a_half_cosine() {
         let config = EvolveConfig { every: 10, ..EvolveConfig::default() };
-        let shares: Vec<(u32, f64)> =
-            (0..80).filter_map(|step| Some((step, config.share_at(step, 80, 0)?))).collect();
+        let shares: Vec<(u32, f64)> = (0..80).filter_map(|step| Some((step, config.share_at(step, 80, 0)?))).collect();
         let steps: Vec<u32> = shares.iter().map(|(step, _)| *step).collect();
         assert_eq!(steps, [10, 20, 30, 40, 50]);
         // Half of the way to step 60.

@@ -62,7 +62,8 @@ impl Executor {
         let dense = self.dense(node)?;
         let probe = self.samples(&data, &dense)?.probe()?;
         let Changes { masks, patterns, cuts, .. } = &changes;
-        let request = MergeRequest { method: *method, masks, adapters: &adapters, patterns, cuts, before: before.as_ref() };
+        let request =
+            MergeRequest { method: *method, masks, adapters: &adapters, patterns, cuts, before: before.as_ref() };
         Ok(merge(pruned.as_ref(), request, &probe)?)
     }
 }

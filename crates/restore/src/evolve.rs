@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use rand::Rng;
 use ressa_experiment::{
-    Pattern, Tower,
+    Pattern,
     evolve::{Drop, EvolveConfig, Growth},
     stage::AdaptTraining,
 };
@@ -42,7 +42,7 @@ pub struct Budgets<'a> {
 pub struct Evolution {
     /// The new masks of the layers whose masks could change.
     pub masks: MaskSet,
-    /// The stored weights that belong to them: the ones before, and what has grown at its beginning.
+    /// The stored weights that belong to them, zero where pruned: the ones before, and what has grown at its beginning.
     pub weights: WeightSet,
     /// How often weights were exchanged.
     pub exchanges: u32,
@@ -273,7 +273,7 @@ impl Evolver {
         for weight in student.weights() {
             if let (Some(layer), Some(keep)) = (self.layers.get(weight.key()), weight.keep()) {
                 evolution.masks.insert(weight.key(), keep.keep());
-                evolution.weights.insert(weight.key(), weight.base().shallow_clone());
+                evolution.weights.insert(weight.key(), weight.base().masked_fill(&keep.remove(), 0.0));
                 grown += count_nonzero(&layer.grown);
                 kept += keep.kept();
             }

@@ -24,13 +24,7 @@ pub(crate) struct Exchange {
 
 /// Exchanges a `share` of the weights that `keep` (bool `[out, in]`) keeps in the matrix or in each row, rounded down: those of the smallest `importance` for pruned
 /// ones of the largest `promise` in the same group, both f32 `[out, in]`. A group gives at most as many as it has pruned. Ties go by position.
-pub(crate) fn exchange(
-    keep: &Tensor,
-    importance: &Tensor,
-    promise: &Tensor,
-    share: f64,
-    groups: Groups,
-) -> Exchange {
+pub(crate) fn exchange(keep: &Tensor, importance: &Tensor, promise: &Tensor, share: f64, groups: Groups) -> Exchange {
     let size = keep.size();
     let (rows, columns) = (size[0], size[1]);
     let members = match groups {
@@ -141,9 +135,8 @@ mod tests {
                 let Exchange { dropped, grown } = exchange(&keep, &weights, &slopes, 0.4, groups);
                 assert!(!dropped.logical_and(&keep.logical_not()).any().is_true());
                 assert!(!grown.logical_and(&keep).any().is_true());
-                let of_groups = |flags: &Tensor| {
-                    flags.view([-1, members]).sum_dim_intlist([-1i64].as_slice(), false, Kind::Int64)
-                };
+                let of_groups =
+                    |flags: &Tensor| flags.view([-1, members]).sum_dim_intlist([-1i64].as_slice(), false, Kind::Int64);
                 assert!(of_groups(&dropped).equal(&of_groups(&grown)), "{name} {threshold}");
                 assert!(dropped.any().is_true());
             }

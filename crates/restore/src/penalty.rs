@@ -110,7 +110,11 @@ impl Penalty {
     }
 
     /// Groups that are zero, by tower and kind.
-    pub fn zeros(&self, student: &dyn VisionLanguage, optimiser: &FlatAdamW) -> BTreeMap<Tower, BTreeMap<&'static str, ZeroGroups>> {
+    pub fn zeros(
+        &self,
+        student: &dyn VisionLanguage,
+        optimiser: &FlatAdamW,
+    ) -> BTreeMap<Tower, BTreeMap<&'static str, ZeroGroups>> {
         let weights = by_key(student);
         let mut found: BTreeMap<Tower, BTreeMap<&'static str, ZeroGroups>> = BTreeMap::new();
         for set in &self.sets {

@@ -58,12 +58,7 @@ impl Perturbation {
     ///
     /// # Errors
     /// When the device has no memory left.
-    pub fn wear(
-        &self,
-        student: &mut dyn VisionLanguage,
-        updates: &UpdateSet,
-        step: u32,
-    ) -> Result<(), ModelError> {
+    pub fn wear(&self, student: &mut dyn VisionLanguage, updates: &UpdateSet, step: u32) -> Result<(), ModelError> {
         for weight in student.weights_mut() {
             let Some((layer, inner)) = self.layers.get(weight.key()).zip(updates.get(weight.key())) else { continue };
             let noise = Noise {
@@ -116,7 +111,10 @@ impl Perturbation {
     /// What a resumed training needs.
     pub fn saved(&self) -> (String, Tensor) {
         let rows: Vec<Tensor> = self.layers.values().map(|layer| layer.rows.reshape([-1])).collect();
-        (ROWS.to_owned(), if rows.is_empty() { Tensor::zeros([0], tch::kind::FLOAT_CPU) } else { Tensor::cat(&rows, 0) })
+        (
+            ROWS.to_owned(),
+            if rows.is_empty() { Tensor::zeros([0], tch::kind::FLOAT_CPU) } else { Tensor::cat(&rows, 0) },
+        )
     }
 
     /// Continues from what [`Perturbation::saved`] gave.
@@ -226,7 +224,8 @@ mod tests {
         let base = Tensor::ones([rows, columns], options) * &lengths / f64::from(columns as i32).sqrt();
         let slopes = Tensor::from_slice(&[0.0f32, 300.0, 0.0]).view([rows, 1]);
         let config = PerturbConfig { sigma: 0.1, beta: 0.04 };
-        let half = Tensor::arange(columns, (Kind::Int64, Device::Cpu)).remainder(2).eq(0).expand([rows, columns], false);
+        let half =
+            Tensor::arange(columns, (Kind::Int64, Device::Cpu)).remainder(2).eq(0).expand([rows, columns], false);
         for masked in [false, true] {
             let mut weight = Weight::new("l.weight", base.shallow_clone());
             if masked {

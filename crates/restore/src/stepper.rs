@@ -112,7 +112,8 @@ impl<'a> Stepper<'a> {
                 weight.set_update(Some(Box::new(probed)))?;
             }
         }
-        let parameters: Vec<Tensor> = layers.iter().filter_map(|name| Some(probes.get(name)?.shallow_clone())).collect();
+        let parameters: Vec<Tensor> =
+            layers.iter().filter_map(|name| Some(probes.get(name)?.shallow_clone())).collect();
         let places = Places::new(self.student, layers, &parameters);
         let found = self.run(step, batch, teacher, Wanted { parameters: &parameters, places: &places });
         let mut plain: BTreeMap<String, _> = plain.into_iter().collect();

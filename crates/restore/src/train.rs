@@ -193,11 +193,7 @@ impl More {
         Ok(saved)
     }
 
-    fn resume(
-        &mut self,
-        student: &mut dyn VisionLanguage,
-        saved: &BTreeMap<String, Tensor>,
-    ) -> Result<(), ModelError> {
+    fn resume(&mut self, student: &mut dyn VisionLanguage, saved: &BTreeMap<String, Tensor>) -> Result<(), ModelError> {
         if let Some(evolver) = &mut self.evolver {
             evolver.resume(student, saved)?;
         }

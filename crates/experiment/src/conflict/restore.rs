@@ -101,7 +101,9 @@ fn evolve(restore: &RestoreConfig, gone: &BTreeMap<Tower, (f64, &str)>) -> Optio
     let name = restore.method.name();
     let why = match (restore.method.update(), restore.method.trains_masked()) {
         (MatrixUpdate::Sum, true) => None,
-        (MatrixUpdate::Sum, false) => Some("trains pruned weights as if there were no mask, so there is nothing to grow"),
+        (MatrixUpdate::Sum, false) => {
+            Some("trains pruned weights as if there were no mask, so there is nothing to grow")
+        }
         _ => Some("changes a weight by a share of itself: what grows at zero would stay zero"),
     };
     if let Some(why) = why {

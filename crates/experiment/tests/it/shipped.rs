@@ -44,7 +44,7 @@ fn every_experiment_loads_and_plans() {
     allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     chaos: 6 points - 0 + 1, 3 seeds, 21 cells, 19 runs: 1 dense, 20 prune, 18 adapt, 18 merge, 95 evaluate; 0 gates
-    device: 35 points - 3 + 33, 1 seeds, 65 cells, 65 runs: 2 dense, 1 rescale, 6 sensitivity, 8 statistics, 103 prune, 6 refine, 7 structure, 6 reconstruct, 13 adapt, 14 merge, 75 evaluate; 0 gates
+    device: 35 points - 3 + 37, 1 seeds, 69 cells, 69 runs: 2 dense, 1 rescale, 6 sensitivity, 8 statistics, 103 prune, 6 refine, 7 structure, 6 reconstruct, 17 adapt, 18 merge, 79 evaluate; 0 gates
     distillation: 20 points - 0 + 1, 1 seeds, 21 cells, 21 runs: 1 dense, 4 prune, 18 adapt, 18 merge, 105 evaluate; 1 gates
     gradual: 8 points - 0 + 1, 3 seeds, 27 cells, 23 runs: 1 dense, 40 prune, 42 adapt, 42 merge, 115 evaluate; 1 gates
     methods-planted: 40 points - 0 + 2, 3 seeds, 126 cells, 106 runs: 1 dense, 1 rescale, 208 prune, 530 evaluate; 2 gates
@@ -57,7 +57,7 @@ fn every_experiment_loads_and_plans() {
     smoke: 2 points - 0 + 0, 1 seeds, 2 cells, 2 runs: 1 dense, 2 prune, 1 adapt, 1 merge, 10 evaluate; 0 gates
     structure: 60 points - 18 + 1, 1 seeds, 43 cells, 43 runs: 1 dense, 10 prune, 40 structure, 12 adapt, 12 merge, 205 evaluate; 1 gates
     towers: 30 points - 0 + 1, 3 seeds, 93 cells, 82 runs: 1 dense, 81 prune, 247 evaluate; 1 gates
-    updates: 16 points - 0 + 1, 1 seeds, 17 cells, 17 runs: 1 dense, 4 prune, 14 adapt, 14 merge, 85 evaluate; 1 gates
+    updates: 26 points - 0 + 1, 1 seeds, 27 cells, 27 runs: 1 dense, 4 prune, 24 adapt, 24 merge, 135 evaluate; 1 gates
     paper-ablations: 18 points - 0 + 2, 3 seeds, 60 cells, 49 runs: 1 dense, 6 prune, 45 adapt, 45 merge, 245 evaluate; 0 gates
     paper-allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 147 evaluate; 0 gates
     paper-allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 147 evaluate; 0 gates

@@ -35,7 +35,8 @@ fn more_work_takes_longer_and_more_memory() {
     let own = of_kind(&base, "adapt");
     assert!((doubled.seconds / own.seconds - 2.0).abs() < 0.01 && doubled.peak_bytes == own.peak_bytes);
     // Six exchanges, each with the gradients of a part of the weights at a time.
-    let evolving = |run: &mut RunConfig| (run.restore.evolve.every, run.restore.method) = (10, RestoreMethod::SparseLora);
+    let evolving =
+        |run: &mut RunConfig| (run.restore.evolve.every, run.restore.method) = (10, RestoreMethod::SparseLora);
     let evolved = of_kind(&predictions(&with(evolving), "h200"), "adapt");
     let masked = of_kind(&predictions(&with(|run| run.restore.method = RestoreMethod::SparseLora), "h200"), "adapt");
     assert!(evolved.seconds > masked.seconds && evolved.peak_bytes > masked.peak_bytes);

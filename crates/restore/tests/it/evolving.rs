@@ -8,7 +8,7 @@ use ressa_experiment::{
     evolve::{Drop, EvolveConfig, Growth},
     stage::AdaptTraining,
 };
-use ressa_models::{Cuts, LayerCut, MaskSet, Model, Tower, TowerCut, VisionLanguage};
+use ressa_models::{Cuts, LayerCut, MaskSet, Model, Surgery, Tower, TowerCut};
 use ressa_restore::{
     Budgets, Checkpoints, Evolution, Interval, MergeRequest, Restoration, TrainingOptions, departures, merge,
     train_adapters,
@@ -20,8 +20,11 @@ use crate::world::{Batches, dense, masks, probe, settings, student};
 
 const TWO_OF_FOUR: Pattern = Pattern::NOfM { keep: 2, of: 4 };
 
-fn patterns(pattern: Pattern) -> BTreeMap<Tower, Pattern> {
-    [Tower::Vision, Tower::Language].map(|tower| (tower, pattern)).into()
+/// Of every layer of the pruned towers.
+fn patterns(pattern: Pattern) -> BTreeMap<String, Pattern> {
+    let model = dense();
+    let pruned = model.linears().into_iter().filter(|(id, _)| id.tower != Tower::Connector);
+    pruned.map(|(id, _)| (id.name.clone(), pattern)).collect()
 }
 
 /// Exchanges before steps 2, 4 and 6 of 10.
@@ -54,9 +57,10 @@ fn same(left: &Restoration, right: &Restoration) -> bool {
     let (one, other) = (evolution(left), evolution(right));
     let masks = one.masks.iter().zip(other.masks.iter()).all(|((m, x), (n, y))| m == n && x.equal(y));
     let weights = one.weights.iter().zip(other.weights.iter()).all(|((m, x), (n, y))| m == n && x.equal(y));
-    let adapters = left.adapters.iter().zip(right.adapters.iter()).all(|((m, x), (n, y))| {
-        m == n && x.parameters().iter().zip(y.parameters()).all(|((_, x), (_, y))| x.equal(y))
-    });
+    let adapters =
+        left.adapters.iter().zip(right.adapters.iter()).all(|((m, x), (n, y))| {
+            m == n && x.parameters().iter().zip(y.parameters()).all(|((_, x), (_, y))| x.equal(y))
+        });
     masks && weights && adapters && left.losses == right.losses && one.exchanged == other.exchanged
 }
 
@@ -99,7 +103,10 @@ fn a_matrix_without_equal_rows_keeps_its_number() {
     let mut model = dense().shallow_clone();
     let mut uneven = MaskSet::new();
     for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower == Tower::Language) {
-        uneven.insert(&id.name, linear.weight().abs().gt(0.02 + linear.weight().abs().mean(Kind::Float).double_value(&[]) / 2.0));
+        uneven.insert(
+            &id.name,
+            linear.weight().abs().gt(0.02 + linear.weight().abs().mean(Kind::Float).double_value(&[]) / 2.0),
+        );
     }
     uneven.apply(model.as_mut()).expect("fits");
     let options = TrainingOptions { masked: true, seed: 5, checkpoints: None, budgets: Budgets::default() };
@@ -121,9 +128,9 @@ fn a_matrix_without_equal_rows_keeps_its_number() {
 #[test]
 fn what_grows_starts_at_zero() {
     for full in [false, true] {
-        // One exchange, before the last step, whose learning rate is nothing.
-        let mut settings = evolving(full);
-        settings.evolve = EvolveConfig { every: 9, until: 1.0, share: 0.9, ..EvolveConfig::default() };
+        // One exchange, before the last step, with a learning rate that moves nothing.
+        let mut settings = AdaptTraining { steps: 3, ..evolving(full) };
+        settings.evolve = EvolveConfig { every: 2, until: 1.0, share: 0.9, ..EvolveConfig::default() };
         let still = AdaptTraining { evolve: EvolveConfig::default(), ..settings.clone() };
         let effective = |settings: &AdaptTraining| {
             let mut model = student();
@@ -143,7 +150,8 @@ fn what_grows_starts_at_zero() {
             let grown = now.logical_and(&before.logical_not());
             let stayed = now.logical_and(&before);
             grown_in_all += grown.sum(Kind::Int64).int64_value(&[]);
-            assert_eq!(changed.masked_select(&grown).abs().max_other_or_zero(), 0.0, "{name}");
+            // The step behind the exchange moves by 1e-30.
+            assert!(changed.masked_select(&grown).abs().max_other_or_zero() < 1e-20, "{name}");
             assert!(changed.masked_select(&stayed).equal(&plain.masked_select(&stayed)), "{name}");
             // What went was smaller than what stayed, row by row.
             let gone = before.logical_and(&now.logical_not());
@@ -153,6 +161,27 @@ fn what_grows_starts_at_zero() {
         }
         assert!(grown_in_all > 0);
     }
+}
+
+/// What a low-rank product has where a weight grows is taken from the stored weight: one short step later, the weight is still nearer to zero than that.
+#[test]
+fn what_grows_under_a_product_starts_at_zero() {
+    let mut model = student();
+    let mut settings = AdaptTraining { steps: 3, final_rate: 0.0, ..evolving(false) };
+    settings.evolve = EvolveConfig { every: 2, until: 1.0, share: 0.9, ..EvolveConfig::default() };
+    let options = TrainingOptions { masked: true, seed: 5, checkpoints: None, budgets: Budgets::default() };
+    let trained = train_adapters(model.as_mut(), None, &settings, options, &mut Batches::default(), &mut |_| {});
+    let evolution = trained.expect("trains").evolution.expect("masks change");
+    let before = masks(&dense());
+    let (mut taken, mut left) = (0.0, 0.0);
+    for (id, linear) in model.linears().into_iter().filter(|(id, _)| id.tower != Tower::Connector) {
+        let [was, is] = [&before, &evolution.masks].map(|masks| masks.get(&id.name).expect("a mask").keep());
+        let grown = is.logical_and(&was.logical_not());
+        let sum = |values: &Tensor| values.masked_select(&grown).abs().sum(Kind::Double).double_value(&[]);
+        taken += sum(evolution.weights.get(&id.name).expect("a weight"));
+        left += sum(&linear.effective_weight());
+    }
+    assert!(0.0 < left && left < 0.5 * taken, "{left} of {taken}");
 }
 
 trait MaxOrZero {
@@ -191,7 +220,9 @@ fn a_resumed_training_ends_with_the_same_masks_and_bits() {
 fn every_way_to_compute_a_step_grows_the_same() {
     let settings = AdaptTraining { recompute: Recompute::None, ..evolving(false) };
     let (whole, _) = train(&settings, TWO_OF_FOUR, None);
-    for (micro_batch, recompute) in [(Some(2), Recompute::None), (None, Recompute::Blocks), (Some(1), Recompute::Blocks)] {
+    for (micro_batch, recompute) in
+        [(Some(2), Recompute::None), (None, Recompute::Blocks), (Some(1), Recompute::Blocks)]
+    {
         let (parts, _) = train(&AdaptTraining { micro_batch, recompute, ..settings.clone() }, TWO_OF_FOUR, None);
         let (mut other, mut kept) = (0, 0);
         for ((_, one), (_, two)) in evolution(&whole).masks.iter().zip(evolution(&parts).masks.iter()) {
