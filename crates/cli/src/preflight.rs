@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use ressa_checkpoint::{preset_config, published_config, read_config};
+use ressa_checkpoint::{Checkpoint, names, preset_config, published_config, read_config};
 use ressa_contents::Contents;
 use ressa_experiment::{Experiment, Stage, StageKey, expand::IdleStep};
 use ressa_store::Store;
@@ -115,10 +115,12 @@ fn dense_of<'g>(graph: &'g Graph, stage: &'g GraphStage) -> Option<&'g GraphStag
 
 /// The network of a dense model: from its configuration, or where there is none from the name of its folder.
 fn network(dense: &GraphStage, store: &Store, root: &Path) -> Option<Network> {
+    let mut tensors = None;
     let config = match &*dense.node.stage {
         Stage::Dense { checkpoint: Some(folder), .. } => {
             let folder = root.join(folder);
             let name = folder.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+            tensors = Checkpoint::open(&folder).ok();
             read_config(&folder).ok().or_else(|| published_config(&name))?
         }
         Stage::Dense { preset, .. } => {
@@ -128,5 +130,6 @@ fn network(dense: &GraphStage, store: &Store, root: &Path) -> Option<Network> {
         }
         _ => return None,
     };
-    Network::of(config)
+    let head = tensors.map(|tensors| tensors.get(names::COMPARES).is_some());
+    Network::of(config).map(|network| network.with_head(head))
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ressa_data::{Benchmark, Captions, DataError, Picture, published, stream::Purpose};
+use ressa_data::{Benchmark, Captions, DataError, Picture, pool, published, stream::Purpose};
 use ressa_experiment::{
     Stage, Task,
     config::{Augment, CorporaConfig},
@@ -13,7 +13,7 @@ use crate::{ContentError, Contents, Source};
 
 /// What names images.
 pub(crate) struct Named {
-    /// Annotation files of corpora, relative to the root; those of a benchmark are looked for there.
+    /// Annotation files of corpora, relative to the root; those of a benchmark are looked for there, and these follow them.
     annotations: Vec<&'static str>,
     /// Whether missing images are done without.
     optional: bool,
@@ -29,8 +29,9 @@ impl Contents<'_> {
         let mut key = CacheKey::new("images").with(&named.by);
         let annotations = match stage {
             Stage::Evaluate { task, .. } => published::annotations(root, *task),
-            _ => named.annotations.iter().map(|name| (*name).to_owned()).collect(),
+            _ => Vec::new(),
         };
+        let annotations = annotations.into_iter().chain(named.annotations.iter().map(|name| (*name).to_owned()));
         for name in annotations {
             let path = root.join(&name);
             // Where files are not named by the benchmark, their names say which images there are.
@@ -84,8 +85,14 @@ pub(crate) fn named(stage: &Stage) -> Option<Named> {
             let by = format!("training {} {} {} {seed}", training.steps, training.batch, training.samples);
             Some(corpora(&data.restoration, by))
         }
-        Stage::Evaluate { task, items, .. } => {
-            Some(Named { annotations: Vec::new(), optional: false, by: format!("benchmark {task} {items}") })
+        Stage::Evaluate { task, items, aids, .. } => {
+            // Captions to retrieve from are read without their images.
+            let retrieved = aids.as_ref().and_then(|aids| aids.retrieved.as_ref());
+            let pool = retrieved.map(|config| corpora(&pool::corpora(config), String::new()));
+            let by = format!("benchmark {task} {items}");
+            let by = pool.as_ref().map_or(by.clone(), |pool| format!("{by} beside{}", pool.by));
+            let annotations = pool.map(|pool| pool.annotations).unwrap_or_default();
+            Some(Named { annotations, optional: false, by })
         }
         _ => None,
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Pattern, StageKey, Task, Tower,
+    aids::Aids,
     allocation::{BudgetConfig, Measurement},
     config::{
         AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MatrixUpdate, MethodConfig, Metric,
@@ -300,6 +301,9 @@ pub enum Stage {
         /// Tokens of a window of a text; absent for all other tasks.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         window: Option<u32>,
+        /// What changes what is asked; absent where nothing does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        aids: Option<Box<Aids>>,
     },
 }
 

@@ -62,8 +62,8 @@ impl<'a> Predictor<'a> {
                         own.folders.insert(&node.key, folder);
                     }
                 }
-                Stage::Evaluate { retrieval: Some(retrieval), .. } => {
-                    if let Some(folder) = &retrieval.checkpoint {
+                stage @ Stage::Evaluate { .. } => {
+                    if let Some(folder) = matcher_of(stage) {
                         own.open(&root.join(folder))?;
                     }
                 }
@@ -106,12 +106,7 @@ impl<'a> Predictor<'a> {
         let machine = Machine { card, compute, tf32: host.tf32, cores };
         let merged = node.inputs.merge.is_some();
         let subject = Subject { model, machine, pruned: self.pruned(node), merged };
-        let matcher = match &*node.stage {
-            Stage::Evaluate { retrieval: Some(retrieval), .. } => {
-                retrieval.checkpoint.as_ref().and_then(|folder| self.models.get(&self.root.join(folder)))
-            }
-            _ => None,
-        };
+        let matcher = matcher_of(&node.stage).and_then(|folder| self.models.get(&self.root.join(folder)));
         let known = self.known(node, model, &machine, shared);
         predict(&node.stage, &node.inputs, &subject, matcher, known)
     }
@@ -179,4 +174,11 @@ impl<'a> Predictor<'a> {
     fn pruned(&self, node: &StageNode) -> BTreeSet<Tower> {
         self.behind(node).into_iter().filter_map(|node| node.stage.masks()).collect()
     }
+}
+
+/// The checkpoint that an evaluation compares images and texts with.
+fn matcher_of(stage: &Stage) -> Option<&PathBuf> {
+    let Stage::Evaluate { retrieval, aids, .. } = stage else { return None };
+    let of_task = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_ref());
+    of_task.or_else(|| aids.as_ref()?.checkpoint())
 }

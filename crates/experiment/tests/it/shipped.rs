@@ -7,7 +7,7 @@ use std::{
 
 use ressa_experiment::{Experiment, experiment::Counts, schema::schema};
 
-use crate::names::{BASES, PAPER, REAL, SHAPES};
+use crate::names::{BASES, PAPER, REAL, RELATED, SHAPES};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments")
@@ -19,6 +19,14 @@ fn files<'a>(folder: &str, names: &'a [&str]) -> impl Iterator<Item = (&'a str, 
     names.iter().map(move |name| (*name, folder.join(format!("{name}.yaml"))))
 }
 
+/// Every shipped experiment.
+fn studies() -> impl Iterator<Item = (&'static str, PathBuf)> {
+    files("shapes", &SHAPES)
+        .chain(files("related", &RELATED))
+        .chain(files("paper", &PAPER))
+        .chain(files("real", &REAL))
+}
+
 fn show(error: impl miette::Diagnostic + Send + Sync + 'static) -> String {
     format!("{:?}", miette::Report::new(error))
 }
@@ -26,7 +34,7 @@ fn show(error: impl miette::Diagnostic + Send + Sync + 'static) -> String {
 #[test]
 fn every_experiment_loads_and_plans() {
     let mut lines = Vec::new();
-    for (_, path) in files("shapes", &SHAPES).chain(files("paper", &PAPER)).chain(files("real", &REAL)) {
+    for (_, path) in studies() {
         let experiment = Experiment::load(&path, &root(), &[]).unwrap_or_else(|error| panic!("{}", show(error)));
         let Counts { points, excluded, included, seeds, cells, runs } = experiment.counts;
         let stages: Vec<String> =
@@ -82,7 +90,7 @@ fn every_experiment_loads_and_plans() {
 #[test]
 fn headers_count_runs_and_trainings() {
     let mut counted = 0;
-    for (_, path) in files("shapes", &SHAPES).chain(files("paper", &PAPER)).chain(files("real", &REAL)) {
+    for (_, path) in studies() {
         let text = std::fs::read_to_string(&path).unwrap();
         let Some(cost) = text.lines().find_map(|line| line.strip_prefix("# Cost: ")) else { continue };
         let words: Vec<&str> = cost.split([' ', ';', ',', '.']).collect();
