@@ -11,6 +11,7 @@ use std::{
 
 use ressa_checkpoint::{Checkpoint, names, preset_config, published_config, read_config};
 use ressa_contents::Contents;
+use ressa_data::{Processor, perturb::sentinel};
 use ressa_experiment::{Experiment, Stage, StageKey, expand::IdleStep};
 use ressa_store::Store;
 use ressa_sweep::{Graph, GraphStage, Inventory};
@@ -47,6 +48,7 @@ impl Preflight {
         let mut found = Self::default();
         let mut networks: HashMap<StageKey, Option<Network>> = HashMap::new();
         let mut draws = BTreeMap::new();
+        let mut gapless: HashMap<StageKey, bool> = HashMap::new();
         let contents = Contents::new(store, root);
         for (stage, _) in graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present) {
             samples::look(&stage.node.stage, &contents, root, &mut draws, &mut found);
@@ -54,6 +56,18 @@ impl Preflight {
             let network = networks.entry(dense.node.key).or_insert_with(|| network(dense, store, root));
             if let Some(network) = network {
                 network.look(&stage.node.stage, &mut found);
+                let denoises =
+                    matches!(&*stage.node.stage, Stage::Evaluate { aids: Some(aids), .. } if aids.denoises());
+                if denoises
+                    && network.has_encoder()
+                    && *gapless.entry(dense.node.key).or_insert_with(|| is_gapless(dense, root))
+                {
+                    let what = format!(
+                        "the tokenizer of this model has no token `{}`, which stands for a gap that a T5 fills; set it to masked or removed",
+                        sentinel(0)
+                    );
+                    found.problem("evaluate.smoothing.method", what);
+                }
             }
         }
         found
@@ -111,6 +125,12 @@ fn dense_of<'g>(graph: &'g Graph, stage: &'g GraphStage) -> Option<&'g GraphStag
         Stage::Dense { .. } => Some(stage),
         _ => dense_of(graph, &graph.stages[graph.position(stage.node.inputs.dense.as_ref()?)?]),
     }
+}
+
+/// Whether the tokenizer of a published folder has no word for a gap in a text; one that cannot be read is said with the files.
+fn is_gapless(dense: &GraphStage, root: &Path) -> bool {
+    let Stage::Dense { checkpoint: Some(folder), .. } = &*dense.node.stage else { return false };
+    Processor::load(&root.join(folder)).is_ok_and(|processor| processor.id(&sentinel(0)).is_none())
 }
 
 /// The network of a dense model: from its configuration, or where there is none from the name of its folder.

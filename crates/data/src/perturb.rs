@@ -196,7 +196,9 @@ impl Masked {
         if line.contains(MASK) {
             return None;
         }
-        let bare = |word: &str| -> String { word.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect() };
+        let bare = |word: &str| -> String {
+            word.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+        };
         let mut found = line.split_whitespace().map(bare);
         let kept = self.words.iter().zip(&self.gone).filter(|(_, gone)| !**gone).map(|(word, _)| bare(word));
         let is_whole = kept.filter(|word| !word.is_empty()).all(|word| found.any(|other| other == word));
@@ -251,7 +253,11 @@ mod tests {
             assert_ne!(new, old);
         }
         assert_eq!(perturbed(&["a".to_owned()], 0, &with(Perturbation::Typo, 1.0)), "aa");
-        assert_eq!(perturbed(&["a".to_owned()], 0, &with(Perturbation::Replace, 1.0)), "a", "there is no other question");
+        assert_eq!(
+            perturbed(&["a".to_owned()], 0, &with(Perturbation::Replace, 1.0)),
+            "a",
+            "there is no other question"
+        );
     }
 
     #[test]
@@ -313,7 +319,10 @@ mod tests {
     fn a_reply_counts_where_it_is_the_question_again() {
         let gaps = masked([false, true, false, false, true, false]);
         let filled = |reply: &str| gaps.filled_as_asked(reply);
-        assert_eq!(filled("\n \"What shape is the red square?\"\nI hope").as_deref(), Some("What shape is the red square?"));
+        assert_eq!(
+            filled("\n \"What shape is the red square?\"\nI hope").as_deref(),
+            Some("What shape is the red square?")
+        );
         assert_eq!(filled("what ___ is the big square"), None);
         assert_eq!(filled("Sure, I can help with that."), None);
         assert_eq!(filled("square the is what"), None, "words out of order");

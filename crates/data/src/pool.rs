@@ -2,10 +2,7 @@
 
 use ressa_experiment::config::{CorporaConfig, DataConfig, DataSource, RetrievedConfig};
 
-use crate::{
-    Captions, DataError, Picture, World,
-    stream::Purpose,
-};
+use crate::{Captions, DataError, Picture, World, stream::Purpose};
 
 /// A caption of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]

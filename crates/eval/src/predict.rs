@@ -9,8 +9,8 @@ use ressa_models::{Layout, Retrieve, Search};
 use tch::Tensor;
 
 use crate::{
-    Batching, Direction, EvalError, Prediction, Prepared, encoder::Encoder, likelihood, metrics::retrieval::rank, prediction::Aided,
-    prepared::Block,
+    Batching, Direction, EvalError, Prediction, Prepared, encoder::Encoder, likelihood, metrics::retrieval::rank,
+    prediction::Aided, prepared::Block,
 };
 
 /// How answers and captions are searched for, and how much is computed at once.

@@ -140,9 +140,9 @@ impl Prediction {
     /// What was done beyond asking once; `None` for kinds of prediction that nothing is done for.
     pub fn aided(&self) -> Option<&Aided> {
         match self {
-            Prediction::Answer { aided, .. }
-            | Prediction::Caption { aided, .. }
-            | Prediction::Choice { aided, .. } => Some(aided),
+            Prediction::Answer { aided, .. } | Prediction::Caption { aided, .. } | Prediction::Choice { aided, .. } => {
+                Some(aided)
+            }
             Prediction::Window { .. } | Prediction::Rank { .. } => None,
         }
     }
@@ -150,9 +150,9 @@ impl Prediction {
     /// The same, to be written to.
     pub(crate) fn aided_mut(&mut self) -> Option<&mut Aided> {
         match self {
-            Prediction::Answer { aided, .. }
-            | Prediction::Caption { aided, .. }
-            | Prediction::Choice { aided, .. } => Some(aided),
+            Prediction::Answer { aided, .. } | Prediction::Caption { aided, .. } | Prediction::Choice { aided, .. } => {
+                Some(aided)
+            }
             Prediction::Window { .. } | Prediction::Rank { .. } => None,
         }
     }

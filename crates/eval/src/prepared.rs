@@ -180,8 +180,7 @@ impl Prepared {
                 Content::Caption { instruction, .. } => (instruction, true),
                 Content::Retrieval { caption } => (caption, false),
             };
-            let prompt =
-                if read_by_language { processor.prompt(&worded(at, text), size)? } else { Prompt::default() };
+            let prompt = if read_by_language { processor.prompt(&worded(at, text), size)? } else { Prompt::default() };
             Ok(layouts.prompt(prompt, processor.encode_qformer(text)?))
         })
     }

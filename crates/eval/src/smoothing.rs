@@ -203,7 +203,10 @@ mod tests {
             panic!("no choice")
         };
         assert_eq!((prompt.as_str(), prediction.as_str(), log_likelihoods), ("whole", "B", vec![-2.0, -2.0]));
-        assert_eq!(aided.copies.iter().map(|copy| copy.filled).collect::<Vec<_>>(), [Some(true), Some(false), Some(true)]);
+        assert_eq!(
+            aided.copies.iter().map(|copy| copy.filled).collect::<Vec<_>>(),
+            [Some(true), Some(false), Some(true)]
+        );
         assert_eq!(aided.copies[1].prompt, "masked B");
     }
 }

@@ -132,7 +132,8 @@ pub struct SmoothingConfig {
 }
 
 /// How a decoder-only model is asked where an experiment does not say.
-const FILL: &str = "Replace each blank (___) in the following question with one suitable word. Write the question alone.\n{}";
+const FILL: &str =
+    "Replace each blank (___) in the following question with one suitable word. Write the question alone.\n{}";
 
 fn is_default_prompt(prompt: &str) -> bool {
     prompt == FILL
@@ -238,14 +239,11 @@ mod tests {
     #[test]
     fn names_are_those_of_files() {
         let of = |value: serde_json::Value| value.as_str().map(str::to_owned).unwrap_or_default();
-        let kinds = [Perturbation::Mask, Perturbation::Drop, Perturbation::Replace, Perturbation::Swap, Perturbation::Typo];
+        let kinds =
+            [Perturbation::Mask, Perturbation::Drop, Perturbation::Replace, Perturbation::Swap, Perturbation::Typo];
         assert_eq!(kinds.map(|kind| of(serde_json::json!(kind))), Perturbation::NAMES);
-        let methods = [
-            SmoothingMethod::None,
-            SmoothingMethod::Masked,
-            SmoothingMethod::Removed,
-            SmoothingMethod::SelfDenoised,
-        ];
+        let methods =
+            [SmoothingMethod::None, SmoothingMethod::Masked, SmoothingMethod::Removed, SmoothingMethod::SelfDenoised];
         assert_eq!(methods.map(|method| of(serde_json::json!(method))), SmoothingMethod::NAMES);
     }
 }

@@ -87,6 +87,11 @@ impl Network {
         })
     }
 
+    /// Whether the language model reads its prompt with an encoder.
+    pub fn has_encoder(&self) -> bool {
+        self.has_encoder
+    }
+
     /// The same where tensors say whether there is a head that compares images and texts.
     pub fn with_head(self, compares: Option<bool>) -> Self {
         Self { compares: compares.or(self.compares), ..self }
@@ -364,7 +369,10 @@ mod tests {
         assert_eq!(of("instructblip-vicuna-7b", None), [""; 0], "tensors would say");
         assert_eq!(of("instructblip-vicuna-7b", Some(true)), [""; 0]);
         for found in [of("instructblip-vicuna-7b", Some(false)), of(LLAVA, None)] {
-            assert!(found.len() == 1 && found[0].starts_with("evaluate.retrieved.checkpoint: this model has no head"), "{found:?}");
+            assert!(
+                found.len() == 1 && found[0].starts_with("evaluate.retrieved.checkpoint: this model has no head"),
+                "{found:?}"
+            );
         }
         let named = |run: &mut RunConfig| {
             retrieves(run);
@@ -377,7 +385,10 @@ mod tests {
             assert_eq!(found(published_config(name).expect("known"), fills), [""; 0]);
         }
         let opt = found(published_config("blip2-opt-2.7b").expect("known"), fills);
-        assert!(opt.len() == 1 && opt[0].starts_with("evaluate.smoothing.method: this language model (OPT)"), "{opt:?}");
+        assert!(
+            opt.len() == 1 && opt[0].starts_with("evaluate.smoothing.method: this language model (OPT)"),
+            "{opt:?}"
+        );
     }
 
     #[test]

@@ -95,11 +95,12 @@ fn pool_of(retrieved: &RetrievedConfig, data: &DataConfig, root: &Path, draws: &
     let Some(folder) = data.published_root().map(|folder| root.join(folder)) else { return };
     let asked = retrieved.pool as usize;
     let key = format!("{} pool {:?} {asked}", folder.display(), retrieved.corpora);
-    let drawn = draws.entry(key).or_insert_with(|| match Captions::available(&pool::corpora(retrieved), &folder, asked) {
-        Ok(available) => Drawn { available: Some(available), ..Drawn::default() },
-        Err(DataError::Missing { .. }) => Drawn::default(),
-        Err(error) => Drawn { unusable: Some(error.to_string()), ..Drawn::default() },
-    });
+    let drawn =
+        draws.entry(key).or_insert_with(|| match Captions::available(&pool::corpora(retrieved), &folder, asked) {
+            Ok(available) => Drawn { available: Some(available), ..Drawn::default() },
+            Err(DataError::Missing { .. }) => Drawn::default(),
+            Err(error) => Drawn { unusable: Some(error.to_string()), ..Drawn::default() },
+        });
     if let Some(error) = &drawn.unusable {
         found.problem("data.root", error);
     }

@@ -1,6 +1,8 @@
 //! Scores of stored predictions.
 
-use ressa_eval::{Aided, CopyAnswer, Direction, EvalError, Lemmas, Prediction, ScoreOptions, from_json_lines, to_json_lines};
+use ressa_eval::{
+    Aided, CopyAnswer, Direction, EvalError, Lemmas, Prediction, ScoreOptions, from_json_lines, to_json_lines,
+};
 use ressa_experiment::{
     Task,
     record::{Score, TaskScore},
@@ -140,7 +142,8 @@ fn stored_predictions_read_back_and_show_their_points() {
 /// What was retrieved and what copies said is stored beside the prediction; answers that were voted on have parts of their own, others have not.
 #[test]
 fn what_was_done_beyond_asking_once_is_stored_and_scored() {
-    let copy = |prediction: &str, filled| CopyAnswer { prompt: "what ___".into(), prediction: prediction.into(), filled };
+    let copy =
+        |prediction: &str, filled| CopyAnswer { prompt: "what ___".into(), prediction: prediction.into(), filled };
     let mut predictions = [said(0, "red", "red", "color"), said(1, "blue", "red", "color")];
     let plain = to_json_lines(Task::Gqa, &predictions, &ScoreOptions::default()).unwrap();
     assert!(!plain.contains("copies") && !plain.contains("retrieved"), "{plain}");
@@ -158,7 +161,9 @@ fn what_was_done_beyond_asking_once_is_stored_and_scored() {
     assert_eq!([found["agreement"].value, found["filled"].value], [62.5, 50.0]);
     let text = to_json_lines(Task::Gqa, &predictions, &ScoreOptions::default()).unwrap();
     // Reports read the points at the end of a line without the rest.
-    assert!(text.lines().all(|line| line.starts_with("{\"kind\":\"answer\",\"id\":\"") && line.contains(",\"points\":")));
+    assert!(
+        text.lines().all(|line| line.starts_with("{\"kind\":\"answer\",\"id\":\"") && line.contains(",\"points\":"))
+    );
     assert_eq!(from_json_lines(&text).unwrap(), predictions);
     let Prediction::Answer { aided, .. } = &mut predictions[0] else { unreachable!() };
     aided.copies.iter_mut().for_each(|copy| copy.filled = None);

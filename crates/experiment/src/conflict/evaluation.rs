@@ -65,7 +65,7 @@ fn retrieved(run: &RunConfig) -> Option<Conflict> {
     }
     if run.data.source == DataSource::Folder && retrieved.corpora.is_empty() {
         return found(
-            "evaluate.retrieved.corpora",
+            "evaluate.retrieved.captions",
             "captions are retrieved, but no corpus is named that they come from",
             "set `evaluate.retrieved.corpora`, for instance to [cc3m]",
         );

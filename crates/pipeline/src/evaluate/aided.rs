@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use ressa_data::{Benchmark, Processor, pool};
 use ressa_eval::{
-    Batching, CaptionPool, Copies, Filled, PredictOptions, Prediction, Prepared, fill, nearest, predict, retrieved, vote,
+    Batching, CaptionPool, Copies, Filled, PredictOptions, Prediction, Prepared, fill, nearest, predict, retrieved,
+    vote,
 };
 use ressa_experiment::{
     StageNode, Task,

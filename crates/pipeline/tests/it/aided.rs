@@ -43,7 +43,8 @@ fn the_embedded_world_retrieves_with_its_own_head_and_votes() {
     let plain = stages(&run);
     run.evaluate.retrieved = RetrievedConfig { captions: 2, pool: 40, ..RetrievedConfig::default() };
     run.evaluate.perturb = PerturbConfig { rate: 0.3, kind: Perturbation::Drop, seed: 0 };
-    run.evaluate.smoothing = SmoothingConfig { method: SmoothingMethod::Masked, copies: 3, ..SmoothingConfig::default() };
+    run.evaluate.smoothing =
+        SmoothingConfig { method: SmoothingMethod::Masked, copies: 3, ..SmoothingConfig::default() };
     let nodes = stages(&run);
     // Retrieval as a task asks nothing.
     assert_eq!(plain.last(), nodes.last());
@@ -93,7 +94,8 @@ fn the_embedded_world_retrieves_with_its_own_head_and_votes() {
 /// Captions come from a matching model where the model has no head, and never from the image that is asked about.
 #[test]
 fn folders_retrieve_with_a_named_model_and_never_an_images_own_captions() {
-    let (models, data, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (models, data, store) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tests/published");
     copy(&fixture.join("vqav2"), &data.path().join("vqav2"));
     copy(&fixture.join("coco"), &data.path().join("coco"));
@@ -102,7 +104,8 @@ fn folders_retrieve_with_a_named_model_and_never_an_images_own_captions() {
         format!(r#"{{"image": "{split}2014/COCO_{split}2014_{image:012}.jpg", "caption": "{caption}"}}"#)
     };
     let entries = [entry("val", 1, "a red cube"), entry("val", 2, "a blue ring"), entry("train", 1, "a green cross")];
-    fs::write(data.path().join("coco/annotations/coco_karpathy_train.json"), format!("[{}]", entries.join(","))).unwrap();
+    fs::write(data.path().join("coco/annotations/coco_karpathy_train.json"), format!("[{}]", entries.join(",")))
+        .unwrap();
 
     for family in [Family::T5, Family::Llama] {
         let models = models.path().join(format!("{family:?}"));
