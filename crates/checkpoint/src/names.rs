@@ -3,6 +3,9 @@
 use ressa_experiment::Tower;
 use serde::Serialize;
 
+/// The projection of images into the space in which they are compared with texts: a model that has it can retrieve.
+pub const COMPARES: &str = "vision_projection.weight";
+
 /// A part of a vision-language checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -7,7 +7,7 @@ use std::{
 
 use ressa_checkpoint::{CheckpointError, INDEX, SINGLE, WeightFiles, absent_pieces, companions, problems, read_config};
 use ressa_contents::Contents;
-use ressa_data::{Processor, published};
+use ressa_data::{Processor, pool, published};
 use ressa_experiment::{
     Stage, Task,
     config::{CorporaConfig, DataConfig, DataSource},
@@ -57,9 +57,15 @@ pub fn missing(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path)
                 }
                 list.corpora(data, &data.restoration);
             }
-            Stage::Evaluate { task, data, retrieval, .. } => {
+            Stage::Evaluate { task, data, retrieval, aids, .. } => {
                 if let Some(folder) = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_ref()) {
                     checkpoint(&root.join(folder), "evaluate.retrieval.checkpoint", &mut list);
+                }
+                if let Some(retrieved) = aids.as_ref().and_then(|aids| aids.retrieved.as_ref()) {
+                    if let Some(folder) = &retrieved.checkpoint {
+                        checkpoint(&root.join(folder), "evaluate.retrieved.checkpoint", &mut list);
+                    }
+                    list.corpora(data, &pool::corpora(retrieved));
                 }
                 match &data.text {
                     Some(text) if !root.join(text).is_file() => {

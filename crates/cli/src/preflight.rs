@@ -12,8 +12,9 @@ use std::{
     path::Path,
 };
 
-use ressa_checkpoint::{Removable, preset_config, published_config, read_config};
+use ressa_checkpoint::{Checkpoint, Removable, names, preset_config, published_config, read_config};
 use ressa_contents::Contents;
+use ressa_data::{Processor, perturb::sentinel};
 use ressa_experiment::{Experiment, Stage, StageKey, Tower, expand::IdleStep};
 use ressa_store::Store;
 use ressa_sweep::{Graph, GraphStage, Inventory};
@@ -50,6 +51,7 @@ impl Preflight {
         let mut found = Self::default();
         let mut networks: HashMap<StageKey, Option<(Network, Removables)>> = HashMap::new();
         let mut draws = BTreeMap::new();
+        let mut gapless: HashMap<StageKey, bool> = HashMap::new();
         let contents = Contents::new(store, root);
         for (stage, _) in graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present) {
             samples::look(&stage.node.stage, &contents, root, &mut draws, &mut found);
@@ -59,6 +61,18 @@ impl Preflight {
                 let removed = |tower| widths::removals(graph, stage, tower);
                 network.look(&stage.node.stage, &removed, &mut found);
                 removal::look(&stage.node.stage, &removed, removables, &mut found);
+                let denoises =
+                    matches!(&*stage.node.stage, Stage::Evaluate { aids: Some(aids), .. } if aids.denoises());
+                if denoises
+                    && network.has_encoder()
+                    && *gapless.entry(dense.node.key).or_insert_with(|| is_gapless(dense, root))
+                {
+                    let what = format!(
+                        "the tokenizer of this model has no token `{}`, which stands for a gap that a T5 fills; set it to masked or removed",
+                        sentinel(0)
+                    );
+                    found.problem("evaluate.smoothing.method", what);
+                }
             }
             if let Stage::Adapt { training, .. } = &*stage.node.stage {
                 teaching::teacher(training, dense, store, root, &mut found);
@@ -121,15 +135,23 @@ fn dense_of<'g>(graph: &'g Graph, stage: &'g GraphStage) -> Option<&'g GraphStag
     }
 }
 
+/// Whether the tokenizer of a published folder has no word for a gap in a text; one that cannot be read is said with the files.
+fn is_gapless(dense: &GraphStage, root: &Path) -> bool {
+    let Stage::Dense { checkpoint: Some(folder), .. } = &*dense.node.stage else { return false };
+    Processor::load(&root.join(folder)).is_ok_and(|processor| processor.id(&sentinel(0)).is_none())
+}
+
 /// What can be removed of each tower as a whole.
 type Removables = [(Tower, Removable); 3];
 
 /// The network of a dense model: from its configuration, or where there is none from the name of its folder.
 fn network(dense: &GraphStage, store: &Store, root: &Path) -> Option<(Network, Removables)> {
+    let mut tensors = None;
     let config = match &*dense.node.stage {
         Stage::Dense { checkpoint: Some(folder), .. } => {
             let folder = root.join(folder);
             let name = folder.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+            tensors = Checkpoint::open(&folder).ok();
             read_config(&folder).ok().or_else(|| published_config(&name))?
         }
         Stage::Dense { preset, .. } => {
@@ -140,5 +162,6 @@ fn network(dense: &GraphStage, store: &Store, root: &Path) -> Option<(Network, R
         _ => return None,
     };
     let removables = Tower::ALL.map(|tower| (tower, Removable::of(&config, tower)));
-    Some((Network::of(config)?, removables))
+    let head = tensors.map(|tensors| tensors.get(names::COMPARES).is_some());
+    Some((Network::of(config)?.with_head(head), removables))
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use ressa_data::{Benchmark, Captions, DataError, Picture, published, stream::Purpose};
+use ressa_data::{Benchmark, Captions, DataError, Picture, pool, published, stream::Purpose};
 use ressa_experiment::{
     Stage, Task,
+    aids::Aids,
     config::{Augment, CorporaConfig},
     stage::AdaptTraining,
 };
@@ -14,7 +15,7 @@ use crate::{ContentError, Contents, Source};
 
 /// What names images.
 pub(crate) struct Named {
-    /// Annotation files of corpora, relative to the root; those of a benchmark are looked for there.
+    /// Annotation files of corpora, relative to the root; those of a benchmark are looked for there, and these follow them.
     annotations: Vec<&'static str>,
     /// Whether missing images are done without.
     optional: bool,
@@ -30,8 +31,9 @@ impl Contents<'_> {
         let mut key = CacheKey::new("images 2").with(&named.by);
         let annotations = match stage {
             Stage::Evaluate { task, .. } => published::annotations(root, *task),
-            _ => named.annotations.iter().map(|name| (*name).to_owned()).collect(),
+            _ => Vec::new(),
         };
+        let annotations = annotations.into_iter().chain(named.annotations.iter().map(|name| (*name).to_owned()));
         for name in annotations {
             let path = root.join(&name);
             // Where files are not named by the benchmark, their names say which images there are.
@@ -69,7 +71,7 @@ enum Drawing<'a> {
     /// Those of a training.
     Training { config: &'a CorporaConfig, training: &'a AdaptTraining, seed: u64 },
     /// Those of a benchmark's first items.
-    Benchmark { task: Task, items: u32 },
+    Benchmark { task: Task, items: u32, aids: Option<&'a Aids> },
 }
 
 /// The drawing of a stage; `None` where it opens no images.
@@ -92,7 +94,9 @@ fn drawing(stage: &Stage) -> Option<Drawing<'_>> {
         Stage::Adapt { data, training, seed, .. } => {
             Drawing::Training { config: &data.restoration, training, seed: *seed }
         }
-        Stage::Evaluate { task, items, .. } => Drawing::Benchmark { task: *task, items: *items },
+        Stage::Evaluate { task, items, aids, .. } => {
+            Drawing::Benchmark { task: *task, items: *items, aids: aids.as_deref() }
+        }
         _ => return None,
     })
 }
@@ -109,8 +113,14 @@ pub(crate) fn named(stage: &Stage) -> Option<Named> {
         Drawing::Training { config, training, seed } => {
             corpora(config, format!("training {} {} {} {seed}", training.steps, training.batch, training.samples))
         }
-        Drawing::Benchmark { task, items } => {
-            Named { annotations: Vec::new(), optional: false, by: format!("benchmark {task} {items}") }
+        Drawing::Benchmark { task, items, aids } => {
+            // Captions to retrieve from are read without their images.
+            let retrieved = aids.and_then(|aids| aids.retrieved.as_ref());
+            let pool = retrieved.map(|config| corpora(&pool::corpora(config), String::new()));
+            let by = format!("benchmark {task} {items}");
+            let by = pool.as_ref().map_or(by.clone(), |pool| format!("{by} beside{}", pool.by));
+            let annotations = pool.map(|pool| pool.annotations).unwrap_or_default();
+            Named { annotations, optional: false, by }
         }
     })
 }
@@ -126,7 +136,7 @@ fn opened(stage: &Stage, root: &Path) -> Result<Vec<String>, DataError> {
                 [Captions::of_training(config, root, training, seed)?, Captions::of_probe(&plain, root)?];
             drawn.entries().iter().chain(first.entries()).map(|entry| entry.image.clone()).collect()
         }
-        Some(Drawing::Benchmark { task, items }) => benchmark(root, task, items as usize)?,
+        Some(Drawing::Benchmark { task, items, .. }) => benchmark(root, task, items as usize)?,
         None => Vec::new(),
     };
     let mut seen = std::collections::HashSet::new();

@@ -302,3 +302,29 @@ fn images_of_a_removal_are_read_whoever_is_asked_first() {
     fs::write(&image, before.to_uppercase()).unwrap();
     assert_eq!(world.moved(&plain), set(&ALL[1..]));
 }
+
+/// Captions to retrieve from decide about every task that is asked behind them; their images are not opened.
+#[test]
+fn a_pool_of_captions_is_read_by_the_evaluations_that_retrieve_from_it() {
+    let world = World::new();
+    world.write("data/vg/annotations/vg_caption.json", r#"[{"image": "a.jpg", "caption": "a red cat"}]"#);
+    world.write("data/vg/images/VG_100K/a.jpg", "a");
+    let plain = world.nodes();
+    let study = fs::read_to_string(world.path("experiments/mine.yaml")).unwrap();
+    let retrieved = "  retrieved: { captions: 1, pool: 2, corpora: [vg], checkpoint: matcher }\n";
+    world.write("experiments/mine.yaml", &format!("{study}{retrieved}"));
+    assert_eq!(world.moved(&plain), set(&["gqa", "nocaps"]));
+    let before = world.nodes();
+    for (file, moved) in [
+        ("data/vg/annotations/vg_caption.json", &["gqa", "nocaps"][..]),
+        ("data/vg/images/VG_100K/a.jpg", &[]),
+        ("data/gqa/annotations/testdev_balanced_questions.json", &["gqa"]),
+        ("matcher/tokenizer.json", &["gqa", "nocaps", "flickr30k"]),
+    ] {
+        let old = fs::read_to_string(world.path(file)).unwrap();
+        world.write(file, &format!("{old} "));
+        assert_eq!(world.moved(&before), set(moved), "{file}");
+        world.write(file, &old);
+        assert_eq!(world.moved(&before), set(&[]), "{file} as it was");
+    }
+}

@@ -4,10 +4,10 @@ use std::{borrow::Cow, path::PathBuf};
 
 use ressa_experiment::{
     Task,
-    config::{AskingConfig, DataConfig, DataSource},
+    config::{AskingConfig, DataConfig, DataSource, PerturbConfig},
 };
 
-use crate::{Cell, DataError, Image, World, file_identity, published, wording};
+use crate::{Cell, DataError, Image, World, file_identity, perturb, published, wording};
 
 /// One test entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +86,14 @@ impl Picture {
             Picture::Held(image) => Ok(Cow::Borrowed(image)),
             Picture::File(path) => Image::open(path).map(Cow::Owned),
             Picture::Cell(cell) => cell.image().map(Cow::Owned),
+        }
+    }
+
+    /// The name of its file without folder and ending, in lower case; `None` where it has none of its own.
+    pub fn name(&self) -> Option<String> {
+        match self {
+            Picture::File(path) => Some(path.file_stem()?.to_string_lossy().to_lowercase()),
+            Picture::Held(_) | Picture::Cell(_) => None,
         }
     }
 
@@ -170,6 +178,52 @@ impl Benchmark {
                 Content::Retrieval { .. } => {}
             }
         }
+        self
+    }
+
+    /// The same benchmark with other questions, each made of its place among the items and the question as the benchmark has it; to be done before it is
+    /// worded ([`Benchmark::asked`]). Captions and retrieval have none.
+    #[must_use]
+    pub fn with_questions(mut self, question: impl Fn(usize, &str) -> String) -> Self {
+        for (at, item) in self.items.iter_mut().enumerate() {
+            match &mut item.content {
+                Content::Question { text: own, .. } | Content::Choice { question: own, .. } => *own = question(at, own),
+                Content::Caption { .. } | Content::Retrieval { .. } => {}
+            }
+        }
+        self
+    }
+
+    /// The questions, by the places of their items; empty where an item has none.
+    pub fn questions(&self) -> Vec<String> {
+        let question = |item: &Item| match &item.content {
+            Content::Question { text, .. } => text.clone(),
+            Content::Choice { question, .. } => question.clone(),
+            Content::Caption { .. } | Content::Retrieval { .. } => String::new(),
+        };
+        self.items.iter().map(question).collect()
+    }
+
+    /// Questions without answers in the places of all items, about the same images.
+    #[must_use]
+    pub fn as_questions(mut self, question: impl Fn(usize) -> String) -> Self {
+        for (at, item) in self.items.iter_mut().enumerate() {
+            item.content = Content::Question { text: question(at), answers: Vec::new(), template: None };
+        }
+        self
+    }
+
+    /// The same benchmark with its questions perturbed, before they are worded.
+    #[must_use]
+    pub fn perturbed(self, config: &PerturbConfig) -> Self {
+        let questions = self.questions();
+        self.with_questions(|at, _| perturb::perturbed(&questions, at, config))
+    }
+
+    /// Every item so many times, copies of one item behind each other.
+    #[must_use]
+    pub fn copied(mut self, copies: usize) -> Self {
+        self.items = self.items.into_iter().flat_map(|item| std::iter::repeat_n(item, copies)).collect();
         self
     }
 

@@ -254,6 +254,11 @@ impl Processor {
         self.language.decode(tokens, skip_special)
     }
 
+    /// Id of a token of the language model's tokenizer by its text, where there is one.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.language.id(token)
+    }
+
     /// Id that fills up prompts.
     pub fn pad(&self) -> u32 {
         self.language.pad()

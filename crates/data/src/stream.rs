@@ -24,6 +24,12 @@ pub enum Purpose {
     RestorationOrder = 7,
     /// How an entry becomes a training sample.
     RestorationEntry = 8,
+    /// Which words of a question are perturbed.
+    Perturbation = 9,
+    /// Which words of a copy of a question are masked.
+    Smoothing = 10,
+    /// Which captions of a corpus are a pool to retrieve from.
+    RetrievalPool = 11,
 }
 
 /// The random numbers of a purpose at a position.

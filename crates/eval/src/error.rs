@@ -33,6 +33,15 @@ pub enum EvalError {
          task from `evaluate.tasks`"
     )]
     NoRetrievalHead(Task),
+    /// Captions were to be retrieved by a model that cannot embed texts.
+    #[error(
+        "captions cannot be retrieved: the model has no head that compares images and texts; set `evaluate.retrieved.checkpoint` to an \
+         image-text matching model, or `evaluate.retrieved.captions` to 0"
+    )]
+    NoCaptionHead,
+    /// A model that cannot fill in masked words.
+    #[error("masked words cannot be filled in: {0}; set `evaluate.smoothing.method` to masked or removed")]
+    NoFilling(String),
     /// Matching was asked of a model that has no matching head.
     #[error(
         "the model in `evaluate.retrieval.checkpoint` has no matching head; set `evaluate.retrieval.rerank` to 0 or name another"

@@ -10,6 +10,7 @@ use tch::Tensor;
 
 use crate::{
     Batching, Direction, EvalError, Prediction, Prepared, encoder::Encoder, likelihood, metrics::retrieval::rank,
+    prediction::Aided, prepared::Block,
 };
 
 /// How answers and captions are searched for, and how much is computed at once.
@@ -81,29 +82,47 @@ fn generate(
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Prediction>, EvalError> {
     let search = options.search(prepared.task);
-    let mut texts: Vec<String> = vec![String::new(); prepared.items.len()];
     let mut likelihoods: Vec<Vec<f64>> = vec![Vec::new(); prepared.items.len()];
+    let mut choose = |features: &Tensor, block: &Block| -> Result<(), EvalError> {
+        for (item, found) in likelihood::of_block(model, features, prepared, block, &options.batching)? {
+            likelihoods[item] = found;
+        }
+        Ok(())
+    };
+    let texts = answers(model, prepared, &search, &options.batching, &mut choose, progress)?;
+    let texts = texts.iter().map(|tokens| prepared.processor.decode(tokens)).collect::<Result<Vec<_>, _>>()?;
+    let found = texts.into_iter().zip(likelihoods).enumerate();
+    Ok(found.filter_map(|(item, (text, likelihoods))| written(prepared, item, text, likelihoods)).collect())
+}
+
+/// The tokens that a model writes for each item, without the end; `seen` is shown the image features of each block after its items are answered.
+pub(crate) fn answers(
+    model: &dyn Retrieve,
+    prepared: &Prepared,
+    search: &Search,
+    batching: &Batching,
+    seen: &mut dyn FnMut(&Tensor, &Block) -> Result<(), EvalError>,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Vec<Vec<u32>>, EvalError> {
+    let mut answers: Vec<Vec<u32>> = vec![Vec::new(); prepared.items.len()];
     let mut done = 0;
-    let blocks = prepared.blocks(&options.batching);
-    let mut encoder = Encoder::new(prepared, &blocks, &options.batching);
-    let rows = rows_within(model, &search, &options.batching);
+    let blocks = prepared.blocks(batching);
+    let mut encoder = Encoder::new(prepared, &blocks, batching);
+    let rows = rows_within(model, search, batching);
     for (number, block) in blocks.iter().enumerate() {
         let features = encoder.features(model, number)?;
-        for batch in prepared.batches(block, &options.batching, &rows) {
+        for batch in prepared.batches(block, batching, &rows) {
             let prompts = &batch.prompts;
             model.check_prompts(prompts)?;
-            for (item, answer) in batch.items.iter().zip(model.answer(&features, prompts, &search)?) {
-                texts[*item] = prepared.processor.decode(answer.content())?;
+            for (item, answer) in batch.items.iter().zip(model.answer(&features, prompts, search)?) {
+                answers[*item] = answer.content().to_vec();
             }
             done += batch.items.len();
             progress(done as f64 / prepared.items.len() as f64);
         }
-        for (item, found) in likelihood::of_block(model, &features, prepared, block, &options.batching)? {
-            likelihoods[item] = found;
-        }
+        seen(&features, block)?;
     }
-    let found = texts.into_iter().zip(likelihoods).enumerate();
-    Ok(found.filter_map(|(item, (text, likelihoods))| written(prepared, item, text, likelihoods)).collect())
+    Ok(answers)
 }
 
 /// How many prompts of at most so many tokens, behind an image alone or a layout, a batch may hold.
@@ -125,17 +144,25 @@ fn written(prepared: &Prepared, item: usize, prediction: String, log_likelihoods
     let tokens = prepared.choices[item].iter().flat_map(|choice| choice.options.iter().map(|ids| ids.len() as u32));
     let tokens = tokens.collect();
     let item = &prepared.items[item];
-    let id = item.id.clone();
+    let (id, aided) = (item.id.clone(), Aided::default());
     match item.content.clone() {
         Content::Question { text, answers, template } => {
-            Some(Prediction::Answer { id, prompt: text, prediction, answers, template })
+            Some(Prediction::Answer { id, prompt: text, prediction, answers, template, aided })
         }
         Content::Caption { instruction, references, set } => {
-            Some(Prediction::Caption { id, prompt: instruction, prediction, references, set })
+            Some(Prediction::Caption { id, prompt: instruction, prediction, references, set, aided })
         }
-        Content::Choice { text, options, answer, kinds, .. } => {
-            Some(Prediction::Choice { id, prompt: text, prediction, options, answer, log_likelihoods, tokens, kinds })
-        }
+        Content::Choice { text, options, answer, kinds, .. } => Some(Prediction::Choice {
+            id,
+            prompt: text,
+            prediction,
+            options,
+            answer,
+            log_likelihoods,
+            tokens,
+            kinds,
+            aided,
+        }),
         Content::Retrieval { .. } => None,
     }
 }

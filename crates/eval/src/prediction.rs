@@ -8,6 +8,29 @@ use crate::{
     score::{ScoreOptions, item_points},
 };
 
+/// What an evaluation did for an item beyond asking it once; every part is empty where nothing was done.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Aided {
+    /// Captions that were read before the prompt, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retrieved: Vec<String>,
+    /// Copies of the question, each with its answer. The prediction is what most of them say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<CopyAnswer>,
+}
+
+/// A copy of a question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CopyAnswer {
+    /// The prompt, its words masked or filled in.
+    pub prompt: String,
+    /// What the model said.
+    pub prediction: String,
+    /// Whether the model filled every masked word; absent where it was not asked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled: Option<bool>,
+}
+
 /// What a model said about one item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
@@ -24,6 +47,9 @@ pub enum Prediction {
         answers: Vec<String>,
         /// Kind of question.
         template: Option<String>,
+        /// What was done beyond asking once.
+        #[serde(flatten)]
+        aided: Aided,
     },
     /// A caption.
     Caption {
@@ -37,6 +63,9 @@ pub enum Prediction {
         references: Vec<String>,
         /// Part of the benchmark, such as `in-domain`.
         set: Option<String>,
+        /// What was done beyond asking once.
+        #[serde(flatten)]
+        aided: Aided,
     },
     /// A choice among options: what the model wrote, and how likely it finds each option.
     Choice {
@@ -60,6 +89,9 @@ pub enum Prediction {
         /// Kinds of question that it belongs to.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         kinds: Vec<String>,
+        /// What was done beyond asking once.
+        #[serde(flatten)]
+        aided: Aided,
     },
     /// A window of a text.
     Window {
@@ -102,6 +134,26 @@ impl Prediction {
             | Prediction::Choice { id, .. }
             | Prediction::Window { id, .. }
             | Prediction::Rank { id, .. } => id,
+        }
+    }
+
+    /// What was done beyond asking once; `None` for kinds of prediction that nothing is done for.
+    pub fn aided(&self) -> Option<&Aided> {
+        match self {
+            Prediction::Answer { aided, .. } | Prediction::Caption { aided, .. } | Prediction::Choice { aided, .. } => {
+                Some(aided)
+            }
+            Prediction::Window { .. } | Prediction::Rank { .. } => None,
+        }
+    }
+
+    /// The same, to be written to.
+    pub(crate) fn aided_mut(&mut self) -> Option<&mut Aided> {
+        match self {
+            Prediction::Answer { aided, .. } | Prediction::Caption { aided, .. } | Prediction::Choice { aided, .. } => {
+                Some(aided)
+            }
+            Prediction::Window { .. } | Prediction::Rank { .. } => None,
         }
     }
 }

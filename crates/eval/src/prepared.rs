@@ -18,8 +18,11 @@ use crate::{Batching, EvalError};
 /// Images in memory whose features are held together.
 const BLOCK: usize = 512;
 
-/// What is read of an item about an image whose pixels have this height and width.
-type Reads<'a> = dyn Fn(&Item, (u32, u32), &Layouts) -> Result<Tokens, EvalError> + Sync + 'a;
+/// What is read of an item, by its place, about an image whose pixels have this height and width.
+type Reads<'a> = dyn Fn(usize, &Item, (u32, u32), &Layouts) -> Result<Tokens, EvalError> + Sync + 'a;
+
+/// What the language model reads of the text of an item, by its place.
+type Worded<'a> = dyn Fn(usize, &str) -> String + Sync + 'a;
 
 /// Token ids and images of one benchmark, for one device. Images that are files are opened whenever they are needed.
 pub struct Prepared {
@@ -83,9 +86,16 @@ impl Choice {
     ///
     /// An option's tokens are those that its text, behind a blank, adds to the stem. Where the stem is a turn of a conversation or ends with a
     /// token of its own (an encoder's), or the last word would be cut otherwise, they are those of the option alone.
-    fn of(processor: &Processor, item: &Item, size: (u32, u32), layouts: &Layouts) -> Result<Option<Self>, EvalError> {
-        let Content::Choice { stem, options, .. } = &item.content else { return Ok(None) };
-        let tokens = layouts.prompt(processor.prompt(stem, size)?, processor.encode_qformer(stem)?);
+    fn of(
+        processor: &Processor,
+        item: &Item,
+        size: (u32, u32),
+        worded: &dyn Fn(&str) -> String,
+        layouts: &Layouts,
+    ) -> Result<Option<Self>, EvalError> {
+        let Content::Choice { stem: asked, options, .. } = &item.content else { return Ok(None) };
+        let stem = &worded(asked);
+        let tokens = layouts.prompt(processor.prompt(stem, size)?, processor.encode_qformer(asked)?);
         let ids = |option: &String| {
             let whole = match &tokens.layout {
                 None => processor.encode_prompt(&format!("{stem} {option}"))?,
@@ -150,15 +160,40 @@ impl Prepared {
     /// # Errors
     /// Texts or images that the model's processor cannot read.
     pub fn new(processor: &Processor, benchmark: &Benchmark, device: Device) -> Result<Self, EvalError> {
-        Self::tokenized(processor, benchmark, device, &|item, size, layouts| {
+        Self::worded(processor, benchmark, &|_, text| text.to_owned(), device)
+    }
+
+    /// The same where the language model reads more than the text of an item, by its place in the benchmark: what stands before it and behind. A
+    /// Q-Former reads the text alone: it selects what of the image the question is about, and has positions for little more.
+    ///
+    /// # Errors
+    /// As for [`Prepared::new`].
+    pub fn worded(
+        processor: &Processor,
+        benchmark: &Benchmark,
+        worded: &Worded<'_>,
+        device: Device,
+    ) -> Result<Self, EvalError> {
+        Self::tokenized(processor, benchmark, device, Some(worded), &|at, item, size, layouts| {
             let (text, read_by_language) = match &item.content {
                 Content::Question { text, .. } | Content::Choice { text, .. } => (text, true),
                 Content::Caption { instruction, .. } => (instruction, true),
                 Content::Retrieval { caption } => (caption, false),
             };
-            let prompt = if read_by_language { processor.prompt(text, size)? } else { Prompt::default() };
+            let prompt = if read_by_language { processor.prompt(&worded(at, text), size)? } else { Prompt::default() };
             Ok(layouts.prompt(prompt, processor.encode_qformer(text)?))
         })
+    }
+
+    /// The images of a benchmark, of whose texts nothing is read.
+    ///
+    /// # Errors
+    /// Images that the model's processor cannot read.
+    pub fn images_of(processor: &Processor, benchmark: &Benchmark, device: Device) -> Result<Self, EvalError> {
+        let nothing = |_: usize, _: &Item, _: (u32, u32), _: &Layouts| {
+            Ok(Tokens { qformer: Vec::new(), language: Vec::new(), layout: None })
+        };
+        Self::tokenized(processor, benchmark, device, None, &nothing)
     }
 
     /// A retrieval benchmark for an image-text matching model, whose only tokenizer is that of its Q-Former. Longer captions are cut to
@@ -172,7 +207,7 @@ impl Prepared {
         tokens: usize,
         device: Device,
     ) -> Result<Self, EvalError> {
-        Self::tokenized(processor, benchmark, device, &|item, _, _| {
+        Self::tokenized(processor, benchmark, device, None, &|_, item, _, _| {
             let Content::Retrieval { caption } = &item.content else {
                 return Err(EvalError::WrongKind { task: benchmark.task(), id: item.id.clone() });
             };
@@ -188,6 +223,7 @@ impl Prepared {
         processor: &Processor,
         benchmark: &Benchmark,
         device: Device,
+        options: Option<&Worded<'_>>,
         tokens: &Reads<'_>,
     ) -> Result<Self, EvalError> {
         let mut items = benchmark.items().to_vec();
@@ -199,9 +235,16 @@ impl Prepared {
             own.map_or_else(|| processor.image_size(), |(_, size)| *size)
         };
         let kept = Layouts::default();
-        let texts = parallel(items.len(), threads, |item| tokens(&items[item], size(items[item].image), &kept))?;
+        let texts = parallel(items.len(), threads, |item| tokens(item, &items[item], size(items[item].image), &kept))?;
         let layouts = numbered(texts.iter().map(|text| &text.layout));
-        let choice = |item: usize| Choice::of(processor, &items[item], size(items[item].image), &kept);
+        // Where nothing is asked, options are not compared.
+        let choice = |item: usize| match options {
+            Some(worded) => {
+                let worded = |text: &str| worded(item, text);
+                Choice::of(processor, &items[item], size(items[item].image), &worded, &kept)
+            }
+            None => Ok(None),
+        };
         let mut choices: Vec<Option<Choice>> = parallel(items.len(), threads, choice)?;
         let numbers = numbered(choices.iter().flatten().map(|choice| &choice.stem.layout));
         for (choice, number) in choices.iter_mut().flatten().zip(numbers) {

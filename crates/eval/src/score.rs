@@ -16,7 +16,7 @@ use ressa_experiment::{
 };
 
 use crate::{
-    Direction, EvalError, Prediction,
+    CopyAnswer, Direction, EvalError, Prediction,
     metrics::{
         bleu::{self, Zero},
         cider::CiderD,
@@ -24,6 +24,7 @@ use crate::{
         ptb::tokenize,
         rouge, statistics, vqa,
     },
+    smoothing::plain,
 };
 
 /// Recall is reported among this many first places.
@@ -87,6 +88,37 @@ impl ScoreOptions {
 /// # Errors
 /// No predictions, or predictions of another task.
 pub fn score(task: Task, predictions: &[Prediction], options: &ScoreOptions) -> Result<TaskScore, EvalError> {
+    let mut scored = scored(task, predictions, options)?;
+    scored.parts.extend(vote_parts(predictions));
+    Ok(scored)
+}
+
+/// Of answers that were voted on: `agreement`, how many of an item's copies say what was decided, and `filled`, how many copies the model filled in
+/// wholly; both in per cent. Nothing of others.
+fn vote_parts(predictions: &[Prediction]) -> Vec<(String, Score)> {
+    let voted = || {
+        predictions.iter().filter_map(|one| match one {
+            Prediction::Answer { prediction, aided, .. } | Prediction::Choice { prediction, aided, .. } => {
+                (!aided.copies.is_empty()).then_some((prediction, &aided.copies))
+            }
+            _ => None,
+        })
+    };
+    let share = |copies: &[CopyAnswer], counts: &dyn Fn(&CopyAnswer) -> bool| {
+        100.0 * copies.iter().filter(|copy| counts(copy)).count() as f64 / copies.len() as f64
+    };
+    let agreement = voted().map(|(decided, copies)| {
+        let decided = plain(decided);
+        share(copies, &|copy| plain(&copy.prediction) == decided)
+    });
+    let asked = voted().filter(|(_, copies)| copies.iter().all(|copy| copy.filled.is_some()));
+    let filled = asked.map(|(_, copies)| share(copies, &|copy| copy.filled == Some(true)));
+    let parts: [(&str, Vec<f64>); 2] = [("agreement", agreement.collect()), ("filled", filled.collect())];
+    let parts = parts.into_iter().filter(|(_, shares)| !shares.is_empty());
+    parts.map(|(name, shares)| (name.to_owned(), average(name, &shares))).collect()
+}
+
+fn scored(task: Task, predictions: &[Prediction], options: &ScoreOptions) -> Result<TaskScore, EvalError> {
     if predictions.is_empty() {
         return Err(EvalError::Empty(task));
     }

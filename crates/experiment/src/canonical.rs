@@ -2,6 +2,7 @@
 
 use crate::{
     Pattern, RunConfig, Task, Tower,
+    aids::{PerturbConfig, SmoothingConfig, SmoothingMethod},
     allocation::AllocationConfig,
     config::{
         CalibrationConfig, CorporaConfig, DataConfig, DataSource, EvaluateConfig, Metric, PruneConfig, Repetition,
@@ -28,7 +29,8 @@ use crate::{
 /// - Without a method there is no restoration: `restore` becomes the default. Towers that are not tuned lose their adapter settings,
 ///   distillation of weight 0 its temperature and reduction, masks that stay, noise and penalties of 0 all of their settings.
 /// - Numbers of items that no task asks for, beams without generation and protocols of tasks that are not measured become the default;
-///   tasks get the order of the tables.
+///   tasks get the order of the tables. Captions before a prompt, perturbed questions and votes on copies go where no task asks so, or where they are
+///   switched off; the embedded world's captions come from no corpus.
 /// - Corpora that nothing reads become the default, as do instructions of samples that have none and what is read of questions where no corpus
 ///   has any. Matrices that train element by element have no rank, and those that are scaled no factor.
 /// - Scores that rank nothing, and calibration that no score reads, become the default in a structured removal.
@@ -48,7 +50,7 @@ pub fn canonical(run: &RunConfig) -> RunConfig {
         DataSource::Folder => run.data.seed = DataConfig::default().seed,
     }
     canonical_steps(&mut run);
-    canonical_evaluate(&mut run.evaluate);
+    canonical_evaluate(&mut run.evaluate, run.data.source);
     if !run.evaluate.tasks.contains(&Task::Perplexity) {
         run.data.text = None;
     }
@@ -225,9 +227,22 @@ fn canonical_corpora(corpora: &mut CorporaConfig, read: bool) {
     }
 }
 
-fn canonical_evaluate(evaluate: &mut EvaluateConfig) {
+fn canonical_evaluate(evaluate: &mut EvaluateConfig, source: DataSource) {
     let neutral = EvaluateConfig::default();
-    let EvaluateConfig { tasks, questions, images, beams, answer, caption, okvqa, retrieval, perplexity } = evaluate;
+    let EvaluateConfig {
+        tasks,
+        questions,
+        images,
+        beams,
+        answer,
+        caption,
+        okvqa,
+        retrieval,
+        perplexity,
+        retrieved,
+        perturb,
+        smoothing,
+    } = evaluate;
     tasks.sort_unstable();
     if !tasks.iter().any(|task| task.has_questions()) {
         *questions = neutral.questions;
@@ -258,5 +273,22 @@ fn canonical_evaluate(evaluate: &mut EvaluateConfig) {
     }
     if !tasks.contains(&Task::Flickr30k) || retrieval.checkpoint.is_none() {
         *retrieval = neutral.retrieval;
+    }
+    if !retrieved.is_on() || !tasks.iter().any(|task| task.writes()) {
+        *retrieved = neutral.retrieved;
+    }
+    if source == DataSource::Shapes {
+        retrieved.corpora.clear();
+    }
+    retrieved.corpora.sort_unstable();
+    let asks = tasks.iter().any(|task| task.has_questions());
+    if !asks || !perturb.is_on() {
+        *perturb = PerturbConfig::default();
+    }
+    match smoothing.method {
+        SmoothingMethod::None => *smoothing = SmoothingConfig::default(),
+        _ if !asks => *smoothing = SmoothingConfig::default(),
+        SmoothingMethod::Masked | SmoothingMethod::Removed => smoothing.prompt = SmoothingConfig::default().prompt,
+        SmoothingMethod::SelfDenoised => {}
     }
 }

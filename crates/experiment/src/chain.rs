@@ -745,6 +745,7 @@ fn scored(run: &RunConfig) -> Vec<Scored> {
                 .then(|| Box::new(evaluate.retrieval.clone())),
             compute: run.model.compute,
             window: (task.asks() == Asks::Text).then_some(evaluate.perplexity.window),
+            aids: Some(evaluate.aids(task)).filter(|aids| !aids.is_none()).map(Box::new),
         };
         Scored::new(task, stage)
     };

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Asks, Pattern, Task, Tower,
+    aids::Aids,
     allocation::AllocationConfig,
     evolve::EvolveConfig,
     method::is_default,
     model::{DenseConfig, ModelConfig},
     penalty::PenaltyConfig,
-    perturb::PerturbConfig,
+    perturb::NoiseConfig,
     reconstruct::ReconstructConfig,
     refine::RefineConfig,
     settings::SETTINGS,
@@ -21,6 +22,7 @@ use crate::{
 };
 
 pub use crate::{
+    aids::{PerturbConfig, Perturbation, RetrievedConfig, SmoothingConfig, SmoothingMethod},
     asking::{AskingConfig, Crop, Lemmatizer, OkvqaConfig, PerplexityConfig, Repetition, RetrievalConfig, TextRule},
     corpora::{Augment, CorporaConfig, Corpus, SampleForm},
     distill::{DistillConfig, Divergence, HiddenConfig, Reduction},
@@ -507,7 +509,7 @@ pub struct RestoreConfig {
     pub evolve: EvolveConfig,
     /// Noise on the weights on the way.
     #[serde(skip_serializing_if = "is_default")]
-    pub perturb: PerturbConfig,
+    pub perturb: NoiseConfig,
     /// Penalty on groups of weights.
     #[serde(skip_serializing_if = "is_default")]
     pub penalty: PenaltyConfig,
@@ -575,7 +577,7 @@ impl Default for RestoreConfig {
             contrastive: 1.0,
             hardness: 0.0,
             evolve: EvolveConfig::default(),
-            perturb: PerturbConfig::default(),
+            perturb: NoiseConfig::default(),
             penalty: PenaltyConfig::default(),
             distill: DistillConfig::default(),
             micro_batch: None,
@@ -737,6 +739,15 @@ pub struct EvaluateConfig {
     /// How a text is cut.
     #[serde(skip_serializing_if = "PerplexityConfig::is_default")]
     pub perplexity: PerplexityConfig,
+    /// Captions before each prompt.
+    #[serde(skip_serializing_if = "RetrievedConfig::is_default")]
+    pub retrieved: RetrievedConfig,
+    /// What happens to questions before they are asked.
+    #[serde(skip_serializing_if = "PerturbConfig::is_default")]
+    pub perturb: PerturbConfig,
+    /// Copies of a question that are voted on.
+    #[serde(skip_serializing_if = "SmoothingConfig::is_default")]
+    pub smoothing: SmoothingConfig,
 }
 
 impl EvaluateConfig {
@@ -746,6 +757,16 @@ impl EvaluateConfig {
             Asks::Answer | Asks::Choice => Some(&self.answer),
             Asks::Caption => Some(&self.caption),
             Asks::Match | Asks::Text => None,
+        }
+    }
+
+    /// What changes what is asked of a task.
+    pub fn aids(&self, task: Task) -> Aids {
+        let asks = task.has_questions();
+        Aids {
+            retrieved: (task.writes() && self.retrieved.is_on()).then(|| self.retrieved.clone()),
+            perturb: (asks && self.perturb.is_on()).then(|| self.perturb.clone()),
+            smoothing: (asks && self.smoothing.is_on()).then(|| self.smoothing.clone()),
         }
     }
 
@@ -771,6 +792,9 @@ impl Default for EvaluateConfig {
             okvqa: OkvqaConfig::default(),
             retrieval: RetrievalConfig::default(),
             perplexity: PerplexityConfig::default(),
+            retrieved: RetrievedConfig::default(),
+            perturb: PerturbConfig::default(),
+            smoothing: SmoothingConfig::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Settings that are each valid and together make no sense.
 
+mod evaluation;
 mod restore;
 
 use std::collections::BTreeMap;
@@ -52,9 +53,10 @@ pub(crate) fn conflict(run: &RunConfig) -> Option<Conflict> {
     model(run)
         .or_else(|| data(run))
         .or_else(|| steps(run))
-        .or_else(|| asking(run))
+        .or_else(|| evaluation::asking(run))
         .or_else(|| corpora(run))
         .or_else(|| published(run))
+        .or_else(|| evaluation::aids(run))
 }
 
 /// What the steps before one have done.
@@ -618,33 +620,6 @@ fn reconstruct(run: &RunConfig, config: &ReconstructConfig, name: &str, before: 
             format!("`{name}` needs calibration samples here, but no corpus is named"),
             "set `data.calibration.corpora`, for instance to [cc3m]",
         );
-    }
-    None
-}
-
-fn asking(run: &RunConfig) -> Option<Conflict> {
-    let evaluate = &run.evaluate;
-    if let Some(prompt) = &evaluate.answer.prompt
-        && prompt.matches("{}").count() != 1
-    {
-        return found(
-            "evaluate.answer.prompt",
-            format!("`{prompt}` does not say where the question goes"),
-            "write `{}` there, once, as in `Question: {} Short answer:`",
-        );
-    }
-    for (path, asking) in
-        [("evaluate.answer.min-new-tokens", &evaluate.answer), ("evaluate.caption.min-new-tokens", &evaluate.caption)]
-    {
-        if let (Some(least), Some(most)) = (asking.min_new_tokens, asking.max_new_tokens)
-            && least > most
-        {
-            return found(
-                path,
-                format!("at least {least} new tokens, but at most {most}"),
-                "lower it, or raise `max-new-tokens` beside it",
-            );
-        }
     }
     None
 }

@@ -1,4 +1,5 @@
-//! Dense gates: what an unpruned model must reach before a sweep spends anything on it.
+//! Dense gates: what an unpruned model must reach before a sweep spends anything on it. It is asked the tasks as they are: without retrieved captions,
+//! perturbed questions or votes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -30,6 +31,7 @@ pub(crate) fn add(run: &RunConfig, planner: &mut Planner, gates: &mut Vec<Gate>)
     dense.restore = RestoreConfig::default().into();
     dense.steps = Shared::default();
     dense.evaluate.tasks = Task::ALL.into_iter().filter(mentions).collect();
+    (dense.evaluate.retrieved, dense.evaluate.perturb, dense.evaluate.smoothing) = Default::default();
     // Numbers of items stay as the experiment has them, so that the gate's evaluations are the ones its dense runs need.
     let planned = planner.make(&RunConfig { evaluate: dense.evaluate.clone(), ..canonical(&dense) });
     let is_score = |node: &&Arc<StageNode>| matches!(*node.stage, Stage::Evaluate { .. });

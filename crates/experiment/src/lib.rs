@@ -8,6 +8,7 @@
 //! Every mistake on the way is an [`ExperimentError`] that points at the text.
 
 mod address;
+pub mod aids;
 pub mod allocation;
 pub mod asking;
 pub mod canonical;

@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 /// pruned, `g_i` the row's gradient in the step before. What is merged has no noise.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct PerturbConfig {
+pub struct NoiseConfig {
     /// Length of a row's noise as a share of the row's own; 0 adds none.
     pub sigma: f64,
     /// Weight of the squared gradient beside the squared row.
     pub beta: f64,
 }
 
-impl Default for PerturbConfig {
+impl Default for NoiseConfig {
     fn default() -> Self {
         Self { sigma: 0.0, beta: 0.01 }
     }
 }
 
-impl PerturbConfig {
+impl NoiseConfig {
     /// Whether there is noise.
     pub fn is_on(&self) -> bool {
         self.sigma > 0.0

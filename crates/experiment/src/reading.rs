@@ -1,7 +1,10 @@
 //! What a stage reads from outside the store, known by content: a folder that is renamed, linked or moved is the same, one that was
 //! edited in place is another.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +29,7 @@ pub struct Reading {
 pub enum ReadingKind {
     /// The published checkpoint behind the dense model.
     Model,
-    /// The checkpoint that retrieval compares with.
+    /// The checkpoint that images and texts are compared with: by retrieval, or for captions before a prompt.
     Matcher,
     /// The checkpoint that a restoration learns from.
     Teacher,
@@ -95,13 +98,13 @@ mod list {
 fn named(reading: &Reading) -> String {
     match &reading.content {
         Some(content) => format!("content:{content}"),
-        None => Path::new(&reading.place).components().collect::<std::path::PathBuf>().display().to_string(),
+        None => Path::new(&reading.place).components().collect::<PathBuf>().display().to_string(),
     }
 }
 
 impl Stage {
     /// What a stage reads from outside the store by its own configuration, by kind and place: a published checkpoint for `dense`, data on
-    /// disk for stages with samples, the matching model of a retrieval, the teacher of a distillation. Nothing in the embedded world.
+    /// disk for stages with samples, the matching model of a retrieval, of a task or of captions before a prompt, the teacher of a distillation. Nothing in the embedded world.
     pub fn reads(&self) -> Vec<(ReadingKind, String)> {
         let text = |path: &Path| path.display().to_string();
         let data = |data: &DataConfig| Some((ReadingKind::Data, text(data.published_root()?)));
@@ -121,8 +124,10 @@ impl Stage {
                 let teacher = training.distill.as_ref().and_then(|distill| distill.teacher.as_deref());
                 data(own).into_iter().chain(teacher.map(|folder| (ReadingKind::Teacher, text(folder)))).collect()
             }
-            Stage::Evaluate { data: own, retrieval, .. } => {
+            Stage::Evaluate { data: own, retrieval, aids, .. } => {
                 let matcher = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_deref());
+                // A task that writes has no retrieval of its own.
+                let matcher = matcher.or_else(|| aids.as_ref()?.checkpoint().map(PathBuf::as_path));
                 let matcher = matcher.map(|folder| (ReadingKind::Matcher, text(folder)));
                 let file = own.text.as_deref().map(|file| (ReadingKind::Text, text(file)));
                 data(own).into_iter().chain(matcher).chain(file).collect()
@@ -155,8 +160,9 @@ impl Stage {
                 }
                 Some(data)
             }
-            Stage::Evaluate { data, retrieval, .. } => {
+            Stage::Evaluate { data, retrieval, aids, .. } => {
                 let folder = retrieval.as_mut().and_then(|retrieval| retrieval.checkpoint.as_mut());
+                let folder = folder.or_else(|| aids.as_mut()?.retrieved.as_mut()?.checkpoint.as_mut());
                 if let (Some(folder), Some(name)) = (folder, of(ReadingKind::Matcher)) {
                     *folder = name.into();
                 }

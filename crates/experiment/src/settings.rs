@@ -4,6 +4,7 @@ use serde_yaml::Value;
 
 use crate::{
     RunConfig, Task,
+    aids::{Perturbation, SmoothingMethod},
     flow::Reading,
     reconstruct::{Trained, Window},
     refine::RefineMethod,
@@ -103,6 +104,7 @@ const BIAS: Shape = Shape::Choice(&["none", "lora-only", "all"]);
 const TARGETS: Shape = Shape::Set { of: &Shape::Text, min: 0 };
 const TASK: Shape = Shape::Choice(&Task::NAMES);
 const CORPORA: Shape = Shape::Set { of: &Shape::Choice(&["coco", "vg", "cc3m", "easy-vqa", "shapes"]), min: 0 };
+const CAPTION_CORPORA: Shape = Shape::Set { of: &Shape::Choice(&["coco", "vg", "cc3m"]), min: 0 };
 const FORM: Shape = Shape::Choice(&["prefix", "instruct"]);
 const INSTRUCTIONS: Shape = Shape::Set { of: &Shape::Text, min: 1 };
 const AUGMENT: Shape = Shape::Choice(&["none", "crop"]);
@@ -530,6 +532,34 @@ pub static SETTINGS: &[Setting] = settings! {
         "Tokens of a window of the text; windows do not overlap, and a shorter one at the end is left out. 2048 is the published one.";
     "evaluate.perplexity.windows" Shape::OrNull(&whole(1)), evaluate.perplexity.windows,
         "The first so many windows; null means all.";
+    "evaluate.retrieved.captions" Shape::Integer { min: 0, max: 64 }, evaluate.retrieved.captions,
+        "Captions of a pool that are put before each prompt, those nearest to its image first (RAVEN); 0 is none. No caption of the image itself is among them. The language model reads them, a Q-Former reads the question alone.";
+    "evaluate.retrieved.pool" whole(1), evaluate.retrieved.pool,
+        "Captions to choose from: in the embedded world one of each of the first so many training images, elsewhere a draw from `corpora` that is the same for every run.";
+    "evaluate.retrieved.corpora" CAPTION_CORPORA, evaluate.retrieved.corpora,
+        "Caption corpora under `data.root` that the pool is drawn from, split evenly; the embedded world needs none.";
+    "evaluate.retrieved.checkpoint" Shape::OrNull(&Shape::Path), evaluate.retrieved.checkpoint,
+        "Folder of a BLIP-2 image-text matching model that compares images and captions, as it is, the same for every run; null means the contrastive head of the evaluated model, pruned as it is.";
+    "evaluate.retrieved.template" Shape::Text, evaluate.retrieved.template,
+        "What is read: `{captions}` where the captions go, `{}` where the prompt goes.";
+    "evaluate.retrieved.separator" Shape::OrNull(&Shape::Text), evaluate.retrieved.separator,
+        "What stands between two captions; null means `. `, and in the embedded world, which has no marks, a blank.";
+    "evaluate.perturb.rate" SHARE, evaluate.perturb.rate,
+        "Share of the words of every question that are perturbed, the same for every model and replicate; 0 is none. What is perturbed at a rate is so at every higher one.";
+    "evaluate.perturb.kind" Shape::Choice(&Perturbation::NAMES), evaluate.perturb.kind,
+        "What happens to these words: `mask` puts `___` in their places, `drop` leaves them out, `replace` puts words of other questions there, `swap` exchanges them with the word behind, `typo` exchanges two of their letters.";
+    "evaluate.perturb.seed" SEED, evaluate.perturb.seed,
+        "Seed of the perturbed words. Not the replicate seed: all replicates answer the same questions.";
+    "evaluate.smoothing.method" Shape::Choice(&SmoothingMethod::NAMES), evaluate.smoothing.method,
+        "`masked`: copies of each question with words masked at random are answered and the most frequent answer counts (RanMASK); `removed`: these words are left out; `self-denoised`: the evaluated model fills the masks before it answers (needs a Flan-T5, or a decoder-only model that follows instructions); `none` asks each question once.";
+    "evaluate.smoothing.copies" Shape::Integer { min: 1, max: 255 }, evaluate.smoothing.copies,
+        "Copies of each question.";
+    "evaluate.smoothing.mask" SHARE, evaluate.smoothing.mask,
+        "Share of the words of each copy that are masked.";
+    "evaluate.smoothing.seed" SEED, evaluate.smoothing.seed,
+        "Seed of the masked words. Not the replicate seed: all replicates see the same copies.";
+    "evaluate.smoothing.prompt" Shape::Text, evaluate.smoothing.prompt,
+        "`self-denoised`: how a decoder-only model is asked to fill the masks, `{}` for the question. A T5 is not asked: it fills sentinels in their places.";
     "steps" Shape::Steps, steps,
         "What is done to the dense model, in order: each item a kind of step, with the settings that it does not leave to the section of that kind and a `name`. `steps.NAME.SETTING` is a step's setting anywhere else. Null, as nothing, is `[prune, restore]`.";
     "seed" SEED, seed,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Pattern, StageKey, Task, Tower,
+    aids::Aids,
     allocation::{BudgetConfig, Measurement},
     config::{
         AskingConfig, CalibrationConfig, DataConfig, DistillConfig, Group, MatrixUpdate, MethodConfig, Metric,
@@ -18,7 +19,7 @@ use crate::{
     job::Compute,
     model::Preset,
     penalty::PenaltyConfig,
-    perturb::PerturbConfig,
+    perturb::NoiseConfig,
     reading::Readings,
     reconstruct::WindowTraining,
     refine::RefineMethod,
@@ -303,6 +304,9 @@ pub enum Stage {
         /// Tokens of a window of a text; absent for all other tasks.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         window: Option<u32>,
+        /// What changes what is asked; absent where nothing does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        aids: Option<Box<Aids>>,
     },
 }
 
@@ -351,7 +355,7 @@ pub struct AdaptTraining {
     pub evolve: EvolveConfig,
     /// Noise on the weights on the way.
     #[serde(default, skip_serializing_if = "crate::method::is_default")]
-    pub perturb: PerturbConfig,
+    pub perturb: NoiseConfig,
     /// Penalty on groups of weights.
     #[serde(default, skip_serializing_if = "crate::method::is_default")]
     pub penalty: PenaltyConfig,

@@ -1,5 +1,7 @@
 //! Stage `evaluate`: predictions of one task, stored per item, and the scores they give.
 
+mod aided;
+
 use std::collections::BTreeSet;
 
 use ressa_data::text_of;
@@ -31,14 +33,14 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     progress: Progress<'_>,
 ) -> Result<Value, PipelineError> {
-    let Stage::Evaluate { task, items, beams, data, asking, okvqa, retrieval, window, .. } = &*node.stage else {
+    let Stage::Evaluate { task, items, beams, data, asking, okvqa, retrieval, window, aids, .. } = &*node.stage else {
         return Err(PipelineError::Internal("not an evaluate stage".to_owned()));
     };
     let name = task.name();
     let mut show = |share| progress(share, name);
     let batching = executor.loading.batching(executor.device);
-    let predictions = match retrieval.as_deref() {
-        Some(RetrievalConfig { checkpoint: Some(folder), rerank, text_tokens }) => {
+    let predictions = match (retrieval.as_deref(), aids.as_deref()) {
+        (Some(RetrievalConfig { checkpoint: Some(folder), rerank, text_tokens }), _) => {
             let model = executor.evaluated(node)?;
             let matcher = executor.matcher(folder, node.stage.compute())?;
             let prepared = executor.matched(&matcher, data, *task, *items, *text_tokens as usize)?;
@@ -57,6 +59,18 @@ pub(crate) fn run(
             perplexity::check(&*model, windows.tokens)?;
             let ids = executor.processor(node)?.tokenize(&text_of(path)?, true)?;
             perplexity(&*model, &ids, windows, executor.device, &mut show)?
+        }
+        (_, Some(aids)) => {
+            let asked = aided::Asked {
+                task: *task,
+                items: *items as usize,
+                data,
+                asking: asking.as_deref().cloned().unwrap_or_default(),
+                okvqa: okvqa.as_deref(),
+                aids,
+                beams: beams.unwrap_or(1) as usize,
+            };
+            aided::predictions(executor, node, &asked, &batching, &mut show)?
         }
         _ => {
             let prepared = executor.prepared(node, data, (*task, *items), (asking.as_deref(), okvqa.as_deref()))?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ressa_data::{Benchmark, Processor, World};
-use ressa_eval::Prepared;
+use ressa_eval::{CaptionPool, Prepared};
 use ressa_experiment::{
     KeyError, ReadingKind, Readings, Stage, StageKey, StageNode, Task,
     config::{AskingConfig, Crop, DataConfig, OkvqaConfig},
@@ -55,6 +55,8 @@ pub(crate) struct Resident {
     prepared: HashMap<String, Rc<Prepared>>,
     state: Option<State>,
     matcher: Option<Rc<Matcher>>,
+    /// Captions that were retrieved from last, by what they and their embeddings follow from.
+    pub pool: Option<(String, Rc<CaptionPool>)>,
     pub statistics: HashMap<StageKey, Rc<Published>>,
 }
 
@@ -144,14 +146,24 @@ impl Executor {
         }
         let mut benchmark = Benchmark::load(data, task, items as usize)?;
         benchmark = benchmark.asked(asking.unwrap_or(&AskingConfig::default()));
-        let mut processor = (*self.processor(node)?).clone();
-        if crop == Crop::Center {
-            processor = processor.center_cropped();
-        }
+        let processor = self.processor_of(node, okvqa)?;
         self.make_room();
         let prepared = Rc::new(Prepared::new(&processor, &benchmark, self.device)?);
         self.resident.prepared.insert(name, prepared.clone());
         Ok(prepared)
+    }
+
+    /// The processor of the dense model that a stage reads, with images cropped as OK-VQA's settings say.
+    pub(crate) fn processor_of(
+        &mut self,
+        node: &StageNode,
+        okvqa: Option<&OkvqaConfig>,
+    ) -> Result<Processor, PipelineError> {
+        let processor = (*self.processor(node)?).clone();
+        Ok(match okvqa.map(|okvqa| okvqa.crop).unwrap_or_default() {
+            Crop::Center => processor.center_cropped(),
+            Crop::Processor => processor,
+        })
     }
 
     /// Forgets benchmarks when many are known: those of experiments that are done.
@@ -266,6 +278,6 @@ pub(crate) fn node_of(entry: &Entry) -> Result<StageNode, PipelineError> {
     })
 }
 
-fn identity(settings: &impl serde::Serialize) -> String {
+pub(crate) fn identity(settings: &impl serde::Serialize) -> String {
     serde_json::to_string(settings).expect("settings are plain data")
 }

@@ -2,6 +2,7 @@
 
 use ressa_experiment::{
     Asks, Task, Tower,
+    aids::Aids,
     config::{AskingConfig, DataSource, RetrievalConfig},
     search,
 };
@@ -29,6 +30,8 @@ pub(crate) struct Evaluated<'a> {
     /// Questions, or images for captions and retrieval, at most.
     pub items: f64,
     pub beams: f64,
+    /// What changes what is asked.
+    pub aids: Option<&'a Aids>,
     /// What is in the cache.
     pub known: Known,
 }
@@ -89,25 +92,28 @@ impl Evaluated<'_> {
     }
 
     /// Time and memory of a task that writes. As in the program, what does not fit is tried with fewer prompts and images at once.
-    pub fn generate(&self, asking: Option<&AskingConfig>) -> Need {
-        let whole = self.searched(asking, 1);
+    pub fn generate(&self, asking: Option<&AskingConfig>, matcher: Option<&Model>) -> Need {
+        let whole = self.searched(asking, matcher, 1);
         if crate::stage::fits(self.subject.machine.card, whole.peak) {
             return whole;
         }
         let fallback = Some(format!("at most {} prompts at a time", search::ROWS / search::SHRINK));
-        Need { fallback, ..self.searched(asking, search::SHRINK) }
+        Need { fallback, ..self.searched(asking, matcher, search::SHRINK) }
     }
 
     /// With so many times fewer prompts and images at once.
-    fn searched(&self, asking: Option<&AskingConfig>, fewer: usize) -> Need {
+    fn searched(&self, asking: Option<&AskingConfig>, matcher: Option<&Model>, fewer: usize) -> Need {
         let Subject { model, machine, .. } = self.subject;
-        let (images, rows) = self.size();
+        let (images, items) = self.size();
+        let rows = items * f64::from(self.aids.map_or(1, Aids::answers));
+        let retrieved = self.aids.and_then(|aids| aids.retrieved.as_ref());
         let caption = self.task.asks() == Asks::Caption;
         let mean = if caption { texts::CAPTION } else { texts::ANSWER };
         let limit = asking.and_then(|asking| asking.max_new_tokens).unwrap_or(self.task.facts().tokens);
         let least = asking.and_then(|asking| asking.min_new_tokens).unwrap_or(0);
         let steps = (mean * texts::LONGEST).max(f64::from(least)).min(f64::from(limit));
-        let prompt = if caption { texts::INSTRUCTION } else { texts::QUESTION };
+        let instruction = if caption { texts::INSTRUCTION } else { texts::QUESTION };
+        let prompt = instruction + retrieved.map_or(0.0, |retrieved| f64::from(retrieved.captions) * texts::CAPTION);
 
         let together = (search::ROWS / fewer) as f64;
         let encoded = Batch { images: together.min(images), rows: 0.0, instruction: 0.0, prompt: 0.0, answer: 0.0 };
@@ -118,7 +124,7 @@ impl Evaluated<'_> {
         let (tokens, beams) = ((model.queries + prompt) as u64, self.beams as u64);
         let bytes = search::SEARCH_BYTES / fewer as u64;
         let fitting = sizes.map_or(together, |s| (s.rows(bytes, tokens, u64::from(limit), beams) as f64).min(together));
-        let asked = Batch { images: encoded.images, rows: fitting.min(rows), instruction: prompt, prompt, answer: 0.0 };
+        let asked = Batch { images: encoded.images, rows: fitting.min(rows), instruction, prompt, answer: 0.0 };
         let reading = Pass { model, machine, batch: asked };
         let mut work = Work::default();
         if !self.known.features {
@@ -127,12 +133,23 @@ impl Evaluated<'_> {
         let mut each = reading.reading();
         each += self.step(asked, steps).times(steps);
         work += each.times((rows / asked.rows.max(1.0)).ceil());
+        if self.aids.is_some_and(Aids::denoises) {
+            // Each copy is written out, or what is missing in it, before it is answered.
+            let mut filling = reading.reading();
+            filling += self.step(asked, texts::QUESTION).times(texts::QUESTION);
+            work += filling.times((rows / asked.rows.max(1.0)).ceil());
+        }
+        if let Some(retrieved) = retrieved {
+            work += self.contrastive(matcher.unwrap_or(model), images, f64::from(retrieved.pool), texts::CAPTION);
+        }
 
         // Images are loaded while the device computes; texts are scored after it.
         let seconds = machine.seconds(work).max(self.loading(images)) + self.texts(rows);
         let row = sizes.map_or(0.0, |sizes| sizes.row_bytes(tokens, steps.ceil() as u64, beams) as f64);
         let connector = reading.live(|tower| tower == Tower::Connector);
+        let matcher = matcher.map_or(0.0, |matcher| matcher.parameters * machine.bytes());
         let peak = self.subject.weights_bytes()
+            + matcher
             + model.feature_bytes(machine.bytes()) * held
             + encoding.live(|tower| tower == Tower::Vision).max(connector).max(asked.rows * row);
         Need { time: Time { seconds, work, steps: 1.0 }, peak, fallback: None }
@@ -198,6 +215,23 @@ impl Evaluated<'_> {
         Need { time: Time { seconds: machine.seconds(work), work, steps: 1.0 }, peak, fallback: None }
     }
 
+    /// Every image and every text through a contrastive head, once.
+    fn contrastive(&self, model: &Model, images: f64, captions: f64, tokens: f64) -> Work {
+        let machine = &self.subject.machine;
+        let of = |images: f64, rows: f64| Pass {
+            model,
+            machine,
+            batch: Batch { images, rows, instruction: tokens, prompt: 0.0, answer: 0.0 },
+        };
+        let connector = |tower: Tower| tower == Tower::Connector;
+        let (block, together) = ((search::ROWS as f64).min(images), search::ROWS as f64);
+        let passes = (images / block.max(1.0)).ceil();
+        let mut work = of(block, 0.0).vision().times(passes);
+        work += of(block, block).forward(connector).times(passes);
+        work += of(0.0, together).forward(connector).times((captions / together).ceil());
+        work
+    }
+
     /// Time and memory of retrieval, with a matching model or with the model's own head.
     pub fn retrieval(&self, matcher: Option<&Model>, config: &RetrievalConfig) -> Need {
         let machine = &self.subject.machine;
@@ -212,10 +246,7 @@ impl Evaluated<'_> {
         let connector = |tower: Tower| tower == Tower::Connector;
         let (block, together) = ((search::ROWS as f64).min(images), search::ROWS as f64);
         let passes = (images / block.max(1.0)).ceil();
-        // Contrastive: every image and every text once.
-        let mut work = of(block, 0.0).vision().times(passes);
-        work += of(block, block).forward(connector).times(passes);
-        work += of(0.0, together).forward(connector).times((captions / together).ceil());
+        let mut work = self.contrastive(model, images, captions, tokens);
         if config.rerank > 0 && matcher.is_some() {
             // The best texts of each image and the best images of each text, image by image.
             let rerank = f64::from(config.rerank);

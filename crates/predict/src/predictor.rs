@@ -62,8 +62,8 @@ impl<'a> Predictor<'a> {
                         own.folders.insert(&node.key, folder);
                     }
                 }
-                Stage::Evaluate { retrieval: Some(retrieval), .. } => {
-                    if let Some(folder) = &retrieval.checkpoint {
+                stage @ Stage::Evaluate { .. } => {
+                    if let Some(folder) = matcher_of(stage) {
                         own.open(&root.join(folder))?;
                     }
                 }
@@ -112,9 +112,8 @@ impl<'a> Predictor<'a> {
         let merged = node.inputs.merge.is_some();
         let subject = Subject { model, machine, pruned: self.pruned(node), merged };
         let other = match &*node.stage {
-            Stage::Evaluate { retrieval: Some(retrieval), .. } => retrieval.checkpoint.as_ref(),
             Stage::Adapt { training, .. } => teacher(training),
-            _ => None,
+            stage => matcher_of(stage),
         };
         let other = other.and_then(|folder| self.models.get(&self.root.join(folder)));
         let known = self.known(node, model, &machine, shared);
@@ -190,4 +189,11 @@ impl<'a> Predictor<'a> {
 /// The folder of a training's teacher, where it is another model than the dense one.
 fn teacher(training: &AdaptTraining) -> Option<&PathBuf> {
     training.distill.as_ref()?.teacher.as_ref()
+}
+
+/// The checkpoint that an evaluation compares images and texts with.
+fn matcher_of(stage: &Stage) -> Option<&PathBuf> {
+    let Stage::Evaluate { retrieval, aids, .. } = stage else { return None };
+    let of_task = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_ref());
+    of_task.or_else(|| aids.as_ref()?.checkpoint())
 }

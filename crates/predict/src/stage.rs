@@ -190,14 +190,15 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, other: Option<&Mo
             Training { subject, settings: training, masked: *masked, teacher: other, taught: known.teacher }.need()
         }
         Stage::Merge { .. } => merge(subject),
-        Stage::Evaluate { task, items, beams, data, asking, retrieval, window, .. } => {
+        Stage::Evaluate { task, items, beams, data, asking, retrieval, window, aids, .. } => {
             let beams = f64::from(beams.unwrap_or(1));
             let items = f64::from(*items);
-            let evaluated = Evaluated { subject, task: *task, source: data.source, items, beams, known };
+            let aids = aids.as_deref();
+            let evaluated = Evaluated { subject, task: *task, source: data.source, items, beams, aids, known };
             match task.asks() {
                 Asks::Match => evaluated.retrieval(other, &retrieval.as_deref().cloned().unwrap_or_default()),
                 Asks::Text => evaluated.text(f64::from(window.unwrap_or_default())),
-                Asks::Answer | Asks::Choice | Asks::Caption => evaluated.generate(asking.as_deref()),
+                Asks::Answer | Asks::Choice | Asks::Caption => evaluated.generate(asking.as_deref(), other),
             }
         }
     })

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use ressa_experiment::perturb::PerturbConfig;
+use ressa_experiment::perturb::NoiseConfig;
 use ressa_models::{KeepMask, ModelError, Update, UpdateSet, VisionLanguage};
 use ressa_runtime::{normal_like, optim::FlatAdamW};
 use serde_json::Value;
@@ -23,7 +23,7 @@ const ROWS: &str = "perturbation.rows";
 
 /// Puts noise on a student's weights, anew in each step.
 pub(crate) struct Perturbation {
-    config: PerturbConfig,
+    config: NoiseConfig,
     seed: u64,
     /// By weight.
     layers: BTreeMap<String, Layer>,
@@ -38,7 +38,7 @@ struct Layer {
 
 impl Perturbation {
     /// For a student with updates; nothing where there is no noise. `names` are those of the weights of all parameters.
-    pub fn of(student: &dyn VisionLanguage, config: PerturbConfig, names: &[String], seed: u64) -> Option<Self> {
+    pub fn of(student: &dyn VisionLanguage, config: NoiseConfig, names: &[String], seed: u64) -> Option<Self> {
         if !config.is_on() {
             return None;
         }
@@ -142,7 +142,7 @@ fn is_queries(student: &dyn VisionLanguage, key: &str) -> bool {
 /// The noise of a weight in a step: the same whenever the weight is formed.
 #[derive(Debug)]
 struct Noise {
-    config: PerturbConfig,
+    config: NoiseConfig,
     rows: Tensor,
     seed: u64,
     label: String,
@@ -151,7 +151,7 @@ struct Noise {
 impl Noise {
     /// For an effective weight `[out, in]` of which `keep` is left.
     fn of(&self, effective: &Tensor, keep: Option<&KeepMask>) -> Tensor {
-        let PerturbConfig { sigma, beta } = self.config;
+        let NoiseConfig { sigma, beta } = self.config;
         let sum = |x: &Tensor| x.sum_dim_intlist([-1i64].as_slice(), true, Kind::Float);
         let effective = effective.detach().to_kind(Kind::Float);
         let many = match keep {
@@ -223,7 +223,7 @@ mod tests {
         let lengths = Tensor::from_slice(&[1.0f32, 2.0, 4.0]).view([rows, 1]);
         let base = Tensor::ones([rows, columns], options) * &lengths / f64::from(columns as i32).sqrt();
         let slopes = Tensor::from_slice(&[0.0f32, 300.0, 0.0]).view([rows, 1]);
-        let config = PerturbConfig { sigma: 0.1, beta: 0.04 };
+        let config = NoiseConfig { sigma: 0.1, beta: 0.04 };
         let half =
             Tensor::arange(columns, (Kind::Int64, Device::Cpu)).remainder(2).eq(0).expand([rows, columns], false);
         for masked in [false, true] {

@@ -60,6 +60,8 @@ impl Published {
     pub fn of(manifest: &Manifest, model: &str, proof: Proof) -> Self {
         let text = |field: &str| manifest.configuration.get(field).and_then(Value::as_str);
         let detail = ["task", "tower", "preset", "method"].iter().find_map(|field| text(field)).unwrap_or_default();
+        // Evaluations with longer prompts or votes take their own time.
+        let detail = if manifest.configuration.get("aids").is_some() { "aided" } else { detail };
         let result = serde_json::value::to_raw_value(&manifest.result).expect("a result is plain data");
         Self {
             kind: manifest.kind.as_str().into(),

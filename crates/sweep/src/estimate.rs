@@ -104,6 +104,8 @@ pub fn detail(stage: &Stage) -> &'static str {
         | Stage::Reconstruct { tower, .. } => tower.name(),
         Stage::Rescale { .. } | Stage::Adapt { .. } => "",
         Stage::Merge { method, .. } => method.name(),
+        // Longer prompts and votes take their own time.
+        Stage::Evaluate { aids: Some(_), .. } => "aided",
         Stage::Evaluate { task, .. } => task.name(),
     }
 }
@@ -121,7 +123,7 @@ pub(crate) fn default_seconds(stage: &Stage) -> f64 {
         Stage::Reconstruct { .. } => 5.0,
         Stage::Adapt { .. } => 20.0,
         Stage::Merge { .. } => 0.3,
-        Stage::Evaluate { .. } => 3.0,
+        Stage::Evaluate { aids, .. } => 3.0 * f64::from(aids.as_ref().map_or(1, |aids| aids.answers())),
     }
 }
 

@@ -6,8 +6,11 @@ use std::{
 };
 
 use ressa_experiment::{
-    Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, Tower, config::MatrixUpdate, percent,
-    reconstruct::ReconstructConfig, steps::Step,
+    Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, Tower,
+    config::{EvaluateConfig, MatrixUpdate},
+    percent,
+    reconstruct::ReconstructConfig,
+    steps::Step,
 };
 
 /// Runs, their distinct stages (upstream first) and the gates of their dense models.
@@ -302,5 +305,8 @@ fn code_path(cell: &Cell) -> String {
     };
     let steps: Vec<String> = run.sequence().into_iter().filter(Step::does_something).map(step).collect();
     let tasks: Vec<&str> = run.evaluate.tasks.iter().map(|task| task.name()).collect();
-    format!("{model} {scaled} {} {}", steps.join(" "), tasks.join("+"))
+    let EvaluateConfig { retrieved, perturb, smoothing, .. } = &*run.evaluate;
+    let own_head = retrieved.checkpoint.is_none();
+    let asked = format!("{} {own_head} {} {:?}", retrieved.is_on(), perturb.is_on(), smoothing.method);
+    format!("{model} {scaled} {} {} {asked}", steps.join(" "), tasks.join("+"))
 }

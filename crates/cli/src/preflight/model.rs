@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 use ressa_checkpoint::{Outline, Removable, is_idefics, is_llava_next, is_qwen_vl, names, qwen_text};
 use ressa_experiment::{
     Pattern, Stage, Task, Tower,
+    aids::Aids,
     config::{DataSource, TowerAdapter, TrainedBiases},
     structure::TowerStructure,
 };
@@ -36,6 +37,10 @@ pub(super) struct Network {
     depth: Depth,
     /// Whether images are read at their own size.
     keeps_sizes: bool,
+    /// Whether the language model is one of those that were never tuned to follow instructions, by its kind.
+    is_untuned: bool,
+    /// Whether images and texts can be compared; `None` where tensors are not there to say so.
+    compares: Option<bool>,
     /// What can be removed of each tower as a whole, in their order.
     removable: [Removable; 3],
 }
@@ -86,9 +91,22 @@ impl Network {
             has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
             positions: positions(text),
             depth: Depth::of(of_language()),
+            is_untuned: field("model_type").and_then(Value::as_str) == Some("opt"),
+            // Only on a Q-Former is there such a head.
+            compares: (!has_queries).then_some(false),
             keeps_sizes: is_qwen_vl(&config) || is_idefics(&config) || is_llava_next(&config),
             removable: Tower::ALL.map(|tower| Removable::of(&config, tower)),
         })
+    }
+
+    /// Whether the language model reads its prompt with an encoder.
+    pub fn has_encoder(&self) -> bool {
+        self.has_encoder
+    }
+
+    /// The same where tensors say whether there is a head that compares images and texts.
+    pub fn with_head(self, compares: Option<bool>) -> Self {
+        Self { compares: compares.or(self.compares), ..self }
     }
 
     /// What a stage could not follow. `removed` says what steps before it remove of a tower.
@@ -120,8 +138,7 @@ impl Network {
                     found.problem("restore.batch", what);
                 }
                 self.depth.look(training, found);
-                if training.hardness > 0.0 && training.contrastive > 0.0 && !self.has_queries {
-                    // Whether a Q-Former's model has its retrieval head, its weights say.
+                if training.hardness > 0.0 && training.contrastive > 0.0 && self.compares == Some(false) {
                     let what = "this model has no retrieval head, so there is no contrastive loss: it has no effect";
                     found.note("restore.hardness", what);
                 }
@@ -143,6 +160,7 @@ impl Network {
                     found.problem("evaluate.perplexity.window", what);
                 }
             }
+            Stage::Evaluate { aids: Some(aids), .. } => self.aids(aids, found),
             _ => {}
         }
     }
@@ -153,6 +171,19 @@ impl Network {
             Tower::Vision => vision,
             Tower::Connector => connector,
             Tower::Language => language,
+        }
+    }
+
+    /// Captions that the model cannot retrieve, and words that it cannot fill in.
+    fn aids(&self, aids: &Aids, found: &mut Preflight) {
+        let own = aids.retrieved.as_ref().is_some_and(|retrieved| retrieved.checkpoint.is_none());
+        if own && self.compares == Some(false) {
+            let what = "this model has no head that compares images and texts; name the folder of a BLIP-2 image-text matching model";
+            found.problem("evaluate.retrieved.checkpoint", what);
+        }
+        if aids.denoises() && self.is_untuned {
+            let what = "this language model (OPT) follows no instructions, so it cannot be asked to fill masked words; set it to masked or removed";
+            found.problem("evaluate.smoothing.method", what);
         }
     }
 
@@ -284,7 +315,7 @@ mod tests {
     use ressa_checkpoint::{preset_config, published_config};
     use ressa_experiment::{
         RunConfig,
-        config::{Metric, RestoreMethod},
+        config::{Metric, RestoreMethod, SmoothingMethod},
         model::{ModelConfig, Preset},
         stage::stages,
     };
@@ -295,13 +326,20 @@ mod tests {
         found_behind(config, TowerStructure::default(), change)
     }
 
+    fn looked(network: &Network, change: impl Fn(&mut RunConfig)) -> Vec<String> {
+        looked_behind(network, TowerStructure::default(), change)
+    }
+
     /// What is found where a step before the others removes `target` of every tower.
     fn found_behind(
         config: Map<String, Value>,
         target: TowerStructure,
         change: impl Fn(&mut RunConfig),
     ) -> Vec<String> {
-        let network = Network::of(config).expect("a supported network");
+        looked_behind(&Network::of(config).expect("a supported network"), target, change)
+    }
+
+    fn looked_behind(network: &Network, target: TowerStructure, change: impl Fn(&mut RunConfig)) -> Vec<String> {
         let mut run = RunConfig::of(ModelConfig { preset: Some(Preset::ShapesFlanT5), ..ModelConfig::default() });
         run.prune.metric = Metric::Magnitude;
         (run.prune.vision.sparsity, run.prune.language.sparsity) = (0.5, 0.5);
@@ -403,6 +441,39 @@ mod tests {
         );
         let t5 = found(preset_config(Preset::ShapesFlanT5), asks);
         assert!(t5.len() == 1 && t5[0].contains("decoder-only"), "{t5:?}");
+    }
+
+    #[test]
+    fn captions_that_nothing_retrieves_and_masks_that_nothing_fills_are_said() {
+        const LLAVA: &str = "llava-1.5-7b-hf";
+        let retrieves = |run: &mut RunConfig| run.evaluate.retrieved.captions = 3;
+        let of = |name: &str, head: Option<bool>| {
+            let network = Network::of(published_config(name).expect("known")).expect("supported").with_head(head);
+            looked(&network, retrieves)
+        };
+        assert_eq!(of("instructblip-vicuna-7b", None), [""; 0], "tensors would say");
+        assert_eq!(of("instructblip-vicuna-7b", Some(true)), [""; 0]);
+        for found in [of("instructblip-vicuna-7b", Some(false)), of(LLAVA, None)] {
+            assert!(
+                found.len() == 1 && found[0].starts_with("evaluate.retrieved.checkpoint: this model has no head"),
+                "{found:?}"
+            );
+        }
+        let named = |run: &mut RunConfig| {
+            retrieves(run);
+            run.evaluate.retrieved.checkpoint = Some("blip2-itm".into());
+        };
+        assert_eq!(found(published_config(LLAVA).expect("known"), named), [""; 0]);
+
+        let fills = |run: &mut RunConfig| run.evaluate.smoothing.method = SmoothingMethod::SelfDenoised;
+        for name in [LLAVA, "instructblip-flan-t5-xl"] {
+            assert_eq!(found(published_config(name).expect("known"), fills), [""; 0]);
+        }
+        let opt = found(published_config("blip2-opt-2.7b").expect("known"), fills);
+        assert!(
+            opt.len() == 1 && opt[0].starts_with("evaluate.smoothing.method: this language model (OPT)"),
+            "{opt:?}"
+        );
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::{
 };
 
 use ressa_contents::Contents;
-use ressa_data::{Benchmark, Captions, DataError, published};
+use ressa_data::{Benchmark, Captions, DataError, pool, published};
 use ressa_experiment::{
     Stage, Task,
-    config::{CorporaConfig, DataConfig},
+    config::{CorporaConfig, DataConfig, RetrievedConfig},
 };
 
 use super::Preflight;
@@ -46,7 +46,12 @@ pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &
         Stage::Adapt { data, training, .. } => {
             ("restore.samples", data, &data.restoration, Captions::asked_for(training))
         }
-        Stage::Evaluate { task, items, data, .. } => return items_of(*task, *items, data, root, draws, found),
+        Stage::Evaluate { task, items, data, aids, .. } => {
+            if let Some(retrieved) = aids.as_ref().and_then(|aids| aids.retrieved.as_ref()) {
+                pool_of(retrieved, data, root, draws, found);
+            }
+            return items_of(*task, *items, data, root, draws, found);
+        }
         _ => return,
     };
     let Some(folder) = data.published_root().map(|folder| root.join(folder)) else { return };
@@ -82,6 +87,28 @@ pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &
             true => found.problem(setting, format!("{what}; more than half of a draw has to be there")),
             false => found.note(setting, format!("{what}; others of the draw stand in for them")),
         }
+    }
+}
+
+/// Captions to retrieve from.
+fn pool_of(retrieved: &RetrievedConfig, data: &DataConfig, root: &Path, draws: &mut Draws, found: &mut Preflight) {
+    let Some(folder) = data.published_root().map(|folder| root.join(folder)) else { return };
+    let asked = retrieved.pool as usize;
+    let key = format!("{} pool {:?} {asked}", folder.display(), retrieved.corpora);
+    let drawn =
+        draws.entry(key).or_insert_with(|| match Captions::available(&pool::corpora(retrieved), &folder, asked) {
+            Ok(available) => Drawn { available: Some(available), ..Drawn::default() },
+            Err(DataError::Missing { .. }) => Drawn::default(),
+            Err(error) => Drawn { unusable: Some(error.to_string()), ..Drawn::default() },
+        });
+    if let Some(error) = &drawn.unusable {
+        found.problem("data.root", error);
+    }
+    if let Some(there) = drawn.available.filter(|there| *there < asked) {
+        let corpora: Vec<&str> = retrieved.corpora.iter().map(|corpus| corpus.name()).collect();
+        let corpora = corpora.join(", ");
+        let what = format!("only {there} of {asked} captions are there (corpora: {corpora}); all of them are used");
+        found.note("evaluate.retrieved.pool", what);
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) enum Purpose {
     Captions = 11,
     HeldOutCaptions = 12,
     WrittenTexts = 13,
+    PoolCaptions = 14,
 }
 
 /// The stream of one purpose and one index under a world seed.

@@ -79,6 +79,12 @@ impl World {
         self.paint(Purpose::TrainImages, index, |rng| Scene::draw(rng, Side::Train, 1))
     }
 
+    /// A caption of the training image of an index, as one person might write it. Nothing is painted.
+    pub fn training_caption(&self, index: usize) -> String {
+        let scene = Scene::draw(&mut stream(self.seed, Purpose::TrainImages, index), Side::Train, 1);
+        caption::draw(&scene, &mut stream(self.seed, Purpose::PoolCaptions, index))
+    }
+
     /// The first `images` training images, made on `threads` threads with the same bytes on any number.
     pub fn training_images(&self, images: usize, threads: usize) -> Vec<LabelledImage> {
         let share = images.div_ceil(threads.max(1)).max(1);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ressa_eval::{
-    Prediction,
+    Aided, Prediction,
     external::{meteor::meteor, spice::spice},
 };
 
@@ -18,6 +18,7 @@ fn captions() -> Vec<Prediction> {
         prediction: prediction.into(),
         references: references.iter().map(|&text| text.into()).collect(),
         set: None,
+        aided: Aided::default(),
     };
     vec![caption(0, "A dog,  sitting.", &["a dog", "Two dogs!"]), caption(1, "a |||cat", &["a cat"])]
 }

@@ -1,5 +1,6 @@
 //! Integration tests of the crate.
 
+mod aided;
 mod any_size;
 mod batching;
 mod benchmarks;

@@ -1,6 +1,8 @@
 //! Scores of stored predictions.
 
-use ressa_eval::{Direction, EvalError, Lemmas, Prediction, ScoreOptions, from_json_lines, to_json_lines};
+use ressa_eval::{
+    Aided, CopyAnswer, Direction, EvalError, Lemmas, Prediction, ScoreOptions, from_json_lines, to_json_lines,
+};
 use ressa_experiment::{
     Task,
     record::{Score, TaskScore},
@@ -24,6 +26,7 @@ fn said(id: usize, prediction: &str, answer: &str, template: &str) -> Prediction
         prediction: prediction.into(),
         answers: vec![answer.into()],
         template: Some(template.into()),
+        aided: Aided::default(),
     }
 }
 
@@ -34,6 +37,7 @@ fn caption(id: usize, prediction: &str, reference: &str, set: &str) -> Predictio
         prediction: prediction.into(),
         references: vec![reference.into()],
         set: Some(set.into()),
+        aided: Aided::default(),
     }
 }
 
@@ -135,6 +139,37 @@ fn stored_predictions_read_back_and_show_their_points() {
     assert!(matches!(score(Task::Gqa, &[]), Err(EvalError::Empty(Task::Gqa))));
 }
 
+/// What was retrieved and what copies said is stored beside the prediction; answers that were voted on have parts of their own, others have not.
+#[test]
+fn what_was_done_beyond_asking_once_is_stored_and_scored() {
+    let copy =
+        |prediction: &str, filled| CopyAnswer { prompt: "what ___".into(), prediction: prediction.into(), filled };
+    let mut predictions = [said(0, "red", "red", "color"), said(1, "blue", "red", "color")];
+    let plain = to_json_lines(Task::Gqa, &predictions, &ScoreOptions::default()).unwrap();
+    assert!(!plain.contains("copies") && !plain.contains("retrieved"), "{plain}");
+    let parts = |predictions: &[Prediction]| score(Task::Gqa, predictions).unwrap().parts;
+    assert_eq!(parts(&predictions).keys().collect::<Vec<_>>(), ["color"]);
+    let all = [
+        [copy("red", Some(true)), copy("Red", Some(false)), copy("blue", Some(true)), copy("red ", Some(true))],
+        [copy("blue", Some(false)), copy("red", Some(false)), copy("green", Some(false)), copy("blue", Some(true))],
+    ];
+    for (prediction, copies) in predictions.iter_mut().zip(all) {
+        let Prediction::Answer { aided, .. } = prediction else { unreachable!() };
+        *aided = Aided { retrieved: vec!["a \"red\" cube".into()], copies: copies.into() };
+    }
+    let found = parts(&predictions);
+    assert_eq!([found["agreement"].value, found["filled"].value], [62.5, 50.0]);
+    let text = to_json_lines(Task::Gqa, &predictions, &ScoreOptions::default()).unwrap();
+    // Reports read the points at the end of a line without the rest.
+    assert!(
+        text.lines().all(|line| line.starts_with("{\"kind\":\"answer\",\"id\":\"") && line.contains(",\"points\":"))
+    );
+    assert_eq!(from_json_lines(&text).unwrap(), predictions);
+    let Prediction::Answer { aided, .. } = &mut predictions[0] else { unreachable!() };
+    aided.copies.iter_mut().for_each(|copy| copy.filled = None);
+    assert_eq!(parts(&predictions[..1]).keys().collect::<Vec<_>>(), ["agreement", "color"]);
+}
+
 #[test]
 fn a_kind_of_question_does_not_take_the_place_of_what_likelihoods_say() {
     let choice = Prediction::Choice {
@@ -146,6 +181,7 @@ fn a_kind_of_question_does_not_take_the_place_of_what_likelihoods_say() {
         log_likelihoods: vec![-2.0, -1.0],
         tokens: vec![1, 1],
         kinds: vec!["likelihood".into(), "likelihood-per-token".into(), "physics".into()],
+        aided: Aided::default(),
     };
     let parts = score(Task::Scienceqa, &[choice]).unwrap().parts;
     let of = |name: &str| parts[name].value;

@@ -1,5 +1,6 @@
 //! Experiment files from the outside: the shipped ones, broken ones, and what expansion promises.
 
+mod aids;
 mod broken;
 mod expansion;
 mod filtering;

@@ -7,7 +7,7 @@ use std::{
 
 use ressa_experiment::{Experiment, experiment::Counts, schema::schema};
 
-use crate::names::{BASES, PAPER, REAL, SHAPES};
+use crate::names::{BASES, PAPER, REAL, RELATED, SHAPES};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments")
@@ -19,6 +19,11 @@ fn files<'a>(folder: &str, names: &'a [&str]) -> impl Iterator<Item = (&'a str, 
     names.iter().map(move |name| (*name, folder.join(format!("{name}.yaml"))))
 }
 
+/// Every shipped experiment.
+fn studies() -> impl Iterator<Item = (&'static str, PathBuf)> {
+    files("shapes", &SHAPES).chain(files("related", &RELATED)).chain(files("paper", &PAPER)).chain(files("real", &REAL))
+}
+
 fn show(error: impl miette::Diagnostic + Send + Sync + 'static) -> String {
     format!("{:?}", miette::Report::new(error))
 }
@@ -26,7 +31,7 @@ fn show(error: impl miette::Diagnostic + Send + Sync + 'static) -> String {
 #[test]
 fn every_experiment_loads_and_plans() {
     let mut lines = Vec::new();
-    for (_, path) in files("shapes", &SHAPES).chain(files("paper", &PAPER)).chain(files("real", &REAL)) {
+    for (_, path) in studies() {
         let experiment = Experiment::load(&path, &root(), &[]).unwrap_or_else(|error| panic!("{}", show(error)));
         let Counts { points, excluded, included, seeds, cells, runs } = experiment.counts;
         let stages: Vec<String> =
@@ -44,7 +49,7 @@ fn every_experiment_loads_and_plans() {
     allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     chaos: 6 points - 0 + 1, 3 seeds, 21 cells, 19 runs: 1 dense, 20 prune, 18 adapt, 18 merge, 95 evaluate; 0 gates
-    device: 35 points - 3 + 37, 1 seeds, 69 cells, 69 runs: 2 dense, 1 rescale, 6 sensitivity, 8 statistics, 103 prune, 6 refine, 7 structure, 6 reconstruct, 17 adapt, 18 merge, 79 evaluate; 0 gates
+    device: 35 points - 3 + 38, 1 seeds, 70 cells, 70 runs: 2 dense, 1 rescale, 6 sensitivity, 8 statistics, 103 prune, 6 refine, 7 structure, 6 reconstruct, 17 adapt, 18 merge, 81 evaluate; 0 gates
     distillation: 20 points - 0 + 1, 1 seeds, 21 cells, 21 runs: 1 dense, 4 prune, 18 adapt, 18 merge, 105 evaluate; 1 gates
     gradual: 8 points - 0 + 1, 3 seeds, 27 cells, 23 runs: 1 dense, 40 prune, 42 adapt, 42 merge, 115 evaluate; 1 gates
     methods-planted: 40 points - 0 + 2, 3 seeds, 126 cells, 106 runs: 1 dense, 1 rescale, 208 prune, 530 evaluate; 2 gates
@@ -58,6 +63,14 @@ fn every_experiment_loads_and_plans() {
     structure: 60 points - 18 + 1, 1 seeds, 43 cells, 43 runs: 1 dense, 10 prune, 40 structure, 12 adapt, 12 merge, 205 evaluate; 1 gates
     towers: 30 points - 0 + 1, 3 seeds, 93 cells, 82 runs: 1 dense, 81 prune, 247 evaluate; 1 gates
     updates: 26 points - 0 + 1, 1 seeds, 27 cells, 27 runs: 1 dense, 4 prune, 24 adapt, 24 merge, 135 evaluate; 1 gates
+    llavadi: 12 points - 0 + 0, 1 seeds, 12 cells, 12 runs: 1 dense, 4 prune, 12 adapt, 12 merge, 64 evaluate; 1 gates
+    llave: 8 points - 0 + 0, 1 seeds, 8 cells, 8 runs: 1 dense, 4 prune, 6 adapt, 6 merge, 12 evaluate; 1 gates
+    lora-strategies: 15 points - 0 + 0, 1 seeds, 15 cells, 15 runs: 1 dense, 2 prune, 6 adapt, 6 merge, 49 evaluate; 1 gates
+    lorashear: 5 points - 0 + 0, 1 seeds, 5 cells, 5 runs: 1 dense, 6 structure, 5 adapt, 5 merge, 25 evaluate; 1 gates
+    prismatic: 6 points - 0 + 0, 1 seeds, 6 cells, 6 runs: 1 dense, 2 prune, 6 adapt, 6 merge, 34 evaluate; 1 gates
+    raven: 9 points - 0 + 0, 1 seeds, 9 cells, 9 runs: 1 dense, 4 prune, 37 evaluate; 1 gates
+    self-denoise: 24 points - 0 + 0, 1 seeds, 24 cells, 24 runs: 1 dense, 2 prune, 73 evaluate; 1 gates
+    vila: 4 points - 0 + 0, 1 seeds, 4 cells, 4 runs: 1 dense, 2 prune, 3 adapt, 3 merge, 24 evaluate; 1 gates
     paper-ablations: 18 points - 0 + 2, 3 seeds, 60 cells, 49 runs: 1 dense, 6 prune, 45 adapt, 45 merge, 245 evaluate; 0 gates
     paper-allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 147 evaluate; 0 gates
     paper-allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 147 evaluate; 0 gates
@@ -82,7 +95,7 @@ fn every_experiment_loads_and_plans() {
 #[test]
 fn headers_count_runs_and_trainings() {
     let mut counted = 0;
-    for (_, path) in files("shapes", &SHAPES).chain(files("paper", &PAPER)).chain(files("real", &REAL)) {
+    for (_, path) in studies() {
         let text = std::fs::read_to_string(&path).unwrap();
         let Some(cost) = text.lines().find_map(|line| line.strip_prefix("# Cost: ")) else { continue };
         let words: Vec<&str> = cost.split([' ', ';', ',', '.']).collect();

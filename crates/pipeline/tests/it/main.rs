@@ -1,5 +1,6 @@
 //! A whole run on the embedded world, cut short: every stage executed, published, certified, and made again to the bit.
 
+mod aided;
 mod evolve;
 mod methods;
 mod published;

@@ -5,7 +5,7 @@ use std::path::Path;
 use ressa_checkpoint::published_config;
 use ressa_experiment::{
     RunConfig, Stage, StageNode, Task,
-    config::{Metric, RestoreMethod},
+    config::{Metric, RestoreMethod, SmoothingMethod},
     job::Compute,
     stage::stages,
 };
@@ -97,6 +97,27 @@ fn an_evaluation_that_does_not_fit_is_tried_with_fewer_prompts() {
     assert_eq!((small.fits, small.fallback.as_deref()), (true, Some("at most 32 prompts at a time")));
     assert_eq!((large.fits, large.fallback), (true, None));
     assert!(small.peak_bytes < large.peak_bytes && small.launches > large.launches);
+}
+
+/// Votes answer every copy, retrieved captions are read, and what is perturbed costs nothing.
+#[test]
+fn evaluations_that_ask_otherwise_cost_what_they_ask() {
+    let of = |change: &dyn Fn(&mut RunConfig)| {
+        let run = with(|run| {
+            run.evaluate.tasks = vec![Task::Vqav2];
+            change(run);
+        });
+        of_kind(&predictions(&run, "h200"), "evaluate")
+    };
+    let plain = of(&|_| ());
+    let perturbed = of(&|run| run.evaluate.perturb.rate = 0.3);
+    assert_eq!((perturbed.tflop, perturbed.peak_bytes), (plain.tflop, plain.peak_bytes));
+    let voted = |method| move |run: &mut RunConfig| run.evaluate.smoothing.method = method;
+    let (masked, denoised) = (of(&voted(SmoothingMethod::Masked)), of(&voted(SmoothingMethod::SelfDenoised)));
+    assert!(plain.seconds < masked.seconds && masked.seconds < 5.0 * plain.seconds, "images are read once");
+    assert!(masked.seconds < denoised.seconds);
+    let retrieved = of(&|run| run.evaluate.retrieved.captions = 3);
+    assert!(retrieved.tflop > plain.tflop && retrieved.tflop < 4.0 * plain.tflop);
 }
 
 /// What stages share is counted once, as the program shares it.

@@ -27,7 +27,11 @@ fn trained(masked: bool) -> UpdateSet {
 
 fn merged(method: RestoreMethod, masks: &MaskSet, adapters: &UpdateSet) -> Result<Merged, RestoreError> {
     let patterns = patterns();
-    merge(&dense(), MergeRequest { method, masks, adapters, patterns: &patterns, cuts: &Cuts::default(), before: None }, &probe())
+    merge(
+        &dense(),
+        MergeRequest { method, masks, adapters, patterns: &patterns, cuts: &Cuts::default(), before: None },
+        &probe(),
+    )
 }
 
 /// Every layer of the pruned towers.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ressa_experiment::{
     config::{Recompute, RestoreMethod, TowerAdapter},
     penalty::{PenalisedGroups, PenaltyConfig},
-    perturb::PerturbConfig,
+    perturb::NoiseConfig,
     stage::AdaptTraining,
 };
 use ressa_models::{Cuts, Side, Surgery, Tower};
@@ -25,7 +25,7 @@ fn train(settings: &AdaptTraining, options: TrainingOptions<'_>) -> Restoration 
 }
 
 fn noisy(sigma: f64) -> AdaptTraining {
-    AdaptTraining { perturb: PerturbConfig { sigma, beta: 0.5 }, ..settings(5, None) }
+    AdaptTraining { perturb: NoiseConfig { sigma, beta: 0.5 }, ..settings(5, None) }
 }
 
 /// Noise moves the losses from the first step on, by little where it is little; what is merged is what was trained, without it.

@@ -6,7 +6,7 @@ use ressa_experiment::{
     config::{DistillConfig, MatrixUpdate, Recompute, TowerAdapter},
     evolve::EvolveConfig,
     penalty::PenaltyConfig,
-    perturb::PerturbConfig,
+    perturb::NoiseConfig,
     stage::AdaptTraining,
 };
 use ressa_models::{MaskSet, Model, Prompts, TextBatch, Tower, VisionLanguage, presets};
@@ -66,7 +66,7 @@ pub fn settings(steps: u32, distill: Option<DistillConfig>) -> AdaptTraining {
         contrastive: 0.5,
         hardness: 0.0,
         evolve: EvolveConfig::default(),
-        perturb: PerturbConfig::default(),
+        perturb: NoiseConfig::default(),
         penalty: PenaltyConfig::default(),
         distill,
         micro_batch: None,

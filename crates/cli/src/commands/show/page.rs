@@ -93,6 +93,9 @@ fn card(out: &mut String, one: &Predicted) {
         None => out.push_str("<div class=\"none\">image not found</div>"),
     }
     let _ = write!(out, "<figcaption><span class=\"name\">{}</span>", escape(name));
+    for caption in &one.retrieved {
+        let _ = write!(out, "<span class=\"prompt\">{}</span>", escape(caption));
+    }
     if let Some(prompt) = &one.prompt {
         let _ = write!(out, "<span class=\"prompt\">{}</span>", escape(prompt));
     }

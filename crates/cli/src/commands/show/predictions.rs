@@ -41,6 +41,12 @@ pub struct Predicted {
     pub image: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// Captions that were read before the prompt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retrieved: Vec<String>,
+    /// What copies of the question were answered, each with its prompt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<CopyOf>,
     /// What the model said; of retrieval, the place of the right match.
     pub prediction: String,
     /// What is right.
@@ -49,6 +55,13 @@ pub struct Predicted {
     pub points: f64,
     #[serde(skip)]
     pub picture: Option<Picture>,
+}
+
+/// A copy of a question.
+#[derive(Deserialize, Serialize)]
+pub struct CopyOf {
+    prompt: String,
+    prediction: String,
 }
 
 /// A line of the file, whatever its kind.
@@ -66,6 +79,10 @@ struct Line {
     direction: Option<String>,
     image: Option<usize>,
     rank: Option<u64>,
+    #[serde(default)]
+    retrieved: Vec<String>,
+    #[serde(default)]
+    copies: Vec<CopyOf>,
 }
 
 /// The first predictions of a stage; `None` of a stage that is no evaluation or is not there. Relative paths start at `root`.
@@ -129,6 +146,8 @@ fn predicted(line: Line, benchmark: Option<&Benchmark>, data: &DataConfig, root:
         id: line.id,
         image: name,
         prompt: line.prompt,
+        retrieved: line.retrieved,
+        copies: line.copies,
         prediction,
         right: line.answers.or(line.references).or(option).unwrap_or_default(),
         points: line.points,
@@ -155,6 +174,21 @@ impl Evaluated {
         }
         let shown = self.predictions.len();
         say(format_args!("\npredictions of {}, {shown} of {}\n{}", self.task, self.items, columns(&rows).trim_end()));
+        self.predictions.iter().for_each(Predicted::print_aids);
         self.note.iter().for_each(say);
+    }
+}
+
+impl Predicted {
+    /// Prints what was read before the prompt and what its copies were answered, where there is such.
+    fn print_aids(&self) {
+        if self.retrieved.is_empty() && self.copies.is_empty() {
+            return;
+        }
+        say(format_args!("\n  {}", self.id));
+        self.retrieved.iter().for_each(|caption| say(format_args!("    retrieved: {caption}")));
+        for CopyOf { prompt, prediction } in &self.copies {
+            say(format_args!("    copy: {prompt} -> {prediction}"));
+        }
     }
 }
