@@ -470,6 +470,9 @@ evaluate:
   okvqa: { lemmatizer: rules, crop: center }
   retrieval: { checkpoint: x }
   perplexity: { window: 16, windows: 1 }
+  retrieved: { captions: 1, corpora: [coco], checkpoint: x, separator: x }
+  perturb: { rate: 1 }
+  smoothing: { method: masked, prompt: x }
 refine: { method: least-squares, iterations: 1 }
 structure: { score: wanda }
 reconstruct: { samples: 1 }
