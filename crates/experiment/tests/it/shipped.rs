@@ -57,6 +57,7 @@ fn every_experiment_loads_and_plans() {
     modalities: 12 points - 1 + 1, 3 seeds, 36 cells, 34 runs: 1 dense, 39 prune, 143 evaluate; 1 gates
     official-vs-sound: 44 points - 0 + 1, 3 seeds, 135 cells, 125 runs: 1 dense, 12 sensitivity, 6 statistics, 224 prune, 12 adapt, 12 merge, 625 evaluate; 1 gates
     reconstruction: 36 points - 0 + 1, 1 seeds, 37 cells, 37 runs: 1 dense, 8 statistics, 8 prune, 8 refine, 52 reconstruct, 4 adapt, 4 merge, 185 evaluate; 1 gates
+    restoration-all: 108 points - 0 + 1, 3 seeds, 327 cells, 325 runs: 1 dense, 18 statistics, 18 prune, 18 refine, 18 reconstruct, 297 adapt, 297 merge, 1625 evaluate; 1 gates
     restoration-vicuna: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 1 gates
     restoration: 20 points - 0 + 1, 3 seeds, 63 cells, 61 runs: 1 dense, 24 prune, 36 adapt, 48 merge, 305 evaluate; 1 gates
     smoke: 2 points - 0 + 0, 1 seeds, 2 cells, 2 runs: 1 dense, 2 prune, 1 adapt, 1 merge, 10 evaluate; 0 gates
