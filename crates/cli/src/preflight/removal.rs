@@ -8,6 +8,9 @@ use ressa_experiment::{
 
 use super::Preflight;
 
+/// One of the targets of a tower.
+type Target = fn(&TowerStructure) -> f64;
+
 /// Notes targets of a stage that remove nothing from what the stages before it leave. `removed` are the targets of those, `removable` the groups of each
 /// tower.
 pub(super) fn look(
@@ -21,7 +24,7 @@ pub(super) fn look(
     let earlier = removed(*tower);
     let one = |number: &Result<u64, String>| number.as_ref().map(|number| vec![*number]).unwrap_or_default();
     let blocks = removable.blocks.clone().unwrap_or_default();
-    let kinds: [(&str, fn(&TowerStructure) -> f64, Vec<u64>); 3] = [
+    let kinds: [(&str, Target, Vec<u64>); 3] = [
         ("heads", |target| target.heads, one(&removable.heads)),
         ("channels", |target| target.channels, one(&removable.channels)),
         ("blocks", |target| target.blocks, blocks),
