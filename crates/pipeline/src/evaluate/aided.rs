@@ -111,7 +111,7 @@ impl Retriever<'_> {
             let name = identity(&(&self.node.inputs, compute, self.data, self.config));
             let tokens = |caption: &str| Ok(processor.encode_qformer(caption)?);
             let pool = self.pool(executor, name, model, &tokens, processor.qformer_pad())?;
-            return self.nearest(executor, model, processor, &pool, benchmark, self.batching, progress);
+            return self.nearest(executor, (model, processor), &pool, benchmark, self.batching, progress);
         };
         let matcher = executor.matcher(folder, compute)?;
         let name = identity(&(folder, compute, self.data, self.config));
@@ -121,7 +121,7 @@ impl Retriever<'_> {
         let pool = self.pool(executor, name, model, &tokens, matcher.processor.qformer_pad())?;
         // Its own images' features are not those of the evaluated model.
         let batching = Batching { features: None, ..self.batching.clone() };
-        self.nearest(executor, model, &matcher.processor, &pool, benchmark, &batching, progress)
+        self.nearest(executor, (model, &matcher.processor), &pool, benchmark, &batching, progress)
     }
 
     /// The pool with the embeddings of a model that `name` stands for.
@@ -147,11 +147,11 @@ impl Retriever<'_> {
         Ok(pool)
     }
 
+    /// The captions of a pool that a model finds nearest to each image, whose pixels its processor makes.
     fn nearest(
         &self,
         executor: &Executor,
-        model: &dyn Retrieve,
-        processor: &Processor,
+        (model, processor): (&dyn Retrieve, &Processor),
         pool: &CaptionPool,
         benchmark: &Benchmark,
         batching: &Batching,

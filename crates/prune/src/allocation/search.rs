@@ -230,6 +230,9 @@ fn ladder(
 /// Rungs of a candidate, one for each unit.
 type Levels = Vec<i32>;
 
+/// How far a candidate's answer to a sample is from the dense model's.
+type Divergence<'a, E> = dyn FnMut(&[i32], usize) -> Result<f64, E> + 'a;
+
 /// The best division found. `divergence` compares a candidate with the dense model on one sample; the same question gets the same answer.
 fn evolve<E: From<AllocationError>>(
     units: &[Unit],
@@ -237,7 +240,7 @@ fn evolve<E: From<AllocationError>>(
     seed: u64,
     samples: usize,
     progress: &mut dyn FnMut(f64),
-    divergence: &mut dyn FnMut(&[i32], usize) -> Result<f64, E>,
+    divergence: &mut Divergence<'_, E>,
 ) -> Result<Levels, E> {
     let mut rng = stream(seed, "evopress");
     let mut on = |levels: &[i32], chosen: &[usize]| -> Result<f64, E> {
