@@ -1,6 +1,12 @@
 //! The executor: runs a stage into a draft, which its coordinator publishes.
 
-use std::{cell::Cell, rc::Rc, time::Instant};
+use std::{
+    cell::Cell,
+    fs,
+    path::PathBuf,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use ressa_contents::Contents;
 use ressa_experiment::{Stage, StageNode, record::Certificate};
@@ -60,14 +66,26 @@ impl Executor {
     /// Returns the wall seconds it took.
     pub fn execute(&mut self, node: &StageNode, attempt: u32, progress: Progress<'_>) -> Result<f64, PipelineError> {
         let start = Instant::now();
+        let earlier = Spent::of(&self.store, node);
         let cpu = ressa_runtime::cpu_seconds();
         let store = self.store.clone();
         let draft = store.draft(&node.key.hex(), attempt)?;
         self.check_contents(node)?;
-        let result = self.run(node, &draft, progress)?;
+        let mut written = Instant::now();
+        let result = self.run(node, &draft, &mut |share, message| {
+            if written.elapsed() >= SPENT_INTERVAL {
+                written = Instant::now();
+                earlier.write(start.elapsed().as_secs_f64());
+            }
+            progress(share, message);
+        });
+        if result.is_err() {
+            earlier.write(start.elapsed().as_secs_f64());
+        }
+        let result = result?;
         // What was read may have changed under the stage's hands.
         self.check_contents(node)?;
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = earlier.seconds + start.elapsed().as_secs_f64();
         draft.finish(Manifest {
             key: node.key.to_string(),
             kind: node.stage.kind().to_owned(),
@@ -137,6 +155,32 @@ impl Executor {
             violations.push("a recount differs from the published certificate".to_owned());
         }
         Ok(violations)
+    }
+}
+
+/// Least time between two notes of what a stage has taken.
+const SPENT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Seconds that attempts which were interrupted spent on a stage that goes on where they stopped: a note beside what it goes on from.
+struct Spent {
+    seconds: f64,
+    /// Where the note is; none for a stage that begins anew.
+    folder: Option<PathBuf>,
+}
+
+impl Spent {
+    fn of(store: &Store, node: &StageNode) -> Self {
+        let folder = node.stage.trains().then(|| store.scratch_folder(&node.key.hex()));
+        let noted = folder.as_ref().and_then(|folder| fs::read_to_string(folder.join("seconds")).ok());
+        let seconds = noted.and_then(|text| text.trim().parse().ok());
+        Self { seconds: seconds.filter(|seconds: &f64| seconds.is_finite() && *seconds >= 0.0).unwrap_or(0.0), folder }
+    }
+
+    /// Notes what was spent with `more` seconds of this attempt. One that cannot be written is a number that is too small, no failure.
+    fn write(&self, more: f64) {
+        if let Some(folder) = self.folder.as_ref().filter(|folder| folder.is_dir()) {
+            let _ = ressa_store::replace(&folder.join("seconds"), format!("{:.3}", self.seconds + more).as_bytes());
+        }
     }
 }
 

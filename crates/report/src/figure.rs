@@ -52,6 +52,8 @@ pub struct Figure {
     pub scale: Scale,
     /// Trainings behind a figure of losses.
     pub trainings: losses::Found,
+    /// What is better in a figure of one value over another.
+    pub better: scatter::Better,
 }
 
 /// A dashed line.
@@ -201,6 +203,7 @@ impl Figure {
             ceiling: names::ceiling(&spec.y),
             scale,
             trainings: losses::Found::default(),
+            better: scatter::Better::of(spec),
         };
         let title = spec.title.clone().unwrap_or_else(|| format!("{} by {}.", figure.y_title, figure.x_title));
         figure.caption = caption(&figure, title.trim());

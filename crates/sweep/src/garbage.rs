@@ -12,10 +12,16 @@ use ressa_store::{MANIFEST, Manifest, SUPERSEDED, Store, StoreError, named};
 use serde::Serialize;
 use walkdir::WalkDir;
 
-use crate::{SweepRecord, made_of::made_of};
+use crate::{
+    SweepRecord,
+    made_of::{in_order, made_of},
+};
 
 /// Folder within the store's root where unwanted folders wait: `trash/<time>/<their path within the root>`.
 const TRASH: &str = "trash";
+
+/// Folder within a folder of the trash for what must not come back.
+const STALE: &str = "stale";
 
 /// What the folder of an interrupted stage is called.
 const INTERRUPTED: &str = "interrupted training";
@@ -112,6 +118,25 @@ pub fn move_to_trash(store: &Store, garbage: &[Garbage]) -> Result<PathBuf, Stor
     Ok(target)
 }
 
+/// Moves what interrupted stages left to a folder of the trash, from where nothing brings it back: it is of inputs that are about to change.
+///
+/// # Errors
+/// A folder that cannot be moved.
+pub fn discard(trash: &Path, begun: &[Garbage]) -> Result<(), StoreError> {
+    begun.iter().try_for_each(|item| moved(&item.folder, &trash.join(STALE).join(&item.name)))
+}
+
+/// Stages of the writable root that were made of some, directly or through others, whether or not anybody plans them now; each behind its inputs,
+/// with these.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn dependents(store: &Store, some: &BTreeSet<StageKey>) -> Result<Vec<(StageKey, Vec<StageKey>)>, StoreError> {
+    let own = store.own_entries()?.into_iter();
+    let stages: BTreeMap<StageKey, Manifest> = own.filter_map(|(_, folder)| stage_in(&folder)).collect();
+    Ok(in_order(&stages, made_of(&stages, some)))
+}
+
 /// Brings one stage back from a folder of the trash.
 ///
 /// # Errors
@@ -127,7 +152,7 @@ pub fn restore_stage(store: &Store, trash: &Path, key: &StageKey) -> Result<(), 
 /// # Errors
 /// A folder that cannot be read.
 pub fn trash(store: &Store) -> Result<Trash, StoreError> {
-    let folders = trashed(store)?;
+    let folders = generations(store)?.concat();
     Ok(Trash { folders: folders.len(), bytes: folders.iter().map(|(folder, _)| bytes(folder)).sum() })
 }
 
@@ -150,21 +175,24 @@ pub fn empty_trash(store: &Store) -> Result<Trash, StoreError> {
 /// # Errors
 /// A folder that cannot be moved.
 pub fn restore_trash(store: &Store) -> Result<usize, StoreError> {
-    let folders = trashed(store)?;
-    let stages: BTreeMap<StageKey, Manifest> = folders.iter().filter_map(|(folder, _)| stage_in(folder)).collect();
-    let is_other = |key: &&StageKey| {
-        let there = store.entry(&key.hex()).ok().flatten();
-        there.is_some_and(|there| !there.manifest.is_same_output(&stages[*key]))
-    };
-    let others: BTreeSet<StageKey> = stages.keys().filter(is_other).copied().collect();
-    let of_others = made_of(&stages, &others);
     let mut restored = 0;
-    for (folder, inside) in folders {
-        let target = store.root().join(inside);
-        let stays = stage_in(&folder).is_some_and(|(key, _)| of_others.contains(&key));
-        if !stays && !target.exists() {
-            moved(&folder, &target)?;
-            restored += 1;
+    // The form of each stage that what was thrown away earlier may have been made of: the one that was thrown away next after that.
+    let mut forms: BTreeMap<StageKey, Manifest> = BTreeMap::new();
+    for folders in generations(store)? {
+        forms.extend(folders.iter().filter_map(|(folder, _)| stage_in(folder)));
+        let is_other = |(key, form): &(&StageKey, &Manifest)| {
+            let there = store.entry(&key.hex()).ok().flatten();
+            there.is_some_and(|there| !there.manifest.is_same_output(form))
+        };
+        let others: BTreeSet<StageKey> = forms.iter().filter(is_other).map(|(key, _)| *key).collect();
+        let of_others = made_of(&forms, &others);
+        for (folder, inside) in folders {
+            let target = store.root().join(inside);
+            let stays = stage_in(&folder).is_some_and(|(key, _)| of_others.contains(&key));
+            if !stays && !target.exists() {
+                moved(&folder, &target)?;
+                restored += 1;
+            }
         }
     }
     Ok(restored)
@@ -176,23 +204,28 @@ fn stage_in(folder: &Path) -> Option<(StageKey, Manifest)> {
     Some((key, serde_json::from_slice(&fs::read(folder.join(MANIFEST)).ok()?).ok()?))
 }
 
-/// Every folder in the trash with its path within the root, the latest first.
-fn trashed(store: &Store) -> Result<Vec<(PathBuf, PathBuf)>, StoreError> {
+/// Folders in the trash with their paths within the root.
+type Folders = Vec<(PathBuf, PathBuf)>;
+
+/// Every folder in the trash, by when it came there, the latest first.
+fn generations(store: &Store) -> Result<Vec<Folders>, StoreError> {
     let mut times = named(&store.root().join(TRASH))?;
     times.sort_by(|a, b| (b.0.len(), &b.0).cmp(&(a.0.len(), &a.0)));
-    let mut found = Vec::new();
-    for (_, time) in times {
+    let folders = |(_, time): (String, PathBuf)| {
         let mut inside = Vec::new();
-        for (_, part) in named(&time)? {
-            inside.extend(named(&part)?.into_iter().map(|(_, folder)| folder));
+        for (name, part) in named(&time)? {
+            if name != STALE {
+                inside.extend(named(&part)?.into_iter().map(|(_, folder)| folder));
+            }
         }
         inside.sort();
-        found.extend(inside.into_iter().map(|folder| {
+        let place = |folder: PathBuf| {
             let place = folder.strip_prefix(&time).unwrap_or(&folder).to_owned();
             (folder, place)
-        }));
-    }
-    Ok(found)
+        };
+        Ok(inside.into_iter().map(place).collect())
+    };
+    times.into_iter().map(folders).collect()
 }
 
 fn moved(from: &Path, to: &Path) -> Result<(), StoreError> {

@@ -25,6 +25,28 @@ pub(crate) fn made_of(stages: &BTreeMap<StageKey, Manifest>, some: &BTreeSet<Sta
     }
 }
 
+/// Some stages with their inputs, each behind those of its inputs that are among them.
+pub(crate) fn in_order(
+    stages: &BTreeMap<StageKey, Manifest>,
+    mut some: BTreeSet<StageKey>,
+) -> Vec<(StageKey, Vec<StageKey>)> {
+    let mut ordered = Vec::with_capacity(some.len());
+    while !some.is_empty() {
+        let inputs = |key: &StageKey| stages.get(key).map(inputs_of).unwrap_or_default();
+        let is_free = |key: &&StageKey| !inputs(key).iter().any(|input| some.contains(input));
+        let free: Vec<StageKey> = some.iter().filter(is_free).copied().collect();
+        if free.is_empty() {
+            // Manifests that name each other: nobody has written such.
+            break;
+        }
+        for key in free {
+            some.remove(&key);
+            ordered.push((key, inputs(&key)));
+        }
+    }
+    ordered
+}
+
 /// The stages that one was made of, as far as its manifest says: an archive may be of another program.
 fn inputs_of(manifest: &Manifest) -> Vec<StageKey> {
     serde_json::from_value::<Inputs>(manifest.inputs.clone())

@@ -4,13 +4,16 @@
 //! all that was made of them go to the trash first. What was made of them comes back as soon as its inputs turn out to have the bytes that they
 //! had; the rest is made again. `--dependents` makes all of it again.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    path::Path,
+};
 
 use ressa_experiment::{Filter, Stage, StageKey};
 use ressa_store::{Manifest, Store};
 use ressa_sweep::{
-    CoordinatorLock, Garbage, Graph, Inventory, Options, Recruiter, Stop, Summary, describe, execute, interrupted,
-    move_to_trash, restore_stage,
+    CoordinatorLock, Garbage, Graph, Inventory, Options, Recruiter, Stop, Summary, dependents, describe, discard,
+    execute, interrupted, move_to_trash, restore_stage,
 };
 use serde::Serialize;
 
@@ -32,6 +35,9 @@ pub struct Forced {
     dependents: Vec<usize>,
     /// All of these and what is made of them and not in the store.
     reached: HashSet<usize>,
+    /// Stages of the writable root that were made of them and are none of these experiments' (or of the part that was selected), each behind its inputs,
+    /// with these.
+    outside: Vec<(StageKey, Vec<StageKey>)>,
     /// What interrupted stages among them left to go on from, which is of the old inputs.
     begun: Vec<Garbage>,
     /// Whether those are made again in any case.
@@ -52,6 +58,8 @@ pub struct Outcome {
     pub kept: usize,
     /// Stages made of them that are made again.
     pub remade: usize,
+    /// Stages of other experiments made of them that are in the trash, as what they were made of has changed: their own sweeps make them again.
+    pub away: usize,
 }
 
 impl Forced {
@@ -85,8 +93,11 @@ impl Forced {
         let below = graph.with_dependents(targets.iter().copied());
         let reached = below.iter().copied().collect();
         let begun = below.iter().filter_map(|&stage| interrupted(store, &graph.stages[stage].node.key)).collect();
+        let keys = targets.iter().map(|&stage| graph.stages[stage].node.key).collect();
+        let mut outside = dependents(store, &keys)?;
+        outside.retain(|(key, _)| graph.position(key).is_none());
         let dependents = below.into_iter().filter(|&stage| !named.contains(&stage) && own(stage)).collect();
-        let forced = Self { targets, dependents, reached, begun, all: options.dependents, shipped };
+        let forced = Self { targets, dependents, reached, outside, begun, all: options.dependents, shipped };
         for &stage in forced.targets.iter().chain(&forced.dependents) {
             inventory.present[stage] = false;
         }
@@ -101,7 +112,14 @@ impl Forced {
         };
         let rest = if self.all { "made again too" } else { "made again where the outputs change" };
         let (targets, dependents) = (count(self.targets.len(), "stage"), count(self.dependents.len(), "stage"));
-        format!("{targets} made again{shipped}; of {dependents} made of them: {rest}")
+        let others = match self.outside.len() {
+            0 => String::new(),
+            some => format!(
+                "; {} of other experiments: put away where what they were made of changes",
+                count(some, "stage")
+            ),
+        };
+        format!("{targets} made again{shipped}; of {dependents} made of them: {rest}{others}")
     }
 
     /// Moves them to the trash and, unless all that was made of them is to be made again, makes them and brings back what need not be. What is
@@ -111,7 +129,7 @@ impl Forced {
         let all: Vec<usize> = self.targets.iter().chain(&self.dependents).copied().collect();
         let key = |stage: usize| graph.stages[stage].node.key;
         let mut before: HashMap<usize, Manifest> = HashMap::new();
-        let mut garbage = self.begun.clone();
+        let mut garbage = Vec::new();
         for &stage in &all {
             let (name, folder) = (key(stage).to_string(), sweep.store.folder(&key(stage).hex()));
             // One whose manifest cannot be read is made again like any damaged one.
@@ -121,9 +139,15 @@ impl Forced {
             let what = describe(&graph.stages[stage].node.stage);
             garbage.push(Garbage { name, what, made_by: None, bytes: 0, folder });
         }
+        for (key, _) in &self.outside {
+            let (name, folder) = (key.to_string(), sweep.store.folder(&key.hex()));
+            garbage.push(Garbage { name, what: "of another experiment".to_owned(), made_by: None, bytes: 0, folder });
+        }
         let trash = {
             let _lock = CoordinatorLock::acquire(&sweep.workspace.results, sweep.limits.lease)?;
-            move_to_trash(sweep.store, &garbage)?
+            let trash = move_to_trash(sweep.store, &garbage)?;
+            discard(&trash, &self.begun)?;
+            trash
         };
         let mut outcome = Outcome { forced: self.targets.len(), ..Outcome::default() };
         let mut pending: Vec<usize> = self.dependents.clone();
@@ -161,18 +185,43 @@ impl Forced {
             let waits = |stage: &usize| graph.stages[*stage].inputs.iter().any(|input| left.contains(input));
             (pending, to_make) = left.iter().copied().partition(waits);
         }
+        outcome.away = self.outside.len() - self.bring_back(sweep, &trash, &same)?;
         outcome.same = self.targets.iter().filter(|stage| same.contains(stage)).count();
         outcome.remade = self.dependents.len() - outcome.kept;
         Ok(outcome)
     }
 }
 
+impl Forced {
+    /// Brings back what other experiments have made of stages that are as they were. Says how many that are.
+    fn bring_back(&self, sweep: &Remake<'_>, trash: &Path, same: &HashSet<usize>) -> Result<usize, Failure> {
+        let key = |stage: &usize| sweep.graph.stages[*stage].node.key;
+        let mut moved: HashSet<StageKey> = self.reached.iter().map(key).collect();
+        moved.extend(self.outside.iter().map(|(key, _)| *key));
+        let mut same: HashSet<StageKey> = same.iter().map(key).collect();
+        let _lock = CoordinatorLock::acquire(&sweep.workspace.results, sweep.limits.lease)?;
+        let mut back = 0;
+        for (key, inputs) in &self.outside {
+            if inputs.iter().all(|input| !moved.contains(input) || same.contains(input)) {
+                restore_stage(sweep.store, trash, key)?;
+                same.insert(*key);
+                back += 1;
+            }
+        }
+        Ok(back)
+    }
+}
+
 impl Outcome {
     /// The outcome in words.
     pub fn text(&self) -> String {
-        let Outcome { forced, same, kept, remade } = self;
+        let Outcome { forced, same, kept, remade, away } = self;
+        let others = match away {
+            0 => String::new(),
+            some => format!("; {} of other experiments in the trash", count(*some, "stage")),
+        };
         format!(
-            "forced: {} made again, {same} with the same bytes; of what was made of them {kept} kept, {remade} made again",
+            "forced: {} made again, {same} with the same bytes; of what was made of them {kept} kept, {remade} made again{others}",
             count(*forced, "stage")
         )
     }

@@ -30,7 +30,7 @@ fn what_was_made_of_a_stage_stays_where_its_bytes_do() {
     let house = swept();
     let stored = house.stored();
     let again = forced(&house, &["--force", "adapt"]);
-    assert_eq!(again, json!({ "forced": 4, "same": 4, "kept": 4 + 8, "remade": 0 }));
+    assert_eq!(again, json!({ "forced": 4, "same": 4, "kept": 4 + 8, "remade": 0, "away": 0 }));
     assert_eq!(house.stored(), stored);
     // The old outputs of the trainings alone are left in the trash.
     assert_eq!(trashed(&house), 4);
@@ -44,20 +44,37 @@ fn what_was_made_of_other_bytes_is_made_again() {
     house.instruct(json!({ "adapt dense distilled": {}, "adapt": { "output": "other weights" } }));
     let changed = forced(&house, &["--force", "kind = adapt and metric = wanda and seed = 0"]);
     // The merge says as little as it did, and stands for other weights: what it was evaluated to is evaluated again.
-    assert_eq!(changed, json!({ "forced": 1, "same": 0, "kept": 0, "remade": 3 }));
+    assert_eq!(changed, json!({ "forced": 1, "same": 0, "kept": 0, "remade": 3, "away": 0 }));
     assert_eq!(house.stored(), stored);
     house.instruct(json!({ "merge": { "output": "other" } }));
     let changed = forced(&house, &["--force", "merge"]);
-    assert_eq!(changed, json!({ "forced": 4, "same": 0, "kept": 0, "remade": 8 }));
+    assert_eq!(changed, json!({ "forced": 4, "same": 0, "kept": 0, "remade": 8, "away": 0 }));
     // Everything is there, so nothing is left to do.
     assert!(house.ressa(&["sweep", "small", "--no-report"]).stderr.contains("nothing to do"));
+}
+
+/// What was made of a forced stage and is no part of what was asked for must not stand beside its new form.
+#[test]
+fn what_others_made_of_other_bytes_is_put_away() {
+    let house = swept();
+    let stored = house.stored();
+    let part = ["--force", "adapt", "-E", "task = vqav2"];
+    assert_eq!(forced(&house, &part), json!({ "forced": 4, "same": 4, "kept": 8, "remade": 0, "away": 0 }));
+    assert_eq!(house.stored(), stored);
+    house.instruct(json!({ "adapt": { "output": "other weights" } }));
+    assert_eq!(forced(&house, &part), json!({ "forced": 4, "same": 0, "kept": 0, "remade": 8, "away": 4 }));
+    assert_eq!(house.stored().len(), stored.len() - 4);
+    let again = house.ressa(&["gc", "--restore"]);
+    assert!(again.stdout.starts_with("0 folders"), "evaluations of the old weights stay away: {}", again.stdout);
+    assert_eq!(house.ressa(&["sweep", "small", "--no-report"]).code, 0);
+    assert_eq!(house.stored(), stored);
 }
 
 #[test]
 fn dependents_are_made_again_when_asked_for() {
     let house = swept();
     let all = forced(&house, &["--force", "adapt", "--dependents"]);
-    assert_eq!(all, json!({ "forced": 4, "same": 0, "kept": 0, "remade": 12 }));
+    assert_eq!(all, json!({ "forced": 4, "same": 0, "kept": 0, "remade": 12, "away": 0 }));
     assert_eq!((house.published().len(), trashed(&house)), (29 + 16, 16));
 }
 

@@ -1,6 +1,6 @@
 //! Figures of one value over another, such as quality over what it costs: a marker for each label, and a line through those that none beats in both.
 
-use ressa_experiment::output as spec;
+use ressa_experiment::{output as spec, value::Value};
 
 use super::{
     Figure, Panel, Series,
@@ -59,14 +59,38 @@ fn points(panel: &Panel) -> impl Iterator<Item = (usize, f64, f64)> + '_ {
     })
 }
 
-/// The points that no other is better than at the same or a lower cost, by rising cost.
-fn frontier(panel: &Panel) -> Vec<(f64, f64)> {
+/// Whether more is better of what stands along x, and along y.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Better {
+    /// Along x: costs and densities are better low.
+    pub high_x: bool,
+    /// Along y.
+    pub high_y: bool,
+}
+
+impl Better {
+    /// Of the values of a figure.
+    pub(super) fn of(spec: &spec::Figure) -> Self {
+        let high = |name: &str| {
+            name.parse::<Value>().is_ok_and(|value| {
+                let is_bad = matches!(value, Value::Density(_) | Value::Revived | Value::GroupViolations);
+                !value.lower_is_better() && !is_bad
+            })
+        };
+        Self { high_x: high(&spec.x), high_y: high(&spec.y) }
+    }
+}
+
+/// The points that no other is better than in both, from the best along x on.
+fn frontier(panel: &Panel, better: Better) -> Vec<(f64, f64)> {
+    let sign = |is_high: bool| if is_high { 1.0 } else { -1.0 };
+    let (along, up) = (sign(better.high_x), sign(better.high_y));
     let mut all: Vec<(f64, f64)> = points(panel).map(|(_, cost, value)| (cost, value)).collect();
-    all.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    all.sort_by(|a, b| (along * b.0).total_cmp(&(along * a.0)).then((up * b.1).total_cmp(&(up * a.1))));
     let mut best = f64::NEG_INFINITY;
     all.retain(|&(_, value)| {
-        let is_better = value > best;
-        best = best.max(value);
+        let is_better = up * value > best;
+        best = best.max(up * value);
         is_better
     });
     all
@@ -88,8 +112,10 @@ pub(super) fn draw(figure: &Figure, panel: &Panel, row: &Row, x: (f64, f64), can
         let middle = (0.5 * (x.0 + x.1), 0.5 * (row.top + row.bottom));
         canvas.text("† no results", middle, TICK, Anchor::Middle, FAINT, false);
     }
-    let best: Vec<(f64, f64)> =
-        frontier(panel).into_iter().map(|(cost, value)| (place(figure, cost, x), row.y(value))).collect();
+    let best: Vec<(f64, f64)> = frontier(panel, figure.better)
+        .into_iter()
+        .map(|(cost, value)| (place(figure, cost, x), row.y(value)))
+        .collect();
     canvas.dashed(&best, FAINT, 0.8, &[1.5, 1.5]);
     for (at, cost, _) in points(panel) {
         marks::point(figure, panel, row, at, place(figure, cost, x), canvas);
@@ -117,10 +143,9 @@ pub(super) fn ticks(figure: &Figure, row: &Row, x: (f64, f64), canvas: &mut Canv
 pub(super) fn csv(figure: &Figure) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
     // Writing to memory cannot fail, and every record has the head's length.
-    let _ =
-        writer.write_record(["panel", "series", "x", "mean", "half_width_95", "n", "expected", "best_for_its_cost"]);
+    let _ = writer.write_record(["panel", "series", "x", "mean", "half_width_95", "n", "expected", "best"]);
     for panel in &figure.panels {
-        let best = frontier(panel);
+        let best = frontier(panel, figure.better);
         for (at, cost, value) in points(panel) {
             let Some(mark) = panel.marks[at][at] else { continue };
             let _ = writer.write_record([
@@ -159,6 +184,9 @@ mod tests {
             published: vec![vec![None; 5]; 5],
             marks,
         };
-        assert_eq!(frontier(&panel), [(1.0, 60.0), (3.0, 75.0), (5.0, 80.0)]);
+        let better = |high_x, high_y| Better { high_x, high_y };
+        assert_eq!(frontier(&panel, better(false, true)), [(1.0, 60.0), (3.0, 75.0), (5.0, 80.0)]);
+        assert_eq!(frontier(&panel, better(true, true)), [(9.0, 80.0)]);
+        assert_eq!(frontier(&panel, better(true, false)), [(9.0, 80.0), (3.0, 70.0), (1.0, 60.0)]);
     }
 }

@@ -52,7 +52,7 @@ fn costs_stand_beside_scores() {
     ");
     let figure = &rendered.figures[0];
     assert_snapshot!(probe.read("bargains.csv"), @r"
-    panel,series,x,mean,half_width_95,n,expected,best_for_its_cost
+    panel,series,x,mean,half_width_95,n,expected,best
     ,none,2.000,60.000000,,1,1,true
     ,lora,4.000,75.000000,0.000000,2,2,true
     ,sparse-lora,4.000,70.500000,6.353102,2,2,false
