@@ -12,10 +12,10 @@ use std::{
     path::Path,
 };
 
-use ressa_checkpoint::{Checkpoint, Removable, names, preset_config, published_config, read_config};
+use ressa_checkpoint::{Checkpoint, names, preset_config, published_config, read_config};
 use ressa_contents::Contents;
 use ressa_data::{Processor, perturb::sentinel};
-use ressa_experiment::{Experiment, Stage, StageKey, Tower, expand::IdleStep};
+use ressa_experiment::{Experiment, Stage, StageKey, expand::IdleStep};
 use ressa_store::Store;
 use ressa_sweep::{Graph, GraphStage, Inventory};
 use serde::Serialize;
@@ -49,18 +49,19 @@ impl Preflight {
     /// Looks at the stages that are still to be made. Relative paths start at `root`.
     pub fn of(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path) -> Self {
         let mut found = Self::default();
-        let mut networks: HashMap<StageKey, Option<(Network, Removables)>> = HashMap::new();
+        let mut networks: HashMap<StageKey, Option<Network>> = HashMap::new();
         let mut draws = BTreeMap::new();
         let mut gapless: HashMap<StageKey, bool> = HashMap::new();
+        let mut compared = teaching::Compared::new();
         let contents = Contents::new(store, root);
         for (stage, _) in graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present) {
             samples::look(&stage.node.stage, &contents, root, &mut draws, &mut found);
             let Some(dense) = dense_of(graph, stage) else { continue };
             let network = networks.entry(dense.node.key).or_insert_with(|| network(dense, store, root));
-            if let Some((network, removables)) = network {
+            if let Some(network) = network {
                 let removed = |tower| widths::removals(graph, stage, tower);
                 network.look(&stage.node.stage, &removed, &mut found);
-                removal::look(&stage.node.stage, &removed, removables, &mut found);
+                removal::look(&stage.node.stage, &removed, network, &mut found);
                 let denoises =
                     matches!(&*stage.node.stage, Stage::Evaluate { aids: Some(aids), .. } if aids.denoises());
                 if denoises
@@ -75,7 +76,7 @@ impl Preflight {
                 }
             }
             if let Stage::Adapt { training, .. } = &*stage.node.stage {
-                teaching::teacher(training, dense, store, root, &mut found);
+                teaching::teacher(training, dense, (store, root), &mut compared, &mut found);
             }
         }
         found
@@ -141,11 +142,8 @@ fn is_gapless(dense: &GraphStage, root: &Path) -> bool {
     Processor::load(&root.join(folder)).is_ok_and(|processor| processor.id(&sentinel(0)).is_none())
 }
 
-/// What can be removed of each tower as a whole.
-type Removables = [(Tower, Removable); 3];
-
 /// The network of a dense model: from its configuration, or where there is none from the name of its folder.
-fn network(dense: &GraphStage, store: &Store, root: &Path) -> Option<(Network, Removables)> {
+fn network(dense: &GraphStage, store: &Store, root: &Path) -> Option<Network> {
     let mut tensors = None;
     let config = match &*dense.node.stage {
         Stage::Dense { checkpoint: Some(folder), .. } => {
@@ -161,7 +159,6 @@ fn network(dense: &GraphStage, store: &Store, root: &Path) -> Option<(Network, R
         }
         _ => return None,
     };
-    let removables = Tower::ALL.map(|tower| (tower, Removable::of(&config, tower)));
     let head = tensors.map(|tensors| tensors.get(names::COMPARES).is_some());
-    Some((Network::of(config)?.with_head(head), removables))
+    Some(Network::of(config)?.with_head(head))
 }

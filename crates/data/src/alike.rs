@@ -1,7 +1,8 @@
 //! Whether two model folders read images and texts alike: what one makes of them can then be given to the other, as a student's batches to its teacher.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
+use ressa_checkpoint::json;
 use serde_json::Value;
 
 use crate::{DataError, ImageProcessor};
@@ -27,7 +28,7 @@ pub fn reads_otherwise(one: &Path, other: &Path) -> Result<Option<String>, DataE
 
 /// What a tokenizer file says of words; `None` where there is none.
 fn vocabulary(path: &Path) -> Option<Value> {
-    let bytes = fs::read(path).ok()?;
+    let bytes = json::bytes(path, json::TOKENIZER_LIMIT).ok()?;
     // What is no JSON is compared as it is.
     let Ok(mut value) = serde_json::from_slice::<Value>(&bytes) else {
         return Some(Value::String(String::from_utf8_lossy(&bytes).into_owned()));
@@ -40,6 +41,8 @@ fn vocabulary(path: &Path) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;

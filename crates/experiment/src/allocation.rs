@@ -182,7 +182,7 @@ pub struct SearchConfig {
     pub generations: u32,
     /// Candidates in a round.
     pub offspring: u32,
-    /// Steps from the tower's sparsity up to the most that a group may lose, and as many down.
+    /// Steps from the tower's sparsity half way to 1 or 0, whichever is nearer, for a group of mean size, and as many the other way.
     pub levels: u32,
 }
 

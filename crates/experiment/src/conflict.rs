@@ -515,7 +515,7 @@ fn allocation(prune: &PruneConfig) -> Option<Conflict> {
             "set `prune.allocation.towers: each`",
         );
     }
-    if rule.method == AllocationMethod::Losa && rule.group == AllocationGroup::Layer {
+    if rule.method == AllocationMethod::Losa && rule.group != AllocationGroup::Block {
         return found(
             "prune.allocation.group",
             "`losa` compares the inputs of blocks, so the layers of a block get one sparsity",

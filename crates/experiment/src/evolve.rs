@@ -14,7 +14,7 @@ use crate::method::is_default;
 pub struct EvolveConfig {
     /// Steps between two exchanges; 0 leaves masks as they are.
     pub every: u32,
-    /// Share of the kept weights that would be exchanged at the first step; it falls to 0 along a half cosine.
+    /// Share of the kept weights that would be exchanged at the first step; it falls to 0 along a half cosine, and in each row is rounded down.
     pub share: f64,
     /// Share of the steps at which it has become 0; behind, masks stay as they are.
     pub until: f64,

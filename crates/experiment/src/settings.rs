@@ -93,6 +93,7 @@ const fn whole(min: u64) -> Shape {
 const SEED: Shape = whole(0);
 const SPARSITY: Shape = Shape::Number(Bounds { at_least: Some(0.0), below: Some(1.0), ..Bounds::ANY });
 const SHARE: Shape = Shape::Number(Bounds { at_least: Some(0.0), at_most: Some(1.0), ..Bounds::ANY });
+const MARGIN: Shape = Shape::Number(Bounds { above: Some(0.0), at_most: Some(1.0), ..Bounds::ANY });
 const NOT_NEGATIVE: Shape = Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY });
 const POSITIVE: Shape = Shape::Number(Bounds { above: Some(0.0), ..Bounds::ANY });
 const TARGET: Shape = Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY });
@@ -278,7 +279,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "Minimum fraction removed from a group.";
     "prune.allocation.samples" Shape::OrNull(&whole(1)), prune.allocation.samples,
         "Calibration samples that are looked at before budgets are divided, the first so many; null means all.";
-    "prune.allocation.margin" Shape::OrNull(&SHARE), prune.allocation.margin,
+    "prune.allocation.margin" Shape::OrNull(&MARGIN), prune.allocation.margin,
         "TAMP: how far above its tower's sparsity a group's may be; LoSA: how far above or below. null means 0.1 for TAMP, and for LoSA 0.01, 0.02 or 0.03 at sparsities up to 0.5, up to 0.6 and beyond.";
     "prune.allocation.search.generations" whole(1), prune.allocation.search.generations,
         "EvoPress: rounds of mutation and selection.";

@@ -335,12 +335,20 @@ impl Calibrated<'_> {
                 (each.times(samples.texts * f64::from(noise) * layers), self.largest_layer() * 12.0)
             }
             Measurement::Density => {
-                // Every output is made a second time, and read for three numbers.
+                // Every output is made a second time, and read for three numbers, two of them over pairs of tokens.
                 let layers = self.layers().count() as f64;
+                let (batch, mut pairs, mut widest) = (samples.batch(samples.texts), Work::default(), 0.0f64);
+                for layer in self.layers() {
+                    let tokens = self.tokens(batch, layer.reads) / samples.texts.max(1.0);
+                    pairs += machine.single_product(tokens, layer.outputs, tokens / 2.0, 1.0);
+                    pairs += machine.traffic(tokens * tokens * 8.0, 6.0);
+                    widest = widest.max(tokens * 1024.0 * 12.0);
+                }
                 let mut each = pass.forward(|tower| tower < self.tower);
                 each += pass.forward(|tower| tower == self.tower).times(2.0);
                 each += machine.syncs(3.0 * layers);
-                (each.times(samples.texts), self.flows(samples))
+                each += pairs;
+                (each.times(samples.texts), self.flows(samples) + widest)
             }
             Measurement::Similarity => {
                 (pass.forward(|tower| tower <= self.tower).times(samples.texts), 2.0 * self.flows(samples))

@@ -91,7 +91,11 @@ impl Evolver {
             let matrix = linear.matrix();
             let (Some(keep), Some(update)) = (matrix.keep(), matrix.update()) else { continue };
             let cut = budgets.cuts.and_then(|cuts| cuts.layer(&id.name)).cloned().unwrap_or_default();
-            let columns = cut.size(linear.shape()).1;
+            let (rows, columns) = cut.size(linear.shape());
+            if rows == 0 || columns == 0 {
+                // Removed as a whole: there is nothing to exchange.
+                continue;
+            }
             let groups = match budgets.patterns.and_then(|patterns| patterns.get(&id.name)) {
                 Some(Pattern::NOfM { of, .. }) if columns % i64::from(*of) == 0 => Groups::Cells(i64::from(*of)),
                 // Its groups are no groups of this layer.
@@ -252,9 +256,11 @@ impl Evolver {
             };
             let (keep, grown) = (mask(MASK)?, mask(GROWN)?.keep());
             let values = take(format!("{VALUES}{name}"))?.f_to_device(device)?;
-            if values.kind() != weight.base().kind() || values.numel() as u64 != count_nonzero(&grown) {
+            if values.numel() as u64 != count_nonzero(&grown) {
                 return Err(missing(&format!("{VALUES}{name}` that fits its mask, but `{:?}", values.size())));
             }
+            // Another device may keep the weights in another type.
+            let values = values.f_to_kind(weight.base().kind())?;
             weight.set_base(weight.base().f_masked_scatter(&grown, &values)?)?;
             weight.set_packed(Some(keep))?;
             layer.grown = grown;

@@ -118,10 +118,12 @@ impl Penalty {
         let weights = by_key(student);
         let mut found: BTreeMap<Tower, BTreeMap<&'static str, ZeroGroups>> = BTreeMap::new();
         for set in &self.sets {
-            let (squares, _) = no_grad(|| set.measure(&weights, optimiser));
+            let (squares, sizes) = no_grad(|| set.measure(&weights, optimiser));
             let groups = found.entry(set.tower).or_default().entry(set.kind).or_default();
-            groups.zero += set.count.cast_unsigned() - count_nonzero(&squares);
-            groups.of += set.count.cast_unsigned();
+            // What was removed before is no group that training emptied.
+            let of = count_nonzero(&sizes);
+            groups.zero += of - count_nonzero(&squares);
+            groups.of += of;
         }
         found
     }

@@ -170,7 +170,10 @@ impl<'a> Teacher<'a> {
         let (questions, captions): (Vec<_>, Vec<_>) = said.into_iter().map(|t| (t.questions, t.captions)).unzip();
         let join = |parts: Vec<Option<Output>>| Output::join(&parts.into_iter().flatten().collect::<Vec<_>>());
         let (questions, captions) = (join(questions), join(captions));
-        store.put(step, &TeacherOutputs { questions, captions, ..TeacherOutputs::default() });
+        let outputs = TeacherOutputs { questions, captions, ..TeacherOutputs::default() };
+        store.put(step, &outputs);
+        // The same step may be gone through again, as for the gradients of an exchange.
+        self.known = Some((step, Some(outputs)));
     }
 }
 

@@ -141,10 +141,11 @@ pub fn train_with(
             perturbation.learn(stepper.student, &optimiser, &gradient);
         }
         let norm = optimiser.step(&gradient, schedule.at(step), clip);
-        if let Some(penalty) = &more.penalty {
+        // While towers are aligned nothing holds the language model against the penalty.
+        if let Some(penalty) = more.penalty.as_ref().filter(|_| step >= settings.align) {
             penalty.shrink(stepper.student, &optimiser, schedule.at(step));
         }
-        // The one place where the host waits for the device.
+        // Here the host waits for the device; otherwise only where a float16 gradient is looked at.
         let values = Tensor::cat(&[values, norm.view([1])], 0);
         let values = Vec::<f32>::try_from(&values).map_err(|e| RestoreError::Model(e.into()))?;
         let loss = StepLoss::new(step, &values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>())?;

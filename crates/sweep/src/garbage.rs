@@ -14,7 +14,7 @@ use walkdir::WalkDir;
 
 use crate::{
     SweepRecord,
-    made_of::{in_order, made_of},
+    made_of::{in_order, made, made_of},
 };
 
 /// Folder within the store's root where unwanted folders wait: `trash/<time>/<their path within the root>`.
@@ -109,8 +109,7 @@ pub fn interrupted(store: &Store, key: &StageKey) -> Option<Garbage> {
 /// # Errors
 /// A folder that cannot be moved; those before it are moved.
 pub fn move_to_trash(store: &Store, garbage: &[Garbage]) -> Result<PathBuf, StoreError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
-    let target = store.root().join(TRASH).join(now.to_string());
+    let target = generation(store);
     for item in garbage {
         let inside = item.folder.strip_prefix(store.root()).unwrap_or(Path::new(&item.name));
         moved(&item.folder, &target.join(inside))?;
@@ -118,12 +117,19 @@ pub fn move_to_trash(store: &Store, garbage: &[Garbage]) -> Result<PathBuf, Stor
     Ok(target)
 }
 
-/// Moves what interrupted stages left to a folder of the trash, from where nothing brings it back: it is of inputs that are about to change.
+/// Moves what interrupted stages left to the trash, from where nothing brings it back: it is of inputs that are about to change.
 ///
 /// # Errors
 /// A folder that cannot be moved.
-pub fn discard(trash: &Path, begun: &[Garbage]) -> Result<(), StoreError> {
-    begun.iter().try_for_each(|item| moved(&item.folder, &trash.join(STALE).join(&item.name)))
+pub fn discard(store: &Store, begun: &[Garbage]) -> Result<(), StoreError> {
+    let target = generation(store).join(STALE);
+    begun.iter().try_for_each(|item| moved(&item.folder, &target.join(&item.name)))
+}
+
+/// Where what is thrown away now goes.
+fn generation(store: &Store) -> PathBuf {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
+    store.root().join(TRASH).join(now.to_string())
 }
 
 /// Stages of the writable root that were made of some, directly or through others, whether or not anybody plans them now; each behind its inputs,
@@ -134,7 +140,8 @@ pub fn discard(trash: &Path, begun: &[Garbage]) -> Result<(), StoreError> {
 pub fn dependents(store: &Store, some: &BTreeSet<StageKey>) -> Result<Vec<(StageKey, Vec<StageKey>)>, StoreError> {
     let own = store.own_entries()?.into_iter();
     let stages: BTreeMap<StageKey, Manifest> = own.filter_map(|(_, folder)| stage_in(&folder)).collect();
-    Ok(in_order(&stages, made_of(&stages, some)))
+    let made = made(&stages);
+    Ok(in_order(&made, made_of(&made, some)))
 }
 
 /// Brings one stage back from a folder of the trash.
@@ -178,14 +185,20 @@ pub fn restore_trash(store: &Store) -> Result<usize, StoreError> {
     let mut restored = 0;
     // The form of each stage that what was thrown away earlier may have been made of: the one that was thrown away next after that.
     let mut forms: BTreeMap<StageKey, Manifest> = BTreeMap::new();
-    for folders in generations(store)? {
+    for mut folders in generations(store)? {
         forms.extend(folders.iter().filter_map(|(folder, _)| stage_in(folder)));
         let is_other = |(key, form): &(&StageKey, &Manifest)| {
             let there = store.entry(&key.hex()).ok().flatten();
             there.is_some_and(|there| !there.manifest.is_same_output(form))
         };
         let others: BTreeSet<StageKey> = forms.iter().filter(is_other).map(|(key, _)| *key).collect();
-        let of_others = made_of(&forms, &others);
+        let made = made(&forms);
+        let of_others = made_of(&made, &others);
+        // What a stage was made of comes back before it: whoever is killed in between leaves no scores of a training that is missing.
+        let stages = folders.iter().filter_map(|(folder, _)| Some(stage_in(folder)?.0)).collect();
+        let order = in_order(&made, stages);
+        let order: BTreeMap<StageKey, usize> = order.iter().enumerate().map(|(at, (key, _))| (*key, at)).collect();
+        folders.sort_by_cached_key(|(folder, _)| stage_in(folder).and_then(|(key, _)| order.get(&key).copied()));
         for (folder, inside) in folders {
             let target = store.root().join(inside);
             let stays = stage_in(&folder).is_some_and(|(key, _)| of_others.contains(&key));

@@ -300,7 +300,10 @@ fn code_path(cell: &Cell) -> String {
                     format!("{:?} {states} {other}", distill.divergence)
                 }
             };
-            format!("{} {learns}", restore.method.name())
+            let full = Tower::ALL.iter().filter(|&&tower| restore.tower(tower).full).count();
+            let ways = (restore.evolve.is_on(), restore.evolve.needs_gradient(), restore.perturb.is_on());
+            let penalised = restore.penalty.is_on();
+            format!("{} {learns} {full} {ways:?} {penalised} {}", restore.method.name(), restore.align > 0)
         }
     };
     let steps: Vec<String> = run.sequence().into_iter().filter(Step::does_something).map(step).collect();

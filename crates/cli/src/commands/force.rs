@@ -126,7 +126,8 @@ impl Forced {
     /// left is for the sweep that follows.
     pub fn remake(&self, sweep: &mut Remake<'_>) -> Result<Outcome, Failure> {
         let graph = sweep.graph;
-        let all: Vec<usize> = self.targets.iter().chain(&self.dependents).copied().collect();
+        let mut all: Vec<usize> = self.targets.iter().chain(&self.dependents).copied().collect();
+        all.sort_unstable();
         let key = |stage: usize| graph.stages[stage].node.key;
         let mut before: HashMap<usize, Manifest> = HashMap::new();
         let mut garbage = Vec::new();
@@ -143,11 +144,12 @@ impl Forced {
             let (name, folder) = (key.to_string(), sweep.store.folder(&key.hex()));
             garbage.push(Garbage { name, what: "of another experiment".to_owned(), made_by: None, bytes: 0, folder });
         }
+        // What was made last goes first: whoever is killed in between leaves nothing that was made of what is missing.
+        garbage.reverse();
         let trash = {
             let _lock = CoordinatorLock::acquire(&sweep.workspace.results, sweep.limits.lease)?;
-            let trash = move_to_trash(sweep.store, &garbage)?;
-            discard(&trash, &self.begun)?;
-            trash
+            discard(sweep.store, &self.begun)?;
+            move_to_trash(sweep.store, &garbage)?
         };
         let mut outcome = Outcome { forced: self.targets.len(), ..Outcome::default() };
         let mut pending: Vec<usize> = self.dependents.clone();

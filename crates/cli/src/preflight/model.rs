@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
-use ressa_checkpoint::{Outline, Removable, is_idefics, is_llava_next, is_qwen_vl, names, qwen_text};
+use ressa_checkpoint::{Outline, Removable, is_idefics, is_llava, is_llava_next, is_qwen_vl, names, qwen_text};
 use ressa_experiment::{
     Pattern, Stage, Task, Tower,
     aids::Aids,
@@ -165,7 +165,8 @@ impl Network {
         }
     }
 
-    fn removable(&self, tower: Tower) -> &Removable {
+    /// What can be removed of a tower as a whole.
+    pub fn removable(&self, tower: Tower) -> &Removable {
         let [vision, connector, language] = &self.removable;
         match tower {
             Tower::Vision => vision,
@@ -290,13 +291,7 @@ fn has_bias(config: &Map<String, Value>, tower: Tower, role: &str) -> bool {
                 // Qwen2 has them in attention's inputs alone; LLaVA's language model is LLaMA where its configuration does not say.
                 Some("qwen2") => ["q_proj", "k_proj", "v_proj"].contains(&role),
                 Some("t5" | "mistral") => false,
-                None if config
-                    .get("model_type")
-                    .and_then(Value::as_str)
-                    .is_some_and(|name| name.starts_with("llava")) =>
-                {
-                    false
-                }
+                None if is_llava(config) => false,
                 Some("llama") if ["gate_proj", "up_proj", "down_proj"].contains(&role) => says(text, "mlp_bias", false),
                 Some("llama") => says(text, "attention_bias", false),
                 _ => true,

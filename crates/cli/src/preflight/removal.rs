@@ -1,26 +1,25 @@
 //! Targets of structured removal that remove nothing: fractions of less than one group, and numbers that an earlier step has gone below.
 
-use ressa_checkpoint::Removable;
 use ressa_experiment::{
     Stage, Tower,
     structure::{TowerStructure, remaining},
 };
 
-use super::Preflight;
+use super::{Preflight, model::Network};
 
 /// One of the targets of a tower.
 type Target = fn(&TowerStructure) -> f64;
 
-/// Notes targets of a stage that remove nothing from what the stages before it leave. `removed` are the targets of those, `removable` the groups of each
-/// tower.
+/// Notes targets of a stage that remove nothing from what the stages before it leave. `removed` are the targets of those, `network` says how many
+/// groups each tower has.
 pub(super) fn look(
     stage: &Stage,
     removed: &dyn Fn(Tower) -> Vec<TowerStructure>,
-    removable: &[(Tower, Removable)],
+    network: &Network,
     found: &mut Preflight,
 ) {
     let Stage::Structure { tower, target, .. } = stage else { return };
-    let Some((_, removable)) = removable.iter().find(|(own, _)| own == tower) else { return };
+    let removable = network.removable(*tower);
     let earlier = removed(*tower);
     let one = |number: &Result<u64, String>| number.as_ref().map(|number| vec![*number]).unwrap_or_default();
     let blocks = removable.blocks.clone().unwrap_or_default();

@@ -1,6 +1,9 @@
 //! What a training learns from: a teacher of another folder, and hidden states of the language model's blocks.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+};
 
 use ressa_data::reads_otherwise;
 use ressa_experiment::{Stage, stage::AdaptTraining};
@@ -64,8 +67,17 @@ impl Depth {
     }
 }
 
+/// What teachers read otherwise than their students, by both folders: vocabularies are large, and a study has many trainings.
+pub(super) type Compared = HashMap<(PathBuf, PathBuf), Option<String>>;
+
 /// Whether a teacher of another folder can be given what its student reads.
-pub(super) fn teacher(training: &AdaptTraining, dense: &GraphStage, store: &Store, root: &Path, found: &mut Preflight) {
+pub(super) fn teacher(
+    training: &AdaptTraining,
+    dense: &GraphStage,
+    (store, root): (&Store, &Path),
+    known: &mut Compared,
+    found: &mut Preflight,
+) {
     let Some(folder) = training.distill.as_ref().and_then(|distill| distill.teacher.as_ref()) else { return };
     let student = match &*dense.node.stage {
         Stage::Dense { checkpoint: Some(folder), .. } => root.join(folder),
@@ -77,7 +89,11 @@ pub(super) fn teacher(training: &AdaptTraining, dense: &GraphStage, store: &Stor
     };
     let teacher = root.join(folder);
     // What cannot be read is said where files are looked for.
-    if let (true, Ok(Some(what))) = (teacher.is_dir(), reads_otherwise(&student, &teacher)) {
+    if !teacher.is_dir() {
+        return;
+    }
+    let compare = || reads_otherwise(&student, &teacher).ok().flatten();
+    if let Some(what) = known.entry((student.clone(), teacher.clone())).or_insert_with(compare) {
         let what = format!(
             "`{}` reads otherwise than the model that it teaches: {what}; choose a teacher with the same tokenizer and image preprocessing",
             folder.display()

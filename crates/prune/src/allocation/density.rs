@@ -15,13 +15,16 @@ use std::{
 
 use ressa_experiment::{Tower, allocation::Sensitivities};
 use ressa_models::{LayerId, Linear, Observer, Sample, TokenKind, VisionLanguage};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::alone::alone;
 use crate::error::PruneError;
 
 /// Length below which an output has no direction.
 const SHORTEST: f64 = 1e-12;
+
+/// Tokens that are compared with all others at once.
+const PIECE: i64 = 1024;
 
 /// Densities of every layer of a tower. `model` carries no masks.
 pub(super) fn densities(
@@ -114,13 +117,19 @@ fn cosines(output: &Tensor, kinds: &[TokenKind]) -> [Option<f64>; 3] {
 
 /// Mean of the positive cosines of two of several directions, f32 `[tokens, features]`; `None` without a pair.
 fn among(directions: &Tensor) -> Option<f64> {
-    if directions.size()[0] < 2 {
+    let tokens = directions.size()[0];
+    if tokens < 2 {
         return None;
     }
-    let pairs = directions.matmul(&directions.transpose(0, 1)).triu(1);
-    let positive = pairs.gt(0.0);
-    let count = positive.sum(Kind::Int64).int64_value(&[]);
-    let sum = pairs.clamp_min(0.0).sum(Kind::Double).double_value(&[]);
+    let (mut count, mut sum) = (Tensor::from(0i64), Tensor::from(0.0f64));
+    for from in (0..tokens).step_by(PIECE as usize) {
+        let rows = directions.narrow(0, from, PIECE.min(tokens - from));
+        // Each with those behind it.
+        let mut pairs = rows.matmul(&directions.narrow(0, from, tokens - from).transpose(0, 1)).triu(1);
+        count += pairs.gt(0.0).sum(Kind::Int64).to_device(Device::Cpu);
+        sum += pairs.clamp_min_(0.0).sum(Kind::Double).to_device(Device::Cpu);
+    }
+    let (count, sum) = (count.int64_value(&[]), sum.double_value(&[]));
     // Nothing points the same way: as far apart as can be.
     Some(if count > 0 { sum / count as f64 } else { 0.0 })
 }

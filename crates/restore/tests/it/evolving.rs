@@ -247,6 +247,13 @@ fn what_was_removed_as_a_whole_stays_removed() {
     all.insert(&name, own.shallow_clone());
     let mut of_tower = TowerCut::default();
     of_tower.layers.insert(name.clone(), cut);
+    // Of another layer nothing is left, as in a block that was removed.
+    let nothing = Tensor::zeros([0], (Kind::Int64, Device::Cpu));
+    let other =
+        dense.linears().into_iter().rfind(|(id, _)| id.tower == Tower::Language).expect("a layer").0.name.clone();
+    assert_ne!(other, name);
+    all.insert(&other, all.get(&other).expect("a mask").keep().zeros_like());
+    of_tower.layers.insert(other.clone(), LayerCut { rows: Some(nothing), columns: None });
     let mut cuts = Cuts::default();
     cuts.insert(Tower::Language, of_tower);
     let mut model = dense.shallow_clone();
@@ -258,6 +265,7 @@ fn what_was_removed_as_a_whole_stays_removed() {
     let evolution = trained.expect("trains").evolution.expect("masks change");
     let now = evolution.masks.get(&name).expect("a mask").keep();
     assert!(!now.equal(&own));
+    assert!(evolution.masks.get(&other).is_none_or(|mask| mask.kept() == 0));
     assert_eq!(now.logical_and(&inside.logical_not()).any().int64_value(&[]), 0);
     assert_eq!(departures(&all, &evolution.masks, &cuts), Vec::<String>::new());
 

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use ressa_experiment::StageKey;
 use ressa_store::{FileDigest, MANIFEST, is_key};
 use serde::{Deserialize, Serialize};
+
+use super::upstream::Upstream;
 
 /// Name of the list.
 pub(super) const LIST: &str = "ressa-results.json";
@@ -35,6 +38,9 @@ pub(super) struct List {
     pub words: Vec<String>,
     /// Every entry but this one, by its path.
     pub entries: BTreeMap<String, FileDigest>,
+    /// What its stages were made of that is not in it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub upstream: BTreeMap<StageKey, Upstream>,
 }
 
 /// What an entry is.

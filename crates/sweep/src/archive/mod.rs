@@ -8,6 +8,7 @@ mod list;
 mod pack;
 mod places;
 mod unpack;
+mod upstream;
 
 use std::{io, path::PathBuf};
 

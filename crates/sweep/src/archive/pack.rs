@@ -18,6 +18,7 @@ use super::{
     ArchiveError,
     list::{FORMAT, LIST, LONGEST_PATH, List},
     places,
+    upstream::upstream,
 };
 
 /// What was written.
@@ -50,6 +51,7 @@ pub fn export(
 ) -> Result<Packed, ArchiveError> {
     let mut packed = Packed::default();
     let mut entries: BTreeMap<String, (FileDigest, Content)> = BTreeMap::new();
+    let mut inside: BTreeMap<StageKey, Manifest> = BTreeMap::new();
     let mut sorted = keys.to_vec();
     sorted.sort_unstable();
     sorted.dedup();
@@ -60,6 +62,7 @@ pub fn export(
             Ok(found) => {
                 packed.stages += 1;
                 entries.extend(found);
+                inside.insert(key, Manifest::clone(&entry.manifest));
             }
         }
     }
@@ -69,6 +72,7 @@ pub fn export(
         files: files.iter().map(|file| reduced(file)).collect(),
         words: words.iter().map(|word| reduced(word)).collect(),
         entries: entries.iter().map(|(path, (digest, _))| (path.clone(), digest.clone())).collect(),
+        upstream: upstream(store, &inside)?,
     };
     packed.bytes = list.bytes();
     let failed = |source| ArchiveError::Write { path: output.to_owned(), source };

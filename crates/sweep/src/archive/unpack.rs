@@ -20,9 +20,12 @@ use tar::{Archive, Entry, EntryType};
 use super::{
     ArchiveError,
     list::{LIST, LONGEST_LIST, List, Place, shown},
-    places,
+    places, upstream,
 };
-use crate::{made_of::made_of, roots::record_keys};
+use crate::{
+    made_of::{in_order, made, made_of},
+    roots::record_keys,
+};
 
 /// How many times its size a compressed archive may hold: deflate cannot do more.
 const MOST_COMPRESSED: u64 = 1100;
@@ -205,7 +208,7 @@ fn stages(list: &List, draft: &Path, refuse: Refuse<'_>) -> Result<BTreeMap<Stag
     Ok(stages)
 }
 
-/// Moves stages to their places, each in one step; what is there stays.
+/// Moves stages to their places, each in one step and behind what it was made of; what is there stays.
 fn publish(
     store: &Store,
     draft: &Path,
@@ -231,10 +234,16 @@ fn publish(
         };
         there.insert(*key, is_same);
     }
-    let others: BTreeSet<StageKey> = there.iter().filter(|(_, same)| !**same).map(|(key, _)| *key).collect();
-    let of_others = made_of(&stages, &others);
-    for key in stages.keys() {
-        let (key, hex) = (*key, key.hex());
+    let mut others = upstream::others(store, &list.upstream)?;
+    others.extend(there.iter().filter(|(_, same)| !**same).map(|(key, _)| *key));
+    let mut made = made(&stages);
+    // What is in it is judged as it is, whatever else the list says of it.
+    for (key, stage) in &list.upstream {
+        made.entry(*key).or_insert_with(|| stage.inputs.clone());
+    }
+    let of_others = made_of(&made, &others);
+    for (key, _) in in_order(&made, stages.keys().copied().collect()) {
+        let hex = key.hex();
         let is_same = there.get(&key).copied();
         match is_same {
             Some(true) => imported.known.push(key),

@@ -294,3 +294,36 @@ fn a_changed_byte_is_noticed_or_changes_nothing() {
         }
     }
 }
+
+#[test]
+fn scores_alone_are_taken_where_what_they_were_made_of_is_the_same() {
+    let (bench, keys) = swept();
+    let of_sweep = graph(&cells());
+    let last = (0..keys.len()).rev().find(|&stage| of_sweep.stages[stage].inputs.len() == 1).unwrap();
+    let above = of_sweep.stages[last].inputs[0];
+    let path = bench.folder.path().join("last.tar");
+    archive::export(&bench.store, &[keys[last]], &[], &[], &path).unwrap();
+    let all = bench.folder.path().join("all.tar");
+    archive::export(&bench.store, &keys, &[], &[], &all).unwrap();
+    let there = |change: &dyn Fn(&Store)| {
+        let (folder, store) = empty();
+        archive::import(&store, &all).unwrap();
+        fs::remove_dir_all(store.folder(&keys[last].hex())).unwrap();
+        change(&store);
+        let imported = archive::import(&store, &path).unwrap();
+        drop(folder);
+        (imported.new, imported.of_different)
+    };
+    assert_eq!(there(&|_| ()), (vec![keys[last]], vec![]));
+    assert_eq!(
+        there(&|store| fs::remove_dir_all(store.folder(&keys[above].hex())).unwrap()),
+        (vec![keys[last]], vec![])
+    );
+    let other = |store: &Store| {
+        let manifest = store.folder(&keys[above].hex()).join("manifest.json");
+        let mut value: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+        value["result"] = json!({ "other": true });
+        fs::write(&manifest, value.to_string()).unwrap();
+    };
+    assert_eq!(there(&other), (vec![], vec![keys[last]]));
+}
