@@ -4,7 +4,7 @@
 //!   layers. `magnitude`: `s = w^2`, and the root of the sum; `gradient`: `s = |w g|`, `g` the gradient of the answers' loss summed over samples;
 //!   `wanda`: `s = |w| norm(x)`, of the layer that reads the group alone. A block's worth is the same over all of its weights.
 //! - Papers: Ma et al., "LLM-Pruner", arXiv 2305.11627 (element-wise first order, sums over coupled structures; LoRAShear, arXiv 2310.18356, and SAAP, arXiv
-//!   2412.14426, start from it); An et al., "FLAP", arXiv 2312.11983 (its baseline Wanda-sp)
+//!   2412.15127, start from it); An et al., "FLAP", arXiv 2312.11983 (its baseline Wanda-sp)
 //! - Differs: groups compete within a layer and every layer loses the same number. LLM-Pruner and LoRAShear compare all layers; SAAP also fuses the elementwise
 //!   with a vector-wise estimate.
 
