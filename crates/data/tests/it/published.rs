@@ -351,10 +351,10 @@ fn a_pool_needs_the_captions_of_a_corpus_and_not_its_images() {
     let file = folder.path().join(annotations.path);
     fs::create_dir_all(file.parent().expect("a folder")).expect("created");
     let retrieved = RetrievedConfig { corpora: vec![Corpus::Cc3m], pool: 2, ..RetrievedConfig::default() };
-    let error = pool::pool(&config(folder.path()), &retrieved).expect_err("no annotations").to_string();
+    let error = pool(&config(folder.path()), &retrieved).expect_err("no annotations").to_string();
     assert!(error.contains(annotations.path) && !error.contains(images.holds), "{error}");
     fs::copy(root().join(annotations.path), &file).expect("copied");
-    let captions = pool::pool(&config(folder.path()), &retrieved).expect("a pool");
+    let captions = pool(&config(folder.path()), &retrieved).expect("a pool");
     assert!(captions.len() == 2 && captions.iter().all(|caption| caption.image.is_some()), "{captions:?}");
     let corpora = CorporaConfig { corpora: vec![Corpus::Cc3m], ..CorporaConfig::default() };
     let error = Captions::first(&corpora, folder.path(), 2).expect_err("no images").to_string();
