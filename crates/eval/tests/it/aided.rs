@@ -5,7 +5,8 @@ use ressa_data::{
     tokenizer::PIXEL_MEAN_STD, tokenizer::VOCABULARY_SIZE, write_processor_files,
 };
 use ressa_eval::{
-    Batching, CaptionPool, Copies, EvalError, PredictOptions, Prediction, Prepared, fill, nearest, predict,
+    Aided, Batching, CaptionPool, Copies, CopyAnswer, EvalError, PredictOptions, Prediction, Prepared, ScoreOptions,
+    fill, nearest, predict, score,
 };
 use ressa_experiment::{
     Task,

@@ -103,7 +103,7 @@ fn folders_retrieve_with_a_named_model_and_never_an_images_own_captions() {
     let entry = |split: &str, image: u32, caption: &str| {
         format!(r#"{{"image": "{split}2014/COCO_{split}2014_{image:012}.jpg", "caption": "{caption}"}}"#)
     };
-    let entries = [entry("val", 1, "a red cube"), entry("val", 2, "a blue ring"), entry("train", 1, "a green cross")];
+    let entries = [entry("val", 1, "a red cube"), entry("val", 2, "a blue ring"), entry("train", 3, "a green cross")];
     fs::write(data.path().join("coco/annotations/coco_karpathy_train.json"), format!("[{}]", entries.join(",")))
         .unwrap();
 
