@@ -61,18 +61,19 @@ pub fn missing(graph: &Graph, inventory: &Inventory, store: &Store, root: &Path)
                 if let Some(folder) = retrieval.as_ref().and_then(|retrieval| retrieval.checkpoint.as_ref()) {
                     checkpoint(&root.join(folder), "evaluate.retrieval.checkpoint", &mut list);
                 }
+                let mut is_whole = true;
                 if let Some(retrieved) = aids.as_ref().and_then(|aids| aids.retrieved.as_ref()) {
                     if let Some(folder) = &retrieved.checkpoint {
                         checkpoint(&root.join(folder), "evaluate.retrieved.checkpoint", &mut list);
                     }
-                    list.corpora(data, &pool::corpora(retrieved));
+                    is_whole = list.captions(data, &pool::corpora(retrieved));
                 }
                 match &data.text {
                     Some(text) if !root.join(text).is_file() => {
                         list.lacks(&root.join(text), &format!("{task}: the text"))
                     }
                     Some(_) => {}
-                    None => list.benchmark(&stage.node.stage, data, *task),
+                    None => list.benchmark(&stage.node.stage, data, *task, is_whole),
                 }
             }
             _ => {}
@@ -109,17 +110,18 @@ impl List<'_> {
         data.root.as_ref().map(|folder| self.root.join(folder))
     }
 
-    fn benchmark(&mut self, stage: &Stage, data: &DataConfig, task: Task) {
+    /// Files of a benchmark; its images only where `is_whole`: all annotations beside its own are there, with which they are looked for.
+    fn benchmark(&mut self, stage: &Stage, data: &DataConfig, task: Task, is_whole: bool) {
         let Some(folder) = self.folder(data) else { return };
         let items = if let Stage::Evaluate { items, .. } = stage { *items } else { 0 };
-        if !self.benchmarks.insert((folder.clone(), task, items)) {
+        if is_whole && !self.benchmarks.insert((folder.clone(), task, items)) {
             return;
         }
         let missing = published::missing(&folder, task);
         for file in &missing {
             self.lacks(&folder.join(file.path), &format!("{task}: {}", file.holds));
         }
-        if missing.is_empty() {
+        if missing.is_empty() && is_whole {
             self.images(stage, &folder, task);
         }
     }
@@ -154,6 +156,19 @@ impl List<'_> {
                 self.lacks(&folder.join(file.path), &format!("corpus {}: {}", corpus.name(), file.holds));
             }
         }
+    }
+
+    /// Captions of corpora, which are read without their images; whether all are there.
+    fn captions(&mut self, data: &DataConfig, config: &CorporaConfig) -> bool {
+        let Some(folder) = self.folder(data) else { return true };
+        let mut is_whole = true;
+        for corpus in &config.corpora {
+            for file in published::missing_annotations(&folder, *corpus) {
+                is_whole = false;
+                self.lacks(&folder.join(file.path), &format!("corpus {}: {}", corpus.name(), file.holds));
+            }
+        }
+        is_whole
     }
 
     fn lacks(&mut self, path: &Path, what: &str) {

@@ -9,7 +9,7 @@ mod widths;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use ressa_checkpoint::{Checkpoint, names, preset_config, published_config, read_config};
@@ -53,9 +53,20 @@ impl Preflight {
         let mut draws = BTreeMap::new();
         let mut gapless: HashMap<StageKey, bool> = HashMap::new();
         let mut compared = teaching::Compared::new();
+        let mut headless: BTreeMap<PathBuf, bool> = BTreeMap::new();
         let contents = Contents::new(store, root);
         for (stage, _) in graph.stages.iter().zip(&inventory.present).filter(|(_, present)| !**present) {
             samples::look(&stage.node.stage, &contents, root, &mut draws, &mut found);
+            for (setting, folder) in comparing(&stage.node.stage) {
+                if *headless.entry(root.join(folder)).or_insert_with_key(|folder| is_headless(folder)) {
+                    let what = format!(
+                        "the model in `{}` has no head that compares images and texts (tensor `{}`); name the folder of a BLIP-2 image-text matching model",
+                        folder.display(),
+                        names::COMPARES
+                    );
+                    found.problem(setting, what);
+                }
+            }
             let Some(dense) = dense_of(graph, stage) else { continue };
             let network = networks.entry(dense.node.key).or_insert_with(|| network(dense, store, root));
             if let Some(network) = network {
@@ -134,6 +145,23 @@ fn dense_of<'g>(graph: &'g Graph, stage: &'g GraphStage) -> Option<&'g GraphStag
         Stage::Dense { .. } => Some(stage),
         _ => dense_of(graph, &graph.stages[graph.position(stage.node.inputs.dense.as_ref()?)?]),
     }
+}
+
+/// The models that compare images and texts beside the evaluated one, by their settings.
+fn comparing(stage: &Stage) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+    let (retrieval, aids) = match stage {
+        Stage::Evaluate { retrieval, aids, .. } => (retrieval.as_ref(), aids.as_ref()),
+        _ => (None, None),
+    };
+    let retrieval = retrieval.and_then(|retrieval| retrieval.checkpoint.as_ref());
+    let retrieved = aids.and_then(|aids| aids.checkpoint());
+    let named = [("evaluate.retrieval.checkpoint", retrieval), ("evaluate.retrieved.checkpoint", retrieved)];
+    named.into_iter().filter_map(|(setting, folder)| Some((setting, folder?)))
+}
+
+/// Whether the tensors of a folder are there, and none of them compares images and texts.
+fn is_headless(folder: &Path) -> bool {
+    Checkpoint::open(folder).is_ok_and(|tensors| tensors.get(names::COMPARES).is_none())
 }
 
 /// Whether the tokenizer of a published folder has no word for a gap in a text; one that cannot be read is said with the files.

@@ -89,10 +89,20 @@ impl Picture {
         }
     }
 
-    /// The name of its file without folder and ending, in lower case; `None` where it has none of its own.
+    /// What its file is called, without folder and ending, in lower case, and without what COCO has had before the number of an image (`COCO_val2014_`) in
+    /// some years; `None` where it has no file of its own.
     pub fn name(&self) -> Option<String> {
+        /// Digits of an image's number in COCO.
+        const DIGITS: usize = 12;
         match self {
-            Picture::File(path) => Some(path.file_stem()?.to_string_lossy().to_lowercase()),
+            Picture::File(path) => {
+                let name = path.file_stem()?.to_string_lossy().to_lowercase();
+                let number =
+                    name.strip_prefix("coco_").and_then(|rest| rest.rsplit_once('_')).map(|(_, number)| number);
+                let is_number =
+                    |number: &&str| number.len() == DIGITS && number.bytes().all(|byte| byte.is_ascii_digit());
+                Some(number.filter(is_number).map(str::to_owned).unwrap_or(name))
+            }
             Picture::Held(_) | Picture::Cell(_) => None,
         }
     }
@@ -182,22 +192,26 @@ impl Benchmark {
     }
 
     /// The same benchmark with other questions, each made of its place among the items and the question as the benchmark has it; to be done before it is
-    /// worded ([`Benchmark::asked`]). Captions and retrieval have none.
+    /// worded ([`Benchmark::asked`]). MME's instruction to answer yes or no is no part of a question and stays. Captions and retrieval have none.
     #[must_use]
     pub fn with_questions(mut self, question: impl Fn(usize, &str) -> String) -> Self {
         for (at, item) in self.items.iter_mut().enumerate() {
             match &mut item.content {
-                Content::Question { text: own, .. } | Content::Choice { question: own, .. } => *own = question(at, own),
+                Content::Question { text: own, .. } => {
+                    let (asked, instruction) = wording::without_instruction(own);
+                    *own = question(at, asked) + instruction;
+                }
+                Content::Choice { question: own, .. } => *own = question(at, own),
                 Content::Caption { .. } | Content::Retrieval { .. } => {}
             }
         }
         self
     }
 
-    /// The questions, by the places of their items; empty where an item has none.
+    /// The questions without MME's instruction, by the places of their items; empty where an item has none.
     pub fn questions(&self) -> Vec<String> {
         let question = |item: &Item| match &item.content {
-            Content::Question { text, .. } => text.clone(),
+            Content::Question { text, .. } => wording::without_instruction(text).0.to_owned(),
             Content::Choice { question, .. } => question.clone(),
             Content::Caption { .. } | Content::Retrieval { .. } => String::new(),
         };
@@ -220,9 +234,15 @@ impl Benchmark {
         self.with_questions(|at, _| perturb::perturbed(&questions, at, config))
     }
 
-    /// Every item so many times, copies of one item behind each other.
+    /// Every item so many times, copies of one item behind each other. Copies of questions have no answers and no template, which may be large and are the
+    /// item's.
     #[must_use]
     pub fn copied(mut self, copies: usize) -> Self {
+        for item in &mut self.items {
+            if let Content::Question { answers, template, .. } = &mut item.content {
+                (*answers, *template) = (Vec::new(), None);
+            }
+        }
         self.items = self.items.into_iter().flat_map(|item| std::iter::repeat_n(item, copies)).collect();
         self
     }

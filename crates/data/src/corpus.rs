@@ -40,6 +40,9 @@ pub struct Captions {
     entries: Vec<Captioned>,
 }
 
+/// Checks that what is read of a corpus is there.
+type Check = fn(&Path, Corpus) -> Result<(), DataError>;
+
 /// Told a corpus and its share, the positions of the entries to read.
 type Choose<'a> = &'a mut dyn FnMut(&Source, usize) -> Result<Vec<usize>, DataError>;
 
@@ -56,7 +59,17 @@ impl Captions {
         samples: usize,
         pick: &mut dyn FnMut(usize, usize) -> Vec<usize>,
     ) -> Result<Self, DataError> {
-        Self::read(config, root, samples, &mut |source, share| {
+        Self::picked(config, root, samples, published::check_corpus, pick)
+    }
+
+    fn picked(
+        config: &CorporaConfig,
+        root: &Path,
+        samples: usize,
+        check: Check,
+        pick: &mut dyn FnMut(usize, usize) -> Vec<usize>,
+    ) -> Result<Self, DataError> {
+        Self::read(config, root, samples, check, &mut |source, share| {
             let total = source.count(usize::MAX)?;
             Ok(pick(total, share.min(total)))
         })
@@ -73,8 +86,33 @@ impl Captions {
         seed: u64,
         purpose: Purpose,
     ) -> Result<Self, DataError> {
+        Self::seeded(config, root, samples, seed, purpose, published::check_corpus)
+    }
+
+    /// As [`Captions::drawn`], where the captions alone are read: the images need not be there.
+    ///
+    /// # Errors
+    /// Annotations that are missing under `root`, or the file, entry and field that is wrong.
+    pub fn without_images(
+        config: &CorporaConfig,
+        root: &Path,
+        samples: usize,
+        seed: u64,
+        purpose: Purpose,
+    ) -> Result<Self, DataError> {
+        Self::seeded(config, root, samples, seed, purpose, published::check_annotations)
+    }
+
+    fn seeded(
+        config: &CorporaConfig,
+        root: &Path,
+        samples: usize,
+        seed: u64,
+        purpose: Purpose,
+        check: Check,
+    ) -> Result<Self, DataError> {
         let mut corpus = 0;
-        Self::draw(config, root, samples, &mut |total, wanted| {
+        Self::picked(config, root, samples, check, &mut |total, wanted| {
             let mut rng = stream(seed, Purpose::CorpusEntries, ((purpose as u64) << 8) | corpus);
             corpus += 1;
             distinct(&mut rng, wanted, total)
@@ -114,7 +152,7 @@ impl Captions {
     /// # Errors
     /// As for a draw.
     pub fn first(config: &CorporaConfig, root: &Path, samples: usize) -> Result<Self, DataError> {
-        Self::read(config, root, samples, &mut |_, share| Ok((0..share).collect()))
+        Self::read(config, root, samples, published::check_corpus, &mut |_, share| Ok((0..share).collect()))
     }
 
     /// How many of `samples` entries a draw would have; fewer where a corpus has fewer than its share. Reads no further than the shares
@@ -135,11 +173,17 @@ impl Captions {
         Ok(available)
     }
 
-    fn read(config: &CorporaConfig, root: &Path, samples: usize, choose: Choose<'_>) -> Result<Self, DataError> {
+    fn read(
+        config: &CorporaConfig,
+        root: &Path,
+        samples: usize,
+        check: Check,
+        choose: Choose<'_>,
+    ) -> Result<Self, DataError> {
         let corpora = &config.corpora;
         // Every corpus is checked before the first, possibly large, file is read.
         for corpus in corpora {
-            published::check_corpus(root, *corpus)?;
+            check(root, *corpus)?;
         }
         // A caption that is cut in two has at least two characters.
         let shortest = if config.form == SampleForm::Prefix { 2 } else { 1 };

@@ -26,6 +26,8 @@ pub fn sentinel(n: usize) -> String {
 struct Chosen {
     /// Whether each word is.
     words: Vec<bool>,
+    /// The places of those that are, the first chosen first: those of a lower rate come before others.
+    order: Vec<usize>,
     /// A seed for each word, chosen or not.
     seeds: Vec<u64>,
 }
@@ -41,8 +43,9 @@ impl Chosen {
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by(|&a, &b| places[a].total_cmp(&places[b]));
         let mut words = vec![false; count];
-        order[..many].iter().for_each(|&at| words[at] = true);
-        Self { words, seeds }
+        order.truncate(many);
+        order.iter().for_each(|&at| words[at] = true);
+        Self { words, order, seeds }
     }
 }
 
@@ -50,29 +53,41 @@ impl Chosen {
 pub fn perturbed(questions: &[String], at: usize, config: &PerturbConfig) -> String {
     let mut words: Vec<String> = questions[at].split_whitespace().map(str::to_owned).collect();
     let chosen = Chosen::new(words.len(), config.rate, &mut stream(config.seed, Purpose::Perturbation, at as u64));
-    for place in 0..words.len() {
-        if !chosen.words[place] {
-            continue;
-        }
+    if config.kind == Perturbation::Swap {
+        swap(&mut words, &chosen.order);
+        return words.join(" ");
+    }
+    for (place, word) in words.iter_mut().enumerate().filter(|(place, _)| chosen.words[*place]) {
         let mut rng = ChaCha8Rng::seed_from_u64(chosen.seeds[place]);
         match config.kind {
-            Perturbation::Mask => MASK.clone_into(&mut words[place]),
-            Perturbation::Drop => words[place].clear(),
+            Perturbation::Mask => MASK.clone_into(word),
+            Perturbation::Drop => word.clear(),
             Perturbation::Replace => {
-                if let Some(other) = other_word(questions, at, &words[place], &mut rng) {
-                    words[place] = other;
+                if let Some(other) = other_word(questions, at, word, &mut rng) {
+                    *word = other;
                 }
             }
-            Perturbation::Swap => match place + 1 < words.len() {
-                true => words.swap(place, place + 1),
-                false if place > 0 => words.swap(place - 1, place),
-                false => {}
-            },
-            Perturbation::Typo => words[place] = misspelt(&words[place], &mut rng),
+            Perturbation::Typo => *word = misspelt(word, &mut rng),
+            // Done above, of pairs.
+            Perturbation::Swap => {}
         }
     }
     let left: Vec<&str> = words.iter().map(String::as_str).filter(|word| !word.is_empty()).collect();
     left.join(" ")
+}
+
+/// Lets chosen words change places with the word behind, or with the word before where that one has changed places or is not there. A word changes
+/// places once, so what a lower rate swaps is not undone by a higher one.
+fn swap(words: &mut [String], chosen: &[usize]) {
+    let mut is_free = vec![true; words.len()];
+    for &place in chosen {
+        let pairs = [(place, place + 1), (place.wrapping_sub(1), place)];
+        let is_open = |at: usize| is_free.get(at).copied().unwrap_or_default();
+        if let Some((left, right)) = pairs.into_iter().find(|&(left, right)| is_open(left) && is_open(right)) {
+            words.swap(left, right);
+            (is_free[left], is_free[right]) = (false, false);
+        }
+    }
 }
 
 /// A word of another question that is not this word; `None` where there is none, or none was found.
@@ -244,9 +259,11 @@ mod tests {
         let pairs = replaced.split(' ').zip(all[0].split(' '));
         assert!(pairs.clone().count() == 6 && pairs.clone().all(|(new, old)| new != old), "{replaced}");
         assert!(replaced.split(' ').all(|word| others.contains(&word)), "{replaced}");
-        // The first word goes through all places, the last two change places twice.
-        assert_eq!(of(Perturbation::Swap, 1.0), "color is the big what square");
         assert_eq!(perturbed(&all, 3, &with(Perturbation::Swap, 1.0)), "where");
+        for seed in 0..8 {
+            let two = perturbed(&["a b".to_owned()], 0, &PerturbConfig { seed, ..with(Perturbation::Swap, 1.0) });
+            assert_eq!(two, "b a", "the two words change places once");
+        }
         let sorted = |word: &str| -> Vec<char> { BTreeSet::from_iter(word.chars()).into_iter().collect() };
         for (new, old) in of(Perturbation::Typo, 1.0).split(' ').zip(all[0].split(' ')) {
             assert_eq!(sorted(new), sorted(old));
@@ -258,6 +275,21 @@ mod tests {
             "a",
             "there is no other question"
         );
+    }
+
+    #[test]
+    fn a_pair_that_changed_places_at_a_rate_does_so_at_every_higher_one() {
+        let question = vec!["0 1 2 3 4 5 6 7 8".to_owned(); 50];
+        let pairs = |at: usize, rate: f64| -> BTreeSet<(usize, usize)> {
+            let text = perturbed(&question, at, &with(Perturbation::Swap, rate));
+            let moved = text.split(' ').enumerate().map(|(place, word)| (place, word.parse().expect("a number")));
+            moved.filter(|(place, word)| place != word).collect()
+        };
+        for at in 0..question.len() {
+            let [few, more, all] = [0.2, 0.5, 1.0].map(|rate| pairs(at, rate));
+            assert!(few.is_subset(&more) && more.is_subset(&all), "{few:?} {more:?} {all:?}");
+            assert!(all.len() >= 6 && all.iter().all(|(place, word)| place.abs_diff(*word) == 1), "{all:?}");
+        }
     }
 
     #[test]

@@ -16,8 +16,9 @@ pub struct PoolCaption {
 /// The pool of an evaluation. In the embedded world, a caption of each of the first training images. Of corpora, a draw that is the same for every
 /// run; fewer captions where the corpora have not so many.
 ///
-/// An image is known by the name of its file: COCO's captions are those of images that VQAv2 asks about, too, and Visual Genome's of GQA's. Images that
-/// corpus and benchmark have under different names cannot be told.
+/// An image is known by the name of its file: COCO's captions are those of images that VQAv2 asks about, too, and Visual Genome's of GQA's. An image of COCO
+/// has the same number in all its years. Images that corpus and benchmark have under different names cannot be told: Visual Genome's that are COCO's,
+/// and those that a benchmark has in a table (MMBench).
 ///
 /// # Errors
 /// What is missing under `data.root`, or the file, entry and field that is wrong.
@@ -30,7 +31,7 @@ pub fn pool(data: &DataConfig, config: &RetrievedConfig) -> Result<Vec<PoolCapti
         }
         DataSource::Folder => {
             let root = data.root.as_deref().ok_or(DataError::NoRoot)?;
-            let drawn = Captions::drawn(&corpora(config), root, size, 0, Purpose::RetrievalPool)?;
+            let drawn = Captions::without_images(&corpora(config), root, size, 0, Purpose::RetrievalPool)?;
             let caption = |entry: &crate::Captioned| PoolCaption {
                 text: entry.caption.clone(),
                 image: Picture::File(entry.image.clone()).name(),

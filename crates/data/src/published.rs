@@ -176,6 +176,11 @@ pub fn missing_of_corpus(root: &Path, corpus: Corpus) -> Vec<Expected> {
     absent(root, expected_of_corpus(corpus))
 }
 
+/// The annotations that a corpus lacks under a root.
+pub fn missing_annotations(root: &Path, corpus: Corpus) -> Vec<Expected> {
+    absent(root, &expected_of_corpus(corpus)[..1])
+}
+
 fn absent(root: &Path, expected: &[Expected]) -> Vec<Expected> {
     expected.iter().filter(|expected| !root.join(expected.path).exists()).copied().collect()
 }
@@ -194,6 +199,14 @@ pub fn check(root: &Path, task: Task) -> Result<(), DataError> {
 /// [`DataError::Missing`] with every missing file and what it should hold.
 pub fn check_corpus(root: &Path, corpus: Corpus) -> Result<(), DataError> {
     complete(root, &format!("corpus `{}`", corpus.name()), &missing_of_corpus(root, corpus))
+}
+
+/// Checks that the annotations of a corpus are there; its images need not be.
+///
+/// # Errors
+/// [`DataError::Missing`] with the missing file and what it should hold.
+pub fn check_annotations(root: &Path, corpus: Corpus) -> Result<(), DataError> {
+    complete(root, &format!("corpus `{}`", corpus.name()), &missing_annotations(root, corpus))
 }
 
 fn complete(root: &Path, what: &str, missing: &[Expected]) -> Result<(), DataError> {

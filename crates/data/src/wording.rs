@@ -64,6 +64,11 @@ pub fn question(asking: &AskingConfig, text: &str) -> String {
 /// What MME's questions end with; lmms-eval's prompt stands in its place.
 const YES_OR_NO: &str = " Please answer yes or no.";
 
+/// A question without the instruction that MME has behind it, and that instruction; empty where there is none.
+pub(crate) fn without_instruction(text: &str) -> (&str, &str) {
+    text.strip_suffix(YES_OR_NO).map_or((text, ""), |question| (question, YES_OR_NO))
+}
+
 /// A question as the model reads it: as the experiment words it, or else as the task does.
 pub fn asked(asking: &AskingConfig, facts: &Facts, text: &str) -> String {
     match facts.prompt {

@@ -35,8 +35,8 @@ pub enum EvalError {
     NoRetrievalHead(Task),
     /// Captions were to be retrieved by a model that cannot embed texts.
     #[error(
-        "captions cannot be retrieved: the model has no head that compares images and texts; set `evaluate.retrieved.checkpoint` to an \
-         image-text matching model, or `evaluate.retrieved.captions` to 0"
+        "captions cannot be retrieved: the model has no head that compares images and texts; `evaluate.retrieved.checkpoint` must \
+         name the folder of a BLIP-2 image-text matching model, or set `evaluate.retrieved.captions` to 0"
     )]
     NoCaptionHead,
     /// A model that cannot fill in masked words.

@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use ressa_data::wording::LETTERS;
 use ressa_experiment::{
     Task,
     record::{Score, TaskScore},
@@ -24,7 +25,6 @@ use crate::{
         ptb::tokenize,
         rouge, statistics, vqa,
     },
-    smoothing::plain,
 };
 
 /// Recall is reported among this many first places.
@@ -89,30 +89,52 @@ impl ScoreOptions {
 /// No predictions, or predictions of another task.
 pub fn score(task: Task, predictions: &[Prediction], options: &ScoreOptions) -> Result<TaskScore, EvalError> {
     let mut scored = scored(task, predictions, options)?;
-    scored.parts.extend(vote_parts(predictions));
+    scored.parts.extend(vote_parts(task, predictions));
     Ok(scored)
+}
+
+/// An answer as the scorer of its task reads it, for comparison with other answers to the item: normalised, as yes or no, or as the letter of one of the
+/// options. What the scorer reads nothing in is the text without regard to case and blanks. OK-VQA's base forms, which follow from the settings of
+/// scoring, are left out.
+pub(crate) fn answer_read(task: Task, text: &str, options: &[String]) -> String {
+    let yes_or_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let read = match task {
+        Task::Pope => Some(yes_or_no(yes_no::says_yes(text))),
+        Task::Mme => yes_no::beginning(text).map(yes_or_no),
+        Task::Scienceqa | Task::Mmbench => {
+            choice::read(task, text, options).and_then(|at| LETTERS.get(at)).map(char::to_string)
+        }
+        Task::Textvqa => Some(vqa::normalize_text(text)),
+        Task::Gqa | Task::EasyVqa => Some(vqa::normalize_words(text)),
+        Task::Vqav2 | Task::Okvqa | Task::Vizwiz => Some(vqa::normalize(text)),
+        Task::Nocaps | Task::Flickr30k | Task::Perplexity => None,
+    };
+    let plain = || text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+    read.filter(|read| !read.is_empty()).unwrap_or_else(plain)
 }
 
 /// Of answers that were voted on: `agreement`, how many of an item's copies say what was decided, and `filled`, how many copies the model filled in
 /// wholly; both in per cent. Nothing of others.
-fn vote_parts(predictions: &[Prediction]) -> Vec<(String, Score)> {
+fn vote_parts(task: Task, predictions: &[Prediction]) -> Vec<(String, Score)> {
     let voted = || {
-        predictions.iter().filter_map(|one| match one {
-            Prediction::Answer { prediction, aided, .. } | Prediction::Choice { prediction, aided, .. } => {
-                (!aided.copies.is_empty()).then_some((prediction, &aided.copies))
+        let found = predictions.iter().filter_map(|one| match one {
+            Prediction::Answer { prediction, aided, .. } => Some((prediction, [].as_slice(), &aided.copies)),
+            Prediction::Choice { prediction, options, aided, .. } => {
+                Some((prediction, options.as_slice(), &aided.copies))
             }
             _ => None,
-        })
+        });
+        found.filter(|(_, _, copies)| !copies.is_empty())
     };
     let share = |copies: &[CopyAnswer], counts: &dyn Fn(&CopyAnswer) -> bool| {
         100.0 * copies.iter().filter(|copy| counts(copy)).count() as f64 / copies.len() as f64
     };
-    let agreement = voted().map(|(decided, copies)| {
-        let decided = plain(decided);
-        share(copies, &|copy| plain(&copy.prediction) == decided)
+    let agreement = voted().map(|(decided, options, copies)| {
+        let decided = answer_read(task, decided, options);
+        share(copies, &|copy| answer_read(task, &copy.prediction, options) == decided)
     });
-    let asked = voted().filter(|(_, copies)| copies.iter().all(|copy| copy.filled.is_some()));
-    let filled = asked.map(|(_, copies)| share(copies, &|copy| copy.filled == Some(true)));
+    let asked = voted().filter(|(_, _, copies)| copies.iter().all(|copy| copy.filled.is_some()));
+    let filled = asked.map(|(_, _, copies)| share(copies, &|copy| copy.filled == Some(true)));
     let parts: [(&str, Vec<f64>); 2] = [("agreement", agreement.collect()), ("filled", filled.collect())];
     let parts = parts.into_iter().filter(|(_, shares)| !shares.is_empty());
     parts.map(|(name, shares)| (name.to_owned(), average(name, &shares))).collect()

@@ -2,15 +2,18 @@
 //! arXiv 2105.03743 where the words stay masked).
 
 use ressa_data::{Benchmark, Content, Item, Masked, Processor, perturb};
-use ressa_experiment::config::{SmoothingConfig, SmoothingMethod};
+use ressa_experiment::{
+    Task,
+    config::{SmoothingConfig, SmoothingMethod},
+};
 use ressa_models::{Retrieve, Search};
 use ressa_runtime::Device;
 
-use crate::{Batching, CopyAnswer, EvalError, Prediction, Prepared, predict::answers};
+use crate::{Batching, CopyAnswer, EvalError, Prediction, Prepared, predict::answers, score::answer_read};
 
 /// A benchmark whose questions are copied and masked.
 pub struct Copies {
-    /// Every item as often as it has copies, copies behind each other, with the questions as they were.
+    /// Every item as often as it has copies, copies behind each other, with the questions as they were and without answers.
     benchmark: Benchmark,
     masked: Vec<Masked>,
 }
@@ -92,8 +95,8 @@ pub fn fill(
     Ok(Filled { benchmark: benchmark.with_questions(|at, _| questions[at].clone()), filled })
 }
 
-/// One prediction of each item of a benchmark from those of its copies, see [`Copies`]: what most of them say, without regard to case and blanks, and
-/// among equals the earliest. Of options, whose likelihoods are compared, the mean over the copies counts.
+/// One prediction of each item of a benchmark from those of its copies, see [`Copies`]: what most of them say as the task's scorer reads it, and among
+/// equals the earliest. Of options, whose likelihoods are compared, the mean over the copies counts.
 ///
 /// `filled` says of each copy whether the model filled every masked word; empty where it was not asked to. The prompts that are kept are those of the
 /// benchmark, which has the questions without masks, worded.
@@ -101,13 +104,13 @@ pub fn vote(predictions: Vec<Prediction>, copies: usize, filled: &[bool], benchm
     let of_item = |(at, item): (usize, &Item)| {
         let own = at * copies..predictions.len().min((at + 1) * copies);
         let flags = filled.get(own.clone()).unwrap_or_default();
-        decided(predictions.get(own)?, flags, item)
+        decided(benchmark.task(), predictions.get(own)?, flags, item)
     };
     benchmark.items().iter().enumerate().filter_map(of_item).collect()
 }
 
 /// One item's copies as one prediction; `None` where there are none.
-fn decided(copies: &[Prediction], filled: &[bool], item: &Item) -> Option<Prediction> {
+fn decided(task: Task, copies: &[Prediction], filled: &[bool], item: &Item) -> Option<Prediction> {
     let said = |(at, one): (usize, &Prediction)| match one {
         Prediction::Answer { prompt, prediction, .. } | Prediction::Choice { prompt, prediction, .. } => {
             Some(CopyAnswer { prompt: prompt.clone(), prediction: prediction.clone(), filled: filled.get(at).copied() })
@@ -115,13 +118,26 @@ fn decided(copies: &[Prediction], filled: &[bool], item: &Item) -> Option<Predic
         _ => None,
     };
     let said: Vec<CopyAnswer> = copies.iter().enumerate().filter_map(said).collect();
-    let mut decided = copies.get(winner(&said)?)?.clone();
+    let read = |one: &Prediction| match one {
+        Prediction::Answer { prediction, .. } => Some(answer_read(task, prediction, &[])),
+        Prediction::Choice { prediction, options, .. } => Some(answer_read(task, prediction, options)),
+        _ => None,
+    };
+    let mut decided = copies.get(winner(&copies.iter().filter_map(read).collect::<Vec<_>>())?)?.clone();
     if let (
         Prediction::Answer { prompt, .. } | Prediction::Choice { prompt, .. },
         Content::Question { text, .. } | Content::Choice { text, .. },
     ) = (&mut decided, &item.content)
     {
         prompt.clone_from(text);
+    }
+    if let (
+        Prediction::Answer { answers, template, .. },
+        Content::Question { answers: own, template: own_template, .. },
+    ) = (&mut decided, &item.content)
+    {
+        answers.clone_from(own);
+        template.clone_from(own_template);
     }
     if let Prediction::Choice { log_likelihoods, .. } = &mut decided {
         *log_likelihoods = mean_likelihoods(copies);
@@ -132,17 +148,11 @@ fn decided(copies: &[Prediction], filled: &[bool], item: &Item) -> Option<Predic
     Some(decided)
 }
 
-/// The earliest of the copies with the most frequent answer.
-fn winner(copies: &[CopyAnswer]) -> Option<usize> {
-    let answers: Vec<String> = copies.iter().map(|copy| plain(&copy.prediction)).collect();
+/// The earliest of the most frequent answers.
+fn winner(answers: &[String]) -> Option<usize> {
     let votes = |answer: &String| answers.iter().filter(|other| *other == answer).count();
     // Of equals, `max_by_key` takes the last.
     (0..answers.len()).rev().max_by_key(|&at| votes(&answers[at]))
-}
-
-/// An answer without what does not count in a vote.
-pub(crate) fn plain(answer: &str) -> String {
-    answer.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
 fn mean_likelihoods(copies: &[Prediction]) -> Vec<f64> {
@@ -160,17 +170,44 @@ mod tests {
     use super::*;
     use crate::Aided;
 
-    fn copy(prediction: &str) -> CopyAnswer {
-        CopyAnswer { prompt: String::new(), prediction: prediction.to_owned(), filled: None }
-    }
-
     #[test]
     fn most_copies_decide_and_the_earliest_of_equals() {
-        let of = |answers: &[&str]| winner(&answers.iter().map(|answer| copy(answer)).collect::<Vec<_>>());
-        assert_eq!(of(&["red", "Blue ", "blue"]), Some(1));
+        let of = |answers: &[&str]| winner(&answers.iter().map(|answer| (*answer).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&["red", "blue", "blue"]), Some(1));
         assert_eq!(of(&["red", "blue", "blue", "red"]), Some(0));
         assert_eq!(of(&["red", "blue", "green"]), Some(0));
         assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn a_vote_compares_what_the_scorer_reads_and_has_the_answers_of_the_item() {
+        let said = |prediction: &str| Prediction::Answer {
+            id: "3".to_owned(),
+            prompt: String::new(),
+            prediction: prediction.to_owned(),
+            answers: Vec::new(),
+            template: None,
+            aided: Aided::default(),
+        };
+        let content = Content::Question {
+            text: "whole".to_owned(),
+            answers: vec!["yes".to_owned()],
+            template: Some("popular".to_owned()),
+        };
+        let item = Item { id: "3".to_owned(), image: 0, content };
+        let vote = |task: Task, texts: &[&str]| {
+            let copies: Vec<Prediction> = texts.iter().map(|text| said(text)).collect();
+            match decided(task, &copies, &[], &item) {
+                Some(Prediction::Answer { prompt, prediction, answers, template, .. }) => {
+                    assert_eq!((prompt.as_str(), answers.len(), template.as_deref()), ("whole", 1, Some("popular")));
+                    prediction
+                }
+                other => panic!("no answer: {other:?}"),
+            }
+        };
+        assert_eq!(vote(Task::Pope, &["no", "no", "Yes, there is a dog.", "yes", "Yes."]), "Yes, there is a dog.");
+        assert_eq!(vote(Task::Vqav2, &["cat", "cat", "dog", "a dog", "Dog."]), "dog");
+        assert_eq!(vote(Task::Mme, &["no", "Yes", "yes, it is"]), "Yes");
     }
 
     #[test]
@@ -198,7 +235,7 @@ mod tests {
         };
         let item = Item { id: "3".to_owned(), image: 0, content };
         let Some(Prediction::Choice { prompt, prediction, log_likelihoods, aided, .. }) =
-            decided(&copies, &[true, false, true], &item)
+            decided(Task::Scienceqa, &copies, &[true, false, true], &item)
         else {
             panic!("no choice")
         };

@@ -11,7 +11,7 @@ use crate::{config::Corpus, method::is_default};
 pub const CAPTIONS: &str = "{captions}";
 
 /// Captions that are put before a prompt: those of a pool that are nearest to the image (Rao et al., arXiv 2406.19150). The language model reads them;
-/// a Q-Former reads the question alone. No caption of the image itself is retrieved.
+/// a Q-Former reads the question alone. No caption of an image of the same file name, or number in COCO, is retrieved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RetrievedConfig {
@@ -103,7 +103,8 @@ pub enum Perturbation {
     Drop,
     /// A word of another question of the benchmark stands in its place.
     Replace,
-    /// It changes places with the word behind it, the last one with the word before it.
+    /// It changes places with the word behind it, or before it where that one has changed places or is not there. A word changes places once, and stays where
+    /// both have.
     Swap,
     /// Two neighbouring letters of it change places; a single letter is doubled.
     Typo,

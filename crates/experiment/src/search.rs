@@ -8,6 +8,8 @@ pub const IMAGES: usize = 1024;
 pub const SEARCH_BYTES: u64 = 10_000_000_000;
 /// By how much fewer prompts and images are computed at once after memory ran out.
 pub const SHRINK: usize = 8;
+/// Similarities of images and the captions of a pool that are computed at once, for each row of a pass.
+pub const SIMILARITIES_OF_ROW: usize = 1 << 20;
 /// Bytes held for each logit of a step: as computed, as logarithms of probabilities in f32, and while the best are looked for.
 pub const LOGIT_BYTES: u64 = 24;
 /// Activations of the width of the residual stream that exist at once in a pass without gradients.

@@ -534,7 +534,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "evaluate.perplexity.windows" Shape::OrNull(&whole(1)), evaluate.perplexity.windows,
         "The first so many windows; null means all.";
     "evaluate.retrieved.captions" Shape::Integer { min: 0, max: 64 }, evaluate.retrieved.captions,
-        "Captions of a pool that are put before each prompt, those nearest to its image first (RAVEN); 0 is none. No caption of the image itself is among them. The language model reads them, a Q-Former reads the question alone.";
+        "Captions of a pool that are put before each prompt, those nearest to its image first (RAVEN); 0 is none. No caption of an image of the same file name, or number in COCO, is among them; the image itself under another name cannot be recognised (GQA or MMBench beside `coco`, images of COCO beside `vg`). The language model reads them, a Q-Former reads the question alone.";
     "evaluate.retrieved.pool" whole(1), evaluate.retrieved.pool,
         "Captions to choose from: in the embedded world one of each of the first so many training images, elsewhere a draw from `corpora` that is the same for every run.";
     "evaluate.retrieved.corpora" CAPTION_CORPORA, evaluate.retrieved.corpora,
@@ -548,7 +548,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "evaluate.perturb.rate" SHARE, evaluate.perturb.rate,
         "Share of the words of every question that are perturbed, the same for every model and replicate; 0 is none. What is perturbed at a rate is so at every higher one.";
     "evaluate.perturb.kind" Shape::Choice(&Perturbation::NAMES), evaluate.perturb.kind,
-        "What happens to these words: `mask` puts `___` in their places, `drop` leaves them out, `replace` puts words of other questions there, `swap` exchanges them with the word behind, `typo` exchanges two of their letters.";
+        "What happens to these words: `mask` puts `___` in their places, `drop` leaves them out, `replace` puts words of other questions there, `swap` exchanges each once with a neighbour, the one behind if it can, `typo` exchanges two of their letters.";
     "evaluate.perturb.seed" SEED, evaluate.perturb.seed,
         "Seed of the perturbed words. Not the replicate seed: all replicates answer the same questions.";
     "evaluate.smoothing.method" Shape::Choice(&SmoothingMethod::NAMES), evaluate.smoothing.method,

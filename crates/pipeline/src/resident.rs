@@ -245,8 +245,12 @@ impl Executor {
         let resident = &mut self.resident;
         resident.state = resident.state.take().filter(|state| !is_large(state.model.as_ref()));
         resident.matcher = resident.matcher.take().filter(|matcher| !is_large(matcher.model.as_ref()));
+        resident.pool = resident.pool.take().filter(|(_, pool)| pool.bytes() <= LARGE_POOL);
     }
 }
+
+/// Bytes of a pool's embeddings above which they are not held beside a training.
+const LARGE_POOL: u64 = 1 << 26;
 
 /// Whether a model's weights are so large that a second one should not be held beside it.
 fn is_large(model: &dyn VisionLanguage) -> bool {

@@ -147,12 +147,22 @@ impl Evaluated<'_> {
         let seconds = machine.seconds(work).max(self.loading(images)) + self.texts(rows);
         let row = sizes.map_or(0.0, |sizes| sizes.row_bytes(tokens, steps.ceil() as u64, beams) as f64);
         let connector = reading.live(|tower| tower == Tower::Connector);
+        let compares = matcher.unwrap_or(model);
+        let compared = retrieved.map_or(0.0, |config| self.compared(compares, f64::from(config.pool), held, together));
         let matcher = matcher.map_or(0.0, |matcher| matcher.parameters * machine.bytes());
         let peak = self.subject.weights_bytes()
             + matcher
             + model.feature_bytes(machine.bytes()) * held
-            + encoding.live(|tower| tower == Tower::Vision).max(connector).max(asked.rows * row);
+            + encoding.live(|tower| tower == Tower::Vision).max(connector).max(asked.rows * row)
+            + compared;
         Need { time: Time { seconds, work, steps: 1.0 }, peak, fallback: None }
+    }
+
+    /// Bytes of a pool's embeddings, and of their similarities to images that are computed at once with so many rows.
+    fn compared(&self, model: &Model, pool: f64, images: f64, rows: f64) -> f64 {
+        let of_image = pool * model.queries;
+        let together = (rows * search::SIMILARITIES_OF_ROW as f64).max(of_image).min(images * of_image);
+        (pool * texts::EMBEDDING + together) * self.subject.machine.bytes()
     }
 
     /// Stacks that run once for every token that is written.

@@ -191,6 +191,8 @@ pub(crate) mod texts {
     pub const ANSWER: f64 = 3.0;
     /// Steps until all rows of a batch have ended, as a multiple of the mean length.
     pub const LONGEST: f64 = 2.0;
+    /// Width of what a contrastive head makes of a text.
+    pub const EMBEDDING: f64 = 256.0;
     /// Captions of an image in a retrieval benchmark.
     pub const CAPTIONS_PER_IMAGE: f64 = 5.0;
 }

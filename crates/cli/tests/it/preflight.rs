@@ -130,6 +130,44 @@ fn every_image_that_will_be_read_is_looked_for() {
     assert_eq!(sweep.code, 66);
 }
 
+/// Captions are read without their images, and what is missing of them says nothing of the benchmark.
+#[test]
+fn a_pool_lacks_its_annotations_alone() {
+    let house = published();
+    let text = fs::read_to_string(house.path("experiments/shapes/small.yaml")).unwrap();
+    let text = text.replace("tasks: [gqa]", "tasks: [gqa], retrieved: { captions: 1, corpora: [vg] }");
+    house.write("experiments/shapes/small.yaml", &text);
+    fs::remove_dir_all(house.path("data/vg/images")).unwrap();
+    let lacking = |plan: &serde_json::Value| -> Vec<String> {
+        let files = plan["missing"].as_array().unwrap().iter();
+        let of_data = files.filter_map(|file| file["path"].as_str()).filter(|path| path.contains("/data"));
+        of_data.map(|path| path.rsplit_once("/data").unwrap().1.to_owned()).collect()
+    };
+    assert_eq!(lacking(&plan(&house).1), [""; 0]);
+    fs::remove_file(house.path("data/vg/annotations/vg_caption.json")).unwrap();
+    assert_eq!(lacking(&plan(&house).1), ["/vg/annotations/vg_caption.json"]);
+}
+
+#[test]
+fn a_model_that_cannot_compare_is_said_before_anything_runs() {
+    let house = published();
+    let text = fs::read_to_string(house.path("experiments/shapes/small.yaml")).unwrap();
+    let retrieved = "tasks: [gqa], retrieved: { captions: 1, corpora: [vg], checkpoint: checkpoints/matcher }";
+    house.write("experiments/shapes/small.yaml", &text.replace("tasks: [gqa]", retrieved));
+    fs::create_dir_all(house.path("checkpoints/matcher")).unwrap();
+    let problems = |tensor: &str| {
+        let header = format!(r#"{{"{tensor}":{{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}}}}"#);
+        let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat();
+        fs::write(house.path("checkpoints/matcher/model.safetensors"), file).unwrap();
+        let (_, plan) = plan(&house);
+        let problems = plan["problems"].as_array().unwrap().clone();
+        problems.into_iter().filter(|problem| problem["setting"] == "evaluate.retrieved.checkpoint").collect::<Vec<_>>()
+    };
+    let found = problems("language_projection.weight");
+    assert!(found.len() == 1 && found[0]["what"].as_str().unwrap().contains("checkpoints/matcher"), "{found:?}");
+    assert_eq!(problems("vision_projection.weight"), [serde_json::Value::Null; 0]);
+}
+
 #[test]
 fn fewer_samples_than_asked_are_said() {
     let (_, plan) = plan(&published());

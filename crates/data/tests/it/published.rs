@@ -8,12 +8,12 @@ use std::{
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use ressa_data::{
-    Benchmark, Captions, Content, Picture, published,
+    Benchmark, Captions, Content, Picture, pool, published,
     wording::{blip_caption, blip_question},
 };
 use ressa_experiment::{
     Task,
-    config::{AskingConfig, CorporaConfig, Corpus, DataConfig, DataSource, SampleForm, TextRule},
+    config::{AskingConfig, CorporaConfig, Corpus, DataConfig, DataSource, RetrievedConfig, SampleForm, TextRule},
 };
 
 fn root() -> PathBuf {
@@ -342,6 +342,23 @@ fn nothing_of_an_annotation_file_is_dropped_silently() {
     let answers = "vqav2/annotations/v2_mscoco_val2014_annotations.json";
     let other = r#""annotations": [{"question_id": 1001, "answers": [{"answer": "x"}]}, "#;
     insta::assert_snapshot!(with(Task::Vqav2, answers, &changed(answers, "\"annotations\": [", other)));
+}
+
+#[test]
+fn a_pool_needs_the_captions_of_a_corpus_and_not_its_images() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [annotations, images] = published::expected_of_corpus(Corpus::Cc3m);
+    let file = folder.path().join(annotations.path);
+    fs::create_dir_all(file.parent().expect("a folder")).expect("created");
+    let retrieved = RetrievedConfig { corpora: vec![Corpus::Cc3m], pool: 2, ..RetrievedConfig::default() };
+    let error = pool(&config(folder.path()), &retrieved).expect_err("no annotations").to_string();
+    assert!(error.contains(annotations.path) && !error.contains(images.holds), "{error}");
+    fs::copy(root().join(annotations.path), &file).expect("copied");
+    let captions = pool(&config(folder.path()), &retrieved).expect("a pool");
+    assert!(captions.len() == 2 && captions.iter().all(|caption| caption.image.is_some()), "{captions:?}");
+    let corpora = CorporaConfig { corpora: vec![Corpus::Cc3m], ..CorporaConfig::default() };
+    let error = Captions::first(&corpora, folder.path(), 2).expect_err("no images").to_string();
+    assert!(error.contains(images.holds), "{error}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 use ressa_data::{Benchmark, Content, DataError, ImageLoader, Picture, published};
 use ressa_experiment::{
     Task,
-    config::{AskingConfig, DataConfig, DataSource},
+    config::{AskingConfig, DataConfig, DataSource, PerturbConfig},
 };
 
 const TODAY: [Task; 6] = [Task::Textvqa, Task::Vizwiz, Task::Pope, Task::Scienceqa, Task::Mmbench, Task::Mme];
@@ -65,6 +65,34 @@ fn a_prompt_of_the_experiment_takes_the_place_of_the_tasks() {
     assert!(first(Task::Scienceqa).contains(r#"\nA. ice\nB. fire"#), "{}", first(Task::Scienceqa));
     let end = first(Task::Scienceqa);
     assert!(end.contains(" Answer:\" / ") && !end.contains("given choices"), "{end}");
+}
+
+#[test]
+fn mmes_instruction_stays_whole_whatever_becomes_of_its_questions() {
+    let benchmark = load(&root(), Task::Mme, 4).expect("complete");
+    assert!(benchmark.questions().iter().all(|question| !question.contains("Please")), "{:?}", benchmark.questions());
+    let prompt = |benchmark: &Benchmark, at: usize| match &benchmark.items()[at].content {
+        Content::Question { text, .. } => text.clone(),
+        other => panic!("no question: {other:?}"),
+    };
+    let perturb = PerturbConfig { rate: 1.0, ..PerturbConfig::default() };
+    let perturbed = benchmark.clone().perturbed(&perturb);
+    for at in 0..4 {
+        let words = benchmark.questions()[at].split_whitespace().count();
+        let (all, masks) = (prompt(&perturbed, at), vec!["___"; words].join(" "));
+        assert_eq!(all, format!("{masks} Please answer yes or no."));
+        let worded = prompt(&perturbed.clone().asked(&AskingConfig::default()), at);
+        assert!(worded.starts_with(&format!("{masks}\n")) && !worded.contains("Please"), "{worded}");
+    }
+}
+
+#[test]
+fn an_image_of_coco_has_one_name_in_all_its_years() {
+    let name = |path: &str| Picture::File(path.into()).name().expect("a name");
+    assert_eq!(name("a/COCO_val2014_000000000042.jpg"), name("b/val2017/000000000042.jpg"));
+    assert_eq!(name("COCO_train2014_000000000042.jpg"), "000000000042");
+    assert_eq!(name("COCO_of_mine.jpg"), "coco_of_mine");
+    assert_ne!(name("42.jpg"), name("COCO_val2014_000000000042.jpg"), "Visual Genome counts its own");
 }
 
 #[test]

@@ -78,6 +78,14 @@ impl Chosen<'_> {
     }
 }
 
+/// The option that an answer means to the scorer of its task; `None` where that reads none.
+pub(super) fn read(task: Task, text: &str, options: &[String]) -> Option<usize> {
+    match task {
+        Task::Mmbench => matched(text, options),
+        _ => (0..options.len().min(LETTERS.len())).find(|&at| is_letter(text, LETTERS[at])),
+    }
+}
+
 /// Whether an answer is a letter, as lmms-eval (and LLaVA before it) reads answers to ScienceQA: the letter alone, or a capital with a period
 /// behind it at the beginning.
 ///

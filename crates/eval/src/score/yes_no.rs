@@ -49,7 +49,7 @@ fn yes_no_items<'a>(task: Task, predictions: &'a [Prediction]) -> Result<Vec<Yes
 /// Whether an answer is a yes, by POPE's own rule: of the first sentence, unless one of its words is `No`, `no` or `not`.
 ///
 /// Reference: `evaluate.py` of POPE.
-fn says_yes(text: &str) -> bool {
+pub(super) fn says_yes(text: &str) -> bool {
     let sentence = text.split('.').next().unwrap_or_default().replace(',', "");
     !sentence.split(' ').any(|word| ["No", "not", "no"].contains(&word))
 }
@@ -57,7 +57,7 @@ fn says_yes(text: &str) -> bool {
 /// What an answer says, by MME's own rule: what its first four letters have in them, `yes` before `no`; `None` for neither.
 ///
 /// Reference: `parse_pred_ans` of MME's `calculation.py`.
-fn beginning(text: &str) -> Option<bool> {
+pub(super) fn beginning(text: &str) -> Option<bool> {
     let start: String = text.trim().to_lowercase().chars().take(4).collect();
     match (start.contains("yes"), start.contains("no")) {
         (true, _) => Some(true),

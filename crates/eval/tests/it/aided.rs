@@ -5,7 +5,8 @@ use ressa_data::{
     tokenizer::PIXEL_MEAN_STD, tokenizer::VOCABULARY_SIZE, write_processor_files,
 };
 use ressa_eval::{
-    Batching, CaptionPool, Copies, EvalError, PredictOptions, Prediction, Prepared, fill, nearest, predict,
+    Aided, Batching, CaptionPool, Copies, CopyAnswer, EvalError, PredictOptions, Prediction, Prepared, ScoreOptions,
+    fill, nearest, predict, score,
 };
 use ressa_experiment::{
     Task,
@@ -194,4 +195,27 @@ fn masks_are_filled_by_sentinels_or_by_asking() {
     let left = run(&other);
     assert!(left.filled.iter().all(|filled| !filled));
     assert!(left.benchmark.questions().iter().all(|question| question.contains("___")));
+}
+
+/// The letter counts, however it is spelled: three of five copies say B.
+#[test]
+fn agreement_is_of_what_the_scorer_reads() {
+    let copies = ["A", "B", "B.", "(B)", "A"].map(|text| CopyAnswer {
+        prompt: String::new(),
+        prediction: text.to_owned(),
+        filled: None,
+    });
+    let voted = Prediction::Choice {
+        id: "1-0".to_owned(),
+        prompt: String::new(),
+        prediction: "B".to_owned(),
+        options: vec!["ice".to_owned(), "fire".to_owned()],
+        answer: 1,
+        log_likelihoods: Vec::new(),
+        tokens: Vec::new(),
+        kinds: Vec::new(),
+        aided: Aided { copies: copies.to_vec(), ..Aided::default() },
+    };
+    let scored = score(Task::Mmbench, &[voted], &ScoreOptions::default()).unwrap();
+    assert_eq!(scored.parts["agreement"].value, 60.0);
 }

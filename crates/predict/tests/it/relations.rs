@@ -118,6 +118,9 @@ fn evaluations_that_ask_otherwise_cost_what_they_ask() {
     assert!(masked.seconds < denoised.seconds);
     let retrieved = of(&|run| run.evaluate.retrieved.captions = 3);
     assert!(retrieved.tflop > plain.tflop && retrieved.tflop < 4.0 * plain.tflop);
+    let large = of(&|run| (run.evaluate.retrieved.captions, run.evaluate.retrieved.pool) = (3, 600_000));
+    let more = large.peak_bytes as f64 - retrieved.peak_bytes as f64;
+    assert!((5e8..2e9).contains(&more), "embeddings and the similarities at once: {more}");
 }
 
 /// What stages share is counted once, as the program shares it.
