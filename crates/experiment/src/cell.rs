@@ -11,7 +11,7 @@ use crate::{RunConfig, StageNode, address::Address, output::Label};
 pub struct Cell {
     /// Axis name and value label in file order, replicate axis excluded: `("pattern", "2:4")`, `("restoration", "ressa")`.
     /// Axes over a setting are named by its path, such as `prune.metric`. An `include` point has its own name as the label of every
-    /// axis that it does not mention.
+    /// axis that it does not mention; without an axis in the file, it is that of an axis `point`.
     /// Shared by the seeds of a point.
     pub coordinates: Arc<[(String, String)]>,
     /// Name of the `include` point that this cell is; `None` for points of the product.

@@ -38,6 +38,9 @@ pub(crate) struct Expansion {
     pub idle_steps: Vec<IdleStep>,
 }
 
+/// The axis of an experiment that has none, but `include` points: their names.
+const POINT: &str = "point";
+
 /// A listed step that changes nothing, at no point of the grid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdleStep {
@@ -214,6 +217,12 @@ fn axis_infos(document: &Document) -> Vec<AxisInfo> {
             push(tag, None, &mut axis.points.iter().map(|point| &point.tags[i]));
         }
     }
+    if document.axes.is_empty() {
+        let mut names = document.include.iter().flatten().map(|include| &include.name).peekable();
+        if names.peek().is_some() {
+            push(POINT, None, &mut names);
+        }
+    }
     for include in document.include.iter().flatten() {
         for (name, label) in include_labels(include) {
             if let Some(info) = infos.iter_mut().find(|info| info.name == name)
@@ -321,6 +330,9 @@ impl<'a> Walk<'a> {
                 let implied = || point.map(|point| point.tags[i].clone());
                 labels.push(label(tag).or_else(implied).unwrap_or_else(|| include.name.clone()));
             }
+        }
+        if self.document.axes.is_empty() {
+            labels.push(include.name.clone());
         }
         apply(&mut run, &include.set)?;
         sets.push(&include.set);

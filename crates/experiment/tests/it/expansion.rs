@@ -54,6 +54,26 @@ fn a_study_shares_what_it_can() {
     assert_eq!(study.counts.runs, 3 + 6 + 24 + 1);
 }
 
+/// Without an axis, points are told apart by their names.
+#[test]
+fn points_without_an_axis_have_one_of_their_names() {
+    let yaml = "
+replicate: { seed: 0..1 }
+include: [{ name: one, prune.metric: wanda }, { name: other, prune.metric: magnitude }]
+report.tables: [{ id: both, rows: [point], columns: metric, values: [average] }]
+";
+    let study = good(yaml, &[]);
+    assert_eq!(
+        (study.axes[0].name.as_str(), study.axes[0].labels.as_slice()),
+        ("point", &["one".into(), "other".into()][..])
+    );
+    let labels: Vec<String> = study.cells.iter().filter_map(|cell| cell.label("point")).collect();
+    assert_eq!(labels, ["one", "one", "other", "other"]);
+    assert_eq!(good(&format!("{yaml}exclude: [{{ point: other, seed: 1 }}]\n"), &[]).cells.len(), 3);
+    let named = good(&format!("{yaml}axes: {{ prune.language.sparsity: [0.5, 0.6] }}\n"), &[]);
+    assert_eq!(named.axes.len(), 1);
+}
+
 #[test]
 fn order_is_product_order_with_seeds_innermost() {
     let study = good(STUDY, &[]);
