@@ -7,8 +7,8 @@ FULL and SMALLER are two exports of one run with a step `structure`: `ressa expo
 `ressa export RUN --output SMALLER`.
 
 1. Both open in transformers with every weight there and every tensor used (but those that `ressa inspect` lists as leftovers, and
-   the head that compares images and texts, for which the generating class has no place), and compute the same logits: max |difference| <= 3e-5 x max |logit|, in float32 on the CPU. So does `ressa lab forward` on the
-   smaller one.
+   the head that compares images and texts, for which the generating class has no place), and compute the same logits:
+   max |difference| <= 3e-5 x max |logit|, in float32 on the CPU. So does `ressa lab forward` on the smaller one.
 2. `ressa verify SMALLER` finds its certificate to hold.
 3. Bytes of weights, and the median seconds of a forward pass over the two in turns, by transformers and by ressa. Zeros cost as much as
    other values, so that of FULL is the dense model's; nothing is asserted.
