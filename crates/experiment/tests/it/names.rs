@@ -27,8 +27,18 @@ pub const SHAPES: [&str; 20] = [
 
 /// Claims of related systems, in the embedded world.
 #[allow(dead_code, reason = "the report's tests, which share this file, draw none of them")]
-pub const RELATED: [&str; 8] =
-    ["llavadi", "llave", "lora-strategies", "lorashear", "prismatic", "raven", "self-denoise", "vila"];
+pub const RELATED: [&str; 10] = [
+    "less-is-more",
+    "llavadi",
+    "llave",
+    "lora-ggpo",
+    "lora-strategies",
+    "lorashear",
+    "prismatic",
+    "raven",
+    "self-denoise",
+    "vila",
+];
 
 /// Studies of published checkpoints.
 #[allow(dead_code, reason = "the report's tests, which share this file, draw no study of published checkpoints")]

@@ -64,8 +64,10 @@ fn every_experiment_loads_and_plans() {
     structure: 60 points - 18 + 1, 1 seeds, 43 cells, 43 runs: 1 dense, 10 prune, 40 structure, 12 adapt, 12 merge, 205 evaluate; 1 gates
     towers: 30 points - 0 + 1, 3 seeds, 93 cells, 82 runs: 1 dense, 81 prune, 247 evaluate; 1 gates
     updates: 26 points - 0 + 1, 1 seeds, 27 cells, 27 runs: 1 dense, 4 prune, 24 adapt, 24 merge, 135 evaluate; 1 gates
+    less-is-more: 8 points - 0 + 1, 1 seeds, 9 cells, 9 runs: 1 dense, 8 structure, 4 adapt, 4 merge, 45 evaluate; 1 gates
     llavadi: 12 points - 0 + 0, 1 seeds, 12 cells, 12 runs: 1 dense, 4 prune, 12 adapt, 12 merge, 64 evaluate; 1 gates
     llave: 10 points - 0 + 0, 1 seeds, 10 cells, 10 runs: 1 dense, 4 prune, 8 adapt, 8 merge, 14 evaluate; 1 gates
+    lora-ggpo: 8 points - 0 + 1, 1 seeds, 9 cells, 9 runs: 1 dense, 2 prune, 8 adapt, 8 merge, 49 evaluate; 1 gates
     lora-strategies: 18 points - 0 + 0, 1 seeds, 18 cells, 18 runs: 1 dense, 2 prune, 8 adapt, 8 merge, 58 evaluate; 1 gates
     lorashear: 5 points - 0 + 0, 1 seeds, 5 cells, 5 runs: 1 dense, 6 structure, 5 adapt, 5 merge, 25 evaluate; 1 gates
     prismatic: 6 points - 0 + 0, 1 seeds, 6 cells, 6 runs: 1 dense, 2 prune, 6 adapt, 6 merge, 34 evaluate; 1 gates
