@@ -153,9 +153,10 @@ impl Training<'_> {
             + masks
             + (kept + logits).max(gradients)
             + self.parameters() * training::PARAMETER_BYTES
-            // Stored weights of layers whose masks change are the training's own; some of their gradients are there during an exchange.
-            + self.evolving() * machine.bytes()
-            + self.evolving().min(training::EXCHANGED_WEIGHTS) * 4.0
+            // Stored weights of layers whose masks change are the training's own, with a byte for what has grown; during an exchange, two for what was decided, and
+            // gradients of some of them as found, joined and summed.
+            + self.evolving() * (machine.bytes() + 3.0)
+            + self.evolving().min(training::EXCHANGED_WEIGHTS) * 12.0
     }
 
     /// Time and memory of the whole training.

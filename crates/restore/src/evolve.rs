@@ -1,9 +1,9 @@
 //! Masks that change while a training runs: every so often kept weights are exchanged for pruned ones, within the budget of each layer.
 //!
-//! Before such a step, the gradient of the step's batch is taken with respect to all effective weights (a few layers at a time, so that memory does not grow
-//! with the model), every layer decides, and then all masks change together. What grows starts at zero: its stored value becomes what a low-rank update would add
-//! there, negated, in the type of the weight; an update of single elements starts again there, its optimiser too. So the stored weights of a layer change with its
-//! mask, and both are part of what a training publishes.
+//! Before such a step, the gradient of the step's batch is taken with respect to all effective weights (a few layers at a time, so that of these memory does
+//! not grow with the model; what was decided takes two bytes a weight until then), every layer decides, and then all masks change together. What grows starts
+//! at zero: its stored value becomes what a low-rank update would add there, negated, in the type of the weight; an update of single elements starts again
+//! there, its optimiser too. So the stored weights of a layer change with its mask, and both are part of what a training publishes.
 
 use std::collections::BTreeMap;
 
