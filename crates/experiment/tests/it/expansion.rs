@@ -60,7 +60,7 @@ fn points_without_an_axis_have_one_of_their_names() {
     let yaml = "
 replicate: { seed: 0..1 }
 include: [{ name: one, prune.metric: wanda }, { name: other, prune.metric: magnitude }]
-report.tables: [{ id: both, rows: [point], columns: metric, values: [average] }]
+report: { tables: [{ id: both, rows: [point], columns: metric, values: [average] }] }
 ";
     let study = good(yaml, &[]);
     assert_eq!(
