@@ -76,7 +76,7 @@ fn export(command: Command, store: &Path, merge: &StageNode, output: &Path) -> V
         max_shard_size: None,
         full_size: false,
         container: Container::Dense,
-        card: serde_json::json!({ "base": "", "label": "", "run": "", "stages": [], "pruned": {}, "restored": null, "seed": null, "scores": [], "program": "" }),
+        card: serde_json::json!({ "base": "", "label": "", "run": "", "stages": [], "steps": [], "restored": null, "seed": null, "scores": [], "program": "" }),
     };
     work(command, &Job::Export(Box::new(job))).unwrap_or_else(|failure| panic!("{failure:?}"));
     files(output)
