@@ -38,7 +38,7 @@ HEAD = ("vision_projection.", "text_projection.", "itm_head.")
 
 def unused(keys, ressa, folder):
     """Tensors that transformers does not use and that are no leftovers. Either program may put a prefix before a name."""
-    told = subprocess.run([ressa, "--json", "inspect", "--headers", str(folder)], capture_output=True, text=True)
+    told = subprocess.run([ressa, "--json", "inspect", "--headers", str(folder)], capture_output=True, text=True, check=True)
     known = [leftover["name"] for leftover in json.loads(told.stdout)["leftovers"]]
 
     def is_known(key):

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Checkpoint, CheckpointError, LLAMA_LIKE, Part, check_windows, decoder_fields, json,
-    names::{QUERIES, is_prunable, leftover},
+    names::{COMPARES, QUERIES, is_prunable, leftover},
     rope_theta,
 };
 
@@ -130,7 +130,7 @@ impl Outline {
             self.others.insert("language_projection.weight".to_owned(), vec![words, width]);
         } else if class == RETRIEVAL {
             let shared = top.optional("image_text_hidden_size").unwrap_or(256);
-            for name in ["vision_projection.weight", "text_projection.weight"] {
+            for name in [COMPARES, "text_projection.weight"] {
                 self.others.insert(name.to_owned(), vec![shared, width]);
             }
             self.others.insert("itm_head.weight".to_owned(), vec![2, width]);

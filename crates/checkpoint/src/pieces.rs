@@ -93,12 +93,12 @@ impl<'a> Piece<'a> {
         let mut out = BufWriter::with_capacity(BUFFER, fs::File::create(&path).map_err(unwritten())?);
         out.write_all(&self.header).map_err(unwritten())?;
         for Tensor { file, whole, entry, name } in &self.tensors {
-            let stored = file.read(whole);
             let changed = change(file, whole)?;
             if let Some(bytes) = changed.as_ref().filter(|bytes| bytes.len() != whole.bytes()) {
                 let reason = format!("tensor `{}` was given {} bytes", whole.name, bytes.len());
                 return Err(CheckpointError::file(file.path(), reason).into());
             }
+            let stored = file.read(whole);
             let changed = changed.filter(|bytes| **bytes != *stored);
             let mut is_new = changed.is_some() || entry.shape != whole.shape;
             let mut bytes = changed.map_or(stored, Cow::Owned);

@@ -237,7 +237,8 @@ pub struct SweepOptions {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub retries: u32,
     /// Make stages again that are in the store: the beginning of a key, a kind such as `adapt`, or an expression such as `task = gqa and seed = 0`. Their
-    /// outputs go to the trash (`ressa gc --restore`). What was made of them stays where the new bytes are the old ones, and is made again elsewhere
+    /// outputs go to the trash (`ressa gc --restore`). What was made of them stays where the new bytes are the old ones, and is made again where they
+    /// differ; what is outside this selection then stays in the trash until its own sweep
     #[arg(long, value_name = "KEY|KIND|EXPR")]
     pub force: Vec<String>,
     /// With --force: make again all that was made of them, whatever their bytes

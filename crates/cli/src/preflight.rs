@@ -1,5 +1,5 @@
 //! What can be known of a sweep before it runs, beside files that are missing: settings that the model cannot follow, and fewer samples than are
-//! asked for. Needs configurations and annotations, no tensors.
+//! asked for. Needs configurations, annotations and the headers of weights.
 
 mod model;
 mod removal;

@@ -22,7 +22,7 @@ pub(crate) use task::Task;
 
 /// What is known of a submission.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Asked {
+pub(crate) enum SubmissionState {
     /// The engine has it under a number.
     Accepted(u64),
     /// There was no answer; the queue was looked at so many times since.
@@ -39,26 +39,26 @@ pub(crate) struct Submission {
     pub token: String,
     pub class: String,
     pub at_once: Option<u32>,
-    pub asked: Asked,
+    pub state: SubmissionState,
     pub tasks: Vec<Task>,
 }
 
 impl Submission {
-    fn new(token: String, class: String, jobs: u32, at_once: Option<u32>, asked: Asked) -> Self {
-        Self { token, class, at_once, asked, tasks: vec![Task::default(); jobs as usize] }
+    fn new(token: String, class: String, jobs: u32, at_once: Option<u32>, state: SubmissionState) -> Self {
+        Self { token, class, at_once, state, tasks: vec![Task::default(); jobs as usize] }
     }
 
     /// Number of the array.
     pub fn job(&self) -> Option<u64> {
-        match self.asked {
-            Asked::Accepted(job) => Some(job),
+        match self.state {
+            SubmissionState::Accepted(job) => Some(job),
             _ => None,
         }
     }
 
     /// Whether jobs of it may still do something.
     pub fn is_living(&self) -> bool {
-        matches!(self.asked, Asked::Accepted(_) | Asked::Unanswered { .. })
+        matches!(self.state, SubmissionState::Accepted(_) | SubmissionState::Unanswered { .. })
     }
 
     /// Jobs that may still do something.
@@ -100,21 +100,21 @@ impl Submissions {
         let mut list: Vec<Submission> = Vec::new();
         let mut excluded_before = Vec::new();
         for entry in entries {
-            let mut set = |token: &str, asked: Asked| {
-                list.iter_mut().filter(|one| one.token == token).for_each(|one| one.asked = asked);
+            let mut set = |token: &str, state: SubmissionState| {
+                list.iter_mut().filter(|one| one.token == token).for_each(|one| one.state = state);
             };
             match entry {
                 Entry::Intent { token, class, jobs, at_once } => {
-                    let asked = Asked::Unanswered { since: Duration::ZERO, looks: 0 };
-                    list.push(Submission::new(token, class, jobs.min(1_000_000), at_once, asked));
+                    let state = SubmissionState::Unanswered { since: Duration::ZERO, looks: 0 };
+                    list.push(Submission::new(token, class, jobs.min(1_000_000), at_once, state));
                 }
-                Entry::Accepted { token, job } => set(&token, Asked::Accepted(job)),
-                Entry::Lost { token } => set(&token, Asked::Lost { since: Duration::ZERO }),
-                Entry::Refused { token, .. } | Entry::Over { token } => set(&token, Asked::Over),
+                Entry::Accepted { token, job } => set(&token, SubmissionState::Accepted(job)),
+                Entry::Lost { token } => set(&token, SubmissionState::Lost { since: Duration::ZERO }),
+                Entry::Refused { token, .. } | Entry::Over { token } => set(&token, SubmissionState::Over),
                 Entry::Excluded { node, reason } => excluded_before.push((node, reason)),
             }
         }
-        list.retain(|one| one.asked != Asked::Over);
+        list.retain(|one| one.state != SubmissionState::Over);
         Ok(Self { journal, pilot, list, excluded_before })
     }
 
@@ -160,19 +160,19 @@ impl Submissions {
             },
             Err(error) => Submitted::Unanswered { why: error.to_string() },
         };
-        let asked = match &submitted {
+        let state = match &submitted {
             Submitted::Accepted(job) => {
                 self.journal.write(&Entry::Accepted { token: token.clone(), job: *job })?;
-                Asked::Accepted(*job)
+                SubmissionState::Accepted(*job)
             }
-            Submitted::Unanswered { .. } => Asked::Unanswered { since: now, looks: 0 },
+            Submitted::Unanswered { .. } => SubmissionState::Unanswered { since: now, looks: 0 },
             Submitted::Refused { message, .. } => {
                 self.journal.write(&Entry::Refused { token, message: message.clone() })?;
                 let _ = fs::remove_file(&script);
                 return Ok(submitted);
             }
         };
-        self.list.push(Submission::new(token, class.name.clone(), array.jobs, array.at_once, asked));
+        self.list.push(Submission::new(token, class.name.clone(), array.jobs, array.at_once, state));
         Ok(submitted)
     }
 

@@ -77,11 +77,8 @@ enum Drawing<'a> {
 /// The drawing of a stage; `None` where it opens no images.
 fn drawing(stage: &Stage) -> Option<Drawing<'_>> {
     Some(match stage {
-        Stage::Prune { data: Some(data), calibration: Some(calibration), seed, .. } => {
-            let seed = seed.unwrap_or_default();
-            Drawing::Calibration { config: &data.calibration, images: calibration.images, seed }
-        }
-        Stage::Structure { data: Some(data), calibration: Some(calibration), seed, .. } => {
+        Stage::Prune { data: Some(data), calibration: Some(calibration), seed, .. }
+        | Stage::Structure { data: Some(data), calibration: Some(calibration), seed, .. } => {
             let seed = seed.unwrap_or_default();
             Drawing::Calibration { config: &data.calibration, images: calibration.images, seed }
         }
@@ -116,11 +113,11 @@ pub(crate) fn named(stage: &Stage) -> Option<Named> {
         Drawing::Benchmark { task, items, aids } => {
             // Captions to retrieve from are read without their images.
             let retrieved = aids.and_then(|aids| aids.retrieved.as_ref());
-            let pool = retrieved.map(|config| corpora(&pool::corpora(config), String::new()));
             let by = format!("benchmark {task} {items}");
-            let by = pool.as_ref().map_or(by.clone(), |pool| format!("{by} beside{}", pool.by));
-            let annotations = pool.map(|pool| pool.annotations).unwrap_or_default();
-            Named { annotations, optional: false, by }
+            match retrieved.map(|config| corpora(&pool::corpora(config), format!("{by} beside"))) {
+                Some(pool) => Named { optional: false, ..pool },
+                None => Named { annotations: Vec::new(), optional: false, by },
+            }
         }
     })
 }

@@ -38,11 +38,6 @@ impl RetrievedConfig {
         self.captions > 0
     }
 
-    /// Whether nothing is set.
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// A prompt behind the captions of its image, the nearest first; blanks at both ends are left out.
     pub fn prompt(&self, captions: &[impl AsRef<str>], prompt: &str, is_published: bool) -> String {
         let between = self.separator.as_deref().unwrap_or(if is_published { ". " } else { " " });
@@ -78,11 +73,6 @@ impl PerturbConfig {
     /// Whether questions are perturbed.
     pub fn is_on(&self) -> bool {
         self.rate > 0.0
-    }
-
-    /// Whether nothing is set.
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
     }
 }
 
@@ -144,11 +134,6 @@ impl SmoothingConfig {
     /// Whether questions are copied.
     pub fn is_on(&self) -> bool {
         self.method != SmoothingMethod::None
-    }
-
-    /// Whether nothing is set.
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
     }
 
     /// How often each question is answered.

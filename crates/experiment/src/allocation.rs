@@ -163,7 +163,7 @@ impl AllocationConfig {
             AllocationMethod::Losa => Some(Measurement::Similarity),
             AllocationMethod::Evopress => Some(Measurement::Search {
                 metric: if prune.metric.ranks() { prune.metric } else { Metric::Wanda },
-                compared: prune.tower(tower).group.unwrap_or(Group::Matrix),
+                compared: prune.tower(tower).group.unwrap_or(prune.metric.published_group()),
                 sparsity: prune.tower(tower).sparsity,
                 group: self.group,
                 floor: self.floor,

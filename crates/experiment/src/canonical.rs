@@ -207,9 +207,15 @@ fn canonical_restore(restore: &mut RestoreConfig) {
     if restore.contrastive <= 0.0 {
         restore.hardness = 0.0;
     }
-    restore.evolve.make_canonical();
-    restore.perturb.make_canonical();
-    restore.penalty.make_canonical();
+    if !restore.evolve.is_on() {
+        restore.evolve = Default::default();
+    }
+    if !restore.perturb.is_on() {
+        restore.perturb = Default::default();
+    }
+    if !restore.penalty.is_on() {
+        restore.penalty = Default::default();
+    }
     restore.micro_batch = restore.micro_batch.filter(|&size| size < restore.batch);
 }
 

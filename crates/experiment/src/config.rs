@@ -740,13 +740,13 @@ pub struct EvaluateConfig {
     #[serde(skip_serializing_if = "PerplexityConfig::is_default")]
     pub perplexity: PerplexityConfig,
     /// Captions before each prompt.
-    #[serde(skip_serializing_if = "RetrievedConfig::is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub retrieved: RetrievedConfig,
     /// What happens to questions before they are asked.
-    #[serde(skip_serializing_if = "PerturbConfig::is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub perturb: PerturbConfig,
     /// Copies of a question that are voted on.
-    #[serde(skip_serializing_if = "SmoothingConfig::is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub smoothing: SmoothingConfig,
 }
 

@@ -3,7 +3,7 @@
 mod evaluation;
 mod restore;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Pattern, RunConfig, Tower,
@@ -12,7 +12,7 @@ use crate::{
         BlockThreshold, CalibrationConfig, DataSource, Group, Metric, PruneConfig, RestoreConfig, RestoreMethod,
         SampleForm, Threshold, TowerPrune,
     },
-    reconstruct::{ReconstructConfig, Trained, WindowInputs, WindowTargets},
+    reconstruct::{ReconstructConfig, Trained},
     refine::RefineMethod,
     steps::{Step, StepKind},
     structure::{StructureConfig, TowerStructure},
@@ -61,7 +61,7 @@ pub(crate) fn conflict(run: &RunConfig) -> Option<Conflict> {
 
 /// What the steps before one have done.
 #[derive(Default)]
-struct Before<'a> {
+struct Earlier<'a> {
     /// What is gone of each tower, and the step that removed it.
     gone: BTreeMap<Tower, (f64, &'a str)>,
     /// The step that pruned the projection with the connector.
@@ -70,6 +70,8 @@ struct Before<'a> {
     pruned: BTreeMap<Tower, (&'a PruneConfig, &'a str)>,
     /// Towers that are smaller, by the last step that made them so.
     smaller: BTreeMap<Tower, (TowerStructure, &'a str)>,
+    /// Towers that a step has reconstructed.
+    reconstructed: BTreeSet<Tower>,
     /// Towers that follow an N:M pattern, and the step that pruned them by it.
     patterns: BTreeMap<Tower, &'a str>,
     /// Whether a step has restored the model, which may change every tower.
@@ -78,16 +80,19 @@ struct Before<'a> {
     is_changed: bool,
 }
 
-impl Before<'_> {
+impl Earlier<'_> {
     fn has_changed(&self, tower: Tower) -> bool {
-        self.is_restored || self.gone.contains_key(&tower) || self.smaller.contains_key(&tower)
+        self.is_restored
+            || self.gone.contains_key(&tower)
+            || self.smaller.contains_key(&tower)
+            || self.reconstructed.contains(&tower)
     }
 }
 
 /// What steps cannot be, each after those before it.
 fn steps(run: &RunConfig) -> Option<Conflict> {
     let sequence = run.sequence();
-    let mut before = Before::default();
+    let mut before = Earlier::default();
     for (step, name) in sequence.iter().zip(run.step_names()) {
         let found = match step {
             Step::Prune(config) => {
@@ -102,7 +107,7 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
                 let calibration = config.calibration.config();
                 calibrates.then(|| drawn_from(run, &calibration, "structure.calibration.questions")).flatten()
             }),
-            Step::Reconstruct(config) => reconstruct(run, config, name, &before),
+            Step::Reconstruct(config) => reconstruct(run, config, name, &mut before),
             Step::Restore(config) => {
                 let found = restore::restore(config, &before.gone)
                     .or_else(|| revived(config, &before.smaller))
@@ -120,7 +125,7 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
 }
 
 /// What a pruning cannot remove after the steps before it; otherwise it joins them.
-fn removes<'a>(config: &'a PruneConfig, name: &'a str, before: &mut Before<'a>) -> Option<Conflict> {
+fn removes<'a>(config: &'a PruneConfig, name: &'a str, before: &mut Earlier<'a>) -> Option<Conflict> {
     for tower in config.pruned() {
         let sparsity = config.tower(tower).sparsity;
         if let Some((earlier, first)) = before.gone.insert(tower, (sparsity, name))
@@ -170,7 +175,7 @@ fn removes<'a>(config: &'a PruneConfig, name: &'a str, before: &mut Before<'a>) 
 }
 
 /// What the step `name` cannot refine after the steps before it. It is calibrated as each tower's pruning, whose settings it reads, was.
-fn refine(run: &RunConfig, name: &str, before: &Before<'_>) -> Option<Conflict> {
+fn refine(run: &RunConfig, name: &str, before: &Earlier<'_>) -> Option<Conflict> {
     if before.pruned.is_empty() {
         return found(
             "refine.method",
@@ -186,7 +191,7 @@ fn refine(run: &RunConfig, name: &str, before: &Before<'_>) -> Option<Conflict> 
 }
 
 /// What is left to later steps of what was pruned before a restoration. Where `lora` fills every matrix of a tower, nothing of it is gone any longer.
-fn restored(config: &RestoreConfig, before: &mut Before<'_>) {
+fn restored(config: &RestoreConfig, before: &mut Earlier<'_>) {
     if config.method != RestoreMethod::None {
         before.pruned.clear();
         before.is_restored = true;
@@ -566,8 +571,8 @@ fn allocation(prune: &PruneConfig) -> Option<Conflict> {
     measured.find_map(|tower| texts(prune, tower, "the division of the budget"))
 }
 
-/// What a reconstruction cannot be after the steps before it.
-fn reconstruct(run: &RunConfig, config: &ReconstructConfig, name: &str, before: &Before<'_>) -> Option<Conflict> {
+/// What a reconstruction cannot be after the steps before it; otherwise it joins them.
+fn reconstruct(run: &RunConfig, config: &ReconstructConfig, name: &str, before: &mut Earlier<'_>) -> Option<Conflict> {
     if config.train == Trained::None {
         return None;
     }
@@ -585,12 +590,14 @@ fn reconstruct(run: &RunConfig, config: &ReconstructConfig, name: &str, before: 
             "put it behind a step `prune` or `restore`, or set `reconstruct.train` to none",
         );
     }
-    let makes_good = config.inputs == WindowInputs::Changed && config.targets == WindowTargets::Dense;
-    let is_due = |tower: Tower| {
-        before.has_changed(tower)
-            || makes_good && Tower::ALL.into_iter().any(|below| below < tower && before.has_changed(below))
-    };
-    if !Tower::ALL.into_iter().any(|tower| config.tower(tower).tune && is_due(tower)) {
+    let mut is_due = false;
+    for tower in Tower::ALL.into_iter().filter(|&tower| config.tower(tower).tune) {
+        if config.is_due(tower, |other| before.has_changed(other)) {
+            before.reconstructed.insert(tower);
+            is_due = true;
+        }
+    }
+    if !is_due {
         return found(
             "reconstruct.train",
             format!("`{name}` has nothing to reconstruct: no step before it changes a tower that it tunes"),

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::method::is_default;
 
+/// Weights whose dense gradients an exchange holds at once.
+pub const WEIGHTS_AT_ONCE: u64 = 1 << 28;
+
 /// Every so often the least important kept weights of a layer are dropped and as many pruned ones grown, at zero. The number kept in a layer, in each row of
 /// a mask with equal rows and in each group of an N:M pattern stays what it was.
 ///
@@ -76,16 +79,9 @@ impl EvolveConfig {
         (is_time && f64::from(step) < end).then(share)
     }
 
-    /// Exchanges before a step of so many.
-    pub fn exchanges(&self, before: u32, steps: u32, align: u32) -> u32 {
-        (0..before).filter(|&step| self.share_at(step, steps, align).is_some()).count() as u32
-    }
-
-    /// The same with what it cannot see made neutral.
-    pub(crate) fn make_canonical(&mut self) {
-        if !self.is_on() {
-            *self = Self::default();
-        }
+    /// Exchanges in so many steps.
+    pub fn exchanges(&self, steps: u32, align: u32) -> u32 {
+        (0..steps).filter(|&step| self.share_at(step, steps, align).is_some()).count() as u32
     }
 }
 
@@ -101,7 +97,7 @@ mod tests {
         assert_eq!(steps, [10, 20, 30, 40, 50]);
         // Half of the way to step 60.
         assert!((shares[2].1 - 0.15).abs() < 1e-12 && shares.windows(2).all(|pair| pair[0].1 > pair[1].1));
-        assert_eq!((config.exchanges(31, 80, 0), config.exchanges(80, 80, 25)), (3, 3));
-        assert_eq!(EvolveConfig::default().exchanges(80, 80, 0), 0);
+        assert_eq!((config.exchanges(80, 0), config.exchanges(80, 25)), (5, 3));
+        assert_eq!(EvolveConfig::default().exchanges(80, 0), 0);
     }
 }

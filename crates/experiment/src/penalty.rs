@@ -34,11 +34,4 @@ impl PenaltyConfig {
     pub fn is_on(&self) -> bool {
         self.weight > 0.0
     }
-
-    /// The same with what it cannot see made neutral.
-    pub(crate) fn make_canonical(&mut self) {
-        if !self.is_on() {
-            *self = Self::default();
-        }
-    }
 }

@@ -25,11 +25,4 @@ impl NoiseConfig {
     pub fn is_on(&self) -> bool {
         self.sigma > 0.0
     }
-
-    /// The same with what it cannot see made neutral.
-    pub(crate) fn make_canonical(&mut self) {
-        if !self.is_on() {
-            *self = Self::default();
-        }
-    }
 }

@@ -104,7 +104,8 @@ fn named(reading: &Reading) -> String {
 
 impl Stage {
     /// What a stage reads from outside the store by its own configuration, by kind and place: a published checkpoint for `dense`, data on
-    /// disk for stages with samples, the matching model of a retrieval, of a task or of captions before a prompt, the teacher of a distillation. Nothing in the embedded world.
+    /// disk for stages with samples, the matching model of retrieval or of captions before a prompt, the teacher of a distillation. The embedded world
+    /// has no data on disk.
     pub fn reads(&self) -> Vec<(ReadingKind, String)> {
         let text = |path: &Path| path.display().to_string();
         let data = |data: &DataConfig| Some((ReadingKind::Data, text(data.published_root()?)));

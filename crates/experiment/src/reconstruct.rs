@@ -71,6 +71,15 @@ impl Default for ReconstructConfig {
     }
 }
 
+impl ReconstructConfig {
+    /// Whether a tower has something to reconstruct, where `changed` says which towers compute otherwise than in the dense model: its own weights, or, where
+    /// changed inputs are to be made good, what it reads.
+    pub fn is_due(&self, tower: Tower, changed: impl Fn(Tower) -> bool) -> bool {
+        let makes_good = self.inputs == WindowInputs::Changed && self.targets == WindowTargets::Dense;
+        changed(tower) || makes_good && Tower::ALL.into_iter().any(|below| below < tower && changed(below))
+    }
+}
+
 /// Whether a tower is reconstructed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]

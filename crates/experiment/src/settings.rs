@@ -93,7 +93,7 @@ const fn whole(min: u64) -> Shape {
 const SEED: Shape = whole(0);
 const SPARSITY: Shape = Shape::Number(Bounds { at_least: Some(0.0), below: Some(1.0), ..Bounds::ANY });
 const SHARE: Shape = Shape::Number(Bounds { at_least: Some(0.0), at_most: Some(1.0), ..Bounds::ANY });
-const MARGIN: Shape = Shape::Number(Bounds { above: Some(0.0), at_most: Some(1.0), ..Bounds::ANY });
+const POSITIVE_SHARE: Shape = Shape::Number(Bounds { above: Some(0.0), at_most: Some(1.0), ..Bounds::ANY });
 const NOT_NEGATIVE: Shape = Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY });
 const POSITIVE: Shape = Shape::Number(Bounds { above: Some(0.0), ..Bounds::ANY });
 const TARGET: Shape = Shape::Number(Bounds { at_least: Some(0.0), ..Bounds::ANY });
@@ -279,7 +279,7 @@ pub static SETTINGS: &[Setting] = settings! {
         "Minimum fraction removed from a group.";
     "prune.allocation.samples" Shape::OrNull(&whole(1)), prune.allocation.samples,
         "Calibration samples that are looked at before budgets are divided, the first so many; null means all.";
-    "prune.allocation.margin" Shape::OrNull(&MARGIN), prune.allocation.margin,
+    "prune.allocation.margin" Shape::OrNull(&POSITIVE_SHARE), prune.allocation.margin,
         "TAMP: how far above its tower's sparsity a group's may be; LoSA: how far above or below. null means 0.1 for TAMP, and for LoSA 0.01, 0.02 or 0.03 at sparsities up to 0.5, up to 0.6 and beyond.";
     "prune.allocation.search.generations" whole(1), prune.allocation.search.generations,
         "EvoPress: rounds of mutation and selection.";
@@ -439,9 +439,9 @@ pub static SETTINGS: &[Setting] = settings! {
         "How much more a wrong text or image counts in the contrastive loss, the more it is like the right one: this times the likeness is added to its logit, without a gradient (LLaVE). 0 counts all the same.";
     "restore.evolve.every" whole(0), restore.evolve.every,
         "Steps between two exchanges of masked weights: the least important kept weights of a layer are dropped and as many pruned ones grown, at zero, within every row of a row-balanced mask and every N:M group. 0 leaves masks as they are. Matrices of pruned towers that train, with `sparse-lora`.";
-    "restore.evolve.share" Shape::Number(Bounds { above: Some(0.0), at_most: Some(1.0), ..Bounds::ANY }), restore.evolve.share,
+    "restore.evolve.share" POSITIVE_SHARE, restore.evolve.share,
         "Share of a layer's kept weights that would be exchanged at the first step; it falls to 0 along a half cosine. 0.3 is RigL's.";
-    "restore.evolve.until" Shape::Number(Bounds { above: Some(0.0), at_most: Some(1.0), ..Bounds::ANY }), restore.evolve.until,
+    "restore.evolve.until" POSITIVE_SHARE, restore.evolve.until,
         "Share of the steps behind which masks stay as they are.";
     "restore.evolve.drop" Shape::Choice(&["magnitude", "sensitivity"]), restore.evolve.drop,
         "What makes a kept weight important: the magnitude of the effective weight, or its product with the gradient (SEFT).";

@@ -515,7 +515,10 @@ fn check_value(name: &str, node: &Node, names: &Names) -> Result<(), ExperimentE
             .label("unknown value")
             .help(match error.near {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("values: {}", suggest::list(Value::names().iter().map(String::as_str))),
+                None => {
+                    let names = [Value::names(), Value::COSTS.map(|cost| cost.to_string()).to_vec()].concat();
+                    format!("values: {}", suggest::list(names.iter().map(String::as_str)))
+                }
             })
     })?;
     match value.tasks().iter().find(|task| !names.tasks.contains(task)) {

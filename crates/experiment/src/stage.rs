@@ -461,7 +461,7 @@ impl Stage {
         self.is_certified() || matches!(self, Stage::Adapt { .. })
     }
 
-    /// Whether it changes weights step by step: by gradients, and so that it goes on where it was when it was interrupted.
+    /// Whether it changes weights by gradients, step by step, and resumes when it was interrupted.
     pub fn trains(&self) -> bool {
         matches!(self, Stage::Dense { .. } | Stage::Adapt { .. } | Stage::Reconstruct { .. })
     }

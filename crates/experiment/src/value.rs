@@ -64,6 +64,9 @@ pub const PARTS: [(Task, &[&str]); 5] = [
 ];
 
 impl Value {
+    /// What a model took.
+    pub const COSTS: [Value; 2] = [Value::Seconds, Value::Parameters];
+
     /// Every name without costs and parts, in the order they are listed to people: what every record has.
     pub fn names() -> Vec<String> {
         let towers = || Tower::ALL.into_iter().map(Some);
@@ -80,7 +83,7 @@ impl Value {
     /// Every name with costs and the parts that the embedded world has.
     pub fn names_with_parts() -> Vec<String> {
         let parts = PARTS.iter().flat_map(|(task, parts)| parts.iter().map(move |part| format!("{task}/{part}")));
-        let costs = [Value::Seconds, Value::Parameters].map(|cost| cost.to_string());
+        let costs = Value::COSTS.map(|cost| cost.to_string());
         Value::names().into_iter().chain(costs).chain(parts).collect()
     }
 
@@ -116,7 +119,7 @@ impl Value {
 
     /// Whether the value says what a model took rather than what it is.
     pub fn is_cost(&self) -> bool {
-        matches!(self, Value::Seconds | Value::Parameters)
+        Value::COSTS.contains(self)
     }
 
     /// Whether the value comes from a certificate, or another record of how a model was made, rather than from an evaluation.
@@ -126,7 +129,11 @@ impl Value {
 
     /// Whether less is better.
     pub fn lower_is_better(&self) -> bool {
-        self.is_cost() || matches!(self, Value::Task(task) | Value::Part(task, _) if task.facts().lower_is_better)
+        match self {
+            Value::Task(task) | Value::Part(task, _) => task.facts().lower_is_better,
+            Value::Density(_) | Value::Revived | Value::GroupViolations => true,
+            _ => self.is_cost(),
+        }
     }
 
     /// Text for an axis or a column head.

@@ -63,7 +63,7 @@ pub(crate) trait Connector: Parts + Send {
     }
 
     /// What the language model reads, from what left the last block.
-    fn hand_over(&self, flow: &Flow) -> Tensor {
+    fn language_input(&self, flow: &Flow) -> Tensor {
         self.project(&self.leave(flow))
     }
 

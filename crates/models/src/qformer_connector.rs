@@ -112,7 +112,7 @@ impl Connector for QFormerConnector {
         }
     }
 
-    fn hand_over(&self, flow: &Flow) -> Tensor {
+    fn language_input(&self, flow: &Flow) -> Tensor {
         if self.joined { flow.hidden.shallow_clone() } else { self.project(&self.leave(flow)) }
     }
 

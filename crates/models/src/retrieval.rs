@@ -2,6 +2,7 @@
 //!
 //! Reference: `Blip2ForImageTextRetrieval` in transformers, `modeling_blip_2.py`.
 
+use ressa_checkpoint::names;
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -23,7 +24,7 @@ impl Retrieval {
     /// checkpoint always has all three.
     pub fn load(scope: &Scope<'_>, c: &Blip2Config) -> Result<Option<Self>, ModelError> {
         let family = c.family()?;
-        let there = family == Family::ImageTextRetrieval || scope.contains("vision_projection.weight");
+        let there = family == Family::ImageTextRetrieval || scope.contains(names::COMPARES);
         let Some(width) = c.retrieval_width()?.filter(|_| there) else {
             return Ok(None);
         };

@@ -61,7 +61,7 @@ pub(crate) fn run(
             perplexity(&*model, &ids, windows, executor.device, &mut show)?
         }
         (_, Some(aids)) => {
-            let asked = aided::Asked {
+            let asked = aided::Request {
                 task: *task,
                 items: *items as usize,
                 data,

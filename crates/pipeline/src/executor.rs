@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     Loading, PipelineError, adapt, dense, evaluate, merge, prune, reconstruct, refine, rescale, resident::Resident,
-    sensitivity, statistics, structure,
+    resumed, sensitivity, statistics, structure,
 };
 
 /// Executes stages on one device. Keeps the dense model, masks and benchmarks it has used in memory.
@@ -63,9 +63,12 @@ impl Executor {
     }
 
     /// Executes one stage whose inputs are in the store. Its output is finished under its attempt then, for the coordinator to publish.
-    /// Returns the wall seconds it took.
+    /// Returns the wall seconds it took, with those of interrupted attempts that it resumed.
     pub fn execute(&mut self, node: &StageNode, attempt: u32, progress: Progress<'_>) -> Result<f64, PipelineError> {
         let start = Instant::now();
+        if node.stage.trains() {
+            resumed::settle(&self.store, node)?;
+        }
         let earlier = Spent::of(&self.store, node);
         let cpu = ressa_runtime::cpu_seconds();
         let store = self.store.clone();
@@ -161,7 +164,7 @@ impl Executor {
 /// Least time between two notes of what a stage has taken.
 const SPENT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Seconds that attempts which were interrupted spent on a stage that goes on where they stopped: a note beside what it goes on from.
+/// Seconds that interrupted attempts spent on a stage that resumes; the note lies beside its checkpoint.
 struct Spent {
     seconds: f64,
     /// Where the note is; none for a stage that begins anew.

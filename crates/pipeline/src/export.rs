@@ -7,11 +7,11 @@ use std::{
 
 use ressa_checkpoint::Smaller;
 use ressa_contents::Contents;
-use ressa_experiment::{Pattern, Readings, Stage, StageKey, record::Certificate, stage::Inputs};
+use ressa_experiment::{Pattern, Readings, record::Certificate, stage::Inputs};
 use ressa_models::KeepMask;
 use tch::Tensor;
 
-use crate::{Executor, PipelineError, changes::Changes, resident::node_of};
+use crate::{Executor, PipelineError, changes::Changes};
 
 /// The weights of a run as changes of a dense folder.
 pub struct RunWeights {
@@ -48,29 +48,14 @@ impl Executor {
         }
         // What was pruned after a merge is counted by its own stages.
         for stage in inputs.merge.iter().chain(&inputs.masks) {
-            certificate.tensors.extend(self.counted(stage)?.tensors);
+            let counted: Certificate = self.store.require(&stage.hex())?.result()?;
+            certificate.tensors.extend(counted.tensors);
+        }
+        // A removal claims no pattern: those that layers had before it, and still follow in what is left, hold on.
+        for (name, tensor) in certificate.tensors.iter_mut().filter(|(_, tensor)| tensor.pattern.is_none()) {
+            tensor.pattern = changes.patterns.get(name).copied().filter(|pattern| *pattern != Pattern::Unstructured);
         }
         Ok(RunWeights { source, certificate, changes })
-    }
-
-    /// What a stage counted. A removal claims no pattern: those that layers had before it, and still follow in what is left, hold on.
-    fn counted(&self, key: &StageKey) -> Result<Certificate, PipelineError> {
-        let entry = self.store.require(&key.hex())?;
-        let (mut found, node): (Certificate, _) = (entry.result()?, node_of(&entry)?);
-        if !matches!(*node.stage, Stage::Structure { .. }) {
-            return Ok(found);
-        }
-        for before in node.inputs.merge.iter().chain(&node.inputs.masks) {
-            let before = self.counted(before)?;
-            for (name, tensor) in &mut found.tensors {
-                if let Some(before) = before.tensors.get(name) {
-                    // Where `lora` gave values again, groups are as full as they like.
-                    let holds = |pattern: &Pattern| *pattern != Pattern::Unstructured && before.group_violations == 0;
-                    tensor.pattern = before.pattern.filter(holds);
-                }
-            }
-        }
-        Ok(found)
     }
 }
 

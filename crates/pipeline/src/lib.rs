@@ -19,6 +19,7 @@ mod reconstruct;
 mod refine;
 mod rescale;
 mod resident;
+mod resumed;
 mod samples;
 mod sensitivity;
 mod statistics;

@@ -76,7 +76,7 @@ impl Executor {
             "compute": compute,
             "arithmetic": self.arithmetic(),
             // How batches are drawn and asked is the stage's code.
-            "version": Stage::VERSIONS.iter().find(|(kind, _)| *kind == node.stage.kind()).map(|(_, version)| version),
+            "version": node.stage.version(),
         });
         if distill.teacher.is_some() {
             // Without a digest nobody knows whether it is the same model another time.

@@ -225,14 +225,18 @@ impl Evaluated<'_> {
         Need { time: Time { seconds: machine.seconds(work), work, steps: 1.0 }, peak, fallback: None }
     }
 
+    /// The pass of a model that compares images and texts over so many of each.
+    fn comparing<'p>(&'p self, model: &'p Model, tokens: f64) -> impl Fn(f64, f64) -> Pass<'p> {
+        move |images, rows| Pass {
+            model,
+            machine: &self.subject.machine,
+            batch: Batch { images, rows, instruction: tokens, prompt: 0.0, answer: 0.0 },
+        }
+    }
+
     /// Every image and every text through a contrastive head, once.
     fn contrastive(&self, model: &Model, images: f64, captions: f64, tokens: f64) -> Work {
-        let machine = &self.subject.machine;
-        let of = |images: f64, rows: f64| Pass {
-            model,
-            machine,
-            batch: Batch { images, rows, instruction: tokens, prompt: 0.0, answer: 0.0 },
-        };
+        let of = self.comparing(model, tokens);
         let connector = |tower: Tower| tower == Tower::Connector;
         let (block, together) = ((search::ROWS as f64).min(images), search::ROWS as f64);
         let passes = (images / block.max(1.0)).ceil();
@@ -248,11 +252,7 @@ impl Evaluated<'_> {
         let model = matcher.unwrap_or(self.subject.model);
         let (images, captions) = self.size();
         let tokens = f64::from(config.text_tokens);
-        let of = |images: f64, rows: f64| Pass {
-            model,
-            machine,
-            batch: Batch { images, rows, instruction: tokens, prompt: 0.0, answer: 0.0 },
-        };
+        let of = self.comparing(model, tokens);
         let connector = |tower: Tower| tower == Tower::Connector;
         let (block, together) = ((search::ROWS as f64).min(images), search::ROWS as f64);
         let passes = (images / block.max(1.0)).ceil();

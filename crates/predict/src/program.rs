@@ -129,8 +129,6 @@ pub(crate) mod training {
     pub const NOISE_BYTES: f64 = 760.0;
     /// Operations of a layer for that.
     pub const NOISE_LAUNCHES: f64 = 260.0;
-    /// Weights whose dense gradients an exchange of masked weights holds at once, each in f32.
-    pub const EXCHANGED_WEIGHTS: f64 = 268_435_456.0;
     /// Seconds between two checkpoints, and the seconds that one takes, as a share of the training.
     pub const CHECKPOINT_SHARE: f64 = 0.01;
 }

@@ -1,6 +1,6 @@
 //! What a restoration takes: time and memory of an adapter training.
 
-use ressa_experiment::{Tower, layout::Layout, stage::AdaptTraining};
+use ressa_experiment::{Tower, evolve::WEIGHTS_AT_ONCE, layout::Layout, stage::AdaptTraining};
 
 use crate::{
     model::{Layer, Model},
@@ -59,6 +59,10 @@ impl Training<'_> {
         let mut work = self.part(layout).times(parts);
         work += machine.traffic(self.parameters() * training::PARAMETER_BYTES * 2.0, training::STEP_LAUNCHES);
         work += machine.syncs(training::STEP_SYNCS);
+        if self.settings.perturb.is_on() && self.settings.perturb.beta > 0.0 {
+            // The direction of the step before in the weights, of which the noise has a part.
+            work += self.adapted().map(|(layer, rank)| machine.product(layer.outputs, rank, layer.inputs, 2.0)).sum();
+        }
         work
     }
 
@@ -105,8 +109,8 @@ impl Training<'_> {
     /// Passes beside the steps, each as long as one: those that an exchange of masked weights takes its gradients from.
     fn passes(&self) -> f64 {
         let AdaptTraining { evolve, steps, align, .. } = self.settings;
-        let pieces = (self.evolving() / training::EXCHANGED_WEIGHTS).ceil();
-        if evolve.needs_gradient() { f64::from(evolve.exchanges(*steps, *steps, *align)) * pieces } else { 0.0 }
+        let pieces = (self.evolving() / WEIGHTS_AT_ONCE as f64).ceil();
+        if evolve.needs_gradient() { f64::from(evolve.exchanges(*steps, *align)) * pieces } else { 0.0 }
     }
 
     /// Whether the update of a layer is masked.
@@ -156,7 +160,7 @@ impl Training<'_> {
             // Stored weights of layers whose masks change are the training's own, with a byte for what has grown; during an exchange, two for what was decided, and
             // gradients of some of them as found, joined and summed.
             + self.evolving() * (machine.bytes() + 3.0)
-            + self.evolving().min(training::EXCHANGED_WEIGHTS) * 12.0
+            + self.evolving().min(WEIGHTS_AT_ONCE as f64) * 12.0
     }
 
     /// Time and memory of the whole training.

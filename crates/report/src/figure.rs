@@ -89,7 +89,8 @@ pub struct Panel {
     pub labels: Vec<String>,
     /// The reader's names of the labels.
     pub names: Vec<String>,
-    /// Numeric positions along x, where every label is a number and the figure has lines.
+    /// Numeric positions along x, where every label is a number and the figure has lines; in a scatter the value along x of each series, NaN where there is
+    /// none.
     pub positions: Option<Vec<f64>>,
     /// Measurements: one list per series, one entry per label.
     pub marks: Vec<Vec<Option<Summary>>>,

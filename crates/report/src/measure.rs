@@ -280,7 +280,7 @@ impl Reader {
     }
 
     /// What a cell's stages took; nothing while one is missing.
-    fn cost(&self, cell: &Cell, value: &Value) -> Measurement {
+    fn cost(&mut self, cell: &Cell, value: &Value) -> Measurement {
         let source = certifiers(cell).map(|node| node.key.short()).collect::<Vec<_>>().join("+").into();
         let spent = |node: &StageNode| self.spent.get(&node.key).map(|known| &known.found.result);
         let value = match value {
@@ -290,6 +290,13 @@ impl Reader {
                 None => Some(0.0),
             },
         };
+        for node in making_of(cell) {
+            if let Some(Known { found, noted }) = self.spent.get_mut(&node.key)
+                && !std::mem::replace(noted, true)
+            {
+                self.provenance.note(&found.environment);
+            }
+        }
         Measurement { number: value.map(|value| Number { value, standard_error: 0.0, items: 0 }), source }
     }
 

@@ -8,8 +8,7 @@ use ressa_experiment::{
 };
 use ressa_runlog::{Index, Published};
 use ressa_store::{Entry, Environment, Store, StoreError};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::{Deserialize, de::DeserializeOwned};
 
 /// File in which an evaluation stores its predictions.
 pub(crate) const PREDICTIONS: &str = "predictions.jsonl";
@@ -69,6 +68,13 @@ pub(crate) struct Results<'a> {
     has_external: bool,
 }
 
+/// What the result of a training says, and that of no other stage.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Trained {
+    parameters: Option<f64>,
+}
+
 impl<'a> Results<'a> {
     /// The results of a store whose log says `index`.
     pub fn new(store: &'a Store, index: &'a Index) -> Self {
@@ -121,13 +127,13 @@ impl<'a> Results<'a> {
     /// # Errors
     /// As [`Results::score`].
     pub fn spent(&self, key: &StageKey) -> Result<Option<Found<Spent>>, StoreError> {
-        let of = |seconds, result: &Value| Spent { seconds, parameters: result["parameters"].as_f64() };
-        if let Some((known, result)) = self.logged::<Value>(key) {
+        let of = |seconds, Trained { parameters }| Spent { seconds, parameters };
+        if let Some((known, result)) = self.logged::<Trained>(key) {
             let environment = Arc::clone(&known.environment);
-            return Ok(Some(Found { result: of(known.seconds, &result), environment }));
+            return Ok(Some(Found { result: of(known.seconds, result), environment }));
         }
         let Some(entry) = self.entry(key)? else { return Ok(None) };
-        let result = of(entry.manifest.seconds, &entry.manifest.result);
+        let result = of(entry.manifest.seconds, entry.result().unwrap_or_default());
         Ok(Some(Found { result, environment: Arc::new(entry.manifest.environment) }))
     }
 

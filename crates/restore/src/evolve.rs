@@ -7,14 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use rand::Rng;
 use ressa_experiment::{
     Pattern,
-    evolve::{Drop, EvolveConfig, Growth},
+    evolve::{Drop, EvolveConfig, Growth, WEIGHTS_AT_ONCE},
     stage::AdaptTraining,
 };
 use ressa_models::{Cuts, Full, KeepMask, LayerCut, MaskSet, ModelError, Update, UpdateSet, VisionLanguage, WeightSet};
-use ressa_runtime::{count_nonzero, optim::FlatAdamW, stream};
+use ressa_runtime::{count_nonzero, normal_like, optim::FlatAdamW};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
@@ -25,13 +24,10 @@ use crate::{
     teacher::Teacher,
 };
 
-/// Weights whose dense gradients are held at once.
-const PIECE: u64 = 1 << 28;
-
 /// What masks that change are held to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Budgets<'a> {
-    /// Pattern of each pruned tower, in what is left of it.
+    /// Pattern of each pruned layer, in what is left of it.
     pub patterns: Option<&'a BTreeMap<String, Pattern>>,
     /// What structured removal has left: nothing else grows.
     pub cuts: Option<&'a Cuts>,
@@ -116,7 +112,7 @@ impl Evolver {
         self.config.share_at(step, self.steps, self.align)
     }
 
-    /// Exchanges weights before a step, by its batch.
+    /// Exchanges a share of the weights before a step, by its batch.
     ///
     /// # Errors
     /// As a step.
@@ -124,10 +120,10 @@ impl Evolver {
         &mut self,
         stepper: &mut Stepper<'_>,
         optimiser: &mut FlatAdamW,
-        (step, batch): (u32, &TrainingBatch),
+        (step, share): (u32, f64),
+        batch: &TrainingBatch,
         mut teacher: Option<&mut Teacher<'_>>,
     ) -> Result<(), RestoreError> {
-        let Some(share) = self.share_at(step) else { return Ok(()) };
         let mut decided: BTreeMap<String, Exchange> = BTreeMap::new();
         for piece in self.pieces() {
             let found = match self.config.needs_gradient() {
@@ -151,7 +147,7 @@ impl Evolver {
     fn pieces(&self) -> Vec<Vec<String>> {
         let (mut pieces, mut held): (Vec<Vec<String>>, u64) = (Vec::new(), 0);
         for (name, layer) in &self.layers {
-            match pieces.last_mut().filter(|_| held + layer.numel <= PIECE) {
+            match pieces.last_mut().filter(|_| held + layer.numel <= WEIGHTS_AT_ONCE) {
                 Some(piece) => piece.push(name.clone()),
                 None => {
                     pieces.push(vec![name.clone()]);
@@ -180,7 +176,7 @@ impl Evolver {
         };
         let promise = match (self.config.grow, gradient) {
             (Growth::Gradient, Some(gradient)) => gradient.abs(),
-            _ => random(&importance, self.seed, &format!("growth {step} {name}")),
+            _ => normal_like(&importance, self.seed, &format!("growth {step} {name}")),
         };
         let left = |matrix: &Tensor| layer.cut.of(matrix);
         let Exchange { dropped, grown } =
@@ -256,8 +252,9 @@ impl Evolver {
             };
             let (keep, grown) = (mask(MASK)?, mask(GROWN)?.keep());
             let values = take(format!("{VALUES}{name}"))?.f_to_device(device)?;
-            if values.numel() as u64 != count_nonzero(&grown) {
-                return Err(missing(&format!("{VALUES}{name}` that fits its mask, but `{:?}", values.size())));
+            let wanted = vec![count_nonzero(&grown).cast_signed()];
+            if values.size() != wanted {
+                return Err(ModelError::Shape { name: format!("{VALUES}{name}"), found: values.size(), wanted });
             }
             // Another device may keep the weights in another type.
             let values = values.f_to_kind(weight.base().kind())?;
@@ -271,7 +268,7 @@ impl Evolver {
     /// What became of the masks.
     pub fn finish(self, student: &dyn VisionLanguage) -> Evolution {
         let mut evolution = Evolution {
-            exchanges: self.config.exchanges(self.steps, self.steps, self.align),
+            exchanges: self.config.exchanges(self.steps, self.align),
             exchanged: self.exchanged,
             ..Evolution::default()
         };
@@ -331,13 +328,6 @@ fn kept_by_row(keep: &Tensor) -> Tensor {
 fn has_equal_rows(keep: &Tensor) -> bool {
     let kept = kept_by_row(keep);
     kept.numel() > 0 && (kept.max() - kept.min()).int64_value(&[]) <= 1
-}
-
-/// Numbers in random order, f32, of the shape of `like`.
-fn random(like: &Tensor, seed: u64, label: &str) -> Tensor {
-    let mut stream = stream(seed, label);
-    let values: Vec<f32> = (0..like.numel()).map(|_| (stream.next_u32() >> 8) as f32).collect();
-    Tensor::from_slice(&values).view_as(like).to_device(like.device())
 }
 
 /// Names of a set's updates, one for each parameter.

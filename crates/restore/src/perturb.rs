@@ -74,6 +74,9 @@ impl Perturbation {
 
     /// Takes in the gradient of a step, before the optimiser moves its parameters.
     pub fn learn(&mut self, student: &dyn VisionLanguage, optimiser: &FlatAdamW, gradient: &Tensor) {
+        if self.config.beta == 0.0 {
+            return;
+        }
         let mut from = 0;
         let starts: Vec<i64> = optimiser
             .parameters()

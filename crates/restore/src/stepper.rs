@@ -35,7 +35,7 @@ pub(crate) struct Stepper<'a> {
     /// How steps are computed now.
     pub layout: Layout,
     /// What losses are multiplied by while they are differentiated.
-    scale: f64,
+    pub scale: f64,
 }
 
 /// Parameters whose gradient is wanted.

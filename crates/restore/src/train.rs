@@ -110,10 +110,12 @@ pub fn train_with(
     let identity = identity(settings, options, optimiser.parameters());
     let mut losses = Vec::with_capacity(settings.steps as usize);
     let saved = options.checkpoints.map(|c| c.read(&identity)).transpose()?.flatten();
+    let mut scale = None;
     if let Some(saved) = saved {
         optimiser.resume(&saved.parameters, &saved.optimiser)?;
         let unfit = |error: ModelError| RestoreError::unfit(options.checkpoints, &error);
         more.resume(student, &saved.more).map_err(unfit)?;
+        scale = saved.more.get(SCALE).map(|scale| scale.double_value(&[0]));
         losses = saved.losses;
     }
     let schedule = Schedule {
@@ -124,13 +126,16 @@ pub fn train_with(
     };
     let clip = (settings.clip > 0.0).then_some(settings.clip);
     let mut stepper = Stepper::new(student, settings, &states);
+    stepper.scale = scale.unwrap_or(stepper.scale);
     let mut clock = options.checkpoints.map(Checkpoints::clock);
     for step in losses.len() as u32..settings.steps {
         let batch = batches.batch(step).map_err(|source| RestoreError::Batch { step, source })?;
-        if let Some(evolver) = more.evolver.as_mut().filter(|evolver| evolver.share_at(step).is_some()) {
+        if let Some(evolver) = &mut more.evolver
+            && let Some(share) = evolver.share_at(step)
+        {
             // What is exchanged is decided by the weights themselves, without their noise.
             updates.apply(stepper.student)?;
-            evolver.exchange(&mut stepper, &mut optimiser, (step, &batch), teacher.as_mut())?;
+            evolver.exchange(&mut stepper, &mut optimiser, (step, share), &batch, teacher.as_mut())?;
         }
         if let Some(perturbation) = &more.perturbation {
             perturbation.wear(stepper.student, &updates, step)?;
@@ -145,7 +150,7 @@ pub fn train_with(
         if let Some(penalty) = more.penalty.as_ref().filter(|_| step >= settings.align) {
             penalty.shrink(stepper.student, &optimiser, schedule.at(step));
         }
-        // Here the host waits for the device; otherwise only where a float16 gradient is looked at.
+        // Here the host waits for the device; otherwise only where masks change and where a float16 gradient is looked at.
         let values = Tensor::cat(&[values, norm.view([1])], 0);
         let values = Vec::<f32>::try_from(&values).map_err(|e| RestoreError::Model(e.into()))?;
         let loss = StepLoss::new(step, &values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>())?;
@@ -156,11 +161,15 @@ pub fn train_with(
             && step + 1 < settings.steps
             && (is_asked || clock.is_due(step + 1))
         {
+            let mut more = more.saved(stepper.student)?;
+            if stepper.scale != 1.0 {
+                more.insert(SCALE.to_owned(), Tensor::from_slice(&[stepper.scale as f32]));
+            }
             let saved = Saved {
                 parameters: optimiser.flat().shallow_clone(),
                 optimiser: optimiser.state(),
                 losses: losses.clone(),
-                more: more.saved(stepper.student)?,
+                more,
             };
             clock.write(&identity, &saved)?;
             if is_asked {
@@ -176,6 +185,9 @@ pub fn train_with(
     let evolution = more.evolver.map(|evolver| evolver.finish(student));
     Ok(Restoration { adapters, losses, layout, evolution, groups })
 }
+
+/// Entry of a checkpoint for what losses are multiplied by.
+const SCALE: &str = "stepper.scale";
 
 /// What a training does beside steps of its optimiser.
 struct More {

@@ -19,7 +19,7 @@ pub struct Published {
     /// The dense model behind it: name of its preset, or its checkpoint folder.
     #[serde(default)]
     pub model: Arc<str>,
-    /// Wall seconds.
+    /// Wall seconds; of a stage that resumed, with those of its interrupted attempts.
     pub seconds: f64,
     /// CPU seconds.
     pub cpu_seconds: f64,

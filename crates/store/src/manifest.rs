@@ -28,9 +28,9 @@ pub struct Manifest {
     pub result: serde_json::Value,
     /// Every other file of the folder.
     pub files: BTreeMap<String, FileDigest>,
-    /// Wall seconds.
+    /// Wall seconds; of a stage that resumed, with those of its interrupted attempts.
     pub seconds: f64,
-    /// CPU seconds of the process while the stage ran.
+    /// CPU seconds of the process during the last attempt.
     pub cpu_seconds: f64,
     /// What it ran on.
     pub environment: Environment,

@@ -20,12 +20,6 @@ use crate::{
 /// Folder within the store's root where unwanted folders wait: `trash/<time>/<their path within the root>`.
 const TRASH: &str = "trash";
 
-/// Folder within a folder of the trash for what must not come back.
-const STALE: &str = "stale";
-
-/// What the folder of an interrupted stage is called.
-const INTERRUPTED: &str = "interrupted training";
-
 /// A folder of the writable root that can go.
 #[derive(Clone, Debug, Serialize)]
 pub struct Garbage {
@@ -82,7 +76,7 @@ pub fn unreachable(
     });
     let interrupted = named(&store.root().join("drafts"))?.into_iter().filter_map(|(name, folder)| {
         let key = name.strip_suffix(".resume").and_then(key).filter(|key| !wanted.contains(key))?;
-        Some(item(key, name, INTERRUPTED.to_owned(), folder))
+        Some(item(key, name, "interrupted training".to_owned(), folder))
     });
     let mut aside = Vec::new();
     for (folder, what) in [("damaged", "damaged"), (SUPERSEDED, "came too late")] {
@@ -96,40 +90,19 @@ pub fn unreachable(
     Ok(list)
 }
 
-/// What an interrupted stage left to go on from, if it left something: it is of the inputs that it had then.
-pub fn interrupted(store: &Store, key: &StageKey) -> Option<Garbage> {
-    let folder = store.scratch_folder(&key.hex());
-    let name = format!("{}.resume", key.hex());
-    folder.is_dir().then(|| Garbage { name, what: INTERRUPTED.to_owned(), made_by: None, bytes: 0, folder })
-}
-
 /// Moves folders to the trash, from where [`restore_trash`] brings all of them back and [`restore_stage`] one. Returns the folder of the trash
 /// that has them.
 ///
 /// # Errors
 /// A folder that cannot be moved; those before it are moved.
 pub fn move_to_trash(store: &Store, garbage: &[Garbage]) -> Result<PathBuf, StoreError> {
-    let target = generation(store);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
+    let target = store.root().join(TRASH).join(now.to_string());
     for item in garbage {
         let inside = item.folder.strip_prefix(store.root()).unwrap_or(Path::new(&item.name));
         moved(&item.folder, &target.join(inside))?;
     }
     Ok(target)
-}
-
-/// Moves what interrupted stages left to the trash, from where nothing brings it back: it is of inputs that are about to change.
-///
-/// # Errors
-/// A folder that cannot be moved.
-pub fn discard(store: &Store, begun: &[Garbage]) -> Result<(), StoreError> {
-    let target = generation(store).join(STALE);
-    begun.iter().try_for_each(|item| moved(&item.folder, &target.join(&item.name)))
-}
-
-/// Where what is thrown away now goes.
-fn generation(store: &Store) -> PathBuf {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
-    store.root().join(TRASH).join(now.to_string())
 }
 
 /// Stages of the writable root that were made of some, directly or through others, whether or not anybody plans them now; each behind its inputs,
@@ -141,7 +114,8 @@ pub fn dependents(store: &Store, some: &BTreeSet<StageKey>) -> Result<Vec<(Stage
     let own = store.own_entries()?.into_iter();
     let stages: BTreeMap<StageKey, Manifest> = own.filter_map(|(_, folder)| stage_in(&folder)).collect();
     let made = made(&stages);
-    Ok(in_order(&made, made_of(&made, some)))
+    let ordered = in_order(&made, made_of(&made, some));
+    Ok(ordered.into_iter().map(|key| (key, made.get(&key).cloned().unwrap_or_default())).collect())
 }
 
 /// Brings one stage back from a folder of the trash.
@@ -185,8 +159,15 @@ pub fn restore_trash(store: &Store) -> Result<usize, StoreError> {
     let mut restored = 0;
     // The form of each stage that what was thrown away earlier may have been made of: the one that was thrown away next after that.
     let mut forms: BTreeMap<StageKey, Manifest> = BTreeMap::new();
-    for mut folders in generations(store)? {
-        forms.extend(folders.iter().filter_map(|(folder, _)| stage_in(folder)));
+    for folders in generations(store)? {
+        let stage = |(folder, inside): (PathBuf, PathBuf)| {
+            let key = stage_in(&folder).map(|(key, form)| {
+                forms.insert(key, form);
+                key
+            });
+            (folder, inside, key)
+        };
+        let mut folders: Vec<(PathBuf, PathBuf, Option<StageKey>)> = folders.into_iter().map(stage).collect();
         let is_other = |(key, form): &(&StageKey, &Manifest)| {
             let there = store.entry(&key.hex()).ok().flatten();
             there.is_some_and(|there| !there.manifest.is_same_output(form))
@@ -195,13 +176,12 @@ pub fn restore_trash(store: &Store) -> Result<usize, StoreError> {
         let made = made(&forms);
         let of_others = made_of(&made, &others);
         // What a stage was made of comes back before it: whoever is killed in between leaves no scores of a training that is missing.
-        let stages = folders.iter().filter_map(|(folder, _)| Some(stage_in(folder)?.0)).collect();
-        let order = in_order(&made, stages);
-        let order: BTreeMap<StageKey, usize> = order.iter().enumerate().map(|(at, (key, _))| (*key, at)).collect();
-        folders.sort_by_cached_key(|(folder, _)| stage_in(folder).and_then(|(key, _)| order.get(&key).copied()));
-        for (folder, inside) in folders {
+        let order = in_order(&made, folders.iter().filter_map(|(.., key)| *key).collect());
+        let order: BTreeMap<StageKey, usize> = order.iter().enumerate().map(|(at, key)| (*key, at)).collect();
+        folders.sort_by_key(|(.., key)| key.and_then(|key| order.get(&key)));
+        for (folder, inside, key) in folders {
             let target = store.root().join(inside);
-            let stays = stage_in(&folder).is_some_and(|(key, _)| of_others.contains(&key));
+            let stays = key.is_some_and(|key| of_others.contains(&key));
             if !stays && !target.exists() {
                 moved(&folder, &target)?;
                 restored += 1;
@@ -226,10 +206,8 @@ fn generations(store: &Store) -> Result<Vec<Folders>, StoreError> {
     times.sort_by(|a, b| (b.0.len(), &b.0).cmp(&(a.0.len(), &a.0)));
     let folders = |(_, time): (String, PathBuf)| {
         let mut inside = Vec::new();
-        for (name, part) in named(&time)? {
-            if name != STALE {
-                inside.extend(named(&part)?.into_iter().map(|(_, folder)| folder));
-            }
+        for (_, part) in named(&time)? {
+            inside.extend(named(&part)?.into_iter().map(|(_, folder)| folder));
         }
         inside.sort();
         let place = |folder: PathBuf| {

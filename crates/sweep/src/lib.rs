@@ -44,8 +44,7 @@ pub use estimate::{Estimates, detail};
 pub use event::{FailedStage, Interruption, RetiredSlot, SkippedStage, Summary, SweepEvent, Totals};
 pub use failures::{failures, is_retried};
 pub use garbage::{
-    Garbage, Trash, dependents, discard, empty_trash, interrupted, move_to_trash, restore_stage, restore_trash, trash,
-    unreachable,
+    Garbage, Trash, dependents, empty_trash, move_to_trash, restore_stage, restore_trash, trash, unreachable,
 };
 pub use gate::GateCheck;
 pub use graph::{Graph, GraphRun, GraphStage, describe, run_label};

@@ -31,10 +31,9 @@ pub(crate) fn made_of(made: &Made, some: &BTreeSet<StageKey>) -> BTreeSet<StageK
     }
 }
 
-/// Some stages with their inputs, each behind those of its inputs that are among them.
-pub(crate) fn in_order(made: &Made, mut some: BTreeSet<StageKey>) -> Vec<(StageKey, Vec<StageKey>)> {
+/// Some stages, each behind those of its inputs that are among them.
+pub(crate) fn in_order(made: &Made, mut some: BTreeSet<StageKey>) -> Vec<StageKey> {
     let mut ordered = Vec::with_capacity(some.len());
-    let inputs = |key: &StageKey| made.get(key).cloned().unwrap_or_default();
     while !some.is_empty() {
         let is_free = |key: &&StageKey| !made.get(*key).is_some_and(|of| of.iter().any(|input| some.contains(input)));
         let mut free: Vec<StageKey> = some.iter().filter(is_free).copied().collect();
@@ -44,7 +43,7 @@ pub(crate) fn in_order(made: &Made, mut some: BTreeSet<StageKey>) -> Vec<(StageK
         }
         for key in free {
             some.remove(&key);
-            ordered.push((key, inputs(&key)));
+            ordered.push(key);
         }
     }
     ordered

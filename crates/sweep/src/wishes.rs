@@ -13,7 +13,7 @@ use ressa_runlog::nonce;
 
 use crate::SweepError;
 
-/// Keys of a wish; more are several.
+/// Maximum number of keys in one file; more are split over several.
 const MOST: usize = 50_000;
 
 /// Bytes of a wish that are read.

@@ -17,6 +17,7 @@ use crate::{
     clean,
     container::{BITMASK, COMPRESSED, Layout, OFFSETS, SHAPE, WEIGHT, places},
     draft::Draft,
+    export::CONFIG,
     header::{self, alignment},
     json,
     names::{counted_in, is_prunable},
@@ -96,7 +97,7 @@ pub(crate) fn pack(
     });
     let entry = json!({ "quant_method": "compressed-tensors", "format": "dense", "sparsity_config": sparsity });
     config.insert("quantization_config".to_owned(), entry);
-    draft.write("config.json", json::text(&config).as_bytes())?;
+    draft.write(CONFIG, json::text(&config).as_bytes())?;
     Ok(Some(claim))
 }
 
@@ -131,8 +132,7 @@ struct Survey {
 fn survey_file(file: &File, layout: Layout) -> Result<(File, Vec<Option<Survey>>), CheckpointError> {
     let written = File::open(file.path())?;
     let surveys = written.entries().iter().zip(file.entries()).map(|(entry, named)| {
-        let linear = counted_in(&named.name, &named.shape, true).is_some() && is_counted(entry.dtype);
-        let survey = (linear && entry.elements() > 0).then(|| survey(file.bytes(named), entry, layout)).flatten();
+        let survey = is_packable(&named.name, entry).then(|| survey(file.bytes(named), entry, layout)).flatten();
         file.release(named);
         survey
     });
@@ -140,16 +140,25 @@ fn survey_file(file: &File, layout: Layout) -> Result<(File, Vec<Option<Survey>>
     Ok((written, surveys))
 }
 
+/// Whether a tensor, which has this name in the model, is a linear that may be packed.
+fn is_packable(name: &str, entry: &Entry) -> bool {
+    counted_in(name, &entry.shape, true).is_some() && is_counted(entry.dtype) && entry.elements() > 0
+}
+
+/// Elements, each of `size` bytes, for which something holds.
+fn count(group: &[u8], size: usize, holds: fn(&[u8]) -> bool) -> usize {
+    group.chunks_exact(size).filter(|value| holds(value)).count()
+}
+
 /// The values of a matrix; `None` where it does not follow the layout or would not be smaller.
 fn survey(bytes: &[u8], entry: &Entry, layout: Layout) -> Option<Survey> {
     let (rows, columns, size) = (entry.shape[0], entry.shape[1], entry.dtype.bitsize() / 8);
     if layout == Layout::TwoFour {
-        let crowded = |group: &[u8]| group.chunks_exact(size).filter(|value| is_value(value)).count() > 2;
+        let crowded = |group: &[u8]| count(group, size, is_value) > 2;
         let fits = columns.is_multiple_of(4) && !bytes.chunks_exact(4 * size).any(crowded);
         return fits.then(|| Survey { kept: vec![columns / 2; rows] });
     }
-    let count = |row: &[u8]| row.chunks_exact(size).filter(|value| is_value(value)).count();
-    let kept: Vec<usize> = bytes.chunks_exact(columns * size).map(count).collect();
+    let kept: Vec<usize> = bytes.chunks_exact(columns * size).map(|row| count(row, size, is_value)).collect();
     let packed = kept.iter().sum::<usize>() * size + rows * (columns.div_ceil(8) + 8) + 16;
     (packed < bytes.len()).then_some(Survey { kept })
 }
@@ -157,15 +166,13 @@ fn survey(bytes: &[u8], entry: &Entry, layout: Layout) -> Option<Survey> {
 /// A linear that follows 2:4 and has groups of four with more than two elements that are stored, because negative zeros are: with zeros in the place of
 /// the negative ones of these groups, and how many they are. `None` for every other tensor, which stays as it is.
 pub(crate) fn fit_two_of_four(name: &str, entry: &Entry, bytes: &[u8]) -> Option<(Vec<u8>, u64)> {
-    let is_linear = counted_in(name, &entry.shape, true).is_some() && is_counted(entry.dtype) && entry.elements() > 0;
-    if !is_linear || !entry.shape[1].is_multiple_of(4) {
+    if !is_packable(name, entry) || !entry.shape[1].is_multiple_of(4) {
         return None;
     }
     let size = entry.dtype.bitsize() / 8;
     let groups = || bytes.chunks_exact(4 * size);
-    let many = |group: &[u8], holds: fn(&[u8]) -> bool| group.chunks_exact(size).filter(|value| holds(value)).count();
-    let is_crowded = |group: &[u8]| many(group, is_value) > 2;
-    if !groups().any(is_crowded) || groups().any(|group| many(group, |value| !is_zero(value)) > 2) {
+    let is_crowded = |group: &[u8]| count(group, size, is_value) > 2;
+    if !groups().any(is_crowded) || groups().any(|group| count(group, size, |value| !is_zero(value)) > 2) {
         return None;
     }
     let (mut fitted, mut changed) = (bytes.to_vec(), 0);

@@ -232,7 +232,7 @@ fn trained(training: &AdaptTraining) -> String {
     }
     let AdaptTraining { evolve, perturb, penalty, steps, align, .. } = training;
     if evolve.is_on() {
-        words += &format!("; masks exchanged {} times", evolve.exchanges(*steps, *steps, *align));
+        words += &format!("; masks exchanged {} times", evolve.exchanges(*steps, *align));
     }
     if perturb.is_on() {
         words += &format!("; noise of {} on the weights", perturb.sigma);

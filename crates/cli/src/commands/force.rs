@@ -12,8 +12,8 @@ use std::{
 use ressa_experiment::{Filter, Stage, StageKey};
 use ressa_store::{Manifest, Store};
 use ressa_sweep::{
-    CoordinatorLock, Garbage, Graph, Inventory, Options, Recruiter, Stop, Summary, dependents, describe, discard,
-    execute, interrupted, move_to_trash, restore_stage,
+    CoordinatorLock, Garbage, Graph, Inventory, Options, Recruiter, Stop, Summary, dependents, describe, execute,
+    move_to_trash, restore_stage,
 };
 use serde::Serialize;
 
@@ -35,11 +35,9 @@ pub struct Forced {
     dependents: Vec<usize>,
     /// All of these and what is made of them and not in the store.
     reached: HashSet<usize>,
-    /// Stages of the writable root that were made of them and are none of these experiments' (or of the part that was selected), each behind its inputs,
+    /// Stages of the writable root that were made of them and are outside the selection (other experiments', or parts that a filter leaves out), each behind its inputs,
     /// with these.
     outside: Vec<(StageKey, Vec<StageKey>)>,
-    /// What interrupted stages among them left to go on from, which is of the old inputs.
-    begun: Vec<Garbage>,
     /// Whether those are made again in any case.
     all: bool,
     /// Named stages that are shipped, which cannot be made again here.
@@ -58,7 +56,7 @@ pub struct Outcome {
     pub kept: usize,
     /// Stages made of them that are made again.
     pub remade: usize,
-    /// Stages of other experiments made of them that are in the trash, as what they were made of has changed: their own sweeps make them again.
+    /// Stages outside the selection made of them that are in the trash, as what they were made of has changed: their own sweeps make them again.
     pub away: usize,
 }
 
@@ -92,12 +90,11 @@ impl Forced {
         let targets: Vec<usize> = named.iter().copied().filter(|&stage| own(stage)).collect();
         let below = graph.with_dependents(targets.iter().copied());
         let reached = below.iter().copied().collect();
-        let begun = below.iter().filter_map(|&stage| interrupted(store, &graph.stages[stage].node.key)).collect();
         let keys = targets.iter().map(|&stage| graph.stages[stage].node.key).collect();
         let mut outside = dependents(store, &keys)?;
         outside.retain(|(key, _)| graph.position(key).is_none());
         let dependents = below.into_iter().filter(|&stage| !named.contains(&stage) && own(stage)).collect();
-        let forced = Self { targets, dependents, reached, outside, begun, all: options.dependents, shipped };
+        let forced = Self { targets, dependents, reached, outside, all: options.dependents, shipped };
         for &stage in forced.targets.iter().chain(&forced.dependents) {
             inventory.present[stage] = false;
         }
@@ -115,7 +112,7 @@ impl Forced {
         let others = match self.outside.len() {
             0 => String::new(),
             some => format!(
-                "; {} of other experiments: put away where what they were made of changes",
+                "; {} outside this selection: left in the trash where what they were made of changes",
                 count(some, "stage")
             ),
         };
@@ -142,13 +139,12 @@ impl Forced {
         }
         for (key, _) in &self.outside {
             let (name, folder) = (key.to_string(), sweep.store.folder(&key.hex()));
-            garbage.push(Garbage { name, what: "of another experiment".to_owned(), made_by: None, bytes: 0, folder });
+            garbage.push(Garbage { name, what: "outside the selection".to_owned(), made_by: None, bytes: 0, folder });
         }
         // What was made last goes first: whoever is killed in between leaves nothing that was made of what is missing.
         garbage.reverse();
         let trash = {
             let _lock = CoordinatorLock::acquire(&sweep.workspace.results, sweep.limits.lease)?;
-            discard(sweep.store, &self.begun)?;
             move_to_trash(sweep.store, &garbage)?
         };
         let mut outcome = Outcome { forced: self.targets.len(), ..Outcome::default() };
@@ -195,7 +191,7 @@ impl Forced {
 }
 
 impl Forced {
-    /// Brings back what other experiments have made of stages that are as they were. Says how many that are.
+    /// Brings back what is outside the selection and made of stages that are as they were. Says how many that are.
     fn bring_back(&self, sweep: &Remake<'_>, trash: &Path, same: &HashSet<usize>) -> Result<usize, Failure> {
         let key = |stage: &usize| sweep.graph.stages[*stage].node.key;
         let mut moved: HashSet<StageKey> = self.reached.iter().map(key).collect();
@@ -220,7 +216,7 @@ impl Outcome {
         let Outcome { forced, same, kept, remade, away } = self;
         let others = match away {
             0 => String::new(),
-            some => format!("; {} of other experiments in the trash", count(*some, "stage")),
+            some => format!("; {} outside this selection in the trash", count(*some, "stage")),
         };
         format!(
             "forced: {} made again, {same} with the same bytes; of what was made of them {kept} kept, {remade} made again{others}",

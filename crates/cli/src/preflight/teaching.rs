@@ -67,7 +67,7 @@ impl Depth {
     }
 }
 
-/// What teachers read otherwise than their students, by both folders: vocabularies are large, and a study has many trainings.
+/// What teachers read otherwise than their students, by both folders: vocabularies are large, and an experiment has many trainings.
 pub(super) type Compared = HashMap<(PathBuf, PathBuf), Option<String>>;
 
 /// Whether a teacher of another folder can be given what its student reads.

@@ -1,5 +1,7 @@
 //! Whether groups of an N:M pattern divide what layers read, in what removals before the pruning leave of them.
 
+use std::collections::HashSet;
+
 use ressa_checkpoint::Removable;
 use ressa_experiment::{
     Stage, Tower,
@@ -18,7 +20,7 @@ const READ_HEADS: [&str; 2] = ["o_proj", "o"];
 pub(super) fn removals(graph: &Graph, stage: &GraphStage, tower: Tower) -> Vec<TowerStructure> {
     let mut found = Vec::new();
     let mut open: Vec<usize> = stage.inputs.clone();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     while let Some(position) = open.pop() {
         if !seen.insert(position) {
             continue;
@@ -86,7 +88,7 @@ fn left(linear: &Linear, removable: &Removable, removed: &[TowerStructure]) -> L
     let inputs = linear.inputs as u64;
     let whole = Left { inputs, by: None };
     let role = linear.role.as_str();
-    let in_attention = linear.name.contains("attention") || linear.name.contains("crossattention");
+    let in_attention = linear.name.contains("attention");
     let reads_channels = READ_CHANNELS.contains(&role) && !in_attention && removable.channels == Ok(inputs);
     let (what, count, targets): (&str, _, Vec<f64>) = if reads_channels {
         ("channels", inputs, removed.iter().map(|target| target.channels).collect())

@@ -15,7 +15,7 @@ use crate::{
     profile::{Class, Profile},
     size::{Array, Work, wanted},
     slurm::{Call, Commands, RefusalKind, Settings},
-    submissions::{Asked, Poll, Submissions, Submitted},
+    submissions::{Poll, SubmissionState, Submissions, Submitted},
 };
 
 /// Time between two looks at the queue: at first, and at most while nothing changes.
@@ -167,7 +167,8 @@ impl Crew {
                 self.trouble.reset();
                 self.is_caught_up = true;
                 self.interval = if poll.changed { FIRST_LOOK } else { self.interval.mul_f64(1.5).min(LONGEST_LOOK) };
-                let unanswered = self.submissions.list.iter().any(|one| matches!(one.asked, Asked::Unanswered { .. }));
+                let unanswered =
+                    self.submissions.list.iter().any(|one| matches!(one.state, SubmissionState::Unanswered { .. }));
                 self.next_look = now + if unanswered { URGENT_LOOK } else { self.interval };
                 self.judge(poll, now, events);
             }
@@ -260,7 +261,7 @@ impl Crew {
             .filter(|one| one.living() > 0)
             .map(|one| one.at_once.unwrap_or(u32::MAX).min(u32::try_from(one.living()).unwrap_or(u32::MAX)))
             .fold(0, u32::saturating_add);
-        let unanswered = own().any(|one| matches!(one.asked, Asked::Unanswered { .. }));
+        let unanswered = own().any(|one| matches!(one.state, SubmissionState::Unanswered { .. }));
         let target = wanted(work, &class.resources);
         let standing = self.standings.entry(class.name.clone()).or_default();
         if living > target as usize {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, time::Duration};
 
-use super::{Asked, Submission, Submissions};
+use super::{Submission, SubmissionState, Submissions};
 use crate::{
     event::FleetEvent,
     journal::Entry,
@@ -79,7 +79,7 @@ impl Submissions {
     /// Forgets arrays of which nothing is left.
     fn bury(&mut self, poll: &mut Poll) -> io::Result<()> {
         for submission in self.list.iter_mut().filter(|one| one.job().is_some() && one.living() == 0) {
-            submission.asked = Asked::Over;
+            submission.state = SubmissionState::Over;
             self.journal.write(&Entry::Over { token: submission.token.clone() })?;
             poll.over.push(Over {
                 class: submission.class.clone(),
@@ -88,7 +88,7 @@ impl Submissions {
                 cancelled: submission.tasks.iter().all(|task| task.was_cancelled()),
             });
         }
-        self.list.retain(|one| one.asked != Asked::Over);
+        self.list.retain(|one| one.state != SubmissionState::Over);
         Ok(())
     }
 }
@@ -114,25 +114,25 @@ impl Submission {
     fn follow(&mut self, listed: &[&ListedTask], now: Duration, poll: &mut Poll) -> Option<Entry> {
         let mut entry = None;
         if let (None, Some(job)) = (self.job(), listed.iter().map(|task| task.job).min()) {
-            self.asked = Asked::Accepted(job);
+            self.state = SubmissionState::Accepted(job);
             poll.changed = true;
             poll.events.push(FleetEvent::Found { class: self.class.clone(), job });
             entry = Some(Entry::Accepted { token: self.token.clone(), job });
         }
-        match self.asked {
-            Asked::Accepted(job) => self.compare(job, listed, poll),
-            Asked::Unanswered { since, looks } if now.saturating_sub(since) >= SETTLED => {
+        match self.state {
+            SubmissionState::Accepted(job) => self.compare(job, listed, poll),
+            SubmissionState::Unanswered { since, looks } if now.saturating_sub(since) >= SETTLED => {
                 if looks + 1 < LOOKS {
-                    self.asked = Asked::Unanswered { since, looks: looks + 1 };
+                    self.state = SubmissionState::Unanswered { since, looks: looks + 1 };
                 } else {
-                    self.asked = Asked::Lost { since: now };
+                    self.state = SubmissionState::Lost { since: now };
                     poll.changed = true;
                     poll.events.push(FleetEvent::Lost { class: self.class.clone() });
                     entry = Some(Entry::Lost { token: self.token.clone() });
                 }
             }
-            Asked::Lost { since } if now.saturating_sub(since) >= FORGOTTEN => {
-                self.asked = Asked::Over;
+            SubmissionState::Lost { since } if now.saturating_sub(since) >= FORGOTTEN => {
+                self.state = SubmissionState::Over;
                 entry = Some(Entry::Over { token: self.token.clone() });
             }
             _ => {}

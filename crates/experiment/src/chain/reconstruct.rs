@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use super::{Doing, Done, Planner};
-use crate::{
-    Stage, Tower,
-    reconstruct::{WindowInputs, WindowTargets},
-    stage::Inputs,
-};
+use crate::{Stage, Tower, reconstruct::WindowInputs, stage::Inputs};
 
 impl Planner {
     /// Reconstructs the towers that steps have changed, and those that read what has changed where that is to be made good.
@@ -17,13 +13,9 @@ impl Planner {
         let mut after = before.clone();
         let mut nodes = Vec::new();
         let sees_changes = config.inputs == WindowInputs::Changed;
-        let makes_good = sees_changes && config.targets == WindowTargets::Dense;
         for tower in Tower::ALL.into_iter().filter(|&tower| config.tower(tower).tune) {
-            let changed = |which: &dyn Fn(Tower) -> bool| after.masks.iter().any(|masked| which(masked.tower));
-            let is_due = before.merge.is_some()
-                || changed(&|other| other == tower)
-                || makes_good && changed(&|other| other < tower);
-            if !is_due {
+            let changed = |other| before.merge.is_some() || after.masks.iter().any(|masked| masked.tower == other);
+            if !config.is_due(tower, changed) {
                 continue;
             }
             // What enters a window of the dense model depends on no other tower.

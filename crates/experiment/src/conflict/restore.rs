@@ -125,15 +125,22 @@ fn evolve(restore: &RestoreConfig, gone: &BTreeMap<Tower, (f64, &str)>) -> Optio
         );
     }
     let (steps, align) = (restore.steps, restore.align);
-    if evolve.exchanges(steps, steps, align) == 0 {
+    if evolve.exchanges(steps, align) == 0 {
         let end = (evolve.until * f64::from(steps)).ceil();
+        let (from, lower) = match align {
+            0 => (String::new(), "lower `restore.evolve.every`"),
+            _ => (
+                format!(" from step {align} on, where `restore.align` lets them begin, and"),
+                "lower `restore.align` or `restore.evolve.every`",
+            ),
+        };
         return found(
             "restore.evolve.every",
             format!(
-                "no mask changes: exchanges are due every {} steps, none of them before step {end}, where `restore.evolve.until` ends them",
+                "no mask changes: exchanges are due every {} steps, none of them{from} before step {end}, where `restore.evolve.until` ends them",
                 evolve.every
             ),
-            "lower `restore.evolve.every`, or raise `restore.evolve.until` or `restore.steps`",
+            format!("{lower}, or raise `restore.evolve.until` or `restore.steps`"),
         );
     }
     None

@@ -50,7 +50,7 @@ impl InBlocks for Model {
     fn leave(&self, tower: Tower, flow: &Flow) -> Tensor {
         match tower {
             Tower::Vision => self.vision.leave(flow),
-            Tower::Connector => self.connector.hand_over(flow),
+            Tower::Connector => self.connector.language_input(flow),
             Tower::Language => self.writing().finish(flow),
         }
     }

@@ -20,7 +20,7 @@ use crate::{Executor, PipelineError, memory::retry_smaller, resident::identity};
 const BEFORE: f64 = 0.4;
 
 /// What an evaluation asks.
-pub(super) struct Asked<'a> {
+pub(super) struct Request<'a> {
     pub task: Task,
     pub items: usize,
     pub data: &'a DataConfig,
@@ -34,11 +34,11 @@ pub(super) struct Asked<'a> {
 pub(super) fn predictions(
     executor: &mut Executor,
     node: &StageNode,
-    asked: &Asked<'_>,
+    asked: &Request<'_>,
     batching: &Batching,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Prediction>, PipelineError> {
-    let Asked { task, items, data, asking, okvqa, aids, beams } = asked;
+    let Request { task, items, data, asking, okvqa, aids, beams } = asked;
     let is_published = data.source == DataSource::Folder;
     let batching = Batching { features: executor.feature_cache(node, data)?, ..batching.clone() };
     let processor = executor.processor_of(node, *okvqa)?;
@@ -47,7 +47,9 @@ pub(super) fn predictions(
         benchmark = benchmark.perturbed(perturb);
     }
     let model = executor.evaluated(node)?;
-    let mut before = |share: f64| progress(BEFORE * share);
+    // Filling comes before retrieval; each has its part of the time.
+    let halves = if aids.denoises() && aids.retrieved.is_some() { (0.5, 0.5) } else { (1.0, 0.0) };
+    let mut before = |share: f64| progress(BEFORE * halves.0 * share);
 
     let filled = match &aids.smoothing {
         None => Filled { benchmark: benchmark.clone(), filled: Vec::new() },
@@ -63,13 +65,16 @@ pub(super) fn predictions(
         None => Vec::new(),
         Some(config) => {
             let retriever = Retriever { node, data, config, batching: &batching };
-            retriever.captions(executor, &*model, &processor, &worded, &mut before)?
+            let mut before = |share: f64| progress(BEFORE * (halves.1 + (1.0 - halves.1) * share));
+            retriever.captions(executor, &*model, &processor, &benchmark, &mut before)?
         }
     };
     let prepared = match &aids.retrieved {
         None => Prepared::new(&processor, &worded, executor.device)?,
         Some(config) => {
-            let behind = |at: usize, text: &str| config.prompt(&captions[at], text, is_published);
+            // Copies of an item ask about one image.
+            let each = aids.answers().max(1) as usize;
+            let behind = |at: usize, text: &str| config.prompt(&captions[at / each], text, is_published);
             Prepared::worded(&processor, &worded, &behind, executor.device)?
         }
     };
@@ -82,9 +87,7 @@ pub(super) fn predictions(
     if let Some(config) = &aids.smoothing {
         predictions = vote(predictions, config.copies as usize, &filled.filled, &benchmark.asked(asking));
     }
-    // Copies of an item ask about one image.
-    let each = captions.into_iter().step_by(aids.answers().max(1) as usize);
-    retrieved::record(&mut predictions, each.collect());
+    retrieved::record(&mut predictions, captions);
     Ok(predictions)
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use tch::{Kind, Tensor};
 
 use crate::{
-    digests, execute, executor, make, short_run,
+    execute, executed_alike, executor, make, short_run,
     steps::{certificate, masks, of_kind, outcome, pruned_to, run_of, step, weights},
 };
 
@@ -45,18 +45,8 @@ fn later_steps_and_exports_see_the_new_masks() {
         settings.settings.insert("learning-rate".to_owned(), 0.001.into());
     }
     let nodes = stages(&ressa_experiment::canonical::canonical(&run));
-    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut whole = executor(first.path());
-    execute(&mut whole, &nodes);
-
-    // One process does the first steps and is gone; another finds them in the store.
     let at = nodes.iter().position(|node| node.stage.kind() == "merge").unwrap();
-    execute(&mut executor(second.path()), &nodes[..at]);
-    execute(&mut executor(second.path()), &nodes[at..]);
-    assert_eq!(digests(first.path(), &nodes), digests(second.path(), &nodes));
-    for node in &nodes {
-        assert_eq!(whole.verify(node).unwrap(), Vec::<String>::new(), "{}", node.stage.kind());
-    }
+    let (first, mut whole) = executed_alike(&nodes, at);
 
     let store = Store::open(first.path(), Vec::new()).unwrap();
     let prunes = of_kind(&nodes, "prune");

@@ -23,6 +23,8 @@ use ressa_experiment::{
 use ressa_pipeline::{Executor, PipelineError};
 use ressa_runtime::{DeviceChoice, RuntimeOptions};
 use ressa_store::{Environment, Store};
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
 
 fn executor(folder: &Path) -> Executor {
     let device = ressa_runtime::init(&RuntimeOptions { device: DeviceChoice::Cpu, threads: 1 }).unwrap();
@@ -60,6 +62,21 @@ fn execute(executor: &mut Executor, nodes: &[StageNode]) {
     for node in nodes {
         make(executor, node).unwrap_or_else(|e| panic!("{}: {e}", node.stage.kind()));
     }
+}
+
+/// Executes stages in one process, and with another store in two, the second from the stage `at` on: what it needs of the first it finds in the store. Both make the
+/// same bytes, and all of it verifies. Returns the one process with the folder of its store.
+fn executed_alike(nodes: &[StageNode], at: usize) -> (TempDir, Executor) {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut whole = executor(first.path());
+    execute(&mut whole, nodes);
+    execute(&mut executor(second.path()), &nodes[..at]);
+    execute(&mut executor(second.path()), &nodes[at..]);
+    assert_eq!(digests(first.path(), nodes), digests(second.path(), nodes));
+    for node in nodes {
+        assert_eq!(whole.verify(node).unwrap(), Vec::<String>::new(), "{}", node.stage.kind());
+    }
+    (first, whole)
 }
 
 fn digests(folder: &Path, nodes: &[StageNode]) -> Vec<String> {
@@ -105,6 +122,46 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
 }
 
 /// The budget of two towers together, divided by what was measured of them, is met, recounted, and comes out the same again.
+/// What an interrupted training saved is of the weights that it began with. A stage that was made again may have other weights under the same key.
+#[test]
+fn a_training_resumes_from_what_the_same_inputs_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = stages(&short_run(Preset::ShapesFlanT5, RestoreMethod::SparseLora));
+    let at = nodes.iter().position(|node| node.stage.kind() == "adapt").unwrap();
+    let mut executor = executor(folder.path());
+    execute(&mut executor, &nodes[..at]);
+    let resume = executor.store().scratch(&nodes[at].key.hex()).unwrap();
+    let (note, saved) = (resume.join("inputs"), resume.join("saved"));
+    // Whether what an earlier attempt saved is there while the training runs, and what the note says then.
+    let mut attempt = 0;
+    let mut resumed = |executor: &mut Executor| {
+        attempt += 1;
+        fs::create_dir_all(&resume).unwrap();
+        fs::write(&saved, "").unwrap();
+        let mut seen = None;
+        executor
+            .execute(&nodes[at], attempt, &mut |_, _| seen = Some((saved.exists(), fs::read(&note).unwrap())))
+            .unwrap();
+        seen.expect("a training reports progress")
+    };
+    let (_, same) = resumed(&mut executor);
+    fs::create_dir_all(&resume).unwrap();
+    fs::write(&note, &same).unwrap();
+    assert_eq!(resumed(&mut executor), (true, same.clone()), "the same inputs");
+
+    // The pruning of one tower comes out otherwise than before, as on another machine.
+    let pruned = nodes.iter().find(|node| node.stage.kind() == "prune").unwrap().key.hex();
+    let manifest = executor.store().folder(&pruned).join("manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let mut other: Json = serde_json::from_str(&text).unwrap();
+    other["result"]["made-again"] = json!(true);
+    fs::write(&manifest, other.to_string()).unwrap();
+    fs::create_dir_all(&resume).unwrap();
+    fs::write(&note, &same).unwrap();
+    let (is_there, now) = resumed(&mut executor);
+    assert!(!is_there && now != same, "other inputs");
+}
+
 #[test]
 fn a_divided_budget_is_certified_and_repeated_to_the_bit() {
     let mut run = short_run(Preset::ShapesVicuna, RestoreMethod::None);

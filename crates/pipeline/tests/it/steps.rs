@@ -17,7 +17,7 @@ use ressa_store::Store;
 use serde_json::{Value as Json, json};
 use tch::{Kind, Tensor};
 
-use crate::{digests, execute, executor, short_run};
+use crate::{execute, executed_alike, executor, short_run};
 
 /// A step in which some settings differ from the section's.
 pub fn step(kind: &str, name: &str, settings: Json) -> StepConfig {
@@ -82,19 +82,8 @@ fn gradual_pruning_is_a_list_of_steps() {
         let kinds: Vec<&str> = nodes.iter().map(|node| node.stage.kind()).collect();
         let round = ["prune", "prune", "adapt", "merge"];
         assert_eq!(kinds, [&["dense"], &round[..], &round[..], &["evaluate"]].concat());
-        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut whole = executor(first.path());
-        execute(&mut whole, &nodes);
-
-        // One process does the first steps and is gone; another finds them in the store.
         let at = nodes.iter().rposition(|node| node.stage.kind() == "adapt").unwrap();
-        execute(&mut executor(second.path()), &nodes[..at]);
-        execute(&mut executor(second.path()), &nodes[at..]);
-        assert_eq!(digests(first.path(), &nodes), digests(second.path(), &nodes));
-
-        for node in &nodes {
-            assert_eq!(whole.verify(node).unwrap(), Vec::<String>::new(), "{}", node.stage.kind());
-        }
+        let (first, mut whole) = executed_alike(&nodes, at);
         let store = Store::open(first.path(), Vec::new()).unwrap();
         let prunes = of_kind(&nodes, "prune");
         let [vision, language, vision_again, language_again] = prunes.as_slice() else { panic!("four") };

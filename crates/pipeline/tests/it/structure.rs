@@ -15,7 +15,7 @@ use serde_json::json;
 use tch::{Kind, Tensor};
 
 use crate::{
-    digests, execute, executor, short_run,
+    execute, executed_alike, executor, short_run,
     steps::{of_kind, outcome, step, weights},
 };
 
@@ -90,16 +90,7 @@ fn structure_then_a_pattern_then_training() {
         let kinds: Vec<&str> = nodes.iter().map(|node| node.stage.kind()).collect();
         let structures = ["structure"; 3];
         assert_eq!(kinds, [&["dense"][..], &structures, &["prune", "prune", "adapt", "merge", "evaluate"]].concat());
-        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut whole = executor(first.path());
-        execute(&mut whole, &nodes);
-        for node in &nodes {
-            assert_eq!(whole.verify(node).unwrap(), Vec::<String>::new(), "{}", node.stage.kind());
-        }
-        // One process does the first steps and is gone; another finds them in the store.
-        execute(&mut executor(second.path()), &nodes[..4]);
-        execute(&mut executor(second.path()), &nodes[4..]);
-        assert_eq!(digests(first.path(), &nodes), digests(second.path(), &nodes));
+        let (first, _) = executed_alike(&nodes, 4);
 
         let store = Store::open(first.path(), Vec::new()).unwrap();
         let (structures, prunes) = (of_kind(&nodes, "structure"), of_kind(&nodes, "prune"));

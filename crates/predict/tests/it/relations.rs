@@ -41,7 +41,7 @@ fn more_work_takes_longer_and_more_memory() {
     let masked = of_kind(&predictions(&with(|run| run.restore.method = RestoreMethod::SparseLora), "h200"), "adapt");
     assert!(evolved.seconds > masked.seconds && evolved.peak_bytes > masked.peak_bytes);
     let noisy = of_kind(&predictions(&with(|run| run.restore.perturb.sigma = 0.03), "h200"), "adapt");
-    assert!(noisy.seconds > own.seconds && noisy.tflop == own.tflop);
+    assert!(noisy.seconds > own.seconds && noisy.tflop > own.tflop);
     let untaught = of_kind(&predictions(&with(|run| run.restore.distill.weight = 0.0), "h200"), "adapt");
     assert!(untaught.tflop < own.tflop * 0.8, "a teacher is a fourth of the work");
 }

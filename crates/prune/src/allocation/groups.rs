@@ -152,6 +152,15 @@ fn group(elements: u64, score: f64, rule: &AllocationConfig) -> Group {
     Group { elements, score, floor: rule.floor, cap: rule.cap }
 }
 
+/// What layers of one group have in common.
+pub(super) fn group_of(id: &LayerId, by: AllocationGroup) -> (Tower, usize, &str) {
+    match by {
+        AllocationGroup::Layer => (id.tower, id.block, id.name.as_str()),
+        AllocationGroup::Block => (id.tower, id.block, ""),
+        AllocationGroup::Tower => (id.tower, 0, ""),
+    }
+}
+
 /// Groups in the order they run, with their tower and size, and the group of every place.
 fn grouped(places: &[Place], by: AllocationGroup) -> (Vec<(Tower, u64)>, Vec<usize>) {
     let mut groups: Vec<(Tower, u64)> = Vec::new();
@@ -159,12 +168,7 @@ fn grouped(places: &[Place], by: AllocationGroup) -> (Vec<(Tower, u64)>, Vec<usi
     let of_places = places
         .iter()
         .map(|place| {
-            let key = match by {
-                AllocationGroup::Layer => (place.id.tower, 0, place.id.name.as_str()),
-                AllocationGroup::Block => (place.id.tower, place.id.block, ""),
-                AllocationGroup::Tower => (place.id.tower, 0, ""),
-            };
-            let group = *known.entry(key).or_insert_with(|| {
+            let group = *known.entry(group_of(&place.id, by)).or_insert_with(|| {
                 groups.push((place.id.tower, 0));
                 groups.len() - 1
             });

@@ -18,7 +18,7 @@ use ressa_models::{LayerId, Linear, Sample, VisionLanguage};
 use ressa_runtime::count_nonzero;
 use tch::{Kind, Tensor, no_grad};
 
-use super::AllocationError;
+use super::{AllocationError, groups::group_of};
 use crate::{
     error::PruneError,
     metric::{PruningMetric, Wanda},
@@ -61,11 +61,6 @@ pub fn outliers_of(
     group: AllocationGroup,
     m: f64,
 ) -> Result<Sensitivities, PruneError> {
-    let key = |id: &LayerId| match group {
-        AllocationGroup::Layer => id.name.clone(),
-        AllocationGroup::Block => id.block.to_string(),
-        AllocationGroup::Tower => String::new(),
-    };
     // Some rows after the other: what a large matrix takes beside its weights is then small.
     let parts = |id: &LayerId, weight: &Tensor, of_part: &dyn Fn(Tensor) -> f64| -> f64 {
         let rows = (PART / weight.size().last().copied().unwrap_or(1).max(1)).max(1);
@@ -73,14 +68,14 @@ pub fn outliers_of(
         weight.split(rows, 0).iter().map(|rows| of_part(Wanda.importance(&id.name, rows, seen))).sum()
     };
     no_grad(|| {
-        let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+        let mut sums: BTreeMap<(Tower, usize, &str), (f64, f64)> = BTreeMap::new();
         for (id, linear) in layers {
-            let sum = sums.entry(key(id)).or_default();
+            let sum = sums.entry(group_of(id, group)).or_default();
             sum.0 += parts(id, linear.weight(), &|scores| scores.sum(Kind::Double).double_value(&[]));
             sum.1 += linear.weight().numel() as f64;
         }
         let count = |(id, linear): &(&LayerId, &Linear)| {
-            let (sum, elements) = sums[&key(id)];
+            let (sum, elements) = sums[&group_of(id, group)];
             // A sum that is not finite has no outliers above it; it must not pass for a measurement.
             if !sum.is_finite() {
                 return Err(AllocationError::NotFinite { layer: id.name.clone() }.into());

@@ -24,7 +24,7 @@ use ressa_models::{LayerId, Linear, Sample, VisionLanguage};
 use ressa_runtime::stream;
 use tch::{Kind, Tensor, no_grad};
 
-use super::{AllocationError, probe::Probe};
+use super::{AllocationError, groups::group_of, probe::Probe};
 use crate::{
     error::PruneError,
     metric::{PruningMetric, metric},
@@ -48,9 +48,9 @@ pub(super) struct Space {
     pub sparsity: f64,
     /// Layers that get one share.
     pub group: AllocationGroup,
-    /// Least share of a group.
+    /// Minimum share of a group.
     pub floor: f64,
-    /// Largest share of a group.
+    /// Maximum share of a group.
     pub cap: f64,
     /// How long and how wide.
     pub search: SearchConfig,
@@ -106,14 +106,9 @@ impl Unit {
 }
 
 fn units(model: &dyn VisionLanguage, tower: Tower, space: &Space) -> Vec<Unit> {
-    let key = |id: &LayerId| match space.group {
-        AllocationGroup::Layer => (id.block, id.name.clone()),
-        AllocationGroup::Block => (id.block, String::new()),
-        AllocationGroup::Tower => (0, String::new()),
-    };
-    let mut groups: BTreeMap<(usize, String), (Vec<Layer>, f64)> = BTreeMap::new();
+    let mut groups: BTreeMap<(Tower, usize, &str), (Vec<Layer>, f64)> = BTreeMap::new();
     for (at, (id, linear)) in model.linears().into_iter().enumerate().filter(|(_, (id, _))| id.tower == tower) {
-        let (layers, elements) = groups.entry(key(id)).or_default();
+        let (layers, elements) = groups.entry(group_of(id, space.group)).or_default();
         layers.push(Layer { name: id.name.clone(), at });
         *elements += linear.weight().numel() as f64;
     }

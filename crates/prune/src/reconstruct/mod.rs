@@ -51,7 +51,7 @@ pub struct TowerReconstruction {
 }
 
 /// Recounts a reconstructed tower: its masks are those that it had, `model` holds nothing where they remove, and no error rose. The model's own masks are not looked at,
-/// its weights are. `pattern` is what the tower was pruned to, where it was; groups of N:M are counted in what `cuts` have left of a layer.
+/// its weights are. `patterns` has that of each pruned layer; groups of N:M are counted in what `cuts` have left of a layer.
 pub fn certify_reconstructed(
     model: &dyn VisionLanguage,
     (tower, patterns): (Tower, &BTreeMap<String, Pattern>),

@@ -140,8 +140,8 @@ impl Scores {
         if wanted.differentiates() {
             let mut show = |share| progress(0.5 + 0.5 * share);
             let mut sums = Sums::default();
-            // A window holds a gradient and its sum.
-            differentiate(model, tower, WINDOW / 2, samples, &mut show, &mut |name, weight, is_last| {
+            // A window holds gradients in the type of the weights and their sums in f32: three times the gradients where the type has half the size.
+            differentiate(model, tower, WINDOW / 3, samples, &mut show, &mut |name, weight, is_last| {
                 sums.add(name, &weight.grad());
                 weight.zero_grad();
                 if is_last && let Some(sum) = sums.0.remove(name) {

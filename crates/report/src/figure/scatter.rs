@@ -71,12 +71,7 @@ pub struct Better {
 impl Better {
     /// Of the values of a figure.
     pub(super) fn of(spec: &spec::Figure) -> Self {
-        let high = |name: &str| {
-            name.parse::<Value>().is_ok_and(|value| {
-                let is_bad = matches!(value, Value::Density(_) | Value::Revived | Value::GroupViolations);
-                !value.lower_is_better() && !is_bad
-            })
-        };
+        let high = |name: &str| name.parse::<Value>().is_ok_and(|value| !value.lower_is_better());
         Self { high_x: high(&spec.x), high_y: high(&spec.y) }
     }
 }

@@ -44,16 +44,6 @@ impl FlatAdamW {
         &self.parameters
     }
 
-    /// Elements of all parameters.
-    pub fn numel(&self) -> i64 {
-        self.flat.numel() as i64
-    }
-
-    /// A gradient of zeros to be added to, f32, flat, in the parameters' order.
-    pub fn no_gradient(&self) -> Tensor {
-        self.flat.zeros_like()
-    }
-
     /// Applies a flat gradient, scaled down where its norm exceeds `clip`. Answers with the norm before clipping, a scalar that is still on the
     /// device; where it is not finite, the parameters are of no more use.
     pub fn step(&mut self, gradient: &Tensor, learning_rate: f64, clip: Option<f64>) -> Tensor {
@@ -104,7 +94,7 @@ impl FlatAdamW {
     /// # Errors
     /// Parameters or a state of another training.
     pub fn resume(&mut self, parameters: &Tensor, state: &AdamWState) -> Result<(), StateMismatch> {
-        let (saved, expected) = (parameters.numel() as i64, self.numel());
+        let (saved, expected) = (parameters.numel() as i64, self.flat.numel() as i64);
         if saved != expected {
             return Err(StateMismatch { saved, expected });
         }

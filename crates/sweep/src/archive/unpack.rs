@@ -242,7 +242,7 @@ fn publish(
         made.entry(*key).or_insert_with(|| stage.inputs.clone());
     }
     let of_others = made_of(&made, &others);
-    for (key, _) in in_order(&made, stages.keys().copied().collect()) {
+    for key in in_order(&made, stages.keys().copied().collect()) {
         let hex = key.hex();
         let is_same = there.get(&key).copied();
         match is_same {
