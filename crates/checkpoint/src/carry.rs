@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::{
     CERTIFICATE, CheckpointError, INDEX, clean,
     draft::Draft,
+    export::CONFIG,
     json, known,
     pickle::{is_foreign_weights, is_pickle},
 };
@@ -60,7 +61,7 @@ impl Carry<'_> {
         let mut carried = Carried::default();
         let home = Home::of(source)?;
         self.folder(source, Path::new(""), &home, draft, &mut carried)?;
-        let config = Path::new("config.json");
+        let config = Path::new(CONFIG);
         if source.join(config).symlink_metadata().is_ok()
             && !self.except.contains(config)
             && !carried.copied.iter().any(|path| path == config)

@@ -8,7 +8,7 @@ use ressa_experiment::{
 };
 use serde_json::{Map, Value};
 
-use crate::{carry::snapshot, json};
+use crate::{carry::snapshot, export::CONFIG, json};
 
 /// Fields in which `transformers` notes where a model or tokenizer was loaded from: the hub's name of it, or a path.
 const ORIGINS: [&str; 3] = ["_name_or_path", "name_or_path", "base_model_name_or_path"];
@@ -27,7 +27,7 @@ pub(crate) fn settings(path: &Path, bytes: &[u8], changed: bool) -> Option<Vec<u
     }
     let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(plain) else { return unmarked() };
     let mut found = forget_places(&mut fields);
-    if changed && path == Path::new("config.json") {
+    if changed && path == Path::new(CONFIG) {
         found |= forget_zeros(&mut fields);
     }
     if found { Some(json::text(&fields).into_bytes()) } else { unmarked() }

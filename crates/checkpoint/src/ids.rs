@@ -4,7 +4,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::{CheckpointError, decoder_fields, is_idefics, is_llava, is_qwen_vl, json, qwen_text, read_config};
+use crate::{
+    CheckpointError, decoder_fields, export::CONFIG, is_idefics, is_llava, is_qwen_vl, json, qwen_text, read_config,
+};
 
 /// File name of the generation settings.
 pub const GENERATION: &str = "generation_config.json";
@@ -48,7 +50,6 @@ pub fn check_ids(folder: &Path) -> Result<(), CheckpointError> {
 
 /// Token ids beyond the vocabulary: the file, and what is wrong, in words.
 pub(crate) fn wrong_ids(config: &Map<String, Value>, generation: &Map<String, Value>) -> Vec<(&'static str, String)> {
-    const CONFIG: &str = "config.json";
     let classes = config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
     let writes = classes != Some("Blip2ForImageTextRetrieval");
     let Some(rows) = rows(config, "text_config").filter(|_| writes) else { return Vec::new() };

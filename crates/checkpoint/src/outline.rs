@@ -13,7 +13,9 @@ use safetensors::Dtype;
 use serde_json::{Map, Value};
 
 use crate::{
-    Checkpoint, CheckpointError, LLAMA_LIKE, Part, check_windows, decoder_fields, json,
+    Checkpoint, CheckpointError, LLAMA_LIKE, Part, check_windows, decoder_fields,
+    export::CONFIG,
+    json,
     names::{COMPARES, QUERIES, is_prunable, leftover},
     rope_theta,
 };
@@ -87,7 +89,7 @@ pub(crate) fn quoted(problems: Vec<String>) -> impl Iterator<Item = String> {
 /// # Errors
 /// There is none, or it is not a JSON object of a configuration's size.
 pub fn read_config(folder: &Path) -> Result<Map<String, Value>, CheckpointError> {
-    let path = folder.join("config.json");
+    let path = folder.join(CONFIG);
     if !path.exists() {
         return Err(CheckpointError::file(folder, "it has no `config.json`"));
     }

@@ -1,5 +1,5 @@
-//! Scores that other programs compute on stored predictions: METEOR and SPICE, each by its authors' own jar. Nothing here is needed for
-//! anything else.
+//! Scores on stored predictions that need files of other programs: METEOR, of the tables in its jar or by the jar, and SPICE, by its jar. Nothing here is needed
+//! for anything else.
 
 pub mod meteor;
 pub mod spice;

@@ -96,8 +96,8 @@ pub struct ScorePredictions {
     pub meteor: Option<PathBuf>,
     /// `spice-1.0.jar`, where SPICE is wanted.
     pub spice: Option<PathBuf>,
-    /// What runs them.
-    pub java: PathBuf,
+    /// What runs SPICE's jar, by default `java`, and METEOR's, whose score is computed without it unless this is given.
+    pub java: Option<PathBuf>,
     /// Whether answers to OK-VQA are brought to their base forms by rules.
     pub lemmatize: bool,
     /// Table of answers and lemmas that does it instead.

@@ -1,6 +1,6 @@
 //! Scores of stored predictions, by ours and by other programs.
 
-use std::{collections::HashMap, fs, sync::Arc};
+use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use ressa_eval::{Lemmas, Prediction, ScoreOptions, external, from_json_lines, score};
 use ressa_experiment::{
@@ -29,12 +29,13 @@ pub(crate) fn run(job: &ScorePredictions, progress: Progress<'_>) -> Result<Valu
     let mut add = |score: Score| scored.parts.insert(score.metric.clone(), score);
     if let Some(jar) = &job.meteor {
         progress(0.0, "METEOR");
-        add(external::meteor::meteor(&job.java, jar, &predictions).map_err(|e| LabError::input(jar, e))?);
+        add(external::meteor::meteor(job.java.as_deref(), jar, &predictions).map_err(|e| LabError::input(jar, e))?);
     }
     if let Some(jar) = &job.spice {
         progress(0.5, "SPICE");
+        let java = job.java.as_deref().unwrap_or(Path::new("java"));
         fs::create_dir_all(&job.scratch).map_err(|e| LabError::input(&job.scratch, e))?;
-        add(external::spice::spice(&job.java, jar, &job.scratch, &predictions).map_err(|e| LabError::input(jar, e))?);
+        add(external::spice::spice(java, jar, &job.scratch, &predictions).map_err(|e| LabError::input(jar, e))?);
     }
     serde_json::to_value(&scored).map_err(|e| LabError::input(path, e))
 }
@@ -55,7 +56,7 @@ fn once(predictions: &[Prediction]) -> Result<(), String> {
 }
 
 /// A table of answers and their lemmas, divided by a tab.
-fn lemmas(path: &std::path::Path) -> Result<HashMap<String, String>, LabError> {
+fn lemmas(path: &Path) -> Result<HashMap<String, String>, LabError> {
     let text = fs::read_to_string(path).map_err(|e| LabError::input(path, e))?;
     let pair = |(number, line): (usize, &str)| {
         let (answer, lemmas) = line.split_once('\t').ok_or_else(|| {

@@ -57,6 +57,8 @@ pub(crate) struct Resident {
     matcher: Option<Rc<Matcher>>,
     /// Captions that were retrieved from last, by what they and their embeddings follow from.
     pub pool: Option<(String, Rc<CaptionPool>)>,
+    /// Captions that a model beside the evaluated one found for the items of a task, which are those of every run, by what they follow from.
+    pub retrieved: HashMap<String, Vec<Vec<String>>>,
     pub statistics: HashMap<StageKey, Rc<Published>>,
 }
 

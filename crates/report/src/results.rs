@@ -45,7 +45,7 @@ impl Scored {
 pub(crate) struct Spent {
     /// Wall seconds.
     pub seconds: f64,
-    /// Parameters that it trained, where its result says so.
+    /// Parameters that it trained, those at pruned positions among them, where its result says so.
     pub parameters: Option<f64>,
 }
 

@@ -12,7 +12,9 @@ use ressa_experiment::{
     evolve::{Drop, EvolveConfig, Growth, WEIGHTS_AT_ONCE},
     stage::AdaptTraining,
 };
-use ressa_models::{Cuts, Full, KeepMask, LayerCut, MaskSet, ModelError, Update, UpdateSet, VisionLanguage, WeightSet};
+use ressa_models::{
+    Cuts, Full, KeepMask, LayerCut, MaskSet, ModelError, Update, UpdateSet, VisionLanguage, Weight, WeightSet,
+};
 use ressa_runtime::{count_nonzero, normal_like, optim::FlatAdamW};
 use tch::{Kind, Tensor, no_grad};
 
@@ -20,6 +22,7 @@ use crate::{
     RestoreError,
     batch::TrainingBatch,
     exchange::{Exchange, Groups, exchange},
+    penalty::by_key,
     stepper::Stepper,
     teacher::Teacher,
 };
@@ -133,8 +136,9 @@ impl Evolver {
                 }
                 false => piece.iter().map(|_| None).collect::<Vec<_>>(),
             };
+            let weights = by_key(stepper.student);
             for (name, gradient) in piece.into_iter().zip(found) {
-                let exchange = no_grad(|| self.decide(stepper.student, &name, gradient, (step, share)));
+                let exchange = no_grad(|| self.decide(&weights, &name, gradient, (step, share)));
                 if let Some(exchange) = exchange {
                     decided.insert(name, exchange);
                 }
@@ -161,13 +165,13 @@ impl Evolver {
 
     fn decide(
         &self,
-        student: &dyn VisionLanguage,
+        weights: &BTreeMap<&str, &Weight>,
         name: &str,
         gradient: Option<Tensor>,
         (step, share): (u32, f64),
     ) -> Option<Exchange> {
         let layer = self.layers.get(name)?;
-        let weight = student.weights().into_iter().find(|weight| weight.key() == name)?;
+        let weight = weights.get(name)?;
         let keep = weight.keep()?.keep();
         let effective = weight.effective(Kind::Float);
         let importance = match (self.config.drop, &gradient) {

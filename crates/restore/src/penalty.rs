@@ -39,7 +39,7 @@ struct Set {
     members: Vec<Member>,
 }
 
-/// Where the groups of a set lie in a layer: `parts` times one after the other.
+/// Where the groups of a set lie in a layer of the student: `parts` times one after the other.
 struct Member {
     layer: String,
     /// The number of its parameter.
@@ -93,7 +93,7 @@ impl Penalty {
                 let factor = (cut / length.clamp_min(f64::from(f32::MIN_POSITIVE))).neg() + 1.0;
                 let factor = factor.clamp_min(0.0);
                 for member in &set.members {
-                    let Some(weight) = weights.get(member.layer.as_str()) else { continue };
+                    let weight = weights[member.layer.as_str()];
                     let factor = member.spread(&factor, set.count, &weight.base().size());
                     let base = weight.base().to_kind(Kind::Float);
                     let delta = &optimiser.parameters()[member.delta].detach();
@@ -129,7 +129,8 @@ impl Penalty {
     }
 }
 
-fn by_key(student: &dyn VisionLanguage) -> BTreeMap<&str, &Weight> {
+/// Weights of a model by their names.
+pub(crate) fn by_key(student: &dyn VisionLanguage) -> BTreeMap<&str, &Weight> {
     student.weights().into_iter().map(|weight| (weight.key(), weight)).collect()
 }
 
@@ -172,24 +173,18 @@ fn declared(student: &dyn VisionLanguage, tower: Tower, delta: &dyn Fn(&str) -> 
 impl Set {
     /// Sum of squares and number of the weights of each group that no mask prunes, f32 `[count]`.
     fn measure(&self, weights: &BTreeMap<&str, &Weight>, optimiser: &FlatAdamW) -> (Tensor, Tensor) {
-        let mut sums: Option<(Tensor, Tensor)> = None;
-        for member in &self.members {
-            let Some(weight) = weights.get(member.layer.as_str()) else { continue };
+        let measured = self.members.iter().map(|member| {
+            let weight = weights[member.layer.as_str()];
             let sum = weight.base().to_kind(Kind::Float) + optimiser.parameters()[member.delta].detach();
             let kept = match weight.keep() {
                 Some(keep) => keep.keep().to_kind(Kind::Float),
                 None => sum.ones_like(),
             };
-            let [squares, size] = [(sum * &kept).square(), kept].map(|values| member.sum(&values, self.count));
-            sums = Some(match sums {
-                Some((all, sizes)) => (all + squares, sizes + size),
-                None => (squares, size),
-            });
-        }
-        sums.unwrap_or_else(|| {
-            let zeros = || Tensor::zeros([self.count], tch::kind::FLOAT_CPU);
-            (zeros(), zeros())
-        })
+            [(sum * &kept).square(), kept].map(|values| member.sum(&values, self.count))
+        });
+        let [squares, sizes] =
+            measured.reduce(|[all, sizes], [squares, size]| [all + squares, sizes + size]).expect("a set has members");
+        (squares, sizes)
     }
 }
 

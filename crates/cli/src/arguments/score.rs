@@ -14,15 +14,15 @@ pub struct ScoreOptions {
     /// Task of files that lie in no stage's folder, such as vqav2, pope or mmbench; their captions are scored as published ones
     #[arg(long, value_name = "TASK", value_parser = task)]
     pub task: Option<Task>,
-    /// Compute METEOR too, with this `meteor-1.5.jar` (pycocoevalcap brings it); needs Java
+    /// Compute METEOR too, of the tables in this `meteor-1.5.jar` and the paraphrases beside it (pycocoevalcap brings both)
     #[arg(long, value_name = "JAR")]
     pub meteor: Option<PathBuf>,
     /// Compute SPICE too, with this `spice-1.0.jar` and its models; needs Java
     #[arg(long, value_name = "JAR")]
     pub spice: Option<PathBuf>,
-    /// The program that runs jars
-    #[arg(long, value_name = "PROGRAM", default_value = "java")]
-    pub java: PathBuf,
+    /// The program that runs SPICE's jar [default: java], and METEOR's too, which is not run unless this is given
+    #[arg(long, value_name = "PROGRAM")]
+    pub java: Option<PathBuf>,
     /// Bring OK-VQA's answers to their base forms first, by rules
     #[arg(long)]
     pub lemmatize: bool,

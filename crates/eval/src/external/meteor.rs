@@ -1,4 +1,4 @@
-//! METEOR 1.5 (Denkowski and Lavie, 2014) by its own jar, as pycocoevalcap 1.2 calls it.
+//! METEOR 1.5 (Denkowski and Lavie, 2014) of the tables in its jar, or by the jar itself, as pycocoevalcap 1.2 calls it.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -8,19 +8,29 @@ use std::{
 
 use ressa_experiment::record::Score;
 
-use super::{captions, last_words, place, points};
-use crate::{EvalError, Prediction};
+use super::{Captions, captions, last_words, place, points};
+use crate::{EvalError, Prediction, metrics};
 
 const PROGRAM: &str = "METEOR";
 
 /// METEOR of captions in points, from all counts together, with the standard error over captions.
 ///
-/// `jar` is `meteor-1.5.jar`, with `data/paraphrase-en.gz` in the folder beside it; `java` is the program that runs it.
+/// `jar` is `meteor-1.5.jar`, with `data/paraphrase-en.gz` in the folder beside it. With `java`, that program runs it; without, its tables are read and the score is
+/// computed here, which gives the same.
 ///
 /// # Errors
-/// A program that cannot be started, ends early or answers with something else than numbers.
-pub fn meteor(java: &Path, jar: &Path, predictions: &[Prediction]) -> Result<Score, EvalError> {
+/// Tables that cannot be read; a program that cannot be started, ends early or answers with something else than numbers.
+pub fn meteor(java: Option<&Path>, jar: &Path, predictions: &[Prediction]) -> Result<Score, EvalError> {
     let captions = captions(predictions, PROGRAM)?;
+    let (value, items) = match java {
+        Some(java) => run(java, jar, &captions)?,
+        None => metrics::meteor::meteor(jar, &captions)
+            .map_err(|reason| EvalError::External { program: PROGRAM, reason })?,
+    };
+    Ok(points("meteor", value, &items))
+}
+
+fn run(java: &Path, jar: &Path, captions: &Captions) -> Result<(f64, Vec<f64>), EvalError> {
     let failed = |reason: String| EvalError::External { program: PROGRAM, reason };
     let (folder, name) = place(jar).ok_or_else(|| failed(format!("`{}` is no file", jar.display())))?;
     let mut command = Command::new(java);
@@ -33,7 +43,7 @@ pub fn meteor(java: &Path, jar: &Path, predictions: &[Prediction]) -> Result<Sco
     let mut talk = Talk::with(child).ok_or_else(|| failed("it has no standard input or output".to_owned()))?;
     let scored = (|| -> Result<(f64, Vec<f64>), String> {
         let mut counts = String::from("EVAL");
-        for (caption, references) in &captions {
+        for (caption, references) in captions {
             let caption = caption.replace("|||", "").replace("  ", " ");
             let answer = talk.ask(&format!("SCORE ||| {} ||| {caption}", references.join(" ||| ")))?;
             counts += " ||| ";
@@ -44,9 +54,9 @@ pub fn meteor(java: &Path, jar: &Path, predictions: &[Prediction]) -> Result<Sco
         Ok((talk.number()?, items))
     })();
     match scored {
-        Ok((value, items)) => {
+        Ok(scores) => {
             talk.end();
-            Ok(points("meteor", value, &items))
+            Ok(scores)
         }
         Err(reason) => Err(failed(format!("{reason}; {}", talk.last_words()))),
     }

@@ -4,6 +4,7 @@ pub mod bleu;
 pub mod cider;
 mod contractions;
 pub mod lemma;
+pub mod meteor;
 pub mod ngrams;
 pub mod ptb;
 pub mod retrieval;

@@ -46,7 +46,7 @@ done"#;
 #[test]
 fn meteor_is_asked_as_pycocoevalcap_asks_it() {
     let (folder, java, jar) = played(METEOR);
-    let score = meteor(&java, &jar, &captions()).expect("a score");
+    let score = meteor(Some(&java), &jar, &captions()).expect("a score");
     assert_eq!((score.metric.as_str(), score.value, score.items), ("meteor", 37.5, 2));
     // 30 and 50 points: standard deviation 10 sqrt 2, over sqrt 2.
     assert!((score.standard_error - 10.0).abs() < 1e-9);
@@ -62,7 +62,7 @@ fn meteor_is_asked_as_pycocoevalcap_asks_it() {
 fn a_scorer_that_fails_says_what_it_said() {
     let message = |script: &str| {
         let (folder, java, jar) = played(script);
-        let error = meteor(&java, &jar, &captions()).expect_err("no score").to_string();
+        let error = meteor(Some(&java), &jar, &captions()).expect_err("no score").to_string();
         error.replace(&folder.path().display().to_string(), "FOLDER")
     };
     let early = message("echo 'Error: no paraphrase table' >&2; read line; exit 1");
@@ -70,7 +70,7 @@ fn a_scorer_that_fails_says_what_it_said() {
     let words = message("while read line; do echo what; done");
     assert_eq!(words, "METEOR: its answer is no number: `what`; it said nothing");
     let missing =
-        meteor(Path::new("/nowhere/java"), Path::new("x.jar"), &captions()).expect_err("no program").to_string();
+        meteor(Some(Path::new("/nowhere/java")), Path::new("x.jar"), &captions()).expect_err("no program").to_string();
     assert!(missing.starts_with("METEOR: `/nowhere/java` cannot be started: "), "{missing}");
 }
 

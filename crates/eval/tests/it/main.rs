@@ -7,6 +7,7 @@ mod benchmarks;
 mod echo;
 mod external;
 mod likelihood;
+mod meteor;
 mod metrics;
 mod perplexity;
 mod predicting;

@@ -16,7 +16,7 @@ fn job(folder: &Path, task: Task) -> ScorePredictions {
         published: true,
         meteor: None,
         spice: None,
-        java: "java".into(),
+        java: None,
         lemmatize: false,
         lemmas: None,
         scratch: folder.join("scratch"),
@@ -59,8 +59,11 @@ fn what_cannot_be_scored_is_named_with_its_file() {
     let other = line.replace("\"id\":\"1\"", "\"id\":\"2\"");
     fs::write(&path, format!("{line}\n{other}\n")).expect("written");
     let jar = folder.path().join("meteor.jar");
-    let external =
-        ScorePredictions { meteor: Some(jar), java: folder.path().join("no-java"), ..job(folder.path(), Task::Nocaps) };
+    let external = ScorePredictions {
+        meteor: Some(jar),
+        java: Some(folder.path().join("no-java")),
+        ..job(folder.path(), Task::Nocaps)
+    };
     let wrong = score(external).expect_err("no Java");
     assert!(wrong.contains("meteor.jar`: METEOR: `") && wrong.contains("no-java` cannot be started: "), "{wrong}");
 }
