@@ -13,6 +13,8 @@ pub enum EncoderKind {
     Dinov2,
     /// `Idefics3VisionTransformer` and `SmolVLMVisionTransformer`, which stand in no other model.
     Idefics3,
+    /// `InternVLVisionModel`, which stands in no other model either.
+    InternVl,
 }
 
 /// `model_type` of each kind that a `vision_config` may name.
@@ -38,19 +40,19 @@ impl EncoderKind {
 
     /// Whether a token that stands for the whole image comes before the patches.
     pub fn has_class(self) -> bool {
-        matches!(self, Self::Clip | Self::Dinov2)
+        matches!(self, Self::Clip | Self::Dinov2 | Self::InternVl)
     }
 
     /// Where its tensors are in the model that it stands in.
     pub fn path(self) -> &'static str {
         match self {
             Self::Clip | Self::Siglip => "vision_tower.vision_model",
-            Self::Dinov2 => "vision_tower",
+            Self::Dinov2 | Self::InternVl => "vision_tower",
             Self::Idefics3 => "vision_model",
         }
     }
 
-    /// Fields with the class's defaults where they are absent. DINOv2's are given under the names of the others.
+    /// Fields with the class's defaults where they are absent. DINOv2's are given under the names of the others, sides of InternVL's that are equal as one.
     pub fn fields(self, fields: &Map<String, Value>) -> Map<String, Value> {
         let mut fields = fields.clone();
         let defaults = match self {
@@ -66,6 +68,10 @@ impl EncoderKind {
                 "hidden_size": 1152, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16,
                 "image_size": 224, "patch_size": 32, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6,
             }),
+            Self::InternVl => json!({
+                "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+                "image_size": 448, "patch_size": 14, "hidden_act": "gelu", "layer_norm_eps": 1e-6, "attention_bias": false,
+            }),
             Self::Dinov2 => json!({
                 "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224,
                 "patch_size": 14, "hidden_act": "gelu", "layer_norm_eps": 1e-6, "mlp_ratio": 4, "qkv_bias": true,
@@ -74,6 +80,16 @@ impl EncoderKind {
         };
         for (name, value) in defaults.as_object().into_iter().flatten() {
             fields.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        if self == Self::InternVl {
+            for name in ["image_size", "patch_size"] {
+                if let Some([height, width]) = fields.get(name).and_then(Value::as_array).map(Vec::as_slice)
+                    && height == width
+                {
+                    let side = height.clone();
+                    fields.insert(name.to_owned(), side);
+                }
+            }
         }
         if self == Self::Dinov2 {
             fields.insert("intermediate_size".to_owned(), feed_forward(&fields).into());

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::{
-    CheckpointError, decoder_fields, export::CONFIG, is_idefics, is_llava, is_qwen_vl, json, qwen_text, read_config,
+    CheckpointError, decoder_fields, export::CONFIG, is_idefics, is_internvl, is_llava, is_qwen_vl, json, qwen_text,
+    read_config,
 };
 
 /// File name of the generation settings.
@@ -26,7 +27,11 @@ pub fn rows(config: &Map<String, Value>, part: &str) -> Option<usize> {
         Some(size) => size.as_u64().and_then(|size| usize::try_from(size).ok()),
         None if part == "qformer_config" => Some(QFORMER_ROWS),
         None => {
-            let of_class = if is_llava(config) || is_idefics(config) { "llama" } else { "opt" };
+            let of_class = match () {
+                () if is_llava(config) || is_idefics(config) => "llama",
+                () if is_internvl(config) => "qwen2",
+                () => "opt",
+            };
             let kind = fields.and_then(|fields| fields.get("model_type")).map_or(Some(of_class), Value::as_str)?;
             let of_kind = || decoder_fields(kind, &Map::new()).get("vocab_size")?.as_u64().map(|size| size as usize);
             DEFAULT_ROWS.iter().find_map(|(name, rows)| (*name == kind).then_some(*rows)).or_else(of_kind)

@@ -4,6 +4,7 @@
 
 mod encoder;
 mod idefics;
+mod internvl;
 mod llava;
 mod qwen;
 
@@ -29,7 +30,7 @@ const SHOWN: usize = 3;
 /// Rows of OPT's position table before the first position; a rule of the architecture, not a setting.
 const OPT_OFFSET: usize = 2;
 /// Classes that are known, by `model_type`.
-const CLASSES: [(&str, &str); 9] = [
+const CLASSES: [(&str, &str); 10] = [
     ("instructblip", "InstructBlipForConditionalGeneration"),
     ("blip-2", "Blip2ForConditionalGeneration"),
     ("blip-2", RETRIEVAL),
@@ -39,6 +40,7 @@ const CLASSES: [(&str, &str); 9] = [
     ("qwen2_5_vl", QWEN2_5),
     ("idefics3", IDEFICS),
     ("smolvlm", SMOLVLM),
+    ("internvl", INTERNVL),
 ];
 /// The classes of LLaVA-1.5 and LLaVA-NeXT.
 const LLAVA: &str = "LlavaForConditionalGeneration";
@@ -49,6 +51,8 @@ const QWEN2_5: &str = "Qwen2_5_VLForConditionalGeneration";
 /// The classes of Idefics3 and SmolVLM.
 const IDEFICS: &str = "Idefics3ForConditionalGeneration";
 const SMOLVLM: &str = "SmolVLMForConditionalGeneration";
+/// The class of InternVL.
+const INTERNVL: &str = "InternVLForConditionalGeneration";
 /// The class without a language model.
 const RETRIEVAL: &str = "Blip2ForImageTextRetrieval";
 
@@ -109,6 +113,7 @@ impl Outline {
             LLAVA | LLAVA_NEXT => outline.llava(config, &mut problems),
             QWEN2 | QWEN2_5 => outline.qwen(config, class == QWEN2_5, &mut problems),
             IDEFICS | SMOLVLM => outline.idefics(config, &mut problems),
+            INTERNVL => outline.internvl(config, &mut problems),
             _ => outline.blip2(config, class, &mut problems),
         }
         if problems.is_empty() { Ok(outline) } else { Err(problems) }

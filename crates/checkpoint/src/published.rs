@@ -7,7 +7,7 @@ use ressa_experiment::model::Preset;
 use serde_json::{Map, Value, json};
 
 /// Names that [`published_config`] knows, in small letters.
-pub const PUBLISHED: [&str; 22] = [
+pub const PUBLISHED: [&str; 25] = [
     "instructblip-flan-t5-xl",
     "instructblip-flan-t5-xxl",
     "instructblip-vicuna-7b",
@@ -30,6 +30,9 @@ pub const PUBLISHED: [&str; 22] = [
     "qwen2.5-vl-7b-instruct",
     "smolvlm-256m-instruct",
     "smolvlm-500m-instruct",
+    "internvl3-1b-hf",
+    "internvl3-2b-hf",
+    "internvl3-8b-hf",
 ];
 
 /// Words of the instructions' tokenizer: BERT's and one for the beginning of what the decoder writes.
@@ -64,6 +67,9 @@ pub fn published_config(name: &str) -> Option<Map<String, Value>> {
         "qwen2.5-vl-7b-instruct" => qwen2_5_vl(qwen2([3584, 18944, 28, 28, 4], 152_064, false)),
         "smolvlm-256m-instruct" => smolvlm([576, 1536, 30, 9, 3]),
         "smolvlm-500m-instruct" => smolvlm([960, 2560, 32, 15, 5]),
+        "internvl3-1b-hf" => internvl([896, 4864, 24, 14, 2]),
+        "internvl3-2b-hf" => internvl([1536, 8960, 28, 12, 2]),
+        "internvl3-8b-hf" => internvl([3584, 18944, 28, 28, 4]),
         _ => return None,
     };
     match config {
@@ -334,6 +340,47 @@ fn smolvlm([width, feed_forward, layers, heads, keys]: [u32; 5]) -> Value {
             "patch_size": 16,
         },
         "vocab_size": 49_280,
+    })
+}
+
+fn internvl([width, feed_forward, layers, heads, keys]: [u32; 5]) -> Value {
+    json!({
+        "architectures": ["InternVLForConditionalGeneration"],
+        "downsample_ratio": 0.5,
+        "dtype": "bfloat16",
+        "image_seq_length": 256,
+        "image_token_id": 151_667,
+        "model_type": "internvl",
+        "projector_hidden_act": "gelu",
+        "text_config": {
+            "bos_token_id": 151_643,
+            "eos_token_id": 151_645,
+            "hidden_size": width,
+            "intermediate_size": feed_forward,
+            "max_position_embeddings": 32_768,
+            "model_type": "qwen2",
+            "num_attention_heads": heads,
+            "num_hidden_layers": layers,
+            "num_key_value_heads": keys,
+            "rms_norm_eps": 1e-6,
+            "rope_scaling": { "factor": 2.0, "rope_type": "dynamic" },
+            "rope_theta": 1e6,
+            "tie_word_embeddings": false,
+            "use_sliding_window": false,
+            "vocab_size": 151_674,
+        },
+        "vision_config": {
+            "attention_bias": true,
+            "hidden_size": 1024,
+            "image_size": [448, 448],
+            "intermediate_size": 4096,
+            "model_type": "internvl_vision",
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": [14, 14],
+        },
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "default",
     })
 }
 

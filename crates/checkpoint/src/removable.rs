@@ -9,7 +9,8 @@ use ressa_experiment::{
 use serde_json::{Map, Value};
 
 use crate::{
-    EncoderKind, decoder_fields, feature_layers, idefics_text, idefics_vision, is_idefics, is_llava, llava_vision,
+    EncoderKind, decoder_fields, feature_layers, idefics_text, idefics_vision, internvl_text, internvl_vision,
+    is_idefics, is_internvl, is_llava, llava_vision,
 };
 
 /// Groups of a tower, as a configuration counts them; why it cannot say another number, in words.
@@ -47,9 +48,10 @@ struct Part {
 
 /// The language model of a configuration: its part, and its `model_type`.
 fn text(config: &Map<String, Value>) -> Option<(Part, String)> {
-    let fields = match is_idefics(config) {
-        true => idefics_text(config).ok()?,
-        false => config.get("text_config").and_then(Value::as_object).cloned().unwrap_or_default(),
+    let fields = match () {
+        () if is_idefics(config) => idefics_text(config).ok()?,
+        () if is_internvl(config) => internvl_text(config).ok()?,
+        () => config.get("text_config").and_then(Value::as_object).cloned().unwrap_or_default(),
     };
     // What the classes take an entry without `model_type` for.
     let unnamed = if is_llava(config) { "llama" } else { "opt" };
@@ -85,6 +87,7 @@ fn vision(config: &Map<String, Value>) -> Option<(Part, Option<EncoderKind>)> {
             Some((part(fields, 4096, 24), Some(kind)))
         }
         _ if is_idefics(config) => Some((part(idefics_vision(config).ok()?, 0, 0), Some(EncoderKind::Idefics3))),
+        _ if is_internvl(config) => Some((part(internvl_vision(config).ok()?, 0, 0), Some(EncoderKind::InternVl))),
         _ => None,
     }
 }
@@ -135,6 +138,7 @@ impl Removable {
                         None => "BLIP-2's image encoder",
                         Some(EncoderKind::Siglip) => "SigLIP",
                         Some(EncoderKind::Idefics3) => "Idefics3's image encoder",
+                        Some(EncoderKind::InternVl) => "InternVL's image encoder",
                         Some(_) => "CLIP",
                     };
                     let heads = Err(divided("vision_config", name));
@@ -153,7 +157,9 @@ impl Removable {
                 },
                 None => nothing(format!("the connector of `{kind}` models has neither heads nor channels of its own")),
             },
-            Tower::Language if is_llava(config) || is_idefics(config) || qformer(config).is_some() => {
+            Tower::Language
+                if is_llava(config) || is_idefics(config) || is_internvl(config) || qformer(config).is_some() =>
+            {
                 match text(config) {
                     Some((part, kind)) => Self::of_text(&part, &kind),
                     None => unsupported(),

@@ -38,7 +38,8 @@ pub fn rope_theta(fields: &Map<String, Value>) -> Result<f64, String> {
             return Err(format!("`text_config.{name}` is {settings}; it must be an object"));
         };
         let kind = written(settings, "rope_type").or_else(|| written(settings, "type"));
-        if kind.is_some_and(|kind| kind != "default") || settings.values().any(Value::is_object) {
+        // Dynamic scaling begins behind `max_position_embeddings`; up to there frequencies are the default ones.
+        if kind.is_some_and(|kind| kind != "default" && kind != "dynamic") || settings.values().any(Value::is_object) {
             return Err(format!("scaled rotary positions (`{name}`) are not supported"));
         }
         if written(settings, "partial_rotary_factor").is_some_and(|share| share.as_f64() != Some(1.0)) {

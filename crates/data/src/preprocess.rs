@@ -1,7 +1,7 @@
 //! The image processor of a checkpoint folder: images of any size to the pixels that its vision tower reads.
 //!
-//! Reference: `BlipImageProcessor`, `CLIPImageProcessor`, `BitImageProcessor`, `SiglipImageProcessor`, `Qwen2VLImageProcessor`, `Idefics3ImageProcessor` and
-//! `LlavaNextImageProcessor` of `transformers` (the ones without `Fast`, whose results these are to the bit): resize, centre crop, rescale, normalise, in that order.
+//! Reference: `BlipImageProcessor`, `CLIPImageProcessor`, `BitImageProcessor`, `SiglipImageProcessor`, `Qwen2VLImageProcessor`, `Idefics3ImageProcessor`,
+//! `LlavaNextImageProcessor` and `GotOcr2ImageProcessor` of `transformers` (the ones without `Fast`, whose results these are to the bit): resize, centre crop, rescale, normalise, in that order.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::{
     image::Values,
     mosaic::Resolutions,
     resize::{Filter, Window, resize},
-    tiles::{Tiles, Tiling},
+    tiles::{Splits, Tiles, Tiling},
 };
 
 /// Most pixels that a model may be said to read: larger ones are mistakes in a file.
@@ -63,6 +63,7 @@ enum Class {
     Qwen,
     Idefics,
     LlavaNext,
+    InternVl,
 }
 
 impl Class {
@@ -74,14 +75,14 @@ impl Class {
     /// Mean and standard deviation of each channel.
     fn statistics(self) -> [[f64; 3]; 2] {
         match self {
-            Class::Blip | Class::Clip | Class::Qwen | Class::LlavaNext => [CLIP_MEAN, CLIP_STD],
+            Class::Blip | Class::Clip | Class::Qwen | Class::LlavaNext | Class::InternVl => [CLIP_MEAN, CLIP_STD],
             Class::Siglip | Class::Idefics => [HALF, HALF],
         }
     }
 }
 
 /// Classes that are known, without the end of their names.
-const KNOWN: [&str; 8] = ["Blip", "CLIP", "Bit", "Siglip", "Qwen2VL", "Idefics3", "SmolVLM", "LlavaNext"];
+const KNOWN: [&str; 9] = ["Blip", "CLIP", "Bit", "Siglip", "Qwen2VL", "Idefics3", "SmolVLM", "LlavaNext", "GotOcr2"];
 /// Pixels along a side of a patch where a folder has no model that says so: those of the published one.
 const PATCH: u32 = 14;
 /// Fewest and most pixels of an image where a folder of Qwen-VL says none.
@@ -122,12 +123,16 @@ impl ImageProcessor {
     fn new(fields: &Fields<'_>, patches: &dyn Fn(u32) -> Result<u32, DataError>) -> Result<Self, DataError> {
         let class = fields.class()?;
         let default = match class {
-            Class::Blip | Class::Qwen => Target::Exact(384, 384),
+            Class::Blip | Class::Qwen | Class::InternVl => Target::Exact(384, 384),
             Class::Siglip | Class::Idefics => Target::Exact(224, 224),
             Class::Clip | Class::LlavaNext => Target::ShortestEdge(224),
         };
         let cells = (class == Class::Qwen).then(|| fields.cells()).transpose()?;
-        let tiling = (class == Class::Idefics).then(|| fields.tiling()).transpose()?;
+        let tiling = match class {
+            Class::Idefics => Some(fields.tiling()?),
+            Class::InternVl => Some(fields.grids(default)?),
+            _ => None,
+        };
         let target = match (fields.get("size"), cells) {
             (_, Some(cells)) => Target::Near { feature: cells.feature(), pixels: fields.pixels(cells)? },
             (Some(value), None) if tiling.is_none() => fields.target(value, class)?,
@@ -203,6 +208,11 @@ impl ImageProcessor {
     /// How a canvas is cut into tiles, where images are read as those.
     pub fn tiles(&self) -> Option<Tiles> {
         self.tiling.map(|tiling| tiling.tiles)
+    }
+
+    /// Whether the shape of an image, not its size, says how many tiles it becomes.
+    pub(crate) fn splits_by_shape(&self) -> bool {
+        self.tiling.is_some_and(|tiling| matches!(tiling.splits, Splits::ByShape { .. }))
     }
 
     /// Tiles that an image becomes at most, the whole image among them; 1 where images are read whole, `None` where they are split at their own size.
@@ -445,6 +455,7 @@ impl Fields<'_> {
             Some("Qwen2VL") => Ok(Class::Qwen),
             Some("Idefics3" | "SmolVLM") => Ok(Class::Idefics),
             Some("LlavaNext") => Ok(Class::LlavaNext),
+            Some("GotOcr2") => Ok(Class::InternVl),
             _ => Err(self.wrong(format!(
                 "image processor {name} is not known; {} are",
                 KNOWN.map(|known| format!("`{known}ImageProcessor`")).join(", ")
@@ -506,9 +517,33 @@ impl Fields<'_> {
         Ok(Tiling {
             tiles: Tiles { side: edge("max_image_size", 364)? },
             longest: self.flag("do_resize", true)?.then_some(longest),
-            splits: self.flag("do_image_splitting", true)?,
+            splits: if self.flag("do_image_splitting", true)? { Splits::BySize } else { Splits::Never },
             filter: if self.get("resample").is_some() { self.filter()? } else { Filter::Lanczos },
         })
+    }
+
+    /// How images become grids of tiles. InternVL's processor always asks for them, whatever `crop_to_patches` says, by bicubic resizing.
+    fn grids(&self, default: Target) -> Result<Tiling, DataError> {
+        /// Most tiles: far more than published settings have.
+        const MOST: u32 = 1 << 8;
+        let target = self.get("size").map_or(Ok(default), |size| self.target(size, Class::InternVl))?;
+        let side = match target {
+            Target::Exact(height, width) if height == width => u32::try_from(height).ok(),
+            _ => None,
+        };
+        let side = side.ok_or_else(|| self.wrong("`size` must be a square, which is that of a tile".to_owned()))?;
+        let [least, most] = [self.count("min_patches", 1, MOST)?, self.count("max_patches", 12, MOST)?];
+        if least > most {
+            return Err(self.wrong(format!("`min_patches` is {least}, more than `max_patches` = {most}")));
+        }
+        let (splits, filter) = match most {
+            1 if !self.flag("do_resize", true)? => {
+                return Err(self.wrong("`do_resize` is false, and every image must become one tile".to_owned()));
+            }
+            1 => (Splits::ByShape { least, most }, self.filter()?),
+            _ => (Splits::ByShape { least, most }, Filter::Bicubic),
+        };
+        Ok(Tiling { tiles: Tiles { side }, longest: None, splits, filter })
     }
 
     /// The resolutions that images are brought to. A tile is what is cropped and what the shorter side is brought to: with both of one size, neither
@@ -609,7 +644,7 @@ impl Fields<'_> {
             Target::Near { .. } => true,
         });
         let forms = match class {
-            Class::Blip | Class::Siglip | Class::Qwen | Class::Idefics => {
+            Class::Blip | Class::Siglip | Class::Qwen | Class::Idefics | Class::InternVl => {
                 "`height` and `width`, or one number for both"
             }
             Class::Clip | Class::LlavaNext => "`shortest_edge`, or `height` and `width`",

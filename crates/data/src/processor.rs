@@ -6,8 +6,8 @@ use std::{
 };
 
 use ressa_checkpoint::{
-    PREPROCESSOR, PROCESSOR, Pinpoints, TileSizes, is_idefics, is_llava, is_llava_next, is_qwen_vl, json, keeps_first,
-    known::QFORMER, llava_tokens, llava_vision, rows,
+    PREPROCESSOR, PROCESSOR, Pinpoints, TileSizes, is_idefics, is_internvl, is_llava, is_llava_next, is_qwen_vl, json,
+    keeps_first, known::QFORMER, llava_tokens, llava_vision, rows,
 };
 use serde_json::{Map, Value};
 
@@ -17,7 +17,7 @@ use crate::{
     preprocess::MOST_FEATURES,
     settings::Settings,
     text::{Side, Text},
-    tiles::Spelling,
+    tiles::{Spelling, Words},
 };
 
 /// Most image positions that a processor may ask for; published ones ask for 32.
@@ -93,7 +93,14 @@ impl Processor {
         let cells = cells(folder, &config, &images)?;
         let spelling = tiles(folder, &config, &images, &language)?;
         let takes = match (cells, spelling) {
-            (_, Some(spelling)) => Some(Takes::Tiles(spelling)),
+            (_, Some(spelling)) => {
+                if is_internvl(&config) {
+                    let image =
+                        Settings::load(folder)?.named("context_image_token").unwrap_or(INTERNVL_IMAGE).to_owned();
+                    language.reads_images_as(&image);
+                }
+                Some(Takes::Tiles(spelling))
+            }
             (Some(cells), None) => {
                 language.reads_images_as(QWEN_IMAGE);
                 let start = whole(&model, &config, "vision_start_token_id")?;
@@ -109,6 +116,7 @@ impl Processor {
             let by_default = match takes {
                 Some(Takes::Cells { .. }) => Some(QWEN_IMAGE_ID),
                 Some(Takes::Mosaic { .. }) => Some(LLAVA_NEXT_IMAGE_ID),
+                Some(Takes::Tiles(_)) if is_internvl(&config) => Some(INTERNVL_IMAGE_ID),
                 _ => None,
             };
             language.agrees(folder, of_image(&model, &config)?.or(by_default))?;
@@ -125,7 +133,12 @@ impl Processor {
         } else {
             language.is_bert().then(|| Arc::clone(&language))
         };
-        let side = match whole(&model, &config, "vision_config.image_size")? {
+        let side = match () {
+            // Tiles have been compared; their sides may be a list.
+            () if is_internvl(&config) => None,
+            () => whole(&model, &config, "vision_config.image_size")?,
+        };
+        let side = match side {
             // What a configuration leaves out is the default of its encoder's kind.
             None if is_llava(&config) => {
                 llava_vision(&config).ok().and_then(|(_, encoder)| encoder.get("image_size")?.as_u64())
@@ -346,6 +359,9 @@ impl Processor {
 const QWEN_IMAGE: &str = "<|image_pad|>";
 const QWEN_IMAGE_ID: (&str, u64) = ("image_token_id", 151_655);
 const QWEN_START: &str = "<|vision_start|>";
+/// The token of an image in InternVL, where a folder names none, and its id where a configuration has none.
+const INTERNVL_IMAGE: &str = "<IMG_CONTEXT>";
+const INTERNVL_IMAGE_ID: (&str, u64) = ("image_token_id", 151_667);
 /// The id of an image in LLaVA-NeXT where a configuration has none.
 const LLAVA_NEXT_IMAGE_ID: (&str, u64) = ("image_token_index", 32_000);
 
@@ -395,21 +411,28 @@ fn tiles(
     images: &ImageProcessor,
     language: &Text,
 ) -> Result<Option<Spelling>, DataError> {
-    /// Features of a tile where the processor's settings say none, as its class has them.
-    const FEATURES: u64 = 169;
     let wrong = |file: &str, reason: String| DataError::Processor { path: folder.join(file), reason };
-    let tiles = match (images.tiles(), is_idefics(config)) {
-        (None, false) => return Ok(None),
-        (Some(_), false) if config.is_empty() => return Ok(None),
-        (Some(tiles), true) => tiles,
-        (Some(_), false) => {
+    let family = match () {
+        () if is_idefics(config) => Some(IDEFICS),
+        () if is_internvl(config) => Some(INTERNVL),
+        () => None,
+    };
+    let (tiles, family) = match (images.tiles(), family) {
+        (None, None) => return Ok(None),
+        (Some(_), None) if config.is_empty() => return Ok(None),
+        (Some(tiles), Some(family)) if images.splits_by_shape() == family.by_shape => (tiles, family),
+        (Some(_), None) => {
             let reason = "it makes tiles of images, and the model in config.json reads images whole";
             return Err(wrong(PREPROCESSOR, reason.to_owned()));
         }
-        (None, true) => {
-            let reason = "it makes no tiles of images, which the model in config.json reads; its `image_processor_type` is \
-                          `Idefics3ImageProcessor` or `SmolVLMImageProcessor`";
-            return Err(wrong(PREPROCESSOR, reason.to_owned()));
+        (_, Some(family)) => {
+            return Err(wrong(
+                PREPROCESSOR,
+                format!(
+                    "it makes no tiles of images as the model in config.json reads them; its `image_processor_type` is {}",
+                    family.classes
+                ),
+            ));
         }
     };
     let of_model = TileSizes::of(config).map_err(|reason| wrong("config.json", reason))?;
@@ -417,20 +440,21 @@ fn tiles(
         return Err(wrong(
             PREPROCESSOR,
             format!(
-                "it makes tiles of {0}x{0} pixels (`max_image_size`), and the model reads {1}x{1} (`vision_config.image_size` in its \
+                "it makes tiles of {0}x{0} pixels (`{2}`), and the model reads {1}x{1} (`vision_config.image_size` in its \
                  config.json)",
-                tiles.side, of_model.side
+                tiles.side, of_model.side, family.side
             ),
         ));
     }
-    let written = optional(&folder.join(PROCESSOR))?.get("image_seq_len").map_or(Some(FEATURES), Value::as_u64);
+    let (field, default) = family.features;
+    let written = optional(&folder.join(PROCESSOR))?.get(field).map_or(Some(default), Value::as_u64);
     let features = of_model.features();
     if written != Some(features as u64) {
         let shown = written.map_or_else(|| "no number".to_owned(), |count| count.to_string());
         return Err(wrong(
             PROCESSOR,
             format!(
-                "`image_seq_len` is {shown} (169 where it is missing); the model in config.json has {features} features of a tile"
+                "`{field}` is {shown} ({default} where it is missing); the model in config.json has {features} features of a tile"
             ),
         ));
     }
@@ -448,19 +472,58 @@ fn tiles(
             PREPROCESSOR,
             format!(
                 "an image could become {most} tiles of {features} features each, {taken} positions; at most {MOST_FEATURES} are supported: lower \
-                 `size.longest_edge`"
+                 `{}`",
+                family.most
             ),
         ));
     }
     let settings = Settings::load(folder)?;
-    let named = |name: &str, default: &str| settings.named(name).unwrap_or(default).to_owned();
-    let fake = named("fake_image_token", "<fake_token_around_image>");
-    if language.id(&fake).is_none() {
-        let reason = format!("it has no token {fake:?}, which stands around an image in the prompts of this model");
+    let named = |(name, default): (&str, &str)| settings.named(name).unwrap_or(default).to_owned();
+    let [first, second] = family.words.map(named);
+    let around = if family.by_shape { vec![&first, &second] } else { vec![&first] };
+    if let Some(unknown) = around.into_iter().find(|word| language.id(word).is_none()) {
+        let reason = format!("it has no token {unknown:?}, which stands around an image in the prompts of this model");
         return Err(DataError::Tokenizer { path: folder.join("tokenizer.json"), reason });
     }
-    Ok(Some(Spelling { tiles, features, fake, global: named("global_image_token", "<global-img>") }))
+    let words = match family.by_shape {
+        true => Words::Ends { start: first, end: second },
+        false => Words::Places { fake: first, global: second },
+    };
+    Ok(Some(Spelling { tiles, features, words }))
 }
+
+/// What the folders of a family that reads images as tiles say, and where.
+struct TileFamily {
+    /// Its image processors, in words.
+    classes: &'static str,
+    /// Whether the shape of an image says how many tiles it becomes.
+    by_shape: bool,
+    /// Settings of a tile's side and of most tiles.
+    side: &'static str,
+    most: &'static str,
+    /// Field of the features of a tile, and their number where it is missing.
+    features: (&'static str, u64),
+    /// Words in a prompt, as settings name them, and what they are where those do not.
+    words: [(&'static str, &'static str); 2],
+}
+
+const IDEFICS: TileFamily = TileFamily {
+    classes: "`Idefics3ImageProcessor` or `SmolVLMImageProcessor`",
+    by_shape: false,
+    side: "max_image_size",
+    most: "size.longest_edge",
+    features: ("image_seq_len", 169),
+    words: [("fake_image_token", "<fake_token_around_image>"), ("global_image_token", "<global-img>")],
+};
+
+const INTERNVL: TileFamily = TileFamily {
+    classes: "`GotOcr2ImageProcessor`",
+    by_shape: true,
+    side: "size",
+    most: "max_patches",
+    features: ("image_seq_length", 256),
+    words: [("start_image_token", "<img>"), ("end_image_token", "</img>")],
+};
 
 /// The positions of an image in a model that reads it as tiles without padding; `None` for other models.
 ///

@@ -2,8 +2,11 @@
 //! stands for it in a prompt.
 //!
 //! Reference: `Idefics3ImageProcessor` and `Idefics3Processor` in transformers 4.57, `image_processing_idefics3.py` and
-//! `processing_idefics3.py`; those of SmolVLM are the same. Differs: an image is made RGB before it is resized; the reference resizes grey
+//! `processing_idefics3.py`; those of SmolVLM are the same. `GotOcr2ImageProcessor` and `InternVLProcessor`, `image_processing_got_ocr2.py` and
+//! `processing_internvl.py`. Differs: an image is made RGB before it is resized; the reference resizes grey
 //! images and palettes by nearest neighbours.
+
+use std::ops::RangeInclusive;
 
 use crate::{
     Image,
@@ -66,14 +69,29 @@ pub(crate) fn squares(
     squares
 }
 
+/// Which rows and columns of tiles an image becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Splits {
+    /// None: a tile is the whole image.
+    Never,
+    /// As many as its sides, brought to multiples of a tile's, have (Idefics3 and SmolVLM).
+    BySize,
+    /// Of all grids with at least and at most so many tiles, the one whose shape is nearest to its own (InternVL).
+    ByShape {
+        /// Fewest tiles.
+        least: u32,
+        /// Most tiles.
+        most: u32,
+    },
+}
+
 /// How an image becomes a canvas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tiling {
     pub tiles: Tiles,
     /// What the longer side is brought to first; nothing where images stay as they are.
     pub longest: Option<u32>,
-    /// Whether images larger than a tile are split.
-    pub splits: bool,
+    pub splits: Splits,
     pub filter: Filter,
 }
 
@@ -88,8 +106,10 @@ struct Steps {
 impl Tiling {
     /// Tiles of the largest canvas, the whole image among them; `None` where images stay as they are, so that each has its own number.
     pub fn most(&self) -> Option<u64> {
-        if !self.splits {
-            return Some(1);
+        match self.splits {
+            Splits::Never => return Some(1),
+            Splits::ByShape { most, .. } => return Some(u64::from(most) + u64::from(most > 1)),
+            Splits::BySize => {}
         }
         // The shorter side is made even, which may make it the longer one.
         let longest = self.longest?.next_multiple_of(2).min(LONGEST);
@@ -112,10 +132,14 @@ impl Tiling {
         }
         let side = self.tiles.side;
         let first = self.longest.map_or((width, height), |longest| below(towards((width, height), longest), LONGEST));
-        if !self.splits {
-            return Ok(Steps { first, second: (side, side), grid: [0, 0] });
-        }
-        let second = multiples(first, side);
+        let second = match self.splits {
+            Splits::Never => return Ok(Steps { first, second: (side, side), grid: [0, 0] }),
+            Splits::BySize => multiples(first, side),
+            Splits::ByShape { least, most } => {
+                let [rows, columns] = nearest((width, height), side, least..=most);
+                (columns.saturating_mul(side), rows.saturating_mul(side))
+            }
+        };
         let [rows, columns] = [second.1, second.0].map(|length| u64::from(length / side));
         let pixels = (rows + 1).saturating_mul(columns).saturating_mul(u64::from(side) * u64::from(side));
         if pixels > MOST_PIXELS || rows.saturating_mul(columns) >= MOST_TILES {
@@ -143,7 +167,10 @@ impl Tiling {
             return Ok(split);
         }
         let side = self.tiles.side;
-        let whole = brought(&split, second, (side, side));
+        let whole = match self.splits {
+            Splits::ByShape { .. } => brought(&image.rgb(), own, (side, side)),
+            Splits::Never | Splits::BySize => brought(&split, second, (side, side)),
+        };
         let mut canvas = split;
         for row in whole.chunks_exact(3 * side as usize) {
             canvas.extend_from_slice(row);
@@ -151,6 +178,25 @@ impl Tiling {
         }
         Ok(canvas)
     }
+}
+
+/// Rows and columns of the grid whose width over height, in tiles, is nearest to that of an image of so many pixels in width and height. Of grids that are as near, a
+/// larger one counts where the image has more than half of its pixels.
+fn nearest((width, height): (u32, u32), side: u32, counts: RangeInclusive<u32>) -> [u32; 2] {
+    let aspect = f64::from(width) / f64::from(height);
+    let pixels = f64::from(width) * f64::from(height);
+    let (mut best, mut grid) = (f64::INFINITY, [1, 1]);
+    for count in counts {
+        for columns in (1..=count).filter(|columns| count.is_multiple_of(*columns)) {
+            let rows = count / columns;
+            let difference = (aspect - f64::from(columns) / f64::from(rows)).abs();
+            let fills = || pixels > 0.5 * f64::from(side) * f64::from(side) * f64::from(count);
+            if difference < best || (difference == best && fills()) {
+                (best, grid) = (difference, [rows, columns]);
+            }
+        }
+    }
+    grid
 }
 
 /// Width and height with the longer side `longest`. The shorter one is cut to a whole number and, where that is odd, made one longer.
@@ -198,16 +244,36 @@ pub(crate) struct Spelling {
     pub tiles: Tiles,
     /// Features of a tile.
     pub features: usize,
-    /// Around each image.
-    pub fake: String,
-    /// Before the whole image.
-    pub global: String,
+    pub words: Words,
+}
+
+/// What stands between the features of a canvas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Words {
+    /// The place of each tile (Idefics3 and SmolVLM).
+    Places {
+        /// Around each image.
+        fake: String,
+        /// Before the whole image.
+        global: String,
+    },
+    /// Nothing; one word before and one behind all of them (InternVL).
+    Ends {
+        /// Before.
+        start: String,
+        /// Behind.
+        end: String,
+    },
 }
 
 impl Spelling {
     /// With `image` for each feature, the text of a canvas of so many pixels in height and width.
     pub fn text(&self, image: &str, size: (u32, u32)) -> String {
-        let Self { tiles, features, fake, global } = self;
+        let Self { tiles, features, words } = self;
+        let (fake, global) = match words {
+            Words::Places { fake, global } => (fake, global),
+            Words::Ends { start, end } => return format!("{start}{}{end}", image.repeat(features * tiles.count(size))),
+        };
         let [rows, columns] = tiles.grid(size);
         let features = image.repeat(*features);
         let mut text = String::new();
@@ -231,7 +297,8 @@ mod tests {
     const TILES: Tiles = Tiles { side: 512 };
 
     fn canvas(width: u32, height: u32) -> Result<(u32, u32), String> {
-        Tiling { tiles: TILES, longest: Some(2048), splits: true, filter: Filter::Lanczos }.canvas(width, height)
+        Tiling { tiles: TILES, longest: Some(2048), splits: Splits::BySize, filter: Filter::Lanczos }
+            .canvas(width, height)
     }
 
     #[test]
@@ -251,18 +318,48 @@ mod tests {
             assert_eq!(TILES.count(size), (grid[0] * grid[1] + 1) as usize);
         }
         assert!(canvas(0, 5).unwrap_err().contains("no pixels"));
-        let whole = Tiling { tiles: TILES, longest: None, splits: false, filter: Filter::Lanczos };
+        let whole = Tiling { tiles: TILES, longest: None, splits: Splits::Never, filter: Filter::Lanczos };
         assert_eq!(whole.canvas(3, 4000), Ok((512, 512)));
         assert_eq!(TILES.grid((512, 512)), [0, 0]);
-        let odd = Tiling { tiles: Tiles { side: 99 }, longest: Some(99), splits: true, filter: Filter::Lanczos };
+        let odd =
+            Tiling { tiles: Tiles { side: 99 }, longest: Some(99), splits: Splits::BySize, filter: Filter::Lanczos };
         assert_eq!(
             (odd.canvas(99, 99), odd.most()),
             (Ok((297, 198)), Some(5)),
             "two rows of two tiles, and the whole image"
         );
-        assert_eq!((whole.most(), Tiling { splits: true, ..whole }.most()), (Some(1), None));
-        let small = Tiling { tiles: Tiles { side: 2 }, longest: None, splits: true, filter: Filter::Lanczos };
+        assert_eq!((whole.most(), Tiling { splits: Splits::BySize, ..whole }.most()), (Some(1), None));
+        let small = Tiling { tiles: Tiles { side: 2 }, longest: None, splits: Splits::BySize, filter: Filter::Lanczos };
         assert!(small.canvas(4000, 4000).unwrap_err().contains("2000 rows"));
+    }
+
+    /// As `get_optimal_tiled_canvas` in transformers 4.57.6 has them.
+    #[test]
+    fn grids_have_the_shape_of_the_image() {
+        for ((width, height), grid) in [
+            ((640, 480), [3, 4]),
+            ((480, 640), [4, 3]),
+            ((448, 448), [1, 1]),
+            ((1000, 1000), [3, 3]),
+            ((600, 600), [1, 1]),
+            ((30_000, 1), [1, 12]),
+            ((1, 30_000), [12, 1]),
+            ((2000, 1000), [2, 4]),
+            ((900, 450), [1, 2]),
+            ((635, 634), [2, 2]),
+        ] {
+            assert_eq!(nearest((width, height), 448, 1..=12), grid, "{width}x{height}");
+        }
+        let tiling = |least, most| Tiling {
+            tiles: TILES,
+            longest: None,
+            splits: Splits::ByShape { least, most },
+            filter: Filter::Bicubic,
+        };
+        assert_eq!((tiling(1, 12).most(), tiling(1, 1).most()), (Some(13), Some(1)));
+        assert_eq!(tiling(1, 12).canvas(640, 480), Ok((4 * 512, 4 * 512)));
+        assert_eq!(tiling(1, 12).canvas(300, 300), Ok((512, 512)));
+        assert_eq!(tiling(2, 2).canvas(300, 300), Ok((3 * 512, 512)), "two rows of one, and the whole image");
     }
 
     #[test]
@@ -272,8 +369,11 @@ mod tests {
         let canvas: Vec<f32> = (0..27).map(|value| value as f32).collect();
         let red: Vec<f32> = tiles.cut(&canvas, (3, 3)).into_iter().step_by(3).collect();
         assert_eq!(red, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        let spelling = Spelling { tiles, features: 2, fake: "|".into(), global: "G".into() };
+        let words = Words::Places { fake: "|".into(), global: "G".into() };
+        let spelling = Spelling { tiles, features: 2, words };
         assert_eq!(spelling.text(".", (1, 1)), "|G..|");
         assert_eq!(spelling.text(".", (2, 2)), "|<row_1_col_1>..|<row_1_col_2>..\n\n|G..|");
+        let spelling = Spelling { words: Words::Ends { start: "<".into(), end: ">".into() }, ..spelling };
+        assert_eq!((spelling.text(".", (1, 1)), spelling.text(".", (2, 2))), ("<..>".into(), "<......>".into()));
     }
 }

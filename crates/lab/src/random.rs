@@ -160,8 +160,12 @@ fn texts(config: &dyn Architecture) -> Result<Texts, LabError> {
             }
         }
         (None, None) if let Some(tile) = config.tile() => {
-            let class = if config.model_type() == "smolvlm" { "SmolVLMProcessor" } else { "Idefics3Processor" };
-            Files::Tiles { class, features: tile.features() }
+            let class = match config.model_type() {
+                "smolvlm" => "SmolVLMProcessor",
+                "internvl" => "InternVLProcessor",
+                _ => "Idefics3Processor",
+            };
+            Files::Tiles { class, features: tile.features(), by_shape: config.has_tiles_in_one() }
         }
         (None, None) => {
             let fields = config.rest();

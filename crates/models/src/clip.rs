@@ -36,7 +36,14 @@ pub(crate) fn load(
         // The published name has this spelling.
         pre_norm: LayerNorm::load(&scope.at("pre_layrnorm"), c.width, c.eps)?,
     };
-    PatchEncoder::load(scope, embeddings, ("encoder.layers", c.layers, "post_layernorm"), &PLAIN, c.block(), takes)
+    PatchEncoder::load(
+        scope,
+        embeddings,
+        ("encoder.layers", c.layers, Some("post_layernorm")),
+        &PLAIN,
+        c.block(),
+        takes,
+    )
 }
 
 impl Embeddings for ClipEmbeddings {

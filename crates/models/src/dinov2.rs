@@ -46,7 +46,7 @@ pub(crate) fn load(
         projection: PatchEmbedding::load(&embeddings.at("patch_embeddings.projection"), c.width, c.patch, true)?,
     };
     let names = if c.activation.is_some() { &NAMES } else { &GATED };
-    PatchEncoder::load(scope, embeddings, ("encoder.layer", c.layers, "layernorm"), names, c.block(), takes)
+    PatchEncoder::load(scope, embeddings, ("encoder.layer", c.layers, Some("layernorm")), names, c.block(), takes)
 }
 
 impl Embeddings for Dinov2Embeddings {

@@ -37,7 +37,7 @@ pub(crate) fn load(
         side: c.image / c.patch,
         kind: scope.kind(),
     };
-    let stack = ("encoder.layers", c.layers, "post_layernorm");
+    let stack = ("encoder.layers", c.layers, Some("post_layernorm"));
     PatchEncoder::load(scope, embeddings, stack, &PLAIN, c.block(), takes)
 }
 

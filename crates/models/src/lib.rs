@@ -21,6 +21,7 @@ pub mod groups;
 mod idefics_vision;
 pub mod in_blocks;
 pub mod infer;
+mod internvl_vision;
 pub mod keep;
 mod language;
 pub mod layers;

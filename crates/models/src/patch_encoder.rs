@@ -13,7 +13,7 @@ use crate::{
     config::EncoderSizes,
     dinov2,
     encoder::ImageEncoder,
-    idefics_vision,
+    idefics_vision, internvl_vision,
     layers::{Activation, LayerNorm, Part, PartMut, Parts, key_bias},
     siglip,
     transformer::{Block, BlockShape, Names},
@@ -96,7 +96,11 @@ impl EncoderConfig {
             patch: whole("patch_size")?,
             activation: if gated { None } else { Some(serde_json::from_value(field("hidden_act"))?) },
             eps: serde_json::from_value(field("layer_norm_eps"))?,
-            bias: kind != EncoderKind::Dinov2 || flag("qkv_bias", true),
+            bias: match kind {
+                EncoderKind::Dinov2 => flag("qkv_bias", true),
+                EncoderKind::InternVl => flag("attention_bias", false),
+                EncoderKind::Clip | EncoderKind::Siglip | EncoderKind::Idefics3 => true,
+            },
         })
     }
 
@@ -152,6 +156,7 @@ pub(crate) fn load(
         EncoderKind::Siglip => boxed(siglip::load(scope, c, takes)?, tile),
         EncoderKind::Dinov2 => boxed(dinov2::load(scope, c, takes)?, tile),
         EncoderKind::Idefics3 => boxed(idefics_vision::load(scope, c, takes)?, tile),
+        EncoderKind::InternVl => boxed(internvl_vision::load(scope, c, takes)?, tile),
     })
 }
 
@@ -159,8 +164,8 @@ pub(crate) fn load(
 pub(crate) struct PatchEncoder<E> {
     embeddings: E,
     layers: Vec<Block>,
-    /// Where states are taken before the last norm, it is in the checkpoint and on the way to nothing.
-    last_norm: LayerNorm,
+    /// Where states are taken before the last norm, it is in the checkpoint and on the way to nothing. InternVL's encoder has none.
+    last_norm: Option<LayerNorm>,
     takes: Takes,
     tile: Option<Tile>,
 }
@@ -205,11 +210,11 @@ impl<E: Embeddings> Parts for PatchEncoder<E> {
 }
 
 impl<E: Embeddings> PatchEncoder<E> {
-    /// Blocks `stack.0` to `stack.(count - 1)` of `scope`, and its norm `last_norm`.
+    /// Blocks `stack.0` to `stack.(count - 1)` of `scope`, and its norm `last_norm` where it has one.
     pub fn load(
         scope: &Scope<'_>,
         embeddings: E,
-        (stack, count, last_norm): (&str, usize, &str),
+        (stack, count, last_norm): (&str, usize, Option<&str>),
         names: &Names,
         shape: BlockShape,
         takes: Takes,
@@ -218,7 +223,7 @@ impl<E: Embeddings> PatchEncoder<E> {
         Ok(Self {
             embeddings,
             layers: (0..count).map(|i| Block::load(&layers.at(i), names, shape)).collect::<Result<_, _>>()?,
-            last_norm: LayerNorm::load(&scope.at(last_norm), shape.width, shape.eps)?,
+            last_norm: last_norm.map(|name| LayerNorm::load(&scope.at(name), shape.width, shape.eps)).transpose()?,
             takes,
             tile: None,
         })
@@ -296,7 +301,13 @@ impl<E: Embeddings> ImageEncoder for PatchEncoder<E> {
     }
 
     fn enter_tiles(&self, tiles: &Tensor, real: &[[i64; 2]]) -> Option<Flow> {
-        let hidden = self.embeddings.forward_padded(tiles, real)?;
+        let Some(hidden) = self.embeddings.forward_padded(tiles, real) else {
+            // An encoder that knows no padding reads tiles without any.
+            let hidden = self.embeddings.forward(tiles);
+            let patches = hidden.size()[1] - 1;
+            let whole = real.iter().all(|[rows, columns]| rows * columns >= patches);
+            return whole.then(|| self.take(Flow { hidden, context: Vec::new(), carried: None }, 0));
+        };
         let side = (hidden.size()[1] as f64).sqrt() as i64;
         let seen: Vec<bool> = real
             .iter()
@@ -330,7 +341,10 @@ impl<E: Embeddings> ImageEncoder for PatchEncoder<E> {
 
     fn leave(&self, flow: &Flow) -> Tensor {
         match &self.takes {
-            Takes::Last => self.last_norm.forward(&flow.hidden),
+            Takes::Last => match &self.last_norm {
+                Some(norm) => norm.forward(&flow.hidden),
+                None => flow.hidden.shallow_clone(),
+            },
             Takes::After { blocks, .. } => listed(&flow.context[TAKEN], blocks),
         }
     }

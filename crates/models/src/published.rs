@@ -45,6 +45,9 @@ mod tests {
             ("qwen2.5-vl-7b-instruct", 8_292_166_656),
             ("smolvlm-256m-instruct", 256_484_928),
             ("smolvlm-500m-instruct", 507_482_304),
+            ("internvl3-1b-hf", 938_193_024),
+            ("internvl3-2b-hf", 2_088_957_440),
+            ("internvl3-8b-hf", 7_944_373_760),
         ] {
             let config = published_architecture(name).expect("it is in the list");
             let shapes = Model::tensor_shapes(config.as_ref()).expect("published shapes are sound");
@@ -93,6 +96,9 @@ mod tests {
             "smolvlm-thirds",
             "idefics3",
             "idefics3-whole",
+            "internvl",
+            "internvl-llama",
+            "internvl-one",
         ];
         let goldens = goldens.map(golden);
         for config in published.into_iter().chain(goldens) {

@@ -1,13 +1,13 @@
-//! The connector of Idefics3 and SmolVLM: squares of patches as one, then one linear.
+//! Connectors of models that read images as tiles: squares of patches as one feature, then one linear (Idefics3 and SmolVLM), or a norm and two (InternVL).
 //!
-//! Reference: `Idefics3Connector` in transformers, `modeling_idefics3.py`.
+//! Reference: `Idefics3Connector` in transformers, `modeling_idefics3.py`; `InternVLMultiModalProjector` and `pixel_shuffle`, `modeling_internvl.py`.
 
 use tch::{Kind, Tensor};
 
 use crate::{
     Flow, Linear, ModelError, Prompts, Scope, TokenKind, Weight,
     connector::Connector,
-    layers::{Parts, parts},
+    layers::{Activation, LayerNorm, Parts, parts},
     mlp::{enter_images, leave_images, stack_images},
 };
 
@@ -25,27 +25,49 @@ pub(crate) struct ShuffleShape {
     pub tokens: usize,
 }
 
-/// `connector.modality_projection`.
+impl ShuffleShape {
+    /// Width of a square of patches.
+    fn gathered(&self) -> i64 {
+        self.inputs * self.scale * self.scale
+    }
+}
+
+/// Added to the variance in the norm: no setting of the reference.
+const EPS: f64 = 1e-5;
+
+/// The connector.
 pub(crate) struct Shuffle {
-    proj: Linear,
+    /// `layer_norm` of InternVL.
+    norm: Option<LayerNorm>,
+    /// `proj` of Idefics3 and SmolVLM, `linear_1` of InternVL.
+    first: Linear,
+    /// `linear_2` of InternVL, and what is before it.
+    second: Option<Linear>,
+    activation: Activation,
     side: i64,
     scale: i64,
     tokens: usize,
     kind: Kind,
 }
 
-parts!(Shuffle: proj);
+parts!(Shuffle: norm, first, second);
 
 impl Shuffle {
+    /// With one linear, `proj` of `scope`.
     pub fn load(scope: &Scope<'_>, shape: &ShuffleShape) -> Result<Self, ModelError> {
-        let inputs = shape.inputs * shape.scale * shape.scale;
-        Ok(Self {
-            proj: Linear::load(&scope.at("proj"), shape.outputs, inputs, false)?,
-            side: shape.side,
-            scale: shape.scale,
-            tokens: shape.tokens,
-            kind: scope.kind(),
-        })
+        let &ShuffleShape { outputs, side, scale, tokens, .. } = shape;
+        let first = Linear::load(&scope.at("proj"), outputs, shape.gathered(), false)?;
+        let activation = Activation::Gelu;
+        Ok(Self { norm: None, first, second: None, activation, side, scale, tokens, kind: scope.kind() })
+    }
+
+    /// With a norm and two linears.
+    pub fn with_layers(scope: &Scope<'_>, shape: &ShuffleShape, activation: Activation) -> Result<Self, ModelError> {
+        let &ShuffleShape { outputs, side, scale, tokens, .. } = shape;
+        let norm = Some(LayerNorm::load(&scope.at("layer_norm"), shape.gathered(), EPS)?);
+        let first = Linear::load(&scope.at("linear_1"), outputs, shape.gathered(), true)?;
+        let second = Some(Linear::load(&scope.at("linear_2"), outputs, outputs, true)?);
+        Ok(Self { norm, first, second, activation, side, scale, tokens, kind: scope.kind() })
     }
 
     /// Patches of tiles `[images, tiles * patches, width]` to `[images, tiles * features, width * scale * scale]`.
@@ -77,7 +99,12 @@ impl Connector for Shuffle {
     }
 
     fn run_block(&self, _block: usize, flow: &Flow) -> Flow {
-        flow.with_hidden(self.proj.forward(&flow.hidden))
+        let normed = self.norm.as_ref().map(|norm| norm.forward(&flow.hidden));
+        let hidden = self.first.forward(normed.as_ref().unwrap_or(&flow.hidden));
+        flow.with_hidden(match &self.second {
+            Some(second) => second.forward(&self.activation.forward(&hidden)),
+            None => hidden,
+        })
     }
 
     fn leave(&self, flow: &Flow) -> Tensor {

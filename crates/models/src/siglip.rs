@@ -30,7 +30,14 @@ pub(crate) fn load(
         patch_embedding: PatchEmbedding::load(&embeddings.at("patch_embedding"), c.width, c.patch, true)?,
         position_embedding: Embedding::load(&embeddings.at("position_embedding"), c.patches(), c.width)?,
     };
-    PatchEncoder::load(scope, embeddings, ("encoder.layers", c.layers, "post_layernorm"), &PLAIN, c.block(), takes)
+    PatchEncoder::load(
+        scope,
+        embeddings,
+        ("encoder.layers", c.layers, Some("post_layernorm")),
+        &PLAIN,
+        c.block(),
+        takes,
+    )
 }
 
 impl Embeddings for SiglipEmbeddings {

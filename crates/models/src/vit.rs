@@ -132,7 +132,7 @@ pub(crate) fn load(scope: &Scope<'_>, c: &VisionConfig) -> Result<PatchEncoder<V
         eps: c.layer_norm_eps,
         bias: c.qkv_bias,
     };
-    let stack = ("encoder.layers", c.num_hidden_layers, "post_layernorm");
+    let stack = ("encoder.layers", c.num_hidden_layers, Some("post_layernorm"));
     PatchEncoder::load(scope, embeddings, stack, &NAMES, shape, Takes::Last)
 }
 

@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, path::Path};
 
 use ressa_checkpoint::{
-    LLAMA_LIKE, Outline, PUBLISHED, Pinpoints, TileSizes, decoder_fields, idefics_vision, is_idefics, is_llava,
-    is_llava_next, is_qwen_vl, llava_tokens, llava_vision, names, published_config, qwen_text, read_config,
+    LLAMA_LIKE, Outline, PUBLISHED, Pinpoints, TileSizes, decoder_fields, idefics_vision, internvl_vision, is_idefics,
+    is_internvl, is_llava, is_llava_next, is_qwen_vl, llava_tokens, llava_vision, names, published_config, qwen_text,
+    read_config,
 };
 use ressa_experiment::{Tower, job::Compute, search::SearchSizes};
 use serde_json::{Map, Value};
@@ -163,7 +164,7 @@ impl Model {
         let [patches, queries] = match () {
             // Where images keep their sizes, one of middling size counts: 32 patches a side, four of which are a feature.
             () if is_qwen_vl(config) => [1024, 256],
-            () if is_idefics(config) => TileSizes::of(config)?.of_photograph(),
+            () if is_idefics(config) || is_internvl(config) => TileSizes::of(config)?.of_photograph(),
             () if is_llava_next(config) => {
                 let mosaic = Pinpoints::of(config)?.of_photograph();
                 [mosaic.count() * llava_tokens(config).unwrap_or_default()[0], mosaic.features()]
@@ -286,6 +287,7 @@ fn decoder(config: &Map<String, Value>) -> Option<&str> {
     match written {
         _ if is_qwen_vl(config) => Some("qwen2"),
         None if is_llava(config) || is_idefics(config) => Some("llama"),
+        None if is_internvl(config) => Some("qwen2"),
         written => written,
     }
 }
@@ -297,6 +299,7 @@ fn fields(config: &Map<String, Value>, part: &str) -> Map<String, Value> {
         "text_config" if is_qwen_vl(config) => qwen_text(config),
         "text_config" => decoder_fields(decoder(config).unwrap_or_default(), &written),
         "vision_config" if is_idefics(config) => idefics_vision(config).unwrap_or(written),
+        "vision_config" if is_internvl(config) => internvl_vision(config).unwrap_or(written),
         "vision_config" if is_llava(config) => llava_vision(config).map_or(written, |(_, fields)| fields),
         _ => written,
     }
@@ -403,6 +406,11 @@ mod tests {
             (BlockKind::Llama, [30.0, 576.0, 1536.0, 576.0, 9.0]),
         ];
         assert_eq!(sizes("smolvlm-256m-instruct"), smolvlm);
+        let internvl = [
+            (BlockKind::Vision, [24.0, 1024.0, 4096.0, 1024.0, 16.0]),
+            (BlockKind::Llama, [24.0, 896.0, 4864.0, 896.0, 14.0]),
+        ];
+        assert_eq!(sizes("internvl3-1b-hf"), internvl);
         let interleave = [
             (BlockKind::Vision, [26.0, 1152.0, 4304.0, 1152.0, 16.0]),
             (BlockKind::Llama, [24.0, 1024.0, 2816.0, 1024.0, 16.0]),
@@ -410,6 +418,7 @@ mod tests {
         assert_eq!(sizes("llava-interleave-qwen-0.5b-hf"), interleave);
         let images = |name: &str| [published(name).patches, published(name).queries];
         assert_eq!(images("smolvlm-256m-instruct"), [13.0 * 1024.0, 13.0 * 64.0]);
+        assert_eq!(images("internvl3-1b-hf"), [13.0 * 1024.0, 13.0 * 256.0]);
         assert_eq!(images("llava-interleave-qwen-0.5b-hf"), [729.0, 729.0]);
         assert_eq!(images("llava-1.5-7b-hf"), [577.0, 576.0]);
         assert_eq!(images("llava-v1.6-mistral-7b-hf"), [5.0 * 577.0, 2340.0]);

@@ -33,6 +33,10 @@ impl Outline {
                         "attention.output.dense",
                     ],
                 ),
+                EncoderKind::InternVl => (
+                    "layer",
+                    ["attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.projection_layer"],
+                ),
                 EncoderKind::Clip | EncoderKind::Siglip | EncoderKind::Idefics3 => {
                     ("layers", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"])
                 }
@@ -50,7 +54,7 @@ impl Outline {
         let patches = vec![width, 3, patch, patch];
         let positions = side * side + usize::from(kind.has_class());
         let embeddings: Vec<(&str, Vec<usize>)> = match kind {
-            EncoderKind::Dinov2 => vec![
+            EncoderKind::Dinov2 | EncoderKind::InternVl => vec![
                 ("cls_token", vec![1, 1, width]),
                 ("position_embeddings", vec![1, positions, width]),
                 ("patch_embeddings.projection.weight", patches),

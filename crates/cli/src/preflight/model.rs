@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
-use ressa_checkpoint::{Outline, Removable, is_idefics, is_llava, is_llava_next, is_qwen_vl, names, qwen_text};
+use ressa_checkpoint::{
+    Outline, Removable, is_idefics, is_internvl, is_llava, is_llava_next, is_qwen_vl, names, qwen_text,
+};
 use ressa_experiment::{
     Pattern, Stage, Task, Tower,
     aids::Aids,
@@ -87,14 +89,14 @@ impl Network {
             linears: outline.linears.iter().filter_map(linear).collect(),
             projection: outline.others.get_key_value(names::PROJECTION).and_then(linear),
             has_queries,
-            has_connector_norms: has_queries || is_qwen_vl(&config),
+            has_connector_norms: has_queries || is_qwen_vl(&config) || is_internvl(&config),
             has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
             positions: positions(text),
             depth: Depth::of(of_language()),
             is_untuned: field("model_type").and_then(Value::as_str) == Some("opt"),
             // Only on a Q-Former is there such a head.
             compares: (!has_queries).then_some(false),
-            keeps_sizes: is_qwen_vl(&config) || is_idefics(&config) || is_llava_next(&config),
+            keeps_sizes: is_qwen_vl(&config) || is_idefics(&config) || is_internvl(&config) || is_llava_next(&config),
             removable: Tower::ALL.map(|tower| Removable::of(&config, tower)),
         })
     }
@@ -280,7 +282,12 @@ fn has_bias(config: &Map<String, Value>, tower: Tower, role: &str) -> bool {
     };
     match tower {
         Tower::Vision => {
-            role != "qkv" || says(config.get("vision_config").and_then(Value::as_object), "qkv_bias", true)
+            let says = |name, class| says(config.get("vision_config").and_then(Value::as_object), name, class);
+            match role {
+                "qkv" => says("qkv_bias", true),
+                "q_proj" | "k_proj" | "v_proj" if is_internvl(config) => says("attention_bias", false),
+                _ => true,
+            }
         }
         Tower::Connector => !is_idefics(config) && says(Some(config), "multimodal_projector_bias", true),
         Tower::Language if is_qwen_vl(config) => ["q_proj", "k_proj", "v_proj"].contains(&role),

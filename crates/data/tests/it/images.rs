@@ -130,7 +130,7 @@ fn wrong_settings_are_named() {
         let error = processor(&serde_json::from_str(text).expect("JSON")).expect_err("an error").to_string();
         error.split_once("`: ").map(|(_, reason)| reason.to_owned()).expect("a path first")
     };
-    insta::assert_snapshot!(message(r#"{"image_processor_type": "ViTImageProcessor"}"#), @r#"image processor "ViTImageProcessor" is not known; `BlipImageProcessor`, `CLIPImageProcessor`, `BitImageProcessor`, `SiglipImageProcessor`, `Qwen2VLImageProcessor`, `Idefics3ImageProcessor`, `SmolVLMImageProcessor`, `LlavaNextImageProcessor` are"#);
+    insta::assert_snapshot!(message(r#"{"image_processor_type": "ViTImageProcessor"}"#), @r#"image processor "ViTImageProcessor" is not known; `BlipImageProcessor`, `CLIPImageProcessor`, `BitImageProcessor`, `SiglipImageProcessor`, `Qwen2VLImageProcessor`, `Idefics3ImageProcessor`, `SmolVLMImageProcessor`, `LlavaNextImageProcessor`, `GotOcr2ImageProcessor` are"#);
     insta::assert_snapshot!(message(r#"{"size": {"shortest_edge": 5}}"#), @r#"`size` is {"shortest_edge":5}; it must be `height` and `width`, or one number for both, of at most 16777216 pixels in all"#);
     insta::assert_snapshot!(message(r#"{"size": 1000000000000}"#), @"`size` is 1000000000000; it must be `height` and `width`, or one number for both, of at most 16777216 pixels in all");
     insta::assert_snapshot!(message(r#"{"resample": 9}"#), @"`resample` is 9; it must be a filter's number in Pillow, from 0 to 5 (3 is bicubic)");

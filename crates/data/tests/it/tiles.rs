@@ -1,4 +1,4 @@
-//! Images as tiles, and prompts about them, as the folders of Idefics3 and SmolVLM have them.
+//! Images as tiles, and prompts about them, as the folders of Idefics3, SmolVLM and InternVL have them.
 
 use std::{fs, path::PathBuf};
 
@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::any_size::{changed, goldens};
 
-const FOLDERS: [&str; 4] = ["smolvlm", "smolvlm-thirds", "idefics3", "idefics3-whole"];
+const FOLDERS: [&str; 7] =
+    ["smolvlm", "smolvlm-thirds", "idefics3", "idefics3-whole", "internvl", "internvl-llama", "internvl-one"];
 
 fn folder(name: &str) -> PathBuf {
     goldens().join(name)
@@ -66,7 +67,7 @@ fn what_does_not_fit_is_named() {
     refused(load(settings, &whole), "makes no tiles");
     refused(load("processor_config.json", &|value| value["image_seq_len"] = 5.into()), "`image_seq_len` is 5");
     refused(load("processor_config.json", &|value| value["image_seq_len"] = Value::Null), "`image_seq_len`");
-    refused(load("config.json", &|value| value["scale_factor"] = 3.into()), "`scale_factor` is 3");
+    refused(load("config.json", &|value| value["scale_factor"] = 3.into()), "`scale_factor`");
     refused(load("config.json", &|value| value["model_type"] = "llava".into()), "reads images whole");
     let renamed = |value: &mut Value| value["fake_image_token"] = "<none>".into();
     refused(load("tokenizer_config.json", &renamed), "no token \"<none>\"");
@@ -94,4 +95,44 @@ fn what_does_not_fit_is_named() {
     let kept = Processor::load(kept.path()).unwrap();
     let error = kept.prompt("is it red", (16 * 257, 16 * 256)).unwrap_err().to_string();
     assert!(error.contains("4096x4112 pixels has 65537 tiles") && error.contains("at most 65536"), "{error}");
+}
+
+#[test]
+fn what_does_not_fit_internvl_is_named() {
+    let load = |file: &str, change: &dyn Fn(&mut Value)| {
+        let root = changed("internvl", file, change);
+        let template = folder("internvl").join("chat_template.jinja");
+        fs::copy(template, root.path().join("chat_template.jinja")).unwrap();
+        Processor::load(root.path()).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let refused = |found: String, part: &str| assert!(found.contains(part), "{part}: {found}");
+    let settings = "preprocessor_config.json";
+    refused(load(settings, &|value| value["size"] = json!({"height": 20, "width": 20})), "20x20 pixels (`size`)");
+    refused(load(settings, &|value| value["size"] = json!({"height": 20, "width": 10})), "a square");
+    refused(load(settings, &|value| value["max_patches"] = 0.into()), "`max_patches` is 0");
+    refused(
+        load(settings, &|value| value["min_patches"] = 7.into()),
+        "`min_patches` is 7, more than `max_patches` = 6",
+    );
+    let other = |value: &mut Value| {
+        value["image_processor_type"] = "Idefics3ImageProcessor".into();
+        value["size"] = json!({"longest_edge": 24});
+        value["max_image_size"] = json!({"longest_edge": 8});
+    };
+    refused(load(settings, &other), "`image_processor_type` is `GotOcr2ImageProcessor`");
+    let whole = |value: &mut Value| {
+        value["max_patches"] = 1.into();
+        value["do_resize"] = false.into();
+    };
+    refused(load(settings, &whole), "`do_resize` is false");
+    refused(load("processor_config.json", &|value| value["image_seq_length"] = 5.into()), "`image_seq_length` is 5");
+    refused(load("config.json", &|value| value["downsample_ratio"] = 0.3.into()), "`downsample_ratio` is 0.3");
+    refused(load("config.json", &|value| value["model_type"] = "idefics3".into()), "makes no tiles of images as");
+    let renamed = |value: &mut Value| value["end_image_token"] = "<none>".into();
+    refused(load("tokenizer_config.json", &renamed), "no token \"<none>\"");
+    let strips = Processor::load(&folder("internvl")).unwrap();
+    for (width, height, size) in [(30_000, 1, (16, 48)), (1, 30_000, (56, 8))] {
+        let strip = Image::from_rgb(width, height, vec![7; 30_000 * 3]).unwrap();
+        assert_eq!(strips.size_of(&strip).unwrap(), size, "six tiles in a line, and the whole image");
+    }
 }

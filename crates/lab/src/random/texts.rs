@@ -58,8 +58,8 @@ pub enum Files {
     /// LLaVA: an image takes a position per patch; whether there is a class token, and whether all tokens are features.
     /// In LLaVA-NeXT, a position per patch of its tiles: the resolutions.
     Patches { encoder: EncoderKind, patch: usize, full: bool, resolutions: Option<Vec<[u32; 2]>> },
-    /// Idefics3 and SmolVLM: a tile takes so many positions.
-    Tiles { class: &'static str, features: usize },
+    /// Idefics3 and SmolVLM, or InternVL, where the shape of an image says how many tiles it becomes: a tile takes so many positions.
+    Tiles { class: &'static str, features: usize, by_shape: bool },
     /// Qwen-VL: an image takes a position per square of patches; the token before it.
     Cells { class: &'static str, patch: usize, merge: usize, frames: usize, start: usize },
 }
@@ -68,6 +68,11 @@ pub enum Files {
 const UTTERANCES: &str = "{% for message in messages %}{{ message['role'] | capitalize }}:\
     {% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }}{% endif %}\
     {% endfor %}<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}";
+
+/// A conversation as InternVL was tuned on, without what a system says.
+const CONTEXTS: &str = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n\
+    {% for part in message['content'] %}{% if part['type'] == 'image' %}<IMG_CONTEXT>\n{% else %}{{ part['text'] }}{% endif %}\
+    {% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// A conversation as Qwen-VL was tuned on, without what a system says.
 const TURNS: &str = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n\
@@ -93,6 +98,7 @@ impl Texts {
             Files::Queries { .. } => None,
             Files::Patches { .. } => Some(CONVERSATION),
             Files::Cells { .. } => Some(TURNS),
+            Files::Tiles { by_shape: true, .. } => Some(CONTEXTS),
             Files::Tiles { .. } => Some(UTTERANCES),
         };
         if let Some(template) = template {
@@ -143,7 +149,16 @@ impl Texts {
                 images["temporal_patch_size"] = json!(frames);
                 class
             }
-            Files::Tiles { class, features } => {
+            Files::Tiles { class, features, by_shape: true } => {
+                images["image_processor_type"] = json!("GotOcr2ImageProcessor");
+                images["crop_to_patches"] = json!(true);
+                images["min_patches"] = json!(1);
+                images["max_patches"] = json!(12);
+                images["size"] = size;
+                processor.insert("image_seq_length".to_owned(), json!(features));
+                class
+            }
+            Files::Tiles { class, features, .. } => {
                 images["image_processor_type"] = json!("Idefics3ImageProcessor");
                 images["image_mean"] = json!(HALF);
                 images["image_std"] = json!(HALF);
@@ -278,16 +293,22 @@ impl Texts {
             ],
         };
         if let (true, Some(image)) = (style == self.style, self.image) {
-            let cells = matches!(self.files, Files::Cells { .. });
-            list.push(("", if cells { "<|image_pad|>" } else { "<image>" }, at(image)));
+            let text = match self.files {
+                Files::Cells { .. } => "<|image_pad|>",
+                Files::Tiles { by_shape: true, .. } => "<IMG_CONTEXT>",
+                _ => "<image>",
+            };
+            list.push(("", text, at(image)));
         }
         if let Files::Cells { start, .. } = self.files {
             list.push(("", "<|vision_start|>", at(start)));
         }
-        if let (true, Files::Tiles { .. }) = (style == self.style, &self.files) {
-            list.extend(
-                ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>"].map(|token| ("", token, None)),
-            );
+        if let (true, Files::Tiles { by_shape, .. }) = (style == self.style, &self.files) {
+            let words: &[&str] = match by_shape {
+                true => &["<img>", "</img>"],
+                false => &["<fake_token_around_image>", "<global-img>", "<end_of_utterance>"],
+            };
+            list.extend(words.iter().map(|token| ("", *token, None)));
         }
         let mut special: Vec<(&'static str, String, Option<usize>)> = Vec::new();
         for (role, text, id) in list {

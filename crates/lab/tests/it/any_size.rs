@@ -15,7 +15,7 @@ use ressa_models::{LoadOptions, Surgery, load_model};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-const FOLDERS: [&str; 11] = [
+const FOLDERS: [&str; 14] = [
     "qwen2-vl",
     "qwen2-vl-parts",
     "qwen2_5-vl",
@@ -24,6 +24,9 @@ const FOLDERS: [&str; 11] = [
     "smolvlm-thirds",
     "idefics3",
     "idefics3-whole",
+    "internvl",
+    "internvl-llama",
+    "internvl-one",
     "llava-next",
     "llava-next-layers",
     "llava-next-full",

@@ -15,7 +15,7 @@ use ressa_lab::run;
 use tch::Device;
 
 /// In the names of transformers 4 and 5, with tied heads and without, in every type.
-const FOLDERS: [&str; 12] = [
+const FOLDERS: [&str; 14] = [
     "llava-default",
     "llava-tied",
     "llava-siglip",
@@ -28,6 +28,8 @@ const FOLDERS: [&str; 12] = [
     "qwen2_5-vl",
     "smolvlm",
     "idefics3",
+    "internvl",
+    "internvl-one",
 ];
 
 fn golden(name: &str) -> PathBuf {

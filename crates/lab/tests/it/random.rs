@@ -50,6 +50,7 @@ fn a_folder_of_every_family_opens_and_is_the_same_each_time() {
         "llava-next-layers",
         "llava-next-full",
         "smolvlm",
+        "internvl",
     ]) {
         for dtype in [Compute::Float32, Compute::Bfloat16, Compute::Float16] {
             let folder = root.path().join(format!("{family}-{}", dtype.name()));

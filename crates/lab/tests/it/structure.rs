@@ -119,9 +119,9 @@ fn logits(golden: &Path, model: PathBuf, root: &Path) -> Tensor {
     found.into_iter().find(|(name, _)| name == "logits").unwrap().1
 }
 
-/// Every family in which something can be removed: T5, LLaMA with and without shared keys and values, OPT, Qwen2 and Mistral, BLIP-2's encoder, CLIP, SigLIP and
-/// SmolVLM's.
-const FOLDERS: [&str; 8] = [
+/// Every family in which something can be removed: T5, LLaMA with and without shared keys and values, OPT, Qwen2 and Mistral, BLIP-2's encoder, CLIP, SigLIP,
+/// SmolVLM's and InternVL's.
+const FOLDERS: [&str; 9] = [
     "instructblip-flant5",
     "instructblip-vicuna",
     "blip2-flant5",
@@ -130,6 +130,7 @@ const FOLDERS: [&str; 8] = [
     "llava-siglip",
     "llava-tied",
     "smolvlm",
+    "internvl",
 ];
 
 #[test]

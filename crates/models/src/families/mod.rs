@@ -4,6 +4,7 @@
 
 mod blip2;
 mod idefics;
+mod internvl;
 mod llava;
 mod qwen;
 
@@ -16,6 +17,7 @@ use serde_json::{Map, Value};
 pub use self::{
     blip2::{Blip2Config, Family},
     idefics::IdeficsConfig,
+    internvl::InternVlConfig,
     llava::LlavaConfig,
     qwen::QwenVlConfig,
 };
@@ -32,7 +34,7 @@ use crate::{
 type Read = fn(Value) -> serde_json::Result<Box<dyn Architecture>>;
 
 /// Every family by the `model_type` of its `config.json`.
-const FAMILIES: [(&str, Read); 8] = [
+const FAMILIES: [(&str, Read); 9] = [
     ("instructblip", read::<Blip2Config>),
     ("blip-2", read::<Blip2Config>),
     ("llava", read::<LlavaConfig>),
@@ -41,6 +43,7 @@ const FAMILIES: [(&str, Read); 8] = [
     ("qwen2_5_vl", read::<QwenVlConfig>),
     ("idefics3", read::<IdeficsConfig>),
     ("smolvlm", read::<IdeficsConfig>),
+    ("internvl", read::<InternVlConfig>),
 ];
 
 /// How a model that reads images of any size has them cut.
@@ -122,6 +125,11 @@ pub trait Architecture: Written + Debug + Send + Sync {
     /// A tile, where the model reads images as tiles. The sizes above are then those of a photograph, but for the image's own, which is a tile's.
     fn tile(&self) -> Option<TileSizes> {
         None
+    }
+
+    /// Whether the tiles of all images of a batch stand one after the other, not in rows that are filled up.
+    fn has_tiles_in_one(&self) -> bool {
+        false
     }
 
     /// The resolutions that an image is brought to, where the model reads those as tiles without their padding. Sizes are then as for

@@ -1,6 +1,7 @@
 //! The same for models that read images as tiles: those of all images of a row one after the other, rows filled up with tiles of zeros.
 //!
-//! Semantics of `Idefics3ForConditionalGeneration.forward` in transformers 4.57, `modeling_idefics3.py`: a tile of zeros is none.
+//! Semantics of `Idefics3ForConditionalGeneration.forward` in transformers 4.57, `modeling_idefics3.py`: a tile of zeros is none; and of
+//! `InternVLForConditionalGeneration.forward`, `modeling_internvl.py`, whose tiles are not in rows.
 
 use ressa_checkpoint::TileSizes;
 use tch::{Device, Kind, Tensor};
@@ -10,7 +11,7 @@ use crate::{Infer, Model, ModelError, Prompts, TextBatch, generate::ids as on_ho
 
 impl Model {
     /// As [`Model::forward`], for a model that reads images as tiles: `pixel_values` are `[rows, tiles, 3, side, side]`, `mask` says
-    /// `[rows, tiles, side, side]` which pixels are no padding; all are where it is absent. Rows of `input_ids` may have any number of
+    /// `[rows, tiles, side, side]` which pixels are no padding; all are where it is absent. Of InternVL they are `[tiles, 3, side, side]`. Rows of `input_ids` may have any number of
     /// images. Outputs of the tiles stand in one row, one tile after the other.
     ///
     /// # Errors
@@ -26,11 +27,17 @@ impl Model {
             return Err(input("pixel_attention_mask", reason));
         };
         let device = self.device();
-        let (tiles, real) = tiles(&inputs.pixel_values, mask, tile, self.config().patch())?;
+        let in_rows = !self.config().has_tiles_in_one();
+        if !in_rows && mask.is_some() {
+            return Err(input("pixel_attention_mask", "the tiles of this model have no padding"));
+        }
+        let pixels = if in_rows { inputs.pixel_values.shallow_clone() } else { inputs.pixel_values.unsqueeze(0) };
+        let (tiles, real) = tiles(&pixels, mask, tile, self.config().patch(), in_rows)?;
         let features = tile.features() as i64;
         let image = self.config().image_token().unwrap_or(-1);
         let find = |ids: &Tensor, _: &Tensor| places(ids, image, tiles.size()[0], features);
-        let checked = Checked::of_texts(self, inputs, inputs.pixel_values.size()[0], &find)?;
+        let rows = if in_rows { pixels.size()[0] } else { inputs.input_ids.size()[0] };
+        let checked = Checked::of_texts(self, inputs, rows, &find)?;
         let tiles = tiles.f_to_device(device)?;
         let unread = || input("pixel_values", "this model's image encoder takes no tiles");
         let encoded = self.encode_tiles(&tiles, &real).ok_or_else(unread)?;
@@ -66,17 +73,19 @@ fn places(ids: &Tensor, image: i64, tiles: i64, features: i64) -> Result<Places,
     Ok(Places::Tokens(tokens))
 }
 
-/// Tiles `[tiles, 3, side, side]` that are not of zeros, and the rows and columns of patches of each that are not padding.
+/// Tiles `[tiles, 3, side, side]` that are, where rows are filled up with them, not of zeros, and the rows and columns of patches of each that are not padding.
 fn tiles(
     pixels: &Tensor,
     mask: Option<&Tensor>,
     tile: TileSizes,
     patch: i64,
+    in_rows: bool,
 ) -> Result<(Tensor, Vec<[i64; 2]>), ModelError> {
     const MASK: &str = "pixel_attention_mask";
     let (size, side) = (pixels.size(), tile.side as i64);
     let &[rows, count, 3, height, width] = size.as_slice() else {
-        return Err(input("pixel_values", format!("shape {size:?} is not [rows, tiles, 3, {side}, {side}]")));
+        let (found, wanted) = if in_rows { (&size[..], "[rows, tiles, ") } else { (&size[1..], "[tiles, ") };
+        return Err(input("pixel_values", format!("shape {found:?} is not {wanted}3, {side}, {side}]")));
     };
     if rows == 0 || count == 0 || height != side || width != side {
         let message = format!("shape {size:?} holds no tile of {side} x {side} pixels");
@@ -89,7 +98,9 @@ fn tiles(
     let used = all.ne(0.0).flatten(1, -1).any_dim(1, false);
     // Without any, the first is taken for one, as in the reference.
     let first = Tensor::arange(rows * count, (Kind::Int64, used.device())).eq(0);
-    let used = used.logical_or(&first.logical_and(&used.any().logical_not())).nonzero().squeeze_dim(1);
+    let used = used.logical_or(&first.logical_and(&used.any().logical_not()));
+    let used = if in_rows { used } else { used.ones_like() };
+    let used = used.nonzero().squeeze_dim(1);
     let tiles = all.index_select(0, &used);
     let patches = tile.patches as i64;
     let Some(mask) = mask else {

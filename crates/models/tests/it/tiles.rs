@@ -1,4 +1,4 @@
-//! Idefics3 and SmolVLM against what transformers computed: images as tiles, any number of them in a row, with padding inside of tiles or
+//! Idefics3, SmolVLM and InternVL against what transformers computed: images as tiles, any number of them in a row, with padding inside of tiles or
 //! without. Made by `scripts/export_tile_goldens.py`.
 
 use std::{
@@ -24,7 +24,8 @@ use crate::folders::Moments;
 
 /// Of the largest golden value.
 const TOLERANCE: f64 = 3e-5;
-const FOLDERS: [&str; 4] = ["smolvlm", "smolvlm-thirds", "idefics3", "idefics3-whole"];
+const FOLDERS: [&str; 7] =
+    ["smolvlm", "smolvlm-thirds", "idefics3", "idefics3-whole", "internvl", "internvl-llama", "internvl-one"];
 
 struct Case {
     name: &'static str,
@@ -85,8 +86,12 @@ impl Case {
         let rows: Vec<Tensor> = rows.collect();
         let most = rows.iter().map(|row| row.size()[0]).max().unwrap();
         let filled = rows.iter().map(|row| row.constant_pad_nd([0, 0, 0, 0, 0, 0, 0, most - row.size()[0]]));
+        let pixel_values = match self.model.config().has_tiles_in_one() {
+            true => Tensor::cat(&rows, 0),
+            false => Tensor::stack(&filled.collect::<Vec<_>>(), 0),
+        };
         ForwardInputs {
-            pixel_values: Tensor::stack(&filled.collect::<Vec<_>>(), 0),
+            pixel_values,
             input_ids: self.tensors.get("input_ids"),
             attention_mask: self.tensors.get("attention_mask"),
             labels: Some(self.tensors.get("labels")),
@@ -135,6 +140,12 @@ fn padded_batches_give_what_transformers_gives() {
         let of_real = |logits: &Tensor| logits.masked_fill(&real.logical_not(), 0.0);
         assert_close(case.name, &of_real(&found.logits), &of_real(&case.tensors.get("logits")), TOLERANCE);
         assert_close(case.name, &found.loss.expect("labels").view([1]), &case.tensors.get("loss"), TOLERANCE);
+        if case.model.config().has_tiles_in_one() {
+            let mask = Tensor::ones([1], (Kind::Int64, Device::Cpu));
+            let error = case.model.forward_tiles(&case.inputs(), Some(&mask)).expect_err("no padding").to_string();
+            assert!(error.contains("`pixel_attention_mask`"), "{error}");
+            continue;
+        }
         let (inputs, mask) = case.padded();
         let found = case.model.forward_tiles(&inputs, Some(&mask)).unwrap();
         assert_close(case.name, &found.logits, &case.tensors.get("padded.logits"), TOLERANCE);
@@ -254,7 +265,11 @@ fn configurations_that_no_network_has_are_named() {
         let outline = ressa_checkpoint::Outline::of(config.as_object().unwrap()).expect_err(part).join("; ");
         assert!(outline.contains(part), "{outline}");
     };
-    refused("smolvlm", &|c| c["scale_factor"] = 3.into(), "`scale_factor` is 3");
+    refused("smolvlm", &|c| c["scale_factor"] = 3.into(), "`scale_factor`");
+    refused("internvl", &|c| c["downsample_ratio"] = json!(0.125), "`downsample_ratio`");
+    refused("internvl", &|c| c["vision_config"]["use_qk_norm"] = true.into(), "`vision_config.use_qk_norm`");
+    refused("internvl", &|c| c["vision_config"]["image_size"] = json!([8, 4]), "image_size");
+    refused("internvl", &|c| c["text_config"]["model_type"] = "gemma".into(), "`gemma`");
     refused("smolvlm", &|c| c["scale_factor"] = 0.into(), "`scale_factor`");
     refused("idefics3", &|c| c["vision_config"]["num_attention_heads"] = 3.into(), "`num_attention_heads` = 3");
     refused("idefics3", &|c| c["vision_config"] = json!(3), "`vision_config`");

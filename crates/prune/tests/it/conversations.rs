@@ -66,6 +66,7 @@ fn calibration_reads_the_words_around_an_image() {
         ("llava-layers", [12, 12], layout(41, &[2, 9])),
         ("qwen2-vl", [16, 24], Layout { grids: vec![[1, 2, 3]], ..layout(5, &[3, 6]) }),
         ("smolvlm", [32, 32], layout(4, &[2, 4, 1, 4, 2, 4])),
+        ("internvl", [16, 8], layout(4, &[2, 8])),
         (
             "llava-next",
             [i64::from(canvas.0), i64::from(canvas.1)],

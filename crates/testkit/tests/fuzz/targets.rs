@@ -99,6 +99,7 @@ fn model() -> Target {
         "blip2-itm",
         "llava-siglip",
         "smolvlm",
+        "internvl",
         "llava-next",
     ] {
         let folder = root.path().join(like);
