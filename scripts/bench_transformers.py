@@ -4,7 +4,7 @@
 Usage: python3 scripts/bench_transformers.py [--threads N] [--repeats N] [--beams N] [--new-tokens N] [--rows N] [--keep FOLDER]
        (needs torch 2.11 and transformers 4.57; builds and runs the example `folder_speed` of crates/models)
 
-Makes folders with random weights: two InstructBLIP of middle size (FlanT5 and Vicuna), a LLaVA, a LLaVA-NeXT and a Qwen2-VL of middle size, and a
+Makes folders with random weights: two InstructBLIP of middle size (FlanT5 and Vicuna), a LLaVA, a LLaVA-NeXT, a Qwen2-VL and an InternVL of middle size, and a
 SmolVLM of the shape of SmolVLM-256M. The pass is over one image per row; the search answers all rows about one shared image, in transformers by one
 batched `generate` call, as its users write it. Both sides
 run in f32 without gradients, one process each, alternating; loading is printed apart and process start is not counted. The best of
@@ -55,6 +55,13 @@ SMOLVLM = dict(
     text_config=dict(model_type="llama", vocab_size=49280, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
                      num_key_value_heads=3, max_position_embeddings=8192, rope_theta=1e5, bos_token_id=1, eos_token_id=2, pad_token_id=0),
 )
+INTERNVL = dict(
+    model_type="internvl", image_token_id=IMAGE_TOKEN,
+    vision_config=dict(hidden_size=384, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=6, image_size=[224, 224], patch_size=[14, 14],
+                       attention_bias=True),
+    text_config=dict(model_type="qwen2", vocab_size=32000, hidden_size=512, intermediate_size=1376, num_hidden_layers=8, num_attention_heads=8,
+                     num_key_value_heads=2, max_position_embeddings=4096, bos_token_id=1, eos_token_id=2, pad_token_id=0),
+)
 # Models of conversations: the configuration, height and width of the canvas that an image is on, and the features that it becomes.
 CONVERSATIONS = {
     "llava": (dict(model_type="llava", vision_config=CLIP, text_config=TEXT["vicuna"] | dict(max_position_embeddings=4096), image_token_index=IMAGE_TOKEN), (336, 336), 576),
@@ -64,6 +71,7 @@ CONVERSATIONS = {
     "qwen2-vl": (QWEN, (448, 448), 256),
     # Two rows and columns of tiles, and the whole image below.
     "smolvlm": (SMOLVLM, (3 * 512, 2 * 512), 5 * 64),
+    "internvl": (INTERNVL, (3 * 224, 2 * 224), 5 * 64),
 }
 # The size of an image that the canvas of `llava-next` holds.
 NEXT_SIZE = (168, 672)
@@ -135,6 +143,8 @@ def images(name, pixels):
 
     if name == "smolvlm":
         return dict(pixel_values=torch.cat(tiles(512, 2, 2), 1))
+    if name == "internvl":
+        return dict(pixel_values=torch.cat(tiles(224, 2, 2), 1).flatten(0, 1))
     if name == "llava-next":
         cut, whole = tiles(336, 1, 2)
         return dict(pixel_values=torch.cat([whole, cut], 1), image_sizes=torch.tensor([NEXT_SIZE] * len(pixels)))
@@ -170,6 +180,9 @@ class Theirs:
     def __init__(self, name, folder, tensors, options):
         from transformers import AutoModelForImageTextToText
 
+        if name == "internvl":
+            # Beams with all tiles of their image, in place of one tile several times.
+            import export_tile_goldens  # noqa: F401
         start = time.perf_counter()
         self.model = AutoModelForImageTextToText.from_pretrained(folder).eval()
         self.load = time.perf_counter() - start
