@@ -4,7 +4,7 @@
 //! same sources hold the same measurement, not two: a magnitude mask does not know the seed, and retrieval does not see language sparsity.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -83,11 +83,42 @@ struct TowerCounts {
     group_violations: u64,
 }
 
-/// What the certificates of a run say together; no sums while one is missing.
+/// What the certificates of a run say together, and what the run asks for: a configuration with steps is resolved once for all values.
 #[derive(Clone, Debug)]
 struct Certified {
     source: Arc<str>,
-    sums: Option<Counts>,
+    /// Counts of each tower; none while a certificate is missing.
+    sums: Option<BTreeMap<Tower, TowerCounts>>,
+    asked: [Asked; Tower::ALL.len()],
+}
+
+/// What a run asks for in a tower.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    tower: Tower,
+    sparsity: f64,
+    /// Whether a step removes something, weights or whole groups.
+    removes: bool,
+}
+
+/// A column of the records: a value, and the scores that it is the mean of.
+#[derive(Clone, Debug)]
+pub(crate) struct Column {
+    value: Value,
+    /// Task, and part of its score. None for what is certified or counted.
+    members: Vec<(Task, Option<String>)>,
+}
+
+impl Column {
+    /// The column of a value.
+    pub fn of(value: Value) -> Self {
+        let member = |value: Value| match value {
+            Value::Task(task) => Some((task, None)),
+            Value::Part(task, part) => Some((task, Some(part))),
+            _ => None,
+        };
+        Self { members: value.members().into_iter().filter_map(member).collect(), value }
+    }
 }
 
 /// Module path of the projection beside a Q-Former.
@@ -139,6 +170,8 @@ pub struct Reader {
     failures: KeyMap<FailureRecord>,
     /// What the certificates of the last run say together: its values are asked for one after the other.
     last: Option<(Arc<str>, Certified)>,
+    /// The sources of measurements, each once: equal ones have one address.
+    sources: HashSet<Arc<str>>,
     /// What was found on the way.
     pub provenance: Provenance,
 }
@@ -188,7 +221,15 @@ impl Reader {
         }
         let spent = known(making, |key| results.spent(key))?;
         let failures = index.failures().into_iter().map(|record| (record.key, record.clone())).collect();
-        Ok(Self { scores, certificates, spent, failures, last: None, provenance: Provenance::default() })
+        Ok(Self {
+            scores,
+            certificates,
+            spent,
+            failures,
+            last: None,
+            sources: HashSet::new(),
+            provenance: Provenance::default(),
+        })
     }
 
     /// Whether every result of a cell is there.
@@ -215,46 +256,44 @@ impl Reader {
         true
     }
 
-    /// The parts that the evaluated tasks of a cell turned out to have.
-    pub fn parts(&mut self, cell: &Cell) -> Vec<Value> {
-        let mut parts = Vec::new();
+    /// Adds the parts that the evaluated tasks of a cell turned out to have.
+    pub fn add_parts(&mut self, cell: &Cell, parts: &mut BTreeMap<Task, BTreeSet<String>>) {
         for (task, node) in evaluations(cell) {
-            if let Some(score) = self.score(&node.key) {
-                parts.extend(
-                    score.score.parts.keys().chain(score.external.keys()).map(|part| Value::Part(task, part.clone())),
-                );
+            let Some(score) = self.score(&node.key) else { continue };
+            let known = parts.entry(task).or_default();
+            for part in score.score.parts.keys().chain(score.external.keys()) {
+                // Most cells have the parts of the first one.
+                if !known.contains(part) {
+                    known.insert(part.clone());
+                }
             }
         }
-        parts
     }
 
     /// A value of a cell; `None` when the cell cannot have it, as a task that is not evaluated.
-    pub fn measure(&mut self, cell: &Cell, value: &Value) -> Option<Measurement> {
+    pub(crate) fn measure(&mut self, cell: &Cell, Column { value, members }: &Column) -> Option<Measurement> {
         if value.is_cost() {
             return Some(self.cost(cell, value));
         }
-        if value.is_certified() {
+        if members.is_empty() {
             return Some(self.certified(cell, value));
         }
-        let mut keys = Vec::new();
-        let mut numbers = Vec::new();
+        let mut keys: Vec<&StageKey> = Vec::with_capacity(members.len());
+        let mut numbers = Vec::with_capacity(members.len());
         let mut fewer = None;
-        let members = value.members();
-        for member in &members {
-            let (Value::Task(task) | Value::Part(task, _)) = member else { continue };
+        for (task, part) in members {
             let (_, node) = evaluations(cell).find(|(other, _)| other == task)?;
-            let key = node.key.short();
-            if !keys.contains(&key) {
-                keys.push(key);
+            if !keys.contains(&&node.key) {
+                keys.push(&node.key);
             }
             if let Some(score) = self.score(&node.key) {
-                let found = match member {
-                    Value::Part(_, part) => score.part(part),
-                    _ => score.score.score.as_ref(),
+                let found = match part {
+                    Some(part) => score.part(part),
+                    None => score.score.score.as_ref(),
                 };
                 let found = found?;
                 numbers.push(number(found));
-                if let (Value::Task(task), Stage::Evaluate { items, .. }) = (member, &*node.stage)
+                if let (None, Stage::Evaluate { items, .. }) = (part, &*node.stage)
                     && found.items < u64::from(*items)
                 {
                     fewer = Some((*task, found.items, u64::from(*items)));
@@ -263,7 +302,20 @@ impl Reader {
         }
         self.provenance.fewer.extend(fewer);
         let whole = numbers.len() == members.len();
-        Some(Measurement { number: whole.then(|| mean(&numbers)), source: keys.join("+").into() })
+        Some(Measurement { number: whole.then(|| mean(&numbers)), source: self.source(keys.into_iter()) })
+    }
+
+    /// The source that is made of some stages.
+    fn source<'k>(&mut self, keys: impl Iterator<Item = &'k StageKey>) -> Arc<str> {
+        let text = source_of(keys);
+        match self.sources.get(text.as_str()) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let source: Arc<str> = text.into();
+                self.sources.insert(Arc::clone(&source));
+                source
+            }
+        }
     }
 
     /// Certified sparsity of every pruned block of a cell; `None` while a certificate is missing.
@@ -281,7 +333,7 @@ impl Reader {
 
     /// What a cell's stages took; nothing while one is missing.
     fn cost(&mut self, cell: &Cell, value: &Value) -> Measurement {
-        let source = certifiers(cell).map(|node| node.key.short()).collect::<Vec<_>>().join("+").into();
+        let source = self.source(certifiers(cell).map(|node| &node.key));
         let spent = |node: &StageNode| self.spent.get(&node.key).map(|known| &known.found.result);
         let value = match value {
             Value::Seconds => making_of(cell).map(|node| Some(spent(node)?.seconds)).sum::<Option<f64>>(),
@@ -310,32 +362,31 @@ impl Reader {
             }
         };
         let source = Arc::clone(&certified.source);
-        let Some(all) = &certified.sums else { return Measurement { number: None, source } };
-        let budgets = Tower::ALL.map(|tower| (tower, cell.run.sparsity(tower)));
-        let budget = |tower: Tower| budgets.iter().find(|(own, _)| *own == tower).map_or(0.0, |(_, budget)| *budget);
-        let with_budget = || Tower::ALL.into_iter().filter(|&tower| budget(tower) > 0.0);
-        let total = |tower: Tower| all.towers.get(&tower).copied().unwrap_or_default();
+        let Certified { sums: Some(all), asked, .. } = certified else {
+            return Measurement { number: None, source };
+        };
+        let total = |tower: Tower| all.get(&tower).copied().unwrap_or_default();
         let share = |(zeros, total): (f64, f64)| if total > 0.0 { zeros / total } else { 0.0 };
         let sparsity = |tower: &Option<Tower>| match tower {
             Some(tower) => share((total(*tower).zeros as f64, total(*tower).weights as f64)),
             None => {
-                let reduced = Tower::ALL.into_iter().filter(|&tower| cell.run.removes(tower));
-                share(reduced.map(total).fold((0.0, 0.0), |s, t| (s.0 + t.zeros as f64, s.1 + t.weights as f64)))
+                let reduced = asked.iter().filter(|asked| asked.removes).map(|asked| total(asked.tower));
+                share(reduced.fold((0.0, 0.0), |s, t| (s.0 + t.zeros as f64, s.1 + t.weights as f64)))
             }
         };
         let target = |tower: &Option<Tower>| match tower {
-            Some(tower) => budget(*tower),
-            None => share(with_budget().fold((0.0, 0.0), |s, tower| {
-                let weights = total(tower).weights as f64;
-                (s.0 + budget(tower) * weights, s.1 + weights)
+            Some(tower) => asked.iter().find(|asked| asked.tower == *tower).map_or(0.0, |asked| asked.sparsity),
+            None => share(asked.iter().filter(|asked| asked.sparsity > 0.0).fold((0.0, 0.0), |s, asked| {
+                let weights = total(asked.tower).weights as f64;
+                (s.0 + asked.sparsity * weights, s.1 + weights)
             })),
         };
         let number = match value {
             Value::Sparsity(tower) => sparsity(tower),
             Value::Density(tower) => 1.0 - sparsity(tower),
             Value::TargetSparsity(tower) => target(tower),
-            Value::Revived => all.towers.values().map(|tower| tower.revived).sum::<u64>() as f64,
-            Value::GroupViolations => all.towers.values().map(|tower| tower.group_violations).sum::<u64>() as f64,
+            Value::Revived => all.values().map(|tower| tower.revived).sum::<u64>() as f64,
+            Value::GroupViolations => all.values().map(|tower| tower.group_violations).sum::<u64>() as f64,
             Value::Average
             | Value::PaperAverage
             | Value::VqaMean
@@ -349,14 +400,18 @@ impl Reader {
 
     /// What a cell's certificates say of each tower, the last one first to say it.
     fn certificates(&mut self, cell: &Cell) -> Certified {
-        let last: Vec<&StageNode> = certifiers(cell).collect();
-        let source = last.iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+").into();
-        let mut all = Counts::default();
-        for node in &last {
-            let Some(counts) = self.counts(&node.key) else { return Certified { source, sums: None } };
-            all.towers.extend(&counts.towers);
+        let mut sums = Some(BTreeMap::new());
+        for node in certifiers(cell) {
+            let Some(counts) = self.counts(&node.key) else {
+                sums = None;
+                break;
+            };
+            sums.get_or_insert_default().extend(&counts.towers);
         }
-        Certified { source, sums: Some(all) }
+        let source = self.source(certifiers(cell).map(|node| &node.key));
+        let run = &cell.run;
+        let asked = |tower| Asked { tower, sparsity: run.sparsity(tower), removes: run.removes(tower) };
+        Certified { source, sums, asked: Tower::ALL.map(asked) }
     }
 
     fn score(&mut self, key: &StageKey) -> Option<&Scored> {
@@ -452,10 +507,22 @@ fn making_of(cell: &Cell) -> impl Iterator<Item = &StageNode> {
 /// have the value.
 pub(crate) fn source(cell: &Cell, value: &Value) -> Option<String> {
     if value.is_certified() {
-        return Some(certifiers(cell).map(|node| node.key.short()).collect::<Vec<_>>().join("+"));
+        return Some(source_of(certifiers(cell).map(|node| &node.key)));
     }
     let key = |task: &Task| evaluations(cell).find(|(other, _)| other == task).map(|(_, node)| node.key.short());
     Some(value.tasks().iter().map(key).collect::<Option<Vec<_>>>()?.join("+"))
+}
+
+/// Short keys of stages, joined by `+`.
+fn source_of<'k>(keys: impl Iterator<Item = &'k StageKey>) -> String {
+    let mut text = String::new();
+    for key in keys {
+        if !text.is_empty() {
+            text.push('+');
+        }
+        text.push_str(&key.short());
+    }
+    text
 }
 
 fn evaluations(cell: &Cell) -> impl Iterator<Item = (Task, &StageNode)> {
