@@ -171,10 +171,8 @@ impl Records {
         let mut runs: HashMap<&str, bool> = HashMap::new();
 
         // Parts of a task's score are known once some cell has it; then every cell is expected to have them.
-        let mut found = BTreeMap::new();
-        study.cells.iter().for_each(|cell| reader.add_parts(cell, &mut found));
-        let found =
-            found.into_iter().flat_map(|(task, parts)| parts.into_iter().map(move |part| Quantity::Part(task, part)));
+        let found = reader.parts().into_iter();
+        let found = found.flat_map(|(task, parts)| parts.into_iter().map(move |part| Quantity::Part(task, part)));
         // What a model took is another number on another machine: it stands in the records only where somebody asks for it.
         let asked = asked.into_iter().filter(|value| matches!(value, Quantity::Part(..)) || value.is_cost());
         let parts: BTreeSet<Quantity> = found.chain(asked).collect();
@@ -182,8 +180,8 @@ impl Records {
         let shown: Vec<Quantity> = names.iter().filter_map(|name| name.parse().ok()).chain(parts).collect();
         let values: Vec<String> = shown.iter().map(ToString::to_string).collect();
         let columns: Vec<Column> = shown.into_iter().map(Column::of).collect();
-        let sparsity = Column::of(Quantity::Sparsity(None));
 
+        let mut measurements = Vec::with_capacity(columns.len());
         let mut trainings = Trainings::new(store);
         let mut certified: HashMap<usize, Vec<Certified>> = HashMap::new();
         for cell in study.cells {
@@ -197,15 +195,15 @@ impl Records {
             trainings.add(at, cell);
             let complete = reader.is_complete(cell);
             if heat {
-                let source = reader.measure(cell, &sparsity).map(|m| m.source).unwrap_or_default();
+                let source = reader.certificate_source(cell);
                 let seeds = certified.entry(at).or_default();
                 if !seeds.iter().any(|(known, _)| *known == source) {
                     seeds.push((source, reader.blocks(cell)));
                 }
             }
             runs.insert(&cell.run_id, complete);
-            for (position, column) in columns.iter().enumerate() {
-                let Some(Measurement { number, source }) = reader.measure(cell, column) else { continue };
+            reader.measure(cell, &columns, &mut measurements);
+            for (position, Measurement { number, source }) in measurements.drain(..) {
                 let sample = Sample { seed: cell.seed, number, source, distinct: false, cell: cells.len() as u32 };
                 measured[at * values.len() + position].samples.push(sample);
             }

@@ -36,12 +36,20 @@ impl Records {
         }
         row.end();
         let labels: Vec<Rows> = self.points.iter().map(labels).collect();
+        let values: Vec<Rows> = self.values.iter().map(|value| Rows::of(value)).collect();
+        // What the rows of a cell begin with.
+        let (mut begin, mut begun) = (Rows::default(), usize::MAX);
         for (cell, value, sample) in samples(&self.cells, self.values.len(), &self.measured) {
-            let Recorded { point, run, seed } = &self.cells[cell];
-            row.append(&labels[*point as usize]);
-            row.text(Some(run));
-            row.field(format_args!("{seed}"));
-            row.text(Some(&self.values[value]));
+            if begun != cell {
+                let Recorded { point, run, seed } = &self.cells[cell];
+                begin.bytes.clear();
+                begin.append(&labels[*point as usize]);
+                begin.text(Some(run));
+                begin.field(format_args!("{seed}"));
+                begun = cell;
+            }
+            row.append(&begin);
+            row.append(&values[value]);
             for number in [sample.number.map(|number| number.value), sample.number.map(|number| number.standard_error)]
             {
                 match number {
@@ -76,11 +84,18 @@ struct Rows {
 }
 
 impl Rows {
+    /// One field.
+    fn of(text: &str) -> Self {
+        let mut row = Self::default();
+        row.text(Some(text));
+        row
+    }
+
     /// Adds a text, in quotes where it needs them.
     fn text(&mut self, text: Option<&str>) {
         match text {
             None => {}
-            Some(text) if text.is_empty() || text.contains([',', '"', '\n', '\r']) => {
+            Some(text) if text.is_empty() || text.bytes().any(|byte| matches!(byte, b',' | b'"' | b'\n' | b'\r')) => {
                 self.bytes.push(b'"');
                 self.bytes.extend_from_slice(text.replace('"', "\"\"").as_bytes());
                 self.bytes.push(b'"');
