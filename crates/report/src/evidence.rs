@@ -89,14 +89,12 @@ pub fn rank(points: &[(usize, f64)], value: &str, records: &Records) -> Option<R
     let falls = value.parse::<Value>().is_ok_and(|value| value.lower_is_better());
     let order = |a: &&(usize, f64), b: &&(usize, f64)| if falls { b.1.total_cmp(&a.1) } else { a.1.total_cmp(&b.1) };
     let best = points.iter().max_by(order)?.0;
-    let compared: Vec<Option<Difference>> = points
-        .iter()
-        .map(
-            |&(point, _)| {
-                if point == best { None } else { Some(Sides::of(&[best], &[point], value, records).compare()?.2) }
-            },
-        )
-        .collect();
+    let side = |point| Side::points(&[point], value, records);
+    let of_best = side(best);
+    let compare = |&(point, _): &(usize, f64)| {
+        if point == best { None } else { Some(Sides::new(of_best.clone(), side(point)).compare()?.2) }
+    };
+    let compared: Vec<Option<Difference>> = points.iter().map(compare).collect();
     let differences: Vec<Difference> = compared.iter().flatten().cloned().collect();
     // On a handful of items everything would stand as not told apart from the best, 0 beside 100.
     if differences.is_empty() || differences.iter().any(|difference| difference.items < FEWEST) {

@@ -4,7 +4,7 @@
 //! same sources hold the same measurement, not two: a magnitude mask does not know the seed, and retrieval does not see language sparsity.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use ressa_experiment::{
     Cell, KeyMap, Stage, StageKey, StageNode, Task, Tower,
     places::without_places,
-    record::{Certificate, Score, Shortfall},
+    record::{Certificate, Score, Shortfall, TaskScore},
     value::Value,
 };
 use ressa_runlog::FailureRecord;
@@ -83,11 +83,87 @@ struct TowerCounts {
     group_violations: u64,
 }
 
-/// What the certificates of a run say together; no sums while one is missing.
+/// What the certificates of a run say together, and what the run asks for: a configuration with steps is resolved once for all values.
 #[derive(Clone, Debug)]
 struct Certified {
     source: Arc<str>,
-    sums: Option<Counts>,
+    /// Counts of each tower; none while a certificate is missing.
+    sums: Option<BTreeMap<Tower, TowerCounts>>,
+    asked: [Asked; Tower::ALL.len()],
+}
+
+impl Certified {
+    /// A value that is certified.
+    fn measure(&self, value: &Value) -> Measurement {
+        let source = Arc::clone(&self.source);
+        let Some(all) = &self.sums else { return Measurement { number: None, source } };
+        let asked = &self.asked;
+        let total = |tower: Tower| all.get(&tower).copied().unwrap_or_default();
+        let share = |(zeros, total): (f64, f64)| if total > 0.0 { zeros / total } else { 0.0 };
+        let sparsity = |tower: &Option<Tower>| match tower {
+            Some(tower) => share((total(*tower).zeros as f64, total(*tower).weights as f64)),
+            None => {
+                let reduced = asked.iter().filter(|asked| asked.removes).map(|asked| total(asked.tower));
+                share(reduced.fold((0.0, 0.0), |s, t| (s.0 + t.zeros as f64, s.1 + t.weights as f64)))
+            }
+        };
+        let target = |tower: &Option<Tower>| match tower {
+            Some(tower) => asked.iter().find(|asked| asked.tower == *tower).map_or(0.0, |asked| asked.sparsity),
+            None => share(asked.iter().filter(|asked| asked.sparsity > 0.0).fold((0.0, 0.0), |s, asked| {
+                let weights = total(asked.tower).weights as f64;
+                (s.0 + asked.sparsity * weights, s.1 + weights)
+            })),
+        };
+        let number = match value {
+            Value::Sparsity(tower) => sparsity(tower),
+            Value::Density(tower) => 1.0 - sparsity(tower),
+            Value::TargetSparsity(tower) => target(tower),
+            Value::Revived => all.values().map(|tower| tower.revived).sum::<u64>() as f64,
+            Value::GroupViolations => all.values().map(|tower| tower.group_violations).sum::<u64>() as f64,
+            Value::Average
+            | Value::PaperAverage
+            | Value::VqaMean
+            | Value::Task(_)
+            | Value::Part(..)
+            | Value::Seconds
+            | Value::Parameters => unreachable!("not certified"),
+        };
+        Measurement { number: Some(Number { value: number, standard_error: 0.0, items: 0 }), source }
+    }
+}
+
+/// What a run asks for in a tower.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    tower: Tower,
+    sparsity: f64,
+    /// Whether a step removes something, weights or whole groups.
+    removes: bool,
+}
+
+/// A column of the records: a value, and the scores that it is the mean of.
+#[derive(Clone, Debug)]
+pub(crate) struct Column {
+    value: Value,
+    /// Task, and part of its score. None for what is certified or counted.
+    members: Vec<(Task, Option<String>)>,
+}
+
+impl Column {
+    /// The column of a value.
+    pub fn of(value: Value) -> Self {
+        let member = |value: Value| match value {
+            Value::Task(task) => Some((task, None)),
+            Value::Part(task, part) => Some((task, Some(part))),
+            _ => None,
+        };
+        Self { members: value.members().into_iter().filter_map(member).collect(), value }
+    }
+
+    /// Whether it comes from evaluations.
+    fn is_scored(&self) -> bool {
+        !self.members.is_empty()
+    }
 }
 
 /// Module path of the projection beside a Q-Former.
@@ -129,9 +205,36 @@ struct Known<T> {
     noted: bool,
 }
 
+/// The sources of measurements that several stages are behind, each once: equal ones have one address.
+#[derive(Default)]
+struct Sources(HashSet<Arc<str>>);
+
+impl Sources {
+    /// The source that is made of some stages.
+    fn of<'k>(&mut self, keys: impl Iterator<Item = &'k StageKey>) -> Arc<str> {
+        let text = source_of(keys);
+        if let Some(known) = self.0.get(text.as_str()) {
+            return Arc::clone(known);
+        }
+        let source: Arc<str> = text.into();
+        self.0.insert(Arc::clone(&source));
+        source
+    }
+}
+
+/// An evaluation of a cell.
+struct Evaluated<'a> {
+    task: Task,
+    /// Items that it asks for.
+    items: u32,
+    key: &'a StageKey,
+    /// Its scores, once they are there.
+    found: Option<&'a Scored>,
+}
+
 /// The results of some cells, each stage's read once.
 pub struct Reader {
-    scores: KeyMap<Known<Scored>>,
+    scores: KeyMap<Scored>,
     certificates: KeyMap<Known<Certifies>>,
     /// What stages took, where that is asked for.
     spent: KeyMap<Known<Spent>>,
@@ -139,6 +242,9 @@ pub struct Reader {
     failures: KeyMap<FailureRecord>,
     /// What the certificates of the last run say together: its values are asked for one after the other.
     last: Option<(Arc<str>, Certified)>,
+    sources: Sources,
+    /// The environment that was noted last: most stages of a log share it.
+    environment: Option<Arc<Environment>>,
     /// What was found on the way.
     pub provenance: Provenance,
 }
@@ -188,14 +294,29 @@ impl Reader {
         }
         let spent = known(making, |key| results.spent(key))?;
         let failures = index.failures().into_iter().map(|record| (record.key, record.clone())).collect();
-        Ok(Self { scores, certificates, spent, failures, last: None, provenance: Provenance::default() })
+        let mut reader = Self {
+            scores: KeyMap::with_capacity_and_hasher(scores.len(), Default::default()),
+            certificates,
+            spent,
+            failures,
+            last: None,
+            sources: Sources::default(),
+            environment: None,
+            provenance: Provenance::default(),
+        };
+        for (key, Known { found, .. }) in scores {
+            reader.note(&found.environment);
+            reader.provenance.note_score(&found.result.score);
+            reader.scores.insert(key, found.result);
+        }
+        Ok(reader)
     }
 
     /// Whether every result of a cell is there.
     pub fn is_complete(&mut self, cell: &Cell) -> bool {
         for node in &cell.stages {
             let there = match *node.stage {
-                Stage::Evaluate { .. } => self.score(&node.key).is_some(),
+                Stage::Evaluate { .. } => self.scores.contains_key(&node.key),
                 Stage::Merge { .. }
                 | Stage::Prune { .. }
                 | Stage::Refine { .. }
@@ -215,55 +336,42 @@ impl Reader {
         true
     }
 
-    /// The parts that the evaluated tasks of a cell turned out to have.
-    pub fn parts(&mut self, cell: &Cell) -> Vec<Value> {
-        let mut parts = Vec::new();
-        for (task, node) in evaluations(cell) {
-            if let Some(score) = self.score(&node.key) {
-                parts.extend(
-                    score.score.parts.keys().chain(score.external.keys()).map(|part| Value::Part(task, part.clone())),
-                );
+    /// The parts that tasks turned out to have.
+    pub fn parts(&self) -> BTreeMap<Task, BTreeSet<String>> {
+        let mut parts: BTreeMap<Task, BTreeSet<String>> = BTreeMap::new();
+        for Scored { score, external, .. } in self.scores.values() {
+            let known = parts.entry(score.task).or_default();
+            for part in score.parts.keys().chain(external.keys()) {
+                // Most evaluations have the parts of the first one.
+                if !known.contains(part) {
+                    known.insert(part.clone());
+                }
             }
         }
         parts
     }
 
-    /// A value of a cell; `None` when the cell cannot have it, as a task that is not evaluated.
-    pub fn measure(&mut self, cell: &Cell, value: &Value) -> Option<Measurement> {
-        if value.is_cost() {
-            return Some(self.cost(cell, value));
+    /// Puts the values of a cell into `out`, with the positions of their columns. A column that the cell cannot have, as a task that is not
+    /// evaluated, is left out.
+    pub(crate) fn measure(&mut self, cell: &Cell, columns: &[Column], out: &mut Vec<(usize, Measurement)>) {
+        out.clear();
+        let evaluated: Vec<Evaluated<'_>> = evaluations(cell)
+            .map(|(task, items, node)| Evaluated { task, items, key: &node.key, found: self.scores.get(&node.key) })
+            .collect();
+        for (position, Column { members, .. }) in columns.iter().enumerate().filter(|(_, column)| column.is_scored()) {
+            let scored = scored(members, &evaluated, &mut self.sources, &mut self.provenance);
+            out.extend(scored.map(|measurement| (position, measurement)));
         }
-        if value.is_certified() {
-            return Some(self.certified(cell, value));
+        for (position, Column { value, .. }) in columns.iter().enumerate().filter(|(_, column)| !column.is_scored()) {
+            let measurement =
+                if value.is_cost() { self.cost(cell, value) } else { self.certified(cell).measure(value) };
+            out.push((position, measurement));
         }
-        let mut keys = Vec::new();
-        let mut numbers = Vec::new();
-        let mut fewer = None;
-        let members = value.members();
-        for member in &members {
-            let (Value::Task(task) | Value::Part(task, _)) = member else { continue };
-            let (_, node) = evaluations(cell).find(|(other, _)| other == task)?;
-            let key = node.key.short();
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-            if let Some(score) = self.score(&node.key) {
-                let found = match member {
-                    Value::Part(_, part) => score.part(part),
-                    _ => score.score.score.as_ref(),
-                };
-                let found = found?;
-                numbers.push(number(found));
-                if let (Value::Task(task), Stage::Evaluate { items, .. }) = (member, &*node.stage)
-                    && found.items < u64::from(*items)
-                {
-                    fewer = Some((*task, found.items, u64::from(*items)));
-                }
-            }
-        }
-        self.provenance.fewer.extend(fewer);
-        let whole = numbers.len() == members.len();
-        Some(Measurement { number: whole.then(|| mean(&numbers)), source: keys.join("+").into() })
+    }
+
+    /// The source of what the certificates of a cell say.
+    pub(crate) fn certificate_source(&mut self, cell: &Cell) -> Arc<str> {
+        Arc::clone(&self.certified(cell).source)
     }
 
     /// Certified sparsity of every pruned block of a cell; `None` while a certificate is missing.
@@ -281,7 +389,7 @@ impl Reader {
 
     /// What a cell's stages took; nothing while one is missing.
     fn cost(&mut self, cell: &Cell, value: &Value) -> Measurement {
-        let source = certifiers(cell).map(|node| node.key.short()).collect::<Vec<_>>().join("+").into();
+        let source = self.sources.of(certifiers(cell).map(|node| &node.key));
         let spent = |node: &StageNode| self.spent.get(&node.key).map(|known| &known.found.result);
         let value = match value {
             Value::Seconds => making_of(cell).map(|node| Some(spent(node)?.seconds)).sum::<Option<f64>>(),
@@ -294,98 +402,55 @@ impl Reader {
             if let Some(Known { found, noted }) = self.spent.get_mut(&node.key)
                 && !std::mem::replace(noted, true)
             {
-                self.provenance.note(&found.environment);
+                let environment = Arc::clone(&found.environment);
+                self.note(&environment);
             }
         }
         Measurement { number: value.map(|value| Number { value, standard_error: 0.0, items: 0 }), source }
     }
 
-    fn certified(&mut self, cell: &Cell, value: &Value) -> Measurement {
+    /// What the certificates of a cell say.
+    fn certified(&mut self, cell: &Cell) -> &Certified {
         let known = self.last.take().filter(|(run, _)| *run == cell.run_id);
-        let (_, certified) = match known {
-            Some(known) => self.last.insert(known),
-            None => {
-                let certified = self.certificates(cell);
-                self.last.insert((Arc::clone(&cell.run_id), certified))
-            }
-        };
-        let source = Arc::clone(&certified.source);
-        let Some(all) = &certified.sums else { return Measurement { number: None, source } };
-        let budgets = Tower::ALL.map(|tower| (tower, cell.run.sparsity(tower)));
-        let budget = |tower: Tower| budgets.iter().find(|(own, _)| *own == tower).map_or(0.0, |(_, budget)| *budget);
-        let with_budget = || Tower::ALL.into_iter().filter(|&tower| budget(tower) > 0.0);
-        let total = |tower: Tower| all.towers.get(&tower).copied().unwrap_or_default();
-        let share = |(zeros, total): (f64, f64)| if total > 0.0 { zeros / total } else { 0.0 };
-        let sparsity = |tower: &Option<Tower>| match tower {
-            Some(tower) => share((total(*tower).zeros as f64, total(*tower).weights as f64)),
-            None => {
-                let reduced = Tower::ALL.into_iter().filter(|&tower| cell.run.removes(tower));
-                share(reduced.map(total).fold((0.0, 0.0), |s, t| (s.0 + t.zeros as f64, s.1 + t.weights as f64)))
-            }
-        };
-        let target = |tower: &Option<Tower>| match tower {
-            Some(tower) => budget(*tower),
-            None => share(with_budget().fold((0.0, 0.0), |s, tower| {
-                let weights = total(tower).weights as f64;
-                (s.0 + budget(tower) * weights, s.1 + weights)
-            })),
-        };
-        let number = match value {
-            Value::Sparsity(tower) => sparsity(tower),
-            Value::Density(tower) => 1.0 - sparsity(tower),
-            Value::TargetSparsity(tower) => target(tower),
-            Value::Revived => all.towers.values().map(|tower| tower.revived).sum::<u64>() as f64,
-            Value::GroupViolations => all.towers.values().map(|tower| tower.group_violations).sum::<u64>() as f64,
-            Value::Average
-            | Value::PaperAverage
-            | Value::VqaMean
-            | Value::Task(_)
-            | Value::Part(..)
-            | Value::Seconds
-            | Value::Parameters => unreachable!("not certified"),
-        };
-        Measurement { number: Some(Number { value: number, standard_error: 0.0, items: 0 }), source }
+        let last = known.unwrap_or_else(|| (Arc::clone(&cell.run_id), self.certificates(cell)));
+        &self.last.insert(last).1
     }
 
     /// What a cell's certificates say of each tower, the last one first to say it.
     fn certificates(&mut self, cell: &Cell) -> Certified {
-        let last: Vec<&StageNode> = certifiers(cell).collect();
-        let source = last.iter().map(|node| node.key.short()).collect::<Vec<_>>().join("+").into();
-        let mut all = Counts::default();
-        for node in &last {
-            let Some(counts) = self.counts(&node.key) else { return Certified { source, sums: None } };
-            all.towers.extend(&counts.towers);
+        let mut sums = Some(BTreeMap::new());
+        for node in certifiers(cell) {
+            let Some(counts) = self.counts(&node.key) else {
+                sums = None;
+                break;
+            };
+            sums.get_or_insert_default().extend(&counts.towers);
         }
-        Certified { source, sums: Some(all) }
-    }
-
-    fn score(&mut self, key: &StageKey) -> Option<&Scored> {
-        let Known { found, noted } = self.scores.get_mut(key)?;
-        let score = &found.result.score;
-        if !std::mem::replace(noted, true) {
-            self.provenance.note(&found.environment);
-            match &score.score {
-                Some(found) => {
-                    self.provenance.items.entry(score.task.name().to_owned()).or_default().insert(found.items);
-                    self.provenance.metrics.entry(score.task).or_default().insert(found.metric.clone());
-                }
-                None => self.provenance.undefined.extend(score.undefined().map(|why| (score.task, why))),
-            }
-        }
-        Some(&found.result)
+        let source = self.sources.of(certifiers(cell).map(|node| &node.key));
+        let run = &cell.run;
+        let asked = |tower| Asked { tower, sparsity: run.sparsity(tower), removes: run.removes(tower) };
+        Certified { source, sums, asked: Tower::ALL.map(asked) }
     }
 
     fn counts(&mut self, key: &StageKey) -> Option<&Counts> {
-        let Known { found, noted } = self.certificates.get_mut(key)?;
-        let certifies = &found.result;
-        if !std::mem::replace(noted, true) {
-            self.provenance.note(&found.environment);
+        if !std::mem::replace(&mut self.certificates.get_mut(key)?.noted, true) {
+            let environment = Arc::clone(&self.certificates[key].found.environment);
+            self.note(&environment);
+            let certifies = &self.certificates[key].found.result;
             self.provenance.certificates += 1;
             let violations = certifies.violations.iter().map(|v| format!("{}: {v}", key.short()));
             self.provenance.violations.extend(violations);
             self.provenance.calibrations.extend(certifies.calibration);
         }
-        Some(&certifies.counts)
+        Some(&self.certificates[key].found.result.counts)
+    }
+
+    /// Takes in what a stage ran on.
+    fn note(&mut self, environment: &Arc<Environment>) {
+        if !self.environment.as_ref().is_some_and(|last| Arc::ptr_eq(last, environment)) {
+            self.provenance.note(environment);
+            self.environment = Some(Arc::clone(environment));
+        }
     }
 
     /// What is known about failed stages of a cell.
@@ -403,12 +468,28 @@ impl Reader {
 impl Reader {
     /// The scores that were read, and what was found on the way.
     pub(crate) fn into_parts(self) -> (KeyMap<Scored>, Provenance) {
-        let scores = self.scores.into_iter().map(|(key, known)| (key, known.found.result)).collect();
-        (scores, self.provenance)
+        (self.scores, self.provenance)
     }
 }
 
 impl Provenance {
+    fn note_score(&mut self, found: &TaskScore) {
+        let task = found.task;
+        let Some(score) = &found.score else {
+            self.undefined.extend(found.undefined().map(|why| (task, why)));
+            return;
+        };
+        // Most evaluations say what the one before them said: nothing is copied for them.
+        match self.items.get_mut(task.name()) {
+            Some(items) => _ = items.insert(score.items),
+            None => _ = self.items.insert(task.name().to_owned(), BTreeSet::from([score.items])),
+        }
+        let metrics = self.metrics.entry(task).or_default();
+        if !metrics.contains(&score.metric) {
+            metrics.insert(score.metric.clone());
+        }
+    }
+
     fn note(&mut self, environment: &Environment) {
         let program = format!("ressa {} ({})", environment.ressa, environment.revision);
         self.programs.insert(program);
@@ -452,17 +533,64 @@ fn making_of(cell: &Cell) -> impl Iterator<Item = &StageNode> {
 /// have the value.
 pub(crate) fn source(cell: &Cell, value: &Value) -> Option<String> {
     if value.is_certified() {
-        return Some(certifiers(cell).map(|node| node.key.short()).collect::<Vec<_>>().join("+"));
+        return Some(source_of(certifiers(cell).map(|node| &node.key)));
     }
-    let key = |task: &Task| evaluations(cell).find(|(other, _)| other == task).map(|(_, node)| node.key.short());
+    let key = |task: &Task| evaluations(cell).find(|(other, ..)| other == task).map(|(.., node)| node.key.short());
     Some(value.tasks().iter().map(key).collect::<Option<Vec<_>>>()?.join("+"))
 }
 
-fn evaluations(cell: &Cell) -> impl Iterator<Item = (Task, &StageNode)> {
+/// Short keys of stages, joined by `+`.
+fn source_of<'k>(keys: impl Iterator<Item = &'k StageKey>) -> String {
+    let mut text = String::new();
+    for key in keys {
+        if !text.is_empty() {
+            text.push('+');
+        }
+        text.push_str(&key.short());
+    }
+    text
+}
+
+/// Task, items and stage of each evaluation of a cell.
+fn evaluations(cell: &Cell) -> impl Iterator<Item = (Task, u32, &StageNode)> {
     cell.stages.iter().map(AsRef::as_ref).filter_map(|node: &StageNode| match *node.stage {
-        Stage::Evaluate { task, .. } => Some((task, node)),
+        Stage::Evaluate { task, items, .. } => Some((task, items, node)),
         _ => None,
     })
+}
+
+/// The mean of some scores of a cell, each a task and perhaps a part; `None` where the cell cannot have one of them.
+fn scored(
+    members: &[(Task, Option<String>)],
+    evaluated: &[Evaluated<'_>],
+    sources: &mut Sources,
+    provenance: &mut Provenance,
+) -> Option<Measurement> {
+    let mut numbers = Vec::with_capacity(members.len());
+    let mut behind: Vec<&Evaluated<'_>> = Vec::with_capacity(members.len());
+    let mut fewer = None;
+    for (task, part) in members {
+        let one = evaluated.iter().find(|one| one.task == *task)?;
+        if !behind.iter().any(|other| other.key == one.key) {
+            behind.push(one);
+        }
+        let Some(scored) = one.found else { continue };
+        let found = match part {
+            Some(part) => scored.part(part),
+            None => scored.score.score.as_ref(),
+        };
+        let found = found?;
+        numbers.push(number(found));
+        if part.is_none() && found.items < u64::from(one.items) {
+            fewer = Some((*task, found.items, u64::from(one.items)));
+        }
+    }
+    provenance.fewer.extend(fewer);
+    let source = match behind.as_slice() {
+        [Evaluated { found: Some(scored), .. }] => Arc::clone(&scored.source),
+        several => sources.of(several.iter().map(|one| one.key)),
+    };
+    Some(Measurement { number: (numbers.len() == members.len()).then(|| mean(&numbers)), source })
 }
 
 fn number(score: &Score) -> Number {

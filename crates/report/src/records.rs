@@ -8,6 +8,7 @@
 
 mod dense;
 mod frames;
+mod rows;
 mod trainings;
 
 use std::{
@@ -24,8 +25,8 @@ use ressa_store::Store;
 use crate::{
     ReportError,
     evidence::Items,
-    measure::{Block, Measurement, Number, Provenance, Reader},
-    statistics,
+    measure::{Block, Column, Measurement, Number, Provenance, Reader},
+    statistics::{self, Moments},
     study::Study,
 };
 
@@ -99,6 +100,31 @@ struct Measured {
     summary: Option<Summary>,
 }
 
+impl Measured {
+    /// Marks the first of the samples that have the same stages, and aggregates these.
+    fn aggregate(&mut self) {
+        let mut seen = HashSet::with_capacity(self.samples.len());
+        let (mut values, mut errors, mut expected) = (Moments::default(), Moments::default(), 0);
+        for sample in &mut self.samples {
+            // Equal sources of a reader have one address.
+            sample.distinct = seen.insert(Arc::as_ptr(&sample.source));
+            if sample.distinct {
+                expected += 1;
+                sample.number.iter().for_each(|number| values.add(number.value));
+                sample.number.iter().for_each(|number| errors.add(number.standard_error));
+            }
+        }
+        self.summary = (expected > 0).then(|| Summary {
+            mean: values.mean(),
+            std: values.std(),
+            half_width: statistics::half_width(1.0, values.count()).map(|unit| unit * values.std()),
+            standard_error: if values.count() > 0 { errors.mean() } else { 0.0 },
+            n: values.count(),
+            expected,
+        });
+    }
+}
+
 /// The records of an experiment.
 pub struct Records {
     /// Axes: grid axes in file order, then settings that a table, figure or claim names.
@@ -142,20 +168,20 @@ impl Records {
         let mut index: HashMap<Point, usize> = HashMap::new();
         let mut cells: Vec<Recorded> = Vec::with_capacity(study.cells.len());
         let mut measured: Vec<Measured> = Vec::new();
-        let mut sources: HashSet<Arc<str>> = HashSet::new();
         let mut runs: HashMap<&str, bool> = HashMap::new();
 
         // Parts of a task's score are known once some cell has it; then every cell is expected to have them.
-        let mut parts = BTreeSet::new();
-        for cell in study.cells {
-            parts.extend(reader.parts(cell));
-        }
+        let found = reader.parts().into_iter();
+        let found = found.flat_map(|(task, parts)| parts.into_iter().map(move |part| Quantity::Part(task, part)));
         // What a model took is another number on another machine: it stands in the records only where somebody asks for it.
-        parts.extend(asked.into_iter().filter(|value| matches!(value, Quantity::Part(..)) || value.is_cost()));
+        let asked = asked.into_iter().filter(|value| matches!(value, Quantity::Part(..)) || value.is_cost());
+        let parts: BTreeSet<Quantity> = found.chain(asked).collect();
         let names = Quantity::names();
-        let columns: Vec<Quantity> = names.iter().filter_map(|name| name.parse().ok()).chain(parts).collect();
-        let values: Vec<String> = columns.iter().map(ToString::to_string).collect();
+        let shown: Vec<Quantity> = names.iter().filter_map(|name| name.parse().ok()).chain(parts).collect();
+        let values: Vec<String> = shown.iter().map(ToString::to_string).collect();
+        let columns: Vec<Column> = shown.into_iter().map(Column::of).collect();
 
+        let mut measurements = Vec::with_capacity(columns.len());
         let mut trainings = Trainings::new(store);
         let mut certified: HashMap<usize, Vec<Certified>> = HashMap::new();
         for cell in study.cells {
@@ -169,30 +195,22 @@ impl Records {
             trainings.add(at, cell);
             let complete = reader.is_complete(cell);
             if heat {
-                let source = reader.measure(cell, &Quantity::Sparsity(None)).map(|m| m.source).unwrap_or_default();
+                let source = reader.certificate_source(cell);
                 let seeds = certified.entry(at).or_default();
                 if !seeds.iter().any(|(known, _)| *known == source) {
                     seeds.push((source, reader.blocks(cell)));
                 }
             }
             runs.insert(&cell.run_id, complete);
-            for (column, value) in columns.iter().enumerate() {
-                let Some(Measurement { number, source }) = reader.measure(cell, value) else { continue };
-                let source = match sources.get(&source) {
-                    Some(known) => Arc::clone(known),
-                    None => {
-                        sources.insert(Arc::clone(&source));
-                        source
-                    }
-                };
+            reader.measure(cell, &columns, &mut measurements);
+            for (position, Measurement { number, source }) in measurements.drain(..) {
                 let sample = Sample { seed: cell.seed, number, source, distinct: false, cell: cells.len() as u32 };
-                measured[at * values.len() + column].samples.push(sample);
+                measured[at * values.len() + position].samples.push(sample);
             }
             let run = cell.run_id.chars().take(12).collect();
             cells.push(Recorded { point: at as u32, run, seed: cell.seed });
         }
-        measured.iter_mut().for_each(|measured| mark_distinct(&mut measured.samples));
-        frames::aggregate(&cells, values.len(), &mut measured)?;
+        measured.iter_mut().for_each(Measured::aggregate);
         let (scores, provenance) = reader.into_parts();
         Ok(Self {
             done: runs.values().filter(|complete| **complete).count(),
@@ -251,13 +269,9 @@ impl Records {
 
     /// Labels of an axis among some points, in file order.
     pub fn labels(&self, points: &[usize], axis: &str) -> Vec<String> {
-        let mut labels: Vec<String> = Vec::new();
-        for label in points.iter().filter_map(|&point| self.label(point, axis)) {
-            if !labels.iter().any(|known| known == label) {
-                labels.push(label.to_owned());
-            }
-        }
-        labels
+        let mut known = HashSet::new();
+        let labels = points.iter().filter_map(|&point| self.label(point, axis));
+        labels.filter(|label| known.insert(*label)).map(str::to_owned).collect()
     }
 
     /// The aggregate of a value at a point; `None` where the point cannot have the value.
@@ -299,14 +313,6 @@ impl Records {
         let axis = self.axes.iter().find(differs).cloned().unwrap_or_default();
         let labels = self.labels(&holding, &axis);
         Err((axis, labels))
-    }
-}
-
-/// Marks the first of the samples that have the same stages.
-fn mark_distinct(samples: &mut [Sample]) {
-    let mut seen: HashSet<Arc<str>> = HashSet::with_capacity(samples.len());
-    for sample in samples {
-        sample.distinct = seen.insert(Arc::clone(&sample.source));
     }
 }
 

@@ -109,7 +109,7 @@ impl Rendered {
         let before = Saved::read(&self.folder);
         // First of all, so that a folder is never filled without saying whose it is.
         file(saved::FILE, Saved::of(self).text().as_bytes())?;
-        pieces::write(&self.folder.join("records.csv"), |out| records.write_records(out))?;
+        pieces::write(&self.folder.join("records.csv"), |out| Ok(records.write_records(out)?))?;
         pieces::write(&self.folder.join("summary.csv"), |out| records.write_summary(out))?;
         for table in &self.tables {
             file(&format!("{}.tex", table.id), table::latex::render(table).as_bytes())?;

@@ -25,6 +25,8 @@ pub(crate) struct Found<T> {
 /// The scores of an evaluation.
 #[derive(Clone, Debug)]
 pub(crate) struct Scored {
+    /// Its short key, as in the sources of measurements.
+    pub source: Arc<str>,
     /// Its own.
     pub score: TaskScore,
     /// Parts that other programs found for its predictions.
@@ -95,13 +97,14 @@ impl<'a> Results<'a> {
         if !has_external && let Some((known, score)) = self.logged(key) {
             let is_stored = known.files.iter().any(|file| file == PREDICTIONS);
             let predictions = if is_stored { Predictions::Untouched } else { Predictions::Absent };
-            let result = Scored { score, external: BTreeMap::new(), predictions };
+            let result = Scored { source: key.short().as_str().into(), score, external: BTreeMap::new(), predictions };
             return Ok(Some(Found { result, environment: Arc::clone(&known.environment) }));
         }
         let Some(entry) = self.entry(key)? else { return Ok(None) };
         let file = entry.manifest.files.get(PREDICTIONS);
         let kept = file.and_then(|file| ExternalScores::read(self.store.root(), &name, &file.blake3));
         let result = Scored {
+            source: key.short().as_str().into(),
             score: entry.result()?,
             external: kept.map(|kept| kept.parts).unwrap_or_default(),
             predictions: file.map_or(Predictions::Absent, |_| Predictions::Unproven),

@@ -129,12 +129,70 @@ pub fn mean_std(values: &[f64]) -> (f64, f64) {
     (mean, (squares / (n - 1.0)).sqrt())
 }
 
+/// Mean and sample standard deviation of values that come one after the other: a compensated sum, and Welford's recurrence.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moments {
+    count: usize,
+    sum: f64,
+    /// What rounding has added to the sum.
+    excess: f64,
+    /// Mean so far, as the recurrence has it.
+    mean: f64,
+    /// Sum of squared deviations from it.
+    squares: f64,
+}
+
+impl Moments {
+    /// Takes a value in.
+    pub fn add(&mut self, value: f64) {
+        self.count += 1;
+        let corrected = value - self.excess;
+        let sum = self.sum + corrected;
+        self.excess = (sum - self.sum) - corrected;
+        self.sum = sum;
+        let before = value - self.mean;
+        self.mean += before / self.count as f64;
+        self.squares += before * (value - self.mean);
+    }
+
+    /// How many values there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Their mean; not a number without any.
+    pub fn mean(&self) -> f64 {
+        self.sum / self.count as f64
+    }
+
+    /// Their sample standard deviation (n - 1); 0 for fewer than two.
+    pub fn std(&self) -> f64 {
+        if self.count < 2 { 0.0 } else { (self.squares / (self.count as f64 - 1.0)).sqrt() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn close(a: f64, b: f64, tolerance: f64) {
         assert!((a - b).abs() < tolerance, "{a} is not {b}");
+    }
+
+    #[test]
+    fn moments_are_those_of_the_list() {
+        let values: Vec<f64> = (0..100).map(|n| 1e6 + f64::from(n * 37 % 101) / 7.0).collect();
+        let mut moments = Moments::default();
+        assert!(moments.mean().is_nan() && moments.std() == 0.0);
+        for (position, value) in values.iter().enumerate() {
+            moments.add(*value);
+            let (mean, std) = mean_std(&values[..=position]);
+            close(moments.mean(), mean, 1e-8);
+            close(moments.std(), std, 1e-8);
+        }
+        let mut equal = Moments::default();
+        (0..10).for_each(|_| equal.add(0.1));
+        assert_eq!((equal.count(), equal.mean(), equal.std()), (10, 0.1, 0.0), "no rounding where nothing differs");
     }
 
     #[test]

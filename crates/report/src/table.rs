@@ -8,6 +8,8 @@ pub mod html;
 pub mod latex;
 pub mod markdown;
 
+use std::collections::HashMap;
+
 use ressa_experiment::{output, value::Value};
 
 use crate::{
@@ -108,16 +110,17 @@ impl Table {
             row.iter().filter(fits).copied().collect()
         };
 
-        // Points of every cell: rows in order of first appearance, the baseline before them.
-        let mut row_labels: Vec<Vec<String>> = Vec::new();
+        // Labels and points of every row, in order of first appearance; the baseline stands before them.
+        let mut labelled: Vec<(Vec<String>, Vec<usize>)> = Vec::new();
+        let mut positions: HashMap<Vec<String>, usize> = HashMap::new();
         for &point in &shown {
-            let labels: Option<Vec<String>> =
-                spec.rows.iter().map(|axis| records.label(point, axis).map(str::to_owned)).collect();
-            if let Some(labels) = labels
-                && !row_labels.contains(&labels)
-            {
-                row_labels.push(labels);
-            }
+            let labels = spec.rows.iter().map(|axis| records.label(point, axis).map(str::to_owned));
+            let Some(labels) = labels.collect::<Option<Vec<String>>>() else { continue };
+            let position = *positions.entry(labels).or_insert_with_key(|labels| {
+                labelled.push((labels.clone(), Vec::new()));
+                labelled.len() - 1
+            });
+            labelled[position].1.push(point);
         }
         let mut rows: Vec<Row> = Vec::new();
         let mut cells: Vec<Vec<Option<usize>>> = Vec::new();
@@ -146,19 +149,20 @@ impl Table {
             }
             add(labels, points, true, &[]);
         }
-        let shown_names: Vec<(Vec<String>, Vec<String>)> = spec
+        let shown_names: Vec<HashMap<String, String>> = spec
             .rows
             .iter()
             .map(|axis| records.labels(&shown, axis))
             .zip(&spec.rows)
-            .map(|(labels, axis)| (names::labels(axis, &labels), labels))
+            .map(|(labels, axis)| {
+                let names = names::labels(axis, &labels);
+                labels.into_iter().zip(names).collect()
+            })
             .collect();
-        for keys in &row_labels {
-            let fits = |p: &&usize| spec.rows.iter().zip(keys).all(|(axis, key)| records.label(**p, axis) == Some(key));
-            let row: Vec<usize> = shown.iter().filter(fits).copied().collect();
+        for (keys, row) in &labelled {
             let mut points = Vec::with_capacity(heads.len());
             for (head, value) in &heads {
-                let candidates = column_points(&row, head);
+                let candidates = column_points(row, head);
                 let point = records.only(&candidates, value).map_err(|(axis, labels)| ReportError::Mixed {
                     item: spec.id.clone(),
                     axis,
@@ -167,9 +171,7 @@ impl Table {
                 })?;
                 points.push(point);
             }
-            let name = |(key, (names, labels)): (&String, &(Vec<String>, Vec<String>))| {
-                labels.iter().position(|label| label == key).map_or_else(|| key.clone(), |at| names[at].clone())
-            };
+            let name = |(key, names): (&String, &HashMap<String, String>)| names.get(key).unwrap_or(key).clone();
             let labels = keys.iter().zip(&shown_names).map(name).collect();
             add(labels, points, false, keys);
         }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ressa_experiment::{KeyMap, StageKey};
+use ressa_experiment::StageKey;
 
 use crate::{
-    Attempt, FailureRecord, LogEvent, LogPart, Published, Record, State, record::by_time, segment::Segments,
+    Attempt, FailureRecord, LogEvent, LogPart, Positions, Published, Record, State, record::by_time, segment::Segments,
     shared::Shared,
 };
 
@@ -14,7 +14,7 @@ use crate::{
 pub struct Index {
     /// In the order in which stages became known. A map of them would be twice as large: it is half empty after it has grown.
     records: Vec<(StageKey, Record)>,
-    positions: KeyMap<u32>,
+    positions: Positions,
     /// Segments and how much of each is in here.
     pub(crate) segments: Segments,
     shared: Shared,
@@ -23,7 +23,11 @@ pub struct Index {
 impl Index {
     /// What is known of a stage.
     pub fn get(&self, key: &StageKey) -> Option<&Record> {
-        self.positions.get(key).map(|&position| &self.records[position as usize].1)
+        self.position(key).map(|position| &self.records[position].1)
+    }
+
+    fn position(&self, key: &StageKey) -> Option<usize> {
+        self.positions.get(key, |at| &self.records[at].0)
     }
 
     /// The published output of a stage, as far as the log knows.
@@ -126,23 +130,24 @@ impl Index {
 
     /// The record of a stage that the log knows.
     fn known(&mut self, key: &StageKey) -> Option<&mut Record> {
-        self.positions.get(key).map(|&position| &mut self.records[position as usize].1)
+        self.position(key).map(|position| &mut self.records[position].1)
     }
 
     /// The record of a stage, which is made where there is none.
     fn record(&mut self, key: StageKey) -> &mut Record {
-        let position = *self.positions.entry(key).or_insert_with(|| {
+        let position = self.position(&key).unwrap_or_else(|| {
             self.records.push((key, Record::default()));
-            self.records.len() as u32 - 1
+            self.positions.insert(self.records.len() - 1, |at| &self.records[at].0);
+            self.records.len() - 1
         });
-        &mut self.records[position as usize].1
+        &mut self.records[position].1
     }
 
     /// An index with room for so many stages, whose records take their common values from `shared`.
     pub(crate) fn with_capacity(stages: usize, shared: Shared) -> Self {
         let mut index = Self { shared, ..Self::default() };
         index.records.reserve(stages);
-        index.positions.reserve(stages);
+        index.positions.reserve(stages, |at| &index.records[at].0);
         index
     }
 

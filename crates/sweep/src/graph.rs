@@ -6,12 +6,13 @@ use std::{
 };
 
 use ressa_experiment::{
-    Cell, Experiment, Gate, KeyMap, RunConfig, Stage, StageKey, StageNode, Tower,
+    Cell, Experiment, Gate, RunConfig, Stage, StageKey, StageNode, Tower,
     config::{EvaluateConfig, MatrixUpdate},
     percent,
     reconstruct::ReconstructConfig,
     steps::Step,
 };
+use ressa_runlog::Positions;
 
 /// Runs, their distinct stages (upstream first) and the gates of their dense models.
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ pub struct Graph {
     pub runs: Vec<GraphRun>,
     /// Lowest acceptable dense scores: the evaluation that measures one, its name (`task` or `task/part`) and the floor.
     pub floors: Vec<(usize, String, f64)>,
-    index: KeyMap<usize>,
+    positions: Positions,
     paths: HashSet<Arc<str>>,
 }
 
@@ -67,7 +68,9 @@ impl Graph {
         let mut seen = HashSet::new();
         for experiment in experiments {
             // As many as there are without sharing: what is not used is never touched.
-            graph.stages.reserve(experiment.cells.iter().map(|cell| cell.stages.len()).sum());
+            let stages = experiment.cells.iter().map(|cell| cell.stages.len()).sum();
+            graph.stages.reserve(stages);
+            graph.positions.reserve(stages, |at| &graph.stages[at].node.key);
             graph.runs.reserve(experiment.cells.len());
             graph.add_cells(&experiment.name, &experiment.cells, &mut seen);
             if gated {
@@ -152,7 +155,7 @@ impl Graph {
 
     /// Position of a stage.
     pub fn position(&self, key: &StageKey) -> Option<usize> {
-        self.index.get(key).copied()
+        self.positions.get(key, |at| &self.stages[at].node.key)
     }
 
     /// Label of the first run that needs a stage.
@@ -187,7 +190,6 @@ impl Graph {
         for &input in &inputs {
             self.stages[input].dependents.push(position);
         }
-        self.index.insert(node.key, position);
         let node = Arc::clone(node);
         let (model, is_embedded) = match (&*node.stage, inputs.first()) {
             (Stage::Dense { preset: Some(preset), .. }, _) => (preset.name().into(), true),
@@ -206,6 +208,7 @@ impl Graph {
             model,
             is_embedded,
         });
+        self.positions.insert(position, |at| &self.stages[at].node.key);
         position
     }
 }

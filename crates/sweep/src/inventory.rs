@@ -95,15 +95,19 @@ impl Inventory {
 /// An entry that cannot be read for another reason than damage: it says nothing about what was published, so nothing is moved.
 pub(crate) fn take_inventory(graph: &Graph, store: &Store, index: &Index) -> Result<(Inventory, News), StoreError> {
     // Names are listed at once: on a network file system, asking for a million absent ones would take hours.
-    let keys = |shard: &PathBuf| Ok(keys_in(shard)?.iter().filter_map(|key| key.parse().ok()).collect());
-    let own: Vec<Vec<StageKey>> = store.own_shards()?.par_iter().map(keys).collect::<Result<_, StoreError>>()?;
-    let own: HashSet<StageKey> = own.into_iter().flatten().collect();
+    let positions = |shard: &PathBuf| {
+        let keys = keys_in(shard)?.into_iter().filter_map(|name| name.parse().ok());
+        Ok(keys.filter_map(|key| graph.position(&key)).collect())
+    };
+    let own: Vec<Vec<usize>> = store.own_shards()?.par_iter().map(positions).collect::<Result<_, StoreError>>()?;
+    let mut is_own = vec![false; graph.stages.len()];
+    own.into_iter().flatten().for_each(|position| is_own[position] = true);
     let shipped: HashSet<StageKey> = store.shipped_entries().filter_map(|(key, _)| key.parse().ok()).collect();
     let look = |position: usize| {
         let key = &graph.stages[position].node.key;
         let known = index.published(key);
         let name = key.hex();
-        if own.contains(key) {
+        if is_own[position] {
             if known.is_some_and(|known| known.is_untouched(&store.folder(&name))) {
                 return Finding::Known;
             }
@@ -128,7 +132,7 @@ pub(crate) fn take_inventory(graph: &Graph, store: &Store, index: &Index) -> Res
             Finding::Good(record) => news.found.push((position, *record)),
             Finding::Absent if is_known() => news.gone.push((position, "it is no longer in the store".to_owned())),
             Finding::Absent => {}
-            Finding::Unreadable(error) => return Err(error),
+            Finding::Unreadable(error) => return Err(*error),
             Finding::Damaged(what) => {
                 let aside = store.set_aside(&node.key.hex())?;
                 if is_known() {
@@ -154,7 +158,7 @@ enum Finding {
     Absent,
     Damaged(String),
     ShippedDamaged(String),
-    Unreadable(StoreError),
+    Unreadable(Box<StoreError>),
 }
 
 fn prove(store: &Store, key: &str, model: &str) -> Finding {
@@ -174,7 +178,7 @@ fn prove(store: &Store, key: &str, model: &str) -> Finding {
         Ok(None) if own.exists() => Finding::Damaged(format!("`{}` has no manifest", own.display())),
         Ok(None) => Finding::Absent,
         // A disk that does not answer, a file server that starts anew, missing permissions: making a stage again would not help.
-        Err(error) if !error.is_damage() => Finding::Unreadable(error),
+        Err(error) if !error.is_damage() => Finding::Unreadable(error.into()),
         Err(error) if in_own_root => Finding::Damaged(error.to_string()),
         Err(error) => Finding::ShippedDamaged(error.to_string()),
     }

@@ -21,6 +21,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use arrayvec::ArrayString;
 use ressa_experiment::{Asks, Cell, KeyMap, Stage, StageKey, Task, value::Value};
 use ressa_store::Store;
 use serde::Deserialize;
@@ -72,21 +73,26 @@ struct Line<'a> {
 #[derive(Debug)]
 pub struct Items {
     store: Store,
-    stages: HashMap<String, (Task, StageKey)>,
+    /// Evaluations that stored predictions, by their short keys.
+    stages: HashMap<ArrayString<12>, (Task, StageKey)>,
     scores: KeyMap<Scored>,
     read: Mutex<HashMap<Wanted, Option<Arc<ItemScores>>>>,
 }
 
-/// Short key of an evaluation and the part of its score.
-type Wanted = (String, Option<String>);
+/// An evaluation and the part of its score.
+type Wanted = (StageKey, Option<String>);
 
 impl Items {
     /// A reader for the evaluations of some cells, with their scores as far as they are there.
     pub(crate) fn new(store: &Store, cells: &[Cell], scores: KeyMap<Scored>) -> Self {
+        let has_items = |key| scores.get(key).is_some_and(|found| found.predictions != Predictions::Absent);
         let mut stages = HashMap::new();
         for node in cells.iter().flat_map(|cell| &cell.stages) {
-            if let Stage::Evaluate { task, .. } = *node.stage {
-                stages.entry(node.key.short().to_string()).or_insert_with(|| (task, node.key));
+            match *node.stage {
+                Stage::Evaluate { task, .. } if has_items(&node.key) => {
+                    stages.entry(node.key.short()).or_insert((task, node.key));
+                }
+                _ => {}
             }
         }
         Self { store: store.clone(), stages, scores, read: Mutex::default() }
@@ -99,24 +105,20 @@ impl Items {
             return None;
         }
         let part = match value {
-            Value::Part(_, part) => Some(part.clone()),
+            Value::Part(_, part) => Some(part.as_str()),
             _ => None,
         };
-        source.split('+').map(|key| self.scores(key, part.clone())).collect()
+        source.split('+').map(|key| self.scores(key, part)).collect()
     }
 
-    fn scores(&self, key: &str, part: Option<String>) -> Option<Arc<ItemScores>> {
-        let slot = (key.to_owned(), part);
+    fn scores(&self, key: &str, part: Option<&str>) -> Option<Arc<ItemScores>> {
+        let &(task, key) = self.stages.get(key)?;
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if !read.contains_key(&slot) {
-            let scores = self.load(key, slot.1.as_deref()).map(Arc::new);
-            read.insert(slot.clone(), scores);
-        }
-        read[&slot].clone()
+        let slot = read.entry((key, part.map(str::to_owned)));
+        slot.or_insert_with(|| self.load(task, &key, part).map(Arc::new)).clone()
     }
 
-    fn load(&self, key: &str, part: Option<&str>) -> Option<ItemScores> {
-        let (task, key) = self.stages.get(key)?;
+    fn load(&self, task: Task, key: &StageKey, part: Option<&str>) -> Option<ItemScores> {
         let published = self.scores.get(key)?;
         let score = match part {
             None => published.score.score.as_ref()?,
@@ -131,7 +133,7 @@ impl Items {
                 (text.len() as u64 == entry.manifest.files.get(PREDICTIONS)?.bytes).then_some(text)?
             }
         };
-        let scores = contributions(*task, part, &text)?;
+        let scores = contributions(task, part, &text)?;
         let mean = mean(&scores.values);
         ((mean - score.value).abs() <= SAME * score.value.abs().max(1.0)).then_some(scores)
     }
