@@ -393,7 +393,7 @@ fn broken_lists_are_pointed_at() {
         (
             "weights of a single corpus",
             lists(
-                &format!("{folder}data.restoration.corpora: [cc3m]\nevaluate.tasks: [gqa]\n"),
+                &format!("{folder}data.restoration.corpora: [cc3m]\n"),
                 "  - restore: { name: tune, questions: 0, loading.method: dynamic }\n",
             ),
         ),

@@ -104,9 +104,9 @@ report: { figures: [{ id: weights, kind: losses, series: restore.method, y: weig
     let head = TRAININGS.split("axes:").next().unwrap().replace("steps: 4", "steps: 4, loading.every: 1");
     let probe = filled(&format!("{head}{weights}"));
     let rendered = probe.render(true).unwrap();
-    assert_snapshot!(rendered.figures[0].model.description, @"");
+    assert_snapshot!(rendered.figures[0].model.description, @"Weight of gqa by step. LoRA (merged, dense): from 0.333 to 0.333. SparseLoRA: from 0.333 to 0.333.");
     assert!(rendered.figures[0].svg.contains(">Weight of gqa</text>"));
     assert!(rendered.notes.is_empty(), "{:?}", rendered.notes);
     let corpus = Probe::new(&format!("{head}{weights}").replace("weight-gqa", "weight-coco"));
-    assert_snapshot!(ressa_report::check(&corpus.experiment, None).unwrap_err(), @"");
+    assert_snapshot!(ressa_report::check(&corpus.experiment, None).unwrap_err(), @"figure `weights` shows the weight of `coco`, and no cell that it selects trains with `restore.loading.method: dynamic` on it; choose another `y`, or other cells with `where`");
 }
