@@ -108,7 +108,12 @@ pub(crate) fn named(stage: &Stage) -> Option<Named> {
     Some(match drawing(stage)? {
         Drawing::Calibration { config, images, seed } => corpora(config, format!("calibration {images} {seed}")),
         Drawing::Training { config, training, seed } => {
-            corpora(config, format!("training {} {} {} {seed}", training.steps, training.batch, training.samples))
+            let AdaptTraining { steps, batch, samples, loading, .. } = training;
+            let beside = match loading.kept_from_training() {
+                0 => String::new(),
+                held_out => format!(" beside {held_out}"),
+            };
+            corpora(config, format!("training {steps} {batch} {samples} {seed}{beside}"))
         }
         Drawing::Benchmark { task, items, aids } => {
             // Captions to retrieve from are read without their images.
@@ -129,9 +134,10 @@ fn opened(stage: &Stage, root: &Path) -> Result<Vec<String>, DataError> {
         Some(Drawing::Training { config, training, seed }) => {
             // A merge compares outputs on the first entries, as they are.
             let plain = CorporaConfig { augment: Augment::None, ..config.clone() };
-            let [drawn, first] =
-                [Captions::of_training(config, root, training, seed)?, Captions::of_probe(&plain, root)?];
-            drawn.entries().iter().chain(first.entries()).map(|entry| entry.image.clone()).collect()
+            let [drawn, held_out] = Captions::of_training(config, root, training, seed)?;
+            let first = Captions::of_probe(&plain, root)?;
+            let all = drawn.entries().iter().chain(held_out.entries()).chain(first.entries());
+            all.map(|entry| entry.image.clone()).collect()
         }
         Some(Drawing::Benchmark { task, items, .. }) => benchmark(root, task, items as usize)?,
         None => Vec::new(),

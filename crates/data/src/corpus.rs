@@ -38,6 +38,8 @@ const PROBE_SAMPLES: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Captions {
     entries: Vec<Captioned>,
+    /// How many of the entries are of each corpus, in the order of the corpora.
+    of_corpora: Vec<usize>,
 }
 
 /// Checks that what is read of a corpus is there.
@@ -119,18 +121,45 @@ impl Captions {
         })
     }
 
-    /// The entries that a training reads.
+    /// The entries that the batches of a training are drawn from, and those that it measures held-out losses on: none where loading is fixed. The former are
+    /// the same either way where corpora have enough for both. An image with several captions may have one in each.
     ///
     /// # Errors
-    /// As for [`Captions::draw`].
+    /// As for [`Captions::draw`]; a corpus of which the held-out entries leave none.
     pub fn of_training(
         config: &CorporaConfig,
         root: &Path,
         training: &AdaptTraining,
         seed: u64,
-    ) -> Result<Self, DataError> {
+    ) -> Result<[Self; 2], DataError> {
+        let held_out = training.loading.kept_from_training() as usize;
+        let (mut corpus, mut trained) = (0, Vec::new());
         let samples = Self::asked_for(training) as usize;
-        Self::drawn(config, root, samples, seed, Purpose::RestorationEntry)
+        let both = Self::read(config, root, samples, published::check_corpus, &mut |source, share| {
+            let total = source.count(usize::MAX)?;
+            let own = share.min(source.beside(total, held_out)?);
+            trained.push(own);
+            let mut rng = stream(seed, Purpose::CorpusEntries, ((Purpose::RestorationEntry as u64) << 8) | corpus);
+            corpus += 1;
+            // The first ones are the same however many follow.
+            Ok(distinct(&mut rng, own + held_out, total))
+        })?;
+        Ok(both.parted(&trained))
+    }
+
+    /// The first `own` entries of each corpus that has any, and the others.
+    fn parted(self, own: &[usize]) -> [Self; 2] {
+        let none = || Self { entries: Vec::new(), of_corpora: Vec::new() };
+        let (mut first, mut rest) = (none(), none());
+        let (mut entries, mut own) = (self.entries.into_iter(), own.iter());
+        for count in self.of_corpora {
+            let trained = if count == 0 { 0 } else { own.next().copied().unwrap_or(count).min(count) };
+            first.entries.extend(entries.by_ref().take(trained));
+            rest.entries.extend(entries.by_ref().take(count - trained));
+            first.of_corpora.push(trained);
+            rest.of_corpora.push(count - trained);
+        }
+        [first, rest]
     }
 
     /// Entries that a training asks for: no more than its steps can see.
@@ -161,13 +190,27 @@ impl Captions {
     /// # Errors
     /// What is missing under `root`, or a file that is not as expected.
     pub fn available(config: &CorporaConfig, root: &Path, samples: usize) -> Result<usize, DataError> {
+        Self::available_beside(config, root, samples, 0)
+    }
+
+    /// The same where so many entries of each corpus are held out.
+    ///
+    /// # Errors
+    /// As for [`Captions::available`]; a corpus of which the held-out entries leave none.
+    pub fn available_beside(
+        config: &CorporaConfig,
+        root: &Path,
+        samples: usize,
+        held_out: usize,
+    ) -> Result<usize, DataError> {
         let corpora = &config.corpora;
         let mut available = 0;
         for (number, corpus) in corpora.iter().enumerate() {
             published::check_corpus(root, *corpus)?;
             let share = share(samples, number, corpora.len());
             if share > 0 {
-                available += Source::new(root, *corpus)?.count(share)?;
+                let source = Source::new(root, *corpus)?;
+                available += source.beside(source.count(share + held_out)?, held_out)?;
             }
         }
         Ok(available)
@@ -187,10 +230,11 @@ impl Captions {
         }
         // A caption that is cut in two has at least two characters.
         let shortest = if config.form == SampleForm::Prefix { 2 } else { 1 };
-        let mut entries = Vec::with_capacity(samples);
+        let (mut entries, mut of_corpora) = (Vec::with_capacity(samples), Vec::with_capacity(corpora.len()));
         for (number, corpus) in corpora.iter().enumerate() {
             let share = share(samples, number, corpora.len());
             if share == 0 {
+                of_corpora.push(0);
                 continue;
             }
             let source = Source::new(root, *corpus)?;
@@ -217,14 +261,21 @@ impl Captions {
             if found.is_empty() {
                 return Err(DataError::Unfit { path: source.path, reason: "it has no entries".to_owned() });
             }
+            let before = entries.len();
             entries.extend(order.iter().filter_map(|position| found.get(position).cloned()));
+            of_corpora.push(entries.len() - before);
         }
-        Ok(Self { entries })
+        Ok(Self { entries, of_corpora })
     }
 
     /// The entries.
     pub fn entries(&self) -> &[Captioned] {
         &self.entries
+    }
+
+    /// How many of the entries are of each corpus, in the order of the corpora.
+    pub fn of_corpora(&self) -> &[usize] {
+        &self.of_corpora
     }
 }
 
@@ -266,6 +317,22 @@ impl Source {
     /// Where the entries of a list stand.
     fn place(&self) -> Place {
         if self.corpus.asks() { easy_vqa::ENTRY } else { Place::Whole }
+    }
+
+    /// How many of so many entries are left beside those that are held out.
+    ///
+    /// # Errors
+    /// [`DataError::Unfit`] where none is.
+    fn beside(&self, total: usize, held_out: usize) -> Result<usize, DataError> {
+        match total.checked_sub(held_out).filter(|left| *left > 0 || held_out == 0) {
+            Some(left) => Ok(left),
+            None => Err(DataError::Unfit {
+                path: self.path.clone(),
+                reason: format!(
+                    "of its {total} entries, {held_out} held out leave none to train on; lower `restore.loading.held-out`"
+                ),
+            }),
+        }
     }
 
     /// The number of captions or questions; counting stops at `enough`.

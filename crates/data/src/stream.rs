@@ -30,6 +30,10 @@ pub enum Purpose {
     Smoothing = 10,
     /// Which captions of a corpus are a pool to retrieve from.
     RetrievalPool = 11,
+    /// Which rows of a batch are drawn from which domain, where weights of domains change.
+    RestorationDomains = 12,
+    /// How a held-out item becomes a sample that losses are measured on.
+    HeldOut = 13,
 }
 
 /// The random numbers of a purpose at a position.

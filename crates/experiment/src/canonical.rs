@@ -27,7 +27,7 @@ use crate::{
 /// - Settings of allocation that its method does not look at become the default, as does all of it where it divides nothing: N:M patterns
 ///   say every layer's budget, and a tower on its own in one group has it already.
 /// - Without a method there is no restoration: `restore` becomes the default. Towers that are not tuned lose their adapter settings,
-///   distillation of weight 0 its temperature and reduction, masks that stay, noise and penalties of 0 all of their settings.
+///   distillation of weight 0 its temperature and reduction, masks that stay, noise and penalties of 0 and fixed loading all of their settings.
 /// - Numbers of items that no task asks for, beams without generation and protocols of tasks that are not measured become the default;
 ///   tasks get the order of the tables. Captions before a prompt, perturbed questions and votes on copies go where no task asks so, or where they are
 ///   switched off; the embedded world's captions come from no corpus.
@@ -209,6 +209,9 @@ fn canonical_restore(restore: &mut RestoreConfig) {
     }
     if !restore.evolve.is_on() {
         restore.evolve = Default::default();
+    }
+    if !restore.loading.is_on() {
+        restore.loading = Default::default();
     }
     if !restore.perturb.is_on() {
         restore.perturb = Default::default();

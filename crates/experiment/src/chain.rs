@@ -701,6 +701,7 @@ fn restoration(
             batch: restore.batch,
             questions: restore.questions,
             samples: restore.samples,
+            loading: restore.loading,
             learning_rate: restore.learning_rate,
             warmup: restore.warmup,
             final_rate: restore.final_rate,

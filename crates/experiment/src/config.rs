@@ -9,6 +9,7 @@ use crate::{
     aids::Aids,
     allocation::AllocationConfig,
     evolve::EvolveConfig,
+    loading::LoadingConfig,
     method::is_default,
     model::{DenseConfig, ModelConfig},
     penalty::PenaltyConfig,
@@ -30,6 +31,7 @@ pub use crate::{
         AlpsConfig, BlockThreshold, ColumnOrder, Damping, DsnotConfig, InitialMetric, MagnitudeConfig, MethodConfig,
         Rounding, SignRule, SparseGptConfig, StatisticsNeeds, Threshold,
     },
+    recompute::Recompute,
     tokens::{TokenConfig, TokenSelection},
 };
 
@@ -489,6 +491,9 @@ pub struct RestoreConfig {
     pub questions: u32,
     /// Distinct training images to draw from.
     pub samples: u32,
+    /// How batches are divided among what they are drawn from.
+    #[serde(skip_serializing_if = "is_default")]
+    pub loading: LoadingConfig,
     /// Peak learning rate of AdamW.
     pub learning_rate: f64,
     /// Linear warm-up steps.
@@ -525,26 +530,6 @@ pub struct RestoreConfig {
     pub recompute: Recompute,
 }
 
-/// What is computed again in the backward pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Recompute {
-    /// Nothing while memory suffices, then blocks.
-    #[default]
-    Auto,
-    /// Nothing: every activation is kept.
-    None,
-    /// Every block: only what enters each block is kept.
-    Blocks,
-}
-
-impl Recompute {
-    /// Whether nobody has chosen.
-    pub fn is_auto(&self) -> bool {
-        *self == Recompute::Auto
-    }
-}
-
 impl RestoreConfig {
     /// The settings of one tower.
     pub fn tower(&self, tower: Tower) -> &TowerAdapter {
@@ -569,6 +554,7 @@ impl Default for RestoreConfig {
             batch: 16,
             questions: 3,
             samples: 2000,
+            loading: LoadingConfig::default(),
             learning_rate: 3e-3,
             warmup: 8,
             final_rate: 0.05,

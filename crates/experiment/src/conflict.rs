@@ -1,6 +1,7 @@
 //! Settings that are each valid and together make no sense.
 
 mod evaluation;
+mod loading;
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,7 +112,8 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
             Step::Restore(config) => {
                 let found = restore::restore(config, &before.gone)
                     .or_else(|| revived(config, &before.smaller))
-                    .or_else(|| trained_on(run, config));
+                    .or_else(|| trained_on(run, config))
+                    .or_else(|| loading::loading(run, config));
                 restored(config, &mut before);
                 found
             }

@@ -119,8 +119,24 @@ pub enum FigureKind {
     Scatter,
 }
 
-/// What a figure of losses can show of a training's `losses.csv`; the first where nothing is chosen.
-pub const LOSSES: [&str; 6] = ["total", "questions", "captions", "contrastive", "distillation", "gradient-norm"];
+/// What a figure of losses can show of a training's `losses.csv`; the first where nothing is chosen. Weights are those of domains that batches are drawn from,
+/// which trainings with `restore.loading.method: dynamic` have.
+pub const LOSSES: [&str; 14] = [
+    "total",
+    "questions",
+    "captions",
+    "contrastive",
+    "distillation",
+    "gradient-norm",
+    "weight-vqav2",
+    "weight-gqa",
+    "weight-okvqa",
+    "weight-coco",
+    "weight-vg",
+    "weight-cc3m",
+    "weight-easy-vqa",
+    "weight-shapes",
+];
 
 /// A figure: `y` over `x`, one colour per `series`, one panel per `panels` label.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

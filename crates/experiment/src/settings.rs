@@ -423,6 +423,12 @@ pub static SETTINGS: &[Setting] = settings! {
         "Questions per image and step.";
     "restore.samples" whole(1), restore.samples,
         "Distinct training images to draw from.";
+    "restore.loading.method" Shape::Choice(&["fixed", "dynamic"]), restore.loading.method,
+        "How batches are divided among corpora, or among the embedded world's kinds of questions: by the shares that the data has, or by weights that follow held-out losses (Sheared LLaMA's dynamic batch loading, arXiv 2310.06694): a weight is multiplied by exp of how far a domain's loss is above the dense model's.";
+    "restore.loading.every" whole(1), restore.loading.every,
+        "Steps between two measurements of the held-out losses.";
+    "restore.loading.held-out" whole(1), restore.loading.held_out,
+        "Items of each corpus or kind of question that losses are measured on; no batch is drawn from them.";
     "restore.learning-rate" POSITIVE, restore.learning_rate,
         "Peak learning rate of AdamW.";
     "restore.warmup" whole(0), restore.warmup,

@@ -17,6 +17,7 @@ use crate::{
     },
     evolve::EvolveConfig,
     job::Compute,
+    loading::LoadingConfig,
     model::Preset,
     penalty::PenaltyConfig,
     perturb::NoiseConfig,
@@ -335,6 +336,9 @@ pub struct AdaptTraining {
     pub questions: u32,
     /// Distinct training images.
     pub samples: u32,
+    /// How batches are divided among what they are drawn from.
+    #[serde(default, skip_serializing_if = "crate::method::is_default")]
+    pub loading: LoadingConfig,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Warm-up steps.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ressa_experiment::{Stage, StageNode};
+use ressa_experiment::{Stage, StageNode, loading::LoadingRecord};
 use ressa_models::{MaskSet, WeightSet};
 use ressa_restore::{
     Budgets, Checkpoints, Evolution, Interval, Layout, StepLoss, Teacher, TrainingOptions, ZeroGroups, train_with,
@@ -15,6 +15,7 @@ use crate::{
     executor::Progress,
     features::ImagesOf,
     prune::{MASKS, WEIGHTS},
+    samples::Beside,
 };
 
 /// File of the trained adapters.
@@ -63,21 +64,14 @@ pub(crate) fn run(
         let share = f64::from(loss.step + 1) / f64::from(training.steps);
         progress(share, &format!("step {}/{} loss {:.3}", loss.step + 1, training.steps, loss.total));
     };
-    let trained = tch::with_grad(|| train_with(student.as_mut(), teacher, training, options, &mut batches, &mut show))?;
+    let mut source = Beside { batches: &mut batches, dense: dense.model.as_ref() };
+    let trained = tch::with_grad(|| train_with(student.as_mut(), teacher, training, options, &mut source, &mut show))?;
     trained.adapters.save(&draft.folder().join(ADAPTER))?;
     if let Some(evolution) = &trained.evolution {
         evolution.masks.save(&draft.folder().join(MASKS))?;
         evolution.weights.save(&draft.folder().join(WEIGHTS), &evolution.masks)?;
     }
-    let mut curve = String::from("step,total,questions,captions,contrastive,distillation,gradient_norm\n");
-    for l in &trained.losses {
-        let StepLoss { step, total, questions, captions, contrastive, distillation, gradient_norm } = l;
-        let row = format!(
-            "{step},{total:.6},{questions:.6},{captions:.6},{contrastive:.6},{distillation:.6},{gradient_norm:.6}\n"
-        );
-        curve.push_str(&row);
-    }
-    draft.write(LOSSES, curve.as_bytes())?;
+    draft.write(LOSSES, curve(&trained.losses, trained.loading.as_ref()).as_bytes())?;
     let mut result = json!({
         "steps": training.steps,
         "first-loss": trained.losses.first().map(|l| l.total),
@@ -103,6 +97,10 @@ pub(crate) fn run(
     if let Some(Evolution { exchanges, exchanged, grown, .. }) = &trained.evolution {
         result["evolution"] = json!({ "exchanges": exchanges, "exchanged": exchanged, "grown": grown });
     }
+    // Weights of domains over time.
+    if let Some(loading) = &trained.loading {
+        result["loading"] = json!(loading);
+    }
     // Groups that a penalty made zero.
     for (tower, kinds) in &trained.groups {
         for (kind, ZeroGroups { zero, of }) in kinds {
@@ -110,6 +108,26 @@ pub(crate) fn run(
         }
     }
     Ok(result)
+}
+
+/// The losses of each step, with the weights that its batch was drawn by where these change.
+fn curve(losses: &[StepLoss], loading: Option<&LoadingRecord>) -> String {
+    let mut text = String::from("step,total,questions,captions,contrastive,distillation,gradient_norm");
+    for domain in loading.iter().flat_map(|loading| &loading.domains) {
+        text += &format!(",weight_{}", domain.replace('-', "_"));
+    }
+    text.push('\n');
+    for l in losses {
+        let StepLoss { step, total, questions, captions, contrastive, distillation, gradient_norm } = l;
+        text += &format!(
+            "{step},{total:.6},{questions:.6},{captions:.6},{contrastive:.6},{distillation:.6},{gradient_norm:.6}"
+        );
+        for weight in loading.into_iter().flat_map(|loading| loading.at(*step)) {
+            text += &format!(",{weight:.6}");
+        }
+        text.push('\n');
+    }
+    text
 }
 
 /// The masks that a training has changed, and the stored weights that belong to them; nothing where it left them as they were.

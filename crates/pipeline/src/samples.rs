@@ -5,6 +5,7 @@
 mod ahead;
 mod corpora;
 mod draw;
+mod mix;
 mod world;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ use ressa_restore::{Probe, TrainingBatch};
 use ressa_runtime::{Device, Levels};
 use tch::Tensor;
 
+pub(crate) use self::ahead::Beside;
 pub use self::corpora::calibration_texts;
 use self::{ahead::Batches, corpora::CorpusSamples, world::WorldSamples};
 use crate::{Executor, PipelineError, calibration::language_batch, features::ImagesOf, resident::Dense};

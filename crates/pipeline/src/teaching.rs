@@ -61,6 +61,10 @@ impl Executor {
         if (data.source == DataSource::Folder && distill.top_k.is_none()) || distill.compares_states() {
             return None;
         }
+        // Batches that depend on how a training goes are no other training's.
+        if training.loading.is_on() {
+            return None;
+        }
         // Everything that the batches follow from, and everything that the outputs depend on beside them.
         let mut said = json!({
             "dense": dense,

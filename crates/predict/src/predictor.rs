@@ -138,6 +138,9 @@ impl<'a> Predictor<'a> {
                 if (data.source == DataSource::Folder && distill.top_k.is_none()) || distill.compares_states() {
                     return Known::default();
                 }
+                if training.loading.is_on() {
+                    return Known::default();
+                }
                 let AdaptTraining { batch, questions, samples, steps, contrastive, .. } = **training;
                 let (top_k, dense) = (distill.top_k, &node.inputs.dense);
                 let temperature = top_k.map(|_| distill.temperature);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ressa_experiment::{Asks, Stage, Tower, job::Compute, stage::Inputs};
+use ressa_experiment::{Asks, Stage, Tower, job::Compute, loading::domains, stage::Inputs};
 use serde::Serialize;
 
 use crate::{
@@ -186,8 +186,9 @@ fn need(stage: &Stage, inputs: &Inputs, subject: &Subject<'_>, other: Option<&Mo
             let calibrated = Calibrated { subject, tower: *tower, projection: false };
             Reconstruction { calibrated, training }.need(calibration)
         }
-        Stage::Adapt { training, masked, .. } => {
-            Training { subject, settings: training, masked: *masked, teacher: other, taught: known.teacher }.need()
+        Stage::Adapt { training, masked, data, .. } => {
+            let (settings, masked, domains) = (&**training, *masked, domains(data).len());
+            Training { subject, settings, masked, teacher: other, taught: known.teacher, domains }.need()
         }
         Stage::Merge { .. } => merge(subject),
         Stage::Evaluate { task, items, beams, data, asking, retrieval, window, aids, .. } => {

@@ -20,6 +20,8 @@ pub(crate) struct Training<'a> {
     pub teacher: Option<&'a Model>,
     /// Whether what the teacher says is in the cache.
     pub taught: bool,
+    /// Domains that its batches are drawn from.
+    pub domains: usize,
 }
 
 impl Training<'_> {
@@ -106,6 +108,30 @@ impl Training<'_> {
         layers.map(|(layer, _)| layer.weights()).sum()
     }
 
+    /// Held-out items of all domains, each with an image.
+    fn held_out(&self) -> f64 {
+        f64::from(self.settings.loading.kept_from_training()) * self.domains as f64
+    }
+
+    /// The work of measuring held-out losses once.
+    fn measuring(&self) -> Work {
+        let (prompt, answer) = match self.settings.questions {
+            // Entries of corpora are captions, in batches of a training.
+            0 => (texts::INSTRUCTION, texts::CAPTION),
+            _ => (texts::QUESTION, texts::ANSWER),
+        };
+        let images = f64::from(self.settings.batch);
+        let batch = Batch { images, rows: images, instruction: prompt, prompt, answer };
+        let Subject { model, machine, .. } = self.subject;
+        Pass { model, machine, batch }.forward(|_| true).times(self.held_out() / images)
+    }
+
+    /// How often held-out losses are measured: of the dense model once, of the student before each change of weights.
+    fn measurements(&self) -> f64 {
+        let AdaptTraining { loading, steps, align, .. } = self.settings;
+        if loading.is_on() { 1.0 + f64::from(loading.updates(*steps, *align)) } else { 0.0 }
+    }
+
     /// Passes beside the steps, each as long as one: those that an exchange of masked weights takes its gradients from.
     fn passes(&self) -> f64 {
         let AdaptTraining { evolve, steps, align, .. } = self.settings;
@@ -185,7 +211,12 @@ impl Training<'_> {
         let loading = images * host::IMAGE_SECONDS / machine.cores;
         let all = steps + self.passes();
         let seconds = all * machine.seconds(step).max(loading) * (1.0 + training::CHECKPOINT_SHARE);
-        Need { time: Time { seconds, work: step.times(all), steps }, peak, fallback }
+        let mut work = step.times(all);
+        let (measuring, measurements) = (self.measuring(), self.measurements());
+        let opening = self.held_out() * host::IMAGE_SECONDS / machine.cores;
+        let seconds = seconds + measurements * machine.seconds(measuring).max(opening);
+        work += measuring.times(measurements);
+        Need { time: Time { seconds, work, steps }, peak, fallback }
     }
 }
 

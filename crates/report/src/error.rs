@@ -60,6 +60,17 @@ pub enum ReportError {
         /// The figure.
         item: String,
     },
+    /// A figure of the weight of a domain that no training changes.
+    #[error(
+        "figure `{item}` shows the weight of `{domain}`, and no cell that it selects trains with `restore.loading.method: dynamic` on it; choose another `y`, \
+         or other cells with `where`"
+    )]
+    Unweighed {
+        /// The figure.
+        item: String,
+        /// The domain.
+        domain: String,
+    },
     /// More series in one figure than there are styles.
     #[error(
         "figure `{item}` has {series} series, and no more than {} can be told apart by colour, marker and dash; choose some with `where`, or \
@@ -149,6 +160,7 @@ impl ReportError {
             | ReportError::HeatMap { item, .. }
             | ReportError::Empty { item }
             | ReportError::Untrained { item }
+            | ReportError::Unweighed { item, .. }
             | ReportError::TooMany { item, .. }
             | ReportError::Crowded { item, .. } => Some(item),
             _ => None,

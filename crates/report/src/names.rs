@@ -133,6 +133,9 @@ pub fn value(name: &str) -> (String, usize) {
 
 /// The reader's name of a column of losses.
 pub fn loss(column: &str) -> String {
+    if let Some(domain) = column.strip_prefix("weight-") {
+        return format!("Weight of {domain}");
+    }
     let known = match column {
         "total" => "Loss",
         "questions" => "Loss of answers",

@@ -16,7 +16,7 @@ use crate::{
     figure::{self, palette},
     measure,
     published::Published,
-    records::training,
+    records::is_trained,
     study::Study,
     study_of,
 };
@@ -50,8 +50,12 @@ pub fn check(experiment: &Experiment, published: Option<&Path>) -> Result<(), Re
     for spec in study.report.figures.iter().filter(|figure| figure.kind == FigureKind::Losses) {
         let shown = |cell: &&Cell| passes(&spec.only, cell) && spec.axes().all(|axis| cell.label(axis).is_some());
         // An empty figure of a selection says nothing, so it is left out like one that does not fit.
-        if !study.cells.iter().filter(shown).any(|cell| training(cell).is_some()) {
-            return Err(ReportError::Untrained { item: spec.id.clone() });
+        if !study.cells.iter().filter(shown).any(|cell| is_trained(cell, &spec.y)) {
+            let item = spec.id.clone();
+            return Err(match spec.y.strip_prefix("weight-") {
+                Some(domain) => ReportError::Unweighed { item, domain: domain.to_owned() },
+                None => ReportError::Untrained { item },
+            });
         }
     }
     for item in items(&study)? {
@@ -68,9 +72,9 @@ pub fn check(experiment: &Experiment, published: Option<&Path>) -> Result<(), Re
         let labels = |axis: &Option<String>| -> usize {
             let Some(axis) = axis else { return 1 };
             let is_baseline = |cell: &Cell| spec.baseline.is_some() && cell.point == spec.baseline;
-            let is_trained = |cell: &Cell| spec.kind != FigureKind::Losses || training(cell).is_some();
+            let has_line = |cell: &Cell| spec.kind != FigureKind::Losses || is_trained(cell, &spec.y);
             let shown = study.cells.iter().filter(|cell| passes(&spec.only, cell) && !is_baseline(cell));
-            let shown = shown.filter(|cell| is_trained(cell));
+            let shown = shown.filter(|cell| has_line(cell));
             shown.filter_map(|cell| cell.label(axis)).collect::<HashSet<_>>().len()
         };
         let series = labels(&spec.series);

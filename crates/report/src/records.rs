@@ -30,7 +30,7 @@ use crate::{
     study::Study,
 };
 
-pub(crate) use trainings::{Curve, Trainings, training};
+pub(crate) use trainings::{Curve, Trainings, is_trained};
 
 /// Share of zeros in each block.
 type Shares = BTreeMap<Block, f64>;

@@ -5,6 +5,8 @@ use std::error::Error;
 use ressa_models::{Prompts, TextBatch, VisionLanguage};
 use tch::Tensor;
 
+use crate::loading::Mixture;
+
 /// One step's images with what is asked and said about them.
 #[derive(Debug)]
 pub struct TrainingBatch {
@@ -35,6 +37,12 @@ pub(crate) fn are_features(shown: &Tensor) -> bool {
 
 /// Where batches come from.
 pub trait BatchSource {
-    /// The batch of a step, counted from 0. Must depend on the step alone: a resumed training asks for the later steps only.
+    /// The batch of a step, counted from 0. Must depend on the step alone, and on the weights of its domains where these change: a resumed training asks
+    /// for the later steps only.
     fn batch(&mut self, step: u32) -> Result<TrainingBatch, Box<dyn Error + Send + Sync>>;
+
+    /// The domains that batches are drawn from, where weights of theirs can change.
+    fn mixture(&mut self) -> Option<&mut dyn Mixture> {
+        None
+    }
 }

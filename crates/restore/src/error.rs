@@ -54,6 +54,9 @@ pub enum RestoreError {
     /// Alignment with words was asked of a model that has none.
     #[error("`restore.align` compares with a language model's words, and this model has none; set it to 0")]
     NoWords,
+    /// Weights of domains are to change, and batches come from no domains.
+    #[error("`restore.loading.method` is dynamic, and the batches are of no domains; set it to fixed")]
+    NoDomains,
     /// Distillation without a dense model.
     #[error("distillation of weight `{0}` needs the dense model as teacher")]
     NoTeacher(f64),

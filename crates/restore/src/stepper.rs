@@ -90,6 +90,25 @@ impl<'a> Stepper<'a> {
         self.attempt(step, batch, teacher, wanted)
     }
 
+    /// What `compute` makes of the student, with a smaller layout from then on where memory runs out.
+    ///
+    /// # Errors
+    /// Those of `compute`.
+    pub fn within_memory<T>(
+        &mut self,
+        mut compute: impl FnMut(&dyn VisionLanguage, Layout) -> Result<T, RestoreError>,
+    ) -> Result<T, RestoreError> {
+        while let Some(smaller) = self.layout.smaller(self.settings) {
+            let (student, layout) = (&*self.student, self.layout);
+            if let Some(done) = ressa_runtime::unless_out_of_memory(|| compute(student, layout)) {
+                return done;
+            }
+            self.layout = smaller;
+            self.working = None;
+        }
+        compute(self.student, self.layout)
+    }
+
     /// The gradients of a batch's loss with respect to the effective weights of some layers, pruned ones among them, f32 `[out, in]` in their order.
     ///
     /// # Errors

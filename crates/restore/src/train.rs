@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use ressa_experiment::{Tower, layout::Layout, stage::AdaptTraining};
+use ressa_experiment::{Tower, layout::Layout, loading::LoadingRecord, stage::AdaptTraining};
 use ressa_models::{ModelError, UpdateSet, VisionLanguage};
 use ressa_runtime::optim::{AdamWOptions, FlatAdamW, Schedule};
 use tch::Tensor;
@@ -17,6 +17,7 @@ use crate::{
     checkpoint::{Checkpoints, Saved},
     evolve::{self, Budgets, Evolution, Evolver},
     gradient::Places,
+    loading::Loader,
     penalty::{Penalty, ZeroGroups},
     perturb::Perturbation,
     states::States,
@@ -36,6 +37,8 @@ pub struct Restoration {
     pub layout: Layout,
     /// What became of the masks, where they could change.
     pub evolution: Option<Evolution>,
+    /// What became of the weights of domains, where they could change.
+    pub loading: Option<LoadingRecord>,
     /// Groups that are zero, by tower and kind, where groups were penalised.
     pub groups: BTreeMap<Tower, BTreeMap<&'static str, ZeroGroups>>,
 }
@@ -106,6 +109,7 @@ pub fn train_with(
         evolver: Evolver::of(student, settings, options.budgets, &names, options.seed),
         perturbation: Perturbation::of(student, settings.perturb, &names, options.seed),
         penalty: Penalty::of(student, settings.penalty, &names),
+        loader: Loader::of(settings, batches)?,
     };
     let identity = identity(settings, options, optimiser.parameters());
     let mut losses = Vec::with_capacity(settings.steps as usize);
@@ -114,9 +118,11 @@ pub fn train_with(
     if let Some(saved) = saved {
         optimiser.resume(&saved.parameters, &saved.optimiser)?;
         let unfit = |error: ModelError| RestoreError::unfit(options.checkpoints, &error);
-        more.resume(student, &saved.more).map_err(unfit)?;
+        more.resume(student, &saved.more, batches).map_err(unfit)?;
         scale = saved.more.get(SCALE).map(|scale| scale.double_value(&[0]));
         losses = saved.losses;
+    } else if let Some(loader) = &mut more.loader {
+        loader.begin(settings, batches)?;
     }
     let schedule = Schedule {
         peak: settings.learning_rate,
@@ -129,6 +135,11 @@ pub fn train_with(
     stepper.scale = scale.unwrap_or(stepper.scale);
     let mut clock = options.checkpoints.map(Checkpoints::clock);
     for step in losses.len() as u32..settings.steps {
+        if let Some(loader) = more.loader.as_mut().filter(|loader| loader.is_due(step)) {
+            // Losses are those of the weights themselves, without their noise.
+            updates.apply(stepper.student)?;
+            loader.update(step, &mut stepper, batches)?;
+        }
         let batch = batches.batch(step).map_err(|source| RestoreError::Batch { step, source })?;
         if let Some(evolver) = &mut more.evolver
             && let Some(share) = evolver.share_at(step)
@@ -183,7 +194,8 @@ pub fn train_with(
     adapters.apply(student)?;
     let groups = more.penalty.map(|penalty| penalty.zeros(student, &optimiser)).unwrap_or_default();
     let evolution = more.evolver.map(|evolver| evolver.finish(student));
-    Ok(Restoration { adapters, losses, layout, evolution, groups })
+    let loading = more.loader.map(Loader::finish);
+    Ok(Restoration { adapters, losses, layout, evolution, loading, groups })
 }
 
 /// Entry of a checkpoint for what losses are multiplied by.
@@ -194,6 +206,7 @@ struct More {
     evolver: Option<Evolver>,
     perturbation: Option<Perturbation>,
     penalty: Option<Penalty>,
+    loader: Option<Loader>,
 }
 
 impl More {
@@ -203,10 +216,19 @@ impl More {
             saved.extend(evolver.saved(student)?);
         }
         saved.extend(self.perturbation.as_ref().map(Perturbation::saved));
+        saved.extend(self.loader.iter().flat_map(Loader::saved));
         Ok(saved)
     }
 
-    fn resume(&mut self, student: &mut dyn VisionLanguage, saved: &BTreeMap<String, Tensor>) -> Result<(), ModelError> {
+    fn resume(
+        &mut self,
+        student: &mut dyn VisionLanguage,
+        saved: &BTreeMap<String, Tensor>,
+        batches: &mut dyn BatchSource,
+    ) -> Result<(), ModelError> {
+        if let Some(loader) = &mut self.loader {
+            loader.resume(saved, batches)?;
+        }
         if let Some(evolver) = &mut self.evolver {
             evolver.resume(student, saved)?;
         }

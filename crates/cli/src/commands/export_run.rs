@@ -230,7 +230,10 @@ fn trained(training: &AdaptTraining) -> String {
         let parts: Vec<String> = matrices.into_iter().chain(others.into_iter().flatten().map(str::to_owned)).collect();
         words += &format!("; {tower}: {}", parts.join(", "));
     }
-    let AdaptTraining { evolve, perturb, penalty, steps, align, .. } = training;
+    let AdaptTraining { evolve, perturb, penalty, loading, steps, align, .. } = training;
+    if loading.is_on() {
+        words += &format!("; batches divided anew by held-out losses {} times", loading.updates(*steps, *align));
+    }
     if evolve.is_on() {
         words += &format!("; masks exchanged {} times", evolve.exchanges(*steps, *align));
     }
@@ -253,6 +256,7 @@ mod tests {
     use ressa_experiment::{
         RunConfig,
         config::{Metric, RestoreMethod},
+        loading::LoadingMethod,
         model::{ModelConfig, Preset},
         stage::stages,
     };
@@ -294,5 +298,10 @@ mod tests {
             more,
             "60 steps of 16 images; language: rank 8; masks exchanged 4 times; noise of 0.03 on the weights; group penalty of 0.5"
         );
+        let divided = words(&|run| {
+            (run.restore.vision.tune, run.restore.connector.tune) = (false, false);
+            run.restore.loading.method = LoadingMethod::Dynamic;
+        });
+        assert_eq!(divided, "60 steps of 16 images; language: rank 8; batches divided anew by held-out losses 5 times");
     }
 }

@@ -1,5 +1,6 @@
 //! `ressa show`: a run with the place of every setting, its stages, numbers and predictions.
 
+mod loading;
 mod numbers;
 mod page;
 mod pictures;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use crate::{
     arguments::{Global, show::ShowOptions},
     commands::show::{
+        loading::Loading,
         numbers::{Numbers, Scored},
         predictions::Evaluated,
         settings::Setting,
@@ -44,6 +46,9 @@ struct Shown {
     stages: Vec<StageShown>,
     #[serde(flatten)]
     numbers: Numbers,
+    /// Weights of the domains of trainings, where these changed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    loading: Vec<Loading>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     predictions: Vec<Evaluated>,
 }
@@ -71,12 +76,14 @@ pub fn run(global: &Global, options: &ShowOptions) -> Outcome {
     let stages = nodes.iter().map(|stage| shown(stage)).collect::<Result<_, _>>()?;
     let mut numbers = Numbers::default();
     nodes.iter().try_for_each(|stage| numbers.add(&stage.node, &store))?;
+    let loading = nodes.iter().map(|stage| Loading::of(&stage.node, &store));
+    let loading = loading.filter_map(Result::transpose).collect::<Result<_, _>>()?;
     let wanted = options.predictions.map(|n| n as usize).or(options.html.as_ref().map(|_| PREDICTIONS));
     let evaluated = match wanted {
         Some(many) => evaluated(&nodes, many, &store, &workspace)?,
         None => Vec::new(),
     };
-    let shown = Shown { id, label, settings, steps, stages, numbers, predictions: evaluated };
+    let shown = Shown { id, label, settings, steps, stages, numbers, loading, predictions: evaluated };
     if let Some(file) = &options.html {
         let text = page::page(&shown);
         replace(file, text.as_bytes())?;
@@ -116,6 +123,7 @@ fn print(shown: &Shown, verbose: bool, predictions: bool) {
     settings::print(&shown.settings, verbose);
     steps::print(&shown.steps);
     stages::print(&shown.stages);
+    loading::print(&shown.loading);
     numbers::print(&shown.numbers, verbose);
     shown.predictions.iter().filter(|_| predictions).for_each(Evaluated::print);
 }

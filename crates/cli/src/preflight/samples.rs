@@ -64,8 +64,12 @@ pub(super) fn look(stage: &Stage, contents: &Contents<'_>, root: &Path, draws: &
         | Stage::Adapt { seed, .. } => *seed,
         _ => 0,
     };
-    let key = format!("{} {setting} {:?} {asked} {seed}", folder.display(), config.corpora);
-    let drawn = draws.entry(key).or_insert_with(|| drawn(stage, config, &folder, asked, contents));
+    let held_out = match stage {
+        Stage::Adapt { training, .. } => training.loading.kept_from_training(),
+        _ => 0,
+    };
+    let key = format!("{} {setting} {:?} {asked} {seed} {held_out}", folder.display(), config.corpora);
+    let drawn = draws.entry(key).or_insert_with(|| drawn(stage, config, &folder, (asked, held_out), contents));
     if let Some(error) = &drawn.unusable {
         found.problem("data.root", error);
     }
@@ -133,8 +137,15 @@ fn items_of(task: Task, asked: u32, data: &DataConfig, root: &Path, draws: &mut 
     }
 }
 
-fn drawn(stage: &Stage, config: &CorporaConfig, folder: &Path, asked: u32, contents: &Contents<'_>) -> Drawn {
-    match Captions::available(config, folder, asked as usize) {
+/// What a draw of so many samples beside so many held-out entries of each corpus would find.
+fn drawn(
+    stage: &Stage,
+    config: &CorporaConfig,
+    folder: &Path,
+    (asked, held_out): (u32, u32),
+    contents: &Contents<'_>,
+) -> Drawn {
+    match Captions::available_beside(config, folder, asked as usize, held_out as usize) {
         Err(DataError::Missing { .. }) => Drawn::default(),
         Err(error) => Drawn { unusable: Some(error.to_string()), ..Drawn::default() },
         Ok(available) => match contents.replaced(stage, folder) {

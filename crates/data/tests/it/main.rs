@@ -2,6 +2,7 @@
 
 mod any_size;
 mod benchmarks;
+mod held_out;
 mod images;
 mod next;
 mod processor;

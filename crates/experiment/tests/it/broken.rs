@@ -107,6 +107,20 @@ fn files() -> Vec<(&'static str, String)> {
             instead("restore.method: sparse-lora", "restore: { method: sparse-lora, steps: 40, evolve.every: 30 }"),
         ),
         (
+            "weights of domains that never change",
+            instead(
+                "restore.method: sparse-lora",
+                "restore: { method: sparse-lora, steps: 60, align: 55, loading: { method: dynamic, every: 10 } }",
+            ),
+        ),
+        (
+            "weights of kinds of questions without questions",
+            instead(
+                "restore.method: sparse-lora",
+                "restore: { method: sparse-lora, questions: 0, loading.method: dynamic }",
+            ),
+        ),
+        (
             "noise on weights that scale",
             instead("restore.method: sparse-lora", "restore: { method: spp, perturb.sigma: 0.03 }"),
         ),

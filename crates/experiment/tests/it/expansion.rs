@@ -344,6 +344,8 @@ fn settings_that_a_run_cannot_see_do_not_split_it() {
         ("prune.alps.penalty: [0.1, 0.2]", "prune: { metric: alps, vision.sparsity: 0.5 }", 4),
         ("prune.alps.penalty: [0.1, 0.2]", sparsegpt, 2),
         ("restore.language.scale: [1, 2]", "restore.method: spp", 4),
+        ("restore.loading.every: [10, 20]", "restore.method: spp", 2),
+        ("restore.loading.every: [10, 20]", "restore: { method: spp, loading.method: dynamic }", 4),
         ("restore.language.scale: [1, 2]", "restore.method: scale-lora", 2),
         ("prune.dsnot.cycles: [1, 2]", sparsegpt, 2),
         ("prune.dsnot.threshold: [0.1, 0.2]", dsnot, 4),
@@ -482,6 +484,7 @@ restore:
   evolve: { every: 1, drop: sensitivity, grow: random }
   perturb: { sigma: 1 }
   penalty: { weight: 1, groups: rows }
+  loading: { method: dynamic, every: 1 }
   vision: { bias: all, norms: true, full: true }
   connector: { bias: all, norms: true, full: true, queries: true }
   language: { bias: all, norms: true, full: true }

@@ -27,7 +27,7 @@ pub const SHAPES: [&str; 20] = [
 
 /// Claims of related systems, in the embedded world.
 #[allow(dead_code, reason = "the report's tests, which share this file, draw none of them")]
-pub const RELATED: [&str; 10] = [
+pub const RELATED: [&str; 11] = [
     "less-is-more",
     "llavadi",
     "llave",
@@ -37,6 +37,7 @@ pub const RELATED: [&str; 10] = [
     "prismatic",
     "raven",
     "self-denoise",
+    "sheared-llama",
     "vila",
 ];
 

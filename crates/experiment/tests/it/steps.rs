@@ -390,6 +390,13 @@ fn broken_lists_are_pointed_at() {
             "a projection that was pruned",
             lists("", &format!("{after}  - prune: {{ name: second, connector.sparsity: 0.6 }}\n")),
         ),
+        (
+            "weights of a single corpus",
+            lists(
+                &format!("{folder}data.restoration.corpora: [cc3m]\n"),
+                "  - restore: { name: tune, questions: 0, loading.method: dynamic }\n",
+            ),
+        ),
         ("a section that no step reads", format!("{HEAD}refine.method: least-squares\n")),
         (
             "an axis that no step reads",

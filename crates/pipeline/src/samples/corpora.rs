@@ -1,7 +1,10 @@
 //! Samples of caption corpora on disk. Images are opened when they are needed, on as many threads as libtorch computes with.
 
+mod held_out;
+
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -24,7 +27,8 @@ use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 use tch::Tensor;
 
-use super::{Batches, Calibration, Encode, Exchanges, Feed, Samples, draw::Draw};
+use self::held_out::HeldOut;
+use super::{Batches, Calibration, Encode, Exchanges, Feed, Samples, draw::Draw, mix::Mix};
 use crate::{PipelineError, calibration_input, features::ImagesOf};
 
 /// Caption corpora as a source of samples.
@@ -44,6 +48,16 @@ impl CorpusSamples {
         let root = data.root.clone().ok_or(DataError::NoRoot)?;
         let (calibration, restoration) = (data.calibration.clone(), data.restoration.clone());
         Ok(Self { root, calibration, restoration, feed, loader, ahead })
+    }
+}
+
+impl CorpusSamples {
+    /// What divides the rows of a training among its corpora, where their weights change.
+    fn mix(&self, training: &AdaptTraining, captions: &Captions, seed: u64) -> Option<Arc<Mix>> {
+        let shares = captions.of_corpora().iter().map(|count| *count as f64);
+        let names = self.restoration.corpora.iter().map(|corpus| corpus.name().to_owned());
+        let mix = || Mix::new(names.zip(shares).collect(), training.batch as usize, seed);
+        training.loading.is_on().then(|| Arc::new(mix()))
     }
 }
 
@@ -169,8 +183,8 @@ impl Samples for CorpusSamples {
         scratch: &Path,
         encode: Encode<'_>,
     ) -> Result<Batches, PipelineError> {
-        let (asked, captions) =
-            (Captions::asked_for(training), Captions::of_training(&self.restoration, &self.root, training, seed)?);
+        let asked = Captions::asked_for(training);
+        let [captions, held_out] = Captions::of_training(&self.restoration, &self.root, training, seed)?;
         let entries = Arc::new(Draw::new(&captions, Some(scratch.to_owned()))?);
         let features = match self.restoration.augment {
             Augment::None => {
@@ -190,10 +204,19 @@ impl Samples for CorpusSamples {
             batch: training.batch as usize,
             retrieval,
             seed,
-            order: Mutex::new(None),
+            domains: ranges(&captions),
+            mix: self.mix(training, &captions, seed),
+            orders: Mutex::default(),
         };
         let drawn = entries.entries().len();
-        let batches = Batches::new(training.steps, self.ahead, move |step| batches.compose(step));
+        let batches = match batches.mix.clone() {
+            Some(mix) => {
+                let held_out = HeldOut::new(&batches, &held_out)?;
+                let held_out = move |domain, number| held_out.batch(domain, number);
+                Batches::mixed(training, self.ahead, move |step| batches.compose(step), mix, held_out)
+            }
+            None => Batches::new(training.steps, self.ahead, move |step| batches.compose(step)),
+        };
         Ok(batches.counting(move || entries.skipped(), Shortfall::of(drawn, asked)))
     }
 }
@@ -215,7 +238,17 @@ enum Shown {
     Nothing,
 }
 
-/// Batches of corpora: every sample once, then every sample again in another order.
+/// The entries of each corpus of a draw.
+fn ranges(captions: &Captions) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let range = |count: &usize| {
+        end += count;
+        end - count..end
+    };
+    captions.of_corpora().iter().map(range).collect()
+}
+
+/// Batches of corpora: every sample once, then every sample again in another order; the same of each corpus, where their weights change.
 struct CorpusBatches {
     config: CorporaConfig,
     feed: Feed,
@@ -227,36 +260,54 @@ struct CorpusBatches {
     batch: usize,
     retrieval: bool,
     seed: u64,
-    /// The order of the round that was asked for last.
-    order: Mutex<Option<(u64, Arc<[usize]>)>>,
+    /// The entries of each corpus.
+    domains: Vec<Range<usize>>,
+    /// Corpora of the rows, where their weights change.
+    mix: Option<Arc<Mix>>,
+    /// By the sequence, the order of the round that was asked for last.
+    orders: Mutex<BTreeMap<u64, (u64, Arc<[usize]>)>>,
 }
 
 impl CorpusBatches {
-    /// The entry at a position of the endless sequence.
-    fn entry(&self, position: u64) -> usize {
-        let samples = self.draw.entries().len() as u64;
+    /// The entry at a position of the endless sequence of a range of entries: number 0 of all, then one for each corpus.
+    fn entry(&self, sequence: u64, range: &Range<usize>, position: u64) -> usize {
+        let samples = range.len() as u64;
         let (round, place) = (position / samples, (position % samples) as usize);
-        self.order(round, samples as usize)[place]
+        range.start + self.order(sequence, round, samples as usize)[place]
     }
 
-    fn order(&self, round: u64, samples: usize) -> Arc<[usize]> {
-        let mut known = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, order)) = known.as_ref().filter(|(known, _)| *known == round) {
+    fn order(&self, sequence: u64, round: u64, samples: usize) -> Arc<[usize]> {
+        let mut known = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, order)) = known.get(&sequence).filter(|(known, _)| *known == round) {
             return Arc::clone(order);
         }
-        let mut rng = stream(self.seed, Purpose::RestorationOrder, round);
+        let mut rng = stream(self.seed, Purpose::RestorationOrder, (sequence << 32) | round);
         let order: Arc<[usize]> = distinct(&mut rng, samples, samples).into();
-        *known = Some((round, Arc::clone(&order)));
+        known.insert(sequence, (round, Arc::clone(&order)));
         order
+    }
+
+    /// Of each row of a step its entry, and those that can stand in for it.
+    fn entries(&self, step: u32) -> Vec<(usize, Range<usize>)> {
+        if let Some(mix) = &self.mix {
+            let entry = |(domain, number): (usize, u64)| {
+                let range = self.domains[domain].clone();
+                (self.entry(domain as u64 + 1, &range, number), range)
+            };
+            return mix.rows(step).into_iter().map(entry).collect();
+        }
+        let (first, all) = (u64::from(step) * self.batch as u64, 0..self.draw.entries().len());
+        (0..self.batch as u64).map(|row| (self.entry(0, &all, first + row), all.clone())).collect()
     }
 
     fn compose(&self, step: u32) -> Result<TrainingBatch, PipelineError> {
         let first = u64::from(step) * self.batch as u64;
         let rng = |position| stream(self.seed, Purpose::RestorationEntry, position);
+        let entries = self.entries(step);
         let rows = |open: &(dyn Fn(&Captioned, u64) -> Result<Row, DataError> + Sync)| {
             parallel(self.batch, self.threads, |row| {
-                let position = first + row as u64;
-                self.draw.read(self.entry(position), |entry| open(entry, position))
+                let (entry, range) = &entries[row];
+                self.draw.read_within(range, *entry, |entry| open(entry, first + row as u64))
             })
         };
         let known = match &self.features {

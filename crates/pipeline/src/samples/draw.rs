@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    ops::Range,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -57,8 +58,21 @@ impl Draw {
         number: usize,
         open: impl Fn(&Captioned) -> Result<T, DataError>,
     ) -> Result<(usize, T), DataError> {
+        self.read_within(&(0..self.entries.len()), number, open)
+    }
+
+    /// The same where only entries of a range, which has the number, stand in.
+    ///
+    /// # Errors
+    /// As for [`Draw::read`]; [`DataError::Unreadable`] where none of the range can be read.
+    pub fn read_within<T>(
+        &self,
+        range: &Range<usize>,
+        number: usize,
+        open: impl Fn(&Captioned) -> Result<T, DataError>,
+    ) -> Result<(usize, T), DataError> {
         let mut last = None;
-        for at in (number..self.entries.len()).chain(0..number) {
+        for at in (number..range.end).chain(range.start..number) {
             if self.unreadable().contains(&at) {
                 continue;
             }
@@ -70,7 +84,7 @@ impl Draw {
                 done => return done.map(|done| (at, done)),
             }
         }
-        let drawn = self.entries.len();
+        let drawn = range.len();
         let first = last.map_or_else(|| "there are none".to_owned(), |error| error.to_string());
         Err(DataError::Unreadable { unreadable: drawn, drawn, first })
     }

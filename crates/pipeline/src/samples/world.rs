@@ -13,11 +13,13 @@ use ressa_experiment::{Task, config::CalibrationConfig, record::Shortfall, stage
 use ressa_models::Sample;
 use ressa_restore::{Probe, TrainingBatch};
 
-use super::{Batches, Calibration, Encode, Exchanges, Feed, Samples};
+use super::{Batches, Calibration, Encode, Exchanges, Feed, Samples, mix::Mix};
 use crate::{PipelineError, calibration_input};
 
 /// Size of the training split that calibration and restoration draw from.
 const TRAINING_IMAGES: usize = 6000;
+/// The first training image that losses are measured on: behind those that anything else draws from, the dense models' own training among it.
+const HELD_OUT_FROM: usize = 1 << 16;
 /// Images of the probe that merging is compared on.
 const PROBE_IMAGES: usize = 2;
 
@@ -31,24 +33,25 @@ pub(super) struct WorldSamples {
 }
 
 impl WorldSamples {
-    /// A question of one of the three kinds in turn, or of the next kind where a scene does not admit it.
-    fn question(&self, scene: &Scene, turn: usize, rng: &mut ChaCha8Rng) -> Question {
-        (turn..)
+    /// A question of one of the three kinds, or of the next kind where a scene does not admit it.
+    fn question(&self, scene: &Scene, kind: usize, rng: &mut ChaCha8Rng) -> Question {
+        (kind..)
             .find_map(|kind| self.world.question(Task::QUESTIONS[kind % 3], scene, rng))
             .expect("every scene admits a question about what it shows")
     }
 
-    /// So many questions about each image.
+    /// So many questions about each image, of kinds by image and number.
     fn questions<'i>(
         &self,
         images: impl Iterator<Item = &'i LabelledImage>,
         each: usize,
+        kind: impl Fn(usize, usize) -> usize,
         rng: &mut ChaCha8Rng,
     ) -> Exchanges {
         let mut asked = Exchanges::default();
         for (row, labelled) in images.enumerate() {
-            for turn in 0..each {
-                let question = self.question(&labelled.scene, turn, rng);
+            for number in 0..each {
+                let question = self.question(&labelled.scene, kind(row, number), rng);
                 asked.push(row, question.text, question.answer);
             }
         }
@@ -86,7 +89,7 @@ impl Samples for WorldSamples {
     fn probe(&self) -> Result<Probe, PipelineError> {
         let mut rng = stream(0, Purpose::Probe, 0);
         let images: Vec<LabelledImage> = (0..PROBE_IMAGES).map(|index| self.world.training_image(index)).collect();
-        let asked = self.questions(images.iter(), Task::QUESTIONS.len(), &mut rng);
+        let asked = self.questions(images.iter(), Task::QUESTIONS.len(), in_turn, &mut rng);
         self.feed.probe(self.feed.pixels(images.iter().map(|l| &l.image))?, &asked)
     }
 
@@ -98,8 +101,58 @@ impl Samples for WorldSamples {
         _: &Path,
         _: Encode<'_>,
     ) -> Result<Batches, PipelineError> {
-        let batches = WorldBatches::new(self.clone(), training, retrieval, seed);
-        Ok(Batches::new(training.steps, self.ahead, move |step| batches.compose(step)))
+        let mut batches = WorldBatches::new(self.clone(), training, retrieval, seed);
+        if !training.loading.is_on() {
+            return Ok(Batches::new(training.steps, self.ahead, move |step| batches.compose(step)));
+        }
+        let domains = Task::QUESTIONS.into_iter().map(|task| (task.name().to_owned(), 1.0)).collect();
+        let mix = Arc::new(Mix::new(domains, batches.batch * batches.questions, seed));
+        batches.mix = Some(Arc::clone(&mix));
+        let held_out = HeldOut::new(self.clone(), training, seed);
+        let held_out = move |kind, number| held_out.batch(kind, number);
+        Ok(Batches::mixed(training, self.ahead, move |step| batches.compose(step), mix, held_out))
+    }
+}
+
+/// Kinds one after the other, whatever the image.
+fn in_turn(_: usize, number: usize) -> usize {
+    number
+}
+
+/// Questions of each kind, each about an image of its own that no training draws.
+struct HeldOut {
+    source: WorldSamples,
+    /// By kind.
+    asked: Vec<Vec<(LabelledImage, Question)>>,
+    batch: usize,
+}
+
+impl HeldOut {
+    fn new(source: WorldSamples, training: &AdaptTraining, seed: u64) -> Self {
+        let world = &source.world;
+        let asked = |kind: usize| {
+            let asked = |index: usize| {
+                let labelled = world.training_image(index);
+                let mut rng = stream(seed, Purpose::HeldOut, ((kind as u64) << 32) | index as u64);
+                let question = world.question(Task::QUESTIONS[kind], &labelled.scene, &mut rng)?;
+                Some((labelled, question))
+            };
+            // Scenes that do not admit a kind are passed over.
+            (HELD_OUT_FROM..).filter_map(asked).take(training.loading.held_out as usize).collect()
+        };
+        let asked = (0..Task::QUESTIONS.len()).map(asked).collect();
+        Self { source, asked, batch: training.batch as usize }
+    }
+
+    fn batch(&self, kind: usize, number: usize) -> Result<Option<TrainingBatch>, PipelineError> {
+        let Some(items) = self.asked[kind].chunks(self.batch).nth(number) else { return Ok(None) };
+        let mut asked = Exchanges::default();
+        for (row, (_, question)) in items.iter().enumerate() {
+            asked.push(row, question.text.clone(), question.answer.clone());
+        }
+        let feed = &self.source.feed;
+        let pixels = feed.pixels(items.iter().map(|(labelled, _)| &labelled.image))?;
+        feed.batch(pixels, &asked, &Exchanges::default(), None).map(Some)
     }
 }
 
@@ -111,6 +164,8 @@ struct WorldBatches {
     questions: usize,
     retrieval: bool,
     seed: u64,
+    /// Kinds of the questions, where these do not take turns.
+    mix: Option<Arc<Mix>>,
 }
 
 impl WorldBatches {
@@ -121,7 +176,8 @@ impl WorldBatches {
             .into_iter()
             .map(|index| source.world.training_image(index))
             .collect();
-        Self { source, images, batch: training.batch as usize, questions: training.questions as usize, retrieval, seed }
+        let (batch, questions) = (training.batch as usize, training.questions as usize);
+        Self { source, images, batch, questions, retrieval, seed, mix: None }
     }
 
     fn compose(&self, step: u32) -> Result<TrainingBatch, PipelineError> {
@@ -129,7 +185,12 @@ impl WorldBatches {
         let picks: Vec<&LabelledImage> =
             (0..self.batch).map(|_| &self.images[rng.random_range(0..self.images.len())]).collect();
         let source = &self.source;
-        let questions = source.questions(picks.iter().copied(), self.questions, &mut rng);
+        let kinds = self.mix.as_ref().map(|mix| mix.rows(step));
+        let kind = |row: usize, number: usize| match &kinds {
+            Some(kinds) => kinds[row * self.questions + number].0,
+            None => in_turn(row, number),
+        };
+        let questions = source.questions(picks.iter().copied(), self.questions, kind, &mut rng);
         let mut captions = Exchanges::default();
         for (row, labelled) in picks.iter().enumerate() {
             captions.push(row, caption::DESCRIBE.to_owned(), caption::draw(&labelled.scene, &mut rng));

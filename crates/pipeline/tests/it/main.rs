@@ -2,6 +2,7 @@
 
 mod aided;
 mod evolve;
+mod loading;
 mod methods;
 mod published;
 mod reconstruct;

@@ -5,8 +5,9 @@ use std::path::Path;
 use ressa_checkpoint::published_config;
 use ressa_experiment::{
     RunConfig, Stage, StageNode, Task,
-    config::{Metric, RestoreMethod, SmoothingMethod},
+    config::{Corpus, Metric, RestoreMethod, SmoothingMethod},
     job::Compute,
+    loading::LoadingMethod,
     stage::stages,
 };
 use ressa_predict::{Model, Predictor, Shared};
@@ -42,6 +43,17 @@ fn more_work_takes_longer_and_more_memory() {
     assert!(evolved.seconds > masked.seconds && evolved.peak_bytes > masked.peak_bytes);
     let noisy = of_kind(&predictions(&with(|run| run.restore.perturb.sigma = 0.03), "h200"), "adapt");
     assert!(noisy.seconds > own.seconds && noisy.tflop > own.tflop);
+    // Held-out losses of two corpora in 390 steps: the dense model's once, and the student's 38 or 77 times.
+    let divided = |every| {
+        let change = |run: &mut RunConfig| {
+            run.data.restoration.corpora = vec![Corpus::Coco, Corpus::Cc3m];
+            (run.restore.loading.method, run.restore.loading.every) = (LoadingMethod::Dynamic, every);
+        };
+        of_kind(&predictions(&with(change), "h200"), "adapt")
+    };
+    let (seldom, often) = (divided(10), divided(5));
+    assert!(seldom.seconds > own.seconds && seldom.peak_bytes == own.peak_bytes);
+    assert!(((often.tflop - own.tflop) / (seldom.tflop - own.tflop) - 2.0).abs() < 1e-3, "39 and 78 measurements");
     let untaught = of_kind(&predictions(&with(|run| run.restore.distill.weight = 0.0), "h200"), "adapt");
     assert!(untaught.tflop < own.tflop * 0.8, "a teacher is a fourth of the work");
 }

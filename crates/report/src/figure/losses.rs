@@ -50,14 +50,14 @@ pub(super) fn build(
     shown: &[usize],
     scale: Scale,
 ) -> Result<Figure, ReportError> {
-    let trained = |point: &usize| !records.trainings.of(*point).is_empty();
+    let trained = |point: &usize| records.trainings.of(*point, &spec.y).next().is_some();
     let labelled = |point: &usize| spec.axes().all(|axis| records.label(*point, axis).is_some());
     let shown: Vec<usize> = shown.iter().copied().filter(|point| trained(point) && labelled(point)).collect();
     let series = series(spec, records, &shown)?;
     let (panel_labels, titles) = panel_labels(spec, records, &shown)?;
 
     let mut curves: BTreeMap<StageKey, Curve> = BTreeMap::new();
-    for key in shown.iter().flat_map(|&point| records.trainings.of(point)) {
+    for key in shown.iter().flat_map(|&point| records.trainings.of(point, &spec.y)) {
         if !curves.contains_key(key) {
             curves.insert(*key, records.trainings.curve(key, &spec.y)?);
         }
@@ -85,7 +85,7 @@ pub(super) fn build(
                 is_at(records, spec.panels.as_ref(), &label, point)
                     && is_at(records, spec.series.as_ref(), &one.label, point)
             });
-            let mut keys: Vec<&StageKey> = here.flat_map(|&point| records.trainings.of(point)).collect();
+            let mut keys: Vec<&StageKey> = here.flat_map(|&point| records.trainings.of(point, &spec.y)).collect();
             keys.sort_unstable();
             keys.dedup();
             means(&keys.into_iter().map(|key| &curves[key]).collect::<Vec<_>>(), found)

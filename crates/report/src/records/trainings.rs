@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs};
 
-use ressa_experiment::{Cell, Stage, StageKey};
+use ressa_experiment::{Cell, Stage, StageKey, loading::domains};
 use ressa_store::{Store, StoreError};
 
 /// File in which a training stores its losses, a line for each step.
@@ -13,6 +13,8 @@ const LOSSES: &str = "losses.csv";
 pub(crate) struct Trainings {
     store: Store,
     of_points: HashMap<usize, Vec<StageKey>>,
+    /// Domains whose weights change, by training.
+    weighed: HashMap<StageKey, Vec<&'static str>>,
 }
 
 /// What is there of a training's losses.
@@ -26,29 +28,45 @@ pub(crate) enum Curve {
     Read(Vec<f64>),
 }
 
-/// The last training of a cell, if it has one.
-pub(crate) fn training(cell: &Cell) -> Option<StageKey> {
-    cell.stages.iter().rev().find(|node| matches!(*node.stage, Stage::Adapt { .. })).map(|node| node.key)
+/// The last training of a cell, if it has one, and the domains whose weights change in it.
+fn training(cell: &Cell) -> Option<(StageKey, Vec<&'static str>)> {
+    cell.stages.iter().rev().find_map(|node| match &*node.stage {
+        Stage::Adapt { training, data, .. } if training.loading.is_on() => Some((node.key, domains(data))),
+        Stage::Adapt { .. } => Some((node.key, Vec::new())),
+        _ => None,
+    })
+}
+
+/// Whether a cell has a training whose losses have a column.
+pub(crate) fn is_trained(cell: &Cell, column: &str) -> bool {
+    training(cell).is_some_and(|(_, weighed)| has(column, &weighed))
+}
+
+/// Whether a training has a column: all have all but weights of domains.
+fn has(column: &str, weighed: &[&str]) -> bool {
+    column.strip_prefix("weight-").is_none_or(|domain| weighed.contains(&domain))
 }
 
 impl Trainings {
     /// No trainings yet, of a store.
     pub fn new(store: &Store) -> Self {
-        Self { store: store.clone(), of_points: HashMap::new() }
+        Self { store: store.clone(), of_points: HashMap::new(), weighed: HashMap::new() }
     }
 
     /// Adds the training of a point's cell. Cells that share a training have it once.
     pub fn add(&mut self, point: usize, cell: &Cell) {
-        let Some(key) = training(cell) else { return };
+        let Some((key, weighed)) = training(cell) else { return };
+        self.weighed.insert(key, weighed);
         let known = self.of_points.entry(point).or_default();
         if !known.contains(&key) {
             known.push(key);
         }
     }
 
-    /// Trainings of a point.
-    pub fn of(&self, point: usize) -> &[StageKey] {
-        self.of_points.get(&point).map_or(&[], Vec::as_slice)
+    /// Trainings of a point that have a column.
+    pub fn of<'a>(&'a self, point: usize, column: &'a str) -> impl Iterator<Item = &'a StageKey> {
+        let weighed = |key| self.weighed.get(key).map_or(&[][..], Vec::as_slice);
+        self.of_points.get(&point).into_iter().flatten().filter(move |key| has(column, weighed(key)))
     }
 
     /// A column of a training's losses.

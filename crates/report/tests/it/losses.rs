@@ -94,3 +94,19 @@ fn a_figure_of_nothing_trained_is_refused_before_anything_runs() {
     assert_eq!(refused.item(), Some("training"));
     assert!(ressa_report::check(&Probe::new(TRAININGS).experiment, None).is_ok());
 }
+
+#[test]
+fn weights_of_domains_are_those_of_trainings_that_change_them() {
+    let weights = "
+axes: { restore.method: [none, lora, sparse-lora], restore.loading.method: [fixed, dynamic] }
+report: { figures: [{ id: weights, kind: losses, series: restore.method, y: weight-gqa }] }
+";
+    let head = TRAININGS.split("axes:").next().unwrap().replace("steps: 4", "steps: 4, loading.every: 1");
+    let probe = filled(&format!("{head}{weights}"));
+    let rendered = probe.render(true).unwrap();
+    assert_snapshot!(rendered.figures[0].model.description, @"Weight of gqa by step. LoRA (merged, dense): from 0.333 to 0.333. SparseLoRA: from 0.333 to 0.333.");
+    assert!(rendered.figures[0].svg.contains(">Weight of gqa</text>"));
+    assert!(rendered.notes.is_empty(), "{:?}", rendered.notes);
+    let corpus = Probe::new(&format!("{head}{weights}").replace("weight-gqa", "weight-coco"));
+    assert_snapshot!(ressa_report::check(&corpus.experiment, None).unwrap_err(), @"figure `weights` shows the weight of `coco`, and no cell that it selects trains with `restore.loading.method: dynamic` on it; choose another `y`, or other cells with `where`");
+}

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 use ressa_experiment::{
     Cell, Experiment, Stage, StageNode, Task,
     config::RestoreMethod,
+    loading::domains,
     record::{Certificate, Score, TaskScore, TensorCertificate},
 };
 use ressa_store::{Environment, Manifest, Store};
@@ -39,8 +40,10 @@ pub fn fill_with(store: &Store, cells: &[Cell], score: impl Fn(&Cell, Task) -> O
                 Stage::Dense { .. } | Stage::Rescale { .. } | Stage::Sensitivity { .. } | Stage::Statistics { .. } => {
                     continue;
                 }
-                Stage::Adapt { training, .. } => {
-                    files.push(("losses.csv", losses(training.steps, cell.seed)));
+                Stage::Adapt { training, data, .. } => {
+                    let losses = losses(training.steps, cell.seed);
+                    let weighed = if training.loading.is_on() { domains(data) } else { Vec::new() };
+                    files.push(("losses.csv", with_weights(&losses, &weighed)));
                     serde_json::json!({ "steps": training.steps, "parameters": 1000 })
                 }
                 Stage::Prune { .. }
@@ -78,6 +81,18 @@ pub fn losses(steps: u32, seed: u64) -> String {
         writeln!(text, "{step},{total:.6},{:.6},0.000000,0.000000,0.000000,1.000000", total / 2.0).unwrap();
     }
     text
+}
+
+/// Losses with the weights of domains, which stay alike.
+fn with_weights(losses: &str, domains: &[&str]) -> String {
+    let more = |(line, text): (usize, &str)| {
+        let weight = |domain: &&str| match line {
+            0 => format!(",weight_{domain}"),
+            _ => format!(",{:.6}", 1.0 / domains.len() as f64),
+        };
+        format!("{text}{}\n", domains.iter().map(weight).collect::<String>())
+    };
+    losses.lines().enumerate().map(more).collect()
 }
 
 /// Lines as an evaluation stores them, with points whose mean is (nearly) `value`, and that mean. Items are always solved in the same order,

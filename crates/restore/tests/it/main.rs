@@ -4,6 +4,7 @@ mod distilling;
 mod evolving;
 mod golden;
 mod layouts;
+mod loading;
 mod merging;
 mod perturbing;
 mod teaching;

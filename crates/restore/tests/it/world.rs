@@ -5,6 +5,7 @@ use std::error::Error;
 use ressa_experiment::{
     config::{DistillConfig, MatrixUpdate, Recompute, TowerAdapter},
     evolve::EvolveConfig,
+    loading::LoadingConfig,
     penalty::PenaltyConfig,
     perturb::NoiseConfig,
     stage::AdaptTraining,
@@ -58,6 +59,7 @@ pub fn settings(steps: u32, distill: Option<DistillConfig>) -> AdaptTraining {
         batch: 3,
         questions: 2,
         samples: 12,
+        loading: LoadingConfig::default(),
         learning_rate: 1e-2,
         warmup: 2,
         final_rate: 0.05,
