@@ -1,5 +1,6 @@
 //! Settings that are each valid and together make no sense.
 
+mod attention;
 mod evaluation;
 mod restore;
 
@@ -111,6 +112,7 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
             Step::Restore(config) => {
                 let found = restore::restore(config, &before.gone)
                     .or_else(|| revived(config, &before.smaller))
+                    .or_else(|| attention::attention(config, &before.smaller))
                     .or_else(|| trained_on(run, config));
                 restored(config, &mut before);
                 found
