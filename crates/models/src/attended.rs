@@ -60,7 +60,7 @@ impl Attended {
         let wide = |tensor: &Tensor| tensor.to_kind(Kind::Float);
         let mut logits = wide(&self.queries).matmul(&wide(&self.keys).transpose(-2, -1)) * self.scale;
         if let Some(bias) = &self.bias {
-            logits = logits + wide(bias);
+            logits += wide(bias);
         }
         if self.causal {
             let [_, _, queries, keys] = self.size();

@@ -485,7 +485,7 @@ restore:
   micro-batch: 1
   recompute: blocks
   align: 1
-  distill: { top-k: 1, divergence: reverse, square: true, logits: 0.5, hidden: { weight: 1 }, teacher: x }
+  distill: { top-k: 1, divergence: reverse, square: true, logits: 0.5, hidden: { weight: 1 }, attention: { weight: 1 }, teacher: x }
   hardness: 1
   evolve: { every: 1, drop: sensitivity, grow: random }
   perturb: { sigma: 1 }

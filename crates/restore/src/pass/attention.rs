@@ -16,6 +16,9 @@ use crate::{
     traced::{Attentions, real_queries},
 };
 
+/// Attentions of a block of the student, by its tower and number, beside the teacher's.
+type Compared<'a> = ((&'a (Tower, usize), &'a Vec<Attended>), &'a Vec<Attended>);
+
 /// Gradients of what entered blocks of a tower.
 type OfBlocks = BTreeMap<usize, FlowGradient>;
 
@@ -29,7 +32,7 @@ impl Pass<'_> {
         entry: &Flow,
         exchange: &Exchange,
     ) -> Option<Tensor> {
-        let distance = |((&(tower, block), own), taught): ((&(Tower, usize), &Vec<Attended>), &Vec<Attended>)| {
+        let distance = |((&(tower, block), own), taught): Compared<'_>| {
             let real = |queries| real_queries(self.student, (tower, block), Some(entry), exchange, queries);
             self.compared.maps.loss(tower, own, taught, &real)
         };
@@ -63,9 +66,8 @@ impl Pass<'_> {
 
     /// The distance of the image encoder's attention, as a share of the whole batch's.
     pub(super) fn of_images(&self, maps: &Attentions) -> Option<Tensor> {
-        let distance = |((&(tower, _), own), taught): ((&(Tower, usize), &Vec<Attended>), &Vec<Attended>)| {
-            self.compared.maps.loss(tower, own, taught, &|_| None)
-        };
+        let distance =
+            |((&(tower, _), own), taught): Compared<'_>| self.compared.maps.loss(tower, own, taught, &|_| None);
         let sum = maps.iter().zip(&self.taught.image_maps).map(distance).reduce(|sum, more| sum + more)?;
         Some(sum * self.batch.images)
     }
