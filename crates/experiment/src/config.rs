@@ -26,7 +26,7 @@ pub use crate::{
     aids::{PerturbConfig, Perturbation, RetrievedConfig, SmoothingConfig, SmoothingMethod},
     asking::{AskingConfig, Crop, Lemmatizer, OkvqaConfig, PerplexityConfig, Repetition, RetrievalConfig, TextRule},
     corpora::{Augment, CorporaConfig, Corpus, SampleForm},
-    distill::{DistillConfig, Divergence, HiddenConfig, Reduction},
+    distill::{AttentionBlocks, AttentionConfig, DistillConfig, Divergence, HiddenConfig, Reduction},
     method::{
         AlpsConfig, BlockThreshold, ColumnOrder, Damping, DsnotConfig, InitialMetric, MagnitudeConfig, MethodConfig,
         Rounding, SignRule, SparseGptConfig, StatisticsNeeds, Threshold,

@@ -1,5 +1,6 @@
 //! Settings that are each valid and together make no sense.
 
+mod attention;
 mod evaluation;
 mod loading;
 mod restore;
@@ -112,6 +113,7 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
             Step::Restore(config) => {
                 let found = restore::restore(config, &before.gone)
                     .or_else(|| revived(config, &before.smaller))
+                    .or_else(|| attention::attention(config, &before.smaller))
                     .or_else(|| trained_on(run, config))
                     .or_else(|| loading::loading(run, config));
                 restored(config, &mut before);

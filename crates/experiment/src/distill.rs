@@ -1,12 +1,16 @@
 //! Distillation: what a restoration learns from a teacher beside the task.
 
+mod attention;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::attention::{AttentionBlocks, AttentionConfig, PROBABILITIES_AT_ONCE};
 use crate::method::is_default;
 
-/// Knowledge distillation: `(1 - weight) task + weight (logits divergence(teacher, student) + hidden.weight states(teacher, student))`.
+/// Knowledge distillation: `(1 - weight) task + weight (logits divergence(teacher, student) + hidden.weight states(teacher, student) +
+/// attention.weight attention(teacher, student))`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct DistillConfig {
@@ -33,6 +37,9 @@ pub struct DistillConfig {
     /// Hidden states within the distillation loss.
     #[serde(skip_serializing_if = "is_default")]
     pub hidden: HiddenConfig,
+    /// Attention within the distillation loss.
+    #[serde(skip_serializing_if = "is_default")]
+    pub attention: AttentionConfig,
     /// Folder of another model with the same tokenizer and images; null is the dense model, which shares the student's weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher: Option<PathBuf>,
@@ -42,6 +49,16 @@ impl DistillConfig {
     /// Whether hidden states are compared.
     pub fn compares_states(&self) -> bool {
         self.weight > 0.0 && self.hidden.weight > 0.0
+    }
+
+    /// Whether attention is compared.
+    pub fn compares_attention(&self) -> bool {
+        self.weight > 0.0 && self.attention.weight > 0.0
+    }
+
+    /// Whether something is compared that is inside of the networks; what a teacher says of that is not kept.
+    pub fn looks_inside(&self) -> bool {
+        self.compares_states() || self.compares_attention()
     }
 
     /// The same with what it cannot see made neutral.
@@ -55,9 +72,10 @@ impl DistillConfig {
         }
         self.hidden.layers.sort_unstable();
         self.hidden.layers.dedup();
+        self.attention = self.attention.canonical();
         if self.logits <= 0.0 {
-            let Self { weight, logits, hidden, teacher, .. } = self.clone();
-            *self = Self { weight, logits, hidden, teacher, ..Self::default() };
+            let Self { weight, logits, hidden, attention, teacher, .. } = self.clone();
+            *self = Self { weight, logits, hidden, attention, teacher, ..Self::default() };
         }
         if self.temperature == 1.0 {
             self.square = false;
@@ -76,6 +94,7 @@ impl Default for DistillConfig {
             square: false,
             logits: 1.0,
             hidden: HiddenConfig::default(),
+            attention: AttentionConfig::default(),
             teacher: None,
         }
     }

@@ -103,6 +103,7 @@ const METHOD: Shape = Shape::Choice(&["uniform", "table", "owl", "ecoflap", "tam
 const RULE: Shape = Shape::Choice(&["aobd", "obd", "obd-absolute", "gradient"]);
 const BIAS: Shape = Shape::Choice(&["none", "lora-only", "all"]);
 const TARGETS: Shape = Shape::Set { of: &Shape::Text, min: 0 };
+const TOWER: Shape = Shape::Choice(&["vision", "connector", "language"]);
 const TASK: Shape = Shape::Choice(&Task::NAMES);
 const CORPORA: Shape = Shape::Set { of: &Shape::Choice(&["coco", "vg", "cc3m", "easy-vqa", "shapes"]), min: 0 };
 const CAPTION_CORPORA: Shape = Shape::Set { of: &Shape::Choice(&["coco", "vg", "cc3m"]), min: 0 };
@@ -485,6 +486,12 @@ pub static SETTINGS: &[Setting] = settings! {
         "Weight of the instruction's tokens among the hidden states.";
     "restore.distill.hidden.answer" NOT_NEGATIVE, restore.distill.hidden.answer,
         "Weight of the answer's tokens among the hidden states.";
+    "restore.distill.attention.weight" NOT_NEGATIVE, restore.distill.attention.weight,
+        "Weight of attention within the distillation loss: the divergence KL(teacher || student) of what each query looks at, the mean over queries, heads and rows (MiniLM, arXiv 2002.10957); 0 compares none. What a teacher said is then not kept for other trainings.";
+    "restore.distill.attention.blocks" Shape::Choice(&["last", "all"]), restore.distill.attention.blocks,
+        "Blocks of a tower whose attention is compared: the last one (T5: of the encoder and of the decoder, which also looks at the encoder's output), or all.";
+    "restore.distill.attention.towers" Shape::Set { of: &TOWER, min: 1 }, restore.distill.attention.towers,
+        "Towers whose attention is compared; something has to train in them or below.";
     "restore.distill.teacher" Shape::OrNull(&Shape::Path), restore.distill.teacher,
         "Folder of another model that teaches, with the same tokenizer and image preprocessing; null is the dense model of the run.";
     "restore.micro-batch" Shape::OrNull(&whole(1)), restore.micro_batch,

@@ -28,6 +28,21 @@ pub struct FlowGradient {
     pub carried: Option<Tensor>,
 }
 
+impl FlowGradient {
+    /// From gradients of [`Flow::wanting`], in that order; undefined tensors are nothing.
+    pub fn of(flow: &Flow, found: &mut dyn Iterator<Item = Tensor>) -> Self {
+        let mut take = |wanted: bool| wanted.then(|| found.next()).flatten().filter(Tensor::defined);
+        let hidden = take(flow.hidden.requires_grad());
+        Self { hidden, carried: take(flow.carried().is_some_and(Tensor::requires_grad)) }
+    }
+
+    /// Adds those of another scalar.
+    pub fn add(&mut self, more: Self) {
+        self.hidden = sum(self.hidden.take(), more.hidden);
+        self.carried = sum(self.carried.take(), more.carried);
+    }
+}
+
 /// A tower that has run without a gradient and can be run again with one.
 #[derive(Debug)]
 pub struct Chain {

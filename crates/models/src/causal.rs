@@ -6,7 +6,8 @@ use ressa_experiment::search::SearchSizes;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    Answer, AnswerBatch, BlockGroups, Feed, Flow, Forced, Layout, Linear, ModelError, Search, TextBatch, Weight,
+    Answer, AnswerBatch, Attended, BlockGroups, Feed, Flow, Forced, Layout, Linear, ModelError, Search, TextBatch,
+    Weight,
     config::SpecialTokens,
     generate::{
         self, Decoder, Start,
@@ -72,6 +73,10 @@ pub(crate) trait CausalBlock: Parts {
     fn groups(&self) -> BlockGroups;
     /// What makes keys, and the first feed-forward layer.
     fn writing_linears(&self) -> [&Linear; 2];
+    /// Query heads of its attention.
+    fn heads(&self) -> i64;
+    /// Queries and keys `[rows, heads, tokens, width]` of `[rows, tokens, width]`, and the factor on their products.
+    fn queries_and_keys(&self, x: &Tensor, shared: &[Tensor]) -> (Tensor, Tensor, f64);
     /// The attention of `[rows, tokens, width]` with its residual connection, with keys and values `[rows, heads, tokens, width]`: those `before`, if
     /// there are some, and its own. Each token sees those before it, or what a `bias` says.
     fn attend_behind(
@@ -413,6 +418,15 @@ impl<N: CausalNetwork> LanguageModel for Causal<N> {
             0 => block.attend_behind(&flow.hidden, self.shared(flow), None, None).0,
             _ => block.feed(&flow.hidden),
         })
+    }
+
+    fn attention_heads(&self, block: usize) -> Vec<i64> {
+        vec![self.0.blocks()[block].heads()]
+    }
+
+    fn attended(&self, block: usize, flow: &Flow) -> Vec<Attended> {
+        let (queries, keys, scale) = self.0.blocks()[block].queries_and_keys(&flow.hidden, self.shared(flow));
+        vec![Attended { queries, keys, scale, bias: None, causal: true }]
     }
 
     fn image_places(&self, flow: &Flow) -> Option<Tensor> {

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::{
-    BlockGroups, Feed, Flow, LayerId, Linear, ModelError, Mosaic, Prompts, TokenKind, Weight, layers::Parts,
+    Attended, BlockGroups, Feed, Flow, LayerId, Linear, ModelError, Mosaic, Prompts, TokenKind, Weight, layers::Parts,
     qformer::QFormer,
 };
 
@@ -45,6 +45,18 @@ pub(crate) trait Connector: Parts + Send {
     /// Runs one part of a block.
     fn run_part(&self, block: usize, _part: usize, flow: &Flow) -> Flow {
         self.run_block(block, flow)
+    }
+
+    /// Heads of each attention of a block, see [`crate::InBlocks::attention_heads`].
+    fn attention_heads(&self, block: usize) -> Vec<i64> {
+        let _ = block;
+        Vec::new()
+    }
+
+    /// What the attentions of a block look at where `flow` enters it.
+    fn attended(&self, block: usize, flow: &Flow) -> Vec<Attended> {
+        let _ = (block, flow);
+        Vec::new()
     }
 
     /// What the last block leaves for the projection, `[rows, tokens, width]`.

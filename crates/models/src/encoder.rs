@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::{BlockGroups, Feed, Flow, Linear, TensorMap, Weight, layers::Parts};
+use crate::{Attended, BlockGroups, Feed, Flow, Linear, TensorMap, Weight, layers::Parts};
 
 /// From pixels to image features, block by block.
 pub(crate) trait ImageEncoder: Parts + Send {
@@ -54,6 +54,18 @@ pub(crate) trait ImageEncoder: Parts + Send {
     /// Runs one part of a block.
     fn run_part(&self, block: usize, _part: usize, flow: &Flow) -> Flow {
         self.run_block(block, flow)
+    }
+
+    /// Heads of each attention of a block, see [`crate::InBlocks::attention_heads`].
+    fn attention_heads(&self, block: usize) -> Vec<i64> {
+        let _ = block;
+        Vec::new()
+    }
+
+    /// What the attentions of a block look at where `flow` enters it.
+    fn attended(&self, block: usize, flow: &Flow) -> Vec<Attended> {
+        let _ = (block, flow);
+        Vec::new()
     }
 
     /// Image features `[images, tokens, width]` from what left the last block.

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::{AnswerBatch, Flow, Infer, LayerId, Prompts, Sample, TextBatch, TokenKind, Tower};
+use crate::{AnswerBatch, Attended, Flow, Infer, LayerId, Prompts, Sample, TextBatch, TokenKind, Tower};
 
 /// What a tower is entered with.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +98,19 @@ pub trait InBlocks: Infer {
     fn run_part(&self, tower: Tower, block: usize, part: usize, flow: &Flow) -> Flow {
         let _ = part;
         self.run_block(tower, block, flow)
+    }
+
+    /// Heads of each attention of a block whose distribution can be looked at: that over the block's own tokens, then that over another tower's or
+    /// stack's; nothing for a block without attention, one that nothing follows from, and architectures that do not say.
+    fn attention_heads(&self, tower: Tower, block: usize) -> Vec<i64> {
+        let _ = (tower, block);
+        Vec::new()
+    }
+
+    /// What the attentions of a block look at where `flow` enters it, in the order of [`InBlocks::attention_heads`]. Differentiable.
+    fn attended(&self, tower: Tower, block: usize, flow: &Flow) -> Vec<Attended> {
+        let _ = (tower, block, flow);
+        Vec::new()
     }
 
     /// What the tokens are that enter a block with `flow`.

@@ -4,8 +4,8 @@ use ressa_experiment::search::SearchSizes;
 use tch::{Device, Tensor};
 
 use crate::{
-    Answer, AnswerBatch, BlockGroups, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search, Targets,
-    TextBatch, Weight,
+    Answer, AnswerBatch, Attended, BlockGroups, Feed, Flow, Forced, LayerId, Linear, ModelError, Scope, Search,
+    Targets, TextBatch, Weight,
     causal::Causal,
     config::{SpecialTokens, TextConfig},
     layers::Parts,
@@ -129,6 +129,12 @@ pub(crate) trait LanguageModel: Parts + Send {
     fn run_part(&self, block: usize, _part: usize, flow: &Flow) -> Flow {
         self.run_block(block, flow)
     }
+
+    /// Heads of each attention of a block, see [`crate::InBlocks::attention_heads`].
+    fn attention_heads(&self, block: usize) -> Vec<i64>;
+
+    /// What the attentions of a block look at where `flow` enters it.
+    fn attended(&self, block: usize, flow: &Flow) -> Vec<Attended>;
 
     /// Whether a block's own tokens begin with the image's.
     fn sees_image(&self, _block: usize) -> bool {

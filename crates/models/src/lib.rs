@@ -1,5 +1,6 @@
 //! The networks, one file per architecture, shaped like their checkpoints, and the few layers they share.
 
+pub mod attended;
 mod axes;
 pub mod batch;
 pub mod blocks;
@@ -58,6 +59,7 @@ pub mod vlm;
 pub mod weight;
 pub mod weights;
 
+pub use attended::Attended;
 pub use batch::{AnswerBatch, Prompts, Sample, TextBatch};
 pub use changes::WeightSet;
 pub use config::SpecialTokens;

@@ -265,14 +265,23 @@ impl Attention {
 
     /// Queries, keys and values `[rows, heads, tokens, width]`, turned.
     fn project(&self, x: &Tensor, rotary: &Rotary) -> (Tensor, Tensor, Tensor) {
+        let (q, k) = self.queries_and_keys(x, rotary);
+        (q, k, self.repeat(split_heads(&self.v_proj.forward(x), self.key_value_heads)))
+    }
+
+    /// Without values.
+    fn queries_and_keys(&self, x: &Tensor, rotary: &Rotary) -> (Tensor, Tensor) {
         let q = rotary.turn(&split_heads(&self.q_proj.forward(x), self.heads), self.fused);
         let k = rotary.turn(&split_heads(&self.k_proj.forward(x), self.key_value_heads), self.fused);
-        let v = split_heads(&self.v_proj.forward(x), self.key_value_heads);
-        let repeat = |x: Tensor| match self.heads / self.key_value_heads {
+        (q, self.repeat(k))
+    }
+
+    /// Each head as often as query heads share it.
+    fn repeat(&self, x: Tensor) -> Tensor {
+        match self.heads / self.key_value_heads {
             1 => x,
             times => x.repeat_interleave_self_int(times, 1, None),
-        };
-        (q, repeat(k), repeat(v))
+        }
     }
 }
 
@@ -344,6 +353,16 @@ impl CausalBlock for Block {
 
     fn writing_linears(&self) -> [&Linear; 2] {
         [&self.self_attn.k_proj, &self.mlp.up_proj]
+    }
+
+    fn heads(&self) -> i64 {
+        self.self_attn.heads
+    }
+
+    fn queries_and_keys(&self, x: &Tensor, shared: &[Tensor]) -> (Tensor, Tensor, f64) {
+        let normed = self.input_layernorm.forward(x);
+        let (q, k) = self.self_attn.queries_and_keys(&normed, &Rotary::from_tables(shared));
+        (q, k, self.self_attn.scale)
     }
 
     fn attend_behind(

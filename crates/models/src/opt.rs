@@ -198,6 +198,16 @@ impl CausalBlock for Block {
         [&self.self_attn.k_proj, &self.fc1]
     }
 
+    fn heads(&self) -> i64 {
+        self.self_attn.heads
+    }
+
+    /// Queries are scaled already.
+    fn queries_and_keys(&self, x: &Tensor, _shared: &[Tensor]) -> (Tensor, Tensor, f64) {
+        let (q, k, _) = self.self_attn.project(&self.before_attention(x));
+        (q, k, 1.0)
+    }
+
     fn attend_behind(
         &self,
         x: &Tensor,

@@ -9,7 +9,7 @@ use tch::Tensor;
 use ressa_checkpoint::EncoderKind;
 
 use crate::{
-    BlockGroups, Feed, Flow, Linear, ModelError, Scope, TensorMap, Weight, clip,
+    Attended, BlockGroups, Feed, Flow, Linear, ModelError, Scope, TensorMap, Weight, clip,
     config::EncoderSizes,
     dinov2,
     encoder::ImageEncoder,
@@ -255,17 +255,16 @@ impl<E: Embeddings> PatchEncoder<E> {
 impl<E: Embeddings> PatchEncoder<E> {
     /// What `run` makes of hidden states, each tile for itself, with what is hidden of padding.
     fn by_tile(&self, flow: &Flow, run: impl Fn(&Tensor, Option<&Tensor>) -> Tensor) -> Flow {
-        let hidden = match self.tile {
-            None => run(&flow.hidden, None),
-            Some(tile) => {
-                let size = flow.hidden.size();
-                let tiles = flow.hidden.reshape([-1, tile.tokens, size[2]]);
-                // Only an encoder that takes no states aside keeps what is hidden of padding there.
-                let hidden = matches!(self.takes, Takes::Last).then(|| flow.context.first()).flatten();
-                run(&tiles, hidden).view(size.as_slice())
-            }
-        };
-        flow.with_hidden(hidden)
+        let (tiles, hidden) = self.tiles(flow);
+        flow.with_hidden(run(&tiles, hidden).view(flow.hidden.size().as_slice()))
+    }
+
+    /// Hidden states with a row for each tile, and what is hidden of padding.
+    fn tiles<'f>(&self, flow: &'f Flow) -> (Tensor, Option<&'f Tensor>) {
+        let Some(tile) = self.tile else { return (flow.hidden.shallow_clone(), None) };
+        // Only an encoder that takes no states aside keeps what is hidden of padding there.
+        let hidden = matches!(self.takes, Takes::Last).then(|| flow.context.first()).flatten();
+        (flow.hidden.reshape([-1, tile.tokens, flow.hidden.size()[2]]), hidden)
     }
 }
 
@@ -337,6 +336,15 @@ impl<E: Embeddings> ImageEncoder for PatchEncoder<E> {
             0 => self.by_tile(flow, |x, bias| layer.attend(x, bias)),
             _ => self.take(self.by_tile(flow, |x, _| layer.feed(x)), block + 1),
         }
+    }
+
+    fn attention_heads(&self, block: usize) -> Vec<i64> {
+        if block < self.needed() { vec![self.layers[block].heads()] } else { Vec::new() }
+    }
+
+    fn attended(&self, block: usize, flow: &Flow) -> Vec<Attended> {
+        let (tiles, hidden) = self.tiles(flow);
+        vec![self.layers[block].attended(&tiles, hidden)]
     }
 
     fn leave(&self, flow: &Flow) -> Tensor {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
 
 use crate::{
-    GroupSet, Linear, ModelError, Scope, TextBatch, Unit, Weight,
+    Attended, GroupSet, Linear, ModelError, Scope, TextBatch, Unit, Weight,
     config::{at_least_one, divides, layers, positive},
     layers::{Activation, Attend, Embedding, LayerNorm, attention, key_bias, parts, prefixed, split_heads},
 };
@@ -150,11 +150,17 @@ impl Attention {
         self.mix(x, &of_row(self.key.forward(features)), &of_row(self.value.forward(features)), None)
     }
 
+    /// What `x` looks at, where its keys are these.
+    fn attended(&self, x: &Tensor, key: &Tensor, bias: Option<&Tensor>) -> Attended {
+        let (queries, keys) = (split_heads(&self.query.forward(x), self.heads), split_heads(key, self.heads));
+        let scale = (queries.size()[3] as f64).powf(-0.5);
+        Attended { queries, keys, scale, bias: bias.map(Tensor::shallow_clone), causal: false }
+    }
+
     fn mix(&self, x: &Tensor, key: &Tensor, value: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        let query = split_heads(&self.query.forward(x), self.heads);
-        let scale = (query.size()[3] as f64).powf(-0.5);
-        let (key, value) = (split_heads(key, self.heads), split_heads(value, self.heads));
-        let mixed = attention(&query, &key, &value, Attend { scale, bias, causal: false, rounded: !self.fused });
+        let Attended { queries, keys, scale, .. } = self.attended(x, key, bias);
+        let attend = Attend { scale, bias, causal: false, rounded: !self.fused };
+        let mixed = attention(&queries, &keys, &split_heads(value, self.heads), attend);
         self.layer_norm.forward(&(self.dense.forward(&mixed) + x))
     }
 }
@@ -271,6 +277,23 @@ impl Layer {
             GroupSet::new(Unit::Channels, count).made_by(&[&feed.intermediate], 1).read_by(&feed.output)
         });
         heads.chain(channels).collect()
+    }
+
+    /// Heads of its attention, and of that to the image.
+    pub fn attention_heads(&self) -> Vec<i64> {
+        [Some(&self.attention), self.crossattention.as_ref()].into_iter().flatten().map(|part| part.heads).collect()
+    }
+
+    /// What queries and text look at among themselves, and what the queries look at in the image.
+    pub fn attended(&self, x: &Tensor, queries: i64, bias: Option<&Tensor>, images: Images<'_>) -> Vec<Attended> {
+        let own = self.attention.attended(x, &self.attention.key.forward(x), bias);
+        let Some(cross) = &self.crossattention else { return vec![own] };
+        let [q, _] = apart(&self.attention.over_self(x, bias), queries);
+        let looks = q.map(|q| {
+            let keys = cross.key.forward(images.features).index_select(0, images.rows);
+            cross.attended(&q, &keys, None)
+        });
+        [Some(own), looks].into_iter().flatten().collect()
     }
 
     fn text(&self, x: &Tensor) -> Tensor {

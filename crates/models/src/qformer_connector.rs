@@ -3,10 +3,10 @@
 use tch::{Kind, Tensor};
 
 use crate::{
-    BlockGroups, Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight,
+    Attended, BlockGroups, Flow, LayerId, Linear, ModelError, Prompts, TokenKind, Weight,
     connector::Connector,
     layers::{Part, PartMut, Parts},
-    qformer::{Images, QFormer, Share, apart, together},
+    qformer::{Images, Layer, QFormer, Share, apart, together},
     raw::longest,
 };
 
@@ -99,6 +99,17 @@ impl Connector for QFormerConnector {
                 layer.feed(q, t)
             }
         })
+    }
+
+    /// None of the projection, where it is a block.
+    fn attention_heads(&self, block: usize) -> Vec<i64> {
+        self.qformer.layers.get(block).map(Layer::attention_heads).unwrap_or_default()
+    }
+
+    fn attended(&self, block: usize, flow: &Flow) -> Vec<Attended> {
+        let Some(layer) = self.qformer.layers.get(block) else { return Vec::new() };
+        let images = Images { features: &flow.context[FEATURES], rows: &flow.context[ROWS] };
+        layer.attended(&flow.hidden, self.qformer.queries(), flow.context.get(ROWS + 1), images)
     }
 
     fn leave(&self, flow: &Flow) -> Tensor {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    BlockGroups, Feed, GroupSet, Linear, ModelError, Scope, TextBatch, Unit,
+    Attended, BlockGroups, Feed, GroupSet, Linear, ModelError, Scope, TextBatch, Unit,
     config::{Ids, at_least_one, flag, layers, positive},
     generate::cache::{BlockCache, Cache, Turn},
     layers::{Activation, Attend, Embedding, RmsNorm, attention, hidden, key_bias, parts, prefixed, split_heads},
@@ -231,6 +231,12 @@ impl Attention {
 
     fn key_value(&self, x: &Tensor) -> (Tensor, Tensor) {
         (split_heads(&self.k.forward(x), self.heads), split_heads(&self.v.forward(x), self.heads))
+    }
+
+    /// What `x` `[rows, queries, width]` looks at of `memory` `[rows, keys, width]`.
+    fn attended(&self, x: &Tensor, memory: &Tensor, bias: &Tensor) -> Attended {
+        let (queries, keys) = (self.query(x), split_heads(&self.k.forward(memory), self.heads));
+        Attended { queries, keys, scale: 1.0, bias: Some(bias.shallow_clone()), causal: false }
     }
 
     /// `x` `[rows, queries, width]` over `memory` `[rows, keys, width]`.

@@ -6,7 +6,7 @@
 use tch::Tensor;
 
 use crate::{
-    Feed, GroupSet, Linear, ModelError, Scope, Unit,
+    Attended, Feed, GroupSet, Linear, ModelError, Scope, Unit,
     layers::{Activation, Attend, LayerNorm, attention, parts, split_heads},
 };
 
@@ -86,7 +86,8 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    /// Queries, keys and values `[images, heads, tokens, width]`, and the factor on products of the first two.
+    fn project(&self, x: &Tensor) -> ([Tensor; 3], f64) {
         let size = x.size();
         let width = size[2] / self.heads;
         let parts = match self.qkv.as_slice() {
@@ -97,8 +98,12 @@ impl Attention {
             }
             apart => apart.iter().map(|linear| split_heads(&linear.forward(x), self.heads)).collect(),
         };
-        let [q, k, v]: [Tensor; 3] = parts.try_into().expect("queries, keys and values");
-        let attend = Attend { scale: (width as f64).powf(-0.5), bias, causal: false, rounded: false };
+        (parts.try_into().expect("queries, keys and values"), (width as f64).powf(-0.5))
+    }
+
+    fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let ([q, k, v], scale) = self.project(x);
+        let attend = Attend { scale, bias, causal: false, rounded: false };
         self.projection.forward(&attention(&q, &k, &v, attend))
     }
 }
@@ -159,6 +164,17 @@ impl Block {
         let heads = GroupSet::new(Unit::Heads, *heads).made_by(&made, 3 / made.len() as i64).read_by(projection);
         let halves = if activation.is_some() { 1 } else { 2 };
         vec![heads, GroupSet::new(Unit::Channels, second.shape().1).made_by(&[first], halves).read_by(second)]
+    }
+
+    /// Its heads.
+    pub fn heads(&self) -> i64 {
+        self.attention.heads
+    }
+
+    /// What its attention looks at in `[images, tokens, width]`.
+    pub fn attended(&self, x: &Tensor, bias: Option<&Tensor>) -> Attended {
+        let ([queries, keys, _], scale) = self.attention.project(&self.norm1.forward(x));
+        Attended { queries, keys, scale, bias: bias.map(Tensor::shallow_clone), causal: false }
     }
 
     /// `[images, tokens, width]` to the same. What `bias` says of keys is added to attention's logits.

@@ -49,7 +49,7 @@ impl Executor {
     }
 
     /// Where the teacher's outputs of a training are kept; nothing without a cache. Whole logits of a large vocabulary are more than a cache
-    /// should hold: with published data they are kept only by their most probable tokens (`restore.distill.top-k`). Hidden states are never kept.
+    /// should hold: with published data they are kept only by their most probable tokens (`restore.distill.top-k`). Hidden states and attention are never kept.
     pub(crate) fn teacher_store(&self, node: &StageNode) -> Option<Kept> {
         let cache = self.loading.cache.as_ref()?;
         // Data by content: other captions in the same folder make other batches.
@@ -58,7 +58,7 @@ impl Executor {
             return None;
         };
         let distill = training.distill.as_ref()?;
-        if (data.source == DataSource::Folder && distill.top_k.is_none()) || distill.compares_states() {
+        if (data.source == DataSource::Folder && distill.top_k.is_none()) || distill.looks_inside() {
             return None;
         }
         // Batches that depend on how a training goes are no other training's.

@@ -4,7 +4,7 @@ use ressa_experiment::{Tower, search};
 
 use crate::{
     model::{BlockKind, Layer, Model, Reads, Stack},
-    program::{block_cost, evaluation},
+    program::{block_cost, evaluation, training},
     work::{Machine, Work},
 };
 
@@ -207,6 +207,26 @@ impl Pass<'_> {
             self.moved(stack, search::LIVE_WIDTHS as f64, search::LIVE_INNERS as f64) + maps
         };
         self.model.stacks.iter().filter(|stack| runs(stack.kind.tower())).map(of).fold(0.0, f64::max)
+    }
+
+    /// Probabilities of the attention of a stack's blocks.
+    pub fn probabilities(&self, stack: &Stack) -> f64 {
+        self.batch.pairs(self.model, stack.kind) * stack.heads * stack.blocks
+    }
+
+    /// The comparison of a stack's attention with a teacher's: products of queries and keys of both, and for the student's gradient two more.
+    pub fn maps(&self, stack: &Stack) -> Work {
+        let pairs = self.batch.pairs(self.model, stack.kind);
+        let mut work = self.machine.attention(8.0 * pairs * stack.attention * stack.blocks, stack.blocks);
+        let bytes = self.probabilities(stack) * training::MAP_TRAFFIC;
+        work += self.machine.traffic(bytes, training::MAP_LAUNCHES * stack.blocks);
+        work
+    }
+
+    /// Bytes that the comparison keeps of a stack: queries and keys of both, with the student's gradients in f32.
+    pub fn compared(&self, stack: &Stack) -> f64 {
+        let tokens = self.batch.stream(self.model, stack.kind);
+        tokens * 2.0 * stack.attention * (2.0 * self.machine.bytes() + 4.0) * stack.blocks
     }
 
     /// Bytes of the features of the batch's images.

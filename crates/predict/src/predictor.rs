@@ -135,7 +135,7 @@ impl<'a> Predictor<'a> {
             }
             Stage::Adapt { training, data, seed, compute, .. } => {
                 let Some(distill) = &training.distill else { return Known::default() };
-                if (data.source == DataSource::Folder && distill.top_k.is_none()) || distill.compares_states() {
+                if (data.source == DataSource::Folder && distill.top_k.is_none()) || distill.looks_inside() {
                     return Known::default();
                 }
                 if training.loading.is_on() {

@@ -123,6 +123,12 @@ pub(crate) mod training {
     pub const LOGIT_BYTES: f64 = 34.0;
     /// Bytes moved for each logit.
     pub const LOGIT_TRAFFIC: f64 = 120.0;
+    /// Bytes held for each probability of compared attention that is formed at once: of teacher and student, and gradients.
+    pub const MAP_BYTES: f64 = 32.0;
+    /// Bytes moved for each.
+    pub const MAP_TRAFFIC: f64 = 80.0;
+    /// Operations of a compared block.
+    pub const MAP_LAUNCHES: f64 = 60.0;
     /// Bytes of an adapter's parameter with gradient and AdamW's two moments, in f32.
     pub const PARAMETER_BYTES: f64 = 16.0;
     /// Bytes moved per weight to draw its noise and to add it.

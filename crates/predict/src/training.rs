@@ -1,9 +1,16 @@
 //! What a restoration takes: time and memory of an adapter training.
 
-use ressa_experiment::{Tower, evolve::WEIGHTS_AT_ONCE, layout::Layout, stage::AdaptTraining};
+use ressa_experiment::{
+    Tower,
+    config::{AttentionBlocks, AttentionConfig},
+    distill::PROBABILITIES_AT_ONCE,
+    evolve::WEIGHTS_AT_ONCE,
+    layout::Layout,
+    stage::AdaptTraining,
+};
 
 use crate::{
-    model::{Layer, Model},
+    model::{Layer, Model, Stack},
     pass::{Batch, Pass},
     program::{host, texts, training},
     stage::{Need, Subject, Time},
@@ -86,6 +93,7 @@ impl Training<'_> {
             // The image encoder's gradient is taken once, for the rows of both.
             work += pass.backward(&|layer| tuned(layer) && (layer.tower != Tower::Vision || number == 0));
             work += machine.traffic(pass.logits() * training::LOGIT_TRAFFIC, 0.0);
+            work += self.compared().filter(|stack| sees(stack.kind.tower())).map(|stack| pass.maps(&stack)).sum();
         }
         for (layer, rank) in self.adapted() {
             // The update, and the gradients of both of its matrices.
@@ -100,6 +108,19 @@ impl Training<'_> {
             work += formed.times(1.0 + again / 2.0);
         }
         work
+    }
+
+    /// Stacks whose attention is compared with the teacher's, with the blocks of each that are.
+    fn compared(&self) -> impl Iterator<Item = Stack> {
+        let distill = self.settings.distill.as_ref().filter(|distill| distill.compares_attention());
+        distill.into_iter().flat_map(move |distill| {
+            let AttentionConfig { blocks, towers, .. } = &distill.attention;
+            let stacks = self.subject.model.stacks.iter().filter(move |stack| towers.contains(&stack.kind.tower()));
+            stacks.map(move |stack| match blocks {
+                AttentionBlocks::All => stack.clone(),
+                AttentionBlocks::Last => Stack { blocks: 1.0, ..stack.clone() },
+            })
+        })
     }
 
     /// Weights whose masks change.
@@ -161,10 +182,15 @@ impl Training<'_> {
             if recompute { self.subject.largest_block() * machine.bytes() * 2.0 } else { formed * machine.bytes() };
         let mut kept: f64 = 0.0;
         let mut logits = 0.0;
+        // Attention is compared a piece at a time.
+        let mut compared: f64 = 0.0;
         for (number, batch) in self.batches(images).into_iter().enumerate() {
             let pass = Pass { model, machine, batch };
             kept += pass.kept(&|layer| tuned(layer) && (layer.tower != Tower::Vision || number == 0), recompute);
             logits += pass.logits() * training::LOGIT_BYTES;
+            let maps = self.compared().map(|stack| pass.probabilities(&stack) / stack.blocks).fold(0.0, f64::max);
+            compared = f64::max(compared, maps.min(PROBABILITIES_AT_ONCE as f64) * training::MAP_BYTES);
+            kept += self.compared().map(|stack| pass.compared(&stack)).sum::<f64>();
         }
         // Gradients of the effective weights grow while activations go; masks stay open for them.
         let adapted: f64 = self.adapted().map(|(layer, _)| layer.weights()).sum();
@@ -181,7 +207,7 @@ impl Training<'_> {
             + self.subject.masks_bytes()
             + weights
             + masks
-            + (kept + logits).max(gradients)
+            + (kept + logits + compared).max(gradients)
             + self.parameters() * training::PARAMETER_BYTES
             // Stored weights of layers whose masks change are the training's own, with a byte for what has grown; during an exchange, two for what was decided, and
             // gradients of some of them as found, joined and summed.
@@ -231,7 +257,7 @@ fn fallback(asked: Layout, Layout { micro_batch, recompute }: Layout) -> Option<
 
 /// The weights of the largest block.
 pub(crate) fn largest_block(model: &Model) -> f64 {
-    let of_stack = |stack: &crate::model::Stack| {
+    let of_stack = |stack: &Stack| {
         let own = model.layers.iter().filter(|layer| layer.kind == stack.kind).map(Layer::weights).sum::<f64>();
         own / stack.blocks.max(1.0)
     };

@@ -77,6 +77,34 @@ pub enum RestoreError {
         /// The block.
         layer: u32,
     },
+    /// Attention of a tower that has none, or whose architecture does not say what it looks at.
+    #[error(
+        "the attention of tower `{tower}` cannot be compared: this model has none there that can be looked at; leave it out of `restore.distill.attention.towers`"
+    )]
+    NoAttention {
+        /// The tower.
+        tower: ressa_models::Tower,
+    },
+    /// Attention that nothing changes.
+    #[error(
+        "nothing trains that the attention of tower `{tower}` depends on; leave it out of `restore.distill.attention.towers`"
+    )]
+    UnchangedAttention {
+        /// The tower.
+        tower: ressa_models::Tower,
+    },
+    /// A teacher whose attention has other heads.
+    #[error(
+        "attention of tower `{tower}` is compared head by head: the teacher's blocks have {teacher:?} heads and the student's {student:?}; leave it out of `restore.distill.attention.towers`"
+    )]
+    OtherHeads {
+        /// The tower.
+        tower: ressa_models::Tower,
+        /// Heads of each attention of a block of the student.
+        student: Vec<i64>,
+        /// Of the teacher.
+        teacher: Vec<i64>,
+    },
     /// A teacher that sees an image or a prompt as other tokens.
     #[error(
         "the teacher reads an image or a prompt as other tokens than the student: images are another number of tokens, or one has an encoder for the \

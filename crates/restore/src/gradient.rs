@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use ressa_models::{Tower, VisionLanguage, blocks::Sink};
+use ressa_models::{
+    Flow, Tower, VisionLanguage,
+    blocks::{FlowGradient, Sink},
+};
 use tch::{Kind, Tensor, no_grad};
 
 /// A flat gradient that is added to, with the place of every parameter in it.
@@ -98,6 +101,20 @@ impl<'a> FlatGradient<'a> {
             self.add_at(at, gradient);
         }
         of_leaves
+    }
+
+    /// Adds the gradient of a scalar with respect to what trains in a block, and answers with those of what entered it.
+    pub fn add_block(&mut self, total: &Tensor, (tower, block): (Tower, usize), entered: &Flow) -> FlowGradient {
+        let mut wanted = self.parameters(tower, block);
+        let parameters = wanted.len();
+        wanted.extend(entered.wanting().map(Tensor::shallow_clone));
+        if wanted.is_empty() {
+            return FlowGradient::default();
+        }
+        let mut found = Tensor::run_backward(&[total], &wanted, false, false);
+        let mut of_leaves = found.split_off(parameters).into_iter();
+        self.add(tower, block, found);
+        FlowGradient::of(entered, &mut of_leaves)
     }
 
     fn add_at(&mut self, at: usize, gradient: &Tensor) {

@@ -5,6 +5,7 @@
 //! is the same code without the mask and shows, in its certificate, the density it ends with.
 
 pub mod adapters;
+mod attention;
 mod batch;
 mod checkpoint;
 mod error;
@@ -23,6 +24,7 @@ mod states;
 mod step;
 mod stepper;
 mod teacher;
+mod traced;
 mod train;
 mod words;
 
@@ -36,4 +38,5 @@ pub use penalty::ZeroGroups;
 pub use ressa_experiment::layout::Layout;
 pub use step::StepLoss;
 pub use teacher::{Output, Teacher, TeacherOutputs, TeacherStore};
+pub use traced::Inside;
 pub use train::{Restoration, TrainingOptions, train_adapters, train_with};

@@ -4,7 +4,7 @@
 //! - task: mean cross entropy over the questions' answer tokens, plus that over the captions' tokens, plus `contrastive` times the
 //!   in-batch image-text loss where the model has a retrieval head. Questions and captions weigh the same however many tokens they have.
 //! - distillation: the divergence of the student's next-token distributions from the teacher's, over questions plus over captions. No
-//!   factor of the squared temperature unless asked for, as in the reference; and the distance of hidden states, where they have a weight.
+//!   factor of the squared temperature unless asked for, as in the reference; and the distances of hidden states and of attention, where they have a weight.
 
 use ressa_experiment::config::{DistillConfig, Divergence, Reduction};
 use ressa_models::Forced;
@@ -51,7 +51,7 @@ pub fn distillation(teacher: &Output, student: &Forced, settings: &DistillConfig
 }
 
 /// `KL(p || q)` of log-probabilities `[..., words]`, `[...]`.
-fn kullback_leibler(p: &Tensor, q: &Tensor) -> Tensor {
+pub(crate) fn kullback_leibler(p: &Tensor, q: &Tensor) -> Tensor {
     (p.exp() * (p - q)).sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
 }
 

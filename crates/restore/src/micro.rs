@@ -60,6 +60,8 @@ pub(crate) struct MicroBatch {
     pub pixels: Tensor,
     /// First image within the batch.
     pub from: i64,
+    /// Share of the whole batch's images.
+    pub images: f64,
     pub questions: Exchange,
     pub captions: Exchange,
 }
@@ -73,6 +75,7 @@ pub(crate) fn cut(batch: &TrainingBatch, size: i64) -> Vec<MicroBatch> {
         MicroBatch {
             pixels: batch.pixels.narrow(0, from, count),
             from,
+            images: count as f64 / images as f64,
             questions: Exchange::part(&batch.questions, &batch.answers, images, from, count),
             captions: Exchange::part(&batch.captions, &batch.caption_answers, images, from, count),
         }

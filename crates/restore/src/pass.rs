@@ -1,5 +1,7 @@
 //! Forward and backward over one part of a batch, in two ways that give the same gradient.
 
+mod attention;
+
 use std::collections::BTreeMap;
 
 use ressa_experiment::stage::AdaptTraining;
@@ -14,9 +16,9 @@ use crate::{
     gradient::FlatGradient,
     loss,
     micro::{Exchange, MicroBatch},
-    states::{States, Traced, after, forced_traced, token_weights},
     step::{Reply, Terms, distills, forced},
     teacher::{Output, TeacherOutputs},
+    traced::{Compared, Inside, Traced, after, forced_traced, images_traced, token_weights},
     words::Words,
 };
 
@@ -30,15 +32,19 @@ pub(crate) enum Contrast<'a> {
     Part { texts: ressa_models::TextBatch, images_gradient: Tensor, texts_gradient: Tensor, value: Option<Tensor> },
 }
 
-/// What the student says in an exchange, and how far its hidden states are from the teacher's.
-type Said = (Forced, Option<Tensor>);
+/// What the student says in an exchange, and how far its hidden states and its attention are from the teacher's.
+struct Said {
+    forced: Forced,
+    hidden: Option<Tensor>,
+    attention: Option<Tensor>,
+}
 
 /// What a part is computed with.
 pub(crate) struct Pass<'a> {
     pub student: &'a dyn VisionLanguage,
     pub batch: &'a MicroBatch,
     pub taught: &'a TeacherOutputs,
-    pub states: &'a States,
+    pub compared: &'a Compared,
     pub contrast: Contrast<'a>,
     pub settings: &'a AdaptTraining,
     /// What losses are multiplied by before they are differentiated; the gradient has to be divided by it.
@@ -70,11 +76,11 @@ impl Pass<'_> {
     /// Keeps every activation until the gradient is known. The student's weights keep the autograd graph.
     pub fn at_once(self, gradient: &mut FlatGradient<'_>) -> Terms {
         let (terms, scaled) = with_grad(|| {
-            let features = features(self.student, &self.batch.pixels);
-            let questions = self.said(&features, &self.batch.questions, &self.taught.question_states);
-            let captions = self.said(&features, &self.batch.captions, &self.taught.caption_states);
+            let (features, maps) = images_traced(self.student, &self.batch.pixels, &self.compared.of_student());
+            let questions = self.said(&features, &self.batch.questions, &self.taught.question_inside);
+            let captions = self.said(&features, &self.batch.captions, &self.taught.caption_inside);
             let (contrastive, pull) = self.contrast(&features);
-            let terms = self.terms(questions, captions, contrastive);
+            let terms = self.terms(questions, captions, contrastive, self.of_images(&maps));
             let total = match pull {
                 Some(pull) => &terms.total + pull,
                 None => terms.total.shallow_clone(),
@@ -96,6 +102,10 @@ impl Pass<'_> {
             Some((_, last)) => with_grad(|| student.leave(Tower::Vision, last)),
             None => self.batch.pixels.shallow_clone(),
         };
+        let (of_images, of_image_blocks) = match &encoded {
+            Some((images, _)) => self.images_between(images, gradient),
+            None => Default::default(),
+        };
         let leaf = features.detach().set_requires_grad(features.requires_grad());
         let mut of_features = Accumulated::default();
 
@@ -103,7 +113,7 @@ impl Pass<'_> {
         let asked = self.exchange(questions, &leaf, &mut of_features, gradient, true);
         let said = self.exchange(captions, &leaf, &mut of_features, gradient, false);
         let (contrastive, pull) = with_grad(|| self.contrast(&leaf));
-        let third = self.terms(None, None, contrastive);
+        let third = self.terms(None, None, contrastive, of_images);
         let total = match pull {
             Some(pull) => &third.total + pull,
             None => third.total.shallow_clone(),
@@ -113,10 +123,10 @@ impl Pass<'_> {
             let found = gradient.add_all_and(&self.scaled(&total), &leaf);
             of_features.add(found);
         }
-        if let (Some(found), Some((images, last))) = (of_features.take(), encoded) {
-            let back = with_grad(|| product(&features, &found));
+        if let Some((images, last)) = encoded {
+            let back = of_features.take().and_then(|found| with_grad(|| product(&features, &found)));
             let last = backward_into(back, &last, gradient);
-            images.backward(student, last, gradient);
+            images.backward_with(student, last, of_image_blocks, gradient);
         }
         Terms::sum([asked, said, Some(third)])
     }
@@ -146,45 +156,50 @@ impl Pass<'_> {
         });
         let (language, states) = Chain::run(student, Tower::Language, &read, gradient);
         let (teacher, taught) = match questions {
-            true => (self.taught.questions.as_ref(), &self.taught.question_states),
-            false => (self.taught.captions.as_ref(), &self.taught.caption_states),
+            true => (self.taught.questions.as_ref(), &self.taught.question_inside),
+            false => (self.taught.captions.as_ref(), &self.taught.caption_inside),
         };
-        let (hidden, own) = self.hidden_between((&language, &read, &states), exchange, taught, gradient);
+        let (hidden, mut own) = self.hidden_between((&language, &read, &states), exchange, &taught.states, gradient);
+        let (attention, of_blocks) =
+            self.exchange_between([&connector, &language], &read, exchange, &taught.maps, (&mut own, &mut *gradient));
         let terms = with_grad(|| {
             let logits = student.leave(Tower::Language, &states);
             let Targets { ids, mask } = student.targets(&exchange.answers());
             let said = Forced { logits, targets: ids, mask };
-            let reply = Reply { student: &said, teacher, exchange, hidden };
+            let reply = Reply { student: &said, teacher, exchange, hidden, attention };
             let (first, second) = if questions { (Some(reply), None) } else { (None, Some(reply)) };
-            Terms::new(first, second, None, self.batch.pixels.device(), self.settings)
+            Terms::new(first, second, None, None, self.batch.pixels.device(), self.settings)
         });
         let of_states = backward_into(Some(self.scaled(&terms.total)), &states, gradient);
         let of_read = language.backward_with(student, of_states, own, gradient);
         let of_prefix = no_later(of_read, &read, &prefix_leaf, gradient);
         let back = of_prefix.and_then(|found| with_grad(|| product(&prefix, &found)));
         let of_queries = backward_into(back, &queries, gradient);
-        let of_asked = connector.backward(student, of_queries, gradient);
+        let of_asked = connector.backward_with(student, of_queries, of_blocks, gradient);
         of_features.add(no_later(of_asked, &asked, features, gradient));
         Some(terms.without_history())
     }
 
     /// What the student says in an exchange, with the distance of its hidden states where they are compared.
-    fn said(&self, features: &Tensor, exchange: &Exchange, taught: &[Tensor]) -> Option<Said> {
-        if self.states.is_empty() {
-            return Some((forced(self.student, features, exchange)?, None));
+    fn said(&self, features: &Tensor, exchange: &Exchange, taught: &Inside) -> Option<Said> {
+        if self.compared.is_empty() {
+            return Some(Said { forced: forced(self.student, features, exchange)?, hidden: None, attention: None });
         }
-        let Traced { forced, states, entry } = forced_traced(self.student, features, exchange, &self.states.blocks())?;
+        let watched = self.compared.of_student();
+        let Traced { forced, states, maps, entry } = forced_traced(self.student, features, exchange, &watched)?;
         let distance = |((block, state), taught): ((&usize, &Tensor), &Tensor)| {
             self.distance(*block, state, taught, &entry, exchange)
         };
-        Some((forced, states.iter().zip(taught).map(distance).reduce(|sum, more| sum + more)))
+        let hidden = states.iter().zip(&taught.states).map(distance).reduce(|sum, more| sum + more);
+        let attention = self.attention(&maps, &taught.maps, &entry, exchange);
+        Some(Said { forced, hidden, attention })
     }
 
     /// The distance of what left a block from what the teacher has there.
     fn distance(&self, block: usize, state: &Tensor, taught: &Tensor, entry: &Flow, exchange: &Exchange) -> Tensor {
         let hidden = distills(self.settings).map(|distill| distill.hidden.clone()).unwrap_or_default();
         let tokens = token_weights(self.student, block, entry, exchange, &hidden, state.size()[1]);
-        self.states.loss(block, state, taught, &tokens)
+        self.compared.states.loss(block, state, taught, &tokens)
     }
 
     /// The distance of hidden states of a tower that ran without a gradient. That of the last block has one through `last`; those of others are
@@ -199,7 +214,7 @@ impl Pass<'_> {
         let (mut sum, mut own): (Option<Tensor>, _) = (None, BTreeMap::new());
         let share =
             distills(self.settings).map_or(0.0, |distill| distill.weight * distill.hidden.weight) * exchange.rows;
-        for (block, taught) in self.states.blocks().into_iter().zip(taught) {
+        for (block, taught) in self.compared.states.blocks().into_iter().zip(taught) {
             let behind = chain.leaf(block + 1);
             let distance = with_grad(|| {
                 let state = after(self.student, block, behind.as_ref().unwrap_or(last));
@@ -221,14 +236,21 @@ impl Pass<'_> {
         (sum, own)
     }
 
-    fn terms(&self, questions: Option<Said>, captions: Option<Said>, contrastive: Option<Tensor>) -> Terms {
+    fn terms(
+        &self,
+        questions: Option<Said>,
+        captions: Option<Said>,
+        contrastive: Option<Tensor>,
+        images: Option<Tensor>,
+    ) -> Terms {
         fn reply<'r>(said: &'r Option<Said>, teacher: Option<&'r Output>, exchange: &'r Exchange) -> Option<Reply<'r>> {
-            let (student, hidden) = said.as_ref()?;
-            Some(Reply { student, teacher, exchange, hidden: hidden.as_ref().map(Tensor::shallow_clone) })
+            let Said { forced: student, hidden, attention } = said.as_ref()?;
+            let [hidden, attention] = [hidden, attention].map(|distance| distance.as_ref().map(Tensor::shallow_clone));
+            Some(Reply { student, teacher, exchange, hidden, attention })
         }
         let questions = reply(&questions, self.taught.questions.as_ref(), &self.batch.questions);
         let captions = reply(&captions, self.taught.captions.as_ref(), &self.batch.captions);
-        Terms::new(questions, captions, contrastive, self.batch.pixels.device(), self.settings)
+        Terms::new(questions, captions, contrastive, images, self.batch.pixels.device(), self.settings)
     }
 
     /// The contrastive loss as a value, and a scalar that has its gradient where the value is that of other parts too.
@@ -266,10 +288,7 @@ pub(crate) fn contrast_of(images: &[Tensor], texts: &[Tensor], hardness: f64) ->
 fn backward_into(total: Option<Tensor>, last: &Flow, gradient: &mut FlatGradient<'_>) -> FlowGradient {
     let Some(total) = total.filter(Tensor::requires_grad) else { return FlowGradient::default() };
     let leaves: Vec<Tensor> = last.wanting().map(Tensor::shallow_clone).collect();
-    let mut found = gradient.add_between(&total, &leaves).into_iter();
-    let mut take = |wanted: bool| wanted.then(|| found.next()).flatten().filter(Tensor::defined);
-    let hidden = take(last.hidden.requires_grad());
-    FlowGradient { hidden, carried: take(last.carried().is_some_and(Tensor::requires_grad)) }
+    FlowGradient::of(last, &mut gradient.add_between(&total, &leaves).into_iter())
 }
 
 /// From gradients of what entered a tower to that of what it was made of.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use rand::Rng;
-use ressa_experiment::config::{DistillConfig, HiddenConfig};
-use ressa_models::{Entry, Flow, Forced, Targets, TokenKind, Tower, VisionLanguage};
+use ressa_experiment::config::DistillConfig;
+use ressa_models::{Tower, VisionLanguage};
 use ressa_runtime::stream;
 use tch::{Device, Kind, Tensor};
 
-use crate::{RestoreError, loss, micro::Exchange};
+use crate::{RestoreError, attention::same_share, loss};
 
 /// The blocks whose outputs are compared: of the student, with those of the teacher and what brings one width to the other.
 #[derive(Debug, Default)]
@@ -91,19 +91,8 @@ impl States {
         self.pairs.keys().copied().collect()
     }
 
-    /// What a teacher says of an exchange, with its states in the order of the student's blocks.
-    pub fn ask(
-        &self,
-        teacher: &dyn VisionLanguage,
-        features: &Tensor,
-        exchange: &Exchange,
-    ) -> Option<(Forced, Vec<Tensor>)> {
-        let Traced { forced, states, .. } = forced_traced(teacher, features, exchange, &self.of_teacher())?;
-        Some((forced, self.pairs.values().map(|pair| states[&pair.teacher].shallow_clone()).collect()))
-    }
-
     /// The teacher's blocks, in the order of the student's.
-    fn of_teacher(&self) -> Vec<usize> {
+    pub fn of_teacher(&self) -> Vec<usize> {
         self.pairs.values().map(|pair| pair.teacher).collect()
     }
 
@@ -154,99 +143,6 @@ impl Stack {
             (Some(own), Some(others)) => (own, self.blocks - own, others, other.blocks.checked_sub(others)?),
             _ => return None,
         };
-        let depth = block - from + 1;
-        Some(start + ((2 * depth * many + own) / (2 * own)).clamp(1, many) - 1)
+        Some(start + same_share(block - from, own, many))
     }
-}
-
-/// What left a block: what enters the next one, or, of an encoder's last, its output.
-pub(crate) fn after<'f>(model: &dyn VisionLanguage, block: usize, next: &'f Flow) -> &'f Tensor {
-    match model.answers_from() {
-        Some(first) if block + 1 == first => next.carried().unwrap_or(&next.hidden),
-        _ => &next.hidden,
-    }
-}
-
-/// Teacher-forced outputs with what left some of the language model's blocks.
-pub(crate) struct Traced {
-    pub forced: Forced,
-    /// By block.
-    pub states: BTreeMap<usize, Tensor>,
-    /// What entered the first block.
-    pub entry: Flow,
-}
-
-/// Teacher-forced outputs of an exchange with what left some blocks; `None` where there is none.
-pub(crate) fn forced_traced(
-    model: &dyn VisionLanguage,
-    features: &Tensor,
-    exchange: &Exchange,
-    blocks: &[usize],
-) -> Option<Traced> {
-    if exchange.answers.is_empty() {
-        return None;
-    }
-    let (prompts, answers) = (&exchange.prompts, exchange.answers());
-    let prefix = model.visual_prefix(features, prompts);
-    let entry = model.enter_from(Entry::Prefix { prefix: &prefix, prompt: &prompts.language, answers });
-    let mut flow = entry.shallow_clone();
-    let mut states = BTreeMap::new();
-    for block in 0..model.blocks(Tower::Language) {
-        flow = model.run_block(Tower::Language, block, &flow);
-        if blocks.contains(&block) {
-            states.insert(block, after(model, block, &flow).shallow_clone());
-        }
-    }
-    let Targets { ids, mask } = model.targets(&exchange.answers());
-    let logits = model.leave(Tower::Language, &flow);
-    Some(Traced { forced: Forced { logits, targets: ids, mask }, states, entry })
-}
-
-/// The weight of each token of what leaves a block, `[rows, tokens]`; 0 where it is padding. `entry` is what entered the language model.
-pub(crate) fn token_weights(
-    model: &dyn VisionLanguage,
-    block: usize,
-    entry: &Flow,
-    exchange: &Exchange,
-    hidden: &HiddenConfig,
-    tokens: i64,
-) -> Tensor {
-    let device = entry.hidden.device();
-    let places = |many: i64| Tensor::arange(many, (Kind::Int64, device)).unsqueeze(0);
-    let column = |numbers: Vec<i64>| Tensor::from_slice(&numbers).to_device(device).unsqueeze(1);
-    let lengths = |more: usize| column(exchange.answers.iter().map(|answer| (answer.len() + more) as i64).collect());
-    let number = |truth: Tensor, weight: f64| truth.to_kind(Kind::Float) * weight;
-    if model.answers_from().is_some_and(|first| block >= first) {
-        // A start token stands before the answer, whose last token predicts the end.
-        return number(places(tokens).less_tensor(&lengths(1)), hidden.answer);
-    }
-    let prompt = &exchange.prompts.language;
-    let own = prompt.mask.sum_dim_intlist([1i64].as_slice(), true, Kind::Int64);
-    let before = entry.hidden.size()[1] - behind(model, exchange);
-    let kinds = model.token_kinds(Tower::Language, 0, entry);
-    let first: Vec<f32> = kinds[..before as usize]
-        .iter()
-        .map(|kind| if *kind == TokenKind::Visual { hidden.image as f32 } else { hidden.text as f32 })
-        .collect();
-    let first = Tensor::from_slice(&first).to_device(device).unsqueeze(0).expand([own.size()[0], before], false);
-    let place = places(tokens - before);
-    let is_prompt = place.less_tensor(&own);
-    let mut rest = number(is_prompt.shallow_clone(), hidden.text);
-    if model.answers_from().is_none() {
-        let is_answer = place.less_tensor(&(&own + lengths(0))).logical_and(&is_prompt.logical_not());
-        rest += number(is_answer, hidden.answer);
-    }
-    Tensor::cat(&[first, rest], 1)
-}
-
-/// Tokens of a row's own text in what enters the language model, padding included.
-fn behind(model: &dyn VisionLanguage, exchange: &Exchange) -> i64 {
-    let prompt = &exchange.prompts.language;
-    if model.answers_from().is_some() {
-        return prompt.ids.size()[1];
-    }
-    let own = Vec::<i64>::try_from(prompt.mask.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64));
-    let rows = own.unwrap_or_default();
-    let longest = rows.iter().zip(&exchange.answers).map(|(own, answer)| own + answer.len() as i64).max();
-    longest.unwrap_or_default().max(1)
 }

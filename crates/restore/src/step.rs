@@ -87,11 +87,13 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    /// `contrastive` is the unweighted in-batch loss, where this part accounts for it.
+    /// `contrastive` is the unweighted in-batch loss, where this part accounts for it; `images` the distance of the image encoder's attention, where it is
+    /// compared, as a share of the whole batch's.
     pub(crate) fn new(
         questions: Option<Reply<'_>>,
         captions: Option<Reply<'_>>,
         contrastive: Option<Tensor>,
+        images: Option<Tensor>,
         device: tch::Device,
         settings: &AdaptTraining,
     ) -> Self {
@@ -106,7 +108,10 @@ impl Terms {
                 let divergence = |reply: &Option<Reply<'_>>| {
                     reply.as_ref().and_then(|reply| reply.distillation(distill)).unwrap_or_else(zero)
                 };
-                let distillation = divergence(&questions) + divergence(&captions);
+                let mut distillation = divergence(&questions) + divergence(&captions);
+                if let Some(images) = images {
+                    distillation += images * distill.attention.weight;
+                }
                 (task * (1.0 - distill.weight) + &distillation * distill.weight, distillation)
             }
         };
@@ -163,6 +168,8 @@ pub(crate) struct Reply<'a> {
     pub exchange: &'a Exchange,
     /// Distance of hidden states, the mean over these rows, where they are compared.
     pub hidden: Option<Tensor>,
+    /// Distance of attention, likewise.
+    pub attention: Option<Tensor>,
 }
 
 impl Reply<'_> {
@@ -175,14 +182,12 @@ impl Reply<'_> {
         let times = |loss: Tensor, weight: f64| if weight == 1.0 { loss } else { loss * weight };
         let divergence = || self.divergence(distill).map(|divergence| times(divergence, distill.logits));
         let divergence = if distill.logits > 0.0 { divergence() } else { None };
-        let hidden = self
-            .hidden
-            .as_ref()
-            .map(|hidden| times(weighed(hidden.shallow_clone(), self.exchange.rows), distill.hidden.weight));
-        match (divergence, hidden) {
-            (Some(divergence), Some(hidden)) => Some(divergence + hidden),
-            (divergence, hidden) => divergence.or(hidden),
-        }
+        let of_rows = |distance: &Option<Tensor>, weight: f64| {
+            distance.as_ref().map(|distance| times(weighed(distance.shallow_clone(), self.exchange.rows), weight))
+        };
+        let hidden = of_rows(&self.hidden, distill.hidden.weight);
+        let attention = of_rows(&self.attention, distill.attention.weight);
+        [divergence, hidden, attention].into_iter().flatten().reduce(|sum, more| sum + more)
     }
 
     fn divergence(&self, distill: &DistillConfig) -> Option<Tensor> {

@@ -13,9 +13,9 @@ use crate::{
     micro::{MicroBatch, cut},
     pass::{Contrast, Pass, contrast_of},
     probe::Probed,
-    states::States,
     step::distills,
     teacher::{Teacher, TeacherOutputs},
+    traced::Compared,
     words::Words,
 };
 
@@ -31,7 +31,7 @@ pub(crate) struct Stepper<'a> {
     /// A copy whose weights are the student's effective ones; made when activations are kept.
     working: Option<Box<dyn VisionLanguage>>,
     settings: &'a AdaptTraining,
-    states: &'a States,
+    compared: &'a Compared,
     /// How steps are computed now.
     pub layout: Layout,
     /// What losses are multiplied by while they are differentiated.
@@ -48,10 +48,10 @@ pub(crate) struct Wanted<'w> {
 }
 
 impl<'a> Stepper<'a> {
-    pub fn new(student: &'a mut dyn VisionLanguage, settings: &'a AdaptTraining, states: &'a States) -> Self {
+    pub fn new(student: &'a mut dyn VisionLanguage, settings: &'a AdaptTraining, compared: &'a Compared) -> Self {
         let is_half = student.weights().iter().any(|weight| weight.kind() == Kind::Half);
         let scale = if is_half { HALF_SCALE } else { 1.0 };
-        Self { student, working: None, settings, states, layout: Layout::of(settings), scale }
+        Self { student, working: None, settings, compared, layout: Layout::of(settings), scale }
     }
 
     /// Losses `[total, questions, captions, contrastive, distillation]` and the flat gradient of a step, which is finite if it can be.
@@ -172,7 +172,7 @@ impl<'a> Stepper<'a> {
         let mut values: Option<Tensor> = None;
         for (part, contrast) in parts.iter().zip(contrasts) {
             let taught = match (teacher.as_deref_mut(), distills(self.settings)) {
-                (Some(teacher), Some(distill)) => no_grad(|| teacher.taught(part, distill, self.states)),
+                (Some(teacher), Some(distill)) => no_grad(|| teacher.taught(part, distill, self.compared)),
                 _ => TeacherOutputs::default(),
             };
             let terms = if let Some(words) = &words {
@@ -207,7 +207,7 @@ impl<'a> Stepper<'a> {
         taught: &'p TeacherOutputs,
         contrast: Contrast<'p>,
     ) -> Pass<'p> {
-        Pass { student, batch, taught, states: self.states, contrast, settings: self.settings, scale: self.scale }
+        Pass { student, batch, taught, compared: self.compared, contrast, settings: self.settings, scale: self.scale }
     }
 
     /// What each part contributes to the in-batch loss. With several parts, embeddings of all are computed first without a gradient: Gao et

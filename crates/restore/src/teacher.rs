@@ -4,13 +4,13 @@
 //! sizes and seed. A [`TeacherStore`] keeps it; with [`Output::Top`] a step takes a few megabytes whatever the vocabulary.
 
 use ressa_experiment::config::DistillConfig;
-use ressa_models::VisionLanguage;
+use ressa_models::{Attended, VisionLanguage};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
     micro::{Exchange, MicroBatch},
-    states::States,
     step::forced,
+    traced::{Compared, Inside},
 };
 
 /// What a teacher says about a batch of rows.
@@ -80,10 +80,12 @@ pub struct TeacherOutputs {
     pub questions: Option<Output>,
     /// About the captions; nothing where there are none.
     pub captions: Option<Output>,
-    /// Its hidden states about the questions, `[rows, tokens, width]` for each block that is compared. They are not kept.
-    pub question_states: Vec<Tensor>,
+    /// What it has inside about the questions. It is not kept.
+    pub question_inside: Inside,
     /// The same about the captions.
-    pub caption_states: Vec<Tensor>,
+    pub caption_inside: Inside,
+    /// Attentions of its image encoder, for each block that is compared. They are not kept.
+    pub image_maps: Vec<Vec<Attended>>,
 }
 
 /// Keeps what a teacher said about the batches of a training.
@@ -132,17 +134,17 @@ impl<'a> Teacher<'a> {
     }
 
     /// What it says about the next part of the batch of the step that was begun.
-    pub(crate) fn taught(&mut self, part: &MicroBatch, distill: &DistillConfig, states: &States) -> TeacherOutputs {
-        if !states.is_empty() {
-            let features = crate::batch::features(self.model, &part.pixels);
+    pub(crate) fn taught(&mut self, part: &MicroBatch, distill: &DistillConfig, compared: &Compared) -> TeacherOutputs {
+        if !compared.is_empty() {
+            let (features, image_maps) = compared.ask_images(self.model, &part.pixels);
             let said = |exchange: &Exchange| {
-                let (forced, states) = states.ask(self.model, &features, exchange)?;
-                Some((Output::of(forced.logits, distill), states))
+                let (forced, inside) = compared.ask(self.model, &features, exchange)?;
+                Some((Output::of(forced.logits, distill), inside))
             };
-            let (questions, question_states) = said(&part.questions).unzip();
-            let (captions, caption_states) = said(&part.captions).unzip();
-            let [question_states, caption_states] = [question_states, caption_states].map(Option::unwrap_or_default);
-            return TeacherOutputs { questions, captions, question_states, caption_states };
+            let (questions, question_inside) = said(&part.questions).unzip();
+            let (captions, caption_inside) = said(&part.captions).unzip();
+            let [question_inside, caption_inside] = [question_inside, caption_inside].map(Option::unwrap_or_default);
+            return TeacherOutputs { questions, captions, question_inside, caption_inside, image_maps };
         }
         if let Some((_, Some(whole))) = &self.known
             && let Some(taught) = part_of(whole, part)

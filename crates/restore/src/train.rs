@@ -13,6 +13,7 @@ use tch::Tensor;
 
 use crate::{
     RestoreError, adapters,
+    attention::Maps,
     batch::BatchSource,
     checkpoint::{Checkpoints, Saved},
     evolve::{self, Budgets, Evolution, Evolver},
@@ -24,6 +25,7 @@ use crate::{
     step::{StepLoss, distills},
     stepper::{Stepper, Wanted},
     teacher::Teacher,
+    traced::Compared,
 };
 
 /// A finished training.
@@ -94,12 +96,12 @@ pub fn train_with(
         (Some(distill), None) => return Err(RestoreError::NoTeacher(distill.weight)),
     };
     let fresh = adapters::initialise(student, settings, options.masked, options.seed)?;
-    let states = compared(student, teacher.as_ref(), settings, options.seed)?;
+    let mut compared = compared(student, teacher.as_ref(), settings, options.seed)?;
     let own = parameters(&fresh);
-    let all: Vec<Tensor> = own.iter().map(Tensor::shallow_clone).chain(states.parameters()).collect();
+    let all: Vec<Tensor> = own.iter().map(Tensor::shallow_clone).chain(compared.states.parameters()).collect();
     let mut optimiser = FlatAdamW::new(&all, settings.weight_decay, AdamWOptions::default());
     let updates = with(&fresh, optimiser.parameters());
-    let states = states.with(&optimiser.parameters()[own.len()..]);
+    compared.states = compared.states.with(&optimiser.parameters()[own.len()..]);
     updates.apply(student)?;
     let mut names = evolve::names(&updates);
     // What brings a teacher's width to the student's is no weight of the model.
@@ -131,7 +133,7 @@ pub fn train_with(
         final_share: settings.final_rate,
     };
     let clip = (settings.clip > 0.0).then_some(settings.clip);
-    let mut stepper = Stepper::new(student, settings, &states);
+    let mut stepper = Stepper::new(student, settings, &compared);
     stepper.scale = scale.unwrap_or(stepper.scale);
     let mut clock = options.checkpoints.map(Checkpoints::clock);
     for step in losses.len() as u32..settings.steps {
@@ -239,7 +241,7 @@ impl More {
     }
 }
 
-/// What of a teacher's hidden states is compared.
+/// What of a teacher is compared inside of the networks.
 ///
 /// # Errors
 /// A teacher that speaks of other words, or whose states stand for other tokens.
@@ -248,8 +250,8 @@ fn compared(
     teacher: Option<&Teacher<'_>>,
     settings: &AdaptTraining,
     seed: u64,
-) -> Result<States, RestoreError> {
-    let (Some(teacher), Some(distill)) = (teacher, distills(settings)) else { return Ok(States::default()) };
+) -> Result<Compared, RestoreError> {
+    let (Some(teacher), Some(distill)) = (teacher, distills(settings)) else { return Ok(Compared::default()) };
     let words = |model: &dyn VisionLanguage| model.search_sizes().map(|sizes| sizes.words);
     let (found, wanted) = (words(teacher.model()), words(student));
     if found != wanted {
@@ -259,7 +261,10 @@ fn compared(
     if student.image_tokens() != teacher.model().image_tokens() {
         return Err(RestoreError::OtherReader);
     }
-    States::of(student, teacher.model(), distill, seed)
+    Ok(Compared {
+        states: States::of(student, teacher.model(), distill, seed)?,
+        maps: Maps::of(student, teacher.model(), settings, distill)?,
+    })
 }
 
 /// Everything that trains, in the order of the weights' names.

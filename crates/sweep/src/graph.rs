@@ -300,7 +300,8 @@ fn code_path(cell: &Cell) -> String {
                 false => "alone".to_owned(),
                 true => {
                     let (states, other) = (distill.compares_states(), distill.teacher.is_some());
-                    format!("{:?} {states} {other}", distill.divergence)
+                    let attention = distill.compares_attention().then_some(distill.attention.blocks);
+                    format!("{:?} {states} {attention:?} {other}", distill.divergence)
                 }
             };
             let full = Tower::ALL.iter().filter(|&&tower| restore.tower(tower).full).count();

@@ -9,6 +9,7 @@ use ressa_experiment::{
     Pattern, Stage, Task, Tower,
     aids::Aids,
     config::{DataSource, TowerAdapter, TrainedBiases},
+    stage::AdaptTraining,
     structure::TowerStructure,
 };
 use serde_json::{Map, Value};
@@ -29,6 +30,8 @@ pub(super) struct Network {
     projection: Option<Linear>,
     /// Whether the connector has learned queries.
     has_queries: bool,
+    /// Whether what the image encoder's blocks look at can be compared.
+    is_comparable: bool,
     /// Whether the connector has norms, as image encoders and language models have.
     has_connector_norms: bool,
     /// Whether the language model reads its prompt with an encoder.
@@ -89,6 +92,7 @@ impl Network {
             linears: outline.linears.iter().filter_map(linear).collect(),
             projection: outline.others.get_key_value(names::PROJECTION).and_then(linear),
             has_queries,
+            is_comparable: !is_qwen_vl(&config),
             has_connector_norms: has_queries || is_qwen_vl(&config) || is_internvl(&config),
             has_encoder: field("model_type").and_then(Value::as_str) == Some("t5"),
             positions: positions(text),
@@ -140,6 +144,7 @@ impl Network {
                     found.problem("restore.batch", what);
                 }
                 self.depth.look(training, found);
+                self.attention(training, found);
                 if training.hardness > 0.0 && training.contrastive > 0.0 && self.compares == Some(false) {
                     let what = "this model has no retrieval head, so there is no contrastive loss: it has no effect";
                     found.note("restore.hardness", what);
@@ -164,6 +169,24 @@ impl Network {
             }
             Stage::Evaluate { aids: Some(aids), .. } => self.aids(aids, found),
             _ => {}
+        }
+    }
+
+    /// Towers whose attention cannot be compared with a teacher's.
+    fn attention(&self, training: &AdaptTraining, found: &mut Preflight) {
+        let Some(distill) = training.distill.as_ref().filter(|distill| distill.compares_attention()) else { return };
+        let towers = &distill.attention.towers;
+        let refused = [
+            (Tower::Connector, self.has_queries, "the connector of this model has no attention"),
+            (
+                Tower::Vision,
+                self.is_comparable,
+                "the blocks of Qwen-VL's image encoder look at windows, or at all patches in the order of the windows",
+            ),
+        ];
+        for (tower, _, why) in refused.into_iter().filter(|(tower, can, _)| towers.contains(tower) && !can) {
+            let what = format!("{why}, so there is nothing to compare; leave {tower} out of the list");
+            found.problem("restore.distill.attention.towers", what);
         }
     }
 
@@ -415,6 +438,26 @@ mod tests {
         // The last block of a T5 is the decoder's.
         let none = said(&[], 1.0, 0.0);
         assert!(none.len() == 1 && none[0].contains("compared on no token"), "{none:?}");
+    }
+
+    #[test]
+    fn attention_is_compared_where_there_is_some() {
+        const QWEN: &str = include_str!("../../../models/tests/goldens/qwen2-vl/config.json");
+        let said = |config: Map<String, Value>, towers: &[Tower]| {
+            let towers = towers.to_vec();
+            let looks = move |run: &mut RunConfig| {
+                run.restore.distill.weight = 0.5;
+                run.restore.distill.attention.weight = 1.0;
+                run.restore.distill.attention.towers = towers.clone();
+            };
+            let of_attention = |said: &String| said.starts_with("restore.distill.attention");
+            found(config, looks).into_iter().filter(of_attention).collect::<Vec<_>>()
+        };
+        assert_eq!(said(preset_config(Preset::ShapesFlanT5), &Tower::ALL), [""; 0]);
+        let qwen: Map<String, Value> = serde_json::from_str(QWEN).expect("a configuration");
+        assert_eq!(said(qwen.clone(), &[Tower::Language]), [""; 0]);
+        let both = said(qwen, &Tower::ALL);
+        assert!(both.len() == 2 && both[0].contains("has no attention") && both[1].contains("windows"), "{both:?}");
     }
 
     #[test]

@@ -5,8 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ressa_checkpoint::read_config;
 use ressa_data::reads_otherwise;
-use ressa_experiment::{Stage, stage::AdaptTraining};
+use ressa_experiment::{Stage, Tower, stage::AdaptTraining};
+use ressa_predict::Model;
 use ressa_store::Store;
 use ressa_sweep::GraphStage;
 
@@ -100,6 +102,31 @@ pub(super) fn teacher(
         );
         found.problem("restore.distill.teacher", what);
     }
+    if training.distill.as_ref().is_some_and(|distill| distill.compares_attention())
+        && let (Some(own), Some(other)) = (heads(&student), heads(&teacher))
+        && own != other
+    {
+        let what = format!(
+            "attention is compared head by head, and the language model of `{}` has {} in the stacks of its blocks, this one {}; compare hidden states (`restore.distill.hidden`) instead",
+            folder.display(),
+            listed(&other),
+            listed(&own)
+        );
+        found.problem("restore.distill.attention.weight", what);
+    }
+}
+
+/// Query heads of each stack of a folder's language model, where its configuration says so.
+fn heads(folder: &Path) -> Option<Vec<u64>> {
+    let model = Model::of(&read_config(folder).ok()?).ok()?;
+    let stacks = model.stacks.iter().filter(|stack| stack.kind.tower() == Tower::Language);
+    Some(stacks.map(|stack| stack.heads as u64).collect())
+}
+
+/// `8 heads`, or `8 and 8 heads`.
+fn listed(heads: &[u64]) -> String {
+    let numbers: Vec<String> = heads.iter().map(u64::to_string).collect();
+    format!("{} heads", numbers.join(" and "))
 }
 
 #[cfg(test)]

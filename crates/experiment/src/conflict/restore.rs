@@ -58,11 +58,11 @@ pub(super) fn restore(restore: &RestoreConfig, gone: &BTreeMap<Tower, (f64, &str
         );
     }
     let distill = &restore.distill;
-    if distill.weight > 0.0 && distill.logits <= 0.0 && distill.hidden.weight <= 0.0 {
+    if distill.weight > 0.0 && distill.logits <= 0.0 && !distill.looks_inside() {
         return found(
             "restore.distill.logits",
-            "distillation has a weight, and neither distributions nor hidden states have one",
-            "raise `restore.distill.logits` or `restore.distill.hidden.weight`, or set `restore.distill.weight` to 0",
+            "distillation has a weight, and neither distributions nor hidden states nor attention have one",
+            "raise `restore.distill.logits`, `restore.distill.hidden.weight` or `restore.distill.attention.weight`, or set `restore.distill.weight` to 0",
         );
     }
     if distill.compares_states() && distill.hidden.image + distill.hidden.text + distill.hidden.answer <= 0.0 {

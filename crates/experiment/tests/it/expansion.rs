@@ -315,6 +315,14 @@ fn settings_that_a_run_cannot_see_do_not_split_it() {
         ("restore.steps: [1, 2]", lora, 4),
         ("restore.connector.rank: [1, 2]", lora, 2),
         ("restore.distill.temperature: [1, 2]", lora, 2),
+        ("restore.distill.attention.weight: [0, 1]", "restore: { method: lora, distill.weight: 0 }", 2),
+        ("restore.distill.attention.weight: [0, 1]", "restore: { method: lora, distill.weight: 0.5 }", 4),
+        ("restore.distill.attention.blocks: [last, all]", "restore: { method: lora, distill.weight: 0.5 }", 2),
+        (
+            "restore.distill.attention.blocks: [last, all]",
+            "restore: { method: lora, distill: { weight: 0.5, attention.weight: 1 } }",
+            4,
+        ),
         ("prune.metric: [none, magnitude, wanda]", "", 1),
         ("prune.metric: [none, magnitude, wanda]", "prune.vision.sparsity: 0.5", 4),
         ("prune.pattern: [unstructured, \"2:4\"]", "", 1),
@@ -479,7 +487,7 @@ restore:
   micro-batch: 1
   recompute: blocks
   align: 1
-  distill: { top-k: 1, divergence: reverse, square: true, logits: 0.5, hidden: { weight: 1 }, teacher: x }
+  distill: { top-k: 1, divergence: reverse, square: true, logits: 0.5, hidden: { weight: 1 }, attention: { weight: 1 }, teacher: x }
   hardness: 1
   evolve: { every: 1, drop: sensitivity, grow: random }
   perturb: { sigma: 1 }

@@ -1,6 +1,7 @@
 //! Experiment files from the outside: the shipped ones, broken ones, and what expansion promises.
 
 mod aids;
+mod attention;
 mod broken;
 mod expansion;
 mod filtering;

@@ -49,8 +49,8 @@ fn every_experiment_loads_and_plans() {
     allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     chaos: 6 points - 0 + 1, 3 seeds, 21 cells, 19 runs: 1 dense, 20 prune, 18 adapt, 18 merge, 95 evaluate; 0 gates
-    device: 35 points - 3 + 38, 1 seeds, 70 cells, 70 runs: 2 dense, 1 rescale, 6 sensitivity, 8 statistics, 103 prune, 6 refine, 7 structure, 6 reconstruct, 17 adapt, 18 merge, 81 evaluate; 0 gates
-    distillation: 20 points - 0 + 1, 1 seeds, 21 cells, 21 runs: 1 dense, 4 prune, 18 adapt, 18 merge, 105 evaluate; 1 gates
+    device: 35 points - 3 + 39, 1 seeds, 71 cells, 71 runs: 2 dense, 1 rescale, 6 sensitivity, 8 statistics, 103 prune, 6 refine, 7 structure, 6 reconstruct, 18 adapt, 19 merge, 82 evaluate; 0 gates
+    distillation: 24 points - 0 + 1, 1 seeds, 25 cells, 25 runs: 1 dense, 4 prune, 22 adapt, 22 merge, 125 evaluate; 1 gates
     gradual: 8 points - 0 + 1, 3 seeds, 27 cells, 23 runs: 1 dense, 40 prune, 42 adapt, 42 merge, 115 evaluate; 1 gates
     methods-planted: 40 points - 0 + 2, 3 seeds, 126 cells, 106 runs: 1 dense, 1 rescale, 208 prune, 530 evaluate; 2 gates
     methods: 42 points - 0 + 1, 3 seeds, 129 cells, 113 runs: 1 dense, 224 prune, 565 evaluate; 1 gates

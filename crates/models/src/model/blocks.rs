@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::Model;
-use crate::{AnswerBatch, Entry, Flow, InBlocks, LayerId, Targets, TokenKind, Tower};
+use crate::{AnswerBatch, Attended, Entry, Flow, InBlocks, LayerId, Targets, TokenKind, Tower};
 
 impl Model {
     /// What the tokens before a row's own text are, for a flow of the language model.
@@ -95,6 +95,22 @@ impl InBlocks for Model {
             Tower::Vision => self.vision.run_part(block, part, flow),
             Tower::Connector => self.connector.run_part(block, part, flow),
             Tower::Language => self.writing().run_part(block, part, flow),
+        }
+    }
+
+    fn attention_heads(&self, tower: Tower, block: usize) -> Vec<i64> {
+        match tower {
+            Tower::Vision => self.vision.attention_heads(block),
+            Tower::Connector => self.connector.attention_heads(block),
+            Tower::Language => self.language().map(|language| language.attention_heads(block)).unwrap_or_default(),
+        }
+    }
+
+    fn attended(&self, tower: Tower, block: usize, flow: &Flow) -> Vec<Attended> {
+        match tower {
+            Tower::Vision => self.vision.attended(block, flow),
+            Tower::Connector => self.connector.attended(block, flow),
+            Tower::Language => self.writing().attended(block, flow),
         }
     }
 

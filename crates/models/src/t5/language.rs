@@ -3,9 +3,10 @@
 use ressa_experiment::search::SearchSizes;
 use tch::{Device, Kind, Tensor};
 
-use super::T5;
+use super::{DecoderBlock, EncoderBlock, T5};
 use crate::{
-    Answer, AnswerBatch, BlockGroups, Feed, Flow, Forced, LayerId, Linear, ModelError, Search, TextBatch, Weight,
+    Answer, AnswerBatch, Attended, BlockGroups, Feed, Flow, Forced, LayerId, Linear, ModelError, Search, TextBatch,
+    Weight,
     config::SpecialTokens,
     generate::{self, Decoder, PromptPrefix, Start, cache::Cache},
     language::{LanguageModel, search_sizes},
@@ -149,6 +150,36 @@ impl LanguageModel for T5 {
         match (self.encoder.get(block), flow.context.as_slice()) {
             (Some(encoder), [_, _, bias]) => encoder.forward(&flow.hidden, bias),
             _ => self.run_block(block, flow).hidden,
+        }
+    }
+
+    /// Self-attention, and in the decoder the attention to the encoder's output.
+    fn attention_heads(&self, block: usize) -> Vec<i64> {
+        match block.checked_sub(self.encoder.len()) {
+            None => vec![self.encoder[block].attention.heads],
+            Some(block) => {
+                let DecoderBlock { attention, cross, .. } = &self.decoder[block];
+                vec![attention.heads, cross.heads]
+            }
+        }
+    }
+
+    fn attended(&self, block: usize, flow: &Flow) -> Vec<Attended> {
+        let x = &flow.hidden;
+        match flow.context.as_slice() {
+            [_, _, bias] if block < self.encoder.len() => {
+                let EncoderBlock { attention_norm, attention, .. } = &self.encoder[block];
+                let normed = attention_norm.forward(x);
+                vec![attention.attended(&normed, &normed, bias)]
+            }
+            [_, memory_bias, bias, memory] => {
+                let block = &self.decoder[block - self.encoder.len()];
+                let normed = block.attention_norm.forward(x);
+                let own = block.attention.attended(&normed, &normed, bias);
+                let normed = block.cross_norm.forward(&block.attend(x, bias));
+                vec![own, block.cross.attended(&normed, memory, memory_bias)]
+            }
+            _ => unreachable!("a flow belongs to the model and the block that it was made for"),
         }
     }
 

@@ -1,10 +1,10 @@
 //! Divergences, hidden states and hard negatives by hand, and teachers of another size.
 
 use ressa_experiment::{
-    config::{DistillConfig, Divergence, HiddenConfig, Reduction},
+    config::{AttentionBlocks, AttentionConfig, DistillConfig, Divergence, HiddenConfig, Reduction},
     stage::AdaptTraining,
 };
-use ressa_models::{Forced, Model, Surgery, VisionLanguage, config::TextConfig, presets};
+use ressa_models::{Forced, Model, Surgery, Tower, VisionLanguage, config::TextConfig, presets};
 use ressa_restore::{
     Budgets, Checkpoints, Interval, Output, Restoration, TrainingOptions,
     loss::{contrastive, distillation, hidden},
@@ -155,12 +155,55 @@ fn a_model_is_not_away_from_itself() {
     for model in [dense(), dense_vicuna()] {
         let mut student = model.shallow_clone();
         let options = TrainingOptions { masked: false, seed: 5, checkpoints: None, budgets: Budgets::default() };
-        let settings = settings(1, Some(states(&[0, 1])));
-        let mut batches = Batches::default();
-        let found = train_adapters(student.as_mut(), Some(&model), &settings, options, &mut batches, &mut |_| {});
-        let loss = found.expect("trains").losses[0];
-        assert!(loss.distillation.abs() < 1e-6, "{loss:?}");
+        for distill in [states(&[0, 1]), looks(AttentionBlocks::All, &Tower::ALL)] {
+            let settings = settings(1, Some(distill));
+            let mut batches = Batches::default();
+            let found = train_adapters(student.as_mut(), Some(&model), &settings, options, &mut batches, &mut |_| {});
+            let loss = found.expect("trains").losses[0];
+            assert!(loss.distillation.abs() < 1e-6, "{loss:?}");
+        }
     }
+}
+
+/// Attention of some towers beside the logits.
+fn looks(blocks: AttentionBlocks, towers: &[Tower]) -> DistillConfig {
+    let attention = AttentionConfig { weight: 1.0, blocks, towers: towers.to_vec() };
+    DistillConfig { weight: 0.5, attention, ..DistillConfig::default() }
+}
+
+/// A pruned student learns to look where the dense model looks, in every tower. Every fourth step sees the same images and prompts.
+#[test]
+fn attention_comes_nearer_to_the_teacher_s() {
+    let model = dense();
+    let losses = |steps: u32, weight: f64, towers: &[Tower]| {
+        let attention = AttentionConfig { weight, blocks: AttentionBlocks::All, towers: towers.to_vec() };
+        let config = DistillConfig { weight: 0.9, logits: 0.0, attention, ..DistillConfig::default() };
+        let settings = AdaptTraining { learning_rate: 5e-3, warmup: 0, ..settings(steps, Some(config)) };
+        train(&model, &model, &settings, None, &mut Batches::default()).expect("trains").losses
+    };
+    let mut first = Vec::new();
+    for tower in Tower::ALL {
+        let losses = losses(5, 1.0, &[tower]);
+        let [before, after] = [0, 4].map(|step: usize| losses[step].distillation);
+        assert!(before > 0.0 && after < before, "{tower}: {before} {after}");
+        first.push(before);
+    }
+    let all = losses(1, 2.0, &Tower::ALL)[0].distillation;
+    let sum = 2.0 * first.iter().sum::<f64>();
+    assert!((all - sum).abs() < 1e-5 * sum, "towers are summed: {first:?} {all}");
+}
+
+/// Attention of weight 0 is as if nobody had asked for it.
+#[test]
+fn attention_without_a_weight_is_not_seen() {
+    let model = dense();
+    let of = |attention| {
+        let config = DistillConfig { weight: 0.5, attention, ..DistillConfig::default() };
+        train(&model, &model, &settings(2, Some(config)), None, &mut Batches::default()).expect("trains").losses
+    };
+    let towers = Tower::ALL.to_vec();
+    let off = AttentionConfig { blocks: AttentionBlocks::All, towers, ..AttentionConfig::default() };
+    assert_eq!(of(off), of(AttentionConfig::default()));
 }
 
 /// Only the tokens that weigh something are looked at: an encoder has none of the answer, a decoder none of the image.
@@ -225,6 +268,24 @@ fn teachers_that_cannot_teach_are_refused_by_what_they_are() {
         message(&model, states(&[1, 4])),
         "`restore.distill.hidden.layers` names block 4, and the language model has 4, counted from 0"
     );
+    let mut heads = presets::tiny_flant5(40);
+    let TextConfig::T5(text) = &mut heads.text_config else { panic!("T5") };
+    text.num_heads = 2;
+    let heads = presets::random(&heads, 3).expect("a model");
+    let towers = [Tower::Language];
+    assert_eq!(
+        message(&heads, looks(AttentionBlocks::Last, &towers)),
+        "attention of tower `language` is compared head by head: the teacher's blocks have [2] heads and the student's [4]; leave it out of \
+         `restore.distill.attention.towers`"
+    );
+    assert!(
+        message(&dense_vicuna(), looks(AttentionBlocks::Last, &towers))
+            .starts_with("the teacher reads an image or a prompt as other tokens")
+    );
+    let mut vision = settings(1, Some(looks(AttentionBlocks::Last, &[Tower::Vision])));
+    vision.vision = None;
+    let unchanged = train(&model, &model, &vision, None, &mut Batches::default()).expect_err("refused").to_string();
+    assert!(unchanged.starts_with("nothing trains that the attention of tower `vision` depends on"), "{unchanged}");
     // Distributions over the same words can come from any network.
     let logits = DistillConfig { weight: 0.5, ..DistillConfig::default() };
     let found = train(&model, &dense_vicuna(), &settings(1, Some(logits)), None, &mut Batches::default());

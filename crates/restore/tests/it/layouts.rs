@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use ressa_experiment::{
     config::{
-        DistillConfig, Divergence, HiddenConfig, MatrixUpdate, Recompute, Reduction, RestoreMethod, TowerAdapter,
-        TrainedBiases,
+        AttentionBlocks, AttentionConfig, DistillConfig, Divergence, HiddenConfig, MatrixUpdate, Recompute, Reduction,
+        RestoreMethod, TowerAdapter, TrainedBiases,
     },
     stage::AdaptTraining,
 };
-use ressa_models::{Cuts, Surgery, Tower, Update, VisionLanguage};
+use ressa_models::{Cuts, Surgery, Tower, Update, VisionLanguage, config::TextConfig, presets};
 use ressa_restore::{
     BatchSource, Budgets, Layout, MergeRequest, Restoration, TrainingBatch, TrainingOptions, merge, train_adapters,
 };
@@ -81,6 +81,8 @@ fn cases() -> impl Iterator<Item = (&'static str, AdaptTraining)> {
         ),
         ("hidden", small(hidden(&[]))),
         ("hidden below", small(hidden(&[0, 1]))),
+        ("attention", small(attention(AttentionBlocks::Last, &[Tower::Language], 0.0))),
+        ("attention and states everywhere", small(attention(AttentionBlocks::All, &Tower::ALL, 0.7))),
         ("hard negatives", AdaptTraining { hardness: 9.0, ..small(None) }),
         ("without contrast", AdaptTraining { contrastive: 0.0, ..small(distilled(Reduction::Sum)) }),
         ("scaled", AdaptTraining { update: MatrixUpdate::Scale, vision: None, connector: None, ..small(None) }),
@@ -101,6 +103,13 @@ fn cases() -> impl Iterator<Item = (&'static str, AdaptTraining)> {
 fn hidden(layers: &[u32]) -> Option<DistillConfig> {
     let hidden = HiddenConfig { weight: 0.7, layers: layers.to_vec(), image: 0.5, text: 2.0, answer: 1.0 };
     Some(DistillConfig { weight: 0.4, hidden, ..DistillConfig::default() })
+}
+
+/// Attention of some towers beside the logits, and states of both kinds of blocks where they have a weight.
+fn attention(blocks: AttentionBlocks, towers: &[Tower], states: f64) -> Option<DistillConfig> {
+    let hidden = HiddenConfig { weight: states, layers: vec![0, 1], ..HiddenConfig::default() };
+    let attention = AttentionConfig { weight: 2.0, blocks, towers: towers.to_vec() };
+    Some(DistillConfig { weight: 0.4, hidden, attention, ..DistillConfig::default() })
 }
 
 /// What a connector trains that starts from nothing: cross-attention and the projection whole, biases, norms, the queries.
@@ -210,6 +219,22 @@ fn every_layout_takes_the_same_steps() {
             }
         }
     }
+}
+
+/// Query heads that share keys and values, with biases: Qwen2's.
+#[test]
+fn attention_of_grouped_heads_is_the_same_in_every_layout() {
+    let mut config = presets::tiny_vicuna(40);
+    let TextConfig::Llama(mut text) = config.text_config else { panic!("LLaMA") };
+    text.num_key_value_heads = Some(2);
+    config.text_config = TextConfig::Qwen2(text);
+    let model = presets::random(&config, 7).expect("a model");
+    let distill = attention(AttentionBlocks::All, &[Tower::Language], 0.0);
+    let settings = AdaptTraining { learning_rate: LEARNING_RATE, batch: 4, ..settings(STEPS, distill) };
+    let whole = train(&model, &AdaptTraining { recompute: Recompute::None, ..settings.clone() }, 4);
+    let layout = AdaptTraining { micro_batch: Some(3), recompute: Recompute::Blocks, ..settings };
+    let (losses, parameters) = differences(&whole, &train(&model, &layout, 4));
+    assert!(losses < LOSSES && parameters < PARAMETERS, "{losses:.1e} {parameters:.1e}");
 }
 
 /// A teacher of other sizes, whose states are compared through maps that train too.
