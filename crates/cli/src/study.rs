@@ -273,9 +273,12 @@ impl Workspace {
             // `shapes/smoke.yaml` means the same from any folder.
             return below;
         }
-        if path.exists() || word.contains(['/', '.']) {
+        let named = self.experiments.join("shapes").join(format!("{word}.yaml"));
+        // In a results folder, reports lie in folders that are called as their experiments are.
+        let is_folder_of_that_name = path.is_dir() && named.is_file();
+        if word.contains(['/', '.']) || path.exists() && !is_folder_of_that_name {
             return path;
         }
-        self.experiments.join("shapes").join(format!("{word}.yaml"))
+        named
     }
 }

@@ -72,6 +72,15 @@ impl Subject {
     }
 }
 
+/// What is read somewhere.
+#[derive(Debug)]
+struct Content {
+    /// Of names and contents of all files.
+    digest: String,
+    /// The files, each with the digest of its content.
+    files: Vec<(String, String)>,
+}
+
 /// A file that a stage reads, by the name that it has in its folder.
 struct Source {
     name: String,
@@ -88,7 +97,7 @@ impl<'a> Contents<'a> {
     }
 
     /// What a stage reads by its own configuration. What is not there is known by its content when it was last seen, so that results
-    /// outlive their sources; without such, by its place.
+    /// outlive their sources; without such, and where a part of it is there and is another, by its place.
     pub fn readings(&self, stage: &Stage) -> Readings {
         let reading = |(what, place): (ReadingKind, String)| {
             let subject = Subject::of(stage, what, &place);
@@ -96,11 +105,12 @@ impl<'a> Contents<'a> {
             let content = known.unwrap_or_else(|| {
                 let content = match self.content(Some(stage), what, &place) {
                     Ok(content) => {
-                        self.lock().findings.add(self.store, &subject, &content);
-                        Some(content)
+                        let digest = content.digest.clone();
+                        self.lock().findings.add(self.store, &subject, content);
+                        Some(digest)
                     }
                     // What was deleted counts as what a sweep last read there.
-                    Err(error) if error.is_absence() => seen::last(self.store, &subject),
+                    Err(error) if error.is_absence() => self.last(&subject),
                     // A disk that does not answer says nothing about what is there.
                     Err(error) if error.is_unanswered() => {
                         self.lock().findings.unreadable.get_or_insert(error.to_string());
@@ -118,6 +128,23 @@ impl<'a> Contents<'a> {
             Reading { what, place, content }
         };
         stage.reads().into_iter().map(reading).collect()
+    }
+
+    /// What a place without all of its files held when a sweep last read it; `None` where a file that is there is another by now.
+    fn last(&self, subject: &Subject) -> Option<String> {
+        let last = seen::last(self.store, subject)?;
+        let folder = self.root.join(&subject.place);
+        let files = seen::files(self.store, subject, &last);
+        let is_other = |(name, digest): &(String, String)| {
+            // One file has no name in a folder.
+            let path = if name.is_empty() { folder.clone() } else { folder.join(name) };
+            path.is_file() && self.digest(&path).is_ok_and(|now| now.to_hex().as_str() != digest)
+        };
+        if folder.exists() && files.par_iter().any(is_other) {
+            self.lock().findings.changed.insert(subject.place.display().to_string());
+            return None;
+        }
+        Some(last)
     }
 
     /// What was found, for later plans.
@@ -156,7 +183,7 @@ impl<'a> Contents<'a> {
     /// Without a digest the key names the place: nothing was promised.
     fn unchanged(&self, stage: Option<&Stage>, reading: &Reading) -> Result<(), ContentError> {
         let found = self.content(stage, reading.what, &reading.place);
-        if found.as_ref().ok() == reading.content.as_ref() || reading.content.is_none() {
+        if found.as_ref().ok().map(|found| &found.digest) == reading.content.as_ref() || reading.content.is_none() {
             return Ok(());
         }
         let place = reading.place.clone();
@@ -197,7 +224,7 @@ impl<'a> Contents<'a> {
     ///
     /// # Errors
     /// A file that is missing or cannot be read; annotations that cannot be understood.
-    fn content(&self, stage: Option<&Stage>, what: ReadingKind, place: &str) -> Result<String, ContentError> {
+    fn content(&self, stage: Option<&Stage>, what: ReadingKind, place: &str) -> Result<Content, ContentError> {
         let folder = self.root.join(place);
         let sources = match what {
             ReadingKind::Model | ReadingKind::Matcher | ReadingKind::Teacher => {
@@ -208,24 +235,25 @@ impl<'a> Contents<'a> {
             // One file, whatever it is called.
             ReadingKind::Text => vec![Source { name: String::new(), path: folder, optional: false }],
         };
-        let digests: Vec<String> = sources.par_iter().map(|source| self.line(source)).collect::<Result<_, _>>()?;
+        let files: Vec<(String, String)> =
+            sources.into_par_iter().map(|source| self.file(source)).collect::<Result<_, _>>()?;
         self.store.digests().keep();
         let mut hasher = blake3::Hasher::new();
-        for line in digests {
-            hasher.update(line.as_bytes());
+        for (name, content) in &files {
+            // The length keeps a name from running into a digest.
+            hasher.update(format!("{} {name} {content}\n", name.len()).as_bytes());
         }
-        Ok(hasher.finalize().to_hex().to_string())
+        Ok(Content { digest: hasher.finalize().to_hex().to_string(), files })
     }
 
     /// Name and digest of a source.
-    fn line(&self, source: &Source) -> Result<String, ContentError> {
+    fn file(&self, source: Source) -> Result<(String, String), ContentError> {
         let content = match self.digest(&source.path) {
             Ok(digest) => digest.to_hex().to_string(),
             Err(ContentError::Read { .. }) if source.optional => "unreadable".to_owned(),
             Err(error) => return Err(error),
         };
-        // The length keeps a name from running into a digest.
-        Ok(format!("{} {} {content}\n", source.name.len(), source.name))
+        Ok((source.name, content))
     }
 
     fn digest(&self, path: &Path) -> Result<blake3::Hash, ContentError> {

@@ -218,6 +218,23 @@ fn results_outlive_what_they_were_made_from() {
     assert_eq!(world.moved(&before), set(&[]));
 }
 
+/// What is gone says nothing about what is still there: old scores of edited annotations must not stand as those of today.
+#[test]
+fn a_part_that_changed_is_not_excused_by_another_that_is_gone() {
+    let questions = "data/gqa/annotations/testdev_balanced_questions.json";
+    let world = World::new();
+    let before = world.nodes();
+    fs::remove_file(world.path("data/gqa/images/a.jpg")).unwrap();
+    assert_eq!(world.moved(&before), set(&[]), "what is there is what it was");
+    let text = fs::read_to_string(world.path(questions)).unwrap();
+    world.write(questions, &text.replace("no", "yes"));
+    assert_eq!(world.moved(&before), set(&["gqa"]), "corrected answers, and an image that is away");
+    world.write(questions, &text);
+    assert_eq!(world.moved(&before), set(&[]), "the answers are what they were");
+    fs::remove_dir_all(world.path("data/gqa")).unwrap();
+    assert_eq!(world.moved(&before), set(&[]), "deleted as a whole");
+}
+
 #[test]
 fn what_changes_after_planning_is_found_before_anything_is_made_of_it() {
     let world = World::new();

@@ -62,6 +62,10 @@ pub(crate) fn values(source: &Arc<Source>, start: usize, reading: Reading) -> Re
 
 /// Values of a setting whose values are lists: `a,b` and `[a, b]` are one, `[a, b],[c]` and `[[a, b], [c]]` two.
 fn lists(mut items: Vec<Node>, at: Location) -> Vec<Node> {
+    // `null` is the value itself, no list of one.
+    if matches!(items.as_slice(), [Node { tree: Tree::Scalar(Value::Null), .. }]) {
+        return items;
+    }
     let is_list = |node: &Node| matches!(node.tree, Tree::List(_));
     if let [Node { tree: Tree::List(inner), .. }] = items.as_slice() {
         return if !inner.is_empty() && inner.iter().all(is_list) { inner.clone() } else { vec![items.remove(0)] };

@@ -1,8 +1,20 @@
 //! Which names an experiment may have: they name folders, here and on the machines that results are copied to.
 
 /// What else stands in a results folder.
-const TAKEN: [&str; 9] =
-    ["cache", "contact-sheet.png", "index.html", "logs", "pilots", "pretrain", "readme.md", "store", "sweep.lock"];
+const TAKEN: [&str; 12] = [
+    "cache",
+    "contact-sheet.png",
+    "index.html",
+    "live",
+    "logs",
+    "meet",
+    "pilots",
+    "pretrain",
+    "readme.md",
+    "store",
+    "sweep.lock",
+    "wishes",
+];
 
 /// Longest name, in bytes: a folder's name may have 255, and some are made by adding to it.
 const LONGEST: usize = 220;
@@ -46,7 +58,8 @@ mod tests {
             assert_eq!(check(name), Ok(()), "{name}");
         }
         let long = "x".repeat(221);
-        let taken = ["index.html", "Index.HTML", "sweep.lock", "contact-sheet.png", "store", "cache"];
+        let taken =
+            ["index.html", "Index.HTML", "sweep.lock", "contact-sheet.png", "store", "cache", "live", "meet", "wishes"];
         let odd =
             ["", ".", "..", "...", "a\"b<c>", "a/b", "a\\b", "c:", "a\nb", " a", "a ", "a.", "smoke@0123abcd", &long];
         for name in taken.into_iter().chain(odd) {

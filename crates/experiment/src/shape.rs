@@ -315,7 +315,9 @@ fn check_integer(name: &str, node: &Node, min: u64, max: u64) -> Result<(), Expe
     match number.as_u64() {
         Some(value) if (min..=max).contains(&value) => Ok(()),
         _ => {
-            let range = if number.as_f64().is_some_and(|x| x < min as f64) || max == u64::from(u32::MAX) {
+            let too_large = number.as_f64().is_some_and(|x| x > max as f64);
+            let range = if !too_large && (number.as_f64().is_some_and(|x| x < min as f64) || max == u64::from(u32::MAX))
+            {
                 format!("a whole number of at least {min}")
             } else {
                 format!("a whole number from {min} to {max}")

@@ -163,7 +163,11 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     fs::write(&draft, bytes)
         .and_then(|()| File::open(&draft)?.sync_all())
         .and_then(|()| fs::rename(&draft, path))
-        .map_err(|e| StoreError::write(path, e))
+        .map_err(|e| {
+            // On a full disk, half a file would take the room that is to be made.
+            let _ = fs::remove_file(&draft);
+            StoreError::write(path, e)
+        })
 }
 
 fn folder_in(root: &Path, key: &str) -> PathBuf {

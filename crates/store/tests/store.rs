@@ -176,3 +176,15 @@ fn what_cannot_be_looked_at_is_an_error_and_never_an_absence() {
     assert!(ressa_store::named(&away).is_err(), "a link that leads nowhere is not an empty folder");
     assert_eq!(ressa_store::named(&folder.path().join("absent")).unwrap(), Vec::new());
 }
+
+/// Half a file on a full disk would take the room that somebody is about to make.
+#[test]
+fn a_file_that_cannot_be_replaced_leaves_no_draft() {
+    let folder = tempfile::tempdir().unwrap();
+    // A folder that is not empty takes no file in its place.
+    let target = folder.path().join("page.html");
+    fs::create_dir_all(target.join("inside")).unwrap();
+    assert!(ressa_store::replace(&target, b"text").unwrap_err().is_storage());
+    let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|item| item.unwrap().file_name()).collect();
+    assert_eq!(names, ["page.html"]);
+}

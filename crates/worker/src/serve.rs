@@ -32,7 +32,8 @@ pub fn serve(
 ) -> Result<(), String> {
     let threads = options.threads;
     let device = ressa_runtime::init(&options).map_err(|e| e.to_string())?;
-    let store = Store::open(store, shipped).map_err(|e| e.to_string())?;
+    // Whoever writes makes the folders that it writes into; a verification only reads.
+    let store = Store::reading(store, shipped);
     let environment = Environment { deterministic, ..environment(device, threads) };
     let mut executor = Executor::new(store, device, environment).with_loading(loading);
     send(&Event::Ready { device: ressa_runtime::device_name(device), threads });

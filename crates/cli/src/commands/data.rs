@@ -32,7 +32,7 @@ pub fn run(global: &Global, options: &DataOptions) -> Outcome {
     let config = DataConfig { source: DataSource::Shapes, seed: options.seed, ..DataConfig::default() };
     let png = ressa_data::contact_sheet(&config, options.images.unwrap_or(SHEET) as usize)
         .map_err(|e| Failure::new(Exit::Other, e.to_string()))?;
-    std::fs::write(&output, png).map_err(cannot)?;
+    ressa_store::replace(&output, &png)?;
     if global.json {
         say_json(&json!({ "output": output }));
     } else {

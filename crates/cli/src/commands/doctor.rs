@@ -12,7 +12,6 @@ use ressa_cluster::{
     doctor::{Check, folder_checks, slurm_checks, try_job},
     slurm::Programs,
 };
-use ressa_store::Store;
 use serde_json::json;
 
 use crate::{
@@ -143,18 +142,14 @@ fn probe(workspace: &Workspace, device: &str) -> Check {
 
 /// Shipped dense models: each must be what was published, or it is trained again.
 fn shipped(workspace: &Workspace) -> Check {
-    let folder = workspace.shipped();
-    let probe = Store::open(workspace.results.join("store"), vec![folder]);
-    let keys: BTreeSet<String> = probe.iter().flat_map(|store| store.shipped_entries()).map(|(key, _)| key).collect();
-    let damage: Vec<String> = match &probe {
-        // The results folder is at fault, which has a line of its own.
-        Err(_) => Vec::new(),
-        Ok(store) => keys
-            .iter()
-            .filter_map(|key| store.entry(key).and_then(|entry| entry.map_or(Ok(()), |e| e.check())).err())
-            .map(|error| error.to_string())
-            .collect(),
-    };
+    // Looked at without the results folder, which may be at fault itself and has a line of its own.
+    let store = workspace.reading();
+    let keys: BTreeSet<String> = store.shipped_entries().map(|(key, _)| key).collect();
+    let damage: Vec<String> = keys
+        .iter()
+        .filter_map(|key| store.entry(key).and_then(|entry| entry.map_or(Ok(()), |e| e.check())).err())
+        .map(|error| error.to_string())
+        .collect();
     let found = match (damage.is_empty(), keys.len()) {
         (false, _) => format!("{}; restore it from the repository, or `ressa pretrain`", damage.join("; ")),
         (true, 0) => "none: the first sweep trains a dense model (`make pretrain` ships one)".to_owned(),

@@ -58,6 +58,13 @@ pub struct Outcome {
     pub remade: usize,
     /// Stages outside the selection made of them that are in the trash, as what they were made of has changed: their own sweeps make them again.
     pub away: usize,
+    /// Named stages, and stages made of them, that the sweep did not make: they failed or were interrupted, and what they were is in the trash.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub open: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl Forced {
@@ -117,6 +124,25 @@ impl Forced {
             ),
         };
         format!("{targets} made again{shipped}; of {dependents} made of them: {rest}{others}")
+    }
+
+    /// What became of it once the sweep behind has ended: what that did not make is not counted as made.
+    pub fn settled(&self, outcome: Outcome, graph: &Graph, store: &Store) -> Outcome {
+        let absent = |stages: &[usize]| stages.iter().filter(|&&stage| is_absent(stage, graph, store)).count();
+        let (targets, dependents) = (absent(&self.targets), absent(&self.dependents));
+        Outcome {
+            forced: outcome.forced - targets,
+            remade: outcome.remade.saturating_sub(dependents),
+            open: targets + dependents,
+            ..outcome
+        }
+    }
+
+    /// What is said of them where the sweep ends before it made anything; nothing where all of them are in the store.
+    pub fn lost(&self, graph: &Graph, store: &Store) -> Option<String> {
+        let all = self.targets.iter().chain(&self.dependents);
+        let open = all.filter(|&&stage| is_absent(stage, graph, store)).count();
+        (open > 0).then(|| format!("forced: {}", not_made(open)))
     }
 
     /// Moves them to the trash and, unless all that was made of them is to be made again, makes them and brings back what need not be. What is
@@ -213,16 +239,26 @@ impl Forced {
 impl Outcome {
     /// The outcome in words.
     pub fn text(&self) -> String {
-        let Outcome { forced, same, kept, remade, away } = self;
+        let Outcome { forced, same, kept, remade, away, open } = self;
         let others = match away {
             0 => String::new(),
             some => format!("; {} outside this selection in the trash", count(*some, "stage")),
         };
+        let lost = if *open > 0 { format!("; {}", not_made(*open)) } else { String::new() };
         format!(
-            "forced: {} made again, {same} with the same bytes; of what was made of them {kept} kept, {remade} made again{others}",
+            "forced: {} made again, {same} with the same bytes; of what was made of them {kept} kept, {remade} made again{others}{lost}",
             count(*forced, "stage")
         )
     }
+}
+
+fn is_absent(stage: usize, graph: &Graph, store: &Store) -> bool {
+    !store.contains(&graph.stages[stage].node.key.hex())
+}
+
+fn not_made(open: usize) -> String {
+    let what = count(open, "stage");
+    format!("{what} not made, their earlier outputs are in the trash; `ressa gc --restore` brings them back")
 }
 
 /// What making stages needs.

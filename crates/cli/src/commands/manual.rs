@@ -46,9 +46,10 @@ pub fn man(global: &Global, options: &ManOptions) -> Outcome {
     let mut open = vec![command];
     while let Some(command) = open.pop() {
         let path = folder.join(format!("{}.1", command.get_display_name().unwrap_or(NAME)));
-        let text = page(&command);
-        let made = fs::create_dir_all(folder).and_then(|()| fs::write(&path, text?));
-        made.map_err(|e| Failure::new(Exit::CannotWrite, format!("cannot write `{}`: {e}", path.display())))?;
+        let made = fs::create_dir_all(folder).and_then(|()| page(&command));
+        let text =
+            made.map_err(|e| Failure::new(Exit::CannotWrite, format!("cannot write `{}`: {e}", path.display())))?;
+        ressa_store::replace(&path, text.as_bytes())?;
         written.push(path);
         open.extend(command.get_subcommands().cloned());
     }

@@ -104,21 +104,15 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
         let (limits, stop, display) = (&limits, &stop, &mut display);
         let recruiter = recruiter.as_deref_mut().map(|recruiter| recruiter as &mut dyn Recruiter);
         let gated = !options.no_gate;
-        remade = Some(forced.remake(&mut Remake {
-            workspace,
-            study,
-            graph,
-            store,
-            limits,
-            recruiter,
-            stop,
-            display,
-            gated,
-        })?);
+        let made =
+            forced.remake(&mut Remake { workspace, study, graph, store, limits, recruiter, stop, display, gated });
+        remade = Some(made.inspect_err(|_| forced.lost(graph, store).iter().for_each(note))?);
     }
     let recruiter = recruiter.as_deref_mut().map(|recruiter| recruiter as &mut dyn Recruiter);
-    let summary = execute(&graph, &store, &limits, &stop, recruiter, &mut |event| display.show(&event))?;
+    let summary = execute(&graph, &store, &limits, &stop, recruiter, &mut |event| display.show(&event))
+        .inspect_err(|_| forced.iter().filter_map(|forced| forced.lost(&graph, &store)).for_each(note))?;
     display.finish();
+    let remade = forced.as_ref().zip(remade).map(|(forced, outcome)| forced.settled(outcome, &graph, &store));
 
     let exit = Exit::of(&summary);
     if !global.json {

@@ -2,10 +2,10 @@
 
 use std::{
     io::IsTerminal,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use ressa_sweep::{Status, live_status};
+use ressa_sweep::{Status, live_status, running_coordinator};
 
 use crate::{
     exit::{Exit, Failure, Outcome},
@@ -16,8 +16,8 @@ use crate::{
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
-/// A view older than this is of a coordinator that died.
-const STALE: u64 = 15_000;
+/// A view that has stayed the same for so long is of a coordinator that died.
+const STALE: Duration = Duration::from_secs(15);
 /// Maximum length of a line of losses.
 const SPARKS: usize = 16;
 /// Workers and failures that are shown.
@@ -29,13 +29,14 @@ pub fn watch(workspace: &Workspace, json: bool) -> Outcome {
     let _watch = stop.watch();
     let clears = std::io::stdout().is_terminal() && !json;
     let mut last = None;
+    let mut heard = Instant::now();
     loop {
         let Some(status) = live_status(&workspace.results) else {
             let message = format!("no sweep has run in `{}`", workspace.show(&workspace.results));
             return Err(Failure::new(Exit::NothingSelected, message));
         };
         if last != Some(status.at) {
-            last = Some(status.at);
+            (last, heard) = (Some(status.at), Instant::now());
             if json {
                 say_json_line(&serde_json::json!(status));
             } else {
@@ -47,7 +48,10 @@ pub fn watch(workspace: &Workspace, json: bool) -> Outcome {
         if status.ended {
             return Ok(Exit::Done);
         }
-        if is_stale(&status) {
+        // The clock of another machine may be minutes off, and this one's may jump: only what changes is a sign of life. On one machine the lock
+        // says at once that nobody is there.
+        let is_gone = || status.host == ressa_runlog::host() && running_coordinator(&workspace.results).is_none();
+        if heard.elapsed() > STALE || is_stale(&status) && is_gone() {
             say("its coordinator has not been heard of for a while; the same sweep command goes on from here");
             return Ok(Exit::Done);
         }
@@ -65,7 +69,7 @@ pub fn watch(workspace: &Workspace, json: bool) -> Outcome {
 /// Whether a view is of a sweep that ended without a word.
 pub fn is_stale(status: &Status) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64);
-    !status.ended && now.saturating_sub(status.at) > STALE
+    !status.ended && now.saturating_sub(status.at) > STALE.as_millis() as u64
 }
 
 /// A view in words.

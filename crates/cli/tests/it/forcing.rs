@@ -119,3 +119,25 @@ fn words_that_name_no_stage_are_refused() {
     let key = house.stored().into_iter().next().unwrap();
     assert_eq!(forced(&house, &["--force", &key[..12]])["forced"], 1);
 }
+
+/// What failed is not said to be made, and where its earlier output is, is.
+#[test]
+fn what_could_not_be_made_again_waits_in_the_trash() {
+    let house = swept();
+    let stored = house.stored();
+    house.instruct(json!({ "adapt": { "fail": "oom" } }));
+    let failed = house.ressa(&["sweep", "small", "--no-report", "--force", "adapt"]);
+    assert_eq!(failed.code, 100, "{}", failed.stderr);
+    let line = failed.stdout.lines().find(|line| line.starts_with("forced: ")).unwrap_or_default();
+    insta::assert_snapshot!(line, @"forced: 0 stages made again, 0 with the same bytes; of what was made of them 0 kept, 0 made again; 16 stages not made, their earlier outputs are in the trash; `ressa gc --restore` brings them back");
+    assert_eq!(house.ressa(&["gc", "--restore"]).stdout, "16 folders brought back\n");
+    assert_eq!(house.stored(), stored);
+    // A sweep that cannot even begin.
+    let mut command =
+        house.plain(&["sweep", "small", "--force", "adapt", "--device", "cpu", "--slots", "1", "--worker"]);
+    let output = command.arg(house.path("nowhere")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("forced: 16 stages not made"), "{said}");
+    assert_eq!(house.ressa(&["gc", "--restore"]).stdout, "16 folders brought back\n");
+    assert_eq!(house.stored(), stored);
+}

@@ -221,3 +221,44 @@ fn nohup_is_respected() {
     assert!(Command::new("kill").args(["-HUP", &sweep.id().to_string()]).status().unwrap().success());
     assert_eq!(sweep.wait().unwrap().code(), Some(0), "the whole sweep is done");
 }
+
+/// In a results folder, reports lie in folders that are called as their experiments are.
+#[test]
+fn a_folder_of_an_experiments_name_is_not_taken_for_its_file() {
+    let house = House::new();
+    house.write("results/small/report.html", "");
+    house.write("results/unknown/report.html", "");
+    let inside = |arguments: &[&str]| {
+        let output = house.plain(arguments).current_dir(house.path("results")).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(inside(&["plan", "small"]), (Some(0), String::new()));
+    assert_eq!(inside(&["status", "small"]), (Some(0), String::new()));
+    let (code, said) = inside(&["plan", "unknown"]);
+    assert!(code == Some(78) && said.contains("is a folder"), "{said}");
+}
+
+/// A file in the place of a folder refuses everybody, the administrator who runs this test among them.
+#[test]
+fn results_that_cannot_be_written_are_verified_and_shipped_models_found() {
+    let house = House::new();
+    assert_eq!(house.ressa(&["sweep", "small", "--no-report"]).code, 0);
+    for folder in ["logs", "store/drafts", "store/damaged"] {
+        fs::remove_dir_all(house.path("results").join(folder)).unwrap();
+        house.write(&format!("results/{folder}"), "no folder");
+    }
+    let verified = house.ressa(&["verify", "--all", "small"]);
+    assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
+    assert!(
+        verified.stdout.contains("10 certificates recounted, 14 scores computed again, 0 wrong"),
+        "{}",
+        verified.stdout
+    );
+    let key = house.stored().into_iter().next().unwrap();
+    let shipped = house.path("experiments/store").join(&key[..2]);
+    fs::create_dir_all(&shipped).unwrap();
+    fs::rename(house.path("results/store").join(&key[..2]).join(&key), shipped.join(&key)).unwrap();
+    let checked = house.ressa(&["doctor"]);
+    let line = checked.stdout.lines().find(|line| line.contains("shipped")).unwrap_or_default();
+    assert!(checked.code == 1 && line.contains("1 dense model entries, intact"), "{}", checked.stdout);
+}

@@ -196,13 +196,21 @@ fn results_travel_in_an_archive() {
     assert!(house.ressa(&["gc", "--results", "other"]).stdout.contains("nothing to remove"));
     let verified = house.ressa(&["results", "import", "part.tar.gz"]);
     assert_eq!(verified.stdout, "0 stages taken, 9 were there\n");
+    // What it is, its content says.
+    fs::rename(house.path("part.tar.gz"), house.path("renamed.tar")).unwrap();
+    let renamed = house.ressa(&["results", "import", "renamed.tar"]);
+    assert_eq!(renamed.stdout, "0 stages taken, 9 were there\n", "{}", renamed.stderr);
     // Refusals.
-    assert_eq!(house.ressa(&["results", "export", "part.tar.gz", "small"]).code, 110, "it is there");
+    assert_eq!(house.ressa(&["results", "export", "renamed.tar", "small"]).code, 110, "it is there");
     assert_eq!(house.ressa(&["results", "export", "x.tar", "small", "--results", "nowhere"]).code, 4);
     assert_eq!(house.ressa(&["results", "import", "nowhere.tar"]).code, 66);
     house.write("bad.tar", "x");
     let refused = house.ressa(&["results", "import", "bad.tar", "--results", "third"]);
     assert!(refused.code == 65 && refused.stderr.contains("nothing of it was taken"), "{}", refused.stderr);
+    house.write("strange.tar", &"\u{1b}[31m\n".repeat(200));
+    let refused = house.ressa(&["results", "import", "strange.tar", "--results", "third"]);
+    assert_eq!((refused.code, refused.stderr.lines().count()), (65, 1), "{}", refused.stderr);
+    assert!(!refused.stderr.contains('\u{1b}'), "{:?}", refused.stderr);
 }
 
 #[test]

@@ -58,3 +58,30 @@ fn a_sweep_is_watched_until_it_ends() {
     assert_eq!((&first["ended"], &last["ended"], &last["complete"]), (&json!(false), &json!(true), &json!(7)));
     assert_eq!(text(&followed), "step by step\nstep by step\n");
 }
+
+/// The clock of a coordinator on another machine may be off, in either direction: what changes is a sign of life.
+#[test]
+fn a_sweep_is_watched_whatever_its_clock_says() {
+    let house = House::new();
+    let view = |at: u64, ended: bool| {
+        let status = ressa_sweep::Status {
+            title: "small".to_owned(),
+            at,
+            ended,
+            host: "elsewhere".to_owned(),
+            ..Default::default()
+        };
+        let text = serde_json::to_vec(&status).unwrap();
+        house.write("results/live/index.html", "");
+        ressa_store::replace(&house.path("results/live/status.json"), &text).unwrap();
+    };
+    // 1970, and long after this program.
+    for at in [1, 1 << 50] {
+        view(at, false);
+        let watching = house.watch(&["status", "--watch"]);
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        view(at + 1, true);
+        let said = text(&watching.wait_with_output().unwrap());
+        assert!(said.contains("ended after") && !said.contains("has not been heard of"), "{at}: {said}");
+    }
+}

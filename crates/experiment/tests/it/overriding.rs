@@ -256,3 +256,25 @@ proptest! {
         }
     }
 }
+
+/// A number beyond the maximum is refused with the maximum, not with a minimum that it meets.
+#[test]
+fn whole_numbers_are_refused_by_the_bound_that_they_break() {
+    let label = |argument: &str| {
+        let error = load(STUDY, &[argument]).expect_err(argument);
+        let mut text = String::new();
+        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(400);
+        handler.render_report(&mut text, &error).expect("rendering into text");
+        text
+    };
+    for (argument, says) in [
+        ("seed=5000000000", "must be a whole number from 0 to 4294967295"),
+        ("restore.batch=99999999999999999999", "must be a whole number from 1 to 4294967295"),
+        ("restore.batch=0", "must be a whole number of at least 1"),
+        ("restore.batch=1.5", "must be a whole number of at least 1"),
+        ("evaluate.smoothing.copies=256", "must be a whole number from 1 to 255"),
+    ] {
+        let text = label(argument);
+        assert!(text.contains(says), "{argument}: {text}");
+    }
+}

@@ -274,6 +274,8 @@ include:
         cells.iter().map(|cell| cell.run.sparsity(ressa_experiment::Tower::Vision)).collect::<Vec<_>>()
     };
     assert_eq!(at(&cells[..4]), [0.6, 0.6, 0.7, 0.7]);
+    let usual = good(GRADUAL, &["steps=null", "prune.metric=magnitude,random"]);
+    assert!(usual.cells.iter().all(|cell| cell.run.steps.is_empty() && numbers(cell).len() == 2), "as the file's null");
     let other = good(GRADUAL, &["steps=[prune: {vision.sparsity: 0.5}]", "prune.metric=magnitude,random"]);
     assert_eq!(
         other.cells.iter().map(|cell| cell.run.prune.metric).collect::<Vec<_>>(),

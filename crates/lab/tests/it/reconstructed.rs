@@ -75,7 +75,12 @@ fn the_folder_of_a_reconstructed_run_answers_as_the_run() {
         container: Default::default(),
         card: json!({ "base": "", "label": "", "run": "", "stages": [], "restored": null, "seed": null, "scores": [], "program": "" }),
     };
+    // Results that cannot be written are exported all the same: nothing but the output is.
+    let drafts = root.path().join("store/drafts");
+    std::fs::remove_dir_all(&drafts).unwrap();
+    std::fs::write(&drafts, "no folder").unwrap();
     ressa_lab::run(&Job::Export(Box::new(job)), Device::Cpu, &mut |_, _| ()).unwrap();
+    std::fs::remove_file(&drafts).unwrap();
 
     // The same from what the stages published, rounded to the folder's type.
     let source = executor.run_weights(&inputs, &Default::default(), Path::new("")).unwrap().source;

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io::{self, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -30,6 +30,9 @@ use crate::{
 /// How many times its size a compressed archive may hold: deflate cannot do more.
 const MOST_COMPRESSED: u64 = 1100;
 
+/// First bytes of what gzip has compressed.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// Beginning of the names of folders that archives are unpacked in, within the store's drafts.
 const DRAFT: &str = "import.";
 
@@ -46,7 +49,7 @@ pub struct Imported {
     pub of_different: Vec<StageKey>,
 }
 
-/// Whether an archive of that name is compressed.
+/// Whether an archive that is written under that name is compressed.
 pub(super) fn is_compressed(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "gz" || ending == "tgz")
 }
@@ -75,12 +78,16 @@ fn take(store: &Store, archive: &Path, draft: &Path) -> Result<Imported, Archive
     let refuse = |what: String| ArchiveError::Refused { archive: archive.to_owned(), what };
     let file = File::open(archive).map_err(|e| refuse(format!("it cannot be opened ({e})")))?;
     let size = file.metadata().map_or(0, |data| data.len());
-    let (content, room): (Box<dyn Read>, u64) = match is_compressed(archive) {
-        true => (Box::new(GzDecoder::new(BufReader::new(file))), size.saturating_mul(MOST_COMPRESSED)),
-        false => (Box::new(BufReader::new(file)), size),
+    let mut file = BufReader::new(file);
+    // By its first bytes: it may have got another name on its way.
+    let is_gzip = file.fill_buf().is_ok_and(|bytes| bytes.starts_with(&GZIP));
+    let (content, room): (Box<dyn Read>, u64) = match is_gzip {
+        true => (Box::new(GzDecoder::new(file)), size.saturating_mul(MOST_COMPRESSED)),
+        false => (Box::new(file), size),
     };
     let mut reader = Archive::new(content);
-    let broken = |e: io::Error| refuse(format!("it is no sound archive ({e})"));
+    // The reason may quote bytes of the file.
+    let broken = |e: io::Error| refuse(format!("it is no sound archive ({})", shown(&e.to_string())));
     // Raw: links, long names and other extensions are seen as what they are.
     let mut entries = reader.entries().map_err(broken)?.raw(true);
     let list = match entries.next() {
@@ -116,8 +123,8 @@ fn read_list(mut entry: Entry<'_, impl Read>, refuse: Refuse<'_>) -> Result<List
     }
     let mut text = Vec::new();
     entry.read_to_end(&mut text).map_err(|e| refuse(format!("its list cannot be read ({e})")))?;
-    let list: List =
-        serde_json::from_slice(&text).map_err(|e| refuse(format!("its list cannot be understood ({e})")))?;
+    let list: List = serde_json::from_slice(&text)
+        .map_err(|e| refuse(format!("its list cannot be understood ({})", shown(&e.to_string()))))?;
     match list.problem() {
         Some(problem) => Err(refuse(problem)),
         None => Ok(list),
