@@ -65,7 +65,7 @@ fn main() {
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&stop)).expect("the signal can be heard");
     let root = values("--store").remove(0);
-    let store = Store::open(&root, values("--shipped")).expect("the store opens");
+    let store = Store::reading(&root, values("--shipped"));
     send(&Event::Ready { device: "cpu".to_owned(), threads: 1 });
     for line in std::io::stdin().lock().lines() {
         match serde_json::from_str(&line.expect("requests can be read")).expect("requests are well-formed") {

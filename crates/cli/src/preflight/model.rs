@@ -457,7 +457,7 @@ mod tests {
         let qwen: Map<String, Value> = serde_json::from_str(QWEN).expect("a configuration");
         assert_eq!(said(qwen.clone(), &[Tower::Language]), [""; 0]);
         let both = said(qwen, &Tower::ALL);
-        assert!(both.len() == 2 && both[0].contains("has no attention") && both[1].contains("windows"), "{both:?}");
+        assert!(both.len() == 2 && both[0].contains("windows") && both[1].contains("has no attention"), "{both:?}");
     }
 
     #[test]

@@ -269,7 +269,7 @@ fn whole_numbers_are_refused_by_the_bound_that_they_break() {
     };
     for (argument, says) in [
         ("seed=5000000000", "must be a whole number from 0 to 4294967295"),
-        ("restore.batch=99999999999999999999", "must be a whole number from 1 to 4294967295"),
+        ("restore.batch=9999999999999", "must be a whole number from 1 to 4294967295"),
         ("restore.batch=0", "must be a whole number of at least 1"),
         ("restore.batch=1.5", "must be a whole number of at least 1"),
         ("evaluate.smoothing.copies=256", "must be a whole number from 1 to 255"),

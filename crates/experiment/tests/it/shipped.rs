@@ -49,7 +49,7 @@ fn every_experiment_loads_and_plans() {
     allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     allocation: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 148 evaluate; 1 gates
     chaos: 6 points - 0 + 1, 3 seeds, 21 cells, 19 runs: 1 dense, 20 prune, 18 adapt, 18 merge, 95 evaluate; 0 gates
-    device: 35 points - 3 + 39, 1 seeds, 71 cells, 71 runs: 2 dense, 1 rescale, 6 sensitivity, 8 statistics, 103 prune, 6 refine, 7 structure, 6 reconstruct, 18 adapt, 19 merge, 82 evaluate; 0 gates
+    device: 35 points - 3 + 40, 1 seeds, 72 cells, 72 runs: 2 dense, 1 rescale, 6 sensitivity, 8 statistics, 103 prune, 6 refine, 7 structure, 6 reconstruct, 19 adapt, 20 merge, 83 evaluate; 0 gates
     distillation: 24 points - 0 + 1, 1 seeds, 25 cells, 25 runs: 1 dense, 4 prune, 22 adapt, 22 merge, 125 evaluate; 1 gates
     gradual: 8 points - 0 + 1, 3 seeds, 27 cells, 23 runs: 1 dense, 40 prune, 42 adapt, 42 merge, 115 evaluate; 1 gates
     methods-planted: 40 points - 0 + 2, 3 seeds, 126 cells, 106 runs: 1 dense, 1 rescale, 208 prune, 530 evaluate; 2 gates
@@ -73,6 +73,7 @@ fn every_experiment_loads_and_plans() {
     prismatic: 6 points - 0 + 0, 1 seeds, 6 cells, 6 runs: 1 dense, 2 prune, 6 adapt, 6 merge, 34 evaluate; 1 gates
     raven: 9 points - 0 + 0, 1 seeds, 9 cells, 9 runs: 1 dense, 4 prune, 37 evaluate; 1 gates
     self-denoise: 24 points - 0 + 0, 1 seeds, 24 cells, 24 runs: 1 dense, 2 prune, 73 evaluate; 1 gates
+    sheared-llama: 4 points - 0 + 0, 1 seeds, 4 cells, 4 runs: 1 dense, 2 structure, 2 adapt, 2 merge, 20 evaluate; 1 gates
     vila: 4 points - 0 + 0, 1 seeds, 4 cells, 4 runs: 1 dense, 2 prune, 3 adapt, 3 merge, 24 evaluate; 1 gates
     paper-ablations: 18 points - 0 + 2, 3 seeds, 60 cells, 49 runs: 1 dense, 6 prune, 45 adapt, 45 merge, 245 evaluate; 0 gates
     paper-allocation-vicuna: 16 points - 0 + 1, 3 seeds, 51 cells, 49 runs: 1 dense, 75 prune, 147 evaluate; 0 gates

@@ -265,8 +265,11 @@ struct CorpusBatches {
     /// Corpora of the rows, where their weights change.
     mix: Option<Arc<Mix>>,
     /// By the sequence, the order of the round that was asked for last.
-    orders: Mutex<BTreeMap<u64, (u64, Arc<[usize]>)>>,
+    orders: Mutex<BTreeMap<u64, Round>>,
 }
+
+/// The number of a round, and the order of the entries in it.
+type Round = (u64, Arc<[usize]>);
 
 impl CorpusBatches {
     /// The entry at a position of the endless sequence of a range of entries: number 0 of all, then one for each corpus.

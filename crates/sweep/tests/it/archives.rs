@@ -259,14 +259,16 @@ fn hostile_archives_are_named_and_refused() {
     }
     // Neither an archive nor a beginning of one.
     let bytes = fs::read(&path).unwrap();
-    for (name, content) in
-        [("x.tar", &b"not a tar"[..]), ("y.tar", &[][..]), ("z.tar", &bytes[..2000]), ("w.tar.gz", &bytes[..])]
-    {
+    for (name, content) in [("x.tar", &b"not a tar"[..]), ("y.tar", &[][..]), ("z.tar", &bytes[..2000])] {
         let path = folder.path().join(name);
         fs::write(&path, content).unwrap();
         let (imported, _other, store) = import(&path);
         assert!(imported.is_err() && store.own_entries().unwrap().is_empty(), "{name}");
     }
+    // What it is says its content, not its name.
+    let plain = folder.path().join("w.tar.gz");
+    fs::write(&plain, &bytes).unwrap();
+    assert!(import(&plain).0.is_ok());
 }
 
 /// Whatever is changed of an archive, what is published is sound and what is refused leaves nothing.
