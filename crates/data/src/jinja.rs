@@ -86,7 +86,7 @@ fn statement<'a>(from: &Stmt<'a>) -> Result<Stmt<'a>, Error> {
         }
         Stmt::ForLoop(s) => {
             let new = ForLoop {
-                target: expression(&s.target),
+                target: target(&s.target),
                 iter: read(&s.iter),
                 filter_expr: s.filter_expr.as_ref().map(expression),
                 recursive: s.recursive,
@@ -104,13 +104,13 @@ fn statement<'a>(from: &Stmt<'a>) -> Result<Stmt<'a>, Error> {
             Stmt::IfCond(Spanned::new(new, s.span()))
         }
         Stmt::WithBlock(s) => {
-            let assignments = s.assignments.iter().map(|(name, value)| (expression(name), read(value))).collect();
+            let assignments = s.assignments.iter().map(|(name, value)| (target(name), read(value))).collect();
             Stmt::WithBlock(Spanned::new(WithBlock { assignments, body: statements(&s.body)? }, s.span()))
         }
-        Stmt::Set(s) => Stmt::Set(Spanned::new(Set { target: expression(&s.target), expr: read(&s.expr) }, s.span())),
+        Stmt::Set(s) => Stmt::Set(Spanned::new(Set { target: target(&s.target), expr: read(&s.expr) }, s.span())),
         Stmt::SetBlock(s) => {
             let filter = s.filter.as_ref().map(expression);
-            let new = SetBlock { target: expression(&s.target), filter, body: statements(&s.body)? };
+            let new = SetBlock { target: target(&s.target), filter, body: statements(&s.body)? };
             Stmt::SetBlock(Spanned::new(new, s.span()))
         }
         Stmt::FilterBlock(s) => {
@@ -146,6 +146,17 @@ fn declaration<'a>(from: &Spanned<Macro<'a>>) -> Result<Spanned<Macro<'a>>, Erro
         body: statements(&from.body)?,
     };
     Ok(Spanned::new(new, from.span()))
+}
+
+/// What is assigned to: names, or several at once, which are no list that holds something.
+fn target<'a>(from: &Expr<'a>) -> Expr<'a> {
+    match from {
+        Expr::List(e) => {
+            let items = e.items.iter().map(target).collect();
+            Expr::List(Spanned::new(List { items }, e.span()))
+        }
+        other => expression(other),
+    }
 }
 
 /// An expression of which what it holds is counted.

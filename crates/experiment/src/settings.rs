@@ -429,7 +429,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "restore.loading.every" whole(1), restore.loading.every,
         "Steps between two measurements of the held-out losses.";
     "restore.loading.held-out" whole(1), restore.loading.held_out,
-        "Items of each corpus or kind of question that losses are measured on; no batch is drawn from them.";
+        "Items of each corpus or kind of question that losses are measured on; no batch is drawn from them. An image with several captions may have one here and others in batches.";
     "restore.learning-rate" POSITIVE, restore.learning_rate,
         "Peak learning rate of AdamW.";
     "restore.warmup" whole(0), restore.warmup,

@@ -150,7 +150,7 @@ pub(crate) fn load(
     fn boxed<E: Embeddings + 'static>(encoder: PatchEncoder<E>, tile: Option<Tile>) -> Box<dyn ImageEncoder> {
         Box::new(PatchEncoder { tile, ..encoder })
     }
-    let tile = tiled.then(|| Tile { side: c.image, tokens: c.tokens() });
+    let tile = tiled.then(|| Tile { side: c.image, tokens: c.tokens(), patches: c.patches() });
     Ok(match c.kind {
         EncoderKind::Clip => boxed(clip::load(scope, c, takes)?, tile),
         EncoderKind::Siglip => boxed(siglip::load(scope, c, takes)?, tile),
@@ -175,8 +175,9 @@ pub(crate) struct PatchEncoder<E> {
 struct Tile {
     /// Height and width in pixels.
     side: i64,
-    /// Tokens in the encoder.
+    /// Tokens in the encoder, and those of them that are patches.
     tokens: i64,
+    patches: i64,
 }
 
 impl Tile {
@@ -303,7 +304,7 @@ impl<E: Embeddings> ImageEncoder for PatchEncoder<E> {
         let Some(hidden) = self.embeddings.forward_padded(tiles, real) else {
             // An encoder that knows no padding reads tiles without any.
             let hidden = self.embeddings.forward(tiles);
-            let patches = hidden.size()[1] - 1;
+            let patches = self.tile.map_or(hidden.size()[1], |tile| tile.patches);
             let whole = real.iter().all(|[rows, columns]| rows * columns >= patches);
             return whole.then(|| self.take(Flow { hidden, context: Vec::new(), carried: None }, 0));
         };

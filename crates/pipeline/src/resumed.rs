@@ -1,7 +1,7 @@
 //! What an interrupted stage left to resume from, and whether it is of the inputs that there are now: a stage that was made again may have another output
 //! under the same key.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, io::ErrorKind, path::Path};
 
 use ressa_experiment::{StageKey, StageNode};
 use ressa_store::{Store, StoreError};
@@ -14,19 +14,30 @@ use crate::{
 /// Name of the note beside the checkpoint: what the stage's inputs were.
 const INPUTS: &str = "inputs";
 
-/// Empties the folder that a stage resumes from where it is of other inputs. A folder without a note is of a build that wrote none.
+/// Empties the folder that a stage resumes from where nothing says that it is of the inputs that there are now.
 pub(crate) fn settle(store: &Store, node: &StageNode) -> Result<(), PipelineError> {
     let folder = store.scratch(&node.key.hex())?;
-    let now = digest(store, node)?;
-    match fs::read_to_string(folder.join(INPUTS)) {
-        Ok(then) if then == now => return Ok(()),
-        Ok(_) => {
-            fs::remove_dir_all(&folder).map_err(|source| StoreError::Write { path: folder.clone(), source })?;
-            store.scratch(&node.key.hex())?;
-        }
-        Err(_) => {}
+    let (note, now) = (folder.join(INPUTS), digest(store, node)?);
+    match fs::read(&note) {
+        Ok(then) if then == now.as_bytes() => return Ok(()),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(source) => return Err(StoreError::Read { path: note, source }.into()),
     }
-    Ok(ressa_store::replace(&folder.join(INPUTS), now.as_bytes())?)
+    // The note goes last: whatever ends the process on the way, what is left is never taken for something of these inputs.
+    let wrong = |path: &Path| {
+        let path = path.to_owned();
+        |source| StoreError::Write { path, source }
+    };
+    for item in fs::read_dir(&folder).map_err(wrong(&folder))? {
+        let path = item.map_err(wrong(&folder))?.path();
+        if path != note {
+            let is_folder = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+            let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(wrong(&path))?;
+        }
+    }
+    Ok(ressa_store::replace(&note, now.as_bytes())?)
 }
 
 /// Of the outputs of a stage's inputs, and of all that these changed the weights on: a merge or a mask says nothing about the weights that it was made from.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use rand::Rng;
 use ressa_experiment::{
     Pattern,
     evolve::{Drop, EvolveConfig, Growth, WEIGHTS_AT_ONCE},
@@ -15,7 +16,7 @@ use ressa_experiment::{
 use ressa_models::{
     Cuts, Full, KeepMask, LayerCut, MaskSet, ModelError, Update, UpdateSet, VisionLanguage, Weight, WeightSet,
 };
-use ressa_runtime::{count_nonzero, normal_like, optim::FlatAdamW};
+use ressa_runtime::{count_nonzero, optim::FlatAdamW, stream};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
@@ -180,7 +181,7 @@ impl Evolver {
         };
         let promise = match (self.config.grow, gradient) {
             (Growth::Gradient, Some(gradient)) => gradient.abs(),
-            _ => normal_like(&importance, self.seed, &format!("growth {step} {name}")),
+            _ => random(&importance, self.seed, &format!("growth {step} {name}")),
         };
         let left = |matrix: &Tensor| layer.cut.of(matrix);
         let Exchange { dropped, grown } =
@@ -332,6 +333,13 @@ fn kept_by_row(keep: &Tensor) -> Tensor {
 fn has_equal_rows(keep: &Tensor) -> bool {
     let kept = kept_by_row(keep);
     kept.numel() > 0 && (kept.max() - kept.min()).int64_value(&[]) <= 1
+}
+
+/// Numbers in random order, f32, of the shape of `like`.
+fn random(like: &Tensor, seed: u64, label: &str) -> Tensor {
+    let mut stream = stream(seed, label);
+    let values: Vec<f32> = (0..like.numel()).map(|_| (stream.next_u32() >> 8) as f32).collect();
+    Tensor::from_slice(&values).view_as(like).to_device(like.device())
 }
 
 /// Names of a set's updates, one for each parameter.

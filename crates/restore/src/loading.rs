@@ -199,8 +199,11 @@ fn measured(
                 }
             }
         }
-        let sum = if sums.is_empty() { 0.0 } else { Tensor::stack(&sums, 0).sum(Kind::Double).double_value(&[]) };
-        let mean = sum / tokens.max(1) as f64;
+        if sums.is_empty() {
+            let source = format!("domain {domain} has no held-out items that losses could be measured on").into();
+            return Err(RestoreError::Batch { step, source });
+        }
+        let mean = Tensor::stack(&sums, 0).sum(Kind::Double).double_value(&[]) / tokens as f64;
         if !mean.is_finite() {
             return Err(RestoreError::Diverged { step, what: "held-out loss", value: mean });
         }

@@ -175,9 +175,7 @@ pub fn train_with(
             && (is_asked || clock.is_due(step + 1))
         {
             let mut more = more.saved(stepper.student)?;
-            if stepper.scale != 1.0 {
-                more.insert(SCALE.to_owned(), Tensor::from_slice(&[stepper.scale as f32]));
-            }
+            more.insert(SCALE.to_owned(), Tensor::from_slice(&[stepper.scale as f32]));
             let saved = Saved {
                 parameters: optimiser.flat().shallow_clone(),
                 optimiser: optimiser.state(),

@@ -164,6 +164,9 @@ fn templates_of_any_usual_form_are_followed() {
         "{% set ns = namespace(seen=0, text='') %}{% for part in messages[0].content[::-1] %}{% set ns.seen = ns.seen + 1 %}\
          {% if loop.first %}{% set ns.text = part.text.split('!')[0] %}{% endif %}{% endfor %}{{ '<|image_pad|>a: ' if ns.seen == 2 }}\
          {{ [ns.text, ns.text]|join(', ') }}, {{ {'three': '3'}.get('three') }}",
+        // Several names at once.
+        "<|image_pad|>{% for name, text in {'a': messages[0].content[1].text}.items() %}{{ name }}: {{ text }}, {{ text }}{% endfor %}\
+         {% set one, (two, rest) = [1, [2, 4]] %}{% with (three, four) = [one + two, rest] %}, {{ three }}{% endwith %}",
     ];
     for template in same {
         assert_eq!(asked(template).as_ref(), Ok(&plain), "{template}");
@@ -200,6 +203,7 @@ fn templates_take_bounded_memory_and_time() {
         ("{% for i in range(9000) %}{{ 'a' * 50 }}{% endfor %}<|image_pad|>".to_owned(), "makes 450013 bytes of a text of 12"),
         ("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}<|image_pad|>{{ f(0) }}".to_owned(), "recursion"),
         ("{% include 'x' %}<|image_pad|>".to_owned(), "`include` in line 1 is not supported"),
+        ("{% for in messages[0].content %}{% endfor %}<|image_pad|>".to_owned(), "chat template"),
         ("{{ raise_exception('no images') }}".to_owned(), "no images"),
     ];
     for (template, part) in cases {

@@ -21,7 +21,11 @@ const PROGRAM: &str = "METEOR";
 /// # Errors
 /// Tables that cannot be read; a program that cannot be started, ends early or answers with something else than numbers.
 pub fn meteor(java: Option<&Path>, jar: &Path, predictions: &[Prediction]) -> Result<Score, EvalError> {
-    let captions = captions(predictions, PROGRAM)?;
+    let mut captions = captions(predictions, PROGRAM)?;
+    // As pycocoevalcap cleans them, for both: the jar reads parts of a line between these marks.
+    for (caption, _) in &mut captions {
+        *caption = caption.replace("|||", "").replace("  ", " ");
+    }
     let (value, items) = match java {
         Some(java) => run(java, jar, &captions)?,
         None => metrics::meteor::meteor(jar, &captions)
@@ -44,7 +48,6 @@ fn run(java: &Path, jar: &Path, captions: &Captions) -> Result<(f64, Vec<f64>), 
     let scored = (|| -> Result<(f64, Vec<f64>), String> {
         let mut counts = String::from("EVAL");
         for (caption, references) in captions {
-            let caption = caption.replace("|||", "").replace("  ", " ");
             let answer = talk.ask(&format!("SCORE ||| {} ||| {caption}", references.join(" ||| ")))?;
             counts += " ||| ";
             counts += answer.trim();

@@ -89,6 +89,11 @@ fn tables_that_are_missing_are_named() {
     let whole = jar(folder.path(), &tables, &paraphrases);
     fs::write(folder.path().join("data/paraphrase-en.gz"), "no table").expect("written");
     assert!(error(&whole).starts_with("`FOLDER/data/paraphrase-en.gz` cannot be read: "), "{}", error(&whole));
+    let file = File::create(folder.path().join("data/paraphrase-en.gz")).expect("a file");
+    let mut table = GzEncoder::new(file, Compression::fast());
+    writeln!(table, "0.5\na dog").expect("written");
+    table.finish().expect("a table");
+    assert_eq!(error(&whole), "`FOLDER/data/paraphrase-en.gz` ends within a pair of phrases; fetch it again");
     tables.insert("synonym/english.synsets".to_owned(), "dog\none two\n".to_owned());
     let numbers = error(&jar(folder.path(), &tables, &paraphrases));
     assert_eq!(

@@ -7,6 +7,11 @@ use crate::{
     loading::domains,
 };
 
+/// Samples that a training draws: no more than it looks at.
+fn drawn(restore: &RestoreConfig) -> u64 {
+    u64::from(restore.samples).min(u64::from(restore.steps) * u64::from(restore.batch))
+}
+
 /// What a restoration cannot divide among domains.
 pub(super) fn loading(run: &RunConfig, restore: &RestoreConfig) -> Option<Conflict> {
     let loading = &restore.loading;
@@ -32,11 +37,11 @@ pub(super) fn loading(run: &RunConfig, restore: &RestoreConfig) -> Option<Confli
                 "name another corpus, or set `restore.loading.method` to fixed",
             );
         }
-        DataSource::Folder if (restore.samples as usize) < domains.len() => {
+        DataSource::Folder if drawn(restore) < domains.len() as u64 => {
             return found(
                 "restore.samples",
-                format!("{} samples are none of some of {} corpora", restore.samples, domains.len()),
-                "raise `restore.samples`, or set `restore.loading.method` to fixed",
+                format!("{} samples are none of some of {} corpora", drawn(restore), domains.len()),
+                "raise `restore.samples`, or steps times batch where those are fewer, or set `restore.loading.method` to fixed",
             );
         }
         DataSource::Shapes | DataSource::Folder => {}

@@ -81,10 +81,11 @@ impl Mix {
 /// divide. A domain has its share of the rows in the mean, and never a whole row more or less.
 fn divided(weights: &[f64], rows: usize, start: f64) -> Vec<usize> {
     let (mut domain, mut end) = (0, weights.first().copied().unwrap_or(1.0));
+    let last = weights.iter().rposition(|weight| *weight > 0.0).unwrap_or(0);
     let of_row = |row: usize| {
         let point = (row as f64 + start) / rows as f64;
-        // The sum of the weights is 1 up to rounding.
-        while point >= end && domain + 1 < weights.len() {
+        // The sum of the weights is 1 up to rounding, which must not lead to a domain without any.
+        while point >= end && domain < last {
             domain += 1;
             end += weights[domain];
         }
@@ -111,6 +112,7 @@ mod tests {
         // Shares of 1.2, 0.6 and 2.2 rows.
         let starts = [0.1, 0.25, 0.5, 0.9].map(|start| divided(&[0.3, 0.15, 0.55], 4, start));
         assert_eq!(starts, [[0, 0, 2, 2], [0, 1, 2, 2], [0, 1, 2, 2], [0, 2, 2, 2]]);
+        assert_eq!(divided(&[0.5, 0.5 - 1e-12, 0.0], 2, 1.0 - 1e-13), [0, 1]);
         assert_eq!(mix().domains(), [("a".to_owned(), 0.75), ("b".to_owned(), 0.25)]);
         assert!((0..20).all(|step| count(&mix().rows(step), 0) == 6));
     }

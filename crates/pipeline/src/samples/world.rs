@@ -18,7 +18,7 @@ use crate::{PipelineError, calibration_input};
 
 /// Size of the training split that calibration and restoration draw from.
 const TRAINING_IMAGES: usize = 6000;
-/// The first training image that losses are measured on: behind those that anything else draws from, the dense models' own training among it.
+/// The first training image that losses are measured on, or a later one: behind those that anything else draws from, the dense models' own training among it.
 const HELD_OUT_FROM: usize = 1 << 16;
 /// Images of the probe that merging is compared on.
 const PROBE_IMAGES: usize = 2;
@@ -130,6 +130,7 @@ struct HeldOut {
 impl HeldOut {
     fn new(source: WorldSamples, training: &AdaptTraining, seed: u64) -> Self {
         let world = &source.world;
+        let first = HELD_OUT_FROM.max(drawn(training));
         let asked = |kind: usize| {
             let asked = |index: usize| {
                 let labelled = world.training_image(index);
@@ -138,7 +139,7 @@ impl HeldOut {
                 Some((labelled, question))
             };
             // Scenes that do not admit a kind are passed over.
-            (HELD_OUT_FROM..).filter_map(asked).take(training.loading.held_out as usize).collect()
+            (first..).filter_map(asked).take(training.loading.held_out as usize).collect()
         };
         let asked = (0..Task::QUESTIONS.len()).map(asked).collect();
         Self { source, asked, batch: training.batch as usize }
@@ -168,10 +169,15 @@ struct WorldBatches {
     mix: Option<Arc<Mix>>,
 }
 
+/// Images that a training draws from.
+fn drawn(training: &AdaptTraining) -> usize {
+    (training.samples as usize).min(training.steps as usize * training.batch as usize)
+}
+
 impl WorldBatches {
     fn new(source: WorldSamples, training: &AdaptTraining, retrieval: bool, seed: u64) -> Self {
         let mut rng = stream(seed, Purpose::RestorationImages, 0);
-        let drawn = (training.samples as usize).min(training.steps as usize * training.batch as usize);
+        let drawn = drawn(training);
         let images = distinct(&mut rng, drawn, TRAINING_IMAGES.max(drawn))
             .into_iter()
             .map(|index| source.world.training_image(index))

@@ -122,7 +122,6 @@ fn a_run_is_certified_scored_and_repeated_to_the_bit() {
     }
 }
 
-/// The budget of two towers together, divided by what was measured of them, is met, recounted, and comes out the same again.
 /// What an interrupted training saved is of the weights that it began with. A stage that was made again may have other weights under the same key.
 #[test]
 fn a_training_resumes_from_what_the_same_inputs_left() {
@@ -163,6 +162,7 @@ fn a_training_resumes_from_what_the_same_inputs_left() {
     assert!(!is_there && now != same, "other inputs");
 }
 
+/// The budget of two towers together, divided by what was measured of them, is met, recounted, and comes out the same again.
 #[test]
 fn a_divided_budget_is_certified_and_repeated_to_the_bit() {
     let mut run = short_run(Preset::ShapesVicuna, RestoreMethod::None);

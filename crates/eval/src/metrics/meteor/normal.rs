@@ -12,8 +12,8 @@ const LETTERS: &str = concat!(
     r"\x{a640}-\x{a66e}\x{a67e}-\x{a697}\x{1d00}-\x{1d7f}"
 );
 
-/// Stands for each dot of several in a row while single ones are looked at: a code point that no text has.
-const DOT: char = '\u{e000}';
+/// Stands for each dot of several in a row while single ones are looked at: no character, so that no text has it.
+const DOT: char = '\u{fdd0}';
 
 /// What a dot behind a word of METEOR's list means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

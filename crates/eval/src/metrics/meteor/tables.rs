@@ -48,6 +48,9 @@ impl Tables {
             ZipArchive::new(BufReader::new(file)).map_err(|e| format!("`{}` is no jar: {e}", jar.display()))?;
         let mut table = |name: &str| -> Result<String, String> {
             let entry = archive.by_name(name).map_err(|e| format!("it has no table `{name}`: {e}"))?;
+            if entry.size() > LIMIT {
+                return Err(format!("its table `{name}` has {} bytes; at most {LIMIT} are read", entry.size()));
+            }
             let mut text = String::new();
             let read = entry.take(LIMIT).read_to_string(&mut text);
             read.map(|_| text).map_err(|e| format!("its table `{name}` cannot be read: {e}"))
@@ -138,6 +141,9 @@ impl Paraphrases {
             }
             if likely.is_empty() {
                 return Ok(found);
+            }
+            if other.is_empty() {
+                return Err(format!("`{}` ends within a pair of phrases; fetch it again", path.display()));
             }
             let known = |line: &str| line.split_ascii_whitespace().all(|word| vocabulary.contains(word));
             if known(&one) && known(&other) {
