@@ -76,7 +76,7 @@ def model_for(name):
 
 
 def randomised(model, seed, stored=torch.bfloat16):
-    """Draws every tensor anew, as values that the type `stored` can hold; without a seed the generator goes on where it is."""
+    """Draws every tensor anew, as values that the type `stored` can hold; without a seed the generator keeps its state."""
     if seed is not None:
         torch.manual_seed(seed)
     with torch.no_grad():

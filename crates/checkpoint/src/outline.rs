@@ -3,10 +3,9 @@
 //! The networks themselves are the models crate's, which checks every tensor; a test there holds the two together.
 
 mod encoder;
-mod idefics;
-mod internvl;
 mod llava;
 mod qwen;
+mod tiled;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -112,8 +111,7 @@ impl Outline {
         match class {
             LLAVA | LLAVA_NEXT => outline.llava(config, &mut problems),
             QWEN2 | QWEN2_5 => outline.qwen(config, class == QWEN2_5, &mut problems),
-            IDEFICS | SMOLVLM => outline.idefics(config, &mut problems),
-            INTERNVL => outline.internvl(config, &mut problems),
+            IDEFICS | SMOLVLM | INTERNVL => outline.tiled(config, &mut problems),
             _ => outline.blip2(config, class, &mut problems),
         }
         if problems.is_empty() { Ok(outline) } else { Err(problems) }

@@ -9,8 +9,7 @@ use ressa_experiment::{
 use serde_json::{Map, Value};
 
 use crate::{
-    EncoderKind, decoder_fields, feature_layers, idefics_text, idefics_vision, internvl_text, internvl_vision,
-    is_idefics, is_internvl, is_llava, llava_vision,
+    EncoderKind, decoder_fields, feature_layers, is_llava, llava_vision, reads_tiles, tiled_text, tiled_vision,
 };
 
 /// Groups of a tower, as a configuration counts them; why it cannot say another number, in words.
@@ -49,8 +48,7 @@ struct Part {
 /// The language model of a configuration: its part, and its `model_type`.
 fn text(config: &Map<String, Value>) -> Option<(Part, String)> {
     let fields = match () {
-        () if is_idefics(config) => idefics_text(config).ok()?,
-        () if is_internvl(config) => internvl_text(config).ok()?,
+        () if reads_tiles(config) => tiled_text(config).ok()?,
         () => config.get("text_config").and_then(Value::as_object).cloned().unwrap_or_default(),
     };
     // What the classes take an entry without `model_type` for.
@@ -86,8 +84,10 @@ fn vision(config: &Map<String, Value>) -> Option<(Part, Option<EncoderKind>)> {
             let (kind, fields) = llava_vision(config).ok()?;
             Some((part(fields, 4096, 24), Some(kind)))
         }
-        _ if is_idefics(config) => Some((part(idefics_vision(config).ok()?, 0, 0), Some(EncoderKind::Idefics3))),
-        _ if is_internvl(config) => Some((part(internvl_vision(config).ok()?, 0, 0), Some(EncoderKind::InternVl))),
+        _ if reads_tiles(config) => {
+            let (kind, fields) = tiled_vision(config).ok()?;
+            Some((part(fields, 0, 0), Some(kind)))
+        }
         _ => None,
     }
 }
@@ -157,9 +157,7 @@ impl Removable {
                 },
                 None => nothing(format!("the connector of `{kind}` models has neither heads nor channels of its own")),
             },
-            Tower::Language
-                if is_llava(config) || is_idefics(config) || is_internvl(config) || qformer(config).is_some() =>
-            {
+            Tower::Language if is_llava(config) || reads_tiles(config) || qformer(config).is_some() => {
                 match text(config) {
                     Some((part, kind)) => Self::of_text(&part, &kind),
                     None => unsupported(),

@@ -2,12 +2,38 @@
 
 use serde_json::{Map, Value};
 
-use crate::{idefics_vision, internvl_scale, internvl_vision, is_internvl};
+use crate::{
+    EncoderKind, idefics_text, idefics_vision, internvl_scale, internvl_text, internvl_vision, is_idefics, is_internvl,
+};
 
 /// Most values of a feature: far more than published models have.
 const MOST_VALUES: usize = 1 << 24;
 /// Tiles of a photograph: three rows of four, and the whole image.
 const OF_PHOTOGRAPH: usize = 13;
+
+/// Whether the model of a configuration reads images as tiles of one size.
+pub fn reads_tiles(config: &Map<String, Value>) -> bool {
+    is_idefics(config) || is_internvl(config)
+}
+
+/// The image encoder of such a model, and its fields with the defaults of its class.
+///
+/// # Errors
+/// In words: an entry that is no object, or an encoder that is not supported.
+pub fn tiled_vision(config: &Map<String, Value>) -> Result<(EncoderKind, Map<String, Value>), String> {
+    match is_internvl(config) {
+        true => Ok((EncoderKind::InternVl, internvl_vision(config)?)),
+        false => Ok((EncoderKind::Idefics3, idefics_vision(config)?)),
+    }
+}
+
+/// The language model's fields of such a model, its `model_type` among them.
+///
+/// # Errors
+/// In words: an entry that is no object.
+pub fn tiled_text(config: &Map<String, Value>) -> Result<Map<String, Value>, String> {
+    if is_internvl(config) { internvl_text(config) } else { idefics_text(config) }
+}
 
 /// Sizes of a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,14 +52,13 @@ impl TileSizes {
     /// # Errors
     /// In words: sizes that are missing, out of range, or do not divide each other.
     pub fn of(config: &Map<String, Value>) -> Result<Self, String> {
-        let is_internvl = is_internvl(config);
-        let vision = if is_internvl { internvl_vision(config)? } else { idefics_vision(config)? };
+        let (_, vision) = tiled_vision(config)?;
         let size = |fields: &Map<String, Value>, name: &str| {
             let found = fields.get(name).and_then(Value::as_u64).filter(|size| (1..=1 << 24).contains(size));
             found.map(|size| size as usize).ok_or_else(|| format!("`{name}` must be a number of at least 1"))
         };
         let (side, patch) = (size(&vision, "image_size")?, size(&vision, "patch_size")?);
-        let (setting, scale) = match is_internvl {
+        let (setting, scale) = match is_internvl(config) {
             true => ("downsample_ratio", internvl_scale(config)?),
             false if config.contains_key("scale_factor") => ("scale_factor", size(config, "scale_factor")?),
             false => ("scale_factor", 2),

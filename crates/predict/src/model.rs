@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, path::Path};
 
 use ressa_checkpoint::{
-    LLAMA_LIKE, Outline, PUBLISHED, Pinpoints, TileSizes, decoder_fields, idefics_vision, internvl_vision, is_idefics,
-    is_internvl, is_llava, is_llava_next, is_qwen_vl, llava_tokens, llava_vision, names, published_config, qwen_text,
-    read_config,
+    LLAMA_LIKE, Outline, PUBLISHED, Pinpoints, TileSizes, decoder_fields, is_idefics, is_internvl, is_llava,
+    is_llava_next, is_qwen_vl, llava_tokens, llava_vision, names, published_config, qwen_text, read_config,
+    reads_tiles, tiled_vision,
 };
 use ressa_experiment::{Tower, job::Compute, search::SearchSizes};
 use serde_json::{Map, Value};
@@ -164,7 +164,7 @@ impl Model {
         let [patches, queries] = match () {
             // Where images keep their sizes, one of middling size counts: 32 patches a side, four of which are a feature.
             () if is_qwen_vl(config) => [1024, 256],
-            () if is_idefics(config) || is_internvl(config) => TileSizes::of(config)?.of_photograph(),
+            () if reads_tiles(config) => TileSizes::of(config)?.of_photograph(),
             () if is_llava_next(config) => {
                 let mosaic = Pinpoints::of(config)?.of_photograph();
                 [mosaic.count() * llava_tokens(config).unwrap_or_default()[0], mosaic.features()]
@@ -298,8 +298,7 @@ fn fields(config: &Map<String, Value>, part: &str) -> Map<String, Value> {
     match part {
         "text_config" if is_qwen_vl(config) => qwen_text(config),
         "text_config" => decoder_fields(decoder(config).unwrap_or_default(), &written),
-        "vision_config" if is_idefics(config) => idefics_vision(config).unwrap_or(written),
-        "vision_config" if is_internvl(config) => internvl_vision(config).unwrap_or(written),
+        "vision_config" if reads_tiles(config) => tiled_vision(config).map_or(written, |(_, fields)| fields),
         "vision_config" if is_llava(config) => llava_vision(config).map_or(written, |(_, fields)| fields),
         _ => written,
     }

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::BTreeSet};
 
 use ressa_checkpoint::{
-    Outline, Removable, is_idefics, is_internvl, is_llava, is_llava_next, is_qwen_vl, names, qwen_text,
+    Outline, Removable, is_idefics, is_internvl, is_llava, is_llava_next, is_qwen_vl, names, qwen_text, reads_tiles,
 };
 use ressa_experiment::{
     Pattern, Stage, Task, Tower,
@@ -100,7 +100,7 @@ impl Network {
             is_untuned: field("model_type").and_then(Value::as_str) == Some("opt"),
             // Only on a Q-Former is there such a head.
             compares: (!has_queries).then_some(false),
-            keeps_sizes: is_qwen_vl(&config) || is_idefics(&config) || is_internvl(&config) || is_llava_next(&config),
+            keeps_sizes: is_qwen_vl(&config) || reads_tiles(&config) || is_llava_next(&config),
             removable: Tower::ALL.map(|tower| Removable::of(&config, tower)),
         })
     }

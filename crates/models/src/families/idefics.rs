@@ -2,11 +2,11 @@
 //!
 //! Reference: `Idefics3ForConditionalGeneration` in transformers, `modeling_idefics3.py`; `SmolVLMForConditionalGeneration` is the same network.
 
-use ressa_checkpoint::{EncoderKind, TileSizes, idefics_text, idefics_vision};
+use ressa_checkpoint::TileSizes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Map, Value};
 
-use super::{Architecture, Networks, image_token};
+use super::{Architecture, Networks, image_token, tiled};
 use crate::{
     ModelError, Scope,
     config::TextConfig,
@@ -36,14 +36,12 @@ pub struct IdeficsConfig {
 impl<'de> Deserialize<'de> for IdeficsConfig {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let fields: Map<String, Value> = Map::deserialize(from)?;
-        let encoder = idefics_vision(&fields).map_err(D::Error::custom)?;
-        let vision = EncoderConfig::read(EncoderKind::Idefics3, &encoder);
-        let text = idefics_text(&fields).map_err(D::Error::custom)?;
+        let (vision, text, tile) = tiled::read(&fields).map_err(D::Error::custom)?;
         Ok(Self {
             model_type: fields.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            vision: vision.map_err(|e| D::Error::custom(format!("`vision_config`: {e}")))?,
-            text: serde_json::from_value(Value::Object(text)).map_err(D::Error::custom)?,
-            tile: TileSizes::of(&fields).map_err(D::Error::custom)?,
+            vision,
+            text,
+            tile,
             fields,
         })
     }

@@ -4,11 +4,11 @@
 //! Reference: `InternVLForConditionalGeneration` in transformers 4.57, `modeling_internvl.py`. Differs: in a search every beam sees all tiles of its image; the
 //! reference repeats them one by one, so that the first beam sees the first tile several times.
 
-use ressa_checkpoint::{EncoderKind, TileSizes, internvl_text, internvl_vision};
+use ressa_checkpoint::TileSizes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Map, Value};
 
-use super::{Architecture, Networks, image_token};
+use super::{Architecture, Networks, image_token, tiled};
 use crate::{
     ModelError, Scope,
     config::TextConfig,
@@ -39,15 +39,13 @@ pub struct InternVlConfig {
 impl<'de> Deserialize<'de> for InternVlConfig {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let fields: Map<String, Value> = Map::deserialize(from)?;
-        let encoder = internvl_vision(&fields).map_err(D::Error::custom)?;
-        let vision = EncoderConfig::read(EncoderKind::InternVl, &encoder);
-        let text = internvl_text(&fields).map_err(D::Error::custom)?;
+        let (vision, text, tile) = tiled::read(&fields).map_err(D::Error::custom)?;
         let act = fields.get("projector_hidden_act").filter(|act| !act.is_null()).cloned();
         let act = act.map_or(Ok(Activation::Gelu), serde_json::from_value);
         Ok(Self {
-            vision: vision.map_err(|e| D::Error::custom(format!("`vision_config`: {e}")))?,
-            text: serde_json::from_value(Value::Object(text)).map_err(D::Error::custom)?,
-            tile: TileSizes::of(&fields).map_err(D::Error::custom)?,
+            vision,
+            text,
+            tile,
             projector_act: act.map_err(|e| D::Error::custom(format!("`projector_hidden_act`: {e}")))?,
             fields,
         })

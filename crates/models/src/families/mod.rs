@@ -7,6 +7,7 @@ mod idefics;
 mod internvl;
 mod llava;
 mod qwen;
+mod tiled;
 
 use std::fmt::Debug;
 

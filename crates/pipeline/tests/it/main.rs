@@ -144,7 +144,8 @@ fn a_training_resumes_from_what_the_same_inputs_left() {
             .unwrap();
         seen.expect("a training reports progress")
     };
-    let (_, same) = resumed(&mut executor);
+    let (is_there, same) = resumed(&mut executor);
+    assert!(!is_there, "nothing says what the inputs of a build that wrote no note were");
     fs::create_dir_all(&resume).unwrap();
     fs::write(&note, &same).unwrap();
     assert_eq!(resumed(&mut executor), (true, same.clone()), "the same inputs");

@@ -76,7 +76,7 @@ fn labels(point: &Point) -> Rows {
     row
 }
 
-/// Rows of CSV. An absent field has nothing between its commas, an empty text has quotes there.
+/// Rows of CSV. An absent field has nothing between its commas, an empty text has quotes there, as in `summary.csv`; the crate csv writes both alike.
 #[derive(Default)]
 struct Rows {
     /// Each field with a comma behind it, each whole row with a line end.

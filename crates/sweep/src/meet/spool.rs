@@ -52,7 +52,7 @@ pub(crate) struct SpoolWriter {
 }
 
 impl SpoolWriter {
-    /// A writer that goes on where the file ends. A torn last line, of a writer that was killed, is closed and will be refused.
+    /// A writer that appends to the file. A torn last line, of a writer that was killed, is closed and will be refused.
     pub fn open(meet: &Path, direction: Direction, name: &str, token: &Token) -> io::Result<Self> {
         let path = meet.join(direction.folder()).join(name);
         let mut file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(&path)?;

@@ -1,4 +1,4 @@
-//! Stages that take the same time, as far as an estimate can tell: a graph has few sorts of them, however many stages it has.
+//! Stages that take the same time, as far as an estimate can tell: a graph has few kinds of them, however many stages it has.
 
 use std::{collections::HashMap, sync::Arc};
 
