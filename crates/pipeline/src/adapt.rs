@@ -40,8 +40,7 @@ pub(crate) fn run(
     before.masks.apply(student.as_mut())?;
     let kept = executor.teacher_store(node);
     let other = executor.teacher(node, training)?;
-    let model = other.as_deref().unwrap_or(dense.model.as_ref());
-    let teacher = training.distill.as_ref().map(|_| Teacher::new(model));
+    let teacher = training.distill.as_ref().map(|_| other.unwrap_or_else(|| Teacher::new(dense.model.as_ref())));
     let teacher = match (&kept, teacher) {
         (Some(kept), Some(teacher)) => Some(teacher.remembering(kept)),
         (_, teacher) => teacher,

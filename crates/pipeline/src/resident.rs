@@ -15,10 +15,10 @@ use ressa_experiment::{
     job::Compute,
     stage::Inputs,
 };
-use ressa_models::{LoadOptions, Rounding, UpdateSet, VisionLanguage, folder::load_options};
+use ressa_models::{LoadOptions, ModelError, Rounding, UpdateSet, VisionLanguage, folder::load_options};
 use ressa_store::{Entry, Manifest};
 use serde_json::Value;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::{Executor, PipelineError, statistics::Published};
 
@@ -117,9 +117,7 @@ impl Executor {
         compute: Option<Compute>,
         published: bool,
     ) -> Result<Box<dyn VisionLanguage>, PipelineError> {
-        let compute = compute.or((!published).then_some(Compute::Float32));
-        let options = LoadOptions { rounding: Rounding::Fused, ..load_options(folder, self.device, compute)? };
-        Ok(ressa_models::load_folder_with(folder, &options)?)
+        Ok(load_on(self.device, folder, compute, published)?)
     }
 
     /// The embedded world of a data configuration.
@@ -249,6 +247,18 @@ impl Executor {
         resident.matcher = resident.matcher.take().filter(|matcher| !is_large(matcher.model.as_ref()));
         resident.pool = resident.pool.take().filter(|(_, pool)| pool.bytes() <= LARGE_POOL);
     }
+}
+
+/// As [`Executor::load`], for what outlives a look at the executor.
+pub(crate) fn load_on(
+    device: Device,
+    folder: &Path,
+    compute: Option<Compute>,
+    published: bool,
+) -> Result<Box<dyn VisionLanguage>, ModelError> {
+    let compute = compute.or((!published).then_some(Compute::Float32));
+    let options = LoadOptions { rounding: Rounding::Fused, ..load_options(folder, device, compute)? };
+    ressa_models::load_folder_with(folder, &options)
 }
 
 /// Bytes of a pool's embeddings above which they are not held beside a training.

@@ -3,16 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use ressa_checkpoint::{read_config, rows};
 use ressa_data::reads_otherwise;
 use ressa_experiment::{ReadingKind, Stage, StageNode, config::DataSource, stage::AdaptTraining};
-use ressa_models::VisionLanguage;
-use ressa_restore::{Output, TeacherOutputs, TeacherStore};
+use ressa_models::ModelError;
+use ressa_restore::{Output, Teacher, TeacherOutputs, TeacherStore};
 use ressa_store::{Cache, CacheKey};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-use crate::{Executor, PipelineError};
+use crate::{Executor, PipelineError, resident::load_on};
 
 /// Types of the outputs.
 const KINDS: [(Kind, Dtype); 4] =
@@ -25,15 +26,15 @@ pub(crate) struct Kept {
 }
 
 impl Executor {
-    /// The model that a training learns from, where its settings name one.
+    /// The model that a training learns from, where its settings name one. Its weights are read when they are needed.
     ///
     /// # Errors
-    /// A folder that cannot be loaded, or that reads images or texts in another way than the student's: it is given the student's batches.
-    pub(crate) fn teacher(
+    /// A folder that reads images or texts in another way than the student's: it is given the student's batches.
+    pub(crate) fn teacher<'a>(
         &self,
         node: &StageNode,
-        training: &AdaptTraining,
-    ) -> Result<Option<Box<dyn VisionLanguage>>, PipelineError> {
+        training: &'a AdaptTraining,
+    ) -> Result<Option<Teacher<'a>>, PipelineError> {
         let Some(folder) = training.distill.as_ref().and_then(|distill| distill.teacher.as_deref()) else {
             return Ok(None);
         };
@@ -45,7 +46,9 @@ impl Executor {
                 folder.display()
             )));
         }
-        self.load(folder, node.stage.compute(), true).map(Some)
+        let words = rows(&read_config(folder).map_err(ModelError::from)?, "text_config").map(|rows| rows as u64);
+        let (device, compute) = (self.device, node.stage.compute());
+        Ok(Some(Teacher::outside(words, move || load_on(device, folder, compute, true))))
     }
 
     /// Where the teacher's outputs of a training are kept; nothing without a cache. Whole logits of a large vocabulary are more than a cache

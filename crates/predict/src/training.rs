@@ -200,8 +200,8 @@ impl Training<'_> {
             true => (0.0, 0.0),
             false => (adapted * machine.bytes(), opened * training::OPEN_MASK_BYTES),
         };
-        // The dense model shares its weights with the student.
-        let teacher = self.teacher.map_or(0.0, |teacher| teacher.parameters * machine.bytes());
+        // The dense model shares its weights with the student; another teacher whose outputs are in the cache is not read.
+        let teacher = self.teacher.filter(|_| !self.taught).map_or(0.0, |teacher| teacher.parameters * machine.bytes());
         self.subject.weights_bytes()
             + teacher
             + self.subject.masks_bytes()

@@ -159,6 +159,12 @@ pub enum RestoreError {
 }
 
 impl RestoreError {
+    /// A teacher of `found` words where `wanted` were expected; a model without a language model has none.
+    pub(crate) fn other_words(found: Option<u64>, wanted: Option<u64>) -> Self {
+        let [found, wanted] = [found, wanted].map(Option::unwrap_or_default);
+        RestoreError::OtherWords { found, wanted }
+    }
+
     /// A checkpoint with a part that does not fit.
     pub(crate) fn unfit(checkpoints: Option<&crate::Checkpoints>, error: &ModelError) -> Self {
         let path = checkpoints.map(crate::Checkpoints::path).unwrap_or_default();

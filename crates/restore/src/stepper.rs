@@ -172,7 +172,7 @@ impl<'a> Stepper<'a> {
         let mut values: Option<Tensor> = None;
         for (part, contrast) in parts.iter().zip(contrasts) {
             let taught = match (teacher.as_deref_mut(), distills(self.settings)) {
-                (Some(teacher), Some(distill)) => no_grad(|| teacher.taught(part, distill, self.compared)),
+                (Some(teacher), Some(distill)) => no_grad(|| teacher.taught(part, distill, self.compared))?,
                 _ => TeacherOutputs::default(),
             };
             let terms = if let Some(words) = &words {

@@ -3,11 +3,14 @@
 //! The teacher never changes, so what it says about the batch of a step is the same for every training that shares dense model, data, batch
 //! sizes and seed. A [`TeacherStore`] keeps it; with [`Output::Top`] a step takes a few megabytes whatever the vocabulary.
 
+use std::cell::OnceCell;
+
 use ressa_experiment::config::DistillConfig;
-use ressa_models::{Attended, VisionLanguage};
+use ressa_models::{Attended, ModelError, VisionLanguage};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
+    RestoreError,
     micro::{Exchange, MicroBatch},
     step::forced,
     traced::{Compared, Inside},
@@ -97,9 +100,24 @@ pub trait TeacherStore {
     fn put(&self, step: u32, taught: &TeacherOutputs);
 }
 
+/// Reads a teacher's weights.
+type Load<'a> = Box<dyn Fn() -> Result<Box<dyn VisionLanguage>, ModelError> + 'a>;
+
+/// Where a teacher's weights are.
+enum Source<'a> {
+    /// In memory, as somebody else's.
+    Held(&'a dyn VisionLanguage),
+    /// Outside, until the first batch about which nothing is known.
+    Outside { load: Load<'a>, loaded: OnceCell<Box<dyn VisionLanguage>> },
+}
+
 /// The teacher of a distillation.
 pub struct Teacher<'a> {
-    model: &'a dyn VisionLanguage,
+    source: Source<'a>,
+    /// Columns of its logits, where that is known without its weights.
+    words: Option<u64>,
+    /// Tokens of an image that the student has: the teacher has to have as many.
+    image_tokens: Option<usize>,
     store: Option<&'a dyn TeacherStore>,
     /// The step that is under way, with what is known about its whole batch.
     known: Option<(u32, Option<TeacherOutputs>)>,
@@ -110,7 +128,18 @@ pub struct Teacher<'a> {
 impl<'a> Teacher<'a> {
     /// The dense model, asked at every step.
     pub fn new(model: &'a dyn VisionLanguage) -> Self {
-        Self { model, store: None, known: None, said: Vec::new() }
+        let words = model.search_sizes().map(|sizes| sizes.words);
+        Self::of(Source::Held(model), words)
+    }
+
+    /// A model that `load` reads when it is needed: where nothing is remembered or its insides are compared before the first step, elsewhere at the first
+    /// batch that nobody has asked about. `words` is the width of its logits, as its configuration says.
+    pub fn outside(words: Option<u64>, load: impl Fn() -> Result<Box<dyn VisionLanguage>, ModelError> + 'a) -> Self {
+        Self::of(Source::Outside { load: Box::new(load), loaded: OnceCell::new() }, words)
+    }
+
+    fn of(source: Source<'a>, words: Option<u64>) -> Self {
+        Self { source, words, image_tokens: None, store: None, known: None, said: Vec::new() }
     }
 
     /// The same, asked only about batches that nobody has asked about before.
@@ -120,9 +149,46 @@ impl<'a> Teacher<'a> {
         self
     }
 
-    /// The model that teaches.
-    pub(crate) fn model(&self) -> &dyn VisionLanguage {
-        self.model
+    /// Columns of its logits.
+    pub(crate) fn words(&self) -> Option<u64> {
+        self.words
+    }
+
+    /// Sees that it reads images as so many tokens: now where it is needed at once, else when it is read.
+    ///
+    /// # Errors
+    /// A teacher that cannot be read, or that reads images as another number of tokens.
+    pub(crate) fn expect(&mut self, image_tokens: usize) -> Result<(), RestoreError> {
+        self.image_tokens = Some(image_tokens);
+        match (&self.source, self.store) {
+            (Source::Outside { .. }, Some(_)) => Ok(()),
+            _ => self.model().map(|_| ()),
+        }
+    }
+
+    /// The model that teaches, read if it was not.
+    ///
+    /// # Errors
+    /// As [`Teacher::expect`].
+    pub(crate) fn model(&self) -> Result<&dyn VisionLanguage, RestoreError> {
+        let model = match &self.source {
+            Source::Held(model) => *model,
+            Source::Outside { load, loaded } => match loaded.get() {
+                Some(model) => model.as_ref(),
+                None => {
+                    let model = load()?;
+                    let found = model.search_sizes().map(|sizes| sizes.words);
+                    if found != self.words {
+                        return Err(RestoreError::other_words(found, self.words));
+                    }
+                    loaded.get_or_init(|| model).as_ref()
+                }
+            },
+        };
+        match self.image_tokens {
+            Some(wanted) if wanted != model.image_tokens() => Err(RestoreError::OtherReader),
+            _ => Ok(model),
+        }
     }
 
     /// Before the parts of a step's batch, also when they are begun again.
@@ -134,27 +200,36 @@ impl<'a> Teacher<'a> {
     }
 
     /// What it says about the next part of the batch of the step that was begun.
-    pub(crate) fn taught(&mut self, part: &MicroBatch, distill: &DistillConfig, compared: &Compared) -> TeacherOutputs {
+    ///
+    /// # Errors
+    /// As [`Teacher::expect`], where it is read only now.
+    pub(crate) fn taught(
+        &mut self,
+        part: &MicroBatch,
+        distill: &DistillConfig,
+        compared: &Compared,
+    ) -> Result<TeacherOutputs, RestoreError> {
         if !compared.is_empty() {
-            let (features, image_maps) = compared.ask_images(self.model, &part.pixels);
+            let model = self.model()?;
+            let (features, image_maps) = compared.ask_images(model, &part.pixels);
             let said = |exchange: &Exchange| {
-                let (forced, inside) = compared.ask(self.model, &features, exchange)?;
+                let (forced, inside) = compared.ask(model, &features, exchange)?;
                 Some((Output::of(forced.logits, distill), inside))
             };
             let (questions, question_inside) = said(&part.questions).unzip();
             let (captions, caption_inside) = said(&part.captions).unzip();
             let [question_inside, caption_inside] = [question_inside, caption_inside].map(Option::unwrap_or_default);
-            return TeacherOutputs { questions, captions, question_inside, caption_inside, image_maps };
+            return Ok(TeacherOutputs { questions, captions, question_inside, caption_inside, image_maps });
         }
         if let Some((_, Some(whole))) = &self.known
             && let Some(taught) = part_of(whole, part)
         {
-            return taught;
+            return Ok(taught);
         }
-        let features = crate::batch::features(self.model, &part.pixels);
-        let output = |exchange: &Exchange| {
-            forced(self.model, &features, exchange).map(|forced| Output::of(forced.logits, distill))
-        };
+        let model = self.model()?;
+        let features = crate::batch::features(model, &part.pixels);
+        let output =
+            |exchange: &Exchange| forced(model, &features, exchange).map(|forced| Output::of(forced.logits, distill));
         let (questions, captions) = (output(&part.questions), output(&part.captions));
         let taught = TeacherOutputs { questions, captions, ..TeacherOutputs::default() };
         if self.store.is_some() {
@@ -162,7 +237,7 @@ impl<'a> Teacher<'a> {
             let (questions, captions) = (on_host(&taught.questions), on_host(&taught.captions));
             self.said.push(TeacherOutputs { questions, captions, ..TeacherOutputs::default() });
         }
-        taught
+        Ok(taught)
     }
 
     /// After the last part of a step's batch.

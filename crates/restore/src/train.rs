@@ -96,7 +96,7 @@ pub fn train_with(
         (Some(distill), None) => return Err(RestoreError::NoTeacher(distill.weight)),
     };
     let fresh = adapters::initialise(student, settings, options.masked, options.seed)?;
-    let mut compared = compared(student, teacher.as_ref(), settings, options.seed)?;
+    let mut compared = compared(student, teacher.as_mut(), settings, options.seed)?;
     let own = parameters(&fresh);
     let all: Vec<Tensor> = own.iter().map(Tensor::shallow_clone).chain(compared.states.parameters()).collect();
     let mut optimiser = FlatAdamW::new(&all, settings.weight_decay, AdamWOptions::default());
@@ -245,23 +245,23 @@ impl More {
 /// A teacher that speaks of other words, or whose states stand for other tokens.
 fn compared(
     student: &dyn VisionLanguage,
-    teacher: Option<&Teacher<'_>>,
+    teacher: Option<&mut Teacher<'_>>,
     settings: &AdaptTraining,
     seed: u64,
 ) -> Result<Compared, RestoreError> {
     let (Some(teacher), Some(distill)) = (teacher, distills(settings)) else { return Ok(Compared::default()) };
-    let words = |model: &dyn VisionLanguage| model.search_sizes().map(|sizes| sizes.words);
-    let (found, wanted) = (words(teacher.model()), words(student));
+    let (found, wanted) = (teacher.words(), student.search_sizes().map(|sizes| sizes.words));
     if found != wanted {
-        let [found, wanted] = [found, wanted].map(Option::unwrap_or_default);
-        return Err(RestoreError::OtherWords { found, wanted });
+        return Err(RestoreError::other_words(found, wanted));
     }
-    if student.image_tokens() != teacher.model().image_tokens() {
-        return Err(RestoreError::OtherReader);
+    teacher.expect(student.image_tokens())?;
+    if !distill.looks_inside() {
+        return Ok(Compared::default());
     }
+    let model = teacher.model()?;
     Ok(Compared {
-        states: States::of(student, teacher.model(), distill, seed)?,
-        maps: Maps::of(student, teacher.model(), settings, distill)?,
+        states: States::of(student, model, distill, seed)?,
+        maps: Maps::of(student, model, settings, distill)?,
     })
 }
 

@@ -244,6 +244,45 @@ fn a_teacher_is_asked_again_about_other_captions() {
     assert_eq!(second, made(None));
 }
 
+/// A teacher of another folder whose answers are all in the cache: its weights are not opened.
+#[test]
+fn a_teacher_that_was_asked_before_is_not_read_again() {
+    let (models, others, cache) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let teacher = paper_run(&others.path().join("one"), Family::T5).model.checkpoint.clone().unwrap();
+    let twin = paper_run(&others.path().join("two"), Family::T5).model.checkpoint.clone().unwrap();
+    let mut run = paper_run(models.path(), Family::T5);
+    run.restore.distill.top_k = Some(4);
+    run.evaluate.tasks = Vec::new();
+    let mut taught_by = |folder: &Path| {
+        run.restore.distill.teacher = Some(folder.to_owned());
+        stages(&run)
+    };
+    // A stage compares what it reads with its plan, so that is done on a copy of the same content.
+    let planned = taught_by(&twin);
+    let root = tempfile::tempdir().unwrap();
+    let contents = Store::open(root.path(), Vec::new()).unwrap();
+    let contents = ressa_contents::Contents::new(&contents, "");
+    let adapt = planned.iter().find(|node| node.stage.kind() == "adapt").expect("a training");
+    let readings = contents.readings(&adapt.stage);
+    let mut nodes = taught_by(&teacher);
+    for node in nodes.iter_mut().filter(|node| ["adapt", "merge"].contains(&node.stage.kind())) {
+        node.readings = readings.clone();
+    }
+    let made = |cache: Option<&Path>| {
+        let store = tempfile::tempdir().unwrap();
+        let cache = cache.map(|folder| Cache::new(folder, 100 << 20));
+        let mut executor = executor(store.path()).with_loading(Loading { cache, ..Loading::default() });
+        let found = nodes.iter().try_for_each(|node| crate::make(&mut executor, node).map(drop));
+        found.map(|()| digests(store.path(), &nodes)).map_err(|error| error.to_string())
+    };
+    let first = made(Some(cache.path())).unwrap();
+    fs::remove_file(teacher.join("model.safetensors")).unwrap();
+    assert_eq!(made(Some(cache.path())).unwrap(), first);
+    let error = made(None).unwrap_err();
+    assert!(error.contains("model.safetensors"), "{error}");
+}
+
 /// A training that leaves the image encoder as it is reads features from the cache, and publishes the same bytes whenever it does; those of one
 /// without a cache up to rounding. Pruning, training and evaluation ask easy-VQA's questions.
 #[test]

@@ -158,15 +158,23 @@ fn later_stages_take_what_earlier_ones_left_in_the_cache() {
     assert_eq!(first, second, "features of 40,504 images take more than half of the cache");
 
     let distilled = |top_k| with(move |run| run.restore.distill.top_k = top_k);
-    let twice = |run: &RunConfig| {
+    let twice = |run: &RunConfig, card: &str| {
+        let card = cards.get(card).expect("a card");
         let nodes = stages(run);
         let predictor = Predictor::new(&nodes, Path::new("."), |_| None).expect("known");
         let adapt = nodes.iter().find(|node| node.stage.kind() == "adapt").expect("a training");
         let mut shared = Shared::new(20_000_000_000);
-        [(), ()].map(|()| predictor.stage(adapt, card, HOST, &mut shared).expect("known").tflop)
+        [(), ()].map(|()| predictor.stage(adapt, card, HOST, &mut shared).expect("known"))
     };
-    let [first, second] = twice(&distilled(Some(256)));
+    let work = |run: &RunConfig| twice(run, "h100").map(|found| found.tflop);
+    let [first, second] = work(&distilled(Some(256)));
     assert!(second < first * 0.8, "the teacher's outputs are there: {first}, {second}");
-    let [first, second] = twice(&distilled(None));
+    let [first, second] = work(&distilled(None));
     assert_eq!(first, second, "whole logits are not kept");
+
+    // The weights of another teacher are read by the first training alone.
+    let mut run = distilled(Some(256));
+    run.restore.distill.teacher = Some("instructblip-flan-t5-xxl".into());
+    let [first, second] = twice(&run, "h200").map(|found| found.peak_bytes as f64);
+    assert!(first - second > 20e9, "11 billion weights in bf16: {first} {second}");
 }

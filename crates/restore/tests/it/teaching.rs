@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use ressa_experiment::{config::DistillConfig, stage::AdaptTraining};
-use ressa_models::VisionLanguage;
+use ressa_models::{Infer, VisionLanguage, presets};
 use ressa_restore::{Budgets, Output, Restoration, Teacher, TeacherOutputs, TeacherStore, TrainingOptions, train_with};
 
 use crate::world::{Batches, dense, settings, student};
@@ -74,6 +74,60 @@ fn a_teacher_that_remembers_says_the_same() {
             assert!((one.total - other.total).abs() < 1e-5 * one.total, "{one:?} {other:?}");
         }
     }
+}
+
+/// A training about whose batches everything is known reads no weights of its teacher, and ends with the same bits.
+#[test]
+fn a_teacher_outside_is_read_when_something_is_not_known() {
+    let settings = distilled(Some(4));
+    let words = dense().search_sizes().map(|sizes| sizes.words);
+    let reads = RefCell::new(0);
+    let train = |store: Option<&Memory>, steps: u32, model: fn() -> Box<dyn VisionLanguage>| {
+        let load = || {
+            *reads.borrow_mut() += 1;
+            Ok(model())
+        };
+        let teacher = Teacher::outside(words, load);
+        let teacher = match store {
+            Some(store) => teacher.remembering(store),
+            None => teacher,
+        };
+        let options = TrainingOptions { masked: true, seed: 5, checkpoints: None, budgets: Budgets::default() };
+        let settings = AdaptTraining { steps, ..settings.clone() };
+        let mut student = student();
+        train_with(student.as_mut(), Some(teacher), &settings, options, &mut Batches::default(), &mut |_| {})
+    };
+    let same = || -> Box<dyn VisionLanguage> { Box::new(dense()) };
+    let memory = Memory::default();
+    let first = train(Some(&memory), 3, same).expect("trains");
+    assert_eq!(*reads.borrow(), 1);
+    let second = train(Some(&memory), 3, same).expect("trains");
+    assert_eq!(*reads.borrow(), 1, "everything is known");
+    assert_eq!(first.losses, second.losses);
+    let tensors = |found: &Restoration| -> Vec<tch::Tensor> {
+        let parameters = found.adapters.iter().flat_map(|(_, update)| update.parameters());
+        parameters.map(|(_, tensor)| tensor.shallow_clone()).collect()
+    };
+    assert!(tensors(&first).iter().zip(&tensors(&second)).all(|(one, other)| one.equal(other)));
+    train(None, 3, same).expect("trains");
+    assert_eq!(*reads.borrow(), 2, "nothing is remembered");
+    // A step more: read once, however many parts and steps follow.
+    train(Some(&memory), 5, same).expect("trains");
+    assert_eq!(*reads.borrow(), 3);
+
+    // What is wrong with it is said when it is read.
+    let error = |model: fn() -> Box<dyn VisionLanguage>, store: &Memory| {
+        train(Some(store), 6, model).expect_err("refused").to_string()
+    };
+    let other =
+        || -> Box<dyn VisionLanguage> { Box::new(presets::random(&presets::tiny_flant5(48), 3).expect("a model")) };
+    assert!(error(other, &memory).starts_with("the teacher knows 48 words"));
+    let reader = || -> Box<dyn VisionLanguage> {
+        let mut config = presets::tiny_flant5(40);
+        config.num_query_tokens += 1;
+        Box::new(presets::random(&config, 3).expect("a model"))
+    };
+    assert!(error(reader, &memory).starts_with("the teacher reads an image or a prompt as other tokens"));
 }
 
 /// Merging tokens never raises a divergence, and with nearly all of them told apart little is lost.
