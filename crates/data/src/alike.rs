@@ -5,14 +5,18 @@ use std::path::Path;
 use ressa_checkpoint::json;
 use serde_json::Value;
 
-use crate::{DataError, ImageProcessor};
+use crate::{
+    DataError, ImageProcessor,
+    text::{tokens_made, words_of},
+};
 
 /// Files of vocabularies.
 const TOKENIZERS: [&str; 2] = ["tokenizer.json", "qformer_tokenizer/tokenizer.json"];
 /// Entries of such a file that say how batches are cut and filled, which no token's number depends on.
 const OF_BATCHES: [&str; 2] = ["truncation", "padding"];
 
-/// What the second folder reads otherwise than the first, in words; `None` where it reads alike. How prompts are put together is not looked at.
+/// What the second folder reads otherwise than the first, in words; `None` where it reads alike. How prompts are put together is not looked at. Vocabularies may
+/// be padded to different widths; what both models have embeddings for has to be all tokens.
 ///
 /// # Errors
 /// A folder whose settings cannot be read.
@@ -20,6 +24,15 @@ pub fn reads_otherwise(one: &Path, other: &Path) -> Result<Option<String>, DataE
     for name in TOKENIZERS {
         if vocabulary(&one.join(name)) != vocabulary(&other.join(name)) {
             return Ok(Some(format!("its `{name}` makes other tokens")));
+        }
+    }
+    let (own, others) = (words_of(one)?, words_of(other)?);
+    if let Some(words) = others.filter(|_| own != others) {
+        let tokens = tokens_made(one)?;
+        if words < tokens {
+            return Ok(Some(format!(
+                "its vocabulary of {words} words ends before the {tokens} tokens of the tokenizer"
+            )));
         }
     }
     let [first, second] = [ImageProcessor::load(one)?, ImageProcessor::load(other)?];
@@ -46,6 +59,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{Family, write_processor_files};
 
     #[test]
     fn what_decides_about_tokens_and_pixels_is_compared() {
@@ -75,5 +89,32 @@ mod tests {
         write("two/processor_config.json", json!({ "image_processor": pixels(32) }));
         write("two/qformer_tokenizer/tokenizer.json", json!({}));
         assert!(compared().unwrap().contains("qformer_tokenizer"));
+    }
+
+    #[test]
+    fn vocabularies_are_padded_as_they_like_behind_the_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = ["one", "two"].map(|name| folder.path().join(name));
+        let of_words = |folder: &Path, words: u64| {
+            let text = json!({ "model_type": "t5", "vocab_size": words });
+            let config = json!({ "model_type": "instructblip", "text_config": text });
+            fs::write(folder.join("config.json"), config.to_string()).unwrap();
+        };
+        for folder in &folders {
+            fs::create_dir(folder).unwrap();
+            write_processor_files(folder, Family::T5, 4).unwrap();
+            of_words(folder, 512);
+        }
+        let tokens = tokens_made(&folders[0]).unwrap();
+        let compared = |words| {
+            of_words(&folders[1], words);
+            reads_otherwise(&folders[0], &folders[1]).unwrap()
+        };
+        assert_eq!([512, tokens, 1024].map(compared), [None, None, None]);
+        let what = format!("its vocabulary of {} words ends before the {tokens} tokens of the tokenizer", tokens - 1);
+        assert_eq!(compared(tokens - 1), Some(what));
+        // Added tokens that the student has no embedding for are nobody's.
+        of_words(&folders[0], 10);
+        assert_eq!(tokens_made(&folders[0]).unwrap(), 10);
     }
 }

@@ -56,6 +56,6 @@ pub use preprocess::ImageProcessor;
 pub use processor::Processor;
 pub use question::Question;
 pub use shapes::{World, contact_sheet, write_corpus};
-pub use text::{Side, text_of, tokens_of};
+pub use text::{Side, text_of, tokens_made, tokens_of, words_of};
 pub use tiles::Tiles;
 pub use tokenizer::{Family, write_processor_files};

@@ -353,6 +353,27 @@ pub fn tokens_of(folder: &Path, text: &str) -> Result<Vec<u32>, DataError> {
     tokenizer.encode(text, true)
 }
 
+/// Tokens of a folder's language model: one more than the largest id that its tokenizer makes and its model has an embedding for. Columns of logits behind
+/// them are padding.
+///
+/// # Errors
+/// A tokenizer that is missing or malformed; settings that cannot be read.
+pub fn tokens_made(folder: &Path) -> Result<u64, DataError> {
+    let embedded = words_of(folder)?;
+    let vocabulary = Text::load(folder, Some(0))?.tokenizer.get_vocab(true);
+    let made = vocabulary.into_values().map(u64::from).filter(|id| embedded.is_none_or(|words| *id < words)).max();
+    Ok(made.map_or(0, |largest| largest + 1))
+}
+
+/// Words of a folder's language model, as its configuration says; `None` where it does not.
+///
+/// # Errors
+/// A configuration that cannot be read.
+pub fn words_of(folder: &Path) -> Result<Option<u64>, DataError> {
+    let config = json::optional(&folder.join("config.json")).map_err(DataError::of_settings)?;
+    Ok(config.and_then(|config| rows(&config, "text_config")).map(|rows| rows as u64))
+}
+
 /// Largest text file that is read, in bytes.
 const TEXT_LIMIT: u64 = 1 << 30;
 

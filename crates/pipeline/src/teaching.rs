@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use ressa_checkpoint::{read_config, rows};
-use ressa_data::reads_otherwise;
+use ressa_data::{reads_otherwise, tokens_made, words_of};
 use ressa_experiment::{ReadingKind, Stage, StageNode, config::DataSource, stage::AdaptTraining};
-use ressa_models::ModelError;
 use ressa_restore::{Output, Teacher, TeacherOutputs, TeacherStore};
 use ressa_store::{Cache, CacheKey};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -46,9 +44,11 @@ impl Executor {
                 folder.display()
             )));
         }
-        let words = rows(&read_config(folder).map_err(ModelError::from)?, "text_config").map(|rows| rows as u64);
+        let words = words_of(folder)?;
         let (device, compute) = (self.device, node.stage.compute());
-        Ok(Some(Teacher::outside(words, move || load_on(device, folder, compute, true))))
+        let teacher = Teacher::outside(words, move || load_on(device, folder, compute, true));
+        // A tokenizer is read where its size decides something.
+        Ok(Some(if words == words_of(&student)? { teacher } else { teacher.of_tokens(tokens_made(&student)?) }))
     }
 
     /// Where the teacher's outputs of a training are kept; nothing without a cache. Whole logits of a large vocabulary are more than a cache

@@ -121,6 +121,19 @@ pub enum RestoreError {
         /// Words of the student.
         wanted: u64,
     },
+    /// A vocabulary, of teacher or student, that ends before the tokenizer does.
+    #[error(
+        "the teacher knows {found} words, the student {wanted} and their tokenizer {tokens} tokens; both need at least as many words as tokens: choose a \
+         teacher with the same tokenizer and vocabulary"
+    )]
+    FewerWords {
+        /// Words of the teacher.
+        found: u64,
+        /// Words of the student.
+        wanted: u64,
+        /// Tokens of the tokenizer.
+        tokens: u64,
+    },
     /// Batches could not be made.
     #[error("training batch of step {step}: {source}")]
     Batch {

@@ -166,7 +166,7 @@ impl Pass<'_> {
             let logits = student.leave(Tower::Language, &states);
             let Targets { ids, mask } = student.targets(&exchange.answers());
             let said = Forced { logits, targets: ids, mask };
-            let reply = Reply { student: &said, teacher, exchange, hidden, attention };
+            let reply = Reply { student: &said, teacher, exchange, compared: self.compared, hidden, attention };
             let (first, second) = if questions { (Some(reply), None) } else { (None, Some(reply)) };
             Terms::new(first, second, None, None, self.batch.pixels.device(), self.settings)
         });
@@ -243,13 +243,17 @@ impl Pass<'_> {
         contrastive: Option<Tensor>,
         images: Option<Tensor>,
     ) -> Terms {
-        fn reply<'r>(said: &'r Option<Said>, teacher: Option<&'r Output>, exchange: &'r Exchange) -> Option<Reply<'r>> {
+        fn reply<'r>(
+            said: &'r Option<Said>,
+            teacher: Option<&'r Output>,
+            (exchange, compared): (&'r Exchange, &'r Compared),
+        ) -> Option<Reply<'r>> {
             let Said { forced: student, hidden, attention } = said.as_ref()?;
             let [hidden, attention] = [hidden, attention].map(|distance| distance.as_ref().map(Tensor::shallow_clone));
-            Some(Reply { student, teacher, exchange, hidden, attention })
+            Some(Reply { student, teacher, exchange, compared, hidden, attention })
         }
-        let questions = reply(&questions, self.taught.questions.as_ref(), &self.batch.questions);
-        let captions = reply(&captions, self.taught.captions.as_ref(), &self.batch.captions);
+        let questions = reply(&questions, self.taught.questions.as_ref(), (&self.batch.questions, self.compared));
+        let captions = reply(&captions, self.taught.captions.as_ref(), (&self.batch.captions, self.compared));
         Terms::new(questions, captions, contrastive, images, self.batch.pixels.device(), self.settings)
     }
 

@@ -4,7 +4,7 @@ use ressa_experiment::{config::DistillConfig, stage::AdaptTraining};
 use ressa_models::{Forced, Prompts, VisionLanguage};
 use tch::{Kind, Tensor};
 
-use crate::{RestoreError, loss, micro::Exchange, teacher::Output};
+use crate::{RestoreError, loss, micro::Exchange, teacher::Output, traced::Compared};
 
 /// A loss above this has exploded: per-token losses are of the order of the logarithm of the vocabulary.
 const EXPLODED: f64 = 1e6;
@@ -166,6 +166,8 @@ pub(crate) struct Reply<'a> {
     pub student: &'a Forced,
     pub teacher: Option<&'a Output>,
     pub exchange: &'a Exchange,
+    /// What is compared: which columns of the logits are.
+    pub compared: &'a Compared,
     /// Distance of hidden states, the mean over these rows, where they are compared.
     pub hidden: Option<Tensor>,
     /// Distance of attention, likewise.
@@ -195,7 +197,13 @@ impl Reply<'_> {
             ressa_experiment::config::Reduction::Mean => self.exchange.tokens,
             ressa_experiment::config::Reduction::Sum => self.exchange.rows,
         };
-        Some(weighed(loss::distillation(self.teacher?, self.student, distill), share))
+        let Forced { logits, targets, mask } = self.student;
+        let student = Forced {
+            logits: self.compared.in_common(logits.shallow_clone()),
+            targets: targets.shallow_clone(),
+            mask: mask.shallow_clone(),
+        };
+        Some(weighed(loss::distillation(self.teacher?, &student, distill), share))
     }
 }
 

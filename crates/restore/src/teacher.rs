@@ -116,6 +116,8 @@ pub struct Teacher<'a> {
     source: Source<'a>,
     /// Columns of its logits, where that is known without its weights.
     words: Option<u64>,
+    /// Tokens of the tokenizer that student and teacher share, where that is known: columns behind them are padding.
+    tokens: Option<u64>,
     /// Tokens of an image that the student has: the teacher has to have as many.
     image_tokens: Option<usize>,
     store: Option<&'a dyn TeacherStore>,
@@ -139,7 +141,7 @@ impl<'a> Teacher<'a> {
     }
 
     fn of(source: Source<'a>, words: Option<u64>) -> Self {
-        Self { source, words, image_tokens: None, store: None, known: None, said: Vec::new() }
+        Self { source, words, tokens: None, image_tokens: None, store: None, known: None, said: Vec::new() }
     }
 
     /// The same, asked only about batches that nobody has asked about before.
@@ -149,9 +151,27 @@ impl<'a> Teacher<'a> {
         self
     }
 
-    /// Columns of its logits.
-    pub(crate) fn words(&self) -> Option<u64> {
-        self.words
+    /// The same where student and teacher share a tokenizer of so many tokens (one more than the largest id). Vocabularies that are padded to different widths
+    /// are then compared over the columns that both have.
+    #[must_use]
+    pub fn of_tokens(mut self, tokens: u64) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// The columns of logits that are compared, the first so many, with a student of `wanted` columns; `None` where both have the same.
+    ///
+    /// # Errors
+    /// Different widths of which nobody says that the rest is padding, or a width below the tokenizer's.
+    pub(crate) fn common_words(&self, wanted: Option<u64>) -> Result<Option<i64>, RestoreError> {
+        match (self.words, wanted, self.tokens) {
+            (found, wanted, _) if found == wanted => Ok(None),
+            (Some(found), Some(wanted), Some(tokens)) if found.min(wanted) >= tokens => {
+                Ok(Some(found.min(wanted) as i64))
+            }
+            (Some(found), Some(wanted), Some(tokens)) => Err(RestoreError::FewerWords { found, wanted, tokens }),
+            (found, wanted, _) => Err(RestoreError::other_words(found, wanted)),
+        }
     }
 
     /// Sees that it reads images as so many tokens: now where it is needed at once, else when it is read.
@@ -214,7 +234,7 @@ impl<'a> Teacher<'a> {
             let (features, image_maps) = compared.ask_images(model, &part.pixels);
             let said = |exchange: &Exchange| {
                 let (forced, inside) = compared.ask(model, &features, exchange)?;
-                Some((Output::of(forced.logits, distill), inside))
+                Some((Output::of(compared.in_common(forced.logits), distill), inside))
             };
             let (questions, question_inside) = said(&part.questions).unzip();
             let (captions, caption_inside) = said(&part.captions).unzip();
@@ -228,8 +248,9 @@ impl<'a> Teacher<'a> {
         }
         let model = self.model()?;
         let features = crate::batch::features(model, &part.pixels);
-        let output =
-            |exchange: &Exchange| forced(model, &features, exchange).map(|forced| Output::of(forced.logits, distill));
+        let output = |exchange: &Exchange| {
+            forced(model, &features, exchange).map(|forced| Output::of(compared.in_common(forced.logits), distill))
+        };
         let (questions, captions) = (output(&part.questions), output(&part.captions));
         let taught = TeacherOutputs { questions, captions, ..TeacherOutputs::default() };
         if self.store.is_some() {

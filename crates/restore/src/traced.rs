@@ -18,6 +18,8 @@ use crate::{
 pub(crate) struct Compared {
     pub states: States,
     pub maps: Maps,
+    /// The columns of logits that student and teacher have in common, the first so many; `None` where both have the same.
+    pub words: Option<i64>,
 }
 
 /// What of one model is looked at.
@@ -39,9 +41,17 @@ pub struct Inside {
 }
 
 impl Compared {
-    /// Whether nothing is compared.
+    /// Whether nothing inside is compared.
     pub fn is_empty(&self) -> bool {
         self.states.is_empty() && self.maps.is_empty()
+    }
+
+    /// Logits `[..., words]` without the columns that only one of student and teacher has.
+    pub fn in_common(&self, logits: Tensor) -> Tensor {
+        match self.words {
+            Some(words) => logits.narrow(-1, 0, words),
+            None => logits,
+        }
     }
 
     /// What of the student is looked at.

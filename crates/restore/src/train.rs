@@ -242,7 +242,7 @@ impl More {
 /// What of a teacher is compared inside of the networks.
 ///
 /// # Errors
-/// A teacher that speaks of other words, or whose states stand for other tokens.
+/// A teacher whose logits lack tokens, or whose states stand for other tokens.
 fn compared(
     student: &dyn VisionLanguage,
     teacher: Option<&mut Teacher<'_>>,
@@ -250,18 +250,16 @@ fn compared(
     seed: u64,
 ) -> Result<Compared, RestoreError> {
     let (Some(teacher), Some(distill)) = (teacher, distills(settings)) else { return Ok(Compared::default()) };
-    let (found, wanted) = (teacher.words(), student.search_sizes().map(|sizes| sizes.words));
-    if found != wanted {
-        return Err(RestoreError::other_words(found, wanted));
-    }
+    let words = teacher.common_words(student.search_sizes().map(|sizes| sizes.words))?;
     teacher.expect(student.image_tokens())?;
     if !distill.looks_inside() {
-        return Ok(Compared::default());
+        return Ok(Compared { words, ..Compared::default() });
     }
     let model = teacher.model()?;
     Ok(Compared {
         states: States::of(student, model, distill, seed)?,
         maps: Maps::of(student, model, settings, distill)?,
+        words,
     })
 }
 

@@ -283,6 +283,41 @@ fn a_teacher_that_was_asked_before_is_not_read_again() {
     assert!(error.contains("model.safetensors"), "{error}");
 }
 
+/// A teacher whose vocabulary is padded to another width teaches, whether its answers are in the cache or not; one that lacks tokens is refused before.
+#[test]
+fn a_teacher_may_be_padded_otherwise() {
+    let (models, others, cache) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut run = paper_run(models.path(), Family::T5);
+    run.evaluate.tasks = Vec::new();
+    let mut made = |words: i64, cached: bool| {
+        let teacher = others.path().join(words.to_string());
+        checkpoint(&teacher, &mut presets::tiny_flant5(words), Family::T5, 16, 8);
+        let distill = &mut run.restore.distill;
+        (distill.top_k, distill.teacher) = (Some(4), Some(teacher));
+        let store = tempfile::tempdir().unwrap();
+        let mut nodes = stages(&run);
+        let contents = Store::open(store.path(), Vec::new()).unwrap();
+        let contents = ressa_contents::Contents::new(&contents, "");
+        let readings =
+            nodes.iter().find(|node| node.stage.kind() == "adapt").map(|node| contents.readings(&node.stage));
+        for node in nodes.iter_mut().filter(|node| ["adapt", "merge"].contains(&node.stage.kind())) {
+            node.readings = readings.clone().expect("a training");
+        }
+        let cache = cached.then(|| Cache::new(cache.path(), 100 << 20));
+        let mut executor = executor(store.path()).with_loading(Loading { cache, ..Loading::default() });
+        let found = nodes.iter().try_for_each(|node| crate::make(&mut executor, node).map(drop));
+        found.map(|()| digests(store.path(), &nodes)).map_err(|error| error.to_string())
+    };
+    let words = VOCABULARY_SIZE as i64;
+    let first = made(words + 7, true).unwrap();
+    assert_eq!(made(words + 7, true).unwrap(), first);
+    assert_eq!(made(words + 7, false).unwrap(), first);
+    let tokens = ressa_data::tokens_made(&models.path().join("model")).unwrap() as i64;
+    let error = made(tokens - 1, true).unwrap_err();
+    assert!(error.contains("ends before the") && error.contains("tokens of the tokenizer"), "{error}");
+}
+
 /// A training that leaves the image encoder as it is reads features from the cache, and publishes the same bytes whenever it does; those of one
 /// without a cache up to rounding. Pruning, training and evaluation ask easy-VQA's questions.
 #[test]

@@ -6,6 +6,7 @@ mod golden;
 mod layouts;
 mod loading;
 mod merging;
+mod padded;
 mod perturbing;
 mod teaching;
 mod training;
