@@ -109,8 +109,8 @@ pub(crate) struct Plan<'a> {
     pub pieces: Vec<Piece<'a>>,
     /// The list of pieces; none for a checkpoint in one file.
     pub index: Option<Vec<u8>>,
-    /// What is left of the model, and the configuration that says so, where it is a smaller one.
-    pub smaller: Option<(&'a Smaller, Vec<u8>)>,
+    /// What is left of the model, and the files of settings that say so, where it is a smaller one.
+    pub smaller: Option<(&'a Smaller, Vec<(&'static str, Vec<u8>)>)>,
     /// Patterns by the names that tensors have in the folder.
     pub patterns: &'a BTreeMap<String, Pattern>,
 }
@@ -144,9 +144,9 @@ impl Plan<'_> {
         if checkpoint.index().is_some() {
             except.insert(INDEX.into());
         }
-        if let Some((_, config)) = &self.smaller {
-            draft.write(CONFIG, config)?;
-            except.insert(CONFIG.into());
+        for (name, settings) in self.smaller.iter().flat_map(|(_, settings)| settings) {
+            draft.write(name, settings)?;
+            except.insert((*name).into());
         }
         if card.is_some() {
             except.insert(CARD.into());

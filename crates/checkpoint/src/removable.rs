@@ -1,4 +1,4 @@
-//! What a configuration can say about fewer heads, channels and blocks, and the same configuration with them.
+//! What a configuration can say about fewer heads, channels, blocks and queries, and the same configuration with them.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,11 @@ use crate::{
     EncoderKind, decoder_fields, feature_layers, is_llava, llava_vision, reads_tiles, tiled_text, tiled_vision,
 };
 
+/// Field of `config.json`, and of a processor's settings, with the number of learned queries.
+pub(crate) const QUERIES: &str = "num_query_tokens";
+/// Queries where a configuration says none.
+const PUBLISHED_QUERIES: u64 = 32;
+
 /// Groups of a tower, as a configuration counts them; why it cannot say another number, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removable {
@@ -21,6 +26,8 @@ pub struct Removable {
     pub channels: Result<u64, String>,
     /// Blocks of each stack.
     pub blocks: Result<Vec<u64>, String>,
+    /// Learned queries.
+    pub queries: Result<u64, String>,
 }
 
 /// Numbers of what is left of a tower.
@@ -32,6 +39,8 @@ pub struct LeftOfTower {
     pub channels: Option<u64>,
     /// Numbers of the blocks that are left of each stack that has lost some, by the stack's path.
     pub stacks: BTreeMap<String, Vec<usize>>,
+    /// Learned queries, where some were removed.
+    pub queries: Option<u64>,
 }
 
 /// Where a part of a configuration says its sizes.
@@ -125,7 +134,13 @@ impl Removable {
     /// What a configuration can say of a tower.
     pub fn of(config: &Map<String, Value>, tower: Tower) -> Self {
         let kind = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
-        let nothing = |why: String| Self { heads: Err(why.clone()), channels: Err(why.clone()), blocks: Err(why) };
+        let no_queries = || Err(format!("tower `{tower}` of `{kind}` models has no learned queries"));
+        let nothing = |why: String| Self {
+            heads: Err(why.clone()),
+            channels: Err(why.clone()),
+            blocks: Err(why),
+            queries: no_queries(),
+        };
         let unsupported = || nothing(format!("heads, channels and blocks of `{kind}` models cannot be removed yet"));
         match tower {
             Tower::Vision => match vision(config) {
@@ -142,7 +157,7 @@ impl Removable {
                         Some(_) => "CLIP",
                     };
                     let heads = Err(divided("vision_config", name));
-                    Self { heads, channels: Ok(part.channels()), blocks: Ok(part.blocks()) }
+                    Self { heads, channels: Ok(part.channels()), blocks: Ok(part.blocks()), queries: no_queries() }
                 }
                 None => unsupported(),
             },
@@ -154,12 +169,13 @@ impl Removable {
                         "a Q-Former's norms stand behind its residuals, so that a layer does not pass on what it reads"
                             .to_owned(),
                     ),
+                    queries: Ok(config.get(QUERIES).and_then(Value::as_u64).unwrap_or(PUBLISHED_QUERIES)),
                 },
                 None => nothing(format!("the connector of `{kind}` models has neither heads nor channels of its own")),
             },
             Tower::Language if is_llava(config) || reads_tiles(config) || qformer(config).is_some() => {
                 match text(config) {
-                    Some((part, kind)) => Self::of_text(&part, &kind),
+                    Some((part, kind)) => Self::of_text(&part, &kind, no_queries()),
                     None => unsupported(),
                 }
             }
@@ -167,7 +183,7 @@ impl Removable {
         }
     }
 
-    fn of_text(part: &Part, kind: &str) -> Self {
+    fn of_text(part: &Part, kind: &str, queries: Result<u64, String>) -> Self {
         let heads = part.number(("num_attention_heads", 32));
         let heads = match kind {
             "t5" => Ok(part.number(("num_heads", 8))),
@@ -181,7 +197,7 @@ impl Removable {
                 .to_owned()),
             false => Ok(part.blocks()),
         };
-        Self { heads, channels: Ok(part.channels()), blocks }
+        Self { heads, channels: Ok(part.channels()), blocks, queries }
     }
 
     /// Targets of a tower that cannot be met: the setting, and why.
@@ -191,6 +207,7 @@ impl Removable {
             ("heads", target.heads, one(&self.heads)),
             ("channels", target.channels, one(&self.channels)),
             ("blocks", target.blocks, self.blocks.clone()),
+            ("queries", target.queries, one(&self.queries)),
         ];
         let refusal = |(what, target, numbers): (&str, f64, Result<Vec<u64>, String>)| {
             let why = match numbers {
@@ -255,6 +272,10 @@ pub(crate) fn shrink(config: &mut Map<String, Value>, tower: Tower, left: &LeftO
             shift_feature_layers(config, left, part.blocks().first().copied().unwrap_or_default());
         }
     }
+    if let Some(queries) = left.queries {
+        removable.queries?;
+        config.insert(QUERIES.to_owned(), queries.into());
+    }
     let entry = config.entry(part.entry).or_insert(Value::Null);
     if !entry.is_object() {
         *entry = Value::Object(part.fields.clone());
@@ -307,6 +328,9 @@ mod tests {
         let qformer = of("blip2-opt-2.7b", Tower::Connector);
         assert!(qformer.heads.is_err() && qformer.channels == Ok(3072) && qformer.blocks.is_err());
         assert!(of("llava-1.5-7b-hf", Tower::Connector).channels.is_err());
+        assert_eq!(qformer.queries, Ok(32));
+        let none = of("llava-1.5-7b-hf", Tower::Connector).queries.unwrap_err();
+        assert_eq!(none, "tower `connector` of `llava` models has no learned queries");
     }
 
     #[test]
@@ -330,14 +354,14 @@ mod tests {
     #[test]
     fn targets_that_cannot_be_met_are_named() {
         let config = preset_config(Preset::ShapesFlanT5);
-        let target = TowerStructure { heads: 0.5, channels: 400.0, blocks: 0.0 };
+        let target = TowerStructure { heads: 0.5, channels: 400.0, ..TowerStructure::default() };
         let refused = Removable::of(&config, Tower::Vision).refusals(Tower::Vision, &target);
         assert_eq!(
             refused.iter().map(|(setting, _)| setting.as_str()).collect::<Vec<_>>(),
             ["structure.vision.heads", "structure.vision.channels"]
         );
         assert!(refused[1].1.starts_with("400 channels are to remain, and there are 320"), "{}", refused[1].1);
-        let fits = TowerStructure { heads: 0.5, channels: 0.25, blocks: 3.0 };
+        let fits = TowerStructure { heads: 0.5, channels: 0.25, blocks: 3.0, ..TowerStructure::default() };
         assert_eq!(Removable::of(&config, Tower::Language).refusals(Tower::Language, &fits), []);
     }
 
@@ -350,7 +374,7 @@ mod tests {
             "vision_feature_layer": 3,
         });
         let config = config.as_object_mut().expect("an object");
-        let left = LeftOfTower { heads: Some(2), channels: Some(40), stacks };
+        let left = LeftOfTower { heads: Some(2), channels: Some(40), stacks, queries: None };
         shrink(config, Tower::Language, &left).expect("it can say so");
         let text = &config["text_config"];
         assert_eq!([&text["num_attention_heads"], &text["num_key_value_heads"], &text["head_dim"]], [4, 2, 16]);

@@ -10,12 +10,12 @@ use ressa_experiment::{Pattern, Tower};
 use serde_json::{Map, Value};
 
 use crate::{
-    Change, Checkpoint, CheckpointError, Entry, ExportRequest, Exported, File, FolderCertificate, clean,
+    Change, Checkpoint, CheckpointError, Entry, ExportRequest, Exported, File, FolderCertificate, PROCESSOR, clean,
     export::{CONFIG, Plan},
     header, json,
     names::block,
     pieces::{Piece, Tensor, cut, index, name_of, texts},
-    removable::{LeftOfTower, shrink},
+    removable::{LeftOfTower, QUERIES, shrink},
 };
 
 /// What is left of a model.
@@ -25,13 +25,18 @@ pub struct Smaller {
     pub towers: BTreeMap<Tower, LeftOfTower>,
     /// Rows that are left of a tensor, in ascending order, by name; elements of a vector.
     pub rows: BTreeMap<String, Vec<usize>>,
-    /// Columns that are left of a matrix.
+    /// Columns that are left of a matrix; of `query_tokens` `[1, queries, width]`, queries.
     pub columns: BTreeMap<String, Vec<usize>>,
     /// Tensors of a whole stack that are in its first block, whichever that is.
     pub tables: BTreeSet<String>,
 }
 
 impl Smaller {
+    /// Whether learned queries were removed: a model of the full size that computes the same does not exist then.
+    pub fn has_fewer_queries(&self) -> bool {
+        self.towers.values().any(|left| left.queries.is_some())
+    }
+
     /// The name that a tensor has in the smaller model; `None` where it is not in it.
     fn name(&self, name: &str) -> Option<String> {
         let stacks = || self.towers.values().flat_map(|tower| &tower.stacks);
@@ -94,13 +99,14 @@ pub fn export_smaller<E: From<CheckpointError>>(
     progress: &mut dyn FnMut(f64, &str),
 ) -> Result<Exported, E> {
     let checkpoint = Checkpoint::open(request.source)?;
-    let config = config(request.source, smaller)?;
+    let mut settings = vec![(CONFIG, config(request.source, smaller)?)];
+    settings.extend(processor(request.source, smaller)?.map(|bytes| (PROCESSOR, bytes)));
     let pieces = pieces(&checkpoint, smaller, request.max_shard_size)?;
     let in_pieces = request.max_shard_size.map_or(checkpoint.index().is_some(), |_| pieces.len() > 1);
     let index = in_pieces.then(|| index(&checkpoint, &pieces));
     let left = |(name, pattern): (&String, &Pattern)| Some((smaller.name(name)?, *pattern));
     let patterns: BTreeMap<String, Pattern> = request.patterns.iter().filter_map(left).collect();
-    let plan = Plan { pieces, index, smaller: Some((smaller, config)), patterns: &patterns };
+    let plan = Plan { pieces, index, smaller: Some((smaller, settings)), patterns: &patterns };
     plan.write(request, &checkpoint, change, card, progress)
 }
 
@@ -113,6 +119,16 @@ fn config(source: &Path, smaller: &Smaller) -> Result<Vec<u8>, CheckpointError> 
     }
     let bytes = json::text(&config).into_bytes();
     Ok(clean::settings(Path::new(CONFIG), &bytes, true).unwrap_or(bytes))
+}
+
+/// The processor's settings where they say how many queries stand for an image in a prompt, and there are fewer now.
+fn processor(source: &Path, smaller: &Smaller) -> Result<Option<Vec<u8>>, CheckpointError> {
+    let Some(queries) = smaller.towers.values().find_map(|left| left.queries) else { return Ok(None) };
+    let Some(mut settings) = json::optional(&source.join(PROCESSOR))? else { return Ok(None) };
+    let Some(number) = settings.get_mut(QUERIES).filter(|number| !number.is_null()) else { return Ok(None) };
+    *number = queries.into();
+    let bytes = json::text(&settings).into_bytes();
+    Ok(Some(clean::settings(Path::new(PROCESSOR), &bytes, true).unwrap_or(bytes)))
 }
 
 /// The tensors that are left, in the files that they have in the source, or in files of at most `most` bytes.

@@ -114,6 +114,7 @@ fn steps(run: &RunConfig) -> Option<Conflict> {
                 let found = restore::restore(config, &before.gone)
                     .or_else(|| revived(config, &before.smaller))
                     .or_else(|| attention::attention(config, &before.smaller))
+                    .or_else(|| attention::states(config, &before.smaller))
                     .or_else(|| trained_on(run, config))
                     .or_else(|| loading::loading(run, config));
                 restored(config, &mut before);
@@ -391,6 +392,7 @@ fn structure<'a>(
             ("heads", target.heads, known.heads),
             ("channels", target.channels, known.channels),
             ("blocks", target.blocks, known.blocks),
+            ("queries", target.queries, known.queries),
         ];
         for (what, now, before) in targets {
             if now > 1.0 && now.fract() != 0.0 {
@@ -400,7 +402,7 @@ fn structure<'a>(
                     "write a number below 1 for a fraction, such as 0.25, or a whole number for what is to remain",
                 );
             }
-            if let Some(first) = patterns.get(&tower).filter(|_| now > 0.0 && what != "blocks") {
+            if let Some(first) = patterns.get(&tower).filter(|_| now > 0.0 && ["heads", "channels"].contains(&what)) {
                 return found(
                     target_of(tower, what),
                     format!(
@@ -426,6 +428,7 @@ fn structure<'a>(
             heads: either(target.heads, known.heads),
             channels: either(target.channels, known.channels),
             blocks: either(target.blocks, known.blocks),
+            queries: either(target.queries, known.queries),
         };
         smaller.insert(tower, (now, name));
     }
@@ -447,7 +450,9 @@ fn divided(prune: &PruneConfig, smaller: &BTreeMap<Tower, (TowerStructure, &str)
     if prune.metric == Metric::None || !divides {
         return None;
     }
-    let (tower, (_, first)) = smaller.iter().find(|(tower, _)| prune.tower(**tower).sparsity > 0.0)?;
+    let is_smaller =
+        |tower: &Tower, target: &TowerStructure| target.cuts_weights() && prune.tower(*tower).sparsity > 0.0;
+    let (tower, (_, first)) = smaller.iter().find(|(tower, (target, _))| is_smaller(tower, target))?;
     found(
         "prune.allocation.method",
         format!("`{first}` has made tower `{tower}` smaller, and budgets are divided among whole layers only"),
@@ -460,7 +465,8 @@ fn revived(restore: &RestoreConfig, smaller: &BTreeMap<Tower, (TowerStructure, &
     if restore.method == RestoreMethod::None || restore.method.trains_masked() {
         return None;
     }
-    let (tower, (_, first)) = smaller.iter().find(|(tower, _)| restore.tower(**tower).tune)?;
+    let is_smaller = |tower: &Tower, target: &TowerStructure| target.cuts_weights() && restore.tower(*tower).tune;
+    let (tower, (_, first)) = smaller.iter().find(|(tower, (target, _))| is_smaller(tower, target))?;
     let method = restore.method.name();
     found(
         "restore.method",
@@ -478,6 +484,7 @@ fn target_of(tower: Tower, what: &str) -> &'static str {
         (Tower::Vision, _) => "structure.vision.blocks",
         (Tower::Connector, "heads") => "structure.connector.heads",
         (Tower::Connector, "channels") => "structure.connector.channels",
+        (Tower::Connector, "queries") => "structure.connector.queries",
         (Tower::Connector, _) => "structure.connector.blocks",
         (Tower::Language, "heads") => "structure.language.heads",
         (Tower::Language, "channels") => "structure.language.channels",
@@ -607,6 +614,21 @@ fn reconstruct(run: &RunConfig, config: &ReconstructConfig, name: &str, before: 
             format!("`{name}` has nothing to reconstruct: no step before it changes a tower that it tunes"),
             "tune a tower that is pruned, leave such a point out with `exclude`, or set `reconstruct.train` to none",
         );
+    }
+    let queries = before.smaller.get(&Tower::Connector).filter(|(target, _)| target.cuts_queries());
+    for (tower, setting) in
+        [(Tower::Connector, "reconstruct.connector.tune"), (Tower::Language, "reconstruct.language.tune")]
+    {
+        if let Some((_, first)) = queries.filter(|_| before.reconstructed.contains(&tower) && config.tower(tower).tune)
+        {
+            return found(
+                setting,
+                format!(
+                    "`{first}` has removed queries, and a reconstruction compares each token of tower `{tower}` with the dense model's"
+                ),
+                "set it to false, reconstruct before the removal, or train with `restore`, which compares answers",
+            );
+        }
     }
     if config.batch > config.samples {
         return found(

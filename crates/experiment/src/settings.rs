@@ -309,7 +309,7 @@ pub static SETTINGS: &[Setting] = settings! {
     "refine.iterations" Shape::OrNull(&whole(1)), refine.iterations,
         "Maximum number of swaps in a row, or of steps of the solver; null means 100 swaps, 10 steps.";
     "structure.score" Shape::Choice(&GroupScore::NAMES), structure.score,
-        "What ranks the heads and channels that a step `structure` removes: `magnitude` the norm of a group's weights, `wanda` weights that read its outputs times the norms of these, `gradient` the first-order change of the loss, element by element, `random`. Groups compete within a layer.";
+        "What ranks the heads, channels and queries that a step `structure` removes: `magnitude` the norm of a group's weights or of a query, `wanda` weights that read its outputs times the norms of these, `gradient` the first-order change of the loss, element by element, `random`. Groups compete within a layer.";
     "structure.block-score" Shape::Choice(&BlockScore::NAMES), structure.block_score,
         "What ranks blocks: `influence` 1 minus the mean cosine of what enters and leaves, `magnitude`, `gradient`, `random`.";
     "structure.vision.heads" TARGET, structure.vision.heads,
@@ -324,6 +324,8 @@ pub static SETTINGS: &[Setting] = settings! {
         "Channels of each feed-forward layer of the connector: fraction removed, or number that remains.";
     "structure.connector.blocks" TARGET, structure.connector.blocks,
         "Blocks of the connector: fraction removed, or number that remains.";
+    "structure.connector.queries" TARGET, structure.connector.queries,
+        "Learned queries of a Q-Former, each a token that the language model reads of an image: fraction removed, or number that remains.";
     "structure.language.heads" TARGET, structure.language.heads,
         "Attention heads of each layer of the language model: fraction removed, or number that remains. Where query heads share keys and values, these with their query heads; T5's position biases belong to heads, so that its encoder, and its decoder, loses the same ones in all blocks.";
     "structure.language.channels" TARGET, structure.language.channels,

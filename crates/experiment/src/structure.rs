@@ -1,10 +1,11 @@
-//! Settings of the step `structure`: what is removed as a whole, attention heads, channels of feed-forward layers and blocks.
+//! Settings of the step `structure`: what is removed as a whole, attention heads, channels of feed-forward layers, blocks and learned queries.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Tower,
     config::{CalibrationConfig, Propagate},
+    method::is_default,
     percent,
     tokens::TokenConfig,
 };
@@ -15,7 +16,7 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct StructureConfig {
-    /// What ranks heads and channels.
+    /// What ranks heads, channels and queries.
     pub score: GroupScore,
     /// What ranks blocks.
     pub block_score: BlockScore,
@@ -68,24 +69,43 @@ pub struct TowerStructure {
     pub channels: f64,
     /// Blocks of each stack.
     pub blocks: f64,
+    /// Learned queries; only a connector has some.
+    #[serde(skip_serializing_if = "is_default")]
+    pub queries: f64,
 }
 
 impl TowerStructure {
     /// Whether it removes anything.
     pub fn is_none(&self) -> bool {
-        [self.heads, self.channels, self.blocks].iter().all(|target| *target <= 0.0)
+        !self.cuts_weights() && !self.cuts_queries()
     }
 
     /// Whether it removes parts of layers.
     pub fn cuts_layers(&self) -> bool {
         self.heads > 0.0 || self.channels > 0.0
     }
+
+    /// Whether it removes weights of layers, or whole ones. Queries are tokens: no layer is smaller without them.
+    pub fn cuts_weights(&self) -> bool {
+        self.cuts_layers() || self.blocks > 0.0
+    }
+
+    /// Whether it removes learned queries.
+    pub fn cuts_queries(&self) -> bool {
+        self.queries > 0.0
+    }
+
+    /// Whether it removes something that groups are ranked for.
+    fn ranks_groups(&self) -> bool {
+        self.cuts_layers() || self.cuts_queries()
+    }
 }
 
 /// What it removes in a few words: `heads 25%, channels to 96`.
 impl std::fmt::Display for TowerStructure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let targets = [("heads", self.heads), ("channels", self.channels), ("blocks", self.blocks)];
+        let targets =
+            [("heads", self.heads), ("channels", self.channels), ("blocks", self.blocks), ("queries", self.queries)];
         let word = |(what, target): (&str, f64)| match target {
             target if target <= 0.0 => None,
             target if target < 1.0 => Some(format!("{what} {}%", percent(target))),
@@ -105,11 +125,11 @@ pub fn remaining(target: f64, count: u64) -> Option<u64> {
     Some(count - removed.min(count.saturating_sub(1)))
 }
 
-/// What ranks heads and channels.
+/// What ranks heads, channels and queries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GroupScore {
-    /// The norm of a group's weights.
+    /// The norm of a group's weights, or of a query.
     Magnitude,
     /// Weights that read a group's outputs, times the norms of these outputs (Wanda by group, as in An et al., arXiv 2312.11983).
     Wanda,
@@ -180,9 +200,9 @@ impl StructureConfig {
         Tower::ALL.into_iter().filter(|&tower| !self.tower(tower).is_none())
     }
 
-    /// What ranks heads and channels of a tower; `None` where it keeps all.
+    /// What ranks heads, channels and queries of a tower; `None` where it keeps all.
     pub fn score_of(&self, tower: Tower) -> Option<GroupScore> {
-        self.tower(tower).cuts_layers().then_some(self.score)
+        self.tower(tower).ranks_groups().then_some(self.score)
     }
 
     /// What ranks blocks of a tower; `None` where it keeps all.
@@ -221,7 +241,7 @@ impl StructureConfig {
     pub fn canonical(&self) -> Self {
         let neutral = Self::default();
         let mut own = self.clone();
-        if !own.towers().any(|tower| own.tower(tower).cuts_layers()) {
+        if !own.towers().any(|tower| own.tower(tower).ranks_groups()) {
             own.score = neutral.score;
         }
         if !own.towers().any(|tower| own.tower(tower).blocks > 0.0) {
@@ -263,5 +283,18 @@ mod tests {
         };
         assert_eq!(channels(3).canonical(), channels(4).canonical());
         assert!(blocks(GroupScore::Random).calibrates() && !channels(3).calibrates());
+    }
+
+    #[test]
+    fn queries_are_ranked_and_said_only_where_some_go() {
+        let of = |queries| TowerStructure { queries, ..TowerStructure::default() };
+        assert!(of(0.0).is_none() && !of(0.25).is_none() && !of(0.25).cuts_weights());
+        assert_eq!((of(0.25).to_string().as_str(), of(24.0).to_string().as_str()), ("queries 25%", "queries to 24"));
+        // Keys of stages that remove none are those that they were.
+        let written = |target: TowerStructure| serde_json::to_value(target).expect("plain data");
+        assert!(written(of(0.0)).get("queries").is_none() && written(of(24.0)).get("queries").is_some());
+        let config = StructureConfig { score: GroupScore::Wanda, connector: of(0.5), ..StructureConfig::default() };
+        assert_eq!(config.score_of(Tower::Connector), Some(GroupScore::Wanda));
+        assert!(config.canonical() == config && config.calibrates());
     }
 }

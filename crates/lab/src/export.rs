@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use ressa_checkpoint::{
-    Checkpoint, Dtype, Entry, ExportRequest, File, Making, card, export as write, export_smaller, names::counted_in,
+    Checkpoint, Dtype, Entry, ExportRequest, File, Making, Smaller, card, export as write, export_smaller,
+    names::counted_in,
 };
 use ressa_experiment::job::Export;
 use ressa_pipeline::{Executor, RunWeights};
@@ -30,6 +31,11 @@ pub(crate) fn run(job: &Export, device: Device, progress: Progress<'_>) -> Resul
     check_layers(&weights)?;
     let name = job.output.file_name().unwrap_or_default().to_string_lossy();
     let smaller = weights.smaller();
+    if job.full_size && smaller.as_ref().is_some_and(Smaller::has_fewer_queries) {
+        let reason = "the run has removed learned queries, and no model of the full size computes what is left: a query of zeros is still a token that is \
+                      looked at; leave `--full-size` out";
+        return Err(LabError::Unsupported(reason.to_owned()));
+    }
     let mut patterns = weights.patterns();
     if let Some(smaller) = smaller.as_ref().filter(|_| job.full_size) {
         // Between removed columns, groups are others.

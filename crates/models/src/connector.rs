@@ -117,6 +117,11 @@ pub(crate) trait Connector: Parts + Send {
         None
     }
 
+    /// Leaves some of the learned queries, i64 in ascending order; nothing to do where there are none.
+    fn keep_queries(&mut self, kept: &Tensor) {
+        let _ = kept;
+    }
+
     /// Every weight, to change: of the prunable parts, and of the projections with the learned queries behind them.
     fn all_weights_mut(&mut self) -> (Vec<&mut Weight>, Vec<&mut Weight>) {
         (self.weights_mut(), Vec::new())

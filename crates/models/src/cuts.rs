@@ -1,4 +1,4 @@
-//! What is left of layers from which rows and columns were removed as a whole, and its file.
+//! What is left of layers from which rows and columns were removed as a whole, and of learned queries, and its file.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -10,6 +10,8 @@ use crate::{ModelError, TensorMap, Tower, weights};
 
 /// The header entry that tells the file from others.
 const NOTE: &str = "ressa.structure";
+/// The learned queries: what they are called in a checkpoint and in the file.
+pub const QUERY_TOKENS: &str = "query_tokens";
 /// Endings of the vectors of a layer.
 const ENDINGS: [&str; 2] = [".rows", ".columns"];
 
@@ -101,6 +103,9 @@ pub struct TowerNumbers {
     /// Stacks that have lost blocks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stacks: Vec<StackCut>,
+    /// Learned queries; `None` where all are left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queries: Option<Left>,
 }
 
 /// What is left of a tower.
@@ -112,10 +117,12 @@ pub struct TowerCut {
     pub layers: BTreeMap<String, LayerCut>,
     /// Columns that are left, i64, of tensors that have one for each head, by name.
     pub tables: BTreeMap<String, Tensor>,
+    /// Learned queries that are left, i64 in ascending order; `None` where all are.
+    pub queries: Option<Tensor>,
 }
 
 impl TowerCut {
-    /// Writes what is left: a byte for each row and column of a layer that has lost some, 1 where it is left; the numbers go into the header.
+    /// Writes what is left: a byte for each row and column of a layer that has lost some, and for each query, 1 where it is left; the numbers go into the header.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -138,6 +145,9 @@ impl TowerCut {
             let (_, of) = size(table).ok_or_else(|| unknown(table))?;
             flags.insert(format!("{table}{}", ENDINGS[1]), flag(columns, of));
         }
+        if let (Some(kept), Some(Left { of, .. })) = (&self.queries, self.numbers.queries) {
+            flags.insert(QUERY_TOKENS.to_owned(), flag(kept, of as i64));
+        }
         let numbers = serde_json::to_string(&self.numbers).map_err(|e| ModelError::file(path, e))?;
         weights::write(path, &flags, (NOTE, numbers))
     }
@@ -153,6 +163,10 @@ impl TowerCut {
         let mut cut = Self { numbers, ..Self::default() };
         for (name, flags) in flags {
             let wrong = || ModelError::file(path, format!("`{name}` does not say what is left of a layer"));
+            if name == QUERY_TOKENS && flags.kind() == Kind::Uint8 && flags.dim() == 1 {
+                cut.queries = Some(flags.nonzero().squeeze_dim(1));
+                continue;
+            }
             let ending = ENDINGS.into_iter().find(|ending| name.ends_with(ending)).ok_or_else(wrong)?;
             if flags.kind() != Kind::Uint8 || flags.dim() != 1 {
                 return Err(wrong());
@@ -191,6 +205,11 @@ impl Cuts {
         self.towers.iter().map(|(tower, cut)| (*tower, cut))
     }
 
+    /// Learned queries that are left, i64 in ascending order; `None` where all are.
+    pub fn queries(&self) -> Option<&Tensor> {
+        self.tower(Tower::Connector)?.queries.as_ref()
+    }
+
     /// Whether nothing was removed.
     pub fn is_empty(&self) -> bool {
         self.towers.is_empty()
@@ -203,12 +222,14 @@ impl Cuts {
             kept.into_iter().filter_map(|at| usize::try_from(at).ok()).collect()
         };
         let mut smaller = Smaller::default();
-        for (tower, TowerCut { numbers, layers, tables }) in self.iter() {
+        for (tower, TowerCut { numbers, layers, tables, queries }) in self.iter() {
             let left = LeftOfTower {
                 heads: numbers.heads.map(|heads| heads.left),
                 channels: numbers.channels.map(|channels| channels.left),
                 stacks: numbers.stacks.iter().map(|stack| (stack.path.clone(), stack.blocks.clone())).collect(),
+                queries: numbers.queries.map(|queries| queries.left),
             };
+            smaller.columns.extend(queries.as_ref().map(|kept| (QUERY_TOKENS.to_owned(), whole(kept))));
             smaller.towers.insert(tower, left);
             for (layer, LayerCut { rows, columns }) in layers {
                 let [weight, bias] = of_layer(layer);
@@ -264,11 +285,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("structure.safetensors");
         let stacks = vec![StackCut { path: "encoder.block".to_owned(), blocks: vec![0, 2], of: 3 }];
-        let numbers = TowerNumbers { heads: Some(Left { left: 2, of: 3 }), channels: None, stacks };
+        let numbers = TowerNumbers {
+            heads: Some(Left { left: 2, of: 3 }),
+            channels: None,
+            stacks,
+            queries: Some(Left { left: 2, of: 5 }),
+        };
         let mut written = TowerCut { numbers, ..TowerCut::default() };
         written.layers.insert("a.q".to_owned(), cut(Some(&[0, 2]), None));
         written.layers.insert("a.o".to_owned(), cut(None, Some(&[1])));
         written.tables.insert("a.bias.weight".to_owned(), Tensor::from_slice(&[0i64, 2]));
+        written.queries = Some(Tensor::from_slice(&[1i64, 4]));
         written.save(&path, |_| Some((3, 3))).unwrap();
         let read = TowerCut::load(&path).unwrap();
         assert_eq!((&read.numbers, read.layers.len()), (&written.numbers, 2));
@@ -277,6 +304,7 @@ mod tests {
         assert_eq!(read.layers["a.o"].columns.as_ref().map(flags), Some(vec![1]));
         assert!(read.layers["a.o"].rows.is_none());
         assert_eq!(flags(&read.tables["a.bias.weight"]), [0, 2]);
+        assert_eq!(read.queries.as_ref().map(flags), Some(vec![1, 4]));
         assert!(matches!(written.save(&path, |_| None), Err(ModelError::UnknownLayers(_))));
     }
 }

@@ -63,7 +63,7 @@ pub use attended::Attended;
 pub use batch::{AnswerBatch, Prompts, Sample, TextBatch};
 pub use changes::WeightSet;
 pub use config::SpecialTokens;
-pub use cuts::{Cuts, LayerCut, Left, StackCut, TowerCut, TowerNumbers};
+pub use cuts::{Cuts, LayerCut, Left, QUERY_TOKENS, StackCut, TowerCut, TowerNumbers};
 pub use error::ModelError;
 pub use families::{Architecture, Blip2Config, Family, Grid, IdeficsConfig, LlavaConfig, QwenVlConfig};
 pub use flow::Flow;

@@ -181,6 +181,12 @@ impl Connector for QFormerConnector {
         Some(&self.qformer.query_tokens)
     }
 
+    fn keep_queries(&mut self, kept: &Tensor) {
+        let queries = &mut self.qformer.query_tokens;
+        let left = tch::no_grad(|| queries.base().index_select(1, &kept.to_device(queries.device())));
+        *queries = Weight::new(queries.name().to_owned(), left);
+    }
+
     fn all_weights_mut(&mut self) -> (Vec<&mut Weight>, Vec<&mut Weight>) {
         let QFormer { layernorm, layers, query_tokens, .. } = &mut self.qformer;
         let (mut prunable, mut others) = (layernorm.weights_mut(), Vec::new());

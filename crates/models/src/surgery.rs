@@ -1,5 +1,7 @@
 //! Looking at the weights of a model and changing them: masks, updates, other values, other parts.
 
+use tch::Tensor;
+
 use crate::{BlockGroups, LayerId, Linear, ModelError, TensorMap, Tower, VisionLanguage, Weight};
 
 /// A model whose weights can be reached by name and place.
@@ -40,6 +42,15 @@ pub trait Surgery {
     /// The learned queries of the connector `[1, queries, width]`; `None` where it has none.
     fn queries(&self) -> Option<&Weight> {
         None
+    }
+
+    /// Leaves some of the learned queries, i64 in ascending order: the model reads an image as fewer tokens from then on. Their updates are dropped.
+    ///
+    /// # Errors
+    /// A model without queries, or one that has fewer.
+    fn keep_queries(&mut self, kept: &Tensor) -> Result<(), ModelError> {
+        let _ = kept;
+        Err(ModelError::Config("this model has no learned queries".to_owned()))
     }
 
     /// Every weight that masks or updates can sit on: of prunable linears, of norms, of what connects the towers, learned queries; biases

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use ressa_experiment::{Pattern, Stage, StageKey, StageNode, Tower, config::RestoreMethod, stage::Inputs};
-use ressa_models::{Cuts, KeepMask, MaskSet, TowerCut, UpdateSet, VisionLanguage, Weight, WeightSet};
+use ressa_models::{Cuts, KeepMask, MaskSet, QUERY_TOKENS, TowerCut, UpdateSet, VisionLanguage, Weight, WeightSet};
 use ressa_prune::join_projection;
 use ressa_restore::merged_weight;
 use tch::{Kind, Tensor};
@@ -38,6 +38,8 @@ struct Round {
     changed: WeightSet,
     updates: UpdateSet,
     method: RestoreMethod,
+    /// Learned queries that it trained on, i64; `None` where all were left.
+    queries: Option<Tensor>,
 }
 
 impl Round {
@@ -85,6 +87,7 @@ impl Executor {
     ) -> Result<Box<dyn VisionLanguage>, PipelineError> {
         let mut model = self.dense(node)?.model.shallow_clone();
         changes.lay_restored_under(model.as_mut())?;
+        changes.leave_queries(model.as_mut())?;
         Ok(model)
     }
 
@@ -109,7 +112,8 @@ impl Executor {
             changes.patterns.retain(|layer, _| updates.get(layer).is_none());
         }
         let changed = std::mem::take(&mut changes.changed);
-        changes.restored.push(Round { masks, changed, updates, method: *method });
+        let queries = changes.cuts.queries().map(Tensor::shallow_clone);
+        changes.restored.push(Round { masks, changed, updates, method: *method, queries });
         changes.is_pruned = false;
         Ok(changes)
     }
@@ -150,7 +154,7 @@ impl Changes {
         of_tower.find_map(|(id, _)| self.patterns.get(&id.name).copied())
     }
 
-    /// The weight of a layer `[out, in]` given the dense one; `None` for a layer that no step changes. Masks alone keep the type: what survives
+    /// The weight of a layer `[out, in]` given the dense one, in its full size; `None` for a layer that no step changes. Masks alone keep the type: what survives
     /// is bit for bit the weight before, or what the pruning method made of it, in the type it was computed in. A merge computes and answers in f32, to be
     /// rounded once; between two steps a weight is rounded to the dense one's type, as a model holds it.
     ///
@@ -194,7 +198,15 @@ impl Changes {
                 weight.set_base(value.to_kind(kind))?;
             }
         }
-        Ok(())
+        self.leave_queries(model)
+    }
+
+    /// Takes the learned queries that were removed out of a model whose other weights are final: updates of queries are of those that are left.
+    fn leave_queries(&self, model: &mut dyn VisionLanguage) -> Result<(), PipelineError> {
+        match self.cuts.queries() {
+            Some(kept) => Ok(model.keep_queries(kept)?),
+            None => Ok(()),
+        }
     }
 
     /// Whether a step has given a layer other weights than those that pruning chose from, since the last restoration.
@@ -205,7 +217,8 @@ impl Changes {
     /// Gives a model the values that its weights have under their masks.
     fn lay_under(&self, model: &mut dyn VisionLanguage) -> Result<(), PipelineError> {
         self.lay_restored_under(model)?;
-        Ok(self.changed.apply(model)?)
+        self.changed.apply(model)?;
+        self.leave_queries(model)
     }
 
     /// What of a layer was gone when the last restoration began and is still, bool `[out, in]`; `None` where nothing was.
@@ -233,14 +246,22 @@ impl Changes {
     fn restored(&self, layer: &str, dense: &Tensor) -> Result<Option<Tensor>, PipelineError> {
         let mut value: Option<Tensor> = None;
         for round in self.restored.iter().filter(|round| round.touches(layer)) {
-            let Round { masks, changed, updates, method } = round;
+            let Round { masks, changed, updates, method, queries } = round;
             let (keep, update) = (masks.get(layer), updates.get(layer));
             let changed = changed.get(layer).map(|weight| weight.to_device(dense.device()));
             let held = value.map(|weight| weight.to_kind(dense.kind()));
             let base = changed.or(held).unwrap_or_else(|| dense.shallow_clone());
             let base = if update.is_some() { base.to_kind(Kind::Float) } else { base };
             let update = update.map(|update| update.shallow_clone());
-            value = Some(merged(layer, base, update, keep, *method)?);
+            value = Some(match queries.as_ref().filter(|_| layer == QUERY_TOKENS) {
+                // Those that were gone stay as they were; nobody reads them.
+                Some(left) => {
+                    let left = left.to_device(base.device());
+                    let trained = merged(layer, base.index_select(1, &left), update, keep, *method)?;
+                    base.index_copy(1, &left, &trained.to_kind(base.kind()))
+                }
+                None => merged(layer, base, update, keep, *method)?,
+            });
         }
         Ok(value)
     }

@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ressa_experiment::{Stage, StageKey, StageNode, Tower, config::DataSource, job::Compute, stage::AdaptTraining};
+use ressa_experiment::{
+    Stage, StageKey, StageNode, Tower, config::DataSource, job::Compute, stage::AdaptTraining, structure::remaining,
+};
 
 use crate::{
     Card, Model, PredictError, Prediction, Shared,
@@ -102,7 +104,10 @@ impl<'a> Predictor<'a> {
     /// training of a dense model.
     pub fn stage(&self, node: &'a StageNode, card: &Card, host: Host, shared: &mut Shared) -> Option<Prediction> {
         let dense = self.dense(node)?;
-        let model = self.models.get(self.folders.get(&dense.key)?)?;
+        let whole = self.models.get(self.folders.get(&dense.key)?)?;
+        let queries = self.queries(node, whole.queries);
+        let fewer = (queries < whole.queries).then(|| Model { queries, ..whole.clone() });
+        let model = fewer.as_ref().unwrap_or(whole);
         let is_published = matches!(&*dense.stage, Stage::Dense { checkpoint: Some(_), .. });
         // Where nobody says how to compute: published weights in their type, trained ones in f32.
         let default = if is_published { model.stored } else { Compute::Float32 };
@@ -167,6 +172,22 @@ impl<'a> Predictor<'a> {
             next = merge.map(|merge| &*merge.inputs);
         }
         all
+    }
+
+    /// Learned queries that the steps before a stage have left of so many: the language model reads an image as fewer tokens. Other removals are masks, which
+    /// cost what whole layers do.
+    fn queries(&self, node: &StageNode, whole: f64) -> f64 {
+        let mut left = whole as u64;
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<&StageKey> = node.inputs.iter().collect();
+        while let Some(key) = open.pop() {
+            let Some(stage) = self.nodes.get(key).filter(|_| seen.insert(key)) else { continue };
+            if let Stage::Structure { tower: Tower::Connector, target, .. } = &*stage.stage {
+                left = left.min(remaining(target.queries, whole as u64).unwrap_or(left));
+            }
+            open.extend(stage.inputs.iter());
+        }
+        left as f64
     }
 
     /// What tells the image encoder of an evaluation from others: dense model and vision masks; `None` where its run has trained it.

@@ -120,6 +120,12 @@ pub enum PruneError {
         /// The tower.
         tower: Tower,
     },
+    /// Queries of a tower that has none.
+    #[error("tower `{tower}` of this model has no learned queries: set `structure.{tower}.queries` to 0")]
+    NoQueries {
+        /// The tower.
+        tower: Tower,
+    },
     /// More is to remain than there is.
     #[error(
         "{target} {what} of tower `{tower}` are to remain, and there are {count}: lower `structure.{tower}.{what}`"
@@ -172,6 +178,11 @@ pub enum PruneError {
 }
 
 impl PruneError {
+    /// Scores of a removal that look at samples, without any.
+    pub(crate) fn needs_samples(tower: Tower) -> Self {
+        PruneError::Structure { tower, reason: "its scores need calibration samples, and there are none".to_owned() }
+    }
+
     /// Whether the work was saved and given back, as asked.
     pub fn is_given_back(&self) -> bool {
         matches!(self, PruneError::GivenBack)

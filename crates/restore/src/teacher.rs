@@ -111,6 +111,15 @@ enum Source<'a> {
     Outside { load: Load<'a>, loaded: OnceCell<Box<dyn VisionLanguage>> },
 }
 
+/// How a student reads images.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reads {
+    /// Tokens that stand for an image.
+    pub image_tokens: usize,
+    /// Whether another number of learned queries does, because prompts have no places for them and only answers are compared.
+    pub any_queries: bool,
+}
+
 /// The teacher of a distillation.
 pub struct Teacher<'a> {
     source: Source<'a>,
@@ -118,8 +127,8 @@ pub struct Teacher<'a> {
     words: Option<u64>,
     /// Tokens of the tokenizer that student and teacher share, where that is known: columns behind them are padding.
     tokens: Option<u64>,
-    /// Tokens of an image that the student has: the teacher has to have as many.
-    image_tokens: Option<usize>,
+    /// What of reading images the teacher has to share with the student.
+    reads: Option<Reads>,
     store: Option<&'a dyn TeacherStore>,
     /// The step that is under way, with what is known about its whole batch.
     known: Option<(u32, Option<TeacherOutputs>)>,
@@ -141,7 +150,7 @@ impl<'a> Teacher<'a> {
     }
 
     fn of(source: Source<'a>, words: Option<u64>) -> Self {
-        Self { source, words, tokens: None, image_tokens: None, store: None, known: None, said: Vec::new() }
+        Self { source, words, tokens: None, reads: None, store: None, known: None, said: Vec::new() }
     }
 
     /// The same, asked only about batches that nobody has asked about before.
@@ -174,12 +183,12 @@ impl<'a> Teacher<'a> {
         }
     }
 
-    /// Sees that it reads images as so many tokens: now where it is needed at once, else when it is read.
+    /// Sees that it reads images as the student does: now where it is needed at once, else when it is read.
     ///
     /// # Errors
     /// A teacher that cannot be read, or that reads images as another number of tokens.
-    pub(crate) fn expect(&mut self, image_tokens: usize) -> Result<(), RestoreError> {
-        self.image_tokens = Some(image_tokens);
+    pub(crate) fn expect(&mut self, reads: Reads) -> Result<(), RestoreError> {
+        self.reads = Some(reads);
         match (&self.source, self.store) {
             (Source::Outside { .. }, Some(_)) => Ok(()),
             _ => self.model().map(|_| ()),
@@ -205,10 +214,10 @@ impl<'a> Teacher<'a> {
                 }
             },
         };
-        match self.image_tokens {
-            Some(wanted) if wanted != model.image_tokens() => Err(RestoreError::OtherReader),
-            _ => Ok(model),
-        }
+        let fits = |Reads { image_tokens, any_queries }| {
+            image_tokens == model.image_tokens() || (any_queries && model.queries().is_some())
+        };
+        if self.reads.is_none_or(fits) { Ok(model) } else { Err(RestoreError::OtherReader) }
     }
 
     /// Before the parts of a step's batch, also when they are begun again.

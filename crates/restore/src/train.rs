@@ -24,7 +24,7 @@ use crate::{
     states::States,
     step::{StepLoss, distills},
     stepper::{Stepper, Wanted},
-    teacher::Teacher,
+    teacher::{Reads, Teacher},
     traced::Compared,
 };
 
@@ -251,7 +251,8 @@ fn compared(
 ) -> Result<Compared, RestoreError> {
     let (Some(teacher), Some(distill)) = (teacher, distills(settings)) else { return Ok(Compared::default()) };
     let words = teacher.common_words(student.search_sizes().map(|sizes| sizes.words))?;
-    teacher.expect(student.image_tokens())?;
+    let any_queries = student.queries().is_some() && !distill.looks_inside();
+    teacher.expect(Reads { image_tokens: student.image_tokens(), any_queries })?;
     if !distill.looks_inside() {
         return Ok(Compared { words, ..Compared::default() });
     }

@@ -411,7 +411,7 @@ mod tests {
         };
         let said = |heads: f64, channels: f64| {
             let config = published_config("instructblip-vicuna-7b").expect("known");
-            found_behind(config, TowerStructure { heads, channels, blocks: 0.0 }, two_of_four)
+            found_behind(config, TowerStructure { heads, channels, ..TowerStructure::default() }, two_of_four)
         };
         // 11008 channels: a fifth less is 8807, which groups of four do not divide; 8808 are.
         let odd = said(0.0, 0.2);

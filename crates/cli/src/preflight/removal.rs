@@ -23,10 +23,11 @@ pub(super) fn look(
     let earlier = removed(*tower);
     let one = |number: &Result<u64, String>| number.as_ref().map(|number| vec![*number]).unwrap_or_default();
     let blocks = removable.blocks.clone().unwrap_or_default();
-    let kinds: [(&str, Target, Vec<u64>); 3] = [
+    let kinds: [(&str, Target, Vec<u64>); 4] = [
         ("heads", |target| target.heads, one(&removable.heads)),
         ("channels", |target| target.channels, one(&removable.channels)),
         ("blocks", |target| target.blocks, blocks),
+        ("queries", |target| target.queries, one(&removable.queries)),
     ];
     for (what, of, counts) in kinds {
         let target = of(target);

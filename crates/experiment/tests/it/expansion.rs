@@ -507,7 +507,7 @@ evaluate:
   perturb: { rate: 1 }
   smoothing: { method: masked, prompt: x }
 refine: { method: least-squares, iterations: 1 }
-structure: { score: wanda }
+structure: { score: wanda, connector: { queries: 1 } }
 reconstruct: { samples: 1 }
 steps: [ prune: { name: prune } ]
 ";

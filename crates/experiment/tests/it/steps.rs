@@ -186,6 +186,39 @@ fn patterns_and_budgets_beside_removals() {
     assert_eq!(divided("\"2:4\""), Ok(()), "a pattern says every budget");
 }
 
+/// Queries are tokens: what compares token by token with the dense model cannot stand behind their removal, what works on layers can.
+#[test]
+fn what_stands_behind_removed_queries() {
+    let list = |steps: &str, more: &[&str]| {
+        load(&format!("{HEAD}steps: [ {steps} ]\n"), more).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let fewer = "structure: { name: fewer, score: random, connector.queries: 0.25 }";
+    let owl = "prune: { connector.sparsity: 0.5, allocation.method: owl }";
+    for steps in ["restore", "restore: { method: lora }", &format!("{owl}, restore")] {
+        assert_eq!(list(&format!("{fewer}, {steps}"), &[]), Ok(()), "{steps}");
+    }
+    let patterned = format!("prune: {{ pattern: \"2:4\", connector.sparsity: 0.5 }}, {fewer}, restore");
+    assert_eq!(list(&patterned, &[]), Ok(()), "groups are the same");
+    let states = list(&format!("{fewer}, restore"), &["restore.distill.weight=0.5", "restore.distill.hidden.weight=1"])
+        .unwrap_err();
+    assert!(states.contains("reads fewer tokens than the teacher"), "{states}");
+    for (tower, is_refused) in [("vision", false), ("connector", true), ("language", true)] {
+        let towers = format!("restore.distill.attention.towers=[{tower}]");
+        let found = list(
+            &format!("{fewer}, restore"),
+            &["restore.distill.weight=0.5", "restore.distill.attention.weight=1", &towers],
+        );
+        assert_eq!(found.is_err_and(|error| error.contains("`fewer` has removed queries")), is_refused, "{tower}");
+    }
+    let reconstructed = list(&format!("{fewer}, reconstruct, restore"), &[]).unwrap_err();
+    assert!(reconstructed.contains("compares each token of tower `connector`"), "{reconstructed}");
+    let more = "structure: { name: more, score: random, connector.queries: 0.1 }";
+    let less = list(&format!("{fewer}, {more}, restore"), &[]).unwrap_err();
+    assert!(less.contains("asks for 0.1 of the queries, and `fewer` has removed more already for 0.25"), "{less}");
+    let unknown = list("structure: { score: random, vision.queries: 0.25 }, restore", &[]).unwrap_err();
+    assert!(unknown.contains("vision.queries"), "{unknown}");
+}
+
 #[test]
 fn calibration_text_is_asked_for_tower_by_tower() {
     let with = |metric: &str, prune: &str, last: &str| {

@@ -5,6 +5,7 @@ mod bytes;
 mod conversations;
 mod experiments;
 mod pruning;
+mod queries;
 mod random;
 mod reconstructed;
 mod scoring;

@@ -36,6 +36,7 @@ fn possible(folder: &Path, tower: Tower, target: TowerStructure) -> TowerStructu
         heads: if removable.heads.is_ok() { target.heads } else { 0.0 },
         channels: if removable.channels.is_ok() { target.channels } else { 0.0 },
         blocks: if removable.blocks.is_ok() { target.blocks } else { 0.0 },
+        queries: if removable.queries.is_ok() { target.queries } else { 0.0 },
     }
 }
 
@@ -136,9 +137,9 @@ const FOLDERS: [&str; 9] = [
 #[test]
 fn the_smaller_folder_computes_what_the_masked_model_does() {
     let targets = [
-        TowerStructure { heads: 0.5, channels: 0.3, blocks: 0.5 },
-        TowerStructure { heads: 0.0, channels: 0.25, blocks: 0.0 },
-        TowerStructure { heads: 1.0, channels: 8.0, blocks: 2.0 },
+        TowerStructure { heads: 0.5, channels: 0.3, blocks: 0.5, ..TowerStructure::default() },
+        TowerStructure { channels: 0.25, ..TowerStructure::default() },
+        TowerStructure { heads: 1.0, channels: 8.0, blocks: 2.0, ..TowerStructure::default() },
     ];
     for name in FOLDERS {
         for (at, target) in targets.into_iter().enumerate() {
@@ -217,11 +218,11 @@ fn a_second_removal_takes_more_and_leaves_nothing_that_the_first_took() {
         block_score: Some(BlockScore::Magnitude),
         seed: 5,
     };
-    let first = TowerStructure { heads: 4.0, channels: 0.25, blocks: 0.4 };
+    let first = TowerStructure { heads: 4.0, channels: 0.25, blocks: 0.4, ..TowerStructure::default() };
     let found = remove_groups(&mut model, &request(GroupScore::Random, first), None, &[], &mut |_| {}).unwrap();
     found.masks.apply(&mut model).unwrap();
     // Heads are not asked for again.
-    let second = TowerStructure { heads: 0.0, channels: 0.5, blocks: 0.5 };
+    let second = TowerStructure { channels: 0.5, blocks: 0.5, ..TowerStructure::default() };
     let more = request(GroupScore::Magnitude, second);
     let further = remove_groups(&mut model, &more, Some(&found.cut), &[], &mut |_| {}).unwrap();
     assert!(certify_structure(&model, Tower::Language, &further).holds());
@@ -304,7 +305,7 @@ fn what_a_configuration_cannot_say_is_refused_by_name() {
 fn the_configuration_says_the_new_sizes() {
     let root = tempfile::tempdir().unwrap();
     let source = folder("instructblip-vicuna");
-    let target = TowerStructure { heads: 0.5, channels: 0.5, blocks: 0.5 };
+    let target = TowerStructure { heads: 0.5, channels: 0.5, blocks: 0.5, ..TowerStructure::default() };
     let (cuts, masks) = removed(&source, target, GroupScore::Magnitude);
     let [_, (smaller, _)] = write(&source, root.path(), &cuts, &masks, None);
     let config: Value = serde_json::from_slice(&fs::read(smaller.join("config.json")).unwrap()).unwrap();

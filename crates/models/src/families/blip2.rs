@@ -163,6 +163,10 @@ impl Architecture for Blip2Config {
         self.num_query_tokens
     }
 
+    fn with_queries(&self, queries: i64) -> Option<Box<dyn Architecture>> {
+        Some(Box::new(Self { num_query_tokens: queries, ..self.clone() }))
+    }
+
     fn image_size(&self) -> i64 {
         self.vision_config.image_size
     }

@@ -109,6 +109,12 @@ pub trait Architecture: Written + Debug + Send + Sync {
     /// Positions that an image of the configured size takes.
     fn image_tokens(&self) -> i64;
 
+    /// The same with so many learned queries; `None` where there are none.
+    fn with_queries(&self, queries: i64) -> Option<Box<dyn Architecture>> {
+        let _ = queries;
+        None
+    }
+
     /// Height and width of an image.
     fn image_size(&self) -> i64;
 

@@ -1,6 +1,7 @@
 //! How a model shows its weights and lets them be changed.
 
 use ressa_checkpoint::names;
+use tch::Tensor;
 
 use super::{Model, layer_ids};
 use crate::{
@@ -83,6 +84,18 @@ impl Surgery for Model {
 
     fn queries(&self) -> Option<&Weight> {
         self.connector.queries()
+    }
+
+    fn keep_queries(&mut self, kept: &Tensor) -> Result<(), ModelError> {
+        let none = || ModelError::Config("this model has no learned queries".to_owned());
+        let (queries, left) = (self.queries().ok_or_else(none)?.base().size()[1], kept.numel() as i64);
+        let inside = |kept: &Tensor| kept.min().int64_value(&[]) >= 0 && kept.max().int64_value(&[]) < queries;
+        if left == 0 || !inside(kept) {
+            return Err(ModelError::Config(format!("{left} queries cannot be left of {queries}")));
+        }
+        self.architecture = self.architecture.with_queries(left).ok_or_else(none)?;
+        self.connector.keep_queries(kept);
+        Ok(())
     }
 
     fn norms(&self, tower: Tower) -> Vec<&Weight> {

@@ -178,3 +178,23 @@ fn later_stages_take_what_earlier_ones_left_in_the_cache() {
     let [first, second] = twice(&run, "h200").map(|found| found.peak_bytes as f64);
     assert!(first - second > 20e9, "11 billion weights in bf16: {first} {second}");
 }
+
+/// Behind removed queries the language model reads an image as fewer tokens.
+#[test]
+fn fewer_queries_are_less_work() {
+    let behind = |queries: u32| {
+        with(|run| {
+            let step = |kind: &str, body: serde_json::Value| serde_json::from_value(serde_json::json!({ kind: body }));
+            let target = serde_json::json!({ "name": "fewer", "score": "random", "connector.queries": queries });
+            let named = |name: &str| serde_json::json!({ "name": name });
+            let steps = [("structure", target), ("prune", named("half")), ("restore", named("tune"))];
+            run.steps =
+                steps.into_iter().map(|(kind, body)| step(kind, body).expect("a step")).collect::<Vec<_>>().into();
+        })
+    };
+    let [all, few] = [32, 8].map(|queries| predictions(&behind(queries), "h200"));
+    for kind in ["adapt", "evaluate"] {
+        let [all, few] = [&all, &few].map(|found| of_kind(found, kind));
+        assert!(few.tflop < all.tflop && few.peak_bytes < all.peak_bytes, "{kind}: {} {}", few.tflop, all.tflop);
+    }
+}

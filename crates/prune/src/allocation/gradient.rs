@@ -15,7 +15,7 @@ use ressa_experiment::{
     Tower,
     allocation::{ScoreRule, Sensitivities},
 };
-use ressa_models::{Sample, VisionLanguage};
+use ressa_models::{QUERY_TOKENS, Sample, VisionLanguage};
 use tch::{Kind, Tensor, no_grad, with_grad};
 
 use super::{AllocationError, probe::Probe};
@@ -92,6 +92,37 @@ pub(crate) fn differentiate(
         }
     }
     Ok(())
+}
+
+/// The gradient of the samples' losses with respect to the learned queries, summed in f32, `[queries, width]`. `model` is as it was afterwards.
+pub(crate) fn differentiate_queries(
+    model: &mut dyn VisionLanguage,
+    samples: &[Sample],
+) -> Result<Tensor, AllocationError> {
+    let probe = Probe::new(model, Tower::Connector, samples);
+    let of_queries = |model: &mut dyn VisionLanguage, base: Tensor| {
+        let weights = model.weights_mut().into_iter();
+        weights
+            .filter(|weight| weight.key() == QUERY_TOKENS)
+            .try_for_each(|weight| weight.set_base(base.shallow_clone()))
+    };
+    let Some(original) = model.queries().map(|queries| queries.base().shallow_clone()) else {
+        return Ok(Tensor::zeros([0, 0], (Kind::Float, tch::Device::Cpu)));
+    };
+    // As for layers, a view of its own.
+    let mut leaf = original.detach().set_requires_grad(true);
+    of_queries(model, leaf.shallow_clone())?;
+    let mut sum = Tensor::zeros(original.size(), (Kind::Float, original.device()));
+    for sample in 0..samples.len() {
+        with_grad(|| probe.loss(model, sample).backward());
+        let gradient = leaf.grad();
+        if gradient.defined() {
+            let _ = sum.g_add_(&gradient.to_kind(Kind::Float));
+        }
+        leaf.zero_grad();
+    }
+    of_queries(model, original)?;
+    Ok(sum.select(0, 0))
 }
 
 /// Layers that are differentiated together: consecutive ones up to `window` bytes, at least one.

@@ -19,7 +19,7 @@ mod table;
 
 pub use error::AllocationError;
 pub use gradient::WINDOW;
-pub(crate) use gradient::differentiate;
+pub(crate) use gradient::{differentiate, differentiate_queries};
 pub use groups::{Counts, Place, allocate, divide, places};
 pub use outliers::outliers_of;
 pub(crate) use share::keep_all_but;

@@ -1,11 +1,12 @@
-//! Removal of heads, channels and blocks of a tower as a whole, by groups that the architecture declares.
+//! Removal of heads, channels, blocks and learned queries of a tower as a whole, by groups that the architecture declares.
 //!
 //! [`remove_groups`] ranks the groups of each layer, and blocks among each other, and answers with what is left ([`TowerCut`]) and with masks: whole rows and
 //! columns, and the biases of removed outputs. A masked model computes what a smaller one without them does, so everything that works with masks works
-//! here. Every layer loses the same number, so that the numbers of a configuration can say what is left.
+//! here; only queries are left out of the model itself, because a query of zeros is still a token that is looked at. Every layer loses the same number, so that the numbers of a configuration can say what is left.
 
 mod choose;
 mod influence;
+mod queries;
 mod scores;
 
 use std::collections::BTreeMap;
@@ -16,8 +17,8 @@ use ressa_experiment::{
     structure::{BlockScore, GroupScore, TowerStructure},
 };
 use ressa_models::{
-    GroupSet, KeepMask, LayerCut, LayerId, Left, Linear, MaskSet, Sample, Side, StackCut, TowerCut, TowerNumbers, Unit,
-    VisionLanguage,
+    GroupSet, KeepMask, LayerCut, LayerId, Left, Linear, MaskSet, QUERY_TOKENS, Sample, Side, StackCut, TowerCut,
+    TowerNumbers, Unit, VisionLanguage,
     certify::{self, Claim},
 };
 use tch::{Kind, Tensor, no_grad};
@@ -35,7 +36,7 @@ pub struct StructureRequest {
     pub tower: Tower,
     /// How much of it.
     pub target: TowerStructure,
-    /// What ranks heads and channels; `None` where all stay.
+    /// What ranks heads, channels and queries; `None` where all stay.
     pub score: Option<GroupScore>,
     /// What ranks blocks; `None` where all stay.
     pub block_score: Option<BlockScore>,
@@ -70,8 +71,11 @@ pub fn remove_groups(
         if stacks.is_empty() {
             return Err(PruneError::NoGroups { tower });
         }
-        let scores = Scores::measure(model, &Wanted::of(request), samples, progress)?;
         let mut cut = TowerCut::default();
+        if tower == Tower::Connector || target.cuts_queries() {
+            queries::keep_queries(model, request, before, samples, &mut cut)?;
+        }
+        let scores = Scores::measure(model, &Wanted::of(request), samples, progress)?;
         let kept: Vec<Vec<usize>> =
             stacks.iter().map(|stack| kept_blocks(stack, request, &scores, before)).collect::<Result<_, _>>()?;
         for (stack, kept) in stacks.iter().zip(&kept) {
@@ -255,6 +259,11 @@ pub fn certify_structure(
     TowerRemoval { cut, masks }: &TowerRemoval,
 ) -> Certificate {
     let mut certificate = no_grad(|| recount(model, tower, cut, masks));
+    let (found, said) =
+        (cut.queries.as_ref().map(Tensor::numel), cut.numbers.queries.map(|queries| queries.left as usize));
+    if found != said {
+        certificate.violations.push(format!("`{QUERY_TOKENS}`: {found:?} queries are left of {said:?}"));
+    }
     for stack in stacks(model, tower) {
         let known = cut.numbers.stacks.iter().find(|known| known.path == stack.path);
         let is_left = |index: usize| known.is_none_or(|known| known.blocks.contains(&index));
@@ -317,7 +326,7 @@ fn recount(model: &dyn VisionLanguage, tower: Tower, cut: &TowerCut, masks: &Mas
 /// Numbers of groups by what they are called, for a stage's result.
 pub fn numbers_in_words(numbers: &TowerNumbers) -> BTreeMap<String, String> {
     let left = |left: &Left| format!("{} of {}", left.left, left.of);
-    let units = [("heads", &numbers.heads), ("channels", &numbers.channels)];
+    let units = [("heads", &numbers.heads), ("channels", &numbers.channels), ("queries", &numbers.queries)];
     let units = units.into_iter().filter_map(|(name, numbers)| Some((name.to_owned(), left(numbers.as_ref()?))));
     let stacks = numbers.stacks.iter().map(|StackCut { path, blocks, of }| {
         let kept: Vec<String> = blocks.iter().map(usize::to_string).collect();

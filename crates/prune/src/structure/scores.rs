@@ -38,8 +38,9 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub fn of(request: &StructureRequest) -> Self {
-        let StructureRequest { tower, score, block_score, seed, .. } = *request;
-        Self { tower, groups: score, blocks: block_score, seed }
+        let StructureRequest { tower, target, score, block_score, seed } = *request;
+        // Queries have scores of their own.
+        Self { tower, groups: score.filter(|_| target.cuts_layers()), blocks: block_score, seed }
     }
 
     fn calibrates(&self) -> bool {
@@ -105,10 +106,7 @@ impl Scores {
     ) -> Result<Self, PruneError> {
         let &Wanted { tower, groups, blocks, seed } = wanted;
         if wanted.calibrates() && samples.is_empty() {
-            return Err(PruneError::Structure {
-                tower,
-                reason: "its scores need calibration samples, and there are none".to_owned(),
-            });
+            return Err(PruneError::needs_samples(tower));
         }
         let wanted = Wanted { tower, groups, blocks, seed };
         let by_magnitude = groups == Some(GroupScore::Magnitude) || blocks == Some(BlockScore::Magnitude);

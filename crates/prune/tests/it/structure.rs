@@ -5,7 +5,7 @@ use ressa_experiment::{
     config::{MethodConfig, Metric, Propagate, TokenConfig},
     structure::{BlockScore, GroupScore, TowerStructure},
 };
-use ressa_models::{Cuts, MaskSet, Model, Surgery, Unit};
+use ressa_models::{Cuts, Infer, MaskSet, Model, Surgery, Unit};
 use ressa_prune::{
     PruneError, PruneRequest, TowerInputs, certify_tower_within, prune_tower_with,
     structure::{StructureRequest, TowerRemoval, certify_structure, remove_groups},
@@ -134,7 +134,7 @@ fn blocks_that_add_nothing_go_first() {
 /// What is asked of what is left: numbers and patterns of smaller layers, whatever was removed.
 #[test]
 fn later_prunings_count_from_what_is_left() {
-    let target = TowerStructure { heads: 0.4, channels: 12.0, blocks: 0.5 };
+    let target = TowerStructure { heads: 0.4, channels: 12.0, blocks: 0.5, ..TowerStructure::default() };
     for (metric, pattern) in [
         (Metric::Wanda, Pattern::NOfM { keep: 2, of: 4 }),
         (Metric::SparseGpt, Pattern::NOfM { keep: 2, of: 4 }),
@@ -237,4 +237,102 @@ fn targets_that_cannot_be_met_are_refused() {
         request(TowerStructure { blocks: 0.5, ..TowerStructure::default() }, GroupScore::Random, BlockScore::Influence);
     let error = remove_groups(&mut vicuna(), &calibrated, None, &[], &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("calibration samples"), "{error}");
+}
+
+fn of_queries(target: f64, score: GroupScore) -> StructureRequest {
+    let target = TowerStructure { queries: target, ..TowerStructure::default() };
+    StructureRequest { tower: Tower::Connector, target, score: Some(score), block_score: None, seed: 4 }
+}
+
+/// The queries that are left, and a certificate that holds.
+fn queries_left(model: &mut Model, request: &StructureRequest) -> Vec<i64> {
+    let found = remove(model, request);
+    assert_eq!(found.masks.len(), 0, "no layer is smaller");
+    positions(found.cut.queries.as_ref().expect("some are gone"))
+}
+
+/// Scores by hand: norms, the gradient of the summed loss times the query, and the projection's weights times the norms of what leaves the Q-Former.
+#[test]
+fn queries_go_by_what_they_are_worth() {
+    for mut model in [t5(), vicuna()] {
+        let queries = model.queries().unwrap().base().shallow_clone();
+        let width = queries.size()[2];
+        let sizes = Tensor::from_slice(&[3.0f32, 0.5, 1.0]).view([1, 3, 1]);
+        let uneven = Tensor::ones([1, 3, width], (Kind::Float, tch::Device::Cpu)) * sizes;
+        let set = |model: &mut Model, value: &Tensor| {
+            let weight = model.weights_mut().into_iter().find(|weight| weight.key() == "query_tokens").unwrap();
+            weight.set_base(value.shallow_clone()).unwrap();
+        };
+        set(&mut model, &uneven);
+        assert_eq!(queries_left(&mut model, &of_queries(2.0, GroupScore::Magnitude)), [0, 2]);
+        assert_eq!(queries_left(&mut model, &of_queries(0.5, GroupScore::Magnitude)), [0, 2], "half of three is one");
+        assert_eq!(queries_left(&mut model, &of_queries(1.0, GroupScore::Magnitude)), [0]);
+        set(&mut model, &queries);
+
+        let leaf = queries.detach().copy().set_requires_grad(true);
+        set(&mut model, &leaf);
+        for sample in &samples() {
+            let prefix = model.visual_prefix(&model.encode_images(&sample.pixels), &sample.prompt);
+            let answer = std::slice::from_ref(&sample.answer);
+            model.force(Some(&prefix), &sample.prompt.language, answer).loss().backward();
+        }
+        let sum = |x: Tensor, over: i64| x.sum_dim_intlist([over].as_slice(), false, Kind::Double);
+        let by_gradient = sum((&queries * leaf.grad()).abs().to_kind(Kind::Double).select(0, 0), 1);
+        set(&mut model, &queries);
+        let outputs: Vec<Tensor> = samples()
+            .iter()
+            .map(|sample| tch::no_grad(|| model.query_output(&model.encode_images(&sample.pixels), &sample.prompt)))
+            .collect();
+        let norms = Tensor::cat(&outputs, 0).to_kind(Kind::Double).square();
+        let norms = sum(norms, 0).sqrt();
+        let weights = sum(model.connectors()[0].weight().to_kind(Kind::Double).abs(), 0);
+        let by_reading = sum(norms * weights, 1);
+        for (score, worth) in [(GroupScore::Gradient, by_gradient), (GroupScore::Wanda, by_reading)] {
+            let worth = Vec::<f64>::try_from(&worth).unwrap();
+            let least = (0..3).min_by(|&a, &b| worth[a].total_cmp(&worth[b])).unwrap();
+            let expected: Vec<i64> = (0..3).filter(|&at| at != least).map(|at| at as i64).collect();
+            assert_eq!(queries_left(&mut model, &of_queries(2.0, score)), expected, "{score:?} {worth:?}");
+            assert!(model.queries().unwrap().base().equal(&queries), "left as it was");
+        }
+    }
+}
+
+/// A second removal counts from all queries, keeps no more of them, and says them by their first numbers.
+#[test]
+fn a_second_removal_of_queries_goes_on_from_the_first() {
+    let mut model = t5();
+    let first = remove(&mut model, &of_queries(2.0, GroupScore::Random));
+    let kept = positions(first.cut.queries.as_ref().unwrap());
+    model.keep_queries(first.cut.queries.as_ref().unwrap()).unwrap();
+    let mut again = |request: StructureRequest| {
+        remove_groups(&mut model, &request, Some(&first.cut), &[], &mut |_| {}).expect("removes").cut
+    };
+    let second = again(of_queries(1.0, GroupScore::Random));
+    let left = positions(second.queries.as_ref().unwrap());
+    assert!(left.len() == 1 && kept.contains(&left[0]), "{kept:?} {left:?}");
+    assert_eq!(second.numbers.queries.map(|queries| (queries.left, queries.of)), Some((1, 3)));
+    // What a later removal of channels does not ask for stays as it was.
+    let channels = TowerStructure { channels: 0.25, ..TowerStructure::default() };
+    let other = again(StructureRequest { target: channels, ..of_queries(0.0, GroupScore::Magnitude) });
+    assert_eq!(positions(other.queries.as_ref().unwrap()), kept);
+    assert!(other.numbers.channels.is_some());
+    let mut wrong = first;
+    wrong.cut.queries = Some(Tensor::from_slice(&[0i64]));
+    let violations = certify_structure(&model, Tower::Connector, &wrong).violations;
+    assert!(violations.iter().any(|violation| violation.contains("query_tokens")), "{violations:?}");
+}
+
+#[test]
+fn queries_that_cannot_go_are_refused_by_name() {
+    let mut model = t5();
+    let mut error = |request: StructureRequest| {
+        remove_groups(&mut model, &request, None, &[], &mut |_| {}).expect_err("refused").to_string()
+    };
+    let more = error(of_queries(4.0, GroupScore::Random));
+    assert_eq!(
+        more,
+        "4 queries of tower `connector` are to remain, and there are 3: lower `structure.connector.queries`"
+    );
+    let blind = error(of_queries(2.0, GroupScore::Wanda));
+    assert!(blind.contains("its scores need calibration samples"), "{blind}");
 }

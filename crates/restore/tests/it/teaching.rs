@@ -2,7 +2,10 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use ressa_experiment::{config::DistillConfig, stage::AdaptTraining};
+use ressa_experiment::{
+    config::{DistillConfig, HiddenConfig},
+    stage::AdaptTraining,
+};
 use ressa_models::{Infer, VisionLanguage, presets};
 use ressa_restore::{Budgets, Output, Restoration, Teacher, TeacherOutputs, TeacherStore, TrainingOptions, train_with};
 
@@ -122,12 +125,26 @@ fn a_teacher_outside_is_read_when_something_is_not_known() {
     let other =
         || -> Box<dyn VisionLanguage> { Box::new(presets::random(&presets::tiny_flant5(48), 3).expect("a model")) };
     assert!(error(other, &memory).starts_with("the teacher knows 48 words"));
-    let reader = || -> Box<dyn VisionLanguage> {
-        let mut config = presets::tiny_flant5(40);
-        config.num_query_tokens += 1;
-        Box::new(presets::random(&config, 3).expect("a model"))
+}
+
+/// A student with fewer learned queries learns what its teacher answers; states of fewer tokens cannot be compared.
+#[test]
+fn a_teacher_may_have_more_queries() {
+    let teacher = dense();
+    let mut student: Box<dyn VisionLanguage> = student();
+    student.keep_queries(&tch::Tensor::from_slice(&[0i64, 2])).expect("queries");
+    assert_eq!((student.image_tokens(), student.shallow_clone().image_tokens()), (2, 2));
+    let mut train = |config: DistillConfig| {
+        let options = TrainingOptions { masked: true, seed: 5, checkpoints: None, budgets: Budgets::default() };
+        let settings = settings(2, Some(config));
+        let mut batches = Batches::default();
+        train_with(student.as_mut(), Some(Teacher::new(&teacher)), &settings, options, &mut batches, &mut |_| {})
     };
-    assert!(error(reader, &memory).starts_with("the teacher reads an image or a prompt as other tokens"));
+    let logits = DistillConfig { weight: 0.3, ..DistillConfig::default() };
+    assert!(train(logits.clone()).expect("trains").losses[0].distillation > 0.0);
+    let hidden = HiddenConfig { weight: 1.0, ..HiddenConfig::default() };
+    let error = train(DistillConfig { hidden, ..logits }).expect_err("refused").to_string();
+    assert!(error.starts_with("the teacher reads an image or a prompt as other tokens"), "{error}");
 }
 
 /// Merging tokens never raises a divergence, and with nearly all of them told apart little is lost.
