@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Check the folder of a smaller model against the same model with zeros, in transformers, and time both.
 
-    scripts/check_smaller.py FULL SMALLER [--inputs FILE] [--ressa target/release/ressa] [--passes 9]
+    scripts/check_smaller.py [FULL] SMALLER [--inputs FILE] [--ressa target/release/ressa] [--passes 9]
 
 FULL and SMALLER are two exports of one run with a step `structure`: `ressa export RUN --output FULL --full-size` and
-`ressa export RUN --output SMALLER`.
+`ressa export RUN --output SMALLER`. Where learned queries were removed there is no FULL: SMALLER alone is then compared between the two programs.
 
 1. Both open in transformers with every weight there and every tensor used (but those that `ressa inspect` lists as leftovers, and
    the head that compares images and texts, for which the generating class has no place), and compute the same logits:
@@ -79,13 +79,13 @@ def size(folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("full", type=pathlib.Path)
+    parser.add_argument("full", type=pathlib.Path, nargs="?")
     parser.add_argument("smaller", type=pathlib.Path)
     parser.add_argument("--inputs", type=pathlib.Path)
     parser.add_argument("--ressa", default="target/release/ressa")
     parser.add_argument("--passes", type=int, default=9)
     arguments = parser.parse_args()
-    folders = [arguments.full, arguments.smaller]
+    folders = [arguments.full or arguments.smaller, arguments.smaller]
 
     models, complaints = [], []
     for folder in folders:

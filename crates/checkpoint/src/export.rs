@@ -104,13 +104,16 @@ pub fn export<E: From<CheckpointError>>(
     plan.write(request, &checkpoint, change, card, progress)
 }
 
+/// Files of settings: their names and what they hold.
+pub(crate) type Settings = Vec<(&'static str, Vec<u8>)>;
+
 /// A folder to be written.
 pub(crate) struct Plan<'a> {
     pub pieces: Vec<Piece<'a>>,
     /// The list of pieces; none for a checkpoint in one file.
     pub index: Option<Vec<u8>>,
     /// What is left of the model, and the files of settings that say so, where it is a smaller one.
-    pub smaller: Option<(&'a Smaller, Vec<(&'static str, Vec<u8>)>)>,
+    pub smaller: Option<(&'a Smaller, Settings)>,
     /// Patterns by the names that tensors have in the folder.
     pub patterns: &'a BTreeMap<String, Pattern>,
 }

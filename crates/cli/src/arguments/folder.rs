@@ -36,7 +36,7 @@ pub struct ExportOptions {
     /// Maximum size of a file of weights, such as 5GB or 800MB; without it the files stay as in the source folder
     #[arg(long, value_name = "SIZE", value_parser = super::size::size)]
     pub max_shard_size: Option<u64>,
-    /// Leave heads, channels and blocks that a step `structure` removed as zeros; without it, the folder is that of the smaller model
+    /// Leave heads, channels and blocks that a step `structure` removed as zeros (queries cannot be); without it, the folder is that of the smaller model
     #[arg(long, conflicts_with = "model")]
     pub full_size: bool,
     /// How pruned linears are stored: dense, bitmask (values that are not zero, and a bit for every place) or 2:4 (for those that follow it; others
