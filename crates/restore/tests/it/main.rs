@@ -8,6 +8,7 @@ mod loading;
 mod merging;
 mod padded;
 mod perturbing;
+mod scaling;
 mod teaching;
 mod training;
 mod world;
