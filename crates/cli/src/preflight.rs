@@ -1,6 +1,7 @@
 //! What can be known of a sweep before it runs, beside files that are missing: settings that the model cannot follow, and fewer samples than are
 //! asked for. Needs configurations, annotations and the headers of weights.
 
+mod arithmetic;
 mod model;
 mod removal;
 mod samples;
@@ -97,6 +98,13 @@ impl Preflight {
     pub fn note_steps(&mut self, experiments: &[Experiment]) {
         for IdleStep { name, why } in experiments.iter().flat_map(|experiment| &experiment.idle_steps) {
             self.note(format!("steps.{name}"), format!("this step changes nothing: {why}"));
+        }
+    }
+
+    /// Notes what this machine's processor is slow at, where it is one of the `workers` (devices, by their names).
+    pub fn note_arithmetic(&mut self, graph: &Graph, inventory: &Inventory, workers: &[String]) {
+        if workers.iter().any(|device| device == "cpu") {
+            arithmetic::look(graph, inventory, arithmetic::is_fast_in_two_bytes(), self);
         }
     }
 

@@ -77,11 +77,15 @@ pub(crate) fn listed(
 }
 
 impl Inventory {
-    /// Statistics that nobody is going to read count as present: they are means, and what was made of them is there.
+    /// Statistics that nobody is going to read count as present: they are means, and what was made of them is there. Where nothing at all
+    /// reads them they were chosen for themselves.
     fn settle(&mut self, graph: &Graph) {
         for (position, stage) in graph.stages.iter().enumerate() {
             let is_statistics = matches!(*stage.node.stage, Stage::Statistics { .. });
-            if is_statistics && stage.dependents.iter().all(|&dependent| self.present[dependent]) {
+            if is_statistics
+                && !stage.dependents.is_empty()
+                && stage.dependents.iter().all(|&dependent| self.present[dependent])
+            {
                 self.present[position] = true;
             }
         }

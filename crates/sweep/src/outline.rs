@@ -113,7 +113,7 @@ impl Outline {
     /// How far each experiment is where `is_made` says which stages are in the store.
     fn progress(&self, is_made: impl Fn(&StageKey) -> bool) -> Vec<Progress> {
         let mut present: Vec<bool> = self.keys.iter().map(is_made).collect();
-        for (stage, readers) in &self.means {
+        for (stage, readers) in self.means.iter().filter(|(_, readers)| !readers.is_empty()) {
             present[*stage as usize] |= readers.iter().all(|&reader| present[reader as usize]);
         }
         let is_made = |stage: &&u32| present[**stage as usize];

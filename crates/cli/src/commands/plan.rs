@@ -42,6 +42,9 @@ pub fn run(global: &Global, options: &PlanOptions) -> Outcome {
     let forecasts = forecasts(options, &workspace, &graph, &inventory, (&store, &log.index))?;
     let mut preflight = Preflight::of(&graph, &inventory, &store, &workspace.root);
     preflight.note_steps(&study.experiments);
+    if forecasts.is_empty() {
+        preflight.note_arithmetic(&graph, &inventory, &machine.workers());
+    }
     if global.json {
         let mut answer = plan.json(&study, &graph, &inventory, &lacking);
         answer["problems"] = json!(preflight.problems);

@@ -56,6 +56,9 @@ pub fn run(global: &Global, options: &SweepOptions) -> Outcome {
     if let Some((exit, message)) = refusal(&lacking, &preflight) {
         return Err(Failure::new(exit, message));
     }
+    if cluster.is_none() {
+        preflight.note_arithmetic(&graph, &inventory, &workspace.limited(options).workers());
+    }
     if !global.quiet {
         preflight.notes.iter().for_each(|told| note(format_args!("{}: {}", told.setting, told.what)));
     }

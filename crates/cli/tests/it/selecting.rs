@@ -75,6 +75,27 @@ fn what_a_filter_cannot_mean_is_pointed_at() {
     assert!(part.code == 2 && part.stderr.contains("the second of eight"), "{}", part.stderr);
 }
 
+/// Elsewhere they count as there once nobody is going to read them.
+#[test]
+fn statistics_that_are_chosen_for_themselves_are_made() {
+    let house = House::new();
+    let chosen = ["prune.calibration.propagate=dense", "-E", "kind = statistics"];
+    let to_do = |arguments: &[&str]| {
+        let plan = plan(&house, arguments);
+        let kinds = plan["stages"]["kinds"].as_array().unwrap();
+        let row = kinds.iter().find(|row| row["kind"] == "statistics").unwrap();
+        (row["distinct"].as_u64().unwrap(), row["to-do"].as_u64().unwrap())
+    };
+    let (distinct, open) = to_do(&chosen);
+    assert!(distinct > 0 && open == distinct, "{open} of {distinct}");
+    let sweep = house.ressa(&[&["sweep", "small", "--no-gate"], &chosen[..]].concat());
+    assert_eq!(sweep.code, 0, "{}", sweep.stderr);
+    assert_eq!(to_do(&chosen), (distinct, 0));
+    let made = house.ressa(&["status", "--json", "small", chosen[0]]);
+    let made: Value = serde_json::from_str(&made.stdout).unwrap();
+    assert!(made["experiments"][0]["made"].as_u64().unwrap() > distinct, "{made}");
+}
+
 #[test]
 fn the_report_of_a_selection_lies_beside_that_of_the_whole() {
     let house = House::new();
